@@ -1,0 +1,113 @@
+"""Settings: defaults, then a TOML file, then ``--set a.b=c``; unknown keys are refused and the result can be dumped.
+
+Each stage keeps its settings in a frozen dataclass beside its code; this module only fills such dataclasses and never knows what
+a setting means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from braggshot.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Tables of a TOML file as nested dictionaries.
+
+    Raises
+    ------
+    ConfigError : if the file is missing or is not TOML.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            return tomllib.load(stream)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read settings from {path}: {error}") from error
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """``["prepare.binning=[1,2,2]", "input.scan=54"]`` as nested dictionaries; values are TOML, and bare words are strings.
+
+    Raises
+    ------
+    ConfigError : if an assignment has no ``=`` or no key.
+    """
+    tree: dict[str, Any] = {}
+    for assignment in assignments:
+        key, found, text = assignment.partition("=")
+        if not found or not key.strip():
+            raise ConfigError(f"--set expects key=value, found {assignment!r}; for example --set input.scan=54.")
+        *parents, last = key.strip().split(".")
+        table = tree
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"--set {assignment}: {parent!r} already has a value, so it cannot hold {last!r}.")
+        table[last] = _value(text.strip())
+    return tree
+
+
+def _value(text: str) -> Any:
+    """One TOML value; what is not TOML (a path, a recipe) is kept as it stands."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries laid over each other, the last one on top."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+                merged[key] = merge(merged[key], value)
+            else:
+                merged[key] = value
+    return merged
+
+
+def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
+    """Fill a (nested) dataclass, checking names and types.
+
+    Raises
+    ------
+    ConfigError : naming the unknown or unfit key, and the nearest known one.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+    try:
+        strict = with_config(ConfigDict(extra="forbid", arbitrary_types_allowed=True))(model)
+        return TypeAdapter(strict).validate_python(dict(settings))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(model, detail) for detail in error.errors())) from error
+
+
+def _explain(model: type[Any], detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function-"))
+    if detail["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        known = sorted(_keys(model))
+        near = difflib.get_close_matches(place, known, n=1) or difflib.get_close_matches(place.split(".")[-1], known, n=1)
+        return f"unknown setting {place!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+    return f"setting {place!r}: {detail['msg'][0].lower()}{detail['msg'][1:]} (found {detail['input']!r})"
+
+
+def _keys(model: type[Any], prefix: str = "") -> Iterable[str]:
+    import typing
+
+    for name, annotation in typing.get_type_hints(model).items():
+        yield prefix + name
+        if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+            yield from _keys(annotation, f"{prefix}{name}.")
+
+
+def dump(settings: Any) -> dict[str, Any]:
+    """The resolved settings as plain nested dictionaries, to be stored with every output."""
+    return dataclasses.asdict(settings)

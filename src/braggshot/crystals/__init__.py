@@ -1,0 +1,1 @@
+"""Synthetic crystals: shapes, displacement fields, and what a detector makes of them."""

@@ -1,0 +1,31 @@
+"""What can go wrong, in words a user can act on.
+
+Every error that a user can cause is a `BraggshotError`; its text says what was found, what was expected and what to do. The
+command line prints it as one line and exits with status 1; anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+
+class BraggshotError(Exception):
+    """Base of every error that a user can cause."""
+
+
+class FormatError(BraggshotError):
+    """A file cannot be read: unknown format, two claimants, truncated, wrong scan number."""
+
+
+class DataError(BraggshotError):
+    """The numbers cannot be a Bragg peak: all zero, NaN, negative, two-dimensional, no peak, mask of another shape."""
+
+
+class GeometryError(BraggshotError):
+    """The geometry is missing or contradicts itself."""
+
+
+class ConfigError(BraggshotError):
+    """An unknown setting, or a value that a setting does not allow."""
+
+
+class OutputError(BraggshotError):
+    """A result cannot be written: no permission, disk full."""

@@ -1,0 +1,77 @@
+r"""The transform pair of braggshot, and zero-padding and cropping about the centre.
+
+.. math:: F_k = \frac{1}{\sqrt{N}} \sum_n \rho_n \, e^{-2\pi i\, k \cdot n / N}, \qquad n, k \text{ counted from } N // 2
+
+Unitary, centred at ``N // 2`` on odd and even sizes alike. With this sign the phase of the object is -q.u (as in PyNX and
+AutoPhaseNN; cohere is the complex conjugate). Iteration loops work on the *corner* layout (origin at index 0), where the centring
+costs nothing: `to_corner` on entry, `to_centre` on exit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+AXES = (-3, -2, -1)
+
+
+def to_corner(field: Tensor) -> Tensor:
+    """Move the origin from N // 2 to index 0 on the last three axes."""
+    return torch.fft.ifftshift(field, dim=AXES)
+
+
+def to_centre(field: Tensor) -> Tensor:
+    """Move the origin from index 0 to N // 2 on the last three axes; the inverse of `to_corner` on any size."""
+    return torch.fft.fftshift(field, dim=AXES)
+
+
+def fourier(rho: Tensor) -> Tensor:
+    """Direct to reciprocal space, (..., z, y, x), origin at N // 2 on both sides."""
+    return to_centre(torch.fft.fftn(to_corner(rho), dim=AXES, norm="ortho"))
+
+
+def inverse_fourier(field: Tensor) -> Tensor:
+    """Reciprocal to direct space; inverse and adjoint of `fourier`."""
+    return to_centre(torch.fft.ifftn(to_corner(field), dim=AXES, norm="ortho"))
+
+
+def crop(field: Tensor, shape: Sequence[int]) -> Tensor:
+    """The central part of the last three axes: index N // 2 of `field` becomes index n // 2 of the result.
+
+    Raises
+    ------
+    ValueError : if `shape` is larger than the field on any axis; use `pad`.
+    """
+    starts = _starts(field.shape[-3:], shape)
+    return field[(..., *(slice(s, s + n) for s, n in zip(starts, shape, strict=True)))]
+
+
+def pad(field: Tensor, shape: Sequence[int]) -> Tensor:
+    """Zeros around the last three axes; adjoint of `crop` and its right inverse.
+
+    Raises
+    ------
+    ValueError : if `shape` is smaller than the field on any axis; use `crop`.
+    """
+    starts = _starts(shape, field.shape[-3:])
+    padded = field.new_zeros((*field.shape[:-3], *shape))
+    padded[(..., *(slice(s, s + n) for s, n in zip(starts, field.shape[-3:], strict=True)))] = field
+    return padded
+
+
+def _starts(large: Sequence[int], small: Sequence[int]) -> tuple[int, ...]:
+    if any(s > n for s, n in zip(small, large, strict=True)):
+        raise ValueError(f"shape {tuple(small)} does not fit into {tuple(large)}")
+    return tuple(n // 2 - s // 2 for n, s in zip(large, small, strict=True))
+
+
+def frequencies(shape: Sequence[int], device: torch.device | str = "cpu") -> list[Tensor]:
+    """Broadcastable frequencies k / N in cycles per voxel, corner layout, one tensor per axis."""
+    grids = []
+    for axis, size in enumerate(shape):
+        view = [1] * len(shape)
+        view[axis] = size
+        grids.append(torch.fft.fftfreq(size, device=device).reshape(view))
+    return grids

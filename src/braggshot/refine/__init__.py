@@ -1,0 +1,6 @@
+"""Iterative phasing, batched over starts.
+
+projections  modulus and support projections, support updates, partial coherence
+algorithms   ER, HIO, RAAR, DM, ML: one step each, and the registry of steps
+iterate      recipes, the loop (a generator owned by the caller), held-out voxels, starts
+"""

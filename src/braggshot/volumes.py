@@ -1,0 +1,269 @@
+"""The records that travel between the stages; numpy only, no files, no physics.
+
+Conventions, defined here and nowhere else
+------------------------------------------
+- Arrays are C-ordered (z, y, x) = (rocking, detector row, detector column).
+- Vectors and 3 x 3 bases list their Cartesian components in the same order, (z, y, x), in the CXI laboratory frame: z downstream
+  along the beam, y up, x outboard. A basis holds one voxel edge per *column*: the point of index n is ``basis @ (n - N // 2)``.
+- SI units: metres, 1/metre, radians, joules. |q| = 2 pi / d.
+- ``valid`` is True on a trusted voxel. Files keep the field's ``mask`` (0 good, 1 bad).
+- ``intensity`` counts photons in reciprocal space; ``rho`` is the complex object in direct space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.errors import DataError
+
+FloatArray = NDArray[np.floating[Any]]
+BoolArray = NDArray[np.bool_]
+ComplexArray = NDArray[np.complexfloating[Any, Any]]
+CoordinateFrame = Literal["detector", "lab", "crystal"]
+
+
+class Frames(Protocol):
+    """Detector images on disk or in memory, (n, rows, columns); indexing reads only the region asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, region: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Circle:
+    """One rotation axis of a diffractometer.
+
+    Parameters
+    ----------
+    axis : "x+", "y-", ... the laboratory axis turned about, right-handed (+) or left-handed (-)
+    angle : one value, or one per frame for the circle that rocks [rad]
+    name : the motor's name at the instrument
+    """
+
+    axis: str
+    angle: float | FloatArray
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the beam, the sample and the detector were.
+
+    Parameters
+    ----------
+    energy : photon energy [J]
+    distance : sample to detector [m]
+    pixel_size : detector row pitch, column pitch [m]
+    sample : circles that carry the sample, outermost first
+    detector : circles that carry the detector, outermost first
+    direct_beam : (row, column) of the pixel that the direct beam hits with all detector circles at zero
+    row_axis, column_axis : laboratory direction in which the row and the column index grow, all detector circles at zero
+    instrument : name of the beamline
+    """
+
+    energy: float
+    distance: float
+    pixel_size: tuple[float, float]
+    sample: tuple[Circle, ...]
+    detector: tuple[Circle, ...]
+    direct_beam: tuple[float, float]
+    row_axis: str = "y-"
+    column_axis: str = "x+"
+    instrument: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One detector image as it arrives: its index in the scan, rocking angle [rad], time since the epoch [s]."""
+
+    index: int
+    image: NDArray[Any]
+    rocking_angle: float | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Raw frames as the beamline wrote them, with everything the files say about them; nothing has been corrected.
+
+    Parameters
+    ----------
+    frames : (n, rows, columns), read lazily [counts]
+    name : short name for outputs, such as "example_S0054"
+    valid : (rows, columns) or (n, rows, columns); None means that the files carry no mask
+    dark : (rows, columns) counts per frame without beam [counts]
+    flat : (rows, columns) response to uniform light [arbitrary]
+    monitor : (n,) incident flux per frame [arbitrary], for normalisation
+    rocking_angle : (n,) angle of each frame [rad]
+    geometry : None where the files do not hold one
+    detector : name of a known detector ("maxipix", "eiger2m", ...), whose gaps are then masked
+    prepared : True where the file says that its counts are already corrected, centred and cropped
+    provenance : what was read, with which options, and what the reader noticed
+    """
+
+    frames: Frames
+    name: str
+    valid: BoolArray | None = None
+    dark: FloatArray | None = None
+    flat: FloatArray | None = None
+    monitor: FloatArray | None = None
+    rocking_angle: FloatArray | None = None
+    geometry: Geometry | None = None
+    detector: str | None = None
+    prepared: bool = False
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.frames.shape) != 3:
+            raise DataError(
+                f"{self.name}: expected a 3D scan (frames, rows, columns), found shape {tuple(self.frames.shape)}; "
+                "a rocking curve has many frames."
+            )
+        if self.valid is not None and self.valid.shape not in {self.frames.shape, self.frames.shape[1:]}:
+            raise DataError(
+                f"{self.name}: the mask has shape {self.valid.shape}, the frames {tuple(self.frames.shape)}; "
+                "give a mask of one frame or of the whole scan."
+            )
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which part of the raw scan a volume is: voxel i of axis a covers raw indices start[a] + i * binning[a] and onwards.
+
+    A negative start, or an end beyond ``raw_shape``, means padding (those voxels are not valid).
+    """
+
+    start: tuple[int, int, int]
+    binning: tuple[int, int, int]
+    raw_shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class DiffractionVolume:
+    """Corrected counts around one Bragg peak, ready to be phased.
+
+    Parameters
+    ----------
+    intensity : (z, y, x) [photons], 0 where not valid
+    valid : (z, y, x), False on gaps, hot and dead pixels, aliens, missing frames, padding
+    name : short name for outputs
+    window : what was cropped and binned
+    reciprocal_basis : columns are the voxel edges [1/m], components (z, y, x); None without geometry
+    q_bragg : scattering vector at the centre voxel N // 2 [1/m], components (z, y, x)
+    oversampling : array size / object extent per axis, measured from the autocorrelation
+    steps : what was done, in words, in order
+    geometry, provenance : as in `Scan`
+    """
+
+    intensity: FloatArray
+    valid: BoolArray
+    name: str = "volume"
+    window: Window | None = None
+    reciprocal_basis: FloatArray | None = None
+    q_bragg: FloatArray | None = None
+    oversampling: tuple[float, float, float] | None = None
+    steps: tuple[str, ...] = ()
+    geometry: Geometry | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.intensity.ndim != 3:
+            raise DataError(f"{self.name}: expected a 3D volume, found shape {self.intensity.shape}.")
+        if self.valid.shape != self.intensity.shape:
+            raise DataError(f"{self.name}: the mask has shape {self.valid.shape}, the intensity {self.intensity.shape}.")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(z, y, x)."""
+        return self.intensity.shape  # type: ignore[return-value]  # three-dimensional by __post_init__
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a reconstruction explains its measurement; definitions in `braggshot.physics.metrics`.
+
+    Parameters
+    ----------
+    chi2, r_factor : misfit of the magnitudes over valid voxels [1]
+    llk, llk_free : half the Poisson deviance per voxel, over the phased and over the held-out voxels [1]
+    agreement : aligned complex correlation of every start with the chosen one (1 for the chosen) [1]
+    resolution : direct-space resolution [m], None where it could not be measured
+    """
+
+    chi2: float
+    r_factor: float
+    llk: float
+    llk_free: float
+    agreement: tuple[float, ...] = ()
+    resolution: float | None = None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What the starts say together, after alignment to the chosen one.
+
+    Parameters
+    ----------
+    table : one column per name ("start", "seed", "chi2", "llk_free", "correlation", "threshold", "support_fraction", ...)
+    mode_weights : share of each PCA mode in the starts' energy, largest first, summing to 1 [1]
+    prtf : phase retrieval transfer function on shells [1]
+    prtf_frequency : |q - q_bragg| of the shells [1/m], or in units of the Nyquist frequency without geometry
+    """
+
+    table: Mapping[str, FloatArray]
+    mode_weights: FloatArray
+    prtf: FloatArray
+    prtf_frequency: FloatArray
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A crystal: the complex object on its grid, with the number that says how far to trust it.
+
+    Parameters
+    ----------
+    rho : (z, y, x) complex64, zero outside the support, scaled so that |F[rho]|^2 is in photons [sqrt(photons)]
+    support : (z, y, x) True inside the crystal
+    volume : the measured volume it explains, on the same grid in reciprocal space
+    frame : coordinate frame of the grid
+    basis : columns are the voxel edges [m], components (z, y, x); None without geometry
+    quality, ensemble : measured agreement with the data and between starts
+    verdict, reasons : ``good | doubtful | failed`` and why, in words
+    history : per-iteration curves of the chosen start ("iteration", "error", "support_fraction", ...)
+    method, network : how it was phased
+    configuration : every resolved setting, with versions and seed
+    choices : sign, twin, orientation and centring choices that were made, in words
+    psf : widths of the estimated point spread, None for full coherence
+    seconds : time per stage [s]
+    """
+
+    rho: ComplexArray
+    support: BoolArray
+    volume: DiffractionVolume
+    quality: Quality
+    frame: CoordinateFrame = "detector"
+    basis: FloatArray | None = None
+    ensemble: Ensemble | None = None
+    verdict: Literal["good", "doubtful", "failed"] = "doubtful"
+    reasons: tuple[str, ...] = ()
+    history: Mapping[str, FloatArray] = field(default_factory=dict)
+    method: str = "iterative"
+    network: str | None = None
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
+    psf: Mapping[str, Any] | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.support.shape != self.rho.shape:
+            raise DataError(f"the support has shape {self.support.shape}, rho {self.rho.shape}.")
