@@ -31,10 +31,14 @@ class Frames(Protocol):
     """Detector images on disk or in memory, (n, rows, columns); indexing reads only the region asked for."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(n, rows, columns)."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """As stored."""
+        ...
 
     def __getitem__(self, region: Any, /) -> Any: ...
 

@@ -10,6 +10,7 @@ costs nothing: `to_corner` on entry, `to_centre` on exit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,8 +45,7 @@ def crop(field: Tensor, shape: Sequence[int]) -> Tensor:
     ------
     ValueError : if `shape` is larger than the field on any axis; use `pad`.
     """
-    starts = _starts(field.shape[-3:], shape)
-    return field[(..., *(slice(s, s + n) for s, n in zip(starts, shape, strict=True)))]
+    return field[_window(field.shape[-3:], shape)]
 
 
 def pad(field: Tensor, shape: Sequence[int]) -> Tensor:
@@ -55,16 +55,16 @@ def pad(field: Tensor, shape: Sequence[int]) -> Tensor:
     ------
     ValueError : if `shape` is smaller than the field on any axis; use `crop`.
     """
-    starts = _starts(shape, field.shape[-3:])
     padded = field.new_zeros((*field.shape[:-3], *shape))
-    padded[(..., *(slice(s, s + n) for s, n in zip(starts, field.shape[-3:], strict=True)))] = field
+    padded[_window(shape, field.shape[-3:])] = field
     return padded
 
 
-def _starts(large: Sequence[int], small: Sequence[int]) -> tuple[int, ...]:
+def _window(large: Sequence[int], small: Sequence[int]) -> Any:
+    """Index of the central part: leading axes whole, then one slice per spatial axis."""
     if any(s > n for s, n in zip(small, large, strict=True)):
         raise ValueError(f"shape {tuple(small)} does not fit into {tuple(large)}")
-    return tuple(n // 2 - s // 2 for n, s in zip(large, small, strict=True))
+    return (..., *(slice(n // 2 - s // 2, n // 2 - s // 2 + s) for n, s in zip(large, small, strict=True)))
 
 
 def frequencies(shape: Sequence[int], device: torch.device | str = "cpu") -> list[Tensor]:
