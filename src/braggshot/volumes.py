@@ -189,7 +189,7 @@ class DiffractionVolume:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(z, y, x)."""
-        return self.intensity.shape  # type: ignore[return-value]  # three-dimensional by __post_init__
+        return self.intensity.shape
 
 
 @dataclass(frozen=True)
