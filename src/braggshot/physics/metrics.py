@@ -1,0 +1,210 @@
+r"""Misfits, alignment up to the trivial ambiguities, and what several reconstructions agree on.
+
+With F the transform of rho * support, c the best scale and sums over valid voxels:
+
+.. math::
+    c = \frac{\sum \sqrt{I}\,|F|}{\sum |F|^2}, \quad
+    \chi^2 = \frac{\sum (c|F| - \sqrt{I})^2}{\sum I}, \quad
+    R = \frac{\sum |c|F| - \sqrt{I}|}{\sum \sqrt{I}}, \quad
+    \mathrm{llk} = \left\langle I_c - I + I \ln \frac{I}{I_c} \right\rangle, \; I_c = c^2 |F|^2
+
+llk is half the Poisson deviance per voxel: 0.5 is the noise floor at high counts. llk_free is the same mean over voxels that the
+phasing never saw.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from braggshot.physics.fourier import fourier, frequencies, to_corner
+
+# A model may predict exactly zero where photons were counted; the log-likelihood of that is -infinity. PyNX floors the model
+# likewise. The floor is far below one photon per volume, so it only caps the penalty of a single voxel.
+_MODEL_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Scale c and the misfits above; `magnitude` is c|F| [sqrt(photons)]."""
+
+    scale: float
+    chi2: float
+    r_factor: float
+    magnitude: Tensor
+
+
+def misfit(magnitude: Tensor, intensity: Tensor, valid: Tensor) -> Misfit:
+    """chi2 and R of a model magnitude |F| against measured counts, (z, y, x) each, same layout.
+
+    Raises
+    ------
+    ValueError : if no valid voxel holds a count, or the model is zero on all of them.
+    """
+    model = magnitude[valid].double()
+    measured = intensity[valid].double().clamp_min(0).sqrt()
+    power, photons = model.square().sum(), measured.square().sum()
+    if photons == 0 or power == 0:
+        raise ValueError("no counts on the valid voxels, or a model that is zero on all of them")
+    scale = (measured * model).sum() / power
+    difference = scale * model - measured
+    return Misfit(
+        scale=float(scale),
+        chi2=float(difference.square().sum() / photons),
+        r_factor=float(difference.abs().sum() / measured.sum()),
+        magnitude=magnitude * float(scale),
+    )
+
+
+def half_deviance(model: Tensor, intensity: Tensor) -> Tensor:
+    """Poisson log-likelihood ratio per voxel, I_c - I + I ln(I / I_c), without its mean [1]."""
+    model = model.double().clamp_min(_MODEL_FLOOR)
+    counts = intensity.double()
+    return model - counts + torch.special.xlogy(counts, counts / model)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A field brought onto a reference.
+
+    Parameters
+    ----------
+    field : the aligned field, on the reference's grid
+    correlation : |<reference, field>| / (|reference| |field|) after alignment, 0 to 1 [1]
+    shift : translation that was applied, per axis (z, y, x) [voxels]
+    twin : True if the field was replaced by its conjugate inversion
+    """
+
+    field: Tensor
+    correlation: float
+    shift: tuple[float, float, float]
+    twin: bool
+
+
+def align(field: Tensor, reference: Tensor, *, allow_twin: bool = True) -> Alignment:
+    r"""Remove global phase, translation (sub-voxel) and twin of `field` with respect to `reference`.
+
+    Maximises :math:`|C(s)|`, :math:`C(s) = \sum_k \overline{R_k} F_k e^{-2 \pi i\, k \cdot s / N}`, over the shift s: first on the
+    voxel grid, then by Newton steps on the continuous sum.
+
+    Parameters
+    ----------
+    field, reference : complex (z, y, x), origin anywhere but the same
+    allow_twin : also try the conjugate inversion of `field`
+
+    Raises
+    ------
+    ValueError : if the shapes differ or one of the two is zero everywhere.
+    """
+    if field.shape != reference.shape:
+        raise ValueError(f"cannot align shape {tuple(field.shape)} to {tuple(reference.shape)}")
+    norm = torch.linalg.vector_norm(torch.view_as_real(field)) * torch.linalg.vector_norm(torch.view_as_real(reference))
+    if norm == 0:
+        raise ValueError("cannot align: a field is zero everywhere")
+    transform, target = torch.fft.fftn(field, norm="ortho"), torch.fft.fftn(reference, norm="ortho")
+    # Conjugate inversion about index 0 is plain conjugation of the transform; the shift search absorbs the choice of origin.
+    candidates = [(transform, False), (transform.conj().resolve_conj(), True)][: 2 if allow_twin else 1]
+    best: tuple[float, Tensor, Tensor, bool] | None = None
+    for candidate, twin in candidates:
+        shift, correlation = _best_shift(target.conj() * candidate)
+        if best is None or correlation > best[0]:
+            best = (correlation, shift, candidate, twin)
+    assert best is not None
+    correlation, shift, candidate, twin = best
+    moved = torch.fft.ifftn(candidate * _ramp(field.shape, shift), norm="ortho")
+    overlap = torch.vdot(moved.reshape(-1), reference.reshape(-1))
+    return Alignment(
+        field=moved * (overlap / overlap.abs()),
+        correlation=float(overlap.abs() / norm),
+        shift=(float(shift[0]), float(shift[1]), float(shift[2])),
+        twin=twin,
+    )
+
+
+def _ramp(shape: torch.Size, shift: Tensor) -> Tensor:
+    phase = sum(-2 * math.pi * s * f for s, f in zip(shift.tolist(), frequencies(shape, shift.device), strict=True))
+    assert isinstance(phase, Tensor)
+    return torch.polar(torch.ones_like(phase), phase)
+
+
+def _best_shift(product: Tensor, newton_steps: int = 4) -> tuple[Tensor, float]:
+    """Shift s that maximises |sum_k product_k exp(-2 pi i k.s)|, and that maximum."""
+    shape = product.shape
+    # ifftn evaluates the sum at the shifts -s; index n there is the shift -n.
+    grid = torch.fft.ifftn(product, norm="forward").abs()
+    peak = torch.unravel_index(grid.argmax(), shape)
+    shift = -torch.stack([p - n if p > n // 2 else p for p, n in zip(peak, shape, strict=True)]).to(torch.float64)
+    best, highest = shift, 0.0
+    # Only the strong voxels matter to where the maximum lies, and the sub-voxel search then costs next to nothing.
+    strong = torch.nonzero(product.abs().reshape(-1) > 1e-4 * product.abs().max()).squeeze(1)
+    weights = product.reshape(-1)[strong].to(torch.complex128)
+    coordinates = torch.stack([f.expand(shape).reshape(-1)[strong] for f in frequencies(shape, product.device)]).double()
+    for _ in range(newton_steps + 1):
+        terms = weights * torch.exp(-2j * math.pi * (coordinates.T @ shift))
+        total = terms.sum()
+        if float(total.abs()) <= highest:
+            break
+        best, highest = shift, float(total.abs())
+        first = -2j * math.pi * (coordinates.to(terms.dtype) @ terms)
+        second = -4 * math.pi**2 * ((coordinates * terms) @ coordinates.T.to(terms.dtype))
+        # |C|^2: gradient 2 Re(conj(C) C'), Hessian 2 Re(conj(C') C' + conj(C) C'').
+        gradient = 2 * (total.conj() * first).real
+        hessian = 2 * (torch.outer(first.conj(), first) + total.conj() * second).real
+        shift = best - torch.linalg.solve(hessian, gradient).clamp(-0.5, 0.5)
+    return best, highest
+
+
+def modes(fields: Tensor) -> tuple[Tensor, Tensor]:
+    """PCA of aligned reconstructions, (n, z, y, x) complex: modes (n, z, y, x), strongest first, and their weights (n,), sum 1.
+
+    The modes are orthogonal and carry the energy of the mean start; a first weight above 0.9 means that the starts agree.
+    """
+    n = fields.shape[0]
+    flat = fields.reshape(n, -1)
+    values, vectors = torch.linalg.eigh(flat.conj() @ flat.T / n)
+    order = torch.argsort(values, descending=True)
+    values, vectors = values[order].clamp_min(0), vectors[:, order]
+    combined = (vectors.T @ flat) / math.sqrt(n)
+    return combined.reshape(fields.shape), values / values.sum()
+
+
+def shells(shape: torch.Size, n_shells: int, basis: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Shell number of every voxel (corner layout, -1 beyond the last) and the shell radii.
+
+    Radii count the distance from the Bragg peak in 1/m where `basis` (3, 3; columns are reciprocal voxel edges) is given, else in
+    units of the Nyquist frequency of each axis. The last shell is the largest that fits into the array on every axis.
+    """
+    axes = [f.expand(shape) * 2 for f in frequencies(shape)]
+    if basis is None:
+        radius, limit = torch.stack(axes).square().sum(0).sqrt(), 1.0
+    else:
+        edges = basis.double() @ torch.diag(torch.tensor([n / 2 for n in shape], dtype=torch.float64))
+        radius = torch.einsum("ij,jzyx->izyx", edges, torch.stack(axes).double()).square().sum(0).sqrt()
+        limit = float(1 / torch.linalg.inv(edges).square().sum(1).sqrt().max())
+    number = torch.floor(radius / limit * n_shells).long()
+    number[number >= n_shells] = -1
+    return number, (torch.arange(n_shells) + 0.5) * (limit / n_shells)
+
+
+def prtf(mean_field: Tensor, intensity: Tensor, valid: Tensor, number: Tensor) -> Tensor:
+    r"""Phase retrieval transfer function on shells.
+
+    .. math:: \mathrm{PRTF}(q) = \frac{\sum_{shell} |\langle F \rangle|}{\sum_{shell} \sqrt{I}}
+
+    Parameters
+    ----------
+    mean_field : mean over aligned starts of rho * support, centred at N // 2 [sqrt(photons)]
+    intensity, valid : measurement, centred at N // 2 [photons]
+    number : shell of each voxel from `shells` (corner layout)
+    """
+    magnitude = to_corner(fourier(mean_field).abs())
+    measured, trusted = to_corner(intensity).clamp_min(0).sqrt(), to_corner(valid) & (number >= 0)
+    count = int(number.max()) + 1
+    total = torch.zeros(count, dtype=torch.float64).index_add_(0, number[trusted], magnitude[trusted].double())
+    reference = torch.zeros(count, dtype=torch.float64).index_add_(0, number[trusted], measured[trusted].double())
+    return total / reference.clamp_min(1e-30)
+
+

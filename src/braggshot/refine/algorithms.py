@@ -1,0 +1,248 @@
+r"""One step of each algorithm, and the registry of steps that a recipe may name.
+
+With S the support, P_M the modulus projection and beta the relaxation, in the notation of Marchesini, Rev. Sci. Instrum. 78,
+011301 (2007):
+
+=====  ======================================  =======================================
+step   inside S                                outside S
+=====  ======================================  =======================================
+ER     P_M rho                                 0
+HIO    P_M rho                                 rho - beta P_M rho
+RAAR   P_M rho                                 beta rho + (1 - 2 beta) P_M rho
+DM     rho + beta [P_S f_M - P_M f_S] rho,     f_M = P_M + (P_M - 1) / beta,  f_S = P_S - (P_S - 1) / beta
+ML     conjugate gradient of the Poisson likelihood, rho confined to S
+=====  ======================================  =======================================
+
+ER, HIO and RAAR are linear in (rho, P_M rho) with weights that only depend on the support, so they share one update of two
+multiply-adds. A step changes a `State` in place; further steps come from the entry-point group ``braggshot.steps``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+
+import torch
+from torch import Tensor
+
+from braggshot.errors import ConfigError
+from braggshot.physics.fourier import AXES
+from braggshot.refine.coherence import Coherence
+from braggshot.refine.projections import Measured, ShrinkWrap, Weights, Workspace, paired, project_modulus, shrink_wrap
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What the steps need to know beyond the data.
+
+    Parameters
+    ----------
+    beta : relaxation of HIO, RAAR and DM [1]
+    shrink_wrap : support updates
+    """
+
+    beta: float = 0.9
+    shrink_wrap: ShrinkWrap = field(default_factory=ShrinkWrap)
+
+
+@dataclass
+class State:
+    """The starts of one batch while they run; the only mutable record of the package, because the loop works in place.
+
+    Parameters
+    ----------
+    rho : (batch, z, y, x) complex64, corner layout [sqrt(photons)]
+    support : (batch, z, y, x) bool
+    threshold : (batch,) shrink-wrap threshold of each start [1]
+    generators : one per start, so that a start does not depend on its batch
+    progress : fraction of the recipe done [1]
+    error : (batch,) sum (|F| - sqrt(I))^2 / sum I of the iterate over the voxels the phasing sees [1]
+    coherence : estimated point spread, None while full coherence is assumed
+    """
+
+    rho: Tensor
+    support: Tensor
+    threshold: Tensor
+    generators: list[torch.Generator]
+    work: Workspace
+    progress: float = 0.0
+    error: Tensor | None = None
+    wants_error: bool = False
+    coherence: Coherence | None = None
+    weights: Weights | None = None
+    gradient: ConjugateGradient | None = None
+
+    def set_support(self, support: Tensor) -> None:
+        """Replace the support and forget what was derived from the old one."""
+        self.support, self.weights, self.gradient = support, None, None
+
+
+Step = Callable[[State, Measured, StepSettings], None]
+
+
+def _projected(state: State, data: Measured) -> Tensor:
+    """P_M rho, noting the error of the iterate where it is wanted: by Parseval it is |P_M rho - rho|^2 / sum I."""
+    transfer = None if state.coherence is None else state.coherence.transfer
+    projected = project_modulus(state.rho, data, state.work, transfer)
+    if state.wants_error:
+        torch.sub(torch.view_as_real(projected), torch.view_as_real(state.rho), out=state.work.squares)
+        difference = state.work.squares.view(state.rho.shape[0], -1)
+        state.error = torch.stack([torch.dot(d, d) for d in difference]) / data.photons
+    return projected
+
+
+def _relax(state: State, data: Measured, old: float, new: float) -> None:
+    """Inside S: P_M rho. Outside: old * rho + new * P_M rho."""
+    projected = torch.view_as_real(_projected(state, data))
+    rho = torch.view_as_real(state.rho)
+    if state.weights is None or state.weights.key != (old, new):
+        inside = paired(state.support)
+        state.weights = Weights(old=(1 - inside) * old, new=inside + (1 - inside) * new, key=(old, new))
+    if old == 0:
+        torch.mul(projected, state.weights.new, out=rho)
+    else:
+        rho.mul_(state.weights.old).addcmul_(projected, state.weights.new)
+
+
+def error_reduction(state: State, data: Measured, settings: StepSettings) -> None:
+    """Fienup's ER, rho <- P_S P_M rho; the error never rises while the support stays."""
+    _relax(state, data, 0.0, 0.0)
+
+
+def hybrid_input_output(state: State, data: Measured, settings: StepSettings) -> None:
+    """Fienup's HIO: the outside remembers what it has been pushed away from."""
+    _relax(state, data, 1.0, -settings.beta)
+
+
+def relaxed_averaged_alternating_reflections(state: State, data: Measured, settings: StepSettings) -> None:
+    """Luke's RAAR: rho <- beta (R_S R_M + 1) rho / 2 + (1 - beta) P_M rho."""
+    _relax(state, data, settings.beta, 1 - 2 * settings.beta)
+
+
+def difference_map(state: State, data: Measured, settings: StepSettings) -> None:
+    """Elser's difference map with two modulus projections; equal to HIO at beta = 1."""
+    beta, inside = settings.beta, state.support
+    projected = _projected(state, data).clone()
+    reflected = torch.where(inside, state.rho, state.rho / beta)
+    wanted_error, state.wants_error = state.wants_error, False
+    kept, state.rho = state.rho, reflected
+    second = _projected(state, data)
+    state.rho, state.wants_error = kept, wanted_error
+    estimate = projected + (projected - state.rho) / beta
+    state.rho.add_(torch.where(inside, estimate, torch.zeros_like(estimate)) - second, alpha=beta)
+
+
+@dataclass
+class ConjugateGradient:
+    """What ML carries from step to step: F of the object, last gradient and direction (direct space)."""
+
+    field: Tensor
+    gradient: Tensor
+    direction: Tensor
+
+
+def maximum_likelihood(state: State, data: Measured, settings: StepSettings) -> None:
+    r"""One conjugate-gradient step on the Poisson log-likelihood, rho confined to the support.
+
+    .. math:: L = \sum_{seen} |F|^2 - I \ln |F|^2, \qquad
+              \frac{\partial L}{\partial \bar\rho} = S\, \mathcal{F}^{-1}\!\left[\left(1 - \frac{I}{|F|^2}\right) F\right]
+
+    The step length is Newton's along the direction D, with the expected (Fisher) curvature
+    :math:`4 \sum (\mathrm{Re}\, \bar F D)^2 / |F|^2`, which cannot turn negative. Polak-Ribiere, restarted when it would climb.
+    Incoherent blur is not part of this step: it raises ConfigError together with partial coherence.
+    """
+    if state.coherence is not None:
+        raise ConfigError("the ML step assumes full coherence; end the recipe with ER, or turn partial coherence off.")
+    inside, seen = state.support, torch.ones(data.magnitude.numel(), dtype=torch.bool, device=data.magnitude.device)
+    seen = seen.index_fill_(0, data.floating, False).view(data.shape)
+    memory = state.gradient
+    if memory is None:
+        state.rho.mul_(inside)
+        field_ = torch.fft.fftn(state.rho, dim=AXES, norm="ortho")
+    else:
+        field_ = memory.field
+    power = field_.real.square() + field_.imag.square()
+    # The floor keeps a lone count on a dark voxel from dominating the whole gradient.
+    floor = power.new_tensor(1e-2)
+    factor = torch.where(seen, 1 - data.magnitude.square() / torch.maximum(power, floor), power.new_zeros(()))
+    if state.wants_error:
+        misfit = torch.where(seen, power.sqrt() - data.magnitude, power.new_zeros(()))
+        state.error = misfit.square().sum(AXES) / data.photons
+    gradient = torch.fft.ifftn(field_ * factor, dim=AXES, norm="ortho") * inside
+    direction = -gradient
+    if memory is not None:
+        change = (gradient.conj() * (gradient - memory.gradient)).real.sum(AXES)
+        ratio = (change / (memory.gradient.abs().square().sum(AXES) + 1e-30)).clamp_min(0)
+        direction = direction + ratio[:, None, None, None] * memory.direction
+        uphill = (gradient.conj() * direction).real.sum(AXES) >= 0
+        direction = torch.where(uphill[:, None, None, None], -gradient, direction)
+    step_field = torch.fft.fftn(direction, dim=AXES, norm="ortho")
+    along = (field_.conj() * step_field).real
+    slope = 2 * (factor * along).sum(AXES)
+    curvature = 4 * torch.where(seen, along.square() / torch.maximum(power, floor), power.new_zeros(())).sum(AXES)
+    length = (-slope / (curvature + 1e-30))[:, None, None, None]
+    state.rho.add_(length * direction)
+    state.gradient = ConjugateGradient(field_ + length * step_field, gradient, direction)
+
+
+def update_support(state: State, data: Measured, settings: StepSettings) -> None:
+    """Shrink-wrap now."""
+    support, state.threshold = shrink_wrap(
+        state.rho, state.support, state.threshold, settings.shrink_wrap, state.progress, state.work
+    )
+    state.set_support(support)
+
+
+def break_twin(state: State, data: Measured, settings: StepSettings) -> None:
+    """Zero the object in one half-space, so that a blend of object and twin has to choose; the support is left alone.
+
+    Each start draws the half-space's normal: a fixed one would keep both twins of a crystal that is symmetric about it.
+    """
+    coordinates = [torch.fft.fftfreq(n, 1 / n, device=state.rho.device) for n in state.rho.shape[1:]]
+    z, y, x = torch.meshgrid(*coordinates, indexing="ij")
+    for start, generator in enumerate(state.generators):
+        normal = torch.randn(3, generator=generator).tolist()
+        amplitude = state.rho[start].abs() * state.support[start]
+        height = normal[0] * z + normal[1] * y + normal[2] * x
+        middle = (height * amplitude).sum() / amplitude.sum().clamp_min(1e-30)
+        state.rho[start] *= height >= middle
+    state.gradient = None
+
+
+def estimate_coherence(state: State, data: Measured, settings: StepSettings) -> None:
+    """Fit the point spread of partial coherence to what is measured, starting from the present estimate."""
+    state.coherence = Coherence.fitted(state.rho * state.support, data, state.coherence)
+    state.gradient = None
+
+
+STEPS: dict[str, Step] = {
+    "ER": error_reduction,
+    "HIO": hybrid_input_output,
+    "RAAR": relaxed_averaged_alternating_reflections,
+    "DM": difference_map,
+    "ML": maximum_likelihood,
+}
+"""Steps that count as iterations."""
+
+ACTIONS: dict[str, Step] = {"SW": update_support, "DETWIN": break_twin, "PSF": estimate_coherence}
+"""Steps between iterations."""
+
+
+@cache
+def find_step(name: str) -> tuple[Step, bool]:
+    """The step of a name, and whether it counts as an iteration.
+
+    Raises
+    ------
+    ConfigError : if neither braggshot nor an installed package offers the step.
+    """
+    for table, counts in ((STEPS, True), (ACTIONS, False)):
+        if name in table:
+            return table[name], counts
+    for entry in entry_points(group="braggshot.steps"):
+        if entry.name == name:
+            return entry.load(), True
+    known = ", ".join([*STEPS, *ACTIONS, *(e.name for e in entry_points(group="braggshot.steps"))])
+    raise ConfigError(f"the recipe names an unknown step {name!r}; known steps: {known}.")
