@@ -1,0 +1,81 @@
+"""Voxel positions of a batch of crystals: r = basis @ (n - origin), on any basis, skewed ones included.
+
+Every shape and phase field in this package is a function of position, so it is evaluated on the grid that is wanted (a coarse one
+to measure a shape, the voxels of a training volume, the skewed voxels of a detector frame) and never interpolated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Positions r = basis @ (n - origin) of the voxels n of `batch` crystals.
+
+    Parameters
+    ----------
+    basis : (batch, 3, 3), columns are voxel edges [units of the shape]
+    origin : (batch, 3), index of the point r = 0 [voxels]
+    shape : (z, y, x)
+    """
+
+    basis: Tensor
+    origin: Tensor
+    shape: tuple[int, int, int]
+
+    @property
+    def batch(self) -> int:
+        """Number of crystals."""
+        return self.basis.shape[0]
+
+    def transformed(self, matrix: Tensor) -> Grid:
+        """The same voxels seen from other axes: r -> matrix @ r, `matrix` (batch, 3, 3) or (3, 3)."""
+        return replace(self, basis=matrix @ self.basis)
+
+    def moved(self, shift: Tensor) -> Grid:
+        """The same voxels seen from the point `shift`: r -> r - shift, (batch, 3) [units of the shape]."""
+        return replace(self, origin=self.origin + torch.linalg.solve(self.basis, shift))
+
+    def chosen(self, index: Tensor) -> Grid:
+        """Part of the batch."""
+        return replace(self, basis=self.basis[index], origin=self.origin[index])
+
+    def edges(self, vectors: Tensor) -> Tensor:
+        """Components of `vectors` (..., batch, 3) along the voxel edges, basis^T v: the gradient of v . r per voxel."""
+        return (vectors.unsqueeze(-2) @ self.basis).squeeze(-2)
+
+    def dot(self, vectors: Tensor) -> Tensor:
+        """Scalar product v . r for one vector per crystal, (batch, 3) -> (batch, z, y, x)."""
+        z, y, x = self._separate(self.edges(vectors))
+        return z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]
+
+    def waves(self, vectors: Tensor, coefficients: Tensor) -> Tensor:
+        """Sum of plane waves, Re sum_j c_j exp(i k_j . r); `vectors` (batch, waves, 3), complex `coefficients` (batch, waves).
+
+        A plane wave is a product of one factor per axis on any basis, so the sum is one matrix product.
+        """
+        along = self.edges(vectors.transpose(0, 1)).transpose(0, 1)
+        z, y, x = (torch.exp(1j * phase) for phase in self._separate(along))
+        plane = (coefficients[..., None] * z)[..., None] * y[..., None, :]
+        return torch.einsum("bjzy,bjx->bzyx", plane, x).real
+
+    def _separate(self, along: Tensor) -> list[Tensor]:
+        """Contribution of each axis to v . r, for the components of v along the voxel edges (batch, [waves,] 3)."""
+        terms = []
+        for axis, size in enumerate(self.shape):
+            origin = self.origin[:, axis].reshape(-1, *[1] * (along.ndim - 1))
+            index = torch.arange(size, device=along.device, dtype=along.dtype)
+            terms.append(along[..., axis, None] * (index - origin))
+        return terms
+
+
+def centred(basis: Tensor, shape: Sequence[int], offset: Tensor | float = 0.0) -> Grid:
+    """Grid with r = 0 at the voxel N // 2 plus `offset` (batch, 3) [voxels]."""
+    middle = torch.tensor([n // 2 for n in shape], dtype=basis.dtype, device=basis.device)
+    z, y, x = shape
+    return Grid(basis, middle.expand(basis.shape[0], 3) + offset, (z, y, x))
