@@ -1,0 +1,227 @@
+r"""From circles and pixels to scattering vectors and voxel bases; numpy, float64, SI.
+
+.. math:: q = R_s(t_0)\, R_s(t)^{-1} (k_f - k_i), \qquad
+          k_i = k\,\hat z, \quad k_f = k\, R_d\, p / |p|, \quad k = 2\pi / \lambda
+
+p is the position of the pixel with all detector circles at zero, R_d and R_s are the products of the circles' rotations,
+outermost first, and t is the rocking angle. Turning the sample back to t_0 makes q a vector of the laboratory frame in which the
+crystal stands still. Vectors and matrices list their components as (z, y, x): z downstream, y up, x outboard (`braggshot.volumes`).
+
+Sources: Busing & Levy, Acta Cryst. 22, 457 (1967); Maddali et al. and Li et al., J. Appl. Cryst. 53, 393 and 404 (2020), for the
+bases. The tests compare with xrayutilities: Kriegner et al., J. Appl. Cryst. 46, 1162 (2013).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import constants
+from scipy.spatial.transform import Rotation
+
+from braggshot.errors import GeometryError
+from braggshot.volumes import Circle, FloatArray, Geometry, Window
+
+AXES = "zyx"  # the order of components
+KEV = 1e3 * constants.electron_volt  # [J]
+
+
+def wavelength(energy: float) -> float:
+    """Wavelength [m] of a photon of `energy` [J]: h c / E."""
+    return constants.h * constants.c / energy
+
+
+def photon_energy(wavelength: float) -> float:
+    """Energy [J] of a photon of `wavelength` [m]: h c / lambda."""
+    return constants.h * constants.c / wavelength
+
+
+def direction(axis: str) -> NDArray[np.float64]:
+    """Unit vector (z, y, x) of a signed laboratory axis such as "y-".
+
+    Raises
+    ------
+    GeometryError : if the name is not a letter of "xyz" and a sign.
+    """
+    if len(axis) != 2 or axis[0] not in AXES or axis[1] not in "+-":
+        raise GeometryError(f"expected an axis such as 'x+' or 'y-', found {axis!r}.")
+    unit = np.zeros(3)
+    unit[AXES.index(axis[0])] = 1.0 if axis[1] == "+" else -1.0
+    return unit
+
+
+def rotation(axis: str, angle: ArrayLike) -> NDArray[np.float64]:
+    """Matrix that turns by `angle` [rad] about `axis`, right-handed for "+", left-handed for "-".
+
+    Shape (..., 3, 3) for angles (...), components (z, y, x).
+
+    Raises
+    ------
+    GeometryError : if the axis has no such name.
+    """
+    vector = np.asarray(angle, dtype=float)[..., None] * direction(axis)[::-1]  # scipy wants (x, y, z)
+    matrices = Rotation.from_rotvec(vector.reshape(-1, 3)).as_matrix().reshape(*vector.shape[:-1], 3, 3)
+    return matrices[..., ::-1, ::-1]
+
+
+def rocking_angle(geometry: Geometry) -> NDArray[np.float64]:
+    """Angle of the circle that rocks, one per frame [rad].
+
+    Raises
+    ------
+    GeometryError : unless exactly one circle moves, and it carries the sample.
+    """
+    if np.ndim(geometry.energy):
+        raise GeometryError("the energy changes from frame to frame; braggshot expects a scan that rocks the sample at one energy.")
+    for circle in geometry.detector:
+        if np.ndim(circle.angle):
+            raise GeometryError(f"the detector circle {_name(circle)} moves during the scan; braggshot expects the sample to rock.")
+    moving = [circle for circle in geometry.sample if np.ndim(circle.angle)]
+    if len(moving) != 1:
+        found = ", ".join(_name(circle) for circle in moving) or "none"
+        raise GeometryError(f"expected one sample circle with an angle per frame, found {found}; check the scanned motor.")
+    return np.asarray(moving[0].angle, dtype=float)
+
+
+def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]:
+    """Matrix from the sample's own axes to the laboratory at a (fractional) frame index, (..., 3, 3).
+
+    Raises
+    ------
+    GeometryError : as `rocking_angle`.
+    """
+    return _sample_rotation(geometry, _angle_at(rocking_angle(geometry), frame))
+
+
+def scattering_vector(
+    geometry: Geometry, frame: ArrayLike, row: ArrayLike, column: ArrayLike, reference: float | None = None
+) -> NDArray[np.float64]:
+    """Scattering vector q [1/m] of raw pixels, in the laboratory frame with the sample as it stood at frame `reference`.
+
+    Parameters
+    ----------
+    geometry : circles, distance and pixels
+    frame, row, column : raw indices, fractional ones allowed; they broadcast to (...)
+    reference : frame index; None is the middle of the scan
+
+    Returns
+    -------
+    (..., 3) in components (z, y, x) [1/m]
+
+    Raises
+    ------
+    GeometryError : as `rocking_angle`.
+    """
+    angles = rocking_angle(geometry)
+    middle = (angles.size - 1) / 2 if reference is None else reference
+    return _scattering_vector(geometry, _angle_at(angles, frame), row, column, float(_angle_at(angles, middle)))
+
+
+def reciprocal_basis(geometry: Geometry, window: Window, shape: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Voxel edges of a cropped and binned volume and its scattering vector, both at its centre voxel N // 2.
+
+    The curved (frame, row, column) coordinates are linearised by central differences over one voxel, in the laboratory frame with
+    the sample as it stood at the centre voxel. The rocking step is that of a straight line through all angles, so that the jitter
+    of a motor does not enter.
+
+    Parameters
+    ----------
+    geometry : circles, distance and pixels
+    window : voxel i of axis a covers the raw indices start[a] + i * binning[a] and the binning[a] - 1 that follow
+    shape : of the volume (z, y, x)
+
+    Returns
+    -------
+    basis : (3, 3), columns are the voxel edges [1/m]
+    q_bragg : (3,) [1/m]
+
+    Raises
+    ------
+    GeometryError : as `rocking_angle`; or if the angles are not evenly spaced, or not as many as frames.
+    """
+    angles = rocking_angle(geometry)
+    if angles.size != window.raw_shape[0]:
+        raise GeometryError(f"the geometry has {angles.size} rocking angles, the scan {window.raw_shape[0]} frames.")
+    offset, step = _straight_line(angles)
+    binning = np.asarray(window.binning, dtype=float)
+    centre = np.asarray(window.start) + (np.asarray(shape) // 2 + 0.5) * binning - 0.5
+
+    def q(raw: FloatArray) -> NDArray[np.float64]:
+        return _scattering_vector(geometry, offset + step * raw[0], raw[1], raw[2], float(offset + step * centre[0]))
+
+    edges = [q(centre + half) - q(centre - half) for half in np.diag(binning / 2)]
+    return np.stack(edges, axis=1), q(centre)
+
+
+def direct_basis(reciprocal_basis: FloatArray, shape: Sequence[int]) -> NDArray[np.float64]:
+    r"""Voxel edges [m] of the direct space that the discrete Fourier transform pairs with a reciprocal grid.
+
+    .. math:: A = 2\pi\,(B\,\mathrm{diag}(N))^{-T}, \qquad\text{so that}\quad (B k) \cdot (A n) = 2\pi \sum_a k_a n_a / N_a
+
+    Raises
+    ------
+    GeometryError : if the edges lie in a plane.
+    """
+    scaled = np.asarray(reciprocal_basis, dtype=float) * np.asarray(shape, dtype=float)
+    lengths = np.linalg.norm(scaled, axis=0)
+    if not lengths.all() or abs(np.linalg.det(scaled / lengths)) < 1e-6:
+        raise GeometryError("the voxel edges in reciprocal space lie in a plane: the sample does not rock through the peak.")
+    return 2 * np.pi * np.linalg.inv(scaled).T
+
+
+def _name(circle: Circle) -> str:
+    return circle.name or f"about {circle.axis}"
+
+
+def _angle_at(angles: FloatArray, frame: ArrayLike) -> NDArray[np.float64]:
+    """Angle at a fractional index; beyond the ends (padding) the last step goes on."""
+    frame = np.asarray(frame, dtype=float)
+    if angles.size < 2:
+        return np.full(frame.shape, angles[0])
+    below = np.clip(np.floor(frame).astype(int), 0, angles.size - 2)
+    return angles[below] + (frame - below) * (angles[below + 1] - angles[below])
+
+
+def _straight_line(angles: FloatArray) -> tuple[float, float]:
+    """Offset and step [rad] of evenly spaced angles, by least squares."""
+    if angles.size < 2:
+        raise GeometryError(f"a rocking scan needs at least two angles, found {angles.size}.")
+    index = np.arange(angles.size)
+    step, offset = np.polyfit(index, angles, 1)
+    worst = np.abs(offset + step * index - angles).max()
+    if not worst < abs(step):
+        raise GeometryError(
+            f"the rocking angles are not evenly spaced: one lies {np.degrees(worst):.4g} degrees off a line of "
+            f"{np.degrees(step):.4g} degrees per frame; leave out the frames that do not belong to the scan."
+        )
+    return float(offset), float(step)
+
+
+def _product(circles: Sequence[Circle], angles: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.eye(3)
+    for circle, angle in zip(circles, angles, strict=True):
+        total = total @ rotation(circle.axis, angle)
+    return total
+
+
+def _sample_rotation(geometry: Geometry, angle: ArrayLike) -> NDArray[np.float64]:
+    """R_s with the rocking circle at `angle`."""
+    return _product(geometry.sample, [angle if np.ndim(circle.angle) else circle.angle for circle in geometry.sample])
+
+
+def _scattering_vector(
+    geometry: Geometry, angle: ArrayLike, row: ArrayLike, column: ArrayLike, reference_angle: float
+) -> NDArray[np.float64]:
+    """The equation of this module, for rocking angles [rad]."""
+    position = (
+        geometry.distance * direction("z+")
+        + ((np.asarray(row) - geometry.direct_beam[0]) * geometry.pixel_size[0])[..., None] * direction(geometry.row_axis)
+        + ((np.asarray(column) - geometry.direct_beam[1]) * geometry.pixel_size[1])[..., None] * direction(geometry.column_axis)
+    )
+    outgoing = position / np.linalg.norm(position, axis=-1, keepdims=True)
+    outgoing = outgoing @ _product(geometry.detector, [circle.angle for circle in geometry.detector]).T
+    transfer: NDArray[Any] = (outgoing - direction("z+")) * (2 * np.pi / wavelength(geometry.energy))
+    turned = _sample_rotation(geometry, reference_angle) @ np.swapaxes(_sample_rotation(geometry, angle), -1, -2)
+    return (turned @ transfer[..., None])[..., 0]
