@@ -1,0 +1,90 @@
+"""HDF5 in small words: groups with a NeXus class, data sets with units, nested settings, notes.
+
+Every data set gets ``units``: "1" for a pure number, "" for text. None is left out of a file and is what a missing name reads as.
+Volumes are compressed with gzip, which every HDF5 reader has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+
+def add_group(parent: h5py.Group, name: str, nx_class: str, **attributes: Any) -> h5py.Group:
+    """A new group of the NeXus class `nx_class`."""
+    group = parent.create_group(name)
+    group.attrs.update(NX_class=nx_class, **attributes)
+    return group
+
+
+def put(group: h5py.Group, name: str, value: Any, units: str | None = None, **attributes: Any) -> None:
+    """A new data set: text, number, or an array of either; nothing for None."""
+    if value is None:
+        return
+    array = np.asarray(value)
+    if array.dtype.kind in "OU":
+        data = group.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
+    else:
+        # gzip beyond level 1 costs much time and saves little on counts and on objects that are mostly zero
+        compression = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if array.ndim >= 3 else {}
+        data = group.create_dataset(name, data=array, **compression)
+    data.attrs.update(units=units or ("" if array.dtype.kind in "OU" else "1"), **attributes)
+
+
+def put_tree(group: h5py.Group, tree: Mapping[str, Any], units: str | None = None) -> None:
+    """Nested settings as nested groups; what HDF5 cannot hold as an array of one kind becomes JSON text."""
+    for key, value in tree.items():
+        name = str(key).replace("/", "_")
+        if isinstance(value, Mapping):
+            put_tree(add_group(group, name, "NXcollection"), value, units)
+        elif _is_plain(value):
+            put(group, name, value, units)
+        else:
+            put(group, name, to_json(value))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return len({type(item) for item in value}) == 1 and isinstance(value[0], str | int | float)
+    return isinstance(value, str | int | float | np.number | np.bool_ | np.ndarray)
+
+
+def tree(group: Any) -> dict[str, Any]:
+    """What `put_tree` wrote: text and numbers as Python has them, arrays of text as tuples, other arrays as arrays."""
+    return {key: tree(item) if isinstance(item, h5py.Group) else read_value(item) for key, item in group.items()}
+
+
+def get(group: Any, name: str, default: Any = None) -> Any:
+    """The value of a data set, or `default` if there is none of that name."""
+    return read_value(group[name]) if name in group else default
+
+
+def read_value(data: h5py.Dataset) -> Any:
+    """A data set as Python has it."""
+    if data.dtype.kind in "OS":
+        text = data.asstr()[()]
+        return text if isinstance(text, str) else tuple(text.tolist())
+    value = data[()]
+    return value if data.shape else value.item()
+
+
+def put_note(group: h5py.Group, name: str, content: Mapping[str, Any], description: str) -> None:
+    """Nested settings as JSON text in an NXnote: the copy that reads back exactly."""
+    note = add_group(group, name, "NXnote")
+    put(note, "type", "application/json")
+    put(note, "description", description)
+    put(note, "data", to_json(content))
+
+
+def read_note(group: Any, name: str) -> dict[str, Any]:
+    """What `put_note` wrote; empty if there is none."""
+    return json.loads(read_value(group[name]["data"])) if name in group else {}
+
+
+def to_json(value: Any) -> str:
+    """JSON text of settings; numpy values as numbers and lists, anything unknown as its text."""
+    return json.dumps(value, default=lambda item: item.tolist() if hasattr(item, "tolist") else str(item), ensure_ascii=False)

@@ -1,0 +1,287 @@
+"""Result CXI: one HDF5 file that holds the crystal, the measurement it explains, and how it was found.
+
+Laid out as PyNX writes it, so that PyNX, cdiutils, silx and h5web open it; what PyNX has no name for stands beside::
+
+    entry_last -> entry_1
+    entry_1/
+      data_1/data -> image_1/data             what a viewer shows first
+      image_1/{data, mask, basis, frame}      rho on the grid of the measurement, centred; mask is the support
+      image_1/process_1/{program, version, configuration, note_1, results}
+      image_2, image_3, ...                   further real arrays, each with a link of its name: entry_1/amplitude, phase, support
+      instrument_1/detector_1/{data, mask}    prepared counts; mask 0 good, 1 bad
+      instrument_1/geometry_1                 diffractometer circles, where known
+
+Arrays are (z, y, x); every data set has ``units`` ("1" for a pure number, "" for text). Axes, signs and frames are those of
+`braggshot.volumes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from scipy import constants
+
+from braggshot.errors import FormatError
+from braggshot.io.atomic import replacing_hdf5
+from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
+from braggshot.volumes import Circle, DiffractionVolume, Ensemble, Geometry, Quality, Reconstruction, Window
+
+_VERSION = importlib.metadata.version("braggshot")
+
+
+def write(path: str | Path, reconstruction: Reconstruction) -> None:
+    """Write `reconstruction` as a result CXI, whole or not at all.
+
+    Raises
+    ------
+    OutputError : if the file cannot be written.
+    """
+    with replacing_hdf5(path) as file:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        file.attrs.update(default="entry_1", creator="braggshot", file_time=now, h5py_version=h5py.__version__)
+        put(file, "cxi_version", 150)
+        file["entry_last"] = h5py.SoftLink("/entry_1")
+        entry = add_group(file, "entry_1", "NXentry", default="data_1")
+        put(entry, "title", reconstruction.volume.name)
+        put(entry, "program_name", f"braggshot {_VERSION}")
+        put(entry, "start_time", now)
+        _write_measurement(add_group(entry, "instrument_1", "NXinstrument"), reconstruction.volume)
+        _write_object(entry, reconstruction)
+        data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="image")
+        data["data"] = h5py.SoftLink("/entry_1/image_1/data")
+
+
+def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **attributes: Any) -> h5py.Group:
+    """Add the next ``image_N`` to an entry, with the link ``entry_1/<key>`` by which cdiutils finds it.
+
+    Parameters
+    ----------
+    entry : the open group ``entry_1``
+    key : what it is: "amplitude", "displacement", "strain", ...
+    array : (z, y, x)
+    units : as the UDUNITS library spells it; "1" for a pure number
+    attributes : stored with the data set, for example ``frame="crystal"``
+    """
+    number = 1 + sum(name.startswith("image_") for name in entry)
+    image = add_group(entry, f"image_{number}", "NXdata", signal="data", interpretation="image")
+    put(image, "title", key)
+    put(image, "data", array, units, **attributes)
+    entry[key] = h5py.SoftLink(image.name)
+    return image
+
+
+def _write_object(entry: h5py.Group, found: Reconstruction) -> None:
+    image = add_group(entry, "image_1", "NXdata", signal="data", interpretation="image")
+    put(image, "title", "rho")
+    put(image, "data", found.rho.astype(np.complex64), "photons^0.5")
+    put(image, "mask", found.support.astype(np.int8))
+    image["support"] = h5py.SoftLink(f"{image.name}/mask")
+    put(image, "data_type", "electron density")
+    put(image, "data_space", "real")
+    put(image, "is_fft_shifted", 0)
+    put(image, "frame", found.frame)
+    put(image, "basis", found.basis, "m")
+    _write_process(add_group(image, "process_1", "NXprocess"), found)
+    add_image(entry, "amplitude", np.abs(found.rho).astype(np.float32), "photons^0.5", frame=found.frame)
+    phase = np.where(found.support, np.angle(found.rho), 0).astype(np.float32)
+    add_image(entry, "phase", phase, "rad", frame=found.frame, sign="phase = -q.u")
+    add_image(entry, "support", found.support.astype(np.int8), "1", frame=found.frame)
+
+
+def _write_process(process: h5py.Group, found: Reconstruction) -> None:
+    put(process, "program", "braggshot")
+    put(process, "version", _VERSION)
+    put(process, "algorithm", found.method)
+    put(process, "network", found.network)
+    put_tree(add_group(process, "configuration", "NXcollection"), found.configuration)
+    put_note(process, "note_1", found.configuration, "configuration parameters used for phasing")
+    results = add_group(process, "results", "NXcollection")
+    quality = found.quality
+    for name in ("chi2", "r_factor", "llk", "llk_free", "agreement"):
+        put(results, name, getattr(quality, name))
+    for pynx_name, value in (("llk_poisson", quality.llk), ("free_llk_poisson", quality.llk_free)):
+        put(results, pynx_name, value)
+    put(results, "nb_point_support", int(found.support.sum()))
+    put(results, "resolution", quality.resolution, "m")
+    put(results, "verdict", found.verdict)
+    put(results, "reasons", found.reasons)
+    put_tree(add_group(results, "choices", "NXcollection"), found.choices)
+    put_tree(add_group(results, "seconds", "NXcollection"), found.seconds, "s")
+    put_tree(add_group(results, "history", "NXcollection"), found.history)
+    if found.psf is not None:
+        put_tree(add_group(results, "point_spread", "NXcollection"), found.psf)
+    if found.ensemble is not None:
+        put(results, "mode_weights", found.ensemble.mode_weights)
+        put(results, "prtf", found.ensemble.prtf)
+        with_geometry = found.volume.reciprocal_basis is not None
+        put(results, "prtf_frequency", found.ensemble.prtf_frequency, "1/m" if with_geometry else "1")
+        put_tree(add_group(results, "table", "NXcollection"), found.ensemble.table)
+
+
+def _write_measurement(instrument: h5py.Group, volume: DiffractionVolume) -> None:
+    detector = add_group(instrument, "detector_1", "NXdetector", signal="data")
+    put(detector, "data", volume.intensity.astype(np.float32), "photons")
+    put(detector, "mask", (~volume.valid).astype(np.int8), note="0 good, 1 bad")
+    put(detector, "reciprocal_basis", volume.reciprocal_basis, "1/m")
+    put(detector, "q_bragg", volume.q_bragg, "1/m")
+    process = add_group(detector, "process_1", "NXprocess")
+    put(process, "program", "braggshot")
+    put(process, "version", _VERSION)
+    put(process, "steps", volume.steps)
+    put(process, "oversampling", volume.oversampling)
+    put_note(process, "note_1", volume.provenance, "what was read, and how")
+    if volume.window is not None:
+        put_tree(add_group(process, "window", "NXcollection"), dataclasses.asdict(volume.window))
+    if volume.geometry is not None:
+        _write_geometry(instrument, detector, volume.geometry)
+
+
+def _write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geometry) -> None:
+    put(instrument, "name", geometry.instrument)
+    put(add_group(instrument, "source_1", "NXsource"), "energy", geometry.energy, "J")
+    beam = add_group(instrument, "beam_1", "NXbeam")
+    put(beam, "incident_energy", geometry.energy, "J")
+    put(beam, "incident_wavelength", constants.h * constants.c / geometry.energy, "m")
+    put(detector, "distance", geometry.distance, "m")
+    put(detector, "y_pixel_size", geometry.pixel_size[0], "m")
+    put(detector, "x_pixel_size", geometry.pixel_size[1], "m")
+    group = add_group(instrument, "geometry_1", "NXcollection", note="circles outermost first; axes as in the CXI laboratory frame")
+    put(group, "direct_beam", geometry.direct_beam, "pixel")
+    put(group, "row_axis", geometry.row_axis)
+    put(group, "column_axis", geometry.column_axis)
+    for holder in ("sample", "detector"):
+        for number, circle in enumerate(getattr(geometry, holder), start=1):
+            place = add_group(group, f"{holder}_circle_{number}", "NXcollection")
+            put(place, "name", circle.name)
+            put(place, "axis", circle.axis)
+            put(place, "angle", circle.angle, "rad")
+
+
+def read(path: str | Path) -> Reconstruction:
+    """Read a result CXI of braggshot or PyNX.
+
+    PyNX crops the object to its support and keeps no counts: such an object is put in the middle of the grid that was phased, and
+    its volume has no valid voxel.
+
+    Raises
+    ------
+    FormatError : if the file is no HDF5 file, is cut short, or holds no reconstruction.
+    """
+    try:
+        with h5py.File(path) as file:
+            entry = file.get("entry_last", file.get("entry_1", {}))
+            if "image_1/data" not in entry:
+                raise FormatError(
+                    f"{path} holds no reconstruction (entry_1/image_1/data); make one with `braggshot reconstruct {path} -o OUT`."
+                )
+            return _read_entry(entry, Path(path))
+    except (OSError, KeyError) as error:
+        raise FormatError(f"cannot read {path} as a result CXI ({error}); is the file whole?") from error
+
+
+def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
+    image = entry["image_1"]
+    process = image.get("process_1", {})
+    volume = _read_measurement(entry, process, path)
+    program = get(process, "program", "an unknown program")
+    own = program == "braggshot"
+    results = tree(process.get("results", {}))
+    return Reconstruction(
+        rho=_read_centred(image, "data", volume.shape, path).astype(np.complex64),
+        support=_read_centred(image, "mask" if "mask" in image else "data", volume.shape, path) != 0,
+        volume=volume,
+        quality=_quality(results),
+        frame=get(image, "frame", "detector"),
+        basis=get(image, "basis"),
+        ensemble=Ensemble(*(results[field.name] for field in dataclasses.fields(Ensemble))) if "prtf" in results else None,
+        verdict=results.get("verdict", "doubtful"),
+        reasons=tuple(results.get("reasons", (f"phased by {program}, not judged by braggshot",))),
+        history=results.get("history", {}),
+        method=get(process, "algorithm", "iterative") if own else program,
+        network=get(process, "network"),
+        configuration=read_note(process, "note_1") if own else tree(process.get("configuration", {})),
+        choices=results.get("choices", {}),
+        psf=_tuples(results.get("point_spread")),
+        seconds=results.get("seconds", {}),
+    )
+
+
+def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Path) -> NDArray[Any]:
+    """An array of `image_1` in the middle of a grid of `shape`; of several modes the first, which is the solution."""
+    stored = image[name][0] if image[name].ndim == 4 else image[name][()]
+    if get(image, "is_fft_shifted", 0):
+        stored = np.fft.fftshift(stored)
+    if any(n > size for n, size in zip(stored.shape, shape, strict=True)):
+        raise FormatError(
+            f"{path}: {name} has shape {stored.shape}, larger than the measured volume {shape}; it cannot be its object."
+        )
+    whole = np.zeros(shape, stored.dtype)
+    whole[tuple(slice(size // 2 - n // 2, size // 2 - n // 2 + n) for n, size in zip(stored.shape, shape, strict=True))] = stored
+    return whole
+
+
+def _quality(results: dict[str, Any]) -> Quality:
+    return Quality(
+        chi2=results.get("chi2", np.nan),
+        r_factor=results.get("r_factor", np.nan),
+        llk=results.get("llk_poisson", np.nan),
+        llk_free=results.get("free_llk_poisson", np.nan),
+        agreement=tuple(np.atleast_1d(results.get("agreement", ())).tolist()),
+        resolution=results.get("resolution"),
+    )
+
+
+def _read_measurement(entry: h5py.Group, process: Any, path: Path) -> DiffractionVolume:
+    detector = entry.get("instrument_1/detector_1", {})
+    name = get(entry, "title", path.stem)
+    if "data" not in detector:
+        shape = tuple(get(process, "configuration/iobs_shape", entry["image_1/data"].shape[-3:]))
+        return DiffractionVolume(np.zeros(shape, np.float32), np.zeros(shape, bool), name)
+    intensity = detector["data"][()]
+    preparation = detector.get("process_1", {})
+    window = tree(preparation["window"]) if "window" in preparation else None
+    oversampling = get(preparation, "oversampling")
+    return DiffractionVolume(
+        intensity=intensity,
+        valid=detector["mask"][()] == 0 if "mask" in detector else np.ones(intensity.shape, bool),
+        name=name,
+        window=Window(**_tuples(window)) if window else None,
+        reciprocal_basis=get(detector, "reciprocal_basis"),
+        q_bragg=get(detector, "q_bragg"),
+        oversampling=None if oversampling is None else tuple(oversampling.tolist()),
+        steps=tuple(get(preparation, "steps", ())),
+        geometry=_read_geometry(entry["instrument_1"]) if "instrument_1/geometry_1" in entry else None,
+        provenance=read_note(preparation, "note_1"),
+    )
+
+
+def _read_geometry(instrument: h5py.Group) -> Geometry:
+    detector, group = instrument["detector_1"], instrument["geometry_1"]
+    return Geometry(
+        energy=get(instrument, "source_1/energy"),
+        distance=get(detector, "distance"),
+        pixel_size=(get(detector, "y_pixel_size"), get(detector, "x_pixel_size")),
+        sample=_read_circles(group, "sample"),
+        detector=_read_circles(group, "detector"),
+        direct_beam=tuple(get(group, "direct_beam").tolist()),
+        row_axis=get(group, "row_axis"),
+        column_axis=get(group, "column_axis"),
+        instrument=get(instrument, "name", ""),
+    )
+
+
+def _read_circles(group: h5py.Group, holder: str) -> tuple[Circle, ...]:
+    number = sum(name.startswith(f"{holder}_circle_") for name in group)
+    return tuple(Circle(**tree(group[f"{holder}_circle_{n}"])) for n in range(1, number + 1))
+
+
+def _tuples(values: dict[str, Any] | None) -> Any:
+    """Short arrays were tuples before they were written."""
+    return values and {key: tuple(value.tolist()) if isinstance(value, np.ndarray) else value for key, value in values.items()}
