@@ -1,0 +1,128 @@
+"""Measured or simulated counts in a CXI file, as PyNX lays them out (``cxi_version`` 140).
+
+Counts are looked for where PyNX looks: ``entry_1/instrument_1/detector_1/data``, then ``entry_1/image_1/data`` in reciprocal space,
+then ``entry_1/data_1/data``; the mask beside them is 0 where good. A result CXI holds its counts at the first place and is read
+like any other. Files of `write_data` carry the voxel basis, the window and the geometry too (`braggshot.io.measurement`).
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from braggshot.errors import FormatError
+from braggshot.io.atomic import replacing_hdf5
+from braggshot.io.files import dataset, is_hdf5, open_hdf5, read_array
+from braggshot.io.frames import ArrayFrames, HDF5Frames
+from braggshot.io.hdf5 import add_group, get, put
+from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
+from braggshot.volumes import ComplexArray, DiffractionVolume, Frames, Scan
+
+PARENT = "nexus"
+PLACES = ("entry_1/instrument_1/detector_1/data", "entry_1/image_1/data", "entry_1/data_1/data")
+
+
+def can_read(path: str | Path) -> bool:
+    """Whether an HDF5 file has data where CXI files have them."""
+    if not is_hdf5(path):
+        return False
+    try:
+        with open_hdf5(path) as file:
+            return any(place in file for place in PLACES)
+    except FormatError:
+        return False
+
+
+def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
+    """Counts of a data or result CXI.
+
+    Parameters
+    ----------
+    path : the file
+    mask : file with a further mask (0 good), of one frame or of the whole scan
+
+    Raises
+    ------
+    FormatError : if the file is damaged, or holds an object in direct space and no counts.
+    DataError : if the counts are not 3D, or a mask has another shape.
+    """
+    with open_hdf5(path) as file:
+        place = _counts(file, path)
+        group = file[place].parent
+        good = dataset(group, "mask")[()] == 0 if "mask" in group else None
+        shifted = bool(get(group, "is_fft_shifted", 0))
+        preparation = read_preparation(group)
+        geometry = read_geometry(group.parent) if preparation else None
+        facts = _facts(file["entry_1"])
+    if mask is not None:
+        further = np.asarray(read_array(mask, "mask", "data")) == 0
+        good = further if good is None else good & further
+    frames: Frames = HDF5Frames(path, place)
+    if shifted:
+        frames = ArrayFrames(np.fft.fftshift(frames[...]))
+        good = None if good is None else np.fft.fftshift(good)
+    return Scan(
+        frames=frames,
+        name=Path(path).stem,
+        valid=good,
+        geometry=geometry,
+        prepared=bool(preparation),
+        provenance={"dataset": place, **facts, **{name: value for name, value in preparation.items() if value is not None}},
+    )
+
+
+def _counts(file: h5py.File, path: str | Path) -> str:
+    """Where the counts are: the first place that holds real numbers which are not said to be in direct space."""
+    for place in PLACES:
+        if place in file and file[place].dtype.kind in "iuf" and get(file[place].parent, "data_space", "") != "real":
+            return place
+    raise FormatError(
+        f"{path}: holds an object in direct space but no counts (entry_1/instrument_1/detector_1/data); "
+        "give the file that was phased, not its result."
+    )
+
+
+def _facts(entry: h5py.Group) -> dict[str, Any]:
+    """Energy [J], distance [m], pixel size [m] and names, as far as the file has them."""
+    names = {
+        "title": "title", "sample": "sample_1/name", "instrument": "instrument_1/name", "time": "start_time",
+        "energy": "instrument_1/source_1/energy", "distance": "instrument_1/detector_1/distance",
+        "pixel_size_y": "instrument_1/detector_1/y_pixel_size", "pixel_size_x": "instrument_1/detector_1/x_pixel_size",
+    }  # fmt: skip
+    return {name: get(entry, place) for name, place in names.items() if place in entry}
+
+
+def write_data(path: str | Path, volume: DiffractionVolume, truth: ComplexArray | None = None) -> None:
+    """Write `volume` as a data CXI, whole or not at all; `read` gives all of it back.
+
+    Parameters
+    ----------
+    path : ends in .cxi
+    volume : counts (stored as float32), mask, and what is known about them
+    truth : the complex object that was simulated, on the same grid; stored in ``entry_1/truth_1/data`` [photons^0.5]
+
+    Raises
+    ------
+    OutputError : if the file cannot be written.
+    """
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with replacing_hdf5(path) as file:
+        file.attrs.update(default="entry_1", creator="braggshot", file_time=now, h5py_version=h5py.__version__)
+        put(file, "cxi_version", 140)
+        entry = add_group(file, "entry_1", "NXentry", default="data_1")
+        put(entry, "title", volume.name)
+        put(entry, "program_name", f"braggshot {importlib.metadata.version('braggshot')}")
+        put(entry, "start_time", now)
+        write_measurement(add_group(entry, "instrument_1", "NXinstrument"), volume)
+        data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="scaler")
+        data["data"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/data")
+        data["process_1"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/process_1")
+        if truth is not None:
+            group = add_group(entry, "truth_1", "NXdata", signal="data", interpretation="image")
+            put(group, "data", truth, "photons^0.5")
+            put(group, "data_space", "real")

@@ -1,0 +1,212 @@
+"""Detector images that stay on disk until a region of them is asked for.
+
+`TiffFrames`, `NpyFrames`, `HDF5Frames`, `SummedFrames` and `ArrayFrames` satisfy `braggshot.volumes.Frames`: indexed by
+``[frames, rows, columns]`` with a slice, an integer or an index array for the frames and slices for the pixels, they read the part
+that is asked for and nothing else, and open their files only for as long as that takes. Nothing is corrected here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from braggshot.errors import FormatError
+from braggshot.io.files import Image, check_sources, dataset, hdf5_reason, open_hdf5, read_npy, read_tiff, tiff_series
+
+
+class LazyFrames(ABC):
+    """Indexing as in numpy; a subclass only says how to read some frames cut to some rows and columns."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @abstractmethod
+    def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
+        """Frames `indices` (any order, repeats allowed) cut to `rows` and `columns`."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, region: Any, /) -> Image:
+        key = list(region) if isinstance(region, tuple) else [region]
+        if any(part is Ellipsis for part in key):
+            at = next(i for i, part in enumerate(key) if part is Ellipsis)
+            key[at : at + 1] = [slice(None)] * (4 - len(key))
+        key += [slice(None)] * (3 - len(key))
+        indices = np.arange(self.shape[0])[key[0]]
+        pixels = [_as_slice(part, size) for part, size in zip(key[1:], self.shape[1:], strict=True)]
+        block = self.read(np.atleast_1d(indices), *pixels)
+        return block[tuple(0 if isinstance(part, (int, np.integer)) else slice(None) for part in key)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Image:
+        return np.asarray(self[...], dtype=dtype)
+
+
+def _as_slice(part: Any, size: int) -> slice:
+    """A slice with a positive step; one integer becomes a slice of one."""
+    if isinstance(part, (int, np.integer)):
+        index = range(size)[int(part)]
+        return slice(index, index + 1)
+    if not isinstance(part, slice) or (part.step or 1) < 1:
+        raise IndexError(f"rows and columns are cut by slices with a positive step, found {part!r}.")
+    return part
+
+
+class ArrayFrames(LazyFrames):
+    """Frames in memory, or memory-mapped by numpy."""
+
+    def __init__(self, array: Image) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
+        """Cut from the array; consecutive frames are not copied twice."""
+        first, last = (int(indices[0]), int(indices[-1])) if len(indices) else (0, -1)
+        consecutive = last - first + 1 == len(indices) and bool(np.all(np.diff(indices) == 1))
+        return np.array(self.array[slice(first, last + 1) if consecutive else indices, rows, columns])
+
+
+class FileFrames(LazyFrames):
+    """One image per file; a subclass reads one file."""
+
+    paths: tuple[Path, ...]
+
+    @abstractmethod
+    def image(self, index: int) -> Image:
+        """The whole image `index`."""
+
+    def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
+        """Whole images, one at a time, each cut at once."""
+        cuts = zip(self.shape[1:], (rows, columns), strict=True)
+        out = np.empty((len(indices), *(len(range(size)[cut]) for size, cut in cuts)), self.dtype)
+        for position, index in enumerate(indices):
+            image = self.image(int(index))
+            if image.shape != self.shape[1:]:
+                raise FormatError(f"{self.paths[int(index)]}: the image is {image.shape}, the first one {self.shape[1:]}.")
+            out[position] = image[rows, columns]
+        return out
+
+
+class NpyFrames(FileFrames):
+    """One .npy image per frame.
+
+    Raises
+    ------
+    FormatError : on reading, naming the file that is not like the first.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self.paths = tuple(Path(path) for path in paths)
+        first = self.image(0)
+        self.shape, self.dtype = (len(self.paths), *first.shape), first.dtype
+
+    def image(self, index: int) -> Image:
+        """Memory-mapped."""
+        return read_npy(self.paths[index])
+
+
+class TiffFrames(FileFrames):
+    """TIFF images: many files of one image each, or one file of many images.
+
+    Raises
+    ------
+    FormatError : if a file is truncated, not a TIFF, a colour image or of another shape than the first.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self.paths = tuple(Path(path) for path in paths)
+        self.stacked = len(self.paths) == 1
+        with tiff_series(self.paths[0]) as series:
+            shape, self.dtype, axes = tuple(series.shape), np.dtype(series.dtype), series.axes
+            self.contiguous = series.dataoffset is not None
+        if "S" in axes:
+            raise FormatError(f"{self.paths[0]}: a colour image ({axes}); expected counts, one value per pixel.")
+        if not self.stacked and len(shape) != 2:
+            raise FormatError(f"{self.paths[0]}: holds {shape}; expected one image in each of the {len(self.paths)} files.")
+        self.shape = shape if self.stacked else (len(self.paths), *shape)
+
+    def image(self, index: int) -> Image:
+        """All of file `index`."""
+        return read_tiff(self.paths[index])
+
+    def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
+        """Whole files, one at a time; or from one file: a mapped region if it is uncompressed, else one page at a time."""
+        if not self.stacked:
+            return super().read(indices, rows, columns)
+        with tiff_series(self.paths[0]) as series:
+            if self.contiguous:
+                return ArrayFrames(tifffile.memmap(self.paths[0], series=0, mode="r")).read(indices, rows, columns)
+            return np.stack([series.pages[int(index)].asarray()[rows, columns] for index in indices])
+
+
+class HDF5Frames(LazyFrames):
+    """One dataset (frames, rows, columns) of an HDF5 file, or several behind each other.
+
+    Compressed, linked, external and virtual datasets are read like any other; only the chunks that meet the region are touched.
+
+    Parameters
+    ----------
+    path : the file
+    datasets : path inside the file, or paths of parts that follow each other
+
+    Raises
+    ------
+    FormatError : if a dataset, or an external file that holds its numbers, is missing; if a filter is missing; if it is truncated.
+    """
+
+    def __init__(self, path: str | Path, datasets: str | Sequence[str]) -> None:
+        self.path = Path(path)
+        self.datasets = (datasets,) if isinstance(datasets, str) else tuple(datasets)
+        with open_hdf5(self.path) as file:
+            parts = [dataset(file, name) for name in self.datasets]
+            for part in parts:
+                check_sources(part)
+            shapes, self.dtype = [part.shape for part in parts], parts[0].dtype
+        if len({shape[1:] for shape in shapes}) > 1:
+            raise FormatError(f"{path}: the parts {', '.join(self.datasets)} have images of different shapes: {shapes}.")
+        self.starts = np.cumsum([0, *(shape[0] if shape else 0 for shape in shapes)])
+        self.shape = (int(self.starts[-1]), *shapes[0][1:]) if shapes[0] else ()
+
+    def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
+        """One hyperslab per run of consecutive frames: HDF5's own fancy indexing is slow and wants sorted, unique indices."""
+        blocks = []
+        with open_hdf5(self.path) as file:
+            for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1):
+                blocks += [self._hyperslab(file, part, cut, rows, columns) for part, cut in self._parts(run)]
+        return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
+
+    def _parts(self, run: NDArray[np.intp]) -> Iterator[tuple[str, slice]]:
+        """Which part holds which frames of a run of consecutive ones."""
+        first, stop = (int(run[0]), int(run[-1]) + 1) if len(run) else (0, 0)
+        for number, (start, end) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
+            low, high = max(first, start), min(stop, end)
+            if low < high or (not len(run) and number == 0):
+                yield self.datasets[number], slice(int(low - start), int(high - start))
+
+    def _hyperslab(self, file: h5py.File, name: str, cut: slice, rows: slice, columns: slice) -> Image:
+        try:
+            return dataset(file, name)[cut, rows, columns]
+        except OSError as error:
+            said = hdf5_reason(error)
+            raise FormatError(f"{self.path}: {name} cannot be read ({said}); is the file whole, its filter installed?") from error
+
+
+class SummedFrames(LazyFrames):
+    """Every `number` consecutive frames added up: exposures repeated at one angle."""
+
+    def __init__(self, frames: LazyFrames, number: int) -> None:
+        self.frames, self.number = frames, number
+        self.shape = (frames.shape[0] // number, *frames.shape[1:])
+        self.dtype = np.dtype(np.int64 if frames.dtype.kind in "iu" else np.float64)
+
+    def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
+        """Read the repeats of each frame and add them."""
+        repeats = (indices[:, None] * self.number + np.arange(self.number)).ravel()
+        block = self.frames.read(repeats, rows, columns)
+        return block.reshape(len(indices), self.number, *block.shape[1:]).sum(axis=1, dtype=self.dtype)

@@ -1,0 +1,104 @@
+"""A prepared measurement inside a CXI entry: counts, mask, what was done to them, and where the instrument stood.
+
+::
+
+    instrument_1/name
+      source_1/energy [J]   beam_1/{incident_energy [J], incident_wavelength [m]}
+      detector_1/{data, mask, distance, x_pixel_size, y_pixel_size [m]}     mask: 0 good, 1 bad; all of this as PyNX writes it
+      detector_1/{reciprocal_basis, q_bragg} [1/m]                          components (z, y, x), basis vectors in columns
+      detector_1/process_1/{program, version, steps, oversampling, window, note_1}    present where braggshot prepared the counts
+      geometry_1/{direct_beam, row_axis, column_axis, sample_circle_N, detector_circle_N}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from typing import Any
+
+import h5py
+import numpy as np
+from scipy import constants
+
+from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
+from braggshot.volumes import Circle, DiffractionVolume, Geometry, Window
+
+
+def write_measurement(instrument: h5py.Group, volume: DiffractionVolume) -> None:
+    """Write all that `volume` holds into an empty group ``instrument_1``."""
+    detector = add_group(instrument, "detector_1", "NXdetector", signal="data")
+    put(detector, "data", volume.intensity.astype(np.float32), "photons")
+    put(detector, "mask", (~volume.valid).astype(np.int8), note="0 good, 1 bad")
+    put(detector, "reciprocal_basis", volume.reciprocal_basis, "1/m")
+    put(detector, "q_bragg", volume.q_bragg, "1/m")
+    process = add_group(detector, "process_1", "NXprocess")
+    put(process, "program", "braggshot")
+    put(process, "version", importlib.metadata.version("braggshot"))
+    put(process, "steps", volume.steps or None)
+    put(process, "oversampling", volume.oversampling)
+    put_note(process, "note_1", volume.provenance, "what was read, and how")
+    if volume.window is not None:
+        put_tree(add_group(process, "window", "NXcollection"), dataclasses.asdict(volume.window))
+    if volume.geometry is not None:
+        _write_geometry(instrument, detector, volume.geometry)
+
+
+def _write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geometry) -> None:
+    put(instrument, "name", geometry.instrument)
+    put(add_group(instrument, "source_1", "NXsource"), "energy", geometry.energy, "J")
+    beam = add_group(instrument, "beam_1", "NXbeam")
+    put(beam, "incident_energy", geometry.energy, "J")
+    put(beam, "incident_wavelength", constants.h * constants.c / geometry.energy, "m")
+    put(detector, "distance", geometry.distance, "m")
+    put(detector, "y_pixel_size", geometry.pixel_size[0], "m")
+    put(detector, "x_pixel_size", geometry.pixel_size[1], "m")
+    group = add_group(instrument, "geometry_1", "NXcollection", note="circles outermost first; axes as in the CXI laboratory frame")
+    put(group, "direct_beam", geometry.direct_beam, "pixel")
+    put(group, "row_axis", geometry.row_axis)
+    put(group, "column_axis", geometry.column_axis)
+    for holder in ("sample", "detector"):
+        for number, circle in enumerate(getattr(geometry, holder), start=1):
+            place = add_group(group, f"{holder}_circle_{number}", "NXcollection")
+            put(place, "name", circle.name)
+            put(place, "axis", circle.axis)
+            put(place, "angle", circle.angle, "rad")
+
+
+def read_preparation(detector: h5py.Group) -> dict[str, Any]:
+    """What `write_measurement` wrote beside the counts, as fields of `DiffractionVolume`; empty for counts of other programs."""
+    process = detector.get("process_1")
+    if process is None or get(process, "program") != "braggshot":
+        return {}
+    window = {name: tuple(value.tolist()) for name, value in tree(process["window"]).items()} if "window" in process else None
+    oversampling = get(process, "oversampling")
+    return {
+        "window": window and Window(**window),
+        "reciprocal_basis": get(detector, "reciprocal_basis"),
+        "q_bragg": get(detector, "q_bragg"),
+        "oversampling": None if oversampling is None else tuple(oversampling.tolist()),
+        "steps": tuple(get(process, "steps", ())),
+        "provenance": read_note(process, "note_1"),
+    }
+
+
+def read_geometry(instrument: h5py.Group) -> Geometry | None:
+    """The geometry that `write_measurement` wrote; None if the file holds no circles."""
+    if "geometry_1" not in instrument:
+        return None
+    detector, group = instrument["detector_1"], instrument["geometry_1"]
+    return Geometry(
+        energy=get(instrument, "source_1/energy"),
+        distance=get(detector, "distance"),
+        pixel_size=(get(detector, "y_pixel_size"), get(detector, "x_pixel_size")),
+        sample=_read_circles(group, "sample"),
+        detector=_read_circles(group, "detector"),
+        direct_beam=tuple(get(group, "direct_beam").tolist()),
+        row_axis=get(group, "row_axis"),
+        column_axis=get(group, "column_axis"),
+        instrument=get(instrument, "name", ""),
+    )
+
+
+def _read_circles(group: h5py.Group, holder: str) -> tuple[Circle, ...]:
+    number = sum(name.startswith(f"{holder}_circle_") for name in group)
+    return tuple(Circle(**tree(group[f"{holder}_circle_{n}"])) for n in range(1, number + 1))

@@ -1,0 +1,74 @@
+"""Any HDF5 file, by the paths of its datasets: the last resort for instruments that have no reader of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from braggshot.errors import FormatError
+from braggshot.io.files import dataset, is_hdf5, open_hdf5, read_array
+from braggshot.io.frames import HDF5Frames
+from braggshot.volumes import BoolArray, FloatArray, Scan
+
+
+def can_read(path: str | Path) -> bool:
+    """Whether a file begins like HDF5; formats with a layout inside HDF5 are children of this one and go first."""
+    return is_hdf5(path)
+
+
+def read(
+    path: str | Path, *, dataset: str | None = None, mask: str | None = None, monitor: str | None = None, angle: str | None = None
+) -> Scan:
+    """A scan in an HDF5 file.
+
+    Parameters
+    ----------
+    path : the file
+    dataset : path inside the file of the frames (frame, row, column); may be left out where the file holds one 3D dataset
+    mask : path inside the file, or a .npy, .npz or .tif file: 0 good, of one frame or of the whole scan
+    monitor : path inside the file of the incident flux, one value per frame
+    angle : path inside the file of the rocking angle, one value per frame [deg, or as its `units` say]
+
+    Raises
+    ------
+    FormatError : if a dataset is missing (the text lists the 3D ones there are), or the file is damaged.
+    DataError : if the data are not 3D, or the mask has another shape.
+    """
+    with open_hdf5(path) as file:
+        name = dataset or _only_stack(file, path)
+        good = None if mask is None else _mask(file, mask)
+        flux = None if monitor is None else _per_frame(file, monitor)
+        degrees = None if angle is None else _per_frame(file, angle)
+        units = None if angle is None else file[angle].attrs.get("units", "deg")
+    frames = HDF5Frames(path, name)
+    for what, values in (("monitor", flux), ("angle", degrees)):
+        if values is not None and values.shape != frames.shape[:1]:
+            raise FormatError(
+                f"{path}: the {what} has shape {values.shape}, expected one value for each of the {frames.shape[0]} frames."
+            )
+    rocking = degrees if degrees is None or str(units).startswith("rad") else np.deg2rad(degrees)
+    return Scan(frames=frames, name=Path(path).stem, valid=good, monitor=flux, rocking_angle=rocking, provenance={"dataset": name})
+
+
+def _only_stack(file: h5py.File, path: str | Path) -> str:
+    found: list[str] = []
+
+    def collect(name: str, node: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(node, h5py.Dataset) and node.ndim == 3 and not name.endswith("mask"):
+            found.append(name)
+
+    file.visititems(collect)
+    if len(found) == 1:
+        return found[0]
+    there = f"these are there: {', '.join(found)}" if found else "the file holds none (external files are not searched)"
+    raise FormatError(f"{path}: say which 3D dataset to read with dataset=...; {there}.")
+
+
+def _mask(file: h5py.File, name: str) -> BoolArray:
+    return (dataset(file, name)[()] if name in file else read_array(name, "mask", "data")) == 0
+
+
+def _per_frame(file: h5py.File, name: str) -> FloatArray:
+    return np.asarray(dataset(file, name)[()], float)

@@ -1,0 +1,205 @@
+"""Which reader for which file: the built-in ones and those that other packages register as entry points ``braggshot.formats``.
+
+A format is a module with ``can_read(path) -> bool`` (looks at the file, never raises), ``read(path, **options) -> Scan`` and,
+where a file may hold several, ``scans(path) -> list[str]``. A module that says ``PARENT = "nexus"`` refines that format: where both
+would read a file, the child does. Two unrelated claimants are an error, and so is none. Modules are imported when they are asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import importlib
+import importlib.metadata
+import inspect
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from scipy.constants import electron_volt
+
+from braggshot.errors import ConfigError, FormatError
+from braggshot.volumes import Geometry, Scan
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of input.
+
+    Parameters
+    ----------
+    name : what ``--format`` takes
+    module : import path of the reader
+    summary : one line
+    needs : package to install first, where it is not one of braggshot's own
+    """
+
+    name: str
+    module: str
+    summary: str
+    needs: str = ""
+
+
+BUILT_IN = (
+    Format("cxi", "braggshot.io.cxi", "CXI: counts as PyNX and braggshot write them, with mask; result files too"),
+    Format("stacks", "braggshot.io.stacks", ".npy, .npz, TIFF, or a folder or pattern of images"),
+    Format("nexus", "braggshot.io.nexus", "any HDF5 file, by the path of a dataset"),
+    Format("aps_34idc", "braggshot.io.aps_34idc", "APS 34-ID-C: SPEC file and TIFF frames"),
+    Format("esrf_id01", "braggshot.io.esrf_id01", "ESRF ID01: BLISS HDF5"),
+    Format("petra_p10", "braggshot.io.petra_p10", "PETRA III P10: Eiger master HDF5 and .fio"),
+)
+
+
+def formats() -> tuple[Format, ...]:
+    """All known formats; nothing is imported."""
+    plugins = []
+    for point in importlib.metadata.entry_points(group="braggshot.formats"):
+        package = point.dist.name if point.dist else ""
+        plugins.append(Format(point.name, point.value, f"from the package {package or '?'}", package))
+    return (*BUILT_IN, *plugins)
+
+
+def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
+    """Open a scan; its frames stay on disk until they are indexed.
+
+    Parameters
+    ----------
+    path : file, folder of images, or pattern
+    format : name from `formats`; found by looking at the file if not given
+    options : keyword parameters of the format's reader, such as ``scan=54``
+
+    Raises
+    ------
+    FormatError : if no reader or more than one knows the file, or the one that does cannot read it.
+    DataError : if what it holds cannot be a scan.
+    ConfigError : if the format or an option is unknown.
+    """
+    return _read(*choose(path, format), path, options)
+
+
+def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[str, Any]) -> Scan:
+    unknown = set(options) - set(option_names(module))
+    if unknown:
+        known = ", ".join(option_names(module)) or "none"
+        raise ConfigError(f"format {chosen.name} has no option {', '.join(sorted(unknown))}; known: {known}.")
+    try:
+        scan: Scan = module.read(path, **options)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read as {chosen.name} ({error.strerror or error}).") from error
+    seen = {"format": chosen.name, "path": str(path), "options": {name: _plain(value) for name, value in options.items()}}
+    return dataclasses.replace(scan, provenance={**scan.provenance, **seen})
+
+
+def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleType]:
+    """The format of a file and the module that reads it.
+
+    Raises
+    ------
+    FormatError, ConfigError : as `read`.
+    """
+    if not (Path(path).exists() or (glob.has_magic(str(path)) and glob.glob(str(path)))):
+        raise FormatError(f"{path}: no such file, folder or pattern.")
+    known = {candidate.name: candidate for candidate in formats()}
+    if format is not None:
+        if format not in known:
+            raise ConfigError(f"unknown format {format!r}; known: {', '.join(known)}.")
+        return known[format], _load(known[format])
+    claims, absent = {}, []
+    for name, candidate in known.items():
+        try:
+            module = _load(candidate)
+        except FormatError as error:
+            absent.append(str(error))
+            continue
+        if module.can_read(path):
+            claims[name] = module
+    parents = {getattr(module, "PARENT", None) for module in claims.values()}
+    claims = {name: module for name, module in claims.items() if name not in parents}
+    if len(claims) == 1:
+        return next((known[name], module) for name, module in claims.items())
+    if claims:
+        raise FormatError(f"{path}: {' and '.join(claims)} can both read this; choose one with --format.")
+    raise FormatError(" ".join([f"{path}: {_what_it_is(path)}; tried {', '.join(known)}.", *absent]))
+
+
+def _load(candidate: Format) -> ModuleType:
+    try:
+        return importlib.import_module(candidate.module)
+    except ImportError as error:
+        hint = f"pip install {candidate.needs or error.name}"
+        raise FormatError(f"Format {candidate.name} needs {error.name or 'a package'} that is not installed: {hint}.") from error
+
+
+def _what_it_is(path: str | Path) -> str:
+    if Path(path).is_dir():
+        return "this folder holds no TIFF or .npy images"
+    if Path(path).is_file() and not Path(path).stat().st_size:
+        return "this file is empty"
+    return "no reader knows this file"
+
+
+def option_names(module: ModuleType) -> list[str]:
+    """Keyword parameters of a reader, including those of a ``**options: Unpack[...]``."""
+    hints = typing.get_type_hints(module.read)
+    names = []
+    for name, parameter in inspect.signature(module.read).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            names += [key for table in typing.get_args(hints.get(name)) for key in typing.get_type_hints(table)]
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            names.append(name)
+    return names
+
+
+def describe(path: str | Path, format: str | None = None, **options: Any) -> dict[str, Any]:
+    """What a reader sees in a file, in users' units, without reading the frames; plain values that JSON can hold.
+
+    Raises
+    ------
+    FormatError, DataError, ConfigError : as `read`.
+    """
+    chosen, module = choose(path, format)
+    scan = _read(chosen, module, path, options)
+    rocking = None if scan.rocking_angle is None else np.rad2deg(scan.rocking_angle)
+    return {
+        "format": chosen.name,
+        "name": scan.name,
+        "shape": list(scan.frames.shape),
+        "dtype": str(scan.frames.dtype),
+        "scans": module.scans(path) if hasattr(module, "scans") else [],
+        "rocking_deg": None if rocking is None else [float(rocking[0]), float(rocking[-1]), float(np.median(np.diff(rocking)))],
+        "geometry": None if scan.geometry is None else _in_user_units(scan.geometry),
+        "monitor": None if scan.monitor is None else [float(scan.monitor.min()), float(scan.monitor.max())],
+        "masked_share": None if scan.valid is None else float(1 - scan.valid.mean()),
+        "dark": scan.dark is not None,
+        "flat": scan.flat is not None,
+        "detector": scan.detector,
+        "prepared": scan.prepared,
+        "noticed": list(scan.provenance.get("noticed", ())),
+        **{key: _plain(scan.provenance[key]) for key in ("scan", "command", "time", "dataset", "frames") if key in scan.provenance},
+    }
+
+
+def _in_user_units(geometry: Geometry) -> dict[str, Any]:
+    def degrees(angle: Any) -> Any:
+        turned = np.rad2deg(angle)
+        return [float(turned[0]), float(turned[-1])] if np.ndim(turned) else float(turned)
+
+    return {
+        "instrument": geometry.instrument,
+        "energy_kev": geometry.energy / (1e3 * electron_volt),
+        "distance_mm": geometry.distance * 1e3,
+        "pixel_size_um": [pitch * 1e6 for pitch in geometry.pixel_size],
+        "direct_beam_pixel": list(geometry.direct_beam),
+        "sample_deg": {circle.name or circle.axis: degrees(circle.angle) for circle in geometry.sample},
+        "detector_deg": {circle.name or circle.axis: degrees(circle.angle) for circle in geometry.detector},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON has them: paths as text."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
