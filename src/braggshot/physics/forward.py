@@ -54,10 +54,19 @@ def _half_grid(shape: Sequence[int], device: torch.device) -> list[Tensor]:
 def spread(intensity: Tensor, coherence: Tensor) -> Tensor:
     """Convolve an intensity (..., z, y, x), corner layout, with the point spread whose transform is `coherence`.
 
-    Circular, sum-conserving, never negative.
+    Circular and sum-conserving. Rounding in the transforms is relative to the brightest voxel; the point spread being positive,
+    no voxel can fall below its own share p(0) I(q), and that floor keeps the dark voxels meaningful.
     """
-    blurred = torch.fft.irfftn(torch.fft.rfftn(intensity, dim=AXES) * coherence, s=intensity.shape[-3:], dim=AXES)
-    return blurred.clamp_min(0)
+    shape = intensity.shape[-3:]
+    blurred = torch.fft.irfftn(torch.fft.rfftn(intensity, dim=AXES) * coherence, s=shape, dim=AXES)
+    return torch.maximum(blurred, central_weight(coherence, shape) * intensity)
+
+
+def central_weight(coherence: Tensor, shape: Sequence[int]) -> Tensor:
+    """p(0), the mean of Γ over the whole grid, (..., 1, 1, 1); the half grid holds each inner column once instead of twice."""
+    columns = coherence.sum((-3, -2))
+    total = 2 * columns.sum(-1) - columns[..., 0] - (columns[..., -1] if shape[-1] % 2 == 0 else 0)
+    return (total / math.prod(shape))[..., None, None, None]
 
 
 def intensity(rho: Tensor, psf: PointSpread | None = None) -> Tensor:

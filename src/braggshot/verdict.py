@@ -1,0 +1,185 @@
+"""How far to trust a reconstruction: ``good``, ``doubtful`` or ``failed``, with reasons that say what to do.
+
+Each check looks at one thing that is known to go wrong and returns at most one `Finding`; the verdict is the worst. The limits
+were calibrated on simulated successes and failures (see the page "What the verdict means" in the documentation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality
+
+Verdict = Literal["good", "doubtful", "failed"]
+_ORDER: dict[Verdict, int] = {"good": 0, "doubtful": 1, "failed": 2}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where `good` ends and where `failed` begins.
+
+    Parameters
+    ----------
+    agreement : aligned complex correlation from which two starts are the same answer [1]
+    agreeing_good, agreeing_failed : share of the other starts that agree with the chosen one: below the first it is doubtful,
+        below the second it failed [1]
+    excess_good, excess_failed : sqrt(chi2) beyond what photon noise alone gives [1]
+    free_good, free_failed : log-likelihood of held-out voxels over that of the phased ones [1]
+    oversampling : per axis, below which phasing has too few equations [1]
+    edge : share of the crystal's intensity in the outermost voxels of the array [1]
+    second_crystal : share of the intensity in the largest detached part [1]
+    saturated : voxels that share the highest count
+    """
+
+    agreement: float = 0.95
+    agreeing_good: float = 0.5
+    agreeing_failed: float = 0.1
+    excess_good: float = 0.2
+    excess_failed: float = 0.4
+    free_good: float = 10.0
+    free_failed: float = 100.0
+    oversampling: float = 2.0
+    edge: float = 1e-3
+    second_crystal: float = 0.03
+    saturated: int = 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found, how bad it is, and what to do."""
+
+    verdict: Verdict
+    reason: str
+
+
+def judge(
+    volume: DiffractionVolume, rho: ComplexArray, support: BoolArray, quality: Quality, limits: Limits | None = None
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Verdict and reasons, worst first; a good verdict has one reason that says why.
+
+    Parameters
+    ----------
+    rho, support : (z, y, x), the crystal about the array's middle
+    quality : with the agreement of all starts, the chosen one first among equals (its own entry is 1)
+    """
+    limits = limits or Limits()
+    findings = [
+        *_agreement(quality, limits),
+        *_misfit(volume, quality, limits),
+        *_sampling(volume, limits),
+        *_saturation(volume, limits),
+        *_shape(rho, support, limits),
+    ]
+    findings.sort(key=lambda finding: -_ORDER[finding.verdict])
+    if not findings:
+        same, others = _count_agreeing(quality, limits)
+        return "good", (f"{same} of {others} other starts give the same crystal, and voxels kept from the phasing are predicted.",)
+    return findings[0].verdict, tuple(finding.reason for finding in findings)
+
+
+def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
+    r"""chi2 that photon noise alone leaves, :math:`\langle(\sqrt{I} - \sqrt{\lambda})^2\rangle \approx 1/4` per lit voxel.
+
+    At low counts the variance of sqrt(I) is nearly the mean count itself, so each voxel contributes min(I, 1/4).
+    """
+    counts = np.clip(intensity[valid], 0, None).astype(np.float64)
+    total = counts.sum()
+    return float(np.minimum(counts, 0.25).sum() / total) if total > 0 else 0.0
+
+
+def _count_agreeing(quality: Quality, limits: Limits) -> tuple[int, int]:
+    same = sum(value >= limits.agreement for value in quality.agreement)
+    return max(0, same - 1), max(0, len(quality.agreement) - 1)
+
+
+def _agreement(quality: Quality, limits: Limits) -> Iterator[Finding]:
+    same, others = _count_agreeing(quality, limits)
+    if others == 0:
+        yield Finding("doubtful", "only one start was phased, so nothing says that it is not a lucky one; use --starts 5 or more.")
+    elif same < limits.agreeing_failed * others:
+        yield Finding(
+            "failed",
+            f"none of the {others} other starts gives the same crystal (correlation >= {limits.agreement}); "
+            "the phase is not determined: mask aliens, check the sampling, or try more iterations.",
+        )
+    elif same < limits.agreeing_good * others:
+        yield Finding(
+            "doubtful",
+            f"only {same} of {others} other starts give the same crystal (correlation >= {limits.agreement}); "
+            "more starts or a longer recipe may settle it.",
+        )
+
+
+def _misfit(volume: DiffractionVolume, quality: Quality, limits: Limits) -> Iterator[Finding]:
+    floor = noise_floor(volume.intensity, volume.valid)
+    excess = float(np.sqrt(max(0.0, quality.chi2 - floor)))
+    ratio = quality.llk_free / max(quality.llk, 0.5) if np.isfinite(quality.llk_free) else 0.0
+    for value, good, failed, text in (
+        (
+            excess,
+            limits.excess_good,
+            limits.excess_failed,
+            f"the crystal explains the magnitudes to {100 * excess:.0f} % beyond photon noise; "
+            "look for aliens, a wrong mask, a drifting beam or partial coherence.",
+        ),
+        (
+            ratio,
+            limits.free_good,
+            limits.free_failed,
+            f"voxels kept from the phasing are predicted {ratio:.0f} times worse than those it saw: the support is too loose "
+            "or the phases are wrong; try a higher refine.shrink_wrap.threshold or more starts.",
+        ),
+    ):
+        if value > good:
+            yield Finding("failed" if value > failed else "doubtful", text)
+
+
+def _sampling(volume: DiffractionVolume, limits: Limits) -> Iterator[Finding]:
+    if volume.oversampling is None:
+        return
+    names = ("rocking", "row", "column")
+    low = [f"{v:.1f} along {n}" for n, v in zip(names, volume.oversampling, strict=True) if v < limits.oversampling]
+    if low:
+        yield Finding(
+            "doubtful",
+            f"oversampling is {', '.join(low)} (needs {limits.oversampling:.0f}): use finer rocking steps, a longer distance, "
+            "or less binning.",
+        )
+
+
+def _saturation(volume: DiffractionVolume, limits: Limits) -> Iterator[Finding]:
+    counts = volume.intensity[volume.valid]
+    highest = counts.max(initial=0)
+    flat = int((counts == highest).sum())
+    if highest > 100 and flat >= limits.saturated:
+        yield Finding(
+            "doubtful", f"{flat} voxels share the highest count ({highest:.0f}): the peak looks saturated; attenuate the beam."
+        )
+    peak = np.unravel_index(np.argmax(np.where(volume.valid, volume.intensity, 0)), volume.shape)
+    near = volume.valid[tuple(slice(max(0, p - 1), p + 2) for p in peak)]
+    if not near.all():
+        yield Finding("doubtful", f"{int((~near).sum())} voxels next to the Bragg peak are masked; the crystal's size may be off.")
+
+
+def _shape(rho: ComplexArray, support: BoolArray, limits: Limits) -> Iterator[Finding]:
+    power = np.abs(rho).astype(np.float64) ** 2
+    total = power.sum()
+    if total == 0 or not support.any():
+        yield Finding("failed", "the reconstruction is empty.")
+        return
+    edge = np.ones(rho.shape, dtype=bool)
+    edge[1:-1, 1:-1, 1:-1] = False
+    if (support & edge).any() and power[edge].sum() / total > limits.edge:
+        yield Finding("failed", "the support touches the edge of the array: the sampling is too coarse or the support ran away.")
+    labels, count = ndimage.label(support)
+    if count > 1:
+        parts = np.sort(ndimage.sum_labels(power, labels, range(1, count + 1)))[::-1] / total
+        if parts[1] > limits.second_crystal:
+            yield Finding(
+                "doubtful", f"a second crystal in the window holds {100 * parts[1]:.0f} % of the scattering; crop or mask it."
+            )
