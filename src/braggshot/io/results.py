@@ -26,12 +26,12 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy import constants
 
 from braggshot.errors import FormatError
 from braggshot.io.atomic import replacing_hdf5
 from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
-from braggshot.volumes import Circle, DiffractionVolume, Ensemble, Geometry, Quality, Reconstruction, Window
+from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
+from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction
 
 _VERSION = importlib.metadata.version("braggshot")
 
@@ -52,7 +52,7 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
         put(entry, "title", reconstruction.volume.name)
         put(entry, "program_name", f"braggshot {_VERSION}")
         put(entry, "start_time", now)
-        _write_measurement(add_group(entry, "instrument_1", "NXinstrument"), reconstruction.volume)
+        write_measurement(add_group(entry, "instrument_1", "NXinstrument"), reconstruction.volume)
         _write_object(entry, reconstruction)
         data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="image")
         data["data"] = h5py.SoftLink("/entry_1/image_1/data")
@@ -125,45 +125,6 @@ def _write_process(process: h5py.Group, found: Reconstruction) -> None:
         put_tree(add_group(results, "table", "NXcollection"), found.ensemble.table)
 
 
-def _write_measurement(instrument: h5py.Group, volume: DiffractionVolume) -> None:
-    detector = add_group(instrument, "detector_1", "NXdetector", signal="data")
-    put(detector, "data", volume.intensity.astype(np.float32), "photons")
-    put(detector, "mask", (~volume.valid).astype(np.int8), note="0 good, 1 bad")
-    put(detector, "reciprocal_basis", volume.reciprocal_basis, "1/m")
-    put(detector, "q_bragg", volume.q_bragg, "1/m")
-    process = add_group(detector, "process_1", "NXprocess")
-    put(process, "program", "braggshot")
-    put(process, "version", _VERSION)
-    put(process, "steps", volume.steps)
-    put(process, "oversampling", volume.oversampling)
-    put_note(process, "note_1", volume.provenance, "what was read, and how")
-    if volume.window is not None:
-        put_tree(add_group(process, "window", "NXcollection"), dataclasses.asdict(volume.window))
-    if volume.geometry is not None:
-        _write_geometry(instrument, detector, volume.geometry)
-
-
-def _write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geometry) -> None:
-    put(instrument, "name", geometry.instrument)
-    put(add_group(instrument, "source_1", "NXsource"), "energy", geometry.energy, "J")
-    beam = add_group(instrument, "beam_1", "NXbeam")
-    put(beam, "incident_energy", geometry.energy, "J")
-    put(beam, "incident_wavelength", constants.h * constants.c / geometry.energy, "m")
-    put(detector, "distance", geometry.distance, "m")
-    put(detector, "y_pixel_size", geometry.pixel_size[0], "m")
-    put(detector, "x_pixel_size", geometry.pixel_size[1], "m")
-    group = add_group(instrument, "geometry_1", "NXcollection", note="circles outermost first; axes as in the CXI laboratory frame")
-    put(group, "direct_beam", geometry.direct_beam, "pixel")
-    put(group, "row_axis", geometry.row_axis)
-    put(group, "column_axis", geometry.column_axis)
-    for holder in ("sample", "detector"):
-        for number, circle in enumerate(getattr(geometry, holder), start=1):
-            place = add_group(group, f"{holder}_circle_{number}", "NXcollection")
-            put(place, "name", circle.name)
-            put(place, "axis", circle.axis)
-            put(place, "angle", circle.angle, "rad")
-
-
 def read(path: str | Path) -> Reconstruction:
     """Read a result CXI of braggshot or PyNX.
 
@@ -177,7 +138,7 @@ def read(path: str | Path) -> Reconstruction:
     try:
         with h5py.File(path) as file:
             entry = file.get("entry_last", file.get("entry_1", {}))
-            if "image_1/data" not in entry:
+            if "image_1/data" not in entry or entry["image_1/data"].dtype.kind != "c":
                 raise FormatError(
                     f"{path} holds no reconstruction (entry_1/image_1/data); make one with `braggshot reconstruct {path} -o OUT`."
                 )
@@ -245,41 +206,13 @@ def _read_measurement(entry: h5py.Group, process: Any, path: Path) -> Diffractio
         shape = tuple(get(process, "configuration/iobs_shape", entry["image_1/data"].shape[-3:]))
         return DiffractionVolume(np.zeros(shape, np.float32), np.zeros(shape, bool), name)
     intensity = detector["data"][()]
-    preparation = detector.get("process_1", {})
-    window = tree(preparation["window"]) if "window" in preparation else None
-    oversampling = get(preparation, "oversampling")
     return DiffractionVolume(
         intensity=intensity,
         valid=detector["mask"][()] == 0 if "mask" in detector else np.ones(intensity.shape, bool),
         name=name,
-        window=Window(**_tuples(window)) if window else None,
-        reciprocal_basis=get(detector, "reciprocal_basis"),
-        q_bragg=get(detector, "q_bragg"),
-        oversampling=None if oversampling is None else tuple(oversampling.tolist()),
-        steps=tuple(get(preparation, "steps", ())),
-        geometry=_read_geometry(entry["instrument_1"]) if "instrument_1/geometry_1" in entry else None,
-        provenance=read_note(preparation, "note_1"),
+        geometry=read_geometry(entry["instrument_1"]),
+        **read_preparation(detector),
     )
-
-
-def _read_geometry(instrument: h5py.Group) -> Geometry:
-    detector, group = instrument["detector_1"], instrument["geometry_1"]
-    return Geometry(
-        energy=get(instrument, "source_1/energy"),
-        distance=get(detector, "distance"),
-        pixel_size=(get(detector, "y_pixel_size"), get(detector, "x_pixel_size")),
-        sample=_read_circles(group, "sample"),
-        detector=_read_circles(group, "detector"),
-        direct_beam=tuple(get(group, "direct_beam").tolist()),
-        row_axis=get(group, "row_axis"),
-        column_axis=get(group, "column_axis"),
-        instrument=get(instrument, "name", ""),
-    )
-
-
-def _read_circles(group: h5py.Group, holder: str) -> tuple[Circle, ...]:
-    number = sum(name.startswith(f"{holder}_circle_") for name in group)
-    return tuple(Circle(**tree(group[f"{holder}_circle_{n}"])) for n in range(1, number + 1))
 
 
 def _tuples(values: dict[str, Any] | None) -> Any:
