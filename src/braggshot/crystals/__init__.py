@@ -1,1 +1,10 @@
-"""Synthetic crystals: shapes, displacement fields, and what a detector makes of them."""
+"""Synthetic crystals: shapes, displacement fields, and what a detector makes of them.
+
+draw           random numbers, directions and rotations
+grid           voxel positions on any basis
+shapes         bodies: facetted, ellipsoidal, concave, rough, twinned
+displacement   phase fields: random, bending, cosines, core and shell, inclusion, dislocations
+detector       expected photons -> counts and trust
+sample         random crystals and diffraction volumes
+scan           a raw rocking scan with its geometry
+"""

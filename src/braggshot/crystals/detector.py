@@ -1,11 +1,119 @@
-"""From expected photons to what a counting detector reports."""
+"""From expected photons to what a counting detector reports: point spread, background, Poisson counts, gaps and bad pixels.
+
+Volumes are batches (n, z, y, x) centred at N // 2. What sits on the chip (gaps, dead pixels, beam stop) hides the same pixels of
+every frame.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
+from braggshot.crystals.draw import uniform
+from braggshot.physics.forward import mutual_coherence, spread
+from braggshot.physics.fourier import AXES, to_centre, to_corner
 
-def count(generator: Generator, expected: Tensor) -> Tensor:
-    """Poisson counts of the expected intensity [photons]; the noise belongs to the intensity, never to the magnitude."""
-    return torch.poisson(expected, generator=generator)
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """What the detector does to a pattern; the defaults are a perfect one. A range is (lowest, highest).
+
+    Parameters
+    ----------
+    background : uniform background [photons per voxel]
+    point_spread : standard deviation of the Gaussian point spread of partial coherence [voxels]
+    gaps : probability of a gap across the rows, and of one across the columns [1]
+    gap_widths : one of these is taken [pixels]
+    beam_stop : radius of a disc over the brightest pixel, 0 for none [pixels]
+    dead : fraction of dead pixels [1]
+    saturation : counts from which a voxel is no longer trusted, 0 for no limit
+    missing : largest number of lost frames
+    """
+
+    background: Range = (0.0, 0.0)
+    point_spread: Range = (0.0, 0.0)
+    gaps: float = 0.0
+    gap_widths: tuple[int, ...] = (3, 6, 12, 38)
+    beam_stop: Range = (0.0, 0.0)
+    dead: float = 0.0
+    saturation: float = 0.0
+    missing: int = 0
+
+
+def exposed(rho: Tensor, counts: Tensor) -> Tensor:
+    """Scale crystals so that the brightest voxel of |F[rho]|^2 expects `counts` (n,) photons."""
+    field = torch.view_as_real(torch.fft.fftn(rho, dim=AXES, norm="ortho"))  # the maximum does not ask where the origin is
+    peak = field.square().sum(-1).amax(AXES)
+    return rho * (counts / peak).sqrt()[:, None, None, None]
+
+
+def measure(generator: Generator, expected: Tensor, settings: DetectorSettings | None = None) -> tuple[Tensor, Tensor]:
+    """Counts and trust of expected intensities; Poisson noise belongs to the intensity, never to the magnitude.
+
+    Parameters
+    ----------
+    generator : on the device of `expected`
+    expected : (n, z, y, x) [photons]
+    settings : the detector
+
+    Returns
+    -------
+    counts : (n, z, y, x) [photons], 0 where not valid
+    valid : (n, z, y, x), False where hidden, saturated or lost
+    """
+    settings = settings or DetectorSettings()
+    n, shape = expected.shape[0], expected.shape[1:]
+    if settings.point_spread[1] > 0:
+        expected = blurred(expected, uniform(generator, *settings.point_spread, n))
+    if settings.background[1] > 0:
+        expected = expected + uniform(generator, *settings.background, n)[:, None, None, None]
+    counts = torch.poisson(expected, generator=generator)
+    valid = chip(generator, counts, settings)[:, None] & frames(generator, n, shape[0], settings.missing)[:, :, None, None]
+    if settings.saturation > 0:
+        valid = valid & (counts < settings.saturation)
+    return counts * valid, valid
+
+
+def blurred(expected: Tensor, sigma: Tensor) -> Tensor:
+    """Convolve with a Gaussian of `sigma` (n,) voxels, the same along each axis."""
+    coherent = torch.zeros((), device=expected.device)
+    coherence = torch.stack([mutual_coherence(one.expand(3), coherent, expected.shape[1:]) for one in sigma])
+    return to_centre(spread(to_corner(expected), coherence))
+
+
+def chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Tensor:
+    """Pixels of the chip that count, (n, rows, columns): gaps, beam stop and dead pixels are False."""
+    n, _, rows, columns = counts.shape
+    valid = _without_gap(generator, n, rows, settings)[:, :, None] & _without_gap(generator, n, columns, settings)[:, None, :]
+    if settings.beam_stop[1] > 0:
+        brightest = counts.sum(1).flatten(1).argmax(1)
+        row = torch.arange(rows, device=counts.device)[:, None] - (brightest // columns)[:, None, None]
+        column = torch.arange(columns, device=counts.device) - (brightest % columns)[:, None, None]
+        valid &= row**2 + column**2 >= uniform(generator, *settings.beam_stop, n)[:, None, None] ** 2
+    if settings.dead > 0:
+        valid &= uniform(generator, 0, 1, *valid.shape) >= settings.dead
+    return valid
+
+
+def frames(generator: Generator, n: int, count: int, missing: int) -> Tensor:
+    """Frames that arrived, (n, count): from none to `missing` are False."""
+    if not missing:
+        return torch.ones(n, count, dtype=torch.bool, device=generator.device)
+    rank = uniform(generator, 0, 1, n, count).argsort(1).argsort(1)
+    return rank >= torch.randint(missing + 1, (n, 1), generator=generator, device=generator.device)
+
+
+def _without_gap(generator: Generator, n: int, size: int, settings: DetectorSettings) -> Tensor:
+    """Lines that a chip has, (n, size). A gap may come close to the middle but not over it: nobody measures a peak there."""
+    present, side, place, which = uniform(generator, 0, 1, 4, n, 1)
+    widths = torch.tensor(settings.gap_widths, device=generator.device)
+    width = widths[(which * len(widths)).long()]
+    clear = 2  # lines left and right of the middle
+    start = clear + 1 + (place * (size // 2 - clear)).long()
+    from_middle = torch.arange(size, device=generator.device) - size // 2
+    from_middle = torch.where(side < 0.5, from_middle, -from_middle)
+    return ~((from_middle >= start) & (from_middle < start + width) & (present < settings.gaps))

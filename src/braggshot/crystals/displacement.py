@@ -1,43 +1,181 @@
-"""Phase fields -q.u of strained crystals [rad], never wrapped, of a given range (maximum minus minimum inside the crystal)."""
+r"""Phase fields -q.u of strained crystals [rad]; they are never wrapped.
+
+A `Field` gives the phase at every voxel of a `Grid`, for bodies of unit size, from where the voxel is and how deep below the
+surface. `calibration` removes the ramp (a shift of the pattern, not a strain) and sets the range, maximum minus minimum inside the
+crystal. Dislocations are not scaled: around the line the phase turns by 2 pi exactly, or the crystal would be torn along a half
+plane.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
+from braggshot.crystals.draw import directions, rotations, uniform
 from braggshot.crystals.grid import Grid
 
+Field = Callable[[Grid, Tensor], Tensor]
 
-def correlated(generator: Generator, grid: Grid, length: Tensor, waves: int = 64) -> Tensor:
-    r"""Gaussian random field with covariance exp(-r^2 / (2 length^2)), as a sum of plane waves with Gaussian wave vectors.
 
-    `length` (batch,) is in the grid's units.
+def correlated(generator: Generator, n: int, waves: int = 64) -> Field:
+    """Gaussian random field of covariance exp(-r^2 / 2 l^2): plane waves whose wave vectors are normally distributed."""
+    length = uniform(generator, 0.35, 1.2, n, 1, 1)
+    vectors = torch.randn(n, waves, 3, generator=generator, device=generator.device) / length
+    phases = uniform(generator, 0, 2 * math.pi, n, waves)
+    coefficients = torch.polar(torch.full_like(phases, math.sqrt(2 / waves)), phases)
+    return lambda grid, _: grid.waves(vectors, coefficients)
+
+
+def bending(generator: Generator, n: int) -> Field:
+    """Second- and third-order polynomial: bending, torsion, a strain gradient."""
+    a, b, c = directions(generator, 3, n)
+    cubic = uniform(generator, -0.3, 0.3, n, 1, 1, 1)
+    return lambda grid, _: grid.dot(a) * grid.dot(b) + cubic * grid.dot(c) ** 3
+
+
+def gaussians(generator: Generator, n: int) -> Field:
+    """Two Gaussian bumps of either sign."""
+    places = directions(generator, 2, n) * uniform(generator, 0, 0.9, 2, n, 1)
+    widths = uniform(generator, 0.3, 0.8, 2, n, 1, 1, 1)
+    signs = uniform(generator, -1, 1, 2, n, 1, 1, 1).sign()
+    heights = uniform(generator, 0.5, 1, 2, n, 1, 1, 1) * signs
+
+    def phase(grid: Grid, _: Tensor) -> Tensor:
+        bumps = zip(places, widths, heights, strict=True)
+        one, other = (h * torch.exp(-(_radius(grid.moved(p)) ** 2) / (2 * w**2)) for p, w, h in bumps)
+        return one + other
+
+    return phase
+
+
+def cosines(generator: Generator, n: int) -> Field:
+    """Two cosines with periods of about the size of the crystal."""
+    vectors = directions(generator, n, 2) * uniform(generator, 1.5, 4, n, 2, 1)
+    coefficients = torch.polar(uniform(generator, 0.5, 1, n, 2), uniform(generator, 0, 2 * math.pi, n, 2))
+    return lambda grid, _: grid.waves(vectors, coefficients)
+
+
+def core_shell(generator: Generator, n: int) -> Field:
+    """A misfitting core under a shell that follows the surface: u grows linearly in the core and fades in the shell."""
+    along = directions(generator, n)
+    thickness, width = uniform(generator, 0.15, 0.5, n, 1, 1, 1), uniform(generator, 0.05, 0.15, n, 1, 1, 1)
+    return lambda grid, depth: grid.dot(along) * torch.sigmoid((depth * grid.pitch - thickness) / width)
+
+
+def inclusion(generator: Generator, n: int) -> Field:
+    """A misfitting sphere of radius a (Eshelby): u = r inside, (a / r)^3 r outside."""
+    along, place = directions(generator, n), directions(generator, n) * uniform(generator, 0, 0.8, n, 1)
+    radius = uniform(generator, 0.2, 0.5, n, 1, 1, 1)
+
+    def phase(grid: Grid, _: Tensor) -> Tensor:
+        seen = grid.moved(place)
+        return seen.dot(along) * (radius / _radius(seen)).clamp(max=1) ** 3
+
+    return phase
+
+
+def screw(generator: Generator, n: int) -> Field:
+    """Screw dislocation with q.b = 2 pi: the phase is the angle around the line."""
+    polar = _around_line(generator, n)
+    return lambda grid, _: polar(grid)[1]
+
+
+def edge(generator: Generator, n: int, poisson_ratio: float = 0.35) -> Field:
+    r"""Edge dislocation with q.b = 2 pi, for q in the plane across the line (Hirth & Lothe, Theory of Dislocations).
+
+    .. math:: u_b = \frac{b}{2\pi}\left[\theta + \frac{\sin 2\theta}{4(1-\nu)}\right], \quad
+              u_\perp = -\frac{b}{2\pi}\left[\frac{1-2\nu}{2(1-\nu)}\ln r + \frac{\cos 2\theta}{4(1-\nu)}\right]
     """
-    device = generator.device
-    vectors = torch.randn(grid.batch, waves, 3, generator=generator, device=device).to(length) / length[:, None, None]
-    phases = 2 * torch.pi * torch.rand(grid.batch, waves, generator=generator, device=device).to(length)
-    return grid.waves(vectors, torch.polar(torch.full_like(phases, (2 / waves) ** 0.5), phases))
+    polar, aside = _around_line(generator, n), uniform(generator, -1, 1, n, 1, 1, 1)
+
+    def phase(grid: Grid, _: Tensor) -> Tensor:
+        radius, angle = polar(grid)
+        along = angle + torch.sin(2 * angle) / (4 * (1 - poisson_ratio))
+        logarithm = (1 - 2 * poisson_ratio) / (2 * (1 - poisson_ratio)) * torch.log(radius.clamp_min(0.05))
+        return along - aside * (logarithm + torch.cos(2 * angle) / (4 * (1 - poisson_ratio)))
+
+    return phase
 
 
-def without_ramp(phase: Tensor, weight: Tensor) -> Tensor:
-    """Subtract the plane c + g . n that fits `phase` best (weighted least squares): a ramp is a shift of the pattern, no strain."""
-    axes = [torch.linspace(-1, 1, n, device=phase.device) for n in phase.shape[-3:]]
-    columns = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-    design = torch.cat([torch.ones_like(columns[:, :1]), columns], dim=1)
-    w, p = weight.flatten(1), phase.flatten(1)
-    normal = torch.einsum("bv,vi,vj->bij", w, design, design)
-    plane = torch.linalg.solve(normal, torch.einsum("bv,vi->bi", w * p, design))
-    return phase - (plane @ design.T).view_as(phase)
+FIELDS: dict[str, Callable[[Generator, int], Field]] = {
+    "correlated": correlated,
+    "bending": bending,
+    "gaussians": gaussians,
+    "cosines": cosines,
+    "core_shell": core_shell,
+    "inclusion": inclusion,
+}
+DISLOCATIONS: dict[str, Callable[[Generator, int], Field]] = {"screw": screw, "edge": edge}
 
 
-def with_range(phase: Tensor, support: Tensor, phase_range: Tensor, steepest: float) -> Tensor:
-    """Scale to `phase_range` (batch,) inside the support, less where a voxel would turn by more than `steepest` [rad / voxel]."""
-    dims = (1, 2, 3)
-    low = torch.where(support, phase, torch.inf).amin(dims)
-    high = torch.where(support, phase, -torch.inf).amax(dims)
+@dataclass(frozen=True)
+class Calibration:
+    """Phase of a crystal from its raw field: scale * (field - slope . r - middle)."""
+
+    scale: Tensor
+    slope: Tensor
+    middle: Tensor
+
+    def __call__(self, raw: Tensor, grid: Grid) -> Tensor:
+        """The phase [rad] from the raw field on the same grid."""
+        return self.scale[:, None, None, None] * (raw - grid.dot(self.slope) - self.middle[:, None, None, None])
+
+
+def calibration(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, steepest: float) -> Calibration:
+    """Remove the best-fitting ramp and scale to `phase_range`, less where a voxel would turn by more than `steepest`.
+
+    Parameters
+    ----------
+    raw : field on the grid (batch, z, y, x)
+    grid : where
+    depth : of the body on the same grid [voxels]
+    phase_range : maximum minus minimum inside the body (batch,) [rad]
+    steepest : largest change between neighbours [rad]
+    """
+    dims, inside = (1, 2, 3), depth > 0
+    slope = _slope(raw, grid, inside)
+    flat = raw - grid.dot(slope)
+    low = torch.where(inside, flat, torch.inf).amin(dims)
+    high = torch.where(inside, flat, -torch.inf).amax(dims)
     step = torch.zeros_like(low)
-    for axis in dims:
-        both = support.narrow(axis, 1, support.shape[axis] - 1) & support.narrow(axis, 0, support.shape[axis] - 1)
-        step = torch.maximum(step, (phase.diff(dim=axis).abs() * both).amax(dims))
+    for axis, size in zip(dims, grid.shape, strict=True):
+        both = inside.narrow(axis, 1, size - 1) & inside.narrow(axis, 0, size - 1)
+        step = torch.maximum(step, (flat.diff(dim=axis).abs() * both).amax(dims))
     scale = torch.minimum(phase_range / (high - low).clamp_min(1e-9), steepest / step.clamp_min(1e-9))
-    return (phase - ((low + high) / 2)[:, None, None, None]) * scale[:, None, None, None]
+    return Calibration(scale, slope, (low + high) / 2)
+
+
+def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
+    """Gradient (batch, 3) of the plane that fits the phase inside the body best, per unit of r."""
+    middle = torch.tensor([n / 2 for n in grid.shape], device=phase.device)
+    axes = [torch.arange(n, device=phase.device) / (n / 2) - 1 for n in grid.shape]
+    index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+    design = torch.cat([torch.ones_like(index[:, :1]), index], dim=1)
+    weight = inside.flatten(1).to(phase.dtype)
+    normal = torch.einsum("bv,vi,vj->bij", weight, design, design)
+    ridge = 1e-6 * torch.eye(4, device=phase.device)  # a body of one voxel's thickness has no slope across
+    plane = torch.linalg.solve(normal + ridge, torch.einsum("bv,vi->bi", weight * phase.flatten(1), design))
+    return torch.linalg.solve(grid.basis.mT, plane[:, 1:] / middle)
+
+
+def _radius(grid: Grid) -> Tensor:
+    """|r|, never quite zero."""
+    squared = [grid.dot(unit.expand(grid.batch, 3)) ** 2 for unit in torch.eye(3, device=grid.basis.device)]
+    return torch.stack(squared).sum(0).clamp_min(1e-12).sqrt()
+
+
+def _around_line(generator: Generator, n: int) -> Callable[[Grid], tuple[Tensor, Tensor]]:
+    """Distance from, and angle around, a random line near the centre."""
+    _, first, second = rotations(generator, n).unbind(1)
+    place = directions(generator, n) * uniform(generator, 0, 0.5, n, 1)
+
+    def polar(grid: Grid) -> tuple[Tensor, Tensor]:
+        seen = grid.moved(place)
+        a, b = seen.dot(first), seen.dot(second)
+        return torch.hypot(a, b), torch.atan2(b, a)
+
+    return polar

@@ -33,6 +33,11 @@ class Grid:
         """Number of crystals."""
         return self.basis.shape[0]
 
+    @property
+    def pitch(self) -> Tensor:
+        """Edge of a cube of the voxel's volume (batch, 1, 1, 1) [units of the shape]."""
+        return torch.linalg.det(self.basis).abs().pow(1 / 3)[:, None, None, None]
+
     def transformed(self, matrix: Tensor) -> Grid:
         """The same voxels seen from other axes: r -> matrix @ r, `matrix` (batch, 3, 3) or (3, 3)."""
         return replace(self, basis=matrix @ self.basis)

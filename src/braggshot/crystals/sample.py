@@ -3,81 +3,150 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from braggshot.config import dump
 from braggshot.crystals import detector, displacement, shapes
-from braggshot.crystals.grid import centred
+from braggshot.crystals.detector import DetectorSettings, Range
+from braggshot.crystals.draw import derived, log_uniform, rotations, uniform
+from braggshot.crystals.grid import Grid, centred
+from braggshot.errors import ConfigError
 from braggshot.physics.fourier import fourier, pad
 from braggshot.volumes import ComplexArray, DiffractionVolume
+
+PHASES = (*displacement.FIELDS, *displacement.DISLOCATIONS)
 
 
 @dataclass(frozen=True)
 class CrystalSettings:
-    """What random crystals are drawn from; a range is (lowest, highest).
+    """What random crystals are drawn from. A range is (lowest, highest); a family named twice is drawn twice as often.
 
     Parameters
     ----------
     shape : voxels of the volume (z, y, x)
     oversampling : array size / object extent, per axis [1]
     anisotropy : largest ratio of the oversampling of two axes [1]
-    phase_range : maximum minus minimum of the phase inside the crystal, ramp removed [rad]
+    phase_range : maximum minus minimum of the phase inside the crystal, best-fitting ramp removed; a dislocation adds to it [rad]
+    steepest : most that the phase may turn from voxel to voxel [rad]; towards pi the pattern leaves the window
     counts : photons in the brightest voxel, drawn on a logarithmic scale
-    shear : largest off-diagonal element of the voxel basis: detector frames are skewed [1]
-    steepest : most that the phase may turn from voxel to voxel [rad]; beyond pi it aliases and the pattern leaves the window
+    shapes : families, of `shapes.SHAPES`
+    displacements : families, of `displacement.FIELDS` and `displacement.DISLOCATIONS`
+    shear : largest lean of the rocking edge of a voxel; detector frames are skewed [1]
+    shift : largest distance of the crystal's middle from the voxel N // 2, per axis [voxels]
+    tilt : largest distance of the pattern's centre of mass from the voxel N // 2, per axis [voxels]
+    detector : what the detector does
     """
 
     shape: tuple[int, int, int] = (64, 64, 64)
-    oversampling: tuple[float, float] = (2.0, 6.0)
+    oversampling: Range = (2.0, 6.0)
     anisotropy: float = 2.0
-    phase_range: tuple[float, float] = (0.0, 2 * math.pi)
-    counts: tuple[float, float] = (1e4, 1e7)
-    shear: float = 0.4
+    phase_range: Range = (0.0, 2 * math.pi)
     steepest: float = 2.0
+    counts: Range = (1e4, 1e7)
+    shapes: tuple[str, ...] = tuple(shapes.SHAPES)
+    displacements: tuple[str, ...] = PHASES
+    shear: float = 0.4
+    shift: float = 0.5
+    tilt: float = 0.5
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("oversampling", "phase_range", "counts"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high:
+                raise ConfigError(f"{name}: expected (lowest, highest), neither of them negative, found ({low}, {high}).")
+        if self.oversampling[0] < 1 or min(self.shape) / self.oversampling[1] < 4:
+            raise ConfigError(
+                f"oversampling {self.oversampling} of {self.shape} voxels: the crystal must fit, and be four voxels wide or more."
+            )
+        for name, known in (("shapes", tuple(shapes.SHAPES)), ("displacements", PHASES)):
+            unknown = set(getattr(self, name)) - set(known)
+            if unknown or not getattr(self, name):
+                raise ConfigError(f"{name}: found {sorted(unknown) or 'none'}; known: {', '.join(known)}.")
 
 
 def random_crystals(
     generator: Generator, n: int, settings: CrystalSettings | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Draw crystals: rho (n, z, y, x) complex64, centred at N // 2, scaled so that |F[rho]|^2 is in photons."""
-    settings = settings or CrystalSettings()
-    rotation, transform = shapes.rotations(generator, n), _shear(generator, n, settings.shear)
-    body = shapes.oriented(shapes.facetted(generator, n), rotation)
-    low, high = shapes.extent(body, transform)
-    size = torch.tensor(settings.shape) / _oversampling(generator, n, settings)  # [voxels]
-    pitch = (high - low) / size
-    offset = -(low + high) / 2 / pitch + shapes.uniform(generator, -0.5, 0.5, n, 3)
-    box = [min(full, math.ceil(full / settings.oversampling[0]) + 4) for full in settings.shape]
-    grid = centred(transform * pitch[:, None, :], box, offset)
+    """Draw crystals; the same generator state, settings and kind of device give the same ones.
 
-    depth = body(grid)
-    amplitude = shapes.amplitude(depth)
-    length = shapes.uniform(generator, 0.4, 1.2, n)
-    phase = displacement.without_ramp(displacement.correlated(generator, grid, length), amplitude)
-    wanted = shapes.uniform(generator, *settings.phase_range, n)
-    phase = displacement.with_range(phase, depth > 0, wanted, settings.steepest)
-    rho = pad(torch.polar(amplitude, phase), settings.shape)
-    peak = fourier(rho).abs().amax((1, 2, 3))
-    counts = torch.exp(shapes.uniform(generator, math.log(settings.counts[0]), math.log(settings.counts[1]), n))
-    return rho * (counts.sqrt() / peak)[:, None, None, None]
+    Returns
+    -------
+    rho : (n, z, y, x) complex64, centred at N // 2, scaled so that |F[rho]|^2 is in photons
+    """
+    settings = settings or CrystalSettings()
+    generator = derived(generator, device)
+    grid, depth = _bodies(generator, n, settings)
+    rho = torch.polar(shapes.amplitude(depth), _phase(generator, grid, depth, settings))
+    rho = pattern_centred(rho, settings.shape, uniform(generator, -settings.tilt, settings.tilt, n, 3))
+    return detector.exposed(pad(rho, settings.shape), log_uniform(generator, *settings.counts, n))
+
+
+def pattern_centred(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
+    r"""Multiply by the ramp that puts the centre of mass of |F[rho]|^2 at N // 2 + `offset` (n, 3) [voxels of `shape`].
+
+    .. math:: \sum_n \rho_n^* \rho_{n+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
+
+    The angle of this sum is the centre of mass on the circle, without a transform and without unwrapping. `rho` may be the central
+    box of a larger array of `shape`.
+    """
+    for axis, size in enumerate(rho.shape[1:], start=1):
+        neighbours = rho.narrow(axis, 0, size - 1).conj() * rho.narrow(axis, 1, size - 1)
+        per_voxel = 2 * torch.pi * offset[:, axis - 1] / shape[axis - 1] - neighbours.sum((1, 2, 3)).angle()
+        index = torch.arange(size, device=rho.device) - size // 2
+        ramp = torch.exp(1j * per_voxel[:, None] * index)
+        rho = rho * ramp.reshape(-1, *(size if other == axis else 1 for other in (1, 2, 3)))
+    return rho
+
+
+def _bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Grid, Tensor]:
+    """Voxel positions in the central box that holds every crystal, and the depth of each voxel."""
+    transform = torch.eye(3, device=generator.device).repeat(n, 1, 1)
+    transform[:, 1:, 0] = uniform(generator, -settings.shear, settings.shear, n, 2)
+    size = torch.tensor(settings.shape, device=generator.device) / _oversampling(generator, n, settings)  # [voxels]
+    offset = uniform(generator, -settings.shift, settings.shift, n, 3)
+    z, y, x = (min(full, 2 * math.ceil(full / settings.oversampling[0] / 2 + settings.shift) + 3) for full in settings.shape)
+
+    basis, origin, depth = torch.zeros_like(transform), torch.zeros_like(size), offset.new_zeros(n, z, y, x)
+    for name, chosen in _groups(generator, n, settings.shapes):
+        body = shapes.oriented(shapes.SHAPES[name](generator, len(chosen)), rotations(generator, len(chosen)))
+        low, high = shapes.extent(body, transform[chosen])
+        pitch = (high - low) / size[chosen]
+        grid = centred(transform[chosen] * pitch[:, None, :], (z, y, x), offset[chosen] - (low + high) / 2 / pitch)
+        basis[chosen], origin[chosen], depth[chosen] = grid.basis, grid.origin, body(grid)
+    return Grid(basis, origin, (z, y, x)), depth
+
+
+def _phase(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> Tensor:
+    """Phase of every voxel [rad]; dislocations run through a correlated field."""
+    raw, turns = torch.zeros_like(depth), torch.zeros_like(depth)
+    for name, chosen in _groups(generator, grid.batch, settings.displacements):
+        where = grid.chosen(chosen), depth[chosen]
+        raw[chosen] = displacement.FIELDS.get(name, displacement.correlated)(generator, len(chosen))(*where)
+        if name in displacement.DISLOCATIONS:
+            turns[chosen] = displacement.DISLOCATIONS[name](generator, len(chosen))(*where)
+    wanted = uniform(generator, *settings.phase_range, grid.batch)
+    return displacement.calibration(raw, grid, depth, wanted, settings.steepest)(raw, grid) + turns
 
 
 def _oversampling(generator: Generator, n: int, settings: CrystalSettings) -> Tensor:
     """(n, 3) within the range, no two axes further apart than the anisotropy."""
     low, high = (math.log(value) for value in settings.oversampling)
-    middle = shapes.uniform(generator, low, high, n, 1)
     spread = math.log(settings.anisotropy) / 2
-    return torch.exp((middle + shapes.uniform(generator, -spread, spread, n, 3)).clamp(low, high))
+    return torch.exp((uniform(generator, low, high, n, 1) + uniform(generator, -spread, spread, n, 3)).clamp(low, high))
 
 
-def _shear(generator: Generator, n: int, largest: float) -> Tensor:
-    """Voxel edges (n, 3, 3): two along the detector's rows and columns, the rocking one leaning towards them."""
-    transform = torch.eye(3, device=generator.device).repeat(n, 1, 1)
-    transform[:, 1:, 0] = shapes.uniform(generator, -largest, largest, n, 2)
-    return transform
+def _groups(generator: Generator, n: int, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """A family for each of n crystals: the name and the members of every family drawn."""
+    drawn = torch.randint(len(names), (n,), generator=generator, device=generator.device)
+    for index, name in enumerate(names):
+        members = (drawn == index).nonzero()[:, 0]
+        if len(members):
+            yield name, members
 
 
 def simulate_volume(seed: int, settings: CrystalSettings | None = None) -> tuple[ComplexArray, DiffractionVolume]:
@@ -86,10 +155,21 @@ def simulate_volume(seed: int, settings: CrystalSettings | None = None) -> tuple
     Returns
     -------
     rho : (z, y, x) complex64, centred at N // 2, |F[rho]|^2 [photons]
-    volume : Poisson counts of |F[rho]|^2
+    volume : what the detector counted of |F[rho]|^2
     """
+    settings = settings or CrystalSettings()
     generator = torch.Generator().manual_seed(seed)
     rho = random_crystals(generator, 1, settings)
-    counts = detector.count(generator, fourier(rho).abs().square())[0].numpy()
-    volume = DiffractionVolume(counts, np.ones(counts.shape, dtype=bool), name=f"simulated_{seed}")
+    counts, valid = detector.measure(generator, fourier(rho).abs().square(), settings.detector)
+    inside = rho[0].abs() > rho.abs().amax() / 2
+    widths = [int(inside.any(a).any(b).sum()) for a, b in ((2, 1), (2, 0), (1, 0))]
+    z, y, x = (full / width for full, width in zip(settings.shape, widths, strict=True))
+    volume = DiffractionVolume(
+        counts[0].numpy(),
+        valid[0].numpy(),
+        name=f"simulated_{seed}",
+        oversampling=(z, y, x),
+        steps=("simulated",),
+        provenance={"seed": seed, "crystal": dump(settings)},
+    )
     return rho[0].numpy(), volume

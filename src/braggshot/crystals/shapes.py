@@ -10,11 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from torch import Generator, Tensor
 
+from braggshot.crystals.draw import directions, rotations, uniform
 from braggshot.crystals.grid import Grid
 
 Body = Callable[[Grid], Tensor]
@@ -24,28 +25,6 @@ REACH = 2.6  # no body of this module extends further from r = 0
 def amplitude(depth: Tensor) -> Tensor:
     """Density of a voxel whose centre lies `depth` voxels below the surface: a step smoothed over one voxel."""
     return (0.5 + depth).clamp(0, 1)
-
-
-def uniform(generator: Generator, low: float, high: float, *shape: int) -> Tensor:
-    """Random numbers in [low, high)."""
-    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
-
-
-def directions(generator: Generator, *shape: int) -> Tensor:
-    """Unit vectors without a preferred direction, (*shape, 3)."""
-    return torch.nn.functional.normalize(torch.randn(*shape, 3, generator=generator, device=generator.device), dim=-1)
-
-
-def rotations(generator: Generator, n: int) -> Tensor:
-    """Random orientations, uniform on the rotation group (n, 3, 3): unit quaternions w + xi + yj + zk."""
-    q = torch.nn.functional.normalize(torch.randn(n, 4, generator=generator, device=generator.device), dim=-1)
-    w, x, y, z = q.unbind(-1)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
 def polyhedron(normals: Tensor, distances: Tensor) -> Body:
@@ -119,24 +98,81 @@ def facetted(generator: Generator, n: int, lattice: str = "fcc", cuts: int = 2) 
     return polyhedron(torch.cat(normals, dim=1), torch.cat(distances, dim=1))
 
 
-def extent(body: Body, transform: Tensor, samples: int = 32) -> tuple[Tensor, Tensor]:
-    """Lower and upper bounds (batch, 3) of a body along the axes e of r = transform @ e, safe by half a sampling step."""
-    reach = REACH * torch.linalg.matrix_norm(torch.linalg.inv(transform), ord=2)
-    step = 2 * reach / (samples - 1)
-    basis = transform * step[:, None, None]
-    depth = body(Grid(basis, torch.full_like(basis[:, 0], (samples - 1) / 2), (samples, samples, samples)))
-    bounds = []
-    for axis in range(3):
-        profile = depth.amax([1 + other for other in range(3) if other != axis]) + 0.5
-        inside = (profile > 0).float()
-        first, last = inside.argmax(1), samples - 1 - inside.flip(1).argmax(1)
-        bounds.append(torch.stack([_crossing(profile, first, -1), _crossing(profile, last, 1)]))
-    low, high = ((torch.stack(bounds, dim=-1) - (samples - 1) / 2) * step[:, None]).unbind(0)
+def ellipsoidal(generator: Generator, n: int) -> Body:
+    """Smooth particles with three different axes."""
+    return ellipsoid(uniform(generator, 0.5, 1.5, n, 3))
+
+
+def concave(generator: Generator, n: int) -> Body:
+    """A facetted body with a notch cut by a smaller one, or grown together with it; one or the other for each crystal."""
+    body, other = facetted(generator, n), facetted(generator, n)
+    place = directions(generator, n) * uniform(generator, 0.8, 1.2, n, 1)
+    shrink = rotations(generator, n) / uniform(generator, 0.4, 0.7, n, 1, 1)
+    joined = uniform(generator, 0, 1, n, 1, 1, 1) < 0.5
+
+    def depth(grid: Grid) -> Tensor:
+        first, second = body(grid), other(grid.moved(place).transformed(shrink))
+        return torch.where(joined, torch.maximum(first, second), torch.minimum(first, -second))
+
+    return depth
+
+
+def rough(generator: Generator, n: int, waves: int = 48) -> Body:
+    """A facetted body with pits and furrows: its surface lowered by the magnitude of a random sum of waves."""
+    body = facetted(generator, n)
+    vectors = directions(generator, n, waves) * (2 * math.pi / uniform(generator, 0.3, 0.9, n, waves, 1))
+    height = uniform(generator, 0.03, 0.1, n, 1) * math.sqrt(2 / waves)
+    coefficients = torch.polar(height.expand(-1, waves), uniform(generator, 0, 2 * math.pi, n, waves))
+    return lambda grid: body(grid) - grid.waves(vectors, coefficients).abs() / grid.pitch
+
+
+def twinned(generator: Generator, n: int) -> Body:
+    """An fcc body whose upper half is the mirror image of the lower one at a {111} plane."""
+    plane = torch.ones(n, 3, device=generator.device) / math.sqrt(3)
+    mirror = torch.eye(3, device=generator.device) - 2 * plane[:, :, None] * plane[:, None, :]
+    offset = plane * uniform(generator, -0.3, 0.3, n, 1)
+    body = facetted(generator, n, "fcc", cuts=0)
+
+    def depth(grid: Grid) -> Tensor:
+        seen = grid.moved(offset)
+        return torch.where(seen.dot(plane) > 0, body(seen.transformed(mirror)), body(seen))
+
+    return depth
+
+
+SHAPES: dict[str, Callable[[Generator, int], Body]] = {
+    "fcc": partial(facetted, lattice="fcc"),
+    "bcc": partial(facetted, lattice="bcc"),
+    "hcp": partial(facetted, lattice="hcp"),
+    "ellipsoidal": ellipsoidal,
+    "concave": concave,
+    "rough": rough,
+    "twinned": twinned,
+}
+
+
+def extent(body: Body, transform: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of a body along the axes e of r = transform @ e, from its depth on samples; a few percent too large, never too small.
+
+    Parameters
+    ----------
+    body : to be measured
+    transform : (batch, 3, 3), columns are the axes [units of the shape]
+
+    Returns
+    -------
+    low, high : (batch, 3) [units of the axes]
+    """
+    high = REACH * torch.linalg.vector_norm(torch.linalg.inv(transform), dim=2)
+    low = -high
+    for samples in (16, 24):  # find it, then measure it
+        step = (high - low) / (samples - 1)
+        depth = body(Grid(transform * step[:, None, :], -low / step, (samples, samples, samples)))
+        profile = torch.stack([depth.amax([1 + other for other in range(3) if other != axis]) for axis in range(3)], dim=1)
+        seen = (profile > -0.5).float()
+        first, last = seen.argmax(2), samples - 1 - seen.flip(2).argmax(2)
+        # What the outermost slice still has below the surface, and a little for corners between the samples.
+        before = profile.gather(2, first[..., None])[..., 0] + 0.2
+        beyond = profile.gather(2, last[..., None])[..., 0] + 0.2
+        low, high = low + step * (first - before), low + step * (last + beyond)
     return low, high
-
-
-def _crossing(profile: Tensor, index: Tensor, outward: int) -> Tensor:
-    """Where the profile, positive at `index`, falls to zero on the way to its outer neighbour [samples]."""
-    inner = profile.gather(1, index[:, None])[:, 0]
-    outer = profile.gather(1, (index + outward).clamp(0, profile.shape[1] - 1)[:, None])[:, 0]
-    return index + outward * inner / (inner - outer).clamp_min(1e-6)

@@ -1,0 +1,191 @@
+"""A raw rocking scan of a simulated crystal, as the detector of a beamline would write it: for the demo, readers and preparation.
+
+The crystal is a body in the laboratory, in metres. It is evaluated on the skewed direct voxels that belong to the scan's geometry,
+so the pattern has the orientation, the pixel size and the rocking step that the geometry says; whoever ignores the geometry gets a
+sheared crystal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from braggshot.config import dump
+from braggshot.crystals import detector, displacement, shapes
+from braggshot.crystals.draw import directions, log_uniform, rotations, uniform
+from braggshot.crystals.grid import Grid, centred
+from braggshot.errors import ConfigError
+from braggshot.physics.forward import intensity
+from braggshot.physics.fourier import pad
+from braggshot.physics.geometry import KEV, direct_basis, reciprocal_basis
+from braggshot.volumes import Circle, ComplexArray, FloatArray, Geometry, Scan, Window
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """A scan and its blemishes.
+
+    Parameters
+    ----------
+    detector_shape : rows, columns
+    peak : raw index (frame, row, column) at which the crystal's scattering vector falls
+    diameter : distance of opposite {111} facets, about [m]
+    shape, displacement : families, of `shapes.SHAPES` and `displacement.FIELDS`
+    phase_range : maximum minus minimum of the phase inside the crystal, ramp removed [rad]
+    counts : photons in the brightest voxel
+    background : [photons per pixel and frame]
+    unevenness : spread of the pixels' response [1]
+    hot, dead : number of such pixels
+    alien : photons in the brightest voxel of a foreign peak, 0 for none
+    flux : spread of the incident flux from frame to frame [1]
+    truth_voxel : voxel edge of the true crystal that is returned [m]
+    """
+
+    detector_shape: tuple[int, int] = (256, 256)
+    peak: tuple[int, int, int] = (96, 121, 134)
+    diameter: float = 330e-9
+    shape: str = "fcc"
+    displacement: str = "gaussians"
+    phase_range: float = 3.0
+    counts: float = 1e5
+    background: float = 0.01
+    unevenness: float = 0.03
+    hot: int = 12
+    dead: int = 6
+    alien: float = 25.0
+    flux: float = 0.02
+    truth_voxel: float = 5e-9
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The crystal that was simulated.
+
+    Parameters
+    ----------
+    rho : (z, y, x) complex64 on an orthogonal grid of the laboratory, centred at N // 2 [1]
+    phase : the same crystal's phase, not wrapped, 0 outside [rad]
+    basis : (3, 3) diagonal, the voxel edges [m]
+    q_bragg : scattering vector of the crystal [1/m]
+    """
+
+    rho: ComplexArray
+    phase: FloatArray
+    basis: FloatArray
+    q_bragg: FloatArray
+
+
+def gold_at_34idc(frames: int = 201, step: float = math.radians(0.005)) -> Geometry:
+    """Au (111) at 9 keV on the diffractometer of APS 34-ID-C: d = 2.355 A, 55 um pixels at 0.5 m, rocking theta by `step` [rad]."""
+    theta = math.radians(0.22) + step * (np.arange(frames) - frames // 2)
+    return Geometry(
+        energy=9.0 * KEV,
+        distance=0.5,
+        pixel_size=(55e-6, 55e-6),
+        sample=(Circle("y+", theta, "Theta"), Circle("z-", math.radians(90.0), "Chi"), Circle("y+", math.radians(-5.0), "Phi")),
+        detector=(Circle("y+", math.radians(31.81), "Delta"), Circle("x-", math.radians(12.6), "Gamma")),
+        direct_beam=(128.0, 128.0),
+        instrument="APS 34-ID-C",
+    )
+
+
+def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSettings | None = None) -> tuple[Scan, Truth]:
+    """A crystal, and the raw frames of its rocking scan; the same arguments give the same scan.
+
+    Raises
+    ------
+    GeometryError : if the geometry does not describe a rocking scan.
+    ConfigError : if the fringes would be finer than the sampling, or the peak lies off the frames.
+    """
+    geometry, settings = geometry or gold_at_34idc(), settings or ScanSettings()
+    generator = torch.Generator().manual_seed(seed)
+    angles = next(np.asarray(circle.angle) for circle in geometry.sample if np.ndim(circle.angle))
+    raw = (angles.size, *settings.detector_shape)
+    reciprocal, q_bragg = _at_peak(geometry, settings.peak, raw)
+
+    body = shapes.oriented(shapes.SHAPES[settings.shape](generator, 1), rotations(generator, 1))
+    field = displacement.FIELDS[settings.displacement](generator, 1)
+    unit = settings.diameter / 2
+    grid = _box(body, direct_basis(reciprocal, raw) / unit, raw)
+    depth = body(grid)
+    wanted = torch.tensor([settings.phase_range])
+    calibrated = displacement.calibration(field(grid, depth), grid, depth, wanted, steepest=math.pi / 2)
+
+    def crystal(grid: Grid) -> tuple[Tensor, Tensor]:
+        depth = body(grid)
+        phase = calibrated(field(grid, depth), grid)
+        return torch.polar(shapes.amplitude(depth), phase)[0], (phase * (depth > 0))[0]
+
+    basis = settings.truth_voxel * np.eye(3)
+    rho, phase = crystal(_box(body, basis / unit))
+    pattern = _pattern(crystal(grid)[0], raw, settings)
+    frames, dark, flat, monitor = _exposure(generator, pattern, settings)
+    scan = Scan(
+        frames,
+        name=f"simulated_{seed}",
+        dark=dark,
+        flat=flat,
+        monitor=monitor,
+        rocking_angle=angles,
+        geometry=geometry,
+        provenance={"seed": seed, "simulation": dump(settings)},
+    )
+    return scan, Truth(rho.numpy(), phase.numpy(), basis, q_bragg)
+
+
+def _at_peak(geometry: Geometry, peak: Sequence[int], raw: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
+    """Reciprocal voxel edges and scattering vector at a raw index."""
+    if not all(0 <= p < n for p, n in zip(peak, raw, strict=True)):
+        raise ConfigError(f"peak {tuple(peak)} lies outside the frames {raw}.")
+    z, y, x = (p - n // 2 for p, n in zip(peak, raw, strict=True))
+    return reciprocal_basis(geometry, Window((z, y, x), (1, 1, 1), raw), raw)
+
+
+def _box(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int] | None = None) -> Grid:
+    """Grid of these voxel edges [units of the body], just large enough for the body; at most two thirds of `raw`."""
+    edges = torch.from_numpy(basis).float()[None]
+    low, high = shapes.extent(body, edges)
+    z, y, x = (2 * math.ceil(float(width) / 2) + 4 for width in (high - low)[0])
+    if raw is not None and any(1.5 * box > full for box, full in zip((z, y, x), raw, strict=True)):
+        found = ", ".join(f"{full / float(width):.2g}" for full, width in zip(raw, (high - low)[0], strict=True))
+        raise ConfigError(f"the crystal is too large to be sampled: oversampling {found}; take a smaller diameter or finer steps.")
+    return centred(edges, (z, y, x), -(low + high) / 2)
+
+
+def _pattern(rho: Tensor, raw: tuple[int, int, int], settings: ScanSettings) -> Tensor:
+    """Expected photons at full flux, the peak where it should be."""
+    exposed = detector.exposed(pad(rho[None], raw), torch.tensor([settings.counts]))[0]
+    shifts = [peak - n // 2 for peak, n in zip(settings.peak, raw, strict=True)]
+    return intensity(exposed).roll(shifts, dims=(0, 1, 2))
+
+
+def _exposure(
+    generator: Generator, pattern: Tensor, settings: ScanSettings
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Raw counts (int32), dark counts, flat field and monitor."""
+    n, rows, columns = pattern.shape
+    flux = 1 + settings.flux * torch.randn(n, generator=generator)
+    response = (1 + settings.unevenness * torch.randn(rows, columns, generator=generator)).clamp_min(0.5)
+    dark = torch.zeros(rows * columns)
+    blemished = torch.randperm(rows * columns, generator=generator)
+    hot, dead = blemished[: settings.hot], blemished[settings.hot : settings.hot + settings.dead]
+    dark[hot] = log_uniform(generator, 2.0, 300.0, settings.hot)
+    response.view(-1)[dead] = 0
+    expected = (pattern + _alien(generator, settings, (n, rows, columns)) + settings.background) * flux[:, None, None]
+    counts = torch.poisson(expected * response + dark.view(rows, columns), generator=generator)
+    return counts.int().numpy(), dark.view(rows, columns).numpy(), response.numpy(), flux.numpy().astype(float)
+
+
+def _alien(generator: Generator, settings: ScanSettings, shape: tuple[int, int, int]) -> Tensor:
+    """A small round peak of another crystal, a third of the window away from ours."""
+    away = directions(generator, 1)[0] * torch.tensor(shape) / 3
+    place = (torch.tensor(settings.peak) + away).clamp(torch.zeros(3), torch.tensor(shape) - 1.0)
+    width = uniform(generator, 0.01, 0.02, 3) * torch.tensor(shape)
+    squared = [((torch.arange(size) - p) / w) ** 2 for size, p, w in zip(shape, place, width, strict=True)]
+    z, y, x = squared
+    return settings.alien * torch.exp(-(z[:, None, None] + y[:, None] + x) / 2)
