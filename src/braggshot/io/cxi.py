@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import posixpath
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from braggshot.errors import FormatError
+from braggshot.errors import DataError, FormatError
 from braggshot.io.atomic import replacing_hdf5
 from braggshot.io.files import dataset, is_hdf5, open_hdf5, read_array
 from braggshot.io.frames import ArrayFrames, HDF5Frames
 from braggshot.io.hdf5 import add_group, get, put
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
-from braggshot.volumes import ComplexArray, DiffractionVolume, Frames, Scan
+from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Frames, Scan
 
 PARENT = "nexus"
 PLACES = ("entry_1/instrument_1/detector_1/data", "entry_1/image_1/data", "entry_1/data_1/data")
@@ -59,10 +60,9 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
         preparation = read_preparation(group)
         geometry = read_geometry(group.parent) if preparation else None
         facts = _facts(file["entry_1"])
-    if mask is not None:
-        further = np.asarray(read_array(mask, "mask", "data")) == 0
-        good = further if good is None else good & further
     frames: Frames = HDF5Frames(path, place)
+    if mask is not None:
+        good = _combine(good, np.asarray(read_array(mask, "mask", "data")) == 0, frames, mask)
     if shifted:
         frames = ArrayFrames(np.fft.fftshift(frames[...]))
         good = None if good is None else np.fft.fftshift(good)
@@ -78,13 +78,22 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
 
 def _counts(file: h5py.File, path: str | Path) -> str:
     """Where the counts are: the first place that holds real numbers which are not said to be in direct space."""
-    for place in PLACES:
-        if place in file and file[place].dtype.kind in "iuf" and get(file[place].parent, "data_space", "") != "real":
-            return place
+    for place in filter(file.__contains__, PLACES):
+        link = file.get(place, getlink=True)
+        target = posixpath.join("/", posixpath.dirname(place), link.path) if isinstance(link, h5py.SoftLink) else place
+        counts = dataset(file, target)
+        if counts.dtype.kind in "iuf" and get(file[posixpath.dirname(target)], "data_space", "") != "real":
+            return target.lstrip("/")
     raise FormatError(
         f"{path}: holds an object in direct space but no counts (entry_1/instrument_1/detector_1/data); "
         "give the file that was phased, not its result."
     )
+
+
+def _combine(good: BoolArray | None, further: BoolArray, frames: Frames, mask: str | Path) -> BoolArray:
+    if further.shape not in {frames.shape, frames.shape[1:]}:
+        raise DataError(f"{mask}: the mask has shape {further.shape}, the frames {frames.shape}; give one frame or the whole scan.")
+    return further if good is None else good & further
 
 
 def _facts(entry: h5py.Group) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def read_npz(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Image]:
     FormatError : if it is missing, truncated, or holds objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files if not keys or name in keys}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise FormatError(f"{path}: cannot be read as .npz ({error}).") from error

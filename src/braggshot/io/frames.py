@@ -8,7 +8,7 @@ that is asked for and nothing else, and open their files only for as long as tha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,14 @@ class FileFrames(LazyFrames):
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
         """Whole images, one at a time, each cut at once."""
+        return self.gather(self.image, indices, rows, columns)
+
+    def gather(self, load: Callable[[int], Image], indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
+        """Stack the cuts of images that `load` reads one by one."""
         cuts = zip(self.shape[1:], (rows, columns), strict=True)
         out = np.empty((len(indices), *(len(range(size)[cut]) for size, cut in cuts)), self.dtype)
         for position, index in enumerate(indices):
-            image = self.image(int(index))
+            image = load(int(index))
             if image.shape != self.shape[1:]:
                 raise FormatError(f"{self.paths[int(index)]}: the image is {image.shape}, the first one {self.shape[1:]}.")
             out[position] = image[rows, columns]
@@ -142,7 +146,7 @@ class TiffFrames(FileFrames):
         with tiff_series(self.paths[0]) as series:
             if self.contiguous:
                 return ArrayFrames(tifffile.memmap(self.paths[0], series=0, mode="r")).read(indices, rows, columns)
-            return np.stack([series.pages[int(index)].asarray()[rows, columns] for index in indices])
+            return self.gather(lambda index: np.asarray(series.pages[index].asarray()), indices, rows, columns)
 
 
 class HDF5Frames(LazyFrames):

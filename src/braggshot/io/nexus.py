@@ -45,9 +45,7 @@ def read(
     frames = HDF5Frames(path, name)
     for what, values in (("monitor", flux), ("angle", degrees)):
         if values is not None and values.shape != frames.shape[:1]:
-            raise FormatError(
-                f"{path}: the {what} has shape {values.shape}, expected one value for each of the {frames.shape[0]} frames."
-            )
+            raise FormatError(f"{path}: the {what} has shape {values.shape}, expected {frames.shape[0]} values, one per frame.")
     rocking = degrees if degrees is None or str(units).startswith("rad") else np.deg2rad(degrees)
     return Scan(frames=frames, name=Path(path).stem, valid=good, monitor=flux, rocking_angle=rocking, provenance={"dataset": name})
 
