@@ -22,7 +22,7 @@ from braggshot.crystals.grid import Grid, centred
 from braggshot.errors import ConfigError
 from braggshot.physics.forward import intensity
 from braggshot.physics.fourier import pad
-from braggshot.physics.geometry import KEV, direct_basis, reciprocal_basis
+from braggshot.physics.geometry import KEV, direct_basis, reciprocal_basis, rocking_angle
 from braggshot.volumes import Circle, ComplexArray, FloatArray, Geometry, Scan, Window
 
 
@@ -104,7 +104,7 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
     """
     geometry, settings = geometry or gold_at_34idc(), settings or ScanSettings()
     generator = torch.Generator().manual_seed(seed)
-    angles = next(np.asarray(circle.angle) for circle in geometry.sample if np.ndim(circle.angle))
+    angles = rocking_angle(geometry)
     raw = (angles.size, *settings.detector_shape)
     reciprocal, q_bragg = _at_peak(geometry, settings.peak, raw)
 
