@@ -9,3 +9,54 @@
 >>> result = braggshot.reconstruct("scan.cxi")        # doctest: +SKIP
 >>> result.verdict, result.save("scan_result.cxi")    # doctest: +SKIP
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from braggshot.crystals.sample import simulate_volume
+    from braggshot.errors import BraggshotError
+    from braggshot.io.results import read as load_result
+    from braggshot.pipeline import Result, Settings, load, reconstruct
+    from braggshot.prepare import PrepareConfig
+    from braggshot.volumes import DiffractionVolume, Geometry, Reconstruction, Scan
+
+_HOMES = {
+    "BraggshotError": "errors:BraggshotError",
+    "DiffractionVolume": "volumes:DiffractionVolume",
+    "Geometry": "volumes:Geometry",
+    "PrepareConfig": "prepare:PrepareConfig",
+    "Reconstruction": "volumes:Reconstruction",
+    "Result": "pipeline:Result",
+    "Scan": "volumes:Scan",
+    "Settings": "pipeline:Settings",
+    "load": "pipeline:load",
+    "load_result": "io.results:read",
+    "reconstruct": "pipeline:reconstruct",
+    "simulate_volume": "crystals.sample:simulate_volume",
+}
+
+__all__ = [
+    "BraggshotError",
+    "DiffractionVolume",
+    "Geometry",
+    "PrepareConfig",
+    "Reconstruction",
+    "Result",
+    "Scan",
+    "Settings",
+    "load",
+    "load_result",
+    "reconstruct",
+    "simulate_volume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on use, so that ``import braggshot`` stays free of torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'braggshot' has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(f"braggshot.{module}"), attribute)

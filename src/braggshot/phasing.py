@@ -21,8 +21,9 @@ from braggshot.physics import metrics
 from braggshot.physics.forward import mutual_coherence, spread
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.geometry import direct_basis
-from braggshot.refine.iterate import Progress, RefineConfig, Start, run_starts
-from braggshot.refine.projections import Measured, held_out_voxels, measured
+from braggshot.refine.coherence import Coherence
+from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
+from braggshot.refine.projections import Measured, ShrinkWrap, held_out_voxels, measured
 from braggshot.verdict import Limits, judge
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Ensemble, FloatArray, Quality, Reconstruction
 
@@ -42,6 +43,10 @@ class PhasingConfig:
     free : share of the valid voxels that is held out [1]
     free_radius : radius of the held-out balls [voxels]
     free_centre : radius about the peak, as a share of each axis, where nothing is held out [1]
+    partial_coherence : "auto" adds a second round that estimates the point spread, and keeps it where held-out voxels are better
+        predicted with it; "on" always keeps it; "off"
+    coherence_recipe : the second round
+    coherence_gain : share by which llk_free must fall for "auto" to keep it [1]
     refine : how one start is phased
     limits : what the verdict tolerates
     """
@@ -53,6 +58,9 @@ class PhasingConfig:
     free: float = 0.05
     free_radius: int = 1
     free_centre: float = 0.1
+    partial_coherence: Literal["auto", "on", "off"] = "auto"
+    coherence_recipe: str = "PSF+8*(40*HIO+10*ER+PSF)+60*ER+PSF+20*ER"
+    coherence_gain: float = 0.2
     refine: RefineConfig = field(default_factory=RefineConfig)
     limits: Limits = field(default_factory=Limits)
 
@@ -77,11 +85,43 @@ def phase(volume: DiffractionVolume, config: PhasingConfig | None = None) -> Gen
     torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
     began = time.perf_counter()
     data = prepare_measured(volume, config)
+    host = _on_cpu(data)
     starts = yield from run_starts(data, config.refine, config.starts, config.seed)
+    if config.partial_coherence == "on" or (config.partial_coherence == "auto" and _blur_helps(starts, host, config)):
+        starts = yield from _second_round(starts, data, host, config)
     phased = time.perf_counter()
-    result = assemble(volume, _on_cpu(data), starts, config)
+    result = assemble(volume, host, starts, config)
     seconds = {"phasing": phased - began, "assembly": time.perf_counter() - phased}
     return replace(result, seconds=seconds)
+
+
+def _blur_helps(starts: list[Start], host: Measured, config: PhasingConfig) -> bool:
+    """Whether a point spread fitted to the best start, nothing else changed, predicts the held-out voxels better.
+
+    A start that is not yet right also gains from blur; the second round finds out, and `_second_round` asks again.
+    """
+    best = min(starts, key=lambda start: score(start, host).llk_free)
+    fitted = Coherence.fitted(best.rho[None], host, None).spreads[0]
+    before, after = score(best, host).llk_free, score(replace(best, sigma=fitted.sigma, eta=fitted.eta), host).llk_free
+    return after < (1 - config.coherence_gain) * before
+
+
+def _second_round(
+    starts: list[Start], data: Measured, host: Measured, config: PhasingConfig
+) -> Generator[Progress, None, list[Start]]:
+    """Go on from every start with the point spread estimated on the way; back to `starts` if held-out voxels do not gain."""
+    recipe = replace(config.refine, recipe=config.coherence_recipe, shrink_wrap=_settled(config.refine.shrink_wrap))
+    first = [Guess(start.rho, start.support, start.threshold) for start in starts]
+    blurred = yield from run_starts(data, recipe, len(starts), config.seed, first)
+    before, after = (min(score(start, host).llk_free for start in group) for group in (starts, blurred))
+    if config.partial_coherence == "auto" and not after < (1 - config.coherence_gain) * before:
+        return starts
+    return blurred
+
+
+def _settled(shrink_wrap: ShrinkWrap) -> ShrinkWrap:
+    """The width that the first round ended with; a wide blur would undo its support."""
+    return replace(shrink_wrap, sigma_start=shrink_wrap.sigma_end)
 
 
 def prepare_measured(volume: DiffractionVolume, config: PhasingConfig) -> Measured:

@@ -72,6 +72,22 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Guess:
+    """An object to start from: a finished start that goes on, or a network's hypothesis; corner layout.
+
+    Parameters
+    ----------
+    rho : (z, y, x) complex [sqrt(photons)]
+    support : (z, y, x) bool
+    threshold : of the shrink-wrap; None draws one [1]
+    """
+
+    rho: Tensor
+    support: Tensor
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
 class Start:
     """One finished start, corner layout, on the CPU.
 
@@ -95,7 +111,7 @@ class Start:
 
 
 def run_starts(
-    data: Measured, config: RefineConfig, n_starts: int, seed: int = 0, first: Sequence[Tensor] = ()
+    data: Measured, config: RefineConfig, n_starts: int, seed: int = 0, first: Sequence[Guess] = ()
 ) -> Generator[Progress, None, list[Start]]:
     """Phase `n_starts` independent starts.
 
@@ -103,7 +119,7 @@ def run_starts(
     ----------
     data : measurement on the device to use
     seed : start k draws all its random numbers from seed + k, whatever the batching
-    first : objects (z, y, x) complex, corner layout, to start from instead of random phases, for the first starts
+    first : what the first starts begin with instead of random phases
     """
     steps = parse_recipe(config.recipe)
     n_iterations = sum(find_step(name)[1] for name in steps)
@@ -148,33 +164,32 @@ def iterate(data: Measured, state: State, config: RefineConfig, steps: Sequence[
     state.rho.mul_(state.support)
 
 
-def _begin(data: Measured, config: RefineConfig, batch: Sequence[int], seed: int, first: Sequence[Tensor]) -> State:
-    """Random phases on the measured magnitude inside the autocorrelation's support, or a given object."""
+def _begin(data: Measured, config: RefineConfig, batch: Sequence[int], seed: int, first: Sequence[Guess]) -> State:
+    """Each start from its guess, or from random phases of the measured power inside the autocorrelation's support."""
     generators = [torch.Generator().manual_seed(seed + number) for number in batch]
-    objects, supports, thresholds = [], [], []
-    for number, generator in zip(batch, generators, strict=True):
-        low, high = config.support_threshold
-        support = autocorrelation_support(data, low + (high - low) * _uniform(generator), config.support_extent)
-        low, high = config.shrink_wrap.threshold
-        thresholds.append(low + (high - low) * _uniform(generator))
-        if number < len(first):
-            rho = first[number].to(data.magnitude.device, torch.complex64)
-            support = rho.abs() > thresholds[-1] * rho.abs().square().mean().sqrt() if bool((rho == 0).any()) else support
-        else:
-            phase = 2 * math.pi * torch.rand(tuple(data.shape), generator=generator)
-            # Random phases in direct space with the measured power: a flat random object, no memory of the pattern's symmetry.
-            rho = torch.polar(torch.ones_like(phase), phase).to(data.magnitude.device) * support
-            rho *= math.sqrt(data.photons) / torch.linalg.vector_norm(torch.view_as_real(rho))
-        objects.append(rho)
-        supports.append(support)
-    rho = torch.stack(objects).contiguous()
+    guesses = [
+        first[number] if number < len(first) else _random_guess(data, config, generator)
+        for number, generator in zip(batch, generators, strict=True)
+    ]
+    low, high = config.shrink_wrap.threshold
+    drawn = [low + (high - low) * _uniform(generator) for generator in generators]
+    device = data.magnitude.device
+    rho = torch.stack([guess.rho.to(device, torch.complex64) for guess in guesses]).contiguous()
     return State(
         rho=rho,
-        support=torch.stack(supports),
-        threshold=torch.tensor(thresholds),
+        support=torch.stack([guess.support.to(device) for guess in guesses]),
+        threshold=torch.tensor([d if g.threshold is None else g.threshold for d, g in zip(drawn, guesses, strict=True)]),
         generators=generators,
         work=Workspace.like(rho),
     )
+
+
+def _random_guess(data: Measured, config: RefineConfig, generator: torch.Generator) -> Guess:
+    low, high = config.support_threshold
+    support = autocorrelation_support(data, low + (high - low) * _uniform(generator), config.support_extent)
+    phase = 2 * math.pi * torch.rand(tuple(data.shape), generator=generator)
+    rho = torch.polar(torch.ones_like(phase), phase).to(support.device) * support
+    return Guess(rho * (math.sqrt(data.photons) / torch.linalg.vector_norm(torch.view_as_real(rho))), support)
 
 
 def _uniform(generator: torch.Generator) -> float:

@@ -1,0 +1,232 @@
+"""The command line; heavy imports live inside each command so that ``braggshot --help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from braggshot.errors import BraggshotError
+
+if TYPE_CHECKING:
+    from braggshot.pipeline import Settings
+    from braggshot.refine.iterate import Progress
+    from braggshot.volumes import Reconstruction
+
+# Threads that spin while they wait slow every other program on a shared machine down, and themselves with it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+app = typer.Typer(
+    help="3D images of nanocrystals from Bragg coherent diffraction.",
+    epilog="braggshot reconstruct scan.cxi | braggshot info scan.spec | braggshot simulate -o crystal.cxi",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Inputs = Annotated[list[Path], typer.Argument(help="Raw scan: CXI, SPEC, HDF5, NPZ, TIFF, or a folder or pattern of images.")]
+Format = Annotated[str | None, typer.Option("--format", help="Reader to use instead of looking at the file.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Setting as a.b=c, such as input.scan=54.", metavar="A.B=C")]
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of every random number.")]
+
+
+@app.command(epilog="braggshot reconstruct example.spec --set input.scan=54 --set input.flat=whitefield.tif -o out/")
+def reconstruct(
+    inputs: Inputs,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="One .cxi file, or a folder. [<name>-braggshot]")] = None,
+    method: Annotated[str | None, typer.Option(help="auto, oneshot, refine or iterative. [auto]")] = None,
+    network: Annotated[str | None, typer.Option(help="Name or file of a trained network.")] = None,
+    starts: Annotated[int | None, typer.Option(help="Random starts. [10]")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Such as '400*RAAR+100*ER'.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [auto]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random number. [0]")] = None,
+    format: Format = None,
+    config: Config = None,
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per input, last.")] = False,
+) -> None:
+    """Raw scan in, 3D crystal out, with a number that says how far to trust it."""
+    from braggshot.pipeline import check_writable, run, summary, write
+
+    phasing = {"method": method, "starts": starts, "device": device, "seed": seed}
+    table: dict[str, Any] = {name: value for name, value in phasing.items() if value is not None}
+    if recipe is not None:
+        table["refine"] = {"recipe": recipe}
+    if network is not None:
+        raise BraggshotError(f"network {network!r}: this version has none; use --method iterative.")
+    settings = _settings(config, sets, {"phasing": table})
+    for path in inputs:
+        place = output or Path(f"{path.stem}-braggshot")
+        check_writable(place)
+        with _progress(path.name) as show:
+            result = _drive(run(path, settings, format), show)
+        written = write(result, place, settings.output.formats)
+        record = summary(result, str(path), str(place))
+        if as_json:
+            print(json.dumps(record), flush=True)
+        else:
+            _print_result(result, [str(file) for file in written])
+
+
+def _settings(config: Path | None, sets: list[str] | None, flags: dict[str, Any]) -> Settings:
+    """Defaults, then the file, then the flags, then --set."""
+    from braggshot import config as configuration
+    from braggshot.pipeline import resolve
+
+    layers = [configuration.read_toml(config)] if config else []
+    return resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
+
+
+def _drive(running: Any, show: Any) -> Any:
+    """Run a generator to its end and return its value; the loop is ours, so is the progress bar."""
+    try:
+        while True:
+            show(next(running))
+    except StopIteration as finished:
+        return finished.value
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Any]:
+    """A bar on stderr with the error falling; silent where stderr is not a terminal."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    texts = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[note]}"))
+    with bars.Progress(*texts, bars.TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(f"{title}: preparing", total=None, note="")
+
+        def show(progress: Progress) -> None:
+            error = "" if progress.error is None else f"error {float(progress.error.min()) ** 0.5:.4f}"
+            bar.update(
+                task,
+                description=f"{title}: start {progress.starts[0] + 1}",
+                total=progress.n_iterations,
+                completed=progress.iteration,
+                note=f"{progress.step} {error}",
+            )
+
+        yield show
+
+
+_COLOURS = {"good": "green", "doubtful": "yellow", "failed": "red"}
+
+
+def _print_result(result: Reconstruction, written: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    quality = result.quality
+    same = sum(value >= 0.95 for value in quality.agreement) - 1
+    oversampling = result.volume.oversampling
+    rows = {
+        "shape": " x ".join(str(n) for n in result.rho.shape),
+        "oversampling": "-" if oversampling is None else " ".join(f"{value:.1f}" for value in oversampling),
+        "sqrt(chi2)": f"{quality.chi2**0.5:.4f}",
+        "r_factor": f"{quality.r_factor:.3f}",
+        "llk_free": f"{quality.llk_free:.3f}",
+        "starts that agree": f"{same} of {len(quality.agreement) - 1} others",
+        "resolution": "-" if quality.resolution is None else f"{quality.resolution * 1e9:.1f} nm (PRTF 1/e)",
+        "seconds": ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items()),
+    }
+    table = Table(title=result.volume.name, show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    console.print(f"[bold {_COLOURS[result.verdict]}]{result.verdict}[/]")
+    for reason in result.reasons:
+        console.print(f"  {reason}")
+    for file in written:
+        console.print(f"wrote {file}", highlight=False)
+
+
+@app.command(epilog="braggshot info example.spec --set input.scan=54")
+def info(
+    path: Annotated[Path, typer.Argument(help="Raw scan or result.")],
+    format: Format = None,
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what the reader sees in a file."""
+    from braggshot.config import parse_assignments
+    from braggshot.io.registry import describe
+
+    facts = describe(path, format, **parse_assignments(sets or []).get("input", {}))
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        if value not in (None, [], {}):
+            print(f"{name:14} {value}")
+
+
+@app.command(epilog="braggshot simulate -o crystal.cxi --phase-range 3 --counts 1e5")
+def simulate(
+    output: Annotated[Path, typer.Option("-o", "--output", help="CXI file, or a folder with --raw.")],
+    seed: Seed = 0,
+    shape: Annotated[tuple[int, int, int], typer.Option(help="Voxels, Z Y X.")] = (64, 64, 64),
+    phase_range: Annotated[float, typer.Option(help="Highest minus lowest phase in the crystal [rad].")] = 1.5,
+    counts: Annotated[float, typer.Option(help="Photons in the brightest voxel.")] = 1e5,
+    raw: Annotated[bool, typer.Option("--raw", help="Write a raw scan as APS 34-ID-C would: SPEC, TIFF, dark, flat.")] = False,
+) -> None:
+    """Draw a crystal and write its diffraction, with the truth beside the counts."""
+    if raw:
+        print(_simulate_raw(output, seed, phase_range, counts))
+        return
+    from braggshot.crystals.sample import CrystalSettings, simulate_volume
+    from braggshot.io import cxi
+
+    settings = CrystalSettings(shape=shape, phase_range=(phase_range, phase_range), counts=(counts, counts))
+    rho, volume = simulate_volume(seed, settings)
+    cxi.write_data(output, volume, truth=rho)
+    print(output)
+
+
+def _simulate_raw(folder: Path, seed: int, phase_range: float, counts: float) -> Path:
+    """A rocking scan on disk as 34-ID-C writes it; returns the SPEC file."""
+    from braggshot.crystals.sample import simulate_scan
+    from braggshot.io import aps_34idc
+
+    scan, _ = simulate_scan(seed, phase_range=phase_range, counts=counts)
+    return aps_34idc.write_scan(folder, scan)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 done, 1 failed with one line on stderr, 2 bad usage."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    command = typer.main.get_command(app)
+    try:
+        status = command.main([a for a in arguments if a != "--debug"], prog_name="braggshot", standalone_mode=False)
+        return int(status or 0)
+    except Exception as error:
+        if debug:
+            raise
+        return _explain(error)
+    except KeyboardInterrupt:
+        print("braggshot: interrupted; nothing was half-written.", file=sys.stderr)
+        return 1
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, typer.Abort):
+        print("braggshot: interrupted; nothing was half-written.", file=sys.stderr)
+        return 1
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error, whose class typer keeps to itself
+        error.show()
+        return int(error.exit_code)
+    known = isinstance(error, BraggshotError)
+    text = " ".join(str(error).split()) if known else f"{type(error).__name__}: {error} (this is a bug; --debug shows where)"
+    print(f"braggshot: {text}", file=sys.stderr)
+    return 1

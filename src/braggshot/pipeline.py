@@ -1,0 +1,223 @@
+"""The main job, by composition only: read, prepare, phase, write.
+
+>>> import braggshot                                          # doctest: +SKIP
+>>> result = braggshot.reconstruct("scan.cxi", starts=10)     # doctest: +SKIP
+>>> result.save("out/")                                       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from braggshot import config
+from braggshot.errors import OutputError
+from braggshot.io import registry
+from braggshot.phasing import PhasingConfig, phase
+from braggshot.prepare import PrepareConfig, prepare
+from braggshot.refine.iterate import Progress
+from braggshot.volumes import Reconstruction, Scan
+
+OutputFormat = Literal["cxi", "vti", "png", "html", "npz", "cohere", "cdiutils"]
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What is written into an output folder.
+
+    Parameters
+    ----------
+    formats : any of "cxi", "vti", "png", "html", "npz", and "cohere" or "cdiutils" for those programs
+    """
+
+    formats: tuple[OutputFormat, ...] = ("cxi", "vti", "png", "html")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the main job, one table per stage; `input` goes to the reader as it stands."""
+
+    input: dict[str, Any] = field(default_factory=dict)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    phasing: PhasingConfig = field(default_factory=PhasingConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+@dataclass(frozen=True)
+class Result(Reconstruction):
+    """A reconstruction that knows how to leave the program."""
+
+    def save(self, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats) -> list[Path]:
+        """Write one file (by its ending) or, into a folder, each of `formats`; returns what was written.
+
+        Raises
+        ------
+        OutputError : if a file cannot be written; nothing half-written stays.
+        """
+        return write(self, path, formats)
+
+    def show(self) -> Path:
+        """Open the report in the web browser."""
+        import tempfile
+        import webbrowser
+
+        page = Path(tempfile.mkdtemp(prefix="braggshot-")) / f"{self.volume.name}.html"
+        write(self, page)
+        webbrowser.open(page.as_uri())
+        return page
+
+
+def load(path: str | Path, format: str | None = None, **options: Any) -> Scan:
+    """Open a scan; see `braggshot.io.registry.read`."""
+    return registry.read(path, format, **options)
+
+
+def reconstruct(
+    source: Scan | str | Path,
+    settings: Settings | Mapping[str, Any] | None = None,
+    *,
+    format: str | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    **phasing: Any,
+) -> Result:
+    """Raw scan to crystal.
+
+    Parameters
+    ----------
+    source : a scan, or the path of one
+    settings : nested settings as in a TOML file, such as ``{"input": {"scan": 54}}``
+    format : of the file, where looking at it does not settle that
+    on_progress : called after each iteration
+    phasing : settings of the stage ``phasing``, such as ``starts=10``, ``seed=1``, ``method="iterative"``; also ``recipe=...``
+
+    Raises
+    ------
+    BraggshotError : anything that the user can mend, in one line.
+    """
+    resolved = settings if isinstance(settings, Settings) else resolve(settings or {})
+    if phasing:
+        resolved = resolve(config.merge(config.dump(resolved), _phasing_table(phasing)))
+    running = run(source, resolved, format)
+    try:
+        while True:
+            progress = next(running)
+            if on_progress is not None:
+                on_progress(progress)
+    except StopIteration as finished:
+        result: Result = finished.value
+        return result
+
+
+def resolve(settings: Mapping[str, Any]) -> Settings:
+    """Nested settings to `Settings`, every name and value checked."""
+    return config.resolve(Settings, settings)
+
+
+def _phasing_table(phasing: Mapping[str, Any]) -> dict[str, Any]:
+    table = dict(phasing)
+    if "recipe" in table:
+        table["refine"] = {"recipe": table.pop("recipe")}
+    return {"phasing": table}
+
+
+def run(source: Scan | str | Path, settings: Settings, format: str | None = None) -> Generator[Progress, None, Result]:
+    """The main job as a generator that its caller owns; its value is the result."""
+    began = time.perf_counter()
+    scan = source if isinstance(source, Scan) else registry.read(source, format, **settings.input)
+    read = time.perf_counter()
+    volume = prepare(scan, settings.prepare)
+    prepared = time.perf_counter()
+    found = yield from phase(volume, settings.phasing)
+    seconds = {"read": read - began, "prepare": prepared - read, **found.seconds}
+    return Result(
+        **{f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name not in {"seconds", "configuration"}},
+        configuration={**config.dump(settings), "program": {"name": "braggshot", **versions()}},
+        seconds={**seconds, "total": sum(seconds.values())},
+    )
+
+
+def versions() -> dict[str, str]:
+    """What ran: braggshot, Python and the libraries whose numbers could differ."""
+    return {"version": version("braggshot"), "python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "numpy", "scipy", "h5py")
+    }
+
+
+def write(result: Reconstruction, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats) -> list[Path]:
+    """One file by its ending, or each of `formats` as <name>.<ending> in a folder; each file appears whole or not at all."""
+    target = Path(path)
+    if target.suffix in {".cxi", ".vti", ".png", ".html", ".npz"}:
+        return [_writer(target.suffix[1:])(target, result)]
+    return [_writer(name)(_place(target, result.volume.name, name), result) for name in formats]
+
+
+def _place(folder: Path, name: str, kind: str) -> Path:
+    return folder / f"{name}_{kind}" if kind in {"cohere", "cdiutils"} else folder / f"{name}.{kind}"
+
+
+def _writer(kind: str) -> Callable[[Path, Reconstruction], Path]:
+    from braggshot import report
+    from braggshot.io import cdiutils, cohere, npz, results, vtk
+
+    writers: dict[str, Callable[[Path, Reconstruction], Any]] = {
+        "cxi": results.write,
+        "vti": vtk.write,
+        "png": report.write_png,
+        "html": report.write_report,
+        "npz": npz.write,
+        "cohere": cohere.export,
+        "cdiutils": cdiutils.export,
+    }
+
+    def writer(path: Path, result: Reconstruction) -> Path:
+        writers[kind](path, result)
+        return path
+
+    return writer
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out before the long work whether the result can be written.
+
+    Raises
+    ------
+    OutputError : if the folder cannot be made or written to.
+    """
+    target = Path(path)
+    folder = target.parent if target.suffix else target
+    probe = folder / ".braggshot-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place with -o.") from error
+
+
+def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:
+    """The one JSON object that ``--json`` prints."""
+    oversampling = result.volume.oversampling
+    return {
+        "input": source,
+        "output": output,
+        "method": result.method,
+        "network": result.network,
+        "shape": list(result.rho.shape),
+        "oversampling": None if oversampling is None else [round(value, 3) for value in oversampling],
+        "chi2": result.quality.chi2,
+        "r_factor": result.quality.r_factor,
+        "llk_free": result.quality.llk_free,
+        "agreement": list(result.quality.agreement),
+        "resolution_m": result.quality.resolution,
+        "verdict": result.verdict,
+        "reasons": list(result.reasons),
+        "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
+    }
+
+
