@@ -1,0 +1,93 @@
+"""Gaps between the modules of known detectors, as rows and columns that carry no trusted counts.
+
+Modules are tiled at a regular pitch, so the size of the detector, of a module and of the gap say where the gaps are, in pixels
+along (rows, columns). The wide pixels along the edges of Medipix-type chips, which collect more than their share, belong to the gap.
+Names that are not in the table are looked up in pyFAI, if it is installed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+
+from braggshot.errors import ConfigError
+from braggshot.volumes import BoolArray
+
+Pair = tuple[int, int]
+
+# name: ((shape, module, gap), ...), one for every way in which the frames of a detector are assembled
+DETECTORS: dict[str, tuple[tuple[Pair, Pair, Pair], ...]] = {
+    "maxipix": (((516, 516), (255, 255), (6, 6)), ((256, 256), (256, 256), (0, 0))),
+    "merlin": (((515, 515), (255, 255), (5, 5)), ((256, 256), (256, 256), (0, 0))),
+    "timepix": (((516, 516), (255, 255), (6, 6)), ((518, 518), (255, 255), (8, 8)), ((256, 256), (256, 256), (0, 0))),
+    "lambda250k": (((516, 516), (255, 255), (6, 6)),),
+    "lambda750k": (((516, 1556), (256, 256), (4, 4)),),
+    "eiger500k": (((514, 1030), (514, 1030), (37, 10)),),
+    "eiger1m": (((1065, 1030), (514, 1030), (37, 10)),),
+    "eiger4m": (((2167, 2070), (514, 1030), (37, 10)),),
+    "eiger9m": (((3269, 3110), (514, 1030), (37, 10)),),
+    "eiger16m": (((4371, 4150), (514, 1030), (37, 10)),),
+    "eiger2_500k": (((512, 1028), (512, 1028), (38, 12)),),
+    "eiger2_1m": (((1062, 1028), (512, 1028), (38, 12)),),
+    "eiger2_4m": (((2162, 2068), (512, 1028), (38, 12)),),
+    "eiger2_9m": (((3262, 3108), (512, 1028), (38, 12)),),
+    "pilatus300k": (((619, 487), (195, 487), (17, 7)),),
+    "pilatus1m": (((1043, 981), (195, 487), (17, 7)),),
+}
+
+# ESRF's own two-megapixel Eiger is no regular tiling: first and last row (column) of each gap
+EIGER2M: tuple[Pair, Sequence[Pair], Sequence[Pair]] = (
+    (2164, 1030),
+    ((255, 258), (511, 551), (804, 808), (1061, 1101), (1355, 1358), (1611, 1651), (1905, 1908)),
+    ((255, 258), (513, 516), (771, 774)),
+)
+
+
+def gaps(name: str, shape: tuple[int, int]) -> BoolArray | None:
+    """True where a detector has gaps; None if its frames have another shape, as a region of interest has.
+
+    Parameters
+    ----------
+    name : key of `DETECTORS`, "eiger2m", or a detector of pyFAI, in any case
+    shape : (rows, columns) of the frames
+
+    Raises
+    ------
+    ConfigError : if nobody knows the detector.
+    """
+    key = name.lower()
+    if key == "eiger2m":
+        return _ranges(*EIGER2M[1:], shape) if shape == EIGER2M[0] else None
+    if key not in DETECTORS:
+        return _from_pyfai(name, shape)
+    for size, module, gap in DETECTORS[key]:
+        if size == shape:
+            rows, columns = (np.arange(n) % (m + g) >= m for n, m, g in zip(size, module, gap, strict=True))
+            return rows[:, None] | columns[None, :]
+    return None
+
+
+def _ranges(rows: Sequence[Pair], columns: Sequence[Pair], shape: Pair) -> BoolArray:
+    masked = np.zeros(shape, dtype=bool)
+    for first, last in rows:
+        masked[first : last + 1] = True
+    for first, last in columns:
+        masked[:, first : last + 1] = True
+    return masked
+
+
+def _from_pyfai(name: str, shape: Pair) -> BoolArray | None:
+    known = sorted({*DETECTORS, "eiger2m"})
+    try:
+        from pyFAI.detectors import ALL_DETECTORS as FURTHER
+    except ImportError:
+        FURTHER = {}
+    if name.lower() not in FURTHER:
+        near = difflib.get_close_matches(name.lower(), [*known, *FURTHER], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+        raise ConfigError(f"detector {name!r} is unknown; {hint}" + ("" if FURTHER else " The extra 'pyfai' knows more."))
+    detector = FURTHER[name.lower()]()
+    mask = detector.calc_mask()
+    return None if mask is None or mask.shape != shape else np.asarray(mask) != 0

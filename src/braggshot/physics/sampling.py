@@ -1,0 +1,141 @@
+r"""How finely a pattern is sampled, from the intensity alone.
+
+The inverse transform of an intensity is the autocorrelation of the object (the Patterson function),
+
+.. math:: A(s) = \sum_r \rho(r)\, \rho^*(r + s), \qquad |A(s)| = 0 \;\text{ for }\; |s_a| \ge e_a
+
+so the shift at which |A| vanishes along an axis is the object's extent e on that axis, and N / e its oversampling, whatever the
+phase inside. Towards the rim |A| falls with the volume that two shifted copies share: as the shift to the first power at a facet,
+the second at a curved rim, the third at a corner. A straight line through sqrt|A| from just above the noise finds the end of all
+three to a few percent. Arrays are numpy, (z, y, x), origin at N // 2; extents are in voxels of direct space.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from braggshot.errors import DataError
+from braggshot.volumes import BoolArray, FloatArray
+
+Number = TypeVar("Number", bound=np.generic)
+
+SIGNIFICANT = 5.0  # noise standard deviations of |A| that count as object
+FLOOR, CEILING = 0.005, 0.05  # bounds of the level, relative to A(0), from which the end is extrapolated
+
+
+def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[NDArray[np.float32], float]:
+    """Modulus of the object's autocorrelation and its noise, both relative to the centre value A(0).
+
+    The intensity is tapered to the faces of the array by a cosine, because a pattern that goes on beyond them would ring. Voxels
+    that are not valid take the count on the other side of the peak, I(-q), which equals I(q) but for strain; without that too,
+    the mean of their neighbours in log(1 + I).
+
+    Parameters
+    ----------
+    intensity : (z, y, x) [photons]
+    valid : (z, y, x), None means all
+
+    Returns
+    -------
+    modulus : (z, y, x), 1 at N // 2
+    noise : standard deviation that Poisson statistics give it everywhere
+
+    Raises
+    ------
+    DataError : if there are no counts.
+    """
+    filled = np.asarray(intensity, np.float32) if valid is None or valid.all() else _fill(intensity, valid)
+    for axis, size in enumerate(filled.shape):
+        taper = np.cos(np.pi * (np.arange(size) - size // 2) / (size + 1)).astype(np.float32)
+        filled = filled * np.expand_dims(taper, [other for other in range(3) if other != axis])
+    total = float(filled.sum(dtype=np.float64))
+    if not total > 0:
+        raise DataError("there are no counts to measure the oversampling from.")
+    modulus = np.abs(fft.fftshift(fft.fftn(filled)))  # the centring of the intensity would only change the phase
+    return modulus / np.float32(total), float(np.sqrt(total)) / total
+
+
+def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
+    """Extent of the object along each axis, in voxels of direct space; at most N / 2, the largest that can be seen.
+
+    Every pixel's own response and every frame's own flux leave a faint halo around a measured autocorrelation. The level from which
+    the end is extrapolated stays above the halo, as far as it is found outside a first estimate, and above the noise.
+
+    Raises
+    ------
+    DataError : if there are no counts.
+    """
+    modulus, noise = autocorrelation(intensity, valid)
+    ceiling = min(max(CEILING, SIGNIFICANT * noise), 0.4)
+    first = _ends(modulus, ceiling)
+    halo = max(
+        float(profile[int(np.ceil(1.1 * end)) + 1 :].max(initial=0)) for profile, end in zip(_profiles(modulus), first, strict=True)
+    )
+    level = float(np.clip(1.5 * halo, min(max(FLOOR, SIGNIFICANT * noise), ceiling), ceiling))
+    z, y, x = _ends(modulus, level)
+    return z, y, x
+
+
+def oversampling(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
+    """Array size / object extent per axis. At 2 or below the autocorrelation wraps around, and 2 is what is returned.
+
+    Raises
+    ------
+    DataError : if there are no counts.
+    """
+    z, y, x = (size / extent for size, extent in zip(intensity.shape, object_extent(intensity, valid), strict=True))
+    return z, y, x
+
+
+def mirror(volume: NDArray[Number], centre: tuple[int, ...]) -> NDArray[Number]:
+    """The volume reflected through voxel `centre`; 0 where the reflection of a voxel lies outside the array."""
+    reflected = np.zeros_like(volume)
+    low = [max(0, 2 * c - size + 1) for c, size in zip(centre, volume.shape, strict=True)]
+    high = [min(size, 2 * c + 1) for c, size in zip(centre, volume.shape, strict=True)]
+    common = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    reflected[common] = np.flip(volume[common])
+    return reflected
+
+
+def _fill(intensity: FloatArray, valid: BoolArray) -> NDArray[np.float32]:
+    counts = np.where(valid, intensity, 0).astype(np.float32)
+    peak = np.unravel_index(int(ndimage.gaussian_filter(counts, 1).argmax()), counts.shape)
+    centre = tuple(int(index) for index in peak)
+    known = valid | mirror(valid, centre)
+    counts = np.where(valid, counts, mirror(counts, centre))
+    if known.all():
+        return counts
+    share = ndimage.gaussian_filter(known.astype(np.float32), 2)
+    level = ndimage.gaussian_filter(np.log1p(counts) * known, 2)
+    return np.where(known, counts, np.expm1(level / np.maximum(share, 1e-6)))
+
+
+def _profiles(modulus: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Per axis, the largest modulus in the planes at shifts 0, 1, 2, ... to either side."""
+    profiles = []
+    for axis, size in enumerate(modulus.shape):
+        planes = modulus.max(axis=tuple(other for other in range(3) if other != axis))
+        shift = np.arange((size + 1) // 2)
+        profiles.append(np.maximum(planes[size // 2 + shift], planes[size // 2 - shift]))
+    return profiles
+
+
+def _ends(modulus: NDArray[np.float32], level: float) -> list[float]:
+    """Where the part of |A| above `level` that holds the centre ends on each axis, extrapolated."""
+    parts, _ = ndimage.label(modulus > 0.99 * level)
+    body = np.where(parts == parts[tuple(size // 2 for size in modulus.shape)], modulus, 0)
+    return [min(_end(np.sqrt(profile), level), size / 2) for profile, size in zip(_profiles(body), modulus.shape, strict=True)]
+
+
+def _end(root: NDArray[np.float32], level: float) -> float:
+    """Zero of the straight line through the shifts at which sqrt|A| crosses five levels; infinite if it stays above one."""
+    heights = np.sqrt(np.geomspace(level, min(4 * level, 0.7), 5))
+    last = np.array([np.flatnonzero(root >= height)[-1] for height in heights])
+    if last.max() + 1 >= root.size:
+        return np.inf
+    shifts = last + (root[last] - heights) / (root[last] - root[last + 1])
+    return float(np.polynomial.polynomial.polyfit(heights, shifts, 1)[0])
