@@ -94,9 +94,12 @@ def test_layout_is_that_of_pynx(tmp_path: Path) -> None:
             assert instrument[name].attrs["units"] == units
         assert_array_equal(file["entry_1/truth_1/data"], truth)
         without: list[str] = []
-        file.visititems(
-            lambda name, node: without.append(name) if isinstance(node, h5py.Dataset) and "units" not in node.attrs else None
-        )
+
+        def collect(name: str, node: Any) -> None:
+            if isinstance(node, h5py.Dataset) and "units" not in node.attrs:
+                without.append(name)
+
+        file.visititems(collect)
         assert not without
 
 

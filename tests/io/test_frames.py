@@ -90,7 +90,7 @@ def test_lost_file_behind_soft_and_external_links_is_named(tmp_path: Path) -> No
     with pytest.raises(FormatError, match=r"images is kept in .*gone\.h5, which is missing"):
         HDF5Frames(tmp_path / "a.h5", "measurement/images")
     for name in ("empty", "measurement/other"):
-        with pytest.raises(FormatError, match=f"no dataset {name}"):
+        with pytest.raises(FormatError, match=f"there is no {name}"):
             HDF5Frames(tmp_path / "a.h5", name)
     with pytest.raises(FormatError, match="measurement is a group"):
         HDF5Frames(tmp_path / "a.h5", "measurement")

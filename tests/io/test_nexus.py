@@ -34,7 +34,7 @@ def test_several_datasets_are_listed(path: Path) -> None:
         file["b/more"] = np.zeros((2, 2, 2))
     with pytest.raises(FormatError, match=r"dataset=\.\.\.; these are there: a/images, b/more"):
         read(path)
-    with pytest.raises(FormatError, match="no dataset a/image"):
+    with pytest.raises(FormatError, match="there is no a/image"):
         read(path, dataset="a/image")
     with pytest.raises(DataError, match="3D"):
         read(path, dataset="a/picture")

@@ -105,6 +105,13 @@ def test_no_permission_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read(tmp_path / "a.npy")
 
 
+def test_unreadable_file_says_so_before_any_reader_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", np.ones((2, 3, 4)))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(FormatError, match=r"a\.npy: you have no permission to read it"):
+        read(tmp_path / "a.npy")
+
+
 def test_unknown_format_and_option_name_the_known_ones(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((2, 3, 4)))
     with pytest.raises(ConfigError, match=r"unknown format 'spec'; known: cxi, stacks, nexus, aps_34idc"):

@@ -190,18 +190,15 @@ def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Pat
 
 
 def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArray[np.intp], list[Path]]:
-    """Points of the scan that have a frame, and those frames: by the number that ends the file name, unless all are there."""
-    if len(files) == n_points:
+    """Points of the scan that have a frame, and those frames, by the number that ends a file's name; a full set may start at 1."""
+    endings = [re.search(r"(\d+)$", file.stem) for file in files]
+    numbered = {int(ending.group(1)): file for ending, file in zip(endings, files, strict=True) if ending}
+    if None in endings:
+        if len(files) != n_points:
+            raise FormatError(f"{files[0].parent}: {len(files)} frames for {n_points} points, and their names end in no number.")
         return np.arange(n_points), files
-    numbered: dict[int, Path] = {}
-    for file in files:
-        digits = re.search(r"(\d+)$", file.stem)
-        if digits is None:
-            raise FormatError(
-                f"{file}: {len(files)} frames for {n_points} points, and this name does not end in the point's number."
-            )
-        numbered[int(digits.group(1))] = file
-    points = [point for point in sorted(numbered) if point < n_points]
+    first = min(numbered) if len(numbered) == n_points == max(numbered) - min(numbered) + 1 else 0
+    points = [number - first for number in sorted(numbered) if number - first < n_points]
     for count, what in (
         (len(files) - len(numbered), "frames repeat the number of another one; the last one of each was taken"),
         (n_points - len(points), f"of {n_points} points have no frame"),
@@ -210,10 +207,8 @@ def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArra
         if count:
             noticed.append(f"{count} {what}.")
     if len(points) < 2:
-        raise DataError(
-            f"{files[0].parent}: {len(points)} frames belong to the {n_points} points of the scan; expected at least two."
-        )
-    return np.asarray(points), [numbered[point] for point in points]
+        raise DataError(f"{files[0].parent}: {len(points)} frames belong to the {n_points} points of the scan; expected more.")
+    return np.asarray(points), [numbered[point + first] for point in points]
 
 
 def _region(header: dict[str, str], shape: Sequence[int], noticed: list[str]) -> tuple[slice, slice]:

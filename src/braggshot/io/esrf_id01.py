@@ -35,7 +35,7 @@ from braggshot.io.beamline import (
     rocking_angle,
     to_si,
 )  # fmt: skip
-from braggshot.io.files import dataset, is_hdf5, open_hdf5
+from braggshot.io.files import dataset, is_hdf5, node, open_hdf5
 from braggshot.io.frames import HDF5Frames
 from braggshot.volumes import FloatArray, Scan
 
@@ -66,16 +66,20 @@ def can_read(path: str | Path) -> bool:
 def scans(path: str | Path) -> list[str]:
     """Names of the entries that hold detector frames, in the order of their numbers."""
     with open_hdf5(path) as file:
-        return [name for name in sorted(filter(ENTRY.fullmatch, file), key=_number) if name in file and _detectors(file[name])]
+        return [name for name in _entries(file) if _detectors(file.get(name))]
+
+
+def _entries(file: h5py.File) -> list[str]:
+    return sorted(filter(ENTRY.fullmatch, file), key=_number)
 
 
 def _number(name: str) -> tuple[float, str]:
     return float(name.rpartition("_")[2]), name
 
 
-def _detectors(entry: h5py.Group) -> list[str]:
-    """Names in `measurement` that hold images; a link to a lost file counts if it is a known detector."""
-    group = entry.get("measurement") or {}
+def _detectors(entry: h5py.Group | None) -> list[str]:
+    """Names in `measurement` that hold images; a link to a lost file counts if it is a known detector; none in a lost entry."""
+    group = {} if entry is None else entry.get("measurement") or {}
     return [name for name in group if name in DETECTORS or getattr(group.get(name), "ndim", 0) == 3]
 
 
@@ -101,7 +105,7 @@ def read(
     noticed: list[str] = []
     with open_hdf5(path) as file:
         name = _entry(file, path, scan)
-        entry = file[name]
+        entry = node(file, name)
         detector = _detector(entry, name, path, detector)
         motors = _motors(entry)
         flux, title, started = _counter(entry, monitor), _text(entry, "title"), _text(entry, "start_time")
@@ -127,9 +131,9 @@ def read(
 
 def _entry(file: h5py.File, path: str | Path, scan: int | str | None) -> str:
     """The entry of a scan number or name; BLISS numbers the faster of two acquisition chains .1."""
-    known = sorted(filter(ENTRY.fullmatch, file), key=_number)
+    known = _entries(file)
     if scan is None:
-        chosen = [name for name in known if name in file and _detectors(file[name])]
+        chosen = [name for name in known if _detectors(file.get(name))]
     else:
         chosen = [name for name in known if str(scan) in {name, _number_text(name)}] or [
             name for name in known if _number_text(name) == f"{scan}.1"
@@ -160,9 +164,9 @@ def _motors(entry: h5py.Group) -> dict[str, float | FloatArray]:
     """Circles by name [deg]; where BLISS wrote only the position at the start, that one."""
     motors: dict[str, float | FloatArray] = {}
     for circle in (*ID01.sample, *ID01.detector):
-        for node in _nodes(entry, (f"instrument/positioners/{circle.motor}", f"instrument/positioners_start/{circle.motor}")):
-            in_radians = str(_units(node)) in {"rad", "radian"}
-            value = np.asarray(node[()], float)
+        for found in _nodes(entry, (f"instrument/positioners/{circle.motor}", f"instrument/positioners_start/{circle.motor}")):
+            in_radians = str(_units(found)) in {"rad", "radian"}
+            value = np.asarray(found[()], float)
             motors.setdefault(circle.motor, np.rad2deg(value) if in_radians else value)
     return motors
 
@@ -172,7 +176,7 @@ def _readings(entry: h5py.Group, detector: str) -> tuple[Any, ...]:
     place = f"instrument/{detector}"
 
     def value(*names: str, default: str) -> float | None:
-        return next((to_si(node[()], _units(node), default) for node in _nodes(entry, names)), None)
+        return next((to_si(found[()], _units(found), default) for found in _nodes(entry, names)), None)
 
     pixel = value(f"{place}/y_pixel_size", default="m"), value(f"{place}/x_pixel_size", default="m")
     centre = value(f"{place}/beam_center_y", default="m"), value(f"{place}/beam_center_x", default="m")
@@ -186,14 +190,14 @@ def _nodes(entry: h5py.Group, names: tuple[str, ...]) -> Iterator[h5py.Dataset]:
     return (entry[name] for name in names if name in entry)
 
 
-def _units(node: h5py.Dataset) -> str | None:
-    units = node.attrs.get("units")
+def _units(found: h5py.Dataset) -> str | None:
+    units = found.attrs.get("units")
     return units.decode() if isinstance(units, bytes) else units
 
 
 def _counter(entry: h5py.Group, name: str) -> FloatArray | None:
-    node = entry.get(f"measurement/{name}")
-    return None if node is None or node.ndim != 1 else np.asarray(node[()], float)
+    found = entry.get(f"measurement/{name}")
+    return None if found is None or found.ndim != 1 else np.asarray(found[()], float)
 
 
 def _text(entry: h5py.Group, name: str) -> str:

@@ -64,20 +64,30 @@ def starts_with(path: str | Path, *signatures: bytes) -> bool:
         return False
 
 
-def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset of an open file.
+def node(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
+    """A dataset or group of an open file.
 
     Raises
     ------
     FormatError : if there is none of that name; where a link leads to a file that is not there, the text names that file.
     """
     try:
-        node = file[name]
+        return file[name]
     except (KeyError, OSError) as error:
-        raise FormatError(f"{file.file.filename}: {_broken_link(file, name) or f'no dataset {name}'}.") from error
-    if not isinstance(node, h5py.Dataset):
+        raise FormatError(f"{file.file.filename}: {_broken_link(file, name) or f'there is no {name}'}.") from error
+
+
+def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
+    """A dataset of an open file.
+
+    Raises
+    ------
+    FormatError : as `node`, and if it is a group.
+    """
+    found = node(file, name)
+    if not isinstance(found, h5py.Dataset):
         raise FormatError(f"{file.file.filename}: {name} is a group, expected a dataset.")
-    return node
+    return found
 
 
 def _broken_link(node: h5py.Group, name: str) -> str:

@@ -12,6 +12,7 @@ import glob
 import importlib
 import importlib.metadata
 import inspect
+import os
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,8 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
     """
     if not (Path(path).exists() or (glob.has_magic(str(path)) and glob.glob(str(path)))):
         raise FormatError(f"{path}: no such file, folder or pattern.")
+    if Path(path).exists() and not os.access(path, os.R_OK):
+        raise FormatError(f"{path}: you have no permission to read it.")
     known = {candidate.name: candidate for candidate in formats()}
     if format is not None:
         if format not in known:
