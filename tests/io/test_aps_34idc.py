@@ -12,6 +12,7 @@ from sample_inputs import aps_geometry, draw_counts
 from braggshot.errors import ConfigError, DataError, FormatError, GeometryError
 from braggshot.io.aps_34idc import can_read, scans, write_scan
 from braggshot.io.registry import describe, read
+from braggshot.physics.geometry import scattering_vector
 from braggshot.volumes import Circle
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "aps-34idc-scan54"
@@ -214,6 +215,9 @@ def test_scan_54_agrees_with_its_own_spec_file() -> None:
     assert counts.sum() == 46_155_653
     assert scan.dark is not None
     assert scan.dark.shape == (256, 256)
+    assert scan.geometry is not None
+    q = scattering_vector(scan.geometry, 99, 126, 127)
+    assert 2 * np.pi / np.linalg.norm(q) == pytest.approx(2.335e-10, rel=1e-3)  # gold (111), a little short
     facts = describe(DATA / "example.spec")
     assert facts["scans"] == ["54"]
     angles = facts["geometry"]["sample_deg"] | facts["geometry"]["detector_deg"]
