@@ -45,7 +45,7 @@ class CrystalSettings:
     oversampling: Range = (2.0, 6.0)
     anisotropy: float = 2.0
     phase_range: Range = (0.0, 2 * math.pi)
-    steepest: float = 2.0
+    steepest: float = 2.5
     counts: Range = (1e4, 1e7)
     shapes: tuple[str, ...] = tuple(shapes.SHAPES)
     displacements: tuple[str, ...] = PHASES
