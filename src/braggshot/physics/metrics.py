@@ -206,5 +206,3 @@ def prtf(mean_field: Tensor, intensity: Tensor, valid: Tensor, number: Tensor) -
     total = torch.zeros(count, dtype=torch.float64).index_add_(0, number[trusted], magnitude[trusted].double())
     reference = torch.zeros(count, dtype=torch.float64).index_add_(0, number[trusted], measured[trusted].double())
     return total / reference.clamp_min(1e-30)
-
-
