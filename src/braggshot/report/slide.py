@@ -1,0 +1,104 @@
+"""The slide: one 16:9 picture with the crystal from four sides, slices, diffraction, and what to think of it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from braggshot.report import figures, words
+from braggshot.report.figures import Colours, Picture
+from braggshot.volumes import Reconstruction
+
+_HUES = {"good": "#1a7f4b", "doubtful": "#a15c00", "failed": "#b3261e"}
+_INK, _SOFT, _Q = "#1b1f24", "#59636e", "#1f5fa8"
+
+
+def slide(reconstruction: Reconstruction) -> Figure:
+    """A matplotlib figure of 2000 x 1125 pixels on white; no state of pyplot is touched."""
+    figure = Figure(figsize=(13.333, 7.5), dpi=150, facecolor="white")
+    shown = figures.crystal(reconstruction)
+    _title(figure, reconstruction)
+    for number, picture in enumerate(figures.views(shown)):
+        axes = figure.add_axes((0.005 + 0.205 * (number % 2), 0.49 - 0.365 * (number // 2), 0.2, 0.3556))
+        _draw(axes, picture, bar=number == 3)
+        _triad(axes, picture)
+    _legend(figure, (0.115, 0.07), "phase", shown.phases)
+    amplitudes, phases = figures.slices(shown)
+    _strip(figure, amplitudes, (0.425, 0.625), "amplitude", shown.amplitudes)
+    _strip(figure, phases, (0.425, 0.345), "phase", shown.phases)
+    _numbers(figure, reconstruction)
+    compared = figures.diffraction(reconstruction)
+    if compared is not None:
+        _strip(figure, compared.measured, (0.718, 0.625), "measured counts", compared.counts)
+        _strip(figure, compared.fitted, (0.718, 0.345), "fitted counts", compared.counts)
+        _strip(figure, compared.difference, (0.718, 0.065), "fitted − measured", compared.errors)
+    return figure
+
+
+def _title(figure: Figure, reconstruction: Reconstruction) -> None:
+    verdict = reconstruction.verdict
+    figure.text(0.015, 0.96, reconstruction.volume.name, fontsize=20, fontweight="bold", color=_INK, va="center")
+    pill = {"boxstyle": "round,pad=0.35", "facecolor": _HUES[verdict], "edgecolor": "none"}
+    figure.text(0.985, 0.96, verdict, fontsize=17, fontweight="bold", color="white", va="center", ha="right", bbox=pill)
+    reasons = reconstruction.reasons or (words.HEADLINES[verdict],)
+    for line, reason in enumerate(reasons[:2]):
+        more = f"   (and {len(reasons) - 2} more)" if line == 1 and len(reasons) > 2 else ""
+        text = textwrap.shorten(reason, 165, placeholder=" …") + more
+        figure.text(0.015, 0.913 - 0.025 * line, text, fontsize=11, color=_HUES[verdict], va="center")
+
+
+def _numbers(figure: Figure, reconstruction: Reconstruction) -> None:
+    facts = words.quality_facts(reconstruction) + words.crystal_facts(reconstruction)
+    for row, fact in enumerate(facts):
+        height = 0.295 - 0.0205 * row
+        figure.text(0.425, height, fact.name, fontsize=9, color=_SOFT)
+        figure.text(0.52, height, fact.value, fontsize=9, color=_INK)
+
+
+def _strip(figure: Figure, pictures: Sequence[Picture], corner: tuple[float, float], name: str, colours: Colours) -> None:
+    """Three panels side by side, their name above, the colours below."""
+    left, bottom = corner
+    figure.text(left, bottom + 0.234, name, fontsize=10.5, color=_INK, fontweight="bold")
+    for number, picture in enumerate(pictures):
+        axes = figure.add_axes((left + 0.091 * number, bottom + 0.045, 0.088, 0.165))
+        _draw(axes, picture, bar=number == len(pictures) - 1)
+        axes.text(0.5, 1.02, picture.title, transform=axes.transAxes, fontsize=7.5, color=_SOFT, ha="center", va="bottom")
+    _legend(figure, (left + 0.045, bottom + 0.02), "", colours)
+
+
+def _draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
+    axes.imshow(picture.rgba, extent=(0, picture.width, 0, picture.height), interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_anchor("N")
+    if bar:
+        size = figures.scale_bar(picture.width)
+        colour = "white" if picture.is_dark else _INK
+        end, height = 0.96 * picture.width, 0.05 * picture.height
+        axes.plot([end - size, end], [height, height], color=colour, linewidth=2, solid_capstyle="butt")
+        label = f"{size:g} {picture.unit}"
+        axes.text(end, 0.07 * picture.height, label, fontsize=7.5, color=colour, ha="right", va="bottom")
+
+
+def _triad(axes: Axes, picture: Picture) -> None:
+    """The coordinate axes, and q, as arrows from one point."""
+    start, size = np.array([0.1, 0.1]) * picture.width, 0.07 * picture.width
+    for name, right, up in picture.triad:
+        end = start + size * np.array([right, up])
+        colour = _Q if name == "q" else _SOFT
+        axes.plot(*zip(start, end, strict=True), color=colour, linewidth=1.4)
+        across, along = start + 1.35 * (end - start)
+        axes.text(across, along, name, fontsize=8, color=colour, ha="center", va="center")
+
+
+def _legend(figure: Figure, corner: tuple[float, float], name: str, colours: Colours) -> None:
+    axes = figure.add_axes((*corner, 0.15, 0.013))
+    axes.imshow(mpl.colormaps[colours.name](np.linspace(0, 1, 256))[None], aspect="auto", extent=(0, 1, 0, 1))
+    axes.set_axis_off()
+    low, high = (figures.label(value, colours.unit) for value in (colours.low, colours.high))
+    axes.text(-0.03, 0.4, low, transform=axes.transAxes, fontsize=8, color=_INK, ha="right", va="center")
+    axes.text(1.03, 0.4, f"{high} {colours.unit} {name}", transform=axes.transAxes, fontsize=8, color=_INK, va="center")

@@ -1,0 +1,129 @@
+"""The crystal's surface seen from any side: marching cubes, then a small orthographic renderer.
+
+Lambert shading per pixel from interpolated normals; the colour is the phase, taken per pixel from the interpolated *complex* field,
+so that no wrap of the phase shows as a seam. Vertices go through the voxel basis: the skewed detector frame is drawn in true
+proportions. Coordinates are (z, y, x) of the basis' frame, y up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.measure import marching_cubes
+
+from braggshot.volumes import BoolArray, ComplexArray, FloatArray
+
+LEVEL = 0.5  # of the median amplitude inside the support
+_SMOOTHING = 1.0  # voxels; takes the terraces off a support that ends from one voxel to the next
+_OVERDRAW = 2  # rendered pixels per pixel and axis, averaged: smooth edges
+_SPACING = 0.7  # rendered pixels between the points that a triangle is drawn with, below 1 / sqrt(2): no holes
+_AMBIENT = 0.5
+_LIGHT = np.array([-0.35, 0.5, 0.79])  # right, up, towards the viewer
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Triangles of an iso-surface.
+
+    Parameters
+    ----------
+    corners : (triangle, 3, 3) positions, components (z, y, x), about their centre [unit of the basis]
+    normals : (triangle, 3, 3) outward unit normals at the corners
+    field : (triangle, 3) complex field at the corners
+    centre : what was subtracted from the corners, from the origin N // 2 [unit of the basis]
+    radius : distance of the farthest corner, and a margin [unit of the basis]
+    """
+
+    corners: FloatArray
+    normals: FloatArray
+    field: ComplexArray
+    centre: FloatArray
+    radius: float
+
+
+def isosurface(rho: ComplexArray, support: BoolArray, basis: FloatArray) -> Surface | None:
+    """Surface where the lightly smoothed amplitude is half the median amplitude in the support; None if there is none."""
+    if not support.any() or not np.abs(rho[support]).max() > 0:
+        return None
+    box = tuple(slice(max(0, found.start - 3), found.stop + 3) for found in ndimage.find_objects(support.astype(np.uint8))[0])
+    amplitude = np.pad(ndimage.gaussian_filter(np.abs(rho[box]), _SMOOTHING), 1)
+    level = LEVEL * float(np.median(np.abs(rho[support])))
+    if not amplitude.max() > level:
+        return None
+    points, faces, _, _ = marching_cubes(amplitude, level)  # type: ignore[no-untyped-call]
+    soft = ndimage.gaussian_filter(amplitude, _SMOOTHING)
+    gradient = np.stack([ndimage.map_coordinates(slope, points.T, order=1) for slope in np.gradient(soft)])
+    normals = -np.linalg.inv(basis).T @ gradient  # a gradient transforms with the inverse transpose
+    normals /= np.maximum(np.linalg.norm(normals, axis=0), 1e-30)
+    inside = np.pad(ndimage.gaussian_filter(rho[box].real, _SMOOTHING) + 1j * ndimage.gaussian_filter(rho[box].imag, _SMOOTHING), 1)
+    field = ndimage.map_coordinates(inside.real, points.T, order=1) + 1j * ndimage.map_coordinates(inside.imag, points.T, order=1)
+    start = [part.start - 1 - n // 2 for part, n in zip(box, rho.shape, strict=True)]
+    places = (points + start) @ basis.T
+    centre = (places.min(axis=0) + places.max(axis=0)) / 2
+    places -= centre
+    radius = 1.05 * float(np.linalg.norm(places, axis=1).max())
+    return Surface(places[faces], normals.T[faces], field[faces], centre, radius)
+
+
+def view_axes(azimuth: float, elevation: float) -> NDArray[np.float64]:
+    """Rows: right, up, and towards the viewer, components (z, y, x); azimuth about y, from +z (looking upstream) to +x [rad]."""
+    towards = np.array([np.cos(elevation) * np.cos(azimuth), np.sin(elevation), np.cos(elevation) * np.sin(azimuth)])
+    right = np.array([-np.sin(azimuth), 0.0, np.cos(azimuth)])
+    return np.stack([right, _cross(towards, right), towards])
+
+
+def _cross(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
+    """Vector product of components (z, y, x); (x, y, z) is right-handed."""
+    return np.asarray(np.cross(a[::-1], b[::-1])[::-1], dtype=np.float64)
+
+
+def render(surface: Surface, axes: FloatArray, size: int, colour: Callable[[ComplexArray], FloatArray]) -> NDArray[np.uint8]:
+    """The surface seen along ``-axes[2]``, the image spanning twice its radius.
+
+    Parameters
+    ----------
+    axes : from `view_axes`
+    size : pixels per side of the square image
+    colour : complex field (n,) -> RGB (n, 3), 0 to 1
+
+    Returns
+    -------
+    RGBA (size, size, 4), transparent around the crystal
+    """
+    fine = size * _OVERDRAW
+    seen = surface.normals.mean(axis=1) @ axes[2] > -0.2  # back faces are hidden; near the rim both kinds count
+    corners = (surface.corners[seen] @ axes.T).astype(np.float32)
+    corners *= fine / (2 * surface.radius)
+    weights = _lattice(np.linalg.norm(corners[:, :, :2] - np.roll(corners[:, :, :2], 1, axis=1), axis=2).max() / _SPACING)
+    points = (weights @ corners.transpose(1, 0, 2).reshape(3, -1)).reshape(len(weights), len(corners), 3)
+    column = np.clip(points[..., 0] + fine / 2, 0, fine - 1).astype(np.int32)
+    row = np.clip(fine / 2 - points[..., 1], 0, fine - 1).astype(np.int32)
+    place, depth = (row * fine + column).ravel(), points[..., 2].ravel()
+    nearest = np.full(fine * fine, -np.inf, np.float32)
+    np.maximum.at(nearest, place, depth)
+    shown = np.flatnonzero(depth == nearest[place])
+    pixels = place[shown]
+    point, triangle = np.divmod(shown, len(corners))
+    blend = weights[point]
+    normals = (blend[:, None, :] @ surface.normals[seen][triangle])[:, 0] @ axes.T
+    field = (blend * surface.field[seen][triangle]).sum(axis=1)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    light = _AMBIENT + (1 - _AMBIENT) * np.clip(normals @ (_LIGHT / np.linalg.norm(_LIGHT)), 0, 1)
+    image = np.zeros((fine * fine, 4))
+    image[pixels] = np.column_stack([colour(field) * light[:, None], np.ones(len(pixels))])
+    image = image.reshape(size, _OVERDRAW, size, _OVERDRAW, 4).mean(axis=(1, 3))
+    image[..., :3] /= np.maximum(image[..., 3:], 1e-9)  # the mean was over covered pixels only
+    return np.asarray(np.round(image * 255), dtype=np.uint8)
+
+
+def _lattice(longest: float) -> NDArray[np.float32]:
+    """Barycentric weights (point, 3) of a triangular lattice whose edges have `longest` steps."""
+    steps = max(1, int(np.ceil(longest)))
+    first, second = (index.ravel() for index in np.mgrid[: steps + 1, : steps + 1])
+    inside = first + second <= steps
+    weights = np.column_stack([first, second, steps - first - second])[inside] / steps
+    return weights.astype(np.float32)

@@ -1,0 +1,114 @@
+"""What the numbers of a reconstruction say, in words and in the units of the field; used by the page and the slide."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from braggshot.volumes import FloatArray, Reconstruction
+
+AGREEMENT = 0.95  # correlation from which two starts are the same crystal
+
+HEADLINES = {
+    "good": "This reconstruction can be trusted.",
+    "doubtful": "Look before you use this reconstruction: something speaks against it.",
+    "failed": "Do not interpret this reconstruction: the phase was not found.",
+}
+ADVICE = {
+    "good": "Read no feature finer than the resolution below; keep the settings for the next scan of this crystal.",
+    "doubtful": "Follow the reasons above, then run again with more starts; what all starts agree on may already be real.",
+    "failed": "Follow the reasons above first; more iterations alone seldom help.",
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number worth knowing: its name, its value with the unit, and one line that says how to read it."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def quality_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
+    """Misfits, agreement of the starts, resolution."""
+    quality = reconstruction.quality
+    same, starts = agreement(reconstruction)
+    return (
+        Fact("χ²", f"{number(quality.chi2)}  (√χ² = {percent(math.sqrt(quality.chi2))})", "misfit of the magnitudes"),
+        Fact("R factor", percent(quality.r_factor), "Σ|c|F| − √I| / Σ√I"),
+        Fact(
+            "free log-likelihood",
+            number(quality.llk_free),
+            "of voxels held out of the phasing; 0.5 is the noise floor at high counts",
+        ),
+        Fact(
+            "starts that agree", f"{same} of {starts}" if starts else "one start", f"correlation ≥ {AGREEMENT} with the chosen one"
+        ),
+        Fact("resolution", length(quality.resolution), "full period where the PRTF falls to 1/e"),
+        Fact("oversampling", _times(reconstruction.volume.oversampling), "rocking × row × column; 2 is needed"),
+    )
+
+
+def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
+    """Voxels, size, counts, and how long it took."""
+    volume, basis, support = reconstruction.volume, reconstruction.basis, reconstruction.support
+    counts = volume.intensity[volume.valid]
+    inside = int(support.sum())
+    facts = [
+        Fact("grid", f"{_times(reconstruction.rho.shape)} voxels", f"{reconstruction.frame} frame"),
+        Fact("voxel", "not known", "the file holds no geometry; lengths are in voxels"),
+        Fact("crystal", f"{inside} voxels", f"{percent(inside / support.size)} of the grid"),
+        Fact("phase inside", _phase_spread(reconstruction), "peak to valley of 98 % of the voxels, ramp included, wrapped to ±π"),
+        Fact(
+            "photons",
+            f"{counts.sum():.3g}",
+            f"brightest voxel {counts.max(initial=0):.3g}; {percent(1 - volume.valid.mean())} masked",
+        ),
+        Fact("time", f"{sum(reconstruction.seconds.values()):.1f} s", _stages(reconstruction)),
+    ]
+    if basis is not None:
+        size = np.ptp(np.argwhere(support) @ basis.T, axis=0) + np.abs(basis).sum(axis=1) if inside else np.zeros(3)
+        volume_nm3 = inside * abs(float(np.linalg.det(basis))) * 1e27
+        facts[1] = Fact("voxel", f"{_times(np.linalg.norm(basis, axis=0) * 1e9)} nm", "edges along rocking × row × column")
+        facts[2] = Fact("crystal", f"{_times(size * 1e9)} nm", f"extent in z × y × x; volume {volume_nm3 * 1e-9:.3g} µm³")
+    return tuple(facts)
+
+
+def agreement(reconstruction: Reconstruction) -> tuple[int, int]:
+    """How many starts give the chosen crystal, of how many."""
+    values = reconstruction.quality.agreement
+    return sum(value >= AGREEMENT for value in values), len(values)
+
+
+def number(value: float) -> str:
+    """Three significant digits; "not known" for what is not a number."""
+    return f"{value:.3g}" if math.isfinite(value) else "not known"
+
+
+def percent(value: float) -> str:
+    """A share in percent."""
+    return f"{100 * value:.3g} %" if math.isfinite(value) else "not known"
+
+
+def length(metres: float | None) -> str:
+    """A length in nm."""
+    return "not measured" if metres is None or not math.isfinite(metres) else f"{metres * 1e9:.3g} nm"
+
+
+def _times(values: FloatArray | tuple[float, ...] | None) -> str:
+    return "not measured" if values is None else " × ".join(f"{value:.3g}" for value in values)
+
+
+def _phase_spread(reconstruction: Reconstruction) -> str:
+    inside = reconstruction.rho[reconstruction.support]
+    if not inside.size:
+        return "no crystal"
+    low, high = np.percentile(np.angle(inside * np.exp(-1j * np.angle(inside.sum()))), (1, 99))
+    return f"{high - low:.2f} rad"
+
+
+def _stages(reconstruction: Reconstruction) -> str:
+    return ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in reconstruction.seconds.items())
