@@ -1,8 +1,8 @@
 """Gaps between the modules of known detectors, as rows and columns that carry no trusted counts.
 
 Modules are tiled at a regular pitch, so the size of the detector, of a module and of the gap say where the gaps are, in pixels
-along (rows, columns). The wide pixels along the edges of Medipix-type chips, which collect more than their share, belong to the gap.
-Names that are not in the table are looked up in pyFAI, if it is installed.
+along (rows, columns). The wide pixels along the edges of Medipix-type chips, which collect more than their share, belong to the
+gap. Names that are not in the table are looked up in pyFAI, if it is installed.
 """
 
 from __future__ import annotations

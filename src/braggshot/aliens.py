@@ -1,0 +1,112 @@
+"""Foreign peaks: diffraction of another crystal that fell on the detector during the scan.
+
+A crystal's own pattern, once the fringes are smoothed away, falls from the Bragg peak along every streak, and it is nearly the same
+on opposite sides, I(q) = I(-q) but for strain. An alien does neither: around it is a valley, and opposite it is nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.morphology import h_maxima
+from skimage.segmentation import watershed
+
+from braggshot.physics.sampling import mirror
+from braggshot.volumes import BoolArray, FloatArray
+
+PROMINENCE = 5.0  # how many times brighter than its valley, and than the opposite side, a blob must be
+FADED = 0.05  # of its brightness at which a blob ends
+SIGNIFICANT = 6.0  # noise standard deviations above the background below which nothing is looked at
+
+
+def aliens(
+    counts: FloatArray, valid: BoolArray, oversampling: tuple[float, float, float]
+) -> tuple[BoolArray, list[tuple[int, int, int]]]:
+    """Voxels of aliens, and where their centres are.
+
+    Counts are smoothed over half a fringe. A blob is an alien if it is five times brighter than the saddle that separates it from
+    the Bragg peak, than the background, and than the opposite side, and if it lies wholly inside the array. Its voxels are those on
+    its side of the saddle that are above the background, a twentieth of its brightness and twice the opposite side, with a margin
+    of half a fringe.
+
+    Parameters
+    ----------
+    counts : (z, y, x) with the Bragg peak as the brightest smoothed voxel [photons]
+    valid : (z, y, x)
+    oversampling : of the crystal, per axis: the period of its fringes in voxels
+
+    Returns
+    -------
+    mask : True on aliens
+    centres : their voxels (z, y, x), brightest first
+    """
+    sigma = np.clip(0.45 * np.array(oversampling), 1, 4)
+    stride = sigma.astype(int)
+    offset = np.array(counts.shape) // 2 % stride
+    coarse = tuple(slice(int(first), None, int(step)) for first, step in zip(offset, stride, strict=True))
+    blurred = _smooth(counts, valid, sigma)[coarse]
+    background = float(np.median(blurred))
+    effective = float((4 * np.pi) ** 1.5 * sigma.prod())  # voxels that a Gaussian average stands for
+    floor = background + SIGNIFICANT * np.sqrt((background + 1 / effective) / effective)
+    level = np.log(np.maximum(blurred, floor)).astype(np.float32)
+    tops, n = ndimage.label(h_maxima(level, np.log(PROMINENCE)), np.ones((3, 3, 3)))  # type: ignore[no-untyped-call]
+    peak = tuple(int(index) for index in np.unravel_index(int(blurred.argmax()), blurred.shape))
+    opposite = mirror(ndimage.maximum_filter(blurred, 5), peak)
+    found = [
+        (float(blurred[top]), label, top)
+        for label, top in _positions(tops, n)
+        if label != tops[peak] and _inside(top, stride, sigma, blurred.shape) and 0 < opposite[top] * PROMINENCE < blurred[top]
+    ]
+    mask = np.zeros(blurred.shape, dtype=bool)
+    if found:
+        basins = watershed(-level, tops, mask=blurred > np.maximum(1.5 * floor, 2 * mirror(blurred, peak)))  # type: ignore[no-untyped-call]
+        for brightness, label, top in found:
+            parts, _ = ndimage.label((basins == label) & (blurred > FADED * brightness))
+            mask |= parts == parts[top]
+    centres = [tuple(int(index) for index in offset + stride * top) for _, _, top in sorted(found, reverse=True)]
+    return _refine(mask, counts.shape, stride, offset, sigma) & valid, [(z, y, x) for z, y, x in centres]
+
+
+def _smooth(counts: FloatArray, valid: BoolArray, sigma: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Gaussian average over valid voxels; deep inside a gap, that of the nearest voxel that has one."""
+    total = ndimage.gaussian_filter(np.where(valid, counts, 0).astype(np.float32), sigma)
+    if valid.all():
+        return total
+    share = ndimage.gaussian_filter(valid.astype(np.float32), sigma)
+    unknown = share < 0.2
+    average = total / np.maximum(share, 0.2)
+    if unknown.any() and not unknown.all():
+        average = average[tuple(ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True))]
+    return average
+
+
+def _positions(tops: NDArray[np.int32], n: int) -> list[tuple[int, tuple[int, int, int]]]:
+    """Label and first voxel of every top."""
+    places = ndimage.find_objects(tops, max_label=n)
+    positions = []
+    for label, place in enumerate(places, start=1):
+        z, y, x = (int(first + part.start) for first, part in zip(np.argwhere(tops[place] == label)[0], place, strict=True))
+        positions.append((label, (z, y, x)))
+    return positions
+
+
+def _inside(top: tuple[int, ...], stride: NDArray[np.int_], sigma: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
+    """Whether a top is two smoothing lengths away from the faces: a streak that the array cuts off has its top on a face."""
+    margin = np.ceil(2 * sigma / stride)
+    return bool(np.all((np.array(top) >= margin) & (np.array(top) < np.array(shape) - margin)))
+
+
+def _refine(
+    mask: BoolArray, shape: tuple[int, ...], stride: NDArray[np.int_], offset: NDArray[np.int_], sigma: NDArray[np.float64]
+) -> BoolArray:
+    """A mask on the coarse grid as one of the full shape, one smoothing length wider."""
+    if not mask.any():
+        return np.zeros(shape, dtype=bool)
+    nearest = [
+        np.clip((np.arange(size) - first + step // 2) // step, 0, coarse - 1)
+        for size, first, step, coarse in zip(shape, offset, stride, mask.shape, strict=True)
+    ]
+    full = mask[np.ix_(*nearest)]
+    ball = np.stack(np.meshgrid(*[np.arange(-np.ceil(s), np.ceil(s) + 1) / s for s in sigma], indexing="ij"))
+    return ndimage.binary_dilation(full, (ball**2).sum(0) <= 1)

@@ -1,0 +1,213 @@
+"""From a raw scan to corrected counts on a regular rocking grid, one region at a time.
+
+::
+
+    counts = sum over the frames of a plane of (frame - offset) / response,  divided by their summed relative flux
+
+Nothing is read before a region is asked for, and only that region is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.clean import dark_offset, flat_response
+from braggshot.detectors import gaps
+from braggshot.errors import ConfigError, DataError
+from braggshot.rocking import RockingGrid, rocking_grid
+from braggshot.volumes import BoolArray, FloatArray, Frames, Scan
+
+UNTRUSTED = 0.1  # share of voxels that may be negative or not a number
+
+
+@dataclass(frozen=True)
+class Block:
+    """Counts and trust of a region of the raw grid that starts at `start`; counts are 0 where not valid.
+
+    `untrusted` is the number of voxels that should have held counts but were negative or not a number.
+    """
+
+    counts: NDArray[np.float32]
+    valid: BoolArray
+    start: tuple[int, int, int]
+    untrusted: int = 0
+
+    @property
+    def stop(self) -> tuple[int, int, int]:
+        """Index after the last voxel on each axis."""
+        z, y, x = (first + size for first, size in zip(self.start, self.counts.shape, strict=True))
+        return z, y, x
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What is done to every frame.
+
+    Parameters
+    ----------
+    monitor, flat, dark : whether to use what the scan brings along
+    detector : name of the detector whose gaps to mask, None for the one the scan names
+    """
+
+    monitor: bool = True
+    flat: bool = True
+    dark: bool = True
+    detector: str | None = None
+
+
+@dataclass(frozen=True)
+class CorrectedFrames:
+    """Frames on a regular rocking grid, read as trusted counts.
+
+    Parameters
+    ----------
+    frames : raw images
+    grid : which of them make up a plane
+    good : (rows, columns) pixels that count
+    valid : (n, rows, columns) mask of the raw frames, None where it is the same for all
+    offset, response : (rows, columns), None where nothing is corrected [counts], [1]
+    no_count : value that stands for "not counted"
+    steps : what will be done, in words
+    """
+
+    frames: Frames
+    grid: RockingGrid
+    good: BoolArray
+    valid: BoolArray | None = None
+    offset: NDArray[np.float32] | None = None
+    response: NDArray[np.float32] | None = None
+    no_count: int | None = None
+    steps: tuple[str, ...] = field(default=())
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(planes, rows, columns)."""
+        return len(self.grid.frames), self.good.shape[0], self.good.shape[1]
+
+    def read(self, start: Sequence[int], stop: Sequence[int]) -> Block:
+        """Corrected counts from `start` up to `stop`, cut to the grid."""
+        first = [max(0, int(index)) for index in start]
+        last = [min(size, int(index)) for size, index in zip(self.shape, stop, strict=True)]
+        rows, columns = (slice(a, b) for a, b in zip(first[1:], last[1:], strict=True))
+        planes = self.grid.frames[first[0] : last[0]]
+        wanted = [frame for plane in planes for frame in plane]
+        raw, trusted = self._raw(wanted, rows, columns)
+        sound = np.isfinite(raw) & (raw >= 0)
+        untrusted = int((trusted & ~sound).sum())
+        trusted &= sound
+        counts = np.where(trusted, raw, 0)
+        if self.offset is not None:
+            counts = np.maximum(counts - self.offset[rows, columns], 0) * trusted
+        if len(wanted) != len(planes):
+            counts, trusted = _gather(counts, trusted, [len(plane) for plane in planes])
+        weight = self.grid.weight[first[0] : last[0], None, None]
+        if self.response is not None:
+            counts /= self.response[rows, columns]
+        if (weight != 1).any():
+            counts /= np.where(weight > 0, weight, 1).astype(np.float32)
+            trusted &= weight > 0
+        return Block(counts * trusted, trusted, (first[0], first[1], first[2]), untrusted)
+
+    def _raw(self, wanted: list[int], rows: slice, columns: slice) -> tuple[NDArray[np.float32], BoolArray]:
+        """Frames `wanted` as float32, and where they may be trusted."""
+        shape = (len(wanted), rows.stop - rows.start, columns.stop - columns.start)
+        if not wanted:
+            return np.zeros(shape, np.float32), np.zeros(shape, dtype=bool)
+        consecutive = wanted == list(range(wanted[0], wanted[-1] + 1))
+        run = slice(wanted[0], wanted[-1] + 1)
+        if consecutive:
+            raw = np.asarray(self.frames[run, rows, columns])
+        else:
+            raw = np.stack([np.asarray(self.frames[frame : frame + 1, rows, columns])[0] for frame in wanted])
+        trusted = np.repeat(self.good[None, rows, columns], len(wanted), axis=0)
+        if self.valid is not None:
+            trusted &= self.valid[run if consecutive else wanted, rows, columns]
+        if self.no_count is not None:
+            trusted &= raw != self.no_count
+        return raw.astype(np.float32), trusted
+
+
+def corrected(scan: Scan, corrections: Corrections) -> CorrectedFrames:
+    """What has to be done to the frames of a scan, before any of them is read. Nothing is done to a prepared scan but its mask.
+
+    Raises
+    ------
+    DataError : if a dark or flat field, monitor or angle does not fit the frames, or no pixel is left.
+    ConfigError : if `corrections.detector` is unknown or has frames of another shape.
+    """
+    n_frames, rows, columns = scan.frames.shape
+    if scan.prepared:
+        corrections = Corrections(monitor=False, flat=False, dark=False)
+    grid = rocking_grid(n_frames, None if scan.prepared else scan.rocking_angle, scan.monitor if corrections.monitor else None)
+    steps = list(grid.steps)
+    whole = scan.valid is not None and scan.valid.ndim == 3
+    good = np.ones((rows, columns), dtype=bool) if scan.valid is None or whole else scan.valid.copy()
+    if not scan.prepared:
+        good &= ~_gaps(scan, corrections, steps)
+    offset = response = None
+    if scan.dark is not None and corrections.dark:
+        offset, hot = dark_offset(_of_shape(scan.dark, (rows, columns), "dark field"), good)
+        good &= ~hot
+        subtracted = " and subtracted" if offset is not None else ""
+        steps.append(f"dark field{subtracted}: {int(hot.sum())} hot pixels masked")
+    if scan.flat is not None and corrections.flat:
+        response, unlit = flat_response(_of_shape(scan.flat, (rows, columns), "flat field"), good)
+        spread = 100 * float(response[good & ~unlit].std())
+        good &= ~unlit
+        steps.append(f"divided by the flat field (spread {spread:.2g} %): {int(unlit.sum())} pixels below mean - 3 sigma masked")
+    if not good.any():
+        raise DataError(f"{scan.name}: no pixel is left once the mask, dark and flat field are applied; check them.")
+    no_count = scan.provenance.get("no_count")
+    valid = scan.valid if whole else None
+    return CorrectedFrames(scan.frames, grid, good, valid, offset, response, no_count, tuple(steps))
+
+
+def refuse_untrusted(name: str, untrusted: int, total: int) -> None:
+    """Let a few voxels pass that are negative or not a number.
+
+    Raises
+    ------
+    DataError : if they are more than a tenth of all.
+    """
+    if untrusted > UNTRUSTED * total:
+        raise DataError(
+            f"{name}: {100 * untrusted / total:.0f} % of the voxels are negative or not a number; expected counts. "
+            "Give raw intensities, not magnitudes with a background subtracted, or a mask of the voxels to leave out."
+        )
+
+
+def _gaps(scan: Scan, corrections: Corrections, steps: list[str]) -> BoolArray:
+    _, rows, columns = scan.frames.shape
+    name = corrections.detector or scan.detector
+    found = None if name is None else gaps(name, (rows, columns))
+    if found is not None:
+        steps.append(f"gaps of the detector {name}: {int(found.sum())} pixels masked")
+        return found
+    if corrections.detector is not None:
+        raise ConfigError(f"{scan.name}: frames of {rows} x {columns} pixels are not those of a whole {name}; give a mask instead.")
+    if name is not None:
+        steps.append(f"gaps of the detector {name} not masked: the frames are {rows} x {columns} pixels of it")
+    return np.zeros((rows, columns), dtype=bool)
+
+
+def _of_shape(image: FloatArray, shape: tuple[int, int], what: str) -> FloatArray:
+    if image.shape != shape:
+        raise DataError(f"the {what} has shape {image.shape}, the frames {shape}; cut it to the same region of the detector.")
+    return image
+
+
+def _gather(counts: NDArray[np.float32], trusted: BoolArray, sizes: list[int]) -> tuple[NDArray[np.float32], BoolArray]:
+    """Sum over the frames of each plane; a voxel is trusted where all of them are, and nowhere in an empty plane."""
+    summed = np.zeros((len(sizes), *counts.shape[1:]), np.float32)
+    together = np.zeros(summed.shape, dtype=bool)
+    last = 0
+    for plane, size in enumerate(sizes):
+        first, last = last, last + size
+        if size:
+            summed[plane] = counts[first:last].sum(0)
+            together[plane] = trusted[first:last].all(0)
+    return summed, together

@@ -1,0 +1,137 @@
+"""Rocking curves as they are measured, brought onto a regular grid of angles: repeats, gaps, uneven steps, flux.
+
+Every plane of the grid lists the frames that were taken there. Its intensity is the sum of their counts over the sum of their
+fluxes relative to the median, so counts stay close to what was counted and Poisson statistics keep their meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.errors import DataError
+from braggshot.volumes import FloatArray, Geometry
+
+REPEATED = 0.2  # of the mean step: angles closer than this are one angle
+TOLERANCE = 0.25  # of a step: how far a step may be from a whole number of steps
+UNEVEN = 0.1  # share of steps out of tolerance from which the scan is taken as it is
+
+
+@dataclass(frozen=True)
+class RockingGrid:
+    """Planes of a regular rocking curve.
+
+    Parameters
+    ----------
+    frames : for each plane, the raw frames measured at its angle; empty where none was
+    weight : (n,) summed flux of those frames relative to the median frame; 0 where nothing can be trusted [1]
+    regular : whether the planes are the frames, one by one and in order
+    steps : what was noticed, in words
+    """
+
+    frames: tuple[tuple[int, ...], ...]
+    weight: NDArray[np.float64]
+    regular: bool = True
+    steps: tuple[str, ...] = ()
+
+
+def rocking_grid(n_frames: int, angle: FloatArray | None = None, monitor: FloatArray | None = None) -> RockingGrid:
+    """Sort frames onto a regular grid of angles.
+
+    Frames at one angle share a plane, an angle that was left out is an empty plane, and the direction of the scan is kept. Where
+    more than a tenth of the steps are no whole number of steps, every frame stays a plane and the spread is reported.
+
+    Parameters
+    ----------
+    n_frames : number of frames
+    angle : (n,) of each frame [rad]; None, or any value that is not finite, means evenly spaced in the order of the frames
+    monitor : (n,) incident flux [arbitrary]; a frame without a positive value is not trusted
+
+    Raises
+    ------
+    DataError : if `angle` or `monitor` has another length, or no frame has a positive monitor.
+    """
+    for name, values in (("rocking angle", angle), ("monitor", monitor)):
+        if values is not None and np.shape(values) != (n_frames,):
+            raise DataError(f"the {name} has shape {np.shape(values)}, expected one value for each of {n_frames} frames.")
+    flux, steps = _relative_flux(n_frames, monitor)
+    planes, noticed = _planes(n_frames, angle)
+    weight = np.array([sum(flux[frame] for frame in plane) for plane in planes])
+    trusted = tuple(tuple(frame for frame in plane if flux[frame] > 0) for plane in planes)
+    return RockingGrid(trusted, weight, planes == _singly(range(n_frames)), steps + noticed)
+
+
+def regular_geometry(geometry: Geometry | None, grid: RockingGrid) -> Geometry | None:
+    """The geometry of the planes of `grid`: circles with one angle per frame get one per plane."""
+    if geometry is None or grid.regular:
+        return geometry
+    filled = [index for index, plane in enumerate(grid.frames) if plane]
+    circles = []
+    for circle in geometry.sample:
+        angle = np.asarray(circle.angle, dtype=float)
+        if angle.ndim:
+            means = [angle[list(grid.frames[index])].mean() for index in filled]
+            line = np.polynomial.Polynomial.fit(filled, means, 1)
+            circle = replace(
+                circle, angle=np.interp(np.arange(len(grid.frames)), filled, means, line(0), line(len(grid.frames) - 1))
+            )
+        circles.append(circle)
+    return replace(geometry, sample=tuple(circles))
+
+
+def _relative_flux(n_frames: int, monitor: FloatArray | None) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    if monitor is None:
+        return np.ones(n_frames), ()
+    counts = np.asarray(monitor, dtype=float)
+    good = np.isfinite(counts) & (counts > 0)
+    if not good.any():
+        raise DataError("no frame has a positive monitor; switch it off with prepare.monitor=false.")
+    flux = np.where(good, counts, 0) / np.median(counts[good])
+    spread = 100 * float(flux[good].std())
+    lost = "" if good.all() else f"; {int((~good).sum())} frames without flux masked"
+    return flux, (f"divided by the monitor relative to its median (spread {spread:.2g} %{lost})",)
+
+
+def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
+    """Frames of each plane, and what was noticed."""
+    if angle is None or n_frames < 3 or not np.isfinite(angle).all():
+        return _singly(range(n_frames)), ()
+    values = np.asarray(angle, dtype=float)
+    direction = 1 if values[n_frames // 2 :].mean() >= values[: n_frames // 2].mean() else -1
+    order = np.argsort(direction * values, kind="stable")
+    stride = np.diff(direction * values[order])
+    if not stride.sum() > 0:
+        return _singly(range(n_frames)), ("the rocking angle does not change; frames taken as evenly spaced",)
+    step = float(np.median(stride[stride > REPEATED * stride.mean()]))
+    whole = np.rint(stride / step).astype(int)
+    off = np.abs(stride / step - whole) > TOLERANCE
+    spread = 100 * float((stride[whole == 1] / step).std()) if (whole == 1).any() else 0.0
+    uneven = (f"uneven rocking steps: they spread by {spread:.2g} % about {np.degrees(step):.4g} deg",) if spread > 5 else ()
+    if off.mean() > UNEVEN or whole.sum() + 1 > 2 * n_frames:
+        note = "rocking steps follow no regular grid; frames taken as they are, in the order of their angles"
+        return _singly(order.tolist()), (note, *uneven)
+    index = np.concatenate([[0], np.cumsum(whole)])
+    planes: list[list[int]] = [[] for _ in range(int(index[-1]) + 1)]
+    for plane, frame in zip(index, order, strict=True):
+        planes[plane].append(int(frame))
+    return tuple(tuple(sorted(plane)) for plane in planes), (*_notices(planes, order), *uneven)
+
+
+def _singly(frames: Iterable[int]) -> tuple[tuple[int, ...], ...]:
+    return tuple((frame,) for frame in frames)
+
+
+def _notices(planes: list[list[int]], order: NDArray[np.intp]) -> tuple[str, ...]:
+    missing = [index for index, plane in enumerate(planes) if not plane]
+    repeated = sum(len(plane) - 1 for plane in planes if plane)
+    notes = []
+    if (np.diff(order) < 0).any():
+        notes.append("frames sorted by their rocking angle")
+    if repeated:
+        notes.append(f"{repeated} repeated frames averaged")
+    if missing:
+        notes.append(f"{len(missing)} missing frames left as masked planes (first at {missing[0]})")
+    return tuple(notes)

@@ -1,0 +1,118 @@
+"""Where the Bragg peak is and how far its fringes reach, from all frames of a scan, a few at a time.
+
+A scan of billions of voxels is summed into cubes until some millions are left. Square roots of counts are summed beside the counts:
+their noise is the same everywhere, so that one voxel gone wild does not outweigh a peak that is bright in thousands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from braggshot.clean import hot_pixels
+from braggshot.counts import CorrectedFrames
+
+MEMORY = 64 * 2**20  # for frames in flight [bytes]
+BYTES_PER_VOXEL = 16  # raw, float, trust and square root together
+CUBES = 4_000_000  # at most so many
+SAMPLES = 8  # frames in which hot pixels are looked for
+SIGNAL_TO_NOISE = 3.0  # of one speckle at the edge of the signal
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Sums over cubes of `side` voxels.
+
+    Parameters
+    ----------
+    counts, roots : sums of counts and of their square roots
+    side : edge of a cube [voxels]
+    untrusted : voxels that were negative or not a number
+    """
+
+    counts: NDArray[np.float32]
+    roots: NDArray[np.float32]
+    side: int
+    untrusted: int
+
+
+def survey(source: CorrectedFrames) -> Survey:
+    """Read all frames once, in chunks."""
+    n, rows, columns = source.shape
+    side = int(np.ceil((n * rows * columns / CUBES) ** (1 / 3)))
+    shape = tuple(-(-size // side) for size in source.shape)
+    counts, roots = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    sampled = np.unique(np.linspace(0, n - 1, SAMPLES).astype(int))
+    blocks = (source.read((index, 0, 0), (index + 1, rows, columns)) for index in sampled)
+    cold = ~hot_pixels((block.counts[0] for block in blocks), source.good)
+    untrusted = 0
+    chunk = max(1, MEMORY // (rows * columns * BYTES_PER_VOXEL))
+    for first in range(0, n, chunk):
+        block = source.read((first, 0, 0), (first + chunk, rows, columns))
+        untrusted += block.untrusted
+        block.counts[:] *= cold
+        for total, values in ((counts, block.counts), (roots, np.sqrt(block.counts))):
+            binned = sum_bins(values, (1, side, side))
+            np.add.at(total, (np.arange(first, first + len(binned)) // side,), binned)
+    return Survey(counts, roots, side, untrusted)
+
+
+def sum_bins(volume: NDArray[np.float32], binning: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Sums over bins; the last bin of an axis may hold fewer voxels."""
+    for axis, size in enumerate(binning):
+        if size > 1:
+            short = -volume.shape[axis] % size
+            if short:
+                volume = np.pad(volume, [(0, short if other == axis else 0) for other in range(3)])
+            every = [np.take(volume, range(first, volume.shape[axis], size), axis) for first in range(size)]
+            volume = np.add.reduce(every)
+    return volume
+
+
+def brightest(view: Survey) -> tuple[int, int, int]:
+    """Raw voxel in the middle of the cube where most of the smoothed pattern is."""
+    smooth = ndimage.gaussian_filter(view.roots - np.median(view.roots), 1 if view.side > 1 else 2)
+    z, y, x = (int((index + 0.5) * view.side) for index in np.unravel_index(int(smooth.argmax()), smooth.shape))
+    return z, y, x
+
+
+def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tuple[int, int, int]:
+    """Half widths of the box around `peak` out to which a speckle stands out of its noise [voxels].
+
+    The box shrinks from the whole scan, plane by plane, until on all its faces the mean excess over the background (the median
+    of the scan) gives a speckle, on average, a signal-to-noise ratio of 3.
+
+    Parameters
+    ----------
+    view : sums over the scan
+    peak : raw voxel
+    speckle : voxels per speckle, the product of the oversampling along the axes
+    """
+    centre = [index // view.side for index in peak]
+    background = float(np.median(view.counts)) / view.side**3
+    half = [max(index, size - 1 - index) for index, size in zip(centre, view.counts.shape, strict=True)]
+    while True:
+        ratios = []
+        for axis in range(3):
+            excess = _face_mean(view.counts, centre, half, axis) / view.side**3 - background
+            ratios.append(excess * speckle / np.sqrt(max(excess + background, 1e-12) * speckle))
+        weakest = min((axis for axis in range(3) if half[axis] > 1), key=lambda axis: ratios[axis], default=0)
+        if ratios[weakest] >= SIGNAL_TO_NOISE or half[weakest] <= 1:
+            z, y, x = (width * view.side + view.side // 2 for width in half)
+            return z, y, x
+        half[weakest] -= 1
+
+
+def _face_mean(counts: NDArray[np.float32], centre: list[int], half: list[int], axis: int) -> float:
+    """Mean over the two faces of a box across `axis`, as far as they lie inside the array."""
+    box = [slice(max(0, c - h), c + h + 1) for c, h in zip(centre, half, strict=True)]
+    total, number = 0.0, 0
+    for plane in {centre[axis] - half[axis], centre[axis] + half[axis]}:
+        if 0 <= plane < counts.shape[axis]:
+            box[axis] = slice(plane, plane + 1)
+            face = counts[tuple(box)]
+            total, number = total + float(face.sum(dtype=np.float64)), number + face.size
+    return total / max(number, 1)
