@@ -157,6 +157,7 @@ def without(what):
             "reasons": (),
         },
         "measurement": {"volume": DiffractionVolume(zeros.real, zeros.real > 0, "pynx"), "configuration": {}, "choices": {}},
+        "detector grid": {"frame": "crystal"},
         "surface": {"rho": zeros, "support": zeros.real > 0},
         "surface, though it has a support": {"rho": zeros},
     }
@@ -168,7 +169,8 @@ def without(what):
     [
         ("geometry", "lengths are in voxels"),
         ("numbers", "not known"),
-        ("measurement", "holds no measured counts"),
+        ("measurement", "no measured counts on this grid"),
+        ("detector grid", "no measured counts on this grid"),
         ("surface", "There is no surface to show"),
         ("surface, though it has a support", "There is no surface to show"),
     ],

@@ -15,8 +15,8 @@ import numpy as np
 
 
 def add_group(parent: h5py.Group, name: str, nx_class: str, **attributes: Any) -> h5py.Group:
-    """A new group of the NeXus class `nx_class`."""
-    group = parent.create_group(name)
+    """A new group of the NeXus class `nx_class`; its members keep the order in which they are written."""
+    group = parent.create_group(name, track_order=True)
     group.attrs.update(NX_class=nx_class, **attributes)
     return group
 

@@ -19,7 +19,8 @@ from scipy import ndimage
 
 from braggshot.physics import forward, metrics
 from braggshot.physics.fourier import fourier
-from braggshot.report.surface import Surface, isosurface, render, view_axes
+from braggshot.report import words
+from braggshot.report.surface import Surface, bulk, isosurface, render, view_axes
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Reconstruction
 
 Pixels = NDArray[np.uint8]
@@ -121,7 +122,7 @@ def crystal(reconstruction: Reconstruction) -> Crystal:
         surface=surface,
         centre=np.zeros(3) if surface is None else surface.centre,
         half=window if surface is None else 1.3 * float(np.abs(surface.corners).max()),
-        phases=_phase_colours(rho[support]),
+        phases=_phase_colours(rho[bulk(rho, support)]),
         amplitudes=Colours("viridis", 0.0, float(np.percentile(amplitude, 99.5)) if amplitude.any() else 1.0, "√photons"),
         q_bragg=None if reconstruction.basis is None else reconstruction.volume.q_bragg,
     )
@@ -193,8 +194,8 @@ def _plane(shown: Crystal, through: FloatArray, across: int, up: int) -> tuple[C
 def fitted_magnitude(reconstruction: Reconstruction) -> FloatArray | None:
     """c|F| on the measured grid [sqrt(photons)], with the estimated point spread; None where there is nothing to compare with."""
     volume = reconstruction.volume
-    known = volume.valid & (volume.intensity > 0)
-    if not known.any() or not reconstruction.support.any() or reconstruction.rho.shape != volume.shape:
+    same_grid = reconstruction.frame == "detector" and reconstruction.rho.shape == volume.shape
+    if not same_grid or not (volume.valid & (volume.intensity > 0)).any() or not reconstruction.support.any():
         return None
     rho = torch.from_numpy(np.where(reconstruction.support, reconstruction.rho, 0).astype(np.complex64))
     psf = reconstruction.psf
@@ -251,9 +252,9 @@ def scale_bar(width: float) -> float:
 
 
 def label(value: float, unit: str) -> str:
-    """Angles as fractions of pi, everything else with two digits."""
+    """Angles as fractions of pi, everything else as `words.number`."""
     if unit != "rad":
-        return f"{value:.2g}".replace("-", "−")
+        return words.number(value).replace("-", "−")
     part = Fraction(abs(value) / np.pi).limit_denominator(16)
     name = ("" if part.numerator == 1 else str(part.numerator)) + "π" + ("" if part.denominator == 1 else f"/{part.denominator}")
     return "−" + name if value < 0 else name

@@ -77,13 +77,14 @@ def _header(reconstruction: Reconstruction) -> str:
 def _direct_space(reconstruction: Reconstruction) -> Iterable[str]:
     shown = figures.crystal(reconstruction)
     views = figures.views(shown)
-    frame = reconstruction.frame
     yield "<h2>The crystal</h2>"
     if views:
-        level = f"{LEVEL:.0%}".replace("%", " %")
+        axes = "The file holds no geometry: voxels are drawn as cubes, and z, y, x are rocking, row, column."
+        if reconstruction.basis is not None:
+            axes = f"True proportions; x, y, z of the {reconstruction.frame} frame's Cartesian axes, q the scattering vector."
         yield (
-            f'<p class="note">Surface at {level} of the median amplitude, coloured by the phase there (mean phase zero), in true '
-            f"proportions. Axes of the {frame} frame{', q the scattering vector' if shown.q_bragg is not None else ''}.</p>"
+            f'<p class="note">Surface at {words.percent(LEVEL)} of the median amplitude, coloured by the phase there '
+            f"(mean phase zero). {axes}</p>"
         )
         yield _row(views, "views")
     else:
@@ -100,7 +101,7 @@ def _reciprocal_space(reconstruction: Reconstruction) -> Iterable[str]:
     compared = figures.diffraction(reconstruction)
     yield "<h2>Measured against fitted</h2>"
     if compared is None:
-        yield '<p class="note">The file holds no measured counts to compare with.</p>'
+        yield '<p class="note">There are no measured counts on this grid to compare with.</p>'
         return
     yield (
         '<p class="note">Central planes of the prepared volume; grey voxels are masked. Photon noise alone gives a difference of '

@@ -45,6 +45,12 @@ class Surface:
     radius: float
 
 
+def bulk(rho: ComplexArray, support: BoolArray) -> BoolArray:
+    """Voxels of the support that scatter at least half as much as the median one: their phases mean something."""
+    amplitude = np.abs(rho)
+    return support & (amplitude > 0) & (amplitude >= (LEVEL * np.median(amplitude[support]) if support.any() else 0))
+
+
 def isosurface(rho: ComplexArray, support: BoolArray, basis: FloatArray) -> Surface | None:
     """Surface where the lightly smoothed amplitude is half the median amplitude in the support; None if there is none."""
     if not support.any() or not np.abs(rho[support]).max() > 0:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from braggshot.report.surface import bulk
 from braggshot.volumes import FloatArray, Reconstruction
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 AGREEMENT = 0.95  # correlation from which two starts are the same crystal
 
 HEADLINES = {
@@ -84,8 +86,11 @@ def agreement(reconstruction: Reconstruction) -> tuple[int, int]:
 
 
 def number(value: float) -> str:
-    """Three significant digits; "not known" for what is not a number."""
-    return f"{value:.3g}" if math.isfinite(value) else "not known"
+    """Three significant digits, such as 0.93 or 6.38×10⁶; "not known" for what is not a number."""
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    if not math.isfinite(value):
+        return "not known"
+    return mantissa + ("×10" + str(int(exponent)).translate(_SUPERSCRIPTS) if exponent else "")
 
 
 def percent(value: float) -> str:
@@ -103,7 +108,7 @@ def _times(values: FloatArray | tuple[float, ...] | None) -> str:
 
 
 def _phase_spread(reconstruction: Reconstruction) -> str:
-    inside = reconstruction.rho[reconstruction.support]
+    inside = reconstruction.rho[bulk(reconstruction.rho, reconstruction.support)]
     if not inside.size:
         return "no crystal"
     low, high = np.percentile(np.angle(inside * np.exp(-1j * np.angle(inside.sum()))), (1, 99))
