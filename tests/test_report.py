@@ -86,8 +86,8 @@ def test_the_page_says_verdict_reasons_and_numbers(html):
     assert words.ADVICE["good"] in html
     assert "same crystal &amp; voxels kept from the phasing are &lt;predicted&gt;." in html
     for text in (
-        "√χ² = 9 %",
-        "5.2 %",
+        "√χ² = 9\xa0%",
+        "5.2\xa0%",
         "0.93",
         "3 of 4",
         "2.5 × 3 × 2.7",

@@ -66,9 +66,9 @@ def _strip(figure: Figure, pictures: Sequence[Picture], corner: tuple[float, flo
     figure.text(left, bottom + 0.234, name, fontsize=10.5, color=_INK, fontweight="bold")
     for number, picture in enumerate(pictures):
         axes = figure.add_axes((left + 0.091 * number, bottom + 0.045, 0.088, 0.165))
-        _draw(axes, picture, bar=number == len(pictures) - 1)
+        _draw(axes, picture, bar=number == 0)
         axes.text(0.5, 1.02, picture.title, transform=axes.transAxes, fontsize=7.5, color=_SOFT, ha="center", va="bottom")
-    _legend(figure, (left + 0.045, bottom + 0.02), "", colours)
+    _legend(figure, (left + 0.04, bottom + 0.02), "", colours)
 
 
 def _draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
@@ -96,7 +96,7 @@ def _triad(axes: Axes, picture: Picture) -> None:
 
 
 def _legend(figure: Figure, corner: tuple[float, float], name: str, colours: Colours) -> None:
-    axes = figure.add_axes((*corner, 0.15, 0.013))
+    axes = figure.add_axes((*corner, 0.14, 0.013))
     axes.imshow(mpl.colormaps[colours.name](np.linspace(0, 1, 256))[None], aspect="auto", extent=(0, 1, 0, 1))
     axes.set_axis_off()
     low, high = (figures.label(value, colours.unit) for value in (colours.low, colours.high))

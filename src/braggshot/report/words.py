@@ -58,7 +58,7 @@ def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
     """Voxels, size, counts, and how long it took."""
     volume, basis, support = reconstruction.volume, reconstruction.basis, reconstruction.support
     counts = volume.intensity[volume.valid]
-    inside = int(support.sum())
+    inside, masked = int(support.sum()), f"{percent(1 - float(volume.valid.mean()))} masked"
     facts = [
         Fact("grid", f"{_times(reconstruction.rho.shape)} voxels", f"{reconstruction.frame} frame"),
         Fact("voxel", "not known", "the file holds no geometry; lengths are in voxels"),
@@ -66,8 +66,8 @@ def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
         Fact("phase inside", _phase_spread(reconstruction), "peak to valley of 98 % of the voxels, ramp included, wrapped to ±π"),
         Fact(
             "photons",
-            f"{counts.sum():.3g}",
-            f"brightest voxel {counts.max(initial=0):.3g}; {percent(1 - volume.valid.mean())} masked",
+            number(float(counts.sum(dtype=np.float64))),
+            f"brightest voxel {number(float(counts.max(initial=0)))}; {masked}",
         ),
         Fact("time", f"{sum(reconstruction.seconds.values()):.1f} s", _stages(reconstruction)),
     ]
@@ -95,7 +95,7 @@ def number(value: float) -> str:
 
 def percent(value: float) -> str:
     """A share in percent."""
-    return f"{100 * value:.3g} %" if math.isfinite(value) else "not known"
+    return f"{100 * value:.3g}\N{NO-BREAK SPACE}%" if math.isfinite(value) else "not known"
 
 
 def length(metres: float | None) -> str:
