@@ -59,7 +59,7 @@ def facetted_crystal(shape=(64, 64, 64), basis=BASIS, verdict="good"):
         history={"iteration": np.arange(5.0), "error": np.geomspace(1, 0.01, 5), "support_fraction": np.linspace(0.2, 0.1, 5)},
         configuration={"seed": 3, "refine": {"recipe": "RAAR**200"}},
         choices={"twin": "as start 2 came out"},
-        seconds={"prepare": 0.5, "phasing": 3.0},
+        seconds={"prepare": 0.5, "phasing": 3.0, "total": 3.6},
     )
 
 
@@ -93,7 +93,7 @@ def test_the_page_says_verdict_reasons_and_numbers(html):
         "2.5 × 3 × 2.7",
         "21 nm",
         "9.06 × 8.14 × 7.07 nm",
-        "3.5 s",
+        "3.6 s",
         "64 × 64 × 64",
     ):
         assert text in html, text

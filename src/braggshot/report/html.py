@@ -81,7 +81,8 @@ def _direct_space(reconstruction: Reconstruction) -> Iterable[str]:
     if views:
         axes = "The file holds no geometry: voxels are drawn as cubes, and z, y, x are rocking, row, column."
         if reconstruction.basis is not None:
-            axes = f"True proportions; x, y, z of the {reconstruction.frame} frame's Cartesian axes, q the scattering vector."
+            frame = "crystal" if reconstruction.frame == "crystal" else "laboratory"
+            axes = f"True proportions; x, y, z are the axes of the {frame} frame, q is the scattering vector."
         yield (
             f'<p class="note">Surface at {words.percent(LEVEL)} of the median amplitude, coloured by the phase there '
             f"(mean phase zero). {axes}</p>"
@@ -114,7 +115,7 @@ def _reciprocal_space(reconstruction: Reconstruction) -> Iterable[str]:
 
 
 def _row(pictures: Sequence[Picture], kind: str = "", *, voxels: bool = False) -> str:
-    return f'<div class="row {kind}" style="--n:{len(pictures)}">{"".join(_figure(p, voxels=voxels) for p in pictures)}</div>'
+    return f'<div class="row {kind}">{"".join(_figure(p, voxels=voxels) for p in pictures)}</div>'
 
 
 def _figure(picture: Picture, *, voxels: bool) -> str:
@@ -122,7 +123,8 @@ def _figure(picture: Picture, *, voxels: bool) -> str:
     caption = f"{picture.across}, {picture.along}" if picture.across else picture.title
     kind = "bar on-dark" if picture.is_dark else "bar"
     return (
-        f'<figure><div class="frame" style="aspect-ratio:{picture.width:.6g}/{picture.height:.6g}">'
+        f'<figure style="flex:{picture.width / picture.height:.4g}">'
+        f'<div class="frame" style="aspect-ratio:{picture.width:.6g}/{picture.height:.6g}">'
         f'<img class="{"voxels" if voxels else ""}" alt="{escape(caption)}" src="{_png(picture)}">'
         f'<span class="{kind}" style="width:{100 * bar / picture.width:.2f}%">{bar:g} {picture.unit}</span>'
         f"{_triad(picture)}</div><figcaption>{escape(caption)}</figcaption></figure>"
@@ -177,7 +179,7 @@ def _curves(reconstruction: Reconstruction) -> Iterable[str]:
         label = "|q − q$_B$| [nm⁻¹]" if geometry else "frequency / Nyquist"
         plots.append(_plot(frequency, ensemble.prtf, label, "PRTF", level=1 / np.e))
     if plots:
-        yield f'<h2>Convergence and resolution</h2><div class="row plots" style="--n:{len(plots)}">{"".join(plots)}</div>'
+        yield f'<h2>Convergence and resolution</h2><div class="row plots">{"".join(plots)}</div>'
 
 
 def _plot(x: FloatArray, y: FloatArray, across: str, along: str, *, logarithmic: bool = False, level: float | None = None) -> str:

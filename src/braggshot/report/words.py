@@ -21,7 +21,7 @@ HEADLINES = {
 ADVICE = {
     "good": "Read no feature finer than the resolution below; keep the settings for the next scan of this crystal.",
     "doubtful": "Follow the reasons above, then run again with more starts; what all starts agree on may already be real.",
-    "failed": "Follow the reasons above first; more iterations alone seldom help.",
+    "failed": "Follow the reasons above and phase again; take neither shape nor strain from this one.",
 }
 
 
@@ -69,7 +69,7 @@ def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
             number(float(counts.sum(dtype=np.float64))),
             f"brightest voxel {number(float(counts.max(initial=0)))}; {masked}",
         ),
-        Fact("time", f"{sum(reconstruction.seconds.values()):.1f} s", _stages(reconstruction)),
+        Fact("time", *_seconds(reconstruction)),
     ]
     if basis is not None:
         size = np.ptp(np.argwhere(support) @ basis.T, axis=0) + np.abs(basis).sum(axis=1) if inside else np.zeros(3)
@@ -115,5 +115,8 @@ def _phase_spread(reconstruction: Reconstruction) -> str:
     return f"{high - low:.2f} rad"
 
 
-def _stages(reconstruction: Reconstruction) -> str:
-    return ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in reconstruction.seconds.items())
+def _seconds(reconstruction: Reconstruction) -> tuple[str, str]:
+    """All of it, and stage by stage; a stage called "total" is the sum that was measured."""
+    stages = {stage: seconds for stage, seconds in reconstruction.seconds.items() if stage != "total"}
+    total = reconstruction.seconds.get("total", sum(stages.values()))
+    return f"{total:.1f} s", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in stages.items())
