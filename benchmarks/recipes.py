@@ -2,8 +2,8 @@
 
     python benchmarks/recipes.py --crystals 40 --starts 3 -o recipes.csv
 
-Success is an aligned complex correlation with the truth of at least 0.95. Each recipe sees the same crystals (seeds from 10 000 on, which no
-test and no training uses) and the same seeds of starts; `best` is the start that held-out voxels choose.
+Success is an aligned complex correlation with the truth of at least 0.95. Each recipe sees the same crystals (seeds from 10 000
+on, which no test and no training uses) and the same seeds of starts; `best` is the start that held-out voxels choose.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ VARIANTS: dict[str, RefineConfig] = {
         shrink_wrap=ShrinkWrap(period=1, sigma_start=1, sigma_end=1, threshold=(0.1, 0.1), relative_to="max"),
         support_extent=0.5,
     ),
-    "PyNX": RefineConfig("600*RAAR+200*ER", shrink_wrap=replace(SW, period=50, sigma_end=0.5, threshold=(0.25, 0.25)), support_extent=1.0),
+    "PyNX": RefineConfig(
+        "600*RAAR+200*ER",
+        shrink_wrap=replace(SW, period=50, sigma_end=0.5, threshold=(0.25, 0.25)),
+        support_extent=1.0,
+    ),
     "500 RAAR+100 ER": RefineConfig("500*RAAR+100*ER"),
     "500 HIO+100 ER": RefineConfig("500*HIO+100*ER"),
     "10*(40 HIO+10 ER)+100 ER": RefineConfig("10*(40*HIO+10*ER)+100*ER"),

@@ -174,7 +174,7 @@ def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", help="CXI file, or a folder with --raw.")],
     seed: Seed = 0,
     shape: Annotated[tuple[int, int, int], typer.Option(help="Voxels, Z Y X.")] = (64, 64, 64),
-    phase_range: Annotated[float, typer.Option(help="Highest minus lowest phase in the crystal [rad].")] = 1.5,
+    phase_range: Annotated[float, typer.Option(help="Highest minus lowest phase in the crystal [rad].")] = 3.0,
     counts: Annotated[float, typer.Option(help="Photons in the brightest voxel.")] = 1e5,
     raw: Annotated[bool, typer.Option("--raw", help="Write a raw scan as APS 34-ID-C would: SPEC, TIFF, dark, flat.")] = False,
 ) -> None:
@@ -193,11 +193,15 @@ def simulate(
 
 def _simulate_raw(folder: Path, seed: int, phase_range: float, counts: float) -> Path:
     """A rocking scan on disk as 34-ID-C writes it; returns the SPEC file."""
-    from braggshot.crystals.sample import simulate_scan
-    from braggshot.io import aps_34idc
+    import numpy as np
 
-    scan, _ = simulate_scan(seed, phase_range=phase_range, counts=counts)
-    return aps_34idc.write_scan(folder, scan)
+    from braggshot.crystals.scan import ScanSettings, simulate_scan
+    from braggshot.io.aps_34idc import write_scan
+
+    scan, _ = simulate_scan(seed, settings=ScanSettings(phase_range=phase_range, counts=counts))
+    assert scan.rocking_angle is not None
+    assert scan.geometry is not None
+    return write_scan(folder, np.asarray(scan.frames), scan.rocking_angle, scan.geometry, 1, scan.dark, scan.flat)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -219,5 +219,3 @@ def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:
         "reasons": list(result.reasons),
         "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
     }
-
-

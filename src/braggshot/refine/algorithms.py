@@ -13,8 +13,8 @@ DM     rho + beta [P_S f_M - P_M f_S] rho,     f_M = P_M + (P_M - 1) / beta,  f_
 ML     conjugate gradient of the Poisson likelihood, rho confined to S
 =====  ======================================  =======================================
 
-ER, HIO and RAAR are linear in (rho, P_M rho) with weights that only depend on the support, so they share one update of two
-multiply-adds. A step changes a `State` in place; further steps come from the entry-point group ``braggshot.steps``.
+ER, HIO and RAAR are linear in (rho, P_M rho) and alike inside S, so they share one update. A step changes a `State` in place;
+further steps come from the entry-point group ``braggshot.steps``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import AXES
 from braggshot.refine.coherence import Coherence
-from braggshot.refine.projections import Measured, ShrinkWrap, Weights, Workspace, paired, project_modulus, shrink_wrap
+from braggshot.refine.projections import Measured, ShrinkWrap, Workspace, project_modulus, shrink_wrap
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class State:
     error: Tensor | None = None
     wants_error: bool = False
     coherence: Coherence | None = None
-    weights: Weights | None = None
+    inside: Tensor | None = None
     gradient: ConjugateGradient | None = None
 
     def set_support(self, support: Tensor) -> None:
         """Replace the support and forget what was derived from the old one."""
-        self.support, self.weights, self.gradient = support, None, None
+        self.support, self.inside, self.gradient = support, None, None
 
 
 Step = Callable[[State, Measured, StepSettings], None]
@@ -94,16 +94,21 @@ def _projected(state: State, data: Measured) -> Tensor:
 
 
 def _relax(state: State, data: Measured, old: float, new: float) -> None:
-    """Inside S: P_M rho. Outside: old * rho + new * P_M rho."""
-    projected = torch.view_as_real(_projected(state, data))
+    """Inside S: P_M rho. Outside: old * rho + new * P_M rho.
+
+    The support is a few percent of the array, so the rule of the outside is applied everywhere and the inside is copied over it.
+    """
+    projected = _projected(state, data)
+    if state.inside is None:
+        state.inside = state.support.reshape(-1).nonzero().squeeze(1)
     rho = torch.view_as_real(state.rho)
-    if state.weights is None or state.weights.key != (old, new):
-        inside = paired(state.support)
-        state.weights = Weights(old=(1 - inside) * old, new=inside + (1 - inside) * new, key=(old, new))
-    if old == 0:
-        torch.mul(projected, state.weights.new, out=rho)
+    if old == new == 0:
+        rho.zero_()
     else:
-        rho.mul_(state.weights.old).addcmul_(projected, state.weights.new)
+        if old != 1:
+            rho.mul_(old)
+        rho.add_(torch.view_as_real(projected), alpha=new)
+    state.rho.view(-1).index_copy_(0, state.inside, projected.view(-1).index_select(0, state.inside))
 
 
 def error_reduction(state: State, data: Measured, settings: StepSettings) -> None:
@@ -124,7 +129,7 @@ def relaxed_averaged_alternating_reflections(state: State, data: Measured, setti
 def difference_map(state: State, data: Measured, settings: StepSettings) -> None:
     """Elser's difference map with two modulus projections; equal to HIO at beta = 1."""
     beta, inside = settings.beta, state.support
-    projected = _projected(state, data).clone()
+    projected = _projected(state, data)
     reflected = torch.where(inside, state.rho, state.rho / beta)
     wanted_error, state.wants_error = state.wants_error, False
     kept, state.rho = state.rho, reflected

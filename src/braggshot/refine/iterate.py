@@ -213,8 +213,8 @@ def _finish(state: State, history: Tensor, batch: Sequence[int], seed: int) -> l
     ]
 
 
-BYTES_PER_VOXEL_AND_START = 64
-"""rho 8, workspace 20, weights 16, support 1, and the transforms' own scratch: what one start needs while it runs."""
+BYTES_PER_VOXEL_AND_START = 48
+"""rho 8, its transform and projection 16, workspace 12, support 1, and the transforms' own scratch."""
 
 
 def _fitting_batch(data: Measured, n_starts: int) -> int:

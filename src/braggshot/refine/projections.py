@@ -1,7 +1,7 @@
 r"""The two projections of phasing, and what updates the support.
 
-Everything here lives on the *corner* layout (origin at index 0) so that no transform needs a shift, and works in place on buffers
-that are allocated once: on a CPU the transforms are so fast that fresh memory would cost more than the arithmetic.
+Everything here lives on the *corner* layout (origin at index 0) so that no transform needs a shift, and works in place where
+it can: on a CPU the transforms are so fast that the memory that is touched decides.
 
 .. math::
     P_M \rho = \mathcal{F}^{-1}\!\left[\frac{\sqrt{I}}{|F|}\,F\right], \quad F = \mathcal{F}\rho, \qquad P_S \rho = S \rho
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -76,9 +76,8 @@ def measured(intensity: Tensor, valid: Tensor, held_out: Tensor) -> Measured:
 
 @dataclass
 class Workspace:
-    """Buffers of one batch, reused in every iteration: 20 bytes per voxel and start."""
+    """Buffers of one batch, reused in every iteration: 12 bytes per voxel and start."""
 
-    field: Tensor
     squares: Tensor
     ratio: Tensor
 
@@ -86,7 +85,6 @@ class Workspace:
     def like(cls, rho: Tensor) -> Workspace:
         """Buffers for objects shaped as `rho`, (batch, z, y, x) complex64."""
         return cls(
-            field=torch.empty_like(rho),
             squares=torch.empty(*rho.shape, 2, dtype=torch.float32, device=rho.device),
             ratio=torch.empty(rho.shape, dtype=torch.float32, device=rho.device),
         )
@@ -100,19 +98,21 @@ def squared_magnitude(field: Tensor, work: Workspace) -> Tensor:
 
 
 def project_modulus(rho: Tensor, data: Measured, work: Workspace, coherence: Tensor | None = None) -> Tensor:
-    r"""P_M of `rho`, (batch, z, y, x), returned in `work.field`; `rho` is left as it is.
+    r"""P_M of `rho`, (batch, z, y, x); `rho` is left as it is.
 
     With partial coherence the model intensity is :math:`|F|^2 * p`, `coherence` being the transform of p, and the factor becomes
     :math:`\sqrt{I / (|F|^2 * p)}` (Clark et al., Nat. Commun. 3, 993 (2012)).
     """
-    torch.fft.fftn(rho, dim=AXES, norm="ortho", out=work.field)
-    model = squared_magnitude(work.field, work)
+    field = torch.fft.fftn(rho, dim=AXES, norm="ortho")
+    ratio = squared_magnitude(field, work)
     if coherence is not None:
-        model.copy_(spread(model, coherence))
-    ratio = model.add_(_TINY).rsqrt_().mul_(data.magnitude)
+        ratio.copy_(spread(ratio, coherence))
+    ratio.add_(_TINY).rsqrt_().mul_(data.magnitude)
     ratio.view(rho.shape[0], -1).index_fill_(1, data.floating, 1.0)
-    work.field.mul_(ratio)
-    return torch.fft.ifftn(work.field, dim=AXES, norm="ortho", out=work.field)
+    # Once per real and imaginary part: a real product of equal layouts is far faster than a mixed or a broadcast one.
+    torch.complex(ratio, ratio, out=torch.view_as_complex(work.squares))
+    torch.view_as_real(field).mul_(work.squares)
+    return torch.fft.ifftn(field, dim=AXES, norm="ortho")
 
 
 def autocorrelation_support(data: Measured, threshold: float, extent: float) -> Tensor:
@@ -218,23 +218,6 @@ def _level(amplitude: Tensor, support: Tensor, relative_to: str) -> Tensor:
     if relative_to == "average":
         return inside.sum(AXES) / count
     raise ValueError(f"shrink-wrap thresholds are relative to 'max', 'rms' or 'average', not {relative_to!r}")
-
-
-@dataclass
-class Weights:
-    """rho <- old * rho + new * P_M rho, with real weights that depend on the support alone; 16 bytes per voxel and start.
-
-    Both are stored once per real and imaginary part, which is twice as fast as broadcasting them.
-    """
-
-    old: Tensor
-    new: Tensor
-    key: tuple[object, ...] = field(default=())
-
-
-def paired(mask: Tensor) -> Tensor:
-    """(..., z, y, x) -> (..., z, y, x, 2) float32: one weight per real and imaginary part."""
-    return mask.float().unsqueeze(-1).expand(*mask.shape, 2).contiguous()
 
 
 def held_out_voxels(valid: Tensor, fraction: float, radius: int, keep_centre: float, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,42 @@
+# Two commands on a fresh machine with Python >= 3.11: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Threads that spin while they wait make shared machines crawl.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test lint types unit bench clean
+
+demo: $(VENV)/core
+	$(BIN)/python -m braggshot.demo demo-output
+
+test: lint types unit
+
+lint: $(VENV)/test
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+
+types: $(VENV)/test
+	$(BIN)/mypy
+
+unit: $(VENV)/test
+	$(BIN)/pytest
+
+bench: $(VENV)/test
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	cd benchmarks && ../$(BIN)/asv run --python=same --quick
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("braggshot needs Python 3.11 or newer") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/core: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
+	touch $(VENV)/core $@
+
+clean:
+	rm -rf $(VENV) demo-output build dist

@@ -1,0 +1,130 @@
+"""The tree is the architecture: who may import whom, how large things may grow, and what stays out of ``import braggshot``."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "braggshot"
+
+LAYERS = [
+    {"errors", "config", "volumes"},
+    {"physics"},
+    {"prepare", "clean", "crystals", "nn", "refine", "io", "verdict"},
+    {"phasing", "crystal_frame"},
+    {"pipeline", "series", "report"},
+    {"live", "viewer", "cluster"},
+    {"cli", "demo"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+# Within a layer siblings do not import each other, with these exceptions and their reasons.
+ALLOWED = {
+    ("volumes", "errors"): "records check themselves",
+    ("config", "errors"): "settings check themselves",
+    ("pipeline", "report"): "the pipeline writes the report beside the other outputs",
+    ("demo", "cli"): "the demo is a user of the command line",
+}
+
+# Libraries that only these files may import.
+CONFINED = {
+    "typer": {"cli"},
+    "rich": {"cli", "demo"},
+    "hdf5plugin": {"io"},
+    "silx": {"io"},
+    "pyFAI": {"prepare", "clean"},
+    "pydantic": {"config"},
+    "matplotlib": {"report"},
+}
+
+LONGEST_MODULE, LONGEST_FUNCTION, MOST_PARAMETERS = 400, 60, 8
+
+
+def modules() -> Iterator[tuple[str, Path, ast.Module]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        relative = path.relative_to(SOURCE)
+        unit = relative.parts[0].removesuffix(".py")
+        yield unit, path, ast.parse(path.read_text())
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_has_a_layer():
+    unknown = {unit for unit, _, _ in modules()} - set(LEVEL) - {"__init__", "__main__"}
+    assert not unknown, f"give {unknown} a layer in this test"
+
+
+def test_imports_go_down_only():
+    wrong = []
+    for unit, path, tree in modules():
+        if unit in {"__init__", "__main__"}:
+            continue
+        for name in imports(tree):
+            parts = name.split(".")
+            if parts[0] != "braggshot" or len(parts) < 2 or parts[1] not in LEVEL or parts[1] == unit:
+                continue
+            if LEVEL[parts[1]] >= LEVEL[unit] and (unit, parts[1]) not in ALLOWED:
+                wrong.append(f"{path.relative_to(SOURCE)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_libraries_stay_in_their_files():
+    wrong = [
+        f"{path.relative_to(SOURCE)} imports {name}"
+        for unit, path, tree in modules()
+        for name in imports(tree)
+        if name.split(".")[0] in CONFINED and unit not in CONFINED[name.split(".")[0]]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_sizes_stay_within_the_budget():
+    wrong = []
+    for _, path, tree in modules():
+        lines = path.read_text().count("\n")
+        if lines > LONGEST_MODULE:
+            wrong.append(f"{path.relative_to(SOURCE)}: {lines} lines")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                parameters = len(node.args.args) + len(node.args.kwonlyargs)
+                # A command's parameters are its options; they are the interface itself.
+                is_command = path.name == "cli.py" and node.decorator_list
+                if length > LONGEST_FUNCTION or (parameters > MOST_PARAMETERS and not is_command):
+                    wrong.append(f"{path.relative_to(SOURCE)}:{node.lineno} {node.name}: {length} lines, {parameters} parameters")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_is_a_drawer():
+    names = {part for _, path, _ in modules() for part in path.relative_to(SOURCE).with_suffix("").parts}
+    assert not names & {"utils", "helpers", "misc", "common", "base", "util"}
+
+
+@pytest.mark.parametrize("module", ["braggshot", "braggshot.cli"])
+def test_importing_stays_light(module):
+    """The names that a bare import brings in hold no torch, no plotting, no file libraries."""
+    script = f"import {module}, sys; print(' '.join(sys.modules))"
+    loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    heavy = {"torch", "matplotlib", "h5py", "scipy", "skimage", "silx", "pydantic", "numpy"}
+    assert not heavy & loaded
+
+
+def test_public_names_resolve():
+    import braggshot
+
+    for name in braggshot.__all__:
+        assert getattr(braggshot, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = braggshot.nothing

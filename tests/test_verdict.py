@@ -1,0 +1,101 @@
+"""Each check fires on what it is for, stays silent otherwise, and says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from braggshot.verdict import judge, noise_floor
+from braggshot.volumes import DiffractionVolume, Quality
+
+SHAPE = (20, 22, 24)
+
+
+def crystal():
+    support = np.zeros(SHAPE, dtype=bool)
+    support[7:13, 8:14, 9:15] = True
+    return support.astype(np.complex64), support
+
+
+def volume(**changes):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(30, SHAPE).astype(np.float32)
+    counts[10, 11, 12] = 5000
+    made = DiffractionVolume(counts, np.ones(SHAPE, dtype=bool), oversampling=(3.3, 3.6, 4.0))
+    return replace(made, **changes)
+
+
+QUALITY = Quality(chi2=0.01, r_factor=0.1, llk=0.6, llk_free=0.9, agreement=(1.0, 0.99, 0.97, 0.96, 0.9))
+
+
+def test_a_good_one_is_good_and_says_why():
+    verdict, reasons = judge(volume(), *crystal(), QUALITY)
+    assert verdict == "good"
+    assert "3 of 4 other starts" in reasons[0]
+
+
+def far_apart():
+    rho, support = crystal()
+    rho[2:5, 2:5, 2:6] = 0.9
+    return rho, support | (rho != 0)
+
+
+def at_the_edge():
+    rho, support = crystal()
+    rho[0:7, 8:14, 9:15] = 1
+    return rho, support | (rho != 0)
+
+
+SATURATED = volume()
+SATURATED.intensity[10, 11, 12:17] = 5000
+MASKED_PEAK = volume()
+MASKED_PEAK.valid[10, 11, 13] = False
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "message"),
+    [
+        ({"quality": replace(QUALITY, agreement=(1.0,))}, "doubtful", r"only one start.*--starts"),
+        ({"quality": replace(QUALITY, agreement=(1.0, 0.97, 0.8, 0.8, 0.8))}, "doubtful", r"only 1 of 4.*more starts"),
+        ({"quality": replace(QUALITY, agreement=(1.0, 0.8, 0.8, 0.8, 0.8))}, "failed", r"none of the 4.*mask aliens"),
+        ({"quality": replace(QUALITY, chi2=0.09)}, "doubtful", r"beyond photon noise"),
+        ({"quality": replace(QUALITY, chi2=0.5)}, "failed", r"beyond photon noise"),
+        ({"quality": replace(QUALITY, llk_free=50.0)}, "doubtful", r"kept from the phasing.*worse"),
+        ({"quality": replace(QUALITY, llk_free=500.0)}, "failed", r"kept from the phasing.*worse"),
+        ({"volume": volume(oversampling=(1.7, 3.0, 3.0))}, "doubtful", r"oversampling is 1.7 along rocking"),
+        ({"volume": SATURATED}, "doubtful", r"saturated; attenuate"),
+        ({"volume": MASKED_PEAK}, "doubtful", r"1 voxels next to the Bragg peak"),
+        ({"crystal": far_apart()}, "doubtful", r"second crystal in the window holds \d+ %"),
+        ({"crystal": at_the_edge()}, "failed", r"touches the edge"),
+        ({"crystal": (np.zeros(SHAPE, np.complex64), np.zeros(SHAPE, bool))}, "failed", r"empty"),
+    ],
+)
+def test_each_check(changes, expected, message):
+    import re
+
+    rho, support = changes.get("crystal", crystal())
+    verdict, reasons = judge(changes.get("volume", volume()), rho, support, changes.get("quality", QUALITY))
+    assert verdict == expected
+    assert any(re.search(message, reason) for reason in reasons)
+    assert len(reasons) == 1
+
+
+def test_the_worst_comes_first():
+    bad = replace(QUALITY, chi2=0.09, agreement=(1.0, 0.5, 0.5))
+    verdict, reasons = judge(volume(), *crystal(), bad)
+    assert verdict == "failed"
+    assert "none of the 2" in reasons[0]
+    assert len(reasons) == 2
+
+
+def test_noise_floor_is_what_poisson_noise_leaves():
+    """chi2 of noisy counts against their own true mean, at high counts, is the floor."""
+    rng = np.random.default_rng(1)
+    rate = rng.uniform(20, 400, (20, 20, 20))
+    counts = rng.poisson(rate).astype(np.float32)
+    valid = np.ones(rate.shape, dtype=bool)
+    chi2 = ((np.sqrt(counts) - np.sqrt(rate)) ** 2).sum() / counts.sum()
+    assert noise_floor(counts, valid) == pytest.approx(chi2, rel=0.05)
+    assert noise_floor(np.zeros((2, 2, 2), np.float32), np.ones((2, 2, 2), bool)) == 0
