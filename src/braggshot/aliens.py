@@ -65,7 +65,7 @@ def aliens(
             parts, _ = ndimage.label((basins == label) & (blurred > FADED * brightness))
             mask |= parts == parts[top]
     centres = [tuple(int(index) for index in offset + stride * top) for _, _, top in sorted(found, reverse=True)]
-    return _refine(mask, counts.shape, stride, offset, sigma) & valid, [(z, y, x) for z, y, x in centres]
+    return _refine(mask, counts.shape, stride, offset) & valid, [(z, y, x) for z, y, x in centres]
 
 
 def _smooth(counts: FloatArray, valid: BoolArray, sigma: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -97,16 +97,11 @@ def _inside(top: tuple[int, ...], stride: NDArray[np.int_], sigma: NDArray[np.fl
     return bool(np.all((np.array(top) >= margin) & (np.array(top) < np.array(shape) - margin)))
 
 
-def _refine(
-    mask: BoolArray, shape: tuple[int, ...], stride: NDArray[np.int_], offset: NDArray[np.int_], sigma: NDArray[np.float64]
-) -> BoolArray:
-    """A mask on the coarse grid as one of the full shape, one smoothing length wider."""
-    if not mask.any():
-        return np.zeros(shape, dtype=bool)
+def _refine(mask: BoolArray, shape: tuple[int, ...], stride: NDArray[np.int_], offset: NDArray[np.int_]) -> BoolArray:
+    """A mask on the coarse grid as one of the full shape, one coarse voxel wider."""
     nearest = [
         np.clip((np.arange(size) - first + step // 2) // step, 0, coarse - 1)
         for size, first, step, coarse in zip(shape, offset, stride, mask.shape, strict=True)
     ]
-    full = mask[np.ix_(*nearest)]
-    ball = np.stack(np.meshgrid(*[np.arange(-np.ceil(s), np.ceil(s) + 1) / s for s in sigma], indexing="ij"))
-    return ndimage.binary_dilation(full, (ball**2).sum(0) <= 1)
+    wider: BoolArray = ndimage.binary_dilation(mask, np.ones((3, 3, 3), dtype=bool))
+    return wider[np.ix_(*nearest)]

@@ -106,27 +106,28 @@ def zingers(counts: FloatArray, valid: BoolArray) -> BoolArray:
 def missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
     """Solid blocks of exact zeros amid counts: data that was cut out or never read, not darkness.
 
-    A block holds at least one voxel with nothing but zeros around it, and the zeros within three voxels of such. It is missing if
-    the median of the voxels within two of it is more than three times the smallest count there is (1 photon, or the threshold that
-    was applied), and if so many voxels would have held at least 50 such counts together. Works on volumes, and on the sum of all
-    frames for gaps and clusters of dead pixels.
+    A block holds at least one voxel with nothing but zeros around it, known gaps aside, and the zeros within three voxels of it.
+    It is missing if the median of the voxels within two of it is more than three times the smallest count there is (1 photon, or
+    the threshold that was applied), and if so many voxels would have held at least 50 such counts together. Works on volumes, and
+    on the sum of all frames for gaps and clusters of dead pixels.
     """
-    empty = (counts == 0) | ~valid
-    box = np.ones((3,) * counts.ndim, dtype=bool)
-    solid = ndimage.binary_erosion(empty, box, border_value=1)
+    trusted = np.where(valid, counts, 0).astype(np.float32)
+    zero = (counts == 0) & valid
     found = np.zeros(counts.shape, dtype=bool)
-    positive = counts[valid & (counts > 0)]
-    if not positive.size or not solid.any():
-        return found
-    quantum = float(positive.min())
-    blocks, n = ndimage.label(ndimage.binary_dilation(solid, box, iterations=3, mask=empty), box)
-    for index, place in enumerate(ndimage.find_objects(blocks, max_label=n), start=1):
-        near = tuple(slice(max(0, part.start - 2), part.stop + 2) for part in place)
-        block = blocks[near] == index
-        shell = counts[near][ndimage.binary_dilation(block, box, iterations=2) & ~block & valid[near]]
+    quantum = float(trusted.min(where=trusted > 0, initial=np.inf))
+    solid = ndimage.maximum_filter(trusted, 3, mode="constant") == 0
+    solid[solid] = ndimage.uniform_filter(zero.astype(np.float32), 3, mode="nearest")[solid] > 0.5
+    box = np.ones((3,) * counts.ndim, dtype=bool)
+    amid = solid & (ndimage.uniform_filter(trusted, 7, mode="nearest") >= 0.8 * quantum)  # as it is beside a wall of three quanta
+    blocks, n = ndimage.label(solid, box)
+    places = ndimage.find_objects(blocks, max_label=n)
+    for label in np.unique(blocks[amid]):
+        near = tuple(slice(max(0, part.start - 5), part.stop + 5) for part in places[label - 1])
+        block = ndimage.binary_dilation(blocks[near] == label, box, iterations=3, mask=zero[near])
+        shell = trusted[near][ndimage.binary_dilation(block, box, iterations=2) & ~block & valid[near]]
         level = float(np.median(shell)) if shell.size else 0.0
-        if level > 3 * quantum and level * (block & valid[near]).sum() > 50 * quantum:
-            found[near] |= block & valid[near]
+        if level > 3 * quantum and level * block.sum() > 50 * quantum:
+            found[near] |= block
     return found
 
 

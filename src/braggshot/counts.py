@@ -10,7 +10,8 @@ Nothing is read before a region is asked for, and only that region is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +29,14 @@ UNTRUSTED = 0.1  # share of voxels that may be negative or not a number
 class Block:
     """Counts and trust of a region of the raw grid that starts at `start`; counts are 0 where not valid.
 
-    `untrusted` is the number of voxels that should have held counts but were negative or not a number.
+    `untrusted` is the number of voxels that should have held counts but were negative or not a number, `steps` what was done.
     """
 
     counts: NDArray[np.float32]
     valid: BoolArray
     start: tuple[int, int, int]
     untrusted: int = 0
+    steps: tuple[str, ...] = ()
 
     @property
     def stop(self) -> tuple[int, int, int]:
@@ -81,7 +83,7 @@ class CorrectedFrames:
     offset: NDArray[np.float32] | None = None
     response: NDArray[np.float32] | None = None
     no_count: int | None = None
-    steps: tuple[str, ...] = field(default=())
+    steps: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -96,10 +98,12 @@ class CorrectedFrames:
         planes = self.grid.frames[first[0] : last[0]]
         wanted = [frame for plane in planes for frame in plane]
         raw, trusted = self._raw(wanted, rows, columns)
-        sound = np.isfinite(raw) & (raw >= 0)
-        untrusted = int((trusted & ~sound).sum())
-        trusted &= sound
-        counts = np.where(trusted, raw, 0)
+        untrusted = 0
+        if raw.dtype.kind in "if":
+            sound = raw >= 0 if raw.dtype.kind == "i" else np.isfinite(raw) & (raw >= 0)
+            untrusted = int((trusted & ~sound).sum())
+            trusted &= sound
+        counts = np.where(trusted, raw, 0).astype(np.float32, copy=False)
         if self.offset is not None:
             counts = np.maximum(counts - self.offset[rows, columns], 0) * trusted
         if len(wanted) != len(planes):
@@ -112,10 +116,10 @@ class CorrectedFrames:
             trusted &= weight > 0
         return Block(counts * trusted, trusted, (first[0], first[1], first[2]), untrusted)
 
-    def _raw(self, wanted: list[int], rows: slice, columns: slice) -> tuple[NDArray[np.float32], BoolArray]:
-        """Frames `wanted` as float32, and where they may be trusted."""
-        shape = (len(wanted), rows.stop - rows.start, columns.stop - columns.start)
+    def _raw(self, wanted: list[int], rows: slice, columns: slice) -> tuple[NDArray[Any], BoolArray]:
+        """Frames `wanted` as stored, and where they may be trusted."""
         if not wanted:
+            shape = (0, rows.stop - rows.start, columns.stop - columns.start)
             return np.zeros(shape, np.float32), np.zeros(shape, dtype=bool)
         consecutive = wanted == list(range(wanted[0], wanted[-1] + 1))
         run = slice(wanted[0], wanted[-1] + 1)
@@ -128,7 +132,7 @@ class CorrectedFrames:
             trusted &= self.valid[run if consecutive else wanted, rows, columns]
         if self.no_count is not None:
             trusted &= raw != self.no_count
-        return raw.astype(np.float32), trusted
+        return raw, trusted
 
 
 def corrected(scan: Scan, corrections: Corrections) -> CorrectedFrames:

@@ -14,12 +14,15 @@ from scipy import ndimage
 
 from braggshot.clean import hot_pixels
 from braggshot.counts import CorrectedFrames
+from braggshot.errors import DataError
+from braggshot.volumes import FloatArray
 
 MEMORY = 64 * 2**20  # for frames in flight [bytes]
 BYTES_PER_VOXEL = 16  # raw, float, trust and square root together
 CUBES = 4_000_000  # at most so many
 SAMPLES = 8  # frames in which hot pixels are looked for
-SIGNAL_TO_NOISE = 3.0  # of one speckle at the edge of the signal
+CONTRAST = 10.0  # robust standard deviations by which a peak stands above everything else
+SIGNAL_TO_NOISE = 5.0  # of one speckle, on average over the faces of the signal's box
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tu
     """Half widths of the box around `peak` out to which a speckle stands out of its noise [voxels].
 
     The box shrinks from the whole scan, plane by plane, until on all its faces the mean excess over the background (the median
-    of the scan) gives a speckle, on average, a signal-to-noise ratio of 3.
+    of the scan) gives a speckle, on average, a signal-to-noise ratio of 5.
 
     Parameters
     ----------
@@ -116,3 +119,40 @@ def _face_mean(counts: NDArray[np.float32], centre: list[int], half: list[int], 
             face = counts[tuple(box)]
             total, number = total + float(face.sum(dtype=np.float64)), number + face.size
     return total / max(number, 1)
+
+
+def _box(counts: FloatArray, middle: NDArray[np.int_], half: int) -> tuple[slice, ...]:
+    return tuple(slice(max(0, int(c) - half), min(n, int(c) + half + 1)) for c, n in zip(middle, counts.shape, strict=True))
+
+
+def brightest_near(smooth: FloatArray, middle: NDArray[np.int_], half: int) -> NDArray[np.int_]:
+    """Voxel of the maximum in a cube about `middle`."""
+    box = _box(smooth, middle, half)
+    return np.array(np.unravel_index(int(smooth[box].argmax()), smooth[box].shape)) + [part.start for part in box]
+
+
+def centre_of_mass(counts: FloatArray, middle: NDArray[np.int_], half: int) -> NDArray[np.float64]:
+    """Offset from `middle` of the centre of mass of what exceeds a tenth of the maximum in a cube about it."""
+    box = _box(counts, middle, half)
+    weight = np.maximum(counts[box] - 0.1 * counts[box].max(), 0)
+    if not weight.any():
+        return np.zeros(3)
+    return np.array(ndimage.center_of_mass(weight)) + [part.start for part in box] - middle
+
+
+def require_peak(name: str, counts: FloatArray, local: NDArray[np.int_]) -> None:
+    """Let pass what has a peak at voxel `local`: ten robust standard deviations above the counts in 3 x 3 x 3 voxels elsewhere.
+
+    Raises
+    ------
+    DataError : if it does not stand out so far.
+    """
+    sums = 27 * ndimage.uniform_filter(counts, 3)[::3, ::3, ::3]
+    level = float(np.median(sums))
+    spread = max(1.4826 * float(np.median(np.abs(sums - level))), np.sqrt(level + 1))
+    best = float(counts[_box(counts, local, 1)].sum(dtype=np.float64))
+    if best - level < CONTRAST * spread:
+        raise DataError(
+            f"{name}: no Bragg peak: the brightest 3 x 3 x 3 voxels hold {best:.4g} counts, others {level:.4g} +- {spread:.3g}. "
+            "Check the scan number and the detector region, or point to the peak with prepare.centre."
+        )

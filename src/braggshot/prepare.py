@@ -1,0 +1,329 @@
+"""Raw scan -> diffraction volume: corrected counts around the Bragg peak, on a grid that is quick to transform.
+
+::
+
+    find the peak (all frames, a few at a time) -> read around it -> mask bad pixels, zingers, unread blocks -> measure oversampling
+    -> choose binning and shape -> mask aliens -> crop, pad, bin -> voxel basis
+
+Intensities stay counts: nothing is interpolated, smoothed, thresholded or subtracted unless asked for, and what cannot be trusted
+is masked. Cropping and padding choose a window whose centre voxel N // 2 is the peak, they never roll; bins are summed, and valid
+where all their voxels are. A prepared scan, and a small stack that is centred already, keep their grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from braggshot.aliens import aliens
+from braggshot.clean import dead_pixels, hot_pixels, missing_blocks, zingers
+from braggshot.counts import Block, CorrectedFrames, Corrections, corrected, refuse_untrusted
+from braggshot.errors import ConfigError, DataError, GeometryError
+from braggshot.physics.geometry import reciprocal_basis
+from braggshot.physics.sampling import oversampling
+from braggshot.rocking import regular_geometry
+from braggshot.survey import Survey, brightest, brightest_near, centre_of_mass, require_peak, signal_reach, sum_bins, survey
+from braggshot.volumes import DiffractionVolume, FloatArray, Scan, Window
+from braggshot.window import (
+    basis_within,
+    choose_binning,
+    choose_shape,
+    cut,
+    is_fast,
+    raw_centre,
+    raw_extent,
+    window_about,
+    within,
+)  # fmt: skip
+
+Triple = tuple[int, int, int]
+
+WHOLE = 8_000_000  # voxels up to which a scan is read at once
+SMALL = 128  # a stack no longer than this on any axis is not worth cropping
+CENTRED = 0.05  # of the size: how far off the centre the peak of a small stack may be before it is cut anew
+MARGIN = 12  # raw voxels read around the window, so that what lies on its edge is judged whole
+SPECKLE = 100.0  # voxels per speckle, taken high, before the oversampling is known
+GROUPS = 8  # parts of the rocking curve in which a hot pixel must stay hot
+FIELDS = {"steps", "window", "reciprocal_basis", "q_bragg", "oversampling", "provenance"}  # that a prepared scan brings along
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Settings of `prepare`; the defaults need no touch.
+
+    Parameters
+    ----------
+    shape : of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
+    max_shape : limit on that choice [voxels]
+    binning : raw voxels per voxel (z, y, x); "auto" bins an axis that is oversampled six times or more, down to three
+    centre : "max" the brightest voxel of the lightly smoothed pattern, "com" the centre of mass about it, or a raw index (z, y, x)
+    subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; costs the Poisson
+        statistics, so by default the offset is only recorded
+    flat, dark, monitor : whether to use the flat field, dark field and monitor that the scan brings along
+    detector : name of a detector whose gaps are masked; None takes the one that the scan names
+    bad_pixels : mask hot and dead pixels, zingers and blocks without counts that stand out from their surroundings
+    aliens : "auto" masks foreign peaks, "off" leaves them
+    background : subtracted from every voxel before binning [photons], "frame" for the median level of each frame, or "off"
+    threshold : counts below this become 0 [photons]
+    """
+
+    shape: tuple[int, int, int] | None = None
+    max_shape: tuple[int, int, int] = (256, 256, 256)
+    binning: Literal["auto"] | tuple[int, int, int] = "auto"
+    centre: Literal["max", "com"] | tuple[int, int, int] = "max"
+    subvoxel: bool = False
+    flat: bool = True
+    dark: bool = True
+    monitor: bool = True
+    detector: str | None = None
+    bad_pixels: bool = True
+    aliens: Literal["auto", "off"] = "auto"
+    background: float | Literal["off", "frame"] = "off"
+    threshold: float = 0.0
+
+
+def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionVolume:
+    """Corrected counts around the Bragg peak of a scan.
+
+    Parameters
+    ----------
+    scan : raw frames and what the files say about them
+    config : settings
+
+    Returns
+    -------
+    The volume, with everything that was done to it in `steps`, `window`, `reciprocal_basis`, `q_bragg` and `oversampling`.
+
+    Raises
+    ------
+    DataError : if there are no counts, no peak, or more than a tenth of the voxels are negative or not numbers; or if a dark field,
+        flat field or monitor does not fit the frames.
+    ConfigError : if a setting does not fit the scan.
+    """
+    source = corrected(scan, Corrections(config.monitor, config.flat, config.dark, config.detector))
+    _check(scan, source.shape, config)
+    block, view, peak = _find(scan, source, config)
+    peak, offset = _centre(scan.name, block, peak, view.side, config)
+    sampling = oversampling(*_about(block, peak))
+    window, shape, chosen = _choose(scan, source.shape, view, peak, offset, sampling, config)
+    start, stop = raw_extent(window, shape)
+    if not _holds(block, start, stop, source.shape):
+        block = _load(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
+    if config.aliens == "auto" and not scan.prepared:
+        block = _mask_aliens(block, sampling)
+    moved = np.add(peak, offset) - raw_centre(window, shape) if config.subvoxel else np.zeros(3)
+    volume = _cut(block, window, shape, moved, config)
+    volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *chosen, *volume.steps))
+    return _describe(scan, source, volume, window, moved)
+
+
+def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
+    if min(shape) < 4:
+        raise DataError(
+            f"{scan.name}: {shape} (frames, rows, columns) is too little for a 3D pattern; expected 4 of each at least."
+        )
+    for name, values in (("shape", config.shape), ("binning", config.binning), ("max_shape", config.max_shape)):
+        if isinstance(values, tuple) and min(values) < 1:
+            raise ConfigError(f"prepare.{name} must be positive on every axis, found {values}.")
+    if isinstance(config.centre, tuple) and not all(0 <= index < size for index, size in zip(config.centre, shape, strict=True)):
+        raise ConfigError(f"prepare.centre {config.centre} lies outside the scan of shape {shape}.")
+
+
+def _find(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[Block, Survey, Triple]:
+    """A block around the peak, the survey that led there, and roughly where the peak is; no survey where the user knows."""
+    given = config.centre if isinstance(config.centre, tuple) else None
+    if given is not None and config.shape is not None:
+        binning = (1, 1, 1) if config.binning == "auto" else config.binning
+        start, stop = raw_extent(window_about(given, source.shape, binning, config.shape), config.shape)
+        block = _load(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
+        return block, _survey_of(block), given
+    if scan.prepared or np.prod(source.shape) <= WHOLE:
+        block = _load(scan, source, (0, 0, 0), source.shape, config)
+        view = _survey_of(block)
+        return block, view, given or brightest(view)
+    view = survey(source)
+    refuse_untrusted(scan.name, view.untrusted, int(np.prod(source.shape)))
+    _require_counts(scan.name, view.counts)
+    peak = given or brightest(view)
+    size = 2 * np.array(signal_reach(view, peak, SPECKLE)) + 2 * MARGIN
+    while np.prod(np.minimum(size, source.shape)) > WHOLE:
+        size[int(np.argmax(np.minimum(size, source.shape)))] *= 0.9
+    start = np.array(peak) - size // 2
+    return _load(scan, source, start.tolist(), (start + size).tolist(), config), view, peak
+
+
+def _survey_of(block: Block) -> Survey:
+    return Survey(block.counts, np.sqrt(block.counts), 1, block.untrusted)
+
+
+def _load(
+    scan: Scan, source: CorrectedFrames, start: Sequence[int], stop: Sequence[int], config: PrepareConfig
+) -> Block:  # fmt: skip
+    """Counts of a region, without those that are no diffraction."""
+    block = source.read(start, stop)
+    refuse_untrusted(scan.name, block.untrusted, block.counts.size)
+    _require_counts(scan.name, block.counts)
+    steps = [f"{block.untrusted} voxels negative or not a number masked"] if block.untrusted else []
+    if scan.prepared or not config.bad_pixels:
+        return replace(block, steps=tuple(steps))
+    valid, pixels, total = block.valid, np.asarray(block.valid.any(0)), block.counts.sum(0)
+    groups = (part.sum(0) for part in np.array_split(block.counts, min(GROUPS, len(block.counts))))
+    found = {
+        "hot pixels": hot_pixels(groups, pixels),
+        "dead pixels": dead_pixels(total, pixels),
+        "pixels without counts amid counts": missing_blocks(total, pixels),
+    }
+    valid = valid & ~np.logical_or.reduce(list(found.values()))
+    found["zingers"] = zingers(block.counts * valid, valid)
+    valid &= ~found["zingers"]
+    found["voxels cut out of the pattern (a block of exact zeros amid counts)"] = blocks = missing_blocks(block.counts, valid)
+    valid &= ~blocks
+    steps += [f"{int(mask.sum())} {name} masked" for name, mask in found.items() if mask.any()]
+    return replace(block, counts=block.counts * valid, valid=valid, steps=tuple(steps))
+
+
+def _require_counts(name: str, counts: FloatArray) -> None:
+    if not counts.any():
+        raise DataError(
+            f"{name}: there are no counts: every voxel is zero or masked. Check the data set, the mask and the scan number."
+        )
+
+
+def _centre(name: str, block: Block, peak: Triple, side: int, config: PrepareConfig) -> tuple[Triple, NDArray[np.float64]]:
+    """Raw voxel of the peak, and how far from its middle the centre of mass of the 5 x 5 x 5 voxels about it is.
+
+    Raises
+    ------
+    DataError : if nothing stands out from the noise.
+    """
+    smooth = ndimage.gaussian_filter(block.counts, 1)
+    local = np.subtract(peak, block.start)
+    if isinstance(config.centre, str):
+        local = brightest_near(smooth, local, 2 * side + 8)
+        if config.centre == "com":
+            local = np.rint(local + centre_of_mass(block.counts, local, 8)).astype(int)
+    require_peak(name, block.counts, brightest_near(smooth, local, 8))
+    z, y, x = (int(index) for index in local + block.start)
+    return (z, y, x), centre_of_mass(block.counts, local, 2)
+
+
+def _about(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Counts and trust with the peak within 5 % of the middle, for measuring the oversampling."""
+    shape = np.array(block.counts.shape)
+    start = np.subtract(peak, block.start) - shape // 2
+    if np.all(np.abs(start) <= CENTRED * shape):
+        return block.counts, block.valid
+    return cut(block.counts, start.tolist(), shape.tolist()), cut(block.valid, start.tolist(), shape.tolist())
+
+
+def _choose(
+    scan: Scan, raw_shape: Triple, view: Survey, peak: Triple, offset: NDArray[np.float64], sampling: tuple[float, float, float],
+    config: PrepareConfig,
+) -> tuple[Window, Triple, tuple[str, ...]]:  # fmt: skip
+    """Window, shape, and why."""
+    binning = config.binning if config.binning != "auto" else (1, 1, 1) if scan.prepared else choose_binning(sampling)
+    middle = [size // 2 for size in raw_shape]
+    centred = all(abs(a - b) <= CENTRED * size for a, b, size in zip(peak, middle, raw_shape, strict=True))
+    small = max(raw_shape) <= SMALL and all(map(is_fast, raw_shape)) and binning == (1, 1, 1)
+    target = peak + np.clip(offset, -0.49, 0.49)  # which bin of an even number has the peak nearer its middle
+    if config.shape is None and config.centre == "max" and (scan.prepared or (small and centred)):
+        z, y, x = (size // bins for size, bins in zip(raw_shape, binning, strict=True))
+        shape, target = (z, y, x), np.add(middle, (np.array(binning) - 1) / 2)
+    else:
+        reach = signal_reach(view, peak, float(np.prod(sampling))) if config.shape is None else raw_shape
+        shape = config.shape or choose_shape(raw_shape, reach, sampling, binning, config.max_shape)
+    window = window_about(target.tolist(), raw_shape, binning, shape)
+    if scan.prepared and shape == raw_shape and window.start == (0, 0, 0):
+        return window, shape, ()
+    off = np.add(peak, offset) - raw_centre(window, shape)
+    return window, shape, (
+        f"peak at {peak} in {raw_shape}, oversampled {sampling[0]:.2f} x {sampling[1]:.2f} x {sampling[2]:.2f}",
+        f"{shape} voxels, each of {binning}, from {window.start} on; the peak is {_text(off)} off the centre voxel's middle",
+    )  # fmt: skip
+
+
+def _holds(block: Block, start: Triple, stop: Triple, raw_shape: Triple) -> bool:
+    """Whether a block has all of a region that the scan has."""
+    return all(
+        have <= max(0, first) and min(size, last) <= end
+        for have, end, first, last, size in zip(block.start, block.stop, start, stop, raw_shape, strict=True)
+    )
+
+
+def _mask_aliens(block: Block, sampling: tuple[float, float, float]) -> Block:
+    mask, centres = aliens(block.counts, block.valid, sampling)
+    if not centres:
+        return block
+    places = ", ".join(str(tuple(int(index) for index in np.add(centre, block.start))) for centre in centres)
+    step = f"{len(centres)} aliens masked at {places}: {int(mask.sum())} voxels, {float(block.counts[mask].sum()):.4g} counts"
+    return replace(block, counts=block.counts * ~mask, valid=block.valid & ~mask, steps=(*block.steps, step))
+
+
+def _cut(
+    block: Block, window: Window, shape: Triple, moved: NDArray[np.float64], config: PrepareConfig
+) -> DiffractionVolume:  # fmt: skip
+    """Crop, pad and bin a block; shift it by -`moved` raw voxels first, if asked for."""
+    start, stop = raw_extent(window, shape)
+    place, size = np.subtract(start, block.start).tolist(), np.subtract(stop, start).tolist()
+    counts, valid, steps = cut(block.counts, place, size), cut(block.valid, place, size), []
+    if config.subvoxel:
+        counts = ndimage.shift(counts, -moved, order=1)
+        valid = ndimage.shift(valid.astype(np.float32), -moved, order=1) > 0.999
+        steps.append(f"shifted by linear interpolation by {_text(-moved)} raw voxels")
+    if config.background != "off":
+        level = _frame_level(counts, valid) if config.background == "frame" else np.float32(config.background)
+        counts = np.maximum(counts - level, 0)
+        steps.append(f"background of {float(np.mean(level)):.4g} photons per voxel subtracted")
+    counts = sum_bins(counts * valid, window.binning)
+    valid = sum_bins(valid.astype(np.float32), window.binning) > np.prod(window.binning) - 0.5
+    counts *= valid
+    if config.threshold > 0:
+        counts[counts < config.threshold] = 0
+        steps.append(f"counts below {config.threshold:g} set to 0")
+    return DiffractionVolume(counts, valid, oversampling=oversampling(counts, valid), steps=tuple(steps))
+
+
+def _text(values: NDArray[np.float64]) -> str:
+    return f"({', '.join(f'{value:+.2f}' for value in values)})"
+
+
+def _frame_level(counts: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Median over tiles of 8 x 8 pixels of the mean valid count, for every frame, (n, 1, 1)."""
+    total, number = (sum_bins(array.astype(np.float32), (1, 8, 8)) for array in (counts * valid, valid))
+    means = np.where(number > 0, total / np.maximum(number, 1), np.nan)
+    levels = [float(np.nanmedian(tile)) if np.isfinite(tile).any() else 0.0 for tile in means]
+    return np.array(levels, np.float32)[:, None, None]
+
+
+def _describe(
+    scan: Scan, source: CorrectedFrames, volume: DiffractionVolume, window: Window, moved: NDArray[np.float64]
+) -> DiffractionVolume:
+    """The volume with its voxel basis, geometry and provenance; those of a prepared scan are carried on.
+
+    `moved` is where between the raw voxels the counts were shifted to [raw voxels].
+    """
+    before = scan.provenance if scan.prepared else {}
+    geometry = regular_geometry(scan.geometry, source.grid)
+    outer = before.get("window")
+    raw_window = window if outer is None else within(window, outer)
+    basis, q_bragg, steps = before.get("reciprocal_basis"), before.get("q_bragg"), volume.steps
+    if basis is not None and q_bragg is not None:
+        basis, q_bragg = basis_within(basis, q_bragg, window, volume.shape)
+    elif geometry is not None:
+        try:
+            basis, q_bragg = reciprocal_basis(geometry, raw_window, volume.shape)
+        except GeometryError as error:
+            basis = q_bragg = None
+            steps = (*steps, f"no voxel size: {error}")
+    if basis is not None and q_bragg is not None:
+        q_bragg = q_bragg + basis @ (moved / np.asarray(window.binning))
+    carried = {name: value for name, value in scan.provenance.items() if not (scan.prepared and name in FIELDS)}
+    return replace(
+        volume, window=raw_window, reciprocal_basis=basis, q_bragg=q_bragg, geometry=geometry,
+        steps=(*before.get("steps", ()), *steps), provenance={**(before.get("provenance") or {}), **carried},
+    )  # fmt: skip

@@ -1,0 +1,106 @@
+"""Which part of the raw grid a volume is: binning, lengths that transform quickly, cropping and padding about the peak.
+
+Voxel i of an axis covers the raw indices ``start + i * binning`` and the ``binning - 1`` that follow (`braggshot.volumes.Window`);
+voxel N // 2 holds the peak.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.volumes import FloatArray, Window
+
+Triple = tuple[int, int, int]
+Number = TypeVar("Number", bound=np.generic)
+
+FAST_PRIMES = (2, 3, 5, 7)
+BIN_FROM, BIN_TO = 6.0, 3.0  # oversampling from which an axis is binned, and which it keeps at least
+ACROSS = 12  # voxels across the crystal that a shape gives at least, where the scan has them
+
+
+def is_fast(length: int) -> bool:
+    """Whether a transform of this length needs no prime factor above 7."""
+    for prime in FAST_PRIMES:
+        while length > 1 and length % prime == 0:
+            length //= prime
+    return length == 1
+
+
+def fast_length(limit: int) -> int:
+    """The largest even length up to `limit` that transforms quickly; at least 2."""
+    return next((length for length in range(limit - limit % 2, 2, -2) if is_fast(length)), 2)
+
+
+def choose_binning(oversampling: Sequence[float]) -> Triple:
+    """Whole bins that leave an oversampling of at least three, on axes that have six or more."""
+    z, y, x = (int(ratio // BIN_TO) if ratio >= BIN_FROM else 1 for ratio in oversampling)
+    return z, y, x
+
+
+def choose_shape(
+    raw_shape: Triple, reach: Triple, oversampling: Sequence[float], binning: Triple, max_shape: Triple
+) -> Triple:  # fmt: skip
+    """Lengths that transform quickly and hold the signal, and at least 12 voxels across the crystal; no larger than the scan.
+
+    Parameters
+    ----------
+    raw_shape : of the scan [raw voxels]
+    reach : half widths of the box that holds the signal [raw voxels]
+    oversampling : of the raw grid, per axis
+    binning, max_shape : as in `braggshot.prepare.PrepareConfig`
+    """
+    z, y, x = (
+        fast_length(min(max(2 * half, math.ceil(ACROSS * ratio)) // bins, size // bins, limit))
+        for half, ratio, bins, size, limit in zip(reach, oversampling, binning, raw_shape, max_shape, strict=True)
+    )
+    return z, y, x
+
+
+def window_about(peak: Sequence[float], raw_shape: Triple, binning: Triple, shape: Triple) -> Window:
+    """The window whose centre voxel N // 2 is centred on `peak` (raw index, fractions allowed) as closely as whole voxels allow."""
+    z, y, x = (
+        int(np.rint(index - (bins - 1) / 2)) - bins * (size // 2) for index, bins, size in zip(peak, binning, shape, strict=True)
+    )
+    return Window((z, y, x), binning, raw_shape)
+
+
+def raw_extent(window: Window, shape: Triple) -> tuple[Triple, Triple]:
+    """First raw index on each axis, and the one after the last; may lie outside the scan."""
+    z, y, x = (first + bins * size for first, bins, size in zip(window.start, window.binning, shape, strict=True))
+    return window.start, (z, y, x)
+
+
+def raw_centre(window: Window, shape: Triple) -> NDArray[np.float64]:
+    """Raw index, with fractions, of the middle of the centre voxel N // 2."""
+    bins = np.asarray(window.binning)
+    return np.asarray(window.start) + bins * (np.asarray(shape) // 2) + (bins - 1) / 2
+
+
+def cut(volume: NDArray[Number], start: Sequence[int], shape: Sequence[int]) -> NDArray[Number]:
+    """The part of `volume` that begins at index `start`; 0 (or False) where it reaches beyond."""
+    part = np.zeros(tuple(shape), volume.dtype)
+    source = tuple(slice(max(0, first), max(0, first + size)) for first, size in zip(start, shape, strict=True))
+    found = volume[source]
+    place = tuple(slice(max(0, -first), max(0, -first) + size) for first, size in zip(start, found.shape, strict=True))
+    part[place] = found
+    return part
+
+
+def within(window: Window, outer: Window) -> Window:
+    """A window on a volume, as a window on the raw scan that the volume was cut from through `outer`."""
+    z, y, x = (first + bins * offset for first, bins, offset in zip(outer.start, outer.binning, window.start, strict=True))
+    bins_z, bins_y, bins_x = (a * b for a, b in zip(outer.binning, window.binning, strict=True))
+    return Window((z, y, x), (bins_z, bins_y, bins_x), outer.raw_shape)
+
+
+def basis_within(
+    basis: FloatArray, q_bragg: FloatArray, window: Window, shape: Triple
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Voxel edges and centre scattering vector of a window on a volume that has those given [1/m]."""
+    offset = raw_centre(window, shape) - np.asarray(window.raw_shape) // 2
+    return np.asarray(basis, float) * np.asarray(window.binning), np.asarray(q_bragg, float) + np.asarray(basis, float) @ offset
