@@ -1,0 +1,7 @@
+"""``python -m braggshot``."""
+
+import sys
+
+from braggshot.cli import main
+
+sys.exit(main())
