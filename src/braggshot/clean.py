@@ -1,8 +1,8 @@
 """What on a detector image is not diffraction: bad pixels, zingers, blocks that were never read out.
 
-A crystal is finite, so its pattern cannot vary faster than its oversampling allows: a voxel at the very top of a fringe sampled
-twice per period holds 6 times the median of its 3 x 3 x 3 neighbourhood (2.5 times that of its 3 x 3 pixels), at 1.5 samples 35
-times. What stands out more is an artefact. Arrays are counts, (z, y, x) or (rows, columns); masks are True on what is found.
+Fringes of a crystal sampled twice per period may well be single bright voxels with zeros around them, but they come in lattices and
+they come and go along the rocking curve. An artefact is what stands out from all but a few voxels of a wider neighbourhood, and a
+hot pixel what does so steadily. Arrays are counts, (z, y, x) or (rows, columns); masks are True on what is found.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray
 
-HOT, ZINGER = 5.0, 30.0  # times the median of the neighbourhood
+HOT, ZINGER = 5.0, 30.0  # times the brightest few of the neighbourhood
 ALWAYS = 0.75  # share of the images in which a hot pixel must stand out
+STEADY = 3.0  # ratio of upper to lower quartile of its counts, at most
 
 
 def flat_response(flat: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32], BoolArray]:
@@ -67,16 +68,22 @@ def dark_offset(dark: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32] 
 
 
 def hot_pixels(images: Iterable[FloatArray], valid: BoolArray) -> BoolArray:
-    """Pixels that stand out from their 3 x 3 neighbourhood in nearly all of several images along the rocking curve.
+    """Pixels that stand out from their neighbourhood in nearly all of several images along the rocking curve, and steadily.
 
-    The Bragg peak passes over a pixel in few of them. Hot is a pixel above 5 (m + 2) counts, m the median of its neighbours, in at
-    least three quarters of the images.
+    A pixel stands out above 5 (m + 2) counts, m the fourth largest of the others in 5 x 5 pixels, so that clusters of up to four
+    are found. It is hot if it does so in three quarters of the images and the upper quartile of its counts is at most three times
+    the lower: the Bragg peak and its streaks pass over a pixel, or at least grow and fade.
     """
-    votes, n_images = np.zeros(valid.shape, dtype=int), 0
-    for image in images:
-        votes += image > HOT * (_ring_median(image, valid) + 2)
-        n_images += 1
-    return valid & (votes >= max(1, ALWAYS * n_images))
+    stack = [np.where(valid, image, 0).astype(np.float32) for image in images]
+    votes = np.zeros(valid.shape, dtype=int)
+    for image in stack:
+        for row, column in np.argwhere(image > HOT * np.maximum(2, ndimage.uniform_filter(image, 5, mode="constant"))):
+            rivals = np.sort(image[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3], axis=None)[::-1]
+            votes[row, column] += image[row, column] > HOT * (rivals[min(4, rivals.size - 1)] + 2)
+    found = votes >= max(1, ALWAYS * len(stack))
+    low, high = np.quantile([image[found] for image in stack], (0.25, 0.75), axis=0)
+    found[found] = high <= STEADY * low
+    return found
 
 
 def dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
@@ -89,17 +96,14 @@ def dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
 
 
 def zingers(counts: FloatArray, valid: BoolArray) -> BoolArray:
-    """Voxels above 30 (m + 1) counts, m the median of their 3 x 3 x 3 neighbourhood: cosmic rays, single glitches."""
-    mean = ndimage.uniform_filter(counts, 3, mode="nearest")
-    candidates = np.argwhere(valid & (counts > ZINGER) & (counts > 4 * mean))
+    """Voxels above 30 (m + 1) counts, m the eighth largest of the others in 5 x 5 x 5 voxels: cosmic rays, single glitches."""
+    trusted = np.where(valid, counts, 0)
+    total = 125 * ndimage.uniform_filter(trusted, 5, mode="constant")
     found = np.zeros(counts.shape, dtype=bool)
-    if candidates.size:
-        steps = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
-        inside = np.clip(candidates[:, None] + steps, 0, np.array(counts.shape) - 1)
-        place = tuple(np.moveaxis(inside, -1, 0))
-        neighbours = np.where(valid[place], counts[place], np.nan)
-        here = tuple(candidates.T)
-        found[here] = counts[here] > ZINGER * (np.nanmedian(neighbours, axis=1) + 1)
+    for voxel in np.argwhere((trusted > ZINGER) & (trusted > total / 8)):  # of eight alike at most, or there is no need to look
+        around = trusted[tuple(slice(max(0, index - 2), index + 3) for index in voxel)]
+        rivals = np.sort(around, axis=None)[::-1]
+        found[tuple(voxel)] = trusted[tuple(voxel)] > ZINGER * (rivals[min(8, rivals.size - 1)] + 1)
     return found
 
 
@@ -129,13 +133,3 @@ def missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
         if level > 3 * quantum and level * block.sum() > 50 * quantum:
             found[near] |= block
     return found
-
-
-def _ring_median(image: FloatArray, valid: BoolArray) -> NDArray[np.float32]:
-    """Median of the valid ones of eight neighbours, 0 where there is none."""
-    padded = np.pad(np.where(valid, image, np.nan).astype(np.float32), 1, constant_values=np.nan)
-    rows, columns = image.shape
-    steps = [(dy, dx) for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)]
-    ring = np.sort(np.stack([padded[dy : dy + rows, dx : dx + columns] for dy, dx in steps]), axis=0)  # NaN comes last
-    middle = np.maximum(np.isfinite(ring).sum(0) - 1, 0) // 2
-    return np.nan_to_num(np.take_along_axis(ring, middle[None], axis=0)[0])

@@ -47,7 +47,7 @@ WHOLE = 8_000_000  # voxels up to which a scan is read at once
 SMALL = 128  # a stack no longer than this on any axis is not worth cropping
 CENTRED = 0.05  # of the size: how far off the centre the peak of a small stack may be before it is cut anew
 MARGIN = 12  # raw voxels read around the window, so that what lies on its edge is judged whole
-SPECKLE = 100.0  # voxels per speckle, taken high, before the oversampling is known
+SPECKLE = 200.0  # voxels per speckle, taken high, before the oversampling is known
 GROUPS = 8  # parts of the rocking curve in which a hot pixel must stay hot
 FIELDS = {"steps", "window", "reciprocal_basis", "q_bragg", "oversampling", "provenance"}  # that a prepared scan brings along
 
