@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.clean import dark_offset, flat_response
-from braggshot.detectors import gaps
 from braggshot.errors import ConfigError, DataError
-from braggshot.rocking import RockingGrid, rocking_grid
+from braggshot.prepare.clean import dark_offset, flat_response
+from braggshot.prepare.detectors import gaps
+from braggshot.prepare.rocking import RockingGrid, rocking_grid
 from braggshot.volumes import BoolArray, FloatArray, Frames, Scan
 
 UNTRUSTED = 0.1  # share of voxels that may be negative or not a number

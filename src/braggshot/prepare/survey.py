@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from braggshot.clean import hot_pixels
-from braggshot.counts import CorrectedFrames
 from braggshot.errors import DataError
+from braggshot.prepare.clean import hot_pixels
+from braggshot.prepare.counts import CorrectedFrames
 from braggshot.volumes import FloatArray
 
 MEMORY = 64 * 2**20  # for frames in flight [bytes]

@@ -1,14 +1,4 @@
-"""Raw scan -> diffraction volume: corrected counts around the Bragg peak, on a grid that is quick to transform.
-
-::
-
-    find the peak (all frames, a few at a time) -> read around it -> mask bad pixels, zingers, unread blocks -> measure oversampling
-    -> choose binning and shape -> mask aliens -> crop, pad, bin -> voxel basis
-
-Intensities stay counts: nothing is interpolated, smoothed, thresholded or subtracted unless asked for, and what cannot be trusted
-is masked. Cropping and padding choose a window whose centre voxel N // 2 is the peak, they never roll; bins are summed, and valid
-where all their voxels are. A prepared scan, and a small stack that is centred already, keep their grid.
-"""
+"""The chain from raw scan to diffraction volume, and its settings; what each link does is in the file of its name."""
 
 from __future__ import annotations
 
@@ -20,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from braggshot.aliens import aliens
-from braggshot.clean import dead_pixels, hot_pixels, missing_blocks, zingers
-from braggshot.counts import Block, CorrectedFrames, Corrections, corrected, refuse_untrusted
 from braggshot.errors import ConfigError, DataError, GeometryError
 from braggshot.physics.geometry import reciprocal_basis
 from braggshot.physics.sampling import oversampling
-from braggshot.rocking import regular_geometry
-from braggshot.survey import Survey, brightest, brightest_near, centre_of_mass, require_peak, signal_reach, sum_bins, survey
-from braggshot.volumes import DiffractionVolume, FloatArray, Scan, Window
-from braggshot.window import (
+from braggshot.prepare.aliens import aliens
+from braggshot.prepare.clean import dead_pixels, hot_pixels, missing_blocks, zingers
+from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, corrected, refuse_untrusted
+from braggshot.prepare.rocking import regular_geometry
+from braggshot.prepare.survey import Survey, brightest, brightest_near, centre_of_mass, require_peak, signal_reach, sum_bins, survey
+from braggshot.prepare.window import (
     basis_within,
     choose_binning,
     choose_shape,
@@ -40,6 +29,7 @@ from braggshot.window import (
     window_about,
     within,
 )  # fmt: skip
+from braggshot.volumes import DiffractionVolume, FloatArray, Scan, Window
 
 Triple = tuple[int, int, int]
 
