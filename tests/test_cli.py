@@ -146,7 +146,7 @@ BAD = {
     "wrong scan": (wrong_scan, "99"),
     "missing frames": (no_frames, "frames"),
     "all zero": (array(data=np.zeros_like), "zero|no counts|no valid"),
-    "all NaN": (array(data=lambda c: np.full_like(c, np.nan)), "(?i)nan|finite"),
+    "all NaN": (array(data=lambda c: np.full_like(c, np.nan)), "not a number"),
     "two-dimensional": (array(data=lambda c: c[0]), "3D"),
     "negative counts": (array(data=lambda c: -c - 1), "negative"),
     "no peak": (array(data=np.ones_like), "peak"),
@@ -214,7 +214,7 @@ def test_interrupt_leaves_nothing(scan, tmp_path):
 
     command = [sys.executable, "-m", "braggshot", "reconstruct", str(scan), "-o", str(tmp_path / "out"), "--recipe", "100000*HIO"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(6)
+    time.sleep(4)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)

@@ -204,6 +204,9 @@ def _simulate_raw(folder: Path, seed: int, phase_range: float, counts: float) ->
     return write_scan(folder, np.asarray(scan.frames), scan.rocking_angle, scan.geometry, 1, scan.dark, scan.flat)
 
 
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 done, 1 failed with one line on stderr, 2 bad usage."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -211,22 +214,22 @@ def main(arguments: list[str] | None = None) -> int:
     command = typer.main.get_command(app)
     try:
         status = command.main([a for a in arguments if a != "--debug"], prog_name="braggshot", standalone_mode=False)
-        return int(status or 0)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
-        return _explain(error)
-    except KeyboardInterrupt:
+        status = _explain(error)
+    if status == _INTERRUPTED:
         print("braggshot: interrupted; nothing was half-written.", file=sys.stderr)
         return 1
+    return int(status or 0)
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: BaseException) -> int:
+    """Say what went wrong in one line; the exit status."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return _INTERRUPTED
     if isinstance(error, typer.Exit):
         return error.exit_code
-    if isinstance(error, typer.Abort):
-        print("braggshot: interrupted; nothing was half-written.", file=sys.stderr)
-        return 1
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error, whose class typer keeps to itself
         error.show()
         return int(error.exit_code)

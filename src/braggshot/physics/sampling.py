@@ -83,6 +83,8 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tupl
 def oversampling(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
     """Array size / object extent per axis. At 2 or below the autocorrelation wraps around, and 2 is what is returned.
 
+    So it is on an axis whose fringes are hidden by a gap through the peak itself.
+
     Raises
     ------
     DataError : if there are no counts.
