@@ -105,7 +105,7 @@ def mirror(volume: NDArray[Number], centre: tuple[int, ...]) -> NDArray[Number]:
 
 def _fill(intensity: FloatArray, valid: BoolArray) -> NDArray[np.float32]:
     counts = np.where(valid, intensity, 0).astype(np.float32)
-    peak = np.unravel_index(int(ndimage.gaussian_filter(counts, 1).argmax()), counts.shape)
+    peak = np.unravel_index(int(counts.argmax()), counts.shape)
     centre = tuple(int(index) for index in peak)
     known = valid | mirror(valid, centre)
     counts = np.where(valid, counts, mirror(counts, centre))

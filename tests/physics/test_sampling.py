@@ -1,0 +1,117 @@
+"""The oversampling measured from counts is that of the crystal that made them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braggshot.errors import DataError
+from braggshot.physics.sampling import autocorrelation, mirror, object_extent, oversampling
+
+SHAPES = [(64, 64, 64), (63, 72, 50), (80, 60, 77)]
+DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+
+
+def crystal(kind, shape, extent, skew=0.0, strain=0.0):
+    """A complex body of the given extents [voxels], in axes that lean over by `skew` as detector axes do, and its true extents."""
+    grid = np.stack(np.meshgrid(*[np.arange(size) - size // 2 for size in shape], indexing="ij"), -1)
+    body = grid / (np.array(extent) / 2) @ np.array([[1, skew, -skew], [0, 1, skew / 2], [0, 0, 1]]).T
+    inside = {
+        "box": (np.abs(grid / (np.array(extent) / 2)) <= 1).all(-1),
+        "ellipsoid": (body**2).sum(-1) <= 1,
+        "octahedron": (np.abs(body).sum(-1) <= 1.25) & (np.abs(body) <= 1).all(-1),  # with its corners cut, as crystals grow
+    }[kind]
+    phase = strain * (np.sin(1.7 * body[..., 0] + 0.3) + 0.5 * body[..., 2] ** 2)
+    found = np.argwhere(inside)
+    return inside * np.exp(1j * phase), found.max(0) - found.min(0) + 1
+
+
+def diffract(rho, peak, seed=0):
+    """Poisson counts with `peak` expected in the brightest voxel, which is put at N // 2."""
+    expected = np.abs(np.fft.fftn(rho)) ** 2
+    brightest = np.unravel_index(expected.argmax(), expected.shape)
+    centred = np.roll(expected, np.array(expected.shape) // 2 - brightest, (0, 1, 2))
+    return np.random.default_rng(seed).poisson(centred * peak / centred.max()).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["box", "ellipsoid", "octahedron"])
+@pytest.mark.parametrize("peak", [1e3, 1e5, 1e7])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_extent_of_known_bodies(kind, peak, shape):
+    rho, extent = crystal(kind, shape, np.array(shape) / (2.4, 3.1, 4.2), skew=0.25, strain=1.0)
+    measured = np.array(object_extent(diffract(rho, peak)))
+    assert np.all(np.abs(measured - extent) <= np.maximum(0.1 * extent, 1.0)), (measured, extent)
+    assert oversampling(diffract(rho, peak)) == pytest.approx(np.array(shape) / measured)
+
+
+def test_axes_are_not_exchanged():
+    rho, _ = crystal("ellipsoid", (64, 64, 64), (10, 16, 26))
+    z, y, x = oversampling(diffract(rho, 1e6))
+    assert z > 1.3 * y > 1.3 * 1.3 * x
+
+
+def test_cropping_the_pattern_changes_the_grid_of_the_object_not_its_oversampling():
+    rho, _ = crystal("octahedron", (96, 96, 96), (30, 24, 36))
+    counts = diffract(rho, 1e6)
+    assert oversampling(counts[16:80, 24:72, 18:78]) == pytest.approx(oversampling(counts), rel=0.08)
+
+
+@pytest.mark.parametrize("gap", [(40, 6), (22, 6), (44, 12)])
+def test_gaps_beside_the_peak_do_not_change_it(gap):
+    first, width = gap
+    rho, extent = crystal("octahedron", (64, 64, 64), (22, 18, 26), skew=0.2)
+    counts, valid = diffract(rho, 1e5), np.ones((64, 64, 64), dtype=bool)
+    valid[:, first : first + width] = valid[:, :, first : first + width] = False
+    measured = np.array(object_extent(np.where(valid, counts, 0), valid))
+    assert np.all(np.abs(measured / extent - 1) <= 0.15), (measured, extent)
+
+
+def test_response_of_pixels_and_flux_of_frames_do_not_change_it():
+    rho, extent = crystal("octahedron", (64, 64, 64), (22, 18, 26))
+    generator = np.random.default_rng(3)
+    uneven = diffract(rho, 1e6) * generator.normal(1, 0.05, (64, 64)) * generator.normal(1, 0.02, (64, 1, 1))
+    assert np.all(np.abs(np.array(object_extent(uneven)) / extent - 1) <= 0.15)
+
+
+def test_an_object_too_large_for_the_grid_reports_two():
+    rho, _ = crystal("box", (48, 48, 48), (40, 12, 12))
+    assert oversampling(diffract(rho, 1e6))[0] == 2.0
+
+
+def test_noise_of_the_autocorrelation_is_that_of_poisson_counts():
+    counts = np.random.default_rng(0).poisson(0.7, (40, 41, 42)).astype(np.float32)
+    modulus, noise = autocorrelation(counts)
+    far = modulus[:12, :12, :12]  # complex Gaussian noise: <|A|^2> is its variance
+    assert modulus[20, 20, 21] == pytest.approx(1)
+    assert np.sqrt((far**2).mean()) == pytest.approx(noise, rel=0.35)
+
+
+@given(st.tuples(*[st.integers(3, 9)] * 3), st.data())
+@settings(deadline=None, max_examples=25)
+def test_mirror_is_a_point_reflection(shape, data):
+    centre = tuple(data.draw(st.integers(0, size - 1)) for size in shape)
+    voxel = tuple(data.draw(st.integers(0, size - 1)) for size in shape)
+    volume = np.zeros(shape)
+    volume[voxel] = 1
+    opposite = tuple(2 * c - v for c, v in zip(centre, voxel, strict=True))
+    inside = all(0 <= index < size for index, size in zip(opposite, shape, strict=True))
+    assert mirror(volume, centre).sum() == inside
+    assert not inside or mirror(volume, centre)[opposite] == 1
+
+
+def test_nothing_to_measure():
+    with pytest.raises(DataError, match="no counts"):
+        oversampling(np.zeros((8, 8, 8), np.float32))
+
+
+@pytest.mark.data
+def test_argonne_crystal():
+    path = DATA / "argonne-crystal-64" / "ft_crop_64.tif"
+    if not path.exists():
+        pytest.skip("measured data are not beside the checkout")
+    import tifffile
+
+    # a reconstruction of it fills 20 x 13 x 20 of 64 voxels
+    assert oversampling(tifffile.imread(path)) == pytest.approx((3.2, 4.9, 3.2), rel=0.1)
