@@ -61,8 +61,9 @@ def dark_offset(dark: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32] 
     dark : (rows, columns) counts per frame without beam [counts]
     good : (rows, columns) pixels to take the median of
     """
-    level = float(np.median(dark[good])) if good.any() else 0.0
-    spread = 1.4826 * float(np.median(np.abs(dark[good] - level))) if good.any() else 0.0
+    sound = dark[good & np.isfinite(dark)]
+    level = float(np.median(sound)) if sound.size else 0.0
+    spread = 1.4826 * float(np.median(np.abs(sound - level))) if sound.size else 0.0
     hot = ~(dark <= level + max(1.0, 5 * spread))  # NaN is hot
     return (np.where(hot, 0, dark).astype(np.float32) if level > 0 else None), hot
 
@@ -87,11 +88,15 @@ def hot_pixels(images: Iterable[FloatArray], valid: BoolArray) -> BoolArray:
 
 
 def dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
-    """Pixels that count less than 5 % of the least of their eight neighbours, beyond four standard deviations of its noise."""
+    """Pixels that count less than 5 % of the least of their eight neighbours, beyond four standard deviations of its noise.
+
+    The neighbours must be within a factor of ten: where two lines of zeros between fringes cross, they are not.
+    """
     around = np.ones((3, 3), dtype=bool)
     around[1, 1] = False
     least = ndimage.minimum_filter(np.where(valid, total, np.inf), footprint=around, mode="constant", cval=np.inf)
-    least = np.where(np.isfinite(least), least, 0)
+    most = ndimage.maximum_filter(np.where(valid, total, 0), footprint=around, mode="constant")
+    least = np.where(np.isfinite(least) & (10 * least > most), least, 0)
     return valid & (total < 0.05 * (least - 4 * np.sqrt(least)))
 
 
