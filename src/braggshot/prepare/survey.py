@@ -140,6 +140,19 @@ def centre_of_mass(counts: FloatArray, middle: NDArray[np.int_], half: int) -> N
     return np.array(ndimage.center_of_mass(weight)) + [part.start for part in box] - middle
 
 
+def sub_voxel_offset(counts: FloatArray, middle: NDArray[np.int_]) -> NDArray[np.float64]:
+    """Offset of a peak from the voxel `middle`: the vertex of parabolas through the logarithms of three planes of 3 x 3 voxels."""
+    found = counts[_box(counts, middle, 1)]
+    if found.shape != (3, 3, 3):
+        return np.zeros(3)
+    offset = []
+    for axis in range(3):
+        before, here, after = np.log(found.sum(axis=tuple(other for other in range(3) if other != axis), dtype=float) + 0.5)
+        bend = 2 * here - before - after
+        offset.append(np.clip((after - before) / (2 * bend), -1, 1) if bend > 0 else 0.0)
+    return np.array(offset)
+
+
 def require_peak(name: str, counts: FloatArray, local: NDArray[np.int_]) -> None:
     """Let pass what has a peak at voxel `local`: ten robust standard deviations above the counts in 3 x 3 x 3 voxels elsewhere.
 

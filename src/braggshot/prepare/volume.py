@@ -17,7 +17,17 @@ from braggshot.prepare.aliens import aliens
 from braggshot.prepare.clean import dead_pixels, hot_pixels, missing_blocks, zingers
 from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, corrected, refuse_untrusted
 from braggshot.prepare.rocking import regular_geometry
-from braggshot.prepare.survey import Survey, brightest, brightest_near, centre_of_mass, require_peak, signal_reach, sum_bins, survey
+from braggshot.prepare.survey import (
+    Survey,
+    brightest,
+    brightest_near,
+    centre_of_mass,
+    require_peak,
+    signal_reach,
+    sub_voxel_offset,
+    sum_bins,
+    survey,
+)
 from braggshot.prepare.window import (
     basis_within,
     choose_binning,
@@ -185,7 +195,7 @@ def _require_counts(name: str, counts: FloatArray) -> None:
 
 
 def _centre(name: str, block: Block, peak: Triple, side: int, config: PrepareConfig) -> tuple[Triple, NDArray[np.float64]]:
-    """Raw voxel of the peak, and how far from its middle the centre of mass of the 5 x 5 x 5 voxels about it is.
+    """Raw voxel of the peak, and how far off its middle the peak is [voxels].
 
     Raises
     ------
@@ -199,7 +209,7 @@ def _centre(name: str, block: Block, peak: Triple, side: int, config: PrepareCon
             local = np.rint(local + centre_of_mass(block.counts, local, 8)).astype(int)
     require_peak(name, block.counts, brightest_near(smooth, local, 8))
     z, y, x = (int(index) for index in local + block.start)
-    return (z, y, x), centre_of_mass(block.counts, local, 2)
+    return (z, y, x), sub_voxel_offset(block.counts, local)
 
 
 def _about(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
