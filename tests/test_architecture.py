@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "braggshot"
 LAYERS = [
     {"errors", "config", "volumes"},
     {"physics"},
-    {"prepare", "clean", "crystals", "nn", "refine", "io", "verdict"},
+    {"prepare", "crystals", "nn", "refine", "io", "verdict"},
     {"phasing", "crystal_frame"},
     {"pipeline", "series", "report"},
     {"live", "viewer", "cluster"},
@@ -37,7 +37,7 @@ CONFINED = {
     "rich": {"cli", "demo"},
     "hdf5plugin": {"io"},
     "silx": {"io"},
-    "pyFAI": {"prepare", "clean"},
+    "pyFAI": {"prepare"},
     "pydantic": {"config"},
     "matplotlib": {"report"},
 }

@@ -21,7 +21,6 @@ from braggshot.physics import metrics
 from braggshot.physics.forward import mutual_coherence, spread
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.geometry import direct_basis
-from braggshot.refine.coherence import Coherence
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap, held_out_voxels, measured
 from braggshot.verdict import Limits, judge
@@ -43,8 +42,8 @@ class PhasingConfig:
     free : share of the valid voxels that is held out [1]
     free_radius : radius of the held-out balls [voxels]
     free_centre : radius about the peak, as a share of each axis, where nothing is held out [1]
-    partial_coherence : "auto" adds a second round that estimates the point spread, and keeps it where held-out voxels are better
-        predicted with it; "on" always keeps it; "off"
+    partial_coherence : "auto" lets the best start go on while its point spread is estimated, and where that predicts the held-out
+        voxels better all starts follow; "on" asks no voxels; "off"
     coherence_recipe : the second round
     coherence_gain : share by which llk_free must fall for "auto" to keep it [1]
     refine : how one start is phased
@@ -87,36 +86,36 @@ def phase(volume: DiffractionVolume, config: PhasingConfig | None = None) -> Gen
     data = prepare_measured(volume, config)
     host = _on_cpu(data)
     starts = yield from run_starts(data, config.refine, config.starts, config.seed)
-    if config.partial_coherence == "on" or (config.partial_coherence == "auto" and _blur_helps(starts, host, config)):
-        starts = yield from _second_round(starts, data, host, config)
+    if config.partial_coherence != "off":
+        starts = yield from _with_point_spread(starts, data, host, config)
     phased = time.perf_counter()
     result = assemble(volume, host, starts, config)
     seconds = {"phasing": phased - began, "assembly": time.perf_counter() - phased}
     return replace(result, seconds=seconds)
 
 
-def _blur_helps(starts: list[Start], host: Measured, config: PhasingConfig) -> bool:
-    """Whether a point spread fitted to the best start, nothing else changed, predicts the held-out voxels better.
-
-    A start that is not yet right also gains from blur; the second round finds out, and `_second_round` asks again.
-    """
-    best = min(starts, key=lambda start: score(start, host).llk_free)
-    fitted = Coherence.fitted(best.rho[None], host, None).spreads[0]
-    before, after = score(best, host).llk_free, score(replace(best, sigma=fitted.sigma, eta=fitted.eta), host).llk_free
-    return after < (1 - config.coherence_gain) * before
-
-
-def _second_round(
+def _with_point_spread(
     starts: list[Start], data: Measured, host: Measured, config: PhasingConfig
 ) -> Generator[Progress, None, list[Start]]:
-    """Go on from every start with the point spread estimated on the way; back to `starts` if held-out voxels do not gain."""
-    recipe = replace(config.refine, recipe=config.coherence_recipe, shrink_wrap=_settled(config.refine.shrink_wrap))
-    first = [Guess(start.rho, start.support, start.threshold) for start in starts]
-    blurred = yield from run_starts(data, recipe, len(starts), config.seed, first)
-    before, after = (min(score(start, host).llk_free for start in group) for group in (starts, blurred))
+    """Go on from the starts while estimating the point spread; "auto" keeps that only where held-out voxels gain from it.
+
+    A wrong object also gains from blur, so the question is put to the best start alone, and by the voxels it has not seen.
+    """
+    best = min(range(len(starts)), key=lambda number: score(starts[number], host).llk_free)
+    tried = yield from _second_round([starts[best]], data, config, starts[best].seed)
+    before, after = score(starts[best], host).llk_free, score(tried[0], host).llk_free
+    # Not a number, where nothing was held out, is no gain.
     if config.partial_coherence == "auto" and not after < (1 - config.coherence_gain) * before:
         return starts
-    return blurred
+    others = [start for number, start in enumerate(starts) if number != best]
+    rest = yield from _second_round(others, data, config, config.seed)
+    return [*rest[:best], tried[0], *rest[best:]]
+
+
+def _second_round(starts: list[Start], data: Measured, config: PhasingConfig, seed: int) -> Generator[Progress, None, list[Start]]:
+    recipe = replace(config.refine, recipe=config.coherence_recipe, shrink_wrap=_settled(config.refine.shrink_wrap))
+    first = [Guess(start.rho, start.support, start.threshold) for start in starts]
+    return (yield from run_starts(data, recipe, len(starts), seed, first))
 
 
 def _settled(shrink_wrap: ShrinkWrap) -> ShrinkWrap:
@@ -148,31 +147,32 @@ def _on_cpu(data: Measured) -> Measured:
 
 @dataclass(frozen=True)
 class Score:
-    """One start against its measurement; scale as in `metrics.misfit`."""
+    """One start against its measurement; fields as in `Quality`, scale as in `metrics.misfit`."""
 
     chi2: float
     r_factor: float
     llk: float
     llk_free: float
+    chi2_coherent: float
     scale: float
 
 
 def score(start: Start, data: Measured) -> Score:
     """chi2 and R over all valid voxels, llk over the phased and llk_free over the held-out ones.
 
-    chi2 and R are of the coherent |F|; the likelihoods are of what the detector would count, with the estimated point spread.
+    The model is what the detector would count, sqrt(|F|^2 * p) with the estimated point spread p, and |F| itself without one.
     """
     magnitude = torch.fft.fftn(start.rho, norm="ortho").abs()
-    result = metrics.misfit(magnitude, data.intensity, data.valid)
-    model = result.magnitude.square()
+    coherent = result = metrics.misfit(magnitude, data.intensity, data.valid)
     if any(start.sigma):
-        model = spread(model, mutual_coherence(torch.tensor(start.sigma), torch.tensor(start.eta), data.shape))
+        coherence = mutual_coherence(torch.tensor(start.sigma), torch.tensor(start.eta), data.shape)
+        result = metrics.misfit(spread(magnitude.square(), coherence).sqrt(), data.intensity, data.valid)
     seen = data.valid.clone().reshape(-1)
     seen[data.free] = False
-    flat_model, flat_counts = model.reshape(-1), data.intensity.reshape(-1)
-    llk = metrics.half_deviance(flat_model[seen], flat_counts[seen]).mean()
-    free = metrics.half_deviance(flat_model[data.free], flat_counts[data.free]).mean()
-    return Score(result.chi2, result.r_factor, float(llk), float(free), result.scale)
+    model, counts = result.magnitude.square().reshape(-1), data.intensity.reshape(-1)
+    llk = metrics.half_deviance(model[seen], counts[seen]).mean()
+    free = metrics.half_deviance(model[data.free], counts[data.free]).mean()
+    return Score(result.chi2, result.r_factor, float(llk), float(free), coherent.chi2, result.scale)
 
 
 def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], config: PhasingConfig) -> Reconstruction:
@@ -192,7 +192,9 @@ def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], con
     agreeing = [a for a, c in zip(aligned, correlation, strict=True) if c >= config.limits.agreement]
     ensemble, resolution = _ensemble(volume, starts, scores, correlation, twins, aligned, agreeing)
     chosen = scores[best]
-    quality = Quality(chosen.chi2, chosen.r_factor, chosen.llk, chosen.llk_free, tuple(correlation), resolution)
+    quality = Quality(
+        chosen.chi2, chosen.r_factor, chosen.llk, chosen.llk_free, tuple(correlation), resolution, chosen.chi2_coherent
+    )
     verdict, reasons = judge(volume, rho, support, quality, config.limits)
     history = starts[best].history.numpy()
     return Reconstruction(
@@ -249,6 +251,7 @@ def _ensemble(
         "start": np.arange(len(starts), dtype=float),
         "seed": np.array([s.seed for s in starts], dtype=float),
         "chi2": np.array([s.chi2 for s in scores]),
+        "chi2_coherent": np.array([s.chi2_coherent for s in scores]),
         "r_factor": np.array([s.r_factor for s in scores]),
         "llk": np.array([s.llk for s in scores]),
         "llk_free": np.array([s.llk_free for s in scores]),

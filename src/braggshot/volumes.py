@@ -198,8 +198,9 @@ class Quality:
 
     Parameters
     ----------
-    chi2, r_factor : misfit of the magnitudes over valid voxels [1]
+    chi2, r_factor : misfit of the magnitudes over valid voxels, of the model with its point spread if it has one [1]
     llk, llk_free : half the Poisson deviance per voxel, over the phased and over the held-out voxels [1]
+    chi2_coherent : chi2 as if the beam were fully coherent; equal to chi2 where no point spread was estimated [1]
     agreement : aligned complex correlation of every start with the chosen one (1 for the chosen) [1]
     resolution : direct-space resolution [m], None where it could not be measured
     """
@@ -210,6 +211,7 @@ class Quality:
     llk_free: float
     agreement: tuple[float, ...] = ()
     resolution: float | None = None
+    chi2_coherent: float | None = None
 
 
 @dataclass(frozen=True)

@@ -156,9 +156,9 @@ class ShrinkWrap:
 
     period: int = 20
     sigma_start: float = 2.0
-    sigma_end: float = 0.7
+    sigma_end: float = 1.0
     sigma_settle: float = 0.6
-    threshold: tuple[float, float] = (0.2, 0.3)
+    threshold: tuple[float, float] = (0.25, 0.33)
     relative_to: str = "rms"
     smallest: float = 1e-4
     largest: float = 0.5
