@@ -355,7 +355,7 @@ def test_settings_are_read_from_text():
 
 def test_lengths_and_bins():
     assert [fast_length(limit) for limit in (3, 100, 101, 127, 201, 256)] == [2, 100, 100, 126, 200, 256]
-    assert choose_binning((2.1, 5.9, 6.0)) == (1, 1, 2)
+    assert choose_binning((2.1, 6.9, 7.0)) == (1, 1, 2)
     assert choose_binning((8.9, 9.1, 30)) == (2, 3, 10)
 
 

@@ -22,7 +22,7 @@ BYTES_PER_VOXEL = 16  # raw, float, trust and square root together
 CUBES = 4_000_000  # at most so many
 SAMPLES = 8  # frames in which hot pixels are looked for
 CONTRAST = 10.0  # robust standard deviations by which a peak stands above everything else
-SIGNAL_TO_NOISE = 5.0  # of one speckle, on average over the faces of the signal's box
+SIGNAL_TO_NOISE = 4.0  # of one speckle, on average over the faces of the signal's box
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tu
     """Half widths of the box around `peak` out to which a speckle stands out of its noise [voxels].
 
     The box shrinks from the whole scan, plane by plane, until on all its faces the mean excess over the background (the median
-    of the scan) gives a speckle, on average, a signal-to-noise ratio of 5.
+    of the scan) gives a speckle, on average, a signal-to-noise ratio of 4.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ Triple = tuple[int, int, int]
 
 WHOLE = 8_000_000  # voxels up to which a scan is read at once
 SMALL = 128  # a stack no longer than this on any axis is not worth cropping
-CENTRED = 0.05  # of the size: how far off the centre the peak of a small stack may be before it is cut anew
+CENTRED = 0.1  # of the size: how far off the centre the peak of a small stack may be before it is cut anew
 MARGIN = 12  # raw voxels read around the window, so that what lies on its edge is judged whole
 SPECKLE = 200.0  # voxels per speckle, taken high, before the oversampling is known
 GROUPS = 8  # parts of the rocking curve in which a hot pixel must stay hot
@@ -60,7 +60,7 @@ class PrepareConfig:
     ----------
     shape : of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
     max_shape : limit on that choice [voxels]
-    binning : raw voxels per voxel (z, y, x); "auto" bins an axis that is oversampled six times or more, down to three
+    binning : raw voxels per voxel (z, y, x); "auto" bins an axis that is oversampled seven times or more, down to three
     centre : "max" the brightest voxel of the lightly smoothed pattern, "com" the centre of mass about it, or a raw index (z, y, x)
     subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; costs the Poisson
         statistics, so by default the offset is only recorded
@@ -213,7 +213,7 @@ def _centre(name: str, block: Block, peak: Triple, side: int, config: PrepareCon
 
 
 def _about(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Counts and trust with the peak within 5 % of the middle, for measuring the oversampling."""
+    """Counts and trust with the peak within 10 % of the middle, for measuring the oversampling."""
     shape = np.array(block.counts.shape)
     start = np.subtract(peak, block.start) - shape // 2
     if np.all(np.abs(start) <= CENTRED * shape):

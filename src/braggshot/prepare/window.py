@@ -19,8 +19,8 @@ Triple = tuple[int, int, int]
 Number = TypeVar("Number", bound=np.generic)
 
 FAST_PRIMES = (2, 3, 5, 7)
-BIN_FROM, BIN_TO = 6.0, 3.0  # oversampling from which an axis is binned, and which it keeps at least
-ACROSS = 12  # voxels across the crystal that a shape gives at least, where the scan has them
+BIN_FROM, BIN_TO = 7.0, 3.0  # oversampling from which an axis is binned, and which it keeps at least
+ACROSS = 20  # voxels across the crystal that a shape gives at least, where the scan has them
 
 
 def is_fast(length: int) -> bool:
@@ -37,7 +37,7 @@ def fast_length(limit: int) -> int:
 
 
 def choose_binning(oversampling: Sequence[float]) -> Triple:
-    """Whole bins that leave an oversampling of at least three, on axes that have six or more."""
+    """Whole bins that leave an oversampling of at least three, on axes that have seven or more."""
     z, y, x = (int(ratio // BIN_TO) if ratio >= BIN_FROM else 1 for ratio in oversampling)
     return z, y, x
 
@@ -45,7 +45,7 @@ def choose_binning(oversampling: Sequence[float]) -> Triple:
 def choose_shape(
     raw_shape: Triple, reach: Triple, oversampling: Sequence[float], binning: Triple, max_shape: Triple
 ) -> Triple:  # fmt: skip
-    """Lengths that transform quickly and hold the signal, and at least 12 voxels across the crystal; no larger than the scan.
+    """Lengths that transform quickly and hold the signal, and at least 20 voxels across the crystal; no larger than the scan.
 
     Parameters
     ----------
