@@ -82,10 +82,8 @@ def main() -> None:
             truth = "right" if correlation >= 0.95 else "near" if correlation >= 0.85 else "wrong"
             counter[result.verdict, truth] += 1
             numbers = (agreeing, excess, quality.llk, quality.llk_free, min(volume.oversampling or (0.0,)))
-            table.writerow(
-                (seed, kind, f"{correlation:.3f}", result.verdict, *(f"{value:.4g}" for value in numbers), result.psf is not None)
-                + (" ".join(result.reasons),)
-            )
+            row = (seed, kind, f"{correlation:.3f}", result.verdict, *(f"{value:.4g}" for value in numbers))
+            table.writerow((*row, result.psf is not None, " ".join(result.reasons)))
             stream.flush()
     print("| verdict | right (>= 0.95) | near (0.85 to 0.95) | wrong (< 0.85) |\n|---|---|---|---|")
     for verdict in ("good", "doubtful", "failed"):

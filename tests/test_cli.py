@@ -42,16 +42,16 @@ def test_one_file_and_json(scan, tmp_path, capsys):
     target = tmp_path / "out.cxi"
     assert run("reconstruct", scan, "-o", target, "--json", *QUICK) == 0
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
-    wanted = (
-        "input output method network shape oversampling chi2 r_factor llk_free resolution_m verdict reasons seconds".split()
-    )
+    wanted = "input output method network shape oversampling chi2 r_factor llk_free resolution_m verdict reasons seconds".split()
     assert set(wanted) <= set(record)
     assert record["verdict"] in {"good", "doubtful", "failed"}
     assert record["reasons"]
     assert record["seconds"]["total"] > 0
     with h5py.File(target) as file:
         rho = file["entry_1/image_1/data"][()]
-        stored = json.loads(file["entry_1/image_1/process_1/note_1/data"][()]) if "note_1" in file["entry_1/image_1/process_1"] else None
+        stored = (
+            json.loads(file["entry_1/image_1/process_1/note_1/data"][()]) if "note_1" in file["entry_1/image_1/process_1"] else None
+        )
         assert rho.dtype == np.complex64
         assert list(rho.shape) == record["shape"]
         magnitude = np.abs(np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(rho), norm="ortho")))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality
 
@@ -83,13 +83,21 @@ def judge(
 
 
 def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
-    r"""chi2 that photon noise alone leaves, :math:`\langle(\sqrt{I} - \sqrt{\lambda})^2\rangle \approx 1/4` per lit voxel.
+    r"""chi2 that photon noise alone leaves, :math:`\sum_q f(\lambda_q) / \sum_q I_q`.
 
-    At low counts the variance of sqrt(I) is nearly the mean count itself, so each voxel contributes min(I, 1/4).
+    :math:`f(\lambda) = \langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` over Poisson counts k of mean lambda: 1/4 at high counts,
+    near 2 lambda at low ones. The mean is taken from the 3 x 3 x 3 voxels about each voxel.
     """
-    counts = np.clip(intensity[valid], 0, None).astype(np.float64)
+    counts = np.where(valid, np.clip(intensity, 0, None), 0).astype(np.float64)
     total = counts.sum()
-    return float(np.minimum(counts, 0.25).sum() / total) if total > 0 else 0.0
+    if total == 0:
+        return 0.0
+    known = np.maximum(ndimage.uniform_filter(valid.astype(np.float64), 3), 1 / 27)
+    mean = ndimage.uniform_filter(counts, 3) / known
+    k = np.arange(120)[:, None]
+    rates = np.geomspace(1e-4, 50, 200)
+    spread = (stats.poisson.pmf(k, rates) * (np.sqrt(k) - np.sqrt(rates)) ** 2).sum(0)
+    return float(np.interp(mean[valid], rates, spread, left=0.0).sum() / total)
 
 
 def _count_agreeing(quality: Quality, limits: Limits) -> tuple[int, int]:

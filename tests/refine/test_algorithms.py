@@ -19,7 +19,9 @@ def state_of(data, crystal, batch=2, seed=0, wiggle=0.3):
     noise = torch.complex(*torch.randn(2, batch, *truth.shape, generator=generator))
     rho = truth[None] + wiggle * truth.abs().max() * noise
     support = (truth.abs() > 0)[None].expand(batch, -1, -1, -1).contiguous()
-    return State(rho, support, torch.full((batch,), 0.2), [torch.Generator().manual_seed(k) for k in range(batch)], Workspace.like(rho))
+    return State(
+        rho, support, torch.full((batch,), 0.2), [torch.Generator().manual_seed(k) for k in range(batch)], Workspace.like(rho)
+    )
 
 
 def plain_projection(rho, data):

@@ -1,0 +1,158 @@
+"""From a prepared volume to a judged crystal: the truth comes back, seeds hold, masks float, blur is noticed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.errors import ConfigError, DataError
+from braggshot.phasing import PhasingConfig, phase, prepare_measured
+from braggshot.physics.forward import PointSpread, intensity
+from braggshot.physics.fourier import fourier
+from braggshot.physics.metrics import align, half_deviance, misfit
+from braggshot.refine.iterate import RefineConfig
+from braggshot.volumes import DiffractionVolume
+
+SETTINGS = CrystalSettings(
+    shape=(36, 40, 32),
+    oversampling=(2.5, 3.0),
+    phase_range=(1, 1),
+    counts=(1e5, 1e5),
+    shapes=("fcc",),
+    displacements=("gaussians",),
+)
+CONFIG = PhasingConfig(starts=4, seed=2, device="cpu", refine=RefineConfig("3*(50*HIO+60*RAAR+20*ER)+60*ER"))
+
+
+def finish(volume, config):
+    running = phase(volume, config)
+    try:
+        while True:
+            next(running)
+    except StopIteration as finished:
+        return finished.value
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return simulate_volume(11, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def result(sample):
+    return finish(sample[1], CONFIG)
+
+
+def test_the_crystal_comes_back_and_is_called_good(sample, result):
+    truth, volume = sample
+    found = align(torch.from_numpy(result.rho), torch.from_numpy(truth))
+    assert found.correlation > 0.98
+    assert result.verdict == "good"
+    assert result.psf is None
+    assert result.rho.shape == volume.shape
+    assert result.rho.dtype == np.complex64
+    assert not result.rho[~result.support].any()
+
+
+def test_the_numbers_are_those_of_the_object_in_the_result(sample, result):
+    """chi2, R and llk_free recomputed from rho, the counts and the held-out voxels, by the definitions of DESIGN."""
+    volume = sample[1]
+    magnitude = fourier(torch.from_numpy(result.rho)).abs()
+    again = misfit(magnitude, torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
+    assert again.scale == pytest.approx(1, abs=1e-4)
+    assert result.quality.chi2 == pytest.approx(again.chi2, rel=1e-4)
+    assert result.quality.r_factor == pytest.approx(again.r_factor, rel=1e-4)
+    assert result.quality.chi2_coherent == result.quality.chi2
+    data = prepare_measured(volume, CONFIG)
+    free = torch.zeros(volume.shape, dtype=torch.bool)
+    free.view(-1)[data.free] = True
+    held_out = torch.fft.fftshift(free)
+    counts = torch.from_numpy(volume.intensity)[held_out]
+    llk_free = half_deviance(again.magnitude[held_out].square(), counts).mean().item()
+    assert result.quality.llk_free == pytest.approx(llk_free, rel=1e-3)
+    assert held_out.float().mean().item() == pytest.approx(0.05, rel=0.2)
+
+
+def test_what_the_starts_say_together(result):
+    ensemble = result.ensemble
+    assert set(result.quality.agreement) == set(ensemble.table["correlation"])
+    assert max(result.quality.agreement) == 1.0
+    assert ensemble.mode_weights.sum() == pytest.approx(1)
+    assert (np.diff(ensemble.mode_weights) <= 1e-9).all()
+    assert ensemble.prtf[:3] == pytest.approx(1, abs=0.15)
+    chosen = int(np.argmax(ensemble.table["correlation"]))
+    assert ensemble.table["llk_free"][chosen] == min(ensemble.table["llk_free"])
+
+
+def test_the_crystal_stands_in_the_middle_with_mean_phase_zero(result):
+    middle = np.array([np.mean(np.nonzero(result.support)[axis]) for axis in range(3)])
+    assert np.abs(middle - np.array(result.rho.shape) // 2).max() < 1.5
+    assert np.angle(result.rho.sum()) == pytest.approx(0, abs=1e-4)
+
+
+def test_progress_is_told_and_seeds_hold(sample):
+    quick = replace(CONFIG, starts=2, refine=RefineConfig("20*HIO+10*ER"), partial_coherence="off")
+    running = phase(sample[1], quick)
+    first = next(running)
+    assert (first.iteration, first.n_iterations) == (1, 60)
+    one, other = finish(sample[1], quick), finish(sample[1], quick)
+    assert np.array_equal(one.rho, other.rho)
+    assert not np.array_equal(one.rho, finish(sample[1], replace(quick, seed=3)).rho)
+
+
+def test_masked_voxels_do_not_matter(sample):
+    """Whatever stands in them, the result is the same to the last bit."""
+    quick = replace(CONFIG, starts=1, refine=RefineConfig("20*HIO+10*ER"), partial_coherence="off")
+    volume = sample[1]
+    valid = volume.valid.copy()
+    valid[5:9] = False
+    results = [
+        finish(replace(volume, valid=valid, intensity=np.where(valid, volume.intensity, junk).astype(np.float32)), quick).rho
+        for junk in (0, 1e7)
+    ]
+    assert np.array_equal(*results)
+
+
+def test_partial_coherence_is_found_where_it_is_and_only_there(sample):
+    truth, volume = sample
+    sigma = (0.45, 0.6, 0.5)
+    blurred = intensity(torch.from_numpy(truth), PointSpread(sigma))
+    counts = torch.poisson(blurred, generator=torch.Generator().manual_seed(1)).numpy()
+    result = finish(replace(volume, intensity=counts), replace(CONFIG, starts=3))
+    assert result.psf is not None
+    assert result.psf["sigma"] == pytest.approx(sigma, rel=0.35)
+    coherent = finish(replace(volume, intensity=counts), replace(CONFIG, starts=3, partial_coherence="off"))
+    assert result.quality.llk_free < 0.8 * coherent.quality.llk_free
+    assert result.quality.chi2 < coherent.quality.chi2
+    reference = torch.from_numpy(truth)
+    right, blind = (align(torch.from_numpy(r.rho), reference).correlation for r in (result, coherent))
+    assert right > blind
+
+
+def test_empty_and_impossible():
+    nothing = DiffractionVolume(np.zeros((8, 8, 8), np.float32), np.ones((8, 8, 8), bool))
+    with pytest.raises(DataError, match="no valid voxel holds a count"):
+        finish(nothing, CONFIG)
+    with pytest.raises(ConfigError, match="network"):
+        finish(nothing, PhasingConfig(method="oneshot"))
+    with pytest.raises(ConfigError, match="at least 1"):
+        PhasingConfig(starts=0)
+    with pytest.raises(ConfigError, match="free"):
+        PhasingConfig(free=0.9)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+def test_asking_for_a_missing_device(sample):
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        finish(sample[1], replace(CONFIG, device="cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_same_crystal_on_a_gpu(sample, result):
+    found = finish(sample[1], replace(CONFIG, device="cuda"))
+    assert align(torch.from_numpy(found.rho), torch.from_numpy(result.rho)).correlation > 0.99
