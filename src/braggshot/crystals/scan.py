@@ -89,7 +89,7 @@ def gold_at_34idc(frames: int = 201, step: float = math.radians(0.005)) -> Geome
         pixel_size=(55e-6, 55e-6),
         sample=(Circle("y+", theta, "Theta"), Circle("z-", math.radians(90.0), "Chi"), Circle("y+", math.radians(-5.0), "Phi")),
         detector=(Circle("y+", math.radians(31.81), "Delta"), Circle("x-", math.radians(12.6), "Gamma")),
-        direct_beam=(128.0, 128.0),
+        direct_beam=(127.5, 127.5),
         instrument="APS 34-ID-C",
     )
 
