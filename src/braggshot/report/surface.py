@@ -18,7 +18,7 @@ from skimage.measure import marching_cubes
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
 LEVEL = 0.5  # of the median amplitude inside the support
-_SMOOTHING = 1.0  # voxels; takes the terraces off a support that ends from one voxel to the next
+_SMOOTHING = 0.7  # voxels; takes the terraces off a support that ends from one voxel to the next, and leaves the facets
 _OVERDRAW = 2  # rendered pixels per pixel and axis, averaged: smooth edges
 _SPACING = 0.7  # rendered pixels between the points that a triangle is drawn with, below 1 / sqrt(2): no holes
 _AMBIENT = 0.5
