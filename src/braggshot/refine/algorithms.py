@@ -30,7 +30,7 @@ from torch import Tensor
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import AXES
 from braggshot.refine.coherence import Coherence
-from braggshot.refine.projections import Measured, ShrinkWrap, Workspace, project_modulus, shrink_wrap
+from braggshot.refine.projections import Measured, ShrinkWrap, Workspace, project_modulus, shrink_wrap, squared_magnitude
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class State:
         self.support, self.inside, self.gradient = support, None, None
 
 
+# Photons below which a dark voxel counts as this bright: a lone count there must not dominate the whole gradient.
+_DARK = 1e-2
+_TINY = 1e-30
+
 Step = Callable[[State, Measured, StepSettings], None]
 
 
@@ -99,8 +103,7 @@ def _relax(state: State, data: Measured, old: float, new: float) -> None:
     The support is a few percent of the array, so the rule of the outside is applied everywhere and the inside is copied over it.
     """
     projected = _projected(state, data)
-    if state.inside is None:
-        state.inside = state.support.reshape(-1).nonzero().squeeze(1)
+    inside = _inside(state)
     rho = torch.view_as_real(state.rho)
     if old == new == 0:
         rho.zero_()
@@ -108,7 +111,14 @@ def _relax(state: State, data: Measured, old: float, new: float) -> None:
         if old != 1:
             rho.mul_(old)
         rho.add_(torch.view_as_real(projected), alpha=new)
-    state.rho.view(-1).index_copy_(0, state.inside, projected.view(-1).index_select(0, state.inside))
+    state.rho.view(-1).index_copy_(0, inside, projected.view(-1).index_select(0, inside))
+
+
+def _inside(state: State) -> Tensor:
+    """Flat indices of the support, over the batch; found once per support."""
+    if state.inside is None:
+        state.inside = state.support.reshape(-1).nonzero().squeeze(1)
+    return state.inside
 
 
 def error_reduction(state: State, data: Measured, settings: StepSettings) -> None:
@@ -141,11 +151,11 @@ def difference_map(state: State, data: Measured, settings: StepSettings) -> None
 
 @dataclass
 class ConjugateGradient:
-    """What ML carries from step to step: F of the object, last gradient and direction (direct space)."""
+    """What ML carries from step to step: the transform of the object; last gradient and direction, on the support alone."""
 
     field: Tensor
-    gradient: Tensor
-    direction: Tensor
+    gradient: Tensor | None = None
+    direction: Tensor | None = None
 
 
 def maximum_likelihood(state: State, data: Measured, settings: StepSettings) -> None:
@@ -155,41 +165,46 @@ def maximum_likelihood(state: State, data: Measured, settings: StepSettings) -> 
               \frac{\partial L}{\partial \bar\rho} = S\, \mathcal{F}^{-1}\!\left[\left(1 - \frac{I}{|F|^2}\right) F\right]
 
     The step length is Newton's along the direction D, with the expected (Fisher) curvature
-    :math:`4 \sum (\mathrm{Re}\, \bar F D)^2 / |F|^2`, which cannot turn negative. Polak-Ribiere, restarted when it would climb.
-    Incoherent blur is not part of this step: it raises ConfigError together with partial coherence.
+    :math:`4 \sum (\mathrm{Re}\, \bar F D)^2 / |F|^2`, which cannot turn negative. Polak-Ribiere, restarted when it would climb. The
+    transform follows the object by linearity, so that a step costs one pair of transforms like any other.
     """
     if state.coherence is not None:
         raise ConfigError("the ML step assumes full coherence; end the recipe with ER, or turn partial coherence off.")
-    inside, seen = state.support, torch.ones(data.magnitude.numel(), dtype=torch.bool, device=data.magnitude.device)
-    seen = seen.index_fill_(0, data.floating, False).view(data.shape)
+    inside, n = _inside(state), state.rho.shape[0]
+    owner = torch.div(inside, data.magnitude.numel(), rounding_mode="floor")
+
+    def per_start(values: Tensor) -> Tensor:
+        return values.new_zeros(n).index_add_(0, owner, values)
+
+    if state.gradient is None:
+        state.rho.mul_(state.support)
+        state.gradient = ConjugateGradient(torch.fft.fftn(state.rho, dim=AXES, norm="ortho"))
     memory = state.gradient
-    if memory is None:
-        state.rho.mul_(inside)
-        field_ = torch.fft.fftn(state.rho, dim=AXES, norm="ortho")
-    else:
-        field_ = memory.field
-    power = field_.real.square() + field_.imag.square()
-    # The floor keeps a lone count on a dark voxel from dominating the whole gradient.
-    floor = power.new_tensor(1e-2)
-    factor = torch.where(seen, 1 - data.magnitude.square() / torch.maximum(power, floor), power.new_zeros(()))
+    power = squared_magnitude(memory.field, state.work).clone()
     if state.wants_error:
-        misfit = torch.where(seen, power.sqrt() - data.magnitude, power.new_zeros(()))
-        state.error = misfit.square().sum(AXES) / data.photons
-    gradient = torch.fft.ifftn(field_ * factor, dim=AXES, norm="ortho") * inside
+        misfit = (power.sqrt() - data.magnitude).view(n, -1).index_fill_(1, data.floating, 0.0)
+        state.error = misfit.square().sum(1) / data.photons
+    power.clamp_min_(_DARK)
+    factor = (data.magnitude.square() / power).neg_().add_(1)
+    factor.view(n, -1).index_fill_(1, data.floating, 0.0)
+    gradient = torch.fft.ifftn(memory.field * factor, dim=AXES, norm="ortho").view(-1).index_select(0, inside)
     direction = -gradient
-    if memory is not None:
-        change = (gradient.conj() * (gradient - memory.gradient)).real.sum(AXES)
-        ratio = (change / (memory.gradient.abs().square().sum(AXES) + 1e-30)).clamp_min(0)
-        direction = direction + ratio[:, None, None, None] * memory.direction
-        uphill = (gradient.conj() * direction).real.sum(AXES) >= 0
-        direction = torch.where(uphill[:, None, None, None], -gradient, direction)
-    step_field = torch.fft.fftn(direction, dim=AXES, norm="ortho")
-    along = (field_.conj() * step_field).real
+    if memory.gradient is not None and memory.direction is not None:
+        turn = per_start((gradient.conj() * (gradient - memory.gradient)).real)
+        ratio = (turn / (per_start(memory.gradient.abs().square()) + _TINY)).clamp_min(0)
+        conjugate = direction + ratio[owner] * memory.direction
+        uphill = per_start((gradient.conj() * conjugate).real) >= 0
+        direction = torch.where(uphill[owner], direction, conjugate)
+    step = torch.zeros_like(memory.field)
+    step.view(-1).index_copy_(0, inside, direction)
+    step = torch.fft.fftn(step, dim=AXES, norm="ortho")
+    parts = torch.mul(torch.view_as_real(memory.field), torch.view_as_real(step), out=state.work.squares)
+    along = parts[..., 0] + parts[..., 1]
     slope = 2 * (factor * along).sum(AXES)
-    curvature = 4 * torch.where(seen, along.square() / torch.maximum(power, floor), power.new_zeros(())).sum(AXES)
-    length = (-slope / (curvature + 1e-30))[:, None, None, None]
-    state.rho.add_(length * direction)
-    state.gradient = ConjugateGradient(field_ + length * step_field, gradient, direction)
+    bend = along.square().div_(power).view(n, -1).index_fill_(1, data.floating, 0.0)
+    length = -slope / (4 * bend.sum(1) + _TINY)
+    state.rho.view(-1).index_add_(0, inside, length[owner] * direction)
+    state.gradient = ConjugateGradient(memory.field.add_(length[:, None, None, None] * step), gradient, direction)
 
 
 def update_support(state: State, data: Measured, settings: StepSettings) -> None:
