@@ -36,10 +36,9 @@ VARIANTS: dict[str, RefineConfig] = {
         shrink_wrap=replace(SW, period=50, sigma_end=0.5, threshold=(0.25, 0.25)),
         support_extent=1.0,
     ),
-    "500 RAAR+100 ER": RefineConfig("500*RAAR+100*ER"),
-    "500 HIO+100 ER": RefineConfig("500*HIO+100*ER"),
-    "10*(40 HIO+10 ER)+100 ER": RefineConfig("10*(40*HIO+10*ER)+100*ER"),
-    "250 HIO+250 RAAR+100 ER": RefineConfig("250*HIO+250*RAAR+100*ER"),
+    "640 RAAR+100 ER": RefineConfig("640*RAAR+100*ER"),
+    "640 HIO+100 ER": RefineConfig("640*HIO+100*ER"),
+    "default": RefineConfig(),
 }
 
 
