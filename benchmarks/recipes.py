@@ -36,8 +36,8 @@ VARIANTS: dict[str, RefineConfig] = {
         shrink_wrap=replace(SW, period=50, sigma_end=0.5, threshold=(0.25, 0.25)),
         support_extent=1.0,
     ),
-    "640 RAAR+100 ER": RefineConfig("640*RAAR+100*ER"),
-    "640 HIO+100 ER": RefineConfig("640*HIO+100*ER"),
+    "960 RAAR+100 ER": RefineConfig("960*RAAR+100*ER"),
+    "960 HIO+100 ER": RefineConfig("960*HIO+100*ER"),
     "default": RefineConfig(),
 }
 
