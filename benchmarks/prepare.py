@@ -53,8 +53,8 @@ class SyntheticFrames:
 class Prepare:
     """From raw frames to a volume that can be phased."""
 
-    params = ((200, 256, 256), (2000, 1000, 1000))
-    param_names = ("shape",)
+    params = [[(200, 256, 256), (2000, 1000, 1000)]]  # noqa: RUF012  # asv wants plain lists
+    param_names = ["shape"]  # noqa: RUF012
     timeout = 600
     number = repeat = 1
 
