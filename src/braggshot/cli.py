@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
-    help="3D images of nanocrystals from Bragg coherent diffraction.",
+    help="3D images of nanocrystals from Bragg coherent diffraction. With --debug an error shows where it arose.",
     epilog="braggshot reconstruct scan.cxi | braggshot info scan.spec | braggshot simulate -o crystal.cxi",
     no_args_is_help=True,
     add_completion=False,
@@ -40,13 +40,13 @@ Seed = Annotated[int, typer.Option("--seed", help="Of every random number.")]
 @app.command(epilog="braggshot reconstruct example.spec --set input.scan=54 --set input.flat=whitefield.tif -o out/")
 def reconstruct(
     inputs: Inputs,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="One .cxi file, or a folder. [<name>-braggshot]")] = None,
-    method: Annotated[str | None, typer.Option(help="auto, oneshot, refine or iterative. [auto]")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="One .cxi file, or a folder (default <name>-braggshot).")] = None,
+    method: Annotated[str | None, typer.Option(help="auto, oneshot, refine or iterative (default auto).")] = None,
     network: Annotated[str | None, typer.Option(help="Name or file of a trained network.")] = None,
-    starts: Annotated[int | None, typer.Option(help="Random starts. [10]")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Such as '400*RAAR+100*ER'.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [auto]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of every random number. [0]")] = None,
+    starts: Annotated[int | None, typer.Option(help="Random starts (default 10).")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Such as '6*(50*HIO+80*RAAR+30*ER)+100*ER'.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (default auto).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random number (default 0).")] = None,
     format: Format = None,
     config: Config = None,
     sets: Sets = None,
