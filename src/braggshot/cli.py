@@ -40,7 +40,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Of every random number.")]
 @app.command(epilog="braggshot reconstruct example.spec --set input.scan=54 --set input.flat=whitefield.tif -o out/")
 def reconstruct(
     inputs: Inputs,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A .cxi file, or a folder (default NAME-braggshot).")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A .cxi file or a folder (default NAME-braggshot).")] = None,
     method: Annotated[str | None, typer.Option(help="auto, oneshot, refine or iterative (default auto).")] = None,
     network: Annotated[str | None, typer.Option(help="Name or file of a trained network.")] = None,
     starts: Annotated[int | None, typer.Option(help="Random starts (default 10).")] = None,
