@@ -18,7 +18,7 @@ from braggshot.refine.algorithms import State, StepSettings, find_step
 from braggshot.refine.projections import Measured, ShrinkWrap, Workspace, autocorrelation_support
 from braggshot.refine.recipe import parse_recipe
 
-DEFAULT_RECIPE = "6*(50*HIO+80*RAAR+30*ER)+100*ER"
+DEFAULT_RECIPE = "2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER"
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ class ShrinkWrap:
     sigma_start: float = 2.0
     sigma_end: float = 1.0
     sigma_settle: float = 0.6
-    threshold: tuple[float, float] = (0.29, 0.33)
+    threshold: tuple[float, float] = (0.29, 0.31)
     relative_to: str = "rms"
     smallest: float = 1e-4
     largest: float = 0.5
