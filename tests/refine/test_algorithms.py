@@ -162,6 +162,23 @@ def test_the_point_spread_is_found(sigma, tolerance, data, pattern):
     assert max(none.sigma) < 0.1
 
 
+def test_the_lorentzian_share_is_found_where_it_is_asked_for(data, pattern):
+    from dataclasses import replace
+
+    from braggshot.physics.forward import mutual_coherence, spread
+
+    truth = to_corner(pattern[1])
+    coherent = torch.fft.fftn(truth, norm="ortho").abs().square()
+    blurred = spread(coherent, mutual_coherence(torch.tensor((0.5, 0.5, 0.5)), torch.tensor(0.4), data.shape))
+    seen = replace(data, magnitude=blurred.sqrt(), intensity=blurred)
+    state = state_of(seen, pattern[1], batch=1, wiggle=0.0)
+    for _ in range(3):
+        ACTIONS["PSF"](state, seen, StepSettings(psf="pseudo-voigt"))
+    found = state.coherence.spreads[0]
+    assert found.eta == pytest.approx(0.4, abs=0.1)
+    assert found.sigma == pytest.approx((0.5, 0.5, 0.5), rel=0.1)
+
+
 def test_unknown_step_names_the_known_ones():
     with pytest.raises(ConfigError, match=r"unknown step 'XYZ'.*RAAR"):
         find_step("XYZ")

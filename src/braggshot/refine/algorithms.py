@@ -41,10 +41,12 @@ class StepSettings:
     ----------
     beta : relaxation of HIO, RAAR and DM [1]
     shrink_wrap : support updates
+    psf : "gaussian" or "pseudo-voigt", the shape of the point spread that PSF fits
     """
 
     beta: float = 0.9
     shrink_wrap: ShrinkWrap = field(default_factory=ShrinkWrap)
+    psf: str = "gaussian"
 
 
 @dataclass
@@ -233,7 +235,7 @@ def break_twin(state: State, data: Measured, settings: StepSettings) -> None:
 
 def estimate_coherence(state: State, data: Measured, settings: StepSettings) -> None:
     """Fit the point spread of partial coherence to what is measured, starting from the present estimate."""
-    state.coherence = Coherence.fitted(state.rho * state.support, data, state.coherence)
+    state.coherence = Coherence.fitted(state.rho * state.support, data, state.coherence, settings.psf)
     state.gradient = None
 
 

@@ -64,4 +64,4 @@ def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> Po
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     # Wider than a few voxels means that the model explains its own failures by blur; narrower than this is full coherence.
     z, y, x = log_sigma.detach().exp().clamp(1e-3, 4.0).tolist()
-    return PointSpread((z, y, x), float(torch.sigmoid(share)) if voigt else 0.0)
+    return PointSpread((z, y, x), float(torch.sigmoid(share.detach())) if voigt else 0.0)

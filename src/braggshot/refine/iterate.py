@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class RefineConfig:
     recipe : steps, left to right, as in ``3*(20*ER+180*HIO)+20*ER``
     beta : relaxation of HIO, RAAR and DM [1]
     shrink_wrap : how the support follows the object
+    psf : "gaussian" or "pseudo-voigt", the shape of the point spread that PSF steps fit
     support_threshold : bounds of the first support's threshold on the autocorrelation, drawn per start [1]
     support_extent : linear size of the first support relative to the autocorrelation's region [1]
     monitor_every : iterations between two evaluations of the error
@@ -39,6 +41,7 @@ class RefineConfig:
     recipe: str = DEFAULT_RECIPE
     beta: float = 0.9
     shrink_wrap: ShrinkWrap = field(default_factory=ShrinkWrap)
+    psf: Literal["gaussian", "pseudo-voigt"] = "gaussian"
     support_threshold: tuple[float, float] = (0.08, 0.12)
     support_extent: float = 0.7
     monitor_every: int = 5
@@ -144,7 +147,7 @@ def iterate(data: Measured, state: State, config: RefineConfig, steps: Sequence[
 
     A recipe with explicit ``SW`` steps updates the support there and only there; else every `shrink_wrap.period` iterations.
     """
-    settings = StepSettings(beta=config.beta, shrink_wrap=config.shrink_wrap)
+    settings = StepSettings(beta=config.beta, shrink_wrap=config.shrink_wrap, psf=config.psf)
     n_iterations = max(1, sum(find_step(name)[1] for name in steps))
     period = 0 if "SW" in steps else config.shrink_wrap.period
     update_support, _ = find_step("SW")
