@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -211,14 +213,17 @@ def test_bad_usage_is_status_two(capsys):
 
 def test_interrupt_leaves_nothing(scan, tmp_path):
     """Ctrl-C in the middle of phasing, in a process of its own."""
-    import signal
-
     command = [sys.executable, "-m", "braggshot", "reconstruct", str(scan), "-o", str(tmp_path / "out"), "--recipe", "100000*HIO"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    # A runner in the background may have told its children to ignore Ctrl-C; a terminal does not.
+    restore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=restore)
+    try:
+        time.sleep(4)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 1
     assert errors.strip().splitlines() == ["braggshot: interrupted; nothing was half-written."]
     assert not list((tmp_path / "out").glob("*"))
