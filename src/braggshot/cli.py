@@ -53,7 +53,7 @@ def reconstruct(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per input, last.")] = False,
 ) -> None:
     """Raw scan in, 3D crystal out, with a number that says how far to trust it."""
-    from braggshot.pipeline import check_writable, run, summary, write
+    from braggshot.pipeline import check_writable, finish, run, summary, write
 
     phasing = {"method": method, "starts": starts, "device": device, "seed": seed}
     table: dict[str, Any] = {name: value for name, value in phasing.items() if value is not None}
@@ -66,7 +66,7 @@ def reconstruct(
         place = output or Path(f"{path.stem}-braggshot")
         check_writable(place)
         with _progress(path.name) as show:
-            result = _drive(run(path, settings, format), show)
+            result = finish(run(path, settings, format), show)
         written = write(result, place, settings.output.formats)
         record = summary(result, str(path), str(place))
         if as_json:
@@ -82,15 +82,6 @@ def _settings(config: Path | None, sets: list[str] | None, flags: dict[str, Any]
 
     layers = [configuration.read_toml(config)] if config else []
     return resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
-
-
-def _drive(running: Any, show: Any) -> Any:
-    """Run a generator to its end and return its value; the loop is ours, so is the progress bar."""
-    try:
-        while True:
-            show(next(running))
-    except StopIteration as finished:
-        return finished.value
 
 
 @contextmanager

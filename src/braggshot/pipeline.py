@@ -103,7 +103,11 @@ def reconstruct(
     resolved = settings if isinstance(settings, Settings) else resolve(settings or {})
     if phasing:
         resolved = resolve(config.merge(config.dump(resolved), _phasing_table(phasing)))
-    running = run(source, resolved, format)
+    return finish(run(source, resolved, format), on_progress)
+
+
+def finish(running: Generator[Progress, None, Result], on_progress: Callable[[Progress], None] | None = None) -> Result:
+    """Run the main job to its end, showing each iteration to `on_progress`; the result."""
     try:
         while True:
             progress = next(running)
