@@ -233,6 +233,24 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
+class Uncertainty:
+    """One standard deviation per voxel, in the frame and on the grid of the reconstruction that carries it.
+
+    Parameters
+    ----------
+    phase : (z, y, x) circular standard deviation, 0 outside the support [rad]
+    strain : (z, y, x) of the strain along q; None without geometry [1]
+    samples : number of solutions that were compared
+    source : where they came from, in words
+    """
+
+    phase: FloatArray
+    strain: FloatArray | None
+    samples: int
+    source: str
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """A crystal: the complex object on its grid, with the number that says how far to trust it.
 
@@ -251,6 +269,7 @@ class Reconstruction:
     choices : sign, twin, orientation and centring choices that were made, in words
     psf : widths of the estimated point spread, None for full coherence
     seconds : time per stage [s]
+    uncertainty : spread of the solutions that agree; None where fewer than two do
     """
 
     rho: ComplexArray
@@ -269,7 +288,60 @@ class Reconstruction:
     choices: Mapping[str, str] = field(default_factory=dict)
     psf: Mapping[str, Any] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    uncertainty: Uncertainty | None = None
 
     def __post_init__(self) -> None:
         if self.support.shape != self.rho.shape:
             raise DataError(f"the support has shape {self.support.shape}, rho {self.rho.shape}.")
+
+
+@dataclass(frozen=True)
+class StrainMap:
+    """What a materials scientist came for: shape, displacement and strain on an orthogonal grid, lengths in metres.
+
+    Volumes are (z, y, x); displacement, strain, d_spacing, lattice_parameter and their sigmas are NaN outside the support, amplitude
+    and phase are what the reconstruction holds. The reference is the mean lattice of the bulk where the ramp was removed, else the
+    lattice at the centre voxel of the measurement.
+
+    Parameters
+    ----------
+    amplitude : |rho| [sqrt(photons)]
+    phase : -q.u, wrapped to +-pi, mean of the bulk zero [rad]
+    displacement : u along q, from the unwrapped phase, mean of the bulk zero [m]
+    strain : d u / d x along q, from the complex field without unwrapping [1]
+    d_spacing : local spacing of the reflecting planes [m]
+    support : inside the iso-surface
+    surface, bulk : the outermost layer of the support, and the rest of it
+    dislocation : voxels at which the phase circulates
+    basis : columns are the voxel edges [m], components (z, y, x) of `frame`
+    q_bragg : scattering vector of the reference lattice, components (z, y, x) of `frame` [1/m]
+    frame : "lab", or "crystal" with q along an axis
+    rotation : (3, 3), laboratory components to those of `frame`
+    iso_level : amplitude of the iso-surface [sqrt(photons)]
+    name : of the volume that it came from
+    reflection : hkl, where known
+    lattice_parameter : local a, with the cell's shape held fixed; None without the reflection [m]
+    displacement_sigma, strain_sigma : one standard deviation [m], [1]; None where it was not measured
+    choices : ramp, iso-surface, sign and frame choices that were made, in words
+    """
+
+    amplitude: FloatArray
+    phase: FloatArray
+    displacement: FloatArray
+    strain: FloatArray
+    d_spacing: FloatArray
+    support: BoolArray
+    surface: BoolArray
+    bulk: BoolArray
+    dislocation: BoolArray
+    basis: FloatArray
+    q_bragg: FloatArray
+    frame: CoordinateFrame
+    rotation: FloatArray
+    iso_level: float
+    name: str = "volume"
+    reflection: tuple[int, int, int] | None = None
+    lattice_parameter: FloatArray | None = None
+    displacement_sigma: FloatArray | None = None
+    strain_sigma: FloatArray | None = None
+    choices: Mapping[str, str] = field(default_factory=dict)
