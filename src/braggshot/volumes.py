@@ -299,9 +299,9 @@ class Reconstruction:
 class StrainMap:
     """What a materials scientist came for: shape, displacement and strain on an orthogonal grid, lengths in metres.
 
-    Volumes are (z, y, x); displacement, strain, d_spacing, lattice_parameter and their sigmas are NaN outside the support, amplitude
-    and phase are what the reconstruction holds. The reference is the mean lattice of the bulk where the ramp was removed, else the
-    lattice at the centre voxel of the measurement.
+    Volumes are (z, y, x); displacement, strain, d_spacing, lattice_parameter and the sigmas are NaN outside the support, the phase
+    is 0 there. The reference is the mean lattice of the bulk where the ramp was removed, else the lattice at the centre voxel of
+    the measurement.
 
     Parameters
     ----------

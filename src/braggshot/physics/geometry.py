@@ -66,6 +66,16 @@ def rotation(axis: str, angle: ArrayLike) -> NDArray[np.float64]:
     return matrices[..., ::-1, ::-1]
 
 
+def rotation_onto(vector: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
+    """The least rotation (3, 3) that turns the direction of `vector` into that of `target`, components (z, y, x)."""
+    start, end = (np.asarray(v, dtype=float)[::-1] / np.linalg.norm(v) for v in (vector, target))  # scipy wants (x, y, z)
+    axis = np.cross(start, end)
+    angle = np.arctan2(np.linalg.norm(axis), start @ end)
+    if not np.linalg.norm(axis) > 1e-12:  # along it already, or against it: then any axis across will do
+        axis = np.cross(start, np.eye(3)[np.abs(start).argmin()])
+    return Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()[::-1, ::-1]
+
+
 def rocking_angle(geometry: Geometry) -> NDArray[np.float64]:
     """Angle of the circle that rocks, one per frame [rad].
 

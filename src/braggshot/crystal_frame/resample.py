@@ -1,0 +1,156 @@
+"""From the skewed voxels of the detector frame to an orthogonal grid in the laboratory, or along the crystal's own axes.
+
+Nothing is done to the phase but interpolation: ramp, offset and sign stay as they were phased.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from braggshot.errors import DataError, GeometryError
+from braggshot.physics.geometry import direction, rotation_onto
+from braggshot.volumes import BoolArray, ComplexArray, CoordinateFrame, FloatArray, Reconstruction, Uncertainty
+
+LARGEST = 2**28  # voxels of a resampled grid
+MARGIN = 3  # empty voxels around the crystal
+
+
+def to_lab(reconstruction: Reconstruction, voxel_size: float | Sequence[float] | None = None) -> Reconstruction:
+    """Resample a crystal onto voxels along the laboratory axes, z downstream, y up, x outboard.
+
+    Amplitude and support are interpolated linearly, so that nothing overshoots at the surface. The phase is interpolated by cubic
+    splines of the unit field exp(i phase), continued beyond the surface and freed of its mean ramp for that time: no wraps, and no
+    loss of amplitude where the phase is steep. The point r = 0 stays at the voxel N // 2; the array is as large as it must be.
+
+    Parameters
+    ----------
+    reconstruction : with a basis
+    voxel_size : edge of the new voxels, or one per axis (z, y, x) [m]; None makes cubes that keep the voxels' volume
+
+    Returns
+    -------
+    The same record with rho, support, uncertainty, basis and frame of the new grid; rho keeps its unit, one value per old voxel.
+
+    Raises
+    ------
+    GeometryError : without a basis, from the crystal frame, or with a voxel size that makes no grid.
+    DataError : if the support is empty.
+    """
+    return _resampled(reconstruction, np.eye(3), voxel_size, "lab")
+
+
+def to_crystal(
+    reconstruction: Reconstruction, axis: str = "y+", voxel_size: float | Sequence[float] | None = None
+) -> Reconstruction:
+    """Resample a crystal onto voxels of its own frame: the laboratory's, turned by the least rotation that brings q along `axis`.
+
+    As `to_lab` in all else. The vectors of `reconstruction.volume` are turned too, so that q_bragg lies along `axis`; the rotation
+    is ``rotation_onto(q_bragg, direction(axis))`` of `braggshot.physics.geometry`.
+
+    Raises
+    ------
+    GeometryError : as `to_lab`, and without a scattering vector.
+    DataError : if the support is empty.
+    """
+    volume = reconstruction.volume
+    if volume.q_bragg is None:
+        raise GeometryError(
+            "the reconstruction has no scattering vector: its volume was prepared without geometry; give the angles."
+        )
+    turn = rotation_onto(volume.q_bragg, direction(axis))
+    reciprocal = None if volume.reciprocal_basis is None else turn @ volume.reciprocal_basis
+    turned = replace(volume, q_bragg=turn @ volume.q_bragg, reciprocal_basis=reciprocal)
+    return replace(_resampled(reconstruction, turn, voxel_size, "crystal"), volume=turned)
+
+
+def _resampled(
+    reconstruction: Reconstruction, turn: FloatArray, voxel_size: float | Sequence[float] | None, frame: CoordinateFrame
+) -> Reconstruction:
+    support = reconstruction.support
+    if reconstruction.basis is None:
+        raise GeometryError("the reconstruction has no voxel size: its volume was prepared without geometry; give the angles.")
+    if reconstruction.frame == "crystal":
+        raise GeometryError("the reconstruction is in the crystal frame already, and what it was turned by is not known.")
+    if not support.any():
+        raise DataError("the support is empty, so there is no crystal to resample.")
+    basis = turn @ reconstruction.basis
+    size = abs(np.linalg.det(basis)) ** (1 / 3) if voxel_size is None else voxel_size
+    new = np.diag(np.broadcast_to(np.asarray(size, dtype=float), 3))
+    shape = _shape(support, basis, new.diagonal())
+    points = _points(shape, new, basis, support.shape)
+    inside = _interpolate(support.astype(float), points, order=1) >= 0.5
+    amplitude = _interpolate(np.abs(reconstruction.rho), points, order=1)
+    rho = inside * amplitude * _phase_factor(reconstruction.rho, support, points)
+    spread = _uncertainty(reconstruction.uncertainty, support, points, inside)
+    return replace(reconstruction, rho=rho.astype(np.complex64), support=inside, basis=new, frame=frame, uncertainty=spread)
+
+
+def _shape(support: BoolArray, basis: FloatArray, edges: FloatArray) -> tuple[int, int, int]:
+    """Smallest array about r = 0 that holds the crystal and a margin."""
+    if not edges.min() > 0:
+        raise GeometryError(f"expected a voxel size above 0 m, found {edges.min()}.")
+    index = np.argwhere(support) - np.array(support.shape) // 2
+    reach = np.abs(index @ basis.T).max(0) + np.abs(basis).sum(1) / 2  # centres, and half a voxel's shadow
+    z, y, x = (2 * math.ceil(r / edge) + 1 + 2 * MARGIN for r, edge in zip(reach, edges, strict=True))
+    if z * y * x > LARGEST:
+        raise GeometryError(f"voxels of {edges.min():.3g} m would make an array of {z} x {y} x {x}; take larger ones.")
+    return z, y, x
+
+
+def _points(shape: tuple[int, int, int], new: FloatArray, basis: FloatArray, old_shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Old fractional indices of the new voxels, (3, z, y, x)."""
+    index = np.indices(shape).reshape(3, -1) - np.array(shape)[:, None] // 2
+    old = np.linalg.solve(basis, new) @ index + np.array(old_shape)[:, None] // 2
+    return old.reshape(3, *shape)
+
+
+def _uncertainty(
+    spread: Uncertainty | None, support: BoolArray, points: NDArray[np.float64], inside: BoolArray
+) -> Uncertainty | None:
+    """Linear between voxels of the support; beyond it that of the nearest one."""
+    if spread is None:
+        return None
+    nearest = tuple(ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True))
+    phase, strain = (
+        None if old is None else inside * ndimage.map_coordinates(old[nearest], points, order=1, mode="nearest")
+        for old in (spread.phase, spread.strain)
+    )
+    assert phase is not None
+    return replace(spread, phase=phase, strain=strain)
+
+
+def _interpolate(field: FloatArray, points: NDArray[np.float64], order: int) -> FloatArray:
+    return ndimage.map_coordinates(field, points, order=order, mode="grid-constant" if order == 1 else "nearest")
+
+
+def _phase_factor(rho: ComplexArray, support: BoolArray, points: NDArray[np.float64]) -> ComplexArray:
+    """Exp(i phase) of the crystal at fractional indices."""
+    ramp = _mean_ramp(np.where(support, rho, 0))
+    unit = np.exp(1j * (np.angle(rho) - np.tensordot(ramp, np.indices(rho.shape), axes=1)))
+    continued = _continued(unit, support)
+    smooth = _interpolate(continued.real, points, order=3) + 1j * _interpolate(continued.imag, points, order=3)
+    return np.exp(1j * (np.angle(smooth) + np.tensordot(ramp, points, axes=1)))
+
+
+def _continued(unit: ComplexArray, support: BoolArray) -> ComplexArray:
+    """The field beyond the surface: phase 2 phi(n) - phi(m), n the nearest voxel inside and m as far behind it."""
+    nearest = ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True)
+    last = np.array(support.shape).reshape(3, 1, 1, 1) - 1
+    behind = np.clip(2 * nearest - np.indices(support.shape), 0, last)
+    behind = nearest[:, *behind]  # itself, where it is inside
+    return unit[tuple(nearest)] ** 2 * unit[tuple(behind)].conj()
+
+
+def _mean_ramp(rho: ComplexArray) -> NDArray[np.float64]:
+    """Mean turn of the phase from voxel to voxel along each axis [rad], without unwrapping."""
+    turns = []
+    for axis, size in enumerate(rho.shape):
+        before, after = np.take(rho, range(size - 1), axis), np.take(rho, range(1, size), axis)
+        turns.append(np.angle(np.vdot(before, after)))
+    return np.array(turns)

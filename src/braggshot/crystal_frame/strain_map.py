@@ -1,0 +1,196 @@
+"""Displacement, strain, lattice spacing and defects of a reconstruction, by the formulas of `braggshot.physics.strain`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from braggshot.crystal_frame.resample import to_crystal, to_lab
+from braggshot.errors import ConfigError, GeometryError
+from braggshot.physics import lattice, strain
+from braggshot.physics.geometry import direction, rotation_onto
+from braggshot.volumes import BoolArray, ComplexArray, FloatArray, Reconstruction, StrainMap
+
+_CORE = 2  # voxels; the amplitude vanishes in the core of a dislocation, and the hole must not hide the line
+
+
+@dataclass(frozen=True)
+class StrainConfig:
+    """How a reconstruction becomes a strain map.
+
+    Parameters
+    ----------
+    frame : "crystal", q along `axis`; or "lab"
+    axis : along which q lies in the crystal frame, such as "y+"
+    voxel_size : edge of the voxels, or one per axis (z, y, x) [m]; None keeps the volume of the measured voxels
+    ramp : "remove" refers the strain to the mean lattice of the bulk; "keep" leaves the phase untouched
+    iso : amplitude of the surface as a share of the largest in the support; "auto" takes it from the histogram
+    surface : thickness of the surface layer [voxels]
+    reflection : hkl of the peak, for the lattice parameter and the names of facets
+    lattice : edges of the cell, one if cubic or all three [m]; empty for a cubic cell of unknown edge
+    lattice_angles_deg : alpha, beta, gamma [degrees]
+    """
+
+    frame: Literal["crystal", "lab"] = "crystal"
+    axis: str = "y+"
+    voxel_size: float | tuple[float, float, float] | None = None
+    ramp: Literal["remove", "keep"] = "remove"
+    iso: float | Literal["auto"] = "auto"
+    surface: int = 1
+    reflection: tuple[int, int, int] | None = None
+    lattice: tuple[float, ...] = ()
+    lattice_angles_deg: tuple[float, float, float] = (90.0, 90.0, 90.0)
+
+    def __post_init__(self) -> None:
+        if self.iso != "auto" and not 0 < self.iso < 1:
+            raise ConfigError(f"strain.iso is a share between 0 and 1 or 'auto', found {self.iso}.")
+        if self.surface < 1:
+            raise ConfigError(f"strain.surface must be at least 1 voxel, found {self.surface}.")
+        if len(self.lattice) not in {0, 1, 3}:
+            raise ConfigError(f"strain.lattice expects one edge (cubic) or three [m], found {len(self.lattice)}.")
+        if self.reflection is not None and not any(self.reflection):
+            raise ConfigError("strain.reflection (0, 0, 0) is no reflection; give the hkl of the measured peak.")
+        direction(self.axis)
+
+
+def cell(config: StrainConfig) -> lattice.Lattice:
+    """The unit cell that the settings name; a cubic one of unit edge where they name none."""
+    a, b, c = config.lattice if len(config.lattice) == 3 else 3 * (config.lattice or (1.0,))
+    alpha, beta, gamma = np.radians(config.lattice_angles_deg).tolist()
+    return lattice.Lattice((a, b, c), (alpha, beta, gamma))
+
+
+def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = None) -> StrainMap:
+    """Shape, displacement and strain of a crystal on an orthogonal grid.
+
+    Parameters
+    ----------
+    reconstruction : in the detector or the laboratory frame, with its geometry
+
+    Raises
+    ------
+    GeometryError : without geometry.
+    DataError : if there is no crystal, or it is less than two voxels wide.
+    """
+    config = config or StrainConfig()
+    q_lab = reconstruction.volume.q_bragg
+    if q_lab is None:
+        raise GeometryError("without geometry there is no scattering vector, so no strain; give the angles.")
+    if config.frame == "crystal":
+        rotation = rotation_onto(q_lab, direction(config.axis))
+        to_frame = to_crystal(reconstruction, config.axis, config.voxel_size)
+    else:
+        rotation = np.eye(3)
+        to_frame = to_lab(reconstruction, config.voxel_size)
+    basis, q = to_frame.basis, to_frame.volume.q_bragg
+    assert basis is not None
+    assert q is not None
+    amplitude = np.abs(to_frame.rho).astype(np.float64)
+    level = strain.iso_level(amplitude, to_frame.support) if config.iso == "auto" else config.iso * float(amplitude.max())
+    support = to_frame.support & (amplitude >= level)
+    bulk = ndimage.binary_erosion(support, iterations=config.surface)
+    core = bulk if bulk.any() else support
+    rho: ComplexArray = to_frame.rho.astype(np.complex128)
+    defect = strain.dislocations(np.angle(rho), ndimage.binary_closing(support, iterations=_CORE))
+    if config.ramp == "remove":
+        turn = strain.ramp(rho, core & ~defect)
+        rho = _zero_mean(strain.without_ramp(rho, turn), core)
+        q = q + strain.gradient(turn, basis)
+    slope = strain.gradient(strain.turns(rho, support), basis)
+    d_spacing = strain.d_spacing(slope, q)
+    spread = to_frame.uncertainty
+    return StrainMap(
+        amplitude=amplitude.astype(np.float32),
+        phase=np.where(support, np.angle(rho), 0).astype(np.float32),
+        displacement=_displacement(rho, support, core, q),
+        strain=strain.strain(slope, q).astype(np.float32),
+        d_spacing=d_spacing,
+        support=support,
+        surface=support & ~bulk,
+        bulk=bulk,
+        dislocation=defect,
+        basis=basis,
+        q_bragg=q,
+        frame=config.frame,
+        rotation=rotation,
+        iso_level=level,
+        name=reconstruction.volume.name,
+        reflection=config.reflection,
+        lattice_parameter=_lattice_parameter(d_spacing, config),
+        displacement_sigma=None if spread is None else _inside(spread.phase / np.linalg.norm(q), support),
+        strain_sigma=None if spread is None or spread.strain is None else _inside(spread.strain, support),
+        choices=_choices(reconstruction, config),
+    )
+
+
+def _zero_mean(rho: ComplexArray, core: BoolArray) -> ComplexArray:
+    return rho * np.exp(-1j * np.angle(rho[core].sum()))
+
+
+def _displacement(rho: ComplexArray, support: BoolArray, core: BoolArray, q: FloatArray) -> NDArray[np.float64]:
+    """-phase / |q| [m], NaN outside; the phase about its mean, which only whole turns of the unwrapping can have moved."""
+    phase = strain.unwrapped(np.angle(rho), support)
+    phase -= 2 * np.pi * np.round(np.mean(phase[core]) / (2 * np.pi))
+    return np.asarray(-phase / np.linalg.norm(q))
+
+
+def _lattice_parameter(d_spacing: FloatArray, config: StrainConfig) -> NDArray[np.float64] | None:
+    """Edge a = a_0 d / d_0 [m]: one reflection gives one number, so the shape of the cell is held."""
+    if config.reflection is None:
+        return None
+    reference = cell(config)
+    return np.asarray(reference.edges[0] * d_spacing / lattice.spacing(config.reflection, reference))
+
+
+def _inside(values: FloatArray, support: BoolArray) -> NDArray[np.float32]:
+    return np.where(support, values, np.nan).astype(np.float32)
+
+
+def _choices(reconstruction: Reconstruction, config: StrainConfig) -> dict[str, str]:
+    ramp = "removed: zero mean gradient in the bulk, q_bragg is that of the mean lattice" if config.ramp == "remove" else "kept"
+    return {
+        **reconstruction.choices,
+        "displacement_sign": "u = -phase / |q|; strain is positive where the planes are further apart",
+        "ramp": ramp,
+        "iso_surface": "from the histogram of the amplitude"
+        if config.iso == "auto"
+        else f"{config.iso:g} of the largest amplitude",
+        "frame": f"crystal, q along {config.axis}" if config.frame == "crystal" else "laboratory",
+    }
+
+
+def numbers(found: StrainMap) -> dict[str, float | int | None]:
+    """The few numbers of a strain map, for tables: SI units, names carry them; None for what is not known.
+
+    Means and standard deviations are those of the bulk without dislocations, except where the name says surface. ``strain_sigma``
+    is the median one-sigma of a voxel in the bulk.
+    """
+    bulk, surface = found.bulk & ~found.dislocation, found.surface & ~found.dislocation
+
+    def mean(values: FloatArray | None, where: BoolArray = bulk) -> float | None:
+        chosen = np.empty(0) if values is None else values[where & np.isfinite(values)].astype(np.float64)
+        return float(chosen.mean()) if chosen.size else None
+
+    def deviation(values: FloatArray, where: BoolArray) -> float | None:
+        chosen = values[where & np.isfinite(values)].astype(np.float64)
+        return float(chosen.std()) if chosen.size else None
+
+    sigma = None if found.strain_sigma is None else found.strain_sigma[bulk & np.isfinite(found.strain_sigma)]
+    return {
+        "volume_m3": float(found.support.sum() * np.linalg.det(found.basis)),
+        "d_spacing_m": float(2 * np.pi / np.linalg.norm(found.q_bragg)),
+        "lattice_parameter_m": mean(found.lattice_parameter),
+        "strain_mean": mean(found.strain),
+        "strain_std": deviation(found.strain, bulk),
+        "strain_mean_surface": mean(found.strain, surface),
+        "strain_std_surface": deviation(found.strain, surface),
+        "strain_sigma": float(np.median(sigma)) if sigma is not None and sigma.size else None,
+        "displacement_range_m": float(np.nanmax(found.displacement) - np.nanmin(found.displacement))
+        if found.support.any()
+        else None,
+        "dislocation_voxels": int(found.dislocation.sum()),
+    }

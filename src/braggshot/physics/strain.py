@@ -1,0 +1,180 @@
+r"""From the phase of a crystal to displacement and strain, without unwrapping; numpy, float64, SI.
+
+.. math::
+    \varphi = -q \cdot u, \quad u_q = -\frac{\varphi}{|q|}, \quad
+    \varepsilon = \frac{\partial u_q}{\partial x_q} = -\frac{\hat q \cdot \nabla\varphi}{|q|}, \quad
+    d = \frac{2\pi}{|q + \nabla\varphi|}
+
+The gradient is that of the complex field: the phase turns by :math:`\arg(\rho_{n+1} \rho_n^*)` from one voxel to the next, whatever
+the wraps, and :math:`\nabla\varphi = A^{-T} g` for the turns g along the voxel edges A. So strain is right next to wraps and around
+dislocations, where no unwrapping can be. Vectors list their components as (z, y, x) (`braggshot.volumes`).
+
+Sources: Hofmann et al., Phys. Rev. Materials 4, 013801 (2020), for strain near dislocations; Carnis et al., Sci. Rep. 9, 17357
+(2019), for the sign and for the iso-surface from the histogram of the amplitude.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from braggshot.errors import DataError
+from braggshot.volumes import BoolArray, ComplexArray, FloatArray
+
+
+def turns(rho: ComplexArray, support: BoolArray) -> NDArray[np.float64]:
+    """Turn of the phase per voxel along each axis (3, z, y, x) [rad], NaN where a voxel has no neighbour along an axis.
+
+    Central differences inside, one-sided ones at the surface of `support`; each difference lies within +-pi.
+    """
+    found = np.full((3, *rho.shape), np.nan)
+    for axis in range(3):
+        before, after = _neighbours(axis)
+        both = support[before] & support[after]
+        turn = np.where(both, np.angle(rho[after] * rho[before].conj()), 0.0)
+        total, count = np.zeros(rho.shape), np.zeros(rho.shape)
+        for side in (before, after):
+            total[side] += turn
+            count[side] += both
+        np.divide(total, count, out=found[axis], where=count > 0)
+    return found
+
+
+def mean_turn(rho: ComplexArray) -> NDArray[np.float64]:
+    """Mean turn along each axis (3,) [rad], each pair of voxels weighted by both amplitudes: the centre of |F|^2, nearly."""
+    return np.array([np.angle(np.vdot(rho[before], rho[after])) for before, after in map(_neighbours, range(3))])
+
+
+def gradient(turn: FloatArray, basis: FloatArray) -> NDArray[np.float64]:
+    """Gradient of the phase (3, ...) [rad/m] from turns per voxel (3, ...) and voxel edges in the columns of `basis` [m]."""
+    return np.asarray(np.tensordot(np.linalg.inv(basis).T, turn, axes=1))
+
+
+def strain(phase_gradient: FloatArray, q: FloatArray) -> NDArray[np.float64]:
+    """Strain along q [1] of a phase gradient (3, ...) [rad/m]: -q . grad(phase) / |q|^2."""
+    return np.asarray(-np.tensordot(q, phase_gradient, axes=1) / (q @ q))
+
+
+def d_spacing(phase_gradient: FloatArray, q: FloatArray) -> NDArray[np.float64]:
+    """Local spacing [m] of the planes: 2 pi / |q + grad(phase)|, for a gradient (3, ...) taken against the lattice of `q` [1/m]."""
+    local = np.asarray(q).reshape(3, *[1] * (np.ndim(phase_gradient) - 1)) + phase_gradient
+    return np.asarray(2 * np.pi / np.linalg.norm(local, axis=0))
+
+
+def ramp(rho: ComplexArray, region: BoolArray) -> NDArray[np.float64]:
+    """Turn per voxel along each axis (3,) [rad] whose removal leaves no mean phase gradient in `region`.
+
+    Raises
+    ------
+    DataError : if no two voxels of the region are neighbours.
+    """
+    inside = np.where(region, rho, 0)
+    first = mean_turn(inside)
+    rest = turns(without_ramp(inside, first), region)
+    if np.isnan(rest).all(axis=(1, 2, 3)).any():
+        raise DataError("the crystal is less than two voxels wide, so its phase has no gradient; take smaller voxels.")
+    return first + np.nanmean(rest, axis=(1, 2, 3))
+
+
+def without_ramp(rho: ComplexArray, turn: FloatArray) -> ComplexArray:
+    """The field without a phase ramp of `turn` per voxel (3,) [rad], about the voxel N // 2, whose phase stays."""
+    factor: NDArray[np.complex128] = np.ones((1, 1, 1), dtype=complex)
+    for axis, (size, slope) in enumerate(zip(rho.shape, turn, strict=True)):
+        line = np.exp(-1j * slope * (np.arange(size) - size // 2))
+        factor = factor * line.reshape([-1 if axis == other else 1 for other in range(3)])
+    return rho * factor
+
+
+def unwrapped(phase: FloatArray, support: BoolArray) -> NDArray[np.float64]:
+    """Phase [rad] without wraps inside the support, NaN outside; parts that do not touch are unwrapped each for itself.
+
+    Around a dislocation no such phase exists, and a cut remains. Herraez et al., Appl. Opt. 41, 7437 (2002), by scikit-image.
+    """
+    from skimage.restoration import unwrap_phase  # takes half a second to import
+
+    found = np.full(phase.shape, np.nan)
+    if support.any():
+        box = ndimage.find_objects(support.astype(np.uint8))[0]
+        masked = np.ma.masked_array(phase[box], mask=~support[box])
+        found[box] = np.where(support[box], np.asarray(unwrap_phase(masked, rng=0)), np.nan)  # type: ignore[no-untyped-call]
+    return found
+
+
+def iso_level(amplitude: FloatArray, support: BoolArray) -> float:
+    """Amplitude of the crystal's surface, from the histogram of the amplitude in the support.
+
+    The bulk makes a peak at m with a spread s (measured above the peak, where no surface voxel is); the surface lies three spreads
+    below it, but not above m / 2, where a blurred edge stands, and not below m / 10.
+
+    Raises
+    ------
+    DataError : if there is no amplitude in the support.
+    """
+    values = amplitude[support & (amplitude > 0)].astype(float)
+    if not values.size:
+        raise DataError("the support is empty or the amplitude is zero in it, so there is no surface.")
+    counts, edges = np.histogram(values, bins=200, range=(0, float(np.percentile(values, 99.9))))
+    smooth = ndimage.gaussian_filter1d(counts.astype(float), 6, mode="constant")
+    centres = (edges[1:] + edges[:-1]) / 2
+    smooth[centres < 0.25 * centres[-1]] = 0  # the tail of a loose support is not the bulk
+    peak = centres[int(smooth.argmax())]
+    above = values[values >= peak]
+    spread = float(np.sqrt(np.mean((above - peak) ** 2))) if above.size else 0.0
+    return float(np.clip(peak - 3 * spread, 0.1 * peak, 0.5 * peak))
+
+
+def circulation(phase: FloatArray, region: BoolArray) -> NDArray[np.int8]:
+    """Turns of 2 pi of the phase around each face of the voxel grid (3, z, y, x), along its normal.
+
+    Entry [a] of voxel n belongs to the face that n spans with its next neighbours on the two other axes, followed in cyclic order;
+    it is 0 unless all four corners lie in `region`.
+    """
+    found = np.zeros((3, *phase.shape), dtype=np.int8)
+    for axis in range(3):
+        corners = _corners(axis)
+        ends = zip(corners, corners[1:] + corners[:1], strict=True)
+        total = sum(np.angle(np.exp(1j * (phase[end] - phase[start]))) for start, end in ends)
+        whole = np.logical_and.reduce([region[corner] for corner in corners])
+        found[axis][corners[0]] = np.rint(total / (2 * np.pi)) * whole
+    return found
+
+
+def dislocations(phase: FloatArray, region: BoolArray, least: int = 8) -> BoolArray:
+    """Voxels at the corners of faces around which the phase circulates.
+
+    Lines through fewer than `least` faces are taken for noise: the smallest loop, about one bad edge, goes through four.
+    """
+    faces = circulation(phase, region) != 0
+    mask = np.zeros(phase.shape, dtype=bool)
+    for axis in range(3):
+        corners = _corners(axis)
+        for corner in corners:
+            mask[corner] |= faces[axis][corners[0]]
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    length = ndimage.sum_labels(faces.sum(axis=0), labels, np.arange(1, count + 1))
+    return mask & np.isin(labels, 1 + np.flatnonzero(length >= least))
+
+
+def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
+    r"""Standard deviation of the phase over the first axis [rad]: :math:`\sqrt{-2 \ln R}`, R the length of the mean unit vector."""
+    length = np.abs(np.mean(fields / np.maximum(np.abs(fields), 1e-30), axis=0))
+    return np.sqrt(-2 * np.log(np.clip(length, 1e-12, 1)))
+
+
+def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Index of all voxels but the last along an axis, and of the ones after them."""
+    before, after = [slice(None)] * 3, [slice(None)] * 3
+    before[axis], after[axis] = slice(None, -1), slice(1, None)
+    return tuple(before), tuple(after)
+
+
+def _corners(axis: int) -> list[tuple[slice, ...]]:
+    """Index of the four corners of all faces across an axis, in turn."""
+    found = []
+    for first, second in ((0, 0), (1, 0), (1, 1), (0, 1)):
+        corner = [slice(None)] * 3
+        for other, step in (((axis + 1) % 3, first), ((axis + 2) % 3, second)):
+            corner[other] = slice(1, None) if step else slice(None, -1)
+        found.append(tuple(corner))
+    return found
