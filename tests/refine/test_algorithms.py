@@ -9,7 +9,6 @@ from braggshot.errors import ConfigError
 from braggshot.physics.fourier import AXES, to_corner
 from braggshot.refine.algorithms import ACTIONS, STEPS, State, StepSettings, find_step
 from braggshot.refine.coherence import Coherence
-from braggshot.refine.projections import Workspace
 
 
 def state_of(data, crystal, batch=2, seed=0, wiggle=0.3):
@@ -19,9 +18,7 @@ def state_of(data, crystal, batch=2, seed=0, wiggle=0.3):
     noise = torch.complex(*torch.randn(2, batch, *truth.shape, generator=generator))
     rho = truth[None] + wiggle * truth.abs().max() * noise
     support = (truth.abs() > 0)[None].expand(batch, -1, -1, -1).contiguous()
-    return State(
-        rho, support, torch.full((batch,), 0.2), [torch.Generator().manual_seed(k) for k in range(batch)], Workspace.like(rho)
-    )
+    return State(rho, support, torch.full((batch,), 0.2), [torch.Generator().manual_seed(k) for k in range(batch)])
 
 
 def plain_projection(rho, data):

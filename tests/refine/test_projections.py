@@ -10,7 +10,6 @@ import torch
 from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.refine.projections import (
     ShrinkWrap,
-    Workspace,
     autocorrelation_support,
     blur,
     held_out_voxels,
@@ -41,7 +40,7 @@ def setup(held=0.2, masked=0.1):
 def test_modulus_projection_is_the_formula_and_leaves_floating_voxels():
     data, valid, held_out = setup()
     rho = noise()
-    projected = project_modulus(rho, data, Workspace.like(rho))
+    projected = project_modulus(rho, data)
     before, after = torch.fft.fftn(rho, dim=(1, 2, 3), norm="ortho"), torch.fft.fftn(projected, dim=(1, 2, 3), norm="ortho")
     seen = to_corner(valid & ~held_out)
     magnitude = to_corner(counts()).sqrt()
@@ -55,16 +54,16 @@ def test_projecting_twice_changes_nothing_and_the_input_survives():
     data, _, _ = setup()
     rho = noise()
     kept = rho.clone()
-    once = project_modulus(rho, data, Workspace.like(rho)).clone()
+    once = project_modulus(rho, data).clone()
     assert torch.equal(rho, kept)
-    assert torch.allclose(project_modulus(once, data, Workspace.like(rho)), once, atol=1e-4)
+    assert torch.allclose(project_modulus(once, data), once, atol=1e-4)
 
 
 def test_modulus_projection_is_the_nearest_point():
     """No other field with these magnitudes is nearer: in particular none with rotated phases."""
     data, _, _ = setup(held=0)
     rho = noise(batch=1)
-    nearest = project_modulus(rho, data, Workspace.like(rho)).clone()
+    nearest = project_modulus(rho, data).clone()
     field = torch.fft.fftn(nearest, dim=(1, 2, 3), norm="ortho")
     generator = torch.Generator().manual_seed(9)
     for size in (0.05, 0.5, 3.0):
@@ -77,7 +76,7 @@ def test_modulus_projection_is_the_nearest_point():
 def test_zero_field_and_zero_counts_stay_finite():
     data = measured(torch.zeros(SHAPE), torch.ones(SHAPE, dtype=torch.bool), torch.zeros(SHAPE, dtype=torch.bool))
     rho = torch.zeros(1, *SHAPE, dtype=torch.complex64)
-    assert torch.isfinite(torch.view_as_real(project_modulus(rho, data, Workspace.like(rho)))).all()
+    assert torch.isfinite(torch.view_as_real(project_modulus(rho, data))).all()
 
 
 @pytest.mark.parametrize("shape", [(20, 21, 19), (16, 24, 22)])
@@ -110,7 +109,7 @@ def test_shrink_wrap_finds_the_body(relative_to, threshold):
     rho[0, 4:10, 5:9, 3:12] = 2j
     settings = ShrinkWrap(sigma_start=0.6, sigma_end=0.6, relative_to=relative_to)
     inside = rho.abs() > 0
-    support, _ = shrink_wrap(rho, inside, torch.tensor([threshold]), settings, 0.5, Workspace.like(rho))
+    support, _ = shrink_wrap(rho, inside, torch.tensor([threshold]), settings, 0.5)
     assert (support & ~inside).sum() == 0
     assert (inside & ~support).sum() <= 8  # the eight corners, where blur takes most
 
@@ -120,11 +119,11 @@ def test_shrink_wrap_retries_a_threshold_that_leaves_the_bounds():
     rho[0, 3:9, 3:9, 3:9] = 1
     everything = torch.ones(1, 12, 12, 12, dtype=torch.bool)
     settings = ShrinkWrap(sigma_start=0.5, sigma_end=0.5, relative_to="max", largest=0.2, smallest=0.05, retries=40)
-    low, adapted = shrink_wrap(rho, everything, torch.tensor([0.02]), settings, 0, Workspace.like(rho))
+    low, adapted = shrink_wrap(rho, everything, torch.tensor([0.02]), settings, 0)
     assert 0.05 <= low.float().mean() <= 0.2
     assert adapted.item() > 0.02
     hopeless = ShrinkWrap(sigma_start=0.5, sigma_end=0.5, relative_to="max", smallest=0.9, largest=0.95, retries=2)
-    kept, _ = shrink_wrap(rho, everything, torch.tensor([0.5]), hopeless, 0, Workspace.like(rho))
+    kept, _ = shrink_wrap(rho, everything, torch.tensor([0.5]), hopeless, 0)
     assert torch.equal(kept, everything)
 
 

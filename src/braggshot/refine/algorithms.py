@@ -30,7 +30,8 @@ from torch import Tensor
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import AXES
 from braggshot.refine.coherence import Coherence
-from braggshot.refine.projections import Measured, ShrinkWrap, Workspace, project_modulus, shrink_wrap, squared_magnitude
+from braggshot.refine.kernels import relax, squared_modulus
+from braggshot.refine.projections import Measured, ShrinkWrap, project_modulus, shrink_wrap
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,28 @@ class State:
     support: Tensor
     threshold: Tensor
     generators: list[torch.Generator]
-    work: Workspace
     progress: float = 0.0
     error: Tensor | None = None
     wants_error: bool = False
     coherence: Coherence | None = None
-    inside: Tensor | None = None
     gradient: ConjugateGradient | None = None
+    share: list[float] | None = None
+
+    @property
+    def support_fraction(self) -> list[float]:
+        """Share of the array inside the support, per start; counted once per support."""
+        if self.share is None:
+            self.share = self.support.float().mean(AXES).tolist()
+        return self.share
+
+    @property
+    def transfer(self) -> Tensor | None:
+        """Of the estimated point spread."""
+        return None if self.coherence is None else self.coherence.transfer
 
     def set_support(self, support: Tensor) -> None:
         """Replace the support and forget what was derived from the old one."""
-        self.support, self.inside, self.gradient = support, None, None
+        self.support, self.gradient, self.share = support, None, None
 
 
 # Photons below which a dark voxel counts as this bright: a lone count there must not dominate the whole gradient.
@@ -88,39 +100,16 @@ _TINY = 1e-30
 Step = Callable[[State, Measured, StepSettings], None]
 
 
-def _projected(state: State, data: Measured) -> Tensor:
-    """P_M rho, noting the error of the iterate where it is wanted: by Parseval it is |P_M rho - rho|^2 / sum I."""
-    transfer = None if state.coherence is None else state.coherence.transfer
-    projected = project_modulus(state.rho, data, state.work, transfer)
-    if state.wants_error:
-        torch.sub(torch.view_as_real(projected), torch.view_as_real(state.rho), out=state.work.squares)
-        difference = state.work.squares.view(state.rho.shape[0], -1)
-        state.error = torch.stack([torch.dot(d, d) for d in difference]) / data.photons
-    return projected
-
-
 def _relax(state: State, data: Measured, old: float, new: float) -> None:
-    """Inside S: P_M rho. Outside: old * rho + new * P_M rho.
-
-    The support is a few percent of the array, so the rule of the outside is applied everywhere and the inside is copied over it.
-    """
-    projected = _projected(state, data)
-    inside = _inside(state)
-    rho = torch.view_as_real(state.rho)
-    if old == new == 0:
-        rho.zero_()
-    else:
-        if old != 1:
-            rho.mul_(old)
-        rho.add_(torch.view_as_real(projected), alpha=new)
-    state.rho.view(-1).index_copy_(0, inside, projected.view(-1).index_select(0, inside))
+    """Inside S: P_M rho. Outside: old * rho + new * P_M rho."""
+    _replace(state, project_modulus(state.rho, data, state.transfer), data, old, new)
 
 
-def _inside(state: State) -> Tensor:
-    """Flat indices of the support, over the batch; found once per support."""
-    if state.inside is None:
-        state.inside = state.support.reshape(-1).nonzero().squeeze(1)
-    return state.inside
+def _replace(state: State, projected: Tensor, data: Measured, old: float, new: float) -> None:
+    """The update of `_relax`, noting the error of the iterate where it is wanted: by Parseval |P_M rho - rho|^2 / sum I."""
+    distance = relax(state.rho, projected, state.support, old, new, state.wants_error)
+    if distance is not None:
+        state.error = distance / data.photons
 
 
 def error_reduction(state: State, data: Measured, settings: StepSettings) -> None:
@@ -139,23 +128,28 @@ def relaxed_averaged_alternating_reflections(state: State, data: Measured, setti
 
 
 def difference_map(state: State, data: Measured, settings: StepSettings) -> None:
-    """Elser's difference map with two modulus projections; equal to HIO at beta = 1."""
-    beta, inside = settings.beta, state.support
-    projected = _projected(state, data)
-    reflected = torch.where(inside, state.rho, state.rho / beta)
-    wanted_error, state.wants_error = state.wants_error, False
-    kept, state.rho = state.rho, reflected
-    second = _projected(state, data)
-    state.rho, state.wants_error = kept, wanted_error
-    estimate = projected + (projected - state.rho) / beta
-    state.rho.add_(torch.where(inside, estimate, torch.zeros_like(estimate)) - second, alpha=beta)
+    """Elser's difference map with two modulus projections; equal to HIO at beta = 1.
+
+    With f_S rho = rho inside S and rho / beta outside, the formula above is (1 + beta) P_M rho inside, rho outside, and
+    everywhere less beta P_M f_S rho.
+    """
+    beta = settings.beta
+    projected = project_modulus(state.rho, data, state.transfer)
+    reflected = torch.where(state.support, state.rho, state.rho / beta)
+    _replace(state, projected, data, 1.0, 0.0)
+    state.rho.mul_(torch.where(state.support, 1 + beta, 1.0))
+    state.rho.sub_(project_modulus(reflected, data, state.transfer), alpha=beta)
 
 
 @dataclass
 class ConjugateGradient:
-    """What ML carries from step to step: the transform of the object; last gradient and direction, on the support alone."""
+    """What ML carries from step to step: the transform of the object; last gradient and direction, on the support alone.
+
+    `inside` holds the flat indices of the support, over the batch.
+    """
 
     field: Tensor
+    inside: Tensor
     gradient: Tensor | None = None
     direction: Tensor | None = None
 
@@ -172,17 +166,19 @@ def maximum_likelihood(state: State, data: Measured, settings: StepSettings) -> 
     """
     if state.coherence is not None:
         raise ConfigError("the ML step assumes full coherence; end the recipe with ER, or turn partial coherence off.")
-    inside, n = _inside(state), state.rho.shape[0]
+    n = state.rho.shape[0]
+    if state.gradient is None:
+        state.rho.mul_(state.support)
+        inside = state.support.reshape(-1).nonzero().squeeze(1)
+        state.gradient = ConjugateGradient(torch.fft.fftn(state.rho, dim=AXES, norm="ortho"), inside)
+    inside = state.gradient.inside
     owner = torch.div(inside, data.magnitude.numel(), rounding_mode="floor")
 
     def per_start(values: Tensor) -> Tensor:
         return values.new_zeros(n).index_add_(0, owner, values)
 
-    if state.gradient is None:
-        state.rho.mul_(state.support)
-        state.gradient = ConjugateGradient(torch.fft.fftn(state.rho, dim=AXES, norm="ortho"))
     memory = state.gradient
-    power = squared_magnitude(memory.field, state.work).clone()
+    power = squared_modulus(memory.field)
     if state.wants_error:
         misfit = (power.sqrt() - data.magnitude).view(n, -1).index_fill_(1, data.floating, 0.0)
         state.error = misfit.square().sum(1) / data.photons
@@ -200,20 +196,17 @@ def maximum_likelihood(state: State, data: Measured, settings: StepSettings) -> 
     step = torch.zeros_like(memory.field)
     step.view(-1).index_copy_(0, inside, direction)
     step = torch.fft.fftn(step, dim=AXES, norm="ortho")
-    parts = torch.mul(torch.view_as_real(memory.field), torch.view_as_real(step), out=state.work.squares)
-    along = parts[..., 0] + parts[..., 1]
+    along = (torch.view_as_real(memory.field) * torch.view_as_real(step)).sum(-1)
     slope = 2 * (factor * along).sum(AXES)
     bend = along.square().div_(power).view(n, -1).index_fill_(1, data.floating, 0.0)
     length = -slope / (4 * bend.sum(1) + _TINY)
     state.rho.view(-1).index_add_(0, inside, length[owner] * direction)
-    state.gradient = ConjugateGradient(memory.field.add_(length[:, None, None, None] * step), gradient, direction)
+    state.gradient = ConjugateGradient(memory.field.add_(length[:, None, None, None] * step), inside, gradient, direction)
 
 
 def update_support(state: State, data: Measured, settings: StepSettings) -> None:
     """Shrink-wrap now."""
-    support, state.threshold = shrink_wrap(
-        state.rho, state.support, state.threshold, settings.shrink_wrap, state.progress, state.work
-    )
+    support, state.threshold = shrink_wrap(state.rho, state.support, state.threshold, settings.shrink_wrap, state.progress)
     state.set_support(support)
 
 

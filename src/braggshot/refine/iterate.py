@@ -16,7 +16,7 @@ from torch import Tensor
 
 from braggshot.errors import ConfigError
 from braggshot.refine.algorithms import State, StepSettings, find_step
-from braggshot.refine.projections import Measured, ShrinkWrap, Workspace, autocorrelation_support
+from braggshot.refine.projections import Measured, ShrinkWrap, autocorrelation_support
 from braggshot.refine.recipe import parse_recipe
 
 DEFAULT_RECIPE = "2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER"
@@ -134,7 +134,7 @@ def run_starts(
         history: list[tuple[float, ...]] = []
         for done, name in iterate(data, state, config, steps):
             if state.wants_error and state.error is not None:
-                history.append((done, *state.error.tolist(), *state.support.float().mean((1, 2, 3)).tolist()))
+                history.append((done, *state.error.tolist(), *state.support_fraction))
             yield Progress(number * n_iterations + done, len(batches) * n_iterations, name, batch, state.error, state)
         finished += _finish(state, torch.tensor(history).reshape(-1, 1 + 2 * len(batch)), batch, seed)
         if not all(bool(torch.isfinite(torch.view_as_real(start.rho)).all()) for start in finished):
@@ -183,7 +183,6 @@ def _begin(data: Measured, config: RefineConfig, batch: Sequence[int], seed: int
         support=torch.stack([guess.support.to(device) for guess in guesses]),
         threshold=torch.tensor([d if g.threshold is None else g.threshold for d, g in zip(drawn, guesses, strict=True)]),
         generators=generators,
-        work=Workspace.like(rho),
     )
 
 

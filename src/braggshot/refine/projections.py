@@ -1,7 +1,6 @@
 r"""The two projections of phasing, and what updates the support.
 
-Everything here lives on the *corner* layout (origin at index 0) so that no transform needs a shift, and works in place where
-it can: on a CPU the transforms are so fast that the memory that is touched decides.
+Everything here lives on the *corner* layout (origin at index 0), so that no transform needs a shift.
 
 .. math::
     P_M \rho = \mathcal{F}^{-1}\!\left[\frac{\sqrt{I}}{|F|}\,F\right], \quad F = \mathcal{F}\rho, \qquad P_S \rho = S \rho
@@ -14,14 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from braggshot.physics.forward import spread
 from braggshot.physics.fourier import AXES, frequencies, to_corner
-
-_TINY = 1e-30
+from braggshot.refine.kernels import impose_magnitude, scale_separably, squared_modulus
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,12 @@ class Measured:
         """(z, y, x)."""
         return self.magnitude.shape
 
-    @property
+    @cached_property
+    def target(self) -> Tensor:
+        """`magnitude` with -1 on floating voxels, which tells the modulus projection to leave them alone."""
+        return self.magnitude.reshape(-1).index_fill(0, self.floating, -1.0).view(self.shape)
+
+    @cached_property
     def photons(self) -> float:
         """Counts that the phasing sees [photons]."""
         return float(self.magnitude.square().sum())
@@ -74,44 +78,15 @@ def measured(intensity: Tensor, valid: Tensor, held_out: Tensor) -> Measured:
     )
 
 
-@dataclass
-class Workspace:
-    """Buffers of one batch, reused in every iteration: 12 bytes per voxel and start."""
-
-    squares: Tensor
-    ratio: Tensor
-
-    @classmethod
-    def like(cls, rho: Tensor) -> Workspace:
-        """Buffers for objects shaped as `rho`, (batch, z, y, x) complex64."""
-        return cls(
-            squares=torch.empty(*rho.shape, 2, dtype=torch.float32, device=rho.device),
-            ratio=torch.empty(rho.shape, dtype=torch.float32, device=rho.device),
-        )
-
-
-def squared_magnitude(field: Tensor, work: Workspace) -> Tensor:
-    """|F|^2 into `work.ratio`; the real view is an order of magnitude faster than `Tensor.abs` on a CPU."""
-    parts = torch.view_as_real(field)
-    torch.mul(parts, parts, out=work.squares)
-    return torch.add(work.squares[..., 0], work.squares[..., 1], out=work.ratio)
-
-
-def project_modulus(rho: Tensor, data: Measured, work: Workspace, coherence: Tensor | None = None) -> Tensor:
+def project_modulus(rho: Tensor, data: Measured, coherence: Tensor | None = None) -> Tensor:
     r"""P_M of `rho`, (batch, z, y, x); `rho` is left as it is.
 
     With partial coherence the model intensity is :math:`|F|^2 * p`, `coherence` being the transform of p, and the factor becomes
     :math:`\sqrt{I / (|F|^2 * p)}` (Clark et al., Nat. Commun. 3, 993 (2012)).
     """
     field = torch.fft.fftn(rho, dim=AXES, norm="ortho")
-    ratio = squared_magnitude(field, work)
-    if coherence is not None:
-        ratio.copy_(spread(ratio, coherence))
-    ratio.add_(_TINY).rsqrt_().mul_(data.magnitude)
-    ratio.view(rho.shape[0], -1).index_fill_(1, data.floating, 1.0)
-    # Once per real and imaginary part: a real product of equal layouts is far faster than a mixed or a broadcast one.
-    torch.complex(ratio, ratio, out=torch.view_as_complex(work.squares))
-    torch.view_as_real(field).mul_(work.squares)
+    model = None if coherence is None else spread(squared_modulus(field), coherence)
+    impose_magnitude(field, data.target, model)
     return torch.fft.ifftn(field, dim=AXES, norm="ortho")
 
 
@@ -174,15 +149,14 @@ def blur(amplitude: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of real fields (..., z, y, x), circular; `sigma` in voxels."""
     if sigma <= 0:
         return amplitude
-    z, y, x = frequencies(amplitude.shape[-3:], amplitude.device)
-    half = x[..., : amplitude.shape[-1] // 2 + 1]
-    transfer = torch.exp(-2 * math.pi**2 * sigma**2 * (z**2 + y**2 + half**2))
-    return torch.fft.irfftn(torch.fft.rfftn(amplitude, dim=AXES) * transfer, s=amplitude.shape[-3:], dim=AXES)
+    shape = amplitude.shape[-3:]
+    z, y, x = (torch.exp(-2 * (math.pi * sigma * f.flatten()) ** 2) for f in frequencies(shape, amplitude.device))
+    spectrum = torch.fft.rfftn(amplitude, dim=AXES)
+    scale_separably(spectrum, z, y, x[: spectrum.shape[-1]].contiguous())
+    return torch.fft.irfftn(spectrum, s=shape, dim=AXES)
 
 
-def shrink_wrap(
-    rho: Tensor, support: Tensor, threshold: Tensor, settings: ShrinkWrap, progress: float, work: Workspace
-) -> tuple[Tensor, Tensor]:
+def shrink_wrap(rho: Tensor, support: Tensor, threshold: Tensor, settings: ShrinkWrap, progress: float) -> tuple[Tensor, Tensor]:
     """New support of every start, and the thresholds that gave it.
 
     A support that would leave the bounds of `settings` is retried with its threshold times (too large) or over (too small) 1.1;
@@ -195,7 +169,7 @@ def shrink_wrap(
     threshold : (batch,) [1]
     progress : fraction of the recipe done [1]
     """
-    amplitude = blur(squared_magnitude(rho, work).sqrt_(), settings.sigma(progress))
+    amplitude = blur(squared_modulus(rho).sqrt_(), settings.sigma(progress))
     level = _level(amplitude, support, settings.relative_to)
     updated, adapted = support.clone(), threshold.clone()
     for start in range(rho.shape[0]):
