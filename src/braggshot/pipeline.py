@@ -12,17 +12,19 @@ import platform
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from braggshot import config
-from braggshot.errors import OutputError
+from braggshot.crystal_frame import StrainConfig, numbers, strain_map
+from braggshot.errors import DataError, OutputError
 from braggshot.io import registry
 from braggshot.phasing import PhasingConfig, phase
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.refine.iterate import Progress
-from braggshot.volumes import Reconstruction, Scan
+from braggshot.volumes import Reconstruction, Scan, StrainMap
 
 OutputFormat = Literal["cxi", "vti", "png", "html", "npz", "cohere", "cdiutils"]
 
@@ -46,12 +48,20 @@ class Settings:
     input: dict[str, Any] = field(default_factory=dict)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     phasing: PhasingConfig = field(default_factory=PhasingConfig)
+    strain: StrainConfig = field(default_factory=StrainConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
 
 @dataclass(frozen=True)
 class Result(Reconstruction):
-    """A reconstruction that knows how to leave the program."""
+    """A reconstruction that knows how to leave the program.
+
+    Parameters
+    ----------
+    strain : what it says about the material; None without geometry or without a crystal
+    """
+
+    strain: StrainMap | None = None
 
     def save(self, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats) -> list[Path]:
         """Write one file (by its ending) or, into a folder, each of `formats`; returns what was written.
@@ -138,12 +148,25 @@ def run(source: Scan | str | Path, settings: Settings, format: str | None = None
     volume = prepare(scan, settings.prepare)
     prepared = time.perf_counter()
     found = yield from phase(volume, settings.phasing)
-    seconds = {"read": read - began, "prepare": prepared - read, **found.seconds}
+    phased = time.perf_counter()
+    strain = _strain(found, settings.strain)
+    seconds = {"read": read - began, "prepare": prepared - read, **found.seconds, "strain": time.perf_counter() - phased}
     return Result(
         **{f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name not in {"seconds", "configuration"}},
         configuration={**config.dump(settings), "program": {"name": "braggshot", **versions()}},
         seconds={**seconds, "total": sum(seconds.values())},
+        strain=strain,
     )
+
+
+def _strain(found: Reconstruction, settings: StrainConfig) -> StrainMap | None:
+    """The strain map, or none: a failed phasing may leave no crystal to strain, and the verdict says so already."""
+    if found.volume.q_bragg is None:
+        return None
+    try:
+        return strain_map(found, settings)
+    except DataError:
+        return None
 
 
 def versions() -> dict[str, str]:
@@ -155,23 +178,24 @@ def versions() -> dict[str, str]:
 
 def write(result: Reconstruction, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats) -> list[Path]:
     """One file by its ending, or each of `formats` as <name>.<ending> in a folder; each file appears whole or not at all."""
+    strain = result.strain if isinstance(result, Result) else None
     target = Path(path)
     if target.suffix in {".cxi", ".vti", ".png", ".html", ".npz"}:
-        return [_writer(target.suffix[1:])(target, result)]
-    return [_writer(name)(_place(target, result.volume.name, name), result) for name in formats]
+        return [_writer(target.suffix[1:], strain)(target, result)]
+    return [_writer(name, strain)(_place(target, result.volume.name, name), result) for name in formats]
 
 
 def _place(folder: Path, name: str, kind: str) -> Path:
     return folder / f"{name}_{kind}" if kind in {"cohere", "cdiutils"} else folder / f"{name}.{kind}"
 
 
-def _writer(kind: str) -> Callable[[Path, Reconstruction], Path]:
+def _writer(kind: str, strain: StrainMap | None = None) -> Callable[[Path, Reconstruction], Path]:
     from braggshot import report
     from braggshot.io import cdiutils, cohere, npz, results, vtk
 
     writers: dict[str, Callable[[Path, Reconstruction], Any]] = {
-        "cxi": results.write,
-        "vti": vtk.write,
+        "cxi": partial(results.write, strain=strain),
+        "vti": partial(vtk.write, strain=strain),
         "png": report.write_png,
         "html": report.write_report,
         "npz": npz.write,
@@ -204,7 +228,7 @@ def check_writable(path: str | Path) -> None:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place with -o.") from error
 
 
-def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:
+def summary(result: Result, source: str, output: str) -> dict[str, Any]:
     """The one JSON object that ``--json`` prints."""
     oversampling = result.volume.oversampling
     return {
@@ -221,6 +245,7 @@ def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:
         "psf": result.psf,
         "agreement": list(result.quality.agreement),
         "resolution_m": result.quality.resolution,
+        "strain": None if result.strain is None else numbers(result.strain),
         "verdict": result.verdict,
         "reasons": list(result.reasons),
         "seconds": {name: round(value, 3) for name, value in result.seconds.items()},

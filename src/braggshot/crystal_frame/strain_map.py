@@ -77,15 +77,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     DataError : if there is no crystal, or it is less than two voxels wide.
     """
     config = config or StrainConfig()
-    q_lab = reconstruction.volume.q_bragg
-    if q_lab is None:
-        raise GeometryError("without geometry there is no scattering vector, so no strain; give the angles.")
-    if config.frame == "crystal":
-        rotation = rotation_onto(q_lab, direction(config.axis))
-        to_frame = to_crystal(reconstruction, config.axis, config.voxel_size)
-    else:
-        rotation = np.eye(3)
-        to_frame = to_lab(reconstruction, config.voxel_size)
+    to_frame, rotation = _in_frame(reconstruction, config)
     basis, q = to_frame.basis, to_frame.volume.q_bragg
     assert basis is not None
     assert q is not None
@@ -127,6 +119,17 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     )
 
 
+def _in_frame(reconstruction: Reconstruction, config: StrainConfig) -> tuple[Reconstruction, NDArray[np.float64]]:
+    """The crystal on the axes that are asked for, and the rotation from the laboratory to them."""
+    q_lab = reconstruction.volume.q_bragg
+    if q_lab is None:
+        raise GeometryError("without geometry there is no scattering vector, so no strain; give the angles.")
+    if config.frame == "lab":
+        return to_lab(reconstruction, config.voxel_size), np.eye(3)
+    turned = to_crystal(reconstruction, config.axis, config.voxel_size)
+    return turned, rotation_onto(q_lab, direction(config.axis))
+
+
 def _zero_mean(rho: ComplexArray, core: BoolArray) -> ComplexArray:
     return rho * np.exp(-1j * np.angle(rho[core].sum()))
 
@@ -160,37 +163,4 @@ def _choices(reconstruction: Reconstruction, config: StrainConfig) -> dict[str, 
         if config.iso == "auto"
         else f"{config.iso:g} of the largest amplitude",
         "frame": f"crystal, q along {config.axis}" if config.frame == "crystal" else "laboratory",
-    }
-
-
-def numbers(found: StrainMap) -> dict[str, float | int | None]:
-    """The few numbers of a strain map, for tables: SI units, names carry them; None for what is not known.
-
-    Means and standard deviations are those of the bulk without dislocations, except where the name says surface. ``strain_sigma``
-    is the median one-sigma of a voxel in the bulk.
-    """
-    bulk, surface = found.bulk & ~found.dislocation, found.surface & ~found.dislocation
-
-    def mean(values: FloatArray | None, where: BoolArray = bulk) -> float | None:
-        chosen = np.empty(0) if values is None else values[where & np.isfinite(values)].astype(np.float64)
-        return float(chosen.mean()) if chosen.size else None
-
-    def deviation(values: FloatArray, where: BoolArray) -> float | None:
-        chosen = values[where & np.isfinite(values)].astype(np.float64)
-        return float(chosen.std()) if chosen.size else None
-
-    sigma = None if found.strain_sigma is None else found.strain_sigma[bulk & np.isfinite(found.strain_sigma)]
-    return {
-        "volume_m3": float(found.support.sum() * np.linalg.det(found.basis)),
-        "d_spacing_m": float(2 * np.pi / np.linalg.norm(found.q_bragg)),
-        "lattice_parameter_m": mean(found.lattice_parameter),
-        "strain_mean": mean(found.strain),
-        "strain_std": deviation(found.strain, bulk),
-        "strain_mean_surface": mean(found.strain, surface),
-        "strain_std_surface": deviation(found.strain, surface),
-        "strain_sigma": float(np.median(sigma)) if sigma is not None and sigma.size else None,
-        "displacement_range_m": float(np.nanmax(found.displacement) - np.nanmin(found.displacement))
-        if found.support.any()
-        else None,
-        "dislocation_voxels": int(found.dislocation.sum()),
     }

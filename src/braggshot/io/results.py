@@ -7,7 +7,9 @@ Laid out as PyNX writes it, so that PyNX, cdiutils, silx and h5web open it; what
       data_1/data -> image_1/data             what a viewer shows first
       image_1/{data, mask, basis, frame}      rho on the grid of the measurement, centred; mask is the support
       image_1/process_1/{program, version, configuration, note_1, results}
-      image_2, image_3, ...                   further real arrays, each with a link of its name: entry_1/amplitude, phase, support
+      image_2, image_3, ...                   further real arrays, each with a link of its name: entry_1/amplitude, phase, support;
+                                              with a strain map those of the crystal frame, also displacement, strain, ...
+      strain_1                                what belongs to all of them; see `braggshot.io.crystal_images`
       instrument_1/detector_1/{data, mask}    prepared counts; mask 0 good, 1 bad
       instrument_1/geometry_1                 diffractometer circles, where known
 
@@ -28,16 +30,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
+from braggshot.io import crystal_images
 from braggshot.io.atomic import replacing_hdf5
+from braggshot.io.crystal_images import add_image
 from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
-from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction
+from braggshot.physics.strain import numbers
+from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap
 
 _VERSION = importlib.metadata.version("braggshot")
 
 
-def write(path: str | Path, reconstruction: Reconstruction) -> None:
-    """Write `reconstruction` as a result CXI, whole or not at all.
+def write(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | None = None) -> None:
+    """Write `reconstruction`, and the strain map that was made of it, as a result CXI, whole or not at all.
 
     Raises
     ------
@@ -54,27 +59,12 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
         put(entry, "start_time", now)
         write_measurement(add_group(entry, "instrument_1", "NXinstrument"), reconstruction.volume)
         _write_object(entry, reconstruction)
+        if strain is None:
+            _add_images(entry, reconstruction)
+        else:
+            crystal_images.write(entry, strain, numbers(strain))
         data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="image")
         data["data"] = h5py.SoftLink("/entry_1/image_1/data")
-
-
-def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **attributes: Any) -> h5py.Group:
-    """Add the next ``image_N`` to an entry, with the link ``entry_1/<key>`` by which cdiutils finds it.
-
-    Parameters
-    ----------
-    entry : the open group ``entry_1``
-    key : what it is: "amplitude", "displacement", "strain", ...
-    array : (z, y, x)
-    units : as the UDUNITS library spells it; "1" for a pure number
-    attributes : stored with the data set, for example ``frame="crystal"``
-    """
-    number = 1 + sum(name.startswith("image_") for name in entry)
-    image = add_group(entry, f"image_{number}", "NXdata", signal="data", interpretation="image")
-    put(image, "title", key)
-    put(image, "data", array, units, **attributes)
-    entry[key] = h5py.SoftLink(image.name)
-    return image
 
 
 def _write_object(entry: h5py.Group, found: Reconstruction) -> None:
@@ -89,6 +79,9 @@ def _write_object(entry: h5py.Group, found: Reconstruction) -> None:
     put(image, "frame", found.frame)
     put(image, "basis", found.basis, "m")
     _write_process(add_group(image, "process_1", "NXprocess"), found)
+
+
+def _add_images(entry: h5py.Group, found: Reconstruction) -> None:
     add_image(entry, "amplitude", np.abs(found.rho).astype(np.float32), "photons^0.5", frame=found.frame)
     phase = np.where(found.support, np.angle(found.rho), 0).astype(np.float32)
     add_image(entry, "phase", phase, "rad", frame=found.frame, sign="phase = -q.u")
@@ -145,6 +138,20 @@ def read(path: str | Path) -> Reconstruction:
             return _read_entry(entry, Path(path))
     except (OSError, KeyError) as error:
         raise FormatError(f"cannot read {path} as a result CXI ({error}); is the file whole?") from error
+
+
+def read_strain(path: str | Path) -> StrainMap | None:
+    """The strain map of a result CXI of braggshot; None if it holds none.
+
+    Raises
+    ------
+    FormatError : if the file is no HDF5 file or is cut short.
+    """
+    try:
+        with h5py.File(path) as file:
+            return crystal_images.read(file.get("entry_last", file.get("entry_1", {})))
+    except (OSError, KeyError) as error:
+        raise FormatError(f"cannot read the strain map of {path} ({error}); is the file whole?") from error
 
 
 def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:

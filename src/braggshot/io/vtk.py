@@ -22,18 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.io.atomic import replacing
-from braggshot.volumes import FloatArray, Reconstruction
+from braggshot.io.crystal_images import UNITS
+from braggshot.volumes import FloatArray, Reconstruction, StrainMap
 
 _TYPES = {"float32": "Float32", "uint8": "UInt8"}
 
 
-def write(path: str | Path, reconstruction: Reconstruction) -> None:
-    """Amplitude [sqrt(photons)], phase [rad] (0 outside the support) and support of a reconstruction.
+def write(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | None = None) -> None:
+    """Amplitude [sqrt(photons)], phase [rad] (0 outside the support) and support; or all fields of the strain map, where given.
 
     Raises
     ------
     OutputError : if the file cannot be written.
     """
+    if strain is not None:
+        write_strain(path, strain)
+        return
     rho, support = reconstruction.rho, reconstruction.support
     arrays: dict[str, tuple[NDArray[Any], str]] = {
         "amplitude": (np.abs(rho).astype(np.float32), "photons^0.5"),
@@ -41,6 +45,23 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
         "support": (support.astype(np.uint8), "1"),
     }
     write_arrays(path, arrays, reconstruction.basis, reconstruction.frame)
+
+
+def write_strain(path: str | Path, found: StrainMap) -> None:
+    """All fields of a strain map, NaN where they have no value; fields that are lengths are in nm, like the axes.
+
+    Raises
+    ------
+    OutputError : if the file cannot be written.
+    """
+    arrays: dict[str, tuple[NDArray[Any], str]] = {}
+    for name, units in UNITS.items():
+        values = getattr(found, name)
+        if values is None:
+            continue
+        values, units = (values * 1e9, "nm") if units == "m" else (values, units)
+        arrays[name] = (values.astype(np.uint8 if values.dtype == bool else np.float32), units)
+    write_arrays(path, arrays, found.basis, found.frame)
 
 
 def write_arrays(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from braggshot.errors import DataError
-from braggshot.volumes import BoolArray, ComplexArray, FloatArray
+from braggshot.volumes import BoolArray, ComplexArray, FloatArray, StrainMap
 
 
 def turns(rho: ComplexArray, support: BoolArray) -> NDArray[np.float64]:
@@ -160,6 +160,39 @@ def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
     r"""Standard deviation of the phase over the first axis [rad]: :math:`\sqrt{-2 \ln R}`, R the length of the mean unit vector."""
     length = np.abs(np.mean(fields / np.maximum(np.abs(fields), 1e-30), axis=0))
     return np.sqrt(-2 * np.log(np.clip(length, 1e-12, 1)))
+
+
+def numbers(found: StrainMap) -> dict[str, float | int | None]:
+    """The few numbers of a strain map, for tables: SI units, names carry them; None for what is not known.
+
+    Means and standard deviations are those of the bulk without dislocations, except where the name says surface. ``strain_sigma``
+    is the median one-sigma of a voxel in the bulk.
+    """
+    bulk, surface = found.bulk & ~found.dislocation, found.surface & ~found.dislocation
+
+    def mean(values: FloatArray | None, where: BoolArray = bulk) -> float | None:
+        chosen = np.empty(0) if values is None else values[where & np.isfinite(values)].astype(np.float64)
+        return float(chosen.mean()) if chosen.size else None
+
+    def deviation(values: FloatArray, where: BoolArray) -> float | None:
+        chosen = values[where & np.isfinite(values)].astype(np.float64)
+        return float(chosen.std()) if chosen.size else None
+
+    sigma = None if found.strain_sigma is None else found.strain_sigma[bulk & np.isfinite(found.strain_sigma)]
+    return {
+        "volume_m3": float(found.support.sum() * np.linalg.det(found.basis)),
+        "d_spacing_m": float(2 * np.pi / np.linalg.norm(found.q_bragg)),
+        "lattice_parameter_m": mean(found.lattice_parameter),
+        "strain_mean": mean(found.strain),
+        "strain_std": deviation(found.strain, bulk),
+        "strain_mean_surface": mean(found.strain, surface),
+        "strain_std_surface": deviation(found.strain, surface),
+        "strain_sigma": float(np.median(sigma)) if sigma is not None and sigma.size else None,
+        "displacement_range_m": float(np.nanmax(found.displacement) - np.nanmin(found.displacement))
+        if found.support.any()
+        else None,
+        "dislocation_voxels": int(found.dislocation.sum()),
+    }
 
 
 def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -1,0 +1,91 @@
+"""A strain map inside a CXI entry: one real image per field, each found by the link of its name, and what belongs to all of them.
+
+::
+
+    entry_1/
+      image_N/{title, data}, link <field> -> image_N       amplitude, phase, displacement, strain, d_spacing, support, ...
+      strain_1/{frame, basis, rotation, q_bragg, iso_level, reflection, name, choices, numbers}
+
+Every image carries ``frame`` and ``basis`` (columns are the voxel edges [m], components (z, y, x)); fields that have no value
+outside the crystal are NaN there. Strain is a pure number, lengths are metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.io.hdf5 import add_group, get, put, put_tree, tree
+from braggshot.volumes import StrainMap
+
+UNITS = {
+    "amplitude": "photons^0.5",
+    "phase": "rad",
+    "displacement": "m",
+    "strain": "1",
+    "d_spacing": "m",
+    "lattice_parameter": "m",
+    "displacement_sigma": "m",
+    "strain_sigma": "1",
+    "support": "1",
+    "surface": "1",
+    "bulk": "1",
+    "dislocation": "1",
+}
+
+
+def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **attributes: Any) -> h5py.Group:
+    """Add the next ``image_N`` to an entry, with the link ``entry_1/<key>`` by which cdiutils finds it.
+
+    Parameters
+    ----------
+    entry : the open group ``entry_1``
+    key : what it is: "amplitude", "displacement", "strain", ...
+    array : (z, y, x)
+    units : as the UDUNITS library spells it; "1" for a pure number
+    attributes : stored with the data set, for example ``frame="crystal"``
+    """
+    number = 1 + sum(name.startswith("image_") for name in entry)
+    image = add_group(entry, f"image_{number}", "NXdata", signal="data", interpretation="image")
+    put(image, "title", key)
+    put(image, "data", array, units, **attributes)
+    entry[key] = h5py.SoftLink(image.name)
+    return image
+
+
+def write(entry: h5py.Group, found: StrainMap, numbers: Mapping[str, Any]) -> None:
+    """Write all fields of a strain map, and `numbers` beside them."""
+    for name, units in UNITS.items():
+        values = getattr(found, name)
+        if values is None:
+            continue
+        array = values.astype(np.int8 if values.dtype == bool else np.float32)
+        sign = {"sign": "phase = -q.u"} if name == "phase" else {}
+        add_image(entry, name, array, units, frame=found.frame, basis=found.basis, **sign)
+    group = add_group(entry, "strain_1", "NXcollection")
+    for name, units in (("basis", "m"), ("rotation", "1"), ("q_bragg", "1/m"), ("iso_level", "photons^0.5")):
+        put(group, name, getattr(found, name), units)
+    for name in ("frame", "name", "reflection"):
+        put(group, name, getattr(found, name))
+    put_tree(add_group(group, "choices", "NXcollection"), found.choices)
+    put_tree(add_group(group, "numbers", "NXcollection"), {key: value for key, value in numbers.items() if value is not None})
+
+
+def read(entry: h5py.Group) -> StrainMap | None:
+    """What `write` wrote; None if the entry holds no strain map."""
+    if "strain_1" not in entry:
+        return None
+    group = entry["strain_1"]
+    fields = {name: entry[name]["data"][()] for name in UNITS if name in entry}
+    masks = {name: fields[name] != 0 for name in ("support", "surface", "bulk", "dislocation")}
+    reflection = get(group, "reflection")
+    return StrainMap(
+        **fields | masks,
+        **{name: get(group, name) for name in ("basis", "rotation", "q_bragg", "iso_level", "frame", "name")},
+        reflection=None if reflection is None else tuple(reflection.tolist()),
+        choices=tree(group["choices"]),
+    )
