@@ -24,9 +24,14 @@ from braggshot.volumes import BoolArray, ComplexArray, FloatArray, StrainMap
 
 
 def turns(rho: ComplexArray, support: BoolArray) -> NDArray[np.float64]:
-    """Turn of the phase per voxel along each axis (3, z, y, x) [rad], NaN where a voxel has no neighbour along an axis.
+    """Turn of the phase per voxel along each axis (3, z, y, x) [rad], NaN outside the support.
 
-    Central differences inside, one-sided ones at the surface of `support`; each difference lies within +-pi.
+    Central differences inside, one-sided ones at the surface; each difference lies within +-pi. A voxel without a neighbour along
+    an axis takes the turn of the nearest voxel that has one.
+
+    Raises
+    ------
+    DataError : if no two voxels of the support are neighbours along an axis.
     """
     found = np.full((3, *rho.shape), np.nan)
     for axis in range(3):
@@ -37,7 +42,13 @@ def turns(rho: ComplexArray, support: BoolArray) -> NDArray[np.float64]:
         for side in (before, after):
             total[side] += turn
             count[side] += both
-        np.divide(total, count, out=found[axis], where=count > 0)
+        if not count.any():
+            raise DataError("the crystal is less than two voxels wide, so its phase has no gradient; take smaller voxels.")
+        mean = total / np.maximum(count, 1)
+        if (support & (count == 0)).any():
+            nearest = ndimage.distance_transform_edt(count == 0, return_distances=False, return_indices=True)
+            mean = mean[tuple(nearest)]
+        found[axis][support] = mean[support]
     return found
 
 
@@ -72,8 +83,6 @@ def ramp(rho: ComplexArray, region: BoolArray) -> NDArray[np.float64]:
     inside = np.where(region, rho, 0)
     first = mean_turn(inside)
     rest = turns(without_ramp(inside, first), region)
-    if np.isnan(rest).all(axis=(1, 2, 3)).any():
-        raise DataError("the crystal is less than two voxels wide, so its phase has no gradient; take smaller voxels.")
     return first + np.nanmean(rest, axis=(1, 2, 3))
 
 
