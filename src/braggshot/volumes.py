@@ -73,6 +73,8 @@ class Geometry:
     direct_beam : (row, column) of the pixel that the direct beam hits with all detector circles at zero
     row_axis, column_axis : laboratory direction in which the row and the column index grow, all detector circles at zero
     instrument : name of the beamline
+    detector_rotation, tilt_azimuth, tilt : calibrated misalignment of the detector, as xrayutilities defines it: the pixels turned
+        about the beam, then tilted about an axis in their plane at `tilt_azimuth` from the columns [rad]
     """
 
     energy: float
@@ -84,6 +86,9 @@ class Geometry:
     row_axis: str = "y-"
     column_axis: str = "x+"
     instrument: str = ""
+    detector_rotation: float = 0.0
+    tilt_azimuth: float = 0.0
+    tilt: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,11 @@ def test_unknown_format_and_option_name_the_known_ones(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((2, 3, 4)))
     with pytest.raises(ConfigError, match=r"unknown format 'spec'; known: cxi, stacks, nexus, aps_34idc"):
         read(tmp_path / "a.npy", "spec")
-    with pytest.raises(ConfigError, match=r"format stacks has no option scan; known: mask\."):
+    with pytest.raises(ConfigError, match=r"format stacks has no option scan; known: mask, geometry\."):
         read(tmp_path / "a.npy", scan=3)
     _, module = choose(tmp_path / "a.npy", "petra_p10")
-    assert option_names(module) == ["fio", "monitor", "energy_ev", "distance_m", "pixel_size_m", "direct_beam"]
+    calibration = ["detector_rotation_deg", "tilt_azimuth_deg", "tilt_deg"]
+    assert option_names(module) == ["fio", "monitor", "energy_ev", "distance_m", "pixel_size_m", "direct_beam", *calibration]
 
 
 def test_geometry_is_described_in_users_units(tmp_path: Path) -> None:

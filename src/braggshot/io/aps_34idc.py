@@ -25,19 +25,13 @@ from scipy import constants
 
 from braggshot.errors import DataError, FormatError, GeometryError
 from braggshot.io.atomic import replacing
-from braggshot.io.beamline import Axis, Diffractometer, Overrides, Readings, geometry, rocking_angle
+from braggshot.io.beamline import Overrides, Readings, geometry, rocking_angle
 from braggshot.io.files import read_array, starts_with
 from braggshot.io.frames import TiffFrames
+from braggshot.io.instruments import APS_34IDC as APS
 from braggshot.io.stacks import images, natural
 from braggshot.volumes import FloatArray, Geometry, Scan
 
-APS = Diffractometer(
-    name="APS 34-ID-C",
-    sample=(Axis("Theta", "y+"), Axis("Chi", "z-"), Axis("Phi", "y+")),
-    detector=(Axis("Delta", "y+"), Axis("Gamma", "x-")),
-    row_axis="y-",
-    column_axis="x+",
-)
 PIXEL = 55e-6  # Timepix chips [m]
 
 

@@ -23,12 +23,18 @@ SI = {
 
 
 class Overrides(TypedDict, total=False):
-    """What a user may say in place of the files; `direct_beam` is (row, column) of the pixel it hits, detector circles at zero."""
+    """What a user may say in place of the files; `direct_beam` is (row, column) of the pixel it hits, detector circles at zero.
+
+    Rotation and tilt of the detector are its calibration, as xrayutilities defines it.
+    """
 
     energy_ev: float
     distance_m: float
     pixel_size_m: float
     direct_beam: Sequence[float]
+    detector_rotation_deg: float
+    tilt_azimuth_deg: float
+    tilt_deg: float
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,9 @@ def geometry(
         row_axis=instrument.row_axis,
         column_axis=instrument.column_axis,
         instrument=instrument.name,
+        detector_rotation=float(np.radians(overrides.get("detector_rotation_deg", 0.0))),
+        tilt_azimuth=float(np.radians(overrides.get("tilt_azimuth_deg", 0.0))),
+        tilt=float(np.radians(overrides.get("tilt_deg", 0.0))),
     )
 
 

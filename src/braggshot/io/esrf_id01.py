@@ -24,8 +24,6 @@ import numpy as np
 
 from braggshot.errors import FormatError
 from braggshot.io.beamline import (
-    Axis,
-    Diffractometer,
     Overrides,
     Readings,
     geometry,
@@ -37,16 +35,10 @@ from braggshot.io.beamline import (
 )  # fmt: skip
 from braggshot.io.files import dataset, is_hdf5, node, open_hdf5
 from braggshot.io.frames import HDF5Frames
+from braggshot.io.instruments import ESRF_ID01 as ID01
 from braggshot.volumes import FloatArray, Scan
 
 PARENT = "nexus"
-ID01 = Diffractometer(
-    name="ESRF ID01",
-    sample=(Axis("mu", "y-"), Axis("eta", "x-"), Axis("phi", "y-")),
-    detector=(Axis("nu", "y-"), Axis("delta", "x-")),
-    row_axis="y-",
-    column_axis="x+",
-)
 DETECTORS = {"mpxgaas": "maxipix", "mpx1x4": "maxipix", "eiger2M": "eiger2m"}
 ENTRY = re.compile(r"(?:.*_)?(\d+)\.(\d+)")
 

@@ -7,7 +7,7 @@
       detector_1/{data, mask, distance, x_pixel_size, y_pixel_size [m]}     mask: 0 good, 1 bad; all of this as PyNX writes it
       detector_1/{reciprocal_basis, q_bragg} [1/m]                          components (z, y, x), basis vectors in columns
       detector_1/process_1/{program, version, steps, oversampling, window, note_1}    present where braggshot prepared the counts
-      geometry_1/{direct_beam, row_axis, column_axis, sample_circle_N, detector_circle_N}
+      geometry_1/{direct_beam, row_axis, column_axis, detector_rotation, tilt_azimuth, tilt, sample_circle_N, detector_circle_N}
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def _write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geom
     put(group, "direct_beam", geometry.direct_beam, "pixel")
     put(group, "row_axis", geometry.row_axis)
     put(group, "column_axis", geometry.column_axis)
+    for name in ("detector_rotation", "tilt_azimuth", "tilt"):
+        put(group, name, getattr(geometry, name), "rad")
     for holder in ("sample", "detector"):
         for number, circle in enumerate(getattr(geometry, holder), start=1):
             place = add_group(group, f"{holder}_circle_{number}", "NXcollection")
@@ -96,6 +98,7 @@ def read_geometry(instrument: h5py.Group) -> Geometry | None:
         row_axis=get(group, "row_axis"),
         column_axis=get(group, "column_axis"),
         instrument=get(instrument, "name", ""),
+        **{name: get(group, name, 0.0) for name in ("detector_rotation", "tilt_azimuth", "tilt")},
     )
 
 

@@ -23,8 +23,6 @@ from scipy import constants
 
 from braggshot.errors import DataError, FormatError
 from braggshot.io.beamline import (
-    Axis,
-    Diffractometer,
     Overrides,
     Readings,
     geometry,
@@ -36,16 +34,10 @@ from braggshot.io.beamline import (
 )  # fmt: skip
 from braggshot.io.files import is_hdf5, open_hdf5
 from braggshot.io.frames import HDF5Frames, LazyFrames, SummedFrames
+from braggshot.io.instruments import PETRA_P10 as P10
 from braggshot.volumes import BoolArray, FloatArray, Scan
 
 PARENT = "nexus"
-P10 = Diffractometer(
-    name="PETRA III P10",
-    sample=(Axis("mu", "y+"), Axis("om", "x-"), Axis("chi", "z+", zero=90.0), Axis("phi", "y-")),
-    detector=(Axis("gam", "y+"), Axis("del", "x-")),
-    row_axis="y-",
-    column_axis="x-",
-)
 DETECTOR = "entry/instrument/detector"
 PART = re.compile(r"data_\d{6}")
 SIZES = {(2167, 2070): "eiger4m", (514, 1030): "eiger500k", (3269, 3110): "eiger9m"}

@@ -70,7 +70,8 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
     ----------
     path : file, folder of images, or pattern
     format : name from `formats`; found by looking at the file if not given
-    options : keyword parameters of the format's reader, such as ``scan=54``
+    options : keyword parameters of the format's reader, such as ``scan=54``; with any format ``geometry``, a table or TOML file of
+        `braggshot.io.instruments.GeometrySettings`, which replaces what the files say
 
     Raises
     ------
@@ -82,14 +83,20 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
 
 
 def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[str, Any]) -> Scan:
+    geometry = options.get("geometry")
+    options = {name: value for name, value in options.items() if name != "geometry"}
     unknown = set(options) - set(option_names(module))
     if unknown:
-        known = ", ".join(option_names(module)) or "none"
+        known = ", ".join([*option_names(module), "geometry"])
         raise ConfigError(f"format {chosen.name} has no option {', '.join(sorted(unknown))}; known: {known}.")
     try:
         scan: Scan = module.read(path, **options)
     except OSError as error:
         raise FormatError(f"{path}: cannot be read as {chosen.name} ({error.strerror or error}).") from error
+    if geometry is not None:
+        from braggshot.io.instruments import place
+
+        scan = place(scan, geometry)
     seen = {"format": chosen.name, "path": str(path), "options": {name: _plain(value) for name, value in options.items()}}
     return dataclasses.replace(scan, provenance={**scan.provenance, **seen})
 

@@ -105,6 +105,19 @@ def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]
     return _sample_rotation(geometry, _angle_at(rocking_angle(geometry), frame))
 
 
+def pixel_edges(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What one step in row and one in column is [m], all detector circles at zero, with the calibrated rotation and tilt.
+
+    The tilt axis lies in the detector's plane, `tilt_azimuth` + 90 degrees from the rows' direction towards the columns', and the
+    tilt is left-handed about it: xrayutilities' `detrot`, `tiltazimuth` and `tilt`.
+    """
+    turn = rotation("z+", geometry.detector_rotation)
+    row, column = turn @ direction(geometry.row_axis), turn @ direction(geometry.column_axis)
+    axis = -np.sin(geometry.tilt_azimuth) * row + np.cos(geometry.tilt_azimuth) * column
+    lean = Rotation.from_rotvec(-geometry.tilt * axis[::-1]).as_matrix()[::-1, ::-1]  # scipy wants (x, y, z)
+    return geometry.pixel_size[0] * (lean @ row), geometry.pixel_size[1] * (lean @ column)
+
+
 def scattering_vector(
     geometry: Geometry, frame: ArrayLike, row: ArrayLike, column: ArrayLike, reference: float | None = None
 ) -> NDArray[np.float64]:
@@ -225,10 +238,11 @@ def _scattering_vector(
     geometry: Geometry, angle: ArrayLike, row: ArrayLike, column: ArrayLike, reference_angle: float
 ) -> NDArray[np.float64]:
     """The equation of this module, for rocking angles [rad]."""
+    row_edge, column_edge = pixel_edges(geometry)
     position = (
         geometry.distance * direction("z+")
-        + ((np.asarray(row) - geometry.direct_beam[0]) * geometry.pixel_size[0])[..., None] * direction(geometry.row_axis)
-        + ((np.asarray(column) - geometry.direct_beam[1]) * geometry.pixel_size[1])[..., None] * direction(geometry.column_axis)
+        + (np.asarray(row) - geometry.direct_beam[0])[..., None] * row_edge
+        + (np.asarray(column) - geometry.direct_beam[1])[..., None] * column_edge
     )
     outgoing = position / np.linalg.norm(position, axis=-1, keepdims=True)
     outgoing = outgoing @ _product(geometry.detector, [circle.angle for circle in geometry.detector]).T
