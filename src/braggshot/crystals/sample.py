@@ -107,7 +107,8 @@ def _bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Gr
     """Voxel positions in the central box that holds every crystal, and the depth of each voxel."""
     transform = torch.eye(3, device=generator.device).repeat(n, 1, 1)
     transform[:, 1:, 0] = uniform(generator, -settings.shear, settings.shear, n, 2)
-    size = torch.tensor(settings.shape, device=generator.device) / _oversampling(generator, n, settings)  # [voxels]
+    oversampling = oversamplings(generator, n, settings.oversampling, settings.anisotropy)
+    size = torch.tensor(settings.shape, device=generator.device) / oversampling  # [voxels]
     offset = uniform(generator, -settings.shift, settings.shift, n, 3)
     z, y, x = (min(full, 2 * math.ceil(full / settings.oversampling[0] / 2 + settings.shift) + 3) for full in settings.shape)
 
@@ -133,10 +134,10 @@ def _phase(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSet
     return displacement.calibration(raw, grid, depth, wanted, settings.steepest)(raw, grid) + turns
 
 
-def _oversampling(generator: Generator, n: int, settings: CrystalSettings) -> Tensor:
-    """(n, 3) within the range, no two axes further apart than the anisotropy."""
-    low, high = (math.log(value) for value in settings.oversampling)
-    spread = math.log(settings.anisotropy) / 2
+def oversamplings(generator: Generator, n: int, allowed: Range, anisotropy: float) -> Tensor:
+    """(n, 3) within the allowed range, no two axes further apart than the anisotropy."""
+    low, high = (math.log(value) for value in allowed)
+    spread = math.log(anisotropy) / 2
     return torch.exp((uniform(generator, low, high, n, 1) + uniform(generator, -spread, spread, n, 3)).clamp(low, high))
 
 

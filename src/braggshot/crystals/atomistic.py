@@ -1,0 +1,267 @@
+"""Atomistic crystals: facetted fcc particles, strained, relaxed with LAMMPS, and their diffraction summed over atoms.
+
+An independent test of what was developed on the procedural crystals of `sample`: no continuous field, no smooth density and no
+discrete transform go into the intensities. Draw, build and strain (`loads`) -> relax (`relax`) -> diffract (`kinematic`) -> count
+(`detector`). A crystal is its seed, and data sets are split by seed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Generator, Tensor
+
+from braggshot.config import dump
+from braggshot.crystals import detector, shapes
+from braggshot.crystals.detector import DetectorSettings, Range
+from braggshot.crystals.draw import directions, log_uniform, rotations, uniform
+from braggshot.crystals.grid import Grid
+from braggshot.crystals.kinematic import diffraction, gridded
+from braggshot.crystals.loads import LOADS, dislocation
+from braggshot.crystals.relax import LATTICE_PARAMETER, relax
+from braggshot.crystals.sample import oversamplings
+from braggshot.errors import ConfigError
+from braggshot.physics.fourier import inverse_fourier
+from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray
+
+Reflection = tuple[int, int, int]
+REFLECTIONS: tuple[Reflection, ...] = ((1, 1, 1), (2, 0, 0), (2, 2, 0), (3, 1, 1), (2, 2, 2), (4, 0, 0))
+
+
+@dataclass(frozen=True)
+class AtomisticSettings:
+    """What atomistic crystals are drawn from and how they are measured. A range is (lowest, highest).
+
+    Parameters
+    ----------
+    cells : smallest extent along a cubic axis [unit cells]
+    elements : of `relax.LATTICE_PARAMETER`
+    loads : of `loads.LOADS`
+    strain : that the load applies [1]
+    dislocations, voids : largest number of them
+    iterations : of the relaxation, at most
+    reflections : Miller indices, of which any equivalent is taken
+    shape, oversampling, anisotropy, shear, shift, tilt, counts, detector : as in `sample.CrystalSettings`
+    """
+
+    cells: float = 40.0
+    elements: tuple[str, ...] = tuple(LATTICE_PARAMETER)
+    loads: tuple[str, ...] = tuple(LOADS)
+    strain: Range = (0.002, 0.01)
+    dislocations: int = 2
+    voids: int = 2
+    iterations: int = 150
+    reflections: tuple[Reflection, ...] = REFLECTIONS
+    shape: tuple[int, int, int] = (64, 64, 64)
+    oversampling: Range = (2.0, 6.0)
+    anisotropy: float = 2.0
+    shear: float = 0.4
+    shift: float = 0.5
+    tilt: float = 0.5
+    counts: Range = (1e4, 1e7)
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+
+    def __post_init__(self) -> None:
+        for name, known in (("elements", LATTICE_PARAMETER), ("loads", LOADS)):
+            unknown = set(getattr(self, name)) - set(known)
+            if unknown or not getattr(self, name):
+                raise ConfigError(f"{name}: found {sorted(unknown) or 'none'}; known: {', '.join(known)}.")
+        for reflection in self.reflections:
+            if not any(reflection) or len({index % 2 for index in reflection}) != 1:
+                raise ConfigError(f"reflections: {reflection} is absent in fcc; indices must be all odd or all even, not all 0.")
+
+
+@dataclass(frozen=True)
+class Particle:
+    """A strained crystal, atom by atom, on its cubic axes.
+
+    Parameters
+    ----------
+    element, load : what it is and what strains it
+    sites : (n, 3) on the perfect lattice [m]
+    positions : (n, 3) of the same atoms after relaxation [m]
+    held : (n,) atoms that the load held
+    facts : strain, numbers of defects, state of the relaxation
+    """
+
+    element: str
+    load: str
+    sites: FloatArray
+    positions: FloatArray
+    held: BoolArray
+    facts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Where around a reflection a particle is sampled.
+
+    Parameters
+    ----------
+    g : scattering vector of the perfect lattice [1/m]
+    q : of the voxel N // 2 [1/m]
+    basis, direct : (3, 3), columns are the voxel edges in reciprocal [1/m] and direct space [m]
+    origin : point of the particle at the direct voxel N // 2 [m]
+    oversampling : array size / extent of the atoms, per axis [1]
+    """
+
+    g: Tensor
+    q: Tensor
+    basis: Tensor
+    direct: Tensor
+    origin: Tensor
+    oversampling: tuple[float, float, float]
+
+
+def unrelaxed(generator: Generator, settings: AtomisticSettings) -> Particle:
+    """Build and strain a particle; the same generator state and settings give the same atoms."""
+    element = settings.elements[int(torch.randint(len(settings.elements), (), generator=generator))]
+    load = settings.loads[int(torch.randint(len(settings.loads), (), generator=generator))]
+    strain = float(uniform(generator, *settings.strain))
+    lines, voids = (int(torch.randint(most + 1, (), generator=generator)) for most in (settings.dislocations, settings.voids))
+    lines = max(lines, 1) if load == "free" else lines
+    sites = lattice(generator, settings.cells)
+    for _ in range(voids):
+        place = directions(generator).double() * float(uniform(generator, 0, 0.35)) * settings.cells
+        radius = float(uniform(generator, 1.5, 3.5))
+        sites = sites[torch.linalg.vector_norm(sites - place, dim=1) > radius]
+    displacement, held = LOADS[load](generator, sites, strain)
+    for _ in range(lines):
+        displacement = displacement + dislocation(generator, sites)
+    a = LATTICE_PARAMETER[element]
+    facts = {"strain": strain, "dislocations": lines, "voids": voids, "atoms": len(sites)}
+    return Particle(element, load, (sites * a).numpy(), ((sites + displacement) * a).numpy(), held.numpy(), facts)
+
+
+def lattice(generator: Generator, cells: float) -> Tensor:
+    """Sites of an fcc lattice within a facetted body of at least `cells` along each cubic axis, (n, 3) float64 [unit cells]."""
+    body = shapes.facetted(generator, 1, "fcc", cuts=1)
+    low, high = shapes.extent(body, torch.eye(3)[None])
+    corner = uniform(generator, 0, 1, 3).double()
+    scale = cells / float((high - low).min())
+    while True:  # the extent is measured a few percent too large
+        shape = [math.ceil(scale * width) + 3 for width in (high - low)[0].tolist()]
+        start = (scale * low[0].double()).floor() - 1 + corner
+        parts = []
+        for basis in ((0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)):
+            first = start + torch.tensor(basis, dtype=torch.float64)
+            z, y, x = shape
+            depth = body(Grid(torch.eye(3)[None] / scale, -first.float()[None], (z, y, x)))[0]
+            parts.append((depth > 0).nonzero().double() + first)
+        sites = torch.cat(parts)
+        across = float((sites.amax(0) - sites.amin(0)).min())
+        if across >= cells:
+            return sites - (sites.amax(0) + sites.amin(0)) / 2
+        scale *= (cells + 0.5) / across
+
+
+def atomistic_crystal(generator: Generator, settings: AtomisticSettings | None = None) -> Particle:
+    """Draw a particle and relax it; the same generator state and settings give the same one, with the same LAMMPS.
+
+    Raises
+    ------
+    ConfigError : without LAMMPS (extra `atomistic`).
+    """
+    settings = settings or AtomisticSettings()
+    start = unrelaxed(generator, settings)
+    end = relax(start.element, start.positions, start.held, settings.iterations)
+    facts = {**start.facts, "energy_per_atom": end.energy, "largest_force": end.force, "iterations": end.iterations}
+    return Particle(start.element, start.load, start.sites, end.positions, start.held, facts)
+
+
+def sampling(generator: Generator, particle: Particle, settings: AtomisticSettings) -> Sampling:
+    """Draw a reflection, an orientation and the voxels; the pattern's centre of mass comes to N // 2 within the tilt."""
+    miller = torch.tensor(settings.reflections[int(torch.randint(len(settings.reflections), (), generator=generator))])
+    signs = torch.randint(2, (3,), generator=generator) * 2 - 1
+    g = 2 * math.pi / LATTICE_PARAMETER[particle.element] * (miller * signs)[torch.randperm(3, generator=generator)].double()
+
+    lean = torch.eye(3, dtype=torch.float64)
+    lean[1:, 0] = uniform(generator, -settings.shear, settings.shear, 2).double()
+    axes = rotations(generator, 1)[0].double() @ lean
+    oversampling = oversamplings(generator, 1, settings.oversampling, settings.anisotropy)[0].double()
+    size = torch.tensor(settings.shape, dtype=torch.float64)
+    along = torch.linalg.solve(axes, torch.from_numpy(particle.positions).T).T
+    low, high = along.amin(0), along.amax(0)
+    direct = axes * ((high - low) * oversampling / size)
+    basis = 2 * math.pi * torch.linalg.inv(direct).T / size
+    shift, tilt = (uniform(generator, -most, most, 3).double() for most in (settings.shift, settings.tilt))
+    origin = axes @ ((low + high) / 2) - direct @ shift
+
+    r, phase = _phases(particle, g, origin)
+    coarse = gridded(r, torch.polar(torch.ones_like(phase), phase), direct, settings.shape)
+    turns = [(coarse.narrow(a, 0, n - 1).conj() * coarse.narrow(a, 1, n - 1)).sum().angle() for a, n in enumerate(settings.shape)]
+    centre = torch.stack(turns) * size / (2 * math.pi)  # see `sample.pattern_centred`
+    z, y, x = oversampling.tolist()
+    return Sampling(g, g + basis @ (centre - tilt), basis, direct, origin, (z, y, x))
+
+
+def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, int]) -> float:
+    """Maximum minus minimum of -g . u inside the particle, averaged over the atoms of each voxel, best-fitting ramp removed [rad].
+
+    It comes from the atoms' displacements, so nothing has to be unwrapped; a dislocation adds its turn. Inside is where half the
+    scattering of a full voxel remains: neither the surface nor a core, where atoms have no common phase.
+    """
+    r, phase = _phases(particle, sampled.g, sampled.origin)
+    phase = phase - r @ (sampled.q - sampled.g)
+    atoms = gridded(r, torch.ones_like(phase), sampled.direct, shape)
+    full = 4 * torch.linalg.det(sampled.direct).abs() / LATTICE_PARAMETER[particle.element] ** 3
+    inside = gridded(r, torch.polar(torch.ones_like(phase), phase), sampled.direct, shape).abs() > full / 2
+    mean = (gridded(r, phase, sampled.direct, shape) / atoms)[inside]
+    index = inside.nonzero().double()
+    design = torch.cat([torch.ones_like(index[:, :1]), index - index.mean(0)], dim=1)
+    flat = mean - design @ torch.linalg.lstsq(design, mean[:, None]).solution[:, 0]
+    return float(flat.max() - flat.min())
+
+
+def _phases(particle: Particle, g: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions from the origin [m] and phases -g . u of the atoms [rad]."""
+    positions = torch.from_numpy(particle.positions)
+    return positions - origin, -(positions - torch.from_numpy(particle.sites)) @ g
+
+
+def diffracted(
+    generator: Generator, particle: Particle, settings: AtomisticSettings | None = None, name: str = "atomistic"
+) -> tuple[ComplexArray, DiffractionVolume]:
+    """One random reflection of a particle as the detector counts it; call it again for another one of the same crystal.
+
+    Returns
+    -------
+    rho : (z, y, x) complex64, the inverse transform of the exact amplitudes in the window: what could be known, at best
+    volume : counts, with the voxel basis and scattering vector on the cubic axes of the crystal
+    """
+    settings = settings or AtomisticSettings()
+    sampled = sampling(generator, particle, settings)
+    r = torch.from_numpy(particle.positions) - sampled.origin
+    amplitudes = diffraction(r, sampled.q, sampled.basis, settings.shape)
+    amplitudes *= log_uniform(generator, *settings.counts, 1).sqrt() / amplitudes.abs().max()
+    counts, valid = detector.measure(generator, amplitudes.abs().square()[None], settings.detector)
+    miller = (sampled.g * LATTICE_PARAMETER[particle.element] / (2 * math.pi)).round().int().tolist()
+    found = {"element": particle.element, "load": particle.load, "reflection": miller, **particle.facts}
+    found["phase_range"] = phase_range(particle, sampled, settings.shape)
+    volume = DiffractionVolume(
+        counts[0].numpy(),
+        valid[0].numpy(),
+        name=name,
+        reciprocal_basis=sampled.basis.numpy(),
+        q_bragg=sampled.q.numpy(),
+        oversampling=sampled.oversampling,
+        steps=("simulated",),
+        provenance={"atomistic": found, "settings": dump(settings)},
+    )
+    return inverse_fourier(amplitudes).numpy(), volume
+
+
+def simulate_atomistic(seed: int, settings: AtomisticSettings | None = None) -> tuple[ComplexArray, DiffractionVolume]:
+    """One crystal and its counts (see `diffracted`); the same seed and settings give the same crystal.
+
+    Raises
+    ------
+    ConfigError : without LAMMPS (extra `atomistic`).
+    """
+    settings = settings or AtomisticSettings()
+    generator = torch.Generator().manual_seed(seed)
+    particle = atomistic_crystal(generator, settings)
+    rho, volume = diffracted(generator, particle, settings, f"atomistic_{seed}")
+    return rho, replace(volume, provenance={"seed": seed, **volume.provenance})

@@ -1,0 +1,65 @@
+r"""Kinematic diffraction of atoms around a Bragg peak: the sum over atoms itself, no transform of a gridded object.
+
+.. math:: F(q) = \sum_j e^{-i q \cdot r_j}
+
+With r = R + u, R on the lattice and g . R a multiple of 2 pi, this is the sum over j of exp(-i g . u_j) exp(-i (q - g) . r_j): the
+transform, in the convention of `braggshot.physics.fourier`, of a crystal whose phase is -g . u. One element only, so the atomic
+form factor is a constant factor; its slope across the window of one peak, polarisation and absorption are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+ELEMENTS_PER_CHUNK = 2**21
+
+
+def diffraction(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    r"""Amplitude scattered by atoms on a regular grid q_k = q + basis @ (k - N // 2).
+
+    On such a grid the exponential is a product of one factor per axis, so the sum is one matrix product over the atoms:
+
+    .. math:: F_k = \sum_j \left( e^{-i (q + k_1 b_1) \cdot r_j} \, e^{-i k_2 b_2 \cdot r_j} \right) e^{-i k_3 b_3 \cdot r_j}
+
+    Parameters
+    ----------
+    positions : (n, 3) float64 [m]
+    q : (3,) float64, scattering vector of the voxel N // 2 [1/m]
+    basis : (3, 3) float64, columns are the voxel edges, skewed ones included [1/m]
+    shape : (z, y, x) of the result
+    device : where to sum
+
+    Returns
+    -------
+    F : (z, y, x) complex64 [atoms]
+    """
+    z, y, x = shape
+    offsets = [torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in shape]
+    total = torch.zeros(z * y, x, dtype=torch.complex64, device=device)
+    chunk = max(1, ELEMENTS_PER_CHUNK // (z * y))
+    for first in range(0, len(positions), chunk):
+        r = positions[first : first + chunk].to(device)
+        step = r @ basis.to(device)  # phase from voxel to voxel along each axis
+        along_z, along_y, along_x = (step[:, axis, None] * offset for axis, offset in enumerate(offsets))
+        along_z = along_z + (r @ q.to(device))[:, None]
+        plane = _phasor(along_z)[:, :, None] * _phasor(along_y)[:, None, :]
+        total.addmm_(plane.flatten(1).T, _phasor(along_x))
+    return total.reshape(z, y, x)
+
+
+def _phasor(phase: Tensor) -> Tensor:
+    """exp(-i phase): thousands of radians, so reduced in double precision and only then made single."""
+    return torch.exp(-1j * torch.remainder(phase, 2 * math.pi).float())
+
+
+def gridded(positions: Tensor, values: Tensor, basis: Tensor, shape: Sequence[int]) -> Tensor:
+    """Sum of `values` (n,) over the atoms in each voxel of a direct grid r = basis @ (n - N // 2), (z, y, x)."""
+    middle = torch.tensor([size // 2 for size in shape])
+    index = torch.linalg.solve(basis, positions.T).T.round().long() + middle
+    z, y, x = shape
+    flat = (index[:, 0] * y + index[:, 1]) * x + index[:, 2]
+    return torch.zeros(z * y * x, dtype=values.dtype).index_add_(0, flat, values).reshape(z, y, x)

@@ -1,0 +1,145 @@
+r"""How atomistic particles are strained: grips, a substrate, contacts, dislocations.
+
+A free particle without defects relaxes to no strain at all, so what strains it has to stay: a `Load` says where the relaxation
+begins and which atoms are held. Nothing holds a dislocation: given enough iterations it glides to the surface, so relaxation stops
+while it is still inside, its core and field settled. Lengths are in lattice parameters, vectors on the cubic axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from braggshot.crystals.draw import directions, uniform
+
+Load = Callable[[Generator, Tensor, float], tuple[Tensor, Tensor]]  # (sites, strain) -> (displacement, held)
+GRIP = 0.12  # part of the height that a grip holds at each end
+
+
+def free(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
+    """Nothing held; only the dislocations, of which there is then at least one, strain the particle."""
+    return torch.zeros_like(sites), torch.zeros(len(sites), dtype=torch.bool)
+
+
+def tension(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
+    """Two ends pulled apart: u = strain (n . r) n."""
+    n = _facet(generator)
+    height = sites @ n
+    return strain * height[:, None] * n, _ends(height)
+
+
+def compression(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
+    """Two ends pushed together."""
+    return tension(generator, sites, -strain)
+
+
+def shear(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
+    """Two ends moved sideways: u = strain (n . r) t."""
+    n = _facet(generator)
+    height = sites @ n
+    return strain * height[:, None] * _across(generator, n), _ends(height)
+
+
+def bending(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
+    """Two ends turned against each other; `strain` is that of the outermost fibre."""
+    n = _facet(generator)
+    t = _across(generator, n)
+    height, beside = (sites @ n)[:, None], (sites @ t)[:, None]
+    return strain / beside.abs().max() * (height**2 / 2 * t - height * beside * n), _ends(height[:, 0])
+
+
+def torsion(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
+    """Two ends twisted against each other; `strain` is the shear at the rim."""
+    n = _facet(generator)
+    height, turned = (sites @ n)[:, None], torch.linalg.cross(n.expand_as(sites), sites)
+    return strain * height * turned / torch.linalg.vector_norm(turned, dim=1).max(), _ends(height[:, 0])
+
+
+def substrate(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
+    """The lowest layers held by a misfitting substrate: u = strain (r - (n . r) n) there, fading upwards."""
+    n = _facet(generator)
+    height = sites @ n
+    above = (height - height.min())[:, None]
+    in_plane = sites - height[:, None] * n
+    return strain * in_plane * torch.exp(-2 * above / above.max()), above[:, 0] < GRIP * float(above.max())
+
+
+def contacts(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
+    """Three to six patches of the surface moved, each in its own direction, by `strain` times the diameter."""
+    radius = float(torch.linalg.vector_norm(sites, dim=1).max())
+    count = int(torch.randint(3, 7, (), generator=generator))
+    displacement, held = torch.zeros_like(sites), torch.zeros(len(sites), dtype=torch.bool)
+    for towards, move in directions(generator, count, 2).double():
+        distance = torch.linalg.vector_norm(sites - sites[(sites @ towards).argmax()], dim=1)
+        width = float(uniform(generator, 0.25, 0.45)) * radius
+        displacement += 2 * radius * strain * move * torch.exp(-((distance / (1.5 * width)) ** 2))[:, None]
+        held |= distance < width
+    return displacement, held
+
+
+LOADS: dict[str, Load] = {
+    "free": free,
+    "tension": tension,
+    "compression": compression,
+    "shear": shear,
+    "bending": bending,
+    "torsion": torsion,
+    "substrate": substrate,
+    "contacts": contacts,
+}
+
+
+def dislocation(generator: Generator, sites: Tensor, poisson_ratio: float = 0.35) -> Tensor:
+    r"""Displacement of a perfect dislocation b = <110>/2 near the middle: screw, 60 degrees or edge, line in a {111} plane.
+
+    .. math:: u_e = \frac{b_e}{2\pi}\left[\theta + \frac{\sin 2\theta}{4(1-\nu)}\right], \quad
+              u_m = -\frac{b_e}{2\pi}\left[\frac{1-2\nu}{2(1-\nu)}\ln r + \frac{\cos 2\theta}{4(1-\nu)}\right], \quad
+              u_\xi = b_s \frac{\theta}{2\pi}
+
+    along e = m x xi, m (normal of the glide plane) and xi (the line); Hirth & Lothe, Theory of Dislocations. The cut, theta = pi,
+    lies in the glide plane: both sides fit after a slip by b, so no atom has to be added or removed.
+    """
+    signs = torch.randint(2, (3,), generator=generator).double() * 2 - 1
+    order = torch.randperm(3, generator=generator)
+    m = (signs / math.sqrt(3))[order]
+    b = (torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64) * signs / 2)[order]
+    angle = [0.0, math.pi / 3, math.pi / 2][int(torch.randint(3, (), generator=generator))]
+    b_length = 1 / math.sqrt(2)
+    xi = math.cos(angle) * b / b_length + math.sin(angle) * torch.linalg.cross(m, b / b_length)
+    e = torch.linalg.cross(m, xi)
+
+    radius = float(torch.linalg.vector_norm(sites, dim=1).max())
+    place = directions(generator).double() * float(uniform(generator, 0, 0.3)) * radius
+    # The cut runs halfway between two {111} planes.
+    spacing, height = 1 / math.sqrt(3), sites @ m
+    below = ((place @ m - height[0]) / spacing).floor() * spacing + height[0]
+    y = height - below - spacing / 2
+    x = (sites - place) @ e
+    theta, log_r = torch.atan2(y, x), torch.log(torch.hypot(x, y).clamp_min(0.5))
+    b_e, b_s, nu = float(b @ e), float(b @ xi), poisson_ratio
+    along = theta + torch.sin(2 * theta) / (4 * (1 - nu))
+    normal = (1 - 2 * nu) / (2 * (1 - nu)) * log_r + torch.cos(2 * theta) / (4 * (1 - nu))
+    return (b_e * (along[:, None] * e - normal[:, None] * m) + b_s * theta[:, None] * xi) / (2 * math.pi)
+
+
+def _facet(generator: Generator) -> Tensor:
+    """Unit normal of a random {100}, {110} or {111} plane."""
+    kind = int(torch.randint(1, 4, (), generator=generator))
+    normal = torch.zeros(3, dtype=torch.float64)
+    normal[:kind] = torch.randint(2, (kind,), generator=generator).double() * 2 - 1
+    return normal[torch.randperm(3, generator=generator)] / math.sqrt(kind)
+
+
+def _across(generator: Generator, n: Tensor) -> Tensor:
+    """Random unit vector perpendicular to n."""
+    v = directions(generator).double()
+    return torch.nn.functional.normalize(v - (v @ n) * n, dim=0)
+
+
+def _ends(height: Tensor) -> Tensor:
+    """Atoms within a grip of either end."""
+    low, high = height.min(), height.max()
+    return (height < low + GRIP * (high - low)) | (height > high - GRIP * (high - low))

