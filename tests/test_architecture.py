@@ -16,7 +16,7 @@ LAYERS = [
     {"errors", "config", "volumes"},
     {"physics"},
     {"prepare", "crystals", "nn", "refine", "io", "verdict"},
-    {"phasing", "crystal_frame"},
+    {"phasing", "crystal_frame", "uncertainty"},
     {"pipeline", "series", "report"},
     {"live", "viewer", "cluster"},
     {"cli", "demo"},

@@ -21,10 +21,11 @@ from braggshot.physics import metrics
 from braggshot.physics.forward import mutual_coherence, spread
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.geometry import direct_basis
+from braggshot.physics.strain import spread as spread_of
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap, held_out_voxels, measured
 from braggshot.verdict import Limits, judge
-from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Ensemble, FloatArray, Quality, Reconstruction
+from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Ensemble, FloatArray, Quality, Reconstruction, Uncertainty
 
 PRTF_CUTOFF = 1 / math.e
 
@@ -190,6 +191,7 @@ def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], con
         correlation.append(1.0 if number == best else result.correlation)
         twins.append(result.twin)
     agreeing = [a for a, c in zip(aligned, correlation, strict=True) if c >= config.limits.agreement]
+    basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)
     ensemble, resolution = _ensemble(volume, starts, scores, correlation, twins, aligned, agreeing)
     chosen = scores[best]
     quality = Quality(
@@ -202,7 +204,7 @@ def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], con
         support=support,
         volume=volume,
         quality=quality,
-        basis=None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape),
+        basis=basis,
         ensemble=ensemble,
         verdict=verdict,
         reasons=reasons,
@@ -215,7 +217,16 @@ def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], con
             "start": f"start {best} of {len(starts)}, chosen by " + ("llk_free" if config.free > 0 else "chi2"),
         },
         psf={"sigma": starts[best].sigma, "eta": starts[best].eta} if any(starts[best].sigma) else None,
+        uncertainty=_uncertainty(agreeing, support, basis, volume.q_bragg),
     )
+
+
+def _uncertainty(agreeing: list[Tensor], support: BoolArray, basis: FloatArray | None, q: FloatArray | None) -> Uncertainty | None:
+    """Spread of the starts that agree; one alone says nothing about it."""
+    if len(agreeing) < 2:
+        return None
+    phase, strain = spread_of(torch.stack(agreeing).numpy(), support, basis, q)
+    return Uncertainty(phase, strain, len(agreeing), "starts that agree")
 
 
 def _canonical(start: Start, scale: float) -> tuple[ComplexArray, BoolArray, tuple[int, int, int]]:

@@ -24,6 +24,7 @@ from braggshot.io import registry
 from braggshot.phasing import PhasingConfig, phase
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.refine.iterate import Progress
+from braggshot.uncertainty import with_photon_noise
 from braggshot.volumes import Reconstruction, Scan, StrainMap
 
 OutputFormat = Literal["cxi", "vti", "png", "html", "npz", "cohere", "cdiutils"]
@@ -149,6 +150,8 @@ def run(source: Scan | str | Path, settings: Settings, format: str | None = None
     prepared = time.perf_counter()
     found = yield from phase(volume, settings.phasing)
     phased = time.perf_counter()
+    if settings.strain.noise_samples and found.support.any():
+        found = yield from with_photon_noise(found, settings.strain.noise_samples, settings.phasing.seed)
     strain = _strain(found, settings.strain)
     seconds = {"read": read - began, "prepare": prepared - read, **found.seconds, "strain": time.perf_counter() - phased}
     return Result(

@@ -30,6 +30,7 @@ class StrainConfig:
     ramp : "remove" refers the strain to the mean lattice of the bulk; "keep" leaves the phase untouched
     iso : amplitude of the surface as a share of the largest in the support; "auto" takes it from the histogram
     surface : thickness of the surface layer [voxels]
+    noise_samples : Poisson redraws of the counts, each refined from the result, whose spread adds to the one-sigma; 0 for none
     reflection : hkl of the peak, for the lattice parameter and the names of facets
     lattice : edges of the cell, one if cubic or all three [m]; empty for a cubic cell of unknown edge
     lattice_angles_deg : alpha, beta, gamma [degrees]
@@ -41,6 +42,7 @@ class StrainConfig:
     ramp: Literal["remove", "keep"] = "remove"
     iso: float | Literal["auto"] = "auto"
     surface: int = 1
+    noise_samples: int = 0
     reflection: tuple[int, int, int] | None = None
     lattice: tuple[float, ...] = ()
     lattice_angles_deg: tuple[float, float, float] = (90.0, 90.0, 90.0)
@@ -50,6 +52,8 @@ class StrainConfig:
             raise ConfigError(f"strain.iso is a share between 0 and 1 or 'auto', found {self.iso}.")
         if self.surface < 1:
             raise ConfigError(f"strain.surface must be at least 1 voxel, found {self.surface}.")
+        if self.noise_samples < 0 or self.noise_samples == 1:
+            raise ConfigError(f"strain.noise_samples is 0 or at least 2, found {self.noise_samples}.")
         if len(self.lattice) not in {0, 1, 3}:
             raise ConfigError(f"strain.lattice expects one edge (cubic) or three [m], found {len(self.lattice)}.")
         if self.reflection is not None and not any(self.reflection):

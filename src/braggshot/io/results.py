@@ -36,7 +36,7 @@ from braggshot.io.crystal_images import add_image
 from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.physics.strain import numbers
-from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap
+from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap, Uncertainty
 
 _VERSION = importlib.metadata.version("braggshot")
 
@@ -78,6 +78,10 @@ def _write_object(entry: h5py.Group, found: Reconstruction) -> None:
     put(image, "is_fft_shifted", 0)
     put(image, "frame", found.frame)
     put(image, "basis", found.basis, "m")
+    if found.uncertainty is not None:
+        spread = add_group(image, "uncertainty_1", "NXcollection")
+        for name, units in (("phase", "rad"), ("strain", "1"), ("samples", "1"), ("source", None)):
+            put(spread, name, getattr(found.uncertainty, name), units)
     _write_process(add_group(image, "process_1", "NXprocess"), found)
 
 
@@ -178,7 +182,15 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
         choices=results.get("choices", {}),
         psf=_tuples(results.get("point_spread")),
         seconds=results.get("seconds", {}),
+        uncertainty=_read_uncertainty(image),
     )
+
+
+def _read_uncertainty(image: h5py.Group) -> Uncertainty | None:
+    if "uncertainty_1" not in image:
+        return None
+    phase, strain, samples, source = (get(image["uncertainty_1"], name) for name in ("phase", "strain", "samples", "source"))
+    return Uncertainty(phase, strain, samples, source)
 
 
 def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Path) -> NDArray[Any]:

@@ -165,9 +165,29 @@ def dislocations(phase: FloatArray, region: BoolArray, least: int = 8) -> BoolAr
     return mask & np.isin(labels, 1 + np.flatnonzero(length >= least))
 
 
+def spread(
+    fields: ComplexArray, support: BoolArray, basis: FloatArray | None = None, q: FloatArray | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Standard deviation of the phase [rad] and of the strain [1] over aligned fields (n, z, y, x), 0 outside the support.
+
+    Strain fluctuates less than neighbouring phases would let one think, because their errors go together; so it is taken from each
+    field by itself. It is None without `basis` and `q`. Both are sample deviations (n - 1).
+    """
+    box = ndimage.find_objects(support.astype(np.uint8))[0] if support.any() else (slice(0, 0),) * 3
+    inside, cut = support[box], fields[:, *box]
+    phase, strains = np.zeros(support.shape, np.float32), None
+    phase[box][inside] = (circular_deviation(cut) * np.sqrt(len(fields) / max(1, len(fields) - 1)))[inside]
+    if basis is not None and q is not None:
+        strains = np.zeros(support.shape, np.float32)
+        each = [strain(gradient(turns(field, inside), basis), q) for field in cut]
+        strains[box][inside] = np.std(each, axis=0, ddof=1)[inside]
+    return phase, strains
+
+
 def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
     r"""Standard deviation of the phase over the first axis [rad]: :math:`\sqrt{-2 \ln R}`, R the length of the mean unit vector."""
-    length = np.abs(np.mean(fields / np.maximum(np.abs(fields), 1e-30), axis=0))
+    unit = np.exp(1j * np.angle(fields).astype(np.float64))  # in single precision R would round to 1
+    length = np.abs(unit.mean(axis=0))
     return np.sqrt(-2 * np.log(np.clip(length, 1e-12, 1)))
 
 

@@ -1,0 +1,95 @@
+"""One-sigma that can be held against errors: those of many noisy measurements of one known crystal."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from braggshot.crystal_frame import strain_map
+from braggshot.errors import DataError
+from braggshot.physics.fourier import fourier
+from braggshot.physics.strain import spread
+from braggshot.uncertainty import with_photon_noise
+from braggshot.volumes import DiffractionVolume, Quality, Reconstruction, Uncertainty
+
+SHAPE = (24, 28, 26)
+BASIS = np.array([[9e-9, 1.5e-9, 0.0], [0.0, 8e-9, 1e-9], [1e-9, 0.0, 7e-9]])
+Q = np.array([4e9, 1.8e10, 1.2e10])
+
+
+def finish(running):
+    try:
+        while True:
+            next(running)
+    except StopIteration as finished:
+        return finished.value
+
+
+def crystal(peak=3e4):
+    z, y, x = np.indices(SHAPE) - np.array(SHAPE).reshape(3, 1, 1, 1) // 2
+    support = (abs(z) < 5) & (abs(y) < 6) & (abs(x + 0.3 * y) < 5)
+    rho = torch.from_numpy(support * np.exp(0.4j * np.sin(z / 3) * (y / 4)))
+    rho = (rho * (peak**0.5 / fourier(rho).abs().max())).to(torch.complex64)
+    counts = torch.poisson(fourier(rho).abs().square(), generator=torch.Generator().manual_seed(3)).numpy()
+    reciprocal = 2 * np.pi * np.linalg.inv(BASIS).T / np.array(SHAPE)
+    volume = DiffractionVolume(counts, np.ones(SHAPE, bool), reciprocal_basis=reciprocal, q_bragg=Q)
+    return Reconstruction(rho.numpy(), support, volume, Quality(0, 0, 0, 0), basis=BASIS)
+
+
+def test_photon_noise_falls_as_the_square_root_of_many_counts():
+    medians = []
+    for peak in (3e6, 3e8):
+        found = finish(with_photon_noise(crystal(peak), 10)).uncertainty
+        assert found.samples == 10
+        assert not found.phase[~crystal().support].any()
+        medians.append((np.median(found.phase[crystal().support]), np.median(found.strain[crystal().support])))
+    np.testing.assert_allclose(np.divide(*medians), 10, rtol=0.25)
+
+
+def test_photon_noise_is_the_error_of_a_fresh_measurement():
+    """Counts drawn from the truth and refined from it scatter about the truth as the one-sigma says."""
+    truth = crystal()
+    sigma = finish(with_photon_noise(truth, 16)).uncertainty.phase[truth.support]
+    expected = replace(truth, volume=replace(truth.volume, intensity=fourier(torch.from_numpy(truth.rho)).abs().square().numpy()))
+    again = finish(with_photon_noise(expected, 16, seed=100)).uncertainty.phase[truth.support]
+    assert np.median(sigma) == pytest.approx(np.median(again), rel=0.25)
+    assert 0.003 < np.median(sigma) < 0.1
+
+
+def test_starts_and_photons_add_in_quadrature():
+    truth = crystal()
+    flat = np.where(truth.support, 0.3, 0).astype(np.float32)
+    both = finish(with_photon_noise(replace(truth, uncertainty=Uncertainty(flat, flat / 100, 5, "starts")), 6)).uncertainty
+    noise = finish(with_photon_noise(truth, 6)).uncertainty
+    np.testing.assert_allclose(both.phase[truth.support], np.hypot(0.3, noise.phase[truth.support]), rtol=1e-5)
+    np.testing.assert_allclose(both.strain[truth.support], np.hypot(0.003, noise.strain[truth.support]), rtol=1e-5)
+
+
+def test_spread_of_fields_with_known_scatter():
+    """Independent phases: sigma of the strain along q is that of a central difference, per axis."""
+    truth = crystal()
+    random = np.random.default_rng(0)
+    fields = truth.rho * np.exp(1j * random.normal(0, 0.05, (300, *SHAPE)))
+    phase, strain = spread(fields, truth.support, 8e-9 * np.eye(3), np.array([0, 2e10, 0]))
+    inside = truth.support & np.roll(truth.support, 1, 1) & np.roll(truth.support, -1, 1)
+    assert np.median(phase[truth.support]) == pytest.approx(0.05, rel=0.03)
+    assert np.median(strain[inside]) == pytest.approx(0.05 / np.sqrt(2) / 8e-9 / 2e10, rel=0.05)
+    assert spread(fields[:2], truth.support)[1] is None
+
+
+def test_the_strain_map_carries_them_in_metres():
+    truth = crystal()
+    flat = np.where(truth.support, 0.3, 0).astype(np.float32)
+    found = strain_map(replace(truth, uncertainty=Uncertainty(flat, flat / 100, 5, "starts")))
+    np.testing.assert_allclose(found.displacement_sigma[found.support], 0.3 / np.linalg.norm(found.q_bragg), rtol=1e-5)
+    np.testing.assert_allclose(found.strain_sigma[found.support], 0.003, rtol=1e-5)
+    assert np.isnan(found.strain_sigma[~found.support]).all()
+
+
+def test_what_cannot_be_redrawn_says_why():
+    truth = crystal()
+    with pytest.raises(DataError, match="at least two"):
+        finish(with_photon_noise(truth, 1))
+    with pytest.raises(DataError, match="detector frame"):
+        finish(with_photon_noise(replace(truth, frame="lab"), 3))
