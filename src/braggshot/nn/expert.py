@@ -1,0 +1,75 @@
+"""The teacher of expert iteration: the engine of iterative phasing takes a prediction a short way further, without any label."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
+from braggshot.physics.fourier import crop, pad, to_centre, to_corner
+from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
+from braggshot.refine.projections import Measured, ShrinkWrap
+from braggshot.refine.projections import measured as split_voxels
+
+SHORT = RefineConfig(
+    "50*RAAR+20*ER", shrink_wrap=ShrinkWrap(period=10, sigma_start=1.5, sigma_end=1.0, sigma_settle=0.5), monitor_every=10
+)
+"""A prediction needs little more than a settled support: RAAR to get out of a blend, ER to settle."""
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """How far the teacher goes.
+
+    Parameters
+    ----------
+    refine : recipe and shrink-wrap
+    support : amplitude of the prediction, between 0 and 1, from which a voxel belongs to the crystal at first [1]
+    """
+
+    refine: RefineConfig = SHORT
+    support: float = 0.3
+
+
+def guess_of(rho: Tensor, shape: torch.Size, support: float, scale: float = 1.0) -> Guess:
+    """A box (z / 2, y / 2, x / 2) with amplitudes in (0, 1) as a start for the engine, in photons after `scale`."""
+    whole = pad(rho, shape)
+    inside = to_corner(whole.abs() > support * rho.abs().max())
+    return Guess(to_corner(whole) * scale, inside)
+
+
+@torch.no_grad()
+def refined(rho: Tensor, data: Measurement, config: ExpertConfig, seed: int) -> tuple[Tensor, Tensor]:
+    """Refine each prediction (n, z / 2, y / 2, x / 2) against its pattern; the same frame, so nothing has to be aligned.
+
+    Returns
+    -------
+    rho : refined, same box
+    chi2 : of the refined objects (n,) [1]
+    """
+    shape, box = data.magnitude.shape[-3:], rho.shape[-3:]
+    _, magnitude = magnitude_of(rho, shape)
+    scale = scale_to(magnitude, data).flatten().tolist()
+    objects = [
+        _finish(run_starts(_split(data, k), config.refine, 1, seed + k, [guess_of(rho[k], shape, config.support, scale[k])]))
+        for k in range(len(rho))
+    ]
+    better = crop(to_centre(torch.stack(objects)), box).to(rho.device)
+    return better, misfit(magnitude_of(better, shape)[1], data)
+
+
+def _split(data: Measurement, k: int) -> Measured:
+    """One pattern as the engine wants it, nothing held out."""
+    valid = to_centre(data.valid[k]) > 0
+    return split_voxels(to_centre(data.magnitude[k]).square(), valid, torch.zeros_like(valid))
+
+
+def _finish(running: Generator[Progress, None, list[Start]]) -> Tensor:
+    while True:
+        try:
+            next(running)
+        except StopIteration as finished:
+            return finished.value[0].rho

@@ -1,0 +1,106 @@
+"""Trained networks as safetensors files with a model card inside, and the ones that braggshot ships."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from braggshot import config
+from braggshot.errors import ConfigError
+from braggshot.nn.network import NetworkConfig, PhaseNetwork
+
+SHIPPED = "flagship"
+FOLDER = "weights"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a trained network is: shown by ``braggshot info``, written into every result it helped to make.
+
+    Parameters
+    ----------
+    name : short name
+    kind : which network, "flagship" or one of the published ones
+    network : its configuration
+    training : the resolved training settings
+    seen : crystals that it was trained on
+    metrics : validation metrics of these weights
+    note : licence, device, anything a reader should know
+    """
+
+    name: str
+    kind: str = "flagship"
+    network: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    seen: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Tensors and JSON metadata as one file, which appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".partial")
+    blob = save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {k: json.dumps(v) for k, v in metadata.items()})
+    beside.write_bytes(blob)
+    beside.replace(path)
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file.
+
+    Raises
+    ------
+    ConfigError : if it is missing or is no safetensors file.
+    """
+    try:
+        with safe_open(str(path), "pt") as stream:
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # not a mapping
+            return tensors, {key: json.loads(value) for key, value in (stream.metadata() or {}).items()}
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise ConfigError(f"cannot read a network from {path}: {error}") from error
+
+
+def save_network(path: Path, network: nn.Module, card: Card, half: bool = False) -> None:
+    """Weights and card; `half` keeps them in 16 bits, which predictions do not feel."""
+    state = {name: t.half() if half and t.is_floating_point() else t for name, t in network.state_dict().items()}
+    write(path, state, {"card": asdict(card)})
+
+
+def load_network(name: str | Path = SHIPPED) -> tuple[PhaseNetwork, Card]:
+    """A shipped network by name, or one from a file, in evaluation mode.
+
+    Raises
+    ------
+    ConfigError : if no such network is known or the file holds something else.
+    """
+    tensors, metadata = read(locate(name))
+    if "card" not in metadata:
+        raise ConfigError(f"{name} is no braggshot network: it has no card; train one with braggshot train.")
+    card = Card(**metadata["card"])
+    if card.kind != "flagship":
+        raise ConfigError(f"{name} is a network of kind {card.kind!r}, which only evaluates; phasing needs a flagship.")
+    network = PhaseNetwork(config.resolve(NetworkConfig, card.network))
+    network.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
+    return network.eval(), card
+
+
+def locate(name: str | Path) -> Path:
+    """File of a network: a path that exists, or the name of a shipped one."""
+    path = Path(name)
+    if path.suffix == ".safetensors" or path.exists():
+        return path
+    shipped = resources.files("braggshot") / FOLDER / f"{name}.safetensors"
+    with resources.as_file(shipped) as file:
+        if file.exists():
+            return file
+    known = sorted(p.name.removesuffix(".safetensors") for p in (resources.files("braggshot") / FOLDER).iterdir())
+    raise ConfigError(f"no network {str(name)!r}; shipped: {', '.join(known) or 'none'}, or give a .safetensors file.")
