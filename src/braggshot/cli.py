@@ -15,6 +15,7 @@ import typer
 from braggshot.errors import BraggshotError
 
 if TYPE_CHECKING:
+    from braggshot.nn.training import Report
     from braggshot.pipeline import Settings
     from braggshot.refine.iterate import Progress
     from braggshot.volumes import Reconstruction
@@ -55,12 +56,10 @@ def reconstruct(
     """Raw scan in, 3D crystal out, with a number that says how far to trust it."""
     from braggshot.pipeline import check_writable, finish, run, summary, write
 
-    phasing = {"method": method, "starts": starts, "device": device, "seed": seed}
+    phasing = {"method": method, "network": network, "starts": starts, "device": device, "seed": seed}
     table: dict[str, Any] = {name: value for name, value in phasing.items() if value is not None}
     if recipe is not None:
         table["refine"] = {"recipe": recipe}
-    if network is not None:
-        raise BraggshotError(f"network {network!r}: this version has none; use --method iterative.")
     settings = _settings(config, sets, {"phasing": table})
     for path in inputs:
         place = output or Path(f"{path.stem}-braggshot")
@@ -180,6 +179,51 @@ def simulate(
     rho, volume = simulate_volume(seed, settings)
     cxi.write_data(output, volume, truth=rho)
     print(output)
+
+
+@app.command(epilog="braggshot train --steps 20000 -o run/ | braggshot train --init flagship --data scan.cxi --steps 300 -o tuned/")
+def train(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call goes on with it.")],
+    steps: Annotated[int | None, typer.Option(help="Steps of the optimiser, earlier ones included.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Measured scans to train on too.")] = None,
+    init: Annotated[str | None, typer.Option(help="Name or file of a network to start from.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """Train the network on diffraction alone: simulated, measured, or both."""
+    from braggshot import config as configuration
+    from braggshot.learn import learn, resolve
+
+    layers = [configuration.read_toml(config)] if config else []
+    flags = {"train": {"steps": steps}} if steps is not None else {}
+    settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
+    with _training_bar(str(output)) as show:
+        for report in learn(settings, output, data or (), init, device):
+            show(report)
+    print(output / "best.safetensors")
+
+
+@contextmanager
+def _training_bar(title: str) -> Iterator[Any]:
+    """A bar on stderr with throughput, loss and the latest validation."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    texts = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[note]}"))
+    with bars.Progress(*texts, bars.TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        task, latest = bar.add_task(title, total=None, note=""), ""
+
+        def show(report: Report) -> None:
+            nonlocal latest
+            values = report.values
+            if "val_correlation" in values:
+                latest = f", kept apart: correlation {values['val_correlation']:.3f}, success {values['val_success_refined']:.2f}"
+            note = f"{report.step}/{report.steps}, {values['per_second']:.1f} crystals/s, loss {values['loss']:.3f}{latest}"
+            bar.update(task, total=report.steps, completed=report.step, note=note)
+
+        yield show
 
 
 def _simulate_raw(folder: Path, seed: int, phase_range: float, counts: float) -> Path:

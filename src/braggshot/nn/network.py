@@ -6,8 +6,8 @@ r"""The flagship: an unrolled phasing network, size-agnostic, one forward pass f
 
 Each step sees the object :math:`\rho_t`, its modulus projection p (the physics), features c of the measurement (Patterson
 functions, which live in direct space, and compressed counts) and its own memory h. U is one small U-Net whose weights all steps
-share, on a quarter of the data's resolution. With U = 0 a step is error reduction with a soft support. The amplitude lies in (0, 1);
-the phase is that of a complex number, so it never wraps, and a weak amplitude keeps its gradient (no hard threshold).
+share, on a quarter of the data's resolution. With U = 0 a step is error reduction with a soft support. The amplitude lies in
+(0, 1); the phase is that of a complex number, so it never wraps, and a weak amplitude keeps its gradient (no hard threshold).
 
 A start is random phases, so K starts are K hypotheses, and the twin is a matter of chance as in any iterative phasing. Voxels that
 are not valid float. The object lives in the central half of the array (oversampling of at least 2 on each axis). Nothing here reads

@@ -1,0 +1,72 @@
+"""The training job, by composition only: settings, patterns, network, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from braggshot import config
+from braggshot.errors import ConfigError
+from braggshot.io import registry
+from braggshot.nn import datasets, training, weights
+from braggshot.nn.datasets import DataConfig, Source
+from braggshot.nn.training import Report, TrainConfig
+from braggshot.prepare import PrepareConfig, prepare
+
+
+@dataclass(frozen=True)
+class LearnSettings:
+    """Every setting of a training run, one table per part; `input` goes to the reader of measured files as it stands."""
+
+    input: dict[str, Any] = field(default_factory=dict)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def learn(
+    settings: LearnSettings, folder: Path, files: Sequence[Path] = (), initial: str | Path | None = None, device: str = "auto"
+) -> Iterator[Report]:
+    """Train in `folder`, or go on with what is there; yields a report after each step.
+
+    Parameters
+    ----------
+    settings : resolved
+    folder : gets ``last.safetensors``, ``best.safetensors`` and ``metrics.csv``
+    files : measured scans, in any format that braggshot reads; with `data.measured` of 1 nothing is simulated
+    initial : network to start from, by name or file
+    device : "auto", "cpu" or "cuda"
+
+    Raises
+    ------
+    ConfigError : if the optional packages for training are missing.
+    """
+    try:
+        from lightning_fabric import Fabric
+    except ModuleNotFoundError as error:
+        raise ConfigError("training needs lightning-fabric: pip install 'braggshot[train]'.") from error
+    torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
+    fabric = Fabric(accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device], precision=settings.train.precision)
+    fabric.launch()
+    start = None if initial is None else weights.load_network(initial)[0]
+    source = _source(settings, files, fabric.device)
+    yield from training.train(settings.train, source, folder, fabric, start)
+
+
+def _source(settings: LearnSettings, files: Sequence[Path], device: torch.device) -> Source:
+    simulated = datasets.simulated(settings.data.crystals, settings.train.seed, device, settings.data.hidden)
+    if not files:
+        return simulated
+    volumes = [prepare(registry.read(path, **settings.input), settings.prepare) for path in files]
+    shape = settings.data.measured_shape or volumes[0].shape
+    measured = datasets.measured(volumes, settings.train.seed, shape)
+    return datasets.mixed(simulated, measured, settings.data.measured)
+
+
+def resolve(table: dict[str, Any]) -> LearnSettings:
+    """Nested settings, every name and value checked."""
+    return config.resolve(LearnSettings, table)

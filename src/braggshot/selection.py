@@ -1,0 +1,163 @@
+"""Many starts to one reconstruction: held-out voxels choose, the others are aligned to the choice, and all of them are judged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from braggshot.physics import metrics
+from braggshot.physics.forward import mutual_coherence, spread
+from braggshot.physics.fourier import to_centre
+from braggshot.physics.geometry import direct_basis
+from braggshot.physics.strain import spread as spread_of
+from braggshot.refine.iterate import Start
+from braggshot.refine.projections import Measured
+from braggshot.verdict import Limits, judge
+from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Ensemble, FloatArray, Quality, Reconstruction, Uncertainty
+
+PRTF_CUTOFF = 1 / math.e
+
+
+@dataclass(frozen=True)
+class Score:
+    """One start against its measurement; fields as in `Quality`, scale as in `metrics.misfit`."""
+
+    chi2: float
+    r_factor: float
+    llk: float
+    llk_free: float
+    chi2_coherent: float
+    scale: float
+
+
+def score(start: Start, data: Measured) -> Score:
+    """chi2 and R over all valid voxels, llk over the phased and llk_free over the held-out ones.
+
+    The model is what the detector would count, sqrt(|F|^2 * p) with the estimated point spread p, and |F| itself without one.
+    """
+    magnitude = torch.fft.fftn(start.rho, norm="ortho").abs()
+    coherent = result = metrics.misfit(magnitude, data.intensity, data.valid)
+    if any(start.sigma):
+        coherence = mutual_coherence(torch.tensor(start.sigma), torch.tensor(start.eta), data.shape)
+        result = metrics.misfit(spread(magnitude.square(), coherence).sqrt(), data.intensity, data.valid)
+    seen = data.valid.clone().reshape(-1)
+    seen[data.free] = False
+    model, counts = result.magnitude.square().reshape(-1), data.intensity.reshape(-1)
+    llk = metrics.half_deviance(model[seen], counts[seen]).mean()
+    free = metrics.half_deviance(model[data.free], counts[data.free]).mean()
+    return Score(result.chi2, result.r_factor, float(llk), float(free), coherent.chi2, result.scale)
+
+
+def best_of(scores: list[Score]) -> int:
+    """Number of the start that held-out voxels choose; where there are none, chi2 has to, and the verdict says less."""
+    return min(range(len(scores)), key=lambda k: scores[k].chi2 if math.isnan(scores[k].llk_free) else scores[k].llk_free)
+
+
+def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], limits: Limits, method: str) -> Reconstruction:
+    """Choose a start by held-out voxels, align the others to it, and judge."""
+    scores = [score(start, data) for start in starts]
+    best = best_of(scores)
+    rho, support, shift = _canonical(starts[best], scores[best].scale)
+    reference = torch.from_numpy(rho)
+    aligned, correlation, twins = [], [], []
+    for number, start in enumerate(starts):
+        result = metrics.align(to_centre(start.rho) * scores[number].scale, reference)
+        aligned.append(result.field)
+        correlation.append(1.0 if number == best else result.correlation)
+        twins.append(result.twin)
+    agreeing = [a for a, c in zip(aligned, correlation, strict=True) if c >= limits.agreement]
+    basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)
+    ensemble, resolution = _ensemble(volume, starts, scores, correlation, twins, aligned, agreeing)
+    chosen = scores[best]
+    quality = Quality(
+        chosen.chi2, chosen.r_factor, chosen.llk, chosen.llk_free, tuple(correlation), resolution, chosen.chi2_coherent
+    )
+    verdict, reasons = judge(volume, rho, support, quality, limits)
+    history = starts[best].history.numpy()
+    return Reconstruction(
+        rho=rho,
+        support=support,
+        volume=volume,
+        quality=quality,
+        basis=basis,
+        ensemble=ensemble,
+        verdict=verdict,
+        reasons=reasons,
+        history={"iteration": history[:, 0], "error": history[:, 1], "support_fraction": history[:, 2]},
+        method=method,
+        choices={
+            "sign": "forward transform exp(-2 pi i k.n / N), so phase = -q.u",
+            "twin": f"as start {best} came out; {sum(twins)} of {len(starts)} starts were its conjugate inversion and were turned",
+            "origin": f"support centred at N // 2 by a shift of {shift} voxels; mean phase inside the support is zero",
+            "start": f"start {best} of {len(starts)}, chosen by " + ("llk_free" if len(data.free) else "chi2"),
+        },
+        psf={"sigma": starts[best].sigma, "eta": starts[best].eta} if any(starts[best].sigma) else None,
+        uncertainty=_uncertainty(agreeing, support, basis, volume.q_bragg),
+    )
+
+
+def _uncertainty(agreeing: list[Tensor], support: BoolArray, basis: FloatArray | None, q: FloatArray | None) -> Uncertainty | None:
+    """Spread of the starts that agree; one alone says nothing about it."""
+    if len(agreeing) < 2:
+        return None
+    phase, strain = spread_of(torch.stack(agreeing).numpy(), support, basis, q)
+    return Uncertainty(phase, strain, len(agreeing), "starts that agree")
+
+
+def _canonical(start: Start, scale: float) -> tuple[ComplexArray, BoolArray, tuple[int, int, int]]:
+    """The chosen start with its support in the middle and its mean phase at zero; whole voxels, so no value changes."""
+    support = to_centre(start.support)
+    shift = [0, 0, 0]
+    for axis, n in enumerate(support.shape):
+        profile = support.sum(tuple(a for a in range(3) if a != axis)).double()
+        angle = torch.angle((profile * torch.exp(2j * math.pi * torch.arange(n) / n)).sum())
+        shift[axis] = n // 2 - round(float(angle) * n / (2 * math.pi)) % n
+    rho = torch.roll(to_centre(start.rho), shift, (0, 1, 2)) * scale
+    total = rho.sum()
+    rho = rho * (total.conj() / total.abs().clamp_min(1e-30))
+    moved = torch.roll(support, shift, (0, 1, 2))
+    return rho.to(torch.complex64).numpy(), moved.numpy(), (shift[0], shift[1], shift[2])
+
+
+def _ensemble(
+    volume: DiffractionVolume,
+    starts: list[Start],
+    scores: list[Score],
+    correlation: list[float],
+    twins: list[bool],
+    aligned: list[Tensor],
+    agreeing: list[Tensor],
+) -> tuple[Ensemble, float | None]:
+    """Table of starts, PCA weights of all, PRTF of those that agree, and the resolution it gives [m]."""
+    _, weights = metrics.modes(torch.stack(aligned))
+    basis = None if volume.reciprocal_basis is None else torch.from_numpy(np.asarray(volume.reciprocal_basis))
+    number, radii = metrics.shells(torch.Size(volume.shape), max(8, min(volume.shape) // 2), basis)
+    curve = metrics.prtf(torch.stack(agreeing).mean(0), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid), number)
+    columns = {
+        "start": np.arange(len(starts), dtype=float),
+        "seed": np.array([s.seed for s in starts], dtype=float),
+        "chi2": np.array([s.chi2 for s in scores]),
+        "chi2_coherent": np.array([s.chi2_coherent for s in scores]),
+        "r_factor": np.array([s.r_factor for s in scores]),
+        "llk": np.array([s.llk for s in scores]),
+        "llk_free": np.array([s.llk_free for s in scores]),
+        "correlation": np.array(correlation),
+        "twin": np.array(twins, dtype=float),
+        "threshold": np.array([s.threshold for s in starts]),
+        "support_fraction": np.array([float(s.support.float().mean()) for s in starts]),
+    }
+    frequency = radii.double().numpy()
+    ensemble = Ensemble(columns, weights.numpy(), curve.numpy(), frequency)
+    # With one start the PRTF only says that the start fits its data; it is no measure of resolution.
+    resolution = _resolution(curve.numpy(), frequency) if basis is not None and len(agreeing) > 1 else None
+    return ensemble, resolution
+
+
+def _resolution(curve: FloatArray, frequency: FloatArray) -> float:
+    """Full period 2 pi / q where the PRTF first falls below 1/e, or of the last shell if it never does [m]."""
+    below = np.nonzero(curve < PRTF_CUTOFF)[0]
+    return float(2 * math.pi / frequency[below[0] if below.size else -1])
