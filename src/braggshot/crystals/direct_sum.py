@@ -1,0 +1,59 @@
+r"""A rocking scan computed frame by frame from the angles: what each pixel sees, without a transform or a basis in between.
+
+.. math:: F(\text{frame, row, column}) = \sum_n \rho_n\, e^{-i (q - g) \cdot r_n}, \qquad q = q(\text{frame, row, column}), \quad
+          \rho_n = s_n e^{-i g \cdot u_n}
+
+q is `braggshot.physics.geometry.scattering_vector` of the pixel, curved Ewald sphere included, g the scattering vector of the
+undistorted lattice, r_n the points of a crystal in the laboratory as the sample stood at the reference frame. It is slow, and it is
+what the fast way (`braggshot.crystals.scan`) and the way back (`braggshot.crystal_frame`) are held against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.physics.geometry import scattering_vector
+from braggshot.volumes import ComplexArray, FloatArray, Geometry
+
+
+def rocking_scan(
+    rho: ComplexArray, edges: Sequence[float], g: FloatArray, geometry: Geometry, shape: tuple[int, int, int], reference: float
+) -> NDArray[np.complex128]:
+    """Complex amplitude on every pixel of every frame.
+
+    Parameters
+    ----------
+    rho : (z, y, x) on an orthogonal grid of the laboratory, r = 0 at N // 2
+    edges : voxel edges of that grid (z, y, x) [m]; so fine that 2 pi / edge lies beyond the detector
+    g : scattering vector of the undistorted lattice, in the laboratory at frame `reference` [1/m]
+    geometry : circles, distance, pixels
+    shape : frames, rows, columns
+    reference : frame index at which the sample stands as it is described
+
+    Returns
+    -------
+    F : (frames, rows, columns) [units of rho]
+
+    Raises
+    ------
+    GeometryError : if the geometry does not describe a rocking scan.
+    """
+    rows, columns = np.indices(shape[1:])
+    frames = []
+    for frame in range(shape[0]):
+        offset = scattering_vector(geometry, frame, rows.ravel(), columns.ravel(), reference) - g
+        frames.append(_amplitude(rho, edges, offset).reshape(shape[1:]))
+    return np.stack(frames)
+
+
+def _amplitude(rho: ComplexArray, edges: Sequence[float], offset: FloatArray) -> NDArray[np.complex128]:
+    """The sum for pixels of q - g = `offset` (n, 3), axis by axis: on orthogonal axes the exponential is a product."""
+    z, y, x = (
+        np.exp(-1j * np.outer(offset[:, axis], edge * (np.arange(size) - size // 2)))
+        for axis, (edge, size) in enumerate(zip(edges, rho.shape, strict=True))
+    )
+    along_x = np.tensordot(rho, x, axes=(2, 1))  # (z, y, n)
+    return np.asarray(np.einsum("zyn,ny,nz->n", along_x, y, z, optimize=["einsum_path", (0, 1), (0, 1)]))
