@@ -31,6 +31,7 @@ ALLOWED = {
     ("volumes", "errors"): "records check themselves",
     ("config", "errors"): "settings check themselves",
     ("pipeline", "report"): "the pipeline writes the report beside the other outputs",
+    ("uncertainty", "phasing"): "halves of the counts are phased like the whole",
     ("demo", "cli"): "the demo is a user of the command line",
 }
 

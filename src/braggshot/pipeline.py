@@ -24,7 +24,7 @@ from braggshot.io import registry
 from braggshot.phasing import PhasingConfig, phase
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.refine.iterate import Progress
-from braggshot.uncertainty import with_photon_noise
+from braggshot.uncertainty import with_half_data, with_photon_noise
 from braggshot.volumes import Reconstruction, Scan, StrainMap
 
 OutputFormat = Literal["cxi", "vti", "png", "html", "npz", "cohere", "cdiutils"]
@@ -150,6 +150,8 @@ def run(source: Scan | str | Path, settings: Settings, format: str | None = None
     prepared = time.perf_counter()
     found = yield from phase(volume, settings.phasing)
     phased = time.perf_counter()
+    if settings.strain.half_data and found.support.any():
+        found = yield from with_half_data(found, settings.phasing)
     if settings.strain.noise_samples and found.support.any():
         found = yield from with_photon_noise(found, settings.strain.noise_samples, settings.phasing.seed)
     strain = _strain(found, settings.strain)
@@ -231,6 +233,13 @@ def check_writable(path: str | Path) -> None:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place with -o.") from error
 
 
+def _best_resolution(result: Result) -> dict[str, Any]:
+    """The most telling measure, and what it is."""
+    measured = {"prtf": result.quality.resolution} if result.strain is None else result.strain.resolution
+    method, length = next(iter(measured.items()), (None, None))
+    return {"resolution_m": length, "resolution_method": method if length is not None else None}
+
+
 def summary(result: Result, source: str, output: str) -> dict[str, Any]:
     """The one JSON object that ``--json`` prints."""
     oversampling = result.volume.oversampling
@@ -247,7 +256,7 @@ def summary(result: Result, source: str, output: str) -> dict[str, Any]:
         "llk_free": result.quality.llk_free,
         "psf": result.psf,
         "agreement": list(result.quality.agreement),
-        "resolution_m": result.quality.resolution,
+        **_best_resolution(result),
         "strain": None if result.strain is None else numbers(result.strain),
         "verdict": result.verdict,
         "reasons": list(result.reasons),

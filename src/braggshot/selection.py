@@ -13,6 +13,7 @@ from braggshot.physics import metrics
 from braggshot.physics.forward import mutual_coherence, spread
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.geometry import direct_basis
+from braggshot.physics.resolution import shell_correlation
 from braggshot.physics.strain import spread as spread_of
 from braggshot.refine.iterate import Start
 from braggshot.refine.projections import Measured
@@ -151,7 +152,10 @@ def _ensemble(
         "support_fraction": np.array([float(s.support.float().mean()) for s in starts]),
     }
     frequency = radii.double().numpy()
-    ensemble = Ensemble(columns, weights.numpy(), curve.numpy(), frequency)
+    # The first that agrees against each other one: two solutions of the same data.
+    pairs = [shell_correlation(agreeing[0], other, number) for other in agreeing[1:]]
+    fsc = torch.stack(pairs).mean(0).numpy() if pairs else None
+    ensemble = Ensemble(columns, weights.numpy(), curve.numpy(), frequency, fsc)
     # With one start the PRTF only says that the start fits its data; it is no measure of resolution.
     resolution = _resolution(curve.numpy(), frequency) if basis is not None and len(agreeing) > 1 else None
     return ensemble, resolution

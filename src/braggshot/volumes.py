@@ -229,12 +229,16 @@ class Ensemble:
     mode_weights : share of each PCA mode in the starts' energy, largest first, summing to 1 [1]
     prtf : phase retrieval transfer function on shells [1]
     prtf_frequency : |q - q_bragg| of the shells [1/m], or in units of the Nyquist frequency without geometry
+    fsc : Fourier shell correlation on the same shells; None with one solution [1]
+    fsc_between : "starts" or "half data"
     """
 
     table: Mapping[str, FloatArray]
     mode_weights: FloatArray
     prtf: FloatArray
     prtf_frequency: FloatArray
+    fsc: FloatArray | None = None
+    fsc_between: str = "starts"
 
 
 @dataclass(frozen=True)
@@ -327,6 +331,7 @@ class StrainMap:
     reflection : hkl, where known
     lattice_parameter : local a, with the cell's shape held fixed; None without the reflection [m]
     displacement_sigma, strain_sigma : one standard deviation [m], [1]; None where it was not measured
+    resolution : method -> length [m], see `braggshot.physics.resolution`
     choices : ramp, iso-surface, sign and frame choices that were made, in words
     """
 
@@ -349,4 +354,5 @@ class StrainMap:
     lattice_parameter: FloatArray | None = None
     displacement_sigma: FloatArray | None = None
     strain_sigma: FloatArray | None = None
+    resolution: Mapping[str, float] = field(default_factory=dict)
     choices: Mapping[str, str] = field(default_factory=dict)

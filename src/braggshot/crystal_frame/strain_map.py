@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from braggshot.crystal_frame.resample import to_crystal, to_lab
 from braggshot.errors import ConfigError, GeometryError
-from braggshot.physics import lattice, strain
+from braggshot.physics import lattice, resolution, strain
 from braggshot.physics.geometry import direction, rotation_onto
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray, Reconstruction, StrainMap
 
@@ -31,6 +31,7 @@ class StrainConfig:
     iso : amplitude of the surface as a share of the largest in the support; "auto" takes it from the histogram
     surface : thickness of the surface layer [voxels]
     noise_samples : Poisson redraws of the counts, each refined from the result, whose spread adds to the one-sigma; 0 for none
+    half_data : phase two halves of the counts as well, for the resolution (twice the time of the phasing)
     reflection : hkl of the peak, for the lattice parameter and the names of facets
     lattice : edges of the cell, one if cubic or all three [m]; empty for a cubic cell of unknown edge
     lattice_angles_deg : alpha, beta, gamma [degrees]
@@ -43,6 +44,7 @@ class StrainConfig:
     iso: float | Literal["auto"] = "auto"
     surface: int = 1
     noise_samples: int = 0
+    half_data: bool = False
     reflection: tuple[int, int, int] | None = None
     lattice: tuple[float, ...] = ()
     lattice_angles_deg: tuple[float, float, float] = (90.0, 90.0, 90.0)
@@ -119,8 +121,25 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         lattice_parameter=_lattice_parameter(d_spacing, config),
         displacement_sigma=None if spread is None else _inside(spread.phase / np.linalg.norm(q), support),
         strain_sigma=None if spread is None or spread.strain is None else _inside(spread.strain, support),
+        resolution=_resolution(reconstruction, amplitude, bulk, basis),
         choices=_choices(reconstruction, config),
     )
+
+
+def _resolution(reconstruction: Reconstruction, amplitude: FloatArray, bulk: BoolArray, basis: FloatArray) -> dict[str, float]:
+    """Every measure that there is, the most telling first [m]."""
+    ensemble, found = reconstruction.ensemble, dict[str, float]()
+    if ensemble is not None and ensemble.fsc is not None and ensemble.fsc_between == "half data":
+        found["fsc_half_data"] = resolution.cutoff(ensemble.fsc, ensemble.prtf_frequency, resolution.SEVENTH)
+    if reconstruction.quality.resolution is not None:
+        found["prtf"] = reconstruction.quality.resolution
+    if ensemble is not None and ensemble.fsc is not None and ensemble.fsc_between == "starts":
+        found["fsc_starts"] = resolution.cutoff(ensemble.fsc, ensemble.prtf_frequency, resolution.HALF)
+    half = 0.5 * float(np.median(amplitude[bulk])) if bulk.any() else 0.0
+    edge = resolution.edge_width(amplitude, bulk, basis, half) if half else None
+    if edge is not None:
+        found["edge"] = edge
+    return found
 
 
 def _in_frame(reconstruction: Reconstruction, config: StrainConfig) -> tuple[Reconstruction, NDArray[np.float64]]:

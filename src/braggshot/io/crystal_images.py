@@ -4,7 +4,7 @@
 
     entry_1/
       image_N/{title, data}, link <field> -> image_N       amplitude, phase, displacement, strain, d_spacing, support, ...
-      strain_1/{frame, basis, rotation, q_bragg, iso_level, reflection, name, choices, numbers}
+      strain_1/{frame, basis, rotation, q_bragg, iso_level, reflection, name, resolution, choices, numbers}
 
 Every image carries ``frame`` and ``basis`` (columns are the voxel edges [m], components (z, y, x)); fields that have no value
 outside the crystal are NaN there. Strain is a pure number, lengths are metres.
@@ -71,6 +71,7 @@ def write(entry: h5py.Group, found: StrainMap, numbers: Mapping[str, Any]) -> No
         put(group, name, getattr(found, name), units)
     for name in ("frame", "name", "reflection"):
         put(group, name, getattr(found, name))
+    put_tree(add_group(group, "resolution", "NXcollection"), found.resolution, "m")
     put_tree(add_group(group, "choices", "NXcollection"), found.choices)
     put_tree(add_group(group, "numbers", "NXcollection"), {key: value for key, value in numbers.items() if value is not None})
 
@@ -87,5 +88,6 @@ def read(entry: h5py.Group) -> StrainMap | None:
         **fields | masks,
         **{name: get(group, name) for name in ("basis", "rotation", "q_bragg", "iso_level", "frame", "name")},
         reflection=None if reflection is None else tuple(reflection.tolist()),
+        resolution=tree(group["resolution"]),
         choices=tree(group["choices"]),
     )

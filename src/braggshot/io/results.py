@@ -117,6 +117,8 @@ def _write_process(process: h5py.Group, found: Reconstruction) -> None:
     if found.ensemble is not None:
         put(results, "mode_weights", found.ensemble.mode_weights)
         put(results, "prtf", found.ensemble.prtf)
+        put(results, "fsc", found.ensemble.fsc)
+        put(results, "fsc_between", found.ensemble.fsc_between)
         with_geometry = found.volume.reciprocal_basis is not None
         put(results, "prtf_frequency", found.ensemble.prtf_frequency, "1/m" if with_geometry else "1")
         put_tree(add_group(results, "table", "NXcollection"), found.ensemble.table)
@@ -172,7 +174,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
         quality=_quality(results),
         frame=get(image, "frame", "detector"),
         basis=get(image, "basis"),
-        ensemble=Ensemble(*(results[field.name] for field in dataclasses.fields(Ensemble))) if "prtf" in results else None,
+        ensemble=_read_ensemble(results),
         verdict=results.get("verdict", "doubtful"),
         reasons=tuple(results.get("reasons", (f"phased by {program}, not judged by braggshot",))),
         history=results.get("history", {}),
@@ -184,6 +186,13 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
         seconds=results.get("seconds", {}),
         uncertainty=_read_uncertainty(image),
     )
+
+
+def _read_ensemble(results: dict[str, Any]) -> Ensemble | None:
+    """Fields that a file does not have keep their default."""
+    if "prtf" not in results:
+        return None
+    return Ensemble(**{field.name: results[field.name] for field in dataclasses.fields(Ensemble) if field.name in results})
 
 
 def _read_uncertainty(image: h5py.Group) -> Uncertainty | None:

@@ -221,6 +221,7 @@ def numbers(found: StrainMap) -> dict[str, float | int | None]:
         if found.support.any()
         else None,
         "dislocation_voxels": int(found.dislocation.sum()),
+        **{f"resolution_{method}_m": length for method, length in found.resolution.items()},
     }
 
 

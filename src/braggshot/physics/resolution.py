@@ -1,0 +1,89 @@
+r"""One number in metres for how fine a reconstruction is, by three methods that can be measured.
+
+.. math::
+    \mathrm{FSC}(q) = \frac{|\sum_{shell} F_1 F_2^*|}{\sqrt{\sum_{shell} |F_1|^2 \sum_{shell} |F_2|^2}}, \qquad
+    A(t) = \frac{A_0}{2}\left[1 + \mathrm{erf}\frac{t}{\sqrt 2\,\sigma}\right]
+
+PRTF: full period where the phase retrieval transfer function falls to 1/e (`metrics.prtf`). FSC: full period where the Fourier
+shell correlation of two reconstructions falls to a threshold; van Heel & Schatz, J. Struct. Biol. 151, 250 (2005). Edge: 10 to 90 %
+width, 2.563 sigma, of the mean amplitude across the surface, for a crystal that is sharp in truth.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage, optimize, special
+from torch import Tensor
+
+from braggshot.physics.fourier import fourier, to_corner
+from braggshot.volumes import BoolArray, FloatArray
+
+HALF = 0.5  # FSC threshold between two reconstructions of the whole data: they share its noise
+SEVENTH = 1 / 7  # between two halves: then the whole has 1/2 (Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003))
+_REACH = 5  # voxels on either side of the surface
+
+
+def shell_correlation(first: Tensor, second: Tensor, number: Tensor) -> Tensor:
+    """FSC of two aligned fields (z, y, x), centred at N // 2, on the shells `number` of `metrics.shells`; 0 where nothing is."""
+    one, other = to_corner(fourier(first)).to(torch.complex128), to_corner(fourier(second)).to(torch.complex128)
+    inside = number >= 0
+    index, count = number[inside], int(number.max()) + 1
+
+    def total(values: Tensor) -> Tensor:
+        return torch.zeros(count, dtype=values.dtype).index_add_(0, index, values[inside])
+
+    power = total(one.abs().square()) * total(other.abs().square())
+    return total(one * other.conj()).abs() / power.sqrt().clamp_min(1e-30)
+
+
+def cutoff(curve: FloatArray, frequency: FloatArray, threshold: float) -> float:
+    """Full period 2 pi / q where a curve first falls to `threshold`, between shells; that of the last shell if it never does."""
+    below = np.flatnonzero(np.asarray(curve) < threshold)
+    if not below.size:
+        return float(2 * math.pi / frequency[-1])
+    end = below[0]
+    if end == 0:
+        return float(2 * math.pi / frequency[0])
+    start = end - 1
+    share = (curve[start] - threshold) / (curve[start] - curve[end])
+    return float(2 * math.pi / (frequency[start] + share * (frequency[end] - frequency[start])))
+
+
+def edge_width(amplitude: FloatArray, bulk: BoolArray, basis: FloatArray, level: float) -> float | None:
+    """10 to 90 % width [m] of the amplitude across the surface at `level`; None where no step can be fitted.
+
+    Parameters
+    ----------
+    amplitude : (z, y, x)
+    bulk : voxels well inside, whose median is the height of the step
+    basis : columns are the voxel edges [m]
+    """
+    from skimage.measure import marching_cubes
+
+    if not bulk.any() or not amplitude.min() < level < amplitude.max():
+        return None
+    points, _, _, _ = marching_cubes(np.asarray(amplitude, float), level)  # type: ignore[no-untyped-call]
+    points = points[:: max(1, len(points) // 4000)]
+    slope = np.gradient(ndimage.gaussian_filter(np.asarray(amplitude, float), 1.0))
+    inwards = np.linalg.inv(basis).T @ np.stack([ndimage.map_coordinates(part, points.T, order=1) for part in slope])
+    inwards /= np.maximum(np.linalg.norm(inwards, axis=0), 1e-30)
+    voxel = abs(np.linalg.det(basis)) ** (1 / 3)
+    t = np.linspace(-_REACH, _REACH, 41) * voxel
+    places = points.T[:, :, None] + (np.linalg.inv(basis) @ inwards)[:, :, None] * t
+    profile = np.mean(ndimage.map_coordinates(np.asarray(amplitude, float), places, order=1), axis=0)
+    return _width(t / voxel, profile / np.median(amplitude[bulk]), voxel)
+
+
+def _width(t: FloatArray, profile: FloatArray, voxel: float) -> float | None:
+    def step(t: FloatArray, height: float, middle: float, sigma: float) -> NDArray[np.float64]:
+        return np.asarray(height / 2 * (1 + special.erf((t - middle) / (math.sqrt(2) * sigma))))
+
+    try:
+        found, _ = optimize.curve_fit(step, t, profile, (1.0, 0.0, 1.0), bounds=((0.2, -_REACH, 0.05), (3.0, _REACH, 2.0 * _REACH)))
+    except RuntimeError:
+        return None
+    return float(2.563 * found[2] * voxel)
