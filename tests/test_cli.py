@@ -99,6 +99,15 @@ def test_info_and_simulate(tmp_path, capsys):
     assert facts["shape"] == [24, 26, 28]
 
 
+def test_every_setting_of_a_simulated_crystal_can_be_set(tmp_path, capsys):
+    target = tmp_path / "crystal.cxi"
+    assert run("simulate", "-o", target, "--shape", "24", "24", "24", "--set", "detector.dead=0.2") == 0
+    with h5py.File(target) as file:
+        assert 0.1 < file["entry_1/instrument_1/detector_1/mask"][()].mean() < 0.3
+    assert run("simulate", "-o", target, "--set", "detector.ded=0.2") == 1
+    assert "detector.dead" in capsys.readouterr().err
+
+
 def truncated_hdf5(folder, counts):
     path = folder / "cut.cxi"
     _, volume = simulate_volume(3, CrystalSettings(shape=(24, 26, 28)))

@@ -167,15 +167,18 @@ def simulate(
     phase_range: Annotated[float, typer.Option(help="Highest minus lowest phase in the crystal [rad].")] = 3.0,
     counts: Annotated[float, typer.Option(help="Photons in the brightest voxel.")] = 1e5,
     raw: Annotated[bool, typer.Option("--raw", help="Write a raw scan as APS 34-ID-C would: SPEC, TIFF, dark, flat.")] = False,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Such as detector.gaps=1 or oversampling=[2,3].")] = None,
 ) -> None:
     """Draw a crystal and write its diffraction, with the truth beside the counts."""
     if raw:
         print(_simulate_raw(output, seed, phase_range, counts))
         return
+    from braggshot import config
     from braggshot.crystals.sample import CrystalSettings, simulate_volume
     from braggshot.io import cxi
 
-    settings = CrystalSettings(shape=shape, phase_range=(phase_range, phase_range), counts=(counts, counts))
+    flags = {"shape": shape, "phase_range": (phase_range, phase_range), "counts": (counts, counts)}
+    settings = config.resolve(CrystalSettings, config.merge(flags, config.parse_assignments(sets or [])))
     rho, volume = simulate_volume(seed, settings)
     cxi.write_data(output, volume, truth=rho)
     print(output)

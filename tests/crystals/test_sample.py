@@ -1,10 +1,12 @@
 """Random crystals: reproducible, sampled as asked, centred, in photons."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from braggshot.crystals.sample import PHASES, CrystalSettings, pattern_centred, random_crystals, simulate_volume
+from braggshot.crystals.sample import PHASES, CrystalSettings, pattern_centred, random_crystals, random_volumes, simulate_volume
 from braggshot.crystals.shapes import SHAPES
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import fourier, pad
@@ -62,6 +64,32 @@ def test_brightest_voxel_and_expected_counts():
     expected = fourier(torch.from_numpy(rho)).abs().square().numpy()
     bright = expected > 20
     assert np.mean((volume.intensity - expected)[bright] ** 2 / expected[bright]) == pytest.approx(1, abs=0.2)
+
+
+def test_volumes_are_the_counts_of_the_same_crystals():
+    settings = CrystalSettings(shape=(30, 33, 36), oversampling=(2.0, 3.0), counts=(1e6, 1e6))
+    rho, counts, valid = random_volumes(torch.Generator().manual_seed(2), 3, settings)
+    torch.testing.assert_close(rho, crystals(settings, n=3, seed=2))
+    expected = fourier(rho).abs().square()
+    bright = expected > 20
+    assert valid.all()
+    assert ((counts - expected)[bright] ** 2 / expected[bright]).mean().item() == pytest.approx(1, abs=0.05)
+
+
+def test_a_field_that_turns_too_fast_is_drawn_anew():
+    settings = CrystalSettings(shape=(48, 48, 48), oversampling=(2.0, 2.5), phase_range=(12.0, 12.0), steepest=2.0)
+
+    def reached(redraws):
+        volumes = (simulate_volume(seed, replace(settings, redraws=redraws))[1] for seed in range(8))
+        return np.mean([volume.provenance["phase_range"] for volume in volumes])
+
+    assert reached(6) > reached(0) + 0.5
+    assert reached(6) < 12.0 + 2 * np.pi  # a dislocation adds its turn
+
+
+def test_the_phase_range_that_came_out_is_told():
+    settings = CrystalSettings(shape=(32, 32, 32), phase_range=(2.0, 2.0), oversampling=(2, 3), displacements=("bending",))
+    assert simulate_volume(0, settings)[1].provenance["phase_range"] == pytest.approx(2, abs=1e-3)
 
 
 def test_the_pattern_is_centred_within_the_tilt():

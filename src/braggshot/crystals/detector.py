@@ -6,14 +6,16 @@ every frame.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from braggshot.crystals.draw import uniform
-from braggshot.physics.forward import mutual_coherence, spread
-from braggshot.physics.fourier import AXES, to_centre, to_corner
+from braggshot.physics.forward import spread
+from braggshot.physics.fourier import AXES, frequencies, pad
 
 Range = tuple[float, float]
 
@@ -51,6 +53,18 @@ def exposed(rho: Tensor, counts: Tensor) -> Tensor:
     return rho * (counts / peak).sqrt()[:, None, None, None]
 
 
+def diffracted(box: Tensor, shape: Sequence[int]) -> Tensor:
+    """|F[rho]|^2 of crystals that fill the central box (n, ...) of volumes of `shape`, (n, z, y, x) centred at N // 2.
+
+    A ramp on the small box does what rolling two large arrays would: it moves the origin of the transform to N // 2.
+    """
+    for axis, size in zip(AXES, shape, strict=True):
+        index = torch.arange(box.shape[axis], device=box.device)
+        box = box * torch.exp(2j * math.pi / size * (index * (size // 2) % size)).reshape(-1, *[1] * (-1 - axis))
+    field = torch.fft.fftn(pad(box, shape), dim=AXES, norm="ortho")
+    return torch.addcmul(field.real.square(), field.imag, field.imag)
+
+
 def measure(generator: Generator, expected: Tensor, settings: DetectorSettings | None = None) -> tuple[Tensor, Tensor]:
     """Counts and trust of expected intensities; Poisson noise belongs to the intensity, never to the magnitude.
 
@@ -79,10 +93,12 @@ def measure(generator: Generator, expected: Tensor, settings: DetectorSettings |
 
 
 def blurred(expected: Tensor, sigma: Tensor) -> Tensor:
-    """Convolve with a Gaussian of `sigma` (n,) voxels, the same along each axis."""
-    coherent = torch.zeros((), device=expected.device)
-    coherence = torch.stack([mutual_coherence(one.expand(3), coherent, expected.shape[1:]) for one in sigma])
-    return to_centre(spread(to_corner(expected), coherence))
+    """Convolve with a Gaussian of `sigma` (n,) voxels, the same along each axis; its transform is a product of one per axis."""
+    along = (frequency.reshape(-1) for frequency in frequencies(expected.shape[1:], sigma.device))
+    z, y, x = (torch.exp(-2 * (math.pi * sigma[:, None] * frequency) ** 2) for frequency in along)
+    x = x[:, : x.shape[1] // 2 + 1]
+    coherence = (z[:, :, None] * y[:, None, :])[..., None] * x[:, None, None, :]
+    return spread(expected, coherence)  # a convolution does not ask where the origin is
 
 
 def chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Tensor:

@@ -114,11 +114,12 @@ DISLOCATIONS: dict[str, Callable[[Generator, int], Field]] = {"screw": screw, "e
 
 @dataclass(frozen=True)
 class Calibration:
-    """Phase of a crystal from its raw field: scale * (field - slope . r - middle)."""
+    """Phase of a crystal from its raw field: scale * (field - slope . r - middle); `limited` where it falls short of its range."""
 
     scale: Tensor
     slope: Tensor
     middle: Tensor
+    limited: Tensor
 
     def __call__(self, raw: Tensor, grid: Grid) -> Tensor:
         """The phase [rad] from the raw field on the same grid."""
@@ -145,8 +146,8 @@ def calibration(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, ste
     for axis, size in zip(dims, grid.shape, strict=True):
         both = inside.narrow(axis, 1, size - 1) & inside.narrow(axis, 0, size - 1)
         step = torch.maximum(step, (flat.diff(dim=axis).abs() * both).amax(dims))
-    scale = torch.minimum(phase_range / (high - low).clamp_min(1e-9), steepest / step.clamp_min(1e-9))
-    return Calibration(scale, slope, (low + high) / 2)
+    wanted, allowed = phase_range / (high - low).clamp_min(1e-9), steepest / step.clamp_min(1e-9)
+    return Calibration(torch.minimum(wanted, allowed), slope, (low + high) / 2, allowed < wanted)
 
 
 def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
@@ -156,9 +157,10 @@ def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
     index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
     design = torch.cat([torch.ones_like(index[:, :1]), index], dim=1)
     weight = inside.flatten(1).to(phase.dtype)
-    normal = torch.einsum("bv,vi,vj->bij", weight, design, design)
+    products = (design[:, :, None] * design[:, None, :]).flatten(1)
+    normal = (weight @ products).reshape(-1, 4, 4)
     ridge = 1e-6 * torch.eye(4, device=phase.device)  # a body of one voxel's thickness has no slope across
-    plane = torch.linalg.solve(normal + ridge, torch.einsum("bv,vi->bi", weight * phase.flatten(1), design))
+    plane = torch.linalg.solve(normal + ridge, (weight * phase.flatten(1)) @ design)
     return torch.linalg.solve(grid.basis.mT, plane[:, 1:] / middle)
 
 

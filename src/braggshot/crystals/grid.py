@@ -56,7 +56,7 @@ class Grid:
 
     def dot(self, vectors: Tensor) -> Tensor:
         """Scalar product v . r for one vector per crystal, (batch, 3) -> (batch, z, y, x)."""
-        z, y, x = self._separate(self.edges(vectors))
+        z, y, x = self.separate(self.edges(vectors))
         return z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]
 
     def waves(self, vectors: Tensor, coefficients: Tensor) -> Tensor:
@@ -65,12 +65,12 @@ class Grid:
         A plane wave is a product of one factor per axis on any basis, so the sum is one matrix product.
         """
         along = self.edges(vectors.transpose(0, 1)).transpose(0, 1)
-        z, y, x = (torch.exp(1j * phase) for phase in self._separate(along))
+        z, y, x = (torch.exp(1j * phase) for phase in self.separate(along))
         plane = (coefficients[..., None] * z)[..., None] * y[..., None, :]
         return torch.einsum("bjzy,bjx->bzyx", plane, x).real
 
-    def _separate(self, along: Tensor) -> list[Tensor]:
-        """Contribution of each axis to v . r, for the components of v along the voxel edges (batch, [waves,] 3)."""
+    def separate(self, along: Tensor) -> list[Tensor]:
+        """Contribution of each axis to v . r, for the components of v along the voxel edges (batch, [vectors,] 3)."""
         terms = []
         for axis, size in enumerate(self.shape):
             origin = self.origin[:, axis].reshape(-1, *[1] * (along.ndim - 1))

@@ -15,7 +15,7 @@ from braggshot.crystals.detector import DetectorSettings, Range
 from braggshot.crystals.draw import derived, log_uniform, rotations, uniform
 from braggshot.crystals.grid import Grid, centred
 from braggshot.errors import ConfigError
-from braggshot.physics.fourier import fourier, pad
+from braggshot.physics.fourier import pad
 from braggshot.volumes import ComplexArray, DiffractionVolume
 
 PHASES = (*displacement.FIELDS, *displacement.DISLOCATIONS)
@@ -32,6 +32,7 @@ class CrystalSettings:
     anisotropy : largest ratio of the oversampling of two axes [1]
     phase_range : maximum minus minimum of the phase inside the crystal, best-fitting ramp removed; a dislocation adds to it [rad]
     steepest : most that the phase may turn from voxel to voxel [rad]; towards pi the pattern leaves the window
+    redraws : how often a field that this keeps from its phase range is drawn anew
     counts : photons in the brightest voxel, drawn on a logarithmic scale
     shapes : families, of `shapes.SHAPES`
     displacements : families, of `displacement.FIELDS` and `displacement.DISLOCATIONS`
@@ -46,6 +47,7 @@ class CrystalSettings:
     anisotropy: float = 2.0
     phase_range: Range = (0.0, 2 * math.pi)
     steepest: float = 2.5
+    redraws: int = 0
     counts: Range = (1e4, 1e7)
     shapes: tuple[str, ...] = tuple(shapes.SHAPES)
     displacements: tuple[str, ...] = PHASES
@@ -79,11 +81,35 @@ def random_crystals(
     rho : (n, z, y, x) complex64, centred at N // 2, scaled so that |F[rho]|^2 is in photons
     """
     settings = settings or CrystalSettings()
+    return pad(_exposed_crystals(derived(generator, device), n, settings)[0], settings.shape)
+
+
+def random_volumes(
+    generator: Generator, n: int, settings: CrystalSettings | None = None, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw crystals and what the detector makes of them: `random_crystals` and `detector.measure` with one transform for both.
+
+    Returns
+    -------
+    rho, counts, valid : (n, z, y, x); see there
+    """
+    settings = settings or CrystalSettings()
     generator = derived(generator, device)
+    box, expected, _ = _exposed_crystals(generator, n, settings)
+    return pad(box, settings.shape), *detector.measure(generator, expected, settings.detector)
+
+
+def _exposed_crystals(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Tensor, Tensor, Tensor]:
+    """Crystals in the central box that holds them, photons expected in the whole volume, phase ranges that came out (n,) [rad]."""
     grid, depth = _bodies(generator, n, settings)
-    rho = torch.polar(shapes.amplitude(depth), _phase(generator, grid, depth, settings))
+    phase = _phase(generator, grid, depth, settings)
+    inside = depth > 0
+    ranges = torch.where(inside, phase, -torch.inf).amax((1, 2, 3)) - torch.where(inside, phase, torch.inf).amin((1, 2, 3))
+    rho = torch.polar(shapes.amplitude(depth), phase)
     rho = pattern_centred(rho, settings.shape, uniform(generator, -settings.tilt, settings.tilt, n, 3))
-    return detector.exposed(pad(rho, settings.shape), log_uniform(generator, *settings.counts, n))
+    expected = detector.diffracted(rho, settings.shape)
+    gain = (log_uniform(generator, *settings.counts, n) / expected.amax((1, 2, 3)))[:, None, None, None]
+    return rho * gain.sqrt(), expected * gain, ranges
 
 
 def pattern_centred(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
@@ -94,13 +120,14 @@ def pattern_centred(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor
     The angle of this sum is the centre of mass on the circle, without a transform and without unwrapping. `rho` may be the central
     box of a larger array of `shape`.
     """
+    ramps = []
     for axis, size in enumerate(rho.shape[1:], start=1):
         neighbours = rho.narrow(axis, 0, size - 1).conj() * rho.narrow(axis, 1, size - 1)
         per_voxel = 2 * torch.pi * offset[:, axis - 1] / shape[axis - 1] - neighbours.sum((1, 2, 3)).angle()
         index = torch.arange(size, device=rho.device) - size // 2
-        ramp = torch.exp(1j * per_voxel[:, None] * index)
-        rho = rho * ramp.reshape(-1, *(size if other == axis else 1 for other in (1, 2, 3)))
-    return rho
+        ramps.append(torch.exp(1j * per_voxel[:, None] * index))
+    z, y, x = ramps
+    return rho * (z[:, :, None] * y[:, None, :])[..., None] * x[:, None, None, :]
 
 
 def _bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Grid, Tensor]:
@@ -124,14 +151,25 @@ def _bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Gr
 
 def _phase(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> Tensor:
     """Phase of every voxel [rad]; dislocations run through a correlated field."""
+    raw, turns = _raw(generator, grid, depth, settings)
+    wanted = uniform(generator, *settings.phase_range, grid.batch)
+    for _ in range(settings.redraws):
+        short = displacement.calibration(raw, grid, depth, wanted, settings.steepest).limited.nonzero()[:, 0]
+        if not len(short):
+            break
+        raw[short], turns[short] = _raw(generator, grid.chosen(short), depth[short], settings)
+    return displacement.calibration(raw, grid, depth, wanted, settings.steepest)(raw, grid) + turns
+
+
+def _raw(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> tuple[Tensor, Tensor]:
+    """Fields of drawn families before calibration, and the phases of dislocations, which are not calibrated."""
     raw, turns = torch.zeros_like(depth), torch.zeros_like(depth)
     for name, chosen in _groups(generator, grid.batch, settings.displacements):
         where = grid.chosen(chosen), depth[chosen]
         raw[chosen] = displacement.FIELDS.get(name, displacement.correlated)(generator, len(chosen))(*where)
         if name in displacement.DISLOCATIONS:
             turns[chosen] = displacement.DISLOCATIONS[name](generator, len(chosen))(*where)
-    wanted = uniform(generator, *settings.phase_range, grid.batch)
-    return displacement.calibration(raw, grid, depth, wanted, settings.steepest)(raw, grid) + turns
+    return raw, turns
 
 
 def oversamplings(generator: Generator, n: int, allowed: Range, anisotropy: float) -> Tensor:
@@ -160,8 +198,9 @@ def simulate_volume(seed: int, settings: CrystalSettings | None = None) -> tuple
     """
     settings = settings or CrystalSettings()
     generator = torch.Generator().manual_seed(seed)
-    rho = random_crystals(generator, 1, settings)
-    counts, valid = detector.measure(generator, fourier(rho).abs().square(), settings.detector)
+    box, expected, phase_range = _exposed_crystals(generator, 1, settings)
+    rho = pad(box, settings.shape)
+    counts, valid = detector.measure(generator, expected, settings.detector)
     inside = rho[0].abs() > rho.abs().amax() / 2
     widths = [int(inside.any(a).any(b).sum()) for a, b in ((2, 1), (2, 0), (1, 0))]
     z, y, x = (full / width for full, width in zip(settings.shape, widths, strict=True))
@@ -171,6 +210,6 @@ def simulate_volume(seed: int, settings: CrystalSettings | None = None) -> tuple
         name=f"simulated_{seed}",
         oversampling=(z, y, x),
         steps=("simulated",),
-        provenance={"seed": seed, "crystal": dump(settings)},
+        provenance={"seed": seed, "phase_range": float(phase_range), "crystal": dump(settings)},
     )
     return rho[0].numpy(), volume

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -31,12 +31,17 @@ def polyhedron(normals: Tensor, distances: Tensor) -> Body:
     """Intersection of the half spaces n_k . r <= d_k; `normals` (batch, planes, 3), `distances` (batch, planes)."""
 
     def depth(grid: Grid) -> Tensor:
-        def below(normal: Tensor, distance: Tensor) -> Tensor:
-            per_voxel = torch.linalg.vector_norm(grid.edges(normal), dim=-1)
-            return (distance / per_voxel)[:, None, None, None] - grid.dot(normal / per_voxel[:, None])
-
-        # One plane at a time: all of them at once would need `planes` times the memory.
-        return reduce(torch.minimum, map(below, normals.unbind(1), distances.unbind(1)))
+        along = grid.edges(normals.transpose(0, 1)).transpose(0, 1)  # (batch, planes, 3)
+        per_voxel = torch.linalg.vector_norm(along, dim=-1, keepdim=True)
+        z, y, x = grid.separate(along / per_voxel)
+        below = (distances[..., None] / per_voxel - z)[..., None] - y[..., None, :]  # (batch, planes, z, y)
+        # One plane at a time, in place: all of them at once would need `planes` times the memory.
+        lowest = below[:, 0, :, :, None] - x[:, 0, None, None, :]
+        buffer = torch.empty_like(lowest)
+        for plane, slope in zip(below.unbind(1)[1:], x.unbind(1)[1:], strict=True):
+            torch.sub(plane[..., None], slope[:, None, None, :], out=buffer)
+            torch.minimum(lowest, buffer, out=lowest)
+        return lowest
 
     return depth
 
