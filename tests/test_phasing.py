@@ -25,7 +25,7 @@ SETTINGS = CrystalSettings(
     shapes=("fcc",),
     displacements=("gaussians",),
 )
-CONFIG = PhasingConfig(starts=4, seed=2, device="cpu", refine=RefineConfig("3*(50*HIO+60*RAAR+20*ER)+60*ER"))
+CONFIG = PhasingConfig(method="iterative", starts=4, seed=2, device="cpu", refine=RefineConfig("3*(50*HIO+60*RAAR+20*ER)+60*ER"))
 
 
 def finish(volume, config):
@@ -117,28 +117,26 @@ def test_masked_voxels_do_not_matter(sample):
     assert np.array_equal(*results)
 
 
-def test_partial_coherence_is_found_where_it_is_and_only_there(sample):
-    truth, volume = sample
-    sigma = (0.45, 0.6, 0.5)
-    blurred = intensity(torch.from_numpy(truth), PointSpread(sigma))
-    counts = torch.poisson(blurred, generator=torch.Generator().manual_seed(1)).numpy()
-    result = finish(replace(volume, intensity=counts), replace(CONFIG, starts=3))
+def test_partial_coherence_is_found_where_it_is():
+    """Its widths come back, it predicts unseen counts better, and the object is far nearer the truth than without it."""
+    truth, volume = simulate_volume(20, SETTINGS)
+    sigma, reference = (0.45, 0.6, 0.5), torch.from_numpy(truth)
+    counts = torch.poisson(intensity(reference, PointSpread(sigma)), generator=torch.Generator().manual_seed(1)).numpy()
+    blurred = replace(volume, intensity=counts)
+    result = finish(blurred, replace(CONFIG, starts=3))
     assert result.psf is not None
-    assert result.psf["sigma"] == pytest.approx(sigma, rel=0.35)
-    coherent = finish(replace(volume, intensity=counts), replace(CONFIG, starts=3, partial_coherence="off"))
-    assert result.quality.llk_free < 0.8 * coherent.quality.llk_free
+    assert result.psf["sigma"] == pytest.approx(sigma, rel=0.25)
+    coherent = finish(blurred, replace(CONFIG, starts=3, partial_coherence="off"))
+    assert result.quality.llk_free < 0.7 * coherent.quality.llk_free
     assert result.quality.chi2 < coherent.quality.chi2
-    reference = torch.from_numpy(truth)
     right, blind = (align(torch.from_numpy(r.rho), reference).correlation for r in (result, coherent))
-    assert right > blind
+    assert right > 0.97 > 0.95 > blind
 
 
 def test_empty_and_impossible():
     nothing = DiffractionVolume(np.zeros((8, 8, 8), np.float32), np.ones((8, 8, 8), bool))
     with pytest.raises(DataError, match="no valid voxel holds a count"):
         finish(nothing, CONFIG)
-    with pytest.raises(ConfigError, match="network"):
-        finish(nothing, PhasingConfig(method="oneshot"))
     with pytest.raises(ConfigError, match="at least 1"):
         PhasingConfig(starts=0)
     with pytest.raises(ConfigError, match="free"):

@@ -69,7 +69,7 @@ class PhasingConfig:
     free_radius: int = 1
     free_centre: float = 0.1
     partial_coherence: Literal["auto", "on", "off"] = "auto"
-    coherence_recipe: str = "PSF+8*(40*HIO+10*ER+PSF)+60*ER+PSF+20*ER"
+    coherence_recipe: str = "PSF+32*(10*HIO+2*ER+PSF)+60*ER+PSF+20*ER"
     coherence_gain: float = 0.2
     refine: RefineConfig = field(default_factory=RefineConfig)
     polish: RefineConfig = SHORT

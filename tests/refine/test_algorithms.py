@@ -169,7 +169,7 @@ def test_the_lorentzian_share_is_found_where_it_is_asked_for(data, pattern):
     blurred = spread(coherent, mutual_coherence(torch.tensor((0.5, 0.5, 0.5)), torch.tensor(0.4), data.shape))
     seen = replace(data, magnitude=blurred.sqrt(), intensity=blurred)
     state = state_of(seen, pattern[1], batch=1, wiggle=0.0)
-    for _ in range(3):
+    for _ in range(8):
         ACTIONS["PSF"](state, seen, StepSettings(psf="pseudo-voigt"))
     found = state.coherence.spreads[0]
     assert found.eta == pytest.approx(0.4, abs=0.1)
