@@ -7,16 +7,21 @@ chi2 and R compare magnitudes sqrt(I), whose photon noise is the same on every v
 term pulls towards :math:`\hat\rho`, the network's own output after a short physics refinement (expert iteration: no label), trusted
 by q, how well the refined object explains its pattern. Magnitudes alone cannot do it: fields that blend a crystal with its twin fit
 them and are not the crystal.
+
+The published losses stand in for the first two terms where `LossConfig.data` asks for them.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from braggshot.nn.network import Measurement, scale_to
+from braggshot.nn.autophasenn import unit_scale
+from braggshot.nn.network import Measurement, misfit, scale_to
 from braggshot.physics.fourier import AXES
 
 
@@ -26,11 +31,14 @@ class LossConfig:
 
     Parameters
     ----------
+    data : "ours", as above; "mae", of magnitudes on the scale of a crystal of amplitude one, with no factor fitted (AutoPhaseNN);
+        "max-l1", of magnitudes over their largest (its version of 2024)
     expert : lambda, of the pull towards the refined object [1]
     trust : sqrt(chi2) beyond photon noise at which the refined object is trusted to 1/e [1]
     growth : weight of a step over the one before it, so that the last one counts most [1]
     """
 
+    data: Literal["ours", "mae", "max-l1"] = "ours"
     expert: float = 1.0
     trust: float = 0.04
     growth: float = 1.3
@@ -40,6 +48,18 @@ def r_factor(magnitude: Tensor, data: Measurement) -> Tensor:
     """R = sum |c|F| - m| / sum m over valid voxels, (n,)."""
     scaled = magnitude * scale_to(magnitude.detach(), data)
     return ((scaled - data.magnitude).abs() * data.valid).sum(AXES) / data.magnitude.sum(AXES).clamp_min(1e-12)
+
+
+def data_term(magnitude: Tensor, data: Measurement, config: LossConfig) -> Tensor:
+    """What a batch of moduli |F| (n, z, y, x) is charged for not being the measured ones, one number."""
+    if config.data == "ours":
+        return (misfit(magnitude, data).sqrt() + r_factor(magnitude, data)).mean()
+    if config.data == "mae":
+        difference = (magnitude - data.magnitude * unit_scale(data)) * math.sqrt(data.magnitude[0].numel())
+    else:
+        brightest = (magnitude * data.valid).amax(AXES, keepdim=True).clamp_min(1e-12)
+        difference = magnitude / brightest - data.magnitude / data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
+    return (difference.abs() * data.valid).sum() / data.valid.sum()
 
 
 def correlation(rho: Tensor, other: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from braggshot.nn.network import STRIDE, Measurement, PhaseNetwork, magnitude_of, misfit, random_start, scale_to
+from braggshot.nn.network import STRIDE, Measurement, magnitude_of, misfit, random_start, scale_to
 from braggshot.physics.fourier import crop, fourier, inverse_fourier, pad
 
 LARGEST = 64  # voxels per axis that the network was trained on
@@ -123,7 +123,7 @@ def give_back(rho: Tensor, how: Sampling) -> Tensor:
 
 @torch.no_grad()
 def predict(
-    network: PhaseNetwork, counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None = None, n: int = 1, seed: int = 0
+    network: nn.Module, counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None = None, n: int = 1, seed: int = 0
 ) -> list[Hypothesis]:
     """Hypotheses from `n` starts in one batch, the best first by the misfit of what the network was shown.
 

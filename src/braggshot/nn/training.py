@@ -7,10 +7,10 @@ by the transform loss, which goes on falling while objects get worse. Data, star
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from braggshot import config as configuration
 from braggshot.errors import ConfigError
 from braggshot.nn import weights
+from braggshot.nn.autophasenn import Published
+from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import VALIDATION, Source, seed_of
 from braggshot.nn.expert import ExpertConfig, refined
-from braggshot.nn.losses import LossConfig, correlation, r_factor, step_weights, trust
-from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit, random_start
+from braggshot.nn.losses import LossConfig, correlation, data_term, r_factor, step_weights, trust
+from braggshot.nn.network import Measurement, NetworkConfig, misfit, random_start
 from braggshot.physics.fourier import pad
 from braggshot.physics.metrics import align
 
@@ -34,25 +36,33 @@ class TrainConfig:
 
     Parameters
     ----------
+    kind : which network, of `weights.KINDS`
     steps : of the optimiser
     batch, chunk : patterns per step, and per chunk of it; a chunk goes through the network at once
-    learning_rate, warmup, decay : AdamW's rate, reached after `warmup` steps and taken down to zero over the last share `decay`
-    clip : largest norm of the gradient [1]
+    learning_rate, warmup : AdamW's largest rate, reached after `warmup` steps
+    schedule : "flat-decay", "halving" or "triangular2", as in `rate`
+    decay : last share of the run, over which "flat-decay" goes down to zero [1]
+    weight_decay, beta2 : of AdamW [1]
+    clip : largest norm of the gradient, 0 for no limit [1]
     ema : weight of the past in the running average of the weights, which is what is validated and shipped [1]
     seed : of everything
     precision : of convolutions; transforms are always in 32 bits
     expert_from : step from which the network's outputs are refined to teach it
     validate_every, checkpoint_every : steps
-    validation : crystals kept apart
-    network, loss, expert : their settings
+    validation, validation_chunk : crystals kept apart, and how many of each kind in turn
+    network, loss, expert : their settings; the published networks have none of the first
     """
 
+    kind: str = "flagship"
     steps: int = 20_000
     batch: int = 16
     chunk: int = 16
     learning_rate: float = 1e-3
     warmup: int = 200
+    schedule: Literal["flat-decay", "halving", "triangular2"] = "flat-decay"
     decay: float = 0.2
+    weight_decay: float = 0.01
+    beta2: float = 0.99
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
@@ -60,28 +70,54 @@ class TrainConfig:
     expert_from: int = 0
     validate_every: int = 500
     checkpoint_every: int = 100
-    validation: int = 32
+    validation: int = 36
+    validation_chunk: int = 4
     network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     expert: ExpertConfig = field(default_factory=ExpertConfig)
 
+    def __post_init__(self) -> None:
+        if self.kind not in weights.KINDS:
+            raise ConfigError(f"train.kind: no network {self.kind!r}; known: {', '.join(weights.KINDS)}.")
+        if self.chunk < 1 or self.batch % self.chunk:
+            raise ConfigError(f"train.batch {self.batch} must be a multiple of train.chunk {self.chunk}.")
+
     def rate(self, step: int) -> float:
-        """Learning rate: up, flat, and down to zero at the end; more steps later start from the flat part again."""
-        remaining = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup, max(remaining, 0.0))
+        """Learning rate of a step.
+
+        flat-decay   up, flat, and down to zero at the end; more steps later start from the flat part again
+        halving      by half after every fifth of the run, as the paper's 100 epochs do every 20
+        triangular2  five times up from a fifth and back, each rise half as high as the one before, as 60 epochs do every 12
+        """
+        share = step / self.steps
+        factor = min(1.0, (step + 1) / max(1, self.warmup))
+        if self.schedule == "flat-decay":
+            return self.learning_rate * min(factor, max((1 - share) / max(self.decay, 1e-9), 0.0))
+        if self.schedule == "halving":
+            return self.learning_rate * factor * 0.5 ** ((1 + int(100 * share)) // 20)
+        cycle = int(5 * share)
+        rise = 1 - abs(2 * (5 * share - cycle) - 1)
+        return self.learning_rate * factor * (0.2 + 0.8 * rise / 2**cycle)
 
 
-@dataclass
-class Run:
-    """What a run is made of while it runs: everything that a checkpoint must hold."""
+PUBLISHED = TrainConfig(batch=128, warmup=0, beta2=0.999, clip=0, ema=0)
+"""What the two published recipes share; what they do not say is as for the flagship."""
 
-    folder: Path
-    network: nn.Module
-    average: dict[str, Tensor]
-    optimiser: torch.optim.Optimizer
-    step: int = 0
-    seen: int = 0
-    best: float = -1.0
+PRESETS = {
+    "flagship": TrainConfig(),
+    "autophasenn": replace(
+        PUBLISHED, kind="autophasenn", schedule="halving", weight_decay=0, loss=LossConfig(data="mae", expert=0)
+    ),
+    "autophasenn-2024": replace(
+        PUBLISHED,
+        kind="autophasenn-2024",
+        chunk=32,
+        learning_rate=2e-3,
+        schedule="triangular2",
+        loss=LossConfig(data="max-l1", expert=0),
+    ),
+}
+"""Settings to start from, by name: the flagship's own, and the published ones as the authors' code has them."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +130,7 @@ class Report:
     values: dict[str, float]
 
 
-def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initial: PhaseNetwork | None = None) -> Iterator[Report]:
+def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initial: nn.Module | None = None) -> Iterator[Report]:
     """Train, yielding a `Report` after each step; ``last``, ``best`` and ``metrics.csv`` appear in `folder`.
 
     Parameters
@@ -104,7 +140,15 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
     folder : holds the checkpoint that a second call goes on from
     fabric : `lightning_fabric.Fabric`, launched: device, precision, processes
     initial : network to start from, where there is no checkpoint
+
+    Raises
+    ------
+    ConfigError : if the chunks of a batch cannot be shared evenly by the processes, or the checkpoint is of another network.
     """
+    if config.batch // config.chunk % fabric.world_size:
+        raise ConfigError(
+            f"{config.batch // config.chunk} chunks a batch cannot be shared by {fabric.world_size} processes; change train.chunk."
+        )
     run = _begin(config, folder, fabric, initial)
     model, optimiser = fabric.setup(run.network, run.optimiser)
     table = Table(folder / "metrics.csv", run.step) if fabric.is_global_zero else None
@@ -112,8 +156,11 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
     while run.step < config.steps:
         for group in optimiser.param_groups:
             group["lr"] = config.rate(run.step)
+        if isinstance(run.network, Published):
+            run.network.anneal(run.step / config.steps)
         values = _gradients(model, config, source, run.step, fabric)
-        fabric.clip_gradients(model, optimiser, max_norm=config.clip)
+        if config.clip > 0:
+            fabric.clip_gradients(model, optimiser, max_norm=config.clip)
         optimiser.step()
         optimiser.zero_grad()
         run.step += 1
@@ -125,7 +172,7 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
         if table is not None:
             table.add(run.step, run.seen, values)
             if run.step % config.checkpoint_every == 0 or run.step == config.steps:
-                save_checkpoint(folder / "last.safetensors", run, config)
+                save_checkpoint(folder / "last.safetensors", run, configuration.dump(config))
         yield Report(run.step, config.steps, run.seen, values)
 
 
@@ -151,11 +198,11 @@ def objective(
     """The loss of a batch, and its parts."""
     outputs = model(data.magnitude, data.valid, start)
     share = step_weights(len(outputs), config.loss)
-    chi = torch.stack([misfit(magnitude, data).sqrt().mean() for _, magnitude in outputs])
-    residual = torch.stack([r_factor(magnitude, data).mean() for _, magnitude in outputs])
-    weight = torch.tensor(share, device=chi.device)
-    loss = (weight * (chi + residual)).sum()
-    values = {"chi": chi[-1].item(), "r_factor": residual[-1].item()}
+    terms = torch.stack([data_term(magnitude, data, config.loss) for _, magnitude in outputs])
+    weight = torch.tensor(share, device=terms.device)
+    loss = (weight * terms).sum()
+    last = outputs[-1][1].detach()
+    values = {"chi": misfit(last, data).sqrt().mean().item(), "r_factor": r_factor(last, data).mean().item()}
     if step >= config.expert_from and config.loss.expert > 0:
         better, chi2 = refined(outputs[-1][0].detach(), data, config.expert, config.seed + step)
         believed = trust(chi2, data, config.loss)
@@ -165,10 +212,12 @@ def objective(
     return loss, values | {"loss": loss.item()}
 
 
-def _begin(config: TrainConfig, folder: Path, fabric: Any, initial: PhaseNetwork | None) -> Run:
+def _begin(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | None) -> Run:
     torch.manual_seed(config.seed)
-    network = (initial or PhaseNetwork(config.network)).to(fabric.device).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
+    network = weights.build(config.kind, config.network) if initial is None else initial
+    network = network.to(fabric.device).train()
+    betas = (0.9, config.beta2)
+    optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay)
     run = Run(folder, network, {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}, optimiser)
     last = folder / "last.safetensors"
     if last.exists():
@@ -187,19 +236,20 @@ def _follow(run: Run, config: TrainConfig) -> None:
 @torch.no_grad()
 def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
     """Score the averaged weights on patterns kept apart, and keep the best."""
-    network = PhaseNetwork(config.network).to(fabric.device).eval()
+    network = deepcopy(run.network).eval()
     network.load_state_dict(run.average)
     values = validate(network, source, config, fabric)
     # Measured patterns have no truth: there the misfit that a short refinement leaves has to choose.
     score = values.get("val_correlation", 1 - values["val_chi_refined"])
     if fabric.is_global_zero and score > run.best:
         run.best = score
-        card = weights.Card("trained", "flagship", configuration.dump(config.network), configuration.dump(config), run.seen, values)
+        card = weights.Card("trained", *weights.kind_of(network), configuration.dump(config), run.seen, values)
         weights.save_network(run.folder / "best.safetensors", network, card)
     return values
 
 
-def validate(network: PhaseNetwork, source: Source, config: TrainConfig, fabric: Any) -> dict[str, float]:
+@torch.no_grad()
+def validate(network: nn.Module, source: Source, config: TrainConfig, fabric: Any) -> dict[str, float]:
     """Medians and success rates over patterns that training never sees, of the prediction and of the prediction refined.
 
     Success is an aligned complex correlation with the truth of at least 0.95; one start each, so nothing is chosen.
@@ -207,8 +257,8 @@ def validate(network: PhaseNetwork, source: Source, config: TrainConfig, fabric:
     chi: list[float] = []
     chi_refined: list[float] = []
     found: dict[str, list[float]] = {"": [], "_refined": []}
-    for chunk in range(-(-config.validation // config.chunk)):
-        batch = source(chunk, 0, config.chunk, VALIDATION)
+    for chunk in range(-(-config.validation // config.validation_chunk)):
+        batch = source(chunk, 0, config.validation_chunk, VALIDATION)
         data = Measurement.of(batch.counts.to(fabric.device), batch.valid.to(fabric.device))
         start = random_start(data, torch.Generator(fabric.device).manual_seed(chunk))
         with fabric.autocast():
@@ -219,7 +269,9 @@ def validate(network: PhaseNetwork, source: Source, config: TrainConfig, fabric:
         if batch.truth is not None:
             for name, objects in (("", rho), ("_refined", better)):
                 whole = pad(objects, data.magnitude.shape[-3:]).cpu()
-                found[name] += [align(o, t).correlation for o, t in zip(whole, batch.truth.cpu(), strict=True)]
+                # An object that is empty, all of it below a hard threshold, is nothing like the truth.
+                pairs = zip(whole, batch.truth.cpu(), strict=True)
+                found[name] += [align(o, t).correlation if o.any() else 0.0 for o, t in pairs]
     values = {"val_chi": _median(chi), "val_chi_refined": _median(chi_refined)}
     for name, correlations in found.items():
         if correlations:
@@ -230,64 +282,3 @@ def validate(network: PhaseNetwork, source: Source, config: TrainConfig, fabric:
 
 def _median(values: list[float]) -> float:
     return float(torch.tensor(values).median())
-
-
-def save_checkpoint(path: Path, run: Run, config: TrainConfig) -> None:
-    """Network, running average and optimiser as one safetensors file: nothing in it can run code."""
-    tensors = {f"network.{name}": tensor for name, tensor in run.network.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in run.average.items()}
-    for index, state in run.optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in state.items()}
-    progress = {"step": run.step, "seen": run.seen, "best": run.best, "training": configuration.dump(config)}
-    weights.write(path, tensors, {"progress": progress})
-
-
-def load_checkpoint(path: Path, run: Run) -> None:
-    """Put a checkpoint into a run, in place.
-
-    Raises
-    ------
-    ConfigError : if the file is no checkpoint, or of another network.
-    """
-    tensors, metadata = weights.read(path)
-    if "progress" not in metadata:
-        raise ConfigError(f"{path} is no checkpoint of a training run; give another folder with -o.")
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimiser": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    try:
-        run.network.load_state_dict(parts["network"])
-    except RuntimeError as error:
-        raise ConfigError(f"{path} holds another network than the settings ask for; give another folder with -o.") from error
-    run.average = {name: tensor.to(run.average[name].device) for name, tensor in parts["average"].items()}
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimiser"].items():
-        index, _, key = name.partition(".")
-        states.setdefault(int(index), {})[key] = tensor
-    run.optimiser.load_state_dict({"state": states, "param_groups": run.optimiser.state_dict()["param_groups"]})
-    progress = metadata["progress"]
-    run.step, run.seen, run.best = progress["step"], progress["seen"], progress["best"]
-
-
-COLUMNS = (
-    "step", "seen", "per_second", "loss", "chi", "r_factor", "pull", "trust", "chi_refined", "val_chi", "val_chi_refined",
-    "val_correlation", "val_success", "val_correlation_refined", "val_success_refined",
-)  # fmt: skip
-
-
-class Table:
-    """``metrics.csv``: a row a step. Rows beyond the checkpoint that a run goes on from are taken back."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
-        self.stream = path.open("w", newline="")
-        self.writer = csv.DictWriter(self.stream, COLUMNS, restval="")
-        self.writer.writeheader()
-        self.writer.writerows(row for row in rows if int(row["step"]) <= step)
-
-    def add(self, step: int, seen: int, values: dict[str, float]) -> None:
-        """One row, on disk at once."""
-        self.writer.writerow({"step": step, "seen": seen, **{name: f"{value:.6g}" for name, value in values.items()}})
-        self.stream.flush()

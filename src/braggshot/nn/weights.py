@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from braggshot import config
 from braggshot.errors import ConfigError
+from braggshot.nn.autophasenn import AutoPhaseNN, AutoPhaseNN2024
 from braggshot.nn.network import NetworkConfig, PhaseNetwork
 
+KINDS: dict[str, type[nn.Module]] = {"flagship": PhaseNetwork, "autophasenn": AutoPhaseNN, "autophasenn-2024": AutoPhaseNN2024}
 SHIPPED = "flagship"
 FOLDER = "weights"
 
@@ -28,8 +30,8 @@ class Card:
     Parameters
     ----------
     name : short name
-    kind : which network, "flagship" or one of the published ones
-    network : its configuration
+    kind : which network, of `KINDS`
+    network : its configuration, empty for the published ones
     training : the resolved training settings
     seen : crystals that it was trained on
     metrics : validation metrics of these weights
@@ -43,6 +45,17 @@ class Card:
     seen: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+
+
+def build(kind: str, settings: NetworkConfig | None = None) -> nn.Module:
+    """A new network of a kind; the published ones have no settings."""
+    return PhaseNetwork(settings) if kind == "flagship" else KINDS[kind]()
+
+
+def kind_of(network: nn.Module) -> tuple[str, dict[str, Any]]:
+    """Kind of a network, and its configuration as a card keeps it."""
+    kind = next(name for name, known in KINDS.items() if type(network) is known)
+    return kind, config.dump(network.config) if isinstance(network, PhaseNetwork) else {}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -71,11 +84,12 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def save_network(path: Path, network: nn.Module, card: Card, half: bool = False) -> None:
     """Weights and card; `half` keeps them in 16 bits, which predictions do not feel."""
-    state = {name: t.half() if half and t.is_floating_point() else t for name, t in network.state_dict().items()}
+    learned = {name for name, _ in network.named_parameters()} if half else set()  # running variances may not fit into 16 bits
+    state = {name: t.half() if name in learned else t for name, t in network.state_dict().items()}
     write(path, state, {"card": asdict(card)})
 
 
-def load_network(name: str | Path = SHIPPED) -> tuple[PhaseNetwork, Card]:
+def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
     """A shipped network by name, or one from a file, in evaluation mode.
 
     Raises
@@ -86,10 +100,10 @@ def load_network(name: str | Path = SHIPPED) -> tuple[PhaseNetwork, Card]:
     if "card" not in metadata:
         raise ConfigError(f"{name} is no braggshot network: it has no card; train one with braggshot train.")
     card = Card(**metadata["card"])
-    if card.kind != "flagship":
-        raise ConfigError(f"{name} is a network of kind {card.kind!r}, which only evaluates; phasing needs a flagship.")
-    network = PhaseNetwork(config.resolve(NetworkConfig, card.network))
-    network.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
+    if card.kind not in KINDS:
+        raise ConfigError(f"{name} is a network of kind {card.kind!r}, which this version does not know: {', '.join(KINDS)}.")
+    network = build(card.kind, config.resolve(NetworkConfig, card.network))
+    network.load_state_dict(tensors)
     return network.eval(), card
 
 

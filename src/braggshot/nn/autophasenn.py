@@ -1,0 +1,193 @@
+r"""The published networks, for comparison: an encoder, a decoder for the amplitude and one for the phase.
+
+.. math:: \rho = A\, e^{i \varphi} \,[A \ge T], \qquad A = \sigma(a), \quad \varphi = \pi \tanh(p), \qquad (a, p) = N(|F|)
+
+`AutoPhaseNN` is the network of the paper [1]_ (its TensorFlow code): five levels of two convolutions down to 512 channels, nearest
+upsampling before the convolutions of each level, and zero-padding of the half box to the whole array *before* the last three
+convolutions. `AutoPhaseNN2024` is the authors' later, smaller one (their PyTorch code): strides for pooling, trilinear upsampling
+after the convolutions, zero-padding of the finished object, and a threshold that rises during training. The threshold T is a hard
+mask: no gradient tells a voxel below it to come back.
+
+What is different here: every axis may be any multiple of 16; arrays come in corner layout; and a measured pattern, unlike theirs,
+is not on the scale of a crystal of amplitude one, so `unit_scale` brings it there.
+
+References
+----------
+.. [1] Y. Yao et al., AutoPhaseNN, npj Comput. Mater. 8, 124 (2022), doi 10.1038/s41524-022-00803-w; layers, initial weights and
+   settings as in github.com/YudongYao/AutoPhaseNN and github.com/mcherukara/AutoPhaseNN (b0de63a)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from braggshot.nn.network import Measurement, magnitude_of
+from braggshot.physics.fourier import AXES, pad, to_centre
+
+SLOPE = 0.01  # of the leaky rectifiers
+SMALLEST = 0.01  # of the Patterson function, relative to its maximum, that counts as crystal
+DIFFERENCE_BODY = 8  # volume of {r - r'} over that of {r}, of a convex body with a centre of symmetry (others have more)
+
+
+def unit_scale(data: Measurement) -> Tensor:
+    r"""Factor s that turns magnitudes into those of a crystal of amplitude one, (n, 1, 1, 1).
+
+    .. math:: s^2 \sum_q |F|^2 = \sum_r |\rho|^2 \approx V
+
+    (unitary transform). The volume V of the crystal [voxels] is an eighth of that of its Patterson function, whatever its phase.
+    Over simulated crystals it came within a quarter of the truth for most.
+    """
+    power = data.magnitude.square()
+    photons = power.sum(AXES, keepdim=True).clamp_min(1e-12)
+    patterson = torch.fft.fftn(power, dim=AXES).abs() / photons
+    level = (4 / photons.sqrt()).clamp(SMALLEST, 0.5)  # photon noise of the Patterson function is 1 / sqrt(photons)
+    volume = (patterson > level).sum(AXES, keepdim=True) / DIFFERENCE_BODY
+    return (volume / photons).sqrt()
+
+
+class Convolution(nn.Conv3d):
+    """A convolution of width 3, "same" at a stride of 1."""
+
+    def __init__(self, before: int, after: int, stride: int = 1) -> None:
+        super().__init__(before, after, 3, stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, z, y, x)."""
+        # Where the grid is smaller than the kernel, oneDNN's bfloat16 gradient of the weights is wrong (torch 2.13, on a CPU).
+        if min(x.shape[-3:]) > 2:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+class Published(nn.Module):
+    """What both have in common: `forward` as the flagship's, with one step and no start.
+
+    Parameters
+    ----------
+    threshold : of the support at the beginning and at the end of training, between 0 and 1 [1]
+    """
+
+    def __init__(self, threshold: tuple[float, float]) -> None:
+        super().__init__()
+        self.bounds = threshold
+        self.threshold: Tensor
+        self.register_buffer("threshold", torch.tensor(threshold[1]))
+
+    def anneal(self, share: float) -> None:
+        """Set the threshold of a point in training, between 0 (its beginning) and 1."""
+        first, last = self.bounds
+        self.threshold.fill_(first + (last - first) * min(share, 1.0))
+
+    def decoded(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """What the decoders make of an input (n, 1, z, y, x), before sigmoid and tanh, on half the array or the whole."""
+        raise NotImplementedError
+
+    def scaled(self, data: Measurement) -> Tensor:
+        """The magnitudes as the network wants them."""
+        raise NotImplementedError
+
+    def forward(
+        self, magnitude: Tensor, valid: Tensor, rho: Tensor | None = None, steps: int | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The object and the modulus of its transform.
+
+        Parameters
+        ----------
+        magnitude, valid : as in `Measurement`, (n, z, y, x)
+        rho, steps : not used; these networks start from the pattern alone and have one step
+
+        Returns
+        -------
+        one pair: rho, complex, on half the array or the whole, zero below the threshold; and |F| (n, z, y, x)
+        """
+        x = to_centre(self.scaled(Measurement(magnitude, valid)))[:, None]
+        a, p = self.decoded(x.contiguous(memory_format=torch.channels_last_3d), magnitude.shape[-3:])
+        amplitude, phase = a.float()[:, 0].sigmoid(), math.pi * p.float()[:, 0].tanh()
+        found = torch.polar(amplitude * (amplitude >= self.threshold), phase)
+        return [(found, magnitude_of(found, magnitude.shape[-3:])[1])]
+
+
+def _keras_norm(channels: int) -> nn.BatchNorm3d:
+    return nn.BatchNorm3d(channels, eps=1e-3, momentum=0.01)
+
+
+class AutoPhaseNN(Published):
+    """The network of the paper."""
+
+    CHANNELS = (32, 64, 128, 256, 512)
+    AMPLITUDE, PHASE, LAST = (256, 128, 64), (128, 128, 64), 32
+
+    def __init__(self) -> None:
+        super().__init__((0.1, 0.1))
+        self.encoder = nn.ModuleList(self._pair(a, b) for a, b in pairwise((1, *self.CHANNELS)))
+        self.amplitude, self.phase = self._decoder(self.AMPLITUDE), self._decoder(self.PHASE)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d) and module.bias is not None:
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
+
+    def scaled(self, data: Measurement) -> Tensor:
+        """|F| of a crystal of amplitude one, and of a transform without its factor 1 / sqrt(N)."""
+        return data.magnitude * unit_scale(data) * math.sqrt(data.magnitude[0].numel())
+
+    def decoded(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """(n, 1, z, y, x) each: the last convolutions fill the whole array."""
+        for level, pair in enumerate(self.encoder):
+            x = pair(functional.max_pool3d(x, 2) if level else x)
+        outputs = []
+        for decoder in (self.amplitude, self.phase):
+            y = x
+            for pair in decoder[:-1]:
+                y = pair(functional.interpolate(y, scale_factor=2, mode="nearest"))
+            outputs.append(decoder[-1](pad(y, shape)))
+        return outputs[0], outputs[1]
+
+    def _pair(self, before: int, after: int) -> nn.Sequential:
+        layers = [(Convolution(c, after), nn.LeakyReLU(SLOPE), _keras_norm(after)) for c in (before, after)]
+        return nn.Sequential(*layers[0], *layers[1])
+
+    def _decoder(self, channels: Sequence[int]) -> nn.ModuleList:
+        pairs = [self._pair(a, b) for a, b in pairwise((self.CHANNELS[-1], *channels))]
+        last = [(Convolution(c, self.LAST), nn.ReLU(), _keras_norm(self.LAST)) for c in (channels[-1], self.LAST)]
+        return nn.ModuleList([*pairs, nn.Sequential(*last[0], *last[1], Convolution(self.LAST, 1))])
+
+
+class AutoPhaseNN2024(Published):
+    """The authors' smaller network, of their code of 2024."""
+
+    ENCODER = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (256, 2), (256, 2))  # channels, stride
+    DECODER = (128, 64, 32)
+
+    def __init__(self) -> None:
+        super().__init__((0.07, 0.10))
+        layers: list[nn.Module] = []
+        for (before, _), (after, stride) in pairwise(((1, 1), *self.ENCODER)):
+            layers += [Convolution(before, after, stride), nn.LeakyReLU(SLOPE), nn.BatchNorm3d(after)]
+        self.encoder = nn.Sequential(*layers)
+        self.amplitude, self.phase = self._decoder(), self._decoder()
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
+
+    def scaled(self, data: Measurement) -> Tensor:
+        """The brightest voxel at one."""
+        return data.magnitude / data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
+
+    def decoded(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """(n, 1, z / 2, y / 2, x / 2) each."""
+        encoded = self.encoder(x)
+        return self.amplitude(encoded), self.phase(encoded)
+
+    def _decoder(self) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for before, after in pairwise((self.ENCODER[-1][0], *self.DECODER)):
+            for channels in (before, after):
+                layers += [Convolution(channels, after), nn.LeakyReLU(SLOPE), nn.BatchNorm3d(after)]
+            layers.append(nn.Upsample(scale_factor=2, mode="trilinear"))
+        return nn.Sequential(*layers, Convolution(self.DECODER[-1], 1))
