@@ -20,10 +20,10 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from braggshot.errors import ConfigError, DataError
 from braggshot.nn.expert import SHORT
-from braggshot.nn.network import PhaseNetwork
 from braggshot.nn.predict import Hypothesis, predict
 from braggshot.nn.weights import SHIPPED, Card, load_network
 from braggshot.physics.fourier import to_centre, to_corner
@@ -96,7 +96,7 @@ class Problem:
     data: Measured
     host: Measured
     config: PhasingConfig
-    network: PhaseNetwork | None = None
+    network: nn.Module | None = None
 
 
 def phase(volume: DiffractionVolume, config: PhasingConfig | None = None) -> Generator[Progress, None, Reconstruction]:
@@ -118,7 +118,7 @@ def phase(volume: DiffractionVolume, config: PhasingConfig | None = None) -> Gen
     return replace(result, seconds=seconds, network=None if card is None else f"{card.name} ({card.seen} crystals)")
 
 
-def _load(name: str, device: torch.device) -> tuple[PhaseNetwork, Card]:
+def _load(name: str, device: torch.device) -> tuple[nn.Module, Card]:
     network, card = load_network(Path(name) if Path(name).exists() else name)
     return network.to(device), card
 
