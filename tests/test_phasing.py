@@ -83,6 +83,12 @@ def test_what_the_starts_say_together(result):
     assert max(result.quality.agreement) == 1.0
     assert ensemble.mode_weights.sum() == pytest.approx(1)
     assert (np.diff(ensemble.mode_weights) <= 1e-9).all()
+    # What all starts share is nearly the chosen one, in phase with it, and holds its weight's part of the mean start's energy.
+    overlap = np.vdot(result.rho, ensemble.mode) / np.linalg.norm(result.rho) / np.linalg.norm(ensemble.mode)
+    assert overlap.real > 0.97
+    assert abs(overlap.imag) < 0.01
+    energy = np.linalg.norm(ensemble.mode) ** 2 / np.linalg.norm(result.rho) ** 2
+    assert energy == pytest.approx(ensemble.mode_weights[0], rel=0.02)
     assert ensemble.prtf[:3] == pytest.approx(1, abs=0.15)
     chosen = int(np.argmax(ensemble.table["correlation"]))
     assert ensemble.table["llk_free"][chosen] == min(ensemble.table["llk_free"])

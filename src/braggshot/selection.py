@@ -133,8 +133,10 @@ def _ensemble(
     aligned: list[Tensor],
     agreeing: list[Tensor],
 ) -> tuple[Ensemble, float | None]:
-    """Table of starts, PCA weights of all, PRTF of those that agree, and the resolution it gives [m]."""
-    _, weights = metrics.modes(torch.stack(aligned))
+    """Table of starts, PCA of all, PRTF of those that agree, and the resolution it gives [m]."""
+    modes, weights = metrics.modes(torch.stack(aligned))
+    overlap = torch.vdot(modes[0].flatten(), aligned[correlation.index(max(correlation))].flatten())
+    mode = (modes[0] * overlap / overlap.abs()).to(torch.complex64).numpy()
     basis = None if volume.reciprocal_basis is None else torch.from_numpy(np.asarray(volume.reciprocal_basis))
     number, radii = metrics.shells(torch.Size(volume.shape), max(8, min(volume.shape) // 2), basis)
     curve = metrics.prtf(torch.stack(agreeing).mean(0), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid), number)
@@ -155,7 +157,7 @@ def _ensemble(
     # The first that agrees against each other one: two solutions of the same data.
     pairs = [shell_correlation(agreeing[0], other, number) for other in agreeing[1:]]
     fsc = torch.stack(pairs).mean(0).numpy() if pairs else None
-    ensemble = Ensemble(columns, weights.numpy(), curve.numpy(), frequency, fsc)
+    ensemble = Ensemble(columns, weights.numpy(), curve.numpy(), frequency, fsc, mode=mode)
     # With one start the PRTF only says that the start fits its data; it is no measure of resolution.
     resolution = _resolution(curve.numpy(), frequency) if basis is not None and len(agreeing) > 1 else None
     return ensemble, resolution

@@ -227,6 +227,7 @@ class Ensemble:
     ----------
     table : one column per name ("start", "seed", "chi2", "llk_free", "correlation", "threshold", "support_fraction", ...)
     mode_weights : share of each PCA mode in the starts' energy, largest first, summing to 1 [1]
+    mode : (z, y, x) complex64, the first PCA mode: what all starts have in common, in phase with the chosen one [sqrt(photons)]
     prtf : phase retrieval transfer function on shells [1]
     prtf_frequency : |q - q_bragg| of the shells [1/m], or in units of the Nyquist frequency without geometry
     fsc : Fourier shell correlation on the same shells; None with one solution [1]
@@ -239,6 +240,7 @@ class Ensemble:
     prtf_frequency: FloatArray
     fsc: FloatArray | None = None
     fsc_between: str = "starts"
+    mode: ComplexArray | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def sample_reconstruction(shape=SHAPE, **changes):
             mode_weights=np.array([0.8, 0.15, 0.05]),
             prtf=np.array([1.0, 0.9, 0.4]),
             prtf_frequency=np.array([0.0, 1e8, 2e8]),
+            mode=0.9 * rho,
         ),
         "verdict": "good",
         "reasons": ("two of three starts agree", "die Übereinstimmung ist χ² = 0,012"),

@@ -91,7 +91,7 @@ def test_pynx_finds_what_it_looks_for(written):
         assert process["results/nb_point_support"][()] == expected.support.sum()
 
 
-@pytest.mark.parametrize("key", ["amplitude", "phase", "support"])
+@pytest.mark.parametrize("key", ["amplitude", "phase", "support", "mode"])
 def test_cdiutils_finds_images_by_their_names(written, key):
     """As its ``load_cxi(path, key)`` does: entry_1/<key> is an NXdata with a member ``data``."""
     rho = sample_reconstruction().rho
@@ -99,7 +99,7 @@ def test_cdiutils_finds_images_by_their_names(written, key):
         assert file["entry_1"].get(key, getlink=True).path.startswith("/entry_1/image_")
         assert file[f"entry_1/{key}"].attrs["NX_class"] == "NXdata"
         found = file[f"entry_1/{key}/data"][()]
-    wanted = {"amplitude": np.abs(rho), "phase": np.where(rho != 0, np.angle(rho), 0), "support": rho != 0}[key]
+    wanted = {"amplitude": np.abs(rho), "phase": np.where(rho != 0, np.angle(rho), 0), "support": rho != 0, "mode": 0.9 * rho}[key]
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
@@ -108,7 +108,7 @@ def test_later_stages_add_named_images(written, tmp_path):
         with h5py.File(written) as source:
             source.copy("entry_1", file)
         image = results.add_image(file["entry_1"], "strain", np.zeros((3, 3, 3)), "1", frame="crystal")
-        assert image.name == "/entry_1/image_5"
+        assert image.name == "/entry_1/image_6"
         assert dict(file["entry_1/strain/data"].attrs) == {"units": "1", "frame": "crystal"}
 
 

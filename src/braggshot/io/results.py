@@ -8,7 +8,8 @@ Laid out as PyNX writes it, so that PyNX, cdiutils, silx and h5web open it; what
       image_1/{data, mask, basis, frame}      rho on the grid of the measurement, centred; mask is the support
       image_1/process_1/{program, version, configuration, note_1, results}
       image_2, image_3, ...                   further real arrays, each with a link of its name: entry_1/amplitude, phase, support;
-                                              with a strain map those of the crystal frame, also displacement, strain, ...
+                                              with a strain map those of the crystal frame, also displacement, strain, ...;
+                                              last entry_1/mode, complex: the first PCA mode of all starts, on the grid of image_1
       strain_1                                what belongs to all of them; see `braggshot.io.crystal_images`
       instrument_1/detector_1/{data, mask}    prepared counts; mask 0 good, 1 bad
       instrument_1/geometry_1                 diffractometer circles, where known
@@ -36,7 +37,7 @@ from braggshot.io.crystal_images import add_image
 from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.physics.strain import numbers
-from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap, Uncertainty
+from braggshot.volumes import ComplexArray, DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap, Uncertainty
 
 _VERSION = importlib.metadata.version("braggshot")
 
@@ -63,6 +64,9 @@ def write(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | 
             _add_images(entry, reconstruction)
         else:
             crystal_images.write(entry, strain, numbers(strain))
+        if reconstruction.ensemble is not None and reconstruction.ensemble.mode is not None:
+            mode = reconstruction.ensemble.mode.astype(np.complex64)
+            add_image(entry, "mode", mode, "photons^0.5", frame=reconstruction.frame)
         data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="image")
         data["data"] = h5py.SoftLink("/entry_1/image_1/data")
 
@@ -174,7 +178,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
         quality=_quality(results),
         frame=get(image, "frame", "detector"),
         basis=get(image, "basis"),
-        ensemble=_read_ensemble(results),
+        ensemble=_read_ensemble(results, get(entry, "mode/data")),
         verdict=results.get("verdict", "doubtful"),
         reasons=tuple(results.get("reasons", (f"phased by {program}, not judged by braggshot",))),
         history=results.get("history", {}),
@@ -188,11 +192,12 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
     )
 
 
-def _read_ensemble(results: dict[str, Any]) -> Ensemble | None:
+def _read_ensemble(results: dict[str, Any], mode: ComplexArray | None) -> Ensemble | None:
     """Fields that a file does not have keep their default."""
     if "prtf" not in results:
         return None
-    return Ensemble(**{field.name: results[field.name] for field in dataclasses.fields(Ensemble) if field.name in results})
+    stored = {field.name: results[field.name] for field in dataclasses.fields(Ensemble) if field.name in results}
+    return Ensemble(**stored, mode=mode)
 
 
 def _read_uncertainty(image: h5py.Group) -> Uncertainty | None:
