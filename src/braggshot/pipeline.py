@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -25,7 +26,7 @@ from braggshot.phasing import PhasingConfig, phase
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.refine.iterate import Progress
 from braggshot.uncertainty import with_half_data, with_photon_noise
-from braggshot.volumes import Reconstruction, Scan, StrainMap
+from braggshot.volumes import Facet, Reconstruction, Scan, StrainMap
 
 OutputFormat = Literal["cxi", "vti", "png", "html", "npz", "cohere", "cdiutils"]
 
@@ -233,6 +234,12 @@ def check_writable(path: str | Path) -> None:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place with -o.") from error
 
 
+def _facet(facet: Facet) -> dict[str, Any]:
+    """For JSON, which knows no NaN."""
+    strain = facet.strain if math.isfinite(facet.strain) else None
+    return {"hkl": facet.hkl, "area_m2": facet.area, "share": facet.share, "strain": strain, "normal": facet.normal.tolist()}
+
+
 def _best_resolution(result: Result) -> dict[str, Any]:
     """The most telling measure, and what it is."""
     measured = {"prtf": result.quality.resolution} if result.strain is None else result.strain.resolution
@@ -258,6 +265,7 @@ def summary(result: Result, source: str, output: str) -> dict[str, Any]:
         "agreement": list(result.quality.agreement),
         **_best_resolution(result),
         "strain": None if result.strain is None else numbers(result.strain),
+        "facets": [] if result.strain is None else [_facet(facet) for facet in result.strain.facets],
         "verdict": result.verdict,
         "reasons": list(result.reasons),
         "seconds": {name: round(value, 3) for name, value in result.seconds.items()},

@@ -307,6 +307,31 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
+class Facet:
+    """A flat part of a crystal's surface; vectors are components (z, y, x) of the strain map's frame.
+
+    Parameters
+    ----------
+    normal : outward unit vector
+    area : with its share of the rounded edges [m^2]
+    share : of the whole surface [1]
+    centre : mean position, from r = 0 [m]
+    strain, strain_std : area-weighted mean and standard deviation one voxel below the surface [1]
+    hkl : the lattice plane; None where none fits or the reflection is not known
+    off : angle between the normal and that of the plane [rad]
+    """
+
+    normal: FloatArray
+    area: float
+    share: float
+    centre: FloatArray
+    strain: float
+    strain_std: float
+    hkl: tuple[int, int, int] | None = None
+    off: float | None = None
+
+
+@dataclass(frozen=True)
 class StrainMap:
     """What a materials scientist came for: shape, displacement and strain on an orthogonal grid, lengths in metres.
 
@@ -334,6 +359,7 @@ class StrainMap:
     lattice_parameter : local a, with the cell's shape held fixed; None without the reflection [m]
     displacement_sigma, strain_sigma : one standard deviation [m], [1]; None where it was not measured
     resolution : method -> length [m], see `braggshot.physics.resolution`
+    facets : largest first, named where the reflection is known
     choices : ramp, iso-surface, sign and frame choices that were made, in words
     """
 
@@ -357,4 +383,5 @@ class StrainMap:
     displacement_sigma: FloatArray | None = None
     strain_sigma: FloatArray | None = None
     resolution: Mapping[str, float] = field(default_factory=dict)
+    facets: tuple[Facet, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)

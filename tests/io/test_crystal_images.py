@@ -14,7 +14,9 @@ from braggshot.volumes import Facet, StrainMap, Uncertainty
 
 @pytest.fixture(scope="module")
 def found():
-    reconstruction = sample_reconstruction()
+    reconstruction = sample_reconstruction(shape=(20, 22, 25))
+    smooth = np.exp(0.1j * np.indices(reconstruction.rho.shape)[1] ** 1.5)
+    reconstruction = dataclasses.replace(reconstruction, rho=(np.abs(reconstruction.rho) * smooth).astype(np.complex64))
     flat = np.where(reconstruction.support, 0.1, 0).astype(np.float32)
     spread = dataclasses.replace(reconstruction, uncertainty=Uncertainty(flat, flat / 100, 4, "starts that agree"))
     facets = (

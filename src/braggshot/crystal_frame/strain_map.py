@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from braggshot.crystal_frame import facets
 from braggshot.crystal_frame.resample import to_crystal, to_lab
 from braggshot.errors import ConfigError, GeometryError
 from braggshot.physics import lattice, resolution, strain
 from braggshot.physics.geometry import direction, rotation_onto
-from braggshot.volumes import BoolArray, ComplexArray, FloatArray, Reconstruction, StrainMap
+from braggshot.volumes import BoolArray, ComplexArray, Facet, FloatArray, Reconstruction, StrainMap
 
 _CORE = 2  # voxels; the amplitude vanishes in the core of a dislocation, and the hole must not hide the line
 
@@ -91,21 +92,21 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     level = strain.iso_level(amplitude, to_frame.support) if config.iso == "auto" else config.iso * float(amplitude.max())
     support = to_frame.support & (amplitude >= level)
     bulk = ndimage.binary_erosion(support, iterations=config.surface)
-    core = bulk if bulk.any() else support
+    core = bulk if strain.has_gradient(bulk) else support
     rho: ComplexArray = to_frame.rho.astype(np.complex128)
     defect = strain.dislocations(np.angle(rho), ndimage.binary_closing(support, iterations=_CORE))
     if config.ramp == "remove":
-        turn = strain.ramp(rho, core & ~defect)
+        turn = strain.ramp(rho, core & ~defect if strain.has_gradient(core & ~defect) else core)
         rho = _zero_mean(strain.without_ramp(rho, turn), core)
         q = q + strain.gradient(turn, basis)
     slope = strain.gradient(strain.turns(rho, support), basis)
-    d_spacing = strain.d_spacing(slope, q)
+    d_spacing, along_q = strain.d_spacing(slope, q), strain.strain(slope, q)
     spread = to_frame.uncertainty
     return StrainMap(
         amplitude=amplitude.astype(np.float32),
         phase=np.where(support, np.angle(rho), 0).astype(np.float32),
         displacement=_displacement(rho, support, core, q),
-        strain=strain.strain(slope, q).astype(np.float32),
+        strain=along_q.astype(np.float32),
         d_spacing=d_spacing,
         support=support,
         surface=support & ~bulk,
@@ -122,8 +123,14 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         displacement_sigma=None if spread is None else _inside(spread.phase / np.linalg.norm(q), support),
         strain_sigma=None if spread is None or spread.strain is None else _inside(spread.strain, support),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
+        facets=_facets(facets.facets(amplitude, support, along_q, basis), q, config),
         choices=_choices(reconstruction, config),
     )
+
+
+def _facets(found: tuple[Facet, ...], q: FloatArray, config: StrainConfig) -> tuple[Facet, ...]:
+    """Named where the reflection is known."""
+    return found if config.reflection is None else facets.indexed(found, q, config.reflection, cell(config))
 
 
 def _resolution(reconstruction: Reconstruction, amplitude: FloatArray, bulk: BoolArray, basis: FloatArray) -> dict[str, float]:

@@ -4,7 +4,7 @@
 
     entry_1/
       image_N/{title, data}, link <field> -> image_N       amplitude, phase, displacement, strain, d_spacing, support, ...
-      strain_1/{frame, basis, rotation, q_bragg, iso_level, reflection, name, resolution, choices, numbers}
+      strain_1/{frame, basis, rotation, q_bragg, iso_level, reflection, name, resolution, facets, choices, numbers}
 
 Every image carries ``frame`` and ``basis`` (columns are the voxel edges [m], components (z, y, x)); fields that have no value
 outside the crystal are NaN there. Strain is a pure number, lengths are metres.
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.io.hdf5 import add_group, get, put, put_tree, tree
-from braggshot.volumes import StrainMap
+from braggshot.volumes import Facet, StrainMap
 
 UNITS = {
     "amplitude": "photons^0.5",
@@ -36,6 +36,9 @@ UNITS = {
     "bulk": "1",
     "dislocation": "1",
 }
+_FACET_UNITS = {
+    "normal": "1", "area": "m^2", "share": "1", "centre": "m", "strain": "1", "strain_std": "1", "hkl": "1", "off": "rad",
+}  # fmt: skip
 
 
 def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **attributes: Any) -> h5py.Group:
@@ -72,6 +75,7 @@ def write(entry: h5py.Group, found: StrainMap, numbers: Mapping[str, Any]) -> No
     for name in ("frame", "name", "reflection"):
         put(group, name, getattr(found, name))
     put_tree(add_group(group, "resolution", "NXcollection"), found.resolution, "m")
+    _write_facets(add_group(group, "facets", "NXcollection"), found.facets)
     put_tree(add_group(group, "choices", "NXcollection"), found.choices)
     put_tree(add_group(group, "numbers", "NXcollection"), {key: value for key, value in numbers.items() if value is not None})
 
@@ -89,5 +93,35 @@ def read(entry: h5py.Group) -> StrainMap | None:
         **{name: get(group, name) for name in ("basis", "rotation", "q_bragg", "iso_level", "frame", "name")},
         reflection=None if reflection is None else tuple(reflection.tolist()),
         resolution=tree(group["resolution"]),
+        facets=_read_facets(group["facets"]),
         choices=tree(group["choices"]),
+    )
+
+
+def _write_facets(group: h5py.Group, facets: tuple[Facet, ...]) -> None:
+    """One row per facet; an index hkl of 0, 0, 0 is a facet without a name."""
+    if not facets:
+        return
+    for name, units in _FACET_UNITS.items():
+        values = [getattr(facet, name) for facet in facets]
+        missing = (0, 0, 0) if name == "hkl" else np.nan
+        put(group, name, np.array([missing if value is None else value for value in values]), units)
+
+
+def _read_facets(group: h5py.Group) -> tuple[Facet, ...]:
+    if not len(group):
+        return ()
+    rows = zip(*(group[name][()].tolist() for name in _FACET_UNITS), strict=True)
+    return tuple(
+        Facet(
+            np.array(normal),
+            area,
+            share,
+            np.array(centre),
+            strain,
+            spread,
+            tuple(hkl) if any(hkl) else None,
+            None if off != off else off,
+        )
+        for normal, area, share, centre, strain, spread, hkl, off in rows
     )

@@ -52,6 +52,11 @@ def turns(rho: ComplexArray, support: BoolArray) -> NDArray[np.float64]:
     return found
 
 
+def has_gradient(region: BoolArray) -> bool:
+    """Whether some voxels of the region are neighbours along every axis, so that a phase in it has a gradient."""
+    return all(bool((region[before] & region[after]).any()) for before, after in map(_neighbours, range(3)))
+
+
 def mean_turn(rho: ComplexArray) -> NDArray[np.float64]:
     """Mean turn along each axis (3,) [rad], each pair of voxels weighted by both amplitudes: the centre of |F|^2, nearly."""
     return np.array([np.angle(np.vdot(rho[before], rho[after])) for before, after in map(_neighbours, range(3))])

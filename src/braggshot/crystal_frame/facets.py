@@ -1,0 +1,182 @@
+r"""Facets of a crystal: where the normals of its surface pile up, which lattice planes those are, how large, how strained.
+
+The surface's triangles are weighted by area on the sphere of directions,
+
+.. math:: \rho(n) = \sum_t A_t \exp\left(\frac{n \cdot n_t - 1}{\kappa^2}\right),
+
+and each peak of this density is a facet. The scattering vector is the normal of the reflecting planes, so only the turn about it is
+not known; it is the one that brings the facets closest to planes of low index. The stereographic idea is that of Carnis et al.,
+J. Appl. Cryst. 54, 1 (2021), and of Richard et al., J. Appl. Cryst. 51, 1672 (2018).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from braggshot.physics import lattice
+from braggshot.physics.lattice import Lattice
+from braggshot.volumes import BoolArray, Facet, FloatArray
+
+KERNEL = np.radians(7.0)  # spread of normals on one facet: voxel noise and rounded edges
+APART = np.radians(22.0)  # least angle between two facets
+FLAT, EDGE = np.radians(14.0), np.radians(32.0)  # normals that make a facet's mean and its strain; that still count to its area
+TOLERANCE = np.radians(10.0)  # largest angle between a facet and the plane it is named after
+LEAST = 0.015  # share of the surface within `FLAT`
+PILED = 0.38  # of that, the least share within half of `FLAT`; on a curved surface it is a quarter
+_SMOOTHING = 1.0  # voxels
+
+
+def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis: FloatArray, most: int = 26) -> tuple[Facet, ...]:
+    """Facets without names, largest first; none where there is no surface or no direction stands out.
+
+    Parameters
+    ----------
+    amplitude, support, strain : as in `StrainMap`, on an orthogonal grid
+    basis : columns are the voxel edges [m]
+    most : largest number of facets
+    """
+    surface = _surface(amplitude, support, basis)
+    if surface is None:
+        return ()
+    centres, normals, areas = surface
+    directions = _peaks(normals, areas, most)
+    if not len(directions):
+        return ()
+    angle = np.arccos(np.clip(normals @ directions.T, -1, 1))
+    nearest = angle.argmin(axis=1)
+    strains = _below(strain, support, basis, centres, normals)
+    found = []
+    for number, direction in enumerate(directions):
+        flat = (nearest == number) & (angle[:, number] < FLAT)
+        whole = (nearest == number) & (angle[:, number] < EDGE)
+        known = flat & np.isfinite(strains)
+        mean = np.average(strains[known], weights=areas[known]) if known.any() else np.nan
+        spread = np.sqrt(np.average((strains[known] - mean) ** 2, weights=areas[known])) if known.any() else np.nan
+        middle = np.average(centres[flat], axis=0, weights=areas[flat])
+        area = float(areas[whole].sum())
+        found.append(Facet(direction, area, area / float(areas.sum()), middle, float(mean), float(spread)))
+    return tuple(sorted(found, key=lambda facet: -facet.area))
+
+
+def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], cell: Lattice, highest: int = 1) -> tuple[Facet, ...]:
+    """The same facets named after lattice planes; `hkl` stays None where no plane is within `TOLERANCE`.
+
+    Parameters
+    ----------
+    q : scattering vector, in the axes of the facets' normals [1/m]
+    reflection : hkl of q
+    cell : the unit cell
+    highest : largest index of the planes that are tried
+
+    Notes
+    -----
+    Turns of the crystal that its symmetry allows give other names of the same family; one of them is taken.
+    """
+    if not found:
+        return ()
+    planes = np.array([hkl for hkl in itertools.product(range(-highest, highest + 1), repeat=3) if np.gcd.reduce(hkl) == 1])
+    ideal = lattice.normals(planes, cell)
+    measured = np.array([facet.normal for facet in found])
+    weight = np.array([facet.share for facet in found])
+    turn = _orientation(ideal, lattice.normals(reflection, cell), measured, q / np.linalg.norm(q), weight)
+    angle = np.arccos(np.clip(measured @ (ideal @ turn.T).T, -1, 1))
+    names = angle.argmin(axis=1)
+    named = []
+    for number, facet in enumerate(found):
+        off = float(angle[number, names[number]])
+        h, k, l = planes[names[number]].tolist()  # noqa: E741
+        hkl = (h, k, l) if off < TOLERANCE else None
+        named.append(replace(facet, hkl=hkl, off=off))
+    return tuple(named)
+
+
+def _surface(
+    amplitude: FloatArray, support: BoolArray, basis: FloatArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None:
+    """Centres (n, 3) [m], outward unit normals (n, 3) and areas (n,) [m^2] of the triangles of the half-height surface."""
+    from skimage.measure import marching_cubes
+
+    if not support.any():
+        return None
+    # A little beyond the support: cut at it, the surface would be terraces.
+    near = ndimage.binary_dilation(support, iterations=2)
+    smooth = ndimage.gaussian_filter(np.where(near, amplitude, 0).astype(float), _SMOOTHING)
+    level = 0.5 * float(np.median(amplitude[support]))
+    if not smooth.min() < level < smooth.max():
+        return None
+    points, triangles, _, _ = marching_cubes(smooth, level)  # type: ignore[no-untyped-call]
+    slopes = np.gradient(ndimage.gaussian_filter(smooth, _SMOOTHING))
+    slope = np.stack([ndimage.map_coordinates(part, points.T, order=1) for part in slopes])
+    outward = -(np.linalg.inv(basis).T @ slope).T[triangles].mean(axis=1)
+    corners = ((points - np.array(amplitude.shape) // 2) @ basis.T)[triangles]
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = outward / np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-30)
+    return corners.mean(axis=1), normals, np.linalg.norm(across, axis=1) / 2
+
+
+def _peaks(normals: FloatArray, areas: FloatArray, most: int) -> NDArray[np.float64]:
+    """Directions (n, 3) at which normals pile up, refined to the mean of those around."""
+    sphere = _evenly(4000)
+    density = np.concatenate([np.exp((part @ normals.T - 1) / KERNEL**2) @ areas for part in np.array_split(sphere, 20)])
+    found: list[NDArray[np.float64]] = []
+    for start in sphere[np.argsort(-density)]:
+        if any(start @ other > np.cos(APART) for other in found):
+            continue
+        direction = start
+        for _ in range(3):
+            near = normals @ direction > np.cos(FLAT)
+            mean = (normals[near] * areas[near, None]).sum(axis=0)
+            direction = mean / max(float(np.linalg.norm(mean)), 1e-30)
+        near, nearer = (areas[normals @ direction > np.cos(angle)].sum() for angle in (FLAT, FLAT / 2))
+        if near < LEAST * areas.sum() or nearer < PILED * near or any(direction @ other > np.cos(APART) for other in found):
+            continue
+        found.append(direction)
+        if len(found) == most:
+            break
+    return np.array(found).reshape(-1, 3)
+
+
+def _evenly(n: int) -> NDArray[np.float64]:
+    """Unit vectors spread evenly over the sphere (a Fibonacci spiral)."""
+    k = np.arange(n) + 0.5
+    polar, turn = np.arccos(1 - 2 * k / n), np.pi * (1 + 5**0.5) * k
+    return np.stack([np.cos(polar), np.sin(polar) * np.sin(turn), np.sin(polar) * np.cos(turn)], axis=1)
+
+
+def _below(
+    strain: FloatArray, support: BoolArray, basis: FloatArray, centres: FloatArray, normals: FloatArray
+) -> NDArray[np.float64]:
+    """Strain of the voxel of the support nearest to a point one voxel below each triangle."""
+    depth = abs(np.linalg.det(basis)) ** (1 / 3)
+    index = np.rint((centres - depth * normals) @ np.linalg.inv(basis).T).astype(int) + np.array(support.shape) // 2
+    index = np.clip(index, 0, np.array(support.shape) - 1)
+    nearest = ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True)
+    return np.asarray(strain[tuple(nearest[:, *index.T])], dtype=np.float64)
+
+
+def _orientation(
+    ideal: FloatArray, along: FloatArray, measured: FloatArray, q: FloatArray, weight: FloatArray
+) -> NDArray[np.float64]:
+    """Rotation from the crystal's axes to those of the facets: the reflection onto q, the turn about q by the best fit."""
+    onto = Rotation.align_vectors(q[None], along[None])[0]
+    best, lowest = onto.as_matrix(), np.inf
+    for angle in np.radians(np.arange(0, 360, 1.0)):
+        turn = (Rotation.from_rotvec(angle * q) * onto).as_matrix()
+        off = np.arccos(np.clip((measured @ (ideal @ turn.T).T).max(axis=1), -1, 1))
+        cost = float(weight @ np.minimum(off, 2 * TOLERANCE))
+        if cost < lowest - 1e-9:
+            best, lowest = turn, cost
+    close = measured @ (ideal @ best.T).T
+    names, fits = close.argmax(axis=1), close.max(axis=1) > np.cos(TOLERANCE)
+    if not fits.any():
+        return np.asarray(best)
+    # q is known far better than any facet, so it holds the fit.
+    pairs = np.vstack([q, measured[fits]]), np.vstack([along, ideal[names[fits]]])
+    return np.asarray(Rotation.align_vectors(*pairs, weights=np.append(10 * weight[fits].sum(), weight[fits]))[0].as_matrix())
