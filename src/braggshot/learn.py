@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,16 +46,25 @@ def learn(
     ------
     ConfigError : if the optional packages for training are missing.
     """
+    torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
+    fabric = _fabric(device, settings.train.precision)
+    start = None if initial is None else weights.load_network(initial)[0]
+    source = _source(settings, files, fabric.device)
+    yield from training.train(settings.train, source, folder, fabric, start)
+
+
+def _fabric(device: str, precision: str) -> Any:
+    """One device, or as many processes as torchrun has started."""
     try:
         from lightning_fabric import Fabric
     except ModuleNotFoundError as error:
         raise ConfigError("training needs lightning-fabric: pip install 'braggshot[train]'.") from error
-    torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
-    fabric = Fabric(accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device], precision=settings.train.precision)
+    world, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device]
+    strategy = "ddp" if world > 1 else "auto"
+    fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=here, num_nodes=world // here, precision=precision)
     fabric.launch()
-    start = None if initial is None else weights.load_network(initial)[0]
-    source = _source(settings, files, fabric.device)
-    yield from training.train(settings.train, source, folder, fabric, start)
+    return fabric
 
 
 def _source(settings: LearnSettings, files: Sequence[Path], device: torch.device) -> Source:
