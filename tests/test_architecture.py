@@ -17,7 +17,7 @@ LAYERS = [
     {"physics"},
     {"prepare", "crystals", "nn", "refine", "io", "verdict"},
     {"phasing", "selection", "crystal_frame", "uncertainty"},
-    {"pipeline", "series", "report", "learn"},
+    {"pipeline", "series", "report", "learn", "postprocess"},
     {"live", "viewer", "cluster"},
     {"cli", "demo"},
 ]
@@ -31,6 +31,7 @@ ALLOWED = {
     ("volumes", "errors"): "records check themselves",
     ("config", "errors"): "settings check themselves",
     ("pipeline", "report"): "the pipeline writes the report beside the other outputs",
+    ("postprocess", "pipeline"): "it makes the pipeline's result of another program's object",
     ("uncertainty", "phasing"): "halves of the counts are phased like the whole",
     ("demo", "cli"): "the demo is a user of the command line",
 }

@@ -116,7 +116,7 @@ def _print_result(result: Reconstruction, written: list[str]) -> None:
 
     console = Console(soft_wrap=True)
     quality = result.quality
-    same = sum(value >= 0.95 for value in quality.agreement) - 1
+    same, others = sum(value >= 0.95 for value in quality.agreement) - 1, len(quality.agreement) - 1
     oversampling = result.volume.oversampling
     rows = {
         "shape": " x ".join(str(n) for n in result.rho.shape),
@@ -124,8 +124,9 @@ def _print_result(result: Reconstruction, written: list[str]) -> None:
         "sqrt(chi2)": f"{quality.chi2**0.5:.4f}",
         "r_factor": f"{quality.r_factor:.3f}",
         "llk_free": f"{quality.llk_free:.3f}",
-        "starts that agree": f"{same} of {len(quality.agreement) - 1} others",
+        "starts that agree": f"{same} of {others} others" if others >= 0 else "-",
         "resolution": "-" if quality.resolution is None else f"{quality.resolution * 1e9:.1f} nm (PRTF 1/e)",
+        **_strain_rows(result),
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items()),
     }
     table = Table(title=result.volume.name, show_header=False)
@@ -137,6 +138,50 @@ def _print_result(result: Reconstruction, written: list[str]) -> None:
         console.print(f"  {reason}")
     for file in written:
         console.print(f"wrote {file}", highlight=False)
+
+
+def _strain_rows(result: Reconstruction) -> dict[str, str]:
+    """The lines of the table that a geometry allows."""
+    from braggshot.crystal_frame import numbers
+
+    strain = getattr(result, "strain", None)
+    if strain is None:
+        return {}
+    found = numbers(strain)
+    facets = ", ".join("".join(map(str, facet.hkl)) if facet.hkl else "?" for facet in strain.facets[:8])
+    rows = {"lattice spacing": f"{found['d_spacing_m'] * 1e10:.4f} Å"}
+    if found["lattice_parameter_m"] is not None:
+        rows["lattice parameter"] = f"{found['lattice_parameter_m'] * 1e10:.4f} Å"
+    if found["strain_std"] is not None:
+        rows["strain"] = f"{found['strain_std']:.2e} standard deviation in the bulk"
+    if found["strain_sigma"] is not None:
+        rows["one sigma of the strain"] = f"{found['strain_sigma']:.1e} (median voxel)"
+    return rows | {"facets": f"{len(strain.facets)}: {facets}" if strain.facets else "none stands out"}
+
+
+@app.command(epilog="braggshot postprocess recon.cxi --scan exp.spec --set input.scan=54 --set 'strain.reflection=[1,1,1]'")
+def postprocess(
+    reconstruction: Annotated[Path, typer.Argument(help="Object of PyNX (CXI), cohere (folder or image.npy) or braggshot.")],
+    scan: Annotated[Path | None, typer.Option(help="Raw scan that it explains; not needed for a result of braggshot.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A .cxi file or a folder (default NAME-strain).")] = None,
+    format: Format = None,
+    config: Config = None,
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, last.")] = False,
+) -> None:
+    """Crystal frame, displacement and strain of a reconstruction that is there already."""
+    from braggshot.pipeline import check_writable, summary, write
+    from braggshot.postprocess import postprocess as run
+
+    settings = _settings(config, sets, {})
+    place = output or Path(f"{reconstruction.stem}-strain")
+    check_writable(place)
+    result = run(reconstruction, scan, settings, format=format)
+    written = write(result, place, settings.output.formats)
+    if as_json:
+        print(json.dumps(summary(result, str(reconstruction), str(place))), flush=True)
+    else:
+        _print_result(result, [str(file) for file in written])
 
 
 @app.command(epilog="braggshot info example.spec --set input.scan=54")

@@ -234,10 +234,15 @@ def check_writable(path: str | Path) -> None:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place with -o.") from error
 
 
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return value if math.isfinite(value) else None
+
+
 def _facet(facet: Facet) -> dict[str, Any]:
-    """For JSON, which knows no NaN."""
-    strain = facet.strain if math.isfinite(facet.strain) else None
-    return {"hkl": facet.hkl, "area_m2": facet.area, "share": facet.share, "strain": strain, "normal": facet.normal.tolist()}
+    name = None if facet.hkl is None else list(facet.hkl)
+    strain, normal = _finite(facet.strain), facet.normal.tolist()
+    return {"hkl": name, "area_m2": facet.area, "share": facet.share, "strain": strain, "normal": normal}
 
 
 def _best_resolution(result: Result) -> dict[str, Any]:
@@ -260,7 +265,7 @@ def summary(result: Result, source: str, output: str) -> dict[str, Any]:
         "chi2": result.quality.chi2,
         "chi2_coherent": result.quality.chi2_coherent,
         "r_factor": result.quality.r_factor,
-        "llk_free": result.quality.llk_free,
+        "llk_free": _finite(result.quality.llk_free),
         "psf": result.psf,
         "agreement": list(result.quality.agreement),
         **_best_resolution(result),

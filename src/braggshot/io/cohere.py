@@ -16,12 +16,15 @@ Continue with ``init_guess = "continue"`` and ``continue_dir = "<folder>/results
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
+from braggshot.errors import FormatError
 from braggshot.io.atomic import replacing
-from braggshot.volumes import Reconstruction
+from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 
 
 def export(folder: str | Path, reconstruction: Reconstruction) -> None:
@@ -42,3 +45,40 @@ def export(folder: str | Path, reconstruction: Reconstruction) -> None:
         np.save(temporary, image.astype(np.complex64))
     with replacing(folder / "results_phasing" / "support.npy") as temporary:
         np.save(temporary, reconstruction.support.transpose(2, 1, 0).astype(np.float32))
+
+
+def read(path: str | Path) -> Reconstruction:
+    """An object that cohere phased, in the order, sign and scale of braggshot; without counts, so without a valid voxel.
+
+    Parameters
+    ----------
+    path : ``image.npy``, or a folder that holds it, itself or in ``results_phasing``; ``support.npy`` is looked for beside it
+
+    Raises
+    ------
+    FormatError : if there is no complex 3D array.
+    """
+    path = Path(path)
+    places = [path / "image.npy", path / "results_phasing" / "image.npy"] if path.is_dir() else [path]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise FormatError(f"{path} holds no image.npy; give a results folder of cohere or the file itself.")
+    image = _load(file)
+    if image.ndim != 3 or image.dtype.kind != "c":
+        raise FormatError(f"{file}: expected a complex 3D object, found {image.dtype} of shape {image.shape}.")
+    rho = np.ascontiguousarray(image.transpose(2, 1, 0).conj() * np.sqrt(image.size)).astype(np.complex64)
+    mask = file.with_name("support.npy")
+    support = np.ascontiguousarray(_load(mask).transpose(2, 1, 0)) > 0.5 if mask.is_file() else rho != 0
+    volume = DiffractionVolume(np.zeros(rho.shape, np.float32), np.zeros(rho.shape, bool), name=file.parent.name or file.stem)
+    unknown = Quality(np.nan, np.nan, np.nan, np.nan)
+    return Reconstruction(
+        rho, support, volume, unknown, method="cohere", reasons=("phased by cohere, not judged by braggshot",),
+        choices={"sign": "conjugate of cohere's, so phase = -q.u"},
+    )  # fmt: skip
+
+
+def _load(path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(path))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: cannot be read as a NumPy array ({error}).") from error

@@ -15,6 +15,8 @@ Sources: Hofmann et al., Phys. Rev. Materials 4, 013801 (2020), for strain near 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -196,7 +198,7 @@ def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
     return np.sqrt(-2 * np.log(np.clip(length, 1e-12, 1)))
 
 
-def numbers(found: StrainMap) -> dict[str, float | int | None]:
+def numbers(found: StrainMap) -> dict[str, Any]:
     """The few numbers of a strain map, for tables: SI units, names carry them; None for what is not known.
 
     Means and standard deviations are those of the bulk without dislocations, except where the name says surface. ``strain_sigma``

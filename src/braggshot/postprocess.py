@@ -1,0 +1,152 @@
+"""Strain from a reconstruction that another program made: PyNX, cohere, cdiutils, or any CXI with the object in it.
+
+The object says nothing about metres; the raw scan does. It is prepared on the object's grid, and the object is held against its
+counts: their correlation finds by how many voxels the two programs cropped differently, refuses an object of another scan, and
+tells the two signs of the transform apart, because the conjugate object scatters into the inverted pattern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from braggshot import config as configuration
+from braggshot.crystal_frame import strain_map
+from braggshot.errors import DataError, FormatError
+from braggshot.io import cohere, registry, results
+from braggshot.physics import metrics
+from braggshot.physics.fourier import fourier
+from braggshot.physics.geometry import direct_basis
+from braggshot.pipeline import Result, Settings, resolve, versions
+from braggshot.prepare import prepare
+from braggshot.prepare.window import raw_centre
+from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
+
+BELONGS = 0.6  # least correlation of the magnitudes for an object to belong to a scan
+CLEARLY = 0.02  # by how much the other sign must explain the counts better to be taken
+
+
+def postprocess(
+    path: str | Path,
+    scan: Scan | str | Path | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
+    *,
+    format: str | None = None,
+) -> Result:
+    """An object on disk, and the scan that it explains, to a strain map.
+
+    Parameters
+    ----------
+    path : result CXI (braggshot, PyNX, cdiutils' modes), a cohere results folder, or its ``image.npy``
+    scan : the raw scan; may be left out for a result of braggshot, which keeps its geometry
+    settings : as of the main job; ``prepare.binning`` must be that of the object
+    format : of the scan, where looking at it does not settle that
+
+    Raises
+    ------
+    FormatError : if the file holds no object.
+    DataError : if the object does not explain the scan.
+    GeometryError : if nothing says where the detector stood.
+    """
+    resolved = settings if isinstance(settings, Settings) else resolve(settings or {})
+    found = read_object(path)
+    if scan is not None:
+        raw = scan if isinstance(scan, Scan) else registry.read(scan, format, **resolved.input)
+        found = matched(found, raw, resolved)
+    return Result(
+        **{f.name: getattr(found, f.name) for f in fields(Reconstruction) if f.name != "configuration"},
+        configuration={
+            "phased_with": dict(found.configuration),
+            "postprocessed_with": {**configuration.dump(resolved), "program": {"name": "braggshot", **versions()}},
+        },
+        strain=strain_map(found, resolved.strain),
+    )
+
+
+def read_object(path: str | Path) -> Reconstruction:
+    """The object in a file or folder, in braggshot's order and sign as far as the layout tells.
+
+    Raises
+    ------
+    FormatError : if there is none.
+    """
+    path = Path(path)
+    if path.is_dir() or path.suffix == ".npy":
+        return cohere.read(path)
+    if not path.exists():
+        raise FormatError(f"{path}: no such file or folder.")
+    return results.read(path)
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Highest correlation of model and measured magnitudes, and the shift of the model there [voxels]."""
+
+    correlation: float
+    shift: tuple[int, int, int]
+
+
+def matched(found: Reconstruction, scan: Scan, settings: Settings) -> Reconstruction:
+    """The object on the grid of the scan, prepared so that the counts lie where the object says, with the sign that explains them.
+
+    Raises
+    ------
+    DataError : if neither sign explains the counts.
+    """
+    volume = prepare(scan, replace(settings.prepare, shape=found.rho.shape))
+    magnitude = np.sqrt(np.maximum(volume.intensity, 0)) * volume.valid
+    as_stored, conjugate = (_match(rho, magnitude) for rho in (found.rho, found.rho.conj()))
+    turned = conjugate.correlation > as_stored.correlation + CLEARLY
+    best = conjugate if turned else as_stored
+    if best.correlation < BELONGS:
+        raise DataError(
+            f"the object does not explain the scan {scan.name}: its magnitudes correlate by {best.correlation:.2f} with the counts "
+            f"(expected {BELONGS} or more); check the scan number and prepare.binning."
+        )
+    if any(best.shift) and volume.window is not None:
+        # Where the model's pattern lies further on, the window must start earlier.
+        centre = np.rint(raw_centre(volume.window, volume.shape) - np.array(best.shift) * volume.window.binning).astype(int)
+        place = (int(centre[0]), int(centre[1]), int(centre[2]))
+        volume = prepare(scan, replace(settings.prepare, shape=found.rho.shape, binning=volume.window.binning, centre=place))
+    rho = found.rho.conj() if turned else found.rho
+    sign = "conjugated, because the counts are explained so" if turned else "as the file's layout says"
+    moved = f"the counts were cropped {best.shift} voxels apart from where the object was phased" if any(best.shift) else "none"
+    return _measured(
+        replace(
+            found, choices={**found.choices, "sign_of_the_object": f"{sign}: correlation {best.correlation:.3f}", "crop": moved}
+        ),
+        rho,
+        volume,
+    )
+
+
+def _match(rho: ComplexArray, magnitude: FloatArray) -> _Match:
+    model = fourier(torch.from_numpy(np.ascontiguousarray(rho))).abs()
+    measured = torch.from_numpy(np.ascontiguousarray(magnitude)).to(model.dtype)
+    product = torch.fft.fftn(model) * torch.fft.fftn(measured).conj()
+    grid = torch.fft.ifftn(product).real
+    place = [int(index) for index in torch.unravel_index(grid.argmax(), grid.shape)]
+    z, y, x = (index - n if index > n // 2 else index for index, n in zip(place, grid.shape, strict=True))
+    norm = torch.linalg.vector_norm(model) * torch.linalg.vector_norm(measured)
+    return _Match(float(grid.max() / norm.clamp_min(1e-30)), (z, y, x))
+
+
+def _measured(found: Reconstruction, rho: ComplexArray, volume: DiffractionVolume) -> Reconstruction:
+    """The object scaled to the counts, with its misfit and its voxels in metres."""
+    inside = torch.from_numpy(np.where(found.support, rho, 0).astype(np.complex64))
+    fit = metrics.misfit(fourier(inside).abs(), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
+    basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)
+    return replace(
+        found,
+        rho=(inside.numpy() * fit.scale).astype(np.complex64),
+        volume=volume,
+        quality=Quality(fit.chi2, fit.r_factor, found.quality.llk, found.quality.llk_free),
+        basis=basis,
+        frame="detector",
+        uncertainty=None,
+    )
