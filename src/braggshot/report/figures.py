@@ -58,6 +58,7 @@ class Picture:
     across, along : names of the horizontal and vertical directions, with arrows
     width, height : what it spans [`unit`]
     triad : name -> unit vector on the page (right, up), for views in three dimensions
+    labels : text and its place, 0 to 1 from the lower left
     """
 
     rgba: Pixels
@@ -68,6 +69,7 @@ class Picture:
     height: float
     unit: str
     triad: tuple[tuple[str, float, float], ...] = ()
+    labels: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def is_dark(self) -> bool:
