@@ -1,0 +1,45 @@
+"""Everything that training does, as small as it goes; as a script, a run that may be killed or shared by processes.
+
+python tests/nn/tiny_run.py FOLDER [STEP AT WHICH TO BE KILLED]
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from braggshot.crystals.sample import CrystalSettings
+from braggshot.learn import LearnSettings, learn
+from braggshot.nn.datasets import DataConfig
+from braggshot.nn.expert import ExpertConfig
+from braggshot.nn.network import NetworkConfig
+from braggshot.nn.training import TrainConfig
+from braggshot.refine.iterate import RefineConfig
+
+ORDINARY = CrystalSettings(shape=(32, 32, 32), oversampling=(2.1, 3), counts=(1e4, 1e5))
+
+TINY = LearnSettings(
+    data=DataConfig(crystals=(ORDINARY, replace(ORDINARY, phase_range=(3, 6)))),
+    train=TrainConfig(
+        steps=6,
+        batch=4,
+        chunk=2,
+        warmup=2,
+        precision="32-true",
+        expert_from=2,
+        validate_every=3,
+        checkpoint_every=2,
+        validation=4,
+        validation_chunk=2,
+        network=NetworkConfig(channels=(16, 16), steps=2),
+        expert=ExpertConfig(RefineConfig("4*RAAR+2*ER")),
+    ),
+)
+
+if __name__ == "__main__":
+    for report in learn(TINY, Path(sys.argv[1]), device="cpu"):
+        if sys.argv[2:] == [str(report.step)]:
+            os.kill(os.getpid(), signal.SIGKILL)
