@@ -1,0 +1,134 @@
+r"""How near a reconstruction comes to a known crystal, after alignment (`braggshot.physics.metrics.align`).
+
+Both are brought to a typical amplitude of one, :math:`\sum|\rho|^3 / \sum|\rho|^2`, which noise in one voxel does not move; where
+the truth is above a half of it, there is crystal. Arrays are (z, y, x), numpy; the truth comes first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from braggshot.physics.metrics import align
+from braggshot.volumes import BoolArray, ComplexArray, FloatArray
+
+SUCCESS = 0.95  # aligned complex correlation
+BLENDED = 0.7  # from this `blend` on, a failure is called a mixture of object and twin
+EDGE = 0.5  # amplitude at which the truth's surface is
+THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+STRAIN_PER_TURN = 0.2355e-9 / (2 * math.pi * 10e-9)
+"""Strain along one axis of a turn of 1 rad per voxel, as the field quotes it: Au(111) planes, voxels of 10 nm."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One reconstruction against its truth.
+
+    Parameters
+    ----------
+    correlation : |<truth, found>| / (|truth| |found|), aligned up to twin, sub-voxel shift, global phase and scale [1]
+    twin : True if the conjugate inversion came out
+    blend : correlation of what is left over with the truth's twin: near 1 where object and twin are mixed [1]
+    ssim : structural similarity of the amplitudes, windows of 7^3 [1]
+    iou : intersection over union of the supports, for each of `THRESHOLDS` on the found amplitude [1]
+    phase_mae : mean |phase error| on the true support; where nothing was found it counts pi / 2, as a random phase would [rad]
+    gradient_rmse : of the turn per voxel, over the axes and over what both have of the interior [rad]
+    """
+
+    correlation: float
+    twin: bool
+    blend: float
+    ssim: float
+    iou: tuple[float, ...]
+    phase_mae: float
+    gradient_rmse: float
+
+    @property
+    def success(self) -> bool:
+        """Whether the crystal was found."""
+        return self.correlation >= SUCCESS
+
+    @property
+    def strain_rmse(self) -> float:
+        """`gradient_rmse` as a strain, by `STRAIN_PER_TURN` [1]."""
+        return self.gradient_rmse * STRAIN_PER_TURN
+
+
+def compare(truth: ComplexArray, found: ComplexArray) -> Scores:
+    """Align and score.
+
+    Raises
+    ------
+    ValueError : if the shapes differ or one of the two is zero everywhere.
+    """
+    reference = torch.from_numpy(np.asarray(truth, np.complex64))
+    aligned = align(torch.from_numpy(np.asarray(found, np.complex64)), reference)
+    one, two = typical(truth), typical(aligned.field.numpy())
+    body = np.abs(one) > EDGE
+    return Scores(
+        correlation=aligned.correlation,
+        twin=aligned.twin,
+        blend=blend(one, two),
+        ssim=ssim(np.abs(one), np.abs(two)),
+        iou=tuple(overlap(body, np.abs(two) > threshold) for threshold in THRESHOLDS),
+        phase_mae=phase_mae(one, two, body),
+        gradient_rmse=gradient_rmse(one, two, body),
+    )
+
+
+def typical(rho: ComplexArray) -> ComplexArray:
+    """The field over its typical amplitude, sum |rho|^3 / sum |rho|^2."""
+    amplitude = np.abs(rho).astype(np.float64)
+    return rho * ((amplitude**2).sum() / (amplitude**3).sum())
+
+
+def ssim(truth: FloatArray, found: FloatArray) -> float:
+    """Structural similarity of amplitudes (Wang et al., IEEE Trans. Image Process. 13, 600 (2004)), 7^3 windows, range 1."""
+    from skimage.metrics import structural_similarity  # takes half a second to import
+
+    return float(structural_similarity(truth, found, win_size=7, data_range=1.0))  # type: ignore[no-untyped-call]
+
+
+def overlap(truth: BoolArray, found: BoolArray) -> float:
+    """Intersection over union."""
+    return float((truth & found).sum() / max(1, (truth | found).sum()))
+
+
+def phase_mae(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> float:
+    """Mean of |arg(found / truth)| over `body`, global phase removed, pi / 2 where nothing was found [rad]."""
+    product = found[body] * truth[body].conj()
+    mean = product.sum()
+    error = np.abs(np.angle(product * (mean.conj() / max(abs(mean), 1e-30))))
+    return float(np.where(product == 0, math.pi / 2, error).mean())
+
+
+def gradient_rmse(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> float:
+    """RMS error of the turn of the phase per voxel [rad], one layer inside the surface; not a number where nothing is left."""
+    inside = ndimage.binary_erosion(body) & (np.abs(found) > 0)
+    if not inside.any():
+        return math.nan
+    # The turn of found / truth is the difference of their turns, whatever the wraps.
+    errors = np.angle(np.concatenate([_pairs(found * truth.conj(), inside, axis) for axis in range(3)]))
+    return float(np.sqrt((errors**2).mean())) if errors.size else math.nan
+
+
+def _pairs(field: ComplexArray, inside: BoolArray, axis: int) -> ComplexArray:
+    """field[n + 1] conj(field[n]) for neighbours along an axis that are both inside, flat."""
+    before = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
+    after = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
+    both = inside[before] & inside[after]
+    return field[after][both] * field[before][both].conj()
+
+
+def blend(truth: ComplexArray, found: ComplexArray) -> float:
+    """How much of what `found` has beside the truth is the truth's twin: their correlation, aligned [1]."""
+    one, two = (torch.from_numpy(np.asarray(field, np.complex64)) for field in (truth, found))
+    rest = two - one * (torch.vdot(one.flatten(), two.flatten()) / torch.vdot(one.flatten(), one.flatten()))
+    if not rest.any():
+        return 0.0
+    twin = one.conj().flip(0, 1, 2)
+    return align(rest, twin, allow_twin=False).correlation
