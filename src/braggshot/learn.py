@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -53,7 +53,7 @@ def learn(
     yield from training.train(settings.train, source, folder, fabric, start)
 
 
-def _fabric(device: str, precision: str) -> Any:
+def _fabric(device: str, precision: Literal["bf16-mixed", "32-true"]) -> Any:
     """One device, or as many processes as torchrun has started."""
     try:
         from lightning_fabric import Fabric
