@@ -94,7 +94,7 @@ def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
 
     Raises
     ------
-    ConfigError : if no such network is known or the file holds something else.
+    ConfigError : if no such network is known, or the file holds something else, or weights of another version.
     """
     tensors, metadata = read(locate(name))
     if "card" not in metadata:
@@ -103,7 +103,10 @@ def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
     if card.kind not in KINDS:
         raise ConfigError(f"{name} is a network of kind {card.kind!r}, which this version does not know: {', '.join(KINDS)}.")
     network = build(card.kind, config.resolve(NetworkConfig, card.network))
-    network.load_state_dict(tensors)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ConfigError(f"{name} was trained for another version of the {card.kind} network; train it again.") from error
     return network.eval(), card
 
 
