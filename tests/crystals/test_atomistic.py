@@ -74,6 +74,15 @@ def test_both_sides_of_a_dislocation_fit(seed, sites):
     assert float((jump > 0.5).double().mean()) > 0.005
 
 
+def test_no_two_atoms_meet_where_slips_cross():
+    settings = replace(SMALL, cells=20, dislocations=2, loads=("free",))
+    for seed in range(12):
+        particle = unrelaxed(seeded(seed), settings)
+        distance, _ = KDTree(particle.positions).query(particle.positions, 2)
+        assert distance[:, 1].min() > 0.65 * NEIGHBOUR * relax.LATTICE_PARAMETER[particle.element]
+        assert len(particle.sites) == len(particle.positions) == len(particle.held) == particle.facts["atoms"]
+
+
 def test_the_same_seed_gives_the_same_atoms():
     one, same, other = (unrelaxed(seeded(seed), SMALL) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.positions, same.positions)

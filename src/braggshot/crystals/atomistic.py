@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Generator, Tensor
 
 from braggshot.config import dump
@@ -130,9 +132,18 @@ def unrelaxed(generator: Generator, settings: AtomisticSettings) -> Particle:
     displacement, held = LOADS[load](generator, sites, strain)
     for _ in range(lines):
         displacement = displacement + dislocation(generator, sites)
+    apart = _apart((sites + displacement).numpy())
     a = LATTICE_PARAMETER[element]
+    positions, sites, held = ((sites + displacement)[apart] * a, sites[apart] * a, held[apart])
     facts = {"strain": strain, "dislocations": lines, "voids": voids, "atoms": len(sites)}
-    return Particle(element, load, (sites * a).numpy(), ((sites + displacement) * a).numpy(), held.numpy(), facts)
+    return Particle(element, load, sites.numpy(), positions.numpy(), held.numpy(), facts)
+
+
+def _apart(positions: FloatArray) -> Tensor:
+    """All atoms but one of each pair that two crossing slips have pushed into each other [unit cells]."""
+    keep = np.ones(len(positions), dtype=bool)
+    keep[KDTree(positions).query_pairs(0.65 / math.sqrt(2), output_type="ndarray")[:, 1]] = False
+    return torch.from_numpy(keep)
 
 
 def lattice(generator: Generator, cells: float) -> Tensor:
