@@ -153,7 +153,8 @@ def _best_shift(product: Tensor, newton_steps: int = 4) -> tuple[Tensor, float]:
         # |C|^2: gradient 2 Re(conj(C) C'), Hessian 2 Re(conj(C') C' + conj(C) C'').
         gradient = 2 * (total.conj() * first).real
         hessian = 2 * (torch.outer(first.conj(), first) + total.conj() * second).real
-        shift = best - torch.linalg.solve(hessian, gradient).clamp(-0.5, 0.5)
+        # The pseudo-inverse leaves a direction alone along which nothing changes, as for a field of one voxel.
+        shift = best - (torch.linalg.pinv(hessian, hermitian=True) @ gradient).clamp(-0.5, 0.5)
     return best, highest
 
 
