@@ -28,7 +28,7 @@ from braggshot.refine.iterate import Progress
 from braggshot.uncertainty import with_half_data, with_photon_noise
 from braggshot.volumes import Facet, Reconstruction, Scan, StrainMap
 
-OutputFormat = Literal["cxi", "vti", "png", "html", "npz", "cohere", "cdiutils"]
+OutputFormat = Literal["cxi", "vti", "png", "html", "pdf", "npz", "cohere", "cdiutils"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class OutputConfig:
 
     Parameters
     ----------
-    formats : any of "cxi", "vti", "png", "html", "npz", and "cohere" or "cdiutils" for those programs
+    formats : any of "cxi", "vti", "png", "html", "pdf" (the strain as a figure for a paper), "npz", and "cohere" or "cdiutils" for
+        those programs
     """
 
     formats: tuple[OutputFormat, ...] = ("cxi", "vti", "png", "html")
@@ -186,7 +187,7 @@ def write(result: Reconstruction, path: str | Path, formats: tuple[OutputFormat,
     """One file by its ending, or each of `formats` as <name>.<ending> in a folder; each file appears whole or not at all."""
     strain = result.strain if isinstance(result, Result) else None
     target = Path(path)
-    if target.suffix in {".cxi", ".vti", ".png", ".html", ".npz"}:
+    if target.suffix in {".cxi", ".vti", ".png", ".html", ".pdf", ".npz"}:
         return [_writer(target.suffix[1:], strain)(target, result)]
     return [_writer(name, strain)(_place(target, result.volume.name, name), result) for name in formats]
 
@@ -202,8 +203,9 @@ def _writer(kind: str, strain: StrainMap | None = None) -> Callable[[Path, Recon
     writers: dict[str, Callable[[Path, Reconstruction], Any]] = {
         "cxi": partial(results.write, strain=strain),
         "vti": partial(vtk.write, strain=strain),
-        "png": report.write_png,
-        "html": report.write_report,
+        "png": partial(report.write_png, strain=strain),
+        "html": partial(report.write_report, strain=strain),
+        "pdf": partial(report.write_strain_figure, strain=strain),
         "npz": npz.write,
         "cohere": cohere.export,
         "cdiutils": cdiutils.export,

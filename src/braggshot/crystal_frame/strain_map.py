@@ -192,5 +192,5 @@ def _choices(reconstruction: Reconstruction, config: StrainConfig) -> dict[str, 
         "iso_surface": "from the histogram of the amplitude"
         if config.iso == "auto"
         else f"{config.iso:g} of the largest amplitude",
-        "frame": f"crystal, q along {config.axis}" if config.frame == "crystal" else "laboratory",
+        "frame": f"crystal frame, q along {config.axis}" if config.frame == "crystal" else "laboratory frame",
     }

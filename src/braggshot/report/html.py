@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 import importlib.metadata
 import importlib.resources
-import io
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.image import imsave
 
-from braggshot.report import figures, words
-from braggshot.report.figures import Colours, Picture
+from braggshot.report import figures, fragments, strain_section, words
 from braggshot.report.surface import LEVEL
-from braggshot.volumes import FloatArray, Reconstruction
+from braggshot.volumes import Reconstruction, StrainMap
 
 _SYMBOLS = {"good": "✔", "doubtful": "!", "failed": "✖"}
-_INK, _LINE = "#010203", "#040506"  # stand for the page's own colours in a drawing
 
 
-def page(reconstruction: Reconstruction) -> str:
-    """The whole report as HTML text."""
+def page(reconstruction: Reconstruction, strain: StrainMap | None = None) -> str:
+    """The whole report as HTML text, with a section on the strain map where there is one."""
     name = escape(reconstruction.volume.name)
     version = importlib.metadata.version("braggshot")
     now = datetime.datetime.now().astimezone()
     parts = [
         _header(reconstruction),
-        *_direct_space(reconstruction),
+        *(_surface(reconstruction) if strain is None else strain_section.section(strain)),
+        *_slices(reconstruction),
         "<h2>Numbers</h2>",
-        _facts(words.quality_facts(reconstruction) + words.crystal_facts(reconstruction)),
+        fragments.facts(words.quality_facts(reconstruction) + words.crystal_facts(reconstruction)),
         *_reciprocal_space(reconstruction),
         *_curves(reconstruction),
         _starts(reconstruction),
@@ -74,7 +67,8 @@ def _header(reconstruction: Reconstruction) -> str:
 """
 
 
-def _direct_space(reconstruction: Reconstruction) -> Iterable[str]:
+def _surface(reconstruction: Reconstruction) -> Iterable[str]:
+    """The crystal from all sides; where there is a strain map its own section shows it."""
     shown = figures.crystal(reconstruction)
     views = figures.views(shown)
     yield "<h2>The crystal</h2>"
@@ -87,15 +81,19 @@ def _direct_space(reconstruction: Reconstruction) -> Iterable[str]:
             f'<p class="note">Surface at {words.percent(LEVEL)} of the median amplitude, coloured by the phase there '
             f"(mean phase zero). {axes}</p>"
         )
-        yield _row(views, "views")
+        yield fragments.row(views, "views")
     else:
         yield '<p class="note">There is no surface to show: the support is empty or the amplitude is zero.</p>'
-    yield _legend("phase", shown.phases)
+    yield fragments.legend("phase", shown.phases)
+
+
+def _slices(reconstruction: Reconstruction) -> Iterable[str]:
+    shown = figures.crystal(reconstruction)
     amplitudes, phases = figures.slices(shown)
     yield "<h2>Slices through its centre of mass</h2>"
-    yield '<p class="note">Cartesian planes, interpolated; phase inside the support only.</p>'
-    yield "<h3>Amplitude</h3>" + _row(amplitudes) + _legend("amplitude", shown.amplitudes)
-    yield "<h3>Phase</h3>" + _row(phases) + _legend("phase", shown.phases)
+    yield '<p class="note">Cartesian planes as phased, interpolated; phase inside the support only.</p>'
+    yield "<h3>Amplitude</h3>" + fragments.row(amplitudes) + fragments.legend("amplitude", shown.amplitudes)
+    yield "<h3>Phase</h3>" + fragments.row(phases) + fragments.legend("phase", shown.phases)
 
 
 def _reciprocal_space(reconstruction: Reconstruction) -> Iterable[str]:
@@ -108,62 +106,10 @@ def _reciprocal_space(reconstruction: Reconstruction) -> Iterable[str]:
         '<p class="note">Central planes of the prepared volume; grey voxels are masked. Photon noise alone gives a difference of '
         "about ±0.5 √photons.</p>"
     )
-    yield "<h3>Measured counts</h3>" + _row(compared.measured, voxels=True)
-    yield "<h3>Fitted counts</h3>" + _row(compared.fitted, voxels=True) + _legend("counts", compared.counts)
-    yield "<h3>Difference of magnitudes, fitted − measured</h3>" + _row(compared.difference, voxels=True)
-    yield _legend("difference", compared.errors)
-
-
-def _row(pictures: Sequence[Picture], kind: str = "", *, voxels: bool = False) -> str:
-    return f'<div class="row {kind}">{"".join(_figure(p, voxels=voxels) for p in pictures)}</div>'
-
-
-def _figure(picture: Picture, *, voxels: bool) -> str:
-    bar = figures.scale_bar(picture.width)
-    caption = f"{picture.across}, {picture.along}" if picture.across else picture.title
-    kind = "bar on-dark" if picture.is_dark else "bar"
-    return (
-        f'<figure style="flex:{picture.width / picture.height:.4g}">'
-        f'<div class="frame" style="aspect-ratio:{picture.width:.6g}/{picture.height:.6g}">'
-        f'<img class="{"voxels" if voxels else ""}" alt="{escape(caption)}" src="{_png(picture)}">'
-        f'<span class="{kind}" style="width:{100 * bar / picture.width:.2f}%">{bar:g} {picture.unit}</span>'
-        f"{_triad(picture)}</div><figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _png(picture: Picture) -> str:
-    stream = io.BytesIO()
-    imsave(stream, picture.rgba, format="png")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def _triad(picture: Picture) -> str:
-    """The coordinate axes, and q, as arrows from one point."""
-    lines = [
-        f'<g class="{name}"><line x2="{30 * right:.1f}" y2="{-30 * up:.1f}"/>'
-        f'<text stroke="none" x="{40 * right:.1f}" y="{-40 * up + 4:.1f}">{name}</text></g>'
-        for name, right, up in picture.triad
-    ]
-    return f'<svg viewBox="-50 -50 100 100">{"".join(lines)}</svg>' if lines else ""
-
-
-def _legend(name: str, colours: Colours) -> str:
-    stops = ", ".join(mpl.colors.to_hex(mpl.colormaps[colours.name](x)) for x in np.linspace(0, 1, 13))
-    low, high = (figures.label(value, colours.unit) for value in (colours.low, colours.high))
-    scale = ", logarithmic" if colours.logarithmic else ""
-    return (
-        f'<div class="legend"><span>{low}</span><i style="background:linear-gradient(90deg, {stops})"></i>'
-        f"<span>{high} {colours.unit} ({name}{scale})</span></div>"
-    )
-
-
-def _facts(facts: Sequence[words.Fact]) -> str:
-    cards = (
-        f'<div><dt>{escape(fact.name)}</dt><dd class="value">{escape(fact.value)}</dd>'
-        f'<dd class="how">{escape(fact.note)}</dd></div>'
-        for fact in facts
-    )
-    return f'<dl class="facts">{"".join(cards)}</dl>'
+    yield "<h3>Measured counts</h3>" + fragments.row(compared.measured, voxels=True)
+    yield "<h3>Fitted counts</h3>" + fragments.row(compared.fitted, voxels=True) + fragments.legend("counts", compared.counts)
+    yield "<h3>Difference of magnitudes, fitted − measured</h3>" + fragments.row(compared.difference, voxels=True)
+    yield fragments.legend("difference", compared.errors)
 
 
 def _curves(reconstruction: Reconstruction) -> Iterable[str]:
@@ -172,35 +118,14 @@ def _curves(reconstruction: Reconstruction) -> Iterable[str]:
     for name, label, logarithmic in (("error", "error", True), ("support_fraction", "support / grid", False)):
         if name in history and len(history[name]):
             iteration = history.get("iteration", np.arange(len(history[name]), dtype=float))
-            plots.append(_plot(iteration, history[name], "iteration", label, logarithmic=logarithmic))
+            plots.append(fragments.plot(iteration, {name: history[name]}, "iteration", label, logarithmic=logarithmic))
     if ensemble is not None and len(ensemble.prtf):
         geometry = reconstruction.volume.reciprocal_basis is not None
         frequency = ensemble.prtf_frequency * (1e-9 if geometry else 1)
         label = "|q − q$_B$| [nm⁻¹]" if geometry else "frequency / Nyquist"
-        plots.append(_plot(frequency, ensemble.prtf, label, "PRTF", level=1 / np.e))
+        plots.append(fragments.plot(frequency, {"PRTF": ensemble.prtf}, label, "PRTF", level=1 / np.e))
     if plots:
         yield f'<h2>Convergence and resolution</h2><div class="row plots">{"".join(plots)}</div>'
-
-
-def _plot(x: FloatArray, y: FloatArray, across: str, along: str, *, logarithmic: bool = False, level: float | None = None) -> str:
-    """A curve as inline SVG in the page's own colours."""
-    style: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
-    style |= {"svg.hashsalt": along, "axes.spines.top": False, "axes.spines.right": False}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
-        axes = figure.add_subplot(xlabel=across, ylabel=along)
-        axes.plot(x, y, color=_LINE, linewidth=1.8)
-        if level is not None:
-            axes.axhline(level, color=_INK, linewidth=0.8, linestyle="--")
-        if logarithmic and np.all(y > 0):
-            axes.set_yscale("log")
-        else:
-            axes.set_ylim(bottom=0)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True)
-    svg = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>| xmlns(:xlink)?=\"[^\"]*\"", "", stream.getvalue(), flags=re.DOTALL)
-    svg = svg.replace("xlink:href", "href").replace(_INK, "currentColor").replace(_LINE, "var(--accent)")
-    return f'<figure class="plot">{svg}</figure>'
 
 
 def _starts(reconstruction: Reconstruction) -> str:

@@ -19,7 +19,7 @@ from braggshot.volumes import Facet, FloatArray, StrainMap
 
 _SIDE = 240  # pixels of a slice
 _FACING = 0.45  # cosine between a facet's normal and the viewer from which its name is readable
-_VIEWS = (30, 120, 210, 300)  # azimuth [degrees]
+VIEWS = (30, 120, 210, 300)  # azimuth [degrees]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Material:
     displacement: FloatArray
     strains: Colours
     displacements: Colours
+    amplitudes: Colours
 
 
 def material(found: StrainMap) -> Material:
@@ -50,6 +51,9 @@ def material(found: StrainMap) -> Material:
         displacement=displacement,
         strains=_symmetric(found.strain[inside], ""),
         displacements=_symmetric(displacement[inside], "pm"),
+        amplitudes=Colours(
+            "viridis", 0.0, float(np.percentile(found.amplitude[inside], 99.5)) if inside.any() else 1.0, "√photons"
+        ),
     )
 
 
@@ -62,16 +66,18 @@ def _symmetric(values: FloatArray, unit: str) -> Colours:
     return Colours("coolwarm", -limit, limit, unit)
 
 
-def views(shown: Material, what: str = "strain", size: int = 420, azimuths: tuple[int, ...] = _VIEWS) -> tuple[Picture, ...]:
+def views(shown: Material, what: str = "strain", size: int = 420, azimuths: tuple[int, ...] = ()) -> tuple[Picture, ...]:
     """The surface from several sides, coloured by "strain" or "displacement", facets named; none if there is no surface."""
     if shown.surface is None:
         return ()
     values, colours = _field(shown, what)
     surface = replace(shown.surface, field=_at_the_surface(shown, values) + 0j)
     pictures = []
-    for azimuth in azimuths:
+    for azimuth in azimuths or VIEWS:
         axes = view_axes(np.radians(azimuth), np.radians(figures.ELEVATION))
-        arrows = {**dict(zip("zyx", np.eye(3), strict=True)), "q": shown.found.q_bragg / np.linalg.norm(shown.found.q_bragg)}
+        q = shown.found.q_bragg / np.linalg.norm(shown.found.q_bragg)
+        arrows = {name: arrow for name, arrow in zip("zyx", np.eye(3), strict=True) if arrow @ q < 0.995}  # else q stands for it
+        arrows["q"] = q
         triad = tuple((name, float(axes[0] @ arrow), float(axes[1] @ arrow)) for name, arrow in arrows.items())
         rgba = render(surface, axes, size, lambda field: colours(field.real)[:, :3] / 255.0)
         width = 2 * surface.radius
@@ -81,7 +87,12 @@ def views(shown: Material, what: str = "strain", size: int = 420, azimuths: tupl
 
 
 def _field(shown: Material, what: str) -> tuple[FloatArray, Colours]:
-    return (shown.found.strain, shown.strains) if what == "strain" else (shown.displacement, shown.displacements)
+    fields = {
+        "strain": (shown.found.strain, shown.strains),
+        "displacement": (shown.displacement, shown.displacements),
+        "amplitude": (shown.found.amplitude, shown.amplitudes),
+    }
+    return fields[what]
 
 
 def _at_the_surface(shown: Material, values: FloatArray) -> NDArray[np.float64]:
@@ -123,11 +134,6 @@ def slices(shown: Material, what: str = "strain") -> tuple[Picture, ...]:
     """The strain, displacement or amplitude on three planes through the centre of mass, inside the iso-surface only."""
     found = shown.found
     values, colours = _field(shown, what)
-    if what == "amplitude":
-        values, colours = (
-            found.amplitude,
-            Colours("viridis", 0.0, float(np.percentile(found.amplitude[found.support], 99.5)), "√photons"),
-        )
     centre = np.zeros(3) if shown.surface is None else shown.surface.centre
     middle = np.array(ndimage.center_of_mass(found.support)) if found.support.any() else np.array(found.support.shape) // 2
     through = shown.basis @ (middle - np.array(found.support.shape) // 2)

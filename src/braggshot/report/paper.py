@@ -17,6 +17,7 @@ from braggshot.report.material import Material, histogram, material, slices, vie
 from braggshot.volumes import StrainMap
 
 _INK, _Q = "#1b1f24", "#1f5fa8"
+_SIDES, _PIXELS = (30, 210), 500  # of the surface: azimuths [degrees], size
 _WIDTH, _HEIGHT = 7.2, 6.4  # inches, two columns of a journal
 
 
@@ -25,7 +26,7 @@ def strain_figure(found: StrainMap) -> Figure:
     shown = material(found)
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=300, facecolor="white")
     left = 0.012
-    for number, picture in enumerate(views(shown, "strain", 600, (30, 210))):
+    for number, picture in enumerate(views(shown, "strain", _PIXELS, _SIDES)):
         axes = figure.add_axes((left + 0.32 * number, 0.635, 0.30, 0.30 * _WIDTH / _HEIGHT))
         draw(axes, picture, bar=number == 0)
         triad(axes, picture)

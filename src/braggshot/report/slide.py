@@ -10,27 +10,37 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from braggshot.report import figures, words
+from braggshot.report import figures, material, words
 from braggshot.report.figures import Colours, Picture
-from braggshot.volumes import Reconstruction
+from braggshot.report.paper import in_mathtext
+from braggshot.volumes import Reconstruction, StrainMap
 
 _HUES = {"good": "#1a7f4b", "doubtful": "#a15c00", "failed": "#b3261e"}
 _INK, _SOFT, _Q = "#1b1f24", "#59636e", "#1f5fa8"
 
 
-def slide(reconstruction: Reconstruction) -> Figure:
+def slide(reconstruction: Reconstruction, strain: StrainMap | None = None) -> Figure:
     """A matplotlib figure of 2000 x 1125 pixels on white; no state of pyplot is touched."""
     figure = Figure(figsize=(13.333, 7.5), dpi=150, facecolor="white")
     shown = figures.crystal(reconstruction)
     _title(figure, reconstruction)
-    for number, picture in enumerate(figures.views(shown)):
+    known = None if strain is None else material.material(strain)
+    for number, picture in enumerate(figures.views(shown) if known is None else material.views(known)):
         axes = figure.add_axes((0.005 + 0.205 * (number % 2), 0.49 - 0.365 * (number // 2), 0.2, 0.3556))
         _draw(axes, picture, bar=number == 3)
         _triad(axes, picture)
-    _legend(figure, (0.115, 0.07), "phase", shown.phases)
+    if known is None:
+        _legend(figure, (0.115, 0.07), "phase", shown.phases)
+    else:
+        _legend(figure, (0.115, 0.07), "strain along q", known.strains)
     amplitudes, phases = figures.slices(shown)
-    _strip(figure, amplitudes, (0.425, 0.625), "amplitude", shown.amplitudes)
-    _strip(figure, phases, (0.425, 0.345), "phase", shown.phases)
+    if known is None:
+        _strip(figure, amplitudes, (0.425, 0.625), "amplitude", shown.amplitudes)
+        _strip(figure, phases, (0.425, 0.345), "phase", shown.phases)
+    else:
+        _strip(figure, material.slices(known, "amplitude"), (0.425, 0.625), "amplitude", known.amplitudes)
+        frame = "crystal" if strain is not None and strain.frame == "crystal" else "laboratory"
+        _strip(figure, material.slices(known), (0.425, 0.345), f"strain along q, {frame} frame", known.strains)
     _numbers(figure, reconstruction)
     compared = figures.diffraction(reconstruction)
     if compared is not None:
@@ -75,6 +85,9 @@ def _draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
     axes.imshow(picture.rgba, extent=(0, picture.width, 0, picture.height), interpolation="nearest")
     axes.set_axis_off()
     axes.set_anchor("N")
+    for name, across, along in picture.labels:
+        place = (across * picture.width, along * picture.height)
+        axes.text(*place, in_mathtext(name), fontsize=8, color=_INK, ha="center", va="center")
     if bar:
         size = figures.scale_bar(picture.width)
         colour = "white" if picture.is_dark else _INK

@@ -10,7 +10,7 @@ import numpy as np
 from braggshot.report.surface import bulk
 from braggshot.volumes import FloatArray, Reconstruction
 
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 AGREEMENT = 0.95  # correlation from which two starts are the same crystal
 
 HEADLINES = {
@@ -90,7 +90,7 @@ def number(value: float) -> str:
     mantissa, _, exponent = f"{value:.3g}".partition("e")
     if not math.isfinite(value):
         return "not known"
-    return mantissa + ("×10" + str(int(exponent)).translate(_SUPERSCRIPTS) if exponent else "")
+    return mantissa + ("×10" + str(int(exponent)).translate(SUPERSCRIPTS) if exponent else "")
 
 
 def percent(value: float) -> str:

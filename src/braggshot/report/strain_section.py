@@ -1,0 +1,113 @@
+"""The part of the page that says what the crystal's strain is: surface, slices, histogram, numbers, facets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from braggshot.physics.strain import numbers
+from braggshot.report import fragments
+from braggshot.report.material import histogram, material, plane_name, slices, views
+from braggshot.report.words import SUPERSCRIPTS, Fact, length, number, percent
+from braggshot.volumes import Facet, FloatArray, StrainMap
+
+METHODS = {
+    "fsc_half_data": "full period where the Fourier shell correlation of two halves of the counts falls to 1/7",
+    "prtf": "full period where the PRTF falls to 1/e",
+    "fsc_starts": "full period where the Fourier shell correlation of starts falls to 1/2",
+    "edge": "10 to 90 % width of the amplitude across the surface",
+}
+
+
+def section(found: StrainMap) -> Iterable[str]:
+    """HTML text of the section."""
+    shown = material(found)
+    yield "<h2>Displacement and strain along q</h2>"
+    where = found.choices.get("frame", f"{found.frame} frame")
+    yield (
+        f'<p class="note">{where.capitalize()}. Strain is the gradient of the complex field, without unwrapping; positive where '
+        "the planes are further apart. Its reference is the mean lattice of the bulk unless the ramp was kept.</p>"
+    )
+    pictures = views(shown, "strain")
+    if pictures:
+        yield fragments.row(pictures, "views")
+    else:
+        yield '<p class="note">There is no surface to show.</p>'
+    yield "<h3>Strain</h3>" + fragments.row(slices(shown, "strain")) + fragments.legend("strain", shown.strains)
+    yield (
+        "<h3>Displacement</h3>"
+        + fragments.row(slices(shown, "displacement"))
+        + fragments.legend("displacement", shown.displacements)
+    )
+    yield fragments.facts(facts(found))
+    strain, densities = histogram(shown)
+    power = int(np.floor(np.log10(shown.strains.high)))
+    scaled = {name: density * 10.0**power for name, density in densities.items()}
+    plots = [fragments.plot(strain / 10.0**power, scaled, f"strain [10$^{{{power}}}$]", "density")]
+    if found.strain_sigma is not None:
+        plots.append(_uncertainty(found))
+    yield f'<div class="row plots">{"".join(plots)}</div>'
+    yield _facets(found.facets)
+
+
+def facts(found: StrainMap) -> tuple[Fact, ...]:
+    """The numbers of a strain map in the field's units."""
+    few = numbers(found)
+    listed = [
+        Fact("lattice spacing", f"{few['d_spacing_m'] * 1e10:.4f} Å", "of the mean lattice, from the position of the peak"),
+        Fact("strain in the bulk", _strain(few["strain_std"]), "standard deviation"),
+        Fact("strain at the surface", _strain(few["strain_std_surface"]), f"mean {_strain(few['strain_mean_surface'], '+')}"),
+        Fact("volume", f"{few['volume_m3'] * 1e18:.4g} µm³", "inside the iso-surface"),
+    ]
+    if few["lattice_parameter_m"] is not None:
+        listed.insert(1, Fact("lattice parameter", f"{few['lattice_parameter_m'] * 1e10:.4f} Å", "mean of the bulk"))
+    if few["strain_sigma"] is not None:
+        displacement = f"displacement {number(_median(found.displacement_sigma, found) * 1e12)} pm"
+        listed.append(Fact("one sigma of a voxel", _strain(few["strain_sigma"]), f"median of the strain's; {displacement}"))
+    if few["dislocation_voxels"]:
+        listed.append(Fact("dislocations", f"{few['dislocation_voxels']} voxels", "around which the phase circulates"))
+    listed += [
+        Fact(f"resolution ({name.replace('_', ' ')})", length(value), METHODS[name]) for name, value in found.resolution.items()
+    ]
+    return tuple(listed)
+
+
+def _median(values: FloatArray | None, found: StrainMap) -> float:
+    chosen = np.empty(0) if values is None else values[found.bulk]
+    return float(np.nanmedian(chosen)) if chosen.size else np.nan
+
+
+def _strain(value: float | None, sign: str = "") -> str:
+    """Two digits and a power of ten, whatever the size."""
+    if value is None or not np.isfinite(value):
+        return "not known"
+    mantissa, exponent = f"{value:{sign}.1e}".split("e")
+    return f"{mantissa}×10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+
+
+def _uncertainty(found: StrainMap) -> str:
+    """Share of the bulk whose one-sigma is below a value."""
+    assert found.strain_sigma is not None
+    sigma = np.sort(found.strain_sigma[found.bulk & np.isfinite(found.strain_sigma)])
+    share = (np.arange(sigma.size) + 1) / max(1, sigma.size)
+    cut = int(0.98 * sigma.size)
+    return fragments.plot(sigma[:cut], {"share": share[:cut]}, "one sigma of the strain", "share of the bulk")
+
+
+def _facets(found: tuple[Facet, ...]) -> str:
+    if not found:
+        return '<p class="note">No facet stands out on the surface.</p>'
+    rows = []
+    for facet in found:
+        name = "?" if facet.hkl is None else plane_name(facet.hkl)
+        off = "" if facet.off is None else f"{np.degrees(facet.off):.1f}°"
+        strain = f"{_strain(facet.strain, '+')} ± {_strain(facet.strain_std)}"
+        cells = (name, f"{facet.area * 1e18:.0f}", percent(facet.share), strain, off)
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = "".join(f"<th>{name}</th>" for name in ("facet", "area [nm²]", "share of the surface", "strain", "off the plane"))
+    return (
+        '<h3>Facets</h3><p class="note">Names belong together but are one choice among those that the symmetry allows; the strain '
+        "is taken one voxel below the surface, with its spread over the facet.</p>"
+        f'<div class="wide"><table class="starts"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
