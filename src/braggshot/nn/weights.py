@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -102,11 +103,13 @@ def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
     card = Card(**metadata["card"])
     if card.kind not in KINDS:
         raise ConfigError(f"{name} is a network of kind {card.kind!r}, which this version does not know: {', '.join(KINDS)}.")
-    network = build(card.kind, config.resolve(NetworkConfig, card.network))
+    with torch.device("meta"):  # no time for random weights that are about to be replaced
+        network = build(card.kind, config.resolve(NetworkConfig, card.network))
     try:
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise ConfigError(f"{name} was trained for another version of the {card.kind} network; train it again.") from error
+    network = network.float().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
     return network.eval(), card
 
 
