@@ -52,8 +52,9 @@ def ellipsoid(axes: Tensor) -> Body:
     def depth(grid: Grid) -> Tensor:
         scaled = grid.transformed(torch.diag_embed(1 / axes))
         parts = torch.stack([scaled.dot(unit.expand_as(axes)) for unit in torch.eye(3, device=axes.device)], dim=1)
-        radius = torch.linalg.vector_norm(parts, dim=1).clamp_min(1e-6)
-        slope = torch.linalg.vector_norm(torch.einsum("bczyx,bca->bazyx", parts, scaled.basis), dim=1) / radius
+        # Sums of squares: across a far axis they are several times faster than a vector norm.
+        radius = parts.square().sum(1).sqrt().clamp_min(1e-6)
+        slope = torch.einsum("bczyx,bca->bazyx", parts, scaled.basis).square().sum(1).sqrt() / radius
         return (1 - radius) / slope.clamp_min(1e-6)
 
     return depth
