@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
 from braggshot.physics.fourier import crop, pad, to_centre, to_corner
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap
-from braggshot.refine.projections import measured as split_voxels
 
 SHORT = RefineConfig(
     "50*RAAR+20*ER", shrink_wrap=ShrinkWrap(period=10, sigma_start=1.5, sigma_end=1.0, sigma_settle=0.5), monitor_every=10
@@ -50,26 +49,25 @@ def refined(rho: Tensor, data: Measurement, config: ExpertConfig, seed: int) -> 
     rho : refined, same box
     chi2 : of the refined objects (n,) [1]
     """
-    shape, box = data.magnitude.shape[-3:], rho.shape[-3:]
+    shape, box, n = data.magnitude.shape[-3:], rho.shape[-3:], len(rho)
     _, magnitude = magnitude_of(rho, shape)
     scale = scale_to(magnitude, data).flatten().tolist()
-    objects = [
-        _finish(run_starts(_split(data, k), config.refine, 1, seed + k, [guess_of(rho[k], shape, config.support, scale[k])]))
-        for k in range(len(rho))
-    ]
-    better = crop(to_centre(torch.stack(objects)), box).to(rho.device)
+    guesses = [guess_of(rho[k], shape, config.support, scale[k]) for k in range(n)]
+    starts = _finish(run_starts(_together(data), replace(config.refine, batch=n), n, seed, guesses))
+    better = crop(to_centre(torch.stack([start.rho for start in starts])), box).to(rho.device)
     return better, misfit(magnitude_of(better, shape)[1], data)
 
 
-def _split(data: Measurement, k: int) -> Measured:
-    """One pattern as the engine wants it, nothing held out."""
-    valid = to_centre(data.valid[k]) > 0
-    return split_voxels(to_centre(data.magnitude[k]).square(), valid, torch.zeros_like(valid))
+def _together(data: Measurement) -> Measured:
+    """The patterns as the engine wants them, one for each of its starts; nothing is held out."""
+    valid = data.valid > 0
+    floating = (~valid).reshape(-1).nonzero().squeeze(1)
+    return Measured(data.magnitude, floating, floating[:0], data.magnitude.square(), valid)
 
 
-def _finish(running: Generator[Progress, None, list[Start]]) -> Tensor:
+def _finish(running: Generator[Progress, None, list[Start]]) -> list[Start]:
     while True:
         try:
             next(running)
         except StopIteration as finished:
-            return finished.value[0].rho
+            return finished.value

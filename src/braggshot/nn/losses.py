@@ -39,7 +39,7 @@ class LossConfig:
     """
 
     data: Literal["ours", "mae", "max-l1"] = "ours"
-    expert: float = 1.0
+    expert: float = 2.0
     trust: float = 0.04
     growth: float = 1.3
 

@@ -2,16 +2,16 @@ r"""The flagship: an unrolled phasing network, size-agnostic, one forward pass f
 
 .. math::
     \rho_{t+1} = \sigma(a)\, \frac{z}{\sqrt{|z|^2 + \epsilon^2}}, \qquad
-    (a, z) = (4|p| - 2,\; p) + U(\rho_t, p, c, h_t), \qquad p = P_M \rho_t / \|P_M \rho_t\|
+    z = g\,p + u, \quad a = 10 g |p| + b - a_0, \quad (b, g, u) = U(\rho_t, p, c, h_t), \quad p = P_M \rho_t / \|P_M \rho_t\|
 
 Each step sees the object :math:`\rho_t`, its modulus projection p (the physics), features c of the measurement (Patterson
 functions, which live in direct space, and compressed counts) and its own memory h. U is one small U-Net whose weights all steps
-share, on a quarter of the data's resolution. With U = 0 a step is error reduction with a soft support. The amplitude lies in
+share. With b = u = 0 and g = 1 a step is error reduction with a soft support. The amplitude lies in
 (0, 1); the phase is that of a complex number, so it never wraps, and a weak amplitude keeps its gradient (no hard threshold).
 
-A start is random phases, so K starts are K hypotheses, and the twin is a matter of chance as in any iterative phasing. Voxels that
-are not valid float. The object lives in the central half of the array (oversampling of at least 2 on each axis). Nothing here reads
-a label: see `braggshot.nn.losses`.
+A start is a smooth random phase, so K starts are K hypotheses, and the twin is a matter of chance as in any iterative phasing.
+Voxels that are not valid float. The object lives in the central half of the array (oversampling of at least 2 on each axis).
+Nothing here reads a label: `braggshot.nn.losses`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,12 @@ class NetworkConfig:
 
     Parameters
     ----------
-    channels : of the U-Net's levels, finest (a quarter of the data's resolution) first
-    blocks : residual blocks per level and direction
+    channels : of the U-Net's levels, finest first: the voxels of the box, then half, a quarter, an eighth of that
     steps : learned steps of one forward pass
     """
 
-    channels: tuple[int, ...] = (64, 128, 192)
-    blocks: int = 1
-    steps: int = 5
+    channels: tuple[int, ...] = (32, 64, 128, 192)
+    steps: int = 3
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,8 @@ def unshuffle(x: Tensor, factor: int) -> Tensor:
     return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(n, c * factor**3, z, y, x_)
 
 
-def shuffle(x: Tensor, factor: int) -> Tensor:
-    """Channels to space; inverse of `unshuffle`."""
-    n, c, z, y, x_ = x.shape
-    x = x.reshape(n, c // factor**3, factor, factor, factor, z, y, x_)
-    return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(n, c // factor**3, z * factor, y * factor, x_ * factor)
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _channels(field: Tensor) -> Tensor:
@@ -124,38 +119,52 @@ def _compressed(field: Tensor) -> Tensor:
     return _channels(field) * factor[:, None]
 
 
-def measurement_features(data: Measurement) -> tuple[Tensor, Tensor]:
-    """What the steps are told of the measurement, at a quarter of its resolution, and where the object may be.
+@dataclass(frozen=True)
+class Features:
+    """What the steps are told of the measurement.
 
-    Returns
-    -------
-    features : (n, c, z / 4, y / 4, x / 4)
-    extent : (n, z / 2, y / 2, x / 2), square root of the Patterson function at 2 r: a convex body is about where it is not small
+    Parameters
+    ----------
+    direct : Patterson functions of I and of sqrt(I) at r and at 2 r, on the voxels of the box (n, 8, z / 2, y / 2, x / 2)
+    whole : the same and the counts, all of the array folded into channels (n, WHOLE, z / 4, y / 4, x / 4)
+    extent : square root of the Patterson function at 2 r: a convex body is about where it is not small (n, z / 2, y / 2, x / 2)
     """
-    shape = data.magnitude.shape[-3:]
-    half = torch.Size(n // 2 for n in shape)
-    patterson = [_compressed(to_centre(torch.fft.ifftn(m, dim=AXES))) for m in (data.magnitude.square(), data.magnitude)]
-    brightest = data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
-    counts = to_centre((data.magnitude / brightest).pow(0.25))
-    noise = to_centre((1 + data.magnitude).log() / 8)  # how many photons there are, which compressing to the maximum forgets
-    reciprocal = torch.stack([counts, noise, to_centre(data.valid)], 1)
-    features = [*(unshuffle(p, 4) for p in patterson), unshuffle(reciprocal, 4), *(unshuffle(crop(p, half), 2) for p in patterson)]
-    extent = torch.linalg.vector_norm(patterson[0][..., ::2, ::2, ::2], dim=1)
-    return torch.cat(features, 1), extent
+
+    direct: Tensor
+    whole: Tensor
+    extent: Tensor
+
+    @classmethod
+    def of(cls, data: Measurement) -> Features:
+        """Of a batch of patterns; nothing in them is learned."""
+        half = [n // 2 for n in data.magnitude.shape[-3:]]
+        patterson = torch.cat(
+            [_compressed(to_centre(torch.fft.ifftn(m, dim=AXES))) for m in (data.magnitude.square(), data.magnitude)], 1
+        )
+        brightest = data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
+        counts = to_centre((data.magnitude / brightest).pow(0.25))
+        noise = to_centre((1 + data.magnitude).log() / 8)  # how many photons there are, which the line above forgets
+        reciprocal = torch.stack([counts, noise, to_centre(data.valid)], 1)
+        twice = patterson[..., ::2, ::2, ::2]
+        return cls(
+            direct=torch.cat([crop(patterson, half), twice], 1),
+            whole=unshuffle(torch.cat([patterson, reciprocal], 1), 4),
+            extent=torch.linalg.vector_norm(twice[:, :2], dim=1),
+        )
 
 
-FEATURES = 64 * (2 + 2 + 3) + 8 * (2 + 2)
+WHOLE = 64 * (4 + 3)
 SEEN = 6  # channels of rho and p: real, imaginary, modulus
 
 
 class Block(nn.Module):
-    """Two convolutions around a skip."""
+    """Convolutions around a skip."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, depth: int = 2) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(2))
-        self.convolutions = nn.ModuleList(nn.Conv3d(channels, channels, 3, padding=1) for _ in range(2))
-        nn.init.zeros_(self.convolutions[1].get_parameter("weight"))
+        self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(depth))
+        self.convolutions = nn.ModuleList(nn.Conv3d(channels, channels, 3, padding=1) for _ in range(depth))
+        nn.init.zeros_(self.convolutions[-1].get_parameter("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, z, y, x), unchanged in shape."""
@@ -171,22 +180,22 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Residual blocks on a pyramid; each level's way down is added to its way up."""
+    """Residual blocks on a pyramid; each level's way down is added to its way up, and a context to its second level."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
-        levels = config.channels
-        pairs = list(pairwise(levels))
-        self.down = nn.ModuleList(nn.Sequential(*(Block(c) for _ in range(config.blocks))) for c in levels)
-        self.up = nn.ModuleList(nn.Sequential(*(Block(c) for _ in range(config.blocks))) for c in levels)
+        pairs = list(pairwise(channels))
+        depths = [1, *(2 for _ in pairs)]  # the finest level has the most voxels, so it must be thin
+        self.down = nn.ModuleList(Block(c, d) for c, d in zip(channels, depths, strict=True))
+        self.up = nn.ModuleList(Block(c, d) for c, d in zip(channels, depths, strict=True))
         self.coarser = nn.ModuleList(nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.finer = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, c, z, y, x), unchanged in shape."""
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(n, c, z, y, x), unchanged in shape; `context` on the grid and with the channels of the second level."""
         ways: list[Tensor] = []
         for level, down in enumerate(self.down):
-            x = down(x)
+            x = down(x + context if level == 1 else x)
             ways.append(x)
             if level < len(self.coarser):
                 x = self.coarser[level](x)
@@ -196,18 +205,29 @@ class UNet(nn.Module):
         return x
 
 
+@dataclass(frozen=True)
+class _State:
+    """Where a step stands: the object, its modulus projection, its misfit, and what the steps before remember."""
+
+    rho: Tensor
+    projected: Tensor
+    error: Tensor
+    memory: Tensor
+
+
 class PhaseNetwork(nn.Module):
     """The flagship. `forward` gives the object after every step, the last one being the prediction."""
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config or NetworkConfig()
-        width = self.config.channels[0]
-        self.context = nn.Sequential(nn.Conv3d(FEATURES, width, 1), Block(width), Block(width))
-        self.entry = nn.Conv3d(8 * SEEN + 1, width, 3, padding=1)
-        self.recall = nn.Conv3d(width, width, 1)
-        self.body = UNet(self.config)
-        self.exit = nn.Conv3d(width, 8 * 3, 3, padding=1)
+        finest, second = self.config.channels[:2]
+        self.context = nn.Sequential(nn.Conv3d(WHOLE, second, 1), Block(second), Block(second))
+        self.told = nn.Conv3d(8, finest, 3, padding=1)
+        self.entry = nn.Conv3d(SEEN + 1, finest, 3, padding=1)
+        self.recall = nn.Conv3d(finest, finest, 1)
+        self.body = UNet(self.config.channels)
+        self.exit = nn.Conv3d(finest, 4, 3, padding=1)
         nn.init.zeros_(self.exit.weight)
         nn.init.zeros_(self.exit.get_parameter("bias"))
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
@@ -226,30 +246,33 @@ class PhaseNetwork(nn.Module):
         rho (n, z / 2, y / 2, x / 2) complex and |F| (n, z, y, x), once per step; the last one is the prediction
         """
         data = Measurement(magnitude, valid)
-        features, _ = measurement_features(data)
-        context = self.context(features.contiguous(memory_format=torch.channels_last_3d))
-        memory = torch.zeros_like(context)
+        features = Features.of(data)
+        context = self.context(_channels_last(features.whole))
+        told = self.told(_channels_last(features.direct))
+        memory = torch.zeros_like(told)
         shape, box = magnitude.shape[-3:], rho.shape[-3:]
         seen, found = magnitude_of(rho, shape), []
         for _ in range(steps or self.config.steps):
-            projected = modulus_projection(*seen, data, box)
-            rho, memory = self._step(rho, projected, context, memory, misfit(seen[1], data).sqrt())
+            # Each step learns to make the best of where it stands: the projection's own gradient grows without bound as |F| -> 0.
+            with torch.no_grad():
+                projected, error = modulus_projection(*seen, data, box), misfit(seen[1], data).sqrt()
+            rho, memory = self._step(_State(rho.detach(), projected, error, memory), told, context)
             seen = magnitude_of(rho, shape)
             found.append((rho, seen[1]))
         return found
 
-    def _step(self, rho: Tensor, projected: Tensor, context: Tensor, memory: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-        """One learned step, (n, z / 2, y / 2, x / 2) complex, and the memory for the next."""
-        gauge = _mean_phase(projected).conj()
-        p, old = _channels(_normalised(projected) * gauge), _channels(rho * gauge)
+    def _step(self, state: _State, told: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """One learned step: the object (n, z / 2, y / 2, x / 2) complex, and the memory for the next."""
+        gauge = _mean_phase(state.projected).conj()
+        p, old = _channels(_normalised(state.projected) * gauge), _channels(state.rho * gauge)
         size, was = p.square().sum(1, keepdim=True).add(1e-8).sqrt(), old.square().sum(1, keepdim=True).add(1e-8).sqrt()
-        seen = unshuffle(torch.cat([p, size, old, was], 1), 2)
-        level = error.reshape(-1, 1, 1, 1, 1).expand(-1, 1, *context.shape[-3:])
-        x = self.entry(torch.cat([seen, level], 1).contiguous(memory_format=torch.channels_last_3d))
-        memory = self.body(x + context + self.recall(memory))
-        out = shuffle(self.exit(functional.silu(memory)).float(), 2)
-        z = p + out[:, 1:]
-        amplitude = torch.sigmoid(4 * size - 2 + 4 * out[:, :1])
+        level = state.error.reshape(-1, 1, 1, 1, 1).expand_as(size)
+        x = self.entry(_channels_last(torch.cat([p, size, old, was, level], 1)))
+        memory = self.body(x + told + self.recall(state.memory), context)
+        out = self.exit(functional.silu(memory)).float()
+        gate = torch.sigmoid(4 * out[:, 1:2])
+        z = gate * p + out[:, 2:]
+        amplitude = torch.sigmoid(_anchored(10 * gate * size + 4 * out[:, :1]))
         rho = amplitude * z * (z.square().sum(1, keepdim=True) + EPSILON**2).rsqrt()
         return torch.view_as_complex(rho.movedim(1, -1).contiguous()), memory
 
@@ -261,11 +284,17 @@ def misfit(magnitude: Tensor, data: Measurement) -> Tensor:
     return (1 - overlap / (seen.square().sum(AXES) * data.magnitude.square().sum(AXES)).clamp_min(1e-12)).clamp_min(1e-8)
 
 
-def random_start(data: Measurement, generator: Generator) -> Tensor:
-    """Random phases where the Patterson function says that the object may be, (n, z / 2, y / 2, x / 2) complex64."""
-    _, extent = measurement_features(data)
-    phase = 2 * torch.pi * torch.rand(extent.shape, generator=generator, device=generator.device).to(extent.device)
-    return torch.polar(extent, phase)
+def random_start(data: Measurement, generator: Generator, strongest: float = 2.0) -> Tensor:
+    """A smooth random phase where the Patterson function says that the object may be, (n, z / 2, y / 2, x / 2) complex64.
+
+    Smooth as the phase of a crystal is, of a strength drawn up to `strongest` [rad]: white noise would only be speckle.
+    """
+    extent = Features.of(data).extent
+    n = extent.shape[0]
+    draw = torch.randn(n, 1, 4, 4, 4, generator=generator, device=generator.device).to(extent.device)
+    strength = strongest * torch.rand(n, 1, 1, 1, generator=generator, device=generator.device).to(extent.device)
+    smooth = functional.interpolate(draw, size=extent.shape[1:], mode="trilinear", align_corners=True)[:, 0]
+    return torch.polar(extent, strength * smooth)
 
 
 def _normalised(field: Tensor) -> Tensor:
@@ -273,6 +302,16 @@ def _normalised(field: Tensor) -> Tensor:
     amplitude = field.detach().abs()
     power = amplitude.square()
     return field * (power.sum(AXES, keepdim=True) / (power * amplitude).sum(AXES, keepdim=True).clamp_min(1e-12))
+
+
+def _anchored(logit: Tensor, share: float = 1 / 64, top: float = 2.0) -> Tensor:
+    """Logits (n, 1, z, y, x) moved so that the brightest `share` of the voxels has `top` on average.
+
+    The scale of an object cannot be measured, so without this nothing keeps all amplitudes from drifting to zero.
+    """
+    flat = logit.flatten(1)
+    brightest = flat.topk(max(1, int(share * flat.shape[1])), dim=1).values.mean(1)
+    return logit - (brightest - top).reshape(-1, 1, 1, 1, 1)
 
 
 def _mean_phase(field: Tensor) -> Tensor:

@@ -197,16 +197,17 @@ def objective(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch, and its parts."""
     outputs = model(data.magnitude, data.valid, start)
-    share = step_weights(len(outputs), config.loss)
     terms = torch.stack([data_term(magnitude, data, config.loss) for _, magnitude in outputs])
-    weight = torch.tensor(share, device=terms.device)
+    weight = torch.tensor(step_weights(len(outputs), config.loss), device=terms.device)
     loss = (weight * terms).sum()
     last = outputs[-1][1].detach()
     values = {"chi": misfit(last, data).sqrt().mean().item(), "r_factor": r_factor(last, data).mean().item()}
     if step >= config.expert_from and config.loss.expert > 0:
         better, chi2 = refined(outputs[-1][0].detach(), data, config.expert, config.seed + step)
         believed = trust(chi2, data, config.loss)
-        pull = torch.stack([(believed * (1 - correlation(rho, better))).mean() for rho, _ in outputs])
+        # Shared among the patterns that are believed, so that a few right answers among many teach as much as many.
+        share = believed / (believed.sum() + 0.5)
+        pull = torch.stack([(share * (1 - correlation(rho, better))).sum() for rho, _ in outputs])
         loss = loss + config.loss.expert * (weight * pull).sum()
         values |= {"pull": pull[-1].item(), "trust": believed.mean().item(), "chi_refined": chi2.sqrt().mean().item()}
     return loss, values | {"loss": loss.item()}
