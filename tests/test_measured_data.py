@@ -22,6 +22,7 @@ def test_gold_crystal_of_34idc_scan_54():
     result = braggshot.reconstruct(
         DATA / "aps-34idc-scan54" / "example.spec",
         settings,
+        method="iterative",
         starts=1,
         recipe="2*(50*HIO+50*RAAR+10*ER)+30*ER",
         partial_coherence="off",
@@ -37,7 +38,9 @@ def test_gold_crystal_of_34idc_scan_54():
 
 def test_argonne_crystal():
     """A TIFF stack with a block edited out: the block is masked, the starts agree, the point spread is found."""
-    result = braggshot.reconstruct(DATA / "argonne-crystal-64" / "ft_crop_64.tif", starts=3, seed=1, device="cpu")
+    result = braggshot.reconstruct(
+        DATA / "argonne-crystal-64" / "ft_crop_64.tif", method="iterative", starts=3, seed=1, device="cpu"
+    )
     block = result.volume.valid[0:9, 0:16, 27:44]
     assert (~block).sum() > 500
     assert np.sqrt(result.quality.chi2) < 0.045

@@ -216,7 +216,7 @@ def _finish(state: State, history: Tensor, batch: Sequence[int], seed: int) -> l
 
 
 BYTES_PER_VOXEL_AND_START = 72
-"""rho 8, its transform and projection 16, workspace 12, support 1, and the transforms' own scratch; 43 to 67 were measured."""
+"""rho 8, its transform and projection 16, support 1, and what a GPU's separate passes and transforms need besides."""
 
 
 def _fitting_batch(data: Measured, n_starts: int) -> int:
