@@ -14,11 +14,11 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from braggshot.crystals.detector import DetectorSettings, measure
-from braggshot.crystals.sample import CrystalSettings, random_crystals
+from braggshot.crystals.detector import DetectorSettings
+from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.errors import DataError
 from braggshot.nn.network import STRIDE
-from braggshot.physics.fourier import crop, fourier, pad
+from braggshot.physics.fourier import crop, pad
 from braggshot.volumes import DiffractionVolume
 
 TRAINING, VALIDATION = 0, 1  # families of seeds that never meet
@@ -96,9 +96,8 @@ def simulated(settings: Sequence[CrystalSettings], seed: int, device: torch.devi
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
         chosen = settings[step % len(settings)]
         generator = Generator().manual_seed(seed_of(seed, step, chunk, family))
-        rho = random_crystals(generator, n, chosen, device)
+        rho, counts, valid = random_volumes(generator, n, chosen, device)
         on_device = Generator(rho.device).manual_seed(seed_of(seed, step, chunk, family) + 1)
-        counts, valid = measure(on_device, fourier(rho).abs().square(), chosen.detector)
         valid = valid & ~balls(on_device, valid.shape, hidden)
         return Batch(counts * valid, valid, rho)
 
