@@ -13,7 +13,7 @@ Selection and verdict are the same for all of them: `braggshot.selection`.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -85,9 +85,6 @@ class PhasingConfig:
             raise ConfigError(f"phasing.free is a share between 0 and 0.5, found {self.free}.")
 
 
-Phasing = Generator[Progress, None, list[Start]]
-
-
 @dataclass(frozen=True)
 class Problem:
     """One volume on its way through a strategy: on the device to use, and on the CPU, where starts are scored."""
@@ -99,8 +96,29 @@ class Problem:
     network: nn.Module | None = None
 
 
-def phase(volume: DiffractionVolume, config: PhasingConfig | None = None) -> Generator[Progress, None, Reconstruction]:
+@dataclass(frozen=True)
+class Found:
+    """All starts of a strategy, and what was made of them."""
+
+    starts: list[Start]
+    result: Reconstruction
+
+
+Phasing = Generator[Progress, None, list[Start]]
+Strategy = Generator[Progress, None, Found]
+
+
+def phase(
+    volume: DiffractionVolume, config: PhasingConfig | None = None, first: Sequence[Guess] = ()
+) -> Generator[Progress, None, Reconstruction]:
     """Phase a volume, yielding progress; the generator's value is the reconstruction.
+
+    Parameters
+    ----------
+    volume : counts
+    config : settings
+    first : objects on the volume's grid, such as a neighbour's in a series, each polished and judged beside the starts that know
+        nothing of them; the column "warm" of the ensemble's table then tells the two kinds apart
 
     Raises
     ------
@@ -113,7 +131,8 @@ def phase(volume: DiffractionVolume, config: PhasingConfig | None = None) -> Gen
     data = prepare_measured(volume, config)
     network, card = (None, None) if config.method == "iterative" else _load(config.network, data.magnitude.device)
     problem = Problem(volume, data, _on_cpu(data), config, network)
-    result = yield from _STRATEGIES[config.method](problem)
+    found = yield from _STRATEGIES[config.method](problem)
+    result = (yield from _with_warm_starts(problem, found, first)) if first else found.result
     seconds = {"phasing": time.perf_counter() - began}
     return replace(result, seconds=seconds, network=None if card is None else f"{card.name} ({card.seen} crystals)")
 
@@ -123,12 +142,12 @@ def _load(name: str, device: torch.device) -> tuple[nn.Module, Card]:
     return network.to(device), card
 
 
-def _iterative(problem: Problem) -> Generator[Progress, None, Reconstruction]:
+def _iterative(problem: Problem) -> Strategy:
     starts = yield from _random_starts(problem)
     return _judged(problem, starts, "iterative")
 
 
-def _oneshot(problem: Problem) -> Generator[Progress, None, Reconstruction]:
+def _oneshot(problem: Problem) -> Strategy:
     found = _hypotheses(problem, problem.config.hypotheses, problem.config.seed)
     starts = []
     for number, hypothesis in enumerate(found):
@@ -139,21 +158,21 @@ def _oneshot(problem: Problem) -> Generator[Progress, None, Reconstruction]:
     yield  # a generator like the others, though there is nothing to wait for
 
 
-def _refine(problem: Problem) -> Generator[Progress, None, Reconstruction]:
+def _refine(problem: Problem) -> Strategy:
     starts = yield from _refined_hypotheses(problem, problem.config.hypotheses, problem.config.seed)
     return _judged(problem, starts, "refine")
 
 
-def _auto(problem: Problem) -> Generator[Progress, None, Reconstruction]:
+def _auto(problem: Problem) -> Strategy:
     config = problem.config
     starts = yield from _refined_hypotheses(problem, config.hypotheses, config.seed)
-    result = _judged(problem, (yield from _with_point_spread(starts, problem)), "refine")
-    if result.verdict == "good":
-        return result
+    found = _judged(problem, (yield from _with_point_spread(starts, problem)), "refine")
+    if found.result.verdict == "good":
+        return found
     starts += yield from _refined_hypotheses(problem, 2 * config.hypotheses, config.seed + config.hypotheses)
-    result = _judged(problem, (yield from _with_point_spread(starts, problem)), "refine")
-    if result.verdict == "good":
-        return result
+    found = _judged(problem, (yield from _with_point_spread(starts, problem)), "refine")
+    if found.result.verdict == "good":
+        return found
     best = best_of([score(start, problem.host) for start in starts])
     starts = yield from _with_point_spread([starts[best], *(yield from _random_starts(problem, coherent=True))], problem)
     return _judged(problem, starts, "refine, then iterative")
@@ -162,8 +181,20 @@ def _auto(problem: Problem) -> Generator[Progress, None, Reconstruction]:
 _STRATEGIES = {"auto": _auto, "oneshot": _oneshot, "refine": _refine, "iterative": _iterative}
 
 
-def _judged(problem: Problem, starts: list[Start], method: str) -> Reconstruction:
-    return assemble(problem.volume, problem.host, starts, problem.config.limits, method)
+def _judged(problem: Problem, starts: list[Start], method: str) -> Found:
+    return Found(starts, assemble(problem.volume, problem.host, starts, problem.config.limits, method))
+
+
+def _with_warm_starts(problem: Problem, cold: Found, first: Sequence[Guess]) -> Generator[Progress, None, Reconstruction]:
+    """All starts judged again with the given ones among them; held-out voxels choose, so a warm start has to earn it."""
+    config = problem.config
+    warm = yield from run_starts(problem.data, config.polish, len(first), config.seed, first)
+    if cold.result.psf is not None:
+        warm = yield from _second_round(warm, problem.data, config, config.seed)
+    result = _judged(problem, [*cold.starts, *warm], cold.result.method).result
+    assert result.ensemble is not None
+    is_warm = np.array([0.0] * len(cold.starts) + [1.0] * len(warm))
+    return replace(result, ensemble=replace(result.ensemble, table={**result.ensemble.table, "warm": is_warm}))
 
 
 def _random_starts(problem: Problem, coherent: bool = False) -> Phasing:

@@ -151,17 +151,22 @@ def run(source: Scan | str | Path, settings: Settings, format: str | None = None
     volume = prepare(scan, settings.prepare)
     prepared = time.perf_counter()
     found = yield from phase(volume, settings.phasing)
+    return (yield from completed(found, settings, {"read": read - began, "prepare": prepared - read}))
+
+
+def completed(found: Reconstruction, settings: Settings, seconds: Mapping[str, float]) -> Generator[Progress, None, Result]:
+    """A phased crystal with its uncertainty, resolution and strain, its settings, and the `seconds` that led there."""
     phased = time.perf_counter()
     if settings.strain.half_data and found.support.any():
         found = yield from with_half_data(found, settings.phasing)
     if settings.strain.noise_samples and found.support.any():
         found = yield from with_photon_noise(found, settings.strain.noise_samples, settings.phasing.seed)
     strain = _strain(found, settings.strain)
-    seconds = {"read": read - began, "prepare": prepared - read, **found.seconds, "strain": time.perf_counter() - phased}
+    spent = {**seconds, **found.seconds, "strain": time.perf_counter() - phased}
     return Result(
         **{f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name not in {"seconds", "configuration"}},
         configuration={**config.dump(settings), "program": {"name": "braggshot", **versions()}},
-        seconds={**seconds, "total": sum(seconds.values())},
+        seconds={**spent, "total": sum(spent.values())},
         strain=strain,
     )
 
