@@ -1,0 +1,105 @@
+"""The network's strategies end to end, with the network that is shipped: what it may see, how far it goes, when it gives way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.errors import ConfigError
+from braggshot.phasing import PhasingConfig, phase, prepare_measured
+from braggshot.physics.fourier import to_centre
+from braggshot.physics.metrics import align
+from braggshot.refine.iterate import RefineConfig
+
+SETTINGS = CrystalSettings(
+    shape=(40, 48, 32),
+    oversampling=(2.3, 3.0),
+    phase_range=(1, 1),
+    counts=(1e6, 1e6),
+    shapes=("fcc",),
+    displacements=("gaussians",),
+)
+CONFIG = PhasingConfig(hypotheses=3, device="cpu", partial_coherence="off")
+
+
+def finish(volume, config):
+    """The result, and the names of the iterations that it took."""
+    running, steps = phase(volume, config), []
+    try:
+        while True:
+            steps.append(next(running).step)
+    except StopIteration as finished:
+        return finished.value, steps
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return simulate_volume(4, SETTINGS)
+
+
+def test_one_shot_is_one_pass(sample):
+    truth, volume = sample
+    result, steps = finish(volume, replace(CONFIG, method="oneshot"))
+    assert steps == []
+    assert result.method == "oneshot"
+    assert result.network.startswith("flagship")
+    assert result.rho.shape == volume.shape
+    assert not result.rho[~result.support].any()
+    assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.75
+
+
+def test_refine_takes_seventy_iterations_and_finds_the_crystal(sample):
+    truth, volume = sample
+    result, steps = finish(volume, replace(CONFIG, method="refine"))
+    assert len(steps) == 70 * 3
+    assert len(result.ensemble.table["start"]) == 3
+    assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
+    blind, _ = finish(volume, replace(CONFIG, method="oneshot"))
+    assert result.quality.chi2 < blind.quality.chi2
+
+
+def test_auto_stops_where_the_verdict_is_good(sample):
+    result, steps = finish(sample[1], replace(CONFIG, method="auto"))
+    assert result.verdict == "good"
+    assert result.method == "refine"
+    assert len(steps) in {70 * 3, 70 * 9}
+
+
+def test_auto_gives_way_to_random_starts_where_it_is_not(sample):
+    """Counts without any object behind them: nothing agrees, so every strategy is tried, and the verdict stays bad."""
+    volume = sample[1]
+    noise = np.random.default_rng(0).permutation(volume.intensity.reshape(-1)).reshape(volume.shape)
+    config = replace(CONFIG, method="auto", starts=2, hypotheses=2, refine=RefineConfig("10*HIO+5*ER"))
+    result, steps = finish(replace(volume, intensity=noise), config)
+    assert result.method == "refine, then iterative"
+    assert {"HIO", "RAAR", "ER"} <= set(steps)
+    assert result.verdict == "failed"
+
+
+def test_held_out_counts_never_reach_the_network(sample):
+    volume = sample[1]
+    data = prepare_measured(volume, CONFIG)
+    free = torch.zeros(volume.shape, dtype=torch.bool).view(-1).index_fill(0, data.free, True).view(volume.shape)
+    changed = np.where(to_centre(free).numpy(), 1e4, volume.intensity).astype(np.float32)
+    one, other = (finish(replace(volume, intensity=i), replace(CONFIG, method="oneshot"))[0] for i in (volume.intensity, changed))
+    # The scale is that of all counts, so only the direction in the space of objects can be compared.
+    overlap = abs(np.vdot(one.rho, other.rho)) / np.linalg.norm(one.rho) / np.linalg.norm(other.rho)
+    assert overlap == pytest.approx(1, abs=1e-5)
+
+
+def test_hypotheses_repeat_with_the_seed(sample):
+    config = replace(CONFIG, method="oneshot", hypotheses=1)
+    one, same, other = (finish(sample[1], replace(config, seed=seed))[0].rho for seed in (5, 5, 6))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_a_network_that_is_not_there(sample):
+    with pytest.raises(ConfigError, match="no network 'nothing'"):
+        finish(sample[1], replace(CONFIG, network="nothing"))
+    with pytest.raises(ConfigError, match="at least 1"):
+        PhasingConfig(hypotheses=0)
