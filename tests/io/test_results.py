@@ -4,11 +4,13 @@ import json
 import h5py
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from sample_reconstruction import sample_reconstruction
 
 from braggshot.errors import FormatError
 from braggshot.io import results
+from braggshot.physics.forward import PointSpread, intensity
 from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 
 
@@ -101,6 +103,25 @@ def test_cdiutils_finds_images_by_their_names(written, key):
         found = file[f"entry_1/{key}/data"][()]
     wanted = {"amplitude": np.abs(rho), "phase": np.where(rho != 0, np.angle(rho), 0), "support": rho != 0, "mode": 0.9 * rho}[key]
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_the_completed_diffraction_has_no_gaps(tmp_path):
+    """Counts where they are trusted, the crystal's own pattern in the gap, with the point spread that was found."""
+    found = sample_reconstruction()
+    valid = found.volume.valid.copy()
+    valid[:, 3:5] = False
+    counts = np.where(valid, found.volume.intensity, 0).astype(np.float32)
+    gap = dataclasses.replace(found, volume=dataclasses.replace(found.volume, valid=valid, intensity=counts))
+    results.write(tmp_path / "gap.cxi", gap)
+    with h5py.File(tmp_path / "gap.cxi") as file:
+        completed = file["entry_1/completed_1/data"]
+        assert completed.attrs["units"] == "photons"
+        completed = completed[()]
+    psf = PointSpread(tuple(found.psf["sigma"]), found.psf["eta"])
+    model = intensity(torch.from_numpy(found.rho), psf).numpy()
+    assert np.array_equal(completed[valid], counts[valid])
+    assert completed[~valid] == pytest.approx(model[~valid], rel=1e-4)
+    assert (completed[~valid] > 0).any()
 
 
 def test_later_stages_add_named_images(written, tmp_path):

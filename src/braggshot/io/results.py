@@ -12,6 +12,7 @@ Laid out as PyNX writes it, so that PyNX, cdiutils, silx and h5web open it; what
                                               last entry_1/mode, complex: the first PCA mode of all starts, on the grid of image_1
       strain_1                                what belongs to all of them; see `braggshot.io.crystal_images`
       instrument_1/detector_1/{data, mask}    prepared counts; mask 0 good, 1 bad
+      completed_1/data                        the same, and what the crystal would give where the mask is 1
       instrument_1/geometry_1                 diffractometer circles, where known
 
 Arrays are (z, y, x); every data set has ``units`` ("1" for a pure number, "" for text). Axes, signs and frames are those of
@@ -28,6 +29,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
@@ -36,6 +38,7 @@ from braggshot.io.atomic import replacing_hdf5
 from braggshot.io.crystal_images import add_image
 from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
+from braggshot.physics.forward import PointSpread, completed
 from braggshot.physics.strain import numbers
 from braggshot.volumes import ComplexArray, DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap, Uncertainty
 
@@ -60,6 +63,8 @@ def write(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | 
         put(entry, "start_time", now)
         write_measurement(add_group(entry, "instrument_1", "NXinstrument"), reconstruction.volume)
         _write_object(entry, reconstruction)
+        if reconstruction.frame == "detector":
+            _write_completed(add_group(entry, "completed_1", "NXdata", signal="data", interpretation="image"), reconstruction)
         if strain is None:
             _add_images(entry, reconstruction)
         else:
@@ -69,6 +74,14 @@ def write(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | 
             add_image(entry, "mode", mode, "photons^0.5", frame=reconstruction.frame)
         data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="image")
         data["data"] = h5py.SoftLink("/entry_1/image_1/data")
+
+
+def _write_completed(group: h5py.Group, found: Reconstruction) -> None:
+    volume, spread = found.volume, found.psf
+    psf = None if spread is None else PointSpread(tuple(spread["sigma"]), float(spread["eta"]))
+    counts, valid = (torch.from_numpy(np.ascontiguousarray(array)) for array in (volume.intensity, volume.valid))
+    put(group, "data", completed(counts, valid, torch.from_numpy(found.rho), psf).numpy().astype(np.float32), "photons")
+    group.attrs["description"] = "measured where the mask is 0, the model where it is 1"
 
 
 def _write_object(entry: h5py.Group, found: Reconstruction) -> None:

@@ -124,3 +124,8 @@ def locate(name: str | Path) -> Path:
             return file
     known = sorted(p.name.removesuffix(".safetensors") for p in (resources.files("braggshot") / FOLDER).iterdir())
     raise ConfigError(f"no network {str(name)!r}; shipped: {', '.join(known) or 'none'}, or give a .safetensors file.")
+
+
+def is_network(path: str | Path) -> bool:
+    """Whether a path or name is meant to be a network, for those who ask about any file."""
+    return Path(path).suffix == ".safetensors" or (resources.files("braggshot") / FOLDER / f"{path}.safetensors").is_file()

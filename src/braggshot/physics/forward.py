@@ -87,3 +87,15 @@ def intensity(rho: Tensor, psf: PointSpread | None = None) -> Tensor:
     sigma = torch.tensor(psf.sigma, dtype=coherent.dtype, device=coherent.device)
     coherence = mutual_coherence(sigma, torch.tensor(psf.eta, dtype=coherent.dtype, device=coherent.device), rho.shape[-3:])
     return to_centre(spread(to_corner(coherent), coherence))
+
+
+def completed(counts: Tensor, valid: Tensor, rho: Tensor, psf: PointSpread | None = None) -> Tensor:
+    """Diffraction without gaps: what was counted where it is trusted, what the crystal would give elsewhere.
+
+    Parameters
+    ----------
+    counts, valid : measured, origin at N // 2 [photons]
+    rho : the crystal that was found, scaled to the counts [sqrt(photons)]
+    psf : as in `intensity`
+    """
+    return torch.where(valid, counts, intensity(rho, psf).to(counts.dtype))
