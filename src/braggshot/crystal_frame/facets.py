@@ -123,7 +123,7 @@ def _surface(
 
 def _peaks(normals: FloatArray, areas: FloatArray, most: int) -> NDArray[np.float64]:
     """Directions (n, 3) at which normals pile up, refined to the mean of those around."""
-    sphere = _evenly(4000)
+    sphere = _evenly(2000)
     density = np.concatenate([np.exp((part @ normals.T - 1) / KERNEL**2) @ areas for part in np.array_split(sphere, 20)])
     found: list[NDArray[np.float64]] = []
     for start in sphere[np.argsort(-density)]:
