@@ -17,7 +17,7 @@ LAYERS = [
     {"physics"},
     {"prepare", "crystals", "nn", "refine", "io", "verdict"},
     {"phasing", "selection", "crystal_frame", "uncertainty"},
-    {"pipeline", "series", "report", "learn", "postprocess"},
+    {"pipeline", "series", "report", "learn", "postprocess", "evaluation"},
     {"live", "viewer", "cluster"},
     {"cli", "demo"},
 ]

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,7 +187,7 @@ def postprocess(
 
 @app.command(epilog="braggshot info example.spec --set input.scan=54")
 def info(
-    path: Annotated[Path, typer.Argument(help="Raw scan or result.")],
+    path: Annotated[Path, typer.Argument(help="Raw scan, result, or trained network (file or shipped name).")],
     format: Format = None,
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -194,8 +195,13 @@ def info(
     """Say what the reader sees in a file."""
     from braggshot.config import parse_assignments
     from braggshot.io.registry import describe
+    from braggshot.nn.weights import is_network, load_network
 
-    facts = describe(path, format, **parse_assignments(sets or []).get("input", {}))
+    facts = (
+        asdict(load_network(path)[1])
+        if is_network(path)
+        else describe(path, format, **parse_assignments(sets or []).get("input", {}))
+    )
     if as_json:
         print(json.dumps(facts))
         return
@@ -270,6 +276,55 @@ def _training_bar(title: str) -> Iterator[Any]:
                 latest = f", kept apart: correlation {values['val_correlation']:.3f}, success {values['val_success_refined']:.2f}"
             note = f"{report.step}/{report.steps}, {values['per_second']:.1f} crystals/s, loss {values['loss']:.3f}{latest}"
             bar.update(task, total=report.steps, completed=report.step, note=note)
+
+        yield show
+
+
+@app.command(epilog="braggshot evaluate --suite strain --method refine+70 --method iterative-5 --crystals 20 -o evaluation/")
+def evaluate(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results; a second call does what is missing.")],
+    suite: Annotated[list[str] | None, typer.Option(help="Crystals to phase (default strain); see docs/evaluation.md.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Ways to phase them (default all).")] = None,
+    crystals: Annotated[int, typer.Option(help="Per group of a suite.")] = 20,
+    network: Annotated[str | None, typer.Option(help="Name or file of a trained network.")] = None,
+    published: Annotated[str | None, typer.Option(help="File of a trained autophasenn, for its methods.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of CXI files with a truth, for suites of files.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Methods side by side on crystals that are known: a row each, a table, figures."""
+    from braggshot.evaluation import methods, rows, table
+    from braggshot.report.evaluation import write_evaluation_figure
+
+    chosen = methods.Choice(published=published, device=device, seed=seed)
+    chosen = chosen if network is None else replace(chosen, network=network)
+    names = method or methods.defaults(chosen)
+    with _evaluation_bar() as show:
+        for report in rows.evaluate(output, suite or ["strain"], names, chosen, crystals, data):
+            show(report)
+    found = rows.read(output / "results.json")
+    table.write(output / "table.md", found)
+    print(output / "table.md")
+    for name in dict.fromkeys(row["suite"] for row in found):
+        write_evaluation_figure(output / f"{name}.png", name, [row for row in found if row["suite"] == name])
+        print(output / f"{name}.png")
+
+
+@contextmanager
+def _evaluation_bar() -> Iterator[Any]:
+    """A bar on stderr with the latest row."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    texts = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[note]}"))
+    with bars.Progress(*texts, bars.TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("evaluating", total=None, note="")
+
+        def show(report: Any) -> None:
+            row = report.row
+            note = f"{row['suite']}, {row['crystal']}, {row['method']}: correlation {row['correlation']:.3f}"
+            bar.update(task, total=report.total, completed=report.done, note=note)
 
         yield show
 

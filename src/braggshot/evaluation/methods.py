@@ -1,0 +1,97 @@
+"""Ways of phasing by name, each a `PhasingConfig`; nothing here knows a truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from braggshot.errors import ConfigError
+from braggshot.nn.expert import SHORT
+from braggshot.phasing import PhasingConfig
+
+ER50 = replace(SHORT, recipe="50*ER")  # what the published work puts behind its network
+_SHORTEST = replace(SHORT, recipe="7*RAAR+3*ER", shrink_wrap=replace(SHORT.shrink_wrap, period=3))
+_LONG = replace(SHORT, recipe="220*RAAR+80*ER")
+
+METHODS: dict[str, dict[str, Any]] = {
+    "oneshot": {"method": "oneshot"},
+    "oneshot+ER50": {"method": "refine", "polish": ER50},
+    "refine+10": {"method": "refine", "polish": _SHORTEST},
+    "refine+70": {"method": "refine", "polish": SHORT},
+    "refine+300": {"method": "refine", "polish": _LONG},
+    "auto": {"method": "auto"},
+    "iterative-1": {"method": "iterative", "starts": 1},
+    "iterative-5": {"method": "iterative", "starts": 5},
+    "iterative-20": {"method": "iterative", "starts": 20},
+    "autophasenn": {"method": "oneshot", "hypotheses": 1, "edge": 0.1},
+    "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "edge": 0.1, "polish": ER50},
+}
+"""The network's methods refine all its hypotheses and let held-out voxels choose, as the iterative ones do with their starts.
+
+The published network has one answer, whose support ends at a tenth of its largest amplitude.
+"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the methods have in common.
+
+    Parameters
+    ----------
+    network : name or file, for all methods but the published network's
+    published : file of a published network trained here; None leaves its methods out
+    hypotheses : of the network
+    device : "auto", "cpu" or "cuda"
+    seed : of held-out voxels and starts
+    """
+
+    network: str = PhasingConfig().network
+    published: str | None = None
+    hypotheses: int = PhasingConfig().hypotheses
+    device: Any = "auto"
+    seed: int = 0
+
+
+def is_published(method: str) -> bool:
+    """Whether a method is the published network's."""
+    return method.startswith("autophasenn")
+
+
+def network_of(method: str, choice: Choice) -> str | None:
+    """Name or file of the network that a method uses, None for iterative phasing.
+
+    Raises
+    ------
+    ConfigError : if it needs a published network and none was given.
+    """
+    if METHODS[method]["method"] == "iterative":
+        return None
+    if not is_published(method):
+        return choice.network
+    if choice.published is None:
+        raise ConfigError(f"{method} needs a network of that kind; train one and give its file with --published.")
+    return choice.published
+
+
+def phasing_of(method: str, choice: Choice, coherent: bool) -> PhasingConfig:
+    """The settings of a method.
+
+    Raises
+    ------
+    ConfigError : if there is no such method, or it needs a network that was not given.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"no method {method!r}; known: {', '.join(METHODS)}.")
+    common = {
+        "network": network_of(method, choice) or choice.network,
+        "hypotheses": choice.hypotheses,
+        "device": choice.device,
+        "seed": choice.seed,
+        "partial_coherence": "off" if coherent else "auto",
+    }
+    return PhasingConfig(**(common | METHODS[method]))
+
+
+def defaults(choice: Choice) -> tuple[str, ...]:
+    """Every method for which the networks are there."""
+    return tuple(method for method in METHODS if choice.published is not None or not is_published(method))

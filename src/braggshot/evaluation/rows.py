@@ -1,0 +1,186 @@
+"""One row per crystal and method, written as soon as it is known; a second call goes on with what is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from braggshot.errors import DataError, FormatError
+from braggshot.evaluation.methods import Choice, network_of, phasing_of
+from braggshot.evaluation.suites import SUITES, crystals
+from braggshot.io.atomic import replacing
+from braggshot.nn.weights import locate
+from braggshot.phasing import PhasingConfig, phase, prepare_measured
+from braggshot.physics.fourier import to_corner
+from braggshot.physics.scores import THRESHOLDS, compare
+from braggshot.refine.iterate import Start
+from braggshot.selection import score
+from braggshot.volumes import ComplexArray, DiffractionVolume, Reconstruction
+
+Row = dict[str, Any]
+FAILURES = (DataError, ArithmeticError, ValueError)  # of one crystal; what is wrong with the settings stops the run
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a caller may want to know after each row: how many are done, how many there will be, and the row itself."""
+
+    done: int
+    total: int
+    row: Row
+
+
+def evaluate(
+    folder: Path,
+    suites: Sequence[str],
+    methods: Sequence[str],
+    choice: Choice | None = None,
+    number: int = 20,
+    data: Path | None = None,
+) -> Iterator[Report]:
+    """Fill ``results.json`` in `folder`, yielding every row that was made now.
+
+    Parameters
+    ----------
+    suites, methods : names
+    choice : networks, device, seed
+    number : crystals per group
+    data : folder of files with a truth, for suites of files
+
+    Raises
+    ------
+    ConfigError : for a suite, method or network that is not there.
+    """
+    choice = choice or Choice()
+    configs = {(s, m): phasing_of(m, choice, SUITES[s].coherent if s in SUITES else True) for s in suites for m in methods}
+    prints = {method: fingerprint(method, choice) for method in methods}
+    todo = [(suite, crystal) for suite in suites for crystal in crystals(suite, number, data)]
+    rows = read(folder / "results.json")
+    done, known = 0, {key(row) for row in rows}
+    for suite, crystal in todo:
+        missing = [m for m in methods if (suite, crystal.name, m, prints[m]) not in known]
+        done += len(methods) - len(missing)
+        drawn = crystal.draw() if missing else None
+        for method in missing:
+            assert drawn is not None
+            warm(method, configs[suite, method])
+            facts = {"suite": suite, "group": crystal.group, "crystal": crystal.name, "method": method, "network": prints[method]}
+            row = facts | judged(*drawn, configs[suite, method])
+            # An older row of this method, of another network, gives way.
+            rows = [old for old in rows if key(old)[:3] != key(row)[:3]] + [row]
+            write(folder / "results.json", rows)
+            done += 1
+            yield Report(done, len(todo) * len(methods), row)
+
+
+def judged(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
+    """Phase a volume and score it; what fails is a row too."""
+    facts = _facts(volume) | _floor(truth, volume, config)
+    began = time.perf_counter()
+    try:
+        found = _finish(volume, config)
+        scores = compare(truth, found.rho)
+    except FAILURES as error:
+        seconds = time.perf_counter() - began
+        return facts | {"correlation": 0.0, "success": False, "seconds": seconds, "error": f"{type(error).__name__}: {error}"}
+    quality = found.quality
+    return facts | {
+        "correlation": scores.correlation,
+        "success": scores.success,
+        "twin": scores.twin,
+        "blend": scores.blend,
+        "hybrid": 1 - scores.correlation,
+        "ssim": scores.ssim,
+        "iou": {str(t): value for t, value in zip(THRESHOLDS, scores.iou, strict=True)},
+        "phase_mae": scores.phase_mae,
+        "strain_rmse": scores.strain_rmse,
+        "chi2": quality.chi2,
+        "r_factor": quality.r_factor,
+        "llk_free": quality.llk_free,
+        "verdict": found.verdict,
+        "seconds": found.seconds["phasing"],
+    }
+
+
+_WARM: set[str] = set()
+
+
+def warm(method: str, config: PhasingConfig) -> None:
+    """Run a method once on a small crystal, so that no crystal's time holds what happens only once, such as compilation."""
+    if method not in _WARM:
+        _, volume = next(SUITES["smoke"].crystals(1)).draw()
+        with contextlib.suppress(*FAILURES):
+            _finish(volume, replace(config, starts=1, hypotheses=1))
+        _WARM.add(method)
+
+
+def _facts(volume: DiffractionVolume) -> Row:
+    """What is known of a crystal before it is phased."""
+    known = volume.provenance.get("phase_range", volume.provenance.get("atomistic", {}).get("phase_range"))
+    return {"shape": list(volume.shape), "oversampling": list(volume.oversampling or ()), "phase_range": known}
+
+
+def _floor(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
+    """The misfits that the truth itself has, from photon noise alone; without a point spread, also in a blurred pattern."""
+    data = prepare_measured(volume, PhasingConfig(device="cpu", seed=config.seed))
+    rho = to_corner(torch.from_numpy(truth))
+    exact = score(Start(rho, rho.abs() > 0, 0, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3)), data)
+    return {"chi2_floor": exact.chi2, "r_factor_floor": exact.r_factor, "llk_free_floor": exact.llk_free}
+
+
+def _finish(volume: DiffractionVolume, config: PhasingConfig) -> Reconstruction:
+    running = phase(volume, config)
+    try:
+        while True:
+            next(running)
+    except StopIteration as finished:
+        result: Reconstruction = finished.value
+        return result
+
+
+def fingerprint(method: str, choice: Choice) -> str:
+    """Which network a row was made with: its name and the beginning of its file's SHA-256; empty for none."""
+    name = network_of(method, choice)
+    return "" if name is None else f"{Path(name).stem}:{hashlib.sha256(locate(name).read_bytes()).hexdigest()[:8]}"
+
+
+def key(row: Row) -> tuple[str, str, str, str]:
+    """Rows with the same one are the same row."""
+    return row["suite"], row["crystal"], row["method"], row["network"]
+
+
+def read(path: Path) -> list[Row]:
+    """Rows of an earlier run, none where there was none.
+
+    Raises
+    ------
+    FormatError : if the file is not one of `write`.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows: list[Row] = json.loads(path.read_text())
+        _ = [key(row) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path}: is no list of results; give another folder with -o.") from error
+    return rows
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """All rows as JSON, a line each; what is not a number is null."""
+    lines = ",\n".join(json.dumps({name: _plain(value) for name, value in row.items()}) for row in rows)
+    with replacing(path) as temporary:
+        temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,166 @@
+"""Suites: crystals that nothing was trained on, reproducible by their numbers, in groups that differ in one thing.
+
+Crystals of the same number have the same seed in every group, so that groups differ by what their name says. The seeds are far from
+those that recipes and limits were settled on, and no multiples of 131, as all of training's are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import h5py
+
+from braggshot.crystals import displacement
+from braggshot.crystals.detector import DetectorSettings
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.errors import ConfigError, DataError
+from braggshot.io import registry
+from braggshot.physics.sampling import oversampling
+from braggshot.prepare import prepare
+from braggshot.volumes import ComplexArray, DiffractionVolume
+
+FIRST_SEED = 131 * 100_000 + 7
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """One crystal of a suite.
+
+    Parameters
+    ----------
+    name : unique in its suite
+    group : what it has in common with some others of the suite
+    draw : gives the truth and its diffraction volume, whose oversampling is measured as that of a real one
+    """
+
+    name: str
+    group: str
+    draw: Callable[[], tuple[ComplexArray, DiffractionVolume]]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Groups of crystals.
+
+    Parameters
+    ----------
+    about : in words
+    groups : settings by name, in order
+    coherent : whether the beam is known to be fully coherent, so that no method looks for a point spread
+    """
+
+    about: str
+    groups: Mapping[str, CrystalSettings] = field(default_factory=dict)
+    coherent: bool = True
+
+    def crystals(self, number: int) -> Iterator[Crystal]:
+        """`number` crystals of each group, turn by turn, so that what is there of a run that was stopped is balanced."""
+        for k in range(number):
+            for group, settings in self.groups.items():
+                yield Crystal(f"{group} #{k}", group, _simulated(FIRST_SEED + 131 * k, settings))
+
+
+def _simulated(seed: int, settings: CrystalSettings) -> Callable[[], tuple[ComplexArray, DiffractionVolume]]:
+    def draw() -> tuple[ComplexArray, DiffractionVolume]:
+        truth, volume = simulate_volume(seed, settings)
+        return truth, _unaided(volume)
+
+    return draw
+
+
+def _unaided(volume: DiffractionVolume) -> DiffractionVolume:
+    """With the oversampling that its counts say, instead of the one that the simulation knows."""
+    return replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
+
+
+def from_folder(folder: Path, number: int) -> Iterator[Crystal]:
+    """The first `number` CXI files of a folder that hold a truth beside their counts, such as atomistic crystals.
+
+    Raises
+    ------
+    ConfigError : if there is none.
+    """
+    files = sorted(folder.glob("*.cxi"))[:number]
+    if not files:
+        raise ConfigError(f"{folder}: no CXI files with a truth; make some with benchmarks/atomistic.py, or give another --data.")
+    for path in files:
+        yield Crystal(path.stem, "all", _stored(path))
+
+
+def _stored(path: Path) -> Callable[[], tuple[ComplexArray, DiffractionVolume]]:
+    def draw() -> tuple[ComplexArray, DiffractionVolume]:
+        volume = prepare(registry.read(path))
+        with h5py.File(path) as file:
+            if "entry_1/truth_1/data" not in file:
+                raise DataError(f"{path}: holds no truth (entry_1/truth_1/data), so nothing can be evaluated on it.")
+            truth = file["entry_1/truth_1/data"][()]
+        if truth.shape != volume.shape:
+            raise DataError(f"{path}: the truth has shape {truth.shape}, the prepared counts {volume.shape}.")
+        return truth, volume
+
+    return draw
+
+
+# Smooth fields alone, so that the phase range is what the group says; fields that do not reach it are drawn anew.
+_BASE = CrystalSettings(
+    oversampling=(2.1, 4.0), phase_range=(2 * math.pi,) * 2, counts=(1e6, 1e6), displacements=tuple(displacement.FIELDS), redraws=8
+)
+
+
+def _ranging(base: CrystalSettings, *turns: int) -> dict[str, CrystalSettings]:
+    """A group for each phase range, in units of pi."""
+    return {"pi" if k == 1 else f"{k} pi": replace(base, phase_range=(k * math.pi,) * 2) for k in turns}
+
+
+def _gap(width: int) -> CrystalSettings:
+    return replace(_BASE, detector=DetectorSettings(gaps=1.0 if width else 0.0, gap_widths=(max(1, width),)))
+
+
+_DISLOCATED = replace(_BASE, phase_range=(math.pi,) * 2, displacements=tuple(displacement.DISLOCATIONS))
+_SMALL = replace(_BASE, shape=(32, 32, 32), oversampling=(2.1, 3.0))
+
+SUITES = {
+    "strain": Suite(
+        "phase range inside the crystal, peak 1e6; and dislocations in a field of pi",
+        _ranging(_BASE, 1, 2, 4, 6) | {"dislocations": _DISLOCATED},
+    ),
+    "photons": Suite(
+        "photons in the brightest voxel, phase range 2 pi",
+        {f"1e{k}": replace(_BASE, counts=(10.0**k, 10.0**k)) for k in range(2, 8)},
+    ),
+    "oversampling": Suite(
+        "array over crystal on each axis, phase range 2 pi",
+        {str(k): replace(_BASE, oversampling=(k, k + 0.1), anisotropy=1.0) for k in range(2, 7)},
+    ),
+    "gaps": Suite(
+        "a detector gap of so many pixels across the rows and one across the columns, phase range 2 pi",
+        {str(width): _gap(width) for width in (0, 6, 12, 38)},
+    ),
+    "coherence": Suite(
+        "standard deviation of the beam's point spread [voxels], phase range 2 pi",
+        {str(s): replace(_BASE, detector=DetectorSettings(point_spread=(s, s))) for s in (0.0, 0.5, 1.0)},
+        coherent=False,
+    ),
+    "large": Suite("96 x 128 x 128 voxels", _ranging(replace(_BASE, shape=(96, 128, 128)), 1, 2)),
+    "atomistic": Suite("particles relaxed atom by atom, their diffraction summed over atoms; files of --data"),
+    "smoke": Suite("32^3 voxels, to see that everything works", _ranging(_SMALL, 1)),
+}
+
+
+def crystals(name: str, number: int, folder: Path | None = None) -> Iterator[Crystal]:
+    """Crystals of a suite.
+
+    Raises
+    ------
+    ConfigError : for a suite that is not there, or one of files without a folder.
+    """
+    if name not in SUITES:
+        raise ConfigError(f"no suite {name!r}; known: {', '.join(SUITES)}.")
+    if SUITES[name].groups:
+        return SUITES[name].crystals(number)
+    if folder is None:
+        raise ConfigError(f"the suite {name!r} reads its crystals from files; give their folder with --data.")
+    return from_folder(folder, number)

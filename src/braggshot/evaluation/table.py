@@ -1,0 +1,176 @@
+"""Rows to a table: medians with bootstrap intervals, rates with Wilson intervals; failures count, and are counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braggshot.evaluation.rows import Row
+from braggshot.evaluation.suites import SUITES
+from braggshot.io.atomic import replacing
+from braggshot.physics.scores import BLENDED
+
+RESAMPLES = 2000
+_Z = 1.96  # of 95 %
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method on one group.
+
+    Parameters
+    ----------
+    suite, group, method : which
+    rows : one per crystal
+    """
+
+    suite: str
+    group: str
+    method: str
+    rows: Sequence[Row]
+
+    def median(self, name: str) -> Interval:
+        """Median of a number over the crystals that have it; an object that was not found has no phase error, say."""
+        return median([row[name] for row in self.rows if row.get(name) is not None])
+
+    def rate(self, holds: Callable[[Row], bool]) -> Interval:
+        """Share of the crystals for which something holds."""
+        return wilson(sum(holds(row) for row in self.rows), len(self.rows))
+
+
+def lines(rows: Sequence[Row]) -> list[Line]:
+    """Rows by suite, group and method, in the order in which they first appear."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["suite"], row["group"], row["method"]), []).append(row)
+    order = {name: number for number, name in enumerate(SUITES)}
+    groups = {name: list(suite.groups) for name, suite in SUITES.items()}
+
+    def place(line: Line) -> tuple[int, int]:
+        known = groups.get(line.suite, [])
+        return order.get(line.suite, len(order)), known.index(line.group) if line.group in known else len(known)
+
+    return sorted((Line(*names, members) for names, members in found.items()), key=place)
+
+
+def median(values: Sequence[float]) -> Interval:
+    """Median and the 2.5 and 97.5 percentiles of those of `RESAMPLES` draws with replacement."""
+    if not len(values):
+        return Interval(math.nan, math.nan, math.nan)
+    sample = np.asarray(values, float)
+    draws = np.random.default_rng(0).integers(len(sample), size=(RESAMPLES, len(sample)))
+    low, high = np.percentile(np.median(sample[draws], axis=1), [2.5, 97.5])
+    return Interval(float(np.median(sample)), float(low), float(high))
+
+
+def wilson(successes: int, n: int) -> Interval:
+    """A rate and its Wilson interval, which is right at 0 and 1 too."""
+    rate = successes / n
+    middle = (rate + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z * math.sqrt(rate * (1 - rate) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+    return Interval(rate, max(0.0, middle - half), min(1.0, middle + half))
+
+
+COLUMNS: dict[str, Callable[[Line], str]] = {
+    "group": lambda line: line.group,
+    "method": lambda line: line.method,
+    "n": lambda line: str(len(line.rows)),
+    "success [%]": lambda line: _percent(line.rate(lambda row: row["success"])),
+    "correlation": lambda line: _shown(line.median("correlation"), "{:.3f}"),
+    "chi2 (floor)": lambda line: f"{_shown(line.median('chi2'), '{:.1e}')} ({_value(line.median('chi2_floor'), '{:.0e}')})",
+    "R (floor)": lambda line: f"{_value(line.median('r_factor'), '{:.3f}')} ({_value(line.median('r_factor_floor'), '{:.3f}')})",
+    "llk_free (floor)": lambda line: f"{_value(line.median('llk_free'))} ({_value(line.median('llk_free_floor'))})",
+    "SSIM": lambda line: _value(line.median("ssim"), "{:.3f}"),
+    "IoU 0.1 / 0.3 / 0.5": lambda line: " / ".join(_value(iou(line, threshold), "{:.2f}") for threshold in ("0.1", "0.3", "0.5")),
+    "phase MAE [rad]": lambda line: _shown(line.median("phase_mae"), "{:.3f}"),
+    "strain RMSE [%]": lambda line: _percent_of(line.median("strain_rmse")),
+    "twin / blend [%]": lambda line: f"{_rate(line, 'twin')} / {_rate_of(line, blended)}",
+    "good [%]": lambda line: _rate_of(line, lambda row: row.get("verdict") == "good"),
+    "seconds": lambda line: _value(line.median("seconds"), "{:.2g}"),
+    "volumes/s": lambda line: _value(Interval(1 / max(line.median("seconds").value, 1e-9), 0, 0), "{:.2g}"),
+}
+
+
+def blended(row: Row) -> bool:
+    """Whether a row is a failure that mixes the object with its twin."""
+    return not row["success"] and (row.get("blend") or 0) >= BLENDED
+
+
+def iou(line: Line, threshold: str) -> Interval:
+    """Median intersection over union at a threshold."""
+    return median([row["iou"][threshold] for row in line.rows if row.get("iou")])
+
+
+def markdown(rows: Sequence[Row], command: str = "") -> str:
+    """The table, a section per suite."""
+    parts = [f"`{command}`\n" if command else "", _LEGEND]
+    suite = ""
+    for line in lines(rows):
+        if line.suite != suite:
+            suite = line.suite
+            about = SUITES[suite].about if suite in SUITES else ""
+            parts += [f"\n## {suite}\n\n{about}\n", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+        parts.append("| " + " | ".join(column(line) for column in COLUMNS.values()) + " |")
+    failed = [row for row in rows if row.get("error")]
+    if failed:
+        parts.append(
+            "\n## Not phased\n\n" + "\n".join(f"- {r['suite']}, {r['crystal']}, {r['method']}: {r['error']}" for r in failed)
+        )
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+_LEGEND = """
+Medians, with 95 % bootstrap intervals in brackets; success is an aligned complex correlation with the truth of at least 0.95,
+with its Wilson interval. The floor is what the truth itself leaves, from photon noise alone. twin: the conjugate inversion came
+out; blend: a failure that mixes both. good: the verdict, which does not know the truth. Strain by the field's convention,
+Au(111) and voxels of 10 nm.
+"""
+
+
+def write(path: Path, rows: Sequence[Row], command: str = "") -> None:
+    """``table.md``.
+
+    Raises
+    ------
+    OutputError : if the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(markdown(rows, command), encoding="utf-8")
+
+
+def _value(found: Interval, form: str = "{:.2f}") -> str:
+    return "-" if math.isnan(found.value) else form.format(found.value)
+
+
+def _shown(found: Interval, form: str) -> str:
+    return "-" if math.isnan(found.value) else f"{form} [{form}, {form}]".format(found.value, found.low, found.high)
+
+
+def _percent(found: Interval) -> str:
+    return f"{100 * found.value:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
+
+
+def _percent_of(found: Interval) -> str:
+    return "-" if math.isnan(found.value) else f"{100 * found.value:.3f}"
+
+
+def _rate(line: Line, name: str) -> str:
+    return _rate_of(line, lambda row: bool(row.get(name)))
+
+
+def _rate_of(line: Line, holds: Callable[[Any], bool]) -> str:
+    return f"{100 * line.rate(holds).value:.0f}"
