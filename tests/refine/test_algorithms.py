@@ -159,6 +159,20 @@ def test_the_point_spread_is_found(sigma, tolerance, data, pattern):
     assert max(none.sigma) < 0.1
 
 
+def test_an_estimate_of_no_blur_is_no_trap(data, pattern):
+    """A fit that goes on from full coherence finds the widths all the same."""
+    from dataclasses import replace
+
+    from braggshot.physics.forward import PointSpread, mutual_coherence, spread
+
+    truth, sigma = to_corner(pattern[1]), (0.5, 0.4, 0.6)
+    coherent = torch.fft.fftn(truth, norm="ortho").abs().square()
+    blurred = spread(coherent, mutual_coherence(torch.tensor(sigma), torch.tensor(0.0), data.shape))
+    seen = replace(data, magnitude=blurred.sqrt(), intensity=blurred)
+    none = Coherence((PointSpread((1e-3,) * 3),), torch.ones(1))
+    assert Coherence.fitted(truth[None], seen, none).spreads[0].sigma == pytest.approx(sigma, rel=0.1)
+
+
 def test_the_lorentzian_share_is_found_where_it_is_asked_for(data, pattern):
     from dataclasses import replace
 
@@ -169,7 +183,7 @@ def test_the_lorentzian_share_is_found_where_it_is_asked_for(data, pattern):
     blurred = spread(coherent, mutual_coherence(torch.tensor((0.5, 0.5, 0.5)), torch.tensor(0.4), data.shape))
     seen = replace(data, magnitude=blurred.sqrt(), intensity=blurred)
     state = state_of(seen, pattern[1], batch=1, wiggle=0.0)
-    for _ in range(8):
+    for _ in range(3):
         ACTIONS["PSF"](state, seen, StepSettings(psf="pseudo-voigt"))
     found = state.coherence.spreads[0]
     assert found.eta == pytest.approx(0.4, abs=0.1)

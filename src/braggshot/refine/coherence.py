@@ -11,8 +11,10 @@ from braggshot.physics.forward import PointSpread, mutual_coherence, spread
 from braggshot.physics.fourier import AXES
 from braggshot.refine.projections import Measured
 
-_FIRST_SIGMA = 0.3  # reciprocal voxels: a mild blur, from which the fit can go either way
-_STEPS, _MORE_STEPS = 12, 4  # of the first fit, and of one that goes on from the last
+# A mild blur, from which the fit can go either way [reciprocal voxels]. No fit begins below it: the slope in ln(sigma) dies as
+# sigma^2, so that an object once fitted without blur would never gain any.
+_LEAST_FIRST_SIGMA = 0.3
+_STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,8 @@ class Coherence:
         shape : "gaussian" or "pseudo-voigt"
         """
         coherent = torch.fft.fftn(rho, dim=AXES, norm="ortho").abs().square()
-        starts = [PointSpread((_FIRST_SIGMA,) * 3, 0.0)] * rho.shape[0] if previous is None else list(previous.spreads)
-        steps = _STEPS if previous is None else _MORE_STEPS
-        spreads = tuple(_fit(c, data, start, shape, steps) for c, start in zip(coherent, starts, strict=True))
+        starts = [PointSpread((0.0,) * 3)] * rho.shape[0] if previous is None else list(previous.spreads)
+        spreads = tuple(_fit(c, data, start, shape) for c, start in zip(coherent, starts, strict=True))
         transfer = [
             mutual_coherence(torch.tensor(s.sigma, device=rho.device), torch.tensor(s.eta, device=rho.device), data.shape)
             for s in spreads
@@ -43,15 +44,15 @@ class Coherence:
         return cls(spreads, torch.stack(transfer))
 
 
-def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str, steps: int) -> PointSpread:
-    log_sigma = torch.tensor(start.sigma, device=coherent.device).log().requires_grad_()
+def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> PointSpread:
+    log_sigma = torch.tensor(start.sigma, device=coherent.device).clamp_min(_LEAST_FIRST_SIGMA).log().requires_grad_()
     share = torch.logit(torch.tensor(start.eta, device=coherent.device).clamp(0.02, 0.98)).requires_grad_()
     voigt = shape == "pseudo-voigt"
     parameters = [log_sigma, share] if voigt else [log_sigma]
     none = coherent.new_zeros(())
     seen = torch.ones(data.magnitude.numel(), dtype=torch.bool, device=coherent.device)
     seen = seen.index_fill_(0, data.floating, False).view(data.shape)
-    optimiser = torch.optim.LBFGS(parameters, max_iter=steps, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(parameters, max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
