@@ -1,0 +1,88 @@
+"""What a forward pass and a training step cost, beside the published networks on the same machine.
+
+Run ``asv run --python=same --quick --bench networks`` in this folder, or ``python networks.py`` for the table. The networks take
+turns in one process, so that the ratios hold where the machine's speed does not.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+
+from braggshot.crystals.sample import CrystalSettings, random_volumes
+from braggshot.nn import weights
+from braggshot.nn.losses import LossConfig, data_term
+from braggshot.nn.network import Measurement, random_start
+
+KINDS = ["flagship", "autophasenn", "autophasenn-2024"]
+ROUNDS = 3
+
+
+def pattern(size, n=1):
+    """Counts of random crystals, and a start."""
+    generator = torch.Generator().manual_seed(0)
+    _, counts, valid = random_volumes(generator, n, CrystalSettings(shape=(size,) * 3, oversampling=(2.1, 4)))
+    data = Measurement.of(counts, valid)
+    return data, random_start(data, generator)
+
+
+def forward(network, data, start, half):
+    """One prediction; `half` takes convolutions in bfloat16."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        return network(data.magnitude, data.valid, start)
+
+
+def train(network, data, start, half):
+    """Forward and backward through the transform loss."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        outputs = network(data.magnitude, data.valid, start)
+    sum(data_term(magnitude, data, LossConfig()) for _, magnitude in outputs).backward()
+
+
+class Forward:
+    """asv: seconds per forward pass at 64^3."""
+
+    params = [KINDS, [False, True]]  # noqa: RUF012  # asv wants plain lists
+    param_names = ["network", "bfloat16"]  # noqa: RUF012
+    timeout = 300
+
+    def setup(self, kind, half):
+        torch.set_flush_denormal(True)
+        self.network, (self.data, self.start) = weights.build(kind).eval(), pattern(64)
+
+    def time_forward(self, kind, half):
+        forward(self.network, self.data, self.start, half)
+
+
+def row(size, n, job):
+    """Median seconds per crystal of every network in either precision."""
+    data, start = pattern(size, n)
+    networks = {kind: weights.build(kind).eval() for kind in KINDS}
+    spent = {(kind, half): [] for kind in KINDS for half in (False, True)}
+    for _ in range(ROUNDS + 1):
+        for (kind, half), seconds in spent.items():
+            began = time.perf_counter()
+            job(networks[kind], data, start, half)
+            seconds.append((time.perf_counter() - began) / n)
+    return {key: statistics.median(seconds[1:]) for key, seconds in spent.items()}
+
+
+def main():
+    """Print the table; ratios are against the published network in 32 bits."""
+    torch.set_flush_denormal(True)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {ROUNDS}")
+    print(
+        "| network | parameters [M] | precision | forward 64^3 [s] | / published | training 32^3 [s per crystal] |\n|---|---|---|---|---|---|"
+    )
+    alone, training = row(64, 1, forward), row(32, 4, train)
+    for (kind, half), seconds in alone.items():
+        size = sum(p.numel() for p in weights.build(kind).parameters()) / 1e6
+        ratio = seconds / alone["autophasenn", False]
+        precision = "bfloat16" if half else "32 bits"
+        print(f"| {kind} | {size:.2f} | {precision} | {seconds:.3f} | {ratio:.2f} | {training[kind, half]:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
