@@ -16,12 +16,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from braggshot.crystal_frame import strain_map
     from braggshot.crystals.sample import simulate_volume
     from braggshot.errors import BraggshotError
     from braggshot.io.results import read as load_result
     from braggshot.pipeline import Result, Settings, load, reconstruct
     from braggshot.prepare import PrepareConfig
-    from braggshot.volumes import DiffractionVolume, Geometry, Reconstruction, Scan
+    from braggshot.volumes import DiffractionVolume, Geometry, Reconstruction, Scan, StrainMap
 
 _HOMES = {
     "BraggshotError": "errors:BraggshotError",
@@ -32,10 +33,12 @@ _HOMES = {
     "Result": "pipeline:Result",
     "Scan": "volumes:Scan",
     "Settings": "pipeline:Settings",
+    "StrainMap": "volumes:StrainMap",
     "load": "pipeline:load",
     "load_result": "io.results:read",
     "reconstruct": "pipeline:reconstruct",
     "simulate_volume": "crystals.sample:simulate_volume",
+    "strain_map": "crystal_frame:strain_map",
 }
 
 __all__ = [
@@ -47,10 +50,12 @@ __all__ = [
     "Result",
     "Scan",
     "Settings",
+    "StrainMap",
     "load",
     "load_result",
     "reconstruct",
     "simulate_volume",
+    "strain_map",
 ]
 
 
