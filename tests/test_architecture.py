@@ -32,6 +32,8 @@ ALLOWED = {
     ("config", "errors"): "settings check themselves",
     ("pipeline", "report"): "the pipeline writes the report beside the other outputs",
     ("postprocess", "pipeline"): "it makes the pipeline's result of another program's object",
+    ("series", "pipeline"): "a series is the main job, many times",
+    ("series", "report"): "it writes its page beside its table, as the pipeline does",
     ("uncertainty", "phasing"): "halves of the counts are phased like the whole",
     ("demo", "cli"): "the demo is a user of the command line",
 }

@@ -84,15 +84,21 @@ def _settings(config: Path | None, sets: list[str] | None, flags: dict[str, Any]
     return resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
 
 
-@contextmanager
-def _progress(title: str) -> Iterator[Any]:
-    """A bar on stderr with the error falling; silent where stderr is not a terminal."""
+def _bar(transient: bool = False) -> Any:
+    """A bar on stderr, silent where that is no terminal; what is printed meanwhile stays above it, or goes down the pipe."""
     from rich import progress as bars
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console, shares = Console(stderr=True), sys.stdout.isatty()
     texts = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[note]}"))
-    with bars.Progress(*texts, bars.TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True) as bar:
+    how: Any = {"console": console, "disable": not console.is_terminal, "transient": transient, "redirect_stdout": shares}
+    return bars.Progress(*texts, bars.TimeRemainingColumn(), **how)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Any]:
+    """A bar on stderr with the error falling; silent where stderr is not a terminal."""
+    with _bar(transient=True) as bar:
         task = bar.add_task(f"{title}: preparing", total=None, note="")
 
         def show(progress: Progress) -> None:
@@ -185,6 +191,32 @@ def postprocess(
         _print_result(result, [str(file) for file in written])
 
 
+@app.command(epilog="braggshot series exp.spec --scans 54-60 --column potential_V=0,0.1,0.2,0.3,0.4,0.5,0.6 -o out/")
+def series(
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder; a second call goes on with what is missing.")],
+    scans: Annotated[str | None, typer.Option(help="Of a file with several, such as 54-60,63 (default all).")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="More to know, one value per scan.", metavar="NAME=V1,V2,...")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="CSV file with such columns; 'input' or 'scan' names the scan.")] = None,
+    format: Format = None,
+    config: Config = None,
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per scan.")] = False,
+) -> None:
+    """One crystal through many scans: a row of numbers each, curves, a movie, a page."""
+    from braggshot import config as configuration
+    from braggshot import series as job
+
+    layers = [configuration.read_toml(config)] if config else []
+    settings = job.resolve(configuration.merge(*layers, configuration.parse_assignments(sets or [])))
+    listed = job.sources(inputs, scans, column or (), metadata, format)
+    with _progress(str(output)) as show:
+        for report in job.run(listed, output, settings, show):
+            kept = " (kept)" if report.reused else ""
+            print(json.dumps(report.row) if as_json else f"{report.done}/{report.total} {job.line(report.row)}{kept}", flush=True)
+    print(output / "series.html", file=sys.stderr if as_json else sys.stdout)
+
+
 @app.command(epilog="braggshot info example.spec --set input.scan=54")
 def info(
     path: Annotated[Path, typer.Argument(help="Raw scan, result, or trained network (file or shipped name).")],
@@ -261,12 +293,7 @@ def train(
 @contextmanager
 def _training_bar(title: str) -> Iterator[Any]:
     """A bar on stderr with throughput, loss and the latest validation."""
-    from rich import progress as bars
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    texts = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[note]}"))
-    with bars.Progress(*texts, bars.TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+    with _bar() as bar:
         task, latest = bar.add_task(title, total=None, note=""), ""
 
         def show(report: Report) -> None:
@@ -313,12 +340,7 @@ def evaluate(
 @contextmanager
 def _evaluation_bar() -> Iterator[Any]:
     """A bar on stderr with the latest row."""
-    from rich import progress as bars
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    texts = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[note]}"))
-    with bars.Progress(*texts, bars.TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+    with _bar() as bar:
         task = bar.add_task("evaluating", total=None, note="")
 
         def show(report: Any) -> None:

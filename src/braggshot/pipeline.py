@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from braggshot import config
 from braggshot.crystal_frame import StrainConfig, numbers, strain_map
@@ -28,6 +28,7 @@ from braggshot.refine.iterate import Progress
 from braggshot.uncertainty import with_half_data, with_photon_noise
 from braggshot.volumes import Facet, Reconstruction, Scan, StrainMap
 
+T = TypeVar("T")
 OutputFormat = Literal["cxi", "vti", "png", "html", "pdf", "npz", "cohere", "cdiutils"]
 
 
@@ -119,16 +120,16 @@ def reconstruct(
     return finish(run(source, resolved, format), on_progress)
 
 
-def finish(running: Generator[Progress, None, Result], on_progress: Callable[[Progress], None] | None = None) -> Result:
-    """Run the main job to its end, showing each iteration to `on_progress`; the result."""
+def finish(running: Generator[Progress, None, T], on_progress: Callable[[Progress], None] | None = None) -> T:
+    """Run a job to its end, showing each iteration to `on_progress`; its value."""
     try:
         while True:
             progress = next(running)
             if on_progress is not None:
                 on_progress(progress)
     except StopIteration as finished:
-        result: Result = finished.value
-        return result
+        value: T = finished.value
+        return value
 
 
 def resolve(settings: Mapping[str, Any]) -> Settings:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
@@ -95,21 +96,30 @@ def plot(
     level: float | None = None,
 ) -> str:
     """Curves as inline SVG in the page's own colours, the first in the accent; names make a legend."""
-    style: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
-    style |= {"svg.hashsalt": along, "axes.spines.top": False, "axes.spines.right": False}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
-        axes = figure.add_subplot(xlabel=across, ylabel=along)
+
+    def draw(axes: Axes, ink: str, accent: str) -> None:
+        axes.set(xlabel=across, ylabel=along)
         for number, (name, y) in enumerate(curves.items()):
-            axes.plot(x, y, color=_INK if number else _LINE, linewidth=1.0 if number else 1.8, label=name)
+            axes.plot(x, y, color=ink if number else accent, linewidth=1.0 if number else 1.8, label=name)
         if len(curves) > 1:
             axes.legend(frameon=False)
         if level is not None:
-            axes.axhline(level, color=_INK, linewidth=0.8, linestyle="--")
+            axes.axhline(level, color=ink, linewidth=0.8, linestyle="--")
         if logarithmic and all(np.all(y > 0) for y in curves.values()):
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)
+
+    return drawing(draw, along)
+
+
+def drawing(draw: Callable[[Axes, str, str], None], salt: str) -> str:
+    """What `draw(axes, ink, accent)` draws as inline SVG in the page's own colours; `salt` keeps the SVG's names its own."""
+    style: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
+    style |= {"svg.hashsalt": salt, "axes.spines.top": False, "axes.spines.right": False}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
+        draw(figure.add_subplot(), _INK, _LINE)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True)
     svg = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>| xmlns(:xlink)?=\"[^\"]*\"", "", stream.getvalue(), flags=re.DOTALL)

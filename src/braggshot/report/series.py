@@ -1,0 +1,316 @@
+"""A series to look at: curves along time or any column, every crystal in one range of colours, a movie, a page.
+
+Curves are of the rows whose verdict is not ``failed``; hollow marks are ``doubtful`` ones, crosses on the axis failed scans.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import importlib.metadata
+import importlib.resources
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.animation import PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from braggshot.errors import ConfigError
+from braggshot.io import results
+from braggshot.io.atomic import replacing
+from braggshot.report import figures, fragments
+from braggshot.report.figures import Colours, Picture
+from braggshot.report.material import Material, material, slices, views
+from braggshot.volumes import StrainMap
+
+Rows = Sequence[Mapping[str, Any]]
+PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
+    ("volume [µm³]", 1e18, {"volume_m3": ""}),
+    ("lattice parameter [Å]", 1e10, {"lattice_parameter_m": ""}),
+    ("lattice spacing [Å]", 1e10, {"d_spacing_m": ""}),
+    ("strain, standard deviation", 1.0, {"strain_std": "bulk", "strain_std_surface": "surface"}),
+    ("dislocated voxels", 1.0, {"dislocation_voxels": ""}),
+    ("correlation", 1.0, {"correlation_to_previous": "with the scan before", "warm_cold_correlation": "warm with cold start"}),
+    ("√χ²", 1.0, {"chi2": ""}),
+    ("resolution [nm]", 1e9, {"resolution_m": ""}),
+)  # fmt: skip
+_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # shown only where the other is not known
+_CELLS = (
+    ("volume_m3", "volume [µm³]", 1e18, "{:.4g}"), ("lattice_parameter_m", "a [Å]", 1e10, "{:.5f}"),
+    ("d_spacing_m", "d [Å]", 1e10, "{:.5f}"), ("strain_std", "strain std", 1.0, "{:.2e}"),
+    ("strain_std_surface", "at the surface", 1.0, "{:.2e}"), ("dislocation_voxels", "dislocated", 1.0, "{:.0f}"),
+    ("resolution_m", "resolution [nm]", 1e9, "{:.1f}"), ("chi2", "χ²", 1.0, "{:.4f}"), ("llk_free", "llk free", 1.0, "{:.3f}"),
+    ("agreement", "agree", 1.0, "{:.2f}"), ("correlation_to_previous", "with previous", 1.0, "{:.3f}"),
+    ("warm_cold_correlation", "warm–cold", 1.0, "{:.3f}"),
+)  # fmt: skip
+_VIEW = 30  # azimuth [degrees]
+_STRIP = 8  # crystals on the page
+_HOLD = 2  # frames per second
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What all frames share: colours, half width of the slices [nm], radius of the views [nm]."""
+
+    colours: Colours
+    half: float
+    radius: float
+
+
+def write(folder: Path, rows: Rows, against: str | None = None, movie: bool = True) -> None:
+    """Curves (PNG), movie (GIF) and page (HTML) of a series from its rows and the CXI files beside them.
+
+    Raises
+    ------
+    ConfigError : if there is no column `against`.
+    OutputError : if a file cannot be written.
+    """
+    x, label = abscissa(rows, against)
+    with replacing(folder / "series.png") as temporary:
+        curves(rows, x, label).savefig(temporary, format="png", dpi=110)
+    stage = staged(folder, rows)
+    animated = b""
+    if stage is not None and movie:
+        with replacing(folder / "series.gif") as temporary:
+            film(temporary, _maps(folder, rows), stage)
+        animated = (folder / "series.gif").read_bytes()
+    with replacing(folder / "series.html") as temporary:
+        temporary.write_text(page(folder, rows, x, label, stage, animated), encoding="utf-8")
+
+
+def abscissa(rows: Rows, against: str | None = None) -> tuple[NDArray[np.float64], str]:
+    """Where each row stands along the plots, and what that is: a column, the time since the first, or the number of the scan.
+
+    Raises
+    ------
+    ConfigError : if the column is not there or holds no numbers.
+    """
+    if against is not None:
+        values = [row.get(against) for row in rows]
+        if not any(isinstance(value, int | float) for value in values):
+            known = sorted({name for row in rows for name, value in row.items() if isinstance(value, int | float)})
+            raise ConfigError(f"series.against: there are no numbers in {against!r}; columns with numbers: {', '.join(known)}.")
+        return np.array([value if isinstance(value, int | float) else np.nan for value in values], dtype=float), against
+    elapsed = np.array([np.nan if row.get("elapsed_s") is None else row["elapsed_s"] for row in rows], dtype=float)
+    if len(set(elapsed.tolist())) < len(rows) or np.isnan(elapsed).any():
+        return np.arange(1.0, len(rows) + 1), "scan"
+    unit, seconds = next((u, s) for u, s in (("h", 3600.0), ("min", 60.0), ("s", 1.0)) if np.ptp(elapsed) >= 2 * s or s == 1.0)
+    return elapsed / seconds, f"time [{unit}]"
+
+
+def curves(rows: Rows, x: NDArray[np.float64], label: str) -> Figure:
+    """All panels in one figure."""
+    shown = list(_panels(rows))
+    across = max(1, min(3, len(shown)))
+    down = max(1, -(-len(shown) // across))
+    figure = Figure(figsize=(3.7 * across, 2.9 * down), layout="constrained", facecolor="white")
+    for panel, (name, scale, named) in zip(figure.subplots(down, across, squeeze=False).flat, shown, strict=False):
+        _draw(panel, rows, x, (name, scale, named), mpl.rcParams["axes.prop_cycle"].by_key()["color"])
+        panel.set_xlabel(label)
+    for spare in figure.axes[len(shown) :]:
+        spare.set_visible(False)
+    return figure
+
+
+def _panels(rows: Rows) -> Iterator[tuple[str, float, dict[str, str]]]:
+    """Those for which there are numbers."""
+    for name, scale, named in PANELS:
+        known = {column: text for column, text in named.items() if any(row.get(column) is not None for row in rows)}
+        instead = [_INSTEAD[column] for column in known if column in _INSTEAD]
+        if known and not any(row.get(column) is not None for row in rows for column in instead):
+            yield name, scale, known
+
+
+def _draw(axes: Axes, rows: Rows, x: NDArray[np.float64], panel: tuple[str, float, dict[str, str]], colours: Sequence[str]) -> None:
+    name, scale, named = panel
+    fine = np.array([row["verdict"] != "failed" for row in rows])
+    good = np.array([row["verdict"] == "good" for row in rows])
+    for (column, text), colour in zip(named.items(), colours, strict=False):
+        y = scale * np.array([np.nan if row.get(column) is None else row[column] for row in rows], dtype=float)
+        y = np.sqrt(y) if column == "chi2" else y
+        kept = fine & np.isfinite(x) & np.isfinite(y)
+        axes.plot(x[kept], y[kept], color=colour, linewidth=1.4, label=text)
+        axes.plot(x[kept & good], y[kept & good], "o", color=colour, markersize=4)
+        axes.plot(x[kept & ~good], y[kept & ~good], "o", color=colour, markerfacecolor="none", markersize=4)
+    axes.plot(x[~fine], np.zeros(int((~fine).sum())), "x", color="#b3261e", transform=axes.get_xaxis_transform(), clip_on=False)
+    axes.set_ylabel(name)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(named) > 1:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _maps(folder: Path, rows: Rows) -> Iterator[tuple[Mapping[str, Any], StrainMap]]:
+    """Rows that count, with their strain maps, one at a time."""
+    for row in rows:
+        if row["verdict"] != "failed" and row.get("name"):
+            found = results.read_strain(folder / f"{row['name']}.cxi")
+            if found is not None and found.support.any():
+                yield row, found
+
+
+def staged(folder: Path, rows: Rows) -> Stage | None:
+    """Colours and widths that hold every crystal; None if there is none with a surface."""
+    limits, halves, radii = [], [], []
+    for _, found in _maps(folder, rows):
+        shown = material(found)
+        if shown.surface is None:
+            continue
+        corners = shown.surface.corners + shown.surface.centre
+        limits.append(shown.strains.high)
+        halves.append(1.1 * float(np.abs(corners).max()))
+        radii.append(1.05 * float(np.linalg.norm(corners, axis=-1).max()))
+    return Stage(Colours("coolwarm", -max(limits), max(limits), ""), max(halves), max(radii)) if limits else None
+
+
+def on_stage(found: StrainMap, stage: Stage) -> Material:
+    """A crystal in the common colours and widths, r = 0 in the middle."""
+    shown = replace(material(found), strains=stage.colours, half=stage.half)
+    if shown.surface is None:
+        return shown
+    corners = shown.surface.corners + shown.surface.centre
+    return replace(shown, surface=replace(shown.surface, corners=corners, centre=np.zeros(3), radius=stage.radius))
+
+
+def film(path: Path, maps: Iterable[tuple[Mapping[str, Any], StrainMap]], stage: Stage) -> None:
+    """Movie of the surface and of two slices, coloured by strain; range and scale are the same throughout."""
+    figure = Figure(figsize=(8.4, 3.1), facecolor="white")
+    writer = PillowWriter(fps=_HOLD)
+    with writer.saving(figure, str(path), dpi=80):
+        for row, found in maps:
+            figure.clear()
+            shown = on_stage(found, stage)
+            pictures = [*views(shown, "strain", azimuths=(_VIEW,)), *slices(shown, "strain")[:2]]
+            for panel, picture in zip(figure.subplots(1, len(pictures), squeeze=False).flat, pictures, strict=True):
+                _place(panel, picture)
+            figure.subplots_adjust(left=0.01, right=0.88, top=0.86, bottom=0.08, wspace=0.03)
+            bar = figure.add_axes((0.9, 0.14, 0.015, 0.66))
+            norm = mpl.colors.Normalize(stage.colours.low, stage.colours.high)
+            figure.colorbar(ScalarMappable(norm, stage.colours.name), cax=bar, label="strain", format="%.0e")
+            figure.suptitle(caption(row), fontsize=10)
+            writer.grab_frame()
+
+
+def _place(axes: Axes, picture: Picture) -> None:
+    """A picture with its scale bar."""
+    axes.imshow(picture.rgba, extent=(0, picture.width, 0, picture.height))
+    bar = figures.scale_bar(picture.width)
+    axes.plot([0.05 * picture.width, 0.05 * picture.width + bar], [0.04 * picture.height] * 2, color="black", linewidth=2)
+    axes.text(0.05 * picture.width, 0.06 * picture.height, f"{bar:g} {picture.unit}", fontsize=7)
+    axes.set_title(picture.title, fontsize=8)
+    axes.axis("off")
+
+
+def caption(row: Mapping[str, Any]) -> str:
+    """Name, time and the user's own columns of a row."""
+    names = list(row)
+    own = [
+        name for name in names[names.index("time") + 1 : names.index("volume_m3")] if name != "elapsed_s" and row[name] is not None
+    ]
+    said = [f"{name} {row[name]:g}" if isinstance(row[name], float) else f"{name} {row[name]}" for name in own]
+    return "   ".join([str(row["name"]), *said[:3], str(row["verdict"])])
+
+
+def page(folder: Path, rows: Rows, x: NDArray[np.float64], label: str, stage: Stage | None, animated: bytes) -> str:
+    """The page as HTML text, nothing to fetch."""
+    count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("good", "doubtful", "failed")}
+    style = importlib.resources.files("braggshot.report").joinpath("page.css").read_text(encoding="utf-8")
+    now = datetime.datetime.now().astimezone()
+    told = ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number)
+    parts = [
+        f"<header><h1>Series of {len(rows)} scans</h1><p>One crystal along {escape(label)}: {told}</p></header>",
+        _plots(rows, x, label),
+        *(_strip(folder, rows, stage) if stage is not None else ()),
+        _movie(animated),
+        _table(rows, x, label),
+        _reasons(rows),
+    ]
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Series of {len(rows)} scans – braggshot</title>
+<style>
+{style}</style>
+</head>
+<body>
+{"".join(parts)}
+<footer>braggshot {escape(importlib.metadata.version("braggshot"))}, {now:%Y-%m-%d %H:%M %Z}. The same numbers, in SI units, are in
+series.csv; every crystal is in a CXI file of its name.</footer>
+</body>
+</html>
+"""
+
+
+def _plots(rows: Rows, x: NDArray[np.float64], label: str) -> str:
+    drawn = []
+    for panel in _panels(rows):
+
+        def draw(axes: Axes, ink: str, accent: str, panel: Any = panel) -> None:
+            axes.set_xlabel(label)
+            _draw(axes, rows, x, panel, (accent, ink))
+
+        drawn.append(fragments.drawing(draw, panel[0]))
+    lines = ["".join(drawn[first : first + 3]) for first in range(0, len(drawn), 3)]
+    note = (
+        "Volume and strain are those inside the iso-surface; filled marks are good, hollow ones doubtful, crosses on the axis "
+        "failed scans."
+    )
+    shown = "".join(f'<div class="row plots">{text}</div>' for text in lines)
+    return f'<h2>How it changed</h2><p class="note">{note}</p>{shown}'
+
+
+def _strip(folder: Path, rows: Rows, stage: Stage) -> Iterator[str]:
+    """The surface of a few crystals, evenly through the series."""
+    kept = [row for row in rows if row["verdict"] != "failed" and row.get("name")]
+    chosen = [kept[index] for index in np.unique(np.linspace(0, len(kept) - 1, min(_STRIP, len(kept))).round().astype(int))]
+    pictures = []
+    for row, found in _maps(folder, chosen):
+        shown = on_stage(found, stage)
+        pictures += [replace(picture, title=caption(row), labels=()) for picture in views(shown, "strain", 280, (_VIEW,))]
+    yield '<h2>The crystal</h2><p class="note">Surface coloured by the strain along q below it; one scale, one range of colours, '
+    yield "one origin.</p>"
+    for first in range(0, len(pictures), 4):
+        yield fragments.row(pictures[first : first + 4], "views")
+    yield fragments.legend("strain", stage.colours)
+
+
+def _movie(animated: bytes) -> str:
+    if not animated:
+        return ""
+    source = base64.b64encode(animated).decode("ascii")
+    return f'<h2>Movie</h2><img style="max-width:100%" alt="the series as a movie" src="data:image/gif;base64,{source}">'
+
+
+def _table(rows: Rows, x: NDArray[np.float64], label: str) -> str:
+    cells = [cell for cell in _CELLS if any(row.get(cell[0]) is not None for row in rows)]
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("scan", label, "verdict", *(cell[1] for cell in cells), "start"))
+    body = []
+    for row, place in zip(rows, x, strict=True):
+        values = ["" if row.get(name) is None else form.format(row[name] * scale) for name, _, scale, form in cells]
+        first = (escape(str(row["name"] or row["input"])), f"{place:.4g}", str(row["verdict"]))
+        body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in (*first, *values, row.get("start") or "")) + "</tr>")
+    return (
+        f'<h2>Table</h2><div class="wide"><table class="starts"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _reasons(rows: Rows) -> str:
+    listed = [(row["name"] or row["input"], row["verdict"], row["reasons"]) for row in rows if row["verdict"] != "good"]
+    if not listed:
+        return ""
+    lines = "".join(f"<tr><th>{escape(str(n))}</th><td>{v}</td><td>{escape(str(r))}</td></tr>" for n, v, r in listed)
+    return f'<h2>What speaks against scans</h2><div class="wide"><table>{lines}</table></div>'

@@ -1,0 +1,235 @@
+r"""One grid, one twin, one origin for all crystals of a series.
+
+Volumes are prepared with the window of the first scan. Where the instrument then gives the same voxels, crystals are compared voxel
+by voxel; else the neighbour is interpolated in the crystal frame,
+
+.. math:: n' = (R' A')^{-1} R A\, n,
+
+with direct bases A and the rotations R that turn q along one axis. A peak that lies a fraction of a voxel off the centre is a phase
+ramp in the crystal; it is taken off before crystals are compared:
+
+.. math:: \sum_n \rho_n^* \rho_{n+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
+
+gives it for an object and for counts alike. What decides is the complex correlation, after the best shift, with and without
+conjugate inversion. Strain maps share their voxel size and shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from braggshot.errors import DataError
+from braggshot.physics import metrics
+from braggshot.physics.fourier import to_corner
+from braggshot.physics.geometry import direct_basis, direction, rotation_onto
+from braggshot.physics.strain import mean_turn, without_ramp
+from braggshot.prepare import PrepareConfig
+from braggshot.refine.iterate import Guess
+from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap, Uncertainty
+
+SAME = 0.1  # voxels by which points of the same index may lie apart at the array's edge on what counts as one grid
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What every scan of a series shares.
+
+    Parameters
+    ----------
+    shape, binning : of the prepared volumes
+    voxel_size : of the strain maps (z, y, x) [m]; None without geometry
+    map_shape : of the strain maps, odd, r = 0 in the middle; None without geometry
+    """
+
+    shape: tuple[int, int, int]
+    binning: tuple[int, int, int] | None
+    voxel_size: tuple[float, float, float] | None
+    map_shape: tuple[int, int, int] | None
+
+
+def grid_of(found: Reconstruction, strain: StrainMap | None) -> Grid:
+    """The grid of the first crystal; its strain map gets room for a crystal that fills half of the array on every axis."""
+    window = found.volume.window
+    binning = None if window is None else window.binning
+    if strain is None or found.basis is None:
+        return Grid(found.rho.shape, binning, None, None)
+    z, y, x = strain.basis.diagonal().tolist()
+    reach = np.abs(strain.rotation @ found.basis) @ (np.array(found.rho.shape) / 4)
+    rooms = (max(n, 2 * math.ceil(r / edge) + 1) for n, r, edge in zip(strain.support.shape, reach, (z, y, x), strict=True))
+    a, b, c = rooms
+    return Grid(found.rho.shape, binning, (z, y, x), (a, b, c))
+
+
+def held(config: PrepareConfig, grid: Grid | None, scan: Scan) -> PrepareConfig:
+    """Settings that prepare a scan on the grid of the first one; a scan that was prepared on it already stays as it is."""
+    if grid is None or (scan.prepared and tuple(scan.frames.shape) == grid.shape):
+        return config
+    return replace(config, shape=grid.shape, binning=grid.binning or config.binning)
+
+
+def carried(previous: Reconstruction, volume: DiffractionVolume, axis: str = "y+") -> ComplexArray:
+    """The neighbour's crystal on the grid of `volume`, scaled to its photons, its ramp that of the counts; zero outside."""
+    field: ComplexArray = np.where(previous.support, previous.rho, 0)
+    field = without_ramp(field, mean_turn(field))
+    step = _step(previous, volume, axis)
+    if step is not None:
+        field = _interpolated(field, step, volume.shape)
+    elif field.shape != volume.shape:
+        raise DataError(f"{volume.name}: shape {volume.shape} where the series has {field.shape}, and no geometry to relate them.")
+    photons = float(volume.intensity[volume.valid].sum(dtype=np.float64))
+    power = float(np.sum(np.abs(field) ** 2))
+    field = without_ramp(field, -measured_turn(volume))
+    return (field * math.sqrt(photons / max(power, 1e-30))).astype(np.complex64)
+
+
+def measured_turn(volume: DiffractionVolume) -> NDArray[np.float64]:
+    """Mean turn (3,) of the phase per voxel [rad] that the counts demand of any object that explains them."""
+    counts = np.where(volume.valid, volume.intensity, 0)
+    turns = []
+    for axis, n in enumerate(volume.shape):
+        profile = counts.sum(axis=tuple(other for other in range(3) if other != axis), dtype=np.float64)
+        turns.append(np.angle(np.sum(profile * np.exp(2j * np.pi * (np.arange(n) - n // 2) / n))))
+    return np.array(turns)
+
+
+def _step(previous: Reconstruction, volume: DiffractionVolume, axis: str) -> NDArray[np.float64] | None:
+    """Old index per new index (3, 3); None where both grids are the same, or nobody knows."""
+    q, before = volume.q_bragg, previous.volume.q_bragg
+    if q is None or before is None or volume.reciprocal_basis is None or previous.basis is None:
+        return None
+    new = rotation_onto(q, direction(axis)) @ direct_basis(volume.reciprocal_basis, volume.shape)
+    old = rotation_onto(before, direction(axis)) @ previous.basis
+    step = np.linalg.solve(old, new)
+    apart = float(np.abs((step - np.eye(3)) @ np.diag(np.array(volume.shape) / 4)).sum(axis=1).max())
+    return None if apart < SAME and previous.rho.shape == volume.shape else np.asarray(step, dtype=np.float64)
+
+
+def _interpolated(field: ComplexArray, step: FloatArray, shape: tuple[int, int, int]) -> ComplexArray:
+    index = np.indices(shape).reshape(3, -1) - np.array(shape)[:, None] // 2
+    places = (step @ index + np.array(field.shape)[:, None] // 2).reshape(3, *shape)
+    parts = (ndimage.map_coordinates(part, places, order=1, mode="grid-constant") for part in (field.real, field.imag))
+    real, imaginary = parts
+    return np.asarray(real + 1j * imaginary)
+
+
+def guess(field: ComplexArray) -> Guess:
+    """A crystal as a start, its support where it has at least a tenth of its largest amplitude; shrink-wrap does the rest."""
+    rho = to_corner(torch.from_numpy(field))
+    amplitude = rho.abs()
+    return Guess(rho, amplitude > 0.1 * amplitude.max())
+
+
+@dataclass(frozen=True)
+class Registration:
+    """How a crystal was laid onto its neighbour.
+
+    Parameters
+    ----------
+    correlation : complex correlation with the neighbour then [1]
+    margin : by how much the other twin correlates less [1]
+    twin : whether it was replaced by its conjugate inversion
+    shift : whole voxels by which it was moved, which changes no value
+    rest : fraction of a voxel that remains
+    """
+
+    correlation: float
+    margin: float
+    twin: bool
+    shift: tuple[int, int, int]
+    rest: tuple[float, float, float]
+
+
+def registered(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstruction, Registration]:
+    """A crystal with the twin and the origin of `neighbour`, which lies on its grid.
+
+    Raises
+    ------
+    DataError : if one of the two is zero everywhere.
+    """
+    rho = np.where(found.support, found.rho, 0).astype(np.complex128)
+    if not np.abs(rho).max() > 0 or not np.abs(neighbour).max() > 0:
+        raise DataError(f"{found.volume.name}: there is no crystal to compare with the one before.")
+    reference = torch.from_numpy(without_ramp(neighbour.astype(np.complex128), mean_turn(neighbour)))
+    flat = without_ramp(rho, mean_turn(rho))
+    tried = [metrics.align(torch.from_numpy(field), reference, allow_twin=False) for field in (flat, inverted(flat).conj())]
+    twin = tried[1].correlation > tried[0].correlation
+    best, other = tried[twin], tried[not twin]
+    z, y, x = (round(s) for s in best.shift)
+    c, b, a = (s - round(s) for s in best.shift)
+    placed = Registration(best.correlation, best.correlation - other.correlation, twin, (z, y, x), (c, b, a))
+    return _moved(found, placed), placed
+
+
+def inverted(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The array with n - N // 2 replaced by N // 2 - n on every axis."""
+    return np.roll(np.flip(array), [1 - n % 2 for n in array.shape], axis=(0, 1, 2))
+
+
+def _moved(found: Reconstruction, placed: Registration) -> Reconstruction:
+    def move(array: NDArray[np.generic], conjugate: bool = False) -> NDArray[np.generic]:
+        turned = inverted(array) if placed.twin else array
+        turned = turned.conj() if conjugate and placed.twin else turned
+        return np.roll(turned, placed.shift, axis=(0, 1, 2))
+
+    spread, ensemble = found.uncertainty, found.ensemble
+    if spread is not None:
+        strain = None if spread.strain is None else move(spread.strain)
+        spread = Uncertainty(move(spread.phase), strain, spread.samples, spread.source)  # type: ignore[arg-type]
+    if ensemble is not None and ensemble.mode is not None:
+        ensemble = replace(ensemble, mode=move(ensemble.mode, conjugate=True))  # type: ignore[arg-type]
+    said = {
+        "series_twin": f"{'turned' if placed.twin else 'kept'}: the other twin correlates by {placed.margin:.3f} less",
+        "series_origin": f"moved by {placed.shift} voxels onto the scan before; {_text(placed.rest)} voxels remain",
+    }
+    return replace(
+        found,
+        rho=move(found.rho, conjugate=True),  # type: ignore[arg-type]
+        support=move(found.support),  # type: ignore[arg-type]
+        uncertainty=spread,
+        ensemble=ensemble,
+        choices={**found.choices, **said},
+    )
+
+
+def _text(rest: tuple[float, float, float]) -> str:
+    return f"({', '.join(f'{value:+.2f}' for value in rest)})"
+
+
+def on_map(strain: StrainMap, shape: tuple[int, int, int]) -> StrainMap:
+    """A strain map on the series' shape, padded or cut about r = 0.
+
+    Raises
+    ------
+    DataError : if the crystal reaches beyond it.
+    """
+    filled = {}
+    for part in dataclasses.fields(strain):
+        array = getattr(strain, part.name)
+        if isinstance(array, np.ndarray) and array.shape == strain.support.shape:
+            empty = np.nan if part.name in _UNKNOWN_OUTSIDE else 0
+            filled[part.name] = _cut_or_padded(array, shape, empty)
+    if filled["support"].sum() != strain.support.sum():
+        raise DataError(f"{strain.name}: the crystal reaches beyond the series' map of {shape} voxels; is it the same crystal?")
+    return replace(strain, **filled)  # type: ignore[arg-type]
+
+
+_UNKNOWN_OUTSIDE = {"displacement", "strain", "d_spacing", "lattice_parameter", "displacement_sigma", "strain_sigma"}
+
+
+def _cut_or_padded(array: NDArray[np.generic], shape: tuple[int, int, int], empty: float) -> NDArray[np.generic]:
+    whole = np.full(shape, empty, dtype=array.dtype)
+    ours, theirs = [], []
+    for have, want in zip(array.shape, shape, strict=True):
+        offset = want // 2 - have // 2
+        ours.append(slice(max(0, -offset), max(0, -offset) + min(have, want)))
+        theirs.append(slice(max(0, offset), max(0, offset) + min(have, want)))
+    kept = array[tuple(ours)]
+    whole[tuple(slice(s.start, s.start + n) for s, n in zip(theirs, kept.shape, strict=True))] = kept
+    return whole

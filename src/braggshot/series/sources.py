@@ -1,0 +1,137 @@
+"""Which scans make a series, in which order, and what is known about each besides its frames."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from braggshot.errors import BraggshotError, ConfigError
+from braggshot.io import registry
+
+Value = float | str | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One scan of a series.
+
+    Parameters
+    ----------
+    path : file, folder or pattern
+    scan : number in a file that holds several; None where there is no choice
+    format : of the file, where looking at it does not settle that
+    metadata : further columns of its row, such as charge or potential
+    """
+
+    path: Path
+    scan: str | None = None
+    format: str | None = None
+    metadata: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """How the table names it: the path, and the scan where there are several."""
+        return str(self.path) if self.scan is None else f"{self.path}#{self.scan}"
+
+
+def sources(
+    inputs: Sequence[str | Path],
+    scans: str | None = None,
+    columns: Sequence[str] = (),
+    metadata: str | Path | None = None,
+    format: str | None = None,
+) -> list[Source]:
+    """The scans of a series in the order they are given.
+
+    Parameters
+    ----------
+    inputs : files; of a file that holds several scans all are taken
+    scans : numbers to take of each file instead, such as "54-60,63"
+    columns : ``name=v1,v2,...`` with one value per scan
+    metadata : CSV file; its rows are matched by a column ``input`` (path, file name or stem) or ``scan``, else by their order
+    format : of the files
+
+    Raises
+    ------
+    ConfigError : if numbers, columns or rows do not fit the scans.
+    """
+    found = [source for path in inputs for source in _of_file(Path(path), scans, format)]
+    if not found:
+        raise ConfigError("a series needs at least one scan; give files, or --scans for a file that holds several.")
+    extra: list[dict[str, Value]] = [{} for _ in found] if metadata is None else _matched(Path(metadata), found)
+    for column in columns:
+        name, values = _column(column, len(found))
+        extra = [{**row, name: value} for row, value in zip(extra, values, strict=True)]
+    return [replace(source, metadata=row) for source, row in zip(found, extra, strict=True)]
+
+
+def _of_file(path: Path, scans: str | None, format: str | None) -> list[Source]:
+    if scans is not None:
+        return [Source(path, number, format) for number in numbers(scans)]
+    try:
+        _, module = registry.choose(path, format)
+        several = module.scans(path) if hasattr(module, "scans") else []
+    except BraggshotError:
+        several = []  # what is wrong with the file is said when its turn comes, and the others go on
+    return [Source(path, number, format) for number in several] if len(several) > 1 else [Source(path, None, format)]
+
+
+def numbers(text: str) -> list[str]:
+    """Numbers of a list such as "54-56,60": ["54", "55", "56", "60"].
+
+    Raises
+    ------
+    ConfigError : if it is anything else.
+    """
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match or int(match.group(2) or match.group(1)) < int(match.group(1)):
+            raise ConfigError(f"--scans expects numbers and ranges such as 54-60,63; found {text!r}.")
+        found += [str(n) for n in range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1)]
+    return found
+
+
+def _column(text: str, n: int) -> tuple[str, list[Value]]:
+    name, given, listed = text.partition("=")
+    values = [value(word) for word in listed.split(",")]
+    if not given or not name.strip():
+        raise ConfigError(f"--column expects name=v1,v2,..., found {text!r}.")
+    if len(values) != n:
+        raise ConfigError(f"--column {name}: found {len(values)} values for {n} scans; give one per scan, in their order.")
+    return name.strip(), values
+
+
+def value(text: str) -> Value:
+    """A number where the text is one, None where it is empty, else the text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text.strip() or None
+
+
+def _matched(path: Path, found: Sequence[Source]) -> list[dict[str, Value]]:
+    """One row of a CSV file per scan; empty where none fits."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"cannot read the metadata {path}: {error}") from error
+    if rows and "input" in rows[0]:
+        keyed = {row["input"]: row for row in rows}
+        chosen: list[dict[str, Any] | None] = [
+            next((keyed[key] for key in (s.label, str(s.path), s.path.name, s.path.stem) if key in keyed), None) for s in found
+        ]
+    elif rows and "scan" in rows[0] and all(source.scan for source in found):
+        keyed = {row["scan"]: row for row in rows}
+        chosen = [keyed.get(source.scan or "") for source in found]
+    elif len(rows) == len(found):
+        chosen = list(rows)
+    else:
+        raise ConfigError(f"{path}: {len(rows)} rows for {len(found)} scans; add a column 'input' or 'scan', or one row per scan.")
+    kept = {"input", "scan", None}
+    return [{k: value(v or "") for k, v in row.items() if k not in kept} if row else {} for row in chosen]

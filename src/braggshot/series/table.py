@@ -1,0 +1,204 @@
+"""The table of a series: what a row holds, where it is kept, and whether it still holds.
+
+Lengths are in metres, volumes in cubic metres, strain is a pure number. Empty cells are not known.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braggshot import config
+from braggshot.errors import FormatError, OutputError
+from braggshot.io.atomic import replacing
+from braggshot.physics.strain import numbers
+from braggshot.pipeline import Result
+from braggshot.series.sources import Source, value
+from braggshot.volumes import Reconstruction
+
+Row = dict[str, Any]
+MEASURED = (
+    "volume_m3", "lattice_parameter_m", "d_spacing_m", "strain_mean", "strain_std", "strain_mean_surface", "strain_std_surface",
+    "strain_sigma", "displacement_range_m", "dislocation_voxels", "resolution_m", "chi2", "llk_free", "agreement",
+    "correlation_to_previous", "twin_margin", "cold_llk_free", "warm_llk_free", "warm_cold_correlation", "seconds",
+)  # fmt: skip
+TEXT = ("input", "name", "time", "resolution_method", "start", "verdict", "reasons", "settings")
+_FIRST, _LAST = ("input", "name", "time", "elapsed_s"), ("resolution_method", "start", "verdict", "reasons", "settings")
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """Names in the order they are written: who and when, the user's own, what was measured, what to think of it."""
+    own = dict.fromkeys(name for row in rows for name in row)
+    given = [name for name in own if name not in {*_FIRST, *MEASURED, *_LAST}]
+    return [*_FIRST, *given, *MEASURED, *_LAST]
+
+
+def begun(source: Source, settings: str, name: str = "", time: Any = None) -> Row:
+    """A row with nothing measured yet."""
+    return {
+        "input": source.label,
+        "name": name,
+        "time": time if isinstance(time, str) else None,
+        **source.metadata,
+        **dict.fromkeys(MEASURED),
+        "settings": settings,
+    }
+
+
+def measured(result: Result, first_spacing: float | None) -> Row:
+    """What a result says. `strain_mean` is that of its mean lattice against the first accepted scan's, `first_spacing` [m]."""
+    known: Row = {} if result.strain is None else numbers(result.strain)
+    found = {name: known[name] for name in MEASURED if name in known}
+    spacing = known.get("d_spacing_m")
+    if spacing is not None:
+        found["strain_mean"] = spacing / (first_spacing or spacing) - 1
+    lengths = {"prtf": result.quality.resolution} if result.strain is None else result.strain.resolution
+    method, length = next(iter(lengths.items()), (None, None))
+    others = [correlation for correlation in result.quality.agreement if correlation < 1]
+    return {
+        **found,
+        "resolution_m": length,
+        "resolution_method": method if length is not None else None,
+        "chi2": result.quality.chi2,
+        "llk_free": result.quality.llk_free,
+        "agreement": float(np.mean([correlation >= 0.95 for correlation in others])) if others else None,
+        "verdict": result.verdict,
+        "reasons": " ".join(result.reasons),
+        "seconds": result.seconds.get("total"),
+        **starts(result),
+    }
+
+
+def starts(result: Reconstruction) -> Row:
+    """Warm start against cold ones: how well each predicts the held-out voxels, and whether they are the same crystal."""
+    listed = None if result.ensemble is None else result.ensemble.table
+    if listed is None:
+        return {"start": None}
+    llk, correlation, is_warm = (np.asarray(listed.get(name, np.zeros(0))) for name in ("llk_free", "correlation", "warm"))
+    if not is_warm.any():
+        return {"start": "cold", "cold_llk_free": float(llk.min())}
+    warm, cold = is_warm > 0, is_warm == 0
+    chosen_is_warm = bool(warm[int(correlation.argmax())])
+    # Each correlation is with the chosen start: that of the best start of the other kind says whether both kinds agree.
+    other = cold if chosen_is_warm else warm
+    between = correlation[other][int(np.nan_to_num(llk[other], nan=np.inf).argmin())]
+    return {
+        "start": "warm" if chosen_is_warm else "cold",
+        "cold_llk_free": float(llk[cold].min()),
+        "warm_llk_free": float(llk[warm].min()),
+        "warm_cold_correlation": float(between),
+    }
+
+
+def failed(row: Row, reason: str) -> Row:
+    """The row of a scan that could not be computed."""
+    return {**row, "verdict": "failed", "reasons": reason}
+
+
+def with_elapsed(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the seconds since the first time that is known."""
+    stamps = [_stamp(row.get("time")) for row in rows]
+    first = next((stamp for stamp in stamps if stamp is not None), None)
+    pairs = zip(rows, stamps, strict=True)
+    return [{**row, "elapsed_s": None if stamp is None or first is None else stamp - first} for row, stamp in pairs]
+
+
+def _stamp(time: Any) -> float | None:
+    """Seconds since the epoch of an ISO date; a date without a zone is local time."""
+    try:
+        return datetime.datetime.fromisoformat(str(time)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def digest(settings: Any, source: Source) -> str:
+    """A short name for everything but the frames that decides a row: program, settings, scan and format."""
+    decides = {name: part for name, part in config.dump(settings).items() if name != "output"}
+    text = json.dumps([importlib.metadata.version("braggshot"), decides, source.scan, source.format], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def holds(row: Row, source: Source, settings: str, folder: Path) -> bool:
+    """Whether a row of an earlier run is that of this scan with these settings, its file written."""
+    same = row["input"] == source.label and row["settings"] == settings
+    return same and bool(row["name"]) and (folder / f"{row['name']}.cxi").exists()
+
+
+def read(path: Path) -> list[Row]:
+    """Rows of an earlier run; none where there was none.
+
+    Raises
+    ------
+    FormatError : if the file is not one of `write`.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    if any(not {"input", "name", "settings"} <= set(row) or None in row or None in row.values() for row in rows):
+        raise FormatError(f"{path}: is no table of a series; give another folder with -o.")
+    return [{key: (cell or None) if key in TEXT else value(cell) for key, cell in row.items()} for row in rows]
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """All rows as CSV, whole or not at all.
+
+    Raises
+    ------
+    OutputError : if the file cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns(rows), restval="")
+        writer.writeheader()
+        writer.writerows({name: _cell(cell) for name, cell in row.items()} for row in rows)
+
+
+def _cell(cell: Any) -> Any:
+    return "" if cell is None or (isinstance(cell, float) and not math.isfinite(cell)) else cell
+
+
+def write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    """The same table as Parquet, numbers as float64.
+
+    Raises
+    ------
+    OutputError : if pyarrow is not installed, or the file cannot be written.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise OutputError(
+            f"{path.name} needs pyarrow: pip install 'braggshot[series]'; series.csv holds the same table."
+        ) from error
+    names = columns(rows)
+    arrays = [_array(pyarrow, [row.get(name) for row in rows], name in TEXT) for name in names]
+    with replacing(path) as temporary:
+        parquet.write_table(pyarrow.table(dict(zip(names, arrays, strict=True))), temporary)
+
+
+def _array(pyarrow: Any, cells: Sequence[Any], is_text: bool) -> Any:
+    if is_text or any(isinstance(cell, str) for cell in cells):
+        return pyarrow.array([None if cell is None else str(cell) for cell in cells], pyarrow.string())
+    return pyarrow.array([None if cell is None else float(cell) for cell in cells], pyarrow.float64())
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row in one line, in the field's units."""
+    if row.get("chi2") is None:
+        return f"{row['input']}: failed: {row['reasons']}"
+    parts = [
+        ("volume_m3", "{:.4g} µm³", 1e18), ("lattice_parameter_m", "a {:.5f} Å", 1e10), ("strain_std", "strain ±{:.2e}", 1.0),
+        ("chi2", "chi2 {:.4f}", 1.0), ("correlation_to_previous", "like the one before {:.3f}", 1.0),
+    ]  # fmt: skip
+    said = [form.format(row[name] * scale) for name, form, scale in parts if row.get(name) is not None]
+    return f"{row['name']}: {row['verdict']}, {', '.join(said)}"
