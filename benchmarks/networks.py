@@ -73,9 +73,8 @@ def main():
     """Print the table; ratios are against the published network in 32 bits."""
     torch.set_flush_denormal(True)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {ROUNDS}")
-    print(
-        "| network | parameters [M] | precision | forward 64^3 [s] | / published | training 32^3 [s per crystal] |\n|---|---|---|---|---|---|"
-    )
+    print("| network | parameters [M] | precision | forward 64^3 [s] | / published | training 32^3 [s per crystal] |")
+    print("|---|---|---|---|---|---|")
     alone, training = row(64, 1, forward), row(32, 4, train)
     for (kind, half), seconds in alone.items():
         size = sum(p.numel() for p in weights.build(kind).parameters()) / 1e6

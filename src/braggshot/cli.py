@@ -149,21 +149,10 @@ def _print_result(result: Reconstruction, written: list[str]) -> None:
 
 def _strain_rows(result: Reconstruction) -> dict[str, str]:
     """The lines of the table that a geometry allows."""
-    from braggshot.crystal_frame import numbers
+    from braggshot.report.strain_section import facts
 
     strain = getattr(result, "strain", None)
-    if strain is None:
-        return {}
-    found = numbers(strain)
-    facets = ", ".join("".join(map(str, facet.hkl)) if facet.hkl else "?" for facet in strain.facets[:8])
-    rows = {"lattice spacing": f"{found['d_spacing_m'] * 1e10:.4f} Å"}
-    if found["lattice_parameter_m"] is not None:
-        rows["lattice parameter"] = f"{found['lattice_parameter_m'] * 1e10:.4f} Å"
-    if found["strain_std"] is not None:
-        rows["strain"] = f"{found['strain_std']:.2e} standard deviation in the bulk"
-    if found["strain_sigma"] is not None:
-        rows["one sigma of the strain"] = f"{found['strain_sigma']:.1e} (median voxel)"
-    return rows | {"facets": f"{len(strain.facets)}: {facets}" if strain.facets else "none stands out"}
+    return {} if strain is None else {fact.name: f"{fact.value} ({fact.note})" for fact in facts(strain)}
 
 
 @app.command(epilog="braggshot postprocess recon.cxi --scan exp.spec --set input.scan=54 --set 'strain.reflection=[1,1,1]'")
@@ -273,6 +262,7 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Steps of the optimiser, earlier ones included.")] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Measured scans to train on too.")] = None,
     init: Annotated[str | None, typer.Option(help="Name or file of a network to start from.")] = None,
+    preset: Annotated[str, typer.Option(help="flagship, autophasenn or autophasenn-2024.")] = "flagship",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     config: Config = None,
     sets: Sets = None,
@@ -283,7 +273,7 @@ def train(
 
     layers = [configuration.read_toml(config)] if config else []
     flags = {"train": {"steps": steps}} if steps is not None else {}
-    settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
+    settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])), preset)
     with _training_bar(str(output)) as show:
         for report in learn(settings, output, data or (), init, device):
             show(report)

@@ -77,6 +77,13 @@ def _source(settings: LearnSettings, files: Sequence[Path], device: torch.device
     return datasets.mixed(simulated, measured, settings.data.measured)
 
 
-def resolve(table: dict[str, Any]) -> LearnSettings:
-    """Nested settings, every name and value checked."""
-    return config.resolve(LearnSettings, table)
+def resolve(table: dict[str, Any], preset: str = "flagship") -> LearnSettings:
+    """Nested settings over those of a preset, every name and value checked.
+
+    Raises
+    ------
+    ConfigError : if there is no such preset or setting.
+    """
+    if preset not in training.PRESETS:
+        raise ConfigError(f"no preset {preset!r}; known: {', '.join(training.PRESETS)}.")
+    return config.resolve(LearnSettings, config.merge({"train": config.dump(training.PRESETS[preset])}, table))

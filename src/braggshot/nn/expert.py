@@ -19,6 +19,10 @@ SHORT = RefineConfig(
 """A prediction needs little more than a settled support: RAAR to get out of a blend, ER to settle."""
 
 
+# Teaching goes a little further than phasing: a pattern that is solved teaches, one that is not costs the same and does not.
+TEACHING = replace(SHORT, recipe="80*RAAR+20*ER", monitor_every=1000)
+
+
 @dataclass(frozen=True)
 class ExpertConfig:
     """How far the teacher goes.
@@ -29,7 +33,7 @@ class ExpertConfig:
     support : amplitude of the prediction, between 0 and 1, from which a voxel belongs to the crystal at first [1]
     """
 
-    refine: RefineConfig = SHORT
+    refine: RefineConfig = TEACHING
     support: float = 0.3
 
 

@@ -41,7 +41,7 @@ class NetworkConfig:
     """
 
     channels: tuple[int, ...] = (32, 64, 128, 192)
-    steps: int = 3
+    steps: int = 2
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,11 @@ class TrainConfig:
     """
 
     kind: str = "flagship"
-    steps: int = 20_000
-    batch: int = 16
-    chunk: int = 16
+    steps: int = 30_000
+    batch: int = 8
+    chunk: int = 8
     learning_rate: float = 1e-3
-    warmup: int = 200
+    warmup: int = 100
     schedule: Literal["flat-decay", "halving", "triangular2"] = "flat-decay"
     decay: float = 0.2
     weight_decay: float = 0.01
