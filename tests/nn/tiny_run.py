@@ -19,7 +19,7 @@ from braggshot.nn.network import NetworkConfig
 from braggshot.nn.training import TrainConfig
 from braggshot.refine.iterate import RefineConfig
 
-ORDINARY = CrystalSettings(shape=(32, 32, 32), oversampling=(2.1, 3), counts=(1e4, 1e5))
+ORDINARY = CrystalSettings(shape=(16, 16, 16), oversampling=(2, 2.5), counts=(1e4, 1e5))
 
 TINY = LearnSettings(
     data=DataConfig(crystals=(ORDINARY, replace(ORDINARY, phase_range=(3, 6)))),
