@@ -236,7 +236,7 @@ def _monitor(columns: dict[str, FloatArray]) -> FloatArray | None:
 
 def write_scan(
     folder: str | Path, frames: NDArray[Any], rocking_angle: FloatArray, geometry: Geometry, scan: int,
-    dark: NDArray[Any] | None = None, flat: NDArray[Any] | None = None,
+    dark: NDArray[Any] | None = None, flat: NDArray[Any] | None = None, date: datetime.datetime | None = None,
 ) -> Path:  # fmt: skip
     """Write a scan as the beamline does, so that `read` gives it back.
 
@@ -248,6 +248,7 @@ def write_scan(
     geometry : circles of this beamline; the direct beam must be the frame's centre, because SPEC does not store it
     scan : number
     dark, flat : images of the chip, written to dark.tif and whitefield.tif
+    date : when the scan began; None is now
 
     Returns
     -------
@@ -268,7 +269,7 @@ def write_scan(
     if flat is not None:
         _write_tiff(folder / "whitefield.tif", np.asarray(flat, np.float32))
     with replacing(folder / f"{folder.name}.spec") as temporary:
-        temporary.write_text(_spec_text(folder.name, frames, rocking_angle, geometry, scan))
+        temporary.write_text(_spec_text(folder.name, frames, rocking_angle, geometry, scan, date or datetime.datetime.now()))
     return folder / f"{folder.name}.spec"
 
 
@@ -290,7 +291,9 @@ def _check_writable(geometry: Geometry, shape: Sequence[int]) -> None:
         raise GeometryError(f"{len(moving)} sample circles move, expected one with an angle per frame.")
 
 
-def _spec_text(name: str, frames: NDArray[Any], angle: FloatArray, geometry: Geometry, scan: int) -> str:
+def _spec_text(
+    name: str, frames: NDArray[Any], angle: FloatArray, geometry: Geometry, scan: int, when: datetime.datetime
+) -> str:  # fmt: skip
     """Header, one scan with the region and the sums of each frame, in the words of the beamline's SPEC."""
     circles = dict(zip((axis.motor for axis in (*APS.sample, *APS.detector)), (*geometry.sample, *geometry.detector), strict=True))
     rocking = next(motor for motor, circle in circles.items() if np.ndim(circle.angle))
@@ -298,7 +301,7 @@ def _spec_text(name: str, frames: NDArray[Any], angle: FloatArray, geometry: Geo
     degrees = np.rad2deg(angle)
     motors = {motor: float(np.rad2deg(np.mean(circle.angle))) for motor, circle in circles.items()}
     motors |= {"camdist": geometry.distance * 1e3, "Energy": geometry.energy / (1e3 * constants.electron_volt)}
-    date = datetime.datetime.now().strftime("%a %b %d %H:%M:%S %Y")
+    date = when.strftime("%a %b %d %H:%M:%S %Y")
     rows, columns = np.shape(frames)[1:]
     lines = [
         f"#F {name}.spec", f"#D {date}", "#C sixc  User = user", "", f"#O0 {'  '.join(motors)}",
