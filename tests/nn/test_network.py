@@ -143,8 +143,8 @@ def test_the_misfit_is_chi2_at_the_best_scale():
 
 def test_it_learns_one_crystal_from_its_diffraction():
     """What is left of the misfit after sixty steps, where the network starts from error reduction."""
-    _, counts = crystal((32, 32, 32))
-    data = Measurement.of(counts[None], torch.ones(1, 32, 32, 32, dtype=torch.bool))
+    _, counts = crystal((16, 16, 16))
+    data = Measurement.of(counts[None], torch.ones(1, 16, 16, 16, dtype=torch.bool))
     torch.manual_seed(0)
     network, start = PhaseNetwork(TINY), start_of(data)
     optimiser = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
@@ -156,7 +156,7 @@ def test_it_learns_one_crystal_from_its_diffraction():
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert losses[-1] < 0.75 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize("stride", [1, 2])
