@@ -65,6 +65,9 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
     if few["strain_sigma"] is not None:
         displacement = f"displacement {number(_median(found.displacement_sigma, found) * 1e12)} pm"
         listed.append(Fact("one sigma of a voxel", _strain(few["strain_sigma"]), f"median of the strain's; {displacement}"))
+    if found.facets:
+        named = [facet for facet in found.facets if facet.hkl is not None]
+        listed.append(Fact("facets", str(len(found.facets)), f"{len(named)} of them named after lattice planes"))
     if few["dislocation_voxels"]:
         listed.append(Fact("dislocations", f"{few['dislocation_voxels']} voxels", "around which the phase circulates"))
     listed += [
