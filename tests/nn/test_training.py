@@ -13,15 +13,18 @@ import pytest
 import torch
 from tiny_run import TINY
 
+from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.errors import ConfigError
 from braggshot.learn import learn
 from braggshot.nn import weights
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import TRAINING, VALIDATION, seed_of, simulated
+from braggshot.nn.expert import ExpertConfig, refined
 from braggshot.nn.losses import LossConfig, correlation, noise_floor, step_weights, trust
-from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork
+from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, misfit, random_start
 from braggshot.nn.training import PRESETS, TrainConfig, train
+from braggshot.refine.iterate import RefineConfig
 
 lightning_fabric = pytest.importorskip("lightning_fabric")
 
@@ -204,6 +207,22 @@ def test_seeds_of_chunks_never_meet():
     assert torch.equal(one.counts, again.counts)
     assert not torch.equal(one.counts, other.counts)
     assert not torch.equal(one.counts, source(3, 0, 2, VALIDATION).counts)
+
+
+def test_the_teacher_treats_each_pattern_alone():
+    """Patterns refined as one batch come out as those refined one by one, and fit better than before on average."""
+    batch = simulated([replace(TINY.data.crystals[0], detector=DetectorSettings(gaps=1.0, gap_widths=(2,)))], 0)(0, 0, 3)
+    data = Measurement.of(batch.counts, batch.valid)
+    rho = random_start(data, torch.Generator().manual_seed(0))
+    config = ExpertConfig(RefineConfig("12*RAAR+8*ER"))
+    together, chi2 = refined(rho, data, config, 5)
+    for k in range(3):
+        one = Measurement(data.magnitude[k : k + 1], data.valid[k : k + 1])
+        # A start's random numbers follow from the seed plus its place in the batch.
+        alone, error = refined(rho[k : k + 1], one, config, 5 + k)
+        assert correlation(together[k : k + 1], alone) > 1 - 1e-3
+        torch.testing.assert_close(chi2[k : k + 1], error, rtol=0.02, atol=1e-6)
+    assert chi2.mean() < misfit(magnitude_of(rho, batch.counts.shape[-3:])[1], data).mean()
 
 
 def test_the_pull_ignores_the_global_phase_and_trusts_a_good_fit():
