@@ -27,13 +27,13 @@ from operando import Crystal, Experiment
 from braggshot.crystals import shapes
 from braggshot.crystals.grid import Grid
 
-SPINEL = 8.17e-10
+SPINEL, MIDWAY = 8.17e-10, 8.155e-10
 RADIUS = 170.0  # [nm]
 MISFIT = -4e-3  # of the delithiated lattice
 WIDTH = 12.0  # of the front [nm]
 POISSON = 0.27
-FULL = Experiment(15.5, 6.5, SPINEL, (96, 96, 96), 0.018)
-SMALL = Experiment(15.5, 6.5, SPINEL, (40, 40, 40), 0.020)
+FULL = Experiment(SPINEL, MIDWAY, 6.5, (96, 96, 96), 0.018)
+SMALL = Experiment(SPINEL, MIDWAY, 6.5, (48, 48, 48), 0.018)
 FLATS = [(1, 0, 0), (1, 1, -1), (0, -1, -1)]
 
 

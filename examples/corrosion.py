@@ -27,8 +27,8 @@ GOLD = 4.078e-10
 DIAMETER = 340.0  # distance of opposite {111} facets at first [nm]
 OCTAHEDRON = list(itertools.product((1, -1), repeat=3))
 CUBE = [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]
-FULL = Experiment(31.81, 12.6, GOLD, (96, 96, 96), 0.008)
-SMALL = Experiment(31.81, 12.6, GOLD, (40, 40, 40), 0.010)
+FULL = Experiment(GOLD, GOLD, 12.6, (96, 96, 96), 0.008)
+SMALL = Experiment(GOLD, GOLD, 12.6, (44, 44, 44), 0.009)
 DURATION = 6.0  # [h]
 LEAVES = 0.6  # share of the time after which the dislocation is out
 
@@ -63,11 +63,20 @@ def main(folder: Path, small: bool = False) -> dict[str, tuple[np.ndarray, np.nd
     scans = op.measure(folder / "raw", crystals, experiment, DURATION * times)
     options = ["--set", "phasing.method=iterative", "--set", "phasing.partial_coherence=off"]
     if small:
-        options += ["--set", "phasing.starts=3", "--set", "series.movie=false", "--set", "prepare.shape=[40,40,40]"]
-        options += ["--set", "phasing.refine.recipe=4*(30*HIO+40*RAAR+10*ER)+30*ER"]
+        options += [
+            "--set",
+            "phasing.starts=6",
+            "--set",
+            "series.cold=3",
+            "--set",
+            "series.movie=false",
+            "--set",
+            "prepare.shape=[42,42,42]",
+        ]
+        options += ["--set", "phasing.refine.recipe=2*(30*HIO+40*RAAR+10*ER)+DETWIN+3*(30*HIO+40*RAAR+10*ER)+40*ER"]
     else:
-        options += ["--set", "phasing.starts=5", "--set", "series.cold=3", "--set", "prepare.shape=[72,72,72]"]
-        options += ["--set", "phasing.refine.recipe=4*(40*HIO+50*RAAR+20*ER)+60*ER"]
+        options += ["--set", "phasing.starts=8", "--set", "series.cold=4", "--set", "prepare.shape=[72,72,72]"]
+        options += ["--set", "phasing.refine.recipe=2*(30*HIO+50*RAAR+20*ER)+DETWIN+3*(40*HIO+50*RAAR+20*ER)+60*ER"]
     rows = op.follow(scans, folder / "series", experiment, options)
     voxel = op.voxel_of(folder / "series", rows)
     curves = op.compared(rows, [op.truth(c, experiment, voxel) for c in crystals])

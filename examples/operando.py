@@ -28,10 +28,11 @@ from braggshot.crystals.grid import Grid, centred
 from braggshot.io.aps_34idc import write_scan
 from braggshot.physics.forward import intensity
 from braggshot.physics.fourier import pad
-from braggshot.physics.geometry import KEV, direct_basis, reciprocal_basis
+from braggshot.physics.geometry import KEV, direct_basis, reciprocal_basis, wavelength
 from braggshot.volumes import Circle, DiffractionVolume, Geometry, Quality, Reconstruction, Window
 
 NM = 1e-9
+ENERGY = 9.0 * KEV
 BEGAN = datetime.datetime(2024, 5, 14, 9, 0, 0)
 
 
@@ -49,30 +50,37 @@ class Experiment:
 
     Parameters
     ----------
-    delta_deg, gamma_deg : of the detector
     cell : edge of the cubic reference lattice [m]; its (111) peak is measured
+    centre : edge of the lattice whose peak falls on the middle of the detector [m]
+    gamma_deg : elevation of the detector
     shape : frames, rows, columns of each scan
     step_deg : of the rocking angle
     counts : photons in the brightest voxel
     """
 
-    delta_deg: float
-    gamma_deg: float
     cell: float
+    centre: float
+    gamma_deg: float
     shape: tuple[int, int, int]
     step_deg: float
     counts: float = 1e6
+
+    @property
+    def delta(self) -> float:
+        """Azimuth of the detector [rad]: cos(2 theta) = cos(delta) cos(gamma), lambda = 2 d sin(theta)."""
+        theta = np.arcsin(wavelength(ENERGY) * np.sqrt(3) / self.centre / 2)
+        return float(np.arccos(np.cos(2 * theta) / np.cos(np.radians(self.gamma_deg))))
 
     @property
     def geometry(self) -> Geometry:
         """The diffractometer of 34-ID-C at 9 keV, theta rocking."""
         theta = np.radians(0.2) + np.radians(self.step_deg) * (np.arange(self.shape[0]) - self.shape[0] // 2)
         return Geometry(
-            energy=9.0 * KEV,
+            energy=ENERGY,
             distance=0.5,
             pixel_size=(55e-6, 55e-6),
             sample=(Circle("y+", theta, "Theta"), Circle("z-", np.radians(90.0), "Chi"), Circle("y+", np.radians(-5.0), "Phi")),
-            detector=(Circle("y+", np.radians(self.delta_deg), "Delta"), Circle("x-", np.radians(self.gamma_deg), "Gamma")),
+            detector=(Circle("y+", self.delta, "Delta"), Circle("x-", np.radians(self.gamma_deg), "Gamma")),
             direct_beam=((self.shape[1] - 1) / 2, (self.shape[2] - 1) / 2),
             instrument="APS 34-ID-C",
         )
@@ -159,7 +167,7 @@ def voxel_of(folder: Path, rows: Sequence[dict[str, str]]) -> float:
 CURVES = (
     ("volume_m3", "volume [µm³]", 1e18),
     ("lattice_parameter_m", "lattice parameter [Å]", 1e10),
-    ("strain_std", "strain, standard deviation [10⁻⁴]", 1e4),
+    ("strain_std", "spread of strain [10⁻⁴]", 1e4),
     ("dislocation_voxels", "dislocated voxels", 1.0),
 )
 

@@ -37,7 +37,7 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("volume [µm³]", 1e18, {"volume_m3": ""}),
     ("lattice parameter [Å]", 1e10, {"lattice_parameter_m": ""}),
     ("lattice spacing [Å]", 1e10, {"d_spacing_m": ""}),
-    ("strain, standard deviation", 1.0, {"strain_std": "bulk", "strain_std_surface": "surface"}),
+    ("spread of strain", 1.0, {"strain_std": "bulk", "strain_std_surface": "surface"}),
     ("dislocated voxels", 1.0, {"dislocation_voxels": ""}),
     ("correlation", 1.0, {"correlation_to_previous": "with the scan before", "warm_cold_correlation": "warm with cold start"}),
     ("√χ²", 1.0, {"chi2": ""}),
