@@ -37,7 +37,7 @@ def learn(
     Parameters
     ----------
     settings : resolved
-    folder : gets ``last.safetensors``, ``best.safetensors`` and ``metrics.csv``
+    folder : gets ``last.safetensors``, ``best.safetensors``, ``metrics.csv`` and ``tensorboard/``
     files : measured scans, in any format that braggshot reads; with `data.measured` of 1 nothing is simulated
     initial : network to start from, by name or file
     device : "auto", "cpu" or "cuda"
@@ -47,22 +47,28 @@ def learn(
     ConfigError : if the optional packages for training are missing.
     """
     torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
-    fabric = _fabric(device, settings.train.precision)
+    fabric = _fabric(device, settings.train.precision, folder)
     start = None if initial is None else weights.load_network(initial)[0]
     source = _source(settings, files, fabric.device)
-    yield from training.train(settings.train, source, folder, fabric, start)
+    for report in training.train(settings.train, source, folder, fabric, start):
+        fabric.log_dict(report.values, report.step)  # TensorBoard
+        yield report
 
 
-def _fabric(device: str, precision: Literal["bf16-mixed", "32-true"]) -> Any:
+def _fabric(device: str, precision: Literal["bf16-mixed", "32-true"], folder: Path) -> Any:
     """One device, or as many processes as torchrun has started."""
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
     except ModuleNotFoundError as error:
-        raise ConfigError("training needs lightning-fabric: pip install 'braggshot[train]'.") from error
+        raise ConfigError("training needs lightning-fabric and tensorboard: pip install 'braggshot[train]'.") from error
     world, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device]
     strategy = "ddp" if world > 1 else "auto"
-    fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=here, num_nodes=world // here, precision=precision)
+    logger = TensorBoardLogger(folder, name="tensorboard", version="")
+    fabric = Fabric(
+        accelerator=accelerator, strategy=strategy, devices=here, num_nodes=world // here, precision=precision, loggers=[logger]
+    )
     fabric.launch()
     return fabric
 

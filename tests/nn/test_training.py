@@ -66,7 +66,8 @@ def test_a_run_leaves_what_it_promises(whole):
     folder, reports = whole
     assert [report.step for report in reports] == list(range(1, 7))
     assert reports[-1].seen == 24
-    assert {file.name for file in folder.iterdir()} == {"last.safetensors", "best.safetensors", "metrics.csv"}
+    assert {file.name for file in folder.iterdir()} == {"last.safetensors", "best.safetensors", "metrics.csv", "tensorboard"}
+    assert list((folder / "tensorboard").glob("events.*"))
     rows = table_of(folder)
     assert [row["step"] for row in rows] == [str(k) for k in range(1, 7)]
     assert rows[2]["val_correlation"]
