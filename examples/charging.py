@@ -74,7 +74,7 @@ def main(folder: Path, small: bool = False) -> dict[str, tuple[np.ndarray, np.nd
     options = ["--column", column, "--set", "series.against=charge"]
     options += ["--set", "phasing.method=iterative", "--set", "phasing.partial_coherence=off"]
     if small:
-        options += ["--set", "phasing.starts=2", "--set", "series.movie=false", "--set", "prepare.shape=[40,40,40]"]
+        options += ["--set", "phasing.starts=2", "--set", "prepare.shape=[40,40,40]"]
         options += ["--set", "phasing.refine.recipe=3*(20*HIO+30*RAAR+10*ER)+20*ER"]
     else:
         options += ["--set", "phasing.starts=5", "--set", "series.cold=3", "--set", "prepare.shape=[72,72,72]"]

@@ -52,6 +52,7 @@ _CELLS = (
     ("agreement", "agree", 1.0, "{:.2f}"), ("correlation_to_previous", "with previous", 1.0, "{:.3f}"),
     ("warm_cold_correlation", "warm–cold", 1.0, "{:.3f}"),
 )  # fmt: skip
+_FLAT = 1e-4  # relative change below which a curve is drawn flat
 _VIEW = 30  # azimuth [degrees]
 _STRIP = 8  # crystals on the page
 _HOLD = 2  # frames per second
@@ -141,7 +142,11 @@ def _draw(axes: Axes, rows: Rows, x: NDArray[np.float64], panel: tuple[str, floa
         axes.plot(x[kept], y[kept], color=colour, linewidth=1.4, label=text)
         axes.plot(x[kept & good], y[kept & good], "o", color=colour, markersize=4)
         axes.plot(x[kept & ~good], y[kept & ~good], "o", color=colour, markerfacecolor="none", markersize=4)
-    axes.plot(x[~fine], np.zeros(int((~fine).sum())), "x", color="#b3261e", transform=axes.get_xaxis_transform(), clip_on=False)
+    low, high = axes.get_ylim()
+    middle, half = (low + high) / 2, max(high - low, _FLAT * max(abs(low), abs(high))) / 2  # else ticks differ in the 12th digit
+    axes.set_ylim(middle - half, middle + half)
+    if not fine.all():  # nothing drawn would still be laid out
+        axes.plot(x[~fine], np.zeros(int((~fine).sum())), "x", color="#b3261e", transform=axes.get_xaxis_transform(), clip_on=False)
     axes.set_ylabel(name)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.ticklabel_format(axis="y", useOffset=False)
