@@ -357,6 +357,13 @@ def test_what_is_left_at_the_end(finished):
     assert wanted | {"verdict"} <= set(header)
 
 
+def test_without_pyarrow_the_table_is_csv_alone(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    list(series.run(sources(inputs[:1]), tmp_path, series.resolve(QUICK)))
+    assert not (tmp_path / "series.parquet").exists()
+    assert "braggshot[series]" in series.closing(tmp_path)
+
+
 def test_a_series_without_one_good_scan_is_an_error(inputs, tmp_path):
     with pytest.raises(DataError, match="none of the 1 scans"):
         list(series.run(sources([inputs[2]]), tmp_path / "out", series.resolve(QUICK)))

@@ -203,7 +203,7 @@ def series(
         for report in job.run(listed, output, settings, show):
             kept = " (kept)" if report.reused else ""
             print(json.dumps(report.row) if as_json else f"{report.done}/{report.total} {job.line(report.row)}{kept}", flush=True)
-    print(output / "series.html", file=sys.stderr if as_json else sys.stdout)
+    print(job.closing(output), file=sys.stderr if as_json else sys.stdout)
 
 
 @app.command(epilog="braggshot info example.spec --set input.scan=54")

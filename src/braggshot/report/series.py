@@ -172,10 +172,13 @@ def staged(folder: Path, rows: Rows) -> Stage | None:
         if shown.surface is None:
             continue
         corners = shown.surface.corners + shown.surface.centre
-        limits.append(shown.strains.high)
+        limits.append(float(np.nanpercentile(np.abs(found.strain[found.bulk if found.bulk.any() else found.support]), 97)))
         halves.append(1.1 * float(np.abs(corners).max()))
         radii.append(1.05 * float(np.linalg.norm(corners, axis=-1).max()))
-    return Stage(Colours("coolwarm", -max(limits), max(limits), ""), max(halves), max(radii)) if limits else None
+    if not limits:
+        return None
+    limit = float(f"{max([*limits, 1e-12]):.0e}")
+    return Stage(Colours("coolwarm", -limit, limit, ""), max(halves), max(radii))
 
 
 def on_stage(found: StrainMap, stage: Stage) -> Material:
@@ -198,10 +201,11 @@ def film(path: Path, maps: Iterable[tuple[Mapping[str, Any], StrainMap]], stage:
             pictures = [*views(shown, "strain", azimuths=(_VIEW,)), *slices(shown, "strain")[:2]]
             for panel, picture in zip(figure.subplots(1, len(pictures), squeeze=False).flat, pictures, strict=True):
                 _place(panel, picture)
-            figure.subplots_adjust(left=0.01, right=0.88, top=0.86, bottom=0.08, wspace=0.03)
-            bar = figure.add_axes((0.9, 0.14, 0.015, 0.66))
+            figure.subplots_adjust(left=0.01, right=0.87, top=0.84, bottom=0.05, wspace=0.03)
+            bar = figure.add_axes((0.89, 0.12, 0.015, 0.66))
             norm = mpl.colors.Normalize(stage.colours.low, stage.colours.high)
-            figure.colorbar(ScalarMappable(norm, stage.colours.name), cax=bar, label="strain", format="%.0e")
+            figure.colorbar(ScalarMappable(norm, stage.colours.name), cax=bar, format="%.0e")
+            bar.set_title("strain", fontsize=9)
             figure.suptitle(caption(row), fontsize=10)
             writer.grab_frame()
 

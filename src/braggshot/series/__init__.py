@@ -12,6 +12,6 @@ from __future__ import annotations
 
 from braggshot.series.run import Report, SeriesConfig, SeriesSettings, resolve, run
 from braggshot.series.sources import Source, sources
-from braggshot.series.table import line
+from braggshot.series.table import closing, line
 
-__all__ = ["Report", "SeriesConfig", "SeriesSettings", "Source", "line", "resolve", "run", "sources"]
+__all__ = ["Report", "SeriesConfig", "SeriesSettings", "Source", "closing", "line", "resolve", "run", "sources"]

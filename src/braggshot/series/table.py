@@ -202,3 +202,9 @@ def line(row: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     said = [form.format(row[name] * scale) for name, form, scale in parts if row.get(name) is not None]
     return f"{row['name']}: {row['verdict']}, {', '.join(said)}"
+
+
+def closing(folder: Path) -> str:
+    """What to say last: where to look, and what could not be written."""
+    missing = "" if (folder / "series.parquet").exists() else " (no series.parquet: it needs pip install 'braggshot[series]')"
+    return f"{folder / 'series.html'}{missing}"
