@@ -10,6 +10,7 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError
+from braggshot.nn.expert import SHORT
 from braggshot.phasing import PhasingConfig, phase, prepare_measured
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
@@ -63,10 +64,20 @@ def test_refine_takes_seventy_iterations_and_finds_the_crystal(sample):
 
 
 def test_auto_stops_where_the_verdict_is_good(sample):
-    result, steps = finish(sample[1], replace(CONFIG, method="auto"))
+    recipe = RefineConfig("20*HIO+20*RAAR+20*ER", shrink_wrap=SHORT.shrink_wrap)
+    result, steps = finish(sample[1], replace(CONFIG, method="auto", starts=6, refine=recipe))
     assert result.verdict == "good"
-    assert result.method == "refine"
-    assert len(steps) in {70 * 3, 70 * 9}
+    assert result.method == "refine, witnessed"
+    assert len(steps) == 3 * 70 + 2 * 60
+    assert len(result.quality.agreement) == 3
+
+
+def test_the_network_alone_is_never_called_good(sample):
+    """Hypotheses of one network share its errors, so their agreement is no evidence."""
+    for method in ("oneshot", "refine"):
+        result, _ = finish(sample[1], replace(CONFIG, method=method))
+        assert result.verdict != "good"
+    assert "no random start" in result.reasons[0]
 
 
 def test_auto_gives_way_to_random_starts_where_it_is_not(sample):
@@ -84,8 +95,9 @@ def test_held_out_counts_never_reach_the_network(sample):
     volume = sample[1]
     data = prepare_measured(volume, CONFIG)
     free = torch.zeros(volume.shape, dtype=torch.bool).view(-1).index_fill(0, data.free, True).view(volume.shape)
+    config = replace(CONFIG, method="oneshot", hypotheses=1)  # among several, held-out counts are meant to choose
     changed = np.where(to_centre(free).numpy(), 1e4, volume.intensity).astype(np.float32)
-    one, other = (finish(replace(volume, intensity=i), replace(CONFIG, method="oneshot"))[0] for i in (volume.intensity, changed))
+    one, other = (finish(replace(volume, intensity=i), config)[0] for i in (volume.intensity, changed))
     # The scale is that of all counts, so only the direction in the space of objects can be compared.
     overlap = abs(np.vdot(one.rho, other.rho)) / np.linalg.norm(one.rho) / np.linalg.norm(other.rho)
     assert overlap == pytest.approx(1, abs=1e-5)
