@@ -166,7 +166,7 @@ BAD = {
     "unknown setting": (with_options("--set", "phasing.stars=3"), "unknown setting 'phasing.stars'; did you mean"),
     "unknown reader option": (with_options("--set", "input.sacn=3"), "no option sacn"),
     "bad recipe": (with_options("--recipe", "20*OSS"), "unknown step 'OSS'"),
-    "no network": (with_options("--method", "oneshot"), "network"),
+    "no network": (with_options("--network", "nothing"), "no network"),
 }
 
 
@@ -227,7 +227,10 @@ def test_interrupt_leaves_nothing(scan, tmp_path):
     restore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=restore)
     try:
-        time.sleep(4)
+        begun = time.monotonic()
+        while not (tmp_path / "out").exists() and time.monotonic() < begun + 60:
+            time.sleep(0.1)  # the folder is made right before the work
+        time.sleep(2)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
