@@ -177,7 +177,8 @@ def staged(folder: Path, rows: Rows) -> Stage | None:
         radii.append(1.05 * float(np.linalg.norm(corners, axis=-1).max()))
     if not limits:
         return None
-    limit = float(f"{max([*limits, 1e-12]):.0e}")
+    power = 10.0 ** np.floor(np.log10(max([*limits, 1e-12])))
+    limit = float(np.ceil(max(limits) / power) * power) or power
     return Stage(Colours("coolwarm", -limit, limit, ""), max(halves), max(radii))
 
 
