@@ -209,7 +209,7 @@ def plot(path: Path, x: Sequence[float], label: str, curves: dict[str, tuple[np.
         axes.plot(x, found * scale, "o", color="#1f5fa8", markersize=5, label="recovered")
         axes.set(xlabel=label, ylabel=text)
         axes.ticklabel_format(axis="y", useOffset=False)
-        if np.ptp(true) < 0.001 * abs(true.mean()) and np.ptp(found) > np.ptp(true):  # a constant is not drawn as noise
+        if np.ptp(true) < 1e-6 * abs(true.mean()) and np.ptp(found) > np.ptp(true):  # a constant is not drawn as noise
             axes.set_ylim(0.9 * true.mean() * scale, 1.1 * true.mean() * scale)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, fontsize=8)
