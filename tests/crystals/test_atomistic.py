@@ -1,6 +1,7 @@
 """Atomistic crystals: the lattice, the loads, the cut of a dislocation, the sampling, and equilibrium where LAMMPS is at hand."""
 
 import math
+import os
 import sys
 from dataclasses import replace
 
@@ -182,6 +183,16 @@ def test_relaxation_ends_in_equilibrium_and_keeps_what_is_held():
     assert -3.55 * relax.EV < relaxed.energy < -3.2 * relax.EV  # cohesive energy of copper, less the surface
     again = relax.relax("Cu", relaxed.positions, start.held, 5)
     assert again.energy == pytest.approx(relaxed.energy, abs=1e-6 * relax.EV)
+
+
+def test_relaxing_leaves_torch_its_threads():
+    """On one core this cannot fail; on more LAMMPS by itself would leave one thread."""
+    lammps_or_skip()
+    before, environment = torch.get_num_threads(), dict(os.environ)
+    start = unrelaxed(seeded(0), replace(SMALL, elements=("Cu",)))
+    relax.relax("Cu", start.positions, start.held, 2)
+    assert torch.get_num_threads() == before
+    assert dict(os.environ) == environment
 
 
 def test_an_atomistic_crystal_is_its_seed():

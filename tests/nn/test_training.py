@@ -107,10 +107,18 @@ def test_two_processes_are_one(whole, tmp_path):
     command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     done = subprocess.run([sys.executable, *command, RUN, tmp_path], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for part, close in (("network", 3e-4), ("optimiser", 3e-4)):
+    # Of the way travelled, all tensors joined: Adam turns the rounding of one small gradient into a step of full length.
+    # Half the batch, which is what a lost exchange amounts to, is 0.8 away in the weights, 0.8 and 0.4 in the moments.
+    torch.manual_seed(TRAIN.seed)
+    start = {f"network.{name}": tensor for name, tensor in PhaseNetwork(TRAIN.network).state_dict().items()}
+    for end in ("", ".exp_avg", ".exp_avg_sq"):
+        part = "optimiser" if end else "network"
         found, expected = tensors_of(tmp_path, part), tensors_of(whole[0], part)
-        for name, tensor in expected.items():
-            assert torch.linalg.vector_norm(found[name] - tensor) <= close * torch.linalg.vector_norm(tensor) + 1e-7, name
+        names = [name for name in expected if name.endswith(end)]
+        away = torch.cat([(found[name] - expected[name]).flatten() for name in names])
+        travelled = torch.cat([(expected[name] - start.get(name, 0)).flatten() for name in names])
+        assert torch.linalg.vector_norm(travelled) > 0
+        assert torch.linalg.vector_norm(away) <= 0.02 * torch.linalg.vector_norm(travelled), part + end
     assert [row["step"] for row in table_of(tmp_path)] == [row["step"] for row in table_of(whole[0])]
 
 

