@@ -1,9 +1,9 @@
-"""What there is to see at one moment: of a scan that is being measured, or of results on disk. Live fills it in, the viewer shows it."""
+"""What there is to see at one moment of a scan, or in results on disk: live fills it in, the viewer shows it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -57,7 +57,7 @@ class Snapshot:
     state: State = "waiting"
     received: int = 0
     expected: int | None = None
-    rocking: FloatArray = np.zeros(0)
+    rocking: FloatArray = field(default_factory=lambda: np.zeros(0))
     result: Reconstruction | None = None
     pictures: tuple[Judged, ...] = ()
     series: tuple[Mapping[str, Any], ...] = ()

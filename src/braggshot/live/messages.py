@@ -1,7 +1,7 @@
 """What a source of frames says, in this order: `Begin`, any number of `Arrived`, `End`; and `Lost` at any time.
 
-A source makes them of whatever a transport carries. It never blocks on its consumer, and it never raises for what came over the wire:
-what cannot be read is a `Lost`.
+A source makes them of whatever a transport carries. It never blocks on its consumer, and it never raises for what came over the
+wire: what cannot be read is a `Lost`.
 """
 
 from __future__ import annotations
@@ -65,5 +65,5 @@ class Source(Protocol):
     """Where frames come from."""
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """Messages as they come; None at least every 0.2 s while nothing does. Ends soon after `stop` is set, or with the source."""
+        """Messages as they come; None at least every 0.2 s while nothing does. Ends soon after `stop`, or with the source."""
         ...
