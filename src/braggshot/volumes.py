@@ -114,6 +114,7 @@ class Scan:
     flat : (rows, columns) response to uniform light [arbitrary]
     monitor : (n,) incident flux per frame [arbitrary], for normalisation
     rocking_angle : (n,) angle of each frame [rad]
+    arrived : (n,) False for a frame that was planned and is not there (yet); None means that all are
     geometry : None where the files do not hold one
     detector : name of a known detector ("maxipix", "eiger2m", ...), whose gaps are then masked
     prepared : True where the file says that its counts are already corrected, centred and cropped
@@ -127,6 +128,7 @@ class Scan:
     flat: FloatArray | None = None
     monitor: FloatArray | None = None
     rocking_angle: FloatArray | None = None
+    arrived: BoolArray | None = None
     geometry: Geometry | None = None
     detector: str | None = None
     prepared: bool = False

@@ -144,4 +144,4 @@ def test_listing_formats_imports_no_reader() -> None:
         "print(n, [m for m in sys.modules if m in {'h5py', 'tifffile', 'silx', 'torch'}])"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "6 []"
+    assert said.stdout.strip() == "7 []"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -29,21 +30,30 @@ def write_measurement(instrument: h5py.Group, volume: DiffractionVolume) -> None
     detector = add_group(instrument, "detector_1", "NXdetector", signal="data")
     put(detector, "data", volume.intensity.astype(np.float32), "photons")
     put(detector, "mask", (~volume.valid).astype(np.int8), note="0 good, 1 bad")
-    put(detector, "reciprocal_basis", volume.reciprocal_basis, "1/m")
-    put(detector, "q_bragg", volume.q_bragg, "1/m")
+    write_preparation(detector, {name: getattr(volume, name) for name in PREPARATION})
+    if volume.geometry is not None:
+        write_geometry(instrument, detector, volume.geometry)
+
+
+PREPARATION = ("window", "reciprocal_basis", "q_bragg", "oversampling", "steps", "provenance")
+
+
+def write_preparation(detector: h5py.Group, done: Mapping[str, Any]) -> None:
+    """What was done to counts, under the names of `PREPARATION`; `read_preparation` gives it back."""
+    put(detector, "reciprocal_basis", done.get("reciprocal_basis"), "1/m")
+    put(detector, "q_bragg", done.get("q_bragg"), "1/m")
     process = add_group(detector, "process_1", "NXprocess")
     put(process, "program", "braggshot")
     put(process, "version", importlib.metadata.version("braggshot"))
-    put(process, "steps", volume.steps or None)
-    put(process, "oversampling", volume.oversampling)
-    put_note(process, "note_1", volume.provenance, "what was read, and how")
-    if volume.window is not None:
-        put_tree(add_group(process, "window", "NXcollection"), dataclasses.asdict(volume.window))
-    if volume.geometry is not None:
-        _write_geometry(instrument, detector, volume.geometry)
+    put(process, "steps", done.get("steps") or None)
+    put(process, "oversampling", done.get("oversampling"))
+    put_note(process, "note_1", done.get("provenance") or {}, "what was read, and how")
+    if done.get("window") is not None:
+        put_tree(add_group(process, "window", "NXcollection"), dataclasses.asdict(done["window"]))
 
 
-def _write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geometry) -> None:
+def write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geometry) -> None:
+    """Write the circles, and what the detector group says of pixels and distance; `read_geometry` gives them back."""
     put(instrument, "name", geometry.instrument)
     put(add_group(instrument, "source_1", "NXsource"), "energy", geometry.energy, "J")
     beam = add_group(instrument, "beam_1", "NXbeam")
@@ -67,7 +77,7 @@ def _write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geom
 
 
 def read_preparation(detector: h5py.Group) -> dict[str, Any]:
-    """What `write_measurement` wrote beside the counts, as fields of `DiffractionVolume`; empty for counts of other programs."""
+    """What `write_preparation` wrote beside the counts, as fields of `DiffractionVolume`; empty for counts of other programs."""
     process = detector.get("process_1")
     if process is None or get(process, "program") != "braggshot":
         return {}

@@ -37,7 +37,7 @@ def read(
     DataError : if the data are not 3D, or the mask has another shape.
     """
     with open_hdf5(path) as file:
-        name = dataset or _only_stack(file, path)
+        name = dataset or only_stack(file, path)
         good = None if mask is None else _mask(file, mask)
         flux = None if monitor is None else _per_frame(file, monitor)
         degrees = None if angle is None else _per_frame(file, angle)
@@ -50,7 +50,7 @@ def read(
     return Scan(frames=frames, name=Path(path).stem, valid=good, monitor=flux, rocking_angle=rocking, provenance={"dataset": name})
 
 
-def _only_stack(file: h5py.File, path: str | Path) -> str:
+def only_stack(file: h5py.File, path: str | Path) -> str:
     found: list[str] = []
 
     def collect(name: str, node: h5py.Dataset | h5py.Group) -> None:

@@ -51,6 +51,7 @@ BUILT_IN = (
     Format("aps_34idc", "braggshot.io.aps_34idc", "APS 34-ID-C: SPEC file and TIFF frames"),
     Format("esrf_id01", "braggshot.io.esrf_id01", "ESRF ID01: BLISS HDF5"),
     Format("petra_p10", "braggshot.io.petra_p10", "PETRA III P10: Eiger master HDF5 and .fio"),
+    Format("recorded", "braggshot.io.recorded", "folder that braggshot records while a scan is measured"),
 )
 
 

@@ -146,7 +146,8 @@ def corrected(scan: Scan, corrections: Corrections) -> CorrectedFrames:
     n_frames, rows, columns = scan.frames.shape
     if scan.prepared:
         corrections = Corrections(monitor=False, flat=False, dark=False)
-    grid = rocking_grid(n_frames, None if scan.prepared else scan.rocking_angle, scan.monitor if corrections.monitor else None)
+    monitor = scan.monitor if corrections.monitor else None
+    grid = rocking_grid(n_frames, None if scan.prepared else scan.rocking_angle, monitor, scan.arrived)
     steps = list(grid.steps)
     whole = scan.valid is not None and scan.valid.ndim == 3
     good = np.ones((rows, columns), dtype=bool) if scan.valid is None or whole else scan.valid.copy()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import DataError
-from braggshot.volumes import FloatArray, Geometry
+from braggshot.volumes import BoolArray, FloatArray, Geometry
 
 REPEATED = 0.2  # of the mean step: angles closer than this are one angle
 TOLERANCE = 0.25  # of a step: how far a step may be from a whole number of steps
@@ -38,7 +38,9 @@ class RockingGrid:
     steps: tuple[str, ...] = ()
 
 
-def rocking_grid(n_frames: int, angle: FloatArray | None = None, monitor: FloatArray | None = None) -> RockingGrid:
+def rocking_grid(
+    n_frames: int, angle: FloatArray | None = None, monitor: FloatArray | None = None, arrived: BoolArray | None = None
+) -> RockingGrid:
     """Sort frames onto a regular grid of angles.
 
     Frames at one angle share a plane, an angle that was left out is an empty plane, and the direction of the scan is kept. Where
@@ -49,15 +51,17 @@ def rocking_grid(n_frames: int, angle: FloatArray | None = None, monitor: FloatA
     n_frames : number of frames
     angle : (n,) of each frame [rad]; None, or any value that is not finite, means evenly spaced in the order of the frames
     monitor : (n,) incident flux [arbitrary]; a frame without a positive value is not trusted
+    arrived : (n,) False for frames that are not there; None means that all are
 
     Raises
     ------
-    DataError : if `angle` or `monitor` has another length, or no frame has a positive monitor.
+    DataError : if `angle`, `monitor` or `arrived` has another length, or no frame has a positive monitor.
     """
-    for name, values in (("rocking angle", angle), ("monitor", monitor)):
+    for name, values in (("rocking angle", angle), ("monitor", monitor), ("list of frames that arrived", arrived)):
         if values is not None and np.shape(values) != (n_frames,):
             raise DataError(f"the {name} has shape {np.shape(values)}, expected one value for each of {n_frames} frames.")
-    flux, steps = _relative_flux(n_frames, monitor)
+    here = np.ones(n_frames, dtype=bool) if arrived is None else arrived
+    flux, steps = _relative_flux(n_frames, monitor, here)
     planes, noticed = _planes(n_frames, angle)
     weight = np.array([sum(flux[frame] for frame in plane) for plane in planes])
     trusted = tuple(tuple(frame for frame in plane if flux[frame] > 0) for plane in planes)
@@ -82,17 +86,19 @@ def regular_geometry(geometry: Geometry | None, grid: RockingGrid) -> Geometry |
     return replace(geometry, sample=tuple(circles))
 
 
-def _relative_flux(n_frames: int, monitor: FloatArray | None) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def _relative_flux(n_frames: int, monitor: FloatArray | None, here: BoolArray) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    absent = () if here.all() else (f"{int((~here).sum())} of {n_frames} frames are not there: masked",)
     if monitor is None:
-        return np.ones(n_frames), ()
+        return here.astype(float), absent
     counts = np.asarray(monitor, dtype=float)
-    good = np.isfinite(counts) & (counts > 0)
+    good = np.isfinite(counts) & (counts > 0) & here
     if not good.any():
         raise DataError("no frame has a positive monitor; switch it off with prepare.monitor=false.")
     flux = np.where(good, counts, 0) / np.median(counts[good])
     spread = 100 * float(flux[good].std())
-    lost = "" if good.all() else f"; {int((~good).sum())} frames without flux masked"
-    return flux, (f"divided by the monitor relative to its median (spread {spread:.2g} %{lost})",)
+    dark = int((here & ~good).sum())
+    lost = f"; {dark} frames without flux masked" if dark else ""
+    return flux, (f"divided by the monitor relative to its median (spread {spread:.2g} %{lost})", *absent)
 
 
 def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
