@@ -124,13 +124,13 @@ def crystal(reconstruction: Reconstruction) -> Crystal:
         surface=surface,
         centre=np.zeros(3) if surface is None else surface.centre,
         half=window if surface is None else 1.3 * float(np.abs(surface.corners).max()),
-        phases=_phase_colours(rho[bulk(rho, support)]),
+        phases=phase_colours(rho[bulk(rho, support)]),
         amplitudes=Colours("viridis", 0.0, float(np.percentile(amplitude, 99.5)) if amplitude.any() else 1.0, "√photons"),
         q_bragg=None if reconstruction.basis is None else reconstruction.volume.q_bragg,
     )
 
 
-def _phase_colours(inside: ComplexArray) -> Colours:
+def phase_colours(inside: ComplexArray) -> Colours:
     """A symmetric range, a simple fraction of pi, that holds nearly all phases; where it is pi the map is cyclic."""
     largest = float(np.percentile(np.abs(np.angle(inside)), 99)) if inside.size else np.pi
     limit = next((np.pi * part for part in (1 / 8, 1 / 4, 1 / 2, 3 / 4) if largest <= np.pi * part), np.pi)

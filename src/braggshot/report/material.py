@@ -49,15 +49,15 @@ def material(found: StrainMap) -> Material:
         surface=surface,
         half=window if surface is None else 1.15 * float(np.abs(surface.corners).max()),
         displacement=displacement,
-        strains=_symmetric(found.strain[inside], ""),
-        displacements=_symmetric(displacement[inside], "pm"),
+        strains=symmetric(found.strain[inside], ""),
+        displacements=symmetric(displacement[inside], "pm"),
         amplitudes=Colours(
             "viridis", 0.0, float(np.percentile(found.amplitude[inside], 99.5)) if inside.any() else 1.0, "√photons"
         ),
     )
 
 
-def _symmetric(values: FloatArray, unit: str) -> Colours:
+def symmetric(values: FloatArray, unit: str) -> Colours:
     """From minus to plus a round number, 1, 2 or 5 times a power of ten, that holds nearly all values."""
     known = np.abs(values[np.isfinite(values)])
     largest = float(np.percentile(known, 98)) if known.any() else 1.0
