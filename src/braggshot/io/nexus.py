@@ -51,6 +51,12 @@ def read(
 
 
 def only_stack(file: h5py.File, path: str | Path) -> str:
+    """Path inside an open file of its one 3D dataset; `path` is what the error calls the file.
+
+    Raises
+    ------
+    FormatError : if there is none or more than one; the text lists them.
+    """
     found: list[str] = []
 
     def collect(name: str, node: h5py.Dataset | h5py.Group) -> None:

@@ -1,0 +1,56 @@
+"""Commands while the beam is on: emit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from braggshot.cli.options import Format, Seed, Sets, progress_bar
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="braggshot emit scan.cxi --to folder:frames/ --rate 50 --faults drop=0.02,truncate=0.01,abort=at:10")
+def emit(
+    path: Annotated[Path, typer.Argument(help="Any scan that braggshot reads.")],
+    to: Annotated[str, typer.Option("--to", help="folder:PATH, pva:CHANNEL or zmq:tcp://127.0.0.1:PORT.")],
+    rate: Annotated[float, typer.Option(help="Frames a second; 0 is as fast as they go.")] = 10.0,
+    faults: Annotated[
+        str,
+        typer.Option(help="Such as drop=0.02,duplicate=0.02,reorder=0.05,late=0.02,truncate=0.01,dead=after:30,abort=at:10."),
+    ] = "",
+    seed: Seed = 0,
+    repeat: Annotated[int, typer.Option(min=1, help="How many scans.")] = 1,
+    compress: Annotated[str | None, typer.Option(help="none, lz4, bslz4 or blosc, as the transport has it.")] = None,
+    hdf5: Annotated[
+        bool, typer.Option("--hdf5", help="Into a folder: one growing HDF5 file per scan, not one TIFF per frame.")
+    ] = False,
+    format: Format = None,
+    sets: Sets = None,
+) -> None:
+    """Play a scan as a detector would, with faults on request."""
+    from dataclasses import asdict
+    from threading import Event
+
+    from braggshot.config import parse_assignments
+    from braggshot.io.registry import read
+    from braggshot.live import emit as player
+    from braggshot.live.faults import parse
+
+    planned = parse(faults)
+    scan = read(path, format, **parse_assignments(sets or []).get("input", {}))
+    options = {**({} if compress is None else {"compress": compress}), **({"hdf5": True} if hdf5 else {})}
+    sink, stop, sent = player.open_sink(to, **options), Event(), player.Sent(0, 0)
+    try:
+        print(f"{to}: {scan.frames.shape[0]} frames of {path}; waiting for a listener where the transport has one", flush=True)
+        sink.wait(stop)
+        with progress_bar() as bar:
+            task = bar.add_task(to, total=scan.frames.shape[0] * repeat, note="")
+            for sent in player.emit(scan, sink, stop, rate, planned, seed, repeat):
+                bar.update(task, completed=sent.frames, note=f"scan {sent.scans}")
+    finally:
+        sink.close()
+    print(json.dumps({"to": to, **asdict(sent)}))

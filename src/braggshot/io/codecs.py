@@ -1,0 +1,130 @@
+"""Compressed images as detectors send them: LZ4, bitshuffle-LZ4, Blosc. What is decoded here came from a stranger.
+
+HDF5's own filters do the work on a file that exists in memory only; for plain LZ4 the lz4 package does, because HDF5's filter reads
+beyond its input. The filters trust the lengths that are written inside their input: every length is checked against the input
+before a filter sees it, and against the size of the expected image before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+from numpy.typing import NDArray
+
+BSHUF_BLOCK = 8192
+"""Bytes of a block where bitshuffle chose it itself."""
+
+
+class DamagedError(ValueError):
+    """Compressed bytes that are not an image of the expected size."""
+
+
+def bitshuffle_options() -> dict[str, Any]:
+    """Keyword parameters of ``create_dataset`` for bitshuffle-LZ4."""
+    return dict(hdf5plugin.Bitshuffle(cname="lz4"))
+
+
+class Codec:
+    """Compresses and decompresses images of one shape and type; not for two threads at once.
+
+    Parameters
+    ----------
+    kind : "bslz4" or "blosc"
+    shape : (rows, columns)
+    dtype : of a pixel
+    """
+
+    def __init__(self, kind: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        options = bitshuffle_options() if kind == "bslz4" else dict(hdf5plugin.Blosc())
+        self.kind, self.shape, self.dtype = kind, shape, dtype
+        self._file = h5py.File(f"codec-{uuid.uuid4().hex}", "w", driver="core", backing_store=False)
+        self._data = self._file.create_dataset("image", shape, dtype, chunks=shape, **options)
+
+    def decode(self, payload: bytes | memoryview) -> NDArray[Any]:
+        """The image.
+
+        Raises
+        ------
+        DamagedError : if the bytes are not one.
+        """
+        size = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        checked = _bitshuffle(payload, size, self.dtype.itemsize) if self.kind == "bslz4" else _blosc(payload, size)
+        image = np.empty(self.shape, self.dtype)
+        try:
+            self._data.id.write_direct_chunk((0, 0), checked)
+            self._data.read_direct(image)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DamagedError(f"{self.kind}: the decoder refuses it") from error
+        return image
+
+    def encode(self, image: NDArray[Any]) -> bytes:
+        """The bytes, with the header that HDF5 and DECTRIS put before bitshuffle-LZ4."""
+        self._data[...] = image
+        self._data.flush()
+        return bytes(self._data.id.read_direct_chunk((0, 0))[1])
+
+
+def lz4_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The image of one LZ4 block without a header.
+
+    Raises
+    ------
+    DamagedError : if the bytes are not one.
+    """
+    import lz4.block
+
+    size = shape[0] * shape[1] * dtype.itemsize
+    try:
+        flat = lz4.block.decompress(payload, uncompressed_size=size)
+    except (lz4.block.LZ4BlockError, ValueError, OverflowError, MemoryError) as error:
+        raise DamagedError("lz4: the decoder refuses it") from error
+    if len(flat) != size:
+        raise DamagedError(f"lz4: {len(flat)} bytes, expected {size}")
+    return np.frombuffer(bytearray(flat), dtype).reshape(shape)
+
+
+def lz4_encode(image: NDArray[Any]) -> bytes:
+    """One LZ4 block without a header."""
+    import lz4.block
+
+    return lz4.block.compress(np.ascontiguousarray(image).tobytes(), store_size=False)
+
+
+def _bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:
+    """The payload, with a header if it came without one, once its block lengths were found to fill it exactly."""
+    payload = bytes(payload)
+    if len(payload) >= 12 and struct.unpack_from(">Q", payload)[0] == size:
+        block = struct.unpack_from(">I", payload, 8)[0]
+    else:  # areaDetector leaves the header away
+        block = max(BSHUF_BLOCK // itemsize // 8 * 8, 128) * itemsize
+        payload = struct.pack(">QI", size, block) + payload
+    if not block or block % (8 * itemsize):
+        raise DamagedError(f"bitshuffle: blocks of {block} bytes")
+    place, whole, rest = 12, size // block, size % block
+    blocks = whole + (rest // itemsize >= 8)
+    for _ in range(blocks):
+        if place + 4 > len(payload):
+            raise DamagedError("bitshuffle: cut short")
+        length = struct.unpack_from(">I", payload, place)[0]
+        place += 4 + length
+        if not length or place > len(payload):
+            raise DamagedError("bitshuffle: cut short")
+    if place + size % (8 * itemsize) != len(payload):
+        raise DamagedError("bitshuffle: of another length than its blocks")
+    return payload
+
+
+def _blosc(payload: bytes | memoryview, size: int) -> bytes:
+    """The payload, once its header was found to fit."""
+    if (
+        len(payload) < 16
+        or struct.unpack_from("<I", payload, 4)[0] != size
+        or struct.unpack_from("<I", payload, 12)[0] != len(payload)
+    ):
+        raise DamagedError("blosc: of another length than its header says")
+    return bytes(payload)

@@ -1,0 +1,113 @@
+"""What can go wrong with a detector's stream, planned in advance: a pure function of the frames, the faults and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from braggshot.errors import ConfigError
+
+Kind = Literal["begin", "frame", "truncated", "end", "abort", "dead"]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Shares are of the frames of a scan [1].
+
+    Parameters
+    ----------
+    drop : frames that never come
+    duplicate : frames that come twice
+    reorder : frames that come after the one that follows them
+    late : frames that come at the very end of the scan
+    truncate : frames of which only a part comes
+    dead : the detector falls silent after this many frames, and stays so; None never
+    abort : the scan is aborted after this many frames, and started anew; None never
+    """
+
+    drop: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    late: float = 0.0
+    truncate: float = 0.0
+    dead: int | None = None
+    abort: int | None = None
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that the simulated detector does; `frame` says which one it sends, where it sends one."""
+
+    kind: Kind
+    frame: int = -1
+
+
+def parse(text: str) -> Faults:
+    """``drop=0.02,reorder=0.05,dead=after:30,abort=at:10`` as `Faults`.
+
+    Raises
+    ------
+    ConfigError : if a fault is unknown or its share or count is none.
+    """
+    found: dict[str, float | int] = {}
+    for item in filter(None, text.split(",")):
+        name, _, value = (part.strip() for part in item.partition("="))
+        try:
+            if name in {"dead", "abort"}:
+                found[name] = int(value.removeprefix("after:").removeprefix("at:"))
+            elif name in Faults.__dataclass_fields__:
+                found[name] = float(value)
+            else:
+                raise ConfigError(f"unknown fault {name!r}; known: {', '.join(Faults.__dataclass_fields__)}.")
+        except ValueError as error:
+            raise ConfigError(f"fault {item!r}: expected a number, such as drop=0.02, dead=after:30 or abort=at:10.") from error
+        if found[name] < 0 or (name not in {"dead", "abort"} and found[name] > 1):
+            raise ConfigError(f"fault {item!r}: a share lies between 0 and 1, a count is not negative.")
+    return Faults(**found)  # type: ignore[arg-type]
+
+
+def fault_plan(frames: int, faults: Faults, seed: int) -> list[Action]:
+    """What a detector with `faults` does in one scan of `frames` frames.
+
+    The same arguments give the same plan. Whatever is drawn, an aborted scan is followed by the whole one, and a dead detector does
+    nothing more: the plan then ends with "dead".
+    """
+    rng = np.random.default_rng(seed)
+    plan: list[Action] = []
+    if faults.abort is not None:
+        plan += [Action("begin"), *_frames(min(faults.abort, frames), faults, rng), Action("abort")]
+    plan += [Action("begin"), *_frames(frames, faults, rng), Action("end")]
+    return plan if faults.dead is None else _die(plan, faults.dead)
+
+
+def _frames(frames: int, faults: Faults, rng: np.random.Generator) -> Iterator[Action]:
+    """The frames of one scan in the order in which they are sent."""
+    order = [index for index in range(frames) if rng.random() >= faults.drop]
+    late = [index for index in order if rng.random() < faults.late]
+    order = [*_swapped([index for index in order if index not in set(late)], faults.reorder, rng), *late]
+    for index in order:
+        yield Action("truncated" if rng.random() < faults.truncate else "frame", index)
+        if rng.random() < faults.duplicate:
+            yield Action("frame", index)
+
+
+def _swapped(order: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
+    swapped = list(order)
+    for place in range(len(swapped) - 1):
+        if rng.random() < share:
+            swapped[place], swapped[place + 1] = swapped[place + 1], swapped[place]
+    return swapped
+
+
+def _die(plan: list[Action], after: int) -> list[Action]:
+    """Cut the plan after so many frames of its first scan."""
+    sent = 0
+    for place, action in enumerate(plan):
+        if action.kind in {"frame", "truncated"}:
+            if sent == after:
+                return [*plan[:place], Action("dead")]
+            sent += 1
+    return [*plan, Action("dead")]

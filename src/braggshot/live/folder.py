@@ -1,0 +1,254 @@
+"""Frames that appear in a folder: images one by one, or HDF5 files that grow.
+
+A series of images, ``PREFIX<number>.tif`` or ``.npy`` in one folder, is a scan, and so is every HDF5 file. A scan ends when all
+planned frames came, with a file ``BASE.done`` or ``BASE.aborted``, when its HDF5 file is closed, when the next one begins, or after
+a time of silence.
+``BASE.json`` may say in advance ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``. BASE is the name of the
+images without their number, or of the HDF5 file, or the folder's name (in the folder or beside it).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from braggshot.errors import ConfigError, FormatError
+from braggshot.live.arriving import GROWING, Listing, changes, number_of, read_image
+from braggshot.live.growing import GrowingFile
+from braggshot.live.messages import Lost, Message
+from braggshot.live.scans import Expected, Ledger
+from braggshot.live.wire import MAX_FRAMES, MAX_TEXT, Unusable, angles, json_object, whole_number
+from braggshot.volumes import Frame
+
+
+@dataclass(frozen=True)
+class Options(Expected):
+    """What to take, beside what a scan is expected to be.
+
+    Parameters
+    ----------
+    pattern : of the file names to take, such as ``*eiger*``
+    existing : whether to take the scans that are there already
+    first : number of a scan's first image; None is 0 or 1, whichever comes first
+    settle : a file that cannot be read and has not changed for so long is damaged [s]
+    dataset, angle : paths inside HDF5 files of the frames, and of one rocking angle per frame
+    """
+
+    pattern: str = "*"
+    existing: bool = True
+    first: int | None = None
+    settle: float = 1.0
+    dataset: str | None = None
+    angle: str | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Files that make one scan; `name` is of the images without their number, or of the HDF5 file."""
+
+    folder: Path
+    name: str
+
+    def bases(self) -> tuple[Path, ...]:
+        """What the notes about this series may be called, without their suffix."""
+        plain = self.name.rstrip("_-. ")
+        own = (self.folder / plain,) if plain else ()
+        return (*own, self.folder / self.folder.name, self.folder)
+
+    def note(self, suffix: str) -> Path | None:
+        """The note of that suffix, where there is one."""
+        paths = (base.with_name(base.name + suffix) for base in self.bases())
+        return next((path for path in paths if path.is_file()), None)
+
+
+@dataclass
+class Waiting:
+    """A file that has not been taken (wholly) yet."""
+
+    path: Path
+    series: Series
+    growing: GrowingFile | None = None
+    stamp: tuple[int, int] = (-1, -1)
+    since: float = field(default_factory=time.monotonic)
+
+    def is_settled(self, seconds: float) -> bool:
+        """Whether the file has not changed for so long; a missing one is."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return True
+        if (found.st_size, found.st_mtime_ns) != self.stamp:
+            self.stamp, self.since = (found.st_size, found.st_mtime_ns), time.monotonic()
+        return time.monotonic() - self.since >= seconds
+
+
+def connect(target: str, options: Options) -> FolderSource:
+    """The source for ``folder:PATH``; PATH is a folder, or one HDF5 file.
+
+    Raises
+    ------
+    ConfigError : if there is no such folder or file.
+    """
+    import watchfiles  # noqa: F401  missing libraries are reported when a source is opened
+
+    path = Path(target)
+    if not path.exists() or (path.is_file() and path.suffix.lower() not in GROWING):
+        raise ConfigError(f"folder:{target}: no such folder, nor an HDF5 file; make the folder first.")
+    return FolderSource(path, options)
+
+
+class FolderSource:
+    """Scans in the order in which their files appear."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self.root = path.parent if path.is_file() else path
+        self.options = options
+        self.pattern = path.name if path.is_file() else options.pattern
+        self._ledger = Ledger(options)
+        self._waiting: list[Waiting] = []
+        self._first: dict[Series, int] = {}
+
+    def messages(self, stop: Event) -> Iterator[Message | None]:
+        """As `braggshot.live.messages.Source`."""
+        listing = Listing(self.root, self.pattern)
+        if not self.options.existing:
+            listing.new()
+        for _ in changes(self.root, stop):
+            ending = self._marker()  # looked for before the files, which a detector writes before its marker
+            self._waiting += [self._file(path) for path in listing.new()]
+            count = 0
+            for count, message in enumerate(self._look(), 1):  # noqa: B007
+                yield message
+                if stop.is_set():
+                    return
+            if ending and not any(item.series == self._open() for item in self._waiting if item.growing is None):
+                yield from self._end(ending)
+            yield from self._ledger.idle()
+            if not count:
+                yield None
+
+    def _file(self, path: Path) -> Waiting:
+        if path.suffix.lower() in GROWING:
+            return Waiting(path, Series(path.parent, path.stem), GrowingFile(path, self.options.dataset, self.options.angle))
+        return Waiting(path, Series(path.parent, number_of(path)[0]))
+
+    def _open(self) -> Series | None:
+        return self._ledger.open.key if self._ledger.open else None  # type: ignore[return-value]
+
+    def _marker(self) -> Path | None:
+        """The file that says that the open scan is over."""
+        series = self._open()
+        return (series.note(".aborted") or series.note(".done")) if series else None
+
+    def _end(self, marker: Path) -> list[Message]:
+        return self._ledger.end(self._open(), "the scan was aborted" if marker.suffix == ".aborted" else None)
+
+    def _look(self) -> Iterator[Message]:
+        """Take what can be taken; files of a later series wait for those of an earlier one."""
+        waiting, self._waiting = self._waiting, []
+        for place, item in enumerate(waiting):
+            if self._waiting and self._waiting[0].series != item.series:
+                self._waiting.append(item)
+                continue
+            is_followed = any(other.series != item.series for other in waiting[place + 1 :])
+            yield from self._take(item) if item.growing is None else self._grow(item, item.growing, is_followed)
+
+    def _take(self, item: Waiting) -> Iterator[Message]:
+        """One image file; it goes on waiting where it is not whole yet."""
+        try:
+            image = read_image(item.path)
+        except Unusable as lost:
+            yield Lost(lost.reason, f"{item.path.name}: {lost.detail}")
+        except FormatError as error:
+            if item.is_settled(self.options.settle):
+                yield Lost("truncated", str(error))
+            else:
+                self._waiting.append(item)
+        else:
+            number = number_of(item.path)[1]
+            if number < 0:
+                yield Lost("unnumbered", item.path.name)
+                return
+            yield from self._begin(item.series, number)
+            index = number - self._first.get(item.series, 0)
+            yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, time=_when(item.path)))
+
+    def _grow(self, item: Waiting, file: GrowingFile, is_followed: bool) -> Iterator[Message]:
+        """What is new in an HDF5 file; it goes on waiting until it is closed, or ended in another way."""
+        is_complete, reason = file.is_complete(), ""
+        try:
+            for index, image, angle in file.frames():
+                yield from self._begin(item.series, 0)
+                yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, angle, time.time()))
+        except Unusable as lost:
+            yield Lost(lost.reason, f"{item.path.name}: {lost.detail}")
+            is_complete = True
+        except FormatError as error:
+            reason = str(error)
+        if not (is_complete or is_followed or item.series in self._ledger.ended):
+            self._waiting.append(item)
+            return
+        file.close()
+        if reason:
+            yield Lost("unreadable", reason)
+        if is_complete:
+            yield from self._ledger.end(item.series)
+
+    def _begin(self, series: Series, number: int) -> Iterator[Message]:
+        """Begin a scan of which this is the first file, as its note says; first of all the open one ends as its marker says."""
+        if self._ledger.known(series):
+            return
+        if marker := self._marker():
+            yield from self._end(marker)
+        plan: dict[str, Any] = {}
+        try:
+            plan = read_plan(series.note(".json"))
+        except Unusable as lost:
+            yield Lost(lost.reason, f"the plan of {series.name}: {lost.detail}")
+        first = plan.get("first", self.options.first)
+        self._first = {series: min(number, 1) if first is None else first}
+        said = plan.get("scan", self._name(series))
+        yield from self._ledger.begin(series, said, plan.get("frames"), None, plan.get("rocking_angle"))
+
+    def _name(self, series: Series) -> str:
+        """Folder and file name, without saying the same twice."""
+        plain, folder = series.name.rstrip("_-. "), series.folder
+        places = folder.relative_to(self.root).parts
+        if not places or plain.startswith(folder.name):
+            return plain or self.root.resolve().name
+        return "_".join((*places, plain)) if plain else "_".join(places)
+
+
+def read_plan(path: Path | None) -> dict[str, Any]:
+    """What a note says about the scan to come; empty without one.
+
+    Raises
+    ------
+    Unusable : if it is not such a note.
+    """
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as stream:
+            said = json_object(stream.read(MAX_TEXT + 1))
+    except OSError as error:
+        raise Unusable("malformed", f"{path.name} cannot be read") from error
+    plan: dict[str, Any] = {}
+    for name, lowest in (("frames", 1), ("first", 0)):
+        if name in said:
+            plan[name] = whole_number(said[name], name, lowest, MAX_FRAMES)
+    if isinstance(said.get("scan"), str):
+        plan["scan"] = said["scan"]
+    plan["rocking_angle"] = angles(said.get("rocking_angle_deg"), plan.get("frames"))
+    return plan
+
+
+def _when(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

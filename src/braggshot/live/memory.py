@@ -1,0 +1,47 @@
+"""A source that a program fills itself: for tests, and for detectors that Python reads directly."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from threading import Event
+
+from braggshot.live.messages import Message
+
+
+class MemorySource:
+    """Messages in the order in which `put` was given them; ends after `close`.
+
+    Examples
+    --------
+    >>> from braggshot.live.messages import Begin
+    >>> source = MemorySource([Begin("one")])
+    >>> source.close()
+    >>> list(source.messages(Event()))
+    [Begin(scan='one', frames=None, shape=None, rocking_angle=None, about=None)]
+    """
+
+    def __init__(self, messages: list[Message] | None = None) -> None:
+        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        for message in messages or []:
+            self.put(message)
+
+    def put(self, message: Message) -> None:
+        """Say one more; from any thread."""
+        self._queue.put(message)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._queue.put(None)
+
+    def messages(self, stop: Event) -> Iterator[Message | None]:
+        """As `braggshot.live.messages.Source`."""
+        while not stop.is_set():
+            try:
+                message = self._queue.get(timeout=0.1)
+            except queue.Empty:
+                yield None
+                continue
+            if message is None:
+                return
+            yield message
