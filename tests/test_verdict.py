@@ -51,7 +51,9 @@ def at_the_edge():
 SATURATED = volume()
 SATURATED.intensity[10, 11, 12:17] = 5000
 MASKED_PEAK = volume()
-MASKED_PEAK.valid[10, 11, 13] = False
+MASKED_PEAK.valid[11, 12, 13] = False
+CUT = volume()
+CUT.valid[:, :, 14:] = False
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,7 @@ MASKED_PEAK.valid[10, 11, 13] = False
         ({"volume": volume(oversampling=(1.7, 3.0, 3.0))}, "doubtful", r"oversampling is 1.7 along rocking"),
         ({"volume": SATURATED}, "doubtful", r"saturated; attenuate"),
         ({"volume": MASKED_PEAK}, "doubtful", r"1 voxels next to the Bragg peak"),
+        ({"volume": CUT}, "doubtful", r"\d+ % of the crystal's scattering falls where nothing was measured.*whole peak"),
         ({"crystal": far_apart()}, "doubtful", r"second crystal in the window holds \d+ %"),
         ({"crystal": at_the_edge()}, "failed", r"touches the edge"),
         ({"crystal": (np.zeros(SHAPE, np.complex64), np.zeros(SHAPE, bool))}, "failed", r"empty"),

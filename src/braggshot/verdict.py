@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage, stats
+from scipy import fft, ndimage, stats
 
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality
 
@@ -34,6 +34,7 @@ class Limits:
     edge : share of the crystal's intensity in the outermost voxels of the array [1]
     second_crystal : share of the intensity in the largest detached part [1]
     saturated : voxels that share the highest count
+    unmeasured : share of the crystal's scattering that falls on voxels that are not valid: there the phasing made it up [1]
     """
 
     agreement: float = 0.95
@@ -47,6 +48,7 @@ class Limits:
     edge: float = 1e-3
     second_crystal: float = 0.03
     saturated: int = 4
+    unmeasured: float = 0.08
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def judge(
         *_misfit(volume, quality, limits),
         *_sampling(volume, limits),
         *_saturation(volume, limits),
+        *_unmeasured(volume, rho, support, limits),
         *_shape(rho, support, limits),
     ]
     findings.sort(key=lambda finding: -_ORDER[finding.verdict])
@@ -172,6 +175,20 @@ def _saturation(volume: DiffractionVolume, limits: Limits) -> Iterator[Finding]:
     near = volume.valid[tuple(slice(max(0, p - 1), p + 2) for p in peak)]
     if not near.all():
         yield Finding("doubtful", f"{int((~near).sum())} voxels next to the Bragg peak are masked; the crystal's size may be off.")
+
+
+def _unmeasured(volume: DiffractionVolume, rho: ComplexArray, support: BoolArray, limits: Limits) -> Iterator[Finding]:
+    if volume.valid.all() or volume.valid.shape != rho.shape:
+        return
+    inside = np.where(support, rho, 0).astype(np.complex64)
+    power = np.abs(fft.fftshift(fft.fftn(fft.ifftshift(inside)))) ** 2
+    share = float(power[~volume.valid].sum(dtype=np.float64) / max(float(power.sum(dtype=np.float64)), 1e-30))
+    if share > limits.unmeasured:
+        yield Finding(
+            "doubtful",
+            f"{100 * share:.0f} % of the crystal's scattering falls where nothing was measured (the peak is cut by the frame, or "
+            "gaps cross it): size, shape and strain are partly made up; bring the whole peak onto the detector and into the scan.",
+        )
 
 
 def _shape(rho: ComplexArray, support: BoolArray, limits: Limits) -> Iterator[Finding]:

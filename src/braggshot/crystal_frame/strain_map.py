@@ -14,9 +14,11 @@ from braggshot.crystal_frame.resample import to_crystal, to_lab
 from braggshot.errors import ConfigError, GeometryError
 from braggshot.physics import lattice, resolution, strain
 from braggshot.physics.geometry import direction, rotation_onto
+from braggshot.physics.iso_surface import iso_surface
 from braggshot.volumes import BoolArray, ComplexArray, Facet, FloatArray, Reconstruction, StrainMap
 
 _CORE = 2  # voxels; the amplitude vanishes in the core of a dislocation, and the hole must not hide the line
+_TIGHT = 0.5  # share of the surface at which the support ends, from which the support decides; 0.1 to 0.3 is usual
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class StrainConfig:
     axis : along which q lies in the crystal frame, such as "y+"
     voxel_size : edge of the voxels, or one per axis (z, y, x) [m]; None keeps the volume of the measured voxels
     ramp : "remove" refers the strain to the mean lattice of the bulk; "keep" leaves the phase untouched
-    iso : amplitude of the surface as a share of the largest in the support; "auto" takes it from the histogram
+    iso : amplitude of the surface as a share of the largest in the support; "auto" is half of the bulk's
     surface : thickness of the surface layer [voxels]
     noise_samples : Poisson redraws of the counts, each refined from the result, whose spread adds to the one-sigma; 0 for none
     half_data : phase two halves of the counts as well, for the resolution (twice the time of the phasing)
@@ -89,7 +91,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     assert basis is not None
     assert q is not None
     amplitude = np.abs(to_frame.rho).astype(np.float64)
-    level = strain.iso_level(amplitude, to_frame.support) if config.iso == "auto" else config.iso * float(amplitude.max())
+    level, chosen_by = _level(amplitude, to_frame.support, config.iso)
     support = to_frame.support & (amplitude >= level)
     bulk = ndimage.binary_erosion(support, iterations=config.surface)
     core = bulk if strain.has_gradient(bulk) else support
@@ -124,8 +126,19 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         strain_sigma=None if spread is None or spread.strain is None else _inside(spread.strain, support),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
         facets=_facets(facets.facets(amplitude, support, along_q, basis), q, config),
-        choices=_choices(reconstruction, config),
+        choices={**_choices(reconstruction, config), "iso_surface": chosen_by},
     )
+
+
+def _level(amplitude: FloatArray, support: BoolArray, iso: float | Literal["auto"]) -> tuple[float, str]:
+    """Amplitude of the surface, and in words what it rests on and where it is not to be relied on."""
+    if iso != "auto":
+        return iso * float(amplitude.max()), f"{iso:g} of the largest amplitude"
+    found = iso_surface(amplitude, support)
+    if found.thin:
+        return found.level, "half of the median amplitude; hardly a voxel is inside, so the volume is rough: take smaller voxels"
+    said = f"half of the bulk's median amplitude; the support ends at {100 * found.cut:.0f} % of the surface's voxels"
+    return found.level, said + (", so it and not the amplitude says where the crystal ends" if found.cut > _TIGHT else "")
 
 
 def _facets(found: tuple[Facet, ...], q: FloatArray, config: StrainConfig) -> tuple[Facet, ...]:
@@ -189,8 +202,5 @@ def _choices(reconstruction: Reconstruction, config: StrainConfig) -> dict[str, 
         **reconstruction.choices,
         "displacement_sign": "u = -phase / |q|; strain is positive where the planes are further apart",
         "ramp": ramp,
-        "iso_surface": "from the histogram of the amplitude"
-        if config.iso == "auto"
-        else f"{config.iso:g} of the largest amplitude",
         "frame": f"crystal frame, q along {config.axis}" if config.frame == "crystal" else "laboratory frame",
     }

@@ -10,7 +10,7 @@ the wraps, and :math:`\nabla\varphi = A^{-T} g` for the turns g along the voxel 
 dislocations, where no unwrapping can be. Vectors list their components as (z, y, x) (`braggshot.volumes`).
 
 Sources: Hofmann et al., Phys. Rev. Materials 4, 013801 (2020), for strain near dislocations; Carnis et al., Sci. Rep. 9, 17357
-(2019), for the sign and for the iso-surface from the histogram of the amplitude.
+(2019), for the sign.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from braggshot.errors import DataError
+from braggshot.physics.iso_surface import nearby_volumes
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray, StrainMap
 
 
@@ -117,29 +118,6 @@ def unwrapped(phase: FloatArray, support: BoolArray) -> NDArray[np.float64]:
     return found
 
 
-def iso_level(amplitude: FloatArray, support: BoolArray) -> float:
-    """Amplitude of the crystal's surface, from the histogram of the amplitude in the support.
-
-    The bulk makes a peak at m with a spread s (measured above the peak, where no surface voxel is); the surface lies three spreads
-    below it, but not above m / 2, where a blurred edge stands, and not below m / 10.
-
-    Raises
-    ------
-    DataError : if there is no amplitude in the support.
-    """
-    values = amplitude[support & (amplitude > 0)].astype(float)
-    if not values.size:
-        raise DataError("the support is empty or the amplitude is zero in it, so there is no surface.")
-    counts, edges = np.histogram(values, bins=200, range=(0, float(np.percentile(values, 99.9))))
-    smooth = ndimage.gaussian_filter1d(counts.astype(float), 6, mode="constant")
-    centres = (edges[1:] + edges[:-1]) / 2
-    smooth[centres < 0.25 * centres[-1]] = 0  # the tail of a loose support is not the bulk
-    peak = centres[int(smooth.argmax())]
-    above = values[values >= peak]
-    spread = float(np.sqrt(np.mean((above - peak) ** 2))) if above.size else 0.0
-    return float(np.clip(peak - 3 * spread, 0.1 * peak, 0.5 * peak))
-
-
 def circulation(phase: FloatArray, region: BoolArray) -> NDArray[np.int8]:
     """Turns of 2 pi of the phase around each face of the voxel grid (3, z, y, x), along its normal.
 
@@ -201,6 +179,8 @@ def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
 def numbers(found: StrainMap) -> dict[str, Any]:
     """The few numbers of a strain map, for tables: SI units, names carry them; None for what is not known.
 
+    ``volume_low_m3`` and ``volume_high_m3`` lie inside surfaces a fifth above and below the iso-surface.
+
     Means and standard deviations are those of the bulk without dislocations, except where the name says surface. ``strain_sigma``
     is the median one-sigma of a voxel in the bulk.
     """
@@ -215,8 +195,11 @@ def numbers(found: StrainMap) -> dict[str, Any]:
         return float(chosen.std()) if chosen.size else None
 
     sigma = None if found.strain_sigma is None else found.strain_sigma[bulk & np.isfinite(found.strain_sigma)]
+    least, greatest = nearby_volumes(found.amplitude, found.iso_level, found.basis)
     return {
         "volume_m3": float(found.support.sum() * np.linalg.det(found.basis)),
+        "volume_low_m3": least,
+        "volume_high_m3": greatest,
         "d_spacing_m": float(2 * np.pi / np.linalg.norm(found.q_bragg)),
         "lattice_parameter_m": mean(found.lattice_parameter),
         "strain_mean": mean(found.strain),

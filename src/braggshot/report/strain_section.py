@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
         Fact("lattice spacing", f"{few['d_spacing_m'] * 1e10:.4f} Å", "of the mean lattice, from the position of the peak"),
         Fact("strain in the bulk", _strain(few["strain_std"]), "standard deviation"),
         Fact("strain at the surface", _strain(few["strain_std_surface"]), f"mean {_strain(few['strain_mean_surface'], '+')}"),
-        Fact("volume", f"{few['volume_m3'] * 1e18:.4g} µm³", "inside the iso-surface"),
+        Fact("volume", f"{few['volume_m3'] * 1e18:.4g} µm³", _about_volume(found, few)),
     ]
     if few["lattice_parameter_m"] is not None:
         listed.insert(1, Fact("lattice parameter", f"{few['lattice_parameter_m'] * 1e10:.4f} Å", "mean of the bulk"))
@@ -74,6 +75,12 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
         Fact(f"resolution ({name.replace('_', ' ')})", length(value), METHODS[name]) for name, value in found.resolution.items()
     ]
     return tuple(listed)
+
+
+def _about_volume(found: StrainMap, few: Mapping[str, Any]) -> str:
+    low, high = (f"{few[name] * 1e18:.4g}" for name in ("volume_low_m3", "volume_high_m3"))
+    how = found.choices.get("iso_surface", "inside the iso-surface")
+    return f"{how}; {low} to {high} for a level a fifth higher or lower"
 
 
 def _median(values: FloatArray | None, found: StrainMap) -> float:

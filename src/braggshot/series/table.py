@@ -27,9 +27,10 @@ from braggshot.volumes import Reconstruction
 
 Row = dict[str, Any]
 MEASURED = (
-    "volume_m3", "lattice_parameter_m", "d_spacing_m", "strain_mean", "strain_std", "strain_mean_surface", "strain_std_surface",
-    "strain_sigma", "displacement_range_m", "dislocation_voxels", "resolution_m", "chi2", "llk_free", "agreement",
-    "correlation_to_previous", "twin_margin", "cold_llk_free", "warm_llk_free", "warm_cold_correlation", "seconds",
+    "volume_m3", "volume_low_m3", "volume_high_m3", "lattice_parameter_m", "d_spacing_m", "strain_mean", "strain_std",
+    "strain_mean_surface", "strain_std_surface", "strain_sigma", "displacement_range_m", "dislocation_voxels", "resolution_m",
+    "chi2", "llk_free", "agreement", "correlation_to_previous", "twin_margin", "cold_llk_free", "warm_llk_free",
+    "warm_cold_correlation", "seconds",
 )  # fmt: skip
 TEXT = ("input", "name", "time", "resolution_method", "start", "verdict", "reasons", "settings")
 _FIRST, _LAST = ("input", "name", "time", "elapsed_s"), ("resolution_method", "start", "verdict", "reasons", "settings")

@@ -1,0 +1,85 @@
+r"""Where a crystal ends: the amplitude of its surface, and how much that choice decides.
+
+A step of the density seen with a finite resolution falls to half its height at the true surface, whatever the resolution, so
+
+.. math:: A_{iso} = \frac{1}{2}\,\mathrm{median}\{A_n : n \in \mathrm{bulk}\},
+
+the bulk being the voxels above A_iso that have no neighbour below it: a fixed point, found by iteration from half of the amplitude
+beyond which half of the scattering comes. Two crystals of the same amplitude thus have the same surface. A level some spreads
+below the peak of the histogram (Carnis et al., Sci. Rep. 9, 17357 (2019)) instead sinks into the tail of the support where the
+amplitude is uneven, and the volume with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from braggshot.errors import DataError
+from braggshot.volumes import BoolArray, FloatArray
+
+NEARBY = (0.8, 1.2)  # levels, relative to the chosen one, between which a surface may as well be: 0.4 to 0.6 of the bulk
+_ROUNDS, _SETTLED = 50, 1e-4
+_LEAST = 0.02  # share of the voxels above the level that must be bulk for it to stand for them
+
+
+@dataclass(frozen=True)
+class IsoSurface:
+    """The level of a surface and what it rests on.
+
+    Parameters
+    ----------
+    level : amplitude at the surface [unit of the amplitude]
+    thin : nearly all voxels are surface, so all above the level stood for the bulk
+    cut : share of the surface's voxels at which the support ends too, so that not the amplitude says where the crystal does [1]
+    """
+
+    level: float
+    thin: bool
+    cut: float
+
+
+def iso_surface(amplitude: FloatArray, support: BoolArray) -> IsoSurface:
+    """Half of the bulk's median amplitude.
+
+    Raises
+    ------
+    DataError : if there is no amplitude in the support.
+    """
+    values = amplitude[support & (amplitude > 0)].astype(np.float64)
+    if not values.size:
+        raise DataError("the support is empty or the amplitude is zero in it, so there is no surface.")
+    level, thin = 0.5 * _bright(values), False
+    for _ in range(_ROUNDS):
+        inside = support & (amplitude >= level)
+        bulk = ndimage.binary_erosion(inside)
+        thin = bulk.sum() < max(1, _LEAST * inside.sum())
+        last, level = level, 0.5 * float(np.median(amplitude[inside if thin else bulk]))
+        if abs(level - last) < _SETTLED * level:
+            break
+    return IsoSurface(level, thin, cut_share(amplitude, support, level))
+
+
+def _bright(values: NDArray[np.float64]) -> float:
+    """Amplitude beyond which half of the scattering comes: neither a loose support's tail nor a bright spot moves it far."""
+    ordered = np.sort(values)
+    power = np.cumsum(ordered**2)
+    return float(ordered[np.searchsorted(power, power[-1] / 2)])
+
+
+def cut_share(amplitude: FloatArray, support: BoolArray, level: float) -> float:
+    """Share of the voxels at the surface, each once, that have a neighbour outside the support [1]."""
+    inside = support & (amplitude >= level)
+    surface = inside & ~ndimage.binary_erosion(inside)
+    ends = inside & ~ndimage.binary_erosion(support)
+    return float(ends.sum() / max(1, surface.sum()))
+
+
+def nearby_volumes(amplitude: FloatArray, level: float, basis: FloatArray) -> tuple[float, float]:
+    """Least and greatest volume [m^3] inside surfaces at `NEARBY` levels; what the choice of the level decides."""
+    voxel = abs(float(np.linalg.det(basis)))
+    greatest, least = (float(np.count_nonzero(amplitude >= share * level)) * voxel for share in NEARBY)
+    return least, greatest
