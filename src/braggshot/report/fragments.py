@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from braggshot.report import figures, words
-from braggshot.report.figures import Colours, Picture
+from braggshot.report.figures import Colours, Picture, Pixels
 from braggshot.volumes import FloatArray
 
 _INK, _LINE = "#010203", "#040506"  # stand for the page's own colours in a drawing
@@ -34,15 +34,16 @@ def _figure(picture: Picture, *, voxels: bool) -> str:
     return (
         f'<figure style="flex:{picture.width / picture.height:.4g}">'
         f'<div class="frame" style="aspect-ratio:{picture.width:.6g}/{picture.height:.6g}">'
-        f'<img class="{"voxels" if voxels else ""}" alt="{escape(caption)}" src="{_png(picture)}">'
+        f'<img class="{"voxels" if voxels else ""}" alt="{escape(caption)}" src="{png(picture.rgba)}">'
         f'<span class="{kind}" style="width:{100 * bar / picture.width:.2f}%">{bar:g} {picture.unit}</span>'
         f"{_triad(picture)}{_labels(picture)}</div><figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
-def _png(picture: Picture) -> str:
+def png(rgba: Pixels) -> str:
+    """An image as an address that holds it."""
     stream = io.BytesIO()
-    imsave(stream, picture.rgba, format="png")
+    imsave(stream, rgba, format="png")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 

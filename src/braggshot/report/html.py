@@ -16,7 +16,7 @@ from braggshot.report import figures, fragments, strain_section, words
 from braggshot.report.surface import LEVEL
 from braggshot.volumes import Reconstruction, StrainMap
 
-_SYMBOLS = {"good": "✔", "doubtful": "!", "failed": "✖"}
+SYMBOLS = {"good": "✔", "doubtful": "!", "failed": "✖"}
 
 
 def page(reconstruction: Reconstruction, strain: StrainMap | None = None) -> str:
@@ -61,7 +61,7 @@ def _header(reconstruction: Reconstruction) -> str:
     how = escape(", ".join(part for part in (f"method {reconstruction.method}", reconstruction.network) if part))
     return f"""<header><h1>{escape(reconstruction.volume.name)}</h1><p>Bragg coherent diffraction imaging, {how}</p></header>
 <section class="verdict {verdict}">
-<strong><b>{_SYMBOLS[verdict]} {verdict}</b>{words.HEADLINES[verdict]}</strong>
+<strong><b>{SYMBOLS[verdict]} {verdict}</b>{words.HEADLINES[verdict]}</strong>
 <ul>{reasons}</ul><p>{words.ADVICE[verdict]}</p>
 </section>
 """

@@ -1,0 +1,305 @@
+r"""The page in the browser, by Dash: the browser asks, a thread answers, plotly.js draws.
+
+::
+
+    feed --Watch--> Moment --(the page asks four times a second)--> header, frames, trouble
+                       \--> shown (scan, picture) --> surface, slices, diffraction, numbers; asked for only when they changed
+
+Choices live in each browser and travel with each question, so viewers do not fight over them, nothing is kept here for any of
+them, and a page goes on by itself after the program was started again. There is no websocket.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dash import Dash, Input, Output, State, no_update
+from dash.exceptions import PreventUpdate
+
+from braggshot.errors import ConfigError, OutputError
+from braggshot.snapshot import Feed
+from braggshot.viewer import drawings, guard, layout, measured
+from braggshot.viewer.model import TITLES, View
+from braggshot.viewer.watch import Picture, Watch, stops
+
+_FAST, _SLOW = 250, 500  # milliseconds between two questions of a page, while something happens and else
+_THREADS = 12  # that answer; each question takes milliseconds
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}<style>STYLE</style></head>
+<body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
+</html>"""
+
+
+def serve(
+    feed: Feed,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    on_ready: Callable[[str], None],
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve the page until `stop` is set or Ctrl-C; see `serving`."""
+    with serving(feed, host=host, port=port, token=token) as url:
+        on_ready(url)
+        (stop or threading.Event()).wait()
+
+
+@contextmanager
+def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> Iterator[str]:
+    """The page's URL, served from threads of this process while the context lasts.
+
+    Parameters
+    ----------
+    feed : what it shows
+    host, port : address; port 0 takes a free one
+    token : needed by everyone who looks; it is part of the URL
+
+    Raises
+    ------
+    ConfigError : for an address that others reach, without a token.
+    OutputError : if the address is taken or not this machine's.
+    """
+    from waitress import create_server
+
+    if token is None and not guard.is_loopback(host):
+        raise ConfigError(f"others reach {host}, so the page needs a token; give one with --token, or leave --host out.")
+    page = guard.guarded(build(feed).server.wsgi_app, token)
+    sockets: dict[int, Any] = {}
+    limits = {"max_request_body_size": guard.LONGEST_REQUEST, "max_request_header_size": 16 * 1024, "connection_limit": 200}
+    try:
+        server = create_server(page, map=sockets, host=host, port=port, threads=_THREADS, ident=None, **limits)
+    except OSError as error:
+        raise OutputError(f"cannot serve on {host}:{port} ({error.strerror or error}); choose another --port or --host.") from error
+    thread = threading.Thread(target=server.run, name="viewer", daemon=True)
+    thread.start()
+    name = f"[{host}]" if ":" in host else host
+    try:
+        yield f"http://{name}:{server.effective_port}/" + (f"?token={token}" if token else "")
+    finally:
+        # Its loop ends when no socket is left; closing them is the loop's own business.
+        server.trigger.pull_trigger(lambda: [one.close() for one in list(sockets.values())])
+        thread.join(5)
+        server.task_dispatcher.shutdown()
+
+
+def build(feed: Feed) -> Dash:
+    """The application, unserved."""
+    style = importlib.resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    app = Dash(
+        "braggshot",
+        title="braggshot",
+        update_title="",
+        index_string=_PAGE.replace("STYLE", style),
+        assets_folder="nowhere",
+        include_assets_files=False,
+        meta_tags=[
+            {"name": "viewport", "content": "width=device-width, initial-scale=1"},
+            {"name": "color-scheme", "content": "light dark"},
+        ],
+    )
+    watch = Watch(feed)
+    app.layout = lambda: layout.page(watch.latest()[0])
+    _follow(app, watch)
+    _choose(app, watch)
+    _draw(app, watch)
+    _echo(app)
+    return app
+
+
+def _follow(app: Dash, watch: Watch) -> None:
+    """What changes by itself."""
+
+    @app.callback(
+        Output("moment", "data"),
+        Output("tick", "interval"),
+        Input("tick", "n_intervals"),
+        State("moment", "data"),
+        prevent_initial_call=True,
+    )
+    def ask(_: int, known: dict[str, int]) -> Any:
+        moment, snapshot = watch.latest()
+        if known == vars(moment):
+            raise PreventUpdate
+        return vars(moment), _FAST if snapshot.state in {"measuring", "phasing"} else _SLOW
+
+    @app.callback(
+        Output("name", "children"),
+        Output("state", "children"),
+        Output("state", "className"),
+        Output("frames", "children"),
+        Output("trouble", "children"),
+        Input("moment", "data"),
+    )
+    def status(_: Any) -> Any:
+        _, snapshot = watch.latest()
+        state = layout.STATES[snapshot.state]
+        return snapshot.scan or "braggshot", state, f"state {snapshot.state}", layout.frames(snapshot), layout.trouble(snapshot)
+
+    @app.callback(
+        Output("rocking", "figure"),
+        Output("course", "figure"),
+        Output("course-title", "children"),
+        Input("moment", "data"),
+        Input("shown", "data"),
+    )
+    def curves(_: Any, shown: dict[str, Any] | None) -> Any:
+        moment, snapshot = watch.latest()
+        at = moment.scans - 1 if shown is None else shown["at"]
+        picture, is_current = watch.picture(at), at >= moment.scans - 1
+        rocking = measured.rocking(snapshot, None, True) if is_current and snapshot.rocking.size else picture.rocking
+        return drawings.rocking(rocking), *_course(picture, measured.pictures(snapshot) if is_current else ())
+
+
+def _course(picture: Picture, judged: Any) -> tuple[drawings.Figure, str]:
+    """Pictures over time while a scan is phased; of a file how the error fell."""
+    if judged:
+        return drawings.pictures(judged), "Error and verdict over time"
+    if picture.error is not None:
+        return drawings.convergence(*picture.error), "Error while it was phased"
+    return drawings.empty("no picture yet"), "Error and verdict over time"
+
+
+def _choose(app: Dash, watch: Watch) -> None:
+    """Which scan is shown, and what there is to choose from."""
+
+    @app.callback(
+        Output("scan", "max"),
+        Output("scan", "value"),
+        Output("scans", "hidden"),
+        Input("moment", "data"),
+        State("scan", "max"),
+        State("scan", "value"),
+    )
+    def scans(moment: dict[str, int], last: int, at: Any) -> Any:
+        newest = moment["scans"] - 1
+        follows = int(at or 0) >= last
+        return newest, newest if follows else no_update, newest < 1
+
+    @app.callback(
+        Output("shown", "data"),
+        Output("scan-name", "children"),
+        Input("scan", "value"),
+        Input("moment", "data"),
+        State("shown", "data"),
+    )
+    def shown(at: Any, moment: dict[str, int], known: dict[str, Any] | None) -> Any:
+        places = stops(watch.latest()[1])
+        at = min(max(int(at or 0), 0), len(places) - 1)
+        now = {"at": at, "key": watch.key(at)}
+        return no_update if now == known else now, layout.scan_name(places[at], at, len(places))
+
+    @app.callback(
+        Output("series", "figure"),
+        Output("quantity", "options"),
+        Input("moment", "data"),
+        Input("shown", "data"),
+        Input("quantity", "value"),
+    )
+    def series(moment: dict[str, int], shown: dict[str, Any] | None, quantity: str) -> Any:
+        rows = watch.latest()[1].series
+        course = measured.course(rows, quantity)
+        figure = (
+            drawings.empty("no numbers yet")
+            if course is None
+            else drawings.series(course, None if shown is None else int(shown["at"]))
+        )
+        return figure, layout.quantities(measured.known_quantities(rows))
+
+
+def _draw(app: Dash, watch: Watch) -> None:
+    """The picture that is shown."""
+
+    @app.callback(
+        Output("verdict", "children"),
+        Output("verdict", "className"),
+        Output("facts", "children"),
+        Output("diffraction", "children"),
+        Output("diffraction-note", "children"),
+        Output("counts", "children"),
+        Input("shown", "data"),
+    )
+    def details(shown: dict[str, Any] | None) -> Any:
+        picture = _picture(watch, shown)
+        told = (layout.verdict(picture), f"card verdict {picture.verdict}", layout.facts(picture))
+        pattern = picture.pattern
+        if pattern is None:
+            return *told, [], "No counts yet.", []
+        note = "Central planes of the prepared volume; grey is masked or missing."
+        return *told, layout.diffraction(pattern), note, layout.legend("counts", pattern.colours)
+
+    @app.callback(
+        Output("crystal", "figure"),
+        Output("legend", "children"),
+        Output("caption", "children"),
+        Output("colouring", "options"),
+        Input("shown", "data"),
+        Input("colouring", "value"),
+        Input("level", "value"),
+        Input("cut", "value"),
+        Input("kept", "value"),
+        Input("look", "value"),
+    )
+    def crystal(shown: Any, colouring: str, level: Any, cut: Any, kept: Any, look: str) -> Any:
+        picture = _picture(watch, shown)
+        solid = watch.solid(shown["at"])
+        if solid is None:
+            return drawings.empty(""), [], picture.note, no_update
+        view = _view(colouring, level, cut, kept)
+        name, surface = solid.colouring(view.colouring), watch.mesh(solid, view)
+        size = " × ".join(f"{value:.3g}" for value in solid.high - solid.low)
+        caption = f"{solid.frame.capitalize()}; the crystal spans {size} {solid.unit} in z × y × x."
+        options = [{"label": t.removesuffix(" along q"), "value": k, "disabled": k not in solid.fields} for k, t in TITLES.items()]
+        if surface is None:
+            caption = "Nothing is left at this level: lower it, or cut less away. " + caption
+        return drawings.crystal(solid, surface, name, look), layout.legend(TITLES[name], solid.colours[name]), caption, options
+
+    @app.callback(
+        *(Output(f"slice-{axis}", "figure") for axis in "zyx"),
+        Output("slices-note", "children"),
+        Input("shown", "data"),
+        Input("colouring", "value"),
+        Input("level", "value"),
+        *(Input(f"at-{axis}", "value") for axis in "zyx"),
+    )
+    def slices(shown: Any, colouring: str, level: Any, z: Any, y: Any, x: Any) -> Any:
+        _picture(watch, shown)
+        solid = watch.solid(shown["at"])
+        if solid is None:
+            return *[drawings.empty("")] * 3, ""
+        view = _view(colouring, level, None, 50, (z, y, x))
+        name = solid.colouring(view.colouring)
+        across = watch.planes(solid, view)
+        at = {plane.normal: plane.at for plane in across}
+        found = [drawings.slice_(p, (at[p.across], at[p.up]), solid.colours[name], solid.unit) for p in across]
+        return *found, f"{TITLES[name].capitalize()}, inside the iso-surface; dotted lines show where the other slices are."
+
+
+def _picture(watch: Watch, shown: dict[str, Any] | None) -> Picture:
+    if shown is None:
+        raise PreventUpdate
+    return watch.picture(int(shown["at"]))
+
+
+def _view(colouring: str, level: Any, cut: Any, kept: Any, places: tuple[Any, Any, Any] = (50, 50, 50)) -> View:
+    """Choices as the browser sends them, held within their ranges."""
+
+    def share(value: Any) -> float:
+        return min(max(float(value or 0) / 100, 0.0), 1.0)
+
+    z, y, x = (share(place) for place in places)
+    return View(colouring, max(share(level), 0.05), cut if cut in {"x", "y", "z"} else None, share(kept), (z, y, x))
+
+
+def _echo(app: Dash) -> None:
+    """What each slider says, and the colours of the page."""
+    for name in ("level", "kept", "at-z", "at-y", "at-x"):
+        app.callback(Output(f"{name}-value", "children"), Input(name, "value"))(lambda value: f"{value}")
+    app.callback(Output("page", "className"), Input("theme", "value"))(
+        lambda theme: f"page {theme if theme in {'light', 'dark'} else 'auto'}"
+    )

@@ -1,0 +1,308 @@
+"""Figures as plain dictionaries in the format of plotly.js, which draws them in the browser; nothing of plotly is imported here.
+
+Text and lines of flat figures take their colour from the page, so that one figure serves light and dark; the axes in space are
+drawn by the graphics card and have one grey for both.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.report import figures, fragments
+from braggshot.report.figures import Colours
+from braggshot.snapshot import Judged
+from braggshot.viewer.measured import Course, Pattern, Rocking
+from braggshot.viewer.model import Mesh, Plane, Solid
+
+Figure = dict[str, Any]
+LOOKS = {"oblique": (0.75, 0.42, 0.5), "x": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0), "z": (1.0, 0.0, 0.0)}
+"""From where the crystal is seen: components (z, y, x) towards the eye."""
+SHAPES = {"good": "circle", "doubtful": "diamond-open", "failed": "x"}  # told apart without colour
+HUES = {"good": "#2f9e68", "doubtful": "#c77d1a", "failed": "#d6453a"}
+_FONT = "system-ui, sans-serif"
+_ACCENT, _GREY = "#3d7cc9", "#808890"
+_MASKED = (140, 146, 153)
+_GRID = "#a9afb6"  # opaque: what is drawn in space knows no transparency
+_FAINT = "rgba(128,136,144,0.28)"
+_STOPS = 33
+
+
+def packed(values: NDArray[Any]) -> Any:
+    """An array as plotly.js reads it without parsing numbers."""
+    array = np.ascontiguousarray(values)
+    code = {"float32": "f4", "int32": "i4"}[array.dtype.name]
+    found = {"dtype": code, "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
+    return found if array.ndim == 1 else {**found, "shape": ", ".join(str(n) for n in array.shape)}
+
+
+def scale(colours: Colours) -> list[list[Any]]:
+    """Stops of a colour map."""
+    shares = np.linspace(0, 1, _STOPS)
+    linear = Colours(colours.name, 0.0, 1.0, "")(shares)
+    return [[float(share), "rgb({},{},{})".format(*rgba[:3].tolist())] for share, rgba in zip(shares, linear, strict=True)]
+
+
+def crystal(shown: Solid, surface: Mesh | None, colouring: str, look: str = "oblique") -> Figure:
+    """The surface in space with its axes, q, and its colours.
+
+    The components (z, x, y) take the places of plotly's x, y, z: y stays up when the crystal is turned.
+    """
+    data = [] if surface is None else [_surface(surface, shown.colours[colouring])]
+    if shown.q is not None:
+        data += _arrow(shown)
+    towards = np.array(LOOKS.get(look, LOOKS["oblique"]))
+    eye = 1.9 * towards / np.linalg.norm(towards)
+    up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
+    axis: dict[str, Any] = {"color": _GREY, "gridcolor": _GRID, "showbackground": False, "zeroline": False, "nticks": 5}
+    axis |= {"showspikes": False, "tickfont": {"size": 11}}
+    scene = {
+        "aspectmode": "data",
+        "dragmode": "turntable",
+        "uirevision": look,
+        "camera": {"eye": _permuted(eye), "up": up, "projection": {"type": "orthographic"}},
+    }
+    for place, name in zip(("xaxis", "yaxis", "zaxis"), "zxy", strict=True):
+        n = "zyx".index(name)
+        margin = 0.06 * float((shown.high - shown.low).max())
+        ends = [float(shown.low[n]) - margin, float(shown.high[n]) + margin]
+        scene[place] = {**axis, "title": {"text": f"{name} [{shown.unit}]", "font": {"size": 12}}, "range": ends}
+    return {"data": data, "layout": {**_layout(0), "scene": scene, "uirevision": look}}
+
+
+def _permuted(vector: Sequence[float] | NDArray[Any]) -> dict[str, float]:
+    z, y, x = (float(value) for value in vector)
+    return {"x": z, "y": x, "z": y}
+
+
+def _surface(surface: Mesh, colours: Colours) -> Figure:
+    z, y, x = surface.points.T
+    i, j, k = surface.triangles.T
+    return {
+        "type": "mesh3d",
+        **{"x": packed(z), "y": packed(x), "z": packed(y), "i": packed(i), "j": packed(j), "k": packed(k)},
+        "intensity": packed(surface.values),
+        "intensitymode": "cell" if surface.is_by_triangle else "vertex",
+        **{"colorscale": scale(colours), "cmin": colours.low, "cmax": colours.high, "showscale": False},
+        "flatshading": False,
+        "lighting": {"ambient": 0.62, "diffuse": 0.55, "specular": 0.12, "roughness": 0.6, "fresnel": 0.05},
+        "lightposition": {"x": 4e4, "y": 2e4, "z": 9e4},
+        "hovertemplate": "z %{x:.0f}, y %{z:.0f}, x %{y:.0f}<extra></extra>",
+    }
+
+
+def _arrow(shown: Solid) -> list[Figure]:
+    """The scattering vector, beside the crystal."""
+    assert shown.q is not None
+    size = float((shown.high - shown.low).max())
+    middle = (shown.high + shown.low) / 2
+    start = middle + shown.q * 0.52 * float(np.abs(shown.q) @ (shown.high - shown.low))
+    end = start + 0.2 * size * shown.q
+    line = {name: [_permuted(point)[name] for point in (start, end)] for name in "xyz"}
+    cone: Figure = {name: [value] for name, value in _permuted(end).items()}
+    cone |= dict(zip("uvw", [[value] for value in _permuted(shown.q).values()], strict=True))
+    return [
+        {
+            "type": "scatter3d",
+            **line,
+            "mode": "lines",
+            "line": {"color": _ACCENT, "width": 5},
+            "hoverinfo": "skip",
+            "showlegend": False,
+        },
+        {
+            "type": "cone",
+            **cone,
+            **{"sizemode": "absolute", "sizeref": 0.07 * size, "anchor": "tail", "showscale": False, "hoverinfo": "skip"},
+            "colorscale": [[0, _ACCENT], [1, _ACCENT]],
+        },
+        {
+            "type": "scatter3d",
+            **{name: [value] for name, value in _permuted(end + 0.11 * size * shown.q).items()},
+            **{"mode": "text", "text": ["q"], "textfont": {"color": _ACCENT, "size": 15}, "hoverinfo": "skip", "showlegend": False},
+        },
+    ]
+
+
+def slice_(plane: Plane, others: tuple[float, float], colours: Colours, unit: str) -> Figure:
+    """One slice, with thin lines where the other two cut it: at `others`, (across, up)."""
+    heat = {
+        "type": "heatmap",
+        **{"x": packed(plane.x), "y": packed(plane.y), "z": packed(plane.values)},
+        **{"colorscale": scale(colours), "zmin": colours.low, "zmax": colours.high, "showscale": False, "zsmooth": False},
+        "hovertemplate": f"{plane.across} %{{x:.0f}}, {plane.up} %{{y:.0f}} {unit}<br>%{{z:.3g}} {colours.unit}<extra></extra>",
+    }
+    layout = _layout(34)
+    layout["xaxis"] = {**_axis(f"{plane.across} [{unit}]"), "constrain": "domain", "showgrid": False}
+    layout["yaxis"] = {**_axis(f"{plane.up} [{unit}]"), "constrain": "domain", "scaleanchor": "x", "showgrid": False}
+    thin = {"type": "line", "line": {"color": _GREY, "width": 1, "dash": "dot"}}
+    layout["shapes"] = [
+        {**thin, "xref": "x", "yref": "paper", "x0": others[0], "x1": others[0], "y0": 0, "y1": 1},
+        {**thin, "xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": others[1], "y1": others[1]},
+    ]
+    return {"data": [heat], "layout": layout}
+
+
+def counts(shown: Pattern, which: int, is_fitted: bool) -> str:
+    """One central plane of the counts as the address of an image, on a logarithmic scale; what is not valid is grey."""
+    values = (shown.fitted if is_fitted else shown.measured)[which]
+    rgba = shown.colours(np.nan_to_num(values))
+    rgba[np.isnan(values)] = (*_MASKED, 255)
+    return fragments.png(rgba)
+
+
+def rocking(curve: Rocking) -> Figure:
+    """Counts per frame; ticks at the bottom where a frame is missing."""
+    number = np.arange(curve.counts.size)
+    there = np.isfinite(curve.counts)
+    data: list[Figure] = [
+        {
+            "type": "scatter",
+            **{"x": number.tolist(), "y": [float(v) if ok else None for v, ok in zip(curve.counts, there, strict=True)]},
+            **{"mode": "lines+markers", "line": {"color": _ACCENT, "width": 1.5}, "marker": {"size": 4}, "name": "received"},
+            "hovertemplate": "frame %{x}: %{y:.3s} counts<extra></extra>",
+        }
+    ]
+    if curve.is_over and (~there).any():
+        missing = number[~there].tolist()
+        data.append(
+            {
+                "type": "scatter",
+                **{"x": missing, "y": [0] * len(missing), "mode": "markers", "name": "missing"},
+                **{"marker": {"symbol": "x-thin-open", "size": 7, "color": HUES["failed"]}},
+                "hovertemplate": "frame %{x}: missing<extra></extra>",
+            }
+        )
+    layout = {**_layout(48), "showlegend": len(data) > 1, "legend": {"orientation": "h", "y": 1.12, "x": 0}}
+    layout["xaxis"] = {**_axis("frame"), "range": [-0.5, max(1, curve.counts.size) - 0.5]}
+    layout["yaxis"] = {**_axis("counts"), "rangemode": "tozero", "exponentformat": "power"}
+    return {"data": data, "layout": layout}
+
+
+def pictures(judged: Sequence[Judged]) -> Figure:
+    """Misfit of every picture of a scan along its time, a mark per verdict."""
+    x = [one.seconds for one in judged]
+    y = [100 * float(np.sqrt(one.chi2)) for one in judged]
+    data: list[Figure] = [
+        {
+            "type": "scatter",
+            "x": x,
+            "y": y,
+            "mode": "lines",
+            "line": {"color": _GREY, "width": 1},
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+    ]
+    for verdict, symbol in SHAPES.items():
+        chosen = [n for n, one in enumerate(judged) if one.verdict == verdict]
+        told = [f"{judged[n].method}, {judged[n].frames} frames, llk_free {judged[n].llk_free:.3g}" for n in chosen]
+        data.append(
+            {
+                "type": "scatter",
+                **{"x": [x[n] for n in chosen], "y": [y[n] for n in chosen], "text": told, "mode": "markers", "name": verdict},
+                "marker": {"symbol": symbol, "size": 10, "color": HUES[verdict], "line": {"width": 2}},
+                "hovertemplate": "%{text}<br>%{x:.1f} s, √χ² %{y:.2f} %<extra>" + verdict + "</extra>",
+            }
+        )
+    layout = {**_layout(48), "showlegend": True, "legend": {"orientation": "h", "y": 1.12, "x": 0}}
+    layout["xaxis"] = {**_axis("time since the first frame [s]"), "rangemode": "tozero"}
+    layout["yaxis"] = {**_axis("√χ² [%]"), "rangemode": "tozero"}
+    return {"data": data, "layout": layout}
+
+
+def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
+    """The error of the chosen start along its iterations."""
+    line = {
+        "type": "scatter",
+        "x": iteration.tolist(),
+        "y": error.tolist(),
+        "mode": "lines",
+        "line": {"color": _ACCENT, "width": 1.5},
+    }
+    layout = _layout(48)
+    layout["xaxis"] = _axis("iteration")
+    layout["yaxis"] = {**_axis("error"), "type": "log", "exponentformat": "power"}
+    return {"data": [line], "layout": layout}
+
+
+def series(shown: Course, chosen: int | None) -> Figure:
+    """A quantity along the series, a mark per verdict; the scan that is shown has a line."""
+    data: list[Figure] = []
+    for (name, y), colour in zip(shown.curves.items(), (_ACCENT, _GREY, HUES["doubtful"]), strict=False):
+        kept = [n for n, verdict in enumerate(shown.verdicts) if verdict != "failed" and np.isfinite([shown.x[n], y[n]]).all()]
+        curve: Figure = {
+            "type": "scatter",
+            **{"x": [float(shown.x[n]) for n in kept], "y": [float(y[n]) for n in kept], "customdata": kept},
+            **{"mode": "lines+markers", "name": name, "line": {"color": colour, "width": 1.5}},
+            "marker": {"size": 8, "color": colour, "symbol": [SHAPES.get(shown.verdicts[n], "circle") for n in kept]},
+            **{
+                "text": [f"{shown.names[n]}, {shown.verdicts[n]}" for n in kept],
+                "hovertemplate": "%{text}<br>%{y:.4g}<extra></extra>",
+            },
+        }
+        if shown.bars is not None:
+            bars = [float(np.nan_to_num(shown.bars[n])) for n in kept]
+            curve["error_y"] = {"type": "data", "array": bars, "thickness": 1, "width": 3, "color": colour}
+        data.append(curve)
+    layout = {**_layout(56), "showlegend": len(data) > 1, "legend": {"orientation": "h", "y": 1.12, "x": 0}, "clickmode": "event"}
+    layout["xaxis"] = _axis(shown.label)
+    layout["yaxis"] = {**_axis(shown.quantity), "exponentformat": "power"}
+    if chosen is not None and chosen < len(shown.x) and np.isfinite(shown.x[chosen]):
+        at = float(shown.x[chosen])
+        layout["shapes"] = [
+            {
+                "type": "line",
+                "xref": "x",
+                "yref": "paper",
+                "x0": at,
+                "x1": at,
+                "y0": 0,
+                "y1": 1,
+                "line": {"color": _ACCENT, "width": 1, "dash": "dot"},
+            }
+        ]
+    return {"data": data, "layout": layout}
+
+
+def empty(text: str) -> Figure:
+    """Nothing to draw yet, and why."""
+    layout = _layout(0)
+    layout["xaxis"] = layout["yaxis"] = {"visible": False, "fixedrange": True}
+    layout["annotations"] = [
+        {"text": text, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "font": {"size": 14}}
+    ]
+    return {"data": [], "layout": layout}
+
+
+def ends(colours: Colours) -> tuple[str, str]:
+    """What a colour bar says at its ends."""
+    low, high = (figures.label(float(value), colours.unit) for value in (colours.low, colours.high))
+    return low, high
+
+
+def _axis(title: str) -> Figure:
+    return {
+        **{
+            "title": {"text": title, "font": {"size": 12}},
+            "color": _GREY,
+            "gridcolor": _FAINT,
+            "zeroline": False,
+            "fixedrange": True,
+        },
+        **{"tickfont": {"size": 11}, "nticks": 6, "automargin": True},
+    }
+
+
+def _layout(margin: int) -> Figure:
+    """Transparent, without frills; `margin` on the left and at the bottom."""
+    return {
+        "margin": {"l": margin, "r": min(margin, 12), "t": min(margin, 24), "b": min(margin, 40)},
+        **{"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"family": _FONT, "color": _GREY}},
+        **{"dragmode": False, "hoverlabel": {"font": {"size": 12}}, "showlegend": False},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": _GREY, "activecolor": _ACCENT},
+    }

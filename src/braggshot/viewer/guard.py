@@ -1,0 +1,91 @@
+"""Who may look: a WSGI layer around the page, before any of its code runs.
+
+On the loopback address anybody on this machine may look, but only under a loopback name: a page from elsewhere whose name is
+made to point here (DNS rebinding) is turned away. With a token every request needs it: once in the URL, which sets a cookie and is
+redirected to the URL without it, so that it stays out of bookmarks; or as ``Authorization: Bearer``.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Callable, Iterable
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs
+
+Environ = dict[str, Any]
+Start = Callable[..., Any]
+Application = Callable[[Environ, Start], Iterable[bytes]]
+LONGEST_REQUEST = 64 * 1024  # bytes; a page asks in about one kilobyte
+_LONGEST_QUERY = 1024
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
+)
+_HEADERS = [
+    ("Content-Security-Policy", _POLICY),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name of one, is this machine's own."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def guarded(page: Application, token: str | None) -> Application:
+    """The page behind its guard; without a token it answers to loopback names only."""
+
+    def guard(environ: Environ, start: Start) -> Iterable[bytes]:
+        def start_with_headers(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            return start(status, [*headers, *_HEADERS], *rest)
+
+        if token is None:
+            name = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
+            if not is_loopback(name):
+                return _refused(start_with_headers, "421 Misdirected Request", "This page answers to 127.0.0.1 and localhost only.")
+            return page(environ, start_with_headers)
+        cookie = f"braggshot-{environ.get('SERVER_PORT', '')}"  # cookies know no ports
+        given = _asked(environ)
+        if given is not None and hmac.compare_digest(given.encode(), token.encode()):
+            flags = f"{cookie}={token}; HttpOnly; SameSite=Lax; Path=/"
+            start_with_headers("303 See Other", [("Location", "/"), ("Set-Cookie", flags), ("Content-Length", "0")])
+            return [b""]
+        if any(hmac.compare_digest(known.encode(), token.encode()) for known in _carried(environ, cookie)):
+            return page(environ, start_with_headers)
+        return _refused(start_with_headers, "401 Unauthorized", "Open the address with its token, as the program printed it.")
+
+    return guard
+
+
+def _asked(environ: Environ) -> str | None:
+    """The token in the address of the page itself."""
+    query = environ.get("QUERY_STRING", "")
+    if environ.get("PATH_INFO") != "/" or len(query) > _LONGEST_QUERY:
+        return None
+    return next(iter(parse_qs(query).get("token", [])), None)
+
+
+def _carried(environ: Environ, cookie: str) -> Iterable[str]:
+    """Tokens that a request brings along."""
+    scheme, _, value = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() == "bearer":
+        yield value.strip()
+    try:
+        morsel = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(cookie)
+    except CookieError:
+        return
+    if morsel is not None:
+        yield morsel.value
+
+
+def _refused(start: Start, status: str, text: str) -> Iterable[bytes]:
+    body = text.encode()
+    start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]

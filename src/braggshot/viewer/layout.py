@@ -1,0 +1,230 @@
+"""The page: its parts and their names; what is in them changes by the callbacks of `braggshot.viewer.app`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dash import dcc, html
+
+from braggshot.report import words
+from braggshot.report.figures import Colours
+from braggshot.report.html import SYMBOLS
+from braggshot.snapshot import Snapshot
+from braggshot.viewer import drawings
+from braggshot.viewer.measured import Pattern
+from braggshot.viewer.model import TITLES
+from braggshot.viewer.watch import Moment, Picture, Stop
+
+STATES = {
+    "waiting": "waiting for a scan",
+    "measuring": "measuring",
+    "phasing": "all frames are there, phasing",
+    "done": "done",
+    "failed": "failed",
+    "aborted": "aborted",
+}
+_FLAT: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
+_SPACE: Any = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["tableRotation", "orbitRotation", "pan3d"]}
+_REMEMBERED: Any = {"persistence": True, "persistence_type": "local"}
+
+
+def _aria(**names: str) -> Any:
+    """Attributes for those who do not see the page."""
+    return {f"aria-{name}": value for name, value in names.items()}
+
+
+def page(moment: Moment) -> html.Div:
+    """Everything, as it is before the first answer."""
+    stores = [dcc.Store(id="moment", data=vars(moment)), dcc.Store(id="shown"), dcc.Interval(id="tick", interval=250)]
+    main = html.Main(
+        [
+            html.Section(id="scans", className="card scans", **_aria(label="series"), children=_scans(moment)),
+            html.Div([_crystal(), html.Div([_verdict(), _rocking(), _progress()], className="side")], className="first"),
+            _slices(),
+            _diffraction(),
+            html.Section([html.H2("Numbers"), html.Dl(id="facts", className="facts")], className="card"),
+            html.Section(id="trouble", className="card trouble", **_aria(live="polite")),
+        ]
+    )
+    return html.Div([*stores, _header(), main], id="page", className="page auto")
+
+
+def _header() -> html.Header:
+    return html.Header(
+        [
+            html.Div([html.H1(id="name"), html.P(id="state", **_aria(live="polite"))], className="title"),
+            html.Div(id="frames", className="frames"),
+            _choice("theme", "page colours", {"auto": "auto", "light": "light", "dark": "dark"}, "auto", is_quiet=True),
+        ]
+    )
+
+
+def _scans(moment: Moment) -> list[Any]:
+    last = max(0, moment.scans - 1)
+    return [
+        html.Div(
+            [
+                html.Label(["Scan ", html.Output(id="scan-name")], htmlFor="scan"),
+                dcc.Input(id="scan", type="range", min=0, max=last, step=1, value=last, debounce=0.05),
+            ],
+            className="slider wide",
+        ),
+        _choice("quantity", "along the series", {}, "strain", is_quiet=True),
+        _graph("series", "quantity along the series, one mark per scan", "plot"),
+    ]
+
+
+def _crystal() -> html.Section:
+    return html.Section(
+        [
+            html.H2("Crystal"),
+            _choice("colouring", "coloured by", {name: title.removesuffix(" along q") for name, title in TITLES.items()}, "strain"),
+            html.Div(dcc.Graph(id="crystal", config=_SPACE, figure=drawings.empty("")), className="space"),
+            html.Div(id="legend", className="legend"),
+            html.P(id="caption", className="note"),
+            html.Div(
+                [
+                    _slider("level", "iso-surface", 5, 95, 50, "% of the median amplitude"),
+                    _choice("look", "seen", {"oblique": "obliquely", "x": "along x", "y": "along y", "z": "along z"}, "oblique"),
+                    _choice("cut", "cut open", {"": "no", "x": "across x", "y": "across y", "z": "across z"}, ""),
+                    _slider("kept", "cut at", 0, 100, 50, "% of its extent"),
+                ],
+                className="controls",
+            ),
+        ],
+        className="card crystal",
+    )
+
+
+def _verdict() -> html.Section:
+    return html.Section(id="verdict", className="card verdict", **_aria(live="polite"))
+
+
+def _rocking() -> html.Section:
+    return html.Section([html.H2("Rocking curve"), _graph("rocking", "counts of every frame", "plot small")], className="card")
+
+
+def _progress() -> html.Section:
+    graph = _graph("course", "misfit of every picture, a mark per verdict", "plot small")
+    return html.Section([html.H2("Error and verdict", id="course-title"), graph], className="card")
+
+
+def _slices() -> html.Section:
+    parts = [
+        html.Div(
+            [
+                _graph(f"slice-{axis}", f"slice across {axis}", "plot square"),
+                _slider(f"at-{axis}", f"across {axis} at", 0, 100, 50, "%"),
+            ]
+        )
+        for axis in "zyx"
+    ]
+    return html.Section(
+        [html.H2("Slices"), html.P(id="slices-note", className="note"), html.Div(parts, className="three")], className="card"
+    )
+
+
+def _diffraction() -> html.Section:
+    parts = [html.H2("Diffraction"), html.P(id="diffraction-note", className="note")]
+    parts += [html.Div(id="diffraction"), html.Div(id="counts", className="legend")]
+    return html.Section(parts, className="card")
+
+
+def diffraction(shown: Pattern) -> list[Any]:
+    """Measured planes above fitted ones, their pixels as they are."""
+    found: list[Any] = []
+    for title, is_fitted in (("measured", False), ("fitted", True)):
+        if is_fitted and not shown.fitted:
+            continue
+        pictures = []
+        for n, (down, across) in enumerate(shown.titles):
+            image = html.Img(src=drawings.counts(shown, n, is_fitted), alt=f"{title} counts, {down} down, {across} across")
+            pictures.append(html.Figure([image, html.Figcaption(f"{across} →, {down} ↓")], className="pixels"))
+        found += [html.H3(f"{title.capitalize()} counts"), html.Div(pictures, className="three")]
+    return found
+
+
+def _graph(name: str, described: str, kind: str) -> html.Figure:
+    graph = dcc.Graph(id=name, config=_FLAT, figure=drawings.empty(""))
+    return html.Figure(graph, className=kind, role="img", **_aria(label=described))
+
+
+def _choice(name: str, label: str, options: dict[str, str], value: str, is_quiet: bool = False) -> html.Fieldset:
+    """One of several, with the arrow keys too; remembered by this browser."""
+    listed = [{"label": text, "value": key} for key, text in options.items()]
+    buttons = dcc.RadioItems(id=name, options=listed, value=value, inline=True, className="options", **_REMEMBERED)
+    return html.Fieldset([html.Legend(label), buttons], className="choice quiet" if is_quiet else "choice")
+
+
+def _slider(name: str, label: str, low: int, high: int, value: int, unit: str) -> html.Div:
+    return html.Div(
+        [
+            html.Label([f"{label} ", html.Output(id=f"{name}-value"), f" {unit}"], htmlFor=name),
+            dcc.Input(id=name, type="range", min=low, max=high, step=1, value=value, debounce=0.05),
+        ],
+        className="slider",
+    )
+
+
+def frames(snapshot: Snapshot) -> list[Any]:
+    """How many frames have come, of how many."""
+    if not snapshot.received and snapshot.expected is None:
+        return []
+    of = "" if snapshot.expected is None else f" of {snapshot.expected}"
+    text = html.Span(f"{snapshot.received}{of} frames")
+    if snapshot.expected is None:
+        return [text]
+    share = min(1.0, snapshot.received / max(1, snapshot.expected))
+    return [text, html.Progress(value=str(round(share, 4)), max="1", **_aria(label="frames received"))]
+
+
+def verdict(shown: Picture) -> list[Any]:
+    """The badge (a shape and a word, not a colour alone), what it means, and why."""
+    if not shown.verdict:
+        return [html.H2("Verdict"), html.P(shown.note or "There is no picture yet.", className="note")]
+    badge = html.Strong(
+        [html.Span(SYMBOLS[shown.verdict], className="symbol", **_aria(hidden="true")), shown.verdict],
+        id="badge",
+        className="badge",
+    )
+    reasons = [html.Li(reason) for reason in shown.reasons]
+    details = html.Details([html.Summary("what to do"), html.P(words.ADVICE[shown.verdict])])
+    return [html.H2("Verdict"), badge, html.Span(f"{shown.name}, {shown.method}", className="of"), html.Ul(reasons), details]
+
+
+def facts(shown: Picture) -> list[Any]:
+    """Cards of numbers."""
+    return [html.Div([html.Dt(f.name), html.Dd(f.value, className="value"), html.Dd(f.note, className="how")]) for f in shown.facts]
+
+
+def legend(title: str, colours: Colours) -> list[Any]:
+    """A colour bar with its ends and unit."""
+    low, high = drawings.ends(colours)
+    stops = ", ".join(colour for _, colour in drawings.scale(colours))
+    bar = html.I(style={"background": f"linear-gradient(90deg, {stops})"})
+    unit = f" {colours.unit}" if colours.unit and colours.unit != "rad" else ""
+    scale = ", logarithmic" if colours.logarithmic else ""
+    return [html.Span(low), bar, html.Span(f"{high}{unit} ({title}{scale})")]
+
+
+def trouble(snapshot: Snapshot) -> list[Any]:
+    """What went wrong, newest first, and what was dropped; empty where nothing did."""
+    dropped = [f"{count} × {reason}" for reason, count in (snapshot.dropped or {}).items() if count]
+    if not snapshot.trouble and not dropped:
+        return []
+    lines = [html.Li(text) for text in reversed(snapshot.trouble[-50:])]
+    counted = [html.P("Dropped: " + ", ".join(dropped) + ".", className="note")] if dropped else []
+    return [html.H2("Trouble"), *counted, html.Ul(lines)]
+
+
+def scan_name(stop: Stop, at: int, total: int) -> str:
+    """Which scan the slider is at, and what is known of it."""
+    of = f" ({at + 1} of {total})" if total > 1 else ""
+    kind = f", {stop.row['verdict']}" if stop.row.get("verdict") else ""
+    return f"{stop.name or 'none yet'}{of}{kind}" + ("" if stop.path else ", now")
+
+
+def quantities(names: Sequence[str]) -> list[dict[str, str]]:
+    """Options of the plot along the series."""
+    return [{"label": name, "value": name} for name in names]

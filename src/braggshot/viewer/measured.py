@@ -1,0 +1,173 @@
+"""What was measured and how it went: diffraction beside its fit, rocking curve, verdicts over time, the series. Arrays only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.report import series as report
+from braggshot.report.figures import Colours, fitted_magnitude
+from braggshot.snapshot import Judged, Snapshot
+from braggshot.volumes import FloatArray, Reconstruction
+
+_MOST_PIXELS = 128  # per side of a plane
+_MOST_FRAMES = 2_000  # of a rocking curve
+_MOST_PICTURES = 400  # of a curve of verdicts
+QUANTITIES: Mapping[str, tuple[str, float, Mapping[str, str], str | None]] = {
+    "strain": ("strain of the mean lattice", 1.0, {"strain_mean": ""}, "strain_std"),
+    **{name.partition(" [")[0]: (name, scale, named, None) for name, scale, named in report.PANELS},
+}
+"""What may be plotted along a series: name -> label, factor from SI, columns and their names, column of the bars."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Central planes of the counts, NaN where not valid, and of the fit where there is one.
+
+    Parameters
+    ----------
+    titles : which axes a plane has, (down, across)
+    measured, fitted : (row, column) float32 [photons]; `fitted` is empty without a crystal
+    low, high : range of the counts that is worth colours [photons]
+    """
+
+    titles: tuple[tuple[str, str], ...]
+    measured: tuple[NDArray[np.float32], ...]
+    fitted: tuple[NDArray[np.float32], ...]
+    low: float
+    high: float
+
+    @property
+    def colours(self) -> Colours:
+        """The report's."""
+        return Colours("inferno", self.low, self.high, "photons", logarithmic=True)
+
+
+@dataclass(frozen=True)
+class Rocking:
+    """Counts of every frame in the order of the scan, NaN where none is there.
+
+    Parameters
+    ----------
+    counts : (n,) [counts]
+    is_over : False while frames may still come
+    """
+
+    counts: FloatArray
+    is_over: bool
+
+    @property
+    def received(self) -> int:
+        """Frames that are there."""
+        return int(np.isfinite(self.counts).sum())
+
+
+@dataclass(frozen=True)
+class Course:
+    """A quantity along a series.
+
+    Parameters
+    ----------
+    x, label : where each scan stands, and what that is
+    curves : name -> (n,) values in the units of `quantity`, NaN where not known
+    bars : (n,) half lengths of error bars, or None
+    verdicts, names : of each scan
+    quantity : label of the vertical axis
+    """
+
+    x: FloatArray
+    label: str
+    curves: Mapping[str, FloatArray]
+    bars: FloatArray | None
+    verdicts: tuple[str, ...]
+    names: tuple[str, ...]
+    quantity: str
+
+
+def pattern(found: Reconstruction) -> Pattern | None:
+    """Measured and fitted diffraction; None for a result without its measurement."""
+    volume = found.volume
+    positive = volume.intensity[volume.valid & (volume.intensity > 0)]
+    if not positive.size:
+        return None
+    names = ("rocking", "row", "column")
+    chosen = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]  # normal, down, across
+    magnitude = fitted_magnitude(found)
+    counts = np.where(volume.valid, volume.intensity, np.nan)
+    highest = float(positive.max())
+    return Pattern(
+        titles=tuple((names[down], names[across]) for _, down, across in chosen),
+        measured=tuple(_central(counts, normal) for normal, _, _ in chosen),
+        fitted=() if magnitude is None else tuple(_central(magnitude**2, normal) for normal, _, _ in chosen),
+        low=max(float(np.percentile(positive, 1)) / 2, highest * 1e-7),
+        high=highest,
+    )
+
+
+def _central(values: FloatArray, normal: int) -> NDArray[np.float32]:
+    """The plane through N // 2, pixels put together where there are too many."""
+    plane = np.take(values, values.shape[normal] // 2, axis=normal).astype(np.float32)
+    by = [-(-n // _MOST_PIXELS) for n in plane.shape]
+    if by == [1, 1]:
+        return plane
+    padded = np.pad(plane, [(0, -n % b) for n, b in zip(plane.shape, by, strict=True)], constant_values=np.nan)
+    blocks = padded.reshape(padded.shape[0] // by[0], by[0], padded.shape[1] // by[1], by[1])
+    known = np.isfinite(blocks)
+    total, number = np.where(known, blocks, 0).sum(axis=(1, 3)), known.sum(axis=(1, 3))
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
+
+
+def rocking(snapshot: Snapshot, found: Reconstruction | None, is_current: bool) -> Rocking:
+    """Of the scan that is shown: as the frames came, or else from its prepared volume."""
+    if is_current and snapshot.rocking.size:
+        counts = np.asarray(snapshot.rocking, dtype=np.float64)
+        planned = snapshot.expected or 0
+        counts = np.concatenate([counts, np.full(max(0, planned - counts.size), np.nan)])
+        return Rocking(counts[:_MOST_FRAMES], snapshot.state not in {"waiting", "measuring"})
+    if found is None:
+        return Rocking(np.zeros(0), snapshot.state not in {"waiting", "measuring"})
+    has_counts = found.volume.valid.any(axis=(1, 2))
+    total = found.volume.intensity.sum(axis=(1, 2), dtype=np.float64)
+    return Rocking(np.where(has_counts, total, np.nan)[:_MOST_FRAMES], True)
+
+
+def pictures(snapshot: Snapshot) -> tuple[Judged, ...]:
+    """Pictures of the scan so far; of very many the latest."""
+    return snapshot.pictures[-_MOST_PICTURES:]
+
+
+def course(rows: Sequence[Mapping[str, Any]], wished: str) -> Course | None:
+    """A quantity along the series, or the first that is known; None where nothing is."""
+    name = next((name for name in (wished, *QUANTITIES) if name in QUANTITIES and _is_known(rows, name)), None)
+    if name is None:
+        return None
+    label, scale, columns, bars = QUANTITIES[name]
+    x, along = report.abscissa(rows)
+
+    def column(key: str) -> NDArray[np.float64]:
+        found = [row.get(key) for row in rows]
+        values = scale * np.array([value if isinstance(value, int | float) else np.nan for value in found], dtype=float)
+        return np.sqrt(values) if key == "chi2" else values
+
+    return Course(
+        x=x,
+        label=along,
+        curves={text: column(key) for key, text in columns.items() if any(isinstance(row.get(key), int | float) for row in rows)},
+        bars=None if bars is None else column(bars),
+        verdicts=tuple(str(row.get("verdict")) for row in rows),
+        names=tuple(str(row.get("name") or row.get("input") or "") for row in rows),
+        quantity=label,
+    )
+
+
+def _is_known(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return any(isinstance(row.get(key), int | float) for row in rows for key in QUANTITIES[name][2])
+
+
+def known_quantities(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of `QUANTITIES` for which the table holds numbers."""
+    return [name for name in QUANTITIES if _is_known(rows, name)]

@@ -1,0 +1,340 @@
+"""What there is to see of a crystal, by the choices of the person who looks: surface, slices, colours. Arrays only, no page.
+
+A `Solid` is made once per picture and holds everything that does not depend on choices; `mesh` and `planes` answer a `View`.
+Coordinates are (z, y, x) of the crystal's frame, in nm where the geometry is known, in voxels where it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.measure import marching_cubes
+
+from braggshot.report.figures import Colours, phase_colours
+from braggshot.report.material import symmetric
+from braggshot.volumes import FloatArray, Reconstruction, StrainMap
+
+Axis = Literal["x", "y", "z"]
+Rows = Sequence[Mapping[str, Any]]
+TITLES = {
+    "strain": "strain along q",
+    "displacement": "displacement along q",
+    "phase": "phase",
+    "amplitude": "amplitude",
+}
+"""What a surface or a slice may be coloured by, and how it is called; the first that a crystal has is shown first."""
+SLICES: tuple[tuple[Axis, Axis, Axis], ...] = (("z", "x", "y"), ("y", "z", "x"), ("x", "z", "y"))
+"""Normal, across, up."""
+
+MOST_TRIANGLES = 60_000  # about 1 MB on the wire
+_MOST_VOXELS = 1_000_000  # of the box around the crystal; a finer grid is thinned out
+_MOST_PIXELS = 128  # per side of a slice
+_SMOOTHING = 0.7  # voxels, as in the report: takes the terraces off a support that ends from one voxel to the next
+_MARGIN = 3  # voxels around the support
+
+
+@dataclass(frozen=True)
+class View:
+    """What one person chose to see.
+
+    Parameters
+    ----------
+    colouring : a key of `TITLES`
+    level : amplitude of the iso-surface as a share of the median one inside [1]
+    cut : axis across which the crystal is cut open; None leaves it whole
+    kept : share of the crystal's extent along `cut` that stays, from its low end [1]
+    places : of the slices across z, y and x, as shares of the crystal's extent [1]
+    """
+
+    colouring: str = "strain"
+    level: float = 0.5
+    cut: Axis | None = None
+    kept: float = 0.5
+    places: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Solid:
+    """A crystal ready to be drawn, on the box around its support.
+
+    Parameters
+    ----------
+    name : of the scan
+    height : (z, y, x) smoothed amplitude over its median inside the support [1]
+    fields : key of `TITLES` -> (z, y, x), beyond the crystal that of the nearest voxel in it; the phase is a unit complex
+    colours : their colours and units
+    basis : columns are the voxel edges [`unit`]
+    origin : index of r = 0 in the box
+    low, high : corners of the crystal [`unit`]
+    unit : "nm" or "voxels"
+    frame : which axes these are, in words
+    q : unit vector along the scattering vector, where known
+    """
+
+    name: str
+    height: FloatArray
+    fields: Mapping[str, NDArray[Any]]
+    colours: Mapping[str, Colours]
+    basis: FloatArray
+    origin: FloatArray
+    low: FloatArray
+    high: FloatArray
+    unit: str
+    frame: str
+    q: FloatArray | None
+
+    def colouring(self, wished: str) -> str:
+        """The wish where this crystal can fulfil it, else the first that it has."""
+        return wished if wished in self.fields else next(name for name in TITLES if name in self.fields)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """An iso-surface with a value at each corner, or, where values jump (a phase that wraps), at each triangle.
+
+    Parameters
+    ----------
+    points : (n, 3) float32 [unit of the solid]
+    triangles : (m, 3) int32
+    values : (n,) or (m,) float32 [unit of the colours]
+    """
+
+    points: NDArray[np.float32]
+    triangles: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+    @property
+    def is_by_triangle(self) -> bool:
+        """Whether `values` belong to the triangles."""
+        return len(self.values) == len(self.triangles) != len(self.points)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One slice: values on a grid of points, NaN outside the crystal.
+
+    Parameters
+    ----------
+    normal, across, up : the axes
+    at : where it is along its normal [unit of the solid]
+    x, y : positions of the columns and of the rows, upwards [unit of the solid]
+    values : (row, column) float32
+    """
+
+    normal: Axis
+    across: Axis
+    up: Axis
+    at: float
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    values: NDArray[np.float32]
+
+
+def solid(found: Reconstruction) -> Solid | None:
+    """A crystal ready to be drawn, its strain where it is a `braggshot.pipeline.Result`; None where there is no crystal."""
+    strain: StrainMap | None = getattr(found, "strain", None)
+    if strain is not None and strain.support.any() and strain.amplitude[strain.support].max() > 0:
+        return _of_strain(strain)
+    if not found.support.any() or not np.abs(found.rho[found.support]).max() > 0:
+        return None
+    rho = found.rho * np.exp(-1j * np.angle(np.sum(found.rho[found.support])))
+    amplitude = np.abs(rho)
+    colours = {"phase": phase_colours(rho[found.support]), "amplitude": _amplitudes(amplitude[found.support])}
+    frame = (
+        "laboratory frame"
+        if found.frame == "lab" or found.basis is not None
+        else "detector frame: z, y, x are rocking, row, column"
+    )
+    basis = np.eye(3) if found.basis is None else found.basis * 1e9
+    whole = _Whole(found.volume.name, amplitude, found.support, basis, "voxels" if found.basis is None else "nm", frame)
+    return _boxed(whole, {"phase": _unit(rho), "amplitude": amplitude}, colours, found.volume.q_bragg)
+
+
+def _of_strain(found: StrainMap) -> Solid:
+    inside = found.bulk if found.bulk.any() else found.support
+    displacement = found.displacement * 1e12
+    colours = {
+        "strain": symmetric(found.strain[inside], ""),
+        "displacement": symmetric(displacement[inside], "pm"),
+        "phase": phase_colours(np.exp(1j * found.phase[inside])),
+        "amplitude": _amplitudes(found.amplitude[inside]),
+    }
+    fields = {
+        "strain": found.strain,
+        "displacement": displacement,
+        "phase": np.exp(1j * found.phase).astype(np.complex64),
+        "amplitude": found.amplitude,
+    }
+    frame = found.choices.get("frame", f"{found.frame} frame")
+    whole = _Whole(found.name, found.amplitude, found.support, found.basis * 1e9, "nm", frame)
+    return _boxed(whole, fields, colours, found.q_bragg)
+
+
+def in_series(shown: Solid, rows: Rows) -> Solid:
+    """The crystal in the colours that all scans of its series have."""
+    common = {name: colours for name, colours in series_colours(rows).items() if name in shown.fields}
+    return replace(shown, colours={**shown.colours, **common}) if "strain" in shown.fields else shown
+
+
+def series_colours(rows: Rows) -> dict[str, Colours]:
+    """One range of colours for all scans of a series, from its table: two spreads of strain, the largest displacement."""
+    kept = [row for row in rows if row.get("verdict") != "failed"]
+
+    def largest(column: str) -> float | None:
+        values = [row[column] for row in kept if isinstance(row.get(column), int | float) and np.isfinite(row[column])]
+        return max(values) if values and max(values) > 0 else None
+
+    found: dict[str, Colours] = {}
+    strain, displacement, spacing = (largest(name) for name in ("strain_std", "displacement_range_m", "d_spacing_m"))
+    if len(kept) > 1 and strain is not None:
+        found["strain"] = symmetric(np.array([2 * strain]), "")
+    if len(kept) > 1 and displacement is not None:
+        found["displacement"] = symmetric(np.array([displacement / 2 * 1e12]), "pm")
+        if spacing is not None:
+            found["phase"] = phase_colours(np.exp(1j * np.array([min(np.pi, np.pi / spacing * displacement)])))
+    return found
+
+
+def _amplitudes(inside: FloatArray) -> Colours:
+    return Colours("viridis", 0.0, float(np.percentile(inside, 99.5)), "√photons")
+
+
+def _unit(rho: NDArray[Any]) -> NDArray[np.complex64]:
+    return np.exp(1j * np.angle(rho)).astype(np.complex64)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """What `_boxed` cuts its box from."""
+
+    name: str
+    amplitude: FloatArray
+    support: NDArray[np.bool_]
+    basis: FloatArray
+    unit: str
+    frame: str
+
+
+def _boxed(whole: _Whole, fields: Mapping[str, NDArray[Any]], colours: Mapping[str, Colours], q: FloatArray | None) -> Solid:
+    found = ndimage.find_objects(whole.support.astype(np.uint8))[0]
+    box = tuple(slice(max(0, part.start - _MARGIN), part.stop + _MARGIN) for part in found)
+    inside = whole.support[box]
+    thin = max(1, int(np.ceil((inside.size / _MOST_VOXELS) ** (1 / 3))))
+    every = (slice(None, None, thin),) * 3
+    # A border of nothing closes the surface of a crystal that touches the edge of its grid.
+    height = np.pad(ndimage.gaussian_filter(whole.amplitude[box], _SMOOTHING)[every], 1)
+    median = float(np.median(whole.amplitude[whole.support]))
+    start = np.array([part.start for part in box])
+    corners = (np.argwhere(whole.support) - np.array(whole.support.shape) // 2) @ whole.basis.T
+    half = np.abs(whole.basis).sum(axis=1) / 2
+    return Solid(
+        name=whole.name,
+        height=(height / (median or 1.0)).astype(np.float32),
+        fields={name: np.pad(_filled(values[box], inside)[every], 1, mode="edge") for name, values in fields.items()},
+        colours=colours,
+        basis=whole.basis * thin,
+        origin=(np.array(whole.support.shape) // 2 - start) / thin + 1,
+        low=corners.min(axis=0) - half,
+        high=corners.max(axis=0) + half,
+        unit=whole.unit,
+        frame=whole.frame,
+        q=None if q is None else q / np.linalg.norm(q),
+    )
+
+
+def _filled(values: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[Any]:
+    """Beyond the crystal the value of the nearest voxel in it, so that interpolation meets no gap."""
+    known = inside & np.isfinite(values)
+    if not known.any():
+        return np.zeros(values.shape, np.float32)
+    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    filled: NDArray[Any] = values[tuple(nearest)]
+    return filled.astype(np.complex64 if np.iscomplexobj(filled) else np.float32)
+
+
+def mesh(shown: Solid, view: View) -> Mesh | None:
+    """The iso-surface, cut open where the view says so, the cut closed by a flat face; None where the level leaves nothing."""
+    height = shown.height / max(view.level, 1e-3)
+    if view.cut is not None:
+        axis = "zyx".index(view.cut)
+        plane = shown.low[axis] + view.kept * (shown.high[axis] - shown.low[axis])
+        edge = float(np.linalg.norm(shown.basis[axis]))
+        # Below 1 beyond the plane, and linear across it: the face comes out flat, wherever the voxels are.
+        height = np.minimum(height, 1 + (plane - _along(shown, axis)) / edge)
+    if not height.min() < 1 < height.max():
+        return None
+    points, triangles = _triangles(height)
+    index = points.T + _inwards(shown.height, points.T) * (1 if view.cut is None else _is_skin(shown, view, points))
+    name = shown.colouring(view.colouring)
+    places = (points - shown.origin) @ shown.basis.T
+    if name == "phase" and shown.colours[name].high >= np.pi:  # between corners on both sides of a wrap all colours would show
+        values = _sampled(shown.fields[name], index[:, triangles].mean(axis=2))
+    else:
+        values = _sampled(shown.fields[name], index)
+    return Mesh(places.astype(np.float32), triangles.astype(np.int32), values)
+
+
+def _triangles(height: FloatArray) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Marching cubes, on coarser cubes where there are too many triangles."""
+    for step in range(1, 9):
+        points, triangles, _, _ = marching_cubes(height, 1.0, step_size=step)  # type: ignore[no-untyped-call]
+        if len(triangles) <= MOST_TRIANGLES:
+            break
+    return points, triangles
+
+
+def _along(shown: Solid, axis: int) -> FloatArray:
+    """Position of every voxel along one axis."""
+    index = np.indices(shown.height.shape, sparse=True)
+    parts = [shown.basis[axis, k] * (index[k] - shown.origin[k]) for k in range(3)]
+    return np.asarray(parts[0] + parts[1] + parts[2])
+
+
+def _inwards(height: FloatArray, index: FloatArray) -> FloatArray:
+    """A step of one voxel into the crystal: on the surface itself the fields are those of half-empty voxels."""
+    slope = np.stack([ndimage.map_coordinates(part, index, order=1) for part in np.gradient(height)])
+    return np.asarray(slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-30))
+
+
+def _is_skin(shown: Solid, view: View, points: FloatArray) -> NDArray[np.bool_]:
+    """Which corners lie on the crystal's own surface; those of the cut show the value where they are."""
+    own = ndimage.map_coordinates(shown.height, points.T, order=1)
+    return np.asarray(own < 1.1 * view.level)
+
+
+def _sampled(field: NDArray[Any], index: FloatArray) -> NDArray[np.float32]:
+    """Linear interpolation; a phase is interpolated as a complex number, so that its wraps leave no seam."""
+    if np.iscomplexobj(field):
+        real, imaginary = (ndimage.map_coordinates(part, index, order=1, mode="nearest") for part in (field.real, field.imag))
+        return np.arctan2(imaginary, real).astype(np.float32)
+    return ndimage.map_coordinates(field, index, order=1, mode="nearest").astype(np.float32)
+
+
+def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
+    """Slices across z, y and x, inside the iso-surface only."""
+    name = shown.colouring(view.colouring)
+    found = []
+    for (normal, across, up), share in zip(SLICES, view.places, strict=True):
+        n, a, u = ("zyx".index(axis) for axis in (normal, across, up))
+        at = shown.low[n] + share * (shown.high[n] - shown.low[n])
+        x, y = (_steps(shown, axis) for axis in (a, u))
+        places = np.empty((3, len(y), len(x)))
+        places[n], places[a], places[u] = at, x[None, :], y[:, None]
+        index = np.einsum("ij,jkl->ikl", np.linalg.inv(shown.basis), places) + shown.origin[:, None, None]
+        inside = ndimage.map_coordinates(shown.height, index, order=1) >= view.level
+        values = np.where(inside, _sampled(shown.fields[name], index), np.nan).astype(np.float32)
+        found.append(Plane(normal, across, up, float(at), x, y, values))
+    return tuple(found)
+
+
+def _steps(shown: Solid, axis: int) -> NDArray[np.float32]:
+    """Positions of pixels along an axis, three per voxel, a little beyond the crystal."""
+    size = float(shown.high[axis] - shown.low[axis])
+    edge = float(np.linalg.norm(shown.basis, axis=0).min())
+    number = int(np.clip(3 * size / edge, 8, _MOST_PIXELS))
+    return np.linspace(shown.low[axis] - 0.05 * size, shown.high[axis] + 0.05 * size, number, dtype=np.float32)

@@ -1,0 +1,76 @@
+"""Results on disk as a feed: the files at once, their table as soon as it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from braggshot.errors import BraggshotError, FormatError
+from braggshot.snapshot import Snapshot
+from braggshot.viewer.watch import read
+
+
+class Shelf:
+    """A feed of finished scans."""
+
+    def __init__(self, files: Sequence[Path], rows: Sequence[Any] = ()) -> None:
+        self._latest = 1, Snapshot(scan=files[-1].stem, state="done", finished=tuple(files), series=tuple(rows))
+
+    def latest(self) -> tuple[int, Snapshot]:
+        """Number and snapshot."""
+        return self._latest
+
+    def tabulate(self) -> None:
+        """Make the table of a series that has none by reading every file."""
+        number, snapshot = self._latest
+        if not snapshot.series and len(snapshot.finished) > 1:
+            self._latest = number + 1, replace(snapshot, series=tuple(table(snapshot.finished)))
+
+
+def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
+    """Result files, and the rows of their table where there is one.
+
+    Parameters
+    ----------
+    given : result files, or folders with them, such as that of a series
+
+    Raises
+    ------
+    FormatError : if something is not there, or is no result.
+    """
+    from braggshot.series import table as tables
+
+    files: list[Path] = []
+    rows: list[Any] = []
+    for path in given:
+        if path.is_dir():
+            listed = [row for row in tables.read(path / "series.csv") if row.get("name") and (path / f"{row['name']}.cxi").exists()]
+            found = [path / f"{row['name']}.cxi" for row in listed] or sorted(path.glob("*.cxi"))
+            if not found:
+                raise FormatError(f"{path} holds no result (.cxi); give the folder of a series, or result files.")
+            files, rows = files + found, rows + listed
+        elif path.exists():
+            files.append(path)
+        else:
+            raise FormatError(f"{path}: there is no such file or folder.")
+    read(files[-1])  # says at once, and in words, if this is no result
+    return files, rows if len(rows) == len(files) else []
+
+
+def table(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """One row per file, as `braggshot.series` makes them; a file that cannot be read has a failed one."""
+    from braggshot.series.table import failed, measured
+
+    rows: list[dict[str, Any]] = []
+    first: float | None = None
+    for path in files:
+        row: dict[str, Any] = {"input": str(path), "name": path.stem, "time": None}
+        try:
+            facts: Any = measured(read(path), first)  # type: ignore[arg-type]
+            first = first or facts.get("d_spacing_m")
+            rows.append({**row, **facts})
+        except BraggshotError as error:
+            rows.append(failed(row, str(error)))
+    return rows
