@@ -43,7 +43,8 @@ class Codec:
         options = bitshuffle_options() if kind == "bslz4" else dict(hdf5plugin.Blosc())
         self.kind, self.shape, self.dtype = kind, shape, dtype
         self._file = h5py.File(f"codec-{uuid.uuid4().hex}", "w", driver="core", backing_store=False)
-        self._data = self._file.create_dataset("image", shape, dtype, chunks=shape, **options)
+        # two, because a chunk that HDF5 left uncompressed stays marked as such when another is put in its place
+        self._in, self._out = (self._file.create_dataset(name, shape, dtype, chunks=shape, **options) for name in ("in", "out"))
 
     def decode(self, payload: bytes | memoryview) -> NDArray[Any]:
         """The image.
@@ -56,17 +57,18 @@ class Codec:
         checked = _bitshuffle(payload, size, self.dtype.itemsize) if self.kind == "bslz4" else _blosc(payload, size)
         image = np.empty(self.shape, self.dtype)
         try:
-            self._data.id.write_direct_chunk((0, 0), checked)
-            self._data.read_direct(image)
+            self._in.id.write_direct_chunk((0, 0), checked)
+            self._in.read_direct(image)
         except (OSError, ValueError, RuntimeError) as error:
             raise DamagedError(f"{self.kind}: the decoder refuses it") from error
         return image
 
     def encode(self, image: NDArray[Any]) -> bytes:
         """The bytes, with the header that HDF5 and DECTRIS put before bitshuffle-LZ4."""
-        self._data[...] = image
-        self._data.flush()
-        return bytes(self._data.id.read_direct_chunk((0, 0))[1])
+        self._out[...] = image
+        self._out.flush()
+        skipped, payload = self._out.id.read_direct_chunk((0, 0))
+        return _blosc_copy(payload, self.dtype.itemsize) if skipped else bytes(payload)
 
 
 def lz4_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -128,3 +130,8 @@ def _blosc(payload: bytes | memoryview, size: int) -> bytes:
     ):
         raise DamagedError("blosc: of another length than its header says")
     return bytes(payload)
+
+
+def _blosc_copy(raw: bytes, itemsize: int) -> bytes:
+    """A Blosc frame that holds bytes as they are: what cannot be made shorter HDF5 would leave without one."""
+    return struct.pack("<4B3I", 2, 1, 2, itemsize, len(raw), len(raw), len(raw) + 16) + bytes(raw)

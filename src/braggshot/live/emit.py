@@ -53,7 +53,9 @@ class Playing:
 
 
 class Sink(Protocol):
-    """How a transport is served."""
+    """How a transport is served; `url` is what a source connects to."""
+
+    url: str
 
     def wait(self, stop: Event) -> None:
         """Until someone listens, where the transport can tell."""

@@ -39,7 +39,7 @@ class ImageSink:
     """``PATH/<scan>/<scan>_00012.tif``, with ``<scan>.json`` before the first and ``.done`` or ``.aborted`` after the last."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.url = root, f"folder:{root}"
         self._sent: set[int] = set()
 
     def wait(self, stop: Event) -> None:
@@ -82,7 +82,7 @@ class GrowingSink:
     """
 
     def __init__(self, root: Path, is_compressed: bool) -> None:
-        self.root, self.is_compressed = root, is_compressed
+        self.root, self.url, self.is_compressed = root, f"folder:{root}", is_compressed
         self._file: h5py.File | None = None
 
     def wait(self, stop: Event) -> None:

@@ -10,7 +10,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,10 @@ class Expected:
 class _Open:
     key: Hashable
     begin: Begin
-    dtype: np.dtype[Any] | None
-    seen: set[int]
+    shape: tuple[int, ...] | None
     heard: float
+    seen: set[int] = field(default_factory=set)
+    dtype: np.dtype[Any] | None = None
     last: int = -1
 
 
@@ -71,7 +72,7 @@ class Ledger:
         if rocking_angle is None and frames and self.expected.step is not None:
             rocking_angle = np.array([self._angle(index) for index in range(frames)])
         begin = Begin(self._new(name), frames, shape, rocking_angle, about)
-        self.open = _Open(key, begin, None, set(), self.clock())
+        self.open = _Open(key, begin, shape, self.clock())
         return [*said, begin]
 
     def frame(self, key: Hashable, name: str, frame: Frame) -> list[Message]:
@@ -85,7 +86,8 @@ class Ledger:
         if reason := self._refused(self.open, frame):
             return [*said, Lost(reason, f"frame {frame.index} of {self.open.begin.scan}")]
         scan = self.open
-        scan.dtype, scan.heard, scan.last = frame.image.dtype, self.clock(), max(scan.last, frame.index)
+        scan.shape, scan.dtype = frame.image.shape, frame.image.dtype
+        scan.heard, scan.last = self.clock(), max(scan.last, frame.index)
         scan.seen.add(frame.index)
         if frame.rocking_angle is None and (planned := self._planned_angle(frame.index)) is not None:
             frame = replace(frame, rocking_angle=planned)
@@ -125,7 +127,7 @@ class Ledger:
             return "unplanned"
         if frame.index in scan.seen:
             return "duplicate"
-        if scan.begin.shape is not None and frame.image.shape != scan.begin.shape:
+        if scan.shape is not None and frame.image.shape != scan.shape:
             return "shape"
         return "type" if scan.dtype is not None and frame.image.dtype != scan.dtype else ""
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from braggshot.volumes import FloatArray
+
 MAX_SIDE = 16384
 """Pixels along a side of an image."""
 MAX_BYTES = 2**28
@@ -107,7 +109,7 @@ def json_object(part: Any) -> dict[str, Any]:
     return found
 
 
-def angles(value: Any, frames: int | None) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+def angles(value: Any, frames: int | None) -> FloatArray | None:
     """Rocking angles in degrees, one for each of the planned frames, as radians; None where that is not what was sent."""
     if not isinstance(value, list) or len(value) > MAX_FRAMES or (frames is not None and len(value) != frames):
         return None

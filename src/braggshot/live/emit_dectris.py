@@ -1,0 +1,105 @@
+"""A DECTRIS detector that does not exist: pushes series of images as `braggshot.live.dectris` describes."""
+
+from __future__ import annotations
+
+import json
+from threading import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.errors import ConfigError
+from braggshot.io.codecs import Codec, lz4_encode
+from braggshot.live.emit import Playing, Sink
+
+LINGER = 10_000
+"""Milliseconds for what was sent to arrive after the detector is closed."""
+
+
+def serve(target: str, compress: str = "bslz4") -> Sink:
+    """The sink for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one.
+
+    Raises
+    ------
+    ConfigError : if it cannot listen there, or does not know the compression.
+    """
+    if compress not in {"none", "lz4", "bslz4"}:
+        raise ConfigError(f"this stream is not compressed by {compress!r}; known: none, lz4, bslz4.")
+    return DectrisSink(target, compress)
+
+
+class DectrisSink:
+    """Waits where nobody pulls, as the detector's own queue does until it is full."""
+
+    def __init__(self, address: str, compress: str) -> None:
+        import zmq
+
+        self.compress, self._stop = compress, Event()
+        self._codec: Codec | None = None
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PUSH)
+        self._socket.set(zmq.LINGER, LINGER)
+        self._socket.set(zmq.SNDHWM, 100)
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise ConfigError(f"zmq:{address}: cannot listen there ({error.strerror}); such as tcp://127.0.0.1:9999.") from error
+        self.url = f"zmq:{self._socket.getsockopt_string(zmq.LAST_ENDPOINT)}"
+
+    def wait(self, stop: Event) -> None:
+        """Until someone pulls."""
+        self._stop = stop
+        self._ready()
+
+    def begin(self, scan: Playing) -> None:
+        """Send the header, with what the file says in its appendix."""
+        self.scan = scan
+        rows, columns = scan.shape
+        config: dict[str, Any] = {"description": "simulated", "nimages": scan.frames, "ntrigger": 1}
+        config |= {"x_pixels_in_detector": columns, "y_pixels_in_detector": rows, "bit_depth_image": 8 * scan.dtype.itemsize}
+        said: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
+        if scan.rocking_angle is not None:
+            degrees = np.rad2deg(scan.rocking_angle)
+            config |= {"omega_start": float(degrees[0]), "omega_increment": float(np.median(np.diff(degrees, append=degrees[-1])))}
+            said["rocking_angle_deg"] = degrees.tolist()
+        self._send({"htype": "dheader-1.0", "series": scan.number, "header_detail": "basic"}, config, said)
+        self._codec = Codec("bslz4", scan.shape, scan.dtype) if self.compress == "bslz4" else None
+
+    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
+        """Send an image; of a cut one the first half."""
+        encoding, payload = self._encoded(np.ascontiguousarray(image))
+        payload = payload if is_whole else payload[: len(payload) // 2]
+        rows, columns = image.shape
+        described = {"htype": "dimage_d-1.0", "shape": [columns, rows], "type": image.dtype.name, "encoding": encoding}
+        first = {"htype": "dimage-1.0", "series": self.scan.number, "frame": index, "hash": ""}
+        times = {"htype": "dconfig-1.0", "start_time": 0, "stop_time": 0, "real_time": 0}
+        angle = self.scan.angle_deg(index)
+        appendix = [] if angle is None else [{"rocking_angle_deg": angle}]
+        self._send(first, {**described, "size": len(payload)}, payload, times, *appendix)
+
+    def end(self, is_aborted: bool) -> None:
+        """An aborted series ends as any other, only sooner."""
+        self._send({"htype": "dseries_end-1.0", "series": self.scan.number})
+
+    def close(self) -> None:
+        """Once everything has been pulled, or after some seconds."""
+        self._context.destroy(linger=0 if self._stop.is_set() else LINGER)
+
+    def _encoded(self, image: NDArray[Any]) -> tuple[str, bytes]:
+        if self._codec is not None:
+            return f"bs{8 * image.dtype.itemsize}-lz4<", self._codec.encode(image)
+        return ("lz4<", lz4_encode(image)) if self.compress == "lz4" else ("<", image.tobytes())
+
+    def _ready(self) -> bool:
+        import zmq
+
+        while not self._stop.is_set():
+            if self._socket.poll(200, zmq.POLLOUT):
+                return True
+        return False
+
+    def _send(self, *parts: dict[str, Any] | bytes) -> None:
+        if self._ready():
+            self._socket.send_multipart([part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts])

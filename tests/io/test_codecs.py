@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braggshot.io.codecs import Codec, DamagedError, lz4_decode, lz4_encode
+
+RNG = np.random.default_rng(0)
+KINDS = ["bslz4", "blosc"]
+
+
+def counts(shape, dtype, mean=3.0):
+    return RNG.poisson(mean, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "i8", "f4", "f8"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 64), (37, 53), (128, 200), (256, 257)])
+def test_images_come_back(kind, dtype, shape):
+    codec = Codec(kind, shape, np.dtype(dtype))
+    for mean in (0.01, 3.0, 100.0):
+        image = counts(shape, dtype, mean)
+        np.testing.assert_array_equal(codec.decode(codec.encode(image)), image)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "f8"])
+def test_lz4_comes_back(dtype):
+    image = counts((37, 53), dtype)
+    found = lz4_decode(lz4_encode(image), image.shape, image.dtype)
+    np.testing.assert_array_equal(found, image)
+    assert found.flags.writeable
+
+
+def test_bitshuffle_without_a_header_is_read_too():
+    image = counts((100, 131), np.uint16)
+    codec = Codec("bslz4", image.shape, image.dtype)
+    np.testing.assert_array_equal(codec.decode(codec.encode(image)[12:]), image)
+
+
+def test_the_header_is_the_documented_one():
+    payload = Codec("bslz4", (64, 64), np.dtype("u4")).encode(counts((64, 64), "u4"))
+    assert struct.unpack_from(">QI", payload) == (64 * 64 * 4, 8192)
+
+
+def test_noise_that_cannot_be_compressed_comes_back():
+    image = RNG.integers(0, 2**16, (64, 64), np.uint16)
+    codec = Codec("bslz4", image.shape, image.dtype)
+    np.testing.assert_array_equal(codec.decode(codec.encode(image)), image)
+    np.testing.assert_array_equal(lz4_decode(lz4_encode(image), image.shape, image.dtype), image)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_of_another_size_is_refused(kind):
+    payload = Codec(kind, (64, 64), np.dtype("u2")).encode(counts((64, 64), "u2"))
+    with pytest.raises(DamagedError):
+        Codec(kind, (64, 65), np.dtype("u2")).decode(payload)
+    with pytest.raises(DamagedError):
+        lz4_decode(lz4_encode(counts((64, 64), "u2")), (64, 65), np.dtype("u2"))
+
+
+def test_a_bomb_is_not_unpacked():
+    """A few bytes that say they are much: refused by what is expected, not by what they say."""
+    bomb = lz4_encode(np.zeros((4096, 4096), np.uint8))
+    assert len(bomb) < 100_000
+    with pytest.raises(DamagedError):
+        lz4_decode(bomb, (8, 8), np.dtype("u1"))
+    with pytest.raises(DamagedError):
+        Codec("bslz4", (8, 8), np.dtype("u1")).decode(struct.pack(">QI", 2**60, 8192) + b"\0\0\0\1x")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_are_refused_or_read_but_never_crash(kind, data):
+    codec = CODECS[kind]
+    payload = bytearray(PAYLOADS[kind])
+    for _ in range(data.draw(st.integers(1, 5))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        payload = payload[: data.draw(st.integers(0, len(payload)))]
+    try:
+        found = codec.decode(bytes(payload))
+        assert found.shape == (40, 50)
+    except DamagedError:
+        pass
+    np.testing.assert_array_equal(codec.decode(PAYLOADS[kind]), IMAGE)  # and the next image is read as if nothing had been
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=100, deadline=None)
+@given(noise=st.binary(max_size=400))
+def test_noise_is_refused(kind, noise):
+    with pytest.raises(DamagedError):
+        CODECS[kind].decode(noise)
+
+
+CODECS = {kind: Codec(kind, (40, 50), np.dtype("u2")) for kind in KINDS}
+IMAGE = counts((40, 50), "u2")
+PAYLOADS = {kind: CODECS[kind].encode(IMAGE) for kind in KINDS}
