@@ -95,13 +95,16 @@ def check_order(messages: list[Message]) -> None:
             scan = None if isinstance(message, End) else scan
 
 
-def playing(scan: Scan, sink: Sink, faults: Faults | None = None, seed: int = 0, repeat: int = 1) -> Callable[[], None]:
-    """Play as fast as it goes, then close."""
+def playing(
+    scan: Scan, sink: Sink, faults: Faults | None = None, seed: int = 0, repeat: int = 1, ready: Event | None = None
+) -> Callable[[], None]:
+    """Play as fast as it goes, once `ready`, then close."""
 
     def play() -> None:
         stop = Event()
         try:
             sink.wait(stop)
+            assert ready is None or ready.wait(PATIENCE)
             for _ in emit(scan, sink, stop, 0.0, faults, seed, repeat):
                 pass
         finally:
