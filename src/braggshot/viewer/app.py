@@ -12,20 +12,28 @@ them, and a page goes on by itself after the program was started again. There is
 from __future__ import annotations
 
 import importlib.resources
+import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
-
-from dash import Dash, Input, Output, State, no_update
-from dash.exceptions import PreventUpdate
 
 from braggshot.errors import ConfigError, OutputError
 from braggshot.snapshot import Feed
-from braggshot.viewer import drawings, guard, layout, measured
+from braggshot.viewer import drawings, guard, measured
 from braggshot.viewer.model import TITLES, View
 from braggshot.viewer.watch import Picture, Watch, stops
 
+try:
+    from dash import Dash, Input, Output, State, no_update
+    from dash.exceptions import PreventUpdate
+    from waitress import create_server
+
+    from braggshot.viewer import layout
+except ModuleNotFoundError as error:
+    raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
+
+_LOG = logging.getLogger(__name__)
 _FAST, _SLOW = 250, 500  # milliseconds between two questions of a page, while something happens and else
 _THREADS = 12  # that answer; each question takes milliseconds
 _PAGE = """<!DOCTYPE html>
@@ -47,7 +55,8 @@ def serve(
     """Serve the page until `stop` is set or Ctrl-C; see `serving`."""
     with serving(feed, host=host, port=port, token=token) as url:
         on_ready(url)
-        (stop or threading.Event()).wait()
+        with suppress(KeyboardInterrupt):
+            (stop or threading.Event()).wait()
 
 
 @contextmanager
@@ -65,8 +74,6 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
     ConfigError : for an address that others reach, without a token.
     OutputError : if the address is taken or not this machine's.
     """
-    from waitress import create_server
-
     if token is None and not guard.is_loopback(host):
         raise ConfigError(f"others reach {host}, so the page needs a token; give one with --token, or leave --host out.")
     page = guard.guarded(build(feed).server.wsgi_app, token)
@@ -75,6 +82,7 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
     try:
         server = create_server(page, map=sockets, host=host, port=port, threads=_THREADS, ident=None, **limits)
     except OSError as error:
+        _closed(sockets)
         raise OutputError(f"cannot serve on {host}:{port} ({error.strerror or error}); choose another --port or --host.") from error
     thread = threading.Thread(target=server.run, name="viewer", daemon=True)
     thread.start()
@@ -83,9 +91,14 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
         yield f"http://{name}:{server.effective_port}/" + (f"?token={token}" if token else "")
     finally:
         # Its loop ends when no socket is left; closing them is the loop's own business.
-        server.trigger.pull_trigger(lambda: [one.close() for one in list(sockets.values())])
+        server.trigger.pull_trigger(lambda: _closed(sockets))
         thread.join(5)
         server.task_dispatcher.shutdown()
+
+
+def _closed(sockets: dict[int, Any]) -> None:
+    for one in list(sockets.values()):
+        one.close()
 
 
 def build(feed: Feed) -> Dash:
@@ -98,6 +111,7 @@ def build(feed: Feed) -> Dash:
         index_string=_PAGE.replace("STYLE", style),
         assets_folder="nowhere",
         include_assets_files=False,
+        on_error=_unanswered,
         meta_tags=[
             {"name": "viewport", "content": "width=device-width, initial-scale=1"},
             {"name": "color-scheme", "content": "light dark"},
@@ -107,9 +121,16 @@ def build(feed: Feed) -> Dash:
     app.layout = lambda: layout.page(watch.latest()[0])
     _follow(app, watch)
     _choose(app, watch)
+    _tell(app, watch)
     _draw(app, watch)
+    _slice(app, watch)
     _echo(app)
     return app
+
+
+def _unanswered(error: Exception) -> None:
+    """A question that cannot be answered, such as one that no page of ours asks, leaves the page as it is."""
+    _LOG.warning("the page asked what could not be answered: %s: %.200s", type(error).__name__, error)
 
 
 def _follow(app: Dash, watch: Watch) -> None:
@@ -204,16 +225,23 @@ def _choose(app: Dash, watch: Watch) -> None:
     def series(moment: dict[str, int], shown: dict[str, Any] | None, quantity: str) -> Any:
         rows = watch.latest()[1].series
         course = measured.course(rows, quantity)
-        figure = (
-            drawings.empty("no numbers yet")
-            if course is None
-            else drawings.series(course, None if shown is None else int(shown["at"]))
-        )
+        chosen = "" if shown is None else watch.stop(int(shown["at"])).name
+        figure = drawings.empty("no numbers yet") if course is None else drawings.series(course, chosen)
         return figure, layout.quantities(measured.known_quantities(rows))
 
+    @app.callback(
+        Output("scan", "value", allow_duplicate=True),
+        Input("series", "clickData"),
+        prevent_initial_call=True,
+    )
+    def picked(click: dict[str, Any] | None) -> Any:
+        name = ((click or {}).get("points") or [{}])[0].get("customdata")
+        names = [place.name for place in stops(watch.latest()[1])]
+        return names.index(name) if name in names else no_update
 
-def _draw(app: Dash, watch: Watch) -> None:
-    """The picture that is shown."""
+
+def _tell(app: Dash, watch: Watch) -> None:
+    """What there is to say of the picture that is shown, and its diffraction."""
 
     @app.callback(
         Output("verdict", "children"),
@@ -232,6 +260,10 @@ def _draw(app: Dash, watch: Watch) -> None:
             return *told, [], "No counts yet.", []
         note = "Central planes of the prepared volume; grey is masked or missing."
         return *told, layout.diffraction(pattern), note, layout.legend("counts", pattern.colours)
+
+
+def _draw(app: Dash, watch: Watch) -> None:
+    """The surface."""
 
     @app.callback(
         Output("crystal", "figure"),
@@ -258,6 +290,10 @@ def _draw(app: Dash, watch: Watch) -> None:
         if surface is None:
             caption = "Nothing is left at this level: lower it, or cut less away. " + caption
         return drawings.crystal(solid, surface, name, look), layout.legend(TITLES[name], solid.colours[name]), caption, options
+
+
+def _slice(app: Dash, watch: Watch) -> None:
+    """The slices, by themselves: moving one does not send the surface again."""
 
     @app.callback(
         *(Output(f"slice-{axis}", "figure") for axis in "zyx"),

@@ -230,14 +230,18 @@ def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
     return {"data": [line], "layout": layout}
 
 
-def series(shown: Course, chosen: int | None) -> Figure:
+def series(shown: Course, chosen: str) -> Figure:
     """A quantity along the series, a mark per verdict; the scan that is shown has a line."""
     data: list[Figure] = []
     for (name, y), colour in zip(shown.curves.items(), (_ACCENT, _GREY, HUES["doubtful"]), strict=False):
         kept = [n for n, verdict in enumerate(shown.verdicts) if verdict != "failed" and np.isfinite([shown.x[n], y[n]]).all()]
         curve: Figure = {
             "type": "scatter",
-            **{"x": [float(shown.x[n]) for n in kept], "y": [float(y[n]) for n in kept], "customdata": kept},
+            **{
+                "x": [float(shown.x[n]) for n in kept],
+                "y": [float(y[n]) for n in kept],
+                "customdata": [shown.names[n] for n in kept],
+            },
             **{"mode": "lines+markers", "name": name, "line": {"color": colour, "width": 1.5}},
             "marker": {"size": 8, "color": colour, "symbol": [SHAPES.get(shown.verdicts[n], "circle") for n in kept]},
             **{
@@ -252,20 +256,11 @@ def series(shown: Course, chosen: int | None) -> Figure:
     layout = {**_layout(56), "showlegend": len(data) > 1, "legend": {"orientation": "h", "y": 1.12, "x": 0}, "clickmode": "event"}
     layout["xaxis"] = _axis(shown.label)
     layout["yaxis"] = {**_axis(shown.quantity), "exponentformat": "power"}
-    if chosen is not None and chosen < len(shown.x) and np.isfinite(shown.x[chosen]):
-        at = float(shown.x[chosen])
-        layout["shapes"] = [
-            {
-                "type": "line",
-                "xref": "x",
-                "yref": "paper",
-                "x0": at,
-                "x1": at,
-                "y0": 0,
-                "y1": 1,
-                "line": {"color": _ACCENT, "width": 1, "dash": "dot"},
-            }
-        ]
+    at = shown.x[shown.names.index(chosen)] if chosen in shown.names else np.nan
+    if np.isfinite(at):
+        line = {"color": _ACCENT, "width": 1, "dash": "dot"}
+        place = {"xref": "x", "yref": "paper", "x0": float(at), "x1": float(at), "y0": 0, "y1": 1}
+        layout["shapes"] = [{"type": "line", **place, "line": line}]
     return {"data": data, "layout": layout}
 
 

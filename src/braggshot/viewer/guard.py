@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import secrets
 from collections.abc import Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -37,6 +38,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def token_for(host: str, given: str | None) -> str | None:
+    """The token of a page: the one that was given, or a new one where others reach the address; none where nobody does."""
+    return given or (None if is_loopback(host) else secrets.token_urlsafe(24))
 
 
 def guarded(page: Application, token: str | None) -> Application:

@@ -155,17 +155,22 @@ class Watch:
                 self._number, self._snapshot = number, snapshot
             return Moment(self._number, self._picture, len(stops(self._snapshot))), self._snapshot
 
+    def stop(self, at: int) -> Stop:
+        """The scan at a place of the slider, or at the nearest that there is."""
+        places = stops(self.latest()[1])
+        return places[min(max(at, 0), len(places) - 1)]
+
     def key(self, at: int) -> str:
         """Changes when what is shown at a place of the slider does."""
         moment, snapshot = self.latest()
-        place = stops(snapshot)[at]
+        place = self.stop(at)
         ranges = [(c.low, c.high) for c in model.series_colours(snapshot.series).values()]
         return f"{place.name} {_age(place.path) or moment.picture} {ranges}"
 
     def picture(self, at: int) -> Picture:
         """What is at a place of the slider."""
         moment, snapshot = self.latest()
-        place = stops(snapshot)[min(max(at, 0), moment.scans - 1)]
+        place = self.stop(at)
         if place.path is None or (place.name == snapshot.scan and snapshot.result is not None):
             return self._pictures(("now", moment.picture), lambda: _prepared(snapshot.result, place.name))
         return self._pictures((place.path, _age(place.path)), lambda: _prepared(place.path, place.name))

@@ -1,0 +1,49 @@
+"""The command that shows results in the browser."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+commands = typer.Typer()
+
+Port = Annotated[int, typer.Option(help="Of the page; 0 takes a free one.")]
+Host = Annotated[str, typer.Option(help="Address of the page; others than this machine's own need a token.")]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]
+Token = Annotated[str | None, typer.Option(help="Word that the page asks for; made up where the address needs one.")]
+
+
+@commands.command(epilog="braggshot view out/crystal.cxi | braggshot view series/ --port 8000")
+def view(
+    results: Annotated[list[Path], typer.Argument(help="Result files, or the folder of a series.", metavar="RESULT...")],
+    port: Port = 0,
+    host: Host = "127.0.0.1",
+    no_browser: NoBrowser = False,
+    token: Token = None,
+) -> None:
+    """Look at results in the browser: surface, cut open, slices, diffraction, the series as a slider."""
+    import threading
+
+    from braggshot.viewer import shelf
+    from braggshot.viewer.app import serve
+    from braggshot.viewer.guard import token_for
+
+    files, rows = shelf.files_of(results)
+    feed = shelf.Shelf(files, rows)
+    threading.Thread(target=feed.tabulate, daemon=True).start()
+    serve(feed, host=host, port=port, token=token_for(host, token), on_ready=lambda url: announce(url, not no_browser))
+
+
+def announce(url: str, opens: bool) -> None:
+    """The address of the page, its token with it, on a line by itself; and the page in the browser where there is a screen."""
+    import webbrowser
+
+    print(url, flush=True)
+    # Without a screen a browser for terminals could take this one over.
+    has_screen = sys.platform in {"darwin", "win32"} or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if opens and has_screen:
+        webbrowser.open(url)
