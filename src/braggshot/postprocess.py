@@ -7,6 +7,7 @@ tells the two signs of the transform apart, because the conjugate object scatter
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -53,18 +54,23 @@ def postprocess(
     DataError : if the object does not explain the scan.
     GeometryError : if nothing says where the detector stood.
     """
+    began = time.perf_counter()
     resolved = settings if isinstance(settings, Settings) else resolve(settings or {})
     found = read_object(path)
     if scan is not None:
         raw = scan if isinstance(scan, Scan) else registry.read(scan, format, **resolved.input)
         found = matched(found, raw, resolved)
+    read = time.perf_counter()
+    strain = strain_map(found, resolved.strain)
+    ended = time.perf_counter()
     return Result(
-        **{f.name: getattr(found, f.name) for f in fields(Reconstruction) if f.name != "configuration"},
+        **{f.name: getattr(found, f.name) for f in fields(Reconstruction) if f.name not in {"configuration", "seconds"}},
         configuration={
             "phased_with": dict(found.configuration),
             "postprocessed_with": {**configuration.dump(resolved), "program": {"name": "braggshot", **versions()}},
         },
-        strain=strain_map(found, resolved.strain),
+        seconds={"read": read - began, "strain": ended - read, "total": ended - began},
+        strain=strain,
     )
 
 

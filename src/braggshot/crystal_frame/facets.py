@@ -28,6 +28,7 @@ KERNEL = np.radians(7.0)  # spread of normals on one facet: voxel noise and roun
 APART = np.radians(22.0)  # least angle between two facets
 FLAT, EDGE = np.radians(14.0), np.radians(32.0)  # normals that make a facet's mean and its strain; that still count to its area
 TOLERANCE = np.radians(10.0)  # largest angle between a facet and the plane it is named after
+SETTLED = 0.6  # share of the area of all facets that must fit planes for any name to mean something
 LEAST = 0.015  # share of the surface within `FLAT`
 PILED = 0.38  # of that, the least share within half of `FLAT`; on a curved surface it is a quarter
 _SMOOTHING = 1.0  # voxels
@@ -68,6 +69,8 @@ def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis:
 def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], cell: Lattice, highest: int = 1) -> tuple[Facet, ...]:
     """The same facets named after lattice planes; `hkl` stays None where no plane is within `TOLERANCE`.
 
+    If the best turn brings less than `SETTLED` of the facets' area within it, no facet is named: these are other planes.
+
     Parameters
     ----------
     q : scattering vector, in the axes of the facets' normals [1/m]
@@ -88,6 +91,8 @@ def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], ce
     turn = _orientation(ideal, lattice.normals(reflection, cell), measured, q / np.linalg.norm(q), weight)
     angle = np.arccos(np.clip(measured @ (ideal @ turn.T).T, -1, 1))
     names = angle.argmin(axis=1)
+    if weight[angle.min(axis=1) < TOLERANCE].sum() < SETTLED * weight.sum():
+        return tuple(found)  # any turn would name some
     named = []
     for number, facet in enumerate(found):
         off = float(angle[number, names[number]])

@@ -91,7 +91,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     assert basis is not None
     assert q is not None
     amplitude = np.abs(to_frame.rho).astype(np.float64)
-    level, chosen_by = _level(amplitude, to_frame.support, config.iso)
+    level, surface = _level(amplitude, to_frame.support, config.iso)
     support = to_frame.support & (amplitude >= level)
     bulk = ndimage.binary_erosion(support, iterations=config.surface)
     core = bulk if strain.has_gradient(bulk) else support
@@ -126,19 +126,21 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         strain_sigma=None if spread is None or spread.strain is None else _inside(spread.strain, support),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
         facets=_facets(facets.facets(amplitude, support, along_q, basis), q, config),
-        choices={**_choices(reconstruction, config), "iso_surface": chosen_by},
+        choices={**_choices(reconstruction, config), **surface},
     )
 
 
-def _level(amplitude: FloatArray, support: BoolArray, iso: float | Literal["auto"]) -> tuple[float, str]:
-    """Amplitude of the surface, and in words what it rests on and where it is not to be relied on."""
+def _level(amplitude: FloatArray, support: BoolArray, iso: float | Literal["auto"]) -> tuple[float, dict[str, str]]:
+    """Amplitude of the surface, and in words what it rests on and why not to rely on it."""
     if iso != "auto":
-        return iso * float(amplitude.max()), f"{iso:g} of the largest amplitude"
+        return iso * float(amplitude.max()), {"iso_surface": f"{iso:g} of the largest amplitude"}
     found = iso_surface(amplitude, support)
+    said = {"iso_surface": f"half of the bulk's median amplitude; the support ends at {100 * found.cut:.0f} % of its voxels"}
     if found.thin:
-        return found.level, "half of the median amplitude; hardly a voxel is inside, so the volume is rough: take smaller voxels"
-    said = f"half of the bulk's median amplitude; the support ends at {100 * found.cut:.0f} % of the surface's voxels"
-    return found.level, said + (", so it and not the amplitude says where the crystal ends" if found.cut > _TIGHT else "")
+        said["iso_surface_doubt"] = "hardly a voxel is inside the crystal, so its volume is rough; take smaller voxels"
+    elif found.cut > _TIGHT:
+        said["iso_surface_doubt"] = "mostly the support and not the amplitude says where the crystal ends"
+    return found.level, said
 
 
 def _facets(found: tuple[Facet, ...], q: FloatArray, config: StrainConfig) -> tuple[Facet, ...]:

@@ -19,6 +19,7 @@ from braggshot.volumes import Facet, FloatArray, StrainMap
 
 _SIDE = 240  # pixels of a slice
 _FACING = 0.45  # cosine between a facet's normal and the viewer from which its name is readable
+_LABEL = (0.16, 0.08)  # width and height that a label takes of a picture
 VIEWS = (30, 120, 210, 300)  # azimuth [degrees]
 
 
@@ -116,12 +117,13 @@ def _filled(values: FloatArray, shown: Material) -> NDArray[np.float64]:
 
 def _labels(facets: tuple[Facet, ...], surface: Surface, axes: FloatArray) -> tuple[tuple[str, float, float], ...]:
     """Names of the facets that face the viewer, with their places on the picture, 0 to 1 from the lower left."""
-    found = []
+    found: list[tuple[str, float, float]] = []
     for facet in facets:
         if facet.hkl is None or facet.normal @ axes[2] < _FACING:
             continue
-        right, up, _ = axes @ (facet.centre * 1e9 - surface.centre) / (2 * surface.radius)
-        found.append((plane_name(facet.hkl), 0.5 + float(right), 0.5 + float(up)))
+        right, up, _ = 0.5 + axes @ (facet.centre * 1e9 - surface.centre) / (2 * surface.radius)
+        if all(abs(right - across) > _LABEL[0] or abs(up - along) > _LABEL[1] for _, across, along in found):  # the largest wins
+            found.append((plane_name(facet.hkl), float(right), float(up)))
     return tuple(found)
 
 

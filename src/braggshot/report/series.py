@@ -17,9 +17,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -27,9 +25,12 @@ from numpy.typing import NDArray
 from braggshot.errors import ConfigError
 from braggshot.io import results
 from braggshot.io.atomic import replacing
-from braggshot.report import figures, fragments
+from braggshot.report import fragments
 from braggshot.report.figures import Colours, Picture
 from braggshot.report.material import Material, material, slices, views
+from braggshot.report.movie import film
+from braggshot.report.strain_section import METHODS
+from braggshot.report.words import number
 from braggshot.volumes import StrainMap
 
 Rows = Sequence[Mapping[str, Any]]
@@ -45,17 +46,18 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
 )  # fmt: skip
 _INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # shown only where the other is not known
 _CELLS = (
-    ("volume_m3", "volume [µm³]", 1e18, "{:.4g}"), ("lattice_parameter_m", "a [Å]", 1e10, "{:.5f}"),
-    ("d_spacing_m", "d [Å]", 1e10, "{:.5f}"), ("strain_std", "strain std", 1.0, "{:.2e}"),
-    ("strain_std_surface", "at the surface", 1.0, "{:.2e}"), ("dislocation_voxels", "dislocated", 1.0, "{:.0f}"),
-    ("resolution_m", "resolution [nm]", 1e9, "{:.1f}"), ("chi2", "χ²", 1.0, "{:.4f}"), ("llk_free", "llk free", 1.0, "{:.3f}"),
-    ("agreement", "agree", 1.0, "{:.2f}"), ("correlation_to_previous", "with previous", 1.0, "{:.3f}"),
-    ("warm_cold_correlation", "warm–cold", 1.0, "{:.3f}"),
+    ("volume_m3", "volume<br>[µm³]", 1e18, "{:.4g}"), ("lattice_parameter_m", "a<br>[Å]", 1e10, "{:.5f}"),
+    ("d_spacing_m", "d<br>[Å]", 1e10, "{:.5f}"), ("strain_std", "spread of<br>strain", 1.0, ""),
+    ("strain_std_surface", "at the<br>surface", 1.0, ""), ("dislocation_voxels", "dislocated<br>voxels", 1.0, "{:.0f}"),
+    ("resolution_m", "resolution<br>[nm]", 1e9, "{:.1f}"), ("chi2", "χ²", 1.0, ""), ("llk_free", "llk<br>free", 1.0, "{:.3g}"),
+    ("agreement", "starts<br>that agree", 1.0, "{:.0%}"), ("correlation_to_previous", "like the<br>one before", 1.0, "{:.3f}"),
+    ("warm_cold_correlation", "warm like<br>cold", 1.0, "{:.3f}"),
 )  # fmt: skip
+_BANDS = {"volume_m3": ("volume_low_m3", "volume_high_m3")}
 _FLAT = 1e-4  # relative change below which a curve is drawn flat
+_COARSE = {"resolution_m": 0.1}  # where smaller changes mean nothing
 _VIEW = 30  # azimuth [degrees]
 _STRIP = 8  # crystals on the page
-_HOLD = 2  # frames per second
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def write(folder: Path, rows: Rows, against: str | None = None, movie: bool = Tr
     animated = b""
     if stage is not None and movie:
         with replacing(folder / "series.gif") as temporary:
-            film(temporary, _maps(folder, rows), stage)
+            film(temporary, frames(_maps(folder, rows), stage), stage.colours)
         animated = (folder / "series.gif").read_bytes()
     with replacing(folder / "series.html") as temporary:
         temporary.write_text(page(folder, rows, x, label, stage, animated), encoding="utf-8")
@@ -119,32 +121,42 @@ def curves(rows: Rows, x: NDArray[np.float64], label: str) -> Figure:
         panel.set_xlabel(label)
     for spare in figure.axes[len(shown) :]:
         spare.set_visible(False)
+    if not shown:
+        figure.text(0.5, 0.5, "no scan that counts", ha="center", va="center")
     return figure
 
 
 def _panels(rows: Rows) -> Iterator[tuple[str, float, dict[str, str]]]:
-    """Those for which there are numbers."""
+    """Those for which there are numbers other than zero in rows that count."""
+    known = {column for row in rows if row["verdict"] != "failed" for column, value in row.items() if value}
     for name, scale, named in PANELS:
-        known = {column: text for column, text in named.items() if any(row.get(column) is not None for row in rows)}
-        instead = [_INSTEAD[column] for column in known if column in _INSTEAD]
-        if known and not any(row.get(column) is not None for row in rows for column in instead):
-            yield name, scale, known
+        shown = {column: text for column, text in named.items() if column in known}
+        if shown and not any(_INSTEAD.get(column) in known for column in shown):
+            yield name, scale, shown
 
 
 def _draw(axes: Axes, rows: Rows, x: NDArray[np.float64], panel: tuple[str, float, dict[str, str]], colours: Sequence[str]) -> None:
     name, scale, named = panel
+
+    def column(key: str) -> NDArray[np.float64]:
+        return scale * np.array([np.nan if row.get(key) is None else row[key] for row in rows], dtype=float)
+
     fine = np.array([row["verdict"] != "failed" for row in rows])
     good = np.array([row["verdict"] == "good" for row in rows])
-    for (column, text), colour in zip(named.items(), colours, strict=False):
-        y = scale * np.array([np.nan if row.get(column) is None else row[column] for row in rows], dtype=float)
-        y = np.sqrt(y) if column == "chi2" else y
+    for (key, text), colour in zip(named.items(), colours, strict=False):
+        y = np.sqrt(column(key)) if key == "chi2" else column(key)
         kept = fine & np.isfinite(x) & np.isfinite(y)
+        if key in _BANDS:
+            low, high = (column(bound)[kept] for bound in _BANDS[key])
+            axes.fill_between(x[kept], low, high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(x[kept], y[kept], color=colour, linewidth=1.4, label=text)
         axes.plot(x[kept & good], y[kept & good], "o", color=colour, markersize=4)
         axes.plot(x[kept & ~good], y[kept & ~good], "o", color=colour, markerfacecolor="none", markersize=4)
-    low, high = axes.get_ylim()
-    middle, half = (low + high) / 2, max(high - low, _FLAT * max(abs(low), abs(high))) / 2  # else ticks differ in the 12th digit
+    bottom, top = axes.get_ylim()
+    flat = max(_COARSE.get(key, _FLAT) for key in named)  # else ticks differ in the 12th digit
+    middle, half = (bottom + top) / 2, max(top - bottom, flat * max(abs(bottom), abs(top))) / 2
     axes.set_ylim(middle - half, middle + half)
+    _span(axes, x)
     if not fine.all():  # nothing drawn would still be laid out
         axes.plot(x[~fine], np.zeros(int((~fine).sum())), "x", color="#b3261e", transform=axes.get_xaxis_transform(), clip_on=False)
     axes.set_ylabel(name)
@@ -153,6 +165,14 @@ def _draw(axes: Axes, rows: Rows, x: NDArray[np.float64], panel: tuple[str, floa
     axes.spines[["top", "right"]].set_visible(False)
     if len(named) > 1:
         axes.legend(frameon=False, fontsize=8)
+
+
+def _span(axes: Axes, x: NDArray[np.float64]) -> None:
+    """The same abscissa for all panels, failed scans included."""
+    known = x[np.isfinite(x)]
+    first, last = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    margin = 0.05 * (last - first) or 0.5
+    axes.set_xlim(first - margin, last + margin)
 
 
 def _maps(folder: Path, rows: Rows) -> Iterator[tuple[Mapping[str, Any], StrainMap]]:
@@ -191,34 +211,11 @@ def on_stage(found: StrainMap, stage: Stage) -> Material:
     return replace(shown, surface=replace(shown.surface, corners=corners, centre=np.zeros(3), radius=stage.radius))
 
 
-def film(path: Path, maps: Iterable[tuple[Mapping[str, Any], StrainMap]], stage: Stage) -> None:
-    """Movie of the surface and of two slices, coloured by strain; range and scale are the same throughout."""
-    figure = Figure(figsize=(8.4, 3.1), facecolor="white")
-    writer = PillowWriter(fps=_HOLD)
-    with writer.saving(figure, str(path), dpi=80):
-        for row, found in maps:
-            figure.clear()
-            shown = on_stage(found, stage)
-            pictures = [*views(shown, "strain", azimuths=(_VIEW,)), *slices(shown, "strain")[:2]]
-            for panel, picture in zip(figure.subplots(1, len(pictures), squeeze=False).flat, pictures, strict=True):
-                _place(panel, picture)
-            figure.subplots_adjust(left=0.01, right=0.87, top=0.84, bottom=0.05, wspace=0.03)
-            bar = figure.add_axes((0.89, 0.12, 0.015, 0.66))
-            norm = mpl.colors.Normalize(stage.colours.low, stage.colours.high)
-            figure.colorbar(ScalarMappable(norm, stage.colours.name), cax=bar, format="%.0e")
-            bar.set_title("strain", fontsize=9)
-            figure.suptitle(caption(row), fontsize=10)
-            writer.grab_frame()
-
-
-def _place(axes: Axes, picture: Picture) -> None:
-    """A picture with its scale bar."""
-    axes.imshow(picture.rgba, extent=(0, picture.width, 0, picture.height))
-    bar = figures.scale_bar(picture.width)
-    axes.plot([0.05 * picture.width, 0.05 * picture.width + bar], [0.04 * picture.height] * 2, color="black", linewidth=2)
-    axes.text(0.05 * picture.width, 0.06 * picture.height, f"{bar:g} {picture.unit}", fontsize=7)
-    axes.set_title(picture.title, fontsize=8)
-    axes.axis("off")
+def frames(maps: Iterable[tuple[Mapping[str, Any], StrainMap]], stage: Stage) -> Iterator[tuple[str, tuple[Picture, ...]]]:
+    """Title and pictures of each frame of the movie: the surface and two slices, coloured by strain."""
+    for row, found in maps:
+        shown = on_stage(found, stage)
+        yield caption(row), (*views(shown, "strain", azimuths=(_VIEW,)), *slices(shown, "strain")[:2])
 
 
 def caption(row: Mapping[str, Any]) -> str:
@@ -273,10 +270,12 @@ def _plots(rows: Rows, x: NDArray[np.float64], label: str) -> str:
             _draw(axes, rows, x, panel, (accent, ink))
 
         drawn.append(fragments.drawing(draw, panel[0]))
+    if not drawn:
+        return '<h2>How it changed</h2><p class="note">No scan counts, so there is nothing to plot.</p>'
     lines = ["".join(drawn[first : first + 3]) for first in range(0, len(drawn), 3)]
     note = (
-        "Volume and strain are those inside the iso-surface; filled marks are good, hollow ones doubtful, crosses on the axis "
-        "failed scans."
+        "Volume and strain are those inside the iso-surface; shaded, the volume inside surfaces a fifth above and below its level, "
+        "which moves all scans alike. Filled marks are good, hollow ones doubtful, crosses on the axis failed scans."
     )
     shown = "".join(f'<div class="row plots">{text}</div>' for text in lines)
     return f'<h2>How it changed</h2><p class="note">{note}</p>{shown}'
@@ -305,17 +304,36 @@ def _movie(animated: bytes) -> str:
 
 
 def _table(rows: Rows, x: NDArray[np.float64], label: str) -> str:
-    cells = [cell for cell in _CELLS if any(row.get(cell[0]) is not None for row in rows)]
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("scan", label, "verdict", *(cell[1] for cell in cells), "start"))
+    known = {name for row in rows for name, value in row.items() if value is not None}
+    cells = [cell for cell in _CELLS if cell[0] in known and _INSTEAD.get(cell[0]) not in known]
+    names = ("scan", escape(label), "verdict", *(cell[1] for cell in cells), "start")
     body = []
     for row, place in zip(rows, x, strict=True):
-        values = ["" if row.get(name) is None else form.format(row[name] * scale) for name, _, scale, form in cells]
+        values = [_text(row.get(name), scale, form) for name, _, scale, form in cells]
         first = (escape(str(row["name"] or row["input"])), f"{place:.4g}", str(row["verdict"]))
         body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in (*first, *values, row.get("start") or "")) + "</tr>")
     return (
-        f'<h2>Table</h2><div class="wide"><table class="starts"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
+        f'<h2>Table</h2>{_resolutions(rows)}<div class="wide"><table class="starts"><thead><tr>'
+        f"{''.join(f'<th>{name}</th>' for name in names)}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _resolutions(rows: Rows) -> str:
+    """What the column of the resolution is, or that it is not one thing."""
+    methods = {str(row["resolution_method"]) for row in rows if row.get("resolution_method")}
+    if not methods:
+        return ""
+    said = f"Resolution: {METHODS[methods.pop()]}."
+    if methods:
+        said = "The resolutions are not of one kind: no method was there for all scans. The column resolution_method says which."
+    return f'<p class="note">{said}</p>'
+
+
+def _text(value: Any, scale: float, form: str) -> str:
+    """A cell; without a form three digits and a power of ten."""
+    if value is None:
+        return ""
+    return form.format(value * scale) if form else number(value * scale)
 
 
 def _reasons(rows: Rows) -> str:

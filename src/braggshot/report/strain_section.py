@@ -32,12 +32,17 @@ def section(found: StrainMap) -> Iterable[str]:
     )
     pictures = views(shown, "strain")
     if pictures:
+        yield "<h3>Strain one voxel below the surface</h3>"
         yield fragments.row(pictures, "views")
     else:
         yield '<p class="note">There is no surface to show.</p>'
-    yield "<h3>Strain</h3>" + fragments.row(slices(shown, "strain")) + fragments.legend("strain", shown.strains)
     yield (
-        "<h3>Displacement</h3>"
+        "<h3>Strain on planes through the middle</h3>"
+        + fragments.row(slices(shown, "strain"))
+        + fragments.legend("strain", shown.strains)
+    )
+    yield (
+        "<h3>Displacement on the same planes</h3>"
         + fragments.row(slices(shown, "displacement"))
         + fragments.legend("displacement", shown.displacements)
     )
@@ -68,7 +73,13 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
         listed.append(Fact("one sigma of a voxel", _strain(few["strain_sigma"]), f"median of the strain's; {displacement}"))
     if found.facets:
         named = [facet for facet in found.facets if facet.hkl is not None]
-        listed.append(Fact("facets", str(len(found.facets)), f"{len(named)} of them named after lattice planes"))
+        listed.append(
+            Fact(
+                "facets",
+                str(len(found.facets)),
+                f"{len(named)} of them named after lattice planes" if named else "too few fit planes of low index to name any",
+            )
+        )
     if few["dislocation_voxels"]:
         listed.append(Fact("dislocations", f"{few['dislocation_voxels']} voxels", "around which the phase circulates"))
     listed += [
@@ -79,8 +90,8 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
 
 def _about_volume(found: StrainMap, few: Mapping[str, Any]) -> str:
     low, high = (f"{few[name] * 1e18:.4g}" for name in ("volume_low_m3", "volume_high_m3"))
-    how = found.choices.get("iso_surface", "inside the iso-surface")
-    return f"{how}; {low} to {high} for a level a fifth higher or lower"
+    doubt = f" ({found.choices['iso_surface_doubt']})" if "iso_surface_doubt" in found.choices else ""
+    return f"inside the iso-surface{doubt}; {high} to {low} for a level a fifth lower to higher"
 
 
 def _median(values: FloatArray | None, found: StrainMap) -> float:
@@ -92,7 +103,7 @@ def _strain(value: float | None, sign: str = "") -> str:
     """Two digits and a power of ten, whatever the size."""
     if value is None or not np.isfinite(value):
         return "not known"
-    mantissa, exponent = f"{value:{sign}.1e}".split("e")
+    mantissa, exponent = f"{value:{sign}.1e}".replace("-", "\N{MINUS SIGN}", value < 0).split("e")
     return f"{mantissa}×10{str(int(exponent)).translate(SUPERSCRIPTS)}"
 
 
@@ -102,7 +113,9 @@ def _uncertainty(found: StrainMap) -> str:
     sigma = np.sort(found.strain_sigma[found.bulk & np.isfinite(found.strain_sigma)])
     share = (np.arange(sigma.size) + 1) / max(1, sigma.size)
     cut = int(0.98 * sigma.size)
-    return fragments.plot(sigma[:cut], {"share": share[:cut]}, "one sigma of the strain", "share of the bulk")
+    power = int(np.floor(np.log10(max(float(sigma[:cut].max(initial=0)), 1e-12))))
+    label = f"one sigma of the strain [10$^{{{power}}}$]"
+    return fragments.plot(sigma[:cut] / 10.0**power, {"share": share[:cut]}, label, "share of the bulk")
 
 
 def _facets(found: tuple[Facet, ...]) -> str:

@@ -62,7 +62,7 @@ def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
     facts = [
         Fact("grid", f"{_times(reconstruction.rho.shape)} voxels", f"{reconstruction.frame} frame"),
         Fact("voxel", "not known", "the file holds no geometry; lengths are in voxels"),
-        Fact("crystal", f"{inside} voxels", f"{percent(inside / support.size)} of the grid"),
+        Fact("support", f"{inside} voxels", f"{percent(inside / support.size)} of the grid"),
         Fact("phase inside", _phase_spread(reconstruction), "peak to valley of 98 % of the voxels, ramp included, wrapped to ±π"),
         Fact(
             "photons",
@@ -75,7 +75,8 @@ def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
         size = np.ptp(np.argwhere(support) @ basis.T, axis=0) + np.abs(basis).sum(axis=1) if inside else np.zeros(3)
         volume_nm3 = inside * abs(float(np.linalg.det(basis))) * 1e27
         facts[1] = Fact("voxel", f"{_times(np.linalg.norm(basis, axis=0) * 1e9)} nm", "edges along rocking × row × column")
-        facts[2] = Fact("crystal", f"{_times(size * 1e9)} nm", f"extent in z × y × x; volume {volume_nm3 * 1e-9:.3g} µm³")
+        note = f"extent in z × y × x; volume {volume_nm3 * 1e-9:.3g} µm³, more than the crystal's"
+        facts[2] = Fact("support", f"{_times(size * 1e9)} nm", note)
     return tuple(facts)
 
 

@@ -129,7 +129,7 @@ def run(
         else:
             row = {**row, **source.metadata}
             chain = _recalled(row, folder, chain)
-        rows = table.with_elapsed([*rows, row])
+        rows = table.with_one_resolution(table.with_elapsed([*rows, row]))
         table.write(folder / "series.csv", [*rows, *(later for later in held.values() if later is not None)])
         yield Report(number + 1, len(scans), rows[-1], reused)
     if all(row["chi2"] is None for row in rows):

@@ -29,9 +29,10 @@ Row = dict[str, Any]
 MEASURED = (
     "volume_m3", "volume_low_m3", "volume_high_m3", "lattice_parameter_m", "d_spacing_m", "strain_mean", "strain_std",
     "strain_mean_surface", "strain_std_surface", "strain_sigma", "displacement_range_m", "dislocation_voxels", "resolution_m",
-    "chi2", "llk_free", "agreement", "correlation_to_previous", "twin_margin", "cold_llk_free", "warm_llk_free",
-    "warm_cold_correlation", "seconds",
+    "resolution_fsc_half_data_m", "resolution_prtf_m", "resolution_fsc_starts_m", "resolution_edge_m", "chi2", "llk_free",
+    "agreement", "correlation_to_previous", "twin_margin", "cold_llk_free", "warm_llk_free", "warm_cold_correlation", "seconds",
 )  # fmt: skip
+RESOLUTIONS = ("fsc_half_data", "prtf", "fsc_starts", "edge")  # the most telling first, as in a strain map
 TEXT = ("input", "name", "time", "resolution_method", "start", "verdict", "reasons", "settings")
 _FIRST, _LAST = ("input", "name", "time", "elapsed_s"), ("resolution_method", "start", "verdict", "reasons", "settings")
 
@@ -67,6 +68,7 @@ def measured(result: Result, first_spacing: float | None) -> Row:
     others = [correlation for correlation in result.quality.agreement if correlation < 1]
     return {
         **found,
+        **{f"resolution_{name}_m": value for name, value in lengths.items()},
         "resolution_m": length,
         "resolution_method": method if length is not None else None,
         "chi2": result.quality.chi2,
@@ -111,6 +113,16 @@ def with_elapsed(rows: Sequence[Row]) -> list[Row]:
     first = next((stamp for stamp in stamps if stamp is not None), None)
     pairs = zip(rows, stamps, strict=True)
     return [{**row, "elapsed_s": None if stamp is None or first is None else stamp - first} for row, stamp in pairs]
+
+
+def with_one_resolution(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the resolution by the first method that all which count have; each by its own where there is no such method."""
+    counting = [row for row in rows if row.get("verdict") != "failed"] or rows
+    common = next((m for m in RESOLUTIONS if all(row.get(f"resolution_{m}_m") is not None for row in counting)), None)
+    if common is None:
+        return list(rows)
+    column = f"resolution_{common}_m"
+    return [row if row.get(column) is None else {**row, "resolution_m": row[column], "resolution_method": common} for row in rows]
 
 
 def _stamp(time: Any) -> float | None:

@@ -1,0 +1,69 @@
+"""A movie (GIF) of pictures in one range of colours and one palette, so that a colour means the same in all of its frames.
+
+A palette drawn from each frame's own pixels, as GIF writers make them, gives most of its colours to the background and bands the
+colour bar; here it is the colour map at the brightnesses that the shading of surfaces has, and greys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from PIL import Image
+
+from braggshot.report import figures
+from braggshot.report.figures import Colours, Picture
+
+_HOLD = 500  # a frame [ms]
+_SHADES = (1.0, 0.85, 0.7, 0.55)  # of surfaces, ambient light to full
+_HUES = 54  # colours of the map; with all shades and 40 greys they fill the 256 of a GIF
+
+
+def film(path: Path, frames: Iterable[tuple[str, Sequence[Picture]]], colours: Colours) -> None:
+    """Write one frame per title and pictures, with the colour bar of the strain."""
+    palette = _palette(colours.name)
+    images = [_drawn(title, pictures, colours).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+              for title, pictures in frames]  # fmt: skip
+    if images:
+        images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=_HOLD, loop=0, optimize=False)
+
+
+def _palette(name: str) -> Image.Image:
+    hues = mpl.colormaps[name](np.linspace(0, 1, _HUES))[:, :3]
+    shaded = [shade * hues for shade in _SHADES]
+    greys = np.repeat(np.linspace(0, 1, 256 - _HUES * len(_SHADES))[:, None], 3, axis=1)
+    image = Image.new("P", (1, 1))
+    image.putpalette(np.round(255 * np.concatenate([*shaded, greys])).astype(np.uint8).ravel().tolist())
+    return image
+
+
+def _drawn(title: str, pictures: Sequence[Picture], colours: Colours) -> Image.Image:
+    figure = Figure(figsize=(8.4, 3.1), dpi=80, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    for panel, picture in zip(figure.subplots(1, len(pictures), squeeze=False).flat, pictures, strict=True):
+        _place(panel, picture)
+    figure.subplots_adjust(left=0.01, right=0.86, top=0.84, bottom=0.05, wspace=0.03)
+    bar = figure.add_axes((0.88, 0.12, 0.015, 0.66))
+    power = int(np.floor(np.log10(colours.high)))
+    norm = mpl.colors.Normalize(colours.low / 10.0**power, colours.high / 10.0**power)
+    figure.colorbar(ScalarMappable(norm, colours.name), cax=bar)
+    bar.set_title(f"strain [10$^{{{power}}}$]", fontsize=9, pad=8)
+    figure.suptitle(title, fontsize=10)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # type: ignore[no-untyped-call]
+
+
+def _place(axes: Axes, picture: Picture) -> None:
+    """A picture with its scale bar."""
+    axes.imshow(picture.rgba, extent=(0, picture.width, 0, picture.height))
+    bar = figures.scale_bar(picture.width)
+    axes.plot([0.05 * picture.width, 0.05 * picture.width + bar], [0.04 * picture.height] * 2, color="black", linewidth=2)
+    axes.text(0.05 * picture.width, 0.06 * picture.height, f"{bar:g} {picture.unit}", fontsize=7)
+    axes.set_title(picture.title, fontsize=8)
+    axes.axis("off")
