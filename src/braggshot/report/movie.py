@@ -44,7 +44,7 @@ def _palette(name: str) -> Image.Image:
 
 
 def _drawn(title: str, pictures: Sequence[Picture], colours: Colours) -> Image.Image:
-    figure = Figure(figsize=(8.4, 3.1), dpi=80, facecolor="white")
+    figure = Figure(figsize=(8.4, 3.1), dpi=110, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     for panel, picture in zip(figure.subplots(1, len(pictures), squeeze=False).flat, pictures, strict=True):
         _place(panel, picture)

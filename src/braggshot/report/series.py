@@ -29,8 +29,7 @@ from braggshot.report import fragments
 from braggshot.report.figures import Colours, Picture
 from braggshot.report.material import Material, material, slices, views
 from braggshot.report.movie import film
-from braggshot.report.strain_section import METHODS
-from braggshot.report.words import number
+from braggshot.report.strain_section import METHODS, scientific
 from braggshot.volumes import StrainMap
 
 Rows = Sequence[Mapping[str, Any]]
@@ -233,9 +232,10 @@ def page(folder: Path, rows: Rows, x: NDArray[np.float64], label: str, stage: St
     count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("good", "doubtful", "failed")}
     style = importlib.resources.files("braggshot.report").joinpath("page.css").read_text(encoding="utf-8")
     now = datetime.datetime.now().astimezone()
+    title = f"Series of {len(rows)} scan{'s' if len(rows) > 1 else ''}"
     told = ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number)
     parts = [
-        f"<header><h1>Series of {len(rows)} scans</h1><p>One crystal along {escape(label)}: {told}</p></header>",
+        f"<header><h1>{title}</h1><p>One crystal along {escape(label)}: {told}</p></header>",
         _plots(rows, x, label),
         *(_strip(folder, rows, stage) if stage is not None else ()),
         _movie(animated),
@@ -248,7 +248,7 @@ def page(folder: Path, rows: Rows, x: NDArray[np.float64], label: str, stage: St
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>Series of {len(rows)} scans – braggshot</title>
+<title>{title} – braggshot</title>
 <style>
 {style}</style>
 </head>
@@ -330,10 +330,10 @@ def _resolutions(rows: Rows) -> str:
 
 
 def _text(value: Any, scale: float, form: str) -> str:
-    """A cell; without a form three digits and a power of ten."""
+    """A cell; without a form two digits and a power of ten."""
     if value is None:
         return ""
-    return form.format(value * scale) if form else number(value * scale)
+    return form.format(value * scale) if form else scientific(value * scale)
 
 
 def _reasons(rows: Rows) -> str:
@@ -341,4 +341,4 @@ def _reasons(rows: Rows) -> str:
     if not listed:
         return ""
     lines = "".join(f"<tr><th>{escape(str(n))}</th><td>{v}</td><td>{escape(str(r))}</td></tr>" for n, v, r in listed)
-    return f'<h2>What speaks against scans</h2><div class="wide"><table>{lines}</table></div>'
+    return f'<h2>What speaks against scans</h2><div class="wide"><table class="reasons">{lines}</table></div>'

@@ -62,15 +62,15 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
     few = numbers(found)
     listed = [
         Fact("lattice spacing", f"{few['d_spacing_m'] * 1e10:.4f} Å", "of the mean lattice, from the position of the peak"),
-        Fact("strain in the bulk", _strain(few["strain_std"]), "standard deviation"),
-        Fact("strain at the surface", _strain(few["strain_std_surface"]), f"mean {_strain(few['strain_mean_surface'], '+')}"),
+        Fact("strain in the bulk", scientific(few["strain_std"]), "standard deviation"),
+        Fact("strain at the surface", scientific(few["strain_std_surface"]), f"mean {scientific(few['strain_mean_surface'], '+')}"),
         Fact("volume", f"{few['volume_m3'] * 1e18:.4g} µm³", _about_volume(found, few)),
     ]
     if few["lattice_parameter_m"] is not None:
         listed.insert(1, Fact("lattice parameter", f"{few['lattice_parameter_m'] * 1e10:.4f} Å", "mean of the bulk"))
     if few["strain_sigma"] is not None:
         displacement = f"displacement {number(_median(found.displacement_sigma, found) * 1e12)} pm"
-        listed.append(Fact("one sigma of a voxel", _strain(few["strain_sigma"]), f"median of the strain's; {displacement}"))
+        listed.append(Fact("one sigma of a voxel", scientific(few["strain_sigma"]), f"median of the strain's; {displacement}"))
     if found.facets:
         named = [facet for facet in found.facets if facet.hkl is not None]
         listed.append(
@@ -99,7 +99,7 @@ def _median(values: FloatArray | None, found: StrainMap) -> float:
     return float(np.nanmedian(chosen)) if chosen.size else np.nan
 
 
-def _strain(value: float | None, sign: str = "") -> str:
+def scientific(value: float | None, sign: str = "") -> str:
     """Two digits and a power of ten, whatever the size."""
     if value is None or not np.isfinite(value):
         return "not known"
@@ -125,7 +125,7 @@ def _facets(found: tuple[Facet, ...]) -> str:
     for facet in found:
         name = "?" if facet.hkl is None else plane_name(facet.hkl)
         off = "" if facet.off is None else f"{np.degrees(facet.off):.1f}°"
-        strain = f"{_strain(facet.strain, '+')} ± {_strain(facet.strain_std)}"
+        strain = f"{scientific(facet.strain, '+')} ± {scientific(facet.strain_std)}"
         cells = (name, f"{facet.area * 1e18:.0f}", percent(facet.share), strain, off)
         rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     head = "".join(f"<th>{name}</th>" for name in ("facet", "area [nm²]", "share of the surface", "strain", "off the plane"))
