@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from braggshot.cli import files, learned, online, phase, view
+from braggshot.cli import files, learned, live, online, phase, view
 from braggshot.errors import BraggshotError
 
 # Threads that spin while they wait slow every other program on a shared machine down, and themselves with it.
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (phase, files, learned, view, online):
+for module in (phase, files, learned, live, view, online):
     app.add_typer(module.commands)
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C

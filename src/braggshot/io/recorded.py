@@ -110,8 +110,14 @@ class Recorder:
 
     def end(self, aborted: str = "") -> None:
         """Say that no more frames will come; `aborted` why that is before time."""
-        with replacing(self.folder / ENDED) as temporary:
-            temporary.write_text(json.dumps({"aborted": aborted, "frames": int(self.arrived["here"].sum())}))
+        mark(self.folder, aborted)
+
+
+def mark(folder: str | Path, aborted: str) -> None:
+    """Say of a recording that no more frames will come."""
+    arrived = np.fromfile(Path(folder) / ARRIVED, RECORD)
+    with replacing(Path(folder) / ENDED) as temporary:
+        temporary.write_text(json.dumps({"aborted": aborted, "frames": int((arrived["here"] > 0).sum())}))
 
 
 def can_read(path: str | Path) -> bool:

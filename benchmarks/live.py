@@ -1,0 +1,214 @@
+"""What a live session keeps up with: latency, first picture, intake, many viewers, a long run.
+
+``python live.py latency --scans 20``   from the last frame to the picture on the page, and how early the crystal is recognised
+``python live.py intake``               frames of 256 x 256 a second, taken in while reconstructing, none lost
+``python live.py soak --minutes 60``    scans one after the other at a reduced rate: memory, results, troubles
+
+The page is asked as a browser asks it: four times a second for what is new, then for the surface. Drawing it is the browser's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from braggshot.crystals.scan import ScanSettings, simulate_scan
+from braggshot.io import results
+from braggshot.live.memory import MemorySource
+from braggshot.live.messages import Arrived, Begin, End
+from braggshot.live.session import Session, resolve
+from braggshot.physics.metrics import align
+from braggshot.viewer.model import View
+from braggshot.viewer.watch import Watch
+from braggshot.volumes import Frame
+
+EVERY = 3  # of the simulated frames, so that 64 remain
+POLL = 0.25  # seconds between two questions of a page
+SHORT = {"phasing": {"method": "refine"}, "output": {"formats": ["cxi"]}, "prepare": {"shape": [64, 64, 64]}}
+
+
+def scans(n, first=0):
+    """Rocking scans of 64 frames of 256 x 256, the peak at frame 32."""
+    for seed in range(first, first + n):
+        scan, _ = simulate_scan(seed, settings=ScanSettings(phase_range=2.0, counts=3e5))
+        chosen = slice(0, 64 * EVERY, EVERY)
+        circles = tuple(
+            replace(circle, angle=circle.angle[chosen]) if np.ndim(circle.angle) else circle for circle in scan.geometry.sample
+        )
+        yield replace(
+            scan,
+            frames=np.asarray(scan.frames)[chosen].astype(np.uint32),
+            rocking_angle=scan.rocking_angle[chosen],
+            monitor=scan.monitor[chosen],
+            geometry=replace(scan.geometry, sample=circles),
+        )
+
+
+class Beam(MemorySource):
+    """Plays scans at a rate, and waits for the results of each before the next; notes when the last frame was sent."""
+
+    def __init__(self, played, rate, board):
+        super().__init__()
+        self.played, self.rate, self.board, self.last = played, rate, board, {}
+
+    def messages(self, stop):
+        for number, scan in enumerate(self.played):
+            name = f"scan_{number:04d}"
+            yield Begin(name, len(scan.frames), scan.frames.shape[1:], scan.rocking_angle, scan)
+            for index, image in enumerate(scan.frames):
+                time.sleep(1 / self.rate)
+                self.last[name] = time.monotonic()
+                yield Arrived(name, Frame(index, image, float(scan.rocking_angle[index])))
+            yield End(name)
+            while len(self.board.latest()[1].finished) <= number and not stop.is_set():
+                yield None
+                time.sleep(0.05)
+
+
+class Page(threading.Thread):
+    """Asks for what is new, and for its surface, as a browser does; notes when it had each picture."""
+
+    def __init__(self, board):
+        super().__init__(daemon=True)
+        self.watch, self.stop, self.seen = Watch(board), threading.Event(), []
+
+    def run(self):
+        known = None
+        while not self.stop.wait(POLL):
+            moment, snapshot = self.watch.latest()
+            if snapshot.result is None or (snapshot.scan, moment.picture) == known:
+                continue
+            known = (snapshot.scan, moment.picture)
+            shown = self.watch.solid(moment.scans - 1)
+            if shown is not None:
+                self.watch.mesh(shown, View())
+            self.seen.append((time.monotonic(), snapshot.scan, snapshot.pictures[-1], snapshot.result))
+
+
+def share(values, q):
+    return float(np.quantile(values, q))
+
+
+def latency(options):
+    """Time from the last frame to the picture of the whole scan; share of the frames at the first recognised one."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(folder, resolve(SHORT))
+        beam, pages = Beam(scans(options.scans), options.rate, session.board), [Page(session.board) for _ in range(options.viewers)]
+        for page in pages:
+            page.start()
+        session.run(beam)
+        for page in pages:
+            page.stop.set()
+        waits, firsts = [], []
+        for name, sent in beam.last.items():
+            whole = [at for page in pages for at, scan, picture, _ in page.seen if scan == name and picture.frames == 64]
+            final = results.read(Path(folder) / f"{name}.cxi")
+            waits.append(min(whole) - sent)
+            firsts.append(first_recognised(pages[0], name, final))
+        how = f"{options.rate} Hz; {options.viewers} viewers; {torch.get_num_threads()} threads"
+        print(f"{len(waits)} scans of 64 frames, 256 x 256, at {how}")
+        median, most = statistics.median(waits), max(waits)
+        print(f"last frame to picture: median {median:.2f} s, 95 % {share(waits, 0.95):.2f} s, worst {most:.2f} s")
+        known = sum(value is not None for value in firsts)
+        print(f"first recognised (>= 0.8 with the final) before the end in {known} of {len(firsts)}, at a share of the frames of")
+        print("  " + ", ".join("-" if value is None else f"{value:.2f}" for value in firsts))
+
+
+def first_recognised(page, name, final):
+    """Share of the frames at the first picture that correlates with the final answer; None where none did before the end."""
+    for _, scan, picture, result in page.seen:
+        if scan != name or picture.frames >= 64 or picture.verdict == "failed" or result.rho.shape != final.rho.shape:
+            continue
+        if align(torch.from_numpy(result.rho), torch.from_numpy(final.rho)).correlation >= 0.8:
+            return picture.frames / 64
+    return None
+
+
+def intake(options):
+    """Frames as fast as they are produced, while pictures are made."""
+    (scan,) = scans(1)
+    images = scan.frames
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(folder, resolve({**SHORT, "live": {"every": 32}}))
+
+        class Flood(MemorySource):
+            def messages(self, stop):
+                self.began = time.monotonic()
+                yield Begin("flood", options.frames + 1, images.shape[1:])
+                for index in range(options.frames):
+                    due = self.began + index / options.rate
+                    if options.rate and time.monotonic() < due:
+                        time.sleep(due - time.monotonic())
+                    yield Arrived("flood", Frame(index, images[index * 64 // options.frames]))
+                    self.spent = time.monotonic() - self.began
+                yield End("flood", "measured")
+
+        flood = Flood()
+        session.run(flood)
+        kept = sum(1 for _ in (Path(folder) / "events.jsonl").open())
+        shown = session.board.latest()[1]
+        print(f"{shown.received} of {options.frames} frames in {flood.spent:.2f} s: {options.frames / flood.spent:.0f} frames/s, "
+              f"lost {shown.dropped or 0}, {len(shown.pictures)} pictures meanwhile, {kept} events")  # fmt: skip
+
+
+def soak(options):
+    """One scan after the other for a time; resident memory after each."""
+    (scan,) = scans(1)
+    end = time.monotonic() + 60 * options.minutes
+
+    def until():
+        while time.monotonic() < end:
+            yield scan
+
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(folder, resolve({**SHORT, "phasing": {"method": "refine", "hypotheses": 2}}))
+        page, memory = Page(session.board), []
+        page.start()
+
+        class Watched(Beam):
+            def messages(self, stop):
+                for message in super().messages(stop):
+                    if isinstance(message, Begin):
+                        memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
+                        page.seen.clear()
+                    yield message
+
+        session.run(Watched(until(), options.rate, session.board))
+        page.stop.set()
+        events = [json.loads(line) for line in (Path(folder) / "events.jsonl").read_text().splitlines()]
+        counts = {name: sum(event["event"] == name for event in events) for name in ("scan started", "result", "trouble", "lost")}
+        late = statistics.median(memory[len(memory) // 2 :])
+        print(f"{options.minutes} minutes at {options.rate} Hz: {counts}")
+        print(
+            f"resident memory: {memory[2]:.0f} MiB after two scans, {late:.0f} median of the second half, {max(memory):.0f} at most"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    jobs = parser.add_subparsers(required=True)
+    for job, more in (
+        (latency, {"scans": 10, "rate": 20.0, "viewers": 1}),
+        (intake, {"frames": 4000, "rate": 0.0}),
+        (soak, {"minutes": 60.0, "rate": 20.0}),
+    ):
+        command = jobs.add_parser(job.__name__)
+        command.set_defaults(job=job)
+        for name, value in more.items():
+            command.add_argument(f"--{name}", type=type(value), default=value)
+    options = parser.parse_args()
+    options.job(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The command that watches a scan while it is measured."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from braggshot.cli.options import Config, Sets
+from braggshot.cli.view import Host, NoBrowser, Port, Token, announce
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="braggshot live folder:/data/frames -o out/ | braggshot live 'replay:scan.cxi?rate=20' -o out/ --once")
+def live(
+    source: Annotated[str, typer.Argument(help="folder:PATH, pva:CHANNEL, zmq:tcp://HOST:PORT or replay:FILE?rate=HZ.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results, and of events.jsonl.")],
+    like: Annotated[Path | None, typer.Option(help="Scan to take dark, flat, mask and geometry from.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="End after one scan.")] = False,
+    series: Annotated[bool, typer.Option("--series", help="All scans are of one crystal.")] = False,
+    port: Port = 0,
+    host: Host = "127.0.0.1",
+    no_browser: NoBrowser = False,
+    token: Token = None,
+    config: Config = None,
+    sets: Sets = None,
+) -> None:
+    """A 3D picture that forms while the crystal is rocked, in the browser; each finished scan is a result file."""
+    from braggshot import config as configuration
+    from braggshot.io.registry import read
+    from braggshot.live.session import Session, resolve
+    from braggshot.live.sources import open_source
+    from braggshot.viewer.app import serving
+    from braggshot.viewer.guard import token_for
+
+    layers = [configuration.read_toml(config)] if config else []
+    flags = {"live": {"series": True}} if series else {}
+    settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
+    known = None if like is None else read(like, None, **settings.input)
+    session, frames = Session(output, settings, like=known), open_source(source)
+    with serving(session.board, host=host, port=port, token=token_for(host, token)) as url:
+        announce(url, not no_browser)
+        with suppress(KeyboardInterrupt):  # how a session without an end is ended
+            session.run(frames, once)

@@ -1,0 +1,60 @@
+"""What is known at this moment, for everybody to look at, and what happened, for the record."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from braggshot.snapshot import Snapshot
+
+TROUBLES = 20  # that are kept to be shown
+
+
+class Board:
+    """The latest `Snapshot`, changed from several threads, read from any (`braggshot.snapshot.Feed`)."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._number, self._snapshot = 0, Snapshot()
+
+    def latest(self) -> tuple[int, Snapshot]:
+        """The number of changes so far, and the snapshot."""
+        with self._lock:
+            return self._number, self._snapshot
+
+    def change(self, **fields: Any) -> Snapshot:
+        """Replace fields of the snapshot; the new one."""
+        with self._lock:
+            self._number, self._snapshot = self._number + 1, replace(self._snapshot, **fields)
+            return self._snapshot
+
+    def trouble(self, words: str) -> None:
+        """Say what went wrong."""
+        with self._lock:
+            troubles = (*self._snapshot.trouble, words)[-TROUBLES:]
+            self._number, self._snapshot = self._number + 1, replace(self._snapshot, trouble=troubles)
+
+
+class Journal:
+    """``events.jsonl``: one event a line, written as it happens; and counts of what was dropped."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._stream = path.open("a", buffering=1, encoding="utf-8")
+        self.dropped: Counter[str] = Counter()
+
+    def write(self, event: str, scan: str = "", frames: int = 0, **more: Any) -> None:
+        """Add a line ``{"time": ..., "event": ..., "scan": ..., "frames": ..., ...}``; the time is in seconds since the epoch."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, "scan": scan, "frames": frames, **more}, default=str)
+        with self._lock:
+            self._stream.write(line + "\n")
+
+    def close(self) -> None:
+        """No more events."""
+        self._stream.close()

@@ -1,0 +1,246 @@
+"""Frames in, pictures and results out, for as long as a source lives.
+
+::
+
+    source --> receiver thread (receive): records every frame, tells the board, asks for a picture, hands in scans that are over
+           --> worker thread (here):      makes the newest picture; else the full job on a scan that is over; else improves one
+
+The desk between them holds one picture, the newest, so a slow worker makes fewer pictures and never delays the source. The full job
+looks onto the desk after each iteration, so the next scan is seen while the one before is still being finished. What fails is said
+on the board and in the journal; its frames stay in ``.live/NAME``, which ``braggshot reconstruct`` reads.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braggshot import config, pipeline, series
+from braggshot.errors import ConfigError, DataError
+from braggshot.io import recorded, results
+from braggshot.live.assemble import Assembly, recordings_in
+from braggshot.live.board import Board, Journal
+from braggshot.live.desk import Desk, Over, Wanted
+from braggshot.live.messages import Source
+from braggshot.live.picture import Picture, improved, sketch
+from braggshot.live.receive import Receiver, said
+from braggshot.pipeline import OutputConfig, Result
+from braggshot.refine.iterate import Progress
+from braggshot.series import SeriesSettings, table
+from braggshot.snapshot import Judged
+from braggshot.volumes import Scan
+
+RECORDINGS = ".live"
+
+
+@dataclass(frozen=True)
+class LiveConfig:
+    """How a scan is shown while it is measured.
+
+    Parameters
+    ----------
+    every : frames between pictures; 0 takes a thirtieth of what is planned
+    hypotheses : of the network in a picture
+    improve : refine a picture while nothing else is to be done
+    series : one crystal, many scans: the twin, origin and grid of the first, as ``braggshot series`` does
+    keep : keep the frames of scans that are done
+    """
+
+    every: int = 0
+    hypotheses: int = 2
+    improve: bool = True
+    series: bool = False
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.hypotheses < 1:
+            raise ConfigError("live.every must not be negative, live.hypotheses at least 1.")
+
+
+@dataclass(frozen=True)
+class LiveSettings(SeriesSettings):
+    """The settings of the main job and of a series, and those of looking at it."""
+
+    output: OutputConfig = field(default_factory=OutputConfig)
+    live: LiveConfig = field(default_factory=LiveConfig)
+
+
+class _Superseded(Exception):
+    """Something more urgent is to be done."""
+
+
+def resolve(settings: Mapping[str, Any]) -> LiveSettings:
+    """Nested settings to `LiveSettings`, every name and value checked."""
+    return config.resolve(LiveSettings, settings)
+
+
+class Session:
+    """One folder of results, and what is being measured into it.
+
+    Parameters
+    ----------
+    folder : gets a result per scan, ``events.jsonl``, and recordings in ``.live``
+    settings : resolved
+    board : what is shown
+    like : a scan to take dark, flat, mask and geometry from, where the source knows none
+    """
+
+    def __init__(
+        self, folder: str | Path, settings: LiveSettings | None = None, board: Board | None = None, like: Scan | None = None
+    ) -> None:
+        self.folder, self.settings, self.board = Path(folder), settings or LiveSettings(), board or Board()
+        pipeline.check_writable(self.folder)
+        self.recordings = self.folder / RECORDINGS
+        self.journal, self.desk, self.stop = Journal(self.folder / "events.jsonl"), Desk(), threading.Event()
+        assembly = Assembly(self.recordings, like, lambda name: (self.folder / f"{name}.cxi").exists())
+        self.receiver = Receiver(assembly, self.desk, self.board, self.journal, self.settings.live.every)
+        self._picture: tuple[Wanted, Picture] | None = None
+        self._rough = False  # whether that picture could still be improved
+
+    def run(self, source: Source, once: bool = False) -> None:
+        """Work until the source ends or `stop` is set, or after the first scan; every scan that is over is finished before."""
+        self.journal.write("session started", source=type(source).__name__)
+        self._resume()
+        receiver = threading.Thread(target=self.receiver.run, args=(source, self.stop), name="receiver", daemon=True)
+        receiver.start()
+        try:
+            self._work(once)
+        finally:
+            self.stop.set()
+            receiver.join(timeout=5)
+            self.journal.write("session ended", dropped=dict(self.journal.dropped))
+            self.journal.close()
+
+    def _work(self, once: bool) -> None:
+        while not self.stop.is_set():
+            if self._make_wanted():
+                continue
+            over = self.desk.take_over()
+            if over is not None:
+                self._guarded(over.name, partial(self._finish, over))
+                if once:
+                    return
+            elif not self._improve() and not self.desk.wait(0.2):
+                return
+
+    def _make_wanted(self) -> bool:
+        """Make the picture that is asked for, if one is."""
+        wanted = self.desk.take_wanted()
+        if wanted is None:
+            return False
+        # Before the peak has passed there may be nothing to see, which is no trouble.
+        self._guarded(wanted.name, partial(self._sketch, wanted), quiet=() if wanted.whole else (DataError,))
+        return True
+
+    def _sketch(self, wanted: Wanted) -> None:
+        before = self._picture[1] if self._picture is not None and self._picture[0].name == wanted.name else None
+        live = self.settings.live
+        picture = pipeline.finish(sketch(wanted, self.settings, live.hypotheses, before))
+        self._show(wanted, picture)
+        self._rough = live.improve and not wanted.whole
+
+    def _improve(self) -> bool:
+        """Refine the last picture until something else is to be done; False where there is none to refine."""
+        if not self._rough or self._picture is None:
+            return False
+        wanted, picture = self._picture
+        self._rough = False
+
+        def refine() -> None:
+            better = pipeline.finish(improved(picture, self.settings, self.settings.live.hypotheses), self._unless_busy)
+            self._show(wanted, better)
+
+        self._guarded(wanted.name, refine, quiet=(_Superseded, DataError))
+        return True
+
+    def _unless_busy(self, _: Progress) -> None:
+        if self.desk.busy() or self.stop.is_set():
+            raise _Superseded
+
+    def _between(self, _: Progress) -> None:
+        """Called after each iteration of the full job."""
+        if self.stop.is_set():
+            raise _Superseded
+        self._make_wanted()
+
+    def _show(self, wanted: Wanted, picture: Picture) -> None:
+        self._picture = (wanted, picture)
+        self._judged(picture.result, wanted)
+
+    def _judged(self, result: Result, of: Wanted | Over) -> None:
+        """Put a result on the board, if its scan is still the one that is shown, and into the journal."""
+        seconds, quality = time.monotonic() - of.began, result.quality
+        judged = Judged(seconds, of.frames, result.method, quality.chi2, quality.llk_free, result.verdict)
+        current = self.board.latest()[1]
+        if current.scan == of.name:
+            self.board.change(result=result, pictures=(*current.pictures, judged))
+        llk_free = quality.llk_free if np.isfinite(quality.llk_free) else None
+        facts = {"method": result.method, "chi2": quality.chi2, "llk_free": llk_free, "verdict": result.verdict}
+        self.journal.write("picture", of.name, of.frames, **facts, seconds=round(seconds, 3))
+
+    def _finish(self, over: Over) -> None:
+        """The full job on a scan that is over, its result on disk, and on the board."""
+        row, path = self._in_series(over) if self.settings.live.series else self._alone(over)
+        current = self.board.latest()[1]
+        state = {"state": "failed" if row["verdict"] == "failed" else "done"} if current.scan == over.name else {}
+        self.board.change(series=(*current.series, row), finished=(*current.finished, path), **state)
+        self.journal.write("result", over.name, over.frames, file=path.name, verdict=row["verdict"], chi2=row["chi2"])
+        if not self.settings.live.keep and not self.settings.live.series:
+            shutil.rmtree(over.path, ignore_errors=True)
+
+    def _alone(self, over: Over) -> tuple[table.Row, Path]:
+        result = pipeline.finish(pipeline.run(over.path, self.settings), self._between)
+        # The data file first: once it is there the scan counts as done.
+        pipeline.write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
+        self._judged(result, over)
+        first = next((row["d_spacing_m"] for row in self.board.latest()[1].series if row.get("d_spacing_m")), None)
+        row = {"input": str(over.path), "name": over.name, "time": None, **table.measured(result, first)}
+        return row, self.folder / f"{over.name}.cxi"
+
+    def _in_series(self, over: Over) -> tuple[table.Row, Path]:
+        """All scans so far as a series; rows that are there hold, so only this one is phased."""
+        done = [path for path, _ in recordings_in(self.recordings) if (self.folder / f"{path.name}.cxi").exists()]
+        sources = series.sources([*done, over.path], None, (), None, "recorded")
+        quiet = replace(self.settings, series=replace(self.settings.series, movie=False))
+        row: table.Row = {}
+        for report in series.run(sources, self.folder, quiet, self._between):
+            row = report.row
+        path = self.folder / f"{row['name']}.cxi"
+        if not path.exists():
+            raise DataError(f"{over.name}: {row['reasons']}")
+        shown = results.read(path)
+        strain = results.read_strain(path) if shown.volume.q_bragg is not None else None
+        self._judged(Result(**{name: getattr(shown, name) for name in shown.__dataclass_fields__}, strain=strain), over)
+        return row, path
+
+    def _guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (_Superseded,)) -> None:
+        """Do a job; what goes wrong is said, and the session goes on."""
+        try:
+            job()
+        except quiet:
+            return
+        except Exception as error:
+            said(self.board, self.journal, name, error)
+            current = self.board.latest()[1]
+            if current.scan == name and current.state == "phasing":
+                self.board.change(state="failed")
+
+    def _resume(self) -> None:
+        """Scans that were over when an earlier session was killed are finished first; those that it cut off are named."""
+        for path, end in recordings_in(self.recordings):
+            if (self.folder / f"{path.name}.cxi").exists():
+                continue
+            if end is None:
+                self.journal.write("scan cut off", path.name)
+                self.board.trouble(f"{path.name}: cut off when an earlier session ended; its frames are in {path}")
+                recorded.mark(path, "the session ended")
+            elif not end["aborted"]:
+                self.desk.hand_in(Over(path.name, path, end["frames"], time.monotonic()))

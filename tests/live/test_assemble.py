@@ -1,0 +1,103 @@
+"""Messages become recordings: nothing guessed, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from braggshot.io import recorded
+from braggshot.io.frames import ArrayFrames
+from braggshot.live.assemble import Assembly, Closed, Grew, Opened, recordings_in
+from braggshot.live.messages import Arrived, Begin, End, Lost
+from braggshot.volumes import Frame, Scan
+
+IMAGES = np.random.default_rng(0).poisson(3, (6, 5, 7)).astype(np.uint16)
+
+
+def arrived(index, scan="s", image=None):
+    return Arrived(scan, Frame(index, IMAGES[index] if image is None else image))
+
+
+@pytest.fixture
+def assembly(tmp_path):
+    return Assembly(tmp_path)
+
+
+def told(assembly, *messages):
+    return [change for message in messages for change in assembly.take(message)]
+
+
+def test_a_scan_from_begin_to_end(assembly, tmp_path):
+    changes = told(assembly, Begin("s", 6), *(arrived(k) for k in (0, 2, 1, 5)), End("s"))
+    assert [type(change) for change in changes] == [Opened, Grew, Grew, Grew, Grew, Closed]
+    scan = changes[-1].scan
+    assert changes[-1].aborted == ""
+    assert scan.received == 4
+    assert np.array_equal(np.isfinite(scan.rocking), [1, 1, 1, 0, 0, 1])
+    assert scan.rocking[2] == IMAGES[2].sum()
+    back = recorded.read(tmp_path / "s")
+    assert back.arrived.tolist() == [True, True, True, False, False, True]
+    assert np.array_equal(back.frames[5], IMAGES[5])
+
+
+def test_all_frames_are_the_end(assembly):
+    changes = told(assembly, Begin("s", 2), arrived(0), arrived(1), End("s"))
+    assert [type(change) for change in changes] == [Opened, Grew, Grew, Closed]  # and the end is no news
+
+
+def test_a_scan_that_is_cut_short_by_the_next(assembly):
+    changes = told(assembly, Begin("s", 6), arrived(0), Begin("s", 6), arrived(0))
+    assert isinstance(changes[2], Closed)
+    assert changes[2].aborted == "the next scan began"
+    assert [change.scan.name for change in changes if isinstance(change, Opened)] == ["s", "s-2"]
+    assert [(path.name, end and end["aborted"]) for path, end in recordings_in(assembly.folder)] == [
+        ("s", "the next scan began"),
+        ("s-2", None),
+    ]
+
+
+def test_what_is_of_no_use_is_counted(assembly):
+    changes = told(
+        assembly, arrived(0), Begin("s", 3), arrived(0), arrived(0), arrived(5), arrived(1, image=np.zeros((2, 2), np.uint16)),
+        arrived(1, scan="t"), Lost("truncated", "x"),
+    )  # fmt: skip
+    assert [change.reason for change in changes if isinstance(change, Lost)] == [
+        "no scan", "duplicate", "beyond the plan", "shape", "no scan", "truncated",
+    ]  # fmt: skip
+
+
+def test_nothing_came(assembly):
+    changes = told(assembly, Begin("s", 6), End("s", "shutter closed"))
+    assert changes[-1].scan.recorder is None
+    assert changes[-1].aborted == "shutter closed"
+
+
+def test_names_are_file_names_and_unique(tmp_path):
+    assembly = Assembly(tmp_path, taken=lambda name: name == "etc_passwd")
+    (change,) = told(assembly, Begin("../../etc/passwd", 1))
+    assert change.scan.name == "etc_passwd-2"
+    changes = told(assembly, Begin("...", 1))
+    assert changes[-1].scan.name == "scan"
+
+
+def test_the_largest_number_is_not_a_count(tmp_path):
+    assembly = Assembly(tmp_path)
+    image = IMAGES[0].copy()
+    image[1, 1] = 65535
+    changes = told(assembly, Begin("s", 2), arrived(0, image=image))
+    assert changes[-1].scan.rocking[0] == IMAGES[0].sum() - IMAGES[0][1, 1]
+    assert recorded.read(tmp_path / "s").provenance["no_count"] == 65535
+
+
+def test_dark_and_mask_of_another_scan(tmp_path):
+    good = np.ones((5, 7), dtype=bool)
+    good[0] = False
+    like = Scan(ArrayFrames(IMAGES), "other", valid=good, dark=np.ones((5, 7)), monitor=np.ones(6), rocking_angle=np.arange(6.0))
+    assembly = Assembly(tmp_path, like)
+    changes = told(assembly, Begin("s", 6), arrived(0))
+    assert changes[-1].scan.rocking[0] == IMAGES[0][1:].sum()
+    back = recorded.read(tmp_path / "s")
+    assert np.array_equal(back.valid, good)
+    assert np.array_equal(back.dark, like.dark)
+    assert back.monitor is None
+    assert back.rocking_angle is None
