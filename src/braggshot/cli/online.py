@@ -45,12 +45,15 @@ def emit(
     options = {**({} if compress is None else {"compress": compress}), **({"hdf5": True} if hdf5 else {})}
     sink, stop, sent = player.open_sink(to, **options), Event(), player.Sent(0, 0)
     try:
-        print(f"{to}: {scan.frames.shape[0]} frames of {path}; waiting for a listener where the transport has one", flush=True)
+        print(f"{sink.url} has {scan.frames.shape[0]} frames of {path} for whoever listens", flush=True)
         sink.wait(stop)
         with progress_bar() as bar:
             task = bar.add_task(to, total=scan.frames.shape[0] * repeat, note="")
             for sent in player.emit(scan, sink, stop, rate, planned, seed, repeat):
                 bar.update(task, completed=sent.frames, note=f"scan {sent.scans}")
+    except BaseException:
+        stop.set()
+        raise
     finally:
         sink.close()
     print(json.dumps({"to": to, **asdict(sent)}))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from threading import Event
 from typing import Any
 
@@ -15,6 +17,8 @@ from braggshot.live.emit import Playing, Sink
 
 LINGER = 10_000
 """Milliseconds for what was sent to arrive after the detector is closed."""
+PARTING = 2.0
+"""Seconds for which the end of a series waits for someone to hear it: who has all frames may be gone."""
 
 
 def serve(target: str, compress: str = "bslz4") -> Sink:
@@ -81,7 +85,7 @@ class DectrisSink:
 
     def end(self, is_aborted: bool) -> None:
         """An aborted series ends as any other, only sooner."""
-        self._send({"htype": "dseries_end-1.0", "series": self.scan.number})
+        self._send({"htype": "dseries_end-1.0", "series": self.scan.number}, patience=PARTING)
 
     def close(self) -> None:
         """Once everything has been pulled, or after some seconds."""
@@ -92,14 +96,15 @@ class DectrisSink:
             return f"bs{8 * image.dtype.itemsize}-lz4<", self._codec.encode(image)
         return ("lz4<", lz4_encode(image)) if self.compress == "lz4" else ("<", image.tobytes())
 
-    def _ready(self) -> bool:
+    def _ready(self, patience: float = math.inf) -> bool:
         import zmq
 
-        while not self._stop.is_set():
+        end = time.monotonic() + patience
+        while not self._stop.is_set() and time.monotonic() < end:
             if self._socket.poll(200, zmq.POLLOUT):
                 return True
         return False
 
-    def _send(self, *parts: dict[str, Any] | bytes) -> None:
-        if self._ready():
+    def _send(self, *parts: dict[str, Any] | bytes, patience: float = math.inf) -> None:
+        if self._ready(patience):
             self._socket.send_multipart([part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts])
