@@ -146,9 +146,8 @@ def intake(options):
                 self.began = time.monotonic()
                 yield Begin("flood", options.frames + 1, images.shape[1:])
                 for index in range(options.frames):
-                    due = self.began + index / options.rate
-                    if options.rate and time.monotonic() < due:
-                        time.sleep(due - time.monotonic())
+                    if options.rate:
+                        time.sleep(max(0.0, self.began + index / options.rate - time.monotonic()))
                     yield Arrived("flood", Frame(index, images[index * 64 // options.frames]))
                     self.spent = time.monotonic() - self.began
                 yield End("flood", "measured")
