@@ -103,3 +103,16 @@ def test_a_ball_has_none_and_nothing_breaks():
     assert len(facets(amplitude, amplitude > 0.5, np.zeros((50, 50, 50)), EDGE * np.eye(3))) == 0
     assert facets(np.zeros((5, 5, 5)), np.zeros((5, 5, 5), bool), np.zeros((5, 5, 5)), np.eye(3)) == ()
     assert indexed((), np.ones(3), (1, 1, 1), lattice.cubic()) == ()
+
+
+def test_planes_of_no_low_index_get_no_names():
+    """Twelve facets in random directions: any turn would bring a few within tolerance of {111}, {110} or {100}."""
+    random = np.random.default_rng(4)
+    directions = random.normal(size=(12, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    r = EDGE * (np.indices((60, 60, 60)) - 30)
+    amplitude = 5 * np.clip(0.5 + (100e-9 - np.tensordot(directions, r, axes=1)).min(axis=0) / EDGE, 0, 1)
+    found = facets(amplitude, amplitude > 2.5, np.zeros(amplitude.shape), EDGE * np.eye(3))
+    assert len(found) > 7
+    named = indexed(found, np.array([0.0, 3e10, 0.0]), (1, 1, 1), lattice.cubic())
+    assert all(facet.hkl is None for facet in named)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,16 @@ _ADVICE = {
     errno.EISDIR: "this is a folder, give a file name",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+
+
+_LEFT_OVER = re.compile(r"\..+-[0-9a-f]{8}\.\w+")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder that nobody else writes to."""
+    for path in folder.glob(".*-*.*"):
+        if _LEFT_OVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 from braggshot import config, pipeline
 from braggshot.errors import ConfigError, DataError, FormatError, GeometryError
 from braggshot.io import registry, results
+from braggshot.io.atomic import sweep
 from braggshot.phasing import PhasingConfig, phase
 from braggshot.pipeline import OutputConfig, Result, Settings, completed
 from braggshot.prepare import prepare
@@ -96,6 +97,8 @@ def run(
 ) -> Iterator[Report]:
     """Phase a series into `folder`, yielding each row as it is done; the caller may stop at any time and call again.
 
+    One run at a time writes to a folder; what a killed one left half-written there is removed.
+
     At the end ``series.parquet`` (with pyarrow), ``series.png``, ``series.gif`` and ``series.html`` are written too.
 
     Parameters
@@ -113,6 +116,7 @@ def run(
     """
     settings, folder = settings or SeriesSettings(), Path(folder)
     pipeline.check_writable(folder)
+    sweep(folder)
     prints = [table.digest(settings, source) for source in scans]
     earlier = table.read(folder / "series.csv")
     held = {
