@@ -5,10 +5,15 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make shared machines crawl.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint types unit bench clean
+.PHONY: demo live test lint types unit bench clean
 
 demo: $(VENV)/core
 	$(BIN)/python -m braggshot.demo demo-output
+
+# The demo's scan again, as if it were being measured.
+live: $(VENV)/live
+	test -e demo-output/raw/raw.spec || $(BIN)/python -m braggshot.demo demo-output
+	$(BIN)/braggshot live 'replay:demo-output/raw/raw.spec?rate=10' -o demo-output/live
 
 test: lint types unit
 
@@ -33,6 +38,10 @@ $(VENV)/bin/python:
 $(VENV)/core: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install -q -c constraints.txt -e .
 	touch $@
+
+$(VENV)/live: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install -q -c constraints.txt -e '.[live,view]'
+	touch $(VENV)/core $@
 
 $(VENV)/test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install -q -c constraints.txt -e '.[test]'

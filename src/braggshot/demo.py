@@ -25,6 +25,7 @@ def main(folder: Path) -> int:
     if status:
         return status
     print(f"3. aligned complex correlation with the true crystal: {_correlation(next(folder.glob('*.cxi'))):.3f}")
+    print("4. to see it form while it is measured, in the browser: make live")
     return 0
 
 
