@@ -155,8 +155,8 @@ def test_figures_are_valid_json_without_nan(solid, found):
     view = View()
     judged = [Judged(1.0, 20, "refine", 0.04, 0.9, "doubtful"), Judged(2.0, 40, "refine", 0.01, 0.8, "good")]
     drawn = [
-        drawings.crystal(solid, model.mesh(solid, view), "strain", "x"),
-        drawings.crystal(solid, None, "strain", "no such look"),
+        drawings.crystal(solid, model.mesh(solid, view), "strain", drawings.seen("x")),
+        drawings.crystal(solid, None, "strain", drawings.seen("no such look")),
         *(drawings.slice_(plane, (0.0, 0.0), solid.colours["strain"], "nm") for plane in model.planes(solid, view)),
         drawings.rocking(measured.rocking(Snapshot(state="done", rocking=np.array([1.0, np.nan]), expected=3), None, True)),
         drawings.pictures(judged),

@@ -25,7 +25,7 @@ from braggshot.viewer.model import TITLES, View
 from braggshot.viewer.watch import Picture, Watch, stops
 
 try:
-    from dash import Dash, Input, Output, State, no_update
+    from dash import Dash, Input, Output, State, ctx, no_update
     from dash.exceptions import PreventUpdate
     from waitress import create_server
 
@@ -276,8 +276,9 @@ def _draw(app: Dash, watch: Watch) -> None:
         Input("cut", "value"),
         Input("kept", "value"),
         Input("look", "value"),
+        State("camera", "data"),
     )
-    def crystal(shown: Any, colouring: str, level: Any, cut: Any, kept: Any, look: str) -> Any:
+    def crystal(shown: Any, colouring: str, level: Any, cut: Any, kept: Any, look: str, turned: Any) -> Any:
         picture = _picture(watch, shown)
         solid = watch.solid(shown["at"])
         if solid is None:
@@ -289,7 +290,33 @@ def _draw(app: Dash, watch: Watch) -> None:
         options = [{"label": t.removesuffix(" along q"), "value": k, "disabled": k not in solid.fields} for k, t in TITLES.items()]
         if surface is None:
             caption = "Nothing is left at this level: lower it, or cut less away. " + caption
-        return drawings.crystal(solid, surface, name, look), layout.legend(TITLES[name], solid.colours[name]), caption, options
+        return (
+            drawings.crystal(solid, surface, name, _camera(turned, look)),
+            layout.legend(TITLES[name], solid.colours[name]),
+            caption,
+            options,
+        )
+
+    @app.callback(
+        Output("camera", "data"),
+        Input("crystal", "relayoutData"),
+        Input("look", "value"),
+        prevent_initial_call=True,
+    )
+    def turned(moved: dict[str, Any] | None, look: str) -> Any:
+        # Asked to look from somewhere, forget how it was turned; plotly's own memory of that (uirevision) does not outlast
+        # that Dash draws again whenever the crystal was turned.
+        if ctx.triggered_id == "look":
+            return None
+        return {"look": look, "camera": moved["scene.camera"]} if moved and "scene.camera" in moved else no_update
+
+
+def _camera(turned: dict[str, Any] | None, look: str) -> drawings.Figure:
+    """As this person turned it, or else as `look` says; never anything but numbers of what a browser sent."""
+    if turned is None or turned.get("look") != look:
+        return drawings.seen(look)
+    kept = {part: {axis: float(turned["camera"][part][axis]) for axis in "xyz"} for part in ("eye", "up", "center")}
+    return {**drawings.seen(look), **kept}
 
 
 def _slice(app: Dash, watch: Watch) -> None:

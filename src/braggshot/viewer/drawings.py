@@ -47,31 +47,30 @@ def scale(colours: Colours) -> list[list[Any]]:
     return [[float(share), "rgb({},{},{})".format(*rgba[:3].tolist())] for share, rgba in zip(shares, linear, strict=True)]
 
 
-def crystal(shown: Solid, surface: Mesh | None, colouring: str, look: str = "oblique") -> Figure:
-    """The surface in space with its axes, q, and its colours.
+def seen(look: str) -> Figure:
+    """A camera far away, as `LOOKS` says.
 
     The components (z, x, y) take the places of plotly's x, y, z: y stays up when the crystal is turned.
     """
+    towards = np.array(LOOKS.get(look, LOOKS["oblique"]))
+    up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
+    return {"eye": _permuted(1.9 * towards / np.linalg.norm(towards)), "up": up, "projection": {"type": "orthographic"}}
+
+
+def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) -> Figure:
+    """The surface in space with its axes, q, and its colours."""
     data = [] if surface is None else [_surface(surface, shown.colours[colouring])]
     if shown.q is not None:
         data += _arrow(shown)
-    towards = np.array(LOOKS.get(look, LOOKS["oblique"]))
-    eye = 1.9 * towards / np.linalg.norm(towards)
-    up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
     axis: dict[str, Any] = {"color": _GREY, "gridcolor": _GRID, "showbackground": False, "zeroline": False, "nticks": 5}
     axis |= {"showspikes": False, "tickfont": {"size": 11}}
-    scene = {
-        "aspectmode": "data",
-        "dragmode": "turntable",
-        "uirevision": look,
-        "camera": {"eye": _permuted(eye), "up": up, "projection": {"type": "orthographic"}},
-    }
+    scene = {"aspectmode": "data", "dragmode": "turntable", "camera": camera}
     for place, name in zip(("xaxis", "yaxis", "zaxis"), "zxy", strict=True):
         n = "zyx".index(name)
         margin = 0.06 * float((shown.high - shown.low).max())
         ends = [float(shown.low[n]) - margin, float(shown.high[n]) + margin]
         scene[place] = {**axis, "title": {"text": f"{name} [{shown.unit}]", "font": {"size": 12}}, "range": ends}
-    return {"data": data, "layout": {**_layout(0), "scene": scene, "uirevision": look}}
+    return {"data": data, "layout": {**_layout(0), "scene": scene}}
 
 
 def _permuted(vector: Sequence[float] | NDArray[Any]) -> dict[str, float]:

@@ -36,7 +36,12 @@ def _aria(**names: str) -> Any:
 
 def page(moment: Moment) -> html.Div:
     """Everything, as it is before the first answer."""
-    stores = [dcc.Store(id="moment", data=vars(moment)), dcc.Store(id="shown"), dcc.Interval(id="tick", interval=250)]
+    stores = [
+        dcc.Store(id="moment", data=vars(moment)),
+        dcc.Store(id="shown"),
+        dcc.Store(id="camera"),
+        dcc.Interval(id="tick", interval=250),
+    ]
     main = html.Main(
         [
             html.Section(id="scans", className="card scans", **_aria(label="series"), children=_scans(moment)),
@@ -141,7 +146,7 @@ def diffraction(shown: Pattern) -> list[Any]:
         for n, (down, across) in enumerate(shown.titles):
             image = html.Img(src=drawings.counts(shown, n, is_fitted), alt=f"{title} counts, {down} down, {across} across")
             pictures.append(html.Figure([image, html.Figcaption(f"{across} →, {down} ↓")], className="pixels"))
-        found += [html.H3(f"{title.capitalize()} counts"), html.Div(pictures, className="three")]
+        found.append(html.Div([html.H3(f"{title.capitalize()} counts"), html.Div(pictures, className="three")]))
     return found
 
 

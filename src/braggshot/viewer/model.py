@@ -33,7 +33,7 @@ SLICES: tuple[tuple[Axis, Axis, Axis], ...] = (("z", "x", "y"), ("y", "z", "x"),
 
 MOST_TRIANGLES = 60_000  # about 1 MB on the wire
 _MOST_VOXELS = 1_000_000  # of the box around the crystal; a finer grid is thinned out
-_MOST_PIXELS = 128  # per side of a slice
+_MOST_PIXELS = 96  # per side of a slice
 _SMOOTHING = 0.7  # voxels, as in the report: takes the terraces off a support that ends from one voxel to the next
 _MARGIN = 3  # voxels around the support
 
@@ -333,8 +333,8 @@ def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
 
 
 def _steps(shown: Solid, axis: int) -> NDArray[np.float32]:
-    """Positions of pixels along an axis, three per voxel, a little beyond the crystal."""
+    """Positions of pixels along an axis, six per voxel or as many as allowed, a little beyond the crystal."""
     size = float(shown.high[axis] - shown.low[axis])
     edge = float(np.linalg.norm(shown.basis, axis=0).min())
-    number = int(np.clip(3 * size / edge, 8, _MOST_PIXELS))
+    number = int(np.clip(6 * size / edge, 8, _MOST_PIXELS))
     return np.linspace(shown.low[axis] - 0.05 * size, shown.high[axis] + 0.05 * size, number, dtype=np.float32)

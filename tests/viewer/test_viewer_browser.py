@@ -1,0 +1,260 @@
+"""The page in a real browser: Chromium without a screen, WebGL on the processor. One page, whose feed each test changes."""
+
+import io
+import json
+import re
+import shutil
+import tempfile
+
+import numpy as np
+import pytest
+from sample_crystal import Changing, result, row
+
+from braggshot.io import results
+from braggshot.snapshot import Judged
+from braggshot.viewer.app import serving
+
+selenium = pytest.importorskip("selenium")
+from PIL import Image  # noqa: E402
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver import ActionChains, Keys  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and its chromedriver")
+FLAGS = (
+    *(
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--use-angle=swiftshader",
+        "--enable-unsafe-swiftshader",
+        "--disable-quic",
+    ),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+    *("--force-prefers-reduced-motion"),
+)
+PATIENCE = 40  # seconds; a busy machine draws slowly
+SCANS = {"scan_1": "good", "scan_2": "doubtful"}
+ROWS = tuple(row(name, n, verdict) for n, (name, verdict) in enumerate(SCANS.items()))
+
+
+class Page:
+    """What a person sees and does."""
+
+    def __init__(self, driver, feed, files):
+        self.driver, self.feed, self.files = driver, feed, files
+
+    def until(self, condition):
+        """The first true value of `condition`; what went wrong in between is tried again."""
+        waiting = WebDriverWait(self.driver, PATIENCE, 0.05, ignored_exceptions=(Exception,))
+        return waiting.until(lambda _: condition())
+
+    def text(self, name):
+        return self.driver.find_element(By.ID, name).text
+
+    def says(self, name, expected):
+        self.until(lambda: re.search(expected, self.text(name)))
+
+    def crystal(self):
+        """Pixels of the drawing in space, RGB."""
+        canvas = self.driver.find_element(By.CSS_SELECTOR, "#crystal canvas")
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        data = canvas.screenshot_as_png
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    def figure(self, name):
+        """What is drawn in a graph, by its own word: number of traces, and a title of its colours or axis."""
+        return self.driver.execute_script(f"return document.querySelector('#{name} .js-plotly-plot').data.length")
+
+    def choose(self, name, value):
+        self.driver.find_element(By.CSS_SELECTOR, f"#{name} input[value='{value}']").click()
+
+    def move(self, name, key, times=1):
+        self.driver.find_element(By.ID, name).send_keys(*[key] * times)
+
+    def resize(self, width, height):
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.until(lambda: self.driver.execute_script("return document.documentElement.clientWidth") == width)
+
+    def show(self, **changes):
+        """The feed as it is at first, but for `changes`."""
+        finished = {"finished": self.files, "series": ROWS}
+        whole = {"scan": "scan_2", "state": "done", "received": 0, "expected": None, "rocking": np.zeros(0), "result": None}
+        self.feed.show(**{**whole, "pictures": (), "trouble": (), "dropped": None, **finished, **changes})
+
+
+def coloured(pixels, hue):
+    """Number of pixels of a colour: "red", "blue", or "any"."""
+    red, _, blue = np.moveaxis(pixels, -1, 0)
+    return int({"red": red - blue > 40, "blue": blue - red > 40, "any": np.ptp(pixels, axis=-1) > 40}[hue].sum())
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("series")
+    for n, (name, verdict) in enumerate(SCANS.items()):
+        found = result(name, 2e-4 * (n + 1), verdict)
+        results.write(folder / f"{name}.cxi", found, found.strain)
+    files = tuple(folder / f"{name}.cxi" for name in SCANS)
+    feed = Changing(scan="scan_2", state="done", finished=files, series=ROWS)
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    with tempfile.TemporaryDirectory() as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        try:
+            with serving(feed) as url:
+                driver.get(url)
+                shown = Page(driver, feed, files)
+                shown.resize(1000, 900)
+                shown.until(lambda: coloured(shown.crystal(), "any") > 2000)
+                yield shown
+        finally:
+            driver.quit()
+
+
+@pytest.fixture(autouse=True)
+def at_rest(page):
+    """Every test begins with two finished scans, the second one shown."""
+    page.show()
+    page.says("name", "^scan_2$")
+    page.says("scan-name", "scan_2 .2 of 2., doubtful")
+
+
+def test_it_shows_a_crystal_its_verdict_and_its_units(page):
+    pixels = page.crystal()
+    assert coloured(pixels, "red") > 1000
+    assert coloured(pixels, "blue") > 1000
+    page.says("verdict", "doubtful(.|\n)*this is why it is doubtful")
+    page.says("badge", "!")  # a shape, for those who see no colours
+    page.says("legend", r"strain along q")
+    page.says("caption", r"nm in z × y × x")
+    page.says("facts", "free log-likelihood")
+    page.until(lambda: page.figure("slice-z") == 1 and page.figure("series") == 1)
+    planes = page.driver.find_elements(By.CSS_SELECTOR, "#diffraction img")
+    assert [plane.get_property("naturalWidth") for plane in planes] == [30, 30, 32] * 2
+
+
+def test_nothing_is_asked_of_anybody_else(page):
+    asked = set()
+    for line in page.driver.get_log("performance"):
+        message = json.loads(line["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent" and message["params"].get("documentURL", "").startswith("http"):
+            asked.add(message["params"]["request"]["url"])
+    own = [url for url in asked if url.startswith(page.driver.current_url)]
+    assert len(own) > 10
+    assert [url for url in asked if not url.startswith((page.driver.current_url, "data:", "blob:"))] == []
+    severe = [line["message"] for line in page.driver.get_log("browser") if line["level"] == "SEVERE"]
+    assert severe == []
+
+
+def test_dragging_turns_the_crystal_and_a_new_picture_keeps_it_turned(page):
+    before = page.crystal()
+    canvas = page.driver.find_element(By.CSS_SELECTOR, "#crystal canvas")
+    ActionChains(page.driver).drag_and_drop_by_offset(canvas, 120, 60).perform()
+    page.until(lambda: np.abs(page.crystal() - before).max(axis=-1).astype(bool).mean() > 0.02)
+    eye = "return JSON.stringify(document.querySelector('#crystal .js-plotly-plot').layout.scene.camera.eye)"
+    turned = page.driver.execute_script(eye)
+    page.until(lambda: page.driver.execute_script("return dash_component_api.getLayout('camera').props.data") is not None)
+    colours = "return document.querySelector('#crystal .js-plotly-plot').data[0].cmax"
+    before_colours = page.driver.execute_script(colours)
+    page.choose("colouring", "displacement")
+    page.says("legend", "pm .displacement")
+    page.until(lambda: page.driver.execute_script(colours) != before_colours)
+    assert page.driver.execute_script(eye) == turned
+    page.choose("look", "x")  # the way to turn it without a mouse
+    page.until(lambda: page.driver.execute_script(eye) != turned)
+    page.choose("look", "oblique")
+    page.choose("colouring", "strain")
+    page.says("legend", "strain")
+
+
+def test_another_colouring_gives_other_colours(page):
+    page.until(lambda: coloured(page.crystal(), "red") > 1000)
+    before = page.crystal()
+    page.choose("colouring", "amplitude")
+    page.says("legend", "√photons .amplitude")
+    page.until(lambda: np.abs(page.crystal() - before).max(axis=-1).astype(bool).mean() > 0.05)
+    page.choose("colouring", "strain")
+    page.says("legend", "strain")
+
+
+def test_the_slider_goes_back_in_the_series_by_keyboard(page):
+    page.move("scan", Keys.ARROW_LEFT)
+    page.says("scan-name", "scan_1 .1 of 2., good")
+    page.says("verdict", "good(.|\n)*this is why it is good")
+    page.says("name", "^scan_2$")  # what happens now stays said
+    page.move("scan", Keys.ARROW_RIGHT)
+    page.says("scan-name", "scan_2 .2 of 2., doubtful")
+
+
+def test_it_is_cut_open_and_the_level_moves(page):
+    corners = "return document.querySelector('#crystal .js-plotly-plot')._fullData[0].x.length"
+    whole = page.driver.execute_script(corners)
+    page.choose("cut", "z")
+    page.until(lambda: page.driver.execute_script(corners) < 0.95 * whole)
+    page.move("kept", Keys.HOME)
+    page.says("caption", "Nothing is left")
+    page.driver.find_element(By.CSS_SELECTOR, "#cut input[value='']").click()
+    page.until(lambda: page.driver.execute_script(corners) == whole)
+
+
+def test_the_page_follows_a_scan_while_it_is_measured(page):
+    page.show(scan="scan_3", state="waiting")
+    page.says("state", "waiting for a scan")
+    counts = np.where(np.arange(40) < 12, 1e4 * np.exp(-((np.arange(40) - 20) ** 2) / 30), np.nan)
+    page.show(scan="scan_3", state="measuring", received=12, expected=40, rocking=counts)
+    page.says("state", "measuring")
+    page.says("frames", "12 of 40 frames")
+    page.says("scan-name", "scan_3 .3 of 3.*now")
+    page.says("verdict", "first picture comes")
+    came = {"scan": "scan_3", "state": "measuring", "received": 30, "expected": 40, "rocking": counts}
+    judged = (Judged(1.5, 12, "refine", 0.04, 0.9, "doubtful"),)
+    wrong = {"trouble": ("frame 7 was cut short",), "dropped": {"malformed": 3}}
+    page.show(**came, **wrong, result=result("scan_3", 3e-4, "doubtful"), pictures=judged)
+    page.says("verdict", "doubtful(.|\n)*scan_3")
+    page.says("trouble", "frame 7 was cut short")
+    page.says("trouble", "3 × malformed")
+    page.says("course-title", "verdict over time")
+    page.until(lambda: coloured(page.crystal(), "red") > 1000)
+    judged += (Judged(2.5, 40, "auto", 0.01, 0.8, "good"),)
+    page.show(**came | {"state": "done", "received": 40}, result=result("scan_3", 3e-4, "good"), pictures=judged)
+    page.says("state", "done")
+    page.says("verdict", "good(.|\n)*this is why it is good")
+
+
+def test_dark_is_dark_and_light_is_light(page):
+    def brightness():
+        return np.asarray(Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("L")).mean()
+
+    page.choose("theme", "dark")
+    page.until(lambda: brightness() < 70)
+    page.choose("theme", "light")
+    page.until(lambda: brightness() > 190)
+    page.choose("theme", "auto")
+
+
+def test_everything_is_reached_by_keyboard_and_has_a_name(page):
+    page.driver.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
+    reached = set()
+    for _ in range(60):
+        ActionChains(page.driver).send_keys(Keys.TAB).perform()
+        reached.add(page.driver.execute_script("const e = document.activeElement; return e.id || e.closest('[id]')?.id"))
+    assert {"scan", "colouring", "level", "look", "cut", "kept", "at-z", "at-y", "at-x", "theme", "quantity"} <= reached
+    nameless = """return [...document.querySelectorAll('input, figure[role=img]')].filter(e =>
+        !(e.labels && e.labels.length) && !e.getAttribute('aria-label')).map(e => e.outerHTML.slice(0, 100))"""
+    assert page.driver.execute_script(nameless) == []
+
+
+def test_it_fits_a_phone(page):
+    page.resize(390, 844)
+    try:
+        page.until(lambda: page.driver.execute_script("return document.documentElement.scrollWidth") <= 390)
+        page.until(lambda: 250 < page.crystal().shape[1] <= 390 and coloured(page.crystal(), "any") > 1000)
+    finally:
+        page.resize(1000, 900)
