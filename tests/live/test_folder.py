@@ -20,7 +20,7 @@ from braggshot.live.growing import GrowingFile
 from braggshot.live.messages import End
 from braggshot.live.sources import open_source
 
-QUICK = "settle=0.1&timeout=20"
+QUICK = "settle=0.3&timeout=20"
 
 
 def write(folder, names, suffix=".tif", shape=(5, 7)):
@@ -92,11 +92,37 @@ def test_names_and_numbers_of_other_detectors(tmp_path):
         (tmp_path / "notes.txt").write_text("nothing to see")
         write(tmp_path, ["background"])
 
-    heard = listen(open_source(f"folder:{tmp_path}?frames=3&settle=0.1"), play, scans=3)
+    heard = listen(open_source(f"folder:{tmp_path}?frames=3&settle=0.3"), play, scans=3)
     assert [begin.scan for begin in heard.begins] == ["sample_S1", "sample_S2", "run7"]
     for begin in heard.begins:
         assert sorted(heard.frames(begin.scan)) == [0, 1, 2]
     assert heard.ends == [End(begin.scan) for begin in heard.begins]
+
+
+def test_a_first_image_that_is_slow_is_still_the_first(tmp_path):
+    write(tmp_path, ["s_0", "s_1"], ".npy")
+    content = (tmp_path / "s_0.npy").read_bytes()
+    (tmp_path / "s_0.npy").write_bytes(content[:-10])
+    source = open_source(f"folder:{tmp_path}?frames=2&settle=20")
+    said = (message for message in source.messages(Event()) if message is not None)
+    assert [type(next(said)).__name__ for _ in range(2)] == ["Begin", "Arrived"]
+    (tmp_path / "s_0.npy").write_bytes(content)
+    assert next(said).frame.index == 0
+    assert next(said) == End("s")
+
+
+def test_a_marker_ends_no_other_scan_than_its_own(tmp_path):
+    """The marker of one scan and the first files of the next are found at once."""
+    source = open_source(f"folder:{tmp_path}")
+    said = source.messages(Event())
+    write(tmp_path, ["a_0"])
+    assert [type(next(message for message in said if message)).__name__ for _ in range(2)] == ["Begin", "Arrived"]
+    (tmp_path / "a.done").touch()
+    write(tmp_path, ["a_1", "b_0"])
+    heard = [next(message for message in said if message) for _ in range(4)]
+    assert [type(message).__name__ for message in heard] == ["Arrived", "End", "Begin", "Arrived"]
+    write(tmp_path, ["b_1"])
+    assert next(message for message in said if message).frame.index == 1
 
 
 @pytest.mark.parametrize("marker", ["run/s_.done", "run/s.done", "run/run.done", "run.done", "run.aborted"])
@@ -217,7 +243,7 @@ def test_hdf5_that_is_no_scan_is_lost(tmp_path):
         with h5py.File(tmp_path / "d.h5", "w", libver="latest") as file:
             file["data"] = np.zeros((2, 3, 4), np.uint8)
 
-    heard = listen(open_source(f"folder:{tmp_path}?settle=0.1"), play)
+    heard = listen(open_source(f"folder:{tmp_path}?settle=0.3"), play)
     assert heard.ends == [End("d")]
     assert heard.lost == {"unreadable": 2, "type": 1}
 

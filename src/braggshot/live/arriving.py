@@ -9,6 +9,7 @@ import fnmatch
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -38,33 +39,49 @@ def changes(folder: Path, stop: Event) -> Iterator[None]:
         yield None
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A folder's time of change, when that was seen first, and when the folder was listed last."""
+
+    stamp: int = -1
+    since: float = 0.0
+    listed: float = 0.0
+
+
 class Listing:
     """Which files below `root` are new; hidden ones, and those that do not match `pattern`, are none."""
 
     def __init__(self, root: Path, pattern: str = "*") -> None:
         self.root, self.pattern = root, pattern
         self._known: set[str] = set()
-        self._folders: dict[str, tuple[int, float]] = {str(root): (-1, 0.0)}
+        self._folders: dict[str, _Seen] = {str(root): _Seen()}
 
-    def new(self) -> list[Path]:
-        """Files that were not there at the last call, those of one series in order, the series that began first in front."""
+    def new(self, everywhere: bool = False) -> list[Path]:
+        """Files that were not there at the last call, those of one series in order, the series that began first in front.
+
+        Parameters
+        ----------
+        everywhere : whether to list folders that seem to be as they were, too
+        """
         found: list[Path] = []
         folders = list(self._folders)
         for folder in folders:  # grows while it is walked: a folder that is found is listed at once
-            if self._changed(folder):
+            if self._changed(folder) or everywhere:
                 self._list(folder, found, folders)
         return in_order(found)
 
     def _changed(self, folder: str) -> bool:
+        """Whether its time of change moved; True also until it was listed once some time after that."""
         try:
             stamp = os.stat(folder).st_mtime_ns
         except OSError:
             return False
-        before, since = self._folders[folder]
-        if stamp != before:
-            self._folders[folder] = (stamp, time.monotonic())
-            return True
-        return time.monotonic() - since < UNSETTLED
+        now, seen = time.monotonic(), self._folders[folder]
+        since = now if stamp != seen.stamp else seen.since
+        if stamp == seen.stamp and seen.listed - since >= UNSETTLED:
+            return False
+        self._folders[folder] = _Seen(stamp, since, now)
+        return True
 
     def _list(self, folder: str, found: list[Path], folders: list[str]) -> None:
         try:
@@ -76,7 +93,7 @@ class Listing:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 if entry.path not in self._folders:
-                    self._folders[entry.path] = (-1, 0.0)
+                    self._folders[entry.path] = _Seen()
                     folders.append(entry.path)
             elif Path(entry.name).suffix.lower() in IMAGES | GROWING:
                 self._known.add(entry.path)

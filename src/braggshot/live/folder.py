@@ -75,15 +75,21 @@ class Waiting:
     stamp: tuple[int, int] = (-1, -1)
     since: float = field(default_factory=time.monotonic)
 
-    def is_settled(self, seconds: float) -> bool:
-        """Whether the file has not changed for so long; a missing one is."""
+    def has_changed(self) -> bool:
+        """Whether the file is another one than at the last call."""
         try:
             found = self.path.stat()
+            stamp = (found.st_size, found.st_mtime_ns)
         except OSError:
-            return True
-        if (found.st_size, found.st_mtime_ns) != self.stamp:
-            self.stamp, self.since = (found.st_size, found.st_mtime_ns), time.monotonic()
-        return time.monotonic() - self.since >= seconds
+            stamp = (-1, -1)
+        if stamp == self.stamp:
+            return False
+        self.stamp, self.since = stamp, time.monotonic()
+        return True
+
+    def is_settled(self, seconds: float) -> bool:
+        """Whether the file has not changed for so long, or is gone."""
+        return not self.has_changed() and (self.stamp == (-1, -1) or time.monotonic() - self.since >= seconds)
 
 
 def connect(target: str, options: Options) -> FolderSource:
@@ -111,6 +117,7 @@ class FolderSource:
         self._ledger = Ledger(options)
         self._waiting: list[Waiting] = []
         self._first: dict[Series, int] = {}
+        self._lowest: dict[Series, int] = {}
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
         """As `braggshot.live.messages.Source`."""
@@ -118,14 +125,15 @@ class FolderSource:
         if not self.options.existing:
             listing.new()
         for _ in changes(self.root, stop):
-            ending = self._marker()  # looked for before the files, which a detector writes before its marker
-            self._waiting += [self._file(path) for path in listing.new()]
+            scan, ending = self._open(), self._marker()  # looked for before the files, which a detector writes before its marker
+            self._waiting += [self._file(path) for path in listing.new(everywhere=ending is not None)]
             count = 0
             for count, message in enumerate(self._look(), 1):  # noqa: B007
                 yield message
                 if stop.is_set():
                     return
-            if ending and not any(item.series == self._open() for item in self._waiting if item.growing is None):
+            is_taken = all(item.series != scan or item.growing for item in self._waiting)
+            if ending and is_taken and self._open() == scan:
                 yield from self._end(ending)
             yield from self._ledger.idle()
             if not count:
@@ -150,6 +158,7 @@ class FolderSource:
     def _look(self) -> Iterator[Message]:
         """Take what can be taken; files of a later series wait for those of an earlier one."""
         waiting, self._waiting = self._waiting, []
+        self._lowest = {item.series: number_of(item.path)[1] for item in reversed(waiting)}  # listed in order
         for place, item in enumerate(waiting):
             if self._waiting and self._waiting[0].series != item.series:
                 self._waiting.append(item)
@@ -158,24 +167,27 @@ class FolderSource:
             yield from self._take(item) if item.growing is None else self._grow(item, item.growing, is_followed)
 
     def _take(self, item: Waiting) -> Iterator[Message]:
-        """One image file; it goes on waiting where it is not whole yet."""
+        """One image file; it goes on waiting where it is not whole yet: half a header says strange things too."""
+        is_settled = item.is_settled(self.options.settle)
         try:
             image = read_image(item.path)
-        except Unusable as lost:
-            yield Lost(lost.reason, f"{item.path.name}: {lost.detail}")
-        except FormatError as error:
-            if item.is_settled(self.options.settle):
-                yield Lost("truncated", str(error))
+        except (Unusable, FormatError) as error:
+            if is_settled:
+                reason = error.reason if isinstance(error, Unusable) else "truncated"
+                yield Lost(reason, f"{item.path.name}: {error}")
             else:
                 self._waiting.append(item)
-        else:
-            number = number_of(item.path)[1]
-            if number < 0:
-                yield Lost("unnumbered", item.path.name)
-                return
-            yield from self._begin(item.series, number)
-            index = number - self._first.get(item.series, 0)
-            yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, time=_when(item.path)))
+            return
+        if item.has_changed():
+            self._waiting.append(item)
+            return
+        number = number_of(item.path)[1]
+        if number < 0:
+            yield Lost("unnumbered", item.path.name)
+            return
+        yield from self._begin(item.series, number)
+        index = number - self._first.get(item.series, 0)
+        yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, time=_when(item.path)))
 
     def _grow(self, item: Waiting, file: GrowingFile, is_followed: bool) -> Iterator[Message]:
         """What is new in an HDF5 file; it goes on waiting until it is closed, or ended in another way."""
@@ -210,7 +222,8 @@ class FolderSource:
         except Unusable as lost:
             yield Lost(lost.reason, f"the plan of {series.name}: {lost.detail}")
         first = plan.get("first", self.options.first)
-        self._first = {series: min(number, 1) if first is None else first}
+        # the first image may still be waiting to be whole when the second one is taken
+        self._first = {series: min(number, self._lowest.get(series, 1), 1) if first is None else first}
         said = plan.get("scan", self._name(series))
         yield from self._ledger.begin(series, said, plan.get("frames"), None, plan.get("rocking_angle"))
 
