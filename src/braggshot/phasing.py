@@ -36,6 +36,7 @@ from braggshot.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 WITNESSES = 2  # random starts that "auto" asks first
+Trained = tuple[nn.Module, Card]
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ Strategy = Generator[Progress, None, Found]
 
 
 def phase(
-    volume: DiffractionVolume, config: PhasingConfig | None = None, first: Sequence[Guess] = ()
+    volume: DiffractionVolume,
+    config: PhasingConfig | None = None,
+    first: Sequence[Guess] = (),
+    network: Trained | None = None,
 ) -> Generator[Progress, None, Reconstruction]:
     """Phase a volume, yielding progress; the generator's value is the reconstruction.
 
@@ -123,6 +127,7 @@ def phase(
     config : settings
     first : objects on the volume's grid, such as a neighbour's in a series, each polished and judged beside the starts that know
         nothing of them; the column "warm" of the ensemble's table then tells the two kinds apart
+    network : the one that `config` names, where it is in memory already
 
     Raises
     ------
@@ -133,16 +138,16 @@ def phase(
     torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
     began = time.perf_counter()
     data = prepare_measured(volume, config)
-    network, card = (None, None) if config.method == "iterative" else _load(config.network, data.magnitude.device)
-    problem = Problem(volume, data, _on_cpu(data), config, network)
+    learned, card = (None, None) if config.method == "iterative" else _ready(network, config.network, data.magnitude.device)
+    problem = Problem(volume, data, _on_cpu(data), config, learned)
     found = yield from _STRATEGIES[config.method](problem)
     result = (yield from _with_warm_starts(problem, found, first)) if first else found.result
     seconds = {"phasing": time.perf_counter() - began}
     return replace(result, seconds=seconds, network=None if card is None else f"{card.name} ({card.seen} crystals)")
 
 
-def _load(name: str, device: torch.device) -> tuple[nn.Module, Card]:
-    network, card = load_network(Path(name) if Path(name).exists() else name)
+def _ready(loaded: Trained | None, name: str, device: torch.device) -> Trained:
+    network, card = loaded or load_network(Path(name) if Path(name).exists() else name)
     return network.to(device), card
 
 

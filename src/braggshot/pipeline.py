@@ -22,7 +22,7 @@ from braggshot import config
 from braggshot.crystal_frame import StrainConfig, numbers, strain_map
 from braggshot.errors import DataError, OutputError
 from braggshot.io import registry
-from braggshot.phasing import PhasingConfig, phase
+from braggshot.phasing import PhasingConfig, Trained, phase
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.refine.iterate import Progress
 from braggshot.uncertainty import with_half_data, with_photon_noise
@@ -144,14 +144,16 @@ def _phasing_table(phasing: Mapping[str, Any]) -> dict[str, Any]:
     return {"phasing": table}
 
 
-def run(source: Scan | str | Path, settings: Settings, format: str | None = None) -> Generator[Progress, None, Result]:
-    """The main job as a generator that its caller owns; its value is the result."""
+def run(
+    source: Scan | str | Path, settings: Settings, format: str | None = None, network: Trained | None = None
+) -> Generator[Progress, None, Result]:
+    """The main job as a generator that its caller owns; its value is the result. A `network` in memory need not be loaded."""
     began = time.perf_counter()
     scan = source if isinstance(source, Scan) else registry.read(source, format, **settings.input)
     read = time.perf_counter()
     volume = prepare(scan, settings.prepare)
     prepared = time.perf_counter()
-    found = yield from phase(volume, settings.phasing)
+    found = yield from phase(volume, settings.phasing, network=network)
     return (yield from completed(found, settings, {"read": read - began, "prepare": prepared - read}))
 
 

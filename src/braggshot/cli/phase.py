@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braggshot.cli import many
+from braggshot.cli.many import Cluster, Workers
 from braggshot.cli.options import Config, Format, Inputs, Sets, phasing_bar, settings_of
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ def reconstruct(
     recipe: Annotated[str | None, typer.Option(help="Such as '6*(50*HIO+80*RAAR+30*ER)+100*ER'.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (default auto).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random number (default 0).")] = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
     format: Format = None,
     config: Config = None,
     sets: Sets = None,
@@ -39,6 +43,9 @@ def reconstruct(
     table: dict[str, Any] = {name: value for name, value in phasing.items() if value is not None}
     if recipe is not None:
         table["refine"] = {"recipe": recipe}
+    if cluster is not None:
+        many.run(inputs, output, many.settings_of(config, sets, {"phasing": table}), many.Where(cluster, workers, format), as_json)
+        return
     settings = settings_of(config, sets, {"phasing": table})
     for path in inputs:
         place = output or Path(f"{path.stem}-braggshot")

@@ -97,7 +97,16 @@ def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
     ------
     ConfigError : if no such network is known, or the file holds something else, or weights of another version.
     """
-    tensors, metadata = read(locate(name))
+    return assembled(*read(locate(name)), name)
+
+
+def assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str | Path) -> tuple[nn.Module, Card]:
+    """The network of a file that was read, in evaluation mode.
+
+    Raises
+    ------
+    ConfigError : as `load_network`, naming the file `name`.
+    """
     if "card" not in metadata:
         raise ConfigError(f"{name} is no braggshot network: it has no card; train one with braggshot train.")
     card = Card(**metadata["card"])

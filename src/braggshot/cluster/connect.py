@@ -1,0 +1,125 @@
+"""Clients of dask: of processes on this machine, of SLURM jobs, or of a scheduler that is there already."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import dask
+from dask.system import CPU_COUNT
+from distributed import Client, LocalCluster
+from distributed.client import ClosedClientError
+from distributed.security import Security
+from distributed.system import MEMORY_LIMIT
+
+from braggshot.errors import ClusterError, ConfigError
+
+LOST = (OSError, TimeoutError, CancelledError, ClosedClientError)
+"""What dask raises where a connection breaks; its CommClosedError is an OSError."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where scans are phased.
+
+    Parameters
+    ----------
+    workers : processes; None is one per core here, one SLURM job
+    failures : how often a scan is begun again because its worker died, before it is given up
+    patience : how long to wait for a scheduler that is gone [s]
+    dashboard : serve dask's pages about the work, if bokeh is installed
+    slurm : options of dask_jobqueue.SLURMCluster, such as queue, cores, memory, walltime
+    """
+
+    workers: int | None = None
+    failures: int = 3
+    patience: float = 600.0
+    dashboard: bool = True
+    slurm: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"cluster.workers must be at least 1, found {self.workers}.")
+
+
+@contextmanager
+def connect(where: str, workers: int | None = None, config: ClusterConfig | None = None) -> Iterator[Client]:
+    """A client of a cluster; what was started for it ends with the block.
+
+    Parameters
+    ----------
+    where : "local" starts processes on this machine, "slurm" asks for jobs, an address such as "tcp://host:8786" is that of a
+        scheduler which is there already
+    workers : as `ClusterConfig.workers`, which it overrules; nothing to choose where the scheduler is there
+    config : settings
+
+    Raises
+    ------
+    ConfigError : if `where` is none of these, or dask-jobqueue is not installed.
+    ClusterError : if no scheduler answers.
+    """
+    config = config or ClusterConfig()
+    config = config if workers is None else replace(config, workers=workers)
+    if "://" in where:
+        with _known(where, config) as client:
+            yield client
+        return
+    if where not in _CLUSTERS:
+        raise ConfigError(f"no cluster {where!r}; give local, slurm, or the address of a scheduler such as tcp://host:8786.")
+    with dask.config.set({"distributed.scheduler.allowed-failures": config.failures}):
+        cluster = _CLUSTERS[where](config)
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def _local(config: ClusterConfig) -> Any:
+    """Processes on the loopback interface, encrypted: any user of the machine could else send them code."""
+    n = config.workers or CPU_COUNT
+    threads = str(max(1, CPU_COUNT // n))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    environment = {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
+        return LocalCluster(
+            n_workers=n,
+            threads_per_worker=1,  # scans at a time in one process; the threads of its transforms are those above
+            memory_limit=MEMORY_LIMIT // n,
+            host="127.0.0.1",
+            protocol="tls://",
+            security=Security.temporary(),
+            dashboard_address="127.0.0.1:0" if config.dashboard and _installed("bokeh") else None,
+            silence_logs=logging.ERROR,
+        )
+
+
+def _slurm(config: ClusterConfig) -> Any:
+    if not _installed("dask_jobqueue"):
+        raise ConfigError("--cluster slurm needs dask-jobqueue: pip install 'braggshot[cluster]'.")
+    from dask_jobqueue.slurm import SLURMCluster
+
+    try:
+        return SLURMCluster(n_workers=config.workers or 1, **config.slurm)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"cluster.slurm does not fit ({error}); at least cores and memory must be set.") from error
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+_CLUSTERS = {"local": _local, "slurm": _slurm}
+
+
+@contextmanager
+def _known(address: str, config: ClusterConfig) -> Iterator[Client]:
+    """Find out soon whether anybody is there; later, wait long for a scheduler that restarts."""
+    try:
+        Client(address, timeout="10s", set_as_default=False).close()
+    except (*LOST, ValueError) as error:
+        raise ClusterError(f"no scheduler answers at {address} ({error}); start one with `dask scheduler`.") from error
+    with Client(address, timeout=config.patience, set_as_default=False) as client:
+        yield client
