@@ -96,7 +96,12 @@ def test_the_commands_play_together(scan, tmp_path):
     """`braggshot emit` into a folder, `braggshot live` out of it; the first line is the page."""
     np.save(tmp_path / "crystal.npy", scan.frames[:])
     (tmp_path / "frames").mkdir()
-    settings = ["--set=phasing.starts=2", "--set=phasing.method=iterative", "--set=phasing.refine.recipe=60*RAAR+30*ER"]
+    settings = [
+        "--set=phasing.starts=2",
+        "--set=phasing.method=iterative",
+        "--set=phasing.refine.recipe=60*RAAR+30*ER",
+        '--set=output.formats=["cxi"]',
+    ]
     command = [
         sys.executable,
         "-m",
