@@ -15,17 +15,27 @@ live: $(VENV)/live
 	test -e demo-output/raw/raw.spec || $(BIN)/python -m braggshot.demo demo-output
 	$(BIN)/braggshot live 'replay:demo-output/raw/raw.spec?rate=10' -o demo-output/live
 
-test: lint types unit
+test: lint types unit manual
 
 lint: $(VENV)/test
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples docs
+	$(BIN)/ruff format --check src tests benchmarks examples docs
 
 types: $(VENV)/test
 	$(BIN)/mypy
 
 unit: $(VENV)/test
 	$(BIN)/pytest
+
+# The manual, every warning an error (--quiet would hide them from --strict); nothing is loaded from elsewhere.
+manual: $(VENV)/test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/manual
+
+docs: manual
+	@echo "the manual is in build/manual/; to read it: $(BIN)/mkdocs serve"
+
+gallery: $(VENV)/test
+	$(BIN)/python docs/gallery.py
 
 bench: $(VENV)/test
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'

@@ -1,0 +1,69 @@
+"""How the docstrings of this project are read for the manual.
+
+They say ``name : what it is [unit]`` on one line, because types stand in the signature. The numpy style of griffe expects a type
+there; this extension puts the words where it looks for them, and makes Markdown of the few reStructuredText marks in use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import griffe
+
+SECTION = re.compile(r"^(Parameters|Attributes|Raises)\n-+$", re.MULTILINE)
+RETURNS = re.compile(r"^Returns\n-+\n((?:.+\n?)*)\n*", re.MULTILINE)
+REFERENCES = re.compile(r"^References\n-+\n", re.MULTILINE)
+ENTRY = re.compile(r"^(\S[^:\n]*?) : (.*)$")
+UNDERLINE = re.compile(r"^[A-Z][A-Za-z ]+\n-+$", re.MULTILINE)
+MATHS = re.compile(r"^\.\. math::[ \t]*(.*)\n((?:[ \t]*\n|[ \t]+\S.*\n?)*)", re.MULTILINE)
+INLINE_MATHS = re.compile(r":math:`([^`]*)`")
+
+
+def markdown(text: str) -> str:
+    """A docstring with its maths as code blocks and no marks of reStructuredText."""
+    text = MATHS.sub(lambda found: "\n```text\n" + f"{found[1]}\n{found[2]}".strip() + "\n```\n\n", text)
+    text = INLINE_MATHS.sub(r"`\1`", text)
+    text = returns_first(REFERENCES.sub("", text))
+    return re.sub(r"^(.*\S)?::$", lambda found: f"{found[1]}:" if found[1] else "", text, flags=re.MULTILINE)
+
+
+def returns_first(text: str) -> str:
+    """What a function gives, said before its parameters: in words, where numpy's style wants types."""
+    found = RETURNS.search(text)
+    if found is None:
+        return text
+    given = "\n".join(line if line.startswith(" ") else f"- {line}" for line in found[1].splitlines())
+    before, after = text[: found.start()], text[found.end() :]
+    first = SECTION.search(before)
+    place = first.start() if first else len(before)
+    return f"{before[:place]}Returns\n\n{given}\n\n{before[place:]}{after}"
+
+
+def spread(text: str) -> str:
+    """``name : words`` in the sections of a docstring as a name and, below it, words."""
+    return "\n".join(_spread(text.splitlines()))
+
+
+def _spread(lines: list[str]) -> Iterator[str]:
+    inside = False
+    for number, line in enumerate(lines):
+        pair = "\n".join(lines[number : number + 2])
+        if UNDERLINE.match(pair):
+            inside = SECTION.match(pair) is not None
+        entry = ENTRY.match(line) if inside else None
+        if entry is None:
+            yield line
+        else:
+            yield entry[1]
+            yield f"    {entry[2]}"
+
+
+class Compact(griffe.Extension):
+    """Rewrite each docstring before it is parsed."""
+
+    def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Called once for each module, class, function and attribute."""
+        if obj.docstring is not None:
+            obj.docstring.value = spread(markdown(obj.docstring.value))
