@@ -54,7 +54,7 @@ def closed_page(feed):
         yield url
 
 
-def question(name, **values):
+def question(name, camera=None, **values):
     """What the page sends to one of its callbacks: the one with an output of this name."""
     outputs = {"crystal": ["crystal.figure", "legend.children", "caption.children", "colouring.options"]}[name]
     inputs = {"shown": {"at": 0, "key": ""}, "colouring": "strain", "level": 50, "cut": "", "kept": 50, "look": "oblique"} | values
@@ -64,6 +64,7 @@ def question(name, **values):
             "output": ".." + "...".join(outputs) + "..",
             "outputs": [dict(zip(("id", "property"), output.split("."), strict=True)) for output in outputs],
             "inputs": [{"id": key, "property": properties.get(key, "value"), "value": value} for key, value in inputs.items()],
+            "state": [{"id": "camera", "property": "data", "value": camera}],
             "changedPropIds": ["shown.data"],
         }
     )
@@ -196,6 +197,7 @@ def test_what_no_page_sends_does_no_harm(open_page, body):
         {"shown": {"at": -5}},
         {"colouring": "../../etc"},
         {"level": 1e300, "kept": -7, "cut": "q"},
+        {"camera": {"look": "no such look"}},
     ],
 )
 def test_choices_out_of_range_are_held_within_it(open_page, values):

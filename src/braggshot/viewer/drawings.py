@@ -54,21 +54,24 @@ def seen(look: str) -> Figure:
     """
     towards = np.array(LOOKS.get(look, LOOKS["oblique"]))
     up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
-    return {"eye": _permuted(1.9 * towards / np.linalg.norm(towards)), "up": up, "projection": {"type": "orthographic"}}
+    return {"eye": _permuted(2.2 * towards / np.linalg.norm(towards)), "up": up, "projection": {"type": "orthographic"}}
 
 
 def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) -> Figure:
     """The surface in space with its axes, q, and its colours."""
     data = [] if surface is None else [_surface(surface, shown.colours[colouring])]
+    low, high = shown.low, shown.high
     if shown.q is not None:
-        data += _arrow(shown)
+        start, end, text = _places(shown, shown.q)
+        data += _arrow(start, end, text)
+        low, high = np.minimum(low, text), np.maximum(high, text)
     axis: dict[str, Any] = {"color": _GREY, "gridcolor": _GRID, "showbackground": False, "zeroline": False, "nticks": 5}
     axis |= {"showspikes": False, "tickfont": {"size": 11}}
     scene = {"aspectmode": "data", "dragmode": "turntable", "camera": camera}
     for place, name in zip(("xaxis", "yaxis", "zaxis"), "zxy", strict=True):
         n = "zyx".index(name)
-        margin = 0.06 * float((shown.high - shown.low).max())
-        ends = [float(shown.low[n]) - margin, float(shown.high[n]) + margin]
+        margin = 0.06 * float((high - low).max())
+        ends = [float(low[n]) - margin, float(high[n]) + margin]
         scene[place] = {**axis, "title": {"text": f"{name} [{shown.unit}]", "font": {"size": 12}}, "range": ends}
     return {"data": data, "layout": {**_layout(0), "scene": scene}}
 
@@ -88,42 +91,33 @@ def _surface(surface: Mesh, colours: Colours) -> Figure:
         "intensitymode": "cell" if surface.is_by_triangle else "vertex",
         **{"colorscale": scale(colours), "cmin": colours.low, "cmax": colours.high, "showscale": False},
         "flatshading": False,
-        "lighting": {"ambient": 0.62, "diffuse": 0.55, "specular": 0.12, "roughness": 0.6, "fresnel": 0.05},
+        "lighting": {"ambient": 0.78, "diffuse": 0.35, "specular": 0.06, "roughness": 0.7, "fresnel": 0.02},
         "lightposition": {"x": 4e4, "y": 2e4, "z": 9e4},
         "hovertemplate": "z %{x:.0f}, y %{z:.0f}, x %{y:.0f}<extra></extra>",
     }
 
 
-def _arrow(shown: Solid) -> list[Figure]:
-    """The scattering vector, beside the crystal."""
-    assert shown.q is not None
+def _places(shown: Solid, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Where the scattering vector is drawn, beside the crystal: its two ends, and its name."""
     size = float((shown.high - shown.low).max())
-    middle = (shown.high + shown.low) / 2
-    start = middle + shown.q * 0.52 * float(np.abs(shown.q) @ (shown.high - shown.low))
-    end = start + 0.2 * size * shown.q
-    line = {name: [_permuted(point)[name] for point in (start, end)] for name in "xyz"}
-    cone: Figure = {name: [value] for name, value in _permuted(end).items()}
-    cone |= dict(zip("uvw", [[value] for value in _permuted(shown.q).values()], strict=True))
+    start = (shown.high + shown.low) / 2 + q * (0.5 * float(np.abs(q) @ (shown.high - shown.low)) + 0.03 * size)
+    return start, start + 0.12 * size * q, start + 0.22 * size * q
+
+
+def _arrow(start: NDArray[Any], end: NDArray[Any], text: NDArray[Any]) -> list[Figure]:
+    """The scattering vector as a line, a tip and a name."""
+    still = {"hoverinfo": "skip", "showlegend": False}
+    points = [_permuted(point) for point in (start, end)]
+    line = {"type": "scatter3d", "mode": "lines", "line": {"color": _ACCENT, "width": 6}, **still}
+    name = {"type": "scatter3d", "mode": "text", "text": ["q"], "textfont": {"color": _ACCENT, "size": 16}, **still}
+    along = _permuted((end - start) / np.linalg.norm(end - start))
+    tip: Figure = {"type": "cone", "anchor": "tail", "sizemode": "absolute", "sizeref": 0.5 * float(np.linalg.norm(end - start))}
+    tip |= {"showscale": False, "colorscale": [[0, _ACCENT], [1, _ACCENT]], **still}
+    tip |= {key: [value] for key, value in zip("uvw", along.values(), strict=True)}
     return [
-        {
-            "type": "scatter3d",
-            **line,
-            "mode": "lines",
-            "line": {"color": _ACCENT, "width": 5},
-            "hoverinfo": "skip",
-            "showlegend": False,
-        },
-        {
-            "type": "cone",
-            **cone,
-            **{"sizemode": "absolute", "sizeref": 0.07 * size, "anchor": "tail", "showscale": False, "hoverinfo": "skip"},
-            "colorscale": [[0, _ACCENT], [1, _ACCENT]],
-        },
-        {
-            "type": "scatter3d",
-            **{name: [value] for name, value in _permuted(end + 0.11 * size * shown.q).items()},
-            **{"mode": "text", "text": ["q"], "textfont": {"color": _ACCENT, "size": 15}, "hoverinfo": "skip", "showlegend": False},
-        },
+        {**line, **{axis: [point[axis] for point in points] for axis in "xyz"}},
+        {**tip, **{axis: [value] for axis, value in points[1].items()}},
+        {**name, **{axis: [value] for axis, value in _permuted(text).items()}},
     ]
 
 

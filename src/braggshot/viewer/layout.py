@@ -25,7 +25,7 @@ STATES = {
     "aborted": "aborted",
 }
 _FLAT: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
-_SPACE: Any = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["tableRotation", "orbitRotation", "pan3d"]}
+_SPACE: Any = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "resetCameraDefault3d"]]}
 _REMEMBERED: Any = {"persistence": True, "persistence_type": "local"}
 
 
