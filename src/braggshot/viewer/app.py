@@ -53,10 +53,9 @@ def serve(
     stop: threading.Event | None = None,
 ) -> None:
     """Serve the page until `stop` is set or Ctrl-C; see `serving`."""
-    with serving(feed, host=host, port=port, token=token) as url:
+    with serving(feed, host=host, port=port, token=token) as url, suppress(KeyboardInterrupt):
         on_ready(url)
-        with suppress(KeyboardInterrupt):
-            (stop or threading.Event()).wait()
+        (stop or threading.Event()).wait()
 
 
 @contextmanager
