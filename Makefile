@@ -35,7 +35,8 @@ docs: manual
 	@echo "the manual is in build/manual/; to read it: $(BIN)/mkdocs serve"
 
 gallery: $(VENV)/test
-	$(BIN)/python docs/gallery.py
+	for name in corrosion charging; do $(BIN)/python examples/$$name.py -o build/gallery; done
+	$(BIN)/python examples/gallery.py -o docs/images
 
 bench: $(VENV)/test
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'

@@ -1,13 +1,18 @@
 """How the docstrings of this project are read for the manual.
 
 They say ``name : what it is [unit]`` on one line, because types stand in the signature. The numpy style of griffe expects a type
-there; this extension puts the words where it looks for them, and makes Markdown of the few reStructuredText marks in use.
+there; this extension puts the words where it looks for them, and makes Markdown of the few reStructuredText marks in use. Formulas
+are drawn when the manual is built, by matplotlib, so that a page needs no script to show them.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Iterator
+from functools import cache
+from html import escape
 from typing import Any
 
 import griffe
@@ -18,15 +23,44 @@ REFERENCES = re.compile(r"^References\n-+\n", re.MULTILINE)
 ENTRY = re.compile(r"^(\S[^:\n]*?) : (.*)$")
 UNDERLINE = re.compile(r"^[A-Z][A-Za-z ]+\n-+$", re.MULTILINE)
 MATHS = re.compile(r"^\.\. math::[ \t]*(.*)\n((?:[ \t]*\n|[ \t]+\S.*\n?)*)", re.MULTILINE)
+TABLE = re.compile(r"^=+(?: +=+)+\n(?:.+\n)+?=+(?: +=+)+\n(?:(?:.+\n)+?=+(?: +=+)+(?:\n|$))?", re.MULTILINE)
+SPELLINGS = (  # of TeX, that matplotlib knows by another name or not at all
+    (r"\\!|\\Big", ""),
+    (r"\\;", r"\\ "),
+    (r"\\tfrac", r"\\frac"),
+    (r"\\text\{", r"\\mathrm{"),
+    (r"\\(ge|ne|le)\b", r"\\\1q"),
+    (r"\\sqrt (\w)", r"\\sqrt{\1}"),
+)
 INLINE_MATHS = re.compile(r":math:`([^`]*)`")
 
 
 def markdown(text: str) -> str:
-    """A docstring with its maths as code blocks and no marks of reStructuredText."""
-    text = MATHS.sub(lambda found: "\n```text\n" + f"{found[1]}\n{found[2]}".strip() + "\n```\n\n", text)
+    """A docstring with its maths drawn, its tables as they stand and no marks of reStructuredText."""
+    text = TABLE.sub(lambda found: f"```text\n{found[0]}```\n", text)
+    text = MATHS.sub(lambda found: f"\n{formula(' '.join(f'{found[1]} {found[2]}'.split()))}\n\n", text)
     text = INLINE_MATHS.sub(r"`\1`", text)
     text = returns_first(REFERENCES.sub("", text))
     return re.sub(r"^(.*\S)?::$", lambda found: f"{found[1]}:" if found[1] else "", text, flags=re.MULTILINE)
+
+
+@cache
+def formula(tex: str) -> str:
+    """A formula as a picture inside the page; what matplotlib's subset of TeX lacks stays as it was written."""
+    import matplotlib as mpl
+    from matplotlib.mathtext import math_to_image
+
+    drawn = io.StringIO()
+    plain = tex
+    for theirs, known in SPELLINGS:
+        plain = re.sub(theirs, known, plain)
+    with mpl.rc_context({"svg.hashsalt": "manual", "mathtext.fontset": "cm"}):
+        try:
+            math_to_image(f"${plain}$", drawn, format="svg")
+        except ValueError:
+            return f"```text\n{tex}\n```"
+    picture = base64.b64encode(drawn.getvalue().encode()).decode()
+    return f'<img class="formula" alt="{escape(tex)}" src="data:image/svg+xml;base64,{picture}">'
 
 
 def returns_first(text: str) -> str:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"^<!-- generate: (\w+) ?(\S*) -->$", re.MULTILINE)
 ENTRY = re.compile(r"^(\S[^:\n]*?) : (.*(?:\n[ ]+.*)*)", re.MULTILINE)
 _KINDS = {str: "text", Path: "path", int: "integer", float: "number"}
-AWAITED = ("viewer.md", "cluster.md")  # pages that may not be there yet
+AWAITED = ("cluster.md",)  # pages that may not be there yet
 
 
 def on_config(config: Any) -> Any:
@@ -50,6 +50,7 @@ def settings(place: str, prefix: str = "") -> str:
 def _tables(described: Any, prefix: str) -> Iterator[str]:
     words = meanings(described if isinstance(described, type) else type(described))
     values = {field.name: _value_of(described, field) for field in dataclasses.fields(described)}
+    values.pop("input", None)  # free: it goes to the reader
     plain = {name: value for name, value in values.items() if not dataclasses.is_dataclass(value)}
     if plain:
         yield "| setting | default | meaning |\n|---|---|---|"

@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def importable(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    for name in ("operando", "corrosion", "charging"):
+    for name in ("operando", "corrosion", "charging", "gallery"):
         sys.modules.pop(name, None)
 
 
@@ -64,3 +64,11 @@ def test_a_charging_particle_contracts_while_a_front_goes_through(tmp_path, caps
     page = (tmp_path / "series" / "series.html").read_text()
     assert "data:image/gif;base64," in page
     assert "charge" in page
+
+
+def test_the_gallery_is_drawn(tmp_path):
+    import gallery
+
+    for written in gallery.main(tmp_path, ["strain", "growing"], small=True):
+        with Image.open(written) as picture:
+            assert np.asarray(picture).std() > 10

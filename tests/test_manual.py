@@ -1,0 +1,172 @@
+"""The manual shows no command that does not parse, no setting that is not there, and no page that nobody can find."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from braggshot import config, learn, pipeline, series
+from braggshot.cli import app
+from braggshot.crystals.sample import CrystalSettings
+from braggshot.io.registry import BUILT_IN, _load, option_names
+from braggshot.live import session
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+COMMANDS = typer.main.get_command(app).commands
+RESOLVERS = {
+    "reconstruct": pipeline.resolve,
+    "postprocess": pipeline.resolve,
+    "series": series.resolve,
+    "live": session.resolve,
+    "train": learn.resolve,
+    "simulate": lambda table: config.resolve(CrystalSettings, table),
+}
+STAGES = {stage for resolver in RESOLVERS.values() for stage in config.dump(resolver({}))}
+READABLE = {"geometry", *itertools.chain(*(option_names(_load(known)) for known in BUILT_IN))}
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def code_lines(text):
+    """Lines of fenced and indented blocks, continued ones joined, without prompts and paths of the environment."""
+    fenced = [line for block in FENCE.findall(text) for line in block.splitlines()[1:-1]]
+    indented = [line.strip() for line in FENCE.sub("", text).splitlines() if line.startswith("    ")]
+    joined = "\n".join([*fenced, *indented]).replace("\\\n", " ")
+    return [line.strip().removeprefix("$ ").removeprefix(".venv/bin/") for line in joined.splitlines()]
+
+
+def inline(text):
+    """Code in a line of text."""
+    return re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+
+
+def shown(path):
+    """Every command of a page; those within a line only where they have arguments that are no placeholder."""
+    text = path.read_text()
+    lines = [line for line in code_lines(text) if line.startswith("braggshot ")]
+    lines += [code for code in inline(text) if re.match(r"braggshot [a-z]+ .*\S", code) and not re.search(r"\.\.\.|…|\|", code)]
+    return lines
+
+
+def settings(line):
+    """The subcommand of a line and its --set."""
+    _, name, *arguments = shlex.split(line, comments=True)
+    return name, [after for before, after in itertools.pairwise(arguments) if before == "--set"]
+
+
+LINES = [pytest.param(line, id=f"{path.stem}-{n}") for path in PAGES for n, line in enumerate(shown(path))]
+
+
+def test_there_are_commands_to_check():
+    assert len(LINES) > 60
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_command_parses(line):
+    _, name, *arguments = shlex.split(line, comments=True)
+    assert name in COMMANDS, f"no subcommand {name}"
+    COMMANDS[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "--set" in line.values[0]])
+def test_settings_exist(line):
+    name, assignments = settings(line)
+    table = config.parse_assignments(assignments)
+    assert set(table.pop("input", {})) <= READABLE
+    if name in RESOLVERS:
+        RESOLVERS[name](table)
+    else:
+        assert not table
+
+
+def known_names():
+    return {key for resolver in RESOLVERS.values() for key in config._keys(type(resolver({})))} | {
+        f"input.{name}" for name in READABLE
+    }
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_settings_within_lines_exist(path):
+    names = {re.split(r"[=\s]", code.removeprefix("--set ").strip("'"))[0] for code in inline(path.read_text())}
+    named = {name for name in names if re.fullmatch(r"[a-z]+(\.[a-z_]+)+", name) and name.split(".")[0] in STAGES}
+    files = {name for name in named if name.rpartition(".")[2] in {"py", "csv", "tif", "png", "gif", "html", "parquet", "align", "run"}}
+    assert named - files <= known_names()
+
+
+def pages_of(navigation):
+    for entry in navigation:
+        for value in entry.values():
+            yield from pages_of(value) if isinstance(value, list) else [value]
+
+
+def test_every_page_is_in_the_navigation():
+    listed = list(pages_of(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert len(listed) == len(set(listed))
+    assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} <= set(listed)
+
+
+def test_links_of_the_readme_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text())
+    assert targets
+    assert [target for target in targets if not target.startswith("http") and not (ROOT / target).exists()] == []
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    """Neither a page's text nor the configuration names a script, style or picture of another host."""
+    text = (ROOT / "mkdocs.yml").read_text() + "".join(page.read_text() for page in PAGES)
+    assert not re.findall(r"(?:src=|!\[[^\]]*\]\(|- )[\"']?https?://", text)
+    assert "font: false" in text
+
+
+@pytest.fixture
+def generate(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    yield __import__("generate")
+    sys.modules.pop("generate")
+
+
+def test_the_reference_has_each_command_setting_and_format(generate):
+    commands = generate.commands()
+    assert all(f"\n## {name}\n" in commands for name in COMMANDS)
+    assert "| `--starts` | integer |  | Random starts (default 10). |" in commands
+    assert "| `--seed` | integer | `0` |" in commands
+    settings = generate.settings("braggshot.pipeline:Settings")
+    names = set(config._keys(pipeline.Settings)) - {"input"}
+    assert {name for name in names if f"`{name}`" not in settings and f"### {name}\n" not in settings} == set()
+    assert '| `prepare.binning` | `"auto"` | raw voxels per voxel' in settings
+    assert "| `energy_ev` | required |" in generate.settings("braggshot.io.instruments:GeometrySettings")
+    assert all(f"| `{known.name}` |" in generate.formats() for known in BUILT_IN)
+
+
+def test_every_setting_says_what_it_is(generate):
+    tables = ("braggshot.pipeline:Settings", "braggshot.series.run:SeriesConfig", "braggshot.live.session:LiveConfig",
+              "braggshot.nn.training:TrainConfig", "braggshot.nn.datasets:DataConfig")  # fmt: skip
+    rows = [line for table in tables for line in generate.settings(table).splitlines() if line.startswith("| `")]
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_docstrings_become_markdown(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import docstrings
+
+    text = (
+        "Sum.\n\n.. math::\n    a + b\n\n==  ==\nA   1\n==  ==\n\nLayout::\n\n    x\n\n"
+        "Parameters\n----------\na : first [m]\nb : second\n    line\n\n"
+        "Returns\n-------\nc : sum\n\nRaises\n------\nValueError : if not\n"
+    )
+    found = docstrings.spread(docstrings.markdown(text))
+    assert '<img class="formula" alt="a + b" src="data:image/svg+xml;base64,' in found
+    assert docstrings.formula(r"\nothing{x}").startswith("```text\n")
+    assert "```text\n==  ==\nA   1\n==  ==\n```" in found
+    assert "Layout:\n" in found
+    assert "a\n    first [m]\nb\n    second\n    line" in found
+    assert found.index("- c : sum") < found.index("Parameters")
+    assert "ValueError\n    if not" in found
