@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -101,10 +102,19 @@ def _slurm(config: ClusterConfig) -> Any:
         raise ConfigError("--cluster slurm needs dask-jobqueue: pip install 'braggshot[cluster]'.")
     from dask_jobqueue.slurm import SLURMCluster
 
+    missing = [name for name in ("cores", "memory") if not config.slurm.get(name, dask.config.get(f"jobqueue.slurm.{name}"))]
+    if missing:
+        raise ConfigError(
+            f"a SLURM job needs {' and '.join(missing)}: --set cluster.slurm.cores=8 --set cluster.slurm.memory=32GB."
+        )
+    # The pages on the loopback interface and on a free port; the wire encrypted with keys of this run, which jobs find at home.
+    pages = {"dashboard": config.dashboard and _installed("bokeh"), "dashboard_address": "127.0.0.1:0"}
+    scheduler = {**pages, **config.slurm.get("scheduler_options", {})}
+    options = {"security": True, "shared_temp_directory": str(Path.home()), **config.slurm, "scheduler_options": scheduler}
     try:
-        return SLURMCluster(n_workers=config.workers or 1, **config.slurm)
+        return SLURMCluster(n_workers=config.workers or 1, **options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"cluster.slurm does not fit ({error}); at least cores and memory must be set.") from error
+        raise ConfigError(f"cluster.slurm does not fit dask_jobqueue.SLURMCluster: {error}") from error
 
 
 def _installed(module: str) -> bool:
@@ -118,7 +128,7 @@ _CLUSTERS = {"local": _local, "slurm": _slurm}
 def _known(address: str, config: ClusterConfig) -> Iterator[Client]:
     """Find out soon whether anybody is there; later, wait long for a scheduler that restarts."""
     try:
-        Client(address, timeout="10s", set_as_default=False).close()
+        Client(address, timeout=min(10.0, config.patience), set_as_default=False).close()
     except (*LOST, ValueError) as error:
         raise ClusterError(f"no scheduler answers at {address} ({error}); start one with `dask scheduler`.") from error
     with Client(address, timeout=config.patience, set_as_default=False) as client:
