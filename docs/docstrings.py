@@ -28,7 +28,6 @@ SPELLINGS = (  # of TeX, that matplotlib knows by another name or not at all
     (r"\\!|\\Big", ""),
     (r"\\;", r"\\ "),
     (r"\\tfrac", r"\\frac"),
-    (r"\\text\{", r"\\mathrm{"),
     (r"\\(ge|ne|le)\b", r"\\\1q"),
     (r"\\sqrt (\w)", r"\\sqrt{\1}"),
 )
@@ -48,15 +47,16 @@ def markdown(text: str) -> str:
 def formula(tex: str) -> str:
     """A formula as a picture inside the page; what matplotlib's subset of TeX lacks stays as it was written."""
     import matplotlib as mpl
+    from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import math_to_image
 
     drawn = io.StringIO()
-    plain = tex
+    plain = re.sub(r"\\text\{([^}]*)\}", lambda found: "\\mathrm{" + found[1].replace(" ", r"\ ") + "}", tex)
     for theirs, known in SPELLINGS:
         plain = re.sub(theirs, known, plain)
     with mpl.rc_context({"svg.hashsalt": "manual", "mathtext.fontset": "cm"}):
         try:
-            math_to_image(f"${plain}$", drawn, format="svg")
+            math_to_image(f"${plain}$", drawn, prop=FontProperties(size=12), format="svg")
         except ValueError:
             return f"```text\n{tex}\n```"
     picture = base64.b64encode(drawn.getvalue().encode()).decode()
@@ -72,7 +72,7 @@ def returns_first(text: str) -> str:
     before, after = text[: found.start()], text[found.end() :]
     first = SECTION.search(before)
     place = first.start() if first else len(before)
-    return f"{before[:place]}Returns\n\n{given}\n\n{before[place:]}{after}"
+    return f"{before[:place]}**Returns:**\n\n{given}\n\n{before[place:]}{after}"
 
 
 def spread(text: str) -> str:

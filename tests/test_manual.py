@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import itertools
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ import yaml
 from braggshot import config, learn, pipeline, series
 from braggshot.cli import app
 from braggshot.crystals.sample import CrystalSettings
+from braggshot.io.instruments import GeometrySettings
 from braggshot.io.registry import BUILT_IN, _load, option_names
 from braggshot.live import session
 
@@ -32,6 +36,7 @@ RESOLVERS = {
 }
 STAGES = {stage for resolver in RESOLVERS.values() for stage in config.dump(resolver({}))}
 READABLE = {"geometry", *itertools.chain(*(option_names(_load(known)) for known in BUILT_IN))}
+NO_SETTINGS = {"py", "csv", "tif", "png", "gif", "html", "parquet", "align", "run"}  # files and functions named like settings
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -97,8 +102,33 @@ def known_names():
 def test_settings_within_lines_exist(path):
     names = {re.split(r"[=\s]", code.removeprefix("--set ").strip("'"))[0] for code in inline(path.read_text())}
     named = {name for name in names if re.fullmatch(r"[a-z]+(\.[a-z_]+)+", name) and name.split(".")[0] in STAGES}
-    files = {name for name in named if name.rpartition(".")[2] in {"py", "csv", "tif", "png", "gif", "html", "parquet", "align", "run"}}
+    files = {name for name in named if name.rpartition(".")[2] in NO_SETTINGS}
     assert named - files <= known_names()
+
+
+BLOCKS = [
+    (page, kind, body) for page in PAGES for kind, body in re.findall(r"```(toml|python)\n(.*?)```", page.read_text(), re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("body", [pytest.param(body, id=page.stem) for page, kind, body in BLOCKS if kind == "toml"])
+def test_a_shown_settings_file_is_right(body):
+    table = tomllib.loads(body)
+    if "angles_deg" in table:
+        assert config.resolve(GeometrySettings, table)
+    elif "data" in table:
+        assert learn.resolve(table)
+    elif "project" not in table:
+        assert pipeline.resolve(table)
+
+
+@pytest.mark.parametrize("body", [pytest.param(body, id=page.stem) for page, kind, body in BLOCKS if kind == "python"])
+def test_shown_python_compiles_and_imports_what_is_there(body):
+    tree = ast.parse(body)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, name.name) for name in node.names)
 
 
 def pages_of(navigation):
