@@ -106,9 +106,8 @@ def test_settings_within_lines_exist(path):
     assert named - files <= known_names()
 
 
-BLOCKS = [
-    (page, kind, body) for page in PAGES for kind, body in re.findall(r"```(toml|python)\n(.*?)```", page.read_text(), re.DOTALL)
-]
+BLOCK = re.compile(r"```(toml|python)\n(.*?)```", re.DOTALL)
+BLOCKS = [(page, kind, body) for page in PAGES for kind, body in BLOCK.findall(page.read_text())]
 
 
 @pytest.mark.parametrize("body", [pytest.param(body, id=page.stem) for page, kind, body in BLOCKS if kind == "toml"])
