@@ -34,9 +34,11 @@ manual: $(VENV)/test
 docs: manual
 	@echo "the manual is in build/manual/; to read it: $(BIN)/mkdocs serve"
 
-gallery: $(VENV)/test
-	for name in corrosion charging; do $(BIN)/python examples/$$name.py -o build/gallery; done
-	$(BIN)/python examples/gallery.py -o docs/images
+# The pictures of docs/gallery.md, each by the command that stands above it.
+gallery: demo $(VENV)/test
+	$(BIN)/python examples/corrosion.py -o build/gallery/corrosion
+	$(BIN)/python examples/charging.py -o build/gallery/charging
+	$(BIN)/python examples/gallery.py -o build/gallery
 
 bench: $(VENV)/test
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
