@@ -106,7 +106,9 @@ def _toml(value: Any) -> str:
 
 
 def _cell(words: str) -> str:
-    return words.replace("``", "`").replace("|", "\\|")
+    """Words inside a table of Markdown: what is not code has no marks."""
+    parts = words.replace("``", "`").replace("|", "\\|").split("`")
+    return "`".join(part if number % 2 else re.sub(r"([*_<])", r"\\\1", part) for number, part in enumerate(parts))
 
 
 def commands() -> str:
