@@ -1,7 +1,7 @@
 """Many scans over dask: what spreading them costs, and what a facility's year of scans would need.
 
-Processor seconds are compared, not the clock's, so the answer holds on a machine that others use too: those of one process that phases
-the scans in turn, those of the workers for the same scans, and those of the client with the scheduler.
+Processor seconds are compared, not the clock's, so the answer holds on a machine that others use too: those of one process that
+phases the scans in turn, those of the workers for the same scans, and those of the client with the scheduler.
 
     python cluster.py --size 64 --scans 8 --method refine --workers 1
 """

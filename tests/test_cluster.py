@@ -42,7 +42,7 @@ SLOW = cluster.resolve(
             "starts": 2,
             "partial_coherence": "off",
             "device": "cpu",
-            "refine": {"recipe": "600*HIO"},
+            "refine": {"recipe": "300*HIO"},
         },
         "output": {"formats": ["cxi"]},
     }
@@ -117,25 +117,35 @@ def test_a_second_call_computes_what_is_missing(scans, client, tmp_path):
     assert [report.reused for report in reconstruct_many(scans[:1], tmp_path, client, other)] == [False]
 
 
+def stopped_at_work(client, folder, names):
+    """Process of a worker, stopped in the midst of scans, and their names; it cannot finish between this look and a kill."""
+    pids = client.run(os.getpid)
+    for _ in range(100):
+        victim, keys = next((address, keys) for address, keys in client.processing().items() if keys)
+        os.kill(pids[victim], signal.SIGSTOP)
+        unfinished = {names[key[1]] for key in keys} - {path.stem for path in folder.glob("*.json")}
+        if unfinished:
+            return pids[victim], unfinished
+        os.kill(pids[victim], signal.SIGCONT)
+    raise AssertionError("the workers were never caught at work")
+
+
 def test_the_scans_of_a_killed_worker_are_done_again(scans, client, tmp_path):
-    running = reconstruct_many(scans, tmp_path, client, SLOW)
+    names = ["s0", "s1", "s2", "s3", "s0-2", "s1-2", "s2-2", "s3-2"]
+    running = reconstruct_many(scans * 2, tmp_path, client, SLOW)
     reports = [next(running)]
     before = contents(tmp_path)
-    pids = client.run(os.getpid)
-    # Stopped first, so that it cannot finish between the look and the kill.
-    victim, lost = next((address, keys) for address, keys in client.processing().items() if keys)
-    os.kill(pids[victim], signal.SIGSTOP)
-    unfinished = {f"s{key[1]}" for key in lost} - {path.stem for path in tmp_path.glob("*.json")}
-    assert unfinished
+    before = {name: before[name] for name in before if name.startswith(f"{reports[0].record['name']}.")}
+    pid, unfinished = stopped_at_work(client, tmp_path, names)
     (tmp_path / ".s0-0123abcd.cxi").write_bytes(b"half a file")  # as if it had been writing
-    os.kill(pids[victim], signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     reports += running
-    assert sorted(report.record["name"] for report in reports) == ["s0", "s1", "s2", "s3"]
+    assert sorted(report.record["name"] for report in reports) == sorted(names)
     assert not any(report.failed for report in reports)
     after = contents(tmp_path)
-    assert set(after) == {f"s{n}.{kind}" for n in range(4) for kind in ("cxi", "json")}
+    assert set(after) == {f"{name}.{kind}" for name in names for kind in ("cxi", "json")}
     assert before.items() <= after.items()  # what was done is not written again
-    assert pids[victim] not in client.run(os.getpid).values()
+    assert pid not in client.run(os.getpid).values()
     for name in unfinished:
         assert results.read(tmp_path / f"{name}.cxi").support.any()
 
@@ -167,35 +177,37 @@ def scheduler_and_worker(file, port=0):
 
 
 def test_a_scheduler_that_restarts_and_one_that_does_not(scans, tmp_path):
-    out, file = tmp_path / "out", tmp_path / "scheduler.json"
+    out, file, several = tmp_path / "out", tmp_path / "scheduler.json", scans[:2] * 3
     with scheduler_and_worker(file) as (address, scheduler), connect(address, config=CONFIG) as client:
-        running = reconstruct_many(scans[:3], out, client, SLOW)
+        running = reconstruct_many(several, out, client, SLOW)
         reports = [next(running)]
-        before = contents(out)
         scheduler.kill()
         scheduler.wait()
+        before = {path.name: path.stat().st_mtime_ns for path in out.glob(f"{reports[0].record['name']}.*")}
         with scheduler_and_worker(tmp_path / "again.json", address.rpartition(":")[2]) as (again, scheduler):
             assert again == address
             reports += running
             impatient = replace(CONFIG, patience=1.0)
             with connect(address, config=impatient) as hasty:
-                running = reconstruct_many(scans, out, hasty, SLOW)
-                assert [next(running).reused for _ in range(3)] == [True] * 3
+                running = reconstruct_many([*several, scans[2], scans[3]], out, hasty, SLOW)
+                assert [next(running).reused for _ in several] == [True] * 6
                 scheduler.kill()
                 with pytest.raises(ClusterError, match="call again"):
                     next(running)
             with pytest.raises(ClusterError, match="no scheduler answers"), connect(address, config=impatient):
                 pass
-    assert sorted(report.record["name"] for report in reports) == ["s0", "s1", "s2"]
+    names = ["s0", "s0-2", "s0-3", "s1", "s1-2", "s1-3"]
+    assert sorted(report.record["name"] for report in reports) == names
     assert not any(report.failed for report in reports)
     after = contents(out)
-    assert set(after) == {f"s{n}.{kind}" for n in range(3) for kind in ("cxi", "json")}
+    assert {f"{name}.{kind}" for name in names for kind in ("cxi", "json")} <= set(after)
     assert before.items() <= after.items()
 
 
 def test_slurm_jobs(scans, tmp_path, monkeypatch):
     """With stand-ins for the two commands of SLURM that dask-jobqueue calls: a job is a process of this machine."""
-    for name, script in (("sbatch", 'bash "$1" > "$1.log" 2>&1 & echo "Submitted batch job $!"'), ("scancel", 'kill "$@"')):
+    sbatch = f'cp "$1" {tmp_path}/job\nbash {tmp_path}/job > {tmp_path}/job.log 2>&1 &\necho "Submitted batch job $!"'
+    for name, script in (("sbatch", sbatch), ("scancel", 'kill "$@"')):
         command = tmp_path / "bin" / name
         command.parent.mkdir(exist_ok=True)
         command.write_text(f"#!/bin/bash\n{script}\n")
@@ -205,11 +217,16 @@ def test_slurm_jobs(scans, tmp_path, monkeypatch):
         "cores": 1,
         "memory": "2GB",
         "queue": "beamline",
-        "scheduler_options": {"host": "127.0.0.1", "dashboard_address": None},
+        "scheduler_options": {"host": "127.0.0.1"},
+        "shared_temp_directory": str(tmp_path),
     }
     with connect("slurm", 1, replace(CONFIG, slurm=options)) as client:
         assert "#SBATCH -p beamline" in client.cluster.job_script()
         assert client.scheduler_info()["address"].startswith("tls://127.0.0.1")
+        client.wait_for_workers(1, timeout=60)
+        (variables,) = client.run(lambda: dict(os.environ)).values()
+        assert variables["OMP_NUM_THREADS"] == "1"
+        assert "MALLOC_TRIM_THRESHOLD_" not in variables
         (report,) = reconstruct_many(scans[:1], tmp_path / "out", client, SLOW)
     assert not report.failed
     assert set(contents(tmp_path / "out")) == {"s0.cxi", "s0.json"}

@@ -64,7 +64,7 @@ def run(inputs: list[Path], output: Path | None, settings: ClusterSettings, wher
     scans = [Source(path, None, where.format) for path in inputs] if one else sources(inputs, format=where.format)
     failed: list[Report] = []
     with connect(where.cluster, where.workers, settings.cluster) as client, progress_bar() as bar:
-        pages = f", pages {client.dashboard_link}" if client.dashboard_link else ""
+        pages = f", pages {client.dashboard_link}" if settings.cluster.dashboard else ""
         print(f"scheduler {client.scheduler_info()['address']}{pages}", file=sys.stderr)
         task = bar.add_task(str(output), total=len(scans), note="")
         for report in reconstruct_many(scans, output, client, settings):

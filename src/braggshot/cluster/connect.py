@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from distributed.system import MEMORY_LIMIT
 
 from braggshot.errors import ClusterError, ConfigError
 
+_FREE = "127.0.0.1:0"  # for dask's pages: they are for this user alone, and the port is any
 LOST = (OSError, TimeoutError, CancelledError, ClosedClientError)
 """What dask raises where a connection breaks; its CommClosedError is an OSError."""
 
@@ -74,8 +76,13 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
         raise ConfigError(f"no cluster {where!r}; give local, slurm, or the address of a scheduler such as tcp://host:8786.")
     with dask.config.set({"distributed.scheduler.allowed-failures": config.failures}):
         cluster = _CLUSTERS[where](config)
-    with cluster, Client(cluster, set_as_default=False) as client:
-        yield client
+    try:
+        with cluster, Client(cluster, set_as_default=False) as client:
+            yield client
+    finally:
+        for held in vars(cluster).values():
+            if isinstance(held, tempfile._TemporaryFileWrapper):
+                held.close()  # the keys for jobs, which dask-jobqueue leaves to the garbage collector
 
 
 def _local(config: ClusterConfig) -> Any:
@@ -83,8 +90,10 @@ def _local(config: ClusterConfig) -> Any:
     n = config.workers or CPU_COUNT
     threads = str(max(1, CPU_COUNT // n))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    environment = {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
+    environment = {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    # Dask's own choice there, MALLOC_TRIM_THRESHOLD_, makes every array a new mapping: workers took 1.8 times the processor time.
+    # Its profiler looks at every thread a hundred times a second.
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment, "distributed.worker.profile.enabled": False}):
         return LocalCluster(
             n_workers=n,
             threads_per_worker=1,  # scans at a time in one process; the threads of its transforms are those above
@@ -92,7 +101,8 @@ def _local(config: ClusterConfig) -> Any:
             host="127.0.0.1",
             protocol="tls://",
             security=Security.temporary(),
-            dashboard_address="127.0.0.1:0" if config.dashboard and _installed("bokeh") else None,
+            dashboard_address=_FREE,
+            scheduler_kwargs={"dashboard": config.dashboard},
             silence_logs=logging.ERROR,
         )
 
@@ -107,14 +117,24 @@ def _slurm(config: ClusterConfig) -> Any:
         raise ConfigError(
             f"a SLURM job needs {' and '.join(missing)}: --set cluster.slurm.cores=8 --set cluster.slurm.memory=32GB."
         )
-    # The pages on the loopback interface and on a free port; the wire encrypted with keys of this run, which jobs find at home.
-    pages = {"dashboard": config.dashboard and _installed("bokeh"), "dashboard_address": "127.0.0.1:0"}
-    scheduler = {**pages, **config.slurm.get("scheduler_options", {})}
-    options = {"security": True, "shared_temp_directory": str(Path.home()), **config.slurm, "scheduler_options": scheduler}
+    # One scan per core, as here; the wire encrypted with keys of this run, which jobs find in the home folder.
+    pages = {"dashboard": config.dashboard, "dashboard_address": _FREE}
+    options = {
+        "security": True,
+        "shared_temp_directory": str(Path.home()),
+        "processes": config.slurm.get("cores"),
+        **config.slurm,
+        "scheduler_options": {**pages, **config.slurm.get("scheduler_options", {})},
+        "job_script_prologue": [*_KEEP_MEMORY, *config.slurm.get("job_script_prologue", ())],
+    }
     try:
         return SLURMCluster(n_workers=config.workers or 1, **options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"cluster.slurm does not fit dask_jobqueue.SLURMCluster: {error}") from error
+
+
+_KEEP_MEMORY = ["""export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{'MALLOC_TRIM_THRESHOLD_': None}\""""]
+"""As `_local` does, for workers that another command starts."""
 
 
 def _installed(module: str) -> bool:
