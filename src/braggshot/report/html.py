@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import importlib.resources
 import json
+import math
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
@@ -123,7 +124,7 @@ def _curves(reconstruction: Reconstruction) -> Iterable[str]:
         geometry = reconstruction.volume.reciprocal_basis is not None
         frequency = ensemble.prtf_frequency * (1e-9 if geometry else 1)
         label = "|q − q$_B$| [nm⁻¹]" if geometry else "frequency / Nyquist"
-        plots.append(fragments.plot(frequency, {"PRTF": ensemble.prtf}, label, "PRTF", level=1 / np.e))
+        plots.append(fragments.plot(frequency, {"PRTF": ensemble.prtf}, label, "PRTF", level=math.exp(-1)))
     if plots:
         yield f'<h2>Convergence and resolution</h2><div class="row plots">{"".join(plots)}</div>'
 
