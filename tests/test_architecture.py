@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "braggshot"
 LAYERS = [
     {"errors", "config", "volumes"},
     {"physics"},
-    {"prepare", "crystals", "nn", "refine", "io", "verdict"},
+    {"prepare", "crystals", "nn", "refine", "io", "verdict", "memory"},
     {"phasing", "selection", "crystal_frame", "uncertainty"},
     {"pipeline", "series", "report", "learn", "postprocess", "evaluation", "snapshot"},
     {"live", "viewer", "cluster", "doctor"},

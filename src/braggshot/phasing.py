@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from braggshot import memory
 from braggshot.errors import ConfigError, DataError
 from braggshot.nn.expert import SHORT
 from braggshot.nn.predict import Hypothesis, predict
@@ -62,6 +63,7 @@ class PhasingConfig:
     polish : how a hypothesis is refined
     edge : amplitude of a hypothesis, relative to its largest, from which a voxel belongs to the crystal at first [1]
     limits : what the verdict tolerates
+    check_memory : refuse what would not fit into memory
     """
 
     method: Literal["auto", "oneshot", "refine", "iterative"] = "auto"
@@ -80,6 +82,7 @@ class PhasingConfig:
     polish: RefineConfig = SHORT
     edge: float = 0.3
     limits: Limits = field(default_factory=Limits)
+    check_memory: bool = True
 
     def __post_init__(self) -> None:
         if self.starts < 1:
@@ -131,12 +134,15 @@ def phase(
 
     Raises
     ------
-    DataError : if no valid voxel holds a count.
+    DataError : if no valid voxel holds a count, or the memory is too small.
     ConfigError : for a network or a device that is not there.
     """
     config = config or PhasingConfig()
     torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
     began = time.perf_counter()
+    if config.check_memory:
+        starts = config.starts if config.method in {"iterative", "auto"} else config.hypotheses
+        memory.require(volume.name, volume.shape, config.method, starts, _device(config.device))
     data = prepare_measured(volume, config)
     learned, card = (None, None) if config.method == "iterative" else _ready(network, config.network, data.magnitude.device)
     problem = Problem(volume, data, _on_cpu(data), config, learned)

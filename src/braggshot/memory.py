@@ -1,0 +1,70 @@
+"""Whether a phasing fits into memory, asked before it begins: a machine that swaps answers nobody.
+
+The bytes were measured as the growth of a process over volumes from 128^3 to 256^3 with one to six starts; see ``docs/speed.md``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from braggshot.errors import DataError
+
+# Bytes per voxel: of the volume with what selection makes of the starts (iterative: 90 of them for the point spread), and of each start.
+HOST = {"iterative": (250, 48), "refine": (190, 48), "oneshot": (280, 48), "auto": (280, 48)}
+DEVICE = 40 + 72  # of a graphics card: the measurement, and one start; more starts at once are as many as fit
+_CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+
+
+def require(name: str, shape: Sequence[int], method: str, starts: int, device: torch.device) -> None:
+    """Refuse a phasing that does not fit.
+
+    Raises
+    ------
+    DataError : with what it needs, what is free, and what to do.
+    """
+    voxels = math.prod(shape)
+    volume, start = HOST[method]
+    wants = [("memory", voxels * (volume + start * starts), available())]
+    if device.type == "cuda":
+        wants.append(("graphics memory", voxels * DEVICE, torch.cuda.mem_get_info(device)[0]))
+    for kind, needed, free in wants:
+        if free is not None and needed > free:
+            size = " x ".join(str(n) for n in shape)
+            raise DataError(
+                f"{name}: to phase {size} voxels with {starts} starts takes about {needed / 1e9:.3g} GB of {kind}, and "
+                f"{free / 1e9:.3g} GB are free: crop (prepare.shape), bin (prepare.binning) or use fewer starts (--starts); "
+                "--set phasing.check_memory=false tries all the same."
+            )
+
+
+def available(cgroups: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes that can be had without swapping: what the system says, or less where a container or a batch job allows less."""
+    known = [_of_system(meminfo), *(_of_group(cgroups / most, cgroups / used) for most, used in _CGROUPS)]
+    return min((free for free in known if free is not None), default=None)
+
+
+def _of_system(meminfo: Path) -> int | None:
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        pass
+    try:  # a system that does not say what is free: all there is
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _of_group(most: Path, used: Path) -> int | None:
+    """What a control group still allows; files that it keeps in memory are given up when asked."""
+    try:
+        statistics = dict(line.split() for line in (used.parent / "memory.stat").read_text().splitlines())
+        kept = int(statistics.get("inactive_file", statistics.get("total_inactive_file", 0)))
+        return max(0, int(most.read_text()) - int(used.read_text()) + kept)
+    except (OSError, ValueError):  # no such group, or "max"
+        return None
