@@ -20,9 +20,10 @@ pytest.importorskip("distributed")
 
 from distributed import KilledWorker
 
-from braggshot import cluster, pipeline
+from braggshot import cli, cluster, pipeline
 from braggshot.cluster import ClusterConfig, connect, reconstruct_many
 from braggshot.cluster.jobs import failed, jobs_of
+from braggshot.config import parse_assignments
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ClusterError, ConfigError
 from braggshot.io import cxi, results
@@ -35,18 +36,15 @@ SETTINGS = cluster.resolve(
         "output": {"formats": ["cxi"]},
     }
 )
-SLOW = cluster.resolve(
-    {
-        "phasing": {
-            "method": "iterative",
-            "starts": 2,
-            "partial_coherence": "off",
-            "device": "cpu",
-            "refine": {"recipe": "300*HIO"},
-        },
-        "output": {"formats": ["cxi"]},
-    }
+AS_SLOW = (
+    "phasing.method=iterative",
+    "phasing.starts=2",
+    "phasing.partial_coherence=off",
+    "phasing.device=cpu",
+    "phasing.refine.recipe=300*HIO",
+    "output.formats=['cxi']",
 )
+SLOW = cluster.resolve(parse_assignments(AS_SLOW))
 CONFIG = ClusterConfig(dashboard=False)
 
 
@@ -176,7 +174,7 @@ def scheduler_and_worker(file, port=0):
             process.wait()
 
 
-def test_a_scheduler_that_restarts_and_one_that_does_not(scans, tmp_path):
+def test_a_scheduler_that_restarts_and_one_that_does_not(scans, tmp_path, capsys):
     out, file, several = tmp_path / "out", tmp_path / "scheduler.json", scans[:2] * 3
     with scheduler_and_worker(file) as (address, scheduler), connect(address, config=CONFIG) as client:
         running = reconstruct_many(several, out, client, SLOW)
@@ -187,6 +185,10 @@ def test_a_scheduler_that_restarts_and_one_that_does_not(scans, tmp_path):
         with scheduler_and_worker(tmp_path / "again.json", address.rpartition(":")[2]) as (again, scheduler):
             assert again == address
             reports += running
+            inputs = [str(path) for path in several]
+            options = [word for setting in AS_SLOW for word in ("--set", setting)]
+            assert cli.main(["reconstruct", *inputs, "-o", str(out), "--cluster", address, *options]) == 0
+            assert capsys.readouterr().out.count("(kept)") == 6
             impatient = replace(CONFIG, patience=1.0)
             with connect(address, config=impatient) as hasty:
                 running = reconstruct_many([*several, scans[2], scans[3]], out, hasty, SLOW)
@@ -253,3 +255,9 @@ def test_names_do_not_collide_and_a_deadly_scan_is_said(tmp_path):
     said = failed(jobs[0], KilledWorker("k", worker, 3))
     assert "died 4 times" in said["reasons"][0]
     assert said["verdict"] == "failed"
+
+
+def test_the_command_wants_a_folder(scans, tmp_path, capsys):
+    for output in ([], ["-o", str(tmp_path / "one.cxi")]):
+        assert cli.main(["reconstruct", str(scans[0]), "--cluster", "local", *output]) == 1
+        assert "name it with -o" in capsys.readouterr().err
