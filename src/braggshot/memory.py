@@ -14,7 +14,7 @@ import torch
 
 from braggshot.errors import DataError
 
-# Bytes per voxel: of the volume with what selection makes of the starts (iterative: 90 of them for the point spread), and of each start.
+# Bytes per voxel: of the volume with what selection makes of the starts, and of each start. A point spread takes 90 of "iterative".
 HOST = {"iterative": (250, 48), "refine": (190, 48), "oneshot": (280, 48), "auto": (280, 48)}
 DEVICE = 40 + 72  # of a graphics card: the measurement, and one start; more starts at once are as many as fit
 _CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
