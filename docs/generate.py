@@ -17,26 +17,10 @@ ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"^<!-- generate: (\w+) ?(\S*) -->$", re.MULTILINE)
 ENTRY = re.compile(r"^(\S[^:\n]*?) : (.*(?:\n[ ]+.*)*)", re.MULTILINE)
 _KINDS = {str: "text", Path: "path", int: "integer", float: "number"}
-AWAITED = ("cluster.md",)  # pages that may not be there yet
-
-
-def on_config(config: Any) -> Any:
-    """Leave out of the navigation the pages that are still awaited."""
-    for section in config["nav"]:
-        for title, pages in section.items():
-            if isinstance(pages, list):
-                section[title] = [page for page in pages if not _missing(next(iter(page.values())))]
-    return config
-
-
-def _missing(page: str) -> bool:
-    return page in AWAITED and not (ROOT / "docs" / page).exists()
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
-    """Replace the marks of a page, and links to awaited pages by their words."""
-    for page in filter(_missing, AWAITED):
-        markdown = re.sub(rf"\[([^\]]*)\]\((?:\.\./)?{page}[^)]*\)", r"\1", markdown)
+    """Replace the marks of a page."""
     return MARK.sub(lambda found: PARTS[found[1]](*found[2].split()), markdown)
 
 

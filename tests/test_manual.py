@@ -15,7 +15,7 @@ import pytest
 import typer
 import yaml
 
-from braggshot import config, learn, pipeline, series
+from braggshot import cluster, config, learn, pipeline, series
 from braggshot.cli import app
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.io.instruments import GeometrySettings
@@ -117,6 +117,8 @@ def test_a_shown_settings_file_is_right(body):
         assert config.resolve(GeometrySettings, table)
     elif "data" in table:
         assert learn.resolve(table)
+    elif "cluster" in table:
+        assert cluster.resolve(table)
     elif "project" not in table:
         assert pipeline.resolve(table)
 
