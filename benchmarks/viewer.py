@@ -18,10 +18,11 @@ import numpy as np
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
+from braggshot.pipeline import load_result
 from braggshot.snapshot import Snapshot
 from braggshot.viewer import drawings, model
 from braggshot.viewer.app import serving
-from braggshot.viewer.watch import prepared, read
+from braggshot.viewer.watch import prepared
 
 FLAGS = (
     "--headless=new",
@@ -50,7 +51,7 @@ class Changing:
 
 def main(path: Path, pictures: int) -> None:
     """Print all of it."""
-    found = read(path)
+    found = load_result(path)
     ready = timed("a picture made ready", lambda: prepared(found))
     surface = timed("surface", lambda: model.mesh(ready.solid, model.View()))
     print(f"triangles {len(surface.triangles)}, points {len(surface.points)}")

@@ -92,6 +92,18 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Scan:
     return registry.read(path, format, **options)
 
 
+def load_result(path: str | Path) -> Result:
+    """A result CXI that was written before, with its strain map.
+
+    Raises
+    ------
+    FormatError : if the file holds none.
+    """
+    from braggshot.io import results
+
+    return Result(**vars(results.read(path)), strain=results.read_strain(path))
+
+
 def reconstruct(
     source: Scan | str | Path,
     settings: Settings | Mapping[str, Any] | None = None,

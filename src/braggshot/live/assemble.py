@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from braggshot.io import recorded
 from braggshot.io.frames import ArrayFrames
 from braggshot.io.recorded import Plan, Recorder
 from braggshot.live.messages import Arrived, Begin, End, Lost, Message
+from braggshot.live.wire import scan_name
 from braggshot.volumes import BoolArray, Scan
 
 
@@ -105,7 +105,6 @@ class Assembly:
         if scan.recorder is None:
             scan.recorder = Recorder(self.folder / scan.name, self._plan(scan, message.frame.image))
             scan.rocking = np.full(scan.expected or 0, np.nan)
-            self._good = _pixels(scan.recorder.plan)
         refused = scan.recorder.add(message.frame)
         if refused:
             yield Lost(refused, f"frame {message.frame.index} of {scan.name}")
@@ -120,7 +119,8 @@ class Assembly:
             yield from self._close("")
 
     def _counts(self, plan: Plan, image: NDArray[Any]) -> float:
-        trusted = image if self._good is None else image * self._good
+        good = _pixels(plan)
+        trusted = image if good is None else image * good
         no_count = None if plan.about is None else plan.about.provenance.get("no_count")
         if no_count is not None:
             trusted = np.where(image == no_count, 0, trusted)
@@ -147,7 +147,7 @@ class Assembly:
 
     def _free_name(self, wish: str) -> str:
         """A name that is a file name and no other scan's."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", wish).strip("._")[:80] or "scan"
+        name = scan_name(wish)
         number, free = 1, name
         while self.taken(free) or (self.folder / free).exists():
             number += 1

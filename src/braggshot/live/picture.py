@@ -64,7 +64,7 @@ def _finished(
     found = yield from phase(volume, config)
     if not found.support.any():
         raise DataError(f"{volume.name}: no crystal yet.")
-    # Half data and noise samples phase again, and facets take their time: all of that is for the full job.
+    # Half data and noise samples phase again, which is for the full job.
     strain = replace(settings.strain, half_data=False, noise_samples=0)
     return (yield from completed(_as_before(found, before), replace(settings, strain=strain), {}))
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from braggshot import config, pipeline, series
 from braggshot.errors import ConfigError, DataError
-from braggshot.io import recorded, results
+from braggshot.io import recorded
 from braggshot.live.assemble import Assembly, recordings_in
 from braggshot.live.board import Board, Journal
 from braggshot.live.desk import Desk, Over, Wanted
@@ -216,9 +216,7 @@ class Session:
         path = self.folder / f"{row['name']}.cxi"
         if not path.exists():
             raise DataError(f"{over.name}: {row['reasons']}")
-        shown = results.read(path)
-        strain = results.read_strain(path) if shown.volume.q_bragg is not None else None
-        self._judged(Result(**{name: getattr(shown, name) for name in shown.__dataclass_fields__}, strain=strain), over)
+        self._judged(pipeline.load_result(path), over)
         return row, path
 
     def _guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (_Superseded,)) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import BraggshotError
+from braggshot.pipeline import load_result
 from braggshot.report import strain_section, words
 from braggshot.snapshot import Feed, Snapshot
 from braggshot.viewer import measured, model
@@ -80,20 +81,6 @@ def stops(snapshot: Snapshot) -> tuple[Stop, ...]:
     if is_new and not (found and found[-1].name == snapshot.scan):
         found.append(Stop(snapshot.scan, rows.get(snapshot.scan, {}), None))
     return tuple(found)
-
-
-def read(path: Path) -> Reconstruction:
-    """A result with its strain map.
-
-    Raises
-    ------
-    FormatError : if the file holds none.
-    """
-    from braggshot.io import results
-    from braggshot.pipeline import Result
-
-    found = results.read(path)
-    return Result(**vars(found), strain=results.read_strain(path))
 
 
 def prepared(found: Reconstruction) -> Picture:
@@ -197,7 +184,7 @@ def _prepared(source: Reconstruction | Path | None, name: str) -> Picture:
     if source is None:
         return Picture(name, note="The first picture comes when enough frames are there.")
     try:
-        return prepared(read(source) if isinstance(source, Path) else source)
+        return prepared(load_result(source) if isinstance(source, Path) else source)
     except (BraggshotError, ArithmeticError, ValueError, OSError) as error:
         return Picture(name, note=f"It cannot be shown: {error}")
 
