@@ -13,8 +13,9 @@ import torch
 from braggshot import config
 from braggshot.errors import ConfigError
 from braggshot.io import registry
-from braggshot.nn import datasets, training, weights
+from braggshot.nn import datasets, solved, training, weights
 from braggshot.nn.datasets import DataConfig, Source
+from braggshot.nn.solved import SolvedConfig
 from braggshot.nn.training import Report, TrainConfig
 from braggshot.prepare import PrepareConfig, prepare
 
@@ -26,6 +27,7 @@ class LearnSettings:
     input: dict[str, Any] = field(default_factory=dict)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    solved: SolvedConfig = field(default_factory=SolvedConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -50,6 +52,8 @@ def learn(
     fabric = _fabric(device, settings.train.precision, folder)
     start = None if initial is None else weights.load_network(initial)[0]
     source = _source(settings, files, fabric.device)
+    if settings.solved.patterns:
+        source = _taught(settings, source, folder / "solved", fabric)
     for report in training.train(settings.train, source, folder, fabric, start):
         fabric.log_dict(report.values, report.step)  # TensorBoard
         yield report
@@ -73,13 +77,20 @@ def _fabric(device: str, precision: Literal["bf16-mixed", "32-true"], folder: Pa
     return fabric
 
 
+def _taught(settings: LearnSettings, source: Source, folder: Path, fabric: Any) -> Source:
+    """Patterns that the teacher has solved, which it does first; validation stays with those of `source`."""
+    with fabric.rank_zero_first():
+        for _ in solved.solve(source, folder, settings.solved, settings.train.seed):
+            pass
+    return solved.taught(solved.replayed(folder, settings.solved, settings.train.seed, settings.data.hidden), source)
+
+
 def _source(settings: LearnSettings, files: Sequence[Path], device: torch.device) -> Source:
-    simulated = datasets.simulated(settings.data.crystals, settings.train.seed, device, settings.data.hidden)
+    simulated = datasets.simulated(settings.data.crystals, settings.train.seed, device, settings.data.hidden, settings.data.crop)
     if not files:
         return simulated
     volumes = [prepare(registry.read(path, **settings.input), settings.prepare) for path in files]
-    shape = settings.data.measured_shape or volumes[0].shape
-    measured = datasets.measured(volumes, settings.train.seed, shape)
+    measured = datasets.measured(volumes, settings.train.seed, hidden=settings.data.hidden)
     return datasets.mixed(simulated, measured, settings.data.measured)
 
 

@@ -287,7 +287,7 @@ def prepare_measured(volume: DiffractionVolume, config: PhasingConfig) -> Measur
         raise DataError(f"{volume.name}: no valid voxel holds a count; check the mask and the threshold.")
     valid = torch.from_numpy(np.ascontiguousarray(volume.valid))
     generator = torch.Generator().manual_seed(config.seed)
-    held_out = held_out_voxels(valid, config.free, config.free_radius, config.free_centre, generator)
+    held_out = held_out_voxels(valid, config.free, config.free_radius, config.free_centre, generator=generator)
     data = measured(torch.from_numpy(np.ascontiguousarray(volume.intensity, dtype=np.float32)), valid, held_out)
     device = _device(config.device)
     return Measured(*(getattr(data, name).to(device) for name in Measured.__dataclass_fields__))

@@ -138,7 +138,7 @@ def test_held_out_voxels_are_valid_islands_away_from_the_peak():
     shape = (32, 30, 35)
     valid = torch.ones(shape, dtype=torch.bool)
     valid[:, 10:13] = False
-    held = held_out_voxels(valid, 0.05, 2, 0.1, torch.Generator().manual_seed(1))
+    held = held_out_voxels(valid, 0.05, 2, 0.1, generator=torch.Generator().manual_seed(1))
     assert not (held & ~valid).any()
     assert held.sum().item() / valid.sum().item() == pytest.approx(0.05, rel=0.2)
     z, y, x = held.nonzero().T
@@ -146,7 +146,7 @@ def test_held_out_voxels_are_valid_islands_away_from_the_peak():
     assert near.min().item() >= 0.1**2
     neighbours = torch.nn.functional.conv3d(held.float()[None, None], torch.ones(1, 1, 3, 3, 3), padding=1)[0, 0]
     assert (neighbours[held] > 5).float().mean() > 0.8
-    again = held_out_voxels(valid, 0.05, 2, 0.1, torch.Generator().manual_seed(1))
+    again = held_out_voxels(valid, 0.05, 2, 0.1, generator=torch.Generator().manual_seed(1))
     assert torch.equal(held, again)
-    assert not held_out_voxels(valid, 0.0, 2, 0.1, torch.Generator()).any()
+    assert not held_out_voxels(valid, 0.0, 2, 0.1, generator=torch.Generator()).any()
     assert math.prod(shape) == held.numel()

@@ -17,8 +17,10 @@ from torch import Generator, Tensor
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.errors import DataError
-from braggshot.nn.network import STRIDE
-from braggshot.physics.fourier import crop, pad
+from braggshot.nn.predict import bring, sampling
+from braggshot.nn.views import balls, orientations, thinned, turned
+from braggshot.physics.fourier import crop, fourier, inverse_fourier
+from braggshot.refine.projections import held_out_voxels
 from braggshot.volumes import DiffractionVolume
 
 TRAINING, VALIDATION = 0, 1  # families of seeds that never meet
@@ -34,11 +36,13 @@ class Batch:
     counts : (n, z, y, x) [photons], 0 where not valid
     valid : (n, z, y, x), True on trusted voxels
     truth : the simulated crystals, None for measured ones; validation alone may look at it
+    solution : what iterative phasing made of the counts, (n, z / 2, y / 2, x / 2), where a teacher was asked
     """
 
     counts: Tensor
     valid: Tensor
     truth: Tensor | None = None
+    solution: Tensor | None = None
 
 
 def mixture(size: int) -> tuple[CrystalSettings, ...]:
@@ -62,15 +66,15 @@ class DataConfig:
     Parameters
     ----------
     crystals : kinds of simulated crystals, which take turns
+    crop : voxels per axis that simulated patterns are cropped to, as `braggshot.nn.predict` crops those it is given
     hidden : share of the voxels that network and loss never see, as phasing holds voxels out [1]
     measured : share of the steps that take measured patterns, where files are given [1]
-    measured_shape : voxels that measured patterns are cropped or padded to; None takes the first one's
     """
 
     crystals: tuple[CrystalSettings, ...] = field(default_factory=lambda: (*mixture(32), *mixture(48), *mixture(64)))
+    crop: int | None = None
     hidden: float = 0.05
     measured: float = 0.5
-    measured_shape: tuple[int, int, int] | None = None
 
 
 class Source(Protocol):
@@ -87,16 +91,26 @@ def seed_of(seed: int, step: int, chunk: int, family: int = TRAINING) -> int:
     return ((seed * a + step) * b + chunk * 2 + family) * c % (2**62)
 
 
-def simulated(settings: Sequence[CrystalSettings], seed: int, device: torch.device | str = "cpu", hidden: float = 0.05) -> Source:
+def simulated(
+    settings: Sequence[CrystalSettings],
+    seed: int,
+    device: torch.device | str = "cpu",
+    hidden: float = 0.05,
+    largest: int | None = None,
+) -> Source:
     """Crystals drawn anew for every batch; each step takes the next of `settings`, such as other shapes, in turn.
 
-    A share `hidden` of the voxels is hidden from network and loss alike, as phasing hides them to judge by.
+    A share `hidden` of the voxels is hidden from network and loss alike, as phasing hides them to judge by. Of patterns with more
+    than `largest` voxels on an axis the outer fringes are left out, and of the truth what is finer than that.
     """
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
         chosen = settings[step % len(settings)]
         generator = Generator().manual_seed(seed_of(seed, step, chunk, family))
         rho, counts, valid = random_volumes(generator, n, chosen, device)
+        smaller = [min(size, largest or size) for size in counts.shape[1:]]
+        if list(counts.shape[1:]) != smaller:
+            rho, counts, valid = inverse_fourier(crop(fourier(rho), smaller)), crop(counts, smaller), crop(valid, smaller)
         on_device = Generator(rho.device).manual_seed(seed_of(seed, step, chunk, family) + 1)
         valid = valid & ~balls(on_device, valid.shape, hidden)
         return Batch(counts * valid, valid, rho)
@@ -104,52 +118,46 @@ def simulated(settings: Sequence[CrystalSettings], seed: int, device: torch.devi
     return source
 
 
-def measured(volumes: Sequence[DiffractionVolume], seed: int, shape: tuple[int, int, int], thin: float = 0.5) -> Source:
-    """Patterns that were measured, drawn at random; each is inverted or not (which is another crystal's pattern) and thinned.
+def measured(volumes: Sequence[DiffractionVolume], seed: int, faintest: float = 1e3, hidden: float = 0.05) -> Source:
+    """Patterns that were measured, brought to the network as a prediction brings them; a chunk shows one of them in several views.
+
+    A view is turned (which is another crystal's pattern), thinned and has voxels hidden. The voxels that phasing with seed 0 holds
+    out are never shown: they are there to say whether training on a pattern has helped it.
 
     Parameters
     ----------
     volumes : prepared, about their peaks
     seed : of the draws
-    shape : voxels to bring each of them to, by cropping about the peak or padding with voxels that are not valid
-    thin : smallest share of the photons that a draw keeps (binomial thinning of Poisson counts is Poisson again) [1]
+    faintest : photons in the brightest voxel down to which counts are thinned
+    hidden : share of the voxels that a view hides [1]
 
     Raises
     ------
-    DataError : without volumes, or if the shape does not suit the network.
+    DataError : without volumes.
     """
     if not volumes:
         raise DataError("there are no measured volumes to train on.")
-    if any(size % STRIDE for size in shape):
-        raise DataError(f"the network takes shapes that {STRIDE} divides, found {shape}.")
-    fitted = [(_fitted(torch.from_numpy(v.intensity).float(), shape), _fitted(torch.from_numpy(v.valid), shape)) for v in volumes]
+    fitted = [_shown(volume) for volume in volumes]
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
         generator = Generator().manual_seed(seed_of(seed, step, chunk, family))
-        chosen = torch.randint(len(fitted), (n,), generator=generator).tolist()
-        counts, valid = (torch.stack(column) for column in zip(*(fitted[i] for i in chosen), strict=True))
-        if family == TRAINING:
-            keep = thin + (1 - thin) * torch.rand((n, 1, 1, 1), generator=generator)
-            counts = torch.binomial(counts.round().clamp_min(0), keep.expand_as(counts).contiguous(), generator=generator)
-        return Batch(counts, valid)
+        counts, valid = fitted[int(torch.randint(len(fitted), (), generator=generator))]
+        if family != TRAINING:
+            return Batch(counts.expand(n, -1, -1, -1), valid.expand(n, -1, -1, -1))
+        ways = orientations(counts.shape)
+        chosen = [ways[k] for k in torch.randint(len(ways), (n,), generator=generator).tolist()]
+        shown = torch.stack([turned(valid, way) for way in chosen])
+        shown = shown & ~balls(generator, shown.shape, hidden)
+        return Batch(thinned(generator, torch.stack([turned(counts, way) for way in chosen]), faintest) * shown, shown)
 
     return source
 
 
-def balls(generator: Generator, shape: torch.Size, share: float) -> Tensor:
-    """Random balls of radius 1 that fill a share of (n, z, y, x), none of them within a tenth of an axis of the peak."""
-    device = generator.device
-    centres = torch.rand(shape, generator=generator, device=device) < share / 7
-    outside = torch.zeros((), dtype=torch.bool, device=device)
-    for axis, size in enumerate(shape[1:], start=1):
-        near = (torch.arange(size, device=device) - size // 2).abs() <= math.ceil(size / 10) + 1
-        far = (~near).reshape([-1 if other == axis else 1 for other in range(4)])
-        outside = outside | far
-    centres &= outside
-    grown = centres.clone()
-    for axis in (1, 2, 3):
-        grown |= centres.roll(1, axis) | centres.roll(-1, axis)
-    return grown
+def _shown(volume: DiffractionVolume) -> tuple[Tensor, Tensor]:
+    """Counts and trust as the network will see them, the voxels that phasing holds out left out."""
+    counts, valid = torch.from_numpy(volume.intensity).float(), torch.from_numpy(volume.valid)
+    shown = valid & ~held_out_voxels(valid, generator=Generator().manual_seed(0))
+    return bring(counts, shown, sampling(volume.shape, volume.oversampling))
 
 
 def mixed(first: Source, second: Source, share: float) -> Source:
@@ -160,9 +168,3 @@ def mixed(first: Source, second: Source, share: float) -> Source:
         return (second if take else first)(step, chunk, n, family)
 
     return source
-
-
-def _fitted(field: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Crop or pad each axis about N // 2."""
-    smaller = [min(a, b) for a, b in zip(field.shape, shape, strict=True)]
-    return pad(crop(field, smaller), shape)

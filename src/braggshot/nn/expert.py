@@ -57,7 +57,7 @@ def refined(rho: Tensor, data: Measurement, config: ExpertConfig, seed: int) -> 
     _, magnitude = magnitude_of(rho, shape)
     scale = scale_to(magnitude, data).flatten().tolist()
     guesses = [guess_of(rho[k], shape, config.support, scale[k]) for k in range(n)]
-    starts = _finish(run_starts(_together(data), replace(config.refine, batch=n), n, seed, guesses))
+    starts = finish(run_starts(_together(data), replace(config.refine, batch=n), n, seed, guesses))
     better = crop(to_centre(torch.stack([start.rho for start in starts])), box).to(rho.device)
     return better, misfit(magnitude_of(better, shape)[1], data)
 
@@ -69,7 +69,8 @@ def _together(data: Measurement) -> Measured:
     return Measured(data.magnitude, floating, floating[:0], data.magnitude.square(), valid)
 
 
-def _finish(running: Generator[Progress, None, list[Start]]) -> list[Start]:
+def finish(running: Generator[Progress, None, list[Start]]) -> list[Start]:
+    """Run starts to their end, when nobody looks at them between iterations."""
     while True:
         try:
             next(running)

@@ -4,7 +4,7 @@ Two changes of grid meet what the network knows, and both are undone exactly in 
 
 - *binning* sums b counts of reciprocal space along an axis, so the field of view of direct space shrinks by b: an oversampling of 8
   becomes 4 or less, and the crystal fills the network's box;
-- *cropping* the outer fringes makes direct-space voxels larger: a 160 x 128 x 128 pattern becomes 64 x 64 x 64, the crystal at a
+- *cropping* the outer fringes makes direct-space voxels larger: a 160 x 128 x 128 pattern becomes 32 x 32 x 32, the crystal at a
   lower resolution. What is missing is for a refinement on the original grid to add.
 """
 
@@ -21,7 +21,7 @@ from torch.nn import functional
 from braggshot.nn.network import STRIDE, Measurement, magnitude_of, misfit, random_start, scale_to
 from braggshot.physics.fourier import crop, fourier, inverse_fourier, pad
 
-LARGEST = 64  # voxels per axis that the network was trained on
+LARGEST = 32  # voxels per axis: the central fringes hold the crystal at a lower resolution, at an eighth of what 64 would cost
 WIDEST = 4.0  # oversampling per axis that it was trained on
 LOWEST = 2.0  # the crystal must fit into half the array
 

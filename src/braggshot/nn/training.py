@@ -26,6 +26,7 @@ from braggshot.nn.datasets import VALIDATION, Source, seed_of
 from braggshot.nn.expert import ExpertConfig, refined
 from braggshot.nn.losses import LossConfig, correlation, data_term, r_factor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, misfit, random_start
+from braggshot.nn.solved import nearer_twin
 from braggshot.physics.fourier import pad
 from braggshot.physics.metrics import align
 
@@ -185,7 +186,7 @@ def _gradients(model: nn.Module, config: TrainConfig, source: Source, step: int,
         data = Measurement.of(batch.counts.to(fabric.device), batch.valid.to(fabric.device))
         start = random_start(data, torch.Generator(fabric.device).manual_seed(seed_of(config.seed, step, chunk) + 2))
         with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):
-            loss, values = objective(model, data, start, config, step)
+            loss, values = objective(model, data, start, config, step, batch.solution)
             fabric.backward(loss / len(chunks))
         for name, value in values.items():
             totals[name] = totals.get(name, 0.0) + value / len(chunks)
@@ -193,9 +194,9 @@ def _gradients(model: nn.Module, config: TrainConfig, source: Source, step: int,
 
 
 def objective(
-    model: nn.Module, data: Measurement, start: Tensor, config: TrainConfig, step: int
+    model: nn.Module, data: Measurement, start: Tensor, config: TrainConfig, step: int, solution: Tensor | None = None
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch, and its parts."""
+    """The loss of a batch, and its parts; `solution` is what iterative phasing made of the patterns, where a teacher was asked."""
     outputs = model(data.magnitude, data.valid, start)
     terms = torch.stack([data_term(magnitude, data, config.loss) for _, magnitude in outputs])
     weight = torch.tensor(step_weights(len(outputs), config.loss), device=terms.device)
@@ -203,14 +204,25 @@ def objective(
     last = outputs[-1][1].detach()
     values = {"chi": misfit(last, data).sqrt().mean().item(), "r_factor": r_factor(last, data).mean().item()}
     if step >= config.expert_from and config.loss.expert > 0:
-        better, chi2 = refined(outputs[-1][0].detach(), data, config.expert, config.seed + step)
-        believed = trust(chi2, data, config.loss)
-        # Shared among the patterns that are believed, so that a few right answers among many teach as much as many.
-        share = believed / (believed.sum() + 0.5)
-        pull = torch.stack([(share * (1 - correlation(rho, better))).sum() for rho, _ in outputs])
+        aim, share, more = _lesson(outputs[-1][0].detach(), data, config, step, solution)
+        pull = torch.stack([(share * (1 - correlation(rho, aim))).sum() for rho, _ in outputs])
         loss = loss + config.loss.expert * (weight * pull).sum()
-        values |= {"pull": pull[-1].item(), "trust": believed.mean().item(), "chi_refined": chi2.sqrt().mean().item()}
+        values |= {"pull": pull[-1].item()} | more
     return loss, values | {"loss": loss.item()}
+
+
+def _lesson(
+    rho: Tensor, data: Measurement, config: TrainConfig, step: int, solution: Tensor | None
+) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """What each prediction (n, z / 2, y / 2, x / 2) is pulled to, how much each counts (n,), and what to report of it."""
+    if solution is not None:
+        aim = nearer_twin(rho, solution.to(rho.device))
+        return aim, torch.full((len(rho),), 1 / len(rho), device=rho.device), {}
+    better, chi2 = refined(rho, data, config.expert, config.seed + step)
+    believed = trust(chi2, data, config.loss)
+    # Shared among the patterns that are believed, so that a few right answers among many teach as much as many.
+    share = believed / (believed.sum() + 0.5)
+    return better, share, {"trust": believed.mean().item(), "chi_refined": chi2.sqrt().mean().item()}
 
 
 def _begin(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | None) -> Run:

@@ -194,7 +194,9 @@ def _level(amplitude: Tensor, support: Tensor, relative_to: str) -> Tensor:
     raise ValueError(f"shrink-wrap thresholds are relative to 'max', 'rms' or 'average', not {relative_to!r}")
 
 
-def held_out_voxels(valid: Tensor, fraction: float, radius: int, keep_centre: float, generator: torch.Generator) -> Tensor:
+def held_out_voxels(
+    valid: Tensor, fraction: float = 0.05, radius: int = 1, keep_centre: float = 0.1, *, generator: torch.Generator
+) -> Tensor:
     """Draw small balls of valid voxels to hold out, (z, y, x) bool, origin at N // 2.
 
     Balls, not single voxels: neighbours share speckles, so a lone voxel would be known from those around it (PyNX holds out

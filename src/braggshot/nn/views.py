@@ -1,0 +1,58 @@
+r"""Other views of the same counts: the pattern of a turned crystal, of a shorter exposure, or with voxels hidden.
+
+.. math:: \rho'(r) = \rho(M r) \;\Rightarrow\; I'(q) = I(M q), \qquad M \text{ a signed permutation of the axes}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import permutations, product
+
+import torch
+from torch import Generator, Tensor
+
+from braggshot.physics.fourier import AXES
+
+Orientation = tuple[tuple[int, ...], tuple[bool, ...]]
+
+
+def orientations(shape: Sequence[int]) -> list[Orientation]:
+    """Permutations of the axes and flips that keep a shape: 48 of a cube."""
+    allowed = [p for p in permutations(range(3)) if tuple(shape[a] for a in p) == tuple(shape)]
+    return list(product(allowed, product((False, True), repeat=3)))
+
+
+def turned(field: Tensor, orientation: Orientation) -> Tensor:
+    """Axes permuted, then some of them flipped about N // 2, which stays where it is; (z, y, x)."""
+    order, flips = orientation
+    field = field.permute(*order)
+    axes = [axis for axis, flip in enumerate(flips) if flip]
+    # A flip takes index i to N - 1 - i; on even sizes the origin N // 2 then has to move up by one.
+    return torch.roll(field.flip(axes), [1 - field.shape[a] % 2 for a in axes], axes) if axes else field
+
+
+def thinned(generator: Generator, counts: Tensor, faintest: float) -> Tensor:
+    """Keep a share of the photons of each pattern (n, z, y, x), drawn on a logarithmic scale so that `faintest` may be reached.
+
+    Binomial thinning of Poisson counts is Poisson again.
+    """
+    lowest = (faintest / counts.amax(AXES, keepdim=True).clamp_min(1)).clamp_max(1)
+    keep = lowest ** torch.rand((len(counts), 1, 1, 1), generator=generator)
+    return torch.binomial(counts.round(), keep.expand_as(counts).contiguous(), generator=generator)
+
+
+def balls(generator: Generator, shape: torch.Size, share: float) -> Tensor:
+    """Random balls of radius 1 that fill a share of (n, z, y, x), none of them within a tenth of an axis of the peak."""
+    device = generator.device
+    centres = torch.rand(shape, generator=generator, device=device) < share / 7
+    outside = torch.zeros((), dtype=torch.bool, device=device)
+    for axis, size in enumerate(shape[1:], start=1):
+        near = (torch.arange(size, device=device) - size // 2).abs() <= math.ceil(size / 10) + 1
+        far = (~near).reshape([-1 if other == axis else 1 for other in range(4)])
+        outside = outside | far
+    centres &= outside
+    grown = centres.clone()
+    for axis in (1, 2, 3):
+        grown |= centres.roll(1, axis) | centres.roll(-1, axis)
+    return grown

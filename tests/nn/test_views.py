@@ -1,0 +1,48 @@
+"""Views of measured counts: turned, thinned, hidden, and never the voxels that phasing judges by."""
+
+import numpy as np
+import pytest
+import torch
+
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.errors import DataError
+from braggshot.nn import datasets, views
+from braggshot.nn.datasets import VALIDATION
+from braggshot.physics.fourier import crop
+from braggshot.refine.projections import held_out_voxels
+
+
+@pytest.fixture(scope="module")
+def volume():
+    return simulate_volume(4, CrystalSettings(shape=(48, 40, 44), oversampling=(2.2, 3.0), counts=(1e6, 1e6)))[1]
+
+
+def test_held_out_voxels_are_never_shown(volume):
+    marked = np.where(held_out_voxels(torch.from_numpy(volume.valid), generator=torch.Generator().manual_seed(0)), 1e9, 0.0)
+    source = datasets.measured([type(volume)(marked.astype(np.float32), volume.valid, oversampling=volume.oversampling)], seed=1)
+    for step in range(4):
+        batch = source(step, 0, 3)
+        assert not batch.counts.any()
+        assert 0.85 < float(batch.valid.float().mean()) < 0.95
+
+
+def test_a_view_is_turned_thinned_and_seeded(volume):
+    source = datasets.measured([volume], seed=1, faintest=1e4, hidden=0.0)
+    batch, again = source(3, 0, 8), source(3, 0, 8)
+    assert torch.equal(batch.counts, again.counts)
+    assert batch.counts.shape == (8, 32, 32, 32)
+    plain = source(0, 0, 1, VALIDATION).counts[0]
+    assert torch.equal(plain, crop(torch.from_numpy(volume.intensity), (32, 32, 32)) * source(0, 0, 1, VALIDATION).valid[0])
+    brightest = batch.counts.amax((1, 2, 3))
+    assert 0.8e4 < brightest.min() <= brightest.max() <= plain.max()
+    assert len({float(b) for b in brightest}) > 4
+    # Each view is the same pattern in one of the cube's orientations, but for its noise.
+    for counts in batch.counts:
+        likeness = [torch.corrcoef(torch.stack([counts.sqrt().flatten(), views.turned(plain, w).sqrt().flatten()]))[0, 1]
+                    for w in views.orientations(plain.shape)]  # fmt: skip
+        assert max(likeness) > 0.9
+
+
+def test_without_volumes_it_says_so():
+    with pytest.raises(DataError, match="no measured volumes"):
+        datasets.measured([], seed=0)
