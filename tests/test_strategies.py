@@ -10,7 +10,9 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError
+from braggshot.nn.adapt import AdaptConfig
 from braggshot.nn.expert import SHORT
+from braggshot.nn.weights import load_network
 from braggshot.phasing import PhasingConfig, phase, prepare_measured
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
@@ -27,9 +29,9 @@ SETTINGS = CrystalSettings(
 CONFIG = PhasingConfig(hypotheses=3, device="cpu", partial_coherence="off")
 
 
-def finish(volume, config):
+def finish(volume, config, network=None):
     """The result, and the names of the iterations that it took."""
-    running, steps = phase(volume, config), []
+    running, steps = phase(volume, config, network=network), []
     try:
         while True:
             steps.append(next(running).step)
@@ -115,3 +117,21 @@ def test_a_network_that_is_not_there(sample):
         finish(sample[1], replace(CONFIG, network="nothing"))
     with pytest.raises(ConfigError, match="at least 1"):
         PhasingConfig(hypotheses=0)
+
+
+def test_what_is_new_to_the_network_is_said(sample):
+    _, volume = sample
+    network, card = load_network()
+    card = replace(card, familiar={"brightest": (8.0, 9.0)})
+    result, _ = finish(volume, replace(CONFIG, method="oneshot"), network=(network, card))
+    assert "10^6.0 photons (in training 8 to 9)" in result.choices["new to the network"]
+    assert any("seen nothing like it" in reason for reason in result.reasons)
+
+
+def test_the_network_may_learn_from_the_pattern_first(sample):
+    truth, volume = sample
+    plain, _ = finish(volume, replace(CONFIG, method="oneshot"))
+    learned, _ = finish(volume, replace(CONFIG, method="oneshot", adapt=AdaptConfig(steps=6)))
+    assert not np.array_equal(plain.rho, learned.rho)
+    assert learned.quality.chi2 < plain.quality.chi2
+    assert align(torch.from_numpy(learned.rho), torch.from_numpy(truth)).correlation > 0.75

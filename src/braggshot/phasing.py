@@ -26,8 +26,10 @@ from torch import nn
 
 from braggshot import memory
 from braggshot.errors import ConfigError, DataError
+from braggshot.nn.adapt import AdaptConfig, adapted
 from braggshot.nn.expert import SHORT
-from braggshot.nn.predict import Hypothesis, predict
+from braggshot.nn.familiar import unfamiliar
+from braggshot.nn.predict import Hypothesis, predict, shown
 from braggshot.nn.weights import SHIPPED, Card, load_network
 from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
@@ -61,6 +63,7 @@ class PhasingConfig:
     coherence_gain : share by which llk_free must fall for "auto" to keep it [1]
     refine : how one random start is phased
     polish : how a hypothesis is refined
+    adapt : how far the network learns from this very pattern before it answers
     edge : amplitude of a hypothesis, relative to its largest, from which a voxel belongs to the crystal at first [1]
     limits : what the verdict tolerates
     check_memory : refuse what would not fit into memory
@@ -80,6 +83,7 @@ class PhasingConfig:
     coherence_gain: float = 0.2
     refine: RefineConfig = field(default_factory=RefineConfig)
     polish: RefineConfig = SHORT
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     edge: float = 0.3
     limits: Limits = field(default_factory=Limits)
     check_memory: bool = True
@@ -95,13 +99,17 @@ class PhasingConfig:
 
 @dataclass(frozen=True)
 class Problem:
-    """One volume on its way through a strategy: on the device to use, and on the CPU, where starts are scored."""
+    """One volume on its way through a strategy: on the device to use, and on the CPU, where starts are scored.
+
+    `unfamiliar` says in what the counts are unlike those that the network was trained on.
+    """
 
     volume: DiffractionVolume
     data: Measured
     host: Measured
     config: PhasingConfig
     network: nn.Module | None = None
+    unfamiliar: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,17 +152,37 @@ def phase(
         starts = config.starts if config.method in {"iterative", "auto"} else config.hypotheses
         memory.require(volume.name, volume.shape, config.method, starts, _device(config.device))
     data = prepare_measured(volume, config)
-    learned, card = (None, None) if config.method == "iterative" else _ready(network, config.network, data.magnitude.device)
-    problem = Problem(volume, data, _on_cpu(data), config, learned)
+    problem, card = Problem(volume, data, _on_cpu(data), config), None
+    if config.method != "iterative":
+        learned, card = _ready(network, config.network, data.magnitude.device)
+        problem = _informed(replace(problem, network=learned), card)
     found = yield from _STRATEGIES[config.method](problem)
     result = (yield from _with_warm_starts(problem, found, first)) if first else found.result
     seconds = {"phasing": time.perf_counter() - began}
-    return replace(result, seconds=seconds, network=None if card is None else f"{card.name} ({card.seen} crystals)")
+    if card is None:
+        return replace(result, seconds=seconds)
+    known = "; ".join(problem.unfamiliar) or (
+        "nothing, by what its card knows" if card.familiar else "not known: its card has no ranges"
+    )
+    choices = {**result.choices, "new to the network": known}
+    return replace(result, seconds=seconds, network=f"{card.name} ({card.seen} crystals)", choices=choices)
 
 
 def _ready(loaded: Trained | None, name: str, device: torch.device) -> Trained:
     network, card = loaded or load_network(Path(name) if Path(name).exists() else name)
     return network.to(device), card
+
+
+def _informed(problem: Problem, card: Card) -> Problem:
+    """With a network that has learned from these counts where that is asked for, and what of them is new to it."""
+    config, oversampling = problem.config, problem.volume.oversampling
+    assert problem.network is not None
+    counts, seen = _shown(problem.data)
+    said = unfamiliar(problem.network, shown(counts, seen, oversampling, counts.device), card.familiar, config.seed)
+    if not config.adapt.steps:
+        return replace(problem, unfamiliar=said)
+    network = adapted(problem.network, counts, seen, oversampling, config.adapt, config.seed)
+    return replace(problem, unfamiliar=said, network=network)
 
 
 def _iterative(problem: Problem) -> Strategy:
@@ -169,13 +197,13 @@ def _oneshot(problem: Problem) -> Strategy:
         guess = _guess(hypothesis, problem)
         rho, inside = (guess.rho * guess.support).cpu(), guess.support.cpu()
         starts.append(Start(rho, inside, problem.config.seed + number, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3)))
-    return _without_witness(_judged(problem, starts, "oneshot"))
+    return _without_witness(problem, _judged(problem, starts, "oneshot"))
     yield  # a generator like the others, though there is nothing to wait for
 
 
 def _refine(problem: Problem) -> Strategy:
     starts = yield from _refined_hypotheses(problem, problem.config.hypotheses, problem.config.seed)
-    return _without_witness(_judged(problem, starts, "refine"))
+    return _without_witness(problem, _judged(problem, starts, "refine"))
 
 
 def _auto(problem: Problem) -> Strategy:
@@ -198,14 +226,16 @@ def _witnessed(problem: Problem, hypotheses: list[Start], witnesses: list[Start]
     return _judged(problem, (yield from _with_point_spread([hypotheses[best], *witnesses], problem)), method)
 
 
-def _without_witness(found: Found) -> Found:
+def _without_witness(problem: Problem, found: Found) -> Found:
+    """Never good, and with what of the counts is new to the network among the reasons."""
+    new = tuple(f"the network has seen nothing like it: {said}." for said in problem.unfamiliar)
     if found.result.verdict != "good":
-        return found
+        return replace(found, result=replace(found.result, reasons=found.result.reasons + new))
     reason = (
         "the network's hypotheses agree and fit the counts, but they would share an error of the network, and no random start was "
         "asked; --method auto asks some."
     )
-    return replace(found, result=replace(found.result, verdict="doubtful", reasons=(reason,)))
+    return replace(found, result=replace(found.result, verdict="doubtful", reasons=(reason, *new)))
 
 
 _STRATEGIES = {"auto": _auto, "oneshot": _oneshot, "refine": _refine, "iterative": _iterative}
@@ -239,10 +269,13 @@ def _refined_hypotheses(problem: Problem, n: int, seed: int) -> Phasing:
 def _hypotheses(problem: Problem, n: int, seed: int) -> list[Hypothesis]:
     """What the network makes of the voxels that phasing may see."""
     assert problem.network is not None
-    data = problem.data
-    shown = data.valid.clone().view(-1).index_fill_(0, data.free, False).view(data.shape)
-    counts, shown = to_centre(data.intensity), to_centre(shown)
-    return predict(problem.network, counts, shown, problem.volume.oversampling, n, seed)
+    return predict(problem.network, *_shown(problem.data), problem.volume.oversampling, n, seed)
+
+
+def _shown(data: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts and trust, centred at N // 2, with the held-out voxels marked not valid."""
+    seen = data.valid.clone().view(-1).index_fill_(0, data.free, False).view(data.shape)
+    return to_centre(data.intensity), to_centre(seen)
 
 
 def _guess(hypothesis: Hypothesis, problem: Problem) -> Guess:

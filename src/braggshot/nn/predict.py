@@ -137,12 +137,17 @@ def predict(
     """
     device = next(network.parameters()).device
     how = sampling(counts.shape, oversampling)
-    seen = Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, how))).repeated(n)
+    seen = shown(counts, valid, oversampling, device).repeated(n)
     start = random_start(seen, torch.Generator(device).manual_seed(seed))
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(device)):
         boxes, magnitude = network(seen.magnitude, seen.valid, start)[-1]
     chi2 = misfit(magnitude, seen)
     return [_scaled(give_back(boxes[k], how), counts, valid, float(chi2[k])) for k in chi2.argsort().tolist()]
+
+
+def shown(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
+    """One pattern (z, y, x) as the network sees it, a batch of one."""
+    return Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, sampling(counts.shape, oversampling))))
 
 
 def _scaled(rho: Tensor, counts: Tensor, valid: Tensor, chi2: float) -> Hypothesis:

@@ -24,6 +24,7 @@ from braggshot.nn.autophasenn import Published
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import VALIDATION, Source, seed_of
 from braggshot.nn.expert import ExpertConfig, refined
+from braggshot.nn.familiar import ranges
 from braggshot.nn.losses import LossConfig, correlation, data_term, r_factor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, misfit, random_start
 from braggshot.nn.solved import nearer_twin
@@ -256,7 +257,8 @@ def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dic
     score = values.get("val_correlation", 1 - values["val_chi_refined"])
     if fabric.is_global_zero and score > run.best:
         run.best = score
-        card = weights.Card("trained", *weights.kind_of(network), configuration.dump(config), run.seen, values)
+        known = ranges(network, source) if not isinstance(network, Published) else {}
+        card = weights.Card("trained", *weights.kind_of(network), configuration.dump(config), run.seen, values, familiar=known)
         weights.save_network(run.folder / "best.safetensors", network, card)
     return values
 

@@ -37,6 +37,7 @@ class Card:
     seen : crystals that it was trained on
     metrics : validation metrics of these weights
     note : licence, device, anything a reader should know
+    familiar : ranges of what training patterns looked like, as in `braggshot.nn.familiar`
     """
 
     name: str
@@ -46,6 +47,7 @@ class Card:
     seen: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    familiar: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def build(kind: str, settings: NetworkConfig | None = None) -> nn.Module:

@@ -1,0 +1,71 @@
+"""Test-time adaptation: a copy of the network goes on learning from the one pattern that it is asked about.
+
+The objective is that of training, expert iteration included: the network's own answer, refined a short way, teaches as far as it
+explains the counts. No label, and no voxel that phasing judges by, enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor, nn
+
+from braggshot.nn.losses import LossConfig
+from braggshot.nn.network import Measurement, random_start
+from braggshot.nn.predict import bring, sampling
+from braggshot.nn.training import TrainConfig, objective
+from braggshot.nn.views import balls
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """How far a network is adapted to one pattern.
+
+    Parameters
+    ----------
+    steps : of the optimiser; 0 leaves the network as it is
+    starts : of the network per step, each with other voxels hidden
+    learning_rate : AdamW's, falling linearly to zero [1]
+    hidden : share of the voxels that a step hides [1]
+    loss : as in training
+    """
+
+    steps: int = 0
+    starts: int = 4
+    learning_rate: float = 1e-4
+    hidden: float = 0.05
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+def adapted(
+    network: nn.Module, counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, config: AdaptConfig, seed: int = 0
+) -> nn.Module:
+    """A copy of the network that has learned from one pattern; the network itself is left as it is.
+
+    Parameters
+    ----------
+    counts, valid : (z, y, x), centred at N // 2; what is to be held out is marked not valid
+    oversampling : per axis, measured; None leaves the sampling as it is
+    seed : of the starts and of what each step hides
+    """
+    device = next(network.parameters()).device
+    learner = deepcopy(network).train()
+    optimiser = torch.optim.AdamW(learner.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    how = sampling(counts.shape, oversampling)
+    shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in bring(counts.float(), valid, how))
+    settings = TrainConfig(loss=config.loss, seed=seed)
+    for step in range(config.steps):
+        generator = Generator(device).manual_seed(seed + step)
+        data = Measurement.of(shown, trusted & ~balls(generator, trusted.shape, config.hidden))
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * (1 - step / config.steps)
+        with torch.enable_grad():
+            loss, _ = objective(learner, data, random_start(data, generator), settings, step)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's annotations lack it
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+    return learner.eval()

@@ -1,0 +1,85 @@
+"""Does a pattern look like those that the network was trained on? A few plain numbers of it, and the ranges they had there.
+
+A network answers anything; outside of what it knows its answer is a guess. The ranges are kept on the card of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from braggshot.nn.datasets import Source
+from braggshot.nn.losses import noise_floor
+from braggshot.nn.network import Features, Measurement, misfit, random_start
+from braggshot.physics.fourier import AXES, frequencies
+
+Ranges = Mapping[str, tuple[float, float]]
+
+WORDS = {
+    "brightest": "the brightest voxel holds 10^{0:.1f} photons",
+    "valid": "{0:.2f} of the voxels are valid",
+    "spread": "the pattern's rms width is {0:.2f} of the window",
+    "extent": "the crystal fills {0:.3f} of its box, by the autocorrelation",
+    "flatness": "the longest and the shortest width of the pattern are as {0:.1f} to 1",
+    "misfit": "the one-shot crystal explains the magnitudes to {0:.2f} beyond photon noise",
+}
+
+
+@torch.no_grad()
+def features(network: nn.Module, data: Measurement, generator: torch.Generator) -> dict[str, Tensor]:
+    """Numbers (n,) of a batch of patterns as the network sees them; `WORDS` says what they are.
+
+    The misfit is that of one forward pass: what the network does not know it does not explain.
+    """
+    counts = data.magnitude.square()
+    total = counts.sum(AXES).clamp_min(1e-12)
+    along = [2 * (counts * f.to(counts.device).square()).sum(AXES).div(total).sqrt() for f in frequencies(counts.shape[-3:])]
+    widths = torch.stack(along)
+    magnitude = network(data.magnitude, data.valid, random_start(data, generator))[-1][1]
+    return {
+        "brightest": counts.amax(AXES).clamp_min(1e-3).log10(),
+        "valid": data.valid.mean(AXES),
+        "spread": widths.square().sum(0).sqrt(),
+        "extent": (Features.of(data).extent > 0.3).float().mean(AXES),
+        "flatness": widths.amax(0) / widths.amin(0).clamp_min(1e-6),
+        "misfit": (misfit(magnitude, data) - noise_floor(data)).clamp_min(0).sqrt(),
+    }
+
+
+def ranges(
+    network: nn.Module, source: Source, chunks: int = 24, size: int = 8, tails: float = 0.005
+) -> dict[str, tuple[float, float]]:
+    """Where all but the outermost `tails` of training patterns lie, by the name of the number."""
+    device = next(network.parameters()).device
+    found: dict[str, list[Tensor]] = {name: [] for name in WORDS}
+    for step in range(chunks):
+        batch = source(step, 0, size)
+        data = Measurement.of(batch.counts.to(device), batch.valid.to(device))
+        for name, values in features(network, data, torch.Generator(device).manual_seed(step)).items():
+            found[name].append(values.cpu())
+    limits = torch.tensor([tails, 1 - tails])
+    quantiles = {name: torch.quantile(torch.cat(values), limits).tolist() for name, values in found.items()}
+    return {name: (low, high) for name, (low, high) in quantiles.items()}
+
+
+def unfamiliar(network: nn.Module, data: Measurement, known: Ranges, seed: int = 0, slack: float = 0.05) -> tuple[str, ...]:
+    """What of one pattern lies outside the ranges of training, in words; empty where nothing does or nothing is known.
+
+    Parameters
+    ----------
+    data : a batch of one
+    known : of the network's card
+    slack : share of a range by which it may be left [1]
+    """
+    if not known:
+        return ()
+    found = features(network, data, torch.Generator(data.magnitude.device).manual_seed(seed))
+    said = []
+    for name, (low, high) in known.items():
+        value, margin = float(found[name][0]), slack * (high - low)
+        if not low - margin <= value <= high + margin or not math.isfinite(value):
+            said.append(f"{WORDS[name].format(value)} (in training {low:.3g} to {high:.3g})")
+    return tuple(said)
