@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("distributed")
 
@@ -22,12 +17,14 @@ from distributed import KilledWorker
 
 from braggshot import cli, cluster, pipeline
 from braggshot.cluster import ClusterConfig, connect, reconstruct_many
-from braggshot.cluster.jobs import failed, jobs_of
+from braggshot.cluster.jobs import failed
+from braggshot.cluster.run import jobs_of
 from braggshot.config import parse_assignments
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ClusterError, ConfigError
 from braggshot.io import cxi, results
 from braggshot.series import Source
+from processes import contents, one_thread, scheduler_and_worker, stopped_at_work
 
 CRYSTAL = CrystalSettings(shape=(24, 26, 28), counts=(1e5, 1e5), phase_range=(1, 1), shapes=("fcc",))
 SETTINGS = cluster.resolve(
@@ -60,21 +57,6 @@ def scans(tmp_path_factory):
 def client():
     with connect("local", 2, CONFIG) as client:
         yield client
-
-
-@contextmanager
-def one_thread():
-    """As a worker computes; with other threads transforms round otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def contents(folder):
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
 def test_results_are_those_of_one_process_and_a_bad_scan_stops_nobody(scans, client, tmp_path):
@@ -115,19 +97,6 @@ def test_a_second_call_computes_what_is_missing(scans, client, tmp_path):
     assert [report.reused for report in reconstruct_many(scans[:1], tmp_path, client, other)] == [False]
 
 
-def stopped_at_work(client, folder, names):
-    """Process of a worker, stopped in the midst of scans, and their names; it cannot finish between this look and a kill."""
-    pids = client.run(os.getpid)
-    for _ in range(100):
-        victim, keys = next((address, keys) for address, keys in client.processing().items() if keys)
-        os.kill(pids[victim], signal.SIGSTOP)
-        unfinished = {names[key[1]] for key in keys} - {path.stem for path in folder.glob("*.json")}
-        if unfinished:
-            return pids[victim], unfinished
-        os.kill(pids[victim], signal.SIGCONT)
-    raise AssertionError("the workers were never caught at work")
-
-
 def test_the_scans_of_a_killed_worker_are_done_again(scans, client, tmp_path):
     names = ["s0", "s1", "s2", "s3", "s0-2", "s1-2", "s2-2", "s3-2"]
     running = reconstruct_many(scans * 2, tmp_path, client, SLOW)
@@ -146,32 +115,6 @@ def test_the_scans_of_a_killed_worker_are_done_again(scans, client, tmp_path):
     assert pid not in client.run(os.getpid).values()
     for name in unfinished:
         assert results.read(tmp_path / f"{name}.cxi").support.any()
-
-
-def started(*arguments):
-    return subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-@contextmanager
-def scheduler_and_worker(file, port=0):
-    """As a facility runs them; a scheduler that is killed leaves its file."""
-    file.unlink(missing_ok=True)
-    arguments = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--scheduler-file", str(file)]
-    processes = [started("distributed.cli.dask_scheduler", *arguments)]
-    deadline = time.monotonic() + 60
-    while not file.exists():
-        assert processes[0].poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    processes.append(
-        started("distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard", "--no-nanny")
-    )
-    try:
-        yield json.loads(file.read_text())["address"], processes[0]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def test_a_scheduler_that_restarts_and_one_that_does_not(scans, tmp_path, capsys):

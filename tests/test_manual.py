@@ -179,7 +179,7 @@ def test_the_reference_has_each_command_setting_and_format(generate):
 
 
 def test_every_setting_says_what_it_is(generate):
-    tables = ("braggshot.pipeline:Settings", "braggshot.series.run:SeriesConfig", "braggshot.live.session:LiveConfig",
+    tables = ("braggshot.pipeline:Settings", "braggshot.series.settings:SeriesConfig", "braggshot.live.session:LiveConfig",
               "braggshot.nn.training:TrainConfig", "braggshot.nn.datasets:DataConfig")  # fmt: skip
     rows = [line for table in tables for line in generate.settings(table).splitlines() if line.startswith("| `")]
     assert [row for row in rows if row.endswith("|  |")] == []

@@ -24,7 +24,7 @@ from braggshot.prepare import PrepareConfig
 from braggshot.refine.iterate import Guess, RefineConfig
 from braggshot.report import series as report
 from braggshot.series import registration, table
-from braggshot.series.run import _checked, _with_doubt
+from braggshot.series.scan import _checked, _with_doubt
 from braggshot.series.sources import Source, numbers, sources, value
 from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, Scan, StrainMap
 

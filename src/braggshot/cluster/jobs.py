@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
-import re
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +14,16 @@ from distributed import KilledWorker, get_worker
 from braggshot import pipeline
 from braggshot.cluster.network import Network
 from braggshot.errors import BraggshotError, ConfigError
-from braggshot.io import registry
 from braggshot.io.atomic import replacing
 from braggshot.phasing import Trained
-from braggshot.pipeline import Settings
-from braggshot.series import Source, table
+from braggshot.pipeline import OutputFormat, Result
 
 Record = dict[str, Any]
+
+
+def version() -> str:
+    """Of braggshot, which client and workers must share."""
+    return importlib.metadata.version("braggshot")
 
 
 @dataclass(frozen=True)
@@ -32,50 +32,27 @@ class Job:
 
     Parameters
     ----------
-    source : with an absolute path
-    label : how the user named it
     name : stem of its files, which no other scan of the run has
+    label : how the user named it
     folder : where they go
-    settings : of the main job
+    formats : of the files
     digest : of everything but the frames that decides what is written
+    compute : the record and the result, which is not written yet; a scan that fails on the way may have a record alone
     version : of the client's braggshot
     """
 
-    source: Source
-    label: str
     name: str
+    label: str
     folder: Path
-    settings: Settings
+    formats: tuple[OutputFormat, ...]
     digest: str
-    version: str
+    compute: Callable[[Trained | None], tuple[Record, Result | None]]
+    version: str = field(default_factory=version)
 
     @property
     def marker(self) -> Path:
         """The file that says that the scan is done."""
         return self.folder / f"{self.name}.json"
-
-
-def jobs_of(scans: Sequence[str | Path | Source], folder: Path, settings: Settings, network: str | None) -> list[Job]:
-    """A job per scan; `network` is the digest of its weights."""
-    plain = Settings(**{part.name: getattr(settings, part.name) for part in fields(Settings)})
-    version = importlib.metadata.version("braggshot")
-    jobs: dict[str, Job] = {}
-    for scan in scans:
-        source = scan if isinstance(scan, Source) else Source(Path(scan))
-        stem = _stem(source, plain)
-        name = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(scans) + 2))) if n not in jobs)
-        parts = [table.digest(plain, source), source.label, plain.output.formats, network]
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-        absolute = replace(source, path=source.path.absolute())
-        jobs[name] = Job(absolute, source.label, name, folder, plain, digest, version)
-    return list(jobs.values())
-
-
-def _stem(source: Source, settings: Settings) -> str:
-    """A file name from that of the scan, which may be a pattern, and its number."""
-    stem = re.sub(r"[^\w.+-]+", "_", source.path.stem).strip("_.") or "scan"
-    number = source.scan or settings.input.get("scan")
-    return stem if number is None else f"{stem}-{number}"
 
 
 def recorded(job: Job) -> Record | None:
@@ -94,7 +71,7 @@ def work(job: Job, plugin: str | None) -> Record:
     What goes wrong with it is part of the record: of an exception every worker would print the traceback.
     """
     try:
-        return recorded(job) or _phased(job, None if plugin is None else _network(plugin))
+        return recorded(job) or _done(job, None if plugin is None else _network(plugin))
     except Exception as error:
         return failed(job, error)
 
@@ -105,26 +82,17 @@ def _network(plugin: str) -> Trained:
     return held.trained()
 
 
-def _phased(job: Job, network: Trained | None) -> Record:
-    version = importlib.metadata.version("braggshot")
-    if version != job.version:
-        raise ConfigError(f"this worker has braggshot {version}, the client {job.version}; install the same on both.")
-    began, source, settings = time.perf_counter(), job.source, job.settings
-    options = settings.input if source.scan is None else {**settings.input, "scan": source.scan}
-    scan = replace(registry.read(source.path, source.format, **options), name=job.name)
-    read = time.perf_counter() - began
-    result = pipeline.finish(pipeline.run(scan, settings, network=network))
-    result = replace(result, seconds={**result.seconds, "read": read, "total": time.perf_counter() - began})
+def _done(job: Job, network: Trained | None) -> Record:
+    if version() != job.version:
+        raise ConfigError(f"this worker has braggshot {version()}, the client {job.version}; install the same on both.")
+    record, result = job.compute(network)
+    if result is None:
+        return record
     earlier = recorded(job)
     if earlier is not None:  # this worker was given up for dead, and another one was faster
         return earlier
-    written = pipeline.write(result, job.folder, settings.output.formats)
-    record = {
-        **pipeline.summary(result, job.label, str(job.folder)),
-        "name": job.name,
-        "files": [file.name for file in written],
-        "settings": job.digest,
-    }
+    written = pipeline.write(result, job.folder, job.formats)
+    record = {**record, "name": job.name, "files": [file.name for file in written], "settings": job.digest}
     with replacing(job.marker) as temporary:
         temporary.write_text(json.dumps(record), encoding="utf-8")
     return record

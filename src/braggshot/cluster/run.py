@@ -1,29 +1,28 @@
-"""The loop over the scans of a cluster run; each is reported as soon as it is done, in the order in which they are."""
+"""Scans that stand alone, each reported as soon as it is done, in the order in which they are."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, Future, as_completed
+from distributed import Client
 
 from braggshot import config as configuration
 from braggshot import pipeline
-from braggshot.cluster.connect import LOST, ClusterConfig
-from braggshot.cluster.jobs import Job, Record, failed, jobs_of, recorded, work
-from braggshot.cluster.network import Network
-from braggshot.errors import ClusterError
+from braggshot.cluster.connect import ClusterConfig
+from braggshot.cluster.crew import crew
+from braggshot.cluster.jobs import Job, Record, recorded
+from braggshot.io import registry
 from braggshot.io.atomic import sweep
-from braggshot.nn import weights
-from braggshot.pipeline import Settings
-from braggshot.series import Source
-
-MOST_IDLE = 5  # rounds without a single scan done
+from braggshot.phasing import Trained
+from braggshot.pipeline import Result, Settings
+from braggshot.series import Source, names, table
 
 
 @dataclass(frozen=True)
@@ -88,62 +87,44 @@ def reconstruct_many(
     folder = Path(folder).absolute()
     pipeline.check_writable(folder)
     sweep(folder)
-    network, name = None, resolved.phasing.network
-    if resolved.phasing.method != "iterative":
-        network = Network(*weights.read(weights.locate(name)), name)
-    jobs = jobs_of(scans, folder, resolved, None if network is None else network.digest)
-    missing: dict[str, Job] = {}
-    done = 0
-    for job in jobs:
-        record = recorded(job)
-        if record is None:
-            missing[job.name] = job
-        else:
-            done += 1
-            yield Report(done, len(jobs), record, reused=True)
-    idle = 0
-    while missing:
-        before = done
-        for finished, record in _round(client, list(missing.values()), network):
-            del missing[finished]
+    with crew(client, resolved) as workers:
+        jobs = jobs_of(scans, folder, resolved, None if workers.network is None else workers.network.digest)
+        missing: list[Job] = []
+        done = 0
+        for job in jobs:
+            record = recorded(job)
+            if record is None:
+                missing.append(job)
+            else:
+                done += 1
+                yield Report(done, len(jobs), record, reused=True)
+        for _, record in workers.done(missing):
             done += 1
             yield Report(done, len(jobs), record)
-        if missing:
-            idle = idle + 1 if done == before else 0
-            _wait_for_scheduler(client, idle)
     sweep(folder)  # what a killed worker was writing
 
 
-def _round(client: Client, jobs: Sequence[Job], network: Network | None) -> Iterator[tuple[str, Record]]:
-    """Submit jobs and yield what comes back; ends early, and silently, if the scheduler is lost on the way."""
-    token = uuid.uuid4().hex[:8]
-    plugin = None if network is None else f"braggshot-network-{token}"
-    futures: dict[Future[Record], Job] = {}
-    try:
-        with suppress(*LOST):
-            if network is not None:
-                client.register_plugin(network, plugin)
-            for number, job in enumerate(jobs):
-                # Keys of one group let the scheduler keep scans back until a worker is free, whichever that is.
-                futures[client.submit(work, job, plugin, key=(f"reconstruct-{token}", number), pure=False)] = job
-        for future in as_completed(list(futures), loop=client.loop):
-            job, record = futures.pop(future), None
-            with suppress(*LOST):
-                record = failed(job, future.exception()) if future.status == "error" else future.result()
-            if record is not None:
-                yield job.name, record
-    finally:
-        if client.status == "running":
-            with suppress(*LOST):
-                client.cancel(list(futures))
-                if plugin is not None:
-                    client.unregister_worker_plugin(plugin)
+def jobs_of(scans: Sequence[str | Path | Source], folder: Path, settings: Settings, network: str | None) -> list[Job]:
+    """A job per scan; `network` is the digest of its weights."""
+    plain = Settings(**{part.name: getattr(settings, part.name) for part in fields(Settings)})
+    sources = [scan if isinstance(scan, Source) else Source(Path(scan)) for scan in scans]
+    jobs = []
+    for source, name in zip(sources, names(sources, plain.input), strict=True):
+        parts = [table.digest(plain, source), source.label, plain.output.formats, network]
+        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        absolute = replace(source, path=source.path.absolute())
+        compute = partial(_alone, absolute, source.label, name, folder, plain)
+        jobs.append(Job(name, source.label, folder, plain.output.formats, digest, compute))
+    return jobs
 
 
-def _wait_for_scheduler(client: Client, idle: int) -> None:
-    """Until dask has connected again, which it tries for `ClusterConfig.patience`; `idle` rounds have brought nothing."""
-    time.sleep(1)
-    while client.status == "connecting":
-        time.sleep(0.2)
-    if client.status != "running" or idle > MOST_IDLE:
-        raise ClusterError("the scheduler is gone; start it and call again: what is done stays, and only the rest is computed.")
+def _alone(
+    source: Source, label: str, name: str, folder: Path, settings: Settings, network: Trained | None
+) -> tuple[Record, Result]:
+    began = time.perf_counter()
+    options = settings.input if source.scan is None else {**settings.input, "scan": source.scan}
+    scan = replace(registry.read(source.path, source.format, **options), name=name)
+    read = time.perf_counter() - began
+    result = pipeline.finish(pipeline.run(scan, settings, network=network))
+    result = replace(result, seconds={**result.seconds, "read": read, "total": time.perf_counter() - began})
+    return pipeline.summary(result, label, str(folder)), result

@@ -4,14 +4,31 @@
 
     sources       which scans, in which order, and what else is known about each (time, charge, potential, ...)
     registration  the common grid; the neighbour as a start; every crystal laid onto the one before
+    settings      how scans hang together
+    scan          one scan, and what it needs of those before it
     table         rows: columns, CSV and Parquet, which rows of an earlier run still hold
     run           the loop, as a generator that its caller owns
 """
 
 from __future__ import annotations
 
-from braggshot.series.run import Report, SeriesConfig, SeriesSettings, resolve, run
-from braggshot.series.sources import Source, sources
+from braggshot.series.run import Report, run
+from braggshot.series.scan import Task, phased
+from braggshot.series.settings import SeriesConfig, SeriesSettings, resolve
+from braggshot.series.sources import Source, names, sources
 from braggshot.series.table import closing, line
 
-__all__ = ["Report", "SeriesConfig", "SeriesSettings", "Source", "closing", "line", "resolve", "run", "sources"]
+__all__ = [
+    "Report",
+    "SeriesConfig",
+    "SeriesSettings",
+    "Source",
+    "Task",
+    "closing",
+    "line",
+    "names",
+    "phased",
+    "resolve",
+    "run",
+    "sources",
+]

@@ -69,6 +69,21 @@ def sources(
     return [replace(source, metadata=row) for source, row in zip(found, extra, strict=True)]
 
 
+def names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[str]:
+    """A stem for the files of each scan that no other has: that of its file, which may be a pattern, and the scan's number.
+
+    Known before anything is read, so that scans can be phased in any order. `options` are those of the reader.
+    """
+    found: dict[str, None] = {}
+    for source in scans:
+        stem = source.path.name if source.path.is_dir() else source.path.stem
+        stem = re.sub(r"[^\w.+-]+", "_", stem).strip("_.") or "scan"
+        number = source.scan or options.get("scan")
+        stem = stem if number is None else f"{stem}-{number}"
+        found[next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(scans) + 2))) if n not in found)] = None
+    return list(found)
+
+
 def _of_file(path: Path, scans: str | None, format: str | None) -> list[Source]:
     if scans is not None:
         return [Source(path, number, format) for number in numbers(scans)]

@@ -133,17 +133,17 @@ def _stamp(time: Any) -> float | None:
         return None
 
 
-def digest(settings: Any, source: Source) -> str:
-    """A short name for everything but the frames that decides a row: program, settings, scan and format."""
+def digest(settings: Any, source: Source, follows: str | None = None) -> str:
+    """A short name for everything but the frames that decides a row: program, settings, scan, format, and the row it follows."""
     decides = {name: part for name, part in config.dump(settings).items() if name != "output"}
-    text = json.dumps([importlib.metadata.version("braggshot"), decides, source.scan, source.format], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    parts = [importlib.metadata.version("braggshot"), decides, source.scan, source.format, follows]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def holds(row: Row, source: Source, settings: str, folder: Path) -> bool:
-    """Whether a row of an earlier run is that of this scan with these settings, its file written."""
-    same = row["input"] == source.label and row["settings"] == settings
-    return same and bool(row["name"]) and (folder / f"{row['name']}.cxi").exists()
+def holds(row: Row, begun: Row, folder: Path) -> bool:
+    """Whether a row of an earlier run is the one that was `begun`, its file written."""
+    same = row["input"] == begun["input"] and row["settings"] == begun["settings"]
+    return same and (folder / f"{row['name']}.cxi").exists()
 
 
 def read(path: Path) -> list[Row]:

@@ -1,0 +1,84 @@
+"""A series on a cluster: scans that follow the same one are phased at once; see `braggshot.series.run`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from braggshot import config as configuration
+from braggshot import pipeline
+from braggshot.cluster.connect import ClusterConfig
+from braggshot.cluster.crew import Crew, crew
+from braggshot.cluster.jobs import Job, Record
+from braggshot.phasing import Trained
+from braggshot.pipeline import Result
+from braggshot.series import Report, SeriesSettings, Source, Task, phased, run, table
+from braggshot.series.table import Row
+
+
+@dataclass(frozen=True)
+class ClusterSeriesSettings(SeriesSettings):
+    """The settings of a series, and those of the cluster."""
+
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+
+def resolve_series(settings: Mapping[str, Any]) -> ClusterSeriesSettings:
+    """Nested settings to `ClusterSeriesSettings`, every name and value checked.
+
+    Unless they say otherwise every scan follows the first: of a chain only one scan at a time is ready.
+    """
+    return configuration.resolve(ClusterSeriesSettings, configuration.merge({"series": {"neighbour": "first"}}, settings))
+
+
+def run_series(
+    scans: Sequence[Source], folder: str | Path, client: Client, settings: SeriesSettings | None = None
+) -> Iterator[Report]:
+    """Phase a series on a cluster, yielding each row as it is done; the caller may stop at any time and call again.
+
+    Rows and crystals are those of `braggshot.series.run` with the same settings, bit for bit where threads are as many.
+
+    Parameters
+    ----------
+    scans : from `braggshot.series.sources`, in the order in which the crystal changed
+    folder : gets ``series.csv``, and per scan a result CXI and ``<name>.json``, its row
+    client : of `connect`
+    settings : resolved
+
+    Raises
+    ------
+    DataError : at the end, if not one scan could be computed.
+    OutputError : if a file cannot be written.
+    ClusterError : if the scheduler is gone and does not come back.
+    """
+    settings = settings or resolve_series({})
+    plain = SeriesSettings(**{part.name: getattr(settings, part.name) for part in fields(SeriesSettings)})
+    with crew(client, plain) as workers:
+        yield from run(scans, folder, plain, compute=partial(_spread, workers))
+
+
+def _spread(workers: Crew, tasks: Sequence[Task]) -> Iterator[tuple[Task, Row]]:
+    weights = "" if workers.network is None else workers.network.digest
+    by_name = {task.name: task for task in tasks}
+    for job, record in workers.done([_job(task, weights) for task in tasks]):
+        task = by_name[job.name]
+        if "chi2" not in record:  # it could not be computed at all
+            yield task, table.failed(task.row, record["reasons"][0])
+        else:
+            yield task, {**{name: cell for name, cell in record.items() if name != "files"}, "settings": task.row["settings"]}
+
+
+def _job(task: Task, weights: str) -> Job:
+    decides = [task.row["settings"], task.row["input"], *task.formats, weights]
+    digest = hashlib.sha256(" ".join(decides).encode()).hexdigest()[:12]
+    return Job(task.name, task.row["input"], task.folder, task.formats, digest, partial(_member, task))
+
+
+def _member(task: Task, network: Trained | None) -> tuple[Record, Result | None]:
+    return pipeline.finish(phased(task, network))

@@ -1,0 +1,51 @@
+"""How the scans of a series hang together, beside the settings of the main job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from braggshot import config
+from braggshot.errors import ConfigError
+from braggshot.pipeline import OutputConfig, Settings
+
+
+@dataclass(frozen=True)
+class SeriesConfig:
+    """How scans hang together.
+
+    Parameters
+    ----------
+    neighbour : "previous", each scan follows the last accepted one before it; "first", each follows the first accepted one, so that
+        all others can be phased at once
+    warm : start from the neighbour too, beside the starts that know nothing of it
+    cold : number of those from the second scan on; None is as many as for the first
+    against : column that the plots run along; None takes the time, or the number of the scan
+    movie : write series.gif
+    """
+
+    neighbour: Literal["previous", "first"] = "previous"
+    warm: bool = True
+    cold: int | None = None
+    against: str | None = None
+    movie: bool = True
+
+    def __post_init__(self) -> None:
+        if self.cold is not None and self.cold < 1:
+            raise ConfigError(
+                f"series.cold must be at least 1, found {self.cold}: without cold starts nothing checks the warm one."
+            )
+
+
+@dataclass(frozen=True)
+class SeriesSettings(Settings):
+    """The settings of the main job, and those of the series."""
+
+    output: OutputConfig = field(default_factory=lambda: OutputConfig(("cxi",)))
+    series: SeriesConfig = field(default_factory=SeriesConfig)
+
+
+def resolve(settings: Mapping[str, Any]) -> SeriesSettings:
+    """Nested settings to `SeriesSettings`, every name and value checked."""
+    return config.resolve(SeriesSettings, settings)
