@@ -4,7 +4,7 @@
 ``python live.py intake``               frames of 256 x 256 a second, taken in while reconstructing, none lost
 ``python live.py soak --minutes 60``    scans one after the other at a reduced rate: memory, results, troubles
 
-The page is asked as a browser asks it: four times a second for what is new, then for the surface. Drawing it is the browser's.
+The page is asked as a browser asks it: as often as it says for what is new, then for the surface. Drawing it is the browser's.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from braggshot.live.memory import MemorySource
 from braggshot.live.messages import Arrived, Begin, End
 from braggshot.live.session import Session, resolve
 from braggshot.physics.metrics import align
+from braggshot.viewer import drawings
+from braggshot.viewer.app import pause
 from braggshot.viewer.model import View
 from braggshot.viewer.watch import Watch
 from braggshot.volumes import Frame
 
 EVERY = 3  # of the simulated frames, so that 64 remain
-POLL = 0.25  # seconds between two questions of a page
 SHORT = {"phasing": {"method": "refine"}, "output": {"formats": ["cxi"]}, "prepare": {"shape": [64, 64, 64]}}
 
 
@@ -83,15 +84,17 @@ class Page(threading.Thread):
         self.watch, self.stop, self.seen = Watch(board), threading.Event(), []
 
     def run(self):
-        known = None
-        while not self.stop.wait(POLL):
+        known, wait = None, 0
+        while not self.stop.wait(wait / 1e3):
             moment, snapshot = self.watch.latest()
+            wait = pause(snapshot)
             if snapshot.result is None or (snapshot.scan, moment.picture) == known:
                 continue
             known = (snapshot.scan, moment.picture)
             shown = self.watch.solid(moment.scans - 1)
             if shown is not None:
-                self.watch.mesh(shown, View())
+                surface = self.watch.mesh(shown, View())
+                json.dumps(drawings.crystal(shown, surface, shown.colouring("strain"), drawings.seen("oblique")))
             self.seen.append((time.monotonic(), snapshot.scan, snapshot.pictures[-1], snapshot.result))
 
 

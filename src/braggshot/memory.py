@@ -5,9 +5,11 @@ The bytes were measured as the growth of a process over volumes from 128^3 to 25
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -40,6 +42,12 @@ def require(name: str, shape: Sequence[int], method: str, starts: int, device: t
                 f"{free / 1e9:.3g} GB are free: crop (prepare.shape), bin (prepare.binning) or use fewer starts (--starts); "
                 "--set phasing.check_memory=false tries all the same."
             )
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library can (glibc): it keeps the holes between arrays that live on."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def available(cgroups: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int | None:

@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -28,6 +28,7 @@ from braggshot.refine.iterate import Progress
 from braggshot.uncertainty import with_half_data, with_photon_noise
 from braggshot.volumes import Facet, Reconstruction, Scan, StrainMap
 
+P = TypeVar("P")
 T = TypeVar("T")
 OutputFormat = Literal["cxi", "vti", "png", "html", "pdf", "npz", "cohere", "cdiutils"]
 
@@ -132,7 +133,7 @@ def reconstruct(
     return finish(run(source, resolved, format), on_progress)
 
 
-def finish(running: Generator[Progress, None, T], on_progress: Callable[[Progress], None] | None = None) -> T:
+def finish(running: Generator[P, None, T], on_progress: Callable[[P], None] | None = None) -> T:
     """Run a job to its end, showing each iteration to `on_progress`; its value."""
     try:
         while True:
@@ -196,6 +197,7 @@ def _strain(found: Reconstruction, settings: StrainConfig) -> StrainMap | None:
         return None
 
 
+@cache
 def versions() -> dict[str, str]:
     """What ran: braggshot, Python and the libraries whose numbers could differ."""
     return {"version": version("braggshot"), "python": platform.python_version()} | {

@@ -34,6 +34,7 @@ class StrainConfig:
     iso : amplitude of the surface as a share of the largest in the support; "auto" is half of the bulk's
     surface : thickness of the surface layer [voxels]
     noise_samples : Poisson redraws of the counts, each refined from the result, whose spread adds to the one-sigma; 0 for none
+    facets : look for facets on the surface
     half_data : phase two halves of the counts as well, for the resolution (twice the time of the phasing)
     reflection : hkl of the peak, for the lattice parameter and the names of facets
     lattice : edges of the cell, one if cubic or all three [m]; empty for a cubic cell of unknown edge
@@ -47,6 +48,7 @@ class StrainConfig:
     iso: float | Literal["auto"] = "auto"
     surface: int = 1
     noise_samples: int = 0
+    facets: bool = True
     half_data: bool = False
     reflection: tuple[int, int, int] | None = None
     lattice: tuple[float, ...] = ()
@@ -125,7 +127,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         displacement_sigma=None if spread is None else _inside(spread.phase / np.linalg.norm(q), support),
         strain_sigma=None if spread is None or spread.strain is None else _inside(spread.strain, support),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
-        facets=_facets(facets.facets(amplitude, support, along_q, basis), q, config),
+        facets=_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
         choices={**_choices(reconstruction, config), **surface},
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from braggshot.volumes import Scan
@@ -22,6 +22,7 @@ class Wanted:
     frames : that have come
     began : when its first frame came, on the monotonic clock [s]
     whole : whether it is over
+    passed : whether it is the first since the rocking curve has passed its peak, from when on there is a crystal to be seen
     """
 
     name: str
@@ -30,6 +31,12 @@ class Wanted:
     frames: int
     began: float
     whole: bool
+    passed: bool = False
+
+    @property
+    def weight(self) -> int:
+        """What it overtakes: a picture of less weight."""
+        return 2 if self.whole else int(self.passed)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,9 @@ class Desk:
     def want(self, wanted: Wanted) -> None:
         """Ask for a picture; one that was asked for before and has not been begun is not made."""
         with self._news:
+            before = self._wanted
+            if before is not None and before.name == wanted.name and before.passed:
+                wanted = replace(wanted, passed=True)
             self._wanted = wanted
             self._news.notify_all()
 
@@ -79,6 +89,11 @@ class Desk:
         """The scan to be finished next, if there is one."""
         with self._news:
             return self._over.popleft() if self._over else None
+
+    def overtakes(self, begun: Wanted) -> bool:
+        """Whether a picture waits for which one that was begun is to be given up."""
+        waiting = self._wanted
+        return waiting is not None and waiting.weight > begun.weight
 
     def busy(self) -> bool:
         """Whether something waits."""

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from braggshot.errors import DataError
 from braggshot.live.desk import Wanted
-from braggshot.phasing import PhasingConfig, phase
+from braggshot.phasing import PhasingConfig, Trained, phase
 from braggshot.pipeline import Result, Settings, completed
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.refine.iterate import Progress
@@ -22,59 +22,81 @@ SEARCH_AGAIN = 1.5  # times the frames of the last search for a window, after wh
 
 @dataclass(frozen=True)
 class Picture:
-    """A result, and how many frames there were when its window was searched for."""
+    """A picture, or as much of it as is made.
 
-    result: Result
+    Parameters
+    ----------
+    volume : the counts, in their window
+    searched : how many frames there were when that window was searched for
+    result : None before the first of a scan is made; in the making that of the picture before
+    """
+
+    volume: DiffractionVolume
     searched: int
+    result: Result | None = None
 
 
-def sketch(wanted: Wanted, settings: Settings, hypotheses: int, before: Picture | None) -> Generator[Progress, None, Picture]:
+Making = Generator[Progress | Picture, None, Picture]
+
+
+def sketch(wanted: Wanted, settings: Settings, hypotheses: int, network: Trained, before: Picture | None) -> Making:
     """One forward pass of the network on the frames that are there; those that are not are masked.
+
+    A generator that yields what there is between its stages, where it can be given up; its value is the picture. What is not drawn
+    is left out: facets, uncertainty, foreign peaks.
 
     Parameters
     ----------
     wanted : the scan as far as it is measured
     settings : of the main job
     hypotheses : of the network
+    network : the one that the settings name
     before : the picture before of the same scan, whose window is moved to the peak as it now stands
 
     Raises
     ------
     DataError : where there is no peak yet, or no crystal.
     """
-    # Foreign peaks are not looked for: that takes as long as all the rest, and the full job does it.
-    prepared: PrepareConfig = replace(settings.prepare, aliens="off")
-    searched = wanted.frames
-    if before is not None and before.result.volume.window is not None and wanted.frames < SEARCH_AGAIN * before.searched:
-        prepared, searched = _moved(prepared, before.result.volume, wanted), before.searched
-    volume = prepare(wanted.scan, prepared)
-    config = replace(settings.phasing, method="oneshot", hypotheses=hypotheses)
-    return Picture((yield from _finished(volume, config, settings, before)), searched)
+    config, searched = _window(wanted, settings.prepare, before)
+    part = Picture(prepare(wanted.scan, config), searched, None if before is None else before.result)
+    yield part
+    return (yield from _finished(part, replace(settings.phasing, method="oneshot", hypotheses=hypotheses), settings, network))
 
 
-def improved(picture: Picture, settings: Settings, hypotheses: int) -> Generator[Progress, None, Picture]:
+def improved(picture: Picture, settings: Settings, hypotheses: int, network: Trained) -> Making:
     """The same frames, the network's hypotheses refined by the physics engine for at most 70 iterations."""
-    config = replace(settings.phasing, method="refine", hypotheses=hypotheses)
-    return replace(picture, result=(yield from _finished(picture.result.volume, config, settings, picture)))
+    return (yield from _finished(picture, replace(settings.phasing, method="refine", hypotheses=hypotheses), settings, network))
 
 
-def _finished(
-    volume: DiffractionVolume, config: PhasingConfig, settings: Settings, before: Picture | None
-) -> Generator[Progress, None, Result]:
-    found = yield from phase(volume, config)
+def _finished(part: Picture, config: PhasingConfig, settings: Settings, network: Trained) -> Making:
+    found = yield from phase(part.volume, config, network=network)
     if not found.support.any():
-        raise DataError(f"{volume.name}: no crystal yet.")
+        raise DataError(f"{part.volume.name}: no crystal yet.")
+    yield part
+    placed = _as_before(replace(found, uncertainty=None), part.result)
+    yield part
     # Half data and noise samples phase again, which is for the full job.
-    strain = replace(settings.strain, half_data=False, noise_samples=0)
-    return (yield from completed(_as_before(found, before), replace(settings, strain=strain), {}))
+    strain = replace(settings.strain, half_data=False, noise_samples=0, facets=False)
+    return replace(part, result=(yield from completed(placed, replace(settings, strain=strain), {})))
 
 
-def _as_before(found: Reconstruction, before: Picture | None) -> Reconstruction:
+def _window(wanted: Wanted, config: PrepareConfig, before: Picture | None) -> tuple[PrepareConfig, int]:
+    """How to prepare the scan, and when its window was searched for: anew after half as many more frames, never at the end."""
+    # Foreign peaks are not looked for: that takes as long as all the rest, and the full job does it.
+    config = replace(config, aliens="off")
+    if before is not None and before.volume.window is not None and (wanted.whole or wanted.frames < SEARCH_AGAIN * before.searched):
+        return _moved(config, before.volume, wanted), before.searched
+    if config.shape is not None and config.centre == "max" and not wanted.scan.prepared:
+        config = replace(config, centre=_spot(wanted, slice(None), slice(None)))  # and nothing else is to be searched for
+    return config, wanted.frames
+
+
+def _as_before(found: Reconstruction, before: Result | None) -> Reconstruction:
     """The twin and origin of the picture before, so that the crystal does not jump about on the screen."""
-    if before is None or not before.result.support.any():
+    if before is None or not before.support.any():
         return found
     try:
-        return registered(found, carried(before.result, found.volume))[0]
+        return registered(found, carried(before, found.volume))[0]
     except DataError:  # of another shape, without a geometry to relate them
         return found
 
@@ -82,16 +104,20 @@ def _as_before(found: Reconstruction, before: Picture | None) -> Reconstruction:
 def _moved(config: PrepareConfig, before: DiffractionVolume, wanted: Wanted) -> PrepareConfig:
     """The window before, about the brightest spot of the brightest frame: nothing has to be searched for."""
     assert before.window is not None
-    image = np.asarray(wanted.scan.frames[wanted.brightest]).astype(np.float32)
-    valid = wanted.scan.valid
-    if valid is not None:
-        image *= valid if valid.ndim == 2 else valid[wanted.brightest]
-    # Where the peak was, give or take its own width: hot pixels elsewhere do not count.
+    # Where the peak was, give or take its own width: what is bright elsewhere does not count.
     rows, columns = (
         slice(max(0, first), first + bins * size)
         for first, bins, size in zip(before.window.start[1:], before.window.binning[1:], before.shape[1:], strict=True)
     )
-    smooth = ndimage.gaussian_filter(image[rows, columns], 1)
+    return replace(config, centre=_spot(wanted, rows, columns), shape=before.shape, binning=before.window.binning)
+
+
+def _spot(wanted: Wanted, rows: slice, columns: slice) -> tuple[int, int, int]:
+    """The brightest spot of the brightest frame, in a part of it; hot pixels are no spots."""
+    image = np.asarray(wanted.scan.frames[wanted.brightest]).astype(np.float32)
+    valid = wanted.scan.valid
+    if valid is not None:
+        image *= valid if valid.ndim == 2 else valid[wanted.brightest]
+    smooth = ndimage.gaussian_filter(ndimage.median_filter(image[rows, columns], 3), 1)
     row, column = np.unravel_index(int(smooth.argmax()), smooth.shape)
-    centre = (wanted.brightest, int(row) + rows.start, int(column) + columns.start)
-    return replace(config, centre=centre, shape=before.shape, binning=before.window.binning)
+    return wanted.brightest, int(row) + (rows.start or 0), int(column) + (columns.start or 0)

@@ -15,15 +15,17 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from braggshot import config, pipeline, series
+from braggshot import config, memory, pipeline, series
 from braggshot.errors import ConfigError, DataError
 from braggshot.io import recorded
 from braggshot.live.assemble import Assembly, recordings_in
@@ -32,6 +34,8 @@ from braggshot.live.desk import Desk, Over, Wanted
 from braggshot.live.messages import Source
 from braggshot.live.picture import Picture, improved, sketch
 from braggshot.live.receive import Receiver, said
+from braggshot.nn.weights import load_network
+from braggshot.phasing import Trained
 from braggshot.pipeline import OutputConfig, Result
 from braggshot.refine.iterate import Progress
 from braggshot.series import SeriesSettings, table
@@ -47,7 +51,7 @@ class LiveConfig:
 
     Parameters
     ----------
-    every : frames between pictures; 0 takes a thirtieth of what is planned
+    every : frames between pictures; 0 takes a thirtieth of what is planned, and asks when the peak has passed
     hypotheses : of the network in a picture
     improve : refine a picture while nothing else is to be done
     series : one crystal, many scans: the twin, origin and grid of the first, as ``braggshot series`` does
@@ -77,6 +81,17 @@ class _Superseded(Exception):
     """Something more urgent is to be done."""
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A picture is small: more threads make it no sooner, and take the processor from the receiver and the page."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def resolve(settings: Mapping[str, Any]) -> LiveSettings:
     """Nested settings to `LiveSettings`, every name and value checked."""
     return config.resolve(LiveSettings, settings)
@@ -102,8 +117,9 @@ class Session:
         self.journal, self.desk, self.stop = Journal(self.folder / "events.jsonl"), Desk(), threading.Event()
         assembly = Assembly(self.recordings, like, lambda name: (self.folder / f"{name}.cxi").exists())
         self.receiver = Receiver(assembly, self.desk, self.board, self.journal, self.settings.live.every)
-        self._picture: tuple[Wanted, Picture] | None = None
+        self._picture: tuple[Wanted, Picture] | None = None  # the last, or as much of the next as was made
         self._rough = False  # whether that picture could still be improved
+        self._trained: Trained | None = None
 
     def run(self, source: Source, once: bool = False) -> None:
         """Work until the source ends or `stop` is set, or after the first scan; every scan that is over is finished before."""
@@ -126,6 +142,7 @@ class Session:
             over = self.desk.take_over()
             if over is not None:
                 self._guarded(over.name, partial(self._finish, over))
+                memory.give_back()  # or a session of many scans grows
                 if once:
                     return
             elif not self._improve() and not self.desk.wait(0.2):
@@ -137,15 +154,30 @@ class Session:
         if wanted is None:
             return False
         # Before the peak has passed there may be nothing to see, which is no trouble.
-        self._guarded(wanted.name, partial(self._sketch, wanted), quiet=() if wanted.whole else (DataError,))
+        quiet = (_Superseded,) if wanted.whole else (_Superseded, DataError)
+        self._guarded(wanted.name, partial(self._sketch, wanted), quiet)
         return True
 
     def _sketch(self, wanted: Wanted) -> None:
         before = self._picture[1] if self._picture is not None and self._picture[0].name == wanted.name else None
-        live = self.settings.live
-        picture = pipeline.finish(sketch(wanted, self.settings, live.hypotheses, before))
-        self._show(wanted, picture)
-        self._rough = live.improve and not wanted.whole
+
+        def unless_overtaken(part: Progress | Picture) -> None:
+            if isinstance(part, Picture):
+                self._picture = (wanted, part)
+            if self.desk.overtakes(wanted):
+                raise _Superseded
+
+        self._rough = False
+        with _one_thread():
+            making = sketch(wanted, self.settings, self.settings.live.hypotheses, self._network(), before)
+            self._show(wanted, pipeline.finish(making, unless_overtaken))
+        self._rough = self.settings.live.improve and not wanted.whole
+
+    def _network(self) -> Trained:
+        """The network of the pictures, read once."""
+        if self._trained is None:
+            self._trained = load_network(self.settings.phasing.network)
+        return self._trained
 
     def _improve(self) -> bool:
         """Refine the last picture until something else is to be done; False where there is none to refine."""
@@ -155,13 +187,14 @@ class Session:
         self._rough = False
 
         def refine() -> None:
-            better = pipeline.finish(improved(picture, self.settings, self.settings.live.hypotheses), self._unless_busy)
-            self._show(wanted, better)
+            making = improved(picture, self.settings, self.settings.live.hypotheses, self._network())
+            with _one_thread():
+                self._show(wanted, pipeline.finish(making, self._unless_busy))
 
         self._guarded(wanted.name, refine, quiet=(_Superseded, DataError))
         return True
 
-    def _unless_busy(self, _: Progress) -> None:
+    def _unless_busy(self, _: Progress | Picture) -> None:
         if self.desk.busy() or self.stop.is_set():
             raise _Superseded
 
@@ -172,6 +205,7 @@ class Session:
         self._make_wanted()
 
     def _show(self, wanted: Wanted, picture: Picture) -> None:
+        assert picture.result is not None
         self._picture = (wanted, picture)
         self._judged(picture.result, wanted)
 

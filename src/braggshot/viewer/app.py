@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from braggshot.errors import ConfigError, OutputError
-from braggshot.snapshot import Feed
+from braggshot.snapshot import Feed, Snapshot
 from braggshot.viewer import drawings, guard, measured
 from braggshot.viewer.model import TITLES, View
 from braggshot.viewer.watch import Picture, Watch, stops
@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
 _LOG = logging.getLogger(__name__)
-_FAST, _SLOW = 250, 500  # milliseconds between two questions of a page, while something happens and else
+_SOON, _FAST, _SLOW = 100, 250, 500  # milliseconds between two questions of a page
 _THREADS = 12  # that answer; each question takes milliseconds
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -127,6 +127,13 @@ def build(feed: Feed) -> Dash:
     return app
 
 
+def pause(snapshot: Snapshot) -> int:
+    """Milliseconds until a page asks again: few while the picture of a whole scan is being made, more while anything happens."""
+    if snapshot.state == "phasing" and not any(picture.frames == snapshot.received for picture in snapshot.pictures):
+        return _SOON
+    return _FAST if snapshot.state in {"measuring", "phasing"} else _SLOW
+
+
 def _unanswered(error: Exception) -> None:
     """A question that cannot be answered, such as one that no page of ours asks, leaves the page as it is."""
     _LOG.warning("the page asked what could not be answered: %s: %.200s", type(error).__name__, error)
@@ -146,7 +153,7 @@ def _follow(app: Dash, watch: Watch) -> None:
         moment, snapshot = watch.latest()
         if known == vars(moment):
             raise PreventUpdate
-        return vars(moment), _FAST if snapshot.state in {"measuring", "phasing"} else _SLOW
+        return vars(moment), pause(snapshot)
 
     @app.callback(
         Output("name", "children"),
