@@ -10,7 +10,7 @@ from braggshot.crystal_frame import strain_map
 from braggshot.errors import DataError
 from braggshot.phasing import PhasingConfig
 from braggshot.physics.fourier import fourier
-from braggshot.physics.strain import spread
+from braggshot.physics.strain import amplitude_spread, spread
 from braggshot.refine.iterate import RefineConfig
 from braggshot.uncertainty import halves, with_half_data, with_photon_noise
 from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, Uncertainty
@@ -78,6 +78,16 @@ def test_spread_of_fields_with_known_scatter():
     assert np.median(phase[truth.support]) == pytest.approx(0.05, rel=0.03)
     assert np.median(strain[inside]) == pytest.approx(0.05 / np.sqrt(2) / 8e-9 / 2e10, rel=0.05)
     assert spread(fields[:2], truth.support)[1] is None
+
+
+def test_the_scatter_of_the_amplitude_is_relative_and_knows_no_scale():
+    truth = crystal()
+    random = np.random.default_rng(0)
+    scales = random.uniform(0.5, 2, (300, 1, 1, 1))
+    fields = truth.rho * scales * random.normal(1, 0.04, (300, *SHAPE))
+    found = amplitude_spread(fields, truth.support)
+    assert np.median(found[truth.support]) == pytest.approx(0.04, rel=0.03)
+    assert not found[~truth.support].any()
 
 
 def test_the_strain_map_carries_them_in_metres():

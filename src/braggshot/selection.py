@@ -14,6 +14,7 @@ from braggshot.physics.forward import mutual_coherence, spread
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.geometry import direct_basis
 from braggshot.physics.resolution import shell_correlation
+from braggshot.physics.strain import amplitude_spread
 from braggshot.physics.strain import spread as spread_of
 from braggshot.refine.iterate import Start
 from braggshot.refine.projections import Measured
@@ -105,8 +106,8 @@ def _uncertainty(agreeing: list[Tensor], support: BoolArray, basis: FloatArray |
     """Spread of the starts that agree; one alone says nothing about it."""
     if len(agreeing) < 2:
         return None
-    phase, strain = spread_of(torch.stack(agreeing).numpy(), support, basis, q)
-    return Uncertainty(phase, strain, len(agreeing), "starts that agree")
+    fields = torch.stack(agreeing).numpy()
+    return Uncertainty(*spread_of(fields, support, basis, q), len(agreeing), "starts that agree", amplitude_spread(fields, support))
 
 
 def _canonical(start: Start, scale: float) -> tuple[ComplexArray, BoolArray, tuple[int, int, int]]:

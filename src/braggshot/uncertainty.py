@@ -55,8 +55,10 @@ def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 
         data = measured(torch.poisson(counts, generator=generator), valid, torch.zeros_like(valid))
         (found,) = yield from run_starts(data, settings, 1, seed + number, [guess])
         fields.append(metrics.align(to_centre(found.rho), reference, allow_twin=False).field)
-    phase, strains = strain.spread(torch.stack(fields).numpy(), reconstruction.support, reconstruction.basis, volume.q_bragg)
-    noise = Uncertainty(phase, strains, samples, f"{samples} Poisson redraws of the counts")
+    redrawn, support = torch.stack(fields).numpy(), reconstruction.support
+    phase, strains = strain.spread(redrawn, support, reconstruction.basis, volume.q_bragg)
+    source = f"{samples} Poisson redraws of the counts"
+    noise = Uncertainty(phase, strains, samples, source, strain.amplitude_spread(redrawn, support))
     return replace(reconstruction, uncertainty=_together(reconstruction.uncertainty, noise))
 
 
@@ -64,12 +66,16 @@ def _together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
     """Independent causes: variances add."""
     if starts is None:
         return noise
-    both = starts.strain is not None and noise.strain is not None
+
+    def both(one: FloatArray | None, other: FloatArray | None) -> FloatArray | None:
+        return None if one is None or other is None else np.hypot(one, other)
+
     return Uncertainty(
         phase=np.hypot(starts.phase, noise.phase),
-        strain=np.hypot(starts.strain, noise.strain) if both else None,  # type: ignore[arg-type]
+        strain=both(starts.strain, noise.strain),
         samples=starts.samples + noise.samples,
         source=f"{starts.source} ({starts.samples}) and {noise.source}, in quadrature",
+        amplitude=both(starts.amplitude, noise.amplitude),
     )
 
 

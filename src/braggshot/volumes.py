@@ -255,12 +255,14 @@ class Uncertainty:
     strain : (z, y, x) of the strain along q; None without geometry [1]
     samples : number of solutions that were compared
     source : where they came from, in words
+    amplitude : (z, y, x) of |rho|, over its mean there, 0 outside the support; None where it was not asked for [1]
     """
 
     phase: FloatArray
     strain: FloatArray | None
     samples: int
     source: str
+    amplitude: FloatArray | None = None
 
 
 @dataclass(frozen=True)

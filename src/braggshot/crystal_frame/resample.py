@@ -117,12 +117,13 @@ def _uncertainty(
     if spread is None:
         return None
     nearest = tuple(ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True))
-    phase, strain = (
-        None if old is None else inside * ndimage.map_coordinates(old[nearest], points, order=1, mode="nearest")
-        for old in (spread.phase, spread.strain)
-    )
-    assert phase is not None
-    return replace(spread, phase=phase, strain=strain)
+    maps = {name: getattr(spread, name) for name in ("phase", "strain", "amplitude")}
+    moved = {
+        name: inside * ndimage.map_coordinates(old[nearest], points, order=1, mode="nearest")
+        for name, old in maps.items()
+        if old is not None
+    }
+    return replace(spread, **moved)
 
 
 def _interpolate(field: FloatArray, points: NDArray[np.float64], order: int) -> FloatArray:

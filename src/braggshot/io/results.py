@@ -97,7 +97,7 @@ def _write_object(entry: h5py.Group, found: Reconstruction) -> None:
     put(image, "basis", found.basis, "m")
     if found.uncertainty is not None:
         spread = add_group(image, "uncertainty_1", "NXcollection")
-        for name, units in (("phase", "rad"), ("strain", "1"), ("samples", "1"), ("source", None)):
+        for name, units in (("phase", "rad"), ("strain", "1"), ("amplitude", "1"), ("samples", "1"), ("source", None)):
             put(spread, name, getattr(found.uncertainty, name), units)
     _write_process(add_group(image, "process_1", "NXprocess"), found)
 
@@ -216,8 +216,8 @@ def _read_ensemble(results: dict[str, Any], mode: ComplexArray | None) -> Ensemb
 def _read_uncertainty(image: h5py.Group) -> Uncertainty | None:
     if "uncertainty_1" not in image:
         return None
-    phase, strain, samples, source = (get(image["uncertainty_1"], name) for name in ("phase", "strain", "samples", "source"))
-    return Uncertainty(phase, strain, samples, source)
+    group = image["uncertainty_1"]
+    return Uncertainty(**{field.name: get(group, field.name) for field in dataclasses.fields(Uncertainty)})
 
 
 def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Path) -> NDArray[Any]:

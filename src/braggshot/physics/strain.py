@@ -169,6 +169,18 @@ def spread(
     return phase, strains
 
 
+def amplitude_spread(fields: ComplexArray, support: BoolArray) -> NDArray[np.float32]:
+    """Standard deviation (n - 1) of |rho| over its mean, over aligned fields (n, z, y, x), 0 outside the support [1].
+
+    The scale of an object is not measured, so each field is first brought to the same mean amplitude inside.
+    """
+    found = np.zeros(support.shape, np.float32)
+    amplitude = np.abs(fields[:, support]).astype(np.float64)
+    amplitude = amplitude / np.maximum(amplitude.mean(axis=1, keepdims=True), 1e-30)
+    found[support] = amplitude.std(axis=0, ddof=1) / np.maximum(amplitude.mean(axis=0), 1e-30)
+    return found
+
+
 def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
     r"""Standard deviation of the phase over the first axis [rad]: :math:`\sqrt{-2 \ln R}`, R the length of the mean unit vector."""
     unit = np.exp(1j * np.angle(fields).astype(np.float64))  # in single precision R would round to 1

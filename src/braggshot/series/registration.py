@@ -32,7 +32,7 @@ from braggshot.physics.geometry import direct_basis, direction, rotation_onto
 from braggshot.physics.strain import mean_turn, without_ramp
 from braggshot.prepare import PrepareConfig
 from braggshot.refine.iterate import Guess
-from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap, Uncertainty
+from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap
 
 SAME = 0.1  # voxels by which points of the same index may lie apart at the array's edge on what counts as one grid
 
@@ -180,8 +180,8 @@ def _moved(found: Reconstruction, placed: Registration) -> Reconstruction:
 
     spread, ensemble = found.uncertainty, found.ensemble
     if spread is not None:
-        strain = None if spread.strain is None else move(spread.strain)
-        spread = Uncertainty(move(spread.phase), strain, spread.samples, spread.source)  # type: ignore[arg-type]
+        maps = {name: getattr(spread, name) for name in ("phase", "strain", "amplitude")}
+        spread = replace(spread, **{name: move(values) for name, values in maps.items() if values is not None})  # type: ignore[arg-type]
     if ensemble is not None and ensemble.mode is not None:
         ensemble = replace(ensemble, mode=move(ensemble.mode, conjugate=True))  # type: ignore[arg-type]
     said = {
