@@ -39,7 +39,7 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("lattice spacing [Å]", 1e10, {"d_spacing_m": ""}),
     ("spread of strain", 1.0, {"strain_std": "bulk", "strain_std_surface": "surface"}),
     ("dislocated voxels", 1.0, {"dislocation_voxels": ""}),
-    ("correlation", 1.0, {"correlation_to_previous": "with the scan before", "warm_cold_correlation": "warm with cold start"}),
+    ("correlation", 1.0, {"correlation_to_previous": "with its neighbour", "warm_cold_correlation": "warm with cold start"}),
     ("√χ²", 1.0, {"chi2": ""}),
     ("resolution [nm]", 1e9, {"resolution_m": ""}),
 )  # fmt: skip
@@ -49,7 +49,7 @@ _CELLS = (
     ("d_spacing_m", "d<br>[Å]", 1e10, "{:.5f}"), ("strain_std", "spread of<br>strain", 1.0, ""),
     ("strain_std_surface", "at the<br>surface", 1.0, ""), ("dislocation_voxels", "dislocated<br>voxels", 1.0, "{:.0f}"),
     ("resolution_m", "resolution<br>[nm]", 1e9, "{:.1f}"), ("chi2", "χ²", 1.0, ""), ("llk_free", "llk<br>free", 1.0, "{:.3g}"),
-    ("agreement", "starts<br>that agree", 1.0, "{:.0%}"), ("correlation_to_previous", "like the<br>one before", 1.0, "{:.3f}"),
+    ("agreement", "starts<br>that agree", 1.0, "{:.0%}"), ("correlation_to_previous", "like its<br>neighbour", 1.0, "{:.3f}"),
     ("warm_cold_correlation", "warm like<br>cold", 1.0, "{:.3f}"),
 )  # fmt: skip
 _BANDS = {"volume_m3": ("volume_low_m3", "volume_high_m3")}

@@ -3,7 +3,7 @@
 ::
 
     sources       which scans, in which order, and what else is known about each (time, charge, potential, ...)
-    registration  the common grid; the neighbour as a start; every crystal laid onto the one before
+    registration  the common grid; the neighbour as a start; every crystal laid onto its neighbour
     settings      how scans hang together
     scan          one scan, and what it needs of those before it
     table         rows: columns, CSV and Parquet, which rows of an earlier run still hold

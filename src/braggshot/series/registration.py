@@ -155,7 +155,7 @@ def registered(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstr
     """
     rho = np.where(found.support, found.rho, 0).astype(np.complex128)
     if not np.abs(rho).max() > 0 or not np.abs(neighbour).max() > 0:
-        raise DataError(f"{found.volume.name}: there is no crystal to compare with the one before.")
+        raise DataError(f"{found.volume.name}: there is no crystal to compare with its neighbour.")
     reference = torch.from_numpy(without_ramp(neighbour.astype(np.complex128), mean_turn(neighbour)))
     flat = without_ramp(rho, mean_turn(rho))
     tried = [metrics.align(torch.from_numpy(field), reference, allow_twin=False) for field in (flat, inverted(flat).conj())]
@@ -186,7 +186,7 @@ def _moved(found: Reconstruction, placed: Registration) -> Reconstruction:
         ensemble = replace(ensemble, mode=move(ensemble.mode, conjugate=True))  # type: ignore[arg-type]
     said = {
         "series_twin": f"{'turned' if placed.twin else 'kept'}: the other twin correlates by {placed.margin:.3f} less",
-        "series_origin": f"moved by {placed.shift} voxels onto the scan before; {_text(placed.rest)} voxels remain",
+        "series_origin": f"moved by {placed.shift} voxels onto its neighbour; {_text(placed.rest)} voxels remain",
     }
     return replace(
         found,

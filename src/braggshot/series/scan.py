@@ -137,7 +137,7 @@ def _checked(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
     limits = settings.phasing.limits
     verdict, reasons = judge(found.volume, found.rho, found.support, replace(found.quality, agreement=(1.0, 1.0)), limits)
     doubt = (
-        f"the start from the scan before predicts the held-out voxels best ({facts['warm_llk_free']:.3g} against "
+        f"the start from its neighbour predicts the held-out voxels best ({facts['warm_llk_free']:.3g} against "
         f"{facts['cold_llk_free']:.3g}), but the best cold start is another crystal (correlation "
         f"{facts['warm_cold_correlation']:.2f}): more cold starts may settle whether the neighbour biased it."
     )
@@ -149,7 +149,7 @@ def _with_doubt(found: Reconstruction, placed: Registration) -> Reconstruction:
     if placed.margin >= TWINS or found.verdict == "failed":
         return found
     doubt = (
-        f"both twins fit the scan before nearly as well (correlation {placed.correlation:.3f}, margin {placed.margin:.3f}): "
+        f"both twins fit its neighbour nearly as well (correlation {placed.correlation:.3f}, margin {placed.margin:.3f}): "
         "the sign of the strain could differ from it."
     )
     others = () if found.verdict == "good" else found.reasons

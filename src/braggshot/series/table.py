@@ -211,7 +211,7 @@ def line(row: Mapping[str, Any]) -> str:
         return f"{row['input']}: failed: {row['reasons']}"
     parts = [
         ("volume_m3", "{:.4g} µm³", 1e18), ("lattice_parameter_m", "a {:.5f} Å", 1e10), ("strain_std", "strain ±{:.2e}", 1.0),
-        ("chi2", "chi2 {:.4f}", 1.0), ("correlation_to_previous", "like the one before {:.3f}", 1.0),
+        ("chi2", "chi2 {:.4f}", 1.0), ("correlation_to_previous", "like its neighbour {:.3f}", 1.0),
     ]  # fmt: skip
     said = [form.format(row[name] * scale) for name, form, scale in parts if row.get(name) is not None]
     return f"{row['name']}: {row['verdict']}, {', '.join(said)}"
