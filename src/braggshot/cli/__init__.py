@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -17,9 +18,25 @@ app = typer.Typer(
     help="3D images of nanocrystals from Bragg coherent diffraction. With --debug an error shows where it arose.",
     epilog="braggshot reconstruct scan.cxi | braggshot info scan.spec | braggshot simulate -o crystal.cxi",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"braggshot {version('braggshot')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 for module in (phase, files, learned, live, view, online):
     app.add_typer(module.commands)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from braggshot.cli.completion import proposing
 from braggshot.cli.options import Format, Seed, Sets
 
 commands = typer.Typer()
@@ -47,7 +48,10 @@ def simulate(
     phase_range: Annotated[float, typer.Option(help="Highest minus lowest phase in the crystal [rad].")] = 3.0,
     counts: Annotated[float, typer.Option(help="Photons in the brightest voxel.")] = 1e5,
     raw: Annotated[bool, typer.Option("--raw", help="Write a raw scan as APS 34-ID-C would: SPEC, TIFF, dark, flat.")] = False,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="Such as detector.gaps=1 or oversampling=[2,3].")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Such as detector.gaps=1 or oversampling=[2,3].", autocompletion=proposing("--set")),
+    ] = None,
 ) -> None:
     """Draw a crystal and write its diffraction, with the truth beside the counts."""
     if raw:
@@ -66,7 +70,7 @@ def simulate(
 
 @commands.command(epilog="braggshot doctor --json")
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Say what runs here: versions, devices, and which optional parts are installed."""
+    """Say what runs here: versions, devices, memory, weights, and which optional parts are missing."""
     from braggshot.doctor import examine
 
     facts = examine()
@@ -74,7 +78,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
         print(json.dumps(facts))
         return
     for topic, found in facts.items():
-        print(topic)
+        if found:
+            print(topic)
         for name, value in found.items():
             print(f"  {name:16} {value}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braggshot.cli.completion import proposing
 from braggshot.cli.options import Config, Seed, Sets, progress_bar
 
 if TYPE_CHECKING:
@@ -25,9 +26,13 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call goes on with it.")],
     steps: Annotated[int | None, typer.Option(help="Steps of the optimiser, earlier ones included.")] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Measured scans to train on too.")] = None,
-    init: Annotated[str | None, typer.Option(help="Name or file of a network to start from.")] = None,
-    preset: Annotated[str, typer.Option(help="flagship, autophasenn or autophasenn-2024.")] = "flagship",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    init: Annotated[
+        str | None, typer.Option(help="Name or file of a network to start from.", autocompletion=proposing("--init"))
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="flagship, autophasenn or autophasenn-2024.", autocompletion=proposing("--preset"))
+    ] = "flagship",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=proposing("--device"))] = "auto",
     config: Config = None,
     sets: Sets = None,
 ) -> None:
@@ -64,13 +69,20 @@ def _training_bar(title: str) -> Iterator[Any]:
 @commands.command(epilog="braggshot evaluate --suite strain --method refine+70 --method iterative-5 --crystals 20 -o evaluation/")
 def evaluate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results; a second call does what is missing.")],
-    suite: Annotated[list[str] | None, typer.Option(help="Crystals to phase (default strain); see docs/evaluation.md.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Ways to phase them (default all).")] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(help="Crystals to phase (default strain); see docs/evaluation.md.", autocompletion=proposing("--suite")),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Ways to phase them (default all).", autocompletion=proposing("--method"))
+    ] = None,
     crystals: Annotated[int, typer.Option(help="Per group of a suite.")] = 20,
-    network: Annotated[str | None, typer.Option(help="Name or file of a trained network.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="Name or file of a trained network.", autocompletion=proposing("--network"))
+    ] = None,
     published: Annotated[str | None, typer.Option(help="File of a trained autophasenn, for its methods.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of CXI files with a truth, for suites of files.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=proposing("--device"))] = "auto",
     seed: Seed = 0,
 ) -> None:
     """Methods side by side on crystals that are known: a row each, a table, figures."""

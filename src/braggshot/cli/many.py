@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braggshot.cli.completion import proposing
 from braggshot.cli.options import progress_bar
 from braggshot.errors import ConfigError, DataError
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from braggshot.cluster import ClusterSettings, Report
 
 Cluster = Annotated[
-    str | None, typer.Option(help="Phase all scans at once: local, slurm, or a scheduler's tcp://HOST:PORT; -o is a folder.")
+    str | None,
+    typer.Option(
+        help="Phase all scans at once: local, slurm, or a scheduler's tcp://HOST:PORT; -o is a folder.",
+        autocompletion=proposing("--cluster"),
+    ),
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes of --cluster local (default one per core), jobs of slurm.")]
 

@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from braggshot.cli.completion import proposing
+
 if TYPE_CHECKING:
     from braggshot.pipeline import Settings
     from braggshot.refine.iterate import Progress
 
 Inputs = Annotated[list[Path], typer.Argument(help="Raw scan: CXI, SPEC, HDF5, NPZ, TIFF, or a folder or pattern of images.")]
-Format = Annotated[str | None, typer.Option("--format", help="Reader to use instead of looking at the file.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="Setting as a.b=c, such as input.scan=54.", metavar="A.B=C")]
+Format = Annotated[
+    str | None, typer.Option("--format", help="Reader to use instead of looking at the file.", autocompletion=proposing("--format"))
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Setting as a.b=c, such as input.scan=54.", metavar="A.B=C", autocompletion=proposing("--set")),
+]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of every random number.")]
 

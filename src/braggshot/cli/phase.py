@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from braggshot.cli import many
+from braggshot.cli.completion import proposing
 from braggshot.cli.many import Cluster, Workers
 from braggshot.cli.options import Config, Format, Inputs, Sets, phasing_bar, settings_of
 
@@ -23,11 +24,17 @@ commands = typer.Typer()
 def reconstruct(
     inputs: Inputs,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A .cxi file or a folder (default NAME-braggshot).")] = None,
-    method: Annotated[str | None, typer.Option(help="auto, oneshot, refine or iterative (default auto).")] = None,
-    network: Annotated[str | None, typer.Option(help="Name or file of a trained network.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="auto, oneshot, refine or iterative (default auto).", autocompletion=proposing("--method"))
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="Name or file of a trained network.", autocompletion=proposing("--network"))
+    ] = None,
     starts: Annotated[int | None, typer.Option(help="Random starts (default 10).")] = None,
     recipe: Annotated[str | None, typer.Option(help="Such as '6*(50*HIO+80*RAAR+30*ER)+100*ER'.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (default auto).")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda (default auto).", autocompletion=proposing("--device"))
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random number (default 0).")] = None,
     cluster: Cluster = None,
     workers: Workers = None,
