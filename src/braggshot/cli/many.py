@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from braggshot.cli.completion import proposing
-from braggshot.cli.options import progress_bar
+from braggshot.cli.options import layered, progress_bar
 from braggshot.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from braggshot.cluster import ClusterSettings, Report
+    from braggshot.cluster import ClusterConfig, Report
+    from braggshot.series import Report as Row
+    from braggshot.series import Source
 
 Cluster = Annotated[
     str | None,
@@ -27,14 +31,51 @@ Cluster = Annotated[
 Workers = Annotated[int | None, typer.Option(help="Processes of --cluster local (default one per core), jobs of slurm.")]
 
 
-def settings_of(config: Path | None, sets: list[str] | None, flags: dict[str, Any]) -> ClusterSettings:
-    """As `braggshot.cli.options.settings_of`, with a table ``cluster``."""
-    _need_dask()
-    from braggshot import config as configuration
-    from braggshot.cluster import resolve
+@dataclass(frozen=True)
+class Where:
+    """Which cluster, and how many workers."""
 
-    layers = [configuration.read_toml(config)] if config else []
-    return resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
+    cluster: str
+    workers: int | None
+
+
+def run(inputs: list[Path], output: Path | None, table: Mapping[str, Any], where: Where, format: str | None, as_json: bool) -> None:
+    """Phase all scans of the inputs into a folder.
+
+    Raises
+    ------
+    DataError : at the end, if a scan could not be computed.
+    """
+    _need_dask()
+    from braggshot.cluster import reconstruct_many, resolve
+    from braggshot.series import Source, sources
+
+    if output is None or output.suffix:
+        raise ConfigError("--cluster writes into a folder; name it with -o.")
+    settings = resolve(table)
+    one = "scan" in settings.input  # of each file, else all that it holds
+    scans = [Source(path, None, format) for path in inputs] if one else sources(inputs, format=format)
+    failed: list[Report] = []
+    with _connected(where, settings.cluster, output, len(scans)) as (client, show):
+        for report in reconstruct_many(scans, output, client, settings):
+            show(report.done)
+            failed += [report] if report.failed else []
+            print(json.dumps(report.record) if as_json else _line(report), flush=True)
+    if failed:
+        reason = failed[0].record["reasons"][0]
+        raise DataError(f"{len(failed)} of {len(scans)} scans could not be computed; the first said: {reason}")
+
+
+def series(scans: Sequence[Source], output: Path, config: Path | None, sets: list[str] | None, where: Where) -> Iterator[Row]:
+    """Phase a series into a folder."""
+    _need_dask()
+    from braggshot.cluster import resolve_series, run_series
+
+    settings = resolve_series(layered(config, sets))
+    with _connected(where, settings.cluster, output, len(scans)) as (client, show):
+        for report in run_series(scans, output, client, settings):
+            show(report.done)
+            yield report
 
 
 def _need_dask() -> None:
@@ -44,41 +85,16 @@ def _need_dask() -> None:
         raise ConfigError("--cluster needs dask: pip install 'braggshot[cluster]'.")
 
 
-@dataclass(frozen=True)
-class Where:
-    """Which cluster, how many workers, and the format of the files."""
+@contextmanager
+def _connected(where: Where, config: ClusterConfig, output: Path, total: int) -> Iterator[tuple[Any, Callable[[int], None]]]:
+    """A client, and what to call with the number of scans that are done."""
+    from braggshot.cluster import connect
 
-    cluster: str
-    workers: int | None
-    format: str | None
-
-
-def run(inputs: list[Path], output: Path | None, settings: ClusterSettings, where: Where, as_json: bool) -> None:
-    """Phase all scans of the inputs into a folder.
-
-    Raises
-    ------
-    DataError : at the end, if a scan could not be computed.
-    """
-    from braggshot.cluster import connect, reconstruct_many
-    from braggshot.series import Source, sources
-
-    if output is None or output.suffix:
-        raise ConfigError("--cluster writes into a folder; name it with -o.")
-    one = "scan" in settings.input  # of each file, else all that it holds
-    scans = [Source(path, None, where.format) for path in inputs] if one else sources(inputs, format=where.format)
-    failed: list[Report] = []
-    with connect(where.cluster, where.workers, settings.cluster) as client, progress_bar() as bar:
-        pages = f", pages {client.dashboard_link}" if settings.cluster.dashboard else ""
+    with connect(where.cluster, where.workers, config) as client, progress_bar() as bar:
+        pages = f", pages {client.dashboard_link}" if config.dashboard else ""
         print(f"scheduler {client.scheduler_info()['address']}{pages}", file=sys.stderr)
-        task = bar.add_task(str(output), total=len(scans), note="")
-        for report in reconstruct_many(scans, output, client, settings):
-            bar.update(task, completed=report.done, note=f"{report.done}/{report.total}")
-            failed += [report] if report.failed else []
-            print(json.dumps(report.record) if as_json else _line(report), flush=True)
-    if failed:
-        reason = failed[0].record["reasons"][0]
-        raise DataError(f"{len(failed)} of {len(scans)} scans could not be computed; the first said: {reason}")
+        task = bar.add_task(str(output), total=total, note="")
+        yield client, lambda done: bar.update(task, completed=done, note=f"{done}/{total}")
 
 
 def _line(report: Report) -> str:

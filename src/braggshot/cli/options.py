@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,13 +28,19 @@ Config = Annotated[Path | None, typer.Option("--config", help="TOML file of sett
 Seed = Annotated[int, typer.Option("--seed", help="Of every random number.")]
 
 
-def settings_of(config: Path | None, sets: list[str] | None, flags: dict[str, Any]) -> Settings:
-    """Defaults, then the file, then the flags, then --set."""
+def layered(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a user asks for: the file, then the flags, then --set."""
     from braggshot import config as configuration
-    from braggshot.pipeline import resolve
 
     layers = [configuration.read_toml(config)] if config else []
-    return resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
+    return configuration.merge(*layers, flags or {}, configuration.parse_assignments(sets or []))
+
+
+def settings_of(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any]) -> Settings:
+    """Defaults, then what a user asks for."""
+    from braggshot.pipeline import resolve
+
+    return resolve(layered(config, sets, flags))
 
 
 def progress_bar(transient: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from braggshot.cli import many
 from braggshot.cli.completion import proposing
 from braggshot.cli.many import Cluster, Workers
-from braggshot.cli.options import Config, Format, Inputs, Sets, phasing_bar, settings_of
+from braggshot.cli.options import Config, Format, Inputs, Sets, layered, phasing_bar, settings_of
 
 if TYPE_CHECKING:
     from braggshot.volumes import Reconstruction
@@ -51,7 +52,7 @@ def reconstruct(
     if recipe is not None:
         table["refine"] = {"recipe": recipe}
     if cluster is not None:
-        many.run(inputs, output, many.settings_of(config, sets, {"phasing": table}), many.Where(cluster, workers, format), as_json)
+        many.run(inputs, output, layered(config, sets, {"phasing": table}), many.Where(cluster, workers), format, as_json)
         return
     settings = settings_of(config, sets, {"phasing": table})
     for path in inputs:
@@ -140,20 +141,24 @@ def series(
     scans: Annotated[str | None, typer.Option(help="Of a file with several, such as 54-60,63 (default all).")] = None,
     column: Annotated[list[str] | None, typer.Option(help="More to know, one value per scan.", metavar="NAME=V1,V2,...")] = None,
     metadata: Annotated[Path | None, typer.Option(help="CSV file with such columns; 'input' or 'scan' names the scan.")] = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
     format: Format = None,
     config: Config = None,
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per scan.")] = False,
 ) -> None:
     """One crystal through many scans: a row of numbers each, curves, a movie, a page."""
-    from braggshot import config as configuration
     from braggshot import series as job
 
-    layers = [configuration.read_toml(config)] if config else []
-    settings = job.resolve(configuration.merge(*layers, configuration.parse_assignments(sets or [])))
     listed = job.sources(inputs, scans, column or (), metadata, format)
-    with phasing_bar(str(output)) as show:
-        for report in job.run(listed, output, settings, show):
+    with contextlib.ExitStack() as stack:
+        if cluster is not None:
+            reports = many.series(listed, output, config, sets, many.Where(cluster, workers))
+        else:
+            settings = job.resolve(layered(config, sets))
+            reports = job.run(listed, output, settings, stack.enter_context(phasing_bar(str(output))))
+        for report in reports:
             kept = " (kept)" if report.reused else ""
             print(json.dumps(report.row) if as_json else f"{report.done}/{report.total} {job.line(report.row)}{kept}", flush=True)
     print(job.closing(output), file=sys.stderr if as_json else sys.stdout)
