@@ -54,6 +54,11 @@ class Iteration:
         for _ in run_starts(self.data, RefineConfig("5*HIO"), 1):
             pass
 
+    def track_iteration_over_pair(self, shape):
+        """The ratio that the goal of 1.6 is about, both timed in turn."""
+        (pair, _, iteration), _ = ratio(shape, rounds=3)
+        return iteration / pair
+
     def track_error_after_300(self, shape):
         """Quality after a fixed budget, so that speed is never bought with it."""
         *_, last = run_starts(self.data, RefineConfig("5*(40*HIO+10*ER)+50*ER"), 1, seed=1)

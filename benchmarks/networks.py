@@ -56,6 +56,21 @@ class Forward:
         forward(self.network, self.data, self.start, half)
 
 
+class AgainstPublished:
+    """asv: a forward pass at 64^3 in units of that of the published network in 32 bits."""
+
+    params = [["flagship", "autophasenn-2024"], [False, True]]  # noqa: RUF012  # asv wants plain lists
+    param_names = ["network", "bfloat16"]  # noqa: RUF012
+    timeout = 600
+
+    def setup_cache(self):
+        torch.set_flush_denormal(True)
+        return row(64, 1, forward)
+
+    def track_forward_over_published(self, seconds, kind, half):
+        return seconds[kind, half] / seconds["autophasenn", False]
+
+
 def row(size, n, job):
     """Median seconds per crystal of every network in either precision."""
     data, start = pattern(size, n)

@@ -1,6 +1,6 @@
 """Whether a phasing fits into memory, asked before it begins: a machine that swaps answers nobody.
 
-The bytes were measured as the growth of a process over volumes from 128^3 to 256^3 with one to six starts; see ``docs/speed.md``.
+The bytes were measured as the growth of a process over volumes from 64^3 to 256^3; see ``docs/benchmarks.md``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 
 from braggshot.errors import DataError
 
-# Bytes per voxel: of the volume with what selection makes of the starts, and of each start. A point spread takes 90 of "iterative".
-HOST = {"iterative": (250, 48), "refine": (190, 48), "oneshot": (280, 48), "auto": (280, 48)}
+FIXED = 100_000_000  # bytes: layers of the network, and holes between small arrays
+# Bytes per voxel: of the volume with what selection makes of the starts, and of each start.
+HOST = {"iterative": (100, 48), "refine": (90, 48), "oneshot": (95, 48), "auto": (150, 48)}
 DEVICE = 40 + 72  # of a graphics card: the measurement, and one start; more starts at once are as many as fit
 _CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 
@@ -29,19 +30,23 @@ def require(name: str, shape: Sequence[int], method: str, starts: int, device: t
     ------
     DataError : with what it needs, what is free, and what to do.
     """
-    voxels = math.prod(shape)
-    volume, start = HOST[method]
-    wants = [("memory", voxels * (volume + start * starts), available())]
+    wants = [("memory", needed(shape, method, starts), available())]
     if device.type == "cuda":
-        wants.append(("graphics memory", voxels * DEVICE, torch.cuda.mem_get_info(device)[0]))
-    for kind, needed, free in wants:
-        if free is not None and needed > free:
+        wants.append(("graphics memory", math.prod(shape) * DEVICE, torch.cuda.mem_get_info(device)[0]))
+    for kind, bytes_needed, free in wants:
+        if free is not None and bytes_needed > free:
             size = " x ".join(str(n) for n in shape)
             raise DataError(
-                f"{name}: to phase {size} voxels with {starts} starts takes about {needed / 1e9:.3g} GB of {kind}, and "
+                f"{name}: to phase {size} voxels with {starts} starts takes about {bytes_needed / 1e9:.3g} GB of {kind}, and "
                 f"{free / 1e9:.3g} GB are free: crop (prepare.shape), bin (prepare.binning) or use fewer starts (--starts); "
                 "--set phasing.check_memory=false tries all the same."
             )
+
+
+def needed(shape: Sequence[int], method: str, starts: int) -> int:
+    """Bytes of main memory that a method takes while it phases a volume from so many starts."""
+    volume, start = HOST[method]
+    return FIXED + math.prod(shape) * (volume + start * starts)
 
 
 def give_back() -> None:
