@@ -26,7 +26,7 @@ SETTINGS = CrystalSettings(
     shapes=("fcc",),
     displacements=("gaussians",),
 )
-CONFIG = PhasingConfig(hypotheses=3, device="cpu", partial_coherence="off")
+CONFIG = PhasingConfig(hypotheses=3, candidates=6, device="cpu", partial_coherence="off")
 
 
 def finish(volume, config, network=None):
@@ -58,7 +58,7 @@ def test_one_shot_is_one_pass(sample):
 def test_refine_takes_seventy_iterations_and_finds_the_crystal(sample):
     truth, volume = sample
     result, steps = finish(volume, replace(CONFIG, method="refine"))
-    assert len(steps) == 70 * 3
+    assert len(steps) == 70 * (6 + 3)  # six candidates on the central 32^3, the best three of them on the whole
     assert len(result.ensemble.table["start"]) == 3
     assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
     blind, _ = finish(volume, replace(CONFIG, method="oneshot"))
@@ -70,7 +70,7 @@ def test_auto_stops_where_the_verdict_is_good(sample):
     result, steps = finish(sample[1], replace(CONFIG, method="auto", starts=6, refine=recipe))
     assert result.verdict == "good"
     assert result.method == "refine, witnessed"
-    assert len(steps) == 3 * 70 + 2 * 60
+    assert len(steps) == (6 + 3) * 70 + 2 * 60
     assert len(result.quality.agreement) == 3
 
 

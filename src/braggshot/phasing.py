@@ -29,16 +29,18 @@ from braggshot.errors import ConfigError, DataError
 from braggshot.nn.adapt import AdaptConfig, adapted
 from braggshot.nn.expert import SHORT
 from braggshot.nn.familiar import unfamiliar
-from braggshot.nn.predict import Hypothesis, predict, shown
+from braggshot.nn.predict import LARGEST, Hypothesis, predict, shown
 from braggshot.nn.weights import SHIPPED, Card, load_network
 from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap, held_out_voxels, measured
+from braggshot.refine.scales import coarse, resampled
 from braggshot.selection import assemble, best_of, score
 from braggshot.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 WITNESSES = 2  # random starts that "auto" asks first
+COARSE = replace(SHORT, shrink_wrap=replace(SHORT.shrink_wrap, sigma_start=1.0, sigma_end=0.6))  # of larger voxels
 Trained = tuple[nn.Module, Card]
 
 
@@ -50,7 +52,8 @@ class PhasingConfig:
     ----------
     method : "auto", "oneshot", "refine" or "iterative", as above
     network : name of a shipped network, or a file
-    hypotheses : starts of the network
+    hypotheses : of the network, refined on the whole volume
+    candidates : starts of the network, of which those are the best after `coarse_polish` on the central 32 voxels of every axis
     starts : random starts of iterative phasing
     seed : of the held-out voxels and, plus its number, of each start
     device : "auto", "cpu" or "cuda"
@@ -63,6 +66,7 @@ class PhasingConfig:
     coherence_gain : share by which llk_free must fall for "auto" to keep it [1]
     refine : how one random start is phased
     polish : how a hypothesis is refined
+    coarse_polish : how a candidate is
     adapt : how far the network learns from this very pattern before it answers
     edge : amplitude of a hypothesis, relative to its largest, from which a voxel belongs to the crystal at first [1]
     limits : what the verdict tolerates
@@ -72,6 +76,7 @@ class PhasingConfig:
     method: Literal["auto", "oneshot", "refine", "iterative"] = "auto"
     network: str = SHIPPED
     hypotheses: int = 5
+    candidates: int = 20
     starts: int = 10
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -83,6 +88,7 @@ class PhasingConfig:
     coherence_gain: float = 0.2
     refine: RefineConfig = field(default_factory=RefineConfig)
     polish: RefineConfig = SHORT
+    coarse_polish: RefineConfig = COARSE
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     edge: float = 0.3
     limits: Limits = field(default_factory=Limits)
@@ -262,8 +268,21 @@ def _random_starts(problem: Problem, n: int, seed: int) -> Phasing:
 
 
 def _refined_hypotheses(problem: Problem, n: int, seed: int) -> Phasing:
-    guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, n, seed)]
-    return (yield from run_starts(problem.data, problem.config.polish, n, seed, guesses))
+    """The network's hypotheses after the polish; of more candidates those that held-out voxels choose on the coarse grid."""
+    config, data = problem.config, problem.data
+    small = coarse(data, LARGEST)
+    if config.candidates <= n or small.shape == data.shape:
+        guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, n, seed)]
+        return (yield from run_starts(data, config.polish, n, seed, guesses))
+    many = [
+        resampled(_guess(hypothesis, problem), small.shape, config.edge)
+        for hypothesis in _hypotheses(problem, config.candidates, seed)
+    ]
+    found = yield from run_starts(small, config.coarse_polish, len(many), seed, many)
+    judge = coarse(problem.host, LARGEST)
+    ranked = sorted(found, key=lambda start: score(start, judge).llk_free)
+    guesses = [resampled(Guess(start.rho, start.support), data.shape, config.edge) for start in ranked[:n]]
+    return (yield from run_starts(data, config.polish, n, seed, guesses))
 
 
 def _hypotheses(problem: Problem, n: int, seed: int) -> list[Hypothesis]:
