@@ -41,7 +41,7 @@ gallery: demo $(VENV)/test
 	$(BIN)/python examples/gallery.py -o build/gallery
 
 bench: $(VENV)/dev
-	cd benchmarks && ../$(BIN)/asv run --python=same --quick
+	cd benchmarks && ../$(BIN)/asv machine --yes && ../$(BIN)/asv run --python=same --quick
 
 # The wheel and the sdist in dist/, checked; then the wheel alone in an environment of its own, from an empty folder.
 dist: $(VENV)/dev
