@@ -56,19 +56,20 @@ def scans(n, first=0):
 
 
 class Beam(MemorySource):
-    """Plays scans at a rate, and waits for the results of each before the next; notes when the last frame was sent."""
+    """Plays scans at a rate, and waits for the results of each before the next; notes when frames were sent."""
 
     def __init__(self, played, rate, board):
         super().__init__()
-        self.played, self.rate, self.board, self.last = played, rate, board, {}
+        self.played, self.rate, self.board, self.sent = played, rate, board, {}
 
     def messages(self, stop):
         for number, scan in enumerate(self.played):
             name = f"scan_{number:04d}"
+            sent = self.sent[name] = []
             yield Begin(name, len(scan.frames), scan.frames.shape[1:], scan.rocking_angle, scan)
             for index, image in enumerate(scan.frames):
                 time.sleep(1 / self.rate)
-                self.last[name] = time.monotonic()
+                sent.append((time.monotonic(), time.process_time()))
                 yield Arrived(name, Frame(index, image, float(scan.rocking_angle[index])))
             yield End(name)
             while len(self.board.latest()[1].finished) <= number and not stop.is_set():
@@ -86,16 +87,17 @@ class Page(threading.Thread):
     def run(self):
         known, wait = None, 0
         while not self.stop.wait(wait / 1e3):
-            moment, snapshot = self.watch.latest()
+            now, snapshot = self.watch.latest()
             wait = pause(snapshot)
-            if snapshot.result is None or (snapshot.scan, moment.picture) == known:
+            if snapshot.result is None or (snapshot.scan, now.picture) == known:
                 continue
-            known = (snapshot.scan, moment.picture)
-            shown = self.watch.solid(moment.scans - 1)
+            known = (snapshot.scan, now.picture)
+            shown = self.watch.solid(now.scans - 1)
             if shown is not None:
                 surface = self.watch.mesh(shown, View())
                 json.dumps(drawings.crystal(shown, surface, shown.colouring("strain"), drawings.seen("oblique")))
-            self.seen.append((time.monotonic(), snapshot.scan, snapshot.pictures[-1], snapshot.result))
+            moment = time.monotonic(), time.process_time()
+            self.seen.append((moment, snapshot.scan, snapshot.pictures[-1], snapshot.result))
 
 
 def share(values, q):
@@ -112,28 +114,36 @@ def latency(options):
         session.run(beam)
         for page in pages:
             page.stop.set()
-        waits, firsts = [], []
-        for name, sent in beam.last.items():
+            page.join()
+        waits, spent, firsts = [], [], []
+        for name, sent in beam.sent.items():
             whole = [at for page in pages for at, scan, picture, _ in page.seen if scan == name and picture.frames == 64]
             final = results.read(Path(folder) / f"{name}.cxi")
-            waits.append(min(whole) - sent)
-            firsts.append(first_recognised(pages[0], name, final))
+            waits.append(min(whole)[0] - sent[-1][0])
+            spent.append(min(whole)[1] - sent[-1][1])
+            firsts.append(first_recognised(pages[0], name, final, sent))
         how = f"{options.rate} Hz; {options.viewers} viewers; {torch.get_num_threads()} threads"
         print(f"{len(waits)} scans of 64 frames, 256 x 256, at {how}")
         median, most = statistics.median(waits), max(waits)
         print(f"last frame to picture: median {median:.2f} s, 95 % {share(waits, 0.95):.2f} s, worst {most:.2f} s")
         known = sum(value is not None for value in firsts)
+        print("  each: " + ", ".join(f"{wait:.2f}" for wait in waits))
+        print(f"  processor time of the program meanwhile: median {statistics.median(spent):.2f} s, most {max(spent):.2f} s")
         print(f"first recognised (>= 0.8 with the final) before the end in {known} of {len(firsts)}, at a share of the frames of")
-        print("  " + ", ".join("-" if value is None else f"{value:.2f}" for value in firsts))
+        print("  made of: " + ", ".join("-" if value is None else f"{value[0]:.2f}" for value in firsts))
+        print("  sent when it was on the page: " + ", ".join("-" if value is None else f"{value[1]:.2f}" for value in firsts))
 
 
-def first_recognised(page, name, final):
-    """Share of the frames at the first picture that correlates with the final answer; None where none did before the end."""
-    for _, scan, picture, result in page.seen:
+def first_recognised(page, name, final, sent):
+    """Shares of the frames, in the first picture that correlates with the final answer, and sent when the page had it.
+
+    None where no picture did before the end.
+    """
+    for at, scan, picture, result in page.seen:
         if scan != name or picture.frames >= 64 or picture.verdict == "failed" or result.rho.shape != final.rho.shape:
             continue
         if align(torch.from_numpy(result.rho), torch.from_numpy(final.rho)).correlation >= 0.8:
-            return picture.frames / 64
+            return picture.frames / 64, sum(moment <= at for moment in sent) / 64
     return None
 
 
@@ -187,6 +197,7 @@ def soak(options):
 
         session.run(Watched(until(), options.rate, session.board))
         page.stop.set()
+        page.join()
         events = [json.loads(line) for line in (Path(folder) / "events.jsonl").read_text().splitlines()]
         counts = {name: sum(event["event"] == name for event in events) for name in ("scan started", "result", "trouble", "lost")}
         late = statistics.median(memory[len(memory) // 2 :])

@@ -149,3 +149,17 @@ def test_a_picture_is_asked_for_as_soon_as_the_peak_has_passed(scan, tmp_path, o
         journal.close()
         assert [one.frames for one in asked if one.passed] == expected
         assert [one.frames for one in asked if one.whole] == [32]
+
+
+def test_a_sketch_is_given_up_within_the_network(scan, tmp_path):
+    session = Session(tmp_path, resolve(QUICK))
+    network, settings = session._network(), session.settings
+    session._making = wanted(scan, 24)
+    making = pictures.sketch(session._making, settings, 1, network, None)
+    next(making)
+    session.desk.want(wanted(scan, 26))
+    assert not session.desk.overtakes(session._making)
+    session.desk.want(wanted(scan))
+    with pytest.raises(module._Superseded):
+        next(making)
+    session.journal.close()

@@ -17,8 +17,9 @@ from sample_crystal import Changing, result
 
 from braggshot.errors import ConfigError, OutputError
 from braggshot.io import results
+from braggshot.snapshot import Judged, Snapshot
 from braggshot.viewer import guard
-from braggshot.viewer.app import serve, serving
+from braggshot.viewer.app import pause, serve, serving
 
 TOKEN = "a-token-of-a-test"
 PATHS = ["/", "/_dash-layout", "/_dash-dependencies", "/_dash-component-suites/plotly/package_data/plotly.min.js", "/anything"]
@@ -214,6 +215,16 @@ def test_choices_that_are_none_are_logged_in_a_line(open_page, values, caplog):
     assert status in {200, 204}
     assert "Traceback" not in caplog.text
     assert surface(open_page)[0] == 200
+
+
+def test_a_page_asks_more_often_while_the_picture_of_a_whole_scan_is_made():
+    def picture(frames):
+        return Judged(1.0, frames, "oneshot", 0.1, 1.0, "doubtful")
+
+    waiting, measuring = Snapshot(), Snapshot(state="measuring", received=9)
+    over = Snapshot(state="phasing", received=64, pictures=(picture(40),))
+    shown = Snapshot(state="phasing", received=64, pictures=(picture(40), picture(64)))
+    assert pause(over) < pause(measuring) == pause(shown) < pause(waiting)
 
 
 def test_a_taken_port_is_told_in_words(feed, open_page):

@@ -69,7 +69,8 @@ def improved(picture: Picture, settings: Settings, hypotheses: int, network: Tra
 
 
 def _finished(part: Picture, config: PhasingConfig, settings: Settings, network: Trained) -> Making:
-    found = yield from phase(part.volume, config, network=network)
+    quick = replace(config, adapt=replace(config.adapt, steps=0))  # learning from each pattern is for the full job
+    found = yield from phase(part.volume, quick, network=network)
     if not found.support.any():
         raise DataError(f"{part.volume.name}: no crystal yet.")
     yield part

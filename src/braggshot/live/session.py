@@ -119,6 +119,7 @@ class Session:
         self.receiver = Receiver(assembly, self.desk, self.board, self.journal, self.settings.live.every)
         self._picture: tuple[Wanted, Picture] | None = None  # the last, or as much of the next as was made
         self._rough = False  # whether that picture could still be improved
+        self._making: Wanted | None = None  # the sketch that is being made
         self._trained: Trained | None = None
 
     def run(self, source: Source, once: bool = False) -> None:
@@ -142,7 +143,6 @@ class Session:
             over = self.desk.take_over()
             if over is not None:
                 self._guarded(over.name, partial(self._finish, over))
-                memory.give_back()  # or a session of many scans grows
                 if once:
                     return
             elif not self._improve() and not self.desk.wait(0.2):
@@ -161,22 +161,30 @@ class Session:
     def _sketch(self, wanted: Wanted) -> None:
         before = self._picture[1] if self._picture is not None and self._picture[0].name == wanted.name else None
 
-        def unless_overtaken(part: Progress | Picture) -> None:
+        def keep(part: Progress | Picture) -> None:
             if isinstance(part, Picture):
                 self._picture = (wanted, part)
-            if self.desk.overtakes(wanted):
-                raise _Superseded
+            self._unless_overtaken()
 
-        self._rough = False
-        with _one_thread():
-            making = sketch(wanted, self.settings, self.settings.live.hypotheses, self._network(), before)
-            self._show(wanted, pipeline.finish(making, unless_overtaken))
+        self._rough, self._making = False, wanted
+        try:
+            with _one_thread():
+                making = sketch(wanted, self.settings, self.settings.live.hypotheses, self._network(), before)
+                self._show(wanted, pipeline.finish(making, keep))
+        finally:
+            self._making = None
         self._rough = self.settings.live.improve and not wanted.whole
 
+    def _unless_overtaken(self, *_: Any) -> None:
+        if self._making is not None and self.desk.overtakes(self._making):
+            raise _Superseded
+
     def _network(self) -> Trained:
-        """The network of the pictures, read once."""
+        """The network of the pictures, read once; a sketch can be given up between its layers, too."""
         if self._trained is None:
             self._trained = load_network(self.settings.phasing.network)
+            for layer in self._trained[0].modules():
+                layer.register_forward_pre_hook(self._unless_overtaken)
         return self._trained
 
     def _improve(self) -> bool:
@@ -223,6 +231,7 @@ class Session:
     def _finish(self, over: Over) -> None:
         """The full job on a scan that is over, its result on disk, and on the board."""
         row, path = self._in_series(over) if self.settings.live.series else self._alone(over)
+        memory.give_back()  # or a session of many scans grows
         current = self.board.latest()[1]
         state = {"state": "failed" if row["verdict"] == "failed" else "done"} if current.scan == over.name else {}
         self.board.change(series=(*current.series, row), finished=(*current.finished, path), **state)
