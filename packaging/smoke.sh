@@ -9,6 +9,6 @@ set -x
 "$program" --version
 "$program" doctor
 "$program" info flagship
-"$program" simulate -o crystal.cxi --shape 32 32 32
+"$program" simulate -o crystal.cxi --shape 32 32 32 --seed 1 --phase-range 1 --counts 1e6
 "$program" reconstruct crystal.cxi --method refine -o out
 test -s out/crystal.cxi && test -s out/crystal.vti && test -s out/crystal.png && test -s out/crystal.html
