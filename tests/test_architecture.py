@@ -35,6 +35,7 @@ ALLOWED = {
     ("series", "pipeline"): "a series is the main job, many times",
     ("series", "report"): "it writes its page beside its table, as the pipeline does",
     ("uncertainty", "phasing"): "halves of the counts are phased like the whole",
+    ("uncertainty", "selection"): "spreads of starts and of redrawn counts are calibrated in one place",
     ("demo", "cli"): "the demo is a user of the command line",
 }
 

@@ -5,13 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from braggshot.crystal_frame import strain_map
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import DataError
-from braggshot.phasing import PhasingConfig
+from braggshot.phasing import PhasingConfig, phase
 from braggshot.physics.fourier import fourier
+from braggshot.physics.metrics import align
 from braggshot.physics.strain import amplitude_spread, spread
 from braggshot.refine.iterate import RefineConfig
+from braggshot.selection import CALIBRATION
 from braggshot.uncertainty import halves, with_half_data, with_photon_noise
 from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, Uncertainty
 
@@ -64,8 +68,11 @@ def test_starts_and_photons_add_in_quadrature():
     flat = np.where(truth.support, 0.3, 0).astype(np.float32)
     both = finish(with_photon_noise(replace(truth, uncertainty=Uncertainty(flat, flat / 100, 5, "starts")), 6)).uncertainty
     noise = finish(with_photon_noise(truth, 6)).uncertainty
-    np.testing.assert_allclose(both.phase[truth.support], np.hypot(0.3, noise.phase[truth.support]), rtol=1e-5)
-    np.testing.assert_allclose(both.strain[truth.support], np.hypot(0.003, noise.strain[truth.support]), rtol=1e-5)
+    factor = CALIBRATION
+    for name, from_starts in (("phase", 0.3), ("strain", 0.003)):
+        plain = from_starts / factor["starts"][name], getattr(noise, name)[truth.support] / factor["photons"][name]
+        expected = factor["both"][name] * np.hypot(*plain)
+        np.testing.assert_allclose(getattr(both, name)[truth.support], expected, rtol=1e-5)
 
 
 def test_spread_of_fields_with_known_scatter():
@@ -128,3 +135,17 @@ def test_half_data_correlation_of_a_phased_crystal():
     assert found.fsc[0] > 0.95
     with pytest.raises(DataError, match="counts"):
         finish(with_half_data(truth, config))
+
+
+def test_one_sigma_of_starts_covers_two_thirds_of_the_errors():
+    """Of a crystal that is known, phased from its counts; the share varies from crystal to crystal."""
+    truth, volume = simulate_volume(61_007, CrystalSettings((32, 32, 32), (2.2, 2.6), phase_range=(2, 3), counts=(1e5, 1e5)))
+    config = PhasingConfig(method="iterative", starts=5, device="cpu", partial_coherence="off")
+    found = finish(phase(volume, config))
+    bulk = ndimage.binary_erosion(found.support)
+    aligned = align(torch.from_numpy(truth), torch.from_numpy(found.rho)).field.numpy()
+    error = np.angle(found.rho * aligned.conj())[bulk]
+    covered = np.abs(error - error.mean()) <= found.uncertainty.phase[bulk]
+    assert 0.5 < covered.mean() < 0.85
+    one, other = (np.abs(field[bulk]) / np.abs(field[bulk]).mean() for field in (found.rho, aligned))
+    assert 0.4 < (np.abs(other / one - 1) <= found.uncertainty.amplitude[bulk]).mean() < 0.9

@@ -26,6 +26,7 @@ from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.physics.resolution import shell_correlation
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, run_starts
 from braggshot.refine.projections import ShrinkWrap, measured
+from braggshot.selection import CALIBRATION, scaled
 from braggshot.volumes import FloatArray, Reconstruction, Uncertainty
 
 RECIPE = "40*ER"
@@ -59,24 +60,26 @@ def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 
     phase, strains = strain.spread(redrawn, support, reconstruction.basis, volume.q_bragg)
     source = f"{samples} Poisson redraws of the counts"
     noise = Uncertainty(phase, strains, samples, source, strain.amplitude_spread(redrawn, support))
-    return replace(reconstruction, uncertainty=_together(reconstruction.uncertainty, noise))
+    noise = scaled(noise, CALIBRATION["photons"])
+    return replace(reconstruction, uncertainty=together(reconstruction.uncertainty, noise))
 
 
-def _together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
-    """Independent causes: variances add."""
+def together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
+    """The spread of starts, if any, and photon noise: the plain spreads in quadrature, calibrated together."""
     if starts is None:
         return noise
 
-    def both(one: FloatArray | None, other: FloatArray | None) -> FloatArray | None:
-        return None if one is None or other is None else np.hypot(one, other)
+    def both(name: str) -> FloatArray | None:
+        one, other = getattr(starts, name), getattr(noise, name)
+        if one is None or other is None:
+            return None
+        factor = {source: factors[name] for source, factors in CALIBRATION.items()}
+        return factor["both"] * np.hypot(one / factor["starts"], other / factor["photons"])
 
-    return Uncertainty(
-        phase=np.hypot(starts.phase, noise.phase),
-        strain=both(starts.strain, noise.strain),
-        samples=starts.samples + noise.samples,
-        source=f"{starts.source} ({starts.samples}) and {noise.source}, in quadrature",
-        amplitude=both(starts.amplitude, noise.amplitude),
-    )
+    phase = both("phase")
+    assert phase is not None
+    source = f"{starts.source} ({starts.samples}) and {noise.source}, in quadrature"
+    return Uncertainty(phase, both("strain"), starts.samples + noise.samples, source, both("amplitude"))
 
 
 def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Generator[Progress, None, Reconstruction]:

@@ -247,7 +247,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """One standard deviation per voxel, in the frame and on the grid of the reconstruction that carries it.
+    """One standard deviation per voxel, made to cover 68 %, in the frame and on the grid of the reconstruction that carries it.
 
     Parameters
     ----------
