@@ -136,7 +136,7 @@ def _match(rho: ComplexArray, magnitude: FloatArray) -> _Match:
     measured = torch.from_numpy(np.ascontiguousarray(magnitude)).to(model.dtype)
     product = torch.fft.fftn(model) * torch.fft.fftn(measured).conj()
     grid = torch.fft.ifftn(product).real
-    place = [int(index) for index in torch.unravel_index(grid.argmax(), grid.shape)]
+    place = [int(index) for index in np.unravel_index(int(grid.argmax()), grid.shape)]
     z, y, x = (index - n if index > n // 2 else index for index, n in zip(place, grid.shape, strict=True))
     norm = torch.linalg.vector_norm(model) * torch.linalg.vector_norm(measured)
     return _Match(float(grid.max() / norm.clamp_min(1e-30)), (z, y, x))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -122,3 +124,12 @@ def test_prtf_is_one_for_a_perfect_start_and_falls_where_phases_differ():
     curve = prtf(half, counts, valid, number)
     assert curve[:3].numpy() == pytest.approx(1, abs=1e-5)
     assert curve[4:].max().item() < 1e-5
+
+
+def test_aligning_imports_no_algebra():
+    """Some functions of torch import sympy when they are called first; the first picture of a session would wait for that."""
+    script = (
+        "import sys, torch; from braggshot.physics.metrics import align; "
+        "field = torch.randn(8, 8, 8, dtype=torch.complex64); align(field, field); sys.exit('sympy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

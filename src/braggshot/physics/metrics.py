@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,8 +136,10 @@ def _best_shift(product: Tensor, newton_steps: int = 4) -> tuple[Tensor, float]:
     shape = product.shape
     # ifftn evaluates the sum at the shifts -s; index n there is the shift -n.
     grid = torch.fft.ifftn(product, norm="forward").abs()
-    peak = torch.unravel_index(grid.argmax(), shape)
-    shift = -torch.stack([p - n if p > n // 2 else p for p, n in zip(peak, shape, strict=True)]).to(torch.float64)
+    # torch.unravel_index would import sympy, which takes a second and 90 000 objects.
+    peak = np.unravel_index(int(grid.argmax()), shape)
+    whole = [int(n - p if p > n // 2 else -p) for p, n in zip(peak, shape, strict=True)]
+    shift = torch.tensor(whole, dtype=torch.float64, device=product.device)
     best, highest = shift, 0.0
     # Only the strong voxels matter to where the maximum lies, and the sub-voxel search then costs next to nothing.
     strong = torch.nonzero(product.abs().reshape(-1) > 1e-4 * product.abs().max()).squeeze(1)
