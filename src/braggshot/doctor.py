@@ -109,8 +109,8 @@ def _part(extra: str) -> str:
     lacking = [need for need in needs if not _fits(need)]
     if needs and not lacking:
         return ", ".join(f"{need.name} {_installed(need.name)}" for need in needs)
-    lacks = ", ".join(f"{need.name}{need.specifier}" for need in lacking)
-    return f"absent: pip install 'braggshot[{extra}]' brings {lacks}, for {EXTRAS[extra]}"
+    lacks = "; lacks " + ", ".join(f"{need.name}{need.specifier}" for need in lacking) if len(lacking) < len(needs) else ""
+    return f"absent: pip install 'braggshot[{extra}]' ({EXTRAS[extra]}{lacks})"
 
 
 def _needs(extra: str) -> Iterator[Requirement]:
