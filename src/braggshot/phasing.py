@@ -4,7 +4,7 @@
 oneshot    the network's hypotheses as they are: one forward pass
 refine     all hypotheses in one batch through a short recipe (at most 70 iterations), held-out voxels choosing
 iterative  many random starts through a long recipe
-auto       refine, and random starts as witnesses: two of them, and all of `starts` where the verdict is then not good
+auto       refine, and two random starts as witnesses, coarse grid first; where the verdict is then not good, all of iterative
 =========  ============================================================================================================
 
 Hypotheses of one network share what it has learned wrong, so their agreement is no evidence: of 5 objects that it called good on 25
@@ -216,13 +216,12 @@ def _auto(problem: Problem) -> Strategy:
     config = problem.config
     few = min(WITNESSES, config.starts)
     hypotheses = yield from _refined_hypotheses(problem, config.hypotheses, config.seed)
-    witnesses = yield from _random_starts(problem, few, config.seed)
+    witnesses = yield from _coarse_to_fine(problem, few, config.seed)
     found = yield from _witnessed(problem, hypotheses, witnesses, "refine, witnessed")
     if found.result.verdict == "good":
         return found
     hypotheses += yield from _refined_hypotheses(problem, 2 * config.hypotheses, config.seed + config.hypotheses)
-    if config.starts > few:
-        witnesses += yield from _random_starts(problem, config.starts - few, config.seed + few)
+    witnesses += yield from _random_starts(problem, config.starts, config.seed)
     return (yield from _witnessed(problem, hypotheses, witnesses, "refine, then iterative"))
 
 
@@ -267,6 +266,17 @@ def _random_starts(problem: Problem, n: int, seed: int) -> Phasing:
     return (yield from run_starts(problem.data, problem.config.refine, n, seed))
 
 
+def _coarse_to_fine(problem: Problem, n: int, seed: int) -> Phasing:
+    """Random starts through the long recipe on the coarse grid, three times as many as asked for; the best ones go on."""
+    small, refine = coarse(problem.data, LARGEST), problem.config.refine
+    if small.shape == problem.data.shape:
+        return (yield from _random_starts(problem, n, seed))
+    blur = refine.shrink_wrap
+    narrow = replace(blur, sigma_start=0.75 * blur.sigma_start, sigma_end=0.7 * blur.sigma_end)
+    tried = yield from run_starts(small, replace(refine, shrink_wrap=narrow), 3 * n, seed)
+    return (yield from _on_the_whole(problem, tried, n, seed))
+
+
 def _refined_hypotheses(problem: Problem, n: int, seed: int) -> Phasing:
     """The network's hypotheses after the polish; of more candidates those that held-out voxels choose on the coarse grid."""
     config, data = problem.config, problem.data
@@ -274,15 +284,19 @@ def _refined_hypotheses(problem: Problem, n: int, seed: int) -> Phasing:
     if config.candidates <= n or small.shape == data.shape:
         guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, n, seed)]
         return (yield from run_starts(data, config.polish, n, seed, guesses))
-    many = [
-        resampled(_guess(hypothesis, problem), small.shape, config.edge)
-        for hypothesis in _hypotheses(problem, config.candidates, seed)
-    ]
-    found = yield from run_starts(small, config.coarse_polish, len(many), seed, many)
+    guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, config.candidates, seed)]
+    lowered = [resampled(guess, small.shape, config.edge) for guess in guesses]
+    tried = yield from run_starts(small, config.coarse_polish, len(lowered), seed, lowered)
+    return (yield from _on_the_whole(problem, tried, n, seed))
+
+
+def _on_the_whole(problem: Problem, tried: list[Start], n: int, seed: int) -> Phasing:
+    """The best `n` of what was found on the coarse grid, polished on all voxels; held-out voxels choose."""
     judge = coarse(problem.host, LARGEST)
-    ranked = sorted(found, key=lambda start: score(start, judge).llk_free)
-    guesses = [resampled(Guess(start.rho, start.support), data.shape, config.edge) for start in ranked[:n]]
-    return (yield from run_starts(data, config.polish, n, seed, guesses))
+    ranked = sorted(tried, key=lambda start: score(start, judge).llk_free)
+    shape, edge = problem.data.shape, problem.config.edge
+    guesses = [resampled(Guess(start.rho, start.support), shape, edge) for start in ranked[:n]]
+    return (yield from run_starts(problem.data, problem.config.polish, n, seed, guesses))
 
 
 def _hypotheses(problem: Problem, n: int, seed: int) -> list[Hypothesis]:
