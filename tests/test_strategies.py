@@ -70,7 +70,7 @@ def test_auto_stops_where_the_verdict_is_good(sample):
     result, steps = finish(sample[1], replace(CONFIG, method="auto", starts=6, refine=recipe))
     assert result.verdict == "good"
     assert result.method == "refine, witnessed"
-    assert len(steps) == (6 + 3) * 70 + 6 * 60 + 2 * 70  # hypotheses; six coarse random starts, the best two of them polished
+    assert len(steps) == (6 + 3) * 70 + 6 * 60 + 2 * 150  # hypotheses; six coarse random starts, the best two of them finished
     assert len(result.quality.agreement) == 3
 
 

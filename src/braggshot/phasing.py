@@ -40,6 +40,7 @@ from braggshot.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 WITNESSES = 2  # random starts that "auto" asks first
+FINISH = replace(SHORT, recipe="50*HIO+60*RAAR+40*ER")
 COARSE = replace(SHORT, shrink_wrap=replace(SHORT.shrink_wrap, sigma_start=1.0, sigma_end=0.6))  # of larger voxels
 Trained = tuple[nn.Module, Card]
 
@@ -67,6 +68,7 @@ class PhasingConfig:
     refine : how one random start is phased
     polish : how a hypothesis is refined
     coarse_polish : how a candidate is
+    finish : how a random start goes on that was phased on the coarse grid
     adapt : how far the network learns from this very pattern before it answers
     edge : amplitude of a hypothesis, relative to its largest, from which a voxel belongs to the crystal at first [1]
     limits : what the verdict tolerates
@@ -89,6 +91,7 @@ class PhasingConfig:
     refine: RefineConfig = field(default_factory=RefineConfig)
     polish: RefineConfig = SHORT
     coarse_polish: RefineConfig = COARSE
+    finish: RefineConfig = FINISH
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     edge: float = 0.3
     limits: Limits = field(default_factory=Limits)
@@ -274,7 +277,7 @@ def _coarse_to_fine(problem: Problem, n: int, seed: int) -> Phasing:
     blur = refine.shrink_wrap
     narrow = replace(blur, sigma_start=0.75 * blur.sigma_start, sigma_end=0.7 * blur.sigma_end)
     tried = yield from run_starts(small, replace(refine, shrink_wrap=narrow), 3 * n, seed)
-    return (yield from _on_the_whole(problem, tried, n, seed))
+    return (yield from _on_the_whole(problem, tried, n, seed, problem.config.finish))
 
 
 def _refined_hypotheses(problem: Problem, n: int, seed: int) -> Phasing:
@@ -287,16 +290,16 @@ def _refined_hypotheses(problem: Problem, n: int, seed: int) -> Phasing:
     guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, config.candidates, seed)]
     lowered = [resampled(guess, small.shape, config.edge) for guess in guesses]
     tried = yield from run_starts(small, config.coarse_polish, len(lowered), seed, lowered)
-    return (yield from _on_the_whole(problem, tried, n, seed))
+    return (yield from _on_the_whole(problem, tried, n, seed, config.polish))
 
 
-def _on_the_whole(problem: Problem, tried: list[Start], n: int, seed: int) -> Phasing:
-    """The best `n` of what was found on the coarse grid, polished on all voxels; held-out voxels choose."""
+def _on_the_whole(problem: Problem, tried: list[Start], n: int, seed: int, recipe: RefineConfig) -> Phasing:
+    """The best `n` of what was found on the coarse grid go on with all voxels; held-out voxels choose."""
     judge = coarse(problem.host, LARGEST)
     ranked = sorted(tried, key=lambda start: score(start, judge).llk_free)
     shape, edge = problem.data.shape, problem.config.edge
     guesses = [resampled(Guess(start.rho, start.support), shape, edge) for start in ranked[:n]]
-    return (yield from run_starts(problem.data, problem.config.polish, n, seed, guesses))
+    return (yield from run_starts(problem.data, recipe, n, seed, guesses))
 
 
 def _hypotheses(problem: Problem, n: int, seed: int) -> list[Hypothesis]:
