@@ -15,11 +15,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from braggshot.pipeline import load_result
-from braggshot.snapshot import Snapshot
+from braggshot.snapshot import Judged, Snapshot
 from braggshot.viewer import drawings, model
 from braggshot.viewer.app import serving
 from braggshot.viewer.watch import prepared
@@ -33,14 +34,23 @@ FLAGS = (
     "--disable-sync",
 )
 GRAPH = "document.querySelector('#crystal .js-plotly-plot')"
-WATCH = f"window.drawn = []; {GRAPH}.on('plotly_afterplot', () => window.drawn.push(Date.now()))"
+DRAWS = f"return {GRAPH}.data.length > 0"
+# Plotly draws in space at the next frame of the screen, in another process; reading a pixel costs for that.
+WATCH = f"""{GRAPH}.on('plotly_afterplot', () => requestAnimationFrame(() => requestAnimationFrame(() => {{
+    const gl = document.querySelector('#crystal canvas').getContext('webgl');
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+    window.isDrawn(Date.now());
+}})))"""
+ARM = "performance.clearResourceTimings(); window.drawn = new Promise(is => window.isDrawn = is)"
+ASKED = """const all = performance.getEntriesByType('resource').filter(e => e.name.includes('_dash'));
+return [all.length, all.reduce((sum, e) => sum + e.encodedBodySize, 0)]"""
 
 
 class Changing:
     """A feed of one scan whose picture changes."""
 
     def __init__(self, **fields):
-        self.now = 1, Snapshot(scan="benchmark", state="measuring", **fields)
+        self.now = 1, Snapshot(scan="benchmark", state="phasing", expected=64, rocking=np.hanning(64), **fields)
 
     def latest(self):
         return self.now
@@ -61,9 +71,11 @@ def main(path: Path, pictures: int) -> None:
     report_size("slices", [drawings.slice_(plane, (0.0, 0.0), ready.solid.colours[name], "nm") for plane in planes])
     feed = Changing(result=found)
     with serving(feed) as url:
-        measure_polling(url, feed.latest()[0])
-        waits = measure_pictures(url, feed, found, pictures)
-    print(f"new picture to page: median {np.median(waits):.2f} s, 95 % {np.percentile(waits, 95):.2f} s, n {len(waits)}")
+        measure_polling(url)
+        costs = measure_pictures(url, feed, found, pictures)
+    for what in costs[0]:
+        values = [cost[what] for cost in costs]
+        print(f"{what}: median {np.median(values):.3g}, 95 % {np.percentile(values, 95):.3g}, n {len(values)}")
 
 
 def timed(what, make):
@@ -79,48 +91,67 @@ def report_size(what, figure):
     print(f"{what} on the wire: {len(json.dumps(figure)) / 1e3:.0f} kB")
 
 
-def measure_polling(url, number, times=300):
+def measure_polling(url, times=300):
     """What a page costs while nothing changes; the asking is part of it."""
-    state = {"id": "moment", "property": "data", "value": {"number": number, "picture": 1, "scans": 1}}
-    outputs = [{"id": "moment", "property": "data"}, {"id": "tick", "property": "interval"}]
-    tick = {"id": "tick", "property": "n_intervals", "value": 1}
-    names = "..moment.data...tick.interval.."
-    body = json.dumps(
-        {"output": names, "outputs": outputs, "inputs": [tick], "state": [state], "changedPropIds": ["tick.n_intervals"]}
-    )
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
     began = time.process_time()
     for _ in range(times):
-        connection.request("POST", "/_dash-update-component", body, {"Content-Type": "application/json"})
+        connection.request("GET", "/moment")
         connection.getresponse().read()
     connection.close()
     print(f"one question: {1e3 * (time.process_time() - began) / times:.2f} ms of the processor")
 
 
 def measure_pictures(url, feed, found, pictures):
-    """Seconds from a new picture to its surface in the page."""
+    """What each of some new pictures took from the feed to the pixels of the page."""
+    driver = browser()
+    try:
+        driver.get(url)
+        driver.set_script_timeout(90)
+        WebDriverWait(driver, 90, 0.02, ignored_exceptions=(Exception,)).until(lambda d: d.execute_script(DRAWS))
+        time.sleep(5)  # the rest of the page
+        driver.execute_script(WATCH)
+        return [measure_picture(driver, feed, found, number) for number in range(pictures)]
+    finally:
+        driver.quit()
+
+
+def browser():
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     for flag in (*FLAGS, "--window-size=1000,900"):
         options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    try:
-        driver.get(url)
-        waiting = WebDriverWait(driver, 90, 0.02, ignored_exceptions=(Exception,))
-        waiting.until(lambda d: d.execute_script(f"return {GRAPH}.data.length > 0"))
-        time.sleep(5)  # the rest of the page
-        driver.execute_script(WATCH)
-        waits = []
-        for number in range(pictures):
-            driver.execute_script("window.drawn = []")
-            began = time.time()
-            feed.show(result=dataclasses.replace(found), received=number)
-            drawn = waiting.until(lambda d: d.execute_script("return window.drawn[0]"))
-            waits.append(drawn / 1e3 - began)
-            time.sleep(1 + 0.05 * (number % 7))  # not in step with the page's questions
-        return waits
-    finally:
-        driver.quit()
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+
+
+def measure_picture(driver, feed, found, number):
+    """One of them: seconds until it is drawn, seconds of the processor until the page is at rest, questions, bytes."""
+    driver.execute_script(ARM)
+    began, spent, asked = time.time(), time.process_time(), processor(driver)
+    feed.show(result=dataclasses.replace(found), received=number, pictures=(*feed.now[1].pictures, judged(number)))
+    drawn = driver.execute_async_script("window.drawn.then(arguments[0])")
+    until = processor(driver)
+    time.sleep(1 + 0.05 * (number % 7))  # not in step with the page's questions
+    questions, size = driver.execute_script(ASKED)
+    rest = time.process_time() - spent, processor(driver) - asked
+    return {
+        "to be drawn, wall [s]": drawn / 1e3 - began,
+        "to be drawn, browser's processor [s]": until - asked,
+        "to be at rest, browser's processor [s]": rest[1],
+        "to be at rest, server's processor [s]": rest[0],
+        "questions answered": questions,
+        "answers [kB]": size / 1e3,
+    }
+
+
+def judged(number):
+    return Judged(0.1 * number, number, "oneshot", 0.01, 1.0, "doubtful")
+
+
+def processor(driver):
+    """Seconds of the processor that all of the browser has taken."""
+    family = psutil.Process(driver.service.process.pid).children(recursive=True)
+    return sum(sum(one.cpu_times()[:2]) for one in family)
 
 
 if __name__ == "__main__":

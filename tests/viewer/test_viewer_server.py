@@ -57,7 +57,7 @@ def closed_page(feed):
 
 def question(name, camera=None, **values):
     """What the page sends to one of its callbacks: the one with an output of this name."""
-    outputs = {"crystal": ["crystal.figure", "legend.children", "caption.children", "colouring.options"]}[name]
+    outputs = {"crystal": ["crystal.figure", "legend.children", "caption.children", "colouring.options", "drawn.data"]}[name]
     inputs = {"shown": {"at": 0, "key": ""}, "colouring": "strain", "level": 50, "cut": "", "kept": 50, "look": "oblique"} | values
     properties = {"shown": "data"}
     return json.dumps(

@@ -2,19 +2,23 @@ r"""The page in the browser, by Dash: the browser asks, a thread answers, plotly
 
 ::
 
-    feed --Watch--> Moment --(the page asks four times a second)--> header, frames, trouble
-                       \--> shown (scan, picture) --> surface, slices, diffraction, numbers; asked for only when they changed
+    feed --Watch--> Moment --(the page asks four times a second)--> header, frames, shown (scan, picture)
+                                                                       \--> surface --> slices, curves, diffraction, numbers
 
-Choices live in each browser and travel with each question, so viewers do not fight over them, nothing is kept here for any of
-them, and a page goes on by itself after the program was started again. There is no websocket.
+Each arrow is one question, asked only when something changed, and the surface is drawn before the rest is asked for. Questions
+are few because Dash tells every part of the page of each. Choices live in each browser and travel with each question, so
+viewers do not fight over them, nothing is kept here for any of them, and a page goes on by itself after the program was started
+again. There is no websocket.
 """
 
 from __future__ import annotations
 
 import importlib.resources
+import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -27,6 +31,7 @@ from braggshot.viewer.watch import Picture, Watch, stops
 try:
     from dash import Dash, Input, Output, State, ctx, no_update
     from dash.exceptions import PreventUpdate
+    from flask import Response
     from waitress import create_server
 
     from braggshot.viewer import layout
@@ -41,6 +46,17 @@ _PAGE = """<!DOCTYPE html>
 <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}<style>STYLE</style></head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
+# By itself, not by Dash, which takes 20 ms of the browser's processor for a question to which nothing has changed.
+_ASK = """(_, known) => {
+    const ask = async () => {
+        let now = {moment: known, pause: 1000};  // without an answer: the program may come back
+        try { now = await (await fetch("moment", {cache: "no-store"})).json(); } catch {}
+        if (JSON.stringify(now.moment) !== JSON.stringify(known)) dash_clientside.set_props("moment", {data: now.moment});
+        known = now.moment;
+        setTimeout(ask, now.pause);
+    };
+    ask();
+}"""
 
 
 def serve(
@@ -118,11 +134,12 @@ def build(feed: Feed) -> Dash:
     )
     watch = Watch(feed)
     app.layout = lambda: layout.page(watch.latest()[0])
+    _ask(app, watch)
     _follow(app, watch)
-    _choose(app, watch)
-    _tell(app, watch)
     _draw(app, watch)
     _slice(app, watch)
+    _plot(app, watch)
+    _tell(app, watch)
     _echo(app)
     return app
 
@@ -139,48 +156,85 @@ def _unanswered(error: Exception) -> None:
     _LOG.warning("the page asked what could not be answered: %s: %.200s", type(error).__name__, error)
 
 
+def _ask(app: Dash, watch: Watch) -> None:
+    """Whether anything changed, and when to ask again."""
+
+    @app.server.route("/moment")
+    def moment() -> Response:
+        now, snapshot = watch.latest()
+        return Response(json.dumps({"moment": vars(now), "pause": pause(snapshot)}), mimetype="application/json")
+
+    app.clientside_callback(_ASK, Input("page", "id"), State("moment", "data"))
+
+
 def _follow(app: Dash, watch: Watch) -> None:
-    """What changes by itself."""
+    """What happens by itself, and which scan is shown: the newest one, until somebody goes back."""
+    header = (("name", "children"), ("state", "children"), ("state", "className"), ("frames", "children"), ("trouble", "children"))
+    slider = (("scan", "max"), ("scan", "value"), ("scans", "hidden"), ("scan-name", "children"))
 
     @app.callback(
-        Output("moment", "data"),
-        Output("tick", "interval"),
-        Input("tick", "n_intervals"),
-        State("moment", "data"),
-        prevent_initial_call=True,
-    )
-    def ask(_: int, known: dict[str, int]) -> Any:
-        moment, snapshot = watch.latest()
-        if known == vars(moment):
-            raise PreventUpdate
-        return vars(moment), pause(snapshot)
-
-    @app.callback(
-        Output("name", "children"),
-        Output("state", "children"),
-        Output("state", "className"),
-        Output("frames", "children"),
-        Output("trouble", "children"),
+        Output("shown", "data"),
+        *(Output(*part) for part in (*header, *slider)),
+        Output("said", "data"),
         Input("moment", "data"),
+        Input("scan", "value"),
+        Input("series", "clickData"),
+        State("scan", "max"),
+        State("shown", "data"),
+        State("said", "data"),
     )
-    def status(_: Any) -> Any:
-        _, snapshot = watch.latest()
-        state = layout.STATES[snapshot.state]
-        return snapshot.scan or "braggshot", state, f"state {snapshot.state}", layout.frames(snapshot), layout.trouble(snapshot)
+    def follow(_: Any, at: Any, click: Any, last: Any, known: dict[str, Any] | None, said: list[int] | None) -> Any:
+        snapshot = watch.latest()[1]
+        places = stops(snapshot)
+        newest = len(places) - 1
+        at = int(at or 0)
+        if ctx.triggered_id == "series":
+            name = ((click or {}).get("points") or [{}])[0].get("customdata")
+            at = next((n for n, place in enumerate(places) if place.name == name), at)
+        elif at >= int(last or 0):
+            at = newest
+        at = min(max(at, 0), newest)
+        now = {"at": at, "key": watch.key(at)}
+        state = layout.STATES[snapshot.state], f"state {snapshot.state}"
+        told = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot))
+        news, said = _news([*told, newest, at, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
+        return no_update if now == known else now, *news, said
+
+
+def _news(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:
+    """Those parts that the page does not show yet, and what it will know them by."""
+    marks = [zlib.crc32(repr(part).encode()) for part in parts]
+    same = [mark == old for mark, old in zip(marks, known or [-1] * len(marks), strict=True)]
+    return [no_update if is_same else part for part, is_same in zip(parts, same, strict=True)], marks
+
+
+def _plot(app: Dash, watch: Watch) -> None:
+    """The curves: counts, pictures, the series."""
 
     @app.callback(
         Output("rocking", "figure"),
         Output("course", "figure"),
         Output("course-title", "children"),
+        Output("series", "figure"),
+        Output("quantity", "options"),
+        Output("plotted", "data"),
         Input("moment", "data"),
         Input("shown", "data"),
+        Input("drawn", "data"),
+        Input("quantity", "value"),
+        State("plotted", "data"),
     )
-    def curves(_: Any, shown: dict[str, Any] | None) -> Any:
+    def curves(_: Any, shown: dict[str, Any] | None, drawn: Any, quantity: str, plotted: list[int] | None) -> Any:
+        picture = _picture(watch, shown)
         moment, snapshot = watch.latest()
-        at = moment.scans - 1 if shown is None else shown["at"]
-        picture, is_current = watch.picture(at), at >= moment.scans - 1
+        is_current = shown["at"] >= moment.scans - 1
         rocking = measured.rocking(snapshot, None, True) if is_current and snapshot.rocking.size else picture.rocking
-        return drawings.rocking(rocking), *_course(picture, measured.pictures(snapshot) if is_current else ())
+        course = measured.course(snapshot.series, quantity)
+        series = drawings.empty("no numbers yet") if course is None else drawings.series(course, watch.stop(int(shown["at"])).name)
+        options = layout.quantities(measured.known_quantities(snapshot.series))
+        over_time = _course(picture, measured.pictures(snapshot) if is_current else ())
+        news, plotted = _news([drawings.rocking(rocking), *over_time, series, options], plotted)
+        return *news, plotted
 
 
 def _course(picture: Picture, judged: Any) -> tuple[drawings.Figure, str]:
@@ -190,60 +244,6 @@ def _course(picture: Picture, judged: Any) -> tuple[drawings.Figure, str]:
     if picture.error is not None:
         return drawings.convergence(*picture.error), "Error while it was phased"
     return drawings.empty("no picture yet"), "Error and verdict over time"
-
-
-def _choose(app: Dash, watch: Watch) -> None:
-    """Which scan is shown, and what there is to choose from."""
-
-    @app.callback(
-        Output("scan", "max"),
-        Output("scan", "value"),
-        Output("scans", "hidden"),
-        Input("moment", "data"),
-        State("scan", "max"),
-        State("scan", "value"),
-    )
-    def scans(moment: dict[str, int], last: int, at: Any) -> Any:
-        newest = moment["scans"] - 1
-        follows = int(at or 0) >= last
-        return newest, newest if follows else no_update, newest < 1
-
-    @app.callback(
-        Output("shown", "data"),
-        Output("scan-name", "children"),
-        Input("scan", "value"),
-        Input("moment", "data"),
-        State("shown", "data"),
-    )
-    def shown(at: Any, moment: dict[str, int], known: dict[str, Any] | None) -> Any:
-        places = stops(watch.latest()[1])
-        at = min(max(int(at or 0), 0), len(places) - 1)
-        now = {"at": at, "key": watch.key(at)}
-        return no_update if now == known else now, layout.scan_name(places[at], at, len(places))
-
-    @app.callback(
-        Output("series", "figure"),
-        Output("quantity", "options"),
-        Input("moment", "data"),
-        Input("shown", "data"),
-        Input("quantity", "value"),
-    )
-    def series(moment: dict[str, int], shown: dict[str, Any] | None, quantity: str) -> Any:
-        rows = watch.latest()[1].series
-        course = measured.course(rows, quantity)
-        chosen = "" if shown is None else watch.stop(int(shown["at"])).name
-        figure = drawings.empty("no numbers yet") if course is None else drawings.series(course, chosen)
-        return figure, layout.quantities(measured.known_quantities(rows))
-
-    @app.callback(
-        Output("scan", "value", allow_duplicate=True),
-        Input("series", "clickData"),
-        prevent_initial_call=True,
-    )
-    def picked(click: dict[str, Any] | None) -> Any:
-        name = ((click or {}).get("points") or [{}])[0].get("customdata")
-        names = [place.name for place in stops(watch.latest()[1])]
-        return names.index(name) if name in names else no_update
 
 
 def _tell(app: Dash, watch: Watch) -> None:
@@ -256,7 +256,7 @@ def _tell(app: Dash, watch: Watch) -> None:
         Output("diffraction", "children"),
         Output("diffraction-note", "children"),
         Output("counts", "children"),
-        Input("shown", "data"),
+        Input("drawn", "data"),
     )
     def details(shown: dict[str, Any] | None) -> Any:
         picture = _picture(watch, shown)
@@ -276,6 +276,7 @@ def _draw(app: Dash, watch: Watch) -> None:
         Output("legend", "children"),
         Output("caption", "children"),
         Output("colouring", "options"),
+        Output("drawn", "data"),
         Input("shown", "data"),
         Input("colouring", "value"),
         Input("level", "value"),
@@ -287,8 +288,10 @@ def _draw(app: Dash, watch: Watch) -> None:
     def crystal(shown: Any, colouring: str, level: Any, cut: Any, kept: Any, look: str, turned: Any) -> Any:
         picture = _picture(watch, shown)
         solid = watch.solid(shown["at"])
+        # The rest waits for the surface, and stays where it is when the crystal is only looked at otherwise.
+        drawn = shown if "shown.data" in ctx.triggered_prop_ids or not ctx.triggered_id else no_update
         if solid is None:
-            return drawings.empty(""), [], picture.note, no_update
+            return drawings.empty(""), [], picture.note, no_update, drawn
         view = _view(colouring, level, cut, kept)
         name, surface = solid.colouring(view.colouring), watch.mesh(solid, view)
         size = " × ".join(f"{value:.3g}" for value in solid.high - solid.low)
@@ -301,6 +304,7 @@ def _draw(app: Dash, watch: Watch) -> None:
             layout.legend(TITLES[name], solid.colours[name]),
             caption,
             options,
+            drawn,
         )
 
     @app.callback(
@@ -331,7 +335,7 @@ def _slice(app: Dash, watch: Watch) -> None:
     @app.callback(
         *(Output(f"slice-{axis}", "figure") for axis in "zyx"),
         Output("slices-note", "children"),
-        Input("shown", "data"),
+        Input("drawn", "data"),
         Input("colouring", "value"),
         Input("level", "value"),
         *(Input(f"at-{axis}", "value") for axis in "zyx"),

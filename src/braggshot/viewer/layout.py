@@ -38,9 +38,7 @@ def page(moment: Moment) -> html.Div:
     """Everything, as it is before the first answer."""
     stores = [
         dcc.Store(id="moment", data=vars(moment)),
-        dcc.Store(id="shown"),
-        dcc.Store(id="camera"),
-        dcc.Interval(id="tick", interval=250),
+        *(dcc.Store(id=name) for name in ("shown", "drawn", "camera", "said", "plotted")),
     ]
     main = html.Main(
         [
