@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import fft, ndimage, stats
+from scipy import fft, ndimage, special
 
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality
 
@@ -99,7 +99,9 @@ def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
     mean = ndimage.uniform_filter(counts, 3) / known
     k = np.arange(120)[:, None]
     rates = np.geomspace(1e-4, 50, 200)
-    spread = (stats.poisson.pmf(k, rates) * (np.sqrt(k) - np.sqrt(rates)) ** 2).sum(0)
+    # scipy.stats has it too, but its import takes longer than a forward pass.
+    probability = np.exp(special.xlogy(k, rates) - rates - special.gammaln(k + 1))
+    spread = (probability * (np.sqrt(k) - np.sqrt(rates)) ** 2).sum(0)
     return float(np.interp(mean[valid], rates, spread, left=0.0).sum() / total)
 
 

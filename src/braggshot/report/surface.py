@@ -115,13 +115,14 @@ def render(surface: Surface, axes: FloatArray, size: int, colour: Callable[[Comp
     pixels = place[shown]
     point, triangle = np.divmod(shown, len(corners))
     blend = weights[point]
-    normals = (blend[:, None, :] @ surface.normals[seen][triangle])[:, 0] @ axes.T
-    field = (blend * surface.field[seen][triangle]).sum(axis=1)
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
-    light = _AMBIENT + (1 - _AMBIENT) * np.clip(normals @ (_LIGHT / np.linalg.norm(_LIGHT)), 0, 1)
-    image = np.zeros((fine * fine, 4))
-    image[pixels] = np.column_stack([colour(field) * light[:, None], np.ones(len(pixels))])
-    image = image.reshape(size, _OVERDRAW, size, _OVERDRAW, 4).mean(axis=(1, 3))
+    normals = np.einsum("ik,ikj->ij", blend, (surface.normals[seen] @ axes.T).astype(np.float32)[triangle])
+    field = np.einsum("ik,ik->i", blend, surface.field[seen].astype(np.complex64)[triangle])
+    normals /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normals, normals)), 1e-30)[:, None]
+    light = _AMBIENT + (1 - _AMBIENT) * np.clip(normals @ (_LIGHT / np.linalg.norm(_LIGHT)).astype(np.float32), 0, 1)
+    image = np.zeros((fine * fine, 4), np.float32)
+    image[pixels, :3] = colour(field) * light[:, None]
+    image[pixels, 3] = 1
+    image = np.einsum("iajbc->ijc", image.reshape(size, _OVERDRAW, size, _OVERDRAW, 4)) / _OVERDRAW**2
     image[..., :3] /= np.maximum(image[..., 3:], 1e-9)  # the mean was over covered pixels only
     return np.asarray(np.round(image * 255), dtype=np.uint8)
 
