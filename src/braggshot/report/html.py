@@ -25,10 +25,11 @@ def page(reconstruction: Reconstruction, strain: StrainMap | None = None) -> str
     name = escape(reconstruction.volume.name)
     version = importlib.metadata.version("braggshot")
     now = datetime.datetime.now().astimezone()
+    shown = figures.crystal(reconstruction)
     parts = [
         _header(reconstruction),
-        *(_surface(reconstruction) if strain is None else strain_section.section(strain)),
-        *_slices(reconstruction),
+        *(_surface(reconstruction, shown) if strain is None else strain_section.section(strain)),
+        *_slices(shown),
         "<h2>Numbers</h2>",
         fragments.facts(words.quality_facts(reconstruction) + words.crystal_facts(reconstruction)),
         *_reciprocal_space(reconstruction),
@@ -68,9 +69,8 @@ def _header(reconstruction: Reconstruction) -> str:
 """
 
 
-def _surface(reconstruction: Reconstruction) -> Iterable[str]:
+def _surface(reconstruction: Reconstruction, shown: figures.Crystal) -> Iterable[str]:
     """The crystal from all sides; where there is a strain map its own section shows it."""
-    shown = figures.crystal(reconstruction)
     views = figures.views(shown)
     yield "<h2>The crystal</h2>"
     if views:
@@ -88,8 +88,7 @@ def _surface(reconstruction: Reconstruction) -> Iterable[str]:
     yield fragments.legend("phase", shown.phases)
 
 
-def _slices(reconstruction: Reconstruction) -> Iterable[str]:
-    shown = figures.crystal(reconstruction)
+def _slices(shown: figures.Crystal) -> Iterable[str]:
     amplitudes, phases = figures.slices(shown)
     yield "<h2>Slices through its centre of mass</h2>"
     yield '<p class="note">Cartesian planes as phased, interpolated; phase inside the support only.</p>'

@@ -22,25 +22,23 @@ _INK, _SOFT, _Q = "#1b1f24", "#59636e", "#1f5fa8"
 def slide(reconstruction: Reconstruction, strain: StrainMap | None = None) -> Figure:
     """A matplotlib figure of 2000 x 1125 pixels on white; no state of pyplot is touched."""
     figure = Figure(figsize=(13.333, 7.5), dpi=150, facecolor="white")
-    shown = figures.crystal(reconstruction)
     _title(figure, reconstruction)
-    known = None if strain is None else material.material(strain)
-    for number, picture in enumerate(figures.views(shown) if known is None else material.views(known)):
+    if strain is None:
+        shown = figures.crystal(reconstruction)
+        views, (amplitudes, others) = figures.views(shown), figures.slices(shown)
+        bright, colours, name, title = shown.amplitudes, shown.phases, "phase", "phase"
+    else:
+        known = material.material(strain)
+        views, amplitudes, others = material.views(known), material.slices(known, "amplitude"), material.slices(known)
+        bright, colours, name = known.amplitudes, known.strains, "strain along q"
+        title = f"{name}, {'crystal' if strain.frame == 'crystal' else 'laboratory'} frame"
+    for number, picture in enumerate(views):
         axes = figure.add_axes((0.005 + 0.205 * (number % 2), 0.49 - 0.365 * (number // 2), 0.2, 0.3556))
         _draw(axes, picture, bar=number == 3)
         _triad(axes, picture)
-    if known is None:
-        _legend(figure, (0.115, 0.07), "phase", shown.phases)
-    else:
-        _legend(figure, (0.115, 0.07), "strain along q", known.strains)
-    amplitudes, phases = figures.slices(shown)
-    if known is None:
-        _strip(figure, amplitudes, (0.425, 0.625), "amplitude", shown.amplitudes)
-        _strip(figure, phases, (0.425, 0.345), "phase", shown.phases)
-    else:
-        _strip(figure, material.slices(known, "amplitude"), (0.425, 0.625), "amplitude", known.amplitudes)
-        frame = "crystal" if strain is not None and strain.frame == "crystal" else "laboratory"
-        _strip(figure, material.slices(known), (0.425, 0.345), f"strain along q, {frame} frame", known.strains)
+    _legend(figure, (0.115, 0.07), name, colours)
+    _strip(figure, amplitudes, (0.425, 0.625), "amplitude", bright)
+    _strip(figure, others, (0.425, 0.345), title, colours)
     _numbers(figure, reconstruction)
     compared = figures.diffraction(reconstruction)
     if compared is not None:
