@@ -20,12 +20,13 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from braggshot.errors import ConfigError, OutputError
 from braggshot.snapshot import Feed, Snapshot
 from braggshot.viewer import drawings, guard, measured
-from braggshot.viewer.model import TITLES, View
+from braggshot.viewer.model import FEW_TRIANGLES, MOST_TRIANGLES, TITLES, View
 from braggshot.viewer.watch import Picture, Watch, stops
 
 try:
@@ -57,6 +58,9 @@ _ASK = """(_, known) => {
     };
     ask();
 }"""
+# The surface is on the screen two of its frames after it was sent: then the rest is asked for, if another scan or picture is shown.
+_REST = """(_, shown, drawn) => new Promise(then => requestAnimationFrame(() => requestAnimationFrame(() =>
+    then(JSON.stringify(shown) === JSON.stringify(drawn) ? dash_clientside.no_update : shown))))"""
 
 
 def serve(
@@ -159,12 +163,12 @@ def _unanswered(error: Exception) -> None:
 def _ask(app: Dash, watch: Watch) -> None:
     """Whether anything changed, and when to ask again."""
 
-    @app.server.route("/moment")
     def moment() -> Response:
         now, snapshot = watch.latest()
         return Response(json.dumps({"moment": vars(now), "pause": pause(snapshot)}), mimetype="application/json")
 
-    app.clientside_callback(_ASK, Input("page", "id"), State("moment", "data"))
+    app.server.add_url_rule("/moment", view_func=moment)
+    app.clientside_callback(_ASK, Input("page", "id"), State("moment", "data"))  # type: ignore[no-untyped-call]
 
 
 def _follow(app: Dash, watch: Watch) -> None:
@@ -176,6 +180,7 @@ def _follow(app: Dash, watch: Watch) -> None:
         Output("shown", "data"),
         *(Output(*part) for part in (*header, *slider)),
         Output("said", "data"),
+        Output("counted", "data"),
         Input("moment", "data"),
         Input("scan", "value"),
         Input("series", "clickData"),
@@ -184,10 +189,10 @@ def _follow(app: Dash, watch: Watch) -> None:
         State("said", "data"),
     )
     def follow(_: Any, at: Any, click: Any, last: Any, known: dict[str, Any] | None, said: list[int] | None) -> Any:
-        snapshot = watch.latest()[1]
+        moment, snapshot = watch.latest()
         places = stops(snapshot)
         newest = len(places) - 1
-        at = int(at or 0)
+        at = given = int(at or 0)
         if ctx.triggered_id == "series":
             name = ((click or {}).get("points") or [{}])[0].get("customdata")
             at = next((n for n, place in enumerate(places) if place.name == name), at)
@@ -197,8 +202,10 @@ def _follow(app: Dash, watch: Watch) -> None:
         now = {"at": at, "key": watch.key(at)}
         state = layout.STATES[snapshot.state], f"state {snapshot.state}"
         told = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot))
-        news, said = _news([*told, newest, at, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
-        return no_update if now == known else now, *news, said
+        moved = no_update if at == given else at  # a slider that is being dragged is left alone
+        news, said = _news([*told, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
+        # Curves of another picture wait until it is drawn; those of the same one are drawn as frames come.
+        return (no_update, *news, said, moment.number) if now == known else (now, *news, said, no_update)
 
 
 def _news(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:
@@ -218,13 +225,12 @@ def _plot(app: Dash, watch: Watch) -> None:
         Output("series", "figure"),
         Output("quantity", "options"),
         Output("plotted", "data"),
-        Input("moment", "data"),
-        Input("shown", "data"),
+        Input("counted", "data"),
         Input("drawn", "data"),
         Input("quantity", "value"),
         State("plotted", "data"),
     )
-    def curves(_: Any, shown: dict[str, Any] | None, drawn: Any, quantity: str, plotted: list[int] | None) -> Any:
+    def curves(_: Any, shown: Any, quantity: str, plotted: list[int] | None) -> Any:
         picture = _picture(watch, shown)
         moment, snapshot = watch.latest()
         is_current = shown["at"] >= moment.scans - 1
@@ -261,7 +267,7 @@ def _tell(app: Dash, watch: Watch) -> None:
     def details(shown: dict[str, Any] | None) -> Any:
         picture = _picture(watch, shown)
         told = (layout.verdict(picture), f"card verdict {picture.verdict}", layout.facts(picture))
-        pattern = picture.pattern
+        pattern = picture.pattern()
         if pattern is None:
             return *told, [], "No counts yet.", []
         note = "Central planes of the prepared volume; grey is masked or missing."
@@ -276,7 +282,6 @@ def _draw(app: Dash, watch: Watch) -> None:
         Output("legend", "children"),
         Output("caption", "children"),
         Output("colouring", "options"),
-        Output("drawn", "data"),
         Input("shown", "data"),
         Input("colouring", "value"),
         Input("level", "value"),
@@ -288,11 +293,10 @@ def _draw(app: Dash, watch: Watch) -> None:
     def crystal(shown: Any, colouring: str, level: Any, cut: Any, kept: Any, look: str, turned: Any) -> Any:
         picture = _picture(watch, shown)
         solid = watch.solid(shown["at"])
-        # The rest waits for the surface, and stays where it is when the crystal is only looked at otherwise.
-        drawn = shown if "shown.data" in ctx.triggered_prop_ids or not ctx.triggered_id else no_update
         if solid is None:
-            return drawings.empty(""), [], picture.note, no_update, drawn
-        view = _view(colouring, level, cut, kept)
+            return drawings.empty(""), [], picture.note, no_update
+        most = FEW_TRIANGLES if watch.is_growing(shown["at"]) else MOST_TRIANGLES
+        view = replace(_view(colouring, level, cut, kept), most=most)
         name, surface = solid.colouring(view.colouring), watch.mesh(solid, view)
         size = " × ".join(f"{value:.3g}" for value in solid.high - solid.low)
         caption = f"{solid.frame.capitalize()}; the crystal spans {size} {solid.unit} in z × y × x."
@@ -304,8 +308,10 @@ def _draw(app: Dash, watch: Watch) -> None:
             layout.legend(TITLES[name], solid.colours[name]),
             caption,
             options,
-            drawn,
         )
+
+    drawn, *known = Output("drawn", "data"), State("shown", "data"), State("drawn", "data")
+    app.clientside_callback(_REST, drawn, Input("crystal", "figure"), *known)  # type: ignore[no-untyped-call]
 
     @app.callback(
         Output("camera", "data"),

@@ -35,7 +35,7 @@ _STOPS = 33
 def packed(values: NDArray[Any]) -> Any:
     """An array as plotly.js reads it without parsing numbers."""
     array = np.ascontiguousarray(values)
-    code = {"float32": "f4", "int32": "i4"}[array.dtype.name]
+    code = {"float32": "f4", "int32": "i4", "uint16": "u2"}[array.dtype.name]
     found = {"dtype": code, "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
     return found if array.ndim == 1 else {**found, "shape": ", ".join(str(n) for n in array.shape)}
 

@@ -38,7 +38,7 @@ def page(moment: Moment) -> html.Div:
     """Everything, as it is before the first answer."""
     stores = [
         dcc.Store(id="moment", data=vars(moment)),
-        *(dcc.Store(id=name) for name in ("shown", "drawn", "camera", "said", "plotted")),
+        *(dcc.Store(id=name) for name in ("shown", "drawn", "camera", "said", "counted", "plotted")),
     ]
     main = html.Main(
         [

@@ -32,6 +32,7 @@ SLICES: tuple[tuple[Axis, Axis, Axis], ...] = (("z", "x", "y"), ("y", "z", "x"),
 """Normal, across, up."""
 
 MOST_TRIANGLES = 60_000  # about 1 MB on the wire
+FEW_TRIANGLES = 8_000  # while a scan is measured and phased: browsers without a graphics card draw 9 000 in twice the time of 2 000
 _MOST_VOXELS = 1_000_000  # of the box around the crystal; a finer grid is thinned out
 _MOST_PIXELS = 96  # per side of a slice
 _SMOOTHING = 0.7  # voxels, as in the report: takes the terraces off a support that ends from one voxel to the next
@@ -49,6 +50,7 @@ class View:
     cut : axis across which the crystal is cut open; None leaves it whole
     kept : share of the crystal's extent along `cut` that stays, from its low end [1]
     places : of the slices across z, y and x, as shares of the crystal's extent [1]
+    most : triangles of the surface
     """
 
     colouring: str = "strain"
@@ -56,6 +58,7 @@ class View:
     cut: Axis | None = None
     kept: float = 0.5
     places: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    most: int = MOST_TRIANGLES
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,12 +103,12 @@ class Mesh:
     Parameters
     ----------
     points : (n, 3) float32 [unit of the solid]
-    triangles : (m, 3) int32
+    triangles : (m, 3) int32, or uint16 where that is enough
     values : (n,) or (m,) float32 [unit of the colours]
     """
 
     points: NDArray[np.float32]
-    triangles: NDArray[np.int32]
+    triangles: NDArray[Any]
     values: NDArray[np.float32]
 
     @property
@@ -167,7 +170,7 @@ def _of_strain(found: StrainMap) -> Solid:
     fields = {
         "strain": found.strain,
         "displacement": displacement,
-        "phase": np.exp(1j * found.phase).astype(np.complex64),
+        "phase": _unit_inside(found),
         "amplitude": found.amplitude,
     }
     frame = found.choices.get("frame", f"{found.frame} frame")
@@ -208,6 +211,13 @@ def _unit(rho: NDArray[Any]) -> NDArray[np.complex64]:
     return np.exp(1j * np.angle(rho)).astype(np.complex64)
 
 
+def _unit_inside(found: StrainMap) -> NDArray[np.complex64]:
+    """The phase as a complex number where the crystal is: elsewhere nobody looks, and exponentials take time."""
+    unit = np.ones(found.phase.shape, np.complex64)
+    unit[found.support] = np.exp(1j * found.phase[found.support])
+    return unit
+
+
 @dataclass(frozen=True)
 class _Whole:
     """What `_boxed` cuts its box from."""
@@ -235,7 +245,7 @@ def _boxed(whole: _Whole, fields: Mapping[str, NDArray[Any]], colours: Mapping[s
     return Solid(
         name=whole.name,
         height=(height / (median or 1.0)).astype(np.float32),
-        fields={name: np.pad(_filled(values[box], inside)[every], 1, mode="edge") for name, values in fields.items()},
+        fields={name: np.pad(values[every], 1, mode="edge") for name, values in _filled(fields, box, inside).items()},
         colours=colours,
         basis=whole.basis * thin,
         origin=(np.array(whole.support.shape) // 2 - start) / thin + 1,
@@ -247,14 +257,18 @@ def _boxed(whole: _Whole, fields: Mapping[str, NDArray[Any]], colours: Mapping[s
     )
 
 
-def _filled(values: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[Any]:
+def _filled(fields: Mapping[str, NDArray[Any]], box: tuple[slice, ...], inside: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
     """Beyond the crystal the value of the nearest voxel in it, so that interpolation meets no gap."""
-    known = inside & np.isfinite(values)
-    if not known.any():
-        return np.zeros(values.shape, np.float32)
-    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
-    filled: NDArray[Any] = values[tuple(nearest)]
-    return filled.astype(np.complex64 if np.iscomplexobj(filled) else np.float32)
+    filled: dict[str, NDArray[Any]] = {}
+    searched, nearest = np.zeros(0, bool), ()
+    for name, values in fields.items():
+        known = inside & np.isfinite(values[box])
+        if not np.array_equal(known, searched) and known.any():  # the same for most fields
+            searched = known
+            nearest = tuple(ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True))
+        kind = np.complex64 if np.iscomplexobj(values) else np.float32
+        filled[name] = values[box][nearest].astype(kind) if known.any() else np.zeros(known.shape, np.float32)
+    return filled
 
 
 def mesh(shown: Solid, view: View) -> Mesh | None:
@@ -268,7 +282,7 @@ def mesh(shown: Solid, view: View) -> Mesh | None:
         height = np.minimum(height, 1 + (plane - _along(shown, axis)) / edge)
     if not height.min() < 1 < height.max():
         return None
-    points, triangles = _triangles(height)
+    points, triangles = _triangles(height, view.most)
     index = points.T + _inwards(shown.height, points.T) * (1 if view.cut is None else _is_skin(shown, view, points))
     name = shown.colouring(view.colouring)
     places = (points - shown.origin) @ shown.basis.T
@@ -276,14 +290,14 @@ def mesh(shown: Solid, view: View) -> Mesh | None:
         values = _sampled(shown.fields[name], index[:, triangles].mean(axis=2))
     else:
         values = _sampled(shown.fields[name], index)
-    return Mesh(places.astype(np.float32), triangles.astype(np.int32), values)
+    return Mesh(places.astype(np.float32), triangles.astype(np.uint16 if len(points) <= 2**16 else np.int32), values)
 
 
-def _triangles(height: FloatArray) -> tuple[NDArray[Any], NDArray[Any]]:
+def _triangles(height: FloatArray, most: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Marching cubes, on coarser cubes where there are too many triangles."""
     for step in range(1, 9):
         points, triangles, _, _ = marching_cubes(height, 1.0, step_size=step)  # type: ignore[no-untyped-call]
-        if len(triangles) <= MOST_TRIANGLES:
+        if len(triangles) <= most:
             break
     return points, triangles
 

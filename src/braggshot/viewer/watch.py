@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,10 @@ class Stop:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """All that a page says of one reconstruction, made ready once; `note` says why where there is none."""
+    """All that a page says of one reconstruction, made ready once, what is drawn last when it is asked for.
+
+    `note` says why where there is none.
+    """
 
     name: str
     note: str = ""
@@ -66,9 +69,24 @@ class Picture:
     method: str = ""
     facts: tuple[words.Fact, ...] = ()
     solid: Solid | None = None
-    pattern: Pattern | None = None
+    pattern: Callable[[], Pattern | None] = lambda: None
     rocking: Rocking = _NO_FRAMES
     error: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+
+class Later(Generic[T]):
+    """What `make` gives, worked out once, when it is first asked for; what it is made of is let go then."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make: Callable[[], T] | None = make
+        self._lock = threading.Lock()
+
+    def __call__(self) -> T:
+        """It."""
+        with self._lock:
+            if self._make is not None:
+                self._made, self._make = self._make(), None
+            return self._made
 
 
 def stops(snapshot: Snapshot) -> tuple[Stop, ...]:
@@ -98,7 +116,7 @@ def prepared(found: Reconstruction) -> Picture:
         method=", ".join(part for part in (found.method, found.network) if part),
         facts=facts,
         solid=shown,
-        pattern=measured.pattern(found),
+        pattern=Later(lambda: measured.pattern(found)),
         rocking=measured.rocking(Snapshot(), found, False),
         error=(iteration, error) if error.size > 1 else None,
     )
@@ -152,7 +170,12 @@ class Watch:
         moment, snapshot = self.latest()
         place = self.stop(at)
         ranges = [(c.low, c.high) for c in model.series_colours(snapshot.series).values()]
-        return f"{place.name} {_age(place.path) or moment.picture} {ranges}"
+        return f"{place.name} {_age(place.path) or moment.picture} {ranges} {self.is_growing(at)}"
+
+    def is_growing(self, at: int) -> bool:
+        """Whether the next picture of a scan is being made, so that this one is drawn quickly."""
+        snapshot = self.latest()[1]
+        return self.stop(at).name == snapshot.scan and snapshot.state in {"measuring", "phasing"}
 
     def picture(self, at: int) -> Picture:
         """What is at a place of the slider."""
