@@ -3,6 +3,7 @@
 import http.client
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def closed_page(feed):
 
 def question(name, camera=None, **values):
     """What the page sends to one of its callbacks: the one with an output of this name."""
-    outputs = {"crystal": ["crystal.figure", "legend.children", "caption.children", "colouring.options", "drawn.data"]}[name]
+    outputs = {"crystal": ["crystal.figure", "legend.children", "caption.children", "colouring.options"]}[name]
     inputs = {"shown": {"at": 0, "key": ""}, "colouring": "strain", "level": 50, "cut": "", "kept": 50, "look": "oblique"} | values
     properties = {"shown": "data"}
     return json.dumps(
@@ -248,18 +249,23 @@ def test_it_stops_and_its_port_is_free_again(feed):
         free.bind(("127.0.0.1", urlsplit(told[0]).port))
 
 
+def heed():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def running(*arguments):
-    """The command, from outside; ended as Ctrl-C ends it."""
+    """The command, from outside; Ctrl-C reaches it also where these tests run in the background, which ignores that."""
     command = [sys.executable, "-m", "braggshot", "view", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def test_the_command_prints_its_address_first(tmp_path):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_its_address_first_and_ends_when_told(tmp_path, ending):
     found = result()
     results.write(tmp_path / "scan_1.cxi", found, found.strain)
     with running(tmp_path / "scan_1.cxi", "--no-browser", "--token", TOKEN) as process:
@@ -267,6 +273,6 @@ def test_the_command_prints_its_address_first(tmp_path):
         assert url.endswith(f"/?token={TOKEN}")
         status, _ = surface(url.partition("?")[0])
         assert status == 401
-        process.send_signal(2)
+        process.send_signal(ending)
         assert process.wait(20) == 0
         assert process.stderr.read() == ""

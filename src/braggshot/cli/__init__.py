@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from typing import Annotated
@@ -13,6 +15,8 @@ from braggshot.errors import BraggshotError
 
 # Threads that spin while they wait slow every other program on a shared machine down, and themselves with it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Python ends by searching all of torch for garbage several times: seconds on a busy machine, with the prompt already waited for.
+atexit.register(gc.freeze)
 
 app = typer.Typer(
     help="3D images of nanocrystals from Bragg coherent diffraction. With --debug an error shows where it arose.",

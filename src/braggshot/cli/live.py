@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from braggshot.cli.options import Config, Sets
-from braggshot.cli.view import Host, NoBrowser, Port, Token, announce
+from braggshot.cli.view import Host, NoBrowser, Port, Token, announce, end_as_by_ctrl_c
 
 commands = typer.Typer()
 
@@ -36,6 +36,7 @@ def live(
     from braggshot.viewer.app import serving
     from braggshot.viewer.guard import token_for
 
+    end_as_by_ctrl_c()
     layers = [configuration.read_toml(config)] if config else []
     flags = {"live": {"series": True}} if series else {}
     settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))

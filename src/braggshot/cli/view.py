@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -32,10 +33,16 @@ def view(
     from braggshot.viewer.app import serve
     from braggshot.viewer.guard import token_for
 
+    end_as_by_ctrl_c()
     files, rows = shelf.files_of(results)
     feed = shelf.Shelf(files, rows)
     threading.Thread(target=feed.tabulate, daemon=True).start()
     serve(feed, host=host, port=port, token=token_for(host, token), on_ready=lambda url: announce(url, not no_browser))
+
+
+def end_as_by_ctrl_c() -> None:
+    """Let SIGTERM end a command in order, as a service manager or a batch system does; SIGINT may be ignored in the background."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def announce(url: str, opens: bool) -> None:
