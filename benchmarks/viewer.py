@@ -1,6 +1,7 @@
-"""How fast a new picture is in the page, and what looking costs: python benchmarks/viewer.py RESULT.cxi [pictures].
+"""How fast a new picture is in the page, and what looking costs: python benchmarks/viewer.py [pictures [RESULT.cxi]].
 
-Needs Chromium and its driver. The browser has no screen and draws on the processor, so one with a graphics card is faster.
+Without a file of a ball in 64^3 voxels, 32 across, while it is phased. Needs Chromium and its driver. The browser has no screen and
+draws on the processor, so one with a graphics card is faster.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ FLAGS = (
 )
 GRAPH = "document.querySelector('#crystal .js-plotly-plot')"
 DRAWS = f"return {GRAPH}.data.length > 0"
-# Plotly draws in space at the next frame of the screen, in another process; reading a pixel costs for that.
+# Plotly draws in space at the next frame of the screen, in another process; reading a pixel waits for that.
 WATCH = f"""{GRAPH}.on('plotly_afterplot', () => requestAnimationFrame(() => requestAnimationFrame(() => {{
     const gl = document.querySelector('#crystal canvas').getContext('webgl');
     gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
@@ -59,11 +60,18 @@ class Changing:
         self.now = self.now[0] + 1, dataclasses.replace(self.now[1], **changes)
 
 
-def main(path: Path, pictures: int) -> None:
+def ball():
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "viewer"))
+    from sample_crystal import result
+
+    return result(shape=(64, 64, 64), edge=5e-9)
+
+
+def main(pictures: int, path: str = "") -> None:
     """Print all of it."""
-    found = load_result(path)
+    found = load_result(Path(path)) if path else ball()
     ready = timed("a picture made ready", lambda: prepared(found))
-    surface = timed("surface", lambda: model.mesh(ready.solid, model.View()))
+    surface = timed("surface", lambda: model.mesh(ready.solid, model.View(most=model.FEW_TRIANGLES)))
     print(f"triangles {len(surface.triangles)}, points {len(surface.points)}")
     name = ready.solid.colouring("strain")
     report_size("surface", drawings.crystal(ready.solid, surface, name, drawings.seen("oblique")))
@@ -155,4 +163,4 @@ def processor(driver):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 30)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30, *sys.argv[2:])

@@ -42,13 +42,13 @@ def strain_map(strain=4e-4, shape=SHAPE, edge=EDGE, **changes):
     return StrainMap(**(fields | changes))
 
 
-def result(name="scan_1", strain=4e-4, verdict="good", with_strain=True):
+def result(name="scan_1", strain=4e-4, verdict="good", with_strain=True, shape=SHAPE, edge=EDGE):
     """The same crystal on the detector's grid, with the counts that it would give and a gap."""
-    found = strain_map(strain, name=name)
+    found = strain_map(strain, shape, edge, name=name)
     rho = torch.from_numpy((found.amplitude * found.support * np.exp(1j * found.phase)).astype(np.complex64))
     rho *= np.sqrt(1e4) / fourier(rho).abs().max()
     counts = np.random.default_rng(0).poisson(fourier(rho).abs().square().numpy()).astype(np.float32)
-    valid = np.ones(SHAPE, bool)
+    valid = np.ones(shape, bool)
     valid[:, 5] = False
     return Result(
         rho=rho.numpy(),

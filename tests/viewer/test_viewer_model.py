@@ -1,5 +1,6 @@
 """What is drawn, as numbers: nothing here needs a page."""
 
+import base64
 import json
 import threading
 import time
@@ -14,7 +15,7 @@ from braggshot.io import results
 from braggshot.snapshot import Judged, Snapshot
 from braggshot.viewer import drawings, measured, model, shelf
 from braggshot.viewer.model import View
-from braggshot.viewer.watch import Once, Watch, prepared, stops
+from braggshot.viewer.watch import Later, Once, Watch, prepared, stops
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,7 @@ def test_what_goes_over_the_wire_is_bounded():
     surface = model.mesh(shown, View())
     assert 10_000 < len(surface.triangles) <= model.MOST_TRIANGLES
     assert max(max(plane.values.shape) for plane in model.planes(shown, View())) <= 128
+    assert len(model.mesh(shown, View(most=model.FEW_TRIANGLES)).triangles) <= model.FEW_TRIANGLES
     assert np.linalg.norm(surface.points, axis=1).max() == pytest.approx(RADIUS * 1e9, abs=3)
 
 
@@ -197,6 +199,32 @@ def test_a_picture_is_new_only_when_the_result_is(found):
     assert watch.picture(99) is watch.picture(0)
     assert watch.solid(0) is watch.solid(0)
     assert watch.mesh(watch.solid(0), View()) is watch.mesh(watch.solid(0), View())
+
+
+def test_a_picture_that_the_next_one_replaces_is_drawn_anew_when_it_stays(found):
+    feed = Changing(scan="scan_1", state="phasing", result=found)
+    watch = Watch(feed)
+    key = watch.key(0)
+    assert watch.is_growing(0)
+    feed.show(state="done")
+    assert not watch.is_growing(0)
+    assert watch.key(0) != key
+
+
+def test_corners_are_counted_in_two_bytes_where_that_is_enough(solid):
+    surface = model.mesh(solid, View())
+    figure = drawings.crystal(solid, surface, "strain", drawings.seen("oblique"))["data"][0]
+    found = np.stack([np.frombuffer(base64.b64decode(figure[axis]["bdata"]), np.uint16) for axis in "ijk"], axis=1)
+    assert {figure[axis]["dtype"] for axis in "ijk"} == {"u2"}
+    assert np.array_equal(found, surface.triangles)
+
+
+def test_what_is_drawn_last_is_worked_out_once_and_then_lets_go():
+    made = []
+    later = Later(lambda: made.append(1) or len(made))
+    assert made == []
+    assert [later(), later()] == [1, 1]
+    assert later._make is None
 
 
 def test_what_cannot_be_read_is_a_picture_that_says_so(tmp_path):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
+from dash import no_update
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_crystal import Changing, result
@@ -20,10 +21,17 @@ from braggshot.errors import ConfigError, OutputError
 from braggshot.io import results
 from braggshot.snapshot import Judged, Snapshot
 from braggshot.viewer import guard
-from braggshot.viewer.app import pause, serve, serving
+from braggshot.viewer.app import _news, pause, serve, serving
 
 TOKEN = "a-token-of-a-test"
-PATHS = ["/", "/_dash-layout", "/_dash-dependencies", "/_dash-component-suites/plotly/package_data/plotly.min.js", "/anything"]
+PATHS = [
+    "/",
+    "/_dash-layout",
+    "/_dash-dependencies",
+    "/moment",
+    "/_dash-component-suites/plotly/package_data/plotly.min.js",
+    "/anything",
+]
 
 
 def ask(url, path="/", method="GET", body=None, **headers):
@@ -87,6 +95,20 @@ def test_it_is_on_the_loopback_address_and_sends_the_crystal(open_page):
     assert status == 200
     assert answer["crystal"]["figure"]["data"][0]["type"] == "mesh3d"
     assert "crystal frame" in answer["caption"]["children"].lower()
+
+
+def test_a_page_learns_in_few_bytes_whether_anything_changed(open_page, feed):
+    status, _, body = ask(open_page, "/moment")
+    assert status == 200
+    assert len(body) < 100
+    assert json.loads(body) == {"moment": {"number": feed.latest()[0], "picture": 1, "scans": 1}, "pause": 500}
+
+
+def test_what_the_page_shows_already_is_not_sent_again():
+    first, marks = _news(["a", [1, 2]], None)
+    again, _ = _news(["a", [1, 3]], marks)
+    assert first == ["a", [1, 2]]
+    assert again == [no_update, [1, 3]]
 
 
 def test_no_script_or_style_comes_from_elsewhere(open_page):
