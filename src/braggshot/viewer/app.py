@@ -40,7 +40,7 @@ except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
 _LOG = logging.getLogger(__name__)
-_SOON, _FAST, _SLOW = 100, 250, 500  # milliseconds between two questions of a page
+_SOON, _FAST, _SLOW = 50, 250, 500  # milliseconds between two questions of a page, 2 ms of its processor each
 _THREADS = 12  # that answer; each question takes milliseconds
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
