@@ -50,7 +50,7 @@ def features(network: nn.Module, data: Measurement, generator: torch.Generator) 
 
 
 def ranges(
-    network: nn.Module, source: Source, chunks: int = 24, size: int = 8, tails: float = 0.005
+    network: nn.Module, source: Source, chunks: int = 12, size: int = 8, tails: float = 0.005
 ) -> dict[str, tuple[float, float]]:
     """Where all but the outermost `tails` of training patterns lie, by the name of the number."""
     device = next(network.parameters()).device

@@ -27,6 +27,7 @@ from braggshot.physics.fourier import AXES, crop, pad, to_centre, to_corner
 
 EPSILON = 0.1  # |z| below which the amplitude fades
 PHOTON_NOISE = 0.25  # variance of a magnitude sqrt(I) [photons]
+LEAN = 8.0  # how steeply a start's amplitude falls across the middle, over half the box
 STRIDE = 16  # every axis of the data must be a multiple of it
 
 
@@ -287,10 +288,16 @@ def misfit(magnitude: Tensor, data: Measurement) -> Tensor:
 def random_start(data: Measurement, generator: Generator, strongest: float = 2.0) -> Tensor:
     """A smooth random phase where the Patterson function says that the object may be, (n, z / 2, y / 2, x / 2) complex64.
 
-    Smooth as the phase of a crystal is, of a strength drawn up to `strongest` [rad]: white noise would only be speckle.
+    Smooth as the phase of a crystal is, of a strength drawn up to `strongest` [rad]: white noise would only be speckle. The amplitude
+    leans to one side of a random plane through the middle, as nothing that is known of the object does: so a start is nearer to one
+    twin than to the other, and the network can learn to answer with that one instead of with a blend of both.
     """
     extent = Features.of(data).extent
     n = extent.shape[0]
+    side = functional.normalize(torch.randn(n, 3, generator=generator, device=generator.device), dim=1).to(extent.device)
+    axes = [torch.linspace(-1, 1, size + 1, device=extent.device)[:-1] for size in extent.shape[1:]]  # zero at the voxel N // 2
+    distance = torch.einsum("na,azyx->nzyx", side, torch.stack(torch.meshgrid(*axes, indexing="ij")))
+    extent = extent * torch.sigmoid(LEAN * distance)
     draw = torch.randn(n, 1, 4, 4, 4, generator=generator, device=generator.device).to(extent.device)
     strength = strongest * torch.rand(n, 1, 1, 1, generator=generator, device=generator.device).to(extent.device)
     smooth = functional.interpolate(draw, size=extent.shape[1:], mode="trilinear", align_corners=True)[:, 0]

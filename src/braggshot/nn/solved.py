@@ -4,7 +4,7 @@ Expert iteration (`braggshot.nn.expert`) believes few of the network's own answe
 Random starts of the long recipe solve strained ones too. They take several times as long as a training step, so what they find is
 kept, and a pattern is shown in each of the cube's 48 orientations, with its counts thinned and other gaps: `braggshot.nn.views`.
 A pattern counts as solved where two independent starts agree. Its object has its centre of mass in the middle, so only the twin
-is open, and each hypothesis is taught the twin that it is nearer to.
+is open, and each hypothesis is taught the twin that its start is nearer to.
 """
 
 from __future__ import annotations

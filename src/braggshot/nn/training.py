@@ -205,7 +205,7 @@ def objective(
     last = outputs[-1][1].detach()
     values = {"chi": misfit(last, data).sqrt().mean().item(), "r_factor": r_factor(last, data).mean().item()}
     if step >= config.expert_from and config.loss.expert > 0:
-        aim, share, more = _lesson(outputs[-1][0].detach(), data, config, step, solution)
+        aim, share, more = _lesson((start, outputs[-1][0].detach()), data, config, step, solution)
         pull = torch.stack([(share * (1 - correlation(rho, aim))).sum() for rho, _ in outputs])
         loss = loss + config.loss.expert * (weight * pull).sum()
         values |= {"pull": pull[-1].item()} | more
@@ -213,11 +213,16 @@ def objective(
 
 
 def _lesson(
-    rho: Tensor, data: Measurement, config: TrainConfig, step: int, solution: Tensor | None
+    way: tuple[Tensor, Tensor], data: Measurement, config: TrainConfig, step: int, solution: Tensor | None
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """What each prediction (n, z / 2, y / 2, x / 2) is pulled to, how much each counts (n,), and what to report of it."""
+    """What each prediction is pulled to, how much each counts (n,), and what to report of it; `way` is from the start to there.
+
+    Of two twins the one that the *start* is nearer to: chosen by the prediction, a blend of both would be right half of the time
+    whichever way it turned, and stay a blend.
+    """
+    start, rho = way
     if solution is not None:
-        aim = nearer_twin(rho, solution.to(rho.device))
+        aim = nearer_twin(start, solution.to(rho.device))
         return aim, torch.full((len(rho),), 1 / len(rho), device=rho.device), {}
     better, chi2 = refined(rho, data, config.expert, config.seed + step)
     believed = trust(chi2, data, config.loss)
