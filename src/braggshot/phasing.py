@@ -286,7 +286,7 @@ def _refined_hypotheses(problem: Problem, n: int, seed: int) -> Phasing:
     small = coarse(data, LARGEST)
     if config.candidates <= n or small.shape == data.shape:
         guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, n, seed)]
-        return (yield from run_starts(data, config.polish, n, seed, guesses))
+        return (yield from run_starts(data, config.polish, len(guesses), seed, guesses))
     guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, config.candidates, seed)]
     lowered = [resampled(guess, small.shape, config.edge) for guess in guesses]
     tried = yield from run_starts(small, config.coarse_polish, len(lowered), seed, lowered)
@@ -299,7 +299,7 @@ def _on_the_whole(problem: Problem, tried: list[Start], n: int, seed: int, recip
     ranked = sorted(tried, key=lambda start: score(start, judge).llk_free)
     shape, edge = problem.data.shape, problem.config.edge
     guesses = [resampled(Guess(start.rho, start.support), shape, edge) for start in ranked[:n]]
-    return (yield from run_starts(problem.data, recipe, n, seed, guesses))
+    return (yield from run_starts(problem.data, recipe, len(guesses), seed, guesses))
 
 
 def _hypotheses(problem: Problem, n: int, seed: int) -> list[Hypothesis]:

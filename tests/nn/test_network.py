@@ -178,3 +178,21 @@ def test_sixteen_bits_give_the_gradient_on_small_grids(size, stride):
                 module(x).float().square().sum().backward()
             gradients.append(weight(module).grad.clone())
         assert torch.linalg.vector_norm(gradients[1] - gradients[0]) < 0.03 * torch.linalg.vector_norm(gradients[0])
+
+
+def test_one_pattern_with_many_starts_is_the_pattern_repeated():
+    torch.manual_seed(2)
+    network = PhaseNetwork(NetworkConfig(channels=(16, 16), steps=2)).eval()
+    torch.nn.init.normal_(network.exit.weight, std=0.05)
+    counts = torch.poisson(torch.rand(1, 32, 32, 32, generator=torch.Generator().manual_seed(0)) * 20)
+    data = Measurement.of(counts, torch.ones(1, 32, 32, 32, dtype=torch.bool))
+    start = random_start(data, torch.Generator().manual_seed(3), 3)
+    assert start.shape == (3, 16, 16, 16)
+    assert not torch.allclose(start[0], start[1])
+    repeated = data.repeated(3)
+    torch.testing.assert_close(random_start(repeated, torch.Generator().manual_seed(3)), start)
+    with torch.no_grad():
+        one, many = network(data.magnitude, data.valid, start), network(repeated.magnitude, repeated.valid, start)
+    for (rho, magnitude), (expected, of_it) in zip(one, many, strict=True):
+        torch.testing.assert_close(rho, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(magnitude, of_it, rtol=1e-4, atol=1e-5)

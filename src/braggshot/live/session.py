@@ -182,7 +182,9 @@ class Session:
     def _network(self) -> Trained:
         """The network of the pictures, read once; a sketch can be given up between its layers, too."""
         if self._trained is None:
-            self._trained = load_network(self.settings.phasing.network)
+            network, card = load_network(self.settings.phasing.network)
+            # What is new to the network the full job says; a picture does without the forward pass that finds out.
+            self._trained = network, replace(card, familiar={})
             for layer in self._trained[0].modules():
                 layer.register_forward_pre_hook(self._unless_overtaken)
         return self._trained

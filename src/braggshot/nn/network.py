@@ -238,7 +238,7 @@ class PhaseNetwork(nn.Module):
 
         Parameters
         ----------
-        magnitude, valid : as in `Measurement`, (n, z, y, x)
+        magnitude, valid : as in `Measurement`, (n, z, y, x), or (1, z, y, x) for one pattern and n starts
         rho : start, in the central half of the array, from `random_start`
         steps : how many; None is as in the configuration
 
@@ -285,14 +285,14 @@ def misfit(magnitude: Tensor, data: Measurement) -> Tensor:
     return (1 - overlap / (seen.square().sum(AXES) * data.magnitude.square().sum(AXES)).clamp_min(1e-12)).clamp_min(1e-8)
 
 
-def random_start(data: Measurement, generator: Generator, strongest: float = 2.0) -> Tensor:
-    """A smooth random phase where the Patterson function says that the object may be, (n, z / 2, y / 2, x / 2) complex64.
+def random_start(data: Measurement, generator: Generator, times: int = 1, strongest: float = 2.0) -> Tensor:
+    """A smooth random phase where the Patterson function says that the object may be, (n times, z / 2, y / 2, x / 2) complex64.
 
-    Smooth as the phase of a crystal is, of a strength drawn up to `strongest` [rad]: white noise would only be speckle. The amplitude
-    leans to one side of a random plane through the middle, as nothing that is known of the object does: so a start is nearer to one
-    twin than to the other, and the network can learn to answer with that one instead of with a blend of both.
+    Smooth as the phase of a crystal is, of a strength drawn up to `strongest` [rad]: white noise would only be speckle. The
+    amplitude leans to one side of a random plane through the middle: so a start is nearer to one twin than to the other, and the
+    network can learn to answer with that one instead of with a blend of both. Of each pattern there are `times` starts in a row.
     """
-    extent = Features.of(data).extent
+    extent = Features.of(data).extent.repeat_interleave(times, 0)
     n = extent.shape[0]
     side = functional.normalize(torch.randn(n, 3, generator=generator, device=generator.device), dim=1).to(extent.device)
     axes = [torch.linspace(-1, 1, size + 1, device=extent.device)[:-1] for size in extent.shape[1:]]  # zero at the voxel N // 2

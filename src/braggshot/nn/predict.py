@@ -137,12 +137,14 @@ def predict(
     """
     device = next(network.parameters()).device
     how = sampling(counts.shape, oversampling)
-    seen = shown(counts, valid, oversampling, device).repeated(n)
-    start = random_start(seen, torch.Generator(device).manual_seed(seed))
+    seen = shown(counts, valid, oversampling, device)
+    start = random_start(seen, torch.Generator(device).manual_seed(seed), n)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(device)):
         boxes, magnitude = network(seen.magnitude, seen.valid, start)[-1]
     chi2 = misfit(magnitude, seen)
-    return [_scaled(give_back(boxes[k], how), counts, valid, float(chi2[k])) for k in chi2.argsort().tolist()]
+    whole = Measurement.of(counts[None].to(device), valid[None].to(device))
+    # A published network gives one answer, however many starts it is given.
+    return [_scaled(give_back(boxes[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
 
 
 def shown(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
@@ -150,9 +152,8 @@ def shown(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, d
     return Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, sampling(counts.shape, oversampling))))
 
 
-def _scaled(rho: Tensor, counts: Tensor, valid: Tensor, chi2: float) -> Hypothesis:
-    whole = Measurement.of(counts[None].to(rho.device), valid[None].to(rho.device))
-    _, magnitude = magnitude_of(rho[None], counts.shape)
+def _scaled(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:
+    _, magnitude = magnitude_of(rho[None], rho.shape)
     return Hypothesis((rho * scale_to(magnitude, whole)[0]).to(torch.complex64), chi2)
 
 
