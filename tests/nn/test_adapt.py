@@ -60,6 +60,7 @@ def test_what_is_new_is_named(network):
     assert all(low <= high for low, high in known.values())
     common = sum(bool(unfamiliar(network, _data(seed), known)) for seed in range(12))
     assert common <= 3
+    assert not any("valid" in said for said in unfamiliar(network, _data(1), {"valid": (0.7, 0.8)}))
     faint = unfamiliar(network, _data(1, counts=(30.0, 40.0)), known)
     assert any("photons" in said for said in faint)
     fine = unfamiliar(network, _data(1, oversampling=(7.0, 8.0)), known)

@@ -78,7 +78,7 @@ def unfamiliar(network: nn.Module, data: Measurement, known: Ranges, seed: int =
         return ()
     found = features(network, data, torch.Generator(data.magnitude.device).manual_seed(seed))
     said = []
-    for name, (low, high) in known.items():
+    for name, (low, high) in {**known, "valid": (known.get("valid", (0.0, 1.0))[0], 1.0)}.items():  # nothing hidden is nothing new
         value, margin = float(found[name][0]), slack * (high - low)
         if not low - margin <= value <= high + margin or not math.isfinite(value):
             said.append(f"{WORDS[name].format(value)} (in training {low:.3g} to {high:.3g})")
