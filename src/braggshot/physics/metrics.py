@@ -116,7 +116,7 @@ def align(field: Tensor, reference: Tensor, *, allow_twin: bool = True) -> Align
     assert best is not None
     correlation, shift, candidate, twin = best
     moved = torch.fft.ifftn(candidate * _ramp(field.shape, shift), norm="ortho")
-    overlap = torch.vdot(moved.reshape(-1), reference.reshape(-1))
+    overlap = (moved.conj() * reference).sum()
     return Alignment(
         field=moved * (overlap / overlap.abs()),
         correlation=float(overlap.abs() / norm),
@@ -145,14 +145,15 @@ def _best_shift(product: Tensor, newton_steps: int = 4) -> tuple[Tensor, float]:
     strong = torch.nonzero(product.abs().reshape(-1) > 1e-4 * product.abs().max()).squeeze(1)
     weights = product.reshape(-1)[strong].to(torch.complex128)
     coordinates = torch.stack([f.expand(shape).reshape(-1)[strong] for f in frequencies(shape, product.device)]).double()
+    # Plain sums, no matrix products: how BLAS groups its sums depends on where an array lies in memory, and a result shall not.
     for _ in range(newton_steps + 1):
-        terms = weights * torch.exp(-2j * math.pi * (coordinates.T @ shift))
+        terms = weights * torch.exp(-2j * math.pi * (coordinates * shift[:, None]).sum(0))
         total = terms.sum()
         if float(total.abs()) <= highest:
             break
         best, highest = shift, float(total.abs())
-        first = -2j * math.pi * (coordinates.to(terms.dtype) @ terms)
-        second = -4 * math.pi**2 * ((coordinates * terms) @ coordinates.T.to(terms.dtype))
+        first = -2j * math.pi * (coordinates * terms).sum(1)
+        second = -4 * math.pi**2 * torch.stack([(coordinates * (row * terms)).sum(1) for row in coordinates])
         # |C|^2: gradient 2 Re(conj(C) C'), Hessian 2 Re(conj(C') C' + conj(C) C'').
         gradient = 2 * (total.conj() * first).real
         hessian = 2 * (torch.outer(first.conj(), first) + total.conj() * second).real
