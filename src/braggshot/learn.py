@@ -82,7 +82,8 @@ def _taught(settings: LearnSettings, source: Source, folder: Path, fabric: Any) 
     with fabric.rank_zero_first():
         for _ in solved.solve(source, folder, settings.solved, settings.train.seed):
             pass
-    return solved.taught(solved.replayed(folder, settings.solved, settings.train.seed, settings.data.hidden), source)
+    lessons = solved.replayed(folder, settings.solved, settings.train.seed, settings.data.hidden, fabric.device)
+    return solved.taught(lessons, source)
 
 
 def _source(settings: LearnSettings, files: Sequence[Path], device: torch.device) -> Source:

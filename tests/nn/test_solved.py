@@ -69,10 +69,8 @@ def test_the_twin_that_is_nearer_is_taught():
 
 
 def test_what_is_kept_is_the_crystal_and_in_the_middle(source, folder):
-    kept = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        counts, _, rho = solved._read(path)
-        kept |= {float(c.sum()): torch.view_as_complex(r) for c, r in zip(counts, rho, strict=True)}
+    counts, objects = solved.kept(folder)
+    kept = {float(c.clamp_min(0).sum()): torch.view_as_complex(r) for c, r in zip(counts, objects, strict=True)}
     right = 0
     for step in (0, 1):
         batch = source(step, 0, 2)
@@ -84,9 +82,19 @@ def test_what_is_kept_is_the_crystal_and_in_the_middle(source, folder):
     assert right == len(kept) >= 3
 
 
+def test_patterns_are_solved_together_as_on_a_gpu(source):
+    batch = source(0, 0, 4)
+    rho, known = solved.solutions(batch.counts, batch.valid, QUICK, seed=4)
+    assert known.sum() >= 2
+    for k in known.nonzero().squeeze(1).tolist():
+        assert align(pad(rho[k], batch.counts.shape[1:]), batch.truth[k]).correlation > 0.95
+    assert not rho[~known].any()
+
+
 def test_noise_is_not_solved():
     counts = torch.poisson(torch.full((16, 16, 16), 3.0), generator=torch.Generator().manual_seed(0))
-    assert solved.solution(counts, torch.ones_like(counts, dtype=torch.bool), QUICK, seed=0) is None
+    _, known = solved.solutions(counts[None], torch.ones_like(counts[None], dtype=torch.bool), QUICK, seed=0)
+    assert not known.any()
 
 
 def test_a_second_call_solves_what_is_missing_and_the_same(source, folder, tmp_path):
@@ -97,6 +105,14 @@ def test_a_second_call_solves_what_is_missing_and_the_same(source, folder, tmp_p
     list(solved.solve(source, tmp_path, QUICK, seed=3))
     assert (tmp_path / first.name).stat().st_mtime_ns == before
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def test_a_batch_is_turned_by_one_gather():
+    field = torch.rand(4, 6, 4)
+    ways = views.orientations(field.shape)
+    turns = solved._turns(field.shape, ways)
+    for way, index in zip(ways, turns, strict=True):
+        assert torch.equal(field.flatten()[index].view(field.shape), views.turned(field, way))
 
 
 def test_what_is_shown_is_a_view_of_the_same_crystal(folder):

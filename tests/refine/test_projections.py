@@ -86,9 +86,10 @@ def test_autocorrelation_support_holds_the_object(shape):
     box[7:12, 8:15, 8:14] = 1
     intensity = to_centre(torch.fft.fftn(box, norm="ortho").abs().square())
     data = measured(intensity, torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool))
-    whole = to_centre(autocorrelation_support(data, 0.001, 1.0)).nonzero()
+    patterns, threshold = torch.stack([torch.ones(shape), data.magnitude]), torch.tensor([0.5, 0.001])
+    whole = to_centre(autocorrelation_support(patterns, threshold, 1.0))[1].nonzero()
     assert (whole.amax(0) - whole.amin(0) + 1).tolist() == [9, 13, 11]
-    half = to_centre(autocorrelation_support(data, 0.001, 0.5)).nonzero()
+    half = to_centre(autocorrelation_support(patterns, threshold, 0.5))[1].nonzero()
     assert (half.amax(0) - half.amin(0) + 1).tolist() == [5, 7, 5]
     assert ((half.amax(0) + half.amin(0)) / 2).tolist() == [n // 2 for n in shape]
 

@@ -57,12 +57,12 @@ def refined(rho: Tensor, data: Measurement, config: ExpertConfig, seed: int) -> 
     _, magnitude = magnitude_of(rho, shape)
     scale = scale_to(magnitude, data).flatten().tolist()
     guesses = [guess_of(rho[k], shape, config.support, scale[k]) for k in range(n)]
-    starts = finish(run_starts(_together(data), replace(config.refine, batch=n), n, seed, guesses))
+    starts = finish(run_starts(together(data), replace(config.refine, batch=n), n, seed, guesses))
     better = crop(to_centre(torch.stack([start.rho for start in starts])), box).to(rho.device)
     return better, misfit(magnitude_of(better, shape)[1], data)
 
 
-def _together(data: Measurement) -> Measured:
+def together(data: Measurement) -> Measured:
     """The patterns as the engine wants them, one for each of its starts; nothing is held out."""
     valid = data.valid > 0
     floating = (~valid).reshape(-1).nonzero().squeeze(1)

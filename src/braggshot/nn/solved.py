@@ -3,33 +3,37 @@ r"""Patterns that iterative phasing has solved, kept to teach from again and aga
 Expert iteration (`braggshot.nn.expert`) believes few of the network's own answers: those of mild crystals, which it knows already.
 Random starts of the long recipe solve strained ones too. They take several times as long as a training step, so what they find is
 kept, and a pattern is shown in each of the cube's 48 orientations, with its counts thinned and other gaps: `braggshot.nn.views`.
-A pattern counts as solved where two independent starts agree. Its object has its centre of mass in the middle, so only the twin
-is open, and each hypothesis is taught the twin that its start is nearer to.
+A pattern counts as solved where two independent starts agree; their mean is kept. It has its centre of mass in the middle, so only
+the twin is open, and each hypothesis is taught the twin that its start is nearer to. On a GPU the patterns of a shard are phased
+together, and solved patterns stay there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
 from braggshot.crystals.detector import DetectorSettings, chip, frames
+from braggshot.crystals.draw import derived, uniform
 from braggshot.errors import DataError
 from braggshot.nn import weights
 from braggshot.nn.datasets import TRAINING, Batch, Source, seed_of
-from braggshot.nn.expert import finish
-from braggshot.nn.views import balls, orientations, thinned, turned
-from braggshot.physics import metrics
+from braggshot.nn.expert import together
+from braggshot.nn.losses import correlation
+from braggshot.nn.network import Measurement
+from braggshot.nn.views import Orientation, balls, orientations, thinned, turned
 from braggshot.physics.fourier import AXES, crop, frequencies, to_centre
-from braggshot.refine.iterate import RefineConfig, Start, run_starts
-from braggshot.refine.projections import Measured, ShrinkWrap, held_out_voxels, measured
+from braggshot.refine.algorithms import State
+from braggshot.refine.iterate import RefineConfig, iterate
+from braggshot.refine.projections import ShrinkWrap, autocorrelation_support
+from braggshot.refine.recipe import parse_recipe
 
-AT_HAND = 512  # shards kept in memory
+HIDDEN = -1.0  # counts of a voxel that is not valid, where a pool keeps counts alone
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class SolvedConfig:
     Parameters
     ----------
     patterns : how many the teacher is given; 0 does without it
-    shard : patterns per file
+    shard : patterns per file, which a GPU phases together
     starts : random starts per pattern at most; two that agree are enough
     agreement : aligned correlation of two starts from which the pattern counts as solved [1]
     refine : how one start is phased
@@ -67,90 +71,123 @@ def solve(source: Source, folder: Path, config: SolvedConfig, seed: int) -> Iter
 
     Parameters
     ----------
-    source : of patterns of one shape; what it knows of their truth is not looked at
+    source : of patterns of one shape, on the device to use; what it knows of their truth is not looked at
     """
     given = found = 0
     for number in range(-(-config.patterns // config.shard)):
         path = folder / f"{number:05d}.safetensors"
         if not path.exists():
             batch = source(number, 0, config.shard)
-            seeds = [seed_of(seed, number, k) for k in range(config.shard)]
-            objects = [solution(batch.counts[k], batch.valid[k], config, seeds[k]) for k in range(config.shard)]
-            keep = [k for k, rho in enumerate(objects) if rho is not None]
-            boxes = [torch.view_as_real(rho) for rho in objects if rho is not None]
-            half = [n // 2 for n in batch.counts.shape[1:]]
-            rho = torch.stack(boxes) if boxes else torch.zeros(0, *half, 2)
-            weights.write(path, {"counts": batch.counts[keep], "valid": batch.valid[keep], "rho": rho}, {"given": config.shard})
-        given, found = given + config.shard, found + len(_read(path)[0])
+            counts, valid = batch.counts, batch.valid
+            # One at a time on a CPU, whose caches hold one pattern.
+            size = 1 if counts.device.type == "cpu" else len(counts)
+            parts = enumerate(zip(torch.split(counts, size), torch.split(valid, size), strict=True))
+            answers = [solutions(*part, config, seed_of(seed, number, k)) for k, part in parts]
+            rho, known = (torch.cat(column) for column in zip(*answers, strict=True))
+            tensors = {"counts": counts[known], "valid": valid[known], "rho": torch.view_as_real(rho[known])}
+            weights.write(path, tensors, {"given": config.shard})
+        given, found = given + config.shard, found + len(weights.read(path)[0]["rho"])
         yield given, found
 
 
-def solution(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) -> Tensor | None:
-    """The object (z / 2, y / 2, x / 2) of one pattern (z, y, x), centred at N // 2, or None where no two starts agree.
+def solutions(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) -> tuple[Tensor, Tensor]:
+    """The objects of n patterns (n, z, y, x) that two starts agree on, the means of the two, and which patterns have one (n,).
 
-    Held-out voxels choose between the two that agree.
+    Returns
+    -------
+    rho : (n, z / 2, y / 2, x / 2) complex, centred at N // 2; zero where nothing was found
+    known : (n,) bool
     """
-    generator = Generator().manual_seed(seed)
-    data = measured(counts, valid, held_out_voxels(valid, generator=generator))
-    tried: list[Start] = []
-    for number in range(config.starts):
-        (start,) = finish(run_starts(data, config.refine, 1, seed + number))
-        for other in tried:
-            if metrics.align(start.rho, other.rho).correlation >= config.agreement:
-                better = min((start, other), key=lambda s: _free_misfit(s.rho, data))
-                return crop(in_the_middle(to_centre(better.rho)), [n // 2 for n in counts.shape])
-        tried.append(start)
-    return None
+    n, box = len(counts), [size // 2 for size in counts.shape[1:]]
+    host = Generator().manual_seed(seed)
+    generator = derived(host, counts.device)
+    answers = torch.zeros(n, *box, dtype=torch.complex64, device=counts.device)
+    known = torch.zeros(n, dtype=torch.bool, device=counts.device)
+    tried: list[Tensor] = []
+    for _ in range(config.starts):
+        left = (~known).nonzero().squeeze(1)
+        if not len(left):
+            break
+        rho = _attempt(Measurement.of(counts[left], valid[left]), config.refine, generator, host)
+        found = torch.zeros_like(answers).index_copy_(0, left, crop(in_the_middle(to_centre(rho)), box))
+        for earlier in tried:
+            other = nearer_twin(found, earlier)
+            agree = ~known & (correlation(found, other) >= config.agreement)
+            overlap = (other.conj() * found).sum(AXES, keepdim=True)
+            mean = found + other * overlap / overlap.abs().clamp_min(1e-30)
+            answers, known = torch.where(agree[:, None, None, None], mean, answers), known | agree
+        tried.append(found)
+    return in_the_middle(answers), known
 
 
-def _free_misfit(rho: Tensor, data: Measured) -> float:
-    found = metrics.misfit(torch.fft.fftn(rho, norm="ortho").abs(), data.intensity, data.valid)
-    model, counts = found.magnitude.square().reshape(-1), data.intensity.reshape(-1)
-    return float(metrics.half_deviance(model[data.free], counts[data.free]).mean())
+def _attempt(data: Measurement, config: RefineConfig, generator: Generator, host: Generator) -> Tensor:
+    """One random start of each pattern to the end of the recipe, (n, z, y, x), corner layout."""
+    n = len(data.magnitude)
+    support = autocorrelation_support(data.magnitude, uniform(generator, *config.support_threshold, n), config.support_extent)
+    rho = torch.polar(support.float(), uniform(generator, 0, 2 * math.pi, *support.shape))
+    photons, power = data.magnitude.square().sum(AXES, keepdim=True), support.sum(AXES, keepdim=True).clamp_min(1)
+    threshold = uniform(generator, *config.shrink_wrap.threshold, n)
+    state = State(rho * (photons / power).sqrt(), support, threshold, generators=[host] * n)
+    for _ in iterate(together(data), state, config, parse_recipe(config.recipe)):
+        pass
+    return state.rho
 
 
 def in_the_middle(rho: Tensor) -> Tensor:
-    r"""Shift an object (z, y, x) so that the centre of mass of \|rho\|^2, on the circle, is at N // 2 exactly."""
-    power, transform = rho.abs().square(), torch.fft.fftn(rho)
-    for axis, (size, frequency) in enumerate(zip(rho.shape, frequencies(rho.shape), strict=True)):
-        profile = power.sum([a for a in range(3) if a != axis])
-        index = torch.arange(size) - size // 2
-        centre = torch.angle((profile * torch.exp(2j * math.pi * index / size)).sum()) * size / (2 * math.pi)
+    r"""Shift objects (..., z, y, x) so that the centre of mass of \|rho\|^2, on the circle, is at N // 2 exactly."""
+    power, transform = rho.abs().square(), torch.fft.fftn(rho, dim=AXES)
+    for axis, frequency in zip(AXES, frequencies(rho.shape[-3:], rho.device), strict=True):
+        size = rho.shape[axis]
+        profile = power.sum([other for other in AXES if other != axis], keepdim=True)
+        index = torch.arange(size, device=rho.device).reshape(frequency.shape) - size // 2
+        centre = torch.angle((profile * torch.exp(2j * math.pi * index / size)).sum(axis, keepdim=True)) * size / (2 * math.pi)
         transform = transform * torch.exp(2j * math.pi * frequency * centre)
-    return torch.fft.ifftn(transform)
+    return torch.fft.ifftn(transform, dim=AXES)
 
 
-def replayed(folder: Path, config: SolvedConfig, seed: int, hidden: float = 0.05) -> Source:
+def replayed(folder: Path, config: SolvedConfig, seed: int, hidden: float = 0.05, device: torch.device | str = "cpu") -> Source:
     """Solved patterns, each time in another orientation, with other noise and other voxels hidden.
 
     Raises
     ------
     DataError : if `folder` holds no solved pattern.
     """
-    shards = [path for path in sorted(folder.glob("*.safetensors")) if len(_read(path)[0])]
-    if not shards:
+    pool, objects = (tensor.to(device) for tensor in kept(folder))
+    if not len(pool):
         raise DataError(f"{folder}: no pattern was solved; ask for more of them, or for easier crystals.")
+    shape, ways = pool.shape[1:], orientations(pool.shape[1:])
+    turns, half = (_turns(size, ways).to(device) for size in (shape, objects.shape[1:4]))
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
-        generator = Generator().manual_seed(seed_of(seed, step, chunk, family))
-        counts, valid, rho = (torch.stack(column) for column in zip(*(_drawn(generator, shards) for _ in range(n)), strict=True))
-        counts = thinned(generator, counts, config.faintest)
-        damaged = torch.rand(n, generator=generator) < config.damaged
-        rocking = frames(generator, n, counts.shape[1], config.detector.missing)[:, :, None, None]
+        generator = derived(Generator().manual_seed(seed_of(seed, step, chunk, family)), device)
+        chosen = torch.randint(len(pool), (n,), generator=generator, device=pool.device)
+        how = torch.randint(len(ways), (n,), generator=generator, device=pool.device)
+        seen = pool[chosen].flatten(1).gather(1, turns[how]).view(n, *shape)
+        parts = objects[chosen].flatten(1, 3).gather(1, half[how][..., None].expand(-1, -1, 2))
+        solution = torch.view_as_complex(parts.view(n, *objects.shape[1:]))
+        counts = thinned(generator, seen.clamp_min(0), config.faintest)
+        damaged = uniform(generator, 0, 1, n) < config.damaged
+        rocking = frames(generator, n, shape[0], config.detector.missing)[:, :, None, None]
         whole = chip(generator, counts, config.detector)[:, None] & rocking | ~damaged[:, None, None, None]
-        valid = valid & whole & ~balls(generator, valid.shape, hidden)
-        return Batch(counts * valid, valid, solution=torch.view_as_complex(rho.contiguous()))
+        valid = (seen != HIDDEN) & whole & ~balls(generator, seen.shape, hidden)
+        return Batch(counts * valid, valid, solution=solution)
 
     return source
 
 
-def _drawn(generator: Generator, shards: Sequence[Path]) -> tuple[Tensor, Tensor, Tensor]:
-    """One solved pattern in one orientation: counts, valid, and the object's parts (..., 2)."""
-    counts, valid, rho = _read(shards[_below(generator, len(shards))])
-    k, choices = _below(generator, len(counts)), orientations(counts.shape[1:])
-    how = choices[_below(generator, len(choices))]
-    parts = torch.stack([turned(rho[k, ..., part], how) for part in (0, 1)], -1)
-    return turned(counts[k], how), turned(valid[k], how), parts
+def kept(folder: Path) -> tuple[Tensor, Tensor]:
+    """All that was solved: counts (m, z, y, x), `HIDDEN` where not valid, and the parts of the objects (m, ..., 2)."""
+    shards = [weights.read(path)[0] for path in sorted(folder.glob("*.safetensors"))]
+    if not shards:
+        return torch.empty(0), torch.empty(0)
+    counts = torch.cat([shard["counts"].masked_fill(~shard["valid"], HIDDEN) for shard in shards])
+    return counts, torch.cat([shard["rho"] for shard in shards])
+
+
+def _turns(shape: torch.Size, ways: list[Orientation]) -> Tensor:
+    """For each orientation where every voxel comes from, (orientations, voxels): a batch is turned by one gather."""
+    index = torch.arange(shape.numel()).view(shape)
+    return torch.stack([turned(index, way).reshape(-1) for way in ways])
 
 
 def taught(lessons: Source, exam: Source) -> Source:
@@ -167,13 +204,3 @@ def nearer_twin(rho: Tensor, solution: Tensor) -> Tensor:
     twin = torch.roll(solution.flip(AXES), [1 - n % 2 for n in solution.shape[1:]], AXES).conj().resolve_conj()
     likeness = [(rho.conj() * candidate).sum(AXES).abs() for candidate in (solution, twin)]
     return torch.where((likeness[0] >= likeness[1])[:, None, None, None], solution, twin)
-
-
-def _below(generator: Generator, limit: int) -> int:
-    return int(torch.randint(limit, (), generator=generator))
-
-
-@lru_cache(AT_HAND)
-def _read(path: Path) -> tuple[Tensor, Tensor, Tensor]:
-    tensors, _ = weights.read(path)
-    return tensors["counts"], tensors["valid"], tensors["rho"]

@@ -38,7 +38,7 @@ def thinned(generator: Generator, counts: Tensor, faintest: float) -> Tensor:
     Binomial thinning of Poisson counts is Poisson again.
     """
     lowest = (faintest / counts.amax(AXES, keepdim=True).clamp_min(1)).clamp_max(1)
-    keep = lowest ** torch.rand((len(counts), 1, 1, 1), generator=generator)
+    keep = lowest ** torch.rand((len(counts), 1, 1, 1), generator=generator, device=counts.device)
     return torch.binomial(counts.round(), keep.expand_as(counts).contiguous(), generator=generator)
 
 

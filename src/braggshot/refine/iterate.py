@@ -188,7 +188,8 @@ def _begin(data: Measured, config: RefineConfig, batch: Sequence[int], seed: int
 
 def _random_guess(data: Measured, config: RefineConfig, generator: torch.Generator) -> Guess:
     low, high = config.support_threshold
-    support = autocorrelation_support(data, low + (high - low) * _uniform(generator), config.support_extent)
+    threshold = torch.tensor([low + (high - low) * _uniform(generator)])
+    support = autocorrelation_support(data.magnitude[None], threshold, config.support_extent)[0]
     phase = 2 * math.pi * torch.rand(tuple(data.shape), generator=generator)
     rho = torch.polar(torch.ones_like(phase), phase).to(support.device) * support
     return Guess(rho * (math.sqrt(data.photons) / torch.linalg.vector_norm(torch.view_as_real(rho))), support)

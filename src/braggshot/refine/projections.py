@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from braggshot.physics.forward import spread
-from braggshot.physics.fourier import AXES, frequencies, to_corner
+from braggshot.physics.fourier import AXES, frequencies, to_centre, to_corner
 from braggshot.refine.kernels import impose_magnitude, scale_separably, squared_modulus
 
 
@@ -90,8 +90,8 @@ def project_modulus(rho: Tensor, data: Measured, coherence: Tensor | None = None
     return torch.fft.ifftn(field, dim=AXES, norm="ortho")
 
 
-def autocorrelation_support(data: Measured, threshold: float, extent: float) -> Tensor:
-    r"""First guess of the support, (z, y, x) bool, from where the autocorrelation rises above a fraction of its maximum.
+def autocorrelation_support(magnitude: Tensor, threshold: Tensor, extent: float) -> Tensor:
+    r"""First guess of the support, (n, z, y, x) bool, from where the autocorrelation rises above a fraction of its maximum.
 
     The autocorrelation :math:`\mathcal{F}^{-1} I` of an object reaches twice as far as the object; its thresholded region,
     shrunk by `extent` (0.5 = the object's own size, 1 = the whole region), surely holds a convex crystal when `extent` is large
@@ -99,19 +99,21 @@ def autocorrelation_support(data: Measured, threshold: float, extent: float) -> 
 
     Parameters
     ----------
-    threshold : relative to the maximum [1]
+    magnitude : of n patterns, (n, z, y, x) [sqrt(photons)]
+    threshold : relative to the maximum, (n,) [1]
     extent : linear factor of shrinking [1]
     """
-    correlation = torch.fft.ifftn(data.magnitude.square(), norm="ortho").abs()
-    region = torch.fft.fftshift((correlation > threshold * correlation.max()).float())
+    correlation = torch.fft.ifftn(magnitude.square(), dim=AXES, norm="ortho").abs()
+    level = threshold.to(magnitude.device)[:, None, None, None] * correlation.amax(AXES, keepdim=True)
+    region = to_centre((correlation > level).float())
     theta = torch.diag(torch.full((3,), 1 / extent)).to(region.device)
     # affine_grid wants x, y, z and normalised coordinates about the array's middle, (N - 1) / 2; the origin is at N // 2.
-    offset = torch.tensor([(1 - 1 / extent) * (2 * (n // 2) - (n - 1)) / n for n in reversed(region.shape)])
+    offset = torch.tensor([(1 - 1 / extent) * (2 * (n // 2) - (n - 1)) / n for n in reversed(region.shape[1:])])
     grid = torch.nn.functional.affine_grid(
-        torch.cat([theta, offset.to(region.device)[:, None]], 1)[None], [1, 1, *region.shape], align_corners=False
+        torch.cat([theta, offset.to(region.device)[:, None]], 1)[None], [1, 1, *region.shape[1:]], align_corners=False
     )
-    shrunk = torch.nn.functional.grid_sample(region[None, None], grid, align_corners=False)[0, 0] > 0.5
-    return to_corner(shrunk)
+    # The patterns are channels of one sample, so that they share the grid.
+    return to_corner(torch.nn.functional.grid_sample(region[None], grid, align_corners=False)[0] > 0.5)
 
 
 @dataclass(frozen=True)
@@ -170,17 +172,18 @@ def shrink_wrap(rho: Tensor, support: Tensor, threshold: Tensor, settings: Shrin
     progress : fraction of the recipe done [1]
     """
     amplitude = blur(squared_modulus(rho).sqrt_(), settings.sigma(progress))
-    level = _level(amplitude, support, settings.relative_to)
-    updated, adapted = support.clone(), threshold.clone()
-    for start in range(rho.shape[0]):
-        for _ in range(settings.retries + 1):
-            candidate = amplitude[start] > adapted[start] * level[start]
-            share = float(candidate.float().mean())
-            if settings.smallest <= share <= settings.largest:
-                updated[start] = candidate
-                break
-            adapted[start] *= 1.1 if share > settings.largest else 1 / 1.1
-    return updated, adapted
+    level, threshold = _level(amplitude, support, settings.relative_to), threshold.to(rho.device)
+    settled = torch.zeros_like(threshold, dtype=torch.bool)
+    for _ in range(settings.retries + 1):
+        candidate = amplitude > (threshold * level)[:, None, None, None]
+        share = candidate.float().mean(AXES)
+        fits = (settings.smallest <= share) & (share <= settings.largest) & ~settled
+        support, settled = torch.where(fits[:, None, None, None], candidate, support), settled | fits
+        if settled.all():
+            break
+        retried = threshold * torch.where(share > settings.largest, 1.1, 1 / 1.1)
+        threshold = torch.where(settled, threshold, retried)
+    return support, threshold
 
 
 def _level(amplitude: Tensor, support: Tensor, relative_to: str) -> Tensor:
