@@ -23,20 +23,13 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.phasing import PhasingConfig, phase
 from braggshot.physics import strain
 from braggshot.physics.metrics import align
+from braggshot.pipeline import finish
 from braggshot.uncertainty import together, with_photon_noise
 from braggshot.volumes import BoolArray, ComplexArray, Reconstruction
 
 Q = np.array([1.0, 0.0, 0.0])  # so the strain is the turn of the phase from slice to slice
 SETTINGS = CrystalSettings(shape=(48, 48, 48), oversampling=(2.2, 3.5), phase_range=(1.0, 1.5 * math.pi), steepest=2.0)
 PEAKS = (1e3, 1e4, 1e5, 1e6)
-
-
-def finish(running):
-    try:
-        while True:
-            next(running)
-    except StopIteration as finished:
-        return finished.value
 
 
 def errors(found: Reconstruction, truth: ComplexArray, bulk: BoolArray) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from braggshot.phasing import PhasingConfig, phase
 from braggshot.physics.fourier import fourier
 from braggshot.physics.metrics import align
 from braggshot.physics.strain import amplitude_spread, spread
+from braggshot.pipeline import finish
 from braggshot.refine.iterate import RefineConfig
 from braggshot.selection import CALIBRATION
 from braggshot.uncertainty import halves, with_half_data, with_photon_noise
@@ -22,14 +23,6 @@ from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstructi
 SHAPE = (24, 28, 26)
 BASIS = np.array([[9e-9, 1.5e-9, 0.0], [0.0, 8e-9, 1e-9], [1e-9, 0.0, 7e-9]])
 Q = np.array([4e9, 1.8e10, 1.2e10])
-
-
-def finish(running):
-    try:
-        while True:
-            next(running)
-    except StopIteration as finished:
-        return finished.value
 
 
 def crystal(peak=3e4):
