@@ -221,7 +221,7 @@ def training(size: int, batch: int, device: torch.device, steps: int, compiled: 
     from lightning_fabric import Fabric  # without it the other columns can still be had
 
     config = TrainConfig(steps=steps + 3, batch=batch, chunk=batch, precision="bf16-mixed", loss=LossConfig(expert=4.0))
-    fabric = Fabric(accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, precision=config.precision)
+    fabric = Fabric(accelerator="gpu" if device.type == "cuda" else "cpu", devices=1)
     fabric.launch()
     lesson, network = lessons(size, batch, device), load_network()[0].to(device)
     if compiled:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -49,7 +49,7 @@ def learn(
     ConfigError : if the optional packages for training are missing.
     """
     torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
-    fabric = _fabric(device, settings.train.precision, folder)
+    fabric = _fabric(device, folder)
     start = None if initial is None else weights.load_network(initial)[0]
     source = _source(settings, files, fabric.device)
     if settings.solved.patterns:
@@ -59,7 +59,7 @@ def learn(
         yield report
 
 
-def _fabric(device: str, precision: Literal["bf16-mixed", "32-true"], folder: Path) -> Any:
+def _fabric(device: str, folder: Path) -> Any:
     """One device, or as many processes as torchrun has started."""
     try:
         from lightning_fabric import Fabric
@@ -70,9 +70,7 @@ def _fabric(device: str, precision: Literal["bf16-mixed", "32-true"], folder: Pa
     accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device]
     strategy = "ddp" if world > 1 else "auto"
     logger = TensorBoardLogger(folder, name="tensorboard", version="")
-    fabric = Fabric(
-        accelerator=accelerator, strategy=strategy, devices=here, num_nodes=world // here, precision=precision, loggers=[logger]
-    )
+    fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=here, num_nodes=world // here, loggers=[logger])
     fabric.launch()
     return fabric
 

@@ -140,7 +140,7 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
     config : settings
     source : of patterns
     folder : holds the checkpoint that a second call goes on from
-    fabric : `lightning_fabric.Fabric`, launched: device, precision, processes
+    fabric : `lightning_fabric.Fabric`, launched: device and processes; its precision stays "32-true"
     initial : network to start from, where there is no checkpoint
 
     Raises
@@ -198,7 +198,8 @@ def objective(
     model: nn.Module, data: Measurement, start: Tensor, config: TrainConfig, step: int, solution: Tensor | None = None
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch, and its parts; `solution` is what iterative phasing made of the patterns, where a teacher was asked."""
-    outputs = model(data.magnitude, data.valid, start)
+    with _mixed(config, start.device):
+        outputs = model(data.magnitude, data.valid, start)
     terms = torch.stack([data_term(magnitude, data, config.loss) for _, magnitude in outputs])
     weight = torch.tensor(step_weights(len(outputs), config.loss), device=terms.device)
     loss = (weight * terms).sum()
@@ -210,6 +211,11 @@ def objective(
         loss = loss + config.loss.expert * (weight * pull).sum()
         values |= {"pull": pull[-1].item()} | more
     return loss, values | {"loss": loss.item()}
+
+
+def _mixed(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """Convolutions in 16 bits where asked for. Fabric's own mixed precision would round the measured magnitudes as well."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed")
 
 
 def _lesson(
@@ -281,7 +287,7 @@ def validate(network: nn.Module, source: Source, config: TrainConfig, fabric: An
         batch = source(chunk, 0, config.validation_chunk, VALIDATION)
         data = Measurement.of(batch.counts.to(fabric.device), batch.valid.to(fabric.device))
         start = random_start(data, torch.Generator(fabric.device).manual_seed(chunk))
-        with fabric.autocast():
+        with _mixed(config, fabric.device):
             rho, magnitude = network(data.magnitude, data.valid, start)[-1]
         better, chi2 = refined(rho, data, config.expert, chunk)
         chi += misfit(magnitude, data).sqrt().tolist()
