@@ -54,6 +54,7 @@ CONFINED = {
     "waitress": {"viewer"},
     "p4p": {"live"},
     "zmq": {"live"},
+    "cbor2": {"live"},
     "watchfiles": {"live"},
     "dask": {"cluster"},
     "distributed": {"cluster"},

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import struct
 
+import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braggshot.io.codecs import Codec, DamagedError, lz4_decode, lz4_encode
+from braggshot.io.codecs import Codec, DamagedError, lz4_blocks_decode, lz4_blocks_encode, lz4_decode, lz4_encode
 
 RNG = np.random.default_rng(0)
-KINDS = ["bslz4", "blosc"]
+KINDS = ["bslz4", "blosc", "zstd"]
 
 
 def counts(shape, dtype, mean=3.0):
@@ -101,3 +104,42 @@ def test_noise_is_refused(kind, noise):
 CODECS = {kind: Codec(kind, (40, 50), np.dtype("u2")) for kind in KINDS}
 IMAGE = counts((40, 50), "u2")
 PAYLOADS = {kind: CODECS[kind].encode(IMAGE) for kind in KINDS}
+
+
+@pytest.mark.parametrize("block", [1024, 4096, 2**30])
+def test_lz4_blocks_are_those_of_hdf5(block):
+    image = np.concatenate([counts((40, 53), "u2"), RNG.integers(0, 2**16, (40, 53), np.uint16)])
+    with h5py.File("blocks", "w", driver="core", backing_store=False) as file:
+        data = file.create_dataset("d", image.shape, image.dtype, chunks=image.shape, **hdf5plugin.LZ4(nbytes=block))
+        data[...] = image
+        file.flush()
+        _, payload = data.id.read_direct_chunk((0, 0))
+    np.testing.assert_array_equal(lz4_blocks_decode(payload, image.shape, image.dtype), image)
+    np.testing.assert_array_equal(lz4_blocks_decode(lz4_blocks_encode(image), image.shape, image.dtype), image)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_damaged_lz4_blocks_are_refused_or_read(data):
+    payload = bytearray(BLOCKS)
+    for _ in range(data.draw(st.integers(1, 5))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    payload = payload[: data.draw(st.integers(0, len(payload)))]
+    with contextlib.suppress(DamagedError):
+        assert lz4_blocks_decode(bytes(payload), (40, 50), np.dtype("u2")).shape == (40, 50)
+
+
+@pytest.mark.parametrize(
+    "header", [struct.pack(">QI", 4000, 1), struct.pack(">QI", 4000, 0), struct.pack(">QI", 2**60, 2**30), b""]
+)
+def test_lz4_headers_that_cannot_be(header):
+    with pytest.raises(DamagedError):
+        lz4_blocks_decode(header + b"\0\0\0\1x" * 4000, (40, 50), np.dtype("u2"))
+
+
+def test_a_zstd_frame_is_of_the_size_that_it_says():
+    with pytest.raises(DamagedError, match="another length"):
+        CODECS["zstd"].decode(Codec("zstd", (400, 500), np.dtype("u2")).encode(np.zeros((400, 500), np.uint16)))
+
+
+BLOCKS = lz4_blocks_encode(IMAGE)

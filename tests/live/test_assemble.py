@@ -101,3 +101,25 @@ def test_dark_and_mask_of_another_scan(tmp_path):
     assert np.array_equal(back.dark, like.dark)
     assert back.monitor is None
     assert back.rocking_angle is None
+
+
+def test_what_a_stream_says_of_a_detector_is_completed(tmp_path):
+    """A header knows no geometry and no dark, nor that a detector's largest number is no count."""
+    mask = np.ones((5, 7), dtype=bool)
+    like = Scan(ArrayFrames(IMAGES), "other", valid=mask, dark=np.ones((5, 7)))
+    header = Scan(ArrayFrames(np.zeros((6, 50, 70))), "s", provenance={"stream": {"photon_energy": 9000.0}})
+    image = IMAGES[0].copy()
+    image[2, 3] = 65535
+    told(Assembly(tmp_path, like), Begin("s", 6, about=header), arrived(0, image=image))
+    back = recorded.read(tmp_path / "s")
+    assert np.array_equal(back.dark, like.dark)
+    assert np.array_equal(back.valid, mask)
+    assert back.provenance["no_count"] == 65535
+    assert back.provenance["stream"] == {"photon_energy": 9000.0}
+
+
+def test_what_no_count_was_is_no_count_on_the_rocking_curve(tmp_path):
+    header = Scan(ArrayFrames(np.zeros((6, 5, 7))), "s", provenance={"stream": {}})
+    image = np.full((5, 7), 65535, np.uint16)
+    (*_, grew) = told(Assembly(tmp_path), Begin("s", 6, about=header), arrived(0, image=image))
+    assert grew.scan.rocking[0] == 0

@@ -14,11 +14,12 @@ from played import assert_equal, listen, playing, toy_scan
 
 from braggshot.errors import ConfigError
 from braggshot.io.codecs import Codec, lz4_encode
-from braggshot.live.dectris import Header, Image, SeriesEnd, read_message
+from braggshot.live.dectris import Header, Image, Reader, SeriesEnd, _heard, read_message
 from braggshot.live.emit import open_sink
 from braggshot.live.faults import Faults, fault_plan
 from braggshot.live.images import ImageDecoder
 from braggshot.live.messages import End
+from braggshot.live.scans import Expected, Ledger
 from braggshot.live.sources import open_source
 from braggshot.live.wire import Unusable
 
@@ -104,6 +105,16 @@ def test_rubbish_between_frames_is_counted_and_nothing_else_is_lost():
     assert heard.lost == {"malformed": 2, "oversized": 1}
     np.testing.assert_array_equal(heard.frames("series_3")[5].image, COUNTS[0])
     assert heard.ends == [End("series_3")]
+
+
+def test_a_mask_fits_no_image_of_another_shape():
+    """Whatever comes, a mask and frames that do not fit never reach the session."""
+    ledger, mask = Ledger(Expected()), np.zeros((20, 31), np.uint32).tobytes()
+    parts = message({"htype": "dheader-1.0", "series": 3, "header_detail": "all"}, {}, {}, b"", MASK, mask, {}, b"")
+    begin = _heard(parts, ledger, Reader())[0]
+    assert begin.about.valid.all()
+    (lost,) = _heard(image_message(COUNTS[0][:, :10]), ledger, Reader())
+    assert lost.reason == "shape"
 
 
 def test_a_header_says_what_is_planned():

@@ -52,8 +52,9 @@ def listened(tmp_path, url, sink, scan, faults=None, seed=0):
     return session, [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
 
 
-def test_a_whole_scan_over_zmq_is_the_scan(scan, tmp_path):
-    sink = open_sink("zmq:tcp://127.0.0.1:*", compress="bslz4")
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_whole_scan_over_zmq_is_the_scan(version, scan, tmp_path):
+    sink = open_sink(f"zmq:tcp://127.0.0.1:*?version={version}", compress="bslz4")
     _, events = listened(tmp_path, sink.url, sink, scan)
     (result,) = [event for event in events if event["event"] == "result"]
     live = results.read(tmp_path / result["file"])

@@ -24,7 +24,7 @@ def emit(
     ] = "",
     seed: Seed = 0,
     repeat: Annotated[int, typer.Option(min=1, help="How many scans.")] = 1,
-    compress: Annotated[str | None, typer.Option(help="none, lz4, bslz4 or blosc, as the transport has it.")] = None,
+    compress: Annotated[str | None, typer.Option(help="none, lz4, bslz4, blosc or zstd, as the transport has it.")] = None,
     hdf5: Annotated[
         bool, typer.Option("--hdf5", help="Into a folder: one growing HDF5 file per scan, not one TIFF per frame.")
     ] = False,

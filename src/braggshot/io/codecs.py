@@ -1,4 +1,4 @@
-"""Compressed images as detectors send them: LZ4, bitshuffle-LZ4, Blosc. What is decoded here came from a stranger.
+"""Compressed images as detectors send them: LZ4, bitshuffle-LZ4, Blosc, Zstandard. What is decoded here came from a stranger.
 
 HDF5's own filters do the work on a file that exists in memory only; for plain LZ4 the lz4 package does, because HDF5's filter reads
 beyond its input. The filters trust the lengths that are written inside their input: every length is checked against the input
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 BSHUF_BLOCK = 8192
 """Bytes of a block where bitshuffle chose it itself."""
 
+SMALLEST_BLOCK = 1024
+"""Bytes of an LZ4 block below which nobody compresses: many thousand blocks would keep a receiver busy."""
+
 
 class DamagedError(ValueError):
     """Compressed bytes that are not an image of the expected size."""
@@ -34,13 +37,14 @@ class Codec:
 
     Parameters
     ----------
-    kind : "bslz4" or "blosc"
+    kind : "bslz4", "blosc" or "zstd"
     shape : (rows, columns)
     dtype : of a pixel
     """
 
     def __init__(self, kind: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        options = bitshuffle_options() if kind == "bslz4" else dict(hdf5plugin.Blosc())
+        filters = {"blosc": hdf5plugin.Blosc, "zstd": hdf5plugin.Zstd}
+        options = bitshuffle_options() if kind == "bslz4" else dict(filters[kind]())
         self.kind, self.shape, self.dtype = kind, shape, dtype
         self._file = h5py.File(f"codec-{uuid.uuid4().hex}", "w", driver="core", backing_store=False)
         # two, because a chunk that HDF5 left uncompressed stays marked as such when another is put in its place
@@ -54,7 +58,7 @@ class Codec:
         DamagedError : if the bytes are not one.
         """
         size = self.shape[0] * self.shape[1] * self.dtype.itemsize
-        checked = _bitshuffle(payload, size, self.dtype.itemsize) if self.kind == "bslz4" else _blosc(payload, size)
+        checked = self._checked(payload, size)
         image = np.empty(self.shape, self.dtype)
         try:
             self._in.id.write_direct_chunk((0, 0), checked)
@@ -62,6 +66,11 @@ class Codec:
         except (OSError, ValueError, RuntimeError) as error:
             raise DamagedError(f"{self.kind}: the decoder refuses it") from error
         return image
+
+    def _checked(self, payload: bytes | memoryview, size: int) -> bytes:
+        if self.kind == "bslz4":
+            return _bitshuffle(payload, size, self.dtype.itemsize)
+        return _blosc(payload, size) if self.kind == "blosc" else _zstd(payload, size)
 
     def encode(self, image: NDArray[Any]) -> bytes:
         """The bytes, with the header that HDF5 and DECTRIS put before bitshuffle-LZ4."""
@@ -95,6 +104,61 @@ def lz4_encode(image: NDArray[Any]) -> bytes:
     import lz4.block
 
     return lz4.block.compress(np.ascontiguousarray(image).tobytes(), store_size=False)
+
+
+def lz4_blocks_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The image of LZ4 blocks as HDF5's filter writes them.
+
+    Sizes of the whole and of a block stand in front, and before each block its length.
+
+    Raises
+    ------
+    DamagedError : if the bytes are not one.
+    """
+    import lz4.block
+
+    size, view, flat = shape[0] * shape[1] * dtype.itemsize, memoryview(payload), bytearray()
+    if len(view) < 12 or struct.unpack_from(">Q", view)[0] != size:
+        raise DamagedError("lz4: cut short, or of another image")
+    block, place = struct.unpack_from(">I", view, 8)[0], 12
+    if block < min(size, SMALLEST_BLOCK):
+        raise DamagedError(f"lz4: blocks of {block} bytes")
+    while len(flat) < size:
+        expected = min(block, size - len(flat))
+        length = struct.unpack_from(">I", view, place)[0] if place + 4 <= len(view) else 0
+        part, place = view[place + 4 : place + 4 + length], place + 4 + length
+        if not length or not expected or place > len(view):
+            raise DamagedError("lz4: cut short")
+        try:
+            # what LZ4 could not shorten was left as it is
+            flat += part if length == expected else lz4.block.decompress(part, uncompressed_size=expected)
+        except (lz4.block.LZ4BlockError, ValueError, OverflowError, MemoryError) as error:
+            raise DamagedError("lz4: the decoder refuses it") from error
+    if len(flat) != size or place != len(view):
+        raise DamagedError(f"lz4: {len(flat)} bytes, expected {size}")
+    return np.frombuffer(flat, dtype).reshape(shape)
+
+
+def lz4_blocks_encode(image: NDArray[Any]) -> bytes:
+    """One LZ4 block behind the header of HDF5's filter."""
+    raw, packed = np.ascontiguousarray(image).tobytes(), lz4_encode(image)
+    packed = packed if len(packed) < len(raw) else raw
+    return struct.pack(">QII", len(raw), len(raw), len(packed)) + packed
+
+
+def _zstd(payload: bytes | memoryview, size: int) -> bytes:
+    """The payload, once its frame was found to say the size of the image: the filter allocates what the frame says."""
+    payload = bytes(payload)
+    if len(payload) < 6 or payload[:4] != b"\x28\xb5\x2f\xfd":
+        raise DamagedError("zstd: cut short, or no frame")
+    described = payload[4]
+    is_single, bytes_of_size = bool(described & 0x20), (0, 2, 4, 8)[described >> 6]
+    bytes_of_size = bytes_of_size or int(is_single)
+    place = 5 + (not is_single) + (0, 1, 2, 4)[described & 3]
+    said = int.from_bytes(payload[place : place + bytes_of_size], "little") + (256 if bytes_of_size == 2 else 0)
+    if not bytes_of_size or said != size:
+        raise DamagedError("zstd: of another length than its frame says")
+    return payload
 
 
 def _bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:

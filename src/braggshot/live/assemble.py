@@ -17,6 +17,9 @@ from braggshot.live.messages import Arrived, Begin, End, Lost, Message
 from braggshot.live.wire import scan_name
 from braggshot.volumes import BoolArray, Scan
 
+LIKE = ("valid", "dark", "flat", "geometry", "detector")
+"""What a scan on disk knows of one that is being measured."""
+
 
 @dataclass
 class Growing:
@@ -127,14 +130,23 @@ class Assembly:
         return float(trusted.sum(dtype=np.float64))
 
     def _plan(self, scan: Growing, image: NDArray[Any]) -> Plan:
-        begin, about = scan.begin, scan.begin.about or self.like
-        if scan.begin.about is None and image.dtype.kind == "u":
-            # Counting detectors say "not counted" by the largest number of their type.
+        begin, about = scan.begin, self._known(scan.begin.about, image)
+        is_streamed = scan.begin.about is None or "stream" in scan.begin.about.provenance
+        if is_streamed and image.dtype.kind == "u":
+            # Counting detectors say "not counted" by the largest number of their type, and do not say that they do.
             never = {"no_count": int(np.iinfo(image.dtype).max)}
             about = about or Scan(frames=ArrayFrames(image[None]), name=scan.name)
             about = replace(about, provenance={**about.provenance, **never})
         rows, columns = image.shape
         return Plan(scan.name, (rows, columns), image.dtype, begin.frames, begin.rocking_angle, about)
+
+    def _known(self, about: Scan | None, image: NDArray[Any]) -> Scan | None:
+        """What a source knows of a scan, with what it does not from the scan that this one is like."""
+        if about is None or self.like is None or about.prepared:
+            return about or self.like
+        # a detector may send a part of its pixels, of which a mask must be
+        frames = about.frames if about.frames.shape[1:] == image.shape else ArrayFrames(image[None])
+        return replace(about, frames=frames, **{name: getattr(self.like, name) for name in LIKE if getattr(about, name) is None})
 
     def _close(self, aborted: str) -> Iterator[Change]:
         scan, self.open = self.open, None

@@ -1,4 +1,4 @@
-"""The stream of a DECTRIS detector (SIMPLON stream, version 1): multipart ZeroMQ messages, pushed by the detector.
+"""The stream of a DECTRIS detector (SIMPLON stream): ZeroMQ messages, pushed by the detector; those of version 1 are read here.
 
 ::
 
@@ -8,48 +8,41 @@
 
 An appendix, which the user of a detector can set, is read where it is a JSON object: ``scan``, ``frames`` and ``rocking_angle_deg``
 (a list) with the header, ``rocking_angle_deg`` (a number) with an image. Otherwise the angles are those of the axis that the
-configuration says is turned.
+configuration says is turned. Version 2, of one part each, is for `braggshot.live.dectris_cbor`; a message says which it is.
 """
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
-from braggshot.io.frames import ArrayFrames
+from braggshot.live.dectris_cbor import CborReader, is_cbor
 from braggshot.live.images import ImageDecoder
 from braggshot.live.messages import Lost, Message
 from braggshot.live.scans import Expected, Ledger
+from braggshot.live.series import Header, Image, SeriesEnd, header, image
 from braggshot.live.wire import (
     MAX_BYTES,
     MAX_FRAMES,
     MAX_PARTS,
     MAX_TEXT,
     Unusable,
-    angles,
     counts_type,
     image_bytes,
     image_shape,
     json_object,
-    real_number,
     whole_number,
 )  # fmt: skip
-from braggshot.volumes import BoolArray, FloatArray, Frame, Scan
+from braggshot.volumes import BoolArray
 
 PARTS = {"none": 1, "basic": 2, "all": 8}
 """Parts of a header before its appendix, for each header_detail."""
-AXES = ("omega", "phi", "chi", "kappa")
-KEPT = ("photon_energy", "wavelength", "detector_distance", "beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size")
-"""Numbers of a configuration that travel along, as the detector says them."""
-
 Part = bytes | memoryview
 
 
@@ -60,35 +53,11 @@ class Options(Expected):
     Parameters
     ----------
     queue : messages that may wait here before the detector has to keep them
+    channel : threshold to take where a detector counts at several, such as ``threshold_2``; empty takes the first
     """
 
     queue: int = 1000
-
-
-@dataclass(frozen=True)
-class Header:
-    """A series begins."""
-
-    series: int
-    name: str
-    frames: int | None
-    rocking_angle: FloatArray | None
-    about: Scan | None
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image of a series."""
-
-    series: int
-    frame: Frame
-
-
-@dataclass(frozen=True)
-class SeriesEnd:
-    """A series is over, or was aborted."""
-
-    series: int
+    channel: str = ""
 
 
 def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image | SeriesEnd:
@@ -106,11 +75,11 @@ def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image
         raise Unusable("malformed", f"a message of type {kind!r}")
     series = whole_number(first.get("series"), "series")
     if kind == "dimage":
-        return Image(series, _image(first, parts, decoder))
+        return _image(series, first, parts, decoder)
     return _header(series, first, parts) if kind == "dheader" else SeriesEnd(series)
 
 
-def _image(first: dict[str, Any], parts: Sequence[Part], decoder: ImageDecoder) -> Frame:
+def _image(series: int, first: dict[str, Any], parts: Sequence[Part], decoder: ImageDecoder) -> Image:
     index = whole_number(first.get("frame"), "frame", 0, MAX_FRAMES)
     if len(parts) < 3:
         raise Unusable("truncated", f"an image of {len(parts)} parts")
@@ -120,10 +89,8 @@ def _image(first: dict[str, Any], parts: Sequence[Part], decoder: ImageDecoder) 
         raise Unusable("shape", f"{str(sides)[:60]}, expected [columns, rows]")
     shape, dtype = image_shape(sides[1], sides[0]), counts_type(described.get("type"))
     encoding, is_big_endian = _encoding(described.get("encoding"), dtype)
-    image = decoder.decode(parts[2], encoding, shape, dtype)
-    angle = real_number(_appendix(parts, 4).get("rocking_angle_deg"))
-    turned = image.byteswap() if is_big_endian else image
-    return Frame(index, turned, None if angle is None else float(np.deg2rad(angle)), time.time())
+    counts = decoder.decode(parts[2], encoding, shape, dtype)
+    return image(series, index, counts.byteswap() if is_big_endian else counts, _appendix(parts, 4))
 
 
 def _encoding(text: Any, dtype: np.dtype[Any]) -> tuple[str, bool]:
@@ -139,13 +106,8 @@ def _header(series: int, first: dict[str, Any], parts: Sequence[Part]) -> Header
     before = PARTS.get(detail, 1) if isinstance(detail, str) else 1
     config = json_object(parts[1]) if before > 1 and len(parts) > 1 else {}
     said = _appendix(parts, before)
-    frames = _planned(said.get("frames")) or _planned(config.get("nimages"), config.get("ntrigger", 1))
-    rocking = angles(said.get("rocking_angle_deg"), frames)
-    if rocking is None and frames is not None:
-        rocking = _turned(config, frames)
-    name = said["scan"] if isinstance(said.get("scan"), str) else f"series_{series}"
     valid = _pixel_mask(parts[4], parts[5]) if before == 8 and len(parts) >= 8 else None
-    return Header(series, name, frames, rocking, _about(name, frames or 1, valid, config))
+    return header(series, said, config, valid)
 
 
 def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
@@ -156,23 +118,6 @@ def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
         return json_object(parts[place])
     except Unusable:
         return {}
-
-
-def _planned(images: Any, triggers: Any = 1) -> int | None:
-    try:
-        frames = whole_number(images, "nimages", 1, MAX_FRAMES) * whole_number(triggers, "ntrigger", 1, MAX_FRAMES)
-    except Unusable:
-        return None
-    return frames if frames <= MAX_FRAMES else None
-
-
-def _turned(config: Mapping[str, Any], frames: int) -> FloatArray | None:
-    """Angles of the first axis that the configuration says is turned from image to image [rad]."""
-    for axis in AXES:
-        start, step = real_number(config.get(f"{axis}_start")), real_number(config.get(f"{axis}_increment"))
-        if start is not None and step:
-            return np.deg2rad(start + step * np.arange(frames))
-    return None
 
 
 def _pixel_mask(described: Part, payload: Part) -> BoolArray:
@@ -187,20 +132,6 @@ def _pixel_mask(described: Part, payload: Part) -> BoolArray:
     return np.frombuffer(payload, dtype).reshape(shape) == 0
 
 
-def _about(name: str, frames: int, valid: BoolArray | None, config: Mapping[str, Any]) -> Scan | None:
-    """What a header says of the detector; None where it does not even say how many pixels it has."""
-    try:
-        sides = (
-            image_shape(config.get("y_pixels_in_detector"), config.get("x_pixels_in_detector")) if valid is None else valid.shape
-        )
-    except Unusable:
-        return None
-    numbers = {key: number for key in KEPT if (number := real_number(config.get(key))) is not None}
-    described = {"description": str(config.get("description", ""))[:100], **numbers}
-    nothing: NDArray[Any] = np.broadcast_to(np.zeros((), np.uint32), (frames, *sides))
-    return Scan(ArrayFrames(nothing), name, valid=valid, provenance={"stream": described})
-
-
 def connect(target: str, options: Options) -> DectrisSource:
     """The source for ``zmq:tcp://HOST:PORT``.
 
@@ -208,10 +139,13 @@ def connect(target: str, options: Options) -> DectrisSource:
     ------
     ConfigError : if that is no address.
     """
-    import zmq  # noqa: F401  missing libraries are reported when a source is opened
+    import cbor2  # noqa: F401  missing libraries are reported when a source is opened
+    import zmq  # noqa: F401
 
     if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", target):
-        raise ConfigError(f"zmq:{target}: give the detector's address as zmq:tcp://HOST:PORT (usually port 9999).")
+        raise ConfigError(
+            f"zmq:{target}: give the detector's address as zmq:tcp://HOST:PORT (usually port 9999, or 31001 for version 2)."
+        )
     return DectrisSource(target, options)
 
 
@@ -225,7 +159,7 @@ class DectrisSource:
         """As `braggshot.live.messages.Source`."""
         import zmq
 
-        ledger, decoder, context = Ledger(self.options), ImageDecoder(), zmq.Context()
+        ledger, reader, context = Ledger(self.options), Reader(self.options.channel), zmq.Context()
         try:
             socket = context.socket(zmq.PULL)
             socket.set(zmq.RCVHWM, self.options.queue)
@@ -233,7 +167,7 @@ class DectrisSource:
             socket.connect(self.address)
             while not stop.is_set():
                 if socket.poll(150):
-                    yield from _heard(_receive(socket), ledger, decoder)
+                    yield from _heard(_receive(socket), ledger, reader)
                 else:
                     yield from ledger.idle()
                     yield None
@@ -253,14 +187,30 @@ def _receive(socket: Any) -> list[memoryview]:
     return parts
 
 
-def _heard(parts: Sequence[Part], ledger: Ledger, decoder: ImageDecoder) -> list[Message]:
+class Reader:
+    """Reads messages of either version; not for two threads at once."""
+
+    def __init__(self, channel: str = "") -> None:
+        self._decoder = ImageDecoder()
+        self._cbor = CborReader(self._decoder, channel)
+
+    def read(self, parts: Sequence[Part]) -> Header | Image | SeriesEnd:
+        """As `read_message`, whichever version the message is of."""
+        if len(parts) == 1 and is_cbor(parts[0]):
+            return self._cbor.read(parts[0])
+        return read_message(parts, self._decoder)
+
+
+def _heard(parts: Sequence[Part], ledger: Ledger, reader: Reader) -> list[Message]:
     """What one message means for the scan that is open."""
     try:
-        said = read_message(parts, decoder)
+        said = reader.read(parts)
     except Unusable as lost:
         return [Lost(lost.reason, lost.detail)]
     if isinstance(said, Header):
-        return ledger.begin(said.series, said.name, said.frames, None, said.rocking_angle, said.about)
+        valid = None if said.about is None else said.about.valid
+        shape = None if valid is None else (valid.shape[0], valid.shape[1])  # a mask fits no image of another shape
+        return ledger.begin(said.series, said.name, said.frames, shape, said.rocking_angle, said.about)
     if isinstance(said, SeriesEnd):
         return ledger.end(said.series)
     return ledger.frame(said.series, f"series_{said.series}", said.frame)

@@ -1,4 +1,4 @@
-"""A DECTRIS detector that does not exist: pushes series of images as `braggshot.live.dectris` describes."""
+"""A DECTRIS detector that does not exist: pushes series of images as `braggshot.live.dectris` and `.dectris_cbor` describe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
-from braggshot.io.codecs import Codec, lz4_encode
+from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode
 from braggshot.live.emit import Playing, Sink
 
 LINGER = 10_000
@@ -21,16 +21,27 @@ PARTING = 2.0
 """Seconds for which the end of a series waits for someone to hear it: who has all frames may be gone."""
 
 
-def serve(target: str, compress: str = "bslz4") -> Sink:
-    """The sink for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one.
+COMPRESSED = {1: ("none", "lz4", "bslz4"), 2: ("none", "lz4", "bslz4", "zstd")}
+"""What each version of the stream may be compressed by."""
+TYPED = {
+    "uint8": 64, "uint16": 69, "uint32": 70, "uint64": 71, "int8": 72, "int16": 77, "int32": 78, "int64": 79,
+    "float32": 85, "float64": 86,
+}  # fmt: skip
+"""CBOR tags of little-endian typed arrays."""
+
+
+def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
+    """The sink for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one, ``?version=2`` makes it the stream of that version.
 
     Raises
     ------
-    ConfigError : if it cannot listen there, or does not know the compression.
+    ConfigError : if it cannot listen there, or does not know the version or the compression.
     """
-    if compress not in {"none", "lz4", "bslz4"}:
-        raise ConfigError(f"this stream is not compressed by {compress!r}; known: none, lz4, bslz4.")
-    return DectrisSink(target, compress)
+    if str(version) not in {"1", "2"}:
+        raise ConfigError(f"there is no version {version!r} of this stream; known: 1, 2.")
+    if compress not in COMPRESSED[int(version)]:
+        raise ConfigError(f"this stream is not compressed by {compress!r}; known: {', '.join(COMPRESSED[int(version)])}.")
+    return DectrisSink(target, compress) if int(version) == 1 else CborSink(target, compress)
 
 
 class DectrisSink:
@@ -59,7 +70,6 @@ class DectrisSink:
 
     def begin(self, scan: Playing) -> None:
         """Send the header, with what the file says in its appendix."""
-        self.scan = scan
         rows, columns = scan.shape
         config: dict[str, Any] = {"description": "simulated", "nimages": scan.frames, "ntrigger": 1}
         config |= {"x_pixels_in_detector": columns, "y_pixels_in_detector": rows, "bit_depth_image": 8 * scan.dtype.itemsize}
@@ -68,8 +78,8 @@ class DectrisSink:
             degrees = np.rad2deg(scan.rocking_angle)
             config |= {"omega_start": float(degrees[0]), "omega_increment": float(np.median(np.diff(degrees, append=degrees[-1])))}
             said["rocking_angle_deg"] = degrees.tolist()
+        self._prepare(scan)
         self._send({"htype": "dheader-1.0", "series": scan.number, "header_detail": "basic"}, config, said)
-        self._codec = Codec("bslz4", scan.shape, scan.dtype) if self.compress == "bslz4" else None
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
         """Send an image; of a cut one the first half."""
@@ -91,6 +101,10 @@ class DectrisSink:
         """Once everything has been pulled, or after some seconds."""
         self._context.destroy(linger=0 if self._stop.is_set() else LINGER)
 
+    def _prepare(self, scan: Playing) -> None:
+        self.scan = scan
+        self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress in {"bslz4", "zstd"} else None
+
     def _encoded(self, image: NDArray[Any]) -> tuple[str, bytes]:
         if self._codec is not None:
             return f"bs{8 * image.dtype.itemsize}-lz4<", self._codec.encode(image)
@@ -108,3 +122,46 @@ class DectrisSink:
     def _send(self, *parts: dict[str, Any] | bytes, patience: float = math.inf) -> None:
         if self._ready(patience):
             self._socket.send_multipart([part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts])
+
+
+class CborSink(DectrisSink):
+    """The same detector, as it speaks version 2 of the stream: one CBOR map a message."""
+
+    def begin(self, scan: Playing) -> None:
+        """Send the start, with what the file says in its user data."""
+        self._prepare(scan)
+        rows, columns = scan.shape
+        said: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
+        start: dict[str, Any] = {"channels": ["threshold_1"], "detector_description": "simulated", "number_of_images": scan.frames}
+        start |= {"image_size_x": columns, "image_size_y": rows}
+        if scan.rocking_angle is not None:
+            degrees = np.rad2deg(scan.rocking_angle)
+            step = float(np.median(np.diff(degrees, append=degrees[-1])))
+            start["goniometer"] = {"omega": {"start": float(degrees[0]), "increment": step}}
+            said["rocking_angle_deg"] = degrees.tolist()
+        self._say("start", {**start, "user_data": said})
+
+    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
+        """Send an image; of a cut one the first half of its bytes, in a message that is whole."""
+        from cbor2 import CBORTag
+
+        little = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
+        payload: Any = lz4_blocks_encode(little) if self.compress == "lz4" else self._encoded(little)[1]
+        payload = payload if is_whole else payload[: len(payload) // 2]
+        if self.compress != "none":
+            element = image.dtype.itemsize if self.compress == "bslz4" else 0
+            payload = CBORTag(56500, [self.compress, element, payload])
+        array = CBORTag(40, [list(image.shape), CBORTag(TYPED[image.dtype.name], payload)])
+        angle = self.scan.angle_deg(index)
+        said = {} if angle is None else {"user_data": {"rocking_angle_deg": angle}}
+        times = {name: [0, 1] for name in ("real_time", "start_time", "stop_time")}
+        self._say("image", {"image_id": index, "data": {"threshold_1": array}, **times, **said})
+
+    def end(self, is_aborted: bool) -> None:
+        """An aborted series ends as any other, only sooner."""
+        self._say("end", {}, patience=PARTING)
+
+    def _say(self, kind: str, fields: dict[str, Any], patience: float = math.inf) -> None:
+        import cbor2
+
+        self._send(cbor2.dumps({"type": kind, "series_id": self.scan.number, **fields}), patience=patience)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.io.codecs import Codec, DamagedError, lz4_decode
+from braggshot.io.codecs import Codec, DamagedError, lz4_blocks_decode, lz4_decode
 from braggshot.live.wire import Unusable, image_bytes
 
-ENCODINGS = ("", "lz4", "bslz4", "blosc")
+ENCODINGS = ("", "lz4", "lz4 blocks", "bslz4", "blosc", "zstd")
+WITHOUT_FILTER = {"lz4": lz4_decode, "lz4 blocks": lz4_blocks_decode}
 KEPT = 4
 """Decoders that are kept, each for one shape and type."""
 
@@ -44,7 +45,9 @@ class ImageDecoder:
                 raise Unusable("truncated", f"{len(payload)} bytes of {size}")
             return np.frombuffer(bytearray(payload), dtype).reshape(shape)
         try:
-            return lz4_decode(payload, shape, dtype) if encoding == "lz4" else self._codec(encoding, shape, dtype).decode(payload)
+            if encoding in WITHOUT_FILTER:
+                return WITHOUT_FILTER[encoding](payload, shape, dtype)
+            return self._codec(encoding, shape, dtype).decode(payload)
         except DamagedError as error:
             raise Unusable("truncated" if "short" in str(error) else "damaged", str(error)) from error
 
