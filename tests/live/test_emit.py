@@ -38,7 +38,7 @@ def test_the_command_plays_into_a_folder(saved, tmp_path, capsys):
         ("kafka:x", "", "cannot emit to 'kafka:x'; known: folder:, pva:, zmq:"),
         ("folder", "", "SCHEME:TARGET"),
         ("folder:out?colour=red", "", "an option is unknown"),
-        ("folder:out?compress=bslz4", "", "with --hdf5 there is bslz4"),
+        ("folder:out?compress=bslz4", "", "or eiger= there is bslz4"),
         ("folder:out", "drop=2", "a share lies between 0 and 1"),
     ],
 )

@@ -17,7 +17,7 @@ from test_session import QUICK
 
 from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.io import recorded, results
+from braggshot.io import recorded, registry, results
 from braggshot.io.frames import ArrayFrames
 from braggshot.live.emit import open_sink
 from braggshot.live.faults import Faults, fault_plan
@@ -64,7 +64,23 @@ def test_a_whole_scan_over_zmq_is_the_scan(version, scan, tmp_path):
     assert np.array_equal(live.rho, offline.rho)
 
 
-@pytest.mark.parametrize("transport", ["zmq", "pva", "folder"])
+@pytest.mark.parametrize("options", ["eiger=10", "eiger=10&swmr=1"])
+def test_files_of_a_detector_that_appear_are_those_that_are_read_later(options, scan, tmp_path):
+    """The finished set read offline and the same set followed while it grew: one volume, one result, bit by bit."""
+    (tmp_path / "frames").mkdir()
+    sink = open_sink(f"folder:{tmp_path / 'frames'}?{options}")
+    session, events = listened(tmp_path / "out", sink.url, sink, scan)
+    (result,) = [event for event in events if event["event"] == "result"]
+    live = results.read(tmp_path / "out" / result["file"])
+    found = registry.read(next((tmp_path / "frames").glob("*_master.h5")), "petra_p10")
+    offline = pipeline.reconstruct(found, {"phasing": QUICK["phasing"]})
+    assert not session.board.latest()[1].dropped
+    assert np.array_equal(live.volume.intensity, offline.volume.intensity)
+    assert np.array_equal(live.volume.valid, offline.volume.valid)
+    assert np.array_equal(live.rho, offline.rho)
+
+
+@pytest.mark.parametrize("transport", ["zmq", "pva", "folder", "zmq 2", "eiger"])
 def test_what_faults_took_is_masked_and_the_rest_is_exact(transport, scan, tmp_path):
     seed = next(
         seed
@@ -73,8 +89,9 @@ def test_what_faults_took_is_masked_and_the_rest_is_exact(transport, scan, tmp_p
         - len({action.frame for action in fault_plan(32, FAULTS, seed) if action.kind in {"frame", "truncated"}}) <= 4
     )  # fmt: skip
     (tmp_path / "frames").mkdir()
-    place = {"zmq": "zmq:tcp://127.0.0.1:*", "pva": "pva:test:live:image", "folder": f"folder:{tmp_path / 'frames'}"}[transport]
-    sink = open_sink(place)
+    place = {"zmq": "zmq:tcp://127.0.0.1:*", "pva": "pva:test:live:image", "folder": f"folder:{tmp_path / 'frames'}"}
+    place |= {"zmq 2": f"{place['zmq']}?version=2", "eiger": f"{place['folder']}?eiger=10"}
+    sink = open_sink(place[transport])
     session, events = listened(tmp_path / "out", sink.url, sink, scan, FAULTS, seed)
     whole = {action.frame for action in fault_plan(32, FAULTS, seed) if action.kind == "frame"}
     (started,) = [event["scan"] for event in events if event["event"] == "scan started"]

@@ -23,6 +23,7 @@ from braggshot.live.wire import Unusable, counts_type, image_bytes, image_shape
 
 IMAGES = frozenset({".tif", ".tiff", ".npy"})
 GROWING = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".cxi"})
+GONE = (-1, -1, -1)
 UNSETTLED = 1.0
 """Seconds for which a folder is listed again after it changed: its time of change is coarser than the arrival of files."""
 
@@ -129,6 +130,37 @@ def _stamp(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 2**63
+
+
+class Stamp:
+    """Size and time of change of a file, and since when they are what they are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.found, self.since = path, GONE, time.monotonic()
+
+    def has_changed(self) -> bool:
+        """Whether the file is another one than at the last call."""
+        try:
+            found = self.path.stat()
+            stamp = (found.st_size, found.st_mtime_ns, found.st_ino)
+        except OSError:
+            stamp = GONE
+        if stamp == self.found:
+            return False
+        self.found, self.since = stamp, time.monotonic()
+        return True
+
+    def is_there(self) -> bool:
+        """Whether the file was there at the last look."""
+        return self.found != GONE
+
+    def is_old(self, seconds: float) -> bool:
+        """Whether the last change that was seen is so long ago."""
+        return time.monotonic() - self.since >= seconds
+
+    def is_settled(self, seconds: float) -> bool:
+        """Whether the file has not changed for so long, or is gone."""
+        return not self.has_changed() and (not self.is_there() or self.is_old(seconds))
 
 
 def read_image(path: Path) -> NDArray[Any]:

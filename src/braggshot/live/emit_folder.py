@@ -1,4 +1,4 @@
-"""A detector that writes files: one TIFF image per frame and a marker at the end, or one HDF5 file that grows in SWMR mode."""
+"""A detector that writes files: a TIFF image per frame and a marker, one HDF5 file that grows in SWMR mode, or a DECTRIS set."""
 
 from __future__ import annotations
 
@@ -17,21 +17,31 @@ from braggshot.errors import ConfigError, OutputError
 from braggshot.live.emit import Playing, Sink
 
 
-def serve(target: str, hdf5: bool | str = False, compress: str = "") -> Sink:
-    """The sink for ``folder:PATH``.
+def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int | str = 0, swmr: bool | str = False) -> Sink:
+    """The sink for ``folder:PATH``; ``?eiger=16`` writes a master and data files of 16 frames, with ``&swmr=1`` while they grow.
 
     Raises
     ------
-    ConfigError : for a compression: images are written as they are, HDF5 frames compressed by bitshuffle-LZ4 where it is "bslz4".
+    ConfigError : for a compression: images are written as they are, HDF5 frames compressed by bitshuffle-LZ4 where it is "bslz4",
+        and those of a file set always; or if a file set cannot hold so many frames.
     OutputError : if the folder cannot be made.
     """
-    grows = str(hdf5).lower() in {"true", "1", "yes"}
-    if compress not in {"", "none", "bslz4"} or (compress == "bslz4" and not grows):
-        raise ConfigError(f"a folder cannot be written with compression {compress!r}; with --hdf5 there is bslz4.")
+    grows, follows = (str(value).lower() in {"true", "1", "yes"} for value in (hdf5, swmr))
+    if not str(eiger).isdecimal() or (follows and not int(eiger)) or (grows and int(eiger)):
+        raise ConfigError(
+            f"eiger={eiger}: give the frames of a data file, such as eiger=100; swmr=1 goes with it, --hdf5 does not."
+        )
+    allowed = {"", "bslz4"} if int(eiger) else {"", "none", "bslz4"} if grows else {"", "none"}
+    if compress not in allowed:
+        raise ConfigError(f"a folder cannot be written with compression {compress!r}; with --hdf5 or eiger= there is bslz4.")
     try:
         Path(target).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write to {target}: {error.strerror}; choose another folder.") from error
+    if int(eiger):
+        from braggshot.live.emit_eiger import EigerSink
+
+        return EigerSink(Path(target), int(eiger), follows)
     return GrowingSink(Path(target), compress == "bslz4") if grows else ImageSink(Path(target))
 
 

@@ -1,8 +1,8 @@
 """Frames that appear in a folder: images one by one, or HDF5 files that grow.
 
-A series of images, ``PREFIX<number>.tif`` or ``.npy`` in one folder, is a scan, and so is every HDF5 file. A scan ends when all
-planned frames came, with a file ``BASE.done`` or ``BASE.aborted``, when its HDF5 file is closed, when the next one begins, or after
-a time of silence.
+A series of images, ``PREFIX<number>.tif`` or ``.npy`` in one folder, is a scan, and so is every HDF5 file, but for the files of a
+DECTRIS detector (`braggshot.live.eiger`), which are one together. A scan ends when all planned frames came, with a file
+``BASE.done`` or ``BASE.aborted``, when its HDF5 file is closed, when the next one begins, or after a time of silence.
 ``BASE.json`` may say in advance ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``. BASE is the name of the
 images without their number, or of the HDF5 file, or the folder's name (in the folder or beside it).
 """
@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+from numpy.typing import NDArray
+
 from braggshot.errors import ConfigError, FormatError
-from braggshot.live.arriving import GROWING, Listing, changes, number_of, read_image
+from braggshot.live.arriving import GROWING, Listing, Stamp, changes, number_of, read_image
+from braggshot.live.eiger import FileSet
 from braggshot.live.growing import GrowingFile
+from braggshot.live.master import member_of
 from braggshot.live.messages import Lost, Message
 from braggshot.live.scans import Expected, Ledger
 from braggshot.live.wire import MAX_FRAMES, MAX_TEXT, Unusable, angles, json_object, whole_number
@@ -67,29 +71,17 @@ class Series:
 
 @dataclass
 class Waiting:
-    """A file that has not been taken (wholly) yet."""
+    """A file, or a set of files, that has not been taken (wholly) yet."""
 
     path: Path
     series: Series
+    stamp: Stamp
     growing: GrowingFile | None = None
-    stamp: tuple[int, int] = (-1, -1)
-    since: float = field(default_factory=time.monotonic)
+    files: FileSet | None = None
 
-    def has_changed(self) -> bool:
-        """Whether the file is another one than at the last call."""
-        try:
-            found = self.path.stat()
-            stamp = (found.st_size, found.st_mtime_ns)
-        except OSError:
-            stamp = (-1, -1)
-        if stamp == self.stamp:
-            return False
-        self.stamp, self.since = stamp, time.monotonic()
-        return True
-
-    def is_settled(self, seconds: float) -> bool:
-        """Whether the file has not changed for so long, or is gone."""
-        return not self.has_changed() and (self.stamp == (-1, -1) or time.monotonic() - self.since >= seconds)
+    def is_taken(self) -> bool:
+        """Whether all was taken that is there."""
+        return self.growing is not None or (self.files is not None and self.files.is_quiet())
 
 
 def connect(target: str, options: Options) -> FolderSource:
@@ -116,6 +108,7 @@ class FolderSource:
         self.pattern = path.name if path.is_file() else options.pattern
         self._ledger = Ledger(options)
         self._waiting: list[Waiting] = []
+        self._linked: set[Path] = set()
         self._first: dict[Series, int] = {}
         self._lowest: dict[Series, int] = {}
 
@@ -126,23 +119,48 @@ class FolderSource:
             listing.new()
         for _ in changes(self.root, stop):
             scan, ending = self._open(), self._marker()  # looked for before the files, which a detector writes before its marker
-            self._waiting += [self._file(path) for path in listing.new(everywhere=ending is not None)]
             count = 0
-            for count, message in enumerate(self._look(), 1):  # noqa: B007
+            for count, message in enumerate(self._new(listing.new(everywhere=ending is not None)), 1):  # noqa: B007
                 yield message
                 if stop.is_set():
                     return
-            is_taken = all(item.series != scan or item.growing for item in self._waiting)
+            is_taken = all(item.series != scan or item.is_taken() for item in self._waiting)
             if ending and is_taken and self._open() == scan:
                 yield from self._end(ending)
             yield from self._ledger.idle()
             if not count:
                 yield None
 
+    def _new(self, paths: list[Path]) -> Iterator[Message]:
+        """What new files, and those that wait already, bring."""
+        for path in paths:
+            member = member_of(path) if path.suffix.lower() in GROWING else None
+            if path in self._linked:
+                continue
+            if member is None:
+                self._waiting.append(self._file(path))
+            else:
+                yield from self._add(Series(path.parent, member[0]), member[1], path)
+        yield from self._look()
+
     def _file(self, path: Path) -> Waiting:
         if path.suffix.lower() in GROWING:
-            return Waiting(path, Series(path.parent, path.stem), GrowingFile(path, self.options.dataset, self.options.angle))
-        return Waiting(path, Series(path.parent, number_of(path)[0]))
+            growing = GrowingFile(path, self.options.dataset, self.options.angle)
+            return Waiting(path, Series(path.parent, path.stem), Stamp(path), growing)
+        return Waiting(path, Series(path.parent, number_of(path)[0]), Stamp(path))
+
+    def _add(self, series: Series, number: int, path: Path) -> Iterator[Message]:
+        """A file of a set."""
+        if series in self._ledger.ended:
+            yield Lost("late", f"{path.name}, of a scan that has ended")
+            return
+        item = next((item for item in self._waiting if item.files and item.series == series), None)
+        if item is None:
+            master = path.with_name(f"{series.name}_master{path.suffix}")
+            item = Waiting(path, series, Stamp(path), files=FileSet(self.root, master, self.options.settle))
+            self._waiting.append(item)
+        assert item.files is not None
+        item.files.add(number, path)
 
     def _open(self) -> Series | None:
         return self._ledger.open.key if self._ledger.open else None  # type: ignore[return-value]
@@ -164,11 +182,14 @@ class FolderSource:
                 self._waiting.append(item)
                 continue
             is_followed = any(other.series != item.series for other in waiting[place + 1 :])
-            yield from self._take(item) if item.growing is None else self._grow(item, item.growing, is_followed)
+            if item.files is not None:
+                yield from self._collect(item, item.files, is_followed)
+            else:
+                yield from self._take(item) if item.growing is None else self._grow(item, item.growing, is_followed)
 
     def _take(self, item: Waiting) -> Iterator[Message]:
         """One image file; it goes on waiting where it is not whole yet: half a header says strange things too."""
-        is_settled = item.is_settled(self.options.settle)
+        is_settled = item.stamp.is_settled(self.options.settle)
         try:
             image = read_image(item.path)
         except (Unusable, FormatError) as error:
@@ -178,7 +199,7 @@ class FolderSource:
             else:
                 self._waiting.append(item)
             return
-        if item.has_changed():
+        if item.stamp.has_changed():
             self._waiting.append(item)
             return
         number = number_of(item.path)[1]
@@ -210,22 +231,53 @@ class FolderSource:
         if is_complete:
             yield from self._ledger.end(item.series)
 
-    def _begin(self, series: Series, number: int) -> Iterator[Message]:
+    def _collect(self, item: Waiting, files: FileSet, is_followed: bool) -> Iterator[Message]:
+        """What is new in the files of a set; it goes on waiting until all planned frames have come, or it ended in another way."""
+        if files.master is None and item.path in self._linked:
+            return  # a set that is linked to from another folder is that master's
+        for found in files.look():
+            if isinstance(found, Lost):
+                yield found
+                continue
+            index, image = found
+            if not self._ledger.known(item.series):
+                if not files.has_mask_of(image):
+                    yield Lost("shape", f"the pixel mask of {item.series.name} is of another shape than its images")
+                yield from self._begin(item.series, 0, files, image)
+            yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, None, time.time()))
+        self._linked |= files.elsewhere
+        is_complete = files.is_complete()
+        if not (is_complete or item.series in self._ledger.ended or (is_followed and files.is_over())):
+            self._waiting.append(item)
+            return
+        yield from files.missing()
+        if is_complete:
+            yield from self._ledger.end(item.series)
+
+    def _begin(
+        self, series: Series, number: int, files: FileSet | None = None, image: NDArray[Any] | None = None
+    ) -> Iterator[Message]:
         """Begin a scan of which this is the first file, as its note says; first of all the open one ends as its marker says."""
         if self._ledger.known(series):
             return
         if marker := self._marker():
             yield from self._end(marker)
+        name, about = self._name(series), None
         plan: dict[str, Any] = {}
+        if files is not None and image is not None:
+            about = files.about(name, image)
+            plan = {} if files.master is None else {"frames": files.frames, "rocking_angle": files.master.rocking_angle}
         try:
-            plan = read_plan(series.note(".json"))
+            plan |= read_plan(series.note(".json"))
         except Unusable as lost:
             yield Lost(lost.reason, f"the plan of {series.name}: {lost.detail}")
+        rocking = plan.get("rocking_angle")
+        if rocking is not None and len(rocking) != plan.get("frames", len(rocking)):
+            rocking = None  # those of the master, where a note plans another number of frames
         first = plan.get("first", self.options.first)
         # the first image may still be waiting to be whole when the second one is taken
         self._first = {series: min(number, self._lowest.get(series, 1), 1) if first is None else first}
-        said = plan.get("scan", self._name(series))
-        yield from self._ledger.begin(series, said, plan.get("frames"), None, plan.get("rocking_angle"))
+        yield from self._ledger.begin(series, plan.get("scan", name), plan.get("frames"), None, rocking, about)
 
     def _name(self, series: Series) -> str:
         """Folder and file name, without saying the same twice."""
@@ -256,7 +308,8 @@ def read_plan(path: Path | None) -> dict[str, Any]:
             plan[name] = whole_number(said[name], name, lowest, MAX_FRAMES)
     if isinstance(said.get("scan"), str):
         plan["scan"] = said["scan"]
-    plan["rocking_angle"] = angles(said.get("rocking_angle_deg"), plan.get("frames"))
+    if (rocking := angles(said.get("rocking_angle_deg"), plan.get("frames"))) is not None:
+        plan["rocking_angle"] = rocking
     return plan
 
 

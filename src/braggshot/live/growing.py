@@ -52,7 +52,7 @@ class GrowingFile:
             data = dataset(file, self.name)
             if file.swmr_mode:
                 data.refresh()
-            together = max(1, BLOCK // _image_size(data))
+            together = max(1, BLOCK // stack_image_bytes(data))
             while self.taken < (there := written(data, self.taken)):
                 last = min(there, self.taken + together)
                 block, angles = data[self.taken : last], self._angles(file, self.taken, last)
@@ -72,21 +72,12 @@ class GrowingFile:
 
     def is_complete(self) -> bool:
         """Whether its writer has closed it, as far as the file says: those made for SWMR hold a mark while one writes."""
-        version, flags = self._superblock()
+        version, flags = superblock(self.path)
         return version >= 3 and not flags & 1
-
-    def _superblock(self) -> tuple[int, int]:
-        """Version of the file's first block, 3 and more where it was made for SWMR, and its flags: 1 while one writes."""
-        try:
-            with self.path.open("rb") as stream:
-                head = stream.read(12)
-        except OSError:
-            return 0, 0
-        return (head[8], head[11]) if len(head) == 12 else (0, 0)
 
     def _open(self) -> h5py.File:
         if self._file is None:
-            can_follow = self._superblock()[0] >= 3
+            can_follow = superblock(self.path)[0] >= 3
             self._file = self._kept.enter_context(h5py.File(self.path, "r", swmr=can_follow, locking=False))
         return self._file
 
@@ -103,8 +94,20 @@ class GrowingFile:
         return found
 
 
-def _image_size(data: h5py.Dataset) -> int:
-    """Bytes of one frame; refuses what is not a stack of images within bounds."""
+def superblock(path: Path) -> tuple[int, int]:
+    """Version of an HDF5 file's first block, 3 and more where it was made for SWMR, and its flags: 1 while one writes."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(12)
+    except OSError:
+        return 0, 0
+    return (head[8], head[11]) if len(head) == 12 else (0, 0)
+
+
+def stack_image_bytes(data: h5py.Dataset) -> int:
+    """Bytes of one frame; refuses what is not a stack of images within bounds, or is kept in other files than its own."""
+    if data.is_virtual or data.external:
+        raise Unusable("link", f"{data.name} is kept in other files")
     if data.ndim != 3 or data.shape[0] > MAX_FRAMES:
         raise Unusable("shape", f"{data.name} has shape {data.shape}, expected frames, rows, columns")
     if data.chunks is not None and int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize > MAX_BYTES:

@@ -40,7 +40,7 @@ class Transport:
 
 
 BUILT_IN = (
-    Transport("folder", "braggshot.live.folder", "folder:PATH, where images or a growing HDF5 file appear"),
+    Transport("folder", "braggshot.live.folder", "folder:PATH, where images, growing HDF5 files or DECTRIS file sets appear"),
     Transport("pva", "braggshot.live.pva", "pva:CHANNEL, images of an EPICS areaDetector"),
     Transport("zmq", "braggshot.live.dectris", "zmq:tcp://HOST:PORT, the stream of a DECTRIS detector"),
     Transport("replay", "braggshot.live.replay", "replay:FILE?rate=HZ, a scan that was measured before"),
