@@ -248,6 +248,28 @@ def test_hdf5_that_is_no_scan_is_lost(tmp_path):
     assert heard.lost == {"unreadable": 2, "type": 1}
 
 
+def test_frames_that_are_kept_elsewhere_are_refused(tmp_path):
+    (tmp_path / "watched").mkdir()
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["data"] = np.zeros((2, 3, 4), np.uint8)
+
+    def play():
+        with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+            file["data"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "data")
+        with h5py.File(tmp_path / "b.h5", "w", libver="latest") as file:
+            layout = h5py.VirtualLayout((2, 3, 4), "u1")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "data", (2, 3, 4))
+            file.create_virtual_dataset("data", layout)
+        with h5py.File(tmp_path / "c.h5", "w", libver="latest") as file:
+            file["data"] = np.zeros((2, 3, 4), np.uint8)
+        for name in ("a.h5", "b.h5", "c.h5"):
+            os.replace(tmp_path / name, tmp_path / "watched" / name)
+
+    heard = listen(open_source(f"folder:{tmp_path / 'watched'}?settle=0.3&dataset=data"), play)
+    assert heard.ends == [End("c")]
+    assert heard.lost == {"link": 2}
+
+
 def test_one_growing_file_can_be_named(tmp_path):
     scan = toy_scan()
     playing(scan, open_sink(f"folder:{tmp_path}?hdf5=1"), repeat=2)()

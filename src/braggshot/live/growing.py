@@ -50,6 +50,8 @@ class GrowingFile:
             file = self._open()
             self.name = self.name or only_stack(file, self.path)
             data = dataset(file, self.name)
+            if data.file.filename != file.filename:
+                raise Unusable("link", f"{self.name} is kept in another file")
             if file.swmr_mode:
                 data.refresh()
             together = max(1, BLOCK // stack_image_bytes(data))
