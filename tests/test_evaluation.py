@@ -19,7 +19,9 @@ from braggshot.io import cxi
 from braggshot.nn import weights
 from braggshot.nn.network import NetworkConfig
 from braggshot.phasing import PhasingConfig
+from braggshot.refine.algorithms import find_step
 from braggshot.refine.iterate import RefineConfig
+from braggshot.refine.recipe import parse_recipe
 
 SMALL = CrystalSettings(shape=(16, 16, 16), oversampling=(2, 2.5), counts=(1e4, 1e4), phase_range=(0, 1))
 
@@ -135,8 +137,11 @@ def test_methods_are_what_they_say():
     assert phasing_of("autophasenn", Choice(published="x"), True).network == "x"
     counts = {"refine+10": 10, "refine+70": 70, "refine+300": 300}
     for name, count in counts.items():
-        recipe = phasing_of(name, Choice(), True).polish.recipe
-        assert sum(int(part.split("*")[0]) for part in recipe.split("+")) == count
+        config = phasing_of(name, Choice(), True)
+        assert sum(find_step(step)[1] for step in parse_recipe(config.polish.recipe)) == count
+        assert config.candidates == 0  # nothing before these iterations
+    assert phasing_of("autophasenn+ER50", Choice(published="x"), True).candidates == 0
+    assert "FLAT" not in parse_recipe(phasing_of("classic-5", Choice(), True).refine.recipe)
     with pytest.raises(ConfigError, match="--published"):
         phasing_of("autophasenn", Choice(), True)
     with pytest.raises(ConfigError, match="no method 'x'"):

@@ -2,9 +2,10 @@
 
 =========  ============================================================================================================
 oneshot    the network's hypotheses as they are: one forward pass
-refine     all hypotheses in one batch through a short recipe (at most 70 iterations), held-out voxels choosing
+refine     hypotheses through 180 iterations on the coarse grid, the best of them through 150 on the whole; held-out voxels choose
 iterative  many random starts through a long recipe
-auto       refine, and two random starts as witnesses, coarse grid first; where the verdict is then not good, all of iterative
+auto       refine, and two random starts as witnesses, coarse grid first; where the verdict is then not good, other hypotheses and
+           two witnesses on the whole grid; and where it still is not, all of iterative
 =========  ============================================================================================================
 
 Hypotheses of one network share what it has learned wrong, so their agreement is no evidence: of 5 objects that it called good on 25
@@ -40,8 +41,12 @@ from braggshot.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 WITNESSES = 2  # random starts that "auto" asks first
-FINISH = replace(SHORT, recipe="50*HIO+60*RAAR+40*ER")
-COARSE = replace(SHORT, shrink_wrap=replace(SHORT.shrink_wrap, sigma_start=1.0, sigma_end=0.6))  # of larger voxels
+FINISH = replace(SHORT, recipe="5*(10*HIO+FLAT)+6*(10*RAAR+FLAT)+40*ER")
+COARSE = replace(
+    SHORT,
+    recipe="5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)+20*ER",
+    shrink_wrap=ShrinkWrap(sigma_start=1.5, sigma_end=0.7),  # of larger voxels
+)
 Trained = tuple[nn.Module, Card]
 
 
@@ -54,7 +59,8 @@ class PhasingConfig:
     method : "auto", "oneshot", "refine" or "iterative", as above
     network : name of a shipped network, or a file
     hypotheses : of the network, refined on the whole volume
-    candidates : starts of the network, of which those are the best after `coarse_polish` on the central 32 voxels of every axis
+    candidates : starts of the network, of which those are the best after `coarse_polish` on the central 32 voxels of every axis;
+        where they are no more than `hypotheses`, each goes through `polish` on the whole at once
     starts : random starts of iterative phasing
     seed : of the held-out voxels and, plus its number, of each start
     device : "auto", "cpu" or "cuda"
@@ -66,9 +72,9 @@ class PhasingConfig:
     coherence_recipe : the second round
     coherence_gain : share by which llk_free must fall for "auto" to keep it [1]
     refine : how one random start is phased
-    polish : how a hypothesis is refined
-    coarse_polish : how a candidate is
-    finish : how a random start goes on that was phased on the coarse grid
+    polish : how a hypothesis is refined that has not been on the coarse grid, and a start that was given
+    coarse_polish : how a candidate is refined on the coarse grid
+    finish : how what was phased on the coarse grid goes on
     adapt : how far the network learns from this very pattern before it answers
     edge : amplitude of a hypothesis, relative to its largest, from which a voxel belongs to the crystal at first [1]
     limits : what the verdict tolerates
@@ -78,7 +84,7 @@ class PhasingConfig:
     method: Literal["auto", "oneshot", "refine", "iterative"] = "auto"
     network: str = SHIPPED
     hypotheses: int = 5
-    candidates: int = 20
+    candidates: int = 16
     starts: int = 10
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -223,8 +229,12 @@ def _auto(problem: Problem) -> Strategy:
     found = yield from _witnessed(problem, hypotheses, witnesses, "refine, witnessed")
     if found.result.verdict == "good":
         return found
-    hypotheses += yield from _refined_hypotheses(problem, 2 * config.hypotheses, config.seed + config.hypotheses)
-    witnesses += yield from _random_starts(problem, config.starts, config.seed)
+    hypotheses += yield from _refined_hypotheses(problem, config.hypotheses, config.seed + 1)
+    witnesses += yield from _random_starts(problem, few, config.seed)
+    found = yield from _witnessed(problem, hypotheses, witnesses, "refine, witnessed")
+    if found.result.verdict == "good":
+        return found
+    witnesses += yield from _random_starts(problem, config.starts - few, config.seed + few)
     return (yield from _witnessed(problem, hypotheses, witnesses, "refine, then iterative"))
 
 
@@ -277,29 +287,31 @@ def _coarse_to_fine(problem: Problem, n: int, seed: int) -> Phasing:
     blur = refine.shrink_wrap
     narrow = replace(blur, sigma_start=0.75 * blur.sigma_start, sigma_end=0.7 * blur.sigma_end)
     tried = yield from run_starts(small, replace(refine, shrink_wrap=narrow), 3 * n, seed)
-    return (yield from _on_the_whole(problem, tried, n, seed, problem.config.finish))
+    return (yield from _on_the_whole(problem, tried, n, seed))
 
 
 def _refined_hypotheses(problem: Problem, n: int, seed: int) -> Phasing:
-    """The network's hypotheses after the polish; of more candidates those that held-out voxels choose on the coarse grid."""
+    """The network's hypotheses, refined; of more candidates those that held-out voxels choose on the coarse grid."""
     config, data = problem.config, problem.data
-    small = coarse(data, LARGEST)
-    if config.candidates <= n or small.shape == data.shape:
-        guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, n, seed)]
+    guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, max(n, config.candidates), seed)]
+    if len(guesses) <= n:
         return (yield from run_starts(data, config.polish, len(guesses), seed, guesses))
-    guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, config.candidates, seed)]
-    lowered = [resampled(guess, small.shape, config.edge) for guess in guesses]
-    tried = yield from run_starts(small, config.coarse_polish, len(lowered), seed, lowered)
-    return (yield from _on_the_whole(problem, tried, n, seed, config.polish))
+    small = coarse(data, LARGEST)
+    if small.shape != data.shape:
+        guesses = [resampled(guess, small.shape, config.edge) for guess in guesses]
+    tried = yield from run_starts(small, config.coarse_polish, len(guesses), seed, guesses)
+    return (yield from _on_the_whole(problem, tried, n, seed))
 
 
-def _on_the_whole(problem: Problem, tried: list[Start], n: int, seed: int, recipe: RefineConfig) -> Phasing:
-    """The best `n` of what was found on the coarse grid go on with all voxels; held-out voxels choose."""
+def _on_the_whole(problem: Problem, tried: list[Start], n: int, seed: int) -> Phasing:
+    """The best `n` of what was found on the coarse grid go on with all voxels, where there are more; held-out voxels choose."""
     judge = coarse(problem.host, LARGEST)
-    ranked = sorted(tried, key=lambda start: score(start, judge).llk_free)
+    ranked = sorted(tried, key=lambda start: score(start, judge).llk_free)[:n]
     shape, edge = problem.data.shape, problem.config.edge
-    guesses = [resampled(Guess(start.rho, start.support), shape, edge) for start in ranked[:n]]
-    return (yield from run_starts(problem.data, recipe, len(guesses), seed, guesses))
+    if judge.shape == shape:
+        return ranked
+    guesses = [resampled(Guess(start.rho, start.support), shape, edge) for start in ranked]
+    return (yield from run_starts(problem.data, problem.config.finish, len(guesses), seed, guesses))
 
 
 def _hypotheses(problem: Problem, n: int, seed: int) -> list[Hypothesis]:

@@ -142,6 +142,24 @@ def test_detwin_halves_the_object_of_each_start_differently(data, pattern):
     assert not torch.equal(state.rho[0], state.rho[1])
 
 
+def test_flat_brings_amplitudes_of_each_start_nearer_to_one_value(data, pattern):
+    state = state_of(data, pattern[1], wiggle=0.3)
+    state.rho[1] *= 7
+    hole = state.support[0].nonzero()[0]
+    state.rho[(0, *hole)] = 0
+    before, inside = state.rho.clone(), state.support
+    ACTIONS["FLAT"](state, data, StepSettings(flatness=0.5))
+    assert torch.equal(state.rho[~inside], before[~inside])
+    torch.testing.assert_close(torch.sgn(state.rho), torch.sgn(before), rtol=1e-4, atol=1e-4)
+    for start in range(len(before)):
+        old, new = before[start][inside[start]].abs(), state.rho[start][inside[start]].abs()
+        rms = old.square().mean().sqrt()
+        wanted = (old * rms).sqrt()  # alpha of one half: the geometric mean
+        wanted = torch.minimum(wanted, 10 * old)
+        torch.testing.assert_close(new, wanted, rtol=1e-4, atol=1e-6 * float(rms))
+    assert state.rho[(0, *hole)] == 0
+
+
 @pytest.mark.parametrize(("sigma", "tolerance"), [((0.5, 0.5, 0.5), 0.1), ((0.3, 0.6, 0.45), 0.1)])
 def test_the_point_spread_is_found(sigma, tolerance, data, pattern):
     """From the true object, the fit gives back the widths that blurred its pattern, axis by axis."""

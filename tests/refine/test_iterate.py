@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from braggshot.crystals.displacement import FIELDS
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError
+from braggshot.phasing import PhasingConfig, prepare_measured
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
 from braggshot.refine.iterate import Guess, RefineConfig, run_starts
@@ -149,3 +154,17 @@ def test_settings_that_cannot_be_are_refused():
         RefineConfig(shrink_wrap=ShrinkWrap(relative_to="median"))
     with pytest.raises(ConfigError, match="unknown step"):
         RefineConfig(recipe="20*OSS")
+
+
+def test_a_strongly_strained_crystal_needs_flat():
+    """Over 4 pi of phase, shrink-wrap closes in on a few bright spots of a wrong object; with FLAT the crystal is found."""
+    strained = CrystalSettings(
+        oversampling=(2.1, 4.0), phase_range=(4 * math.pi,) * 2, redraws=8, counts=(1e6, 1e6), displacements=tuple(FIELDS)
+    )
+    truth, volume = simulate_volume(50002, strained)
+    data = prepare_measured(volume, PhasingConfig(device="cpu"))
+    found = finish(run_starts(data, RefineConfig(monitor_every=1000), 3))[0]
+    assert max(align(to_centre(start.rho), torch.from_numpy(truth)).correlation for start in found) > 0.95
+    plain = RefineConfig("2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER", monitor_every=1000)
+    (lost,) = finish(run_starts(data, plain, 1))[0]
+    assert align(to_centre(lost.rho), torch.from_numpy(truth)).correlation < 0.8

@@ -8,25 +8,32 @@ from typing import Any
 from braggshot.errors import ConfigError
 from braggshot.nn.expert import SHORT
 from braggshot.phasing import PhasingConfig
+from braggshot.refine.iterate import RefineConfig
 
 ER50 = replace(SHORT, recipe="50*ER")  # what the published work puts behind its network
-_SHORTEST = replace(SHORT, recipe="7*RAAR+3*ER", shrink_wrap=replace(SHORT.shrink_wrap, period=3))
-_LONG = replace(SHORT, recipe="220*RAAR+80*ER")
+_SHORTEST = replace(SHORT, recipe="7*RAAR+FLAT+3*ER", shrink_wrap=replace(SHORT.shrink_wrap, period=3))
+_LONG = replace(SHORT, recipe="22*(10*RAAR+FLAT)+80*ER")
+# The same iterations without anything but modulus and support, as multi-start phasing is usually done.
+CLASSIC = RefineConfig("2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER")
 
 METHODS: dict[str, dict[str, Any]] = {
     "oneshot": {"method": "oneshot"},
-    "oneshot+ER50": {"method": "refine", "polish": ER50},
-    "refine+10": {"method": "refine", "polish": _SHORTEST},
-    "refine+70": {"method": "refine", "polish": SHORT},
-    "refine+300": {"method": "refine", "polish": _LONG},
+    "oneshot+ER50": {"method": "refine", "polish": ER50, "candidates": 0},
+    "refine+10": {"method": "refine", "polish": _SHORTEST, "candidates": 0},
+    "refine+70": {"method": "refine", "polish": SHORT, "candidates": 0},
+    "refine+300": {"method": "refine", "polish": _LONG, "candidates": 0},
+    "refine": {"method": "refine"},
     "auto": {"method": "auto"},
     "iterative-1": {"method": "iterative", "starts": 1},
     "iterative-5": {"method": "iterative", "starts": 5},
     "iterative-20": {"method": "iterative", "starts": 20},
+    "classic-1": {"method": "iterative", "starts": 1, "refine": CLASSIC},
+    "classic-5": {"method": "iterative", "starts": 5, "refine": CLASSIC},
+    "classic-20": {"method": "iterative", "starts": 20, "refine": CLASSIC},
     "autophasenn": {"method": "oneshot", "hypotheses": 1, "edge": 0.1},
-    "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "edge": 0.1, "polish": ER50},
+    "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "edge": 0.1, "polish": ER50, "candidates": 0},
 }
-"""The network's methods refine all its hypotheses and let held-out voxels choose, as the iterative ones do with their starts.
+"""The network's methods refine its hypotheses and let held-out voxels choose, as the iterative ones do with their starts.
 
 The published network has one answer, whose support ends at a tenth of its largest amplitude.
 """

@@ -64,7 +64,7 @@ def sketch(wanted: Wanted, settings: Settings, hypotheses: int, network: Trained
 
 
 def improved(picture: Picture, settings: Settings, hypotheses: int, network: Trained) -> Making:
-    """The same frames, the network's hypotheses refined by the physics engine for at most 70 iterations."""
+    """The same frames, the network's hypotheses refined by the physics engine."""
     return (yield from _finished(picture, replace(settings.phasing, method="refine", hypotheses=hypotheses), settings, network))
 
 

@@ -14,13 +14,13 @@ from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_s
 from braggshot.refine.projections import Measured, ShrinkWrap
 
 SHORT = RefineConfig(
-    "50*RAAR+20*ER", shrink_wrap=ShrinkWrap(period=10, sigma_start=1.5, sigma_end=1.0, sigma_settle=0.5), monitor_every=10
+    "5*(10*RAAR+FLAT)+20*ER", shrink_wrap=ShrinkWrap(period=10, sigma_start=1.5, sigma_end=1.0, sigma_settle=0.5), monitor_every=10
 )
-"""A prediction needs little more than a settled support: RAAR to get out of a blend, ER to settle."""
+"""A prediction needs little more than a settled support: RAAR to get out of a blend, FLAT to keep it open, ER to settle."""
 
 
 # Teaching goes a little further than phasing: a pattern that is solved teaches, one that is not costs the same and does not.
-TEACHING = replace(SHORT, recipe="80*RAAR+20*ER", monitor_every=1000)
+TEACHING = replace(SHORT, recipe="8*(10*RAAR+FLAT)+20*ER", monitor_every=1000)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from braggshot.nn.autophasenn import Published
 from braggshot.nn.network import STRIDE, Measurement, magnitude_of, misfit, random_start, scale_to
 from braggshot.physics.fourier import crop, fourier, inverse_fourier, pad
 
+PUBLISHED = 64  # voxels per axis that the published networks are made for
 LARGEST = 32  # voxels per axis: the central fringes hold the crystal at a lower resolution, at an eighth of what 64 would cost
 WIDEST = 4.0  # oversampling per axis that it was trained on
 LOWEST = 2.0  # the crystal must fit into half the array
@@ -136,8 +138,8 @@ def predict(
     seed : of the starts
     """
     device = next(network.parameters()).device
-    how = sampling(counts.shape, oversampling)
-    seen = shown(counts, valid, oversampling, device)
+    how = sampling(counts.shape, oversampling, PUBLISHED if isinstance(network, Published) else LARGEST)
+    seen = Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, how)))
     start = random_start(seen, torch.Generator(device).manual_seed(seed), n)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(device)):
         boxes, magnitude = network(seen.magnitude, seen.valid, start)[-1]

@@ -43,11 +43,13 @@ class StepSettings:
     beta : relaxation of HIO, RAAR and DM [1]
     shrink_wrap : support updates
     psf : "gaussian" or "pseudo-voigt", the shape of the point spread that PSF fits
+    flatness : how far FLAT goes, 0 for nothing to 1 for one amplitude everywhere [1]
     """
 
     beta: float = 0.9
     shrink_wrap: ShrinkWrap = field(default_factory=ShrinkWrap)
     psf: str = "gaussian"
+    flatness: float = 0.5
 
 
 @dataclass
@@ -226,6 +228,25 @@ def break_twin(state: State, data: Measured, settings: StepSettings) -> None:
     state.gradient = None
 
 
+def flatten(state: State, data: Measured, settings: StepSettings) -> None:
+    r"""Bring the amplitude inside the support nearer to one value, phases kept: a crystal scatters alike all over.
+
+    .. math:: \rho \leftarrow \rho \left(\langle|\rho|^2\rangle_S^{1/2} / |\rho|\right)^{\alpha} \text{ inside } S,
+              \qquad \text{by a factor of at most 10}
+
+    Where the phase turns strongly, a wrong object is one of a few bright spots, and shrink-wrap closes in on them; of this one the
+    counts know nothing, and it keeps the support open. A real crystal may have weak places, so a recipe has to end without it.
+    """
+    voxels, inside = data.magnitude.numel(), state.support.view(-1).nonzero().squeeze(1)
+    values, owner = state.rho.view(-1)[inside], torch.div(inside, voxels, rounding_mode="floor")
+    size = values.abs().clamp_min(_TINY)
+    total = size.new_zeros(len(state.rho)).index_add_(0, owner, size.square())
+    count = size.new_zeros(len(state.rho)).index_add_(0, owner, torch.ones_like(size)).clamp_min(1)
+    wanted = (total / count).sqrt()[owner]
+    state.rho.view(-1)[inside] = values * (wanted / size).pow(settings.flatness).clamp_max(10)
+    state.gradient = None
+
+
 def estimate_coherence(state: State, data: Measured, settings: StepSettings) -> None:
     """Fit the point spread of partial coherence to what is measured, starting from the present estimate."""
     state.coherence = Coherence.fitted(state.rho * state.support, data, state.coherence, settings.psf)
@@ -241,7 +262,7 @@ STEPS: dict[str, Step] = {
 }
 """Steps that count as iterations."""
 
-ACTIONS: dict[str, Step] = {"SW": update_support, "DETWIN": break_twin, "PSF": estimate_coherence}
+ACTIONS: dict[str, Step] = {"SW": update_support, "DETWIN": break_twin, "FLAT": flatten, "PSF": estimate_coherence}
 """Steps between iterations."""
 
 

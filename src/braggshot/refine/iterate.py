@@ -19,7 +19,7 @@ from braggshot.refine.algorithms import State, StepSettings, find_step
 from braggshot.refine.projections import Measured, ShrinkWrap, autocorrelation_support
 from braggshot.refine.recipe import parse_recipe
 
-DEFAULT_RECIPE = "2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER"
+DEFAULT_RECIPE = "4*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT))+DETWIN+2*(50*HIO+80*RAAR+30*ER)+100*ER"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class RefineConfig:
     beta : relaxation of HIO, RAAR and DM [1]
     shrink_wrap : how the support follows the object
     psf : "gaussian" or "pseudo-voigt", the shape of the point spread that PSF steps fit
+    flatness : how far FLAT brings the amplitude inside the support to one value, 0 to 1 [1]
     support_threshold : bounds of the first support's threshold on the autocorrelation, drawn per start [1]
     support_extent : linear size of the first support relative to the autocorrelation's region [1]
     monitor_every : iterations between two evaluations of the error
@@ -42,6 +43,7 @@ class RefineConfig:
     beta: float = 0.9
     shrink_wrap: ShrinkWrap = field(default_factory=ShrinkWrap)
     psf: Literal["gaussian", "pseudo-voigt"] = "gaussian"
+    flatness: float = 0.5
     support_threshold: tuple[float, float] = (0.08, 0.12)
     support_extent: float = 0.7
     monitor_every: int = 5
@@ -147,7 +149,7 @@ def iterate(data: Measured, state: State, config: RefineConfig, steps: Sequence[
 
     A recipe with explicit ``SW`` steps updates the support there and only there; else every `shrink_wrap.period` iterations.
     """
-    settings = StepSettings(beta=config.beta, shrink_wrap=config.shrink_wrap, psf=config.psf)
+    settings = StepSettings(config.beta, config.shrink_wrap, config.psf, config.flatness)
     n_iterations = max(1, sum(find_step(name)[1] for name in steps))
     period = 0 if "SW" in steps else config.shrink_wrap.period
     update_support, _ = find_step("SW")

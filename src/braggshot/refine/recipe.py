@@ -5,8 +5,8 @@
     recipe = term { "+" term }
     term   = [ count "*" ] ( STEP | "(" recipe ")" )
 
-A step is any name that `braggshot.refine.algorithms.find_step` knows. ``SW`` (shrink-wrap), ``DETWIN`` and ``PSF`` act between
-iterations. Brackets nest; spaces do not matter; names may be lower case.
+A step is any name that `braggshot.refine.algorithms.find_step` knows. ``SW`` (shrink-wrap), ``DETWIN``, ``FLAT`` and ``PSF`` act
+between iterations. Brackets nest; spaces do not matter; names may be lower case.
 """
 
 from __future__ import annotations
