@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from braggshot import phasing
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError
 from braggshot.nn.adapt import AdaptConfig
@@ -55,10 +56,10 @@ def test_one_shot_is_one_pass(sample):
     assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.75
 
 
-def test_refine_takes_seventy_iterations_and_finds_the_crystal(sample):
+def test_refine_takes_its_iterations_and_finds_the_crystal(sample):
     truth, volume = sample
     result, steps = finish(volume, replace(CONFIG, method="refine"))
-    assert len(steps) == 70 * (6 + 3)  # six candidates on the central 32^3, the best three of them on the whole
+    assert len(steps) == 6 * 180 + 3 * 150  # six candidates on the central 32^3, the best three of them on the whole
     assert len(result.ensemble.table["start"]) == 3
     assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
     blind, _ = finish(volume, replace(CONFIG, method="oneshot"))
@@ -70,7 +71,8 @@ def test_auto_stops_where_the_verdict_is_good(sample):
     result, steps = finish(sample[1], replace(CONFIG, method="auto", starts=6, refine=recipe))
     assert result.verdict == "good"
     assert result.method == "refine, witnessed"
-    assert len(steps) == (6 + 3) * 70 + 6 * 60 + 2 * 150  # hypotheses; six coarse random starts, the best two of them finished
+    hypotheses, witnesses = 6 * 180 + 3 * 150, 6 * 60 + 2 * 150  # of six coarse random starts the best two are finished
+    assert len(steps) == hypotheses + witnesses
     assert len(result.quality.agreement) == 3
 
 
@@ -91,6 +93,27 @@ def test_auto_gives_way_to_random_starts_where_it_is_not(sample):
     assert result.method == "refine, then iterative"
     assert {"HIO", "RAAR", "ER"} <= set(steps)
     assert result.verdict == "failed"
+    # Hypotheses twice, witnesses from the coarse grid, two on the whole; all two starts are then asked.
+    assert len(steps) == 2 * (6 * 180 + 2 * 150) + 6 * 15 + 2 * 150 + 2 * 15
+    assert len(result.quality.agreement) == 1 + 2 + 2
+
+
+def test_auto_may_be_sure_after_its_second_look(sample, monkeypatch):
+    """A verdict that is only good with four witnesses keeps the other random starts from being asked."""
+    asked = []
+
+    def strict(problem, starts, method):
+        found = judged(problem, starts, method)
+        asked.append(len(starts))
+        return found if len(starts) > 3 else replace(found, result=replace(found.result, verdict="doubtful"))
+
+    judged = phasing._judged
+    monkeypatch.setattr(phasing, "_judged", strict)
+    recipe = RefineConfig("20*HIO+20*RAAR+20*ER", shrink_wrap=SHORT.shrink_wrap)
+    result, steps = finish(sample[1], replace(CONFIG, method="auto", starts=6, refine=recipe))
+    assert asked == [3, 5]
+    assert result.method == "refine, witnessed twice"
+    assert len(steps) == 2 * (6 * 180 + 3 * 150) + 6 * 60 + 2 * 150 + 2 * 60
 
 
 def test_held_out_counts_never_reach_the_network(sample):

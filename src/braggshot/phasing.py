@@ -231,7 +231,7 @@ def _auto(problem: Problem) -> Strategy:
         return found
     hypotheses += yield from _refined_hypotheses(problem, config.hypotheses, config.seed + 1)
     witnesses += yield from _random_starts(problem, few, config.seed)
-    found = yield from _witnessed(problem, hypotheses, witnesses, "refine, witnessed")
+    found = yield from _witnessed(problem, hypotheses, witnesses, "refine, witnessed twice")
     if found.result.verdict == "good":
         return found
     witnesses += yield from _random_starts(problem, config.starts - few, config.seed + few)
