@@ -36,7 +36,7 @@ from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap, held_out_voxels, measured
 from braggshot.refine.scales import coarse, resampled
-from braggshot.selection import assemble, best_of, score
+from braggshot.selection import assemble, best_of, ranked, score
 from braggshot.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
@@ -306,11 +306,11 @@ def _refined_hypotheses(problem: Problem, n: int, seed: int) -> Phasing:
 def _on_the_whole(problem: Problem, tried: list[Start], n: int, seed: int) -> Phasing:
     """The best `n` of what was found on the coarse grid go on with all voxels, where there are more; held-out voxels choose."""
     judge = coarse(problem.host, LARGEST)
-    ranked = sorted(tried, key=lambda start: score(start, judge).llk_free)[:n]
+    best = [tried[k] for k in ranked([score(start, judge) for start in tried])[:n]]
     shape, edge = problem.data.shape, problem.config.edge
     if judge.shape == shape:
-        return ranked
-    guesses = [resampled(Guess(start.rho, start.support), shape, edge) for start in ranked]
+        return best
+    guesses = [resampled(Guess(start.rho, start.support), shape, edge) for start in best]
     return (yield from run_starts(problem.data, problem.config.finish, len(guesses), seed, guesses))
 
 

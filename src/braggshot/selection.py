@@ -65,9 +65,14 @@ def score(start: Start, data: Measured) -> Score:
     return Score(result.chi2, result.r_factor, float(llk), float(free), coherent.chi2, result.scale)
 
 
+def ranked(scores: list[Score]) -> list[int]:
+    """Numbers of the starts, best first by held-out voxels; where there are none chi2 has to choose, and the verdict says less."""
+    return sorted(range(len(scores)), key=lambda k: scores[k].chi2 if math.isnan(scores[k].llk_free) else scores[k].llk_free)
+
+
 def best_of(scores: list[Score]) -> int:
-    """Number of the start that held-out voxels choose; where there are none, chi2 has to, and the verdict says less."""
-    return min(range(len(scores)), key=lambda k: scores[k].chi2 if math.isnan(scores[k].llk_free) else scores[k].llk_free)
+    """Number of the start that is `ranked` first."""
+    return ranked(scores)[0]
 
 
 def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], limits: Limits, method: str) -> Reconstruction:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from braggshot.live.sources import open_source
 from braggshot.live.wire import Unusable
 
 ANY_PORT = "zmq:tcp://127.0.0.1:*"
+PORTS = {1: ANY_PORT, 2: f"{ANY_PORT}?version=2"}
 COUNTS = toy_scan().frames[:]
 MASK = {"htype": "dpixelmask-1.0", "shape": [31, 20], "type": "uint32"}
 
@@ -44,11 +46,11 @@ def read(parts):
     return read_message(parts, ImageDecoder())
 
 
-@pytest.mark.parametrize("compress", ["none", "lz4", "bslz4"])
+@pytest.mark.parametrize(("version", "compress"), [*itertools.product((1, 2), ("none", "lz4", "bslz4")), (2, "zstd")])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
-def test_every_frame_arrives_as_it_was_sent(compress, dtype):
+def test_every_frame_arrives_as_it_was_sent(version, compress, dtype):
     scan = toy_scan(dtype=dtype)
-    sink = open_sink(ANY_PORT, compress=compress)
+    sink = open_sink(PORTS[version], compress=compress)
     heard = listen(open_source(sink.url), playing(scan, sink, repeat=2), scans=2)
     assert heard.ends == [End("toy_0001"), End("toy_0002")]
     assert not heard.lost
@@ -58,11 +60,12 @@ def test_every_frame_arrives_as_it_was_sent(compress, dtype):
         assert_equal(heard, scan, begin.scan)
 
 
-def test_faults_are_counted():
+@pytest.mark.parametrize("port", PORTS.values())
+def test_faults_are_counted(port):
     scan, faults = toy_scan(60), Faults(drop=0.1, duplicate=0.1, reorder=0.1, late=0.05, truncate=0.1)
     plan = fault_plan(60, faults, 5)
     whole = Counter(action.frame for action in plan if action.kind == "frame")
-    sink = open_sink(ANY_PORT)
+    sink = open_sink(port)
     heard = listen(open_source(sink.url), playing(scan, sink, faults, 5))
     assert set(heard.frames("toy_0001")) == set(whole)
     for index, frame in heard.frames("toy_0001").items():
@@ -71,9 +74,9 @@ def test_faults_are_counted():
     assert heard.lost["duplicate"] == sum(whole.values()) - len(whole) > 0
 
 
-def test_an_aborted_series_is_followed_by_the_whole_one():
-    scan = toy_scan()
-    sink = open_sink(ANY_PORT)
+@pytest.mark.parametrize("port", PORTS.values())
+def test_an_aborted_series_is_followed_by_the_whole_one(port):
+    scan, sink = toy_scan(), open_sink(port)
     heard = listen(open_source(sink.url), playing(scan, sink, Faults(abort=4)), scans=2)
     assert heard.ends == [End("toy_0001", "it ended after frame 4 of 12"), End("toy_0002")]
     assert_equal(heard, scan, "toy_0002")

@@ -234,8 +234,8 @@ def flatten(state: State, data: Measured, settings: StepSettings) -> None:
     .. math:: \rho \leftarrow \rho \left(\langle|\rho|^2\rangle_S^{1/2} / |\rho|\right)^{\alpha} \text{ inside } S,
               \qquad \text{by a factor of at most 10}
 
-    Where the phase turns strongly, a wrong object is one of a few bright spots, and shrink-wrap closes in on them; of this one the
-    counts know nothing, and it keeps the support open. A real crystal may have weak places, so a recipe has to end without it.
+    Where the phase turns strongly, wrong objects are a few bright spots, and shrink-wrap closes in on them; this holds the support
+    open. It is a prior that the counts do not contain: a real crystal may have weak places, so a recipe has to end without it.
     """
     voxels, inside = data.magnitude.numel(), state.support.view(-1).nonzero().squeeze(1)
     values, owner = state.rho.view(-1)[inside], torch.div(inside, voxels, rounding_mode="floor")
