@@ -6,8 +6,8 @@
 
 The ceilings are measured first: a copy on the device, one from pinned memory, a matrix product in bfloat16.
 
-one shot    as `braggshot.nn.predict` answers, in batches: from counts in pinned memory (32-bit floats, as there) to objects on
-            their grid and scale, on the device. The network sees the central 32^3 voxels. The next batch travels meanwhile
+one shot    what `braggshot stack` does between its files (`braggshot.nn.stream`): from counts in pinned memory (32-bit floats) to
+            objects on their grid and scale there. The network sees the central 32^3 voxels; other batches travel meanwhile
 network     alone: patterns of 32^3, on the device already; the share of the product is its own
 engine      an iteration of RAAR on the whole grid: both transforms, modulus projection, support; called as it is, and recorded
             as a CUDA graph and replayed. Two transforms along three axes have to read and write a volume six times, `BYTES` per
@@ -41,8 +41,9 @@ from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.nn import datasets
 from braggshot.nn.datasets import Batch
 from braggshot.nn.losses import LossConfig
-from braggshot.nn.network import Measurement, magnitude_of, misfit, random_start, scale_to
-from braggshot.nn.predict import LARGEST, Sampling, give_back, sampling
+from braggshot.nn.network import Measurement, random_start
+from braggshot.nn.predict import LARGEST, sampling
+from braggshot.nn.stream import Stream
 from braggshot.nn.training import TrainConfig, train
 from braggshot.nn.weights import load_network
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
@@ -118,45 +119,12 @@ def repeated(tensor: Tensor, batch: int) -> Tensor:
     return tensor.repeat(math.ceil(batch / len(tensor)), 1, 1, 1)[:batch].contiguous()
 
 
-def uploaded(pinned: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """The batch on the device, without end; while one is worked on the next one travels on a stream of its own."""
-    if device.type != "cuda":
-        yield from itertools.repeat(pinned)
-    here, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    places = [torch.empty_like(pinned, device=device) for _ in range(2)]
-
-    def send(number: int) -> None:
-        side.wait_stream(here)  # all work on the last batch of this place was asked for, none yet on the other place's
-        with torch.cuda.stream(side):
-            places[number % 2].copy_(pinned, non_blocking=True)
-
-    send(0)
-    for number in itertools.count():
-        here.wait_stream(side)
-        send(number + 1)
-        yield places[number % 2]
-
-
-@torch.no_grad()
-def answer(network: nn.Module, counts: Tensor, valid: Tensor, how: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What `predict` does, to a batch of patterns that need no binning: objects on the grid and scale of the counts, misfits."""
-    seen = Measurement.of(crop(counts, how.shape), crop(valid, how.shape))
-    start = random_start(seen, generator)
-    with torch.autocast(counts.device.type, torch.bfloat16):
-        boxes, magnitude = network(seen.magnitude, seen.valid, start)[-1]
-    found = give_back(boxes, how)
-    scale = scale_to(magnitude_of(found, found.shape[-3:])[1], Measurement.of(counts, valid))
-    return found * scale, misfit(magnitude, seen)
-
-
 def one_shot(size: int, batch: int, device: torch.device, least: float) -> float:
-    """Volumes per second, from counts in pinned memory to objects on the device, one start each; one mask for all."""
-    network = load_network()[0].to(device)
+    """Volumes per second, from counts in pinned memory to objects there, one start each; one mask for all."""
     _, counts, valid = crystals(size)
-    coming = uploaded(pin(repeated(counts, batch), device), device)
-    trust, generator = valid[:1].to(device).expand(batch, -1, -1, -1), torch.Generator(device).manual_seed(0)
-    how = sampling(counts.shape[1:], None)
-    return batch / seconds(lambda: answer(network, next(coming), trust, how, generator), device, least)
+    stream = Stream(load_network()[0].to(device), sampling(counts.shape[1:], None), valid[0].to(device))
+    coming = stream.answers(itertools.repeat(pin(repeated(counts, batch), device)))
+    return batch / seconds(lambda: next(coming), device, least)
 
 
 def network_alone(size: int, batch: int, device: torch.device, least: float, compiled: bool) -> tuple[float, float]:

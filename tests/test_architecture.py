@@ -13,11 +13,11 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "braggshot"
 
 LAYERS = [
-    {"errors", "config", "volumes"},
+    {"errors", "config", "volumes", "ahead"},
     {"physics"},
     {"prepare", "crystals", "nn", "refine", "io", "verdict", "memory"},
     {"phasing", "selection", "crystal_frame", "uncertainty"},
-    {"pipeline", "series", "report", "learn", "postprocess", "evaluation", "snapshot"},
+    {"pipeline", "series", "report", "learn", "postprocess", "evaluation", "snapshot", "stack"},
     {"live", "viewer", "cluster", "doctor"},
     {"cli", "demo"},
 ]

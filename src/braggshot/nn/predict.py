@@ -84,7 +84,7 @@ def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, largest
 
 
 def bring(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
-    """Counts and trust (z, y, x) as the network will see them, centred at N // 2.
+    """Counts and trust (..., z, y, x) as the network will see them, centred at N // 2.
 
     A bin is valid where at least half of its voxels are, and its counts are scaled up to the whole.
     """
@@ -92,19 +92,19 @@ def bring(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tensor, Tensor]
     counts, trusted = _binned(counts * trusted, how.binning), _binned(trusted, how.binning) / math.prod(how.binning)
     good = trusted >= 0.5
     counts = torch.where(good, counts / trusted.clamp_min(0.5), torch.zeros_like(counts))
-    smaller = [min(a, b) for a, b in zip(counts.shape, how.shape, strict=True)]
+    smaller = [min(a, b) for a, b in zip(counts.shape[-3:], how.shape, strict=True)]
     return pad(crop(counts, smaller), how.shape), pad(crop(good, smaller), how.shape)
 
 
 def _binned(field: Tensor, binning: Sequence[int]) -> Tensor:
     """Sums over bins, of which the middle one, at N // 2 of the result, holds the voxel N // 2 at its own b // 2."""
     widths: list[int] = []
-    for size, b in reversed(list(zip(field.shape, binning, strict=True))):
+    for size, b in reversed(list(zip(field.shape[-3:], binning, strict=True))):
         before, beyond = size // 2 - b // 2, size - size // 2 + b // 2 - b  # voxels on either side of the middle bin
         bins = math.ceil(max(before, beyond) / b)
         widths += [bins * b - before, bins * b - beyond]
     field = functional.pad(field, widths)
-    for axis, b in enumerate(binning):
+    for axis, b in enumerate(binning, field.ndim - 3):
         field = field.reshape(*field.shape[:axis], -1, b, *field.shape[axis + 1 :]).sum(axis + 1)
     return field
 
@@ -141,12 +141,17 @@ def predict(
     how = sampling(counts.shape, oversampling, PUBLISHED if isinstance(network, Published) else LARGEST)
     seen = Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, how)))
     start = random_start(seen, torch.Generator(device).manual_seed(seed), n)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(device)):
-        boxes, magnitude = network(seen.magnitude, seen.valid, start)[-1]
-    chi2 = misfit(magnitude, seen)
+    boxes, chi2 = answered(network, seen, start)
     whole = Measurement.of(counts[None].to(device), valid[None].to(device))
     # A published network gives one answer, however many starts it is given.
     return [_scaled(give_back(boxes[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
+
+
+def answered(network: nn.Module, seen: Measurement, start: Tensor) -> tuple[Tensor, Tensor]:
+    """What the network makes of every start: objects in its box (n, z / 2, y / 2, x / 2), and chi2 of what it was shown (n,)."""
+    with torch.autocast(start.device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(start.device)):
+        boxes, magnitude = network(seen.magnitude, seen.valid, start)[-1]
+    return boxes, misfit(magnitude, seen)
 
 
 def shown(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:

@@ -1,0 +1,82 @@
+"""Many patterns of one shape in one file, and the objects that were made of them, in another.
+
+Read: an HDF5 file with one dataset (n, z, y, x), or one that is named, or a numpy file (``.npy``) of that shape. Written: HDF5,
+
+::
+
+    /object   (n, z / 2, y / 2, x / 2) complex64 on the grid of the patterns, the middle of their array [sqrt(photons)]
+    /chi2     (n,) of what the network was shown [1]
+
+and as attributes of the file what made them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from braggshot.errors import FormatError, OutputError
+from braggshot.io.atomic import replacing
+from braggshot.io.files import is_hdf5, open_hdf5
+
+
+@contextmanager
+def opened(path: str | Path, dataset: str | None = None) -> Iterator[Any]:
+    """The patterns (n, z, y, x), of which only what is asked for is read.
+
+    Raises
+    ------
+    FormatError : if the file holds none, or several and none is named.
+    """
+    if is_hdf5(path):
+        with open_hdf5(path) as file:
+            yield _dataset(file, Path(path), dataset)
+        return
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: patterns are read from HDF5 or .npy files; this is neither ({error}).") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 4:
+        raise FormatError(f"{path}: expected patterns (n, z, y, x), found {getattr(array, 'shape', 'an archive')}.")
+    yield array
+
+
+def _dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
+    if name is not None:
+        found = file.get(name)
+        if not isinstance(found, h5py.Dataset) or found.ndim != 4:
+            raise FormatError(f"{path}: {name} is no dataset (n, z, y, x).")
+        return found
+    stacks: list[h5py.Dataset] = []
+    file.visititems(lambda _, item: stacks.append(item) if isinstance(item, h5py.Dataset) and item.ndim == 4 else None)
+    if len(stacks) != 1:
+        which = ", ".join(str(item.name) for item in stacks) or "none"
+        raise FormatError(f"{path}: expected one dataset (n, z, y, x), found {which}; name it with --dataset.")
+    return stacks[0]
+
+
+@contextmanager
+def writing(path: str | Path, n: int, shape: Sequence[int], about: Mapping[str, Any]) -> Iterator[h5py.File]:
+    """The file of `n` objects, to be filled part by part; it is at `path` once it is whole.
+
+    Raises
+    ------
+    OutputError : if the disk has no room, or the file cannot be written.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    size, free = 8 * n * int(np.prod(shape)), shutil.disk_usage(target.parent).free
+    if size > free:
+        raise OutputError(f"cannot write {target}: {n} objects take {size / 1e9:.3g} GB and {free / 1e9:.3g} GB are free.")
+    with replacing(target) as temporary, h5py.File(temporary, "w") as file:
+        objects = file.create_dataset("object", (n, *shape), np.complex64, chunks=(1, *shape))
+        objects.attrs["units"] = "sqrt(photons)"
+        file.create_dataset("chi2", (n,), np.float32)
+        file.attrs.update(about)
+        yield file

@@ -1,0 +1,127 @@
+"""One shot for a file of many patterns: disk to device to disk.
+
+A thread reads batch after batch into memory that the device can read by itself, the device answers (`braggshot.nn.stream`), and
+what comes back is written while it goes on. For thousands of patterns: a raster of a crystal, a simulated test set, an instrument
+that writes faster than anyone phases. There is no verdict here; chi2 says which ones to look at, with `braggshot reconstruct`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from braggshot.ahead import ahead
+from braggshot.errors import ConfigError, DataError
+from braggshot.io import patterns
+from braggshot.nn.predict import Sampling, sampling
+from braggshot.nn.stream import Stream, half
+from braggshot.nn.weights import SHIPPED, load_network
+from braggshot.physics.sampling import oversampling
+
+LOOKED_AT = 16  # first patterns, which tell the sampling of all
+CENTRED = 3  # voxels by which their common peak may be off the middle
+ON_CPU, ON_GPU = 8, 1024  # patterns in a batch
+BYTES_PER_VOXEL = 64  # of a pattern on the device
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """How a stack is answered.
+
+    Parameters
+    ----------
+    dataset : in an HDF5 file with several
+    network : name or file
+    starts : of each pattern, of which the best by chi2 is kept
+    batch : patterns at a time; 0 chooses
+    device : "auto", "cpu" or "cuda"
+    seed : of the starts
+    """
+
+    dataset: str | None = None
+    network: str = SHIPPED
+    starts: int = 1
+    batch: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+
+def one_shot_stack(
+    source: str | Path, output: str | Path, config: StackConfig | None = None, on_progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Objects of all patterns of a file into another one.
+
+    Parameters
+    ----------
+    source : HDF5 or .npy, see `braggshot.io.patterns`; each pattern with its peak in the middle, what is not valid negative or NaN
+    output : HDF5
+    on_progress : is told how many are done, and of how many
+
+    Raises
+    ------
+    FormatError : for a file without patterns.
+    DataError : if the peak is not in the middle, or there is not one count.
+    ConfigError : for a network or a device that is not there.
+    OutputError : if the file cannot be written.
+    """
+    config = config or StackConfig()
+    device = _device(config.device)
+    network, card = load_network(Path(config.network) if Path(config.network).exists() else config.network)
+    with patterns.opened(source, config.dataset) as counts:
+        n, *shape = counts.shape
+        how, measured = _looked_at(counts, str(source))
+        size = config.batch or _fitting(shape, config.starts, device)
+        stream = Stream(network.to(device), how, torch.ones(shape, dtype=torch.bool, device=device), config.starts, config.seed)
+        about = {"network": card.name, "seen": card.seen, "seed": config.seed, "source": str(source), "oversampling": measured}
+        with patterns.writing(output, n, half(shape), about) as file, ahead(_batches(counts, size, device)) as batches:
+            done = 0
+            for rho, chi2 in stream.answers(batches):
+                file["object"][done : done + len(rho)] = rho.numpy()
+                file["chi2"][done : done + len(rho)] = chi2.numpy()
+                done += len(rho)
+                if on_progress is not None:
+                    on_progress(done, n)
+    return Path(output)
+
+
+def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches as 32-bit floats, read straight into memory that a graphics card can read by itself."""
+    for first in range(0, len(counts), size):
+        last = min(first + size, len(counts))
+        batch = torch.empty((last - first, *counts.shape[1:]), pin_memory=device.type == "cuda")
+        batch.numpy()[:] = counts[first:last]
+        yield batch
+
+
+def _looked_at(counts: Any, name: str) -> tuple[Sampling, tuple[float, float, float]]:
+    """The change of grid, from the oversampling of the first patterns: of each axis the lowest, so that every crystal fits."""
+    if not len(counts):
+        raise DataError(f"{name}: holds no patterns.")
+    first = np.asarray(counts[:LOOKED_AT], np.float32)
+    valid = np.isfinite(first) & (first >= 0)
+    first = np.where(valid, first, 0)
+    peak = np.unravel_index(int(first.sum(0).argmax()), first.shape[1:])
+    off = [int(p) - n // 2 for p, n in zip(peak, first.shape[1:], strict=True)]
+    if max(map(abs, off)) > CENTRED:
+        raise DataError(f"{name}: the peak of the first patterns is {off} voxels (z, y, x) off the middle N // 2; centre them.")
+    z, y, x = np.min([oversampling(*pair) for pair in zip(first, valid, strict=True)], axis=0).tolist()
+    return sampling(first.shape[1:], (z, y, x)), (z, y, x)
+
+
+def _fitting(shape: list[int], starts: int, device: torch.device) -> int:
+    if device.type != "cuda":
+        return ON_CPU
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(ON_GPU, int(0.6 * free) // (BYTES_PER_VOXEL * int(np.prod(shape)) * starts)))
+
+
+def _device(wish: str) -> torch.device:
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda' was asked for, but no CUDA device is there; use --device cpu.")
+    return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
