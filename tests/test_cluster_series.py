@@ -43,7 +43,7 @@ def scans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scans")
     for number, name in enumerate(NAMES):
         phases = 1 + 0.1 * number
-        cxi.write_data(folder / f"{name}.cxi", simulate_volume(3, replace(CRYSTAL, phase_range=(phases, phases)))[1])
+        cxi.write_data(folder / f"{name}.cxi", simulate_volume(13, replace(CRYSTAL, phase_range=(phases, phases)))[1])
     (folder / f"{BAD}.cxi").write_text("no HDF5 at all")
     return sources(sorted(folder.glob("*.cxi")), columns=["V=0,1,2,3,4,5,6"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,11 @@ from braggshot import phasing
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError
 from braggshot.nn.adapt import AdaptConfig
-from braggshot.nn.expert import SHORT
 from braggshot.nn.weights import load_network
 from braggshot.phasing import PhasingConfig, phase, prepare_measured
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
-from braggshot.refine.iterate import RefineConfig
+from braggshot.tournament import TournamentConfig
 
 SETTINGS = CrystalSettings(
     shape=(40, 48, 32),
@@ -27,7 +27,17 @@ SETTINGS = CrystalSettings(
     shapes=("fcc",),
     displacements=("gaussians",),
 )
-CONFIG = PhasingConfig(hypotheses=3, candidates=6, device="cpu", partial_coherence="off")
+CONFIG = PhasingConfig(
+    hypotheses=3,
+    candidates=2,
+    search=TournamentConfig(starts=(5, 3, 2)),
+    further=TournamentConfig(starts=(2, 1, 1)),
+    device="cpu",
+    partial_coherence="off",
+)
+OPENING, GOING_ON, SETTLING, FINISH = 160, 480, 380, 290  # iterations
+SEARCH = 5 * OPENING + 3 * GOING_ON + (2 + 2) * SETTLING + (1 + 2) * FINISH  # two hypotheses settle, the best one is finished
+FURTHER = 2 * OPENING + GOING_ON + SETTLING + FINISH
 
 
 def finish(volume, config, network=None):
@@ -59,7 +69,8 @@ def test_one_shot_is_one_pass(sample):
 def test_refine_takes_its_iterations_and_finds_the_crystal(sample):
     truth, volume = sample
     result, steps = finish(volume, replace(CONFIG, method="refine"))
-    assert len(steps) == 6 * 180 + 3 * 150  # six candidates on the central 32^3, the best three of them on the whole
+    assert len(steps) == SEARCH
+    assert result.method == "refine"
     assert len(result.ensemble.table["start"]) == 3
     assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
     blind, _ = finish(volume, replace(CONFIG, method="oneshot"))
@@ -67,53 +78,54 @@ def test_refine_takes_its_iterations_and_finds_the_crystal(sample):
 
 
 def test_auto_stops_where_the_verdict_is_good(sample):
-    recipe = RefineConfig("20*HIO+20*RAAR+20*ER", shrink_wrap=SHORT.shrink_wrap)
-    result, steps = finish(sample[1], replace(CONFIG, method="auto", starts=6, refine=recipe))
+    result, steps = finish(sample[1], replace(CONFIG, method="auto"))
     assert result.verdict == "good"
-    assert result.method == "refine, witnessed"
-    hypotheses, witnesses = 6 * 180 + 3 * 150, 6 * 60 + 2 * 150  # of six coarse random starts the best two are finished
-    assert len(steps) == hypotheses + witnesses
-    assert len(result.quality.agreement) == 3
+    assert result.method == "refine"
+    assert len(steps) == SEARCH
 
 
 def test_the_network_alone_is_never_called_good(sample):
     """Hypotheses of one network share its errors, so their agreement is no evidence."""
     for method in ("oneshot", "refine"):
-        result, _ = finish(sample[1], replace(CONFIG, method=method))
+        result, _ = finish(sample[1], replace(CONFIG, method=method, candidates=0))
         assert result.verdict != "good"
-    assert "no random start" in result.reasons[0]
+    sure = replace(result, verdict="good", reasons=("all agree.",))
+    problem = SimpleNamespace(unfamiliar=("the counts.",))
+    found = phasing._without_witness(problem, phasing.Found([], sure)).result
+    assert found.verdict == "doubtful"
+    assert "no random start" in found.reasons[0]
+    assert "nothing like it: the counts." in found.reasons[1]
 
 
-def test_auto_gives_way_to_random_starts_where_it_is_not(sample):
-    """Counts without any object behind them: nothing agrees, so every strategy is tried, and the verdict stays bad."""
+def test_auto_goes_on_where_it_is_not_sure(sample):
+    """Counts without any object behind them: nothing agrees, so every search is held, and the verdict stays bad."""
     volume = sample[1]
     noise = np.random.default_rng(0).permutation(volume.intensity.reshape(-1)).reshape(volume.shape)
-    config = replace(CONFIG, method="auto", starts=2, hypotheses=2, refine=RefineConfig("10*HIO+5*ER"))
-    result, steps = finish(replace(volume, intensity=noise), config)
-    assert result.method == "refine, then iterative"
-    assert {"HIO", "RAAR", "ER"} <= set(steps)
+    result, steps = finish(replace(volume, intensity=noise), replace(CONFIG, method="auto", searches=3))
+    assert result.method == "refine, then 2 further searches"
     assert result.verdict == "failed"
-    # Hypotheses twice, witnesses from the coarse grid, two on the whole; all two starts are then asked.
-    assert len(steps) == 2 * (6 * 180 + 2 * 150) + 6 * 15 + 2 * 150 + 2 * 15
-    assert len(result.quality.agreement) == 1 + 2 + 2
+    assert len(result.quality.agreement) == 3 + 1 + 1
+    # The counts go on to the corners, so the coarse grid is the whole.
+    assert len(steps) == SEARCH + 2 * FURTHER
 
 
-def test_auto_may_be_sure_after_its_second_look(sample, monkeypatch):
-    """A verdict that is only good with four witnesses keeps the other random starts from being asked."""
+def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):
+    """A verdict that is only good with four starts ends what the next searches would cost."""
     asked = []
 
     def strict(problem, starts, method):
         found = judged(problem, starts, method)
-        asked.append(len(starts))
+        asked.append([start.seed for start in starts])
         return found if len(starts) > 3 else replace(found, result=replace(found.result, verdict="doubtful"))
 
     judged = phasing._judged
     monkeypatch.setattr(phasing, "_judged", strict)
-    recipe = RefineConfig("20*HIO+20*RAAR+20*ER", shrink_wrap=SHORT.shrink_wrap)
-    result, steps = finish(sample[1], replace(CONFIG, method="auto", starts=6, refine=recipe))
-    assert asked == [3, 5]
-    assert result.method == "refine, witnessed twice"
-    assert len(steps) == 2 * (6 * 180 + 3 * 150) + 6 * 60 + 2 * 150 + 2 * 60
+    result, steps = finish(sample[1], replace(CONFIG, method="auto"))
+    assert [len(seeds) for seeds in asked] == [3, 4]
+    assert asked[1][:3] == asked[0], "what was found before stays among the starts"
+    assert asked[1][3] in {phasing.APART, phasing.APART + 1}, "each search has seeds of its own"
+    assert result.method == "refine, then 1 further search"
+    assert len(steps) == SEARCH + FURTHER
 
 
 def test_held_out_counts_never_reach_the_network(sample):

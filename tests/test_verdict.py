@@ -64,8 +64,10 @@ CUT.valid[:, :, 14:] = False
         ({"quality": replace(QUALITY, agreement=(1.0, 0.8, 0.8, 0.8, 0.8))}, "failed", r"none of the 4.*mask aliens"),
         ({"quality": replace(QUALITY, chi2=0.09)}, "doubtful", r"beyond photon noise"),
         ({"quality": replace(QUALITY, chi2=0.5)}, "failed", r"beyond photon noise"),
-        ({"quality": replace(QUALITY, llk_free=50.0)}, "doubtful", r"kept from the phasing.*worse"),
-        ({"quality": replace(QUALITY, llk_free=500.0)}, "failed", r"kept from the phasing.*worse"),
+        ({"quality": replace(QUALITY, llk_free=15.0)}, "doubtful", r"kept from the phasing.*25 times worse"),
+        ({"quality": replace(QUALITY, llk=9.0, llk_free=30.0)}, "doubtful", r"kept from the phasing are missed.*llk_free 30"),
+        ({"quality": replace(QUALITY, unseen=0.3)}, "doubtful", r"kept from the phasing are missed by 30 % beyond photon noise"),
+        ({"quality": replace(QUALITY, agreement=(1.0, 0.97, 0.8))}, "doubtful", r"only 1 of 2"),
         ({"volume": volume(oversampling=(1.7, 3.0, 3.0))}, "doubtful", r"oversampling is 1.7 along rocking"),
         ({"volume": SATURATED}, "doubtful", r"saturated; attenuate"),
         ({"volume": MASKED_PEAK}, "doubtful", r"1 voxels next to the Bragg peak"),
@@ -83,6 +85,25 @@ def test_each_check(changes, expected, message):
     assert verdict == expected
     assert any(re.search(message, reason) for reason in reasons)
     assert len(reasons) == 1
+
+
+def test_held_out_voxels_that_are_not_predicted_at_all_fail():
+    verdict, reasons = judge(volume(), *crystal(), replace(QUALITY, llk_free=500.0))
+    assert verdict == "failed"
+    assert len(reasons) == 2
+    assert "worse" in reasons[0]
+
+
+def test_starts_that_are_stuck_do_not_count():
+    """What they do not find is no evidence against what predicts the held-out voxels, and none for it."""
+    agreeing = replace(QUALITY, agreement=(1.0, 0.99))
+    verdict, reasons = judge(volume(), *crystal(), agreeing, stuck=7)
+    assert verdict == "good"
+    assert "1 of 1 other starts" in reasons[0]
+    assert "7 more are stuck" in reasons[0]
+    verdict, reasons = judge(volume(), *crystal(), replace(QUALITY, agreement=(1.0,)), stuck=7)
+    assert verdict == "doubtful"
+    assert "better than the 7 others" in reasons[0]
 
 
 def test_the_worst_comes_first():

@@ -2,15 +2,14 @@
 
 =========  ============================================================================================================
 oneshot    the network's hypotheses as they are: one forward pass
-refine     hypotheses through 180 iterations on the coarse grid, the best of them through 150 on the whole; held-out voxels choose
+refine     one search: the network's hypotheses and random starts in a tournament; held-out voxels choose
 iterative  many random starts through a long recipe
-auto       refine, and two random starts as witnesses, coarse grid first; where the verdict is then not good, other hypotheses and
-           two witnesses on the whole grid; and where it still is not, all of iterative
+auto       refine, and while the verdict is not good further searches among random starts
 =========  ============================================================================================================
 
 Hypotheses of one network share what it has learned wrong, so their agreement is no evidence: of 5 objects that it called good on 25
 test crystals 2 were wrong. Only random starts, which know nothing of the network, can make a verdict good.
-Selection and verdict are the same for all of them: `braggshot.selection`.
+Tournaments: `braggshot.tournament`. Selection and verdict are the same for all strategies: `braggshot.selection`.
 """
 
 from __future__ import annotations
@@ -30,23 +29,18 @@ from braggshot.errors import ConfigError, DataError
 from braggshot.nn.adapt import AdaptConfig, adapted
 from braggshot.nn.expert import SHORT
 from braggshot.nn.familiar import unfamiliar
-from braggshot.nn.predict import LARGEST, Hypothesis, predict, shown
+from braggshot.nn.predict import Hypothesis, predict, shown
 from braggshot.nn.weights import SHIPPED, Card, load_network
 from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap, held_out_voxels, measured
-from braggshot.refine.scales import coarse, resampled
-from braggshot.selection import assemble, best_of, ranked, score
+from braggshot.selection import assemble, best_of, score
+from braggshot.tournament import TournamentConfig, tournament
 from braggshot.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-WITNESSES = 2  # random starts that "auto" asks first
-FINISH = replace(SHORT, recipe="5*(10*HIO+FLAT)+6*(10*RAAR+FLAT)+40*ER")
-COARSE = replace(
-    SHORT,
-    recipe="5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)+20*ER",
-    shrink_wrap=ShrinkWrap(sigma_start=1.5, sigma_end=0.7),  # of larger voxels
-)
+APART = 1000  # seeds between two tournaments of one phasing
+SEARCH, FURTHER = TournamentConfig(), TournamentConfig(starts=(16, 8, 3))
 Trained = tuple[nn.Module, Card]
 
 
@@ -58,10 +52,12 @@ class PhasingConfig:
     ----------
     method : "auto", "oneshot", "refine" or "iterative", as above
     network : name of a shipped network, or a file
-    hypotheses : of the network, refined on the whole volume
-    candidates : starts of the network, of which those are the best after `coarse_polish` on the central 32 voxels of every axis;
-        where they are no more than `hypotheses`, each goes through `polish` on the whole at once
-    starts : random starts of iterative phasing
+    hypotheses : of the network, in one shot
+    candidates : hypotheses that enter the search; 0 is no search: `hypotheses` go through `polish` on the whole at once
+    search : the tournament of "refine", with which "auto" begins
+    further : each of those with which it goes on, among random starts alone
+    searches : of "auto", at most
+    starts : random starts of "iterative"
     seed : of the held-out voxels and, plus its number, of each start
     device : "auto", "cpu" or "cuda"
     free : share of the valid voxels that is held out [1]
@@ -72,9 +68,7 @@ class PhasingConfig:
     coherence_recipe : the second round
     coherence_gain : share by which llk_free must fall for "auto" to keep it [1]
     refine : how one random start is phased
-    polish : how a hypothesis is refined that has not been on the coarse grid, and a start that was given
-    coarse_polish : how a candidate is refined on the coarse grid
-    finish : how what was phased on the coarse grid goes on
+    polish : how a hypothesis is refined without a tournament, and a start that was given
     adapt : how far the network learns from this very pattern before it answers
     edge : amplitude of a hypothesis, relative to its largest, from which a voxel belongs to the crystal at first [1]
     limits : what the verdict tolerates
@@ -84,7 +78,10 @@ class PhasingConfig:
     method: Literal["auto", "oneshot", "refine", "iterative"] = "auto"
     network: str = SHIPPED
     hypotheses: int = 5
-    candidates: int = 16
+    candidates: int = 8
+    search: TournamentConfig = SEARCH
+    further: TournamentConfig = FURTHER
+    searches: int = 4
     starts: int = 10
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -96,8 +93,6 @@ class PhasingConfig:
     coherence_gain: float = 0.2
     refine: RefineConfig = field(default_factory=RefineConfig)
     polish: RefineConfig = SHORT
-    coarse_polish: RefineConfig = COARSE
-    finish: RefineConfig = FINISH
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     edge: float = 0.3
     limits: Limits = field(default_factory=Limits)
@@ -164,7 +159,7 @@ def phase(
     torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
     began = time.perf_counter()
     if config.check_memory:
-        starts = config.starts if config.method in {"iterative", "auto"} else config.hypotheses
+        starts = _most_starts(config)
         memory.require(volume.name, volume.shape, config.method, starts, _device(config.device))
     data = prepare_measured(volume, config)
     problem, card = Problem(volume, data, _on_cpu(data), config), None
@@ -181,6 +176,14 @@ def phase(
     )
     choices = {**result.choices, "new to the network": known}
     return replace(result, seconds=seconds, network=f"{card.name} ({card.seen} crystals)", choices=choices)
+
+
+def _most_starts(config: PhasingConfig) -> int:
+    """That are kept on the whole grid, with a network's hypothesis."""
+    found = 1 + config.search.starts[-1]
+    further = max(0, config.searches - 1) * config.further.starts[-1]
+    refined = found if config.candidates else config.hypotheses
+    return {"iterative": config.starts, "oneshot": config.hypotheses, "refine": refined, "auto": found + further}[config.method]
 
 
 def _ready(loaded: Trained | None, name: str, device: torch.device) -> Trained:
@@ -217,31 +220,32 @@ def _oneshot(problem: Problem) -> Strategy:
 
 
 def _refine(problem: Problem) -> Strategy:
-    starts = yield from _refined_hypotheses(problem, problem.config.hypotheses, problem.config.seed)
+    config = problem.config
+    if config.candidates:
+        return _judged(problem, (yield from _with_point_spread((yield from _search(problem)), problem)), "refine")
+    guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, config.hypotheses, config.seed)]
+    starts = yield from run_starts(problem.data, config.polish, len(guesses), config.seed, guesses)
     return _without_witness(problem, _judged(problem, starts, "refine"))
 
 
 def _auto(problem: Problem) -> Strategy:
     config = problem.config
-    few = min(WITNESSES, config.starts)
-    hypotheses = yield from _refined_hypotheses(problem, config.hypotheses, config.seed)
-    witnesses = yield from _coarse_to_fine(problem, few, config.seed)
-    found = yield from _witnessed(problem, hypotheses, witnesses, "refine, witnessed")
-    if found.result.verdict == "good":
-        return found
-    hypotheses += yield from _refined_hypotheses(problem, config.hypotheses, config.seed + 1)
-    witnesses += yield from _random_starts(problem, few, config.seed)
-    found = yield from _witnessed(problem, hypotheses, witnesses, "refine, witnessed twice")
-    if found.result.verdict == "good":
-        return found
-    witnesses += yield from _random_starts(problem, config.starts - few, config.seed + few)
-    return (yield from _witnessed(problem, hypotheses, witnesses, "refine, then iterative"))
+    starts = yield from _search(problem)
+    found = _judged(problem, (yield from _with_point_spread(starts, problem)), "refine")
+    for number in range(1, config.searches):
+        if found.result.verdict == "good":
+            break
+        starts += yield from tournament(problem.data, problem.host, config.further, config.seed + APART * number)
+        spread = yield from _with_point_spread(starts, problem)
+        found = _judged(problem, spread, f"refine, then {number} further search{'es' if number > 1 else ''}")
+    return found
 
 
-def _witnessed(problem: Problem, hypotheses: list[Start], witnesses: list[Start], method: str) -> Strategy:
-    """The best hypothesis among the random starts; held-out voxels choose, and the random starts agree or do not."""
-    best = best_of([score(start, problem.host) for start in hypotheses])
-    return _judged(problem, (yield from _with_point_spread([hypotheses[best], *witnesses], problem)), method)
+def _search(problem: Problem) -> Phasing:
+    """The best hypothesis of the network, and random starts, which know nothing of it."""
+    config = problem.config
+    guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, max(1, config.candidates), config.seed)]
+    return (yield from tournament(problem.data, problem.host, config.search, config.seed, guesses))
 
 
 def _without_witness(problem: Problem, found: Found) -> Found:
@@ -277,41 +281,6 @@ def _with_warm_starts(problem: Problem, cold: Found, first: Sequence[Guess]) -> 
 
 def _random_starts(problem: Problem, n: int, seed: int) -> Phasing:
     return (yield from run_starts(problem.data, problem.config.refine, n, seed))
-
-
-def _coarse_to_fine(problem: Problem, n: int, seed: int) -> Phasing:
-    """Random starts through the long recipe on the coarse grid, three times as many as asked for; the best ones go on."""
-    small, refine = coarse(problem.data, LARGEST), problem.config.refine
-    if small.shape == problem.data.shape:
-        return (yield from _random_starts(problem, n, seed))
-    blur = refine.shrink_wrap
-    narrow = replace(blur, sigma_start=0.75 * blur.sigma_start, sigma_end=0.7 * blur.sigma_end)
-    tried = yield from run_starts(small, replace(refine, shrink_wrap=narrow), 3 * n, seed)
-    return (yield from _on_the_whole(problem, tried, n, seed))
-
-
-def _refined_hypotheses(problem: Problem, n: int, seed: int) -> Phasing:
-    """The network's hypotheses, refined; of more candidates those that held-out voxels choose on the coarse grid."""
-    config, data = problem.config, problem.data
-    guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, max(n, config.candidates), seed)]
-    if len(guesses) <= n:
-        return (yield from run_starts(data, config.polish, len(guesses), seed, guesses))
-    small = coarse(data, LARGEST)
-    if small.shape != data.shape:
-        guesses = [resampled(guess, small.shape, config.edge) for guess in guesses]
-    tried = yield from run_starts(small, config.coarse_polish, len(guesses), seed, guesses)
-    return (yield from _on_the_whole(problem, tried, n, seed))
-
-
-def _on_the_whole(problem: Problem, tried: list[Start], n: int, seed: int) -> Phasing:
-    """The best `n` of what was found on the coarse grid go on with all voxels, where there are more; held-out voxels choose."""
-    judge = coarse(problem.host, LARGEST)
-    best = [tried[k] for k in ranked([score(start, judge) for start in tried])[:n]]
-    shape, edge = problem.data.shape, problem.config.edge
-    if judge.shape == shape:
-        return best
-    guesses = [resampled(Guess(start.rho, start.support), shape, edge) for start in best]
-    return (yield from run_starts(problem.data, problem.config.finish, len(guesses), seed, guesses))
 
 
 def _hypotheses(problem: Problem, n: int, seed: int) -> list[Hypothesis]:

@@ -290,6 +290,7 @@ def summary(result: Result, source: str, output: str) -> dict[str, Any]:
         "chi2_coherent": result.quality.chi2_coherent,
         "r_factor": result.quality.r_factor,
         "llk_free": _finite(result.quality.llk_free),
+        "unseen": result.quality.unseen,
         "psf": result.psf,
         "agreement": list(result.quality.agreement),
         **_best_resolution(result),

@@ -25,9 +25,9 @@ from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Ensemb
 PRTF_CUTOFF = 1 / math.e
 
 CALIBRATION: dict[str, dict[str, float]] = {
-    "starts": {"phase": 1.36, "strain": 1.37, "amplitude": 1.8},
-    "photons": {"phase": 3.1, "strain": 3.0, "amplitude": 4.0},
-    "both": {"phase": 1.17, "strain": 1.19, "amplitude": 1.6},
+    "starts": {"phase": 1.52, "strain": 1.53, "amplitude": 2.05},
+    "photons": {"phase": 3.2, "strain": 3.1, "amplitude": 4.25},
+    "both": {"phase": 1.24, "strain": 1.24, "amplitude": 1.7},
 }
 """Error that covers 68 % over the plain spread, by where the spread is from (`benchmarks/calibration.py`, peaks of 1e3 to 1e6).
 
@@ -44,6 +44,7 @@ class Score:
     llk: float
     llk_free: float
     chi2_coherent: float
+    unseen: float
     scale: float
 
 
@@ -62,7 +63,8 @@ def score(start: Start, data: Measured) -> Score:
     model, counts = result.magnitude.square().reshape(-1), data.intensity.reshape(-1)
     llk = metrics.half_deviance(model[seen], counts[seen]).mean()
     free = metrics.half_deviance(model[data.free], counts[data.free]).mean()
-    return Score(result.chi2, result.r_factor, float(llk), float(free), coherent.chi2, result.scale)
+    unseen = metrics.excess(model[data.free], counts[data.free])
+    return Score(result.chi2, result.r_factor, float(llk), float(free), coherent.chi2, unseen, result.scale)
 
 
 def ranked(scores: list[Score]) -> list[int]:
@@ -92,9 +94,18 @@ def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], lim
     ensemble, resolution = _ensemble(volume, starts, scores, correlation, twins, aligned, agreeing)
     chosen = scores[best]
     quality = Quality(
-        chosen.chi2, chosen.r_factor, chosen.llk, chosen.llk_free, tuple(correlation), resolution, chosen.chi2_coherent
+        chi2=chosen.chi2,
+        r_factor=chosen.r_factor,
+        llk=chosen.llk,
+        llk_free=chosen.llk_free,
+        agreement=tuple(correlation),
+        resolution=resolution,
+        chi2_coherent=chosen.chi2_coherent,
+        unseen=None if math.isnan(chosen.unseen) else chosen.unseen,
     )
-    verdict, reasons = judge(volume, rho, support, quality, limits)
+    counting = [c for c, s in zip(correlation, scores, strict=True) if not s.llk_free > limits.rival * chosen.llk_free]
+    stuck = len(starts) - len(counting)
+    verdict, reasons = judge(volume, rho, support, replace(quality, agreement=tuple(counting)), limits, stuck)
     history = starts[best].history.numpy()
     return Reconstruction(
         rho=rho,

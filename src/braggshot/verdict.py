@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import fft, ndimage, special
+from scipy import fft, ndimage
 
+from braggshot.physics.metrics import root_noise
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality
 
 Verdict = Literal["good", "doubtful", "failed"]
@@ -26,10 +27,13 @@ class Limits:
     Parameters
     ----------
     agreement : aligned complex correlation from which two starts are the same answer [1]
-    agreeing_good, agreeing_failed : share of the other starts that agree with the chosen one: below the first it is doubtful,
-        below the second it failed [1]
+    rival : llk_free over that of the chosen start from which a start is stuck, and says nothing about what it does not find [1]
+    agreeing_good, agreeing_failed : share of the other starts that are not stuck and agree with the chosen one: doubtful unless
+        above the first, failed below the second [1]
     excess_good, excess_failed : sqrt(chi2) beyond what photon noise alone gives [1]
     free_good, free_failed : log-likelihood of held-out voxels over that of the phased ones [1]
+    unseen : misfit of held-out magnitudes beyond photon noise, `metrics.excess` [1]
+    llk_free : of the held-out voxels: so many times what photon noise gives, whatever the starts say [1]
     oversampling : per axis, below which phasing has too few equations [1]
     edge : share of the crystal's intensity in the outermost voxels of the array [1]
     second_crystal : share of the intensity in the largest detached part [1]
@@ -38,12 +42,15 @@ class Limits:
     """
 
     agreement: float = 0.95
+    rival: float = 4.0
     agreeing_good: float = 0.5
     agreeing_failed: float = 0.1
     excess_good: float = 0.2
     excess_failed: float = 0.4
     free_good: float = 10.0
     free_failed: float = 100.0
+    unseen: float = 0.2
+    llk_free: float = 20.0
     oversampling: float = 2.0
     edge: float = 1e-3
     second_crystal: float = 0.03
@@ -60,18 +67,24 @@ class Finding:
 
 
 def judge(
-    volume: DiffractionVolume, rho: ComplexArray, support: BoolArray, quality: Quality, limits: Limits | None = None
+    volume: DiffractionVolume,
+    rho: ComplexArray,
+    support: BoolArray,
+    quality: Quality,
+    limits: Limits | None = None,
+    stuck: int = 0,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Verdict and reasons, worst first; a good verdict has one reason that says why.
 
     Parameters
     ----------
     rho, support : (z, y, x), the crystal about the array's middle
-    quality : with the agreement of all starts, the chosen one first among equals (its own entry is 1)
+    quality : with the agreement of the starts that count, the chosen one first among equals (its own entry is 1)
+    stuck : other starts, which predict the held-out voxels so much worse that they do not count
     """
     limits = limits or Limits()
     findings = [
-        *_agreement(quality, limits),
+        *_agreement(quality, limits, stuck),
         *_misfit(volume, quality, limits),
         *_sampling(volume, limits),
         *_saturation(volume, limits),
@@ -81,15 +94,17 @@ def judge(
     findings.sort(key=lambda finding: -_ORDER[finding.verdict])
     if not findings:
         same, others = _count_agreeing(quality, limits)
-        return "good", (f"{same} of {others} other starts give the same crystal, and voxels kept from the phasing are predicted.",)
+        rest = f" ({stuck} more are stuck, and predict these much worse)" if stuck else ""
+        return "good", (
+            f"{same} of {others} other starts give the same crystal, and voxels kept from the phasing are predicted{rest}.",
+        )
     return findings[0].verdict, tuple(finding.reason for finding in findings)
 
 
 def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
-    r"""chi2 that photon noise alone leaves, :math:`\sum_q f(\lambda_q) / \sum_q I_q`.
+    r"""chi2 that photon noise alone leaves, :math:`\sum_q f(\lambda_q) / \sum_q I_q`, f as in `metrics.root_noise`.
 
-    :math:`f(\lambda) = \langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` over Poisson counts k of mean lambda: 1/4 at high counts,
-    near 2 lambda at low ones. The mean is taken from the 3 x 3 x 3 voxels about each voxel.
+    The mean lambda is taken from the 3 x 3 x 3 voxels about each voxel.
     """
     counts = np.where(valid, np.clip(intensity, 0, None), 0).astype(np.float64)
     total = counts.sum()
@@ -97,12 +112,7 @@ def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
         return 0.0
     known = np.maximum(ndimage.uniform_filter(valid.astype(np.float64), 3), 1 / 27)
     mean = ndimage.uniform_filter(counts, 3) / known
-    k = np.arange(120)[:, None]
-    rates = np.geomspace(1e-4, 50, 200)
-    # scipy.stats has it too, but its import takes longer than a forward pass.
-    probability = np.exp(special.xlogy(k, rates) - rates - special.gammaln(k + 1))
-    spread = (probability * (np.sqrt(k) - np.sqrt(rates)) ** 2).sum(0)
-    return float(np.interp(mean[valid], rates, spread, left=0.0).sum() / total)
+    return float(root_noise(mean[valid]).sum() / total)
 
 
 def _count_agreeing(quality: Quality, limits: Limits) -> tuple[int, int]:
@@ -110,9 +120,15 @@ def _count_agreeing(quality: Quality, limits: Limits) -> tuple[int, int]:
     return max(0, same - 1), max(0, len(quality.agreement) - 1)
 
 
-def _agreement(quality: Quality, limits: Limits) -> Iterator[Finding]:
+def _agreement(quality: Quality, limits: Limits, stuck: int) -> Iterator[Finding]:
     same, others = _count_agreeing(quality, limits)
-    if others == 0:
+    if others == 0 and stuck:
+        yield Finding(
+            "doubtful",
+            f"one start predicts the voxels kept from the phasing much better than the {stuck} others, which are stuck, but none "
+            "confirms it: more starts may (--set phasing.searches=8), or mask aliens and check the sampling.",
+        )
+    elif others == 0:
         yield Finding("doubtful", "only one start was phased, so nothing says that it is not a lucky one; use --starts 5 or more.")
     elif same < limits.agreeing_failed * others:
         yield Finding(
@@ -120,7 +136,7 @@ def _agreement(quality: Quality, limits: Limits) -> Iterator[Finding]:
             f"none of the {others} other starts gives the same crystal (correlation >= {limits.agreement}); "
             "the phase is not determined: mask aliens, check the sampling, or try more iterations.",
         )
-    elif same < limits.agreeing_good * others:
+    elif same <= limits.agreeing_good * others:
         yield Finding(
             "doubtful",
             f"only {same} of {others} other starts give the same crystal (correlation >= {limits.agreement}); "
@@ -132,6 +148,13 @@ def _misfit(volume: DiffractionVolume, quality: Quality, limits: Limits) -> Iter
     floor = noise_floor(volume.intensity, volume.valid)
     excess = float(np.sqrt(max(0.0, quality.chi2 - floor)))
     ratio = quality.llk_free / max(quality.llk, 0.5) if np.isfinite(quality.llk_free) else 0.0
+    unseen = quality.unseen if quality.unseen is not None and np.isfinite(quality.unseen) else 0.0
+    if unseen > limits.unseen or quality.llk_free > limits.llk_free:
+        yield Finding(
+            "doubtful",
+            f"voxels kept from the phasing are missed by {100 * unseen:.0f} % beyond photon noise (llk_free "
+            f"{quality.llk_free:.2g}): starts may agree on a wrong crystal; count longer, look for aliens, or try more starts.",
+        )
     for value, good, failed, text in (
         (
             excess,

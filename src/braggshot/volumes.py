@@ -210,6 +210,7 @@ class Quality:
     chi2_coherent : chi2 as if the beam were fully coherent; equal to chi2 where no point spread was estimated [1]
     agreement : aligned complex correlation of every start with the chosen one (1 for the chosen) [1]
     resolution : direct-space resolution [m], None where it could not be measured
+    unseen : relative misfit of the held-out magnitudes beyond photon noise [1]; None where nothing was held out
     """
 
     chi2: float
@@ -219,6 +220,7 @@ class Quality:
     agreement: tuple[float, ...] = ()
     resolution: float | None = None
     chi2_coherent: float | None = None
+    unseen: float | None = None
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def _write_process(process: h5py.Group, found: Reconstruction) -> None:
     put_note(process, "note_1", found.configuration, "configuration parameters used for phasing")
     results = add_group(process, "results", "NXcollection")
     quality = found.quality
-    for name in ("chi2", "r_factor", "llk", "llk_free", "agreement", "chi2_coherent"):
+    for name in ("chi2", "r_factor", "llk", "llk_free", "agreement", "chi2_coherent", "unseen"):
         put(results, name, getattr(quality, name))
     for pynx_name, value in (("llk_poisson", quality.llk), ("free_llk_poisson", quality.llk_free)):
         put(results, pynx_name, value)
@@ -243,6 +243,7 @@ def _quality(results: dict[str, Any]) -> Quality:
         agreement=tuple(np.atleast_1d(results.get("agreement", ())).tolist()),
         resolution=results.get("resolution"),
         chi2_coherent=results.get("chi2_coherent"),
+        unseen=results.get("unseen"),
     )
 
 

@@ -123,7 +123,10 @@ def _reconstructed(
 
 
 def _fewer(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
-    return phasing if cold is None else replace(phasing, starts=cold, hypotheses=cold)
+    if cold is None:
+        return phasing
+    search = replace(phasing.search, starts=(4 * cold, 2 * cold, cold))
+    return replace(phasing, starts=cold, hypotheses=cold, search=search, searches=1)
 
 
 def _checked(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
