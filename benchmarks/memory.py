@@ -39,15 +39,27 @@ def phased(shape: Sequence[int], method: str, starts: int, hypotheses: int, fold
     from braggshot.crystals.sample import CrystalSettings, simulate_volume
     from braggshot.phasing import PhasingConfig, phase
     from braggshot.refine.iterate import RefineConfig
+    from braggshot.tournament import TournamentConfig
+    from braggshot.verdict import Limits
 
     z, y, x = shape
     _, volume = simulate_volume(1, CrystalSettings(shape=(z, y, x), counts=(1e6, 1e6), phase_range=(1, 1)))
     q = np.array([0.0, 2.7e10, 0.0])
     volume = replace(volume, reciprocal_basis=np.diag([2 * math.pi / (n * 8e-9) for n in shape]), q_bragg=q)  # voxels of 8 nm
     short = RefineConfig("4*HIO+2*ER", shrink_wrap=replace(RefineConfig().shrink_wrap, period=3))
+    search = TournamentConfig(opening=short, going_on=short, settling=short, finish=short)
     phasing = PhasingConfig(
-        method=method, starts=starts, hypotheses=hypotheses, device="cpu", refine=short, polish=short, coherence_recipe="PSF+4*ER"
-    )  # fmt: skip
+        method=method,
+        starts=starts,
+        hypotheses=hypotheses,
+        search=search,
+        further=replace(search, starts=PhasingConfig().further.starts),
+        device="cpu",
+        refine=short,
+        polish=short,
+        coherence_recipe="PSF+4*ER",
+        limits=Limits(llk_free=0.0),  # never good, so that "auto" holds all its searches
+    )
     settings = pipeline.Settings(phasing=phasing)
     Path("/proc/self/clear_refs").write_text("5")
     began, before = time.perf_counter(), resident()
@@ -60,11 +72,13 @@ def phased(shape: Sequence[int], method: str, starts: int, hypotheses: int, fold
 def here(shape: Sequence[int], method: str, starts: int, hypotheses: int) -> dict[str, float]:
     """What phasing one volume takes and would be asked for, of this process [MB], and how long it was [s]."""
     from braggshot.memory import needed
+    from braggshot.phasing import PhasingConfig, most_starts
 
     with tempfile.TemporaryDirectory() as folder:
         phased((32, 32, 32), method, starts, hypotheses, Path(folder))
         before, phasing, whole, seconds = phased(shape, method, starts, hypotheses, Path(folder))
-    asked = needed(shape, method, starts if method in {"iterative", "auto"} else hypotheses)
+    config = PhasingConfig(method=method, starts=starts, hypotheses=hypotheses)  # type: ignore[arg-type]
+    asked = needed(shape, method, most_starts(config))
     bytes_of = {"phasing": phasing - before, "taken": whole - before, "asked": asked, "process": whole}
     return {**{name: count / 1e6 for name, count in bytes_of.items()}, "seconds": seconds}
 

@@ -14,10 +14,13 @@ from braggshot.errors import DataError
 from braggshot.phasing import PhasingConfig, phase
 from braggshot.pipeline import finish
 from braggshot.refine.iterate import RefineConfig
+from braggshot.tournament import TournamentConfig
 from braggshot.volumes import DiffractionVolume
 
+FEW = RefineConfig("3*HIO+ER")
+SEARCH = TournamentConfig(starts=(3, 2, 1), opening=FEW, going_on=FEW, settling=FEW, finish=FEW)
 SHORT = PhasingConfig(
-    starts=2, hypotheses=2, device="cpu", partial_coherence="off", refine=RefineConfig("3*HIO+ER"), polish=RefineConfig("2*RAAR+ER")
+    starts=2, hypotheses=2, device="cpu", partial_coherence="off", refine=FEW, polish=FEW, search=SEARCH, further=SEARCH
 )
 
 

@@ -18,7 +18,7 @@ from braggshot.errors import DataError
 
 FIXED = 100_000_000  # bytes: layers of the network, and holes between small arrays
 # Bytes per voxel: of the volume with what selection makes of the starts, and of each start.
-HOST = {"iterative": (100, 48), "refine": (105, 48), "oneshot": (110, 48), "auto": (165, 48)}
+HOST = {"iterative": (100, 48), "refine": (150, 48), "oneshot": (110, 48), "auto": (150, 75)}
 DEVICE = 40 + 72  # of a graphics card: the measurement, and one start; more starts at once are as many as fit
 _CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 

@@ -34,12 +34,13 @@ from braggshot.nn.weights import SHIPPED, Card, load_network
 from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap, held_out_voxels, measured
-from braggshot.selection import assemble, best_of, score
+from braggshot.selection import assemble, best_of, ranked, score
 from braggshot.tournament import TournamentConfig, tournament
 from braggshot.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 APART = 1000  # seeds between two tournaments of one phasing
+KEPT = 4  # starts of earlier searches, the best: each of all would be a volume more to hold
 SEARCH, FURTHER = TournamentConfig(), TournamentConfig(starts=(16, 8, 3))
 Trained = tuple[nn.Module, Card]
 
@@ -159,7 +160,7 @@ def phase(
     torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
     began = time.perf_counter()
     if config.check_memory:
-        starts = _most_starts(config)
+        starts = most_starts(config)
         memory.require(volume.name, volume.shape, config.method, starts, _device(config.device))
     data = prepare_measured(volume, config)
     problem, card = Problem(volume, data, _on_cpu(data), config), None
@@ -178,12 +179,12 @@ def phase(
     return replace(result, seconds=seconds, network=f"{card.name} ({card.seen} crystals)", choices=choices)
 
 
-def _most_starts(config: PhasingConfig) -> int:
+def most_starts(config: PhasingConfig) -> int:
     """That are kept on the whole grid, with a network's hypothesis."""
     found = 1 + config.search.starts[-1]
-    further = max(0, config.searches - 1) * config.further.starts[-1]
+    more = KEPT + config.further.starts[-1] if config.searches > 1 else 0
     refined = found if config.candidates else config.hypotheses
-    return {"iterative": config.starts, "oneshot": config.hypotheses, "refine": refined, "auto": found + further}[config.method]
+    return {"iterative": config.starts, "oneshot": config.hypotheses, "refine": refined, "auto": max(found, more)}[config.method]
 
 
 def _ready(loaded: Trained | None, name: str, device: torch.device) -> Trained:
@@ -235,6 +236,8 @@ def _auto(problem: Problem) -> Strategy:
     for number in range(1, config.searches):
         if found.result.verdict == "good":
             break
+        best = ranked([score(start, problem.host) for start in starts])[:KEPT]
+        starts = [starts[k] for k in best]
         starts += yield from tournament(problem.data, problem.host, config.further, config.seed + APART * number)
         spread = yield from _with_point_spread(starts, problem)
         found = _judged(problem, spread, f"refine, then {number} further search{'es' if number > 1 else ''}")

@@ -1,7 +1,7 @@
 """The main job, by composition only: read, prepare, phase, write.
 
 >>> import braggshot                                          # doctest: +SKIP
->>> result = braggshot.reconstruct("scan.cxi", starts=10)     # doctest: +SKIP
+>>> result = braggshot.reconstruct("scan.cxi", seed=1)        # doctest: +SKIP
 >>> result.save("out/")                                       # doctest: +SKIP
 """
 
@@ -121,7 +121,8 @@ def reconstruct(
     settings : nested settings as in a TOML file, such as ``{"input": {"scan": 54}}``
     format : of the file, where looking at it does not settle that
     on_progress : called after each iteration
-    phasing : settings of the stage ``phasing``, such as ``starts=10``, ``seed=1``, ``method="iterative"``; also ``recipe=...``
+    phasing : settings of the stage ``phasing``, such as ``seed=1`` or ``method="refine"``; also ``recipe=...``. ``starts`` and
+        ``recipe`` are those of iterative phasing, and imply it
 
     Raises
     ------
@@ -154,7 +155,13 @@ def _phasing_table(phasing: Mapping[str, Any]) -> dict[str, Any]:
     table = dict(phasing)
     if "recipe" in table:
         table["refine"] = {"recipe": table.pop("recipe")}
-    return {"phasing": table}
+    return {"phasing": implied(table)}
+
+
+def implied(phasing: Mapping[str, Any]) -> dict[str, Any]:
+    """Who asks for random starts or their recipe, and for no method, means the one that has them."""
+    wants = {"starts", "refine"} & set(phasing)
+    return {"method": "iterative", **phasing} if wants else dict(phasing)
 
 
 def run(

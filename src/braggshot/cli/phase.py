@@ -31,8 +31,10 @@ def reconstruct(
     network: Annotated[
         str | None, typer.Option(help="Name or file of a trained network.", autocompletion=proposing("--network"))
     ] = None,
-    starts: Annotated[int | None, typer.Option(help="Random starts (default 10).")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Such as '6*(50*HIO+80*RAAR+30*ER)+100*ER'.")] = None,
+    starts: Annotated[
+        int | None, typer.Option(help="Random starts; implies --method iterative (default 10).")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Likewise; such as '6*(50*HIO+80*RAAR+30*ER)+100*ER'.")] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda (default auto).", autocompletion=proposing("--device"))
     ] = None,
@@ -45,12 +47,13 @@ def reconstruct(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per input, last.")] = False,
 ) -> None:
     """Raw scan in, 3D crystal out, with a number that says how far to trust it."""
-    from braggshot.pipeline import check_writable, finish, run, summary, write
+    from braggshot.pipeline import check_writable, finish, implied, run, summary, write
 
     phasing = {"method": method, "network": network, "starts": starts, "device": device, "seed": seed}
     table: dict[str, Any] = {name: value for name, value in phasing.items() if value is not None}
     if recipe is not None:
         table["refine"] = {"recipe": recipe}
+    table = implied(table)
     if cluster is not None:
         many.run(inputs, output, layered(config, sets, {"phasing": table}), many.Where(cluster, workers), format, as_json)
         return
