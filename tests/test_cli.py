@@ -166,7 +166,7 @@ BAD = {
     "unknown setting": (with_options("--set", "phasing.stars=3"), "unknown setting 'phasing.stars'; did you mean"),
     "unknown reader option": (with_options("--set", "input.sacn=3"), "no option sacn"),
     "bad recipe": (with_options("--recipe", "20*OSS"), "unknown step 'OSS'"),
-    "no network": (with_options("--network", "nothing"), "no network"),
+    "no network": (with_options("--method", "refine", "--network", "nothing"), "no network"),
 }
 
 

@@ -167,7 +167,7 @@ def generate(monkeypatch):
 def test_the_reference_has_each_command_setting_and_format(generate):
     commands = generate.commands()
     assert all(f"\n## {name}\n" in commands for name in COMMANDS)
-    assert "| `--starts` | integer |  | Random starts (default 10). |" in commands
+    assert "| `--starts` | integer |  | Random starts; implies --method iterative (default 10). |" in commands
     assert "| `--seed` | integer | `0` |" in commands
     assert r"'6\*(50\*HIO+80\*RAAR+30\*ER)+100\*ER'" in commands
     settings = generate.settings("braggshot.pipeline:Settings")
