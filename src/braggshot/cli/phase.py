@@ -31,9 +31,7 @@ def reconstruct(
     network: Annotated[
         str | None, typer.Option(help="Name or file of a trained network.", autocompletion=proposing("--network"))
     ] = None,
-    starts: Annotated[
-        int | None, typer.Option(help="Random starts; implies --method iterative (default 10).")
-    ] = None,
+    starts: Annotated[int | None, typer.Option(help="Random starts; implies --method iterative (default 10).")] = None,
     recipe: Annotated[str | None, typer.Option(help="Likewise; such as '6*(50*HIO+80*RAAR+30*ER)+100*ER'.")] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or cuda (default auto).", autocompletion=proposing("--device"))
