@@ -1,4 +1,4 @@
-"""Work that is not waited for: what comes next is made, and what was made is put away, beside what is going on."""
+"""Work that is not waited for: what comes next is made beside what is going on."""
 
 from __future__ import annotations
 

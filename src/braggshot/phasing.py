@@ -17,7 +17,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -161,7 +160,7 @@ def phase(
     began = time.perf_counter()
     if config.check_memory:
         starts = most_starts(config)
-        memory.require(volume.name, volume.shape, config.method, starts, _device(config.device))
+        memory.require(volume.name, volume.shape, config.method, starts, device_of(config.device))
     data = prepare_measured(volume, config)
     problem, card = Problem(volume, data, _on_cpu(data), config), None
     if config.method != "iterative":
@@ -188,7 +187,7 @@ def most_starts(config: PhasingConfig) -> int:
 
 
 def _ready(loaded: Trained | None, name: str, device: torch.device) -> Trained:
-    network, card = loaded or load_network(Path(name) if Path(name).exists() else name)
+    network, card = loaded or load_network(name)
     return network.to(device), card
 
 
@@ -342,11 +341,17 @@ def prepare_measured(volume: DiffractionVolume, config: PhasingConfig) -> Measur
     generator = torch.Generator().manual_seed(config.seed)
     held_out = held_out_voxels(valid, config.free, config.free_radius, config.free_centre, generator=generator)
     data = measured(torch.from_numpy(np.ascontiguousarray(volume.intensity, dtype=np.float32)), valid, held_out)
-    device = _device(config.device)
+    device = device_of(config.device)
     return Measured(*(getattr(data, name).to(device) for name in Measured.__dataclass_fields__))
 
 
-def _device(wish: str) -> torch.device:
+def device_of(wish: str) -> torch.device:
+    """The device of a setting; "auto" takes CUDA where it is.
+
+    Raises
+    ------
+    ConfigError : if CUDA is asked for and not there.
+    """
     if wish == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device 'cuda' was asked for, but no CUDA device is there; use --device cpu.")
     return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")

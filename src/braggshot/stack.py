@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from braggshot.ahead import ahead
-from braggshot.errors import ConfigError, DataError
+from braggshot.errors import DataError
 from braggshot.io import patterns
 from braggshot.nn.predict import Sampling, sampling
 from braggshot.nn.stream import Stream, half
 from braggshot.nn.weights import SHIPPED, load_network
+from braggshot.phasing import device_of
 from braggshot.physics.sampling import oversampling
 
 LOOKED_AT = 16  # first patterns, which tell the sampling of all
@@ -71,8 +72,8 @@ def one_shot_stack(
     OutputError : if the file cannot be written.
     """
     config = config or StackConfig()
-    device = _device(config.device)
-    network, card = load_network(Path(config.network) if Path(config.network).exists() else config.network)
+    device = device_of(config.device)
+    network, card = load_network(config.network)
     with patterns.opened(source, config.dataset) as counts:
         n, *shape = counts.shape
         how, measured = _looked_at(counts, str(source))
@@ -119,9 +120,3 @@ def _fitting(shape: list[int], starts: int, device: torch.device) -> int:
         return ON_CPU
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, min(ON_GPU, int(0.6 * free) // (BYTES_PER_VOXEL * int(np.prod(shape)) * starts)))
-
-
-def _device(wish: str) -> torch.device:
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' was asked for, but no CUDA device is there; use --device cpu.")
-    return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")

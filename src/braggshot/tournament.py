@@ -1,7 +1,7 @@
 """Many starts on a coarse grid, of which fewer and fewer go on: those that predict the held-out voxels.
 
-Where the phase of a crystal turns strongly, one start in five or in twenty finds it, and which one it is shows early: after a
-seventh of a recipe the good ones stand among the first. So many starts take a short first round, half of them a longer second
+Where the phase of a crystal turns strongly, often one or two of 24 starts find it, and which ones shows early: after a seventh
+of a recipe the good ones stand among the first. So many starts take a short first round, half of them a longer second
 one, and the best few are finished, for the price of phasing a handful to the end.
 
 The grid holds the central fringes, as many as the counts ask for: a strained crystal scatters further out, and cropped too much

@@ -20,7 +20,7 @@ class SeriesConfig:
     neighbour : "previous", each scan follows the last accepted one before it; "first", each follows the first accepted one, so that
         all others can be phased at once
     warm : start from the neighbour too, beside the starts that know nothing of it
-    cold : number of those from the second scan on; None is as many as for the first
+    cold : number of those that are finished from the second scan on, in one search; None is as for the first
     against : column that the plots run along; None takes the time, or the number of the scan
     movie : write series.gif
     """
