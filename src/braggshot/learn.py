@@ -46,8 +46,13 @@ def learn(
 
     Raises
     ------
-    ConfigError : if the optional packages for training are missing.
+    ConfigError : if the optional packages for training are missing, or the settings contradict each other.
     """
+    if settings.train.kind == "two-scale":
+        if settings.solved.patterns:
+            raise ConfigError("train.kind='two-scale' is taught by refining its own answers; leave solved.patterns at 0.")
+        if initial is None and not (folder / "last.safetensors").exists():
+            raise ConfigError("train.kind='two-scale' begins with a finished network for the low resolution; give it with --init.")
     torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
     fabric = _fabric(device, folder)
     start = None if initial is None else weights.load_network(initial)[0]

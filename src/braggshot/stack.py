@@ -19,7 +19,7 @@ from torch import Tensor
 from braggshot.ahead import ahead
 from braggshot.errors import DataError
 from braggshot.io import patterns
-from braggshot.nn.predict import Sampling, sampling
+from braggshot.nn.predict import Sampling, largest, sampling
 from braggshot.nn.stream import Stream, half
 from braggshot.nn.weights import SHIPPED, load_network
 from braggshot.phasing import device_of
@@ -76,7 +76,7 @@ def one_shot_stack(
     network, card = load_network(config.network)
     with patterns.opened(source, config.dataset) as counts:
         n, *shape = counts.shape
-        how, measured = _looked_at(counts, str(source))
+        how, measured = _looked_at(counts, str(source), largest(network))
         size = config.batch or _fitting(shape, config.starts, device)
         stream = Stream(network.to(device), how, torch.ones(shape, dtype=torch.bool, device=device), config.starts, config.seed)
         about = {"network": card.name, "seen": card.seen, "seed": config.seed, "source": str(source), "oversampling": measured}
@@ -100,7 +100,7 @@ def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
         yield batch
 
 
-def _looked_at(counts: Any, name: str) -> tuple[Sampling, tuple[float, float, float]]:
+def _looked_at(counts: Any, name: str, most: int) -> tuple[Sampling, tuple[float, float, float]]:
     """The change of grid, from the oversampling of the first patterns: of each axis the lowest, so that every crystal fits."""
     if not len(counts):
         raise DataError(f"{name}: holds no patterns.")
@@ -112,7 +112,7 @@ def _looked_at(counts: Any, name: str) -> tuple[Sampling, tuple[float, float, fl
     if max(map(abs, off)) > CENTRED:
         raise DataError(f"{name}: the peak of the first patterns is {off} voxels (z, y, x) off the middle N // 2; centre them.")
     z, y, x = np.min([oversampling(*pair) for pair in zip(first, valid, strict=True)], axis=0).tolist()
-    return sampling(first.shape[1:], (z, y, x)), (z, y, x)
+    return sampling(first.shape[1:], (z, y, x), most), (z, y, x)
 
 
 def _fitting(shape: list[int], starts: int, device: torch.device) -> int:

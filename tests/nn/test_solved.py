@@ -13,7 +13,7 @@ from braggshot.nn import datasets, solved, views
 from braggshot.nn.datasets import VALIDATION
 from braggshot.nn.network import Measurement, magnitude_of, misfit
 from braggshot.nn.solved import SolvedConfig
-from braggshot.physics.fourier import crop, fourier, pad
+from braggshot.physics.fourier import crop, fourier, in_the_middle, pad
 from braggshot.physics.metrics import align
 from braggshot.refine.iterate import RefineConfig
 
@@ -53,7 +53,7 @@ def test_the_middle_is_found_below_the_voxel():
     grid = torch.stack(torch.meshgrid(*[torch.arange(16.0) - 8] * 3, indexing="ij"))
     place = torch.tensor([1.3, -2.4, 0.6])
     rho = torch.exp(-(grid - place[:, None, None, None]).square().sum(0) / 4).to(torch.complex64)
-    moved = solved.in_the_middle(rho)
+    moved = in_the_middle(rho)
     power = moved.abs().square()
     assert ((grid * power).sum((1, 2, 3)) / power.sum()).abs().max() < 1e-3
     torch.testing.assert_close(fourier(moved).abs(), fourier(rho).abs(), rtol=1e-4, atol=1e-4)
@@ -78,7 +78,7 @@ def test_what_is_kept_is_the_crystal_and_in_the_middle(source, folder):
             if float(counts.sum()) in kept:
                 found = pad(kept[float(counts.sum())], counts.shape)
                 right += align(found, truth).correlation > 0.95
-                torch.testing.assert_close(solved.in_the_middle(found), found, rtol=0, atol=0.03 * float(found.abs().max()))
+                torch.testing.assert_close(in_the_middle(found), found, rtol=0, atol=0.03 * float(found.abs().max()))
     assert right == len(kept) >= 3
 
 

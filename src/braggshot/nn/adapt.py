@@ -17,6 +17,7 @@ from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
 from braggshot.nn.predict import bring, sampling
 from braggshot.nn.training import TrainConfig, objective
+from braggshot.nn.two_scale import beginning
 from braggshot.nn.views import balls
 
 
@@ -53,7 +54,8 @@ def adapted(
     """
     device = next(network.parameters()).device
     learner = deepcopy(network).train()
-    optimiser = torch.optim.AdamW(learner.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    pupil = beginning(learner).requires_grad_(True)  # what finds the object
+    optimiser = torch.optim.AdamW(pupil.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     how = sampling(counts.shape, oversampling)
     shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in bring(counts.float(), valid, how))
     settings = TrainConfig(loss=config.loss, seed=seed)
@@ -63,9 +65,9 @@ def adapted(
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * (1 - step / config.steps)
         with torch.enable_grad():
-            loss, _ = objective(learner, data, random_start(data, generator), settings, step)
+            loss, _ = objective(pupil, data, random_start(data, generator), settings, step)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's annotations lack it
-        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
     return learner.eval()

@@ -265,7 +265,7 @@ class PhaseNetwork(nn.Module):
     def _step(self, state: _State, told: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """One learned step: the object (n, z / 2, y / 2, x / 2) complex, and the memory for the next."""
         gauge = _mean_phase(state.projected).conj()
-        p, old = _channels(_normalised(state.projected) * gauge), _channels(state.rho * gauge)
+        p, old = _channels(normalised(state.projected) * gauge), _channels(state.rho * gauge)
         size, was = p.square().sum(1, keepdim=True).add(1e-8).sqrt(), old.square().sum(1, keepdim=True).add(1e-8).sqrt()
         level = state.error.reshape(-1, 1, 1, 1, 1).expand_as(size)
         x = self.entry(_channels_last(torch.cat([p, size, old, was, level], 1)))
@@ -304,7 +304,7 @@ def random_start(data: Measurement, generator: Generator, times: int = 1, strong
     return torch.polar(extent, strength * smooth)
 
 
-def _normalised(field: Tensor) -> Tensor:
+def normalised(field: Tensor) -> Tensor:
     """Typical amplitude to one: sum |p|^3 / sum |p|^2, which the empty part of the box does not dilute."""
     amplitude = field.detach().abs()
     power = amplitude.square()

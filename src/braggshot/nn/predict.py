@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from braggshot.nn.autophasenn import Published
-from braggshot.nn.network import STRIDE, Measurement, magnitude_of, misfit, random_start, scale_to
+from braggshot.nn.network import STRIDE, Measurement, magnitude_of, misfit, scale_to
+from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, start
 from braggshot.physics.fourier import crop, fourier, inverse_fourier, pad
 
-PUBLISHED = 64  # voxels per axis that the published networks are made for
-LARGEST = 32  # voxels per axis: the central fringes hold the crystal at a lower resolution, at an eighth of what 64 would cost
+LARGEST = 64  # voxels per axis that a network answers on
 WIDEST = 4.0  # oversampling per axis that it was trained on
 LOWEST = 2.0  # the crystal must fit into half the array
 
@@ -63,22 +63,22 @@ class Sampling:
         return tuple((b - 1) / 2 - b // 2 for b in self.binning)
 
 
-def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, largest: int = LARGEST) -> Sampling:
+def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, most: int = CENTRAL) -> Sampling:
     """Choose bins that bring the oversampling into the trained range, and a trained shape.
 
     Parameters
     ----------
     shape : of the volume
     oversampling : per axis, measured; None leaves the sampling as it is
-    largest : voxels per axis at most
+    most : voxels per axis
     """
     measured = oversampling or (LOWEST,) * 3
     binning = [max(1, math.floor(s / LOWEST)) if s > WIDEST else 1 for s in measured]
     # The smallest number of bins that reaches the range keeps the most of what was measured.
     binning = [
-        next(b for b in range(1, most + 1) if s / b <= WIDEST or b == most) for s, most in zip(measured, binning, strict=True)
+        next(b for b in range(1, last + 1) if s / b <= WIDEST or b == last) for s, last in zip(measured, binning, strict=True)
     ]
-    sizes = [min(largest, STRIDE * math.ceil(n / b / STRIDE)) for n, b in zip(shape, binning, strict=True)]
+    sizes = [min(most, STRIDE * math.ceil(n / b / STRIDE)) for n, b in zip(shape, binning, strict=True)]
     z, y, x = shape
     return Sampling((z, y, x), (binning[0], binning[1], binning[2]), (sizes[0], sizes[1], sizes[2]))
 
@@ -138,19 +138,23 @@ def predict(
     seed : of the starts
     """
     device = next(network.parameters()).device
-    how = sampling(counts.shape, oversampling, PUBLISHED if isinstance(network, Published) else LARGEST)
+    how = sampling(counts.shape, oversampling, largest(network))
     seen = Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, how)))
-    start = random_start(seen, torch.Generator(device).manual_seed(seed), n)
-    boxes, chi2 = answered(network, seen, start)
+    boxes, chi2 = answered(network, seen, start(network, seen, torch.Generator(device).manual_seed(seed), n))
     whole = Measurement.of(counts[None].to(device), valid[None].to(device))
     # A published network gives one answer, however many starts it is given.
     return [_scaled(give_back(boxes[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
 
 
-def answered(network: nn.Module, seen: Measurement, start: Tensor) -> tuple[Tensor, Tensor]:
+def largest(network: nn.Module) -> int:
+    """Voxels per axis that a network is shown: of one with a single scale the central fringes, on an eighth of the voxels."""
+    return LARGEST if isinstance(network, TwoScaleNetwork | Published) else CENTRAL
+
+
+def answered(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple[Tensor, Tensor]:
     """What the network makes of every start: objects in its box (n, z / 2, y / 2, x / 2), and chi2 of what it was shown (n,)."""
-    with torch.autocast(start.device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(start.device)):
-        boxes, magnitude = network(seen.magnitude, seen.valid, start)[-1]
+    with torch.autocast(begin.device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(begin.device)):
+        boxes, magnitude = network(seen.magnitude, seen.valid, begin)[-1]
     return boxes, misfit(magnitude, seen)
 
 

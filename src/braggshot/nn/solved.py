@@ -27,7 +27,7 @@ from braggshot.nn.expert import together
 from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement
 from braggshot.nn.views import Orientation, balls, orientations, thinned, turned
-from braggshot.physics.fourier import AXES, crop, frequencies, to_centre
+from braggshot.physics.fourier import AXES, crop, in_the_middle, to_centre
 from braggshot.refine.algorithms import State
 from braggshot.refine.iterate import RefineConfig, iterate
 from braggshot.refine.projections import ShrinkWrap, autocorrelation_support
@@ -131,18 +131,6 @@ def _attempt(data: Measurement, config: RefineConfig, generator: Generator, host
     for _ in iterate(together(data), state, config, parse_recipe(config.recipe)):
         pass
     return state.rho
-
-
-def in_the_middle(rho: Tensor) -> Tensor:
-    r"""Shift objects (..., z, y, x) so that the centre of mass of \|rho\|^2, on the circle, is at N // 2 exactly."""
-    power, transform = rho.abs().square(), torch.fft.fftn(rho, dim=AXES)
-    for axis, frequency in zip(AXES, frequencies(rho.shape[-3:], rho.device), strict=True):
-        size = rho.shape[axis]
-        profile = power.sum([other for other in AXES if other != axis], keepdim=True)
-        index = torch.arange(size, device=rho.device).reshape(frequency.shape) - size // 2
-        centre = torch.angle((profile * torch.exp(2j * math.pi * index / size)).sum(axis, keepdim=True)) * size / (2 * math.pi)
-        transform = transform * torch.exp(2j * math.pi * frequency * centre)
-    return torch.fft.ifftn(transform, dim=AXES)
 
 
 def replayed(folder: Path, config: SolvedConfig, seed: int, hidden: float = 0.05, device: torch.device | str = "cpu") -> Source:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from braggshot.nn.network import Measurement, magnitude_of, random_start, scale_to
+from braggshot.nn.network import Measurement, magnitude_of, scale_to
 from braggshot.nn.predict import Sampling, answered, bring, give_back
+from braggshot.nn.two_scale import start
 from braggshot.physics.fourier import crop
 
 Tensors = tuple[Tensor, ...]
@@ -77,7 +78,7 @@ def one_shot(
     """
     n = len(counts)
     seen = Measurement.of(*bring(counts, valid, how)).repeated(starts)
-    boxes, chi2 = answered(network, seen, random_start(seen, generator))
+    boxes, chi2 = answered(network, seen, start(network, seen, generator))
     best = chi2.view(n, starts).argmin(1) + starts * torch.arange(n, device=chi2.device)
     found = give_back(boxes[best], how)
     scale = scale_to(magnitude_of(found, found.shape[-3:])[1], Measurement.of(counts, valid))

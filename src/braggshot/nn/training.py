@@ -23,11 +23,12 @@ from braggshot.nn import weights
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import VALIDATION, Source, seed_of
-from braggshot.nn.expert import ExpertConfig, refined
+from braggshot.nn.expert import SHARPENING, ExpertConfig, refined
 from braggshot.nn.familiar import ranges
 from braggshot.nn.losses import LossConfig, correlation, data_term, r_factor, step_weights, trust
-from braggshot.nn.network import Measurement, NetworkConfig, misfit, random_start
+from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
 from braggshot.nn.solved import nearer_twin
+from braggshot.nn.two_scale import FINE, TwoScaleConfig, TwoScaleNetwork, start
 from braggshot.physics.fourier import pad
 from braggshot.physics.metrics import align
 
@@ -53,6 +54,7 @@ class TrainConfig:
     validate_every, checkpoint_every : steps
     validation, validation_chunk : crystals kept apart, and how many of each kind in turn
     network, loss, expert : their settings; the published networks have none of the first
+    fine, between : of "two-scale", whose low resolution is a finished network: its steps at the full one, and the projections
     """
 
     kind: str = "flagship"
@@ -77,6 +79,8 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     expert: ExpertConfig = field(default_factory=ExpertConfig)
+    fine: NetworkConfig = FINE
+    between: ExpertConfig = field(default_factory=ExpertConfig)
 
     def __post_init__(self) -> None:
         if self.kind not in weights.KINDS:
@@ -107,6 +111,9 @@ PUBLISHED = TrainConfig(batch=128, warmup=0, beta2=0.999, clip=0, ema=0)
 
 PRESETS = {
     "flagship": TrainConfig(),
+    "two-scale": TrainConfig(
+        kind="two-scale", steps=6000, batch=4, chunk=4, ema=0.995, network=NetworkConfig(steps=4), expert=ExpertConfig(SHARPENING)
+    ),
     "autophasenn": replace(
         PUBLISHED, kind="autophasenn", schedule="halving", weight_decay=0, loss=LossConfig(data="mae", expert=0)
     ),
@@ -160,7 +167,7 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
             group["lr"] = config.rate(run.step)
         if isinstance(run.network, Published):
             run.network.anneal(run.step / config.steps)
-        values = _gradients(model, config, source, run.step, fabric)
+        values = _gradients(model, run, config, source, fabric)
         if config.clip > 0:
             fabric.clip_gradients(model, optimiser, max_norm=config.clip)
         optimiser.step()
@@ -178,16 +185,17 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
         yield Report(run.step, config.steps, run.seen, values)
 
 
-def _gradients(model: nn.Module, config: TrainConfig, source: Source, step: int, fabric: Any) -> dict[str, float]:
+def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
     """Sum the gradients of this process's chunks; the mean over processes is Fabric's business."""
     chunks = range(fabric.global_rank, config.batch // config.chunk, fabric.world_size)
     totals: dict[str, float] = {}
+    step = run.step
     for number, chunk in enumerate(chunks):
         batch = source(step, chunk, config.chunk)
         data = Measurement.of(batch.counts.to(fabric.device), batch.valid.to(fabric.device))
-        start = random_start(data, torch.Generator(fabric.device).manual_seed(seed_of(config.seed, step, chunk) + 2))
+        begin = start(run.network, data, torch.Generator(fabric.device).manual_seed(seed_of(config.seed, step, chunk) + 2))
         with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):
-            loss, values = objective(model, data, start, config, step, batch.solution)
+            loss, values = objective(model, data, begin, config, step, batch.solution)
             fabric.backward(loss / len(chunks))
         for name, value in values.items():
             totals[name] = totals.get(name, 0.0) + value / len(chunks)
@@ -237,12 +245,21 @@ def _lesson(
     return better, share, {"trust": believed.mean().item(), "chi_refined": chi2.sqrt().mean().item()}
 
 
+def _initial(config: TrainConfig, initial: nn.Module | None) -> nn.Module:
+    if config.kind != "two-scale":
+        return weights.build(config.kind, config.network) if initial is None else initial
+    if isinstance(initial, TwoScaleNetwork):
+        return initial
+    coarse = initial if isinstance(initial, PhaseNetwork) else None
+    scales = TwoScaleConfig(config.network if coarse is None else coarse.config, config.fine, config.between)
+    return TwoScaleNetwork(scales, coarse)
+
+
 def _begin(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | None) -> Run:
     torch.manual_seed(config.seed)
-    network = weights.build(config.kind, config.network) if initial is None else initial
-    network = network.to(fabric.device).train()
-    betas = (0.9, config.beta2)
-    optimiser = torch.optim.AdamW(network.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay)
+    network = _initial(config, initial).to(fabric.device).train()
+    betas, learning = (0.9, config.beta2), [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(learning, config.learning_rate, betas, weight_decay=config.weight_decay)
     run = Run(folder, network, {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}, optimiser)
     last = folder / "last.safetensors"
     if last.exists():
@@ -286,9 +303,9 @@ def validate(network: nn.Module, source: Source, config: TrainConfig, fabric: An
     for chunk in range(-(-config.validation // config.validation_chunk)):
         batch = source(chunk, 0, config.validation_chunk, VALIDATION)
         data = Measurement.of(batch.counts.to(fabric.device), batch.valid.to(fabric.device))
-        start = random_start(data, torch.Generator(fabric.device).manual_seed(chunk))
+        begin = start(network, data, torch.Generator(fabric.device).manual_seed(chunk))
         with _mixed(config, fabric.device):
-            rho, magnitude = network(data.magnitude, data.valid, start)[-1]
+            rho, magnitude = network(data.magnitude, data.valid, begin)[-1]
         better, chi2 = refined(rho, data, config.expert, chunk)
         chi += misfit(magnitude, data).sqrt().tolist()
         chi_refined += chi2.sqrt().tolist()

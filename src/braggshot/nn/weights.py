@@ -18,8 +18,15 @@ from braggshot import config
 from braggshot.errors import ConfigError
 from braggshot.nn.autophasenn import AutoPhaseNN, AutoPhaseNN2024
 from braggshot.nn.network import NetworkConfig, PhaseNetwork
+from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork
 
-KINDS: dict[str, type[nn.Module]] = {"flagship": PhaseNetwork, "autophasenn": AutoPhaseNN, "autophasenn-2024": AutoPhaseNN2024}
+KINDS: dict[str, type[nn.Module]] = {
+    "flagship": PhaseNetwork,
+    "two-scale": TwoScaleNetwork,
+    "autophasenn": AutoPhaseNN,
+    "autophasenn-2024": AutoPhaseNN2024,
+}
+CONFIGS: dict[str, Any] = {"flagship": NetworkConfig, "two-scale": TwoScaleConfig}  # the published ones have no settings
 SHIPPED = "flagship"
 FOLDER = "weights"
 
@@ -50,15 +57,15 @@ class Card:
     familiar: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def build(kind: str, settings: NetworkConfig | None = None) -> nn.Module:
-    """A new network of a kind; the published ones have no settings."""
-    return PhaseNetwork(settings) if kind == "flagship" else KINDS[kind]()
+def build(kind: str, settings: NetworkConfig | TwoScaleConfig | None = None) -> nn.Module:
+    """A new network of a kind."""
+    return KINDS[kind](settings) if kind in CONFIGS else KINDS[kind]()
 
 
 def kind_of(network: nn.Module) -> tuple[str, dict[str, Any]]:
     """Kind of a network, and its configuration as a card keeps it."""
     kind = next(name for name, known in KINDS.items() if type(network) is known)
-    return kind, config.dump(network.config) if isinstance(network, PhaseNetwork) else {}
+    return kind, config.dump(network.config) if isinstance(network, PhaseNetwork | TwoScaleNetwork) else {}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -115,7 +122,7 @@ def assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: 
     if card.kind not in KINDS:
         raise ConfigError(f"{name} is a network of kind {card.kind!r}, which this version does not know: {', '.join(KINDS)}.")
     with torch.device("meta"):  # no time for random weights that are about to be replaced
-        network = build(card.kind, config.resolve(NetworkConfig, card.network))
+        network = build(card.kind, config.resolve(CONFIGS[card.kind], card.network) if card.kind in CONFIGS else None)
     try:
         network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:

@@ -9,6 +9,7 @@ costs nothing: `to_corner` on entry, `to_centre` on exit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,3 +76,15 @@ def frequencies(shape: Sequence[int], device: torch.device | str = "cpu") -> lis
         view[axis] = size
         grids.append(torch.fft.fftfreq(size, device=device).reshape(view))
     return grids
+
+
+def in_the_middle(rho: Tensor) -> Tensor:
+    r"""Shift objects (..., z, y, x) so that the centre of mass of \|rho\|^2, on the circle, is at N // 2 exactly."""
+    power, transform = rho.abs().square(), torch.fft.fftn(rho, dim=AXES)
+    for axis, frequency in zip(AXES, frequencies(rho.shape[-3:], rho.device), strict=True):
+        size = rho.shape[axis]
+        profile = power.sum([other for other in AXES if other != axis], keepdim=True)
+        index = torch.arange(size, device=rho.device).reshape(frequency.shape) - size // 2
+        centre = torch.angle((profile * torch.exp(2j * math.pi * index / size)).sum(axis, keepdim=True)) * size / (2 * math.pi)
+        transform = transform * torch.exp(2j * math.pi * frequency * centre)
+    return torch.fft.ifftn(transform, dim=AXES)

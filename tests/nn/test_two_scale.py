@@ -1,0 +1,115 @@
+"""Both scales of the flagship: the change of grid between them, what they must not see, and that only the fine steps learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_run import TINY
+
+from braggshot.errors import ConfigError
+from braggshot.learn import learn
+from braggshot.nn import weights
+from braggshot.nn.expert import ExpertConfig
+from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork
+from braggshot.nn.predict import largest, predict
+from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, central, enlarged, start
+from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad
+from braggshot.physics.metrics import align
+from braggshot.refine.iterate import RefineConfig
+
+CONFIG = TwoScaleConfig(NetworkConfig((8, 8), 1), NetworkConfig((8, 8), 2), ExpertConfig(RefineConfig("4*RAAR+2*ER")))
+
+
+def crystal(shape):
+    """A bent brick, off the middle, and its counts."""
+    z, y, x = torch.meshgrid(*(torch.arange(n) - n // 2 for n in shape), indexing="ij")
+    inside = ((z - 2).abs() < shape[0] / 8) & (y.abs() < shape[1] / 7) & ((x + 0.4 * z + 1).abs() < shape[2] / 9)
+    rho = inside * torch.exp(1j * (0.2 * z + 0.02 * y * x))
+    return rho, torch.poisson(1e3 * fourier(rho).abs().square(), generator=torch.Generator().manual_seed(0))
+
+
+def untrained(seed=0):
+    torch.manual_seed(seed)
+    return TwoScaleNetwork(CONFIG).eval()
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 64), (48, 32, 64)])
+def test_the_crystal_at_the_low_resolution_is_the_crystal_on_finer_voxels(shape):
+    """No voxel astray, no phase turned: what the central fringes hold, moved to where its centre of mass is the middle."""
+    rho, _ = crystal(shape)
+    small = [min(n, 32) for n in shape]
+    coarse = inverse_fourier(crop(fourier(rho), small))
+    box = crop(coarse, [n // 2 for n in small])
+    found = pad(enlarged(box[None], torch.Size(small), torch.Size(shape)), shape)[0]
+    blurred = inverse_fourier(pad(crop(fourier(in_the_middle(rho)), small), shape))
+    overlap = (found.conj() * blurred).sum() / (torch.linalg.vector_norm(found) * torch.linalg.vector_norm(blurred))
+    assert overlap.abs() > 0.985  # what the boxes cut off, the fringes of a sharp surface, is missing
+    assert abs(float(overlap.angle())) < 0.02
+    typical = found.abs().pow(3).sum() / found.abs().pow(2).sum()
+    assert float(typical) == pytest.approx(1, abs=0.02)
+
+
+def test_the_central_fringes_are_those_about_the_peak():
+    _, counts = crystal((64, 48, 32))
+    valid = torch.rand(64, 48, 32) > 0.1
+    small = central(Measurement.of(counts[None], valid[None]))
+    expected = Measurement.of(crop(counts, (32, 32, 32))[None], crop(valid, (32, 32, 32))[None])
+    assert torch.equal(small.magnitude, expected.magnitude)
+    assert torch.equal(small.valid, expected.valid)
+
+
+def test_a_voxel_that_is_not_valid_is_not_seen():
+    _, counts = crystal((48, 48, 48))
+    valid = torch.rand(48, 48, 48, generator=torch.Generator().manual_seed(1)) > 0.1
+    network = untrained()
+    one, other = (predict(network, torch.where(valid, counts, junk), valid, n=2)[0].rho for junk in (0.0, 1e4))
+    assert torch.equal(one, other)
+
+
+def test_one_pattern_with_many_starts_is_many_patterns():
+    _, counts = crystal((48, 48, 48))
+    data = Measurement.of(counts[None], torch.ones(1, 48, 48, 48, dtype=torch.bool))
+    network = untrained()
+    begin = start(network, data, torch.Generator().manual_seed(3), 2)
+    assert begin.shape == (2, 16, 16, 16)
+    repeated = data.repeated(2)
+    one, other = (network(d.magnitude, d.valid, begin) for d in (data, repeated))
+    assert len(one) == 2
+    assert one[-1][0].shape == (2, 24, 24, 24)
+    torch.testing.assert_close(one[-1], other[-1], rtol=1e-4, atol=1e-5)
+
+
+def test_each_network_is_shown_its_own_grid():
+    network = untrained()
+    assert largest(network) == 64
+    assert largest(network.coarse) == 32
+    assert beginning(network) is network.coarse
+    assert beginning(network.coarse) is network.coarse
+
+
+def test_only_the_fine_steps_learn(tmp_path):
+    torch.manual_seed(4)
+    finished = PhaseNetwork(TINY.train.network)
+    weights.save_network(tmp_path / "coarse.safetensors", finished, weights.Card("coarse", *weights.kind_of(finished)))
+    settings = replace(TINY, train=replace(TINY.train, kind="two-scale", fine=CONFIG.fine, between=CONFIG.between))
+    reports = list(learn(settings, tmp_path / "run", initial=tmp_path / "coarse.safetensors", device="cpu"))
+    assert reports[-1].step == 6
+    network, card = weights.load_network(tmp_path / "run" / "best.safetensors")
+    assert isinstance(network, TwoScaleNetwork)
+    assert card.kind == "two-scale"
+    assert network.config == TwoScaleConfig(TINY.train.network, CONFIG.fine, CONFIG.between)
+    for name, tensor in finished.state_dict().items():
+        assert torch.equal(network.coarse.state_dict()[name], tensor)
+    assert float(network.fine.exit.weight.detach().abs().max()) > 0  # began at zero
+    more = replace(settings, train=replace(settings.train, steps=8))
+    assert [report.step for report in learn(more, tmp_path / "run", device="cpu")] == [7, 8]
+
+
+def test_what_two_scales_cannot_begin_with_is_said(tmp_path):
+    settings = replace(TINY, train=replace(TINY.train, kind="two-scale"))
+    with pytest.raises(ConfigError, match="solved"):
+        next(learn(replace(settings, solved=replace(settings.solved, patterns=2)), tmp_path, device="cpu"))
+    with pytest.raises(ConfigError, match="--init"):
+        next(learn(settings, tmp_path, device="cpu"))
