@@ -15,8 +15,10 @@ from braggshot.errors import ConfigError
 from braggshot.io import registry
 from braggshot.nn import datasets, solved, training, weights
 from braggshot.nn.datasets import DataConfig, Source
+from braggshot.nn.predict import LARGEST
 from braggshot.nn.solved import SolvedConfig
 from braggshot.nn.training import Report, TrainConfig
+from braggshot.nn.two_scale import CENTRAL
 from braggshot.prepare import PrepareConfig, prepare
 
 
@@ -94,7 +96,8 @@ def _source(settings: LearnSettings, files: Sequence[Path], device: torch.device
     if not files:
         return simulated
     volumes = [prepare(registry.read(path, **settings.input), settings.prepare) for path in files]
-    measured = datasets.measured(volumes, settings.train.seed, hidden=settings.data.hidden)
+    most = LARGEST if settings.train.kind == "two-scale" else CENTRAL
+    measured = datasets.measured(volumes, settings.train.seed, hidden=settings.data.hidden, most=most)
     return datasets.mixed(simulated, measured, settings.data.measured)
 
 

@@ -16,7 +16,6 @@ from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork
 from braggshot.nn.predict import largest, predict
 from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, central, enlarged, start
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad
-from braggshot.physics.metrics import align
 from braggshot.refine.iterate import RefineConfig
 
 CONFIG = TwoScaleConfig(NetworkConfig((8, 8), 1), NetworkConfig((8, 8), 2), ExpertConfig(RefineConfig("4*RAAR+2*ER")))
@@ -105,6 +104,20 @@ def test_only_the_fine_steps_learn(tmp_path):
     assert float(network.fine.exit.weight.detach().abs().max()) > 0  # began at zero
     more = replace(settings, train=replace(settings.train, steps=8))
     assert [report.step for report in learn(more, tmp_path / "run", device="cpu")] == [7, 8]
+
+    # The other way round: the low resolution learns, and keeps the fine steps.
+    tuned = replace(TINY, train=replace(TINY.train, steps=3))
+    assert len(list(learn(tuned, tmp_path / "tuned", initial=tmp_path / "run" / "best.safetensors", device="cpu"))) == 3
+    before, _ = weights.load_network(tmp_path / "run" / "best.safetensors")
+    both, card = weights.load_network(tmp_path / "tuned" / "best.safetensors")
+    assert card.kind == "two-scale"
+    same = {part: all(torch.equal(a, b) for a, b in pairs(both, before, part)) for part in ("coarse", "fine")}
+    assert same == {"coarse": False, "fine": True}
+
+
+def pairs(one, other, part):
+    first, second = (getattr(network, part).state_dict() for network in (one, other))
+    return [(first[name], second[name]) for name in first]
 
 
 def test_what_two_scales_cannot_begin_with_is_said(tmp_path):

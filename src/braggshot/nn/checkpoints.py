@@ -17,12 +17,13 @@ from braggshot.nn import weights
 
 @dataclass
 class Run:
-    """What a run is made of while it runs: everything that a checkpoint must hold."""
+    """What a run is made of while it runs: everything that a checkpoint must hold, and the network that it began with."""
 
     folder: Path
     network: nn.Module
     average: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
+    initial: nn.Module | None = None
     step: int = 0
     seen: int = 0
     best: float = -1.0

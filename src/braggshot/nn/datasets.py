@@ -18,6 +18,7 @@ from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.errors import DataError
 from braggshot.nn.predict import bring, sampling
+from braggshot.nn.two_scale import CENTRAL
 from braggshot.nn.views import balls, orientations, thinned, turned
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
 from braggshot.refine.projections import held_out_voxels
@@ -118,7 +119,9 @@ def simulated(
     return source
 
 
-def measured(volumes: Sequence[DiffractionVolume], seed: int, faintest: float = 1e3, hidden: float = 0.05) -> Source:
+def measured(
+    volumes: Sequence[DiffractionVolume], seed: int, faintest: float = 1e3, hidden: float = 0.05, most: int = CENTRAL
+) -> Source:
     """Patterns that were measured, brought to the network as a prediction brings them; a chunk shows one of them in several views.
 
     A view is turned (which is another crystal's pattern), thinned and has voxels hidden. The voxels that phasing with seed 0 holds
@@ -130,6 +133,7 @@ def measured(volumes: Sequence[DiffractionVolume], seed: int, faintest: float = 
     seed : of the draws
     faintest : photons in the brightest voxel down to which counts are thinned
     hidden : share of the voxels that a view hides [1]
+    most : voxels per axis that the network is shown
 
     Raises
     ------
@@ -137,7 +141,7 @@ def measured(volumes: Sequence[DiffractionVolume], seed: int, faintest: float = 
     """
     if not volumes:
         raise DataError("there are no measured volumes to train on.")
-    fitted = [_shown(volume) for volume in volumes]
+    fitted = [_shown(volume, most) for volume in volumes]
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
         generator = Generator().manual_seed(seed_of(seed, step, chunk, family))
@@ -153,11 +157,11 @@ def measured(volumes: Sequence[DiffractionVolume], seed: int, faintest: float = 
     return source
 
 
-def _shown(volume: DiffractionVolume) -> tuple[Tensor, Tensor]:
+def _shown(volume: DiffractionVolume, most: int) -> tuple[Tensor, Tensor]:
     """Counts and trust as the network will see them, the voxels that phasing holds out left out."""
     counts, valid = torch.from_numpy(volume.intensity).float(), torch.from_numpy(volume.valid)
     shown = valid & ~held_out_voxels(valid, generator=Generator().manual_seed(0))
-    return bring(counts, shown, sampling(volume.shape, volume.oversampling))
+    return bring(counts, shown, sampling(volume.shape, volume.oversampling, most))
 
 
 def mixed(first: Source, second: Source, share: float) -> Source:

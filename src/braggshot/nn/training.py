@@ -28,7 +28,7 @@ from braggshot.nn.familiar import ranges
 from braggshot.nn.losses import LossConfig, correlation, data_term, r_factor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
 from braggshot.nn.solved import nearer_twin
-from braggshot.nn.two_scale import FINE, TwoScaleConfig, TwoScaleNetwork, start
+from braggshot.nn.two_scale import FINE, TwoScaleConfig, TwoScaleNetwork, beginning, rejoined, start
 from braggshot.physics.fourier import pad
 from braggshot.physics.metrics import align
 
@@ -247,7 +247,7 @@ def _lesson(
 
 def _initial(config: TrainConfig, initial: nn.Module | None) -> nn.Module:
     if config.kind != "two-scale":
-        return weights.build(config.kind, config.network) if initial is None else initial
+        return weights.build(config.kind, config.network) if initial is None else beginning(initial).requires_grad_(True)
     if isinstance(initial, TwoScaleNetwork):
         return initial
     coarse = initial if isinstance(initial, PhaseNetwork) else None
@@ -260,7 +260,8 @@ def _begin(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | 
     network = _initial(config, initial).to(fabric.device).train()
     betas, learning = (0.9, config.beta2), [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learning, config.learning_rate, betas, weight_decay=config.weight_decay)
-    run = Run(folder, network, {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}, optimiser)
+    average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    run = Run(folder, network, average, optimiser, initial)
     last = folder / "last.safetensors"
     if last.exists():
         load_checkpoint(last, run)
@@ -281,13 +282,14 @@ def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dic
     network = deepcopy(run.network).eval()
     network.load_state_dict(run.average)
     values = validate(network, source, config, fabric)
+    whole = rejoined(network, run.initial)
     # Measured patterns have no truth: there the misfit that a short refinement leaves has to choose.
     score = values.get("val_correlation", 1 - values["val_chi_refined"])
     if fabric.is_global_zero and score > run.best:
         run.best = score
         known = ranges(network, source) if not isinstance(network, Published) else {}
-        card = weights.Card("trained", *weights.kind_of(network), configuration.dump(config), run.seen, values, familiar=known)
-        weights.save_network(run.folder / "best.safetensors", network, card)
+        card = weights.Card("trained", *weights.kind_of(whole), configuration.dump(config), run.seen, values, familiar=known)
+        weights.save_network(run.folder / "best.safetensors", whole, card)
     return values
 
 

@@ -98,3 +98,12 @@ def start(network: nn.Module, data: Measurement, generator: Generator, times: in
 def beginning(network: nn.Module) -> nn.Module:
     """The part of a network that finds the object; of one with a single scale, the network."""
     return network.coarse if isinstance(network, TwoScaleNetwork) else network
+
+
+def rejoined(part: nn.Module, whole: nn.Module | None) -> nn.Module:
+    """A network after `part` of it has learned alone: with the fine steps of the one that it was taken from, if that has any."""
+    if not isinstance(whole, TwoScaleNetwork) or not isinstance(part, PhaseNetwork):
+        return part
+    both = TwoScaleNetwork(whole.config, part)
+    both.fine = whole.fine
+    return both
