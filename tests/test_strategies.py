@@ -30,14 +30,15 @@ SETTINGS = CrystalSettings(
 )
 CONFIG = PhasingConfig(
     hypotheses=3,
-    candidates=2,
+    confirm=TournamentConfig(starts=(3, 2, 1)),
     search=TournamentConfig(starts=(5, 3, 2)),
     further=TournamentConfig(starts=(2, 1, 1)),
     device="cpu",
     partial_coherence="off",
 )
-OPENING, GOING_ON, SETTLING, FINISH = 160, 480, 380, 290  # iterations
-SEARCH = 5 * OPENING + 3 * GOING_ON + (2 + 2) * SETTLING + (1 + 2) * FINISH  # two hypotheses settle, the best one is finished
+POLISH, OPENING, GOING_ON, SETTLING, FINISH = 70, 160, 480, 380, 290  # iterations
+CONFIRM = 3 * POLISH + 3 * OPENING + 2 * GOING_ON + SETTLING + FINISH
+SEARCH = 3 * POLISH + 5 * OPENING + 3 * GOING_ON + (2 + 3) * SETTLING + (2 + 1) * FINISH  # the best hypothesis is finished too
 FURTHER = 2 * OPENING + GOING_ON + SETTLING + FINISH
 
 
@@ -70,7 +71,7 @@ def test_one_shot_is_one_pass(sample):
 def test_refine_takes_its_iterations_and_finds_the_crystal(sample):
     truth, volume = sample
     result, steps = finish(volume, replace(CONFIG, method="refine"))
-    assert len(steps) == SEARCH
+    assert len(steps) == 3 * POLISH
     assert result.method == "refine"
     assert len(result.ensemble.table["start"]) == 3
     assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
@@ -81,14 +82,22 @@ def test_refine_takes_its_iterations_and_finds_the_crystal(sample):
 def test_auto_stops_where_the_verdict_is_good(sample):
     result, steps = finish(sample[1], replace(CONFIG, method="auto"))
     assert result.verdict == "good"
-    assert result.method == "refine"
+    assert result.method == "refine and confirm"
+    assert len(result.ensemble.table["start"]) == 2, "an answer and a witness"
+    assert len(steps) == CONFIRM
+
+
+def test_auto_searches_where_no_hypothesis_is_an_answer(sample):
+    result, steps = finish(sample[1], replace(CONFIG, method="auto", promising=0.0))
+    assert result.method == "search"
+    assert len(result.ensemble.table["start"]) == 3
     assert len(steps) == SEARCH
 
 
 def test_the_network_alone_is_never_called_good(sample):
     """Hypotheses of one network share its errors, so their agreement is no evidence."""
     for method in ("oneshot", "refine"):
-        result, _ = finish(sample[1], replace(CONFIG, method=method, candidates=0))
+        result, _ = finish(sample[1], replace(CONFIG, method=method))
         assert result.verdict != "good"
     sure = replace(result, verdict="good", reasons=("all agree.",))
     problem = SimpleNamespace(unfamiliar=("the counts.",))
@@ -104,12 +113,12 @@ def test_auto_goes_on_where_it_is_not_sure(sample):
     noise = np.random.default_rng(0).permutation(volume.intensity.reshape(-1)).reshape(volume.shape)
     short = RefineConfig("10*RAAR+5*ER")
     search = replace(CONFIG.search, opening=short, going_on=short, settling=short, finish=short)
-    config = replace(CONFIG, method="auto", searches=4, search=search, further=replace(search, starts=(2, 1, 1)))
+    config = replace(CONFIG, method="auto", searches=4, polish=short, search=search, further=replace(search, starts=(2, 1, 1)))
     result, steps = finish(replace(volume, intensity=noise), config)
-    assert result.method == "refine, then 3 further searches"
+    assert result.method == "search, then 3 further searches"
     assert result.verdict == "failed"
     assert len(result.quality.agreement) == phasing.KEPT + 1, "of five starts the best four stay beside the last search"
-    assert len(steps) == 15 * (5 + 3 + 2 + 2 + 3) + 3 * 15 * (2 + 1 + 1 + 1)
+    assert len(steps) == 15 * (3 + 5 + 3 + 2 + 3 + 3) + 3 * 15 * (2 + 1 + 1 + 1)
 
 
 def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):
@@ -123,11 +132,11 @@ def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):
 
     judged = phasing._judged
     monkeypatch.setattr(phasing, "_judged", strict)
-    result, steps = finish(sample[1], replace(CONFIG, method="auto"))
+    result, steps = finish(sample[1], replace(CONFIG, method="auto", promising=0.0))
     assert [len(seeds) for seeds in asked] == [3, 4]
     assert sorted(asked[1][:3]) == sorted(asked[0]), "what was found before stays among the starts"
     assert asked[1][3] in {phasing.APART, phasing.APART + 1}, "each search has seeds of its own"
-    assert result.method == "refine, then 1 further search"
+    assert result.method == "search, then 1 further search"
     assert len(steps) == SEARCH + FURTHER
 
 

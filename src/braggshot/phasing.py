@@ -2,9 +2,10 @@
 
 =========  ============================================================================================================
 oneshot    the network's hypotheses as they are: one forward pass
-refine     one search: the network's hypotheses and random starts in a tournament; held-out voxels choose
+refine     each of them refined by 70 iterations on the whole; held-out voxels choose
 iterative  many random starts through a long recipe
-auto       refine, and while the verdict is not good further searches among random starts
+auto       refine; a tournament of random starts, a small one where a hypothesis has become an answer that only wants a witness,
+           else a large one that the hypotheses join; and while the verdict is not good further tournaments
 =========  ============================================================================================================
 
 Hypotheses of one network share what it has learned wrong, so their agreement is no evidence: of 5 objects that it called good on 25
@@ -40,7 +41,7 @@ from braggshot.volumes import DiffractionVolume, Reconstruction
 
 APART = 1000  # seeds between two tournaments of one phasing
 KEPT = 4  # starts of earlier searches, the best: each of all would be a volume more to hold
-SEARCH, FURTHER = TournamentConfig(), TournamentConfig(starts=(16, 8, 3))
+CONFIRM, SEARCH, FURTHER = (TournamentConfig(starts=starts) for starts in ((6, 3, 1), (12, 6, 2), (16, 8, 3)))
 Trained = tuple[nn.Module, Card]
 
 
@@ -52,11 +53,14 @@ class PhasingConfig:
     ----------
     method : "auto", "oneshot", "refine" or "iterative", as above
     network : name of a shipped network, or a file
-    hypotheses : of the network, in one shot
-    candidates : hypotheses that enter the search; 0 is no search: `hypotheses` go through `polish` on the whole at once
-    search : the tournament of "refine", with which "auto" begins
+    hypotheses : of the network
+    polish : how each of them is refined, and a start that was given
+    promising : misfit of held-out magnitudes beyond photon noise, `metrics.excess`, up to which the best of them is taken for an
+        answer that random starts need only confirm [1]
+    confirm : the tournament of those
+    search : the first one of "auto" where no hypothesis is promising
     further : each of those with which it goes on, among random starts alone
-    searches : of "auto", at most
+    searches : tournaments of "auto", at most
     starts : random starts of "iterative"
     seed : of the held-out voxels and, plus its number, of each start
     device : "auto", "cpu" or "cuda"
@@ -68,7 +72,6 @@ class PhasingConfig:
     coherence_recipe : the second round
     coherence_gain : share by which llk_free must fall for "auto" to keep it [1]
     refine : how one random start is phased
-    polish : how a hypothesis is refined without a tournament, and a start that was given
     adapt : how far the network learns from this very pattern before it answers
     edge : amplitude of a hypothesis, relative to its largest, from which a voxel belongs to the crystal at first [1]
     limits : what the verdict tolerates
@@ -78,7 +81,9 @@ class PhasingConfig:
     method: Literal["auto", "oneshot", "refine", "iterative"] = "auto"
     network: str = SHIPPED
     hypotheses: int = 5
-    candidates: int = 8
+    polish: RefineConfig = SHORT
+    promising: float = 0.08
+    confirm: TournamentConfig = CONFIRM
     search: TournamentConfig = SEARCH
     further: TournamentConfig = FURTHER
     searches: int = 4
@@ -92,7 +97,6 @@ class PhasingConfig:
     coherence_recipe: str = "PSF+32*(10*HIO+2*ER+PSF)+60*ER+PSF+20*ER"
     coherence_gain: float = 0.2
     refine: RefineConfig = field(default_factory=RefineConfig)
-    polish: RefineConfig = SHORT
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     edge: float = 0.3
     limits: Limits = field(default_factory=Limits)
@@ -180,10 +184,9 @@ def phase(
 
 def most_starts(config: PhasingConfig) -> int:
     """That are kept on the whole grid, with a network's hypothesis."""
-    found = 1 + config.search.starts[-1]
     more = KEPT + config.further.starts[-1] if config.searches > 1 else 0
-    refined = found if config.candidates else config.hypotheses
-    return {"iterative": config.starts, "oneshot": config.hypotheses, "refine": refined, "auto": max(found, more)}[config.method]
+    most = max(config.hypotheses, 1 + config.search.starts[-1], more)
+    return {"iterative": config.starts, "oneshot": config.hypotheses, "refine": config.hypotheses, "auto": most}[config.method]
 
 
 def _ready(loaded: Trained | None, name: str, device: torch.device) -> Trained:
@@ -220,18 +223,16 @@ def _oneshot(problem: Problem) -> Strategy:
 
 
 def _refine(problem: Problem) -> Strategy:
-    config = problem.config
-    if config.candidates:
-        return _judged(problem, (yield from _with_point_spread((yield from _search(problem)), problem)), "refine")
-    guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, config.hypotheses, config.seed)]
-    starts = yield from run_starts(problem.data, config.polish, len(guesses), config.seed, guesses)
+    starts = yield from _polished(problem, _guesses(problem))
+    if problem.config.partial_coherence == "on":
+        starts = yield from _with_point_spread(starts, problem)
     return _without_witness(problem, _judged(problem, starts, "refine"))
 
 
 def _auto(problem: Problem) -> Strategy:
     config = problem.config
-    starts = yield from _search(problem)
-    found = _judged(problem, (yield from _with_point_spread(starts, problem)), "refine")
+    starts, method = yield from _first_search(problem)
+    found = _judged(problem, (yield from _with_point_spread(starts, problem)), method)
     for number in range(1, config.searches):
         if found.result.verdict == "good":
             break
@@ -239,15 +240,29 @@ def _auto(problem: Problem) -> Strategy:
         starts = [starts[k] for k in best]
         starts += yield from tournament(problem.data, problem.host, config.further, config.seed + APART * number)
         spread = yield from _with_point_spread(starts, problem)
-        found = _judged(problem, spread, f"refine, then {number} further search{'es' if number > 1 else ''}")
+        found = _judged(problem, spread, f"{method}, then {number} further search{'es' if number > 1 else ''}")
     return found
 
 
-def _search(problem: Problem) -> Phasing:
-    """The best hypothesis of the network, and random starts, which know nothing of it."""
-    config = problem.config
-    guesses = [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, max(1, config.candidates), config.seed)]
-    return (yield from tournament(problem.data, problem.host, config.search, config.seed, guesses))
+def _first_search(problem: Problem) -> Generator[Progress, None, tuple[list[Start], str]]:
+    """The best hypothesis and random starts, which know nothing of it; few of them where it is as good as an answer."""
+    data, host, config = problem.data, problem.host, problem.config
+    guesses = _guesses(problem)
+    polished = yield from _polished(problem, guesses)
+    scores = [score(start, host) for start in polished]
+    best = best_of(scores)
+    if scores[best].unseen <= config.promising:
+        witnesses = yield from tournament(data, host, config.confirm, config.seed)
+        return [polished[best], *witnesses], "refine and confirm"
+    return (yield from tournament(data, host, config.search, config.seed, guesses)), "search"
+
+
+def _guesses(problem: Problem) -> list[Guess]:
+    return [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, problem.config.hypotheses, problem.config.seed)]
+
+
+def _polished(problem: Problem, guesses: Sequence[Guess]) -> Phasing:
+    return (yield from run_starts(problem.data, problem.config.polish, len(guesses), problem.config.seed, guesses))
 
 
 def _without_witness(problem: Problem, found: Found) -> Found:

@@ -18,11 +18,10 @@ CLASSIC = RefineConfig("2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)
 
 METHODS: dict[str, dict[str, Any]] = {
     "oneshot": {"method": "oneshot"},
-    "oneshot+ER50": {"method": "refine", "polish": ER50, "candidates": 0},
-    "refine+10": {"method": "refine", "polish": _SHORTEST, "candidates": 0},
-    "refine+70": {"method": "refine", "polish": SHORT, "candidates": 0},
-    "refine+300": {"method": "refine", "polish": _LONG, "candidates": 0},
+    "oneshot+ER50": {"method": "refine", "polish": ER50},
+    "refine+10": {"method": "refine", "polish": _SHORTEST},
     "refine": {"method": "refine"},
+    "refine+300": {"method": "refine", "polish": _LONG},
     "auto": {"method": "auto"},
     "iterative-1": {"method": "iterative", "starts": 1},
     "iterative-5": {"method": "iterative", "starts": 5},
@@ -31,7 +30,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "classic-5": {"method": "iterative", "starts": 5, "refine": CLASSIC},
     "classic-20": {"method": "iterative", "starts": 20, "refine": CLASSIC},
     "autophasenn": {"method": "oneshot", "hypotheses": 1, "edge": 0.1},
-    "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "edge": 0.1, "polish": ER50, "candidates": 0},
+    "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "edge": 0.1, "polish": ER50},
 }
 """The network's methods refine its hypotheses and let held-out voxels choose, as the iterative ones do with their starts.
 

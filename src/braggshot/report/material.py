@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from braggshot.report import figures
 from braggshot.report.figures import Colours, Picture
+from braggshot.report.once import once
 from braggshot.report.surface import Surface, isosurface, render, view_axes
 from braggshot.volumes import Facet, FloatArray, StrainMap
 
@@ -37,6 +38,7 @@ class Material:
     amplitudes: Colours
 
 
+@once
 def material(found: StrainMap) -> Material:
     """What the pictures have in common; works for an empty support too."""
     basis = found.basis * 1e9
@@ -67,6 +69,7 @@ def symmetric(values: FloatArray, unit: str) -> Colours:
     return Colours("coolwarm", -limit, limit, unit)
 
 
+@once
 def views(shown: Material, what: str = "strain", size: int = 420, azimuths: tuple[int, ...] = ()) -> tuple[Picture, ...]:
     """The surface from several sides, coloured by "strain" or "displacement", facets named; none if there is no surface."""
     if shown.surface is None:

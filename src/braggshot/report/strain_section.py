@@ -30,7 +30,7 @@ def section(found: StrainMap) -> Iterable[str]:
         f'<p class="note">{where.capitalize()}. Strain is the gradient of the complex field, without unwrapping; positive where '
         "the planes are further apart. Its reference is the mean lattice of the bulk unless the ramp was kept.</p>"
     )
-    pictures = views(shown, "strain")
+    pictures = views(shown)  # as the slide asks for them
     if pictures:
         yield "<h3>Strain one voxel below the surface</h3>"
         yield fragments.row(pictures, "views")
