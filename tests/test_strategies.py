@@ -73,7 +73,7 @@ def test_refine_takes_its_iterations_and_finds_the_crystal(sample):
     result, steps = finish(volume, replace(CONFIG, method="refine"))
     assert len(steps) == 3 * POLISH
     assert result.method == "refine"
-    assert len(result.ensemble.table["start"]) == 3
+    assert len(result.ensemble.table["start"]) == 4, "three hypotheses refined, and the best of them as it is"
     assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
     blind, _ = finish(volume, replace(CONFIG, method="oneshot"))
     assert result.quality.chi2 < blind.quality.chi2

@@ -185,8 +185,8 @@ def phase(
 def most_starts(config: PhasingConfig) -> int:
     """That are kept on the whole grid, with a network's hypothesis."""
     more = KEPT + config.further.starts[-1] if config.searches > 1 else 0
-    most = max(config.hypotheses, 1 + config.search.starts[-1], more)
-    return {"iterative": config.starts, "oneshot": config.hypotheses, "refine": config.hypotheses, "auto": most}[config.method]
+    most = max(config.hypotheses + 1, 1 + config.search.starts[-1], more)
+    return {"iterative": config.starts, "oneshot": config.hypotheses, "refine": config.hypotheses + 1, "auto": most}[config.method]
 
 
 def _ready(loaded: Trained | None, name: str, device: torch.device) -> Trained:
@@ -212,18 +212,13 @@ def _iterative(problem: Problem) -> Strategy:
 
 
 def _oneshot(problem: Problem) -> Strategy:
-    found = _hypotheses(problem, problem.config.hypotheses, problem.config.seed)
-    starts = []
-    for number, hypothesis in enumerate(found):
-        guess = _guess(hypothesis, problem)
-        rho, inside = (guess.rho * guess.support).cpu(), guess.support.cpu()
-        starts.append(Start(rho, inside, problem.config.seed + number, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3)))
+    starts = [_as_it_is(guess, problem.config.seed + number) for number, guess in enumerate(_guesses(problem))]
     return _without_witness(problem, _judged(problem, starts, "oneshot"))
     yield  # a generator like the others, though there is nothing to wait for
 
 
 def _refine(problem: Problem) -> Strategy:
-    starts = yield from _polished(problem, _guesses(problem))
+    starts = yield from _refined(problem, _guesses(problem))
     if problem.config.partial_coherence == "on":
         starts = yield from _with_point_spread(starts, problem)
     return _without_witness(problem, _judged(problem, starts, "refine"))
@@ -248,21 +243,32 @@ def _first_search(problem: Problem) -> Generator[Progress, None, tuple[list[Star
     """The best hypothesis and random starts, which know nothing of it; few of them where it is as good as an answer."""
     data, host, config = problem.data, problem.host, problem.config
     guesses = _guesses(problem)
-    polished = yield from _polished(problem, guesses)
-    scores = [score(start, host) for start in polished]
-    best = best_of(scores)
-    if scores[best].unseen <= config.promising:
+    best = _best(problem, (yield from _refined(problem, guesses)))
+    if score(best, host).unseen <= config.promising:
         witnesses = yield from tournament(data, host, config.confirm, config.seed)
-        return [polished[best], *witnesses], "refine and confirm"
-    return (yield from tournament(data, host, config.search, config.seed, guesses)), "search"
+        return [best, *witnesses], "refine and confirm"
+    searched, *witnesses = yield from tournament(data, host, config.search, config.seed, guesses)
+    return [_best(problem, [best, searched]), *witnesses], "search"  # one alone of the network's: two would seem to agree
 
 
 def _guesses(problem: Problem) -> list[Guess]:
     return [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, problem.config.hypotheses, problem.config.seed)]
 
 
-def _polished(problem: Problem, guesses: Sequence[Guess]) -> Phasing:
-    return (yield from run_starts(problem.data, problem.config.polish, len(guesses), problem.config.seed, guesses))
+def _refined(problem: Problem, guesses: Sequence[Guess]) -> Phasing:
+    """Each guess polished, and the best one as it is: where photons are few iterations fit noise, and the network knows better."""
+    config = problem.config
+    polished = yield from run_starts(problem.data, config.polish, len(guesses), config.seed, guesses)
+    return [*polished, _as_it_is(guesses[0], config.seed + len(guesses))]
+
+
+def _as_it_is(guess: Guess, seed: int) -> Start:
+    rho, inside = (guess.rho * guess.support).cpu(), guess.support.cpu()
+    return Start(rho, inside, seed, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3))
+
+
+def _best(problem: Problem, starts: list[Start]) -> Start:
+    return starts[best_of([score(start, problem.host) for start in starts])]
 
 
 def _without_witness(problem: Problem, found: Found) -> Found:
