@@ -28,6 +28,7 @@ from torch import nn
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.nn import predict as prediction
 from braggshot.nn.network import Measurement, random_start
+from braggshot.nn.two_scale import beginning
 from braggshot.nn.weights import load_network
 
 ROUNDS = 7
@@ -169,7 +170,7 @@ class Prepared:
         for package in packages[-1:]:
             importlib.import_module(package)
         self.imported, self.batch = spent() - began, batch
-        self.network, _ = load_network()
+        self.network = beginning(load_network()[0])  # the learned steps at the low resolution, which are most of the weights
         self.data, self.counts = pattern(batch), volume()
         self.start = random_start(self.data, torch.Generator().manual_seed(0))
         with precision(self.half):

@@ -42,9 +42,10 @@ from braggshot.nn import datasets
 from braggshot.nn.datasets import Batch
 from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
-from braggshot.nn.predict import LARGEST, sampling
+from braggshot.nn.predict import largest, sampling
 from braggshot.nn.stream import Stream
 from braggshot.nn.training import TrainConfig, train
+from braggshot.nn.two_scale import CENTRAL, beginning
 from braggshot.nn.weights import load_network
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
 from braggshot.refine.algorithms import State, StepSettings, find_step
@@ -122,14 +123,15 @@ def repeated(tensor: Tensor, batch: int) -> Tensor:
 def one_shot(size: int, batch: int, device: torch.device, least: float) -> float:
     """Volumes per second, from counts in pinned memory to objects there, one start each; one mask for all."""
     _, counts, valid = crystals(size)
-    stream = Stream(load_network()[0].to(device), sampling(counts.shape[1:], None), valid[0].to(device))
+    network = load_network()[0].to(device)
+    stream = Stream(network, sampling(counts.shape[1:], None, largest(network)), valid[0].to(device))
     coming = stream.answers(itertools.repeat(pin(repeated(counts, batch), device)))
     return batch / seconds(lambda: next(coming), device, least)
 
 
 def network_alone(size: int, batch: int, device: torch.device, least: float, compiled: bool) -> tuple[float, float]:
-    """Patterns and operations per second of the network, everything on the device."""
-    network = load_network()[0].to(device)
+    """Patterns and operations per second of the learned steps at the low resolution, everything on the device."""
+    network = beginning(load_network()[0]).to(device)
     shown = lessons(size, batch, device)
     seen = Measurement.of(shown.counts, shown.valid)
     start = random_start(seen, torch.Generator(device).manual_seed(0))
@@ -191,7 +193,7 @@ def training(size: int, batch: int, device: torch.device, steps: int, compiled: 
     config = TrainConfig(steps=steps + 3, batch=batch, chunk=batch, precision="bf16-mixed", loss=LossConfig(expert=4.0))
     fabric = Fabric(accelerator="gpu" if device.type == "cuda" else "cpu", devices=1)
     fabric.launch()
-    lesson, network = lessons(size, batch, device), load_network()[0].to(device)
+    lesson, network = lessons(size, batch, device), beginning(load_network()[0]).to(device)
     if compiled:
         compile_body(network)
 
@@ -208,7 +210,7 @@ def training(size: int, batch: int, device: torch.device, steps: int, compiled: 
 def simulation(size: int, batch: int, device: torch.device, least: float) -> float:
     """Crystals per second, drawn and measured on the device and cropped to what the network is shown."""
     settings, number = CrystalSettings(shape=(size,) * 3, oversampling=OVERSAMPLING), itertools.count()
-    source = datasets.simulated([settings], 0, device, largest=LARGEST)
+    source = datasets.simulated([settings], 0, device, largest=CENTRAL)
     return batch / seconds(lambda: source(next(number), 0, batch), device, least)
 
 

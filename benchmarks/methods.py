@@ -18,7 +18,7 @@ from braggshot.phasing import phase
 from braggshot.physics.metrics import align
 from braggshot.pipeline import finish
 
-METHODS = ["oneshot", "refine+70", "auto", "iterative-1", "iterative-5"]
+METHODS = ["oneshot", "refine", "auto", "iterative-1", "iterative-5"]
 UNIT = "iterative-5"
 
 

@@ -41,7 +41,7 @@ from braggshot.volumes import DiffractionVolume, Reconstruction
 
 APART = 1000  # seeds between two tournaments of one phasing
 KEPT = 4  # starts of earlier searches, the best: each of all would be a volume more to hold
-CONFIRM, SEARCH, FURTHER = (TournamentConfig(starts=starts) for starts in ((6, 3, 1), (12, 6, 2), (16, 8, 3)))
+CONFIRM, SEARCH, FURTHER = (TournamentConfig(starts=starts) for starts in ((6, 3, 2), (12, 6, 2), (16, 8, 3)))
 Trained = tuple[nn.Module, Card]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.nn import stream
-from braggshot.nn.predict import Sampling, bring, predict, sampling
+from braggshot.nn.predict import Sampling, bring, largest, predict, sampling
 from braggshot.nn.stream import Stream, one_shot
 from braggshot.nn.weights import load_network
 from braggshot.physics.fourier import crop
@@ -29,7 +29,7 @@ def crystals():
 def test_a_batch_is_what_a_prediction_is(network, crystals):
     _, counts, valid = crystals
     expected = predict(network, counts[0], valid[0])[0]
-    how = sampling(counts.shape[1:], None)
+    how = sampling(counts.shape[1:], None, largest(network))
     rho, chi2 = one_shot(network, counts[:1], valid[:1], how, torch.Generator().manual_seed(0))
     wanted = crop(expected.rho, (20, 17, 24))
     assert rho[0].shape == wanted.shape
@@ -39,7 +39,7 @@ def test_a_batch_is_what_a_prediction_is(network, crystals):
 
 def test_of_several_starts_the_best_is_kept(network, crystals):
     _, counts, valid = crystals
-    how = sampling(counts.shape[1:], None)
+    how = sampling(counts.shape[1:], None, largest(network))
     found = [hypothesis.chi2 for hypothesis in predict(network, counts[0], valid[0], n=4, seed=2)]
     _, chi2 = one_shot(network, counts[:1], valid[:1], how, torch.Generator().manual_seed(2), 4)
     assert float(chi2) == pytest.approx(min(found), rel=0.02)
@@ -49,7 +49,7 @@ def test_of_several_starts_the_best_is_kept(network, crystals):
 def test_the_transform_of_each_object_has_the_scale_of_its_own_counts(network, crystals):
     _, counts, valid = crystals
     counts = counts * torch.tensor([1.0, 100.0, 1e4]).reshape(3, 1, 1, 1)
-    rho, _ = one_shot(network, counts, valid, sampling(counts.shape[1:], None), torch.Generator().manual_seed(0))
+    rho, _ = one_shot(network, counts, valid, sampling(counts.shape[1:], None, largest(network)), torch.Generator().manual_seed(0))
     ratio = rho.abs().square().sum((1, 2, 3)) / counts.sum((1, 2, 3))
     assert ((ratio > 0.8) & (ratio < 1.2)).all(), ratio
 
@@ -59,7 +59,7 @@ def test_bad_counts_are_not_seen(network, crystals):
     counts[:, 3:6] = 0
     mask = torch.ones(counts.shape[1:], dtype=torch.bool)
     mask[3:6] = False
-    how = sampling(counts.shape[1:], None)
+    how = sampling(counts.shape[1:], None, largest(network))
     expected = next(Stream(network, how, mask).answers([counts]))
     for bad in (-1.0, float("nan"), float("inf")):
         spoilt = counts.clone()

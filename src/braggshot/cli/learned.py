@@ -67,7 +67,7 @@ def _training_bar(title: str) -> Iterator[Any]:
         yield show
 
 
-@commands.command(epilog="braggshot evaluate --suite strain --method refine+70 --method iterative-5 --crystals 20 -o evaluation/")
+@commands.command(epilog="braggshot evaluate --suite strain --method refine --method iterative-5 --crystals 20 -o evaluation/")
 def evaluate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results; a second call does what is missing.")],
     suite: Annotated[
