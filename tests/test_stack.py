@@ -48,6 +48,16 @@ def test_objects_of_all_patterns_by_the_command(source, crystals, tmp_path, caps
     assert np.median(found) > 0.9, found
 
 
+def test_the_low_resolution_alone_is_another_answer(source, crystals, tmp_path):
+    for name, quick in (("whole", False), ("quick", True)):
+        one_shot_stack(source, tmp_path / f"{name}.h5", StackConfig(quick=quick, starts=2))
+    with h5py.File(tmp_path / "whole.h5") as whole, h5py.File(tmp_path / "quick.h5") as quick:
+        assert quick.attrs["quick"]
+        assert not whole.attrs["quick"]
+        assert quick["object"].shape == whole["object"].shape
+        assert np.median(whole["chi2"]) < np.median(quick["chi2"])
+
+
 def test_batches_only_share_the_work(source, tmp_path):
     told = []
     one_shot_stack(source, tmp_path / "a.h5", StackConfig(batch=2), lambda *done: told.append(done))

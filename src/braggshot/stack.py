@@ -21,6 +21,7 @@ from braggshot.errors import DataError
 from braggshot.io import patterns
 from braggshot.nn.predict import Sampling, largest, sampling
 from braggshot.nn.stream import Stream, half
+from braggshot.nn.two_scale import beginning
 from braggshot.nn.weights import SHIPPED, load_network
 from braggshot.phasing import device_of
 from braggshot.physics.sampling import oversampling
@@ -40,6 +41,7 @@ class StackConfig:
     dataset : in an HDF5 file with several
     network : name or file
     starts : of each pattern, of which the best by chi2 is kept
+    quick : the learned steps at the low resolution alone, several times as fast
     batch : patterns at a time; 0 chooses
     device : "auto", "cpu" or "cuda"
     seed : of the starts
@@ -48,6 +50,7 @@ class StackConfig:
     dataset: str | None = None
     network: str = SHIPPED
     starts: int = 1
+    quick: bool = False
     batch: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
@@ -74,12 +77,20 @@ def one_shot_stack(
     config = config or StackConfig()
     device = device_of(config.device)
     network, card = load_network(config.network)
+    network = beginning(network) if config.quick else network
     with patterns.opened(source, config.dataset) as counts:
         n, *shape = counts.shape
         how, measured = _looked_at(counts, str(source), largest(network))
         size = config.batch or _fitting(shape, config.starts, device)
         stream = Stream(network.to(device), how, torch.ones(shape, dtype=torch.bool, device=device), config.starts, config.seed)
-        about = {"network": card.name, "seen": card.seen, "seed": config.seed, "source": str(source), "oversampling": measured}
+        about = {
+            "network": card.name,
+            "seen": card.seen,
+            "seed": config.seed,
+            "quick": config.quick,
+            "source": str(source),
+            "oversampling": measured,
+        }
         with patterns.writing(output, n, half(shape), about) as file, ahead(_batches(counts, size, device)) as batches:
             done = 0
             for rho, chi2 in stream.answers(batches):

@@ -127,6 +127,7 @@ def stack(
         str | None, typer.Option(help="Name or file of a trained network.", autocompletion=proposing("--network"))
     ] = None,
     starts: Annotated[int, typer.Option(help="Of each pattern; the best by chi2 is kept.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="The network's low resolution alone: several times as fast.")] = False,
     batch: Annotated[int, typer.Option(help="Patterns at a time (default: what fits).")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=proposing("--device"))] = "auto",
     seed: Seed = 0,
@@ -135,7 +136,15 @@ def stack(
     from braggshot import config
     from braggshot.stack import StackConfig, one_shot_stack
 
-    asked = {"dataset": dataset, "network": network, "starts": starts, "batch": batch, "device": device, "seed": seed}
+    asked = {
+        "dataset": dataset,
+        "network": network,
+        "starts": starts,
+        "quick": quick,
+        "batch": batch,
+        "device": device,
+        "seed": seed,
+    }
     settings = config.resolve(StackConfig, {name: value for name, value in asked.items() if value is not None})
     with progress_bar() as bar:
         task, began = bar.add_task(patterns.name, total=None, note=""), time.perf_counter()
