@@ -52,6 +52,7 @@ def phased(shape: Sequence[int], method: str, starts: int, hypotheses: int, fold
         method=method,
         starts=starts,
         hypotheses=hypotheses,
+        confirm=replace(search, starts=PhasingConfig().confirm.starts),
         search=search,
         further=replace(search, starts=PhasingConfig().further.starts),
         device="cpu",
