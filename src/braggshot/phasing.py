@@ -40,6 +40,7 @@ from braggshot.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 APART = 1000  # seeds between two tournaments of one phasing
+CLEARLY = 0.9  # of another's llk_free
 KEPT = 4  # starts of earlier searches, the best: each of all would be a volume more to hold
 CONFIRM, SEARCH, FURTHER = (TournamentConfig(starts=starts) for starts in ((6, 3, 2), (12, 6, 2), (16, 8, 3)))
 Trained = tuple[nn.Module, Card]
@@ -248,7 +249,9 @@ def _first_search(problem: Problem) -> Generator[Progress, None, tuple[list[Star
         witnesses = yield from tournament(data, host, config.confirm, config.seed)
         return [best, *witnesses], "refine and confirm"
     searched, *witnesses = yield from tournament(data, host, config.search, config.seed, guesses)
-    return [_best(problem, [best, searched]), *witnesses], "search"  # one alone of the network's: two would seem to agree
+    # One alone of the network's, for two would seem to agree; if neither is clearly better the one that ended as the witnesses did.
+    clearly = score(best, host).llk_free < CLEARLY * score(searched, host).llk_free
+    return [best if clearly else searched, *witnesses], "search"
 
 
 def _guesses(problem: Problem) -> list[Guess]:
