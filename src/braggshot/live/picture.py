@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from braggshot.errors import DataError
 from braggshot.live.desk import Wanted
+from braggshot.nn.two_scale import beginning
 from braggshot.phasing import PhasingConfig, Trained, phase
 from braggshot.pipeline import Result, Settings, completed
 from braggshot.prepare import PrepareConfig, prepare
@@ -60,6 +61,8 @@ def sketch(wanted: Wanted, settings: Settings, hypotheses: int, network: Trained
     config, searched = _window(wanted, settings.prepare, before)
     part = Picture(prepare(wanted.scan, config), searched, None if before is None else before.result)
     yield part
+    if not wanted.whole:  # while frames come the next picture is better than a sharper one
+        network = beginning(network[0]), network[1]
     return (yield from _finished(part, replace(settings.phasing, method="oneshot", hypotheses=hypotheses), settings, network))
 
 
