@@ -8,7 +8,6 @@ from pathlib import Path
 from braggshot import cli
 
 SEED = 7
-STARTS = 5
 
 
 def main(folder: Path) -> int:
@@ -19,7 +18,7 @@ def main(folder: Path) -> int:
     if status:
         return status
     spec = raw / "raw.spec"
-    options = ["--set", "input.dark=dark.tif", "--set", "input.flat=whitefield.tif", "--starts", str(STARTS)]
+    options = ["--set", "input.dark=dark.tif", "--set", "input.flat=whitefield.tif"]
     print("2. braggshot reconstruct", spec, *options, "-o", folder)
     status = cli.main(["reconstruct", str(spec), *options, "-o", str(folder)])
     if status:
