@@ -11,7 +11,7 @@ r"""The flagship's whole forward pass: learned steps at a low resolution, projec
 The central fringes hold the crystal at half the resolution and an eighth of the cost, so that is where it is found: what the first
 steps leave undecided, mostly how much of an answer is its twin, projections settle. The outer fringes say how sharp its surface is
 and how its phase turns from voxel to voxel: few learned steps add that, each with one modulus projection, where error reduction
-takes dozens of iterations. Nothing is optimised for the pattern at hand: the pass is the same operations for each.
+takes dozens of iterations. No weight is fitted to the pattern at hand: the pass is the same operations for each.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class TwoScaleNetwork(nn.Module):
         steps : how many fine ones; None is as in the configuration
         """
         data = Measurement(magnitude, valid)
-        found = self.fine(magnitude, valid, self.found(data, rho), steps)
-        return [(object_, modulus) for object_, modulus in found]
+        found: list[tuple[Tensor, Tensor]] = self.fine(magnitude, valid, self.found(data, rho), steps)
+        return found
 
     @torch.no_grad()
     def found(self, data: Measurement, start: Tensor) -> Tensor:
@@ -86,8 +86,8 @@ def enlarged(rho: Tensor, shape: torch.Size, whole: torch.Size) -> Tensor:
 
     Projections let an object drift, and the finer box ends where the coarser one does.
     """
-    field_ = pad(fourier(in_the_middle(pad(rho, shape))), whole)
-    return normalised(crop(inverse_fourier(field_), [n // 2 for n in whole]))
+    transform = pad(fourier(in_the_middle(pad(rho, shape))), whole)
+    return normalised(crop(inverse_fourier(transform), [n // 2 for n in whole]))
 
 
 def start(network: nn.Module, data: Measurement, generator: Generator, times: int = 1) -> Tensor:
