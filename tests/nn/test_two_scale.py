@@ -12,6 +12,7 @@ from braggshot.errors import ConfigError
 from braggshot.learn import learn
 from braggshot.nn import weights
 from braggshot.nn.expert import ExpertConfig
+from braggshot.nn.familiar import features
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork
 from braggshot.nn.predict import largest, predict
 from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, central, enlarged, start
@@ -86,6 +87,15 @@ def test_each_network_is_shown_its_own_grid():
     assert largest(network.coarse) == 32
     assert beginning(network) is network.coarse
     assert beginning(network.coarse) is network.coarse
+
+
+def test_what_is_new_is_asked_of_the_central_fringes():
+    """Training shows both scales the whole; the question is put with the central fringes alone."""
+    _, counts = crystal((48, 48, 48))
+    data = Measurement.of(counts[None], torch.ones(1, 48, 48, 48, dtype=torch.bool))
+    network = untrained()
+    whole, small = (features(network, d, torch.Generator().manual_seed(0)) for d in (data, central(data)))
+    assert all(torch.equal(whole[name], small[name]) for name in small)
 
 
 def test_only_the_fine_steps_learn(tmp_path):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from braggshot.nn.datasets import Source
 from braggshot.nn.losses import noise_floor
 from braggshot.nn.network import Features, Measurement, misfit, random_start
-from braggshot.nn.two_scale import beginning
+from braggshot.nn.two_scale import TwoScaleNetwork, beginning, central
 from braggshot.physics.fourier import AXES, frequencies
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -35,6 +35,7 @@ def features(network: nn.Module, data: Measurement, generator: torch.Generator) 
 
     The misfit is that of one forward pass: what the network does not know it does not explain.
     """
+    data = central(data) if isinstance(network, TwoScaleNetwork) else data  # training shows it more than `predict.shown` does
     counts = data.magnitude.square()
     total = counts.sum(AXES).clamp_min(1e-12)
     along = [2 * (counts * f.to(counts.device).square()).sum(AXES).div(total).sqrt() for f in frequencies(counts.shape[-3:])]
