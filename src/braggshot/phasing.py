@@ -32,6 +32,7 @@ from braggshot.nn.familiar import unfamiliar
 from braggshot.nn.predict import Hypothesis, predict, shown
 from braggshot.nn.weights import SHIPPED, Card, load_network
 from braggshot.physics.fourier import to_centre, to_corner
+from braggshot.refine.coherence import Coherence
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap, held_out_voxels, measured
 from braggshot.selection import assemble, best_of, ranked, score
@@ -68,8 +69,9 @@ class PhasingConfig:
     free : share of the valid voxels that is held out [1]
     free_radius : radius of the held-out balls [voxels]
     free_centre : radius about the peak, as a share of each axis, where nothing is held out [1]
-    partial_coherence : "auto" lets the best start go on while its point spread is estimated, and where that predicts the held-out
-        voxels better all starts follow; "on" asks no voxels; "off"
+    partial_coherence : "auto" fits a point spread to the best start; where that hints at one it goes on while it is estimated, and
+        where that predicts the held-out voxels better all starts follow; "on" asks no voxels; "off"
+    coherence_hint : share by which llk_free must fall by the fit alone [1]
     coherence_recipe : the second round
     coherence_gain : share by which llk_free must fall for "auto" to keep it [1]
     refine : how one random start is phased
@@ -95,6 +97,7 @@ class PhasingConfig:
     free_radius: int = 1
     free_centre: float = 0.1
     partial_coherence: Literal["auto", "on", "off"] = "auto"
+    coherence_hint: float = 0.02
     coherence_recipe: str = "PSF+32*(10*HIO+2*ER+PSF)+60*ER+PSF+20*ER"
     coherence_gain: float = 0.2
     refine: RefineConfig = field(default_factory=RefineConfig)
@@ -335,15 +338,25 @@ def _with_point_spread(starts: list[Start], problem: Problem) -> Phasing:
     data, host, config = problem.data, problem.host, problem.config
     if config.partial_coherence == "off":
         return starts
-    best = best_of([score(start, host) for start in starts])
-    tried = yield from _second_round([starts[best]], data, config, starts[best].seed)
-    before, after = score(starts[best], host).llk_free, score(tried[0], host).llk_free
+    scores = [score(start, host) for start in starts]
+    best = best_of(scores)
+    before, asked = scores[best].llk_free, config.partial_coherence == "auto"
     # Not a number, where nothing was held out, is no gain.
-    if config.partial_coherence == "auto" and not after < (1 - config.coherence_gain) * before:
+    if asked and not score(_blurred(starts[best], data, config), host).llk_free < (1 - config.coherence_hint) * before:
+        return starts
+    tried = yield from _second_round([starts[best]], data, config, starts[best].seed)
+    if asked and not score(tried[0], host).llk_free < (1 - config.coherence_gain) * before:
         return starts
     others = [start for number, start in enumerate(starts) if number != best]
     rest = yield from _second_round(others, data, config, config.seed)
     return [*rest[:best], tried[0], *rest[best:]]
+
+
+def _blurred(start: Start, data: Measured, config: PhasingConfig) -> Start:
+    """As it is, with the point spread that fits it best: of a coherent pattern next to none."""
+    rho = start.rho.to(data.magnitude.device)[None]
+    found = Coherence.fitted(rho, data, None, config.refine.psf).spreads[0]
+    return replace(start, sigma=found.sigma, eta=found.eta)
 
 
 def _second_round(starts: list[Start], data: Measured, config: PhasingConfig, seed: int) -> Phasing:

@@ -38,12 +38,28 @@ class PointSpread:
 
 def mutual_coherence(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> Tensor:
     """Γ of `PointSpread` on the half grid of `torch.fft.rfftn`, corner layout; differentiable in `sigma` (3,) and `eta` ()."""
-    squared = sum((s * f) ** 2 for s, f in zip(sigma, _half_grid(shape, sigma.device), strict=True))
-    assert isinstance(squared, Tensor)
-    gaussian = torch.exp(-2 * math.pi**2 * squared)
-    # The square root has no slope at the origin; a floor far below one grid step keeps the gradient finite there.
-    lorentzian = torch.exp(-2 * math.pi * math.sqrt(2 * math.log(2)) * torch.sqrt(squared + 1e-12))
+    gaussian, lorentzian, _ = _shapes(sigma, _half_grid(shape, sigma.device))
     return (1 - eta) * gaussian + eta * lorentzian
+
+
+def coherence_slopes(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> list[Tensor]:
+    r"""Slopes of `mutual_coherence` by :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2` and :math:`\eta`, each on the half grid."""
+    grid = _half_grid(shape, sigma.device)
+    gaussian, lorentzian, width = _shapes(sigma, grid)
+    common = -2 * math.pi**2 * (1 - eta) * gaussian - _LORENTZIAN / 2 * eta * lorentzian / width
+    return [common * f**2 for f in grid] + [lorentzian - gaussian]
+
+
+_LORENTZIAN = 2 * math.pi * math.sqrt(2 * math.log(2))
+
+
+def _shapes(sigma: Tensor, grid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Both shapes of `PointSpread`, and sqrt(sum (sigma f)^2) that they fall with."""
+    squared = sum((s * f) ** 2 for s, f in zip(sigma, grid, strict=True))
+    assert isinstance(squared, Tensor)
+    # The square root has no slope at the origin; a floor far below one grid step keeps it finite there.
+    width = torch.sqrt(squared + 1e-12)
+    return torch.exp(-2 * math.pi**2 * squared), torch.exp(-_LORENTZIAN * width), width
 
 
 def _half_grid(shape: Sequence[int], device: torch.device) -> list[Tensor]:
@@ -57,8 +73,13 @@ def spread(intensity: Tensor, coherence: Tensor) -> Tensor:
     Circular and sum-conserving. Rounding in the transforms is relative to the brightest voxel; the point spread being positive,
     no voxel can fall below its own share p(0) I(q), and that floor keeps the dark voxels meaningful.
     """
+    return damped(torch.fft.rfftn(intensity, dim=AXES), coherence, intensity)
+
+
+def damped(autocorrelation: Tensor, coherence: Tensor, intensity: Tensor) -> Tensor:
+    """`spread` of an intensity whose transform, the autocorrelation of the crystal on the half grid, is at hand."""
     shape = intensity.shape[-3:]
-    blurred = torch.fft.irfftn(torch.fft.rfftn(intensity, dim=AXES) * coherence, s=shape, dim=AXES)
+    blurred = torch.fft.irfftn(autocorrelation * coherence, s=shape, dim=AXES)
     return torch.maximum(blurred, central_weight(coherence, shape) * intensity)
 
 

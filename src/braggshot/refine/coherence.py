@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from braggshot.physics.forward import PointSpread, mutual_coherence, spread
+from braggshot.physics.forward import PointSpread, coherence_slopes, damped, mutual_coherence
 from braggshot.physics.fourier import AXES
 from braggshot.refine.projections import Measured
 
-# A mild blur, from which the fit can go either way [reciprocal voxels]. No fit begins below it: the slope in ln(sigma) dies as
-# sigma^2, so that an object once fitted without blur would never gain any.
-_LEAST_FIRST_SIGMA = 0.3
-_STEPS = 12
+_ANSCOMBE = 3 / 8  # makes the root of a count of equal noise at every count, and its slope finite at none [photons]
+_LORENTZIAN_FROM = 0.3  # its slope by the variance has no end at zero [reciprocal voxels]
+_STEPS = 8
+_SETTLED = 1e-4  # change of the sum of squares [1]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Coherence:
 
     @classmethod
     def fitted(cls, rho: Tensor, data: Measured, previous: Coherence | None, shape: str = "gaussian") -> Coherence:
-        r"""Fit :math:`\sum_{seen} (\sqrt{|F|^2 * p} - \sqrt{I})^2` over the widths (and Lorentzian share) of p.
+        r"""Fit :math:`\sum_{seen} (\sqrt{|F|^2 * p + 3/8} - \sqrt{I + 3/8})^2` over the widths (and Lorentzian share) of p.
 
         Parameters
         ----------
@@ -45,25 +45,39 @@ class Coherence:
 
 
 def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> PointSpread:
-    log_sigma = torch.tensor(start.sigma, device=coherent.device).clamp_min(_LEAST_FIRST_SIGMA).log().requires_grad_()
-    share = torch.logit(torch.tensor(start.eta, device=coherent.device).clamp(0.02, 0.98)).requires_grad_()
+    """Levenberg-Marquardt over the variances, in which a narrow Gaussian is linear, and the share of a Lorentzian, which is not."""
+    # Wider than a few voxels means that the model explains its own failures by blur.
+    low, high = coherent.new_tensor([1e-6, 1e-6, 1e-6, 0.0]), coherent.new_tensor([16.0, 16.0, 16.0, 1.0])
     voigt = shape == "pseudo-voigt"
-    parameters = [log_sigma, share] if voigt else [log_sigma]
-    none = coherent.new_zeros(())
-    seen = torch.ones(data.magnitude.numel(), dtype=torch.bool, device=coherent.device)
-    seen = seen.index_fill_(0, data.floating, False).view(data.shape)
-    optimiser = torch.optim.LBFGS(parameters, max_iter=_STEPS, line_search_fn="strong_wolfe")
+    first = [max(s, _LORENTZIAN_FROM) if voigt else s for s in start.sigma]
+    point = torch.tensor([*(s * s for s in first), start.eta], device=coherent.device).clamp(low, high)
+    free, autocorrelation = 4 if voigt else 3, torch.fft.rfftn(coherent, dim=AXES)
+    loss, slope, curvature = _squares(point, free, coherent, autocorrelation, data)
+    damping = 1e-3
+    for _ in range(_STEPS):
+        step = torch.linalg.solve(curvature + damping * torch.diag(curvature.diagonal() + 1e-12), -slope)
+        tried = torch.cat([point[:free] + step, point[free:]]).clamp(low, high)
+        new = _squares(tried, free, coherent, autocorrelation, data)
+        settled = abs(float(loss - new[0])) < _SETTLED * float(loss)
+        if new[0] < loss:
+            point, (loss, slope, curvature), damping = tried, new, damping / 10
+        else:
+            damping *= 10
+        if settled:
+            break
+    z, y, x, eta = point.tolist()
+    return PointSpread((z**0.5, y**0.5, x**0.5), eta)
 
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        coherence = mutual_coherence(log_sigma.exp(), torch.sigmoid(share) if voigt else none, data.shape)
-        model = spread(coherent, coherence)
-        misfit = ((model + 1e-6).sqrt() - data.magnitude).square()
-        total = (misfit * seen).sum() / data.photons
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
-    # Wider than a few voxels means that the model explains its own failures by blur; narrower than this is full coherence.
-    z, y, x = log_sigma.detach().exp().clamp(1e-3, 4.0).tolist()
-    return PointSpread((z, y, x), float(torch.sigmoid(share.detach())) if voigt else 0.0)
+def _squares(point: Tensor, free: int, coherent: Tensor, autocorrelation: Tensor, data: Measured) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of squares at (three variances, share), and by the free ones half its slope and half its curvature (Gauss-Newton)."""
+    sigma, eta = point[:3].sqrt(), point[3]
+    model = damped(autocorrelation, mutual_coherence(sigma, eta, data.shape), coherent)
+    slopes = [
+        torch.fft.irfftn(autocorrelation * slope, s=data.shape, dim=AXES)
+        for slope in coherence_slopes(sigma, eta, data.shape)[:free]
+    ]
+    root, seen = (model + _ANSCOMBE).sqrt(), data.target >= 0
+    residual = ((root - (data.magnitude.square() + _ANSCOMBE).sqrt()) * seen).view(-1)
+    jacobian = (torch.stack(slopes) / (2 * root) * seen).view(free, -1)
+    return residual.square().sum(), jacobian @ residual, jacobian @ jacobian.T
