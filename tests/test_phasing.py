@@ -139,6 +139,12 @@ def test_partial_coherence_is_found_where_it_is():
     assert right > 0.97 > 0.95 > blind
 
 
+def test_a_coherent_pattern_costs_no_second_round(sample):
+    """The fit to the best start hints at no point spread, so nothing goes on: only the recipe of each start is run."""
+    running = phase(sample[1], replace(CONFIG, starts=2, refine=RefineConfig("50*HIO+60*RAAR+20*ER")))
+    assert len(list(running)) == 2 * 130
+
+
 def test_empty_and_impossible():
     nothing = DiffractionVolume(np.zeros((8, 8, 8), np.float32), np.ones((8, 8, 8), bool))
     with pytest.raises(DataError, match="no valid voxel holds a count"):

@@ -19,7 +19,7 @@ from braggshot.physics.strain import amplitude_spread
 from braggshot.physics.strain import spread as spread_of
 from braggshot.refine.iterate import Start
 from braggshot.refine.projections import Measured
-from braggshot.verdict import Limits, judge
+from braggshot.verdict import Limits, in_company, judge
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Ensemble, FloatArray, Quality, Reconstruction, Uncertainty
 
 PRTF_CUTOFF = 1 / math.e
@@ -78,17 +78,10 @@ def best_of(scores: list[Score]) -> int:
 
 
 def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], limits: Limits, method: str) -> Reconstruction:
-    """Choose a start by held-out voxels, align the others to it, and judge."""
+    """Choose a start by held-out voxels and, among equals, by its company; align the others to it, and judge."""
     scores = [score(start, data) for start in starts]
-    best = best_of(scores)
+    best, (aligned, correlation, twins) = _chosen(starts, scores, limits)
     rho, support, shift = _canonical(starts[best], scores[best].scale)
-    reference = torch.from_numpy(rho)
-    aligned, correlation, twins = [], [], []
-    for number, start in enumerate(starts):
-        result = metrics.align(to_centre(start.rho) * scores[number].scale, reference)
-        aligned.append(result.field)
-        correlation.append(1.0 if number == best else result.correlation)
-        twins.append(result.twin)
     agreeing = [a for a, c in zip(aligned, correlation, strict=True) if c >= limits.agreement]
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)
     ensemble, resolution = _ensemble(volume, starts, scores, correlation, twins, aligned, agreeing)
@@ -103,9 +96,9 @@ def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], lim
         chi2_coherent=chosen.chi2_coherent,
         unseen=None if math.isnan(chosen.unseen) else chosen.unseen,
     )
-    counting = [c for c, s in zip(correlation, scores, strict=True) if not s.llk_free > limits.rival * chosen.llk_free]
+    counting = _counting(correlation, scores, best, limits)
     stuck = len(starts) - len(counting)
-    verdict, reasons = judge(volume, rho, support, replace(quality, agreement=tuple(counting)), limits, stuck)
+    verdict, reasons = judge(volume, rho, support, replace(quality, agreement=counting), limits, stuck)
     history = starts[best].history.numpy()
     return Reconstruction(
         rho=rho,
@@ -122,11 +115,53 @@ def assemble(volume: DiffractionVolume, data: Measured, starts: list[Start], lim
             "sign": "forward transform exp(-2 pi i k.n / N), so phase = -q.u",
             "twin": f"as start {best} came out; {sum(twins)} of {len(starts)} starts were its conjugate inversion and were turned",
             "origin": f"support centred at N // 2 by a shift of {shift} voxels; mean phase inside the support is zero",
-            "start": f"start {best} of {len(starts)}, chosen by " + ("llk_free" if len(data.free) else "chi2"),
+            "start": f"start {best} of {len(starts)}, chosen by {_by(scores, best)}",
         },
         psf={"sigma": starts[best].sigma, "eta": starts[best].eta} if any(starts[best].sigma) else None,
         uncertainty=_uncertainty(agreeing, support, basis, volume.q_bragg),
     )
+
+
+_Aligned = tuple[list[Tensor], list[float], list[bool]]
+
+
+def _chosen(starts: list[Start], scores: list[Score], limits: Limits) -> tuple[int, _Aligned]:
+    """Number of the start to show, and all starts aligned to it.
+
+    Held-out voxels hardly tell starts apart that differ by noise. So where most others do not agree with the first, the next one
+    with which they do takes its place, provided that it predicts the voxels as well, to `Limits.tie`.
+    """
+    order = ranked(scores)
+    first = _aligned_to(order[0], starts, scores)
+    for best in order:
+        if not scores[best].llk_free <= (1 + limits.tie) * scores[order[0]].llk_free:
+            break
+        found = first if best == order[0] else _aligned_to(best, starts, scores)
+        counting = _counting(found[1], scores, best, limits)
+        if len(counting) < 2 or in_company(counting, limits):
+            return best, found
+    return order[0], first
+
+
+def _aligned_to(best: int, starts: list[Start], scores: list[Score]) -> _Aligned:
+    """Fields on the scale of the counts, correlations, and whether each was the twin."""
+    rho, _, _ = _canonical(starts[best], scores[best].scale)
+    reference = torch.from_numpy(rho)
+    found = [metrics.align(to_centre(start.rho) * one.scale, reference) for start, one in zip(starts, scores, strict=True)]
+    correlation = [1.0 if number == best else result.correlation for number, result in enumerate(found)]
+    return [result.field for result in found], correlation, [result.twin for result in found]
+
+
+def _by(scores: list[Score], best: int) -> str:
+    if math.isnan(scores[best].llk_free):
+        return "chi2"
+    return "llk_free" if best == best_of(scores) else "llk_free and the agreement of the others"
+
+
+def _counting(correlation: list[float], scores: list[Score], best: int, limits: Limits) -> tuple[float, ...]:
+    """Correlations of the starts that are not stuck."""
+    most = limits.rival * scores[best].llk_free
+    return tuple(c for c, one in zip(correlation, scores, strict=True) if not one.llk_free > most)
 
 
 def _uncertainty(agreeing: list[Tensor], support: BoolArray, basis: FloatArray | None, q: FloatArray | None) -> Uncertainty | None:

@@ -6,7 +6,7 @@ were calibrated on simulated successes and failures (see the page "What the verd
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +28,7 @@ class Limits:
     ----------
     agreement : aligned complex correlation from which two starts are the same answer [1]
     rival : llk_free over that of the chosen start from which a start is stuck, and says nothing about what it does not find [1]
+    tie : share of llk_free by which a start may be worse than the best and yet take its place, if most others agree with it [1]
     agreeing_good, agreeing_failed : share of the other starts that are not stuck and agree with the chosen one: doubtful unless
         above the first, failed below the second [1]
     excess_good, excess_failed : sqrt(chi2) beyond what photon noise alone gives [1]
@@ -43,6 +44,7 @@ class Limits:
 
     agreement: float = 0.95
     rival: float = 4.0
+    tie: float = 0.05
     agreeing_good: float = 0.5
     agreeing_failed: float = 0.1
     excess_good: float = 0.2
@@ -93,7 +95,7 @@ def judge(
     ]
     findings.sort(key=lambda finding: -_ORDER[finding.verdict])
     if not findings:
-        same, others = _count_agreeing(quality, limits)
+        same, others = _count_agreeing(quality.agreement, limits)
         rest = f" ({stuck} more are stuck, and predict these much worse)" if stuck else ""
         return "good", (
             f"{same} of {others} other starts give the same crystal, and voxels kept from the phasing are predicted{rest}.",
@@ -115,13 +117,19 @@ def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
     return float(root_noise(mean[valid]).sum() / total)
 
 
-def _count_agreeing(quality: Quality, limits: Limits) -> tuple[int, int]:
-    same = sum(value >= limits.agreement for value in quality.agreement)
-    return max(0, same - 1), max(0, len(quality.agreement) - 1)
+def in_company(agreement: Sequence[float], limits: Limits) -> bool:
+    """Whether enough of the other starts are the same crystal (the chosen one's own entry is 1)."""
+    same, others = _count_agreeing(agreement, limits)
+    return same > limits.agreeing_good * others
+
+
+def _count_agreeing(agreement: Sequence[float], limits: Limits) -> tuple[int, int]:
+    same = sum(value >= limits.agreement for value in agreement)
+    return max(0, same - 1), max(0, len(agreement) - 1)
 
 
 def _agreement(quality: Quality, limits: Limits, stuck: int) -> Iterator[Finding]:
-    same, others = _count_agreeing(quality, limits)
+    same, others = _count_agreeing(quality.agreement, limits)
     if others == 0 and stuck:
         yield Finding(
             "doubtful",
@@ -136,7 +144,7 @@ def _agreement(quality: Quality, limits: Limits, stuck: int) -> Iterator[Finding
             f"none of the {others} other starts gives the same crystal (correlation >= {limits.agreement}); "
             "the phase is not determined: mask aliens, check the sampling, or try more iterations.",
         )
-    elif same <= limits.agreeing_good * others:
+    elif not in_company(quality.agreement, limits):
         yield Finding(
             "doubtful",
             f"only {same} of {others} other starts give the same crystal (correlation >= {limits.agreement}); "
