@@ -15,6 +15,7 @@ Tournaments: `braggshot.tournament`. Selection and verdict are the same for all 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,8 +110,9 @@ class PhasingConfig:
     def __post_init__(self) -> None:
         if self.starts < 1:
             raise ConfigError(f"phasing.starts must be at least 1, found {self.starts}.")
-        if self.hypotheses < 1:
-            raise ConfigError(f"phasing.hypotheses must be at least 1, found {self.hypotheses}.")
+        for name in ("hypotheses", "searches"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"phasing.{name} must be at least 1, found {getattr(self, name)}.")
         if not 0 <= self.free < 0.5:
             raise ConfigError(f"phasing.free is a share between 0 and 0.5, found {self.free}.")
 
@@ -211,7 +213,8 @@ def _informed(problem: Problem, card: Card) -> Problem:
 
 
 def _iterative(problem: Problem) -> Strategy:
-    starts = yield from _random_starts(problem, problem.config.starts, problem.config.seed)
+    config = problem.config
+    starts = yield from run_starts(problem.data, config.refine, config.starts, config.seed)
     return _judged(problem, (yield from _with_point_spread(starts, problem)), "iterative")
 
 
@@ -231,15 +234,19 @@ def _refine(problem: Problem) -> Strategy:
 def _auto(problem: Problem) -> Strategy:
     config = problem.config
     starts, method = yield from _first_search(problem)
-    found = _judged(problem, (yield from _with_point_spread(starts, problem)), method)
-    for number in range(1, config.searches):
-        if found.result.verdict == "good":
+    refused = math.inf  # llk_free of the best start where a point spread was no gain: asked again only of a better one
+    for number in range(config.searches):
+        name = method if not number else f"{method}, then {number} further search{'es' if number > 1 else ''}"
+        lowest, spread = score(_best(problem, starts), problem.host).llk_free, starts
+        if not lowest >= (1 - config.coherence_gain) * refused:
+            spread = yield from _with_point_spread(starts, problem)
+            refused = lowest if spread is starts else math.inf
+        found = _judged(problem, spread, name)
+        if found.result.verdict == "good" or number == config.searches - 1:
             break
         best = ranked([score(start, problem.host) for start in starts])[:KEPT]
         starts = [starts[k] for k in best]
-        starts += yield from tournament(problem.data, problem.host, config.further, config.seed + APART * number)
-        spread = yield from _with_point_spread(starts, problem)
-        found = _judged(problem, spread, f"{method}, then {number} further search{'es' if number > 1 else ''}")
+        starts += yield from tournament(problem.data, problem.host, config.further, config.seed + APART * (number + 1))
     return found
 
 
@@ -258,7 +265,11 @@ def _first_search(problem: Problem) -> Generator[Progress, None, tuple[list[Star
 
 
 def _guesses(problem: Problem) -> list[Guess]:
-    return [_guess(hypothesis, problem) for hypothesis in _hypotheses(problem, problem.config.hypotheses, problem.config.seed)]
+    """What the network makes of the voxels that phasing may see."""
+    assert problem.network is not None
+    config, oversampling = problem.config, problem.volume.oversampling
+    hypotheses = predict(problem.network, *_shown(problem.data), oversampling, config.hypotheses, config.seed)
+    return [_guess(hypothesis, problem) for hypothesis in hypotheses]
 
 
 def _refined(problem: Problem, guesses: Sequence[Guess]) -> Phasing:
@@ -306,16 +317,6 @@ def _with_warm_starts(problem: Problem, cold: Found, first: Sequence[Guess]) -> 
     assert result.ensemble is not None
     is_warm = np.array([0.0] * len(cold.starts) + [1.0] * len(warm))
     return replace(result, ensemble=replace(result.ensemble, table={**result.ensemble.table, "warm": is_warm}))
-
-
-def _random_starts(problem: Problem, n: int, seed: int) -> Phasing:
-    return (yield from run_starts(problem.data, problem.config.refine, n, seed))
-
-
-def _hypotheses(problem: Problem, n: int, seed: int) -> list[Hypothesis]:
-    """What the network makes of the voxels that phasing may see."""
-    assert problem.network is not None
-    return predict(problem.network, *_shown(problem.data), problem.volume.oversampling, n, seed)
 
 
 def _shown(data: Measured) -> tuple[torch.Tensor, torch.Tensor]:
