@@ -50,9 +50,12 @@ def wanted(scan, frames=32, **more):
     return Wanted("s", part, int(images.sum((1, 2)).argmax()), frames, 0.0, frames == 32, **more)
 
 
-def test_a_sketch_leaves_out_facets_and_draws_the_same(scan, network):
+def test_a_whole_scans_picture_leaves_out_facets_and_draws_the_same(scan, network):
+    """First comes the low resolution, then the network's whole pass, which is what `oneshot` draws."""
     settings = resolve({"phasing": {"method": "oneshot", "hypotheses": 2}})
-    found = pipeline.finish(pictures.sketch(wanted(scan), settings, 2, network, None)).result
+    first = pipeline.finish(pictures.sketch(wanted(scan), settings, 2, network, None))
+    found = pipeline.finish(pictures.improved(first, settings, 2, network, whole=True)).result
+    assert first.result.quality.chi2 > found.quality.chi2
     full = pipeline.reconstruct(wanted(scan).scan, settings)
     assert full.strain.facets
     assert found.strain.facets == ()

@@ -41,7 +41,7 @@ Making = Generator[Progress | Picture, None, Picture]
 
 
 def sketch(wanted: Wanted, settings: Settings, hypotheses: int, network: Trained, before: Picture | None) -> Making:
-    """One forward pass of the network on the frames that are there; those that are not are masked.
+    """The network's low resolution on the frames that are there; those that are not are masked.
 
     A generator that yields what there is between its stages, where it can be given up; its value is the picture. What is not drawn
     is left out: facets, uncertainty, foreign peaks.
@@ -61,14 +61,14 @@ def sketch(wanted: Wanted, settings: Settings, hypotheses: int, network: Trained
     config, searched = _window(wanted, settings.prepare, before)
     part = Picture(prepare(wanted.scan, config), searched, None if before is None else before.result)
     yield part
-    if not wanted.whole:  # while frames come the next picture is better than a sharper one
-        network = beginning(network[0]), network[1]
-    return (yield from _finished(part, replace(settings.phasing, method="oneshot", hypotheses=hypotheses), settings, network))
+    quick = beginning(network[0]), network[1]
+    return (yield from _finished(part, replace(settings.phasing, method="oneshot", hypotheses=hypotheses), settings, quick))
 
 
-def improved(picture: Picture, settings: Settings, hypotheses: int, network: Trained) -> Making:
-    """The same frames, the network's hypotheses refined by the physics engine."""
-    return (yield from _finished(picture, replace(settings.phasing, method="refine", hypotheses=hypotheses), settings, network))
+def improved(picture: Picture, settings: Settings, hypotheses: int, network: Trained, whole: bool) -> Making:
+    """The same frames: of a whole scan, which the full job takes next, the network's whole pass; else refined by the engine."""
+    config = replace(settings.phasing, method="oneshot" if whole else "refine", hypotheses=hypotheses)
+    return (yield from _finished(picture, config, settings, network))
 
 
 def _finished(part: Picture, config: PhasingConfig, settings: Settings, network: Trained) -> Making:

@@ -53,7 +53,7 @@ class LiveConfig:
     ----------
     every : frames between pictures; 0 takes a thirtieth of what is planned, and asks when the peak has passed
     hypotheses : of the network in a picture
-    improve : refine a picture while nothing else is to be done
+    improve : refine a picture while nothing else is to be done, and show the network's whole pass of a scan before the full job
     series : one crystal, many scans: the twin, origin and grid of the first, as ``braggshot series`` does
     keep : keep the frames of scans that are done
     """
@@ -169,8 +169,12 @@ class Session:
         self._rough, self._making = False, wanted
         try:
             with _one_thread():
-                making = sketch(wanted, self.settings, self.settings.live.hypotheses, self._network(), before)
-                self._show(wanted, pipeline.finish(making, keep))
+                hypotheses, network = self.settings.live.hypotheses, self._network()
+                picture = pipeline.finish(sketch(wanted, self.settings, hypotheses, network, before), keep)
+                self._show(wanted, picture)
+                if wanted.whole and self.settings.live.improve:
+                    better = improved(picture, self.settings, hypotheses, network, whole=True)
+                    self._show(wanted, pipeline.finish(better, keep))
         finally:
             self._making = None
         self._rough = self.settings.live.improve and not wanted.whole
@@ -197,7 +201,7 @@ class Session:
         self._rough = False
 
         def refine() -> None:
-            making = improved(picture, self.settings, self.settings.live.hypotheses, self._network())
+            making = improved(picture, self.settings, self.settings.live.hypotheses, self._network(), whole=False)
             with _one_thread():
                 self._show(wanted, pipeline.finish(making, self._unless_busy))
 
