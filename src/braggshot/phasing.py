@@ -236,16 +236,15 @@ def _auto(problem: Problem) -> Strategy:
     starts, method = yield from _first_search(problem)
     refused = math.inf  # llk_free of the best start where a point spread was no gain: asked again only of a better one
     for number in range(config.searches):
-        name = method if not number else f"{method}, then {number} further search{'es' if number > 1 else ''}"
         lowest, spread = score(_best(problem, starts), problem.host).llk_free, starts
         if not lowest >= (1 - config.coherence_gain) * refused:
             spread = yield from _with_point_spread(starts, problem)
             refused = lowest if spread is starts else math.inf
-        found = _judged(problem, spread, name)
+        further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
+        found = _judged(problem, spread, method + further)
         if found.result.verdict == "good" or number == config.searches - 1:
             break
-        best = ranked([score(start, problem.host) for start in starts])[:KEPT]
-        starts = [starts[k] for k in best]
+        starts = [starts[k] for k in ranked([score(start, problem.host) for start in starts])[:KEPT]]
         starts += yield from tournament(problem.data, problem.host, config.further, config.seed + APART * (number + 1))
     return found
 
@@ -300,11 +299,14 @@ def _without_witness(problem: Problem, found: Found) -> Found:
     return replace(found, result=replace(found.result, verdict="doubtful", reasons=(reason, *new)))
 
 
+_ALONE = ("oneshot", "refine")
 _STRATEGIES = {"auto": _auto, "oneshot": _oneshot, "refine": _refine, "iterative": _iterative}
 
 
 def _judged(problem: Problem, starts: list[Start], method: str) -> Found:
-    return Found(starts, assemble(problem.volume, problem.host, starts, problem.config.limits, method))
+    limits = problem.config.limits
+    apart = replace(limits, tie=0.0)  # hypotheses of one network agree for its reasons: their company is no argument
+    return Found(starts, assemble(problem.volume, problem.host, starts, apart if method in _ALONE else limits, method))
 
 
 def _with_warm_starts(problem: Problem, cold: Found, first: Sequence[Guess]) -> Generator[Progress, None, Reconstruction]:
@@ -348,8 +350,7 @@ def _with_point_spread(starts: list[Start], problem: Problem) -> Phasing:
     tried = yield from _second_round([starts[best]], data, config, starts[best].seed)
     if asked and not score(tried[0], host).llk_free < (1 - config.coherence_gain) * before:
         return starts
-    others = [start for number, start in enumerate(starts) if number != best]
-    rest = yield from _second_round(others, data, config, config.seed)
+    rest = yield from _second_round(starts[:best] + starts[best + 1 :], data, config, config.seed)
     return [*rest[:best], tried[0], *rest[best:]]
 
 
