@@ -129,7 +129,7 @@ class Engine(nn.Module):
 @contextmanager
 def precision(half: bool) -> Iterator[None]:
     """Inside, convolutions and `predict` are in bfloat16 or in 32 bits; no gradients."""
-    fast = mock.patch.object(prediction, "_fast_bfloat16", return_value=half)
+    fast = mock.patch.object(prediction, "fast_bfloat16", return_value=half)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half), fast:
         yield
 

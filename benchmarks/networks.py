@@ -15,10 +15,12 @@ from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.nn import weights
 from braggshot.nn.losses import LossConfig, data_term
 from braggshot.nn.network import Measurement
+from braggshot.nn.predict import fast_bfloat16
 from braggshot.nn.two_scale import start
 
 KINDS = ["flagship", "two-scale", "autophasenn", "autophasenn-2024"]
 ROUNDS = 3
+PRECISIONS = [False, True] if fast_bfloat16(torch.device("cpu")) else [False]  # emulated, 16 bits take minutes
 
 
 def pattern(size, n=1):
@@ -49,7 +51,7 @@ def train(network, data, begin, half):
 class Forward:
     """asv: seconds per forward pass at 64^3."""
 
-    params = [KINDS, [False, True]]  # noqa: RUF012  # asv wants plain lists
+    params = [KINDS, PRECISIONS]  # noqa: RUF012  # asv wants plain lists
     param_names = ["network", "bfloat16"]  # noqa: RUF012
     timeout = 300
 
@@ -65,7 +67,7 @@ class Forward:
 class AgainstPublished:
     """asv: a forward pass at 64^3 in units of that of the published network in 32 bits."""
 
-    params = [["flagship", "two-scale", "autophasenn-2024"], [False, True]]  # noqa: RUF012  # asv wants plain lists
+    params = [["flagship", "two-scale", "autophasenn-2024"], PRECISIONS]  # noqa: RUF012  # asv wants plain lists
     param_names = ["network", "bfloat16"]  # noqa: RUF012
     timeout = 600
 
@@ -82,7 +84,7 @@ def row(size, n, job):
     data = pattern(size, n)
     networks = {kind: weights.build(kind).eval() for kind in KINDS}
     starts = {kind: begun(network, data) for kind, network in networks.items()}
-    spent = {(kind, half): [] for kind in KINDS for half in (False, True)}
+    spent = {(kind, half): [] for kind in KINDS for half in PRECISIONS}
     for _ in range(ROUNDS + 1):
         for (kind, half), seconds in spent.items():
             began = time.perf_counter()

@@ -153,7 +153,7 @@ def largest(network: nn.Module) -> int:
 
 def answered(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple[Tensor, Tensor]:
     """What the network makes of every start: objects in its box (n, z / 2, y / 2, x / 2), and chi2 of what it was shown (n,)."""
-    with torch.autocast(begin.device.type, dtype=torch.bfloat16, enabled=_fast_bfloat16(begin.device)):
+    with torch.autocast(begin.device.type, dtype=torch.bfloat16, enabled=fast_bfloat16(begin.device)):
         boxes, magnitude = network(seen.magnitude, seen.valid, begin)[-1]
     return boxes, misfit(magnitude, seen)
 
@@ -168,7 +168,7 @@ def _scaled(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:
     return Hypothesis((rho * scale_to(magnitude, whole)[0]).to(torch.complex64), chi2)
 
 
-def _fast_bfloat16(device: torch.device) -> bool:
+def fast_bfloat16(device: torch.device) -> bool:
     """Whether convolutions gain from 16 bits; on a CPU without the instructions they would be emulated."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
