@@ -12,7 +12,7 @@ from braggshot.physics.fourier import AXES
 from braggshot.refine.projections import Measured
 
 _ANSCOMBE = 3 / 8  # makes the root of a count of equal noise at every count, and its slope finite at none [photons]
-_LORENTZIAN_FROM = 0.3  # its slope by the variance has no end at zero [reciprocal voxels]
+_LORENTZIAN_FROM = 0.3  # its slope by the variance is infinite at zero [reciprocal voxels]
 _STEPS = 8
 _SETTLED = 1e-4  # change of the sum of squares [1]
 
