@@ -10,10 +10,12 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError, DataError
+from braggshot.evaluation.suites import SUITES
 from braggshot.phasing import PhasingConfig, phase, prepare_measured
 from braggshot.physics.forward import PointSpread, intensity
 from braggshot.physics.fourier import fourier
 from braggshot.physics.metrics import align, half_deviance, misfit
+from braggshot.physics.scores import compare
 from braggshot.refine.iterate import RefineConfig
 from braggshot.volumes import DiffractionVolume
 
@@ -143,6 +145,26 @@ def test_a_coherent_pattern_costs_no_second_round(sample):
     """The fit to the best start hints at no point spread, so nothing goes on: only the recipe of each start is run."""
     running = phase(sample[1], replace(CONFIG, starts=2, refine=RefineConfig("50*HIO+60*RAAR+20*ER")))
     assert len(list(running)) == 2 * 130
+
+
+def test_gaps_are_filled_by_a_soft_prior():
+    """What no count says of the crystal is left to chance by projections; a crystal scatters alike all over."""
+    truth, volume = simulate_volume(60_403, SUITES["gaps"].groups["12"])  # which no test set holds
+    recipe = "4*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT))+DETWIN+50*HIO+80*RAAR+50*ER"
+    config = replace(CONFIG, starts=1, seed=0, partial_coherence="off", refine=RefineConfig(recipe))
+    filled, left = (compare(truth, finish(volume, replace(config, gaps=gaps)).rho) for gaps in (config.gaps, 1.0))
+    assert filled.strain_rmse < 0.75 * left.strain_rmse
+    assert filled.correlation > left.correlation > 0.95
+
+
+def test_only_gaps_are_filled(sample):
+    """A few dead pixels leave nothing open, and cost no iterations."""
+    dead = sample[1].valid.copy()
+    dead[::9, ::9, ::9] = False
+    quick = replace(CONFIG, starts=2, refine=RefineConfig("20*HIO+10*ER"), partial_coherence="off")
+    assert len(list(phase(replace(sample[1], valid=dead), quick))) == 2 * 30
+    dead[:2] = False
+    assert len(list(phase(replace(sample[1], valid=dead), quick))) == 2 * (30 + 140)
 
 
 def test_empty_and_impossible():

@@ -61,6 +61,8 @@ def _versions() -> dict[str, Any]:
 def _devices() -> dict[str, Any]:
     import torch
 
+    from braggshot.nn.predict import fast_bfloat16
+
     cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     named = [f"{card.name}, {card.total_memory / 1e9:.0f} GB" for card in cards]
     return {
@@ -68,7 +70,7 @@ def _devices() -> dict[str, Any]:
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "bfloat16": _has_bfloat16(),
+        "bfloat16": fast_bfloat16(torch.device("cpu")),
         "cuda": named or ("no device found" if torch.version.cuda else "absent: this torch was built without CUDA"),
     }
 
@@ -81,14 +83,6 @@ def _processor() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def _has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself, which doubles the network's speed."""
-    import torch
-
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
 def _memory() -> dict[str, Any]:

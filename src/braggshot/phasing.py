@@ -15,121 +15,34 @@ Tournaments: `braggshot.tournament`. Selection and verdict are the same for all 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from braggshot import memory
-from braggshot.errors import ConfigError, DataError
-from braggshot.nn.adapt import AdaptConfig, adapted
-from braggshot.nn.expert import SHORT
+from braggshot.nn.adapt import adapted
 from braggshot.nn.familiar import unfamiliar
 from braggshot.nn.predict import Hypothesis, predict, shown
-from braggshot.nn.weights import SHIPPED, Card, load_network
+from braggshot.nn.weights import Card, load_network
 from braggshot.physics.fourier import to_centre, to_corner
-from braggshot.refine.coherence import Coherence
-from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
-from braggshot.refine.projections import Measured, ShrinkWrap, held_out_voxels, measured
+from braggshot.point_spread import Phasing, knowing, searched, second_round, with_point_spread
+from braggshot.problem import PhasingConfig, Problem, device_of, prepare_measured
+from braggshot.refine.iterate import Guess, Progress, Start, assuming, continued, run_starts
+from braggshot.refine.projections import Measured
 from braggshot.selection import assemble, best_of, ranked, score
-from braggshot.tournament import TournamentConfig, tournament
-from braggshot.verdict import Limits
+from braggshot.tournament import tournament
 from braggshot.volumes import DiffractionVolume, Reconstruction
+
+__all__ = ["PhasingConfig", "Problem", "device_of", "most_starts", "phase", "prepare_measured"]
 
 APART = 1000  # seeds between two tournaments of one phasing
 CLEARLY = 0.9  # of another's llk_free
 KEPT = 4  # starts of earlier searches, the best: each of all would be a volume more to hold
-CONFIRM, SEARCH, FURTHER = (TournamentConfig(starts=starts) for starts in ((6, 3, 2), (12, 6, 2), (16, 8, 3)))
 Trained = tuple[nn.Module, Card]
-
-
-@dataclass(frozen=True)
-class PhasingConfig:
-    """How a volume is phased.
-
-    Parameters
-    ----------
-    method : "auto", "oneshot", "refine" or "iterative", as above
-    network : name of a shipped network, or a file
-    hypotheses : of the network
-    polish : how each of them is refined, and a start that was given
-    promising : misfit of held-out magnitudes beyond photon noise, `metrics.excess`, up to which the best of them is taken for an
-        answer that random starts need only confirm [1]
-    confirm : the tournament of those
-    search : the first one of "auto" where no hypothesis is promising
-    further : each of those with which it goes on, among random starts alone
-    searches : tournaments of "auto", at most
-    starts : random starts of "iterative"
-    seed : of the held-out voxels and, plus its number, of each start
-    device : "auto", "cpu" or "cuda"
-    free : share of the valid voxels that is held out [1]
-    free_radius : radius of the held-out balls [voxels]
-    free_centre : radius about the peak, as a share of each axis, where nothing is held out [1]
-    partial_coherence : "auto" fits a point spread to the best start; where that hints at one it goes on while it is estimated, and
-        where that predicts the held-out voxels better all starts follow; "on" asks no voxels; "off"
-    coherence_hint : share by which llk_free must fall by the fit alone [1]
-    coherence_recipe : the second round
-    coherence_gain : share by which llk_free must fall for "auto" to keep it [1]
-    refine : how one random start is phased
-    adapt : how far the network learns from this very pattern before it answers
-    edge : amplitude of a hypothesis, relative to its largest, from which a voxel belongs to the crystal at first [1]
-    limits : what the verdict tolerates
-    check_memory : refuse what would not fit into memory
-    """
-
-    method: Literal["auto", "oneshot", "refine", "iterative"] = "auto"
-    network: str = SHIPPED
-    hypotheses: int = 5
-    polish: RefineConfig = SHORT
-    promising: float = 0.08
-    confirm: TournamentConfig = CONFIRM
-    search: TournamentConfig = SEARCH
-    further: TournamentConfig = FURTHER
-    searches: int = 4
-    starts: int = 10
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    free: float = 0.05
-    free_radius: int = 1
-    free_centre: float = 0.1
-    partial_coherence: Literal["auto", "on", "off"] = "auto"
-    coherence_hint: float = 0.02
-    coherence_recipe: str = "PSF+32*(10*HIO+2*ER+PSF)+60*ER+PSF+20*ER"
-    coherence_gain: float = 0.2
-    refine: RefineConfig = field(default_factory=RefineConfig)
-    adapt: AdaptConfig = field(default_factory=AdaptConfig)
-    edge: float = 0.3
-    limits: Limits = field(default_factory=Limits)
-    check_memory: bool = True
-
-    def __post_init__(self) -> None:
-        if self.starts < 1:
-            raise ConfigError(f"phasing.starts must be at least 1, found {self.starts}.")
-        for name in ("hypotheses", "searches"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"phasing.{name} must be at least 1, found {getattr(self, name)}.")
-        if not 0 <= self.free < 0.5:
-            raise ConfigError(f"phasing.free is a share between 0 and 0.5, found {self.free}.")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One volume on its way through a strategy: on the device to use, and on the CPU, where starts are scored.
-
-    `unfamiliar` says in what the counts are unlike those that the network was trained on.
-    """
-
-    volume: DiffractionVolume
-    data: Measured
-    host: Measured
-    config: PhasingConfig
-    network: nn.Module | None = None
-    unfamiliar: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,8 +53,8 @@ class Found:
     result: Reconstruction
 
 
-Phasing = Generator[Progress, None, list[Start]]
 Strategy = Generator[Progress, None, Found]
+Searched = Generator[Progress, None, tuple[list[Start], str]]
 
 
 def phase(
@@ -213,9 +126,14 @@ def _informed(problem: Problem, card: Card) -> Problem:
 
 
 def _iterative(problem: Problem) -> Strategy:
+    problem, starts, how = yield from searched(problem, _random)
+    return _judged(problem, (yield from _filled(problem, starts)), how)
+
+
+def _random(problem: Problem) -> Searched:
     config = problem.config
-    starts = yield from run_starts(problem.data, config.refine, config.starts, config.seed)
-    return _judged(problem, (yield from _with_point_spread(starts, problem)), "iterative")
+    starts = yield from run_starts(problem.sharp, config.refine, config.starts, config.seed)
+    return assuming(problem.known, starts), "iterative"
 
 
 def _oneshot(problem: Problem) -> Strategy:
@@ -225,57 +143,91 @@ def _oneshot(problem: Problem) -> Strategy:
 
 
 def _refine(problem: Problem) -> Strategy:
-    starts = yield from _refined(problem, _guesses(problem))
     if problem.config.partial_coherence == "on":
-        starts = yield from _with_point_spread(starts, problem)
-    return _without_witness(problem, _judged(problem, starts, "refine"))
+        problem, starts, how = yield from searched(problem, _hypotheses)
+    else:
+        starts, how = yield from _hypotheses(problem)
+    return _without_witness(problem, _judged(problem, starts, how))
+
+
+def _hypotheses(problem: Problem) -> Searched:
+    return (yield from _refined(problem, _guesses(problem))), "refine"
 
 
 def _auto(problem: Problem) -> Strategy:
-    config = problem.config
-    starts, method = yield from _first_search(problem)
-    refused = math.inf  # llk_free of the best start where a point spread was no gain: asked again only of a better one
+    config, host = problem.config, problem.host
+    problem, starts, how = yield from searched(problem, _first_search)
+    starts = yield from _filled(problem, starts)
+    refused = score(_best(problem, starts), host).llk_free
     for number in range(config.searches):
-        lowest, spread = score(_best(problem, starts), problem.host).llk_free, starts
-        if not lowest >= (1 - config.coherence_gain) * refused:
-            spread = yield from _with_point_spread(starts, problem)
-            refused = lowest if spread is starts else math.inf
         further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
-        found = _judged(problem, spread, method + further)
+        found = _judged(problem, starts, how + further)
         if found.result.verdict == "good" or number == config.searches - 1:
             break
-        starts = [starts[k] for k in ranked([score(start, problem.host) for start in starts])[:KEPT]]
-        starts += yield from tournament(problem.data, problem.host, config.further, config.seed + APART * (number + 1))
+        starts = [starts[k] for k in ranked([score(start, host) for start in starts])[:KEPT]]
+        starts += yield from _further_search(problem, config.seed + APART * (number + 1))
+        best = _best(problem, starts)
+        if problem.known is not None:
+            problem = knowing(problem, best)
+        elif score(best, host).llk_free < (1 - config.coherence_gain) * refused:  # only a better start is asked again
+            problem, starts = yield from _reconsidered(problem, starts)
+            refused = score(best, host).llk_free
     return found
 
 
-def _first_search(problem: Problem) -> Generator[Progress, None, tuple[list[Start], str]]:
+def _reconsidered(problem: Problem, starts: list[Start]) -> Generator[Progress, None, tuple[Problem, list[Start]]]:
+    """All starts with a point spread, if the best one asks for it now."""
+    best = _best(problem, starts)
+    kept = yield from with_point_spread(best, problem)
+    if kept is None:
+        return problem, starts
+    others = yield from second_round([start for start in starts if start is not best], problem)
+    return knowing(problem, kept), (yield from _filled(problem, [kept, *others]))
+
+
+def _further_search(problem: Problem, seed: int) -> Phasing:
+    """Random starts alone."""
+    found = yield from tournament(problem.sharp, problem.host, problem.config.further, seed, known=problem.known)
+    return (yield from _filled(problem, found if problem.known is None else (yield from second_round(found, problem))))
+
+
+def _filled(problem: Problem, starts: list[Start]) -> Phasing:
+    """Gone on to where the counts leave the crystal open: the long waves and directions that lie in gaps of the detector."""
+    config, missing = problem.config, 1 - float(problem.data.valid.float().mean())
+    if missing <= config.gaps:
+        return starts
+    blurred = any(any(start.sigma) for start in starts)
+    recipe = f"PSF+{config.filling.recipe}" if blurred else config.filling.recipe
+    return (yield from continued(starts, problem.data, replace(config.filling, recipe=recipe)))
+
+
+def _first_search(problem: Problem) -> Searched:
     """The best hypothesis and random starts, which know nothing of it; few of them where it is as good as an answer."""
-    data, host, config = problem.data, problem.host, problem.config
+    data, host, config, known = problem.sharp, problem.host, problem.config, problem.known
     guesses = _guesses(problem)
     best = _best(problem, (yield from _refined(problem, guesses)))
     if score(best, host).unseen <= config.promising:
-        witnesses = yield from tournament(data, host, config.confirm, config.seed)
+        witnesses = yield from tournament(data, host, config.confirm, config.seed, known=known)
         return [best, *witnesses], "refine and confirm"
-    searched, *witnesses = yield from tournament(data, host, config.search, config.seed, guesses)
+    found, *witnesses = yield from tournament(data, host, config.search, config.seed, guesses, known)
     # One alone of the network's, for two would seem to agree; if neither is clearly better the one that ended as the witnesses did.
-    clearly = score(best, host).llk_free < CLEARLY * score(searched, host).llk_free
-    return [best if clearly else searched, *witnesses], "search"
+    clearly = score(best, host).llk_free < CLEARLY * score(found, host).llk_free
+    return [best if clearly else found, *witnesses], "search"
 
 
 def _guesses(problem: Problem) -> list[Guess]:
     """What the network makes of the voxels that phasing may see."""
     assert problem.network is not None
     config, oversampling = problem.config, problem.volume.oversampling
-    hypotheses = predict(problem.network, *_shown(problem.data), oversampling, config.hypotheses, config.seed)
+    hypotheses = predict(problem.network, *_shown(problem.sharp), oversampling, config.hypotheses, config.seed)
     return [_guess(hypothesis, problem) for hypothesis in hypotheses]
 
 
 def _refined(problem: Problem, guesses: Sequence[Guess]) -> Phasing:
     """Each guess polished, and the best one as it is: where photons are few iterations fit noise, and the network knows better."""
     config = problem.config
-    polished = yield from run_starts(problem.data, config.polish, len(guesses), config.seed, guesses)
-    return [*polished, _as_it_is(guesses[0], config.seed + len(guesses))]
+    polished = yield from run_starts(problem.sharp, config.polish, len(guesses), config.seed, guesses)
+    return assuming(problem.known, [*polished, _as_it_is(guesses[0], config.seed + len(guesses))])
 
 
 def _as_it_is(guess: Guess, seed: int) -> Start:
@@ -314,7 +266,7 @@ def _with_warm_starts(problem: Problem, cold: Found, first: Sequence[Guess]) -> 
     config = problem.config
     warm = yield from run_starts(problem.data, config.polish, len(first), config.seed, first)
     if cold.result.psf is not None:
-        warm = yield from _second_round(warm, problem.data, config, config.seed)
+        warm = yield from second_round(warm, problem)
     result = _judged(problem, [*cold.starts, *warm], cold.result.method).result
     assert result.ensemble is not None
     is_warm = np.array([0.0] * len(cold.starts) + [1.0] * len(warm))
@@ -331,69 +283,6 @@ def _guess(hypothesis: Hypothesis, problem: Problem) -> Guess:
     rho = to_corner(hypothesis.rho)
     amplitude = rho.abs()
     return Guess(rho, amplitude > problem.config.edge * amplitude.max())
-
-
-def _with_point_spread(starts: list[Start], problem: Problem) -> Phasing:
-    """Go on from the starts while estimating the point spread; "auto" keeps that only where held-out voxels gain from it.
-
-    A wrong object also gains from blur, so the question is put to the best start alone, and by the voxels it has not seen.
-    """
-    data, host, config = problem.data, problem.host, problem.config
-    if config.partial_coherence == "off":
-        return starts
-    scores = [score(start, host) for start in starts]
-    best = best_of(scores)
-    before, asked = scores[best].llk_free, config.partial_coherence == "auto"
-    # Not a number, where nothing was held out, is no gain.
-    if asked and not score(_blurred(starts[best], data, config), host).llk_free < (1 - config.coherence_hint) * before:
-        return starts
-    tried = yield from _second_round([starts[best]], data, config, starts[best].seed)
-    if asked and not score(tried[0], host).llk_free < (1 - config.coherence_gain) * before:
-        return starts
-    rest = yield from _second_round(starts[:best] + starts[best + 1 :], data, config, config.seed)
-    return [*rest[:best], tried[0], *rest[best:]]
-
-
-def _blurred(start: Start, data: Measured, config: PhasingConfig) -> Start:
-    """As it is, with the point spread that fits it best: of a coherent pattern next to none."""
-    rho = start.rho.to(data.magnitude.device)[None]
-    found = Coherence.fitted(rho, data, None, config.refine.psf).spreads[0]
-    return replace(start, sigma=found.sigma, eta=found.eta)
-
-
-def _second_round(starts: list[Start], data: Measured, config: PhasingConfig, seed: int) -> Phasing:
-    recipe = replace(config.refine, recipe=config.coherence_recipe, shrink_wrap=_settled(config.refine.shrink_wrap))
-    first = [Guess(start.rho, start.support, start.threshold) for start in starts]
-    return (yield from run_starts(data, recipe, len(starts), seed, first))
-
-
-def _settled(shrink_wrap: ShrinkWrap) -> ShrinkWrap:
-    """The width that the first round ended with; a wide blur would undo its support."""
-    return replace(shrink_wrap, sigma_start=shrink_wrap.sigma_end)
-
-
-def prepare_measured(volume: DiffractionVolume, config: PhasingConfig) -> Measured:
-    """The volume on the device to use, its held-out voxels drawn."""
-    if not (volume.intensity[volume.valid] > 0).any():
-        raise DataError(f"{volume.name}: no valid voxel holds a count; check the mask and the threshold.")
-    valid = torch.from_numpy(np.ascontiguousarray(volume.valid))
-    generator = torch.Generator().manual_seed(config.seed)
-    held_out = held_out_voxels(valid, config.free, config.free_radius, config.free_centre, generator=generator)
-    data = measured(torch.from_numpy(np.ascontiguousarray(volume.intensity, dtype=np.float32)), valid, held_out)
-    device = device_of(config.device)
-    return Measured(*(getattr(data, name).to(device) for name in Measured.__dataclass_fields__))
-
-
-def device_of(wish: str) -> torch.device:
-    """The device of a setting; "auto" takes CUDA where it is.
-
-    Raises
-    ------
-    ConfigError : if CUDA is asked for and not there.
-    """
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' was asked for, but no CUDA device is there; use --device cpu.")
-    return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _on_cpu(data: Measured) -> Measured:

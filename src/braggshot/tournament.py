@@ -28,8 +28,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from braggshot.errors import ConfigError
+from braggshot.physics.forward import PointSpread
 from braggshot.physics.fourier import frequencies
-from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, run_starts
+from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, assuming, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap
 from braggshot.refine.scales import coarse, resampled
 from braggshot.selection import ranked, score
@@ -87,7 +88,12 @@ class TournamentConfig:
 
 
 def tournament(
-    data: Measured, host: Measured, config: TournamentConfig, seed: int, first: Sequence[Guess] = ()
+    data: Measured,
+    host: Measured,
+    config: TournamentConfig,
+    seed: int,
+    first: Sequence[Guess] = (),
+    known: PointSpread | None = None,
 ) -> Generator[Progress, None, list[Start]]:
     """The random starts that are left, the best first, and before them the best guess.
 
@@ -96,19 +102,20 @@ def tournament(
     data, host : the measurement on the device to use, and on the CPU
     seed : random start k draws its numbers from seed + k
     first : guesses on the grid of the data
+    known : point spread that `data` was sharpened by, with which the starts are compared to the counts of `host`
     """
     voxels = coarse_voxels(host, config.counts, config.smallest)
     small, judge = coarse(data, voxels), coarse(host, voxels)
     narrow = min(1.0, voxels / config.reference) ** 0.5
     widest = config.blur / finest_frequency(judge)
     opening, going_on, settling = (_blurred(r, narrow, widest) for r in (config.opening, config.going_on, config.settling))
-    left = yield from run_starts(small, opening, config.starts[0], seed)
+    left = assuming(known, (yield from run_starts(small, opening, config.starts[0], seed)))
     left = yield from _continued(_best(left, judge)[: config.starts[1]], small, going_on)
     left = yield from _continued(_best(left, judge)[: config.starts[2]], small, settling)
     left = _best(left, judge)
     if first:
         guesses = [resampled(guess, small.shape, config.edge) for guess in first]
-        seeded = yield from run_starts(small, settling, len(guesses), seed, guesses)
+        seeded = assuming(known, (yield from run_starts(small, settling, len(guesses), seed, guesses)))
         left = [_best(seeded, judge)[0], *left]
     finish = _blurred(config.finish, 1.0, config.blur / finest_frequency(host))
     left = yield from _continued(left, data, finish, config.edge)
@@ -137,12 +144,12 @@ def finest_frequency(data: Measured) -> float:
 def _continued(
     starts: list[Start], data: Measured, refine: RefineConfig, edge: float | None = None
 ) -> Generator[Progress, None, list[Start]]:
-    """Starts go on under the seeds that they began with; with an `edge` on another grid."""
+    """Starts go on with the seeds and the point spread that they began with; with an `edge` on another grid."""
     guesses = [Guess(start.rho, start.support, start.threshold) for start in starts]
     if edge is not None:
         guesses = [resampled(guess, data.shape, edge) for guess in guesses]
     found = yield from run_starts(data, refine, len(starts), 0, guesses)
-    return [replace(start, seed=old.seed) for start, old in zip(found, starts, strict=True)]
+    return [replace(start, seed=old.seed, sigma=old.sigma, eta=old.eta) for start, old in zip(found, starts, strict=True)]
 
 
 def _best(starts: list[Start], judge: Measured) -> list[Start]:

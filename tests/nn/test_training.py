@@ -17,7 +17,7 @@ from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.errors import ConfigError
 from braggshot.learn import learn
-from braggshot.nn import weights
+from braggshot.nn import training, weights
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import TRAINING, VALIDATION, seed_of, simulated
 from braggshot.nn.expert import ExpertConfig, refined
@@ -253,3 +253,11 @@ def test_a_table_takes_back_what_the_checkpoint_does_not_know(tmp_path):
         table.add(step, 4 * step, {"loss": 1 / step})
     Table(tmp_path / "metrics.csv", 2).add(3, 12, {"loss": 9.0})
     assert [(row["step"], row["loss"]) for row in table_of(tmp_path)] == [("1", "1"), ("2", "0.5"), ("3", "9")]
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_sixteen_bits_are_never_emulated(computes, monkeypatch):
+    monkeypatch.setattr(training, "fast_bfloat16", lambda device: computes)
+    with training._mixed(TrainConfig(), torch.device("cpu")):
+        found = torch.nn.functional.conv3d(torch.ones(1, 1, 4, 4, 4), torch.ones(1, 1, 3, 3, 3))
+    assert found.dtype == (torch.bfloat16 if computes else torch.float32)

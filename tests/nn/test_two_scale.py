@@ -13,7 +13,7 @@ from braggshot.learn import learn
 from braggshot.nn import weights
 from braggshot.nn.expert import ExpertConfig
 from braggshot.nn.familiar import features
-from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork
+from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
 from braggshot.nn.predict import largest, predict
 from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, central, enlarged, start
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad
@@ -76,9 +76,21 @@ def test_one_pattern_with_many_starts_is_many_patterns():
     assert begin.shape == (2, 16, 16, 16)
     repeated = data.repeated(2)
     one, other = (network(d.magnitude, d.valid, begin) for d in (data, repeated))
-    assert len(one) == 2
+    assert len(one) == 3, "two steps, and what the projections at the end make of the second"
     assert one[-1][0].shape == (2, 24, 24, 24)
     torch.testing.assert_close(one[-1], other[-1], rtol=1e-4, atol=1e-5)
+
+
+def test_projections_at_the_end_bring_the_pass_to_the_counts_but_not_in_training():
+    _, counts = crystal((48, 48, 48))
+    data = Measurement.of(counts[None], torch.ones(1, 48, 48, 48, dtype=torch.bool))
+    network, _ = weights.load_network()
+    begin = start(network, data, torch.Generator().manual_seed(3), 2)
+    *_, last, ended = network(data.magnitude, data.valid, begin)
+    assert (misfit(ended[1], data) < misfit(last[1], data)).all()
+    inside = last[0].abs() > network.config.after.support * last[0].abs().amax((1, 2, 3), keepdim=True)
+    assert not ended[0][~inside].any()
+    assert len(network.train()(data.magnitude, data.valid, begin)) == 2
 
 
 def test_each_network_is_shown_its_own_grid():

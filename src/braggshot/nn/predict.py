@@ -169,7 +169,8 @@ def _scaled(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether convolutions gain from 16 bits; on a CPU without the instructions they would be emulated."""
+    """Whether the device multiplies 16-bit numbers itself; on a CPU without the instructions they would be emulated."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)

@@ -27,6 +27,7 @@ from braggshot.nn.expert import SHARPENING, ExpertConfig, refined
 from braggshot.nn.familiar import ranges
 from braggshot.nn.losses import LossConfig, correlation, data_term, r_factor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
+from braggshot.nn.predict import fast_bfloat16
 from braggshot.nn.solved import nearer_twin
 from braggshot.nn.two_scale import FINE, TwoScaleConfig, TwoScaleNetwork, beginning, rejoined, start
 from braggshot.physics.fourier import pad
@@ -49,7 +50,7 @@ class TrainConfig:
     clip : largest norm of the gradient, 0 for no limit [1]
     ema : weight of the past in the running average of the weights, which is what is validated and shipped [1]
     seed : of everything
-    precision : of convolutions; transforms are always in 32 bits
+    precision : of convolutions, "bf16-mixed" where the device computes in 16 bits itself; transforms are always in 32 bits
     expert_from : step from which the network's outputs are refined to teach it
     validate_every, checkpoint_every : steps
     validation, validation_chunk : crystals kept apart, and how many of each kind in turn
@@ -222,8 +223,8 @@ def objective(
 
 
 def _mixed(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """Convolutions in 16 bits where asked for. Fabric's own mixed precision would round the measured magnitudes as well."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed")
+    """Convolutions in 16 bits where asked for and not emulated. Fabric's mixed precision would round the magnitudes as well."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed" and fast_bfloat16(device))
 
 
 def _lesson(

@@ -1,17 +1,18 @@
-r"""The flagship's whole forward pass: learned steps at a low resolution, projections there, learned steps at the full one.
+r"""The flagship's whole forward pass: learned steps at a low resolution and at the full one, projections after each.
 
 ::
 
     counts ----------------------------+-------------------------------------+
       | central fringes                | the same                            | all
       v                                v                                     v
-    learned steps (`coarse`)  ->  projections, shrink-wrap (`between`)  ->  learned steps (`fine`)  ->  object
-      16^3 voxels of 32^3              a hundred                             32^3 voxels of 64^3
+    learned steps (`coarse`)  ->  projections, shrink-wrap (`between`)  ->  learned steps (`fine`)  ->  projections (`after`)
+      16^3 voxels of 32^3              a hundred                             32^3 voxels of 64^3           ten, then the object
 
 The central fringes hold the crystal at half the resolution and an eighth of the cost, so that is where it is found: what the first
 steps leave undecided, mostly how much of an answer is its twin, projections settle. The outer fringes say how sharp its surface is
 and how its phase turns from voxel to voxel: few learned steps add that, each with one modulus projection, where error reduction
-takes dozens of iterations. No weight is fitted to the pattern at hand: the pass is the same operations for each.
+takes dozens of iterations; ten of those then bring the object to the counts. No weight is fitted to the pattern at hand: the pass
+is the same operations for each.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ import torch
 from torch import Generator, Tensor, nn
 
 from braggshot.nn.expert import ExpertConfig, refined
-from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, normalised, random_start
+from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, normalised, random_start
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad, to_centre, to_corner
+from braggshot.refine.iterate import RefineConfig
+from braggshot.refine.projections import ShrinkWrap
 
 CENTRAL = 32  # voxels per axis of the low resolution
 FINE = NetworkConfig((16, 32, 48), 2)
+# The support is wide, since where photons are few a tight one cuts the crystal.
+ENDING = ExpertConfig(RefineConfig("10*ER", shrink_wrap=ShrinkWrap(period=0), monitor_every=1000), support=0.2)
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,13 @@ class TwoScaleConfig:
     Parameters
     ----------
     coarse, fine : the learned steps at the low resolution and at the full one
-    between : projections at the low resolution
+    between, after : projections at the low resolution, and at the end of the pass; training knows nothing of the latter
     """
 
     coarse: NetworkConfig = field(default_factory=lambda: NetworkConfig(steps=4))
     fine: NetworkConfig = FINE
     between: ExpertConfig = field(default_factory=ExpertConfig)
+    after: ExpertConfig = ENDING
 
 
 class TwoScaleNetwork(nn.Module):
@@ -54,7 +60,9 @@ class TwoScaleNetwork(nn.Module):
         self.fine = PhaseNetwork(self.config.fine)
 
     def forward(self, magnitude: Tensor, valid: Tensor, rho: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
-        """The object and the modulus of its transform after every fine step, the last one being the prediction.
+        """The object and the modulus of its transform after every fine step and, but in training, after the projections at the end.
+
+        The last one is the prediction.
 
         Parameters
         ----------
@@ -64,7 +72,12 @@ class TwoScaleNetwork(nn.Module):
         """
         data = Measurement(magnitude, valid)
         found: list[tuple[Tensor, Tensor]] = self.fine(magnitude, valid, self.found(data, rho), steps)
-        return found
+        return found if self.training else [*found, self._ended(data, found[-1][0])]
+
+    def _ended(self, data: Measurement, rho: Tensor) -> tuple[Tensor, Tensor]:
+        better, _ = refined(rho, data.repeated(len(rho) // len(data.magnitude)), self.config.after, 0)
+        better = normalised(better)
+        return better, magnitude_of(better, data.magnitude.shape[-3:])[1]
 
     @torch.no_grad()
     def found(self, data: Measurement, start: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from braggshot.errors import ConfigError
+from braggshot.physics.forward import PointSpread
 from braggshot.refine.algorithms import State, StepSettings, find_step
 from braggshot.refine.projections import Measured, ShrinkWrap, autocorrelation_support
 from braggshot.refine.recipe import parse_recipe
@@ -115,6 +116,11 @@ class Start:
     history: Tensor
 
 
+def assuming(spread: PointSpread | None, starts: list[Start]) -> list[Start]:
+    """Starts that will be compared to the counts with a point spread, which was known before them."""
+    return starts if spread is None else [replace(start, sigma=spread.sigma, eta=spread.eta) for start in starts]
+
+
 def run_starts(
     data: Measured, config: RefineConfig, n_starts: int, seed: int = 0, first: Sequence[Guess] = ()
 ) -> Generator[Progress, None, list[Start]]:
@@ -142,6 +148,13 @@ def run_starts(
         if not all(bool(torch.isfinite(torch.view_as_real(start.rho)).all()) for start in finished):
             raise ArithmeticError("phasing produced numbers that are not finite; please report this with the data.")
     return finished
+
+
+def continued(starts: Sequence[Start], data: Measured, config: RefineConfig) -> Generator[Progress, None, list[Start]]:
+    """Finished starts go on with another recipe, under the seeds that they began with; what they know of a point spread is lost."""
+    guesses = [Guess(start.rho, start.support, start.threshold) for start in starts]
+    found = yield from run_starts(data, config, len(starts), 0, guesses)
+    return [replace(new, seed=old.seed) for new, old in zip(found, starts, strict=True)]
 
 
 def iterate(data: Measured, state: State, config: RefineConfig, steps: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,78 @@
+"""Partial coherence as strategies meet it: do the counts ask for a point spread, and the search with one.
+
+Where the point spread is as wide as the speckles, a search among coherent models fails: the sharp fringes that they predict were
+not measured. But what it finds, wrong as it is, tells the width; and a network and random starts that search on counts which are
+sharpened by it find the crystal, which then goes on with the counts as they are. Sharpened counts only search: their noise is no
+longer that of photons, so nothing is finished on them or judged by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+
+from braggshot.physics.forward import PointSpread
+from braggshot.problem import PhasingConfig, Problem
+from braggshot.refine.coherence import Coherence, sharpened
+from braggshot.refine.iterate import Progress, Start, continued
+from braggshot.refine.projections import Measured, ShrinkWrap
+from braggshot.selection import best_of, score
+
+Phasing = Generator[Progress, None, list[Start]]
+Search = Callable[[Problem], Generator[Progress, None, tuple[list[Start], str]]]
+
+
+def searched(problem: Problem, search: Search) -> Generator[Progress, None, tuple[Problem, list[Start], str]]:
+    """The starts of a search, and how they were found; if the best asks for a point spread, on counts that are sharpened by it."""
+    starts, how = yield from search(problem)
+    kept = yield from with_point_spread(starts[best_of([score(start, problem.host) for start in starts])], problem)
+    if kept is None:
+        return problem, starts, how
+    problem = knowing(problem, kept)
+    starts, how = yield from search(problem)
+    first, *others = yield from second_round(starts, problem)
+    better = score(kept, problem.host).llk_free < score(first, problem.host).llk_free
+    return problem, [kept if better else first, *others], f"{how} on sharpened counts"
+
+
+def with_point_spread(start: Start, problem: Problem) -> Generator[Progress, None, Start | None]:
+    """The start after going on while its point spread is estimated, or None where that is not asked for.
+
+    For "auto" the held-out voxels have to gain from it: a wrong object gains from blur too, but hardly on what it has not seen.
+    """
+    config, host = problem.config, problem.host
+    if config.partial_coherence == "off":
+        return None
+    before, asked = score(start, host).llk_free, config.partial_coherence == "auto"
+    # Not a number, where nothing was held out, is no gain.
+    if asked and not score(_blurred(start, problem.data, config), host).llk_free < (1 - config.coherence_hint) * before:
+        return None
+    (found,) = yield from second_round([start], problem)
+    if asked and not score(found, host).llk_free < (1 - config.coherence_gain) * before:
+        return None
+    return found
+
+
+def knowing(problem: Problem, start: Start) -> Problem:
+    """To be searched on the counts that are sharpened by the point spread of a start."""
+    spread = PointSpread(start.sigma, start.eta)
+    return replace(problem, known=spread, sought=sharpened(problem.data, spread))
+
+
+def _blurred(start: Start, data: Measured, config: PhasingConfig) -> Start:
+    """As it is, with the point spread that fits it best: of a coherent pattern next to none."""
+    rho = start.rho.to(data.magnitude.device)[None]
+    found = Coherence.fitted(rho, data, None, config.refine.psf).spreads[0]
+    return replace(start, sigma=found.sigma, eta=found.eta)
+
+
+def second_round(starts: list[Start], problem: Problem) -> Phasing:
+    """Each start goes on with the counts as they are, while its point spread is estimated."""
+    config = problem.config
+    recipe = replace(config.refine, recipe=config.coherence_recipe, shrink_wrap=_settled(config.refine.shrink_wrap))
+    return (yield from continued(starts, problem.data, recipe))
+
+
+def _settled(shrink_wrap: ShrinkWrap) -> ShrinkWrap:
+    """The width that the first round ended with; a wide blur would undo its support."""
+    return replace(shrink_wrap, sigma_start=shrink_wrap.sigma_end)
