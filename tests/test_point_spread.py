@@ -14,9 +14,11 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.evaluation.suites import SUITES
 from braggshot.phasing import PhasingConfig, Problem, phase, prepare_measured
 from braggshot.physics.forward import PointSpread
+from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
 from braggshot.refine.coherence import sharpened
 from braggshot.refine.iterate import RefineConfig, Start
+from braggshot.refine.projections import measured
 from braggshot.selection import score
 from braggshot.tournament import TournamentConfig, tournament
 
@@ -71,6 +73,19 @@ def test_what_is_not_seen_teaches_sharpening_nothing(counts):
     assert torch.equal(found.floating, data.floating)
     assert torch.equal(found.intensity.view(-1)[data.free], data.intensity.view(-1)[data.free])
     assert not found.magnitude.view(-1)[data.floating].any()
+
+
+def test_a_masked_block_does_not_grow(counts):
+    """Voxels deep in it are told by nothing that is seen, and those at its rim by little; nor do dark voxels far from the peak."""
+    valid = counts[1].valid.clone()
+    valid[:9, 4:20, :17] = False
+    held = torch.zeros_like(valid)
+    data = measured(*(to_centre(part) for part in (counts[1].intensity, valid, held)))
+    for width in (0.3, 0.5, 1.0):
+        found = sharpened(data, PointSpread((width,) * 3))
+        assert torch.isfinite(found.magnitude).all()
+        assert float(found.magnitude.square().sum()) == pytest.approx(float(data.magnitude.square().sum()), rel=0.02)
+        assert float(found.magnitude.max()) < 3 * float(data.magnitude.max())
 
 
 def test_a_tournament_compares_with_the_point_spread(counts):

@@ -41,6 +41,7 @@ __all__ = ["PhasingConfig", "Problem", "device_of", "most_starts", "phase", "pre
 
 APART = 1000  # seeds between two tournaments of one phasing
 CLEARLY = 0.9  # of another's llk_free
+FAINT = 0.1  # of the largest amplitude, what a hypothesis as it is may lose: cut at where others begin to be polished, chi2 doubles
 KEPT = 4  # starts of earlier searches, the best: each of all would be a volume more to hold
 Trained = tuple[nn.Module, Card]
 
@@ -231,8 +232,9 @@ def _refined(problem: Problem, guesses: Sequence[Guess]) -> Phasing:
 
 
 def _as_it_is(guess: Guess, seed: int) -> Start:
-    rho, inside = (guess.rho * guess.support).cpu(), guess.support.cpu()
-    return Start(rho, inside, seed, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3))
+    amplitude = guess.rho.abs()
+    inside = amplitude > FAINT * amplitude.max()
+    return Start((guess.rho * inside).cpu(), inside.cpu(), seed, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3))
 
 
 def _best(problem: Problem, starts: list[Start]) -> Start:

@@ -14,6 +14,9 @@ from braggshot.refine.projections import Measured
 _ANSCOMBE = 3 / 8  # makes the root of a count of equal noise at every count, and its slope finite at none [photons]
 _LORENTZIAN_FROM = 0.3  # its slope by the variance is infinite at zero [reciprocal voxels]
 _DARK = 1e-3  # least model, so that no quotient grows beyond bounds [photons]
+_TOLD = (
+    0.05  # share of a voxel's point spread on voxels that are seen, below which nothing tells what it holds, and it would grow [1]
+)
 _STEPS = 8
 _SETTLED = 1e-4  # change of the sum of squares [1]
 
@@ -94,12 +97,18 @@ def sharpened(data: Measured, spread: PointSpread, iterations: int = 100) -> Mea
     """
     device, seen = data.magnitude.device, data.target >= 0
     transfer = mutual_coherence(torch.tensor(spread.sigma, device=device), torch.tensor(spread.eta, device=device), data.shape)
+    # Of a narrow spread the grid cuts the transform off, and next to a peak its negative lobes would leave a model below zero.
+    kernel = torch.fft.irfftn(transfer.double(), s=data.shape, dim=AXES).clamp_min(0)
+    transfer = torch.fft.rfftn(kernel / kernel.sum(), dim=AXES)
 
     def blurred(field: Tensor) -> Tensor:
         return torch.fft.irfftn(torch.fft.rfftn(field, dim=AXES) * transfer, s=data.shape, dim=AXES).clamp_min(_DARK)
 
-    counts, share = data.magnitude.square(), blurred(seen.float())
+    # In double precision, for the transforms' rounding, relative to the peak, would be the model of dark voxels.
+    counts, share = data.magnitude.double().square(), blurred(seen.double())
+    told = share > _TOLD
     found = torch.where(seen, counts, blurred(counts) / share).clamp_min(_DARK)
     for _ in range(iterations):
-        found = found * blurred(counts / blurred(found)) / share
-    return replace(data, magnitude=found.sqrt() * seen, intensity=torch.where(seen, found, data.intensity))
+        found = torch.where(told, found * blurred(counts / blurred(found)) / share, found)
+    sharp = torch.where(seen, found, 0).float()
+    return replace(data, magnitude=sharp.sqrt(), intensity=torch.where(seen, sharp, data.intensity))
