@@ -18,21 +18,38 @@ from braggshot.refine.iterate import Progress, Start, continued
 from braggshot.refine.projections import Measured, ShrinkWrap
 from braggshot.selection import best_of, score
 
+SHARPER = 3  # searches on sharpened counts, at most
+SETTLED = 0.05  # change of a width that asks for no other one [reciprocal voxels]
+
 Phasing = Generator[Progress, None, list[Start]]
 Search = Callable[[Problem], Generator[Progress, None, tuple[list[Start], str]]]
 
 
 def searched(problem: Problem, search: Search) -> Generator[Progress, None, tuple[Problem, list[Start], str]]:
-    """The starts of a search, and how they were found; if the best asks for a point spread, on counts that are sharpened by it."""
+    """The starts of a search, and how they were found; if the best asks for a point spread, on counts that are sharpened by it.
+
+    What a wrong object says of the widths can be wrong too: where a search changes them, another one is held with the new ones.
+    """
     starts, how = yield from search(problem)
     kept = yield from with_point_spread(starts[best_of([score(start, problem.host) for start in starts])], problem)
     if kept is None:
         return problem, starts, how
-    problem = knowing(problem, kept)
-    starts, how = yield from search(problem)
-    first, *others = yield from second_round(starts, problem)
-    better = score(kept, problem.host).llk_free < score(first, problem.host).llk_free
-    return problem, [kept if better else first, *others], f"{how} on sharpened counts"
+    for _ in range(SHARPER):
+        problem = knowing(problem, kept)
+        starts, how = yield from search(problem)
+        first, *others = yield from second_round(starts, problem)
+        better = score(kept, problem.host).llk_free < score(first, problem.host).llk_free
+        starts = [kept if better else first, *others]
+        kept = starts[best_of([score(start, problem.host) for start in starts])]
+        if _width_error(problem, kept) < SETTLED:
+            break
+    return problem, starts, f"{how} on sharpened counts"
+
+
+def _width_error(problem: Problem, start: Start) -> float:
+    """Largest change of a width from what was known [reciprocal voxels]."""
+    assert problem.known is not None
+    return max(abs(new - old) for new, old in zip(start.sigma, problem.known.sigma, strict=True))
 
 
 def with_point_spread(start: Start, problem: Problem) -> Generator[Progress, None, Start | None]:
