@@ -39,9 +39,9 @@ def searched(problem: Problem, search: Search) -> Generator[Progress, None, tupl
         starts, how = yield from search(problem)
         first, *others = yield from second_round(starts, problem)
         better = score(kept, problem.host).llk_free < score(first, problem.host).llk_free
-        starts = [kept if better else first, *others]
+        starts, before = [kept if better else first, *others], kept
         kept = starts[best_of([score(start, problem.host) for start in starts])]
-        if _width_error(problem, kept) < SETTLED:
+        if kept is before or _width_error(problem, kept) < SETTLED:
             break
     return problem, starts, f"{how} on sharpened counts"
 
