@@ -132,6 +132,29 @@ def test_a_second_search_is_held_only_where_a_point_spread_is_asked_for(counts, 
     assert all(any(start.sigma) for start in starts)
 
 
+def test_a_narrow_point_spread_sharpens_nothing_and_takes_all_starts_on(counts, monkeypatch):
+    """Coherent models have found the crystal then, as they always did."""
+    data, held = counts[1], []
+    problem = Problem(None, data, data, PhasingConfig(device="cpu", coherence_recipe="PSF+2*ER"))
+
+    def search(problem):
+        held.append(problem)
+        return [start_of(problem.sharp, (0.0,) * 3), replace(start_of(problem.sharp, (0.0,) * 3), seed=1)], "search"
+        yield
+
+    def asked(start, problem):
+        return replace(start, sigma=(0.5, 0.4, 0.6))
+        yield
+
+    monkeypatch.setattr(point_spread, "with_point_spread", asked)
+    after, starts, how = finish(point_spread.searched(problem, search))
+    assert (len(held), how) == (1, "search")
+    assert after.known == PointSpread((0.5, 0.4, 0.6))
+    assert after.sharp is data
+    assert len(starts) == 2
+    assert all(any(start.sigma) for start in starts)
+
+
 @pytest.mark.parametrize("changes", [0.0, 0.06])
 def test_a_search_that_changes_the_widths_is_held_again(counts, monkeypatch, changes):
     """A wrong object can tell wrong ones; but not for ever."""

@@ -18,6 +18,7 @@ from braggshot.refine.iterate import Progress, Start, continued
 from braggshot.refine.projections import Measured, ShrinkWrap
 from braggshot.selection import best_of, score
 
+WIDE = 0.7  # largest width from which a search among coherent models is not trusted [reciprocal voxels]
 SHARPER = 3  # searches on sharpened counts, at most
 SETTLED = 0.05  # change of a width that asks for no other one [reciprocal voxels]
 
@@ -26,16 +27,21 @@ Search = Callable[[Problem], Generator[Progress, None, tuple[list[Start], str]]]
 
 
 def searched(problem: Problem, search: Search) -> Generator[Progress, None, tuple[Problem, list[Start], str]]:
-    """The starts of a search, and how they were found; if the best asks for a point spread, on counts that are sharpened by it.
+    """The starts of a search, and how they were found; where the best one asks for a point spread all go on with one.
 
-    What a wrong object says of the widths can be wrong too: where a search changes them, another one is held with the new ones.
+    If it is a wide one the search is held again, on counts that are sharpened by it. What a wrong object says of the widths can be
+    wrong too: where a search changes them, another one is held with the new ones.
     """
     starts, how = yield from search(problem)
-    kept = yield from with_point_spread(starts[best_of([score(start, problem.host) for start in starts])], problem)
+    best = starts[best_of([score(start, problem.host) for start in starts])]
+    kept = yield from with_point_spread(best, problem)
     if kept is None:
         return problem, starts, how
+    problem = knowing(problem, kept)
+    if problem.sought is None:
+        others = yield from second_round([start for start in starts if start is not best], problem)
+        return problem, [kept, *others], how
     for _ in range(SHARPER):
-        problem = knowing(problem, kept)
         starts, how = yield from search(problem)
         first, *others = yield from second_round(starts, problem)
         better = score(kept, problem.host).llk_free < score(first, problem.host).llk_free
@@ -43,6 +49,7 @@ def searched(problem: Problem, search: Search) -> Generator[Progress, None, tupl
         kept = starts[best_of([score(start, problem.host) for start in starts])]
         if kept is before or _width_error(problem, kept) < SETTLED:
             break
+        problem = knowing(problem, kept)
     return problem, starts, f"{how} on sharpened counts"
 
 
@@ -71,9 +78,10 @@ def with_point_spread(start: Start, problem: Problem) -> Generator[Progress, Non
 
 
 def knowing(problem: Problem, start: Start) -> Problem:
-    """To be searched on the counts that are sharpened by the point spread of a start."""
+    """With the point spread of a start; if it is wide to be searched on the counts that are sharpened by it."""
     spread = PointSpread(start.sigma, start.eta)
-    return replace(problem, known=spread, sought=sharpened(problem.data, spread))
+    wide = max(spread.sigma) >= WIDE
+    return replace(problem, known=spread, sought=sharpened(problem.data, spread) if wide else None)
 
 
 def _blurred(start: Start, data: Measured, config: PhasingConfig) -> Start:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +20,7 @@ _TOLD = (
 )
 _SHARPENINGS = 100
 _AS_NOISE = 0.8  # mean square of (2 sqrt(model + 3/8) - 2 sqrt(counts + 3/8)), which is 1 for the true model [1]
+_STALLED = 0.98  # of what an iteration before left: of measured counts some of the misfit is no noise [1]
 _FASTEST = 2.0  # factor of one iteration [1]
 _STEPS = 8
 _SETTLED = 1e-4  # change of the sum of squares [1]
@@ -95,8 +97,8 @@ def sharpened(data: Measured, spread: PointSpread) -> Measured:
 
     .. math:: J \leftarrow J \, \frac{p * [s I / (p * J)]}{p * s}, \qquad s = 1 \text{ on voxels that are seen, else } 0
 
-    until p * J is as near to the counts as their noise, for then noise is what is sharpened: of a narrow spread after few
-    iterations. Voxels that are not seen keep what they hold, and float as before.
+    until p * J is as near to the counts as their noise or comes hardly nearer, for then noise is what is sharpened: of a narrow
+    spread after few iterations. Voxels that are not seen keep what they hold, and float as before.
     (Richardson, J. Opt. Soc. Am. 62, 55 (1972); Lucy, Astron. J. 79, 745 (1974).)
     """
     device, seen = data.magnitude.device, data.target >= 0
@@ -109,10 +111,12 @@ def sharpened(data: Measured, spread: PointSpread) -> Measured:
     counts, share = data.magnitude.double().square(), blurred(seen.double())
     told = share > _TOLD
     found = torch.where(seen, counts, blurred(counts) / share).clamp_min(_DARK)
+    left = math.inf
     for _ in range(_SHARPENINGS):
         model = blurred(found)
         noise = 4 * ((model + _ANSCOMBE).sqrt() - (counts + _ANSCOMBE).sqrt()).square()[seen & (model > 1)]
-        if noise.mean() < _AS_NOISE:
+        before, left = left, float(noise.mean())
+        if left < _AS_NOISE or left > _STALLED * before:
             break
         # The transform of a narrow spread is cut off by the grid, so the model can be nothing beside a peak: hence the limits.
         factor = blurred((counts / model).clamp_max(_FASTEST)) / share
