@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from braggshot import point_spread
+from braggshot import phasing, point_spread
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.phasing import PhasingConfig, Problem, phase, prepare_measured
@@ -20,6 +20,7 @@ from braggshot.refine.iterate import RefineConfig, Start
 from braggshot.refine.projections import measured
 from braggshot.selection import score
 from braggshot.tournament import TournamentConfig, tournament
+from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 
 SETTINGS = CrystalSettings(shape=(32, 36, 40), oversampling=(2.3, 3.0), phase_range=(3, 3), counts=(1e6, 1e6))
 WIDE = PointSpread((1.0, 0.8, 0.9))
@@ -190,3 +191,15 @@ def test_a_crystal_in_a_beam_of_little_coherence_is_found():
     assert found.method == "refine and confirm on sharpened counts"
     assert np.allclose(found.psf["sigma"], 1.0, atol=0.1)
     assert align(torch.from_numpy(found.rho), torch.from_numpy(truth)).correlation > 0.97
+    assert found.verdict != "good", "starts share a wide point spread, and may agree on what is only near the truth"
+
+
+@pytest.mark.parametrize(("width", "verdict"), [(0.5, "good"), (0.7, "doubtful")])
+def test_a_wide_point_spread_is_never_called_good(width, verdict):
+    rho = np.ones((4, 4, 4), np.complex64)
+    volume = DiffractionVolume(np.ones((4, 4, 4), np.float32), np.ones((4, 4, 4), bool))
+    known = {"sigma": (0.1, width, 0.2), "eta": 0.0}
+    result = Reconstruction(rho, rho.real > 0, volume, Quality(0.0, 0.0, 0.0, 0.0), verdict="good", psf=known)
+    judged = phasing._widely_spread(result)
+    assert judged.verdict == verdict
+    assert ("0.7 voxels" in " ".join(judged.reasons)) == (verdict == "doubtful")

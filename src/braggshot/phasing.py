@@ -29,7 +29,7 @@ from braggshot.nn.familiar import unfamiliar
 from braggshot.nn.predict import Hypothesis, predict, shown
 from braggshot.nn.weights import Card, load_network
 from braggshot.physics.fourier import to_centre, to_corner
-from braggshot.point_spread import Phasing, knowing, searched, second_round, with_point_spread
+from braggshot.point_spread import WIDE, Phasing, knowing, searched, second_round, with_point_spread
 from braggshot.problem import PhasingConfig, Problem, device_of, prepare_measured
 from braggshot.refine.iterate import Guess, Progress, Start, assuming, continued, run_starts
 from braggshot.refine.projections import Measured
@@ -91,7 +91,7 @@ def phase(
         learned, card = _ready(network, config.network, data.magnitude.device)
         problem = _informed(replace(problem, network=learned), card)
     found = yield from _STRATEGIES[config.method](problem)
-    result = (yield from _with_warm_starts(problem, found, first)) if first else found.result
+    result = _widely_spread((yield from _with_warm_starts(problem, found, first)) if first else found.result)
     seconds = {"phasing": time.perf_counter() - began}
     if card is None:
         return replace(result, seconds=seconds)
@@ -239,6 +239,18 @@ def _as_it_is(guess: Guess, seed: int) -> Start:
 
 def _best(problem: Problem, starts: list[Start]) -> Start:
     return starts[best_of([score(start, problem.host) for start in starts])]
+
+
+def _widely_spread(result: Reconstruction) -> Reconstruction:
+    """Never good: all starts share an estimate that hides much of the crystal, and agree on what is only near to it."""
+    if result.psf is None or result.verdict != "good" or max(result.psf["sigma"]) < WIDE:
+        return result
+    width = max(result.psf["sigma"])
+    reason = (
+        f"starts agree, but share a point spread of {width:.1f} voxels, as wide as the speckles, which hides much of the crystal: "
+        "surface and strain may be off; close the slits, or move the detector away."
+    )
+    return replace(result, verdict="doubtful", reasons=(reason,))
 
 
 def _without_witness(problem: Problem, found: Found) -> Found:

@@ -47,7 +47,7 @@ class PhasingConfig:
     free_radius : radius of the held-out balls [voxels]
     free_centre : radius about the peak, as a share of each axis, where nothing is held out [1]
     partial_coherence : "auto" fits a point spread to the best start; where that hints at one it goes on while it is estimated, and
-        where that predicts the held-out voxels better the search is held again, on sharpened counts; "on" asks no voxels; "off"
+        where that predicts the held-out voxels better all starts follow, of a wide one on sharpened counts; "on" doesn't ask; "off"
     coherence_hint : share by which llk_free must fall by the fit alone [1]
     coherence_recipe : the second round
     coherence_gain : share by which llk_free must fall for "auto" to keep it [1]

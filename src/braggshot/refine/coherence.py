@@ -20,7 +20,7 @@ _TOLD = (
 )
 _SHARPENINGS = 100
 _AS_NOISE = 0.8  # mean square of (2 sqrt(model + 3/8) - 2 sqrt(counts + 3/8)), which is 1 for the true model [1]
-_STALLED = 0.98  # of what an iteration before left: of measured counts some of the misfit is no noise [1]
+_STALLED = 0.995  # of what an iteration before left: of measured counts some of the misfit is no noise [1]
 _FASTEST = 2.0  # factor of one iteration [1]
 _STEPS = 8
 _SETTLED = 1e-4  # change of the sum of squares [1]
