@@ -166,11 +166,13 @@ def _auto(problem: Problem) -> Strategy:
         if found.result.verdict == "good" or number == config.searches - 1:
             break
         starts = [starts[k] for k in ranked([score(start, host) for start in starts])[:KEPT]]
+        if problem.known is not None:
+            problem = knowing(problem, starts[0])
         starts += yield from _further_search(problem, config.seed + APART * (number + 1))
         best = _best(problem, starts)
-        if problem.known is not None:
-            problem = knowing(problem, best)
-        elif score(best, host).llk_free < (1 - config.coherence_gain) * refused:  # only a better start is asked again
+        if (
+            problem.known is None and score(best, host).llk_free < (1 - config.coherence_gain) * refused
+        ):  # only a better start is asked again
             problem, starts = yield from _reconsidered(problem, starts)
             refused = score(best, host).llk_free
     return found
@@ -248,7 +250,7 @@ def _widely_spread(result: Reconstruction) -> Reconstruction:
     width = max(result.psf["sigma"])
     reason = (
         f"starts agree, but share a point spread of {width:.1f} voxels, as wide as the speckles, which hides much of the crystal: "
-        "surface and strain may be off; close the slits, or move the detector away."
+        "surface and strain may be off; close the slits, or take a smaller crystal."
     )
     return replace(result, verdict="doubtful", reasons=(reason,))
 

@@ -110,7 +110,7 @@ class Problem:
     network : if the strategy has one
     unfamiliar : in what the counts are unlike those that the network was trained on
     known : point spread of the beam, once it has been estimated
-    sought : the measurement to search on where one is known
+    sought : the counts sharpened by it, to be searched on, where it is wide
     """
 
     volume: DiffractionVolume

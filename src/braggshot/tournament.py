@@ -102,7 +102,7 @@ def tournament(
     data, host : the measurement on the device to use, and on the CPU
     seed : random start k draws its numbers from seed + k
     first : guesses on the grid of the data
-    known : point spread that `data` was sharpened by, with which the starts are compared to the counts of `host`
+    known : point spread with which starts are compared to the counts of `host`; `data` may be sharpened by it
     """
     voxels = coarse_voxels(host, config.counts, config.smallest)
     small, judge = coarse(data, voxels), coarse(host, voxels)

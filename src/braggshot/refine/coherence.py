@@ -15,9 +15,7 @@ from braggshot.refine.projections import Measured
 _ANSCOMBE = 3 / 8  # makes the root of a count of equal noise at every count, and its slope finite at none [photons]
 _LORENTZIAN_FROM = 0.3  # its slope by the variance is infinite at zero [reciprocal voxels]
 _DARK = 1e-3  # least model, so that no quotient grows beyond bounds [photons]
-_TOLD = (
-    0.05  # share of a voxel's point spread on voxels that are seen, below which nothing tells what it holds, and it would grow [1]
-)
+_TOLD = 0.05  # share of a point spread on voxels that are seen, below which nothing tells what its voxel holds [1]
 _SHARPENINGS = 100
 _AS_NOISE = 0.8  # mean square of (2 sqrt(model + 3/8) - 2 sqrt(counts + 3/8)), which is 1 for the true model [1]
 _STALLED = 0.995  # of what an iteration before left: of measured counts some of the misfit is no noise [1]
