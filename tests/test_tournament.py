@@ -131,3 +131,24 @@ def test_a_crystal_of_four_pi_is_found_and_known_to_be():
     found, _ = finish(phase(volume, PhasingConfig(device="cpu", partial_coherence="off")))
     assert found.verdict == "good"
     assert align(torch.from_numpy(found.rho), torch.from_numpy(truth)).correlation > 0.97
+
+
+def test_small_crystals_in_large_arrays_narrow_the_blur_of_the_rounds(monkeypatch):
+    """Twice the oversampling is half the voxels; the finish on the whole grid keeps its widths."""
+    widths = {}
+
+    def spy(data, refine, *rest):
+        widths.setdefault(asked, []).append(refine.shrink_wrap.sigma_start)
+        return (yield from run_starts(data, refine, *rest))
+
+    run_starts = module.run_starts
+    monkeypatch.setattr(module, "run_starts", spy)
+    for asked in (3.0, 7.0):
+        settings = CrystalSettings(
+            shape=(48, 48, 48), oversampling=(asked, asked + 0.1), phase_range=(1, 1), counts=(1e6, 1e6), anisotropy=1.0
+        )
+        data = prepare_measured(simulate_volume(1, settings)[1], PhasingConfig(device="cpu"))
+        finish(tournament(data, data, replace(QUICK, counts=1.1), 0))
+    *rounds, last = zip(*widths.values(), strict=True)
+    assert all(fine / coarse == pytest.approx(4 / 7, rel=0.15) for coarse, fine in rounds)
+    assert last[0] == last[1]

@@ -22,6 +22,7 @@ A guess, such as a network's hypothesis, joins where its quality would not be un
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,7 +30,8 @@ import torch
 
 from braggshot.errors import ConfigError
 from braggshot.physics.forward import PointSpread
-from braggshot.physics.fourier import frequencies
+from braggshot.physics.fourier import frequencies, to_centre
+from braggshot.physics.sampling import oversampling
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, assuming, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap
 from braggshot.refine.scales import coarse, resampled
@@ -64,6 +66,7 @@ class TournamentConfig:
     counts : share of the counts that the coarse grid holds at least, on its central voxels [1]
     smallest : voxels of the coarse grid per axis, at least
     reference : voxels per axis of the grid that the widths of the rounds are meant for; on a smaller one they shrink as its root
+    sampled : oversampling that they are meant for, at most; above it they shrink as the crystal on the grid does [1]
     blur : widths of all rounds, at least, in periods of the finest frequency at which a voxel counts a photon: a support that
         follows noise closes in on it [1]
     opening, going_on, settling : of the three rounds on the coarse grid
@@ -75,6 +78,7 @@ class TournamentConfig:
     counts: float = 0.975
     smallest: int = 32
     reference: int = 64
+    sampled: float = 4.0
     blur: float = 0.45
     opening: RefineConfig = OPENING
     going_on: RefineConfig = GOING_ON
@@ -106,7 +110,7 @@ def tournament(
     """
     voxels = coarse_voxels(host, config.counts, config.smallest)
     small, judge = coarse(data, voxels), coarse(host, voxels)
-    narrow = min(1.0, voxels / config.reference) ** 0.5
+    narrow = min(1.0, voxels / config.reference) ** 0.5 * min(1.0, config.sampled / _sampling(judge))
     widest = config.blur / finest_frequency(judge)
     opening, going_on, settling = (_blurred(r, narrow, widest) for r in (config.opening, config.going_on, config.settling))
     left = assuming(known, (yield from run_starts(small, opening, config.starts[0], seed)))
@@ -129,6 +133,11 @@ def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
         if float(coarse(data, voxels).intensity.sum()) >= share * total:
             return voxels
     return longest
+
+
+def _sampling(data: Measured) -> float:
+    """Oversampling, the geometric mean of the axes [1]."""
+    return math.prod(oversampling(to_centre(data.intensity).numpy(), to_centre(data.valid).numpy())) ** (1 / 3)
 
 
 def finest_frequency(data: Measured) -> float:
