@@ -24,8 +24,9 @@ lint: $(VENV)/test
 types: $(VENV)/test
 	$(BIN)/mypy
 
+# Two files at a time, a core each: most of what the tests do is too small to be shared by cores.
 unit: $(VENV)/test
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # The manual, every warning an error (--quiet would hide them from --strict); nothing is loaded from elsewhere.
 manual: $(VENV)/test

@@ -79,6 +79,23 @@ def test_refine_takes_its_iterations_and_finds_the_crystal(sample):
     assert result.quality.chi2 < blind.quality.chi2
 
 
+def test_hypotheses_are_polished_with_a_blur_that_suits_the_size_of_the_crystal(sample, monkeypatch):
+    """Twice the oversampling that the widths are meant for halves them; none, or little of it, leaves them."""
+    widths = []
+
+    def spy(data, config, *rest):
+        widths.append((config.shrink_wrap.sigma_start, config.shrink_wrap.sigma_end))
+        return (yield from run_starts(data, config, *rest))
+
+    run_starts = phasing.run_starts
+    monkeypatch.setattr(phasing, "run_starts", spy)
+    for oversampling in ((8.0, 8.0, 8.0), (3.0, 3.0, 3.0), None):
+        finish(replace(sample[1], oversampling=oversampling), replace(CONFIG, method="refine", hypotheses=1))
+    (small, *others), asked = widths, CONFIG.polish.shrink_wrap
+    assert small == pytest.approx((asked.sigma_start / 2, asked.sigma_end / 2))
+    assert others == [(asked.sigma_start, asked.sigma_end)] * 2
+
+
 def test_auto_stops_where_the_verdict_is_good(sample):
     result, steps = finish(sample[1], replace(CONFIG, method="auto"))
     assert result.verdict == "good"

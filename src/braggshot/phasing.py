@@ -31,10 +31,10 @@ from braggshot.nn.weights import Card, load_network
 from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.point_spread import WIDE, Phasing, knowing, searched, second_round, with_point_spread
 from braggshot.problem import PhasingConfig, Problem, device_of, prepare_measured
-from braggshot.refine.iterate import Guess, Progress, Start, assuming, continued, run_starts
+from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, assuming, continued, run_starts
 from braggshot.refine.projections import Measured
 from braggshot.selection import assemble, best_of, ranked, score
-from braggshot.tournament import tournament
+from braggshot.tournament import blurred, narrowing, tournament
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 __all__ = ["PhasingConfig", "Problem", "device_of", "most_starts", "phase", "prepare_measured"]
@@ -229,8 +229,12 @@ def _guesses(problem: Problem) -> list[Guess]:
 def _refined(problem: Problem, guesses: Sequence[Guess]) -> Phasing:
     """Each guess polished, and the best one as it is: where photons are few iterations fit noise, and the network knows better."""
     config = problem.config
-    polished = yield from run_starts(problem.sharp, config.polish, len(guesses), config.seed, guesses)
+    polished = yield from run_starts(problem.sharp, _polish(problem), len(guesses), config.seed, guesses)
     return assuming(problem.known, [*polished, _as_it_is(guesses[0], config.seed + len(guesses))])
+
+
+def _polish(problem: Problem) -> RefineConfig:
+    return blurred(problem.config.polish, narrowing(problem.volume.oversampling))
 
 
 def _as_it_is(guess: Guess, seed: int) -> Start:
@@ -280,7 +284,7 @@ def _judged(problem: Problem, starts: list[Start], method: str) -> Found:
 def _with_warm_starts(problem: Problem, cold: Found, first: Sequence[Guess]) -> Generator[Progress, None, Reconstruction]:
     """All starts judged again with the given ones among them; held-out voxels choose, so a warm start has to earn it."""
     config = problem.config
-    warm = yield from run_starts(problem.data, config.polish, len(first), config.seed, first)
+    warm = yield from run_starts(problem.data, _polish(problem), len(first), config.seed, first)
     if cold.result.psf is not None:
         warm = yield from second_round(warm, problem)
     result = _judged(problem, [*cold.starts, *warm], cold.result.method).result

@@ -29,9 +29,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from braggshot.errors import ConfigError
+from braggshot.physics import sampling
 from braggshot.physics.forward import PointSpread
 from braggshot.physics.fourier import frequencies, to_centre
-from braggshot.physics.sampling import oversampling
 from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, assuming, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap
 from braggshot.refine.scales import coarse, resampled
@@ -39,8 +39,8 @@ from braggshot.selection import ranked, score
 
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
 
-
 SHELLS = 50  # up to one cycle per voxel
+SAMPLED = 4.0  # oversampling up to which a blur of so many voxels suits a crystal
 
 
 def _round(recipe: str, wide: float, narrow: float) -> RefineConfig:
@@ -66,7 +66,6 @@ class TournamentConfig:
     counts : share of the counts that the coarse grid holds at least, on its central voxels [1]
     smallest : voxels of the coarse grid per axis, at least
     reference : voxels per axis of the grid that the widths of the rounds are meant for; on a smaller one they shrink as its root
-    sampled : oversampling that they are meant for, at most; above it they shrink as the crystal on the grid does [1]
     blur : widths of all rounds, at least, in periods of the finest frequency at which a voxel counts a photon: a support that
         follows noise closes in on it [1]
     opening, going_on, settling : of the three rounds on the coarse grid
@@ -78,7 +77,6 @@ class TournamentConfig:
     counts: float = 0.975
     smallest: int = 32
     reference: int = 64
-    sampled: float = 4.0
     blur: float = 0.45
     opening: RefineConfig = OPENING
     going_on: RefineConfig = GOING_ON
@@ -110,9 +108,9 @@ def tournament(
     """
     voxels = coarse_voxels(host, config.counts, config.smallest)
     small, judge = coarse(data, voxels), coarse(host, voxels)
-    narrow = min(1.0, voxels / config.reference) ** 0.5 * min(1.0, config.sampled / _sampling(judge))
+    narrow = min(1.0, voxels / config.reference) ** 0.5 * narrowing(_oversampling(judge))
     widest = config.blur / finest_frequency(judge)
-    opening, going_on, settling = (_blurred(r, narrow, widest) for r in (config.opening, config.going_on, config.settling))
+    opening, going_on, settling = (blurred(r, narrow, widest) for r in (config.opening, config.going_on, config.settling))
     left = assuming(known, (yield from run_starts(small, opening, config.starts[0], seed)))
     left = yield from _continued(_best(left, judge)[: config.starts[1]], small, going_on)
     left = yield from _continued(_best(left, judge)[: config.starts[2]], small, settling)
@@ -121,7 +119,7 @@ def tournament(
         guesses = [resampled(guess, small.shape, config.edge) for guess in first]
         seeded = assuming(known, (yield from run_starts(small, settling, len(guesses), seed, guesses)))
         left = [_best(seeded, judge)[0], *left]
-    finish = _blurred(config.finish, 1.0, config.blur / finest_frequency(host))
+    finish = blurred(config.finish, 1.0, config.blur / finest_frequency(host))
     left = yield from _continued(left, data, finish, config.edge)
     return [*left[: bool(first)], *_best(left[bool(first) :], host)]
 
@@ -135,9 +133,13 @@ def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
     return longest
 
 
-def _sampling(data: Measured) -> float:
-    """Oversampling, the geometric mean of the axes [1]."""
-    return math.prod(oversampling(to_centre(data.intensity).numpy(), to_centre(data.valid).numpy())) ** (1 / 3)
+def narrowing(oversampling: Sequence[float] | None) -> float:
+    """Factor by which the blur of a support narrows as its crystal is of fewer voxels than up to an oversampling of `SAMPLED`."""
+    return 1.0 if oversampling is None else min(1.0, SAMPLED / math.prod(oversampling) ** (1 / 3))
+
+
+def _oversampling(data: Measured) -> tuple[float, float, float]:
+    return sampling.oversampling(to_centre(data.intensity).numpy(), to_centre(data.valid).numpy())
 
 
 def finest_frequency(data: Measured) -> float:
@@ -165,7 +167,7 @@ def _best(starts: list[Start], judge: Measured) -> list[Start]:
     return [starts[k] for k in ranked([score(start, judge) for start in starts])]
 
 
-def _blurred(refine: RefineConfig, factor: float, least: float) -> RefineConfig:
+def blurred(refine: RefineConfig, factor: float, least: float = 0.0) -> RefineConfig:
     """With the widths of its blur times a factor, and at least so many voxels."""
     old = refine.shrink_wrap
     new = replace(old, sigma_start=max(factor * old.sigma_start, least), sigma_end=max(factor * old.sigma_end, least))
