@@ -40,7 +40,6 @@ from braggshot.volumes import DiffractionVolume, Reconstruction
 __all__ = ["PhasingConfig", "Problem", "device_of", "most_starts", "phase", "prepare_measured"]
 
 APART = 1000  # seeds between two tournaments of one phasing
-CLEARLY = 0.9  # of another's llk_free
 FAINT = 0.1  # of the largest amplitude, what a hypothesis as it is may lose: cut at where others begin to be polished, chi2 doubles
 KEPT = 4  # starts of earlier searches, the best: each of all would be a volume more to hold
 Trained = tuple[nn.Module, Card]
@@ -213,9 +212,8 @@ def _first_search(problem: Problem) -> Searched:
         witnesses = yield from tournament(data, host, config.confirm, config.seed, known=known)
         return [best, *witnesses], "refine and confirm"
     found, *witnesses = yield from tournament(data, host, config.search, config.seed, guesses, known)
-    # One alone of the network's, for two would seem to agree; if neither is clearly better the one that ended as the witnesses did.
-    clearly = score(best, host).llk_free < CLEARLY * score(found, host).llk_free
-    return [best if clearly else found, *witnesses], "search"
+    # One alone of the network's, for two would seem to agree.
+    return [_best(problem, [best, found]), *witnesses], "search"
 
 
 def _guesses(problem: Problem) -> list[Guess]:
