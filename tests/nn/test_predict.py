@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -18,17 +20,17 @@ def blob(shape, width, offset=(0.0, 0.0, 0.0)):
 
 
 @pytest.mark.parametrize(
-    ("shape", "oversampling", "binning", "seen"),
+    ("shape", "oversampling", "spacing", "seen"),
     [
-        ((64, 64, 64), (3.0, 3.0, 3.0), (1, 1, 1), (32, 32, 32)),
-        ((160, 128, 128), (2.5, 8.0, 5.0), (1, 2, 2), (32, 32, 32)),
-        ((51, 96, 33), (4.5, 13.0, 2.0), (2, 4, 1), (32, 32, 32)),
+        ((64, 64, 64), (3.5, 3.5, 3.5), (1.25, 1.25, 1.25), (32, 32, 32)),
+        ((160, 128, 128), (2.2, 8.4, 14.0), (1, 3, 5), (32, 32, 32)),
+        ((51, 160, 33), (5.6, 28.0, 2.0), (2, 10, 1), (32, 16, 32)),
         ((12, 30, 40), None, (1, 1, 1), (16, 32, 32)),
     ],
 )
-def test_the_sampling_is_brought_into_the_trained_range(shape, oversampling, binning, seen):
+def test_the_sampling_is_brought_to_what_fills_the_box(shape, oversampling, spacing, seen):
     how = sampling(shape, oversampling)
-    assert how.binning == binning
+    assert how.spacing == pytest.approx(spacing)
     assert how.shape == seen
 
 
@@ -47,50 +49,75 @@ def test_the_same_grid_comes_back_unchanged(shape):
     assert torch.linalg.vector_norm(back - rho) < 1e-2 * torch.linalg.vector_norm(rho)
 
 
-@pytest.mark.parametrize("binning", [(2, 2, 2), (3, 1, 2), (1, 4, 1)])
-@pytest.mark.parametrize("shape", [(96, 96, 96), (75, 97, 88)])
-def test_bins_and_cropped_fringes_come_back_in_place(shape, binning):
-    """A coarser, cropped view of the same transform, at the centres of the bins, gives the same crystal, phase ramp included."""
-    how = Sampling(shape, binning, (48, 48, 48))
-    z, y, x = (torch.arange(n, dtype=torch.float64) - n // 2 for n in shape)
-    rho = blob(shape, 4)
-    # The transform of the crystal at the (fractional) centres of the bins, by the definition of the transform.
-    factors = []
-    for axis, n, b, o in zip((z, y, x), shape, how.binning, how.offset, strict=True):
-        k = b * (torch.arange(48) - 24) + o
-        factors.append(torch.exp(-2j * torch.pi * k[:, None] * axis[None] / n))
+def seen_by(rho, how):
+    """The transform of a crystal at the samples, by the definition of the transform (unitary on its own grid)."""
     field = rho.to(torch.complex128)
-    for factor in factors:  # each turn transforms the first axis and brings the next one to the front
-        field = torch.tensordot(field, factor, dims=([0], [1]))
-    answer = torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(field), norm="ortho"))
-    back = give_back(crop(answer, (24, 24, 24)), how)
+    for n, samples, w in zip(how.original, how.shape, how.spacing, strict=True):
+        r = torch.arange(n, dtype=torch.float64) - n // 2
+        k = w * (torch.arange(samples, dtype=torch.float64) - samples // 2)
+        # Each turn transforms the first axis and brings the next one to the front.
+        field = torch.tensordot(field, torch.exp(-2j * torch.pi * k[:, None] * r[None] / n) / n**0.5, dims=([0], [1]))
+    return field
+
+
+@pytest.mark.parametrize("spacing", [(2, 2, 2), (3, 1, 1.7), (1, 1.3, 1)])
+@pytest.mark.parametrize("shape", [(96, 96, 96), (75, 97, 88)])
+def test_wider_samples_and_cropped_fringes_come_back_in_place(shape, spacing):
+    """A coarser, cropped view of the same transform gives the same crystal, phase ramp and modulus included."""
+    how = Sampling(shape, spacing, (48, 48, 48))
+    rho = blob(shape, 4)
+    answer = torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(seen_by(rho, how)), norm="ortho"))
+    back = give_back(crop(answer, (24, 24, 24)), how).to(torch.complex128)
     overlap = torch.vdot(rho.to(torch.complex128).flatten(), back.flatten())
     assert overlap.abs() > 0.995 * torch.linalg.vector_norm(rho) * torch.linalg.vector_norm(back)
     assert overlap.angle().abs() < 5e-3
 
 
-@pytest.mark.parametrize("shape", [(40, 41, 38)])
-@pytest.mark.parametrize("binning", [(2, 2, 2), (3, 4, 1)])
-def test_counts_are_summed_about_the_peak(shape, binning):
-    counts = torch.poisson(torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 9)
-    valid = torch.ones(shape, dtype=torch.bool)
-    how = Sampling(shape, binning, tuple(16 * -(-(n // b + 2) // 16) for n, b in zip(shape, binning, strict=True)))
-    brought, good = bring(counts, valid, how)
-    middle = tuple(n // 2 for n in how.shape)
-    first = [n // 2 - b // 2 for n, b in zip(shape, binning, strict=True)]
-    window = counts[tuple(slice(f, f + b) for f, b in zip(first, binning, strict=True))]
-    assert brought[middle] == pytest.approx(window.sum().item())
-    assert good[middle]
-    # A bin that is half masked is scaled up; one that is masked more is not trusted.
-    assert brought[good].sum() <= counts.sum() * 1.3
+@pytest.mark.parametrize("shape", [(64, 64, 64), (61, 70, 55)])
+@pytest.mark.parametrize("spacing", [(1.4, 2, 1), (2.6, 1, 3.3)])
+def test_a_finite_crystal_is_known_between_the_voxels(shape, spacing):
+    """Samples are the intensity where they lie, times the voxels that each stands for: the crystal is sampled finely enough."""
+    how = Sampling(shape, spacing, (32, 32, 32))
+    rho = blob(shape, 5)
+    z, y, x = torch.meshgrid(*(torch.arange(n) - n // 2 for n in shape), indexing="ij")
+    sizes = [n / w / 2.8 for n, w in zip(shape, spacing, strict=True)]  # what an oversampling of 2.8 at the samples leaves
+    rho = rho * (abs(z) <= sizes[0] / 2) * (abs(y) <= sizes[1] / 2) * (abs(x) <= sizes[2] / 2)
+    counts = fourier(rho).abs().square().float()
+    brought, good = bring(counts, torch.ones(shape, dtype=torch.bool), how)
+    expected = seen_by(rho, how).abs().square() * math.prod(spacing)
+    error = (brought.clamp_min(0).sqrt() - expected.sqrt())[good]
+    assert good.float().mean() > 0.3  # beyond the volume they are not valid
+    assert error.square().sum() < 1e-3 * expected[good].sum()
+
+
+def test_samples_are_as_noisy_as_their_counts():
+    """A flat pattern: variance near the mean, as photons have it, and a mean of so many voxels."""
+    counts = torch.poisson(torch.full((48, 48, 48), 100.0), generator=torch.Generator().manual_seed(0))
+    how = Sampling((48, 48, 48), (1.5, 1.5, 1.5), (32, 32, 32))
+    brought, good = bring(counts, torch.ones(48, 48, 48, dtype=torch.bool), how)
+    inner = brought[6:-6, 6:-6, 6:-6]
+    assert good.all()
+    assert inner.mean() == pytest.approx(337.5, rel=0.01)
+    assert inner.var() == pytest.approx(337.5, rel=0.25)
 
 
 def test_masked_counts_never_arrive():
     counts = torch.full((32, 32, 32), 5.0)
     valid = torch.ones(32, 32, 32, dtype=torch.bool)
-    valid[:, 9:15] = False  # the bins 5 to 7 of 16: the middle one, 8, holds the voxels 15 and 16
-    one = bring(counts, valid, Sampling((32, 32, 32), (1, 2, 1), (32, 16, 32)))
-    other = bring(torch.where(valid, counts, 1e9), valid, Sampling((32, 32, 32), (1, 2, 1), (32, 16, 32)))
+    valid[:, 9:15] = False  # about the sample 6 of 16, whose mirror image is measured; sample 8 is the voxel 16
+    how = Sampling((32, 32, 32), (1, 2, 1), (32, 16, 32))
+    one = bring(counts, valid, how)
+    other = bring(torch.where(valid, counts, 1e9), valid, how)
     assert torch.equal(one[0], other[0])
-    assert not one[1][:, 5:8].any()
-    assert one[1][:, :5].all()
+    assert not one[1][:, 5:7].any()
+    assert one[1][:, :4].all()
+    assert one[1][:, 8:].all()
+    torch.testing.assert_close(one[0][one[1]], torch.full((), 10.0).expand(int(one[1].sum())), rtol=0.02, atol=0)
+
+
+def test_one_spacing_and_shape_change_nothing():
+    counts = torch.poisson(torch.full((32, 16, 48), 3.0), generator=torch.Generator().manual_seed(0))
+    valid = torch.rand(32, 16, 48, generator=torch.Generator().manual_seed(1)) > 0.1
+    brought, good = bring(counts, valid, Sampling((32, 16, 48), (1, 1, 1), (32, 16, 48)))
+    assert torch.equal(good, valid)
+    torch.testing.assert_close(brought, counts * valid, rtol=1e-6, atol=1e-6)

@@ -1,11 +1,13 @@
 r"""Any volume in, hypotheses out: to the sampling and shape that the network was trained on, through it, and back.
 
-Two changes of grid meet what the network knows, and both are undone exactly in Fourier space:
+An intensity is band-limited, since its crystal is finite: known at an oversampling of 2 it is known everywhere. So a pattern that
+is sampled more finely than the network needs is read at wider spacings w, where its crystal fills the network's box,
 
-- *binning* sums b counts of reciprocal space along an axis, so the field of view of direct space shrinks by b: an oversampling of 8
-  becomes 4 or less, and the crystal fills the network's box;
-- *cropping* the outer fringes makes direct-space voxels larger: a 160 x 128 x 128 pattern becomes 32 x 32 x 32, the crystal at a
-  lower resolution. What is missing is for a refinement on the original grid to add.
+.. math:: I'_j = \prod_a w_a \sum_k L(k / w - j)\, I_k, \qquad L(x) = \mathrm{sinc}(x)\, \mathrm{sinc}(x / 5), \quad |x| < 5
+
+(Lanczos' kernel, axis by axis; as many photons as are summed). Fringes beyond the largest array that a network takes are left out,
+which makes direct-space voxels larger: a 160 x 128 x 128 pattern becomes 64 x 64 x 64, the crystal at a lower resolution. What is
+missing is for a refinement on the original grid to add. The way back is exact, by the definition of the transform.
 """
 
 from __future__ import annotations
@@ -16,16 +18,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.network import STRIDE, Measurement, magnitude_of, misfit, scale_to
 from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, start
-from braggshot.physics.fourier import crop, fourier, inverse_fourier, pad
+from braggshot.physics.fourier import AXES, inverse_fourier
+from braggshot.refine.projections import blur
 
 LARGEST = 64  # voxels per axis that a network answers on
-WIDEST = 4.0  # oversampling per axis that it was trained on
-LOWEST = 2.0  # the crystal must fit into half the array
+SAMPLED = 2.8  # oversampling per axis to which finer patterns are brought
+LOBES = 5  # of the kernel on either side
 
 
 @dataclass(frozen=True)
@@ -44,83 +46,95 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a volume is brought to the network: bins per axis, then voxels per axis.
+    """How a volume is brought to the network.
 
     Parameters
     ----------
     original : shape of the volume (z, y, x)
-    binning : counts summed per axis
-    shape : of what the network sees; larger than the binned volume where it is padded with voxels that are not valid
+    spacing : voxels of the volume from one sample to the next, per axis, at least 1
+    shape : samples per axis that the network sees, the middle one on the voxel N // 2; beyond the volume they are not valid
     """
 
     original: tuple[int, int, int]
-    binning: tuple[int, int, int]
+    spacing: tuple[float, float, float]
     shape: tuple[int, int, int]
-
-    @property
-    def offset(self) -> tuple[float, ...]:
-        """Where the centre of the middle bin lies from the voxel N // 2 [voxels of the original]: half a voxel for even bins."""
-        return tuple((b - 1) / 2 - b // 2 for b in self.binning)
 
 
 def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, most: int = CENTRAL) -> Sampling:
-    """Choose bins that bring the oversampling into the trained range, and a trained shape.
+    """Choose spacings that bring the oversampling to `SAMPLED`, and a trained shape.
 
     Parameters
     ----------
     shape : of the volume
     oversampling : per axis, measured; None leaves the sampling as it is
-    most : voxels per axis
+    most : samples per axis
     """
-    measured = oversampling or (LOWEST,) * 3
-    binning = [max(1, math.floor(s / LOWEST)) if s > WIDEST else 1 for s in measured]
-    # The smallest number of bins that reaches the range keeps the most of what was measured.
-    binning = [
-        next(b for b in range(1, last + 1) if s / b <= WIDEST or b == last) for s, last in zip(measured, binning, strict=True)
-    ]
-    sizes = [min(most, STRIDE * math.ceil(n / b / STRIDE)) for n, b in zip(shape, binning, strict=True)]
-    z, y, x = shape
-    return Sampling((z, y, x), (binning[0], binning[1], binning[2]), (sizes[0], sizes[1], sizes[2]))
+    c, b, a = (max(1.0, s / SAMPLED) for s in oversampling or (SAMPLED,) * 3)
+    sizes = (min(most, STRIDE * math.ceil(n / spacing / STRIDE)) for n, spacing in zip(shape, (c, b, a), strict=True))
+    (z, y, x), (n, m, k) = shape, sizes
+    return Sampling((z, y, x), (c, b, a), (n, m, k))
 
 
 def bring(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
     """Counts and trust (..., z, y, x) as the network will see them, centred at N // 2.
 
-    A bin is valid where at least half of its voxels are, and its counts are scaled up to the whole.
+    A sample is valid where at least half of the kernel's weight lies on valid voxels. The others take part with the count on the
+    other side of the peak, or that of their neighbours, since the kernel needs a smooth pattern.
     """
-    trusted = valid.to(counts.dtype)
-    counts, trusted = _binned(counts * trusted, how.binning), _binned(trusted, how.binning) / math.prod(how.binning)
-    good = trusted >= 0.5
-    counts = torch.where(good, counts / trusted.clamp_min(0.5), torch.zeros_like(counts))
-    smaller = [min(a, b) for a, b in zip(counts.shape[-3:], how.shape, strict=True)]
-    return pad(crop(counts, smaller), how.shape), pad(crop(good, smaller), how.shape)
+    kernels = [_kernel(*line, counts.device) for line in zip(how.original, how.shape, how.spacing, strict=True)]
+    within = [kernel.sum(1) / w for kernel, w in zip(kernels, how.spacing, strict=True)]  # the part inside the volume
+    inside = within[0][:, None, None] * within[1][:, None] * within[2]
+    there = [part >= 0.5 for part in within]
+    trust = _along(kernels, valid.to(counts.dtype)) / (inside * math.prod(how.spacing)).clamp_min(0.1)
+    good = (trust >= 0.5) & there[0][:, None, None] & there[1][:, None] & there[2]
+    brought = _along(kernels, _filled(counts, valid)) / inside.clamp_min(0.1)
+    return torch.where(good, brought.clamp_min(0), torch.zeros_like(brought)), good
 
 
-def _binned(field: Tensor, binning: Sequence[int]) -> Tensor:
-    """Sums over bins, of which the middle one, at N // 2 of the result, holds the voxel N // 2 at its own b // 2."""
-    widths: list[int] = []
-    for size, b in reversed(list(zip(field.shape[-3:], binning, strict=True))):
-        before, beyond = size // 2 - b // 2, size - size // 2 + b // 2 - b  # voxels on either side of the middle bin
-        bins = math.ceil(max(before, beyond) / b)
-        widths += [bins * b - before, bins * b - beyond]
-    field = functional.pad(field, widths)
-    for axis, b in enumerate(binning, field.ndim - 3):
-        field = field.reshape(*field.shape[:axis], -1, b, *field.shape[axis + 1 :]).sum(axis + 1)
-    return field
+def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tensor:
+    """Weight of each of n voxels in each sample, (samples, n)."""
+    voxel, sample = (torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in (n, samples))
+    x = voxel / spacing - sample[:, None]
+    return (torch.sinc(x) * torch.sinc(x / LOBES) * (x.abs() < LOBES)).float()
+
+
+def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
+    """A matrix for each of the last three axes, (new, old)."""
+    for axis, matrix in zip((-3, -2, -1), matrices, strict=True):
+        field = (matrix @ field.transpose(axis, -2)).transpose(axis, -2)
+    return field.contiguous()
+
+
+def _filled(counts: Tensor, valid: Tensor) -> Tensor:
+    """Counts with something plausible where they are not valid: I(-q), and without it the neighbours' mean of log(1 + I)."""
+    mirrored, known = _inverted(counts * valid), valid | _inverted(valid)
+    counts = torch.where(valid, counts, mirrored)
+    if known.all():
+        return counts
+    share = blur(known.float(), 2.0)
+    level = blur(torch.log1p(counts) * known, 2.0) / share.clamp_min(1e-6)
+    return torch.where(known, counts, torch.expm1(level))
+
+
+def _inverted(field: Tensor) -> Tensor:
+    """The field at N // 2 - n in place of n - N // 2."""
+    return torch.roll(torch.flip(field, AXES), [1 - n % 2 for n in field.shape[-3:]], AXES)
 
 
 def give_back(rho: Tensor, how: Sampling) -> Tensor:
-    """A box that the network found, (..., z / 2, y / 2, x / 2), on the grid of the original volume; modulus of F kept."""
-    whole = pad(rho, how.shape)
-    fine = [n * b for n, b in zip(how.shape, how.binning, strict=True)]
-    field = fourier(pad(whole, fine))
-    smaller = [min(a, b) for a, b in zip(field.shape[-3:], how.original, strict=True)]
-    found = inverse_fourier(pad(crop(field, smaller), how.original))
-    for axis, (size, shift) in enumerate(zip(how.original, how.offset, strict=True)):
-        index = torch.arange(size, device=rho.device) - size // 2
-        ramp = torch.exp(2j * math.pi * shift * index / size)
-        found = found * ramp.reshape([-1 if other == axis else 1 for other in range(3)])
-    return found
+    r"""A box that the network found, (..., z / 2, y / 2, x / 2), on the grid of the original volume; modulus of F kept.
+
+    .. math:: F_k = \sum_r \rho_r\, e^{-2 \pi i k r / (M w)}, \qquad -M w / 2 \le k < M w / 2
+
+    for M samples of spacing w, and zero beyond them.
+    """
+    waves = []
+    for n, samples, w, box in zip(how.original, how.shape, how.spacing, rho.shape[-3:], strict=True):
+        k, r = (torch.arange(size, dtype=torch.float64, device=rho.device) - size // 2 for size in (n, box))
+        seen = (k >= -samples * w / 2) & (k < samples * w / 2)
+        wave = torch.exp(-2j * math.pi * k[:, None] * r / (samples * w)) * seen[:, None]
+        waves.append((wave / math.sqrt(samples * w)).to(rho.dtype))
+    return inverse_fourier(_along(waves, rho))
 
 
 @torch.no_grad()
