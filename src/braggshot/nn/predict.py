@@ -95,7 +95,8 @@ def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tenso
     """Weight of each of n voxels in each sample, (samples, n)."""
     voxel, sample = (torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in (n, samples))
     x = voxel / spacing - sample[:, None]
-    return (torch.sinc(x) * torch.sinc(x / LOBES) * (x.abs() < LOBES)).float()
+    weight = torch.sinc(x) * torch.sinc(x / LOBES) * (x.abs() < LOBES)
+    return weight.round(decimals=12).float()  # nothing at all from other voxels where a sample lies on one
 
 
 def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
