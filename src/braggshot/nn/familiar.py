@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from braggshot.nn.datasets import Source
 from braggshot.nn.losses import noise_floor
 from braggshot.nn.network import Features, Measurement, misfit, random_start
+from braggshot.nn.predict import fast_bfloat16
 from braggshot.nn.two_scale import TwoScaleNetwork, beginning, central
 from braggshot.physics.fourier import AXES, frequencies
 
@@ -40,7 +41,8 @@ def features(network: nn.Module, data: Measurement, generator: torch.Generator) 
     total = counts.sum(AXES).clamp_min(1e-12)
     along = [2 * (counts * f.to(counts.device).square()).sum(AXES).div(total).sqrt() for f in frequencies(counts.shape[-3:])]
     widths = torch.stack(along)
-    magnitude = beginning(network)(data.magnitude, data.valid, random_start(data, generator))[-1][1]
+    with torch.autocast(counts.device.type, torch.bfloat16, enabled=fast_bfloat16(counts.device)):
+        magnitude = beginning(network)(data.magnitude, data.valid, random_start(data, generator))[-1][1]
     return {
         "brightest": counts.amax(AXES).clamp_min(1e-3).log10(),
         "valid": data.valid.mean(AXES),
