@@ -3,7 +3,8 @@ r"""Any volume in, hypotheses out: to the sampling and shape that the network wa
 An intensity is band-limited, since its crystal is finite: known at an oversampling of 2 it is known everywhere. So a pattern that
 is sampled more finely than the network needs is read at wider spacings w, where its crystal fills the network's box,
 
-.. math:: I'_j = \prod_a w_a \sum_k L(k / w - j)\, I_k, \qquad L(x) = \mathrm{sinc}(x)\, \mathrm{sinc}(x / 5), \quad |x| < 5
+.. math:: I'_j = \prod_a w_a \frac{\sum_k L(k / w - j)\, I_k}{\sum_k L(k / w - j)},
+   \qquad L(x) = \mathrm{sinc}(x)\, \mathrm{sinc}(x / 5), \quad |x| < 5
 
 (Lanczos' kernel, axis by axis; as many photons as are summed). Fringes beyond the largest array that a network takes are left out,
 which makes direct-space voxels larger: a 160 x 128 x 128 pattern becomes 64 x 64 x 64, the crystal at a lower resolution. What is
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.network import STRIDE, Measurement, magnitude_of, misfit, scale_to
 from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, start
-from braggshot.physics.fourier import AXES, inverse_fourier
+from braggshot.physics.fourier import inverse_fourier, inverted
 from braggshot.refine.projections import blur
 
 LARGEST = 64  # voxels per axis that a network answers on
@@ -82,21 +83,19 @@ def bring(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tensor, Tensor]
     other side of the peak, or that of their neighbours, since the kernel needs a smooth pattern.
     """
     kernels = [_kernel(*line, counts.device) for line in zip(how.original, how.shape, how.spacing, strict=True)]
-    within = [kernel.sum(1) / w for kernel, w in zip(kernels, how.spacing, strict=True)]  # the part inside the volume
-    inside = within[0][:, None, None] * within[1][:, None] * within[2]
-    there = [part >= 0.5 for part in within]
-    trust = _along(kernels, valid.to(counts.dtype)) / (inside * math.prod(how.spacing)).clamp_min(0.1)
-    good = (trust >= 0.5) & there[0][:, None, None] & there[1][:, None] & there[2]
-    brought = _along(kernels, _filled(counts, valid)) / inside.clamp_min(0.1)
-    return torch.where(good, brought.clamp_min(0), torch.zeros_like(brought)), good
+    good = _along(kernels, valid.to(counts.dtype)) >= 0.5
+    brought = math.prod(how.spacing) * _along(kernels, _filled(counts, valid)).clamp_min(0)
+    return torch.where(good, brought, torch.zeros_like(brought)), good
 
 
 def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tensor:
-    """Weight of each of n voxels in each sample, (samples, n)."""
+    """Weight of each of n voxels in each sample, (samples, n), one in all; none where less than half of it lies on voxels."""
     voxel, sample = (torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in (n, samples))
     x = voxel / spacing - sample[:, None]
-    weight = torch.sinc(x) * torch.sinc(x / LOBES) * (x.abs() < LOBES)
-    return weight.round(decimals=12).float()  # nothing at all from other voxels where a sample lies on one
+    # Rounded: nothing at all from other voxels where a sample lies on one.
+    weight = (torch.sinc(x) * torch.sinc(x / LOBES) * (x.abs() < LOBES)).round(decimals=12)
+    total = weight.sum(1, keepdim=True)
+    return torch.where(total >= spacing / 2, weight / total, 0).float()
 
 
 def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
@@ -108,18 +107,13 @@ def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
 
 def _filled(counts: Tensor, valid: Tensor) -> Tensor:
     """Counts with something plausible where they are not valid: I(-q), and without it the neighbours' mean of log(1 + I)."""
-    mirrored, known = _inverted(counts * valid), valid | _inverted(valid)
+    mirrored, known = inverted(counts * valid), valid | inverted(valid)
     counts = torch.where(valid, counts, mirrored)
     if known.all():
         return counts
     share = blur(known.float(), 2.0)
     level = blur(torch.log1p(counts) * known, 2.0) / share.clamp_min(1e-6)
     return torch.where(known, counts, torch.expm1(level))
-
-
-def _inverted(field: Tensor) -> Tensor:
-    """The field at N // 2 - n in place of n - N // 2."""
-    return torch.roll(torch.flip(field, AXES), [1 - n % 2 for n in field.shape[-3:]], AXES)
 
 
 def give_back(rho: Tensor, how: Sampling) -> Tensor:

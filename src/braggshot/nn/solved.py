@@ -27,7 +27,7 @@ from braggshot.nn.expert import together
 from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement
 from braggshot.nn.views import Orientation, balls, orientations, thinned, turned
-from braggshot.physics.fourier import AXES, crop, in_the_middle, to_centre
+from braggshot.physics.fourier import AXES, crop, in_the_middle, inverted, to_centre
 from braggshot.refine.algorithms import State
 from braggshot.refine.iterate import RefineConfig, iterate
 from braggshot.refine.projections import ShrinkWrap, autocorrelation_support
@@ -189,6 +189,6 @@ def taught(lessons: Source, exam: Source) -> Source:
 
 def nearer_twin(rho: Tensor, solution: Tensor) -> Tensor:
     """Of each object in `solution` and its conjugate inversion the one that correlates more with `rho`; (n, z, y, x) complex."""
-    twin = torch.roll(solution.flip(AXES), [1 - n % 2 for n in solution.shape[1:]], AXES).conj().resolve_conj()
+    twin = inverted(solution).conj().resolve_conj()
     likeness = [(rho.conj() * candidate).sum(AXES).abs() for candidate in (solution, twin)]
     return torch.where((likeness[0] >= likeness[1])[:, None, None, None], solution, twin)

@@ -12,7 +12,7 @@ from itertools import permutations, product
 import torch
 from torch import Generator, Tensor
 
-from braggshot.physics.fourier import AXES
+from braggshot.physics.fourier import AXES, inverted
 
 Orientation = tuple[tuple[int, ...], tuple[bool, ...]]
 
@@ -27,9 +27,7 @@ def turned(field: Tensor, orientation: Orientation) -> Tensor:
     """Axes permuted, then some of them flipped about N // 2, which stays where it is; (z, y, x)."""
     order, flips = orientation
     field = field.permute(*order)
-    axes = [axis for axis, flip in enumerate(flips) if flip]
-    # A flip takes index i to N - 1 - i; on even sizes the origin N // 2 then has to move up by one.
-    return torch.roll(field.flip(axes), [1 - field.shape[a] % 2 for a in axes], axes) if axes else field
+    return inverted(field, [axis for axis, flip in enumerate(flips) if flip])
 
 
 def thinned(generator: Generator, counts: Tensor, faintest: float) -> Tensor:

@@ -39,6 +39,12 @@ def inverse_fourier(field: Tensor) -> Tensor:
     return to_centre(torch.fft.ifftn(to_corner(field), dim=AXES, norm="ortho"))
 
 
+def inverted(field: Tensor, axes: Sequence[int] = AXES) -> Tensor:
+    """The field with n - N // 2 replaced by N // 2 - n on some axes; on even sizes index 0, which has no partner, stays."""
+    # A flip takes index i to N - 1 - i; on even sizes the origin N // 2 then has to move up by one.
+    return torch.roll(field.flip(list(axes)), [1 - field.shape[a] % 2 for a in axes], list(axes)) if axes else field
+
+
 def crop(field: Tensor, shape: Sequence[int]) -> Tensor:
     """The central part of the last three axes: index N // 2 of `field` becomes index n // 2 of the result.
 
