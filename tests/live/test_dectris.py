@@ -4,7 +4,8 @@ import itertools
 import json
 import time
 from collections import Counter
-from threading import Event
+from threading import Event, Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -256,6 +257,17 @@ def test_addresses_and_ports_that_are_none():
         open_sink(ANY_PORT, compress="zip")
     with pytest.raises(ConfigError, match="an option is unknown"):
         open_sink(ANY_PORT, hdf5=True)
+
+
+def test_the_end_of_a_series_is_given_up_where_the_listener_left_just_before(monkeypatch):
+    sink = open_sink(ANY_PORT)
+    sink.scan, answers = SimpleNamespace(number=1), iter([True, False])
+    monkeypatch.setattr(sink, "_ready", lambda patience: next(answers))  # as a poll that was true while someone still pulled
+    ending = Thread(target=sink.end, args=(False,), daemon=True)
+    ending.start()
+    ending.join(10.0)
+    assert not ending.is_alive()
+    sink.close()
 
 
 def test_it_stops_soon_where_nothing_listens_or_sends():

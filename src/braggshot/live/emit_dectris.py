@@ -120,8 +120,15 @@ class DectrisSink:
         return False
 
     def _send(self, *parts: dict[str, Any] | bytes, patience: float = math.inf) -> None:
-        if self._ready(patience):
-            self._socket.send_multipart([part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts])
+        import zmq
+
+        encoded = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts]
+        while self._ready(patience):
+            try:
+                self._socket.send_multipart(encoded, zmq.DONTWAIT)
+            except zmq.Again:  # who was there has gone since
+                continue
+            return
 
 
 class CborSink(DectrisSink):
