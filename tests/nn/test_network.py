@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from braggshot.nn.autophasenn import Convolution
+from braggshot.nn.autophasenn import Same
 from braggshot.nn.losses import r_factor
 from braggshot.nn.network import (
     Block,
+    Convolution,
     Measurement,
     NetworkConfig,
     PhaseNetwork,
@@ -165,7 +166,7 @@ def test_sixteen_bits_give_the_gradient_on_small_grids(size, stride):
     """Where oneDNN's own would be infinite or not a number."""
     torch.manual_seed(0)
     x = torch.randn(2, 16, size, size, size)
-    modules = [(Convolution(16, 16, stride), lambda m: m.weight)]
+    modules = [(Same(16, 16, stride), lambda m: m.weight)]
     if stride == 1:
         block = Block(16)
         nn.init.normal_(block.convolutions[1].weight, std=0.05)
@@ -196,3 +197,24 @@ def test_one_pattern_with_many_starts_is_the_pattern_repeated():
     for (rho, magnitude), (expected, of_it) in zip(one, many, strict=True):
         torch.testing.assert_close(rho, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(magnitude, of_it, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("patterns", [1, 2])
+@pytest.mark.parametrize(("width", "settings"), [(3, {"padding": 1}), (2, {"stride": 2}), (1, {})])
+def test_a_convolution_is_that_of_torch_whichever_kernel_takes_it(patterns, width, settings):
+    ours = Convolution(6, 5, width, **settings)
+    torchs = nn.Conv3d(6, 5, width, **settings)
+    torchs.load_state_dict(ours.state_dict())
+    answers = []
+    for module in (ours, torchs):
+        x = torch.randn(patterns, 6, 8, 10, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        y = module(x)
+        y.square().sum().backward()
+        answers.append((y, x.grad, module.weight.grad, module.bias.grad))
+    for one, other in zip(*answers, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_lone_pattern_takes_part_in_mixed_precision():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Convolution(4, 4, 3, padding=1)(torch.randn(1, 4, 8, 8, 8)).dtype == torch.bfloat16
