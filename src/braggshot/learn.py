@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,29 @@ from braggshot.prepare import PrepareConfig, prepare
 
 @dataclass(frozen=True)
 class LearnSettings:
-    """Every setting of a training run, one table per part; `input` goes to the reader of measured files as it stands."""
+    """Every setting of a training run, one table per part; `input` goes to the reader of measured files as it stands.
+
+    Parameters
+    ----------
+    whole : steps at the full resolution, as of the preset "two-scale", that follow those of `train`; 0 leaves them out
+    """
 
     input: dict[str, Any] = field(default_factory=dict)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     data: DataConfig = field(default_factory=DataConfig)
     solved: SolvedConfig = field(default_factory=SolvedConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    whole: int = 0
+
+
+FROM_NOTHING: dict[str, Any] = {
+    "data": {"crop": CENTRAL},
+    "solved": {"patterns": 4096},
+    "train": {"network": {"steps": 4}},
+    "whole": 400,
+}
+"""The flagship's whole way: patterns are solved, the low resolution learns from them, then the full one goes on from there."""
+LOW = "low-resolution"  # folder of that part of the run
 
 
 def learn(
@@ -41,7 +57,8 @@ def learn(
     Parameters
     ----------
     settings : resolved
-    folder : gets ``last.safetensors``, ``best.safetensors``, ``metrics.csv`` and ``tensorboard/``
+    folder : gets ``last.safetensors``, ``best.safetensors``, ``metrics.csv`` and ``tensorboard/``; with `whole` those of the full
+        resolution, and those of the low one in a folder of its own
     files : measured scans, in any format that braggshot reads; with `data.measured` of 1 nothing is simulated
     initial : network to start from, by name or file
     device : "auto", "cpu" or "cuda"
@@ -50,20 +67,45 @@ def learn(
     ------
     ConfigError : if the optional packages for training are missing, or the settings contradict each other.
     """
-    if settings.train.kind == "two-scale":
-        if settings.solved.patterns:
-            raise ConfigError("train.kind='two-scale' is taught by refining its own answers; leave solved.patterns at 0.")
-        if initial is None and not (folder / "last.safetensors").exists():
-            raise ConfigError("train.kind='two-scale' begins with a finished network for the low resolution; give it with --init.")
+    _check(settings, folder, initial)
+    if settings.whole:
+        then = _at_full_resolution(settings)
+        yield from learn(replace(settings, whole=0), folder / LOW, files, initial, device)
+        yield from learn(then, folder, files, folder / LOW / "best.safetensors", device)
+        return
     torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
     fabric = _fabric(device, folder)
     start = None if initial is None else weights.load_network(initial)[0]
     source = _source(settings, files, fabric.device)
     if settings.solved.patterns:
-        source = _taught(settings, source, folder / "solved", fabric)
+        source = yield from _taught(settings, source, folder / "solved", fabric)
     for report in training.train(settings.train, source, folder, fabric, start):
         fabric.log_dict(report.values, report.step)  # TensorBoard
         yield report
+
+
+def _check(settings: LearnSettings, folder: Path, initial: str | Path | None) -> None:
+    kind = settings.train.kind
+    if settings.whole and kind != "flagship":
+        raise ConfigError(f"whole={settings.whole}: steps at the full resolution follow train.kind='flagship', not {kind!r}.")
+    if kind == "two-scale":
+        if settings.solved.patterns:
+            raise ConfigError("train.kind='two-scale' is taught by refining its own answers; leave solved.patterns at 0.")
+        if initial is None and not (folder / "last.safetensors").exists():
+            raise ConfigError("train.kind='two-scale' begins with a finished network for the low resolution; give it with --init.")
+
+
+def _at_full_resolution(settings: LearnSettings) -> LearnSettings:
+    """Of the run that goes on from a finished low resolution: the preset's own, on those of the crystals that are large enough."""
+    preset, asked = training.PRESETS["two-scale"], settings.train
+    crystals = tuple(kind for kind in settings.data.crystals if min(kind.shape) > CENTRAL)
+    if not crystals:
+        raise ConfigError(f"whole={settings.whole}: the full resolution learns from crystals of over {CENTRAL} voxels an axis.")
+    kept = {name: getattr(asked, name) for name in ("seed", "precision", "validation", "validation_chunk", "fine", "between")}
+    often = max(1, settings.whole // 4)
+    train = replace(preset, steps=settings.whole, validate_every=often, network=asked.network, **kept)
+    data = replace(settings.data, crop=None, crystals=crystals)
+    return replace(settings, whole=0, train=train, data=data, solved=replace(settings.solved, patterns=0))
 
 
 def _fabric(device: str, folder: Path) -> Any:
@@ -82,11 +124,12 @@ def _fabric(device: str, folder: Path) -> Any:
     return fabric
 
 
-def _taught(settings: LearnSettings, source: Source, folder: Path, fabric: Any) -> Source:
+def _taught(settings: LearnSettings, source: Source, folder: Path, fabric: Any) -> Generator[Report, None, Source]:
     """Patterns that the teacher has solved, which it does first; validation stays with those of `source`."""
+    asked = settings.solved.patterns
     with fabric.rank_zero_first():
-        for _ in solved.solve(source, folder, settings.solved, settings.train.seed):
-            pass
+        for given, found in solved.solve(source, folder, settings.solved, settings.train.seed):
+            yield Report(min(given, asked), asked, 0, {"solved": found})
     lessons = solved.replayed(folder, settings.solved, settings.train.seed, settings.data.hidden, fabric.device)
     return solved.taught(lessons, source)
 
@@ -101,8 +144,12 @@ def _source(settings: LearnSettings, files: Sequence[Path], device: torch.device
     return datasets.mixed(simulated, measured, settings.data.measured)
 
 
-def resolve(table: dict[str, Any], preset: str = "flagship") -> LearnSettings:
+def resolve(table: dict[str, Any], preset: str = "flagship", from_nothing: bool = False) -> LearnSettings:
     """Nested settings over those of a preset, every name and value checked.
+
+    Parameters
+    ----------
+    from_nothing : neither a network nor measured files are given, so that the flagship goes its whole way
 
     Raises
     ------
@@ -110,4 +157,5 @@ def resolve(table: dict[str, Any], preset: str = "flagship") -> LearnSettings:
     """
     if preset not in training.PRESETS:
         raise ConfigError(f"no preset {preset!r}; known: {', '.join(training.PRESETS)}.")
-    return config.resolve(LearnSettings, config.merge({"train": config.dump(training.PRESETS[preset])}, table))
+    beginning = FROM_NOTHING if from_nothing and preset == "flagship" else {}
+    return config.resolve(LearnSettings, config.merge({"train": config.dump(training.PRESETS[preset])}, beginning, table))

@@ -9,12 +9,13 @@ import torch
 from tiny_run import TINY
 
 from braggshot.errors import ConfigError
-from braggshot.learn import learn
+from braggshot.learn import LOW, learn, resolve
 from braggshot.nn import weights
 from braggshot.nn.expert import ExpertConfig
 from braggshot.nn.familiar import features
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
 from braggshot.nn.predict import largest, predict
+from braggshot.nn.solved import SolvedConfig
 from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, central, enlarged, start
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad
 from braggshot.refine.iterate import RefineConfig
@@ -148,3 +149,43 @@ def test_what_two_scales_cannot_begin_with_is_said(tmp_path):
         next(learn(replace(settings, solved=replace(settings.solved, patterns=2)), tmp_path, device="cpu"))
     with pytest.raises(ConfigError, match="--init"):
         next(learn(settings, tmp_path, device="cpu"))
+
+
+def from_nothing():
+    large = replace(TINY.data.crystals[0], shape=(48, 48, 48), counts=(1e5, 1e6))
+    data = replace(TINY.data, crystals=(TINY.data.crystals[0], large), crop=16)
+    train = replace(TINY.train, steps=3, validation=2, fine=CONFIG.fine, between=CONFIG.between)
+    teacher = SolvedConfig(4, shard=2, agreement=0.0, refine=RefineConfig("4*RAAR+2*ER"))
+    return replace(TINY, data=data, train=train, solved=teacher, whole=2)
+
+
+def test_from_nothing_to_both_scales_and_on_where_it_stopped(tmp_path):
+    settings = from_nothing()
+    reports = learn(settings, tmp_path, device="cpu")
+    for report in reports:
+        if "solved" not in report.values and report.steps == 3:
+            break  # after the first step at the low resolution
+    reports.close()
+    later = list(learn(settings, tmp_path, device="cpu"))
+    assert [(r.step, r.steps) for r in later if "solved" not in r.values][-2:] == [(1, 2), (2, 2)]
+    assert [r.values["solved"] for r in later if "solved" in r.values] == [2, 4]
+    low, _ = weights.load_network(tmp_path / LOW / "best.safetensors")
+    both, card = weights.load_network(tmp_path / "best.safetensors")
+    assert card.kind == "two-scale"
+    assert isinstance(low, PhaseNetwork)
+    assert isinstance(both, TwoScaleNetwork)
+    for name, tensor in low.state_dict().items():
+        assert torch.equal(both.coarse.state_dict()[name], tensor)
+    assert not [r for r in learn(settings, tmp_path, device="cpu") if "solved" not in r.values]
+
+
+def test_the_whole_way_is_that_of_the_flagship_alone(tmp_path):
+    assert resolve({}, from_nothing=True).whole > 0
+    assert resolve({}, from_nothing=True).solved.patterns > 0
+    assert resolve({}).whole == resolve({}, "autophasenn", from_nothing=True).whole == 0
+    assert resolve({"whole": 7, "data": {"crop": None}}, from_nothing=True).data.crop is None
+    settings = from_nothing()
+    with pytest.raises(ConfigError, match="over 32 voxels"):
+        next(learn(replace(settings, data=TINY.data), tmp_path, device="cpu"))
+    with pytest.raises(ConfigError, match="autophasenn"):
+        next(learn(replace(settings, train=replace(settings.train, kind="autophasenn")), tmp_path, device="cpu"))

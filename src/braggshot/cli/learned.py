@@ -31,7 +31,7 @@ def train(
         str | None, typer.Option(help="Name or file of a network to start from.", autocompletion=proposing("--init"))
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="flagship, autophasenn or autophasenn-2024.", autocompletion=proposing("--preset"))
+        str, typer.Option(help="flagship, two-scale, autophasenn or autophasenn-2024.", autocompletion=proposing("--preset"))
     ] = "flagship",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=proposing("--device"))] = "auto",
     config: Config = None,
@@ -43,7 +43,8 @@ def train(
 
     layers = [configuration.read_toml(config)] if config else []
     flags = {"train": {"steps": steps}} if steps is not None else {}
-    settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])), preset)
+    table = configuration.merge(*layers, flags, configuration.parse_assignments(sets or []))
+    settings = resolve(table, preset, from_nothing=init is None and not data)
     with _training_bar(str(output)) as show:
         for report in learn(settings, output, data or (), init, device):
             show(report)
@@ -59,6 +60,10 @@ def _training_bar(title: str) -> Iterator[Any]:
         def show(report: Report) -> None:
             nonlocal latest
             values = report.values
+            if "solved" in values:
+                note = f"patterns to learn from: {report.step}/{report.steps} tried, {values['solved']} solved"
+                bar.update(task, total=report.steps, completed=report.step, note=note)
+                return
             if "val_correlation" in values:
                 latest = f", kept apart: correlation {values['val_correlation']:.3f}, success {values['val_success_refined']:.2f}"
             note = f"{report.step}/{report.steps}, {values['per_second']:.1f} crystals/s, loss {values['loss']:.3f}{latest}"
