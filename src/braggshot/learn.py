@@ -101,9 +101,22 @@ def _at_full_resolution(settings: LearnSettings) -> LearnSettings:
     crystals = tuple(kind for kind in settings.data.crystals if min(kind.shape) > CENTRAL)
     if not crystals:
         raise ConfigError(f"whole={settings.whole}: the full resolution learns from crystals of over {CENTRAL} voxels an axis.")
-    kept = {name: getattr(asked, name) for name in ("seed", "precision", "validation", "validation_chunk", "fine", "between")}
-    often = max(1, settings.whole // 4)
-    train = replace(preset, steps=settings.whole, validate_every=often, network=asked.network, **kept)
+    chunks = asked.batch // asked.chunk  # as many, for as many processes
+    chunk = max(1, preset.batch // chunks)
+    train = replace(
+        preset,
+        steps=settings.whole,
+        batch=chunks * chunk,
+        chunk=chunk,
+        seed=asked.seed,
+        precision=asked.precision,
+        validate_every=max(1, settings.whole // 4),
+        validation=asked.validation,
+        validation_chunk=asked.validation_chunk,
+        network=asked.network,
+        fine=asked.fine,
+        between=asked.between,
+    )
     data = replace(settings.data, crop=None, crystals=crystals)
     return replace(settings, whole=0, train=train, data=data, solved=replace(settings.solved, patterns=0))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
+import tiny_run
 import torch
-from tiny_run import TINY
+from tiny_run import TINY, WHOLE
 
 from braggshot.errors import ConfigError
 from braggshot.learn import LOW, learn, resolve
@@ -15,11 +18,11 @@ from braggshot.nn.expert import ExpertConfig
 from braggshot.nn.familiar import features
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
 from braggshot.nn.predict import largest, predict
-from braggshot.nn.solved import SolvedConfig
 from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, central, enlarged, start
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad
 from braggshot.refine.iterate import RefineConfig
 
+RUN = tiny_run.__file__
 CONFIG = TwoScaleConfig(NetworkConfig((8, 8), 1), NetworkConfig((8, 8), 2), ExpertConfig(RefineConfig("4*RAAR+2*ER")))
 
 
@@ -151,23 +154,14 @@ def test_what_two_scales_cannot_begin_with_is_said(tmp_path):
         next(learn(settings, tmp_path, device="cpu"))
 
 
-def from_nothing():
-    large = replace(TINY.data.crystals[0], shape=(48, 48, 48), counts=(1e5, 1e6))
-    data = replace(TINY.data, crystals=(TINY.data.crystals[0], large), crop=16)
-    train = replace(TINY.train, steps=3, validation=2, fine=CONFIG.fine, between=CONFIG.between)
-    teacher = SolvedConfig(4, shard=2, agreement=0.0, refine=RefineConfig("4*RAAR+2*ER"))
-    return replace(TINY, data=data, train=train, solved=teacher, whole=2)
-
-
 def test_from_nothing_to_both_scales_and_on_where_it_stopped(tmp_path):
-    settings = from_nothing()
-    reports = learn(settings, tmp_path, device="cpu")
+    reports = learn(WHOLE, tmp_path, device="cpu")
     for report in reports:
         if "solved" not in report.values and report.steps == 3:
             break  # after the first step at the low resolution
     reports.close()
-    later = list(learn(settings, tmp_path, device="cpu"))
-    assert [(r.step, r.steps) for r in later if "solved" not in r.values][-2:] == [(1, 2), (2, 2)]
+    later = list(learn(WHOLE, tmp_path, device="cpu"))
+    assert [(r.step, r.steps) for r in later if "solved" not in r.values][-2:] == [(3, 3), (1, 1)]
     assert [r.values["solved"] for r in later if "solved" in r.values] == [2, 4]
     low, _ = weights.load_network(tmp_path / LOW / "best.safetensors")
     both, card = weights.load_network(tmp_path / "best.safetensors")
@@ -176,7 +170,7 @@ def test_from_nothing_to_both_scales_and_on_where_it_stopped(tmp_path):
     assert isinstance(both, TwoScaleNetwork)
     for name, tensor in low.state_dict().items():
         assert torch.equal(both.coarse.state_dict()[name], tensor)
-    assert not [r for r in learn(settings, tmp_path, device="cpu") if "solved" not in r.values]
+    assert not [r for r in learn(WHOLE, tmp_path, device="cpu") if "solved" not in r.values]
 
 
 def test_the_whole_way_is_that_of_the_flagship_alone(tmp_path):
@@ -184,8 +178,15 @@ def test_the_whole_way_is_that_of_the_flagship_alone(tmp_path):
     assert resolve({}, from_nothing=True).solved.patterns > 0
     assert resolve({}).whole == resolve({}, "autophasenn", from_nothing=True).whole == 0
     assert resolve({"whole": 7, "data": {"crop": None}}, from_nothing=True).data.crop is None
-    settings = from_nothing()
     with pytest.raises(ConfigError, match="over 32 voxels"):
-        next(learn(replace(settings, data=TINY.data), tmp_path, device="cpu"))
+        next(learn(replace(WHOLE, data=TINY.data), tmp_path, device="cpu"))
     with pytest.raises(ConfigError, match="autophasenn"):
-        next(learn(replace(settings, train=replace(settings.train, kind="autophasenn")), tmp_path, device="cpu"))
+        next(learn(replace(WHOLE, train=replace(WHOLE.train, kind="autophasenn")), tmp_path, device="cpu"))
+
+
+@pytest.mark.slow
+def test_the_whole_way_over_two_processes(tmp_path):
+    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    done = subprocess.run([sys.executable, *command, RUN, tmp_path, "whole"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert isinstance(weights.load_network(tmp_path / "best.safetensors")[0], TwoScaleNetwork)

@@ -1,6 +1,6 @@
 """Everything that training does, as small as it goes; as a script, a run that may be killed or shared by processes.
 
-python tests/nn/tiny_run.py FOLDER [STEP AT WHICH TO BE KILLED]
+python tests/nn/tiny_run.py FOLDER [STEP AT WHICH TO BE KILLED | whole]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from braggshot.learn import LearnSettings, learn
 from braggshot.nn.datasets import DataConfig
 from braggshot.nn.expert import ExpertConfig
 from braggshot.nn.network import NetworkConfig
+from braggshot.nn.solved import SolvedConfig
 from braggshot.nn.training import TrainConfig
 from braggshot.refine.iterate import RefineConfig
 
@@ -39,7 +40,16 @@ TINY = LearnSettings(
     ),
 )
 
+WHOLE = replace(
+    TINY,
+    data=replace(TINY.data, crystals=(ORDINARY, replace(ORDINARY, shape=(48, 48, 48), counts=(1e5, 1e6))), crop=16),
+    train=replace(TINY.train, steps=3, validation=2, fine=NetworkConfig((8, 8), 2), between=TINY.train.expert),
+    solved=SolvedConfig(4, shard=2, agreement=0.0, refine=RefineConfig("4*RAAR+2*ER")),
+    whole=1,
+)
+"""The flagship's whole way: both scales, from nothing."""
+
 if __name__ == "__main__":
-    for report in learn(TINY, Path(sys.argv[1]), device="cpu"):
+    for report in learn(WHOLE if sys.argv[2:] == ["whole"] else TINY, Path(sys.argv[1]), device="cpu"):
         if sys.argv[2:] == [str(report.step)]:
             os.kill(os.getpid(), signal.SIGKILL)

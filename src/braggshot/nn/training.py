@@ -184,6 +184,7 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
             if run.step % config.checkpoint_every == 0 or run.step == config.steps:
                 save_checkpoint(folder / "last.safetensors", run, configuration.dump(config))
         yield Report(run.step, config.steps, run.seen, values)
+    fabric.barrier()  # the first process writes what the others may want to read next
 
 
 def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
