@@ -32,7 +32,7 @@ from braggshot.errors import ConfigError
 from braggshot.physics import sampling
 from braggshot.physics.forward import PointSpread
 from braggshot.physics.fourier import frequencies, to_centre
-from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, assuming, run_starts
+from braggshot.refine.iterate import Guess, Progress, RefineConfig, Start, assuming, continued, run_starts
 from braggshot.refine.projections import Measured, ShrinkWrap
 from braggshot.refine.scales import coarse, resampled
 from braggshot.selection import ranked, score
@@ -155,12 +155,15 @@ def finest_frequency(data: Measured) -> float:
 def _continued(
     starts: list[Start], data: Measured, refine: RefineConfig, edge: float | None = None
 ) -> Generator[Progress, None, list[Start]]:
-    """Starts go on with the seeds and the point spread that they began with; with an `edge` on another grid."""
-    guesses = [Guess(start.rho, start.support, start.threshold) for start in starts]
-    if edge is not None:
-        guesses = [resampled(guess, data.shape, edge) for guess in guesses]
-    found = yield from run_starts(data, refine, len(starts), 0, guesses)
-    return [replace(start, seed=old.seed, sigma=old.sigma, eta=old.eta) for start, old in zip(found, starts, strict=True)]
+    """As `continued`, with the point spread that they began with; with an `edge` on another grid."""
+    here = starts if edge is None else [_moved(start, data.shape, edge) for start in starts]
+    found = yield from continued(here, data, refine)
+    return [replace(start, sigma=old.sigma, eta=old.eta) for start, old in zip(found, starts, strict=True)]
+
+
+def _moved(start: Start, shape: torch.Size, edge: float) -> Start:
+    guess = resampled(Guess(start.rho, start.support), shape, edge)
+    return replace(start, rho=guess.rho, support=guess.support)
 
 
 def _best(starts: list[Start], judge: Measured) -> list[Start]:
