@@ -14,6 +14,7 @@ from braggshot.evaluation.suites import SUITES
 from braggshot.phasing import PhasingConfig, phase, prepare_measured
 from braggshot.physics.fourier import crop, to_centre, to_corner
 from braggshot.physics.metrics import align
+from braggshot.refine import iterate
 from braggshot.refine.iterate import Guess, RefineConfig
 from braggshot.selection import score
 from braggshot.tournament import TournamentConfig, coarse_voxels, finest_frequency, tournament
@@ -112,7 +113,8 @@ def test_few_photons_widen_the_blur(sample, monkeypatch):
         return (yield from run_starts(data, refine, *rest))
 
     run_starts, data = module.run_starts, sample[1]
-    monkeypatch.setattr(module, "run_starts", spy)
+    for place in (module, iterate):
+        monkeypatch.setattr(place, "run_starts", spy)
     finish(tournament(data, data, QUICK, 0))
     bright = list(widths)
     widths.clear()
@@ -142,7 +144,8 @@ def test_small_crystals_in_large_arrays_narrow_the_blur_of_the_rounds(monkeypatc
         return (yield from run_starts(data, refine, *rest))
 
     run_starts = module.run_starts
-    monkeypatch.setattr(module, "run_starts", spy)
+    for place in (module, iterate):
+        monkeypatch.setattr(place, "run_starts", spy)
     for asked in (3.0, 7.0):
         settings = CrystalSettings(
             shape=(48, 48, 48), oversampling=(asked, asked + 0.1), phase_range=(1, 1), counts=(1e6, 1e6), anisotropy=1.0
