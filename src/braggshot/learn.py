@@ -42,7 +42,7 @@ class LearnSettings:
 FROM_NOTHING: dict[str, Any] = {
     "data": {"crop": CENTRAL},
     "solved": {"patterns": 4096},
-    "train": {"network": {"steps": 4}},
+    "train": {"steps": 20_000, "network": {"steps": 4}},
     "whole": 400,
 }
 """The flagship's whole way: patterns are solved, the low resolution learns from them, then the full one goes on from there."""
