@@ -404,6 +404,22 @@ def test_files_of_a_scan_that_has_ended_are_late(tmp_path):
     assert any(message.reason == "late" for message in several(messages, 3))
 
 
+def test_a_file_that_is_listed_after_the_master_has_led_to_it_is_not_late(tmp_path):
+    write_master(tmp_path, frames=4)
+    write_data(tmp_path, 1)
+    source = open_source(f"folder:{tmp_path}?settle=0.1")
+    master, data = tmp_path / "a_master.h5", tmp_path / "a_data_000001.h5"
+    heard, end = list(source._new([master])), time.monotonic() + 10
+    while End("a") not in heard and time.monotonic() < end:
+        time.sleep(0.05)
+        heard += source._new([])
+    assert sum(isinstance(message, Arrived) for message in heard) == 4
+    assert End("a") in heard
+    assert master.exists()
+    assert data.exists()
+    assert not list(source._new([data, master]))
+
+
 @pytest.mark.parametrize("options", ["eiger=some", "swmr=1", "eiger=5&hdf5=1"])
 def test_what_cannot_be_written_is_said(tmp_path, options):
     with pytest.raises(ConfigError, match="give the frames of a data file"):

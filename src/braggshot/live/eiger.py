@@ -175,6 +175,11 @@ class FileSet:
             return False
         return sum(max(known) if part.frames is None else part.frames for part in parts) >= self.frames
 
+    def present(self) -> set[Path]:
+        """The files that are there, master and data."""
+        stamps = [self._stamp, *(part.stamp for part in self.parts.values())]
+        return {stamp.path for stamp in stamps if stamp.is_there()}
+
     def missing(self) -> Iterator[Lost]:
         """Data files that never came, unless that was said before."""
         for _, part in sorted(self.parts.items()):

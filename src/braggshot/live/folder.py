@@ -251,6 +251,7 @@ class FolderSource:
             self._waiting.append(item)
             return
         yield from files.missing()
+        self._linked |= files.present()  # a link may be followed before its file is listed: that one is not late
         if is_complete:
             yield from self._ledger.end(item.series)
 
