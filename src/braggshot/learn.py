@@ -96,7 +96,7 @@ def _check(settings: LearnSettings, folder: Path, initial: str | Path | None) ->
 
 
 def _at_full_resolution(settings: LearnSettings) -> LearnSettings:
-    """Of the run that goes on from a finished low resolution: the preset's own, on those of the crystals that are large enough."""
+    """Of the run that goes on from a finished low resolution: what the preset has of its own, on crystals large enough."""
     preset, asked = training.PRESETS["two-scale"], settings.train
     crystals = tuple(kind for kind in settings.data.crystals if min(kind.shape) > CENTRAL)
     if not crystals:
@@ -104,18 +104,14 @@ def _at_full_resolution(settings: LearnSettings) -> LearnSettings:
     chunks = asked.batch // asked.chunk  # as many, for as many processes
     chunk = max(1, preset.batch // chunks)
     train = replace(
-        preset,
+        asked,
+        kind=preset.kind,
         steps=settings.whole,
         batch=chunks * chunk,
         chunk=chunk,
-        seed=asked.seed,
-        precision=asked.precision,
+        ema=preset.ema,
+        expert=preset.expert,
         validate_every=max(1, settings.whole // 4),
-        validation=asked.validation,
-        validation_chunk=asked.validation_chunk,
-        network=asked.network,
-        fine=asked.fine,
-        between=asked.between,
     )
     data = replace(settings.data, crop=None, crystals=crystals)
     return replace(settings, whole=0, train=train, data=data, solved=replace(settings.solved, patterns=0))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from braggshot.nn.autophasenn import Same
+from braggshot.nn.autophasenn import SameConvolution
 from braggshot.nn.losses import r_factor
 from braggshot.nn.network import (
     Block,
@@ -166,7 +166,7 @@ def test_sixteen_bits_give_the_gradient_on_small_grids(size, stride):
     """Where oneDNN's own would be infinite or not a number."""
     torch.manual_seed(0)
     x = torch.randn(2, 16, size, size, size)
-    modules = [(Same(16, 16, stride), lambda m: m.weight)]
+    modules = [(SameConvolution(16, 16, stride), lambda m: m.weight)]
     if stride == 1:
         block = Block(16)
         nn.init.normal_(block.convolutions[1].weight, std=0.05)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import TINY
+from tiny_run import TINY, TWO_PROCESSES
 
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings
@@ -104,8 +104,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(whole, tmp_path):
 @pytest.mark.slow
 def test_two_processes_are_one(whole, tmp_path):
     """The chunks of a batch over two processes under torchrun: the same weights, but for the order of sums."""
-    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    done = subprocess.run([sys.executable, *command, RUN, tmp_path], check=False, capture_output=True, text=True)
+    done = subprocess.run([*TWO_PROCESSES, RUN, tmp_path], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # Of the way travelled, all tensors joined: Adam turns the rounding of one small gradient into a step of full length.
     # Half the batch, which is what a lost exchange amounts to, is 0.8 away in the weights, 0.8 and 0.4 in the moments.

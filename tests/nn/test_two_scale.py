@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import tiny_run
 import torch
-from tiny_run import TINY, WHOLE
+from tiny_run import TINY, TWO_PROCESSES, WHOLE
 
 from braggshot.errors import ConfigError
 from braggshot.learn import LOW, learn, resolve
@@ -22,7 +21,6 @@ from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, c
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad
 from braggshot.refine.iterate import RefineConfig
 
-RUN = tiny_run.__file__
 CONFIG = TwoScaleConfig(NetworkConfig((8, 8), 1), NetworkConfig((8, 8), 2), ExpertConfig(RefineConfig("4*RAAR+2*ER")))
 
 
@@ -186,7 +184,6 @@ def test_the_whole_way_is_that_of_the_flagship_alone(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_way_over_two_processes(tmp_path):
-    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    done = subprocess.run([sys.executable, *command, RUN, tmp_path, "whole"], check=False, capture_output=True, text=True)
+    done = subprocess.run([*TWO_PROCESSES, tiny_run.__file__, tmp_path, "whole"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert isinstance(weights.load_network(tmp_path / "best.safetensors")[0], TwoScaleNetwork)

@@ -49,6 +49,10 @@ WHOLE = replace(
 )
 """The flagship's whole way: both scales, from nothing."""
 
+RENDEZVOUS = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *RENDEZVOUS]
+"""The beginning of a command that runs this file under torchrun."""
+
 if __name__ == "__main__":
     for report in learn(WHOLE if sys.argv[2:] == ["whole"] else TINY, Path(sys.argv[1]), device="cpu"):
         if sys.argv[2:] == [str(report.step)]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import suppress
 from threading import Event
 from typing import Any
 
@@ -124,11 +125,9 @@ class DectrisSink:
 
         encoded = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts]
         while self._ready(patience):
-            try:
+            with suppress(zmq.Again):  # who was there has gone since
                 self._socket.send_multipart(encoded, zmq.DONTWAIT)
-            except zmq.Again:  # who was there has gone since
-                continue
-            return
+                return
 
 
 class CborSink(DectrisSink):

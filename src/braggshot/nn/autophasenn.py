@@ -51,7 +51,7 @@ def unit_scale(data: Measurement) -> Tensor:
     return (volume / photons).sqrt()
 
 
-class Same(Convolution):
+class SameConvolution(Convolution):
     """A convolution of width 3, "same" at a stride of 1."""
 
     def __init__(self, before: int, after: int, stride: int = 1) -> None:
@@ -151,13 +151,13 @@ class AutoPhaseNN(Published):
         return outputs[0], outputs[1]
 
     def _pair(self, before: int, after: int) -> nn.Sequential:
-        layers = [(Same(c, after), nn.LeakyReLU(SLOPE), _keras_norm(after)) for c in (before, after)]
+        layers = [(SameConvolution(c, after), nn.LeakyReLU(SLOPE), _keras_norm(after)) for c in (before, after)]
         return nn.Sequential(*layers[0], *layers[1])
 
     def _decoder(self, channels: Sequence[int]) -> nn.ModuleList:
         pairs = [self._pair(a, b) for a, b in pairwise((self.CHANNELS[-1], *channels))]
-        last = [(Same(c, self.LAST), nn.ReLU(), _keras_norm(self.LAST)) for c in (channels[-1], self.LAST)]
-        return nn.ModuleList([*pairs, nn.Sequential(*last[0], *last[1], Same(self.LAST, 1))])
+        last = [(SameConvolution(c, self.LAST), nn.ReLU(), _keras_norm(self.LAST)) for c in (channels[-1], self.LAST)]
+        return nn.ModuleList([*pairs, nn.Sequential(*last[0], *last[1], SameConvolution(self.LAST, 1))])
 
 
 class AutoPhaseNN2024(Published):
@@ -170,7 +170,7 @@ class AutoPhaseNN2024(Published):
         super().__init__((0.07, 0.10))
         layers: list[nn.Module] = []
         for (before, _), (after, stride) in pairwise(((1, 1), *self.ENCODER)):
-            layers += [Same(before, after, stride), nn.LeakyReLU(SLOPE), nn.BatchNorm3d(after)]
+            layers += [SameConvolution(before, after, stride), nn.LeakyReLU(SLOPE), nn.BatchNorm3d(after)]
         self.encoder = nn.Sequential(*layers)
         self.amplitude, self.phase = self._decoder(), self._decoder()
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
@@ -188,6 +188,6 @@ class AutoPhaseNN2024(Published):
         layers: list[nn.Module] = []
         for before, after in pairwise((self.ENCODER[-1][0], *self.DECODER)):
             for channels in (before, after):
-                layers += [Same(channels, after), nn.LeakyReLU(SLOPE), nn.BatchNorm3d(after)]
+                layers += [SameConvolution(channels, after), nn.LeakyReLU(SLOPE), nn.BatchNorm3d(after)]
             layers.append(nn.Upsample(scale_factor=2, mode="trilinear"))
-        return nn.Sequential(*layers, Same(self.DECODER[-1], 1))
+        return nn.Sequential(*layers, SameConvolution(self.DECODER[-1], 1))
