@@ -20,7 +20,7 @@ from sample_crystal import Changing, result
 from braggshot.errors import ConfigError, OutputError
 from braggshot.io import results
 from braggshot.snapshot import Judged, Snapshot
-from braggshot.viewer import guard
+from braggshot.viewer import app, guard
 from braggshot.viewer.app import _news, pause, serve, serving
 
 TOKEN = "a-token-of-a-test"
@@ -269,6 +269,26 @@ def test_it_stops_and_its_port_is_free_again(feed):
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", urlsplit(told[0]).port))
+
+
+def test_an_answer_that_is_on_its_way_ends_before_its_sockets_do(monkeypatch):
+    asked, go_on, answered = threading.Event(), threading.Event(), []
+    closed = app._closed
+    monkeypatch.setattr(app, "_closed", lambda sockets: (answered.append(go_on.is_set()), closed(sockets)))
+
+    class Waiting(Changing):
+        def latest(self):
+            asked.set()
+            go_on.wait(20)
+            return super().latest()
+
+    with serving(Waiting()) as url:
+        place = urlsplit(url)
+        with socket.create_connection((place.hostname, place.port)) as connection:
+            connection.sendall(b"GET /moment HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert asked.wait(20)
+            threading.Timer(0.5, go_on.set).start()  # when the page has begun to end
+    assert answered == [True]
 
 
 def heed():

@@ -110,9 +110,14 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
         yield f"http://{name}:{server.effective_port}/" + (f"?token={token}" if token else "")
     finally:
         # Its loop ends when no socket is left; closing them is the loop's own business.
-        server.trigger.pull_trigger(lambda: _closed(sockets))
-        thread.join(5)
-        server.task_dispatcher.shutdown()
+        server.trigger.pull_trigger(lambda: _ended(server, sockets))
+        thread.join(10)
+
+
+def _ended(server: Any, sockets: dict[int, Any]) -> None:
+    """In the loop, which asks for nothing more meanwhile; answers end first, since each wakes the loop by one of its sockets."""
+    server.task_dispatcher.shutdown()
+    _closed(sockets)
 
 
 def _closed(sockets: dict[int, Any]) -> None:
