@@ -42,7 +42,8 @@ from braggshot.nn import datasets
 from braggshot.nn.datasets import Batch
 from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
-from braggshot.nn.predict import largest, sampling
+from braggshot.nn.predict import largest
+from braggshot.nn.spacing import sampling
 from braggshot.nn.stream import Stream
 from braggshot.nn.training import TrainConfig, train
 from braggshot.nn.two_scale import CENTRAL, beginning

@@ -220,7 +220,10 @@ def _guesses(problem: Problem) -> list[Guess]:
     """What the network makes of the voxels that phasing may see."""
     assert problem.network is not None
     config, oversampling = problem.config, problem.volume.oversampling
-    hypotheses = predict(problem.network, *_shown(problem.sharp), oversampling, config.hypotheses, config.seed)
+    searches = config.method != "oneshot"
+    hypotheses = predict(
+        problem.network, *_shown(problem.sharp), oversampling, config.hypotheses, config.seed, config.views, searches
+    )
     return [_guess(hypothesis, problem) for hypothesis in hypotheses]
 
 

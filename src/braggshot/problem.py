@@ -33,6 +33,7 @@ class PhasingConfig:
     method : "auto", "oneshot", "refine" or "iterative", as above
     network : name of a shipped network, or a file
     hypotheses : of the network
+    views : orientations in which the pattern is shown to it; the best answers are its hypotheses
     polish : how each of them is refined, and a start that was given
     promising : misfit of held-out magnitudes beyond photon noise, `metrics.excess`, up to which the best of them is taken for an
         answer that random starts need only confirm [1]
@@ -63,7 +64,8 @@ class PhasingConfig:
 
     method: Literal["auto", "oneshot", "refine", "iterative"] = "auto"
     network: str = SHIPPED
-    hypotheses: int = 5
+    hypotheses: int = 3
+    views: int = 15
     polish: RefineConfig = SHORT
     promising: float = 0.08
     confirm: TournamentConfig = CONFIRM
@@ -91,7 +93,7 @@ class PhasingConfig:
     def __post_init__(self) -> None:
         if self.starts < 1:
             raise ConfigError(f"phasing.starts must be at least 1, found {self.starts}.")
-        for name in ("hypotheses", "searches"):
+        for name in ("hypotheses", "views", "searches"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"phasing.{name} must be at least 1, found {getattr(self, name)}.")
         if not 0 <= self.free < 0.5:

@@ -19,7 +19,8 @@ from torch import Tensor
 from braggshot.ahead import ahead
 from braggshot.errors import DataError
 from braggshot.io import patterns
-from braggshot.nn.predict import Sampling, largest, sampling
+from braggshot.nn.predict import largest
+from braggshot.nn.spacing import Sampling, sampling
 from braggshot.nn.stream import Stream, half
 from braggshot.nn.two_scale import beginning
 from braggshot.nn.weights import SHIPPED, load_network

@@ -9,7 +9,8 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.nn import stream
-from braggshot.nn.predict import Sampling, bring, largest, predict, sampling
+from braggshot.nn.predict import largest, predict
+from braggshot.nn.spacing import Sampling, bring, sampling
 from braggshot.nn.stream import Stream, one_shot
 from braggshot.nn.weights import load_network
 from braggshot.physics.fourier import crop

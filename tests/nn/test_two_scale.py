@@ -12,13 +12,15 @@ from tiny_run import TINY, TWO_PROCESSES, WHOLE
 
 from braggshot.errors import ConfigError
 from braggshot.learn import LOW, learn, resolve
+from braggshot.nn import predict as prediction
 from braggshot.nn import weights
 from braggshot.nn.expert import ExpertConfig
 from braggshot.nn.familiar import features
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
 from braggshot.nn.predict import largest, predict
-from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, central, enlarged, start
-from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad
+from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, central, enlarged, gone_on, start
+from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, inverted, pad
+from braggshot.physics.metrics import align
 from braggshot.refine.iterate import RefineConfig
 
 CONFIG = TwoScaleConfig(NetworkConfig((8, 8), 1), NetworkConfig((8, 8), 2), ExpertConfig(RefineConfig("4*RAAR+2*ER")))
@@ -93,6 +95,70 @@ def test_projections_at_the_end_bring_the_pass_to_the_counts_but_not_in_training
     inside = last[0].abs() > network.config.after.support * last[0].abs().amax((1, 2, 3), keepdim=True)
     assert not ended[0][~inside].any()
     assert len(network.train()(data.magnitude, data.valid, begin)) == 2
+
+
+def test_answers_to_turned_patterns_are_of_the_pattern_as_it_is():
+    """Each in another orientation, turned back: the same crystal or its twin, that which explains the counts best first."""
+    rho, counts = crystal((64, 64, 64))
+    network, _ = weights.load_network()
+    found = predict(network, counts, torch.ones(64, 64, 64, dtype=torch.bool), n=4, views=6)
+    assert [answer.chi2 for answer in found] == sorted(answer.chi2 for answer in found)
+    likeness = [align(answer.rho, rho.to(torch.complex64)).correlation for answer in found]
+    assert min(likeness) > 0.9
+
+
+def test_the_best_answers_of_the_low_resolution_go_to_the_full_one():
+    _, counts = crystal((48, 48, 48))
+    valid = torch.ones(48, 48, 48, dtype=torch.bool)
+    network = untrained()
+    shown = []
+    network.sharpened = lambda data, found, steps=None: (shown.append(found), TwoScaleNetwork.sharpened(network, data, found))[1]
+    tried = []
+    network.found = lambda data, begin: tried.append(TwoScaleNetwork.found(network, data, begin)) or tried[-1]
+    assert len(predict(network, counts, valid, n=2, views=5)) == 2
+    boxes, chi2 = tried[0]
+    assert len(chi2) == 5
+    torch.testing.assert_close(shown[0], boxes[chi2.argsort()[:2]])
+
+
+def test_a_search_goes_on_where_answers_are_different_crystals(monkeypatch):
+    """And what it finds competes with what was there: it may be worse."""
+    _, counts = crystal((48, 48, 48))
+    valid = torch.ones(48, 48, 48, dtype=torch.bool)
+    network, went_on = untrained(), []
+
+    def spy(data, found):
+        went_on.append(len(found))
+        return torch.zeros_like(found), torch.full((len(found),), 2.0)
+
+    monkeypatch.setattr(prediction, "gone_on", spy)
+    asked = {"n": 2, "views": 9}
+    plain = predict(network, counts, valid, **asked)
+    assert not went_on
+    searched = predict(network, counts, valid, searches=True, **asked)
+    assert went_on == [prediction.LEFT]
+    assert all(torch.equal(one.rho, other.rho) for one, other in zip(plain, searched, strict=True))
+    monkeypatch.setattr(prediction, "is_one_crystal", lambda rho: True)
+    predict(network, counts, valid, searches=True, **asked)
+    assert len(went_on) == 1
+
+
+def test_a_crystal_and_its_twin_are_one_crystal():
+    rho, _ = crystal((32, 32, 32))
+    moved = inverted(rho).conj().roll((2, -1, 1), (0, 1, 2)) * 1j
+    assert prediction.is_one_crystal(torch.stack([rho, moved]))
+    bent = rho * torch.exp(0.1j * (torch.arange(32) - 16) ** 2)
+    assert not prediction.is_one_crystal(torch.stack([rho, moved, bent]))
+
+
+def test_a_long_recipe_finds_what_is_near_and_keeps_it_in_its_box():
+    rho, counts = crystal((32, 32, 32))
+    data = Measurement.of(counts[None], torch.ones(1, 32, 32, 32, dtype=torch.bool))
+    off = rho.roll((5, 5, -5), (0, 1, 2))  # as far as an object drifts
+    box = crop(off * torch.exp(1j * torch.randn(32, 32, 32, generator=torch.Generator().manual_seed(0))), (16, 16, 16))
+    found, chi2 = gone_on(data, box[None].to(torch.complex64))
+    assert float(chi2) < 0.02
+    assert align(pad(found[0], (32, 32, 32)), rho.to(torch.complex64)).correlation > 0.95
 
 
 def test_each_network_is_shown_its_own_grid():

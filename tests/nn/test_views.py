@@ -8,7 +8,7 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import DataError
 from braggshot.nn import datasets, views
 from braggshot.nn.datasets import VALIDATION
-from braggshot.physics.fourier import crop
+from braggshot.physics.fourier import crop, inverted
 from braggshot.refine.projections import held_out_voxels
 
 
@@ -41,6 +41,25 @@ def test_a_view_is_turned_thinned_and_seeded(volume):
         likeness = [torch.corrcoef(torch.stack([counts.sqrt().flatten(), views.turned(plain, w).sqrt().flatten()]))[0, 1]
                     for w in views.orientations(plain.shape)]  # fmt: skip
         assert max(likeness) > 0.9
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 6), (7, 7, 4), (5, 6, 8)])
+def test_what_is_turned_can_be_turned_back(shape):
+    field = torch.arange(float(np.prod(shape))).view(shape)
+    for way in views.orientations(shape):
+        assert torch.equal(views.turned_back(views.turned(field, way), way), field)
+
+
+def test_orientations_differ_by_more_than_the_twin():
+    """24 of a cube, the first as it is, none of them another's inversion; then they come again."""
+    field = torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0))
+    ways = views.different(field.shape, 30)
+    assert torch.equal(views.turned(field, ways[0]), field)
+    assert ways[24:] == ways[:6]
+    seen = [views.turned(field, way) for way in ways[:24]]
+    for k, one in enumerate(seen):
+        assert not any(torch.equal(one, other) or torch.equal(one, inverted(other)) for other in seen[k + 1 :])
+    assert len(set(views.different((4, 5, 6), 9))) == 4
 
 
 def test_without_volumes_it_says_so():

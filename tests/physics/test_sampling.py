@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from braggshot.crystals.sample import simulate_volume
 from braggshot.errors import DataError
+from braggshot.evaluation.suites import SUITES
 from braggshot.physics.sampling import autocorrelation, mirror, object_extent, oversampling
 
 SHAPES = [(64, 64, 64), (63, 72, 50), (80, 60, 77)]
@@ -44,6 +46,13 @@ def test_extent_of_known_bodies(kind, peak, shape):
     measured = np.array(object_extent(diffract(rho, peak)))
     assert np.all(np.abs(measured - extent) <= np.maximum(0.1 * extent, 1.0)), (measured, extent)
     assert oversampling(diffract(rho, peak)) == pytest.approx(np.array(shape) / measured)
+
+
+@pytest.mark.parametrize("seed", [60851, 60853, 60859])
+def test_strain_does_not_shrink_the_crystal(seed):
+    """The autocorrelation of a strongly strained crystal is faint far out, which is no halo."""
+    mild, strained = (simulate_volume(seed, SUITES["strain"].groups[group])[1].intensity for group in ("pi", "6 pi"))
+    assert oversampling(strained) == pytest.approx(oversampling(mild), rel=0.55)
 
 
 def test_axes_are_not_exchanged():

@@ -119,7 +119,7 @@ def warm(method: str, config: PhasingConfig) -> None:
     if method not in _WARM:
         _, volume = next(SUITES["smoke"].crystals(1)).draw()
         with contextlib.suppress(*FAILURES):
-            _finish(volume, replace(config, starts=1, hypotheses=1))
+            _finish(volume, replace(config, starts=1, hypotheses=1, views=1))
         _WARM.add(method)
 
 

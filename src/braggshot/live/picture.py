@@ -62,13 +62,21 @@ def sketch(wanted: Wanted, settings: Settings, hypotheses: int, network: Trained
     part = Picture(prepare(wanted.scan, config), searched, None if before is None else before.result)
     yield part
     quick = beginning(network[0]), network[1]
-    return (yield from _finished(part, replace(settings.phasing, method="oneshot", hypotheses=hypotheses), settings, quick))
+    return (
+        yield from _finished(
+            part, replace(settings.phasing, method="oneshot", hypotheses=hypotheses, views=hypotheses), settings, quick
+        )
+    )
 
 
 def improved(picture: Picture, settings: Settings, hypotheses: int, network: Trained, whole: bool) -> Making:
     """The same frames: of a whole scan, which the full job takes next, the network's whole pass; else refined by the engine."""
-    config = replace(settings.phasing, method="oneshot" if whole else "refine", hypotheses=hypotheses)
+    config = replace(_few(settings.phasing, hypotheses), method="oneshot" if whole else "refine")
     return (yield from _finished(picture, config, settings, network))
+
+
+def _few(config: PhasingConfig, hypotheses: int) -> PhasingConfig:
+    return replace(config, hypotheses=hypotheses, views=hypotheses)
 
 
 def _finished(part: Picture, config: PhasingConfig, settings: Settings, network: Trained) -> Making:

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
-from braggshot.nn.predict import bring, sampling
+from braggshot.nn.spacing import bring, sampling
 from braggshot.nn.training import TrainConfig, objective
 from braggshot.nn.two_scale import beginning
 from braggshot.nn.views import balls

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.errors import DataError
-from braggshot.nn.predict import bring, sampling
+from braggshot.nn.spacing import bring, sampling
 from braggshot.nn.two_scale import CENTRAL
 from braggshot.nn.views import balls, orientations, thinned, turned
 from braggshot.physics.fourier import crop, fourier, inverse_fourier

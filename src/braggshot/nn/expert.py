@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from braggshot.crystals.draw import uniform
 from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
-from braggshot.physics.fourier import AXES, crop, pad, to_centre, to_corner
+from braggshot.physics.fourier import AXES, crop, in_the_middle, pad, to_centre, to_corner
 from braggshot.refine.algorithms import State
 from braggshot.refine.iterate import RefineConfig, iterate
 from braggshot.refine.projections import Measured, ShrinkWrap
@@ -43,8 +43,10 @@ class ExpertConfig:
 
 
 @torch.no_grad()
-def refined(rho: Tensor, data: Measurement, config: ExpertConfig, seed: int) -> tuple[Tensor, Tensor]:
+def refined(rho: Tensor, data: Measurement, config: ExpertConfig, seed: int, is_centred: bool = False) -> tuple[Tensor, Tensor]:
     """Refine each prediction (n, z / 2, y / 2, x / 2) against its pattern; the same frame, so nothing has to be aligned.
+
+    Long recipes let an object drift out of its box: it stays whole where it `is_centred` by its mass before.
 
     Returns
     -------
@@ -60,7 +62,8 @@ def refined(rho: Tensor, data: Measurement, config: ExpertConfig, seed: int) -> 
     state = State(start, to_corner(pad(inside, shape)).contiguous(), threshold, generators=generators)
     for _ in iterate(together(data), state, config.refine, parse_recipe(config.refine.recipe)):
         pass
-    better = crop(to_centre(state.rho), box)
+    better = to_centre(state.rho)
+    better = crop(in_the_middle(better) if is_centred else better, box)
     return better, misfit(magnitude_of(better, shape)[1], data)
 
 

@@ -1,19 +1,7 @@
-r"""Any volume in, hypotheses out: to the sampling and shape that the network was trained on, through it, and back.
-
-An intensity is band-limited, since its crystal is finite: known at an oversampling of 2 it is known everywhere. So a pattern that
-is sampled more finely than the network needs is read at wider spacings w, where its crystal fills the network's box,
-
-.. math:: I'_j = \prod_a w_a \frac{\sum_k L(k / w - j)\, I_k}{\sum_k L(k / w - j)},
-   \qquad L(x) = \mathrm{sinc}(x)\, \mathrm{sinc}(x / 5), \quad |x| < 5
-
-(Lanczos' kernel, axis by axis; as many photons as are summed). Fringes beyond the largest array that a network takes are left out,
-which makes direct-space voxels larger: a 160 x 128 x 128 pattern becomes 64 x 64 x 64, the crystal at a lower resolution. What is
-missing is for a refinement on the original grid to add. The way back is exact, by the definition of the transform.
-"""
+"""Any volume in, hypotheses out: to the sampling that the network was trained on (`braggshot.nn.spacing`), through it, and back."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,14 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from braggshot.nn.autophasenn import Published
-from braggshot.nn.network import STRIDE, Measurement, magnitude_of, misfit, scale_to
-from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, start
-from braggshot.physics.fourier import inverse_fourier, inverted
-from braggshot.refine.projections import blur
+from braggshot.nn.losses import correlation
+from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
+from braggshot.nn.solved import nearer_twin
+from braggshot.nn.spacing import bring, give_back, sampling
+from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, gone_on, start
+from braggshot.nn.views import Orientation, different, turned, turned_back
+from braggshot.physics.fourier import in_the_middle
 
 LARGEST = 64  # voxels per axis that a network answers on
-SAMPLED = 2.8  # oversampling per axis to which finer patterns are brought
-LOBES = 5  # of the kernel on either side
+SAME = 0.9  # correlation of two answers at the low resolution that are one crystal
+WITNESSES = 3  # that have to be one crystal
+LEFT = 8  # with which a search goes on
 
 
 @dataclass(frozen=True)
@@ -45,98 +37,21 @@ class Hypothesis:
     chi2: float
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How a volume is brought to the network.
-
-    Parameters
-    ----------
-    original : shape of the volume (z, y, x)
-    spacing : voxels of the volume from one sample to the next, per axis, at least 1
-    shape : samples per axis that the network sees, the middle one on the voxel N // 2; beyond the volume they are not valid
-    """
-
-    original: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    shape: tuple[int, int, int]
-
-
-def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, most: int = CENTRAL) -> Sampling:
-    """Choose spacings that bring the oversampling to `SAMPLED`, and a trained shape.
-
-    Parameters
-    ----------
-    shape : of the volume
-    oversampling : per axis, measured; None leaves the sampling as it is
-    most : samples per axis
-    """
-    c, b, a = (max(1.0, s / SAMPLED) for s in oversampling or (SAMPLED,) * 3)
-    sizes = (min(most, STRIDE * math.ceil(n / spacing / STRIDE)) for n, spacing in zip(shape, (c, b, a), strict=True))
-    (z, y, x), (n, m, k) = shape, sizes
-    return Sampling((z, y, x), (c, b, a), (n, m, k))
-
-
-def bring(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
-    """Counts and trust (..., z, y, x) as the network will see them, centred at N // 2.
-
-    A sample is valid where at least half of the kernel's weight lies on valid voxels. The others take part with the count on the
-    other side of the peak, or that of their neighbours, since the kernel needs a smooth pattern.
-    """
-    kernels = [_kernel(*line, counts.device) for line in zip(how.original, how.shape, how.spacing, strict=True)]
-    good = _along(kernels, valid.to(counts.dtype)) >= 0.5
-    brought = math.prod(how.spacing) * _along(kernels, _filled(counts, valid)).clamp_min(0)
-    return torch.where(good, brought, torch.zeros_like(brought)), good
-
-
-def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tensor:
-    """Weight of each of n voxels in each sample, (samples, n), one in all; none where less than half of it lies on voxels."""
-    voxel, sample = (torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in (n, samples))
-    x = voxel / spacing - sample[:, None]
-    # Rounded: nothing at all from other voxels where a sample lies on one.
-    weight = (torch.sinc(x) * torch.sinc(x / LOBES) * (x.abs() < LOBES)).round(decimals=12)
-    total = weight.sum(1, keepdim=True)
-    return torch.where(total >= spacing / 2, weight / total, 0).float()
-
-
-def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
-    """A matrix for each of the last three axes, (new, old)."""
-    for axis, matrix in zip((-3, -2, -1), matrices, strict=True):
-        field = (matrix @ field.transpose(axis, -2)).transpose(axis, -2)
-    return field.contiguous()
-
-
-def _filled(counts: Tensor, valid: Tensor) -> Tensor:
-    """Counts with something plausible where they are not valid: I(-q), and without it the neighbours' mean of log(1 + I)."""
-    mirrored, known = inverted(counts * valid), valid | inverted(valid)
-    counts = torch.where(valid, counts, mirrored)
-    if known.all():
-        return counts
-    share = blur(known.float(), 2.0)
-    level = blur(torch.log1p(counts) * known, 2.0) / share.clamp_min(1e-6)
-    return torch.where(known, counts, torch.expm1(level))
-
-
-def give_back(rho: Tensor, how: Sampling) -> Tensor:
-    r"""A box that the network found, (..., z / 2, y / 2, x / 2), on the grid of the original volume; modulus of F kept.
-
-    .. math:: F_k = \sum_r \rho_r\, e^{-2 \pi i k r / (M w)}, \qquad -M w / 2 \le k < M w / 2
-
-    for M samples of spacing w, and zero beyond them.
-    """
-    waves = []
-    for n, samples, w, box in zip(how.original, how.shape, how.spacing, rho.shape[-3:], strict=True):
-        k, r = (torch.arange(size, dtype=torch.float64, device=rho.device) - size // 2 for size in (n, box))
-        seen = (k >= -samples * w / 2) & (k < samples * w / 2)
-        wave = torch.exp(-2j * math.pi * k[:, None] * r / (samples * w)) * seen[:, None]
-        waves.append((wave / math.sqrt(samples * w)).to(rho.dtype))
-    return inverse_fourier(_along(waves, rho))
-
-
 @torch.no_grad()
 def predict(
-    network: nn.Module, counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None = None, n: int = 1, seed: int = 0
+    network: nn.Module,
+    counts: Tensor,
+    valid: Tensor,
+    oversampling: Sequence[float] | None = None,
+    n: int = 1,
+    seed: int = 0,
+    views: int = 1,
+    searches: bool = False,
 ) -> list[Hypothesis]:
-    """Hypotheses from `n` starts in one batch, the best first by the misfit of what the network was shown.
+    """The best hypotheses, sorted by the misfit of what the network was shown.
+
+    A network that has seen crystals in all orientations errs differently in each, so each answer is to the pattern in another one.
+    Of a two-scale network they go to the full resolution from where the low one, an eighth of the cost, has the least misfit.
 
     Parameters
     ----------
@@ -145,14 +60,57 @@ def predict(
     oversampling : per axis, measured; None leaves the sampling as it is
     n : hypotheses
     seed : of the starts
+    views : orientations of the pattern, of which the best `n` are given; at least `n`
+    searches : where the best answers of the low resolution are not the same crystal, a long recipe goes on with them
     """
     device = next(network.parameters()).device
     how = sampling(counts.shape, oversampling, largest(network))
-    seen = Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, how)))
-    boxes, chi2 = answered(network, seen, start(network, seen, torch.Generator(device).manual_seed(seed), n))
+    pattern = bring(counts.to(device).float(), valid.to(device), how)
+    ways = different(how.shape, max(n, views))
+    seen = Measurement.of(*(torch.stack([turned(part, way) for way in ways]) for part in pattern))
+    begin = start(network, seen, torch.Generator(device).manual_seed(seed))
+    if isinstance(network, TwoScaleNetwork):
+        boxes, chi2, which = _sharpened(network, seen, _found(network, seen, begin, ways, searches), n)
+    else:
+        boxes, chi2 = answered(network, seen, begin)
+        which = chi2.argsort()[:n]
+        boxes, chi2 = boxes[which], chi2[which]
     whole = Measurement.of(counts[None].to(device), valid[None].to(device))
-    # A published network gives one answer, however many starts it is given.
-    return [_scaled(give_back(boxes[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
+    found = [turned_back(box, ways[k]) for box, k in zip(boxes, which.tolist(), strict=True)]
+    return [_scaled(give_back(found[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
+
+
+Found = tuple[Tensor, Tensor, Tensor]
+"""Boxes (n, z, y, x), their chi2 (n,), and the view that each is an answer to (n,)."""
+
+
+def _found(network: TwoScaleNetwork, seen: Measurement, begin: Tensor, ways: Sequence[Orientation], searches: bool) -> Found:
+    with _precision(begin.device):
+        boxes, chi2 = network.found(seen, begin)
+    which = torch.arange(len(boxes), device=boxes.device)
+    order = chi2.argsort()
+    best = torch.stack([turned_back(boxes[k], ways[k]) for k in order[:WITNESSES].tolist()])
+    if not searches or is_one_crystal(best):
+        return boxes, chi2, which
+    left = order[:LEFT]
+    more, misfits = gone_on(Measurement(seen.magnitude[left], seen.valid[left]), boxes[left])
+    return torch.cat([boxes, more]), torch.cat([chi2, misfits]), torch.cat([which, left])
+
+
+def is_one_crystal(rho: Tensor) -> bool:
+    """Whether all objects (n, z, y, x) are the first, or its twin."""
+    others = in_the_middle(rho)
+    first = others[:1].expand_as(others)
+    return bool((correlation(others, nearer_twin(others, first)) > SAME).all())
+
+
+def _sharpened(network: TwoScaleNetwork, seen: Measurement, found: Found, n: int) -> Found:
+    boxes, chi2, which = found
+    best = chi2.argsort()[:n]
+    chosen = Measurement(seen.magnitude[which[best]], seen.valid[which[best]])
+    with _precision(boxes.device):
+        whole, magnitude = network.sharpened(chosen, boxes[best])[-1]
+    return whole, misfit(magnitude, chosen), which[best]
 
 
 def largest(network: nn.Module) -> int:
@@ -162,7 +120,7 @@ def largest(network: nn.Module) -> int:
 
 def answered(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple[Tensor, Tensor]:
     """What the network makes of every start: objects in its box (n, z / 2, y / 2, x / 2), and chi2 of what it was shown (n,)."""
-    with torch.autocast(begin.device.type, dtype=torch.bfloat16, enabled=fast_bfloat16(begin.device)):
+    with _precision(begin.device):
         boxes, magnitude = network(seen.magnitude, seen.valid, begin)[-1]
     return boxes, misfit(magnitude, seen)
 
@@ -175,6 +133,10 @@ def shown(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, d
 def _scaled(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:
     _, magnitude = magnitude_of(rho[None], rho.shape)
     return Hypothesis((rho * scale_to(magnitude, whole)[0]).to(torch.complex64), chi2)
+
+
+def _precision(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast_bfloat16(device))
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -17,7 +17,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from braggshot.nn.network import Measurement, magnitude_of, scale_to
-from braggshot.nn.predict import Sampling, answered, bring, give_back
+from braggshot.nn.predict import answered
+from braggshot.nn.spacing import Sampling, bring, give_back
 from braggshot.nn.two_scale import start
 from braggshot.physics.fourier import crop
 

@@ -34,6 +34,12 @@ FINE = NetworkConfig((16, 32, 48), 2)
 ENDING = ExpertConfig(RefineConfig("10*ER", shrink_wrap=ShrinkWrap(period=0), monitor_every=1000), support=0.2)
 
 
+_CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER"
+LONG = ExpertConfig(
+    RefineConfig(f"4*({_CYCLE})", shrink_wrap=ShrinkWrap(sigma_start=2.0, sigma_end=1.0), flatness=0.5, monitor_every=1000)
+)
+
+
 @dataclass(frozen=True)
 class TwoScaleConfig:
     """What the pass is made of.
@@ -71,8 +77,14 @@ class TwoScaleNetwork(nn.Module):
         steps : how many fine ones; None is as in the configuration
         """
         data = Measurement(magnitude, valid)
-        found: list[tuple[Tensor, Tensor]] = self.fine(magnitude, valid, self.found(data, rho), steps)
-        return found if self.training else [*found, self._ended(data, found[-1][0])]
+        return self.sharpened(data, self.found(data, rho)[0], steps)
+
+    def sharpened(self, data: Measurement, found: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        """The whole from what the low resolution found."""
+        shape = data.magnitude.shape[-3:]
+        begin = enlarged(found, central(data).magnitude.shape[-3:], shape)
+        better: list[tuple[Tensor, Tensor]] = self.fine(data.magnitude, data.valid, begin, steps)
+        return better if self.training else [*better, self._ended(data, better[-1][0])]
 
     def _ended(self, data: Measurement, rho: Tensor) -> tuple[Tensor, Tensor]:
         better, _ = refined(rho, data.repeated(len(rho) // len(data.magnitude)), self.config.after, 0)
@@ -80,12 +92,17 @@ class TwoScaleNetwork(nn.Module):
         return better, magnitude_of(better, data.magnitude.shape[-3:])[1]
 
     @torch.no_grad()
-    def found(self, data: Measurement, start: Tensor) -> Tensor:
-        """What the low resolution says, in the box of the full one (n, z / 2, y / 2, x / 2), of a typical amplitude of one."""
+    def found(self, data: Measurement, start: Tensor) -> tuple[Tensor, Tensor]:
+        """What the low resolution says, boxes of half of its voxels per axis, and its chi2 (n,)."""
         small = central(data)
         boxes = self.coarse(small.magnitude, small.valid, start)[-1][0]
-        better, _ = refined(boxes, small.repeated(len(boxes) // len(small.magnitude)), self.config.between, 0)
-        return enlarged(better, small.magnitude.shape[-3:], data.magnitude.shape[-3:])
+        return refined(boxes, small.repeated(len(boxes) // len(small.magnitude)), self.config.between, 0)
+
+
+@torch.no_grad()
+def gone_on(data: Measurement, found: Tensor) -> tuple[Tensor, Tensor]:
+    """As `TwoScaleNetwork.found`, after a long recipe from there, one pattern for each box."""
+    return refined(found, central(data), LONG, 0, is_centred=True)
 
 
 def central(data: Measurement) -> Measurement:

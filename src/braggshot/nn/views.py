@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import permutations, product
+from itertools import cycle, islice, permutations, product
 
 import torch
 from torch import Generator, Tensor
@@ -23,11 +23,25 @@ def orientations(shape: Sequence[int]) -> list[Orientation]:
     return list(product(allowed, product((False, True), repeat=3)))
 
 
+def different(shape: Sequence[int], n: int) -> list[Orientation]:
+    """`n` orientations, the first as it is; again and again where there are fewer, without inversions, which show but the twin."""
+    asis, *others = (way for way in orientations(shape) if not way[1][0])
+    # In no order that goes through one permutation of the axes after the other: few have to be as different as many.
+    order = torch.randperm(len(others), generator=Generator().manual_seed(0)).tolist()
+    return list(islice(cycle([asis, *(others[k] for k in order)]), n))
+
+
 def turned(field: Tensor, orientation: Orientation) -> Tensor:
     """Axes permuted, then some of them flipped about N // 2, which stays where it is; (z, y, x)."""
     order, flips = orientation
     field = field.permute(*order)
     return inverted(field, [axis for axis, flip in enumerate(flips) if flip])
+
+
+def turned_back(field: Tensor, orientation: Orientation) -> Tensor:
+    """What `turned` has turned, as it was."""
+    order, flips = orientation
+    return inverted(field, [axis for axis, flip in enumerate(flips) if flip]).permute(*map(order.index, range(3)))
 
 
 def thinned(generator: Generator, counts: Tensor, faintest: float) -> Tensor:

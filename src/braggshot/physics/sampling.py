@@ -12,6 +12,7 @@ three to a few percent. Arrays are numpy, (z, y, x), origin at N // 2; extents a
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -24,7 +25,8 @@ from braggshot.volumes import BoolArray, FloatArray
 Number = TypeVar("Number", bound=np.generic)
 
 SIGNIFICANT = 5.0  # noise standard deviations of |A| that count as object
-FLOOR, CEILING = 0.005, 0.05  # bounds of the level, relative to A(0), from which the end is extrapolated
+FLOOR, CEILING = 0.003, 0.05  # bounds of the level, relative to A(0), from which the end is extrapolated
+GROWTH = 4.0  # of the logarithm of a halo from the face of the array to its middle, at most
 
 
 def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[NDArray[np.float32], float]:
@@ -63,7 +65,8 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tupl
     """Extent of the object along each axis, in voxels of direct space; at most N / 2, the largest that can be seen.
 
     Every pixel's own response and every frame's own flux leave a faint halo around a measured autocorrelation. The level from which
-    the end is extrapolated stays above the halo, as far as it is found outside a first estimate, and above the noise.
+    the end is extrapolated stays above the halo, as far as it is found outside a first estimate, and above the noise. That of a
+    strained crystal itself is faint far out, so what is found there is halo only where it reaches the faces of the array.
 
     Raises
     ------
@@ -72,9 +75,7 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tupl
     modulus, noise = autocorrelation(intensity, valid)
     ceiling = min(max(CEILING, SIGNIFICANT * noise), 0.4)
     first = _ends(modulus, ceiling)
-    halo = max(
-        float(profile[int(np.ceil(1.1 * end)) + 1 :].max(initial=0)) for profile, end in zip(_profiles(modulus), first, strict=True)
-    )
+    halo = max(_halo(profile, end) for profile, end in zip(_profiles(modulus), first, strict=True))
     level = float(np.clip(1.5 * halo, min(max(FLOOR, SIGNIFICANT * noise), ceiling), ceiling))
     z, y, x = _ends(modulus, level)
     return z, y, x
@@ -124,6 +125,12 @@ def _profiles(modulus: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         shift = np.arange((size + 1) // 2)
         profiles.append(np.maximum(planes[size // 2 + shift], planes[size // 2 - shift]))
     return profiles
+
+
+def _halo(profile: NDArray[np.float32], end: float) -> float:
+    """The largest modulus beyond `end`, or what the modulus at the face of the array would have grown to there."""
+    face = float(profile[-max(1, profile.size // 10) :].max())
+    return min(float(profile[int(np.ceil(1.1 * end)) + 1 :].max(initial=0)), face * math.exp(GROWTH * (1 - end / profile.size)))
 
 
 def _ends(modulus: NDArray[np.float32], level: float) -> list[float]:

@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 
-from braggshot.nn.predict import Sampling, bring, give_back, sampling
+from braggshot.crystals.sample import simulate_volume
+from braggshot.evaluation.suites import SUITES
+from braggshot.nn.spacing import Sampling, bring, give_back, sampling
 from braggshot.physics.fourier import crop, fourier
+from braggshot.refine.projections import held_out_voxels
 
 
 def blob(shape, width, offset=(0.0, 0.0, 0.0)):
@@ -88,6 +91,18 @@ def test_a_finite_crystal_is_known_between_the_voxels(shape, spacing):
     error = (brought.clamp_min(0).sqrt() - expected.sqrt())[good]
     assert good.float().mean() > 0.3  # beyond the volume they are not valid
     assert error.square().sum() < 1e-3 * expected[good].sum()
+
+
+def test_hidden_voxels_of_a_strained_crystal_are_not_those_of_the_other_side():
+    """Between the voxels a pattern is known in spite of them: by its band, for I(-q) is another number."""
+    _, volume = simulate_volume(60854, SUITES["strain"].groups["4 pi"])
+    counts, everything = torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid)
+    seen = ~held_out_voxels(everything, generator=torch.Generator().manual_seed(0))
+    how = Sampling((64, 64, 64), (1.5, 1.5, 1.5), (32, 32, 32))
+    whole, _ = bring(counts, everything, how)
+    part, good = bring(counts * seen, seen, how)
+    error = (part.sqrt() - whole.sqrt())[good]
+    assert error.square().sum() < 1e-3 * whole[good].sum()
 
 
 def test_samples_are_as_noisy_as_their_counts():
