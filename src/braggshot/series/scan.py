@@ -125,8 +125,9 @@ def _reconstructed(
 def _fewer(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
     if cold is None:
         return phasing
+    views = max(cold, phasing.views * cold // phasing.hypotheses)
     search = replace(phasing.search, starts=(4 * cold, 2 * cold, cold))
-    return replace(phasing, starts=cold, hypotheses=cold, search=search, searches=1)
+    return replace(phasing, starts=cold, hypotheses=cold, views=views, search=search, searches=1)
 
 
 def _checked(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
