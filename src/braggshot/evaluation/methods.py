@@ -29,12 +29,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "classic-1": {"method": "iterative", "starts": 1, "refine": CLASSIC},
     "classic-5": {"method": "iterative", "starts": 5, "refine": CLASSIC},
     "classic-20": {"method": "iterative", "starts": 20, "refine": CLASSIC},
-    "autophasenn": {"method": "oneshot", "hypotheses": 1, "edge": 0.1},
-    "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "edge": 0.1, "polish": ER50},
+    "autophasenn": {"method": "oneshot", "hypotheses": 1, "views": 1, "edge": 0.1},
+    "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "views": 1, "edge": 0.1, "polish": ER50},
 }
 """The network's methods refine its hypotheses and let held-out voxels choose, as the iterative ones do with their starts.
 
-The published network has one answer, whose support ends at a tenth of its largest amplitude.
+The published network has one answer, to the pattern as it is, whose support ends at a tenth of its largest amplitude.
 """
 
 
