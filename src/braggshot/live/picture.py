@@ -58,15 +58,12 @@ def sketch(wanted: Wanted, settings: Settings, hypotheses: int, network: Trained
     ------
     DataError : where there is no peak yet, or no crystal.
     """
-    config, searched = _window(wanted, settings.prepare, before)
-    part = Picture(prepare(wanted.scan, config), searched, None if before is None else before.result)
+    how, searched = _window(wanted, settings.prepare, before)
+    part = Picture(prepare(wanted.scan, how), searched, None if before is None else before.result)
     yield part
     quick = beginning(network[0]), network[1]
-    return (
-        yield from _finished(
-            part, replace(settings.phasing, method="oneshot", hypotheses=hypotheses, views=hypotheses), settings, quick
-        )
-    )
+    config = replace(_few(settings.phasing, hypotheses), method="oneshot")
+    return (yield from _finished(part, config, settings, quick))
 
 
 def improved(picture: Picture, settings: Settings, hypotheses: int, network: Trained, whole: bool) -> Making:
@@ -76,6 +73,7 @@ def improved(picture: Picture, settings: Settings, hypotheses: int, network: Tra
 
 
 def _few(config: PhasingConfig, hypotheses: int) -> PhasingConfig:
+    """As many orientations as hypotheses: a picture has a second."""
     return replace(config, hypotheses=hypotheses, views=hypotheses)
 
 

@@ -32,9 +32,8 @@ CENTRAL = 32  # voxels per axis of the low resolution
 FINE = NetworkConfig((16, 32, 48), 2)
 # The support is wide, since where photons are few a tight one cuts the crystal.
 ENDING = ExpertConfig(RefineConfig("10*ER", shrink_wrap=ShrinkWrap(period=0), monitor_every=1000), support=0.2)
-
-
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER"
+# Where answers differ the low resolution is searched on: a wide blur that narrows lets go of a wrong object.
 LONG = ExpertConfig(
     RefineConfig(f"4*({_CYCLE})", shrink_wrap=ShrinkWrap(sigma_start=2.0, sigma_end=1.0), flatness=0.5, monitor_every=1000)
 )
