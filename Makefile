@@ -8,11 +8,11 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo live test lint types unit bench dist words clean
 
 demo: $(VENV)/core
-	$(BIN)/python -m braggshot.demo demo-output
+	$(BIN)/python examples/demo.py demo-output
 
 # The demo's scan again, as if it were being measured.
 live: $(VENV)/live
-	test -e demo-output/raw/raw.spec || $(BIN)/python -m braggshot.demo demo-output
+	test -e demo-output/raw/raw.spec || $(BIN)/python examples/demo.py demo-output
 	$(BIN)/braggshot live 'replay:demo-output/raw/raw.spec?rate=10' -o demo-output/live
 
 test: lint types unit manual

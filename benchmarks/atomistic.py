@@ -17,7 +17,7 @@ import torch
 
 from braggshot.config import parse_assignments, resolve
 from braggshot.crystals.atomistic import AtomisticSettings, simulate_atomistic
-from braggshot.io import cxi
+from braggshot.io.formats import cxi
 
 
 def main() -> None:

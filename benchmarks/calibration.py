@@ -2,8 +2,8 @@
 
     python benchmarks/calibration.py [FIRST SEED] [CRYSTALS] [METHOD]
 
-The factors in `braggshot.uncertainty` were set on the crystals from 60 000 on; the table in the documentation is of those from
-61 000 on. Voxels of the bulk (one layer inside the surface) of crystals whose reconstruction is right; a crystal counts once,
+The factors in `braggshot.phasing.selection` were set on the crystals from 60 000 on; the table in the documentation is of
+those from 61 000 on. Voxels of the bulk (one layer inside the surface) of crystals whose reconstruction is right; a crystal counts once,
 whatever its size.
 """
 
@@ -20,11 +20,11 @@ import torch
 from scipy import ndimage
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.phasing import PhasingConfig, phase
+from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.phasing.uncertainty import together, with_photon_noise
 from braggshot.physics import strain
 from braggshot.physics.metrics import align
 from braggshot.pipeline import finish
-from braggshot.uncertainty import together, with_photon_noise
 from braggshot.volumes import BoolArray, ComplexArray, Reconstruction
 
 Q = np.array([1.0, 0.0, 0.0])  # so the strain is the turn of the phase from slice to slice

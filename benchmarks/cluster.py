@@ -24,7 +24,7 @@ import torch
 from braggshot import cluster, pipeline, series
 from braggshot.cluster import ClusterConfig, connect, reconstruct_many, run_series
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.io import cxi
+from braggshot.io.formats import cxi
 from braggshot.pipeline import Settings
 from braggshot.series import SeriesSettings, sources
 

@@ -27,12 +27,12 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.io import registry
-from braggshot.phasing import PhasingConfig, prepare_measured
+from braggshot.iterative.iterate import RefineConfig, run_starts
+from braggshot.iterative.projections import ShrinkWrap
+from braggshot.phasing.strategies import PhasingConfig, prepare_measured
 from braggshot.physics.fourier import AXES, to_centre, to_corner
 from braggshot.physics.metrics import align, misfit
 from braggshot.prepare import prepare
-from braggshot.refine.iterate import RefineConfig, run_starts
-from braggshot.refine.projections import ShrinkWrap
 from braggshot.volumes import DiffractionVolume
 
 SEQUENCE = "3*(20*ER+180*HIO)+20*ER"

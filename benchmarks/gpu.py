@@ -6,8 +6,8 @@
 
 The ceilings are measured first: a copy on the device, one from pinned memory, a matrix product in bfloat16.
 
-one shot    what `braggshot stack` does between its files (`braggshot.nn.stream`): from counts in pinned memory (32-bit floats) to
-            objects on their grid and scale there. The network sees the central 32^3 voxels; other batches travel meanwhile
+one shot    what `braggshot stack` does between its files (`braggshot.nn.pipelined`): from counts in pinned memory (32-bit
+            floats) to objects on their grid and scale there. The network sees the central 32^3 voxels; other batches travel meanwhile
 network     alone: patterns of 32^3, on the device already; the share of the product is its own
 engine      an iteration of RAAR on the whole grid: both transforms, modulus projection, support; called as it is, and recorded
             as a CUDA graph and replayed. Two transforms along three axes have to read and write a volume six times, `BYTES` per
@@ -38,19 +38,19 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from braggshot.crystals.sample import CrystalSettings, random_volumes
+from braggshot.iterative.algorithms import State, StepSettings, find_step
+from braggshot.iterative.projections import Measured, measured
 from braggshot.nn import datasets
 from braggshot.nn.datasets import Batch
 from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
+from braggshot.nn.pipelined import Stream
 from braggshot.nn.predict import largest
-from braggshot.nn.spacing import sampling
-from braggshot.nn.stream import Stream
+from braggshot.nn.resampling import sampling
 from braggshot.nn.training import TrainConfig, train
 from braggshot.nn.two_scale import CENTRAL, beginning
 from braggshot.nn.weights import load_network
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
-from braggshot.refine.algorithms import State, StepSettings, find_step
-from braggshot.refine.projections import Measured, measured
 
 BYTES = 96
 OVERSAMPLING = (2.1, 4.0)

@@ -14,9 +14,9 @@ import time
 
 import torch
 
+from braggshot.iterative.iterate import RefineConfig, run_starts
+from braggshot.iterative.projections import measured
 from braggshot.physics.fourier import AXES
-from braggshot.refine.iterate import RefineConfig, run_starts
-from braggshot.refine.projections import measured
 
 SHAPES = [(64, 64, 64), (128, 128, 128), (160, 128, 128)]
 

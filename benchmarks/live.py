@@ -24,14 +24,14 @@ import torch
 
 from braggshot.crystals.scan import ScanSettings, simulate_scan
 from braggshot.io import results
-from braggshot.live.memory import MemorySource
 from braggshot.live.messages import Arrived, Begin, End
 from braggshot.live.session import Session, resolve
+from braggshot.live.sources.memory import MemorySource
 from braggshot.physics.metrics import align
 from braggshot.viewer import drawings
 from braggshot.viewer.app import pause
 from braggshot.viewer.model import View
-from braggshot.viewer.watch import Watch
+from braggshot.viewer.shared import Watch
 from braggshot.volumes import Frame
 
 EVERY = 3  # of the simulated frames, so that 64 remain

@@ -1,4 +1,4 @@
-"""How much memory a scan takes from prepared counts to its result on disk, against what `braggshot.memory` asks for.
+"""How much memory a scan takes from prepared counts to its result on disk, against what `braggshot.phasing.memory` asks for.
 
     python memory.py                                                  # every method on every shape
     python memory.py --methods iterative --shapes 128,128,128 --starts 10 --hypotheses 5
@@ -37,10 +37,10 @@ def phased(shape: Sequence[int], method: str, starts: int, hypotheses: int, fold
 
     from braggshot import pipeline
     from braggshot.crystals.sample import CrystalSettings, simulate_volume
-    from braggshot.phasing import PhasingConfig, phase
-    from braggshot.refine.iterate import RefineConfig
-    from braggshot.tournament import TournamentConfig
-    from braggshot.verdict import Limits
+    from braggshot.iterative.iterate import RefineConfig
+    from braggshot.phasing.strategies import PhasingConfig, phase
+    from braggshot.phasing.tournament import TournamentConfig
+    from braggshot.phasing.verdict import Limits
 
     z, y, x = shape
     _, volume = simulate_volume(1, CrystalSettings(shape=(z, y, x), counts=(1e6, 1e6), phase_range=(1, 1)))
@@ -72,8 +72,8 @@ def phased(shape: Sequence[int], method: str, starts: int, hypotheses: int, fold
 
 def here(shape: Sequence[int], method: str, starts: int, hypotheses: int) -> dict[str, float]:
     """What phasing one volume takes and would be asked for, of this process [MB], and how long it was [s]."""
-    from braggshot.memory import needed
-    from braggshot.phasing import PhasingConfig, most_starts
+    from braggshot.phasing.memory import needed
+    from braggshot.phasing.strategies import PhasingConfig, most_starts
 
     with tempfile.TemporaryDirectory() as folder:
         phased((32, 32, 32), method, starts, hypotheses, Path(folder))

@@ -14,7 +14,7 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.evaluation.methods import Choice, phasing_of
-from braggshot.phasing import phase
+from braggshot.phasing.strategies import phase
 from braggshot.physics.metrics import align
 from braggshot.pipeline import finish
 

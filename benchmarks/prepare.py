@@ -85,7 +85,7 @@ class PrepareMeasured:
         folder = Path(os.environ.get("BRAGGSHOT_DATA", "")) / "aps-34idc-scan54"
         if not folder.is_dir():
             raise NotImplementedError("set BRAGGSHOT_DATA to the folder that holds aps-34idc-scan54")
-        from braggshot.io import aps_34idc
+        from braggshot.io.beamlines import aps_34idc
 
         self.scan = aps_34idc.read(folder / "example.spec", scan=54, dark=folder / "dark.tif", flat=folder / "whitefield.tif")
 

@@ -19,12 +19,12 @@ import torch
 
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.phasing import PhasingConfig, prepare_measured
+from braggshot.iterative.iterate import RefineConfig, run_starts
+from braggshot.iterative.projections import ShrinkWrap
+from braggshot.phasing.selection import score
+from braggshot.phasing.strategies import PhasingConfig, prepare_measured
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
-from braggshot.refine.iterate import RefineConfig, run_starts
-from braggshot.refine.projections import ShrinkWrap
-from braggshot.selection import score
 
 SW = ShrinkWrap()
 VARIANTS: dict[str, RefineConfig] = {

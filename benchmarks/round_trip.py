@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from braggshot import pipeline
 from braggshot.crystal_frame import StrainConfig, strain_map
 from braggshot.crystals.direct_sum import rocking_scan
-from braggshot.io import instruments
+from braggshot.io.beamlines import instruments
 from braggshot.physics.fourier import inverse_fourier
 from braggshot.physics.geometry import direct_basis, reciprocal_basis, scattering_vector
 from braggshot.physics.metrics import align

@@ -91,7 +91,7 @@ def here(source: Path, method: str, sets: list[str], top: int) -> dict[str, floa
     import importlib
 
     from braggshot import pipeline, report  # noqa: F401
-    from braggshot.io import results, vtk  # noqa: F401
+    from braggshot.io.results import vtk  # noqa: F401
 
     clock = Clock()
     before = {"Python": started, "import of the command": command - started, "other imports": clock.since - command}

@@ -19,10 +19,10 @@ import torch
 
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.phasing import PhasingConfig, phase
+from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.phasing.verdict import noise_floor
 from braggshot.physics.fourier import fourier
 from braggshot.physics.metrics import align
-from braggshot.verdict import noise_floor
 from braggshot.volumes import ComplexArray, DiffractionVolume
 
 COLUMNS = ("seed", "kind", "correlation", "verdict", "agreeing", "excess", "llk", "llk_free", "oversampling", "psf", "reasons")

@@ -24,7 +24,7 @@ from braggshot.pipeline import load_result
 from braggshot.snapshot import Judged, Snapshot
 from braggshot.viewer import drawings, model
 from braggshot.viewer.app import serving
-from braggshot.viewer.watch import prepared
+from braggshot.viewer.shared import prepared
 
 FLAGS = (
     "--headless=new",

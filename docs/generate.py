@@ -140,7 +140,7 @@ def formats() -> str:
 
 def instruments() -> str:
     """The built-in diffractometers."""
-    from braggshot.io.instruments import INSTRUMENTS
+    from braggshot.io.beamlines.instruments import INSTRUMENTS
 
     lines = ["| `instrument` | | sample circles | detector circles | rows, columns |", "|---|---|---|---|---|"]
     for name, known in INSTRUMENTS.items():

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 import braggshot
 from braggshot.crystals.sample import CrystalSettings
-from braggshot.phasing import PhasingConfig, phase
+from braggshot.phasing.strategies import PhasingConfig, phase
 from braggshot.physics.metrics import align
 from braggshot.pipeline import finish
 from braggshot.volumes import ComplexArray, DiffractionVolume, Reconstruction

@@ -25,7 +25,7 @@ from braggshot import cli
 from braggshot.crystal_frame import StrainConfig, numbers, strain_map
 from braggshot.crystals import shapes
 from braggshot.crystals.grid import Grid, centred
-from braggshot.io.aps_34idc import write_scan
+from braggshot.io.beamlines.aps_34idc import write_scan
 from braggshot.physics.forward import intensity
 from braggshot.physics.fourier import pad
 from braggshot.physics.geometry import KEV, direct_basis, reciprocal_basis, wavelength

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from braggshot import cluster, config, learn, pipeline
+from braggshot import cluster, config, pipeline, train
 from braggshot.cli import app
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.evaluation.methods import METHODS
@@ -22,7 +22,7 @@ from braggshot.evaluation.suites import SUITES
 from braggshot.io.registry import BUILT_IN, _load, option_names
 from braggshot.live import session
 from braggshot.nn.training import PRESETS
-from braggshot.phasing import PhasingConfig
+from braggshot.phasing.strategies import PhasingConfig
 
 FILE = Path(__file__).parents[1] / "src" / "braggshot" / "cli" / "words.txt"
 RESOLVERS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -30,7 +30,7 @@ RESOLVERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "postprocess": pipeline.resolve,
     "series": cluster.resolve_series,
     "live": session.resolve,
-    "train": learn.resolve,
+    "train": train.resolve,
     "simulate": lambda table: config.resolve(CrystalSettings, table),
 }
 

@@ -15,10 +15,10 @@ import pytest
 import typer
 import yaml
 
-from braggshot import cluster, config, learn, pipeline, series
+from braggshot import cluster, config, pipeline, series, train
 from braggshot.cli import app
 from braggshot.crystals.sample import CrystalSettings
-from braggshot.io.instruments import GeometrySettings
+from braggshot.io.beamlines.instruments import GeometrySettings
 from braggshot.io.registry import BUILT_IN, _load, option_names
 from braggshot.live import session
 
@@ -31,7 +31,7 @@ RESOLVERS = {
     "postprocess": pipeline.resolve,
     "series": series.resolve,
     "live": session.resolve,
-    "train": learn.resolve,
+    "train": train.resolve,
     "simulate": lambda table: config.resolve(CrystalSettings, table),
 }
 STAGES = {stage for resolver in RESOLVERS.values() for stage in config.dump(resolver({}))}
@@ -116,7 +116,7 @@ def test_a_shown_settings_file_is_right(body):
     if "angles_deg" in table:
         assert config.resolve(GeometrySettings, table)
     elif "data" in table:
-        assert learn.resolve(table)
+        assert train.resolve(table)
     elif "cluster" in table:
         assert cluster.resolve(table)
     elif "project" not in table:
@@ -174,7 +174,7 @@ def test_the_reference_has_each_command_setting_and_format(generate):
     names = set(config._keys(pipeline.Settings)) - {"input"}
     assert {name for name in names if f"`{name}`" not in settings and f"### {name}\n" not in settings} == set()
     assert '| `prepare.binning` | `"auto"` | raw voxels per voxel' in settings
-    assert "| `energy_ev` | required |" in generate.settings("braggshot.io.instruments:GeometrySettings")
+    assert "| `energy_ev` | required |" in generate.settings("braggshot.io.beamlines.instruments:GeometrySettings")
     assert all(f"| `{known.name}` |" in generate.formats() for known in BUILT_IN)
 
 

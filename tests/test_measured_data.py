@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from measured_data import DATA
 
 import braggshot
 
-DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 pytestmark = [
     pytest.mark.data,
     pytest.mark.skipif(not DATA.is_dir(), reason="measured data are not beside the checkout (../shared/data)"),

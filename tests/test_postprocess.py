@@ -13,7 +13,8 @@ import torch
 
 from braggshot import cli
 from braggshot.errors import DataError, FormatError, GeometryError
-from braggshot.io import cdiutils, cohere, results
+from braggshot.io import results
+from braggshot.io.results import cdiutils, cohere
 from braggshot.physics.metrics import align
 from braggshot.postprocess import postprocess
 

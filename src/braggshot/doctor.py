@@ -12,7 +12,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from braggshot.memory import available
+from braggshot.phasing.memory import available
 
 PACKAGE = Path(__file__).parent
 EXTRAS = {

@@ -22,10 +22,10 @@ from braggshot import config
 from braggshot.crystal_frame import StrainConfig, numbers, strain_map
 from braggshot.errors import DataError, OutputError
 from braggshot.io import registry
-from braggshot.phasing import PhasingConfig, Trained, phase
+from braggshot.iterative.iterate import Progress
+from braggshot.phasing.strategies import PhasingConfig, Trained, phase
+from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
 from braggshot.prepare import PrepareConfig, prepare
-from braggshot.refine.iterate import Progress
-from braggshot.uncertainty import with_half_data, with_photon_noise
 from braggshot.volumes import Facet, Reconstruction, Scan, StrainMap
 
 P = TypeVar("P")
@@ -227,7 +227,8 @@ def _place(folder: Path, name: str, kind: str) -> Path:
 
 def _writer(kind: str, strain: StrainMap | None = None) -> Callable[[Path, Reconstruction], Path]:
     from braggshot import report
-    from braggshot.io import cdiutils, cohere, npz, results, vtk
+    from braggshot.io import results
+    from braggshot.io.results import cdiutils, cohere, npz, vtk
 
     writers: dict[str, Callable[[Path, Reconstruction], Any]] = {
         "cxi": partial(results.write, strain=strain),

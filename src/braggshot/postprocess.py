@@ -19,7 +19,8 @@ import torch
 from braggshot import config as configuration
 from braggshot.crystal_frame import strain_map
 from braggshot.errors import DataError, FormatError
-from braggshot.io import cohere, registry, results
+from braggshot.io import registry, results
+from braggshot.io.results import cohere
 from braggshot.physics import metrics
 from braggshot.physics.fourier import fourier
 from braggshot.physics.geometry import direct_basis

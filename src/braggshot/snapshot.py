@@ -22,7 +22,7 @@ class Judged:
     ----------
     seconds : since the scan's first frame [s]
     frames : of the scan that it is made of
-    method : as in `braggshot.phasing`
+    method : as in `braggshot.phasing.strategies`
     chi2, llk_free : as in `braggshot.volumes.Quality` [1]
     verdict : ``good | doubtful | failed``
     """

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from braggshot.crystals import shapes
-from braggshot.crystals.draw import rotations
 from braggshot.crystals.grid import Grid, centred
+from braggshot.crystals.random import rotations
 
 SKEWED = torch.tensor([[[0.09, 0.0, 0.0], [0.03, 0.07, 0.0], [-0.02, 0.0, 0.05]]])
 

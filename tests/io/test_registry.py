@@ -100,7 +100,7 @@ def test_no_permission_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def refuse(path: Any, **options: Any) -> Scan:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("braggshot.io.stacks.read", refuse)
+    monkeypatch.setattr("braggshot.io.formats.stacks.read", refuse)
     with pytest.raises(FormatError, match=r"a\.npy: cannot be read as stacks \(Permission denied\)"):
         read(tmp_path / "a.npy")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from braggshot.io import recorded
+from braggshot.io.formats import recorded
 from braggshot.io.frames import ArrayFrames
 from braggshot.live.assemble import Assembly, Closed, Grew, Opened, recordings_in
 from braggshot.live.messages import Arrived, Begin, End, Lost

@@ -17,12 +17,13 @@ from test_session import QUICK
 
 from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.io import recorded, registry, results
+from braggshot.io import registry, results
+from braggshot.io.formats import recorded
 from braggshot.io.frames import ArrayFrames
-from braggshot.live.emit import open_sink
-from braggshot.live.faults import Faults, fault_plan
 from braggshot.live.session import Session, resolve
-from braggshot.live.sources import open_source
+from braggshot.live.simulator.faults import Faults, fault_plan
+from braggshot.live.simulator.player import open_sink
+from braggshot.live.sources.registry import open_source
 from braggshot.prepare import prepare
 from braggshot.volumes import Scan
 

@@ -17,12 +17,13 @@ import pytest
 
 from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.io import cxi, registry, results
+from braggshot.io import registry, results
+from braggshot.io.formats import cxi
 from braggshot.live import session as module
-from braggshot.live.board import Board
-from braggshot.live.memory import MemorySource
 from braggshot.live.messages import Arrived, Begin, End, Lost
 from braggshot.live.session import Session, resolve
+from braggshot.live.sources.memory import MemorySource
+from braggshot.live.status import Board
 from braggshot.volumes import Frame
 
 QUICK = {
@@ -189,7 +190,7 @@ KILLED = """
 import os, signal, sys
 from braggshot.io import registry
 from braggshot.live import session as module
-from braggshot.live.memory import MemorySource
+from braggshot.live.sources.memory import MemorySource
 sys.path.insert(0, sys.argv[3])
 from test_session import QUICK, messages
 scan = registry.read(sys.argv[1])

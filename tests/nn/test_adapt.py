@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.iterative.projections import held_out_voxels
 from braggshot.nn import datasets
 from braggshot.nn.adapt import AdaptConfig, adapted
-from braggshot.nn.familiar import WORDS, ranges, unfamiliar
 from braggshot.nn.network import NetworkConfig, PhaseNetwork, misfit, random_start
+from braggshot.nn.novelty import WORDS, ranges, unfamiliar
 from braggshot.nn.predict import shown
-from braggshot.refine.projections import held_out_voxels
 
 CRYSTALS = CrystalSettings(shape=(32, 32, 32), oversampling=(2.1, 3.0), phase_range=(0, 3), counts=(1e5, 1e6))
 

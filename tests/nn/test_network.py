@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from braggshot.iterative.projections import measured, project_modulus
 from braggshot.nn.autophasenn import SameConvolution
 from braggshot.nn.losses import r_factor
 from braggshot.nn.network import (
@@ -22,7 +23,6 @@ from braggshot.nn.network import (
     unshuffle,
 )
 from braggshot.physics.fourier import crop, fourier, pad, to_centre, to_corner
-from braggshot.refine.projections import measured, project_modulus
 
 TINY = NetworkConfig(channels=(8, 8, 8), steps=2)
 

@@ -10,25 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_run
 import torch
 from tiny_run import TINY, TWO_PROCESSES
 
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.errors import ConfigError
-from braggshot.learn import learn
+from braggshot.iterative.iterate import RefineConfig
 from braggshot.nn import training, weights
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import TRAINING, VALIDATION, seed_of, simulated
-from braggshot.nn.expert import ExpertConfig, refined
+from braggshot.nn.expert_iteration import ExpertConfig, refined
 from braggshot.nn.losses import LossConfig, correlation, noise_floor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, misfit, random_start
 from braggshot.nn.training import PRESETS, TrainConfig, train
-from braggshot.refine.iterate import RefineConfig
+from braggshot.train import learn
 
 lightning_fabric = pytest.importorskip("lightning_fabric")
 
-RUN = Path(__file__).with_name("tiny_run.py")
+RUN = Path(tiny_run.__file__)
 TRAIN = TINY.train
 
 

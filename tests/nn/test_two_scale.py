@@ -11,17 +11,17 @@ import torch
 from tiny_run import TINY, TWO_PROCESSES, WHOLE
 
 from braggshot.errors import ConfigError
-from braggshot.learn import LOW, learn, resolve
+from braggshot.iterative.iterate import RefineConfig
 from braggshot.nn import predict as prediction
 from braggshot.nn import weights
-from braggshot.nn.expert import ExpertConfig
-from braggshot.nn.familiar import features
+from braggshot.nn.expert_iteration import ExpertConfig
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
+from braggshot.nn.novelty import features
 from braggshot.nn.predict import largest, predict
 from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, central, enlarged, gone_on, start
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, inverted, pad
 from braggshot.physics.metrics import align
-from braggshot.refine.iterate import RefineConfig
+from braggshot.train import LOW, learn, resolve
 
 CONFIG = TwoScaleConfig(NetworkConfig((8, 8), 1), NetworkConfig((8, 8), 2), ExpertConfig(RefineConfig("4*RAAR+2*ER")))
 

@@ -1,11 +1,10 @@
 """The oversampling measured from counts is that of the crystal that made them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured_data import DATA
 
 from braggshot.crystals.sample import simulate_volume
 from braggshot.errors import DataError
@@ -13,7 +12,6 @@ from braggshot.evaluation.suites import SUITES
 from braggshot.physics.sampling import autocorrelation, mirror, object_extent, oversampling
 
 SHAPES = [(64, 64, 64), (63, 72, 50), (80, 60, 77)]
-DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
 
 def crystal(kind, shape, extent, skew=0.0, strain=0.0):

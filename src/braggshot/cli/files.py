@@ -59,7 +59,7 @@ def simulate(
         return
     from braggshot import config
     from braggshot.crystals.sample import CrystalSettings, simulate_volume
-    from braggshot.io import cxi
+    from braggshot.io.formats import cxi
 
     flags = {"shape": shape, "phase_range": (phase_range, phase_range), "counts": (counts, counts)}
     settings = config.resolve(CrystalSettings, config.merge(flags, config.parse_assignments(sets or [])))
@@ -89,7 +89,7 @@ def _simulate_raw(folder: Path, seed: int, phase_range: float, counts: float) ->
     import numpy as np
 
     from braggshot.crystals.scan import ScanSettings, simulate_scan
-    from braggshot.io.aps_34idc import write_scan
+    from braggshot.io.beamlines.aps_34idc import write_scan
 
     scan, _ = simulate_scan(seed, settings=ScanSettings(phase_range=phase_range, counts=counts))
     assert scan.rocking_angle is not None

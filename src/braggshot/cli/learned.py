@@ -39,7 +39,7 @@ def train(
 ) -> None:
     """Train the network on diffraction alone: simulated, measured, or both."""
     from braggshot import config as configuration
-    from braggshot.learn import learn, resolve
+    from braggshot.train import learn, resolve
 
     layers = [configuration.read_toml(config)] if config else []
     flags = {"train": {"steps": steps}} if steps is not None else {}
@@ -139,7 +139,7 @@ def stack(
 ) -> None:
     """One shot for thousands of patterns of one shape, from disk to device to disk."""
     from braggshot import config
-    from braggshot.stack import StackConfig, one_shot_stack
+    from braggshot.batch_predict import StackConfig, one_shot_stack
 
     asked = {
         "dataset": dataset,

@@ -32,9 +32,9 @@ def live(
     from braggshot import config as configuration
     from braggshot.io.registry import read
     from braggshot.live.session import Session, resolve
-    from braggshot.live.sources import open_source
+    from braggshot.live.sources.registry import open_source
+    from braggshot.viewer.access import token_for
     from braggshot.viewer.app import serving
-    from braggshot.viewer.guard import token_for
 
     end_as_by_ctrl_c()
     layers = [configuration.read_toml(config)] if config else []

@@ -37,8 +37,8 @@ def emit(
 
     from braggshot.config import parse_assignments
     from braggshot.io.registry import read
-    from braggshot.live import emit as player
-    from braggshot.live.faults import parse
+    from braggshot.live.simulator import player as player
+    from braggshot.live.simulator.faults import parse
 
     planned = parse(faults)
     scan = read(path, format, **parse_assignments(sets or []).get("input", {}))

@@ -13,8 +13,8 @@ import typer
 from braggshot.cli.completion import proposing
 
 if TYPE_CHECKING:
+    from braggshot.iterative.iterate import Progress
     from braggshot.pipeline import Settings
-    from braggshot.refine.iterate import Progress
 
 Inputs = Annotated[list[Path], typer.Argument(help="Raw scan: CXI, SPEC, HDF5, NPZ, TIFF, or a folder or pattern of images.")]
 Format = Annotated[

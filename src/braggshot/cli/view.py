@@ -29,13 +29,13 @@ def view(
     """Look at results in the browser: surface, cut open, slices, diffraction, the series as a slider."""
     import threading
 
-    from braggshot.viewer import shelf
+    from braggshot.viewer import result_files
+    from braggshot.viewer.access import token_for
     from braggshot.viewer.app import serve
-    from braggshot.viewer.guard import token_for
 
     end_as_by_ctrl_c()
-    files, rows = shelf.files_of(results)
-    feed = shelf.Shelf(files, rows)
+    files, rows = result_files.files_of(results)
+    feed = result_files.Shelf(files, rows)
     threading.Thread(target=feed.tabulate, daemon=True).start()
     serve(feed, host=host, port=port, token=token_for(host, token), on_ready=lambda url: announce(url, not no_browser))
 

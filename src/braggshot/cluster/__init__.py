@@ -1,16 +1,16 @@
-"""Many scans on many processes, over dask.distributed; the machines may be this one, a SLURM cluster or whatever a scheduler has.
+"""Phase many scans on many processes, over dask.distributed: on this machine, on SLURM, or on a scheduler that runs already.
 
 ::
 
     client: which scans are missing? --jobs, one per scan--> scheduler --> worker: read, phase, write <name>.cxi, ..., <name>.json
             network, once per worker                                        <-- the record, a few numbers
 
-    connect   a client of processes here, of SLURM jobs, or of a scheduler that is there already
-    network   the weights, once per worker
-    jobs      one scan as a worker does it, and what says that it is done
-    crew      jobs to records, whoever dies
-    run       scans that stand alone: which are missing, and a report of each
-    series    scans of one crystal, where each follows another one
+connect   start or find a client of dask
+network   hold the weights, once per worker
+jobs      phase one scan on a worker, and record that it is done
+workers   turn jobs into records, whoever dies
+run       phase scans that stand alone, and report each
+series    phase scans of one crystal, where each follows another one
 
 Volumes never travel: workers read the scan and write the result, so both must see the files under the same absolute path.
 ``<name>.json`` is written last; a scan is done if it is there, made with the same settings, and the files it lists are there too.

@@ -15,7 +15,7 @@ from braggshot import pipeline
 from braggshot.cluster.network import Network
 from braggshot.errors import BraggshotError, ConfigError
 from braggshot.io.atomic import replacing
-from braggshot.phasing import Trained
+from braggshot.phasing.strategies import Trained
 from braggshot.pipeline import OutputFormat, Result
 
 Record = dict[str, Any]

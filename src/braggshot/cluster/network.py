@@ -12,7 +12,7 @@ import torch
 from distributed import WorkerPlugin
 
 from braggshot.nn import weights
-from braggshot.phasing import Trained
+from braggshot.phasing.strategies import Trained
 
 _ASSEMBLING = threading.Lock()  # for workers with several threads
 

@@ -16,11 +16,11 @@ from distributed import Client
 from braggshot import config as configuration
 from braggshot import pipeline
 from braggshot.cluster.connect import ClusterConfig
-from braggshot.cluster.crew import crew
 from braggshot.cluster.jobs import Job, Record, recorded
+from braggshot.cluster.workers import crew
 from braggshot.io import registry
 from braggshot.io.atomic import sweep
-from braggshot.phasing import Trained
+from braggshot.phasing.strategies import Trained
 from braggshot.pipeline import Result, Settings
 from braggshot.series import Source, names, table
 

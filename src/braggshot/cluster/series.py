@@ -14,9 +14,9 @@ from distributed import Client
 from braggshot import config as configuration
 from braggshot import pipeline
 from braggshot.cluster.connect import ClusterConfig
-from braggshot.cluster.crew import Crew, crew
 from braggshot.cluster.jobs import Job, Record
-from braggshot.phasing import Trained
+from braggshot.cluster.workers import Crew, crew
+from braggshot.phasing.strategies import Trained
 from braggshot.pipeline import Result
 from braggshot.series import Report, SeriesSettings, Source, Task, phased, run, table
 from braggshot.series.table import Row

@@ -1,4 +1,9 @@
-"""Reconstruction to StrainMap: `resample` brings the crystal onto orthogonal axes, `strain_map` makes material of its phase."""
+"""Turn a reconstruction into a strain map.
+
+resample     bring the crystal onto orthogonal axes
+facets       find and name the facets of its surface
+strain_map   compute displacement, strain, lattice spacing and defects
+"""
 
 from __future__ import annotations
 

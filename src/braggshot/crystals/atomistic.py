@@ -18,10 +18,10 @@ from torch import Generator, Tensor
 from braggshot.config import dump
 from braggshot.crystals import detector, shapes
 from braggshot.crystals.detector import DetectorSettings, Range
-from braggshot.crystals.draw import directions, log_uniform, rotations, uniform
 from braggshot.crystals.grid import Grid
 from braggshot.crystals.kinematic import diffraction, gridded
 from braggshot.crystals.loads import LOADS, dislocation
+from braggshot.crystals.random import directions, log_uniform, rotations, uniform
 from braggshot.crystals.relax import LATTICE_PARAMETER, relax
 from braggshot.crystals.sample import oversamplings
 from braggshot.errors import ConfigError

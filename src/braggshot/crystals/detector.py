@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from braggshot.crystals.draw import uniform
+from braggshot.crystals.random import uniform
 from braggshot.physics.forward import spread
 from braggshot.physics.fourier import AXES, frequencies, pad
 

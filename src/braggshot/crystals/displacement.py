@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from braggshot.crystals.draw import directions, rotations, uniform
 from braggshot.crystals.grid import Grid
+from braggshot.crystals.random import directions, rotations, uniform
 
 Field = Callable[[Grid, Tensor], Tensor]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from braggshot.crystals.draw import directions, uniform
+from braggshot.crystals.random import directions, uniform
 
 Load = Callable[[Generator, Tensor, float], tuple[Tensor, Tensor]]  # (sites, strain) -> (displacement, held)
 GRIP = 0.12  # part of the height that a grip holds at each end

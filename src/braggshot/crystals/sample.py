@@ -12,8 +12,8 @@ from torch import Generator, Tensor
 from braggshot.config import dump
 from braggshot.crystals import detector, displacement, shapes
 from braggshot.crystals.detector import DetectorSettings, Range
-from braggshot.crystals.draw import derived, log_uniform, rotations, uniform
 from braggshot.crystals.grid import Grid, centred
+from braggshot.crystals.random import derived, log_uniform, rotations, uniform
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import pad
 from braggshot.volumes import ComplexArray, DiffractionVolume

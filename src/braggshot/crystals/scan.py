@@ -17,8 +17,8 @@ from torch import Generator, Tensor
 
 from braggshot.config import dump
 from braggshot.crystals import detector, displacement, shapes
-from braggshot.crystals.draw import directions, log_uniform, rotations, uniform
 from braggshot.crystals.grid import Grid, centred
+from braggshot.crystals.random import directions, log_uniform, rotations, uniform
 from braggshot.errors import ConfigError
 from braggshot.physics.forward import intensity
 from braggshot.physics.fourier import pad

@@ -15,8 +15,8 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from braggshot.crystals.draw import directions, rotations, uniform
 from braggshot.crystals.grid import Grid
+from braggshot.crystals.random import directions, rotations, uniform
 
 Body = Callable[[Grid], Tensor]
 REACH = 2.6  # no body of this module extends further from r = 0

@@ -1,4 +1,4 @@
-"""Methods side by side on crystals that are known: suites -> methods -> rows -> table.
+"""Compare methods on crystals that are known: suites -> methods -> rows -> table.
 
 suites    crystals and their diffraction, the same ones for every method and every run
 methods   ways of phasing, by name

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from braggshot.errors import ConfigError
-from braggshot.nn.expert import SHORT
-from braggshot.phasing import PhasingConfig
-from braggshot.refine.iterate import RefineConfig
+from braggshot.iterative.iterate import RefineConfig
+from braggshot.nn.expert_iteration import SHORT
+from braggshot.phasing.strategies import PhasingConfig
 
 ER50 = replace(SHORT, recipe="50*ER")  # what the published work puts behind its network
 _SHORTEST = replace(SHORT, recipe="7*RAAR+FLAT+3*ER", shrink_wrap=replace(SHORT.shrink_wrap, period=3))

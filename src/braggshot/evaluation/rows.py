@@ -18,12 +18,12 @@ from braggshot.errors import DataError, FormatError
 from braggshot.evaluation.methods import Choice, network_of, phasing_of
 from braggshot.evaluation.suites import SUITES, crystals
 from braggshot.io.atomic import replacing
+from braggshot.iterative.iterate import Start
 from braggshot.nn.weights import locate
-from braggshot.phasing import PhasingConfig, phase, prepare_measured
+from braggshot.phasing.selection import score
+from braggshot.phasing.strategies import PhasingConfig, phase, prepare_measured
 from braggshot.physics.fourier import to_corner
 from braggshot.physics.scores import THRESHOLDS, compare
-from braggshot.refine.iterate import Start
-from braggshot.selection import score
 from braggshot.volumes import ComplexArray, DiffractionVolume, Reconstruction
 
 Row = dict[str, Any]

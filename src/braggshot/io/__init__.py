@@ -1,4 +1,15 @@
-"""Files: one module per format or instrument, and the registry that chooses by looking at the file.
+"""Read and write files; the registry chooses a reader by looking at the file.
+
+atomic        write beside, then rename
+codecs        decode LZ4, bitshuffle, Blosc and Zstandard images
+files         open HDF5, TIFF and numpy files, with errors that say what is wrong
+hdf5          groups, data sets with units, nested settings
+frames        detector images that stay on disk until they are asked for
+measurement   a prepared measurement inside a CXI entry
+formats/      counts in files of no particular instrument
+beamlines/    scans of beamlines, one module for each
+results/      the result CXI, VTK, and files for other programs
+registry      find the reader of a file; packages add theirs as entry points ``braggshot.formats``
 
 >>> from braggshot import io                        # doctest: +SKIP
 >>> scan = io.read("example.spec", scan=54)         # doctest: +SKIP

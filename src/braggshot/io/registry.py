@@ -45,13 +45,13 @@ class Format:
 
 
 BUILT_IN = (
-    Format("cxi", "braggshot.io.cxi", "CXI: counts as PyNX and braggshot write them, with mask; result files too"),
-    Format("stacks", "braggshot.io.stacks", ".npy, .npz, TIFF, or a folder or pattern of images"),
-    Format("nexus", "braggshot.io.nexus", "any HDF5 file, by the path of a dataset"),
-    Format("aps_34idc", "braggshot.io.aps_34idc", "APS 34-ID-C: SPEC file and TIFF frames"),
-    Format("esrf_id01", "braggshot.io.esrf_id01", "ESRF ID01: BLISS HDF5"),
-    Format("petra_p10", "braggshot.io.petra_p10", "PETRA III P10: Eiger master HDF5 and .fio"),
-    Format("recorded", "braggshot.io.recorded", "folder that braggshot records while a scan is measured"),
+    Format("cxi", "braggshot.io.formats.cxi", "CXI: counts as PyNX and braggshot write them, with mask; result files too"),
+    Format("stacks", "braggshot.io.formats.stacks", ".npy, .npz, TIFF, or a folder or pattern of images"),
+    Format("nexus", "braggshot.io.formats.nexus", "any HDF5 file, by the path of a dataset"),
+    Format("aps_34idc", "braggshot.io.beamlines.aps_34idc", "APS 34-ID-C: SPEC file and TIFF frames"),
+    Format("esrf_id01", "braggshot.io.beamlines.esrf_id01", "ESRF ID01: BLISS HDF5"),
+    Format("petra_p10", "braggshot.io.beamlines.petra_p10", "PETRA III P10: Eiger master HDF5 and .fio"),
+    Format("recorded", "braggshot.io.formats.recorded", "folder that braggshot records while a scan is measured"),
 )
 
 
@@ -72,7 +72,7 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
     path : file, folder of images, or pattern
     format : name from `formats`; found by looking at the file if not given
     options : keyword parameters of the format's reader, such as ``scan=54``; with any format ``geometry``, a table or TOML file of
-        `braggshot.io.instruments.GeometrySettings`, which replaces what the files say
+        `braggshot.io.beamlines.instruments.GeometrySettings`, which replaces what the files say
 
     Raises
     ------
@@ -95,7 +95,7 @@ def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[st
     except OSError as error:
         raise FormatError(f"{path}: cannot be read as {chosen.name} ({error.strerror or error}).") from error
     if geometry is not None:
-        from braggshot.io.instruments import place
+        from braggshot.io.beamlines.instruments import place
 
         scan = place(scan, geometry)
     seen = {"format": chosen.name, "path": str(path), "options": {name: _plain(value) for name, value in options.items()}}

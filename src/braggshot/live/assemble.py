@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.io import recorded
+from braggshot.io.formats import recorded
+from braggshot.io.formats.recorded import Plan, Recorder
 from braggshot.io.frames import ArrayFrames
-from braggshot.io.recorded import Plan, Recorder
 from braggshot.live.messages import Arrived, Begin, End, Lost, Message
-from braggshot.live.wire import scan_name
+from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import BoolArray, Scan
 
 LIKE = ("valid", "dark", "flat", "geometry", "detector")

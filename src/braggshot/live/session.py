@@ -25,19 +25,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from braggshot import config, memory, pipeline, series
+from braggshot import config, pipeline, series
 from braggshot.errors import ConfigError, DataError
-from braggshot.io import recorded
+from braggshot.io.formats import recorded
+from braggshot.iterative.iterate import Progress
 from braggshot.live.assemble import Assembly, recordings_in
-from braggshot.live.board import Board, Journal
-from braggshot.live.desk import Desk, Over, Wanted
+from braggshot.live.mailbox import Desk, Over, Wanted
 from braggshot.live.messages import Source
-from braggshot.live.picture import Picture, improved, sketch
-from braggshot.live.receive import Receiver, said
+from braggshot.live.preview import Picture, improved, sketch
+from braggshot.live.receiver import Receiver, said
+from braggshot.live.status import Board, Journal
 from braggshot.nn.weights import load_network
-from braggshot.phasing import Trained
+from braggshot.phasing import memory
+from braggshot.phasing.strategies import Trained
 from braggshot.pipeline import OutputConfig, Result
-from braggshot.refine.iterate import Progress
 from braggshot.series import SeriesSettings, table
 from braggshot.snapshot import Judged
 from braggshot.volumes import Scan

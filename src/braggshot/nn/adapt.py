@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
+from braggshot.nn.augmentation import balls
 from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
-from braggshot.nn.spacing import bring, sampling
+from braggshot.nn.resampling import bring, sampling
 from braggshot.nn.training import TrainConfig, objective
 from braggshot.nn.two_scale import beginning
-from braggshot.nn.views import balls
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from torch import Generator, Tensor
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.errors import DataError
-from braggshot.nn.spacing import bring, sampling
+from braggshot.iterative.projections import held_out_voxels
+from braggshot.nn.augmentation import balls, orientations, thinned, turned
+from braggshot.nn.resampling import bring, sampling
 from braggshot.nn.two_scale import CENTRAL
-from braggshot.nn.views import balls, orientations, thinned, turned
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
-from braggshot.refine.projections import held_out_voxels
 from braggshot.volumes import DiffractionVolume
 
 TRAINING, VALIDATION = 0, 1  # families of seeds that never meet

@@ -1,4 +1,4 @@
-"""Any volume in, hypotheses out: to the sampling that the network was trained on (`braggshot.nn.spacing`), through it, and back."""
+"""Predict hypotheses for any volume: to the sampling of the training (`braggshot.nn.resampling`), through the network, and back."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from braggshot.nn.augmentation import Orientation, different, turned, turned_back
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
-from braggshot.nn.solved import nearer_twin
-from braggshot.nn.spacing import bring, give_back, sampling
+from braggshot.nn.resampling import bring, give_back, sampling
+from braggshot.nn.solved_patterns import nearer_twin
 from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, gone_on, start
-from braggshot.nn.views import Orientation, different, turned, turned_back
 from braggshot.physics.fourier import in_the_middle
 
 LARGEST = 64  # voxels per axis that a network answers on

@@ -23,12 +23,12 @@ from braggshot.nn import weights
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import VALIDATION, Source, seed_of
-from braggshot.nn.expert import SHARPENING, ExpertConfig, refined
-from braggshot.nn.familiar import ranges
+from braggshot.nn.expert_iteration import SHARPENING, ExpertConfig, refined
 from braggshot.nn.losses import LossConfig, correlation, data_term, r_factor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
+from braggshot.nn.novelty import ranges
 from braggshot.nn.predict import fast_bfloat16
-from braggshot.nn.solved import nearer_twin
+from braggshot.nn.solved_patterns import nearer_twin
 from braggshot.nn.two_scale import FINE, TwoScaleConfig, TwoScaleNetwork, beginning, rejoined, start
 from braggshot.physics.fourier import pad
 from braggshot.physics.metrics import align

@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
-from braggshot.nn.expert import ExpertConfig, refined
+from braggshot.iterative.iterate import RefineConfig
+from braggshot.iterative.projections import ShrinkWrap
+from braggshot.nn.expert_iteration import ExpertConfig, refined
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, normalised, random_start
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad, to_centre, to_corner
-from braggshot.refine.iterate import RefineConfig
-from braggshot.refine.projections import ShrinkWrap
 
 CENTRAL = 32  # voxels per axis of the low resolution
 FINE = NetworkConfig((16, 32, 48), 2)

@@ -44,7 +44,7 @@ class Card:
     seen : crystals that it was trained on
     metrics : validation metrics of these weights
     note : licence, device, anything a reader should know
-    familiar : ranges of what training patterns looked like, as in `braggshot.nn.familiar`
+    familiar : ranges of what training patterns looked like, as in `braggshot.nn.novelty`
     """
 
     name: str

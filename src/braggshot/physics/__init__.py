@@ -1,8 +1,13 @@
 """The physics, as free functions on tensors: no files, no network, no state.
 
-fourier    the one transform pair (centred, unitary), padding, cropping and their adjoints
-forward    complex crystal -> diffracted intensity, with partial coherence
-sampling   autocorrelation, extent of the object, oversampling
-geometry   diffractometer angles -> reciprocal and direct bases
-metrics    misfits, alignment up to the trivial ambiguities, agreement between starts
+fourier       the one transform pair (centred, unitary), padding, cropping and their adjoints
+forward       complex crystal to diffracted intensity, with partial coherence
+sampling      autocorrelation, extent of the object, oversampling
+geometry      diffractometer angles to reciprocal and direct bases
+lattice       spacings, plane normals and cells of any crystal system
+iso_surface   the amplitude at which a crystal ends
+strain        phase to displacement, strain and lattice spacing
+metrics       misfits, alignment up to the trivial ambiguities, agreement between starts
+resolution    how fine a reconstruction is [m]
+scores        how near a reconstruction comes to a known crystal
 """

@@ -1,7 +1,18 @@
-"""What a person looks at: a self-contained page and a slide, both made of the same pictures and the same words.
+"""Draw what a person looks at: slide, page, figures for a paper, series, evaluations.
 
-``surface`` renders the crystal, ``figures`` and, for the strain, ``material`` make all pictures as arrays, ``words`` says what the
-numbers mean; ``html`` (with ``fragments`` and ``strain_section``), ``slide`` and ``paper`` lay them out.
+once             draw pictures that page and slide share once
+surface          render the surface of a crystal from any side
+text             say what the numbers mean, in words and units of the field
+figures          make the pictures of a reconstruction, as arrays
+strain_figures   make the pictures of a strain map, as arrays
+html_parts       lay out rows of pictures, colour bars, cards and curves as HTML
+strain_section   lay out the part of the page about strain
+html             write the page: one file, nothing to fetch
+paper            write the figure for a paper
+slide            write the slide: one picture, 16:9
+movie            write a GIF
+series           draw a series: curves, crystals, movie, page
+evaluation       draw an evaluation
 """
 
 from __future__ import annotations

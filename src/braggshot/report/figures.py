@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from braggshot.physics import forward, metrics
 from braggshot.physics.fourier import fourier
-from braggshot.report import words
+from braggshot.report import text
 from braggshot.report.once import once
 from braggshot.report.surface import Surface, bulk, isosurface, render, view_axes
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Reconstruction
@@ -257,9 +257,9 @@ def scale_bar(width: float) -> float:
 
 
 def label(value: float, unit: str) -> str:
-    """Angles as fractions of pi, everything else as `words.number`."""
+    """Angles as fractions of pi, everything else as `text.number`."""
     if unit != "rad":
-        return words.number(value).replace("-", "−")
+        return text.number(value).replace("-", "−")
     part = Fraction(abs(value) / np.pi).limit_denominator(16)
     name = ("" if part.numerator == 1 else str(part.numerator)) + "π" + ("" if part.denominator == 1 else f"/{part.denominator}")
     return "−" + name if value < 0 else name

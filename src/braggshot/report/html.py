@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from braggshot.report import figures, fragments, strain_section, words
+from braggshot.report import figures, html_parts, strain_section, text
 from braggshot.report.surface import LEVEL
 from braggshot.volumes import Reconstruction, StrainMap
 
@@ -31,7 +31,7 @@ def page(reconstruction: Reconstruction, strain: StrainMap | None = None) -> str
         *(_surface(reconstruction, shown) if strain is None else strain_section.section(strain)),
         *_slices(shown),
         "<h2>Numbers</h2>",
-        fragments.facts(words.quality_facts(reconstruction) + words.crystal_facts(reconstruction)),
+        html_parts.facts(text.quality_facts(reconstruction) + text.crystal_facts(reconstruction)),
         *_reciprocal_space(reconstruction),
         *_curves(reconstruction),
         _starts(reconstruction),
@@ -63,8 +63,8 @@ def _header(reconstruction: Reconstruction) -> str:
     how = escape(", ".join(part for part in (f"method {reconstruction.method}", reconstruction.network) if part))
     return f"""<header><h1>{escape(reconstruction.volume.name)}</h1><p>Bragg coherent diffraction imaging, {how}</p></header>
 <section class="verdict {verdict}">
-<strong><b>{SYMBOLS[verdict]} {verdict}</b>{words.HEADLINES[verdict]}</strong>
-<ul>{reasons}</ul><p>{words.ADVICE[verdict]}</p>
+<strong><b>{SYMBOLS[verdict]} {verdict}</b>{text.HEADLINES[verdict]}</strong>
+<ul>{reasons}</ul><p>{text.ADVICE[verdict]}</p>
 </section>
 """
 
@@ -79,21 +79,21 @@ def _surface(reconstruction: Reconstruction, shown: figures.Crystal) -> Iterable
             frame = "crystal" if reconstruction.frame == "crystal" else "laboratory"
             axes = f"True proportions; x, y, z are the axes of the {frame} frame, q is the scattering vector."
         yield (
-            f'<p class="note">Surface at {words.percent(LEVEL)} of the median amplitude, coloured by the phase there '
+            f'<p class="note">Surface at {text.percent(LEVEL)} of the median amplitude, coloured by the phase there '
             f"(mean phase zero). {axes}</p>"
         )
-        yield fragments.row(views, "views")
+        yield html_parts.row(views, "views")
     else:
         yield '<p class="note">There is no surface to show: the support is empty or the amplitude is zero.</p>'
-    yield fragments.legend("phase", shown.phases)
+    yield html_parts.legend("phase", shown.phases)
 
 
 def _slices(shown: figures.Crystal) -> Iterable[str]:
     amplitudes, phases = figures.slices(shown)
     yield "<h2>Slices through its centre of mass</h2>"
     yield '<p class="note">Cartesian planes as phased, interpolated; phase inside the support only.</p>'
-    yield "<h3>Amplitude</h3>" + fragments.row(amplitudes) + fragments.legend("amplitude", shown.amplitudes)
-    yield "<h3>Phase</h3>" + fragments.row(phases) + fragments.legend("phase", shown.phases)
+    yield "<h3>Amplitude</h3>" + html_parts.row(amplitudes) + html_parts.legend("amplitude", shown.amplitudes)
+    yield "<h3>Phase</h3>" + html_parts.row(phases) + html_parts.legend("phase", shown.phases)
 
 
 def _reciprocal_space(reconstruction: Reconstruction) -> Iterable[str]:
@@ -106,10 +106,10 @@ def _reciprocal_space(reconstruction: Reconstruction) -> Iterable[str]:
         '<p class="note">Central planes of the prepared volume; grey voxels are masked. Photon noise alone gives a difference of '
         "about ±0.5 √photons.</p>"
     )
-    yield "<h3>Measured counts</h3>" + fragments.row(compared.measured, voxels=True)
-    yield "<h3>Fitted counts</h3>" + fragments.row(compared.fitted, voxels=True) + fragments.legend("counts", compared.counts)
-    yield "<h3>Difference of magnitudes, fitted − measured</h3>" + fragments.row(compared.difference, voxels=True)
-    yield fragments.legend("difference", compared.errors)
+    yield "<h3>Measured counts</h3>" + html_parts.row(compared.measured, voxels=True)
+    yield "<h3>Fitted counts</h3>" + html_parts.row(compared.fitted, voxels=True) + html_parts.legend("counts", compared.counts)
+    yield "<h3>Difference of magnitudes, fitted − measured</h3>" + html_parts.row(compared.difference, voxels=True)
+    yield html_parts.legend("difference", compared.errors)
 
 
 def _curves(reconstruction: Reconstruction) -> Iterable[str]:
@@ -118,12 +118,12 @@ def _curves(reconstruction: Reconstruction) -> Iterable[str]:
     for name, label, logarithmic in (("error", "error", True), ("support_fraction", "support / grid", False)):
         if name in history and len(history[name]):
             iteration = history.get("iteration", np.arange(len(history[name]), dtype=float))
-            plots.append(fragments.plot(iteration, {name: history[name]}, "iteration", label, logarithmic=logarithmic))
+            plots.append(html_parts.plot(iteration, {name: history[name]}, "iteration", label, logarithmic=logarithmic))
     if ensemble is not None and len(ensemble.prtf):
         geometry = reconstruction.volume.reciprocal_basis is not None
         frequency = ensemble.prtf_frequency * (1e-9 if geometry else 1)
         label = "|q − q$_B$| [nm⁻¹]" if geometry else "frequency / Nyquist"
-        plots.append(fragments.plot(frequency, {"PRTF": ensemble.prtf}, label, "PRTF", level=math.exp(-1)))
+        plots.append(html_parts.plot(frequency, {"PRTF": ensemble.prtf}, label, "PRTF", level=math.exp(-1)))
     if plots:
         yield f'<h2>Convergence and resolution</h2><div class="row plots">{"".join(plots)}</div>'
 
@@ -138,7 +138,7 @@ def _starts(reconstruction: Reconstruction) -> str:
     for index, values in enumerate(zip(*table.values(), strict=True)):
         mark = ' class="chosen"' if index == chosen else ""
         rows.append(f"<tr{mark}>{''.join(f'<td>{value:.5g}</td>' for value in values)}</tr>")
-    share = ", ".join(words.percent(float(weight)) for weight in reconstruction.ensemble.mode_weights[:4])
+    share = ", ".join(text.percent(float(weight)) for weight in reconstruction.ensemble.mode_weights[:4])
     return (
         f'<h2>Starts</h2><p class="note">The chosen one stands out. Shares of the first modes of all starts: {share}.</p>'
         f'<div class="wide"><table class="starts"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'

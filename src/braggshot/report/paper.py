@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from braggshot.physics.strain import numbers
 from braggshot.report import figures
 from braggshot.report.figures import Colours, Picture
-from braggshot.report.material import Material, histogram, material, slices, views
+from braggshot.report.strain_figures import Material, histogram, material, slices, views
 from braggshot.volumes import StrainMap
 
 _INK, _Q = "#1b1f24", "#1f5fa8"

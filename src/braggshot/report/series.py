@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from braggshot.errors import ConfigError
 from braggshot.io import results
 from braggshot.io.atomic import replacing
-from braggshot.report import fragments
+from braggshot.report import html_parts
 from braggshot.report.figures import Colours, Picture
-from braggshot.report.material import Material, material, slices, views
 from braggshot.report.movie import film
+from braggshot.report.strain_figures import Material, material, slices, views
 from braggshot.report.strain_section import METHODS, scientific
 from braggshot.volumes import StrainMap
 
@@ -269,7 +269,7 @@ def _plots(rows: Rows, x: NDArray[np.float64], label: str) -> str:
             axes.set_xlabel(label)
             _draw(axes, rows, x, panel, (accent, ink))
 
-        drawn.append(fragments.drawing(draw, panel[0]))
+        drawn.append(html_parts.drawing(draw, panel[0]))
     if not drawn:
         return '<h2>How it changed</h2><p class="note">No scan counts, so there is nothing to plot.</p>'
     lines = ["".join(drawn[first : first + 3]) for first in range(0, len(drawn), 3)]
@@ -292,8 +292,8 @@ def _strip(folder: Path, rows: Rows, stage: Stage) -> Iterator[str]:
     yield '<h2>The crystal</h2><p class="note">Surface coloured by the strain along q below it; one scale, one range of colours, '
     yield "one origin.</p>"
     for first in range(0, len(pictures), 4):
-        yield fragments.row(pictures[first : first + 4], "views")
-    yield fragments.legend("strain", stage.colours)
+        yield html_parts.row(pictures[first : first + 4], "views")
+    yield html_parts.legend("strain", stage.colours)
 
 
 def _movie(animated: bytes) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from braggshot.report import figures, material, words
+from braggshot.report import figures, strain_figures, text
 from braggshot.report.figures import Colours, Picture
 from braggshot.report.paper import in_mathtext
 from braggshot.volumes import Reconstruction, StrainMap
@@ -28,8 +28,12 @@ def slide(reconstruction: Reconstruction, strain: StrainMap | None = None) -> Fi
         views, (amplitudes, others) = figures.views(shown), figures.slices(shown)
         bright, colours, name, title = shown.amplitudes, shown.phases, "phase", "phase"
     else:
-        known = material.material(strain)
-        views, amplitudes, others = material.views(known), material.slices(known, "amplitude"), material.slices(known)
+        known = strain_figures.material(strain)
+        views, amplitudes, others = (
+            strain_figures.views(known),
+            strain_figures.slices(known, "amplitude"),
+            strain_figures.slices(known),
+        )
         bright, colours, name = known.amplitudes, known.strains, "strain along q"
         title = f"{name}, {'crystal' if strain.frame == 'crystal' else 'laboratory'} frame"
     for number, picture in enumerate(views):
@@ -53,15 +57,15 @@ def _title(figure: Figure, reconstruction: Reconstruction) -> None:
     figure.text(0.015, 0.96, reconstruction.volume.name, fontsize=20, fontweight="bold", color=_INK, va="center")
     pill = {"boxstyle": "round,pad=0.35", "facecolor": _HUES[verdict], "edgecolor": "none"}
     figure.text(0.985, 0.96, verdict, fontsize=17, fontweight="bold", color="white", va="center", ha="right", bbox=pill)
-    reasons = reconstruction.reasons or (words.HEADLINES[verdict],)
+    reasons = reconstruction.reasons or (text.HEADLINES[verdict],)
     for line, reason in enumerate(reasons[:2]):
         more = f"   (and {len(reasons) - 2} more)" if line == 1 and len(reasons) > 2 else ""
-        text = textwrap.shorten(reason, 165, placeholder=" …") + more
-        figure.text(0.015, 0.913 - 0.025 * line, text, fontsize=11, color=_HUES[verdict], va="center")
+        shortened = textwrap.shorten(reason, 165, placeholder=" …") + more
+        figure.text(0.015, 0.913 - 0.025 * line, shortened, fontsize=11, color=_HUES[verdict], va="center")
 
 
 def _numbers(figure: Figure, reconstruction: Reconstruction) -> None:
-    facts = words.quality_facts(reconstruction) + words.crystal_facts(reconstruction)
+    facts = text.quality_facts(reconstruction) + text.crystal_facts(reconstruction)
     for row, fact in enumerate(facts):
         height = 0.295 - 0.0205 * row
         figure.text(0.425, height, fact.name, fontsize=9, color=_SOFT)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from braggshot.physics.strain import numbers
-from braggshot.report import fragments
-from braggshot.report.material import histogram, material, plane_name, slices, views
-from braggshot.report.words import SUPERSCRIPTS, Fact, length, number, percent
+from braggshot.report import html_parts
+from braggshot.report.strain_figures import histogram, material, plane_name, slices, views
+from braggshot.report.text import SUPERSCRIPTS, Fact, length, number, percent
 from braggshot.volumes import Facet, FloatArray, StrainMap
 
 METHODS = {
@@ -33,24 +33,24 @@ def section(found: StrainMap) -> Iterable[str]:
     pictures = views(shown)  # as the slide asks for them
     if pictures:
         yield "<h3>Strain one voxel below the surface</h3>"
-        yield fragments.row(pictures, "views")
+        yield html_parts.row(pictures, "views")
     else:
         yield '<p class="note">There is no surface to show.</p>'
     yield (
         "<h3>Strain on planes through the middle</h3>"
-        + fragments.row(slices(shown, "strain"))
-        + fragments.legend("strain", shown.strains)
+        + html_parts.row(slices(shown, "strain"))
+        + html_parts.legend("strain", shown.strains)
     )
     yield (
         "<h3>Displacement on the same planes</h3>"
-        + fragments.row(slices(shown, "displacement"))
-        + fragments.legend("displacement", shown.displacements)
+        + html_parts.row(slices(shown, "displacement"))
+        + html_parts.legend("displacement", shown.displacements)
     )
-    yield fragments.facts(facts(found))
+    yield html_parts.facts(facts(found))
     strain, densities = histogram(shown)
     power = int(np.floor(np.log10(shown.strains.high)))
     scaled = {name: density * 10.0**power for name, density in densities.items()}
-    plots = [fragments.plot(strain / 10.0**power, scaled, f"strain [10$^{{{power}}}$]", "density")]
+    plots = [html_parts.plot(strain / 10.0**power, scaled, f"strain [10$^{{{power}}}$]", "density")]
     if found.strain_sigma is not None:
         plots.append(_uncertainty(found))
     yield f'<div class="row plots">{"".join(plots)}</div>'
@@ -115,7 +115,7 @@ def _uncertainty(found: StrainMap) -> str:
     cut = int(0.98 * sigma.size)
     power = int(np.floor(np.log10(max(float(sigma[:cut].max(initial=0)), 1e-12))))
     label = f"one sigma of the strain [10$^{{{power}}}$]"
-    return fragments.plot(sigma[:cut] / 10.0**power, {"share": share[:cut]}, label, "share of the bulk")
+    return html_parts.plot(sigma[:cut] / 10.0**power, {"share": share[:cut]}, label, "share of the bulk")
 
 
 def _facets(found: tuple[Facet, ...]) -> str:

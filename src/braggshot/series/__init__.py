@@ -1,13 +1,11 @@
-"""One crystal, many scans: each phased on one grid, with one twin, sign and origin; a row of numbers per scan.
+"""Phase many scans of one crystal on one grid, with one twin, sign and origin; a row of numbers for each scan.
 
-::
-
-    sources       which scans, in which order, and what else is known about each (time, charge, potential, ...)
-    registration  the common grid; the neighbour as a start; every crystal laid onto its neighbour
-    settings      how scans hang together
-    scan          one scan, and what it needs of those before it
-    table         rows: columns, CSV and Parquet, which rows of an earlier run still hold
-    run           the loop, as a generator that its caller owns
+sources        which scans, in which order, and what else is known of each (time, charge, potential, ...)
+registration   the common grid; the neighbour as a start; every crystal laid onto its neighbour
+settings       how the scans hang together
+table          rows: columns, CSV and Parquet, which rows of an earlier run still hold
+scan           one scan, and what it needs of those before it
+run            the loop, as a generator
 """
 
 from __future__ import annotations

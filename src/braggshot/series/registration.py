@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from braggshot.errors import DataError
+from braggshot.iterative.iterate import Guess
 from braggshot.physics import metrics
 from braggshot.physics.fourier import to_corner
 from braggshot.physics.geometry import direct_basis, direction, rotation_onto
 from braggshot.physics.strain import mean_turn, without_ramp
 from braggshot.prepare import PrepareConfig
-from braggshot.refine.iterate import Guess
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap
 
 SAME = 0.1  # voxels by which points of the same index may lie apart at the array's edge on what counts as one grid

@@ -20,7 +20,7 @@ from pathlib import Path
 from braggshot import pipeline
 from braggshot.errors import DataError
 from braggshot.io.atomic import sweep
-from braggshot.refine.iterate import Progress
+from braggshot.iterative.iterate import Progress
 from braggshot.series import table
 from braggshot.series.scan import Chain, Task, phased
 from braggshot.series.settings import SeriesSettings

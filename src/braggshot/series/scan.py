@@ -10,16 +10,16 @@ from typing import Literal
 
 from braggshot.errors import DataError, FormatError, GeometryError
 from braggshot.io import registry, results
-from braggshot.phasing import PhasingConfig, Trained, phase
+from braggshot.iterative.iterate import Progress
+from braggshot.phasing.strategies import PhasingConfig, Trained, phase
+from braggshot.phasing.verdict import judge
 from braggshot.pipeline import OutputFormat, Result, completed
 from braggshot.prepare import prepare
-from braggshot.refine.iterate import Progress
 from braggshot.series import registration, table
 from braggshot.series.registration import Grid, Registration
 from braggshot.series.settings import SeriesSettings
 from braggshot.series.sources import Source
 from braggshot.series.table import Row
-from braggshot.verdict import judge
 from braggshot.volumes import Reconstruction, Scan
 
 FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)  # of one scan; what is wrong with all stops the run

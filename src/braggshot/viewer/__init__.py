@@ -1,10 +1,18 @@
-"""The page on which anybody in the hutch looks at the crystal, while it is measured or afterwards.
+"""Show the crystal on a page, while it is measured or afterwards.
 
 ::
 
-    Feed (a live session, or a `shelf` of files) --> watch (what changed; each picture made ready once)
-        --> model (surface, slices), measured (diffraction, curves) --> drawings (figures as dictionaries) --> app (Dash)
+    Feed (a live session, or result files) --> shared (what changed) --> model, measured (arrays)
+        --> drawings (figures as dictionaries) --> app (Dash)
 
-``layout`` is the page without its contents, ``guard`` decides who may look. Dash is imported in ``layout`` and ``app`` only, and
-nothing is drawn on this side: no display, no OpenGL.
+access         decide who may look
+model          what there is to see of a crystal: surface, slices, colours
+measured       diffraction beside its fit, rocking curve, verdicts over time, the series
+result_files   results on disk as a feed
+drawings       figures as plain dictionaries in the format of plotly.js
+shared         the feed as pages see it: each picture made ready once for all
+layout         the page without its contents
+app            the callbacks; with `layout` the only modules that import Dash
+
+Nothing is drawn on this side: no display, no OpenGL.
 """

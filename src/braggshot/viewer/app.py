@@ -25,9 +25,9 @@ from typing import Any
 
 from braggshot.errors import ConfigError, OutputError
 from braggshot.snapshot import Feed, Snapshot
-from braggshot.viewer import drawings, guard, measured
+from braggshot.viewer import access, drawings, measured
 from braggshot.viewer.model import FEW_TRIANGLES, MOST_TRIANGLES, TITLES, View
-from braggshot.viewer.watch import Picture, Watch, stops
+from braggshot.viewer.shared import Picture, Watch, stops
 
 try:
     from dash import Dash, Input, Output, State, ctx, no_update
@@ -93,11 +93,11 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
     ConfigError : for an address that others reach, without a token.
     OutputError : if the address is taken or not this machine's.
     """
-    if token is None and not guard.is_loopback(host):
+    if token is None and not access.is_loopback(host):
         raise ConfigError(f"others reach {host}, so the page needs a token; give one with --token, or leave --host out.")
-    page = guard.guarded(build(feed).server.wsgi_app, token)
+    page = access.guarded(build(feed).server.wsgi_app, token)
     sockets: dict[int, Any] = {}
-    limits = {"max_request_body_size": guard.LONGEST_REQUEST, "max_request_header_size": 16 * 1024, "connection_limit": 200}
+    limits = {"max_request_body_size": access.LONGEST_REQUEST, "max_request_header_size": 16 * 1024, "connection_limit": 200}
     try:
         server = create_server(page, map=sockets, host=host, port=port, threads=_THREADS, ident=None, **limits)
     except OSError as error:

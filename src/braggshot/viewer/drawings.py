@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.report import figures, fragments
+from braggshot.report import figures, html_parts
 from braggshot.report.figures import Colours
 from braggshot.snapshot import Judged
 from braggshot.viewer.measured import Course, Pattern, Rocking
@@ -145,7 +145,7 @@ def counts(shown: Pattern, which: int, is_fitted: bool) -> str:
     values = (shown.fitted if is_fitted else shown.measured)[which]
     rgba = shown.colours(np.nan_to_num(values))
     rgba[np.isnan(values)] = (*_MASKED, 255)
-    return fragments.png(rgba)
+    return html_parts.png(rgba)
 
 
 def rocking(curve: Rocking) -> Figure:

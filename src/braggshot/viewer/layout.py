@@ -7,14 +7,14 @@ from typing import Any
 
 from dash import dcc, html
 
-from braggshot.report import words
+from braggshot.report import text
 from braggshot.report.figures import Colours
 from braggshot.report.html import SYMBOLS
 from braggshot.snapshot import Snapshot
 from braggshot.viewer import drawings
 from braggshot.viewer.measured import Pattern
 from braggshot.viewer.model import TITLES
-from braggshot.viewer.watch import Moment, Picture, Stop
+from braggshot.viewer.shared import Moment, Picture, Stop
 
 STATES = {
     "waiting": "waiting for a scan",
@@ -192,7 +192,7 @@ def verdict(shown: Picture) -> list[Any]:
         className="badge",
     )
     reasons = [html.Li(reason) for reason in shown.reasons]
-    details = html.Details([html.Summary("what to do"), html.P(words.ADVICE[shown.verdict])])
+    details = html.Details([html.Summary("what to do"), html.P(text.ADVICE[shown.verdict])])
     return [html.H2("Verdict"), badge, html.Span(f"{shown.name}, {shown.method}", className="of"), html.Ul(reasons), details]
 
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 
 from braggshot.report.figures import Colours, phase_colours
-from braggshot.report.material import symmetric
+from braggshot.report.strain_figures import symmetric
 from braggshot.volumes import FloatArray, Reconstruction, StrainMap
 
 Axis = Literal["x", "y", "z"]

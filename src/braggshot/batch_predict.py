@@ -1,0 +1,135 @@
+"""One shot for a file of many patterns: disk to device to disk.
+
+A thread reads batch after batch into memory that the device can read by itself, the device answers (`braggshot.nn.pipelined`), and
+what comes back is written while it goes on. For thousands of patterns: a raster of a crystal, a simulated test set, an instrument
+that writes faster than anyone phases. There is no verdict here; chi2 says which ones to look at, with `braggshot reconstruct`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from braggshot.ahead import ahead
+from braggshot.errors import DataError
+from braggshot.io.formats import patterns
+from braggshot.nn.pipelined import Stream, half
+from braggshot.nn.predict import largest
+from braggshot.nn.resampling import Sampling, sampling
+from braggshot.nn.two_scale import beginning
+from braggshot.nn.weights import SHIPPED, load_network
+from braggshot.phasing.strategies import device_of
+from braggshot.physics.sampling import oversampling
+
+LOOKED_AT = 16  # first patterns, which tell the sampling of all
+CENTRED = 3  # voxels by which their common peak may be off the middle
+ON_CPU, ON_GPU = 8, 1024  # patterns in a batch
+BYTES_PER_VOXEL = 200  # of a pattern on the device; 174 were measured, on a CPU
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """How a stack is answered.
+
+    Parameters
+    ----------
+    dataset : in an HDF5 file with several
+    network : name or file
+    starts : of each pattern, of which the best by chi2 is kept
+    quick : the learned steps at the low resolution alone, several times as fast
+    batch : patterns at a time; 0 chooses
+    device : "auto", "cpu" or "cuda"
+    seed : of the starts
+    """
+
+    dataset: str | None = None
+    network: str = SHIPPED
+    starts: int = 1
+    quick: bool = False
+    batch: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+
+def one_shot_stack(
+    source: str | Path, output: str | Path, config: StackConfig | None = None, on_progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Objects of all patterns of a file into another one.
+
+    Parameters
+    ----------
+    source : HDF5 or .npy, see `braggshot.io.formats.patterns`; each pattern has its peak in the middle; voxels that are not
+        valid are negative or NaN
+    output : HDF5
+    on_progress : is told how many are done, and of how many
+
+    Raises
+    ------
+    FormatError : for a file without patterns.
+    DataError : if the peak is not in the middle, or there is not one count.
+    ConfigError : for a network or a device that is not there.
+    OutputError : if the file cannot be written.
+    """
+    config = config or StackConfig()
+    device = device_of(config.device)
+    network, card = load_network(config.network)
+    network = beginning(network) if config.quick else network
+    with patterns.opened(source, config.dataset) as counts:
+        n, *shape = counts.shape
+        how, measured = _looked_at(counts, str(source), largest(network))
+        size = config.batch or _fitting(shape, config.starts, device)
+        stream = Stream(network.to(device), how, torch.ones(shape, dtype=torch.bool, device=device), config.starts, config.seed)
+        about = {
+            "network": card.name,
+            "seen": card.seen,
+            "seed": config.seed,
+            "quick": config.quick,
+            "source": str(source),
+            "oversampling": measured,
+        }
+        with patterns.writing(output, n, half(shape), about) as file, ahead(_batches(counts, size, device)) as batches:
+            done = 0
+            for rho, chi2 in stream.answers(batches):
+                file["object"][done : done + len(rho)] = rho.numpy()
+                file["chi2"][done : done + len(rho)] = chi2.numpy()
+                done += len(rho)
+                if on_progress is not None:
+                    on_progress(done, n)
+    return Path(output)
+
+
+def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches as 32-bit floats, read straight into memory that a graphics card can read by itself."""
+    for first in range(0, len(counts), size):
+        last = min(first + size, len(counts))
+        batch = torch.empty((last - first, *counts.shape[1:]), pin_memory=device.type == "cuda")
+        batch.numpy()[:] = counts[first:last]
+        yield batch
+
+
+def _looked_at(counts: Any, name: str, most: int) -> tuple[Sampling, tuple[float, float, float]]:
+    """The change of grid, from the oversampling of the first patterns: of each axis the lowest, so that every crystal fits."""
+    if not len(counts):
+        raise DataError(f"{name}: holds no patterns.")
+    first = np.asarray(counts[:LOOKED_AT], np.float32)
+    valid = np.isfinite(first) & (first >= 0)
+    first = np.where(valid, first, 0)
+    peak = np.unravel_index(int(first.sum(0).argmax()), first.shape[1:])
+    off = [int(p) - n // 2 for p, n in zip(peak, first.shape[1:], strict=True)]
+    if max(map(abs, off)) > CENTRED:
+        raise DataError(f"{name}: the peak of the first patterns is {off} voxels (z, y, x) off the middle N // 2; centre them.")
+    z, y, x = np.min([oversampling(*pair) for pair in zip(first, valid, strict=True)], axis=0).tolist()
+    return sampling(first.shape[1:], (z, y, x), most), (z, y, x)
+
+
+def _fitting(shape: list[int], starts: int, device: torch.device) -> int:
+    if device.type != "cuda":
+        return ON_CPU
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(ON_GPU, int(0.6 * free) // (BYTES_PER_VOXEL * int(np.prod(shape)) * starts)))

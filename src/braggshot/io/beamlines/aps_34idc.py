@@ -1,0 +1,316 @@
+"""APS 34-ID-C: a SPEC file of motors, and one int32 TIFF per point of the scan.
+
+::
+
+    <name>.spec                   #S 54  ascan  th -0.28 0.72  200 0.25; motors [deg, mm], Energy [keV], camdist [mm]
+    AD34idcTIM2_<name>/<name>_S0054/<name>_S0054_00000.tif     counts in the region #UIMR5 (column, width, row, height)
+
+The frames are looked for beside the SPEC file and up to two folders below it. Dark and flat fields show the whole chip and are cut
+to the same region. Geometry as xrayutilities and cohere state it, already in the CXI frame: the sample is carried by theta "y+",
+chi "z-", phi "y+", the detector by delta "y+", gamma "x-"; rows grow downwards ("y-") and columns outboard ("x+").
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from scipy import constants
+
+from braggshot.errors import DataError, FormatError, GeometryError
+from braggshot.io.atomic import replacing
+from braggshot.io.beamlines.instruments import APS_34IDC as APS
+from braggshot.io.beamlines.readings import Overrides, Readings, geometry, rocking_angle
+from braggshot.io.files import read_array, starts_with
+from braggshot.io.formats.stacks import images, natural
+from braggshot.io.frames import TiffFrames
+from braggshot.volumes import FloatArray, Geometry, Scan
+
+PIXEL = 55e-6  # Timepix chips [m]
+
+
+def can_read(path: str | Path) -> bool:
+    """Whether a file is a SPEC file of this beamline: its motors include the camera distance, or its detector has the name."""
+    if not starts_with(path, b"#F ", b"#S "):
+        return False
+    with Path(path).open("rb") as stream:
+        head = stream.read(1 << 16)
+    return b"camdist" in head or b"34idc" in head
+
+
+def scans(path: str | Path) -> list[str]:
+    """Numbers of the scans whose frames lie beside the SPEC file."""
+    numbers = {int(key.partition(".")[0]) for key in _spec(path).keys()}  # noqa: SIM118  silx's file is no mapping
+    return [str(number) for number in sorted(numbers & set(_scans_with_frames(Path(path))))]
+
+
+def read(
+    path: str | Path, *, scan: int | str | None = None, frames: str | Path | None = None, dark: str | Path | None = None,
+    flat: str | Path | None = None, **overrides: Unpack[Overrides],
+) -> Scan:  # fmt: skip
+    """One scan of a SPEC file, with its frames.
+
+    Parameters
+    ----------
+    path : the SPEC file
+    scan : number; may be left out where frames of only one scan lie beside the SPEC file
+    frames : folder or pattern of the frames, if they lie elsewhere
+    dark, flat : images of the chip (.tif, .npy), relative to the working folder or to the SPEC file
+    overrides : energy_ev, distance_m, pixel_size_m, direct_beam in place of what the file says
+
+    Raises
+    ------
+    FormatError : if the scan (the text says which there are) or its frames (the text says where they were looked for) are missing.
+    DataError : if fewer than two frames belong to points of the scan, or a dark or flat field does not cover the frames.
+    """
+    spec, noticed = Path(path), []  # type: Path, list[str]
+    number = _choose(spec, scan)
+    entry = _entry(spec, number, noticed)
+    points, chosen = _match(_find_frames(spec, number, frames), entry["data"].shape[1], noticed)
+    stack = TiffFrames(chosen)
+    columns = {label: entry["data"][i][points] for i, label in enumerate(entry["labels"])}
+    motors: dict[str, float | FloatArray] = {**entry["motors"], **columns}
+    distance = float(entry["motors"].get("camdist", 0.0)) * 1e-3
+    energy = float(np.mean(motors.get("Energy", 0.0))) * 1e3 * constants.electron_volt
+    readings = Readings(motors, energy or None, distance or None, (PIXEL, PIXEL))
+    region = _region(entry["header"], stack.shape, noticed)
+    return Scan(
+        frames=stack,
+        name=f"{spec.stem}_S{number:04d}",
+        dark=_chip_image(spec, dark, region, "dark field"),
+        flat=_chip_image(spec, flat, region, "flat field"),
+        monitor=_monitor(columns),
+        rocking_angle=rocking_angle(APS, motors, noticed),
+        geometry=geometry(APS, readings, stack.shape, overrides, noticed),
+        provenance={
+            "scan": entry["key"], "command": entry["command"], "time": entry["time"], "detector": entry["detector"],
+            "frames": str(chosen[0].parent), "region": [[cut.start, cut.stop] for cut in region], "noticed": tuple(noticed),
+        },
+    )  # fmt: skip
+
+
+def _spec(path: str | Path) -> Any:
+    from silx.io.specfile import SfErrFileOpen, SfErrFileRead, SpecFile
+
+    try:
+        return SpecFile(str(path))
+    except (OSError, SfErrFileOpen, SfErrFileRead) as error:
+        raise FormatError(f"{path}: cannot be read as SPEC ({error}).") from error
+
+
+def _entry(path: Path, number: int, noticed: list[str]) -> dict[str, Any]:
+    """Motors, columns and header of scan `number`; where SPEC counted twice, the last one of that number."""
+    file = _spec(path)
+    keys = list(file.keys())
+    fitting = [key for key in keys if key.partition(".")[0] == str(number)]
+    if not fitting:
+        known = sorted({int(key.partition(".")[0]) for key in keys})
+        raise FormatError(f"{path}: there is no scan {number}; the file holds {_ranges(known)}.")
+    if len(fitting) > 1:
+        noticed.append(f"the file holds {len(fitting)} scans of number {number}; the last one was taken.")
+    scan = file[fitting[-1]]
+    if scan.data.size == 0:
+        raise DataError(f"{path}: scan {number} has no points; was it interrupted at once?")
+    facts = {line[0]: line[1].strip() for line in (text[1:].split(None, 1) for text in scan.scan_header) if len(line) == 2}
+    return {
+        "key": fitting[-1], "labels": list(scan.labels), "data": np.asarray(scan.data, float), "header": facts,
+        "motors": {name: float(value) for name, value in zip(scan.motor_names, scan.motor_positions, strict=True)},
+        "command": " ".join(facts.get("S", "").split()[1:]), "time": _iso(facts.get("D", "")),
+        "detector": facts.get("UIMDET", "").rstrip(":"),
+    }  # fmt: skip
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """[1, 2, 3, 7] as "1-3, 7"."""
+    runs = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return ", ".join(f"{run[0]}-{run[-1]}" if run.size > 1 else f"{run[0]}" for run in runs if run.size) or "none"
+
+
+def _iso(date: str) -> str:
+    try:
+        return datetime.datetime.strptime(date, "%a %b %d %H:%M:%S %Y").isoformat()
+    except ValueError:
+        return date
+
+
+def _scans_with_frames(spec: Path) -> list[int]:
+    found = (re.search(r"S(\d{4,})[^/]*\.tiff?$", file.name) for file in _below(spec, "*S[0-9]*.tif*"))
+    return sorted({int(match.group(1)) for match in found if match})
+
+
+def _below(spec: Path, pattern: str) -> list[Path]:
+    folder = spec.absolute().parent
+    return [file for depth in ("", "*/", "*/*/") for file in folder.glob(depth + pattern)]
+
+
+def _choose(spec: Path, scan: int | str | None) -> int:
+    if scan is not None:
+        try:
+            return int(scan)
+        except ValueError:
+            raise FormatError(f"{spec}: scan must be a number, found {scan!r}.") from None
+    found = scans(spec)
+    if len(found) == 1:
+        return int(found[0])
+    there = f"frames of scans {_ranges([int(number) for number in found])} lie beside it" if found else "no frames lie beside it"
+    raise FormatError(f"{spec}: choose a scan with scan=...; {there}.")
+
+
+def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Path]:
+    """TIFF files of one scan; several folders of them are an ambiguity."""
+    pattern = f"*S{number:04d}*.tif*"
+    if frames is not None:
+        found = images(frames) or images(spec.parent / frames)
+        mine = [file for file in found if f"S{number:04d}" in file.name] or found
+        if not mine:
+            raise FormatError(f"{frames}: no frames (.tif) in this folder or pattern.")
+        return mine
+    found = sorted(_below(spec, pattern), key=natural)
+    folders = sorted({file.parent for file in found})
+    if len(folders) > 1:
+        raise FormatError(f"{spec}: frames of scan {number} lie in {', '.join(map(str, folders))}; choose with frames=...")
+    if not found:
+        folder = spec.absolute().parent
+        raise FormatError(
+            f"{spec}: no frames of scan {number}: looked for {pattern} in {folder} and two folders below; say frames=..."
+        )
+    return found
+
+
+def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArray[np.intp], list[Path]]:
+    """Points of the scan that have a frame, and those frames, by the number that ends a file's name; a full set may start at 1."""
+    endings = [re.search(r"(\d+)$", file.stem) for file in files]
+    numbered = {int(ending.group(1)): file for ending, file in zip(endings, files, strict=True) if ending}
+    if None in endings:
+        if len(files) != n_points:
+            raise FormatError(f"{files[0].parent}: {len(files)} frames for {n_points} points, and their names end in no number.")
+        return np.arange(n_points), files
+    first = min(numbered) if len(numbered) == n_points == max(numbered) - min(numbered) + 1 else 0
+    points = [number - first for number in sorted(numbered) if number - first < n_points]
+    for count, what in (
+        (len(files) - len(numbered), "frames repeat the number of another one; the last one of each was taken"),
+        (n_points - len(points), f"of {n_points} points have no frame"),
+        (len(numbered) - len(points), f"frames lie beyond the last of {n_points} points and were left out"),
+    ):
+        if count:
+            noticed.append(f"{count} {what}.")
+    if len(points) < 2:
+        raise DataError(f"{files[0].parent}: {len(points)} frames belong to the {n_points} points of the scan; expected more.")
+    return np.asarray(points), [numbered[point + first] for point in points]
+
+
+def _region(header: dict[str, str], shape: Sequence[int], noticed: list[str]) -> tuple[slice, slice]:
+    """Rows and columns of the chip that the frames show."""
+    words = header.get("UIMR5", "").split()
+    if len(words) >= 4:
+        column, width, row, height = (int(word) for word in words[:4])
+        if (height, width) == tuple(shape[1:]):
+            return slice(row, row + height), slice(column, column + width)
+    noticed.append(f"the detector region (#UIMR5 {' '.join(words) or 'missing'}) does not fit {tuple(shape[1:])}: from pixel 0.")
+    return slice(0, shape[1]), slice(0, shape[2])
+
+
+def _chip_image(spec: Path, path: str | Path | None, region: tuple[slice, slice], what: str) -> FloatArray | None:
+    """A dark or flat field cut to the frames; one that already has their shape is taken as it is."""
+    if path is None:
+        return None
+    place = Path(path) if Path(path).exists() else spec.parent / path
+    whole = np.asarray(read_array(place), float)
+    wanted = tuple(cut.stop - cut.start for cut in region)
+    image = whole if whole.shape == wanted else whole[region]
+    if image.shape != wanted:
+        raise DataError(f"{place}: the {what} has shape {whole.shape}, which does not cover the frames' region {region}.")
+    return image
+
+
+def _monitor(columns: dict[str, FloatArray]) -> FloatArray | None:
+    flux = columns.get("Monitor")
+    return flux if flux is not None and flux.min() > 0 else None
+
+
+def write_scan(
+    folder: str | Path, frames: NDArray[Any], rocking_angle: FloatArray, geometry: Geometry, scan: int,
+    dark: NDArray[Any] | None = None, flat: NDArray[Any] | None = None, date: datetime.datetime | None = None,
+) -> Path:  # fmt: skip
+    """Write a scan as the beamline does, so that `read` gives it back.
+
+    Parameters
+    ----------
+    folder : its name becomes the name of the experiment
+    frames : (n, rows, columns) [counts]
+    rocking_angle : (n,) of the sample circle whose angle in `geometry` is an array [rad]
+    geometry : circles of this beamline; the direct beam must be the frame's centre, because SPEC does not store it
+    scan : number
+    dark, flat : images of the chip, written to dark.tif and whitefield.tif
+    date : when the scan began; None is now
+
+    Returns
+    -------
+    the SPEC file
+
+    Raises
+    ------
+    GeometryError : if the geometry is not one of this beamline.
+    OutputError : if a file cannot be written.
+    """
+    folder = Path(folder)
+    _check_writable(geometry, np.shape(frames))
+    target = folder / f"AD34idcTIM2_{folder.name}" / f"{folder.name}_S{scan:04d}"
+    for index, frame in enumerate(frames):
+        _write_tiff(target / f"{folder.name}_S{scan:04d}_{index:05d}.tif", np.asarray(frame, np.int32))
+    if dark is not None:
+        _write_tiff(folder / "dark.tif", np.asarray(dark, np.int32))
+    if flat is not None:
+        _write_tiff(folder / "whitefield.tif", np.asarray(flat, np.float32))
+    with replacing(folder / f"{folder.name}.spec") as temporary:
+        temporary.write_text(_spec_text(folder.name, frames, rocking_angle, geometry, scan, date or datetime.datetime.now()))
+    return folder / f"{folder.name}.spec"
+
+
+def _write_tiff(path: Path, image: NDArray[Any]) -> None:
+    with replacing(path) as temporary:
+        tifffile.imwrite(temporary, image, photometric="minisblack")
+
+
+def _check_writable(geometry: Geometry, shape: Sequence[int]) -> None:
+    axes = [circle.axis for circle in (*geometry.sample, *geometry.detector)]
+    expected = [circle.axis for circle in (*APS.sample, *APS.detector)]
+    if axes != expected or (geometry.row_axis, geometry.column_axis) != (APS.row_axis, APS.column_axis):
+        raise GeometryError(f"circles {axes}, expected those of {APS.name}: {expected} (theta, chi, phi, delta, gamma).")
+    centre = ((shape[1] - 1) / 2, (shape[2] - 1) / 2)
+    if not np.allclose(geometry.direct_beam, centre) or not np.allclose(geometry.pixel_size, PIXEL):
+        raise GeometryError(f"{APS.name} files cannot hold a direct beam other than {centre} or pixels other than {PIXEL} m.")
+    moving = [circle for circle in geometry.sample if np.ndim(circle.angle)]
+    if len(moving) != 1:
+        raise GeometryError(f"{len(moving)} sample circles move, expected one with an angle per frame.")
+
+
+def _spec_text(
+    name: str, frames: NDArray[Any], angle: FloatArray, geometry: Geometry, scan: int, when: datetime.datetime
+) -> str:  # fmt: skip
+    """Header, one scan with the region and the sums of each frame, in the words of the beamline's SPEC."""
+    circles = dict(zip((axis.motor for axis in (*APS.sample, *APS.detector)), (*geometry.sample, *geometry.detector), strict=True))
+    rocking = next(motor for motor, circle in circles.items() if np.ndim(circle.angle))
+    short = {"Theta": "th", "Chi": "chi", "Phi": "phi", "Delta": "del", "Gamma": "gam"}
+    degrees = np.rad2deg(angle)
+    motors = {motor: float(np.rad2deg(np.mean(circle.angle))) for motor, circle in circles.items()}
+    motors |= {"camdist": geometry.distance * 1e3, "Energy": geometry.energy / (1e3 * constants.electron_volt)}
+    date = when.strftime("%a %b %d %H:%M:%S %Y")
+    rows, columns = np.shape(frames)[1:]
+    lines = [
+        f"#F {name}.spec", f"#D {date}", "#C sixc  User = user", "", f"#O0 {'  '.join(motors)}",
+        f"#o0 {' '.join(short.get(motor, motor) for motor in motors)}", "",
+        f"#S {scan}  ascan  {short[rocking]} {degrees[0]:.10g} {degrees[-1]:.10g}  {len(degrees) - 1} 1",
+        f"#D {date}", "#T 1  (Seconds)",
+        f"#P0 {' '.join(f'{value:.12g}' for value in motors.values())}", "#UIMDET 34idcTIM2:",
+        "#UIMR Name minX sizeX minY sizeY BgdWidth", f"#UIMR5  0 {columns} 0 {rows} 1", "#N 5",
+        f"#L {rocking}  Seconds  ImageTot  ImageMax  Monitor",
+        *(f"{at:.12g} 1 {int(frame.sum())} {int(frame.max())} 1000" for at, frame in zip(degrees, frames, strict=True)), "",
+    ]  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,196 @@
+"""ESRF ID01: HDF5 files written by BLISS, one NXentry per scan, and collections of them.
+
+::
+
+    /12.1                          NXentry; in a collection /<sample>_<dataset>_12.1, often an external link
+        title, start_time          "ascan eta 33.9 34.5 60 1"
+        instrument/positioners     motors [deg, mm], scalars at rest, arrays where scanned; mononrj [keV]
+        instrument/<detector>      NXdetector: data (external or virtual), beam_center_{x,y} [pixel], {x,y}_pixel_size, distance
+        measurement/<detector>     soft link to the frames; counters such as imon beside it
+
+Geometry as cdiutils and bcdi state it, already in the CXI frame: the sample is carried by mu "y-", eta "x-", phi "y-", the detector
+by nu "y-", delta "x-"; rows grow downwards ("y-") and columns outboard ("x+").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Unpack
+
+import h5py
+import numpy as np
+
+from braggshot.errors import FormatError
+from braggshot.io.beamlines.instruments import ESRF_ID01 as ID01
+from braggshot.io.beamlines.readings import (
+    Overrides,
+    Readings,
+    geometry,
+    match_points,
+    never_counts,
+    no_count,
+    rocking_angle,
+    to_si,
+)  # fmt: skip
+from braggshot.io.files import dataset, is_hdf5, node, open_hdf5
+from braggshot.io.frames import HDF5Frames
+from braggshot.volumes import FloatArray, Scan
+
+PARENT = "nexus"
+DETECTORS = {"mpxgaas": "maxipix", "mpx1x4": "maxipix", "eiger2M": "eiger2m"}
+ENTRY = re.compile(r"(?:.*_)?(\d+)\.(\d+)")
+
+
+def can_read(path: str | Path) -> bool:
+    """Whether an HDF5 file has entries named like BLISS scans, holding a measurement."""
+    if not is_hdf5(path):
+        return False
+    try:
+        with open_hdf5(path) as file:
+            names = [name for name in file if ENTRY.fullmatch(name)]
+            return any(isinstance(file.get(name, getlink=True), h5py.ExternalLink) or "measurement" in file[name] for name in names)
+    except (FormatError, KeyError, OSError):
+        return False
+
+
+def scans(path: str | Path) -> list[str]:
+    """Names of the entries that hold detector frames, in the order of their numbers."""
+    with open_hdf5(path) as file:
+        return [name for name in _entries(file) if _detectors(file.get(name))]
+
+
+def _entries(file: h5py.File) -> list[str]:
+    return sorted(filter(ENTRY.fullmatch, file), key=_number)
+
+
+def _number(name: str) -> tuple[float, str]:
+    return float(name.rpartition("_")[2]), name
+
+
+def _detectors(entry: h5py.Group | None) -> list[str]:
+    """Names in `measurement` that hold images; a link to a lost file counts if it is a known detector; none in a lost entry."""
+    group = {} if entry is None else entry.get("measurement") or {}
+    return [name for name in group if name in DETECTORS or getattr(group.get(name), "ndim", 0) == 3]
+
+
+def read(
+    path: str | Path, *, scan: int | str | None = None, detector: str | None = None, monitor: str = "imon",
+    **overrides: Unpack[Overrides],
+) -> Scan:  # fmt: skip
+    """One scan of a BLISS file.
+
+    Parameters
+    ----------
+    path : the dataset file, or a collection of them
+    scan : number or name of the entry; may be left out where only one holds frames
+    detector : name in `measurement`; may be left out where there is only one
+    monitor : counter in `measurement` that follows the incident flux
+    overrides : energy_ev, distance_m, pixel_size_m, direct_beam in place of what the file says
+
+    Raises
+    ------
+    FormatError : if the scan or the detector is not there (the text says which are), or the file is damaged.
+    DataError : if there are more frames than motor positions.
+    """
+    noticed: list[str] = []
+    with open_hdf5(path) as file:
+        name = _entry(file, path, scan)
+        entry = node(file, name)
+        detector = _detector(entry, name, path, detector)
+        motors = _motors(entry)
+        flux, title, started = _counter(entry, monitor), _text(entry, "title"), _text(entry, "start_time")
+        readings = _readings(entry, detector)
+    frames = HDF5Frames(path, f"{name}/measurement/{detector}")
+    label = f"{Path(path).stem}_S{int(_number(name)[0]):04d}"
+    motors = match_points(label, frames.shape[0], motors, noticed)
+    bad = never_counts(frames)
+    return Scan(
+        frames=frames,
+        name=label,
+        valid=~bad if bad.any() else None,
+        monitor=None if flux is None else flux[: frames.shape[0]],
+        rocking_angle=rocking_angle(ID01, motors, noticed),
+        geometry=geometry(ID01, Readings(motors, *readings), frames.shape, overrides, noticed),
+        detector=DETECTORS.get(detector),
+        provenance={
+            "scan": name, "command": title, "time": started, "detector": detector, "no_count": no_count(frames.dtype),
+            "noticed": tuple(noticed),
+        },
+    )  # fmt: skip
+
+
+def _entry(file: h5py.File, path: str | Path, scan: int | str | None) -> str:
+    """The entry of a scan number or name; BLISS numbers the faster of two acquisition chains .1."""
+    known = _entries(file)
+    if scan is None:
+        chosen = [name for name in known if _detectors(file.get(name))]
+    else:
+        chosen = [name for name in known if str(scan) in {name, _number_text(name)}] or [
+            name for name in known if _number_text(name) == f"{scan}.1"
+        ]
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
+        raise FormatError(f"{path}: {len(chosen)} scans fit ({', '.join(chosen[:20])}); choose one with scan=...")
+    asked = "no scan holds detector frames" if scan is None else f"there is no scan {scan}"
+    raise FormatError(f"{path}: {asked}; the file holds {', '.join(known[:40])}.")
+
+
+def _number_text(name: str) -> str:
+    return name.rpartition("_")[2]
+
+
+def _detector(entry: h5py.Group, name: str, path: str | Path, detector: str | None) -> str:
+    found = _detectors(entry)
+    if detector is None and len(found) == 1:
+        return found[0]
+    if detector in found:
+        return str(detector)
+    asked = f"{len(found)} detectors" if detector is None else f"no detector {detector!r}"
+    raise FormatError(f"{path}: scan {name} holds {asked}; there is {', '.join(found) or 'none'}: choose with detector=...")
+
+
+def _motors(entry: h5py.Group) -> dict[str, float | FloatArray]:
+    """Circles by name [deg]; where BLISS wrote only the position at the start, that one."""
+    motors: dict[str, float | FloatArray] = {}
+    for circle in (*ID01.sample, *ID01.detector):
+        for found in _nodes(entry, (f"instrument/positioners/{circle.motor}", f"instrument/positioners_start/{circle.motor}")):
+            in_radians = str(_units(found)) in {"rad", "radian"}
+            value = np.asarray(found[()], float)
+            motors.setdefault(circle.motor, np.rad2deg(value) if in_radians else value)
+    return motors
+
+
+def _readings(entry: h5py.Group, detector: str) -> tuple[Any, ...]:
+    """Energy [J], distance [m], pixel size [m] and direct beam [pixel], each None where the file is silent."""
+    place = f"instrument/{detector}"
+
+    def value(*names: str, default: str) -> float | None:
+        return next((to_si(found[()], _units(found), default) for found in _nodes(entry, names)), None)
+
+    pixel = value(f"{place}/y_pixel_size", default="m"), value(f"{place}/x_pixel_size", default="m")
+    centre = value(f"{place}/beam_center_y", default="m"), value(f"{place}/beam_center_x", default="m")
+    energy = value(
+        "instrument/positioners/mononrj", "instrument/positioners_start/mononrj", "instrument/monochromator/Energy", default="keV"
+    )
+    return energy, value(f"{place}/distance", default="m"), *(None if None in pair else pair for pair in (pixel, centre))
+
+
+def _nodes(entry: h5py.Group, names: tuple[str, ...]) -> Iterator[h5py.Dataset]:
+    return (entry[name] for name in names if name in entry)
+
+
+def _units(found: h5py.Dataset) -> str | None:
+    units = found.attrs.get("units")
+    return units.decode() if isinstance(units, bytes) else units
+
+
+def _counter(entry: h5py.Group, name: str) -> FloatArray | None:
+    found = entry.get(f"measurement/{name}")
+    return None if found is None or found.ndim != 1 else np.asarray(found[()], float)
+
+
+def _text(entry: h5py.Group, name: str) -> str:
+    return str(dataset(entry, name).asstr()[()]) if name in entry else ""

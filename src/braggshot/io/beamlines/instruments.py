@@ -1,0 +1,182 @@
+r"""Diffractometers as tables of circles, and a geometry said by the user, for instruments and files that do not say theirs.
+
+Axes are those of the CXI laboratory frame (z downstream, y up, x outboard); "x-" turns left-handed about x; outermost circle first.
+Sources: the instruments' own programs and, for those without a reader here, bcdi (Carnis, github.com/carnisj/bcdi), cdiutils
+(github.com/clatlan/cdiutils) and, for the six circles of I16, You, J. Appl. Cryst. 32, 614 (1999), whose axes (x up, y along the
+beam, z) are (y, z, x) here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.constants import electron_volt
+
+from braggshot import config
+from braggshot.errors import ConfigError
+from braggshot.io.beamlines.readings import Axis, Diffractometer
+from braggshot.volumes import Circle, FloatArray, Geometry, Scan
+
+APS_34IDC = Diffractometer(
+    name="APS 34-ID-C",
+    sample=(Axis("Theta", "y+"), Axis("Chi", "z-"), Axis("Phi", "y+")),
+    detector=(Axis("Delta", "y+"), Axis("Gamma", "x-")),
+    row_axis="y-",
+    column_axis="x+",
+)
+ESRF_ID01 = Diffractometer(
+    name="ESRF ID01",
+    sample=(Axis("mu", "y-"), Axis("eta", "x-"), Axis("phi", "y-")),
+    detector=(Axis("nu", "y-"), Axis("delta", "x-")),
+    row_axis="y-",
+    column_axis="x+",
+)
+PETRA_P10 = Diffractometer(
+    name="PETRA III P10",
+    sample=(Axis("mu", "y+"), Axis("om", "x-"), Axis("chi", "z+", zero=90.0), Axis("phi", "y-")),
+    detector=(Axis("gam", "y+"), Axis("del", "x-")),
+    row_axis="y-",
+    column_axis="x-",
+)
+DIAMOND_I16 = Diffractometer(
+    name="Diamond I16",
+    sample=(Axis("mu", "y+"), Axis("eta", "x-"), Axis("chi", "z+"), Axis("phi", "x-")),
+    detector=(Axis("gam", "y+"), Axis("delta", "x-")),
+    row_axis="y-",
+    column_axis="x+",
+)
+NANOMAX = Diffractometer(
+    name="NanoMAX",
+    sample=(Axis("gontheta", "x-"), Axis("gonphi", "y-")),
+    detector=(Axis("gamma", "y-"), Axis("delta", "x-")),
+    row_axis="y-",
+    column_axis="x-",
+)
+SIXS = Diffractometer(  # beta carries the sample and the detector
+    name="SIXS",
+    sample=(Axis("beta", "x-"), Axis("mu", "y+")),
+    detector=(Axis("beta", "x-"), Axis("gamma", "y+"), Axis("delta", "x-")),
+    row_axis="y-",
+    column_axis="x+",
+)
+SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")  # the Merlin lies on its side
+
+INSTRUMENTS = {
+    "34idc": APS_34IDC,
+    "id01": ESRF_ID01,
+    "p10": PETRA_P10,
+    "i16": DIAMOND_I16,
+    "nanomax": NANOMAX,
+    "sixs": SIXS,
+    "sixs2022": SIXS_2022,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class GeometrySettings:
+    """A geometry as a table of a TOML file, in the units of the beamline.
+
+    Parameters
+    ----------
+    instrument : name in `INSTRUMENTS`; or give `sample`, `detector`, `row_axis`, `column_axis`
+    energy_ev, distance_m, pixel_size_m : photon energy, sample to detector, pitch of the pixels
+    angles_deg : motor -> one angle, one per frame, or [first, last] of an even scan
+    direct_beam : (row, column) of the pixel that the direct beam hits with all detector circles at zero; None is the frame's centre
+    sample, detector : circles as [motor, axis] pairs, outermost first
+    row_axis, column_axis : where the rows and columns of the detector grow
+    detector_rotation_deg, tilt_azimuth_deg, tilt_deg : calibration, as xrayutilities defines it
+    """
+
+    energy_ev: float
+    distance_m: float
+    pixel_size_m: float
+    angles_deg: dict[str, float | tuple[float, ...]]
+    instrument: str = ""
+    direct_beam: tuple[float, float] | None = None
+    sample: tuple[tuple[str, str], ...] = ()
+    detector: tuple[tuple[str, str], ...] = ()
+    row_axis: str = "y-"
+    column_axis: str = "x+"
+    detector_rotation_deg: float = 0.0
+    tilt_azimuth_deg: float = 0.0
+    tilt_deg: float = 0.0
+
+
+def place(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
+    """A scan with the geometry that its user states, as a table or as the path of a TOML file that holds one.
+
+    Raises
+    ------
+    ConfigError : if a value is missing, unknown, or does not fit the scan.
+    """
+    table = config.read_toml(said) if isinstance(said, str) else said
+    settings = config.resolve(GeometrySettings, table)
+    found = stated(settings, scan.frames.shape)
+    moving = [circle.angle for circle in found.sample if np.ndim(circle.angle)]
+    return dataclasses.replace(
+        scan, geometry=found, rocking_angle=np.asarray(moving[0]) if len(moving) == 1 else scan.rocking_angle
+    )
+
+
+def stated(settings: GeometrySettings, shape: Sequence[int]) -> Geometry:
+    """The geometry that the settings describe, for a scan of `shape` (frames, rows, columns).
+
+    Raises
+    ------
+    ConfigError : for an unknown instrument, an angle of no circle, or a wrong number of angles.
+    """
+    instrument = _instrument(settings)
+    motors = [axis.motor for axis in (*instrument.sample, *instrument.detector)]
+    strange = set(settings.angles_deg) - set(motors)
+    if strange:
+        raise ConfigError(f"{instrument.name} has no circle {', '.join(sorted(strange))}; its circles: {', '.join(motors)}.")
+    for name in ("energy_ev", "distance_m", "pixel_size_m"):
+        if not getattr(settings, name) > 0:
+            raise ConfigError(f"geometry.{name} must be a positive number, found {getattr(settings, name)}.")
+
+    def circles(axes: tuple[Axis, ...]) -> tuple[Circle, ...]:
+        return tuple(Circle(a.axis, _angle(a, settings.angles_deg.get(a.motor, a.zero), shape[0]), a.motor) for a in axes)
+
+    return Geometry(
+        energy=settings.energy_ev * electron_volt,
+        distance=settings.distance_m,
+        pixel_size=(settings.pixel_size_m, settings.pixel_size_m),
+        sample=circles(instrument.sample),
+        detector=circles(instrument.detector),
+        direct_beam=settings.direct_beam or ((shape[1] - 1) / 2, (shape[2] - 1) / 2),
+        row_axis=instrument.row_axis,
+        column_axis=instrument.column_axis,
+        instrument=instrument.name,
+        detector_rotation=np.radians(settings.detector_rotation_deg),
+        tilt_azimuth=np.radians(settings.tilt_azimuth_deg),
+        tilt=np.radians(settings.tilt_deg),
+    )
+
+
+def _instrument(settings: GeometrySettings) -> Diffractometer:
+    if settings.sample:
+        sample, detector = (tuple(Axis(*pair) for pair in pairs) for pairs in (settings.sample, settings.detector))
+        return Diffractometer(
+            settings.instrument or "the stated geometry", sample, detector, settings.row_axis, settings.column_axis
+        )
+    if settings.instrument not in INSTRUMENTS:
+        raise ConfigError(
+            f"geometry.instrument {settings.instrument!r} is not built in ({', '.join(INSTRUMENTS)}); "
+            "state its circles with geometry.sample and geometry.detector."
+        )
+    return INSTRUMENTS[settings.instrument]
+
+
+def _angle(axis: Axis, reading: float | tuple[float, ...], frames: int) -> float | FloatArray:
+    """Angle of a circle [rad] from what its motor reads [deg]."""
+    if not isinstance(reading, tuple):
+        return float(np.radians(reading - axis.zero))
+    if len(reading) not in {2, frames}:
+        raise ConfigError(
+            f"{axis.motor} has {len(reading)} angles for {frames} frames; give one per frame, or the first and the last."
+        )
+    angles = np.linspace(*reading, frames) if len(reading) == 2 else np.asarray(reading)
+    return np.radians(angles - axis.zero)

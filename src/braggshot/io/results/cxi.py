@@ -1,0 +1,268 @@
+"""Result CXI: one HDF5 file that holds the crystal, the measurement it explains, and how it was found.
+
+Laid out as PyNX writes it, so that PyNX, cdiutils, silx and h5web open it; what PyNX has no name for stands beside::
+
+    entry_last -> entry_1
+    entry_1/
+      data_1/data -> image_1/data             what a viewer shows first
+      image_1/{data, mask, basis, frame}      rho on the grid of the measurement, centred; mask is the support
+      image_1/process_1/{program, version, configuration, note_1, results}
+      image_2, image_3, ...                   further real arrays, each with a link of its name: entry_1/amplitude, phase, support;
+                                              with a strain map those of the crystal frame, also displacement, strain, ...;
+                                              last entry_1/mode, complex: the first PCA mode of all starts, on the grid of image_1
+      strain_1                                what belongs to all of them; see `braggshot.io.results.strain_images`
+      instrument_1/detector_1/{data, mask}    prepared counts; mask 0 good, 1 bad
+      completed_1/data                        the same, and what the crystal would give where the mask is 1
+      instrument_1/geometry_1                 diffractometer circles, where known
+
+Arrays are (z, y, x); every data set has ``units`` ("1" for a pure number, "" for text). Axes, signs and frames are those of
+`braggshot.volumes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from braggshot.errors import FormatError
+from braggshot.io.atomic import replacing_hdf5
+from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
+from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
+from braggshot.io.results import strain_images
+from braggshot.io.results.strain_images import add_image
+from braggshot.physics.forward import PointSpread, completed
+from braggshot.physics.strain import numbers
+from braggshot.volumes import ComplexArray, DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap, Uncertainty
+
+_VERSION = importlib.metadata.version("braggshot")
+
+
+def write(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | None = None) -> None:
+    """Write `reconstruction`, and the strain map that was made of it, as a result CXI, whole or not at all.
+
+    Raises
+    ------
+    OutputError : if the file cannot be written.
+    """
+    with replacing_hdf5(path) as file:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        file.attrs.update(default="entry_1", creator="braggshot", file_time=now, h5py_version=h5py.__version__)
+        put(file, "cxi_version", 150)
+        file["entry_last"] = h5py.SoftLink("/entry_1")
+        entry = add_group(file, "entry_1", "NXentry", default="data_1")
+        put(entry, "title", reconstruction.volume.name)
+        put(entry, "program_name", f"braggshot {_VERSION}")
+        put(entry, "start_time", now)
+        write_measurement(add_group(entry, "instrument_1", "NXinstrument"), reconstruction.volume)
+        _write_object(entry, reconstruction)
+        if reconstruction.frame == "detector":
+            _write_completed(add_group(entry, "completed_1", "NXdata", signal="data", interpretation="image"), reconstruction)
+        if strain is None:
+            _add_images(entry, reconstruction)
+        else:
+            strain_images.write(entry, strain, numbers(strain))
+        if reconstruction.ensemble is not None and reconstruction.ensemble.mode is not None:
+            mode = reconstruction.ensemble.mode.astype(np.complex64)
+            add_image(entry, "mode", mode, "photons^0.5", frame=reconstruction.frame)
+        data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="image")
+        data["data"] = h5py.SoftLink("/entry_1/image_1/data")
+
+
+def _write_completed(group: h5py.Group, found: Reconstruction) -> None:
+    volume, spread = found.volume, found.psf
+    psf = None if spread is None else PointSpread(tuple(spread["sigma"]), float(spread["eta"]))
+    counts, valid = (torch.from_numpy(np.ascontiguousarray(array)) for array in (volume.intensity, volume.valid))
+    put(group, "data", completed(counts, valid, torch.from_numpy(found.rho), psf).numpy().astype(np.float32), "photons")
+    group.attrs["description"] = "measured where the mask is 0, the model where it is 1"
+
+
+def _write_object(entry: h5py.Group, found: Reconstruction) -> None:
+    image = add_group(entry, "image_1", "NXdata", signal="data", interpretation="image")
+    put(image, "title", "rho")
+    put(image, "data", found.rho.astype(np.complex64), "photons^0.5")
+    put(image, "mask", found.support.astype(np.int8))
+    image["support"] = h5py.SoftLink(f"{image.name}/mask")
+    put(image, "data_type", "electron density")
+    put(image, "data_space", "real")
+    put(image, "is_fft_shifted", 0)
+    put(image, "frame", found.frame)
+    put(image, "basis", found.basis, "m")
+    if found.uncertainty is not None:
+        spread = add_group(image, "uncertainty_1", "NXcollection")
+        for name, units in (("phase", "rad"), ("strain", "1"), ("amplitude", "1"), ("samples", "1"), ("source", None)):
+            put(spread, name, getattr(found.uncertainty, name), units)
+    _write_process(add_group(image, "process_1", "NXprocess"), found)
+
+
+def _add_images(entry: h5py.Group, found: Reconstruction) -> None:
+    add_image(entry, "amplitude", np.abs(found.rho).astype(np.float32), "photons^0.5", frame=found.frame)
+    phase = np.where(found.support, np.angle(found.rho), 0).astype(np.float32)
+    add_image(entry, "phase", phase, "rad", frame=found.frame, sign="phase = -q.u")
+    add_image(entry, "support", found.support.astype(np.int8), "1", frame=found.frame)
+
+
+def _write_process(process: h5py.Group, found: Reconstruction) -> None:
+    put(process, "program", "braggshot")
+    put(process, "version", _VERSION)
+    put(process, "algorithm", found.method)
+    put(process, "network", found.network)
+    put_tree(add_group(process, "configuration", "NXcollection"), found.configuration)
+    put_note(process, "note_1", found.configuration, "configuration parameters used for phasing")
+    results = add_group(process, "results", "NXcollection")
+    quality = found.quality
+    for name in ("chi2", "r_factor", "llk", "llk_free", "agreement", "chi2_coherent", "unseen"):
+        put(results, name, getattr(quality, name))
+    for pynx_name, value in (("llk_poisson", quality.llk), ("free_llk_poisson", quality.llk_free)):
+        put(results, pynx_name, value)
+    put(results, "nb_point_support", int(found.support.sum()))
+    put(results, "resolution", quality.resolution, "m")
+    put(results, "verdict", found.verdict)
+    put(results, "reasons", found.reasons)
+    put_tree(add_group(results, "choices", "NXcollection"), found.choices)
+    put_tree(add_group(results, "seconds", "NXcollection"), found.seconds, "s")
+    put_tree(add_group(results, "history", "NXcollection"), found.history)
+    if found.psf is not None:
+        put_tree(add_group(results, "point_spread", "NXcollection"), found.psf)
+    if found.ensemble is not None:
+        put(results, "mode_weights", found.ensemble.mode_weights)
+        put(results, "prtf", found.ensemble.prtf)
+        put(results, "fsc", found.ensemble.fsc)
+        put(results, "fsc_between", found.ensemble.fsc_between)
+        with_geometry = found.volume.reciprocal_basis is not None
+        put(results, "prtf_frequency", found.ensemble.prtf_frequency, "1/m" if with_geometry else "1")
+        put_tree(add_group(results, "table", "NXcollection"), found.ensemble.table)
+
+
+def read(path: str | Path) -> Reconstruction:
+    """Read a result CXI of braggshot or PyNX.
+
+    PyNX crops the object to its support and keeps no counts: such an object is put in the middle of the grid that was phased, and
+    its volume has no valid voxel.
+
+    Raises
+    ------
+    FormatError : if the file is no HDF5 file, is cut short, or holds no reconstruction.
+    """
+    try:
+        with h5py.File(path) as file:
+            entry = file.get("entry_last", file.get("entry_1", {}))
+            if "image_1/data" not in entry or entry["image_1/data"].dtype.kind != "c":
+                raise FormatError(
+                    f"{path} holds no reconstruction (entry_1/image_1/data); make one with `braggshot reconstruct {path} -o OUT`."
+                )
+            return _read_entry(entry, Path(path))
+    except (OSError, KeyError) as error:
+        raise FormatError(f"cannot read {path} as a result CXI ({error}); is the file whole?") from error
+
+
+def read_strain(path: str | Path) -> StrainMap | None:
+    """The strain map of a result CXI of braggshot; None if it holds none.
+
+    Raises
+    ------
+    FormatError : if the file is no HDF5 file or is cut short.
+    """
+    try:
+        with h5py.File(path) as file:
+            return strain_images.read(file.get("entry_last", file.get("entry_1", {})))
+    except (OSError, KeyError) as error:
+        raise FormatError(f"cannot read the strain map of {path} ({error}); is the file whole?") from error
+
+
+def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
+    image = entry["image_1"]
+    process = image.get("process_1", {})
+    volume = _read_measurement(entry, process, path)
+    program = get(process, "program", "an unknown program")
+    own = program == "braggshot"
+    results = tree(process.get("results", {}))
+    return Reconstruction(
+        rho=_read_centred(image, "data", volume.shape, path).astype(np.complex64),
+        support=_read_centred(image, "mask" if "mask" in image else "data", volume.shape, path) != 0,
+        volume=volume,
+        quality=_quality(results),
+        frame=get(image, "frame", "detector"),
+        basis=get(image, "basis"),
+        ensemble=_read_ensemble(results, get(entry, "mode/data")),
+        verdict=results.get("verdict", "doubtful"),
+        reasons=tuple(results.get("reasons", (f"phased by {program}, not judged by braggshot",))),
+        history=results.get("history", {}),
+        method=get(process, "algorithm", "iterative") if own else program,
+        network=get(process, "network"),
+        configuration=read_note(process, "note_1") if own else tree(process.get("configuration", {})),
+        choices=results.get("choices", {}),
+        psf=_tuples(results.get("point_spread")),
+        seconds=results.get("seconds", {}),
+        uncertainty=_read_uncertainty(image),
+    )
+
+
+def _read_ensemble(results: dict[str, Any], mode: ComplexArray | None) -> Ensemble | None:
+    """Fields that a file does not have keep their default."""
+    if "prtf" not in results:
+        return None
+    stored = {field.name: results[field.name] for field in dataclasses.fields(Ensemble) if field.name in results}
+    return Ensemble(**stored, mode=mode)
+
+
+def _read_uncertainty(image: h5py.Group) -> Uncertainty | None:
+    if "uncertainty_1" not in image:
+        return None
+    group = image["uncertainty_1"]
+    return Uncertainty(**{field.name: get(group, field.name) for field in dataclasses.fields(Uncertainty)})
+
+
+def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Path) -> NDArray[Any]:
+    """An array of `image_1` in the middle of a grid of `shape`; of several modes the first, which is the solution."""
+    stored = image[name][0] if image[name].ndim == 4 else image[name][()]
+    if get(image, "is_fft_shifted", 0):
+        stored = np.fft.fftshift(stored)
+    if any(n > size for n, size in zip(stored.shape, shape, strict=True)):
+        raise FormatError(
+            f"{path}: {name} has shape {stored.shape}, larger than the measured volume {shape}; it cannot be its object."
+        )
+    whole = np.zeros(shape, stored.dtype)
+    whole[tuple(slice(size // 2 - n // 2, size // 2 - n // 2 + n) for n, size in zip(stored.shape, shape, strict=True))] = stored
+    return whole
+
+
+def _quality(results: dict[str, Any]) -> Quality:
+    return Quality(
+        chi2=results.get("chi2", np.nan),
+        r_factor=results.get("r_factor", np.nan),
+        llk=results.get("llk_poisson", np.nan),
+        llk_free=results.get("free_llk_poisson", np.nan),
+        agreement=tuple(np.atleast_1d(results.get("agreement", ())).tolist()),
+        resolution=results.get("resolution"),
+        chi2_coherent=results.get("chi2_coherent"),
+        unseen=results.get("unseen"),
+    )
+
+
+def _read_measurement(entry: h5py.Group, process: Any, path: Path) -> DiffractionVolume:
+    detector = entry.get("instrument_1/detector_1", {})
+    name = get(entry, "title", path.stem)
+    if "data" not in detector:
+        shape = tuple(get(process, "configuration/iobs_shape", entry["image_1/data"].shape[-3:]))
+        return DiffractionVolume(np.zeros(shape, np.float32), np.zeros(shape, bool), name)
+    intensity = detector["data"][()]
+    return DiffractionVolume(
+        intensity=intensity,
+        valid=detector["mask"][()] == 0 if "mask" in detector else np.ones(intensity.shape, bool),
+        name=name,
+        geometry=read_geometry(entry["instrument_1"]),
+        **read_preparation(detector),
+    )
+
+
+def _tuples(values: dict[str, Any] | None) -> Any:
+    """Short arrays were tuples before they were written."""
+    return values and {key: tuple(value.tolist()) if isinstance(value, np.ndarray) else value for key, value in values.items()}

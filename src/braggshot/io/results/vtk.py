@@ -1,0 +1,131 @@
+"""VTK image data (.vti) for ParaView, written by hand: the format is a short XML text, and the VTK library weighs half a gigabyte.
+
+ParaView's (x, y, z) are the CXI laboratory frame's: x outboard, y up, z downstream; nothing is flipped. Our last axis is its x and
+runs fastest. Lengths are in nanometres, because ParaView's own tolerances are made for numbers near one; without geometry they are
+voxels. The origin is at the voxel N // 2.
+
+Image data has orthogonal axes. A skewed basis (the detector frame) is drawn with the right voxel sizes and right angles, and a note
+in the file says so; the orthogonal crystal frame is the one to measure in.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.io.atomic import replacing
+from braggshot.io.results.strain_images import UNITS
+from braggshot.volumes import FloatArray, Reconstruction, StrainMap
+
+_TYPES = {"float32": "Float32", "uint8": "UInt8"}
+
+
+def write(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | None = None) -> None:
+    """Amplitude [sqrt(photons)], phase [rad] (0 outside the support) and support; or all fields of the strain map, where given.
+
+    Raises
+    ------
+    OutputError : if the file cannot be written.
+    """
+    if strain is not None:
+        write_strain(path, strain)
+        return
+    rho, support = reconstruction.rho, reconstruction.support
+    arrays: dict[str, tuple[NDArray[Any], str]] = {
+        "amplitude": (np.abs(rho).astype(np.float32), "photons^0.5"),
+        "phase": (np.where(support, np.angle(rho), 0).astype(np.float32), "rad"),
+        "support": (support.astype(np.uint8), "1"),
+    }
+    write_arrays(path, arrays, reconstruction.basis, reconstruction.frame)
+
+
+def write_strain(path: str | Path, found: StrainMap) -> None:
+    """All fields of a strain map, NaN where they have no value; fields that are lengths are in nm, like the axes.
+
+    Raises
+    ------
+    OutputError : if the file cannot be written.
+    """
+    arrays: dict[str, tuple[NDArray[Any], str]] = {}
+    for name, units in UNITS.items():
+        values = getattr(found, name)
+        if values is None:
+            continue
+        values, units = (values * 1e9, "nm") if units == "m" else (values, units)
+        arrays[name] = (values.astype(np.uint8 if values.dtype == bool else np.float32), units)
+    write_arrays(path, arrays, found.basis, found.frame)
+
+
+def write_arrays(
+    path: str | Path, arrays: Mapping[str, tuple[NDArray[Any], str]], basis: FloatArray | None, frame: str = "detector"
+) -> None:
+    """Several arrays on one grid.
+
+    Parameters
+    ----------
+    arrays : name -> (array (z, y, x) of float32 or uint8, units); the first is shown when the file is opened
+    basis : columns are the voxel edges [m], components (z, y, x); None for a grid of unit voxels
+    frame : coordinate frame of the grid, noted in the file
+
+    Raises
+    ------
+    OutputError : if the file cannot be written.
+    """
+    first, *_ = arrays
+    nz, ny, nx = arrays[first][0].shape
+    grid, notes = _grid((nz, ny, nx), basis, frame)
+    extent = f"0 {nx - 1} 0 {ny - 1} 0 {nz - 1}"
+    headers, blocks, offset = [], [], 0
+    for name, (array, units) in arrays.items():
+        block = _encode(array)
+        headers.append(
+            f'<DataArray type="{_TYPES[array.dtype.name]}" Name={quoteattr(name)} format="appended" offset="{offset}">'
+            f'<InformationKey name="UNITS_LABEL" location="vtkDataArray">{escape(units)}</InformationKey></DataArray>'
+        )
+        blocks.append(block)
+        offset += len(block)
+    text = f"""<?xml version="1.0"?>
+<VTKFile type="ImageData" version="1.0" byte_order="LittleEndian" header_type="UInt64" compressor="vtkZLibDataCompressor">
+<ImageData WholeExtent="{extent}" {grid}>
+<FieldData>{"".join(_note(name, value) for name, value in notes.items())}</FieldData>
+<Piece Extent="{extent}"><PointData Scalars={quoteattr(first)}>{"".join(headers)}</PointData></Piece>
+</ImageData>
+<AppendedData encoding="base64">_{"".join(blocks)}</AppendedData>
+</VTKFile>
+"""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="ascii", errors="xmlcharrefreplace")
+
+
+def _grid(shape: tuple[int, int, int], basis: FloatArray | None, frame: str) -> tuple[str, dict[str, str]]:
+    """Origin, Spacing and Direction, and what to say about them; VTK lists x first, so rows and columns are reversed."""
+    edges = np.eye(3) if basis is None else np.asarray(basis)[::-1, ::-1] * 1e9
+    spacing = np.linalg.norm(edges, axis=0)
+    direction = edges / spacing
+    skewed = not np.allclose(direction.T @ direction, np.eye(3), atol=1e-6)
+    if skewed:
+        direction = np.eye(3)
+    origin = -direction @ (spacing * [n // 2 for n in reversed(shape)])
+    attributes = {"Origin": origin, "Spacing": spacing, "Direction": direction.ravel()}
+    notes = {"frame": f"{frame} (skewed axes)" if skewed else frame, "length_unit": "voxel" if basis is None else "nm"}
+    return " ".join(f'{name}="{" ".join(f"{value:.9g}" for value in values)}"' for name, values in attributes.items()), notes
+
+
+def _encode(array: NDArray[Any]) -> str:
+    """One compressed block: its header (blocks, size, size of a last part, compressed size), then its bytes, each in base64."""
+    raw = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
+    packed = zlib.compress(raw, level=1)
+    return (base64.b64encode(struct.pack("<4Q", 1, len(raw), 0, len(packed))) + base64.b64encode(packed)).decode("ascii")
+
+
+def _note(name: str, text: str) -> str:
+    codes = " ".join(str(code) for code in (*text.encode(), 0))
+    return f'<Array type="String" Name={quoteattr(name)} NumberOfTuples="1" format="ascii">{codes}</Array>'

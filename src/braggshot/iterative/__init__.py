@@ -1,0 +1,10 @@
+"""Phase iteratively, batched over starts.
+
+kernels       the elementwise passes of an iteration, compiled for a CPU
+projections   modulus and support projections, shrink-wrap, held-out voxels
+coherence     estimate the point spread while phasing
+algorithms    ER, HIO, RAAR, DM, ML: one step each, and the registry of steps
+recipe        parse the recipe language
+iterate       run a recipe over a batch of starts, as a generator
+coarse_grid   the same measurement on fewer voxels, and back
+"""

@@ -1,0 +1,284 @@
+r"""One step of each algorithm, and the registry of steps that a recipe may name.
+
+With S the support, P_M the modulus projection and beta the relaxation, in the notation of Marchesini, Rev. Sci. Instrum. 78,
+011301 (2007):
+
+=====  ======================================  =======================================
+step   inside S                                outside S
+=====  ======================================  =======================================
+ER     P_M rho                                 0
+HIO    P_M rho                                 rho - beta P_M rho
+RAAR   P_M rho                                 beta rho + (1 - 2 beta) P_M rho
+DM     rho + beta [P_S f_M - P_M f_S] rho,     f_M = P_M + (P_M - 1) / beta,  f_S = P_S - (P_S - 1) / beta
+ML     conjugate gradient of the Poisson likelihood, rho confined to S
+=====  ======================================  =======================================
+
+ER, HIO and RAAR are linear in (rho, P_M rho) and alike inside S, so they share one update. A step changes a `State` in place;
+further steps come from the entry-point group ``braggshot.steps``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+
+import torch
+from torch import Tensor
+
+from braggshot.errors import ConfigError
+from braggshot.iterative.coherence import Coherence
+from braggshot.iterative.kernels import relax, squared_modulus
+from braggshot.iterative.projections import Measured, ShrinkWrap, project_modulus, shrink_wrap
+from braggshot.physics.fourier import AXES
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What the steps need to know beyond the data.
+
+    Parameters
+    ----------
+    beta : relaxation of HIO, RAAR and DM [1]
+    shrink_wrap : support updates
+    psf : "gaussian" or "pseudo-voigt", the shape of the point spread that PSF fits
+    flatness : how far FLAT goes, 0 for nothing to 1 for one amplitude everywhere [1]
+    """
+
+    beta: float = 0.9
+    shrink_wrap: ShrinkWrap = field(default_factory=ShrinkWrap)
+    psf: str = "gaussian"
+    flatness: float = 0.5
+
+
+@dataclass
+class State:
+    """The starts of one batch while they run; the only mutable record of the package, because the loop works in place.
+
+    Parameters
+    ----------
+    rho : (batch, z, y, x) complex64, corner layout [sqrt(photons)]
+    support : (batch, z, y, x) bool
+    threshold : (batch,) shrink-wrap threshold of each start [1]
+    generators : one per start, so that a start does not depend on its batch
+    progress : fraction of the recipe done [1]
+    error : (batch,) sum (|F| - sqrt(I))^2 / sum I of the iterate over the voxels the phasing sees [1]
+    coherence : estimated point spread, None while full coherence is assumed
+    """
+
+    rho: Tensor
+    support: Tensor
+    threshold: Tensor
+    generators: list[torch.Generator]
+    progress: float = 0.0
+    error: Tensor | None = None
+    wants_error: bool = False
+    coherence: Coherence | None = None
+    gradient: ConjugateGradient | None = None
+    share: list[float] | None = None
+
+    @property
+    def support_fraction(self) -> list[float]:
+        """Share of the array inside the support, per start; counted once per support."""
+        if self.share is None:
+            self.share = self.support.float().mean(AXES).tolist()
+        return self.share
+
+    @property
+    def transfer(self) -> Tensor | None:
+        """Of the estimated point spread."""
+        return None if self.coherence is None else self.coherence.transfer
+
+    def set_support(self, support: Tensor) -> None:
+        """Replace the support and forget what was derived from the old one."""
+        self.support, self.gradient, self.share = support, None, None
+
+
+# Photons below which a dark voxel counts as this bright: a lone count there must not dominate the whole gradient.
+_DARK = 1e-2
+_TINY = 1e-30
+
+Step = Callable[[State, Measured, StepSettings], None]
+
+
+def _relax(state: State, data: Measured, old: float, new: float) -> None:
+    """Inside S: P_M rho. Outside: old * rho + new * P_M rho."""
+    _replace(state, project_modulus(state.rho, data, state.transfer), data, old, new)
+
+
+def _replace(state: State, projected: Tensor, data: Measured, old: float, new: float) -> None:
+    """The update of `_relax`, noting the error of the iterate where it is wanted: by Parseval |P_M rho - rho|^2 / sum I."""
+    distance = relax(state.rho, projected, state.support, old, new, state.wants_error)
+    if distance is not None:
+        state.error = distance / data.photons
+
+
+def error_reduction(state: State, data: Measured, settings: StepSettings) -> None:
+    """Fienup's ER, rho <- P_S P_M rho; the error never rises while the support stays."""
+    _relax(state, data, 0.0, 0.0)
+
+
+def hybrid_input_output(state: State, data: Measured, settings: StepSettings) -> None:
+    """Fienup's HIO: the outside remembers what it has been pushed away from."""
+    _relax(state, data, 1.0, -settings.beta)
+
+
+def relaxed_averaged_alternating_reflections(state: State, data: Measured, settings: StepSettings) -> None:
+    """Luke's RAAR: rho <- beta (R_S R_M + 1) rho / 2 + (1 - beta) P_M rho."""
+    _relax(state, data, settings.beta, 1 - 2 * settings.beta)
+
+
+def difference_map(state: State, data: Measured, settings: StepSettings) -> None:
+    """Elser's difference map with two modulus projections; equal to HIO at beta = 1.
+
+    With f_S rho = rho inside S and rho / beta outside, the formula above is (1 + beta) P_M rho inside, rho outside, and
+    everywhere less beta P_M f_S rho.
+    """
+    beta = settings.beta
+    projected = project_modulus(state.rho, data, state.transfer)
+    reflected = torch.where(state.support, state.rho, state.rho / beta)
+    _replace(state, projected, data, 1.0, 0.0)
+    state.rho.mul_(torch.where(state.support, 1 + beta, 1.0))
+    state.rho.sub_(project_modulus(reflected, data, state.transfer), alpha=beta)
+
+
+@dataclass
+class ConjugateGradient:
+    """What ML carries from step to step: the transform of the object; last gradient and direction, on the support alone.
+
+    `inside` holds the flat indices of the support, over the batch.
+    """
+
+    field: Tensor
+    inside: Tensor
+    gradient: Tensor | None = None
+    direction: Tensor | None = None
+
+
+def maximum_likelihood(state: State, data: Measured, settings: StepSettings) -> None:
+    r"""One conjugate-gradient step on the Poisson log-likelihood, rho confined to the support.
+
+    .. math:: L = \sum_{seen} |F|^2 - I \ln |F|^2, \qquad
+              \frac{\partial L}{\partial \bar\rho} = S\, \mathcal{F}^{-1}\!\left[\left(1 - \frac{I}{|F|^2}\right) F\right]
+
+    The step length is Newton's along the direction D, with the expected (Fisher) curvature
+    :math:`4 \sum (\mathrm{Re}\, \bar F D)^2 / |F|^2`, which cannot turn negative. Polak-Ribiere, restarted when it would climb. The
+    transform follows the object by linearity, so that a step costs one pair of transforms like any other.
+    """
+    if state.coherence is not None:
+        raise ConfigError("the ML step assumes full coherence; end the recipe with ER, or turn partial coherence off.")
+    n = state.rho.shape[0]
+    if state.gradient is None:
+        state.rho.mul_(state.support)
+        inside = state.support.reshape(-1).nonzero().squeeze(1)
+        state.gradient = ConjugateGradient(torch.fft.fftn(state.rho, dim=AXES, norm="ortho"), inside)
+    inside = state.gradient.inside
+    owner = torch.div(inside, data.magnitude.numel(), rounding_mode="floor")
+
+    def per_start(values: Tensor) -> Tensor:
+        return values.new_zeros(n).index_add_(0, owner, values)
+
+    memory = state.gradient
+    power = squared_modulus(memory.field)
+    if state.wants_error:
+        misfit = (power.sqrt() - data.magnitude).view(n, -1).index_fill_(1, data.floating, 0.0)
+        state.error = misfit.square().sum(1) / data.photons
+    power.clamp_min_(_DARK)
+    factor = (data.magnitude.square() / power).neg_().add_(1)
+    factor.view(n, -1).index_fill_(1, data.floating, 0.0)
+    gradient = torch.fft.ifftn(memory.field * factor, dim=AXES, norm="ortho").view(-1).index_select(0, inside)
+    direction = -gradient
+    if memory.gradient is not None and memory.direction is not None:
+        turn = per_start((gradient.conj() * (gradient - memory.gradient)).real)
+        ratio = (turn / (per_start(memory.gradient.abs().square()) + _TINY)).clamp_min(0)
+        conjugate = direction + ratio[owner] * memory.direction
+        uphill = per_start((gradient.conj() * conjugate).real) >= 0
+        direction = torch.where(uphill[owner], direction, conjugate)
+    step = torch.zeros_like(memory.field)
+    step.view(-1).index_copy_(0, inside, direction)
+    step = torch.fft.fftn(step, dim=AXES, norm="ortho")
+    along = (torch.view_as_real(memory.field) * torch.view_as_real(step)).sum(-1)
+    slope = 2 * (factor * along).sum(AXES)
+    bend = along.square().div_(power).view(n, -1).index_fill_(1, data.floating, 0.0)
+    length = -slope / (4 * bend.sum(1) + _TINY)
+    state.rho.view(-1).index_add_(0, inside, length[owner] * direction)
+    state.gradient = ConjugateGradient(memory.field.add_(length[:, None, None, None] * step), inside, gradient, direction)
+
+
+def update_support(state: State, data: Measured, settings: StepSettings) -> None:
+    """Shrink-wrap now."""
+    support, state.threshold = shrink_wrap(state.rho, state.support, state.threshold, settings.shrink_wrap, state.progress)
+    state.set_support(support)
+
+
+def break_twin(state: State, data: Measured, settings: StepSettings) -> None:
+    """Zero the object in one half-space, so that a blend of object and twin has to choose; the support is left alone.
+
+    Each start draws the half-space's normal: a fixed one would keep both twins of a crystal that is symmetric about it.
+    """
+    coordinates = [torch.fft.fftfreq(n, 1 / n, device=state.rho.device) for n in state.rho.shape[1:]]
+    z, y, x = torch.meshgrid(*coordinates, indexing="ij")
+    for start, generator in enumerate(state.generators):
+        normal = torch.randn(3, generator=generator).tolist()
+        amplitude = state.rho[start].abs() * state.support[start]
+        height = normal[0] * z + normal[1] * y + normal[2] * x
+        middle = (height * amplitude).sum() / amplitude.sum().clamp_min(1e-30)
+        state.rho[start] *= height >= middle
+    state.gradient = None
+
+
+def flatten(state: State, data: Measured, settings: StepSettings) -> None:
+    r"""Bring the amplitude inside the support nearer to one value, phases kept: a crystal scatters alike all over.
+
+    .. math:: \rho \leftarrow \rho \left(\langle|\rho|^2\rangle_S^{1/2} / |\rho|\right)^{\alpha} \text{ inside } S,
+              \qquad \text{by a factor of at most 10}
+
+    Where the phase turns strongly, wrong objects are a few bright spots, and shrink-wrap closes in on them; this holds the support
+    open. It is a prior that the counts do not contain: a real crystal may have weak places, so a recipe has to end without it.
+    """
+    voxels, inside = data.magnitude.numel(), state.support.view(-1).nonzero().squeeze(1)
+    values, owner = state.rho.view(-1)[inside], torch.div(inside, voxels, rounding_mode="floor")
+    size = values.abs().clamp_min(_TINY)
+    total = size.new_zeros(len(state.rho)).index_add_(0, owner, size.square())
+    count = size.new_zeros(len(state.rho)).index_add_(0, owner, torch.ones_like(size)).clamp_min(1)
+    wanted = (total / count).sqrt()[owner]
+    state.rho.view(-1)[inside] = values * (wanted / size).pow(settings.flatness).clamp_max(10)
+    state.gradient = None
+
+
+def estimate_coherence(state: State, data: Measured, settings: StepSettings) -> None:
+    """Fit the point spread of partial coherence to what is measured, starting from the present estimate."""
+    state.coherence = Coherence.fitted(state.rho * state.support, data, state.coherence, settings.psf)
+    state.gradient = None
+
+
+STEPS: dict[str, Step] = {
+    "ER": error_reduction,
+    "HIO": hybrid_input_output,
+    "RAAR": relaxed_averaged_alternating_reflections,
+    "DM": difference_map,
+    "ML": maximum_likelihood,
+}
+"""Steps that count as iterations."""
+
+ACTIONS: dict[str, Step] = {"SW": update_support, "DETWIN": break_twin, "FLAT": flatten, "PSF": estimate_coherence}
+"""Steps between iterations."""
+
+
+@cache
+def find_step(name: str) -> tuple[Step, bool]:
+    """The step of a name, and whether it counts as an iteration.
+
+    Raises
+    ------
+    ConfigError : if neither braggshot nor an installed package offers the step.
+    """
+    for table, counts in ((STEPS, True), (ACTIONS, False)):
+        if name in table:
+            return table[name], counts
+    for entry in entry_points(group="braggshot.steps"):
+        if entry.name == name:
+            return entry.load(), True
+    known = ", ".join([*STEPS, *ACTIONS, *(e.name for e in entry_points(group="braggshot.steps"))])
+    raise ConfigError(f"the recipe names an unknown step {name!r}; known steps: {known}.")

@@ -1,0 +1,123 @@
+"""Partial coherence, estimated while phasing: the point spread that turns |F|^2 into what was measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from braggshot.iterative.projections import Measured
+from braggshot.physics.forward import PointSpread, coherence_slopes, damped, mutual_coherence
+from braggshot.physics.fourier import AXES
+
+_ANSCOMBE = 3 / 8  # makes the root of a count of equal noise at every count, and its slope finite at none [photons]
+_LORENTZIAN_FROM = 0.3  # its slope by the variance is infinite at zero [reciprocal voxels]
+_DARK = 1e-3  # least model, so that no quotient grows beyond bounds [photons]
+_TOLD = 0.05  # share of a point spread on voxels that are seen, below which nothing tells what its voxel holds [1]
+_SHARPENINGS = 100
+_AS_NOISE = 0.8  # mean square of (2 sqrt(model + 3/8) - 2 sqrt(counts + 3/8)), which is 1 for the true model [1]
+_STALLED = 0.995  # of what an iteration before left: of measured counts some of the misfit is no noise [1]
+_FASTEST = 2.0  # factor of one iteration [1]
+_STEPS = 8
+_SETTLED = 1e-4  # change of the sum of squares [1]
+
+
+@dataclass(frozen=True)
+class Coherence:
+    """Point spread of each start and its transform on the half grid, (batch, z, y, x // 2 + 1)."""
+
+    spreads: tuple[PointSpread, ...]
+    transfer: Tensor
+
+    @classmethod
+    def fitted(cls, rho: Tensor, data: Measured, previous: Coherence | None, shape: str = "gaussian") -> Coherence:
+        r"""Fit :math:`\sum_{seen} (\sqrt{|F|^2 * p + 3/8} - \sqrt{I + 3/8})^2` over the widths (and Lorentzian share) of p.
+
+        Parameters
+        ----------
+        rho : (batch, z, y, x) complex, zero outside the support, corner layout
+        previous : estimate to start from
+        shape : "gaussian" or "pseudo-voigt"
+        """
+        coherent = torch.fft.fftn(rho, dim=AXES, norm="ortho").abs().square()
+        starts = [PointSpread((0.0,) * 3)] * rho.shape[0] if previous is None else list(previous.spreads)
+        spreads = tuple(_fit(c, data, start, shape) for c, start in zip(coherent, starts, strict=True))
+        transfer = [
+            mutual_coherence(torch.tensor(s.sigma, device=rho.device), torch.tensor(s.eta, device=rho.device), data.shape)
+            for s in spreads
+        ]
+        return cls(spreads, torch.stack(transfer))
+
+
+def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> PointSpread:
+    """Levenberg-Marquardt over the variances, in which a narrow Gaussian is linear, and the share of a Lorentzian, which is not."""
+    # Wider than a few voxels means that the model explains its own failures by blur.
+    low, high = coherent.new_tensor([1e-6, 1e-6, 1e-6, 0.0]), coherent.new_tensor([16.0, 16.0, 16.0, 1.0])
+    voigt = shape == "pseudo-voigt"
+    first = [max(s, _LORENTZIAN_FROM) if voigt else s for s in start.sigma]
+    point = torch.tensor([*(s * s for s in first), start.eta], device=coherent.device).clamp(low, high)
+    free, autocorrelation = 4 if voigt else 3, torch.fft.rfftn(coherent, dim=AXES)
+    loss, slope, curvature = _squares(point, free, coherent, autocorrelation, data)
+    damping = 1e-3
+    for _ in range(_STEPS):
+        step = torch.linalg.solve(curvature + damping * torch.diag(curvature.diagonal() + 1e-12), -slope)
+        tried = torch.cat([point[:free] + step, point[free:]]).clamp(low, high)
+        new = _squares(tried, free, coherent, autocorrelation, data)
+        settled = abs(float(loss - new[0])) < _SETTLED * float(loss)
+        if new[0] < loss:
+            point, (loss, slope, curvature), damping = tried, new, damping / 10
+        else:
+            damping *= 10
+        if settled:
+            break
+    z, y, x, eta = point.tolist()
+    return PointSpread((z**0.5, y**0.5, x**0.5), eta)
+
+
+def _squares(point: Tensor, free: int, coherent: Tensor, autocorrelation: Tensor, data: Measured) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of squares at (three variances, share), and by the free ones half its slope and half its curvature (Gauss-Newton)."""
+    sigma, eta = point[:3].sqrt(), point[3]
+    model = damped(autocorrelation, mutual_coherence(sigma, eta, data.shape), coherent)
+    slopes = [
+        torch.fft.irfftn(autocorrelation * slope, s=data.shape, dim=AXES)
+        for slope in coherence_slopes(sigma, eta, data.shape)[:free]
+    ]
+    root, seen = (model + _ANSCOMBE).sqrt(), data.target >= 0
+    residual = ((root - (data.magnitude.square() + _ANSCOMBE).sqrt()) * seen).view(-1)
+    jacobian = (torch.stack(slopes) / (2 * root) * seen).view(free, -1)
+    return residual.square().sum(), jacobian @ residual, jacobian @ jacobian.T
+
+
+def sharpened(data: Measured, spread: PointSpread) -> Measured:
+    r"""The measurement as a coherent beam might have given it, by Richardson-Lucy.
+
+    .. math:: J \leftarrow J \, \frac{p * [s I / (p * J)]}{p * s}, \qquad s = 1 \text{ on voxels that are seen, else } 0
+
+    until p * J is as near to the counts as their noise or comes hardly nearer, for then noise is what is sharpened: of a narrow
+    spread after few iterations. Voxels that are not seen keep what they hold, and float as before.
+    (Richardson, J. Opt. Soc. Am. 62, 55 (1972); Lucy, Astron. J. 79, 745 (1974).)
+    """
+    device, seen = data.magnitude.device, data.target >= 0
+    transfer = mutual_coherence(torch.tensor(spread.sigma, device=device), torch.tensor(spread.eta, device=device), data.shape)
+
+    # In double precision, for the transforms' rounding, relative to the peak, would be the model of dark voxels.
+    def blurred(field: Tensor) -> Tensor:
+        return torch.fft.irfftn(torch.fft.rfftn(field, dim=AXES) * transfer, s=data.shape, dim=AXES).clamp_min(_DARK)
+
+    counts, share = data.magnitude.double().square(), blurred(seen.double())
+    told = share > _TOLD
+    found = torch.where(seen, counts, blurred(counts) / share).clamp_min(_DARK)
+    left = math.inf
+    for _ in range(_SHARPENINGS):
+        model = blurred(found)
+        noise = 4 * ((model + _ANSCOMBE).sqrt() - (counts + _ANSCOMBE).sqrt()).square()[seen & (model > 1)]
+        before, left = left, float(noise.mean())
+        if left < _AS_NOISE or left > _STALLED * before:
+            break
+        # The transform of a narrow spread is cut off by the grid, so the model can be nothing beside a peak: hence the limits.
+        factor = blurred((counts / model).clamp_max(_FASTEST)) / share
+        found = torch.where(told, found * factor.clamp(1 / _FASTEST, _FASTEST), found)
+    sharp = torch.where(seen, found, 0).float()
+    return replace(data, magnitude=sharp.sqrt(), intensity=torch.where(seen, sharp, data.intensity))

@@ -1,0 +1,240 @@
+"""The loop: recipes over batches of starts, as a generator that its caller owns.
+
+``run_starts`` yields a `Progress` after each iteration and returns the finished starts; progress bars, live pictures and early stop
+are what the caller does between two of them. Nothing here reads files, selects or judges: see `braggshot.phasing.strategies`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from braggshot.errors import ConfigError
+from braggshot.iterative.algorithms import State, StepSettings, find_step
+from braggshot.iterative.projections import Measured, ShrinkWrap, autocorrelation_support
+from braggshot.iterative.recipe import parse_recipe
+from braggshot.physics.forward import PointSpread
+
+DEFAULT_RECIPE = "4*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT))+DETWIN+2*(50*HIO+80*RAAR+30*ER)+100*ER"
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """How one start is phased.
+
+    Parameters
+    ----------
+    recipe : steps, left to right, as in ``3*(20*ER+180*HIO)+20*ER``
+    beta : relaxation of HIO, RAAR and DM [1]
+    shrink_wrap : how the support follows the object
+    psf : "gaussian" or "pseudo-voigt", the shape of the point spread that PSF steps fit
+    flatness : how far FLAT brings the amplitude inside the support to one value, 0 to 1 [1]
+    support_threshold : bounds of the first support's threshold on the autocorrelation, drawn per start [1]
+    support_extent : linear size of the first support relative to the autocorrelation's region [1]
+    monitor_every : iterations between two evaluations of the error
+    batch : starts that run together; 0 chooses (one on a CPU, whose caches hold one volume; all that fit on a GPU)
+    """
+
+    recipe: str = DEFAULT_RECIPE
+    beta: float = 0.9
+    shrink_wrap: ShrinkWrap = field(default_factory=ShrinkWrap)
+    psf: Literal["gaussian", "pseudo-voigt"] = "gaussian"
+    flatness: float = 0.5
+    support_threshold: tuple[float, float] = (0.08, 0.12)
+    support_extent: float = 0.7
+    monitor_every: int = 5
+    batch: int = 0
+
+    def __post_init__(self) -> None:
+        parse_recipe(self.recipe)
+        if self.shrink_wrap.relative_to not in {"max", "rms", "average"}:
+            raise ConfigError(f"shrink_wrap.relative_to is 'max', 'rms' or 'average', not {self.shrink_wrap.relative_to!r}.")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a caller may want to know between two iterations.
+
+    Parameters
+    ----------
+    iteration, n_iterations : done and to do, over all batches
+    step : name of the step just done
+    starts : numbers of the starts in this batch
+    error : (batch,) latest error of the iterates, None before the first evaluation [1]
+    state : the running state, to look at but not to change
+    """
+
+    iteration: int
+    n_iterations: int
+    step: str
+    starts: Sequence[int]
+    error: Tensor | None
+    state: State
+
+
+@dataclass(frozen=True)
+class Guess:
+    """An object to start from: a finished start that goes on, or a network's hypothesis; corner layout.
+
+    Parameters
+    ----------
+    rho : (z, y, x) complex [sqrt(photons)]
+    support : (z, y, x) bool
+    threshold : of the shrink-wrap; None draws one [1]
+    """
+
+    rho: Tensor
+    support: Tensor
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """One finished start, corner layout, on the CPU.
+
+    Parameters
+    ----------
+    rho : (z, y, x) complex64, zero outside the support [sqrt(photons)]
+    support : (z, y, x) bool
+    seed : of its random numbers
+    threshold : of its shrink-wrap at the end [1]
+    sigma, eta : point spread [reciprocal voxels], zeros for full coherence
+    history : columns iteration, error, support_fraction
+    """
+
+    rho: Tensor
+    support: Tensor
+    seed: int
+    threshold: float
+    sigma: tuple[float, float, float]
+    eta: float
+    history: Tensor
+
+
+def assuming(spread: PointSpread | None, starts: list[Start]) -> list[Start]:
+    """Starts that will be compared to the counts with a point spread, which was known before them."""
+    return starts if spread is None else [replace(start, sigma=spread.sigma, eta=spread.eta) for start in starts]
+
+
+def run_starts(
+    data: Measured, config: RefineConfig, n_starts: int, seed: int = 0, first: Sequence[Guess] = ()
+) -> Generator[Progress, None, list[Start]]:
+    """Phase `n_starts` independent starts.
+
+    Parameters
+    ----------
+    data : measurement on the device to use
+    seed : start k draws all its random numbers from seed + k, whatever the batching
+    first : what the first starts begin with instead of random phases
+    """
+    steps = parse_recipe(config.recipe)
+    n_iterations = sum(find_step(name)[1] for name in steps)
+    size = config.batch or (1 if data.magnitude.device.type == "cpu" else _fitting_batch(data, n_starts))
+    batches = [range(i, min(i + size, n_starts)) for i in range(0, n_starts, size)]
+    finished: list[Start] = []
+    for number, batch in enumerate(batches):
+        state = _begin(data, config, batch, seed, first)
+        history: list[tuple[float, ...]] = []
+        for done, name in iterate(data, state, config, steps):
+            if state.wants_error and state.error is not None:
+                history.append((done, *state.error.tolist(), *state.support_fraction))
+            yield Progress(number * n_iterations + done, len(batches) * n_iterations, name, batch, state.error, state)
+        finished += _finish(state, torch.tensor(history).reshape(-1, 1 + 2 * len(batch)), batch, seed)
+        if not all(bool(torch.isfinite(torch.view_as_real(start.rho)).all()) for start in finished):
+            raise ArithmeticError("phasing produced numbers that are not finite; please report this with the data.")
+    return finished
+
+
+def continued(starts: Sequence[Start], data: Measured, config: RefineConfig) -> Generator[Progress, None, list[Start]]:
+    """Finished starts go on with another recipe, under the seeds that they began with; what they know of a point spread is lost."""
+    guesses = [Guess(start.rho, start.support, start.threshold) for start in starts]
+    found = yield from run_starts(data, config, len(starts), 0, guesses)
+    return [replace(new, seed=old.seed) for new, old in zip(found, starts, strict=True)]
+
+
+def iterate(data: Measured, state: State, config: RefineConfig, steps: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Run steps on a state, yielding (iterations done, step name) after each that counts.
+
+    A recipe with explicit ``SW`` steps updates the support there and only there; else every `shrink_wrap.period` iterations.
+    """
+    settings = StepSettings(config.beta, config.shrink_wrap, config.psf, config.flatness)
+    n_iterations = max(1, sum(find_step(name)[1] for name in steps))
+    period = 0 if "SW" in steps else config.shrink_wrap.period
+    update_support, _ = find_step("SW")
+    done = 0
+    for name in steps:
+        step, counts = find_step(name)
+        state.progress = done / n_iterations
+        state.wants_error = counts and ((done + 1) % config.monitor_every == 0 or done + 1 == n_iterations)
+        step(state, data, settings)
+        if not counts:
+            continue
+        done += 1
+        # The last update comes early enough for the object to settle in its final support.
+        if period and done % period == 0 and done <= n_iterations - period:
+            update_support(state, data, settings)
+        yield done, name
+    state.rho.mul_(state.support)
+
+
+def _begin(data: Measured, config: RefineConfig, batch: Sequence[int], seed: int, first: Sequence[Guess]) -> State:
+    """Each start from its guess, or from random phases of the measured power inside the autocorrelation's support."""
+    generators = [torch.Generator().manual_seed(seed + number) for number in batch]
+    guesses = [
+        first[number] if number < len(first) else _random_guess(data, config, generator)
+        for number, generator in zip(batch, generators, strict=True)
+    ]
+    low, high = config.shrink_wrap.threshold
+    drawn = [low + (high - low) * _uniform(generator) for generator in generators]
+    device = data.magnitude.device
+    rho = torch.stack([guess.rho.to(device, torch.complex64) for guess in guesses]).contiguous()
+    return State(
+        rho=rho,
+        support=torch.stack([guess.support.to(device) for guess in guesses]),
+        threshold=torch.tensor([d if g.threshold is None else g.threshold for d, g in zip(drawn, guesses, strict=True)]),
+        generators=generators,
+    )
+
+
+def _random_guess(data: Measured, config: RefineConfig, generator: torch.Generator) -> Guess:
+    low, high = config.support_threshold
+    threshold = torch.tensor([low + (high - low) * _uniform(generator)])
+    support = autocorrelation_support(data.magnitude[None], threshold, config.support_extent)[0]
+    phase = 2 * math.pi * torch.rand(tuple(data.shape), generator=generator)
+    rho = torch.polar(torch.ones_like(phase), phase).to(support.device) * support
+    return Guess(rho * (math.sqrt(data.photons) / torch.linalg.vector_norm(torch.view_as_real(rho))), support)
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def _finish(state: State, history: Tensor, batch: Sequence[int], seed: int) -> list[Start]:
+    n = len(batch)
+    spreads = [None] * n if state.coherence is None else state.coherence.spreads
+    return [
+        Start(
+            rho=state.rho[k].cpu().clone(),
+            support=state.support[k].cpu().clone(),
+            seed=seed + number,
+            threshold=float(state.threshold[k]),
+            sigma=(0.0, 0.0, 0.0) if spread is None else spread.sigma,
+            eta=0.0 if spread is None else spread.eta,
+            history=history[:, [0, 1 + k, 1 + n + k]],
+        )
+        for k, (number, spread) in enumerate(zip(batch, spreads, strict=True))
+    ]
+
+
+BYTES_PER_VOXEL_AND_START = 72
+"""rho 8, its transform and projection 16, support 1, and what a GPU's separate passes and transforms need besides."""
+
+
+def _fitting_batch(data: Measured, n_starts: int) -> int:
+    free, _ = torch.cuda.mem_get_info(data.magnitude.device)
+    return max(1, min(n_starts, int(0.8 * free) // (BYTES_PER_VOXEL_AND_START * data.magnitude.numel())))

@@ -1,0 +1,242 @@
+r"""The two projections of phasing, and what updates the support.
+
+Everything here lives on the *corner* layout (origin at index 0), so that no transform needs a shift.
+
+.. math::
+    P_M \rho = \mathcal{F}^{-1}\!\left[\frac{\sqrt{I}}{|F|}\,F\right], \quad F = \mathcal{F}\rho, \qquad P_S \rho = S \rho
+
+Voxels that are not trusted (masked) or not shown to the phasing (held out) *float*: there the factor is 1, so the model decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from braggshot.iterative.kernels import impose_magnitude, scale_separably, squared_modulus
+from braggshot.physics.forward import spread
+from braggshot.physics.fourier import AXES, frequencies, to_centre, to_corner
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A prepared measurement as the loop wants it: corner layout, on one device.
+
+    Parameters
+    ----------
+    magnitude : sqrt(intensity), 0 on floating voxels, (z, y, x) float32 [sqrt(photons)]
+    floating : flat indices of voxels that float (masked or held out)
+    free : flat indices of the held-out voxels alone
+    intensity : all counts, also of the held-out voxels [photons]
+    valid : trusted voxels, held-out ones included
+    """
+
+    magnitude: Tensor
+    floating: Tensor
+    free: Tensor
+    intensity: Tensor
+    valid: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """(z, y, x)."""
+        return self.magnitude.shape
+
+    @cached_property
+    def target(self) -> Tensor:
+        """`magnitude` with -1 on floating voxels, which tells the modulus projection to leave them alone."""
+        return self.magnitude.reshape(-1).index_fill(0, self.floating, -1.0).view(self.shape)
+
+    @cached_property
+    def photons(self) -> float:
+        """Counts that the phasing sees [photons]."""
+        return float(self.magnitude.square().sum())
+
+
+def measured(intensity: Tensor, valid: Tensor, held_out: Tensor) -> Measured:
+    """Bring a measurement, centred at N // 2, to the corner layout and split its voxels.
+
+    Parameters
+    ----------
+    intensity : (z, y, x) [photons]
+    valid : (z, y, x) True on trusted voxels
+    held_out : (z, y, x) True on the valid voxels to keep from the phasing
+    """
+    intensity, valid, held_out = to_corner(intensity.float()), to_corner(valid), to_corner(held_out & valid)
+    floating = ~valid | held_out
+    return Measured(
+        magnitude=intensity.clamp_min(0).sqrt().masked_fill(floating, 0).contiguous(),
+        floating=floating.reshape(-1).nonzero().squeeze(1),
+        free=held_out.reshape(-1).nonzero().squeeze(1),
+        intensity=intensity.contiguous(),
+        valid=valid.contiguous(),
+    )
+
+
+def project_modulus(rho: Tensor, data: Measured, coherence: Tensor | None = None) -> Tensor:
+    r"""P_M of `rho`, (batch, z, y, x); `rho` is left as it is.
+
+    With partial coherence the model intensity is :math:`|F|^2 * p`, `coherence` being the transform of p, and the factor becomes
+    :math:`\sqrt{I / (|F|^2 * p)}` (Clark et al., Nat. Commun. 3, 993 (2012)).
+    """
+    field = torch.fft.fftn(rho, dim=AXES, norm="ortho")
+    model = None if coherence is None else spread(squared_modulus(field), coherence)
+    impose_magnitude(field, data.target, model)
+    return torch.fft.ifftn(field, dim=AXES, norm="ortho")
+
+
+def autocorrelation_support(magnitude: Tensor, threshold: Tensor, extent: float) -> Tensor:
+    r"""First guess of the support, (n, z, y, x) bool, from where the autocorrelation rises above a fraction of its maximum.
+
+    The autocorrelation :math:`\mathcal{F}^{-1} I` of an object reaches twice as far as the object; its thresholded region,
+    shrunk by `extent` (0.5 = the object's own size, 1 = the whole region), surely holds a convex crystal when `extent` is large
+    enough.
+
+    Parameters
+    ----------
+    magnitude : of n patterns, (n, z, y, x) [sqrt(photons)]
+    threshold : relative to the maximum, (n,) [1]
+    extent : linear factor of shrinking [1]
+    """
+    correlation = torch.fft.ifftn(magnitude.square(), dim=AXES, norm="ortho").abs()
+    level = threshold.to(magnitude.device)[:, None, None, None] * correlation.amax(AXES, keepdim=True)
+    region = to_centre((correlation > level).float())
+    theta = torch.diag(torch.full((3,), 1 / extent)).to(region.device)
+    # affine_grid wants x, y, z and normalised coordinates about the array's middle, (N - 1) / 2; the origin is at N // 2.
+    offset = torch.tensor([(1 - 1 / extent) * (2 * (n // 2) - (n - 1)) / n for n in reversed(region.shape[1:])])
+    grid = torch.nn.functional.affine_grid(
+        torch.cat([theta, offset.to(region.device)[:, None]], 1)[None], [1, 1, *region.shape[1:]], align_corners=False
+    )
+    # The patterns are channels of one sample, so that they share the grid.
+    return to_corner(torch.nn.functional.grid_sample(region[None], grid, align_corners=False)[0] > 0.5)
+
+
+@dataclass(frozen=True)
+class ShrinkWrap:
+    """How the support follows the object (Marchesini et al., Phys. Rev. B 68, 140101 (2003)).
+
+    Parameters
+    ----------
+    period : iterations between updates; 0 leaves it to explicit ``SW`` steps in the recipe
+    sigma_start, sigma_end : Gaussian width at the beginning and from `sigma_settle` of the recipe on [voxels]
+    sigma_settle : fraction of the recipe after which the width stays [1]
+    threshold : bounds between which each start draws its own threshold, relative to `relative_to` [1]
+    relative_to : "max", "rms" or "average" of the blurred amplitude, the latter two inside the present support
+    smallest, largest : allowed share of the array; beyond it the threshold is retried, times or over 1.1 [1]
+    retries : how often
+    """
+
+    period: int = 20
+    sigma_start: float = 2.0
+    sigma_end: float = 1.0
+    sigma_settle: float = 0.6
+    threshold: tuple[float, float] = (0.29, 0.31)
+    relative_to: str = "rms"
+    smallest: float = 1e-4
+    largest: float = 0.5
+    retries: int = 10
+
+    def sigma(self, progress: float) -> float:
+        """Width at a fraction `progress` of the recipe: geometric from start to end [voxels]."""
+        share = min(1.0, progress / self.sigma_settle) if self.sigma_settle > 0 else 1.0
+        return float(self.sigma_start * (self.sigma_end / self.sigma_start) ** share)
+
+
+def blur(amplitude: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of real fields (..., z, y, x), circular; `sigma` in voxels."""
+    if sigma <= 0:
+        return amplitude
+    shape = amplitude.shape[-3:]
+    z, y, x = (torch.exp(-2 * (math.pi * sigma * f.flatten()) ** 2) for f in frequencies(shape, amplitude.device))
+    spectrum = torch.fft.rfftn(amplitude, dim=AXES)
+    scale_separably(spectrum, z, y, x[: spectrum.shape[-1]].contiguous())
+    return torch.fft.irfftn(spectrum, s=shape, dim=AXES)
+
+
+def shrink_wrap(rho: Tensor, support: Tensor, threshold: Tensor, settings: ShrinkWrap, progress: float) -> tuple[Tensor, Tensor]:
+    """New support of every start, and the thresholds that gave it.
+
+    A support that would leave the bounds of `settings` is retried with its threshold times (too large) or over (too small) 1.1;
+    if no retry helps the old support stays. The adapted threshold is kept by the start.
+
+    Parameters
+    ----------
+    rho : (batch, z, y, x) complex
+    support : (batch, z, y, x) bool
+    threshold : (batch,) [1]
+    progress : fraction of the recipe done [1]
+    """
+    amplitude = blur(squared_modulus(rho).sqrt_(), settings.sigma(progress))
+    level, threshold = _level(amplitude, support, settings.relative_to), threshold.to(rho.device)
+    settled = torch.zeros_like(threshold, dtype=torch.bool)
+    for _ in range(settings.retries + 1):
+        candidate = amplitude > (threshold * level)[:, None, None, None]
+        share = candidate.float().mean(AXES)
+        fits = (settings.smallest <= share) & (share <= settings.largest) & ~settled
+        support, settled = torch.where(fits[:, None, None, None], candidate, support), settled | fits
+        if settled.all():
+            break
+        retried = threshold * torch.where(share > settings.largest, 1.1, 1 / 1.1)
+        threshold = torch.where(settled, threshold, retried)
+    return support, threshold
+
+
+def _level(amplitude: Tensor, support: Tensor, relative_to: str) -> Tensor:
+    if relative_to == "max":
+        return amplitude.amax(AXES)
+    inside, count = amplitude * support, support.sum(AXES).clamp_min(1)
+    if relative_to == "rms":
+        return (inside.square().sum(AXES) / count).sqrt()
+    if relative_to == "average":
+        return inside.sum(AXES) / count
+    raise ValueError(f"shrink-wrap thresholds are relative to 'max', 'rms' or 'average', not {relative_to!r}")
+
+
+def held_out_voxels(
+    valid: Tensor, fraction: float = 0.05, radius: int = 1, keep_centre: float = 0.1, *, generator: torch.Generator
+) -> Tensor:
+    """Draw small balls of valid voxels to hold out, (z, y, x) bool, origin at N // 2.
+
+    Balls, not single voxels: neighbours share speckles, so a lone voxel would be known from those around it (PyNX holds out
+    islands for the same reason).
+
+    Parameters
+    ----------
+    valid : (z, y, x) bool
+    fraction : share of the valid voxels to hold out [1]
+    radius : of the balls [voxels]
+    keep_centre : radius about the Bragg peak, as a fraction of each axis, that is never held out [1]
+    """
+    if fraction <= 0:
+        return torch.zeros_like(valid)
+    shape = valid.shape
+    offsets = _ball(radius)
+    target, wanted = torch.zeros_like(valid), fraction * float(valid.sum())
+    n_balls = math.ceil(wanted / len(offsets))
+    limits = torch.tensor(shape)
+    for _ in range(20):  # balls overlap and meet the mask, so a first draw falls short
+        centres = torch.stack([torch.randint(n, (n_balls,), generator=generator) for n in shape], 1)
+        points = (centres[:, None] + offsets[None]).reshape(-1, 3)
+        points = points[((points >= 0) & (points < limits)).all(1)]
+        target[tuple(points.T)] = True
+        target &= valid & ~_centre(shape, keep_centre)
+        n_balls = math.ceil((wanted - float(target.sum())) / len(offsets))
+        if n_balls <= 0:
+            break
+    return target
+
+
+def _ball(radius: int) -> Tensor:
+    r = torch.arange(-radius, radius + 1)
+    grid = torch.cartesian_prod(r, r, r)
+    return grid[grid.square().sum(1) <= radius**2]
+
+
+def _centre(shape: Sequence[int], share: float) -> Tensor:
+    z, y, x = (torch.fft.fftshift(f) for f in frequencies(shape))
+    return z**2 + y**2 + x**2 < share**2

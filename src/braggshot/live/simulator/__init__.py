@@ -1,0 +1,9 @@
+"""Simulate a detector: play a scan over the transports that real ones use.
+
+faults        plan what goes wrong
+player        play frame after frame, at a rate, with faults
+eiger_files   write a DECTRIS master and its data files
+folder        write images, a growing HDF5 file or a DECTRIS set
+dectris       push a DECTRIS stream
+pva           serve images over PV Access
+"""

@@ -1,0 +1,173 @@
+"""Simulate a DECTRIS detector: push series of images in either version of the stream (`braggshot.live.sources.dectris`)."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from contextlib import suppress
+from threading import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.errors import ConfigError
+from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode
+from braggshot.live.simulator.player import Playing, Sink
+
+LINGER = 10_000
+"""Milliseconds for what was sent to arrive after the detector is closed."""
+PARTING = 2.0
+"""Seconds for which the end of a series waits for someone to hear it: who has all frames may be gone."""
+
+
+COMPRESSED = {1: ("none", "lz4", "bslz4"), 2: ("none", "lz4", "bslz4", "zstd")}
+"""What each version of the stream may be compressed by."""
+TYPED = {
+    "uint8": 64, "uint16": 69, "uint32": 70, "uint64": 71, "int8": 72, "int16": 77, "int32": 78, "int64": 79,
+    "float32": 85, "float64": 86,
+}  # fmt: skip
+"""CBOR tags of little-endian typed arrays."""
+
+
+def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
+    """The sink for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one, ``?version=2`` makes it the stream of that version.
+
+    Raises
+    ------
+    ConfigError : if it cannot listen there, or does not know the version or the compression.
+    """
+    if str(version) not in {"1", "2"}:
+        raise ConfigError(f"there is no version {version!r} of this stream; known: 1, 2.")
+    if compress not in COMPRESSED[int(version)]:
+        raise ConfigError(f"this stream is not compressed by {compress!r}; known: {', '.join(COMPRESSED[int(version)])}.")
+    return DectrisSink(target, compress) if int(version) == 1 else CborSink(target, compress)
+
+
+class DectrisSink:
+    """Waits where nobody pulls, as the detector's own queue does until it is full."""
+
+    def __init__(self, address: str, compress: str) -> None:
+        import zmq
+
+        self.compress, self._stop = compress, Event()
+        self._codec: Codec | None = None
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PUSH)
+        self._socket.set(zmq.LINGER, LINGER)
+        self._socket.set(zmq.SNDHWM, 100)
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise ConfigError(f"zmq:{address}: cannot listen there ({error.strerror}); such as tcp://127.0.0.1:9999.") from error
+        self.url = f"zmq:{self._socket.getsockopt_string(zmq.LAST_ENDPOINT)}"
+
+    def wait(self, stop: Event) -> None:
+        """Until someone pulls."""
+        self._stop = stop
+        self._ready()
+
+    def begin(self, scan: Playing) -> None:
+        """Send the header, with what the file says in its appendix."""
+        rows, columns = scan.shape
+        config: dict[str, Any] = {"description": "simulated", "nimages": scan.frames, "ntrigger": 1}
+        config |= {"x_pixels_in_detector": columns, "y_pixels_in_detector": rows, "bit_depth_image": 8 * scan.dtype.itemsize}
+        said: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
+        if scan.rocking_angle is not None:
+            degrees = np.rad2deg(scan.rocking_angle)
+            config |= {"omega_start": float(degrees[0]), "omega_increment": float(np.median(np.diff(degrees, append=degrees[-1])))}
+            said["rocking_angle_deg"] = degrees.tolist()
+        self._prepare(scan)
+        self._send({"htype": "dheader-1.0", "series": scan.number, "header_detail": "basic"}, config, said)
+
+    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
+        """Send an image; of a cut one the first half."""
+        encoding, payload = self._encoded(np.ascontiguousarray(image))
+        payload = payload if is_whole else payload[: len(payload) // 2]
+        rows, columns = image.shape
+        described = {"htype": "dimage_d-1.0", "shape": [columns, rows], "type": image.dtype.name, "encoding": encoding}
+        first = {"htype": "dimage-1.0", "series": self.scan.number, "frame": index, "hash": ""}
+        times = {"htype": "dconfig-1.0", "start_time": 0, "stop_time": 0, "real_time": 0}
+        angle = self.scan.angle_deg(index)
+        appendix = [] if angle is None else [{"rocking_angle_deg": angle}]
+        self._send(first, {**described, "size": len(payload)}, payload, times, *appendix)
+
+    def end(self, is_aborted: bool) -> None:
+        """An aborted series ends as any other, only sooner."""
+        self._send({"htype": "dseries_end-1.0", "series": self.scan.number}, patience=PARTING)
+
+    def close(self) -> None:
+        """Once everything has been pulled, or after some seconds."""
+        self._context.destroy(linger=0 if self._stop.is_set() else LINGER)
+
+    def _prepare(self, scan: Playing) -> None:
+        self.scan = scan
+        self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress in {"bslz4", "zstd"} else None
+
+    def _encoded(self, image: NDArray[Any]) -> tuple[str, bytes]:
+        if self._codec is not None:
+            return f"bs{8 * image.dtype.itemsize}-lz4<", self._codec.encode(image)
+        return ("lz4<", lz4_encode(image)) if self.compress == "lz4" else ("<", image.tobytes())
+
+    def _ready(self, patience: float = math.inf) -> bool:
+        import zmq
+
+        end = time.monotonic() + patience
+        while not self._stop.is_set() and time.monotonic() < end:
+            if self._socket.poll(200, zmq.POLLOUT):
+                return True
+        return False
+
+    def _send(self, *parts: dict[str, Any] | bytes, patience: float = math.inf) -> None:
+        import zmq
+
+        encoded = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts]
+        while self._ready(patience):
+            with suppress(zmq.Again):  # who was there has gone since
+                self._socket.send_multipart(encoded, zmq.DONTWAIT)
+                return
+
+
+class CborSink(DectrisSink):
+    """The same detector, as it speaks version 2 of the stream: one CBOR map a message."""
+
+    def begin(self, scan: Playing) -> None:
+        """Send the start, with what the file says in its user data."""
+        self._prepare(scan)
+        rows, columns = scan.shape
+        said: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
+        start: dict[str, Any] = {"channels": ["threshold_1"], "detector_description": "simulated", "number_of_images": scan.frames}
+        start |= {"image_size_x": columns, "image_size_y": rows}
+        if scan.rocking_angle is not None:
+            degrees = np.rad2deg(scan.rocking_angle)
+            step = float(np.median(np.diff(degrees, append=degrees[-1])))
+            start["goniometer"] = {"omega": {"start": float(degrees[0]), "increment": step}}
+            said["rocking_angle_deg"] = degrees.tolist()
+        self._say("start", {**start, "user_data": said})
+
+    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
+        """Send an image; of a cut one the first half of its bytes, in a message that is whole."""
+        from cbor2 import CBORTag
+
+        little = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
+        payload: Any = lz4_blocks_encode(little) if self.compress == "lz4" else self._encoded(little)[1]
+        payload = payload if is_whole else payload[: len(payload) // 2]
+        if self.compress != "none":
+            element = image.dtype.itemsize if self.compress == "bslz4" else 0
+            payload = CBORTag(56500, [self.compress, element, payload])
+        array = CBORTag(40, [list(image.shape), CBORTag(TYPED[image.dtype.name], payload)])
+        angle = self.scan.angle_deg(index)
+        said = {} if angle is None else {"user_data": {"rocking_angle_deg": angle}}
+        times = {name: [0, 1] for name in ("real_time", "start_time", "stop_time")}
+        self._say("image", {"image_id": index, "data": {"threshold_1": array}, **times, **said})
+
+    def end(self, is_aborted: bool) -> None:
+        """An aborted series ends as any other, only sooner."""
+        self._say("end", {}, patience=PARTING)
+
+    def _say(self, kind: str, fields: dict[str, Any], patience: float = math.inf) -> None:
+        import cbor2
+
+        self._send(cbor2.dumps({"type": kind, "series_id": self.scan.number, **fields}), patience=patience)

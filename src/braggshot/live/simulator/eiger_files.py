@@ -1,0 +1,123 @@
+"""A DECTRIS detector that writes files: a master first, which links to data files that come one after the other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.io.atomic import replacing_hdf5
+from braggshot.io.codecs import Codec, bitshuffle_options
+from braggshot.live.simulator.player import Playing
+
+DETECTOR = "entry/instrument/detector"
+
+
+class EigerSink:
+    """``PATH/<scan>_master.h5`` and ``PATH/<scan>_data_000001.h5``, ..., compressed by bitshuffle-LZ4.
+
+    Every frame has its own place, so that one which comes twice is there once, and one which never comes leaves it empty. A cut
+    frame is half of its compressed bytes. A file that is not followed while it grows appears when the next one begins, and again
+    where a frame of it comes late.
+
+    Parameters
+    ----------
+    root : the folder
+    together : frames of a data file
+    grows : whether data files are there while they grow, in SWMR mode
+    """
+
+    def __init__(self, root: Path, together: int, grows: bool) -> None:
+        self.root, self.together, self.grows, self.url = root, together, grows, f"folder:{root}"
+        self._payloads: dict[int, dict[int, bytes]] = {}
+        self._open: dict[int, h5py.File] = {}
+        self._number = 0
+
+    def wait(self, stop: Event) -> None:
+        """Files wait by themselves."""
+
+    def begin(self, scan: Playing) -> None:
+        """Write the master; none of its links leads anywhere yet."""
+        self.close()
+        self.scan, self._payloads, self._number = scan, {}, 0
+        self._codec = Codec("bslz4", scan.shape, scan.dtype)
+        numbers = range(1, 1 - (-scan.frames // self.together))
+        with replacing_hdf5(self.root / f"{scan.name}_master.h5") as file:
+            group = file.create_group("entry/data")
+            for number in numbers:
+                group[f"data_{number:06d}"] = h5py.ExternalLink(self._path(number).name, "/entry/data/data")
+            file[f"{DETECTOR}/description"] = "simulated"
+            file[f"{DETECTOR}/detectorSpecific/nimages"] = scan.frames
+            file[f"{DETECTOR}/detectorSpecific/ntrigger"] = 1
+            file[f"{DETECTOR}/detectorSpecific/pixel_mask"] = np.zeros(scan.shape, np.uint32)
+            if scan.rocking_angle is not None:
+                file["entry/sample/goniometer/omega"] = np.rad2deg(scan.rocking_angle)
+                file["entry/sample/goniometer/omega"].attrs["units"] = "degree"
+
+    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
+        """Put a frame into its place; the file before is finished when one of the next file comes."""
+        number, place = index // self.together + 1, index % self.together
+        payload = self._codec.encode(np.ascontiguousarray(image))
+        payload = payload if is_whole else payload[: len(payload) // 2]
+        if self.grows:
+            self._append(number, place, payload)
+            return
+        self._payloads.setdefault(number, {})[place] = payload
+        if number < self._number:
+            self._write(number)
+        for finished in range(max(1, self._number), number):
+            self._write(finished)
+        self._number = max(self._number, number)
+
+    def end(self, is_aborted: bool) -> None:
+        """Finish the files; an aborted scan leaves those that it came to, and a marker."""
+        if not self.grows:
+            last = self._number if is_aborted else -(-self.scan.frames // self.together)
+            for number in range(max(1, self._number), last + 1):
+                self._write(number)
+        self.close()
+        if is_aborted:
+            (self.root / f"{self.scan.name}.aborted").touch()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def _path(self, number: int) -> Path:
+        return self.root / f"{self.scan.name}_data_{number:06d}.h5"
+
+    def _frames_of(self, number: int) -> int:
+        return min(self.together, self.scan.frames - (number - 1) * self.together)
+
+    def _make(self, file: h5py.File, number: int) -> h5py.Dataset:
+        shape = (self._frames_of(number), *self.scan.shape)
+        chunks = (1, *self.scan.shape)
+        data = file.create_dataset("entry/data/data", shape, self.scan.dtype, chunks=chunks, **bitshuffle_options())
+        data.attrs["image_nr_low"] = (number - 1) * self.together + 1
+        data.attrs["image_nr_high"] = (number - 1) * self.together + shape[0]
+        return data
+
+    def _write(self, number: int) -> None:
+        """A data file at once, as a careful writer does; frames that did not come leave their places empty."""
+        with replacing_hdf5(self._path(number)) as file:
+            data = self._make(file, number)
+            for place, payload in sorted(self._payloads.get(number, {}).items()):
+                data.id.write_direct_chunk((place, 0, 0), payload)
+
+    def _append(self, number: int, place: int, payload: bytes) -> None:
+        if number not in self._open:
+            hidden = self._path(number).with_name(f".{self._path(number).name}")
+            file = self._open[number] = h5py.File(hidden, "w", libver="latest", locking=False)
+            self._make(file, number)
+            file.swmr_mode = True
+            os.replace(hidden, self._path(number))
+        data = self._open[number]["entry/data/data"]
+        data.id.write_direct_chunk((place, 0, 0), payload)
+        data.flush()

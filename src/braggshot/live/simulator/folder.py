@@ -1,0 +1,147 @@
+"""A detector that writes files: a TIFF image per frame and a marker, one HDF5 file that grows in SWMR mode, or a DECTRIS set."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import h5py
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from braggshot.errors import ConfigError, OutputError
+from braggshot.live.simulator.player import Playing, Sink
+
+
+def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int | str = 0, swmr: bool | str = False) -> Sink:
+    """The sink for ``folder:PATH``; ``?eiger=16`` writes a master and data files of 16 frames, with ``&swmr=1`` while they grow.
+
+    Raises
+    ------
+    ConfigError : for a compression: images are written as they are, HDF5 frames compressed by bitshuffle-LZ4 where it is "bslz4",
+        and those of a file set always; or if a file set cannot hold so many frames.
+    OutputError : if the folder cannot be made.
+    """
+    grows, follows = (str(value).lower() in {"true", "1", "yes"} for value in (hdf5, swmr))
+    if not str(eiger).isdecimal() or (follows and not int(eiger)) or (grows and int(eiger)):
+        raise ConfigError(
+            f"eiger={eiger}: give the frames of a data file, such as eiger=100; swmr=1 goes with it, --hdf5 does not."
+        )
+    allowed = {"", "bslz4"} if int(eiger) else {"", "none", "bslz4"} if grows else {"", "none"}
+    if compress not in allowed:
+        raise ConfigError(f"a folder cannot be written with compression {compress!r}; with --hdf5 or eiger= there is bslz4.")
+    try:
+        Path(target).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {target}: {error.strerror}; choose another folder.") from error
+    if int(eiger):
+        from braggshot.live.simulator.eiger_files import EigerSink
+
+        return EigerSink(Path(target), int(eiger), follows)
+    return GrowingSink(Path(target), compress == "bslz4") if grows else ImageSink(Path(target))
+
+
+class ImageSink:
+    """``PATH/<scan>/<scan>_00012.tif``, with ``<scan>.json`` before the first and ``.done`` or ``.aborted`` after the last."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.url = root, f"folder:{root}"
+        self._sent: set[int] = set()
+
+    def wait(self, stop: Event) -> None:
+        """Files wait by themselves."""
+
+    def begin(self, scan: Playing) -> None:
+        """Make the folder of the scan and say what is to come."""
+        self.base = self.root / scan.name / scan.name
+        self.base.parent.mkdir(parents=True, exist_ok=True)
+        self._sent.clear()
+        plan = {"scan": scan.name, "frames": scan.frames, "first": 0}
+        if scan.rocking_angle is not None:
+            plan["rocking_angle_deg"] = np.rad2deg(scan.rocking_angle).tolist()
+        _write_whole(self.base.with_name(f"{scan.name}.json"), json.dumps(plan).encode())
+
+    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
+        """Write beside, then rename, as careful detectors do; a part is written in place. What is sent twice gets another name."""
+        digits = 7 if index in self._sent else 5
+        self._sent.add(index)
+        path = self.base.with_name(f"{self.base.name}_{index:0{digits}d}.tif")
+        hidden = path.with_name(f".{path.name}")
+        tifffile.imwrite(hidden, image, metadata=None)
+        if not is_whole:
+            os.truncate(hidden, hidden.stat().st_size // 2)
+        os.replace(hidden, path)
+
+    def end(self, is_aborted: bool) -> None:
+        """Leave the marker."""
+        _write_whole(self.base.with_name(f"{self.base.name}.{'aborted' if is_aborted else 'done'}"), b"")
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class GrowingSink:
+    """``PATH/<scan>.h5`` with ``entry/data/data`` (frames, rows, columns) and ``entry/data/angle`` [deg], flushed frame by frame.
+
+    Frames lie one after the other, so that one which is late, sent twice or cut short is appended as it comes: a file writer has no
+    other place for it. A cut frame is half zero.
+    """
+
+    def __init__(self, root: Path, is_compressed: bool) -> None:
+        self.root, self.url, self.is_compressed = root, f"folder:{root}", is_compressed
+        self._file: h5py.File | None = None
+
+    def wait(self, stop: Event) -> None:
+        """Files wait by themselves."""
+
+    def begin(self, scan: Playing) -> None:
+        """A new file; the plan lies beside it."""
+        from braggshot.io.codecs import bitshuffle_options
+
+        self.close()
+        self.scan, path = scan, self.root / f"{scan.name}.h5"
+        _write_whole(path.with_suffix(".json"), json.dumps({"scan": scan.name, "frames": scan.frames}).encode())
+        self._file = h5py.File(path, "w", libver="latest", locking=False)
+        group = self._file.create_group("entry/data")
+        options = bitshuffle_options() if self.is_compressed else {}
+        rows, columns = scan.shape
+        group.create_dataset(
+            "data", (0, rows, columns), scan.dtype, maxshape=(None, rows, columns), chunks=(1, rows, columns), **options
+        )
+        group.create_dataset("angle", (0,), float, maxshape=(None,), chunks=(64,)).attrs["units"] = "deg"
+        self._file.swmr_mode = True
+
+    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
+        """Append; the angle first, so that a reader which sees the frame has it."""
+        assert self._file is not None
+        group = self._file["entry/data"]
+        count = group["data"].shape[0]
+        angle = self.scan.angle_deg(index)
+        group["angle"].resize(count + 1, axis=0)
+        group["angle"][count] = np.nan if angle is None else angle
+        group["angle"].flush()
+        group["data"].resize(count + 1, axis=0)
+        group["data"][count] = image if is_whole else np.where(np.arange(len(image))[:, None] < len(image) // 2, image, 0)
+        group["data"].flush()
+
+    def end(self, is_aborted: bool) -> None:
+        """Close the file, which is how a reader knows; an aborted scan leaves a marker first."""
+        if is_aborted:
+            _write_whole(self.root / f"{self.scan.name}.aborted", b"")
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    hidden = path.with_name(f".{path.name}")
+    hidden.write_bytes(content)
+    os.replace(hidden, path)

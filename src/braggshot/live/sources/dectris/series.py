@@ -1,0 +1,104 @@
+"""What a DECTRIS detector says of a series of images, in whichever version of its stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.io.frames import ArrayFrames
+from braggshot.live.sources.limits import MAX_FRAMES, Unusable, angles, image_shape, real_number, whole_number
+from braggshot.volumes import BoolArray, FloatArray, Frame, Scan
+
+AXES = ("omega", "phi", "chi", "kappa")
+KEPT = (
+    "photon_energy", "wavelength", "detector_distance", "beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size",
+    "saturation_value",
+)  # fmt: skip
+"""Numbers of a configuration that travel along, as the detector says them."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """A series begins."""
+
+    series: int
+    name: str
+    frames: int | None
+    rocking_angle: FloatArray | None
+    about: Scan | None
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of a series."""
+
+    series: int
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class SeriesEnd:
+    """A series is over, or was aborted."""
+
+    series: int
+
+
+def header(series: int, said: Mapping[str, Any], config: Mapping[str, Any], valid: BoolArray | None) -> Header:
+    """What begins a series.
+
+    Parameters
+    ----------
+    series : its number
+    said : what the user of the detector appended: ``scan``, ``frames``, ``rocking_angle_deg``
+    config : the detector's configuration, by the names of the first version of the stream
+    valid : (rows, columns) True where the detector's own mask is 0, None where it was not sent
+    """
+    frames = planned(said.get("frames")) or planned(config.get("nimages"), config.get("ntrigger", 1))
+    rocking = angles(said.get("rocking_angle_deg"), frames)
+    if rocking is None and frames is not None:
+        rocking = turned(config, frames)
+    name = said["scan"] if isinstance(said.get("scan"), str) else f"series_{series}"
+    return Header(series, name, frames, rocking, about_detector(name, frames or 1, valid, config))
+
+
+def image(series: int, index: int, counts: NDArray[Any], said: Mapping[str, Any]) -> Image:
+    """An image that came now; `said` is what the user of the detector appended: ``rocking_angle_deg``."""
+    angle = real_number(said.get("rocking_angle_deg"))
+    return Image(series, Frame(index, counts, None if angle is None else float(np.deg2rad(angle)), time.time()))
+
+
+def planned(images: Any, triggers: Any = 1) -> int | None:
+    """Images of a series; None where that is not what was sent."""
+    try:
+        frames = whole_number(images, "nimages", 1, MAX_FRAMES) * whole_number(triggers, "ntrigger", 1, MAX_FRAMES)
+    except Unusable:
+        return None
+    return frames if frames <= MAX_FRAMES else None
+
+
+def turned(config: Mapping[str, Any], frames: int) -> FloatArray | None:
+    """Angles of the first axis that the configuration says is turned from image to image [rad]."""
+    for axis in AXES:
+        start, step = real_number(config.get(f"{axis}_start")), real_number(config.get(f"{axis}_increment"))
+        if start is not None and step:
+            return np.deg2rad(start + step * np.arange(frames))
+    return None
+
+
+def about_detector(name: str, frames: int, valid: BoolArray | None, config: Mapping[str, Any]) -> Scan | None:
+    """What a header says of the detector; None where it does not even say how many pixels it has."""
+    try:
+        sides = (
+            image_shape(config.get("y_pixels_in_detector"), config.get("x_pixels_in_detector")) if valid is None else valid.shape
+        )
+    except Unusable:
+        return None
+    numbers = {key: number for key in KEPT if (number := real_number(config.get(key))) is not None}
+    described = {"description": str(config.get("description", ""))[:100], **numbers}
+    nothing: NDArray[Any] = np.broadcast_to(np.zeros((), np.uint32), (frames, *sides))
+    return Scan(ArrayFrames(nothing), name, valid=valid, provenance={"stream": described})

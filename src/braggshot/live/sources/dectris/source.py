@@ -1,0 +1,216 @@
+"""The stream of a DECTRIS detector (SIMPLON stream): ZeroMQ messages, pushed by the detector; those of version 1 are read here.
+
+::
+
+    dheader-1.0      configuration (JSON) and, with header_detail "all", flat field, pixel mask, count rate table; appendix
+    dimage-1.0       dimage_d-1.0 (shape, type, encoding), the image, times; appendix
+    dseries_end-1.0
+
+An appendix, which the user of a detector can set, is read where it is a JSON object: ``scan``, ``frames`` and ``rocking_angle_deg``
+(a list) with the header, ``rocking_angle_deg`` (a number) with an image. Otherwise the angles are those of the axis that the
+configuration says is turned. `braggshot.live.sources.dectris.stream2` reads version 2; each message says its version.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from braggshot.errors import ConfigError
+from braggshot.live.messages import Lost, Message
+from braggshot.live.sources.decoding import ImageDecoder
+from braggshot.live.sources.dectris.series import Header, Image, SeriesEnd, header, image
+from braggshot.live.sources.dectris.stream2 import CborReader, is_cbor
+from braggshot.live.sources.ledger import Expected, Ledger
+from braggshot.live.sources.limits import (
+    MAX_BYTES,
+    MAX_FRAMES,
+    MAX_PARTS,
+    MAX_TEXT,
+    Unusable,
+    counts_type,
+    image_bytes,
+    image_shape,
+    json_object,
+    whole_number,
+)  # fmt: skip
+from braggshot.volumes import BoolArray
+
+PARTS = {"none": 1, "basic": 2, "all": 8}
+"""Parts of a header before its appendix, for each header_detail."""
+Part = bytes | memoryview
+
+
+@dataclass(frozen=True)
+class Options(Expected):
+    """What a scan is expected to be, and how many messages may wait.
+
+    Parameters
+    ----------
+    queue : messages that may wait here before the detector has to keep them
+    channel : threshold to take where a detector counts at several, such as ``threshold_2``; empty takes the first
+    """
+
+    queue: int = 1000
+    channel: str = ""
+
+
+def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image | SeriesEnd:
+    """What one multipart message says.
+
+    Raises
+    ------
+    Unusable : for anything that is none, and never anything else.
+    """
+    if not 0 < len(parts) <= MAX_PARTS:
+        raise Unusable("malformed", f"{len(parts)} parts")
+    first = json_object(parts[0])
+    kind = str(first.get("htype"))[:40].partition("-")[0]
+    if kind not in {"dheader", "dimage", "dseries_end"}:
+        raise Unusable("malformed", f"a message of type {kind!r}")
+    series = whole_number(first.get("series"), "series")
+    if kind == "dimage":
+        return _image(series, first, parts, decoder)
+    return _header(series, first, parts) if kind == "dheader" else SeriesEnd(series)
+
+
+def _image(series: int, first: dict[str, Any], parts: Sequence[Part], decoder: ImageDecoder) -> Image:
+    index = whole_number(first.get("frame"), "frame", 0, MAX_FRAMES)
+    if len(parts) < 3:
+        raise Unusable("truncated", f"an image of {len(parts)} parts")
+    described = json_object(parts[1])
+    sides = described.get("shape")
+    if not isinstance(sides, list) or len(sides) not in {2, 3} or sides[2:] not in ([], [1]):
+        raise Unusable("shape", f"{str(sides)[:60]}, expected [columns, rows]")
+    shape, dtype = image_shape(sides[1], sides[0]), counts_type(described.get("type"))
+    encoding, is_big_endian = _encoding(described.get("encoding"), dtype)
+    counts = decoder.decode(parts[2], encoding, shape, dtype)
+    return image(series, index, counts.byteswap() if is_big_endian else counts, _appendix(parts, 4))
+
+
+def _encoding(text: Any, dtype: np.dtype[Any]) -> tuple[str, bool]:
+    """Our name of an encoding such as "bs32-lz4<", and whether the numbers are big-endian."""
+    found = re.fullmatch(r"(?:bs(8|16|32|64)-?)?(lz4)?([<>])", text) if isinstance(text, str) and len(text) < 40 else None
+    if found is None or (found[1] and (not found[2] or int(found[1]) != 8 * dtype.itemsize)):
+        raise Unusable("encoding", f"{str(text)[:40]!r} of {dtype}")
+    return ("bslz4" if found[1] else found[2] or ""), found[3] == ">"
+
+
+def _header(series: int, first: dict[str, Any], parts: Sequence[Part]) -> Header:
+    detail = first.get("header_detail")
+    before = PARTS.get(detail, 1) if isinstance(detail, str) else 1
+    config = json_object(parts[1]) if before > 1 and len(parts) > 1 else {}
+    said = _appendix(parts, before)
+    valid = _pixel_mask(parts[4], parts[5]) if before == 8 and len(parts) >= 8 else None
+    return header(series, said, config, valid)
+
+
+def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
+    """The object that a user appended; empty where there is none, or something else."""
+    if len(parts) <= place or len(parts[place]) > MAX_TEXT:
+        return {}
+    try:
+        return json_object(parts[place])
+    except Unusable:
+        return {}
+
+
+def _pixel_mask(described: Part, payload: Part) -> BoolArray:
+    """True where the detector's own mask is 0."""
+    said = json_object(described)
+    sides = said.get("shape")
+    if not isinstance(sides, list) or len(sides) != 2:
+        raise Unusable("shape", "a pixel mask without a shape")
+    shape, dtype = image_shape(sides[1], sides[0]), counts_type(said.get("type"))
+    if len(payload) != image_bytes(shape, dtype):
+        raise Unusable("truncated", f"a pixel mask of {len(payload)} bytes")
+    return np.frombuffer(payload, dtype).reshape(shape) == 0
+
+
+def connect(target: str, options: Options) -> DectrisSource:
+    """The source for ``zmq:tcp://HOST:PORT``.
+
+    Raises
+    ------
+    ConfigError : if that is no address.
+    """
+    import cbor2  # noqa: F401  missing libraries are reported when a source is opened
+    import zmq  # noqa: F401
+
+    if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", target):
+        raise ConfigError(
+            f"zmq:{target}: give the detector's address as zmq:tcp://HOST:PORT (usually port 9999, or 31001 for version 2)."
+        )
+    return DectrisSource(target, options)
+
+
+class DectrisSource:
+    """Series that a detector pushes from `address`; the queue there waits for us, so nothing is lost while we are busy."""
+
+    def __init__(self, address: str, options: Options) -> None:
+        self.address, self.options = address, options
+
+    def messages(self, stop: Event) -> Iterator[Message | None]:
+        """As `braggshot.live.messages.Source`."""
+        import zmq
+
+        ledger, reader, context = Ledger(self.options), Reader(self.options.channel), zmq.Context()
+        try:
+            socket = context.socket(zmq.PULL)
+            socket.set(zmq.RCVHWM, self.options.queue)
+            socket.set(zmq.MAXMSGSIZE, MAX_BYTES + MAX_BYTES // 100 + 4096)  # a longer part ends the connection
+            socket.connect(self.address)
+            while not stop.is_set():
+                if socket.poll(150):
+                    yield from _heard(_receive(socket), ledger, reader)
+                else:
+                    yield from ledger.idle()
+                    yield None
+        finally:
+            context.destroy(linger=0)
+
+
+def _receive(socket: Any) -> list[memoryview]:
+    """All parts of one message; of too many, one more than is allowed is kept."""
+    parts: list[memoryview] = []
+    more = True
+    while more:
+        part = socket.recv(copy=False)
+        more = part.more
+        if len(parts) <= MAX_PARTS:
+            parts.append(part.buffer)
+    return parts
+
+
+class Reader:
+    """Reads messages of either version; not for two threads at once."""
+
+    def __init__(self, channel: str = "") -> None:
+        self._decoder = ImageDecoder()
+        self._cbor = CborReader(self._decoder, channel)
+
+    def read(self, parts: Sequence[Part]) -> Header | Image | SeriesEnd:
+        """As `read_message`, whichever version the message is of."""
+        if len(parts) == 1 and is_cbor(parts[0]):
+            return self._cbor.read(parts[0])
+        return read_message(parts, self._decoder)
+
+
+def _heard(parts: Sequence[Part], ledger: Ledger, reader: Reader) -> list[Message]:
+    """What one message means for the scan that is open."""
+    try:
+        said = reader.read(parts)
+    except Unusable as lost:
+        return [Lost(lost.reason, lost.detail)]
+    if isinstance(said, Header):
+        valid = None if said.about is None else said.about.valid
+        shape = None if valid is None else (valid.shape[0], valid.shape[1])  # a mask fits no image of another shape
+        return ledger.begin(said.series, said.name, said.frames, shape, said.rocking_angle, said.about)
+    if isinstance(said, SeriesEnd):
+        return ledger.end(said.series)
+    return ledger.frame(said.series, f"series_{said.series}", said.frame)

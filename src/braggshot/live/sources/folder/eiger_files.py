@@ -1,0 +1,284 @@
+"""The files of a DECTRIS detector while they appear: a master that links to data files, which come one after the other.
+
+::
+
+    NAME_master.h5          entry/data/data_000001 -> NAME_data_000001.h5:/entry/data/data, ...
+        entry/instrument/detector/detectorSpecific/{nimages, ntrigger, pixel_mask}      entry/sample/goniometer/omega [deg]
+    NAME_data_000001.h5     entry/data/data (frames, rows, columns), with attributes image_nr_low and image_nr_high
+
+A data file is whole when it appears, or grows in SWMR mode. HDF5 never follows a link here: each file is opened by itself, if it
+lies below the watched folder, and nothing is read but what it holds itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.errors import FormatError
+from braggshot.io.beamlines.petra_p10 import SIZES
+from braggshot.io.files import hdf5_reason
+from braggshot.io.frames import ArrayFrames
+from braggshot.live.messages import Lost
+from braggshot.live.sources.decoding import ImageDecoder
+from braggshot.live.sources.folder.eiger_master import FRAMES, Master, is_inside, member_of, read_master
+from braggshot.live.sources.folder.growing_hdf5 import stack_image_bytes, superblock
+from braggshot.live.sources.folder.listing import Stamp
+from braggshot.live.sources.folder.untrusted_hdf5 import attribute, images, own, present
+from braggshot.live.sources.limits import Unusable
+from braggshot.volumes import Scan
+
+PATIENCE = 10
+"""Times `settle` for which a master, or a data file after which another scan has begun, is waited for."""
+
+
+@dataclass
+class Part:
+    """A data file, and how far it was read.
+
+    Parameters
+    ----------
+    stamp : of the file
+    name : path inside it of the frames
+    first : index of its first frame in the scan, None before it could be read
+    frames : that it is made for, None while it grows, or could not be read
+    taken, damaged : indices in the file of frames that were taken, and whose loss was said
+    seen : when it was there first, None before [s]
+    is_whole : whether all its frames were taken and it is closed
+    is_open : whether a writer had it open
+    is_settled : whether it was read after it had not changed for a while
+    is_told : whether its loss was said
+    """
+
+    stamp: Stamp
+    name: str = FRAMES
+    first: int | None = None
+    frames: int | None = None
+    taken: set[int] = field(default_factory=set)
+    damaged: set[int] = field(default_factory=set)
+    seen: float | None = None
+    is_whole: bool = False
+    is_open: bool = False
+    is_settled: bool = False
+    is_told: bool = False
+
+
+class FileSet:
+    """Frames of one set, each once.
+
+    Parameters
+    ----------
+    root : folder that no link may leave
+    master : path of the master file, which may not be there yet
+    settle : a file that cannot be read and has not changed for so long is damaged [s]
+
+    Attributes
+    ----------
+    master : what it says, None before it could be read
+    parts : data files, by number
+    is_waiting : whether something that is there was not looked at yet, because what comes before it may still come
+    elsewhere : files that the master links to and that are, by their place and name, none of this set
+    """
+
+    def __init__(self, root: Path, master: Path, settle: float) -> None:
+        self.root, self.settle = root, settle
+        self.master: Master | None = None
+        self.parts: dict[int, Part] = {}
+        self.is_waiting = True
+        self.elsewhere: set[Path] = set()
+        self._name = (member_of(master) or ("", 0))[0]
+        self._stamp, self._is_master_settled = Stamp(master), False
+        self._told: set[str] = set()
+        self._decoder = ImageDecoder()
+        self._began = self._changed = time.monotonic()
+        self._low: int | None = None  # number of the scan's first image
+
+    def add(self, number: int, path: Path) -> None:
+        """A data file appeared; one that the master links to is known already."""
+        if number:
+            self.parts.setdefault(number, Part(Stamp(path)))
+
+    def look(self) -> Iterator[tuple[int, NDArray[Any]] | Lost]:
+        """What is new: index in the scan and image, file by file; and what was lost."""
+        yield from self._look_at_master()
+        is_lost = self._stamp.is_there() and self._is_master_settled
+        is_due = is_lost or time.monotonic() - self._began >= PATIENCE * self.settle
+        self.is_waiting = self.master is None and not is_due
+        if self.is_waiting:  # it has the mask and the plan
+            return
+        for part in self.parts.values():
+            self._stamp_of(part)
+        followed = self._followed()
+        for number, part in sorted(self.parts.items()):
+            if part.stamp.is_there():
+                if not (part.is_whole or part.is_settled):
+                    yield from self._look_at(number, part)
+                is_held = part.first is None and not part.is_settled
+            else:
+                is_held = followed[number] > time.monotonic() - self.settle
+                if not is_held and followed[number] < math.inf:
+                    yield from self._missing(part)
+            if is_held and followed[number] < math.inf:  # later files wait, so that frames come in order, but not for long
+                self.is_waiting = True
+                return
+
+    def _followed(self) -> dict[int, float]:
+        """When any file behind each was there first, infinite where none was yet [s]."""
+        earliest, found = math.inf, {}
+        for number, part in sorted(self.parts.items(), reverse=True):
+            found[number] = earliest
+            earliest = min(earliest, math.inf if part.seen is None else part.seen)
+        return found
+
+    def about(self, name: str, image: NDArray[Any]) -> Scan:
+        """What is known of the scan that this image is of; a mask of another shape is left out."""
+        nothing: NDArray[Any] = np.broadcast_to(np.zeros((), image.dtype), (self.frames or 1, *image.shape))
+        valid = None if self.master is None or not self.has_mask_of(image) else self.master.valid
+        stream = {"master": self._stamp.path.name}
+        detector = SIZES.get((image.shape[0], image.shape[1]))
+        return Scan(ArrayFrames(nothing), name, valid=valid, detector=detector, provenance={"stream": stream})
+
+    def has_mask_of(self, image: NDArray[Any]) -> bool:
+        """Whether the master's mask, if there is one, fits an image."""
+        return self.master is None or self.master.valid is None or self.master.valid.shape == image.shape
+
+    @property
+    def frames(self) -> int | None:
+        """How many are planned."""
+        return None if self.master is None else self.master.frames
+
+    def is_quiet(self) -> bool:
+        """Whether everything that is there was read as far as it can be."""
+        there = [part for part in self.parts.values() if part.stamp.is_there()]
+        return not self.is_waiting and all(part.is_whole or part.is_settled for part in there)
+
+    def is_over(self) -> bool:
+        """Whether nothing more is expected once another scan has begun: nothing is missing, or it was waited for."""
+        is_all_there = self.master is not None and all(part.stamp.is_there() for part in self.parts.values())
+        return self.is_quiet() and (is_all_there or self._is_older(PATIENCE * self.settle))
+
+    def is_complete(self) -> bool:
+        """Whether all planned frames have their place in files that are there, closed, and will not change."""
+        parts = list(self.parts.values())
+        known = [part.frames for part in parts if part.frames is not None]
+        if self.frames is None or not known or not self.is_quiet():
+            return False
+        if not all(part.stamp.is_there() and not part.is_open for part in parts):
+            return False
+        return sum(max(known) if part.frames is None else part.frames for part in parts) >= self.frames
+
+    def present(self) -> set[Path]:
+        """The files that are there, master and data."""
+        stamps = [self._stamp, *(part.stamp for part in self.parts.values())]
+        return {stamp.path for stamp in stamps if stamp.is_there()}
+
+    def missing(self) -> Iterator[Lost]:
+        """Data files that never came, unless that was said before."""
+        for _, part in sorted(self.parts.items()):
+            if not part.stamp.is_there():
+                yield from self._missing(part)
+
+    def _missing(self, part: Part) -> Iterator[Lost]:
+        if not part.is_told:
+            part.is_told = True
+            yield Lost("missing", part.stamp.path.name)
+
+    def _is_older(self, seconds: float) -> bool:
+        return time.monotonic() - self._changed >= seconds
+
+    def _stamp_of(self, part: Part) -> None:
+        if part.stamp.has_changed():
+            part.is_whole = part.is_settled = False
+            self._changed = time.monotonic()
+        if part.seen is None and part.stamp.is_there():
+            part.seen = time.monotonic()
+
+    def _look_at_master(self) -> Iterator[Lost]:
+        """Read the master until it has not changed for a while: the clock of a file system is coarser than its writer."""
+        if self._stamp.has_changed():
+            self._is_master_settled = False
+            self._changed = time.monotonic()
+        if self._is_master_settled or not self._stamp.is_there():
+            return
+        self._is_master_settled = self._stamp.is_old(self.settle)
+        try:
+            self.master = read_master(self._stamp.path, self.root)
+        except (FormatError, Unusable) as error:
+            if self._is_master_settled:
+                yield Lost(error.reason if isinstance(error, Unusable) else "unreadable", f"{self._stamp.path.name}: {error}")
+            return
+        for number, (path, name) in self.master.links.items():
+            part = self.parts.get(number)
+            if part is None or (part.stamp.path != path and not part.taken):
+                part = self.parts[number] = Part(Stamp(path))
+            part.name = name
+        own = (self._stamp.path.parent, self._name)
+        paths = {path for path, _ in self.master.links.values()}
+        self.elsewhere = {path for path in paths if (path.parent, (member_of(path) or ("", 0))[0]) != own}
+        yield from (Lost("link", words) for words in self.master.refused if words not in self._told)
+        self._told.update(self.master.refused)
+
+    def _look_at(self, number: int, part: Part) -> Iterator[tuple[int, NDArray[Any]] | Lost]:
+        """What is new in a file; where it cannot be read it is given up once it has not changed for a while."""
+        is_old = part.stamp.is_old(self.settle)
+        lost: Lost | None = None
+        try:
+            yield from self._read(number, part, is_old)
+        except Unusable as error:
+            lost = Lost(error.reason, f"{part.stamp.path.name}: {error.detail}")
+        except FormatError as error:
+            lost = Lost("unreadable", str(error))
+        except (OSError, KeyError, RuntimeError, ValueError) as error:  # h5py has no error of its own
+            lost = Lost("unreadable", f"{part.stamp.path.name}: cannot be read as HDF5 ({hdf5_reason(error)})")
+        part.is_settled = is_old
+        if lost is not None and is_old and not part.is_told:
+            part.is_told = True
+            yield lost
+
+    def _read(self, number: int, part: Part, is_old: bool) -> Iterator[tuple[int, NDArray[Any]] | Lost]:
+        path = part.stamp.path
+        if not is_inside(self.root, path):
+            raise Unusable("link", "it leads out of the watched folder")
+        version, flags = superblock(path)
+        part.is_open = version >= 3 and bool(flags & 1)
+        with h5py.File(path, "r", swmr=version >= 3, locking=False) as file:
+            data = own(file, part.name)
+            if data is None:
+                raise FormatError(f"{path.name}: there is no {part.name}.")
+            stack_image_bytes(data)
+            here = present(data)
+            if part.first is None:
+                part.first = self._place(number, data)
+            new = [index for index in np.flatnonzero(here).tolist() if index not in part.taken]
+            for index, found in images(data, new, self._decoder):
+                if isinstance(found, Unusable):
+                    if is_old and index not in part.damaged:
+                        part.damaged.add(index)
+                        yield Lost(found.reason, f"frame {part.first + index}, in {path.name}: {found.detail}")
+                    continue
+                part.taken.add(index)
+                yield part.first + index, found
+            part.frames = None if part.is_open else len(here)
+            part.is_whole = part.frames == len(part.taken)
+
+    def _place(self, number: int, data: h5py.Dataset) -> int:
+        """Index in the scan of a file's first frame: by its number of that image, else behind the files before."""
+        numbers = sorted(self.parts)
+        low = attribute(data, "image_nr_low")
+        if low is not None:
+            # the first file says where the detector begins to count; without it that is 1
+            start = low if number == numbers[0] else self._low if self._low is not None else 1
+            self._low = start if number == numbers[0] else self._low
+            return low - start
+        before = [self.parts[earlier].frames for earlier in numbers if earlier < number]
+        known = [count for part in self.parts.values() if (count := part.frames) is not None]
+        usual = max(known) if known else int(data.shape[0])  # all but the last are of one size
+        return sum(usual if count is None else count for count in before)

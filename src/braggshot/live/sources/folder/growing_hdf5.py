@@ -1,0 +1,128 @@
+"""An HDF5 file that a beamline appends frames to: followed in SWMR mode, or by opening it again where it was not made for that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.errors import FormatError
+from braggshot.io.files import dataset, hdf5_reason
+from braggshot.io.formats.nexus import only_stack
+from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, Unusable, counts_type, image_bytes, image_shape
+
+BLOCK = 2**25
+"""Bytes that are read at once."""
+NEVER = 2**64 - 1
+"""Where HDF5 says that a chunk lies which was not written."""
+
+
+class GrowingFile:
+    """Frames of one dataset, each once.
+
+    Parameters
+    ----------
+    path : the file
+    name : path inside the file of the frames; None where it holds one 3D dataset
+    angle : path inside the file of one rocking angle per frame [deg, or as its `units` say]; None where there are none
+    """
+
+    def __init__(self, path: Path, name: str | None = None, angle: str | None = None) -> None:
+        self.path, self.name, self.angle = path, name, angle
+        self.taken = 0
+        self._kept = ExitStack()
+        self._file: h5py.File | None = None
+
+    def frames(self) -> Iterator[tuple[int, NDArray[Any], float | None]]:
+        """What is new: index, image, rocking angle [rad].
+
+        Raises
+        ------
+        FormatError : if the file cannot be read (yet).
+        Unusable : if the dataset is not of images within bounds.
+        """
+        try:
+            file = self._open()
+            self.name = self.name or only_stack(file, self.path)
+            data = dataset(file, self.name)
+            if data.file.filename != file.filename:
+                raise Unusable("link", f"{self.name} is kept in another file")
+            if file.swmr_mode:
+                data.refresh()
+            together = max(1, BLOCK // stack_image_bytes(data))
+            while self.taken < (there := written(data, self.taken)):
+                last = min(there, self.taken + together)
+                block, angles = data[self.taken : last], self._angles(file, self.taken, last)
+                first, self.taken = self.taken, last
+                for offset, image in enumerate(block):
+                    yield first + offset, image, angles[offset]
+        except (OSError, KeyError, RuntimeError, ValueError) as error:  # h5py has no error of its own
+            raise FormatError(f"{self.path}: cannot be read as HDF5 ({hdf5_reason(error)}).") from error
+        finally:
+            if self._file is not None and not self._file.swmr_mode:
+                self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._kept.close()
+        self._file = None
+
+    def is_complete(self) -> bool:
+        """Whether its writer has closed it, as far as the file says: those made for SWMR hold a mark while one writes."""
+        version, flags = superblock(self.path)
+        return version >= 3 and not flags & 1
+
+    def _open(self) -> h5py.File:
+        if self._file is None:
+            can_follow = superblock(self.path)[0] >= 3
+            self._file = self._kept.enter_context(h5py.File(self.path, "r", swmr=can_follow, locking=False))
+        return self._file
+
+    def _angles(self, file: h5py.File, first: int, last: int) -> list[float | None]:
+        """Of the frames asked for; None where the file does not hold as many yet."""
+        found: list[float | None] = [None] * (last - first)
+        if self.angle is not None:
+            data = dataset(file, self.angle)
+            if file.swmr_mode:
+                data.refresh()
+            values = np.asarray(data[first:last], float).ravel()
+            radians = str(data.attrs.get("units", "deg")).startswith("rad")
+            found[: len(values)] = (values if radians else np.deg2rad(values)).tolist()
+        return found
+
+
+def superblock(path: Path) -> tuple[int, int]:
+    """Version of an HDF5 file's first block, 3 and more where it was made for SWMR, and its flags: 1 while one writes."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(12)
+    except OSError:
+        return 0, 0
+    return (head[8], head[11]) if len(head) == 12 else (0, 0)
+
+
+def stack_image_bytes(data: h5py.Dataset) -> int:
+    """Bytes of one frame; refuses what is not a stack of images within bounds, or is kept in other files than its own."""
+    if data.is_virtual or data.external:
+        raise Unusable("link", f"{data.name} is kept in other files")
+    if data.ndim != 3 or data.shape[0] > MAX_FRAMES:
+        raise Unusable("shape", f"{data.name} has shape {data.shape}, expected frames, rows, columns")
+    if data.chunks is not None and int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize > MAX_BYTES:
+        raise Unusable("oversized", f"{data.name} has chunks of {data.chunks}")
+    return image_bytes(image_shape(*data.shape[1:]), counts_type(data.dtype.name))
+
+
+def written(data: h5py.Dataset, first: int) -> int:
+    """How many frames are there: those of the shape, up to the first one that was only allotted."""
+    frames = int(data.shape[0])
+    if data.chunks is None or data.chunks[0] != 1:
+        return frames
+    for index in range(first, frames):
+        if data.id.get_chunk_info_by_coord((index, 0, 0)).byte_offset in {None, NEVER}:
+            return index
+    return frames

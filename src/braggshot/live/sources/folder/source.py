@@ -1,0 +1,321 @@
+"""Watch a folder and pass its frames on: images that appear one by one, or HDF5 files that grow.
+
+A series of images, ``PREFIX<number>.tif`` or ``.npy`` in one folder, is a scan. So is every HDF5 file; the files of a DECTRIS
+detector (`braggshot.live.sources.folder.eiger_files`) are one scan together. A scan ends when all planned frames came, with a file
+``BASE.done`` or ``BASE.aborted``, when its HDF5 file is closed, when the next one begins, or after a time of silence.
+``BASE.json`` may say in advance ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``. BASE is the name of the
+images without their number, or of the HDF5 file, or the folder's name (in the folder or beside it).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from numpy.typing import NDArray
+
+from braggshot.errors import ConfigError, FormatError
+from braggshot.live.messages import Lost, Message
+from braggshot.live.sources.folder.eiger_files import FileSet
+from braggshot.live.sources.folder.eiger_master import member_of
+from braggshot.live.sources.folder.growing_hdf5 import GrowingFile
+from braggshot.live.sources.folder.listing import GROWING, Listing, Stamp, changes, number_of, read_image
+from braggshot.live.sources.ledger import Expected, Ledger
+from braggshot.live.sources.limits import MAX_FRAMES, MAX_TEXT, Unusable, angles, json_object, whole_number
+from braggshot.volumes import Frame
+
+
+@dataclass(frozen=True)
+class Options(Expected):
+    """What to take, beside what a scan is expected to be.
+
+    Parameters
+    ----------
+    pattern : of the file names to take, such as ``*eiger*``
+    existing : whether to take the scans that are there already
+    first : number of a scan's first image; None is 0 or 1, whichever comes first
+    settle : a file that cannot be read and has not changed for so long is damaged [s]
+    dataset, angle : paths inside HDF5 files of the frames, and of one rocking angle per frame
+    """
+
+    pattern: str = "*"
+    existing: bool = True
+    first: int | None = None
+    settle: float = 1.0
+    dataset: str | None = None
+    angle: str | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Files that make one scan; `name` is of the images without their number, or of the HDF5 file."""
+
+    folder: Path
+    name: str
+
+    def bases(self) -> tuple[Path, ...]:
+        """What the notes about this series may be called, without their suffix."""
+        plain = self.name.rstrip("_-. ")
+        own = (self.folder / plain,) if plain else ()
+        return (*own, self.folder / self.folder.name, self.folder)
+
+    def note(self, suffix: str) -> Path | None:
+        """The note of that suffix, where there is one."""
+        paths = (base.with_name(base.name + suffix) for base in self.bases())
+        return next((path for path in paths if path.is_file()), None)
+
+
+@dataclass
+class Waiting:
+    """A file, or a set of files, that has not been taken (wholly) yet."""
+
+    path: Path
+    series: Series
+    stamp: Stamp
+    growing: GrowingFile | None = None
+    files: FileSet | None = None
+
+    def is_taken(self) -> bool:
+        """Whether all was taken that is there."""
+        return self.growing is not None or (self.files is not None and self.files.is_quiet())
+
+
+def connect(target: str, options: Options) -> FolderSource:
+    """The source for ``folder:PATH``; PATH is a folder, or one HDF5 file.
+
+    Raises
+    ------
+    ConfigError : if there is no such folder or file.
+    """
+    import watchfiles  # noqa: F401  missing libraries are reported when a source is opened
+
+    path = Path(target)
+    if not path.exists() or (path.is_file() and path.suffix.lower() not in GROWING):
+        raise ConfigError(f"folder:{target}: no such folder, nor an HDF5 file; make the folder first.")
+    return FolderSource(path, options)
+
+
+class FolderSource:
+    """Scans in the order in which their files appear."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self.root = path.parent if path.is_file() else path
+        self.options = options
+        self.pattern = path.name if path.is_file() else options.pattern
+        self._ledger = Ledger(options)
+        self._waiting: list[Waiting] = []
+        self._linked: set[Path] = set()
+        self._first: dict[Series, int] = {}
+        self._lowest: dict[Series, int] = {}
+
+    def messages(self, stop: Event) -> Iterator[Message | None]:
+        """As `braggshot.live.messages.Source`."""
+        listing = Listing(self.root, self.pattern)
+        if not self.options.existing:
+            listing.new()
+        for _ in changes(self.root, stop):
+            scan, ending = self._open(), self._marker()  # looked for before the files, which a detector writes before its marker
+            count = 0
+            for count, message in enumerate(self._new(listing.new(everywhere=ending is not None)), 1):  # noqa: B007
+                yield message
+                if stop.is_set():
+                    return
+            is_taken = all(item.series != scan or item.is_taken() for item in self._waiting)
+            if ending and is_taken and self._open() == scan:
+                yield from self._end(ending)
+            yield from self._ledger.idle()
+            if not count:
+                yield None
+
+    def _new(self, paths: list[Path]) -> Iterator[Message]:
+        """What new files, and those that wait already, bring."""
+        for path in paths:
+            member = member_of(path) if path.suffix.lower() in GROWING else None
+            if path in self._linked:
+                continue
+            if member is None:
+                self._waiting.append(self._file(path))
+            else:
+                yield from self._add(Series(path.parent, member[0]), member[1], path)
+        yield from self._look()
+
+    def _file(self, path: Path) -> Waiting:
+        if path.suffix.lower() in GROWING:
+            growing = GrowingFile(path, self.options.dataset, self.options.angle)
+            return Waiting(path, Series(path.parent, path.stem), Stamp(path), growing)
+        return Waiting(path, Series(path.parent, number_of(path)[0]), Stamp(path))
+
+    def _add(self, series: Series, number: int, path: Path) -> Iterator[Message]:
+        """A file of a set."""
+        if series in self._ledger.ended:
+            yield Lost("late", f"{path.name}, of a scan that has ended")
+            return
+        item = next((item for item in self._waiting if item.files and item.series == series), None)
+        if item is None:
+            master = path.with_name(f"{series.name}_master{path.suffix}")
+            item = Waiting(path, series, Stamp(path), files=FileSet(self.root, master, self.options.settle))
+            self._waiting.append(item)
+        assert item.files is not None
+        item.files.add(number, path)
+
+    def _open(self) -> Series | None:
+        return self._ledger.open.key if self._ledger.open else None  # type: ignore[return-value]
+
+    def _marker(self) -> Path | None:
+        """The file that says that the open scan is over."""
+        series = self._open()
+        return (series.note(".aborted") or series.note(".done")) if series else None
+
+    def _end(self, marker: Path) -> list[Message]:
+        return self._ledger.end(self._open(), "the scan was aborted" if marker.suffix == ".aborted" else None)
+
+    def _look(self) -> Iterator[Message]:
+        """Take what can be taken; files of a later series wait for those of an earlier one."""
+        waiting, self._waiting = self._waiting, []
+        self._lowest = {item.series: number_of(item.path)[1] for item in reversed(waiting)}  # listed in order
+        for place, item in enumerate(waiting):
+            if self._waiting and self._waiting[0].series != item.series:
+                self._waiting.append(item)
+                continue
+            is_followed = any(other.series != item.series for other in waiting[place + 1 :])
+            if item.files is not None:
+                yield from self._collect(item, item.files, is_followed)
+            else:
+                yield from self._take(item) if item.growing is None else self._grow(item, item.growing, is_followed)
+
+    def _take(self, item: Waiting) -> Iterator[Message]:
+        """One image file; it goes on waiting where it is not whole yet: half a header says strange things too."""
+        is_settled = item.stamp.is_settled(self.options.settle)
+        try:
+            image = read_image(item.path)
+        except (Unusable, FormatError) as error:
+            if is_settled:
+                reason = error.reason if isinstance(error, Unusable) else "truncated"
+                yield Lost(reason, f"{item.path.name}: {error}")
+            else:
+                self._waiting.append(item)
+            return
+        if item.stamp.has_changed():
+            self._waiting.append(item)
+            return
+        number = number_of(item.path)[1]
+        if number < 0:
+            yield Lost("unnumbered", item.path.name)
+            return
+        yield from self._begin(item.series, number)
+        index = number - self._first.get(item.series, 0)
+        yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, time=_when(item.path)))
+
+    def _grow(self, item: Waiting, file: GrowingFile, is_followed: bool) -> Iterator[Message]:
+        """What is new in an HDF5 file; it goes on waiting until it is closed, or ended in another way."""
+        is_complete, reason = file.is_complete(), ""
+        try:
+            for index, image, angle in file.frames():
+                yield from self._begin(item.series, 0)
+                yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, angle, time.time()))
+        except Unusable as lost:
+            yield Lost(lost.reason, f"{item.path.name}: {lost.detail}")
+            is_complete = True
+        except FormatError as error:
+            reason = str(error)
+        if not (is_complete or is_followed or item.series in self._ledger.ended):
+            self._waiting.append(item)
+            return
+        file.close()
+        if reason:
+            yield Lost("unreadable", reason)
+        if is_complete:
+            yield from self._ledger.end(item.series)
+
+    def _collect(self, item: Waiting, files: FileSet, is_followed: bool) -> Iterator[Message]:
+        """What is new in the files of a set; it goes on waiting until all planned frames have come, or it ended in another way."""
+        if files.master is None and item.path in self._linked:
+            return  # a set that is linked to from another folder is that master's
+        for found in files.look():
+            if isinstance(found, Lost):
+                yield found
+                continue
+            index, image = found
+            if not self._ledger.known(item.series):
+                if not files.has_mask_of(image):
+                    yield Lost("shape", f"the pixel mask of {item.series.name} is of another shape than its images")
+                yield from self._begin(item.series, 0, files, image)
+            yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, None, time.time()))
+        self._linked |= files.elsewhere
+        is_complete = files.is_complete()
+        if not (is_complete or item.series in self._ledger.ended or (is_followed and files.is_over())):
+            self._waiting.append(item)
+            return
+        yield from files.missing()
+        self._linked |= files.present()  # a link may be followed before its file is listed: that one is not late
+        if is_complete:
+            yield from self._ledger.end(item.series)
+
+    def _begin(
+        self, series: Series, number: int, files: FileSet | None = None, image: NDArray[Any] | None = None
+    ) -> Iterator[Message]:
+        """Begin a scan of which this is the first file, as its note says; first of all the open one ends as its marker says."""
+        if self._ledger.known(series):
+            return
+        if marker := self._marker():
+            yield from self._end(marker)
+        name, about = self._name(series), None
+        plan: dict[str, Any] = {}
+        if files is not None and image is not None:
+            about = files.about(name, image)
+            plan = {} if files.master is None else {"frames": files.frames, "rocking_angle": files.master.rocking_angle}
+        try:
+            plan |= read_plan(series.note(".json"))
+        except Unusable as lost:
+            yield Lost(lost.reason, f"the plan of {series.name}: {lost.detail}")
+        rocking = plan.get("rocking_angle")
+        if rocking is not None and len(rocking) != plan.get("frames", len(rocking)):
+            rocking = None  # those of the master, where a note plans another number of frames
+        first = plan.get("first", self.options.first)
+        # the first image may still be waiting to be whole when the second one is taken
+        self._first = {series: min(number, self._lowest.get(series, 1), 1) if first is None else first}
+        yield from self._ledger.begin(series, plan.get("scan", name), plan.get("frames"), None, rocking, about)
+
+    def _name(self, series: Series) -> str:
+        """Folder and file name, without saying the same twice."""
+        plain, folder = series.name.rstrip("_-. "), series.folder
+        places = folder.relative_to(self.root).parts
+        if not places or plain.startswith(folder.name):
+            return plain or self.root.resolve().name
+        return "_".join((*places, plain)) if plain else "_".join(places)
+
+
+def read_plan(path: Path | None) -> dict[str, Any]:
+    """What a note says about the scan to come; empty without one.
+
+    Raises
+    ------
+    Unusable : if it is not such a note.
+    """
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as stream:
+            said = json_object(stream.read(MAX_TEXT + 1))
+    except OSError as error:
+        raise Unusable("malformed", f"{path.name} cannot be read") from error
+    plan: dict[str, Any] = {}
+    for name, lowest in (("frames", 1), ("first", 0)):
+        if name in said:
+            plan[name] = whole_number(said[name], name, lowest, MAX_FRAMES)
+    if isinstance(said.get("scan"), str):
+        plan["scan"] = said["scan"]
+    if (rocking := angles(said.get("rocking_angle_deg"), plan.get("frames"))) is not None:
+        plan["rocking_angle"] = rocking
+    return plan
+
+
+def _when(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

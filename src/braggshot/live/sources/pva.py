@@ -1,0 +1,228 @@
+"""Images of an EPICS areaDetector: NTNDArray over PV Access, also compressed by its codec plugin (lz4, bslz4, blosc; not jpeg).
+
+Which scan an image belongs to, where in it, at which angle, and how many are planned is read from the image's attributes where the
+detector is set up to send them. Otherwise ``uniqueId`` counts the frames, and a scan begins when the last one is over, or when the
+counter starts again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.errors import ConfigError
+from braggshot.live.messages import Lost, Message
+from braggshot.live.sources.decoding import ImageDecoder
+from braggshot.live.sources.ledger import Expected, Ledger
+from braggshot.live.sources.limits import MAX_FRAMES, Unusable, counts_type, image_shape, real_number, whole_number
+from braggshot.volumes import Frame
+
+SCALARS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+"""Types in the order in which PV Access numbers them, from 1; a compressed image says its type so."""
+MAX_ATTRIBUTES = 1000
+
+
+@dataclass(frozen=True)
+class Options(Expected):
+    """What a scan is expected to be, where the channel is found, and what its attributes are called.
+
+    Parameters
+    ----------
+    address : HOST:PORT of the server; None searches as the EPICS_PVA_* variables say
+    queue : images that may wait here; when more come, the oldest of them are lost
+    scan_attribute, index_attribute : which scan, and which frame of it, from 0
+    angle_attribute : rocking angle [deg]
+    frames_attribute : how many are planned
+    """
+
+    address: str | None = None
+    queue: int = 256
+    scan_attribute: str = "ScanId"
+    index_attribute: str = "FrameIndex"
+    angle_attribute: str = "RockingAngle"
+    frames_attribute: str = "FramesPlanned"
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update of the channel, decoded; None where the attributes do not say."""
+
+    unique: int
+    image: NDArray[Any]
+    scan: str | None
+    index: int | None
+    angle: float | None
+    frames: int | None
+    when: float | None
+
+
+def read_update(fields: Mapping[str, Any], decoder: ImageDecoder, options: Options) -> Update:
+    """What an update says, of its `fields` as `fields_of` gives them.
+
+    Raises
+    ------
+    Unusable : for anything that is no image of counts, and never anything else.
+    """
+    unique = whole_number(fields.get("uniqueId"), "uniqueId", -(2**31))
+    sides = fields.get("dimension")
+    if not isinstance(sides, Sequence) or len(sides) != 2:
+        raise Unusable("shape", "not two dimensions")
+    shape, value, codec = image_shape(sides[1], sides[0]), fields.get("value"), fields.get("codec")
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or not isinstance(codec, str):
+        raise Unusable("malformed", f"an image that is a {type(value).__name__}")
+    code = fields.get("parameters")
+    dtype = counts_type(value.dtype.name if not codec else _scalar(code))
+    image = decoder.decode(np.ascontiguousarray(value).view(np.uint8).data, codec, shape, dtype)
+    said = _attributes(fields.get("attribute"))
+    scan, angle = said.get(options.scan_attribute), real_number(said.get(options.angle_attribute))
+    return Update(
+        unique,
+        image,
+        str(scan)[:200] if isinstance(scan, str | int) and str(scan) else None,
+        _count(said.get(options.index_attribute), 0),
+        None if angle is None else float(np.deg2rad(angle)),
+        _count(said.get(options.frames_attribute), 1),
+        real_number(fields.get("time")),
+    )
+
+
+def _scalar(code: Any) -> str:
+    number = whole_number(code, "codec.parameters")
+    if not 1 <= number <= len(SCALARS):
+        raise Unusable("type", f"compressed pixels of type {number}")
+    return SCALARS[number - 1]
+
+
+def _attributes(pairs: Any) -> dict[str, Any]:
+    if not isinstance(pairs, Sequence):
+        return {}
+    return {pair[0]: pair[1] for pair in pairs[:MAX_ATTRIBUTES] if isinstance(pair, tuple) and isinstance(pair[0], str)}
+
+
+def _count(value: Any, lowest: int) -> int | None:
+    """A whole number, also where a driver sends it as a float or as text."""
+    if isinstance(value, str) and len(value) < 20 and value.strip().isdecimal():
+        value = int(value)
+    number = real_number(value)
+    return int(number) if number is not None and number == int(number) and lowest <= number <= MAX_FRAMES else None
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """The fields that matter of a PV Access structure, as plain values.
+
+    Raises
+    ------
+    Unusable : if it is no NTNDArray.
+    """
+    try:
+        stamp = value.timeStamp
+        return {
+            "uniqueId": value.uniqueId,
+            "value": value.value,
+            "codec": value.codec.name,
+            "parameters": value.codec.parameters,
+            "dimension": [side.size for side in value.dimension],
+            "attribute": [(item.name, item.value) for item in value.attribute[:MAX_ATTRIBUTES]],
+            "time": stamp.secondsPastEpoch + 1e-9 * stamp.nanoseconds,
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Unusable("malformed", f"no NTNDArray ({error})") from error
+
+
+class Numbering:
+    """Which scan, and where in it, also of images that do not say so."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.run, self.first, self.highest = 0, 0, -1
+
+    def messages(self, update: Update, channel: str) -> list[Message]:
+        """What an image means for the scan that is open; a scan without a name is called after the channel."""
+        ledger, (key, index) = self.ledger, self.place(update)
+        # a first frame after the end is another scan whose identifier nobody changed
+        is_known = ledger.known(key) and not (index == 0 and key in ledger.ended and ledger.open is None)
+        begun = [] if is_known else ledger.begin(key, update.scan or channel, update.frames)
+        return [*begun, *ledger.frame(key, key, Frame(index, update.image, update.angle, update.when or time.time()))]
+
+    def place(self, update: Update) -> tuple[str, int]:
+        """The key of the scan, and the index."""
+        if update.scan is not None and update.index is not None:
+            return update.scan, update.index
+        count = update.unique if update.index is None else update.index
+        key, planned = update.scan or f"scan_{self.run}", update.frames or self.ledger.expected.frames
+        is_new = not self.ledger.known(key) or (update.scan is None and self.ledger.open is None)
+        if update.scan is None and not is_new:
+            restarted = count < self.first or (update.index == 0 and self.highest > 1)
+            is_new = restarted or (planned is not None and count - self.first >= planned)
+        if is_new:
+            self.run, self.first, self.highest = self.run + 1, count if update.index is None else 0, -1
+            key = update.scan or f"scan_{self.run}"
+        self.highest = max(self.highest, count - self.first)
+        return key, count - self.first
+
+
+def connect(target: str, options: Options) -> PvaSource:
+    """The source for ``pva:CHANNEL``.
+
+    Raises
+    ------
+    ConfigError : if the queue holds nothing.
+    """
+    import p4p  # noqa: F401  missing libraries are reported when a source is opened
+
+    if options.queue < 2:
+        raise ConfigError(f"pva:{target}: queue={options.queue}, give at least 2 images.")
+    return PvaSource(target, options)
+
+
+class PvaSource:
+    """Images of `channel`, from the first one that is taken after the connection; `connected` tells whether there is one."""
+
+    def __init__(self, channel: str, options: Options) -> None:
+        self.channel, self.options, self.connected = channel, options, Event()
+
+    def messages(self, stop: Event) -> Iterator[Message | None]:
+        """As `braggshot.live.messages.Source`."""
+        from p4p.client.raw import Context
+
+        ledger, decoder, woken = Ledger(self.options), ImageDecoder(), Event()
+        numbering = Numbering(ledger)
+        context = Context("pva", conf=_configuration(self.options.address), nt=False)
+        request = f"record[queueSize={self.options.queue}]"  # the library's own is too short, and loses images without a word
+        subscription = context.monitor(self.channel, woken.set, request)
+        try:
+            while not stop.is_set():
+                woken.clear()
+                update = subscription.pop()
+                if update is None:
+                    if not woken.wait(0.15):
+                        yield from ledger.idle()
+                        yield None
+                elif isinstance(update, Exception):
+                    self.connected.clear()
+                elif not self.connected.is_set():
+                    self.connected.set()  # what a server holds when one connects is an old image
+                else:
+                    yield from self._heard(update, numbering, decoder)
+        finally:
+            subscription.close()
+            context.close()
+
+    def _heard(self, update: Any, numbering: Numbering, decoder: ImageDecoder) -> list[Message]:
+        try:
+            return numbering.messages(read_update(fields_of(update), decoder, self.options), self.channel)
+        except Unusable as lost:
+            return [Lost(lost.reason, lost.detail)]
+
+
+def _configuration(address: str | None) -> dict[str, str] | None:
+    """Only the server that was named, or None for the environment's."""
+    if address is None:
+        return None
+    return {"EPICS_PVA_NAME_SERVERS": address, "EPICS_PVA_ADDR_LIST": "", "EPICS_PVA_AUTO_ADDR_LIST": "NO"}

@@ -1,0 +1,128 @@
+"""Which source for which URL: ``folder:PATH``, ``pva:CHANNEL``, ``zmq:tcp://HOST:PORT``, ``replay:FILE?rate=HZ``.
+
+A transport is a module with a frozen dataclass ``Options`` (filled from the URL) and ``connect(target, options) -> Source``; other
+packages register theirs as entry points ``braggshot.sources``. Modules, and with them the libraries of a beamline, are imported
+when a URL asks for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qsl
+
+from braggshot.config import resolve
+from braggshot.errors import ConfigError
+from braggshot.live.messages import Source
+
+
+@dataclass(frozen=True)
+class Transport:
+    """A way for frames to come.
+
+    Parameters
+    ----------
+    scheme : what stands before the first colon of a URL
+    module : import path
+    summary : one line
+    needs : what to install first
+    """
+
+    scheme: str
+    module: str
+    summary: str
+    needs: str = "braggshot[live]"
+
+
+BUILT_IN = (
+    Transport(
+        "folder",
+        "braggshot.live.sources.folder.source",
+        "folder:PATH, where images, growing HDF5 files or DECTRIS file sets appear",
+    ),
+    Transport("pva", "braggshot.live.sources.pva", "pva:CHANNEL, images of an EPICS areaDetector"),
+    Transport("zmq", "braggshot.live.sources.dectris.source", "zmq:tcp://HOST:PORT, the stream of a DECTRIS detector"),
+    Transport("replay", "braggshot.live.sources.replay", "replay:FILE?rate=HZ, a scan that was measured before"),
+)
+
+
+def transports() -> tuple[Transport, ...]:
+    """All known transports; nothing is imported."""
+    plugins = []
+    for point in importlib.metadata.entry_points(group="braggshot.sources"):
+        package = point.dist.name if point.dist else "?"
+        plugins.append(Transport(point.name, point.value, f"from the package {package}", package))
+    return (*BUILT_IN, *plugins)
+
+
+def open_source(url: str, options: Mapping[str, Any] | None = None) -> Source:
+    """The source that a URL names; nothing comes of it before its `messages` are asked for.
+
+    Parameters
+    ----------
+    url : ``scheme:target?option=value&...``
+    options : more options of the transport, over which those of the URL go
+
+    Raises
+    ------
+    ConfigError : if the scheme or an option is unknown, the target is none, or a library is missing.
+    """
+    scheme, target, said = split(url)
+    with explained(scheme):
+        module = load(scheme, url)
+        return module.connect(target, resolve(module.Options, {**(options or {}), **said}))
+
+
+def split(url: str) -> tuple[str, str, dict[str, str]]:
+    """Scheme, target and options of a URL.
+
+    Raises
+    ------
+    ConfigError : if the URL has no scheme or no target.
+
+    Examples
+    --------
+    >>> split("replay:scans/a.cxi?rate=50")
+    ('replay', 'scans/a.cxi', {'rate': '50'})
+    """
+    scheme, colon, rest = url.partition(":")
+    target, mark, query = rest.rpartition("?")
+    if not mark or (query and "=" not in query):
+        target, query = rest, ""
+    if not colon or not target:
+        raise ConfigError(f"{url!r} is no source; give SCHEME:TARGET, one of {_known()}.")
+    return scheme, target, dict(parse_qsl(query, keep_blank_values=True))
+
+
+def load(scheme: str, url: str = "") -> ModuleType:
+    """The module of a scheme.
+
+    Raises
+    ------
+    ConfigError : if the scheme is unknown.
+    ImportError : if a library is missing.
+    """
+    known = {transport.scheme: transport for transport in transports()}
+    if scheme not in known:
+        raise ConfigError(f"unknown source {url or scheme!r}; known: {_known()}.")
+    return importlib.import_module(known[scheme].module)
+
+
+@contextmanager
+def explained(scheme: str) -> Iterator[None]:
+    """A library that is missing becomes a `ConfigError` that says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        needs = next((transport.needs for transport in transports() if transport.scheme == scheme), "braggshot[live]")
+        missing = (error.name or "a package").split(".")[0]
+        raise ConfigError(f"{scheme}: needs {missing}, which is not installed: pip install '{needs}'") from error
+
+
+def _known() -> str:
+    return "; ".join(transport.summary for transport in transports())

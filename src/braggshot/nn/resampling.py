@@ -1,0 +1,136 @@
+r"""A pattern at wider spacings: any volume to the sampling and shape that the network was trained on, and back.
+
+An intensity is band-limited, since its crystal is finite: known at an oversampling of 2 it is known everywhere. So a pattern that
+is sampled more finely than the network needs is read at wider spacings w, where its crystal fills the network's box,
+
+.. math:: I'_j = \prod_a w_a \frac{\sum_k L(k / w - j)\, I_k}{\sum_k L(k / w - j)},
+   \qquad L(x) = \mathrm{sinc}(x)\, \mathrm{sinc}(x / 5), \quad |x| < 5
+
+(Lanczos' kernel, axis by axis; as many photons as are summed). Fringes beyond the largest array that a network takes are left out,
+which makes direct-space voxels larger: a 160 x 128 x 128 pattern becomes 64 x 64 x 64, the crystal at a lower resolution. What is
+missing is for a refinement on the original grid to add. The way back is exact, by the definition of the transform.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from braggshot.iterative.projections import blur
+from braggshot.nn.network import STRIDE
+from braggshot.nn.two_scale import CENTRAL
+from braggshot.physics.fourier import AXES, inverse_fourier, inverted
+
+SAMPLED = 2.8  # oversampling per axis to which finer patterns are brought
+LOBES = 5  # of the kernel on either side
+TURNS = 10  # between what is measured and the band of the pattern
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a volume is brought to the network.
+
+    Parameters
+    ----------
+    original : shape of the volume (z, y, x)
+    spacing : voxels of the volume from one sample to the next, per axis, at least 1
+    shape : samples per axis that the network sees, the middle one on the voxel N // 2; beyond the volume they are not valid
+    """
+
+    original: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+
+
+def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, most: int = CENTRAL) -> Sampling:
+    """Choose spacings that bring the oversampling to `SAMPLED`, and a trained shape.
+
+    Parameters
+    ----------
+    shape : of the volume
+    oversampling : per axis, measured; None leaves the sampling as it is
+    most : samples per axis
+    """
+    c, b, a = (max(1.0, s / SAMPLED) for s in oversampling or (SAMPLED,) * 3)
+    sizes = (min(most, STRIDE * math.ceil(n / spacing / STRIDE)) for n, spacing in zip(shape, (c, b, a), strict=True))
+    (z, y, x), (n, m, k) = shape, sizes
+    return Sampling((z, y, x), (c, b, a), (n, m, k))
+
+
+def bring(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
+    """Counts and trust (..., z, y, x) as the network will see them, centred at N // 2.
+
+    A sample is valid where at least half of the kernel's weight lies on valid voxels. The others take part with what is plausible
+    for a crystal of the measured extent, since the kernel needs a smooth pattern.
+    """
+    kernels = [_kernel(*line, counts.device) for line in zip(how.original, how.shape, how.spacing, strict=True)]
+    good = _along(kernels, valid.to(counts.dtype)) >= 0.5
+    brought = math.prod(how.spacing) * _along(kernels, _filled(counts, valid, how)).clamp_min(0)
+    return torch.where(good, brought, torch.zeros_like(brought)), good
+
+
+def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tensor:
+    """Weight of each of n voxels in each sample, (samples, n), one in all; none where less than half of it lies on voxels."""
+    voxel, sample = (torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in (n, samples))
+    x = voxel / spacing - sample[:, None]
+    # Rounded: nothing at all from other voxels where a sample lies on one.
+    weight = (torch.sinc(x) * torch.sinc(x / LOBES) * (x.abs() < LOBES)).round(decimals=12)
+    total = weight.sum(1, keepdim=True)
+    return torch.where(total >= spacing / 2, weight / total, 0).float()
+
+
+def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
+    """A matrix for each of the last three axes, (new, old)."""
+    for axis, matrix in zip((-3, -2, -1), matrices, strict=True):
+        field = (matrix @ field.transpose(axis, -2)).transpose(axis, -2)
+    return field.contiguous()
+
+
+def _filled(counts: Tensor, valid: Tensor, how: Sampling) -> Tensor:
+    """Counts with something plausible where they are not valid: an intensity is of a band that its autocorrelation's extent limits.
+
+    From I(-q), which a strained crystal does not keep, the two are brought together by turns (Papoulis and Gerchberg).
+    """
+    filled = _guessed(counts, valid)
+    if max(how.spacing) == 1 or valid.all():
+        return filled
+    inside = torch.ones((), dtype=torch.bool, device=counts.device)
+    for axis, (n, w) in enumerate(zip(how.original, how.spacing, strict=True)):
+        shift = torch.fft.fftfreq(n, 1 / n, device=counts.device).abs()
+        extent = 1.05 * n / (SAMPLED * w) + 1 if w > 1 else n
+        inside = inside & (shift <= extent)[: n // 2 + 1 if axis == 2 else n].reshape([-1 if a == axis else 1 for a in range(3)])
+    for _ in range(TURNS):
+        limited = torch.fft.irfftn(torch.fft.rfftn(filled, dim=AXES) * inside, s=how.original, dim=AXES)
+        filled = torch.where(valid, counts, limited.clamp_min(0))
+    return filled
+
+
+def _guessed(counts: Tensor, valid: Tensor) -> Tensor:
+    """Where counts are not valid: I(-q), and without it the neighbours' mean of log(1 + I)."""
+    mirrored, known = inverted(counts * valid), valid | inverted(valid)
+    counts = torch.where(valid, counts, mirrored)
+    if known.all():
+        return counts
+    share = blur(known.float(), 2.0)
+    level = blur(torch.log1p(counts) * known, 2.0) / share.clamp_min(1e-6)
+    return torch.where(known, counts, torch.expm1(level))
+
+
+def give_back(rho: Tensor, how: Sampling) -> Tensor:
+    r"""A box that the network found, (..., z / 2, y / 2, x / 2), on the grid of the original volume; modulus of F kept.
+
+    .. math:: F_k = \sum_r \rho_r\, e^{-2 \pi i k r / (M w)}, \qquad -M w / 2 \le k < M w / 2
+
+    for M samples of spacing w, and zero beyond them.
+    """
+    waves = []
+    for n, samples, w, box in zip(how.original, how.shape, how.spacing, rho.shape[-3:], strict=True):
+        k, r = (torch.arange(size, dtype=torch.float64, device=rho.device) - size // 2 for size in (n, box))
+        seen = (k >= -samples * w / 2) & (k < samples * w / 2)
+        wave = torch.exp(-2j * math.pi * k[:, None] * r / (samples * w)) * seen[:, None]
+        waves.append((wave / math.sqrt(samples * w)).to(rho.dtype))
+    return inverse_fourier(_along(waves, rho))

@@ -1,0 +1,114 @@
+r"""How far photon noise moves the answer: redraw the counts, refine from the answer, look at the spread.
+
+The spread of random starts tells how well the phase problem is solved; all starts share the same counts, so it does not hold what
+other counts would have given. Here each sample draws
+
+.. math:: I' \sim \mathrm{Poisson}(I)
+
+from the measured counts and goes on from the reconstruction, its support held, for a few iterations of error reduction: a
+parametric bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993).
+
+And how fine the answer is: the counts thinned into two halves, each phased from its own random starts, compared shell by shell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from braggshot.errors import DataError
+from braggshot.iterative.iterate import Guess, Progress, RefineConfig, run_starts
+from braggshot.iterative.projections import ShrinkWrap, measured
+from braggshot.phasing.selection import CALIBRATION, scaled
+from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.physics import metrics, strain
+from braggshot.physics.fourier import to_centre, to_corner
+from braggshot.physics.resolution import shell_correlation
+from braggshot.volumes import FloatArray, Reconstruction, Uncertainty
+
+RECIPE = "40*ER"
+
+
+def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 0) -> Generator[Progress, None, Reconstruction]:
+    """The reconstruction with the photon noise added, in quadrature, to what its starts said; a generator that its caller owns.
+
+    Where a point spread was estimated the samples are refined without it; their spread is then that of the coherent model.
+
+    Raises
+    ------
+    DataError : with fewer than two samples, or if the reconstruction is not on the grid of its counts.
+    """
+    volume = reconstruction.volume
+    if samples < 2:
+        raise DataError(f"a spread needs at least two samples, found {samples}.")
+    if reconstruction.frame != "detector" or not volume.valid.any():
+        raise DataError("photon noise can be redrawn only in the detector frame, with the counts that were phased.")
+    generator = torch.Generator().manual_seed(seed)
+    counts, valid = torch.from_numpy(volume.intensity).float().clamp_min(0), torch.from_numpy(volume.valid)
+    reference = torch.from_numpy(reconstruction.rho)
+    guess = Guess(to_corner(reference), to_corner(torch.from_numpy(reconstruction.support)), 0.0)
+    settings = RefineConfig(recipe=RECIPE, shrink_wrap=ShrinkWrap(period=0))
+    fields = []
+    for number in range(samples):
+        data = measured(torch.poisson(counts, generator=generator), valid, torch.zeros_like(valid))
+        (found,) = yield from run_starts(data, settings, 1, seed + number, [guess])
+        fields.append(metrics.align(to_centre(found.rho), reference, allow_twin=False).field)
+    redrawn, support = torch.stack(fields).numpy(), reconstruction.support
+    phase, strains = strain.spread(redrawn, support, reconstruction.basis, volume.q_bragg)
+    source = f"{samples} Poisson redraws of the counts"
+    noise = Uncertainty(phase, strains, samples, source, strain.amplitude_spread(redrawn, support))
+    noise = scaled(noise, CALIBRATION["photons"])
+    return replace(reconstruction, uncertainty=together(reconstruction.uncertainty, noise))
+
+
+def together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
+    """The spread of starts, if any, and photon noise: the plain spreads in quadrature, calibrated together."""
+    if starts is None:
+        return noise
+
+    def both(name: str) -> FloatArray | None:
+        one, other = getattr(starts, name), getattr(noise, name)
+        if one is None or other is None:
+            return None
+        factor = {source: factors[name] for source, factors in CALIBRATION.items()}
+        return factor["both"] * np.hypot(one / factor["starts"], other / factor["photons"])
+
+    phase = both("phase")
+    assert phase is not None
+    source = f"{starts.source} ({starts.samples}) and {noise.source}, in quadrature"
+    return Uncertainty(phase, both("strain"), starts.samples + noise.samples, source, both("amplitude"))
+
+
+def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Generator[Progress, None, Reconstruction]:
+    """The reconstruction with the Fourier shell correlation between two halves of its counts; a generator that its caller owns.
+
+    Each photon goes to one half or the other, so the noise of the halves is independent; each is phased like the whole, with seeds
+    of its own. Twice the work of the phasing.
+
+    Raises
+    ------
+    DataError : without an ensemble, that is without counts to halve.
+    """
+    volume, ensemble = reconstruction.volume, reconstruction.ensemble
+    if ensemble is None or reconstruction.frame != "detector":
+        raise DataError("half-data resolution needs the counts that were phased and their starts.")
+    reference = torch.from_numpy(reconstruction.rho)
+    fields = []
+    for number, half in enumerate(halves(volume.intensity, config.seed)):
+        part = yield from phase(replace(volume, intensity=half), replace(config, seed=config.seed + 1000 * (number + 1)))
+        fields.append(metrics.align(torch.from_numpy(part.rho), reference).field)
+    basis = None if volume.reciprocal_basis is None else torch.from_numpy(np.asarray(volume.reciprocal_basis))
+    number_of, _ = metrics.shells(torch.Size(volume.shape), len(ensemble.prtf_frequency), basis)
+    curve = shell_correlation(fields[0], fields[1], number_of).numpy()
+    return replace(reconstruction, ensemble=replace(ensemble, fsc=curve, fsc_between="half data"))
+
+
+def halves(intensity: FloatArray, seed: int = 0) -> tuple[FloatArray, FloatArray]:
+    """Counts thinned into two independent halves: Binomial(I, 1/2) and the rest; what is no whole photon is shared evenly."""
+    counts = np.floor(np.maximum(intensity, 0))
+    first = np.random.default_rng(seed).binomial(counts.astype(np.int64), 0.5)
+    rest = (intensity - counts) / 2
+    return (first + rest).astype(np.float32), (counts - first + rest).astype(np.float32)

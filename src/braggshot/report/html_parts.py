@@ -1,0 +1,128 @@
+"""Parts of a page: rows of pictures, colour bars, cards of numbers, curves; plain HTML text, nothing to fetch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+
+from braggshot.report import figures, text
+from braggshot.report.figures import Colours, Picture, Pixels
+from braggshot.volumes import FloatArray
+
+_INK, _LINE = "#010203", "#040506"  # stand for the page's own colours in a drawing
+
+
+def row(pictures: Sequence[Picture], kind: str = "", *, voxels: bool = False) -> str:
+    """Pictures side by side, all of one height; `voxels` shows their pixels as they are."""
+    return f'<div class="row {kind}">{"".join(_figure(p, voxels=voxels) for p in pictures)}</div>'
+
+
+def _figure(picture: Picture, *, voxels: bool) -> str:
+    bar = figures.scale_bar(picture.width)
+    caption = f"{picture.across}, {picture.along}" if picture.across else picture.title
+    kind = "bar on-dark" if picture.is_dark else "bar"
+    return (
+        f'<figure style="flex:{picture.width / picture.height:.4g}">'
+        f'<div class="frame" style="aspect-ratio:{picture.width:.6g}/{picture.height:.6g}">'
+        f'<img class="{"voxels" if voxels else ""}" alt="{escape(caption)}" src="{png(picture.rgba)}">'
+        f'<span class="{kind}" style="width:{100 * bar / picture.width:.2f}%">{bar:g} {picture.unit}</span>'
+        f"{_triad(picture)}{_labels(picture)}</div><figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def png(rgba: Pixels) -> str:
+    """An image as an address that holds it."""
+    stream = io.BytesIO()
+    imsave(stream, rgba, format="png")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def _labels(picture: Picture) -> str:
+    """Names of facets at their places."""
+    spans = (
+        f'<span class="label" style="left:{100 * across:.1f}%;bottom:{100 * along:.1f}%">{escape(name)}</span>'
+        for name, across, along in picture.labels
+    )
+    return "".join(spans)
+
+
+def _triad(picture: Picture) -> str:
+    """The coordinate axes, and q, as arrows from one point."""
+    lines = [
+        f'<g class="{name}"><line x2="{30 * right:.1f}" y2="{-30 * up:.1f}"/>'
+        f'<text stroke="none" x="{40 * right:.1f}" y="{-40 * up + 4:.1f}">{name}</text></g>'
+        for name, right, up in picture.triad
+    ]
+    return f'<svg viewBox="-50 -50 100 100">{"".join(lines)}</svg>' if lines else ""
+
+
+def legend(name: str, colours: Colours) -> str:
+    """A colour bar with its ends and unit."""
+    stops = ", ".join(mpl.colors.to_hex(mpl.colormaps[colours.name](x)) for x in np.linspace(0, 1, 13))
+    low, high = (figures.label(value, colours.unit) for value in (colours.low, colours.high))
+    scale = ", logarithmic" if colours.logarithmic else ""
+    return (
+        f'<div class="legend"><span>{low}</span><i style="background:linear-gradient(90deg, {stops})"></i>'
+        f"<span>{high} {colours.unit} ({name}{scale})</span></div>"
+    )
+
+
+def facts(facts: Sequence[text.Fact]) -> str:
+    """Cards of numbers."""
+    cards = (
+        f'<div><dt>{escape(fact.name)}</dt><dd class="value">{escape(fact.value)}</dd>'
+        f'<dd class="how">{escape(fact.note)}</dd></div>'
+        for fact in facts
+    )
+    return f'<dl class="facts">{"".join(cards)}</dl>'
+
+
+def plot(
+    x: FloatArray,
+    curves: Mapping[str, FloatArray],
+    across: str,
+    along: str,
+    *,
+    logarithmic: bool = False,
+    level: float | None = None,
+) -> str:
+    """Curves as inline SVG in the page's own colours, the first in the accent; names make a legend."""
+
+    def draw(axes: Axes, ink: str, accent: str) -> None:
+        axes.set(xlabel=across, ylabel=along)
+        for number, (name, y) in enumerate(curves.items()):
+            axes.plot(x, y, color=ink if number else accent, linewidth=1.0 if number else 1.8, label=name)
+        if len(curves) > 1:
+            axes.legend(frameon=False)
+        if level is not None:
+            axes.axhline(level, color=ink, linewidth=0.8, linestyle="--")
+        if logarithmic and all(np.all(y > 0) for y in curves.values()):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+
+    return drawing(draw, along)
+
+
+def drawing(draw: Callable[[Axes, str, str], None], salt: str) -> str:
+    """What `draw(axes, ink, accent)` draws as inline SVG in the page's own colours; `salt` keeps the SVG's names its own."""
+    style: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
+    style |= {"svg.hashsalt": salt, "axes.spines.top": False, "axes.spines.right": False}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
+        draw(figure.add_subplot(), _INK, _LINE)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True)
+    svg = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>| xmlns(:xlink)?=\"[^\"]*\"", "", stream.getvalue(), flags=re.DOTALL)
+    svg = svg.replace("xlink:href", "href").replace(_INK, "currentColor").replace(_LINE, "var(--accent)")
+    return f'<figure class="plot">{svg}</figure>'

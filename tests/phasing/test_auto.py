@@ -1,0 +1,201 @@
+"""The network's strategies end to end, with the network that is shipped: what it may see, how far it goes, when it gives way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.errors import ConfigError
+from braggshot.iterative.iterate import RefineConfig
+from braggshot.nn.adapt import AdaptConfig
+from braggshot.nn.weights import load_network
+from braggshot.phasing import strategies
+from braggshot.phasing.strategies import PhasingConfig, phase, prepare_measured
+from braggshot.phasing.tournament import TournamentConfig
+from braggshot.physics.fourier import to_centre
+from braggshot.physics.metrics import align
+
+SETTINGS = CrystalSettings(
+    shape=(40, 48, 32),
+    oversampling=(2.3, 3.0),
+    phase_range=(1, 1),
+    counts=(1e6, 1e6),
+    shapes=("fcc",),
+    displacements=("gaussians",),
+)
+CONFIG = PhasingConfig(
+    hypotheses=3,
+    confirm=TournamentConfig(starts=(3, 2, 1)),
+    search=TournamentConfig(starts=(5, 3, 2)),
+    further=TournamentConfig(starts=(2, 1, 1)),
+    device="cpu",
+    partial_coherence="off",
+)
+POLISH, OPENING, GOING_ON, SETTLING, FINISH = 70, 160, 480, 380, 290  # iterations
+CONFIRM = 3 * POLISH + 3 * OPENING + 2 * GOING_ON + SETTLING + FINISH
+SEARCH = 3 * POLISH + 5 * OPENING + 3 * GOING_ON + (2 + 3) * SETTLING + (2 + 1) * FINISH  # the best hypothesis is finished too
+FURTHER = 2 * OPENING + GOING_ON + SETTLING + FINISH
+
+
+def finish(volume, config, network=None):
+    """The result, and the names of the iterations that it took."""
+    running, steps = phase(volume, config, network=network), []
+    try:
+        while True:
+            steps.append(next(running).step)
+    except StopIteration as finished:
+        return finished.value, steps
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return simulate_volume(4, SETTINGS)
+
+
+def test_one_shot_is_one_pass(sample):
+    truth, volume = sample
+    result, steps = finish(volume, replace(CONFIG, method="oneshot"))
+    assert steps == []
+    assert result.method == "oneshot"
+    assert result.network.startswith("flagship")
+    assert result.rho.shape == volume.shape
+    assert not result.rho[~result.support].any()
+    assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
+
+
+def test_refine_takes_its_iterations_and_finds_the_crystal(sample):
+    truth, volume = sample
+    result, steps = finish(volume, replace(CONFIG, method="refine"))
+    assert len(steps) == 3 * POLISH
+    assert result.method == "refine"
+    assert len(result.ensemble.table["start"]) == 4, "three hypotheses refined, and the best of them as it is"
+    assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
+    blind, _ = finish(volume, replace(CONFIG, method="oneshot"))
+    assert result.quality.chi2 < blind.quality.chi2
+
+
+def test_hypotheses_are_polished_with_a_blur_that_suits_the_size_of_the_crystal(sample, monkeypatch):
+    """Twice the oversampling that the widths are meant for halves them; none, or little of it, leaves them."""
+    widths = []
+
+    def spy(data, config, *rest):
+        widths.append((config.shrink_wrap.sigma_start, config.shrink_wrap.sigma_end))
+        return (yield from run_starts(data, config, *rest))
+
+    run_starts = strategies.run_starts
+    monkeypatch.setattr(strategies, "run_starts", spy)
+    for oversampling in ((8.0, 8.0, 8.0), (3.0, 3.0, 3.0), None):
+        finish(replace(sample[1], oversampling=oversampling), replace(CONFIG, method="refine", hypotheses=1))
+    (small, *others), asked = widths, CONFIG.polish.shrink_wrap
+    assert small == pytest.approx((asked.sigma_start / 2, asked.sigma_end / 2))
+    assert others == [(asked.sigma_start, asked.sigma_end)] * 2
+
+
+def test_auto_stops_where_the_verdict_is_good(sample):
+    result, steps = finish(sample[1], replace(CONFIG, method="auto"))
+    assert result.verdict == "good"
+    assert result.method == "refine and confirm"
+    assert len(result.ensemble.table["start"]) == 2, "an answer and a witness"
+    assert len(steps) == CONFIRM
+
+
+def test_auto_searches_where_no_hypothesis_is_an_answer(sample):
+    result, steps = finish(sample[1], replace(CONFIG, method="auto", promising=0.0))
+    assert result.method == "search"
+    assert len(result.ensemble.table["start"]) == 3
+    assert len(steps) == SEARCH
+
+
+def test_the_network_alone_is_never_called_good(sample):
+    """Hypotheses of one network share its errors, so their agreement is no evidence."""
+    for method in ("oneshot", "refine"):
+        result, _ = finish(sample[1], replace(CONFIG, method=method))
+        assert result.verdict != "good"
+    sure = replace(result, verdict="good", reasons=("all agree.",))
+    problem = SimpleNamespace(unfamiliar=("the counts.",))
+    found = strategies._without_witness(problem, strategies.Found([], sure)).result
+    assert found.verdict == "doubtful"
+    assert "no random start" in found.reasons[0]
+    assert "nothing like it: the counts." in found.reasons[1]
+
+
+def test_auto_goes_on_where_it_is_not_sure(sample):
+    """Counts without any object behind them: nothing agrees, so every search is held, and the verdict stays bad."""
+    volume = sample[1]
+    noise = np.random.default_rng(0).permutation(volume.intensity.reshape(-1)).reshape(volume.shape)
+    short = RefineConfig("10*RAAR+5*ER")
+    search = replace(CONFIG.search, opening=short, going_on=short, settling=short, finish=short)
+    config = replace(CONFIG, method="auto", searches=4, polish=short, search=search, further=replace(search, starts=(2, 1, 1)))
+    result, steps = finish(replace(volume, intensity=noise), config)
+    assert result.method == "search, then 3 further searches"
+    assert result.verdict == "failed"
+    assert len(result.quality.agreement) == strategies.KEPT + 1, "of five starts the best four stay beside the last search"
+    assert len(steps) == 15 * (3 + 5 + 3 + 2 + 3 + 3) + 3 * 15 * (2 + 1 + 1 + 1)
+
+
+def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):
+    """A verdict that is only good with four starts ends what the next searches would cost."""
+    asked = []
+
+    def strict(problem, starts, method):
+        found = judged(problem, starts, method)
+        asked.append([start.seed for start in starts])
+        return found if len(starts) > 3 else replace(found, result=replace(found.result, verdict="doubtful"))
+
+    judged = strategies._judged
+    monkeypatch.setattr(strategies, "_judged", strict)
+    result, steps = finish(sample[1], replace(CONFIG, method="auto", promising=0.0))
+    assert [len(seeds) for seeds in asked] == [3, 4]
+    assert sorted(asked[1][:3]) == sorted(asked[0]), "what was found before stays among the starts"
+    assert asked[1][3] in {strategies.APART, strategies.APART + 1}, "each search has seeds of its own"
+    assert result.method == "search, then 1 further search"
+    assert len(steps) == SEARCH + FURTHER
+
+
+def test_held_out_counts_never_reach_the_network(sample):
+    volume = sample[1]
+    data = prepare_measured(volume, CONFIG)
+    free = torch.zeros(volume.shape, dtype=torch.bool).view(-1).index_fill(0, data.free, True).view(volume.shape)
+    config = replace(CONFIG, method="oneshot", hypotheses=1)  # among several, held-out counts are meant to choose
+    changed = np.where(to_centre(free).numpy(), 1e4, volume.intensity).astype(np.float32)
+    one, other = (finish(replace(volume, intensity=i), config)[0] for i in (volume.intensity, changed))
+    # The scale is that of all counts, so only the direction in the space of objects can be compared.
+    overlap = abs(np.vdot(one.rho, other.rho)) / np.linalg.norm(one.rho) / np.linalg.norm(other.rho)
+    assert overlap == pytest.approx(1, abs=1e-5)
+
+
+def test_hypotheses_repeat_with_the_seed(sample):
+    config = replace(CONFIG, method="oneshot", hypotheses=1)
+    one, same, other = (finish(sample[1], replace(config, seed=seed))[0].rho for seed in (5, 5, 6))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_a_network_that_is_not_there(sample):
+    with pytest.raises(ConfigError, match="no network 'nothing'"):
+        finish(sample[1], replace(CONFIG, network="nothing"))
+    with pytest.raises(ConfigError, match="at least 1"):
+        PhasingConfig(hypotheses=0)
+
+
+def test_what_is_new_to_the_network_is_said(sample):
+    _, volume = sample
+    network, card = load_network()
+    card = replace(card, familiar={"brightest": (8.0, 9.0)})
+    result, _ = finish(volume, replace(CONFIG, method="oneshot"), network=(network, card))
+    assert "10^6.0 photons (in training 8 to 9)" in result.choices["new to the network"]
+    assert any("seen nothing like it" in reason for reason in result.reasons)
+
+
+def test_the_network_may_learn_from_the_pattern_first(sample):
+    truth, volume = sample
+    plain, _ = finish(volume, replace(CONFIG, method="oneshot"))
+    learned, _ = finish(volume, replace(CONFIG, method="oneshot", adapt=AdaptConfig(steps=6)))
+    assert not np.array_equal(plain.rho, learned.rho)
+    assert learned.quality.chi2 < plain.quality.chi2
+    assert align(torch.from_numpy(learned.rho), torch.from_numpy(truth)).correlation > 0.95

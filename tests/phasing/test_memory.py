@@ -1,0 +1,72 @@
+"""Volumes that are too large are refused in words, and odd shapes go through every method."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.errors import DataError
+from braggshot.iterative.iterate import RefineConfig
+from braggshot.phasing import memory
+from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.phasing.tournament import TournamentConfig
+from braggshot.pipeline import finish
+from braggshot.volumes import DiffractionVolume
+
+FEW = RefineConfig("3*HIO+ER")
+SEARCH = TournamentConfig(starts=(3, 2, 1), opening=FEW, going_on=FEW, settling=FEW, finish=FEW)
+SHORT = PhasingConfig(
+    starts=2, hypotheses=2, device="cpu", partial_coherence="off", refine=FEW, polish=FEW, search=SEARCH, further=SEARCH
+)
+
+
+def test_what_does_not_fit_is_refused_with_a_remedy(monkeypatch):
+    volume = DiffractionVolume(np.ones((8, 10, 12), np.float32), np.ones((8, 10, 12), bool), "scan")
+    monkeypatch.setattr(memory, "available", lambda: 100_000)
+    for method in memory.HOST:
+        with pytest.raises(
+            DataError, match=r"scan: to phase 8 x 10 x 12 voxels with \d+ starts .* GB are free: crop .* bin .* fewer starts"
+        ):
+            finish(phase(volume, replace(SHORT, method=method)))
+    assert finish(phase(volume, replace(SHORT, method="iterative", check_memory=False))).rho.shape == volume.shape
+
+
+def test_nothing_is_refused_where_the_system_does_not_say(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: None)
+    memory.require("scan", (4096, 4096, 4096), "iterative", 10, torch.device("cpu"))
+
+
+def test_a_graphics_card_counts_too(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 10**15)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**10))
+    with pytest.raises(DataError, match=r"1.88 GB of graphics memory, and 1 GB"):
+        memory.require("scan", (256, 256, 256), "iterative", 1, torch.device("cuda"))
+
+
+def test_available_memory_is_the_least_that_anybody_allows(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 4000 kB\nMemAvailable: 3000 kB\n")
+    assert memory.available(tmp_path, meminfo) == 3000 * 1024
+    for name, text in (
+        ("memory.max", "2000000\n"),
+        ("memory.current", "900000\n"),
+        ("memory.stat", "anon 5\ninactive_file 100000\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    assert memory.available(tmp_path, meminfo) == 1_200_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available(tmp_path, meminfo) == 3000 * 1024
+    assert memory.available() > 0
+
+
+@pytest.mark.parametrize("method", list(memory.HOST))
+def test_odd_shapes_go_through_every_method(method):
+    _, volume = simulate_volume(2, CrystalSettings(shape=(59, 90, 115), counts=(1e5, 1e5), phase_range=(1, 1)))
+    found = finish(phase(volume, replace(SHORT, method=method)))
+    assert found.rho.shape == found.support.shape == (59, 90, 115)
+    assert np.isfinite(found.quality.chi2)
+    assert found.support.any()

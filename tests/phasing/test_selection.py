@@ -1,0 +1,77 @@
+"""Which start is shown: held-out voxels choose, and company where they can't."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.iterative.iterate import Start
+from braggshot.phasing.selection import assemble, score
+from braggshot.phasing.strategies import PhasingConfig, prepare_measured
+from braggshot.phasing.verdict import Limits
+from braggshot.physics.fourier import fourier, to_corner
+
+SETTINGS = CrystalSettings(
+    shape=(32, 32, 32), oversampling=(2.5, 3.0), phase_range=(1, 1), counts=(1e5, 1e5), displacements=("gaussians",)
+)
+
+
+def start(rho, seed, noise=0.02):
+    """A finished start that ended near an object."""
+    generator = torch.Generator().manual_seed(seed)
+    inside = to_corner(rho.abs() > 0.1 * rho.abs().max())
+    wiggle = torch.randn(*rho.shape, 2, generator=generator)
+    return Start(
+        (to_corner(rho) + noise * rho.abs().max() * torch.view_as_complex(wiggle)) * inside,
+        inside,
+        seed,
+        0.2,
+        (0.0, 0.0, 0.0),
+        0.0,
+        torch.zeros(1, 3),
+    )
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Two crystals of equal power that have nothing to do with each other, and a volume to be filled."""
+    (one, volume), (other, _) = (simulate_volume(seed, SETTINGS) for seed in (3, 4))
+    one, other = torch.from_numpy(one), torch.from_numpy(other)
+    return one, other * (one.abs().square().sum() / other.abs().square().sum()).sqrt(), volume
+
+
+def judged(two, weight, limits=None):
+    """One start ended at the first crystal, three at the second one; the counts are a mixture of both patterns."""
+    one, other, volume = two
+    counts = weight * fourier(one).abs().square() + (1 - weight) * fourier(other).abs().square()
+    volume = replace(volume, intensity=counts.numpy().astype(np.float32))
+    data = prepare_measured(volume, PhasingConfig(device="cpu"))
+    starts = [start(one, 0), *(start(other, seed) for seed in (1, 2, 3))]
+    free = [score(s, data).llk_free for s in starts]
+    return assemble(volume, data, starts, limits or Limits(), "iterative"), free
+
+
+def test_among_equals_the_one_in_company_is_shown(two):
+    found, free = judged(two, 0.48)
+    assert 1 < min(free[1:]) / free[0] < 1.05
+    assert found.quality.llk_free == pytest.approx(min(free[1:]))
+    assert sum(value >= 0.95 for value in found.quality.agreement) == 3
+    assert found.choices["start"].endswith("chosen by llk_free and the agreement of the others")
+
+
+def test_company_does_not_outvote_held_out_voxels(two):
+    """Three that agree on what predicts worse than one."""
+    found, free = judged(two, 0.52)
+    assert min(free[1:]) / free[0] > 1.05
+    assert found.quality.llk_free == pytest.approx(free[0])
+    assert found.verdict == "failed"
+    assert found.choices["start"].endswith("chosen by llk_free")
+
+
+def test_no_tie_no_company(two):
+    found, free = judged(two, 0.48, Limits(tie=0.0))
+    assert found.quality.llk_free == pytest.approx(min(free)) == pytest.approx(free[0])

@@ -1,0 +1,157 @@
+"""Who goes on, on which grid, and under which seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.errors import ConfigError
+from braggshot.evaluation.suites import SUITES
+from braggshot.iterative import iterate
+from braggshot.iterative.iterate import Guess, RefineConfig
+from braggshot.phasing import tournament as module
+from braggshot.phasing.selection import score
+from braggshot.phasing.strategies import PhasingConfig, phase, prepare_measured
+from braggshot.phasing.tournament import TournamentConfig, coarse_voxels, finest_frequency, tournament
+from braggshot.physics.fourier import crop, to_centre, to_corner
+from braggshot.physics.metrics import align
+
+SHORT = RefineConfig("10*RAAR+5*ER")
+QUICK = TournamentConfig(starts=(4, 2, 1), opening=SHORT, going_on=SHORT, settling=SHORT, finish=SHORT)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    settings = CrystalSettings(shape=(40, 36, 48), oversampling=(2.2, 3.0), phase_range=(5, 5), counts=(1e6, 1e6))
+    truth, volume = simulate_volume(1, settings)
+    return torch.from_numpy(truth), prepare_measured(volume, PhasingConfig(device="cpu"))
+
+
+def finish(running):
+    steps = []
+    try:
+        while True:
+            steps.append(next(running))
+    except StopIteration as finished:
+        return finished.value, steps
+
+
+def test_the_coarse_grid_holds_the_counts_that_are_asked_for(sample):
+    data = sample[1]
+    intensity, total = to_centre(data.intensity), float(data.intensity.sum())
+    for share in (0.5, 0.9, 0.99, 0.999):
+        voxels = coarse_voxels(data, share, 16)
+        shape = [min(n, voxels) for n in data.shape]
+        held = float(crop(intensity, shape).sum())
+        assert held >= share * total
+        assert voxels % 8 == 0 or voxels == max(data.shape)
+        if voxels > 16:
+            smaller = coarse_voxels(data, held / total - 1e-6, 16)
+            assert smaller <= voxels
+    assert coarse_voxels(data, 1.1, 16) == 48
+
+
+def test_the_best_by_held_out_voxels_go_on_under_their_seeds(sample, monkeypatch):
+    """Each round begins with the best of the one before, and what comes out is ordered."""
+    rounds = []
+
+    def spy(starts, data, refine, edge=None):
+        rounds.append(([start.seed for start in starts], data.shape))
+        return (yield from continued(starts, data, refine, edge))
+
+    seen = []
+
+    def ranking(scores):
+        order = ranked(scores)
+        seen.append([scores[k].llk_free for k in order])
+        return order
+
+    continued, ranked = module._continued, module.ranked
+    monkeypatch.setattr(module, "_continued", spy)
+    monkeypatch.setattr(module, "ranked", ranking)
+    left, steps = finish(tournament(sample[1], sample[1], replace(QUICK, starts=(5, 3, 2)), seed=70))
+    assert all(values == sorted(values) for values in seen)
+    assert [len(seeds) for seeds, _ in rounds] == [3, 2, 2]
+    assert set(rounds[1][0]) <= set(rounds[0][0]) <= set(range(70, 75))
+    assert [shape for _, shape in rounds][-1] == sample[1].shape
+    assert rounds[0][1] != sample[1].shape, "a coarse grid would have shown nothing"
+    assert {start.seed for start in left} == set(rounds[2][0])
+    free = [score(start, sample[1]).llk_free for start in left]
+    assert free == sorted(free)
+    assert len(steps) == 15 * (5 + 3 + 2 + 2)
+
+
+def test_the_best_guess_comes_first_and_takes_no_place(sample):
+    truth, data = sample
+    rho = to_corner(truth)
+    right = Guess(rho, rho.abs() > 0.3 * rho.abs().max())
+    speckle = torch.polar(torch.ones(data.shape), 6 * torch.rand(data.shape, generator=torch.Generator().manual_seed(0)))
+    wrong = Guess(speckle.to(rho.dtype) * right.support, right.support)
+    left, _ = finish(tournament(data, data, replace(QUICK, starts=(3, 2, 2)), 0, [wrong, right]))
+    assert len(left) == 1 + 2
+    assert align(to_centre(left[0].rho), truth).correlation > 0.95
+    alone, _ = finish(tournament(data, data, replace(QUICK, starts=(3, 2, 2)), 0))
+    assert all(torch.equal(one.rho, other.rho) for one, other in zip(left[1:], alone, strict=True)), "random starts know no guess"
+
+
+def test_a_tournament_needs_fewer_from_round_to_round():
+    with pytest.raises(ConfigError, match="fewer from round to round"):
+        TournamentConfig(starts=(4, 6, 1))
+    with pytest.raises(ConfigError, match="fewer from round to round"):
+        TournamentConfig(starts=(4, 2, 0))
+
+
+def test_few_photons_widen_the_blur(sample, monkeypatch):
+    """Where fringes drown in noise the support must not follow it; bright patterns are not touched."""
+    widths = []
+
+    def spy(data, refine, *rest):
+        widths.append((refine.shrink_wrap.sigma_start, refine.shrink_wrap.sigma_end))
+        return (yield from run_starts(data, refine, *rest))
+
+    run_starts, data = module.run_starts, sample[1]
+    for place in (module, iterate):
+        monkeypatch.setattr(place, "run_starts", spy)
+    finish(tournament(data, data, QUICK, 0))
+    bright = list(widths)
+    widths.clear()
+    faint = replace(data, intensity=data.intensity * 1e-4, magnitude=data.magnitude * 1e-2)
+    finish(tournament(faint, faint, QUICK, 0))
+    frequency = finest_frequency(faint)
+    assert frequency < 0.5 * finest_frequency(data)
+    assert widths[-1] == (max(bright[-1][0], QUICK.blur / frequency), max(bright[-1][1], QUICK.blur / frequency))
+    assert all(new[1] > 1.5 * old[1] for new, old in zip(widths, bright, strict=True))
+
+
+@pytest.mark.slow
+def test_a_crystal_of_four_pi_is_found_and_known_to_be():
+    """A crystal that no test set holds; single starts mostly fail on such."""
+    truth, volume = simulate_volume(50_034, SUITES["strain"].groups["4 pi"])
+    found, _ = finish(phase(volume, PhasingConfig(device="cpu", partial_coherence="off")))
+    assert found.verdict == "good"
+    assert align(torch.from_numpy(found.rho), torch.from_numpy(truth)).correlation > 0.97
+
+
+def test_small_crystals_in_large_arrays_narrow_the_blur_of_the_rounds(monkeypatch):
+    """Twice the oversampling is half the voxels; the finish on the whole grid keeps its widths."""
+    widths = {}
+
+    def spy(data, refine, *rest):
+        widths.setdefault(asked, []).append(refine.shrink_wrap.sigma_start)
+        return (yield from run_starts(data, refine, *rest))
+
+    run_starts = module.run_starts
+    for place in (module, iterate):
+        monkeypatch.setattr(place, "run_starts", spy)
+    for asked in (3.0, 7.0):
+        settings = CrystalSettings(
+            shape=(48, 48, 48), oversampling=(asked, asked + 0.1), phase_range=(1, 1), counts=(1e6, 1e6), anisotropy=1.0
+        )
+        data = prepare_measured(simulate_volume(1, settings)[1], PhasingConfig(device="cpu"))
+        finish(tournament(data, data, replace(QUICK, counts=1.1), 0))
+    *rounds, last = zip(*widths.values(), strict=True)
+    assert all(fine / coarse == pytest.approx(4 / 7, rel=0.15) for coarse, fine in rounds)
+    assert last[0] == last[1]

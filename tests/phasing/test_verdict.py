@@ -1,0 +1,128 @@
+"""Each check fires on what it is for, stays silent otherwise, and says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from braggshot.phasing.verdict import judge, noise_floor
+from braggshot.volumes import DiffractionVolume, Quality
+
+SHAPE = (20, 22, 24)
+
+
+def crystal():
+    support = np.zeros(SHAPE, dtype=bool)
+    support[7:13, 8:14, 9:15] = True
+    return support.astype(np.complex64), support
+
+
+def volume(**changes):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(30, SHAPE).astype(np.float32)
+    counts[10, 11, 12] = 5000
+    made = DiffractionVolume(counts, np.ones(SHAPE, dtype=bool), oversampling=(3.3, 3.6, 4.0))
+    return replace(made, **changes)
+
+
+QUALITY = Quality(chi2=0.01, r_factor=0.1, llk=0.6, llk_free=0.9, agreement=(1.0, 0.99, 0.97, 0.96, 0.9))
+
+
+def test_a_good_one_is_good_and_says_why():
+    verdict, reasons = judge(volume(), *crystal(), QUALITY)
+    assert verdict == "good"
+    assert "3 of 4 other starts" in reasons[0]
+
+
+def far_apart():
+    rho, support = crystal()
+    rho[2:5, 2:5, 2:6] = 0.9
+    return rho, support | (rho != 0)
+
+
+def at_the_edge():
+    rho, support = crystal()
+    rho[0:7, 8:14, 9:15] = 1
+    return rho, support | (rho != 0)
+
+
+SATURATED = volume()
+SATURATED.intensity[10, 11, 12:17] = 5000
+MASKED_PEAK = volume()
+MASKED_PEAK.valid[11, 12, 13] = False
+CUT = volume()
+CUT.valid[:, :, 14:] = False
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "message"),
+    [
+        ({"quality": replace(QUALITY, agreement=(1.0,))}, "doubtful", r"only one start.*--starts"),
+        ({"quality": replace(QUALITY, agreement=(1.0, 0.97, 0.8, 0.8, 0.8))}, "doubtful", r"only 1 of 4.*more starts"),
+        ({"quality": replace(QUALITY, agreement=(1.0, 0.8, 0.8, 0.8, 0.8))}, "failed", r"none of the 4.*mask aliens"),
+        ({"quality": replace(QUALITY, chi2=0.09)}, "doubtful", r"beyond photon noise"),
+        ({"quality": replace(QUALITY, chi2=0.5)}, "failed", r"beyond photon noise"),
+        ({"quality": replace(QUALITY, llk_free=15.0)}, "doubtful", r"kept from the phasing.*25 times worse"),
+        ({"quality": replace(QUALITY, llk=9.0, llk_free=30.0)}, "doubtful", r"kept from the phasing are missed.*llk_free 30"),
+        ({"quality": replace(QUALITY, unseen=0.3)}, "doubtful", r"kept from the phasing are missed by 30 % beyond photon noise"),
+        ({"quality": replace(QUALITY, agreement=(1.0, 0.97, 0.8))}, "doubtful", r"only 1 of 2"),
+        ({"volume": volume(oversampling=(1.7, 3.0, 3.0))}, "doubtful", r"oversampling is 1.7 along rocking"),
+        ({"volume": SATURATED}, "doubtful", r"saturated; attenuate"),
+        ({"volume": MASKED_PEAK}, "doubtful", r"1 voxels next to the Bragg peak"),
+        ({"volume": CUT}, "doubtful", r"\d+ % of the crystal's scattering falls where nothing was measured.*whole peak"),
+        ({"crystal": far_apart()}, "doubtful", r"second crystal in the window holds \d+ %"),
+        ({"crystal": at_the_edge()}, "failed", r"touches the edge"),
+        ({"crystal": (np.zeros(SHAPE, np.complex64), np.zeros(SHAPE, bool))}, "failed", r"empty"),
+    ],
+)
+def test_each_check(changes, expected, message):
+    import re
+
+    rho, support = changes.get("crystal", crystal())
+    verdict, reasons = judge(changes.get("volume", volume()), rho, support, changes.get("quality", QUALITY))
+    assert verdict == expected
+    assert any(re.search(message, reason) for reason in reasons)
+    assert len(reasons) == 1
+
+
+def test_held_out_voxels_that_are_not_predicted_at_all_fail():
+    verdict, reasons = judge(volume(), *crystal(), replace(QUALITY, llk_free=500.0))
+    assert verdict == "failed"
+    assert len(reasons) == 2
+    assert "worse" in reasons[0]
+
+
+def test_starts_that_are_stuck_do_not_count():
+    """What they do not find is no evidence against what predicts the held-out voxels, and none for it."""
+    agreeing = replace(QUALITY, agreement=(1.0, 0.99))
+    verdict, reasons = judge(volume(), *crystal(), agreeing, stuck=7)
+    assert verdict == "good"
+    assert "1 of 1 other starts" in reasons[0]
+    assert "7 more are stuck" in reasons[0]
+    verdict, reasons = judge(volume(), *crystal(), replace(QUALITY, agreement=(1.0,)), stuck=7)
+    assert verdict == "doubtful"
+    assert "better than the 7 others" in reasons[0]
+
+
+def test_the_worst_comes_first():
+    bad = replace(QUALITY, chi2=0.09, agreement=(1.0, 0.5, 0.5))
+    verdict, reasons = judge(volume(), *crystal(), bad)
+    assert verdict == "failed"
+    assert "none of the 2" in reasons[0]
+    assert len(reasons) == 2
+
+
+@pytest.mark.parametrize("brightest", [0.3, 3.0, 400.0])
+def test_noise_floor_is_what_poisson_noise_leaves(brightest):
+    """chi2 of noisy counts against their own true mean is the floor, from a third of a photon per voxel to hundreds."""
+    rng = np.random.default_rng(1)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, 24),) * 3, indexing="ij")
+    rate = brightest * np.exp(-(z**2 + 0.5 * y**2 + 2 * x**2))
+    counts = rng.poisson(rate).astype(np.float32)
+    valid = np.ones(rate.shape, dtype=bool)
+    valid[3] = False
+    chi2 = ((np.sqrt(counts) - np.sqrt(rate)) ** 2)[valid].sum() / counts[valid].sum()
+    assert noise_floor(counts, valid) == pytest.approx(chi2, rel=0.12)
+    assert noise_floor(np.zeros((2, 2, 2), np.float32), np.ones((2, 2, 2), bool)) == 0

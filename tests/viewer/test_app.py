@@ -1,0 +1,320 @@
+"""The page over real connections: who may look, what is refused, and that nothing else comes out."""
+
+import http.client
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from dash import no_update
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sample_crystal import Changing, result
+
+from braggshot.errors import ConfigError, OutputError
+from braggshot.io import results
+from braggshot.snapshot import Judged, Snapshot
+from braggshot.viewer import access, app
+from braggshot.viewer.app import _news, pause, serve, serving
+
+TOKEN = "a-token-of-a-test"
+PATHS = [
+    "/",
+    "/_dash-layout",
+    "/_dash-dependencies",
+    "/moment",
+    "/_dash-component-suites/plotly/package_data/plotly.min.js",
+    "/anything",
+]
+
+
+def ask(url, path="/", method="GET", body=None, **headers):
+    """Status, headers and body, the path sent as it is."""
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=20)
+    try:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, named)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def feed():
+    return Changing(scan="scan_1", state="done", result=result())
+
+
+@pytest.fixture(scope="module")
+def open_page(feed):
+    with serving(feed) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def closed_page(feed):
+    with serving(feed, token=TOKEN) as url:
+        yield url
+
+
+def question(name, camera=None, **values):
+    """What the page sends to one of its callbacks: the one with an output of this name."""
+    outputs = {"crystal": ["crystal.figure", "legend.children", "caption.children", "colouring.options"]}[name]
+    inputs = {"shown": {"at": 0, "key": ""}, "colouring": "strain", "level": 50, "cut": "", "kept": 50, "look": "oblique"} | values
+    properties = {"shown": "data"}
+    return json.dumps(
+        {
+            "output": ".." + "...".join(outputs) + "..",
+            "outputs": [dict(zip(("id", "property"), output.split("."), strict=True)) for output in outputs],
+            "inputs": [{"id": key, "property": properties.get(key, "value"), "value": value} for key, value in inputs.items()],
+            "state": [{"id": "camera", "property": "data", "value": camera}],
+            "changedPropIds": ["shown.data"],
+        }
+    )
+
+
+def surface(url, **values):
+    status, _, body = ask(url, "/_dash-update-component", "POST", question("crystal", **values), Content_Type="application/json")
+    return status, json.loads(body)["response"] if status == 200 else None
+
+
+def test_it_is_on_the_loopback_address_and_sends_the_crystal(open_page):
+    assert open_page.startswith("http://127.0.0.1:")
+    status, headers, body = ask(open_page)
+    assert status == 200
+    assert b"_dash-component-suites" in body
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    status, answer = surface(open_page)
+    assert status == 200
+    assert answer["crystal"]["figure"]["data"][0]["type"] == "mesh3d"
+    assert "crystal frame" in answer["caption"]["children"].lower()
+
+
+def test_a_page_learns_in_few_bytes_whether_anything_changed(open_page, feed):
+    status, _, body = ask(open_page, "/moment")
+    assert status == 200
+    assert len(body) < 100
+    assert json.loads(body) == {"moment": {"number": feed.latest()[0], "picture": 1, "scans": 1}, "pause": 500}
+
+
+def test_what_the_page_shows_already_is_not_sent_again():
+    first, marks = _news(["a", [1, 2]], None)
+    again, _ = _news(["a", [1, 3]], marks)
+    assert first == ["a", [1, 2]]
+    assert again == [no_update, [1, 3]]
+
+
+def test_no_script_or_style_comes_from_elsewhere(open_page):
+    text = ask(open_page)[2].decode()
+    assert "//cdn" not in text
+    assert 'src="http' not in text
+    assert 'href="http' not in text
+
+
+def test_a_foreign_name_for_this_address_is_turned_away(open_page):
+    assert ask(open_page, Host="evil.example:80")[0] == 421
+    assert ask(open_page, "/_dash-layout", Host="127.0.0.1.evil.example")[0] == 421
+    assert ask(open_page, Host="localhost:1")[0] == 200
+    assert ask(open_page, Host="[::1]:1")[0] == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_served_without_the_token(closed_page, path):
+    for headers in ({}, {"Cookie": "braggshot-0=" + TOKEN}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
+        status, _, body = ask(closed_page, path, **headers)
+        assert status == 401
+        assert len(body) < 200
+    assert ask(closed_page, path, "POST", "{}")[0] == 401
+    assert ask(closed_page, path, Authorization=f"Bearer {TOKEN}")[0] in {200, 404}
+
+
+def test_the_address_with_the_token_gives_a_cookie_and_is_left(closed_page, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    path = closed_page[closed_page.index("/?") :]
+    status, headers, _ = ask(closed_page, path)
+    assert (status, headers["Location"]) == (303, "/")
+    assert "HttpOnly" in headers["Set-Cookie"]
+    cookie = headers["Set-Cookie"].partition(";")[0]
+    status, _, body = ask(closed_page, "/", Cookie=cookie)
+    assert status == 200
+    assert TOKEN.encode() not in body
+    assert ask(closed_page, "/?token=wrong")[0] == 401
+    assert ask(closed_page, "/?token=wrong", Cookie=cookie)[0] == 200
+    assert TOKEN not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_tokens_are_compared_in_constant_time(closed_page, monkeypatch):
+    compared = []
+    real = access.hmac.compare_digest
+    monkeypatch.setattr(access.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or real(a, b))
+    ask(closed_page, "/?token=a")
+    ask(closed_page, "/", Authorization="Bearer b")
+    assert {given for given, _ in compared} == {b"a", b"b"}
+
+
+def test_others_reach_it_with_a_token_only(feed):
+    with pytest.raises(ConfigError, match="token"), serving(feed, host="0.0.0.0"):
+        pass
+    assert access.token_for("127.0.0.1", None) is None
+    assert len(access.token_for("0.0.0.0", None)) >= 32
+    assert access.token_for("0.0.0.0", "given") == "given"
+    with serving(feed, host="0.0.0.0", token=TOKEN) as url:
+        local = url.replace("0.0.0.0", "127.0.0.1")
+        assert ask(local, Host="hutch.example")[0] == 401
+        assert ask(local, Host="hutch.example", Authorization=f"Bearer {TOKEN}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../../../etc/passwd",
+        "/..%2f..%2f..%2fetc/passwd",
+        "/assets/../../../../etc/passwd",
+        "/assets/..%2f..%2fpyproject.toml",
+        "/_dash-component-suites/dash/../../../../../../etc/passwd",
+        "/_dash-component-suites/dash/..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "/_dash-component-suites/braggshot/viewer/app.py",
+        "//etc/passwd",
+        "/scan_1.cxi",
+    ],
+)
+def test_no_path_leaves_the_page(open_page, path):
+    status, _, body = ask(open_page, path)
+    assert b"root:" not in body
+    assert b"hatchling" not in body
+    assert status >= 400 or b"_dash-component-suites" in body  # an unknown path gives the page itself
+
+
+def test_what_is_too_large_is_refused(open_page):
+    status, _, _ = ask(open_page, "/_dash-update-component", "POST", b"x" * (access.LONGEST_REQUEST + 1))
+    assert status == 413
+    assert ask(open_page, Cookie="x" * 40_000)[0] in {400, 431}
+    assert ask(open_page)[0] == 200
+
+
+def trees():
+    """Any JSON."""
+    leaves = st.none() | st.integers() | st.text(max_size=5)
+    inner = st.recursive(leaves, lambda t: st.lists(t) | st.dictionaries(st.text(max_size=8), t), max_leaves=6)
+    return inner.map(lambda tree: json.dumps(tree).encode())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=200) | trees())
+def test_what_no_page_sends_does_no_harm(open_page, body):
+    status, _, answer = ask(open_page, "/_dash-update-component", "POST", body, Content_Type="application/json")
+    assert 400 <= status < 600
+    assert b"Traceback" not in answer
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"shown": {"at": 10**9, "key": ""}},
+        {"shown": {"at": -5}},
+        {"colouring": "../../etc"},
+        {"level": 1e300, "kept": -7, "cut": "q"},
+        {"camera": {"look": "no such look"}},
+    ],
+)
+def test_choices_out_of_range_are_held_within_it(open_page, values):
+    status, answer = surface(open_page, **values)
+    assert status == 200
+    assert answer["crystal"]["figure"]["layout"]
+
+
+@pytest.mark.parametrize(
+    "values", [{"shown": {"at": "x"}}, {"shown": []}, {"level": "wide"}, {"colouring": {}}, {"look": {"a": []}}]
+)
+def test_choices_that_are_none_are_logged_in_a_line(open_page, values, caplog):
+    status, _ = surface(open_page, **values)
+    assert status in {200, 204}
+    assert "Traceback" not in caplog.text
+    assert surface(open_page)[0] == 200
+
+
+def test_a_page_asks_more_often_while_the_picture_of_a_whole_scan_is_made():
+    def picture(frames):
+        return Judged(1.0, frames, "oneshot", 0.1, 1.0, "doubtful")
+
+    waiting, measuring = Snapshot(), Snapshot(state="measuring", received=9)
+    over = Snapshot(state="phasing", received=64, pictures=(picture(40),))
+    shown = Snapshot(state="phasing", received=64, pictures=(picture(40), picture(64)))
+    assert pause(over) < pause(measuring) == pause(shown) < pause(waiting)
+
+
+def test_a_taken_port_is_told_in_words(feed, open_page):
+    with pytest.raises(OutputError, match="choose another --port"), serving(feed, port=urlsplit(open_page).port):
+        pass
+
+
+def test_it_stops_and_its_port_is_free_again(feed):
+    before = threading.active_count()
+    stop, told = threading.Event(), []
+    thread = threading.Thread(target=serve, args=(feed,), kwargs={"on_ready": told.append, "stop": stop})
+    thread.start()
+    while not told:
+        thread.join(0.01)
+    assert ask(told[0])[0] == 200
+    stop.set()
+    thread.join(20)
+    assert threading.active_count() <= before
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", urlsplit(told[0]).port))
+
+
+def test_an_answer_that_is_on_its_way_ends_before_its_sockets_do(monkeypatch):
+    asked, go_on, answered = threading.Event(), threading.Event(), []
+    closed = app._closed
+    monkeypatch.setattr(app, "_closed", lambda sockets: (answered.append(go_on.is_set()), closed(sockets)))
+
+    class Waiting(Changing):
+        def latest(self):
+            asked.set()
+            go_on.wait(20)
+            return super().latest()
+
+    with serving(Waiting()) as url:
+        place = urlsplit(url)
+        with socket.create_connection((place.hostname, place.port)) as connection:
+            connection.sendall(b"GET /moment HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert asked.wait(20)
+            threading.Timer(0.5, go_on.set).start()  # when the page has begun to end
+    assert answered == [True]
+
+
+def heed():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def running(*arguments):
+    """The command, from outside; Ctrl-C reaches it also where these tests run in the background, which ignores that."""
+    command = [sys.executable, "-m", "braggshot", "view", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_its_address_first_and_ends_when_told(tmp_path, ending):
+    found = result()
+    results.write(tmp_path / "scan_1.cxi", found, found.strain)
+    with running(tmp_path / "scan_1.cxi", "--no-browser", "--token", TOKEN) as process:
+        url = process.stdout.readline().strip()
+        assert url.endswith(f"/?token={TOKEN}")
+        status, _ = surface(url.partition("?")[0])
+        assert status == 401
+        process.send_signal(ending)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""

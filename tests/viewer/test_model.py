@@ -1,0 +1,279 @@
+"""What is drawn, as numbers: nothing here needs a page."""
+
+import base64
+import json
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sample_crystal import EDGE, RADIUS, Changing, result, row, strain_map
+
+from braggshot.errors import FormatError
+from braggshot.io import results
+from braggshot.snapshot import Judged, Snapshot
+from braggshot.viewer import drawings, measured, model, result_files
+from braggshot.viewer.model import View
+from braggshot.viewer.shared import Later, Once, Watch, prepared, stops
+
+
+@pytest.fixture(scope="module")
+def found():
+    return result()
+
+
+@pytest.fixture(scope="module")
+def solid(found):
+    return model.solid(found)
+
+
+def test_the_surface_is_that_of_the_crystal_in_nanometres(solid):
+    surface = model.mesh(solid, View())
+    _, y, x = surface.points.T
+    distance = np.linalg.norm(surface.points, axis=1)
+    flat = x > 0.65 * RADIUS * 1e9
+    assert distance[~flat] == pytest.approx(RADIUS * 1e9, abs=EDGE * 1e9)
+    assert x.max() == pytest.approx(0.7 * RADIUS * 1e9, abs=0.6 * EDGE * 1e9)
+    assert surface.points.dtype == np.float32
+    assert surface.triangles.max() < len(surface.points)
+    above, below = surface.values[y > 12], surface.values[y < -12]
+    assert above == pytest.approx(4e-4)
+    assert below == pytest.approx(-4e-4)
+
+
+@pytest.mark.parametrize(("colouring", "unit"), [("displacement", "pm"), ("phase", "rad"), ("amplitude", "√photons")])
+def test_every_colouring_has_its_unit(solid, colouring, unit):
+    surface = model.mesh(solid, View(colouring))
+    assert solid.colours[colouring].unit == unit
+    assert np.isfinite(surface.values).all()
+    if colouring != "amplitude":
+        assert solid.colours[colouring].low == -solid.colours[colouring].high
+
+
+def test_a_cut_is_flat_and_shows_the_inside(solid):
+    whole, cut = model.mesh(solid, View()), model.mesh(solid, View(cut="x", kept=0.4))
+    plane = solid.low[2] + 0.4 * (solid.high[2] - solid.low[2])
+    assert cut.points[:, 2].max() == pytest.approx(plane, abs=0.01)
+    face = cut.points[np.abs(cut.points[:, 2] - plane) < 0.01]
+    assert np.linalg.norm(face[:, :2], axis=1).min() < 10  # nm from the middle: the face is closed
+    assert len(cut.points) < len(whole.points)
+
+
+def test_nothing_is_drawn_where_the_level_leaves_nothing(solid):
+    assert model.mesh(solid, View(level=1.5)) is None
+
+
+def test_a_phase_that_wraps_is_coloured_by_triangle_without_a_seam():
+    turned = strain_map(phase=np.angle(np.exp(3j * np.indices((28, 32, 30))[0])).astype(np.float32))
+    shown = model.solid(replace(result(), strain=turned))
+    surface = model.mesh(shown, View("phase"))
+    assert shown.colours["phase"].name == "twilight_shifted"
+    assert surface.is_by_triangle
+    assert not model.mesh(shown, View("strain")).is_by_triangle
+
+
+def test_without_strain_it_is_drawn_in_voxels_of_the_detector():
+    shown = model.solid(result(with_strain=False))
+    assert shown.unit == "voxels"
+    assert set(shown.fields) == {"phase", "amplitude"}
+    assert shown.colouring("strain") == "phase"
+    assert model.mesh(shown, View()).points[:, 1].max() == pytest.approx(10, abs=1)
+
+
+def test_an_empty_crystal_has_nothing_to_show(found):
+    empty = replace(found, rho=np.zeros_like(found.rho), support=np.zeros_like(found.support), strain=None)
+    assert model.solid(empty) is None
+    assert "nothing" in prepared(empty).note or "no surface" in prepared(empty).note
+
+
+def test_what_goes_over_the_wire_is_bounded():
+    fine = strain_map(shape=(170, 170, 170), edge=1e-9)
+    shown = model.solid(replace(result(), strain=fine))
+    surface = model.mesh(shown, View())
+    assert 10_000 < len(surface.triangles) <= model.MOST_TRIANGLES
+    assert max(max(plane.values.shape) for plane in model.planes(shown, View())) <= 128
+    assert len(model.mesh(shown, View(most=model.FEW_TRIANGLES)).triangles) <= model.FEW_TRIANGLES
+    assert np.linalg.norm(surface.points, axis=1).max() == pytest.approx(RADIUS * 1e9, abs=3)
+
+
+def test_slices_are_where_they_say(solid):
+    across_z, across_y, across_x = model.planes(solid, View(places=(0.5, 0.75, 0.5)))
+    assert (across_z.normal, across_z.across, across_z.up) == ("z", "x", "y")
+    assert across_y.at == pytest.approx(solid.low[1] + 0.75 * (solid.high[1] - solid.low[1]))
+    assert np.nanmin(across_y.values) == pytest.approx(4e-4)
+    upper = across_z.values[across_z.y > 12]
+    assert np.nanmax(np.abs(upper - 4e-4)) < 1e-5
+    assert np.isnan(across_x.values[0, 0])
+
+
+def test_a_series_has_one_range_of_colours_without_its_failed_scans(solid):
+    rows = [row("a", 0), row("b", 1), {**row("c", 9), "verdict": "failed"}]
+    assert model.in_series(solid, rows).colours["strain"].high == pytest.approx(1e-3)
+    assert model.in_series(solid, rows[:1]).colours["strain"] == solid.colours["strain"]
+
+
+def test_diffraction_has_gaps_and_its_fit(found):
+    shown = measured.pattern(found)
+    assert np.isnan(shown.measured[0][5]).all()
+    assert np.isfinite(shown.fitted[0]).all()
+    assert len(shown.measured) == len(shown.fitted) == len(shown.titles) == 3
+    assert drawings.counts(shown, 0, False).startswith("data:image/png;base64,")
+
+
+def test_large_planes_are_binned_and_keep_their_counts():
+    values = np.ones((3, 300, 200), np.float32)
+    values[:, :3] = np.nan
+    plane = measured._central(values, 0)
+    assert plane.shape == (100, 100)
+    assert np.isnan(plane[0]).all()
+    assert np.nanmax(plane) == 1
+
+
+def test_a_rocking_curve_tells_missing_frames_from_those_to_come(found):
+    counts = np.array([1.0, np.nan, 3.0])
+    going = measured.rocking(Snapshot(state="measuring", rocking=counts, expected=5), None, True)
+    assert (going.received, len(going.counts), going.is_over) == (2, 5, False)
+    assert len(drawings.rocking(going)["data"]) == 1
+    over = measured.rocking(Snapshot(state="done", rocking=counts, expected=3), None, True)
+    assert drawings.rocking(over)["data"][1]["x"] == [1]
+    assert measured.rocking(Snapshot(), found, False).received == 28
+
+
+def test_a_quantity_along_the_series_keeps_names_and_verdicts():
+    rows = [row("a", 0), {**row("b", 1), "verdict": "doubtful"}, {"name": "c", "verdict": "failed"}]
+    course = measured.course(rows, "strain")
+    figure = drawings.series(course, "b")
+    assert figure["data"][0]["customdata"] == ["a", "b"]
+    assert figure["data"][0]["marker"]["symbol"] == ["circle", "diamond-open"]
+    assert figure["data"][0]["error_y"]["array"] == pytest.approx([2e-4, 4e-4])
+    assert len(figure["layout"]["shapes"]) == 1
+    assert measured.course(rows, "no such thing").quantity == course.quantity
+    assert measured.course([{"name": "c", "verdict": "failed"}], "strain") is None
+    assert "volume" in measured.known_quantities(rows)
+
+
+def test_figures_are_valid_json_without_nan(solid, found):
+    view = View()
+    judged = [Judged(1.0, 20, "refine", 0.04, 0.9, "doubtful"), Judged(2.0, 40, "refine", 0.01, 0.8, "good")]
+    drawn = [
+        drawings.crystal(solid, model.mesh(solid, view), "strain", drawings.seen("x")),
+        drawings.crystal(solid, None, "strain", drawings.seen("no such look")),
+        *(drawings.slice_(plane, (0.0, 0.0), solid.colours["strain"], "nm") for plane in model.planes(solid, view)),
+        drawings.rocking(measured.rocking(Snapshot(state="done", rocking=np.array([1.0, np.nan]), expected=3), None, True)),
+        drawings.pictures(judged),
+        drawings.convergence(np.arange(3), np.ones(3)),
+        drawings.series(measured.course([row("a", 0), row("b", 1)], "strain"), ""),
+        drawings.empty("nothing"),
+    ]
+    for figure in drawn:
+        json.dumps(figure, allow_nan=False)
+
+
+def test_the_slider_has_every_finished_scan_and_the_one_that_is_new(tmp_path):
+    a, b = tmp_path / "a.cxi", tmp_path / "b.cxi"
+    assert [stop.name for stop in stops(Snapshot())] == [""]
+    assert [stop.name for stop in stops(Snapshot(finished=(a, b)))] == ["a", "b"]
+    rows = ({"name": "x", "verdict": "failed"}, {"name": "b", "verdict": "good"})
+    listed = stops(Snapshot(scan="c", state="measuring", finished=(a, b), series=(*rows, {"name": "y"})))
+    assert [(stop.name, stop.path, stop.row.get("verdict")) for stop in listed] == [
+        ("a", a, None),
+        ("b", b, "good"),
+        ("c", None, None),
+    ]
+    assert [stop.path for stop in stops(Snapshot(scan="b", state="done", finished=(a, b)))] == [a, b]
+
+
+def test_a_picture_is_new_only_when_the_result_is(found):
+    feed = Changing(scan="scan_1", state="measuring")
+    watch = Watch(feed)
+    first = watch.latest()[0]
+    feed.show(received=3)
+    assert watch.latest()[0].number > first.number
+    assert watch.latest()[0].picture == first.picture
+    key = watch.key(0)
+    feed.show(result=found)
+    assert watch.latest()[0].picture > first.picture
+    assert watch.key(0) != key
+    assert watch.picture(0).verdict == "good"
+    assert watch.picture(99) is watch.picture(0)
+    assert watch.solid(0) is watch.solid(0)
+    assert watch.mesh(watch.solid(0), View()) is watch.mesh(watch.solid(0), View())
+
+
+def test_a_picture_that_the_next_one_replaces_is_drawn_anew_when_it_stays(found):
+    feed = Changing(scan="scan_1", state="phasing", result=found)
+    watch = Watch(feed)
+    key = watch.key(0)
+    assert watch.is_growing(0)
+    feed.show(state="done")
+    assert not watch.is_growing(0)
+    assert watch.key(0) != key
+
+
+def test_corners_are_counted_in_two_bytes_where_that_is_enough(solid):
+    surface = model.mesh(solid, View())
+    figure = drawings.crystal(solid, surface, "strain", drawings.seen("oblique"))["data"][0]
+    found = np.stack([np.frombuffer(base64.b64decode(figure[axis]["bdata"]), np.uint16) for axis in "ijk"], axis=1)
+    assert {figure[axis]["dtype"] for axis in "ijk"} == {"u2"}
+    assert np.array_equal(found, surface.triangles)
+
+
+def test_what_is_drawn_last_is_worked_out_once_and_then_lets_go():
+    made = []
+    later = Later(lambda: made.append(1) or len(made))
+    assert made == []
+    assert [later(), later()] == [1, 1]
+    assert later._make is None
+
+
+def test_what_cannot_be_read_is_a_picture_that_says_so(tmp_path):
+    (tmp_path / "broken.cxi").write_bytes(b"no HDF5")
+    watch = Watch(Changing(finished=(tmp_path / "broken.cxi", tmp_path / "gone.cxi")))
+    assert "cannot" in watch.picture(0).note
+    assert "cannot" in watch.picture(1).note
+    assert watch.solid(0) is None
+
+
+def test_ten_who_ask_cost_no_more_than_one():
+    once, made = Once(2), []
+
+    def make():
+        time.sleep(0.01)
+        made.append(1)
+        return len(made)
+
+    threads = [threading.Thread(target=once, args=("key", make)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [1]
+    assert [once(key, make) for key in ("b", "c", "key")] == [2, 3, 4]  # two are kept, the oldest was let go
+
+
+def test_results_on_disk_are_a_feed_with_a_table(tmp_path):
+    for number in range(2):
+        found = result(f"s{number}", strain=(number + 1) * 2e-4)
+        results.write(tmp_path / f"s{number}.cxi", found, found.strain)
+    files, rows = result_files.files_of([tmp_path])
+    assert [path.name for path in files] == ["s0.cxi", "s1.cxi"]
+    feed = result_files.Shelf(files, rows)
+    number, snapshot = feed.latest()
+    assert (snapshot.state, snapshot.scan, snapshot.series) == ("done", "s1", ())
+    feed.tabulate()
+    assert feed.latest()[0] > number
+    made = feed.latest()[1].series
+    assert [line["verdict"] for line in made] == ["good", "good"]
+    assert made[1]["strain_std"] == pytest.approx(2 * made[0]["strain_std"])
+    assert Watch(feed).picture(0).solid.colours["strain"].high > 0
+
+
+def test_what_is_no_result_is_refused_in_words(tmp_path):
+    with pytest.raises(FormatError, match="no such file"):
+        result_files.files_of([tmp_path / "gone.cxi"])
+    with pytest.raises(FormatError, match="no result"):
+        result_files.files_of([tmp_path])
+    (tmp_path / "x.cxi").write_bytes(b"text")
+    with pytest.raises(FormatError, match="cannot read"):
+        result_files.files_of([tmp_path / "x.cxi"])
