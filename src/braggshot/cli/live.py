@@ -1,4 +1,4 @@
-"""The command that watches a scan while it is measured."""
+"""Show a scan while it is measured."""
 
 from __future__ import annotations
 
