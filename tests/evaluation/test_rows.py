@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from braggshot.cli import main
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError, DataError, FormatError
 from braggshot.evaluation import methods, rows, suites, table
@@ -173,14 +172,3 @@ def test_a_damaged_file_is_refused(tmp_path):
         (tmp_path / "results.json").write_text(text)
         with pytest.raises(FormatError, match="no list of results"):
             rows.read(tmp_path / "results.json")
-
-
-def test_the_command(quick, tmp_path, capsys):
-    assert main(["evaluate", "--suite", "tiny", "--method", "quick", "--crystals", "1", "-o", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.split() == [str(tmp_path / "table.md"), str(tmp_path / "tiny.png")]
-    text = (tmp_path / "table.md").read_text()
-    assert "## tiny\n\ntiny ones\n" in text
-    assert "| one | quick | 1 |" in text
-    assert (tmp_path / "tiny.png").stat().st_size > 10_000
-    assert main(["evaluate", "--suite", "nothing", "-o", str(tmp_path)]) == 1
-    assert "no suite 'nothing'; known: strain" in capsys.readouterr().err

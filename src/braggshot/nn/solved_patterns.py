@@ -3,9 +3,9 @@ r"""Keep patterns that iterative phasing has solved, to teach from again and aga
 Expert iteration (`braggshot.nn.expert_iteration`) believes few of the network's own answers: those of mild crystals, which the
 network knows already. Random starts of the long recipe solve strained crystals too. They take several times as long as a training
 step, so their results are kept. `braggshot.nn.augmentation` shows each pattern in the 48 orientations of the cube, with its counts
-thinned and with other gaps. A pattern counts as solved where two independent starts agree; their mean is kept. It has its centre of mass in the middle, so only
-the twin is open, and each hypothesis is taught the twin that its start is nearer to. On a GPU the patterns of a shard are phased
-together, and solved patterns stay there.
+thinned and with other gaps. A pattern counts as solved where two independent starts agree; their mean is kept. It has its centre of
+mass in the middle, so only the twin is open, and each hypothesis is taught the twin that its start is nearer to. On a GPU the patterns
+of a shard are phased together, and solved patterns stay there.
 """
 
 from __future__ import annotations
