@@ -148,10 +148,14 @@ def test_methods_are_what_they_say():
 
 def test_intervals():
     """Wilson's for 0 and 10 of 10, by his formula z^2 / (n + z^2); a median whose bootstrap holds it."""
-    none, all_ = table.wilson(0, 10), table.wilson(10, 10)
-    assert (none.value, none.low) == (0, 0)
-    assert none.high == pytest.approx(1.96**2 / (10 + 1.96**2))
+    none, all_, some = (table.wilson(n, 10) for n in (0, 10, 3))
+    assert (none.value, none.low, all_.value, all_.high) == (0, 0, 1, 1)
+    z = 1.959964  # of 95 %
+    assert none.high == pytest.approx(z**2 / (10 + z**2))
     assert all_.low == pytest.approx(1 - none.high)
+    half = z * math.sqrt(0.3 * 0.7 / 10 + z**2 / 400) / (1 + z**2 / 10)
+    assert (some.high - some.low) / 2 == pytest.approx(half)
+    assert (some.high + some.low) / 2 == pytest.approx((0.3 + z**2 / 20) / (1 + z**2 / 10))
     sample = np.random.default_rng(1).normal(size=201)
     found = table.median(sample)
     assert found.value == np.median(sample)

@@ -4,8 +4,8 @@ Expert iteration (`braggshot.nn.expert_iteration`) believes few of the network's
 network knows already. Random starts of the long recipe solve strained crystals too. They take several times as long as a training
 step, so their results are kept. `braggshot.nn.augmentation` shows each pattern in the 48 orientations of the cube, with its counts
 thinned and with other gaps. A pattern counts as solved where two independent starts agree; their mean is kept. It has its centre of
-mass in the middle, so only the twin is open, and each hypothesis is taught the twin that its start is nearer to. On a GPU the patterns
-of a shard are phased together, and solved patterns stay there.
+mass in the middle, so only the twin is open, and each hypothesis is taught the twin that its start is nearer to. On a GPU the
+patterns of a shard are phased together, and solved patterns stay there.
 """
 
 from __future__ import annotations
