@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
-from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode
+from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode, zstd_encode
 from braggshot.live.simulator.player import Playing, Sink
 
 LINGER = 10_000
@@ -104,7 +104,7 @@ class DectrisSink:
 
     def _prepare(self, scan: Playing) -> None:
         self.scan = scan
-        self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress in {"bslz4", "zstd"} else None
+        self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress == "bslz4" else None
 
     def _encoded(self, image: NDArray[Any]) -> tuple[str, bytes]:
         if self._codec is not None:
@@ -152,7 +152,8 @@ class CborSink(DectrisSink):
         from cbor2 import CBORTag
 
         little = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
-        payload: Any = lz4_blocks_encode(little) if self.compress == "lz4" else self._encoded(little)[1]
+        packed = {"lz4": lz4_blocks_encode, "zstd": zstd_encode}
+        payload: Any = packed[self.compress](little) if self.compress in packed else self._encoded(little)[1]
         payload = payload if is_whole else payload[: len(payload) // 2]
         if self.compress != "none":
             element = image.dtype.itemsize if self.compress == "bslz4" else 0

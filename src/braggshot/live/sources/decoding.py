@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.io.codecs import Codec, DamagedError, lz4_blocks_decode, lz4_decode
+from braggshot.io.codecs import Codec, DamagedError, lz4_blocks_decode, lz4_decode, zstd_decode
 from braggshot.live.sources.limits import Unusable, image_bytes
 
 ENCODINGS = ("", "lz4", "lz4 blocks", "bslz4", "blosc", "zstd")
-WITHOUT_FILTER = {"lz4": lz4_decode, "lz4 blocks": lz4_blocks_decode}
+WITHOUT_FILTER = {"lz4": lz4_decode, "lz4 blocks": lz4_blocks_decode, "zstd": zstd_decode}
 KEPT = 4
 """Decoders that are kept, each for one shape and type."""
 
