@@ -138,7 +138,7 @@ def _installed(name: str) -> str | None:
 
 def _plugins() -> dict[str, str]:
     """What other packages add."""
-    groups = ("braggshot.formats", "braggshot.steps", "braggshot.sources")
+    groups = ("braggshot.formats", "braggshot.sources", "braggshot.steps", "braggshot.strategies")
     return {
         f"{group.removeprefix('braggshot.')} {point.name}": point.value for group in groups for point in entry_points(group=group)
     }
