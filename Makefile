@@ -14,7 +14,7 @@ CUDA := where pip takes the CUDA build of torch
 PATIENCE := about a minute from a warm cache, several from the network
 
 demo: $(VENV)/core
-	$(SAY) 'demo: simulate a raw scan, reconstruct it, write files to demo-output/'
+	$(SAY) 'demo: simulate a raw scan, reconstruct it, write files to demo-output/; one to two minutes'
 	$(BIN)/python examples/demo.py demo-output
 
 # The demo's scan again, as if it were being measured.
