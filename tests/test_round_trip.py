@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggshot.crystal_frame import StrainConfig, numbers, strain_map
+from braggshot.crystal_frame import StrainConfig, strain_map, summary_table
 from braggshot.crystals.direct_sum import rocking_scan
 from braggshot.io import results
 from braggshot.physics.geometry import direction, scattering_vector
@@ -116,7 +116,7 @@ def test_counts_phased_and_brought_back(gold, tmp_path):
     assert errors.strain < 1.5e-4
     assert abs(errors.mean_strain) < 2e-5
     result.save(tmp_path / "result.cxi")
-    few = numbers(results.read_strain(tmp_path / "result.cxi"))
+    few = summary_table(results.read_strain(tmp_path / "result.cxi"))
     assert few["d_spacing_m"] == pytest.approx(2 * np.pi / np.linalg.norm(gold.g) * (1 + rt.STRAIN), rel=3e-4)
 
 

@@ -16,17 +16,18 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError, DataError, FormatError
 from braggshot.io import results
 from braggshot.io.formats import cxi
-from braggshot.iterative.iterate import Guess, RefineConfig
-from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.iterative.iterate import Guess, IterativeConfig
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import phase
 from braggshot.physics.fourier import fourier, to_corner
 from braggshot.physics.geometry import direct_basis
 from braggshot.physics.strain import mean_turn, without_ramp
-from braggshot.pipeline import finish
+from braggshot.pipeline import drain
 from braggshot.prepare import PrepareConfig
 from braggshot.report import series as report
 from braggshot.series import registration, table
 from braggshot.series.scan import _checked, _with_doubt
-from braggshot.series.sources import Source, numbers, sources, value
+from braggshot.series.sources import Source, sources, summary_table, value
 from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, Scan, StrainMap
 
 SHAPE = (24, 26, 28)
@@ -37,7 +38,7 @@ QUICK = {
         "starts": 2,
         "partial_coherence": "off",
         "device": "cpu",
-        "refine": {"recipe": "2*(20*HIO+20*RAAR+10*ER)+20*ER"},
+        "iterative": {"recipe": "2*(20*HIO+20*RAAR+10*ER)+20*ER"},
     }
 }
 
@@ -172,11 +173,15 @@ def sample():
 def test_a_warm_start_leaves_the_cold_ones_alone(sample):
     rho, volume = sample
     config = PhasingConfig(
-        method="iterative", starts=2, partial_coherence="off", device="cpu", refine=RefineConfig("20*HIO+20*RAAR+20*ER")
+        method="iterative",
+        starts=2,
+        partial_coherence="off",
+        device="cpu",
+        iterative=IterativeConfig(recipe="20*HIO+20*RAAR+20*ER"),
     )
     corner = to_corner(torch.from_numpy(rho))
-    alone = finish(phase(volume, config))
-    both = finish(phase(volume, config, [Guess(corner, corner.abs() > 0.1 * corner.abs().max())]))
+    alone = drain(phase(volume, config))
+    both = drain(phase(volume, config, [Guess(corner, corner.abs() > 0.1 * corner.abs().max())]))
     assert both.ensemble.table["warm"].tolist() == [0, 0, 1]
     np.testing.assert_allclose(both.ensemble.table["llk_free"][:2], alone.ensemble.table["llk_free"])
     assert both.ensemble.table["llk_free"][2] < alone.ensemble.table["llk_free"].min()
@@ -215,10 +220,10 @@ def test_twins_that_the_neighbour_does_not_tell_apart_are_doubtful():
 
 
 def test_numbers_columns_and_metadata(tmp_path):
-    assert numbers("54-56, 60") == ["54", "55", "56", "60"]
+    assert summary_table("54-56, 60") == ["54", "55", "56", "60"]
     assert [value(text) for text in ("1e-3", "", "idle")] == [1e-3, None, "idle"]
     with pytest.raises(ConfigError, match="54-60"):
-        numbers("60-54")
+        summary_table("60-54")
     for k in range(2):
         (tmp_path / f"s{k}.npz").touch()
     files = [tmp_path / f"s{k}.npz" for k in range(2)]

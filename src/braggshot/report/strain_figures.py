@@ -14,7 +14,6 @@ from scipy import ndimage
 
 from braggshot.report import figures
 from braggshot.report.figures import Colours, Picture
-from braggshot.report.once import once
 from braggshot.report.surface import Surface, isosurface, render, view_axes
 from braggshot.volumes import Facet, FloatArray, StrainMap
 
@@ -38,7 +37,6 @@ class Material:
     amplitudes: Colours
 
 
-@once
 def material(found: StrainMap) -> Material:
     """What the pictures have in common; works for an empty support too."""
     basis = found.basis * 1e9
@@ -69,7 +67,6 @@ def symmetric(values: FloatArray, unit: str) -> Colours:
     return Colours("coolwarm", -limit, limit, unit)
 
 
-@once
 def views(shown: Material, what: str = "strain", size: int = 420, azimuths: tuple[int, ...] = ()) -> tuple[Picture, ...]:
     """The surface from several sides, coloured by "strain" or "displacement", facets named; none if there is no surface."""
     if shown.surface is None:

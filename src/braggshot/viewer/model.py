@@ -139,8 +139,8 @@ class Plane:
 
 
 def solid(found: Reconstruction) -> Solid | None:
-    """A crystal ready to be drawn, its strain where it is a `braggshot.pipeline.Result`; None where there is no crystal."""
-    strain: StrainMap | None = getattr(found, "strain", None)
+    """A crystal ready to be drawn, with its strain where that is known; None where there is no crystal."""
+    strain = found.strain
     if strain is not None and strain.support.any() and strain.amplitude[strain.support].max() > 0:
         return _of_strain(strain)
     if not found.support.any() or not np.abs(found.rho[found.support]).max() > 0:
