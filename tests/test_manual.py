@@ -164,6 +164,13 @@ def generate(monkeypatch):
     sys.modules.pop("generate")
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_says_what_the_program_says(generate, path):
+    text = path.read_text()
+    assert text.count("<!-- generate: ") == text.count("<!-- end -->") == len(generate.MARK.findall(text))
+    assert generate.written(text) == text, "make reference writes it anew"
+
+
 def test_the_reference_has_each_command_setting_and_format(generate):
     commands = generate.commands()
     assert all(f"\n## {name}\n" in commands for name in COMMANDS)
