@@ -169,7 +169,7 @@ def test_links_lead_somewhere(path):
         page = path.parent / target if target else path
         if link.startswith("http"):
             continue
-        if not page.exists() or anchor and anchor not in anchors(page.read_text()):
+        if not page.exists() or (anchor and anchor not in anchors(page.read_text())):
             broken.append(link)
     assert broken == []
 
