@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make shared machines crawl.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo live test lint types unit bench dist words clean
+.PHONY: demo live test lint types unit bench dist words manual docs gallery reference clean
 
 demo: $(VENV)/core
 	$(BIN)/python examples/demo.py demo-output
@@ -34,6 +34,10 @@ manual: $(VENV)/test
 
 docs: manual
 	@echo "the manual is in build/manual/; to read it: $(BIN)/mkdocs serve"
+
+# What pages say about commands, settings and formats, after one of these changed.
+reference: $(VENV)/test
+	$(BIN)/python docs/generate.py
 
 # The pictures of docs/gallery.md, each by the command that stands above it.
 gallery: demo $(VENV)/test
