@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 
 from braggshot.errors import ConfigError
 from braggshot.iterative.iterate import FirstSupport, IterativeConfig
-from braggshot.iterative.projections import ShrinkWrap
 from braggshot.nn.adapt import AdaptConfig
 from braggshot.nn.expert_iteration import SHORT
 from braggshot.nn.weights import SHIPPED
@@ -116,8 +115,3 @@ class PhasingConfig:
                 raise ConfigError(f"phasing.{name} must fall from round to round, found {getattr(self, name)}.")
         if not 0 <= self.free_fraction < 0.5:
             raise ConfigError(f"phasing.free_fraction is a share between 0 and 0.5, found {self.free_fraction}.")
-
-    @property
-    def filling(self) -> IterativeConfig:
-        """The last iterations where gaps are wide: the support stays, and FLAT only leans."""
-        return IterativeConfig(recipe=self.gap_recipe, shrink_wrap=ShrinkWrap(period=0), flatness=0.2)

@@ -32,13 +32,19 @@ def with_network(context: PhasingContext, network: nn.Module, card: Card) -> Pha
     return replace(context, network=network, out_of_distribution=new)
 
 
-def hypotheses_of(context: PhasingContext, searches: bool = True) -> list[Guess]:
-    """Ask the network for hypotheses, shown the voxels that phasing may see."""
+def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = True) -> list[Guess]:
+    """Ask the network for hypotheses; it is shown the voxels that phasing may see.
+
+    Parameters
+    ----------
+    threshold : amplitude, relative to the largest, from which a voxel belongs to the crystal [1]
+    searches : go on at the low resolution where the best answers are not one crystal
+    """
     assert context.network is not None
     config, oversampling = context.config, context.volume.oversampling
     counts, seen = _hide_held_out(context.search_data)
     answers = predict(context.network, counts, seen, oversampling, config.hypotheses, config.seed, config.orientations, searches)
-    return [_guess(hypothesis, config.support_threshold) for hypothesis in answers]
+    return [_guess(hypothesis, threshold) for hypothesis in answers]
 
 
 def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing:

@@ -27,11 +27,21 @@ import numpy as np
 from torch import nn
 
 from braggshot.errors import ConfigError
-from braggshot.iterative.iterate import Guess, Progress, Start, continue_starts, flush_denormals, run_starts, set_point_spread
+from braggshot.iterative.iterate import (
+    Guess,
+    IterativeConfig,
+    Progress,
+    Start,
+    continue_starts,
+    flush_denormals,
+    run_starts,
+    set_point_spread,
+)
+from braggshot.iterative.projections import ShrinkWrap
 from braggshot.nn.weights import Card, load_network
 from braggshot.phasing import memory
 from braggshot.phasing.config import PhasingConfig
-from braggshot.phasing.hypotheses import hypotheses_of, refine_guesses, refinement, unrefined, with_network
+from braggshot.phasing.hypotheses import FAINT, hypotheses_of, refine_guesses, refinement, unrefined, with_network
 from braggshot.phasing.partial_coherence import (
     WIDE,
     Phasing,
@@ -67,7 +77,8 @@ COMMON = frozenset({"method", "seed", "device", "free_fraction", "free_radius", 
 }
 """Settings that every strategy reads; starts that share a network are never company, so `tie_margin` is for the others."""
 NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
-COHERENCE = frozenset({"partial_coherence", "coherence_hint", "coherence_recipe", "coherence_gain", "coherence_psf"})
+COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf"})
+ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # by a search that lets the counts ask for a point spread
 GAPS = frozenset({"gap_fraction", "gap_recipe"})
 
 
@@ -201,7 +212,9 @@ def _random_starts(context: PhasingContext) -> Searched:
 
 
 def _oneshot(context: PhasingContext) -> Run:
-    starts = [unrefined(guess, context.config.seed + number) for number, guess in enumerate(hypotheses_of(context, searches=False))]
+    starts = [
+        unrefined(guess, context.config.seed + number) for number, guess in enumerate(hypotheses_of(context, FAINT, searches=False))
+    ]
     return doubt_network_alone(context, _judge(context, starts, "oneshot"))
     yield  # a generator like the others, though there is nothing to wait for
 
@@ -215,7 +228,7 @@ def _refine(context: PhasingContext) -> Run:
 
 
 def _refined_hypotheses(context: PhasingContext) -> Searched:
-    return (yield from refine_guesses(context, hypotheses_of(context))), "refine"
+    return (yield from refine_guesses(context, hypotheses_of(context, context.config.support_threshold))), "refine"
 
 
 def _auto(context: PhasingContext) -> Run:
@@ -274,14 +287,16 @@ def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
     config, missing = context.config, 1 - float(context.data.valid.float().mean())
     if missing <= config.gap_fraction:
         return starts
-    blurred, filling = any(any(start.sigma) for start in starts), config.filling
-    recipe = f"PSF+{filling.recipe}" if blurred else filling.recipe
-    return (yield from continue_starts(starts, context.data, replace(filling, recipe=recipe)))
+    is_blurred = any(any(start.sigma) for start in starts)
+    recipe = f"PSF+{config.gap_recipe}" if is_blurred else config.gap_recipe
+    filling = IterativeConfig(recipe=recipe, shrink_wrap=ShrinkWrap(period=0), flatness=0.2)
+    return (yield from continue_starts(starts, context.data, filling))
 
 
 def _first_search(context: PhasingContext) -> Searched:
     """Find the best hypothesis and random starts, which know nothing of it; few of them where it predicts the held-out voxels."""
-    config, guesses = context.config, hypotheses_of(context)
+    config = context.config
+    guesses = hypotheses_of(context, config.support_threshold)
     best = _best(context, (yield from refine_guesses(context, guesses)))
     if score(best, context.data_cpu).unseen <= config.promising_excess:
         witnesses = yield from _hold_tournament(context, config.confirm_starts, config.seed)
@@ -350,7 +365,7 @@ STRATEGIES: dict[str, Strategy] = {
         is_witnessed=True,
         kept_starts=_most_starts,
         host_bytes=(150, 75),
-        reads=NETWORK | COHERENCE | GAPS | {
+        reads=NETWORK | COHERENCE | ASKED_FOR | GAPS | {
             "refine", "promising_excess", "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
             "first_support", "support_threshold", "limits.tie_margin",
         },
@@ -380,7 +395,7 @@ STRATEGIES: dict[str, Strategy] = {
         is_witnessed=True,
         kept_starts=lambda config: config.starts,
         host_bytes=(100, 48),
-        reads=COHERENCE | GAPS | {"starts", "iterative", "first_support", "limits.tie_margin"},
+        reads=COHERENCE | ASKED_FOR | GAPS | {"starts", "iterative", "first_support", "limits.tie_margin"},
         instead={"hypotheses": "starts", "search_starts": "starts", "refine": "iterative"},
     ),
 }  # fmt: skip
