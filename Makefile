@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make shared machines crawl.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo live test test-long lint types unit manual docs gallery bench dist hooks clean
+.PHONY: demo live test test-long lint types unit manual docs gallery reference bench dist hooks clean
 
 SAY := @printf '== %s\n'
 # On a terminal pip shows what it fetches and how far it is; a log is spared that, but no error.
@@ -51,6 +51,10 @@ manual: $(VENV)/test
 
 docs: manual
 	@echo "the manual is in build/manual/; to read it: $(BIN)/mkdocs serve"
+
+# What pages say about commands, settings and formats, after one of these changed.
+reference: $(VENV)/test
+	$(BIN)/python docs/generate.py
 
 # The pictures of docs/gallery.md, each by the command that stands above it.
 gallery: demo $(VENV)/test

@@ -1,1 +1,1 @@
-"""Benchmarks: asv classes (time_, peakmem_, track_) and scripts that print the tables of docs/benchmarks.md and docs/verdict.md."""
+"""Benchmarks: asv classes (time_, peakmem_, track_) and scripts that print the tables of docs/lab."""

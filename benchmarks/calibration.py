@@ -2,9 +2,9 @@
 
     python benchmarks/calibration.py [FIRST SEED] [CRYSTALS] [METHOD]
 
-The factors in `braggshot.phasing.selection` were set on the crystals from 60 000 on; the table in the documentation is of
-those from 61 000 on. Voxels of the bulk (one layer inside the surface) of crystals whose reconstruction is right; a crystal counts once,
-whatever its size.
+The factors in `braggshot.phasing.calibration` were set on the crystals from 60 000 on; the table in the documentation is of
+those from 61 000 on. Counted are voxels of the bulk (one layer inside the surface) of crystals whose reconstruction is right; a
+crystal counts once, whatever its size.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import torch
 from scipy import ndimage
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import phase
 from braggshot.phasing.uncertainty import together, with_photon_noise
 from braggshot.physics import strain
 from braggshot.physics.metrics import align
-from braggshot.pipeline import finish
+from braggshot.pipeline import drain
 from braggshot.volumes import BoolArray, ComplexArray, Reconstruction
 
 Q = np.array([1.0, 0.0, 0.0])  # so the strain is the turn of the phase from slice to slice
@@ -49,12 +50,12 @@ def rows(first: int, number: int, method: str) -> Iterator[tuple[float, str, str
         truth, volume = simulate_volume(first + k, replace(SETTINGS, counts=(peak, peak)))
         volume = replace(volume, reciprocal_basis=2 * np.pi * np.eye(3) / np.array(volume.shape), q_bragg=Q)
         config = PhasingConfig(method=method, starts=5, device="cpu", partial_coherence="off")  # type: ignore[arg-type]
-        found = finish(phase(volume, config))
+        found = drain(phase(volume, config))
         if found.uncertainty is None or align(torch.from_numpy(found.rho), torch.from_numpy(truth)).correlation < 0.95:
             continue
         bulk = ndimage.binary_erosion(found.support)
         wrong = errors(found, truth, bulk)
-        noise = finish(with_photon_noise(replace(found, uncertainty=None), 10)).uncertainty
+        noise = drain(with_photon_noise(replace(found, uncertainty=None), 10)).uncertainty
         for source, spread in (("starts", found.uncertainty), ("photons", noise), ("both", together(found.uncertainty, noise))):
             for name, error in wrong.items():
                 sigma = getattr(spread, name)[bulk]

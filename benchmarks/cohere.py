@@ -27,9 +27,10 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.io import registry
-from braggshot.iterative.iterate import RefineConfig, run_starts
+from braggshot.iterative.iterate import IterativeConfig, run_starts
 from braggshot.iterative.projections import ShrinkWrap
-from braggshot.phasing.strategies import PhasingConfig, prepare_measured
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.problem import prepare_measured
 from braggshot.physics.fourier import AXES, to_centre, to_corner
 from braggshot.physics.metrics import align, misfit
 from braggshot.prepare import prepare
@@ -37,7 +38,7 @@ from braggshot.volumes import DiffractionVolume
 
 SEQUENCE = "3*(20*ER+180*HIO)+20*ER"
 N_ITERATIONS = 3 * (20 + 180) + 20
-AS_COHERE = RefineConfig(
+AS_COHERE = IterativeConfig(
     SEQUENCE,
     shrink_wrap=ShrinkWrap(period=1, sigma_start=1, sigma_end=1, threshold=(0.1, 0.1), relative_to="max"),
     support_extent=0.5,
@@ -79,7 +80,7 @@ def peer(volume: DiffractionVolume, python: str, package: str, starts: int) -> I
                 yield image, to_corner(torch.from_numpy(found["support"] > 0)), float(found["spent"]) / N_ITERATIONS
 
 
-def own(volume: DiffractionVolume, recipe: RefineConfig, starts: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
+def own(volume: DiffractionVolume, recipe: IterativeConfig, starts: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
     """The same of braggshot."""
     data = prepare_measured(volume, PhasingConfig(device="cpu", free=0))
     for seed in range(starts):
@@ -156,7 +157,7 @@ def runs(volume: DiffractionVolume, python: str, packages: list[str], starts: in
     for package in packages:
         yield f"cohere, {package}", peer(volume, python, package, starts)
     yield "braggshot, cohere's recipe", own(volume, AS_COHERE, starts)
-    yield "braggshot", own(volume, RefineConfig(), starts)
+    yield "braggshot", own(volume, IterativeConfig(), starts)
 
 
 def settings(size: int) -> CrystalSettings:

@@ -7,7 +7,8 @@
 The ceilings are measured first: a copy on the device, one from pinned memory, a matrix product in bfloat16.
 
 one shot    what `braggshot stack` does between its files (`braggshot.nn.pipelined`): from counts in pinned memory (32-bit
-            floats) to objects on their grid and scale there. The network sees the central 32^3 voxels; other batches travel meanwhile
+            floats) to objects on their grid and scale there. The network sees the central 32^3 voxels; other batches travel
+            meanwhile
 network     alone: patterns of 32^3, on the device already; the share of the product is its own
 engine      an iteration of RAAR on the whole grid: both transforms, modulus projection, support; called as it is, and recorded
             as a CUDA graph and replayed. Two transforms along three axes have to read and write a volume six times, `BYTES` per
@@ -38,7 +39,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from braggshot.crystals.sample import CrystalSettings, random_volumes
-from braggshot.iterative.algorithms import State, StepSettings, find_step
+from braggshot.iterative.algorithms import State, StepConfig, find_step
 from braggshot.iterative.projections import Measured, measured
 from braggshot.nn import datasets
 from braggshot.nn.datasets import Batch
@@ -169,7 +170,7 @@ def state_of(size: int, batch: int, device: torch.device) -> tuple[State, Measur
 
 def engine(size: int, batch: int, device: torch.device, least: float, recorded: bool) -> float:
     """Voxel-iterations per second of RAAR, called as it is or replayed as a CUDA graph."""
-    (state, data), (step, _), settings = state_of(size, batch, device), find_step("RAAR"), StepSettings()
+    (state, data), (step, _), settings = state_of(size, batch, device), find_step("RAAR"), StepConfig()
     job = partial(step, state, data, settings)
     return batch * size**3 / seconds(graph_of(job, device) if recorded else job, device, least)
 

@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from braggshot.iterative.iterate import RefineConfig, run_starts
+from braggshot.iterative.iterate import IterativeConfig, run_starts
 from braggshot.iterative.projections import measured
 from braggshot.physics.fourier import AXES
 
@@ -47,11 +47,11 @@ class Iteration:
         torch.fft.ifftn(torch.fft.fftn(self.field, dim=AXES), dim=AXES)
 
     def time_100_iterations(self, shape):
-        for _ in run_starts(self.data, RefineConfig("2*(40*HIO+10*ER)"), 1):
+        for _ in run_starts(self.data, IterativeConfig(recipe="2*(40*HIO+10*ER)"), 1):
             pass
 
     def peakmem_start(self, shape):
-        for _ in run_starts(self.data, RefineConfig("5*HIO"), 1):
+        for _ in run_starts(self.data, IterativeConfig(recipe="5*HIO"), 1):
             pass
 
     def track_iteration_over_pair(self, shape):
@@ -61,7 +61,7 @@ class Iteration:
 
     def track_error_after_300(self, shape):
         """Quality after a fixed budget, so that speed is never bought with it."""
-        *_, last = run_starts(self.data, RefineConfig("5*(40*HIO+10*ER)+50*ER"), 1, seed=1)
+        *_, last = run_starts(self.data, IterativeConfig(recipe="5*(40*HIO+10*ER)+50*ER"), 1, seed=1)
         return float(last.error)
 
 
@@ -70,7 +70,7 @@ def ratio(shape, rounds=7):
     torch.set_flush_denormal(True)
     data, field = ball(shape), torch.randn(shape, dtype=torch.complex64)
     out = torch.empty_like(field)
-    recipe = RefineConfig()
+    recipe = IterativeConfig()
     n = max(3, int(2e7 / field.numel()))
     rows = []
     for _ in range(rounds):
@@ -98,9 +98,9 @@ def memory(shape):
         "import sys; sys.path.insert(0, '.')\n"
         "from iterations import *\n"
         "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096\n"
-        "list(run_starts(ball((8, 8, 8)), RefineConfig('30*HIO+10*ER'), 1))  # what is loaded and compiled once is no start's\n"
+        "list(run_starts(ball((8, 8, 8)), IterativeConfig('30*HIO+10*ER'), 1))  # what is loaded and compiled once is no start's\n"
         f"d = ball({shape}); before = resident()\n"
-        "print(max(resident() for _ in run_starts(d, RefineConfig('30*HIO+10*ER'), 1)) - before)"
+        "print(max(resident() for _ in run_starts(d, IterativeConfig('30*HIO+10*ER'), 1)) - before)"
     )
     added = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return int(added) / math.prod(shape)

@@ -35,51 +35,51 @@ def phased(shape: Sequence[int], method: str, starts: int, hypotheses: int, fold
     """Bytes held before, and at the peak of phasing and of the whole; seconds."""
     import numpy as np
 
-    from braggshot import pipeline
+    from braggshot import output, pipeline
     from braggshot.crystals.sample import CrystalSettings, simulate_volume
-    from braggshot.iterative.iterate import RefineConfig
-    from braggshot.phasing.strategies import PhasingConfig, phase
-    from braggshot.phasing.tournament import TournamentConfig
+    from braggshot.iterative.iterate import IterativeConfig
+    from braggshot.phasing.config import PhasingConfig
+    from braggshot.phasing.strategies import phase
+    from braggshot.phasing.tournament import Round, TournamentConfig
     from braggshot.phasing.verdict import Limits
 
     z, y, x = shape
     _, volume = simulate_volume(1, CrystalSettings(shape=(z, y, x), counts=(1e6, 1e6), phase_range=(1, 1)))
     q = np.array([0.0, 2.7e10, 0.0])
     volume = replace(volume, reciprocal_basis=np.diag([2 * math.pi / (n * 8e-9) for n in shape]), q_bragg=q)  # voxels of 8 nm
-    short = RefineConfig("4*HIO+2*ER", shrink_wrap=replace(RefineConfig().shrink_wrap, period=3))
-    search = TournamentConfig(opening=short, going_on=short, settling=short, finish=short)
+    short = IterativeConfig(recipe="4*HIO+2*ER", shrink_wrap=replace(IterativeConfig().shrink_wrap, period=3))
+    one = Round("4*HIO+2*ER", 2.0, 1.0)
     phasing = PhasingConfig(
         method=method,
         starts=starts,
         hypotheses=hypotheses,
-        confirm=replace(search, starts=PhasingConfig().confirm.starts),
-        search=search,
-        further=replace(search, starts=PhasingConfig().further.starts),
+        tournament=TournamentConfig(opening=one, narrowing=one, settling=one, finish=one),
         device="cpu",
         refine=short,
-        polish=short,
+        iterative=short,
         coherence_recipe="PSF+4*ER",
         limits=Limits(llk_free=0.0),  # never good, so that "auto" holds all its searches
     )
     settings = pipeline.Settings(phasing=phasing)
     Path("/proc/self/clear_refs").write_text("5")
     began, before = time.perf_counter(), resident()
-    found = pipeline.finish(phase(volume, phasing))
+    found = pipeline.drain(phase(volume, phasing))
     peak = resident("VmHWM")
-    pipeline.write(pipeline.finish(pipeline.completed(found, settings, {})), folder, ("cxi",))
+    output.write(pipeline.drain(pipeline.finish_result(found, settings, {})), folder, ("cxi",))
     return before, peak, resident("VmHWM"), time.perf_counter() - began
 
 
 def here(shape: Sequence[int], method: str, starts: int, hypotheses: int) -> dict[str, float]:
     """What phasing one volume takes and would be asked for, of this process [MB], and how long it was [s]."""
+    from braggshot.phasing.config import PhasingConfig
     from braggshot.phasing.memory import needed
-    from braggshot.phasing.strategies import PhasingConfig, most_starts
+    from braggshot.phasing.strategies import find_strategy
 
     with tempfile.TemporaryDirectory() as folder:
         phased((32, 32, 32), method, starts, hypotheses, Path(folder))
         before, phasing, whole, seconds = phased(shape, method, starts, hypotheses, Path(folder))
-    config = PhasingConfig(method=method, starts=starts, hypotheses=hypotheses)  # type: ignore[arg-type]
-    asked = needed(shape, method, most_starts(config))
+    config, strategy = PhasingConfig(method=method, starts=starts, hypotheses=hypotheses), find_strategy(method)
+    asked = needed(shape, strategy.host_bytes, strategy.kept_starts(config))
     bytes_of = {"phasing": phasing - before, "taken": whole - before, "asked": asked, "process": whole}
     return {**{name: count / 1e6 for name, count in bytes_of.items()}, "seconds": seconds}
 

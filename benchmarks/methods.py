@@ -16,7 +16,7 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.evaluation.methods import Choice, phasing_of
 from braggshot.phasing.strategies import phase
 from braggshot.physics.metrics import align
-from braggshot.pipeline import finish
+from braggshot.pipeline import drain
 
 METHODS = ["oneshot", "refine", "auto", "iterative-1", "iterative-5"]
 UNIT = "iterative-5"
@@ -28,7 +28,7 @@ def phased(method: str, seed: int, size: int) -> dict[str, float]:
     truth, volume = simulate_volume(seed, settings)
     config = phasing_of(method, Choice(device="cpu"), coherent=True)
     began = time.process_time()
-    found = finish(phase(volume, config))
+    found = drain(phase(volume, config))
     seconds = time.process_time() - began
     correlation = align(torch.from_numpy(found.rho), torch.from_numpy(truth)).correlation
     return {"seconds": seconds, "correlation": correlation, "chi": found.quality.chi2**0.5}

@@ -19,28 +19,29 @@ import torch
 
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.iterative.iterate import RefineConfig, run_starts
+from braggshot.iterative.iterate import IterativeConfig, run_starts
 from braggshot.iterative.projections import ShrinkWrap
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.selection import score
-from braggshot.phasing.strategies import PhasingConfig, prepare_measured
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
 
 SW = ShrinkWrap()
-VARIANTS: dict[str, RefineConfig] = {
-    "cohere": RefineConfig(
+VARIANTS: dict[str, IterativeConfig] = {
+    "cohere": IterativeConfig(
         "3*(20*ER+180*HIO)+20*ER",
         shrink_wrap=ShrinkWrap(period=1, sigma_start=1, sigma_end=1, threshold=(0.1, 0.1), relative_to="max"),
         support_extent=0.5,
     ),
-    "PyNX": RefineConfig(
+    "PyNX": IterativeConfig(
         "600*RAAR+200*ER",
         shrink_wrap=replace(SW, period=50, sigma_end=0.5, threshold=(0.25, 0.25)),
         support_extent=1.0,
     ),
-    "960 RAAR+100 ER": RefineConfig("960*RAAR+100*ER"),
-    "960 HIO+100 ER": RefineConfig("960*HIO+100*ER"),
-    "default": RefineConfig(),
+    "960 RAAR+100 ER": IterativeConfig(recipe="960*RAAR+100*ER"),
+    "960 HIO+100 ER": IterativeConfig(recipe="960*HIO+100*ER"),
+    "default": IterativeConfig(),
 }
 
 
@@ -51,7 +52,7 @@ def settings(size: int) -> CrystalSettings:
     )
 
 
-def run(config: RefineConfig, seed: int, size: int, n_starts: int) -> tuple[list[float], list[float], float]:
+def run(config: IterativeConfig, seed: int, size: int, n_starts: int) -> tuple[list[float], list[float], float]:
     """Correlation with the truth and llk_free of each start, seconds per start."""
     truth, volume = simulate_volume(seed, settings(size))
     data = prepare_measured(volume, PhasingConfig(device="cpu"))

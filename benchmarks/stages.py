@@ -90,7 +90,7 @@ def here(source: Path, method: str, sets: list[str], top: int) -> dict[str, floa
     command = time.process_time()
     import importlib
 
-    from braggshot import pipeline, report  # noqa: F401
+    from braggshot import output, pipeline, report  # noqa: F401
     from braggshot.io.results import vtk  # noqa: F401
 
     clock = Clock()
@@ -105,8 +105,8 @@ def here(source: Path, method: str, sets: list[str], top: int) -> dict[str, floa
         profile.enable()
     settings = options.settings_of(None, sets, {"phasing": {"method": method}})
     with tempfile.TemporaryDirectory() as folder:
-        pipeline.check_writable(folder)
-        pipeline.write(pipeline.finish(pipeline.run(source, settings)), folder)
+        output.check_writable(folder)
+        output.write(pipeline.drain(pipeline.run(source, settings)), folder)
     profile.disable()
     clock.turn("end")
     if top:

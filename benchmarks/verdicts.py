@@ -19,7 +19,8 @@ import torch
 
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import phase
 from braggshot.phasing.verdict import noise_floor
 from braggshot.physics.fourier import fourier
 from braggshot.physics.metrics import align

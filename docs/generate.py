@@ -1,6 +1,7 @@
-"""What the manual says about the program is asked of the program, when the manual is built.
+"""Write into the manual's pages what the program itself can say: ``python docs/generate.py``.
 
-A line ``<!-- generate: NAME ARGUMENT -->`` in a page is replaced by what the function NAME of `PARTS` returns.
+What stands between ``<!-- generate: NAME ARGUMENT -->`` and ``<!-- end -->`` in a page is replaced by what the function NAME of
+`PARTS` returns. A test fails while a page says anything else.
 """
 
 from __future__ import annotations
@@ -14,14 +15,31 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-MARK = re.compile(r"^<!-- generate: (\w+) ?(\S*) -->$", re.MULTILINE)
+DOCS = ROOT / "docs"
+MARK = re.compile(r"^<!-- generate: (\w+) ?([^\n]*?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 ENTRY = re.compile(r"^(\S[^:\n]*?) : (.*(?:\n[ ]+.*)*)", re.MULTILINE)
 _KINDS = {str: "text", Path: "path", int: "integer", float: "number"}
 
 
-def on_page_markdown(markdown: str, **kwargs: Any) -> str:
-    """Replace the marks of a page."""
-    return MARK.sub(lambda found: PARTS[found[1]](*found[2].split()), markdown)
+def main() -> None:
+    """Rewrite every page that has marks."""
+    for page in DOCS.rglob("*.md"):
+        before = page.read_text()
+        after = written(before)
+        if after != before:
+            page.write_text(after)
+            print(page.relative_to(ROOT))
+
+
+def written(text: str) -> str:
+    """Return the text of a page with each marked part made anew."""
+    return MARK.sub(_part, text)
+
+
+def _part(found: re.Match[str]) -> str:
+    name, arguments = found.groups()
+    mark = f"{name} {arguments}".strip()
+    return f"<!-- generate: {mark} -->\n\n{PARTS[name](*arguments.split()).strip()}\n\n<!-- end -->"
 
 
 def settings(place: str, prefix: str = "") -> str:
@@ -165,3 +183,6 @@ PARTS: dict[str, Callable[..., str]] = {
     "instruments": instruments,
     "citation": citation,
 }
+
+if __name__ == "__main__":
+    main()

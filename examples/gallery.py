@@ -23,9 +23,10 @@ from matplotlib.figure import Figure
 
 import braggshot
 from braggshot.crystals.sample import CrystalSettings
-from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import phase
 from braggshot.physics.metrics import align
-from braggshot.pipeline import finish
+from braggshot.pipeline import drain
 from braggshot.volumes import ComplexArray, DiffractionVolume, Reconstruction
 
 SEED = 3
@@ -43,7 +44,7 @@ def crystal(size: int, turns: float, counts: float, field: str = "correlated") -
 
 def phased(volume: DiffractionVolume, method: str, starts: int = 5) -> Reconstruction:
     """By the pipeline's own stage; full coherence, as these crystals have."""
-    return finish(phase(volume, PhasingConfig(method=method, starts=starts, partial_coherence="off")))
+    return drain(phase(volume, PhasingConfig(method=method, starts=starts, partial_coherence="off")))
 
 
 def aligned(found: Reconstruction, truth: ComplexArray) -> tuple[ComplexArray, float]:

@@ -22,7 +22,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from braggshot import cli
-from braggshot.crystal_frame import StrainConfig, numbers, strain_map
+from braggshot.crystal_frame import StrainConfig, strain_map
+from braggshot.physics.strain import summary_table
 from braggshot.crystals import shapes
 from braggshot.crystals.grid import Grid, centred
 from braggshot.io.beamlines.aps_34idc import write_scan
@@ -132,7 +133,7 @@ def truth(crystal: Crystal, experiment: Experiment, voxel: float) -> dict[str, f
     settings = StrainConfig(frame="lab", voxel_size=voxel, iso=0.5, reflection=(1, 1, 1), lattice=(experiment.cell,))
     fine = centred(torch.from_numpy(voxel / NM / 4 * np.eye(3)).float()[None], (4 * side, 4 * side, 4 * side))
     solid = float((crystal.depth(fine) > 0).sum()) * (voxel / 4) ** 3
-    return {**numbers(strain_map(body, settings)), "volume_m3": solid}
+    return {**summary_table(strain_map(body, settings)), "volume_m3": solid}
 
 
 def measure(folder: Path, crystals: Sequence[Crystal], experiment: Experiment, hours: Sequence[float]) -> list[Path]:

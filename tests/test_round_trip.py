@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggshot.crystal_frame import StrainConfig, numbers, strain_map
+from braggshot.crystal_frame import StrainConfig, strain_map
 from braggshot.crystals.direct_sum import rocking_scan
 from braggshot.io import results
 from braggshot.physics.geometry import direction, scattering_vector
+from braggshot.physics.strain import summary_table
 
 SPEC = importlib.util.spec_from_file_location("round_trip", Path(__file__).parents[1] / "benchmarks" / "round_trip.py")
 rt = importlib.util.module_from_spec(SPEC)
@@ -116,7 +117,7 @@ def test_counts_phased_and_brought_back(gold, tmp_path):
     assert errors.strain < 1.5e-4
     assert abs(errors.mean_strain) < 2e-5
     result.save(tmp_path / "result.cxi")
-    few = numbers(results.read_strain(tmp_path / "result.cxi"))
+    few = summary_table(results.read_strain(tmp_path / "result.cxi"))
     assert few["d_spacing_m"] == pytest.approx(2 * np.pi / np.linalg.norm(gold.g) * (1 + rt.STRAIN), rel=3e-4)
 
 

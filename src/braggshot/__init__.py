@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from braggshot.crystal_frame import strain_map
     from braggshot.crystals.sample import simulate_volume
     from braggshot.errors import BraggshotError
-    from braggshot.io.results import read as load_result
-    from braggshot.pipeline import Result, Settings, load, reconstruct
+    from braggshot.output import Result, load_result
+    from braggshot.pipeline import Settings, load, reconstruct
     from braggshot.prepare import PrepareConfig
     from braggshot.volumes import DiffractionVolume, Geometry, Reconstruction, Scan, StrainMap
 
@@ -30,12 +30,12 @@ _HOMES = {
     "Geometry": "volumes:Geometry",
     "PrepareConfig": "prepare:PrepareConfig",
     "Reconstruction": "volumes:Reconstruction",
-    "Result": "pipeline:Result",
+    "Result": "output:Result",
     "Scan": "volumes:Scan",
     "Settings": "pipeline:Settings",
     "StrainMap": "volumes:StrainMap",
     "load": "pipeline:load",
-    "load_result": "io.results:read",
+    "load_result": "output:load_result",
     "reconstruct": "pipeline:reconstruct",
     "simulate_volume": "crystals.sample:simulate_volume",
     "strain_map": "crystal_frame:strain_map",

@@ -25,7 +25,7 @@ from braggshot.nn.predict import largest
 from braggshot.nn.resampling import Sampling, sampling
 from braggshot.nn.two_scale import beginning
 from braggshot.nn.weights import SHIPPED, load_network
-from braggshot.phasing.strategies import device_of
+from braggshot.phasing.problem import device_of
 from braggshot.physics.sampling import oversampling
 
 T = TypeVar("T")

@@ -93,21 +93,50 @@ def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
 def _explain(model: type[Any], detail: Any) -> str:
     place = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function-"))
     if detail["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        if renamed := _renamed(model, place.split(".")):
+            return f"setting {place!r} is now called {renamed}"
         known = sorted(_keys(model))
         near = difflib.get_close_matches(place, known, n=1) or difflib.get_close_matches(place.split(".")[-1], known, n=1)
         return f"unknown setting {place!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
     return f"setting {place!r}: {detail['msg'][0].lower()}{detail['msg'][1:]} (found {detail['input']!r})"
 
 
+def _renamed(model: type[Any], path: list[str]) -> str | None:
+    """Look an old name up in the table ``RENAMED`` of the dataclass that it belonged to."""
+    import typing
+
+    *parents, name = path
+    for parent in parents:
+        model = typing.get_type_hints(model).get(parent, type(None))
+    new = getattr(model, "RENAMED", {}).get(name)
+    return new and " and ".join(repr(".".join([*parents, part])) for part in new.split(" and "))
+
+
 def _keys(model: type[Any], prefix: str = "") -> Iterable[str]:
     import typing
 
-    for name, annotation in typing.get_type_hints(model).items():
+    hints = typing.get_type_hints(model)
+    for name, annotation in ((one.name, hints[one.name]) for one in dataclasses.fields(model)):
         yield prefix + name
         if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
             yield from _keys(annotation, f"{prefix}{name}.")
 
 
 def dump(settings: Any) -> dict[str, Any]:
-    """The resolved settings as plain nested dictionaries, to be stored with every output."""
+    """Turn resolved settings into plain nested dictionaries, to be stored with every output."""
     return dataclasses.asdict(settings)
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """Keep only what differs from the defaults, as nested dictionaries that `resolve` takes."""
+    return _changed(settings, type(settings)())
+
+
+def _changed(settings: Any, default: Any) -> dict[str, Any]:
+    found = {}
+    for one in dataclasses.fields(settings):
+        new, old = getattr(settings, one.name), getattr(default, one.name)
+        if new != old:
+            same = dataclasses.is_dataclass(new) and type(new) is type(old)
+            found[one.name] = _changed(new, old) if same else dump(new) if dataclasses.is_dataclass(new) else new
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from braggshot.io.results import cohere
 from braggshot.physics import metrics
 from braggshot.physics.fourier import fourier
 from braggshot.physics.geometry import direct_basis
-from braggshot.pipeline import Result, Settings, resolve, versions
+from braggshot.pipeline import Settings, resolve, versions
 from braggshot.prepare import prepare
 from braggshot.prepare.window import raw_centre
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
@@ -39,8 +39,8 @@ def postprocess(
     settings: Settings | Mapping[str, Any] | None = None,
     *,
     format: str | None = None,
-) -> Result:
-    """An object on disk, and the scan that it explains, to a strain map.
+) -> Reconstruction:
+    """Give an object on disk, and the scan that it explains, a strain map.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def postprocess(
     read = time.perf_counter()
     strain = strain_map(found, resolved.strain)
     ended = time.perf_counter()
-    return Result(
-        **{f.name: getattr(found, f.name) for f in fields(Reconstruction) if f.name not in {"configuration", "seconds"}},
+    return replace(
+        found,
         configuration={
             "phased_with": dict(found.configuration),
             "postprocessed_with": {**configuration.dump(resolved), "program": {"name": "braggshot", **versions()}},

@@ -45,7 +45,7 @@ class Snapshot:
     state : what is happening to it
     received, expected : frames of it; None where no plan says how many will come
     rocking : (n,) counts per frame, NaN where no frame has come [counts]
-    result : the latest picture of it, a `braggshot.pipeline.Result` where there is strain
+    result : the latest picture of it
     pictures : every picture so far, oldest first
     series : one row per finished scan, as in ``series.csv``
     finished : result files of finished scans, oldest first; row k of `series` is of file k where both are there

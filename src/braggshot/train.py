@@ -13,6 +13,7 @@ import torch
 from braggshot import config
 from braggshot.errors import ConfigError
 from braggshot.io import registry
+from braggshot.iterative.iterate import flush_denormals
 from braggshot.nn import datasets, solved_patterns, training, weights
 from braggshot.nn.datasets import DataConfig, Source
 from braggshot.nn.predict import LARGEST
@@ -67,13 +68,18 @@ def learn(
     ------
     ConfigError : if the optional packages for training are missing, or the settings contradict each other.
     """
+    yield from flush_denormals(_learn(settings, folder, files, initial, device))
+
+
+def _learn(
+    settings: LearnSettings, folder: Path, files: Sequence[Path], initial: str | Path | None, device: str
+) -> Generator[Report, None, None]:
     _check(settings, folder, initial)
     if settings.whole:
         then = _at_full_resolution(settings)
-        yield from learn(replace(settings, whole=0), folder / LOW, files, initial, device)
-        yield from learn(then, folder, files, folder / LOW / "best.safetensors", device)
+        yield from _learn(replace(settings, whole=0), folder / LOW, files, initial, device)
+        yield from _learn(then, folder, files, folder / LOW / "best.safetensors", device)
         return
-    torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
     fabric = _fabric(device, folder)
     start = None if initial is None else weights.load_network(initial)[0]
     source = _source(settings, files, fabric.device)

@@ -1,7 +1,7 @@
 """The records that travel between the stages; numpy only, no files, no physics.
 
-Conventions, defined here and nowhere else
-------------------------------------------
+Conventions, defined here and nowhere else:
+
 - Arrays are C-ordered (z, y, x) = (rocking, detector row, detector column).
 - Vectors and 3 x 3 bases list their Cartesian components in the same order, (z, y, x), in the CXI laboratory frame: z downstream
   along the beam, y up, x outboard. A basis holds one voxel edge per *column*: the point of index n is ``basis @ (n - N // 2)``.
@@ -31,27 +31,19 @@ class Frames(Protocol):
     """Detector images on disk or in memory, (n, rows, columns); indexing reads only the region asked for."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, rows, columns)."""
-        ...
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """As stored."""
-        ...
+    def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
 
     def __getitem__(self, region: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Circle:
-    """One rotation axis of a diffractometer.
+    """One rotation axis, the motor `name`: its angle [rad], one value or one per frame, about the laboratory `axis`.
 
-    Parameters
-    ----------
-    axis : "x+", "y-", ... the laboratory axis turned about, right-handed (+) or left-handed (-)
-    angle : one value, or one per frame for the circle that rocks [rad]
-    name : the motor's name at the instrument
+    The axis is "x+", "y-", ...: turned right-handed (+) or left-handed (-).
     """
 
     axis: str
@@ -167,13 +159,11 @@ class DiffractionVolume:
     ----------
     intensity : (z, y, x) [photons], 0 where not valid
     valid : (z, y, x), False on gaps, hot and dead pixels, aliens, missing frames, padding
-    name : short name for outputs
-    window : what was cropped and binned
+    name, window : short name for outputs; what was cropped and binned
     reciprocal_basis : columns are the voxel edges [1/m], components (z, y, x); None without geometry
     q_bragg : scattering vector at the centre voxel N // 2 [1/m], components (z, y, x)
     oversampling : array size / object extent per axis, measured from the autocorrelation
-    steps : what was done, in words, in order
-    geometry, provenance : as in `Scan`
+    steps, geometry, provenance : what was done, in words, in order; the others as in `Scan`
     """
 
     intensity: FloatArray
@@ -200,6 +190,20 @@ class DiffractionVolume:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How many other starts give the crystal of the chosen one, counted once: `same` of `others`, the `stuck` ones left out.
+
+    Two starts are one crystal from an aligned complex correlation of `limit` on [1]. A stuck start predicts the held-out voxels so
+    much worse that it says nothing.
+    """
+
+    same: int
+    others: int
+    stuck: int
+    limit: float
+
+
+@dataclass(frozen=True)
 class Quality:
     """How well a reconstruction explains its measurement; definitions in `braggshot.physics.metrics`.
 
@@ -208,7 +212,7 @@ class Quality:
     chi2, r_factor : misfit of the magnitudes over valid voxels, of the model with its point spread if it has one [1]
     llk, llk_free : half the Poisson deviance per voxel, over the phased and over the held-out voxels [1]
     chi2_coherent : chi2 as if the beam were fully coherent; equal to chi2 where no point spread was estimated [1]
-    agreement : aligned complex correlation of every start with the chosen one (1 for the chosen) [1]
+    agreement, agreeing : aligned complex correlation of every start with the chosen one [1], and how many are the same crystal
     resolution : direct-space resolution [m], None where it could not be measured
     unseen : relative misfit of the held-out magnitudes beyond photon noise [1]; None where nothing was held out
     """
@@ -221,6 +225,7 @@ class Quality:
     resolution: float | None = None
     chi2_coherent: float | None = None
     unseen: float | None = None
+    agreeing: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -287,6 +292,7 @@ class Reconstruction:
     psf : widths of the estimated point spread, None for full coherence
     seconds : time per stage [s]
     uncertainty : spread of the solutions that agree; None where fewer than two do
+    strain : displacement and strain of the material; None before they are computed, without geometry or without a crystal
     """
 
     rho: ComplexArray
@@ -306,6 +312,7 @@ class Reconstruction:
     psf: Mapping[str, Any] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
+    strain: StrainMap | None = None
 
     def __post_init__(self) -> None:
         if self.support.shape != self.rho.shape:

@@ -7,14 +7,14 @@ from braggshot.cli import evaluate
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.evaluation import suites
 from braggshot.evaluation.methods import METHODS
-from braggshot.iterative.iterate import RefineConfig
+from braggshot.iterative.iterate import IterativeConfig
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """A method and a suite that take no time."""
     small = CrystalSettings(shape=(24, 24, 24), phase_range=(1, 1), counts=(1e5, 1e5))
-    monkeypatch.setitem(METHODS, "quick", {"method": "iterative", "starts": 1, "refine": RefineConfig("12*HIO+8*ER")})
+    monkeypatch.setitem(METHODS, "quick", {"method": "iterative", "starts": 1, "iterative": IterativeConfig(recipe="12*HIO+8*ER")})
     monkeypatch.setitem(suites.SUITES, "tiny", suites.Suite("tiny ones", {"one": small}))
     monkeypatch.setattr(evaluate, "METHODS", ("quick",))
     monkeypatch.setattr(evaluate, "SUITES", ("tiny",))

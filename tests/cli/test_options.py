@@ -14,7 +14,8 @@ from braggshot.evaluation.methods import METHODS
 from braggshot.evaluation.suites import SUITES
 from braggshot.io.registry import formats
 from braggshot.nn.training import PRESETS
-from braggshot.phasing.strategies import PhasingConfig
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import STRATEGIES
 
 WRONG = [
     ("reconstruct", "none.cxi", "--method", "gradient"),
@@ -50,7 +51,7 @@ def test_a_wrong_word_is_bad_usage(arguments, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("declared", "meant"),
     [
-        (typing.get_args(reconstruct.Method), typing.get_args(typing.get_type_hints(PhasingConfig)["method"])),
+        (typing.get_args(reconstruct.Method), tuple(STRATEGIES)),
         (typing.get_args(options.Device), typing.get_args(typing.get_type_hints(PhasingConfig)["device"])),
         (typing.get_args(train.Preset), tuple(PRESETS)),
         (evaluate.SUITES, tuple(SUITES)),

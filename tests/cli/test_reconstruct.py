@@ -122,7 +122,6 @@ BAD = {
     "unknown setting": (with_options("--set", "phasing.stars=3"), "unknown setting 'phasing.stars'; did you mean"),
     "unknown reader option": (with_options("--set", "input.sacn=3"), "no option sacn"),
     "bad recipe": (with_options("--recipe", "20*OSS"), "unknown step 'OSS'"),
-    "no network": (with_options("--method", "refine", "--network", "nothing"), "no network"),
 }
 
 
@@ -139,6 +138,11 @@ def test_bad_input_is_one_clear_line(case, tmp_path, counts, capsys):
     assert "bug" not in lines[0]
     assert re.search(message, lines[0]), lines[0]
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_network_that_is_not_there(scan, tmp_path, capsys):
+    assert run("reconstruct", scan, "-o", tmp_path / "out", "--method", "refine", "--network", "nothing") == 1
+    assert "no network" in capsys.readouterr().err
 
 
 def test_no_write_permission(scan, tmp_path, capsys, monkeypatch):

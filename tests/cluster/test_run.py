@@ -16,7 +16,7 @@ pytest.importorskip("distributed")
 from distributed import KilledWorker
 from processes import contents, one_thread, scheduler_and_worker, stopped_at_work
 
-from braggshot import cli, cluster, pipeline
+from braggshot import cli, cluster, output, pipeline
 from braggshot.cluster import ClusterConfig, connect, reconstruct_many
 from braggshot.cluster.jobs import failed
 from braggshot.cluster.run import jobs_of
@@ -70,11 +70,11 @@ def test_results_are_those_of_one_process_and_a_bad_scan_stops_nobody(scans, cli
     by_name = {report.record["name"]: report.record for report in reports}
     for path in scans[:2]:
         with one_thread():
-            expected = pipeline.reconstruct(path, replace(SETTINGS))
+            expected = pipeline.reconstruct(path, replace(SETTINGS)).reconstruction
         found = results.read(tmp_path / "out" / path.name)
         assert np.array_equal(found.rho, expected.rho)
         assert np.array_equal(found.support, expected.support)
-        record, plain = by_name[path.stem], pipeline.summary(expected, str(path), "")
+        record, plain = by_name[path.stem], output.summary(expected, str(path), "")
         for name in ("network", "shape", "chi2", "llk_free", "verdict", "reasons"):
             assert record[name] == plain[name], name
         assert json.loads((tmp_path / "out" / f"{path.stem}.json").read_text()) == record
@@ -202,6 +202,6 @@ def test_names_do_not_collide_and_a_deadly_scan_is_said(tmp_path):
 
 
 def test_the_command_wants_a_folder(scans, tmp_path, capsys):
-    for output in ([], ["-o", str(tmp_path / "one.cxi")]):
-        assert cli.main(["reconstruct", str(scans[0]), "--cluster", "local", *output]) == 1
+    for place in ([], ["-o", str(tmp_path / "one.cxi")]):
+        assert cli.main(["reconstruct", str(scans[0]), "--cluster", "local", *place]) == 1
         assert "name it with -o" in capsys.readouterr().err

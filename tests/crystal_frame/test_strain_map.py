@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from braggshot.crystal_frame import StrainConfig, numbers, strain_map, to_crystal, to_lab
+from braggshot.crystal_frame import StrainConfig, strain_map, to_crystal, to_lab
 from braggshot.errors import ConfigError, DataError, GeometryError
 from braggshot.physics.geometry import direction, rotation_onto
+from braggshot.physics.strain import summary_table
 from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 
 BASIS = np.array([[12.6, 0.0, -3.2], [3.3, -10.0, 0.5], [7.9, 0.0, 9.5]]) * 1e-9
@@ -46,7 +47,7 @@ def along(r):
 def test_a_uniform_strain_is_a_lattice_and_no_strain(value):
     """The peak's position tells it: d = d_0 (1 + e), and nothing is left over."""
     found = strain_map(crystal(lambda r: value * along(r)), LAB)
-    assert numbers(found)["d_spacing_m"] == pytest.approx(2 * np.pi / np.linalg.norm(Q) / (1 - value), rel=1e-6)
+    assert summary_table(found)["d_spacing_m"] == pytest.approx(2 * np.pi / np.linalg.norm(Q) / (1 - value), rel=1e-6)
     assert np.nanmax(np.abs(found.strain)) < 2e-5
     np.testing.assert_allclose(found.d_spacing[found.bulk], 2 * np.pi / np.linalg.norm(Q) / (1 - value), rtol=2e-5)
     kept = strain_map(crystal(lambda r: value * along(r)), replace(LAB, ramp="keep"))
@@ -106,7 +107,7 @@ def test_a_dislocation_with_a_hollow_core_is_flagged(sign):
     assert np.hypot(r[2] - 3e-9, r[0] - 2e-9)[found.dislocation].max() < 35e-9
     assert np.abs(r[1][found.dislocation]).max() > 70e-9
     assert found.dislocation.any(axis=(0, 2)).sum() > 12
-    assert numbers(found)["dislocation_voxels"] > 20
+    assert summary_table(found)["dislocation_voxels"] > 20
     assert not strain_map(crystal(lambda r: 3e3 * along(r) * r[1]), LAB).dislocation.any()
 
 

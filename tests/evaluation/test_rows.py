@@ -16,11 +16,11 @@ from braggshot.evaluation.methods import METHODS, Choice, phasing_of
 from braggshot.evaluation.suites import FIRST_SEED, SUITES
 from braggshot.io.formats import cxi
 from braggshot.iterative.algorithms import find_step
-from braggshot.iterative.iterate import RefineConfig
+from braggshot.iterative.iterate import IterativeConfig
 from braggshot.iterative.recipe import parse_recipe
 from braggshot.nn import weights
 from braggshot.nn.network import NetworkConfig
-from braggshot.phasing.strategies import PhasingConfig
+from braggshot.phasing.config import PhasingConfig
 
 SMALL = CrystalSettings(shape=(16, 16, 16), oversampling=(2, 2.5), counts=(1e4, 1e4), phase_range=(0, 1))
 
@@ -30,9 +30,9 @@ def quick(monkeypatch):
     """Methods and a suite that take no time; ``quick`` needs no network."""
     for name in reversed(list(METHODS)):  # undone the other way round, so their order comes back
         monkeypatch.delitem(METHODS, name)
-    short = RefineConfig("12*HIO+8*ER")
+    short = IterativeConfig(recipe="12*HIO+8*ER")
     monkeypatch.setitem(METHODS, "quick", {"method": "iterative", "starts": 1, "refine": short})
-    monkeypatch.setitem(METHODS, "network", {"method": "refine", "hypotheses": 1, "polish": short})
+    monkeypatch.setitem(METHODS, "network", {"method": "refine", "hypotheses": 1, "refine": short})
     monkeypatch.setitem(SUITES, "tiny", suites.Suite("tiny ones", {"one": SMALL, "two": replace(SMALL, counts=(1e6, 1e6))}))
 
 
@@ -132,13 +132,13 @@ def test_methods_are_what_they_say():
     assert phasing_of("iterative-20", Choice(), True).starts == 20
     assert phasing_of("iterative-5", Choice(), True).partial_coherence == "off"
     assert phasing_of("auto", Choice(seed=3), False) == PhasingConfig(seed=3)
-    assert phasing_of("autophasenn+ER50", Choice(published="x"), True).polish.recipe == "50*ER"
+    assert phasing_of("autophasenn+ER50", Choice(published="x"), True).refine.recipe == "50*ER"
     assert phasing_of("autophasenn", Choice(published="x"), True).network == "x"
     counts = {"refine+10": 10, "refine": 70, "refine+300": 300}
     for name, count in counts.items():
         config = phasing_of(name, Choice(), True)
-        assert sum(find_step(step)[1] for step in parse_recipe(config.polish.recipe)) == count
-    assert "FLAT" not in parse_recipe(phasing_of("classic-5", Choice(), True).refine.recipe)
+        assert sum(find_step(step)[1] for step in parse_recipe(config.refine.recipe)) == count
+    assert "FLAT" not in parse_recipe(phasing_of("classic-5", Choice(), True).iterative.recipe)
     with pytest.raises(ConfigError, match="--published"):
         phasing_of("autophasenn", Choice(), True)
     with pytest.raises(ConfigError, match="no method 'x'"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from braggshot.errors import ConfigError
-from braggshot.iterative.algorithms import ACTIONS, STEPS, State, StepSettings, find_step
+from braggshot.iterative.algorithms import ACTIONS, STEPS, State, StepConfig, find_step
 from braggshot.iterative.coherence import Coherence
 from braggshot.physics.fourier import AXES, to_corner
 
@@ -49,17 +49,17 @@ def textbook(name, rho, inside, data, beta):
 def test_step_is_its_formula(name, beta, data, pattern):
     state = state_of(data, pattern[1])
     expected = textbook(name, state.rho.clone(), state.support, data, beta)
-    STEPS[name](state, data, StepSettings(beta=beta))
+    STEPS[name](state, data, StepConfig(beta=beta))
     assert torch.allclose(state.rho, expected, atol=2e-3 * float(expected.abs().max()))
     expected = textbook(name, state.rho.clone(), state.support, data, beta)  # once more: buffers are reused
-    STEPS[name](state, data, StepSettings(beta=beta))
+    STEPS[name](state, data, StepConfig(beta=beta))
     assert torch.allclose(state.rho, expected, atol=2e-3 * float(expected.abs().max()))
 
 
 def test_difference_map_at_beta_one_is_hio(data, pattern):
     one, other = state_of(data, pattern[1]), state_of(data, pattern[1])
-    STEPS["DM"](one, data, StepSettings(beta=1.0))
-    STEPS["HIO"](other, data, StepSettings(beta=1.0))
+    STEPS["DM"](one, data, StepConfig(beta=1.0))
+    STEPS["HIO"](other, data, StepConfig(beta=1.0))
     assert torch.allclose(one.rho, other.rho, atol=1e-3 * float(other.rho.abs().max()))
 
 
@@ -68,7 +68,7 @@ def test_error_never_rises_under_er_with_a_fixed_support(data, pattern):
     state.wants_error = True
     errors = []
     for _ in range(30):
-        STEPS["ER"](state, data, StepSettings())
+        STEPS["ER"](state, data, StepConfig())
         errors.append(state.error.clone())
     curve = torch.stack(errors)[1:]
     assert (curve[1:] <= curve[:-1] * (1 + 1e-5)).all()
@@ -80,7 +80,7 @@ def test_reported_error_is_the_misfit_of_the_iterate(data, pattern):
     magnitude = torch.fft.fftn(state.rho, dim=AXES, norm="ortho").abs()
     expected = (magnitude - data.magnitude).square().sum(AXES) / data.photons
     state.wants_error = True
-    STEPS["RAAR"](state, data, StepSettings())
+    STEPS["RAAR"](state, data, StepConfig())
     assert state.error.tolist() == pytest.approx(expected.tolist(), rel=1e-3)
 
 
@@ -89,7 +89,7 @@ def test_the_truth_stays_put(data, pattern):
     for name in STEPS:
         state = state_of(data, pattern[1], wiggle=0.0)
         before = state.rho.clone()
-        STEPS[name](state, data, StepSettings())
+        STEPS[name](state, data, StepConfig())
         assert torch.allclose(state.rho, before, atol=3e-3 * float(before.abs().max())), name
 
 
@@ -103,7 +103,7 @@ def test_ml_climbs_the_poisson_likelihood_and_keeps_the_support(data, pattern):
     state.rho *= state.support
     losses = [poisson_loss(state.rho, data)]
     for _ in range(15):
-        STEPS["ML"](state, data, StepSettings())
+        STEPS["ML"](state, data, StepConfig())
         losses.append(poisson_loss(state.rho, data))
     curve = torch.stack(losses)
     floor = poisson_loss(to_corner(pattern[1])[None], data)
@@ -120,7 +120,7 @@ def test_ml_gradient_is_autograd_s(data, pattern):
     power = torch.fft.fftn(leaf, dim=AXES, norm="ortho").abs().square()
     loss = (power - data.magnitude.square() * torch.log(power.clamp_min(1e-2))).sum()
     loss.backward()
-    STEPS["ML"](state, data, StepSettings())
+    STEPS["ML"](state, data, StepConfig())
     move, slope = (state.rho - before).reshape(-1), (leaf.grad * state.support).reshape(-1)
     cosine = -torch.vdot(slope, move).real / (torch.linalg.vector_norm(slope) * torch.linalg.vector_norm(move))
     assert cosine.item() > 0.999
@@ -128,15 +128,15 @@ def test_ml_gradient_is_autograd_s(data, pattern):
 
 def test_ml_refuses_partial_coherence(data, pattern):
     state = state_of(data, pattern[1])
-    ACTIONS["PSF"](state, data, StepSettings())
+    ACTIONS["PSF"](state, data, StepConfig())
     with pytest.raises(ConfigError, match="full coherence"):
-        STEPS["ML"](state, data, StepSettings())
+        STEPS["ML"](state, data, StepConfig())
 
 
 def test_detwin_halves_the_object_of_each_start_differently(data, pattern):
     state = state_of(data, pattern[1], wiggle=0.0)
     before = state.rho.abs().square().sum(AXES)
-    ACTIONS["DETWIN"](state, data, StepSettings())
+    ACTIONS["DETWIN"](state, data, StepConfig())
     share = state.rho.abs().square().sum(AXES) / before
     assert ((share > 0.3) & (share < 0.7)).all()
     assert not torch.equal(state.rho[0], state.rho[1])
@@ -148,7 +148,7 @@ def test_flat_brings_amplitudes_of_each_start_nearer_to_one_value(data, pattern)
     hole = state.support[0].nonzero()[0]
     state.rho[(0, *hole)] = 0
     before, inside = state.rho.clone(), state.support
-    ACTIONS["FLAT"](state, data, StepSettings(flatness=0.5))
+    ACTIONS["FLAT"](state, data, StepConfig(flatness=0.5))
     assert torch.equal(state.rho[~inside], before[~inside])
     torch.testing.assert_close(torch.sgn(state.rho), torch.sgn(before), rtol=1e-4, atol=1e-4)
     for start in range(len(before)):
@@ -202,7 +202,7 @@ def test_the_lorentzian_share_is_found_where_it_is_asked_for(data, pattern):
     seen = replace(data, magnitude=blurred.sqrt(), intensity=blurred)
     state = state_of(seen, pattern[1], batch=1, wiggle=0.0)
     for _ in range(3):
-        ACTIONS["PSF"](state, seen, StepSettings(psf="pseudo-voigt"))
+        ACTIONS["PSF"](state, seen, StepConfig(psf="pseudo-voigt"))
     found = state.coherence.spreads[0]
     assert found.eta == pytest.approx(0.4, abs=0.1)
     assert found.sigma == pytest.approx((0.5, 0.5, 0.5), rel=0.1)

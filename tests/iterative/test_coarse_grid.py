@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from braggshot.iterative.coarse_grid import coarse, resampled
+from braggshot.iterative.coarse_grid import crop_to_centre, resample_guess
 from braggshot.iterative.iterate import Guess
 from braggshot.iterative.projections import held_out_voxels, measured
 from braggshot.physics.fourier import crop, fourier, to_centre, to_corner
@@ -21,7 +21,7 @@ def test_the_central_voxels_are_those_of_the_whole(shape):
     counts = torch.poisson(fourier(crystal(shape)).abs().square() * 1e4, generator=torch.Generator().manual_seed(0))
     valid = torch.rand(shape, generator=torch.Generator().manual_seed(1)) > 0.03
     held = held_out_voxels(valid, generator=torch.Generator().manual_seed(2))
-    small = coarse(measured(counts, valid, held), 24)
+    small = crop_to_centre(measured(counts, valid, held), 24)
     size = [min(n, 24) for n in shape]
     assert torch.equal(to_centre(small.intensity), crop(counts, size))
     assert torch.equal(to_centre(small.valid), crop(valid, size))
@@ -33,9 +33,9 @@ def test_the_central_voxels_are_those_of_the_whole(shape):
 def test_a_crystal_keeps_its_place_and_its_central_fringes(shape, small):
     rho = crystal(shape).to(torch.complex64)
     whole = Guess(to_corner(rho), to_corner(rho.abs() > 0.3), 0.29)
-    down = resampled(whole, small, 0.3)
+    down = resample_guess(whole, small, 0.3)
     torch.testing.assert_close(fourier(to_centre(down.rho)), crop(fourier(rho), small), rtol=1e-4, atol=1e-5)
-    up = resampled(down, shape, 0.3)
+    up = resample_guess(down, shape, 0.3)
     assert up.threshold == 0.29
     overlap = torch.vdot(to_centre(up.rho).flatten(), rho.flatten())
     assert overlap.abs() > 0.99 * torch.linalg.vector_norm(up.rho) * torch.linalg.vector_norm(rho)

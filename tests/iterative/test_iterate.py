@@ -9,13 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from braggshot.config import resolve
 from braggshot.crystals.displacement import FIELDS
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError
-from braggshot.iterative.iterate import Guess, RefineConfig, run_starts
+from braggshot.iterative.iterate import Guess, IterativeConfig, run_starts
 from braggshot.iterative.projections import ShrinkWrap, measured
 from braggshot.iterative.recipe import parse_recipe
-from braggshot.phasing.strategies import PhasingConfig, prepare_measured
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.problem import prepare_measured
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
 
@@ -83,7 +85,7 @@ def test_nested_recipes_expand(recipe):
     assert parse_recipe(text) == names
 
 
-CONFIG = RefineConfig(recipe="6*(40*HIO+10*ER)+50*ER", shrink_wrap=ShrinkWrap(threshold=(0.25, 0.3)))
+CONFIG = IterativeConfig(recipe="6*(40*HIO+10*ER)+50*ER", shrink_wrap=ShrinkWrap(threshold=(0.25, 0.3)))
 
 
 def test_a_known_crystal_comes_back_from_random_phases(data, pattern):
@@ -98,7 +100,7 @@ def test_a_known_crystal_comes_back_from_random_phases(data, pattern):
 
 
 def test_a_start_does_not_depend_on_its_batch(data):
-    short = RefineConfig(recipe="20*HIO+DETWIN+10*ER")
+    short = IterativeConfig(recipe="20*HIO+DETWIN+10*ER")
     alone, _ = finish(run_starts(data, short, 3, seed=7))
     from dataclasses import replace
 
@@ -124,7 +126,7 @@ def test_masked_voxels_float_and_the_crystal_still_comes_back(pattern):
 
 
 def test_the_caller_owns_the_loop(data):
-    running = run_starts(data, RefineConfig(recipe="50*ER"), 2)
+    running = run_starts(data, IterativeConfig(recipe="50*ER"), 2)
     progress = next(running)
     assert progress.iteration == 1
     assert progress.state.rho.shape == (1, *data.shape)
@@ -136,24 +138,24 @@ def test_a_guess_is_taken_up(data, pattern):
     from braggshot.physics.fourier import to_corner
 
     truth = to_corner(pattern[1])
-    starts, _ = finish(run_starts(data, RefineConfig(recipe="10*ER"), 1, first=[Guess(truth, truth.abs() > 0)]))
+    starts, _ = finish(run_starts(data, IterativeConfig(recipe="10*ER"), 1, first=[Guess(truth, truth.abs() > 0)]))
     assert align(to_centre(starts[0].rho), pattern[1]).correlation > 0.9999
 
 
 def test_explicit_shrink_wrap_steps_replace_the_schedule(data):
-    fixed = RefineConfig(recipe="60*ER", shrink_wrap=ShrinkWrap(period=0))
+    fixed = IterativeConfig(recipe="60*ER", shrink_wrap=ShrinkWrap(period=0))
     starts, _ = finish(run_starts(data, fixed, 1))
     assert len(set(starts[0].history[:, 2].tolist())) == 1
-    explicit = RefineConfig(recipe="30*ER+SW+30*ER", shrink_wrap=ShrinkWrap(period=5))
+    explicit = IterativeConfig(recipe="30*ER+SW+30*ER", shrink_wrap=ShrinkWrap(period=5))
     starts, _ = finish(run_starts(data, explicit, 1))
     assert len(set(starts[0].history[:, 2].tolist())) == 2
 
 
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match="relative_to"):
-        RefineConfig(shrink_wrap=ShrinkWrap(relative_to="median"))
+        resolve(IterativeConfig, {"shrink_wrap": {"relative_to": "median"}})
     with pytest.raises(ConfigError, match="unknown step"):
-        RefineConfig(recipe="20*OSS")
+        IterativeConfig(recipe="20*OSS")
 
 
 def test_a_strongly_strained_crystal_needs_flat():
@@ -163,8 +165,8 @@ def test_a_strongly_strained_crystal_needs_flat():
     )
     truth, volume = simulate_volume(50002, strained)
     data = prepare_measured(volume, PhasingConfig(device="cpu"))
-    found = finish(run_starts(data, RefineConfig(monitor_every=1000), 3))[0]
+    found = finish(run_starts(data, IterativeConfig(monitor_every=1000), 3))[0]
     assert max(align(to_centre(start.rho), torch.from_numpy(truth)).correlation for start in found) > 0.95
-    plain = RefineConfig("2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER", monitor_every=1000)
+    plain = IterativeConfig(recipe="2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER", monitor_every=1000)
     (lost,) = finish(run_starts(data, plain, 1))[0]
     assert align(to_centre(lost.rho), torch.from_numpy(truth)).correlation < 0.8

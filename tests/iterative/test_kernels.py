@@ -104,7 +104,7 @@ def test_without_a_place_for_a_cache_the_kernels_still_compile(tmp_path):
         "import numba.core.caching as caching\n"
         "caching._CacheLocator.ensure_cache_path = lambda self: (_ for _ in ()).throw(OSError('read-only'))\n"
         "import torch\n"
-        "from braggshot.refine import kernels\n"
+        "from braggshot.iterative import kernels\n"
         "print(kernels.squared_modulus(torch.full((1, 2, 2, 2), 3 + 4j)).sum().item())"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -53,12 +53,12 @@ def wanted(scan, frames=32, **more):
 
 def test_a_whole_scans_picture_leaves_out_facets_and_draws_the_same(scan, network):
     """First comes the low resolution, then the network's whole pass, which is what `oneshot` draws."""
-    settings = resolve({"phasing": {"method": "oneshot", "hypotheses": 2, "views": 2}})
-    first = pipeline.finish(pictures.sketch(wanted(scan), settings, 2, network, None))
+    settings = resolve({"phasing": {"method": "oneshot", "hypotheses": 2, "orientations": 2}})
+    first = pipeline.drain(pictures.sketch(wanted(scan), settings, 2, network, None))
     alone = replace(first, result=None)  # else it would take the twin and origin of the picture before, where the two differ
-    found = pipeline.finish(pictures.improved(alone, settings, 2, network, whole=True)).result
+    found = pipeline.drain(pictures.improved(alone, settings, 2, network, whole=True)).result
     assert first.result.quality.chi2 > found.quality.chi2
-    full = pipeline.reconstruct(wanted(scan).scan, settings)
+    full = pipeline.reconstruct(wanted(scan).scan, settings).reconstruction
     assert full.strain.facets
     assert found.strain.facets == ()
     assert found.verdict == full.verdict

@@ -27,7 +27,7 @@ from braggshot.live.status import Board
 from braggshot.volumes import Frame
 
 QUICK = {
-    "phasing": {"method": "iterative", "starts": 2, "refine": {"recipe": "60*RAAR+30*ER"}, "partial_coherence": "off"},
+    "phasing": {"method": "iterative", "starts": 2, "iterative": {"recipe": "60*RAAR+30*ER"}, "partial_coherence": "off"},
     "output": {"formats": ["cxi"]},
     "live": {"hypotheses": 1},
 }

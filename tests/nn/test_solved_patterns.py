@@ -8,7 +8,7 @@ from tiny_run import TINY
 
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.errors import DataError
-from braggshot.iterative.iterate import RefineConfig
+from braggshot.iterative.iterate import IterativeConfig
 from braggshot.nn import augmentation, datasets, solved_patterns
 from braggshot.nn.datasets import VALIDATION
 from braggshot.nn.network import Measurement, magnitude_of, misfit
@@ -20,7 +20,7 @@ from braggshot.train import learn
 MILD = CrystalSettings(
     shape=(16, 16, 16), oversampling=(2.1, 2.6), phase_range=(0, 1.0), counts=(1e5, 1e6), shapes=("fcc",), tilt=0.0
 )
-QUICK = SolvedConfig(patterns=4, shard=2, starts=4, refine=RefineConfig("60*RAAR+30*ER", monitor_every=1000))
+QUICK = SolvedConfig(patterns=4, shard=2, starts=4, refine=IterativeConfig(recipe="60*RAAR+30*ER", monitor_every=1000))
 
 
 @pytest.fixture(scope="module")

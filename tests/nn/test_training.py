@@ -17,7 +17,7 @@ from tiny_run import TINY, TWO_PROCESSES
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.errors import ConfigError
-from braggshot.iterative.iterate import RefineConfig
+from braggshot.iterative.iterate import IterativeConfig
 from braggshot.nn import training, weights
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import TRAINING, VALIDATION, seed_of, simulated
@@ -223,7 +223,7 @@ def test_the_teacher_treats_each_pattern_alone():
     batch = simulated([replace(TINY.data.crystals[0], detector=DetectorSettings(gaps=1.0, gap_widths=(2,)))], 0)(0, 0, 3)
     data = Measurement.of(batch.counts, batch.valid)
     rho = random_start(data, torch.Generator().manual_seed(0))
-    config = ExpertConfig(RefineConfig("12*RAAR+8*ER"))
+    config = ExpertConfig(IterativeConfig(recipe="12*RAAR+8*ER"))
     together, chi2 = refined(rho, data, config, 5)
     for k in range(3):
         one = Measurement(data.magnitude[k : k + 1], data.valid[k : k + 1])

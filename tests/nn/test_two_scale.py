@@ -11,7 +11,7 @@ import torch
 from tiny_run import TINY, TWO_PROCESSES, WHOLE
 
 from braggshot.errors import ConfigError
-from braggshot.iterative.iterate import RefineConfig
+from braggshot.iterative.iterate import IterativeConfig
 from braggshot.nn import predict as prediction
 from braggshot.nn import weights
 from braggshot.nn.expert_iteration import ExpertConfig
@@ -23,7 +23,7 @@ from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_four
 from braggshot.physics.metrics import align
 from braggshot.train import LOW, learn, resolve
 
-CONFIG = TwoScaleConfig(NetworkConfig((8, 8), 1), NetworkConfig((8, 8), 2), ExpertConfig(RefineConfig("4*RAAR+2*ER")))
+CONFIG = TwoScaleConfig(NetworkConfig((8, 8), 1), NetworkConfig((8, 8), 2), ExpertConfig(IterativeConfig(recipe="4*RAAR+2*ER")))
 
 
 def crystal(shape):

@@ -11,12 +11,14 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError
-from braggshot.iterative.iterate import RefineConfig
+from braggshot.iterative.iterate import IterativeConfig
 from braggshot.nn.adapt import AdaptConfig
 from braggshot.nn.weights import load_network
-from braggshot.phasing import strategies
-from braggshot.phasing.strategies import PhasingConfig, phase, prepare_measured
-from braggshot.phasing.tournament import TournamentConfig
+from braggshot.phasing import hypotheses, strategies
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.problem import prepare_measured
+from braggshot.phasing.strategies import phase
+from braggshot.phasing.tournament import Round, TournamentConfig
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
 
@@ -30,16 +32,16 @@ SETTINGS = CrystalSettings(
 )
 CONFIG = PhasingConfig(
     hypotheses=3,
-    confirm=TournamentConfig(starts=(3, 2, 1)),
-    search=TournamentConfig(starts=(5, 3, 2)),
-    further=TournamentConfig(starts=(2, 1, 1)),
+    confirm_starts=(3, 2, 1),
+    search_starts=(5, 3, 2),
+    further_starts=(2, 1, 1),
     device="cpu",
     partial_coherence="off",
 )
-POLISH, OPENING, GOING_ON, SETTLING, FINISH = 70, 160, 480, 380, 290  # iterations
-CONFIRM = 3 * POLISH + 3 * OPENING + 2 * GOING_ON + SETTLING + FINISH
-SEARCH = 3 * POLISH + 5 * OPENING + 3 * GOING_ON + (2 + 3) * SETTLING + (2 + 1) * FINISH  # the best hypothesis is finished too
-FURTHER = 2 * OPENING + GOING_ON + SETTLING + FINISH
+REFINE, OPENING, NARROWING, SETTLING, FINISH = 70, 160, 480, 380, 290  # iterations
+CONFIRM = 3 * REFINE + 3 * OPENING + 2 * NARROWING + SETTLING + FINISH
+SEARCH = 3 * REFINE + 5 * OPENING + 3 * NARROWING + (2 + 3) * SETTLING + (2 + 1) * FINISH  # the best hypothesis is finished too
+FURTHER = 2 * OPENING + NARROWING + SETTLING + FINISH
 
 
 def finish(volume, config, network=None):
@@ -71,7 +73,7 @@ def test_one_shot_is_one_pass(sample):
 def test_refine_takes_its_iterations_and_finds_the_crystal(sample):
     truth, volume = sample
     result, steps = finish(volume, replace(CONFIG, method="refine"))
-    assert len(steps) == 3 * POLISH
+    assert len(steps) == 3 * REFINE
     assert result.method == "refine"
     assert len(result.ensemble.table["start"]) == 4, "three hypotheses refined, and the best of them as it is"
     assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
@@ -79,19 +81,19 @@ def test_refine_takes_its_iterations_and_finds_the_crystal(sample):
     assert result.quality.chi2 < blind.quality.chi2
 
 
-def test_hypotheses_are_polished_with_a_blur_that_suits_the_size_of_the_crystal(sample, monkeypatch):
+def test_hypotheses_are_refined_with_a_blur_that_suits_the_size_of_the_crystal(sample, monkeypatch):
     """Twice the oversampling that the widths are meant for halves them; none, or little of it, leaves them."""
     widths = []
 
-    def spy(data, config, *rest):
+    def spy(data, config, *rest, **named):
         widths.append((config.shrink_wrap.sigma_start, config.shrink_wrap.sigma_end))
-        return (yield from run_starts(data, config, *rest))
+        return (yield from run_starts(data, config, *rest, **named))
 
-    run_starts = strategies.run_starts
-    monkeypatch.setattr(strategies, "run_starts", spy)
+    run_starts = hypotheses.run_starts
+    monkeypatch.setattr(hypotheses, "run_starts", spy)
     for oversampling in ((8.0, 8.0, 8.0), (3.0, 3.0, 3.0), None):
         finish(replace(sample[1], oversampling=oversampling), replace(CONFIG, method="refine", hypotheses=1))
-    (small, *others), asked = widths, CONFIG.polish.shrink_wrap
+    (small, *others), asked = widths, CONFIG.refine.shrink_wrap
     assert small == pytest.approx((asked.sigma_start / 2, asked.sigma_end / 2))
     assert others == [(asked.sigma_start, asked.sigma_end)] * 2
 
@@ -105,7 +107,7 @@ def test_auto_stops_where_the_verdict_is_good(sample):
 
 
 def test_auto_searches_where_no_hypothesis_is_an_answer(sample):
-    result, steps = finish(sample[1], replace(CONFIG, method="auto", promising=0.0))
+    result, steps = finish(sample[1], replace(CONFIG, method="auto", promising_excess=0.0))
     assert result.method == "search"
     assert len(result.ensemble.table["start"]) == 3
     assert len(steps) == SEARCH
@@ -117,8 +119,8 @@ def test_the_network_alone_is_never_called_good(sample):
         result, _ = finish(sample[1], replace(CONFIG, method=method))
         assert result.verdict != "good"
     sure = replace(result, verdict="good", reasons=("all agree.",))
-    problem = SimpleNamespace(unfamiliar=("the counts.",))
-    found = strategies._without_witness(problem, strategies.Found([], sure)).result
+    context = SimpleNamespace(out_of_distribution=("the counts.",))
+    found = strategies.doubt_network_alone(context, strategies.Found([], sure)).result
     assert found.verdict == "doubtful"
     assert "no random start" in found.reasons[0]
     assert "nothing like it: the counts." in found.reasons[1]
@@ -128,9 +130,9 @@ def test_auto_goes_on_where_it_is_not_sure(sample):
     """Counts without any object behind them: nothing agrees, so every search is held, and the verdict stays bad."""
     volume = sample[1]
     noise = np.random.default_rng(0).permutation(volume.intensity.reshape(-1)).reshape(volume.shape)
-    short = RefineConfig("10*RAAR+5*ER")
-    search = replace(CONFIG.search, opening=short, going_on=short, settling=short, finish=short)
-    config = replace(CONFIG, method="auto", searches=4, polish=short, search=search, further=replace(search, starts=(2, 1, 1)))
+    short, one = IterativeConfig(recipe="10*RAAR+5*ER"), Round("10*RAAR+5*ER", 2.0, 1.0)
+    quick = TournamentConfig(opening=one, narrowing=one, settling=one, finish=one)
+    config = replace(CONFIG, method="auto", max_tournaments=4, refine=short, tournament=quick)
     result, steps = finish(replace(volume, intensity=noise), config)
     assert result.method == "search, then 3 further searches"
     assert result.verdict == "failed"
@@ -142,14 +144,14 @@ def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):
     """A verdict that is only good with four starts ends what the next searches would cost."""
     asked = []
 
-    def strict(problem, starts, method):
-        found = judged(problem, starts, method)
+    def strict(volume, data, starts, limits, method):
+        result = choose_and_judge(volume, data, starts, limits, method)
         asked.append([start.seed for start in starts])
-        return found if len(starts) > 3 else replace(found, result=replace(found.result, verdict="doubtful"))
+        return result if len(starts) > 3 else replace(result, verdict="doubtful")
 
-    judged = strategies._judged
-    monkeypatch.setattr(strategies, "_judged", strict)
-    result, steps = finish(sample[1], replace(CONFIG, method="auto", promising=0.0))
+    choose_and_judge = strategies.choose_and_judge
+    monkeypatch.setattr(strategies, "choose_and_judge", strict)
+    result, steps = finish(sample[1], replace(CONFIG, method="auto", promising_excess=0.0))
     assert [len(seeds) for seeds in asked] == [3, 4]
     assert sorted(asked[1][:3]) == sorted(asked[0]), "what was found before stays among the starts"
     assert asked[1][3] in {strategies.APART, strategies.APART + 1}, "each search has seeds of its own"

@@ -11,12 +11,14 @@ import torch
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.iterative.coherence import sharpened
-from braggshot.iterative.iterate import RefineConfig, Start
+from braggshot.iterative.iterate import Start
 from braggshot.iterative.projections import measured
 from braggshot.phasing import partial_coherence, strategies
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.problem import PhasingContext, prepare_measured
 from braggshot.phasing.selection import score
-from braggshot.phasing.strategies import PhasingConfig, Problem, phase, prepare_measured
-from braggshot.phasing.tournament import TournamentConfig, tournament
+from braggshot.phasing.strategies import phase
+from braggshot.phasing.tournament import Round, TournamentConfig, tournament
 from braggshot.physics.forward import PointSpread
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
@@ -24,8 +26,8 @@ from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 
 SETTINGS = CrystalSettings(shape=(32, 36, 40), oversampling=(2.3, 3.0), phase_range=(3, 3), counts=(1e6, 1e6))
 WIDE = PointSpread((1.0, 0.8, 0.9))
-SHORT = RefineConfig("10*RAAR+5*ER")
-QUICK = TournamentConfig(starts=(3, 2, 1), opening=SHORT, going_on=SHORT, settling=SHORT, finish=SHORT)
+SHORT = Round("10*RAAR+5*ER", 2.0, 1.0)
+QUICK = TournamentConfig(opening=SHORT, narrowing=SHORT, settling=SHORT, finish=SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def test_a_masked_block_does_not_grow(counts):
 def test_a_tournament_compares_with_the_point_spread(counts):
     """Its starts are ranked by the counts as they were measured, so they have to carry the spread that these have."""
     data = counts[1]
-    left = finish(tournament(sharpened(data, WIDE), data, replace(QUICK, starts=(4, 3, 3)), 0, known=WIDE))
+    left = finish(tournament(sharpened(data, WIDE), data, QUICK, (4, 3, 3), 0, known=WIDE))
     assert {(start.sigma, start.eta) for start in left} == {(WIDE.sigma, WIDE.eta)}
     free = [score(start, data).llk_free for start in left]
     assert free == sorted(free)
@@ -107,27 +109,27 @@ def start_of(data, sigma):
 def test_a_second_search_is_held_only_where_a_point_spread_is_asked_for(counts, monkeypatch, asked_for):
     """And on counts that it sharpens; the start that asked stays only if it predicts more of the held-out voxels."""
     data = counts[1]
-    problem = Problem(None, data, data, PhasingConfig(device="cpu", coherence_recipe="PSF+2*ER"))
+    context = PhasingContext(None, data, data, PhasingConfig(device="cpu", coherence_recipe="PSF+2*ER"))
     seen = []
 
-    def search(problem):
-        seen.append(problem)
-        return [start_of(problem.sharp, (0.0,) * 3)] * 2, "search"
+    def search(context):
+        seen.append(context)
+        return [start_of(context.search_data, (0.0,) * 3)] * 2, "search"
         yield
 
-    def asked(start, problem):
+    def asked(start, context):
         return replace(start, sigma=WIDE.sigma) if asked_for else None
         yield
 
-    monkeypatch.setattr(partial_coherence, "with_point_spread", asked)
+    monkeypatch.setattr(partial_coherence, "try_point_spread", asked)
     monkeypatch.setattr(partial_coherence, "SHARPER", 1)
-    after, starts, how = finish(partial_coherence.searched(problem, search))
+    after, starts, how = finish(partial_coherence.search_with_coherence(context, search))
     if not asked_for:
-        assert (after, len(starts), how, len(seen)) == (problem, 2, "search", 1)
+        assert (after, len(starts), how, len(seen)) == (context, 2, "search", 1)
         return
-    assert [p.known for p in seen] == [None, PointSpread(WIDE.sigma, 0.0)]
-    assert seen[0].sharp is data
-    assert torch.equal(seen[1].sharp.magnitude, sharpened(data, WIDE).magnitude)
+    assert [p.point_spread for p in seen] == [None, PointSpread(WIDE.sigma, 0.0)]
+    assert seen[0].search_data is data
+    assert torch.equal(seen[1].search_data.magnitude, sharpened(data, WIDE).magnitude)
     assert how == "search on sharpened counts"
     assert len(starts) == 2
     assert all(any(start.sigma) for start in starts)
@@ -136,22 +138,22 @@ def test_a_second_search_is_held_only_where_a_point_spread_is_asked_for(counts, 
 def test_a_narrow_point_spread_sharpens_nothing_and_takes_all_starts_on(counts, monkeypatch):
     """Coherent models have found the crystal then, as they always did."""
     data, held = counts[1], []
-    problem = Problem(None, data, data, PhasingConfig(device="cpu", coherence_recipe="PSF+2*ER"))
+    context = PhasingContext(None, data, data, PhasingConfig(device="cpu", coherence_recipe="PSF+2*ER"))
 
-    def search(problem):
-        held.append(problem)
-        return [start_of(problem.sharp, (0.0,) * 3), replace(start_of(problem.sharp, (0.0,) * 3), seed=1)], "search"
+    def search(context):
+        held.append(context)
+        return [start_of(context.search_data, (0.0,) * 3), replace(start_of(context.search_data, (0.0,) * 3), seed=1)], "search"
         yield
 
-    def asked(start, problem):
+    def asked(start, context):
         return replace(start, sigma=(0.5, 0.4, 0.6))
         yield
 
-    monkeypatch.setattr(partial_coherence, "with_point_spread", asked)
-    after, starts, how = finish(partial_coherence.searched(problem, search))
+    monkeypatch.setattr(partial_coherence, "try_point_spread", asked)
+    after, starts, how = finish(partial_coherence.search_with_coherence(context, search))
     assert (len(held), how) == (1, "search")
-    assert after.known == PointSpread((0.5, 0.4, 0.6))
-    assert after.sharp is data
+    assert after.point_spread == PointSpread((0.5, 0.4, 0.6))
+    assert after.search_data is data
     assert len(starts) == 2
     assert all(any(start.sigma) for start in starts)
 
@@ -160,24 +162,24 @@ def test_a_narrow_point_spread_sharpens_nothing_and_takes_all_starts_on(counts, 
 def test_a_search_that_changes_the_widths_is_held_again(counts, monkeypatch, changes):
     """A wrong object can tell wrong ones; but not for ever."""
     data = counts[1]
-    problem, held = Problem(None, data, data, PhasingConfig(device="cpu")), []
+    context, held = PhasingContext(None, data, data, PhasingConfig(device="cpu")), []
 
-    def search(problem):
-        held.append(problem.known)
-        return [start_of(problem.sharp, (0.0,) * 3)], "search"
+    def search(context):
+        held.append(context.point_spread)
+        return [start_of(context.search_data, (0.0,) * 3)], "search"
         yield
 
-    def wider(starts, problem):
-        return [replace(start, sigma=(problem.known.sigma[0] + changes, 0.8, 0.9)) for start in starts]
+    def wider(starts, context):
+        return [replace(start, sigma=(context.point_spread.sigma[0] + changes, 0.8, 0.9)) for start in starts]
         yield
 
-    def asked(start, problem):
+    def asked(start, context):
         return replace(start, rho=0 * start.rho + 1, sigma=(0.5, 0.8, 0.9))
         yield
 
-    monkeypatch.setattr(partial_coherence, "with_point_spread", asked)
-    monkeypatch.setattr(partial_coherence, "second_round", wider)
-    finish(partial_coherence.searched(problem, search))
+    monkeypatch.setattr(partial_coherence, "try_point_spread", asked)
+    monkeypatch.setattr(partial_coherence, "refit_with_psf", wider)
+    finish(partial_coherence.search_with_coherence(context, search))
     widths = [None if known is None else known.sigma[0] for known in held]
     assert widths == [None, *(pytest.approx(0.5 + k * changes) for k in range(3 if changes else 1))]
 
@@ -187,7 +189,7 @@ def test_a_crystal_in_a_beam_of_little_coherence_is_found():
     """Of a point spread as wide as the speckles; no test set holds it. The search among coherent models alone comes to 0.673."""
     settings = replace(SETTINGS, shape=(40, 40, 40), phase_range=(4, 4), detector=DetectorSettings(point_spread=(1.0, 1.0)))
     truth, volume = simulate_volume(60_702, settings)
-    found = finish(phase(volume, PhasingConfig(device="cpu", searches=1)))
+    found = finish(phase(volume, PhasingConfig(device="cpu", max_tournaments=1)))
     assert found.method == "refine and confirm on sharpened counts"
     assert np.allclose(found.psf["sigma"], 1.0, atol=0.1)
     assert align(torch.from_numpy(found.rho), torch.from_numpy(truth)).correlation > 0.97
@@ -200,6 +202,6 @@ def test_a_wide_point_spread_is_never_called_good(width, verdict):
     volume = DiffractionVolume(np.ones((4, 4, 4), np.float32), np.ones((4, 4, 4), bool))
     known = {"sigma": (0.1, width, 0.2), "eta": 0.0}
     result = Reconstruction(rho, rho.real > 0, volume, Quality(0.0, 0.0, 0.0, 0.0), verdict="good", psf=known)
-    judged = strategies._widely_spread(result)
+    judged = strategies.doubt_wide_psf(result)
     assert judged.verdict == verdict
     assert ("0.7 voxels" in " ".join(judged.reasons)) == (verdict == "doubtful")

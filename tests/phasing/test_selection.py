@@ -10,8 +10,9 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.iterative.iterate import Start
-from braggshot.phasing.selection import assemble, score
-from braggshot.phasing.strategies import PhasingConfig, prepare_measured
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.problem import prepare_measured
+from braggshot.phasing.selection import choose_and_judge, score
 from braggshot.phasing.verdict import Limits
 from braggshot.physics.fourier import fourier, to_corner
 
@@ -52,7 +53,7 @@ def judged(two, weight, limits=None):
     data = prepare_measured(volume, PhasingConfig(device="cpu"))
     starts = [start(one, 0), *(start(other, seed) for seed in (1, 2, 3))]
     free = [score(s, data).llk_free for s in starts]
-    return assemble(volume, data, starts, limits or Limits(), "iterative"), free
+    return choose_and_judge(volume, data, starts, limits or Limits(), "iterative"), free
 
 
 def test_among_equals_the_one_in_company_is_shown(two):
@@ -73,5 +74,5 @@ def test_company_does_not_outvote_held_out_voxels(two):
 
 
 def test_no_tie_no_company(two):
-    found, free = judged(two, 0.48, Limits(tie=0.0))
+    found, free = judged(two, 0.48, Limits(tie_margin=0.0))
     assert found.quality.llk_free == pytest.approx(min(free)) == pytest.approx(free[0])

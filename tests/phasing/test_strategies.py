@@ -11,8 +11,10 @@ import torch
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError, DataError
 from braggshot.evaluation.suites import SUITES
-from braggshot.iterative.iterate import RefineConfig
-from braggshot.phasing.strategies import PhasingConfig, phase, prepare_measured
+from braggshot.iterative.iterate import IterativeConfig
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.problem import prepare_measured
+from braggshot.phasing.strategies import phase
 from braggshot.physics.forward import PointSpread, intensity
 from braggshot.physics.fourier import fourier
 from braggshot.physics.metrics import align, half_deviance, misfit
@@ -27,7 +29,9 @@ SETTINGS = CrystalSettings(
     shapes=("fcc",),
     displacements=("gaussians",),
 )
-CONFIG = PhasingConfig(method="iterative", starts=4, seed=2, device="cpu", refine=RefineConfig("3*(50*HIO+60*RAAR+20*ER)+60*ER"))
+CONFIG = PhasingConfig(
+    method="iterative", starts=4, seed=2, device="cpu", iterative=IterativeConfig(recipe="3*(50*HIO+60*RAAR+20*ER)+60*ER")
+)
 
 
 def finish(volume, config):
@@ -103,7 +107,7 @@ def test_the_crystal_stands_in_the_middle_with_mean_phase_zero(result):
 
 
 def test_progress_is_told_and_seeds_hold(sample):
-    quick = replace(CONFIG, starts=2, refine=RefineConfig("20*HIO+10*ER"), partial_coherence="off")
+    quick = replace(CONFIG, starts=2, iterative=IterativeConfig(recipe="20*HIO+10*ER"), partial_coherence="off")
     running = phase(sample[1], quick)
     first = next(running)
     assert (first.iteration, first.n_iterations) == (1, 60)
@@ -114,7 +118,7 @@ def test_progress_is_told_and_seeds_hold(sample):
 
 def test_masked_voxels_do_not_matter(sample):
     """Whatever stands in them, the result is the same to the last bit."""
-    quick = replace(CONFIG, starts=1, refine=RefineConfig("20*HIO+10*ER"), partial_coherence="off")
+    quick = replace(CONFIG, starts=1, iterative=IterativeConfig(recipe="20*HIO+10*ER"), partial_coherence="off")
     volume = sample[1]
     valid = volume.valid.copy()
     valid[5:9] = False
@@ -143,7 +147,7 @@ def test_partial_coherence_is_found_where_it_is():
 
 def test_a_coherent_pattern_costs_no_second_round(sample):
     """The fit to the best start hints at no point spread, so nothing goes on: only the recipe of each start is run."""
-    running = phase(sample[1], replace(CONFIG, starts=2, refine=RefineConfig("50*HIO+60*RAAR+20*ER")))
+    running = phase(sample[1], replace(CONFIG, starts=2, iterative=IterativeConfig(recipe="50*HIO+60*RAAR+20*ER")))
     assert len(list(running)) == 2 * 130
 
 
@@ -151,8 +155,8 @@ def test_gaps_are_filled_by_a_soft_prior():
     """What no count says of the crystal is left to chance by projections; a crystal scatters alike all over."""
     truth, volume = simulate_volume(60_403, SUITES["gaps"].groups["12"])  # which no test set holds
     recipe = "4*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT))+DETWIN+50*HIO+80*RAAR+50*ER"
-    config = replace(CONFIG, starts=1, seed=0, partial_coherence="off", refine=RefineConfig(recipe))
-    filled, left = (compare(truth, finish(volume, replace(config, gaps=gaps)).rho) for gaps in (config.gaps, 1.0))
+    config = replace(CONFIG, starts=1, seed=0, partial_coherence="off", iterative=IterativeConfig(recipe=recipe))
+    filled, left = (compare(truth, finish(volume, replace(config, gap_fraction=share)).rho) for share in (config.gap_fraction, 1.0))
     assert filled.strain_rmse < 0.75 * left.strain_rmse
     assert filled.correlation > left.correlation > 0.95
 
@@ -161,7 +165,7 @@ def test_only_gaps_are_filled(sample):
     """A few dead pixels leave nothing open, and cost no iterations."""
     dead = sample[1].valid.copy()
     dead[::9, ::9, ::9] = False
-    quick = replace(CONFIG, starts=2, refine=RefineConfig("20*HIO+10*ER"), partial_coherence="off")
+    quick = replace(CONFIG, starts=2, iterative=IterativeConfig(recipe="20*HIO+10*ER"), partial_coherence="off")
     assert len(list(phase(replace(sample[1], valid=dead), quick))) == 2 * 30
     dead[:2] = False
     assert len(list(phase(replace(sample[1], valid=dead), quick))) == 2 * (30 + 140)
@@ -174,7 +178,7 @@ def test_empty_and_impossible():
     with pytest.raises(ConfigError, match="at least 1"):
         PhasingConfig(starts=0)
     with pytest.raises(ConfigError, match="free"):
-        PhasingConfig(free=0.9)
+        PhasingConfig(free_fraction=0.9)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")

@@ -11,16 +11,19 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError
 from braggshot.evaluation.suites import SUITES
 from braggshot.iterative import iterate
-from braggshot.iterative.iterate import Guess, RefineConfig
+from braggshot.iterative.iterate import Guess
 from braggshot.phasing import tournament as module
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.selection import score
-from braggshot.phasing.strategies import PhasingConfig, phase, prepare_measured
-from braggshot.phasing.tournament import TournamentConfig, coarse_voxels, finest_frequency, tournament
+from braggshot.phasing.strategies import phase
+from braggshot.phasing.tournament import Round, TournamentConfig, coarse_voxels, finest_frequency, tournament
 from braggshot.physics.fourier import crop, to_centre, to_corner
 from braggshot.physics.metrics import align
 
-SHORT = RefineConfig("10*RAAR+5*ER")
-QUICK = TournamentConfig(starts=(4, 2, 1), opening=SHORT, going_on=SHORT, settling=SHORT, finish=SHORT)
+SHORT = Round("10*RAAR+5*ER", 2.0, 1.0)
+QUICK = TournamentConfig(opening=SHORT, narrowing=SHORT, settling=SHORT, finish=SHORT)
+STARTS = (4, 2, 1)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +61,9 @@ def test_the_best_by_held_out_voxels_go_on_under_their_seeds(sample, monkeypatch
     """Each round begins with the best of the one before, and what comes out is ordered."""
     rounds = []
 
-    def spy(starts, data, refine, edge=None):
+    def spy(starts, data, config):
         rounds.append(([start.seed for start in starts], data.shape))
-        return (yield from continued(starts, data, refine, edge))
+        return (yield from continue_starts(starts, data, config))
 
     seen = []
 
@@ -69,10 +72,10 @@ def test_the_best_by_held_out_voxels_go_on_under_their_seeds(sample, monkeypatch
         seen.append([scores[k].llk_free for k in order])
         return order
 
-    continued, ranked = module._continued, module.ranked
-    monkeypatch.setattr(module, "_continued", spy)
+    continue_starts, ranked = module.continue_starts, module.ranked
+    monkeypatch.setattr(module, "continue_starts", spy)
     monkeypatch.setattr(module, "ranked", ranking)
-    left, steps = finish(tournament(sample[1], sample[1], replace(QUICK, starts=(5, 3, 2)), seed=70))
+    left, steps = finish(tournament(sample[1], sample[1], QUICK, (5, 3, 2), seed=70))
     assert all(values == sorted(values) for values in seen)
     assert [len(seeds) for seeds, _ in rounds] == [3, 2, 2]
     assert set(rounds[1][0]) <= set(rounds[0][0]) <= set(range(70, 75))
@@ -90,39 +93,39 @@ def test_the_best_guess_comes_first_and_takes_no_place(sample):
     right = Guess(rho, rho.abs() > 0.3 * rho.abs().max())
     speckle = torch.polar(torch.ones(data.shape), 6 * torch.rand(data.shape, generator=torch.Generator().manual_seed(0)))
     wrong = Guess(speckle.to(rho.dtype) * right.support, right.support)
-    left, _ = finish(tournament(data, data, replace(QUICK, starts=(3, 2, 2)), 0, [wrong, right]))
+    left, _ = finish(tournament(data, data, QUICK, (3, 2, 2), 0, [wrong, right]))
     assert len(left) == 1 + 2
     assert align(to_centre(left[0].rho), truth).correlation > 0.95
-    alone, _ = finish(tournament(data, data, replace(QUICK, starts=(3, 2, 2)), 0))
+    alone, _ = finish(tournament(data, data, QUICK, (3, 2, 2), 0))
     assert all(torch.equal(one.rho, other.rho) for one, other in zip(left[1:], alone, strict=True)), "random starts know no guess"
 
 
 def test_a_tournament_needs_fewer_from_round_to_round():
-    with pytest.raises(ConfigError, match="fewer from round to round"):
-        TournamentConfig(starts=(4, 6, 1))
-    with pytest.raises(ConfigError, match="fewer from round to round"):
-        TournamentConfig(starts=(4, 2, 0))
+    with pytest.raises(ConfigError, match="must fall from round to round"):
+        PhasingConfig(search_starts=(4, 6, 1))
+    with pytest.raises(ConfigError, match="must fall from round to round"):
+        PhasingConfig(further_starts=(4, 2, 0))
 
 
 def test_few_photons_widen_the_blur(sample, monkeypatch):
     """Where fringes drown in noise the support must not follow it; bright patterns are not touched."""
     widths = []
 
-    def spy(data, refine, *rest):
-        widths.append((refine.shrink_wrap.sigma_start, refine.shrink_wrap.sigma_end))
-        return (yield from run_starts(data, refine, *rest))
+    def spy(data, config, *rest, **named):
+        widths.append((config.shrink_wrap.sigma_start, config.shrink_wrap.sigma_end))
+        return (yield from run_starts(data, config, *rest, **named))
 
     run_starts, data = module.run_starts, sample[1]
     for place in (module, iterate):
         monkeypatch.setattr(place, "run_starts", spy)
-    finish(tournament(data, data, QUICK, 0))
+    finish(tournament(data, data, QUICK, STARTS, 0))
     bright = list(widths)
     widths.clear()
     faint = replace(data, intensity=data.intensity * 1e-4, magnitude=data.magnitude * 1e-2)
-    finish(tournament(faint, faint, QUICK, 0))
+    finish(tournament(faint, faint, QUICK, STARTS, 0))
     frequency = finest_frequency(faint)
     assert frequency < 0.5 * finest_frequency(data)
-    assert widths[-1] == (max(bright[-1][0], QUICK.blur / frequency), max(bright[-1][1], QUICK.blur / frequency))
+    assert widths[-1] == (max(bright[-1][0], QUICK.min_blur / frequency), max(bright[-1][1], QUICK.min_blur / frequency))
     assert all(new[1] > 1.5 * old[1] for new, old in zip(widths, bright, strict=True))
 
 
@@ -139,9 +142,9 @@ def test_small_crystals_in_large_arrays_narrow_the_blur_of_the_rounds(monkeypatc
     """Twice the oversampling is half the voxels; the finish on the whole grid keeps its widths."""
     widths = {}
 
-    def spy(data, refine, *rest):
-        widths.setdefault(asked, []).append(refine.shrink_wrap.sigma_start)
-        return (yield from run_starts(data, refine, *rest))
+    def spy(data, config, *rest, **named):
+        widths.setdefault(asked, []).append(config.shrink_wrap.sigma_start)
+        return (yield from run_starts(data, config, *rest, **named))
 
     run_starts = module.run_starts
     for place in (module, iterate):
@@ -151,7 +154,7 @@ def test_small_crystals_in_large_arrays_narrow_the_blur_of_the_rounds(monkeypatc
             shape=(48, 48, 48), oversampling=(asked, asked + 0.1), phase_range=(1, 1), counts=(1e6, 1e6), anisotropy=1.0
         )
         data = prepare_measured(simulate_volume(1, settings)[1], PhasingConfig(device="cpu"))
-        finish(tournament(data, data, replace(QUICK, counts=1.1), 0))
+        finish(tournament(data, data, replace(QUICK, counts_share=1.1), STARTS, 0))
     *rounds, last = zip(*widths.values(), strict=True)
     assert all(fine / coarse == pytest.approx(4 / 7, rel=0.15) for coarse, fine in rounds)
     assert last[0] == last[1]

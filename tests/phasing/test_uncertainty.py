@@ -10,14 +10,15 @@ from scipy import ndimage
 from braggshot.crystal_frame import strain_map
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import DataError
-from braggshot.iterative.iterate import RefineConfig
-from braggshot.phasing.selection import CALIBRATION
-from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.iterative.iterate import IterativeConfig
+from braggshot.phasing.calibration import CALIBRATION
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import phase
 from braggshot.phasing.uncertainty import halves, with_half_data, with_photon_noise
 from braggshot.physics.fourier import fourier
 from braggshot.physics.metrics import align
 from braggshot.physics.strain import amplitude_spread, spread
-from braggshot.pipeline import finish
+from braggshot.pipeline import drain
 from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, Uncertainty
 
 SHAPE = (24, 28, 26)
@@ -39,7 +40,7 @@ def crystal(peak=3e4):
 def test_photon_noise_falls_as_the_square_root_of_many_counts():
     medians = []
     for peak in (3e6, 3e8):
-        found = finish(with_photon_noise(crystal(peak), 10)).uncertainty
+        found = drain(with_photon_noise(crystal(peak), 10)).uncertainty
         assert found.samples == 10
         assert not found.phase[~crystal().support].any()
         medians.append((np.median(found.phase[crystal().support]), np.median(found.strain[crystal().support])))
@@ -49,9 +50,9 @@ def test_photon_noise_falls_as_the_square_root_of_many_counts():
 def test_photon_noise_is_the_error_of_a_fresh_measurement():
     """Counts drawn from the truth and refined from it scatter about the truth as the one-sigma says."""
     truth = crystal()
-    sigma = finish(with_photon_noise(truth, 16)).uncertainty.phase[truth.support]
+    sigma = drain(with_photon_noise(truth, 16)).uncertainty.phase[truth.support]
     expected = replace(truth, volume=replace(truth.volume, intensity=fourier(torch.from_numpy(truth.rho)).abs().square().numpy()))
-    again = finish(with_photon_noise(expected, 16, seed=100)).uncertainty.phase[truth.support]
+    again = drain(with_photon_noise(expected, 16, seed=100)).uncertainty.phase[truth.support]
     assert np.median(sigma) == pytest.approx(np.median(again), rel=0.25)
     assert 0.003 < np.median(sigma) < 0.1
 
@@ -59,8 +60,8 @@ def test_photon_noise_is_the_error_of_a_fresh_measurement():
 def test_starts_and_photons_add_in_quadrature():
     truth = crystal()
     flat = np.where(truth.support, 0.3, 0).astype(np.float32)
-    both = finish(with_photon_noise(replace(truth, uncertainty=Uncertainty(flat, flat / 100, 5, "starts")), 6)).uncertainty
-    noise = finish(with_photon_noise(truth, 6)).uncertainty
+    both = drain(with_photon_noise(replace(truth, uncertainty=Uncertainty(flat, flat / 100, 5, "starts")), 6)).uncertainty
+    noise = drain(with_photon_noise(truth, 6)).uncertainty
     factor = CALIBRATION
     for name, from_starts in (("phase", 0.3), ("strain", 0.003)):
         plain = from_starts / factor["starts"][name], getattr(noise, name)[truth.support] / factor["photons"][name]
@@ -102,9 +103,9 @@ def test_the_strain_map_carries_them_in_metres():
 def test_what_cannot_be_redrawn_says_why():
     truth = crystal()
     with pytest.raises(DataError, match="at least two"):
-        finish(with_photon_noise(truth, 1))
+        drain(with_photon_noise(truth, 1))
     with pytest.raises(DataError, match="detector frame"):
-        finish(with_photon_noise(replace(truth, frame="lab"), 3))
+        drain(with_photon_noise(replace(truth, frame="lab"), 3))
 
 
 def test_halves_are_independent_and_whole_together():
@@ -119,22 +120,26 @@ def test_half_data_correlation_of_a_phased_crystal():
     """Many photons, a loose task: the halves agree to the last shells; the result says which curve it holds."""
     truth = crystal(1e7)
     config = PhasingConfig(
-        method="iterative", starts=1, device="cpu", partial_coherence="off", refine=RefineConfig("2*(40*HIO+20*ER)+30*ER")
+        method="iterative",
+        starts=1,
+        device="cpu",
+        partial_coherence="off",
+        iterative=IterativeConfig(recipe="2*(40*HIO+20*ER)+30*ER"),
     )
     prtf = Ensemble({}, np.ones(1), np.ones(8), np.linspace(1e7, 1e8, 8))
-    found = finish(with_half_data(replace(truth, ensemble=prtf), config)).ensemble
+    found = drain(with_half_data(replace(truth, ensemble=prtf), config)).ensemble
     assert found.fsc_between == "half data"
     assert found.fsc.shape == (8,)
     assert found.fsc[0] > 0.95
     with pytest.raises(DataError, match="counts"):
-        finish(with_half_data(truth, config))
+        drain(with_half_data(truth, config))
 
 
 def test_one_sigma_of_starts_covers_two_thirds_of_the_errors():
     """Of a crystal that is known, phased from its counts; the share varies from crystal to crystal."""
     truth, volume = simulate_volume(61_007, CrystalSettings((32, 32, 32), (2.2, 2.6), phase_range=(2, 3), counts=(1e5, 1e5)))
     config = PhasingConfig(method="iterative", starts=5, device="cpu", partial_coherence="off")
-    found = finish(phase(volume, config))
+    found = drain(phase(volume, config))
     bulk = ndimage.binary_erosion(found.support)
     aligned = align(torch.from_numpy(truth), torch.from_numpy(found.rho)).field.numpy()
     error = np.angle(found.rho * aligned.conj())[bulk]

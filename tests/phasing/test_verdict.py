@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from braggshot.phasing.verdict import judge, noise_floor
-from braggshot.volumes import DiffractionVolume, Quality
+from braggshot.volumes import Agreement, DiffractionVolume, Quality
 
 SHAPE = (20, 22, 24)
 
@@ -27,7 +27,7 @@ def volume(**changes):
     return replace(made, **changes)
 
 
-QUALITY = Quality(chi2=0.01, r_factor=0.1, llk=0.6, llk_free=0.9, agreement=(1.0, 0.99, 0.97, 0.96, 0.9))
+QUALITY = Quality(chi2=0.01, r_factor=0.1, llk=0.6, llk_free=0.9, agreeing=Agreement(3, 4, 0, 0.95))
 
 
 def test_a_good_one_is_good_and_says_why():
@@ -59,15 +59,15 @@ CUT.valid[:, :, 14:] = False
 @pytest.mark.parametrize(
     ("changes", "expected", "message"),
     [
-        ({"quality": replace(QUALITY, agreement=(1.0,))}, "doubtful", r"only one start.*--starts"),
-        ({"quality": replace(QUALITY, agreement=(1.0, 0.97, 0.8, 0.8, 0.8))}, "doubtful", r"only 1 of 4.*more starts"),
-        ({"quality": replace(QUALITY, agreement=(1.0, 0.8, 0.8, 0.8, 0.8))}, "failed", r"none of the 4.*mask aliens"),
+        ({"quality": replace(QUALITY, agreeing=Agreement(0, 0, 0, 0.95))}, "doubtful", r"only one start.*--starts"),
+        ({"quality": replace(QUALITY, agreeing=Agreement(1, 4, 0, 0.95))}, "doubtful", r"only 1 of 4.*more starts"),
+        ({"quality": replace(QUALITY, agreeing=Agreement(0, 4, 0, 0.95))}, "failed", r"none of the 4.*mask aliens"),
         ({"quality": replace(QUALITY, chi2=0.09)}, "doubtful", r"beyond photon noise"),
         ({"quality": replace(QUALITY, chi2=0.5)}, "failed", r"beyond photon noise"),
         ({"quality": replace(QUALITY, llk_free=15.0)}, "doubtful", r"kept from the phasing.*25 times worse"),
         ({"quality": replace(QUALITY, llk=9.0, llk_free=30.0)}, "doubtful", r"kept from the phasing are missed.*llk_free 30"),
         ({"quality": replace(QUALITY, unseen=0.3)}, "doubtful", r"kept from the phasing are missed by 30 % beyond photon noise"),
-        ({"quality": replace(QUALITY, agreement=(1.0, 0.97, 0.8))}, "doubtful", r"only 1 of 2"),
+        ({"quality": replace(QUALITY, agreeing=Agreement(1, 2, 0, 0.95))}, "doubtful", r"only 1 of 2"),
         ({"volume": volume(oversampling=(1.7, 3.0, 3.0))}, "doubtful", r"oversampling is 1.7 along rocking"),
         ({"volume": SATURATED}, "doubtful", r"saturated; attenuate"),
         ({"volume": MASKED_PEAK}, "doubtful", r"1 voxels next to the Bragg peak"),
@@ -96,18 +96,18 @@ def test_held_out_voxels_that_are_not_predicted_at_all_fail():
 
 def test_starts_that_are_stuck_do_not_count():
     """What they do not find is no evidence against what predicts the held-out voxels, and none for it."""
-    agreeing = replace(QUALITY, agreement=(1.0, 0.99))
-    verdict, reasons = judge(volume(), *crystal(), agreeing, stuck=7)
+    agreeing = replace(QUALITY, agreeing=Agreement(1, 1, 7, 0.95))
+    verdict, reasons = judge(volume(), *crystal(), agreeing)
     assert verdict == "good"
     assert "1 of 1 other starts" in reasons[0]
     assert "7 more are stuck" in reasons[0]
-    verdict, reasons = judge(volume(), *crystal(), replace(QUALITY, agreement=(1.0,)), stuck=7)
+    verdict, reasons = judge(volume(), *crystal(), replace(QUALITY, agreeing=Agreement(0, 0, 7, 0.95)))
     assert verdict == "doubtful"
     assert "better than the 7 others" in reasons[0]
 
 
 def test_the_worst_comes_first():
-    bad = replace(QUALITY, chi2=0.09, agreement=(1.0, 0.5, 0.5))
+    bad = replace(QUALITY, chi2=0.09, agreeing=Agreement(0, 2, 0, 0.95))
     verdict, reasons = judge(volume(), *crystal(), bad)
     assert verdict == "failed"
     assert "none of the 2" in reasons[0]

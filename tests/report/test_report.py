@@ -11,8 +11,8 @@ import torch
 
 from braggshot.errors import OutputError
 from braggshot.physics.fourier import fourier
-from braggshot.report import figures, surface, text, write_png, write_report
-from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction
+from braggshot.report import Drawing, figures, surface, text, write_png, write_report
+from braggshot.volumes import Agreement, DiffractionVolume, Ensemble, Quality, Reconstruction
 
 # columns are the voxel edges, components (z, y, x): a skewed detector frame with unequal voxels
 BASIS = np.array([[9e-9, 1.5e-9, 0.0], [0.0, 8e-9, 1e-9], [1e-9, 0.0, 7e-9]])
@@ -51,7 +51,7 @@ def facetted_crystal(shape=(64, 64, 64), basis=BASIS, verdict="good"):
         rho=rho.numpy(),
         support=amplitude > 0,
         volume=volume,
-        quality=Quality(0.0081, 0.052, 0.71, 0.93, (0.99, 0.97, 1.0, 0.3), 21e-9),
+        quality=Quality(0.0081, 0.052, 0.71, 0.93, (0.99, 0.97, 1.0, 0.3), 21e-9, agreeing=Agreement(2, 3, 0, 0.95)),
         basis=basis,
         ensemble=Ensemble(table, np.array([0.9, 0.1]), np.linspace(1, 0.1, 9), np.linspace(0, 3e8, 9)),
         verdict=verdict,
@@ -71,7 +71,7 @@ def crystal():
 @pytest.fixture(scope="module")
 def html(crystal, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, crystal)
+    write_report(path, Drawing(crystal))
     return path.read_text(encoding="utf-8")
 
 
@@ -89,7 +89,7 @@ def test_the_page_says_verdict_reasons_and_numbers(html):
         "√χ² = 9\xa0%",
         "5.2\xa0%",
         "0.93",
-        "3 of 4",
+        "2 of 3 others",
         "2.5 × 3 × 2.7",
         "21 nm",
         "9.06 × 8.14 × 7.07 nm",
@@ -126,7 +126,7 @@ def test_curves_take_the_colours_of_the_page(html):
 
 
 def test_the_slide_is_a_picture(crystal, tmp_path):
-    write_png(tmp_path / "slide.png", crystal)
+    write_png(tmp_path / "slide.png", Drawing(crystal))
     image = matplotlib.image.imread(tmp_path / "slide.png")
     assert image.shape[:2] in {(1125, 2000), (1125, 1999)}
     views, slices, diffraction = image[180:900, :800], image[180:700, 860:1380], image[180:1000, 1440:1980]
@@ -139,7 +139,7 @@ def test_large_volumes_stay_quick(tmp_path):
     large = facetted_crystal((128, 128, 128))
     for write, name in ((write_png, "a.png"), (write_report, "a.html")):
         began = time.process_time()
-        write(tmp_path / name, large)
+        write(tmp_path / name, Drawing(large))
         assert time.process_time() - began < 8
 
 
@@ -177,18 +177,18 @@ def without(what):
 )
 def test_poor_results_are_reported_too(tmp_path, what, said):
     reconstruction = without(what)
-    write_png(tmp_path / "a.png", reconstruction)
-    write_report(tmp_path / "a.html", reconstruction)
-    text = (tmp_path / "a.html").read_text(encoding="utf-8")
-    assert said in text
-    assert text.HEADLINES[reconstruction.verdict] in text
+    write_png(tmp_path / "a.png", Drawing(reconstruction))
+    write_report(tmp_path / "a.html", Drawing(reconstruction))
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert said in page
+    assert text.HEADLINES[reconstruction.verdict] in page
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
 def test_a_folder_that_refuses(crystal, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose another folder"):
-        write_report(tmp_path / "file" / "a.html", crystal)
+        write_report(tmp_path / "file" / "a.html", Drawing(crystal))
 
 
 def block(shape, start, stop, value=1.0):

@@ -11,7 +11,7 @@ import pytest
 
 from braggshot.errors import OutputError
 from braggshot.physics import lattice
-from braggshot.report import figures, paper, strain_figures, write_png, write_report, write_strain_figure
+from braggshot.report import Drawing, figures, paper, strain_figures, write_png, write_report, write_strain_figure
 from braggshot.report.html import page
 from braggshot.volumes import DiffractionVolume, Facet, Quality, Reconstruction, StrainMap
 
@@ -76,6 +76,10 @@ def redness(pixels):
     return pixels[..., 0].astype(float) - pixels[..., 2]
 
 
+def drawing(strain):
+    return Drawing(replace(reconstruction(), strain=strain))
+
+
 def test_slices_are_red_above_and_blue_below():
     shown = strain_figures.material(ball_map())
     assert shown.strains.high == -shown.strains.low == pytest.approx(5e-4)
@@ -119,7 +123,7 @@ def test_histogram_holds_each_voxel_once():
 
 
 def test_the_page_says_it_in_numbers(tmp_path):
-    write_report(tmp_path / "a.html", reconstruction(), ball_map())
+    write_report(tmp_path / "a.html", drawing(ball_map()))
     html = (tmp_path / "a.html").read_text(encoding="utf-8")
     spacing = 2 * np.pi / 2.7e10 * 1e10
     numbers = (f"{spacing:.4f} Å", "21 nm", "3000", "0.3 pm", "1.1°", "+4.0×10⁻⁴")
@@ -134,12 +138,12 @@ def test_the_page_says_it_in_numbers(tmp_path):
 
 
 def test_slide_and_figure(tmp_path):
-    write_png(tmp_path / "a.png", reconstruction(), ball_map())
+    write_png(tmp_path / "a.png", drawing(ball_map()))
     assert matplotlib.image.imread(tmp_path / "a.png").shape == (1125, 1999, 4)
-    write_strain_figure(tmp_path / "a.pdf", reconstruction(), ball_map())
+    write_strain_figure(tmp_path / "a.pdf", drawing(ball_map()))
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(OutputError, match="geometry"):
-        write_strain_figure(tmp_path / "b.pdf", reconstruction())
+        write_strain_figure(tmp_path / "b.pdf", drawing(None))
 
 
 def test_little_to_show_is_shown():
@@ -162,11 +166,11 @@ def test_little_to_show_is_shown():
         },
     ):
         found = replace(ball_map(), **changes)
-        assert "Displacement and strain" in page(reconstruction(), found)
-        paper.strain_figure(found)
+        assert "Displacement and strain" in page(drawing(found))
+        paper.strain_figure(strain_figures.material(found))
 
 
 def test_a_lattice_parameter_is_told():
     a = lattice.cubic(4.07e-10)
     found = replace(ball_map(), reflection=(1, 1, 1), lattice_parameter=np.where(ball_map().support, a.edges[0], np.nan))
-    assert "4.0700 Å" in page(reconstruction(), found)
+    assert "4.0700 Å" in page(drawing(found))

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from braggshot.physics.fourier import fourier
-from braggshot.pipeline import Result
 from braggshot.snapshot import Snapshot
-from braggshot.volumes import DiffractionVolume, Quality, StrainMap
+from braggshot.volumes import Agreement, DiffractionVolume, Quality, Reconstruction, StrainMap
 
 SHAPE = (28, 32, 30)
 EDGE, RADIUS = 8e-9, 80e-9
@@ -50,11 +49,11 @@ def result(name="scan_1", strain=4e-4, verdict="good", with_strain=True, shape=S
     counts = np.random.default_rng(0).poisson(fourier(rho).abs().square().numpy()).astype(np.float32)
     valid = np.ones(shape, bool)
     valid[:, 5] = False
-    return Result(
+    return Reconstruction(
         rho=rho.numpy(),
         support=found.support,
         volume=DiffractionVolume(np.where(valid, counts, 0), valid, name=name, q_bragg=Q if with_strain else None),
-        quality=Quality(0.0081, 0.052, 0.71, 0.93, (1.0, 0.99), 21e-9),
+        quality=Quality(0.0081, 0.052, 0.71, 0.93, (1.0, 0.99), 21e-9, agreeing=Agreement(1, 1, 0, 0.95)),
         basis=found.basis if with_strain else None,
         verdict=verdict,
         reasons=(f"this is why it is {verdict}",),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from braggshot.crystals.sample import CrystalSettings
-from braggshot.iterative.iterate import RefineConfig
+from braggshot.iterative.iterate import IterativeConfig
 from braggshot.nn.datasets import DataConfig
 from braggshot.nn.expert_iteration import ExpertConfig
 from braggshot.nn.network import NetworkConfig
@@ -36,7 +36,7 @@ TINY = LearnSettings(
         validation=4,
         validation_chunk=2,
         network=NetworkConfig(channels=(16, 16), steps=2),
-        expert=ExpertConfig(RefineConfig("4*RAAR+2*ER")),
+        expert=ExpertConfig(IterativeConfig(recipe="4*RAAR+2*ER")),
     ),
 )
 
@@ -44,7 +44,7 @@ WHOLE = replace(
     TINY,
     data=replace(TINY.data, crystals=(ORDINARY, replace(ORDINARY, shape=(48, 48, 48), counts=(1e5, 1e6))), crop=16),
     train=replace(TINY.train, steps=3, validation=2, fine=NetworkConfig((8, 8), 2), between=TINY.train.expert),
-    solved=SolvedConfig(4, shard=2, agreement=0.0, refine=RefineConfig("4*RAAR+2*ER")),
+    solved=SolvedConfig(4, shard=2, agreement=0.0, refine=IterativeConfig(recipe="4*RAAR+2*ER")),
     whole=1,
 )
 """The flagship's whole way: both scales, from nothing."""

@@ -16,17 +16,18 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError, DataError, FormatError
 from braggshot.io import results
 from braggshot.io.formats import cxi
-from braggshot.iterative.iterate import Guess, RefineConfig
-from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.iterative.iterate import Guess, IterativeConfig
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import phase
 from braggshot.physics.fourier import fourier, to_corner
 from braggshot.physics.geometry import direct_basis
 from braggshot.physics.strain import mean_turn, without_ramp
-from braggshot.pipeline import finish
+from braggshot.pipeline import drain
 from braggshot.prepare import PrepareConfig
 from braggshot.report import series as report
 from braggshot.series import registration, table
 from braggshot.series.scan import _checked, _with_doubt
-from braggshot.series.sources import Source, numbers, sources, value
+from braggshot.series.sources import Source, sources, summary_table, value
 from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, Scan, StrainMap
 
 SHAPE = (24, 26, 28)
@@ -37,9 +38,14 @@ QUICK = {
         "starts": 2,
         "partial_coherence": "off",
         "device": "cpu",
-        "refine": {"recipe": "2*(20*HIO+20*RAAR+10*ER)+20*ER"},
+        "iterative": {"recipe": "2*(20*HIO+20*RAAR+10*ER)+20*ER"},
     }
 }
+
+
+def inverted(array):
+    """n - N // 2 replaced by N // 2 - n on every axis."""
+    return np.roll(np.flip(array), [1 - n % 2 for n in array.shape], axis=(0, 1, 2))
 
 
 def blob(shape, basis=None, centre=(0.0, 0.0, 0.0)):
@@ -70,15 +76,15 @@ def correlation(a, b):
 def test_inversion_is_about_the_centre_voxel(shape):
     point = np.zeros(shape)
     point[tuple(n // 2 + 2 for n in shape)] = 1
-    assert registration.inverted(point)[tuple(n // 2 - 2 for n in shape)] == 1
+    assert inverted(point)[tuple(n // 2 - 2 for n in shape)] == 1
 
 
 @pytest.mark.parametrize("shape", [(20, 22, 24), (21, 23, 19)])
 @pytest.mark.parametrize("twin", [False, True])
 def test_twin_and_shift_are_undone_exactly(shape, twin):
     rho, support = blob(shape)
-    turned = registration.inverted(rho).conj() if twin else rho
-    where = registration.inverted(support) if twin else support
+    turned = inverted(rho).conj() if twin else rho
+    where = inverted(support) if twin else support
     other = np.roll(turned, (2, -1, 3), (0, 1, 2)) * np.exp(0.7j)
     placed, how = registration.registered(found_of(other, np.roll(where, (2, -1, 3), (0, 1, 2))), rho)
     assert how.twin is twin
@@ -172,11 +178,15 @@ def sample():
 def test_a_warm_start_leaves_the_cold_ones_alone(sample):
     rho, volume = sample
     config = PhasingConfig(
-        method="iterative", starts=2, partial_coherence="off", device="cpu", refine=RefineConfig("20*HIO+20*RAAR+20*ER")
+        method="iterative",
+        starts=2,
+        partial_coherence="off",
+        device="cpu",
+        iterative=IterativeConfig(recipe="20*HIO+20*RAAR+20*ER"),
     )
     corner = to_corner(torch.from_numpy(rho))
-    alone = finish(phase(volume, config))
-    both = finish(phase(volume, config, [Guess(corner, corner.abs() > 0.1 * corner.abs().max())]))
+    alone = drain(phase(volume, config))
+    both = drain(phase(volume, config, [Guess(corner, corner.abs() > 0.1 * corner.abs().max())]))
     assert both.ensemble.table["warm"].tolist() == [0, 0, 1]
     np.testing.assert_allclose(both.ensemble.table["llk_free"][:2], alone.ensemble.table["llk_free"])
     assert both.ensemble.table["llk_free"][2] < alone.ensemble.table["llk_free"].min()
@@ -215,10 +225,10 @@ def test_twins_that_the_neighbour_does_not_tell_apart_are_doubtful():
 
 
 def test_numbers_columns_and_metadata(tmp_path):
-    assert numbers("54-56, 60") == ["54", "55", "56", "60"]
+    assert summary_table("54-56, 60") == ["54", "55", "56", "60"]
     assert [value(text) for text in ("1e-3", "", "idle")] == [1e-3, None, "idle"]
     with pytest.raises(ConfigError, match="54-60"):
-        numbers("60-54")
+        summary_table("60-54")
     for k in range(2):
         (tmp_path / f"s{k}.npz").touch()
     files = [tmp_path / f"s{k}.npz" for k in range(2)]
@@ -329,7 +339,7 @@ def test_one_twin_and_one_origin_throughout(finished):
     assert {found.rho.shape for found in crystals} == {SHAPE}
     assert correlation(flat[0], flat[1]) > 0.9
     assert correlation(flat[1], flat[2]) > 0.9
-    assert correlation(flat[0], registration.inverted(flat[0]).conj()) < 0.9  # so the other twin would show
+    assert correlation(flat[0], inverted(flat[0]).conj()) < 0.9  # so the other twin would show
     assert "series_twin" in crystals[1].choices
 
 

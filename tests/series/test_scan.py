@@ -161,7 +161,7 @@ def test_warm_starts_go_on_with_a_point_spread(tmp_path):
             "phasing": {
                 **{"method": "iterative", "starts": 3, "device": "cpu", "partial_coherence": "auto"},
                 **{"limits": {"agreement": 0.9}},  # short recipes; this is no test of the verdict
-                **{"refine": {"recipe": "4*(20*HIO+20*RAAR+10*ER)+20*ER"}, "coherence_recipe": "PSF+16*(10*HIO+2*ER+PSF)+30*ER"},
+                **{"iterative": {"recipe": "4*(20*HIO+20*RAAR+10*ER)+20*ER"}, "coherence_recipe": "PSF+16*(10*HIO+2*ER+PSF)+30*ER"},
             },
             "series": {"movie": False},
         }

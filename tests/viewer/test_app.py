@@ -309,7 +309,7 @@ def running(*arguments):
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_prints_its_address_first_and_ends_when_told(tmp_path, ending):
     found = result()
-    results.write(tmp_path / "scan_1.cxi", found, found.strain)
+    results.write(tmp_path / "scan_1.cxi", found)
     with running(tmp_path / "scan_1.cxi", "--no-browser", "--token", TOKEN) as process:
         url = process.stdout.readline().strip()
         assert url.endswith(f"/?token={TOKEN}")

@@ -97,7 +97,7 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("series")
     for n, (name, verdict) in enumerate(SCANS.items()):
         found = result(name, 2e-4 * (n + 1), verdict)
-        results.write(folder / f"{name}.cxi", found, found.strain)
+        results.write(folder / f"{name}.cxi", found)
     files = tuple(folder / f"{name}.cxi" for name in SCANS)
     feed = Changing(scan="scan_2", state="done", finished=files, series=ROWS)
     options = webdriver.ChromeOptions()

@@ -255,7 +255,7 @@ def test_ten_who_ask_cost_no_more_than_one():
 def test_results_on_disk_are_a_feed_with_a_table(tmp_path):
     for number in range(2):
         found = result(f"s{number}", strain=(number + 1) * 2e-4)
-        results.write(tmp_path / f"s{number}.cxi", found, found.strain)
+        results.write(tmp_path / f"s{number}.cxi", found)
     files, rows = result_files.files_of([tmp_path])
     assert [path.name for path in files] == ["s0.cxi", "s1.cxi"]
     feed = result_files.Shelf(files, rows)

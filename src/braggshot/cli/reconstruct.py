@@ -50,22 +50,22 @@ def reconstruct(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per input, last.")] = False,
 ) -> None:
     """Raw scan in, 3D crystal out, with a number that says how far to trust it."""
-    from braggshot.pipeline import check_writable, finish, implied, run, summary, write
+    from braggshot.output import summary, write
+    from braggshot.pipeline import drain, imply_method, run
 
     phasing = {"method": method, "network": network, "starts": starts, "device": device, "seed": seed}
     table: dict[str, Any] = {name: value for name, value in phasing.items() if value is not None}
     if recipe is not None:
-        table["refine"] = {"recipe": recipe}
-    table = implied(table)
+        table["iterative"] = {"recipe": recipe}
+    table = imply_method(table)
     if cluster is not None:
         phase_many(inputs, output, layered(config, sets, {"phasing": table}), Where(cluster, workers), format, as_json)
         return
     settings = settings_of(config, sets, {"phasing": table})
     for path in inputs:
         place = output or Path(f"{path.stem}-braggshot")
-        check_writable(place)
         with phasing_bar(path.name) as show:
-            result = finish(run(path, settings, format), show)
+            result = drain(run(path, settings, format, place=place), show)
         written = write(result, place, settings.output.formats)
         record = summary(result, str(path), str(place))
         if as_json:
@@ -82,9 +82,10 @@ def print_result(result: Reconstruction, written: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from braggshot.report.text import agreement
+
     console = Console(soft_wrap=True)
     quality = result.quality
-    same, others = sum(value >= 0.95 for value in quality.agreement) - 1, len(quality.agreement) - 1
     oversampling = result.volume.oversampling
     rows = {
         "shape": " x ".join(str(n) for n in result.rho.shape),
@@ -92,7 +93,7 @@ def print_result(result: Reconstruction, written: list[str]) -> None:
         "sqrt(chi2)": f"{quality.chi2**0.5:.4f}",
         "r_factor": f"{quality.r_factor:.3f}",
         "llk_free": f"{quality.llk_free:.3f}",
-        "starts that agree": f"{same} of {others} others" if others >= 0 else "-",
+        "starts that agree": agreement(quality.agreeing),
         "resolution": "-" if quality.resolution is None else f"{quality.resolution * 1e9:.1f} nm (PRTF 1/e)",
         **_strain_rows(result),
         "seconds": ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items()),
@@ -112,5 +113,4 @@ def _strain_rows(result: Reconstruction) -> dict[str, str]:
     """Write the lines of the table that a geometry allows."""
     from braggshot.report.strain_section import facts
 
-    strain = getattr(result, "strain", None)
-    return {} if strain is None else {fact.name: f"{fact.value} ({fact.note})" for fact in facts(strain)}
+    return {} if result.strain is None else {fact.name: f"{fact.value} ({fact.note})" for fact in facts(result.strain)}

@@ -11,12 +11,12 @@ from typing import Any
 
 from distributed import KilledWorker, get_worker
 
-from braggshot import pipeline
 from braggshot.cluster.network import Network
 from braggshot.errors import BraggshotError, ConfigError
 from braggshot.io.atomic import replacing
+from braggshot.output import OutputFormat, write
 from braggshot.phasing.strategies import Trained
-from braggshot.pipeline import OutputFormat, Result
+from braggshot.volumes import Reconstruction
 
 Record = dict[str, Any]
 
@@ -46,7 +46,7 @@ class Job:
     folder: Path
     formats: tuple[OutputFormat, ...]
     digest: str
-    compute: Callable[[Trained | None], tuple[Record, Result | None]]
+    compute: Callable[[Trained | None], tuple[Record, Reconstruction | None]]
     version: str = field(default_factory=version)
 
     @property
@@ -91,7 +91,7 @@ def _done(job: Job, network: Trained | None) -> Record:
     earlier = recorded(job)
     if earlier is not None:  # this worker was given up for dead, and another one was faster
         return earlier
-    written = pipeline.write(result, job.folder, job.formats)
+    written = write(result, job.folder, job.formats)
     record = {**record, "name": job.name, "files": [file.name for file in written], "settings": job.digest}
     with replacing(job.marker) as temporary:
         temporary.write_text(json.dumps(record), encoding="utf-8")

@@ -20,9 +20,11 @@ from braggshot.cluster.jobs import Job, Record, recorded
 from braggshot.cluster.workers import crew
 from braggshot.io import registry
 from braggshot.io.atomic import sweep
+from braggshot.output import check_writable, inputs_of, summary
 from braggshot.phasing.strategies import Trained
-from braggshot.pipeline import Result, Settings
+from braggshot.pipeline import Settings
 from braggshot.series import Source, names, table
+from braggshot.volumes import Reconstruction
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,12 @@ def reconstruct_many(
     """
     resolved = settings if isinstance(settings, Settings) else resolve(settings or {})
     folder = Path(folder).absolute()
-    pipeline.check_writable(folder)
+    sources = [scan if isinstance(scan, Source) else Source(Path(scan)) for scan in scans]
+    read = [path for source in sources for path in inputs_of({"path": source.path, "options": resolved.input})]
+    check_writable(folder, read, names(sources, resolved.input), resolved.output.formats)
     sweep(folder)
     with crew(client, resolved) as workers:
-        jobs = jobs_of(scans, folder, resolved, None if workers.network is None else workers.network.digest)
+        jobs = jobs_of(sources, folder, resolved, None if workers.network is None else workers.network.digest)
         missing: list[Job] = []
         done = 0
         for job in jobs:
@@ -104,10 +108,9 @@ def reconstruct_many(
     sweep(folder)  # what a killed worker was writing
 
 
-def jobs_of(scans: Sequence[str | Path | Source], folder: Path, settings: Settings, network: str | None) -> list[Job]:
+def jobs_of(sources: Sequence[Source], folder: Path, settings: Settings, network: str | None) -> list[Job]:
     """A job per scan; `network` is the digest of its weights."""
     plain = Settings(**{part.name: getattr(settings, part.name) for part in fields(Settings)})
-    sources = [scan if isinstance(scan, Source) else Source(Path(scan)) for scan in scans]
     jobs = []
     for source, name in zip(sources, names(sources, plain.input), strict=True):
         parts = [table.digest(plain, source), source.label, plain.output.formats, network]
@@ -120,11 +123,11 @@ def jobs_of(scans: Sequence[str | Path | Source], folder: Path, settings: Settin
 
 def _alone(
     source: Source, label: str, name: str, folder: Path, settings: Settings, network: Trained | None
-) -> tuple[Record, Result]:
+) -> tuple[Record, Reconstruction]:
     began = time.perf_counter()
     options = settings.input if source.scan is None else {**settings.input, "scan": source.scan}
     scan = replace(registry.read(source.path, source.format, **options), name=name)
     read = time.perf_counter() - began
-    result = pipeline.finish(pipeline.run(scan, settings, network=network))
+    result = pipeline.drain(pipeline.run(scan, settings, network=network))
     result = replace(result, seconds={**result.seconds, "read": read, "total": time.perf_counter() - began})
-    return pipeline.summary(result, label, str(folder)), result
+    return summary(result, label, str(folder)), result

@@ -17,9 +17,9 @@ from braggshot.cluster.connect import ClusterConfig
 from braggshot.cluster.jobs import Job, Record
 from braggshot.cluster.workers import Crew, crew
 from braggshot.phasing.strategies import Trained
-from braggshot.pipeline import Result
 from braggshot.series import Report, SeriesSettings, Source, Task, phased, run, table
 from braggshot.series.table import Row
+from braggshot.volumes import Reconstruction
 
 
 @dataclass(frozen=True)
@@ -80,5 +80,5 @@ def _job(task: Task, weights: str) -> Job:
     return Job(task.name, task.row["input"], task.folder, task.formats, digest, partial(_member, task))
 
 
-def _member(task: Task, network: Trained | None) -> tuple[Record, Result | None]:
-    return pipeline.finish(phased(task, network))
+def _member(task: Task, network: Trained | None) -> tuple[Record, Reconstruction | None]:
+    return pipeline.drain(phased(task, network))

@@ -14,6 +14,7 @@ from braggshot.cluster.jobs import Job, Record, failed, work
 from braggshot.cluster.network import Network
 from braggshot.errors import ClusterError
 from braggshot.nn import weights
+from braggshot.phasing.strategies import find_strategy
 from braggshot.pipeline import Settings
 
 MOST_IDLE = 5  # rounds without a single scan done
@@ -91,7 +92,7 @@ class Crew:
 def crew(client: Client, settings: Settings) -> Iterator[Crew]:
     """The workers of a client, with the network that the settings name; its weights are read here, once."""
     network, name = None, settings.phasing.network
-    if settings.phasing.method != "iterative":
+    if find_strategy(settings.phasing.method).needs_network:
         network = Network(*weights.read(weights.locate(name)), name)
     held = Crew(client, network)
     try:

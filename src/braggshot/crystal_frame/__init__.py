@@ -9,6 +9,5 @@ from __future__ import annotations
 
 from braggshot.crystal_frame.resample import to_crystal, to_lab
 from braggshot.crystal_frame.strain_map import StrainConfig, strain_map
-from braggshot.physics.strain import numbers
 
-__all__ = ["StrainConfig", "numbers", "strain_map", "to_crystal", "to_lab"]
+__all__ = ["StrainConfig", "strain_map", "to_crystal", "to_lab"]

@@ -6,31 +6,32 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from braggshot.errors import ConfigError
-from braggshot.iterative.iterate import RefineConfig
+from braggshot.iterative.iterate import IterativeConfig
 from braggshot.nn.expert_iteration import SHORT
-from braggshot.phasing.strategies import PhasingConfig
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import find_strategy
 
 ER50 = replace(SHORT, recipe="50*ER")  # what the published work puts behind its network
 _SHORTEST = replace(SHORT, recipe="7*RAAR+FLAT+3*ER", shrink_wrap=replace(SHORT.shrink_wrap, period=3))
 _LONG = replace(SHORT, recipe="22*(10*RAAR+FLAT)+80*ER")
 # The same iterations without anything but modulus and support, as multi-start phasing is usually done.
-CLASSIC = RefineConfig("2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER")
+CLASSIC = IterativeConfig(recipe="2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER")
 
 METHODS: dict[str, dict[str, Any]] = {
     "oneshot": {"method": "oneshot"},
-    "oneshot+ER50": {"method": "refine", "polish": ER50},
-    "refine+10": {"method": "refine", "polish": _SHORTEST},
+    "oneshot+ER50": {"method": "refine", "refine": ER50},
+    "refine+10": {"method": "refine", "refine": _SHORTEST},
     "refine": {"method": "refine"},
-    "refine+300": {"method": "refine", "polish": _LONG},
+    "refine+300": {"method": "refine", "refine": _LONG},
     "auto": {"method": "auto"},
     "iterative-1": {"method": "iterative", "starts": 1},
     "iterative-5": {"method": "iterative", "starts": 5},
     "iterative-20": {"method": "iterative", "starts": 20},
-    "classic-1": {"method": "iterative", "starts": 1, "refine": CLASSIC},
-    "classic-5": {"method": "iterative", "starts": 5, "refine": CLASSIC},
-    "classic-20": {"method": "iterative", "starts": 20, "refine": CLASSIC},
-    "autophasenn": {"method": "oneshot", "hypotheses": 1, "views": 1, "edge": 0.1},
-    "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "views": 1, "edge": 0.1, "polish": ER50},
+    "classic-1": {"method": "iterative", "starts": 1, "iterative": CLASSIC},
+    "classic-5": {"method": "iterative", "starts": 5, "iterative": CLASSIC},
+    "classic-20": {"method": "iterative", "starts": 20, "iterative": CLASSIC},
+    "autophasenn": {"method": "oneshot", "hypotheses": 1, "orientations": 1},
+    "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "orientations": 1, "support_threshold": 0.1, "refine": ER50},
 }
 """The network's methods refine its hypotheses and let held-out voxels choose, as the iterative ones do with their starts.
 
@@ -70,7 +71,7 @@ def network_of(method: str, choice: Choice) -> str | None:
     ------
     ConfigError : if it needs a published network and none was given.
     """
-    if METHODS[method]["method"] == "iterative":
+    if not find_strategy(METHODS[method]["method"]).needs_network:
         return None
     if not is_published(method):
         return choice.network

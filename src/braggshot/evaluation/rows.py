@@ -20,8 +20,10 @@ from braggshot.evaluation.suites import SUITES, crystals
 from braggshot.io.atomic import replacing
 from braggshot.iterative.iterate import Start
 from braggshot.nn.weights import locate
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.selection import score
-from braggshot.phasing.strategies import PhasingConfig, phase, prepare_measured
+from braggshot.phasing.strategies import phase
 from braggshot.physics.fourier import to_corner
 from braggshot.physics.scores import THRESHOLDS, compare
 from braggshot.volumes import ComplexArray, DiffractionVolume, Reconstruction
@@ -119,7 +121,7 @@ def warm(method: str, config: PhasingConfig) -> None:
     if method not in _WARM:
         _, volume = next(SUITES["smoke"].crystals(1)).draw()
         with contextlib.suppress(*FAILURES):
-            _finish(volume, replace(config, starts=1, hypotheses=1, views=1))
+            _finish(volume, replace(config, starts=1, hypotheses=1, orientations=1))
         _WARM.add(method)
 
 

@@ -10,8 +10,9 @@ import contextlib
 import errno
 import os
 import re
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -32,6 +33,34 @@ _ADVICE = {
 }
 
 
+_KINDS = ((stat.S_ISBLK, "a device"), (stat.S_ISCHR, "a device"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+
+
+def refuse_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse to write where a file must not be replaced: an input, a device, a FIFO or a socket.
+
+    Parameters
+    ----------
+    path : file that is about to be written; a link stands for its target
+    inputs : files that are read; hard and symbolic links to them count too
+
+    Raises
+    ------
+    OutputError : naming what stands there, and what to do.
+    """
+    try:
+        there = os.stat(path)
+    except OSError:  # nothing stands there; a folder that cannot be written to is found later
+        return
+    for is_kind, name in _KINDS:
+        if is_kind(there.st_mode):
+            raise OutputError(f"{path} is {name}, not a place for a result; give a file or a folder with -o.")
+    for one in inputs:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(there, os.stat(one)):
+                raise OutputError(f"{path} would replace {one}, which is read here; choose another place with -o.")
+
+
 _LEFT_OVER = re.compile(r"\..+-[0-9a-f]{8}\.\w+")
 
 
@@ -46,6 +75,8 @@ def sweep(folder: Path) -> None:
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on any failure it is removed.
 
+    A symbolic link is written through: it stays, and its target is replaced.
+
     The temporary file is hidden and keeps the suffix, because some libraries choose the format by it. Missing parent folders are
     made. An older file at `path` stays as it was until the new one is whole.
 
@@ -55,9 +86,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises
     ------
-    OutputError : if the file cannot be written (no permission, disk full, a folder of that name).
+    OutputError : if the file cannot be written (no permission, disk full, a folder of that name, a device).
     """
-    target = Path(path)
+    refuse_target(path)
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
     temporary = target.with_name(f".{target.stem[:80]}-{uuid.uuid4().hex[:8]}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

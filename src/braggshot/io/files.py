@@ -108,10 +108,15 @@ def _broken_link(node: h5py.Group, name: str) -> str:
     return ""
 
 
-def check_sources(part: h5py.Dataset) -> None:
-    """HDF5 reads zeros where the source of a virtual dataset is missing: say so instead."""
+def check_sources(part: h5py.Dataset) -> list[Path]:
+    """List the other files that hold a virtual dataset; refuse one with a missing file, which HDF5 would read as zeros.
+
+    Raises
+    ------
+    FormatError : naming the first file that is missing.
+    """
     if not part.is_virtual:
-        return
+        return []
     folder = Path(part.file.filename).parent
     names = sorted({source.file_name for source in part.virtual_sources()} - {"."})
     missing = [name for name in names if not ((folder / name).exists() or (folder / Path(name).name).exists())]
@@ -120,6 +125,7 @@ def check_sources(part: h5py.Dataset) -> None:
             f"{part.file.filename}: {part.name} is spread over {len(names)} files and {len(missing)} of them are missing, "
             f"first {folder / missing[0]}; copy them to where the links point."
         )
+    return [place for name in names for place in (folder / name, folder / Path(name).name) if place.exists()]
 
 
 def read_npy(path: str | Path) -> Image:

@@ -26,6 +26,7 @@ class LazyFrames(ABC):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    paths: tuple[Path, ...] = ()  # files that the frames are read from
 
     @abstractmethod
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
@@ -74,8 +75,6 @@ class ArrayFrames(LazyFrames):
 
 class FileFrames(LazyFrames):
     """One image per file; a subclass reads one file."""
-
-    paths: tuple[Path, ...]
 
     @abstractmethod
     def image(self, index: int) -> Image:
@@ -169,8 +168,7 @@ class HDF5Frames(LazyFrames):
         self.datasets = (datasets,) if isinstance(datasets, str) else tuple(datasets)
         with open_hdf5(self.path) as file:
             parts = [dataset(file, name) for name in self.datasets]
-            for part in parts:
-                check_sources(part)
+            self.paths = (self.path, *(source for part in parts for source in check_sources(part)))
             shapes, self.dtype = [part.shape for part in parts], parts[0].dtype
         if len({shape[1:] for shape in shapes}) > 1:
             raise FormatError(f"{path}: the parts {', '.join(self.datasets)} have images of different shapes: {shapes}.")
@@ -205,7 +203,7 @@ class SummedFrames(LazyFrames):
     """Every `number` consecutive frames added up: exposures repeated at one angle."""
 
     def __init__(self, frames: LazyFrames, number: int) -> None:
-        self.frames, self.number = frames, number
+        self.frames, self.number, self.paths = frames, number, frames.paths
         self.shape = (frames.shape[0] // number, *frames.shape[1:])
         self.dtype = np.dtype(np.int64 if frames.dtype.kind in "iu" else np.float64)
 

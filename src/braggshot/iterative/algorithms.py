@@ -14,7 +14,7 @@ ML     conjugate gradient of the Poisson likelihood, rho confined to S
 =====  ======================================  =======================================
 
 ER, HIO and RAAR are linear in (rho, P_M rho) and alike inside S, so they share one update. A step changes a `State` in place;
-further steps come from the entry-point group ``braggshot.steps``.
+packages add steps by the entry-point group ``braggshot.steps``: a function for an iteration, an `Action` for what runs between two.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,8 +36,8 @@ from braggshot.physics.fourier import AXES
 
 
 @dataclass(frozen=True)
-class StepSettings:
-    """What the steps need to know beyond the data.
+class StepConfig:
+    """Say what the steps need to know beyond the data.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ class StepSettings:
 
     beta: float = 0.9
     shrink_wrap: ShrinkWrap = field(default_factory=ShrinkWrap)
-    psf: str = "gaussian"
+    psf: Literal["gaussian", "pseudo-voigt"] = "gaussian"
     flatness: float = 0.5
 
 
@@ -99,7 +100,14 @@ class State:
 _DARK = 1e-2
 _TINY = 1e-30
 
-Step = Callable[[State, Measured, StepSettings], None]
+Step = Callable[[State, Measured, StepConfig], None]
+
+
+@dataclass(frozen=True)
+class Action:
+    """A step that runs between iterations and is not counted as one; another package wraps its function in it to say so."""
+
+    run: Step
 
 
 def _relax(state: State, data: Measured, old: float, new: float) -> None:
@@ -114,22 +122,22 @@ def _replace(state: State, projected: Tensor, data: Measured, old: float, new: f
         state.error = distance / data.photons
 
 
-def error_reduction(state: State, data: Measured, settings: StepSettings) -> None:
+def error_reduction(state: State, data: Measured, settings: StepConfig) -> None:
     """Fienup's ER, rho <- P_S P_M rho; the error never rises while the support stays."""
     _relax(state, data, 0.0, 0.0)
 
 
-def hybrid_input_output(state: State, data: Measured, settings: StepSettings) -> None:
+def hybrid_input_output(state: State, data: Measured, settings: StepConfig) -> None:
     """Fienup's HIO: the outside remembers what it has been pushed away from."""
     _relax(state, data, 1.0, -settings.beta)
 
 
-def relaxed_averaged_alternating_reflections(state: State, data: Measured, settings: StepSettings) -> None:
+def relaxed_averaged_alternating_reflections(state: State, data: Measured, settings: StepConfig) -> None:
     """Luke's RAAR: rho <- beta (R_S R_M + 1) rho / 2 + (1 - beta) P_M rho."""
     _relax(state, data, settings.beta, 1 - 2 * settings.beta)
 
 
-def difference_map(state: State, data: Measured, settings: StepSettings) -> None:
+def difference_map(state: State, data: Measured, settings: StepConfig) -> None:
     """Elser's difference map with two modulus projections; equal to HIO at beta = 1.
 
     With f_S rho = rho inside S and rho / beta outside, the formula above is (1 + beta) P_M rho inside, rho outside, and
@@ -156,7 +164,7 @@ class ConjugateGradient:
     direction: Tensor | None = None
 
 
-def maximum_likelihood(state: State, data: Measured, settings: StepSettings) -> None:
+def maximum_likelihood(state: State, data: Measured, settings: StepConfig) -> None:
     r"""One conjugate-gradient step on the Poisson log-likelihood, rho confined to the support.
 
     .. math:: L = \sum_{seen} |F|^2 - I \ln |F|^2, \qquad
@@ -206,13 +214,13 @@ def maximum_likelihood(state: State, data: Measured, settings: StepSettings) -> 
     state.gradient = ConjugateGradient(memory.field.add_(length[:, None, None, None] * step), inside, gradient, direction)
 
 
-def update_support(state: State, data: Measured, settings: StepSettings) -> None:
+def update_support(state: State, data: Measured, settings: StepConfig) -> None:
     """Shrink-wrap now."""
     support, state.threshold = shrink_wrap(state.rho, state.support, state.threshold, settings.shrink_wrap, state.progress)
     state.set_support(support)
 
 
-def break_twin(state: State, data: Measured, settings: StepSettings) -> None:
+def break_twin(state: State, data: Measured, settings: StepConfig) -> None:
     """Zero the object in one half-space, so that a blend of object and twin has to choose; the support is left alone.
 
     Each start draws the half-space's normal: a fixed one would keep both twins of a crystal that is symmetric about it.
@@ -228,7 +236,7 @@ def break_twin(state: State, data: Measured, settings: StepSettings) -> None:
     state.gradient = None
 
 
-def flatten(state: State, data: Measured, settings: StepSettings) -> None:
+def flatten(state: State, data: Measured, settings: StepConfig) -> None:
     r"""Bring the amplitude inside the support nearer to one value, phases kept: a crystal scatters alike all over.
 
     .. math:: \rho \leftarrow \rho \left(\langle|\rho|^2\rangle_S^{1/2} / |\rho|\right)^{\alpha} \text{ inside } S,
@@ -247,7 +255,7 @@ def flatten(state: State, data: Measured, settings: StepSettings) -> None:
     state.gradient = None
 
 
-def estimate_coherence(state: State, data: Measured, settings: StepSettings) -> None:
+def estimate_coherence(state: State, data: Measured, settings: StepConfig) -> None:
     """Fit the point spread of partial coherence to what is measured, starting from the present estimate."""
     state.coherence = Coherence.fitted(state.rho * state.support, data, state.coherence, settings.psf)
     state.gradient = None
@@ -279,6 +287,7 @@ def find_step(name: str) -> tuple[Step, bool]:
             return table[name], counts
     for entry in entry_points(group="braggshot.steps"):
         if entry.name == name:
-            return entry.load(), True
+            step = entry.load()
+            return (step.run, False) if isinstance(step, Action) else (step, True)
     known = ", ".join([*STEPS, *ACTIONS, *(e.name for e in entry_points(group="braggshot.steps"))])
     raise ConfigError(f"the recipe names an unknown step {name!r}; known steps: {known}.")

@@ -7,25 +7,30 @@ are what the caller does between two of them. Nothing here reads files, selects 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from braggshot.errors import ConfigError
-from braggshot.iterative.algorithms import State, StepSettings, find_step
-from braggshot.iterative.projections import Measured, ShrinkWrap, autocorrelation_support
+from braggshot.iterative.algorithms import State, StepConfig, find_step
+from braggshot.iterative.projections import Measured, autocorrelation_support
 from braggshot.iterative.recipe import parse_recipe
 from braggshot.physics.forward import PointSpread
 
 DEFAULT_RECIPE = "4*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT))+DETWIN+2*(50*HIO+80*RAAR+30*ER)+100*ER"
 
 
+P = TypeVar("P")
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
-class RefineConfig:
-    """How one start is phased.
+class IterativeConfig(StepConfig):
+    """Say how a start is phased: the recipe, and what its steps need to know.
 
     Parameters
     ----------
@@ -34,26 +39,30 @@ class RefineConfig:
     shrink_wrap : how the support follows the object
     psf : "gaussian" or "pseudo-voigt", the shape of the point spread that PSF steps fit
     flatness : how far FLAT brings the amplitude inside the support to one value, 0 to 1 [1]
-    support_threshold : bounds of the first support's threshold on the autocorrelation, drawn per start [1]
-    support_extent : linear size of the first support relative to the autocorrelation's region [1]
     monitor_every : iterations between two evaluations of the error
     batch : starts that run together; 0 chooses (one on a CPU, whose caches hold one volume; all that fit on a GPU)
     """
 
     recipe: str = DEFAULT_RECIPE
-    beta: float = 0.9
-    shrink_wrap: ShrinkWrap = field(default_factory=ShrinkWrap)
-    psf: Literal["gaussian", "pseudo-voigt"] = "gaussian"
-    flatness: float = 0.5
-    support_threshold: tuple[float, float] = (0.08, 0.12)
-    support_extent: float = 0.7
     monitor_every: int = 5
     batch: int = 0
 
     def __post_init__(self) -> None:
         parse_recipe(self.recipe)
-        if self.shrink_wrap.relative_to not in {"max", "rms", "average"}:
-            raise ConfigError(f"shrink_wrap.relative_to is 'max', 'rms' or 'average', not {self.shrink_wrap.relative_to!r}.")
+
+
+@dataclass(frozen=True)
+class FirstSupport:
+    """Say with which support a random start begins: a part of the region where the autocorrelation is high.
+
+    Parameters
+    ----------
+    threshold : bounds of the threshold relative to the autocorrelation's maximum, drawn by each start [1]
+    extent : linear size of the support relative to that region [1]
+    """
+
+    threshold: tuple[float, float] = (0.08, 0.12)
+    extent: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -116,13 +125,44 @@ class Start:
     history: Tensor
 
 
-def assuming(spread: PointSpread | None, starts: list[Start]) -> list[Start]:
-    """Starts that will be compared to the counts with a point spread, which was known before them."""
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Flush denormal numbers to zero meanwhile; this thread's setting comes back after."""
+    before = sys.float_info.min / 2 == 0  # whether this thread flushes already
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def flush_denormals(running: Generator[P, None, T]) -> Generator[P, None, T]:
+    """Run a generator with denormal numbers flushed to zero, which make a CPU crawl; its caller's setting stays as it is."""
+    try:
+        while True:
+            try:
+                with flushed_denormals():
+                    progress = next(running)
+            except StopIteration as finished:
+                value: T = finished.value
+                return value
+            yield progress
+    finally:
+        running.close()
+
+
+def set_point_spread(spread: PointSpread | None, starts: list[Start]) -> list[Start]:
+    """Give starts a point spread that was known before them; they are compared to the counts with it."""
     return starts if spread is None else [replace(start, sigma=spread.sigma, eta=spread.eta) for start in starts]
 
 
 def run_starts(
-    data: Measured, config: RefineConfig, n_starts: int, seed: int = 0, first: Sequence[Guess] = ()
+    data: Measured,
+    config: IterativeConfig,
+    n_starts: int,
+    seed: int = 0,
+    first: Sequence[Guess] = (),
+    first_support: FirstSupport | None = None,
 ) -> Generator[Progress, None, list[Start]]:
     """Phase `n_starts` independent starts.
 
@@ -131,6 +171,7 @@ def run_starts(
     data : measurement on the device to use
     seed : start k draws all its random numbers from seed + k, whatever the batching
     first : what the first starts begin with instead of random phases
+    first_support : of the random ones
     """
     steps = parse_recipe(config.recipe)
     n_iterations = sum(find_step(name)[1] for name in steps)
@@ -138,7 +179,7 @@ def run_starts(
     batches = [range(i, min(i + size, n_starts)) for i in range(0, n_starts, size)]
     finished: list[Start] = []
     for number, batch in enumerate(batches):
-        state = _begin(data, config, batch, seed, first)
+        state = _begin(data, config, batch, seed, first, first_support or FirstSupport())
         history: list[tuple[float, ...]] = []
         for done, name in iterate(data, state, config, steps):
             if state.wants_error and state.error is not None:
@@ -150,19 +191,18 @@ def run_starts(
     return finished
 
 
-def continued(starts: Sequence[Start], data: Measured, config: RefineConfig) -> Generator[Progress, None, list[Start]]:
-    """Finished starts go on with another recipe, under the seeds that they began with; what they know of a point spread is lost."""
+def continue_starts(starts: Sequence[Start], data: Measured, config: IterativeConfig) -> Generator[Progress, None, list[Start]]:
+    """Go on from finished starts with another recipe, under the seeds that they began with; their point spreads are lost."""
     guesses = [Guess(start.rho, start.support, start.threshold) for start in starts]
     found = yield from run_starts(data, config, len(starts), 0, guesses)
     return [replace(new, seed=old.seed) for new, old in zip(found, starts, strict=True)]
 
 
-def iterate(data: Measured, state: State, config: RefineConfig, steps: Sequence[str]) -> Iterator[tuple[int, str]]:
+def iterate(data: Measured, state: State, config: IterativeConfig, steps: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Run steps on a state, yielding (iterations done, step name) after each that counts.
 
     A recipe with explicit ``SW`` steps updates the support there and only there; else every `shrink_wrap.period` iterations.
     """
-    settings = StepSettings(config.beta, config.shrink_wrap, config.psf, config.flatness)
     n_iterations = max(1, sum(find_step(name)[1] for name in steps))
     period = 0 if "SW" in steps else config.shrink_wrap.period
     update_support, _ = find_step("SW")
@@ -171,22 +211,24 @@ def iterate(data: Measured, state: State, config: RefineConfig, steps: Sequence[
         step, counts = find_step(name)
         state.progress = done / n_iterations
         state.wants_error = counts and ((done + 1) % config.monitor_every == 0 or done + 1 == n_iterations)
-        step(state, data, settings)
+        step(state, data, config)
         if not counts:
             continue
         done += 1
         # The last update comes early enough for the object to settle in its final support.
         if period and done % period == 0 and done <= n_iterations - period:
-            update_support(state, data, settings)
+            update_support(state, data, config)
         yield done, name
     state.rho.mul_(state.support)
 
 
-def _begin(data: Measured, config: RefineConfig, batch: Sequence[int], seed: int, first: Sequence[Guess]) -> State:
+def _begin(
+    data: Measured, config: IterativeConfig, batch: Sequence[int], seed: int, first: Sequence[Guess], first_support: FirstSupport
+) -> State:
     """Each start from its guess, or from random phases of the measured power inside the autocorrelation's support."""
     generators = [torch.Generator().manual_seed(seed + number) for number in batch]
     guesses = [
-        first[number] if number < len(first) else _random_guess(data, config, generator)
+        first[number] if number < len(first) else _random_guess(data, first_support, generator)
         for number, generator in zip(batch, generators, strict=True)
     ]
     low, high = config.shrink_wrap.threshold
@@ -201,10 +243,10 @@ def _begin(data: Measured, config: RefineConfig, batch: Sequence[int], seed: int
     )
 
 
-def _random_guess(data: Measured, config: RefineConfig, generator: torch.Generator) -> Guess:
-    low, high = config.support_threshold
+def _random_guess(data: Measured, first_support: FirstSupport, generator: torch.Generator) -> Guess:
+    low, high = first_support.threshold
     threshold = torch.tensor([low + (high - low) * _uniform(generator)])
-    support = autocorrelation_support(data.magnitude[None], threshold, config.support_extent)[0]
+    support = autocorrelation_support(data.magnitude[None], threshold, first_support.extent)[0]
     phase = 2 * math.pi * torch.rand(tuple(data.shape), generator=generator)
     rho = torch.polar(torch.ones_like(phase), phase).to(support.device) * support
     return Guess(rho * (math.sqrt(data.photons) / torch.linalg.vector_norm(torch.view_as_real(rho))), support)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -136,7 +137,7 @@ class ShrinkWrap:
     sigma_end: float = 1.0
     sigma_settle: float = 0.6
     threshold: tuple[float, float] = (0.29, 0.31)
-    relative_to: str = "rms"
+    relative_to: Literal["max", "rms", "average"] = "rms"
     smallest: float = 1e-4
     largest: float = 0.5
     retries: int = 10
@@ -192,9 +193,7 @@ def _level(amplitude: Tensor, support: Tensor, relative_to: str) -> Tensor:
     inside, count = amplitude * support, support.sum(AXES).clamp_min(1)
     if relative_to == "rms":
         return (inside.square().sum(AXES) / count).sqrt()
-    if relative_to == "average":
-        return inside.sum(AXES) / count
-    raise ValueError(f"shrink-wrap thresholds are relative to 'max', 'rms' or 'average', not {relative_to!r}")
+    return inside.sum(AXES) / count
 
 
 def held_out_voxels(

@@ -12,8 +12,9 @@ from braggshot.errors import DataError
 from braggshot.iterative.iterate import Progress
 from braggshot.live.mailbox import Wanted
 from braggshot.nn.two_scale import beginning
-from braggshot.phasing.strategies import PhasingConfig, Trained, phase
-from braggshot.pipeline import Result, Settings, completed
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import Trained, phase
+from braggshot.pipeline import Settings, finish_result
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.series.registration import carried, registered
 from braggshot.volumes import DiffractionVolume, Reconstruction
@@ -34,7 +35,7 @@ class Picture:
 
     volume: DiffractionVolume
     searched: int
-    result: Result | None = None
+    result: Reconstruction | None = None
 
 
 Making = Generator[Progress | Picture, None, Picture]
@@ -74,7 +75,7 @@ def improved(picture: Picture, settings: Settings, hypotheses: int, network: Tra
 
 def _few(config: PhasingConfig, hypotheses: int) -> PhasingConfig:
     """As many orientations as hypotheses: a picture has a second."""
-    return replace(config, hypotheses=hypotheses, views=hypotheses)
+    return replace(config, hypotheses=hypotheses, orientations=hypotheses)
 
 
 def _finished(part: Picture, config: PhasingConfig, settings: Settings, network: Trained) -> Making:
@@ -87,7 +88,7 @@ def _finished(part: Picture, config: PhasingConfig, settings: Settings, network:
     yield part
     # Half data and noise samples phase again, which is for the full job.
     strain = replace(settings.strain, half_data=False, noise_samples=0, facets=False)
-    return replace(part, result=(yield from completed(placed, replace(settings, strain=strain), {})))
+    return replace(part, result=(yield from finish_result(placed, replace(settings, strain=strain), {})))
 
 
 def _window(wanted: Wanted, config: PrepareConfig, before: Picture | None) -> tuple[PrepareConfig, int]:
@@ -101,7 +102,7 @@ def _window(wanted: Wanted, config: PrepareConfig, before: Picture | None) -> tu
     return config, wanted.frames
 
 
-def _as_before(found: Reconstruction, before: Result | None) -> Reconstruction:
+def _as_before(found: Reconstruction, before: Reconstruction | None) -> Reconstruction:
     """The twin and origin of the picture before, so that the crystal does not jump about on the screen."""
     if before is None or not before.support.any():
         return found

@@ -27,6 +27,7 @@ import torch
 
 from braggshot import config, pipeline, series
 from braggshot.errors import ConfigError, DataError
+from braggshot.io import results
 from braggshot.io.formats import recorded
 from braggshot.iterative.iterate import Progress
 from braggshot.live.assemble import Assembly, recordings_in
@@ -36,14 +37,16 @@ from braggshot.live.preview import Picture, improved, sketch
 from braggshot.live.receiver import Receiver, said
 from braggshot.live.status import Board, Journal
 from braggshot.nn.weights import load_network
+from braggshot.output import OutputConfig, check_writable, write
 from braggshot.phasing import memory
 from braggshot.phasing.strategies import Trained
-from braggshot.pipeline import OutputConfig, Result
 from braggshot.series import SeriesSettings, table
 from braggshot.snapshot import Judged
-from braggshot.volumes import Scan
+from braggshot.volumes import Reconstruction, Scan
 
 RECORDINGS = ".live"
+LIVE_READS = {"network", "refine", "support_threshold"}
+"""Settings of phasing that pictures read, whatever the method of the full job."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,9 @@ def _one_thread() -> Iterator[None]:
 
 def resolve(settings: Mapping[str, Any]) -> LiveSettings:
     """Nested settings to `LiveSettings`, every name and value checked."""
-    return config.resolve(LiveSettings, settings)
+    resolved = config.resolve(LiveSettings, settings)
+    pipeline.refuse_unread_settings(resolved, settings, LIVE_READS)
+    return resolved
 
 
 class Session:
@@ -113,7 +118,7 @@ class Session:
         self, folder: str | Path, settings: LiveSettings | None = None, board: Board | None = None, like: Scan | None = None
     ) -> None:
         self.folder, self.settings, self.board = Path(folder), settings or LiveSettings(), board or Board()
-        pipeline.check_writable(self.folder)
+        check_writable(self.folder)
         self.recordings = self.folder / RECORDINGS
         self.journal, self.desk, self.stop = Journal(self.folder / "events.jsonl"), Desk(), threading.Event()
         assembly = Assembly(self.recordings, like, lambda name: (self.folder / f"{name}.cxi").exists())
@@ -171,11 +176,11 @@ class Session:
         try:
             with _one_thread():
                 hypotheses, network = self.settings.live.hypotheses, self._network()
-                picture = pipeline.finish(sketch(wanted, self.settings, hypotheses, network, before), keep)
+                picture = pipeline.drain(sketch(wanted, self.settings, hypotheses, network, before), keep)
                 self._show(wanted, picture)
                 if wanted.whole and self.settings.live.improve:
                     better = improved(picture, self.settings, hypotheses, network, whole=True)
-                    self._show(wanted, pipeline.finish(better, keep))
+                    self._show(wanted, pipeline.drain(better, keep))
         finally:
             self._making = None
         self._rough = self.settings.live.improve and not wanted.whole
@@ -204,7 +209,7 @@ class Session:
         def refine() -> None:
             making = improved(picture, self.settings, self.settings.live.hypotheses, self._network(), whole=False)
             with _one_thread():
-                self._show(wanted, pipeline.finish(making, self._unless_busy))
+                self._show(wanted, pipeline.drain(making, self._unless_busy))
 
         self._guarded(wanted.name, refine, quiet=(_Superseded, DataError))
         return True
@@ -224,7 +229,7 @@ class Session:
         self._picture = (wanted, picture)
         self._judged(picture.result, wanted)
 
-    def _judged(self, result: Result, of: Wanted | Over) -> None:
+    def _judged(self, result: Reconstruction, of: Wanted | Over) -> None:
         """Put a result on the board, if its scan is still the one that is shown, and into the journal."""
         seconds, quality = time.monotonic() - of.began, result.quality
         judged = Judged(seconds, of.frames, result.method, quality.chi2, quality.llk_free, result.verdict)
@@ -238,7 +243,7 @@ class Session:
     def _finish(self, over: Over) -> None:
         """The full job on a scan that is over, its result on disk, and on the board."""
         row, path = self._in_series(over) if self.settings.live.series else self._alone(over)
-        memory.give_back()  # or a session of many scans grows
+        memory.trim_heap()  # or a session of many scans grows
         current = self.board.latest()[1]
         state = {"state": "failed" if row["verdict"] == "failed" else "done"} if current.scan == over.name else {}
         self.board.change(series=(*current.series, row), finished=(*current.finished, path), **state)
@@ -247,9 +252,9 @@ class Session:
             shutil.rmtree(over.path, ignore_errors=True)
 
     def _alone(self, over: Over) -> tuple[table.Row, Path]:
-        result = pipeline.finish(pipeline.run(over.path, self.settings), self._between)
+        result = pipeline.drain(pipeline.run(over.path, self.settings), self._between)
         # The data file first: once it is there the scan counts as done.
-        pipeline.write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
+        write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
         self._judged(result, over)
         first = next((row["d_spacing_m"] for row in self.board.latest()[1].series if row.get("d_spacing_m")), None)
         row = {"input": str(over.path), "name": over.name, "time": None, **table.measured(result, first)}
@@ -266,7 +271,7 @@ class Session:
         path = self.folder / f"{row['name']}.cxi"
         if not path.exists():
             raise DataError(f"{over.name}: {row['reasons']}")
-        self._judged(pipeline.load_result(path), over)
+        self._judged(results.read(path), over)
         return row, path
 
     def _guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (_Superseded,)) -> None:

@@ -9,14 +9,16 @@ from torch import Generator, Tensor
 
 from braggshot.crystals.random import uniform
 from braggshot.iterative.algorithms import State
-from braggshot.iterative.iterate import RefineConfig, iterate
+from braggshot.iterative.iterate import IterativeConfig, iterate
 from braggshot.iterative.projections import Measured, ShrinkWrap
 from braggshot.iterative.recipe import parse_recipe
 from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
 from braggshot.physics.fourier import AXES, crop, in_the_middle, pad, to_centre, to_corner
 
-SHORT = RefineConfig(
-    "5*(10*RAAR+FLAT)+20*ER", shrink_wrap=ShrinkWrap(period=10, sigma_start=1.5, sigma_end=1.0, sigma_settle=0.5), monitor_every=10
+SHORT = IterativeConfig(
+    recipe="5*(10*RAAR+FLAT)+20*ER",
+    shrink_wrap=ShrinkWrap(period=10, sigma_start=1.5, sigma_end=1.0, sigma_settle=0.5),
+    monitor_every=10,
 )
 """A prediction needs little more than a settled support: RAAR to get out of a blend, FLAT to keep it open, ER to settle."""
 
@@ -38,7 +40,7 @@ class ExpertConfig:
     support : amplitude of the prediction, between 0 and 1, from which a voxel belongs to the crystal at first [1]
     """
 
-    refine: RefineConfig = TEACHING
+    refine: IterativeConfig = TEACHING
     support: float = 0.3
 
 

@@ -3,8 +3,8 @@ r"""Keep patterns that iterative phasing has solved, to teach from again and aga
 Expert iteration (`braggshot.nn.expert_iteration`) believes few of the network's own answers: those of mild crystals, which the
 network knows already. Random starts of the long recipe solve strained crystals too. They take several times as long as a training
 step, so their results are kept. `braggshot.nn.augmentation` shows each pattern in the 48 orientations of the cube, with its counts
-thinned and with other gaps. A pattern counts as solved where two independent starts agree; their mean is kept. It has its centre of
-mass in the middle, so only the twin is open, and each hypothesis is taught the twin that its start is nearer to. On a GPU the
+thinned and with other gaps. A pattern counts as solved where two independent starts agree; their mean is kept. Its centre of mass
+is in the middle, so only the twin is open, and each hypothesis is taught the twin that its start is nearer to. On a GPU the
 patterns of a shard are phased together, and solved patterns stay there.
 """
 
@@ -22,7 +22,7 @@ from braggshot.crystals.detector import DetectorSettings, chip, frames
 from braggshot.crystals.random import derived, uniform
 from braggshot.errors import DataError
 from braggshot.iterative.algorithms import State
-from braggshot.iterative.iterate import RefineConfig, iterate
+from braggshot.iterative.iterate import FirstSupport, IterativeConfig, iterate
 from braggshot.iterative.projections import ShrinkWrap, autocorrelation_support
 from braggshot.iterative.recipe import parse_recipe
 from braggshot.nn import weights
@@ -47,6 +47,7 @@ class SolvedConfig:
     starts : random starts per pattern at most; two that agree are enough
     agreement : aligned correlation of two starts from which the pattern counts as solved [1]
     refine : how one start is phased
+    first_support : the support with which it begins
     faintest : photons in the brightest voxel below which counts are not thinned
     detector : gaps, dead pixels and lost frames of a presentation; its share of presentations is `damaged`
     damaged : share of the presentations that have them [1]
@@ -56,9 +57,10 @@ class SolvedConfig:
     shard: int = 32
     starts: int = 4
     agreement: float = 0.97
-    refine: RefineConfig = field(
-        default_factory=lambda: RefineConfig(shrink_wrap=ShrinkWrap(sigma_start=1.5, sigma_end=0.7), monitor_every=1000)
+    refine: IterativeConfig = field(
+        default_factory=lambda: IterativeConfig(shrink_wrap=ShrinkWrap(sigma_start=1.5, sigma_end=0.7), monitor_every=1000)
     )
+    first_support: FirstSupport = field(default_factory=FirstSupport)
     faintest: float = 1e3
     detector: DetectorSettings = field(
         default_factory=lambda: DetectorSettings(gaps=0.5, gap_widths=(2, 3, 4), dead=0.002, missing=2)
@@ -108,7 +110,7 @@ def solutions(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) ->
         left = (~known).nonzero().squeeze(1)
         if not len(left):
             break
-        rho = _attempt(Measurement.of(counts[left], valid[left]), config.refine, generator, host)
+        rho = _attempt(Measurement.of(counts[left], valid[left]), config, generator, host)
         found = torch.zeros_like(answers).index_copy_(0, left, crop(in_the_middle(to_centre(rho)), box))
         for earlier in tried:
             other = nearer_twin(found, earlier)
@@ -120,15 +122,16 @@ def solutions(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) ->
     return in_the_middle(answers), known
 
 
-def _attempt(data: Measurement, config: RefineConfig, generator: Generator, host: Generator) -> Tensor:
+def _attempt(data: Measurement, config: SolvedConfig, generator: Generator, host: Generator) -> Tensor:
     """One random start of each pattern to the end of the recipe, (n, z, y, x), corner layout."""
     n = len(data.magnitude)
-    support = autocorrelation_support(data.magnitude, uniform(generator, *config.support_threshold, n), config.support_extent)
+    drawn, refine = uniform(generator, *config.first_support.threshold, n), config.refine
+    support = autocorrelation_support(data.magnitude, drawn, config.first_support.extent)
     rho = torch.polar(support.float(), uniform(generator, 0, 2 * math.pi, *support.shape))
     photons, power = data.magnitude.square().sum(AXES, keepdim=True), support.sum(AXES, keepdim=True).clamp_min(1)
-    threshold = uniform(generator, *config.shrink_wrap.threshold, n)
+    threshold = uniform(generator, *refine.shrink_wrap.threshold, n)
     state = State(rho * (photons / power).sqrt(), support, threshold, generators=[host] * n)
-    for _ in iterate(together(data), state, config, parse_recipe(config.recipe)):
+    for _ in iterate(together(data), state, refine, parse_recipe(refine.recipe)):
         pass
     return state.rho
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
-from braggshot.iterative.iterate import RefineConfig
+from braggshot.iterative.iterate import IterativeConfig
 from braggshot.iterative.projections import ShrinkWrap
 from braggshot.nn.expert_iteration import ExpertConfig, refined
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, normalised, random_start
@@ -31,11 +31,13 @@ from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_four
 CENTRAL = 32  # voxels per axis of the low resolution
 FINE = NetworkConfig((16, 32, 48), 2)
 # The support is wide, since where photons are few a tight one cuts the crystal.
-ENDING = ExpertConfig(RefineConfig("10*ER", shrink_wrap=ShrinkWrap(period=0), monitor_every=1000), support=0.2)
+ENDING = ExpertConfig(IterativeConfig(recipe="10*ER", shrink_wrap=ShrinkWrap(period=0), monitor_every=1000), support=0.2)
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER"
 # Where answers differ the low resolution is searched on: a wide blur that narrows lets go of a wrong object.
 LONG = ExpertConfig(
-    RefineConfig(f"4*({_CYCLE})", shrink_wrap=ShrinkWrap(sigma_start=2.0, sigma_end=1.0), flatness=0.5, monitor_every=1000)
+    IterativeConfig(
+        recipe=f"4*({_CYCLE})", shrink_wrap=ShrinkWrap(sigma_start=2.0, sigma_end=1.0), flatness=0.5, monitor_every=1000
+    )
 )
 
 

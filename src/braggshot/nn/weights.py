@@ -122,13 +122,27 @@ def assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: 
     if card.kind not in KINDS:
         raise ConfigError(f"{name} is a network of kind {card.kind!r}, which this version does not know: {', '.join(KINDS)}.")
     with torch.device("meta"):  # no time for random weights that are about to be replaced
-        network = build(card.kind, config.resolve(CONFIGS[card.kind], card.network) if card.kind in CONFIGS else None)
+        network = build(
+            card.kind, config.resolve(CONFIGS[card.kind], _without_retired(card.network)) if card.kind in CONFIGS else None
+        )
     try:
         network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise ConfigError(f"{name} was trained for another version of the {card.kind} network; train it again.") from error
     network = network.float().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
     return network.eval(), card
+
+
+RETIRED = {"support_threshold", "support_extent"}
+"""Settings of random starts that older cards list among those of refining, where nothing ever read them."""
+
+
+def _without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_retired(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name not in RETIRED
+    }
 
 
 def locate(name: str | Path) -> Path:

@@ -10,11 +10,12 @@ tournament          narrow many random starts down on a coarse grid
 config              hold the settings
 problem             hold one volume on its way through a strategy
 partial_coherence   search with the point spread that the counts ask for
+hypotheses          ask the network for hypotheses, and refine them
 strategies          phase by one of the methods: auto, oneshot, refine, iterative
 uncertainty         redraw or halve the counts and phase again
 """
 
-from braggshot.phasing.problem import PhasingConfig
+from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import phase
 
 __all__ = ["PhasingConfig", "phase"]

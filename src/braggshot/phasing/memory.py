@@ -1,4 +1,4 @@
-"""Whether a phasing fits into memory, asked before it begins: a machine that swaps answers nobody.
+"""Refuse a phasing that does not fit into memory, before it begins: a machine that swaps answers nobody.
 
 The bytes were measured as the growth of a process over volumes from 64^3 to 256^3; see ``docs/benchmarks.md``.
 """
@@ -17,20 +17,25 @@ import torch
 from braggshot.errors import DataError
 
 FIXED = 100_000_000  # bytes: layers of the network, and holes between small arrays
-# Bytes per voxel: of the volume with what selection makes of the starts, and of each start.
-HOST = {"iterative": (100, 48), "refine": (150, 48), "oneshot": (110, 48), "auto": (150, 75)}
 DEVICE = 40 + 72  # of a graphics card: the measurement, and one start; more starts at once are as many as fit
 _CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 
 
-def require(name: str, shape: Sequence[int], method: str, starts: int, device: torch.device) -> None:
+def require(name: str, shape: Sequence[int], host_bytes: tuple[int, int], starts: int, device: torch.device) -> None:
     """Refuse a phasing that does not fit.
+
+    Parameters
+    ----------
+    name, shape : of the volume
+    host_bytes : main memory per voxel for the volume and for each start, as in `Strategy`
+    starts : that are kept
+    device : where the phasing runs
 
     Raises
     ------
     DataError : with what it needs, what is free, and what to do.
     """
-    wants = [("memory", needed(shape, method, starts), available())]
+    wants = [("memory", needed(shape, host_bytes, starts), available())]
     if device.type == "cuda":
         wants.append(("graphics memory", math.prod(shape) * DEVICE, torch.cuda.mem_get_info(device)[0]))
     for kind, bytes_needed, free in wants:
@@ -43,13 +48,13 @@ def require(name: str, shape: Sequence[int], method: str, starts: int, device: t
             )
 
 
-def needed(shape: Sequence[int], method: str, starts: int) -> int:
-    """Bytes of main memory that a method takes while it phases a volume from so many starts."""
-    volume, start = HOST[method]
+def needed(shape: Sequence[int], host_bytes: tuple[int, int], starts: int) -> int:
+    """Estimate the bytes of main memory that phasing a volume takes: `host_bytes` per voxel, for the volume and for each start."""
+    volume, start = host_bytes
     return FIXED + math.prod(shape) * (volume + start * starts)
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return freed memory to the system, where the C library can (glibc): it keeps the holes between arrays that live on."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

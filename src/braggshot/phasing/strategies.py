@@ -1,47 +1,63 @@
-"""DiffractionVolume to Reconstruction: which strategy.
+"""Phase a diffraction volume by a strategy.
 
 =========  ============================================================================================================
 oneshot    the network's hypotheses as they are: one forward pass
 refine     each of them refined by 70 iterations on the whole; held-out voxels choose
 iterative  many random starts through a long recipe
-auto       refine; a tournament of random starts, a small one where a hypothesis has become an answer that only wants a witness,
+auto       refine; a tournament of random starts, a small one where a hypothesis already predicts the held-out voxels,
            else a large one that the hypotheses join; and while the verdict is not good further tournaments
 =========  ============================================================================================================
 
 Hypotheses of one network share what it has learned wrong, so their agreement is no evidence: of 5 objects that it called good on 25
 test crystals 2 were wrong. Only random starts, which know nothing of the network, can make a verdict good.
-Tournaments: `braggshot.phasing.tournament`. Selection and verdict are the same for all strategies: `braggshot.phasing.selection`.
+
+A strategy is a `Strategy`: one row of `STRATEGIES`, or an entry point of the group ``braggshot.strategies`` that another package
+offers. Tournaments: `braggshot.phasing.tournament`. Choice and verdict are the same for all: `braggshot.phasing.selection`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
 
 import numpy as np
-import torch
 from torch import nn
 
-from braggshot.iterative.iterate import Guess, Progress, RefineConfig, Start, assuming, continued, run_starts
-from braggshot.iterative.projections import Measured
-from braggshot.nn.adapt import adapted
-from braggshot.nn.novelty import unfamiliar
-from braggshot.nn.predict import Hypothesis, predict, shown
+from braggshot.errors import ConfigError
+from braggshot.iterative.iterate import (
+    Guess,
+    IterativeConfig,
+    Progress,
+    Start,
+    continue_starts,
+    flush_denormals,
+    run_starts,
+    set_point_spread,
+)
+from braggshot.iterative.projections import ShrinkWrap
 from braggshot.nn.weights import Card, load_network
 from braggshot.phasing import memory
-from braggshot.phasing.partial_coherence import WIDE, Phasing, knowing, searched, second_round, with_point_spread
-from braggshot.phasing.problem import PhasingConfig, Problem, device_of, prepare_measured
-from braggshot.phasing.selection import assemble, best_of, ranked, score
-from braggshot.phasing.tournament import blurred, narrowing, tournament
-from braggshot.physics.fourier import to_centre, to_corner
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.hypotheses import FAINT, hypotheses_of, refine_guesses, refinement, unrefined, with_network
+from braggshot.phasing.partial_coherence import (
+    WIDE,
+    Phasing,
+    adopt_point_spread,
+    refit_with_psf,
+    search_with_coherence,
+    try_point_spread,
+)
+from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
+from braggshot.phasing.selection import best_of, choose_and_judge, ranked, score
+from braggshot.phasing.tournament import tournament
+from braggshot.phasing.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-__all__ = ["PhasingConfig", "Problem", "device_of", "most_starts", "phase", "prepare_measured"]
-
 APART = 1000  # seeds between two tournaments of one phasing
-FAINT = 0.1  # of the largest amplitude, what a hypothesis as it is may lose: cut at where others begin to be polished, chi2 doubles
-KEPT = 4  # starts of earlier searches, the best: each of all would be a volume more to hold
+KEPT = 4  # best starts of earlier tournaments that are kept; each start that is kept holds a volume in memory
 Trained = tuple[nn.Module, Card]
 
 
@@ -53,8 +69,85 @@ class Found:
     result: Reconstruction
 
 
-Strategy = Generator[Progress, None, Found]
+Run = Generator[Progress, None, Found]
 Searched = Generator[Progress, None, tuple[list[Start], str]]
+
+COMMON = frozenset({"method", "seed", "device", "free_fraction", "free_radius", "free_exclusion", "check_memory"}) | {
+    f"limits.{limit.name}" for limit in dataclasses.fields(Limits) if limit.name != "tie_margin"
+}
+"""Settings that every strategy reads; starts that share a network are never company, so `tie_margin` is for the others."""
+NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
+COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf"})
+ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # by a search that lets the counts ask for a point spread
+GAPS = frozenset({"gap_fraction", "gap_recipe"})
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way of phasing.
+
+    Parameters
+    ----------
+    run : phase a `PhasingContext`; a generator of progress whose value is `Found`
+    needs_network : the context has to hold a network
+    is_witnessed : random starts confirm the answer; without them no verdict is good, and agreement of starts is no argument
+    kept_starts : starts that are kept on the whole grid, by the settings
+    host_bytes : main memory per voxel for the volume, and for each start that is kept [bytes]
+    reads : names of the settings of `PhasingConfig` that it reads besides `COMMON`; of a table all names, or ``table.name``
+    instead : for a setting that it does not read, the one that is meant
+    """
+
+    run: Callable[[PhasingContext], Run]
+    needs_network: bool
+    is_witnessed: bool
+    kept_starts: Callable[[PhasingConfig], int]
+    host_bytes: tuple[int, int]
+    reads: frozenset[str]
+    instead: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_strategy(name: str) -> Strategy:
+    """Return the strategy of a name.
+
+    Raises
+    ------
+    ConfigError : if neither braggshot nor an installed package offers it.
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    plugins = {entry.name: entry for entry in entry_points(group="braggshot.strategies")}
+    if name in plugins:
+        strategy: Strategy = plugins[name].load()
+        return strategy
+    raise ConfigError(f"unknown phasing.method {name!r}; known: {', '.join([*STRATEGIES, *plugins])}.")
+
+
+def refuse_unread(method: str, names: Iterable[str], also: Iterable[str] = ()) -> None:
+    """Refuse settings that a strategy does not read.
+
+    Parameters
+    ----------
+    method : name of the strategy
+    names : settings that were given, dotted, such as ``iterative.recipe``
+    also : settings that the job itself reads
+
+    Raises
+    ------
+    ConfigError : naming the setting, and the one that is meant.
+    """
+    strategy = find_strategy(method)
+    for name in names:
+        if _is_in(name, strategy.reads | COMMON | set(also)):
+            continue
+        others = " or ".join(known for known, other in STRATEGIES.items() if _is_in(name, other.reads))
+        meant = next((new + name.removeprefix(old) for old, new in strategy.instead.items() if _is_in(name, {old})), None)
+        advice = f"; for {method!r} set phasing.{meant}" if meant else ""
+        raise ConfigError(f"phasing.{name} is read by --method {others or 'of another package'}, not by {method!r}{advice}.")
+
+
+def _is_in(name: str, tables: Iterable[str]) -> bool:
+    """Tell whether a setting is one of `tables`, or in one of them."""
+    return any(name == table or name.startswith(f"{table}.") for table in tables)
 
 
 def phase(
@@ -69,187 +162,156 @@ def phase(
     ----------
     volume : counts
     config : settings
-    first : objects on the volume's grid, such as a neighbour's in a series, each polished and judged beside the starts that know
+    first : objects on the volume's grid, such as a neighbour's in a series, each refined and judged beside the starts that know
         nothing of them; the column "warm" of the ensemble's table then tells the two kinds apart
     network : the one that `config` names, where it is in memory already
 
     Raises
     ------
     DataError : if no valid voxel holds a count, or the memory is too small.
-    ConfigError : for a network or a device that is not there.
+    ConfigError : for a strategy, a network or a device that is not there.
     """
-    config = config or PhasingConfig()
-    torch.set_flush_denormal(True)  # denormal numbers make a CPU crawl
-    began = time.perf_counter()
+    return (yield from flush_denormals(_phase(volume, config or PhasingConfig(), first, network)))
+
+
+def _phase(
+    volume: DiffractionVolume, config: PhasingConfig, first: Sequence[Guess], network: Trained | None
+) -> Generator[Progress, None, Reconstruction]:
+    began, strategy = time.perf_counter(), find_strategy(config.method)
     if config.check_memory:
-        starts = most_starts(config)
-        memory.require(volume.name, volume.shape, config.method, starts, device_of(config.device))
+        starts = strategy.kept_starts(config)
+        memory.require(volume.name, volume.shape, strategy.host_bytes, starts, device_of(config.device))
     data = prepare_measured(volume, config)
-    problem, card = Problem(volume, data, _on_cpu(data), config), None
-    if config.method != "iterative":
-        learned, card = _ready(network, config.network, data.magnitude.device)
-        problem = _informed(replace(problem, network=learned), card)
-    found = yield from _STRATEGIES[config.method](problem)
-    result = _widely_spread((yield from _with_warm_starts(problem, found, first)) if first else found.result)
+    context, card = PhasingContext(volume, data, to_device(data, "cpu"), config), None
+    if strategy.needs_network:
+        learned, card = network or load_network(config.network)
+        context = with_network(context, learned.to(data.magnitude.device), card)
+    found = yield from strategy.run(context)
+    result = doubt_wide_psf((yield from _with_warm_starts(context, found, first)) if first else found.result)
     seconds = {"phasing": time.perf_counter() - began}
     if card is None:
         return replace(result, seconds=seconds)
-    known = "; ".join(problem.unfamiliar) or (
+    known = "; ".join(context.out_of_distribution) or (
         "nothing, by what its card knows" if card.familiar else "not known: its card has no ranges"
     )
     choices = {**result.choices, "new to the network": known}
     return replace(result, seconds=seconds, network=f"{card.name} ({card.seen} crystals)", choices=choices)
 
 
-def most_starts(config: PhasingConfig) -> int:
-    """That are kept on the whole grid, with a network's hypothesis."""
-    more = KEPT + config.further.starts[-1] if config.searches > 1 else 0
-    most = max(config.hypotheses + 1, 1 + config.search.starts[-1], more)
-    return {"iterative": config.starts, "oneshot": config.hypotheses, "refine": config.hypotheses + 1, "auto": most}[config.method]
+def _iterative(context: PhasingContext) -> Run:
+    context, starts, how = yield from search_with_coherence(context, _random_starts)
+    return _judge(context, (yield from _settle_gaps(context, starts)), how)
 
 
-def _ready(loaded: Trained | None, name: str, device: torch.device) -> Trained:
-    network, card = loaded or load_network(name)
-    return network.to(device), card
+def _random_starts(context: PhasingContext) -> Searched:
+    config = context.config
+    starts = yield from run_starts(
+        context.search_data, config.iterative, config.starts, config.seed, first_support=config.first_support
+    )
+    return set_point_spread(context.point_spread, starts), "iterative"
 
 
-def _informed(problem: Problem, card: Card) -> Problem:
-    """With a network that has learned from these counts where that is asked for, and what of them is new to it."""
-    config, oversampling = problem.config, problem.volume.oversampling
-    assert problem.network is not None
-    counts, seen = _shown(problem.data)
-    said = unfamiliar(problem.network, shown(counts, seen, oversampling, counts.device), card.familiar, config.seed)
-    if not config.adapt.steps:
-        return replace(problem, unfamiliar=said)
-    network = adapted(problem.network, counts, seen, oversampling, config.adapt, config.seed)
-    return replace(problem, unfamiliar=said, network=network)
-
-
-def _iterative(problem: Problem) -> Strategy:
-    problem, starts, how = yield from searched(problem, _random)
-    return _judged(problem, (yield from _filled(problem, starts)), how)
-
-
-def _random(problem: Problem) -> Searched:
-    config = problem.config
-    starts = yield from run_starts(problem.sharp, config.refine, config.starts, config.seed)
-    return assuming(problem.known, starts), "iterative"
-
-
-def _oneshot(problem: Problem) -> Strategy:
-    starts = [_as_it_is(guess, problem.config.seed + number) for number, guess in enumerate(_guesses(problem))]
-    return _without_witness(problem, _judged(problem, starts, "oneshot"))
+def _oneshot(context: PhasingContext) -> Run:
+    starts = [
+        unrefined(guess, context.config.seed + number) for number, guess in enumerate(hypotheses_of(context, FAINT, searches=False))
+    ]
+    return doubt_network_alone(context, _judge(context, starts, "oneshot"))
     yield  # a generator like the others, though there is nothing to wait for
 
 
-def _refine(problem: Problem) -> Strategy:
-    if problem.config.partial_coherence == "on":
-        problem, starts, how = yield from searched(problem, _hypotheses)
+def _refine(context: PhasingContext) -> Run:
+    if context.config.partial_coherence == "on":
+        context, starts, how = yield from search_with_coherence(context, _refined_hypotheses)
     else:
-        starts, how = yield from _hypotheses(problem)
-    return _without_witness(problem, _judged(problem, starts, how))
+        starts, how = yield from _refined_hypotheses(context)
+    return doubt_network_alone(context, _judge(context, starts, how))
 
 
-def _hypotheses(problem: Problem) -> Searched:
-    return (yield from _refined(problem, _guesses(problem))), "refine"
+def _refined_hypotheses(context: PhasingContext) -> Searched:
+    return (yield from refine_guesses(context, hypotheses_of(context, context.config.support_threshold))), "refine"
 
 
-def _auto(problem: Problem) -> Strategy:
-    config, host = problem.config, problem.host
-    problem, starts, how = yield from searched(problem, _first_search)
-    starts = yield from _filled(problem, starts)
-    refused = score(_best(problem, starts), host).llk_free
-    for number in range(config.searches):
+def _auto(context: PhasingContext) -> Run:
+    config, counts = context.config, context.data_cpu
+    context, starts, how = yield from search_with_coherence(context, _first_search)
+    starts = yield from _settle_gaps(context, starts)
+    refused = score(_best(context, starts), counts).llk_free
+    for number in range(config.max_tournaments):
         further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
-        found = _judged(problem, starts, how + further)
-        if found.result.verdict == "good" or number == config.searches - 1:
+        found = _judge(context, starts, how + further)
+        if found.result.verdict == "good" or number == config.max_tournaments - 1:
             break
-        starts = [starts[k] for k in ranked([score(start, host) for start in starts])[:KEPT]]
-        if problem.known is not None:
-            problem = knowing(problem, starts[0])
-        starts += yield from _further_search(problem, config.seed + APART * (number + 1))
-        best = _best(problem, starts)
-        if (
-            problem.known is None and score(best, host).llk_free < (1 - config.coherence_gain) * refused
-        ):  # only a better start is asked again
-            problem, starts = yield from _reconsidered(problem, starts)
-            refused = score(best, host).llk_free
+        starts = [starts[k] for k in ranked([score(start, counts) for start in starts])[:KEPT]]
+        if context.point_spread is not None:
+            context = adopt_point_spread(context, starts[0])
+        starts += yield from _further_search(context, config.seed + APART * (number + 1))
+        best = _best(context, starts)
+        # A point spread is tried again only with a better start than the one that did without.
+        if context.point_spread is None and score(best, counts).llk_free < (1 - config.coherence_gain) * refused:
+            context, starts = yield from _try_point_spread_again(context, starts)
+            refused = score(best, counts).llk_free
     return found
 
 
-def _reconsidered(problem: Problem, starts: list[Start]) -> Generator[Progress, None, tuple[Problem, list[Start]]]:
-    """All starts with a point spread, if the best one asks for it now."""
-    best = _best(problem, starts)
-    kept = yield from with_point_spread(best, problem)
+def _try_point_spread_again(
+    context: PhasingContext, starts: list[Start]
+) -> Generator[Progress, None, tuple[PhasingContext, list[Start]]]:
+    """Give all starts a point spread, if the best one asks for it now."""
+    best = _best(context, starts)
+    kept = yield from try_point_spread(best, context)
     if kept is None:
-        return problem, starts
-    others = yield from second_round([start for start in starts if start is not best], problem)
-    return knowing(problem, kept), (yield from _filled(problem, [kept, *others]))
+        return context, starts
+    others = yield from refit_with_psf([start for start in starts if start is not best], context)
+    return adopt_point_spread(context, kept), (yield from _settle_gaps(context, [kept, *others]))
 
 
-def _further_search(problem: Problem, seed: int) -> Phasing:
-    """Random starts alone."""
-    found = yield from tournament(problem.sharp, problem.host, problem.config.further, seed, known=problem.known)
-    return (yield from _filled(problem, found if problem.known is None else (yield from second_round(found, problem))))
+def _further_search(context: PhasingContext, seed: int) -> Phasing:
+    """Hold a tournament of random starts alone."""
+    starts = yield from _hold_tournament(context, context.config.further_starts, seed)
+    if context.point_spread is not None:
+        starts = yield from refit_with_psf(starts, context)
+    return (yield from _settle_gaps(context, starts))
 
 
-def _filled(problem: Problem, starts: list[Start]) -> Phasing:
-    """Gone on to where the counts leave the crystal open: the long waves and directions that lie in gaps of the detector."""
-    config, missing = problem.config, 1 - float(problem.data.valid.float().mean())
-    if missing <= config.gaps:
-        return starts
-    blurred = any(any(start.sigma) for start in starts)
-    recipe = f"PSF+{config.filling.recipe}" if blurred else config.filling.recipe
-    return (yield from continued(starts, problem.data, replace(config.filling, recipe=recipe)))
-
-
-def _first_search(problem: Problem) -> Searched:
-    """The best hypothesis and random starts, which know nothing of it; few of them where it is as good as an answer."""
-    data, host, config, known = problem.sharp, problem.host, problem.config, problem.known
-    guesses = _guesses(problem)
-    best = _best(problem, (yield from _refined(problem, guesses)))
-    if score(best, host).unseen <= config.promising:
-        witnesses = yield from tournament(data, host, config.confirm, config.seed, known=known)
-        return [best, *witnesses], "refine and confirm"
-    found, *witnesses = yield from tournament(data, host, config.search, config.seed, guesses, known)
-    # One alone of the network's, for two would seem to agree.
-    return [_best(problem, [best, found]), *witnesses], "search"
-
-
-def _guesses(problem: Problem) -> list[Guess]:
-    """What the network makes of the voxels that phasing may see."""
-    assert problem.network is not None
-    config, oversampling = problem.config, problem.volume.oversampling
-    searches = config.method != "oneshot"
-    hypotheses = predict(
-        problem.network, *_shown(problem.sharp), oversampling, config.hypotheses, config.seed, config.views, searches
+def _hold_tournament(
+    context: PhasingContext, sizes: tuple[int, int, int], seed: int, guesses: Sequence[Guess] = ()
+) -> Generator[Progress, None, list[Start]]:
+    config = context.config
+    return tournament(
+        context.search_data, context.data_cpu, config.tournament, sizes, seed, guesses, context.point_spread, config.first_support
     )
-    return [_guess(hypothesis, problem) for hypothesis in hypotheses]
 
 
-def _refined(problem: Problem, guesses: Sequence[Guess]) -> Phasing:
-    """Each guess polished, and the best one as it is: where photons are few iterations fit noise, and the network knows better."""
-    config = problem.config
-    polished = yield from run_starts(problem.sharp, _polish(problem), len(guesses), config.seed, guesses)
-    return assuming(problem.known, [*polished, _as_it_is(guesses[0], config.seed + len(guesses))])
+def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
+    """Go on to where the counts leave the crystal open: the long waves and directions that lie in gaps of the detector."""
+    config, missing = context.config, 1 - float(context.data.valid.float().mean())
+    if missing <= config.gap_fraction:
+        return starts
+    is_blurred = any(any(start.sigma) for start in starts)
+    recipe = f"PSF+{config.gap_recipe}" if is_blurred else config.gap_recipe
+    filling = IterativeConfig(recipe=recipe, shrink_wrap=ShrinkWrap(period=0), flatness=0.2)
+    return (yield from continue_starts(starts, context.data, filling))
 
 
-def _polish(problem: Problem) -> RefineConfig:
-    return blurred(problem.config.polish, narrowing(problem.volume.oversampling))
+def _first_search(context: PhasingContext) -> Searched:
+    """Find the best hypothesis and random starts, which know nothing of it; few of them where it predicts the held-out voxels."""
+    config = context.config
+    guesses = hypotheses_of(context, config.support_threshold)
+    best = _best(context, (yield from refine_guesses(context, guesses)))
+    if score(best, context.data_cpu).unseen <= config.promising_excess:
+        witnesses = yield from _hold_tournament(context, config.confirm_starts, config.seed)
+        return [best, *witnesses], "refine and confirm"
+    joined, *witnesses = yield from _hold_tournament(context, config.search_starts, config.seed, guesses)
+    # One start of the network's alone, for two would seem to agree.
+    return [_best(context, [best, joined]), *witnesses], "search"
 
 
-def _as_it_is(guess: Guess, seed: int) -> Start:
-    amplitude = guess.rho.abs()
-    inside = amplitude > FAINT * amplitude.max()
-    return Start((guess.rho * inside).cpu(), inside.cpu(), seed, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3))
+def _best(context: PhasingContext, starts: list[Start]) -> Start:
+    return starts[best_of([score(start, context.data_cpu) for start in starts])]
 
 
-def _best(problem: Problem, starts: list[Start]) -> Start:
-    return starts[best_of([score(start, problem.host) for start in starts])]
-
-
-def _widely_spread(result: Reconstruction) -> Reconstruction:
-    """Never good: all starts share an estimate that hides much of the crystal, and agree on what is only near to it."""
+def doubt_wide_psf(result: Reconstruction) -> Reconstruction:
+    """Call no crystal good whose starts share a wide point spread: it hides much, and they agree on what is only near the truth."""
     if result.psf is None or result.verdict != "good" or max(result.psf["sigma"]) < WIDE:
         return result
     width = max(result.psf["sigma"])
@@ -260,9 +322,9 @@ def _widely_spread(result: Reconstruction) -> Reconstruction:
     return replace(result, verdict="doubtful", reasons=(reason,))
 
 
-def _without_witness(problem: Problem, found: Found) -> Found:
-    """Never good, and with what of the counts is new to the network among the reasons."""
-    new = tuple(f"the network has seen nothing like it: {said}." for said in problem.unfamiliar)
+def doubt_network_alone(context: PhasingContext, found: Found) -> Found:
+    """Call no crystal good that the network alone has found, and say what of the counts is new to the network."""
+    new = tuple(f"the network has seen nothing like it: {said}." for said in context.out_of_distribution)
     if found.result.verdict != "good":
         return replace(found, result=replace(found.result, reasons=found.result.reasons + new))
     reason = (
@@ -272,39 +334,68 @@ def _without_witness(problem: Problem, found: Found) -> Found:
     return replace(found, result=replace(found.result, verdict="doubtful", reasons=(reason, *new)))
 
 
-_ALONE = ("oneshot", "refine")
-_STRATEGIES = {"auto": _auto, "oneshot": _oneshot, "refine": _refine, "iterative": _iterative}
+def _judge(context: PhasingContext, starts: list[Start], method: str) -> Found:
+    """Choose a start and judge it; hypotheses of one network agree for its reasons, so their agreement chooses nothing."""
+    limits = context.config.limits
+    if not find_strategy(context.config.method).is_witnessed:
+        limits = replace(limits, tie_margin=0.0)
+    return Found(starts, choose_and_judge(context.volume, context.data_cpu, starts, limits, method))
 
 
-def _judged(problem: Problem, starts: list[Start], method: str) -> Found:
-    limits = problem.config.limits
-    apart = replace(limits, tie=0.0)  # hypotheses of one network agree for its reasons: their company is no argument
-    return Found(starts, assemble(problem.volume, problem.host, starts, apart if method in _ALONE else limits, method))
-
-
-def _with_warm_starts(problem: Problem, cold: Found, first: Sequence[Guess]) -> Generator[Progress, None, Reconstruction]:
-    """All starts judged again with the given ones among them; held-out voxels choose, so a warm start has to earn it."""
-    config = problem.config
-    warm = yield from run_starts(problem.data, _polish(problem), len(first), config.seed, first)
+def _with_warm_starts(context: PhasingContext, cold: Found, first: Sequence[Guess]) -> Generator[Progress, None, Reconstruction]:
+    """Judge all starts again with the given ones among them; held-out voxels choose, so a warm start has to earn it."""
+    warm = yield from run_starts(context.data, refinement(context), len(first), context.config.seed, first)
     if cold.result.psf is not None:
-        warm = yield from second_round(warm, problem)
-    result = _judged(problem, [*cold.starts, *warm], cold.result.method).result
+        warm = yield from refit_with_psf(warm, context)
+    result = _judge(context, [*cold.starts, *warm], cold.result.method).result
     assert result.ensemble is not None
     is_warm = np.array([0.0] * len(cold.starts) + [1.0] * len(warm))
     return replace(result, ensemble=replace(result.ensemble, table={**result.ensemble.table, "warm": is_warm}))
 
 
-def _shown(data: Measured) -> tuple[torch.Tensor, torch.Tensor]:
-    """Counts and trust, centred at N // 2, with the held-out voxels marked not valid."""
-    seen = data.valid.clone().view(-1).index_fill_(0, data.free, False).view(data.shape)
-    return to_centre(data.intensity), to_centre(seen)
+def _most_starts(config: PhasingConfig) -> int:
+    further = KEPT + config.further_starts[-1] if config.max_tournaments > 1 else 0
+    return max(config.hypotheses + 1, 1 + config.search_starts[-1], further)
 
 
-def _guess(hypothesis: Hypothesis, problem: Problem) -> Guess:
-    rho = to_corner(hypothesis.rho)
-    amplitude = rho.abs()
-    return Guess(rho, amplitude > problem.config.edge * amplitude.max())
-
-
-def _on_cpu(data: Measured) -> Measured:
-    return Measured(*(getattr(data, name).cpu() for name in Measured.__dataclass_fields__))
+STRATEGIES: dict[str, Strategy] = {
+    "auto": Strategy(
+        _auto,
+        needs_network=True,
+        is_witnessed=True,
+        kept_starts=_most_starts,
+        host_bytes=(150, 75),
+        reads=NETWORK | COHERENCE | ASKED_FOR | GAPS | {
+            "refine", "promising_excess", "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
+            "first_support", "support_threshold", "limits.tie_margin",
+        },
+        instead={"starts": "search_starts", "iterative": "refine"},
+    ),
+    "oneshot": Strategy(
+        _oneshot,
+        needs_network=True,
+        is_witnessed=False,
+        kept_starts=lambda config: config.hypotheses,
+        host_bytes=(110, 48),
+        reads=NETWORK,
+        instead={"starts": "hypotheses"},
+    ),
+    "refine": Strategy(
+        _refine,
+        needs_network=True,
+        is_witnessed=False,
+        kept_starts=lambda config: config.hypotheses + 1,
+        host_bytes=(150, 48),
+        reads=NETWORK | COHERENCE | {"refine", "support_threshold"},
+        instead={"starts": "hypotheses", "iterative": "refine"},
+    ),
+    "iterative": Strategy(
+        _iterative,
+        needs_network=False,
+        is_witnessed=True,
+        kept_starts=lambda config: config.starts,
+        host_bytes=(100, 48),
+        reads=COHERENCE | ASKED_FOR | GAPS | {"starts", "iterative", "first_support", "limits.tie_margin"},
+        instead={"hypotheses": "starts", "search_starts": "starts", "refine": "iterative"},
+    ),
+}  # fmt: skip

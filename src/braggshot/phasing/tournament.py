@@ -1,4 +1,4 @@
-"""Many starts on a coarse grid, of which fewer and fewer go on: those that predict the held-out voxels.
+"""Narrow many starts down on a coarse grid: those that predict the held-out voxels go on.
 
 Where the phase of a crystal turns strongly, often one or two of 24 starts find it, and which ones shows early: after a seventh
 of a recipe the good ones stand among the first. So many starts take a short first round, half of them a longer second
@@ -10,9 +10,9 @@ it is another object.
 ==========  ===============================================  =====================  ========================================
 round       what it does                                     who                    on
 ==========  ===============================================  =====================  ========================================
-open        modulus, support and FLAT, from a wide blur      random starts          the coarse grid
-go on       the same, longer, the blur narrowing             the best of them       the coarse grid
-settle      ends with error reduction                        the best, and guesses  the coarse grid
+opening     modulus, support and FLAT, from a wide blur      random starts          the coarse grid
+narrowing   the same, longer, the blur narrowing             the best of them       the coarse grid
+settling    ends with error reduction                        the best, and guesses  the coarse grid
 finish      the outer fringes, without FLAT                  the best, and the      the whole
                                                              best guess
 ==========  ===============================================  =====================  ========================================
@@ -28,10 +28,19 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from braggshot.errors import ConfigError
-from braggshot.iterative.coarse_grid import coarse, resampled
-from braggshot.iterative.iterate import Guess, Progress, RefineConfig, Start, assuming, continued, run_starts
+from braggshot.iterative.coarse_grid import crop_to_centre, resample_guess
+from braggshot.iterative.iterate import (
+    FirstSupport,
+    Guess,
+    IterativeConfig,
+    Progress,
+    Start,
+    continue_starts,
+    run_starts,
+    set_point_spread,
+)
 from braggshot.iterative.projections import Measured, ShrinkWrap
+from braggshot.iterative.recipe import parse_recipe
 from braggshot.phasing.selection import ranked, score
 from braggshot.physics import sampling
 from braggshot.physics.forward import PointSpread
@@ -41,100 +50,120 @@ _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
 
 SHELLS = 50  # up to one cycle per voxel
 SAMPLED = 4.0  # oversampling up to which a blur of so many voxels suits a crystal
+SETTLED = 1.0  # fraction of a round on the coarse grid after which its blur stays [1]
+FINISHED = 0.5  # the same, of the last round: the support settles early, so that the object follows [1]
 
 
-def _round(recipe: str, wide: float, narrow: float) -> RefineConfig:
-    return RefineConfig(recipe, shrink_wrap=ShrinkWrap(sigma_start=wide, sigma_end=narrow, sigma_settle=1.0), flatness=0.6)
+@dataclass(frozen=True)
+class Round:
+    """Say how one round of a tournament goes.
 
+    Parameters
+    ----------
+    recipe : steps, as in `braggshot.iterative.recipe`
+    blur_start, blur_end : Gaussian width of the shrink-wrap at the beginning and at the end [voxels]
+    flatness : how far FLAT brings the amplitude inside the support to one value [1]
+    """
 
-OPENING = _round(_CYCLE, 2.0, 1.7)
-GOING_ON = _round(f"3*({_CYCLE})", 1.7, 1.2)
-SETTLING = _round("2*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER)+60*ER", 1.2, 1.0)
-FINISH = RefineConfig(
-    "100*HIO+130*RAAR+60*ER",  # the rounds before leave the support loose: FLAT brings up what lies at its rim
-    shrink_wrap=ShrinkWrap(sigma_start=1.5, sigma_end=1.0, sigma_settle=0.5),
-)
+    recipe: str
+    blur_start: float
+    blur_end: float
+    flatness: float = 0.6
+
+    def __post_init__(self) -> None:
+        parse_recipe(self.recipe)
 
 
 @dataclass(frozen=True)
 class TournamentConfig:
-    """How many go how far.
+    """Say how a tournament goes.
 
     Parameters
     ----------
-    starts : random ones that open, that go on, and that settle
-    counts : share of the counts that the coarse grid holds at least, on its central voxels [1]
-    smallest : voxels of the coarse grid per axis, at least
-    reference : voxels per axis of the grid that the widths of the rounds are meant for; on a smaller one they shrink as its root
-    blur : widths of all rounds, at least, in periods of the finest frequency at which a voxel counts a photon: a support that
+    counts_share : share of the counts that the coarse grid holds at least, on its central voxels [1]
+    smallest_grid : voxels of the coarse grid per axis, at least
+    reference_grid : voxels per axis of the grid that the widths of the rounds are meant for; on a smaller one they shrink as its
+        root
+    min_blur : widths of all rounds, at least, in periods of the finest frequency at which a voxel counts a photon: a support that
         follows noise closes in on it [1]
-    opening, going_on, settling : of the three rounds on the coarse grid
-    finish : on the whole
-    edge : amplitude, relative to the largest, from which a voxel belongs to the crystal at first on the whole [1]
+    opening, narrowing, settling : the three rounds on the coarse grid
+    finish : the round on the whole grid
+    support_threshold : amplitude, relative to the largest, from which a voxel belongs to the crystal at first on the whole grid [1]
     """
 
-    starts: tuple[int, int, int] = (12, 6, 2)
-    counts: float = 0.975
-    smallest: int = 32
-    reference: int = 64
-    blur: float = 0.45
-    opening: RefineConfig = OPENING
-    going_on: RefineConfig = GOING_ON
-    settling: RefineConfig = SETTLING
-    finish: RefineConfig = FINISH
-    edge: float = 0.3
-
-    def __post_init__(self) -> None:
-        if not self.starts[0] >= self.starts[1] >= self.starts[2] >= 1:
-            raise ConfigError(f"the starts of a tournament become fewer from round to round, found {self.starts}.")
+    counts_share: float = 0.975
+    smallest_grid: int = 32
+    reference_grid: int = 64
+    min_blur: float = 0.45
+    opening: Round = Round(_CYCLE, 2.0, 1.7)
+    narrowing: Round = Round(f"3*({_CYCLE})", 1.7, 1.2)
+    settling: Round = Round("2*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER)+60*ER", 1.2, 1.0)
+    # The rounds before leave the support loose, and this one brings up what lies at its rim without FLAT.
+    finish: Round = Round("100*HIO+130*RAAR+60*ER", 1.5, 1.0)
+    support_threshold: float = 0.3
 
 
 def tournament(
     data: Measured,
     host: Measured,
     config: TournamentConfig,
+    starts: tuple[int, int, int],
     seed: int,
     first: Sequence[Guess] = (),
     known: PointSpread | None = None,
+    first_support: FirstSupport | None = None,
 ) -> Generator[Progress, None, list[Start]]:
-    """The random starts that are left, the best first, and before them the best guess.
+    """Hold a tournament; its value is the random starts that are left, the best first, and before them the best guess.
 
     Parameters
     ----------
     data, host : the measurement on the device to use, and on the CPU
+    starts : random ones that open, that go on, and that settle
     seed : random start k draws its numbers from seed + k
     first : guesses on the grid of the data
     known : point spread with which starts are compared to the counts of `host`; `data` may be sharpened by it
+    first_support : of the random starts
     """
-    voxels = coarse_voxels(host, config.counts, config.smallest)
-    small, judge = coarse(data, voxels), coarse(host, voxels)
-    narrow = min(1.0, voxels / config.reference) ** 0.5 * narrowing(_oversampling(judge))
-    widest = config.blur / finest_frequency(judge)
-    opening, going_on, settling = (blurred(r, narrow, widest) for r in (config.opening, config.going_on, config.settling))
-    left = assuming(known, (yield from run_starts(small, opening, config.starts[0], seed)))
-    left = yield from _continued(_best(left, judge)[: config.starts[1]], small, going_on)
-    left = yield from _continued(_best(left, judge)[: config.starts[2]], small, settling)
-    left = _best(left, judge)
+    voxels = coarse_voxels(host, config.counts_share, config.smallest_grid)
+    small, judge = crop_to_centre(data, voxels), crop_to_centre(host, voxels)
+    factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(_oversampling(judge))
+    least = config.min_blur / finest_frequency(judge)
+    opening, narrowing, settling = (
+        _iterations(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)
+    )
+    random = yield from run_starts(small, opening, starts[0], seed, first_support=first_support)
+    left = set_point_spread(known, random)
+    left = yield from _continue(_rank(left, judge)[: starts[1]], small, narrowing)
+    left = yield from _continue(_rank(left, judge)[: starts[2]], small, settling)
+    left = _rank(left, judge)
     if first:
-        guesses = [resampled(guess, small.shape, config.edge) for guess in first]
-        seeded = assuming(known, (yield from run_starts(small, settling, len(guesses), seed, guesses)))
-        left = [_best(seeded, judge)[0], *left]
-    finish = blurred(config.finish, 1.0, config.blur / finest_frequency(host))
-    left = yield from _continued(left, data, finish, config.edge)
-    return [*left[: bool(first)], *_best(left[bool(first) :], host)]
+        guesses = [resample_guess(guess, small.shape, config.support_threshold) for guess in first]
+        seeded = set_point_spread(known, (yield from run_starts(small, settling, len(guesses), seed, guesses)))
+        left = [_rank(seeded, judge)[0], *left]
+    finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(host), FINISHED)
+    left = yield from _continue(left, data, finish, config.support_threshold)
+    return [*left[: bool(first)], *_rank(left[bool(first) :], host)]
+
+
+def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
+    """The iterations of a round, the widths of its blur times a factor and at least so many voxels."""
+    start, end = (max(factor * width, least) for width in (one.blur_start, one.blur_end))
+    return IterativeConfig(
+        recipe=one.recipe, shrink_wrap=ShrinkWrap(sigma_start=start, sigma_end=end, sigma_settle=settle), flatness=one.flatness
+    )
 
 
 def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
-    """Voxels per axis, a multiple of 8, whose centre holds a share of all counts; no more than the longest axis."""
+    """Count the voxels per axis, a multiple of 8, whose centre holds a share of all counts; no more than the longest axis."""
     total, longest = float(data.intensity.sum()), max(data.shape)
     for voxels in range(smallest, longest, 8):
-        if float(coarse(data, voxels).intensity.sum()) >= share * total:
+        if float(crop_to_centre(data, voxels).intensity.sum()) >= share * total:
             return voxels
     return longest
 
 
-def narrowing(oversampling: Sequence[float] | None) -> float:
-    """Factor by which the blur of a support narrows as its crystal is of fewer voxels than up to an oversampling of `SAMPLED`."""
+def blur_factor(oversampling: Sequence[float] | None) -> float:
+    """Factor by which the blur of a support shrinks where the crystal has fewer voxels than at an oversampling of `SAMPLED`."""
     return 1.0 if oversampling is None else min(1.0, SAMPLED / math.prod(oversampling) ** (1 / 3))
 
 
@@ -143,7 +172,7 @@ def _oversampling(data: Measured) -> tuple[float, float, float]:
 
 
 def finest_frequency(data: Measured) -> float:
-    """Where the mean count of a shell about the peak first falls below one photon [1/voxel]; the corner if it never does."""
+    """Find where the mean count of a shell about the peak first falls below one photon [1/voxel]; the corner if it never does."""
     radius = sum((f.square() for f in frequencies(tuple(data.shape))), torch.zeros(())).sqrt()
     shell = (SHELLS * radius).long()
     held = torch.zeros(SHELLS).index_add_(0, shell[data.valid], torch.ones(int(data.valid.sum())))
@@ -152,26 +181,19 @@ def finest_frequency(data: Measured) -> float:
     return (float(dark[0]) + 0.5) / SHELLS if len(dark) else float(radius.max())
 
 
-def _continued(
-    starts: list[Start], data: Measured, refine: RefineConfig, edge: float | None = None
+def _continue(
+    starts: list[Start], data: Measured, config: IterativeConfig, threshold: float | None = None
 ) -> Generator[Progress, None, list[Start]]:
-    """As `continued`, with the point spread that they began with; with an `edge` on another grid."""
-    here = starts if edge is None else [_moved(start, data.shape, edge) for start in starts]
-    found = yield from continued(here, data, refine)
-    return [replace(start, sigma=old.sigma, eta=old.eta) for start, old in zip(found, starts, strict=True)]
+    """Go on as `continue_starts`, and keep the point spreads; with a `threshold` on another grid."""
+    here = starts if threshold is None else [_resample(start, data.shape, threshold) for start in starts]
+    finished = yield from continue_starts(here, data, config)
+    return [replace(start, sigma=old.sigma, eta=old.eta) for start, old in zip(finished, starts, strict=True)]
 
 
-def _moved(start: Start, shape: torch.Size, edge: float) -> Start:
-    guess = resampled(Guess(start.rho, start.support), shape, edge)
+def _resample(start: Start, shape: torch.Size, threshold: float) -> Start:
+    guess = resample_guess(Guess(start.rho, start.support), shape, threshold)
     return replace(start, rho=guess.rho, support=guess.support)
 
 
-def _best(starts: list[Start], judge: Measured) -> list[Start]:
+def _rank(starts: list[Start], judge: Measured) -> list[Start]:
     return [starts[k] for k in ranked([score(start, judge) for start in starts])]
-
-
-def blurred(refine: RefineConfig, factor: float, least: float = 0.0) -> RefineConfig:
-    """With the widths of its blur times a factor, and at least so many voxels."""
-    old = refine.shrink_wrap
-    new = replace(old, sigma_start=max(factor * old.sigma_start, least), sigma_end=max(factor * old.sigma_end, least))
-    return replace(refine, shrink_wrap=new)

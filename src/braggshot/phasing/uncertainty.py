@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from braggshot.errors import DataError
-from braggshot.iterative.iterate import Guess, Progress, RefineConfig, run_starts
+from braggshot.iterative.iterate import Guess, IterativeConfig, Progress, run_starts
 from braggshot.iterative.projections import ShrinkWrap, measured
-from braggshot.phasing.selection import CALIBRATION, scaled
-from braggshot.phasing.strategies import PhasingConfig, phase
+from braggshot.phasing.calibration import CALIBRATION, scale_spread
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import phase
 from braggshot.physics import metrics, strain
 from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.physics.resolution import shell_correlation
@@ -50,7 +51,7 @@ def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 
     counts, valid = torch.from_numpy(volume.intensity).float().clamp_min(0), torch.from_numpy(volume.valid)
     reference = torch.from_numpy(reconstruction.rho)
     guess = Guess(to_corner(reference), to_corner(torch.from_numpy(reconstruction.support)), 0.0)
-    settings = RefineConfig(recipe=RECIPE, shrink_wrap=ShrinkWrap(period=0))
+    settings = IterativeConfig(recipe=RECIPE, shrink_wrap=ShrinkWrap(period=0))
     fields = []
     for number in range(samples):
         data = measured(torch.poisson(counts, generator=generator), valid, torch.zeros_like(valid))
@@ -60,7 +61,7 @@ def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 
     phase, strains = strain.spread(redrawn, support, reconstruction.basis, volume.q_bragg)
     source = f"{samples} Poisson redraws of the counts"
     noise = Uncertainty(phase, strains, samples, source, strain.amplitude_spread(redrawn, support))
-    noise = scaled(noise, CALIBRATION["photons"])
+    noise = scale_spread(noise, CALIBRATION["photons"])
     return replace(reconstruction, uncertainty=together(reconstruction.uncertainty, noise))
 
 

@@ -1,4 +1,4 @@
-"""How far to trust a reconstruction: ``good``, ``doubtful`` or ``failed``, with reasons that say what to do.
+"""Judge how far to trust a reconstruction: ``good``, ``doubtful`` or ``failed``, with reasons that say what to do.
 
 Each check looks at one thing that is known to go wrong and returns at most one `Finding`; the verdict is the worst. The limits
 were calibrated on simulated successes and failures (see the page "What the verdict means" in the documentation).
@@ -6,15 +6,15 @@ were calibrated on simulated successes and failures (see the page "What the verd
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy import fft, ndimage
 
-from braggshot.physics.metrics import root_noise
-from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality
+from braggshot.physics.metrics import magnitude_noise_floor
+from braggshot.volumes import Agreement, BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality
 
 Verdict = Literal["good", "doubtful", "failed"]
 _ORDER: dict[Verdict, int] = {"good": 0, "doubtful": 1, "failed": 2}
@@ -27,37 +27,41 @@ class Limits:
     Parameters
     ----------
     agreement : aligned complex correlation from which two starts are the same answer [1]
-    rival : llk_free over that of the chosen start from which a start is stuck, and says nothing about what it does not find [1]
-    tie : share of llk_free by which a start may be worse than the best and yet take its place, if most others agree with it [1]
+    stuck_ratio : llk_free over that of the chosen start from which a start is stuck, and says nothing about what it does not
+        find [1]
+    tie_margin : share of llk_free by which a start may be worse than the best and yet take its place, if most others agree with
+        it [1]
     agreeing_good, agreeing_failed : share of the other starts that are not stuck and agree with the chosen one: doubtful unless
         above the first, failed below the second [1]
     excess_good, excess_failed : sqrt(chi2) beyond what photon noise alone gives [1]
     free_good, free_failed : log-likelihood of held-out voxels over that of the phased ones [1]
-    unseen : misfit of held-out magnitudes beyond photon noise, `metrics.excess` [1]
+    free_excess : misfit of held-out magnitudes beyond photon noise, `metrics.excess_misfit` [1]
     llk_free : of the held-out voxels: so many times what photon noise gives, whatever the starts say [1]
     oversampling : per axis, below which phasing has too few equations [1]
-    edge : share of the crystal's intensity in the outermost voxels of the array [1]
+    edge_share : share of the crystal's intensity in the outermost voxels of the array [1]
     second_crystal : share of the intensity in the largest detached part [1]
     saturated : voxels that share the highest count
     unmeasured : share of the crystal's scattering that falls on voxels that are not valid: there the phasing made it up [1]
     """
 
     agreement: float = 0.95
-    rival: float = 4.0
-    tie: float = 0.05
+    stuck_ratio: float = 4.0
+    tie_margin: float = 0.05
     agreeing_good: float = 0.5
     agreeing_failed: float = 0.1
     excess_good: float = 0.2
     excess_failed: float = 0.4
     free_good: float = 10.0
     free_failed: float = 100.0
-    unseen: float = 0.2
+    free_excess: float = 0.2
     llk_free: float = 20.0
     oversampling: float = 2.0
-    edge: float = 1e-3
+    edge_share: float = 1e-3
     second_crystal: float = 0.03
     saturated: int = 4
     unmeasured: float = 0.08
+
+    RENAMED: ClassVar[dict[str, str]] = {"rival": "stuck_ratio", "tie": "tie_margin", "unseen": "free_excess", "edge": "edge_share"}
 
 
 @dataclass(frozen=True)
@@ -74,19 +78,18 @@ def judge(
     support: BoolArray,
     quality: Quality,
     limits: Limits | None = None,
-    stuck: int = 0,
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """Verdict and reasons, worst first; a good verdict has one reason that says why.
+    """Judge a reconstruction: verdict and reasons, worst first; a good verdict has one reason that says why.
 
     Parameters
     ----------
     rho, support : (z, y, x), the crystal about the array's middle
-    quality : with the agreement of the starts that count, the chosen one first among equals (its own entry is 1)
-    stuck : other starts, which predict the held-out voxels so much worse that they do not count
+    quality : with the count of the starts that agree; without one, a single start is judged
     """
     limits = limits or Limits()
+    agreeing = quality.agreeing or Agreement(0, 0, 0, limits.agreement)
     findings = [
-        *_agreement(quality, limits, stuck),
+        *_agreement(agreeing, limits),
         *_misfit(volume, quality, limits),
         *_sampling(volume, limits),
         *_saturation(volume, limits),
@@ -95,18 +98,18 @@ def judge(
     ]
     findings.sort(key=lambda finding: -_ORDER[finding.verdict])
     if not findings:
-        same, others = _count_agreeing(quality.agreement, limits)
-        rest = f" ({stuck} more are stuck, and predict these much worse)" if stuck else ""
+        rest = f" ({agreeing.stuck} more are stuck, and predict these much worse)" if agreeing.stuck else ""
         return "good", (
-            f"{same} of {others} other starts give the same crystal, and voxels kept from the phasing are predicted{rest}.",
+            f"{agreeing.same} of {agreeing.others} other starts give the same crystal, and voxels kept from the phasing are "
+            f"predicted{rest}.",
         )
     return findings[0].verdict, tuple(finding.reason for finding in findings)
 
 
 def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
-    r"""chi2 that photon noise alone leaves, :math:`\sum_q f(\lambda_q) / \sum_q I_q`, f as in `metrics.root_noise`.
+    r"""Estimate the chi2 that photon noise alone leaves, :math:`\sum_q f(\lambda_q) / \sum_q I_q`.
 
-    The mean lambda is taken from the 3 x 3 x 3 voxels about each voxel.
+    f is that of `metrics.magnitude_noise_floor`. The mean lambda is taken from the 3 x 3 x 3 voxels about each voxel.
     """
     counts = np.where(valid, np.clip(intensity, 0, None), 0).astype(np.float64)
     total = counts.sum()
@@ -114,40 +117,34 @@ def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
         return 0.0
     known = np.maximum(ndimage.uniform_filter(valid.astype(np.float64), 3), 1 / 27)
     mean = ndimage.uniform_filter(counts, 3) / known
-    return float(root_noise(mean[valid]).sum() / total)
+    return float(magnitude_noise_floor(mean[valid]).sum() / total)
 
 
-def in_company(agreement: Sequence[float], limits: Limits) -> bool:
-    """Whether enough of the other starts are the same crystal (the chosen one's own entry is 1)."""
-    same, others = _count_agreeing(agreement, limits)
-    return same > limits.agreeing_good * others
+def in_company(agreeing: Agreement, limits: Limits) -> bool:
+    """Tell whether enough of the other starts are the same crystal."""
+    return agreeing.same > limits.agreeing_good * agreeing.others
 
 
-def _count_agreeing(agreement: Sequence[float], limits: Limits) -> tuple[int, int]:
-    same = sum(value >= limits.agreement for value in agreement)
-    return max(0, same - 1), max(0, len(agreement) - 1)
-
-
-def _agreement(quality: Quality, limits: Limits, stuck: int) -> Iterator[Finding]:
-    same, others = _count_agreeing(quality.agreement, limits)
+def _agreement(agreeing: Agreement, limits: Limits) -> Iterator[Finding]:
+    same, others, stuck = agreeing.same, agreeing.others, agreeing.stuck
     if others == 0 and stuck:
         yield Finding(
             "doubtful",
             f"one start predicts the voxels kept from the phasing much better than the {stuck} others, which are stuck, but none "
-            "confirms it: more starts may (--set phasing.searches=8), or mask aliens and check the sampling.",
+            "confirms it: more starts may (--set phasing.max_tournaments=8), or mask aliens and check the sampling.",
         )
     elif others == 0:
         yield Finding("doubtful", "only one start was phased, so nothing says that it is not a lucky one; use --starts 5 or more.")
     elif same < limits.agreeing_failed * others:
         yield Finding(
             "failed",
-            f"none of the {others} other starts gives the same crystal (correlation >= {limits.agreement}); "
+            f"none of the {others} other starts gives the same crystal (correlation >= {agreeing.limit}); "
             "the phase is not determined: mask aliens, check the sampling, or try more iterations.",
         )
-    elif not in_company(quality.agreement, limits):
+    elif not in_company(agreeing, limits):
         yield Finding(
             "doubtful",
-            f"only {same} of {others} other starts give the same crystal (correlation >= {limits.agreement}); "
+            f"only {same} of {others} other starts give the same crystal (correlation >= {agreeing.limit}); "
             "more starts or a longer recipe may settle it.",
         )
 
@@ -157,7 +154,7 @@ def _misfit(volume: DiffractionVolume, quality: Quality, limits: Limits) -> Iter
     excess = float(np.sqrt(max(0.0, quality.chi2 - floor)))
     ratio = quality.llk_free / max(quality.llk, 0.5) if np.isfinite(quality.llk_free) else 0.0
     unseen = quality.unseen if quality.unseen is not None and np.isfinite(quality.unseen) else 0.0
-    if unseen > limits.unseen or quality.llk_free > limits.llk_free:
+    if unseen > limits.free_excess or quality.llk_free > limits.llk_free:
         yield Finding(
             "doubtful",
             f"voxels kept from the phasing are missed by {100 * unseen:.0f} % beyond photon noise (llk_free "
@@ -232,7 +229,7 @@ def _shape(rho: ComplexArray, support: BoolArray, limits: Limits) -> Iterator[Fi
         return
     edge = np.ones(rho.shape, dtype=bool)
     edge[1:-1, 1:-1, 1:-1] = False
-    if (support & edge).any() and power[edge].sum() / total > limits.edge:
+    if (support & edge).any() and power[edge].sum() / total > limits.edge_share:
         yield Finding("failed", "the support touches the edge of the array: the sampling is too coarse or the support ran away.")
     labels, count = ndimage.label(support)
     if count > 1:

@@ -70,7 +70,7 @@ def half_deviance(model: Tensor, intensity: Tensor) -> Tensor:
     return model - counts + torch.special.xlogy(counts, counts / model)
 
 
-def root_noise(rates: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def magnitude_noise_floor(rates: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     r"""What photon noise alone adds to the misfit of a magnitude, :math:`\langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` [photons].
 
     Over Poisson counts k of mean lambda, `rates`: 1/4 at high counts, near 2 lambda at low ones; interpolated in a table.
@@ -82,7 +82,7 @@ def root_noise(rates: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.interp(rates, known, spread, left=0.0)
 
 
-def excess(model: Tensor, intensity: Tensor) -> float:
+def excess_misfit(model: Tensor, intensity: Tensor) -> float:
     r"""Relative misfit of magnitudes beyond photon noise f, :math:`\sqrt{(\sum (|F| - \sqrt I)^2 - \sum f(|F|^2)) / \sum I}` [1].
 
     Parameters
@@ -93,7 +93,7 @@ def excess(model: Tensor, intensity: Tensor) -> float:
     photons = float(counts.sum())
     if not photons:
         return math.nan
-    misfit = float((rates.sqrt() - counts.sqrt()).square().sum()) - float(root_noise(rates.numpy()).sum())
+    misfit = float((rates.sqrt() - counts.sqrt()).square().sum()) - float(magnitude_noise_floor(rates.numpy()).sum())
     return math.sqrt(max(0.0, misfit) / photons)
 
 

@@ -188,7 +188,7 @@ def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
     return np.sqrt(-2 * np.log(np.clip(length, 1e-12, 1)))
 
 
-def numbers(found: StrainMap) -> dict[str, Any]:
+def summary_table(found: StrainMap) -> dict[str, Any]:
     """The few numbers of a strain map, for tables: SI units, names carry them; None for what is not known.
 
     ``volume_low_m3`` and ``volume_high_m3`` lie inside surfaces a fifth above and below the iso-surface.

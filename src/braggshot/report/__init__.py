@@ -1,10 +1,10 @@
 """Draw what a person looks at: slide, page, figures for a paper, series, evaluations.
 
-once             draw pictures that page and slide share once
 surface          render the surface of a crystal from any side
 text             say what the numbers mean, in words and units of the field
 figures          make the pictures of a reconstruction, as arrays
 strain_figures   make the pictures of a strain map, as arrays
+drawing          draw a reconstruction once, for slide, page and figure alike
 html_parts       lay out rows of pictures, colour bars, cards and curves as HTML
 strain_section   lay out the part of the page about strain
 html             write the page: one file, nothing to fetch
@@ -21,47 +21,47 @@ from pathlib import Path
 
 from braggshot.errors import OutputError
 from braggshot.io.atomic import replacing
+from braggshot.report.drawing import Drawing
 from braggshot.report.html import page
 from braggshot.report.paper import strain_figure
 from braggshot.report.slide import slide
-from braggshot.volumes import Reconstruction, StrainMap
 
-__all__ = ["write_png", "write_report", "write_strain_figure"]
+__all__ = ["Drawing", "page", "slide", "strain_figure", "write_png", "write_report", "write_strain_figure"]
 
 
-def write_report(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | None = None) -> None:
-    """Write the report of a reconstruction, and of its strain map, as one HTML file.
+def write_report(path: str | Path, drawing: Drawing) -> None:
+    """Write the report of a reconstruction, with its strain map where it has one, as one HTML file.
 
     Raises
     ------
     OutputError : if the file cannot be written.
     """
-    text = page(reconstruction, strain)
+    text = page(drawing)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_png(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | None = None) -> None:
+def write_png(path: str | Path, drawing: Drawing) -> None:
     """Write one picture that fits a slide: the crystal (its strain, where known), slices, diffraction, verdict.
 
     Raises
     ------
     OutputError : if the file cannot be written.
     """
-    figure = slide(reconstruction, strain)
+    figure = slide(drawing)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
-def write_strain_figure(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | None = None) -> None:
+def write_strain_figure(path: str | Path, drawing: Drawing) -> None:
     """Write the figure for a paper, PDF or PNG by the ending.
 
     Raises
     ------
     OutputError : without a strain map, or if the file cannot be written.
     """
-    if strain is None:
-        raise OutputError(f"{path}: a figure of the strain needs a geometry, and {reconstruction.volume.name} has none.")
-    figure = strain_figure(strain)
+    if drawing.material is None:
+        raise OutputError(f"{path}: a figure of the strain needs a geometry, and {drawing.reconstruction.volume.name} has none.")
+    figure = strain_figure(drawing.material)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=Path(path).suffix[1:] or "pdf")

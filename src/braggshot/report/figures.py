@@ -20,8 +20,7 @@ from scipy import ndimage
 from braggshot.physics import forward, metrics
 from braggshot.physics.fourier import fourier
 from braggshot.report import text
-from braggshot.report.once import once
-from braggshot.report.surface import Surface, bulk, isosurface, render, view_axes
+from braggshot.report.surface import ColouredSurface, bulk, isosurface, render, view_axes
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Reconstruction
 
 Pixels = NDArray[np.uint8]
@@ -87,7 +86,7 @@ class Crystal:
     support: BoolArray
     basis: FloatArray
     unit: str
-    surface: Surface | None
+    surface: ColouredSurface | None
     centre: FloatArray
     half: float
     phases: Colours
@@ -106,7 +105,6 @@ class Diffraction:
     errors: Colours
 
 
-@once
 def crystal(reconstruction: Reconstruction) -> Crystal:
     """What the pictures of direct space have in common; works for an empty support too."""
     support = reconstruction.support
@@ -139,7 +137,6 @@ def phase_colours(inside: ComplexArray) -> Colours:
     return Colours("twilight_shifted" if limit == np.pi else "coolwarm", -limit, limit, "rad")
 
 
-@once
 def views(shown: Crystal, size: int = 420) -> tuple[Picture, ...]:
     """The surface from four sides, coloured by its phase; none if there is no surface."""
     if shown.surface is None:

@@ -14,25 +14,26 @@ from typing import Any
 import numpy as np
 
 from braggshot.report import figures, html_parts, strain_section, text
+from braggshot.report.drawing import Drawing
 from braggshot.report.surface import LEVEL
-from braggshot.volumes import Reconstruction, StrainMap
+from braggshot.volumes import Reconstruction
 
 SYMBOLS = {"good": "✔", "doubtful": "!", "failed": "✖"}
 
 
-def page(reconstruction: Reconstruction, strain: StrainMap | None = None) -> str:
-    """The whole report as HTML text, with a section on the strain map where there is one."""
+def page(drawing: Drawing) -> str:
+    """Write the whole report as HTML text, with a section on the strain map where there is one."""
+    reconstruction = drawing.reconstruction
     name = escape(reconstruction.volume.name)
     version = importlib.metadata.version("braggshot")
     now = datetime.datetime.now().astimezone()
-    shown = figures.crystal(reconstruction)
     parts = [
         _header(reconstruction),
-        *(_surface(reconstruction, shown) if strain is None else strain_section.section(strain)),
-        *_slices(shown),
+        *(_surface(drawing) if drawing.material is None else strain_section.section(drawing.material, drawing.strain_views)),
+        *_slices(drawing.crystal),
         "<h2>Numbers</h2>",
         html_parts.facts(text.quality_facts(reconstruction) + text.crystal_facts(reconstruction)),
-        *_reciprocal_space(reconstruction),
+        *_reciprocal_space(drawing.diffraction),
         *_curves(reconstruction),
         _starts(reconstruction),
         *_details(reconstruction),
@@ -69,9 +70,9 @@ def _header(reconstruction: Reconstruction) -> str:
 """
 
 
-def _surface(reconstruction: Reconstruction, shown: figures.Crystal) -> Iterable[str]:
+def _surface(drawing: Drawing) -> Iterable[str]:
     """The crystal from all sides; where there is a strain map its own section shows it."""
-    views = figures.views(shown)
+    reconstruction, views = drawing.reconstruction, drawing.views
     yield "<h2>The crystal</h2>"
     if views:
         axes = "The file holds no geometry: voxels are drawn as cubes, and z, y, x are rocking, row, column."
@@ -85,7 +86,7 @@ def _surface(reconstruction: Reconstruction, shown: figures.Crystal) -> Iterable
         yield html_parts.row(views, "views")
     else:
         yield '<p class="note">There is no surface to show: the support is empty or the amplitude is zero.</p>'
-    yield html_parts.legend("phase", shown.phases)
+    yield html_parts.legend("phase", drawing.crystal.phases)
 
 
 def _slices(shown: figures.Crystal) -> Iterable[str]:
@@ -96,8 +97,7 @@ def _slices(shown: figures.Crystal) -> Iterable[str]:
     yield "<h3>Phase</h3>" + html_parts.row(phases) + html_parts.legend("phase", shown.phases)
 
 
-def _reciprocal_space(reconstruction: Reconstruction) -> Iterable[str]:
-    compared = figures.diffraction(reconstruction)
+def _reciprocal_space(compared: figures.Diffraction | None) -> Iterable[str]:
     yield "<h2>Measured against fitted</h2>"
     if compared is None:
         yield '<p class="note">There are no measured counts on this grid to compare with.</p>'

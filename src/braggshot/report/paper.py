@@ -10,20 +10,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from braggshot.physics.strain import numbers
+from braggshot.physics.strain import summary_table
 from braggshot.report import figures
 from braggshot.report.figures import Colours, Picture
-from braggshot.report.strain_figures import Material, histogram, material, slices, views
-from braggshot.volumes import StrainMap
+from braggshot.report.strain_figures import Material, histogram, slices, views
 
 _INK, _Q = "#1b1f24", "#1f5fa8"
 _SIDES, _PIXELS = (30, 210), 500  # of the surface: azimuths [degrees], size
 _WIDTH, _HEIGHT = 7.2, 6.4  # inches, two columns of a journal
 
 
-def strain_figure(found: StrainMap) -> Figure:
-    """A matplotlib figure of 7.2 x 6.4 inches; no state of pyplot is touched."""
-    shown = material(found)
+def strain_figure(shown: Material) -> Figure:
+    """Draw a matplotlib figure of 7.2 x 6.4 inches; no state of pyplot is touched."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=300, facecolor="white")
     left = 0.012
     for number, picture in enumerate(views(shown, "strain", _PIXELS, _SIDES)):
@@ -110,7 +108,7 @@ def _histogram(axes: Axes, shown: Material) -> None:
     axes.set_ylabel("density", fontsize=7)
     axes.tick_params(labelsize=6.5, width=0.5, length=2)
     axes.spines[["top", "right"]].set_visible(False)
-    few = numbers(shown.found)
+    few = summary_table(shown.found)
     if few["strain_std"] is not None:
         axes.set_title(f"bulk: σ = {few['strain_std'] / 10.0**power:.2f} × 10$^{{{power}}}$", fontsize=7)
     axes.legend(fontsize=6, frameon=False, loc="upper right", handlelength=1.2)

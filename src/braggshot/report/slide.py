@@ -11,31 +11,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from braggshot.report import figures, strain_figures, text
+from braggshot.report.drawing import Drawing
 from braggshot.report.figures import Colours, Picture
 from braggshot.report.paper import in_mathtext
-from braggshot.volumes import Reconstruction, StrainMap
+from braggshot.volumes import Reconstruction
 
 _HUES = {"good": "#1a7f4b", "doubtful": "#a15c00", "failed": "#b3261e"}
 _INK, _SOFT, _Q = "#1b1f24", "#59636e", "#1f5fa8"
 
 
-def slide(reconstruction: Reconstruction, strain: StrainMap | None = None) -> Figure:
-    """A matplotlib figure of 2000 x 1125 pixels on white; no state of pyplot is touched."""
+def slide(drawing: Drawing) -> Figure:
+    """Draw a matplotlib figure of 2000 x 1125 pixels on white; no state of pyplot is touched."""
     figure = Figure(figsize=(13.333, 7.5), dpi=150, facecolor="white")
+    reconstruction = drawing.reconstruction
     _title(figure, reconstruction)
-    if strain is None:
-        shown = figures.crystal(reconstruction)
-        views, (amplitudes, others) = figures.views(shown), figures.slices(shown)
+    if drawing.material is None:
+        shown = drawing.crystal
+        views, (amplitudes, others) = drawing.views, figures.slices(shown)
         bright, colours, name, title = shown.amplitudes, shown.phases, "phase", "phase"
     else:
-        known = strain_figures.material(strain)
-        views, amplitudes, others = (
-            strain_figures.views(known),
-            strain_figures.slices(known, "amplitude"),
-            strain_figures.slices(known),
-        )
+        known = drawing.material
+        views = drawing.strain_views
+        amplitudes, others = strain_figures.slices(known, "amplitude"), strain_figures.slices(known)
         bright, colours, name = known.amplitudes, known.strains, "strain along q"
-        title = f"{name}, {'crystal' if strain.frame == 'crystal' else 'laboratory'} frame"
+        title = f"{name}, {'crystal' if known.found.frame == 'crystal' else 'laboratory'} frame"
     for number, picture in enumerate(views):
         axes = figure.add_axes((0.005 + 0.205 * (number % 2), 0.49 - 0.365 * (number // 2), 0.2, 0.3556))
         _draw(axes, picture, bar=number == 3)
@@ -44,7 +43,7 @@ def slide(reconstruction: Reconstruction, strain: StrainMap | None = None) -> Fi
     _strip(figure, amplitudes, (0.425, 0.625), "amplitude", bright)
     _strip(figure, others, (0.425, 0.345), title, colours)
     _numbers(figure, reconstruction)
-    compared = figures.diffraction(reconstruction)
+    compared = drawing.diffraction
     if compared is not None:
         _strip(figure, compared.measured, (0.718, 0.625), "measured counts", compared.counts)
         _strip(figure, compared.fitted, (0.718, 0.345), "fitted counts", compared.counts)

@@ -1,15 +1,16 @@
-"""The part of the page that says what the crystal's strain is: surface, slices, histogram, numbers, facets."""
+"""The part of the page that says what the crystal's strain is: surface, slices, histogram, summary_table, facets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from braggshot.physics.strain import numbers
+from braggshot.physics.strain import summary_table
 from braggshot.report import html_parts
-from braggshot.report.strain_figures import histogram, material, plane_name, slices, views
+from braggshot.report.figures import Picture
+from braggshot.report.strain_figures import Material, histogram, plane_name, slices
 from braggshot.report.text import SUPERSCRIPTS, Fact, length, number, percent
 from braggshot.volumes import Facet, FloatArray, StrainMap
 
@@ -21,16 +22,21 @@ METHODS = {
 }
 
 
-def section(found: StrainMap) -> Iterable[str]:
-    """HTML text of the section."""
-    shown = material(found)
+def section(shown: Material, pictures: Sequence[Picture]) -> Iterable[str]:
+    """Write the HTML text of the section.
+
+    Parameters
+    ----------
+    shown : the strain map, ready to be drawn
+    pictures : its surface from several sides; empty where there is no surface
+    """
+    found = shown.found
     yield "<h2>Displacement and strain along q</h2>"
     where = found.choices.get("frame", f"{found.frame} frame")
     yield (
         f'<p class="note">{where.capitalize()}. Strain is the gradient of the complex field, without unwrapping; positive where '
         "the planes are further apart. Its reference is the mean lattice of the bulk unless the ramp was kept.</p>"
     )
-    pictures = views(shown)  # as the slide asks for them
     if pictures:
         yield "<h3>Strain one voxel below the surface</h3>"
         yield html_parts.row(pictures, "views")
@@ -59,7 +65,7 @@ def section(found: StrainMap) -> Iterable[str]:
 
 def facts(found: StrainMap) -> tuple[Fact, ...]:
     """The numbers of a strain map in the field's units."""
-    few = numbers(found)
+    few = summary_table(found)
     listed = [
         Fact("lattice spacing", f"{few['d_spacing_m'] * 1e10:.4f} Å", "of the mean lattice, from the position of the peak"),
         Fact("strain in the bulk", scientific(few["strain_std"]), "standard deviation"),

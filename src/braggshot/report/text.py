@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from braggshot.report.surface import bulk
-from braggshot.volumes import FloatArray, Reconstruction
+from braggshot.volumes import Agreement, FloatArray, Reconstruction
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-AGREEMENT = 0.95  # correlation from which two starts are the same crystal
 
 HEADLINES = {
     "good": "This reconstruction can be trusted.",
@@ -37,7 +36,7 @@ class Fact:
 def quality_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
     """Misfits, agreement of the starts, resolution."""
     quality = reconstruction.quality
-    same, starts = agreement(reconstruction)
+    agreeing = quality.agreeing
     return (
         Fact("χ²", f"{number(quality.chi2)}  (√χ² = {percent(math.sqrt(quality.chi2))})", "misfit of the magnitudes"),
         Fact("R factor", percent(quality.r_factor), "Σ|c|F| − √I| / Σ√I"),
@@ -47,7 +46,9 @@ def quality_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
             "of voxels held out of the phasing; 0.5 is the noise floor at high counts",
         ),
         Fact(
-            "starts that agree", f"{same} of {starts}" if starts else "one start", f"correlation ≥ {AGREEMENT} with the chosen one"
+            "starts that agree",
+            agreement(agreeing),
+            "" if agreeing is None else f"correlation ≥ {agreeing.limit:g} with the chosen one",
         ),
         Fact("resolution", length(quality.resolution), "full period where the PRTF falls to 1/e"),
         Fact("oversampling", _times(reconstruction.volume.oversampling), "rocking × row × column; 2 is needed"),
@@ -80,10 +81,12 @@ def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def agreement(reconstruction: Reconstruction) -> tuple[int, int]:
-    """How many starts give the chosen crystal, of how many."""
-    values = reconstruction.quality.agreement
-    return sum(value >= AGREEMENT for value in values), len(values)
+def agreement(agreeing: Agreement | None) -> str:
+    """Say how many of the other starts give the same crystal."""
+    if agreeing is None or not agreeing.others + agreeing.stuck:
+        return "one start"
+    stuck = f" ({agreeing.stuck} more are stuck)" if agreeing.stuck else ""
+    return f"{agreeing.same} of {agreeing.others} others{stuck}"
 
 
 def number(value: float) -> str:

@@ -21,6 +21,7 @@ from braggshot import pipeline
 from braggshot.errors import DataError
 from braggshot.io.atomic import sweep
 from braggshot.iterative.iterate import Progress
+from braggshot.output import check_writable, inputs_of, write
 from braggshot.series import table
 from braggshot.series.scan import Chain, Task, phased
 from braggshot.series.settings import SeriesSettings
@@ -70,9 +71,10 @@ def run(
     """
     settings, folder = settings or SeriesSettings(), Path(folder).absolute()
     compute = compute or partial(_in_turn, on_progress=on_progress)
-    pipeline.check_writable(folder)
-    sweep(folder)
     called = names(scans, settings.input)
+    read = [path for scan in scans for path in inputs_of({"path": scan.path, "options": settings.input})]
+    check_writable(folder, read, called, ("cxi", *settings.output.formats))
+    sweep(folder)
     earlier = {row["name"]: row for row in table.read(folder / "series.csv")}
     rows = {number: earlier[name] for number, name in enumerate(called) if name in earlier}  # until the turn of their scan comes
     waiting, done, chain = list(range(len(scans))), 0, Chain()
@@ -109,9 +111,9 @@ def _rows(tasks: Sequence[Task], earlier: Mapping[str, Row], compute: Compute) -
 
 def _in_turn(tasks: Sequence[Task], on_progress: Callable[[Progress], None] | None) -> Iterator[tuple[Task, Row]]:
     for task in tasks:
-        row, result = pipeline.finish(phased(task), on_progress)
+        row, result = pipeline.drain(phased(task), on_progress)
         if result is not None:
-            pipeline.write(result, task.folder, task.formats)
+            write(result, task.folder, task.formats)
         yield task, row
 
 

@@ -11,19 +11,20 @@ from typing import Literal
 from braggshot.errors import DataError, FormatError, GeometryError
 from braggshot.io import registry, results
 from braggshot.iterative.iterate import Progress
-from braggshot.phasing.strategies import PhasingConfig, Trained, phase
+from braggshot.output import OutputFormat
+from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.strategies import Trained, phase
 from braggshot.phasing.verdict import judge
-from braggshot.pipeline import OutputFormat, Result, completed
+from braggshot.pipeline import finish_result
 from braggshot.prepare import prepare
 from braggshot.series import registration, table
 from braggshot.series.registration import Grid, Registration
 from braggshot.series.settings import SeriesSettings
 from braggshot.series.sources import Source
 from braggshot.series.table import Row
-from braggshot.volumes import Reconstruction, Scan
+from braggshot.volumes import Agreement, Reconstruction, Scan
 
 FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)  # of one scan; what is wrong with all stops the run
-SAME = 0.95  # correlation from which warm and cold starts are one crystal
 TWINS = 0.02  # margin below which the neighbour does not tell the twins apart
 
 
@@ -81,7 +82,7 @@ class Task:
         return tuple(dict.fromkeys(("cxi", *self.settings.output.formats)))
 
 
-def phased(task: Task, network: Trained | None = None) -> Generator[Progress, None, tuple[Row, Result | None]]:
+def phased(task: Task, network: Trained | None = None) -> Generator[Progress, None, tuple[Row, Reconstruction | None]]:
     """A scan to its row and its result, which is for the caller to write; a failure is a row, without a result."""
     began = time.perf_counter()
     row, source, settings = task.row, task.source, task.settings
@@ -100,7 +101,7 @@ def phased(task: Task, network: Trained | None = None) -> Generator[Progress, No
 
 def _reconstructed(
     scan: Scan, task: Task, began: float, network: Trained | None
-) -> Generator[Progress, None, tuple[Result, Registration | None]]:
+) -> Generator[Progress, None, tuple[Reconstruction, Registration | None]]:
     settings, grid, read = task.settings, task.chain.grid, time.perf_counter()
     last = None if task.chain.neighbour is None else results.read(task.chain.neighbour)
     volume = prepare(scan, registration.held(settings.prepare, grid, scan))
@@ -115,7 +116,7 @@ def _reconstructed(
         found = _with_doubt(found, placed)
     size = None if grid is None else grid.voxel_size
     on_grid = replace(settings, strain=replace(settings.strain, voxel_size=size)) if size else settings
-    result = yield from completed(found, on_grid, {"read": read - began, "prepare": prepared - read})
+    result = yield from finish_result(found, on_grid, {"read": read - began, "prepare": prepared - read})
     if result.strain is not None:
         shape = (grid or registration.grid_of(result, result.strain)).map_shape
         result = replace(result, strain=registration.on_map(result.strain, shape or result.strain.support.shape))
@@ -125,9 +126,9 @@ def _reconstructed(
 def _fewer(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
     if cold is None:
         return phasing
-    views = max(cold, phasing.views * cold // phasing.hypotheses)
-    search = replace(phasing.search, starts=(4 * cold, 2 * cold, cold))
-    return replace(phasing, starts=cold, hypotheses=cold, views=views, search=search, searches=1)
+    orientations = max(cold, phasing.orientations * cold // phasing.hypotheses)
+    search_starts = (4 * cold, 2 * cold, cold)
+    return replace(phasing, starts=cold, hypotheses=cold, orientations=orientations, search_starts=search_starts, max_tournaments=1)
 
 
 def _checked(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
@@ -136,10 +137,11 @@ def _checked(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
     Its support by held-out voxels counts, so this alone is no failure; everything else that speaks against it is judged as ever.
     """
     facts = table.starts(found)
-    if facts["start"] != "warm" or facts["warm_cold_correlation"] >= SAME:
-        return found
     limits = settings.phasing.limits
-    verdict, reasons = judge(found.volume, found.rho, found.support, replace(found.quality, agreement=(1.0, 1.0)), limits)
+    if facts["start"] != "warm" or facts["warm_cold_correlation"] >= limits.agreement:
+        return found
+    confirmed = replace(found.quality, agreeing=Agreement(1, 1, 0, limits.agreement))
+    verdict, reasons = judge(found.volume, found.rho, found.support, confirmed, limits)
     doubt = (
         f"the start from its neighbour predicts the held-out voxels best ({facts['warm_llk_free']:.3g} against "
         f"{facts['cold_llk_free']:.3g}), but the best cold start is another crystal (correlation "

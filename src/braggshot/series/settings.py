@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from braggshot import config
 from braggshot.errors import ConfigError
-from braggshot.pipeline import OutputConfig, Settings
+from braggshot.output import OutputConfig
+from braggshot.pipeline import Settings, refuse_unread_settings
 
 
 @dataclass(frozen=True)
@@ -48,4 +49,6 @@ class SeriesSettings(Settings):
 
 def resolve(settings: Mapping[str, Any]) -> SeriesSettings:
     """Nested settings to `SeriesSettings`, every name and value checked."""
-    return config.resolve(SeriesSettings, settings)
+    resolved = config.resolve(SeriesSettings, settings)
+    refuse_unread_settings(resolved, settings, {"refine"} if resolved.series.warm else ())
+    return resolved

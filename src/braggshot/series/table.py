@@ -20,8 +20,7 @@ import numpy as np
 from braggshot import config
 from braggshot.errors import FormatError, OutputError
 from braggshot.io.atomic import replacing
-from braggshot.physics.strain import numbers
-from braggshot.pipeline import Result
+from braggshot.physics.strain import summary_table
 from braggshot.series.sources import Source, value
 from braggshot.volumes import Reconstruction
 
@@ -56,16 +55,16 @@ def begun(source: Source, settings: str, name: str = "", time: Any = None) -> Ro
     }
 
 
-def measured(result: Result, first_spacing: float | None) -> Row:
+def measured(result: Reconstruction, first_spacing: float | None) -> Row:
     """What a result says. `strain_mean` is that of its mean lattice against the first accepted scan's, `first_spacing` [m]."""
-    known: Row = {} if result.strain is None else numbers(result.strain)
+    known: Row = {} if result.strain is None else summary_table(result.strain)
     found = {name: known[name] for name in MEASURED if name in known}
     spacing = known.get("d_spacing_m")
     if spacing is not None:
         found["strain_mean"] = spacing / (first_spacing or spacing) - 1
     lengths = {"prtf": result.quality.resolution} if result.strain is None else result.strain.resolution
     method, length = next(iter(lengths.items()), (None, None))
-    others = [correlation for correlation in result.quality.agreement if correlation < 1]
+    agreeing = result.quality.agreeing
     return {
         **found,
         **{f"resolution_{name}_m": value for name, value in lengths.items()},
@@ -73,7 +72,7 @@ def measured(result: Result, first_spacing: float | None) -> Row:
         "resolution_method": method if length is not None else None,
         "chi2": result.quality.chi2,
         "llk_free": result.quality.llk_free,
-        "agreement": float(np.mean([correlation >= 0.95 for correlation in others])) if others else None,
+        "agreement": agreeing.same / agreeing.others if agreeing is not None and agreeing.others else None,
         "verdict": result.verdict,
         "reasons": " ".join(result.reasons),
         "seconds": result.seconds.get("total"),

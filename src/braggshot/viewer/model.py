@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import marching_cubes
 
+from braggshot.physics.surface import find_surface
 from braggshot.report.figures import Colours, phase_colours
 from braggshot.report.strain_figures import symmetric
 from braggshot.volumes import FloatArray, Reconstruction, StrainMap
@@ -139,8 +139,8 @@ class Plane:
 
 
 def solid(found: Reconstruction) -> Solid | None:
-    """A crystal ready to be drawn, its strain where it is a `braggshot.pipeline.Result`; None where there is no crystal."""
-    strain: StrainMap | None = getattr(found, "strain", None)
+    """A crystal ready to be drawn, with its strain where that is known; None where there is no crystal."""
+    strain = found.strain
     if strain is not None and strain.support.any() and strain.amplitude[strain.support].max() > 0:
         return _of_strain(strain)
     if not found.support.any() or not np.abs(found.rho[found.support]).max() > 0:
@@ -294,12 +294,14 @@ def mesh(shown: Solid, view: View) -> Mesh | None:
 
 
 def _triangles(height: FloatArray, most: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Marching cubes, on coarser cubes where there are too many triangles."""
+    """Find corners (n, 3) as indices, and triangles; on coarser cubes where there are too many triangles."""
     for step in range(1, 9):
-        points, triangles, _, _ = marching_cubes(height, 1.0, step_size=step)  # type: ignore[no-untyped-call]
-        if len(triangles) <= most:
+        surface = find_surface(height, 1.0, np.eye(3), smoothing=0, step=step)
+        assert surface is not None  # the caller has looked whether the height passes 1
+        if len(surface.triangles) <= most:
             break
-    return points, triangles
+    assert surface is not None
+    return surface.index - 1, surface.triangles  # without the border
 
 
 def _along(shown: Solid, axis: int) -> FloatArray:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from braggshot.errors import BraggshotError, FormatError
-from braggshot.pipeline import load_result
+from braggshot.io import results
 from braggshot.snapshot import Snapshot
 
 
@@ -55,7 +55,7 @@ def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
             files.append(path)
         else:
             raise FormatError(f"{path}: there is no such file or folder.")
-    load_result(files[-1])  # says at once, and in words, if this is no result
+    results.read(files[-1])  # says at once, and in words, if this is no result
     return files, rows if len(rows) == len(files) else []
 
 
@@ -68,7 +68,7 @@ def table(files: Sequence[Path]) -> list[dict[str, Any]]:
     for path in files:
         row: dict[str, Any] = {"input": str(path), "name": path.stem, "time": None}
         try:
-            facts: Any = measured(load_result(path), first)
+            facts: Any = measured(results.read(path), first)
             first = first or facts.get("d_spacing_m")
             rows.append({**row, **facts})
         except BraggshotError as error:

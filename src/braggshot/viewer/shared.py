@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import BraggshotError
-from braggshot.pipeline import load_result
+from braggshot.io import results
 from braggshot.report import strain_section, text
 from braggshot.snapshot import Feed, Snapshot
 from braggshot.viewer import measured, model
@@ -103,7 +103,7 @@ def stops(snapshot: Snapshot) -> tuple[Stop, ...]:
 
 def prepared(found: Reconstruction) -> Picture:
     """What a page says of a reconstruction."""
-    strain = getattr(found, "strain", None)
+    strain = found.strain
     facts = text.quality_facts(found) + (() if strain is None else strain_section.facts(strain)) + text.crystal_facts(found)
     error = np.atleast_1d(np.asarray(found.history.get("error", ()), dtype=float))
     iteration = np.asarray(found.history.get("iteration", np.arange(error.size)))
@@ -207,7 +207,7 @@ def _prepared(source: Reconstruction | Path | None, name: str) -> Picture:
     if source is None:
         return Picture(name, note="The first picture comes when enough frames are there.")
     try:
-        return prepared(load_result(source) if isinstance(source, Path) else source)
+        return prepared(results.read(source) if isinstance(source, Path) else source)
     except (BraggshotError, ArithmeticError, ValueError, OSError) as error:
         return Picture(name, note=f"It cannot be shown: {error}")
 

@@ -10,6 +10,7 @@ from sample_reconstruction import sample_reconstruction
 
 from braggshot.errors import FormatError
 from braggshot.io import results
+from braggshot.io.results import strain_images
 from braggshot.physics.forward import PointSpread, intensity
 from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 
@@ -128,7 +129,7 @@ def test_later_stages_add_named_images(written, tmp_path):
     with h5py.File(tmp_path / "more.cxi", "w") as file:
         with h5py.File(written) as source:
             source.copy("entry_1", file)
-        image = results.add_image(file["entry_1"], "strain", np.zeros((3, 3, 3)), "1", frame="crystal")
+        image = strain_images.add_image(file["entry_1"], "strain", np.zeros((3, 3, 3)), "1", frame="crystal")
         assert image.name == "/entry_1/image_6"
         assert dict(file["entry_1/strain/data"].attrs) == {"units": "1", "frame": "crystal"}
 

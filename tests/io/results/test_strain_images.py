@@ -30,7 +30,7 @@ def found():
 @pytest.fixture(scope="module")
 def path(found, tmp_path_factory):
     path = tmp_path_factory.mktemp("cxi") / "result.cxi"
-    results.write(path, *found)
+    results.write(path, dataclasses.replace(found[0], strain=found[1]))
     return path
 
 
@@ -77,7 +77,7 @@ def test_without_a_strain_map_there_is_none(tmp_path):
 
 
 def test_vtk_holds_the_fields_in_nanometres(found, tmp_path):
-    vtk.write(tmp_path / "a.vti", *found)
+    vtk.write(tmp_path / "a.vti", dataclasses.replace(found[0], strain=found[1]))
     text = (tmp_path / "a.vti").read_text()
     for name, units in {"displacement": "nm", "strain": "1", "lattice_parameter": "nm", "bulk": "1"}.items():
         assert f'Name="{name}"' in text

@@ -39,14 +39,14 @@ from braggshot.io.measurement import read_geometry, read_preparation, write_meas
 from braggshot.io.results import strain_images
 from braggshot.io.results.strain_images import add_image
 from braggshot.physics.forward import PointSpread, completed
-from braggshot.physics.strain import numbers
-from braggshot.volumes import ComplexArray, DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap, Uncertainty
+from braggshot.physics.strain import summary_table
+from braggshot.volumes import Agreement, ComplexArray, DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap, Uncertainty
 
 _VERSION = importlib.metadata.version("braggshot")
 
 
-def write(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | None = None) -> None:
-    """Write `reconstruction`, and the strain map that was made of it, as a result CXI, whole or not at all.
+def write(path: str | Path, reconstruction: Reconstruction) -> None:
+    """Write a reconstruction, with its strain map where it has one, as a result CXI, whole or not at all.
 
     Raises
     ------
@@ -65,10 +65,10 @@ def write(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | 
         _write_object(entry, reconstruction)
         if reconstruction.frame == "detector":
             _write_completed(add_group(entry, "completed_1", "NXdata", signal="data", interpretation="image"), reconstruction)
-        if strain is None:
+        if reconstruction.strain is None:
             _add_images(entry, reconstruction)
         else:
-            strain_images.write(entry, strain, numbers(strain))
+            strain_images.write(entry, reconstruction.strain, summary_table(reconstruction.strain))
         if reconstruction.ensemble is not None and reconstruction.ensemble.mode is not None:
             mode = reconstruction.ensemble.mode.astype(np.complex64)
             add_image(entry, "mode", mode, "photons^0.5", frame=reconstruction.frame)
@@ -120,6 +120,8 @@ def _write_process(process: h5py.Group, found: Reconstruction) -> None:
     quality = found.quality
     for name in ("chi2", "r_factor", "llk", "llk_free", "agreement", "chi2_coherent", "unseen"):
         put(results, name, getattr(quality, name))
+    if quality.agreeing is not None:
+        put_tree(add_group(results, "agreeing", "NXcollection"), dataclasses.asdict(quality.agreeing))
     for pynx_name, value in (("llk_poisson", quality.llk), ("free_llk_poisson", quality.llk_free)):
         put(results, pynx_name, value)
     put(results, "nb_point_support", int(found.support.sum()))
@@ -202,6 +204,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
         psf=_tuples(results.get("point_spread")),
         seconds=results.get("seconds", {}),
         uncertainty=_read_uncertainty(image),
+        strain=strain_images.read(entry),
     )
 
 
@@ -244,6 +247,7 @@ def _quality(results: dict[str, Any]) -> Quality:
         resolution=results.get("resolution"),
         chi2_coherent=results.get("chi2_coherent"),
         unseen=results.get("unseen"),
+        agreeing=Agreement(**results["agreeing"]) if "agreeing" in results else None,
     )
 
 

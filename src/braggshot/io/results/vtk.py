@@ -28,15 +28,15 @@ from braggshot.volumes import FloatArray, Reconstruction, StrainMap
 _TYPES = {"float32": "Float32", "uint8": "UInt8"}
 
 
-def write(path: str | Path, reconstruction: Reconstruction, strain: StrainMap | None = None) -> None:
-    """Amplitude [sqrt(photons)], phase [rad] (0 outside the support) and support; or all fields of the strain map, where given.
+def write(path: str | Path, reconstruction: Reconstruction) -> None:
+    """Write amplitude [sqrt(photons)], phase [rad] (0 outside the support) and support; or all fields of the strain map.
 
     Raises
     ------
     OutputError : if the file cannot be written.
     """
-    if strain is not None:
-        write_strain(path, strain)
+    if reconstruction.strain is not None:
+        write_strain(path, reconstruction.strain)
         return
     rho, support = reconstruction.rho, reconstruction.support
     arrays: dict[str, tuple[NDArray[Any], str]] = {

@@ -1,0 +1,275 @@
+"""Write results: which files, where, and never over the measurement.
+
+>>> import braggshot                                          # doctest: +SKIP
+>>> result = braggshot.load_result("scan_result.cxi")         # doctest: +SKIP
+>>> result.save("out/", formats=("png", "vti"))               # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from braggshot.errors import OutputError
+from braggshot.io.atomic import refuse_target
+from braggshot.physics.strain import summary_table
+from braggshot.volumes import (
+    BoolArray,
+    ComplexArray,
+    DiffractionVolume,
+    Facet,
+    FloatArray,
+    Quality,
+    Reconstruction,
+    Scan,
+    StrainMap,
+)
+
+OutputFormat = Literal["cxi", "vti", "png", "html", "pdf", "npz", "cohere", "cdiutils"]
+FOLDERS = {"cohere", "cdiutils"}  # formats that are no single file
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """Say what is written into an output folder.
+
+    Parameters
+    ----------
+    formats : any of "cxi", "vti", "png", "html", "pdf" (the strain as a figure for a paper), "npz", and "cohere" or "cdiutils" for
+        those programs
+    """
+
+    formats: tuple[OutputFormat, ...] = ("cxi", "vti", "png", "html")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A reconstruction in the hands of a user: it says what it is, shows itself and leaves the program.
+
+    Parameters
+    ----------
+    reconstruction : the record that the rest of the program works with
+    """
+
+    reconstruction: Reconstruction
+
+    @property
+    def verdict(self) -> Literal["good", "doubtful", "failed"]:
+        """How far to trust it."""
+        return self.reconstruction.verdict
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why, in words."""
+        return self.reconstruction.reasons
+
+    @property
+    def rho(self) -> ComplexArray:
+        """(z, y, x) complex64 crystal [sqrt(photons)]."""
+        return self.reconstruction.rho
+
+    @property
+    def support(self) -> BoolArray:
+        """(z, y, x) True inside the crystal."""
+        return self.reconstruction.support
+
+    @property
+    def basis(self) -> FloatArray | None:
+        """Columns are the voxel edges [m], components (z, y, x); None without geometry."""
+        return self.reconstruction.basis
+
+    @property
+    def quality(self) -> Quality:
+        """How well it explains the counts."""
+        return self.reconstruction.quality
+
+    @property
+    def volume(self) -> DiffractionVolume:
+        """The counts that it explains."""
+        return self.reconstruction.volume
+
+    @property
+    def strain(self) -> StrainMap | None:
+        """Displacement and strain; None without geometry or without a crystal."""
+        return self.reconstruction.strain
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time of each stage [s]."""
+        return self.reconstruction.seconds
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """Every setting, as resolved."""
+        return self.reconstruction.configuration
+
+    def save(self, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats) -> list[Path]:
+        """Write one file (by its ending) or, into a folder, each of `formats`; returns the files.
+
+        Raises
+        ------
+        OutputError : if a file cannot be written, or would replace the measurement; nothing half-written stays.
+        """
+        return write(self.reconstruction, path, formats)
+
+    def show(self) -> Path:
+        """Open the report in the web browser; returns its file."""
+        import tempfile
+        import webbrowser
+
+        page = Path(tempfile.mkdtemp(prefix="braggshot-")) / f"{self.volume.name}.html"
+        write(self.reconstruction, page)
+        webbrowser.open(page.as_uri())
+        return page
+
+
+def load_result(path: str | Path) -> Result:
+    """Read a result CXI that was written before.
+
+    Raises
+    ------
+    FormatError : if the file holds none.
+    """
+    from braggshot.io import results
+
+    return Result(results.read(path))
+
+
+def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[OutputFormat] = OutputConfig().formats) -> list[Path]:
+    """Write one file by its ending, or each of `formats` as <name>.<ending> in a folder; each file appears whole or not at all.
+
+    Raises
+    ------
+    OutputError : if a file cannot be written, or is one of those that were measured.
+    """
+    from braggshot import report
+    from braggshot.io import results
+    from braggshot.io.results import cdiutils, cohere, npz, vtk
+
+    targets = targets_of(path, reconstruction.volume.name, formats)
+    for target in targets.values():
+        refuse_target(target, inputs_of(reconstruction.volume.provenance))
+    drawing = report.Drawing(reconstruction)  # slide, page and figure share its pictures
+    writers: dict[str, Callable[[Path], Any]] = {
+        "cxi": lambda place: results.write(place, reconstruction),
+        "vti": lambda place: vtk.write(place, reconstruction),
+        "png": lambda place: report.write_png(place, drawing),
+        "html": lambda place: report.write_report(place, drawing),
+        "pdf": lambda place: report.write_strain_figure(place, drawing),
+        "npz": lambda place: npz.write(place, reconstruction),
+        "cohere": lambda place: cohere.export(place, reconstruction),
+        "cdiutils": lambda place: cdiutils.export(place, reconstruction),
+    }
+    for name, target in targets.items():
+        writers[name](target)
+    return list(targets.values())
+
+
+def is_file_target(path: str | Path) -> bool:
+    """Tell whether an output is meant as one file, by its ending, and not as a folder."""
+    return Path(path).suffix in {".cxi", ".vti", ".png", ".html", ".pdf", ".npz"}
+
+
+def targets_of(path: str | Path, name: str, formats: Iterable[OutputFormat]) -> dict[str, Path]:
+    """Say which files an output is: one for each format, or the one that `path` names.
+
+    Parameters
+    ----------
+    path : a file, by its ending, or a folder
+    name : of the volume, the stem of the files in a folder
+    formats : of the files in a folder
+    """
+    target = Path(path)
+    if is_file_target(target):
+        return {target.suffix[1:]: target}
+    return {kind: target / (f"{name}_{kind}" if kind in FOLDERS else f"{name}.{kind}") for kind in formats}
+
+
+def inputs_of(provenance: Mapping[str, Any]) -> list[Path]:
+    """List the files that a scan was read from: its own, and those that its options name (dark, flat, mask, ...)."""
+    named = [provenance.get("path"), *dict(provenance.get("options") or {}).values()]
+    texts = [Path(value) for value in named if isinstance(value, str | Path)]
+    beside = [texts[0].parent / path for path in texts[1:]]  # readers look for a dark or flat field beside the scan, too
+    return [path for path in (*texts, *beside) if path.is_file()]
+
+
+def files_of(scan: Scan) -> list[Path]:
+    """List every file that a scan is read from, its frames too."""
+    return [*inputs_of(scan.provenance), *getattr(scan.frames, "paths", ())]
+
+
+def check_writable(
+    path: str | Path, inputs: Iterable[str | Path] = (), names: Iterable[str] = ("",), formats: Sequence[OutputFormat] = ()
+) -> None:
+    """Find out before the long work whether results can be written.
+
+    Parameters
+    ----------
+    path : file or folder of the output
+    inputs : files that are read, and must stay as they are
+    names, formats : of the files in a folder, where they are known
+
+    Raises
+    ------
+    OutputError : if the folder cannot be made or written to, or a file to be written is an input, a device, a FIFO or a socket.
+    """
+    target, read = Path(path), list(inputs)
+    for name in names:
+        for file in targets_of(target, name, formats).values():
+            refuse_target(file, read)
+    folder = target.parent if is_file_target(target) else target
+    probe = folder / ".braggshot-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place with -o.") from error
+
+
+def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:
+    """Make the one JSON object that ``--json`` prints."""
+    oversampling, agreeing = result.volume.oversampling, result.quality.agreeing
+    return {
+        "input": source,
+        "output": output,
+        "method": result.method,
+        "network": result.network,
+        "shape": list(result.rho.shape),
+        "oversampling": None if oversampling is None else [round(value, 3) for value in oversampling],
+        "chi2": result.quality.chi2,
+        "chi2_coherent": result.quality.chi2_coherent,
+        "r_factor": result.quality.r_factor,
+        "llk_free": _finite(result.quality.llk_free),
+        "unseen": result.quality.unseen,
+        "psf": result.psf,
+        "agreement": list(result.quality.agreement),
+        "agreeing": None if agreeing is None else {"same": agreeing.same, "others": agreeing.others, "stuck": agreeing.stuck},
+        **_best_resolution(result),
+        "strain": None if result.strain is None else summary_table(result.strain),
+        "facets": [] if result.strain is None else [_facet(facet) for facet in result.strain.facets],
+        "verdict": result.verdict,
+        "reasons": list(result.reasons),
+        "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _facet(facet: Facet) -> dict[str, Any]:
+    name = None if facet.hkl is None else list(facet.hkl)
+    strain, normal = _finite(facet.strain), facet.normal.tolist()
+    return {"hkl": name, "area_m2": facet.area, "share": facet.share, "strain": strain, "normal": normal}
+
+
+def _best_resolution(result: Reconstruction) -> dict[str, Any]:
+    """The most telling measure, and its name."""
+    measured = {"prtf": result.quality.resolution} if result.strain is None else result.strain.resolution
+    method, length = next(iter(measured.items()), (None, None))
+    return {"resolution_m": length, "resolution_method": method if length is not None else None}

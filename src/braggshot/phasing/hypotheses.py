@@ -1,0 +1,80 @@
+"""Ask the network for hypotheses, and refine them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from braggshot.iterative.iterate import Guess, IterativeConfig, Start, run_starts, set_point_spread
+from braggshot.iterative.projections import Measured
+from braggshot.nn.adapt import adapted
+from braggshot.nn.novelty import unfamiliar
+from braggshot.nn.predict import Hypothesis, predict, shown
+from braggshot.nn.weights import Card
+from braggshot.phasing.partial_coherence import Phasing
+from braggshot.phasing.problem import PhasingContext
+from braggshot.phasing.tournament import blur_factor
+from braggshot.physics.fourier import to_centre, to_corner
+
+FAINT = 0.1  # amplitude, relative to the largest, from which a hypothesis that is not refined is kept; at 0.3 its chi2 doubles
+
+
+def with_network(context: PhasingContext, network: nn.Module, card: Card) -> PhasingContext:
+    """Give the context its network, taught by these counts where that is asked for, and what of them is new to it."""
+    config, oversampling = context.config, context.volume.oversampling
+    counts, seen = _hide_held_out(context.data)
+    new = unfamiliar(network, shown(counts, seen, oversampling, counts.device), card.familiar, config.seed)
+    if config.adapt.steps:
+        network = adapted(network, counts, seen, oversampling, config.adapt, config.seed)
+    return replace(context, network=network, out_of_distribution=new)
+
+
+def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = True) -> list[Guess]:
+    """Ask the network for hypotheses; it is shown the voxels that phasing may see.
+
+    Parameters
+    ----------
+    threshold : amplitude, relative to the largest, from which a voxel belongs to the crystal [1]
+    searches : go on at the low resolution where the best answers are not one crystal
+    """
+    assert context.network is not None
+    config, oversampling = context.config, context.volume.oversampling
+    counts, seen = _hide_held_out(context.search_data)
+    answers = predict(context.network, counts, seen, oversampling, config.hypotheses, config.seed, config.orientations, searches)
+    return [_guess(hypothesis, threshold) for hypothesis in answers]
+
+
+def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing:
+    """Refine each guess, and keep the best one unrefined too: where photons are few, iterations fit noise."""
+    seed = context.config.seed
+    refined = yield from run_starts(context.search_data, refinement(context), len(guesses), seed, guesses)
+    return set_point_spread(context.point_spread, [*refined, unrefined(guesses[0], seed + len(guesses))])
+
+
+def refinement(context: PhasingContext) -> IterativeConfig:
+    """The iterations of "refine", their blur fit for the number of voxels in the crystal."""
+    config, factor = context.config.refine, blur_factor(context.volume.oversampling)
+    old = config.shrink_wrap
+    return replace(config, shrink_wrap=replace(old, sigma_start=factor * old.sigma_start, sigma_end=factor * old.sigma_end))
+
+
+def unrefined(guess: Guess, seed: int) -> Start:
+    """Turn a guess into a start as it is, without what is faint."""
+    amplitude = guess.rho.abs()
+    inside = amplitude > FAINT * amplitude.max()
+    return Start((guess.rho * inside).cpu(), inside.cpu(), seed, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3))
+
+
+def _guess(hypothesis: Hypothesis, threshold: float) -> Guess:
+    rho = to_corner(hypothesis.rho)
+    amplitude = rho.abs()
+    return Guess(rho, amplitude > threshold * amplitude.max())
+
+
+def _hide_held_out(data: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts and trust, centred at N // 2, with the held-out voxels marked not valid."""
+    seen = data.valid.clone().view(-1).index_fill_(0, data.free, False).view(data.shape)
+    return to_centre(data.intensity), to_centre(seen)

@@ -1,0 +1,48 @@
+"""Draw a reconstruction once, for slide, page and figure alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from braggshot.report import figures, strain_figures
+from braggshot.report.figures import Crystal, Diffraction, Picture
+from braggshot.report.strain_figures import Material
+from braggshot.volumes import Reconstruction
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A reconstruction and its pictures, each set of which is drawn when it is first asked for.
+
+    Parameters
+    ----------
+    reconstruction : to be drawn
+    """
+
+    reconstruction: Reconstruction
+
+    @cached_property
+    def crystal(self) -> Crystal:
+        """What the pictures of direct space have in common."""
+        return figures.crystal(self.reconstruction)
+
+    @cached_property
+    def views(self) -> tuple[Picture, ...]:
+        """The surface from four sides, coloured by its phase."""
+        return figures.views(self.crystal)
+
+    @cached_property
+    def material(self) -> Material | None:
+        """What the pictures of the strain have in common; None without a strain map."""
+        return None if self.reconstruction.strain is None else strain_figures.material(self.reconstruction.strain)
+
+    @cached_property
+    def strain_views(self) -> tuple[Picture, ...]:
+        """The surface from four sides, coloured by its strain; none without a strain map."""
+        return () if self.material is None else strain_figures.views(self.material)
+
+    @cached_property
+    def diffraction(self) -> Diffraction | None:
+        """Measured against fitted counts; None for a result without its measurement."""
+        return figures.diffraction(self.reconstruction)
