@@ -71,7 +71,6 @@ class Found:
 
 Run = Generator[Progress, None, Found]
 Searched = Generator[Progress, None, tuple[list[Start], str]]
-
 COMMON = frozenset({"method", "seed", "device", "free_fraction", "free_radius", "free_exclusion", "check_memory"}) | {
     f"limits.{limit.name}" for limit in dataclasses.fields(Limits) if limit.name != "tie_margin"
 }
