@@ -382,8 +382,8 @@ def test_a_series_without_one_good_scan_is_an_error(inputs, tmp_path):
 
 def test_the_command(finished, inputs, capsys):
     folder = finished[0]
-    flags = [f"--set=phasing.{name}={value}" for name, value in QUICK["phasing"].items() if name != "refine"]
-    flags += [f"--set=phasing.refine.recipe={QUICK['phasing']['refine']['recipe']}", "--set=series.against=V"]
+    flags = [f"--set=phasing.{name}={value}" for name, value in QUICK["phasing"].items() if name != "iterative"]
+    flags += [f"--set=phasing.iterative.recipe={QUICK['phasing']['iterative']['recipe']}", "--set=series.against=V"]
     command = ["series", *map(str, inputs), "-o", str(folder), "--column", "V=0,1,2,3", *flags]
     assert cli.main([*command, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
