@@ -75,7 +75,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
-    """Fill a (nested) dataclass, checking names and types.
+    """Fill a (nested) dataclass, checking names and types; what a table does not name keeps its default.
 
     Raises
     ------
@@ -85,9 +85,17 @@ def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
 
     try:
         strict = with_config(ConfigDict(extra="forbid", arbitrary_types_allowed=True))(model)
-        return TypeAdapter(strict).validate_python(dict(settings))
+        return TypeAdapter(strict).validate_python(merge(_defaults(model), settings))
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(model, detail) for detail in error.errors())) from error
+
+
+def _defaults(model: type[Any]) -> dict[str, Any]:
+    """Dump the defaults of a model; nothing where it has settings that must be given."""
+    try:
+        return dump(model())
+    except TypeError:
+        return {}
 
 
 def _explain(model: type[Any], detail: Any) -> str:
