@@ -11,6 +11,7 @@ from braggshot.iterative.iterate import Guess, Progress, Start, run_starts
 from braggshot.phasing.hypotheses import refinement
 from braggshot.phasing.partial_coherence import WIDE, refit_with_psf
 from braggshot.phasing.problem import PhasingContext
+from braggshot.phasing.selection import choose_and_judge
 from braggshot.volumes import Reconstruction
 
 
