@@ -161,8 +161,8 @@ def test_every_extra_is_explained_and_pinned():
 
 def test_doctor_reads_the_extras_of_the_installed_package():
     assert requires("braggshot")
-    assert {need.name for need in doctor._needs("view")} == {"dash", "waitress"}
-    assert {need.name for need in doctor._needs("")} == {Requirement(need).name for need in PROJECT["dependencies"]}
+    assert {need.name for need in doctor.requirements_of("view")} == {"dash", "waitress"}
+    assert {need.name for need in doctor.requirements_of("")} == {Requirement(need).name for need in PROJECT["dependencies"]}
 
 
 def test_doctor_says_how_to_get_what_is_missing(monkeypatch):

@@ -25,7 +25,7 @@ EXTRAS = {
     "atomistic": "simulated crystals relaxed atom by atom",
 }
 """Optional parts of the program, and what they bring; further extras are for its developers."""
-SWITCHES = (
+ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
     "HDF5_PLUGIN_PATH",
     "MKL_NUM_THREADS",
@@ -43,19 +43,19 @@ def examine() -> dict[str, dict[str, Any]]:
         "devices": _devices(),
         "memory": _memory(),
         "weights": _weights(),
-        "optional": {extra: _part(extra) for extra in EXTRAS},
+        "optional": {extra: _describe_extra(extra) for extra in EXTRAS},
         "plug-ins": _plugins(),
-        "environment": {name: os.environ[name] for name in SWITCHES if name in os.environ},
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
 
 
 def _versions() -> dict[str, Any]:
     programs = {
-        "braggshot": _installed("braggshot") or "not installed: it runs from its source",
+        "braggshot": _installed_version("braggshot") or "not installed: it runs from its source",
         "python": platform.python_version(),
     }
     places = {"system": platform.platform(), "executable": sys.executable, "package": str(PACKAGE)}
-    return {**programs, **places, **{need.name: _state(need) for need in _needs("")}}
+    return {**programs, **places, **{requirement.name: _describe_requirement(requirement) for requirement in requirements_of("")}}
 
 
 def _devices() -> dict[str, Any]:
@@ -63,15 +63,15 @@ def _devices() -> dict[str, Any]:
 
     from braggshot.nn.predict import fast_bfloat16
 
-    cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    named = [f"{card.name}, {card.total_memory / 1e9:.0f} GB" for card in cards]
+    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    gpu_names = [f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB" for gpu in gpus]
     return {
         "auto": "cuda" if torch.cuda.is_available() else "cpu",
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "bfloat16": fast_bfloat16(torch.device("cpu")),
-        "cuda": named or ("no device found" if torch.version.cuda else "absent: this torch was built without CUDA"),
+        "cuda": gpu_names or ("no device found" if torch.version.cuda else "absent: this torch was built without CUDA"),
     }
 
 
@@ -97,39 +97,41 @@ def _weights() -> dict[str, str]:
     return {file.stem: f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in shipped}
 
 
-def _part(extra: str) -> str:
+def _describe_extra(extra: str) -> str:
     """Versions of what an extra brings, or the command that brings it."""
-    needs = list(_needs(extra))
-    lacking = [need for need in needs if not _fits(need)]
-    if needs and not lacking:
-        return ", ".join(f"{need.name} {_installed(need.name)}" for need in needs)
-    lacks = "; lacks " + ", ".join(f"{need.name}{need.specifier}" for need in lacking) if len(lacking) < len(needs) else ""
-    return f"absent: pip install 'braggshot[{extra}]' ({EXTRAS[extra]}{lacks})"
+    requirements = list(requirements_of(extra))
+    missing = [requirement for requirement in requirements if not _is_satisfied(requirement)]
+    if requirements and not missing:
+        return ", ".join(f"{requirement.name} {_installed_version(requirement.name)}" for requirement in requirements)
+    listed = ", ".join(f"{requirement.name}{requirement.specifier}" for requirement in missing)
+    missing_text = f"; lacks {listed}" if len(missing) < len(requirements) else ""
+    return f"absent: pip install 'braggshot[{extra}]' ({EXTRAS[extra]}{missing_text})"
 
 
-def _needs(extra: str) -> Iterator[Requirement]:
+def requirements_of(extra: str) -> Iterator[Requirement]:
     """What an extra requires, or with "" the program itself, on this machine: as the installed package says."""
     try:
-        needs = map(Requirement, requires("braggshot") or ())
+        requirements = map(Requirement, requires("braggshot") or ())
     except PackageNotFoundError:
         return
-    for need in needs:
-        of_extra = need.marker is not None and "extra" in str(need.marker)
-        if of_extra == bool(extra) and (need.marker is None or need.marker.evaluate({"extra": extra})):
-            yield need
+    for requirement in requirements:
+        of_extra = requirement.marker is not None and "extra" in str(requirement.marker)
+        if of_extra == bool(extra) and (requirement.marker is None or requirement.marker.evaluate({"extra": extra})):
+            yield requirement
 
 
-def _fits(need: Requirement) -> bool:
-    found = _installed(need.name)
-    return found is not None and need.specifier.contains(found, prereleases=True)
+def _is_satisfied(requirement: Requirement) -> bool:
+    installed = _installed_version(requirement.name)
+    return installed is not None and requirement.specifier.contains(installed, prereleases=True)
 
 
-def _state(need: Requirement) -> str:
-    found = _installed(need.name)
-    return (found or "absent") if _fits(need) else f"{found or 'absent'}: pip install '{need.name}{need.specifier}'"
+def _describe_requirement(requirement: Requirement) -> str:
+    installed = _installed_version(requirement.name)
+    found = installed or "absent"
+    return found if _is_satisfied(requirement) else f"{found}: pip install '{requirement.name}{requirement.specifier}'"
 
 
-def _installed(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:

@@ -15,7 +15,7 @@ State = Literal["waiting", "measuring", "phasing", "done", "failed", "aborted"]
 
 
 @dataclass(frozen=True)
-class Judged:
+class PreviewRecord:
     """One picture of a scan: when it came, how it was made, what it is worth.
 
     Parameters
@@ -46,7 +46,7 @@ class Snapshot:
     received, expected : frames of it; None where no plan says how many will come
     rocking : (n,) counts per frame, NaN where no frame has come [counts]
     result : the latest picture of it
-    pictures : every picture so far, oldest first
+    previews : every picture so far, oldest first
     series : one row per finished scan, as in ``series.csv``
     finished : result files of finished scans, oldest first; row k of `series` is of file k where both are there
     trouble : what went wrong, in words, newest last
@@ -59,7 +59,7 @@ class Snapshot:
     expected: int | None = None
     rocking: FloatArray = field(default_factory=lambda: np.zeros(0))
     result: Reconstruction | None = None
-    pictures: tuple[Judged, ...] = ()
+    previews: tuple[PreviewRecord, ...] = ()
     series: tuple[Mapping[str, Any], ...] = ()
     finished: tuple[Path, ...] = ()
     trouble: tuple[str, ...] = ()

@@ -42,7 +42,7 @@ def live(
     settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
     known = None if like is None else read(like, None, **settings.input)
     session, frames = Session(output, settings, like=known), open_source(source)
-    with serving(session.board, host=host, port=port, token=token_for(host, token)) as url:
+    with serving(session.status, host=host, port=port, token=token_for(host, token)) as url:
         announce(url, not no_browser)
         with suppress(KeyboardInterrupt):  # how a session without an end is ended
             session.run(frames, once)

@@ -21,8 +21,8 @@ from distributed.system import MEMORY_LIMIT
 
 from braggshot.errors import ClusterError, ConfigError
 
-_FREE = "127.0.0.1:0"  # for dask's pages: they are for this user alone, and the port is any
-LOST = (OSError, TimeoutError, CancelledError, ClosedClientError)
+_PRIVATE_ADDRESS = "127.0.0.1:0"  # for dask's pages: they are for this user alone, and the port is any
+CONNECTION_ERRORS = (OSError, TimeoutError, CancelledError, ClosedClientError)
 """What dask raises where a connection breaks; its CommClosedError is an OSError."""
 
 
@@ -69,7 +69,7 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
     config = config or ClusterConfig()
     config = config if workers is None else replace(config, workers=workers)
     if "://" in where:
-        with _known(where, config) as client:
+        with _connect_to(where, config) as client:
             yield client
         return
     if where not in _CLUSTERS:
@@ -101,7 +101,7 @@ def _local(config: ClusterConfig) -> Any:
             host="127.0.0.1",
             protocol="tls://",
             security=Security.temporary(),
-            dashboard_address=_FREE,
+            dashboard_address=_PRIVATE_ADDRESS,
             scheduler_kwargs={"dashboard": config.dashboard},
             silence_logs=logging.ERROR,
         )
@@ -118,7 +118,7 @@ def _slurm(config: ClusterConfig) -> Any:
             f"a SLURM job needs {' and '.join(missing)}: --set cluster.slurm.cores=8 --set cluster.slurm.memory=32GB."
         )
     # One scan per core, as here; the wire encrypted with keys of this run, which jobs find in the home folder.
-    pages = {"dashboard": config.dashboard, "dashboard_address": _FREE}
+    pages = {"dashboard": config.dashboard, "dashboard_address": _PRIVATE_ADDRESS}
     options = {
         "security": True,
         "shared_temp_directory": str(Path.home()),
@@ -145,11 +145,11 @@ _CLUSTERS = {"local": _local, "slurm": _slurm}
 
 
 @contextmanager
-def _known(address: str, config: ClusterConfig) -> Iterator[Client]:
+def _connect_to(address: str, config: ClusterConfig) -> Iterator[Client]:
     """Find out soon whether anybody is there; later, wait long for a scheduler that restarts."""
     try:
         Client(address, timeout=min(10.0, config.patience), set_as_default=False).close()
-    except (*LOST, ValueError) as error:
+    except (*CONNECTION_ERRORS, ValueError) as error:
         raise ClusterError(f"no scheduler answers at {address} ({error}); start one with `dask scheduler`.") from error
     with Client(address, timeout=config.patience, set_as_default=False) as client:
         yield client

@@ -55,7 +55,7 @@ class Job:
         return self.folder / f"{self.name}.json"
 
 
-def recorded(job: Job) -> Record | None:
+def read_record(job: Job) -> Record | None:
     """What an earlier run wrote, if that still holds."""
     try:
         record: Record = json.loads(job.marker.read_text(encoding="utf-8"))
@@ -65,32 +65,32 @@ def recorded(job: Job) -> Record | None:
     return record if holds else None
 
 
-def work(job: Job, plugin: str | None) -> Record:
+def run_job(job: Job, plugin: str | None) -> Record:
     """One scan on a worker, with the network of a plugin.
 
     What goes wrong with it is part of the record: of an exception every worker would print the traceback.
     """
     try:
-        return recorded(job) or _done(job, None if plugin is None else _network(plugin))
+        return read_record(job) or _compute_and_write(job, None if plugin is None else _network_of_plugin(plugin))
     except Exception as error:
-        return failed(job, error)
+        return failure_record(job, error)
 
 
-def _network(plugin: str) -> Trained:
-    held = get_worker().plugins[plugin]
-    assert isinstance(held, Network)
-    return held.trained()
+def _network_of_plugin(plugin: str) -> Trained:
+    plugin_network = get_worker().plugins[plugin]
+    assert isinstance(plugin_network, Network)
+    return plugin_network.assemble()
 
 
-def _done(job: Job, network: Trained | None) -> Record:
+def _compute_and_write(job: Job, network: Trained | None) -> Record:
     if version() != job.version:
         raise ConfigError(f"this worker has braggshot {version()}, the client {job.version}; install the same on both.")
     record, result = job.compute(network)
     if result is None:
         return record
-    earlier = recorded(job)
-    if earlier is not None:  # this worker was given up for dead, and another one was faster
-        return earlier
+    earlier_record = read_record(job)
+    if earlier_record is not None:  # this worker was given up for dead, and another one was faster
+        return earlier_record
     written = write(result, job.folder, job.formats)
     record = {**record, "name": job.name, "files": [file.name for file in written], "settings": job.digest}
     with replacing(job.marker) as temporary:
@@ -98,7 +98,7 @@ def _done(job: Job, network: Trained | None) -> Record:
     return record
 
 
-def failed(job: Job, error: BaseException | None) -> Record:
+def failure_record(job: Job, error: BaseException | None) -> Record:
     """The record of a scan that could not be computed."""
     reason = str(error) if isinstance(error, BraggshotError) else f"{type(error).__name__}: {error}"
     if isinstance(error, KilledWorker):

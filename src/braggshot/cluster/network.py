@@ -14,7 +14,7 @@ from distributed import WorkerPlugin
 from braggshot.nn import weights
 from braggshot.phasing.strategies import Trained
 
-_ASSEMBLING = threading.Lock()  # for workers with several threads
+_ASSEMBLY_LOCK = threading.Lock()  # for workers with several threads
 
 
 class Network(WorkerPlugin):
@@ -27,16 +27,16 @@ class Network(WorkerPlugin):
     def __init__(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], name: str) -> None:
         self.arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
         self.metadata, self.name = metadata, name
-        self.ready: Trained | None = None
-        seen = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+        self.assembled_network: Trained | None = None
+        digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
         for key in sorted(self.arrays):
-            seen.update(self.arrays[key].tobytes())
-        self.digest = seen.hexdigest()[:12]
+            digest.update(self.arrays[key].tobytes())
+        self.digest = digest.hexdigest()[:12]
 
-    def trained(self) -> Trained:
+    def assemble(self) -> Trained:
         """The network and its card."""
-        with _ASSEMBLING:
-            if self.ready is None:
+        with _ASSEMBLY_LOCK:
+            if self.assembled_network is None:
                 tensors = {key: torch.from_numpy(array.copy()) for key, array in self.arrays.items()}
-                self.ready = weights.assembled(tensors, self.metadata, self.name)
-            return self.ready
+                self.assembled_network = weights.assembled(tensors, self.metadata, self.name)
+            return self.assembled_network

@@ -16,8 +16,8 @@ from distributed import Client
 from braggshot import config as configuration
 from braggshot import pipeline
 from braggshot.cluster.connect import ClusterConfig
-from braggshot.cluster.jobs import Job, Record, recorded
-from braggshot.cluster.workers import crew
+from braggshot.cluster.jobs import Job, Record, read_record
+from braggshot.cluster.workers import workers_of
 from braggshot.io import registry
 from braggshot.io.atomic import sweep
 from braggshot.output import check_writable, inputs_of, summary
@@ -91,18 +91,18 @@ def reconstruct_many(
     read = [path for source in sources for path in inputs_of({"path": source.path, "options": resolved.input})]
     check_writable(folder, read, names(sources, resolved.input), resolved.output.formats)
     sweep(folder)
-    with crew(client, resolved) as workers:
+    with workers_of(client, resolved) as workers:
         jobs = jobs_of(sources, folder, resolved, None if workers.network is None else workers.network.digest)
         missing: list[Job] = []
         done = 0
         for job in jobs:
-            record = recorded(job)
+            record = read_record(job)
             if record is None:
                 missing.append(job)
             else:
                 done += 1
                 yield Report(done, len(jobs), record, reused=True)
-        for _, record in workers.done(missing):
+        for _, record in workers.run(missing):
             done += 1
             yield Report(done, len(jobs), record)
     sweep(folder)  # what a killed worker was writing
@@ -116,12 +116,12 @@ def jobs_of(sources: Sequence[Source], folder: Path, settings: Settings, network
         parts = [table.digest(plain, source), source.label, plain.output.formats, network]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         absolute = replace(source, path=source.path.absolute())
-        compute = partial(_alone, absolute, source.label, name, folder, plain)
+        compute = partial(_reconstruct, absolute, source.label, name, folder, plain)
         jobs.append(Job(name, source.label, folder, plain.output.formats, digest, compute))
     return jobs
 
 
-def _alone(
+def _reconstruct(
     source: Source, label: str, name: str, folder: Path, settings: Settings, network: Trained | None
 ) -> tuple[Record, Reconstruction]:
     began = time.perf_counter()

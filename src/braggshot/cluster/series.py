@@ -15,7 +15,7 @@ from braggshot import config as configuration
 from braggshot import pipeline
 from braggshot.cluster.connect import ClusterConfig
 from braggshot.cluster.jobs import Job, Record
-from braggshot.cluster.workers import Crew, crew
+from braggshot.cluster.workers import Workers, workers_of
 from braggshot.phasing.strategies import Trained
 from braggshot.series import Report, SeriesSettings, Source, Task, phased, run, table
 from braggshot.series.table import Row
@@ -59,14 +59,14 @@ def run_series(
     """
     settings = settings or resolve_series({})
     plain = SeriesSettings(**{part.name: getattr(settings, part.name) for part in fields(SeriesSettings)})
-    with crew(client, plain) as workers:
-        yield from run(scans, folder, plain, compute=partial(_spread, workers))
+    with workers_of(client, plain) as workers:
+        yield from run(scans, folder, plain, compute=partial(_run_tasks, workers))
 
 
-def _spread(workers: Crew, tasks: Sequence[Task]) -> Iterator[tuple[Task, Row]]:
+def _run_tasks(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[Task, Row]]:
     weights = "" if workers.network is None else workers.network.digest
     by_name = {task.name: task for task in tasks}
-    for job, record in workers.done([_job(task, weights) for task in tasks]):
+    for job, record in workers.run([_job(task, weights) for task in tasks]):
         task = by_name[job.name]
         if "chi2" not in record:  # it could not be computed at all
             yield task, table.failed(task.row, record["reasons"][0])
@@ -77,8 +77,8 @@ def _spread(workers: Crew, tasks: Sequence[Task]) -> Iterator[tuple[Task, Row]]:
 def _job(task: Task, weights: str) -> Job:
     decides = [task.row["settings"], task.row["input"], *task.formats, weights]
     digest = hashlib.sha256(" ".join(decides).encode()).hexdigest()[:12]
-    return Job(task.name, task.row["input"], task.folder, task.formats, digest, partial(_member, task))
+    return Job(task.name, task.row["input"], task.folder, task.formats, digest, partial(_phase_task, task))
 
 
-def _member(task: Task, network: Trained | None) -> tuple[Record, Reconstruction | None]:
+def _phase_task(task: Task, network: Trained | None) -> tuple[Record, Reconstruction | None]:
     return pipeline.drain(phased(task, network))

@@ -11,7 +11,7 @@ from braggshot.volumes import Scan
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PreviewRequest:
     """A picture to be made.
 
     Parameters
@@ -30,17 +30,17 @@ class Wanted:
     brightest: int
     frames: int
     began: float
-    whole: bool
-    passed: bool = False
+    is_complete: bool
+    has_passed_peak: bool = False
 
     @property
-    def weight(self) -> int:
+    def urgency(self) -> int:
         """What it overtakes: a picture of less weight."""
-        return 2 if self.whole else int(self.passed)
+        return 2 if self.is_complete else int(self.has_passed_peak)
 
 
 @dataclass(frozen=True)
-class Over:
+class FinishedScan:
     """A scan that is over and wants the full job; `path` is its recording."""
 
     name: str
@@ -49,59 +49,59 @@ class Over:
     began: float
 
 
-class Desk:
+class Mailbox:
     """A mailbox of one picture, where the newest wins, and a queue of scans, where none is lost."""
 
     def __init__(self) -> None:
-        self._news = threading.Condition()
-        self._wanted: Wanted | None = None
-        self._over: deque[Over] = deque()
+        self._condition = threading.Condition()
+        self._request: PreviewRequest | None = None
+        self._finished: deque[FinishedScan] = deque()
         self._closed = False
 
-    def want(self, wanted: Wanted) -> None:
+    def request(self, request: PreviewRequest) -> None:
         """Ask for a picture; one that was asked for before and has not been begun is not made."""
-        with self._news:
-            before = self._wanted
-            if before is not None and before.name == wanted.name and before.passed:
-                wanted = replace(wanted, passed=True)
-            self._wanted = wanted
-            self._news.notify_all()
+        with self._condition:
+            previous = self._request
+            if previous is not None and previous.name == request.name and previous.has_passed_peak:
+                request = replace(request, has_passed_peak=True)
+            self._request = request
+            self._condition.notify_all()
 
-    def hand_in(self, over: Over) -> None:
+    def submit(self, finished: FinishedScan) -> None:
         """Ask for the full job on a scan."""
-        with self._news:
-            self._over.append(over)
-            self._news.notify_all()
+        with self._condition:
+            self._finished.append(finished)
+            self._condition.notify_all()
 
     def close(self) -> None:
         """Nothing more will be asked for."""
-        with self._news:
+        with self._condition:
             self._closed = True
-            self._news.notify_all()
+            self._condition.notify_all()
 
-    def take_wanted(self) -> Wanted | None:
+    def take_request(self) -> PreviewRequest | None:
         """The picture to be made next, if there is one."""
-        with self._news:
-            wanted, self._wanted = self._wanted, None
-            return wanted
+        with self._condition:
+            request, self._request = self._request, None
+            return request
 
-    def take_over(self) -> Over | None:
+    def take_finished(self) -> FinishedScan | None:
         """The scan to be finished next, if there is one."""
-        with self._news:
-            return self._over.popleft() if self._over else None
+        with self._condition:
+            return self._finished.popleft() if self._finished else None
 
-    def overtakes(self, begun: Wanted) -> bool:
+    def is_overtaken(self, current: PreviewRequest) -> bool:
         """Whether a picture waits for which one that was begun is to be given up."""
-        waiting = self._wanted
-        return waiting is not None and waiting.weight > begun.weight
+        waiting = self._request
+        return waiting is not None and waiting.urgency > current.urgency
 
-    def busy(self) -> bool:
+    def has_work(self) -> bool:
         """Whether something waits."""
-        return self._wanted is not None or bool(self._over)
+        return self._request is not None or bool(self._finished)
 
     def wait(self, longest: float) -> bool:
         """Wait for something to do, `longest` seconds at most; False where nothing will ever come."""
-        with self._news:
-            if not self.busy() and not self._closed:
-                self._news.wait(longest)
-            return self.busy() or not self._closed
+        with self._condition:
+            if not self.has_work() and not self._closed:
+                self._condition.wait(longest)
+            return self.has_work() or not self._closed

@@ -51,14 +51,14 @@ class End:
 
 
 @dataclass(frozen=True)
-class Lost:
+class Dropped:
     """Something came that was of no use: malformed, too large, a frame twice, of no scan; `reason` is a short word to count by."""
 
     reason: str
     detail: str = ""
 
 
-Message = Begin | Arrived | End | Lost
+Message = Begin | Arrived | End | Dropped
 
 
 class Source(Protocol):

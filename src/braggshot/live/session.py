@@ -31,17 +31,17 @@ from braggshot.io import results
 from braggshot.io.formats import recorded
 from braggshot.iterative.iterate import Progress
 from braggshot.live.assemble import Assembly, recordings_in
-from braggshot.live.mailbox import Desk, Over, Wanted
+from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
 from braggshot.live.messages import Source
-from braggshot.live.preview import Picture, improved, sketch
-from braggshot.live.receiver import Receiver, said
-from braggshot.live.status import Board, Journal
+from braggshot.live.preview import Preview, improve, sketch
+from braggshot.live.receiver import Receiver, report_error
+from braggshot.live.status import Journal, Status
 from braggshot.nn.weights import load_network
 from braggshot.output import OutputConfig, check_writable, write
 from braggshot.phasing import memory
 from braggshot.phasing.strategies import Trained
 from braggshot.series import SeriesSettings, table
-from braggshot.snapshot import Judged
+from braggshot.snapshot import PreviewRecord
 from braggshot.volumes import Reconstruction, Scan
 
 RECORDINGS = ".live"
@@ -81,12 +81,12 @@ class LiveSettings(SeriesSettings):
     live: LiveConfig = field(default_factory=LiveConfig)
 
 
-class _Superseded(Exception):
+class Superseded(Exception):
     """Something more urgent is to be done."""
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def use_one_thread() -> Iterator[None]:
     """A picture is small: more threads make it no sooner, and take the processor from the receiver and the page."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -115,17 +115,17 @@ class Session:
     """
 
     def __init__(
-        self, folder: str | Path, settings: LiveSettings | None = None, board: Board | None = None, like: Scan | None = None
+        self, folder: str | Path, settings: LiveSettings | None = None, status: Status | None = None, like: Scan | None = None
     ) -> None:
-        self.folder, self.settings, self.board = Path(folder), settings or LiveSettings(), board or Board()
+        self.folder, self.settings, self.status = Path(folder), settings or LiveSettings(), status or Status()
         check_writable(self.folder)
         self.recordings = self.folder / RECORDINGS
-        self.journal, self.desk, self.stop = Journal(self.folder / "events.jsonl"), Desk(), threading.Event()
+        self.journal, self.mailbox, self.stop = Journal(self.folder / "events.jsonl"), Mailbox(), threading.Event()
         assembly = Assembly(self.recordings, like, lambda name: (self.folder / f"{name}.cxi").exists())
-        self.receiver = Receiver(assembly, self.desk, self.board, self.journal, self.settings.live.every)
-        self._picture: tuple[Wanted, Picture] | None = None  # the last, or as much of the next as was made
-        self._rough = False  # whether that picture could still be improved
-        self._making: Wanted | None = None  # the sketch that is being made
+        self.receiver = Receiver(assembly, self.mailbox, self.status, self.journal, self.settings.live.every)
+        self._preview: tuple[PreviewRequest, Preview] | None = None  # the last, or as much of the next as was made
+        self._can_improve = False  # whether that picture could still be improved
+        self.current_request: PreviewRequest | None = None  # the sketch that is being made
         self._trained: Trained | None = None
 
     def run(self, source: Source, once: bool = False) -> None:
@@ -144,147 +144,147 @@ class Session:
 
     def _work(self, once: bool) -> None:
         while not self.stop.is_set():
-            if self._make_wanted():
+            if self.make_requested_preview():
                 continue
-            over = self.desk.take_over()
-            if over is not None:
-                self._guarded(over.name, partial(self._finish, over))
+            finished = self.mailbox.take_finished()
+            if finished is not None:
+                self._run_guarded(finished.name, partial(self.finish_scan, finished))
                 if once:
                     return
-            elif not self._improve() and not self.desk.wait(0.2):
+            elif not self._improve_preview() and not self.mailbox.wait(0.2):
                 return
 
-    def _make_wanted(self) -> bool:
+    def make_requested_preview(self) -> bool:
         """Make the picture that is asked for, if one is."""
-        wanted = self.desk.take_wanted()
-        if wanted is None:
+        request = self.mailbox.take_request()
+        if request is None:
             return False
         # Before the peak has passed there may be nothing to see, which is no trouble.
-        quiet = (_Superseded,) if wanted.whole else (_Superseded, DataError)
-        self._guarded(wanted.name, partial(self._sketch, wanted), quiet)
+        quiet = (Superseded,) if request.is_complete else (Superseded, DataError)
+        self._run_guarded(request.name, partial(self._sketch, request), quiet)
         return True
 
-    def _sketch(self, wanted: Wanted) -> None:
-        before = self._picture[1] if self._picture is not None and self._picture[0].name == wanted.name else None
+    def _sketch(self, request: PreviewRequest) -> None:
+        previous = self._preview[1] if self._preview is not None and self._preview[0].name == request.name else None
 
-        def keep(part: Progress | Picture) -> None:
-            if isinstance(part, Picture):
-                self._picture = (wanted, part)
-            self._unless_overtaken()
+        def keep(preview: Progress | Preview) -> None:
+            if isinstance(preview, Preview):
+                self._preview = (request, preview)
+            self._stop_if_overtaken()
 
-        self._rough, self._making = False, wanted
+        self._can_improve, self.current_request = False, request
         try:
-            with _one_thread():
-                hypotheses, network = self.settings.live.hypotheses, self._network()
-                picture = pipeline.drain(sketch(wanted, self.settings, hypotheses, network, before), keep)
-                self._show(wanted, picture)
-                if wanted.whole and self.settings.live.improve:
-                    better = improved(picture, self.settings, hypotheses, network, whole=True)
-                    self._show(wanted, pipeline.drain(better, keep))
+            with use_one_thread():
+                hypotheses, network = self.settings.live.hypotheses, self.load_preview_network()
+                preview = pipeline.drain(sketch(request, self.settings, hypotheses, network, previous), keep)
+                self._show_preview(request, preview)
+                if request.is_complete and self.settings.live.improve:
+                    steps = improve(preview, self.settings, hypotheses, network, is_complete=True)
+                    self._show_preview(request, pipeline.drain(steps, keep))
         finally:
-            self._making = None
-        self._rough = self.settings.live.improve and not wanted.whole
+            self.current_request = None
+        self._can_improve = self.settings.live.improve and not request.is_complete
 
-    def _unless_overtaken(self, *_: Any) -> None:
-        if self._making is not None and self.desk.overtakes(self._making):
-            raise _Superseded
+    def _stop_if_overtaken(self, *_: Any) -> None:
+        if self.current_request is not None and self.mailbox.is_overtaken(self.current_request):
+            raise Superseded
 
-    def _network(self) -> Trained:
+    def load_preview_network(self) -> Trained:
         """The network of the pictures, read once; a sketch can be given up between its layers, too."""
         if self._trained is None:
             network, card = load_network(self.settings.phasing.network)
             # What is new to the network the full job says; a picture does without the forward pass that finds out.
             self._trained = network, replace(card, familiar={})
             for layer in self._trained[0].modules():
-                layer.register_forward_pre_hook(self._unless_overtaken)
+                layer.register_forward_pre_hook(self._stop_if_overtaken)
         return self._trained
 
-    def _improve(self) -> bool:
+    def _improve_preview(self) -> bool:
         """Refine the last picture until something else is to be done; False where there is none to refine."""
-        if not self._rough or self._picture is None:
+        if not self._can_improve or self._preview is None:
             return False
-        wanted, picture = self._picture
-        self._rough = False
+        request, preview = self._preview
+        self._can_improve = False
 
         def refine() -> None:
-            making = improved(picture, self.settings, self.settings.live.hypotheses, self._network(), whole=False)
-            with _one_thread():
-                self._show(wanted, pipeline.drain(making, self._unless_busy))
+            steps = improve(preview, self.settings, self.settings.live.hypotheses, self.load_preview_network(), is_complete=False)
+            with use_one_thread():
+                self._show_preview(request, pipeline.drain(steps, self._stop_if_busy))
 
-        self._guarded(wanted.name, refine, quiet=(_Superseded, DataError))
+        self._run_guarded(request.name, refine, quiet=(Superseded, DataError))
         return True
 
-    def _unless_busy(self, _: Progress | Picture) -> None:
-        if self.desk.busy() or self.stop.is_set():
-            raise _Superseded
+    def _stop_if_busy(self, _: Progress | Preview) -> None:
+        if self.mailbox.has_work() or self.stop.is_set():
+            raise Superseded
 
-    def _between(self, _: Progress) -> None:
+    def _serve_previews(self, _: Progress) -> None:
         """Called after each iteration of the full job."""
         if self.stop.is_set():
-            raise _Superseded
-        self._make_wanted()
+            raise Superseded
+        self.make_requested_preview()
 
-    def _show(self, wanted: Wanted, picture: Picture) -> None:
-        assert picture.result is not None
-        self._picture = (wanted, picture)
-        self._judged(picture.result, wanted)
+    def _show_preview(self, request: PreviewRequest, preview: Preview) -> None:
+        assert preview.result is not None
+        self._preview = (request, preview)
+        self._publish(preview.result, request)
 
-    def _judged(self, result: Reconstruction, of: Wanted | Over) -> None:
+    def _publish(self, result: Reconstruction, source_scan: PreviewRequest | FinishedScan) -> None:
         """Put a result on the board, if its scan is still the one that is shown, and into the journal."""
-        seconds, quality = time.monotonic() - of.began, result.quality
-        judged = Judged(seconds, of.frames, result.method, quality.chi2, quality.llk_free, result.verdict)
-        current = self.board.latest()[1]
-        if current.scan == of.name:
-            self.board.change(result=result, pictures=(*current.pictures, judged))
+        seconds, quality = time.monotonic() - source_scan.began, result.quality
+        record = PreviewRecord(seconds, source_scan.frames, result.method, quality.chi2, quality.llk_free, result.verdict)
+        current = self.status.latest()[1]
+        if current.scan == source_scan.name:
+            self.status.change(result=result, previews=(*current.previews, record))
         llk_free = quality.llk_free if np.isfinite(quality.llk_free) else None
         facts = {"method": result.method, "chi2": quality.chi2, "llk_free": llk_free, "verdict": result.verdict}
-        self.journal.write("picture", of.name, of.frames, **facts, seconds=round(seconds, 3))
+        self.journal.write("picture", source_scan.name, source_scan.frames, **facts, seconds=round(seconds, 3))
 
-    def _finish(self, over: Over) -> None:
+    def finish_scan(self, finished: FinishedScan) -> None:
         """The full job on a scan that is over, its result on disk, and on the board."""
-        row, path = self._in_series(over) if self.settings.live.series else self._alone(over)
+        row, path = self._extend_series(finished) if self.settings.live.series else self._reconstruct(finished)
         memory.trim_heap()  # or a session of many scans grows
-        current = self.board.latest()[1]
-        state = {"state": "failed" if row["verdict"] == "failed" else "done"} if current.scan == over.name else {}
-        self.board.change(series=(*current.series, row), finished=(*current.finished, path), **state)
-        self.journal.write("result", over.name, over.frames, file=path.name, verdict=row["verdict"], chi2=row["chi2"])
+        current = self.status.latest()[1]
+        state = {"state": "failed" if row["verdict"] == "failed" else "done"} if current.scan == finished.name else {}
+        self.status.change(series=(*current.series, row), finished=(*current.finished, path), **state)
+        self.journal.write("result", finished.name, finished.frames, file=path.name, verdict=row["verdict"], chi2=row["chi2"])
         if not self.settings.live.keep and not self.settings.live.series:
-            shutil.rmtree(over.path, ignore_errors=True)
+            shutil.rmtree(finished.path, ignore_errors=True)
 
-    def _alone(self, over: Over) -> tuple[table.Row, Path]:
-        result = pipeline.drain(pipeline.run(over.path, self.settings), self._between)
+    def _reconstruct(self, finished: FinishedScan) -> tuple[table.Row, Path]:
+        result = pipeline.drain(pipeline.run(finished.path, self.settings), self._serve_previews)
         # The data file first: once it is there the scan counts as done.
         write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
-        self._judged(result, over)
-        first = next((row["d_spacing_m"] for row in self.board.latest()[1].series if row.get("d_spacing_m")), None)
-        row = {"input": str(over.path), "name": over.name, "time": None, **table.measured(result, first)}
-        return row, self.folder / f"{over.name}.cxi"
+        self._publish(result, finished)
+        first = next((row["d_spacing_m"] for row in self.status.latest()[1].series if row.get("d_spacing_m")), None)
+        row = {"input": str(finished.path), "name": finished.name, "time": None, **table.measured(result, first)}
+        return row, self.folder / f"{finished.name}.cxi"
 
-    def _in_series(self, over: Over) -> tuple[table.Row, Path]:
+    def _extend_series(self, finished: FinishedScan) -> tuple[table.Row, Path]:
         """All scans so far as a series; rows that are there hold, so only this one is phased."""
         done = [path for path, _ in recordings_in(self.recordings) if (self.folder / f"{path.name}.cxi").exists()]
-        sources = series.sources([*done, over.path], None, (), None, "recorded")
+        sources = series.sources([*done, finished.path], None, (), None, "recorded")
         quiet = replace(self.settings, series=replace(self.settings.series, movie=False))
         row: table.Row = {}
-        for report in series.run(sources, self.folder, quiet, self._between):
+        for report in series.run(sources, self.folder, quiet, self._serve_previews):
             row = report.row
         path = self.folder / f"{row['name']}.cxi"
         if not path.exists():
-            raise DataError(f"{over.name}: {row['reasons']}")
-        self._judged(results.read(path), over)
+            raise DataError(f"{finished.name}: {row['reasons']}")
+        self._publish(results.read(path), finished)
         return row, path
 
-    def _guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (_Superseded,)) -> None:
+    def _run_guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (Superseded,)) -> None:
         """Do a job; what goes wrong is said, and the session goes on."""
         try:
             job()
         except quiet:
             return
         except Exception as error:
-            said(self.board, self.journal, name, error)
-            current = self.board.latest()[1]
+            report_error(self.status, self.journal, name, error)
+            current = self.status.latest()[1]
             if current.scan == name and current.state == "phasing":
-                self.board.change(state="failed")
+                self.status.change(state="failed")
 
     def _resume(self) -> None:
         """Scans that were over when an earlier session was killed are finished first; those that it cut off are named."""
@@ -293,7 +293,7 @@ class Session:
                 continue
             if end is None:
                 self.journal.write("scan cut off", path.name)
-                self.board.trouble(f"{path.name}: cut off when an earlier session ended; its frames are in {path}")
+                self.status.add_trouble(f"{path.name}: cut off when an earlier session ended; its frames are in {path}")
                 recorded.mark(path, "the session ended")
             elif not end["aborted"]:
-                self.desk.hand_in(Over(path.name, path, end["frames"], time.monotonic()))
+                self.mailbox.submit(FinishedScan(path.name, path, end["frames"], time.monotonic()))

@@ -15,7 +15,7 @@ from braggshot.snapshot import Snapshot
 TROUBLES = 20  # that are kept to be shown
 
 
-class Board:
+class Status:
     """The latest `Snapshot`, changed from several threads, read from any (`braggshot.snapshot.Feed`)."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Board:
             self._number, self._snapshot = self._number + 1, replace(self._snapshot, **fields)
             return self._snapshot
 
-    def trouble(self, words: str) -> None:
+    def add_trouble(self, words: str) -> None:
         """Say what went wrong."""
         with self._lock:
             troubles = (*self._snapshot.trouble, words)[-TROUBLES:]

@@ -45,7 +45,7 @@ def token_for(host: str, given: str | None) -> str | None:
     return given or (None if is_loopback(host) else secrets.token_urlsafe(24))
 
 
-def guarded(page: Application, token: str | None) -> Application:
+def protect(page: Application, token: str | None) -> Application:
     """The page behind its guard; without a token it answers to loopback names only."""
 
     def guard(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -55,22 +55,22 @@ def guarded(page: Application, token: str | None) -> Application:
         if token is None:
             name = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
             if not is_loopback(name):
-                return _refused(start_with_headers, "421 Misdirected Request", "This page answers to 127.0.0.1 and localhost only.")
+                return _refuse(start_with_headers, "421 Misdirected Request", "This page answers to 127.0.0.1 and localhost only.")
             return page(environ, start_with_headers)
         cookie = f"braggshot-{environ.get('SERVER_PORT', '')}"  # cookies know no ports
-        given = _asked(environ)
+        given = _token_in_url(environ)
         if given is not None and hmac.compare_digest(given.encode(), token.encode()):
             flags = f"{cookie}={token}; HttpOnly; SameSite=Lax; Path=/"
             start_with_headers("303 See Other", [("Location", "/"), ("Set-Cookie", flags), ("Content-Length", "0")])
             return [b""]
-        if any(hmac.compare_digest(known.encode(), token.encode()) for known in _carried(environ, cookie)):
+        if any(hmac.compare_digest(known.encode(), token.encode()) for known in _tokens_in_headers(environ, cookie)):
             return page(environ, start_with_headers)
-        return _refused(start_with_headers, "401 Unauthorized", "Open the address with its token, as the program printed it.")
+        return _refuse(start_with_headers, "401 Unauthorized", "Open the address with its token, as the program printed it.")
 
     return guard
 
 
-def _asked(environ: Environ) -> str | None:
+def _token_in_url(environ: Environ) -> str | None:
     """The token in the address of the page itself."""
     query = environ.get("QUERY_STRING", "")
     if environ.get("PATH_INFO") != "/" or len(query) > _LONGEST_QUERY:
@@ -78,7 +78,7 @@ def _asked(environ: Environ) -> str | None:
     return next(iter(parse_qs(query).get("token", [])), None)
 
 
-def _carried(environ: Environ, cookie: str) -> Iterable[str]:
+def _tokens_in_headers(environ: Environ, cookie: str) -> Iterable[str]:
     """Tokens that a request brings along."""
     scheme, _, value = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -91,7 +91,7 @@ def _carried(environ: Environ, cookie: str) -> Iterable[str]:
         yield morsel.value
 
 
-def _refused(start: Start, status: str, text: str) -> Iterable[bytes]:
+def _refuse(start: Start, status: str, text: str) -> Iterable[bytes]:
     body = text.encode()
     start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
     return [body]

@@ -26,8 +26,8 @@ from typing import Any
 from braggshot.errors import ConfigError, OutputError
 from braggshot.snapshot import Feed, Snapshot
 from braggshot.viewer import access, drawings, measured
-from braggshot.viewer.model import FEW_TRIANGLES, MOST_TRIANGLES, TITLES, View
-from braggshot.viewer.shared import Picture, Watch, stops
+from braggshot.viewer.model import MAX_TRIANGLES, MAX_TRIANGLES_LIVE, TITLES, View
+from braggshot.viewer.shared import PageContents, SharedFeed, scan_entries
 
 try:
     from dash import Dash, Input, Output, State, ctx, no_update
@@ -40,7 +40,11 @@ except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
 _LOG = logging.getLogger(__name__)
-_SOON, _FAST, _SLOW = 50, 250, 500  # milliseconds between two questions of a page, 2 ms of its processor each
+_ASK_SOON, _ASK_WHILE_MEASURING, _ASK_IDLE = (
+    50,
+    250,
+    500,
+)  # milliseconds between two questions of a page, 2 ms of its processor each
 _THREADS = 12  # that answer; each question takes milliseconds
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -95,13 +99,13 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
     """
     if token is None and not access.is_loopback(host):
         raise ConfigError(f"others reach {host}, so the page needs a token; give one with --token, or leave --host out.")
-    page = access.guarded(build(feed).server.wsgi_app, token)
+    page = access.protect(build(feed).server.wsgi_app, token)
     sockets: dict[int, Any] = {}
     limits = {"max_request_body_size": access.LONGEST_REQUEST, "max_request_header_size": 16 * 1024, "connection_limit": 200}
     try:
         server = create_server(page, map=sockets, host=host, port=port, threads=_THREADS, ident=None, **limits)
     except OSError as error:
-        _closed(sockets)
+        close_all(sockets)
         raise OutputError(f"cannot serve on {host}:{port} ({error.strerror or error}); choose another --port or --host.") from error
     thread = threading.Thread(target=server.run, name="viewer", daemon=True)
     thread.start()
@@ -110,17 +114,17 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
         yield f"http://{name}:{server.effective_port}/" + (f"?token={token}" if token else "")
     finally:
         # Its loop ends when no socket is left; closing them is the loop's own business.
-        server.trigger.pull_trigger(lambda: _ended(server, sockets))
+        server.trigger.pull_trigger(lambda: _shut_down(server, sockets))
         thread.join(10)
 
 
-def _ended(server: Any, sockets: dict[int, Any]) -> None:
+def _shut_down(server: Any, sockets: dict[int, Any]) -> None:
     """In the loop, which asks for nothing more meanwhile; answers end first, since each wakes the loop by one of its sockets."""
     server.task_dispatcher.shutdown()
-    _closed(sockets)
+    close_all(sockets)
 
 
-def _closed(sockets: dict[int, Any]) -> None:
+def close_all(sockets: dict[int, Any]) -> None:
     for one in list(sockets.values()):
         one.close()
 
@@ -135,48 +139,48 @@ def build(feed: Feed) -> Dash:
         index_string=_PAGE.replace("STYLE", style),
         assets_folder="nowhere",
         include_assets_files=False,
-        on_error=_unanswered,
+        on_error=_log_unanswered,
         meta_tags=[
             {"name": "viewport", "content": "width=device-width, initial-scale=1"},
             {"name": "color-scheme", "content": "light dark"},
         ],
     )
-    watch = Watch(feed)
-    app.layout = lambda: layout.page(watch.latest()[0])
-    _ask(app, watch)
-    _follow(app, watch)
-    _draw(app, watch)
-    _slice(app, watch)
-    _plot(app, watch)
-    _tell(app, watch)
+    shared = SharedFeed(feed)
+    app.layout = lambda: layout.page(shared.latest()[0])
+    _ask(app, shared)
+    _follow(app, shared)
+    _draw(app, shared)
+    _slice(app, shared)
+    _plot(app, shared)
+    _tell(app, shared)
     _echo(app)
     return app
 
 
 def pause(snapshot: Snapshot) -> int:
     """Milliseconds until a page asks again: few while the picture of a whole scan is being made, more while anything happens."""
-    if snapshot.state == "phasing" and not any(picture.frames == snapshot.received for picture in snapshot.pictures):
-        return _SOON
-    return _FAST if snapshot.state in {"measuring", "phasing"} else _SLOW
+    if snapshot.state == "phasing" and not any(contents.frames == snapshot.received for contents in snapshot.previews):
+        return _ASK_SOON
+    return _ASK_WHILE_MEASURING if snapshot.state in {"measuring", "phasing"} else _ASK_IDLE
 
 
-def _unanswered(error: Exception) -> None:
+def _log_unanswered(error: Exception) -> None:
     """A question that cannot be answered, such as one that no page of ours asks, leaves the page as it is."""
     _LOG.warning("the page asked what could not be answered: %s: %.200s", type(error).__name__, error)
 
 
-def _ask(app: Dash, watch: Watch) -> None:
+def _ask(app: Dash, shared: SharedFeed) -> None:
     """Whether anything changed, and when to ask again."""
 
     def moment() -> Response:
-        now, snapshot = watch.latest()
+        now, snapshot = shared.latest()
         return Response(json.dumps({"moment": vars(now), "pause": pause(snapshot)}), mimetype="application/json")
 
     app.server.add_url_rule("/moment", view_func=moment)
     app.clientside_callback(_ASK, Input("page", "id"), State("moment", "data"))  # type: ignore[no-untyped-call]
 
 
-def _follow(app: Dash, watch: Watch) -> None:
+def _follow(app: Dash, shared: SharedFeed) -> None:
     """What happens by itself, and which scan is shown: the newest one, until somebody goes back."""
     header = (("name", "children"), ("state", "children"), ("state", "className"), ("frames", "children"), ("trouble", "children"))
     slider = (("scan", "max"), ("scan", "value"), ("scans", "hidden"), ("scan-name", "children"))
@@ -194,8 +198,8 @@ def _follow(app: Dash, watch: Watch) -> None:
         State("said", "data"),
     )
     def follow(_: Any, at: Any, click: Any, last: Any, known: dict[str, Any] | None, said: list[int] | None) -> Any:
-        moment, snapshot = watch.latest()
-        places = stops(snapshot)
+        moment, snapshot = shared.latest()
+        places = scan_entries(snapshot)
         newest = len(places) - 1
         at = given = int(at or 0)
         if ctx.triggered_id == "series":
@@ -204,23 +208,23 @@ def _follow(app: Dash, watch: Watch) -> None:
         elif at >= int(last or 0):
             at = newest
         at = min(max(at, 0), newest)
-        now = {"at": at, "key": watch.key(at)}
+        now = {"at": at, "key": shared.key(at)}
         state = layout.STATES[snapshot.state], f"state {snapshot.state}"
-        told = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot))
+        parts = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot))
         moved = no_update if at == given else at  # a slider that is being dragged is left alone
-        news, said = _news([*told, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
+        changes, said = changed_parts([*parts, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
         # Curves of another picture wait until it is drawn; those of the same one are drawn as frames come.
-        return (no_update, *news, said, moment.number) if now == known else (now, *news, said, no_update)
+        return (no_update, *changes, said, moment.number) if now == known else (now, *changes, said, no_update)
 
 
-def _news(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:
+def changed_parts(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:
     """Those parts that the page does not show yet, and what it will know them by."""
     marks = [zlib.crc32(repr(part).encode()) for part in parts]
     same = [mark == old for mark, old in zip(marks, known or [-1] * len(marks), strict=True)]
     return [no_update if is_same else part for part, is_same in zip(parts, same, strict=True)], marks
 
 
-def _plot(app: Dash, watch: Watch) -> None:
+def _plot(app: Dash, shared: SharedFeed) -> None:
     """The curves: counts, pictures, the series."""
 
     @app.callback(
@@ -236,28 +240,29 @@ def _plot(app: Dash, watch: Watch) -> None:
         State("plotted", "data"),
     )
     def curves(_: Any, shown: Any, quantity: str, plotted: list[int] | None) -> Any:
-        picture = _picture(watch, shown)
-        moment, snapshot = watch.latest()
+        contents = _contents_of(shared, shown)
+        moment, snapshot = shared.latest()
         is_current = shown["at"] >= moment.scans - 1
-        rocking = measured.rocking(snapshot, None, True) if is_current and snapshot.rocking.size else picture.rocking
-        course = measured.course(snapshot.series, quantity)
-        series = drawings.empty("no numbers yet") if course is None else drawings.series(course, watch.stop(int(shown["at"])).name)
+        rocking = measured.rocking(snapshot, None, True) if is_current and snapshot.rocking.size else contents.rocking
+        curve = measured.series_curve(snapshot.series, quantity)
+        name = shared.entry(int(shown["at"])).name
+        series = drawings.empty("no numbers yet") if curve is None else drawings.series(curve, name)
         options = layout.quantities(measured.known_quantities(snapshot.series))
-        over_time = _course(picture, measured.pictures(snapshot) if is_current else ())
-        news, plotted = _news([drawings.rocking(rocking), *over_time, series, options], plotted)
-        return *news, plotted
+        over_time = _progress_figure(contents, measured.latest_previews(snapshot) if is_current else ())
+        changes, plotted = changed_parts([drawings.rocking(rocking), *over_time, series, options], plotted)
+        return *changes, plotted
 
 
-def _course(picture: Picture, judged: Any) -> tuple[drawings.Figure, str]:
+def _progress_figure(contents: PageContents, records: Any) -> tuple[drawings.Figure, str]:
     """Pictures over time while a scan is phased; of a file how the error fell."""
-    if judged:
-        return drawings.pictures(judged), "Error and verdict over time"
-    if picture.error is not None:
-        return drawings.convergence(*picture.error), "Error while it was phased"
+    if records:
+        return drawings.previews(records), "Error and verdict over time"
+    if contents.error is not None:
+        return drawings.convergence(*contents.error), "Error while it was phased"
     return drawings.empty("no picture yet"), "Error and verdict over time"
 
 
-def _tell(app: Dash, watch: Watch) -> None:
+def _tell(app: Dash, shared: SharedFeed) -> None:
     """What there is to say of the picture that is shown, and its diffraction."""
 
     @app.callback(
@@ -270,16 +275,16 @@ def _tell(app: Dash, watch: Watch) -> None:
         Input("drawn", "data"),
     )
     def details(shown: dict[str, Any] | None) -> Any:
-        picture = _picture(watch, shown)
-        told = (layout.verdict(picture), f"card verdict {picture.verdict}", layout.facts(picture))
-        pattern = picture.pattern()
+        contents = _contents_of(shared, shown)
+        parts = (layout.verdict(contents), f"card verdict {contents.verdict}", layout.facts(contents))
+        pattern = contents.pattern()
         if pattern is None:
-            return *told, [], "No counts yet.", []
+            return *parts, [], "No counts yet.", []
         note = "Central planes of the prepared volume; grey is masked or missing."
-        return *told, layout.diffraction(pattern), note, layout.legend("counts", pattern.colours)
+        return *parts, layout.diffraction(pattern), note, layout.legend("counts", pattern.colours)
 
 
-def _draw(app: Dash, watch: Watch) -> None:
+def _draw(app: Dash, shared: SharedFeed) -> None:
     """The surface."""
 
     @app.callback(
@@ -296,13 +301,13 @@ def _draw(app: Dash, watch: Watch) -> None:
         State("camera", "data"),
     )
     def crystal(shown: Any, colouring: str, level: Any, cut: Any, kept: Any, look: str, turned: Any) -> Any:
-        picture = _picture(watch, shown)
-        solid = watch.solid(shown["at"])
+        contents = _contents_of(shared, shown)
+        solid = shared.solid(shown["at"])
         if solid is None:
-            return drawings.empty(""), [], picture.note, no_update
-        most = FEW_TRIANGLES if watch.is_growing(shown["at"]) else MOST_TRIANGLES
-        view = replace(_view(colouring, level, cut, kept), most=most)
-        name, surface = solid.colouring(view.colouring), watch.mesh(solid, view)
+            return drawings.empty(""), [], contents.note, no_update
+        max_triangles = MAX_TRIANGLES_LIVE if shared.is_growing(shown["at"]) else MAX_TRIANGLES
+        view = replace(_view(colouring, level, cut, kept), max_triangles=max_triangles)
+        name, surface = solid.colouring(view.colouring), shared.mesh(solid, view)
         size = " × ".join(f"{value:.3g}" for value in solid.high - solid.low)
         caption = f"{solid.frame.capitalize()}; the crystal spans {size} {solid.unit} in z × y × x."
         options = [{"label": t.removesuffix(" along q"), "value": k, "disabled": k not in solid.fields} for k, t in TITLES.items()]
@@ -335,12 +340,12 @@ def _draw(app: Dash, watch: Watch) -> None:
 def _camera(turned: dict[str, Any] | None, look: str) -> drawings.Figure:
     """As this person turned it, or else as `look` says; never anything but numbers of what a browser sent."""
     if turned is None or turned.get("look") != look:
-        return drawings.seen(look)
+        return drawings.camera_from(look)
     kept = {part: {axis: float(turned["camera"][part][axis]) for axis in "xyz"} for part in ("eye", "up", "center")}
-    return {**drawings.seen(look), **kept}
+    return {**drawings.camera_from(look), **kept}
 
 
-def _slice(app: Dash, watch: Watch) -> None:
+def _slice(app: Dash, shared: SharedFeed) -> None:
     """The slices, by themselves: moving one does not send the surface again."""
 
     @app.callback(
@@ -352,22 +357,22 @@ def _slice(app: Dash, watch: Watch) -> None:
         *(Input(f"at-{axis}", "value") for axis in "zyx"),
     )
     def slices(shown: Any, colouring: str, level: Any, z: Any, y: Any, x: Any) -> Any:
-        _picture(watch, shown)
-        solid = watch.solid(shown["at"])
+        _contents_of(shared, shown)
+        solid = shared.solid(shown["at"])
         if solid is None:
             return *[drawings.empty("")] * 3, ""
         view = _view(colouring, level, None, 50, (z, y, x))
         name = solid.colouring(view.colouring)
-        across = watch.planes(solid, view)
+        across = shared.planes(solid, view)
         at = {plane.normal: plane.at for plane in across}
-        found = [drawings.slice_(p, (at[p.across], at[p.up]), solid.colours[name], solid.unit) for p in across]
+        found = [drawings.slice_figure(p, (at[p.across], at[p.up]), solid.colours[name], solid.unit) for p in across]
         return *found, f"{TITLES[name].capitalize()}, inside the iso-surface; dotted lines show where the other slices are."
 
 
-def _picture(watch: Watch, shown: dict[str, Any] | None) -> Picture:
+def _contents_of(shared: SharedFeed, shown: dict[str, Any] | None) -> PageContents:
     if shown is None:
         raise PreventUpdate
-    return watch.picture(int(shown["at"]))
+    return shared.contents(int(shown["at"]))
 
 
 def _view(colouring: str, level: Any, cut: Any, kept: Any, places: tuple[Any, Any, Any] = (50, 50, 50)) -> View:

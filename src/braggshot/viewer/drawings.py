@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from braggshot.report import figures, html_parts
 from braggshot.report.figures import Colours
-from braggshot.snapshot import Judged
-from braggshot.viewer.measured import Course, Pattern, Rocking
+from braggshot.snapshot import PreviewRecord
+from braggshot.viewer.measured import Pattern, Rocking, SeriesCurve
 from braggshot.viewer.model import Mesh, Plane, Solid
 
 Figure = dict[str, Any]
@@ -28,33 +28,33 @@ _FONT = "system-ui, sans-serif"
 _ACCENT, _GREY = "#3d7cc9", "#808890"
 _MASKED = (140, 146, 153)
 _GRID = "#a9afb6"  # opaque: what is drawn in space knows no transparency
-_FAINT = "rgba(128,136,144,0.28)"
-_STOPS = 33
+_GRID_FLAT = "rgba(128,136,144,0.28)"
+_COLOUR_STOPS = 33
 
 
-def packed(values: NDArray[Any]) -> Any:
+def pack(values: NDArray[Any]) -> Any:
     """An array as plotly.js reads it without parsing numbers."""
     array = np.ascontiguousarray(values)
     code = {"float32": "f4", "int32": "i4", "uint16": "u2"}[array.dtype.name]
-    found = {"dtype": code, "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
-    return found if array.ndim == 1 else {**found, "shape": ", ".join(str(n) for n in array.shape)}
+    packed_array = {"dtype": code, "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
+    return packed_array if array.ndim == 1 else {**packed_array, "shape": ", ".join(str(n) for n in array.shape)}
 
 
 def scale(colours: Colours) -> list[list[Any]]:
     """Stops of a colour map."""
-    shares = np.linspace(0, 1, _STOPS)
+    shares = np.linspace(0, 1, _COLOUR_STOPS)
     linear = Colours(colours.name, 0.0, 1.0, "")(shares)
     return [[float(share), "rgb({},{},{})".format(*rgba[:3].tolist())] for share, rgba in zip(shares, linear, strict=True)]
 
 
-def seen(look: str) -> Figure:
+def camera_from(look: str) -> Figure:
     """A camera far away, as `LOOKS` says.
 
     The components (z, x, y) take the places of plotly's x, y, z: y stays up when the crystal is turned.
     """
-    towards = np.array(LOOKS.get(look, LOOKS["oblique"]))
+    direction = np.array(LOOKS.get(look, LOOKS["oblique"]))
     up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
-    return {"eye": _permuted(2.2 * towards / np.linalg.norm(towards)), "up": up, "projection": {"type": "orthographic"}}
+    return {"eye": _to_plotly_axes(2.2 * direction / np.linalg.norm(direction)), "up": up, "projection": {"type": "orthographic"}}
 
 
 def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) -> Figure:
@@ -62,7 +62,7 @@ def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) 
     data = [] if surface is None else [_surface(surface, shown.colours[colouring])]
     low, high = shown.low, shown.high
     if shown.q is not None:
-        start, end, text = _places(shown, shown.q)
+        start, end, text = _arrow_points(shown, shown.q)
         data += _arrow(start, end, text)
         low, high = np.minimum(low, text), np.maximum(high, text)
     axis: dict[str, Any] = {"color": _GREY, "gridcolor": _GRID, "showbackground": False, "zeroline": False, "nticks": 5}
@@ -76,7 +76,7 @@ def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) 
     return {"data": data, "layout": {**_layout(0), "scene": scene}}
 
 
-def _permuted(vector: Sequence[float] | NDArray[Any]) -> dict[str, float]:
+def _to_plotly_axes(vector: Sequence[float] | NDArray[Any]) -> dict[str, float]:
     z, y, x = (float(value) for value in vector)
     return {"x": z, "y": x, "z": y}
 
@@ -86,8 +86,8 @@ def _surface(surface: Mesh, colours: Colours) -> Figure:
     i, j, k = surface.triangles.T
     return {
         "type": "mesh3d",
-        **{"x": packed(z), "y": packed(x), "z": packed(y), "i": packed(i), "j": packed(j), "k": packed(k)},
-        "intensity": packed(surface.values),
+        **{"x": pack(z), "y": pack(x), "z": pack(y), "i": pack(i), "j": pack(j), "k": pack(k)},
+        "intensity": pack(surface.values),
         "intensitymode": "cell" if surface.is_by_triangle else "vertex",
         **{"colorscale": scale(colours), "cmin": colours.low, "cmax": colours.high, "showscale": False},
         "flatshading": False,
@@ -97,7 +97,7 @@ def _surface(surface: Mesh, colours: Colours) -> Figure:
     }
 
 
-def _places(shown: Solid, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _arrow_points(shown: Solid, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Where the scattering vector is drawn, beside the crystal: its two ends, and its name."""
     size = float((shown.high - shown.low).max())
     start = (shown.high + shown.low) / 2 + q * (0.5 * float(np.abs(q) @ (shown.high - shown.low)) + 0.03 * size)
@@ -107,25 +107,25 @@ def _places(shown: Solid, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], 
 def _arrow(start: NDArray[Any], end: NDArray[Any], text: NDArray[Any]) -> list[Figure]:
     """The scattering vector as a line, a tip and a name."""
     still = {"hoverinfo": "skip", "showlegend": False}
-    points = [_permuted(point) for point in (start, end)]
+    points = [_to_plotly_axes(point) for point in (start, end)]
     line = {"type": "scatter3d", "mode": "lines", "line": {"color": _ACCENT, "width": 6}, **still}
     name = {"type": "scatter3d", "mode": "text", "text": ["q"], "textfont": {"color": _ACCENT, "size": 16}, **still}
-    along = _permuted((end - start) / np.linalg.norm(end - start))
+    along = _to_plotly_axes((end - start) / np.linalg.norm(end - start))
     tip: Figure = {"type": "cone", "anchor": "tail", "sizemode": "absolute", "sizeref": 0.5 * float(np.linalg.norm(end - start))}
     tip |= {"showscale": False, "colorscale": [[0, _ACCENT], [1, _ACCENT]], **still}
     tip |= {key: [value] for key, value in zip("uvw", along.values(), strict=True)}
     return [
         {**line, **{axis: [point[axis] for point in points] for axis in "xyz"}},
         {**tip, **{axis: [value] for axis, value in points[1].items()}},
-        {**name, **{axis: [value] for axis, value in _permuted(text).items()}},
+        {**name, **{axis: [value] for axis, value in _to_plotly_axes(text).items()}},
     ]
 
 
-def slice_(plane: Plane, others: tuple[float, float], colours: Colours, unit: str) -> Figure:
+def slice_figure(plane: Plane, others: tuple[float, float], colours: Colours, unit: str) -> Figure:
     """One slice, with thin lines where the other two cut it: at `others`, (across, up)."""
     heat = {
         "type": "heatmap",
-        **{"x": packed(plane.x), "y": packed(plane.y), "z": packed(plane.values)},
+        **{"x": pack(plane.x), "y": pack(plane.y), "z": pack(plane.values)},
         **{"colorscale": scale(colours), "zmin": colours.low, "zmax": colours.high, "showscale": False, "zsmooth": False},
         "hovertemplate": f"{plane.across} %{{x:.0f}}, {plane.up} %{{y:.0f}} {unit}<br>%{{z:.3g}} {colours.unit}<extra></extra>",
     }
@@ -176,10 +176,10 @@ def rocking(curve: Rocking) -> Figure:
     return {"data": data, "layout": layout}
 
 
-def pictures(judged: Sequence[Judged]) -> Figure:
+def previews(records: Sequence[PreviewRecord]) -> Figure:
     """Misfit of every picture of a scan along its time, a mark per verdict."""
-    x = [one.seconds for one in judged]
-    y = [100 * float(np.sqrt(one.chi2)) for one in judged]
+    x = [one.seconds for one in records]
+    y = [100 * float(np.sqrt(one.chi2)) for one in records]
     data: list[Figure] = [
         {
             "type": "scatter",
@@ -192,8 +192,8 @@ def pictures(judged: Sequence[Judged]) -> Figure:
         }
     ]
     for verdict, symbol in SHAPES.items():
-        chosen = [n for n, one in enumerate(judged) if one.verdict == verdict]
-        told = [f"{judged[n].method}, {judged[n].frames} frames, llk_free {judged[n].llk_free:.3g}" for n in chosen]
+        chosen = [n for n, one in enumerate(records) if one.verdict == verdict]
+        told = [f"{records[n].method}, {records[n].frames} frames, llk_free {records[n].llk_free:.3g}" for n in chosen]
         data.append(
             {
                 "type": "scatter",
@@ -223,7 +223,7 @@ def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
     return {"data": [line], "layout": layout}
 
 
-def series(shown: Course, chosen: str) -> Figure:
+def series(shown: SeriesCurve, chosen: str) -> Figure:
     """A quantity along the series, a mark per verdict; the scan that is shown has a line."""
     data: list[Figure] = []
     for (name, y), colour in zip(shown.curves.items(), (_ACCENT, _GREY, HUES["doubtful"]), strict=False):
@@ -278,7 +278,7 @@ def _axis(title: str) -> Figure:
         **{
             "title": {"text": title, "font": {"size": 12}},
             "color": _GREY,
-            "gridcolor": _FAINT,
+            "gridcolor": _GRID_FLAT,
             "zeroline": False,
             "fixedrange": True,
         },

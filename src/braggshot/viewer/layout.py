@@ -14,7 +14,7 @@ from braggshot.snapshot import Snapshot
 from braggshot.viewer import drawings
 from braggshot.viewer.measured import Pattern
 from braggshot.viewer.model import TITLES
-from braggshot.viewer.shared import Moment, Picture, Stop
+from braggshot.viewer.shared import PageContents, ScanEntry, Version
 
 STATES = {
     "waiting": "waiting for a scan",
@@ -34,15 +34,15 @@ def _aria(**names: str) -> Any:
     return {f"aria-{name}": value for name, value in names.items()}
 
 
-def page(moment: Moment) -> html.Div:
+def page(version: Version) -> html.Div:
     """Everything, as it is before the first answer."""
     stores = [
-        dcc.Store(id="moment", data=vars(moment)),
+        dcc.Store(id="moment", data=vars(version)),
         *(dcc.Store(id=name) for name in ("shown", "drawn", "camera", "said", "counted", "plotted")),
     ]
     main = html.Main(
         [
-            html.Section(id="scans", className="card scans", **_aria(label="series"), children=_scans(moment)),
+            html.Section(id="scans", className="card scans", **_aria(label="series"), children=_scans(version)),
             html.Div([_crystal(), html.Div([_verdict(), _rocking(), _progress()], className="side")], className="first"),
             _slices(),
             _diffraction(),
@@ -63,8 +63,8 @@ def _header() -> html.Header:
     )
 
 
-def _scans(moment: Moment) -> list[Any]:
-    last = max(0, moment.scans - 1)
+def _scans(version: Version) -> list[Any]:
+    last = max(0, version.scans - 1)
     return [
         html.Div(
             [
@@ -182,7 +182,7 @@ def frames(snapshot: Snapshot) -> list[Any]:
     return [text, html.Progress(value=str(round(share, 4)), max="1", **_aria(label="frames received"))]
 
 
-def verdict(shown: Picture) -> list[Any]:
+def verdict(shown: PageContents) -> list[Any]:
     """The badge (a shape and a word, not a colour alone), what it means, and why."""
     if not shown.verdict:
         return [html.H2("Verdict"), html.P(shown.note or "There is no picture yet.", className="note")]
@@ -196,7 +196,7 @@ def verdict(shown: Picture) -> list[Any]:
     return [html.H2("Verdict"), badge, html.Span(f"{shown.name}, {shown.method}", className="of"), html.Ul(reasons), details]
 
 
-def facts(shown: Picture) -> list[Any]:
+def facts(shown: PageContents) -> list[Any]:
     """Cards of numbers."""
     return [html.Div([html.Dt(f.name), html.Dd(f.value, className="value"), html.Dd(f.note, className="how")]) for f in shown.facts]
 
@@ -204,8 +204,8 @@ def facts(shown: Picture) -> list[Any]:
 def legend(title: str, colours: Colours) -> list[Any]:
     """A colour bar with its ends and unit."""
     low, high = drawings.ends(colours)
-    stops = ", ".join(colour for _, colour in drawings.scale(colours))
-    bar = html.I(style={"background": f"linear-gradient(90deg, {stops})"})
+    colour_stops = ", ".join(colour for _, colour in drawings.scale(colours))
+    bar = html.I(style={"background": f"linear-gradient(90deg, {colour_stops})"})
     unit = f" {colours.unit}" if colours.unit and colours.unit != "rad" else ""
     scale = ", logarithmic" if colours.logarithmic else ""
     return [html.Span(low), bar, html.Span(f"{high}{unit} ({title}{scale})")]
@@ -221,11 +221,11 @@ def trouble(snapshot: Snapshot) -> list[Any]:
     return [html.H2("Trouble"), *counted, html.Ul(lines)]
 
 
-def scan_name(stop: Stop, at: int, total: int) -> str:
+def scan_name(entry: ScanEntry, at: int, total: int) -> str:
     """Which scan the slider is at, and what is known of it."""
     of = f" ({at + 1} of {total})" if total > 1 else ""
-    kind = f", {stop.row['verdict']}" if stop.row.get("verdict") else ""
-    return f"{stop.name or 'none yet'}{of}{kind}" + ("" if stop.path else ", now")
+    kind = f", {entry.row['verdict']}" if entry.row.get("verdict") else ""
+    return f"{entry.name or 'none yet'}{of}{kind}" + ("" if entry.path else ", now")
 
 
 def quantities(names: Sequence[str]) -> list[dict[str, str]]:

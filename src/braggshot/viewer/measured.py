@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from braggshot.report import series as report
 from braggshot.report.figures import Colours, fitted_magnitude
-from braggshot.snapshot import Judged, Snapshot
+from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.volumes import FloatArray, Reconstruction
 
-_MOST_PIXELS = 128  # per side of a plane
-_MOST_FRAMES = 2_000  # of a rocking curve
-_MOST_PICTURES = 400  # of a curve of verdicts
+_MAX_PIXELS = 128  # per side of a plane
+_MAX_FRAMES = 2_000  # of a rocking curve
+_MAX_PREVIEWS = 400  # of a curve of verdicts
 QUANTITIES: Mapping[str, tuple[str, float, Mapping[str, str], str | None]] = {
     "strain": ("strain of the mean lattice", 1.0, {"strain_mean": ""}, "strain_std"),
     **{name.partition(" [")[0]: (name, scale, named, None) for name, scale, named in report.PANELS},
@@ -67,7 +67,7 @@ class Rocking:
 
 
 @dataclass(frozen=True)
-class Course:
+class SeriesCurve:
     """A quantity along a series.
 
     Parameters
@@ -101,21 +101,21 @@ def pattern(found: Reconstruction) -> Pattern | None:
     highest = float(positive.max())
     return Pattern(
         titles=tuple((names[down], names[across]) for _, down, across in chosen),
-        measured=tuple(_central(counts, normal) for normal, _, _ in chosen),
-        fitted=() if magnitude is None else tuple(_central(magnitude**2, normal) for normal, _, _ in chosen),
+        measured=tuple(central_plane(counts, normal) for normal, _, _ in chosen),
+        fitted=() if magnitude is None else tuple(central_plane(magnitude**2, normal) for normal, _, _ in chosen),
         low=max(float(np.percentile(positive, 1)) / 2, highest * 1e-7),
         high=highest,
     )
 
 
-def _central(values: FloatArray, normal: int) -> NDArray[np.float32]:
+def central_plane(values: FloatArray, normal: int) -> NDArray[np.float32]:
     """The plane through N // 2, pixels put together where there are too many."""
     plane = np.take(values, values.shape[normal] // 2, axis=normal).astype(np.float32)
-    by = [-(-n // _MOST_PIXELS) for n in plane.shape]
-    if by == [1, 1]:
+    bins = [-(-n // _MAX_PIXELS) for n in plane.shape]
+    if bins == [1, 1]:
         return plane
-    padded = np.pad(plane, [(0, -n % b) for n, b in zip(plane.shape, by, strict=True)], constant_values=np.nan)
-    blocks = padded.reshape(padded.shape[0] // by[0], by[0], padded.shape[1] // by[1], by[1])
+    padded = np.pad(plane, [(0, -n % b) for n, b in zip(plane.shape, bins, strict=True)], constant_values=np.nan)
+    blocks = padded.reshape(padded.shape[0] // bins[0], bins[0], padded.shape[1] // bins[1], bins[1])
     known = np.isfinite(blocks)
     total, number = np.where(known, blocks, 0).sum(axis=(1, 3)), known.sum(axis=(1, 3))
     return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
@@ -127,35 +127,35 @@ def rocking(snapshot: Snapshot, found: Reconstruction | None, is_current: bool) 
         counts = np.asarray(snapshot.rocking, dtype=np.float64)
         planned = snapshot.expected or 0
         counts = np.concatenate([counts, np.full(max(0, planned - counts.size), np.nan)])
-        return Rocking(counts[:_MOST_FRAMES], snapshot.state not in {"waiting", "measuring"})
+        return Rocking(counts[:_MAX_FRAMES], snapshot.state not in {"waiting", "measuring"})
     if found is None:
         return Rocking(np.zeros(0), snapshot.state not in {"waiting", "measuring"})
     has_counts = found.volume.valid.any(axis=(1, 2))
     total = found.volume.intensity.sum(axis=(1, 2), dtype=np.float64)
-    return Rocking(np.where(has_counts, total, np.nan)[:_MOST_FRAMES], True)
+    return Rocking(np.where(has_counts, total, np.nan)[:_MAX_FRAMES], True)
 
 
-def pictures(snapshot: Snapshot) -> tuple[Judged, ...]:
+def latest_previews(snapshot: Snapshot) -> tuple[PreviewRecord, ...]:
     """Pictures of the scan so far; of very many the latest."""
-    return snapshot.pictures[-_MOST_PICTURES:]
+    return snapshot.previews[-_MAX_PREVIEWS:]
 
 
-def course(rows: Sequence[Mapping[str, Any]], wished: str) -> Course | None:
+def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve | None:
     """A quantity along the series, or the first that is known; None where nothing is."""
     name = next((name for name in (wished, *QUANTITIES) if name in QUANTITIES and _is_known(rows, name)), None)
     if name is None:
         return None
     label, scale, columns, bars = QUANTITIES[name]
-    x, along = report.abscissa(rows)
+    x, label = report.abscissa(rows)
 
     def column(key: str) -> NDArray[np.float64]:
         found = [row.get(key) for row in rows]
         values = scale * np.array([value if isinstance(value, int | float) else np.nan for value in found], dtype=float)
         return np.sqrt(values) if key == "chi2" else values
 
-    return Course(
+    return SeriesCurve(
         x=x,
-        label=along,
+        label=label,
         curves={text: column(key) for key, text in columns.items() if any(isinstance(row.get(key), int | float) for row in rows)},
         bars=None if bars is None else column(bars),
         verdicts=tuple(str(row.get("verdict")) for row in rows),

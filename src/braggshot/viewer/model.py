@@ -31,10 +31,12 @@ TITLES = {
 SLICES: tuple[tuple[Axis, Axis, Axis], ...] = (("z", "x", "y"), ("y", "z", "x"), ("x", "z", "y"))
 """Normal, across, up."""
 
-MOST_TRIANGLES = 60_000  # about 1 MB on the wire
-FEW_TRIANGLES = 8_000  # while a scan is measured and phased: browsers without a graphics card draw 9 000 in twice the time of 2 000
-_MOST_VOXELS = 1_000_000  # of the box around the crystal; a finer grid is thinned out
-_MOST_PIXELS = 96  # per side of a slice
+MAX_TRIANGLES = 60_000  # about 1 MB on the wire
+MAX_TRIANGLES_LIVE = (
+    8_000  # while a scan is measured and phased: browsers without a graphics card draw 9 000 in twice the time of 2 000
+)
+_MAX_VOXELS = 1_000_000  # of the box around the crystal; a finer grid is thinned out
+_MAX_PIXELS = 96  # per side of a slice
 _SMOOTHING = 0.7  # voxels, as in the report: takes the terraces off a support that ends from one voxel to the next
 _MARGIN = 3  # voxels around the support
 
@@ -58,7 +60,7 @@ class View:
     cut: Axis | None = None
     kept: float = 0.5
     places: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    most: int = MOST_TRIANGLES
+    max_triangles: int = MAX_TRIANGLES
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +144,7 @@ def solid(found: Reconstruction) -> Solid | None:
     """A crystal ready to be drawn, with its strain where that is known; None where there is no crystal."""
     strain = found.strain
     if strain is not None and strain.support.any() and strain.amplitude[strain.support].max() > 0:
-        return _of_strain(strain)
+        return _solid_of_strain(strain)
     if not found.support.any() or not np.abs(found.rho[found.support]).max() > 0:
         return None
     rho = found.rho * np.exp(-1j * np.angle(np.sum(found.rho[found.support])))
@@ -154,11 +156,11 @@ def solid(found: Reconstruction) -> Solid | None:
         else "detector frame: z, y, x are rocking, row, column"
     )
     basis = np.eye(3) if found.basis is None else found.basis * 1e9
-    whole = _Whole(found.volume.name, amplitude, found.support, basis, "voxels" if found.basis is None else "nm", frame)
-    return _boxed(whole, {"phase": _unit(rho), "amplitude": amplitude}, colours, found.volume.q_bragg)
+    whole = _WholeCrystal(found.volume.name, amplitude, found.support, basis, "voxels" if found.basis is None else "nm", frame)
+    return _crop_to_box(whole, {"phase": _unit_phase(rho), "amplitude": amplitude}, colours, found.volume.q_bragg)
 
 
-def _of_strain(found: StrainMap) -> Solid:
+def _solid_of_strain(found: StrainMap) -> Solid:
     inside = found.bulk if found.bulk.any() else found.support
     displacement = found.displacement * 1e12
     colours = {
@@ -170,15 +172,15 @@ def _of_strain(found: StrainMap) -> Solid:
     fields = {
         "strain": found.strain,
         "displacement": displacement,
-        "phase": _unit_inside(found),
+        "phase": _unit_phase_inside(found),
         "amplitude": found.amplitude,
     }
     frame = found.choices.get("frame", f"{found.frame} frame")
-    whole = _Whole(found.name, found.amplitude, found.support, found.basis * 1e9, "nm", frame)
-    return _boxed(whole, fields, colours, found.q_bragg)
+    whole = _WholeCrystal(found.name, found.amplitude, found.support, found.basis * 1e9, "nm", frame)
+    return _crop_to_box(whole, fields, colours, found.q_bragg)
 
 
-def in_series(shown: Solid, rows: Rows) -> Solid:
+def use_series_colours(shown: Solid, rows: Rows) -> Solid:
     """The crystal in the colours that all scans of its series have."""
     common = {name: colours for name, colours in series_colours(rows).items() if name in shown.fields}
     return replace(shown, colours={**shown.colours, **common}) if "strain" in shown.fields else shown
@@ -207,11 +209,11 @@ def _amplitudes(inside: FloatArray) -> Colours:
     return Colours("viridis", 0.0, float(np.percentile(inside, 99.5)), "√photons")
 
 
-def _unit(rho: NDArray[Any]) -> NDArray[np.complex64]:
+def _unit_phase(rho: NDArray[Any]) -> NDArray[np.complex64]:
     return np.exp(1j * np.angle(rho)).astype(np.complex64)
 
 
-def _unit_inside(found: StrainMap) -> NDArray[np.complex64]:
+def _unit_phase_inside(found: StrainMap) -> NDArray[np.complex64]:
     """The phase as a complex number where the crystal is: elsewhere nobody looks, and exponentials take time."""
     unit = np.ones(found.phase.shape, np.complex64)
     unit[found.support] = np.exp(1j * found.phase[found.support])
@@ -219,7 +221,7 @@ def _unit_inside(found: StrainMap) -> NDArray[np.complex64]:
 
 
 @dataclass(frozen=True)
-class _Whole:
+class _WholeCrystal:
     """What `_boxed` cuts its box from."""
 
     name: str
@@ -230,12 +232,14 @@ class _Whole:
     frame: str
 
 
-def _boxed(whole: _Whole, fields: Mapping[str, NDArray[Any]], colours: Mapping[str, Colours], q: FloatArray | None) -> Solid:
+def _crop_to_box(
+    whole: _WholeCrystal, fields: Mapping[str, NDArray[Any]], colours: Mapping[str, Colours], q: FloatArray | None
+) -> Solid:
     found = ndimage.find_objects(whole.support.astype(np.uint8))[0]
     box = tuple(slice(max(0, part.start - _MARGIN), part.stop + _MARGIN) for part in found)
     inside = whole.support[box]
-    thin = max(1, int(np.ceil((inside.size / _MOST_VOXELS) ** (1 / 3))))
-    every = (slice(None, None, thin),) * 3
+    thinning = max(1, int(np.ceil((inside.size / _MAX_VOXELS) ** (1 / 3))))
+    every = (slice(None, None, thinning),) * 3
     # A border of nothing closes the surface of a crystal that touches the edge of its grid.
     height = np.pad(ndimage.gaussian_filter(whole.amplitude[box], _SMOOTHING)[every], 1)
     median = float(np.median(whole.amplitude[whole.support]))
@@ -245,10 +249,10 @@ def _boxed(whole: _Whole, fields: Mapping[str, NDArray[Any]], colours: Mapping[s
     return Solid(
         name=whole.name,
         height=(height / (median or 1.0)).astype(np.float32),
-        fields={name: np.pad(values[every], 1, mode="edge") for name, values in _filled(fields, box, inside).items()},
+        fields={name: np.pad(values[every], 1, mode="edge") for name, values in _extend_fields(fields, box, inside).items()},
         colours=colours,
-        basis=whole.basis * thin,
-        origin=(np.array(whole.support.shape) // 2 - start) / thin + 1,
+        basis=whole.basis * thinning,
+        origin=(np.array(whole.support.shape) // 2 - start) / thinning + 1,
         low=corners.min(axis=0) - half,
         high=corners.max(axis=0) + half,
         unit=whole.unit,
@@ -257,7 +261,9 @@ def _boxed(whole: _Whole, fields: Mapping[str, NDArray[Any]], colours: Mapping[s
     )
 
 
-def _filled(fields: Mapping[str, NDArray[Any]], box: tuple[slice, ...], inside: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+def _extend_fields(
+    fields: Mapping[str, NDArray[Any]], box: tuple[slice, ...], inside: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
     """Beyond the crystal the value of the nearest voxel in it, so that interpolation meets no gap."""
     filled: dict[str, NDArray[Any]] = {}
     searched, nearest = np.zeros(0, bool), ()
@@ -279,37 +285,37 @@ def mesh(shown: Solid, view: View) -> Mesh | None:
         plane = shown.low[axis] + view.kept * (shown.high[axis] - shown.low[axis])
         edge = float(np.linalg.norm(shown.basis[axis]))
         # Below 1 beyond the plane, and linear across it: the face comes out flat, wherever the voxels are.
-        height = np.minimum(height, 1 + (plane - _along(shown, axis)) / edge)
+        height = np.minimum(height, 1 + (plane - _positions_along(shown, axis)) / edge)
     if not height.min() < 1 < height.max():
         return None
-    points, triangles = _triangles(height, view.most)
-    index = points.T + _inwards(shown.height, points.T) * (1 if view.cut is None else _is_skin(shown, view, points))
+    points, triangles = _triangles(height, view.max_triangles)
+    index = points.T + _inward_step(shown.height, points.T) * (1 if view.cut is None else _is_skin(shown, view, points))
     name = shown.colouring(view.colouring)
     places = (points - shown.origin) @ shown.basis.T
     if name == "phase" and shown.colours[name].high >= np.pi:  # between corners on both sides of a wrap all colours would show
-        values = _sampled(shown.fields[name], index[:, triangles].mean(axis=2))
+        values = _interpolate(shown.fields[name], index[:, triangles].mean(axis=2))
     else:
-        values = _sampled(shown.fields[name], index)
+        values = _interpolate(shown.fields[name], index)
     return Mesh(places.astype(np.float32), triangles.astype(np.uint16 if len(points) <= 2**16 else np.int32), values)
 
 
-def _triangles(height: FloatArray, most: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _triangles(height: FloatArray, max_triangles: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Marching cubes, on coarser cubes where there are too many triangles."""
     for step in range(1, 9):
         points, triangles, _, _ = marching_cubes(height, 1.0, step_size=step)  # type: ignore[no-untyped-call]
-        if len(triangles) <= most:
+        if len(triangles) <= max_triangles:
             break
     return points, triangles
 
 
-def _along(shown: Solid, axis: int) -> FloatArray:
+def _positions_along(shown: Solid, axis: int) -> FloatArray:
     """Position of every voxel along one axis."""
     index = np.indices(shown.height.shape, sparse=True)
     parts = [shown.basis[axis, k] * (index[k] - shown.origin[k]) for k in range(3)]
     return np.asarray(parts[0] + parts[1] + parts[2])
 
 
-def _inwards(height: FloatArray, index: FloatArray) -> FloatArray:
+def _inward_step(height: FloatArray, index: FloatArray) -> FloatArray:
     """A step of one voxel into the crystal: on the surface itself the fields are those of half-empty voxels."""
     slope = np.stack([ndimage.map_coordinates(part, index, order=1) for part in np.gradient(height)])
     return np.asarray(slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-30))
@@ -321,7 +327,7 @@ def _is_skin(shown: Solid, view: View, points: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(own < 1.1 * view.level)
 
 
-def _sampled(field: NDArray[Any], index: FloatArray) -> NDArray[np.float32]:
+def _interpolate(field: NDArray[Any], index: FloatArray) -> NDArray[np.float32]:
     """Linear interpolation; a phase is interpolated as a complex number, so that its wraps leave no seam."""
     if np.iscomplexobj(field):
         real, imaginary = (ndimage.map_coordinates(part, index, order=1, mode="nearest") for part in (field.real, field.imag))
@@ -336,19 +342,19 @@ def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
     for (normal, across, up), share in zip(SLICES, view.places, strict=True):
         n, a, u = ("zyx".index(axis) for axis in (normal, across, up))
         at = shown.low[n] + share * (shown.high[n] - shown.low[n])
-        x, y = (_steps(shown, axis) for axis in (a, u))
+        x, y = (_pixel_positions(shown, axis) for axis in (a, u))
         places = np.empty((3, len(y), len(x)))
         places[n], places[a], places[u] = at, x[None, :], y[:, None]
         index = np.einsum("ij,jkl->ikl", np.linalg.inv(shown.basis), places) + shown.origin[:, None, None]
         inside = ndimage.map_coordinates(shown.height, index, order=1) >= view.level
-        values = np.where(inside, _sampled(shown.fields[name], index), np.nan).astype(np.float32)
+        values = np.where(inside, _interpolate(shown.fields[name], index), np.nan).astype(np.float32)
         found.append(Plane(normal, across, up, float(at), x, y, values))
     return tuple(found)
 
 
-def _steps(shown: Solid, axis: int) -> NDArray[np.float32]:
+def _pixel_positions(shown: Solid, axis: int) -> NDArray[np.float32]:
     """Positions of pixels along an axis, six per voxel or as many as allowed, a little beyond the crystal."""
     size = float(shown.high[axis] - shown.low[axis])
     edge = float(np.linalg.norm(shown.basis, axis=0).min())
-    number = int(np.clip(6 * size / edge, 8, _MOST_PIXELS))
+    number = int(np.clip(6 * size / edge, 8, _MAX_PIXELS))
     return np.linspace(shown.low[axis] - 0.05 * size, shown.high[axis] + 0.05 * size, number, dtype=np.float32)

@@ -12,7 +12,7 @@ from braggshot.io import results
 from braggshot.snapshot import Snapshot
 
 
-class Shelf:
+class ResultFiles:
     """A feed of finished scans."""
 
     def __init__(self, files: Sequence[Path], rows: Sequence[Any] = ()) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from braggshot.io.atomic import replacing_hdf5
 from braggshot.io.codecs import Codec, bitshuffle_options
-from braggshot.live.simulator.player import Playing
+from braggshot.live.simulator.player import PlayedScan
 
 DETECTOR = "entry/instrument/detector"
 
@@ -32,8 +32,8 @@ class EigerSink:
     grows : whether data files are there while they grow, in SWMR mode
     """
 
-    def __init__(self, root: Path, together: int, grows: bool) -> None:
-        self.root, self.together, self.grows, self.url = root, together, grows, f"folder:{root}"
+    def __init__(self, root: Path, frames_per_file: int, is_growing: bool) -> None:
+        self.root, self.frames_per_file, self.is_growing, self.url = root, frames_per_file, is_growing, f"folder:{root}"
         self._payloads: dict[int, dict[int, bytes]] = {}
         self._open: dict[int, h5py.File] = {}
         self._number = 0
@@ -41,12 +41,12 @@ class EigerSink:
     def wait(self, stop: Event) -> None:
         """Files wait by themselves."""
 
-    def begin(self, scan: Playing) -> None:
+    def begin(self, scan: PlayedScan) -> None:
         """Write the master; none of its links leads anywhere yet."""
         self.close()
         self.scan, self._payloads, self._number = scan, {}, 0
         self._codec = Codec("bslz4", scan.shape, scan.dtype)
-        numbers = range(1, 1 - (-scan.frames // self.together))
+        numbers = range(1, 1 - (-scan.frames // self.frames_per_file))
         with replacing_hdf5(self.root / f"{scan.name}_master.h5") as file:
             group = file.create_group("entry/data")
             for number in numbers:
@@ -61,25 +61,25 @@ class EigerSink:
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
         """Put a frame into its place; the file before is finished when one of the next file comes."""
-        number, place = index // self.together + 1, index % self.together
+        number, place = index // self.frames_per_file + 1, index % self.frames_per_file
         payload = self._codec.encode(np.ascontiguousarray(image))
         payload = payload if is_whole else payload[: len(payload) // 2]
-        if self.grows:
-            self._append(number, place, payload)
+        if self.is_growing:
+            self._append_frame(number, place, payload)
             return
         self._payloads.setdefault(number, {})[place] = payload
         if number < self._number:
-            self._write(number)
+            self._write_file(number)
         for finished in range(max(1, self._number), number):
-            self._write(finished)
+            self._write_file(finished)
         self._number = max(self._number, number)
 
     def end(self, is_aborted: bool) -> None:
         """Finish the files; an aborted scan leaves those that it came to, and a marker."""
-        if not self.grows:
-            last = self._number if is_aborted else -(-self.scan.frames // self.together)
+        if not self.is_growing:
+            last = self._number if is_aborted else -(-self.scan.frames // self.frames_per_file)
             for number in range(max(1, self._number), last + 1):
-                self._write(number)
+                self._write_file(number)
         self.close()
         if is_aborted:
             (self.root / f"{self.scan.name}.aborted").touch()
@@ -94,28 +94,28 @@ class EigerSink:
         return self.root / f"{self.scan.name}_data_{number:06d}.h5"
 
     def _frames_of(self, number: int) -> int:
-        return min(self.together, self.scan.frames - (number - 1) * self.together)
+        return min(self.frames_per_file, self.scan.frames - (number - 1) * self.frames_per_file)
 
-    def _make(self, file: h5py.File, number: int) -> h5py.Dataset:
+    def _make_dataset(self, file: h5py.File, number: int) -> h5py.Dataset:
         shape = (self._frames_of(number), *self.scan.shape)
         chunks = (1, *self.scan.shape)
         data = file.create_dataset("entry/data/data", shape, self.scan.dtype, chunks=chunks, **bitshuffle_options())
-        data.attrs["image_nr_low"] = (number - 1) * self.together + 1
-        data.attrs["image_nr_high"] = (number - 1) * self.together + shape[0]
+        data.attrs["image_nr_low"] = (number - 1) * self.frames_per_file + 1
+        data.attrs["image_nr_high"] = (number - 1) * self.frames_per_file + shape[0]
         return data
 
-    def _write(self, number: int) -> None:
+    def _write_file(self, number: int) -> None:
         """A data file at once, as a careful writer does; frames that did not come leave their places empty."""
         with replacing_hdf5(self._path(number)) as file:
-            data = self._make(file, number)
+            data = self._make_dataset(file, number)
             for place, payload in sorted(self._payloads.get(number, {}).items()):
                 data.id.write_direct_chunk((place, 0, 0), payload)
 
-    def _append(self, number: int, place: int, payload: bytes) -> None:
+    def _append_frame(self, number: int, place: int, payload: bytes) -> None:
         if number not in self._open:
             hidden = self._path(number).with_name(f".{self._path(number).name}")
             file = self._open[number] = h5py.File(hidden, "w", libver="latest", locking=False)
-            self._make(file, number)
+            self._make_dataset(file, number)
             file.swmr_mode = True
             os.replace(hidden, self._path(number))
         data = self._open[number]["entry/data/data"]

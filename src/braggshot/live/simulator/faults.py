@@ -52,21 +52,21 @@ def parse(text: str) -> Faults:
     ------
     ConfigError : if a fault is unknown or its share or count is none.
     """
-    found: dict[str, float | int] = {}
+    parsed: dict[str, float | int] = {}
     for item in filter(None, text.split(",")):
         name, _, value = (part.strip() for part in item.partition("="))
         try:
             if name in {"dead", "abort"}:
-                found[name] = int(value.removeprefix("after:").removeprefix("at:"))
+                parsed[name] = int(value.removeprefix("after:").removeprefix("at:"))
             elif name in Faults.__dataclass_fields__:
-                found[name] = float(value)
+                parsed[name] = float(value)
             else:
                 raise ConfigError(f"unknown fault {name!r}; known: {', '.join(Faults.__dataclass_fields__)}.")
         except ValueError as error:
             raise ConfigError(f"fault {item!r}: expected a number, such as drop=0.02, dead=after:30 or abort=at:10.") from error
-        if found[name] < 0 or (name not in {"dead", "abort"} and found[name] > 1):
+        if parsed[name] < 0 or (name not in {"dead", "abort"} and parsed[name] > 1):
             raise ConfigError(f"fault {item!r}: a share lies between 0 and 1, a count is not negative.")
-    return Faults(**found)  # type: ignore[arg-type]
+    return Faults(**parsed)  # type: ignore[arg-type]
 
 
 def fault_plan(frames: int, faults: Faults, seed: int) -> list[Action]:
@@ -78,23 +78,23 @@ def fault_plan(frames: int, faults: Faults, seed: int) -> list[Action]:
     rng = np.random.default_rng(seed)
     plan: list[Action] = []
     if faults.abort is not None:
-        plan += [Action("begin"), *_frames(min(faults.abort, frames), faults, rng), Action("abort")]
-    plan += [Action("begin"), *_frames(frames, faults, rng), Action("end")]
-    return plan if faults.dead is None else _die(plan, faults.dead)
+        plan += [Action("begin"), *_frame_actions(min(faults.abort, frames), faults, rng), Action("abort")]
+    plan += [Action("begin"), *_frame_actions(frames, faults, rng), Action("end")]
+    return plan if faults.dead is None else _cut_at_death(plan, faults.dead)
 
 
-def _frames(frames: int, faults: Faults, rng: np.random.Generator) -> Iterator[Action]:
+def _frame_actions(frames: int, faults: Faults, rng: np.random.Generator) -> Iterator[Action]:
     """The frames of one scan in the order in which they are sent."""
     order = [index for index in range(frames) if rng.random() >= faults.drop]
     late = [index for index in order if rng.random() < faults.late]
-    order = [*_swapped([index for index in order if index not in set(late)], faults.reorder, rng), *late]
+    order = [*_swap_neighbours([index for index in order if index not in set(late)], faults.reorder, rng), *late]
     for index in order:
         yield Action("truncated" if rng.random() < faults.truncate else "frame", index)
         if rng.random() < faults.duplicate:
             yield Action("frame", index)
 
 
-def _swapped(order: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
+def _swap_neighbours(order: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
     swapped = list(order)
     for place in range(len(swapped) - 1):
         if rng.random() < share:
@@ -102,7 +102,7 @@ def _swapped(order: Sequence[int], share: float, rng: np.random.Generator) -> li
     return swapped
 
 
-def _die(plan: list[Action], after: int) -> list[Action]:
+def _cut_at_death(plan: list[Action], after: int) -> list[Action]:
     """Cut the plan after so many frames of its first scan."""
     sent = 0
     for place, action in enumerate(plan):

@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, OutputError
-from braggshot.live.simulator.player import Playing, Sink
+from braggshot.live.simulator.player import PlayedScan, Sink
 
 
 def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int | str = 0, swmr: bool | str = False) -> Sink:
@@ -26,12 +26,12 @@ def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int 
         and those of a file set always; or if a file set cannot hold so many frames.
     OutputError : if the folder cannot be made.
     """
-    grows, follows = (str(value).lower() in {"true", "1", "yes"} for value in (hdf5, swmr))
-    if not str(eiger).isdecimal() or (follows and not int(eiger)) or (grows and int(eiger)):
+    is_growing, is_followed = (str(value).lower() in {"true", "1", "yes"} for value in (hdf5, swmr))
+    if not str(eiger).isdecimal() or (is_followed and not int(eiger)) or (is_growing and int(eiger)):
         raise ConfigError(
             f"eiger={eiger}: give the frames of a data file, such as eiger=100; swmr=1 goes with it, --hdf5 does not."
         )
-    allowed = {"", "bslz4"} if int(eiger) else {"", "none", "bslz4"} if grows else {"", "none"}
+    allowed = {"", "bslz4"} if int(eiger) else {"", "none", "bslz4"} if is_growing else {"", "none"}
     if compress not in allowed:
         raise ConfigError(f"a folder cannot be written with compression {compress!r}; with --hdf5 or eiger= there is bslz4.")
     try:
@@ -41,8 +41,8 @@ def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int 
     if int(eiger):
         from braggshot.live.simulator.eiger_files import EigerSink
 
-        return EigerSink(Path(target), int(eiger), follows)
-    return GrowingSink(Path(target), compress == "bslz4") if grows else ImageSink(Path(target))
+        return EigerSink(Path(target), int(eiger), is_followed)
+    return GrowingSink(Path(target), compress == "bslz4") if is_growing else ImageSink(Path(target))
 
 
 class ImageSink:
@@ -55,7 +55,7 @@ class ImageSink:
     def wait(self, stop: Event) -> None:
         """Files wait by themselves."""
 
-    def begin(self, scan: Playing) -> None:
+    def begin(self, scan: PlayedScan) -> None:
         """Make the folder of the scan and say what is to come."""
         self.base = self.root / scan.name / scan.name
         self.base.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ class GrowingSink:
     def wait(self, stop: Event) -> None:
         """Files wait by themselves."""
 
-    def begin(self, scan: Playing) -> None:
+    def begin(self, scan: PlayedScan) -> None:
         """A new file; the plan lies beside it."""
         from braggshot.io.codecs import bitshuffle_options
 

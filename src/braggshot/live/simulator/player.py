@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from braggshot.errors import ConfigError
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.sources.limits import scan_name
-from braggshot.live.sources.registry import explained, split
+from braggshot.live.sources.registry import explain_missing, split
 from braggshot.live.sources.replay import Pace
 from braggshot.volumes import FloatArray, Scan
 
@@ -27,12 +27,12 @@ SINKS = {
     "pva": "braggshot.live.simulator.pva",
     "zmq": "braggshot.live.simulator.dectris",
 }
-LARGEST = 2**31
+MAX_BYTES_IN_MEMORY = 2**31
 """Bytes of a scan that is kept in memory while it is played; a larger one is read frame by frame."""
 
 
 @dataclass(frozen=True)
-class Playing:
+class PlayedScan:
     """A scan that begins: what a detector says of it in advance.
 
     Parameters
@@ -65,7 +65,7 @@ class Sink(Protocol):
         """Until someone listens, where the transport can tell."""
         ...
 
-    def begin(self, scan: Playing) -> None:
+    def begin(self, scan: PlayedScan) -> None:
         """A scan begins."""
         ...
 
@@ -83,7 +83,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True)
-class Sent:
+class EmitProgress:
     """How far the simulated detector is: scans begun and frames sent, whole ones and parts."""
 
     scans: int
@@ -97,20 +97,20 @@ def open_sink(url: str, **options: Any) -> Sink:
     ------
     ConfigError : if there is none for that scheme, a library is missing, or it cannot serve there.
     """
-    scheme, target, said = split(url)
+    scheme, target, url_options = split(url)
     if scheme not in SINKS:
         raise ConfigError(f"cannot emit to {url!r}; known: {', '.join(f'{name}:' for name in SINKS)}.")
     try:
-        with explained(scheme):
+        with explain_missing(scheme):
             module = importlib.import_module(SINKS[scheme])
-            return module.serve(target, **{**options, **said})
+            return module.serve(target, **{**options, **url_options})
     except TypeError as error:
         raise ConfigError(f"emit to {url!r}: an option is unknown ({error}).") from error
 
 
 def emit(
     scan: Scan, sink: Sink, stop: Event, rate: float = 0.0, faults: Faults | None = None, seed: int = 0, repeat: int = 1
-) -> Iterator[Sent]:
+) -> Iterator[EmitProgress]:
     """Play `scan` to `sink`, yielding after every frame that was sent; the caller's loop sees how far it is.
 
     Parameters
@@ -120,42 +120,42 @@ def emit(
     seed : of the faults; every repeat draws its own
     repeat : how many scans; a dead detector plays no more
     """
-    frames = _in_memory(scan)
+    frames = _load_frames(scan)
     sent, begun, pace = 0, 0, Pace(rate)
     for number in range(repeat):
         for action in fault_plan(len(frames), faults or Faults(), seed + number):
             if action.kind == "begin":
                 begun += 1
-                sink.begin(_playing(scan, begun))
+                sink.begin(_played_scan(scan, begun))
             elif action.kind in {"frame", "truncated"}:
-                while pace.early(stop):
+                while pace.is_early(stop):
                     pass
                 if stop.is_set():
                     return
                 sink.frame(action.frame, frames[action.frame], action.kind == "frame")
                 sent += 1
-                yield Sent(begun, sent)
+                yield EmitProgress(begun, sent)
             elif action.kind == "dead":
                 return
             else:
                 sink.end(action.kind == "abort")
 
 
-def _playing(scan: Scan, number: int) -> Playing:
+def _played_scan(scan: Scan, number: int) -> PlayedScan:
     frames, rows, columns = scan.frames.shape
     name = f"{scan_name(scan.name)[:80]}_{number:04d}"
     dtype = np.dtype(scan.frames.dtype)
-    return Playing(name, number, frames, (rows, columns), dtype, scan.rocking_angle)
+    return PlayedScan(name, number, frames, (rows, columns), dtype, scan.rocking_angle)
 
 
-def _in_memory(scan: Scan) -> Any:
+def _load_frames(scan: Scan) -> Any:
     """The frames, read beforehand if they are not too many, so that the disk does not set the pace."""
     size = int(np.prod(scan.frames.shape, dtype=object)) * scan.frames.dtype.itemsize
-    return np.asarray(scan.frames[:]) if size <= LARGEST else _Indexed(scan)
+    return np.asarray(scan.frames[:]) if size <= MAX_BYTES_IN_MEMORY else _LazyFrames(scan)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Indexed:
+class _LazyFrames:
     scan: Scan
 
     def __len__(self) -> int:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
 from braggshot.io.codecs import Codec, lz4_encode
-from braggshot.live.simulator.player import Playing, Sink
-from braggshot.live.sources.pva import SCALARS
+from braggshot.live.simulator.player import PlayedScan, Sink
+from braggshot.live.sources.pva import SCALAR_TYPES
 
 SETTLE = 0.5
 """Seconds between the connection of a listener, which a server hears of, and its subscription, which it does not."""
 LINGER = 3.0
 """Seconds for which a closing server waits for its listeners to go."""
-UNION = {"u1": "ubyte", "u2": "ushort", "u4": "uint", "u8": "ulong", "i1": "byte", "i2": "short", "i4": "int", "i8": "long",
+UNION_NAMES = {"u1": "ubyte", "u2": "ushort", "u4": "uint", "u8": "ulong", "i1": "byte", "i2": "short", "i4": "int", "i8": "long",
          "f4": "float", "f8": "double"}  # fmt: skip
 
 
@@ -55,24 +55,24 @@ class PvaSink:
         self.compress = "" if compress == "none" else compress
         self._codec: Codec | None = None
         self._unique, self._begun = 0, 0
-        self._heard, self._left = Event(), Event()
+        self._connected, self._disconnected = Event(), Event()
         self._type, self._value = NTNDArray.buildType(), Value
-        self._pv = SharedPV(handler=_Listeners(self._heard, self._left), initial=Value(self._type, {}))
-        where = {"EPICS_PVAS_INTF_ADDR_LIST": interface, "EPICS_PVAS_SERVER_PORT": port, "EPICS_PVAS_BROADCAST_PORT": "0"}
+        self._pv = SharedPV(handler=_Listeners(self._connected, self._disconnected), initial=Value(self._type, {}))
+        addresses = {"EPICS_PVAS_INTF_ADDR_LIST": interface, "EPICS_PVAS_SERVER_PORT": port, "EPICS_PVAS_BROADCAST_PORT": "0"}
         quiet = {"EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO", "EPICS_PVAS_BEACON_ADDR_LIST": ""}
         try:
-            self._server = Server(providers=[{channel: self._pv}], conf={**where, **quiet}, useenv=False)
+            self._server = Server(providers=[{channel: self._pv}], conf={**addresses, **quiet}, useenv=False)
         except RuntimeError as error:
             raise ConfigError(f"pva:{channel}: cannot listen at {interface} port {port} ({error}).") from error
         self.url = f"pva:{channel}?address={interface}:{self._server.conf()['EPICS_PVAS_SERVER_PORT']}"
 
     def wait(self, stop: Event) -> None:
         """Until someone listens."""
-        while not stop.is_set() and not self._heard.wait(0.2):
+        while not stop.is_set() and not self._connected.wait(0.2):
             pass
         stop.wait(SETTLE)
 
-    def begin(self, scan: Playing) -> None:
+    def begin(self, scan: PlayedScan) -> None:
         """Nothing is said of a scan before its first image."""
         self.scan, self._begun = scan, self._unique
         kind = self.compress
@@ -88,8 +88,8 @@ class PvaSink:
         angle = self.scan.angle_deg(index)
         attributes |= {} if angle is None else {"RockingAngle": angle}
         self._pv.post(self._value(self._type, {
-            "value": (f"{UNION[flat.dtype.str[1:]]}Value", flat),
-            "codec": {"name": self.compress, "parameters": SCALARS.index(image.dtype.name) + 1 if self.compress else None},
+            "value": (f"{UNION_NAMES[flat.dtype.str[1:]]}Value", flat),
+            "codec": {"name": self.compress, "parameters": SCALAR_TYPES.index(image.dtype.name) + 1 if self.compress else None},
             "compressedSize": flat.nbytes,
             "uncompressedSize": image.nbytes,
             "uniqueId": self._unique,
@@ -104,8 +104,8 @@ class PvaSink:
 
     def close(self) -> None:
         """Once the listeners are gone, or after some seconds: what they have not fetched is lost with the server."""
-        if self._heard.is_set():
-            self._left.wait(LINGER)
+        if self._connected.is_set():
+            self._disconnected.wait(LINGER)
         self._server.stop()
         self._pv.close()
 
@@ -119,12 +119,12 @@ class PvaSink:
 class _Listeners:
     """Tells when the first one comes and the last one goes."""
 
-    def __init__(self, heard: Event, left: Event) -> None:
-        self.heard, self.left = heard, left
+    def __init__(self, connected: Event, disconnected: Event) -> None:
+        self.connected, self.disconnected = connected, disconnected
 
     def onFirstConnect(self, pv: Any) -> None:
-        self.left.clear()
-        self.heard.set()
+        self.disconnected.clear()
+        self.connected.set()
 
     def onLastDisconnect(self, pv: Any) -> None:
-        self.left.set()
+        self.disconnected.set()

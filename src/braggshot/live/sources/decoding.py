@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.io.codecs import Codec, DamagedError, lz4_blocks_decode, lz4_decode
-from braggshot.live.sources.limits import Unusable, image_bytes
+from braggshot.live.sources.limits import UnusableError, image_bytes
 
 ENCODINGS = ("", "lz4", "lz4 blocks", "bslz4", "blosc", "zstd")
-WITHOUT_FILTER = {"lz4": lz4_decode, "lz4 blocks": lz4_blocks_decode}
-KEPT = 4
+LZ4_DECODERS = {"lz4": lz4_decode, "lz4 blocks": lz4_blocks_decode}
+MAX_CODECS = 4
 """Decoders that are kept, each for one shape and type."""
 
 
@@ -37,24 +37,24 @@ class ImageDecoder:
         """
         size = image_bytes(shape, dtype)
         if encoding not in ENCODINGS:
-            raise Unusable("encoding", f"{encoding[:40]!r}; known: {', '.join(filter(None, ENCODINGS))}, or none")
+            raise UnusableError("encoding", f"{encoding[:40]!r}; known: {', '.join(filter(None, ENCODINGS))}, or none")
         if len(payload) > size + size // 100 + 4096:  # no codec makes an image longer than that
-            raise Unusable("oversized", f"{len(payload)} bytes for an image of {size}")
+            raise UnusableError("oversized", f"{len(payload)} bytes for an image of {size}")
         if not encoding:
             if len(payload) != size:
-                raise Unusable("truncated", f"{len(payload)} bytes of {size}")
+                raise UnusableError("truncated", f"{len(payload)} bytes of {size}")
             return np.frombuffer(bytearray(payload), dtype).reshape(shape)
         try:
-            if encoding in WITHOUT_FILTER:
-                return WITHOUT_FILTER[encoding](payload, shape, dtype)
+            if encoding in LZ4_DECODERS:
+                return LZ4_DECODERS[encoding](payload, shape, dtype)
             return self._codec(encoding, shape, dtype).decode(payload)
         except DamagedError as error:
-            raise Unusable("truncated" if "short" in str(error) else "damaged", str(error)) from error
+            raise UnusableError("truncated" if "short" in str(error) else "damaged", str(error)) from error
 
     def _codec(self, kind: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> Codec:
         key = (kind, shape, dtype.name)
         codec = self._codecs.pop(key, None) or Codec(kind, shape, dtype)
         self._codecs[key] = codec  # the one used last is at the end
-        if len(self._codecs) > KEPT:
+        if len(self._codecs) > MAX_CODECS:
             del self._codecs[next(iter(self._codecs))]
         return codec

@@ -28,10 +28,10 @@ MAX_FRAMES = 10**6
 MAX_NAME = 100
 """Characters of a scan's name."""
 
-COUNTS = frozenset(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)) | {"float32", "float64"}
+COUNT_TYPES = frozenset(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)) | {"float32", "float64"}
 
 
-class Unusable(Exception):
+class UnusableError(Exception):
     """A message that cannot be used: a short word to count by, and what was found.
 
     Parameters
@@ -49,16 +49,16 @@ def image_shape(rows: Any, columns: Any) -> tuple[int, int]:
     """Both sides as integers within bounds."""
     sides = (whole_number(rows, "rows"), whole_number(columns, "columns"))
     if min(sides) < 1:
-        raise Unusable("shape", f"{sides[0]} x {sides[1]} pixels")
+        raise UnusableError("shape", f"{sides[0]} x {sides[1]} pixels")
     if max(sides) > MAX_SIDE:
-        raise Unusable("oversized", f"{sides[0]} x {sides[1]} pixels, at most {MAX_SIDE} a side")
+        raise UnusableError("oversized", f"{sides[0]} x {sides[1]} pixels, at most {MAX_SIDE} a side")
     return sides
 
 
 def counts_type(name: Any) -> np.dtype[Any]:
     """The type of a pixel, from its name."""
-    if not isinstance(name, str) or name not in COUNTS:
-        raise Unusable("type", f"pixels of type {str(name)[:40]!r}")
+    if not isinstance(name, str) or name not in COUNT_TYPES:
+        raise UnusableError("type", f"pixels of type {str(name)[:40]!r}")
     return np.dtype(name)
 
 
@@ -66,16 +66,16 @@ def image_bytes(shape: tuple[int, int], dtype: np.dtype[Any]) -> int:
     """Bytes that an image will take, if they are allowed."""
     size = shape[0] * shape[1] * dtype.itemsize
     if size > MAX_BYTES:
-        raise Unusable("oversized", f"{shape[0]} x {shape[1]} pixels of {dtype} are {size} bytes, at most {MAX_BYTES}")
+        raise UnusableError("oversized", f"{shape[0]} x {shape[1]} pixels of {dtype} are {size} bytes, at most {MAX_BYTES}")
     return size
 
 
 def whole_number(value: Any, what: str, low: int = 0, high: int = 2**63 - 1) -> int:
     """An integer within bounds; True and 3.0 are none."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise Unusable("malformed", f"{what} is {type(value).__name__}, expected an integer")
+        raise UnusableError("malformed", f"{what} is {type(value).__name__}, expected an integer")
     if not low <= int(value) <= high:
-        raise Unusable("malformed", f"{what} is out of bounds")
+        raise UnusableError("malformed", f"{what} is out of bounds")
     return int(value)
 
 
@@ -92,21 +92,21 @@ def real_number(value: Any) -> float | None:
 
 def scan_name(text: Any) -> str:
     """A name that can stand in a file name, of whatever was sent: letters, digits and ``. _ -``, not beginning with a dot."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", str(text)[: 4 * MAX_NAME]).strip("._-")
-    return plain[:MAX_NAME] or "scan"
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", str(text)[: 4 * MAX_NAME]).strip("._-")
+    return safe[:MAX_NAME] or "scan"
 
 
 def json_object(part: Any) -> dict[str, Any]:
     """One JSON object."""
     if len(part) > MAX_TEXT:
-        raise Unusable("oversized", f"a JSON text of {len(part)} bytes, at most {MAX_TEXT}")
+        raise UnusableError("oversized", f"a JSON text of {len(part)} bytes, at most {MAX_TEXT}")
     try:
-        found = json.loads(bytes(part))
+        parsed = json.loads(bytes(part))
     except (ValueError, RecursionError) as error:
-        raise Unusable("malformed", f"not JSON ({type(error).__name__})") from error
-    if not isinstance(found, dict):
-        raise Unusable("malformed", f"JSON {type(found).__name__}, expected an object")
-    return found
+        raise UnusableError("malformed", f"not JSON ({type(error).__name__})") from error
+    if not isinstance(parsed, dict):
+        raise UnusableError("malformed", f"JSON {type(parsed).__name__}, expected an object")
+    return parsed
 
 
 def angles(value: Any, frames: int | None) -> FloatArray | None:

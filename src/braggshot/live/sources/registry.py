@@ -72,10 +72,10 @@ def open_source(url: str, options: Mapping[str, Any] | None = None) -> Source:
     ------
     ConfigError : if the scheme or an option is unknown, the target is none, or a library is missing.
     """
-    scheme, target, said = split(url)
-    with explained(scheme):
+    scheme, target, url_options = split(url)
+    with explain_missing(scheme):
         module = load(scheme, url)
-        return module.connect(target, resolve(module.Options, {**(options or {}), **said}))
+        return module.connect(target, resolve(module.Options, {**(options or {}), **url_options}))
 
 
 def split(url: str) -> tuple[str, str, dict[str, str]]:
@@ -95,7 +95,7 @@ def split(url: str) -> tuple[str, str, dict[str, str]]:
     if not mark or (query and "=" not in query):
         target, query = rest, ""
     if not colon or not target:
-        raise ConfigError(f"{url!r} is no source; give SCHEME:TARGET, one of {_known()}.")
+        raise ConfigError(f"{url!r} is no source; give SCHEME:TARGET, one of {_list_known()}.")
     return scheme, target, dict(parse_qsl(query, keep_blank_values=True))
 
 
@@ -107,14 +107,14 @@ def load(scheme: str, url: str = "") -> ModuleType:
     ConfigError : if the scheme is unknown.
     ImportError : if a library is missing.
     """
-    known = {transport.scheme: transport for transport in transports()}
-    if scheme not in known:
-        raise ConfigError(f"unknown source {url or scheme!r}; known: {_known()}.")
-    return importlib.import_module(known[scheme].module)
+    by_scheme = {transport.scheme: transport for transport in transports()}
+    if scheme not in by_scheme:
+        raise ConfigError(f"unknown source {url or scheme!r}; known: {_list_known()}.")
+    return importlib.import_module(by_scheme[scheme].module)
 
 
 @contextmanager
-def explained(scheme: str) -> Iterator[None]:
+def explain_missing(scheme: str) -> Iterator[None]:
     """A library that is missing becomes a `ConfigError` that says what to install."""
     try:
         yield
@@ -124,5 +124,5 @@ def explained(scheme: str) -> Iterator[None]:
         raise ConfigError(f"{scheme}: needs {missing}, which is not installed: pip install '{needs}'") from error
 
 
-def _known() -> str:
+def _list_known() -> str:
     return "; ".join(transport.summary for transport in transports())

@@ -17,7 +17,7 @@ from braggshot.live.messages import Arrived, Begin, End, Message
 from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import Frame, Scan
 
-BLOCK = 2**25
+BLOCK_BYTES = 2**25
 """Bytes that are read at once: opening a file for every frame would be slower than any detector."""
 
 
@@ -46,8 +46,8 @@ def connect(target: str, options: Options) -> ReplaySource:
     ------
     FormatError, DataError, ConfigError : as `braggshot.io.registry.read`.
     """
-    wanted = {"scan": options.scan, "dataset": options.dataset}
-    chosen = {name: value for name, value in wanted.items() if value is not None}
+    given = {"scan": options.scan, "dataset": options.dataset}
+    chosen = {name: value for name, value in given.items() if value is not None}
     return ReplaySource(registry.read(target, options.format, **chosen), options.rate, options.repeat)
 
 
@@ -63,17 +63,17 @@ class ReplaySource:
         """As `braggshot.live.messages.Source`."""
         for number in range(1, self.repeat + 1):
             name = scan_name(self.scan.name) + (f"_{number}" if number > 1 else "")
-            yield from self._once(name, stop)
+            yield from self._play_once(name, stop)
             if stop.is_set():
                 return
 
-    def _once(self, name: str, stop: Event) -> Iterator[Message | None]:
+    def _play_once(self, name: str, stop: Event) -> Iterator[Message | None]:
         frames, rows, columns = self.scan.frames.shape
         angles = self.scan.rocking_angle
         yield Begin(name, frames, (rows, columns), angles, self.scan)
         pace = Pace(self.rate)
         for index, image in images(self.scan):
-            while pace.early(stop):
+            while pace.is_early(stop):
                 yield None
             if stop.is_set():
                 yield End(name, "the replay was stopped")
@@ -89,7 +89,7 @@ class Pace:
         self.period = 1 / rate if rate > 0 else 0.0
         self.due = time.monotonic()
 
-    def early(self, stop: Event, longest: float = 0.2) -> bool:
+    def is_early(self, stop: Event, longest: float = 0.2) -> bool:
         """Wait for the next event, but no longer than `longest` [s]; True where it is not due yet."""
         wait = self.due - time.monotonic()
         if wait > 0 and stop.wait(min(wait, longest)):
@@ -103,8 +103,8 @@ class Pace:
 def images(scan: Scan) -> Iterator[tuple[int, NDArray[Any]]]:
     """Every frame with its index, read in blocks."""
     frames, rows, columns = scan.frames.shape
-    together = max(1, BLOCK // max(1, rows * columns * scan.frames.dtype.itemsize))
-    for first in range(0, frames, together):
-        block = np.asarray(scan.frames[first : first + together])
+    per_block = max(1, BLOCK_BYTES // max(1, rows * columns * scan.frames.dtype.itemsize))
+    for first in range(0, frames, per_block):
+        block = np.asarray(scan.frames[first : first + per_block])
         for offset, image in enumerate(block):
             yield first + offset, image

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.io.frames import ArrayFrames
-from braggshot.live.sources.limits import MAX_FRAMES, Unusable, angles, image_shape, real_number, whole_number
+from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, angles, image_shape, real_number, whole_number
 from braggshot.volumes import BoolArray, FloatArray, Frame, Scan
 
 AXES = ("omega", "phi", "chi", "kappa")
-KEPT = (
+KEPT_NUMBERS = (
     "photon_energy", "wavelength", "detector_distance", "beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size",
     "saturation_value",
 )  # fmt: skip
@@ -48,7 +48,7 @@ class SeriesEnd:
     series: int
 
 
-def header(series: int, said: Mapping[str, Any], config: Mapping[str, Any], valid: BoolArray | None) -> Header:
+def make_header(series: int, user_data: Mapping[str, Any], config: Mapping[str, Any], valid: BoolArray | None) -> Header:
     """What begins a series.
 
     Parameters
@@ -58,30 +58,30 @@ def header(series: int, said: Mapping[str, Any], config: Mapping[str, Any], vali
     config : the detector's configuration, by the names of the first version of the stream
     valid : (rows, columns) True where the detector's own mask is 0, None where it was not sent
     """
-    frames = planned(said.get("frames")) or planned(config.get("nimages"), config.get("ntrigger", 1))
-    rocking = angles(said.get("rocking_angle_deg"), frames)
+    frames = planned_frames(user_data.get("frames")) or planned_frames(config.get("nimages"), config.get("ntrigger", 1))
+    rocking = angles(user_data.get("rocking_angle_deg"), frames)
     if rocking is None and frames is not None:
-        rocking = turned(config, frames)
-    name = said["scan"] if isinstance(said.get("scan"), str) else f"series_{series}"
-    return Header(series, name, frames, rocking, about_detector(name, frames or 1, valid, config))
+        rocking = goniometer_angles(config, frames)
+    name = user_data["scan"] if isinstance(user_data.get("scan"), str) else f"series_{series}"
+    return Header(series, name, frames, rocking, describe_detector(name, frames or 1, valid, config))
 
 
-def image(series: int, index: int, counts: NDArray[Any], said: Mapping[str, Any]) -> Image:
+def make_image(series: int, index: int, counts: NDArray[Any], user_data: Mapping[str, Any]) -> Image:
     """An image that came now; `said` is what the user of the detector appended: ``rocking_angle_deg``."""
-    angle = real_number(said.get("rocking_angle_deg"))
+    angle = real_number(user_data.get("rocking_angle_deg"))
     return Image(series, Frame(index, counts, None if angle is None else float(np.deg2rad(angle)), time.time()))
 
 
-def planned(images: Any, triggers: Any = 1) -> int | None:
+def planned_frames(images: Any, triggers: Any = 1) -> int | None:
     """Images of a series; None where that is not what was sent."""
     try:
         frames = whole_number(images, "nimages", 1, MAX_FRAMES) * whole_number(triggers, "ntrigger", 1, MAX_FRAMES)
-    except Unusable:
+    except UnusableError:
         return None
     return frames if frames <= MAX_FRAMES else None
 
 
-def turned(config: Mapping[str, Any], frames: int) -> FloatArray | None:
+def goniometer_angles(config: Mapping[str, Any], frames: int) -> FloatArray | None:
     """Angles of the first axis that the configuration says is turned from image to image [rad]."""
     for axis in AXES:
         start, step = real_number(config.get(f"{axis}_start")), real_number(config.get(f"{axis}_increment"))
@@ -90,15 +90,15 @@ def turned(config: Mapping[str, Any], frames: int) -> FloatArray | None:
     return None
 
 
-def about_detector(name: str, frames: int, valid: BoolArray | None, config: Mapping[str, Any]) -> Scan | None:
+def describe_detector(name: str, frames: int, valid: BoolArray | None, config: Mapping[str, Any]) -> Scan | None:
     """What a header says of the detector; None where it does not even say how many pixels it has."""
     try:
         sides = (
             image_shape(config.get("y_pixels_in_detector"), config.get("x_pixels_in_detector")) if valid is None else valid.shape
         )
-    except Unusable:
+    except UnusableError:
         return None
-    numbers = {key: number for key in KEPT if (number := real_number(config.get(key))) is not None}
+    numbers = {key: number for key in KEPT_NUMBERS if (number := real_number(config.get(key))) is not None}
     described = {"description": str(config.get("description", ""))[:100], **numbers}
     nothing: NDArray[Any] = np.broadcast_to(np.zeros((), np.uint32), (frames, *sides))
     return Scan(ArrayFrames(nothing), name, valid=valid, provenance={"stream": described})

@@ -22,17 +22,17 @@ from typing import Any
 import numpy as np
 
 from braggshot.errors import ConfigError
-from braggshot.live.messages import Lost, Message
+from braggshot.live.messages import Dropped, Message
 from braggshot.live.sources.decoding import ImageDecoder
-from braggshot.live.sources.dectris.series import Header, Image, SeriesEnd, header, image
+from braggshot.live.sources.dectris.series import Header, Image, SeriesEnd, make_header, make_image
 from braggshot.live.sources.dectris.stream2 import CborReader, is_cbor
-from braggshot.live.sources.ledger import Expected, Ledger
+from braggshot.live.sources.ledger import Ledger, ScanDefaults
 from braggshot.live.sources.limits import (
     MAX_BYTES,
     MAX_FRAMES,
     MAX_PARTS,
     MAX_TEXT,
-    Unusable,
+    UnusableError,
     counts_type,
     image_bytes,
     image_shape,
@@ -47,7 +47,7 @@ Part = bytes | memoryview
 
 
 @dataclass(frozen=True)
-class Options(Expected):
+class Options(ScanDefaults):
     """What a scan is expected to be, and how many messages may wait.
 
     Parameters
@@ -68,11 +68,11 @@ def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image
     Unusable : for anything that is none, and never anything else.
     """
     if not 0 < len(parts) <= MAX_PARTS:
-        raise Unusable("malformed", f"{len(parts)} parts")
+        raise UnusableError("malformed", f"{len(parts)} parts")
     first = json_object(parts[0])
     kind = str(first.get("htype"))[:40].partition("-")[0]
     if kind not in {"dheader", "dimage", "dseries_end"}:
-        raise Unusable("malformed", f"a message of type {kind!r}")
+        raise UnusableError("malformed", f"a message of type {kind!r}")
     series = whole_number(first.get("series"), "series")
     if kind == "dimage":
         return _image(series, first, parts, decoder)
@@ -82,22 +82,22 @@ def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image
 def _image(series: int, first: dict[str, Any], parts: Sequence[Part], decoder: ImageDecoder) -> Image:
     index = whole_number(first.get("frame"), "frame", 0, MAX_FRAMES)
     if len(parts) < 3:
-        raise Unusable("truncated", f"an image of {len(parts)} parts")
+        raise UnusableError("truncated", f"an image of {len(parts)} parts")
     described = json_object(parts[1])
     sides = described.get("shape")
     if not isinstance(sides, list) or len(sides) not in {2, 3} or sides[2:] not in ([], [1]):
-        raise Unusable("shape", f"{str(sides)[:60]}, expected [columns, rows]")
+        raise UnusableError("shape", f"{str(sides)[:60]}, expected [columns, rows]")
     shape, dtype = image_shape(sides[1], sides[0]), counts_type(described.get("type"))
     encoding, is_big_endian = _encoding(described.get("encoding"), dtype)
     counts = decoder.decode(parts[2], encoding, shape, dtype)
-    return image(series, index, counts.byteswap() if is_big_endian else counts, _appendix(parts, 4))
+    return make_image(series, index, counts.byteswap() if is_big_endian else counts, _appendix(parts, 4))
 
 
 def _encoding(text: Any, dtype: np.dtype[Any]) -> tuple[str, bool]:
     """Our name of an encoding such as "bs32-lz4<", and whether the numbers are big-endian."""
     found = re.fullmatch(r"(?:bs(8|16|32|64)-?)?(lz4)?([<>])", text) if isinstance(text, str) and len(text) < 40 else None
     if found is None or (found[1] and (not found[2] or int(found[1]) != 8 * dtype.itemsize)):
-        raise Unusable("encoding", f"{str(text)[:40]!r} of {dtype}")
+        raise UnusableError("encoding", f"{str(text)[:40]!r} of {dtype}")
     return ("bslz4" if found[1] else found[2] or ""), found[3] == ">"
 
 
@@ -105,9 +105,9 @@ def _header(series: int, first: dict[str, Any], parts: Sequence[Part]) -> Header
     detail = first.get("header_detail")
     before = PARTS.get(detail, 1) if isinstance(detail, str) else 1
     config = json_object(parts[1]) if before > 1 and len(parts) > 1 else {}
-    said = _appendix(parts, before)
+    user_data = _appendix(parts, before)
     valid = _pixel_mask(parts[4], parts[5]) if before == 8 and len(parts) >= 8 else None
-    return header(series, said, config, valid)
+    return make_header(series, user_data, config, valid)
 
 
 def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
@@ -116,19 +116,19 @@ def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
         return {}
     try:
         return json_object(parts[place])
-    except Unusable:
+    except UnusableError:
         return {}
 
 
 def _pixel_mask(described: Part, payload: Part) -> BoolArray:
     """True where the detector's own mask is 0."""
-    said = json_object(described)
-    sides = said.get("shape")
+    fields = json_object(described)
+    sides = fields.get("shape")
     if not isinstance(sides, list) or len(sides) != 2:
-        raise Unusable("shape", "a pixel mask without a shape")
-    shape, dtype = image_shape(sides[1], sides[0]), counts_type(said.get("type"))
+        raise UnusableError("shape", "a pixel mask without a shape")
+    shape, dtype = image_shape(sides[1], sides[0]), counts_type(fields.get("type"))
     if len(payload) != image_bytes(shape, dtype):
-        raise Unusable("truncated", f"a pixel mask of {len(payload)} bytes")
+        raise UnusableError("truncated", f"a pixel mask of {len(payload)} bytes")
     return np.frombuffer(payload, dtype).reshape(shape) == 0
 
 
@@ -167,9 +167,9 @@ class DectrisSource:
             socket.connect(self.address)
             while not stop.is_set():
                 if socket.poll(150):
-                    yield from _heard(_receive(socket), ledger, reader)
+                    yield from to_messages(_receive(socket), ledger, reader)
                 else:
-                    yield from ledger.idle()
+                    yield from ledger.end_if_silent()
                     yield None
         finally:
             context.destroy(linger=0)
@@ -201,16 +201,16 @@ class Reader:
         return read_message(parts, self._decoder)
 
 
-def _heard(parts: Sequence[Part], ledger: Ledger, reader: Reader) -> list[Message]:
+def to_messages(parts: Sequence[Part], ledger: Ledger, reader: Reader) -> list[Message]:
     """What one message means for the scan that is open."""
     try:
-        said = reader.read(parts)
-    except Unusable as lost:
-        return [Lost(lost.reason, lost.detail)]
-    if isinstance(said, Header):
-        valid = None if said.about is None else said.about.valid
+        content = reader.read(parts)
+    except UnusableError as error:
+        return [Dropped(error.reason, error.detail)]
+    if isinstance(content, Header):
+        valid = None if content.about is None else content.about.valid
         shape = None if valid is None else (valid.shape[0], valid.shape[1])  # a mask fits no image of another shape
-        return ledger.begin(said.series, said.name, said.frames, shape, said.rocking_angle, said.about)
-    if isinstance(said, SeriesEnd):
-        return ledger.end(said.series)
-    return ledger.frame(said.series, f"series_{said.series}", said.frame)
+        return ledger.begin(content.series, content.name, content.frames, shape, content.rocking_angle, content.about)
+    if isinstance(content, SeriesEnd):
+        return ledger.end(content.series)
+    return ledger.frame(content.series, f"series_{content.series}", content.frame)

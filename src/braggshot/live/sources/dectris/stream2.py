@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.live.sources.decoding import ImageDecoder
-from braggshot.live.sources.dectris.series import AXES, Header, Image, SeriesEnd, header, image
+from braggshot.live.sources.dectris.series import AXES, Header, Image, SeriesEnd, make_header, make_image
 from braggshot.live.sources.limits import (
     MAX_FRAMES,
     MAX_TEXT,
-    Unusable,
+    UnusableError,
     counts_type,
     image_shape,
     json_object,
@@ -37,20 +37,20 @@ from braggshot.live.sources.limits import (
 )  # fmt: skip
 from braggshot.volumes import BoolArray
 
-ARRAY, COMPRESSED = 40, 56500
+ARRAY_TAG, COMPRESSED_TAG = 40, 56500
 SELF_DESCRIBED = b"\xd9\xd9\xf7"
 """Tag 55799, which may stand before any message to say that it is CBOR."""
-TYPES = {
+TYPED_ARRAY_TAGS = {
     64: "u1", 65: ">u2", 66: ">u4", 67: ">u8", 68: "u1", 69: "<u2", 70: "<u4", 71: "<u8",
     72: "i1", 73: ">i2", 74: ">i4", 75: ">i8", 77: "<i2", 78: "<i4", 79: "<i8",
     80: ">f2", 81: ">f4", 82: ">f8", 84: "<f2", 85: "<f4", 86: "<f8",
 }  # fmt: skip
 """What RFC 8746 calls a typed array; those of 128 bits are not counts."""
-DATES = (0, 1)
-TAGS = frozenset({*DATES, ARRAY, *TYPES, COMPRESSED})
+DATE_TAGS = (0, 1)
+KNOWN_TAGS = frozenset({*DATE_TAGS, ARRAY_TAG, *TYPED_ARRAY_TAGS, COMPRESSED_TAG})
 ALGORITHMS = {"bslz4": "bslz4", "lz4": "lz4 blocks", "zstd": "zstd"}
 MAX_DEPTH = 16
-NAMES = {
+VERSION_1_NAMES = {
     "number_of_images": "nimages", "image_size_x": "x_pixels_in_detector", "image_size_y": "y_pixels_in_detector",
     "detector_description": "description", "incident_energy": "photon_energy", "incident_wavelength": "wavelength",
     "beam_center_x": "beam_center_x", "beam_center_y": "beam_center_y", "pixel_size_x": "x_pixel_size",
@@ -65,30 +65,30 @@ def is_cbor(message: bytes | memoryview) -> bool:
     return head[:1] != b"" and (head[0] >> 5 == 5 or head == SELF_DESCRIBED)
 
 
-def outline(message: bytes) -> None:
+def check_outline(message: bytes) -> None:
     """Walk over the heads of all items, in the order in which they stand.
 
     Raises
     ------
     Unusable : if the message is cut short, holds a tag that is none of the stream, or more beside byte strings than is allowed.
     """
-    place, size, beside = 0, len(message), len(message)
+    place, size, beside_images = 0, len(message), len(message)
     while place < size:
-        kind, low = message[place] >> 5, message[place] & 31
+        major, low = message[place] >> 5, message[place] & 31
         width = (1, 2, 4, 8)[low - 24] if 24 <= low < 28 else 0
         if 28 <= low < 31 or place + width >= size:
-            raise Unusable("malformed" if low >= 28 else "truncated", f"no CBOR at byte {place} of {size}")
+            raise UnusableError("malformed" if low >= 28 else "truncated", f"no CBOR at byte {place} of {size}")
         value = int.from_bytes(message[place + 1 : place + 1 + width], "big") if width else low
         place += 1 + width
-        if kind in {2, 3} and low != 31:
+        if major in {2, 3} and low != 31:
             if value > size - place:
-                raise Unusable("truncated", f"{size - place} bytes of {value}")
+                raise UnusableError("truncated", f"{size - place} bytes of {value}")
             place += value
-            beside -= value if kind == 2 else 0
-        elif kind == 6 and value not in TAGS:
-            raise Unusable("malformed", f"tag {value}")
-    if beside > MAX_TEXT:
-        raise Unusable("oversized", f"{beside} bytes beside the images, at most {MAX_TEXT}")
+            beside_images -= value if major == 2 else 0
+        elif major == 6 and value not in KNOWN_TAGS:
+            raise UnusableError("malformed", f"tag {value}")
+    if beside_images > MAX_TEXT:
+        raise UnusableError("oversized", f"{beside_images} bytes beside the images, at most {MAX_TEXT}")
 
 
 def read_map(message: bytes | memoryview) -> Mapping[str, Any]:
@@ -101,17 +101,17 @@ def read_map(message: bytes | memoryview) -> Mapping[str, Any]:
     import cbor2
 
     plain = bytes(message).removeprefix(SELF_DESCRIBED)
-    outline(plain)
+    check_outline(plain)
     try:
-        found = cbor2.loads(
+        fields = cbor2.loads(
             plain, tag_hook=lambda tag, _: (tag.tag, tag.value), max_depth=MAX_DEPTH, allow_duplicate_keys=False,
-            strict_hashable_types=True, semantic_decoders={tag: lambda text, _: text for tag in DATES},  # nobody reads them
+            strict_hashable_types=True, semantic_decoders={tag: lambda text, _: text for tag in DATE_TAGS},  # nobody reads them
         )  # fmt: skip
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        raise Unusable("malformed", f"not CBOR ({type(error).__name__})") from error
-    if not isinstance(found, Mapping):
-        raise Unusable("malformed", f"CBOR {type(found).__name__}, expected a map")
-    return found
+        raise UnusableError("malformed", f"not CBOR ({type(error).__name__})") from error
+    if not isinstance(fields, Mapping):
+        raise UnusableError("malformed", f"CBOR {type(fields).__name__}, expected a map")
+    return fields
 
 
 class CborReader:
@@ -134,95 +134,95 @@ class CborReader:
         ------
         Unusable : for anything that is none, and never anything else.
         """
-        found = read_map(message)
-        kind = found.get("type")
+        fields = read_map(message)
+        kind = fields.get("type")
         if not isinstance(kind, str) or kind not in {"start", "image", "end"}:
-            raise Unusable("malformed", f"a message of type {str(kind)[:40]!r}")
-        series = whole_number(found.get("series_id"), "series_id")
+            raise UnusableError("malformed", f"a message of type {str(kind)[:40]!r}")
+        series = whole_number(fields.get("series_id"), "series_id")
         if kind == "image":
-            index = whole_number(found.get("image_id"), "image_id", 0, MAX_FRAMES)
-            counts = self._array(_of_channel(found.get("data"), self.channel or self._first))
-            return image(series, index, counts, _user_data(found))
-        return self._start(series, found) if kind == "start" else SeriesEnd(series)
+            index = whole_number(fields.get("image_id"), "image_id", 0, MAX_FRAMES)
+            counts = self._array(_select_channel(fields.get("data"), self.channel or self._first))
+            return make_image(series, index, counts, _user_data(fields))
+        return self._start(series, fields) if kind == "start" else SeriesEnd(series)
 
-    def _start(self, series: int, found: Mapping[str, Any]) -> Header:
-        channels = found.get("channels")
+    def _start(self, series: int, fields: Mapping[str, Any]) -> Header:
+        channels = fields.get("channels")
         self._first = str(channels[0])[:100] if isinstance(channels, list | tuple) and channels else ""
-        masks, valid = found.get("pixel_mask"), None
+        masks, valid = fields.get("pixel_mask"), None
         if isinstance(masks, Mapping) and masks:
-            valid = self._mask(_of_channel(masks, self.channel or self._first))
-        return header(series, _user_data(found), _configuration(found), valid)
+            valid = self._mask(_select_channel(masks, self.channel or self._first))
+        return make_header(series, _user_data(fields), _configuration(fields), valid)
 
     def _mask(self, tagged: Any) -> BoolArray:
         return np.asarray(self._array(tagged) == 0)
 
     def _array(self, tagged: Any) -> NDArray[Any]:
         """An image in its own memory and the machine's order of bytes, from its tags."""
-        sides, typed = _pair(_content(tagged, ARRAY))
+        sides, typed = _pair(_untag(tagged, ARRAY_TAG))
         rows, columns = _pair(sides)
-        kind, content = _pair(typed)
-        if not isinstance(kind, int) or kind not in TYPES:
-            raise Unusable("type", f"pixels of type {str(kind)[:40]}")
-        said = np.dtype(TYPES[kind])
-        shape, dtype = image_shape(rows, columns), counts_type(said.name)
-        encoding, payload = _uncovered(content, dtype)
+        type_tag, content = _pair(typed)
+        if not isinstance(type_tag, int) or type_tag not in TYPED_ARRAY_TAGS:
+            raise UnusableError("type", f"pixels of type {str(type_tag)[:40]}")
+        stored_type = np.dtype(TYPED_ARRAY_TAGS[type_tag])
+        shape, dtype = image_shape(rows, columns), counts_type(stored_type.name)
+        encoding, payload = _unpack_payload(content, dtype)
         counts = self.decoder.decode(payload, encoding, shape, dtype)
-        return counts if said.isnative else counts.byteswap()
+        return counts if stored_type.isnative else counts.byteswap()
 
 
-def _of_channel(arrays: Any, channel: str) -> Any:
+def _select_channel(arrays: Any, channel: str) -> Any:
     if not isinstance(arrays, Mapping) or not arrays:
-        raise Unusable("malformed", "no map of channels")
+        raise UnusableError("malformed", "no map of channels")
     if channel and channel not in arrays:
-        raise Unusable("channel", f"{channel[:40]!r} is none of {str(list(arrays))[:200]}")
+        raise UnusableError("channel", f"{channel[:40]!r} is none of {str(list(arrays))[:200]}")
     return arrays[channel] if channel else next(iter(arrays.values()))
 
 
-def _content(tagged: Any, tag: int) -> Any:
+def _untag(tagged: Any, tag: int) -> Any:
     if not isinstance(tagged, tuple) or len(tagged) != 2 or tagged[0] != tag:
-        raise Unusable("malformed", f"no array of tag {tag}")
+        raise UnusableError("malformed", f"no array of tag {tag}")
     return tagged[1]
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise Unusable("shape", f"a {type(value).__name__}, expected two items")
+        raise UnusableError("shape", f"a {type(value).__name__}, expected two items")
     return value[0], value[1]
 
 
-def _uncovered(content: Any, dtype: np.dtype[Any]) -> tuple[str, bytes]:
+def _unpack_payload(content: Any, dtype: np.dtype[Any]) -> tuple[str, bytes]:
     """Our name of the compression, and the payload."""
     if isinstance(content, bytes):
         return "", content
-    inside = _content(content, COMPRESSED)
+    inside = _untag(content, COMPRESSED_TAG)
     if not isinstance(inside, list | tuple) or len(inside) != 3 or not isinstance(inside[2], bytes):
-        raise Unusable("malformed", "compressed bytes without an algorithm, the size of an element and a payload")
+        raise UnusableError("malformed", "compressed bytes without an algorithm, the size of an element and a payload")
     algorithm, element, payload = inside
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise Unusable("encoding", f"{str(algorithm)[:40]!r}; known: {', '.join(ALGORITHMS)}, or none")
+        raise UnusableError("encoding", f"{str(algorithm)[:40]!r}; known: {', '.join(ALGORITHMS)}, or none")
     if algorithm == "bslz4" and element != dtype.itemsize:
-        raise Unusable("encoding", f"bslz4 of {str(element)[:20]} bytes an element, the pixels have {dtype.itemsize}")
+        raise UnusableError("encoding", f"bslz4 of {str(element)[:20]} bytes an element, the pixels have {dtype.itemsize}")
     return ALGORITHMS[algorithm], payload
 
 
-def _user_data(found: Mapping[str, Any]) -> Mapping[str, Any]:
+def _user_data(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """The object that a user appended, or the JSON text of one; empty where there is none, or something else."""
-    said = found.get("user_data")
-    if isinstance(said, str):
+    appended = fields.get("user_data")
+    if isinstance(appended, str):
         try:
-            return json_object(said.encode())
-        except Unusable:
+            return json_object(appended.encode())
+        except UnusableError:
             return {}
-    return said if isinstance(said, Mapping) else {}
+    return appended if isinstance(appended, Mapping) else {}
 
 
-def _configuration(found: Mapping[str, Any]) -> dict[str, Any]:
+def _configuration(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What was said of the detector, by the names of version 1."""
-    config = {ours: found[theirs] for theirs, ours in NAMES.items() if theirs in found}
-    goniometer = found.get("goniometer")
+    config = {ours: fields[theirs] for theirs, ours in VERSION_1_NAMES.items() if theirs in fields}
+    goniometer = fields.get("goniometer")
     axes: Mapping[str, Any] = goniometer if isinstance(goniometer, Mapping) else {}
     for axis in AXES:
-        turned = axes.get(axis)
-        if isinstance(turned, Mapping):
-            config |= {f"{axis}_{key}": real_number(turned.get(key)) for key in ("start", "increment")}
+        motion = axes.get(axis)
+        if isinstance(motion, Mapping):
+            config |= {f"{axis}_{key}": real_number(motion.get(key)) for key in ("start", "increment")}
     return config

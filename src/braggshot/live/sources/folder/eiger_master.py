@@ -12,17 +12,17 @@ import numpy as np
 
 from braggshot.errors import FormatError
 from braggshot.io.files import hdf5_reason
-from braggshot.live.sources.dectris.series import AXES, planned
+from braggshot.live.sources.dectris.series import AXES, planned_frames
 from braggshot.live.sources.folder.growing_hdf5 import superblock
-from braggshot.live.sources.folder.untrusted_hdf5 import number_in, own, own_group
-from braggshot.live.sources.limits import MAX_BYTES, Unusable, counts_type, image_bytes, image_shape
+from braggshot.live.sources.folder.untrusted_hdf5 import integer_in, own_dataset, own_group
+from braggshot.live.sources.limits import MAX_BYTES, UnusableError, counts_type, image_bytes, image_shape
 from braggshot.volumes import BoolArray, FloatArray
 
-MEMBER = re.compile(r"(.+)_(?:master|data_(\d{6}))")
-LINK = re.compile(r"data_(\d{6})")
-FRAMES = "entry/data/data"
+MEMBER_NAME = re.compile(r"(.+)_(?:master|data_(\d{6}))")
+LINK_NAME = re.compile(r"data_(\d{6})")
+FRAMES_PATH = "entry/data/data"
 DETECTOR = "entry/instrument/detector"
-MASKS = (f"{DETECTOR}/detectorSpecific/pixel_mask", f"{DETECTOR}/pixel_mask")
+MASK_PATHS = (f"{DETECTOR}/detectorSpecific/pixel_mask", f"{DETECTOR}/pixel_mask")
 MAX_LINKS = 10_000
 """Data files of one set."""
 
@@ -35,8 +35,8 @@ def member_of(path: Path) -> tuple[str, int] | None:
     >>> member_of(Path("S54_data_000002.h5")), member_of(Path("S54_master.h5")), member_of(Path("S54.h5"))
     (('S54', 2), ('S54', 0), None)
     """
-    found = MEMBER.fullmatch(path.stem)
-    return (found[1], int(found[2] or 0)) if found else None
+    match = MEMBER_NAME.fullmatch(path.stem)
+    return (match[1], int(match[2] or 0)) if match else None
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def read_master(path: Path, root: Path) -> Master:
         with h5py.File(path, "r", swmr=superblock(path)[0] >= 3, locking=False) as file:
             links, refused = _links(file, path, root)
             specific = f"{DETECTOR}/detectorSpecific"
-            triggers = number_in(file, f"{specific}/ntrigger")
-            frames = planned(number_in(file, f"{specific}/nimages"), 1 if triggers is None else triggers)
-            valid = next((found for name in MASKS if (found := _mask(file, name)) is not None), None)
+            triggers = integer_in(file, f"{specific}/ntrigger")
+            frames = planned_frames(integer_in(file, f"{specific}/nimages"), 1 if triggers is None else triggers)
+            valid = next((match for name in MASK_PATHS if (match := _mask(file, name)) is not None), None)
             return Master(links, refused, frames, _rocking(file, frames), valid)
     except (OSError, KeyError, RuntimeError, ValueError) as error:  # h5py has no error of its own
         raise FormatError(f"{path}: cannot be read as HDF5 ({hdf5_reason(error)}).") from error
@@ -86,9 +86,9 @@ def _links(file: h5py.File, path: Path, root: Path) -> tuple[dict[int, tuple[Pat
     refused: list[str] = []
     if group is None:
         return links, ()
-    names = [name for name in group if LINK.fullmatch(name)]
+    names = [name for name in group if LINK_NAME.fullmatch(name)]
     if len(names) > MAX_LINKS:
-        raise Unusable("oversized", f"{len(names)} data files, at most {MAX_LINKS}")
+        raise UnusableError("oversized", f"{len(names)} data files, at most {MAX_LINKS}")
     for name in names:
         link = group.get(name, getlink=True)
         number = int(name[-6:])
@@ -101,7 +101,7 @@ def _links(file: h5py.File, path: Path, root: Path) -> tuple[dict[int, tuple[Pat
     if not names and "data" in group and isinstance(group.get("data", getlink=True), h5py.HardLink):
         data = group["data"]
         if isinstance(data, h5py.Dataset) and not data.is_virtual:
-            links[1] = (path, FRAMES)
+            links[1] = (path, FRAMES_PATH)
     return links, tuple(refused)
 
 
@@ -114,19 +114,19 @@ def is_inside(root: Path, path: Path) -> bool:
 
 
 def _mask(file: h5py.File, name: str) -> BoolArray | None:
-    data = own(file, name)
+    data = own_dataset(file, name)
     if data is None or data.ndim != 2:
         return None
     image_bytes(image_shape(*data.shape), counts_type(data.dtype.name))
     if data.chunks is not None and int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize > MAX_BYTES:
-        raise Unusable("oversized", f"{name} has chunks of {data.chunks}")
+        raise UnusableError("oversized", f"{name} has chunks of {data.chunks}")
     return np.asarray(data[()] == 0)
 
 
 def _rocking(file: h5py.File, frames: int | None) -> FloatArray | None:
     """Angles of the first axis that turns [rad]."""
     for axis in AXES if frames else ():
-        data = own(file, f"entry/sample/goniometer/{axis}")
+        data = own_dataset(file, f"entry/sample/goniometer/{axis}")
         if data is None or data.shape != (frames,) or data.dtype.kind not in "fiu":
             continue
         values = np.asarray(data[()], float)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from braggshot.errors import FormatError
 from braggshot.io.files import dataset, hdf5_reason
 from braggshot.io.formats.nexus import only_stack
-from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, Unusable, counts_type, image_bytes, image_shape
+from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, UnusableError, counts_type, image_bytes, image_shape
 
-BLOCK = 2**25
+BLOCK_BYTES = 2**25
 """Bytes that are read at once."""
-NEVER = 2**64 - 1
+NOT_ALLOCATED = 2**64 - 1
 """Where HDF5 says that a chunk lies which was not written."""
 
 
@@ -35,7 +35,7 @@ class GrowingFile:
     def __init__(self, path: Path, name: str | None = None, angle: str | None = None) -> None:
         self.path, self.name, self.angle = path, name, angle
         self.taken = 0
-        self._kept = ExitStack()
+        self._resources = ExitStack()
         self._file: h5py.File | None = None
 
     def frames(self) -> Iterator[tuple[int, NDArray[Any], float | None]]:
@@ -51,12 +51,12 @@ class GrowingFile:
             self.name = self.name or only_stack(file, self.path)
             data = dataset(file, self.name)
             if data.file.filename != file.filename:
-                raise Unusable("link", f"{self.name} is kept in another file")
+                raise UnusableError("link", f"{self.name} is kept in another file")
             if file.swmr_mode:
                 data.refresh()
-            together = max(1, BLOCK // stack_image_bytes(data))
-            while self.taken < (there := written(data, self.taken)):
-                last = min(there, self.taken + together)
+            per_block = max(1, BLOCK_BYTES // stack_image_bytes(data))
+            while self.taken < (available := count_written(data, self.taken)):
+                last = min(available, self.taken + per_block)
                 block, angles = data[self.taken : last], self._angles(file, self.taken, last)
                 first, self.taken = self.taken, last
                 for offset, image in enumerate(block):
@@ -69,7 +69,7 @@ class GrowingFile:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._kept.close()
+        self._resources.close()
         self._file = None
 
     def is_complete(self) -> bool:
@@ -79,21 +79,21 @@ class GrowingFile:
 
     def _open(self) -> h5py.File:
         if self._file is None:
-            can_follow = superblock(self.path)[0] >= 3
-            self._file = self._kept.enter_context(h5py.File(self.path, "r", swmr=can_follow, locking=False))
+            is_swmr = superblock(self.path)[0] >= 3
+            self._file = self._resources.enter_context(h5py.File(self.path, "r", swmr=is_swmr, locking=False))
         return self._file
 
     def _angles(self, file: h5py.File, first: int, last: int) -> list[float | None]:
         """Of the frames asked for; None where the file does not hold as many yet."""
-        found: list[float | None] = [None] * (last - first)
+        filled: list[float | None] = [None] * (last - first)
         if self.angle is not None:
             data = dataset(file, self.angle)
             if file.swmr_mode:
                 data.refresh()
             values = np.asarray(data[first:last], float).ravel()
             radians = str(data.attrs.get("units", "deg")).startswith("rad")
-            found[: len(values)] = (values if radians else np.deg2rad(values)).tolist()
-        return found
+            filled[: len(values)] = (values if radians else np.deg2rad(values)).tolist()
+        return filled
 
 
 def superblock(path: Path) -> tuple[int, int]:
@@ -109,20 +109,20 @@ def superblock(path: Path) -> tuple[int, int]:
 def stack_image_bytes(data: h5py.Dataset) -> int:
     """Bytes of one frame; refuses what is not a stack of images within bounds, or is kept in other files than its own."""
     if data.is_virtual or data.external:
-        raise Unusable("link", f"{data.name} is kept in other files")
+        raise UnusableError("link", f"{data.name} is kept in other files")
     if data.ndim != 3 or data.shape[0] > MAX_FRAMES:
-        raise Unusable("shape", f"{data.name} has shape {data.shape}, expected frames, rows, columns")
+        raise UnusableError("shape", f"{data.name} has shape {data.shape}, expected frames, rows, columns")
     if data.chunks is not None and int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize > MAX_BYTES:
-        raise Unusable("oversized", f"{data.name} has chunks of {data.chunks}")
+        raise UnusableError("oversized", f"{data.name} has chunks of {data.chunks}")
     return image_bytes(image_shape(*data.shape[1:]), counts_type(data.dtype.name))
 
 
-def written(data: h5py.Dataset, first: int) -> int:
+def count_written(data: h5py.Dataset, first: int) -> int:
     """How many frames are there: those of the shape, up to the first one that was only allotted."""
     frames = int(data.shape[0])
     if data.chunks is None or data.chunks[0] != 1:
         return frames
     for index in range(first, frames):
-        if data.id.get_chunk_info_by_coord((index, 0, 0)).byte_offset in {None, NEVER}:
+        if data.id.get_chunk_info_by_coord((index, 0, 0)).byte_offset in {None, NOT_ALLOCATED}:
             return index
     return frames
