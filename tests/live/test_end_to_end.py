@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from live_runs import QUICK
 from played import PATIENCE, playing
-from test_session import QUICK
 
 from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume

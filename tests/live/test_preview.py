@@ -8,7 +8,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from test_session import QUICK, finished, messages, source_of
+from live_runs import QUICK, finished, messages, source_of
 
 from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume

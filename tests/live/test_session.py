@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,26 +11,21 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import live_runs
 import numpy as np
 import pytest
+from live_runs import QUICK, finished, messages, source_of
 
 from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.io import registry, results
 from braggshot.io.formats import cxi
 from braggshot.live import session as module
-from braggshot.live.messages import Arrived, Begin, Dropped, End
+from braggshot.live.messages import Arrived, Dropped, End
 from braggshot.live.session import Session, resolve
 from braggshot.live.sources.memory import MemorySource
 from braggshot.live.status import Status
 from braggshot.volumes import Frame
-
-QUICK = {
-    "phasing": {"method": "iterative", "starts": 2, "iterative": {"recipe": "60*RAAR+30*ER"}, "partial_coherence": "off"},
-    "output": {"formats": ["cxi"]},
-    "live": {"hypotheses": 1},
-}
-"""Settings of the full job that take a second; pictures are made by the network all the same."""
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +35,6 @@ def scan(tmp_path_factory):
     _, volume = simulate_volume(5, CrystalSettings(shape=(32, 32, 32), phase_range=(1, 1), counts=(1e5, 1e5), shapes=("fcc",)))
     cxi.write_data(path, volume)
     return registry.read(path)
-
-
-def messages(scan, name="s", indices=range(32), planned=32):
-    yield Begin(name, planned, scan.frames.shape[1:], None, scan)
-    for index in indices:
-        yield Arrived(name, Frame(index, np.asarray(scan.frames[index])))
-    yield End(name)
-
-
-def finished(session, source, **how):
-    session.run(source, **how)
-    return [json.loads(line) for line in (session.folder / "events.jsonl").read_text().splitlines()]
-
-
-def source_of(*groups):
-    source = MemorySource([message for group in groups for message in group])
-    source.close()
-    return source
 
 
 def test_the_result_is_that_of_reconstruct(scan, tmp_path):
@@ -192,7 +168,7 @@ from braggshot.io import registry
 from braggshot.live import session as module
 from braggshot.live.sources.memory import MemorySource
 sys.path.insert(0, sys.argv[3])
-from test_session import QUICK, messages
+from live_runs import QUICK, messages
 scan = registry.read(sys.argv[1])
 module.Session.make_requested_preview = lambda self: False
 finish = module.Session.finish_scan
@@ -210,7 +186,7 @@ module.Session(sys.argv[2], module.resolve(QUICK)).run(source)
 
 def test_killed_and_started_again_no_finished_scan_is_lost(scan, tmp_path):
     path = scan.provenance["path"]
-    arguments = [sys.executable, "-c", KILLED, path, tmp_path, Path(__file__).parent]
+    arguments = [sys.executable, "-c", KILLED, path, tmp_path, Path(live_runs.__file__).parent]
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=os.environ)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (tmp_path / "one.cxi").exists()

@@ -1,4 +1,4 @@
-"""What waits for the worker: one picture, the newest, and every scan that is over."""
+"""Hold the work that waits for the worker thread: one preview request, the newest, and every finished scan."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from braggshot.volumes import Scan
 
 @dataclass(frozen=True)
 class PreviewRequest:
-    """A picture to be made.
+    """A request to make a preview of a scan.
 
     Parameters
     ----------
-    name : of the scan
-    scan : as far as it is measured
-    brightest : frame with the most counts
-    frames : that have come
-    began : when its first frame came, on the monotonic clock [s]
-    whole : whether it is over
-    passed : whether it is the first since the rocking curve has passed its peak, from when on there is a crystal to be seen
+    name : name of the scan
+    scan : the scan as far as it is measured
+    brightest : index of the frame with the most counts
+    frames : number of frames that have come
+    began : arrival of the first frame, on the monotonic clock [s]
+    is_complete : whether the scan is over
+    has_passed_peak : whether this is the first request after the maximum of the rocking curve; only then can a crystal be seen
     """
 
     name: str
@@ -35,13 +35,13 @@ class PreviewRequest:
 
     @property
     def urgency(self) -> int:
-        """What it overtakes: a picture of less weight."""
+        """Rank of the request, 0 to 2; a request overtakes a preview of lower urgency."""
         return 2 if self.is_complete else int(self.has_passed_peak)
 
 
 @dataclass(frozen=True)
 class FinishedScan:
-    """A scan that is over and wants the full job; `path` is its recording."""
+    """A finished scan that waits for the full job; `path` is its recording, `began` as in `PreviewRequest`."""
 
     name: str
     path: Path
@@ -50,7 +50,7 @@ class FinishedScan:
 
 
 class Mailbox:
-    """A mailbox of one picture, where the newest wins, and a queue of scans, where none is lost."""
+    """A mailbox for one preview request, where the newest wins, and a queue of finished scans, where none is lost."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -59,7 +59,7 @@ class Mailbox:
         self._closed = False
 
     def request(self, request: PreviewRequest) -> None:
-        """Ask for a picture; one that was asked for before and has not been begun is not made."""
+        """Ask for a preview, in place of a request that still waits."""
         with self._condition:
             previous = self._request
             if previous is not None and previous.name == request.name and previous.has_passed_peak:
@@ -74,33 +74,33 @@ class Mailbox:
             self._condition.notify_all()
 
     def close(self) -> None:
-        """Nothing more will be asked for."""
+        """Tell the worker that nothing more will come."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
 
     def take_request(self) -> PreviewRequest | None:
-        """The picture to be made next, if there is one."""
+        """Take the waiting preview request, or None."""
         with self._condition:
             request, self._request = self._request, None
             return request
 
     def take_finished(self) -> FinishedScan | None:
-        """The scan to be finished next, if there is one."""
+        """Take the oldest waiting scan, or None."""
         with self._condition:
             return self._finished.popleft() if self._finished else None
 
     def is_overtaken(self, current: PreviewRequest) -> bool:
-        """Whether a picture waits for which one that was begun is to be given up."""
+        """Tell whether a more urgent request waits than the one being served, which is then given up."""
         waiting = self._request
         return waiting is not None and waiting.urgency > current.urgency
 
     def has_work(self) -> bool:
-        """Whether something waits."""
+        """Tell whether anything waits."""
         return self._request is not None or bool(self._finished)
 
     def wait(self, longest: float) -> bool:
-        """Wait for something to do, `longest` seconds at most; False where nothing will ever come."""
+        """Wait at most `longest` [s] for work; return False if the mailbox is closed and empty."""
         with self._condition:
             if not self.has_work() and not self._closed:
                 self._condition.wait(longest)

@@ -1,4 +1,7 @@
-"""The receiver: records every frame, tells the board, and asks for pictures. Nothing here may take long, or frames are lost."""
+"""Read a source: record every frame, update the status, and request previews.
+
+Nothing here may take long, because frames that a source cannot deliver are lost.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +18,32 @@ from braggshot.live.messages import Dropped, Source
 from braggshot.live.status import Journal, Status
 from braggshot.volumes import FloatArray
 
-MIN_CONTRAST = 1.5  # times the median frame that the brightest has before a picture is tried; all else is for `prepare` to say
-PEAK_SHARE = 0.5  # of the brightest frame's counts, below which the rocking curve has passed its peak
-ASSUMED_FRAMES = 240  # frames that a scan of unknown length is taken to have
-MAX_PREVIEWS = 30  # of a scan, at most
-LOGGED_DROPS = 20  # lost messages of a kind, after which only every hundredth is written down
+MIN_CONTRAST = 1.5  # ratio of the brightest to the median frame from which a preview is tried; `prepare` checks everything else [1]
+PEAK_SHARE = 0.5  # the rocking curve has passed its peak once a frame falls below this share of the brightest one [1]
+ASSUMED_FRAMES = 240  # number of frames assumed for a scan of unknown length
+MAX_PREVIEWS = 30  # most previews of one scan at regular intervals
+LOGGED_DROPS = 20  # number of drops for one reason that are all logged; after that only every hundredth is
 
 
 class Receiver:
-    """Listens to a source.
+    """Reads a source and passes its scans on.
 
     Parameters
     ----------
-    assembly : records what comes
-    desk : where pictures and scans that are over are asked for
-    board, journal : where it is said
-    every : frames between pictures; 0 takes a thirtieth of what is planned, and asks when the peak has passed
+    assembly : records the frames
+    mailbox : takes preview requests and finished scans
+    status, journal : take the state of the scan, and its events
+    every : frames between previews; 0 asks for one each thirtieth of the scan, and also when the peak has passed
     """
 
     def __init__(self, assembly: Assembly, mailbox: Mailbox, status: Status, journal: Journal, every: int = 0) -> None:
         self.assembly, self.mailbox, self.status, self.journal, self.every = assembly, mailbox, status, journal, every
         self._began = 0.0
-        self._last_request = 0  # frames when a picture was asked for last
-        self._last_peak = -1  # brightest frame when a picture was asked for because the rocking curve had passed it
+        self._last_request = 0  # number of frames at the last preview request
+        self._last_peak = -1  # brightest frame at the last request that was made because the peak had passed
 
     def run(self, source: Source, stop: Event) -> None:
-        """Listen until the source ends or `stop` is set; a source that fails is said, and what came is kept."""
+        """Read until the source ends or `stop` is set; report an error of the source, and keep the frames that came."""
         try:
             for message in source.messages(stop):
                 if message is not None:
@@ -54,6 +57,7 @@ class Receiver:
             self.mailbox.close()
 
     def _apply(self, change: Change) -> None:
+        """Pass a change of the assembly on to status, journal and mailbox."""
         if isinstance(change, Dropped):
             self._on_drop(change)
         elif isinstance(change, ScanOpened):
@@ -67,6 +71,7 @@ class Receiver:
             self._on_close(change)
 
     def _on_frame(self, scan: OpenScan) -> None:
+        """Update the status and request a preview, if enough frames have come since the last one or the peak has passed."""
         if scan.received == 1:
             self._began = time.monotonic()
         every = self.every or max(1, (scan.expected or ASSUMED_FRAMES) // MAX_PREVIEWS)
@@ -80,6 +85,7 @@ class Receiver:
             self._request_preview(scan, has_passed_peak=has_passed)
 
     def _on_close(self, change: ScanClosed) -> None:
+        """Submit a complete scan to the full job, or report an aborted one."""
         scan = change.scan
         self.status.change(received=scan.received, rocking=scan.rocking.copy())
         if change.aborted or scan.recorder is None:
@@ -95,6 +101,7 @@ class Receiver:
         self.mailbox.submit(FinishedScan(scan.name, scan.recorder.folder, scan.received, self._began))
 
     def _request_preview(self, scan: OpenScan, is_complete: bool = False, has_passed_peak: bool = False) -> None:
+        """Request a preview of the open scan as far as it is recorded."""
         assert scan.recorder is not None
         brightest = int(np.nanargmax(scan.rocking))
         self.mailbox.request(
@@ -102,6 +109,7 @@ class Receiver:
         )
 
     def _on_drop(self, dropped: Dropped) -> None:
+        """Count dropped data, and log the first ones of each reason."""
         self.journal.dropped[dropped.reason] += 1
         number = self.journal.dropped[dropped.reason]
         if number <= LOGGED_DROPS or number % 100 == 0:
@@ -110,19 +118,20 @@ class Receiver:
 
 
 def report_error(status: Status, journal: Journal, name: str, error: Exception) -> None:
-    """Tell what went wrong with `name`."""
+    """Write an error that concerns `name` into status and journal."""
     words = " ".join(str(error).split()) if isinstance(error, BraggshotError) else f"{type(error).__name__}: {error}"
     journal.write("trouble", name, reason=words)
     status.add_trouble(f"{name}: {words}")
 
 
 def _is_bright(rocking: FloatArray) -> bool:
+    """Tell whether the brightest frame stands out from the median one."""
     known = rocking[np.isfinite(rocking)]
     return len(known) >= 4 and float(known.max()) > 0 and float(known.max()) >= MIN_CONTRAST * float(np.median(known))
 
 
 def _find_passed_peak(rocking: FloatArray) -> int:
-    """The brightest frame, where the last one that is there is dark beside it; else -1."""
+    """Return the index of the brightest frame if the last frame is dark beside it, else -1."""
     last = len(rocking) - 1 - int(np.isfinite(rocking[::-1]).argmax())
     peak = int(np.nanargmax(rocking))
     return peak if last >= 4 and rocking[last] < PEAK_SHARE * rocking[peak] else -1

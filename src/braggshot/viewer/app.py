@@ -1,14 +1,14 @@
-r"""The page in the browser, by Dash: the browser asks, a thread answers, plotly.js draws.
+r"""Serve the page with Dash: the browser asks, a thread answers, plotly.js draws.
 
 ::
 
-    feed --Watch--> Moment --(the page asks four times a second)--> header, frames, shown (scan, picture)
-                                                                       \--> surface --> slices, curves, diffraction, numbers
+    feed --SharedFeed--> Version --(the page asks four times a second)--> header, frames, shown (scan, picture)
+                                                                              \--> surface --> slices, curves, diffraction, numbers
 
-Each arrow is one question, asked only when something changed, and the surface is drawn before the rest is asked for. Questions
-are few because Dash tells every part of the page of each. Choices live in each browser and travel with each question, so
-viewers do not fight over them, nothing is kept here for any of them, and a page goes on by itself after the program was started
-again. There is no websocket.
+Each arrow is one question, asked only when something changed; the surface is drawn before the rest is asked for. There are few
+different questions, because Dash tells every part of the page of each one. The choices of a person live in the browser and travel
+with each question. So viewers do not disturb each other, nothing is kept here for any of them, and a page goes on by itself after
+the program was started again. There is no websocket.
 """
 
 from __future__ import annotations
@@ -40,21 +40,18 @@ except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
 _LOG = logging.getLogger(__name__)
-_ASK_SOON, _ASK_WHILE_MEASURING, _ASK_IDLE = (
-    50,
-    250,
-    500,
-)  # milliseconds between two questions of a page, 2 ms of its processor each
-_THREADS = 12  # that answer; each question takes milliseconds
+# Times between two questions of a page [ms]; each question takes 2 ms of processor time.
+_ASK_SOON, _ASK_WHILE_MEASURING, _ASK_IDLE = 50, 250, 500
+_THREADS = 12  # number of threads that answer; each question takes milliseconds
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}<style>STYLE</style></head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
-# By itself, not by Dash, which takes 20 ms of the browser's processor for a question to which nothing has changed.
+# Script that asks for the version without Dash: through Dash an unchanged answer would cost 20 ms of the browser's processor time.
 _ASK = """(_, known) => {
     const ask = async () => {
-        let now = {moment: known, pause: 1000};  // without an answer: the program may come back
+        let now = {moment: known, pause: 1000};  // kept if there is no answer: the program may come back
         try { now = await (await fetch("moment", {cache: "no-store"})).json(); } catch {}
         if (JSON.stringify(now.moment) !== JSON.stringify(known)) dash_clientside.set_props("moment", {data: now.moment});
         known = now.moment;
@@ -62,7 +59,7 @@ _ASK = """(_, known) => {
     };
     ask();
 }"""
-# The surface is on the screen two of its frames after it was sent: then the rest is asked for, if another scan or picture is shown.
+# Script that asks for the rest once the surface is on the screen, two screen frames later, and only if the reconstruction changed.
 _REST = """(_, shown, drawn) => new Promise(then => requestAnimationFrame(() => requestAnimationFrame(() =>
     then(JSON.stringify(shown) === JSON.stringify(drawn) ? dash_clientside.no_update : shown))))"""
 
@@ -76,7 +73,7 @@ def serve(
     on_ready: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> None:
-    """Serve the page until `stop` is set or Ctrl-C; see `serving`."""
+    """Serve the page until `stop` is set or Ctrl-C is pressed, as `serving` does."""
     with serving(feed, host=host, port=port, token=token) as url, suppress(KeyboardInterrupt):
         on_ready(url)
         (stop or threading.Event()).wait()
@@ -84,17 +81,17 @@ def serve(
 
 @contextmanager
 def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> Iterator[str]:
-    """The page's URL, served from threads of this process while the context lasts.
+    """Serve the page from threads of this process while the context lasts; the value is its URL.
 
     Parameters
     ----------
-    feed : what it shows
+    feed : the results or the session to show
     host, port : address; port 0 takes a free one
-    token : needed by everyone who looks; it is part of the URL
+    token : token that everyone who looks needs; it is part of the URL
 
     Raises
     ------
-    ConfigError : for an address that others reach, without a token.
+    ConfigError : if others can reach the address and there is no token.
     OutputError : if the address is taken or not this machine's.
     """
     if token is None and not access.is_loopback(host):
@@ -113,24 +110,28 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
     try:
         yield f"http://{name}:{server.effective_port}/" + (f"?token={token}" if token else "")
     finally:
-        # Its loop ends when no socket is left; closing them is the loop's own business.
+        # The server's loop ends when no socket is left; the loop itself has to close them.
         server.trigger.pull_trigger(lambda: _shut_down(server, sockets))
         thread.join(10)
 
 
 def _shut_down(server: Any, sockets: dict[int, Any]) -> None:
-    """In the loop, which asks for nothing more meanwhile; answers end first, since each wakes the loop by one of its sockets."""
+    """End the server, inside its loop, which takes no new questions meanwhile.
+
+    Pending answers end first, since each wakes the loop by one of its sockets.
+    """
     server.task_dispatcher.shutdown()
     close_all(sockets)
 
 
 def close_all(sockets: dict[int, Any]) -> None:
+    """Close all sockets of the server."""
     for one in list(sockets.values()):
         one.close()
 
 
 def build(feed: Feed) -> Dash:
-    """The application, unserved."""
+    """Make the Dash application, without serving it."""
     style = importlib.resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     app = Dash(
         "braggshot",
@@ -158,19 +159,22 @@ def build(feed: Feed) -> Dash:
 
 
 def pause(snapshot: Snapshot) -> int:
-    """Milliseconds until a page asks again: few while the picture of a whole scan is being made, more while anything happens."""
+    """Return the time until a page asks again [ms].
+
+    It is shortest while the preview of a complete scan is being made, and longest while nothing happens.
+    """
     if snapshot.state == "phasing" and not any(contents.frames == snapshot.received for contents in snapshot.previews):
         return _ASK_SOON
     return _ASK_WHILE_MEASURING if snapshot.state in {"measuring", "phasing"} else _ASK_IDLE
 
 
 def _log_unanswered(error: Exception) -> None:
-    """A question that cannot be answered, such as one that no page of ours asks, leaves the page as it is."""
+    """Log a question that cannot be answered; the page stays as it is. Such questions come from other programs than this page."""
     _LOG.warning("the page asked what could not be answered: %s: %.200s", type(error).__name__, error)
 
 
 def _ask(app: Dash, shared: SharedFeed) -> None:
-    """Whether anything changed, and when to ask again."""
+    """Answer what the present version is, and when to ask again."""
 
     def moment() -> Response:
         now, snapshot = shared.latest()
@@ -181,7 +185,7 @@ def _ask(app: Dash, shared: SharedFeed) -> None:
 
 
 def _follow(app: Dash, shared: SharedFeed) -> None:
-    """What happens by itself, and which scan is shown: the newest one, until somebody goes back."""
+    """Update the header and choose the scan to show: the newest one, until somebody goes back."""
     header = (("name", "children"), ("state", "children"), ("state", "className"), ("frames", "children"), ("trouble", "children"))
     slider = (("scan", "max"), ("scan", "value"), ("scans", "hidden"), ("scan-name", "children"))
 
@@ -198,6 +202,7 @@ def _follow(app: Dash, shared: SharedFeed) -> None:
         State("said", "data"),
     )
     def follow(_: Any, at: Any, click: Any, last: Any, known: dict[str, Any] | None, said: list[int] | None) -> Any:
+        """Return the parts of header and slider that changed, and what is shown."""
         moment, snapshot = shared.latest()
         places = scan_entries(snapshot)
         newest = len(places) - 1
@@ -211,21 +216,21 @@ def _follow(app: Dash, shared: SharedFeed) -> None:
         now = {"at": at, "key": shared.key(at)}
         state = layout.STATES[snapshot.state], f"state {snapshot.state}"
         parts = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot))
-        moved = no_update if at == given else at  # a slider that is being dragged is left alone
+        moved = no_update if at == given else at  # a slider must not be moved while somebody drags it
         changes, said = changed_parts([*parts, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
-        # Curves of another picture wait until it is drawn; those of the same one are drawn as frames come.
+        # Curves of another reconstruction wait until it is drawn; those of the same one are drawn as frames come.
         return (no_update, *changes, said, moment.number) if now == known else (now, *changes, said, no_update)
 
 
 def changed_parts(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:
-    """Those parts that the page does not show yet, and what it will know them by."""
+    """Return the parts that the page does not show yet (others as `no_update`), and the checksums of all parts."""
     marks = [zlib.crc32(repr(part).encode()) for part in parts]
     same = [mark == old for mark, old in zip(marks, known or [-1] * len(marks), strict=True)]
     return [no_update if is_same else part for part, is_same in zip(parts, same, strict=True)], marks
 
 
 def _plot(app: Dash, shared: SharedFeed) -> None:
-    """The curves: counts, pictures, the series."""
+    """Draw the curves: rocking curve, misfit over time, the series."""
 
     @app.callback(
         Output("rocking", "figure"),
@@ -254,7 +259,7 @@ def _plot(app: Dash, shared: SharedFeed) -> None:
 
 
 def _progress_figure(contents: PageContents, records: Any) -> tuple[drawings.Figure, str]:
-    """Pictures over time while a scan is phased; of a file how the error fell."""
+    """Draw the misfit of previews while a scan is phased, or, for a file, how the error fell."""
     if records:
         return drawings.previews(records), "Error and verdict over time"
     if contents.error is not None:
@@ -263,7 +268,7 @@ def _progress_figure(contents: PageContents, records: Any) -> tuple[drawings.Fig
 
 
 def _tell(app: Dash, shared: SharedFeed) -> None:
-    """What there is to say of the picture that is shown, and its diffraction."""
+    """Fill in verdict, numbers and diffraction."""
 
     @app.callback(
         Output("verdict", "children"),
@@ -285,7 +290,7 @@ def _tell(app: Dash, shared: SharedFeed) -> None:
 
 
 def _draw(app: Dash, shared: SharedFeed) -> None:
-    """The surface."""
+    """Draw the surface."""
 
     @app.callback(
         Output("crystal", "figure"),
@@ -330,15 +335,17 @@ def _draw(app: Dash, shared: SharedFeed) -> None:
         prevent_initial_call=True,
     )
     def turned(moved: dict[str, Any] | None, look: str) -> Any:
-        # Asked to look from somewhere, forget how it was turned; plotly's own memory of that (uirevision) does not outlast
-        # that Dash draws again whenever the crystal was turned.
+        """Return the camera after somebody turned the crystal, or None after a look was chosen.
+
+        Plotly's own memory of the camera (uirevision) is lost when Dash draws again, which it does after each turn.
+        """
         if ctx.triggered_id == "look":
             return None
         return {"look": look, "camera": moved["scene.camera"]} if moved and "scene.camera" in moved else no_update
 
 
 def _camera(turned: dict[str, Any] | None, look: str) -> drawings.Figure:
-    """As this person turned it, or else as `look` says; never anything but numbers of what a browser sent."""
+    """Return the camera as this person turned it, or else as `look` says; only numbers are taken from the browser."""
     if turned is None or turned.get("look") != look:
         return drawings.camera_from(look)
     kept = {part: {axis: float(turned["camera"][part][axis]) for axis in "xyz"} for part in ("eye", "up", "center")}
@@ -346,7 +353,7 @@ def _camera(turned: dict[str, Any] | None, look: str) -> drawings.Figure:
 
 
 def _slice(app: Dash, shared: SharedFeed) -> None:
-    """The slices, by themselves: moving one does not send the surface again."""
+    """Draw the slices by themselves, so that moving one does not send the surface again."""
 
     @app.callback(
         *(Output(f"slice-{axis}", "figure") for axis in "zyx"),
@@ -370,13 +377,14 @@ def _slice(app: Dash, shared: SharedFeed) -> None:
 
 
 def _contents_of(shared: SharedFeed, shown: dict[str, Any] | None) -> PageContents:
+    """Return the contents that the page shows; leave the page as it is if it shows none."""
     if shown is None:
         raise PreventUpdate
     return shared.contents(int(shown["at"]))
 
 
 def _view(colouring: str, level: Any, cut: Any, kept: Any, places: tuple[Any, Any, Any] = (50, 50, 50)) -> View:
-    """Choices as the browser sends them, held within their ranges."""
+    """Turn the browser's choices into a `View`, limited to their ranges."""
 
     def share(value: Any) -> float:
         return min(max(float(value or 0) / 100, 0.0), 1.0)
@@ -386,7 +394,7 @@ def _view(colouring: str, level: Any, cut: Any, kept: Any, places: tuple[Any, An
 
 
 def _echo(app: Dash) -> None:
-    """What each slider says, and the colours of the page."""
+    """Show the value of each slider, and set the colours of the page."""
     for name in ("level", "kept", "at-z", "at-y", "at-x"):
         app.callback(Output(f"{name}-value", "children"), Input(name, "value"))(lambda value: f"{value}")
     app.callback(Output("page", "className"), Input("theme", "value"))(

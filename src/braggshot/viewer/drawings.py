@@ -1,7 +1,7 @@
-"""Figures as plain dictionaries in the format of plotly.js, which draws them in the browser; nothing of plotly is imported here.
+"""Make figures as plain dictionaries in the format of plotly.js, which draws them in the browser; plotly is not imported.
 
-Text and lines of flat figures take their colour from the page, so that one figure serves light and dark; the axes in space are
-drawn by the graphics card and have one grey for both.
+Text and lines of flat figures take their colour from the page, so that one figure serves light and dark. Axes of figures in space
+are drawn by the graphics card and have one grey for both.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from braggshot.viewer.model import Mesh, Plane, Solid
 
 Figure = dict[str, Any]
 LOOKS = {"oblique": (0.75, 0.42, 0.5), "x": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0), "z": (1.0, 0.0, 0.0)}
-"""From where the crystal is seen: components (z, y, x) towards the eye."""
-SHAPES = {"good": "circle", "doubtful": "diamond-open", "failed": "x"}  # told apart without colour
+"""Directions from the crystal to the eye, as components (z, y, x)."""
+SHAPES = {"good": "circle", "doubtful": "diamond-open", "failed": "x"}  # marks of verdicts, which differ without colour too
 HUES = {"good": "#2f9e68", "doubtful": "#c77d1a", "failed": "#d6453a"}
+"""Colours of the marks of verdicts."""
 _FONT = "system-ui, sans-serif"
 _ACCENT, _GREY = "#3d7cc9", "#808890"
-_MASKED = (140, 146, 153)
-_GRID = "#a9afb6"  # opaque: what is drawn in space knows no transparency
-_GRID_FLAT = "rgba(128,136,144,0.28)"
-_COLOUR_STOPS = 33
+_MASKED = (140, 146, 153)  # grey of pixels that are not valid
+_GRID = "#a9afb6"  # grid lines in space, opaque because transparency does not work there
+_GRID_FLAT = "rgba(128,136,144,0.28)"  # grid lines of flat figures
+_COLOUR_STOPS = 33  # number of colours by which a colour map is sent
 
 
 def pack(values: NDArray[Any]) -> Any:
-    """An array as plotly.js reads it without parsing numbers."""
+    """Pack an array so that plotly.js reads it without parsing numbers."""
     array = np.ascontiguousarray(values)
     code = {"float32": "f4", "int32": "i4", "uint16": "u2"}[array.dtype.name]
     packed_array = {"dtype": code, "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
@@ -41,16 +42,16 @@ def pack(values: NDArray[Any]) -> Any:
 
 
 def scale(colours: Colours) -> list[list[Any]]:
-    """Stops of a colour map."""
+    """Return the stops of a colour map."""
     shares = np.linspace(0, 1, _COLOUR_STOPS)
     linear = Colours(colours.name, 0.0, 1.0, "")(shares)
     return [[float(share), "rgb({},{},{})".format(*rgba[:3].tolist())] for share, rgba in zip(shares, linear, strict=True)]
 
 
 def camera_from(look: str) -> Figure:
-    """A camera far away, as `LOOKS` says.
+    """Return a camera far away in the direction that `LOOKS` names.
 
-    The components (z, x, y) take the places of plotly's x, y, z: y stays up when the crystal is turned.
+    The components (z, x, y) take the places of plotly's x, y, z, so that y stays up when the crystal is turned.
     """
     direction = np.array(LOOKS.get(look, LOOKS["oblique"]))
     up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
@@ -58,7 +59,7 @@ def camera_from(look: str) -> Figure:
 
 
 def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) -> Figure:
-    """The surface in space with its axes, q, and its colours."""
+    """Draw the surface in space with its axes, the scattering vector, and its colours."""
     data = [] if surface is None else [_surface(surface, shown.colours[colouring])]
     low, high = shown.low, shown.high
     if shown.q is not None:
@@ -77,11 +78,13 @@ def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) 
 
 
 def _to_plotly_axes(vector: Sequence[float] | NDArray[Any]) -> dict[str, float]:
+    """Return a vector (z, y, x) by plotly's names of the axes."""
     z, y, x = (float(value) for value in vector)
     return {"x": z, "y": x, "z": y}
 
 
 def _surface(surface: Mesh, colours: Colours) -> Figure:
+    """Draw the surface alone."""
     z, y, x = surface.points.T
     i, j, k = surface.triangles.T
     return {
@@ -98,14 +101,14 @@ def _surface(surface: Mesh, colours: Colours) -> Figure:
 
 
 def _arrow_points(shown: Solid, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Where the scattering vector is drawn, beside the crystal: its two ends, and its name."""
+    """Return the points of the scattering vector beside the crystal: its two ends, and the place of its name."""
     size = float((shown.high - shown.low).max())
     start = (shown.high + shown.low) / 2 + q * (0.5 * float(np.abs(q) @ (shown.high - shown.low)) + 0.03 * size)
     return start, start + 0.12 * size * q, start + 0.22 * size * q
 
 
 def _arrow(start: NDArray[Any], end: NDArray[Any], text: NDArray[Any]) -> list[Figure]:
-    """The scattering vector as a line, a tip and a name."""
+    """Draw the scattering vector as a line, a tip and a name."""
     still = {"hoverinfo": "skip", "showlegend": False}
     points = [_to_plotly_axes(point) for point in (start, end)]
     line = {"type": "scatter3d", "mode": "lines", "line": {"color": _ACCENT, "width": 6}, **still}
@@ -122,7 +125,7 @@ def _arrow(start: NDArray[Any], end: NDArray[Any], text: NDArray[Any]) -> list[F
 
 
 def slice_figure(plane: Plane, others: tuple[float, float], colours: Colours, unit: str) -> Figure:
-    """One slice, with thin lines where the other two cut it: at `others`, (across, up)."""
+    """Draw one slice, with thin lines where the other two cut it: at `others`, (across, up)."""
     heat = {
         "type": "heatmap",
         **{"x": pack(plane.x), "y": pack(plane.y), "z": pack(plane.values)},
@@ -141,7 +144,7 @@ def slice_figure(plane: Plane, others: tuple[float, float], colours: Colours, un
 
 
 def counts(shown: Pattern, which: int, is_fitted: bool) -> str:
-    """One central plane of the counts as the address of an image, on a logarithmic scale; what is not valid is grey."""
+    """Draw one central plane of the counts, on a logarithmic scale, as an image in a URL; pixels that are not valid are grey."""
     values = (shown.fitted if is_fitted else shown.measured)[which]
     rgba = shown.colours(np.nan_to_num(values))
     rgba[np.isnan(values)] = (*_MASKED, 255)
@@ -149,7 +152,7 @@ def counts(shown: Pattern, which: int, is_fitted: bool) -> str:
 
 
 def rocking(curve: Rocking) -> Figure:
-    """Counts per frame; ticks at the bottom where a frame is missing."""
+    """Draw the counts of each frame, with marks at the bottom where a frame is missing."""
     number = np.arange(curve.counts.size)
     there = np.isfinite(curve.counts)
     data: list[Figure] = [
@@ -177,7 +180,7 @@ def rocking(curve: Rocking) -> Figure:
 
 
 def previews(records: Sequence[PreviewRecord]) -> Figure:
-    """Misfit of every picture of a scan along its time, a mark per verdict."""
+    """Draw the misfit of every preview of a scan over time, with a mark for its verdict."""
     x = [one.seconds for one in records]
     y = [100 * float(np.sqrt(one.chi2)) for one in records]
     data: list[Figure] = [
@@ -209,7 +212,7 @@ def previews(records: Sequence[PreviewRecord]) -> Figure:
 
 
 def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
-    """The error of the chosen start along its iterations."""
+    """Draw the error of the chosen start over its iterations."""
     line = {
         "type": "scatter",
         "x": iteration.tolist(),
@@ -224,7 +227,7 @@ def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
 
 
 def series(shown: SeriesCurve, chosen: str) -> Figure:
-    """A quantity along the series, a mark per verdict; the scan that is shown has a line."""
+    """Draw a quantity along the series, with a mark for each verdict, and a line at the scan that is shown."""
     data: list[Figure] = []
     for (name, y), colour in zip(shown.curves.items(), (_ACCENT, _GREY, HUES["doubtful"]), strict=False):
         kept = [n for n, verdict in enumerate(shown.verdicts) if verdict != "failed" and np.isfinite([shown.x[n], y[n]]).all()]
@@ -258,7 +261,7 @@ def series(shown: SeriesCurve, chosen: str) -> Figure:
 
 
 def empty(text: str) -> Figure:
-    """Nothing to draw yet, and why."""
+    """Draw a text that tells why there is nothing to draw yet."""
     layout = _layout(0)
     layout["xaxis"] = layout["yaxis"] = {"visible": False, "fixedrange": True}
     layout["annotations"] = [
@@ -268,12 +271,13 @@ def empty(text: str) -> Figure:
 
 
 def ends(colours: Colours) -> tuple[str, str]:
-    """What a colour bar says at its ends."""
+    """Return the labels at the ends of a colour bar."""
     low, high = (figures.label(float(value), colours.unit) for value in (colours.low, colours.high))
     return low, high
 
 
 def _axis(title: str) -> Figure:
+    """Return the settings of an axis of a flat figure."""
     return {
         **{
             "title": {"text": title, "font": {"size": 12}},
@@ -287,7 +291,7 @@ def _axis(title: str) -> Figure:
 
 
 def _layout(margin: int) -> Figure:
-    """Transparent, without frills; `margin` on the left and at the bottom."""
+    """Return a transparent layout without controls; `margin` holds on the left and at the bottom [pixels]."""
     return {
         "margin": {"l": margin, "r": min(margin, 12), "t": min(margin, 24), "b": min(margin, 40)},
         **{"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"family": _FONT, "color": _GREY}},

@@ -1,4 +1,4 @@
-"""What was measured and how it went: diffraction beside its fit, rocking curve, verdicts over time, the series. Arrays only."""
+"""Prepare the measured data for the page, as arrays: diffraction beside its fit, rocking curve, misfit over time, the series."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from braggshot.report.figures import Colours, fitted_magnitude
 from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.volumes import FloatArray, Reconstruction
 
-_MAX_PIXELS = 128  # per side of a plane
-_MAX_FRAMES = 2_000  # of a rocking curve
-_MAX_PREVIEWS = 400  # of a curve of verdicts
+_MAX_PIXELS = 128  # longest side of a plane after binning [pixels]
+_MAX_FRAMES = 2_000  # number of frames of a rocking curve that are drawn
+_MAX_PREVIEWS = 400  # number of previews, the latest, in the curve of misfit over time
 QUANTITIES: Mapping[str, tuple[str, float, Mapping[str, str], str | None]] = {
     "strain": ("strain of the mean lattice", 1.0, {"strain_mean": ""}, "strain_std"),
     **{name.partition(" [")[0]: (name, scale, named, None) for name, scale, named in report.PANELS},
 }
-"""What may be plotted along a series: name -> label, factor from SI, columns and their names, column of the bars."""
+"""Quantities along a series: name -> label, factor from SI, columns and their names, column of the error bars."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Central planes of the counts, NaN where not valid, and of the fit where there is one.
+    """Central planes of the counts, NaN where not valid, and of the fit.
 
     Parameters
     ----------
-    titles : which axes a plane has, (down, across)
+    titles : names of the axes of each plane, (down, across)
     measured, fitted : (row, column) float32 [photons]; `fitted` is empty without a crystal
-    low, high : range of the counts that is worth colours [photons]
+    low, high : range of the counts for the colours [photons]
     """
 
     titles: tuple[tuple[str, str], ...]
@@ -43,17 +43,17 @@ class Pattern:
 
     @property
     def colours(self) -> Colours:
-        """The report's."""
+        """Colours of the counts, the same as in the report."""
         return Colours("inferno", self.low, self.high, "photons", logarithmic=True)
 
 
 @dataclass(frozen=True)
 class Rocking:
-    """Counts of every frame in the order of the scan, NaN where none is there.
+    """The rocking curve: counts of every frame in the order of the scan, NaN for missing frames.
 
     Parameters
     ----------
-    counts : (n,) [counts]
+    counts : (n,) sum of each frame [counts]
     is_over : False while frames may still come
     """
 
@@ -62,7 +62,7 @@ class Rocking:
 
     @property
     def received(self) -> int:
-        """Frames that are there."""
+        """Number of frames that have come."""
         return int(np.isfinite(self.counts).sum())
 
 
@@ -72,10 +72,10 @@ class SeriesCurve:
 
     Parameters
     ----------
-    x, label : where each scan stands, and what that is
+    x, label : position of each scan along the series, and the name of that axis
     curves : name -> (n,) values in the units of `quantity`, NaN where not known
     bars : (n,) half lengths of error bars, or None
-    verdicts, names : of each scan
+    verdicts, names : verdict and name of each scan
     quantity : label of the vertical axis
     """
 
@@ -89,7 +89,7 @@ class SeriesCurve:
 
 
 def pattern(found: Reconstruction) -> Pattern | None:
-    """Measured and fitted diffraction; None for a result without its measurement."""
+    """Prepare measured and fitted diffraction; None for a result without its measurement."""
     volume = found.volume
     positive = volume.intensity[volume.valid & (volume.intensity > 0)]
     if not positive.size:
@@ -109,7 +109,7 @@ def pattern(found: Reconstruction) -> Pattern | None:
 
 
 def central_plane(values: FloatArray, normal: int) -> NDArray[np.float32]:
-    """The plane through N // 2, pixels put together where there are too many."""
+    """Return the plane through N // 2, binned if it has too many pixels."""
     plane = np.take(values, values.shape[normal] // 2, axis=normal).astype(np.float32)
     bins = [-(-n // _MAX_PIXELS) for n in plane.shape]
     if bins == [1, 1]:
@@ -122,7 +122,7 @@ def central_plane(values: FloatArray, normal: int) -> NDArray[np.float32]:
 
 
 def rocking(snapshot: Snapshot, found: Reconstruction | None, is_current: bool) -> Rocking:
-    """Of the scan that is shown: as the frames came, or else from its prepared volume."""
+    """Return the rocking curve of the scan that is shown: as its frames came, or else from its prepared volume."""
     if is_current and snapshot.rocking.size:
         counts = np.asarray(snapshot.rocking, dtype=np.float64)
         planned = snapshot.expected or 0
@@ -136,12 +136,12 @@ def rocking(snapshot: Snapshot, found: Reconstruction | None, is_current: bool) 
 
 
 def latest_previews(snapshot: Snapshot) -> tuple[PreviewRecord, ...]:
-    """Pictures of the scan so far; of very many the latest."""
+    """Return the previews of the scan so far; if they are too many, the latest."""
     return snapshot.previews[-_MAX_PREVIEWS:]
 
 
 def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve | None:
-    """A quantity along the series, or the first that is known; None where nothing is."""
+    """Return the wished quantity along the series, else the first one that is known; None if none is."""
     name = next((name for name in (wished, *QUANTITIES) if name in QUANTITIES and _is_known(rows, name)), None)
     if name is None:
         return None
@@ -149,6 +149,7 @@ def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve 
     x, label = report.abscissa(rows)
 
     def column(key: str) -> NDArray[np.float64]:
+        """Return a column of the table as numbers; chi2 is turned into its square root."""
         found = [row.get(key) for row in rows]
         values = scale * np.array([value if isinstance(value, int | float) else np.nan for value in found], dtype=float)
         return np.sqrt(values) if key == "chi2" else values
@@ -165,9 +166,10 @@ def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve 
 
 
 def _is_known(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Tell whether the table holds numbers of a quantity."""
     return any(isinstance(row.get(key), int | float) for row in rows for key in QUANTITIES[name][2])
 
 
 def known_quantities(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Those of `QUANTITIES` for which the table holds numbers."""
+    """List those of `QUANTITIES` for which the table holds numbers."""
     return [name for name in QUANTITIES if _is_known(rows, name)]

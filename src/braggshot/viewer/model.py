@@ -1,7 +1,7 @@
-"""What there is to see of a crystal, by the choices of the person who looks: surface, slices, colours. Arrays only, no page.
+"""Make surface, slices and colours of a crystal, by the choices of the person who looks. Arrays only, no page.
 
-A `Solid` is made once per picture and holds everything that does not depend on choices; `mesh` and `planes` answer a `View`.
-Coordinates are (z, y, x) of the crystal's frame, in nm where the geometry is known, in voxels where it is not.
+A `Solid` is made once for each reconstruction and holds everything that does not depend on choices; `mesh` and `planes` apply the
+choices of a `View`. Coordinates are (z, y, x) of the crystal's frame, in nm where the geometry is known, in voxels where it is not.
 """
 
 from __future__ import annotations
@@ -27,32 +27,31 @@ TITLES = {
     "phase": "phase",
     "amplitude": "amplitude",
 }
-"""What a surface or a slice may be coloured by, and how it is called; the first that a crystal has is shown first."""
+"""Quantities that may colour a surface or a slice, and their titles; the first one that a crystal has is shown at first."""
 SLICES: tuple[tuple[Axis, Axis, Axis], ...] = (("z", "x", "y"), ("y", "z", "x"), ("x", "z", "y"))
-"""Normal, across, up."""
+"""Axes of the three slices: normal, across, up."""
 
-MAX_TRIANGLES = 60_000  # about 1 MB on the wire
-MAX_TRIANGLES_LIVE = (
-    8_000  # while a scan is measured and phased: browsers without a graphics card draw 9 000 in twice the time of 2 000
-)
-_MAX_VOXELS = 1_000_000  # of the box around the crystal; a finer grid is thinned out
-_MAX_PIXELS = 96  # per side of a slice
-_SMOOTHING = 0.7  # voxels, as in the report: takes the terraces off a support that ends from one voxel to the next
-_MARGIN = 3  # voxels around the support
+MAX_TRIANGLES = 60_000  # most triangles of a surface; about 1 MB on the wire
+# Most triangles while a scan is measured and phased; a browser without a graphics card draws 9 000 in twice the time of 2 000.
+MAX_TRIANGLES_LIVE = 8_000
+_MAX_VOXELS = 1_000_000  # most voxels of the box around the crystal; a finer grid is thinned out
+_MAX_PIXELS = 96  # longest side of a slice [pixels]
+_SMOOTHING = 0.7  # standard deviation of the smoothing [voxels], as in the report; it removes the steps at a sharp support
+_MARGIN = 3  # margin of the box around the support [voxels]
 
 
 @dataclass(frozen=True)
 class View:
-    """What one person chose to see.
+    """The choices of one person who looks.
 
     Parameters
     ----------
     colouring : a key of `TITLES`
-    level : amplitude of the iso-surface as a share of the median one inside [1]
+    level : amplitude of the iso-surface, relative to the median one inside [1]
     cut : axis across which the crystal is cut open; None leaves it whole
     kept : share of the crystal's extent along `cut` that stays, from its low end [1]
-    places : of the slices across z, y and x, as shares of the crystal's extent [1]
-    most : triangles of the surface
+    places : positions of the slices across z, y and x, as shares of the crystal's extent [1]
+    max_triangles : most triangles of the surface
     """
 
     colouring: str = "strain"
@@ -69,16 +68,16 @@ class Solid:
 
     Parameters
     ----------
-    name : of the scan
+    name : name of the scan
     height : (z, y, x) smoothed amplitude over its median inside the support [1]
-    fields : key of `TITLES` -> (z, y, x), beyond the crystal that of the nearest voxel in it; the phase is a unit complex
-    colours : their colours and units
+    fields : key of `TITLES` -> (z, y, x) values, beyond the crystal those of the nearest voxel in it; the phase is a unit complex
+    colours : colours and units of the fields
     basis : columns are the voxel edges [`unit`]
     origin : index of r = 0 in the box
     low, high : corners of the crystal [`unit`]
     unit : "nm" or "voxels"
-    frame : which axes these are, in words
-    q : unit vector along the scattering vector, where known
+    frame : name of the coordinate frame, in words
+    q : unit vector along the scattering vector; None where it is not known
     """
 
     name: str
@@ -94,13 +93,13 @@ class Solid:
     q: FloatArray | None
 
     def colouring(self, wished: str) -> str:
-        """The wish where this crystal can fulfil it, else the first that it has."""
+        """Return the wished quantity if this crystal has it, else the first one that it has."""
         return wished if wished in self.fields else next(name for name in TITLES if name in self.fields)
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """An iso-surface with a value at each corner, or, where values jump (a phase that wraps), at each triangle.
+    """An iso-surface with a value at each corner, or at each triangle where values jump (a phase that wraps).
 
     Parameters
     ----------
@@ -125,9 +124,9 @@ class Plane:
 
     Parameters
     ----------
-    normal, across, up : the axes
-    at : where it is along its normal [unit of the solid]
-    x, y : positions of the columns and of the rows, upwards [unit of the solid]
+    normal, across, up : names of the axes
+    at : position along the normal [unit of the solid]
+    x, y : positions of the columns, and of the rows from bottom to top [unit of the solid]
     values : (row, column) float32
     """
 
@@ -141,7 +140,7 @@ class Plane:
 
 
 def solid(found: Reconstruction) -> Solid | None:
-    """A crystal ready to be drawn, with its strain where that is known; None where there is no crystal."""
+    """Make a crystal ready to be drawn, with its strain where that is known; None if there is no crystal."""
     strain = found.strain
     if strain is not None and strain.support.any() and strain.amplitude[strain.support].max() > 0:
         return _solid_of_strain(strain)
@@ -161,6 +160,7 @@ def solid(found: Reconstruction) -> Solid | None:
 
 
 def _solid_of_strain(found: StrainMap) -> Solid:
+    """Make a crystal of a strain map; its colours span the bulk, or the whole support if there is no bulk."""
     inside = found.bulk if found.bulk.any() else found.support
     displacement = found.displacement * 1e12
     colours = {
@@ -181,16 +181,17 @@ def _solid_of_strain(found: StrainMap) -> Solid:
 
 
 def use_series_colours(shown: Solid, rows: Rows) -> Solid:
-    """The crystal in the colours that all scans of its series have."""
+    """Return the crystal with the colour ranges that all scans of its series share."""
     common = {name: colours for name, colours in series_colours(rows).items() if name in shown.fields}
     return replace(shown, colours={**shown.colours, **common}) if "strain" in shown.fields else shown
 
 
 def series_colours(rows: Rows) -> dict[str, Colours]:
-    """One range of colours for all scans of a series, from its table: two spreads of strain, the largest displacement."""
+    """Return one range of colours for all scans of a series: two standard deviations of strain, and the largest displacement."""
     kept = [row for row in rows if row.get("verdict") != "failed"]
 
     def largest(column: str) -> float | None:
+        """Return the largest value in a column of the table."""
         values = [row[column] for row in kept if isinstance(row.get(column), int | float) and np.isfinite(row[column])]
         return max(values) if values and max(values) > 0 else None
 
@@ -206,15 +207,17 @@ def series_colours(rows: Rows) -> dict[str, Colours]:
 
 
 def _amplitudes(inside: FloatArray) -> Colours:
+    """Return the colours of amplitudes, up to the 99.5th percentile."""
     return Colours("viridis", 0.0, float(np.percentile(inside, 99.5)), "√photons")
 
 
 def _unit_phase(rho: NDArray[Any]) -> NDArray[np.complex64]:
+    """Return exp(i phase) of an object."""
     return np.exp(1j * np.angle(rho)).astype(np.complex64)
 
 
 def _unit_phase_inside(found: StrainMap) -> NDArray[np.complex64]:
-    """The phase as a complex number where the crystal is: elsewhere nobody looks, and exponentials take time."""
+    """Return exp(i phase) inside the support and 1 elsewhere, which saves exponentials that nobody sees."""
     unit = np.ones(found.phase.shape, np.complex64)
     unit[found.support] = np.exp(1j * found.phase[found.support])
     return unit
@@ -222,7 +225,7 @@ def _unit_phase_inside(found: StrainMap) -> NDArray[np.complex64]:
 
 @dataclass(frozen=True)
 class _WholeCrystal:
-    """What `_boxed` cuts its box from."""
+    """The crystal on its whole grid, before `_crop_to_box` crops it."""
 
     name: str
     amplitude: FloatArray
@@ -235,12 +238,13 @@ class _WholeCrystal:
 def _crop_to_box(
     whole: _WholeCrystal, fields: Mapping[str, NDArray[Any]], colours: Mapping[str, Colours], q: FloatArray | None
 ) -> Solid:
+    """Crop a crystal to the box around its support, thinned out if it is too fine, with a border of zeros."""
     found = ndimage.find_objects(whole.support.astype(np.uint8))[0]
     box = tuple(slice(max(0, part.start - _MARGIN), part.stop + _MARGIN) for part in found)
     inside = whole.support[box]
     thinning = max(1, int(np.ceil((inside.size / _MAX_VOXELS) ** (1 / 3))))
     every = (slice(None, None, thinning),) * 3
-    # A border of nothing closes the surface of a crystal that touches the edge of its grid.
+    # A border of zeros closes the surface of a crystal that touches the edge of its grid.
     height = np.pad(ndimage.gaussian_filter(whole.amplitude[box], _SMOOTHING)[every], 1)
     median = float(np.median(whole.amplitude[whole.support]))
     start = np.array([part.start for part in box])
@@ -264,7 +268,7 @@ def _crop_to_box(
 def _extend_fields(
     fields: Mapping[str, NDArray[Any]], box: tuple[slice, ...], inside: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
-    """Beyond the crystal the value of the nearest voxel in it, so that interpolation meets no gap."""
+    """Extend fields beyond the crystal by the value of the nearest voxel in it, so that interpolation meets no gap."""
     filled: dict[str, NDArray[Any]] = {}
     searched, nearest = np.zeros(0, bool), ()
     for name, values in fields.items():
@@ -278,13 +282,13 @@ def _extend_fields(
 
 
 def mesh(shown: Solid, view: View) -> Mesh | None:
-    """The iso-surface, cut open where the view says so, the cut closed by a flat face; None where the level leaves nothing."""
+    """Make the iso-surface; a crystal that is cut open gets a flat face. None if nothing is left at this level."""
     height = shown.height / max(view.level, 1e-3)
     if view.cut is not None:
         axis = "zyx".index(view.cut)
         plane = shown.low[axis] + view.kept * (shown.high[axis] - shown.low[axis])
         edge = float(np.linalg.norm(shown.basis[axis]))
-        # Below 1 beyond the plane, and linear across it: the face comes out flat, wherever the voxels are.
+        # The height falls below 1 beyond the plane, linearly across it, so that the face is flat wherever the voxels lie.
         height = np.minimum(height, 1 + (plane - _positions_along(shown, axis)) / edge)
     if not height.min() < 1 < height.max():
         return None
@@ -292,7 +296,7 @@ def mesh(shown: Solid, view: View) -> Mesh | None:
     index = points.T + _inward_step(shown.height, points.T) * (1 if view.cut is None else _is_skin(shown, view, points))
     name = shown.colouring(view.colouring)
     places = (points - shown.origin) @ shown.basis.T
-    if name == "phase" and shown.colours[name].high >= np.pi:  # between corners on both sides of a wrap all colours would show
+    if name == "phase" and shown.colours[name].high >= np.pi:  # a triangle across a wrap would show all colours
         values = _interpolate(shown.fields[name], index[:, triangles].mean(axis=2))
     else:
         values = _interpolate(shown.fields[name], index)
@@ -300,7 +304,7 @@ def mesh(shown: Solid, view: View) -> Mesh | None:
 
 
 def _triangles(height: FloatArray, max_triangles: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Marching cubes, on coarser cubes where there are too many triangles."""
+    """Run marching cubes, on coarser cubes if there are too many triangles."""
     for step in range(1, 9):
         points, triangles, _, _ = marching_cubes(height, 1.0, step_size=step)  # type: ignore[no-untyped-call]
         if len(triangles) <= max_triangles:
@@ -309,26 +313,26 @@ def _triangles(height: FloatArray, max_triangles: int) -> tuple[NDArray[Any], ND
 
 
 def _positions_along(shown: Solid, axis: int) -> FloatArray:
-    """Position of every voxel along one axis."""
+    """Return the position of every voxel along one axis."""
     index = np.indices(shown.height.shape, sparse=True)
     parts = [shown.basis[axis, k] * (index[k] - shown.origin[k]) for k in range(3)]
     return np.asarray(parts[0] + parts[1] + parts[2])
 
 
 def _inward_step(height: FloatArray, index: FloatArray) -> FloatArray:
-    """A step of one voxel into the crystal: on the surface itself the fields are those of half-empty voxels."""
+    """Return a step of one voxel into the crystal, because the fields on the surface itself are those of half-empty voxels."""
     slope = np.stack([ndimage.map_coordinates(part, index, order=1) for part in np.gradient(height)])
     return np.asarray(slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-30))
 
 
 def _is_skin(shown: Solid, view: View, points: FloatArray) -> NDArray[np.bool_]:
-    """Which corners lie on the crystal's own surface; those of the cut show the value where they are."""
+    """Tell which corners lie on the crystal's own surface; corners of the cut show the value at their own place."""
     own = ndimage.map_coordinates(shown.height, points.T, order=1)
     return np.asarray(own < 1.1 * view.level)
 
 
 def _interpolate(field: NDArray[Any], index: FloatArray) -> NDArray[np.float32]:
-    """Linear interpolation; a phase is interpolated as a complex number, so that its wraps leave no seam."""
+    """Interpolate a field linearly; a phase is interpolated as a complex number, so that its wraps leave no seam."""
     if np.iscomplexobj(field):
         real, imaginary = (ndimage.map_coordinates(part, index, order=1, mode="nearest") for part in (field.real, field.imag))
         return np.arctan2(imaginary, real).astype(np.float32)
@@ -336,7 +340,7 @@ def _interpolate(field: NDArray[Any], index: FloatArray) -> NDArray[np.float32]:
 
 
 def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
-    """Slices across z, y and x, inside the iso-surface only."""
+    """Make the slices across z, y and x, inside the iso-surface only."""
     name = shown.colouring(view.colouring)
     found = []
     for (normal, across, up), share in zip(SLICES, view.places, strict=True):
@@ -353,7 +357,7 @@ def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
 
 
 def _pixel_positions(shown: Solid, axis: int) -> NDArray[np.float32]:
-    """Positions of pixels along an axis, six per voxel or as many as allowed, a little beyond the crystal."""
+    """Return the positions of pixels along an axis, about six per voxel, a little beyond the crystal."""
     size = float(shown.high[axis] - shown.low[axis])
     edge = float(np.linalg.norm(shown.basis, axis=0).min())
     number = int(np.clip(6 * size / edge, 8, _MAX_PIXELS))

@@ -1,6 +1,6 @@
-"""The feed as the pages see it: what changed, which scans there are, and each picture made ready once for all who look.
+"""Share one feed among all pages: what changed, which scans there are, and each reconstruction prepared once.
 
-Every page asks for itself and keeps its own choices, so what is shared is here: the latest snapshot, and a few pictures.
+Every page asks by itself and keeps its own choices. So only the latest snapshot and a few prepared reconstructions are shared here.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from braggshot.volumes import Reconstruction
 
 T = TypeVar("T")
 _NO_FRAMES = Rocking(np.zeros(0), True)
-_MAX_CONTENTS = 16  # pictures ready to be drawn, a few MB each
-_MAX_DRAWINGS = 48  # surfaces and slices of them
+_MAX_CONTENTS = 16  # number of prepared reconstructions that are kept, a few MB each
+_MAX_DRAWINGS = 48  # number of surfaces and slices that are kept
 
 
 @dataclass(frozen=True)
 class Version:
-    """What a page compares to know what to ask for anew.
+    """The version of the contents, which a page compares to know what to ask for anew.
 
     Parameters
     ----------
-    number : of the snapshot
-    picture : grows with every new picture of the current scan
-    scans : places on the slider
+    number : number of the snapshot
+    picture : grows with every new preview of the current scan
+    scans : number of places on the scan slider
     """
 
     number: int
@@ -48,7 +48,7 @@ class Version:
 
 @dataclass(frozen=True)
 class ScanEntry:
-    """A place on the slider: a finished scan in its file, or the current one (no path)."""
+    """A place on the scan slider: a finished scan in its file, or the current one, without a path."""
 
     name: str
     row: Mapping[str, Any]
@@ -57,9 +57,9 @@ class ScanEntry:
 
 @dataclass(frozen=True, eq=False)
 class PageContents:
-    """All that a page says of one reconstruction, made ready once, what is drawn last when it is asked for.
+    """All that a page shows of one reconstruction, prepared once; the diffraction is prepared when it is first asked for.
 
-    `note` says why where there is none.
+    If there is nothing to show, `note` tells why.
     """
 
     name: str
@@ -92,7 +92,7 @@ def cached(make: Callable[[], T]) -> Callable[[], T]:
 
 
 def scan_entries(snapshot: Snapshot) -> tuple[ScanEntry, ...]:
-    """The finished scans, then the current one unless it is the last of them."""
+    """List the finished scans, then the current one unless it is the last of them."""
     rows = {str(row.get("name")): row for row in snapshot.series}
     aligned = len(snapshot.series) == len(snapshot.finished)
     about = snapshot.series if aligned else [rows.get(path.stem, {}) for path in snapshot.finished]
@@ -104,7 +104,7 @@ def scan_entries(snapshot: Snapshot) -> tuple[ScanEntry, ...]:
 
 
 def make_contents(result: Reconstruction) -> PageContents:
-    """What a page says of a reconstruction."""
+    """Prepare a reconstruction for the page."""
     strain = result.strain
     facts = text.quality_facts(result) + (() if strain is None else strain_section.facts(strain)) + text.crystal_facts(result)
     error = np.atleast_1d(np.asarray(result.history.get("error", ()), dtype=float))
@@ -125,7 +125,7 @@ def make_contents(result: Reconstruction) -> PageContents:
 
 
 class LRUCache:
-    """The latest answers, each worked out once whoever asks, one at a time: ten pages cost no more than one."""
+    """A cache of the last used values, each made once for all threads, one at a time."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -133,7 +133,7 @@ class LRUCache:
         self._values: OrderedDict[Any, Any] = OrderedDict()
 
     def __call__(self, key: Any, make: Callable[[], T]) -> T:
-        """What `make` gives, or gave for the same key."""
+        """Return the value of a key; `make` makes it if it is not kept."""
         with self._lock:
             if key not in self._values:
                 self._values[key] = make()
@@ -145,7 +145,7 @@ class LRUCache:
 
 
 class SharedFeed:
-    """The latest of a feed; safe from any thread."""
+    """The latest contents of a feed, for all pages; safe from any thread."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -154,7 +154,7 @@ class SharedFeed:
         self._contents, self._drawings = LRUCache(_MAX_CONTENTS), LRUCache(_MAX_DRAWINGS)
 
     def latest(self) -> tuple[Version, Snapshot]:
-        """The snapshot of now."""
+        """Return the present version and snapshot."""
         number, snapshot = self._feed.latest()
         with self._lock:
             if number > self._number:
@@ -163,24 +163,24 @@ class SharedFeed:
             return Version(self._number, self._preview_number, len(scan_entries(self._snapshot))), self._snapshot
 
     def entry(self, position: int) -> ScanEntry:
-        """The scan at a place of the slider, or at the nearest that there is."""
+        """Return the scan at a position of the slider, or at the nearest one that exists."""
         entries = scan_entries(self.latest()[1])
         return entries[min(max(position, 0), len(entries) - 1)]
 
     def key(self, position: int) -> str:
-        """Changes when what is shown at a place of the slider does."""
+        """Return a text that changes when the contents at a position of the slider change."""
         version, snapshot = self.latest()
         entry = self.entry(position)
         ranges = [(c.low, c.high) for c in model.series_colours(snapshot.series).values()]
         return f"{entry.name} {_modified_ns(entry.path) or version.picture} {ranges} {self.is_growing(position)}"
 
     def is_growing(self, position: int) -> bool:
-        """Whether the next picture of a scan is being made, so that this one is drawn quickly."""
+        """Tell whether the next preview of a scan is being made, so that the page draws this one quickly."""
         snapshot = self.latest()[1]
         return self.entry(position).name == snapshot.scan and snapshot.state in {"measuring", "phasing"}
 
     def contents(self, position: int) -> PageContents:
-        """What is at a place of the slider."""
+        """Return the contents at a position of the slider."""
         version, snapshot = self.latest()
         entry = self.entry(position)
         if entry.path is None or (entry.name == snapshot.scan and snapshot.result is not None):
@@ -188,7 +188,7 @@ class SharedFeed:
         return self._contents((entry.path, _modified_ns(entry.path)), lambda: _load_contents(entry.path, entry.name))
 
     def solid(self, position: int) -> Solid | None:
-        """The crystal at a place of the slider, in the colours of the series."""
+        """Return the crystal at a position of the slider, in the colours of the series."""
         solid, rows = self.contents(position).solid, self.latest()[1].series
         if solid is None:
             return None
@@ -196,16 +196,16 @@ class SharedFeed:
         return self._drawings((solid, ranges), lambda: model.use_series_colours(solid, rows))
 
     def mesh(self, solid: Solid, view: View) -> Mesh | None:
-        """As `braggshot.viewer.model.mesh`."""
+        """Return the surface that `braggshot.viewer.model.mesh` makes, from the cache if it is there."""
         return self._drawings(("mesh", solid, view), lambda: model.mesh(solid, view))
 
     def planes(self, solid: Solid, view: View) -> tuple[Plane, ...]:
-        """As `braggshot.viewer.model.planes`."""
+        """Return the slices that `braggshot.viewer.model.planes` makes, from the cache if they are there."""
         return self._drawings(("planes", solid, view), lambda: model.planes(solid, view))
 
 
 def _load_contents(source: Reconstruction | Path | None, name: str) -> PageContents:
-    """A file that cannot be read, or a result that cannot be drawn, is a picture that says so: the page goes on."""
+    """Prepare a reconstruction, or the note that it cannot be read or drawn, so that the page goes on."""
     if source is None:
         return PageContents(name, note="The first picture comes when enough frames are there.")
     try:
@@ -215,7 +215,7 @@ def _load_contents(source: Reconstruction | Path | None, name: str) -> PageConte
 
 
 def _modified_ns(path: Path | None) -> int:
-    """When a file was written; 0 where it is not there."""
+    """Return the time of change of a file [ns]; 0 if there is none."""
     try:
         return 0 if path is None else path.stat().st_mtime_ns
     except OSError:

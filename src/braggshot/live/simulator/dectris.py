@@ -17,13 +17,13 @@ from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode
 from braggshot.live.simulator.player import PlayedScan, Sink
 
 LINGER = 10_000
-"""Milliseconds for what was sent to arrive after the detector is closed."""
+"""Time for which data that were sent may still be fetched after the detector is closed [ms]."""
 END_PATIENCE = 2.0
-"""Seconds for which the end of a series waits for someone to hear it: who has all frames may be gone."""
+"""Time for which the end of a series waits for a receiver [s]; a receiver that has all frames may be gone."""
 
 
 COMPRESSIONS = {1: ("none", "lz4", "bslz4"), 2: ("none", "lz4", "bslz4", "zstd")}
-"""What each version of the stream may be compressed by."""
+"""Compressions of each version of the stream."""
 TYPED_ARRAY_TAGS = {
     "uint8": 64, "uint16": 69, "uint32": 70, "uint64": 71, "int8": 72, "int16": 77, "int32": 78, "int64": 79,
     "float32": 85, "float64": 86,
@@ -32,7 +32,7 @@ TYPED_ARRAY_TAGS = {
 
 
 def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
-    """The sink for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one, ``?version=2`` makes it the stream of that version.
+    """Open the sink for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one, ``?version=2`` uses that version of the stream.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
 
 
 class DectrisSink:
-    """Waits where nobody pulls, as the detector's own queue does until it is full."""
+    """Pushes version 1 of the stream; it waits while nobody pulls, as the detector's own queue does until it is full."""
 
     def __init__(self, address: str, compress: str) -> None:
         import zmq
@@ -65,12 +65,12 @@ class DectrisSink:
         self.url = f"zmq:{self._socket.getsockopt_string(zmq.LAST_ENDPOINT)}"
 
     def wait(self, stop: Event) -> None:
-        """Until someone pulls."""
+        """Wait until someone pulls."""
         self._stop = stop
         self.is_ready()
 
     def begin(self, scan: PlayedScan) -> None:
-        """Send the header, with what the file says in its appendix."""
+        """Send the header; name, length and angles of the scan stand in its appendix."""
         rows, columns = scan.shape
         config: dict[str, Any] = {"description": "simulated", "nimages": scan.frames, "ntrigger": 1}
         config |= {"x_pixels_in_detector": columns, "y_pixels_in_detector": rows, "bit_depth_image": 8 * scan.dtype.itemsize}
@@ -83,7 +83,7 @@ class DectrisSink:
         self._send({"htype": "dheader-1.0", "series": scan.number, "header_detail": "basic"}, config, user_data)
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send an image; of a cut one the first half."""
+        """Send an image, or the first half of its bytes."""
         encoding, payload = self._encode(np.ascontiguousarray(image))
         payload = payload if is_whole else payload[: len(payload) // 2]
         rows, columns = image.shape
@@ -95,18 +95,20 @@ class DectrisSink:
         self._send(first, {**described, "size": len(payload)}, payload, times, *appendix)
 
     def end(self, is_aborted: bool) -> None:
-        """An aborted series ends as any other, only sooner."""
+        """Send the end of the series; an aborted series has no other sign than that it is shorter."""
         self._send({"htype": "dseries_end-1.0", "series": self.scan.number}, patience=END_PATIENCE)
 
     def close(self) -> None:
-        """Once everything has been pulled, or after some seconds."""
+        """Close the socket once everything has been pulled, or after some seconds."""
         self._context.destroy(linger=0 if self._stop.is_set() else LINGER)
 
     def _prepare(self, scan: PlayedScan) -> None:
+        """Keep the scan that begins, and make its codec."""
         self.scan = scan
         self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress in {"bslz4", "zstd"} else None
 
     def _encode(self, image: NDArray[Any]) -> tuple[str, bytes]:
+        """Encode an image, and return the stream's name of the encoding with it."""
         if self._codec is not None:
             return f"bs{8 * image.dtype.itemsize}-lz4<", self._codec.encode(image)
         return ("lz4<", lz4_encode(image)) if self.compress == "lz4" else ("<", image.tobytes())
@@ -122,20 +124,21 @@ class DectrisSink:
         return False
 
     def _send(self, *parts: dict[str, Any] | bytes, patience: float = math.inf) -> None:
+        """Send a message of several parts, if a receiver comes within `patience` [s]."""
         import zmq
 
         encoded = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts]
         while self.is_ready(patience):
-            with suppress(zmq.Again):  # who was there has gone since
+            with suppress(zmq.Again):  # the receiver has gone in the meantime
                 self._socket.send_multipart(encoded, zmq.DONTWAIT)
                 return
 
 
 class CborSink(DectrisSink):
-    """The same detector, as it speaks version 2 of the stream: one CBOR map a message."""
+    """Pushes version 2 of the stream: one CBOR map a message."""
 
     def begin(self, scan: PlayedScan) -> None:
-        """Send the start, with what the file says in its user data."""
+        """Send the start; name, length and angles of the scan stand in its user data."""
         self._prepare(scan)
         rows, columns = scan.shape
         user_data: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
@@ -149,7 +152,7 @@ class CborSink(DectrisSink):
         self._send_map("start", {**start, "user_data": user_data})
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send an image; of a cut one the first half of its bytes, in a message that is whole."""
+        """Send an image, or the first half of its bytes in a complete message."""
         from cbor2 import CBORTag
 
         little = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
@@ -165,10 +168,11 @@ class CborSink(DectrisSink):
         self._send_map("image", {"image_id": index, "data": {"threshold_1": array}, **times, **user_data})
 
     def end(self, is_aborted: bool) -> None:
-        """An aborted series ends as any other, only sooner."""
+        """Send the end of the series; an aborted series has no other sign than that it is shorter."""
         self._send_map("end", {}, patience=END_PATIENCE)
 
     def _send_map(self, kind: str, fields: dict[str, Any], patience: float = math.inf) -> None:
+        """Send a message of the series with its kind and fields."""
         import cbor2
 
         self._send(cbor2.dumps({"type": kind, "series_id": self.scan.number, **fields}), patience=patience)

@@ -1,4 +1,4 @@
-"""What can go wrong with a detector's stream, planned in advance: a pure function of the frames, the faults and a seed."""
+"""Plan the faults of a detector's stream in advance, as a pure function of the frames, the faults and a seed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Kind = Literal["begin", "frame", "truncated", "end", "abort", "dead"]
 
 @dataclass(frozen=True)
 class Faults:
-    """Shares are of the frames of a scan [1].
+    """Faults of the simulated detector; shares are of the frames of a scan [1].
 
     Parameters
     ----------
-    drop : frames that never come
-    duplicate : frames that come twice
-    reorder : frames that come after the one that follows them
-    late : frames that come at the very end of the scan
-    truncate : frames of which only a part comes
-    dead : the detector falls silent after this many frames, and stays so; None never
-    abort : the scan is aborted after this many frames, and started anew; None never
+    drop : share of frames that never come
+    duplicate : share of frames that come twice
+    reorder : share of frames that come after the one that follows them
+    late : share of frames that come at the very end of the scan
+    truncate : share of frames of which only a part comes
+    dead : number of frames after which the detector falls silent for good; None for never
+    abort : number of frames after which the scan is aborted, and started anew; None for never
     """
 
     drop: float = 0.0
@@ -39,18 +39,18 @@ class Faults:
 
 @dataclass(frozen=True)
 class Action:
-    """One thing that the simulated detector does; `frame` says which one it sends, where it sends one."""
+    """One action of the simulated detector; `frame` is the index of the frame that it sends, -1 for none."""
 
     kind: Kind
     frame: int = -1
 
 
 def parse(text: str) -> Faults:
-    """``drop=0.02,reorder=0.05,dead=after:30,abort=at:10`` as `Faults`.
+    """Parse faults such as ``drop=0.02,reorder=0.05,dead=after:30,abort=at:10``.
 
     Raises
     ------
-    ConfigError : if a fault is unknown or its share or count is none.
+    ConfigError : if a fault is unknown, or its share or count is no such number.
     """
     parsed: dict[str, float | int] = {}
     for item in filter(None, text.split(",")):
@@ -70,10 +70,10 @@ def parse(text: str) -> Faults:
 
 
 def fault_plan(frames: int, faults: Faults, seed: int) -> list[Action]:
-    """What a detector with `faults` does in one scan of `frames` frames.
+    """Plan the actions of a detector with `faults` in one scan of `frames` frames.
 
-    The same arguments give the same plan. Whatever is drawn, an aborted scan is followed by the whole one, and a dead detector does
-    nothing more: the plan then ends with "dead".
+    The same arguments give the same plan. An aborted scan is always followed by the complete one. A dead detector does nothing
+    more: the plan then ends with "dead".
     """
     rng = np.random.default_rng(seed)
     plan: list[Action] = []
@@ -84,7 +84,7 @@ def fault_plan(frames: int, faults: Faults, seed: int) -> list[Action]:
 
 
 def _frame_actions(frames: int, faults: Faults, rng: np.random.Generator) -> Iterator[Action]:
-    """The frames of one scan in the order in which they are sent."""
+    """Yield the frames of one scan in the order in which they are sent."""
     order = [index for index in range(frames) if rng.random() >= faults.drop]
     late = [index for index in order if rng.random() < faults.late]
     order = [*_swap_neighbours([index for index in order if index not in set(late)], faults.reorder, rng), *late]
@@ -95,6 +95,7 @@ def _frame_actions(frames: int, faults: Faults, rng: np.random.Generator) -> Ite
 
 
 def _swap_neighbours(order: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
+    """Swap a share of the frames with the frame that follows."""
     swapped = list(order)
     for place in range(len(swapped) - 1):
         if rng.random() < share:
@@ -103,7 +104,7 @@ def _swap_neighbours(order: Sequence[int], share: float, rng: np.random.Generato
 
 
 def _cut_at_death(plan: list[Action], after: int) -> list[Action]:
-    """Cut the plan after so many frames of its first scan."""
+    """Cut the plan after a number of frames of its first scan."""
     sent = 0
     for place, action in enumerate(plan):
         if action.kind in {"frame", "truncated"}:

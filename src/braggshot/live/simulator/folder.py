@@ -1,4 +1,4 @@
-"""A detector that writes files: a TIFF image per frame and a marker, one HDF5 file that grows in SWMR mode, or a DECTRIS set."""
+"""Simulate a detector that writes files: TIFF images with a marker, one HDF5 file that grows in SWMR mode, or a DECTRIS set."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from braggshot.live.simulator.player import PlayedScan, Sink
 
 
 def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int | str = 0, swmr: bool | str = False) -> Sink:
-    """The sink for ``folder:PATH``; ``?eiger=16`` writes a master and data files of 16 frames, with ``&swmr=1`` while they grow.
+    """Open the sink for ``folder:PATH``.
+
+    ``?eiger=16`` writes a master and data files of 16 frames, which are there while they grow with ``&swmr=1``.
 
     Raises
     ------
-    ConfigError : for a compression: images are written as they are, HDF5 frames compressed by bitshuffle-LZ4 where it is "bslz4",
-        and those of a file set always; or if a file set cannot hold so many frames.
+    ConfigError : for a compression that the files cannot have, or if options contradict each other. Images are not compressed, HDF5
+        frames only by bitshuffle-LZ4 ("bslz4"), and those of a file set always by it.
     OutputError : if the folder cannot be made.
     """
     is_growing, is_followed = (str(value).lower() in {"true", "1", "yes"} for value in (hdf5, swmr))
@@ -46,17 +48,17 @@ def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int 
 
 
 class ImageSink:
-    """``PATH/<scan>/<scan>_00012.tif``, with ``<scan>.json`` before the first and ``.done`` or ``.aborted`` after the last."""
+    """Writes images ``PATH/<scan>/<scan>_00012.tif``, first ``<scan>.json``, and last ``<scan>.done`` or ``<scan>.aborted``."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.url = root, f"folder:{root}"
         self._sent: set[int] = set()
 
     def wait(self, stop: Event) -> None:
-        """Files wait by themselves."""
+        """Return at once, because files wait for a reader by themselves."""
 
     def begin(self, scan: PlayedScan) -> None:
-        """Make the folder of the scan and say what is to come."""
+        """Make the folder of the scan and write its plan."""
         self.base = self.root / scan.name / scan.name
         self.base.parent.mkdir(parents=True, exist_ok=True)
         self._sent.clear()
@@ -66,7 +68,10 @@ class ImageSink:
         _write_whole(self.base.with_name(f"{scan.name}.json"), json.dumps(plan).encode())
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Write beside, then rename, as careful detectors do; a part is written in place. What is sent twice gets another name."""
+        """Write a frame beside and rename it, as careful detectors do.
+
+        A frame that is sent twice gets another name the second time; a cut one is half a file.
+        """
         digits = 7 if index in self._sent else 5
         self._sent.add(index)
         path = self.base.with_name(f"{self.base.name}_{index:0{digits}d}.tif")
@@ -77,18 +82,20 @@ class ImageSink:
         os.replace(hidden, path)
 
     def end(self, is_aborted: bool) -> None:
-        """Leave the marker."""
+        """Write the marker that ends the scan."""
         _write_whole(self.base.with_name(f"{self.base.name}.{'aborted' if is_aborted else 'done'}"), b"")
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing, because no file is kept open."""
 
 
 class GrowingSink:
-    """``PATH/<scan>.h5`` with ``entry/data/data`` (frames, rows, columns) and ``entry/data/angle`` [deg], flushed frame by frame.
+    """Writes a file ``PATH/<scan>.h5`` that grows frame by frame.
 
-    Frames lie one after the other, so that one which is late, sent twice or cut short is appended as it comes: a file writer has no
-    other place for it. A cut frame is half zero.
+    It holds ``entry/data/data`` (frames, rows, columns) and ``entry/data/angle`` [deg].
+
+    Frames are appended in the order in which they come, also late, repeated and cut ones, because a file writer has no other
+    place for them. The second half of a cut frame is zero.
     """
 
     def __init__(self, root: Path, is_compressed: bool) -> None:
@@ -96,10 +103,10 @@ class GrowingSink:
         self._file: h5py.File | None = None
 
     def wait(self, stop: Event) -> None:
-        """Files wait by themselves."""
+        """Return at once, because files wait for a reader by themselves."""
 
     def begin(self, scan: PlayedScan) -> None:
-        """A new file; the plan lies beside it."""
+        """Open a new file, with the plan in a note beside it."""
         from braggshot.io.codecs import bitshuffle_options
 
         self.close()
@@ -116,7 +123,7 @@ class GrowingSink:
         self._file.swmr_mode = True
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Append; the angle first, so that a reader which sees the frame has it."""
+        """Append the angle, then the frame, so that a reader that sees the frame can read its angle."""
         assert self._file is not None
         group = self._file["entry/data"]
         count = group["data"].shape[0]
@@ -129,7 +136,7 @@ class GrowingSink:
         group["data"].flush()
 
     def end(self, is_aborted: bool) -> None:
-        """Close the file, which is how a reader knows; an aborted scan leaves a marker first."""
+        """Close the file, which ends the scan for a reader; an aborted scan leaves a marker first."""
         if is_aborted:
             _write_whole(self.root / f"{self.scan.name}.aborted", b"")
         self.close()
@@ -142,6 +149,7 @@ class GrowingSink:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside and rename it, so that a reader never sees a part of it."""
     hidden = path.with_name(f".{path.name}")
     hidden.write_bytes(content)
     os.replace(hidden, path)

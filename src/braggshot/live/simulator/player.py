@@ -1,6 +1,6 @@
-"""A detector that does not exist: plays a scan that was measured, or simulated, over the transports that real ones use.
+"""Play a measured or simulated scan over the transports that real detectors use.
 
-What it does is planned by `braggshot.live.simulator.faults`; a sink, one per transport, does it.
+`braggshot.live.simulator.faults` plans the actions of the simulated detector; a sink, one for each transport, carries them out.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ SINKS = {
     "pva": "braggshot.live.simulator.pva",
     "zmq": "braggshot.live.simulator.dectris",
 }
+"""Module of the sink for each scheme of a URL."""
 MAX_BYTES_IN_MEMORY = 2**31
-"""Bytes of a scan that is kept in memory while it is played; a larger one is read frame by frame."""
+"""Largest scan that is kept in memory while it is played [bytes]; a larger one is read frame by frame."""
 
 
 @dataclass(frozen=True)
 class PlayedScan:
-    """A scan that begins: what a detector says of it in advance.
+    """The announcement of a scan that the simulated detector begins.
 
     Parameters
     ----------
-    name : of this run of it
-    number : 1, 2, ... of the scans that the detector has begun
-    frames : planned
-    shape, dtype : of each
-    rocking_angle : of each, None where the file does not say [rad]
+    name : name of this run of the scan
+    number : 1, 2, ... in the order in which the detector begins scans
+    frames : number of planned frames
+    shape, dtype : shape and number type of each frame
+    rocking_angle : angle of each frame; None if the file does not hold them [rad]
     """
 
     name: str
@@ -52,46 +53,46 @@ class PlayedScan:
     rocking_angle: FloatArray | None
 
     def angle_deg(self, index: int) -> float | None:
-        """Rocking angle of one frame, as beamlines say it [deg]."""
+        """Return the rocking angle of one frame in the unit of beamlines [deg]."""
         return None if self.rocking_angle is None else float(np.rad2deg(self.rocking_angle[index]))
 
 
 class Sink(Protocol):
-    """How a transport is served; `url` is what a source connects to."""
+    """The sending side of a transport; a source connects to its `url`."""
 
     url: str
 
     def wait(self, stop: Event) -> None:
-        """Until someone listens, where the transport can tell."""
+        """Wait until someone listens, where the transport can tell."""
         ...
 
     def begin(self, scan: PlayedScan) -> None:
-        """A scan begins."""
+        """Begin a scan."""
         ...
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send a frame, or the first half of it; whether it is sent again is told by its index."""
+        """Send a frame, or its first half; the same index again means that the frame is repeated."""
         ...
 
     def end(self, is_aborted: bool) -> None:
-        """The scan ends."""
+        """End the scan."""
         ...
 
     def close(self) -> None:
-        """Serve no longer; what was sent still arrives."""
+        """Stop serving; data that were sent still arrive."""
         ...
 
 
 @dataclass(frozen=True)
 class EmitProgress:
-    """How far the simulated detector is: scans begun and frames sent, whole ones and parts."""
+    """The progress of the simulated detector: scans begun, and frames sent, complete or cut."""
 
     scans: int
     frames: int
 
 
 def open_sink(url: str, **options: Any) -> Sink:
-    """The simulated detector for a URL as of `braggshot.live.sources.registry`.
+    """Open the simulated detector for a URL of the form that `braggshot.live.sources.registry` describes.
 
     Raises
     ------
@@ -111,14 +112,14 @@ def open_sink(url: str, **options: Any) -> Sink:
 def emit(
     scan: Scan, sink: Sink, stop: Event, rate: float = 0.0, faults: Faults | None = None, seed: int = 0, repeat: int = 1
 ) -> Iterator[EmitProgress]:
-    """Play `scan` to `sink`, yielding after every frame that was sent; the caller's loop sees how far it is.
+    """Play `scan` to `sink`, and yield the progress after every frame.
 
     Parameters
     ----------
     rate : frames a second; 0 is as fast as the sink takes them
-    faults : what shall go wrong; None is nothing
-    seed : of the faults; every repeat draws its own
-    repeat : how many scans; a dead detector plays no more
+    faults : faults of the detector; None for none
+    seed : seed of the faults; every repeat draws its own
+    repeat : number of scans; a dead detector plays no more
     """
     frames = _load_frames(scan)
     sent, begun, pace = 0, 0, Pace(rate)
@@ -142,6 +143,7 @@ def emit(
 
 
 def _played_scan(scan: Scan, number: int) -> PlayedScan:
+    """Make the announcement of a scan's run with this number."""
     frames, rows, columns = scan.frames.shape
     name = f"{scan_name(scan.name)[:80]}_{number:04d}"
     dtype = np.dtype(scan.frames.dtype)
@@ -149,13 +151,15 @@ def _played_scan(scan: Scan, number: int) -> PlayedScan:
 
 
 def _load_frames(scan: Scan) -> Any:
-    """The frames, read beforehand if they are not too many, so that the disk does not set the pace."""
+    """Read the frames beforehand if they fit into memory, so that the disk does not set the pace."""
     size = int(np.prod(scan.frames.shape, dtype=object)) * scan.frames.dtype.itemsize
     return np.asarray(scan.frames[:]) if size <= MAX_BYTES_IN_MEMORY else _LazyFrames(scan)
 
 
 @dataclasses.dataclass(frozen=True)
 class _LazyFrames:
+    """The frames of a scan, each read when it is asked for."""
+
     scan: Scan
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
-"""Order in what transports say: scans begin and end once, frames come once, within what was planned.
+"""Put the news of a transport in order: each scan begins and ends once, each planned frame comes once.
 
-A transport knows scans by a key of its own (a series number, a folder, an identifier); `Ledger` gives each a name that is new to
-the source, and turns "this frame came", "this scan ended" into messages in the order that `braggshot.live.messages` promises.
+A transport knows scans by a key of its own (a series number, a folder, an identifier). `Ledger` gives each scan a name that is new
+to the source. It turns "this frame came" and "this scan ended" into messages, in the order that `braggshot.live.messages` promises.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from braggshot.live.sources.limits import MAX_FRAMES, MAX_NAME, scan_name
 from braggshot.volumes import FloatArray, Frame, Scan
 
 COMPLETE_SHARE = 0.95
-"""A scan that came this far was not aborted: networks lose single frames, operators stop scans."""
+"""Share of the planned frames from which a scan counts as complete [1]: networks lose single frames, a stopped scan lacks more."""
 MAX_REMEMBERED = 64
-"""Scans that have ended whose late frames are still recognised."""
+"""Number of ended scans whose late frames are still recognised."""
 
 
 @dataclass(frozen=True)
 class ScanDefaults:
-    """What the user says about every scan where the stream does not; each is an option of the source's URL.
+    """Properties of every scan that hold where the stream gives none; each is an option of the source's URL.
 
     Parameters
     ----------
-    frames : how many a scan has; with them all a scan ends
-    start, step : rocking angle of the first frame, and from frame to frame [deg]
-    timeout : silence that ends a scan [s]
+    frames : number of frames of a scan; the scan ends when all have come
+    start, step : rocking angle of the first frame, and step from frame to frame [deg]
+    timeout : a scan ends after this time of silence [s]
     """
 
     frames: int | None = None
@@ -44,6 +44,8 @@ class ScanDefaults:
 
 @dataclass
 class _OpenScan:
+    """The open scan: key, announcement, shape and type of its frames, time of the last one, and the indices received."""
+
     key: Hashable
     begin: Begin
     shape: tuple[int, ...] | None
@@ -54,7 +56,7 @@ class _OpenScan:
 
 
 class Ledger:
-    """Which scan is open, and what came of it."""
+    """The open scan of a source, its frames so far, and the keys of ended scans."""
 
     def __init__(self, defaults: ScanDefaults, clock: Callable[[], float] = time.monotonic) -> None:
         self.defaults, self.clock = defaults, clock
@@ -66,7 +68,7 @@ class Ledger:
         self, key: Hashable, name: str, frames: int | None = None, shape: tuple[int, int] | None = None,
         rocking_angle: FloatArray | None = None, about: Scan | None = None,
     ) -> list[Message]:  # fmt: skip
-        """A scan begins, which ends the one before it."""
+        """Begin a scan, after ending the open one."""
         messages = self.end(self.open.key, next_began=True) if self.open else []
         frames = frames or self.defaults.frames
         if rocking_angle is None and frames and self.defaults.step is not None:
@@ -76,7 +78,7 @@ class Ledger:
         return [*messages, begin]
 
     def frame(self, key: Hashable, name: str, frame: Frame) -> list[Message]:
-        """A frame came; the first of an unknown scan begins it."""
+        """Take a frame; the first one of an unknown scan begins that scan."""
         messages: list[Message] = []
         if self.open is None or self.open.key != key:
             if key in self.ended:
@@ -95,7 +97,10 @@ class Ledger:
         return [*messages, *(self.end(key) if len(scan.received) == scan.begin.frames else [])]
 
     def end(self, key: Hashable, aborted: str | None = None, next_began: bool = False) -> list[Message]:
-        """The scan ended; nothing where it is not the open one. `aborted` in words; None leaves that to what has come."""
+        """End a scan; return no message if it is not the open one.
+
+        `aborted` is the reason in words, empty for none; None derives it from the share of frames that came.
+        """
         if self.open is None or self.open.key != key:
             return []
         scan, self.open = self.open, None
@@ -105,16 +110,17 @@ class Ledger:
         return [End(scan.begin.scan, aborted)]
 
     def end_if_silent(self) -> list[Message]:
-        """Nothing comes: after the time that is allowed the scan ends."""
+        """End the open scan if no frame has come for the time that is allowed."""
         if self.open is None or self.clock() - self.open.last_heard <= self.defaults.timeout:
             return []
         return self.end(self.open.key, self._describe_abort(self.open, f"nothing came for {self.defaults.timeout:g} s"))
 
     def is_known(self, key: Hashable) -> bool:
-        """Whether the scan is open or has ended."""
+        """Tell whether the scan is open or has ended."""
         return key in self.ended or (self.open is not None and self.open.key == key)
 
     def _unique_name(self, name: str) -> str:
+        """Return a name that is safe in file names and new to the source."""
         safe_name = scan_name(name)
         candidates = (safe_name if number == 1 else f"{safe_name[: MAX_NAME - 8]}_{number}" for number in itertools.count(1))
         name = next(candidate for candidate in candidates if candidate not in self.used_names)
@@ -123,6 +129,7 @@ class Ledger:
 
     @staticmethod
     def _reason_to_drop(scan: _OpenScan, frame: Frame) -> str:
+        """Return the reason why a frame does not fit the scan, empty if it fits."""
         if not 0 <= frame.index < (scan.begin.frames or MAX_FRAMES):
             return "unplanned"
         if frame.index in scan.received:
@@ -133,6 +140,7 @@ class Ledger:
 
     @staticmethod
     def _describe_abort(scan: _OpenScan, why: str) -> str:
+        """Describe how a scan was cut short; empty if nearly all planned frames came."""
         if not scan.received:
             return f"{why} before any frame"
         planned = scan.begin.frames
@@ -141,9 +149,11 @@ class Ledger:
         )
 
     def _angle(self, index: int) -> float:
+        """Return the rocking angle of a frame by the user's start and step [rad]."""
         return float(np.deg2rad(self.defaults.start + index * (self.defaults.step or 0.0)))
 
     def _planned_angle(self, index: int) -> float | None:
+        """Return the rocking angle of a frame by the plan of the scan, else by the user's step, else None [rad]."""
         assert self.open is not None
         planned = self.open.begin.rocking_angle
         if planned is not None:

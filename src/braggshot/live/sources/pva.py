@@ -1,8 +1,8 @@
-"""Images of an EPICS areaDetector: NTNDArray over PV Access, also compressed by its codec plugin (lz4, bslz4, blosc; not jpeg).
+"""Receive images of an EPICS areaDetector: NTNDArray over PV Access.
 
-Which scan an image belongs to, where in it, at which angle, and how many are planned is read from the image's attributes where the
-detector is set up to send them. Otherwise ``uniqueId`` counts the frames, and a scan begins when the last one is over, or when the
-counter starts again.
+The codecs lz4, bslz4 and blosc of its codec plugin are decoded, jpeg is not. The scan of an image, its index, its angle and the
+number of planned frames are read from the image's attributes, if the detector is set up to send them. Otherwise ``uniqueId`` counts
+the frames, and a scan begins when the last one is over, or when the counter starts again.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, counts_type
 from braggshot.volumes import Frame
 
 SCALAR_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
-"""Types in the order in which PV Access numbers them, from 1; a compressed image says its type so."""
+"""Number types in the order in which PV Access numbers them, from 1; a compressed image gives its type by that number."""
 MAX_ATTRIBUTES = 1000
+"""Most attributes of an image that are read."""
 
 
 @dataclass(frozen=True)
 class Options(ScanDefaults):
-    """What a scan is expected to be, where the channel is found, and what its attributes are called.
+    """Options of the channel, beside the defaults of a scan.
 
     Parameters
     ----------
     address : HOST:PORT of the server; None searches as the EPICS_PVA_* variables say
-    queue : images that may wait here; when more come, the oldest of them are lost
-    scan_attribute, index_attribute : which scan, and which frame of it, from 0
-    angle_attribute : rocking angle [deg]
-    frames_attribute : how many are planned
+    queue : number of images that may wait here; when more come, the oldest of them are lost
+    scan_attribute, index_attribute : names of the attributes that hold the scan, and the index of the frame in it, from 0
+    angle_attribute : name of the attribute that holds the rocking angle [deg]
+    frames_attribute : name of the attribute that holds the number of planned frames
     """
 
     address: str | None = None
@@ -51,7 +52,7 @@ class Options(ScanDefaults):
 
 @dataclass(frozen=True)
 class Update:
-    """One update of the channel, decoded; None where the attributes do not say."""
+    """A decoded update of the channel; each field after the image is None where the attributes do not give it."""
 
     unique_id: int
     image: NDArray[Any]
@@ -63,11 +64,11 @@ class Update:
 
 
 def read_update(fields: Mapping[str, Any], decoder: ImageDecoder, options: Options) -> Update:
-    """What an update says, of its `fields` as `fields_of` gives them.
+    """Read an image and its attributes from `fields`, the result of `fields_of`.
 
     Raises
     ------
-    Unusable : for anything that is no image of counts, and never anything else.
+    UnusableError : for anything that is no image of counts; nothing else is raised.
     """
     unique_id = whole_number(fields.get("uniqueId"), "uniqueId", -(2**31))
     sides = fields.get("dimension")
@@ -93,6 +94,7 @@ def read_update(fields: Mapping[str, Any], decoder: ImageDecoder, options: Optio
 
 
 def _scalar_type(code: Any) -> str:
+    """Return the name of the number type with a code of PV Access."""
     number = whole_number(code, "codec.parameters")
     if not 1 <= number <= len(SCALAR_TYPES):
         raise UnusableError("type", f"compressed pixels of type {number}")
@@ -100,13 +102,14 @@ def _scalar_type(code: Any) -> str:
 
 
 def _attributes(pairs: Any) -> dict[str, Any]:
+    """Return attributes by name; pairs without a text as name are left out."""
     if not isinstance(pairs, Sequence):
         return {}
     return {pair[0]: pair[1] for pair in pairs[:MAX_ATTRIBUTES] if isinstance(pair, tuple) and isinstance(pair[0], str)}
 
 
 def _parse_count(value: Any, lowest: int) -> int | None:
-    """A whole number, also where a driver sends it as a float or as text."""
+    """Return a whole number, even if a driver sends it as a float or as text; None if it is none, or out of bounds."""
     if isinstance(value, str) and len(value) < 20 and value.strip().isdecimal():
         value = int(value)
     number = real_number(value)
@@ -114,11 +117,11 @@ def _parse_count(value: Any, lowest: int) -> int | None:
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """The fields that matter of a PV Access structure, as plain values.
+    """Return the fields of a PV Access structure that matter here, as plain values.
 
     Raises
     ------
-    Unusable : if it is no NTNDArray.
+    UnusableError : if it is no NTNDArray.
     """
     try:
         stamp = value.timeStamp
@@ -136,22 +139,22 @@ def fields_of(value: Any) -> dict[str, Any]:
 
 
 class Numbering:
-    """Which scan, and where in it, also of images that do not say so."""
+    """Assigns each image to a scan and an index, also where the image gives neither."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.run, self.first, self.highest = 0, 0, -1
 
     def messages(self, update: Update, channel: str) -> list[Message]:
-        """What an image means for the scan that is open; a scan without a name is called after the channel."""
+        """Return the messages for an image; a scan without a name is called after the channel."""
         ledger, (key, index) = self.ledger, self.place(update)
-        # a first frame after the end is another scan whose identifier nobody changed
+        # A first frame after the end belongs to another scan, whose identifier was not changed.
         is_known = ledger.is_known(key) and not (index == 0 and key in ledger.ended and ledger.open is None)
         begun = [] if is_known else ledger.begin(key, update.scan or channel, update.frames)
         return [*begun, *ledger.frame(key, key, Frame(index, update.image, update.angle, update.time or time.time()))]
 
     def place(self, update: Update) -> tuple[str, int]:
-        """The key of the scan, and the index."""
+        """Return the key of the scan, and the index of the image in it."""
         if update.scan is not None and update.index is not None:
             return update.scan, update.index
         count = update.unique_id if update.index is None else update.index
@@ -168,11 +171,11 @@ class Numbering:
 
 
 def connect(target: str, options: Options) -> PvaSource:
-    """The source for ``pva:CHANNEL``.
+    """Return the source for ``pva:CHANNEL``.
 
     Raises
     ------
-    ConfigError : if the queue holds nothing.
+    ConfigError : if the queue is shorter than 2 images.
     """
     import p4p  # noqa: F401  missing libraries are reported when a source is opened
 
@@ -182,19 +185,19 @@ def connect(target: str, options: Options) -> PvaSource:
 
 
 class PvaSource:
-    """Images of `channel`, from the first one that is taken after the connection; `connected` tells whether there is one."""
+    """Images of `channel`; `connected` is set once the channel is there, and the images after that are new ones."""
 
     def __init__(self, channel: str, options: Options) -> None:
         self.channel, self.options, self.connected = channel, options, Event()
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """As `braggshot.live.messages.Source`."""
+        """Yield messages, as `braggshot.live.messages.Source` says."""
         from p4p.client.raw import Context
 
         ledger, decoder, wake = Ledger(self.options), ImageDecoder(), Event()
         numbering = Numbering(ledger)
         context = Context("pva", conf=_server_configuration(self.options.address), nt=False)
-        request = f"record[queueSize={self.options.queue}]"  # the library's own is too short, and loses images without a word
+        request = f"record[queueSize={self.options.queue}]"  # the library's default is too short, and loses images silently
         subscription = context.monitor(self.channel, wake.set, request)
         try:
             while not stop.is_set():
@@ -207,7 +210,7 @@ class PvaSource:
                 elif isinstance(update, Exception):
                     self.connected.clear()
                 elif not self.connected.is_set():
-                    self.connected.set()  # what a server holds when one connects is an old image
+                    self.connected.set()  # the first update after a connection holds an old image
                 else:
                     yield from self._to_messages(update, numbering, decoder)
         finally:
@@ -215,6 +218,7 @@ class PvaSource:
             context.close()
 
     def _to_messages(self, update: Any, numbering: Numbering, decoder: ImageDecoder) -> list[Message]:
+        """Turn an update into messages, or into `Dropped` if it cannot be used."""
         try:
             return numbering.messages(read_update(fields_of(update), decoder, self.options), self.channel)
         except UnusableError as error:
@@ -222,7 +226,7 @@ class PvaSource:
 
 
 def _server_configuration(address: str | None) -> dict[str, str] | None:
-    """Only the server that was named, or None for the environment's."""
+    """Return the settings that search only the named server; None for those of the environment."""
     if address is None:
         return None
     return {"EPICS_PVA_NAME_SERVERS": address, "EPICS_PVA_ADDR_LIST": "", "EPICS_PVA_AUTO_ADDR_LIST": "NO"}

@@ -1,14 +1,14 @@
-"""The stream of a DECTRIS detector (SIMPLON stream): ZeroMQ messages, pushed by the detector; those of version 1 are read here.
+"""Read the stream of a DECTRIS detector (SIMPLON stream): ZeroMQ messages, pushed by the detector.
 
-::
+The messages of version 1 are read here::
 
     dheader-1.0      configuration (JSON) and, with header_detail "all", flat field, pixel mask, count rate table; appendix
     dimage-1.0       dimage_d-1.0 (shape, type, encoding), the image, times; appendix
     dseries_end-1.0
 
-An appendix, which the user of a detector can set, is read where it is a JSON object: ``scan``, ``frames`` and ``rocking_angle_deg``
-(a list) with the header, ``rocking_angle_deg`` (a number) with an image. Otherwise the angles are those of the axis that the
-configuration says is turned. `braggshot.live.sources.dectris.stream2` reads version 2; each message says its version.
+The user of a detector can set the appendix. It is read if it is a JSON object: ``scan``, ``frames`` and ``rocking_angle_deg`` (a
+list) with the header, ``rocking_angle_deg`` (a number) with an image. Without it the angles are those of the axis that turns by the
+configuration. `braggshot.live.sources.dectris.stream2` reads version 2; each message tells its version.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from braggshot.live.sources.limits import (
 from braggshot.volumes import BoolArray
 
 PARTS = {"none": 1, "basic": 2, "all": 8}
-"""Parts of a header before its appendix, for each header_detail."""
+"""Number of parts of a header before its appendix, by header_detail."""
 Part = bytes | memoryview
 
 
 @dataclass(frozen=True)
 class Options(ScanDefaults):
-    """What a scan is expected to be, and how many messages may wait.
+    """Options of the stream, beside the defaults of a scan.
 
     Parameters
     ----------
-    queue : messages that may wait here before the detector has to keep them
+    queue : number of messages that may wait here; after that the detector has to keep them
     channel : threshold to take where a detector counts at several, such as ``threshold_2``; empty takes the first
     """
 
@@ -61,11 +61,11 @@ class Options(ScanDefaults):
 
 
 def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image | SeriesEnd:
-    """What one multipart message says.
+    """Read one multipart message of version 1.
 
     Raises
     ------
-    Unusable : for anything that is none, and never anything else.
+    UnusableError : for anything that is no such message; nothing else is raised.
     """
     if not 0 < len(parts) <= MAX_PARTS:
         raise UnusableError("malformed", f"{len(parts)} parts")
@@ -80,6 +80,7 @@ def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image
 
 
 def _image(series: int, first: dict[str, Any], parts: Sequence[Part], decoder: ImageDecoder) -> Image:
+    """Read an image and its appendix."""
     index = whole_number(first.get("frame"), "frame", 0, MAX_FRAMES)
     if len(parts) < 3:
         raise UnusableError("truncated", f"an image of {len(parts)} parts")
@@ -94,7 +95,7 @@ def _image(series: int, first: dict[str, Any], parts: Sequence[Part], decoder: I
 
 
 def _encoding(text: Any, dtype: np.dtype[Any]) -> tuple[str, bool]:
-    """Our name of an encoding such as "bs32-lz4<", and whether the numbers are big-endian."""
+    """Translate an encoding such as "bs32-lz4<" to one of `decoding.ENCODINGS`; tell also whether its numbers are big-endian."""
     found = re.fullmatch(r"(?:bs(8|16|32|64)-?)?(lz4)?([<>])", text) if isinstance(text, str) and len(text) < 40 else None
     if found is None or (found[1] and (not found[2] or int(found[1]) != 8 * dtype.itemsize)):
         raise UnusableError("encoding", f"{str(text)[:40]!r} of {dtype}")
@@ -102,6 +103,7 @@ def _encoding(text: Any, dtype: np.dtype[Any]) -> tuple[str, bool]:
 
 
 def _header(series: int, first: dict[str, Any], parts: Sequence[Part]) -> Header:
+    """Read the configuration, the pixel mask and the appendix of a header."""
     detail = first.get("header_detail")
     before = PARTS.get(detail, 1) if isinstance(detail, str) else 1
     config = json_object(parts[1]) if before > 1 and len(parts) > 1 else {}
@@ -111,7 +113,7 @@ def _header(series: int, first: dict[str, Any], parts: Sequence[Part]) -> Header
 
 
 def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
-    """The object that a user appended; empty where there is none, or something else."""
+    """Return the JSON object that a user appended; empty if there is none."""
     if len(parts) <= place or len(parts[place]) > MAX_TEXT:
         return {}
     try:
@@ -121,7 +123,7 @@ def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
 
 
 def _pixel_mask(described: Part, payload: Part) -> BoolArray:
-    """True where the detector's own mask is 0."""
+    """Return (rows, columns) True where the detector's own mask is 0."""
     fields = json_object(described)
     sides = fields.get("shape")
     if not isinstance(sides, list) or len(sides) != 2:
@@ -133,7 +135,7 @@ def _pixel_mask(described: Part, payload: Part) -> BoolArray:
 
 
 def connect(target: str, options: Options) -> DectrisSource:
-    """The source for ``zmq:tcp://HOST:PORT``.
+    """Return the source for ``zmq:tcp://HOST:PORT``.
 
     Raises
     ------
@@ -150,13 +152,13 @@ def connect(target: str, options: Options) -> DectrisSource:
 
 
 class DectrisSource:
-    """Series that a detector pushes from `address`; the queue there waits for us, so nothing is lost while we are busy."""
+    """Series that a detector pushes from `address`; they wait in the detector's queue while this program is busy."""
 
     def __init__(self, address: str, options: Options) -> None:
         self.address, self.options = address, options
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """As `braggshot.live.messages.Source`."""
+        """Yield messages, as `braggshot.live.messages.Source` says."""
         import zmq
 
         ledger, reader, context = Ledger(self.options), Reader(self.options.channel), zmq.Context()
@@ -176,7 +178,7 @@ class DectrisSource:
 
 
 def _receive(socket: Any) -> list[memoryview]:
-    """All parts of one message; of too many, one more than is allowed is kept."""
+    """Receive all parts of one message; of too many parts, one more than allowed is kept."""
     parts: list[memoryview] = []
     more = True
     while more:
@@ -195,14 +197,14 @@ class Reader:
         self._cbor = CborReader(self._decoder, channel)
 
     def read(self, parts: Sequence[Part]) -> Header | Image | SeriesEnd:
-        """As `read_message`, whichever version the message is of."""
+        """Read a message of either version, as `read_message` does."""
         if len(parts) == 1 and is_cbor(parts[0]):
             return self._cbor.read(parts[0])
         return read_message(parts, self._decoder)
 
 
 def to_messages(parts: Sequence[Part], ledger: Ledger, reader: Reader) -> list[Message]:
-    """What one message means for the scan that is open."""
+    """Turn a message of the stream into messages for the session."""
     try:
         content = reader.read(parts)
     except UnusableError as error:

@@ -1,18 +1,18 @@
-"""Version 2 of the stream of a DECTRIS detector (SIMPLON 1.8 and later): one CBOR map a message, of type start, image or end.
+"""Read version 2 of the stream of a DECTRIS detector (SIMPLON 1.8 and later): one CBOR map a message.
 
-::
+A message is of type start, image or end::
 
     start   series_id, number_of_images, goniometer {axis: start, increment}, channels, pixel_mask {channel: array}, user_data
     image   series_id, image_id, data {channel: array}, user_data
     end     series_id
 
-An array is tag 40 around its sides (rows, columns) and a typed array (tags 64 to 87), whose bytes may be compressed (tag 56500
-around algorithm, bytes of an element, payload). ``user_data``, which the user of a detector can set, is read as the appendices of
-version 1.
+An array is tag 40 around its sides (rows, columns) and a typed array (tags 64 to 87). The bytes of a typed array may be compressed
+(tag 56500 around algorithm, bytes of an element, payload). The user of a detector can set ``user_data``; it is read as the
+appendices of version 1.
 
-`cbor2` decodes. Before it does, `outline` walks over the heads of all items: there may be no more beside byte strings than one JSON
-text may hold, and no tag that is not of the stream, so that nothing is built but numbers, texts, lists, maps and copies of bytes
-that came.
+Messages are decoded by `cbor2`. Before that `check_outline` walks over the heads of all items. It allows only the tags of this
+stream, and beside byte strings no more content than one JSON text may have. So nothing is built but numbers, texts, lists, maps and
+copies of the bytes that came.
 """
 
 from __future__ import annotations
@@ -38,39 +38,44 @@ from braggshot.live.sources.limits import (
 from braggshot.volumes import BoolArray
 
 ARRAY_TAG, COMPRESSED_TAG = 40, 56500
+"""CBOR tags of an array of two dimensions, and of compressed bytes."""
 SELF_DESCRIBED = b"\xd9\xd9\xf7"
-"""Tag 55799, which may stand before any message to say that it is CBOR."""
+"""Tag 55799, which may stand before any message to mark it as CBOR."""
 TYPED_ARRAY_TAGS = {
     64: "u1", 65: ">u2", 66: ">u4", 67: ">u8", 68: "u1", 69: "<u2", 70: "<u4", 71: "<u8",
     72: "i1", 73: ">i2", 74: ">i4", 75: ">i8", 77: "<i2", 78: "<i4", 79: "<i8",
     80: ">f2", 81: ">f4", 82: ">f8", 84: "<f2", 85: "<f4", 86: "<f8",
 }  # fmt: skip
-"""What RFC 8746 calls a typed array; those of 128 bits are not counts."""
+"""CBOR tags of typed arrays by RFC 8746, and their numpy types; floats of 128 bits are left out because they are no counts."""
 DATE_TAGS = (0, 1)
+"""CBOR tags of dates, which stay text."""
 KNOWN_TAGS = frozenset({*DATE_TAGS, ARRAY_TAG, *TYPED_ARRAY_TAGS, COMPRESSED_TAG})
+"""All CBOR tags that a message of the stream may hold."""
 ALGORITHMS = {"bslz4": "bslz4", "lz4": "lz4 blocks", "zstd": "zstd"}
+"""Compressions of the stream, and their names in `decoding.ENCODINGS`."""
 MAX_DEPTH = 16
+"""Deepest nesting of a message."""
 VERSION_1_NAMES = {
     "number_of_images": "nimages", "image_size_x": "x_pixels_in_detector", "image_size_y": "y_pixels_in_detector",
     "detector_description": "description", "incident_energy": "photon_energy", "incident_wavelength": "wavelength",
     "beam_center_x": "beam_center_x", "beam_center_y": "beam_center_y", "pixel_size_x": "x_pixel_size",
     "pixel_size_y": "y_pixel_size", "saturation_value": "saturation_value",
 }  # fmt: skip
-"""What version 1 calls it."""
+"""Names of version 2 in a start message, and their names in version 1."""
 
 
 def is_cbor(message: bytes | memoryview) -> bool:
-    """Whether a message begins as a CBOR map does; JSON never does."""
+    """Tell whether a message begins as a CBOR map does; JSON never does."""
     head = bytes(message[:3])
     return head[:1] != b"" and (head[0] >> 5 == 5 or head == SELF_DESCRIBED)
 
 
 def check_outline(message: bytes) -> None:
-    """Walk over the heads of all items, in the order in which they stand.
+    """Walk over the heads of all items of a message, in their order.
 
     Raises
     ------
-    Unusable : if the message is cut short, holds a tag that is none of the stream, or more beside byte strings than is allowed.
+    UnusableError : if the message is cut short, holds another tag, or more content beside byte strings than is allowed.
     """
     place, size, beside_images = 0, len(message), len(message)
     while place < size:
@@ -92,11 +97,11 @@ def check_outline(message: bytes) -> None:
 
 
 def read_map(message: bytes | memoryview) -> Mapping[str, Any]:
-    """The map of one message.
+    """Decode the map of one message.
 
     Raises
     ------
-    Unusable : if it is none.
+    UnusableError : if the message holds no map.
     """
     import cbor2
 
@@ -105,7 +110,7 @@ def read_map(message: bytes | memoryview) -> Mapping[str, Any]:
     try:
         fields = cbor2.loads(
             plain, tag_hook=lambda tag, _: (tag.tag, tag.value), max_depth=MAX_DEPTH, allow_duplicate_keys=False,
-            strict_hashable_types=True, semantic_decoders={tag: lambda text, _: text for tag in DATE_TAGS},  # nobody reads them
+            strict_hashable_types=True, semantic_decoders={tag: lambda text, _: text for tag in DATE_TAGS},  # dates are not read
         )  # fmt: skip
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         raise UnusableError("malformed", f"not CBOR ({type(error).__name__})") from error
@@ -115,24 +120,24 @@ def read_map(message: bytes | memoryview) -> Mapping[str, Any]:
 
 
 class CborReader:
-    """Reads the messages of a stream, in their order; not for two threads at once.
+    """Reads the messages of a stream in their order; not for two threads at once.
 
     Parameters
     ----------
-    decoder : of the images
-    channel : threshold to take; empty takes the first that the start of a series, or else the image, names
+    decoder : decodes the images
+    channel : threshold to take; empty takes the first one that the start of a series names, or else the first one of the image
     """
 
     def __init__(self, decoder: ImageDecoder, channel: str = "") -> None:
         self.decoder, self.channel = decoder, channel
-        self._first = ""  # of the series that was begun last
+        self._first = ""  # first channel of the series that began last
 
     def read(self, message: bytes | memoryview) -> Header | Image | SeriesEnd:
-        """What one message says.
+        """Read one message.
 
         Raises
         ------
-        Unusable : for anything that is none, and never anything else.
+        UnusableError : for anything that is no message of the stream; nothing else is raised.
         """
         fields = read_map(message)
         kind = fields.get("type")
@@ -146,6 +151,7 @@ class CborReader:
         return self._start(series, fields) if kind == "start" else SeriesEnd(series)
 
     def _start(self, series: int, fields: Mapping[str, Any]) -> Header:
+        """Read the start of a series, with the mask of the chosen channel."""
         channels = fields.get("channels")
         self._first = str(channels[0])[:100] if isinstance(channels, list | tuple) and channels else ""
         masks, valid = fields.get("pixel_mask"), None
@@ -154,10 +160,11 @@ class CborReader:
         return make_header(series, _user_data(fields), _configuration(fields), valid)
 
     def _mask(self, tagged: Any) -> BoolArray:
+        """Return (rows, columns) True where the detector's own mask is 0."""
         return np.asarray(self._array(tagged) == 0)
 
     def _array(self, tagged: Any) -> NDArray[Any]:
-        """An image in its own memory and the machine's order of bytes, from its tags."""
+        """Decode a tagged array into memory of its own, in the machine's order of bytes."""
         sides, typed = _pair(_untag(tagged, ARRAY_TAG))
         rows, columns = _pair(sides)
         type_tag, content = _pair(typed)
@@ -171,6 +178,7 @@ class CborReader:
 
 
 def _select_channel(arrays: Any, channel: str) -> Any:
+    """Return the array of a channel, or the first array if no channel is named."""
     if not isinstance(arrays, Mapping) or not arrays:
         raise UnusableError("malformed", "no map of channels")
     if channel and channel not in arrays:
@@ -179,19 +187,21 @@ def _select_channel(arrays: Any, channel: str) -> Any:
 
 
 def _untag(tagged: Any, tag: int) -> Any:
+    """Return the content of an item with this tag."""
     if not isinstance(tagged, tuple) or len(tagged) != 2 or tagged[0] != tag:
         raise UnusableError("malformed", f"no array of tag {tag}")
     return tagged[1]
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
+    """Return the two items of a list."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise UnusableError("shape", f"a {type(value).__name__}, expected two items")
     return value[0], value[1]
 
 
 def _unpack_payload(content: Any, dtype: np.dtype[Any]) -> tuple[str, bytes]:
-    """Our name of the compression, and the payload."""
+    """Return the encoding by its name in `decoding.ENCODINGS`, and the payload."""
     if isinstance(content, bytes):
         return "", content
     inside = _untag(content, COMPRESSED_TAG)
@@ -206,7 +216,7 @@ def _unpack_payload(content: Any, dtype: np.dtype[Any]) -> tuple[str, bytes]:
 
 
 def _user_data(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object that a user appended, or the JSON text of one; empty where there is none, or something else."""
+    """Return what a user appended, a map or the JSON text of one; empty if there is neither."""
     appended = fields.get("user_data")
     if isinstance(appended, str):
         try:
@@ -217,7 +227,7 @@ def _user_data(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _configuration(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said of the detector, by the names of version 1."""
+    """Translate the detector's configuration to the names of version 1."""
     config = {ours: fields[theirs] for theirs, ours in VERSION_1_NAMES.items() if theirs in fields}
     goniometer = fields.get("goniometer")
     axes: Mapping[str, Any] = goniometer if isinstance(goniometer, Mapping) else {}

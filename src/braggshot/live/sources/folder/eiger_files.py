@@ -1,4 +1,4 @@
-"""The files of a DECTRIS detector while they appear: a master that links to data files, which come one after the other.
+"""Follow the files of a DECTRIS detector while they appear: a master, and data files that come one after the other.
 
 ::
 
@@ -6,8 +6,8 @@
         entry/instrument/detector/detectorSpecific/{nimages, ntrigger, pixel_mask}      entry/sample/goniometer/omega [deg]
     NAME_data_000001.h5     entry/data/data (frames, rows, columns), with attributes image_nr_low and image_nr_high
 
-A data file is whole when it appears, or grows in SWMR mode. HDF5 never follows a link here: each file is opened by itself, if it
-lies below the watched folder, and nothing is read but what it holds itself.
+A data file is complete when it appears, or grows in SWMR mode. HDF5 never follows a link here: each file is opened by itself and
+only if it lies below the watched folder, and only data that it holds itself are read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from braggshot.live.sources.limits import UnusableError
 from braggshot.volumes import Scan
 
 PATIENCE = 10
-"""Times `settle` for which a master, or a data file after which another scan has begun, is waited for."""
+"""Time to wait for a master, or for a missing data file of a scan that is followed by another one, in units of `settle`."""
 
 
 @dataclass
@@ -46,16 +46,16 @@ class DataFile:
 
     Parameters
     ----------
-    stamp : of the file
-    name : path inside it of the frames
-    first : index of its first frame in the scan, None before it could be read
-    frames : that it is made for, None while it grows, or could not be read
-    taken, damaged : indices in the file of frames that were taken, and whose loss was said
-    seen : when it was there first, None before [s]
+    stamp : size and time of change of the file
+    name : path of the frames inside the file
+    first : index in the scan of its first frame; None before the file could be read
+    frames : number of frames that the file is made for; None while it grows, or before it could be read
+    taken, damaged : indices in the file of the frames that were taken, and of those that were reported as damaged
+    seen : when the file was first there; None before that [s]
     is_whole : whether all its frames were taken and it is closed
-    is_open : whether a writer had it open
+    is_open : whether a writer had it open at the last look
     is_settled : whether it was read after it had not changed for a while
-    is_told : whether its loss was said
+    is_reported : whether its loss was reported
     """
 
     stamp: Stamp
@@ -72,20 +72,20 @@ class DataFile:
 
 
 class FileSet:
-    """Frames of one set, each once.
+    """Frames of one set of files, each read once.
 
     Parameters
     ----------
     root : folder that no link may leave
     master : path of the master file, which may not be there yet
-    settle : a file that cannot be read and has not changed for so long is damaged [s]
+    settle : a file that cannot be read is damaged once it has not changed for this time [s]
 
     Attributes
     ----------
-    master : what it says, None before it could be read
+    master : content of the master file; None before it could be read
     parts : data files, by number
-    is_waiting : whether something that is there was not looked at yet, because what comes before it may still come
-    elsewhere : files that the master links to and that are, by their place and name, none of this set
+    is_waiting : whether a file that is there was not looked at yet, because an earlier one may still come
+    foreign_files : files that the master links to, but that belong to another set by their place and name
     """
 
     def __init__(self, root: Path, master: Path, settle: float) -> None:
@@ -102,17 +102,17 @@ class FileSet:
         self._first_number: int | None = None  # number of the scan's first image
 
     def add(self, number: int, path: Path) -> None:
-        """A data file appeared; one that the master links to is known already."""
+        """Add a data file that appeared; a file that the master links to is known already."""
         if number:
             self.parts.setdefault(number, DataFile(Stamp(path)))
 
     def new_frames(self) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
-        """What is new: index in the scan and image, file by file; and what was lost."""
+        """Yield the new frames, file by file, each with its index in the scan; data of no use come as `Dropped`."""
         yield from self._read_master_again()
         is_lost = self._stamp.is_there() and self._is_master_settled
         is_due = is_lost or time.monotonic() - self._began >= PATIENCE * self.settle
         self.is_waiting = self.master is None and not is_due
-        if self.is_waiting:  # it has the mask and the plan
+        if self.is_waiting:  # the mask and the plan are in the master
             return
         for part in self.parts.values():
             self._update_stamp(part)
@@ -126,14 +126,12 @@ class FileSet:
                 is_blocking = successor_times[number] > time.monotonic() - self.settle
                 if not is_blocking and successor_times[number] < math.inf:
                     yield from self._report_missing_file(part)
-            if (
-                is_blocking and successor_times[number] < math.inf
-            ):  # later files wait, so that frames come in order, but not for long
+            if is_blocking and successor_times[number] < math.inf:  # later files wait a while, so that frames come in order
                 self.is_waiting = True
                 return
 
     def _successor_times(self) -> dict[int, float]:
-        """When any file behind each was there first, infinite where none was yet [s]."""
+        """Return for each file when any file behind it was first there, infinite if none was yet [s]."""
         earliest, found = math.inf, {}
         for number, part in sorted(self.parts.items(), reverse=True):
             found[number] = earliest
@@ -141,7 +139,7 @@ class FileSet:
         return found
 
     def describe_scan(self, name: str, image: NDArray[Any]) -> Scan:
-        """What is known of the scan that this image is of; a mask of another shape is left out."""
+        """Describe the scan of an image as a `Scan` without counts; a mask of another shape is left out."""
         nothing: NDArray[Any] = np.broadcast_to(np.zeros((), image.dtype), (self.frames or 1, *image.shape))
         valid = None if self.master is None or not self.has_mask_of(image) else self.master.valid
         stream = {"master": self._stamp.path.name}
@@ -149,26 +147,26 @@ class FileSet:
         return Scan(ArrayFrames(nothing), name, valid=valid, detector=detector, provenance={"stream": stream})
 
     def has_mask_of(self, image: NDArray[Any]) -> bool:
-        """Whether the master's mask, if there is one, fits an image."""
+        """Tell whether the master's mask, if there is one, has the shape of an image."""
         return self.master is None or self.master.valid is None or self.master.valid.shape == image.shape
 
     @property
     def frames(self) -> int | None:
-        """How many are planned."""
+        """Number of planned frames, None where the master does not tell."""
         return None if self.master is None else self.master.frames
 
     def is_quiet(self) -> bool:
-        """Whether everything that is there was read as far as it can be."""
+        """Tell whether all files that are there were read as far as possible."""
         there = [part for part in self.parts.values() if part.stamp.is_there()]
         return not self.is_waiting and all(part.is_whole or part.is_settled for part in there)
 
     def is_over(self) -> bool:
-        """Whether nothing more is expected once another scan has begun: nothing is missing, or it was waited for."""
+        """Tell whether nothing more is expected once another scan has begun: no file is missing, or the wait for it is over."""
         is_all_there = self.master is not None and all(part.stamp.is_there() for part in self.parts.values())
         return self.is_quiet() and (is_all_there or self._is_older(PATIENCE * self.settle))
 
     def is_complete(self) -> bool:
-        """Whether all planned frames have their place in files that are there, closed, and will not change."""
+        """Tell whether the files that are there have places for all planned frames, are closed, and will not change."""
         parts = list(self.parts.values())
         known = [part.frames for part in parts if part.frames is not None]
         if self.frames is None or not known or not self.is_quiet():
@@ -178,25 +176,28 @@ class FileSet:
         return sum(max(known) if part.frames is None else part.frames for part in parts) >= self.frames
 
     def present_files(self) -> set[Path]:
-        """The files that are there, master and data."""
+        """Return the paths of the files that are there, master and data."""
         stamps = [self._stamp, *(part.stamp for part in self.parts.values())]
         return {stamp.path for stamp in stamps if stamp.is_there()}
 
     def report_missing(self) -> Iterator[Dropped]:
-        """Data files that never came, unless that was said before."""
+        """Report data files that never came, each once."""
         for _, part in sorted(self.parts.items()):
             if not part.stamp.is_there():
                 yield from self._report_missing_file(part)
 
     def _report_missing_file(self, part: DataFile) -> Iterator[Dropped]:
+        """Report a missing data file, unless that was done before."""
         if not part.is_reported:
             part.is_reported = True
             yield Dropped("missing", part.stamp.path.name)
 
     def _is_older(self, seconds: float) -> bool:
+        """Tell whether no file of the set has changed for `seconds`."""
         return time.monotonic() - self._changed >= seconds
 
     def _update_stamp(self, part: DataFile) -> None:
+        """Look whether a data file is there and has changed."""
         if part.stamp.has_changed():
             part.is_whole = part.is_settled = False
             self._changed = time.monotonic()
@@ -231,7 +232,7 @@ class FileSet:
         self._reported.update(self.master.refused)
 
     def _read_data_file(self, number: int, part: DataFile) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
-        """What is new in a file; where it cannot be read it is given up once it has not changed for a while."""
+        """Yield the new frames of a file; a file that cannot be read is given up once it has not changed for a while."""
         is_old = part.stamp.is_old(self.settle)
         lost: Dropped | None = None
         try:
@@ -248,6 +249,7 @@ class FileSet:
             yield lost
 
     def _read(self, number: int, part: DataFile, is_old: bool) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
+        """Yield the new frames of a file, and note how far it was read."""
         path = part.stamp.path
         if not is_inside(self.root, path):
             raise UnusableError("link", "it leads out of the watched folder")
@@ -274,15 +276,18 @@ class FileSet:
             part.is_whole = part.frames == len(part.taken)
 
     def _first_index(self, number: int, data: h5py.Dataset) -> int:
-        """Index in the scan of a file's first frame: by its number of that image, else behind the files before."""
+        """Return the index in the scan of a file's first frame.
+
+        It follows from the image number in the file, else from the number of frames in the files before.
+        """
         numbers = sorted(self.parts)
         low = integer_attribute(data, "image_nr_low")
         if low is not None:
-            # the first file says where the detector begins to count; without it that is 1
+            # The first file tells the number at which the detector begins to count; without that file it is 1.
             start = low if number == numbers[0] else self._first_number if self._first_number is not None else 1
             self._first_number = start if number == numbers[0] else self._first_number
             return low - start
         before = [self.parts[earlier].frames for earlier in numbers if earlier < number]
         known = [count for part in self.parts.values() if (count := part.frames) is not None]
-        usual = max(known) if known else int(data.shape[0])  # all but the last are of one size
+        usual = max(known) if known else int(data.shape[0])  # all files but the last have one size
         return sum(usual if count is None else count for count in before)

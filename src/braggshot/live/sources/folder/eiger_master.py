@@ -1,4 +1,4 @@
-"""What the master file of a DECTRIS detector says: where the frames are, how many, at which angles, which pixels are bad."""
+"""Read the master file of a DECTRIS detector: places and number of its frames, rocking angles, and bad pixels."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ from braggshot.live.sources.limits import MAX_BYTES, UnusableError, counts_type,
 from braggshot.volumes import BoolArray, FloatArray
 
 MEMBER_NAME = re.compile(r"(.+)_(?:master|data_(\d{6}))")
+"""Name of a file of a set, without its suffix."""
 LINK_NAME = re.compile(r"data_(\d{6})")
+"""Name of a link to a data file."""
 FRAMES_PATH = "entry/data/data"
+"""Path of the frames in a data file."""
 DETECTOR = "entry/instrument/detector"
+"""Path of the detector in a master file."""
 MASK_PATHS = (f"{DETECTOR}/detectorSpecific/pixel_mask", f"{DETECTOR}/pixel_mask")
+"""Paths at which the pixel mask may stand in a master file."""
 MAX_LINKS = 10_000
-"""Data files of one set."""
+"""Most data files of one set."""
 
 
 def member_of(path: Path) -> tuple[str, int] | None:
-    """Name of the set and number of the data file, 0 for the master; None for other files.
+    """Return the name of the set and the number of the data file, 0 for the master; None for other files.
 
     Examples
     --------
@@ -41,15 +46,15 @@ def member_of(path: Path) -> tuple[str, int] | None:
 
 @dataclass(frozen=True)
 class Master:
-    """What a master file says.
+    """The content of a master file.
 
     Parameters
     ----------
-    links : file and path inside it of the frames, by the number of the link
-    refused : links that lead elsewhere, in words
-    frames : planned, None where it does not say
-    rocking_angle : of every planned frame, None where it does not say [rad]
-    valid : (rows, columns) True where the pixel mask is 0, None where there is none
+    links : file of the frames, and their path inside it, by the number of the link
+    refused : links that lead out of the watched folder, in words
+    frames : number of planned frames; None if the file does not hold it
+    rocking_angle : angle of every planned frame; None if the file does not hold them [rad]
+    valid : (rows, columns) True where the pixel mask is 0; None if there is no mask
     """
 
     links: Mapping[int, tuple[Path, str]]
@@ -60,12 +65,12 @@ class Master:
 
 
 def read_master(path: Path, root: Path) -> Master:
-    """What a master file says.
+    """Read a master file, whose links may not leave the folder `root`.
 
     Raises
     ------
-    FormatError : if it cannot be read (yet).
-    Unusable : if it says more than is allowed.
+    FormatError : if the file cannot be read (yet).
+    UnusableError : if a part of it is larger than allowed.
     """
     try:
         with h5py.File(path, "r", swmr=superblock(path)[0] >= 3, locking=False) as file:
@@ -80,7 +85,7 @@ def read_master(path: Path, root: Path) -> Master:
 
 
 def _links(file: h5py.File, path: Path, root: Path) -> tuple[dict[int, tuple[Path, str]], tuple[str, ...]]:
-    """Files and paths of the frames, and what was refused; a master may hold frames itself."""
+    """Return the links to frames by number, and the refused ones in words; a master may also hold frames itself."""
     group = own_group(file, "entry/data")
     links: dict[int, tuple[Path, str]] = {}
     refused: list[str] = []
@@ -106,7 +111,7 @@ def _links(file: h5py.File, path: Path, root: Path) -> tuple[dict[int, tuple[Pat
 
 
 def is_inside(root: Path, path: Path) -> bool:
-    """Whether a path, links on the way followed, lies below a folder."""
+    """Tell whether a path lies below a folder, after following symbolic links."""
     try:
         return path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError):
@@ -114,6 +119,7 @@ def is_inside(root: Path, path: Path) -> bool:
 
 
 def _mask(file: h5py.File, name: str) -> BoolArray | None:
+    """Return (rows, columns) True where the pixel mask is 0; None if there is no mask."""
     data = own_dataset(file, name)
     if data is None or data.ndim != 2:
         return None
@@ -124,7 +130,7 @@ def _mask(file: h5py.File, name: str) -> BoolArray | None:
 
 
 def _rocking(file: h5py.File, frames: int | None) -> FloatArray | None:
-    """Angles of the first axis that turns [rad]."""
+    """Return the angles of the first axis that turns [rad]."""
     for axis in AXES if frames else ():
         data = own_dataset(file, f"entry/sample/goniometer/{axis}")
         if data is None or data.shape != (frames,) or data.dtype.kind not in "fiu":

@@ -1,4 +1,4 @@
-"""An HDF5 file that a beamline appends frames to: followed in SWMR mode, or by opening it again where it was not made for that."""
+"""Follow an HDF5 file that a beamline appends frames to: in SWMR mode, else by opening it again."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from braggshot.io.formats.nexus import only_stack
 from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, UnusableError, counts_type, image_bytes, image_shape
 
 BLOCK_BYTES = 2**25
-"""Bytes that are read at once."""
+"""Size of the blocks that are read at once [bytes]."""
 NOT_ALLOCATED = 2**64 - 1
-"""Where HDF5 says that a chunk lies which was not written."""
+"""File offset by which HDF5 marks a chunk that was not written."""
 
 
 class GrowingFile:
-    """Frames of one dataset, each once.
+    """Frames of one dataset that grows, each read once.
 
     Parameters
     ----------
-    path : the file
-    name : path inside the file of the frames; None where it holds one 3D dataset
-    angle : path inside the file of one rocking angle per frame [deg, or as its `units` say]; None where there are none
+    path : path of the file
+    name : path of the frames inside the file; None if the file holds one 3D dataset
+    angle : path inside the file of one rocking angle per frame [deg, or as its `units` say]; None if there are none
     """
 
     def __init__(self, path: Path, name: str | None = None, angle: str | None = None) -> None:
@@ -39,12 +39,12 @@ class GrowingFile:
         self._file: h5py.File | None = None
 
     def frames(self) -> Iterator[tuple[int, NDArray[Any], float | None]]:
-        """What is new: index, image, rocking angle [rad].
+        """Yield the new frames: index, image, rocking angle [rad].
 
         Raises
         ------
         FormatError : if the file cannot be read (yet).
-        Unusable : if the dataset is not of images within bounds.
+        UnusableError : if the dataset does not hold images within bounds.
         """
         try:
             file = self._open()
@@ -68,23 +68,24 @@ class GrowingFile:
                 self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._resources.close()
         self._file = None
 
     def is_complete(self) -> bool:
-        """Whether its writer has closed it, as far as the file says: those made for SWMR hold a mark while one writes."""
+        """Tell whether the writer has closed the file; only files made for SWMR, which hold a mark while one writes, can tell."""
         version, flags = superblock(self.path)
         return version >= 3 and not flags & 1
 
     def _open(self) -> h5py.File:
+        """Open the file, or return it if it is open."""
         if self._file is None:
             is_swmr = superblock(self.path)[0] >= 3
             self._file = self._resources.enter_context(h5py.File(self.path, "r", swmr=is_swmr, locking=False))
         return self._file
 
     def _angles(self, file: h5py.File, first: int, last: int) -> list[float | None]:
-        """Of the frames asked for; None where the file does not hold as many yet."""
+        """Return the angles of some frames [rad]; None for each that the file does not hold yet."""
         filled: list[float | None] = [None] * (last - first)
         if self.angle is not None:
             data = dataset(file, self.angle)
@@ -97,7 +98,10 @@ class GrowingFile:
 
 
 def superblock(path: Path) -> tuple[int, int]:
-    """Version of an HDF5 file's first block, 3 and more where it was made for SWMR, and its flags: 1 while one writes."""
+    """Return the version and the flags of an HDF5 file's first block.
+
+    The version is 3 or more if the file was made for SWMR; bit 1 of the flags is set while one writes.
+    """
     try:
         with path.open("rb") as stream:
             head = stream.read(12)
@@ -107,7 +111,12 @@ def superblock(path: Path) -> tuple[int, int]:
 
 
 def stack_image_bytes(data: h5py.Dataset) -> int:
-    """Bytes of one frame; refuses what is not a stack of images within bounds, or is kept in other files than its own."""
+    """Return the size of one frame [bytes].
+
+    Raises
+    ------
+    UnusableError : if the dataset is no stack of images within bounds, or keeps its data in other files.
+    """
     if data.is_virtual or data.external:
         raise UnusableError("link", f"{data.name} is kept in other files")
     if data.ndim != 3 or data.shape[0] > MAX_FRAMES:
@@ -118,7 +127,7 @@ def stack_image_bytes(data: h5py.Dataset) -> int:
 
 
 def count_written(data: h5py.Dataset, first: int) -> int:
-    """How many frames are there: those of the shape, up to the first one that was only allotted."""
+    """Count the frames that were written; frames after the first empty place are only allocated."""
     frames = int(data.shape[0])
     if data.chunks is None or data.chunks[0] != 1:
         return frames

@@ -3,7 +3,7 @@
 A series of images, ``PREFIX<number>.tif`` or ``.npy`` in one folder, is a scan. So is every HDF5 file; the files of a DECTRIS
 detector (`braggshot.live.sources.folder.eiger_files`) are one scan together. A scan ends when all planned frames came, with a file
 ``BASE.done`` or ``BASE.aborted``, when its HDF5 file is closed, when the next one begins, or after a time of silence.
-``BASE.json`` may say in advance ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``. BASE is the name of the
+``BASE.json`` may hold a plan: ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``. BASE is the name of the
 images without their number, or of the HDF5 file, or the folder's name (in the folder or beside it).
 """
 
@@ -31,14 +31,14 @@ from braggshot.volumes import Frame
 
 @dataclass(frozen=True)
 class Options(ScanDefaults):
-    """What to take, beside what a scan is expected to be.
+    """Options of the folder, beside the defaults of a scan.
 
     Parameters
     ----------
-    pattern : of the file names to take, such as ``*eiger*``
-    existing : whether to take the scans that are there already
+    pattern : pattern of the file names to take, such as ``*eiger*``
+    existing : take also the scans that are there already
     first : number of a scan's first image; None is 0 or 1, whichever comes first
-    settle : a file that cannot be read and has not changed for so long is damaged [s]
+    settle : a file that cannot be read is damaged once it has not changed for this time [s]
     dataset, angle : paths inside HDF5 files of the frames, and of one rocking angle per frame
     """
 
@@ -52,26 +52,26 @@ class Options(ScanDefaults):
 
 @dataclass(frozen=True)
 class Series:
-    """Files that make one scan; `name` is of the images without their number, or of the HDF5 file."""
+    """The files of one scan; `name` is that of the images without their number, or of the HDF5 file."""
 
     folder: Path
     name: str
 
     def bases(self) -> tuple[Path, ...]:
-        """What the notes about this series may be called, without their suffix."""
+        """Return the paths, without suffix, at which notes about this series may stand."""
         plain = self.name.rstrip("_-. ")
         own_dataset = (self.folder / plain,) if plain else ()
         return (*own_dataset, self.folder / self.folder.name, self.folder)
 
     def note(self, suffix: str) -> Path | None:
-        """The note of that suffix, where there is one."""
+        """Return the note with this suffix, or None."""
         paths = (base.with_name(base.name + suffix) for base in self.bases())
         return next((path for path in paths if path.is_file()), None)
 
 
 @dataclass
 class PendingFile:
-    """A file, or a set of files, that has not been taken (wholly) yet."""
+    """A file, or a set of files, that was not taken completely yet."""
 
     path: Path
     series: Series
@@ -80,12 +80,12 @@ class PendingFile:
     files: FileSet | None = None
 
     def is_taken(self) -> bool:
-        """Whether all was taken that is there."""
+        """Tell whether all frames that are there were taken."""
         return self.growing is not None or (self.files is not None and self.files.is_quiet())
 
 
 def connect(target: str, options: Options) -> FolderSource:
-    """The source for ``folder:PATH``; PATH is a folder, or one HDF5 file.
+    """Return the source for ``folder:PATH``; PATH is a folder, or one HDF5 file.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def connect(target: str, options: Options) -> FolderSource:
 
 
 class FolderSource:
-    """Scans in the order in which their files appear."""
+    """Scans of a folder, in the order in which their files appear."""
 
     def __init__(self, path: Path, options: Options) -> None:
         self.root = path.parent if path.is_file() else path
@@ -113,15 +113,13 @@ class FolderSource:
         self._lowest: dict[Series, int] = {}
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """As `braggshot.live.messages.Source`."""
+        """Yield messages, as `braggshot.live.messages.Source` says."""
         listing = Listing(self.root, self.pattern)
         if not self.options.existing:
             listing.new_files()
         for _ in changes(self.root, stop):
-            scan, ending = (
-                self._open_series(),
-                self._find_marker(),
-            )  # looked for before the files, which a detector writes before its marker
+            # The marker is looked for before the files, because a detector writes its files before its marker.
+            scan, ending = self._open_series(), self._find_marker()
             count = 0
             for count, message in enumerate(self.take_files(listing.new_files(everywhere=ending is not None)), 1):  # noqa: B007
                 yield message
@@ -135,7 +133,7 @@ class FolderSource:
                 yield None
 
     def take_files(self, paths: list[Path]) -> Iterator[Message]:
-        """What new files, and those that wait already, bring."""
+        """Take new files, and go on with those that are pending; yield the messages that follow."""
         for path in paths:
             member = member_of(path) if path.suffix.lower() in HDF5_SUFFIXES else None
             if path in self._linked:
@@ -147,13 +145,14 @@ class FolderSource:
         yield from self._take_pending()
 
     def _make_pending(self, path: Path) -> PendingFile:
+        """Make the record of a single file."""
         if path.suffix.lower() in HDF5_SUFFIXES:
             growing = GrowingFile(path, self.options.dataset, self.options.angle)
             return PendingFile(path, Series(path.parent, path.stem), Stamp(path), growing)
         return PendingFile(path, Series(path.parent, number_of(path)[0]), Stamp(path))
 
     def _add_to_set(self, series: Series, number: int, path: Path) -> Iterator[Message]:
-        """A file of a set."""
+        """Add a file to its set; report it as late if the scan of the set has ended."""
         if series in self._ledger.ended:
             yield Dropped("late", f"{path.name}, of a scan that has ended")
             return
@@ -166,20 +165,23 @@ class FolderSource:
         item.files.add(number, path)
 
     def _open_series(self) -> Series | None:
+        """Return the series of the open scan, or None."""
         return self._ledger.open.key if self._ledger.open else None  # type: ignore[return-value]
 
     def _find_marker(self) -> Path | None:
-        """The file that says that the open scan is over."""
+        """Return the file that marks the open scan as over, or None."""
         series = self._open_series()
         return (series.note(".aborted") or series.note(".done")) if series else None
 
     def _end_scan(self, marker: Path) -> list[Message]:
+        """End the open scan, as its marker says."""
         return self._ledger.end(self._open_series(), "the scan was aborted" if marker.suffix == ".aborted" else None)
 
     def _take_pending(self) -> Iterator[Message]:
-        """Take what can be taken; files of a later series wait for those of an earlier one."""
+        """Take the pending files as far as possible; files of a later series wait for those of an earlier one."""
         pending, self._pending = self._pending, []
-        self._lowest = {item.series: number_of(item.path)[1] for item in reversed(pending)}  # listed in order
+        # Files stand in order of their number, so that the last one kept of each series is the lowest.
+        self._lowest = {item.series: number_of(item.path)[1] for item in reversed(pending)}
         for place, item in enumerate(pending):
             if self._pending and self._pending[0].series != item.series:
                 self._pending.append(item)
@@ -191,7 +193,7 @@ class FolderSource:
                 yield from self._take_image(item) if item.growing is None else self._take_growing(item, item.growing, has_successor)
 
     def _take_image(self, item: PendingFile) -> Iterator[Message]:
-        """One image file; it goes on waiting where it is not whole yet: half a header says strange things too."""
+        """Take an image file, or leave it pending until it is complete: half a header may seem to hold anything."""
         is_settled = item.stamp.is_settled(self.options.settle)
         try:
             image = read_image(item.path)
@@ -216,7 +218,7 @@ class FolderSource:
         )
 
     def _take_growing(self, item: PendingFile, file: GrowingFile, has_successor: bool) -> Iterator[Message]:
-        """What is new in an HDF5 file; it goes on waiting until it is closed, or ended in another way."""
+        """Take the new frames of an HDF5 file, which stays pending until it is closed or its scan has ended."""
         is_complete, reason = file.is_complete(), ""
         try:
             for index, image, angle in file.frames():
@@ -237,9 +239,9 @@ class FolderSource:
             yield from self._ledger.end(item.series)
 
     def _take_set(self, item: PendingFile, files: FileSet, has_successor: bool) -> Iterator[Message]:
-        """What is new in the files of a set; it goes on waiting until all planned frames have come, or it ended in another way."""
+        """Take the new frames of a set, which stays pending until all planned frames have come or its scan has ended."""
         if files.master is None and item.path in self._linked:
-            return  # a set that is linked to from another folder is that master's
+            return  # the set belongs to a master in another folder, which links to it
         for item_or_drop in files.new_frames():
             if isinstance(item_or_drop, Dropped):
                 yield item_or_drop
@@ -256,14 +258,14 @@ class FolderSource:
             self._pending.append(item)
             return
         yield from files.report_missing()
-        self._linked |= files.present_files()  # a link may be followed before its file is listed: that one is not late
+        self._linked |= files.present_files()  # a file that was read by its link before it is listed is not late
         if is_complete:
             yield from self._ledger.end(item.series)
 
     def _begin_scan(
         self, series: Series, number: int, files: FileSet | None = None, image: NDArray[Any] | None = None
     ) -> Iterator[Message]:
-        """Begin a scan of which this is the first file, as its note says; first of all the open one ends as its marker says."""
+        """Begin a scan with its first file, by its note; before that end the open scan by its marker."""
         if self._ledger.is_known(series):
             return
         if marker := self._find_marker():
@@ -279,14 +281,14 @@ class FolderSource:
             yield Dropped(error.reason, f"the plan of {series.name}: {error.detail}")
         rocking = plan.get("rocking_angle")
         if rocking is not None and len(rocking) != plan.get("frames", len(rocking)):
-            rocking = None  # those of the master, where a note plans another number of frames
+            rocking = None  # the angles of the master do not fit the number of frames in a note
         first = plan.get("first", self.options.first)
-        # the first image may still be waiting to be whole when the second one is taken
+        # The first image may still be pending when the second one is taken.
         self._first = {series: min(number, self._lowest.get(series, 1), 1) if first is None else first}
         yield from self._ledger.begin(series, plan.get("scan", name), plan.get("frames"), None, rocking, about)
 
     def _scan_name(self, series: Series) -> str:
-        """Folder and file name, without saying the same twice."""
+        """Return folder and file name of a series, without repeating the same part."""
         plain, folder = series.name.rstrip("_-. "), series.folder
         places = folder.relative_to(self.root).parts
         if not places or plain.startswith(folder.name):
@@ -295,11 +297,11 @@ class FolderSource:
 
 
 def read_plan(path: Path | None) -> dict[str, Any]:
-    """What a note says about the scan to come; empty without one.
+    """Read the plan of a scan from a note; empty if there is no note.
 
     Raises
     ------
-    Unusable : if it is not such a note.
+    UnusableError : if the file is not such a note.
     """
     if path is None:
         return {}
@@ -320,6 +322,7 @@ def read_plan(path: Path | None) -> dict[str, Any]:
 
 
 def _modification_time(path: Path) -> float | None:
+    """Return the time of change of a file, in seconds since the epoch; None if it is gone."""
     try:
         return path.stat().st_mtime
     except OSError:

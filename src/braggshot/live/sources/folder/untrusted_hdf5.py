@@ -1,4 +1,7 @@
-"""Frames and numbers that an HDF5 file holds itself: no link is followed, and the lengths in compressed frames are not believed."""
+"""Read the frames and numbers that an HDF5 file holds itself.
+
+No link to another file is followed, and lengths inside compressed frames are not trusted.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,13 @@ from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, counts_type
 from braggshot.volumes import BoolArray
 
 BITSHUFFLE_ID, LZ4_ID = 32008, 32004
+"""Numbers of filters in HDF5."""
 BITSHUFFLE_WITH_LZ4 = 2
-"""HDF5's numbers of filters, and bitshuffle's of its compressor."""
+"""Number by which the bitshuffle filter calls its LZ4 compressor."""
 
 
 def own_group(file: h5py.File, name: str) -> h5py.Group | None:
-    """A group that this very file holds, reached by hard links only; None where there is none."""
+    """Return a group that the file holds itself, reached by hard links only; None if there is none."""
     node: Any = file
     for part in filter(None, name.split("/")):
         if not isinstance(node, h5py.Group) or not isinstance(node.get(part, getlink=True), h5py.HardLink):
@@ -30,11 +34,11 @@ def own_group(file: h5py.File, name: str) -> h5py.Group | None:
 
 
 def own_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
-    """A dataset that this very file holds, reached by hard links only; None where there is none.
+    """Return a dataset that the file holds itself, reached by hard links only; None if there is none.
 
     Raises
     ------
-    Unusable : if its numbers are kept in other files.
+    UnusableError : if the dataset keeps its numbers in other files.
     """
     parent, _, name_in_group = name.strip("/").rpartition("/")
     group = own_group(file, parent)
@@ -49,7 +53,7 @@ def own_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
 
 
 def integer_in(file: h5py.File, name: str) -> int | None:
-    """One integer of a file."""
+    """Return the single integer of a dataset; None if it is none."""
     data = own_dataset(file, name)
     if data is None or data.size != 1 or data.dtype.filter_id not in "iu":
         return None
@@ -57,7 +61,7 @@ def integer_in(file: h5py.File, name: str) -> int | None:
 
 
 def integer_attribute(data: h5py.Dataset, name: str) -> int | None:
-    """One integer among the attributes of a dataset, if it can be the number of an image."""
+    """Return the single integer of an attribute; None if it is none, or cannot be the number of an image."""
     if name not in data.attrs:
         return None
     info = data.attrs.get_id(name)
@@ -68,13 +72,14 @@ def integer_attribute(data: h5py.Dataset, name: str) -> int | None:
 
 
 def written_frames(data: h5py.Dataset) -> BoolArray:
-    """(frames,) True where all of a frame was written; what is only allotted in the shape was not."""
+    """Return (frames,) True where a frame was written completely; others are only allocated."""
     frames = int(data.shape[0])
     if data.chunks is None or data.chunks[0] != 1:
         return np.ones(frames, dtype=bool)
     chunks = np.zeros(frames, dtype=np.int64)
 
     def count(stored: Any) -> None:
+        """Count a stored chunk for its frame."""
         chunks[stored.chunk_offset[0]] += 1
 
     data.id.chunk_iter(count)
@@ -84,7 +89,10 @@ def written_frames(data: h5py.Dataset) -> BoolArray:
 def read_frames(
     data: h5py.Dataset, indices: list[int], decoder: ImageDecoder
 ) -> Iterator[tuple[int, NDArray[Any] | UnusableError]]:
-    """Frames of a dataset, by their index in it; where each is compressed by itself, a damaged one is said and costs no other."""
+    """Yield frames of a dataset with their index; a damaged frame comes as an error, in place of the image.
+
+    That holds for frames that are compressed one by one. HDF5 itself decodes all others.
+    """
     encoding = _chunk_encoding(data)
     if encoding:
         yield from ((index, _read_chunk(data, index, encoding, decoder)) for index in indices)
@@ -97,7 +105,7 @@ def read_frames(
 
 
 def _chunk_encoding(data: h5py.Dataset) -> str:
-    """What decodes a chunk that is one frame; empty where that is for HDF5 to do."""
+    """Return the encoding of chunks that hold one frame each; empty if HDF5 has to decode them."""
     creation = data.id.get_create_plist()
     if data.chunks != (1, *data.shape[1:]) or creation.get_nfilters() != 1:
         return ""
@@ -108,7 +116,7 @@ def _chunk_encoding(data: h5py.Dataset) -> str:
 
 
 def _read_chunk(data: h5py.Dataset, index: int, encoding: str, decoder: ImageDecoder) -> NDArray[Any] | UnusableError:
-    """A frame from its own chunk: HDF5's filters trust the lengths that are written in it."""
+    """Decode a frame from its own chunk, because HDF5's filters trust the lengths that are written in it."""
     try:
         skipped, payload = data.id.read_direct_chunk((index, 0, 0))
         shape, dtype = image_shape(*data.shape[1:]), counts_type(data.dtype.name)
