@@ -89,9 +89,9 @@ class Page(threading.Thread):
         while not self.stop.wait(wait / 1e3):
             now, snapshot = self.watch.latest()
             wait = pause(snapshot)
-            if snapshot.result is None or (snapshot.scan, now.contents) == known:
+            if snapshot.result is None or (snapshot.scan, now.picture) == known:
                 continue
-            known = (snapshot.scan, now.contents)
+            known = (snapshot.scan, now.picture)
             shown = self.watch.solid(now.scans - 1)
             if shown is not None:
                 surface = self.watch.mesh(shown, View())

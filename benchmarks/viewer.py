@@ -71,7 +71,7 @@ def main(pictures: int, path: str = "") -> None:
     """Print all of it."""
     found = load_result(Path(path)) if path else ball()
     ready = timed("a picture made ready", lambda: make_contents(found))
-    surface = timed("surface", lambda: model.mesh(ready.solid, model.View(most=model.MAX_TRIANGLES_LIVE)))
+    surface = timed("surface", lambda: model.mesh(ready.solid, model.View(max_triangles=model.MAX_TRIANGLES_LIVE)))
     print(f"triangles {len(surface.triangles)}, points {len(surface.points)}")
     name = ready.solid.colouring("strain")
     report_size("surface", drawings.crystal(ready.solid, surface, name, drawings.camera_from("oblique")))

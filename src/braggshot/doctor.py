@@ -1,4 +1,4 @@
-"""What runs on this machine: versions, devices, weights, plug-ins, optional parts; for users, and for reports of bugs."""
+"""Examine machine and installation: versions, devices, weights, plug-ins, optional parts; for users, and for bug reports."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from braggshot.phasing.memory import available
 
 PACKAGE = Path(__file__).parent
+"""Folder of the installed package."""
 EXTRAS = {
     "view": "results and live scans in the browser",
     "live": "frames of folders, EPICS and DECTRIS detectors",
@@ -24,7 +25,7 @@ EXTRAS = {
     "pyfai": "the gaps of detectors that files only name",
     "atomistic": "simulated crystals relaxed atom by atom",
 }
-"""Optional parts of the program, and what they bring; further extras are for its developers."""
+"""Optional parts of the program, and their purpose; the extras for developers are left out."""
 ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
     "HDF5_PLUGIN_PATH",
@@ -33,32 +34,34 @@ ENVIRONMENT = (
     "NUMBA_DISABLE_JIT",
     "OMP_NUM_THREADS",
 )
-"""Variables of the environment that change what is computed with, or how fast."""
+"""Variables of the environment that change the devices, the threads or the compilation."""
 
 
 def examine() -> dict[str, dict[str, Any]]:
-    """Plain values by topic and name; what is absent, too old or not used says how to get it."""
+    """Return plain values by topic and name; a part that is absent, too old or unused comes with the way to get it."""
     return {
         "versions": _versions(),
         "devices": _devices(),
         "memory": _memory(),
         "weights": _weights(),
-        "optional": {extra: _describe_extra(extra) for extra in EXTRAS},
+        "optional": {extra: describe_extra(extra) for extra in EXTRAS},
         "plug-ins": _plugins(),
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
 
 
 def _versions() -> dict[str, Any]:
+    """Return the versions of the program, of Python and of the required packages."""
     programs = {
         "braggshot": _installed_version("braggshot") or "not installed: it runs from its source",
         "python": platform.python_version(),
     }
     places = {"system": platform.platform(), "executable": sys.executable, "package": str(PACKAGE)}
-    return {**programs, **places, **{requirement.name: _describe_requirement(requirement) for requirement in requirements_of("")}}
+    return {**programs, **places, **{requirement.name: describe_requirement(requirement) for requirement in requirements_of("")}}
 
 
 def _devices() -> dict[str, Any]:
+    """Return processors and GPUs, as torch sees them."""
     import torch
 
     from braggshot.nn.predict import fast_bfloat16
@@ -76,7 +79,7 @@ def _devices() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it."""
+    """Return the processor's name, where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -86,19 +89,20 @@ def _processor() -> str:
 
 
 def _memory() -> dict[str, Any]:
-    """What may be taken without swapping, and what the machine has."""
+    """Return the memory that is free without swapping, and the memory of the machine."""
     free = available()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return {name: None if size is None else f"{size / 1e9:.1f} GB" for name, size in (("free", free), ("installed", total))}
 
 
 def _weights() -> dict[str, str]:
+    """Return the networks that come with the package, with file and size."""
     shipped = sorted(PACKAGE.glob("weights/*.safetensors"))
     return {file.stem: f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in shipped}
 
 
-def _describe_extra(extra: str) -> str:
-    """Versions of what an extra brings, or the command that brings it."""
+def describe_extra(extra: str) -> str:
+    """Return the versions of the packages of an extra, or the command that installs it."""
     requirements = list(requirements_of(extra))
     missing = [requirement for requirement in requirements if not _is_satisfied(requirement)]
     if requirements and not missing:
@@ -109,7 +113,7 @@ def _describe_extra(extra: str) -> str:
 
 
 def requirements_of(extra: str) -> Iterator[Requirement]:
-    """What an extra requires, or with "" the program itself, on this machine: as the installed package says."""
+    """Yield the packages that an extra requires on this machine; "" stands for the program itself."""
     try:
         requirements = map(Requirement, requires("braggshot") or ())
     except PackageNotFoundError:
@@ -121,17 +125,20 @@ def requirements_of(extra: str) -> Iterator[Requirement]:
 
 
 def _is_satisfied(requirement: Requirement) -> bool:
+    """Tell whether a required package is installed in a fitting version."""
     installed = _installed_version(requirement.name)
     return installed is not None and requirement.specifier.contains(installed, prereleases=True)
 
 
-def _describe_requirement(requirement: Requirement) -> str:
+def describe_requirement(requirement: Requirement) -> str:
+    """Return the version of a required package, with the command that installs it if it is absent or too old."""
     installed = _installed_version(requirement.name)
     found = installed or "absent"
     return found if _is_satisfied(requirement) else f"{found}: pip install '{requirement.name}{requirement.specifier}'"
 
 
 def _installed_version(name: str) -> str | None:
+    """Return the installed version of a package, or None."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -139,7 +146,7 @@ def _installed_version(name: str) -> str | None:
 
 
 def _plugins() -> dict[str, str]:
-    """What other packages add."""
+    """Return the plug-ins that other packages add."""
     groups = ("braggshot.formats", "braggshot.steps", "braggshot.sources")
     return {
         f"{group.removeprefix('braggshot.')} {point.name}": point.value for group in groups for point in entry_points(group=group)

@@ -52,7 +52,7 @@ def test_the_result_is_that_of_reconstruct(scan, tmp_path):
     assert not (tmp_path / ".live" / "s").exists()
     number, shown = session.status.latest()
     assert number > 0
-    assert (shown.state, shown.scan, shown.received, shown.defaults) == ("done", "s", 32, 32)
+    assert (shown.state, shown.scan, shown.received, shown.expected) == ("done", "s", 32, 32)
     assert shown.result is not None
     assert [picture.method for picture in shown.previews][-1] == "iterative"
     assert shown.finished == (tmp_path / "s.cxi",)

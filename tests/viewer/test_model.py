@@ -95,7 +95,7 @@ def test_what_goes_over_the_wire_is_bounded():
     surface = model.mesh(shown, View())
     assert 10_000 < len(surface.triangles) <= model.MAX_TRIANGLES
     assert max(max(plane.values.shape) for plane in model.planes(shown, View())) <= 128
-    assert len(model.mesh(shown, View(most=model.MAX_TRIANGLES_LIVE)).triangles) <= model.MAX_TRIANGLES_LIVE
+    assert len(model.mesh(shown, View(max_triangles=model.MAX_TRIANGLES_LIVE)).triangles) <= model.MAX_TRIANGLES_LIVE
     assert np.linalg.norm(surface.points, axis=1).max() == pytest.approx(RADIUS * 1e9, abs=3)
 
 
@@ -192,10 +192,10 @@ def test_a_picture_is_new_only_when_the_result_is(found):
     first = shared.latest()[0]
     feed.show(received=3)
     assert shared.latest()[0].number > first.number
-    assert shared.latest()[0].contents == first.contents
+    assert shared.latest()[0].picture == first.picture
     key = shared.key(0)
     feed.show(result=found)
-    assert shared.latest()[0].contents > first.contents
+    assert shared.latest()[0].picture > first.picture
     assert shared.key(0) != key
     assert shared.contents(0).verdict == "good"
     assert shared.contents(99) is shared.contents(0)

@@ -1,4 +1,4 @@
-"""The network's weights on a worker: the client reads the file, each worker gets them once and assembles them at first use."""
+"""Hold the network's weights on a worker: the client reads the file, each worker gets them once and assembles them at first use."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from distributed import WorkerPlugin
 from braggshot.nn import weights
 from braggshot.phasing.strategies import Trained
 
-_ASSEMBLY_LOCK = threading.Lock()  # for workers with several threads
+_ASSEMBLY_LOCK = threading.Lock()  # keeps several threads of one worker from assembling the network at once
 
 
 class Network(WorkerPlugin):
     """Weights that outlive any worker.
 
-    A plugin and not scattered data: scattered data is gone with the last worker that holds it, whereas the scheduler keeps a plugin
-    and sends it to workers that come later too.
+    They are a plugin, because the scheduler keeps plugins and sends them also to workers that come later. Scattered data would be
+    lost with the last worker that holds them.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], name: str) -> None:
@@ -34,7 +34,7 @@ class Network(WorkerPlugin):
         self.digest = digest.hexdigest()[:12]
 
     def assemble(self) -> Trained:
-        """The network and its card."""
+        """Return the network and its card, assembled at the first call."""
         with _ASSEMBLY_LOCK:
             if self.assembled_network is None:
                 tensors = {key: torch.from_numpy(array.copy()) for key, array in self.arrays.items()}

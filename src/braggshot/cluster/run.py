@@ -1,4 +1,4 @@
-"""Scans that stand alone, each reported as soon as it is done, in the order in which they are."""
+"""Phase scans that stand alone, and report each as soon as it is done."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class ClusterSettings(Settings):
 
 @dataclass(frozen=True)
 class Report:
-    """One scan that is done, or cannot be.
+    """The report of one scan that is done, or that cannot be computed.
 
     Parameters
     ----------
-    done, total : scans so far, and in all
-    record : as ``braggshot reconstruct --json`` prints it, with `name` and `files`; of a scan that could not be computed only
-        `input`, `output`, `name`, `verdict`, `reasons`
-    reused : whether an earlier call had done it
+    done, total : number of scans so far, and in all
+    record : as ``braggshot reconstruct --json`` prints it, with `name` and `files`; if the scan could not be computed only `input`,
+        `output`, `name`, `verdict`, `reasons`
+    reused : whether an earlier call had done the scan
     """
 
     done: int
@@ -58,7 +58,7 @@ class Report:
 
 
 def resolve(settings: Mapping[str, Any]) -> ClusterSettings:
-    """Nested settings to `ClusterSettings`, every name and value checked."""
+    """Turn nested settings into `ClusterSettings`; every name and value is checked."""
     return configuration.resolve(ClusterSettings, settings)
 
 
@@ -70,18 +70,19 @@ def reconstruct_many(
 ) -> Iterator[Report]:
     """Phase scans on a cluster, yielding a report of each as it is done; the caller may stop at any time and call again.
 
-    A scan whose files are there, made with the same settings, is reported and not computed. One call at a time writes to a folder.
+    A scan whose files are there, made with the same settings, is reported and not computed again. Only one call at a time may write
+    to a folder.
 
     Parameters
     ----------
     scans : paths, or scans of files that hold several
-    folder : gets ``<name>.cxi``, the other formats asked for, and ``<name>.json``, per scan
-    client : of `connect`
+    folder : gets ``<name>.cxi``, the other formats asked for, and ``<name>.json`` for each scan
+    client : client from `connect`
     settings : resolved or nested, as in a TOML file
 
     Raises
     ------
-    ConfigError : for settings that fit no scan.
+    ConfigError : if the settings fit no scan.
     OutputError : if the folder cannot be written.
     ClusterError : if the scheduler is gone and does not come back.
     """
@@ -105,11 +106,11 @@ def reconstruct_many(
         for _, record in workers.run(missing):
             done += 1
             yield Report(done, len(jobs), record)
-    sweep(folder)  # what a killed worker was writing
+    sweep(folder)  # unfinished files of killed workers
 
 
 def jobs_of(sources: Sequence[Source], folder: Path, settings: Settings, network: str | None) -> list[Job]:
-    """A job per scan; `network` is the digest of its weights."""
+    """Make a job for each scan; `network` is the digest of its weights."""
     plain = Settings(**{part.name: getattr(settings, part.name) for part in fields(Settings)})
     jobs = []
     for source, name in zip(sources, names(sources, plain.input), strict=True):
@@ -124,6 +125,7 @@ def jobs_of(sources: Sequence[Source], folder: Path, settings: Settings, network
 def _reconstruct(
     source: Source, label: str, name: str, folder: Path, settings: Settings, network: Trained | None
 ) -> tuple[Record, Reconstruction]:
+    """Read and phase a scan on a worker; return its record and its result."""
     began = time.perf_counter()
     options = settings.input if source.scan is None else {**settings.input, "scan": source.scan}
     scan = replace(registry.read(source.path, source.format, **options), name=name)

@@ -159,10 +159,7 @@ def build(feed: Feed) -> Dash:
 
 
 def pause(snapshot: Snapshot) -> int:
-    """Return the time until a page asks again [ms].
-
-    It is shortest while the preview of a complete scan is being made, and longest while nothing happens.
-    """
+    """Return the time until a page asks again [ms]: shortest while all frames of a scan are first phased, longest at rest."""
     if snapshot.state == "phasing" and not any(contents.frames == snapshot.received for contents in snapshot.previews):
         return _ASK_SOON
     return _ASK_WHILE_MEASURING if snapshot.state in {"measuring", "phasing"} else _ASK_IDLE

@@ -55,7 +55,7 @@ def own_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
 def integer_in(file: h5py.File, name: str) -> int | None:
     """Return the single integer of a dataset; None if it is none."""
     data = own_dataset(file, name)
-    if data is None or data.size != 1 or data.dtype.filter_id not in "iu":
+    if data is None or data.size != 1 or data.dtype.kind not in "iu":
         return None
     return int(np.ravel(data[()])[0])
 
@@ -65,7 +65,7 @@ def integer_attribute(data: h5py.Dataset, name: str) -> int | None:
     if name not in data.attrs:
         return None
     info = data.attrs.get_id(name)
-    if info.dtype.filter_id not in "iu" or int(np.prod(info.shape, dtype=object)) != 1:
+    if info.dtype.kind not in "iu" or int(np.prod(info.shape, dtype=object)) != 1:
         return None
     value = int(np.ravel(data.attrs[name])[0])
     return value if 0 <= value <= 2 * MAX_FRAMES else None
