@@ -28,7 +28,7 @@ CONNECTION_ERRORS = (OSError, TimeoutError, CancelledError, ClosedClientError)
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Where scans are phased.
+    """Settings of the cluster on which scans are phased.
 
     Parameters
     ----------

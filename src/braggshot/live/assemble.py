@@ -72,7 +72,7 @@ Change = ScanOpened | FrameAdded | ScanClosed | Dropped
 
 
 class Assembly:
-    """Records the frames of a source, each scan in a folder of its own.
+    """Record the frames of a source, each scan in a folder of its own.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ LOGGED_DROPS = 20  # number of drops for one reason that are all logged; after t
 
 
 class Receiver:
-    """Reads a source and passes its scans on.
+    """Read a source and pass its scans on.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ LIVE_READS = {"network", "refine", "support_threshold"}
 
 @dataclass(frozen=True)
 class LiveConfig:
-    """How a scan is shown while it is measured.
+    """Settings of a live session.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class LiveSettings(SeriesSettings):
 
 
 class Superseded(Exception):
-    """Raised inside a job that has to give way to a more urgent one."""
+    """Signal that a job has to give way to a more urgent one."""
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
 
 
 class DectrisSink:
-    """Pushes version 1 of the stream; it waits while nobody pulls, as the detector's own queue does until it is full."""
+    """Push version 1 of the stream; it waits while nobody pulls, as the detector's own queue does until it is full."""
 
     def __init__(self, address: str, compress: str) -> None:
         import zmq
@@ -135,7 +135,7 @@ class DectrisSink:
 
 
 class CborSink(DectrisSink):
-    """Pushes version 2 of the stream: one CBOR map a message."""
+    """Push version 2 of the stream: one CBOR map a message."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Send the start; name, length and angles of the scan stand in its user data."""

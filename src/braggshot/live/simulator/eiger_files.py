@@ -20,7 +20,7 @@ DETECTOR = "entry/instrument/detector"
 
 
 class EigerSink:
-    """Writes ``PATH/<scan>_master.h5`` and ``PATH/<scan>_data_000001.h5``, ..., compressed by bitshuffle-LZ4.
+    """Write ``PATH/<scan>_master.h5`` and ``PATH/<scan>_data_000001.h5``, ..., compressed by bitshuffle-LZ4.
 
     Every frame has its own place: a repeated frame is there once, and a dropped one leaves its place empty. A cut frame is half of
     its compressed bytes. Without SWMR a data file appears when the next one begins, and is written again if one of its frames

@@ -48,7 +48,7 @@ def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int 
 
 
 class ImageSink:
-    """Writes images ``PATH/<scan>/<scan>_00012.tif``, first ``<scan>.json``, and last ``<scan>.done`` or ``<scan>.aborted``."""
+    """Write images ``PATH/<scan>/<scan>_00012.tif``, first ``<scan>.json``, and last ``<scan>.done`` or ``<scan>.aborted``."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.url = root, f"folder:{root}"
@@ -90,7 +90,7 @@ class ImageSink:
 
 
 class GrowingSink:
-    """Writes a file ``PATH/<scan>.h5`` that grows frame by frame.
+    """Write a file ``PATH/<scan>.h5`` that grows frame by frame.
 
     It holds ``entry/data/data`` (frames, rows, columns) and ``entry/data/angle`` [deg].
 

@@ -45,7 +45,7 @@ def serve(target: str, compress: str = "none", interface: str = "127.0.0.1", por
 
 
 class PvaSink:
-    """Serves one channel from a server of its own."""
+    """Serve one channel from a server of its own."""
 
     def __init__(self, channel: str, compress: str, interface: str, port: str) -> None:
         from p4p import Value
@@ -119,7 +119,7 @@ class PvaSink:
 
 
 class _Listeners:
-    """Notes when the first listener comes and when the last one goes."""
+    """Note when the first listener comes and when the last one goes."""
 
     def __init__(self, connected: Event, disconnected: Event) -> None:
         self.connected, self.disconnected = connected, disconnected

@@ -19,7 +19,7 @@ MAX_CODECS = 4
 
 
 class ImageDecoder:
-    """Decodes images and keeps the codecs of the last few shapes; not for two threads at once."""
+    """Decode images and keep the codecs of the last few shapes; not for two threads at once."""
 
     def __init__(self) -> None:
         self._codecs: dict[tuple[str, tuple[int, int], str], Codec] = {}

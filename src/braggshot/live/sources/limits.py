@@ -34,7 +34,7 @@ COUNT_TYPES = frozenset(f"{kind}{bits}" for kind in ("uint", "int") for bits in 
 
 
 class UnusableError(Exception):
-    """Raised for data that cannot be used.
+    """Signal data that cannot be used.
 
     Parameters
     ----------

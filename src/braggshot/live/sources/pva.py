@@ -139,7 +139,7 @@ def fields_of(value: Any) -> dict[str, Any]:
 
 
 class Numbering:
-    """Assigns each image to a scan and an index, also where the image gives neither."""
+    """Assign each image to a scan and an index, also where the image gives neither."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger

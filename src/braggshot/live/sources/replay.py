@@ -52,7 +52,7 @@ def connect(target: str, options: Options) -> ReplaySource:
 
 
 class ReplaySource:
-    """Plays `scan`, `repeat` times, at `rate` frames a second (0: as fast as they are read)."""
+    """Play `scan`, `repeat` times, at `rate` frames a second (0: as fast as they are read)."""
 
     def __init__(self, scan: Scan, rate: float = 0.0, repeat: int = 1) -> None:
         if rate < 0 or repeat < 1:

@@ -190,7 +190,7 @@ def _receive(socket: Any) -> list[memoryview]:
 
 
 class Reader:
-    """Reads messages of either version; not for two threads at once."""
+    """Read messages of either version; not for two threads at once."""
 
     def __init__(self, channel: str = "") -> None:
         self._decoder = ImageDecoder()

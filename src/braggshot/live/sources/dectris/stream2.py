@@ -120,7 +120,7 @@ def read_map(message: bytes | memoryview) -> Mapping[str, Any]:
 
 
 class CborReader:
-    """Reads the messages of a stream in their order; not for two threads at once.
+    """Read the messages of a stream in their order; not for two threads at once.
 
     Parameters
     ----------
