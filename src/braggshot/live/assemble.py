@@ -18,7 +18,7 @@ from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import BoolArray, Scan
 
 COPIED_FIELDS = ("valid", "dark", "flat", "geometry", "detector")
-"""Fields of a scan on disk that are copied to a scan being measured where its source knows nothing of them."""
+"""Fields that are copied from the scan `like` if the source of the measured scan does not know them."""
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Assembly:
             yield from self._close("")
 
     def _sum_counts(self, plan: Plan, image: NDArray[Any]) -> float:
-        """Return the sum of an image over valid pixels, without pixels that hold the value for "not counted"."""
+        """Return the sum of an image over its valid pixels, leaving out pixels that were not counted."""
         good = _valid_pixels(plan)
         trusted = image if good is None else image * good
         no_count = None if plan.about is None else plan.about.provenance.get("no_count")

@@ -41,7 +41,15 @@ class PreviewRequest:
 
 @dataclass(frozen=True)
 class FinishedScan:
-    """A finished scan that waits for the full job; `path` is its recording, `began` as in `PreviewRequest`."""
+    """A finished scan that waits for the full job.
+
+    Parameters
+    ----------
+    name : name of the scan
+    path : folder of its recording
+    frames : number of frames that came
+    began : arrival of the first frame, on the monotonic clock [s]
+    """
 
     name: str
     path: Path

@@ -33,7 +33,7 @@ class Receiver:
     assembly : records the frames
     mailbox : takes preview requests and finished scans
     status, journal : take the state of the scan, and its events
-    every : frames between previews; 0 asks for one each thirtieth of the scan, and also when the peak has passed
+    every : frames between previews; 0 requests about 30 in a scan, and one more when the rocking curve has passed its peak
     """
 
     def __init__(self, assembly: Assembly, mailbox: Mailbox, status: Status, journal: Journal, every: int = 0) -> None:

@@ -151,7 +151,7 @@ class Session:
             self.journal.close()
 
     def _work(self, once: bool) -> None:
-        """Do the most urgent job in the mailbox, again and again."""
+        """Serve the mailbox, the most urgent work first, until the session ends."""
         while not self.stop.is_set():
             if self.make_requested_preview():
                 continue
@@ -205,7 +205,7 @@ class Session:
         """Return the network of the previews, read once; a hook on each layer lets a sketch be given up between layers."""
         if self._trained is None:
             network, card = load_network(self.settings.phasing.network)
-            # Without the card's ranges a preview saves the forward pass of the novelty check, which the full job does.
+            # The novelty check of the full job needs a forward pass of its own; a preview skips it, for want of ranges.
             self._trained = network, replace(card, familiar={})
             for layer in self._trained[0].modules():
                 layer.register_forward_pre_hook(self._stop_if_overtaken)

@@ -6,9 +6,9 @@ r"""Serve the page with Dash: the browser asks, a thread answers, plotly.js draw
                                                                               \--> surface --> slices, curves, diffraction, numbers
 
 Each arrow is one question, asked only when something changed; the surface is drawn before the rest is asked for. There are few
-different questions, because Dash tells every part of the page of each one. The choices of a person live in the browser and travel
-with each question. So viewers do not disturb each other, nothing is kept here for any of them, and a page goes on by itself after
-the program was started again. There is no websocket.
+different questions, because Dash notifies every part of the page about each one. The choices of a person live in the browser and
+travel with each question. So viewers do not disturb each other, nothing is kept here for any of them, and a page goes on by itself
+after the program was started again. There is no websocket.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
 def _shut_down(server: Any, sockets: dict[int, Any]) -> None:
     """End the server, inside its loop, which takes no new questions meanwhile.
 
-    Pending answers end first, since each wakes the loop by one of its sockets.
+    Pending answers are finished before the sockets close, because each of them needs a socket of the loop.
     """
     server.task_dispatcher.shutdown()
     close_all(sockets)

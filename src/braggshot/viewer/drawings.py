@@ -291,7 +291,7 @@ def _axis(title: str) -> Figure:
 
 
 def _layout(margin: int) -> Figure:
-    """Return a transparent layout without controls; `margin` holds on the left and at the bottom [pixels]."""
+    """Return a transparent layout without controls; `margin` is the width of the left and bottom margins [pixels]."""
     return {
         "margin": {"l": margin, "r": min(margin, 12), "t": min(margin, 24), "b": min(margin, 40)},
         **{"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"family": _FONT, "color": _GREY}},

@@ -105,7 +105,7 @@ def _crystal() -> html.Section:
 
 
 def _verdict() -> html.Section:
-    """Lay out the place of the verdict."""
+    """Lay out the empty card of the verdict."""
     return html.Section(id="verdict", className="card verdict", **_aria(live="polite"))
 
 
@@ -137,7 +137,7 @@ def _slices() -> html.Section:
 
 
 def _diffraction() -> html.Section:
-    """Lay out the place of the diffraction."""
+    """Lay out the empty card of the diffraction."""
     parts = [html.H2("Diffraction"), html.P(id="diffraction-note", className="note")]
     parts += [html.Div(id="diffraction"), html.Div(id="counts", className="legend")]
     return html.Section(parts, className="card")

@@ -95,7 +95,7 @@ def pattern(found: Reconstruction) -> Pattern | None:
     if not positive.size:
         return None
     names = ("rocking", "row", "column")
-    chosen = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]  # normal, down, across
+    chosen = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]  # axes of each plane: normal, down, across
     magnitude = fitted_magnitude(found)
     counts = np.where(volume.valid, volume.intensity, np.nan)
     highest = float(positive.max())

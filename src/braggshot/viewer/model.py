@@ -273,7 +273,7 @@ def _extend_fields(
     searched, nearest = np.zeros(0, bool), ()
     for name, values in fields.items():
         known = inside & np.isfinite(values[box])
-        if not np.array_equal(known, searched) and known.any():  # the same for most fields
+        if not np.array_equal(known, searched) and known.any():  # most fields are known at the same voxels
             searched = known
             nearest = tuple(ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True))
         kind = np.complex64 if np.iscomplexobj(values) else np.float32

@@ -205,7 +205,7 @@ class SharedFeed:
 
 
 def _load_contents(source: Reconstruction | Path | None, name: str) -> PageContents:
-    """Prepare a reconstruction, or the note that it cannot be read or drawn, so that the page goes on."""
+    """Prepare a reconstruction; if it cannot be read or drawn, the contents are a note that tells why."""
     if source is None:
         return PageContents(name, note="The first picture comes when enough frames are there.")
     try:

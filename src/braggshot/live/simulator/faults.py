@@ -95,7 +95,7 @@ def _frame_actions(frames: int, faults: Faults, rng: np.random.Generator) -> Ite
 
 
 def _swap_neighbours(order: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
-    """Swap a share of the frames with the frame that follows."""
+    """Swap a share of the frames with the next frame."""
     swapped = list(order)
     for place in range(len(swapped) - 1):
         if rng.random() < share:

@@ -1,4 +1,4 @@
-"""Put the news of a transport in order: each scan begins and ends once, each planned frame comes once.
+"""Put the events of a transport in order: each scan begins and ends once, each planned frame comes once.
 
 A transport knows scans by a key of its own (a series number, a folder, an identifier). `Ledger` gives each scan a name that is new
 to the source. It turns "this frame came" and "this scan ended" into messages, in the order that `braggshot.live.messages` promises.
@@ -99,7 +99,7 @@ class Ledger:
     def end(self, key: Hashable, aborted: str | None = None, next_began: bool = False) -> list[Message]:
         """End a scan; return no message if it is not the open one.
 
-        `aborted` is the reason in words, empty for none; None derives it from the share of frames that came.
+        `aborted` is the reason in words, empty for none. None calls the scan aborted if too few of the planned frames came.
         """
         if self.open is None or self.open.key != key:
             return []

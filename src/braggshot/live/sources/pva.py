@@ -31,7 +31,7 @@ MAX_ATTRIBUTES = 1000
 
 @dataclass(frozen=True)
 class Options(ScanDefaults):
-    """Options of the channel, beside the defaults of a scan.
+    """Options of the channel, in addition to those of `ScanDefaults`.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def read_update(fields: Mapping[str, Any], decoder: ImageDecoder, options: Optio
 
 
 def _scalar_type(code: Any) -> str:
-    """Return the name of the number type with a code of PV Access."""
+    """Return the name of a number type from its code in PV Access."""
     number = whole_number(code, "codec.parameters")
     if not 1 <= number <= len(SCALAR_TYPES):
         raise UnusableError("type", f"compressed pixels of type {number}")

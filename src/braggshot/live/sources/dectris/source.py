@@ -48,7 +48,7 @@ Part = bytes | memoryview
 
 @dataclass(frozen=True)
 class Options(ScanDefaults):
-    """Options of the stream, beside the defaults of a scan.
+    """Options of the stream, in addition to those of `ScanDefaults`.
 
     Parameters
     ----------

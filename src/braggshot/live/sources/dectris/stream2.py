@@ -48,7 +48,7 @@ TYPED_ARRAY_TAGS = {
 }  # fmt: skip
 """CBOR tags of typed arrays by RFC 8746, and their numpy types; floats of 128 bits are left out because they are no counts."""
 DATE_TAGS = (0, 1)
-"""CBOR tags of dates, which stay text."""
+"""CBOR tags of dates, which are left as text."""
 KNOWN_TAGS = frozenset({*DATE_TAGS, ARRAY_TAG, *TYPED_ARRAY_TAGS, COMPRESSED_TAG})
 """All CBOR tags that a message of the stream may hold."""
 ALGORITHMS = {"bslz4": "bslz4", "lz4": "lz4 blocks", "zstd": "zstd"}

@@ -73,7 +73,7 @@ class GrowingFile:
         self._file = None
 
     def is_complete(self) -> bool:
-        """Tell whether the writer has closed the file; only files made for SWMR, which hold a mark while one writes, can tell."""
+        """Tell whether the writer has closed the file; a file that was not made for SWMR cannot tell, and counts as open."""
         version, flags = superblock(self.path)
         return version >= 3 and not flags & 1
 
@@ -100,7 +100,7 @@ class GrowingFile:
 def superblock(path: Path) -> tuple[int, int]:
     """Return the version and the flags of an HDF5 file's first block.
 
-    The version is 3 or more if the file was made for SWMR; bit 1 of the flags is set while one writes.
+    The version is 3 or more if the file was made for SWMR. The lowest bit of the flags is set while a writer has the file open.
     """
     try:
         with path.open("rb") as stream:

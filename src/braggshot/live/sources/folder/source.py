@@ -31,7 +31,7 @@ from braggshot.volumes import Frame
 
 @dataclass(frozen=True)
 class Options(ScanDefaults):
-    """Options of the folder, beside the defaults of a scan.
+    """Options of the folder, in addition to those of `ScanDefaults`.
 
     Parameters
     ----------
@@ -58,13 +58,13 @@ class Series:
     name: str
 
     def bases(self) -> tuple[Path, ...]:
-        """Return the paths, without suffix, at which notes about this series may stand."""
+        """Return the paths, without suffix, of the notes that may belong to this series: its plan and the markers of its end."""
         plain = self.name.rstrip("_-. ")
         own_dataset = (self.folder / plain,) if plain else ()
         return (*own_dataset, self.folder / self.folder.name, self.folder)
 
     def note(self, suffix: str) -> Path | None:
-        """Return the note with this suffix, or None."""
+        """Return the path of the note with this suffix (.json, .done or .aborted), or None."""
         paths = (base.with_name(base.name + suffix) for base in self.bases())
         return next((path for path in paths if path.is_file()), None)
 
@@ -265,7 +265,7 @@ class FolderSource:
     def _begin_scan(
         self, series: Series, number: int, files: FileSet | None = None, image: NDArray[Any] | None = None
     ) -> Iterator[Message]:
-        """Begin a scan with its first file, by its note; before that end the open scan by its marker."""
+        """Begin a scan at its first file, with the plan in its ``.json`` note; an open scan that has a marker ends first."""
         if self._ledger.is_known(series):
             return
         if marker := self._find_marker():
@@ -297,11 +297,11 @@ class FolderSource:
 
 
 def read_plan(path: Path | None) -> dict[str, Any]:
-    """Read the plan of a scan from a note; empty if there is no note.
+    """Read the plan of a scan from its note, a JSON file beside the frames; empty if there is no note.
 
     Raises
     ------
-    UnusableError : if the file is not such a note.
+    UnusableError : if the file does not hold such a plan.
     """
     if path is None:
         return {}

@@ -79,7 +79,7 @@ def written_frames(data: h5py.Dataset) -> BoolArray:
     chunks = np.zeros(frames, dtype=np.int64)
 
     def count(stored: Any) -> None:
-        """Count a stored chunk for its frame."""
+        """Add a stored chunk to the number of chunks of its frame."""
         chunks[stored.chunk_offset[0]] += 1
 
     data.id.chunk_iter(count)
