@@ -1,4 +1,4 @@
-"""Phase a scan as far as it is measured: quickly, and on the grid, twin and origin of the preview before."""
+"""Phase a scan as far as it is measured: quickly, and on the grid, twin and origin of the previous preview."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Preview:
     ----------
     volume : the counts, in their window
     window_frames : number of frames at the time when that window was searched for
-    result : the reconstruction; while it is being made, that of the preview before; None before the first one of a scan
+    result : the reconstruction; while it is being made, that of the previous preview; None before the first one of a scan
     """
 
     volume: DiffractionVolume
@@ -55,7 +55,7 @@ def sketch(
     settings : settings of the main job
     hypotheses : number of the network's hypotheses
     network : the trained network that the settings name
-    previous : the preview before of the same scan; its window is moved to the present position of the peak
+    previous : the previous preview of the same scan; its window is moved to the present position of the peak
 
     Raises
     ------
@@ -84,7 +84,7 @@ def _limit_orientations(config: PhasingConfig, hypotheses: int) -> PhasingConfig
 
 
 def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Settings, network: Trained) -> PreviewSteps:
-    """Phase a preview by `config`, register the crystal to the preview before, and compute its strain."""
+    """Phase a preview by `config`, register the crystal to the previous preview, and compute its strain."""
     without_adaptation = replace(config, adapt=replace(config.adapt, steps=0))  # only the full job adapts the network
     result = yield from phase(preview.volume, without_adaptation, network=network)
     if not result.support.any():
@@ -117,7 +117,7 @@ def choose_window(request: PreviewRequest, config: PrepareConfig, previous: Prev
 
 
 def _register_to_previous(result: Reconstruction, previous: Reconstruction | None) -> Reconstruction:
-    """Return the crystal with the twin and origin of the preview before, so that it does not jump about on the screen."""
+    """Return the crystal with the twin and origin of the previous preview, so that it does not jump about on the screen."""
     if previous is None or not previous.support.any():
         return result
     try:
@@ -127,9 +127,9 @@ def _register_to_previous(result: Reconstruction, previous: Reconstruction | Non
 
 
 def _move_window(config: PrepareConfig, previous: DiffractionVolume, request: PreviewRequest) -> PrepareConfig:
-    """Move the window of the preview before to the brightest spot of the brightest frame, without a search."""
+    """Move the window of the previous preview to the brightest spot of the brightest frame, without a search."""
     assert previous.window is not None
-    # Look only inside the window before: a bright spot elsewhere is another peak.
+    # Look only inside the previous window: a bright spot elsewhere is another peak.
     rows, columns = (
         slice(max(0, first), first + bins * size)
         for first, bins, size in zip(previous.window.start[1:], previous.window.binning[1:], previous.shape[1:], strict=True)

@@ -160,7 +160,7 @@ def solid(found: Reconstruction) -> Solid | None:
 
 
 def _solid_of_strain(found: StrainMap) -> Solid:
-    """Make a crystal of a strain map; its colours span the bulk, or the whole support if there is no bulk."""
+    """Make a crystal from a strain map; its colours span the bulk, or the whole support if there is no bulk."""
     inside = found.bulk if found.bulk.any() else found.support
     displacement = found.displacement * 1e12
     colours = {
