@@ -1,35 +1,52 @@
-# Two commands on a fresh machine with Python >= 3.11: make demo, make test.
+# On a fresh machine with Python >= 3.11: make demo, make live, make test. Each says what it does, how long that takes, and how much it installs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Threads that spin while they wait make shared machines crawl.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo live test lint types unit bench dist words manual docs gallery reference clean
+.PHONY: demo live test test-long lint types unit manual docs gallery reference bench dist hooks clean
+
+SAY := @printf '== %s\n'
+# On a terminal pip shows what it fetches and how far it is; a log is spared that, but no error.
+PIP := @test -t 1 || quiet=-q; $(BIN)/pip install $$quiet -c constraints.txt
+CUDA := where pip takes the CUDA build of torch
+PATIENCE := about a minute from a warm cache, several from the network
 
 demo: $(VENV)/core
+	$(SAY) 'demo: simulate a raw scan, reconstruct it, write files to demo-output/; one to two minutes'
 	$(BIN)/python examples/demo.py demo-output
 
 # The demo's scan again, as if it were being measured.
 live: $(VENV)/live
+	$(SAY) 'live: play the scan of the demo and show it in the browser; Ctrl-C ends'
 	test -e demo-output/raw/raw.spec || $(BIN)/python examples/demo.py demo-output
 	$(BIN)/braggshot live 'replay:demo-output/raw/raw.spec?rate=10' -o demo-output/live
 
 test: lint types unit manual
 
 lint: $(VENV)/test
-	$(BIN)/ruff check src tests benchmarks examples docs packaging
-	$(BIN)/ruff format --check src tests benchmarks examples docs packaging
+	$(SAY) 'lint: a second'
+	$(BIN)/ruff check src tests benchmarks examples docs
+	$(BIN)/ruff format --check src tests benchmarks examples docs
 
 types: $(VENV)/test
+	$(SAY) 'types: mypy, about 1 minute'
 	$(BIN)/mypy
 
 # Two files at a time, a core each: most of what the tests do is too small to be shared by cores.
 unit: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	$(SAY) 'unit: pytest, about 8 minutes on two cores'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not long'
+
+# Tests that take minutes each.
+test-long: $(VENV)/test
+	$(SAY) 'test-long: the tests that make test leaves out'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m long
 
 # The manual, every warning an error (--quiet would hide them from --strict); nothing is loaded from elsewhere.
 manual: $(VENV)/test
+	$(SAY) 'manual: mkdocs, about half a minute'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/manual
 
 docs: manual
@@ -54,31 +71,36 @@ dist: $(VENV)/dev
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
 	$(PYTHON) -m venv build/dist
-	build/dist/bin/pip install -q -c constraints.txt dist/*.whl
+	$(SAY) 'dist: install the wheel by itself: about 1.7 GB, 6.2 GB $(CUDA); $(PATIENCE)'
+	$(subst $(BIN),build/dist/bin,$(PIP)) dist/*.whl
 	packaging/smoke.sh $(CURDIR)/build/dist/bin/braggshot
 
-# The words that shells propose, after a setting or a choice was added.
-words: $(VENV)/test
-	$(BIN)/python packaging/words.py
+# What takes seconds of make test, before each commit.
+hooks: $(VENV)/dev
+	$(BIN)/pre-commit install
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("braggshot needs Python 3.11 or newer") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/core: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install -q -c constraints.txt -e .
+	$(SAY) 'core: install what braggshot needs: about 1.7 GB, 6.2 GB $(CUDA); $(PATIENCE)'
+	$(PIP) -e .
 	touch $@
 
 $(VENV)/live: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install -q -c constraints.txt -e '.[live,view]'
+	$(SAY) 'live: install the core, detectors and page: about 1.9 GB, 6.4 GB $(CUDA); $(PATIENCE)'
+	$(PIP) -e '.[live,view]'
 	touch $(VENV)/core $@
 
 $(VENV)/test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
+	$(SAY) 'test: install all parts and the tools of the tests: about 2.7 GB, 7.2 GB $(CUDA); $(PATIENCE)'
+	$(PIP) -e '.[test]'
 	touch $(VENV)/core $@
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(SAY) 'dev: install all parts, the tools of tests, benchmarks, packages and hooks: about 2.8 GB, 7.3 GB $(CUDA); $(PATIENCE)'
+	$(PIP) -e '.[dev]'
 	touch $(VENV)/core $(VENV)/test $@
 
 clean:

@@ -168,12 +168,12 @@ def compare(found: StrainMap, simulation: Simulation) -> Errors:
     )
 
 
-def phased(simulation: Simulation, peak: float = 3e5, **phasing) -> tuple[pipeline.Result, Reconstruction]:
+def phased(simulation: Simulation, peak: float = 3e5, **phasing) -> tuple[Reconstruction, Reconstruction]:
     """Counts through the pipeline: its result, and the same with origin and twin of the truth, which no intensity holds."""
     expected = np.abs(simulation.amplitude) ** 2
     counts = np.random.default_rng(0).poisson(expected * (peak / expected.max()))
     scan = Scan(counts.astype(np.int32), name="round_trip", geometry=simulation.geometry)
-    result = pipeline.reconstruct(scan, device="cpu", method="iterative", **phasing)
+    result = pipeline.reconstruct(scan, device="cpu", method="iterative", **phasing).reconstruction
     truth = exactly_phased(simulation, None, result.volume.window, result.volume.shape)
     both = align(torch.from_numpy(result.rho), torch.from_numpy(np.where(truth.support, truth.rho, 0).astype(np.complex64)))
     return result, replace(result, rho=both.field.numpy(), support=solid(both.field.numpy()), uncertainty=None)

@@ -85,7 +85,7 @@ def here(source: Path, method: str, sets: list[str], top: int) -> dict[str, floa
     """Run one method in this process; seconds by stage."""
     started = time.process_time()
     from braggshot.cli import options
-    from braggshot.cli.phase import commands  # noqa: F401  # what the command imports
+    from braggshot.cli.reconstruct import commands  # noqa: F401  # what the command imports
 
     command = time.process_time()
     import importlib

@@ -20,7 +20,7 @@ import psutil
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from braggshot.pipeline import load_result
+from braggshot.io import results
 from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.viewer import drawings, model
 from braggshot.viewer.app import serving
@@ -61,7 +61,7 @@ class Changing:
 
 
 def ball():
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "viewer"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "samples"))
     from sample_crystal import result
 
     return result(shape=(64, 64, 64), edge=5e-9)
@@ -69,7 +69,7 @@ def ball():
 
 def main(pictures: int, path: str = "") -> None:
     """Print all of it."""
-    found = load_result(Path(path)) if path else ball()
+    found = results.read(Path(path)) if path else ball()
     ready = timed("a picture made ready", lambda: make_contents(found))
     surface = timed("surface", lambda: model.mesh(ready.solid, model.View(max_triangles=model.MAX_TRIANGLES_LIVE)))
     print(f"triangles {len(surface.triangles)}, points {len(surface.points)}")

@@ -139,10 +139,12 @@ def _value(parameter: Any) -> str:
     """What an argument or option takes: nothing, its own word, or a type."""
     if getattr(parameter, "is_flag", False):
         return ""
+    if parameter.metavar and re.search(r"[=|]", parameter.metavar):
+        return _cell(parameter.metavar.strip("<>").replace("|", ", "))
     annotation = parameter.type_descriptor.annotation
-    kinds = typing.get_args(annotation) or (annotation,)
-    words = " ".join(_KINDS.get(kind, kind.__name__) for kind in kinds)
-    return _cell(parameter.metavar if parameter.metavar and "=" in parameter.metavar else words)
+    if typing.get_origin(annotation) is typing.Literal:
+        return _cell(", ".join(typing.get_args(annotation)))
+    return _cell(" ".join(_KINDS.get(kind, kind.__name__) for kind in typing.get_args(annotation) or (annotation,)))
 
 
 def formats() -> str:

@@ -22,7 +22,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from braggshot import cli
-from braggshot.crystal_frame import StrainConfig, strain_map, summary_table
+from braggshot.crystal_frame import StrainConfig, strain_map
+from braggshot.physics.strain import summary_table
 from braggshot.crystals import shapes
 from braggshot.crystals.grid import Grid, centred
 from braggshot.io.beamlines.aps_34idc import write_scan

@@ -50,6 +50,8 @@ CONFINED = {
     "zmq": {"live"},
     "cbor2": {"live"},
     "watchfiles": {"live"},
+    "lz4": {"io"},
+    "zstandard": {"io", "live"},
     "dask": {"cluster"},
     "distributed": {"cluster"},
     "dask_jobqueue": {"cluster"},

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import h5py
 import numpy as np
 import pytest
 import torch
 
 from braggshot import cli
-from braggshot.ahead import ahead
-from braggshot.batch_predict import StackConfig, one_shot_stack
+from braggshot.batch_predict import StackConfig, _one_ahead, one_shot_stack
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.errors import DataError, FormatError, OutputError
 from braggshot.io.formats import patterns
@@ -120,11 +121,25 @@ def test_what_is_ahead_comes_in_order_and_no_further_than_asked():
             made.append(k)
             yield k
 
-    with ahead(items(), depth=2) as coming:
+    with _one_ahead(items()) as coming:
         assert [next(coming) for _ in range(2)] == [0, 1]
-    assert len(made) <= 5, "two given, two waiting, one being made"
-    with ahead(range(4)) as coming:
+    assert made == [0, 1, 2], "two given, one ahead"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("braggshot-ahead")]
+    with _one_ahead(range(4)) as coming:
         assert list(coming) == [0, 1, 2, 3]
+
+
+def test_the_next_one_is_made_while_one_is_in_use():
+    second_is_made = threading.Event()
+
+    def items():
+        yield 1
+        second_is_made.set()
+        yield 2
+
+    with _one_ahead(items()) as coming:
+        assert next(coming) == 1
+        assert second_is_made.wait(10)
 
 
 def test_an_error_of_the_thread_is_raised_where_its_item_is_asked_for():
@@ -132,7 +147,7 @@ def test_an_error_of_the_thread_is_raised_where_its_item_is_asked_for():
         yield 1
         raise DataError("the second one is broken")
 
-    with ahead(items()) as coming:
+    with _one_ahead(items()) as coming:
         assert next(coming) == 1
         with pytest.raises(DataError, match="second"):
             next(coming)

@@ -15,7 +15,7 @@ def benchmark(name):
     return module
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")  # of the libraries that training uses
 def test_every_path_of_the_gpu_benchmark_runs_without_one(capsys):
     pytest.importorskip("lightning_fabric")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from braggshot import doctor
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NAME = f"braggshot-{PROJECT['version']}"
-DATA = {"py.typed", "report/page.css", "viewer/page.css", "cli/words.txt", "weights/flagship.safetensors"}
+DATA = {"py.typed", "report/page.css", "viewer/page.css", "weights/flagship.safetensors"}
 RECIPE = ROOT / "packaging" / "conda" / "recipe.yaml"
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "silx": "silx-base", "torch": "pytorch"}
 """What differs from the names for pip: parts without their graphical interfaces, and torch."""
@@ -94,10 +95,18 @@ def test_the_program_runs_from_the_wheel(installed, tmp_path):
 
 
 def test_versions_agree():
+    """The version is in pyproject.toml; the recipe repeats it, and a citation may, once there is a release to cite."""
     recipe = yaml.safe_load(RECIPE.read_text())
     assert recipe["context"]["version"] == PROJECT["version"]
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
-    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## \[(.+)\](.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == ("Unreleased", "")
+    released = dict(headings[1:])
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    if PROJECT["version"] in released:
+        assert cited["version"] == PROJECT["version"]
+        assert released[PROJECT["version"]].strip(" -") == str(cited["date-released"])
+    else:
+        assert not {"version", "date-released"} & set(cited)
 
 
 def test_supported_pythons_agree():
@@ -105,6 +114,29 @@ def test_supported_pythons_agree():
     named = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)]
     assert named[0] == first == yaml.safe_load(RECIPE.read_text())["context"]["python_min"]
     assert f"python:{first}-slim" in (ROOT / "packaging" / "Containerfile").read_text()
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == named
+
+
+def test_hooks_are_checks_of_make_test_and_fetch_nothing():
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert local["repo"] == "local"
+    assert {hook["language"] for hook in local["hooks"]} == {"system"}
+    recipe = (ROOT / "Makefile").read_text()
+    for hook in local["hooks"]:
+        tool = hook["entry"].removeprefix(".venv/").split(" --force")[0].split(" tests/")[0].replace("bin/", "$(BIN)/")
+        assert tool in recipe
+
+
+def test_make_says_what_it_installs_and_how_long_steps_take():
+    said = subprocess.run(
+        ["make", "-n", "-W", "pyproject.toml", "test"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    lines = [line for line in said.splitlines() if not line.startswith("touch")]
+    for before, after in itertools.pairwise(lines):
+        if re.search(r"pip install|/mypy|/pytest|/mkdocs", after):
+            assert before.startswith("printf '== "), f"nothing is said before: {after}"
+    assert re.search(r"'test: .*\d GB", said)
 
 
 def test_the_recipe_needs_what_the_package_needs():

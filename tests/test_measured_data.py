@@ -43,4 +43,4 @@ def test_argonne_crystal():
     assert (~block).sum() > 500
     assert np.sqrt(result.quality.chi2) < 0.045
     assert sum(value >= 0.95 for value in result.quality.agreement) >= 2
-    assert result.psf is None or max(result.psf["sigma"]) < 1
+    assert result.reconstruction.psf is None or max(result.reconstruction.psf["sigma"]) < 1

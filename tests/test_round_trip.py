@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from braggshot.crystal_frame import StrainConfig, strain_map, summary_table
+from braggshot.crystal_frame import StrainConfig, strain_map
 from braggshot.crystals.direct_sum import rocking_scan
 from braggshot.io import results
 from braggshot.physics.geometry import direction, scattering_vector
+from braggshot.physics.strain import summary_table
 
 SPEC = importlib.util.spec_from_file_location("round_trip", Path(__file__).parents[1] / "benchmarks" / "round_trip.py")
 rt = importlib.util.module_from_spec(SPEC)

@@ -7,16 +7,17 @@ that writes faster than anyone phases. There is no verdict here; chi2 says which
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from braggshot.ahead import ahead
 from braggshot.errors import DataError
 from braggshot.io.formats import patterns
 from braggshot.nn.pipelined import Stream, half
@@ -26,6 +27,8 @@ from braggshot.nn.two_scale import beginning
 from braggshot.nn.weights import SHIPPED, load_network
 from braggshot.phasing.problem import device_of
 from braggshot.physics.sampling import oversampling
+
+T = TypeVar("T")
 
 LOOKED_AT = 16  # first patterns, which tell the sampling of all
 CENTRED = 3  # voxels by which their common peak may be off the middle
@@ -93,7 +96,7 @@ def one_shot_stack(
             "source": str(source),
             "oversampling": measured,
         }
-        with patterns.writing(output, n, half(shape), about) as file, ahead(_batches(counts, size, device)) as batches:
+        with patterns.writing(output, n, half(shape), about) as file, _one_ahead(_batches(counts, size, device)) as batches:
             done = 0
             for rho, chi2 in stream.answers(batches):
                 file["object"][done : done + len(rho)] = rho.numpy()
@@ -102,6 +105,24 @@ def one_shot_stack(
                 if on_progress is not None:
                     on_progress(done, n)
     return Path(output)
+
+
+@contextmanager
+def _one_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
+    """Draw each item, none of them None, in a thread while the one before it is in use.
+
+    An error of the thread is raised where its item is asked for; when the ``with`` ends, early or not, so does the thread.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(1, "braggshot-ahead") as thread:
+
+        def draw() -> Iterator[T]:
+            coming = thread.submit(next, source, None)
+            while (item := coming.result()) is not None:
+                coming = thread.submit(next, source, None)
+                yield item
+
+        yield draw()
 
 
 def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:

@@ -147,7 +147,7 @@ def _installed_version(name: str) -> str | None:
 
 def _plugins() -> dict[str, str]:
     """Return the plug-ins that other packages add."""
-    groups = ("braggshot.formats", "braggshot.steps", "braggshot.sources")
+    groups = ("braggshot.formats", "braggshot.sources", "braggshot.steps", "braggshot.strategies")
     return {
         f"{group.removeprefix('braggshot.')} {point.name}": point.value for group in groups for point in entry_points(group=group)
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,47 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
-from braggshot.cli import app, completion
-
-ROOT = Path(__file__).parents[2]
-COMMANDS = typer.main.get_command(app).commands
 BIN = Path(sys.executable).parent
 HEAVY = {"torch", "numpy", "scipy", "h5py", "matplotlib", "numba"}
-
-
-def test_the_words_are_those_of_the_program():
-    spec = importlib.util.spec_from_file_location("words", ROOT / "packaging" / "words.py")
-    words = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(words)
-    assert words.text() == words.FILE.read_text(), "run: make words"
-
-
-def test_every_option_of_the_table_is_one_of_the_command():
-    for name, command in COMMANDS.items():
-        options = {option for parameter in command.params for option in parameter.opts}
-        known = completion.table(name)
-        assert {word for word in known if word.startswith("-")} <= options
-        assert ("--set" in options) == any(not word.startswith("-") for word in known)
-
-
-@pytest.mark.parametrize(
-    ("typed", "proposed"),
-    [
-        ("", ["prepare.", "phasing."]),
-        ("ph", ["phasing.starts=", "phasing.method=", "phasing.refine."]),  # one stage is left: into it
-        ("phasing.", ["phasing.starts=", "phasing.method=", "phasing.refine."]),
-        ("phasing.m", ["phasing.method=auto", "phasing.method=refine"]),
-        ("phasing.method=r", ["phasing.method=refine"]),
-        ("phasing.st", ["phasing.starts=", "phasing.starts=VALUE"]),  # two, or the shell puts a space behind the sign
-        ("phasing.starts=", []),
-        ("nothing", []),
-    ],
-)
-def test_settings_are_proposed_one_level_at_a_time(typed, proposed):
-    known = {"prepare.flat": [], "phasing.starts": [], "phasing.method": ["auto", "refine"], "phasing.refine.beta": []}
-    assert completion.assignments(known, typed) == proposed
 
 
 def loaded(arguments, **environment):
@@ -67,10 +28,11 @@ def loaded(arguments, **environment):
         (["--version"], {}, "braggshot 0."),
         (["--help"], {}, "reconstruct"),
         (["reconstruct", "--help"], {}, "--recipe"),
-        ([], {"_BRAGGSHOT_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "braggshot info --format "}, "aps_34idc"),
-        ([], {"_BRAGGSHOT_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "braggshot live x --set live."}, "live.every="),
+        ([], {"_BRAGGSHOT_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "braggshot reconstruct --method "}, "oneshot"),
+        ([], {"_BRAGGSHOT_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "braggshot evaluate --suite s"}, "smoke"),
+        ([], {"_BRAGGSHOT_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "braggshot reconstruct --network f"}, "flagship"),
     ],
-    ids=["version", "help", "help of a command", "format", "setting"],
+    ids=["version", "help", "help of a command", "method", "suite", "network"],
 )
 def test_nothing_heavy_is_imported(arguments, environment, printed):
     modules, text = loaded(arguments, **environment)
@@ -104,7 +66,7 @@ SHELLS = {
         ("braggshot reconstruct --method i", {"iterative"}),
         ("braggshot train --init f", {"flagship"}),
         ("braggshot info --format esrf", {"esrf_id01"}),
-        ("braggshot series --set strain.fr", {"strain.frame=crystal", "strain.frame=lab"}),
+        ("braggshot stack --device c", {"cpu", "cuda"}),
     ],
 )
 def test_the_shell_itself_proposes(shell, line, proposed, tmp_path):

@@ -70,7 +70,7 @@ def test_results_are_those_of_one_process_and_a_bad_scan_stops_nobody(scans, cli
     by_name = {report.record["name"]: report.record for report in reports}
     for path in scans[:2]:
         with one_thread():
-            expected = pipeline.reconstruct(path, replace(SETTINGS))
+            expected = pipeline.reconstruct(path, replace(SETTINGS)).reconstruction
         found = results.read(tmp_path / "out" / path.name)
         assert np.array_equal(found.rho, expected.rho)
         assert np.array_equal(found.support, expected.support)

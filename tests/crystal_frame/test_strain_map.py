@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from braggshot.crystal_frame import StrainConfig, strain_map, summary_table, to_crystal, to_lab
+from braggshot.crystal_frame import StrainConfig, strain_map, to_crystal, to_lab
 from braggshot.errors import ConfigError, DataError, GeometryError
 from braggshot.physics.geometry import direction, rotation_onto
+from braggshot.physics.strain import summary_table
 from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 
 BASIS = np.array([[12.6, 0.0, -3.2], [3.3, -10.0, 0.5], [7.9, 0.0, 9.5]]) * 1e-9

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from braggshot.cli import main
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError, DataError, FormatError
 from braggshot.evaluation import methods, rows, suites, table
@@ -149,10 +148,14 @@ def test_methods_are_what_they_say():
 
 def test_intervals():
     """Wilson's for 0 and 10 of 10, by his formula z^2 / (n + z^2); a median whose bootstrap holds it."""
-    none, all_ = table.wilson(0, 10), table.wilson(10, 10)
-    assert (none.value, none.low) == (0, 0)
-    assert none.high == pytest.approx(1.96**2 / (10 + 1.96**2))
+    none, all_, some = (table.wilson(n, 10) for n in (0, 10, 3))
+    assert (none.value, none.low, all_.value, all_.high) == (0, 0, 1, 1)
+    z = 1.959964  # of 95 %
+    assert none.high == pytest.approx(z**2 / (10 + z**2))
     assert all_.low == pytest.approx(1 - none.high)
+    half = z * math.sqrt(0.3 * 0.7 / 10 + z**2 / 400) / (1 + z**2 / 10)
+    assert (some.high - some.low) / 2 == pytest.approx(half)
+    assert (some.high + some.low) / 2 == pytest.approx((0.3 + z**2 / 20) / (1 + z**2 / 10))
     sample = np.random.default_rng(1).normal(size=201)
     found = table.median(sample)
     assert found.value == np.median(sample)
@@ -173,14 +176,3 @@ def test_a_damaged_file_is_refused(tmp_path):
         (tmp_path / "results.json").write_text(text)
         with pytest.raises(FormatError, match="no list of results"):
             rows.read(tmp_path / "results.json")
-
-
-def test_the_command(quick, tmp_path, capsys):
-    assert main(["evaluate", "--suite", "tiny", "--method", "quick", "--crystals", "1", "-o", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.split() == [str(tmp_path / "table.md"), str(tmp_path / "tiny.png")]
-    text = (tmp_path / "table.md").read_text()
-    assert "## tiny\n\ntiny ones\n" in text
-    assert "| one | quick | 1 |" in text
-    assert (tmp_path / "tiny.png").stat().st_size > 10_000
-    assert main(["evaluate", "--suite", "nothing", "-o", str(tmp_path)]) == 1
-    assert "no suite 'nothing'; known: strain" in capsys.readouterr().err

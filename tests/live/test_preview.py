@@ -58,7 +58,7 @@ def test_a_whole_scans_picture_leaves_out_facets_and_draws_the_same(scan, networ
     alone = replace(first, result=None)  # else it would take the twin and origin of the picture before, where the two differ
     found = pipeline.drain(preview.improve(alone, settings, 2, network, is_complete=True)).result
     assert first.result.quality.chi2 > found.quality.chi2
-    full = pipeline.reconstruct(wanted(scan).scan, settings)
+    full = pipeline.reconstruct(wanted(scan).scan, settings).reconstruction
     assert full.strain.facets
     assert found.strain.facets == ()
     assert found.verdict == full.verdict

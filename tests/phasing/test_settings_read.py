@@ -112,13 +112,13 @@ def test_a_series_reads_how_warm_starts_are_refined():
 
     table = {"phasing": {"method": "iterative", "refine": {"recipe": "20*ER"}}}
     assert series.resolve(table).phasing.refine.recipe == "20*ER"
-    with pytest.raises(ConfigError, match="phasing.refine.recipe"):
+    with pytest.raises(ConfigError, match=r"phasing.refine.recipe"):
         series.resolve({**table, "series": {"warm": False}})
 
 
 @pytest.mark.parametrize(("old", "new"), list(PhasingConfig.RENAMED.items()))
 def test_an_old_name_is_refused_with_the_new_one(old, new):
-    with pytest.raises(ConfigError, match="phasing." + new.split(" and ")[0]):
+    with pytest.raises(ConfigError, match=f"now called 'phasing.{new.split(' and ')[0]}'"):
         pipeline.resolve({"phasing": {old: 1}})
 
 

@@ -1,4 +1,21 @@
-"""The command line; heavy imports live inside each command so that ``braggshot --help`` answers at once."""
+"""Run braggshot from the shell, one module a command; heavy imports stay inside each command, so that ``--help`` answers at once.
+
+options       declare what several commands share, check words, lay settings over each other
+progress      draw bars on stderr
+cluster       phase many scans at once: ``--cluster``
+reconstruct   phase raw scans, print and write the crystals
+postprocess   compute strain of an object that another program found
+series        follow one crystal through many scans
+info          say what the reader sees in a file
+simulate      draw a crystal and write its diffraction
+doctor        say what runs here
+train         train a network
+evaluate      compare methods on known crystals
+stack         phase thousands of patterns in one shot
+view          show results in the browser
+live          show a scan while it is measured
+emit          play a scan as a detector would
+"""
 
 from __future__ import annotations
 
@@ -10,7 +27,7 @@ from typing import Annotated
 
 import typer
 
-from braggshot.cli import files, learned, live, online, phase, view
+from braggshot.cli import doctor, emit, evaluate, info, live, postprocess, reconstruct, series, simulate, stack, train, view
 from braggshot.errors import BraggshotError
 
 # Threads that spin while they wait slow every other program on a shared machine down, and themselves with it.
@@ -41,7 +58,7 @@ def _root(
     """Options of the program itself."""
 
 
-for module in (phase, files, learned, live, view, online):
+for module in (reconstruct, postprocess, series, info, simulate, doctor, train, evaluate, stack, live, view, emit):
     app.add_typer(module.commands)
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -65,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _explain(error: BaseException) -> int:
-    """Say what went wrong in one line; the exit status."""
+    """Say what went wrong in one line; return the exit status."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _INTERRUPTED
     if isinstance(error, typer.Exit):

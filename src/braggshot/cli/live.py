@@ -1,4 +1,4 @@
-"""The command that watches a scan while it is measured."""
+"""Show a scan while it is measured."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def live(
     flags = {"live": {"series": True}} if series else {}
     settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
     known = None if like is None else read(like, None, **settings.input)
-    session, frames = Session(output, settings, like=known), open_source(source)
+    frames = open_source(source)  # first, because a wrong address shall leave no folder behind
+    session = Session(output, settings, like=known)
     with serving(session.status, host=host, port=port, token=token_for(host, token)) as url:
         announce(url, not no_browser)
         with suppress(KeyboardInterrupt):  # how a session without an end is ended

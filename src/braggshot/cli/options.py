@@ -1,35 +1,77 @@
-"""What the commands share: their options, settings from file and flags, and bars of progress."""
+"""Declare the options that commands share, check the words that they take, and lay settings from file and flags over each other.
+
+A choice that never changes is a ``Literal``: typer writes its help, proposes its words at TAB and refuses any other. A choice that
+depends on the installation is `one_of` the names that a function returns.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from braggshot.cli.completion import proposing
-
 if TYPE_CHECKING:
-    from braggshot.iterative.iterate import Progress
     from braggshot.pipeline import Settings
 
+Names = Callable[[], Iterable[str]]
+
+
+def one_of(names: Names) -> dict[str, Any]:
+    """Make the parameters of a ``typer.Option`` that proposes names at TAB and refuses any other with exit status 2."""
+
+    def check(value: Any) -> Any:
+        known = list(names()) if value else []
+        wrong = [word for word in ([value] if isinstance(value, str) else value or ()) if word not in known]
+        if wrong:
+            raise typer.BadParameter(f"{wrong[0]!r} is not one of {', '.join(map(repr, known))}.")
+        return value
+
+    return {"callback": check, "autocompletion": proposing(names)}
+
+
+def proposing(names: Names) -> Callable[[str], list[str]]:
+    """Make the ``autocompletion`` of an option; where it proposes nothing, shells propose files."""
+
+    def propose(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return propose
+
+
+def registered(group: str) -> list[str]:
+    """Names that other packages register as entry points; nothing of theirs is imported."""
+    from importlib.metadata import entry_points
+
+    return [point.name for point in entry_points(group=group)]
+
+
+def networks() -> list[str]:
+    """Names of the networks that are shipped."""
+    return sorted(file.stem for file in (Path(__file__).parents[1] / "weights").glob("*.safetensors"))
+
+
+def readers() -> list[str]:
+    """Names of the formats that can be read."""
+    from braggshot.io.registry import formats
+
+    return [known.name for known in formats()]
+
+
+Device = Literal["auto", "cpu", "cuda"]
 Inputs = Annotated[list[Path], typer.Argument(help="Raw scan: CXI, SPEC, HDF5, NPZ, TIFF, or a folder or pattern of images.")]
-Format = Annotated[
-    str | None, typer.Option("--format", help="Reader to use instead of looking at the file.", autocompletion=proposing("--format"))
-]
+Format = Annotated[str | None, typer.Option("--format", help="Reader to use instead of looking at the file.", **one_of(readers))]
+Network = Annotated[str | None, typer.Option(help="Name or file of a trained network.", autocompletion=proposing(networks))]
 Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Setting as a.b=c, such as input.scan=54.", metavar="A.B=C", autocompletion=proposing("--set")),
-]
+    list[str] | None, typer.Option("--set", help="Setting as a.b=c, such as input.scan=54.", metavar="A.B=C")
+]  # fmt: skip
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of every random number.")]
 
 
 def layered(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a user asks for: the file, then the flags, then --set."""
+    """Merge what a user asks for: the file, then the flags, then --set."""
     from braggshot import config as configuration
 
     layers = [configuration.read_toml(config)] if config else []
@@ -37,37 +79,7 @@ def layered(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any
 
 
 def settings_of(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any]) -> Settings:
-    """Defaults, then what a user asks for."""
+    """Lay what a user asks for over the defaults."""
     from braggshot.pipeline import resolve
 
     return resolve(layered(config, sets, flags))
-
-
-def progress_bar(transient: bool = False) -> Any:
-    """A bar on stderr, silent where that is no terminal; what is printed meanwhile stays above it, or goes down the pipe."""
-    from rich import progress as bars
-    from rich.console import Console
-
-    console, shares = Console(stderr=True), sys.stdout.isatty()
-    texts = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[note]}"))
-    how: Any = {"console": console, "disable": not console.is_terminal, "transient": transient, "redirect_stdout": shares}
-    return bars.Progress(*texts, bars.TimeRemainingColumn(), **how)
-
-
-@contextmanager
-def phasing_bar(title: str) -> Iterator[Any]:
-    """A bar on stderr with the error falling; silent where stderr is not a terminal."""
-    with progress_bar(transient=True) as bar:
-        task = bar.add_task(f"{title}: preparing", total=None, note="")
-
-        def show(progress: Progress) -> None:
-            error = "" if progress.error is None else f"error {float(progress.error.min()) ** 0.5:.4f}"
-            bar.update(
-                task,
-                description=f"{title}: start {progress.starts[0] + 1}",
-                total=progress.n_iterations,
-                completed=progress.iteration,
-                note=f"{progress.step} {error}",
-            )
-
-        yield show

@@ -1,4 +1,4 @@
-"""The command that shows results in the browser."""
+"""Show results in the browser."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def end_as_by_ctrl_c() -> None:
 
 
 def announce(url: str, opens: bool) -> None:
-    """The address of the page, its token with it, on a line by itself; and the page in the browser where there is a screen."""
+    """Print the address of the page with its token, a line by itself; open it in the browser where there is a screen."""
     import webbrowser
 
     print(url, flush=True)

@@ -22,8 +22,10 @@ from scipy.spatial.transform import Rotation
 
 from braggshot.physics import lattice
 from braggshot.physics.lattice import Lattice
+from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, Facet, FloatArray
 
+_SMOOTHING = 1.0  # of the amplitude [voxels]; less leaves terraces that scatter the normals of a facet
 KERNEL = np.radians(7.0)  # spread of normals on one facet: voxel noise and rounded edges
 APART = np.radians(22.0)  # least angle between two facets
 FLAT, EDGE = np.radians(14.0), np.radians(32.0)  # normals that make a facet's mean and its strain; that still count to its area
@@ -31,7 +33,6 @@ TOLERANCE = np.radians(10.0)  # largest angle between a facet and the plane it i
 SETTLED = 0.6  # share of the area of all facets that must fit planes for any name to mean something
 LEAST = 0.015  # share of the surface within `FLAT`
 PILED = 0.38  # of that, the least share within half of `FLAT`; on a curved surface it is a quarter
-_SMOOTHING = 1.0  # voxels
 
 
 def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis: FloatArray, most: int = 26) -> tuple[Facet, ...]:
@@ -43,10 +44,10 @@ def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis:
     basis : columns are the voxel edges [m]
     most : largest number of facets
     """
-    surface = _surface(amplitude, support, basis)
-    if surface is None:
+    triangles = _triangles(amplitude, support, basis)
+    if triangles is None:
         return ()
-    centres, normals, areas = surface
+    centres, normals, areas = triangles
     directions = _peaks(normals, areas, most)
     if not len(directions):
         return ()
@@ -102,28 +103,20 @@ def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], ce
     return tuple(named)
 
 
-def _surface(
+def _triangles(
     amplitude: FloatArray, support: BoolArray, basis: FloatArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None:
-    """Centres (n, 3) [m], outward unit normals (n, 3) and areas (n,) [m^2] of the triangles of the half-height surface."""
-    from skimage.measure import marching_cubes
-
+    """Find centres (n, 3) [m], outward unit normals (n, 3) and areas (n,) [m^2] of the triangles of the half-height surface."""
     if not support.any():
         return None
     # A little beyond the support: cut at it, the surface would be terraces.
     near = ndimage.binary_dilation(support, iterations=2)
-    smooth = ndimage.gaussian_filter(np.where(near, amplitude, 0).astype(float), _SMOOTHING)
-    level = 0.5 * float(np.median(amplitude[support]))
-    if not smooth.min() < level < smooth.max():
+    surface = find_surface(np.where(near, amplitude, 0), 0.5 * float(np.median(amplitude[support])), basis, smoothing=_SMOOTHING)
+    if surface is None:
         return None
-    points, triangles, _, _ = marching_cubes(smooth, level)  # type: ignore[no-untyped-call]
-    slopes = np.gradient(ndimage.gaussian_filter(smooth, _SMOOTHING))
-    slope = np.stack([ndimage.map_coordinates(part, points.T, order=1) for part in slopes])
-    outward = -(np.linalg.inv(basis).T @ slope).T[triangles].mean(axis=1)
-    corners = ((points - np.array(amplitude.shape) // 2) @ basis.T)[triangles]
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    outward = surface.normals[surface.triangles].mean(axis=1)
     normals = outward / np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-30)
-    return corners.mean(axis=1), normals, np.linalg.norm(across, axis=1) / 2
+    return surface.points[surface.triangles].mean(axis=1), normals, surface.areas
 
 
 def _peaks(normals: FloatArray, areas: FloatArray, most: int) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from braggshot.evaluation.rows import Row
 from braggshot.evaluation.suites import SUITES
@@ -16,7 +17,6 @@ from braggshot.io.atomic import replacing
 from braggshot.physics.scores import BLENDED
 
 RESAMPLES = 2000
-_Z = 1.96  # of 95 %
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,9 @@ def median(values: Sequence[float]) -> Interval:
 
 
 def wilson(successes: int, n: int) -> Interval:
-    """A rate and its Wilson interval, which is right at 0 and 1 too."""
-    rate = successes / n
-    middle = (rate + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z * math.sqrt(rate * (1 - rate) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
-    return Interval(rate, max(0.0, middle - half), min(1.0, middle + half))
+    """Give a rate and its Wilson interval, which is right at 0 and 1 too."""
+    low, high = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return Interval(successes / n, float(low), float(high))
 
 
 COLUMNS: dict[str, Callable[[Line], str]] = {

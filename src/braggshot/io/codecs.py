@@ -1,8 +1,9 @@
 """Compressed images as detectors send them: LZ4, bitshuffle-LZ4, Blosc, Zstandard. What is decoded here came from a stranger.
 
-HDF5's own filters do the work on a file that exists in memory only; for plain LZ4 the lz4 package does, because HDF5's filter reads
-beyond its input. The filters trust the lengths that are written inside their input: every length is checked against the input
-before a filter sees it, and against the size of the expected image before anything is allocated.
+HDF5's own filters do the work on a file that exists in memory only. Two of them are not used: that of LZ4 reads beyond its input,
+and that of Zstandard gives what is left in memory where a frame is damaged; the packages lz4 and zstandard refuse such bytes. The
+filters trust the lengths that are written inside their input: every length is checked against the input before a filter sees it,
+and against the size of the expected image before anything is allocated.
 """
 
 from __future__ import annotations
@@ -37,14 +38,13 @@ class Codec:
 
     Parameters
     ----------
-    kind : "bslz4", "blosc" or "zstd"
+    kind : "bslz4" or "blosc"
     shape : (rows, columns)
     dtype : of a pixel
     """
 
     def __init__(self, kind: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        filters = {"blosc": hdf5plugin.Blosc, "zstd": hdf5plugin.Zstd}
-        options = bitshuffle_options() if kind == "bslz4" else dict(filters[kind]())
+        options = bitshuffle_options() if kind == "bslz4" else dict(hdf5plugin.Blosc())
         self.kind, self.shape, self.dtype = kind, shape, dtype
         self._file = h5py.File(f"codec-{uuid.uuid4().hex}", "w", driver="core", backing_store=False)
         # two, because a chunk that HDF5 left uncompressed stays marked as such when another is put in its place
@@ -58,7 +58,7 @@ class Codec:
         DamagedError : if the bytes are not one.
         """
         size = self.shape[0] * self.shape[1] * self.dtype.itemsize
-        checked = self._checked(payload, size)
+        checked = _bitshuffle(payload, size, self.dtype.itemsize) if self.kind == "bslz4" else _blosc(payload, size)
         image = np.empty(self.shape, self.dtype)
         try:
             self._in.id.write_direct_chunk((0, 0), checked)
@@ -66,11 +66,6 @@ class Codec:
         except (OSError, ValueError, RuntimeError) as error:
             raise DamagedError(f"{self.kind}: the decoder refuses it") from error
         return image
-
-    def _checked(self, payload: bytes | memoryview, size: int) -> bytes:
-        if self.kind == "bslz4":
-            return _bitshuffle(payload, size, self.dtype.itemsize)
-        return _blosc(payload, size) if self.kind == "blosc" else _zstd(payload, size)
 
     def encode(self, image: NDArray[Any]) -> bytes:
         """The bytes, with the header that HDF5 and DECTRIS put before bitshuffle-LZ4."""
@@ -146,19 +141,34 @@ def lz4_blocks_encode(image: NDArray[Any]) -> bytes:
     return struct.pack(">QII", len(raw), len(raw), len(packed)) + packed
 
 
-def _zstd(payload: bytes | memoryview, size: int) -> bytes:
-    """The payload, once its frame was found to say the size of the image: the filter allocates what the frame says."""
-    payload = bytes(payload)
-    if len(payload) < 6 or payload[:4] != b"\x28\xb5\x2f\xfd":
-        raise DamagedError("zstd: cut short, or no frame")
-    described = payload[4]
-    is_single, bytes_of_size = bool(described & 0x20), (0, 2, 4, 8)[described >> 6]
-    bytes_of_size = bytes_of_size or int(is_single)
-    place = 5 + (not is_single) + (0, 1, 2, 4)[described & 3]
-    said = int.from_bytes(payload[place : place + bytes_of_size], "little") + (256 if bytes_of_size == 2 else 0)
-    if not bytes_of_size or said != size:
+def zstd_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Give the image of one Zstandard frame, which must say its length: so much is allocated.
+
+    Raises
+    ------
+    DamagedError : if the bytes are not one.
+    """
+    import zstandard
+
+    size = shape[0] * shape[1] * dtype.itemsize
+    try:
+        said = zstandard.frame_content_size(payload)
+    except zstandard.ZstdError as error:
+        raise DamagedError("zstd: cut short, or no frame") from error
+    if said != size:
         raise DamagedError("zstd: of another length than its frame says")
-    return payload
+    try:
+        flat = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
+    except (zstandard.ZstdError, ValueError, MemoryError) as error:
+        raise DamagedError(f"zstd: {error}") from error
+    return np.frombuffer(bytearray(flat), dtype).reshape(shape)
+
+
+def zstd_encode(image: NDArray[Any]) -> bytes:
+    """Make one Zstandard frame that says its length."""
+    import zstandard
+
+    return zstandard.ZstdCompressor().compress(np.ascontiguousarray(image).tobytes())
 
 
 def _bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:

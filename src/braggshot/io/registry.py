@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from scipy.constants import electron_volt
 
 from braggshot.errors import ConfigError, FormatError
 from braggshot.volumes import Geometry, Scan
@@ -194,6 +193,8 @@ def describe(path: str | Path, format: str | None = None, **options: Any) -> dic
 
 
 def _in_user_units(geometry: Geometry) -> dict[str, Any]:
+    from scipy.constants import electron_volt  # here, because the shell asks for the formats at TAB
+
     def degrees(angle: Any) -> Any:
         turned = np.rad2deg(angle)
         return [float(turned[0]), float(turned[-1])] if np.ndim(turned) else float(turned)

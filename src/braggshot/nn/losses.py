@@ -71,15 +71,15 @@ def correlation(rho: Tensor, other: Tensor) -> Tensor:
     return ((real.square() + imaginary.square() + 1e-12) / norms.clamp_min(1e-12)).sqrt()
 
 
-def noise_floor(data: Measurement) -> Tensor:
-    """chi2 that photon noise alone leaves, about a quarter photon per voxel that counted any, (n,)."""
+def quarter_photon_floor(data: Measurement) -> Tensor:
+    """Estimate the chi2 that photon noise leaves, as a quarter photon for each voxel that counted any, (n,)."""
     photons = data.magnitude.square().sum(AXES).clamp_min(1.0)
     return 0.25 * (data.magnitude > 0).sum(AXES) / photons
 
 
 def trust(chi2: Tensor, data: Measurement, config: LossConfig) -> Tensor:
     """How far a refined object of misfit `chi2` (n,) is to be believed, 0 to 1."""
-    excess = (chi2 - noise_floor(data)).clamp_min(0)
+    excess = (chi2 - quarter_photon_floor(data)).clamp_min(0)
     return torch.exp(-excess / config.trust**2)
 
 

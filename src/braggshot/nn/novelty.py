@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from braggshot.nn.datasets import Source
-from braggshot.nn.losses import noise_floor
+from braggshot.nn.losses import quarter_photon_floor
 from braggshot.nn.network import Features, Measurement, misfit, random_start
 from braggshot.nn.predict import fast_bfloat16
 from braggshot.nn.two_scale import TwoScaleNetwork, beginning, central
@@ -49,7 +49,7 @@ def features(network: nn.Module, data: Measurement, generator: torch.Generator) 
         "spread": widths.square().sum(0).sqrt(),
         "extent": (Features.of(data).extent > 0.3).float().mean(AXES),
         "flatness": widths.amax(0) / widths.amin(0).clamp_min(1e-6),
-        "misfit": (misfit(magnitude, data) - noise_floor(data)).clamp_min(0).sqrt(),
+        "misfit": (misfit(magnitude, data) - quarter_photon_floor(data)).clamp_min(0).sqrt(),
     }
 
 

@@ -24,6 +24,7 @@ from braggshot.iterative.projections import blur
 from braggshot.nn.network import STRIDE
 from braggshot.nn.two_scale import CENTRAL
 from braggshot.physics.fourier import AXES, inverse_fourier, inverted
+from braggshot.physics.sampling import fill_unmeasured
 
 SAMPLED = 2.8  # oversampling per axis to which finer patterns are brought
 LOBES = 5  # of the kernel on either side
@@ -95,7 +96,7 @@ def _filled(counts: Tensor, valid: Tensor, how: Sampling) -> Tensor:
 
     From I(-q), which a strained crystal does not keep, the two are brought together by turns (Papoulis and Gerchberg).
     """
-    filled = _guessed(counts, valid)
+    filled: Tensor = fill_unmeasured(counts, valid, inverted, lambda field: blur(field.float(), 2.0))
     if max(how.spacing) == 1 or valid.all():
         return filled
     inside = torch.ones((), dtype=torch.bool, device=counts.device)
@@ -107,17 +108,6 @@ def _filled(counts: Tensor, valid: Tensor, how: Sampling) -> Tensor:
         limited = torch.fft.irfftn(torch.fft.rfftn(filled, dim=AXES) * inside, s=how.original, dim=AXES)
         filled = torch.where(valid, counts, limited.clamp_min(0))
     return filled
-
-
-def _guessed(counts: Tensor, valid: Tensor) -> Tensor:
-    """Where counts are not valid: I(-q), and without it the neighbours' mean of log(1 + I)."""
-    mirrored, known = inverted(counts * valid), valid | inverted(valid)
-    counts = torch.where(valid, counts, mirrored)
-    if known.all():
-        return counts
-    share = blur(known.float(), 2.0)
-    level = blur(torch.log1p(counts) * known, 2.0) / share.clamp_min(1e-6)
-    return torch.where(known, counts, torch.expm1(level))
 
 
 def give_back(rho: Tensor, how: Sampling) -> Tensor:

@@ -15,7 +15,7 @@ from braggshot.phasing.calibration import uncertainty_of_starts
 from braggshot.phasing.verdict import Limits, in_company, judge
 from braggshot.physics import metrics
 from braggshot.physics.forward import mutual_coherence, spread
-from braggshot.physics.fourier import to_centre
+from braggshot.physics.fourier import centre_of_mass, to_centre
 from braggshot.physics.geometry import direct_basis
 from braggshot.physics.resolution import shell_correlation
 from braggshot.volumes import Agreement, BoolArray, ComplexArray, DiffractionVolume, Ensemble, FloatArray, Quality, Reconstruction
@@ -156,11 +156,7 @@ def _count_agreeing(correlation: list[float], scores: list[Score], best: int, li
 def _centre_and_dephase(start: Start, scale: float) -> tuple[ComplexArray, BoolArray, tuple[int, int, int]]:
     """Move the support of a start to the middle, by whole voxels so that no value changes, and its mean phase to zero."""
     support = to_centre(start.support)
-    shift = [0, 0, 0]
-    for axis, n in enumerate(support.shape):
-        profile = support.sum(tuple(a for a in range(3) if a != axis)).double()
-        angle = torch.angle((profile * torch.exp(2j * math.pi * torch.arange(n) / n)).sum())
-        shift[axis] = n // 2 - round(float(angle) * n / (2 * math.pi)) % n
+    shift = [-round(float(centre)) for centre in centre_of_mass(support.double())]
     rho = torch.roll(to_centre(start.rho), shift, (0, 1, 2)) * scale
     total = rho.sum()
     rho = rho * (total.conj() / total.abs().clamp_min(1e-30))

@@ -6,6 +6,7 @@ sampling      autocorrelation, extent of the object, oversampling
 geometry      diffractometer angles to reciprocal and direct bases
 lattice       spacings, plane normals and cells of any crystal system
 iso_surface   the amplitude at which a crystal ends
+surface       the surface of a crystal as triangles
 strain        phase to displacement, strain and lattice spacing
 metrics       misfits, alignment up to the trivial ambiguities, agreement between starts
 resolution    how fine a reconstruction is [m]

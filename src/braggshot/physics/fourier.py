@@ -84,13 +84,25 @@ def frequencies(shape: Sequence[int], device: torch.device | str = "cpu") -> lis
     return grids
 
 
+def centre_of_mass(weight: Tensor) -> list[Tensor]:
+    r"""Find the centre of mass of fields (..., z, y, x) on the circle, per axis (..., 1, 1, 1), from the voxel N // 2 [voxels].
+
+    .. math:: c_a = \frac{N_a}{2 \pi} \arg \sum_n w_n\, e^{2 \pi i\, n_a / N_a}, \qquad n \text{ counted from } N // 2
+    """
+    centres = []
+    for axis in AXES:
+        size = weight.shape[axis]
+        profile = weight.sum([other for other in AXES if other != axis], keepdim=True)
+        index = (torch.arange(size, device=weight.device) - size // 2).reshape([-1 if other == axis else 1 for other in AXES])
+        centres.append(
+            torch.angle((profile * torch.exp(2j * math.pi * index / size)).sum(axis, keepdim=True)) * size / (2 * math.pi)
+        )
+    return centres
+
+
 def in_the_middle(rho: Tensor) -> Tensor:
     r"""Shift objects (..., z, y, x) so that the centre of mass of \|rho\|^2, on the circle, is at N // 2 exactly."""
-    power, transform = rho.abs().square(), torch.fft.fftn(rho, dim=AXES)
-    for axis, frequency in zip(AXES, frequencies(rho.shape[-3:], rho.device), strict=True):
-        size = rho.shape[axis]
-        profile = power.sum([other for other in AXES if other != axis], keepdim=True)
-        index = torch.arange(size, device=rho.device).reshape(frequency.shape) - size // 2
-        centre = torch.angle((profile * torch.exp(2j * math.pi * index / size)).sum(axis, keepdim=True)) * size / (2 * math.pi)
+    transform = torch.fft.fftn(rho, dim=AXES)
+    for frequency, centre in zip(frequencies(rho.shape[-3:], rho.device), centre_of_mass(rho.abs().square()), strict=True):
         transform = transform * torch.exp(2j * math.pi * frequency * centre)
     return torch.fft.ifftn(transform, dim=AXES)

@@ -20,6 +20,7 @@ from scipy import ndimage, optimize, special
 from torch import Tensor
 
 from braggshot.physics.fourier import fourier, to_corner
+from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, FloatArray
 
 HALF = 0.5  # FSC threshold between two reconstructions of the whole data: they share its noise
@@ -62,19 +63,15 @@ def edge_width(amplitude: FloatArray, bulk: BoolArray, basis: FloatArray, level:
     bulk : voxels well inside, whose median is the height of the step
     basis : columns are the voxel edges [m]
     """
-    from skimage.measure import marching_cubes
-
-    if not bulk.any() or not amplitude.min() < level < amplitude.max():
+    surface = find_surface(amplitude, level, basis, smoothing=0) if bulk.any() and amplitude.min() < level else None
+    if surface is None:
         return None
-    points, _, _, _ = marching_cubes(np.asarray(amplitude, float), level)  # type: ignore[no-untyped-call]
-    points = points[:: max(1, len(points) // 4000)]
-    slope = np.gradient(ndimage.gaussian_filter(np.asarray(amplitude, float), 1.0))
-    inwards = np.linalg.inv(basis).T @ np.stack([ndimage.map_coordinates(part, points.T, order=1) for part in slope])
-    inwards /= np.maximum(np.linalg.norm(inwards, axis=0), 1e-30)
+    few = slice(None, None, max(1, len(surface.index) // 4000))
+    index, inwards = surface.index[few].T, -surface.normals[few].T
     voxel = abs(np.linalg.det(basis)) ** (1 / 3)
     t = np.linspace(-_REACH, _REACH, 41) * voxel
-    places = points.T[:, :, None] + (np.linalg.inv(basis) @ inwards)[:, :, None] * t
-    profile = np.mean(ndimage.map_coordinates(np.asarray(amplitude, float), places, order=1), axis=0)
+    places = index[:, :, None] + (np.linalg.inv(basis) @ inwards)[:, :, None] * t
+    profile = np.mean(ndimage.map_coordinates(surface.amplitude, places, order=1), axis=0)
     return _width(t / voxel, profile / np.median(amplitude[bulk]), voxel)
 
 

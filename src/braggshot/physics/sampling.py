@@ -13,9 +13,11 @@ three to a few percent. Arrays are numpy, (z, y, x), origin at N // 2; extents a
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
@@ -105,16 +107,32 @@ def mirror(volume: NDArray[Number], centre: tuple[int, ...]) -> NDArray[Number]:
 
 
 def _fill(intensity: FloatArray, valid: BoolArray) -> NDArray[np.float32]:
+    """Fill counts in from the other side of the peak; what lies beyond the array there is not known."""
     counts = np.where(valid, intensity, 0).astype(np.float32)
     peak = np.unravel_index(int(counts.argmax()), counts.shape)
     centre = tuple(int(index) for index in peak)
-    known = valid | mirror(valid, centre)
-    counts = np.where(valid, counts, mirror(counts, centre))
+    filled: NDArray[np.float32] = fill_unmeasured(
+        counts, valid, lambda field: mirror(field, centre), lambda field: ndimage.gaussian_filter(field.astype(np.float32), 2)
+    )
+    return filled
+
+
+def fill_unmeasured(counts: Any, valid: Any, reflect: Callable[[Any], Any], smooth: Callable[[Any], Any]) -> Any:
+    r"""Fill counts that are not valid with :math:`I(-q)`, and without it with the neighbours' mean of :math:`\ln(1 + I)`.
+
+    Parameters
+    ----------
+    counts, valid : numpy arrays or torch tensors of one shape; counts of voxels that are not valid are not looked at
+    reflect : brings the count of -q to q, on counts and on trust; it decides where q = 0 is and what lies beyond the array
+    smooth : blurs a field by about two voxels
+    """
+    xp: Any = torch if isinstance(counts, torch.Tensor) else np
+    known = valid | reflect(valid)
+    filled = xp.where(valid, counts, reflect(xp.where(valid, counts, xp.zeros_like(counts))))
     if known.all():
-        return counts
-    share = ndimage.gaussian_filter(known.astype(np.float32), 2)
-    level = ndimage.gaussian_filter(np.log1p(counts) * known, 2)
-    return np.where(known, counts, np.expm1(level / np.maximum(share, 1e-6)))
+        return filled
+    level = smooth(xp.log1p(filled) * known) / xp.clip(smooth(known), 1e-6, None)
+    return xp.where(known, filled, xp.expm1(level))
 
 
 def _profiles(modulus: NDArray[np.float32]) -> list[NDArray[np.float32]]:

@@ -20,7 +20,7 @@ from scipy import ndimage
 from braggshot.physics import forward, metrics
 from braggshot.physics.fourier import fourier
 from braggshot.report import text
-from braggshot.report.surface import Surface, bulk, isosurface, render, view_axes
+from braggshot.report.surface import ColouredSurface, bulk, isosurface, render, view_axes
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Reconstruction
 
 Pixels = NDArray[np.uint8]
@@ -86,7 +86,7 @@ class Crystal:
     support: BoolArray
     basis: FloatArray
     unit: str
-    surface: Surface | None
+    surface: ColouredSurface | None
     centre: FloatArray
     half: float
     phases: Colours

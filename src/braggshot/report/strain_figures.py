@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from braggshot.report import figures
 from braggshot.report.figures import Colours, Picture
-from braggshot.report.surface import Surface, isosurface, render, view_axes
+from braggshot.report.surface import ColouredSurface, isosurface, render, view_axes
 from braggshot.volumes import Facet, FloatArray, StrainMap
 
 _SIDE = 240  # pixels of a slice
@@ -29,7 +29,7 @@ class Material:
 
     found: StrainMap
     basis: FloatArray
-    surface: Surface | None
+    surface: ColouredSurface | None
     half: float
     displacement: FloatArray
     strains: Colours
@@ -115,7 +115,7 @@ def _filled(values: FloatArray, shown: Material) -> NDArray[np.float64]:
     return np.asarray(values[tuple(nearest)], dtype=np.float64)
 
 
-def _labels(facets: tuple[Facet, ...], surface: Surface, axes: FloatArray) -> tuple[tuple[str, float, float], ...]:
+def _labels(facets: tuple[Facet, ...], surface: ColouredSurface, axes: FloatArray) -> tuple[tuple[str, float, float], ...]:
     """Names of the facets that face the viewer, with their places on the picture, 0 to 1 from the lower left."""
     found: list[tuple[str, float, float]] = []
     for facet in facets:

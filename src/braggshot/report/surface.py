@@ -1,4 +1,4 @@
-"""The crystal's surface seen from any side: marching cubes, then a small orthographic renderer.
+"""Draw the surface of a crystal from any side, by a small orthographic renderer.
 
 Lambert shading per pixel from interpolated normals; the colour is the phase, taken per pixel from the interpolated *complex* field,
 so that no wrap of the phase shows as a seam. Vertices go through the voxel basis: the skewed detector frame is drawn in true
@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import marching_cubes
 
+from braggshot.physics.surface import SMOOTHING, find_surface
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
 LEVEL = 0.5  # of the median amplitude inside the support
-_SMOOTHING = 0.7  # voxels; takes the terraces off a support that ends from one voxel to the next, and leaves the facets
 _OVERDRAW = 2  # rendered pixels per pixel and axis, averaged: smooth edges
 _SPACING = 0.7  # rendered pixels between the points that a triangle is drawn with, below 1 / sqrt(2): no holes
 _AMBIENT = 0.5
@@ -26,8 +25,8 @@ _LIGHT = np.array([-0.35, 0.5, 0.79])  # right, up, towards the viewer
 
 
 @dataclass(frozen=True)
-class Surface:
-    """Triangles of an iso-surface.
+class ColouredSurface:
+    """Triangles of an iso-surface, about their centre, with the complex field there.
 
     Parameters
     ----------
@@ -51,28 +50,24 @@ def bulk(rho: ComplexArray, support: BoolArray) -> BoolArray:
     return support & (amplitude > 0) & (amplitude >= (LEVEL * np.median(amplitude[support]) if support.any() else 0))
 
 
-def isosurface(rho: ComplexArray, support: BoolArray, basis: FloatArray) -> Surface | None:
-    """Surface where the lightly smoothed amplitude is half the median amplitude in the support; None if there is none."""
+def isosurface(rho: ComplexArray, support: BoolArray, basis: FloatArray) -> ColouredSurface | None:
+    """Find where the lightly smoothed amplitude is half the median one in the support; None if there is none."""
     if not support.any() or not np.abs(rho[support]).max() > 0:
         return None
     box = tuple(slice(max(0, found.start - 3), found.stop + 3) for found in ndimage.find_objects(support.astype(np.uint8))[0])
-    amplitude = np.pad(ndimage.gaussian_filter(np.abs(rho[box]), _SMOOTHING), 1)
-    level = LEVEL * float(np.median(np.abs(rho[support])))
-    if not amplitude.max() > level:
+    start = np.array([part.start for part in box])
+    found = find_surface(
+        np.abs(rho[box]), LEVEL * float(np.median(np.abs(rho[support]))), basis, origin=np.array(rho.shape) // 2 - start
+    )
+    if found is None:
         return None
-    points, faces, _, _ = marching_cubes(amplitude, level)  # type: ignore[no-untyped-call]
-    soft = ndimage.gaussian_filter(amplitude, _SMOOTHING)
-    gradient = np.stack([ndimage.map_coordinates(slope, points.T, order=1) for slope in np.gradient(soft)])
-    normals = -np.linalg.inv(basis).T @ gradient  # a gradient transforms with the inverse transpose
-    normals /= np.maximum(np.linalg.norm(normals, axis=0), 1e-30)
-    inside = np.pad(ndimage.gaussian_filter(rho[box].real, _SMOOTHING) + 1j * ndimage.gaussian_filter(rho[box].imag, _SMOOTHING), 1)
-    field = ndimage.map_coordinates(inside.real, points.T, order=1) + 1j * ndimage.map_coordinates(inside.imag, points.T, order=1)
-    start = [part.start - 1 - n // 2 for part, n in zip(box, rho.shape, strict=True)]
-    places = (points + start) @ basis.T
-    centre = (places.min(axis=0) + places.max(axis=0)) / 2
-    places -= centre
+    soft = [np.pad(ndimage.gaussian_filter(part, SMOOTHING), 1) for part in (rho[box].real, rho[box].imag)]
+    real, imaginary = (ndimage.map_coordinates(part, found.index.T, order=1) for part in soft)
+    field, faces = real + 1j * imaginary, found.triangles
+    centre = (found.points.min(axis=0) + found.points.max(axis=0)) / 2
+    places = found.points - centre
     radius = 1.05 * float(np.linalg.norm(places, axis=1).max())
-    return Surface(places[faces], normals.T[faces], field[faces], centre, radius)
+    return ColouredSurface(places[faces], found.normals[faces], field[faces], centre, radius)
 
 
 def view_axes(azimuth: float, elevation: float) -> NDArray[np.float64]:
@@ -87,7 +82,9 @@ def _cross(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     return np.asarray(np.cross(a[::-1], b[::-1])[::-1], dtype=np.float64)
 
 
-def render(surface: Surface, axes: FloatArray, size: int, colour: Callable[[ComplexArray], FloatArray]) -> NDArray[np.uint8]:
+def render(
+    surface: ColouredSurface, axes: FloatArray, size: int, colour: Callable[[ComplexArray], FloatArray]
+) -> NDArray[np.uint8]:
     """The surface seen along ``-axes[2]``, the image spanning twice its radius.
 
     Parameters

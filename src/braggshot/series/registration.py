@@ -28,7 +28,7 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.iterative.iterate import Guess
 from braggshot.physics import metrics
-from braggshot.physics.fourier import to_corner
+from braggshot.physics.fourier import centre_of_mass, inverted, to_corner
 from braggshot.physics.geometry import direct_basis, direction, rotation_onto
 from braggshot.physics.strain import mean_turn, without_ramp
 from braggshot.prepare import PrepareConfig
@@ -91,12 +91,9 @@ def carried(previous: Reconstruction, volume: DiffractionVolume, axis: str = "y+
 
 def measured_turn(volume: DiffractionVolume) -> NDArray[np.float64]:
     """Mean turn (3,) of the phase per voxel [rad] that the counts demand of any object that explains them."""
-    counts = np.where(volume.valid, volume.intensity, 0)
-    turns = []
-    for axis, n in enumerate(volume.shape):
-        profile = counts.sum(axis=tuple(other for other in range(3) if other != axis), dtype=np.float64)
-        turns.append(np.angle(np.sum(profile * np.exp(2j * np.pi * (np.arange(n) - n // 2) / n))))
-    return np.array(turns)
+    counts = torch.from_numpy(np.where(volume.valid, volume.intensity, 0).astype(np.float64))
+    centres = [float(centre) for centre in centre_of_mass(counts)]
+    return 2 * np.pi * np.array(centres) / np.array(volume.shape)
 
 
 def _step(previous: Reconstruction, volume: DiffractionVolume, axis: str) -> NDArray[np.float64] | None:
@@ -158,7 +155,7 @@ def registered(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstr
         raise DataError(f"{found.volume.name}: there is no crystal to compare with its neighbour.")
     reference = torch.from_numpy(without_ramp(neighbour.astype(np.complex128), mean_turn(neighbour)))
     flat = without_ramp(rho, mean_turn(rho))
-    tried = [metrics.align(torch.from_numpy(field), reference, allow_twin=False) for field in (flat, inverted(flat).conj())]
+    tried = [metrics.align(torch.from_numpy(field), reference, allow_twin=False) for field in (flat, _inverted(flat).conj())]
     twin = tried[1].correlation > tried[0].correlation
     best, other = tried[twin], tried[not twin]
     z, y, x = (round(s) for s in best.shift)
@@ -167,14 +164,14 @@ def registered(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstr
     return _moved(found, placed), placed
 
 
-def inverted(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The array with n - N // 2 replaced by N // 2 - n on every axis."""
-    return np.roll(np.flip(array), [1 - n % 2 for n in array.shape], axis=(0, 1, 2))
+def _inverted(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Invert a numpy array through the voxel N // 2, as `fourier.inverted` does a tensor."""
+    return np.asarray(inverted(torch.from_numpy(np.ascontiguousarray(array))).numpy())
 
 
 def _moved(found: Reconstruction, placed: Registration) -> Reconstruction:
     def move(array: NDArray[np.generic], conjugate: bool = False) -> NDArray[np.generic]:
-        turned = inverted(array) if placed.twin else array
+        turned = _inverted(array) if placed.twin else array
         turned = turned.conj() if conjugate and placed.twin else turned
         return np.roll(turned, placed.shift, axis=(0, 1, 2))
 

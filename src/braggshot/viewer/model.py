@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import marching_cubes
 
+from braggshot.physics.surface import find_surface
 from braggshot.report.figures import Colours, phase_colours
 from braggshot.report.strain_figures import symmetric
 from braggshot.volumes import FloatArray, Reconstruction, StrainMap
@@ -304,12 +304,14 @@ def mesh(shown: Solid, view: View) -> Mesh | None:
 
 
 def _triangles(height: FloatArray, max_triangles: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Run marching cubes, on coarser cubes if there are too many triangles."""
+    """Find corners (n, 3) as indices, and triangles; on coarser cubes where there are too many triangles."""
     for step in range(1, 9):
-        points, triangles, _, _ = marching_cubes(height, 1.0, step_size=step)  # type: ignore[no-untyped-call]
-        if len(triangles) <= max_triangles:
+        surface = find_surface(height, 1.0, np.eye(3), smoothing=0, step=step)
+        assert surface is not None  # the caller has looked whether the height passes 1
+        if len(surface.triangles) <= max_triangles:
             break
-    return points, triangles
+    assert surface is not None
+    return surface.index - 1, surface.triangles  # without the border
 
 
 def _positions_along(shown: Solid, axis: int) -> FloatArray:

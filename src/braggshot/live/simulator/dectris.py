@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
-from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode
+from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode, zstd_encode
 from braggshot.live.simulator.player import PlayedScan, Sink
 
 LINGER = 10_000
@@ -105,7 +105,7 @@ class DectrisSink:
     def _prepare(self, scan: PlayedScan) -> None:
         """Keep the scan that begins, and make its codec."""
         self.scan = scan
-        self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress in {"bslz4", "zstd"} else None
+        self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress == "bslz4" else None
 
     def _encode(self, image: NDArray[Any]) -> tuple[str, bytes]:
         """Encode an image, and return the stream's name of the encoding with it."""
@@ -156,7 +156,8 @@ class CborSink(DectrisSink):
         from cbor2 import CBORTag
 
         little = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
-        payload: Any = lz4_blocks_encode(little) if self.compress == "lz4" else self._encode(little)[1]
+        encoders = {"lz4": lz4_blocks_encode, "zstd": zstd_encode}
+        payload: Any = encoders[self.compress](little) if self.compress in encoders else self._encode(little)[1]
         payload = payload if is_whole else payload[: len(payload) // 2]
         if self.compress != "none":
             element = image.dtype.itemsize if self.compress == "bslz4" else 0

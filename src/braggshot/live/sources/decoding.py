@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.io.codecs import Codec, DamagedError, lz4_blocks_decode, lz4_decode
+from braggshot.io.codecs import Codec, DamagedError, lz4_blocks_decode, lz4_decode, zstd_decode
 from braggshot.live.sources.limits import UnusableError, image_bytes
 
 ENCODINGS = ("", "lz4", "lz4 blocks", "bslz4", "blosc", "zstd")
 """Encodings of an image, empty for none."""
-LZ4_DECODERS = {"lz4": lz4_decode, "lz4 blocks": lz4_blocks_decode}
-"""Decoders for encodings without a bitshuffle filter."""
+DIRECT_DECODERS = {"lz4": lz4_decode, "lz4 blocks": lz4_blocks_decode, "zstd": zstd_decode}
+"""Decoders that need no codec of HDF5, by the encoding."""
 MAX_CODECS = 4
 """Number of codecs that are kept for the next image, each for one encoding, shape and type."""
 
@@ -47,8 +47,8 @@ class ImageDecoder:
                 raise UnusableError("truncated", f"{len(payload)} bytes of {size}")
             return np.frombuffer(bytearray(payload), dtype).reshape(shape)
         try:
-            if encoding in LZ4_DECODERS:
-                return LZ4_DECODERS[encoding](payload, shape, dtype)
+            if encoding in DIRECT_DECODERS:
+                return DIRECT_DECODERS[encoding](payload, shape, dtype)
             return self._codec(encoding, shape, dtype).decode(payload)
         except DamagedError as error:
             raise UnusableError("truncated" if "short" in str(error) else "damaged", str(error)) from error

@@ -143,6 +143,7 @@ def connect(target: str, options: Options) -> DectrisSource:
     """
     import cbor2  # noqa: F401  missing libraries are reported when a source is opened
     import zmq  # noqa: F401
+    import zstandard  # noqa: F401
 
     if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", target):
         raise ConfigError(

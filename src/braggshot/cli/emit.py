@@ -1,16 +1,19 @@
-"""Commands while the beam is on: emit."""
+"""Play a scan as a detector would."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from braggshot.cli.options import Format, Seed, Sets, progress_bar
+from braggshot.cli.options import Format, Seed, Sets
+from braggshot.cli.progress import progress_bar
 
 commands = typer.Typer()
+
+Compression = Literal["none", "lz4", "bslz4", "blosc", "zstd"]
 
 
 @commands.command(epilog="braggshot emit scan.cxi --to folder:frames/ --rate 50 --faults drop=0.02,truncate=0.01,abort=at:10")
@@ -24,7 +27,7 @@ def emit(
     ] = "",
     seed: Seed = 0,
     repeat: Annotated[int, typer.Option(min=1, help="How many scans.")] = 1,
-    compress: Annotated[str | None, typer.Option(help="none, lz4, bslz4, blosc or zstd, as the transport has it.")] = None,
+    compress: Annotated[Compression | None, typer.Option(help="What the transport has of these (default its own).")] = None,
     hdf5: Annotated[
         bool, typer.Option("--hdf5", help="Into a folder: one growing HDF5 file per scan, not one TIFF per frame.")
     ] = False,
@@ -37,7 +40,7 @@ def emit(
 
     from braggshot.config import parse_assignments
     from braggshot.io.registry import read
-    from braggshot.live.simulator import player as player
+    from braggshot.live.simulator import player
     from braggshot.live.simulator.faults import parse
 
     planned = parse(faults)

@@ -1,4 +1,4 @@
-"""What ``--cluster`` does: many scans at once, a line or a JSON object of each as it is done."""
+"""Phase many scans at once, ``--cluster``; print a line or a JSON object of each as it is done."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braggshot.cli.completion import proposing
-from braggshot.cli.options import layered, progress_bar
+from braggshot.cli.options import layered, proposing
+from braggshot.cli.progress import progress_bar
 from braggshot.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -21,11 +21,21 @@ if TYPE_CHECKING:
     from braggshot.series import Report as Row
     from braggshot.series import Source
 
+PLACES = ("local", "slurm")
+
+
+def _check(place: str | None) -> str | None:
+    if place is not None and place not in PLACES and "://" not in place:
+        raise typer.BadParameter(f"{place!r} is not one of {', '.join(map(repr, PLACES))}, nor an address as tcp://host:8786.")
+    return place
+
+
 Cluster = Annotated[
     str | None,
     typer.Option(
         help="Phase all scans at once: local, slurm, or a scheduler's tcp://HOST:PORT; -o is a folder.",
-        autocompletion=proposing("--cluster"),
+        callback=_check,
+        autocompletion=proposing(lambda: (*PLACES, "tcp://")),
     ),
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes of --cluster local (default one per core), jobs of slurm.")]
@@ -39,7 +49,9 @@ class Where:
     workers: int | None
 
 
-def run(inputs: list[Path], output: Path | None, table: Mapping[str, Any], where: Where, format: str | None, as_json: bool) -> None:
+def phase_many(
+    inputs: list[Path], output: Path | None, table: Mapping[str, Any], where: Where, format: str | None, as_json: bool
+) -> None:
     """Phase all scans of the inputs into a folder.
 
     Raises
@@ -66,7 +78,7 @@ def run(inputs: list[Path], output: Path | None, table: Mapping[str, Any], where
         raise DataError(f"{len(failed)} of {len(scans)} scans could not be computed; the first said: {reason}")
 
 
-def series(scans: Sequence[Source], output: Path, config: Path | None, sets: list[str] | None, where: Where) -> Iterator[Row]:
+def phase_series(scans: Sequence[Source], output: Path, config: Path | None, sets: list[str] | None, where: Where) -> Iterator[Row]:
     """Phase a series into a folder."""
     _need_dask()
     from braggshot.cluster import resolve_series, run_series
@@ -87,7 +99,7 @@ def _need_dask() -> None:
 
 @contextmanager
 def _connected(where: Where, config: ClusterConfig, output: Path, total: int) -> Iterator[tuple[Any, Callable[[int], None]]]:
-    """A client, and what to call with the number of scans that are done."""
+    """Give a client, and what to call with the number of scans that are done."""
     from braggshot.cluster import connect
 
     with connect(where.cluster, where.workers, config) as client, progress_bar() as bar:

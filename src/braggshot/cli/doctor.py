@@ -1,0 +1,26 @@
+"""Say what runs here."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="braggshot doctor --json")
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Say what runs here: versions, devices, memory, weights, and which optional parts are missing."""
+    from braggshot.doctor import examine
+
+    facts = examine()
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for topic, found in facts.items():
+        if found:
+            print(topic)
+        for name, value in found.items():
+            print(f"  {name:16} {value}")

@@ -1,0 +1,70 @@
+"""Compare methods on known crystals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from braggshot.cli.options import Device, Network, Seed, one_of
+from braggshot.cli.progress import progress_bar
+
+commands = typer.Typer()
+
+# The keys of `suites.SUITES` and `methods.METHODS`, which only torch could say; a test compares them.
+SUITES = ("strain", "photons", "oversampling", "gaps", "coherence", "large", "atomistic", "smoke")
+METHODS = (
+    "oneshot", "oneshot+ER50", "refine+10", "refine", "refine+300", "auto", "iterative-1", "iterative-5", "iterative-20",
+    "classic-1", "classic-5", "classic-20", "autophasenn", "autophasenn+ER50",
+)  # fmt: skip
+
+
+@commands.command(epilog="braggshot evaluate --suite strain --method refine --method iterative-5 --crystals 20 -o evaluation/")
+def evaluate(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results; a second call does what is missing.")],
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(help="Crystals to phase (default strain); see docs/evaluation.md.", **one_of(lambda: SUITES)),
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Ways to phase them (default all).", **one_of(lambda: METHODS))] = None,
+    crystals: Annotated[int, typer.Option(help="Per group of a suite.")] = 20,
+    network: Network = None,
+    published: Annotated[str | None, typer.Option(help="File of a trained autophasenn, for its methods.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of CXI files with a truth, for suites of files.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Methods side by side on crystals that are known: a row each, a table, figures."""
+    from braggshot.evaluation import methods, rows, table
+    from braggshot.report.evaluation import write_evaluation_figure
+
+    chosen = methods.Choice(published=published, device=device, seed=seed)
+    chosen = chosen if network is None else replace(chosen, network=network)
+    names = method or methods.defaults(chosen)
+    with _evaluation_bar() as show:
+        for report in rows.evaluate(output, suite or ["strain"], names, chosen, crystals, data):
+            show(report)
+    found = rows.read(output / "results.json")
+    table.write(output / "table.md", found)
+    print(output / "table.md")
+    for name in dict.fromkeys(row["suite"] for row in found):
+        write_evaluation_figure(output / f"{name}.png", name, [row for row in found if row["suite"] == name])
+        print(output / f"{name}.png")
+
+
+@contextmanager
+def _evaluation_bar() -> Iterator[Any]:
+    """Show the latest row."""
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=None, note="")
+
+        def show(report: Any) -> None:
+            row = report.row
+            note = f"{row['suite']}, {row['crystal']}, {row['method']}: correlation {row['correlation']:.3f}"
+            bar.update(task, total=report.total, completed=report.done, note=note)
+
+        yield show

@@ -1,0 +1,40 @@
+"""Compute strain of an object that another program found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from braggshot.cli.options import Config, Format, Sets, settings_of
+from braggshot.cli.reconstruct import print_result
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="braggshot postprocess recon.cxi --scan exp.spec --set input.scan=54 --set 'strain.reflection=[1,1,1]'")
+def postprocess(
+    reconstruction: Annotated[Path, typer.Argument(help="Object of PyNX (CXI), cohere (folder or image.npy) or braggshot.")],
+    scan: Annotated[Path | None, typer.Option(help="Raw scan that it explains; not needed for a result of braggshot.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A .cxi file or a folder (default NAME-strain).")] = None,
+    format: Format = None,
+    config: Config = None,
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, last.")] = False,
+) -> None:
+    """Crystal frame, displacement and strain of a reconstruction that is there already."""
+    from braggshot.output import check_writable, inputs_of, summary, write
+    from braggshot.postprocess import postprocess as run
+
+    settings = settings_of(config, sets, {})
+    place = output or Path(f"{reconstruction.stem}-strain")
+    read = [path for one in (reconstruction, scan) if one for path in inputs_of({"path": one, "options": settings.input})]
+    check_writable(place, read)
+    result = run(reconstruction, scan, settings, format=format)
+    written = write(result, place, settings.output.formats)
+    if as_json:
+        print(json.dumps(summary(result, str(reconstruction), str(place))), flush=True)
+    else:
+        print_result(result, [str(file) for file in written])

@@ -1,0 +1,41 @@
+"""Draw bars of progress on stderr, silent where that is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from braggshot.iterative.iterate import Progress
+
+
+def progress_bar(transient: bool = False) -> Any:
+    """Make a bar; what is printed meanwhile stays above it, or goes down the pipe."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    console, shares = Console(stderr=True), sys.stdout.isatty()
+    texts = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[note]}"))
+    how: Any = {"console": console, "disable": not console.is_terminal, "transient": transient, "redirect_stdout": shares}
+    return bars.Progress(*texts, bars.TimeRemainingColumn(), **how)
+
+
+@contextmanager
+def phasing_bar(title: str) -> Iterator[Any]:
+    """Show the step and the error of phasing as they change."""
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task(f"{title}: preparing", total=None, note="")
+
+        def show(progress: Progress) -> None:
+            error = "" if progress.error is None else f"error {float(progress.error.min()) ** 0.5:.4f}"
+            bar.update(
+                task,
+                description=f"{title}: start {progress.starts[0] + 1}",
+                total=progress.n_iterations,
+                completed=progress.iteration,
+                note=f"{progress.step} {error}",
+            )
+
+        yield show

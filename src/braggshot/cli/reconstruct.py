@@ -1,0 +1,116 @@
+"""Phase raw scans: a crystal, a verdict and files of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import typer
+
+from braggshot.cli.cluster import Cluster, Where, Workers, phase_many
+from braggshot.cli.options import Config, Device, Format, Inputs, Network, Sets, layered, one_of, registered, settings_of
+from braggshot.cli.progress import phasing_bar
+
+if TYPE_CHECKING:
+    from braggshot.volumes import Reconstruction
+
+commands = typer.Typer()
+
+Method = Literal["auto", "oneshot", "refine", "iterative"]
+
+
+def methods() -> list[str]:
+    """Names of the strategies, those of other packages too."""
+    return [*get_args(Method), *registered("braggshot.strategies")]
+
+
+@commands.command(epilog="braggshot reconstruct example.spec --set input.scan=54 --set input.flat=whitefield.tif -o out/")
+def reconstruct(
+    inputs: Inputs,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A .cxi file or a folder (default NAME-braggshot).")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="How to phase (default auto); other packages may add to these.",
+            metavar=f"<{'|'.join(get_args(Method))}>",
+            **one_of(methods),
+        ),
+    ] = None,
+    network: Network = None,
+    starts: Annotated[int | None, typer.Option(help="Random starts; implies --method iterative (default 10).")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Likewise; such as '6*(50*HIO+80*RAAR+30*ER)+100*ER'.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to compute (default auto).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random number (default 0).")] = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
+    format: Format = None,
+    config: Config = None,
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per input, last.")] = False,
+) -> None:
+    """Raw scan in, 3D crystal out, with a number that says how far to trust it."""
+    from braggshot.output import summary, write
+    from braggshot.pipeline import drain, imply_method, run
+
+    phasing = {"method": method, "network": network, "starts": starts, "device": device, "seed": seed}
+    table: dict[str, Any] = {name: value for name, value in phasing.items() if value is not None}
+    if recipe is not None:
+        table["iterative"] = {"recipe": recipe}
+    table = imply_method(table)
+    if cluster is not None:
+        phase_many(inputs, output, layered(config, sets, {"phasing": table}), Where(cluster, workers), format, as_json)
+        return
+    settings = settings_of(config, sets, {"phasing": table})
+    for path in inputs:
+        place = output or Path(f"{path.stem}-braggshot")
+        with phasing_bar(path.name) as show:
+            result = drain(run(path, settings, format, place=place), show)
+        written = write(result, place, settings.output.formats)
+        record = summary(result, str(path), str(place))
+        if as_json:
+            print(json.dumps(record), flush=True)
+        else:
+            print_result(result, [str(file) for file in written])
+
+
+_COLOURS = {"good": "green", "doubtful": "yellow", "failed": "red"}
+
+
+def print_result(result: Reconstruction, written: list[str]) -> None:
+    """Print the table of a result, its verdict with reasons, and the files that hold it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from braggshot.report.text import agreement
+
+    console = Console(soft_wrap=True)
+    quality = result.quality
+    oversampling = result.volume.oversampling
+    rows = {
+        "shape": " x ".join(str(n) for n in result.rho.shape),
+        "oversampling": "-" if oversampling is None else " ".join(f"{value:.1f}" for value in oversampling),
+        "sqrt(chi2)": f"{quality.chi2**0.5:.4f}",
+        "r_factor": f"{quality.r_factor:.3f}",
+        "llk_free": f"{quality.llk_free:.3f}",
+        "starts that agree": agreement(quality.agreeing),
+        "resolution": "-" if quality.resolution is None else f"{quality.resolution * 1e9:.1f} nm (PRTF 1/e)",
+        **_strain_rows(result),
+        "seconds": ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items()),
+    }
+    table = Table(title=result.volume.name, show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    console.print(f"[bold {_COLOURS[result.verdict]}]{result.verdict}[/]")
+    for reason in result.reasons:
+        console.print(f"  {reason}")
+    for file in written:
+        console.print(f"wrote {file}", highlight=False)
+
+
+def _strain_rows(result: Reconstruction) -> dict[str, str]:
+    """Write the lines of the table that a geometry allows."""
+    from braggshot.report.strain_section import facts
+
+    return {} if result.strain is None else {fact.name: f"{fact.value} ({fact.note})" for fact in facts(result.strain)}

@@ -1,0 +1,47 @@
+"""Follow one crystal through many scans."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from braggshot.cli.cluster import Cluster, Where, Workers, phase_series
+from braggshot.cli.options import Config, Format, Inputs, Sets, layered
+from braggshot.cli.progress import phasing_bar
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="braggshot series exp.spec --scans 54-60 --column potential_V=0,0.1,0.2,0.3,0.4,0.5,0.6 -o out/")
+def series(
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder; a second call goes on with what is missing.")],
+    scans: Annotated[str | None, typer.Option(help="Of a file with several, such as 54-60,63 (default all).")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="More to know, one value per scan.", metavar="NAME=V1,V2,...")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="CSV file with such columns; 'input' or 'scan' names the scan.")] = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
+    format: Format = None,
+    config: Config = None,
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per scan.")] = False,
+) -> None:
+    """One crystal through many scans: a row of numbers each, curves, a movie, a page."""
+    from braggshot import series as job
+
+    listed = job.sources(inputs, scans, column or (), metadata, format)
+    with contextlib.ExitStack() as stack:
+        if cluster is not None:
+            reports = phase_series(listed, output, config, sets, Where(cluster, workers))
+        else:
+            settings = job.resolve(layered(config, sets))
+            reports = job.run(listed, output, settings, stack.enter_context(phasing_bar(str(output))))
+        for report in reports:
+            kept = " (kept)" if report.reused else ""
+            print(json.dumps(report.row) if as_json else f"{report.done}/{report.total} {job.line(report.row)}{kept}", flush=True)
+    print(job.closing(output), file=sys.stderr if as_json else sys.stdout)
