@@ -39,7 +39,7 @@ AS_SLOW = (
     "phasing.starts=2",
     "phasing.partial_coherence=off",
     "phasing.device=cpu",
-    "phasing.refine.recipe=300*HIO",
+    "phasing.iterative.recipe=300*HIO",
     "output.formats=['cxi']",
 )
 SLOW = cluster.resolve(parse_assignments(AS_SLOW))
@@ -191,7 +191,8 @@ def test_what_is_no_cluster_is_refused(monkeypatch):
 
 
 def test_names_do_not_collide_and_a_deadly_scan_is_said(tmp_path):
-    inputs = [tmp_path / "a" / "scan.npz", tmp_path / "b" / "scan.npz", Source(tmp_path / "exp.spec", "54"), tmp_path / "img_*.tif"]
+    paths = [tmp_path / "a" / "scan.npz", tmp_path / "b" / "scan.npz", tmp_path / "exp.spec", tmp_path / "img_*.tif"]
+    inputs = [Source(path, "54" if path.suffix == ".spec" else None) for path in paths]
     jobs = jobs_of(inputs, tmp_path, SETTINGS, None)
     assert [job.name for job in jobs] == ["scan", "scan-2", "exp-54", "img"]
     assert len({job.digest for job in jobs}) == 4
