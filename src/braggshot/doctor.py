@@ -133,8 +133,8 @@ def _is_satisfied(requirement: Requirement) -> bool:
 def describe_requirement(requirement: Requirement) -> str:
     """Return the version of a required package, with the command that installs it if it is absent or too old."""
     installed = _installed_version(requirement.name)
-    found = installed or "absent"
-    return found if _is_satisfied(requirement) else f"{found}: pip install '{requirement.name}{requirement.specifier}'"
+    installed = installed or "absent"
+    return installed if _is_satisfied(requirement) else f"{installed}: pip install '{requirement.name}{requirement.specifier}'"
 
 
 def _installed_version(name: str) -> str | None:

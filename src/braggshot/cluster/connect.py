@@ -80,9 +80,9 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client
     finally:
-        for held in vars(cluster).values():
-            if isinstance(held, tempfile._TemporaryFileWrapper):
-                held.close()  # files with the keys for jobs; dask-jobqueue leaves them to the garbage collector
+        for value in vars(cluster).values():
+            if isinstance(value, tempfile._TemporaryFileWrapper):
+                value.close()  # files with the keys for jobs; dask-jobqueue leaves them to the garbage collector
 
 
 def _local(config: ClusterConfig) -> Any:

@@ -53,7 +53,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether the scan could not be computed; a verdict of ``failed`` alone is a result."""
+        """True if the scan could not be computed; a verdict of ``failed`` alone is a result."""
         return "chi2" not in self.record
 
 

@@ -369,8 +369,8 @@ def _slice(app: Dash, shared: SharedFeed) -> None:
         name = solid.colouring(view.colouring)
         across = shared.planes(solid, view)
         at = {plane.normal: plane.at for plane in across}
-        found = [drawings.slice_figure(p, (at[p.across], at[p.up]), solid.colours[name], solid.unit) for p in across]
-        return *found, f"{TITLES[name].capitalize()}, inside the iso-surface; dotted lines show where the other slices are."
+        figures = [drawings.slice_figure(p, (at[p.across], at[p.up]), solid.colours[name], solid.unit) for p in across]
+        return *figures, f"{TITLES[name].capitalize()}, inside the iso-surface; dotted lines show where the other slices are."
 
 
 def _contents_of(shared: SharedFeed, shown: dict[str, Any] | None) -> PageContents:

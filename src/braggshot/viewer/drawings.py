@@ -196,11 +196,11 @@ def previews(records: Sequence[PreviewRecord]) -> Figure:
     ]
     for verdict, symbol in SHAPES.items():
         chosen = [n for n, one in enumerate(records) if one.verdict == verdict]
-        told = [f"{records[n].method}, {records[n].frames} frames, llk_free {records[n].llk_free:.3g}" for n in chosen]
+        texts = [f"{records[n].method}, {records[n].frames} frames, llk_free {records[n].llk_free:.3g}" for n in chosen]
         data.append(
             {
                 "type": "scatter",
-                **{"x": [x[n] for n in chosen], "y": [y[n] for n in chosen], "text": told, "mode": "markers", "name": verdict},
+                **{"x": [x[n] for n in chosen], "y": [y[n] for n in chosen], "text": texts, "mode": "markers", "name": verdict},
                 "marker": {"symbol": symbol, "size": 10, "color": HUES[verdict], "line": {"width": 2}},
                 "hovertemplate": "%{text}<br>%{x:.1f} s, √χ² %{y:.2f} %<extra>" + verdict + "</extra>",
             }

@@ -145,7 +145,7 @@ def _diffraction() -> html.Section:
 
 def diffraction(shown: Pattern) -> list[Any]:
     """Lay out measured planes above fitted ones, pixel by pixel."""
-    found: list[Any] = []
+    rows: list[Any] = []
     for title, is_fitted in (("measured", False), ("fitted", True)):
         if is_fitted and not shown.fitted:
             continue
@@ -153,8 +153,8 @@ def diffraction(shown: Pattern) -> list[Any]:
         for n, (down, across) in enumerate(shown.titles):
             image = html.Img(src=drawings.counts(shown, n, is_fitted), alt=f"{title} counts, {down} down, {across} across")
             pictures.append(html.Figure([image, html.Figcaption(f"{across} →, {down} ↓")], className="pixels"))
-        found.append(html.Div([html.H3(f"{title.capitalize()} counts"), html.Div(pictures, className="three")]))
-    return found
+        rows.append(html.Div([html.H3(f"{title.capitalize()} counts"), html.Div(pictures, className="three")]))
+    return rows
 
 
 def _graph(name: str, described: str, kind: str) -> html.Figure:

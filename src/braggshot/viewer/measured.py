@@ -88,15 +88,15 @@ class SeriesCurve:
     quantity: str
 
 
-def pattern(found: Reconstruction) -> Pattern | None:
+def pattern(result: Reconstruction) -> Pattern | None:
     """Prepare measured and fitted diffraction; None for a result without its measurement."""
-    volume = found.volume
+    volume = result.volume
     positive = volume.intensity[volume.valid & (volume.intensity > 0)]
     if not positive.size:
         return None
     names = ("rocking", "row", "column")
     chosen = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]  # axes of each plane: normal, down, across
-    magnitude = fitted_magnitude(found)
+    magnitude = fitted_magnitude(result)
     counts = np.where(volume.valid, volume.intensity, np.nan)
     highest = float(positive.max())
     return Pattern(
@@ -121,17 +121,17 @@ def central_plane(values: FloatArray, normal: int) -> NDArray[np.float32]:
     return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
 
 
-def rocking(snapshot: Snapshot, found: Reconstruction | None, is_current: bool) -> Rocking:
+def rocking(snapshot: Snapshot, result: Reconstruction | None, is_current: bool) -> Rocking:
     """Return the rocking curve of the scan that is shown: as its frames came, or else from its prepared volume."""
     if is_current and snapshot.rocking.size:
         counts = np.asarray(snapshot.rocking, dtype=np.float64)
         planned = snapshot.expected or 0
         counts = np.concatenate([counts, np.full(max(0, planned - counts.size), np.nan)])
         return Rocking(counts[:_MAX_FRAMES], snapshot.state not in {"waiting", "measuring"})
-    if found is None:
+    if result is None:
         return Rocking(np.zeros(0), snapshot.state not in {"waiting", "measuring"})
-    has_counts = found.volume.valid.any(axis=(1, 2))
-    total = found.volume.intensity.sum(axis=(1, 2), dtype=np.float64)
+    has_counts = result.volume.valid.any(axis=(1, 2))
+    total = result.volume.intensity.sum(axis=(1, 2), dtype=np.float64)
     return Rocking(np.where(has_counts, total, np.nan)[:_MAX_FRAMES], True)
 
 
@@ -150,8 +150,8 @@ def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve 
 
     def column(key: str) -> NDArray[np.float64]:
         """Return a column of the table as numbers; chi2 is turned into its square root."""
-        found = [row.get(key) for row in rows]
-        values = scale * np.array([value if isinstance(value, int | float) else np.nan for value in found], dtype=float)
+        cells = [row.get(key) for row in rows]
+        values = scale * np.array([value if isinstance(value, int | float) else np.nan for value in cells], dtype=float)
         return np.sqrt(values) if key == "chi2" else values
 
     return SeriesCurve(

@@ -114,7 +114,7 @@ class Mesh:
 
     @property
     def is_by_triangle(self) -> bool:
-        """Whether `values` belong to the triangles."""
+        """True if `values` belong to the triangles."""
         return len(self.values) == len(self.triangles) != len(self.points)
 
 
@@ -139,45 +139,45 @@ class Plane:
     values: NDArray[np.float32]
 
 
-def solid(found: Reconstruction) -> Solid | None:
+def solid(result: Reconstruction) -> Solid | None:
     """Make a crystal ready to be drawn, with its strain where that is known; None if there is no crystal."""
-    strain = found.strain
+    strain = result.strain
     if strain is not None and strain.support.any() and strain.amplitude[strain.support].max() > 0:
         return _solid_of_strain(strain)
-    if not found.support.any() or not np.abs(found.rho[found.support]).max() > 0:
+    if not result.support.any() or not np.abs(result.rho[result.support]).max() > 0:
         return None
-    rho = found.rho * np.exp(-1j * np.angle(np.sum(found.rho[found.support])))
+    rho = result.rho * np.exp(-1j * np.angle(np.sum(result.rho[result.support])))
     amplitude = np.abs(rho)
-    colours = {"phase": phase_colours(rho[found.support]), "amplitude": _amplitudes(amplitude[found.support])}
+    colours = {"phase": phase_colours(rho[result.support]), "amplitude": _amplitudes(amplitude[result.support])}
     frame = (
         "laboratory frame"
-        if found.frame == "lab" or found.basis is not None
+        if result.frame == "lab" or result.basis is not None
         else "detector frame: z, y, x are rocking, row, column"
     )
-    basis = np.eye(3) if found.basis is None else found.basis * 1e9
-    whole = _WholeCrystal(found.volume.name, amplitude, found.support, basis, "voxels" if found.basis is None else "nm", frame)
-    return _crop_to_box(whole, {"phase": _unit_phase(rho), "amplitude": amplitude}, colours, found.volume.q_bragg)
+    basis = np.eye(3) if result.basis is None else result.basis * 1e9
+    whole = _WholeCrystal(result.volume.name, amplitude, result.support, basis, "voxels" if result.basis is None else "nm", frame)
+    return _crop_to_box(whole, {"phase": _unit_phase(rho), "amplitude": amplitude}, colours, result.volume.q_bragg)
 
 
-def _solid_of_strain(found: StrainMap) -> Solid:
+def _solid_of_strain(strain: StrainMap) -> Solid:
     """Make a crystal from a strain map; its colours span the bulk, or the whole support if there is no bulk."""
-    inside = found.bulk if found.bulk.any() else found.support
-    displacement = found.displacement * 1e12
+    inside = strain.bulk if strain.bulk.any() else strain.support
+    displacement = strain.displacement * 1e12
     colours = {
-        "strain": symmetric(found.strain[inside], ""),
+        "strain": symmetric(strain.strain[inside], ""),
         "displacement": symmetric(displacement[inside], "pm"),
-        "phase": phase_colours(np.exp(1j * found.phase[inside])),
-        "amplitude": _amplitudes(found.amplitude[inside]),
+        "phase": phase_colours(np.exp(1j * strain.phase[inside])),
+        "amplitude": _amplitudes(strain.amplitude[inside]),
     }
     fields = {
-        "strain": found.strain,
+        "strain": strain.strain,
         "displacement": displacement,
-        "phase": _unit_phase_inside(found),
-        "amplitude": found.amplitude,
+        "phase": _unit_phase_inside(strain),
+        "amplitude": strain.amplitude,
     }
-    frame = found.choices.get("frame", f"{found.frame} frame")
-    whole = _WholeCrystal(found.name, found.amplitude, found.support, found.basis * 1e9, "nm", frame)
-    return _crop_to_box(whole, fields, colours, found.q_bragg)
+    frame = strain.choices.get("frame", f"{strain.frame} frame")
+    whole = _WholeCrystal(strain.name, strain.amplitude, strain.support, strain.basis * 1e9, "nm", frame)
+    return _crop_to_box(whole, fields, colours, strain.q_bragg)
 
 
 def use_series_colours(shown: Solid, rows: Rows) -> Solid:
@@ -195,15 +195,15 @@ def series_colours(rows: Rows) -> dict[str, Colours]:
         values = [row[column] for row in kept if isinstance(row.get(column), int | float) and np.isfinite(row[column])]
         return max(values) if values and max(values) > 0 else None
 
-    found: dict[str, Colours] = {}
+    colours: dict[str, Colours] = {}
     strain, displacement, spacing = (largest(name) for name in ("strain_std", "displacement_range_m", "d_spacing_m"))
     if len(kept) > 1 and strain is not None:
-        found["strain"] = symmetric(np.array([2 * strain]), "")
+        colours["strain"] = symmetric(np.array([2 * strain]), "")
     if len(kept) > 1 and displacement is not None:
-        found["displacement"] = symmetric(np.array([displacement / 2 * 1e12]), "pm")
+        colours["displacement"] = symmetric(np.array([displacement / 2 * 1e12]), "pm")
         if spacing is not None:
-            found["phase"] = phase_colours(np.exp(1j * np.array([min(np.pi, np.pi / spacing * displacement)])))
-    return found
+            colours["phase"] = phase_colours(np.exp(1j * np.array([min(np.pi, np.pi / spacing * displacement)])))
+    return colours
 
 
 def _amplitudes(inside: FloatArray) -> Colours:
@@ -216,10 +216,10 @@ def _unit_phase(rho: NDArray[Any]) -> NDArray[np.complex64]:
     return np.exp(1j * np.angle(rho)).astype(np.complex64)
 
 
-def _unit_phase_inside(found: StrainMap) -> NDArray[np.complex64]:
+def _unit_phase_inside(strain: StrainMap) -> NDArray[np.complex64]:
     """Return exp(i phase) inside the support and 1 elsewhere, which saves exponentials that nobody sees."""
-    unit = np.ones(found.phase.shape, np.complex64)
-    unit[found.support] = np.exp(1j * found.phase[found.support])
+    unit = np.ones(strain.phase.shape, np.complex64)
+    unit[strain.support] = np.exp(1j * strain.phase[strain.support])
     return unit
 
 
@@ -239,8 +239,8 @@ def _crop_to_box(
     whole: _WholeCrystal, fields: Mapping[str, NDArray[Any]], colours: Mapping[str, Colours], q: FloatArray | None
 ) -> Solid:
     """Crop a crystal to the box around its support, thinned out if it is too fine, with a border of zeros."""
-    found = ndimage.find_objects(whole.support.astype(np.uint8))[0]
-    box = tuple(slice(max(0, part.start - _MARGIN), part.stop + _MARGIN) for part in found)
+    extent = ndimage.find_objects(whole.support.astype(np.uint8))[0]
+    box = tuple(slice(max(0, part.start - _MARGIN), part.stop + _MARGIN) for part in extent)
     inside = whole.support[box]
     thinning = max(1, int(np.ceil((inside.size / _MAX_VOXELS) ** (1 / 3))))
     every = (slice(None, None, thinning),) * 3
@@ -344,7 +344,7 @@ def _interpolate(field: NDArray[Any], index: FloatArray) -> NDArray[np.float32]:
 def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
     """Make the slices across z, y and x, inside the iso-surface only."""
     name = shown.colouring(view.colouring)
-    found = []
+    slices = []
     for (normal, across, up), share in zip(SLICES, view.places, strict=True):
         n, a, u = ("zyx".index(axis) for axis in (normal, across, up))
         at = shown.low[n] + share * (shown.high[n] - shown.low[n])
@@ -354,8 +354,8 @@ def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
         index = np.einsum("ij,jkl->ikl", np.linalg.inv(shown.basis), places) + shown.origin[:, None, None]
         inside = ndimage.map_coordinates(shown.height, index, order=1) >= view.level
         values = np.where(inside, _interpolate(shown.fields[name], index), np.nan).astype(np.float32)
-        found.append(Plane(normal, across, up, float(at), x, y, values))
-    return tuple(found)
+        slices.append(Plane(normal, across, up, float(at), x, y, values))
+    return tuple(slices)
 
 
 def _pixel_positions(shown: Solid, axis: int) -> NDArray[np.float32]:

@@ -47,10 +47,10 @@ def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
     for path in given:
         if path.is_dir():
             listed = [row for row in tables.read(path / "series.csv") if row.get("name") and (path / f"{row['name']}.cxi").exists()]
-            found = [path / f"{row['name']}.cxi" for row in listed] or sorted(path.glob("*.cxi"))
-            if not found:
+            paths = [path / f"{row['name']}.cxi" for row in listed] or sorted(path.glob("*.cxi"))
+            if not paths:
                 raise FormatError(f"{path} holds no result (.cxi); give the folder of a series, or result files.")
-            files, rows = files + found, rows + listed
+            files, rows = files + paths, rows + listed
         elif path.exists():
             files.append(path)
         else:

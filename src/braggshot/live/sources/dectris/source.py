@@ -96,10 +96,10 @@ def _image(series: int, first: dict[str, Any], parts: Sequence[Part], decoder: I
 
 def _encoding(text: Any, dtype: np.dtype[Any]) -> tuple[str, bool]:
     """Translate an encoding such as "bs32-lz4<" to one of `decoding.ENCODINGS`; tell also whether its numbers are big-endian."""
-    found = re.fullmatch(r"(?:bs(8|16|32|64)-?)?(lz4)?([<>])", text) if isinstance(text, str) and len(text) < 40 else None
-    if found is None or (found[1] and (not found[2] or int(found[1]) != 8 * dtype.itemsize)):
+    match = re.fullmatch(r"(?:bs(8|16|32|64)-?)?(lz4)?([<>])", text) if isinstance(text, str) and len(text) < 40 else None
+    if match is None or (match[1] and (not match[2] or int(match[1]) != 8 * dtype.itemsize)):
         raise UnusableError("encoding", f"{str(text)[:40]!r} of {dtype}")
-    return ("bslz4" if found[1] else found[2] or ""), found[3] == ">"
+    return ("bslz4" if match[1] else match[2] or ""), match[3] == ">"
 
 
 def _header(series: int, first: dict[str, Any], parts: Sequence[Part]) -> Header:

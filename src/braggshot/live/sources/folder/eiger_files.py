@@ -132,11 +132,11 @@ class FileSet:
 
     def _successor_times(self) -> dict[int, float]:
         """Return for each file when any file behind it was first there, infinite if none was yet [s]."""
-        earliest, found = math.inf, {}
+        earliest, times = math.inf, {}
         for number, part in sorted(self.parts.items(), reverse=True):
-            found[number] = earliest
+            times[number] = earliest
             earliest = min(earliest, math.inf if part.seen is None else part.seen)
-        return found
+        return times
 
     def describe_scan(self, name: str, image: NDArray[Any]) -> Scan:
         """Describe the scan of an image as a `Scan` without counts; a mask of another shape is left out."""
@@ -264,14 +264,14 @@ class FileSet:
             if part.first is None:
                 part.first = self._first_index(number, data)
             new = [index for index in np.flatnonzero(here).tolist() if index not in part.taken]
-            for index, found in read_frames(data, new, self._decoder):
-                if isinstance(found, UnusableError):
+            for index, image_or_error in read_frames(data, new, self._decoder):
+                if isinstance(image_or_error, UnusableError):
                     if is_old and index not in part.damaged:
                         part.damaged.add(index)
-                        yield Dropped(found.reason, f"frame {part.first + index}, in {path.name}: {found.detail}")
+                        yield Dropped(image_or_error.reason, f"frame {part.first + index}, in {path.name}: {image_or_error.detail}")
                     continue
                 part.taken.add(index)
-                yield part.first + index, found
+                yield part.first + index, image_or_error
             part.frames = None if part.is_open else len(here)
             part.is_whole = part.frames == len(part.taken)
 
