@@ -212,7 +212,7 @@ def to_messages(parts: Sequence[Part], ledger: Ledger, reader: Reader) -> list[M
         return [Dropped(error.reason, error.detail)]
     if isinstance(content, Header):
         valid = None if content.about is None else content.about.valid
-        shape = None if valid is None else (valid.shape[0], valid.shape[1])  # a mask fits no image of another shape
+        shape = None if valid is None else (valid.shape[0], valid.shape[1])  # images must have the shape of the mask
         return ledger.begin(content.series, content.name, content.frames, shape, content.rocking_angle, content.about)
     if isinstance(content, SeriesEnd):
         return ledger.end(content.series)

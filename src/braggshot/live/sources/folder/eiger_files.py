@@ -78,7 +78,7 @@ class FileSet:
     ----------
     root : folder that no link may leave
     master : path of the master file, which may not be there yet
-    settle : a file that cannot be read is damaged once it has not changed for this time [s]
+    settle : a file that cannot be read counts as damaged once it has not changed for this time [s]
 
     Attributes
     ----------

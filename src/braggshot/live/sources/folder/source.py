@@ -38,7 +38,7 @@ class Options(ScanDefaults):
     pattern : pattern of the file names to take, such as ``*eiger*``
     existing : take also the scans that are there already
     first : number of a scan's first image; None is 0 or 1, whichever comes first
-    settle : a file that cannot be read is damaged once it has not changed for this time [s]
+    settle : a file that cannot be read counts as damaged once it has not changed for this time [s]
     dataset, angle : paths inside HDF5 files of the frames, and of one rocking angle per frame
     """
 
