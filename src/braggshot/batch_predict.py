@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from braggshot.errors import DataError
+from braggshot.io.atomic import refuse_target
 from braggshot.io.formats import patterns
 from braggshot.nn.pipelined import Stream, half
 from braggshot.nn.predict import largest
@@ -80,6 +81,7 @@ def one_shot_stack(
     OutputError : if the file cannot be written.
     """
     config = config or StackConfig()
+    refuse_target(output, [source])
     device = device_of(config.device)
     network, card = load_network(config.network)
     network = beginning(network) if config.quick else network

@@ -21,6 +21,7 @@ from braggshot.crystal_frame import strain_map
 from braggshot.errors import DataError, FormatError
 from braggshot.io import registry, results
 from braggshot.io.results import cohere
+from braggshot.output import check_writable, files_of
 from braggshot.physics import metrics
 from braggshot.physics.fourier import fourier
 from braggshot.physics.geometry import direct_basis
@@ -39,6 +40,7 @@ def postprocess(
     settings: Settings | Mapping[str, Any] | None = None,
     *,
     format: str | None = None,
+    place: str | Path | None = None,
 ) -> Reconstruction:
     """Give an object on disk, and the scan that it explains, a strain map.
 
@@ -48,18 +50,23 @@ def postprocess(
     scan : the raw scan; may be left out for a result of braggshot, which keeps its geometry
     settings : as of the main job; ``prepare.binning`` must be that of the object
     format : of the scan, where looking at it does not settle that
+    place : file or folder that the result will be written to; refused before any work where it would replace what is read
 
     Raises
     ------
     FormatError : if the file holds no object.
     DataError : if the object does not explain the scan.
     GeometryError : if nothing says where the detector stood.
+    OutputError : if nothing can be written to `place`, or a file that is read would be replaced.
     """
     began = time.perf_counter()
     resolved = settings if isinstance(settings, Settings) else resolve(settings or {})
     found = read_object(path)
-    if scan is not None:
-        raw = scan if isinstance(scan, Scan) else registry.read(scan, format, **resolved.input)
+    raw = scan if isinstance(scan, Scan) or scan is None else registry.read(scan, format, **resolved.input)
+    if place is not None:
+        name = found.volume.name if raw is None else raw.name
+        check_writable(place, [path, *([] if raw is None else files_of(raw))], [name], resolved.output.formats)
+    if raw is not None:
         found = matched(found, raw, resolved)
     read = time.perf_counter()
     strain = strain_map(found, resolved.strain)

@@ -33,7 +33,10 @@ def series(
 ) -> None:
     """One crystal through many scans: a row of numbers each, curves, a movie, a page."""
     from braggshot import series as job
+    from braggshot.io.atomic import refuse_target
 
+    if metadata is not None:
+        refuse_target(output / "series.csv", [metadata])
     listed = job.sources(inputs, scans, column or (), metadata, format)
     with contextlib.ExitStack() as stack:
         if cluster is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from braggshot.crystals.random import uniform
-from braggshot.physics.forward import spread
+from braggshot.physics.forward import convolve_psf
 from braggshot.physics.fourier import AXES, frequencies, pad
 
 Range = tuple[float, float]
@@ -98,7 +98,7 @@ def blurred(expected: Tensor, sigma: Tensor) -> Tensor:
     z, y, x = (torch.exp(-2 * (math.pi * sigma[:, None] * frequency) ** 2) for frequency in along)
     x = x[:, : x.shape[1] // 2 + 1]
     coherence = (z[:, :, None] * y[:, None, :])[..., None] * x[:, None, None, :]
-    return spread(expected, coherence)  # a convolution does not ask where the origin is
+    return convolve_psf(expected, coherence)  # a convolution does not ask where the origin is
 
 
 def chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Tensor:

@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.sources.limits import scan_name
 from braggshot.live.sources.registry import explain_missing, split
 from braggshot.live.sources.replay import Pace
+from braggshot.output import files_of
 from braggshot.volumes import FloatArray, Scan
 
 SINKS = {
@@ -43,6 +45,7 @@ class PlayedScan:
     frames : number of planned frames
     shape, dtype : shape and number type of each frame
     rocking_angle : angle of each frame; None if the file does not hold them [rad]
+    inputs : files that the scan is read from; a detector must not write over them
     """
 
     name: str
@@ -51,6 +54,7 @@ class PlayedScan:
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     rocking_angle: FloatArray | None
+    inputs: tuple[Path, ...] = ()
 
     def angle_deg(self, index: int) -> float | None:
         """Return the rocking angle of one frame in the unit of beamlines [deg]."""
@@ -147,7 +151,7 @@ def _played_scan(scan: Scan, number: int) -> PlayedScan:
     frames, rows, columns = scan.frames.shape
     name = f"{scan_name(scan.name)[:80]}_{number:04d}"
     dtype = np.dtype(scan.frames.dtype)
-    return PlayedScan(name, number, frames, (rows, columns), dtype, scan.rocking_angle)
+    return PlayedScan(name, number, frames, (rows, columns), dtype, scan.rocking_angle, tuple(files_of(scan)))
 
 
 def _load_frames(scan: Scan) -> Any:
