@@ -57,7 +57,7 @@ class LiveConfig:
 
     Parameters
     ----------
-    every : frames between pictures; 0 makes one each thirtieth of the scan, and one when the rocking curve has passed its peak
+    every : frames between pictures; 0 makes about 30 in a scan, and one more when the rocking curve has passed its peak
     hypotheses : number of the network's hypotheses in a picture
     improve : refine a picture while no other work waits, and show the network's full resolution of a scan before the full job
     series : treat all scans as one crystal, on the twin, origin and grid of the first, as ``braggshot series`` does
