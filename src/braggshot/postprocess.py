@@ -1,4 +1,4 @@
-"""Strain from a reconstruction that another program made: PyNX, cohere, cdiutils, or any CXI with the object in it.
+"""Compute strain from a reconstruction of another program: PyNX, cohere, cdiutils, or any CXI with the object in it.
 
 The object says nothing about metres; the raw scan does. It is prepared on the object's grid, and the object is held against its
 counts: their correlation finds by how many voxels the two programs cropped differently, refuses an object of another scan, and
@@ -30,8 +30,8 @@ from braggshot.prepare import prepare
 from braggshot.prepare.window import raw_centre
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
 
-BELONGS = 0.6  # least correlation of the magnitudes for an object to belong to a scan
-CLEARLY = 0.02  # by how much the other sign must explain the counts better to be taken
+BELONGS = 0.6  # least correlation of the magnitudes for an object to belong to a scan [1]
+CLEARLY = 0.02  # least gain in correlation for the conjugate object to be taken [1]
 
 
 def postprocess(
@@ -83,7 +83,7 @@ def postprocess(
 
 
 def read_object(path: str | Path) -> Reconstruction:
-    """The object in a file or folder, in braggshot's order and sign as far as the layout tells.
+    """Read the object of a file or folder, in braggshot's order and sign as far as the layout tells.
 
     Raises
     ------
@@ -106,7 +106,7 @@ class _Match:
 
 
 def matched(found: Reconstruction, scan: Scan, settings: Settings) -> Reconstruction:
-    """The object on the grid of the scan, prepared so that the counts lie where the object says, with the sign that explains them.
+    """Bring the object and the scan onto one grid: move the window of the counts to the object, and choose the sign that fits.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def _match(rho: ComplexArray, magnitude: FloatArray) -> _Match:
 
 
 def _measured(found: Reconstruction, rho: ComplexArray, volume: DiffractionVolume) -> Reconstruction:
-    """The object scaled to the counts, with its misfit and its voxels in metres."""
+    """Scale the object to the counts, and give it its misfit and its voxels in metres."""
     inside = torch.from_numpy(np.where(found.support, rho, 0).astype(np.complex64))
     fit = metrics.misfit(fourier(inside).abs(), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)

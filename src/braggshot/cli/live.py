@@ -28,7 +28,7 @@ def live(
     config: Config = None,
     sets: Sets = None,
 ) -> None:
-    """A 3D picture that forms while the crystal is rocked, in the browser; each finished scan is a result file."""
+    """Show in the browser how the crystal forms while it is rocked; write each finished scan as a result file."""
     from braggshot import config as configuration
     from braggshot.io.registry import read
     from braggshot.live.session import Session, resolve

@@ -24,7 +24,7 @@ def postprocess(
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, last.")] = False,
 ) -> None:
-    """Crystal frame, displacement and strain of a reconstruction that is there already."""
+    """Compute crystal frame, displacement and strain of a reconstruction that another program made."""
     from braggshot.output import summary, write
     from braggshot.postprocess import postprocess as run
 

@@ -22,7 +22,7 @@ STRATEGIES = Path(__file__).parents[1] / "phasing" / "strategies.py"
 
 
 def built_in() -> list[str]:
-    """Names in the table of strategies, read from its source: to import it takes the seconds that torch takes."""
+    """List the names in the table of strategies, read from its source, because importing torch takes seconds."""
     table = next(
         node.value
         for node in ast.parse(STRATEGIES.read_text(encoding="utf-8")).body
@@ -32,7 +32,7 @@ def built_in() -> list[str]:
 
 
 def methods() -> list[str]:
-    """Names of the strategies, those of other packages too."""
+    """List the names of all strategies, those of other packages too."""
     return [*built_in(), *registered("braggshot.strategies")]
 
 
@@ -60,7 +60,7 @@ def reconstruct(
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per input, last.")] = False,
 ) -> None:
-    """Raw scan in, 3D crystal out, with a number that says how far to trust it."""
+    """Turn a raw scan into a 3D crystal, with a verdict that says how far to trust it."""
     from braggshot.output import summary, write
     from braggshot.pipeline import drain, imply_method, run
 

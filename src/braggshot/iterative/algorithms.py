@@ -116,7 +116,7 @@ def _relax(state: State, data: Measured, old: float, new: float) -> None:
 
 
 def _replace(state: State, projected: Tensor, data: Measured, old: float, new: float) -> None:
-    """Update rho from its projection as `_relax` does; note the error of the iterate, |P_M rho - rho|^2 / sum I, where asked for."""
+    """Update rho from its projection as `_relax` does, and note the error |P_M rho - rho|^2 / sum I where it is wanted."""
     distance = relax(state.rho, projected, state.support, old, new, state.wants_error)
     if distance is not None:
         state.error = distance / data.photons

@@ -95,8 +95,8 @@ def sharpened(data: Measured, spread: PointSpread) -> Measured:
 
     .. math:: J \leftarrow J \, \frac{p * [s I / (p * J)]}{p * s}, \qquad s = 1 \text{ on voxels that are seen, else } 0
 
-    until p * J is as near to the counts as their noise, or hardly comes nearer: from then on noise would be sharpened. With a narrow
-    spread this takes few iterations. Voxels that are not seen keep their values, and float as before.
+    until p * J is as near to the counts as their noise, or hardly comes nearer: from then on noise would be sharpened. A narrow
+    spread takes few iterations. Voxels that are not seen keep their values, and float as before.
     (Richardson, J. Opt. Soc. Am. 62, 55 (1972); Lucy, Astron. J. 79, 745 (1974).)
     """
     device, seen = data.magnitude.device, data.target >= 0

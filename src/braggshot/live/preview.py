@@ -16,7 +16,7 @@ from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase
 from braggshot.pipeline import Settings, finish_result
 from braggshot.prepare import PrepareConfig, prepare
-from braggshot.series.registration import carried, registered
+from braggshot.series.registration import carry_neighbour, register
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 GROWTH_BEFORE_SEARCH = 1.5  # growth of the frame count after which a new window is searched for: fringes may reach further by then
@@ -121,7 +121,7 @@ def _register_to_previous(result: Reconstruction, previous: Reconstruction | Non
     if previous is None or not previous.support.any():
         return result
     try:
-        return registered(result, carried(previous, result.volume))[0]
+        return register(result, carry_neighbour(previous, result.volume))[0]
     except DataError:  # the shapes differ, and no geometry relates them
         return result
 

@@ -12,7 +12,7 @@ from braggshot.nn.augmentation import Orientation, different, turned, turned_bac
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
-from braggshot.nn.resampling import bring, give_back, sampling
+from braggshot.nn.resampling import sampling, to_network_grid, to_original_grid
 from braggshot.nn.solved_patterns import nearer_twin
 from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, gone_on, start
 from braggshot.physics.fourier import in_the_middle
@@ -65,7 +65,7 @@ def predict(
     """
     device = next(network.parameters()).device
     how = sampling(counts.shape, oversampling, largest(network))
-    pattern = bring(counts.to(device).float(), valid.to(device), how)
+    pattern = to_network_grid(counts.to(device).float(), valid.to(device), how)
     ways = different(how.shape, max(n, views))
     seen = Measurement.of(*(torch.stack([turned(part, way) for way in ways]) for part in pattern))
     begin = start(network, seen, torch.Generator(device).manual_seed(seed))
@@ -77,7 +77,7 @@ def predict(
         boxes, chi2 = boxes[which], chi2[which]
     whole = Measurement.of(counts[None].to(device), valid[None].to(device))
     found = [turned_back(box, ways[k]) for box, k in zip(boxes, which.tolist(), strict=True)]
-    return [_scaled(give_back(found[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
+    return [_scaled(to_original_grid(found[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
 
 
 Found = tuple[Tensor, Tensor, Tensor]
@@ -127,7 +127,9 @@ def answered(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple[Tens
 
 def shown(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
     """One pattern (z, y, x) as the network sees it, a batch of one."""
-    return Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, sampling(counts.shape, oversampling))))
+    return Measurement.of(
+        *(t[None].to(device) for t in to_network_grid(counts.float(), valid, sampling(counts.shape, oversampling)))
+    )
 
 
 def _scaled(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:

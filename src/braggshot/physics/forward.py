@@ -37,13 +37,13 @@ class PointSpread:
 
 
 def mutual_coherence(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> Tensor:
-    """Compute Γ of a `PointSpread` on the half grid of `torch.fft.rfftn`, corner layout; differentiable in `sigma` (3,) and `eta` ()."""
+    """Compute Γ of a `PointSpread` on the half grid of `torch.fft.rfftn`, corner layout; differentiable in `sigma` and `eta`."""
     gaussian, lorentzian, _ = _shapes(sigma, _half_grid(shape, sigma.device))
     return (1 - eta) * gaussian + eta * lorentzian
 
 
 def coherence_slopes(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> list[Tensor]:
-    r"""Compute the slopes of `mutual_coherence` with respect to :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2` and :math:`\eta`, each on the half grid."""
+    r"""Compute the slopes of Γ by :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2` and :math:`\eta`, each on the half grid."""
     grid = _half_grid(shape, sigma.device)
     gaussian, lorentzian, width = _shapes(sigma, grid)
     common = -2 * math.pi**2 * (1 - eta) * gaussian - _LORENTZIAN / 2 * eta * lorentzian / width
@@ -70,7 +70,7 @@ def _half_grid(shape: Sequence[int], device: torch.device) -> list[Tensor]:
 def convolve_psf(intensity: Tensor, coherence: Tensor) -> Tensor:
     """Convolve an intensity (..., z, y, x), corner layout, with the point spread whose transform is `coherence`.
 
-    The convolution is circular and keeps the sum. Rounding in the transforms is relative to the brightest voxel. The point spread is
+    The convolution is circular and keeps the sum. Rounding in the transforms is relative to the brightest voxel. A point spread is
     positive, so no voxel falls below its own share p(0) I(q); that floor keeps the dark voxels meaningful.
     """
     return convolve_from_autocorrelation(torch.fft.rfftn(intensity, dim=AXES), coherence, intensity)

@@ -121,7 +121,7 @@ def pixel_edges(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.flo
 def scattering_vector(
     geometry: Geometry, frame: ArrayLike, row: ArrayLike, column: ArrayLike, reference: float | None = None
 ) -> NDArray[np.float64]:
-    """Compute the scattering vector q [1/m] of raw pixels, in the laboratory frame with the sample as it stood at frame `reference`.
+    """Compute the scattering vector q [1/m] of raw pixels, in the laboratory frame, the sample as it stood at frame `reference`.
 
     Parameters
     ----------

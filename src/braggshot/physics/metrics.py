@@ -71,7 +71,7 @@ def half_deviance(model: Tensor, intensity: Tensor) -> Tensor:
 
 
 def magnitude_noise_floor(rates: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    r"""Compute what photon noise alone adds to the misfit of a magnitude, :math:`\langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` [photons].
+    r"""Compute the misfit of a magnitude by photon noise, :math:`\langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` [photons].
 
     Over Poisson counts k of mean lambda, `rates`: 1/4 at high counts, near 2 lambda at low ones; interpolated in a table.
     """
@@ -83,7 +83,7 @@ def magnitude_noise_floor(rates: NDArray[np.floating[Any]]) -> NDArray[np.float6
 
 
 def excess_misfit(model: Tensor, intensity: Tensor) -> float:
-    r"""Compute the misfit of magnitudes beyond photon noise f, :math:`\sqrt{(\sum (|F| - \sqrt I)^2 - \sum f(|F|^2)) / \sum I}` [1].
+    r"""Compute the misfit beyond photon noise f, :math:`\sqrt{(\sum (|F| - \sqrt I)^2 - \sum f(|F|^2)) / \sum I}` [1].
 
     Parameters
     ----------

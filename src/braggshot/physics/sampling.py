@@ -84,7 +84,9 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tupl
 
 
 def oversampling(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
-    """Measure the oversampling, array size / object extent, per axis. At 2 or below the autocorrelation wraps around, and 2 is returned.
+    """Measure the oversampling, array size over object extent, per axis.
+
+    At 2 or below the autocorrelation wraps around, and 2 is returned.
 
     2 is also returned for an axis whose fringes are hidden by a gap through the peak itself.
 

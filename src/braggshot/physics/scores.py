@@ -87,7 +87,7 @@ def typical(rho: ComplexArray) -> ComplexArray:
 
 
 def ssim(truth: FloatArray, found: FloatArray) -> float:
-    """Compute the structural similarity of amplitudes (Wang et al., IEEE Trans. Image Process. 13, 600 (2004)), 7^3 windows, range 1."""
+    """Compute the structural similarity of amplitudes (Wang et al., IEEE Trans. Image Process. 13, 600 (2004)), windows of 7^3."""
     from skimage.metrics import structural_similarity  # takes half a second to import
 
     return float(structural_similarity(truth, found, win_size=7, data_range=1.0))  # type: ignore[no-untyped-call]
@@ -107,7 +107,7 @@ def phase_mae(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> floa
 
 
 def gradient_rmse(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> float:
-    """Compute the RMS error of the phase difference of neighbours [rad], one layer inside the surface; NaN where nothing is left."""
+    """Compute the RMS error of the phase difference of neighbours [rad], one layer inside the surface; NaN without voxels."""
     inside = ndimage.binary_erosion(body) & (np.abs(found) > 0)
     if not inside.any():
         return math.nan

@@ -66,7 +66,7 @@ def mean_turn(rho: ComplexArray) -> NDArray[np.float64]:
 
 
 def gradient(turn: FloatArray, basis: FloatArray) -> NDArray[np.float64]:
-    """Compute the gradient of the phase (3, ...) [rad/m] from differences per voxel (3, ...) and voxel edges in the columns of `basis` [m]."""
+    """Compute the phase gradient (3, ...) [rad/m] from differences per voxel (3, ...) and the voxel edges in `basis` [m]."""
     return np.asarray(np.tensordot(np.linalg.inv(basis).T, turn, axes=1))
 
 
@@ -76,7 +76,7 @@ def strain(phase_gradient: FloatArray, q: FloatArray) -> NDArray[np.float64]:
 
 
 def d_spacing(phase_gradient: FloatArray, q: FloatArray) -> NDArray[np.float64]:
-    """Compute the local spacing [m] of the planes: 2 pi / |q + grad(phase)|, for a gradient (3, ...) taken against the lattice of `q` [1/m]."""
+    """Compute the local spacing [m] of the planes, 2 pi / |q + grad(phase)|, the gradient (3, ...) against the lattice of q."""
     local = np.asarray(q).reshape(3, *[1] * (np.ndim(phase_gradient) - 1)) + phase_gradient
     return np.asarray(2 * np.pi / np.linalg.norm(local, axis=0))
 
@@ -182,7 +182,7 @@ def amplitude_spread(fields: ComplexArray, support: BoolArray) -> NDArray[np.flo
 
 
 def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
-    r"""Compute the circular standard deviation of the phase over the first axis [rad]: :math:`\sqrt{-2 \ln R}`, R the length of the mean unit vector."""
+    r"""Compute the circular standard deviation over the first axis [rad]: :math:`\sqrt{-2 \ln R}`, R the mean vector's length."""
     unit = np.exp(1j * np.angle(fields).astype(np.float64))  # in single precision R would round to 1
     length = np.abs(unit.mean(axis=0))
     return np.sqrt(-2 * np.log(np.clip(length, 1e-12, 1)))
