@@ -65,9 +65,9 @@ def test_the_words_are_those_of_the_program(declared, meant):
 
 
 def test_compressions_are_those_of_the_transports():
-    from braggshot.live.simulator.dectris import COMPRESSED
+    from braggshot.live.simulator.dectris import COMPRESSIONS
 
-    assert {word for known in COMPRESSED.values() for word in known} <= set(typing.get_args(emit.Compression))
+    assert {word for known in COMPRESSIONS.values() for word in known} <= set(typing.get_args(emit.Compression))
 
 
 def test_strategies_of_other_packages_are_methods_too(monkeypatch, capsys):
