@@ -1,4 +1,4 @@
-"""The chain from raw scan to diffraction volume, and its settings; what each link does is in the file of its name."""
+"""Prepare a diffraction volume from a raw scan: the whole chain, and its settings."""
 
 from __future__ import annotations
 
@@ -43,32 +43,33 @@ from braggshot.volumes import DiffractionVolume, FloatArray, Scan, Window
 
 Triple = tuple[int, int, int]
 
-WHOLE = 8_000_000  # voxels up to which a scan is read at once
-SMALL = 128  # a stack no longer than this on any axis is not worth cropping
-CENTRED = 0.1  # of the size: how far off the centre the peak of a small stack may be before it is cut anew
-MARGIN = 12  # raw voxels read around the window, so that what lies on its edge is judged whole
-SPECKLE = 200.0  # voxels per speckle, taken high, before the oversampling is known
-GROUPS = 8  # parts of the rocking curve in which a hot pixel must stay hot
-FIELDS = {"steps", "window", "reciprocal_basis", "q_bragg", "oversampling", "provenance"}  # that a prepared scan brings along
+WHOLE = 8_000_000  # largest scan that is read at once [voxels]
+SMALL = 128  # longest axis of a stack that is not cropped, because little would be saved [voxels]
+CENTRED = 0.1  # share of an axis by which a peak may be off the middle and still count as centred [1]
+MARGIN = 12  # margin read around the window, so that artefacts on its edge are seen whole [raw voxels]
+SPECKLE = 200.0  # size of a speckle assumed before the oversampling is known, rather too large [voxels]
+GROUPS = 8  # number of parts of the rocking curve in which a hot pixel must stay hot
+FIELDS = {"steps", "window", "reciprocal_basis", "q_bragg", "oversampling", "provenance"}  # provenance of a prepared scan
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Settings of `prepare`; the defaults need no touch.
+    """Settings of `prepare`; the defaults suit most scans.
 
     Parameters
     ----------
-    shape : of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
-    max_shape : limit on that choice [voxels]
-    binning : raw voxels per voxel (z, y, x); "auto" bins an axis that is oversampled seven times or more, down to three
-    centre : "max" the brightest voxel of the lightly smoothed pattern, "com" the centre of mass about it, or a raw index (z, y, x)
-    subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; costs the Poisson
-        statistics, so by default the offset is only recorded
-    flat, dark, monitor : whether to use the flat field, dark field and monitor that the scan brings along
-    detector : name of a detector whose gaps are masked; None takes the one that the scan names
+    shape : shape of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
+    max_shape : largest shape that is chosen [voxels]
+    binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of seven or more, down to three
+    centre : "max" is the brightest voxel of the lightly smoothed pattern, "com" the centre of mass about it; or a raw index (z, y,
+        x)
+    subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; this spoils the
+        Poisson statistics, so by default the offset is only recorded
+    flat, dark, monitor : whether to use the flat field, dark field and monitor of the scan
+    detector : name of a detector whose gaps are masked; None takes the name in the scan
     bad_pixels : mask hot and dead pixels, zingers and blocks without counts that stand out from their surroundings
     aliens : "auto" masks foreign peaks, "off" leaves them
-    background : subtracted from every voxel before binning [photons], "frame" for the median level of each frame, or "off"
+    background : level subtracted from every voxel before binning [photons], "frame" for the median level of each frame, or "off"
     threshold : counts below this become 0 [photons]
     """
 
@@ -88,11 +89,11 @@ class PrepareConfig:
 
 
 def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionVolume:
-    """Corrected counts around the Bragg peak of a scan.
+    """Prepare a scan: corrected counts around its Bragg peak.
 
     Parameters
     ----------
-    scan : raw frames and what the files say about them
+    scan : raw frames and metadata
     config : settings
 
     Returns
@@ -135,7 +136,10 @@ def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
 
 
 def _find(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[Block, Survey, Triple]:
-    """A block around the peak, the survey that led there, and roughly where the peak is; no survey where the user knows."""
+    """Read a block around the peak, and return it with the survey of the scan and the rough position of the peak.
+
+    Where the user states both peak and shape, the survey covers only that block.
+    """
     given = config.centre if isinstance(config.centre, tuple) else None
     if given is not None and config.shape is not None:
         binning = (1, 1, 1) if config.binning == "auto" else config.binning
@@ -164,7 +168,7 @@ def _survey_of(block: Block) -> Survey:
 def _load(
     scan: Scan, source: CorrectedFrames, start: Sequence[int], stop: Sequence[int], config: PrepareConfig
 ) -> Block:  # fmt: skip
-    """Counts of a region, without those that are no diffraction."""
+    """Read the counts of a region, and mask artefacts."""
     block = source.read(start, stop)
     refuse_untrusted(scan.name, block.untrusted, block.counts.size)
     _require_counts(scan.name, block.counts)
@@ -195,11 +199,11 @@ def _require_counts(name: str, counts: FloatArray) -> None:
 
 
 def _centre(name: str, block: Block, peak: Triple, side: int, config: PrepareConfig) -> tuple[Triple, NDArray[np.float64]]:
-    """Raw voxel of the peak, and how far off its middle the peak is [voxels].
+    """Return the raw voxel of the peak, and the offset of the peak from the middle of that voxel [voxels].
 
     Raises
     ------
-    DataError : if nothing stands out from the noise.
+    DataError : if no peak stands out from the noise.
     """
     smooth = ndimage.gaussian_filter(block.counts, 1)
     local = np.subtract(peak, block.start)
@@ -213,7 +217,7 @@ def _centre(name: str, block: Block, peak: Triple, side: int, config: PrepareCon
 
 
 def _about(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Counts and trust with the peak within 10 % of the middle, for measuring the oversampling."""
+    """Return counts and mask with the peak within 10 % of the middle, for measuring the oversampling."""
     shape = np.array(block.counts.shape)
     start = np.subtract(peak, block.start) - shape // 2
     if np.all(np.abs(start) <= CENTRED * shape):
@@ -225,12 +229,12 @@ def _choose(
     scan: Scan, raw_shape: Triple, view: Survey, peak: Triple, offset: NDArray[np.float64], sampling: tuple[float, float, float],
     config: PrepareConfig,
 ) -> tuple[Window, Triple, tuple[str, ...]]:  # fmt: skip
-    """Window, shape, and why."""
+    """Choose the window and the shape of the volume, and say in words why."""
     binning = config.binning if config.binning != "auto" else (1, 1, 1) if scan.prepared else choose_binning(sampling)
     middle = [size // 2 for size in raw_shape]
     centred = all(abs(a - b) <= CENTRED * size for a, b, size in zip(peak, middle, raw_shape, strict=True))
     small = max(raw_shape) <= SMALL and all(map(is_fast, raw_shape)) and binning == (1, 1, 1)
-    target = peak + np.clip(offset, -0.49, 0.49)  # which bin of an even number has the peak nearer its middle
+    target = peak + np.clip(offset, -0.49, 0.49)  # an even number of bins has no middle bin: the nearer one
     if config.shape is None and config.centre == "max" and (scan.prepared or (small and centred)):
         z, y, x = (size // bins for size, bins in zip(raw_shape, binning, strict=True))
         shape, target = (z, y, x), np.add(middle, (np.array(binning) - 1) / 2)
@@ -248,7 +252,7 @@ def _choose(
 
 
 def _holds(block: Block, start: Triple, stop: Triple, raw_shape: Triple) -> bool:
-    """Whether a block has all of a region that the scan has."""
+    """Tell whether a block covers a region, as far as the scan does."""
     return all(
         have <= max(0, first) and min(size, last) <= end
         for have, end, first, last, size in zip(block.start, block.stop, start, stop, raw_shape, strict=True)
@@ -267,7 +271,7 @@ def _mask_aliens(block: Block, sampling: tuple[float, float, float]) -> Block:
 def _cut(
     block: Block, window: Window, shape: Triple, moved: NDArray[np.float64], config: PrepareConfig
 ) -> DiffractionVolume:  # fmt: skip
-    """Crop, pad and bin a block; shift it by -`moved` raw voxels first, if asked for."""
+    """Crop, pad and bin a block; if the settings ask for it, shift the counts by -`moved` first [raw voxels]."""
     start, stop = raw_extent(window, shape)
     place, size = np.subtract(start, block.start).tolist(), np.subtract(stop, start).tolist()
     counts, valid, steps = cut(block.counts, place, size), cut(block.valid, place, size), []
@@ -293,7 +297,7 @@ def _text(values: NDArray[np.float64]) -> str:
 
 
 def _frame_level(counts: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Median over tiles of 8 x 8 pixels of the mean valid count, for every frame, (n, 1, 1)."""
+    """Return the background level of every frame (n, 1, 1): the median over tiles of 8 x 8 pixels of the mean valid count."""
     total, number = (sum_bins(array.astype(np.float32), (1, 8, 8)) for array in (counts * valid, valid))
     means = np.where(number > 0, total / np.maximum(number, 1), np.nan)
     levels = [float(np.nanmedian(tile)) if np.isfinite(tile).any() else 0.0 for tile in means]
@@ -303,9 +307,9 @@ def _frame_level(counts: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.flo
 def _describe(
     scan: Scan, source: CorrectedFrames, volume: DiffractionVolume, window: Window, moved: NDArray[np.float64]
 ) -> DiffractionVolume:
-    """The volume with its voxel basis, geometry and provenance; those of a prepared scan are carried on.
+    """Return the volume with its voxel basis, geometry and provenance; a prepared scan keeps those it has.
 
-    `moved` is where between the raw voxels the counts were shifted to [raw voxels].
+    `moved` is the shift of the counts between the raw voxels [raw voxels].
     """
     before = scan.provenance if scan.prepared else {}
     geometry = regular_geometry(scan.geometry, source.grid)

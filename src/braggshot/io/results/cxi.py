@@ -1,18 +1,19 @@
-"""Result CXI: one HDF5 file that holds the crystal, the measurement it explains, and how it was found.
+"""Write and read the result CXI: one HDF5 file that holds the crystal, its measurement, and the settings of the phasing.
 
-Laid out as PyNX writes it, so that PyNX, cdiutils, silx and h5web open it; what PyNX has no name for stands beside::
+The layout is that of PyNX, so that PyNX, cdiutils, silx and h5web open the file. Data without a place in PyNX's layout have names
+of their own::
 
     entry_last -> entry_1
     entry_1/
-      data_1/data -> image_1/data             what a viewer shows first
+      data_1/data -> image_1/data             shown first by a viewer
       image_1/{data, mask, basis, frame}      rho on the grid of the measurement, centred; mask is the support
       image_1/process_1/{program, version, configuration, note_1, results}
       image_2, image_3, ...                   further real arrays, each with a link of its name: entry_1/amplitude, phase, support;
                                               with a strain map those of the crystal frame, also displacement, strain, ...;
                                               last entry_1/mode, complex: the first PCA mode of all starts, on the grid of image_1
-      strain_1                                what belongs to all of them; see `braggshot.io.results.strain_images`
+      strain_1                                common data of the strain map; see `braggshot.io.results.strain_images`
       instrument_1/detector_1/{data, mask}    prepared counts; mask 0 good, 1 bad
-      completed_1/data                        the same, and what the crystal would give where the mask is 1
+      completed_1/data                        prepared counts, with the intensity of the crystal where the mask is 1
       instrument_1/geometry_1                 diffractometer circles, where known
 
 Arrays are (z, y, x); every data set has ``units`` ("1" for a pure number, "" for text). Axes, signs and frames are those of
@@ -46,7 +47,7 @@ _VERSION = importlib.metadata.version("braggshot")
 
 
 def write(path: str | Path, reconstruction: Reconstruction) -> None:
-    """Write a reconstruction, with its strain map where it has one, as a result CXI, whole or not at all.
+    """Write a reconstruction, and its strain map if it has one, as a result CXI, whole or not at all.
 
     Raises
     ------
@@ -146,8 +147,8 @@ def _write_process(process: h5py.Group, found: Reconstruction) -> None:
 def read(path: str | Path) -> Reconstruction:
     """Read a result CXI of braggshot or PyNX.
 
-    PyNX crops the object to its support and keeps no counts: such an object is put in the middle of the grid that was phased, and
-    its volume has no valid voxel.
+    PyNX crops the object to its support and keeps no counts. Such an object is padded to the grid that was phased, and its volume
+    has no valid voxel.
 
     Raises
     ------
@@ -166,7 +167,7 @@ def read(path: str | Path) -> Reconstruction:
 
 
 def read_strain(path: str | Path) -> StrainMap | None:
-    """The strain map of a result CXI of braggshot; None if it holds none.
+    """Read the strain map of a result CXI of braggshot; None if it holds none.
 
     Raises
     ------
@@ -209,7 +210,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
 
 
 def _read_ensemble(results: dict[str, Any], mode: ComplexArray | None) -> Ensemble | None:
-    """Fields that a file does not have keep their default."""
+    """Read the statistics of all starts; fields that a file does not have keep their default."""
     if "prtf" not in results:
         return None
     stored = {field.name: results[field.name] for field in dataclasses.fields(Ensemble) if field.name in results}
@@ -224,7 +225,10 @@ def _read_uncertainty(image: h5py.Group) -> Uncertainty | None:
 
 
 def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Path) -> NDArray[Any]:
-    """An array of `image_1` in the middle of a grid of `shape`; of several modes the first, which is the solution."""
+    """Read an array of `image_1` and pad it to `shape` about its centre.
+
+    If the array holds several modes, the first mode is the solution.
+    """
     stored = image[name][0] if image[name].ndim == 4 else image[name][()]
     if get(image, "is_fft_shifted", 0):
         stored = np.fft.fftshift(stored)
@@ -268,5 +272,5 @@ def _read_measurement(entry: h5py.Group, process: Any, path: Path) -> Diffractio
 
 
 def _tuples(values: dict[str, Any] | None) -> Any:
-    """Short arrays were tuples before they were written."""
+    """Turn short arrays back into the tuples that they were before writing."""
     return values and {key: tuple(value.tolist()) if isinstance(value, np.ndarray) else value for key, value in values.items()}

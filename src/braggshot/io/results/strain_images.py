@@ -1,4 +1,4 @@
-"""A strain map inside a CXI entry: one real image per field, each found by the link of its name, and what belongs to all of them.
+"""Write and read a strain map inside a CXI entry: one real image per field, and a group of common data.
 
 ::
 
@@ -6,8 +6,8 @@
       image_N/{title, data}, link <field> -> image_N       amplitude, phase, displacement, strain, d_spacing, support, ...
       strain_1/{frame, basis, rotation, q_bragg, iso_level, reflection, name, resolution, facets, choices, numbers}
 
-Every image carries ``frame`` and ``basis`` (columns are the voxel edges [m], components (z, y, x)); fields that have no value
-outside the crystal are NaN there. Strain is a pure number, lengths are metres.
+Every image has the attributes ``frame`` and ``basis`` (columns are the voxel edges [m], components (z, y, x)). Fields that have no
+value outside the crystal are NaN there. Strain is a pure number, lengths are in metres.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **at
     Parameters
     ----------
     entry : the open group ``entry_1``
-    key : what it is: "amplitude", "displacement", "strain", ...
-    array : (z, y, x)
+    key : name of the field: "amplitude", "displacement", "strain", ...
+    array : values (z, y, x)
     units : as the UDUNITS library spells it; "1" for a pure number
     attributes : stored with the data set, for example ``frame="crystal"``
     """
@@ -61,7 +61,7 @@ def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **at
 
 
 def write(entry: h5py.Group, found: StrainMap, numbers: Mapping[str, Any]) -> None:
-    """Write all fields of a strain map, and `numbers` beside them."""
+    """Write all fields of a strain map, and the table `numbers` of its summary."""
     for name, units in UNITS.items():
         values = getattr(found, name)
         if values is None:
@@ -81,7 +81,7 @@ def write(entry: h5py.Group, found: StrainMap, numbers: Mapping[str, Any]) -> No
 
 
 def read(entry: h5py.Group) -> StrainMap | None:
-    """What `write` wrote; None if the entry holds no strain map."""
+    """Read the strain map of an entry; None if it holds none."""
     if "strain_1" not in entry:
         return None
     group = entry["strain_1"]
@@ -99,7 +99,7 @@ def read(entry: h5py.Group) -> StrainMap | None:
 
 
 def _write_facets(group: h5py.Group, facets: tuple[Facet, ...]) -> None:
-    """One row per facet; an index hkl of 0, 0, 0 is a facet without a name."""
+    """Write one row per facet; the index hkl of a facet without a name is 0, 0, 0."""
     if not facets:
         return
     for name, units in _FACET_UNITS.items():
