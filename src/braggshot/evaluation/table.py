@@ -1,4 +1,4 @@
-"""Rows to a table: medians with bootstrap intervals, rates with Wilson intervals; failures count, and are counted."""
+"""Summarise rows in a table: medians with bootstrap intervals, rates with Wilson intervals; failures are included in both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the bounds of its 95 % interval."""
+    """Value with the bounds of its 95 % interval."""
 
     value: float
     low: float
@@ -30,12 +30,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Line:
-    """One method on one group.
+    """Rows of one method on one group.
 
     Parameters
     ----------
-    suite, group, method : which
-    rows : one per crystal
+    suite, group, method : names of the suite, the group and the method
+    rows : one row per crystal
     """
 
     suite: str
@@ -44,16 +44,19 @@ class Line:
     rows: Sequence[Row]
 
     def median(self, name: str) -> Interval:
-        """Median of a number over the crystals that have it; an object that was not found has no phase error, say."""
+        """Return the median of a number over the crystals that have it.
+
+        For example, a crystal that was not found has no phase error.
+        """
         return median([row[name] for row in self.rows if row.get(name) is not None])
 
     def rate(self, holds: Callable[[Row], bool]) -> Interval:
-        """Share of the crystals for which something holds."""
+        """Return the share of the crystals for which `holds` is true."""
         return wilson(sum(holds(row) for row in self.rows), len(self.rows))
 
 
 def lines(rows: Sequence[Row]) -> list[Line]:
-    """Rows by suite, group and method, in the order in which they first appear."""
+    """Group rows by suite, group and method, in the order in which they first appear."""
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row["suite"], row["group"], row["method"]), []).append(row)
@@ -68,7 +71,10 @@ def lines(rows: Sequence[Row]) -> list[Line]:
 
 
 def median(values: Sequence[float]) -> Interval:
-    """Median and the 2.5 and 97.5 percentiles of those of `RESAMPLES` draws with replacement."""
+    """Return the median with a 95 % bootstrap interval.
+
+    Its bounds are the 2.5 and 97.5 percentiles of the medians of `RESAMPLES` draws with replacement.
+    """
     if not len(values):
         return Interval(math.nan, math.nan, math.nan)
     sample = np.asarray(values, float)
@@ -78,7 +84,7 @@ def median(values: Sequence[float]) -> Interval:
 
 
 def wilson(successes: int, n: int) -> Interval:
-    """Give a rate and its Wilson interval, which is right at 0 and 1 too."""
+    """Return a rate with its Wilson interval, which is valid also at 0 and 1."""
     low, high = binomtest(successes, n).proportion_ci(0.95, method="wilson")
     return Interval(successes / n, float(low), float(high))
 
@@ -104,17 +110,17 @@ COLUMNS: dict[str, Callable[[Line], str]] = {
 
 
 def blended(row: Row) -> bool:
-    """Whether a row is a failure that mixes the object with its twin."""
+    """Tell whether a row is a failure that mixes the object with its twin."""
     return not row["success"] and (row.get("blend") or 0) >= BLENDED
 
 
 def iou(line: Line, threshold: str) -> Interval:
-    """Median intersection over union at a threshold."""
+    """Return the median intersection over union at a threshold."""
     return median([row["iou"][threshold] for row in line.rows if row.get("iou")])
 
 
 def markdown(rows: Sequence[Row], command: str = "") -> str:
-    """The table, a section per suite."""
+    """Return the table in Markdown, with a section per suite."""
     parts = [f"`{command}`\n" if command else "", _LEGEND]
     suite = ""
     for line in lines(rows):
@@ -140,7 +146,7 @@ Au(111) and voxels of 10 nm.
 
 
 def write(path: Path, rows: Sequence[Row], command: str = "") -> None:
-    """``table.md``.
+    """Write ``table.md``.
 
     Raises
     ------

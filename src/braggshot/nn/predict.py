@@ -1,4 +1,4 @@
-"""Predict hypotheses for any volume: to the sampling of the training (`braggshot.nn.resampling`), through the network, and back."""
+"""Predict hypotheses for any volume: resample it as in training (`braggshot.nn.resampling`), apply the network, resample back."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from braggshot.nn.solved_patterns import nearer_twin
 from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, gone_on, start
 from braggshot.physics.fourier import in_the_middle
 
-LARGEST = 64  # voxels per axis that a network answers on
-SAME = 0.9  # correlation of two answers at the low resolution that are one crystal
-WITNESSES = 3  # that have to be one crystal
-LEFT = 8  # with which a search goes on
+LARGEST = 64  # largest number of voxels per axis of a network's input
+SAME = 0.9  # least correlation of two low-resolution answers that count as one crystal [1]
+WITNESSES = 3  # number of best low-resolution answers that must be one crystal
+LEFT = 8  # number of best low-resolution answers from which a search continues
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One answer of the network.
+    """Answer of the network for one volume.
 
     Parameters
     ----------
     rho : (z, y, x) complex64 on the grid of the volume, centred at N // 2, scaled to its counts [sqrt(photons)]
-    chi2 : misfit on the grid that the network saw, over voxels that it was shown [1]
+    chi2 : misfit on the grid that the network was shown, over the valid voxels [1]
     """
 
     rho: Tensor
@@ -48,20 +48,21 @@ def predict(
     views: int = 1,
     searches: bool = False,
 ) -> list[Hypothesis]:
-    """The best hypotheses, sorted by the misfit of what the network was shown.
+    """Predict the best hypotheses for a volume, sorted by their misfit on the grid that the network was shown.
 
-    A network that has seen crystals in all orientations errs differently in each, so each answer is to the pattern in another one.
-    Of a two-scale network they go to the full resolution from where the low one, an eighth of the cost, has the least misfit.
+    The network is trained on crystals in all orientations and errs differently in each. So each answer is for the pattern in
+    another orientation. With a two-scale network, all orientations are answered at the low resolution, an eighth of the cost, and
+    only the answers with the least misfit are continued at the full resolution.
 
     Parameters
     ----------
-    network : on the device to use
-    counts, valid : (z, y, x), centred at N // 2; what is to be held out is marked not valid
-    oversampling : per axis, measured; None leaves the sampling as it is
-    n : hypotheses
-    seed : of the starts
-    views : orientations of the pattern, of which the best `n` are given; at least `n`
-    searches : where the best answers of the low resolution are not the same crystal, a long recipe goes on with them
+    network : network, on the device to use
+    counts, valid : (z, y, x), centred at N // 2; voxels to be held out must be marked not valid
+    oversampling : measured oversampling per axis; None keeps the sampling of the volume
+    n : number of hypotheses
+    seed : seed of the random starts
+    views : number of orientations of the pattern, at least `n`; the best `n` answers are returned
+    searches : continue with a long recipe if the best low-resolution answers are not one crystal
     """
     device = next(network.parameters()).device
     how = sampling(counts.shape, oversampling, largest(network))
@@ -81,7 +82,7 @@ def predict(
 
 
 Found = tuple[Tensor, Tensor, Tensor]
-"""Boxes (n, z, y, x), their chi2 (n,), and the view that each is an answer to (n,)."""
+"""Objects in their boxes (n, z, y, x), their chi2 (n,), and the orientation of the pattern that each answers (n,)."""
 
 
 def _found(network: TwoScaleNetwork, seen: Measurement, begin: Tensor, ways: Sequence[Orientation], searches: bool) -> Found:
@@ -98,7 +99,7 @@ def _found(network: TwoScaleNetwork, seen: Measurement, begin: Tensor, ways: Seq
 
 
 def is_one_crystal(rho: Tensor) -> bool:
-    """Whether all objects (n, z, y, x) are the first, or its twin."""
+    """Tell whether all objects (n, z, y, x) are the same crystal as the first, or its twin."""
     others = in_the_middle(rho)
     first = others[:1].expand_as(others)
     return bool((correlation(others, nearer_twin(others, first)) > SAME).all())
@@ -114,19 +115,22 @@ def _sharpened(network: TwoScaleNetwork, seen: Measurement, found: Found, n: int
 
 
 def largest(network: nn.Module) -> int:
-    """Voxels per axis that a network is shown: of one with a single scale the central fringes, on an eighth of the voxels."""
+    """Return the voxels per axis that a network is shown.
+
+    The low-resolution network alone sees only the central fringes, an eighth of the voxels.
+    """
     return LARGEST if isinstance(network, TwoScaleNetwork | Published) else CENTRAL
 
 
 def answered(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network makes of every start: objects in its box (n, z / 2, y / 2, x / 2), and chi2 of what it was shown (n,)."""
+    """Apply the network to every start: return objects in its box (n, z / 2, y / 2, x / 2), and their chi2 (n,)."""
     with _precision(begin.device):
         boxes, magnitude = network(seen.magnitude, seen.valid, begin)[-1]
     return boxes, misfit(magnitude, seen)
 
 
 def shown(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
-    """One pattern (z, y, x) as the network sees it, a batch of one."""
+    """Return one pattern (z, y, x) as the network sees it, as a batch of one."""
     return Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, sampling(counts.shape, oversampling))))
 
 
@@ -140,7 +144,7 @@ def _precision(device: torch.device) -> torch.autocast:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies 16-bit numbers itself; on a CPU without the instructions they would be emulated."""
+    """Tell whether the device has instructions for 16-bit numbers; a CPU without them would emulate them slowly."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -1,8 +1,8 @@
-"""Training: one visible loop, which its caller owns, and which goes on after it was killed as if nothing had happened.
+"""Train a network: one loop, run by its caller, that resumes after being killed as if it had not stopped.
 
-The loss sees counts only. The best weights are chosen on crystals that were kept apart, by how well the object comes back and never
-by the transform loss, which goes on falling while objects get worse. Data, starts and everything else that is random follow from
-(seed, step), so a resumed run is on the same trajectory.
+The loss uses counts only. The best weights are chosen on validation crystals by how well the object is recovered. The loss would be
+a bad choice, because it keeps falling while objects get worse. Data, starts and everything else that is random follow from (seed,
+step), so a resumed run gives the same numbers.
 """
 
 from __future__ import annotations
@@ -36,26 +36,27 @@ from braggshot.physics.metrics import align
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a network is trained.
+    """Settings of the training of a network.
 
     Parameters
     ----------
-    kind : which network, of `weights.KINDS`
-    steps : of the optimiser
-    batch, chunk : patterns per step, and per chunk of it; a chunk goes through the network at once
-    learning_rate, warmup : AdamW's largest rate, reached after `warmup` steps
-    schedule : "flat-decay", "halving" or "triangular2", as in `rate`
-    decay : last share of the run, over which "flat-decay" goes down to zero [1]
-    weight_decay, beta2 : of AdamW [1]
+    kind : kind of network, from `weights.KINDS`
+    steps : steps of the optimiser
+    batch, chunk : patterns per step, and per chunk; a chunk passes through the network at once
+    learning_rate, warmup : largest learning rate of AdamW [1], and the number of steps in which it is reached
+    schedule : "flat-decay", "halving" or "triangular2", see `rate`
+    decay : last share of the run, in which "flat-decay" falls to zero [1]
+    weight_decay, beta2 : parameters of AdamW [1]
     clip : largest norm of the gradient, 0 for no limit [1]
-    ema : weight of the past in the running average of the weights, which is what is validated and shipped [1]
-    seed : of everything
-    precision : of convolutions, "bf16-mixed" where the device computes in 16 bits itself; transforms are always in 32 bits
-    expert_from : step from which the network's outputs are refined to teach it
-    validate_every, checkpoint_every : steps
-    validation, validation_chunk : crystals kept apart, and how many of each kind in turn
-    network, loss, expert : their settings; the published networks have none of the first
-    fine, between : of "two-scale", whose low resolution is a finished network: its steps at the full one, and the projections
+    ema : weight of the past in the running average of the weights; the average is validated and shipped [1]
+    seed : seed of all random numbers
+    precision : "bf16-mixed" for convolutions in 16 bits where the device has such instructions; transforms are always in 32 bits
+    expert_from : first step in which the network's outputs are refined to teach it
+    validate_every, checkpoint_every : steps from one validation to the next, and from one checkpoint to the next
+    validation, validation_chunk : number of validation crystals, and how many of each kind are taken in turn
+    network, loss, expert : settings of the network, of the loss and of expert iteration; published networks have no settings
+    fine, between : settings of "two-scale", whose low-resolution network is trained already: its fine steps, and the projections
+        between both resolutions
     """
 
     kind: str = "flagship"
@@ -90,11 +91,12 @@ class TrainConfig:
             raise ConfigError(f"train.batch {self.batch} must be a multiple of train.chunk {self.chunk}.")
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step.
+        """Return the learning rate of a step.
 
-        flat-decay   up, flat, and down to zero at the end; more steps later start from the flat part again
-        halving      by half after every fifth of the run, as the paper's 100 epochs do every 20
-        triangular2  five times up from a fifth and back, each rise half as high as the one before, as 60 epochs do every 12
+        flat-decay   rises, stays flat, and falls to zero at the end; a longer run continues from the flat part
+        halving      is halved after every fifth of the run, as in the paper every 20 of 100 epochs
+        triangular2  rises five times from a fifth and falls back, each rise half as high as the one before, as every 12 of 60
+        epochs
         """
         share = step / self.steps
         factor = min(1.0, (step + 1) / max(1, self.warmup))
@@ -108,7 +110,7 @@ class TrainConfig:
 
 
 PUBLISHED = TrainConfig(batch=128, warmup=0, beta2=0.999, clip=0, ema=0)
-"""What the two published recipes share; what they do not say is as for the flagship."""
+"""Common settings of the two published recipes; settings that the papers do not state are those of the flagship."""
 
 PRESETS = {
     "flagship": TrainConfig(),
@@ -127,12 +129,12 @@ PRESETS = {
         loss=LossConfig(data="max-l1", expert=0),
     ),
 }
-"""Settings to start from, by name: the flagship's own, and the published ones as the authors' code has them."""
+"""Settings by name: those of the flagship and its full resolution, and of the published networks as in the authors' code."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a caller may want to know after a step."""
+    """Numbers of the run after a step."""
 
     step: int
     steps: int
@@ -141,15 +143,15 @@ class Report:
 
 
 def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initial: nn.Module | None = None) -> Iterator[Report]:
-    """Train, yielding a `Report` after each step; ``last``, ``best`` and ``metrics.csv`` appear in `folder`.
+    """Train a network, yielding a `Report` after each step; ``last``, ``best`` and ``metrics.csv`` appear in `folder`.
 
     Parameters
     ----------
-    config : settings
-    source : of patterns
-    folder : holds the checkpoint that a second call goes on from
+    config : settings of the training
+    source : source of patterns
+    folder : output folder; a checkpoint in it is resumed
     fabric : `lightning_fabric.Fabric`, launched: device and processes; its precision stays "32-true"
-    initial : network to start from, where there is no checkpoint
+    initial : network to start from, if there is no checkpoint
 
     Raises
     ------
@@ -184,11 +186,14 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
             if run.step % config.checkpoint_every == 0 or run.step == config.steps:
                 save_checkpoint(folder / "last.safetensors", run, configuration.dump(config))
         yield Report(run.step, config.steps, run.seen, values)
-    fabric.barrier()  # the first process writes what the others may want to read next
+    fabric.barrier()  # the first process writes files that the others may read next
 
 
 def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
-    """Sum the gradients of this process's chunks; the mean over processes is Fabric's business."""
+    """Sum the gradients of this process's chunks.
+
+    Fabric takes the mean over processes.
+    """
     chunks = range(fabric.global_rank, config.batch // config.chunk, fabric.world_size)
     totals: dict[str, float] = {}
     step = run.step
@@ -207,7 +212,10 @@ def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, 
 def objective(
     model: nn.Module, data: Measurement, start: Tensor, config: TrainConfig, step: int, solution: Tensor | None = None
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch, and its parts; `solution` is what iterative phasing made of the patterns, where a teacher was asked."""
+    """Return the loss of a batch, and its parts.
+
+    `solution` holds the objects that iterative phasing found, if a teacher was asked.
+    """
     with _mixed(config, start.device):
         outputs = model(data.magnitude, data.valid, start)
     terms = torch.stack([data_term(magnitude, data, config.loss) for _, magnitude in outputs])
@@ -224,17 +232,20 @@ def objective(
 
 
 def _mixed(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """Convolutions in 16 bits where asked for and not emulated. Fabric's mixed precision would round the magnitudes as well."""
+    """Run convolutions in 16 bits if the settings ask for it and the device has such instructions.
+
+    Fabric's mixed precision is not used, because it would round the magnitudes as well.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed" and fast_bfloat16(device))
 
 
 def _lesson(
     way: tuple[Tensor, Tensor], data: Measurement, config: TrainConfig, step: int, solution: Tensor | None
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """What each prediction is pulled to, how much each counts (n,), and what to report of it; `way` is from the start to there.
+    """Return the target of each prediction, its weight (n,), and numbers to report; `way` is the pair (start, prediction).
 
-    Of two twins the one that the *start* is nearer to: chosen by the prediction, a blend of both would be right half of the time
-    whichever way it turned, and stay a blend.
+    The target is the twin that the *start* is nearer to. If the prediction chose, a blend of both twins would stay a blend, because
+    either choice would be right half of the time.
     """
     start, rho = way
     if solution is not None:
@@ -242,7 +253,7 @@ def _lesson(
         return aim, torch.full((len(rho),), 1 / len(rho), device=rho.device), {}
     better, chi2 = refined(rho, data, config.expert, config.seed + step)
     believed = trust(chi2, data, config.loss)
-    # Shared among the patterns that are believed, so that a few right answers among many teach as much as many.
+    # Divided by the sum, so that a few trusted answers in a batch teach as much as many.
     share = believed / (believed.sum() + 0.5)
     return better, share, {"trust": believed.mean().item(), "chi_refined": chi2.sqrt().mean().item()}
 
@@ -272,7 +283,7 @@ def _begin(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | 
 
 @torch.no_grad()
 def _follow(run: Run, config: TrainConfig) -> None:
-    """Running average of the weights, short at first."""
+    """Update the running average of the weights, which is shorter in the first steps."""
     keep = min(config.ema, (1 + run.step) / (10 + run.step))
     for name, tensor in run.network.state_dict().items():
         run.average[name].lerp_(tensor, 1 - keep) if tensor.is_floating_point() else run.average[name].copy_(tensor)
@@ -280,12 +291,12 @@ def _follow(run: Run, config: TrainConfig) -> None:
 
 @torch.no_grad()
 def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
-    """Score the averaged weights on patterns kept apart, and keep the best."""
+    """Score the averaged weights on validation patterns, and save them if they are the best so far."""
     network = deepcopy(run.network).eval()
     network.load_state_dict(run.average)
     values = validate(network, source, config, fabric)
     whole = rejoined(network, run.initial)
-    # Measured patterns have no truth: there the misfit that a short refinement leaves has to choose.
+    # Measured patterns have no truth; the misfit after a short refinement chooses.
     score = values.get("val_correlation", 1 - values["val_chi_refined"])
     if fabric.is_global_zero and score > run.best:
         run.best = score
@@ -297,9 +308,10 @@ def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dic
 
 @torch.no_grad()
 def validate(network: nn.Module, source: Source, config: TrainConfig, fabric: Any) -> dict[str, float]:
-    """Medians and success rates over patterns that training never sees, of the prediction and of the prediction refined.
+    """Return medians and success rates over validation patterns, of the prediction and of the refined prediction.
 
-    Success is an aligned complex correlation with the truth of at least 0.95; one start each, so nothing is chosen.
+    Success is an aligned complex correlation with the truth of at least 0.95. Each pattern has one start, so no choice improves the
+    result.
     """
     chi: list[float] = []
     chi_refined: list[float] = []
@@ -316,7 +328,7 @@ def validate(network: nn.Module, source: Source, config: TrainConfig, fabric: An
         if batch.truth is not None:
             for name, objects in (("", rho), ("_refined", better)):
                 whole = pad(objects, data.magnitude.shape[-3:]).cpu()
-                # An object that is empty, all of it below a hard threshold, is nothing like the truth.
+                # An empty object, all of it below a hard threshold, has no correlation with the truth.
                 pairs = zip(whole, batch.truth.cpu(), strict=True)
                 found[name] += [align(o, t).correlation if o.any() else 0.0 for o, t in pairs]
     values = {"val_chi": _median(chi), "val_chi_refined": _median(chi_refined)}

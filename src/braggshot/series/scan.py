@@ -1,4 +1,4 @@
-"""One scan of a series: from its frames to its row, on the grid and with the twin of its neighbour."""
+"""Phase one scan of a series, from its frames to its row, on the common grid and with the twin of its neighbour."""
 
 from __future__ import annotations
 
@@ -24,19 +24,22 @@ from braggshot.series.sources import Source
 from braggshot.series.table import Row
 from braggshot.volumes import Agreement, Reconstruction, Scan
 
-FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)  # of one scan; what is wrong with all stops the run
-TWINS = 0.02  # margin below which the neighbour does not tell the twins apart
+# Errors of one scan become its row; all others stop the run.
+FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)
+TWINS = 0.02  # least margin by which one twin must correlate better with the neighbour [1]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """What a scan needs of those before it; its neighbour always as written, so that a series that goes on is the same series.
+    """Results of earlier scans that the next scan depends on.
+
+    The neighbour is read from its file, so that a resumed series gives the same numbers as an uninterrupted one.
 
     Parameters
     ----------
-    grid : what all share
-    neighbour : result CXI of the scan to follow
-    digest : of that scan, see `table.digest`
+    grid : common grid of the series
+    neighbour : path of the neighbour's result CXI
+    digest : settings digest of the neighbour, see `table.digest`
     spacing : lattice spacing of the first accepted scan [m]
     """
 
@@ -46,7 +49,7 @@ class Chain:
     spacing: float | None = None
 
     def after(self, row: Row, folder: Path, follows: Literal["previous", "first"]) -> Chain:
-        """The chain once a scan has its row."""
+        """Return the chain after a scan has its row."""
         if row["verdict"] == "failed" or (self.neighbour is not None and follows == "first"):
             return self
         path = folder / f"{row['name']}.cxi"
@@ -56,16 +59,16 @@ class Chain:
 
 @dataclass(frozen=True)
 class Task:
-    """One scan to be phased, and all that decides what comes out.
+    """One scan to be phased, and everything its result depends on.
 
     Parameters
     ----------
-    number : in the series
-    name : stem of its files, which no other scan of the series has
-    source : with an absolute path
-    row : with nothing measured yet
-    folder : where its files go
-    settings, chain : of the series
+    number : number of the scan in the series
+    name : stem of its files, unique in the series
+    source : the scan, with an absolute path
+    row : row without measured values
+    folder : output folder
+    settings, chain : settings of the series, and results of earlier scans
     """
 
     number: int
@@ -78,12 +81,15 @@ class Task:
 
     @property
     def formats(self) -> tuple[OutputFormat, ...]:
-        """What is written; the next scans read the CXI file."""
+        """Output formats; the CXI file is always written, because the next scans read it."""
         return tuple(dict.fromkeys(("cxi", *self.settings.output.formats)))
 
 
 def phased(task: Task, network: Trained | None = None) -> Generator[Progress, None, tuple[Row, Reconstruction | None]]:
-    """A scan to its row and its result, which is for the caller to write; a failure is a row, without a result."""
+    """Phase a scan, and return its row and its result.
+
+    The caller writes the result. A scan that fails gives a row with the reason, and None as result.
+    """
     began = time.perf_counter()
     row, source, settings = task.row, task.source, task.settings
     try:
@@ -132,9 +138,10 @@ def _fewer(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
 
 
 def _checked(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
-    """Doubt where the warm start won and no cold start confirms it: it may only repeat its neighbour.
+    """Doubt a result whose warm start won although no cold start confirms it: it may only repeat its neighbour.
 
-    Its support by held-out voxels counts, so this alone is no failure; everything else that speaks against it is judged as ever.
+    The warm start won by the held-out voxels, which supports it. So this doubt alone does not make the verdict "failed"; all other
+    checks apply unchanged.
     """
     facts = table.starts(found)
     limits = settings.phasing.limits

@@ -1,4 +1,4 @@
-"""Which scans make a series, in which order, and what is known about each besides its frames."""
+"""List the scans of a series in their order, with metadata of each."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Source:
     Parameters
     ----------
     path : file, folder or pattern
-    scan : number in a file that holds several; None where there is no choice
-    format : of the file, where looking at it does not settle that
-    metadata : further columns of its row, such as charge or potential
+    scan : number of the scan, in a file that holds several; else None
+    format : format of the file; None chooses it by looking at the file
+    metadata : further columns of the table, such as charge or potential
     """
 
     path: Path
@@ -34,7 +34,7 @@ class Source:
 
     @property
     def label(self) -> str:
-        """How the table names it: the path, and the scan where there are several."""
+        """Name of the scan in the table: its path, and its number where the file holds several."""
         return str(self.path) if self.scan is None else f"{self.path}#{self.scan}"
 
 
@@ -45,15 +45,15 @@ def sources(
     metadata: str | Path | None = None,
     format: str | None = None,
 ) -> list[Source]:
-    """The scans of a series in the order they are given.
+    """List the scans of a series in the order in which they are given.
 
     Parameters
     ----------
-    inputs : files; of a file that holds several scans all are taken
-    scans : numbers to take of each file instead, such as "54-60,63"
+    inputs : files; all scans of a file are taken
+    scans : numbers of the scans to take of each file, such as "54-60,63"; None takes all
     columns : ``name=v1,v2,...`` with one value per scan
     metadata : CSV file; its rows are matched by a column ``input`` (path, file name or stem) or ``scan``, else by their order
-    format : of the files
+    format : format of the files; None chooses it by looking at them
 
     Raises
     ------
@@ -70,9 +70,9 @@ def sources(
 
 
 def names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[str]:
-    """A stem for the files of each scan that no other has: that of its file, which may be a pattern, and the scan's number.
+    """Return a unique stem for the output files of each scan: the stem of its file, or its pattern, and the scan's number.
 
-    Known before anything is read, so that scans can be phased in any order. `options` are those of the reader.
+    Names are known before any file is read, so scans can be phased in any order. `options` are the options of the reader.
     """
     found: dict[str, None] = {}
     for source in scans:
@@ -91,16 +91,16 @@ def _of_file(path: Path, scans: str | None, format: str | None) -> list[Source]:
         _, module = registry.choose(path, format)
         several = module.scans(path) if hasattr(module, "scans") else []
     except BraggshotError:
-        several = []  # what is wrong with the file is said when its turn comes, and the others go on
+        several = []  # reading the scan later reports the error, and the other scans go on
     return [Source(path, number, format) for number in several] if len(several) > 1 else [Source(path, None, format)]
 
 
 def numbers(text: str) -> list[str]:
-    """Numbers of a list such as "54-56,60": ["54", "55", "56", "60"].
+    """List the scan numbers of a text: "54-56,60" gives ["54", "55", "56", "60"].
 
     Raises
     ------
-    ConfigError : if it is anything else.
+    ConfigError : if the text is no list of numbers and ranges.
     """
     found = []
     for part in text.split(","):
@@ -122,7 +122,7 @@ def _column(text: str, n: int) -> tuple[str, list[Value]]:
 
 
 def value(text: str) -> Value:
-    """A number where the text is one, None where it is empty, else the text."""
+    """Return a number where the text is one, None where it is empty, else the text."""
     try:
         return float(text)
     except ValueError:
@@ -130,7 +130,7 @@ def value(text: str) -> Value:
 
 
 def _matched(path: Path, found: Sequence[Source]) -> list[dict[str, Value]]:
-    """One row of a CSV file per scan; empty where none fits."""
+    """Return one row of a CSV file for each scan; empty where no row fits."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
