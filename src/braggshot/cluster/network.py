@@ -38,5 +38,5 @@ class Network(WorkerPlugin):
         with _ASSEMBLING:
             if self.ready is None:
                 tensors = {key: torch.from_numpy(array.copy()) for key, array in self.arrays.items()}
-                self.ready = weights.assembled(tensors, self.metadata, self.name)
+                self.ready = weights.assemble_network(tensors, self.metadata, self.name)
             return self.ready

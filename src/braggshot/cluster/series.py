@@ -17,7 +17,7 @@ from braggshot.cluster.connect import ClusterConfig
 from braggshot.cluster.jobs import Job, Record
 from braggshot.cluster.workers import Crew, crew
 from braggshot.phasing.strategies import Trained
-from braggshot.series import Report, SeriesSettings, Source, Task, phased, run, table
+from braggshot.series import Report, SeriesSettings, Source, Task, phase_scan, run, table
 from braggshot.series.table import Row
 from braggshot.volumes import Reconstruction
 
@@ -46,7 +46,7 @@ def run_series(
 
     Parameters
     ----------
-    scans : from `braggshot.series.sources`, in the order in which the crystal changed
+    scans : from `braggshot.series.list_sources`, in the order in which the crystal changed
     folder : gets ``series.csv``, and per scan a result CXI and ``<name>.json``, its row
     client : of `connect`
     settings : resolved
@@ -69,7 +69,7 @@ def _spread(workers: Crew, tasks: Sequence[Task]) -> Iterator[tuple[Task, Row]]:
     for job, record in workers.done([_job(task, weights) for task in tasks]):
         task = by_name[job.name]
         if "chi2" not in record:  # it could not be computed at all
-            yield task, table.failed(task.row, record["reasons"][0])
+            yield task, table.fail_row(task.row, record["reasons"][0])
         else:
             yield task, {**{name: cell for name, cell in record.items() if name != "files"}, "settings": task.row["settings"]}
 
@@ -81,4 +81,4 @@ def _job(task: Task, weights: str) -> Job:
 
 
 def _member(task: Task, network: Trained | None) -> tuple[Record, Reconstruction | None]:
-    return pipeline.drain(phased(task, network))
+    return pipeline.drain(phase_scan(task, network))

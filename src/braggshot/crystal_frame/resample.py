@@ -43,7 +43,7 @@ def to_lab(reconstruction: Reconstruction, voxel_size: float | Sequence[float] |
     GeometryError : if there is no basis, the crystal is in the crystal frame, or the voxel size is impossible.
     DataError : if the support is empty.
     """
-    return _resampled(reconstruction, np.eye(3), voxel_size, "lab")
+    return _resample(reconstruction, np.eye(3), voxel_size, "lab")
 
 
 def to_crystal(
@@ -68,10 +68,10 @@ def to_crystal(
     turn = rotation_onto(volume.q_bragg, direction(axis))
     reciprocal = None if volume.reciprocal_basis is None else turn @ volume.reciprocal_basis
     turned = replace(volume, q_bragg=turn @ volume.q_bragg, reciprocal_basis=reciprocal)
-    return replace(_resampled(reconstruction, turn, voxel_size, "crystal"), volume=turned)
+    return replace(_resample(reconstruction, turn, voxel_size, "crystal"), volume=turned)
 
 
-def _resampled(
+def _resample(
     reconstruction: Reconstruction, turn: FloatArray, voxel_size: float | Sequence[float] | None, frame: CoordinateFrame
 ) -> Reconstruction:
     support = reconstruction.support
@@ -139,12 +139,12 @@ def _phase_factor(rho: ComplexArray, support: BoolArray, points: NDArray[np.floa
     """Return exp(i phase) of the crystal at fractional indices."""
     ramp = _mean_ramp(np.where(support, rho, 0))
     unit = np.exp(1j * (np.angle(rho) - np.tensordot(ramp, np.indices(rho.shape), axes=1)))
-    continued = _continued(unit, support)
+    continued = _extend_phase(unit, support)
     smooth = _interpolate(continued.real, points, order=3) + 1j * _interpolate(continued.imag, points, order=3)
     return np.exp(1j * (np.angle(smooth) + np.tensordot(ramp, points, axes=1)))
 
 
-def _continued(unit: ComplexArray, support: BoolArray) -> ComplexArray:
+def _extend_phase(unit: ComplexArray, support: BoolArray) -> ComplexArray:
     """Continue the field beyond the surface with the phase 2 phi(n) - phi(m).
 
     n is the nearest voxel inside, and m the mirror image of the outer voxel at n.

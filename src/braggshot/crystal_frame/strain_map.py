@@ -69,7 +69,7 @@ class StrainConfig:
         direction(self.axis)
 
 
-def cell(config: StrainConfig) -> lattice.Lattice:
+def unit_cell(config: StrainConfig) -> lattice.Lattice:
     """Return the unit cell of the settings; a cubic cell of unit edge if they name none."""
     a, b, c = config.lattice if len(config.lattice) == 3 else 3 * (config.lattice or (1.0,))
     alpha, beta, gamma = np.radians(config.lattice_angles_deg).tolist()
@@ -94,7 +94,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     assert basis is not None
     assert q is not None
     amplitude = np.abs(to_frame.rho).astype(np.float64)
-    level, surface = _level(amplitude, to_frame.support, config.iso)
+    level, surface = _choose_level(amplitude, to_frame.support, config.iso)
     support = to_frame.support & (amplitude >= level)
     bulk = ndimage.binary_erosion(support, iterations=config.surface)
     core = bulk if strain.has_gradient(bulk) else support
@@ -125,15 +125,15 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         name=reconstruction.volume.name,
         reflection=config.reflection,
         lattice_parameter=_lattice_parameter(d_spacing, config),
-        displacement_sigma=None if spread is None else _inside(spread.phase / np.linalg.norm(q), support),
-        strain_sigma=None if spread is None or spread.strain is None else _inside(spread.strain, support),
+        displacement_sigma=None if spread is None else _mask_outside(spread.phase / np.linalg.norm(q), support),
+        strain_sigma=None if spread is None or spread.strain is None else _mask_outside(spread.strain, support),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
-        facets=_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
+        facets=_name_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
         choices={**_choices(reconstruction, config), **surface},
     )
 
 
-def _level(amplitude: FloatArray, support: BoolArray, iso: float | Literal["auto"]) -> tuple[float, dict[str, str]]:
+def _choose_level(amplitude: FloatArray, support: BoolArray, iso: float | Literal["auto"]) -> tuple[float, dict[str, str]]:
     """Return the amplitude of the surface, and say in words how it was chosen and why to doubt it."""
     if iso != "auto":
         return iso * float(amplitude.max()), {"iso_surface": f"{iso:g} of the largest amplitude"}
@@ -146,9 +146,9 @@ def _level(amplitude: FloatArray, support: BoolArray, iso: float | Literal["auto
     return found.level, said
 
 
-def _facets(found: tuple[Facet, ...], q: FloatArray, config: StrainConfig) -> tuple[Facet, ...]:
+def _name_facets(found: tuple[Facet, ...], q: FloatArray, config: StrainConfig) -> tuple[Facet, ...]:
     """Name the facets by their lattice planes, if the reflection is known."""
-    return found if config.reflection is None else facets.indexed(found, q, config.reflection, cell(config))
+    return found if config.reflection is None else facets.indexed(found, q, config.reflection, unit_cell(config))
 
 
 def _resolution(reconstruction: Reconstruction, amplitude: FloatArray, bulk: BoolArray, basis: FloatArray) -> dict[str, float]:
@@ -199,11 +199,11 @@ def _lattice_parameter(d_spacing: FloatArray, config: StrainConfig) -> NDArray[n
     """
     if config.reflection is None:
         return None
-    reference = cell(config)
+    reference = unit_cell(config)
     return np.asarray(reference.edges[0] * d_spacing / lattice.spacing(config.reflection, reference))
 
 
-def _inside(values: FloatArray, support: BoolArray) -> NDArray[np.float32]:
+def _mask_outside(values: FloatArray, support: BoolArray) -> NDArray[np.float32]:
     return np.where(support, values, np.nan).astype(np.float32)
 
 

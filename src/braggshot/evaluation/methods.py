@@ -100,6 +100,6 @@ def phasing_of(method: str, choice: Choice, coherent: bool) -> PhasingConfig:
     return PhasingConfig(**(common | METHODS[method]))
 
 
-def defaults(choice: Choice) -> tuple[str, ...]:
+def default_methods(choice: Choice) -> tuple[str, ...]:
     """List every method whose network is available."""
     return tuple(method for method in METHODS if choice.published is not None or not is_published(method))

@@ -74,9 +74,9 @@ def evaluate(
         drawn = crystal.draw() if missing else None
         for method in missing:
             assert drawn is not None
-            warm(method, configs[suite, method])
+            warm_up(method, configs[suite, method])
             facts = {"suite": suite, "group": crystal.group, "crystal": crystal.name, "method": method, "network": prints[method]}
-            row = facts | judged(*drawn, configs[suite, method])
+            row = facts | judge_crystal(*drawn, configs[suite, method])
             # An older row of this method, of another network, gives way.
             rows = [old for old in rows if key(old)[:3] != key(row)[:3]] + [row]
             write(folder / "results.json", rows)
@@ -84,9 +84,9 @@ def evaluate(
             yield Report(done, len(todo) * len(methods), row)
 
 
-def judged(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
+def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
     """Phase a volume and score it against the truth; a failure gives a row with the error."""
-    facts = _facts(volume) | _floor(truth, volume, config)
+    facts = _facts(volume) | _truth_misfits(truth, volume, config)
     began = time.perf_counter()
     try:
         found = _finish(volume, config)
@@ -116,7 +116,7 @@ def judged(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig
 _WARM: set[str] = set()
 
 
-def warm(method: str, config: PhasingConfig) -> None:
+def warm_up(method: str, config: PhasingConfig) -> None:
     """Run a method once on a small crystal, so that no crystal's time includes one-time work such as compilation."""
     if method not in _WARM:
         _, volume = next(SUITES["smoke"].crystals(1)).draw()
@@ -131,7 +131,7 @@ def _facts(volume: DiffractionVolume) -> Row:
     return {"shape": list(volume.shape), "oversampling": list(volume.oversampling or ()), "phase_range": known}
 
 
-def _floor(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
+def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
     """Return the misfits of the truth itself, which photon noise alone causes.
 
     No point spread is applied, so for a blurred pattern they include the blur.

@@ -70,12 +70,12 @@ class Suite:
 def _simulated(seed: int, settings: CrystalSettings) -> Callable[[], tuple[ComplexArray, DiffractionVolume]]:
     def draw() -> tuple[ComplexArray, DiffractionVolume]:
         truth, volume = simulate_volume(seed, settings)
-        return truth, _unaided(volume)
+        return truth, _measure_oversampling(volume)
 
     return draw
 
 
-def _unaided(volume: DiffractionVolume) -> DiffractionVolume:
+def _measure_oversampling(volume: DiffractionVolume) -> DiffractionVolume:
     """Return a volume with the oversampling that its counts give, instead of the one that the simulation knows."""
     return replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
 
@@ -114,7 +114,7 @@ _BASE = CrystalSettings(
 )
 
 
-def _ranging(base: CrystalSettings, *turns: int) -> dict[str, CrystalSettings]:
+def _group_by_range(base: CrystalSettings, *turns: int) -> dict[str, CrystalSettings]:
     """Return a group for each phase range, in units of pi."""
     return {"pi" if k == 1 else f"{k} pi": replace(base, phase_range=(k * math.pi,) * 2) for k in turns}
 
@@ -129,7 +129,7 @@ _SMALL = replace(_BASE, shape=(32, 32, 32), oversampling=(2.1, 3.0))
 SUITES = {
     "strain": Suite(
         "phase range inside the crystal, peak 1e6; and dislocations in a field of pi",
-        _ranging(_BASE, 1, 2, 4, 6) | {"dislocations": _DISLOCATED},
+        _group_by_range(_BASE, 1, 2, 4, 6) | {"dislocations": _DISLOCATED},
     ),
     "photons": Suite(
         "photons in the brightest voxel, phase range 2 pi",
@@ -148,9 +148,9 @@ SUITES = {
         {str(s): replace(_BASE, detector=DetectorSettings(point_spread=(s, s))) for s in (0.0, 0.5, 1.0)},
         coherent=False,
     ),
-    "large": Suite("96 x 128 x 128 voxels", _ranging(replace(_BASE, shape=(96, 128, 128)), 1, 2)),
+    "large": Suite("96 x 128 x 128 voxels", _group_by_range(replace(_BASE, shape=(96, 128, 128)), 1, 2)),
     "atomistic": Suite("particles relaxed atom by atom, their diffraction summed over atoms; files of --data"),
-    "smoke": Suite("32^3 voxels, to see that everything works", _ranging(_SMALL, 1)),
+    "smoke": Suite("32^3 voxels, to see that everything works", _group_by_range(_SMALL, 1)),
 }
 
 

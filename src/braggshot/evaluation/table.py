@@ -52,10 +52,10 @@ class Line:
 
     def rate(self, holds: Callable[[Row], bool]) -> Interval:
         """Return the share of the crystals for which `holds` is true."""
-        return wilson(sum(holds(row) for row in self.rows), len(self.rows))
+        return wilson_interval(sum(holds(row) for row in self.rows), len(self.rows))
 
 
-def lines(rows: Sequence[Row]) -> list[Line]:
+def group_rows(rows: Sequence[Row]) -> list[Line]:
     """Group rows by suite, group and method, in the order in which they first appear."""
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
@@ -83,7 +83,7 @@ def median(values: Sequence[float]) -> Interval:
     return Interval(float(np.median(sample)), float(low), float(high))
 
 
-def wilson(successes: int, n: int) -> Interval:
+def wilson_interval(successes: int, n: int) -> Interval:
     """Return a rate with its Wilson interval, which is valid also at 0 and 1."""
     low, high = binomtest(successes, n).proportion_ci(0.95, method="wilson")
     return Interval(successes / n, float(low), float(high))
@@ -102,14 +102,14 @@ COLUMNS: dict[str, Callable[[Line], str]] = {
     "IoU 0.1 / 0.3 / 0.5": lambda line: " / ".join(_value(iou(line, threshold), "{:.2f}") for threshold in ("0.1", "0.3", "0.5")),
     "phase MAE [rad]": lambda line: _shown(line.median("phase_mae"), "{:.3f}"),
     "strain RMSE [%]": lambda line: _percent_of(line.median("strain_rmse")),
-    "twin / blend [%]": lambda line: f"{_rate(line, 'twin')} / {_rate_of(line, blended)}",
+    "twin / blend [%]": lambda line: f"{_rate(line, 'twin')} / {_rate_of(line, is_blend)}",
     "good [%]": lambda line: _rate_of(line, lambda row: row.get("verdict") == "good"),
     "seconds": lambda line: _value(line.median("seconds"), "{:.2g}"),
     "volumes/s": lambda line: _value(Interval(1 / max(line.median("seconds").value, 1e-9), 0, 0), "{:.2g}"),
 }
 
 
-def blended(row: Row) -> bool:
+def is_blend(row: Row) -> bool:
     """Tell whether a row is a failure that mixes the object with its twin."""
     return not row["success"] and (row.get("blend") or 0) >= BLENDED
 
@@ -123,7 +123,7 @@ def markdown(rows: Sequence[Row], command: str = "") -> str:
     """Return the table in Markdown, with a section per suite."""
     parts = [f"`{command}`\n" if command else "", _LEGEND]
     suite = ""
-    for line in lines(rows):
+    for line in group_rows(rows):
         if line.suite != suite:
             suite = line.suite
             about = SUITES[suite].about if suite in SUITES else ""

@@ -53,12 +53,12 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | np.number | np.bool_ | np.ndarray)
 
 
-def tree(group: Any) -> dict[str, Any]:
+def read_tree(group: Any) -> dict[str, Any]:
     """Read nested settings that `put_tree` wrote.
 
     Text and numbers become Python's own types, arrays of text become tuples, and other arrays stay arrays.
     """
-    return {key: tree(item) if isinstance(item, h5py.Group) else read_value(item) for key, item in group.items()}
+    return {key: read_tree(item) if isinstance(item, h5py.Group) else read_value(item) for key, item in group.items()}
 
 
 def get(group: Any, name: str, default: Any = None) -> Any:

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from scipy import constants
 
-from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
+from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, read_tree
 from braggshot.volumes import Circle, DiffractionVolume, Geometry, Window
 
 
@@ -82,7 +82,7 @@ def read_preparation(detector: h5py.Group) -> dict[str, Any]:
     process = detector.get("process_1")
     if process is None or get(process, "program") != "braggshot":
         return {}
-    window = {name: tuple(value.tolist()) for name, value in tree(process["window"]).items()} if "window" in process else None
+    window = {name: tuple(value.tolist()) for name, value in read_tree(process["window"]).items()} if "window" in process else None
     oversampling = get(process, "oversampling")
     return {
         "window": window and Window(**window),
@@ -115,4 +115,4 @@ def read_geometry(instrument: h5py.Group) -> Geometry | None:
 
 def _read_circles(group: h5py.Group, holder: str) -> tuple[Circle, ...]:
     number = sum(name.startswith(f"{holder}_circle_") for name in group)
-    return tuple(Circle(**tree(group[f"{holder}_circle_{n}"])) for n in range(1, number + 1))
+    return tuple(Circle(**read_tree(group[f"{holder}_circle_{n}"])) for n in range(1, number + 1))

@@ -95,9 +95,9 @@ def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[st
     except OSError as error:
         raise FormatError(f"{path}: cannot be read as {chosen.name} ({error.strerror or error}).") from error
     if geometry is not None:
-        from braggshot.io.beamlines.instruments import place
+        from braggshot.io.beamlines.instruments import set_geometry
 
-        scan = place(scan, geometry)
+        scan = set_geometry(scan, geometry)
     seen = {"format": chosen.name, "path": str(path), "options": {name: _plain(value) for name, value in options.items()}}
     return dataclasses.replace(scan, provenance={**scan.provenance, **seen})
 

@@ -175,4 +175,4 @@ def _pixels(plan: Plan) -> BoolArray | None:
 def recordings_in(folder: Path) -> list[tuple[Path, dict[str, Any] | None]]:
     """Recordings that are there, oldest first, and how each ended; None for one that was cut off with its program."""
     found = [path for path in folder.glob("*") if recorded.can_read(path)]
-    return [(path, recorded.ended(path)) for path in sorted(found, key=lambda path: (path / recorded.ABOUT).stat().st_mtime)]
+    return [(path, recorded.read_ending(path)) for path in sorted(found, key=lambda path: (path / recorded.ABOUT).stat().st_mtime)]

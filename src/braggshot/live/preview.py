@@ -11,7 +11,7 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.iterative.iterate import Progress
 from braggshot.live.mailbox import Wanted
-from braggshot.nn.two_scale import beginning
+from braggshot.nn.two_scale import coarse_network
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase
 from braggshot.pipeline import Settings, finish_result
@@ -62,7 +62,7 @@ def sketch(wanted: Wanted, settings: Settings, hypotheses: int, network: Trained
     how, searched = _window(wanted, settings.prepare, before)
     part = Picture(prepare(wanted.scan, how), searched, None if before is None else before.result)
     yield part
-    quick = beginning(network[0]), network[1]
+    quick = coarse_network(network[0]), network[1]
     config = replace(_few(settings.phasing, hypotheses), method="oneshot")
     return (yield from _finished(part, config, settings, quick))
 

@@ -257,13 +257,13 @@ class Session:
         write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
         self._judged(result, over)
         first = next((row["d_spacing_m"] for row in self.board.latest()[1].series if row.get("d_spacing_m")), None)
-        row = {"input": str(over.path), "name": over.name, "time": None, **table.measured(result, first)}
+        row = {"input": str(over.path), "name": over.name, "time": None, **table.summarise_result(result, first)}
         return row, self.folder / f"{over.name}.cxi"
 
     def _in_series(self, over: Over) -> tuple[table.Row, Path]:
         """All scans so far as a series; rows that are there hold, so only this one is phased."""
         done = [path for path, _ in recordings_in(self.recordings) if (self.folder / f"{path.name}.cxi").exists()]
-        sources = series.sources([*done, over.path], None, (), None, "recorded")
+        sources = series.list_sources([*done, over.path], None, (), None, "recorded")
         quiet = replace(self.settings, series=replace(self.settings.series, movie=False))
         row: table.Row = {}
         for report in series.run(sources, self.folder, quiet, self._between):
@@ -294,6 +294,6 @@ class Session:
             if end is None:
                 self.journal.write("scan cut off", path.name)
                 self.board.trouble(f"{path.name}: cut off when an earlier session ended; its frames are in {path}")
-                recorded.mark(path, "the session ended")
+                recorded.mark_ended(path, "the session ended")
             elif not end["aborted"]:
                 self.desk.hand_in(Over(path.name, path, end["frames"], time.monotonic()))

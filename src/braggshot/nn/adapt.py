@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
-from braggshot.nn.augmentation import balls
+from braggshot.nn.augmentation import draw_balls
 from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
 from braggshot.nn.resampling import bring, sampling
 from braggshot.nn.training import TrainConfig, objective
-from braggshot.nn.two_scale import beginning
+from braggshot.nn.two_scale import coarse_network
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class AdaptConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
 
-def adapted(
+def adapt_network(
     network: nn.Module, counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, config: AdaptConfig, seed: int = 0
 ) -> nn.Module:
     """Return a copy of a network that has learned from one pattern; the network itself is not changed.
@@ -54,14 +54,14 @@ def adapted(
     """
     device = next(network.parameters()).device
     learner = deepcopy(network).train()
-    pupil = beginning(learner).requires_grad_(True)  # only the part that finds the object learns
+    pupil = coarse_network(learner).requires_grad_(True)  # only the part that finds the object learns
     optimiser = torch.optim.AdamW(pupil.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     how = sampling(counts.shape, oversampling)
     shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in bring(counts.float(), valid, how))
     settings = TrainConfig(loss=config.loss, seed=seed)
     for step in range(config.steps):
         generator = Generator(device).manual_seed(seed + step)
-        data = Measurement.of(shown, trusted & ~balls(generator, trusted.shape, config.hidden))
+        data = Measurement.of(shown, trusted & ~draw_balls(generator, trusted.shape, config.hidden))
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * (1 - step / config.steps)
         with torch.enable_grad():

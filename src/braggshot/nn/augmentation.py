@@ -23,7 +23,7 @@ def orientations(shape: Sequence[int]) -> list[Orientation]:
     return list(product(allowed, product((False, True), repeat=3)))
 
 
-def different(shape: Sequence[int], n: int) -> list[Orientation]:
+def choose_orientations(shape: Sequence[int], n: int) -> list[Orientation]:
     """List `n` orientations, the first of them the identity; they repeat where the shape has fewer.
 
     Inversions are left out, because they only show the twin.
@@ -34,20 +34,20 @@ def different(shape: Sequence[int], n: int) -> list[Orientation]:
     return list(islice(cycle([asis, *(others[k] for k in order)]), n))
 
 
-def turned(field: Tensor, orientation: Orientation) -> Tensor:
+def turn(field: Tensor, orientation: Orientation) -> Tensor:
     """Permute the axes of a field (z, y, x), then flip some of them about the voxel N // 2, which stays in place."""
     order, flips = orientation
     field = field.permute(*order)
     return inverted(field, [axis for axis, flip in enumerate(flips) if flip])
 
 
-def turned_back(field: Tensor, orientation: Orientation) -> Tensor:
-    """Undo `turned` for the same orientation."""
+def turn_back(field: Tensor, orientation: Orientation) -> Tensor:
+    """Undo `turn` for the same orientation."""
     order, flips = orientation
     return inverted(field, [axis for axis, flip in enumerate(flips) if flip]).permute(*map(order.index, range(3)))
 
 
-def thinned(generator: Generator, counts: Tensor, faintest: float) -> Tensor:
+def thin_counts(generator: Generator, counts: Tensor, faintest: float) -> Tensor:
     """Keep a random share of the photons of each pattern (n, z, y, x).
 
     The share is drawn on a logarithmic scale, so that the brightest voxel keeps at least `faintest` photons. Binomial thinning of
@@ -58,7 +58,7 @@ def thinned(generator: Generator, counts: Tensor, faintest: float) -> Tensor:
     return torch.binomial(counts.round(), keep.expand_as(counts).contiguous(), generator=generator)
 
 
-def balls(generator: Generator, shape: torch.Size, share: float) -> Tensor:
+def draw_balls(generator: Generator, shape: torch.Size, share: float) -> Tensor:
     """Draw balls of radius 1 that fill a share of (n, z, y, x), none of them within a tenth of an axis of the peak."""
     device = generator.device
     centres = torch.rand(shape, generator=generator, device=device) < share / 7

@@ -90,14 +90,14 @@ class Published(nn.Module):
         first, last = self.bounds
         self.threshold.fill_(first + (last - first) * min(share, 1.0))
 
-    def decoded(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Return the outputs of both decoders for an input (n, 1, z, y, x), before sigmoid and tanh.
 
         They cover half the array or all of it.
         """
         raise NotImplementedError
 
-    def scaled(self, data: Measurement) -> Tensor:
+    def scale(self, data: Measurement) -> Tensor:
         """Scale the magnitudes as the network was trained."""
         raise NotImplementedError
 
@@ -115,8 +115,8 @@ class Published(nn.Module):
         -------
         one pair: rho, complex, on half the array or the whole, zero below the threshold; and |F| (n, z, y, x)
         """
-        x = to_centre(self.scaled(Measurement(magnitude, valid)))[:, None]
-        a, p = self.decoded(x.contiguous(memory_format=torch.channels_last_3d), magnitude.shape[-3:])
+        x = to_centre(self.scale(Measurement(magnitude, valid)))[:, None]
+        a, p = self.decode(x.contiguous(memory_format=torch.channels_last_3d), magnitude.shape[-3:])
         amplitude, phase = a.float()[:, 0].sigmoid(), math.pi * p.float()[:, 0].tanh()
         found = torch.polar(amplitude * (amplitude >= self.threshold), phase)
         return [(found, magnitude_of(found, magnitude.shape[-3:])[1])]
@@ -142,11 +142,11 @@ class AutoPhaseNN(Published):
                 nn.init.zeros_(module.bias)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
 
-    def scaled(self, data: Measurement) -> Tensor:
+    def scale(self, data: Measurement) -> Tensor:
         """Scale |F| to a crystal of amplitude one, and to a transform without the factor 1 / sqrt(N)."""
         return data.magnitude * unit_scale(data) * math.sqrt(data.magnitude[0].numel())
 
-    def decoded(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Return amplitude and phase outputs (n, 1, z, y, x); the last convolutions fill the whole array."""
         for level, pair in enumerate(self.encoder):
             x = pair(functional.max_pool3d(x, 2) if level else x)
@@ -183,11 +183,11 @@ class AutoPhaseNN2024(Published):
         self.amplitude, self.phase = self._decoder(), self._decoder()
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
 
-    def scaled(self, data: Measurement) -> Tensor:
+    def scale(self, data: Measurement) -> Tensor:
         """Scale the magnitudes so that the brightest voxel is one."""
         return data.magnitude / data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
 
-    def decoded(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Return amplitude and phase outputs (n, 1, z / 2, y / 2, x / 2)."""
         encoded = self.encoder(x)
         return self.amplitude(encoded), self.phase(encoded)

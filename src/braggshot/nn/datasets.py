@@ -18,7 +18,7 @@ from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.errors import DataError
 from braggshot.iterative.projections import held_out_voxels
-from braggshot.nn.augmentation import balls, orientations, thinned, turned
+from braggshot.nn.augmentation import draw_balls, orientations, thin_counts, turn
 from braggshot.nn.resampling import bring, sampling
 from braggshot.nn.two_scale import CENTRAL
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
@@ -46,7 +46,7 @@ class Batch:
     solution: Tensor | None = None
 
 
-def mixture(size: int) -> tuple[CrystalSettings, ...]:
+def mixed_crystals(size: int) -> tuple[CrystalSettings, ...]:
     """Return settings of three kinds of crystals of size^3 voxels.
 
     They are ordinary crystals, strongly strained ones, and crystals on detectors with gaps, dead pixels and lost frames.
@@ -75,7 +75,9 @@ class DataConfig:
     measured : share of the steps that take measured patterns, if files are given [1]
     """
 
-    crystals: tuple[CrystalSettings, ...] = field(default_factory=lambda: (*mixture(32), *mixture(48), *mixture(64)))
+    crystals: tuple[CrystalSettings, ...] = field(
+        default_factory=lambda: (*mixed_crystals(32), *mixed_crystals(48), *mixed_crystals(64))
+    )
     crop: int | None = None
     hidden: float = 0.05
     measured: float = 0.5
@@ -95,7 +97,7 @@ def seed_of(seed: int, step: int, chunk: int, family: int = TRAINING) -> int:
     return ((seed * a + step) * b + chunk * 2 + family) * c % (2**62)
 
 
-def simulated(
+def simulated_source(
     settings: Sequence[CrystalSettings],
     seed: int,
     device: torch.device | str = "cpu",
@@ -117,13 +119,13 @@ def simulated(
         if list(counts.shape[1:]) != smaller:
             rho, counts, valid = inverse_fourier(crop(fourier(rho), smaller)), crop(counts, smaller), crop(valid, smaller)
         on_device = Generator(rho.device).manual_seed(seed_of(seed, step, chunk, family) + 1)
-        valid = valid & ~balls(on_device, valid.shape, hidden)
+        valid = valid & ~draw_balls(on_device, valid.shape, hidden)
         return Batch(counts * valid, valid, rho)
 
     return source
 
 
-def measured(
+def measured_source(
     volumes: Sequence[DiffractionVolume], seed: int, faintest: float = 1e3, hidden: float = 0.05, most: int = CENTRAL
 ) -> Source:
     """Return a source of measured patterns, resampled as for a prediction; a chunk shows several views of one pattern.
@@ -145,7 +147,7 @@ def measured(
     """
     if not volumes:
         raise DataError("there are no measured volumes to train on.")
-    fitted = [_shown(volume, most) for volume in volumes]
+    fitted = [_fit_volume(volume, most) for volume in volumes]
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
         generator = Generator().manual_seed(seed_of(seed, step, chunk, family))
@@ -154,21 +156,21 @@ def measured(
             return Batch(counts.expand(n, -1, -1, -1), valid.expand(n, -1, -1, -1))
         ways = orientations(counts.shape)
         chosen = [ways[k] for k in torch.randint(len(ways), (n,), generator=generator).tolist()]
-        shown = torch.stack([turned(valid, way) for way in chosen])
-        shown = shown & ~balls(generator, shown.shape, hidden)
-        return Batch(thinned(generator, torch.stack([turned(counts, way) for way in chosen]), faintest) * shown, shown)
+        shown = torch.stack([turn(valid, way) for way in chosen])
+        shown = shown & ~draw_balls(generator, shown.shape, hidden)
+        return Batch(thin_counts(generator, torch.stack([turn(counts, way) for way in chosen]), faintest) * shown, shown)
 
     return source
 
 
-def _shown(volume: DiffractionVolume, most: int) -> tuple[Tensor, Tensor]:
+def _fit_volume(volume: DiffractionVolume, most: int) -> tuple[Tensor, Tensor]:
     """Return counts and mask as the network will see them, without the voxels that phasing holds out."""
     counts, valid = torch.from_numpy(volume.intensity).float(), torch.from_numpy(volume.valid)
     shown = valid & ~held_out_voxels(valid, generator=Generator().manual_seed(0))
     return bring(counts, shown, sampling(volume.shape, volume.oversampling, most))
 
 
-def mixed(first: Source, second: Source, share: float) -> Source:
+def mix_sources(first: Source, second: Source, share: float) -> Source:
     """Return a source that takes every step's batch from one of two sources: a share `share`, evenly spread, from the second."""
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:

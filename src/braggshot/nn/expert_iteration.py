@@ -48,7 +48,9 @@ class ExpertConfig:
 
 
 @torch.no_grad()
-def refined(rho: Tensor, data: Measurement, config: ExpertConfig, seed: int, is_centred: bool = False) -> tuple[Tensor, Tensor]:
+def refine_predictions(
+    rho: Tensor, data: Measurement, config: ExpertConfig, seed: int, is_centred: bool = False
+) -> tuple[Tensor, Tensor]:
     """Refine each prediction (n, z / 2, y / 2, x / 2) against its pattern.
 
     The refined object stays in the frame of the prediction, so nothing has to be aligned. In long recipes an object may drift out
@@ -67,14 +69,14 @@ def refined(rho: Tensor, data: Measurement, config: ExpertConfig, seed: int, is_
     threshold = torch.cat([uniform(generator, *config.refine.shrink_wrap.threshold, 1) for generator in generators])
     start = to_corner(pad(rho * scale, shape)).contiguous()
     state = State(start, to_corner(pad(inside, shape)).contiguous(), threshold, generators=generators)
-    for _ in iterate(together(data), state, config.refine, parse_recipe(config.refine.recipe)):
+    for _ in iterate(join_patterns(data), state, config.refine, parse_recipe(config.refine.recipe)):
         pass
     better = to_centre(state.rho)
     better = crop(in_the_middle(better) if is_centred else better, box)
     return better, misfit(magnitude_of(better, shape)[1], data)
 
 
-def together(data: Measurement) -> Measured:
+def join_patterns(data: Measurement) -> Measured:
     """Turn a batch of patterns into the measured data of as many starts; no voxel is held out."""
     valid = data.valid > 0
     floating = (~valid).reshape(-1).nonzero().squeeze(1)

@@ -64,7 +64,7 @@ class Measurement:
         known = to_corner(valid).float()
         return cls(to_corner(counts.float()).clamp_min(0).sqrt() * known, known)
 
-    def repeated(self, times: int) -> Measurement:
+    def repeat(self, times: int) -> Measurement:
         """Repeat each pattern `times` times in a row, for as many hypotheses."""
         return Measurement(self.magnitude.repeat_interleave(times, 0), self.valid.repeat_interleave(times, 0))
 
@@ -115,7 +115,7 @@ def _channels(field: Tensor) -> Tensor:
     return torch.view_as_real(field).movedim(-1, 1)
 
 
-def _compressed(field: Tensor) -> Tensor:
+def _compress(field: Tensor) -> Tensor:
     """Compress a Patterson function, whose fringes span decades: keep the phase, take the square root of the modulus.
 
     The largest modulus becomes one.
@@ -147,7 +147,7 @@ class Features:
         """Compute the features of a batch of patterns; no weight is learned here."""
         half = [n // 2 for n in data.magnitude.shape[-3:]]
         patterson = torch.cat(
-            [_compressed(to_centre(torch.fft.ifftn(m, dim=AXES))) for m in (data.magnitude.square(), data.magnitude)], 1
+            [_compress(to_centre(torch.fft.ifftn(m, dim=AXES))) for m in (data.magnitude.square(), data.magnitude)], 1
         )
         brightest = data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
         counts = to_centre((data.magnitude / brightest).pow(0.25))
@@ -290,7 +290,7 @@ class PhaseNetwork(nn.Module):
     def _step(self, state: _State, told: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Apply one learned step: return the object (n, z / 2, y / 2, x / 2) complex, and the memory for the next step."""
         gauge = _mean_phase(state.projected).conj()
-        p, old = _channels(normalised(state.projected) * gauge), _channels(state.rho * gauge)
+        p, old = _channels(normalise(state.projected) * gauge), _channels(state.rho * gauge)
         size, was = p.square().sum(1, keepdim=True).add(1e-8).sqrt(), old.square().sum(1, keepdim=True).add(1e-8).sqrt()
         level = state.error.reshape(-1, 1, 1, 1, 1).expand_as(size)
         x = self.entry(_channels_last(torch.cat([p, size, old, was, level], 1)))
@@ -298,7 +298,7 @@ class PhaseNetwork(nn.Module):
         out = self.exit(functional.silu(memory)).float()
         gate = torch.sigmoid(4 * out[:, 1:2])
         z = gate * p + out[:, 2:]
-        amplitude = torch.sigmoid(_anchored(10 * gate * size + 4 * out[:, :1]))
+        amplitude = torch.sigmoid(_anchor(10 * gate * size + 4 * out[:, :1]))
         rho = amplitude * z * (z.square().sum(1, keepdim=True) + EPSILON**2).rsqrt()
         return torch.view_as_complex(rho.movedim(1, -1).contiguous()), memory
 
@@ -330,7 +330,7 @@ def random_start(data: Measurement, generator: Generator, times: int = 1, strong
     return torch.polar(extent, strength * smooth)
 
 
-def normalised(field: Tensor) -> Tensor:
+def normalise(field: Tensor) -> Tensor:
     """Scale a field to a typical amplitude of one.
 
     The typical amplitude is sum |p|^3 / sum |p|^2, which the empty part of the box does not reduce.
@@ -340,7 +340,7 @@ def normalised(field: Tensor) -> Tensor:
     return field * (power.sum(AXES, keepdim=True) / (power * amplitude).sum(AXES, keepdim=True).clamp_min(1e-12))
 
 
-def _anchored(logit: Tensor, share: float = 1 / 64, top: float = 2.0) -> Tensor:
+def _anchor(logit: Tensor, share: float = 1 / 64, top: float = 2.0) -> Tensor:
     """Shift logits (n, 1, z, y, x) so that the brightest `share` of the voxels has the mean `top`.
 
     The scale of an object cannot be measured. Without this shift nothing would keep all amplitudes from drifting to zero.

@@ -15,7 +15,7 @@ from braggshot.nn.datasets import Source
 from braggshot.nn.losses import quarter_photon_floor
 from braggshot.nn.network import Features, Measurement, misfit, random_start
 from braggshot.nn.predict import fast_bfloat16
-from braggshot.nn.two_scale import TwoScaleNetwork, beginning, central
+from braggshot.nn.two_scale import TwoScaleNetwork, central_fringes, coarse_network
 from braggshot.physics.fourier import AXES, frequencies
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -36,13 +36,15 @@ def features(network: nn.Module, data: Measurement, generator: torch.Generator) 
 
     The misfit is that of one forward pass, because a network explains unknown patterns badly.
     """
-    data = central(data) if isinstance(network, TwoScaleNetwork) else data  # training shows more fringes than a prediction does
+    data = (
+        central_fringes(data) if isinstance(network, TwoScaleNetwork) else data
+    )  # training shows more fringes than a prediction does
     counts = data.magnitude.square()
     total = counts.sum(AXES).clamp_min(1e-12)
     along = [2 * (counts * f.to(counts.device).square()).sum(AXES).div(total).sqrt() for f in frequencies(counts.shape[-3:])]
     widths = torch.stack(along)
     with torch.autocast(counts.device.type, torch.bfloat16, enabled=fast_bfloat16(counts.device)):
-        magnitude = beginning(network)(data.magnitude, data.valid, random_start(data, generator))[-1][1]
+        magnitude = coarse_network(network)(data.magnitude, data.valid, random_start(data, generator))[-1][1]
     return {
         "brightest": counts.amax(AXES).clamp_min(1e-3).log10(),
         "valid": data.valid.mean(AXES),
@@ -53,7 +55,7 @@ def features(network: nn.Module, data: Measurement, generator: torch.Generator) 
     }
 
 
-def ranges(
+def training_ranges(
     network: nn.Module, source: Source, chunks: int = 12, size: int = 8, tails: float = 0.005
 ) -> dict[str, tuple[float, float]]:
     """Return, for each number, the range that holds all training patterns but the outermost `tails` on either side."""
@@ -69,7 +71,7 @@ def ranges(
     return {name: (low, high) for name, (low, high) in quantiles.items()}
 
 
-def unfamiliar(network: nn.Module, data: Measurement, known: Ranges, seed: int = 0, slack: float = 0.05) -> tuple[str, ...]:
+def find_novelties(network: nn.Module, data: Measurement, known: Ranges, seed: int = 0, slack: float = 0.05) -> tuple[str, ...]:
     """List in words the numbers of one pattern that lie outside the ranges of training; empty if none does or no range is known.
 
     Parameters

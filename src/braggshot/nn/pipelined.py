@@ -17,9 +17,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from braggshot.nn.network import Measurement, magnitude_of, scale_to
-from braggshot.nn.predict import answered
+from braggshot.nn.predict import apply_network
 from braggshot.nn.resampling import Sampling, bring, give_back
-from braggshot.nn.two_scale import start
+from braggshot.nn.two_scale import draw_start
 from braggshot.physics.fourier import crop
 
 Tensors = tuple[Tensor, ...]
@@ -55,8 +55,8 @@ class Stream:
             count that is negative or not a number is not valid
         """
         device = self.valid.device
-        there = enumerate(uploaded(batches, device))
-        yield from downloaded((self._answer(counts, number) for number, counts in there), device)
+        there = enumerate(upload(batches, device))
+        yield from download((self._answer(counts, number) for number, counts in there), device)
 
     def _answer(self, counts: Tensor, number: int) -> Tensors:
         generator = Generator(counts.device).manual_seed(self.seed + number)
@@ -80,58 +80,58 @@ def one_shot(
     chi2 : (n,) misfit on the grid that the network was shown [1]
     """
     n = len(counts)
-    seen = Measurement.of(*bring(counts, valid, how)).repeated(starts)
-    boxes, chi2 = answered(network, seen, start(network, seen, generator))
+    seen = Measurement.of(*bring(counts, valid, how)).repeat(starts)
+    boxes, chi2 = apply_network(network, seen, draw_start(network, seen, generator))
     best = chi2.view(n, starts).argmin(1) + starts * torch.arange(n, device=chi2.device)
     found = give_back(boxes[best], how)
     scale = scale_to(magnitude_of(found, found.shape[-3:])[1], Measurement.of(counts, valid))
-    return (crop(found, half(counts.shape[-3:])) * scale).to(torch.complex64), chi2[best]
+    return (crop(found, half_shape(counts.shape[-3:])) * scale).to(torch.complex64), chi2[best]
 
 
-def half(shape: Sequence[int]) -> list[int]:
+def half_shape(shape: Sequence[int]) -> list[int]:
     """Return the shape of the central half of an array; it holds any crystal that is sampled finely enough."""
     return [(n + 1) // 2 for n in shape]
 
 
-def uploaded(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+def upload(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
     """Yield each batch on the device, while the next batch is being copied."""
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return
-    here, side = torch.cuda.current_stream(device), _another(device)
+    here, side = torch.cuda.current_stream(device), _new_stream(device)
     ready: tuple[Tensor, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(side):
             sent = batch.to(device, non_blocking=True), side.record_event()
         if ready is not None:
-            yield _arrived(ready, here)
+            yield _wait_for(ready, here)
         ready = sent
     if ready is not None:
-        yield _arrived(ready, here)
+        yield _wait_for(ready, here)
 
 
-def _another(device: torch.device) -> torch.cuda.Stream:
+def _new_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's annotations lack it
 
 
-def _arrived(sent: tuple[Tensor, torch.cuda.Event], here: torch.cuda.Stream) -> Tensor:
+def _wait_for(sent: tuple[Tensor, torch.cuda.Event], here: torch.cuda.Stream) -> Tensor:
     tensor, event = sent
     here.wait_event(event)
     tensor.record_stream(here)  # keeps its memory until this stream is done with it
     return tensor
 
 
-def downloaded(answers: Iterable[Tensors], device: torch.device) -> Iterator[Tensors]:
+def download(answers: Iterable[Tensors], device: torch.device) -> Iterator[Tensors]:
     """Yield each answer on the CPU, after the next one has been requested from the device."""
     if device.type != "cuda":
         yield from (tuple(part.cpu() for part in answer) for answer in answers)
         return
-    here, side = torch.cuda.current_stream(device), _another(device)
+    here, side = torch.cuda.current_stream(device), _new_stream(device)
     coming: tuple[Tensors, torch.cuda.Event] | None = None
     for answer in answers:
         side.wait_stream(here)
         with torch.cuda.stream(side):
-            sent = tuple(_copied(part, side) for part in answer), side.record_event()
+            sent = tuple(_copy_to_host(part, side) for part in answer), side.record_event()
         if coming is not None:
             coming[1].synchronize()
             yield coming[0]
@@ -141,6 +141,6 @@ def downloaded(answers: Iterable[Tensors], device: torch.device) -> Iterator[Ten
         yield coming[0]
 
 
-def _copied(part: Tensor, side: torch.cuda.Stream) -> Tensor:
+def _copy_to_host(part: Tensor, side: torch.cuda.Stream) -> Tensor:
     part.record_stream(side)
     return torch.empty_like(part, device="cpu", pin_memory=True).copy_(part, non_blocking=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from braggshot.nn.augmentation import Orientation, different, turned, turned_back
+from braggshot.nn.augmentation import Orientation, choose_orientations, turn, turn_back
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
 from braggshot.nn.resampling import bring, give_back, sampling
 from braggshot.nn.solved_patterns import nearer_twin
-from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, gone_on, start
+from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, draw_start, search_coarse
 from braggshot.physics.fourier import in_the_middle
 
 LARGEST = 64  # largest number of voxels per axis of a network's input
@@ -45,8 +45,8 @@ def predict(
     oversampling: Sequence[float] | None = None,
     n: int = 1,
     seed: int = 0,
-    views: int = 1,
-    searches: bool = False,
+    orientations: int = 1,
+    search: bool = False,
 ) -> list[Hypothesis]:
     """Predict the best hypotheses for a volume, sorted by their misfit on the grid that the network was shown.
 
@@ -61,40 +61,42 @@ def predict(
     oversampling : measured oversampling per axis; None keeps the sampling of the volume
     n : number of hypotheses
     seed : seed of the random starts
-    views : number of orientations of the pattern, at least `n`; the best `n` answers are returned
-    searches : continue with a long recipe if the best low-resolution answers are not one crystal
+    orientations : number of orientations of the pattern, at least `n`; the best `n` answers are returned
+    search : continue with a long recipe if the best low-resolution answers are not one crystal
     """
     device = next(network.parameters()).device
-    how = sampling(counts.shape, oversampling, largest(network))
+    how = sampling(counts.shape, oversampling, input_size(network))
     pattern = bring(counts.to(device).float(), valid.to(device), how)
-    ways = different(how.shape, max(n, views))
-    seen = Measurement.of(*(torch.stack([turned(part, way) for way in ways]) for part in pattern))
-    begin = start(network, seen, torch.Generator(device).manual_seed(seed))
+    ways = choose_orientations(how.shape, max(n, orientations))
+    seen = Measurement.of(*(torch.stack([turn(part, way) for way in ways]) for part in pattern))
+    begin = draw_start(network, seen, torch.Generator(device).manual_seed(seed))
     if isinstance(network, TwoScaleNetwork):
-        boxes, chi2, which = _sharpened(network, seen, _found(network, seen, begin, ways, searches), n)
+        boxes, chi2, which = _answer_fine(network, seen, _answer_coarse(network, seen, begin, ways, search), n)
     else:
-        boxes, chi2 = answered(network, seen, begin)
+        boxes, chi2 = apply_network(network, seen, begin)
         which = chi2.argsort()[:n]
         boxes, chi2 = boxes[which], chi2[which]
     whole = Measurement.of(counts[None].to(device), valid[None].to(device))
-    found = [turned_back(box, ways[k]) for box, k in zip(boxes, which.tolist(), strict=True)]
-    return [_scaled(give_back(found[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
+    found = [turn_back(box, ways[k]) for box, k in zip(boxes, which.tolist(), strict=True)]
+    return [_scale_to_counts(give_back(found[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
 
 
-Found = tuple[Tensor, Tensor, Tensor]
+Answers = tuple[Tensor, Tensor, Tensor]
 """Objects in their boxes (n, z, y, x), their chi2 (n,), and the orientation of the pattern that each answers (n,)."""
 
 
-def _found(network: TwoScaleNetwork, seen: Measurement, begin: Tensor, ways: Sequence[Orientation], searches: bool) -> Found:
+def _answer_coarse(
+    network: TwoScaleNetwork, seen: Measurement, begin: Tensor, ways: Sequence[Orientation], search: bool
+) -> Answers:
     with _precision(begin.device):
-        boxes, chi2 = network.found(seen, begin)
+        boxes, chi2 = network.apply_coarse(seen, begin)
     which = torch.arange(len(boxes), device=boxes.device)
     order = chi2.argsort()
-    best = torch.stack([turned_back(boxes[k], ways[k]) for k in order[:WITNESSES].tolist()])
-    if not searches or is_one_crystal(best):
+    best = torch.stack([turn_back(boxes[k], ways[k]) for k in order[:WITNESSES].tolist()])
+    if not search or is_one_crystal(best):
         return boxes, chi2, which
     left = order[:LEFT]
-    more, misfits = gone_on(Measurement(seen.magnitude[left], seen.valid[left]), boxes[left])
+    more, misfits = search_coarse(Measurement(seen.magnitude[left], seen.valid[left]), boxes[left])
     return torch.cat([boxes, more]), torch.cat([chi2, misfits]), torch.cat([which, left])
 
 
@@ -105,16 +107,16 @@ def is_one_crystal(rho: Tensor) -> bool:
     return bool((correlation(others, nearer_twin(others, first)) > SAME).all())
 
 
-def _sharpened(network: TwoScaleNetwork, seen: Measurement, found: Found, n: int) -> Found:
+def _answer_fine(network: TwoScaleNetwork, seen: Measurement, found: Answers, n: int) -> Answers:
     boxes, chi2, which = found
     best = chi2.argsort()[:n]
     chosen = Measurement(seen.magnitude[which[best]], seen.valid[which[best]])
     with _precision(boxes.device):
-        whole, magnitude = network.sharpened(chosen, boxes[best])[-1]
+        whole, magnitude = network.apply_fine(chosen, boxes[best])[-1]
     return whole, misfit(magnitude, chosen), which[best]
 
 
-def largest(network: nn.Module) -> int:
+def input_size(network: nn.Module) -> int:
     """Return the voxels per axis that a network is shown.
 
     The low-resolution network alone sees only the central fringes, an eighth of the voxels.
@@ -122,19 +124,19 @@ def largest(network: nn.Module) -> int:
     return LARGEST if isinstance(network, TwoScaleNetwork | Published) else CENTRAL
 
 
-def answered(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple[Tensor, Tensor]:
+def apply_network(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple[Tensor, Tensor]:
     """Apply the network to every start: return objects in its box (n, z / 2, y / 2, x / 2), and their chi2 (n,)."""
     with _precision(begin.device):
         boxes, magnitude = network(seen.magnitude, seen.valid, begin)[-1]
     return boxes, misfit(magnitude, seen)
 
 
-def shown(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
+def network_input(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
     """Return one pattern (z, y, x) as the network sees it, as a batch of one."""
     return Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, sampling(counts.shape, oversampling))))
 
 
-def _scaled(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:
+def _scale_to_counts(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:
     _, magnitude = magnitude_of(rho[None], rho.shape)
     return Hypothesis((rho * scale_to(magnitude, whole)[0]).to(torch.complex64), chi2)
 

@@ -18,17 +18,17 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from braggshot.crystals.detector import DetectorSettings, chip, frames
-from braggshot.crystals.random import derived, uniform
+from braggshot.crystals.detector import DetectorSettings, draw_chip, draw_frames
+from braggshot.crystals.random import derive_generator, uniform
 from braggshot.errors import DataError
 from braggshot.iterative.algorithms import State
 from braggshot.iterative.iterate import FirstSupport, IterativeConfig, iterate
 from braggshot.iterative.projections import ShrinkWrap, autocorrelation_support
 from braggshot.iterative.recipe import parse_recipe
 from braggshot.nn import weights
-from braggshot.nn.augmentation import Orientation, balls, orientations, thinned, turned
+from braggshot.nn.augmentation import Orientation, draw_balls, orientations, thin_counts, turn
 from braggshot.nn.datasets import TRAINING, Batch, Source, seed_of
-from braggshot.nn.expert_iteration import together
+from braggshot.nn.expert_iteration import join_patterns
 from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement
 from braggshot.physics.fourier import AXES, crop, in_the_middle, inverted, to_centre
@@ -86,7 +86,7 @@ def solve(source: Source, folder: Path, config: SolvedConfig, seed: int) -> Iter
             # A CPU solves one pattern at a time, because its cache holds only one.
             size = 1 if counts.device.type == "cpu" else len(counts)
             parts = enumerate(zip(torch.split(counts, size), torch.split(valid, size), strict=True))
-            answers = [solutions(*part, config, seed_of(seed, number, k)) for k, part in parts]
+            answers = [solve_batch(*part, config, seed_of(seed, number, k)) for k, part in parts]
             rho, known = (torch.cat(column) for column in zip(*answers, strict=True))
             tensors = {"counts": counts[known], "valid": valid[known], "rho": torch.view_as_real(rho[known])}
             weights.write(path, tensors, {"given": config.shard})
@@ -94,7 +94,7 @@ def solve(source: Source, folder: Path, config: SolvedConfig, seed: int) -> Iter
         yield given, found
 
 
-def solutions(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) -> tuple[Tensor, Tensor]:
+def solve_batch(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) -> tuple[Tensor, Tensor]:
     """Phase n patterns (n, z, y, x) until two random starts agree; return the mean of the two, and a mask of the solved patterns.
 
     Returns
@@ -104,7 +104,7 @@ def solutions(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) ->
     """
     n, box = len(counts), [size // 2 for size in counts.shape[1:]]
     host = Generator().manual_seed(seed)
-    generator = derived(host, counts.device)
+    generator = derive_generator(host, counts.device)
     answers = torch.zeros(n, *box, dtype=torch.complex64, device=counts.device)
     known = torch.zeros(n, dtype=torch.bool, device=counts.device)
     tried: list[Tensor] = []
@@ -112,7 +112,7 @@ def solutions(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) ->
         left = (~known).nonzero().squeeze(1)
         if not len(left):
             break
-        rho = _attempt(Measurement.of(counts[left], valid[left]), config, generator, host)
+        rho = _run_start(Measurement.of(counts[left], valid[left]), config, generator, host)
         found = torch.zeros_like(answers).index_copy_(0, left, crop(in_the_middle(to_centre(rho)), box))
         for earlier in tried:
             other = nearer_twin(found, earlier)
@@ -124,7 +124,7 @@ def solutions(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) ->
     return in_the_middle(answers), known
 
 
-def _attempt(data: Measurement, config: SolvedConfig, generator: Generator, host: Generator) -> Tensor:
+def _run_start(data: Measurement, config: SolvedConfig, generator: Generator, host: Generator) -> Tensor:
     """Run one random start of each pattern to the end of the recipe; return objects (n, z, y, x) in corner layout."""
     n = len(data.magnitude)
     drawn, refine = uniform(generator, *config.first_support.threshold, n), config.refine
@@ -133,42 +133,44 @@ def _attempt(data: Measurement, config: SolvedConfig, generator: Generator, host
     photons, power = data.magnitude.square().sum(AXES, keepdim=True), support.sum(AXES, keepdim=True).clamp_min(1)
     threshold = uniform(generator, *refine.shrink_wrap.threshold, n)
     state = State(rho * (photons / power).sqrt(), support, threshold, generators=[host] * n)
-    for _ in iterate(together(data), state, refine, parse_recipe(refine.recipe)):
+    for _ in iterate(join_patterns(data), state, refine, parse_recipe(refine.recipe)):
         pass
     return state.rho
 
 
-def replayed(folder: Path, config: SolvedConfig, seed: int, hidden: float = 0.05, device: torch.device | str = "cpu") -> Source:
+def replay_source(
+    folder: Path, config: SolvedConfig, seed: int, hidden: float = 0.05, device: torch.device | str = "cpu"
+) -> Source:
     """Return a source of solved patterns, each time in another orientation, with other noise and other voxels hidden.
 
     Raises
     ------
     DataError : if `folder` holds no solved pattern.
     """
-    pool, objects = (tensor.to(device) for tensor in kept(folder))
+    pool, objects = (tensor.to(device) for tensor in read_solved(folder))
     if not len(pool):
         raise DataError(f"{folder}: no pattern was solved; ask for more of them, or for easier crystals.")
     shape, ways = pool.shape[1:], orientations(pool.shape[1:])
-    turns, half = (_turns(size, ways).to(device) for size in (shape, objects.shape[1:4]))
+    turns, half = (turn_indices(size, ways).to(device) for size in (shape, objects.shape[1:4]))
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
-        generator = derived(Generator().manual_seed(seed_of(seed, step, chunk, family)), device)
+        generator = derive_generator(Generator().manual_seed(seed_of(seed, step, chunk, family)), device)
         chosen = torch.randint(len(pool), (n,), generator=generator, device=pool.device)
         how = torch.randint(len(ways), (n,), generator=generator, device=pool.device)
         seen = pool[chosen].flatten(1).gather(1, turns[how]).view(n, *shape)
         parts = objects[chosen].flatten(1, 3).gather(1, half[how][..., None].expand(-1, -1, 2))
         solution = torch.view_as_complex(parts.view(n, *objects.shape[1:]))
-        counts = thinned(generator, seen.clamp_min(0), config.faintest)
+        counts = thin_counts(generator, seen.clamp_min(0), config.faintest)
         damaged = uniform(generator, 0, 1, n) < config.damaged
-        rocking = frames(generator, n, shape[0], config.detector.missing)[:, :, None, None]
-        whole = chip(generator, counts, config.detector)[:, None] & rocking | ~damaged[:, None, None, None]
-        valid = (seen != HIDDEN) & whole & ~balls(generator, seen.shape, hidden)
+        rocking = draw_frames(generator, n, shape[0], config.detector.missing)[:, :, None, None]
+        whole = draw_chip(generator, counts, config.detector)[:, None] & rocking | ~damaged[:, None, None, None]
+        valid = (seen != HIDDEN) & whole & ~draw_balls(generator, seen.shape, hidden)
         return Batch(counts * valid, valid, solution=solution)
 
     return source
 
 
-def kept(folder: Path) -> tuple[Tensor, Tensor]:
+def read_solved(folder: Path) -> tuple[Tensor, Tensor]:
     """Read all solved patterns: counts (m, z, y, x), `HIDDEN` where not valid, and objects (m, ..., 2).
 
     The last axis of the objects is (real part, imaginary part).
@@ -180,16 +182,16 @@ def kept(folder: Path) -> tuple[Tensor, Tensor]:
     return counts, torch.cat([shard["rho"] for shard in shards])
 
 
-def _turns(shape: torch.Size, ways: list[Orientation]) -> Tensor:
+def turn_indices(shape: torch.Size, ways: list[Orientation]) -> Tensor:
     """Return, for each orientation, the source index of every voxel, (orientations, voxels).
 
     With it one gather turns a whole batch.
     """
     index = torch.arange(shape.numel()).view(shape)
-    return torch.stack([turned(index, way).reshape(-1) for way in ways])
+    return torch.stack([turn(index, way).reshape(-1) for way in ways])
 
 
-def taught(lessons: Source, exam: Source) -> Source:
+def split_source(lessons: Source, exam: Source) -> Source:
     """Return a source that takes training patterns from one source and validation patterns from another."""
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:

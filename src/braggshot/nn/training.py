@@ -23,13 +23,13 @@ from braggshot.nn import weights
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import VALIDATION, Source, seed_of
-from braggshot.nn.expert_iteration import SHARPENING, ExpertConfig, refined
+from braggshot.nn.expert_iteration import SHARPENING, ExpertConfig, refine_predictions
 from braggshot.nn.losses import LossConfig, correlation, data_term, r_factor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
-from braggshot.nn.novelty import ranges
+from braggshot.nn.novelty import training_ranges
 from braggshot.nn.predict import fast_bfloat16
 from braggshot.nn.solved_patterns import nearer_twin
-from braggshot.nn.two_scale import FINE, TwoScaleConfig, TwoScaleNetwork, beginning, rejoined, start
+from braggshot.nn.two_scale import FINE, TwoScaleConfig, TwoScaleNetwork, coarse_network, draw_start, with_fine_steps
 from braggshot.physics.fourier import pad
 from braggshot.physics.metrics import align
 
@@ -161,7 +161,7 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
         raise ConfigError(
             f"{config.batch // config.chunk} chunks a batch cannot be shared by {fabric.world_size} processes; change train.chunk."
         )
-    run = _begin(config, folder, fabric, initial)
+    run = _start_run(config, folder, fabric, initial)
     model, optimiser = fabric.setup(run.network, run.optimiser)
     table = Table(folder / "metrics.csv", run.step) if fabric.is_global_zero else None
     began, first = time.perf_counter(), run.seen
@@ -177,7 +177,7 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
         optimiser.zero_grad()
         run.step += 1
         run.seen += config.batch
-        _follow(run, config)
+        _update_average(run, config)
         values["per_second"] = (run.seen - first) / (time.perf_counter() - began)
         if run.step % config.validate_every == 0 or run.step == config.steps:
             values |= _validate(run, config, source, fabric)
@@ -200,7 +200,7 @@ def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, 
     for number, chunk in enumerate(chunks):
         batch = source(step, chunk, config.chunk)
         data = Measurement.of(batch.counts.to(fabric.device), batch.valid.to(fabric.device))
-        begin = start(run.network, data, torch.Generator(fabric.device).manual_seed(seed_of(config.seed, step, chunk) + 2))
+        begin = draw_start(run.network, data, torch.Generator(fabric.device).manual_seed(seed_of(config.seed, step, chunk) + 2))
         with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):
             loss, values = objective(model, data, begin, config, step, batch.solution)
             fabric.backward(loss / len(chunks))
@@ -216,7 +216,7 @@ def objective(
 
     `solution` holds the objects that iterative phasing found, if a teacher was asked.
     """
-    with _mixed(config, start.device):
+    with mixed_precision(config, start.device):
         outputs = model(data.magnitude, data.valid, start)
     terms = torch.stack([data_term(magnitude, data, config.loss) for _, magnitude in outputs])
     weight = torch.tensor(step_weights(len(outputs), config.loss), device=terms.device)
@@ -224,14 +224,14 @@ def objective(
     last = outputs[-1][1].detach()
     values = {"chi": misfit(last, data).sqrt().mean().item(), "r_factor": r_factor(last, data).mean().item()}
     if step >= config.expert_from and config.loss.expert > 0:
-        aim, share, more = _lesson((start, outputs[-1][0].detach()), data, config, step, solution)
+        aim, share, more = _choose_target((start, outputs[-1][0].detach()), data, config, step, solution)
         pull = torch.stack([(share * (1 - correlation(rho, aim))).sum() for rho, _ in outputs])
         loss = loss + config.loss.expert * (weight * pull).sum()
         values |= {"pull": pull[-1].item()} | more
     return loss, values | {"loss": loss.item()}
 
 
-def _mixed(config: TrainConfig, device: torch.device) -> torch.autocast:
+def mixed_precision(config: TrainConfig, device: torch.device) -> torch.autocast:
     """Run convolutions in 16 bits if the settings ask for it and the device has such instructions.
 
     Fabric's mixed precision is not used, because it would round the magnitudes as well.
@@ -239,7 +239,7 @@ def _mixed(config: TrainConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed" and fast_bfloat16(device))
 
 
-def _lesson(
+def _choose_target(
     way: tuple[Tensor, Tensor], data: Measurement, config: TrainConfig, step: int, solution: Tensor | None
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Return the target of each prediction, its weight (n,), and numbers to report; `way` is the pair (start, prediction).
@@ -251,16 +251,18 @@ def _lesson(
     if solution is not None:
         aim = nearer_twin(start, solution.to(rho.device))
         return aim, torch.full((len(rho),), 1 / len(rho), device=rho.device), {}
-    better, chi2 = refined(rho, data, config.expert, config.seed + step)
+    better, chi2 = refine_predictions(rho, data, config.expert, config.seed + step)
     believed = trust(chi2, data, config.loss)
     # Divided by the sum, so that a few trusted answers in a batch teach as much as many.
     share = believed / (believed.sum() + 0.5)
     return better, share, {"trust": believed.mean().item(), "chi_refined": chi2.sqrt().mean().item()}
 
 
-def _initial(config: TrainConfig, initial: nn.Module | None) -> nn.Module:
+def _initial_network(config: TrainConfig, initial: nn.Module | None) -> nn.Module:
     if config.kind != "two-scale":
-        return weights.build(config.kind, config.network) if initial is None else beginning(initial).requires_grad_(True)
+        return (
+            weights.build_network(config.kind, config.network) if initial is None else coarse_network(initial).requires_grad_(True)
+        )
     if isinstance(initial, TwoScaleNetwork):
         return initial
     coarse = initial if isinstance(initial, PhaseNetwork) else None
@@ -268,9 +270,9 @@ def _initial(config: TrainConfig, initial: nn.Module | None) -> nn.Module:
     return TwoScaleNetwork(scales, coarse)
 
 
-def _begin(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | None) -> Run:
+def _start_run(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | None) -> Run:
     torch.manual_seed(config.seed)
-    network = _initial(config, initial).to(fabric.device).train()
+    network = _initial_network(config, initial).to(fabric.device).train()
     betas, learning = (0.9, config.beta2), [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learning, config.learning_rate, betas, weight_decay=config.weight_decay)
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
@@ -282,7 +284,7 @@ def _begin(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | 
 
 
 @torch.no_grad()
-def _follow(run: Run, config: TrainConfig) -> None:
+def _update_average(run: Run, config: TrainConfig) -> None:
     """Update the running average of the weights, which is shorter in the first steps."""
     keep = min(config.ema, (1 + run.step) / (10 + run.step))
     for name, tensor in run.network.state_dict().items():
@@ -295,12 +297,12 @@ def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dic
     network = deepcopy(run.network).eval()
     network.load_state_dict(run.average)
     values = validate(network, source, config, fabric)
-    whole = rejoined(network, run.initial)
+    whole = with_fine_steps(network, run.initial)
     # Measured patterns have no truth; the misfit after a short refinement chooses.
     score = values.get("val_correlation", 1 - values["val_chi_refined"])
     if fabric.is_global_zero and score > run.best:
         run.best = score
-        known = ranges(network, source) if not isinstance(network, Published) else {}
+        known = training_ranges(network, source) if not isinstance(network, Published) else {}
         card = weights.Card("trained", *weights.kind_of(whole), configuration.dump(config), run.seen, values, familiar=known)
         weights.save_network(run.folder / "best.safetensors", whole, card)
     return values
@@ -319,10 +321,10 @@ def validate(network: nn.Module, source: Source, config: TrainConfig, fabric: An
     for chunk in range(-(-config.validation // config.validation_chunk)):
         batch = source(chunk, 0, config.validation_chunk, VALIDATION)
         data = Measurement.of(batch.counts.to(fabric.device), batch.valid.to(fabric.device))
-        begin = start(network, data, torch.Generator(fabric.device).manual_seed(chunk))
-        with _mixed(config, fabric.device):
+        begin = draw_start(network, data, torch.Generator(fabric.device).manual_seed(chunk))
+        with mixed_precision(config, fabric.device):
             rho, magnitude = network(data.magnitude, data.valid, begin)[-1]
-        better, chi2 = refined(rho, data, config.expert, chunk)
+        better, chi2 = refine_predictions(rho, data, config.expert, chunk)
         chi += misfit(magnitude, data).sqrt().tolist()
         chi_refined += chi2.sqrt().tolist()
         if batch.truth is not None:

@@ -24,8 +24,8 @@ from torch import Generator, Tensor, nn
 
 from braggshot.iterative.iterate import IterativeConfig
 from braggshot.iterative.projections import ShrinkWrap
-from braggshot.nn.expert_iteration import ExpertConfig, refined
-from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, normalised, random_start
+from braggshot.nn.expert_iteration import ExpertConfig, refine_predictions
+from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, normalise, random_start
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad, to_centre, to_corner
 
 CENTRAL = 32  # voxels per axis of the low resolution
@@ -77,67 +77,67 @@ class TwoScaleNetwork(nn.Module):
         Parameters
         ----------
         magnitude, valid : see `Measurement`, (n, z, y, x), or (1, z, y, x) for one pattern and n starts
-        rho : start on the voxels of the central fringes, from `start`
+        rho : start on the voxels of the central fringes, from `draw_start`
         steps : number of fine steps; None takes that of the configuration
         """
         data = Measurement(magnitude, valid)
-        return self.sharpened(data, self.found(data, rho)[0], steps)
+        return self.apply_fine(data, self.apply_coarse(data, rho)[0], steps)
 
-    def sharpened(self, data: Measurement, found: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
+    def apply_fine(self, data: Measurement, found: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
         """Apply the fine steps to objects of the low resolution."""
         shape = data.magnitude.shape[-3:]
-        begin = enlarged(found, central(data).magnitude.shape[-3:], shape)
+        begin = enlarge(found, central_fringes(data).magnitude.shape[-3:], shape)
         better: list[tuple[Tensor, Tensor]] = self.fine(data.magnitude, data.valid, begin, steps)
-        return better if self.training else [*better, self._ended(data, better[-1][0])]
+        return better if self.training else [*better, self._apply_projections(data, better[-1][0])]
 
-    def _ended(self, data: Measurement, rho: Tensor) -> tuple[Tensor, Tensor]:
-        better, _ = refined(rho, data.repeated(len(rho) // len(data.magnitude)), self.config.after, 0)
-        better = normalised(better)
+    def _apply_projections(self, data: Measurement, rho: Tensor) -> tuple[Tensor, Tensor]:
+        better, _ = refine_predictions(rho, data.repeat(len(rho) // len(data.magnitude)), self.config.after, 0)
+        better = normalise(better)
         return better, magnitude_of(better, data.magnitude.shape[-3:])[1]
 
     @torch.no_grad()
-    def found(self, data: Measurement, start: Tensor) -> tuple[Tensor, Tensor]:
+    def apply_coarse(self, data: Measurement, start: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the coarse network and the projections after it.
 
         Returns objects in boxes of half the voxels per axis, and their chi2 (n,).
         """
-        small = central(data)
+        small = central_fringes(data)
         boxes = self.coarse(small.magnitude, small.valid, start)[-1][0]
-        return refined(boxes, small.repeated(len(boxes) // len(small.magnitude)), self.config.between, 0)
+        return refine_predictions(boxes, small.repeat(len(boxes) // len(small.magnitude)), self.config.between, 0)
 
 
 @torch.no_grad()
-def gone_on(data: Measurement, found: Tensor) -> tuple[Tensor, Tensor]:
+def search_coarse(data: Measurement, found: Tensor) -> tuple[Tensor, Tensor]:
     """Continue objects of the low resolution by a long recipe, one pattern for each; return objects and their chi2 (n,)."""
-    return refined(found, central(data), LONG, 0, is_centred=True)
+    return refine_predictions(found, central_fringes(data), LONG, 0, is_centred=True)
 
 
-def central(data: Measurement) -> Measurement:
+def central_fringes(data: Measurement) -> Measurement:
     """Crop patterns to their central fringes: at most `CENTRAL` voxels per axis."""
     shape = [min(n, CENTRAL) for n in data.magnitude.shape[-3:]]
     return Measurement(*(to_corner(crop(to_centre(part), shape)).contiguous() for part in (data.magnitude, data.valid)))
 
 
-def enlarged(rho: Tensor, shape: torch.Size, whole: torch.Size) -> Tensor:
+def enlarge(rho: Tensor, shape: torch.Size, whole: torch.Size) -> Tensor:
     """Interpolate boxes of the grid `shape` to boxes of the finer grid `whole` of the same extent, centred by mass.
 
     They are centred because projections let an object drift, and the finer box has no margin for that.
     """
     transform = pad(fourier(in_the_middle(pad(rho, shape))), whole)
-    return normalised(crop(inverse_fourier(transform), [n // 2 for n in whole]))
+    return normalise(crop(inverse_fourier(transform), [n // 2 for n in whole]))
 
 
-def start(network: nn.Module, data: Measurement, generator: Generator, times: int = 1) -> Tensor:
+def draw_start(network: nn.Module, data: Measurement, generator: Generator, times: int = 1) -> Tensor:
     """Draw a random start for a network, on the voxels where it begins."""
-    return random_start(central(data) if isinstance(network, TwoScaleNetwork) else data, generator, times)
+    return random_start(central_fringes(data) if isinstance(network, TwoScaleNetwork) else data, generator, times)
 
 
-def beginning(network: nn.Module) -> nn.Module:
+def coarse_network(network: nn.Module) -> nn.Module:
     """Return the part of a network that finds the object; for a network of one resolution, the network itself."""
     return network.coarse if isinstance(network, TwoScaleNetwork) else network
 
 
-def rejoined(part: nn.Module, whole: nn.Module | None) -> nn.Module:
+def with_fine_steps(part: nn.Module, whole: nn.Module | None) -> nn.Module:
     """Return a network after its coarse part was trained alone.
 
     If that part was taken from a two-scale network `whole`, the fine steps of `whole` are added to it.

@@ -57,7 +57,7 @@ class Card:
     familiar: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def build(kind: str, settings: NetworkConfig | TwoScaleConfig | None = None) -> nn.Module:
+def build_network(kind: str, settings: NetworkConfig | TwoScaleConfig | None = None) -> nn.Module:
     """Build a new network of a kind."""
     return KINDS[kind](settings) if kind in CONFIGS else KINDS[kind]()
 
@@ -106,10 +106,10 @@ def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
     ------
     ConfigError : if no such network is known, the file holds something else, or the weights are of another version.
     """
-    return assembled(*read(locate(name)), name)
+    return assemble_network(*read(locate(name)), name)
 
 
-def assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str | Path) -> tuple[nn.Module, Card]:
+def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str | Path) -> tuple[nn.Module, Card]:
     """Build the network of a file's tensors and metadata, in evaluation mode.
 
     Raises
@@ -122,7 +122,7 @@ def assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: 
     if card.kind not in KINDS:
         raise ConfigError(f"{name} is a network of kind {card.kind!r}, which this version does not know: {', '.join(KINDS)}.")
     with torch.device("meta"):  # saves drawing random weights, which are replaced at once
-        network = build(
+        network = build_network(
             card.kind, config.resolve(CONFIGS[card.kind], _without_retired(card.network)) if card.kind in CONFIGS else None
         )
     try:

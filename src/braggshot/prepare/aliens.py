@@ -21,7 +21,7 @@ FADED = 0.05  # share of an alien's brightness at which its mask ends [1]
 SIGNIFICANT = 6.0  # least height of an alien above the background [noise standard deviations]
 
 
-def aliens(
+def find_aliens(
     counts: FloatArray, valid: BoolArray, oversampling: tuple[float, float, float]
 ) -> tuple[BoolArray, list[tuple[int, int, int]]]:
     """Return a mask of the foreign peaks, and their centres.
@@ -57,7 +57,7 @@ def aliens(
     found = [
         (float(blurred[top]), label, top)
         for label, top in _positions(tops, n)
-        if label != tops[peak] and _inside(top, stride, sigma, blurred.shape) and 0 < opposite[top] * PROMINENCE < blurred[top]
+        if label != tops[peak] and _is_inside(top, stride, sigma, blurred.shape) and 0 < opposite[top] * PROMINENCE < blurred[top]
     ]
     mask = np.zeros(blurred.shape, dtype=bool)
     if found:
@@ -92,7 +92,7 @@ def _positions(tops: NDArray[np.int32], n: int) -> list[tuple[int, tuple[int, in
     return positions
 
 
-def _inside(top: tuple[int, ...], stride: NDArray[np.int_], sigma: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
+def _is_inside(top: tuple[int, ...], stride: NDArray[np.int_], sigma: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
     """Tell whether a local maximum lies at least two smoothing lengths inside the array.
 
     A streak that the array cuts off has its maximum on a face.

@@ -68,7 +68,7 @@ def dark_offset(dark: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32] 
     return (np.where(hot, 0, dark).astype(np.float32) if level > 0 else None), hot
 
 
-def hot_pixels(images: Iterable[FloatArray], valid: BoolArray) -> BoolArray:
+def find_hot_pixels(images: Iterable[FloatArray], valid: BoolArray) -> BoolArray:
     """Find pixels that stand out from their neighbourhood steadily, in nearly all of several images along the rocking curve.
 
     A pixel stands out if it is above 5 (m + 2) counts, where m is the fourth largest of the other values in 5 x 5 pixels; so
@@ -88,7 +88,7 @@ def hot_pixels(images: Iterable[FloatArray], valid: BoolArray) -> BoolArray:
     return found
 
 
-def dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
+def find_dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
     """Find pixels that count too little beside their neighbours.
 
     A pixel is dead if it holds less than 5 % of the least of its eight neighbours, after four standard deviations of photon noise
@@ -103,7 +103,7 @@ def dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
     return valid & (total < 0.05 * (least - 4 * np.sqrt(least)))
 
 
-def zingers(counts: FloatArray, valid: BoolArray) -> BoolArray:
+def find_zingers(counts: FloatArray, valid: BoolArray) -> BoolArray:
     """Find single voxels that are far too bright: cosmic rays and glitches.
 
     A voxel is a zinger above 30 (m + 1) counts, where m is the eighth largest of the other values in 5 x 5 x 5 voxels.
@@ -118,7 +118,7 @@ def zingers(counts: FloatArray, valid: BoolArray) -> BoolArray:
     return found
 
 
-def missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
+def find_missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
     """Find solid blocks of exact zeros among counts: data that was cut out or never read, not darkness.
 
     A block holds at least one voxel whose neighbours, known gaps aside, are all zero, and the zeros within three voxels of it. Let

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, DataError
 from braggshot.prepare.clean import dark_offset, flat_response
-from braggshot.prepare.detectors import gaps
+from braggshot.prepare.detectors import find_gaps
 from braggshot.prepare.rocking import RockingGrid, rocking_grid
 from braggshot.volumes import BoolArray, FloatArray, Frames, Scan
 
@@ -136,7 +136,7 @@ class CorrectedFrames:
         return raw, trusted
 
 
-def corrected(scan: Scan, corrections: Corrections) -> CorrectedFrames:
+def correct_frames(scan: Scan, corrections: Corrections) -> CorrectedFrames:
     """Collect the corrections of a scan before any frame is read.
 
     Of a prepared scan only the mask is applied.
@@ -191,7 +191,7 @@ def refuse_untrusted(name: str, untrusted: int, total: int) -> None:
 def _gaps(scan: Scan, corrections: Corrections, steps: list[str]) -> BoolArray:
     _, rows, columns = scan.frames.shape
     name = corrections.detector or scan.detector
-    found = None if name is None else gaps(name, (rows, columns))
+    found = None if name is None else find_gaps(name, (rows, columns))
     if found is not None:
         steps.append(f"gaps of the detector {name}: {int(found.sum())} pixels masked")
         return found

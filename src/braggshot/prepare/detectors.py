@@ -45,7 +45,7 @@ EIGER2M: tuple[Pair, Sequence[Pair], Sequence[Pair]] = (
 )
 
 
-def gaps(name: str, shape: tuple[int, int]) -> BoolArray | None:
+def find_gaps(name: str, shape: tuple[int, int]) -> BoolArray | None:
     """Return a mask that is True on the gaps of a detector.
 
     None is returned if the frames have another shape than the detector, for example a region of interest.

@@ -67,7 +67,7 @@ def rocking_grid(
     planes, noticed = _planes(n_frames, angle)
     weight = np.array([sum(flux[frame] for frame in plane) for plane in planes])
     trusted = tuple(tuple(frame for frame in plane if flux[frame] > 0) for plane in planes)
-    return RockingGrid(trusted, weight, planes == _singly(range(n_frames)), steps + noticed)
+    return RockingGrid(trusted, weight, planes == _one_frame_each(range(n_frames)), steps + noticed)
 
 
 def regular_geometry(geometry: Geometry | None, grid: RockingGrid) -> Geometry | None:
@@ -106,13 +106,13 @@ def _relative_flux(n_frames: int, monitor: FloatArray | None, here: BoolArray) -
 def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
     """Return the frames of each plane, and remarks in words."""
     if angle is None or n_frames < 3 or not np.isfinite(angle).all():
-        return _singly(range(n_frames)), ()
+        return _one_frame_each(range(n_frames)), ()
     values = np.asarray(angle, dtype=float)
     direction = 1 if values[n_frames // 2 :].mean() >= values[: n_frames // 2].mean() else -1
     order = np.argsort(direction * values, kind="stable")
     stride = np.diff(direction * values[order])
     if not stride.sum() > 0:
-        return _singly(range(n_frames)), ("the rocking angle does not change; frames taken as evenly spaced",)
+        return _one_frame_each(range(n_frames)), ("the rocking angle does not change; frames taken as evenly spaced",)
     step = float(np.median(stride[stride > REPEATED * stride.mean()]))
     whole = np.rint(stride / step).astype(int)
     off = np.abs(stride / step - whole) > TOLERANCE
@@ -120,7 +120,7 @@ def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, .
     uneven = (f"uneven rocking steps: they spread by {spread:.2g} % about {np.degrees(step):.4g} deg",) if spread > 5 else ()
     if off.mean() > UNEVEN or whole.sum() + 1 > 2 * n_frames:
         note = "rocking steps follow no regular grid; frames taken as they are, in the order of their angles"
-        return _singly(order.tolist()), (note, *uneven)
+        return _one_frame_each(order.tolist()), (note, *uneven)
     index = np.concatenate([[0], np.cumsum(whole)])
     planes: list[list[int]] = [[] for _ in range(int(index[-1]) + 1)]
     for plane, frame in zip(index, order, strict=True):
@@ -128,7 +128,7 @@ def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, .
     return tuple(tuple(sorted(plane)) for plane in planes), (*_notices(planes, order), *uneven)
 
 
-def _singly(frames: Iterable[int]) -> tuple[tuple[int, ...], ...]:
+def _one_frame_each(frames: Iterable[int]) -> tuple[tuple[int, ...], ...]:
     return tuple((frame,) for frame in frames)
 
 

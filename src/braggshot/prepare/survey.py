@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from braggshot.errors import DataError
-from braggshot.prepare.clean import hot_pixels
+from braggshot.prepare.clean import find_hot_pixels
 from braggshot.prepare.counts import CorrectedFrames
 from braggshot.volumes import FloatArray
 
@@ -50,7 +50,7 @@ def survey(source: CorrectedFrames) -> Survey:
     counts, roots = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     sampled = np.unique(np.linspace(0, n - 1, SAMPLES).astype(int))
     blocks = (source.read((index, 0, 0), (index + 1, rows, columns)) for index in sampled)
-    cold = ~hot_pixels((block.counts[0] for block in blocks), source.good)
+    cold = ~find_hot_pixels((block.counts[0] for block in blocks), source.good)
     untrusted = 0
     chunk = max(1, MEMORY // (rows * columns * BYTES_PER_VOXEL))
     for first in range(0, n, chunk):
@@ -75,7 +75,7 @@ def sum_bins(volume: NDArray[np.float32], binning: tuple[int, int, int]) -> NDAr
     return volume
 
 
-def brightest(view: Survey) -> tuple[int, int, int]:
+def locate_peak(view: Survey) -> tuple[int, int, int]:
     """Return the raw voxel in the middle of the cube where the smoothed pattern is brightest."""
     smooth = ndimage.gaussian_filter(view.roots - np.median(view.roots), 1 if view.side > 1 else 2)
     z, y, x = (int((index + 0.5) * view.side) for index in np.unravel_index(int(smooth.argmax()), smooth.shape))
@@ -125,7 +125,7 @@ def _box(counts: FloatArray, middle: NDArray[np.int_], half: int) -> tuple[slice
     return tuple(slice(max(0, int(c) - half), min(n, int(c) + half + 1)) for c, n in zip(middle, counts.shape, strict=True))
 
 
-def brightest_near(smooth: FloatArray, middle: NDArray[np.int_], half: int) -> NDArray[np.int_]:
+def locate_maximum(smooth: FloatArray, middle: NDArray[np.int_], half: int) -> NDArray[np.int_]:
     """Return the voxel of the maximum in a cube about `middle`."""
     box = _box(smooth, middle, half)
     return np.array(np.unravel_index(int(smooth[box].argmax()), smooth[box].shape)) + [part.start for part in box]

@@ -13,15 +13,15 @@ from scipy import ndimage
 from braggshot.errors import ConfigError, DataError, GeometryError
 from braggshot.physics.geometry import reciprocal_basis
 from braggshot.physics.sampling import oversampling
-from braggshot.prepare.aliens import aliens
-from braggshot.prepare.clean import dead_pixels, hot_pixels, missing_blocks, zingers
-from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, corrected, refuse_untrusted
+from braggshot.prepare.aliens import find_aliens
+from braggshot.prepare.clean import find_dead_pixels, find_hot_pixels, find_missing_blocks, find_zingers
+from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, correct_frames, refuse_untrusted
 from braggshot.prepare.rocking import regular_geometry
 from braggshot.prepare.survey import (
     Survey,
-    brightest,
-    brightest_near,
     centre_of_mass,
+    locate_maximum,
+    locate_peak,
     require_peak,
     signal_reach,
     sub_voxel_offset,
@@ -29,15 +29,15 @@ from braggshot.prepare.survey import (
     survey,
 )
 from braggshot.prepare.window import (
-    basis_within,
     choose_binning,
     choose_shape,
+    compose_windows,
     cut,
     is_fast,
     raw_centre,
     raw_extent,
     window_about,
-    within,
+    window_basis,
 )  # fmt: skip
 from braggshot.volumes import DiffractionVolume, FloatArray, Scan, Window
 
@@ -106,14 +106,14 @@ def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionV
         flat field or monitor does not fit the frames.
     ConfigError : if a setting does not fit the scan.
     """
-    source = corrected(scan, Corrections(config.monitor, config.flat, config.dark, config.detector))
+    source = correct_frames(scan, Corrections(config.monitor, config.flat, config.dark, config.detector))
     _check(scan, source.shape, config)
-    block, view, peak = _find(scan, source, config)
+    block, view, peak = _find_peak(scan, source, config)
     peak, offset = _centre(scan.name, block, peak, view.side, config)
-    sampling = oversampling(*_about(block, peak))
-    window, shape, chosen = _choose(scan, source.shape, view, peak, offset, sampling, config)
+    sampling = oversampling(*_recentre(block, peak))
+    window, shape, chosen = _choose_window(scan, source.shape, view, peak, offset, sampling, config)
     start, stop = raw_extent(window, shape)
-    if not _holds(block, start, stop, source.shape):
+    if not _covers(block, start, stop, source.shape):
         block = _load(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
     if config.aliens == "auto" and not scan.prepared:
         block = _mask_aliens(block, sampling)
@@ -135,7 +135,7 @@ def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
         raise ConfigError(f"prepare.centre {config.centre} lies outside the scan of shape {shape}.")
 
 
-def _find(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[Block, Survey, Triple]:
+def _find_peak(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[Block, Survey, Triple]:
     """Read a block around the peak, and return it with the survey of the scan and the rough position of the peak.
 
     Where the user states both peak and shape, the survey covers only that block.
@@ -149,11 +149,11 @@ def _find(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[B
     if scan.prepared or np.prod(source.shape) <= WHOLE:
         block = _load(scan, source, (0, 0, 0), source.shape, config)
         view = _survey_of(block)
-        return block, view, given or brightest(view)
+        return block, view, given or locate_peak(view)
     view = survey(source)
     refuse_untrusted(scan.name, view.untrusted, int(np.prod(source.shape)))
     _require_counts(scan.name, view.counts)
-    peak = given or brightest(view)
+    peak = given or locate_peak(view)
     size = 2 * np.array(signal_reach(view, peak, SPECKLE)) + 2 * MARGIN
     while np.prod(np.minimum(size, source.shape)) > WHOLE:
         size[int(np.argmax(np.minimum(size, source.shape)))] *= 0.9
@@ -178,14 +178,14 @@ def _load(
     valid, pixels, total = block.valid, np.asarray(block.valid.any(0)), block.counts.sum(0)
     groups = (part.sum(0) for part in np.array_split(block.counts, min(GROUPS, len(block.counts))))
     found = {
-        "hot pixels": hot_pixels(groups, pixels),
-        "dead pixels": dead_pixels(total, pixels),
-        "pixels without counts amid counts": missing_blocks(total, pixels),
+        "hot pixels": find_hot_pixels(groups, pixels),
+        "dead pixels": find_dead_pixels(total, pixels),
+        "pixels without counts amid counts": find_missing_blocks(total, pixels),
     }
     valid = valid & ~np.logical_or.reduce(list(found.values()))
-    found["zingers"] = zingers(block.counts * valid, valid)
+    found["zingers"] = find_zingers(block.counts * valid, valid)
     valid &= ~found["zingers"]
-    found["voxels cut out of the pattern (a block of exact zeros amid counts)"] = blocks = missing_blocks(block.counts, valid)
+    found["voxels cut out of the pattern (a block of exact zeros amid counts)"] = blocks = find_missing_blocks(block.counts, valid)
     valid &= ~blocks
     steps += [f"{int(mask.sum())} {name} masked" for name, mask in found.items() if mask.any()]
     return replace(block, counts=block.counts * valid, valid=valid, steps=tuple(steps))
@@ -208,15 +208,15 @@ def _centre(name: str, block: Block, peak: Triple, side: int, config: PrepareCon
     smooth = ndimage.gaussian_filter(block.counts, 1)
     local = np.subtract(peak, block.start)
     if isinstance(config.centre, str):
-        local = brightest_near(smooth, local, 2 * side + 8)
+        local = locate_maximum(smooth, local, 2 * side + 8)
         if config.centre == "com":
             local = np.rint(local + centre_of_mass(block.counts, local, 8)).astype(int)
-    require_peak(name, block.counts, brightest_near(smooth, local, 8))
+    require_peak(name, block.counts, locate_maximum(smooth, local, 8))
     z, y, x = (int(index) for index in local + block.start)
     return (z, y, x), sub_voxel_offset(block.counts, local)
 
 
-def _about(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _recentre(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return counts and mask with the peak within 10 % of the middle, for measuring the oversampling."""
     shape = np.array(block.counts.shape)
     start = np.subtract(peak, block.start) - shape // 2
@@ -225,7 +225,7 @@ def _about(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.
     return cut(block.counts, start.tolist(), shape.tolist()), cut(block.valid, start.tolist(), shape.tolist())
 
 
-def _choose(
+def _choose_window(
     scan: Scan, raw_shape: Triple, view: Survey, peak: Triple, offset: NDArray[np.float64], sampling: tuple[float, float, float],
     config: PrepareConfig,
 ) -> tuple[Window, Triple, tuple[str, ...]]:  # fmt: skip
@@ -251,7 +251,7 @@ def _choose(
     )  # fmt: skip
 
 
-def _holds(block: Block, start: Triple, stop: Triple, raw_shape: Triple) -> bool:
+def _covers(block: Block, start: Triple, stop: Triple, raw_shape: Triple) -> bool:
     """Tell whether a block covers a region, as far as the scan does."""
     return all(
         have <= max(0, first) and min(size, last) <= end
@@ -260,7 +260,7 @@ def _holds(block: Block, start: Triple, stop: Triple, raw_shape: Triple) -> bool
 
 
 def _mask_aliens(block: Block, sampling: tuple[float, float, float]) -> Block:
-    mask, centres = aliens(block.counts, block.valid, sampling)
+    mask, centres = find_aliens(block.counts, block.valid, sampling)
     if not centres:
         return block
     places = ", ".join(str(tuple(int(index) for index in np.add(centre, block.start))) for centre in centres)
@@ -314,10 +314,10 @@ def _describe(
     before = scan.provenance if scan.prepared else {}
     geometry = regular_geometry(scan.geometry, source.grid)
     outer = before.get("window")
-    raw_window = window if outer is None else within(window, outer)
+    raw_window = window if outer is None else compose_windows(window, outer)
     basis, q_bragg, steps = before.get("reciprocal_basis"), before.get("q_bragg"), volume.steps
     if basis is not None and q_bragg is not None:
-        basis, q_bragg = basis_within(basis, q_bragg, window, volume.shape)
+        basis, q_bragg = window_basis(basis, q_bragg, window, volume.shape)
     elif geometry is not None:
         try:
             basis, q_bragg = reciprocal_basis(geometry, raw_window, volume.shape)

@@ -96,7 +96,7 @@ def cut(volume: NDArray[Number], start: Sequence[int], shape: Sequence[int]) -> 
     return part
 
 
-def within(window: Window, outer: Window) -> Window:
+def compose_windows(window: Window, outer: Window) -> Window:
     """Convert a window on a volume to a window on the raw scan.
 
     `outer` is the window through which the volume was cut from the scan.
@@ -106,7 +106,7 @@ def within(window: Window, outer: Window) -> Window:
     return Window((z, y, x), (bins_z, bins_y, bins_x), outer.raw_shape)
 
 
-def basis_within(
+def window_basis(
     basis: FloatArray, q_bragg: FloatArray, window: Window, shape: Triple
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the voxel edges and the centre scattering vector of a window on a volume with the given edges and vector [1/m]."""

@@ -11,10 +11,10 @@ run            loop over the scans, as a generator
 from __future__ import annotations
 
 from braggshot.series.run import Report, run
-from braggshot.series.scan import Task, phased
+from braggshot.series.scan import Task, phase_scan
 from braggshot.series.settings import SeriesConfig, SeriesSettings, resolve
-from braggshot.series.sources import Source, names, sources
-from braggshot.series.table import closing, line
+from braggshot.series.sources import Source, list_sources, unique_names
+from braggshot.series.table import closing_message, describe_row
 
 __all__ = [
     "Report",
@@ -22,11 +22,11 @@ __all__ = [
     "SeriesSettings",
     "Source",
     "Task",
-    "closing",
-    "line",
-    "names",
-    "phased",
+    "closing_message",
+    "describe_row",
+    "list_sources",
+    "phase_scan",
     "resolve",
     "run",
-    "sources",
+    "unique_names",
 ]

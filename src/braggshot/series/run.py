@@ -24,9 +24,9 @@ from braggshot.io.atomic import sweep
 from braggshot.iterative.iterate import Progress
 from braggshot.output import check_writable, inputs_of, write
 from braggshot.series import table
-from braggshot.series.scan import Chain, Task, phased
+from braggshot.series.scan import Chain, Task, phase_scan
 from braggshot.series.settings import SeriesSettings
-from braggshot.series.sources import Source, names
+from braggshot.series.sources import Source, unique_names
 from braggshot.series.table import Row
 
 Compute = Callable[[Sequence[Task]], Iterator[tuple[Task, Row]]]
@@ -57,7 +57,7 @@ def run(
 
     Parameters
     ----------
-    scans : list from `sources`, in the order in which the crystal changed
+    scans : list from `list_sources`, in the order in which the crystal changed
     folder : output folder: ``series.csv``, and a result CXI per scan
     settings : settings of phasing and series; None takes the defaults
     on_progress : function called after each iteration of the phasing
@@ -70,8 +70,8 @@ def run(
     OutputError : if a file cannot be written.
     """
     settings, folder = settings or SeriesSettings(), Path(folder).absolute()
-    compute = compute or partial(_in_turn, on_progress=on_progress)
-    called = names(scans, settings.input)
+    compute = compute or partial(_compute_here, on_progress=on_progress)
+    called = unique_names(scans, settings.input)
     read = [path for scan in scans for path in inputs_of({"path": scan.path, "options": settings.input})]
     check_writable(folder, read, called, ("cxi", *settings.output.formats))
     sweep(folder)
@@ -84,24 +84,24 @@ def run(
         tasks = []
         for number in ready:
             source = scans[number]
-            begun = table.begun(source, table.digest(settings, source, chain.digest))
+            begun = table.new_row(source, table.digest(settings, source, chain.digest))
             absolute = replace(source, path=source.path.absolute())
             tasks.append(Task(number, called[number], absolute, begun, folder, settings, chain))
-        for task, row, reused in _rows(tasks, earlier, compute):
+        for task, row, reused in _reuse_or_compute(tasks, earlier, compute):
             done, rows[task.number] = done + 1, row
-            written = _written(folder, rows)
+            written = _write_table(folder, rows)
             yield Report(done, len(scans), written[task.number], reused)
         chain = chain.after(rows[ready[0]], folder, settings.series.neighbour)
     sweep(folder)  # remove the half-written files of a killed worker
-    _finish(folder, list(_written(folder, rows).values()), settings)
+    _finish(folder, list(_write_table(folder, rows).values()), settings)
 
 
-def _rows(tasks: Sequence[Task], earlier: Mapping[str, Row], compute: Compute) -> Iterator[tuple[Task, Row, bool]]:
+def _reuse_or_compute(tasks: Sequence[Task], earlier: Mapping[str, Row], compute: Compute) -> Iterator[tuple[Task, Row, bool]]:
     """Yield the rows of an earlier run that are still valid, then the new rows."""
     missing = []
     for task in tasks:
         row = earlier.get(task.name)
-        if row is not None and table.holds(row, task.row, task.folder):
+        if row is not None and table.is_current(row, task.row, task.folder):
             yield task, {**row, **task.source.metadata}, True
         else:
             missing.append(task)
@@ -109,18 +109,18 @@ def _rows(tasks: Sequence[Task], earlier: Mapping[str, Row], compute: Compute) -
         yield task, row, False
 
 
-def _in_turn(tasks: Sequence[Task], on_progress: Callable[[Progress], None] | None) -> Iterator[tuple[Task, Row]]:
+def _compute_here(tasks: Sequence[Task], on_progress: Callable[[Progress], None] | None) -> Iterator[tuple[Task, Row]]:
     for task in tasks:
-        row, result = pipeline.drain(phased(task), on_progress)
+        row, result = pipeline.drain(phase_scan(task), on_progress)
         if result is not None:
             write(result, task.folder, task.formats)
         yield task, row
 
 
-def _written(folder: Path, rows: Mapping[int, Row]) -> dict[int, Row]:
+def _write_table(folder: Path, rows: Mapping[int, Row]) -> dict[int, Row]:
     """Add the columns that depend on all rows, write the table, and return the rows by the number of their scan."""
     numbers = sorted(rows)
-    whole = table.with_one_resolution(table.with_elapsed([rows[number] for number in numbers]))
+    whole = table.unify_resolution(table.add_elapsed([rows[number] for number in numbers]))
     table.write(folder / "series.csv", whole)
     return dict(zip(numbers, whole, strict=True))
 

@@ -85,7 +85,7 @@ class Task:
         return tuple(dict.fromkeys(("cxi", *self.settings.output.formats)))
 
 
-def phased(task: Task, network: Trained | None = None) -> Generator[Progress, None, tuple[Row, Reconstruction | None]]:
+def phase_scan(task: Task, network: Trained | None = None) -> Generator[Progress, None, tuple[Row, Reconstruction | None]]:
     """Phase a scan, and return its row and its result.
 
     The caller writes the result. A scan that fails gives a row with the reason, and None as result.
@@ -96,16 +96,16 @@ def phased(task: Task, network: Trained | None = None) -> Generator[Progress, No
         options = dict(settings.input) if source.scan is None else {**settings.input, "scan": source.scan}
         scan = replace(registry.read(source.path, source.format, **options), name=task.name)
         row = {**row, "time": scan.provenance.get("time") or None}
-        result, placed = yield from _reconstructed(scan, task, began, network)
-        row = {**row, "name": task.name, **table.measured(result, task.chain.spacing)}
+        result, placed = yield from _reconstruct(scan, task, began, network)
+        row = {**row, "name": task.name, **table.summarise_result(result, task.chain.spacing)}
     except FAILURES as error:
-        return table.failed(row, " ".join(str(error).split())), None
+        return table.fail_row(row, " ".join(str(error).split())), None
     if placed is not None:
         row |= {"correlation_to_previous": placed.correlation, "twin_margin": placed.margin}
     return row, result
 
 
-def _reconstructed(
+def _reconstruct(
     scan: Scan, task: Task, began: float, network: Trained | None
 ) -> Generator[Progress, None, tuple[Reconstruction, Registration | None]]:
     settings, grid, read = task.settings, task.chain.grid, time.perf_counter()
@@ -114,12 +114,12 @@ def _reconstructed(
     prepared = time.perf_counter()
     neighbour = None if last is None else registration.carried(last, volume, settings.strain.axis)
     first = [registration.guess(neighbour)] if neighbour is not None and settings.series.warm else []
-    phasing = settings.phasing if last is None else _fewer(settings.phasing, settings.series.cold)
+    phasing = settings.phasing if last is None else _reduce_starts(settings.phasing, settings.series.cold)
     found = yield from phase(volume, phasing, first, network)
-    found, placed = _checked(found, settings), None
+    found, placed = doubt_warm_start(found, settings), None
     if neighbour is not None and found.support.any():
         found, placed = registration.registered(found, neighbour)
-        found = _with_doubt(found, placed)
+        found = doubt_twin(found, placed)
     size = None if grid is None else grid.voxel_size
     on_grid = replace(settings, strain=replace(settings.strain, voxel_size=size)) if size else settings
     result = yield from finish_result(found, on_grid, {"read": read - began, "prepare": prepared - read})
@@ -129,7 +129,7 @@ def _reconstructed(
     return result, placed
 
 
-def _fewer(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
+def _reduce_starts(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
     if cold is None:
         return phasing
     orientations = max(cold, phasing.orientations * cold // phasing.hypotheses)
@@ -137,13 +137,13 @@ def _fewer(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
     return replace(phasing, starts=cold, hypotheses=cold, orientations=orientations, search_starts=search_starts, max_tournaments=1)
 
 
-def _checked(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
+def doubt_warm_start(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
     """Doubt a result whose warm start won although no cold start confirms it: it may only repeat its neighbour.
 
     The warm start won by the held-out voxels, which supports it. So this doubt alone does not make the verdict "failed"; all other
     checks apply unchanged.
     """
-    facts = table.starts(found)
+    facts = table.compare_starts(found)
     limits = settings.phasing.limits
     if facts["start"] != "warm" or facts["warm_cold_correlation"] >= limits.agreement:
         return found
@@ -158,7 +158,8 @@ def _checked(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
     return replace(found, verdict="doubtful" if verdict == "good" else verdict, reasons=(doubt, *others))
 
 
-def _with_doubt(found: Reconstruction, placed: Registration) -> Reconstruction:
+def doubt_twin(found: Reconstruction, placed: Registration) -> Reconstruction:
+    """Doubt a result whose twin fits the neighbour nearly as well: the sign of its strain could be wrong."""
     if placed.margin >= TWINS or found.verdict == "failed":
         return found
     doubt = (

@@ -38,7 +38,7 @@ class Source:
         return str(self.path) if self.scan is None else f"{self.path}#{self.scan}"
 
 
-def sources(
+def list_sources(
     inputs: Sequence[str | Path],
     scans: str | None = None,
     columns: Sequence[str] = (),
@@ -59,17 +59,17 @@ def sources(
     ------
     ConfigError : if numbers, columns or rows do not fit the scans.
     """
-    found = [source for path in inputs for source in _of_file(Path(path), scans, format)]
+    found = [source for path in inputs for source in _list_scans(Path(path), scans, format)]
     if not found:
         raise ConfigError("a series needs at least one scan; give files, or --scans for a file that holds several.")
-    extra: list[dict[str, Value]] = [{} for _ in found] if metadata is None else _matched(Path(metadata), found)
+    extra: list[dict[str, Value]] = [{} for _ in found] if metadata is None else _match_rows(Path(metadata), found)
     for column in columns:
-        name, values = _column(column, len(found))
+        name, values = _parse_column(column, len(found))
         extra = [{**row, name: value} for row, value in zip(extra, values, strict=True)]
     return [replace(source, metadata=row) for source, row in zip(found, extra, strict=True)]
 
 
-def names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[str]:
+def unique_names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[str]:
     """Return a unique stem for the output files of each scan: the stem of its file, or its pattern, and the scan's number.
 
     Names are known before any file is read, so scans can be phased in any order. `options` are the options of the reader.
@@ -84,9 +84,9 @@ def names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[str]:
     return list(found)
 
 
-def _of_file(path: Path, scans: str | None, format: str | None) -> list[Source]:
+def _list_scans(path: Path, scans: str | None, format: str | None) -> list[Source]:
     if scans is not None:
-        return [Source(path, number, format) for number in numbers(scans)]
+        return [Source(path, number, format) for number in parse_numbers(scans)]
     try:
         _, module = registry.choose(path, format)
         several = module.scans(path) if hasattr(module, "scans") else []
@@ -95,7 +95,7 @@ def _of_file(path: Path, scans: str | None, format: str | None) -> list[Source]:
     return [Source(path, number, format) for number in several] if len(several) > 1 else [Source(path, None, format)]
 
 
-def numbers(text: str) -> list[str]:
+def parse_numbers(text: str) -> list[str]:
     """List the scan numbers of a text: "54-56,60" gives ["54", "55", "56", "60"].
 
     Raises
@@ -111,9 +111,9 @@ def numbers(text: str) -> list[str]:
     return found
 
 
-def _column(text: str, n: int) -> tuple[str, list[Value]]:
+def _parse_column(text: str, n: int) -> tuple[str, list[Value]]:
     name, given, listed = text.partition("=")
-    values = [value(word) for word in listed.split(",")]
+    values = [parse_value(word) for word in listed.split(",")]
     if not given or not name.strip():
         raise ConfigError(f"--column expects name=v1,v2,..., found {text!r}.")
     if len(values) != n:
@@ -121,7 +121,7 @@ def _column(text: str, n: int) -> tuple[str, list[Value]]:
     return name.strip(), values
 
 
-def value(text: str) -> Value:
+def parse_value(text: str) -> Value:
     """Return a number where the text is one, None where it is empty, else the text."""
     try:
         return float(text)
@@ -129,7 +129,7 @@ def value(text: str) -> Value:
         return text.strip() or None
 
 
-def _matched(path: Path, found: Sequence[Source]) -> list[dict[str, Value]]:
+def _match_rows(path: Path, found: Sequence[Source]) -> list[dict[str, Value]]:
     """Return one row of a CSV file for each scan; empty where no row fits."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -149,4 +149,4 @@ def _matched(path: Path, found: Sequence[Source]) -> list[dict[str, Value]]:
     else:
         raise ConfigError(f"{path}: {len(rows)} rows for {len(found)} scans; add a column 'input' or 'scan', or one row per scan.")
     kept = {"input", "scan", None}
-    return [{k: value(v or "") for k, v in row.items() if k not in kept} if row else {} for row in chosen]
+    return [{k: parse_value(v or "") for k, v in row.items() if k not in kept} if row else {} for row in chosen]

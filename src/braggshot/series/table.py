@@ -21,7 +21,7 @@ from braggshot import config
 from braggshot.errors import FormatError, OutputError
 from braggshot.io.atomic import replacing
 from braggshot.physics.strain import summary_table
-from braggshot.series.sources import Source, value
+from braggshot.series.sources import Source, parse_value
 from braggshot.volumes import Reconstruction
 
 Row = dict[str, Any]
@@ -43,7 +43,7 @@ def columns(rows: Sequence[Row]) -> list[str]:
     return [*_FIRST, *given, *MEASURED, *_LAST]
 
 
-def begun(source: Source, settings: str, name: str = "", time: Any = None) -> Row:
+def new_row(source: Source, settings: str, name: str = "", time: Any = None) -> Row:
     """Return a row without measured values."""
     return {
         "input": source.label,
@@ -55,7 +55,7 @@ def begun(source: Source, settings: str, name: str = "", time: Any = None) -> Ro
     }
 
 
-def measured(result: Reconstruction, first_spacing: float | None) -> Row:
+def summarise_result(result: Reconstruction, first_spacing: float | None) -> Row:
     """Return the measured values of a result, as columns of its row.
 
     `strain_mean` is the strain of the crystal's mean lattice against that of the first accepted scan, whose spacing is
@@ -80,11 +80,11 @@ def measured(result: Reconstruction, first_spacing: float | None) -> Row:
         "verdict": result.verdict,
         "reasons": " ".join(result.reasons),
         "seconds": result.seconds.get("total"),
-        **starts(result),
+        **compare_starts(result),
     }
 
 
-def starts(result: Reconstruction) -> Row:
+def compare_starts(result: Reconstruction) -> Row:
     """Compare the warm start with the cold starts.
 
     Columns say how well each kind predicts the held-out voxels, and whether both are the same crystal.
@@ -108,12 +108,12 @@ def starts(result: Reconstruction) -> Row:
     }
 
 
-def failed(row: Row, reason: str) -> Row:
+def fail_row(row: Row, reason: str) -> Row:
     """Return the row of a scan that could not be computed."""
     return {**row, "verdict": "failed", "reasons": reason}
 
 
-def with_elapsed(rows: Sequence[Row]) -> list[Row]:
+def add_elapsed(rows: Sequence[Row]) -> list[Row]:
     """Add the seconds since the first known time to the rows."""
     stamps = [_stamp(row.get("time")) for row in rows]
     first = next((stamp for stamp in stamps if stamp is not None), None)
@@ -121,7 +121,7 @@ def with_elapsed(rows: Sequence[Row]) -> list[Row]:
     return [{**row, "elapsed_s": None if stamp is None or first is None else stamp - first} for row, stamp in pairs]
 
 
-def with_one_resolution(rows: Sequence[Row]) -> list[Row]:
+def unify_resolution(rows: Sequence[Row]) -> list[Row]:
     """Set the resolution of all rows to that of one method: the first that all rows which are not failed have.
 
     Without such a method each row keeps its own.
@@ -152,8 +152,8 @@ def digest(settings: Any, source: Source, follows: str | None = None) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def holds(row: Row, begun: Row, folder: Path) -> bool:
-    """Tell whether a row of an earlier run fits the scan and settings of row `begun`, and its CXI file exists."""
+def is_current(row: Row, begun: Row, folder: Path) -> bool:
+    """Tell whether a row of an earlier run fits the scan and settings of the new row `begun`, and its CXI file exists."""
     same = row["input"] == begun["input"] and row["settings"] == begun["settings"]
     return same and (folder / f"{row['name']}.cxi").exists()
 
@@ -171,7 +171,7 @@ def read(path: Path) -> list[Row]:
         rows = list(csv.DictReader(stream))
     if any(not {"input", "name", "settings"} <= set(row) or None in row or None in row.values() for row in rows):
         raise FormatError(f"{path}: is no table of a series; give another folder with -o.")
-    return [{key: (cell or None) if key in TEXT else value(cell) for key, cell in row.items()} for row in rows]
+    return [{key: (cell or None) if key in TEXT else parse_value(cell) for key, cell in row.items()} for row in rows]
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
@@ -217,7 +217,7 @@ def _array(pyarrow: Any, cells: Sequence[Any], is_text: bool) -> Any:
     return pyarrow.array([None if cell is None else float(cell) for cell in cells], pyarrow.float64())
 
 
-def line(row: Mapping[str, Any]) -> str:
+def describe_row(row: Mapping[str, Any]) -> str:
     """Describe a row in one line, in the field's units."""
     if row.get("chi2") is None:
         return f"{row['input']}: failed: {row['reasons']}"
@@ -229,7 +229,7 @@ def line(row: Mapping[str, Any]) -> str:
     return f"{row['name']}: {row['verdict']}, {', '.join(said)}"
 
 
-def closing(folder: Path) -> str:
+def closing_message(folder: Path) -> str:
     """Return the last line of a run: the path of the report, and which output is missing."""
     missing = "" if (folder / "series.parquet").exists() else " (no series.parquet: it needs pip install 'braggshot[series]')"
     return f"{folder / 'series.html'}{missing}"

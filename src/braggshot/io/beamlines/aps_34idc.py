@@ -28,7 +28,7 @@ from braggshot.io.atomic import replacing
 from braggshot.io.beamlines.instruments import APS_34IDC as APS
 from braggshot.io.beamlines.readings import Overrides, Readings, geometry, rocking_angle
 from braggshot.io.files import read_array, starts_with
-from braggshot.io.formats.stacks import images, natural
+from braggshot.io.formats.stacks import list_images, natural_order
 from braggshot.io.frames import TiffFrames
 from braggshot.volumes import FloatArray, Geometry, Scan
 
@@ -172,12 +172,12 @@ def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Pat
     """List the TIFF files of one scan; an error if they lie in several folders."""
     pattern = f"*S{number:04d}*.tif*"
     if frames is not None:
-        found = images(frames) or images(spec.parent / frames)
+        found = list_images(frames) or list_images(spec.parent / frames)
         mine = [file for file in found if f"S{number:04d}" in file.name] or found
         if not mine:
             raise FormatError(f"{frames}: no frames (.tif) in this folder or pattern.")
         return mine
-    found = sorted(_below(spec, pattern), key=natural)
+    found = sorted(_below(spec, pattern), key=natural_order)
     folders = sorted({file.parent for file in found})
     if len(folders) > 1:
         raise FormatError(f"{spec}: frames of scan {number} lie in {', '.join(map(str, folders))}; choose with frames=...")

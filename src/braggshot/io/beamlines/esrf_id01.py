@@ -27,9 +27,9 @@ from braggshot.io.beamlines.instruments import ESRF_ID01 as ID01
 from braggshot.io.beamlines.readings import (
     Overrides,
     Readings,
+    find_blind_pixels,
     geometry,
     match_points,
-    never_counts,
     no_count,
     rocking_angle,
     to_si,
@@ -108,7 +108,7 @@ def read(
     frames = HDF5Frames(path, f"{name}/measurement/{detector}")
     label = f"{Path(path).stem}_S{int(_number(name)[0]):04d}"
     motors = match_points(label, frames.shape[0], motors, noticed)
-    bad = never_counts(frames)
+    bad = find_blind_pixels(frames)
     return Scan(
         frames=frames,
         name=label,

@@ -105,7 +105,7 @@ class GeometrySettings:
     tilt_deg: float = 0.0
 
 
-def place(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
+def set_geometry(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
     """Give a scan the geometry that its user states, as a table or as the path of a TOML file that holds one.
 
     Raises
@@ -114,14 +114,14 @@ def place(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
     """
     table = config.read_toml(said) if isinstance(said, str) else said
     settings = config.resolve(GeometrySettings, table)
-    found = stated(settings, scan.frames.shape)
+    found = build_geometry(settings, scan.frames.shape)
     moving = [circle.angle for circle in found.sample if np.ndim(circle.angle)]
     return dataclasses.replace(
         scan, geometry=found, rocking_angle=np.asarray(moving[0]) if len(moving) == 1 else scan.rocking_angle
     )
 
 
-def stated(settings: GeometrySettings, shape: Sequence[int]) -> Geometry:
+def build_geometry(settings: GeometrySettings, shape: Sequence[int]) -> Geometry:
     """Build the geometry that the settings describe, for a scan of `shape` (frames, rows, columns).
 
     Raises

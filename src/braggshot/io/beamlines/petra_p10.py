@@ -26,9 +26,9 @@ from braggshot.io.beamlines.instruments import PETRA_P10 as P10
 from braggshot.io.beamlines.readings import (
     Overrides,
     Readings,
+    find_blind_pixels,
     geometry,
     match_points,
-    never_counts,
     no_count,
     rocking_angle,
     to_si,
@@ -79,7 +79,7 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
     frames: LazyFrames = HDF5Frames(path, [f"entry/data/{part}" for part in parts])
     if frames.shape[0] == 0:
         raise DataError(f"{path}: the master file links to no frames; was the scan interrupted at once?")
-    bad, sentinel = never_counts(frames), no_count(frames.dtype)
+    bad, sentinel = find_blind_pixels(frames), no_count(frames.dtype)
     frames = _sum_repeats(frames, motors, noticed)
     flux, energy = motors.pop(monitor, None), motors.pop("fmbenergy", None)
     if energy is not None:

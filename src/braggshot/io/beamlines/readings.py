@@ -80,9 +80,9 @@ def geometry(
     ------
     ConfigError : if an override is not a positive number.
     """
-    energy = _stated(overrides, "energy_ev", readings.energy, elementary_charge)
-    distance = _stated(overrides, "distance_m", readings.distance)
-    pitch = _stated(overrides, "pixel_size_m", None)
+    energy = _choose_value(overrides, "energy_ev", readings.energy, elementary_charge)
+    distance = _choose_value(overrides, "distance_m", readings.distance)
+    pitch = _choose_value(overrides, "pixel_size_m", None)
     pixel_size = readings.pixel_size if pitch is None else (pitch, pitch)
     lost = [circle.motor for circle in instrument.detector if circle.motor not in readings.motors]
     if energy is None or distance is None or pixel_size is None or lost:
@@ -113,7 +113,7 @@ def geometry(
     )
 
 
-def _stated(overrides: Overrides, name: str, found: float | None, unit: float = 1.0) -> float | None:
+def _choose_value(overrides: Overrides, name: str, found: float | None, unit: float = 1.0) -> float | None:
     """Return the value that the user states, in SI units, else the value of the file."""
     value: Any = overrides.get(name)
     if value is None:
@@ -187,7 +187,7 @@ def no_count(dtype: np.dtype[Any]) -> int | None:
     return int(np.iinfo(dtype).max) if dtype.kind == "u" and dtype.itemsize >= 2 else None
 
 
-def never_counts(frames: Frames) -> BoolArray:
+def find_blind_pixels(frames: Frames) -> BoolArray:
     """Find the pixels (rows, columns) that hold no count in the first, the middle and the last frame.
 
     A pixel holds no count where its value is the maximum of its type, or negative.

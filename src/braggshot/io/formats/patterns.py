@@ -28,7 +28,7 @@ from braggshot.io.files import is_hdf5, open_hdf5
 
 
 @contextmanager
-def opened(path: str | Path, dataset: str | None = None) -> Iterator[Any]:
+def open_patterns(path: str | Path, dataset: str | None = None) -> Iterator[Any]:
     """Open the patterns (n, z, y, x) of a file; only the patterns that are indexed are read.
 
     Parameters
@@ -68,7 +68,7 @@ def _dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
 
 
 @contextmanager
-def writing(path: str | Path, n: int, shape: Sequence[int], about: Mapping[str, Any]) -> Iterator[h5py.File]:
+def create_objects(path: str | Path, n: int, shape: Sequence[int], about: Mapping[str, Any]) -> Iterator[h5py.File]:
     """Create the output file of `n` objects, to be filled part by part; it is renamed to `path` at the end.
 
     Parameters

@@ -113,10 +113,10 @@ class Recorder:
 
     def end(self, aborted: str = "") -> None:
         """Mark that no more frames will arrive; `aborted` is the reason of a scan that ended early."""
-        mark(self.folder, aborted)
+        mark_ended(self.folder, aborted)
 
 
-def mark(folder: str | Path, aborted: str) -> None:
+def mark_ended(folder: str | Path, aborted: str) -> None:
     """Mark the recording in a folder as ended; `aborted` is the reason of a scan that ended early."""
     arrived = np.fromfile(Path(folder) / ARRIVED, RECORD)
     with replacing(Path(folder) / ENDED) as temporary:
@@ -128,7 +128,7 @@ def can_read(path: str | Path) -> bool:
     return all((Path(path) / name).is_file() for name in (ABOUT, FRAMES, ARRIVED))
 
 
-def ended(path: str | Path) -> dict[str, Any] | None:
+def read_ending(path: str | Path) -> dict[str, Any] | None:
     """Return the content of ended.json: the reason of an early end and the number of frames; None while the scan goes on."""
     try:
         found: dict[str, Any] = json.loads((Path(path) / ENDED).read_text())

@@ -23,13 +23,13 @@ NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 
 def can_read(path: str | Path) -> bool:
     """Tell whether the path is a numpy or TIFF file, or a folder or pattern of such images."""
-    files = images(path)
+    files = list_images(path)
     if files:
         return starts_with(files[0], NPY, *TIFF)
     return starts_with(path, NPY, *TIFF) or (starts_with(path, ZIP) and Path(path).suffix.lower() == ".npz")
 
 
-def images(path: str | Path) -> list[Path]:
+def list_images(path: str | Path) -> list[Path]:
     """List the images (.tif, .tiff, .npy) of a folder or of a pattern, in natural order; empty for a file.
 
     Of a folder that mixes TIFF and .npy files only the TIFF files are listed.
@@ -39,10 +39,10 @@ def images(path: str | Path) -> list[Path]:
     else:
         found = [Path(name) for name in glob.glob(str(path))] if glob.has_magic(str(path)) and not Path(path).exists() else []
     by_kind = [[file for file in found if file.suffix.lower() in kind] for kind in ((".tif", ".tiff"), (".npy",))]
-    return sorted(by_kind[0] or by_kind[1], key=natural)
+    return sorted(by_kind[0] or by_kind[1], key=natural_order)
 
 
-def natural(path: Path) -> list[tuple[int, str]]:
+def natural_order(path: Path) -> list[tuple[int, str]]:
     """Return a sorting key that compares the numbers in file names as numbers."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
@@ -69,7 +69,7 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
 
 
 def _open(path: Path) -> tuple[LazyFrames, BoolArray | None]:
-    files = images(path)
+    files = list_images(path)
     if files:
         return (NpyFrames if files[0].suffix.lower() == ".npy" else TiffFrames)(files), None
     if starts_with(path, *TIFF):

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
 from braggshot.io.atomic import replacing_hdf5
-from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
+from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, read_tree
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.io.results import strain_images
 from braggshot.io.results.strain_images import add_image
@@ -186,7 +186,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
     volume = _read_measurement(entry, process, path)
     program = get(process, "program", "an unknown program")
     own = program == "braggshot"
-    results = tree(process.get("results", {}))
+    results = read_tree(process.get("results", {}))
     return Reconstruction(
         rho=_read_centred(image, "data", volume.shape, path).astype(np.complex64),
         support=_read_centred(image, "mask" if "mask" in image else "data", volume.shape, path) != 0,
@@ -200,7 +200,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
         history=results.get("history", {}),
         method=get(process, "algorithm", "iterative") if own else program,
         network=get(process, "network"),
-        configuration=read_note(process, "note_1") if own else tree(process.get("configuration", {})),
+        configuration=read_note(process, "note_1") if own else read_tree(process.get("configuration", {})),
         choices=results.get("choices", {}),
         psf=_tuples(results.get("point_spread")),
         seconds=results.get("seconds", {}),

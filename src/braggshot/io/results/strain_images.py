@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.io.hdf5 import add_group, get, put, put_tree, tree
+from braggshot.io.hdf5 import add_group, get, put, put_tree, read_tree
 from braggshot.volumes import Facet, StrainMap
 
 UNITS = {
@@ -92,9 +92,9 @@ def read(entry: h5py.Group) -> StrainMap | None:
         **fields | masks,
         **{name: get(group, name) for name in ("basis", "rotation", "q_bragg", "iso_level", "frame", "name")},
         reflection=None if reflection is None else tuple(reflection.tolist()),
-        resolution=tree(group["resolution"]),
+        resolution=read_tree(group["resolution"]),
         facets=_read_facets(group["facets"]),
-        choices=tree(group["choices"]),
+        choices=read_tree(group["choices"]),
     )
 
 
