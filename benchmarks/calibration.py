@@ -39,7 +39,9 @@ def errors(found: Reconstruction, truth: ComplexArray, bulk: BoolArray) -> dict[
     aligned = align(torch.from_numpy(truth), torch.from_numpy(found.rho)).field.numpy()
     turn = np.angle(found.rho * aligned.conj())[bulk]
     turn = np.angle(np.exp(1j * (turn - np.angle(np.exp(1j * turn).mean()))))
-    maps = [strain.strain(strain.gradient(strain.turns(f, found.support), found.basis), Q) for f in (found.rho, aligned)]
+    maps = [
+        strain.strain(strain.gradient(strain.phase_differences(f, found.support), found.basis), Q) for f in (found.rho, aligned)
+    ]
     one, other = (np.abs(field)[bulk] / np.abs(field)[bulk].mean() for field in (found.rho, aligned))
     return {"phase": turn, "strain": (maps[0] - maps[1])[bulk], "amplitude": (one - other) / one}
 

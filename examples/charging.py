@@ -75,10 +75,10 @@ def main(folder: Path, small: bool = False) -> dict[str, tuple[np.ndarray, np.nd
     options += ["--set", "phasing.method=iterative", "--set", "phasing.partial_coherence=off"]
     if small:
         options += ["--set", "phasing.starts=2", "--set", "prepare.shape=[40,40,40]"]
-        options += ["--set", "phasing.refine.recipe=3*(20*HIO+30*RAAR+10*ER)+20*ER"]
+        options += ["--set", "phasing.iterative.recipe=3*(20*HIO+30*RAAR+10*ER)+20*ER"]
     else:
         options += ["--set", "phasing.starts=5", "--set", "series.cold=3", "--set", "prepare.shape=[72,72,72]"]
-        options += ["--set", "phasing.refine.recipe=4*(40*HIO+50*RAAR+20*ER)+60*ER"]
+        options += ["--set", "phasing.iterative.recipe=4*(40*HIO+50*RAAR+20*ER)+60*ER"]
     rows = op.follow(scans, folder / "series", experiment, options)
     voxel = op.voxel_of(folder / "series", rows)
     curves = op.compared(rows, [op.truth(c, experiment, voxel) for c in crystals])

@@ -73,10 +73,10 @@ def main(folder: Path, small: bool = False) -> dict[str, tuple[np.ndarray, np.nd
             "--set",
             "prepare.shape=[42,42,42]",
         ]
-        options += ["--set", "phasing.refine.recipe=2*(30*HIO+40*RAAR+10*ER)+DETWIN+3*(30*HIO+40*RAAR+10*ER)+40*ER"]
+        options += ["--set", "phasing.iterative.recipe=2*(30*HIO+40*RAAR+10*ER)+DETWIN+3*(30*HIO+40*RAAR+10*ER)+40*ER"]
     else:
         options += ["--set", "phasing.starts=16", "--set", "series.cold=4", "--set", "prepare.shape=[72,72,72]"]
-        options += ["--set", "phasing.refine.recipe=2*(30*HIO+50*RAAR+20*ER)+DETWIN+3*(40*HIO+50*RAAR+20*ER)+60*ER"]
+        options += ["--set", "phasing.iterative.recipe=2*(30*HIO+50*RAAR+20*ER)+DETWIN+3*(40*HIO+50*RAAR+20*ER)+60*ER"]
     rows = op.follow(scans, folder / "series", experiment, options)
     voxel = op.voxel_of(folder / "series", rows)
     curves = op.compared(rows, [op.truth(c, experiment, voxel) for c in crystals])

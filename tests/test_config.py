@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,3 +73,25 @@ def test_files_that_are_missing_or_not_toml(tmp_path):
         config.read_toml(tmp_path / "bad.toml")
     (tmp_path / "good.toml").write_text("[inner]\nsteps = 9\n")
     assert config.read_toml(tmp_path / "good.toml") == {"inner": {"steps": 9}}
+
+
+def test_one_setting_of_a_table_leaves_the_others_as_they_are():
+    """Of a table whose defaults are not those of its class, too: the rest of it must not fall back to them."""
+    from braggshot.pipeline import Settings
+
+    before = Settings().phasing
+    after = config.resolve(
+        Settings, {"phasing": {"refine": {"recipe": "20*ER"}, "tournament": {"opening": {"blur_start": 3.0}}}}
+    ).phasing
+    assert after.refine == dataclasses.replace(before.refine, recipe="20*ER")
+    assert after.tournament.opening == dataclasses.replace(before.tournament.opening, blur_start=3.0)
+
+
+def test_what_changed_resolves_to_the_same():
+    from braggshot.pipeline import Settings
+
+    table = {"phasing": {"refine": {"shrink_wrap": {"threshold": (0.2, 0.3)}}, "seed": 3}, "input": {"scan": 5}}
+    settings = config.resolve(Settings, table)
+    assert config.changed(settings) == table
+    assert config.resolve(Settings, config.changed(settings)) == settings
+    assert config.changed(Settings()) == {}

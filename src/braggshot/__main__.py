@@ -1,4 +1,4 @@
-"""``python -m braggshot``."""
+"""Run the command line as ``python -m braggshot``."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""One shot for a file of many patterns: disk to device to disk.
+"""Phase a file of many patterns by one pass of the network each: disk to device to disk.
 
 A thread reads batch after batch into memory that the device can read by itself, the device answers (`braggshot.nn.pipelined`), and
-what comes back is written while it goes on. For thousands of patterns: a raster of a crystal, a simulated test set, an instrument
-that writes faster than anyone phases. There is no verdict here; chi2 says which ones to look at, with `braggshot reconstruct`.
+answers are written meanwhile. This serves thousands of patterns: a raster of a crystal, a simulated test set, an instrument that
+writes faster than anyone phases. There is no verdict here; chi2 says which patterns to phase with `braggshot reconstruct`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from braggshot.errors import DataError
+from braggshot.io.atomic import refuse_target
 from braggshot.io.formats import patterns
 from braggshot.nn.pipelined import Stream, half_shape
 from braggshot.nn.predict import input_size
@@ -30,22 +31,22 @@ from braggshot.physics.sampling import oversampling
 
 T = TypeVar("T")
 
-LOOKED_AT = 16  # first patterns, which tell the sampling of all
-CENTRED = 3  # voxels by which their common peak may be off the middle
-ON_CPU, ON_GPU = 8, 1024  # patterns in a batch
-BYTES_PER_VOXEL = 200  # of a pattern on the device; 174 were measured, on a CPU
+LOOKED_AT = 16  # number of first patterns from which the sampling of all is measured
+CENTRED = 3  # most that the common peak of these patterns may be off the middle [voxels]
+ON_CPU, ON_GPU = 8, 1024  # patterns in a batch, on a CPU and at most on a GPU
+BYTES_PER_VOXEL = 200  # memory of one pattern on the device [bytes]; 174 were measured on a CPU
 
 
 @dataclass(frozen=True)
 class StackConfig:
-    """How a stack is answered.
+    """Say how a stack of patterns is phased.
 
     Parameters
     ----------
     dataset : in an HDF5 file with several
     network : name or file
-    starts : of each pattern, of which the best by chi2 is kept
-    quick : the learned steps at the low resolution alone, several times as fast
+    starts : random starts for each pattern; the one with the lowest chi2 is kept
+    quick : run the low resolution alone, which is several times as fast
     batch : patterns at a time; 0 chooses
     device : "auto", "cpu" or "cuda"
     seed : of the starts
@@ -63,14 +64,14 @@ class StackConfig:
 def one_shot_stack(
     source: str | Path, output: str | Path, config: StackConfig | None = None, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Objects of all patterns of a file into another one.
+    """Phase all patterns of a file, and write their objects into another one.
 
     Parameters
     ----------
     source : HDF5 or .npy, see `braggshot.io.formats.patterns`; each pattern has its peak in the middle; voxels that are not
         valid are negative or NaN
     output : HDF5
-    on_progress : is told how many are done, and of how many
+    on_progress : called with the number of patterns that are done, and of all
 
     Raises
     ------
@@ -80,6 +81,7 @@ def one_shot_stack(
     OutputError : if the file cannot be written.
     """
     config = config or StackConfig()
+    refuse_target(output, [source])
     device = device_of(config.device)
     network, card = load_network(config.network)
     network = coarse_network(network) if config.quick else network
@@ -112,7 +114,7 @@ def one_shot_stack(
 
 @contextmanager
 def _one_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
-    """Draw each item, none of them None, in a thread while the one before it is in use.
+    """Draw the next item, which is never None, in a thread while the present one is in use.
 
     An error of the thread is raised where its item is asked for; when the ``with`` ends, early or not, so does the thread.
     """
@@ -129,7 +131,7 @@ def _one_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
 
 
 def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
-    """Batches as 32-bit floats, read straight into memory that a graphics card can read by itself."""
+    """Read batches as 32-bit floats into pinned memory, which a graphics card reads by itself."""
     for first in range(0, len(counts), size):
         last = min(first + size, len(counts))
         batch = torch.empty((last - first, *counts.shape[1:]), pin_memory=device.type == "cuda")
@@ -138,7 +140,7 @@ def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
 
 
 def _looked_at(counts: Any, name: str, most: int) -> tuple[Sampling, tuple[float, float, float]]:
-    """The change of grid, from the oversampling of the first patterns: of each axis the lowest, so that every crystal fits."""
+    """Choose the change of grid by the lowest oversampling of the first patterns on each axis, so that every crystal fits."""
     if not len(counts):
         raise DataError(f"{name}: holds no patterns.")
     first = np.asarray(counts[:LOOKED_AT], np.float32)

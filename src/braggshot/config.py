@@ -1,4 +1,4 @@
-"""Settings: defaults, then a TOML file, then ``--set a.b=c``; unknown keys are refused and the result can be dumped.
+"""Resolve settings: defaults, then a TOML file, then ``--set a.b=c``; unknown keys are refused.
 
 Each stage keeps its settings in a frozen dataclass beside its code; this module only fills such dataclasses and never knows what
 a setting means.
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """Tables of a TOML file as nested dictionaries.
+    """Read the tables of a TOML file as nested dictionaries.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """``["prepare.binning=[1,2,2]", "input.scan=54"]`` as nested dictionaries; values are TOML, and bare words are strings.
+    """Parse ``["prepare.binning=[1,2,2]", "input.scan=54"]`` into nested dictionaries; values are TOML, bare words are strings.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """One TOML value; what is not TOML (a path, a recipe) is kept as it stands."""
+    """Parse one TOML value; a text that is no TOML (a path, a recipe) is kept as it stands."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -63,7 +63,7 @@ def _value(text: str) -> Any:
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries laid over each other, the last one on top."""
+    """Lay nested dictionaries over each other, the last one on top."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -75,7 +75,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
-    """Fill a (nested) dataclass, checking names and types.
+    """Fill a (nested) dataclass, checking names and types; what a table does not name keeps its default.
 
     Raises
     ------
@@ -85,9 +85,17 @@ def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
 
     try:
         strict = with_config(ConfigDict(extra="forbid", arbitrary_types_allowed=True))(model)
-        return TypeAdapter(strict).validate_python(dict(settings))
+        return TypeAdapter(strict).validate_python(merge(_defaults(model), settings))
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(model, detail) for detail in error.errors())) from error
+
+
+def _defaults(model: type[Any]) -> dict[str, Any]:
+    """Dump the defaults of a model; nothing where it has settings that must be given."""
+    try:
+        return dump(model())
+    except TypeError:
+        return {}
 
 
 def _explain(model: type[Any], detail: Any) -> str:

@@ -1,4 +1,4 @@
-"""What can go wrong, in words a user can act on.
+"""Errors that a user can cause, in words that a user can act on.
 
 Every error that a user can cause is a `BraggshotError`; its text says what was found, what was expected and what to do. The
 command line prints it as one line and exits with status 1; anything else that escapes is a bug.

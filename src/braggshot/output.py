@@ -29,7 +29,7 @@ from braggshot.volumes import (
 )
 
 OutputFormat = Literal["cxi", "vti", "png", "html", "pdf", "npz", "cohere", "cdiutils"]
-FOLDERS = {"cohere", "cdiutils"}  # formats that are no single file
+FOLDERS = {"cohere", "cdiutils"}  # formats that are a folder, not a file
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:
 
 
 def _finite(value: float) -> float | None:
-    """JSON knows no NaN."""
+    """Replace NaN and infinity, which JSON does not know, by None."""
     return value if math.isfinite(value) else None
 
 
@@ -269,7 +269,7 @@ def _facet(facet: Facet) -> dict[str, Any]:
 
 
 def _best_resolution(result: Reconstruction) -> dict[str, Any]:
-    """The most telling measure, and its name."""
+    """Return the most telling measure of the resolution, and the name of its method."""
     measured = {"prtf": result.quality.resolution} if result.strain is None else result.strain.resolution
     method, length = next(iter(measured.items()), (None, None))
     return {"resolution_m": length, "resolution_method": method if length is not None else None}

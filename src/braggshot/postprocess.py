@@ -1,4 +1,4 @@
-"""Strain from a reconstruction that another program made: PyNX, cohere, cdiutils, or any CXI with the object in it.
+"""Compute strain from a reconstruction of another program: PyNX, cohere, cdiutils, or any CXI with the object in it.
 
 The object says nothing about metres; the raw scan does. It is prepared on the object's grid, and the object is held against its
 counts: their correlation finds by how many voxels the two programs cropped differently, refuses an object of another scan, and
@@ -21,6 +21,7 @@ from braggshot.crystal_frame import strain_map
 from braggshot.errors import DataError, FormatError
 from braggshot.io import registry, results
 from braggshot.io.results import cohere
+from braggshot.output import check_writable, files_of
 from braggshot.physics import metrics
 from braggshot.physics.fourier import fourier
 from braggshot.physics.geometry import direct_basis
@@ -29,8 +30,8 @@ from braggshot.prepare import prepare
 from braggshot.prepare.window import raw_centre
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
 
-BELONGS = 0.6  # least correlation of the magnitudes for an object to belong to a scan
-CLEARLY = 0.02  # by how much the other sign must explain the counts better to be taken
+BELONGS = 0.6  # least correlation of the magnitudes for an object to belong to a scan [1]
+CLEARLY = 0.02  # least gain in correlation for the conjugate object to be taken [1]
 
 
 def postprocess(
@@ -39,6 +40,7 @@ def postprocess(
     settings: Settings | Mapping[str, Any] | None = None,
     *,
     format: str | None = None,
+    place: str | Path | None = None,
 ) -> Reconstruction:
     """Give an object on disk, and the scan that it explains, a strain map.
 
@@ -48,18 +50,23 @@ def postprocess(
     scan : the raw scan; may be left out for a result of braggshot, which keeps its geometry
     settings : as of the main job; ``prepare.binning`` must be that of the object
     format : of the scan, where looking at it does not settle that
+    place : file or folder that the result will be written to; refused before any work where it would replace what is read
 
     Raises
     ------
     FormatError : if the file holds no object.
     DataError : if the object does not explain the scan.
     GeometryError : if nothing says where the detector stood.
+    OutputError : if nothing can be written to `place`, or a file that is read would be replaced.
     """
     began = time.perf_counter()
     resolved = settings if isinstance(settings, Settings) else resolve(settings or {})
     found = read_object(path)
-    if scan is not None:
-        raw = scan if isinstance(scan, Scan) else registry.read(scan, format, **resolved.input)
+    raw = scan if isinstance(scan, Scan) or scan is None else registry.read(scan, format, **resolved.input)
+    if place is not None:
+        name = found.volume.name if raw is None else raw.name
+        check_writable(place, [path, *([] if raw is None else files_of(raw))], [name], resolved.output.formats)
+    if raw is not None:
         found = matched(found, raw, resolved)
     read = time.perf_counter()
     strain = strain_map(found, resolved.strain)
@@ -76,7 +83,7 @@ def postprocess(
 
 
 def read_object(path: str | Path) -> Reconstruction:
-    """The object in a file or folder, in braggshot's order and sign as far as the layout tells.
+    """Read the object of a file or folder, in braggshot's order and sign as far as the layout tells.
 
     Raises
     ------
@@ -99,7 +106,7 @@ class _Match:
 
 
 def matched(found: Reconstruction, scan: Scan, settings: Settings) -> Reconstruction:
-    """The object on the grid of the scan, prepared so that the counts lie where the object says, with the sign that explains them.
+    """Bring the object and the scan onto one grid: move the window of the counts to the object, and choose the sign that fits.
 
     Raises
     ------
@@ -144,7 +151,7 @@ def _match(rho: ComplexArray, magnitude: FloatArray) -> _Match:
 
 
 def _measured(found: Reconstruction, rho: ComplexArray, volume: DiffractionVolume) -> Reconstruction:
-    """The object scaled to the counts, with its misfit and its voxels in metres."""
+    """Scale the object to the counts, and give it its misfit and its voxels in metres."""
     inside = torch.from_numpy(np.where(found.support, rho, 0).astype(np.complex64))
     fit = metrics.misfit(fourier(inside).abs(), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)

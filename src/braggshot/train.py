@@ -1,4 +1,4 @@
-"""The training job, by composition only: settings, patterns, network, loop."""
+"""Do the training job, by composition only: settings, patterns, network, loop."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from braggshot.prepare import PrepareConfig, prepare
 
 
 @dataclass(frozen=True)
-class LearnSettings:
-    """Every setting of a training run, one table per part; `input` goes to the reader of measured files as it stands.
+class TrainSettings:
+    """Hold every setting of a training run, one table for each part; `input` goes to the reader of measured files as it stands.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ FROM_NOTHING: dict[str, Any] = {
     "train": {"steps": 20_000, "network": {"steps": 4}},
     "whole": 400,
 }
-"""The flagship's whole way: patterns are solved, the low resolution learns from them, then the full one goes on from there."""
-LOW = "low-resolution"  # folder of that part of the run
+"""Settings of a run that begins with nothing: solve patterns, teach the low resolution, then teach the full one."""
+LOW = "low-resolution"  # folder of the part of a run that trains the low resolution
 
 
-def learn(
-    settings: LearnSettings, folder: Path, files: Sequence[Path] = (), initial: str | Path | None = None, device: str = "auto"
+def train_network(
+    settings: TrainSettings, folder: Path, files: Sequence[Path] = (), initial: str | Path | None = None, device: str = "auto"
 ) -> Iterator[Report]:
     """Train in `folder`, or go on with what is there; yields a report after each step.
 
@@ -72,7 +72,7 @@ def learn(
 
 
 def _learn(
-    settings: LearnSettings, folder: Path, files: Sequence[Path], initial: str | Path | None, device: str
+    settings: TrainSettings, folder: Path, files: Sequence[Path], initial: str | Path | None, device: str
 ) -> Generator[Report, None, None]:
     _check(settings, folder, initial)
     if settings.whole:
@@ -90,7 +90,7 @@ def _learn(
         yield report
 
 
-def _check(settings: LearnSettings, folder: Path, initial: str | Path | None) -> None:
+def _check(settings: TrainSettings, folder: Path, initial: str | Path | None) -> None:
     kind = settings.train.kind
     if settings.whole and kind != "flagship":
         raise ConfigError(f"whole={settings.whole}: steps at the full resolution follow train.kind='flagship', not {kind!r}.")
@@ -101,8 +101,8 @@ def _check(settings: LearnSettings, folder: Path, initial: str | Path | None) ->
             raise ConfigError("train.kind='two-scale' begins with a finished network for the low resolution; give it with --init.")
 
 
-def _at_full_resolution(settings: LearnSettings) -> LearnSettings:
-    """Of the run that goes on from a finished low resolution: what the preset has of its own, on crystals large enough."""
+def _at_full_resolution(settings: TrainSettings) -> TrainSettings:
+    """Make the settings of the second part of a run: those of its preset, on crystals that are large enough."""
     preset, asked = training.PRESETS["two-scale"], settings.train
     crystals = tuple(kind for kind in settings.data.crystals if min(kind.shape) > CENTRAL)
     if not crystals:
@@ -124,7 +124,7 @@ def _at_full_resolution(settings: LearnSettings) -> LearnSettings:
 
 
 def _fabric(device: str, folder: Path) -> Any:
-    """One device, or as many processes as torchrun has started."""
+    """Start one device, or join the processes that torchrun has started."""
     try:
         from lightning_fabric import Fabric
         from lightning_fabric.loggers.tensorboard import TensorBoardLogger
@@ -139,8 +139,8 @@ def _fabric(device: str, folder: Path) -> Any:
     return fabric
 
 
-def _taught(settings: LearnSettings, source: Source, folder: Path, fabric: Any) -> Generator[Report, None, Source]:
-    """Patterns that the teacher has solved, which it does first; validation stays with those of `source`."""
+def _taught(settings: TrainSettings, source: Source, folder: Path, fabric: Any) -> Generator[Report, None, Source]:
+    """Solve the patterns that teach, then give them as a source; validation still takes those of `source`."""
     asked = settings.solved.patterns
     with fabric.rank_zero_first():
         for given, found in solved_patterns.solve(source, folder, settings.solved, settings.train.seed):
@@ -149,7 +149,7 @@ def _taught(settings: LearnSettings, source: Source, folder: Path, fabric: Any) 
     return solved_patterns.split_source(lessons, source)
 
 
-def _source(settings: LearnSettings, files: Sequence[Path], device: torch.device) -> Source:
+def _source(settings: TrainSettings, files: Sequence[Path], device: torch.device) -> Source:
     simulated = datasets.simulated_source(
         settings.data.crystals, settings.train.seed, device, settings.data.hidden, settings.data.crop
     )
@@ -161,8 +161,8 @@ def _source(settings: LearnSettings, files: Sequence[Path], device: torch.device
     return datasets.mix_sources(simulated, measured, settings.data.measured)
 
 
-def resolve(table: dict[str, Any], preset: str = "flagship", from_nothing: bool = False) -> LearnSettings:
-    """Nested settings over those of a preset, every name and value checked.
+def resolve(table: dict[str, Any], preset: str = "flagship", from_nothing: bool = False) -> TrainSettings:
+    """Lay nested settings over those of a preset; every name and value is checked.
 
     Parameters
     ----------
@@ -175,4 +175,4 @@ def resolve(table: dict[str, Any], preset: str = "flagship", from_nothing: bool 
     if preset not in training.PRESETS:
         raise ConfigError(f"no preset {preset!r}; known: {', '.join(training.PRESETS)}.")
     beginning = FROM_NOTHING if from_nothing and preset == "flagship" else {}
-    return config.resolve(LearnSettings, config.merge({"train": config.dump(training.PRESETS[preset])}, beginning, table))
+    return config.resolve(TrainSettings, config.merge({"train": config.dump(training.PRESETS[preset])}, beginning, table))

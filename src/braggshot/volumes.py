@@ -1,4 +1,4 @@
-"""The records that travel between the stages; numpy only, no files, no physics.
+"""Hold the records that travel between the stages; numpy only, no files, no physics.
 
 Conventions, defined here and nowhere else:
 
@@ -53,7 +53,7 @@ class Circle:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the beam, the sample and the detector were.
+    """Positions of beam, sample and detector.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Window:
-    """Which part of the raw scan a volume is: voxel i of axis a covers raw indices start[a] + i * binning[a] and onwards.
+    """The part of the raw scan that a volume covers: voxel i of axis a covers raw indices start[a] + i * binning[a] and onwards.
 
     A negative start, or an end beyond ``raw_shape``, means padding (those voxels are not valid).
     """
@@ -230,7 +230,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What the starts say together, after alignment to the chosen one.
+    """Statistics of all starts, after alignment to the chosen one.
 
     Parameters
     ----------
@@ -346,7 +346,7 @@ class Facet:
 
 @dataclass(frozen=True)
 class StrainMap:
-    """What a materials scientist came for: shape, displacement and strain on an orthogonal grid, lengths in metres.
+    """Shape, displacement and strain of a crystal on an orthogonal grid, lengths in metres.
 
     Volumes are (z, y, x); displacement, strain, d_spacing, lattice_parameter and the sigmas are NaN outside the support, the phase
     is 0 there. The reference is the mean lattice of the bulk where the ramp was removed, else the lattice at the centre voxel of

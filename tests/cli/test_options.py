@@ -51,7 +51,7 @@ def test_a_wrong_word_is_bad_usage(arguments, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("declared", "meant"),
     [
-        (typing.get_args(reconstruct.Method), tuple(STRATEGIES)),
+        (tuple(reconstruct.built_in()), tuple(STRATEGIES)),
         (typing.get_args(options.Device), typing.get_args(typing.get_type_hints(PhasingConfig)["device"])),
         (typing.get_args(train.Preset), tuple(PRESETS)),
         (evaluate.SUITES, tuple(SUITES)),

@@ -12,7 +12,7 @@ import braggshot.train
 
 @pytest.fixture
 def learned(monkeypatch):
-    """Calls of `braggshot.train.learn`, which takes a step and ends."""
+    """Calls of `braggshot.train.train_network`, which takes a step and ends."""
     calls = []
 
     def learn(*arguments):
@@ -20,7 +20,7 @@ def learned(monkeypatch):
         values = {"per_second": 3.0, "loss": 0.5, "val_correlation": 0.9, "val_success_refined": 1.0}
         yield SimpleNamespace(step=1, steps=2, values=values)
 
-    monkeypatch.setattr(braggshot.train, "learn", learn)
+    monkeypatch.setattr(braggshot.train, "train_network", learn)
     return calls
 
 

@@ -39,7 +39,7 @@ AS_SLOW = (
     "phasing.starts=2",
     "phasing.partial_coherence=off",
     "phasing.device=cpu",
-    "phasing.refine.recipe=300*HIO",
+    "phasing.iterative.recipe=300*HIO",
     "output.formats=['cxi']",
 )
 SLOW = cluster.resolve(parse_assignments(AS_SLOW))

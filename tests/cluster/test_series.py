@@ -28,7 +28,7 @@ OPTIONS = (
     "phasing.starts=2",
     "phasing.partial_coherence=off",
     "phasing.device=cpu",
-    "phasing.refine.recipe=3*(60*HIO+60*RAAR+20*ER)+20*ER",
+    "phasing.iterative.recipe=3*(60*HIO+60*RAAR+20*ER)+20*ER",
     "series.movie=false",
 )
 SETTINGS = resolve_series(parse_assignments(OPTIONS))

@@ -165,11 +165,11 @@ def test_the_point_spread_is_found(sigma, tolerance, data, pattern):
     """From the true object, the fit gives back the widths that blurred its pattern, axis by axis."""
     from dataclasses import replace
 
-    from braggshot.physics.forward import mutual_coherence, spread
+    from braggshot.physics.forward import convolve_psf, mutual_coherence
 
     truth = to_corner(pattern[1])
     coherent = torch.fft.fftn(truth, norm="ortho").abs().square()
-    blurred = spread(coherent, mutual_coherence(torch.tensor(sigma), torch.tensor(0.0), data.shape))
+    blurred = convolve_psf(coherent, mutual_coherence(torch.tensor(sigma), torch.tensor(0.0), data.shape))
     seen = replace(data, magnitude=blurred.sqrt(), intensity=blurred)
     found = Coherence.fitted(truth[None], seen, None).spreads[0]
     assert found.sigma == pytest.approx(sigma, rel=tolerance)
@@ -181,11 +181,11 @@ def test_an_estimate_of_no_blur_is_no_trap(data, pattern):
     """A fit that goes on from full coherence finds the widths all the same."""
     from dataclasses import replace
 
-    from braggshot.physics.forward import PointSpread, mutual_coherence, spread
+    from braggshot.physics.forward import PointSpread, convolve_psf, mutual_coherence
 
     truth, sigma = to_corner(pattern[1]), (0.5, 0.4, 0.6)
     coherent = torch.fft.fftn(truth, norm="ortho").abs().square()
-    blurred = spread(coherent, mutual_coherence(torch.tensor(sigma), torch.tensor(0.0), data.shape))
+    blurred = convolve_psf(coherent, mutual_coherence(torch.tensor(sigma), torch.tensor(0.0), data.shape))
     seen = replace(data, magnitude=blurred.sqrt(), intensity=blurred)
     none = Coherence((PointSpread((1e-3,) * 3),), torch.ones(1))
     assert Coherence.fitted(truth[None], seen, none).spreads[0].sigma == pytest.approx(sigma, rel=0.1)
@@ -194,11 +194,11 @@ def test_an_estimate_of_no_blur_is_no_trap(data, pattern):
 def test_the_lorentzian_share_is_found_where_it_is_asked_for(data, pattern):
     from dataclasses import replace
 
-    from braggshot.physics.forward import mutual_coherence, spread
+    from braggshot.physics.forward import convolve_psf, mutual_coherence
 
     truth = to_corner(pattern[1])
     coherent = torch.fft.fftn(truth, norm="ortho").abs().square()
-    blurred = spread(coherent, mutual_coherence(torch.tensor((0.5, 0.5, 0.5)), torch.tensor(0.4), data.shape))
+    blurred = convolve_psf(coherent, mutual_coherence(torch.tensor((0.5, 0.5, 0.5)), torch.tensor(0.4), data.shape))
     seen = replace(data, magnitude=blurred.sqrt(), intensity=blurred)
     state = state_of(seen, pattern[1], batch=1, wiggle=0.0)
     for _ in range(3):

@@ -118,7 +118,7 @@ def test_the_commands_play_together(scan, tmp_path):
     settings = [
         "--set=phasing.starts=2",
         "--set=phasing.method=iterative",
-        "--set=phasing.refine.recipe=60*RAAR+30*ER",
+        "--set=phasing.iterative.recipe=60*RAAR+30*ER",
         '--set=output.formats=["cxi"]',
     ]
     command = [

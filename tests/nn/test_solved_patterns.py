@@ -15,7 +15,7 @@ from braggshot.nn.network import Measurement, magnitude_of, misfit
 from braggshot.nn.solved_patterns import SolvedConfig
 from braggshot.physics.fourier import crop, fourier, in_the_middle, pad
 from braggshot.physics.metrics import align
-from braggshot.train import learn
+from braggshot.train import train_network
 
 MILD = CrystalSettings(
     shape=(16, 16, 16), oversampling=(2.1, 2.6), phase_range=(0, 1.0), counts=(1e5, 1e6), shapes=("fcc",), tilt=0.0
@@ -138,7 +138,7 @@ def test_nothing_solved_is_said(tmp_path):
 
 def test_training_learns_from_what_was_solved(tmp_path):
     settings = replace(TINY, data=replace(TINY.data, crystals=(MILD,)), solved=QUICK, train=replace(TINY.train, steps=3))
-    reports = list(learn(settings, tmp_path, device="cpu"))
+    reports = list(train_network(settings, tmp_path, device="cpu"))
     assert {"pull", "chi"} <= set(reports[-1].values)
     assert "trust" not in reports[-1].values
     assert "val_correlation" in reports[-1].values  # of crystals that are known, and that nothing was taught on

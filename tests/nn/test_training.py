@@ -25,7 +25,7 @@ from braggshot.nn.expert_iteration import ExpertConfig, refine_predictions
 from braggshot.nn.losses import LossConfig, correlation, noise_floor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, misfit, random_start
 from braggshot.nn.training import PRESETS, TrainConfig, train
-from braggshot.train import learn
+from braggshot.train import train_network
 
 lightning_fabric = pytest.importorskip("lightning_fabric")
 
@@ -59,7 +59,7 @@ def table_of(folder):
 def whole(tmp_path_factory):
     """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    reports = finish(learn(TINY, folder, device="cpu"))
+    reports = finish(train_network(TINY, folder, device="cpu"))
     return folder, reports
 
 
@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(whole, tmp_path):
     assert len(table_of(tmp_path)) == 5
     with (tmp_path / "metrics.csv").open("a") as stream:
         stream.write("6,24,0.1,0.")  # a row that the kill cut short
-    reports = finish(learn(TINY, tmp_path, device="cpu"))
+    reports = finish(train_network(TINY, tmp_path, device="cpu"))
     assert [report.step for report in reports] == [5, 6]
     for part in ("network", "average", "optimiser"):
         found, expected = tensors_of(tmp_path, part), tensors_of(whole[0], part)

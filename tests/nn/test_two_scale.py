@@ -29,7 +29,7 @@ from braggshot.nn.two_scale import (
 )
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, inverted, pad
 from braggshot.physics.metrics import align
-from braggshot.train import LOW, learn, resolve
+from braggshot.train import LOW, resolve, train_network
 
 CONFIG = TwoScaleConfig(NetworkConfig((8, 8), 1), NetworkConfig((8, 8), 2), ExpertConfig(IterativeConfig(recipe="4*RAAR+2*ER")))
 
@@ -191,7 +191,7 @@ def test_only_the_fine_steps_learn(tmp_path):
     finished = PhaseNetwork(TINY.train.network)
     weights.save_network(tmp_path / "coarse.safetensors", finished, weights.Card("coarse", *weights.kind_of(finished)))
     settings = replace(TINY, train=replace(TINY.train, kind="two-scale", fine=CONFIG.fine, between=CONFIG.between))
-    reports = list(learn(settings, tmp_path / "run", initial=tmp_path / "coarse.safetensors", device="cpu"))
+    reports = list(train_network(settings, tmp_path / "run", initial=tmp_path / "coarse.safetensors", device="cpu"))
     assert reports[-1].step == 6
     network, card = weights.load_network(tmp_path / "run" / "best.safetensors")
     assert isinstance(network, TwoScaleNetwork)
@@ -201,11 +201,11 @@ def test_only_the_fine_steps_learn(tmp_path):
         assert torch.equal(network.coarse.state_dict()[name], tensor)
     assert float(network.fine.exit.weight.detach().abs().max()) > 0  # began at zero
     more = replace(settings, train=replace(settings.train, steps=8))
-    assert [report.step for report in learn(more, tmp_path / "run", device="cpu")] == [7, 8]
+    assert [report.step for report in train_network(more, tmp_path / "run", device="cpu")] == [7, 8]
 
     # The other way round: the low resolution learns, and keeps the fine steps.
     tuned = replace(TINY, train=replace(TINY.train, steps=3))
-    assert len(list(learn(tuned, tmp_path / "tuned", initial=tmp_path / "run" / "best.safetensors", device="cpu"))) == 3
+    assert len(list(train_network(tuned, tmp_path / "tuned", initial=tmp_path / "run" / "best.safetensors", device="cpu"))) == 3
     before, _ = weights.load_network(tmp_path / "run" / "best.safetensors")
     both, card = weights.load_network(tmp_path / "tuned" / "best.safetensors")
     assert card.kind == "two-scale"
@@ -221,18 +221,18 @@ def pairs(one, other, part):
 def test_what_two_scales_cannot_begin_with_is_said(tmp_path):
     settings = replace(TINY, train=replace(TINY.train, kind="two-scale"))
     with pytest.raises(ConfigError, match="solved"):
-        next(learn(replace(settings, solved=replace(settings.solved, patterns=2)), tmp_path, device="cpu"))
+        next(train_network(replace(settings, solved=replace(settings.solved, patterns=2)), tmp_path, device="cpu"))
     with pytest.raises(ConfigError, match="--init"):
-        next(learn(settings, tmp_path, device="cpu"))
+        next(train_network(settings, tmp_path, device="cpu"))
 
 
 def test_from_nothing_to_both_scales_and_on_where_it_stopped(tmp_path):
-    reports = learn(WHOLE, tmp_path, device="cpu")
+    reports = train_network(WHOLE, tmp_path, device="cpu")
     for report in reports:
         if "solved" not in report.values and report.steps == 3:
             break  # after the first step at the low resolution
     reports.close()
-    later = list(learn(WHOLE, tmp_path, device="cpu"))
+    later = list(train_network(WHOLE, tmp_path, device="cpu"))
     assert [(r.step, r.steps) for r in later if "solved" not in r.values][-2:] == [(3, 3), (1, 1)]
     assert [r.values["solved"] for r in later if "solved" in r.values] == [2, 4]
     low, _ = weights.load_network(tmp_path / LOW / "best.safetensors")
@@ -242,7 +242,7 @@ def test_from_nothing_to_both_scales_and_on_where_it_stopped(tmp_path):
     assert isinstance(both, TwoScaleNetwork)
     for name, tensor in low.state_dict().items():
         assert torch.equal(both.coarse.state_dict()[name], tensor)
-    assert not [r for r in learn(WHOLE, tmp_path, device="cpu") if "solved" not in r.values]
+    assert not [r for r in train_network(WHOLE, tmp_path, device="cpu") if "solved" not in r.values]
 
 
 def test_the_whole_way_is_that_of_the_flagship_alone(tmp_path):
@@ -251,9 +251,9 @@ def test_the_whole_way_is_that_of_the_flagship_alone(tmp_path):
     assert resolve({}).whole == resolve({}, "autophasenn", from_nothing=True).whole == 0
     assert resolve({"whole": 7, "data": {"crop": None}}, from_nothing=True).data.crop is None
     with pytest.raises(ConfigError, match="over 32 voxels"):
-        next(learn(replace(WHOLE, data=TINY.data), tmp_path, device="cpu"))
+        next(train_network(replace(WHOLE, data=TINY.data), tmp_path, device="cpu"))
     with pytest.raises(ConfigError, match="autophasenn"):
-        next(learn(replace(WHOLE, train=replace(WHOLE.train, kind="autophasenn")), tmp_path, device="cpu"))
+        next(train_network(replace(WHOLE, train=replace(WHOLE.train, kind="autophasenn")), tmp_path, device="cpu"))
 
 
 @pytest.mark.slow

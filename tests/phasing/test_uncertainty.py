@@ -17,7 +17,7 @@ from braggshot.phasing.strategies import phase
 from braggshot.phasing.uncertainty import halves, with_half_data, with_photon_noise
 from braggshot.physics.fourier import fourier
 from braggshot.physics.metrics import align
-from braggshot.physics.strain import amplitude_spread, spread
+from braggshot.physics.strain import amplitude_spread, standard_deviation
 from braggshot.pipeline import drain
 from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, Uncertainty
 
@@ -74,11 +74,11 @@ def test_spread_of_fields_with_known_scatter():
     truth = crystal()
     random = np.random.default_rng(0)
     fields = truth.rho * np.exp(1j * random.normal(0, 0.05, (300, *SHAPE)))
-    phase, strain = spread(fields, truth.support, 8e-9 * np.eye(3), np.array([0, 2e10, 0]))
+    phase, strain = standard_deviation(fields, truth.support, 8e-9 * np.eye(3), np.array([0, 2e10, 0]))
     inside = truth.support & np.roll(truth.support, 1, 1) & np.roll(truth.support, -1, 1)
     assert np.median(phase[truth.support]) == pytest.approx(0.05, rel=0.03)
     assert np.median(strain[inside]) == pytest.approx(0.05 / np.sqrt(2) / 8e-9 / 2e10, rel=0.05)
-    assert spread(fields[:2], truth.support)[1] is None
+    assert standard_deviation(fields[:2], truth.support)[1] is None
 
 
 def test_the_scatter_of_the_amplitude_is_relative_and_knows_no_scale():

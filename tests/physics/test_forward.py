@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from braggshot.physics.forward import PointSpread, central_weight, intensity, mutual_coherence, spread
+from braggshot.physics.forward import PointSpread, central_weight, convolve_psf, intensity, mutual_coherence
 from braggshot.physics.fourier import inverse_fourier, to_centre, to_corner
 
 
@@ -65,7 +65,7 @@ def test_point_spread_is_a_convolution():
     k = np.arange(9)
     kernel = sum(np.exp(-((k + 9 * m) ** 2) / (2 * sigma**2)) for m in range(-3, 4)) / (sigma * math.sqrt(2 * math.pi))
     expected = [sum(kernel[(a - b) % 9] * pattern[b, 0, 0].item() for b in range(9)) for a in range(9)]
-    assert spread(pattern, transfer).flatten().tolist() == pytest.approx(expected, rel=1e-3)
+    assert convolve_psf(pattern, transfer).flatten().tolist() == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 4), (5, 6, 7)])
@@ -77,7 +77,7 @@ def test_point_spread_keeps_photons_and_its_central_weight(shape, eta):
     blurred = torch.fft.irfftn(torch.fft.rfftn(delta) * transfer, s=shape)
     assert central_weight(transfer, shape).item() == pytest.approx(blurred[0, 0, 0].item(), rel=1e-4)
     pattern = torch.rand(shape)
-    assert spread(pattern, transfer).sum().item() == pytest.approx(pattern.sum().item(), rel=1e-3)
+    assert convolve_psf(pattern, transfer).sum().item() == pytest.approx(pattern.sum().item(), rel=1e-3)
 
 
 def test_partial_coherence_multiplies_the_autocorrelation():

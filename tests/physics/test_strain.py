@@ -26,7 +26,7 @@ def field(displacement, q=Q):
 
 
 def strain_of(rho, support, basis=SKEWED, q=Q):
-    return s.strain(s.gradient(s.turns(rho, support), basis), q)
+    return s.strain(s.gradient(s.phase_differences(rho, support), basis), q)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -133,13 +133,13 @@ def test_ramp_is_removed_about_the_centre_voxel():
     flat = s.without_ramp(rho, turn)
     middle = tuple(n // 2 for n in SHAPE)
     assert flat[middle] == pytest.approx(rho[middle])
-    np.testing.assert_allclose(np.nanmean(s.turns(flat, support), axis=(1, 2, 3)), 0, atol=1e-12)
+    np.testing.assert_allclose(np.nanmean(s.phase_differences(flat, support), axis=(1, 2, 3)), 0, atol=1e-12)
 
 
 def test_spacing_grows_with_strain():
     """d = d_0 (1 + e) for a stretch along q."""
     r = positions()
-    slope = s.gradient(s.turns(field(1e-3 * r), ball()), SKEWED)
+    slope = s.gradient(s.phase_differences(field(1e-3 * r), ball()), SKEWED)
     d_0 = 2 * np.pi / np.linalg.norm(Q)
     np.testing.assert_allclose(s.d_spacing(slope, Q)[ball()], d_0 / (1 - 1e-3), rtol=1e-9)
 

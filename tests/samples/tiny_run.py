@@ -18,11 +18,11 @@ from braggshot.nn.expert_iteration import ExpertConfig
 from braggshot.nn.network import NetworkConfig
 from braggshot.nn.solved_patterns import SolvedConfig
 from braggshot.nn.training import TrainConfig
-from braggshot.train import LearnSettings, learn
+from braggshot.train import TrainSettings, train_network
 
 ORDINARY = CrystalSettings(shape=(16, 16, 16), oversampling=(2, 2.5), counts=(1e4, 1e5))
 
-TINY = LearnSettings(
+TINY = TrainSettings(
     data=DataConfig(crystals=(ORDINARY, replace(ORDINARY, phase_range=(3, 6)))),
     train=TrainConfig(
         steps=6,
@@ -54,6 +54,6 @@ TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-nod
 """The beginning of a command that runs this file under torchrun."""
 
 if __name__ == "__main__":
-    for report in learn(WHOLE if sys.argv[2:] == ["whole"] else TINY, Path(sys.argv[1]), device="cpu"):
+    for report in train_network(WHOLE if sys.argv[2:] == ["whole"] else TINY, Path(sys.argv[1]), device="cpu"):
         if sys.argv[2:] == [str(report.step)]:
             os.kill(os.getpid(), signal.SIGKILL)

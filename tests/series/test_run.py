@@ -86,7 +86,7 @@ def test_twin_and_shift_are_undone_exactly(shape, twin):
     turned = inverted(rho).conj() if twin else rho
     where = inverted(support) if twin else support
     other = np.roll(turned, (2, -1, 3), (0, 1, 2)) * np.exp(0.7j)
-    placed, how = registration.registered(found_of(other, np.roll(where, (2, -1, 3), (0, 1, 2))), rho)
+    placed, how = registration.register(found_of(other, np.roll(where, (2, -1, 3), (0, 1, 2))), rho)
     assert how.twin is twin
     assert how.correlation > 0.9999
     assert how.margin > 0.05
@@ -97,7 +97,7 @@ def test_twin_and_shift_are_undone_exactly(shape, twin):
 def test_a_peak_off_centre_does_not_disturb_the_comparison():
     rho, support = blob((20, 22, 24))
     ramped = without_ramp(rho, np.array([0.12, -0.1, 0.08])).astype(np.complex64)
-    placed, how = registration.registered(found_of(ramped, support), rho)
+    placed, how = registration.register(found_of(ramped, support), rho)
     assert how.correlation > 0.9999
     np.testing.assert_allclose(np.abs(placed.rho), np.abs(rho), atol=1e-6)
     np.testing.assert_allclose(mean_turn(placed.rho), mean_turn(ramped), atol=1e-6)  # its own ramp is where its peak lies
@@ -118,12 +118,12 @@ def test_the_neighbour_is_carried_to_another_grid_in_the_crystal_frame():
     rho, support = blob((24, 30, 28), second)
     now = found_of(rho, support, turn.T @ second, turn.T @ np.array([0.0, 3.0, 0.0]))
     np.testing.assert_allclose(direct_basis(now.volume.reciprocal_basis, rho.shape), turn.T @ second, rtol=1e-9)
-    brought = registration.carried(before, now.volume)
+    brought = registration.carry_neighbour(before, now.volume)
     assert correlation(brought, rho) > 0.95  # linear interpolation of a body ten voxels wide
     assert np.linalg.norm(brought) == pytest.approx(np.linalg.norm(rho), rel=1e-3)
     as_indices = np.pad(before.rho, ((0, 0), (2, 2), (0, 0)))[2:-2, :, 1:-1]
     assert correlation(as_indices, rho) < 0.9  # so the frames matter
-    same = registration.carried(replace(before, volume=replace(before.volume, q_bragg=None)), before.volume)
+    same = registration.carry_neighbour(replace(before, volume=replace(before.volume, q_bragg=None)), before.volume)
     assert correlation(same, before.rho) > 0.9999
 
 
@@ -131,17 +131,17 @@ def test_another_shape_without_geometry_is_an_error():
     rho, support = blob((20, 22, 24))
     other = DiffractionVolume(np.ones((20, 20, 20)), np.ones((20, 20, 20), bool))
     with pytest.raises(DataError, match="no geometry to relate"):
-        registration.carried(found_of(rho, support), other)
+        registration.carry_neighbour(found_of(rho, support), other)
 
 
 def test_the_window_of_the_first_scan_holds():
     grid = registration.Grid((40, 42, 44), (1, 2, 2), None, None)
     raw = Scan(np.zeros((60, 100, 100)), "raw")
-    assert registration.held(PrepareConfig(), grid, raw).shape == (40, 42, 44)
-    assert registration.held(PrepareConfig(), grid, raw).binning == (1, 2, 2)
+    assert registration.hold_grid(PrepareConfig(), grid, raw).shape == (40, 42, 44)
+    assert registration.hold_grid(PrepareConfig(), grid, raw).binning == (1, 2, 2)
     ready = Scan(np.zeros((40, 42, 44)), "ready", prepared=True)
-    assert registration.held(PrepareConfig(), grid, ready) == PrepareConfig()
-    assert registration.held(PrepareConfig(), None, raw) == PrepareConfig()
+    assert registration.hold_grid(PrepareConfig(), grid, ready) == PrepareConfig()
+    assert registration.hold_grid(PrepareConfig(), None, raw) == PrepareConfig()
 
 
 def strain_map_of(shape, side):
@@ -382,8 +382,8 @@ def test_a_series_without_one_good_scan_is_an_error(inputs, tmp_path):
 
 def test_the_command(finished, inputs, capsys):
     folder = finished[0]
-    flags = [f"--set=phasing.{name}={value}" for name, value in QUICK["phasing"].items() if name != "refine"]
-    flags += [f"--set=phasing.refine.recipe={QUICK['phasing']['refine']['recipe']}", "--set=series.against=V"]
+    flags = [f"--set=phasing.{name}={value}" for name, value in QUICK["phasing"].items() if name != "iterative"]
+    flags += [f"--set=phasing.iterative.recipe={QUICK['phasing']['iterative']['recipe']}", "--set=series.against=V"]
     command = ["series", *map(str, inputs), "-o", str(folder), "--column", "V=0,1,2,3", *flags]
     assert cli.main([*command, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -26,7 +26,7 @@ from braggshot.series import table
 from braggshot.series.sources import list_sources
 
 CRYSTAL = CrystalSettings(shape=(24, 26, 28), counts=(1e5, 1e5), displacements=("gaussians",), shapes=("fcc",))
-RECIPE = "phasing.refine.recipe=2*(20*HIO+20*RAAR+10*ER)+20*ER"
+RECIPE = "phasing.iterative.recipe=2*(20*HIO+20*RAAR+10*ER)+20*ER"
 OPTIONS = ["method=iterative", "starts=2", "partial_coherence=off", "device=cpu"]
 
 

@@ -38,7 +38,7 @@ def evaluate(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Methods side by side on crystals that are known: a row each, a table, figures."""
+    """Compare methods on crystals that are known: one row each, a table, figures."""
     from braggshot.evaluation import methods, rows, table
     from braggshot.report.evaluation import write_evaluation_figure
 

@@ -28,7 +28,7 @@ def live(
     config: Config = None,
     sets: Sets = None,
 ) -> None:
-    """A 3D picture that forms while the crystal is rocked, in the browser; each finished scan is a result file."""
+    """Show in the browser how the crystal forms while it is rocked; write each finished scan as a result file."""
     from braggshot import config as configuration
     from braggshot.io.registry import read
     from braggshot.live.session import Session, resolve
@@ -41,9 +41,26 @@ def live(
     flags = {"live": {"series": True}} if series else {}
     settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
     known = None if like is None else read(like, None, **settings.input)
+    _refuse_watched(source, output)
     frames = open_source(source)  # first, because a wrong address shall leave no folder behind
     session = Session(output, settings, like=known)
     with serving(session.board, host=host, port=port, token=token_for(host, token)) as url:
         announce(url, not no_browser)
         with suppress(KeyboardInterrupt):  # how a session without an end is ended
             session.run(frames, once)
+
+
+def _refuse_watched(source: str, output: Path) -> None:
+    """Refuse results in a folder that is watched: they would be taken for scans, and could replace the files of one.
+
+    Raises
+    ------
+    OutputError : if the output is the folder of the source, or in it.
+    """
+    from braggshot.errors import OutputError
+    from braggshot.live.sources.registry import split
+
+    scheme, target, _ = split(source)
+    watched = Path(target).resolve()
+    if scheme == "folder" and (output.resolve() == watched or watched in output.resolve().parents):
+        raise OutputError(f"{output}: {target} is watched, so results there would be taken for scans; give another folder with -o.")

@@ -41,19 +41,19 @@ def proposing(names: Names) -> Callable[[str], list[str]]:
 
 
 def registered(group: str) -> list[str]:
-    """Names that other packages register as entry points; nothing of theirs is imported."""
+    """List the names that other packages register as entry points; nothing of theirs is imported."""
     from importlib.metadata import entry_points
 
     return [point.name for point in entry_points(group=group)]
 
 
 def networks() -> list[str]:
-    """Names of the networks that are shipped."""
+    """List the names of the networks that are shipped."""
     return sorted(file.stem for file in (Path(__file__).parents[1] / "weights").glob("*.safetensors"))
 
 
 def readers() -> list[str]:
-    """Names of the formats that can be read."""
+    """List the names of the formats that can be read."""
     from braggshot.io.registry import formats
 
     return [known.name for known in formats()]

@@ -24,15 +24,13 @@ def postprocess(
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, last.")] = False,
 ) -> None:
-    """Crystal frame, displacement and strain of a reconstruction that is there already."""
-    from braggshot.output import check_writable, inputs_of, summary, write
+    """Compute crystal frame, displacement and strain of a reconstruction that another program made."""
+    from braggshot.output import summary, write
     from braggshot.postprocess import postprocess as run
 
     settings = settings_of(config, sets, {})
     place = output or Path(f"{reconstruction.stem}-strain")
-    read = [path for one in (reconstruction, scan) if one for path in inputs_of({"path": one, "options": settings.input})]
-    check_writable(place, read)
-    result = run(reconstruction, scan, settings, format=format)
+    result = run(reconstruction, scan, settings, format=format, place=place)
     written = write(result, place, settings.output.formats)
     if as_json:
         print(json.dumps(summary(result, str(reconstruction), str(place))), flush=True)

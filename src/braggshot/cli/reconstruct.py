@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,12 +18,22 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-Method = Literal["auto", "oneshot", "refine", "iterative"]
+STRATEGIES = Path(__file__).parents[1] / "phasing" / "strategies.py"
+
+
+def built_in() -> list[str]:
+    """List the names in the table of strategies, read from its source, because importing torch takes seconds."""
+    table = next(
+        node.value
+        for node in ast.parse(STRATEGIES.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "STRATEGIES"
+    )
+    return [ast.literal_eval(key) for key in table.keys if key is not None] if isinstance(table, ast.Dict) else []
 
 
 def methods() -> list[str]:
-    """Names of the strategies, those of other packages too."""
-    return [*get_args(Method), *registered("braggshot.strategies")]
+    """List the names of all strategies, those of other packages too."""
+    return [*built_in(), *registered("braggshot.strategies")]
 
 
 @commands.command(epilog="braggshot reconstruct example.spec --set input.scan=54 --set input.flat=whitefield.tif -o out/")
@@ -33,7 +44,7 @@ def reconstruct(
         str | None,
         typer.Option(
             help="How to phase (default auto); other packages may add to these.",
-            metavar=f"<{'|'.join(get_args(Method))}>",
+            metavar=f"<{'|'.join(built_in())}>",
             **one_of(methods),
         ),
     ] = None,
@@ -49,7 +60,7 @@ def reconstruct(
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per input, last.")] = False,
 ) -> None:
-    """Raw scan in, 3D crystal out, with a number that says how far to trust it."""
+    """Turn a raw scan into a 3D crystal, with a verdict that says how far to trust it."""
     from braggshot.output import summary, write
     from braggshot.pipeline import drain, imply_method, run
 

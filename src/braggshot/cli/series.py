@@ -31,9 +31,12 @@ def series(
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per scan.")] = False,
 ) -> None:
-    """One crystal through many scans: a row of numbers each, curves, a movie, a page."""
+    """Follow one crystal through many scans: one row of numbers each, curves, a movie, a page."""
     from braggshot import series as job
+    from braggshot.io.atomic import refuse_target
 
+    if metadata is not None:
+        refuse_target(output / "series.csv", [metadata])
     listed = job.list_sources(inputs, scans, column or (), metadata, format)
     with contextlib.ExitStack() as stack:
         if cluster is not None:

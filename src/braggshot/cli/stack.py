@@ -26,7 +26,7 @@ def stack(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     seed: Seed = 0,
 ) -> None:
-    """One shot for thousands of patterns of one shape, from disk to device to disk."""
+    """Phase thousands of patterns of one shape by one pass of the network each, from disk to disk."""
     from braggshot import config
     from braggshot.batch_predict import StackConfig, one_shot_stack
 

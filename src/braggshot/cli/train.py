@@ -37,14 +37,14 @@ def train(
 ) -> None:
     """Train the network on diffraction alone: simulated, measured, or both."""
     from braggshot import config as configuration
-    from braggshot.train import learn, resolve
+    from braggshot.train import resolve, train_network
 
     layers = [configuration.read_toml(config)] if config else []
     flags = {"train": {"steps": steps}} if steps is not None else {}
     table = configuration.merge(*layers, flags, configuration.parse_assignments(sets or []))
     settings = resolve(table, preset, from_nothing=init is None and not data)
     with _training_bar(str(output)) as show:
-        for report in learn(settings, output, data or (), init, device):
+        for report in train_network(settings, output, data or (), init, device):
             show(report)
     print(output / "best.safetensors")
 

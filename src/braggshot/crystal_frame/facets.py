@@ -1,4 +1,4 @@
-r"""Facets of a crystal: where the normals of its surface pile up, which lattice planes those are, how large, how strained.
+r"""Find the facets of a crystal, where the normals of its surface pile up; measure their areas and strains, and name them.
 
 The surface's triangles are weighted by area on the sphere of directions,
 
@@ -25,18 +25,19 @@ from braggshot.physics.lattice import Lattice
 from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, Facet, FloatArray
 
-_SMOOTHING = 1.0  # of the amplitude [voxels]; less leaves terraces that scatter the normals of a facet
-KERNEL = np.radians(7.0)  # spread of normals on one facet: voxel noise and rounded edges
-APART = np.radians(22.0)  # least angle between two facets
-FLAT, EDGE = np.radians(14.0), np.radians(32.0)  # normals that make a facet's mean and its strain; that still count to its area
-TOLERANCE = np.radians(10.0)  # largest angle between a facet and the plane it is named after
-SETTLED = 0.6  # share of the area of all facets that must fit planes for any name to mean something
-LEAST = 0.015  # share of the surface within `FLAT`
-PILED = 0.38  # of that, the least share within half of `FLAT`; on a curved surface it is a quarter
+_SMOOTHING = 1.0  # Gaussian width of the amplitude [voxels]; less leaves terraces that scatter the normals of a facet
+KERNEL = np.radians(7.0)  # spread of the normals of one facet, from voxels and rounded edges [rad]
+APART = np.radians(22.0)  # least angle between two facets [rad]
+FLAT, EDGE = np.radians(14.0), np.radians(32.0)
+"""Largest angles from a facet's normal of the triangles that give its mean and strain, and of those that give its area [rad]."""
+TOLERANCE = np.radians(10.0)  # largest angle between a facet and the plane it is named after [rad]
+SETTLED = 0.6  # least share of the facets' area that fits lattice planes, for facets to be named at all [1]
+LEAST = 0.015  # least share of the surface within `FLAT` of a facet's normal [1]
+PILED = 0.38  # least part of that share within half of `FLAT` [1]; on a curved surface it is a quarter
 
 
 def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis: FloatArray, most: int = 26) -> tuple[Facet, ...]:
-    """Facets without names, largest first; none where there is no surface or no direction stands out.
+    """Find facets, without names, largest first; none where there is no surface or no direction stands out.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis:
 
 
 def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], cell: Lattice, highest: int = 1) -> tuple[Facet, ...]:
-    """The same facets named after lattice planes; `hkl` stays None where no plane is within `TOLERANCE`.
+    """Name facets after lattice planes; `hkl` stays None where no plane is within `TOLERANCE`.
 
     If the best turn brings less than `SETTLED` of the facets' area within it, no facet is named: these are other planes.
 
@@ -120,7 +121,7 @@ def _triangles(
 
 
 def _peaks(normals: FloatArray, areas: FloatArray, most: int) -> NDArray[np.float64]:
-    """Directions (n, 3) at which normals pile up, refined to the mean of those around."""
+    """Find the directions (n, 3) at which normals pile up, each the mean of the normals around it."""
     sphere = _evenly(2000)
     density = np.concatenate([np.exp((part @ normals.T - 1) / KERNEL**2) @ areas for part in np.array_split(sphere, 20)])
     found: list[NDArray[np.float64]] = []
@@ -142,7 +143,7 @@ def _peaks(normals: FloatArray, areas: FloatArray, most: int) -> NDArray[np.floa
 
 
 def _evenly(n: int) -> NDArray[np.float64]:
-    """Unit vectors spread evenly over the sphere (a Fibonacci spiral)."""
+    """Make unit vectors spread evenly over the sphere (a Fibonacci spiral)."""
     k = np.arange(n) + 0.5
     polar, turn = np.arccos(1 - 2 * k / n), np.pi * (1 + 5**0.5) * k
     return np.stack([np.cos(polar), np.sin(polar) * np.sin(turn), np.sin(polar) * np.cos(turn)], axis=1)
@@ -151,7 +152,7 @@ def _evenly(n: int) -> NDArray[np.float64]:
 def _below(
     strain: FloatArray, support: BoolArray, basis: FloatArray, centres: FloatArray, normals: FloatArray
 ) -> NDArray[np.float64]:
-    """Strain of the voxel of the support nearest to a point one voxel below each triangle."""
+    """Return the strain of the voxel of the support nearest to a point one voxel below each triangle."""
     depth = abs(np.linalg.det(basis)) ** (1 / 3)
     index = np.rint((centres - depth * normals) @ np.linalg.inv(basis).T).astype(int) + np.array(support.shape) // 2
     index = np.clip(index, 0, np.array(support.shape) - 1)
@@ -162,7 +163,7 @@ def _below(
 def _orientation(
     ideal: FloatArray, along: FloatArray, measured: FloatArray, q: FloatArray, weight: FloatArray
 ) -> NDArray[np.float64]:
-    """Rotation from the crystal's axes to those of the facets: the reflection onto q, the turn about q by the best fit."""
+    """Find the rotation from the crystal's axes to those of the facets: the reflection onto q, the turn about q by best fit."""
     onto = Rotation.align_vectors(q[None], along[None])[0]
     best, lowest = onto.as_matrix(), np.inf
     for angle in np.radians(np.arange(0, 360, 1.0)):

@@ -104,7 +104,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         turn = strain.ramp(rho, core & ~defect if strain.has_gradient(core & ~defect) else core)
         rho = _zero_mean(strain.without_ramp(rho, turn), core)
         q = q + strain.gradient(turn, basis)
-    slope = strain.gradient(strain.turns(rho, support), basis)
+    slope = strain.gradient(strain.phase_differences(rho, support), basis)
     d_spacing, along_q = strain.d_spacing(slope, q), strain.strain(slope, q)
     spread = to_frame.uncertainty
     return StrainMap(

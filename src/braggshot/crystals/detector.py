@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from braggshot.crystals.random import uniform
-from braggshot.physics.forward import spread
+from braggshot.physics.forward import convolve_psf
 from braggshot.physics.fourier import AXES, frequencies, pad
 
 Range = tuple[float, float]
@@ -100,7 +100,7 @@ def blur(expected: Tensor, sigma: Tensor) -> Tensor:
     z, y, x = (torch.exp(-2 * (math.pi * sigma[:, None] * frequency) ** 2) for frequency in along)
     x = x[:, : x.shape[1] // 2 + 1]
     coherence = (z[:, :, None] * y[:, None, :])[..., None] * x[:, None, None, :]
-    return spread(expected, coherence)  # the origin does not change a convolution
+    return convolve_psf(expected, coherence)  # the origin does not change a convolution
 
 
 def draw_chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Tensor:

@@ -1,4 +1,4 @@
-r"""One step of each algorithm, and the registry of steps that a recipe may name.
+r"""Run one step of an algorithm, and find the steps that a recipe names.
 
 With S the support, P_M the modulus projection and beta the relaxation, in the notation of Marchesini, Rev. Sci. Instrum. 78,
 011301 (2007):
@@ -55,7 +55,7 @@ class StepConfig:
 
 @dataclass
 class State:
-    """The starts of one batch while they run; the only mutable record of the package, because the loop works in place.
+    """The starts of one batch while they run. The loop works in place, so this record alone is mutable.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class State:
 
     @property
     def transfer(self) -> Tensor | None:
-        """Of the estimated point spread."""
+        """Transform of the estimated point spread; None for full coherence."""
         return None if self.coherence is None else self.coherence.transfer
 
     def set_support(self, support: Tensor) -> None:
@@ -111,34 +111,34 @@ class Action:
 
 
 def _relax(state: State, data: Measured, old: float, new: float) -> None:
-    """Inside S: P_M rho. Outside: old * rho + new * P_M rho."""
+    """Set rho to P_M rho inside S, and to old * rho + new * P_M rho outside."""
     _replace(state, project_modulus(state.rho, data, state.transfer), data, old, new)
 
 
 def _replace(state: State, projected: Tensor, data: Measured, old: float, new: float) -> None:
-    """The update of `_relax`, noting the error of the iterate where it is wanted: by Parseval |P_M rho - rho|^2 / sum I."""
+    """Update rho from its projection as `_relax` does, and note the error |P_M rho - rho|^2 / sum I where it is wanted."""
     distance = relax(state.rho, projected, state.support, old, new, state.wants_error)
     if distance is not None:
         state.error = distance / data.photons
 
 
 def error_reduction(state: State, data: Measured, settings: StepConfig) -> None:
-    """Fienup's ER, rho <- P_S P_M rho; the error never rises while the support stays."""
+    """Run Fienup's error reduction, rho <- P_S P_M rho; the error never rises while the support stays."""
     _relax(state, data, 0.0, 0.0)
 
 
 def hybrid_input_output(state: State, data: Measured, settings: StepConfig) -> None:
-    """Fienup's HIO: the outside remembers what it has been pushed away from."""
+    """Run Fienup's HIO: outside the support, rho <- rho - beta P_M rho."""
     _relax(state, data, 1.0, -settings.beta)
 
 
 def relaxed_averaged_alternating_reflections(state: State, data: Measured, settings: StepConfig) -> None:
-    """Luke's RAAR: rho <- beta (R_S R_M + 1) rho / 2 + (1 - beta) P_M rho."""
+    """Run Luke's RAAR: rho <- beta (R_S R_M + 1) rho / 2 + (1 - beta) P_M rho."""
     _relax(state, data, settings.beta, 1 - 2 * settings.beta)
 
 
 def difference_map(state: State, data: Measured, settings: StepConfig) -> None:
-    """Elser's difference map with two modulus projections; equal to HIO at beta = 1.
+    """Run Elser's difference map with two modulus projections; equal to HIO at beta = 1.
 
     With f_S rho = rho inside S and rho / beta outside, the formula above is (1 + beta) P_M rho inside, rho outside, and
     everywhere less beta P_M f_S rho.
@@ -153,7 +153,7 @@ def difference_map(state: State, data: Measured, settings: StepConfig) -> None:
 
 @dataclass
 class ConjugateGradient:
-    """What ML carries from step to step: the transform of the object; last gradient and direction, on the support alone.
+    """State of ML from step to step: the transform of the object, and the last gradient and direction on the support.
 
     `inside` holds the flat indices of the support, over the batch.
     """
@@ -165,7 +165,7 @@ class ConjugateGradient:
 
 
 def maximum_likelihood(state: State, data: Measured, settings: StepConfig) -> None:
-    r"""One conjugate-gradient step on the Poisson log-likelihood, rho confined to the support.
+    r"""Run one conjugate-gradient step on the Poisson log-likelihood, rho confined to the support.
 
     .. math:: L = \sum_{seen} |F|^2 - I \ln |F|^2, \qquad
               \frac{\partial L}{\partial \bar\rho} = S\, \mathcal{F}^{-1}\!\left[\left(1 - \frac{I}{|F|^2}\right) F\right]
@@ -215,13 +215,13 @@ def maximum_likelihood(state: State, data: Measured, settings: StepConfig) -> No
 
 
 def update_support(state: State, data: Measured, settings: StepConfig) -> None:
-    """Shrink-wrap now."""
+    """Update the support by shrink-wrap."""
     support, state.threshold = shrink_wrap(state.rho, state.support, state.threshold, settings.shrink_wrap, state.progress)
     state.set_support(support)
 
 
 def break_twin(state: State, data: Measured, settings: StepConfig) -> None:
-    """Zero the object in one half-space, so that a blend of object and twin has to choose; the support is left alone.
+    """Zero the object in one half-space, so that a blend of object and twin has to choose; the support stays.
 
     Each start draws the half-space's normal: a fixed one would keep both twins of a crystal that is symmetric about it.
     """
@@ -237,7 +237,7 @@ def break_twin(state: State, data: Measured, settings: StepConfig) -> None:
 
 
 def flatten(state: State, data: Measured, settings: StepConfig) -> None:
-    r"""Bring the amplitude inside the support nearer to one value, phases kept: a crystal scatters alike all over.
+    r"""Bring the amplitude inside the support nearer to one value and keep the phases: a crystal is equally dense all over.
 
     .. math:: \rho \leftarrow \rho \left(\langle|\rho|^2\rangle_S^{1/2} / |\rho|\right)^{\alpha} \text{ inside } S,
               \qquad \text{by a factor of at most 10}
@@ -276,7 +276,7 @@ ACTIONS: dict[str, Step] = {"SW": update_support, "DETWIN": break_twin, "FLAT": 
 
 @cache
 def find_step(name: str) -> tuple[Step, bool]:
-    """The step of a name, and whether it counts as an iteration.
+    """Return the step of a name, and whether it counts as an iteration.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Partial coherence, estimated while phasing: the point spread that turns |F|^2 into what was measured."""
+"""Estimate partial coherence while phasing: the point spread that turns |F|^2 into the measured intensity."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import torch
 from torch import Tensor
 
 from braggshot.iterative.projections import Measured
-from braggshot.physics.forward import PointSpread, coherence_slopes, damped, mutual_coherence
+from braggshot.physics.forward import PointSpread, coherence_slopes, convolve_from_autocorrelation, mutual_coherence
 from braggshot.physics.fourier import AXES
 
-_ANSCOMBE = 3 / 8  # makes the root of a count of equal noise at every count, and its slope finite at none [photons]
-_LORENTZIAN_FROM = 0.3  # its slope by the variance is infinite at zero [reciprocal voxels]
-_DARK = 1e-3  # least model, so that no quotient grows beyond bounds [photons]
-_TOLD = 0.05  # share of a point spread on voxels that are seen, below which nothing tells what its voxel holds [1]
+_ANSCOMBE = 3 / 8  # added to counts before the root, whose noise is then the same at every count (Anscombe) [photons]
+_LORENTZIAN_FROM = 0.3  # first width of a Lorentzian, whose slope is infinite at zero [reciprocal voxels]
+_DARK = 1e-3  # least intensity of the model, so that no quotient grows beyond bounds [photons]
+_TOLD = 0.05  # share of a voxel's point spread on seen voxels, below which the voxel is left as it is [1]
 _SHARPENINGS = 100
-_AS_NOISE = 0.8  # mean square of (2 sqrt(model + 3/8) - 2 sqrt(counts + 3/8)), which is 1 for the true model [1]
-_STALLED = 0.995  # of what an iteration before left: of measured counts some of the misfit is no noise [1]
-_FASTEST = 2.0  # factor of one iteration [1]
+_AS_NOISE = 0.8  # mean square of 2 sqrt(model + 3/8) - 2 sqrt(counts + 3/8) at which sharpening ends; the true model has 1 [1]
+_STALLED = 0.995  # misfit over that of the iteration before, from which sharpening has stalled and ends [1]
+_FASTEST = 2.0  # most by which one iteration multiplies a count [1]
 _STEPS = 8
-_SETTLED = 1e-4  # change of the sum of squares [1]
+_SETTLED = 1e-4  # relative change of the sum of squares at which the fit ends [1]
 
 
 @dataclass(frozen=True)
 class Coherence:
-    """Point spread of each start and its transform on the half grid, (batch, z, y, x // 2 + 1)."""
+    """Point spread of each start, and its transform on the half grid, (batch, z, y, x // 2 + 1)."""
 
     spreads: tuple[PointSpread, ...]
     transfer: Tensor
 
     @classmethod
     def fitted(cls, rho: Tensor, data: Measured, previous: Coherence | None, shape: str = "gaussian") -> Coherence:
-        r"""Fit :math:`\sum_{seen} (\sqrt{|F|^2 * p + 3/8} - \sqrt{I + 3/8})^2` over the widths (and Lorentzian share) of p.
+        r"""Minimise :math:`\sum_{seen} (\sqrt{|F|^2 * p + 3/8} - \sqrt{I + 3/8})^2` over the widths (and Lorentzian share) of p.
 
         Parameters
         ----------
@@ -52,7 +52,7 @@ class Coherence:
 
 
 def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> PointSpread:
-    """Levenberg-Marquardt over the variances, in which a narrow Gaussian is linear, and the share of a Lorentzian, which is not."""
+    """Fit the variances, in which a narrow Gaussian is linear, and the share of a Lorentzian, by Levenberg-Marquardt."""
     # Wider than a few voxels means that the model explains its own failures by blur.
     low, high = coherent.new_tensor([1e-6, 1e-6, 1e-6, 0.0]), coherent.new_tensor([16.0, 16.0, 16.0, 1.0])
     voigt = shape == "pseudo-voigt"
@@ -77,9 +77,9 @@ def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> Po
 
 
 def _squares(point: Tensor, free: int, coherent: Tensor, autocorrelation: Tensor, data: Measured) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum of squares at (three variances, share), and by the free ones half its slope and half its curvature (Gauss-Newton)."""
+    """Compute the sum of squares, and half its slope and half its curvature (Gauss-Newton) in the parameters that are free."""
     sigma, eta = point[:3].sqrt(), point[3]
-    model = damped(autocorrelation, mutual_coherence(sigma, eta, data.shape), coherent)
+    model = convolve_from_autocorrelation(autocorrelation, mutual_coherence(sigma, eta, data.shape), coherent)
     slopes = [
         torch.fft.irfftn(autocorrelation * slope, s=data.shape, dim=AXES)
         for slope in coherence_slopes(sigma, eta, data.shape)[:free]
@@ -91,12 +91,12 @@ def _squares(point: Tensor, free: int, coherent: Tensor, autocorrelation: Tensor
 
 
 def sharpened(data: Measured, spread: PointSpread) -> Measured:
-    r"""The measurement as a coherent beam might have given it, by Richardson-Lucy.
+    r"""Sharpen the counts as a coherent beam might have given them, by Richardson-Lucy.
 
     .. math:: J \leftarrow J \, \frac{p * [s I / (p * J)]}{p * s}, \qquad s = 1 \text{ on voxels that are seen, else } 0
 
-    until p * J is as near to the counts as their noise or comes hardly nearer, for then noise is what is sharpened: of a narrow
-    spread after few iterations. Voxels that are not seen keep what they hold, and float as before.
+    until p * J is as near to the counts as their noise, or hardly comes nearer: from then on noise would be sharpened. A narrow
+    spread takes few iterations. Voxels that are not seen keep their values, and float as before.
     (Richardson, J. Opt. Soc. Am. 62, 55 (1972); Lucy, Astron. J. 79, 745 (1974).)
     """
     device, seen = data.magnitude.device, data.target >= 0

@@ -1,7 +1,7 @@
-"""The loop: recipes over batches of starts, as a generator that its caller owns.
+"""Run recipes over batches of starts, as a generator that its caller owns.
 
-``run_starts`` yields a `Progress` after each iteration and returns the finished starts; progress bars, live pictures and early stop
-are what the caller does between two of them. Nothing here reads files, selects or judges: see `braggshot.phasing.strategies`.
+`run_starts` yields a `Progress` after each iteration and returns the finished starts. Between two iterations its caller may show
+progress, draw a live picture or stop. Nothing here reads files, chooses or judges: see `braggshot.phasing.strategies`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class FirstSupport:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a caller may want to know between two iterations.
+    """State of a run between two iterations, for its caller.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def iterate(data: Measured, state: State, config: IterativeConfig, steps: Sequen
 def _begin(
     data: Measured, config: IterativeConfig, batch: Sequence[int], seed: int, first: Sequence[Guess], first_support: FirstSupport
 ) -> State:
-    """Each start from its guess, or from random phases of the measured power inside the autocorrelation's support."""
+    """Begin each start with its guess, or with random phases inside the first support, scaled to the measured photons."""
     generators = [torch.Generator().manual_seed(seed + number) for number in batch]
     guesses = [
         first[number] if number < len(first) else _random_guess(data, first_support, generator)
@@ -274,7 +274,7 @@ def _finish(state: State, history: Tensor, batch: Sequence[int], seed: int) -> l
 
 
 BYTES_PER_VOXEL_AND_START = 72
-"""rho 8, its transform and projection 16, support 1, and what a GPU's separate passes and transforms need besides."""
+"""Memory of one start on a GPU: 8 for rho, 16 for transform and projection, 1 for the support, the rest for work arrays [bytes]."""
 
 
 def _fitting_batch(data: Measured, n_starts: int) -> int:

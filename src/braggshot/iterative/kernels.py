@@ -1,4 +1,4 @@
-r"""The elementwise passes of an iteration, each in one sweep over memory.
+r"""Run the elementwise passes of an iteration, each in one sweep over memory.
 
 On a CPU the transforms are so fast that every sweep shows, so there the formulas are compiled (numba) with everything that touches
 the same voxels in one loop; on a GPU the same formulas run as torch operations. Fields are (batch, z, y, x), corner layout.
@@ -71,7 +71,7 @@ def _impose_ratio(field: NDArray[Any], target: NDArray[Any], model: NDArray[Any]
 
 
 def relax(rho: Tensor, projected: Tensor, support: Tensor, old: float, new: float, measure: bool = True) -> Tensor | None:
-    r"""Inside the support: :math:`P`. Outside: :math:`a \rho + b P`. In place on `rho`.
+    r"""Set `rho`, in place, to :math:`P` inside the support and to :math:`a \rho + b P` outside.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def _relax(
 
 
 def squared_modulus(field: Tensor) -> Tensor:
-    r""":math:`|F|^2` of a complex field, any shape."""
+    r"""Compute :math:`|F|^2` of a complex field of any shape."""
     if field.is_cpu:
         power = torch.empty(field.shape, dtype=torch.float32)
         _squared_modulus(field.contiguous().view(-1).numpy(), power.view(-1).numpy())
@@ -142,5 +142,5 @@ def _scale_rows(field: NDArray[Any], height: NDArray[Any], plane: NDArray[Any]) 
 
 
 def _rows(field: Tensor) -> NDArray[Any]:
-    """(..., z, y, x) as (rows, y * x), sharing memory."""
+    """View a field (..., z, y, x) as (rows, y * x), sharing memory."""
     return field.view(-1, field.shape[-2] * field.shape[-1]).numpy()

@@ -1,4 +1,4 @@
-r"""The two projections of phasing, and what updates the support.
+r"""Project onto modulus and support, update the support, hold voxels out.
 
 Everything here lives on the *corner* layout (origin at index 0), so that no transform needs a shift.
 
@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from braggshot.iterative.kernels import impose_magnitude, scale_separably, squared_modulus
-from braggshot.physics.forward import spread
+from braggshot.physics.forward import convolve_psf
 from braggshot.physics.fourier import AXES, frequencies, to_centre, to_corner
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A prepared measurement as the loop wants it: corner layout, on one device.
+    """A prepared measurement for the loop: corner layout, on one device.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Measured:
 
     @cached_property
     def target(self) -> Tensor:
-        """`magnitude` with -1 on floating voxels, which tells the modulus projection to leave them alone."""
+        """Magnitudes, with -1 on floating voxels, which the modulus projection leaves alone."""
         return self.magnitude.reshape(-1).index_fill(0, self.floating, -1.0).view(self.shape)
 
     @cached_property
@@ -80,19 +80,19 @@ def measured(intensity: Tensor, valid: Tensor, held_out: Tensor) -> Measured:
 
 
 def project_modulus(rho: Tensor, data: Measured, coherence: Tensor | None = None) -> Tensor:
-    r"""P_M of `rho`, (batch, z, y, x); `rho` is left as it is.
+    r"""Apply P_M to `rho` (batch, z, y, x), which stays as it is.
 
     With partial coherence the model intensity is :math:`|F|^2 * p`, `coherence` being the transform of p, and the factor becomes
     :math:`\sqrt{I / (|F|^2 * p)}` (Clark et al., Nat. Commun. 3, 993 (2012)).
     """
     field = torch.fft.fftn(rho, dim=AXES, norm="ortho")
-    model = None if coherence is None else spread(squared_modulus(field), coherence)
+    model = None if coherence is None else convolve_psf(squared_modulus(field), coherence)
     impose_magnitude(field, data.target, model)
     return torch.fft.ifftn(field, dim=AXES, norm="ortho")
 
 
 def autocorrelation_support(magnitude: Tensor, threshold: Tensor, extent: float) -> Tensor:
-    r"""First guess of the support, (n, z, y, x) bool, from where the autocorrelation rises above a fraction of its maximum.
+    r"""Guess the first support, (n, z, y, x) bool, from where the autocorrelation exceeds a fraction of its maximum.
 
     The autocorrelation :math:`\mathcal{F}^{-1} I` of an object reaches twice as far as the object; its thresholded region,
     shrunk by `extent` (0.5 = the object's own size, 1 = the whole region), surely holds a convex crystal when `extent` is large
@@ -119,7 +119,7 @@ def autocorrelation_support(magnitude: Tensor, threshold: Tensor, extent: float)
 
 @dataclass(frozen=True)
 class ShrinkWrap:
-    """How the support follows the object (Marchesini et al., Phys. Rev. B 68, 140101 (2003)).
+    """Settings of the support update, shrink-wrap (Marchesini et al., Phys. Rev. B 68, 140101 (2003)).
 
     Parameters
     ----------
@@ -143,13 +143,13 @@ class ShrinkWrap:
     retries: int = 10
 
     def sigma(self, progress: float) -> float:
-        """Width at a fraction `progress` of the recipe: geometric from start to end [voxels]."""
+        """Compute the width at a fraction `progress` of the recipe: geometric from start to end [voxels]."""
         share = min(1.0, progress / self.sigma_settle) if self.sigma_settle > 0 else 1.0
         return float(self.sigma_start * (self.sigma_end / self.sigma_start) ** share)
 
 
 def blur(amplitude: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of real fields (..., z, y, x), circular; `sigma` in voxels."""
+    """Blur real fields (..., z, y, x) by a Gaussian of width `sigma` [voxels], circularly."""
     if sigma <= 0:
         return amplitude
     shape = amplitude.shape[-3:]
@@ -160,7 +160,7 @@ def blur(amplitude: Tensor, sigma: float) -> Tensor:
 
 
 def shrink_wrap(rho: Tensor, support: Tensor, threshold: Tensor, settings: ShrinkWrap, progress: float) -> tuple[Tensor, Tensor]:
-    """New support of every start, and the thresholds that gave it.
+    """Update the support of every start; returns the supports and the thresholds that gave them.
 
     A support that would leave the bounds of `settings` is retried with its threshold times (too large) or over (too small) 1.1;
     if no retry helps the old support stays. The adapted threshold is kept by the start.

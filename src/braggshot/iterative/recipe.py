@@ -1,4 +1,4 @@
-"""The recipe language: ``3*(20*ER+180*HIO)+20*ER`` in the field's notation, left to right.
+"""Parse the recipe language: ``3*(20*ER+180*HIO)+20*ER`` in the field's notation, left to right.
 
 ::
 
@@ -21,7 +21,7 @@ _LONGEST = 1_000_000
 
 
 def parse_recipe(text: str) -> list[str]:
-    """The steps in the order they run, one name per iteration or action.
+    """List the steps in the order they run, one name per iteration or action.
 
     Raises
     ------

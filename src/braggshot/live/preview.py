@@ -16,7 +16,7 @@ from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase
 from braggshot.pipeline import Settings, finish_result
 from braggshot.prepare import PrepareConfig, prepare
-from braggshot.series.registration import carried, registered
+from braggshot.series.registration import carry_neighbour, register
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 SEARCH_AGAIN = 1.5  # times the frames of the last search for a window, after which the fringes may reach further
@@ -107,7 +107,7 @@ def _as_before(found: Reconstruction, before: Reconstruction | None) -> Reconstr
     if before is None or not before.support.any():
         return found
     try:
-        return registered(found, carried(before, found.volume))[0]
+        return register(found, carry_neighbour(before, found.volume))[0]
     except DataError:  # of another shape, without a geometry to relate them
         return found
 

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from braggshot.nn.augmentation import draw_balls
 from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
-from braggshot.nn.resampling import bring, sampling
+from braggshot.nn.resampling import sampling, to_network_grid
 from braggshot.nn.training import TrainConfig, objective
 from braggshot.nn.two_scale import coarse_network
 
@@ -57,7 +57,7 @@ def adapt_network(
     pupil = coarse_network(learner).requires_grad_(True)  # only the part that finds the object learns
     optimiser = torch.optim.AdamW(pupil.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     how = sampling(counts.shape, oversampling)
-    shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in bring(counts.float(), valid, how))
+    shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in to_network_grid(counts.float(), valid, how))
     settings = TrainConfig(loss=config.loss, seed=seed)
     for step in range(config.steps):
         generator = Generator(device).manual_seed(seed + step)

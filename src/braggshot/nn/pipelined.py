@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from braggshot.nn.network import Measurement, magnitude_of, scale_to
 from braggshot.nn.predict import apply_network
-from braggshot.nn.resampling import Sampling, bring, give_back
+from braggshot.nn.resampling import Sampling, to_network_grid, to_original_grid
 from braggshot.nn.two_scale import draw_start
 from braggshot.physics.fourier import crop
 
@@ -80,10 +80,10 @@ def one_shot(
     chi2 : (n,) misfit on the grid that the network was shown [1]
     """
     n = len(counts)
-    seen = Measurement.of(*bring(counts, valid, how)).repeat(starts)
+    seen = Measurement.of(*to_network_grid(counts, valid, how)).repeat(starts)
     boxes, chi2 = apply_network(network, seen, draw_start(network, seen, generator))
     best = chi2.view(n, starts).argmin(1) + starts * torch.arange(n, device=chi2.device)
-    found = give_back(boxes[best], how)
+    found = to_original_grid(boxes[best], how)
     scale = scale_to(magnitude_of(found, found.shape[-3:])[1], Measurement.of(counts, valid))
     return (crop(found, half_shape(counts.shape[-3:])) * scale).to(torch.complex64), chi2[best]
 

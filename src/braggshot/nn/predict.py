@@ -12,7 +12,7 @@ from braggshot.nn.augmentation import Orientation, choose_orientations, turn, tu
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
-from braggshot.nn.resampling import bring, give_back, sampling
+from braggshot.nn.resampling import sampling, to_network_grid, to_original_grid
 from braggshot.nn.solved_patterns import nearer_twin
 from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, draw_start, search_coarse
 from braggshot.physics.fourier import in_the_middle
@@ -66,7 +66,7 @@ def predict(
     """
     device = next(network.parameters()).device
     how = sampling(counts.shape, oversampling, input_size(network))
-    pattern = bring(counts.to(device).float(), valid.to(device), how)
+    pattern = to_network_grid(counts.to(device).float(), valid.to(device), how)
     ways = choose_orientations(how.shape, max(n, orientations))
     seen = Measurement.of(*(torch.stack([turn(part, way) for way in ways]) for part in pattern))
     begin = draw_start(network, seen, torch.Generator(device).manual_seed(seed))
@@ -78,7 +78,7 @@ def predict(
         boxes, chi2 = boxes[which], chi2[which]
     whole = Measurement.of(counts[None].to(device), valid[None].to(device))
     found = [turn_back(box, ways[k]) for box, k in zip(boxes, which.tolist(), strict=True)]
-    return [_scale_to_counts(give_back(found[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
+    return [_scale_to_counts(to_original_grid(found[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
 
 
 Answers = tuple[Tensor, Tensor, Tensor]
@@ -133,7 +133,9 @@ def apply_network(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple
 
 def network_input(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
     """Return one pattern (z, y, x) as the network sees it, as a batch of one."""
-    return Measurement.of(*(t[None].to(device) for t in bring(counts.float(), valid, sampling(counts.shape, oversampling))))
+    return Measurement.of(
+        *(t[None].to(device) for t in to_network_grid(counts.float(), valid, sampling(counts.shape, oversampling)))
+    )
 
 
 def _scale_to_counts(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:

@@ -1,4 +1,4 @@
-r"""A pattern at wider spacings: any volume to the sampling and shape that the network was trained on, and back.
+r"""Bring any volume to the sampling and shape that the network was trained on, and objects back.
 
 An intensity is band-limited, since its crystal is finite: known at an oversampling of 2 it is known everywhere. So a pattern that
 is sampled more finely than the network needs is read at wider spacings w, where its crystal fills the network's box,
@@ -26,14 +26,14 @@ from braggshot.nn.two_scale import CENTRAL
 from braggshot.physics.fourier import AXES, inverse_fourier, inverted
 from braggshot.physics.sampling import fill_unmeasured
 
-SAMPLED = 2.8  # oversampling per axis to which finer patterns are brought
-LOBES = 5  # of the kernel on either side
-TURNS = 10  # between what is measured and the band of the pattern
+SAMPLED = 2.8  # oversampling per axis to which finer patterns are brought [1]
+LOBES = 5  # lobes of Lanczos' kernel on either side
+TURNS = 10  # rounds in which hidden counts are made to agree with the band of the pattern
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a volume is brought to the network.
+    """Change of grid from a volume to the network.
 
     Parameters
     ----------
@@ -62,11 +62,11 @@ def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, most: i
     return Sampling((z, y, x), (c, b, a), (n, m, k))
 
 
-def bring(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
-    """Counts and trust (..., z, y, x) as the network will see them, centred at N // 2.
+def to_network_grid(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
+    """Resample counts and trust (..., z, y, x) for the network, centred at N // 2.
 
-    A sample is valid where at least half of the kernel's weight lies on valid voxels. The others take part with what is plausible
-    for a crystal of the measured extent, since the kernel needs a smooth pattern.
+    A sample is valid where at least half of the kernel's weight lies on valid voxels. The kernel needs a smooth pattern, so the
+    other voxels take part with counts that are plausible for a crystal of the measured extent.
     """
     kernels = [_kernel(*line, counts.device) for line in zip(how.original, how.shape, how.spacing, strict=True)]
     good = _along(kernels, valid.to(counts.dtype)) >= 0.5
@@ -75,7 +75,7 @@ def bring(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tensor, Tensor]
 
 
 def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tensor:
-    """Weight of each of n voxels in each sample, (samples, n), one in all; none where less than half of it lies on voxels."""
+    """Compute the weight of each of n voxels in each sample, (samples, n); zero for samples that lie mostly beyond the voxels."""
     voxel, sample = (torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in (n, samples))
     x = voxel / spacing - sample[:, None]
     # Rounded: nothing at all from other voxels where a sample lies on one.
@@ -85,16 +85,17 @@ def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tenso
 
 
 def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
-    """A matrix for each of the last three axes, (new, old)."""
+    """Multiply each of the last three axes by its matrix (new, old)."""
     for axis, matrix in zip((-3, -2, -1), matrices, strict=True):
         field = (matrix @ field.transpose(axis, -2)).transpose(axis, -2)
     return field.contiguous()
 
 
 def _filled(counts: Tensor, valid: Tensor, how: Sampling) -> Tensor:
-    """Counts with something plausible where they are not valid: an intensity is of a band that its autocorrelation's extent limits.
+    """Fill counts that are not valid with values that fit the band of the pattern, which the crystal's extent limits.
 
-    From I(-q), which a strained crystal does not keep, the two are brought together by turns (Papoulis and Gerchberg).
+    Begin with I(-q), which a strained crystal does not keep; then limit the band and restore the valid counts by turns
+    (Papoulis and Gerchberg).
     """
     filled: Tensor = fill_unmeasured(counts, valid, inverted, lambda field: blur(field.float(), 2.0))
     if max(how.spacing) == 1 or valid.all():
@@ -110,8 +111,8 @@ def _filled(counts: Tensor, valid: Tensor, how: Sampling) -> Tensor:
     return filled
 
 
-def give_back(rho: Tensor, how: Sampling) -> Tensor:
-    r"""A box that the network found, (..., z / 2, y / 2, x / 2), on the grid of the original volume; modulus of F kept.
+def to_original_grid(rho: Tensor, how: Sampling) -> Tensor:
+    r"""Bring a box of the network, (..., z / 2, y / 2, x / 2), to the grid of the original volume; the modulus of F stays.
 
     .. math:: F_k = \sum_r \rho_r\, e^{-2 \pi i k r / (M w)}, \qquad -M w / 2 \le k < M w / 2
 

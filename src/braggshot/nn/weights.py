@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from braggshot import config
 from braggshot.errors import ConfigError
+from braggshot.io.atomic import replacing
 from braggshot.nn.autophasenn import AutoPhaseNN, AutoPhaseNN2024
 from braggshot.nn.network import NetworkConfig, PhaseNetwork
 from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork
@@ -70,11 +71,9 @@ def kind_of(network: nn.Module) -> tuple[str, dict[str, Any]]:
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and JSON metadata as one file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".partial")
     blob = save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {k: json.dumps(v) for k, v in metadata.items()})
-    beside.write_bytes(blob)
-    beside.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(blob)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from braggshot.physics.strain import amplitude_spread, spread
+from braggshot.physics.strain import amplitude_spread, standard_deviation
 from braggshot.volumes import BoolArray, FloatArray, Uncertainty
 
 CALIBRATION: dict[str, dict[str, float]] = {
@@ -17,20 +17,21 @@ CALIBRATION: dict[str, dict[str, float]] = {
     "photons": {"phase": 3.2, "strain": 3.1, "amplitude": 4.25},
     "both": {"phase": 1.24, "strain": 1.24, "amplitude": 1.7},
 }
-"""Error that covers 68 % over the plain spread, by where the spread is from (`benchmarks/calibration.py`, peaks of 1e3 to 1e6).
+"""Factors from the plain spread of starts, of redrawn counts or of both to the error that covers 68 % [1].
 
-What all starts share, such as too tight a support, is in no spread; and redrawn counts are not followed to the end.
+`benchmarks/calibration.py` measures them with 1e3 to 1e6 photons in the peak. They exceed 1 because no spread holds an error that
+all starts share, such as too tight a support.
 """
 
 
 def uncertainty_of_starts(
     agreeing: list[Tensor], support: BoolArray, basis: FloatArray | None, q: FloatArray | None
 ) -> Uncertainty | None:
-    """Calibrated spread of the starts that agree, (z, y, x) each; None for one alone, which says nothing about it."""
+    """Compute the calibrated spread of the starts that agree, (z, y, x) each; None for a single start."""
     if len(agreeing) < 2:
         return None
     fields = torch.stack(agreeing).numpy()
-    phase, strain = spread(fields, support, basis, q)
+    phase, strain = standard_deviation(fields, support, basis, q)
     plain = Uncertainty(phase, strain, len(agreeing), "starts that agree, calibrated", amplitude_spread(fields, support))
     return scale_spread(plain, CALIBRATION["starts"])
 

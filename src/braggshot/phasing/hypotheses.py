@@ -23,7 +23,7 @@ FAINT = 0.1  # amplitude, relative to the largest, from which a hypothesis that 
 
 
 def with_network(context: PhasingContext, network: nn.Module, card: Card) -> PhasingContext:
-    """Give the context its network, taught by these counts where that is asked for, and what of them is new to it."""
+    """Give the context its network, which may learn from these counts first, and say what of the counts is new to it."""
     config, oversampling = context.config, context.volume.oversampling
     counts, seen = _hide_held_out(context.data)
     new = find_novelties(network, network_input(counts, seen, oversampling, counts.device), card.familiar, config.seed)
@@ -55,7 +55,7 @@ def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing
 
 
 def refinement(context: PhasingContext) -> IterativeConfig:
-    """The iterations of "refine", their blur fit for the number of voxels in the crystal."""
+    """Make the settings of refining, with a blur that suits the number of voxels in the crystal."""
     config, factor = context.config.refine, blur_factor(context.volume.oversampling)
     old = config.shrink_wrap
     return replace(config, shrink_wrap=replace(old, sigma_start=factor * old.sigma_start, sigma_end=factor * old.sigma_end))
@@ -75,6 +75,6 @@ def _guess(hypothesis: Hypothesis, threshold: float) -> Guess:
 
 
 def _hide_held_out(data: Measured) -> tuple[torch.Tensor, torch.Tensor]:
-    """Counts and trust, centred at N // 2, with the held-out voxels marked not valid."""
+    """Return counts and trust, centred at N // 2, with the held-out voxels marked not valid."""
     seen = data.valid.clone().view(-1).index_fill_(0, data.free, False).view(data.shape)
     return to_centre(data.intensity), to_centre(seen)

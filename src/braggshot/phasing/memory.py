@@ -16,8 +16,8 @@ import torch
 
 from braggshot.errors import DataError
 
-FIXED = 100_000_000  # bytes: layers of the network, and holes between small arrays
-DEVICE = 40 + 72  # of a graphics card: the measurement, and one start; more starts at once are as many as fit
+FIXED = 100_000_000  # memory that any phasing takes: layers of the network, holes between small arrays [bytes]
+DEVICE = 40 + 72  # memory of a graphics card for the measurement and for one start [bytes per voxel]
 _CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 
 
@@ -61,7 +61,7 @@ def trim_heap() -> None:
 
 
 def available(cgroups: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that can be had without swapping: what the system says, or less where a container or a batch job allows less."""
+    """Find how many bytes are free without swapping; a container or a batch job may allow less than the system has."""
     known = [_of_system(meminfo), *(_of_group(cgroups / most, cgroups / used) for most, used in _CGROUPS)]
     return min((free for free in known if free is not None), default=None)
 
@@ -79,7 +79,7 @@ def _of_system(meminfo: Path) -> int | None:
 
 
 def _of_group(most: Path, used: Path) -> int | None:
-    """What a control group still allows; files that it keeps in memory are given up when asked."""
+    """Read how many bytes a control group still allows; the files that it caches count as free."""
     try:
         statistics = dict(line.split() for line in (used.parent / "memory.stat").read_text().splitlines())
         kept = int(statistics.get("inactive_file", statistics.get("total_inactive_file", 0)))

@@ -17,9 +17,9 @@ from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import best_of, score
 from braggshot.physics.forward import PointSpread
 
-WIDE = 0.7  # largest width from which a search among coherent models is not trusted [reciprocal voxels]
-SHARPER = 3  # searches on sharpened counts, at most
-SETTLED = 0.05  # change of a width that asks for no other search [reciprocal voxels]
+WIDE = 0.7  # width from which a search among coherent models is not trusted [reciprocal voxels]
+SHARPER = 3  # most searches on sharpened counts
+SETTLED = 0.05  # change of a width below which no other search is held [reciprocal voxels]
 
 Phasing = Generator[Progress, None, list[Start]]
 Search = Callable[[PhasingContext], Generator[Progress, None, tuple[list[Start], str]]]
@@ -55,7 +55,7 @@ def search_with_coherence(
 
 
 def _width_change(context: PhasingContext, start: Start) -> float:
-    """Largest change of a width from the one that was known [reciprocal voxels]."""
+    """Compute the largest change of a width from the known one [reciprocal voxels]."""
     assert context.point_spread is not None
     return max(abs(new - old) for new, old in zip(start.sigma, context.point_spread.sigma, strict=True))
 
@@ -98,7 +98,7 @@ def refit_with_psf(starts: list[Start], context: PhasingContext) -> Phasing:
 
 
 def _refitting(context: PhasingContext) -> IterativeConfig:
-    """The iterations of "iterative", defaults where another method has none, with the coherence recipe.
+    """Make the settings of refitting: those of "iterative", which other methods leave at their defaults, with another recipe.
 
     The blur begins with the width that the first iterations ended with, since a wide one would undo the support.
     """

@@ -14,7 +14,7 @@ from braggshot.iterative.projections import Measured
 from braggshot.phasing.calibration import uncertainty_of_starts
 from braggshot.phasing.verdict import Limits, in_company, judge
 from braggshot.physics import metrics
-from braggshot.physics.forward import mutual_coherence, spread
+from braggshot.physics.forward import convolve_psf, mutual_coherence
 from braggshot.physics.fourier import centre_of_mass, to_centre
 from braggshot.physics.geometry import direct_basis
 from braggshot.physics.resolution import shell_correlation
@@ -45,7 +45,7 @@ def score(start: Start, data: Measured) -> Score:
     coherent = result = metrics.misfit(magnitude, data.intensity, data.valid)
     if any(start.sigma):
         coherence = mutual_coherence(torch.tensor(start.sigma), torch.tensor(start.eta), data.shape)
-        result = metrics.misfit(spread(magnitude.square(), coherence).sqrt(), data.intensity, data.valid)
+        result = metrics.misfit(convolve_psf(magnitude.square(), coherence).sqrt(), data.intensity, data.valid)
     seen = data.valid.clone().reshape(-1)
     seen[data.free] = False
     model, counts = result.magnitude.square().reshape(-1), data.intensity.reshape(-1)

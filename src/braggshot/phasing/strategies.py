@@ -56,7 +56,7 @@ from braggshot.phasing.tournament import tournament
 from braggshot.phasing.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-APART = 1000  # seeds between two tournaments of one phasing
+APART = 1000  # difference of the seeds of two tournaments of one phasing
 KEPT = 4  # best starts of earlier tournaments that are kept; each start that is kept holds a volume in memory
 Trained = tuple[nn.Module, Card]
 
@@ -71,14 +71,13 @@ class Found:
 
 Run = Generator[Progress, None, Found]
 Searched = Generator[Progress, None, tuple[list[Start], str]]
-
 COMMON = frozenset({"method", "seed", "device", "free_fraction", "free_radius", "free_exclusion", "check_memory"}) | {
     f"limits.{limit.name}" for limit in dataclasses.fields(Limits) if limit.name != "tie_margin"
 }
-"""Settings that every strategy reads; starts that share a network are never company, so `tie_margin` is for the others."""
+"""Settings that every strategy reads. `tie_margin` is not among them: hypotheses of one network never support each other."""
 NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
 COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf"})
-ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # by a search that lets the counts ask for a point spread
+ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # read where the counts may ask for a point spread
 GAPS = frozenset({"gap_fraction", "gap_recipe"})
 
 

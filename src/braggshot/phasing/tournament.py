@@ -48,10 +48,10 @@ from braggshot.physics.fourier import frequencies, to_centre
 
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
 
-SHELLS = 50  # up to one cycle per voxel
-SAMPLED = 4.0  # oversampling up to which a blur of so many voxels suits a crystal
+SHELLS = 50  # number of shells of equal width up to one cycle per voxel
+SAMPLED = 4.0  # oversampling that the widths of the blur are meant for [1]
 SETTLED = 1.0  # fraction of a round on the coarse grid after which its blur stays [1]
-FINISHED = 0.5  # the same, of the last round: the support settles early, so that the object follows [1]
+FINISHED = 0.5  # fraction of the last round after which its blur stays, early enough for the object to follow [1]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def tournament(
 
 
 def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
-    """The iterations of a round, the widths of its blur times a factor and at least so many voxels."""
+    """Make the settings of a round: multiply the widths of its blur by a factor, and keep them above `least` [voxels]."""
     start, end = (max(factor * width, least) for width in (one.blur_start, one.blur_end))
     return IterativeConfig(
         recipe=one.recipe, shrink_wrap=ShrinkWrap(sigma_start=start, sigma_end=end, sigma_settle=settle), flatness=one.flatness
@@ -163,7 +163,7 @@ def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
 
 
 def blur_factor(oversampling: Sequence[float] | None) -> float:
-    """Factor by which the blur of a support shrinks where the crystal has fewer voxels than at an oversampling of `SAMPLED`."""
+    """Compute the factor by which the blur shrinks where the crystal has fewer voxels than at an oversampling of `SAMPLED`."""
     return 1.0 if oversampling is None else min(1.0, SAMPLED / math.prod(oversampling) ** (1 / 3))
 
 

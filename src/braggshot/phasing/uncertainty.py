@@ -1,14 +1,14 @@
-r"""How far photon noise moves the answer: redraw the counts, refine from the answer, look at the spread.
+r"""Measure how far photon noise moves the answer: redraw the counts, refine from the answer, take the spread.
 
 The spread of random starts tells how well the phase problem is solved; all starts share the same counts, so it does not hold what
 other counts would have given. Here each sample draws
 
 .. math:: I' \sim \mathrm{Poisson}(I)
 
-from the measured counts and goes on from the reconstruction, its support held, for a few iterations of error reduction: a
+from the measured counts, and refines the reconstruction in its support for a few iterations of error reduction: a
 parametric bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993).
 
-And how fine the answer is: the counts thinned into two halves, each phased from its own random starts, compared shell by shell.
+The resolution comes from two halves of the counts: each is phased from its own random starts, and they are compared by shells.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RECIPE = "40*ER"
 
 
 def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 0) -> Generator[Progress, None, Reconstruction]:
-    """The reconstruction with the photon noise added, in quadrature, to what its starts said; a generator that its caller owns.
+    """Add the spread from photon noise, in quadrature, to that of the starts; a generator whose value is the reconstruction.
 
     Where a point spread was estimated the samples are refined without it; their spread is then that of the coherent model.
 
@@ -58,7 +58,7 @@ def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 
         (found,) = yield from run_starts(data, settings, 1, seed + number, [guess])
         fields.append(metrics.align(to_centre(found.rho), reference, allow_twin=False).field)
     redrawn, support = torch.stack(fields).numpy(), reconstruction.support
-    phase, strains = strain.spread(redrawn, support, reconstruction.basis, volume.q_bragg)
+    phase, strains = strain.standard_deviation(redrawn, support, reconstruction.basis, volume.q_bragg)
     source = f"{samples} Poisson redraws of the counts"
     noise = Uncertainty(phase, strains, samples, source, strain.amplitude_spread(redrawn, support))
     noise = scale_spread(noise, CALIBRATION["photons"])
@@ -66,7 +66,7 @@ def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 
 
 
 def together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
-    """The spread of starts, if any, and photon noise: the plain spreads in quadrature, calibrated together."""
+    """Add the spreads of starts, if there are any, and of photon noise in quadrature, and calibrate the sum."""
     if starts is None:
         return noise
 
@@ -84,7 +84,7 @@ def together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
 
 
 def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Generator[Progress, None, Reconstruction]:
-    """The reconstruction with the Fourier shell correlation between two halves of its counts; a generator that its caller owns.
+    """Add the Fourier shell correlation between two halves of the counts; a generator whose value is the reconstruction.
 
     Each photon goes to one half or the other, so the noise of the halves is independent; each is phased like the whole, with seeds
     of its own. Twice the work of the phasing.
@@ -108,7 +108,7 @@ def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Gen
 
 
 def halves(intensity: FloatArray, seed: int = 0) -> tuple[FloatArray, FloatArray]:
-    """Counts thinned into two independent halves: Binomial(I, 1/2) and the rest; what is no whole photon is shared evenly."""
+    """Thin counts into two independent halves, Binomial(I, 1/2) and the rest; fractions of a photon are shared evenly."""
     counts = np.floor(np.maximum(intensity, 0))
     first = np.random.default_rng(seed).binomial(counts.astype(np.int64), 0.5)
     rest = (intensity - counts) / 2

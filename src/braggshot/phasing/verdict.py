@@ -22,7 +22,7 @@ _ORDER: dict[Verdict, int] = {"good": 0, "doubtful": 1, "failed": 2}
 
 @dataclass(frozen=True)
 class Limits:
-    """Where `good` ends and where `failed` begins.
+    """Limits between `good`, `doubtful` and `failed`.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found, how bad it is, and what to do."""
+    """A fault that one check found: how bad it is, and what to do about it."""
 
     verdict: Verdict
     reason: str

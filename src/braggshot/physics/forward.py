@@ -1,10 +1,10 @@
-r"""Complex crystal to diffracted intensity, fully or partially coherent.
+r"""Compute the diffracted intensity of a complex crystal in a fully or partially coherent beam.
 
 .. math:: I(q) = \left( |\mathcal{F}[\rho]|^2 * p \right)(q), \qquad \mathcal{F}[p] = \Gamma
 
 Here :math:`p` is the point spread of the incident coherence in reciprocal space and :math:`\Gamma` its transform, the mutual
-coherence, which multiplies the autocorrelation of the crystal. Unchanged by a global phase, a circular translation and conjugate
-inversion (the twin) of the crystal.
+coherence, which multiplies the autocorrelation of the crystal. A global phase, a circular translation and the conjugate inversion
+(the twin) of the crystal leave I(q) as it is.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class PointSpread:
 
 
 def mutual_coherence(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> Tensor:
-    """Γ of `PointSpread` on the half grid of `torch.fft.rfftn`, corner layout; differentiable in `sigma` (3,) and `eta` ()."""
+    """Compute Γ of a `PointSpread` on the half grid of `torch.fft.rfftn`, corner layout; differentiable in `sigma` and `eta`."""
     gaussian, lorentzian, _ = _shapes(sigma, _half_grid(shape, sigma.device))
     return (1 - eta) * gaussian + eta * lorentzian
 
 
 def coherence_slopes(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> list[Tensor]:
-    r"""Slopes of `mutual_coherence` by :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2` and :math:`\eta`, each on the half grid."""
+    r"""Compute the slopes of Γ by :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2` and :math:`\eta`, each on the half grid."""
     grid = _half_grid(shape, sigma.device)
     gaussian, lorentzian, width = _shapes(sigma, grid)
     common = -2 * math.pi**2 * (1 - eta) * gaussian - _LORENTZIAN / 2 * eta * lorentzian / width
@@ -54,7 +54,7 @@ _LORENTZIAN = 2 * math.pi * math.sqrt(2 * math.log(2))
 
 
 def _shapes(sigma: Tensor, grid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Both shapes of `PointSpread`, and sqrt(sum (sigma f)^2) that they fall with."""
+    """Compute the Gaussian, the Lorentzian, and their common argument sqrt(sum (sigma f)^2)."""
     squared = sum((s * f) ** 2 for s, f in zip(sigma, grid, strict=True))
     assert isinstance(squared, Tensor)
     # The square root has no slope at the origin; a floor far below one grid step keeps it finite there.
@@ -67,31 +67,31 @@ def _half_grid(shape: Sequence[int], device: torch.device) -> list[Tensor]:
     return [z, y, x[..., : shape[-1] // 2 + 1].abs()]
 
 
-def spread(intensity: Tensor, coherence: Tensor) -> Tensor:
+def convolve_psf(intensity: Tensor, coherence: Tensor) -> Tensor:
     """Convolve an intensity (..., z, y, x), corner layout, with the point spread whose transform is `coherence`.
 
-    Circular and sum-conserving. Rounding in the transforms is relative to the brightest voxel; the point spread being positive,
-    no voxel can fall below its own share p(0) I(q), and that floor keeps the dark voxels meaningful.
+    The convolution is circular and keeps the sum. Rounding in the transforms is relative to the brightest voxel. A point spread is
+    positive, so no voxel falls below its own share p(0) I(q); that floor keeps the dark voxels meaningful.
     """
-    return damped(torch.fft.rfftn(intensity, dim=AXES), coherence, intensity)
+    return convolve_from_autocorrelation(torch.fft.rfftn(intensity, dim=AXES), coherence, intensity)
 
 
-def damped(autocorrelation: Tensor, coherence: Tensor, intensity: Tensor) -> Tensor:
-    """`spread` of an intensity whose transform, the autocorrelation of the crystal on the half grid, is at hand."""
+def convolve_from_autocorrelation(autocorrelation: Tensor, coherence: Tensor, intensity: Tensor) -> Tensor:
+    """Convolve an intensity as `convolve_psf`, given its transform: the autocorrelation of the crystal on the half grid."""
     shape = intensity.shape[-3:]
     blurred = torch.fft.irfftn(autocorrelation * coherence, s=shape, dim=AXES)
     return torch.maximum(blurred, central_weight(coherence, shape) * intensity)
 
 
 def central_weight(coherence: Tensor, shape: Sequence[int]) -> Tensor:
-    """p(0), the mean of Γ over the whole grid, (..., 1, 1, 1); the half grid holds each inner column once instead of twice."""
+    """Compute p(0), the mean of Γ over the whole grid, (..., 1, 1, 1); the half grid holds each inner column once, not twice."""
     columns = coherence.sum((-3, -2))
     total = 2 * columns.sum(-1) - columns[..., 0] - (columns[..., -1] if shape[-1] % 2 == 0 else 0)
     return (total / math.prod(shape))[..., None, None, None]
 
 
 def intensity(rho: Tensor, psf: PointSpread | None = None) -> Tensor:
-    """Intensity on the reciprocal grid of `rho`, origin at N // 2 on both sides.
+    """Compute the intensity on the reciprocal grid of `rho`, origin at N // 2 on both sides.
 
     Parameters
     ----------
@@ -107,11 +107,11 @@ def intensity(rho: Tensor, psf: PointSpread | None = None) -> Tensor:
         return coherent
     sigma = torch.tensor(psf.sigma, dtype=coherent.dtype, device=coherent.device)
     coherence = mutual_coherence(sigma, torch.tensor(psf.eta, dtype=coherent.dtype, device=coherent.device), rho.shape[-3:])
-    return to_centre(spread(to_corner(coherent), coherence))
+    return to_centre(convolve_psf(to_corner(coherent), coherence))
 
 
-def completed(counts: Tensor, valid: Tensor, rho: Tensor, psf: PointSpread | None = None) -> Tensor:
-    """Diffraction without gaps: what was counted where it is trusted, what the crystal would give elsewhere.
+def fill_gaps(counts: Tensor, valid: Tensor, rho: Tensor, psf: PointSpread | None = None) -> Tensor:
+    """Fill the gaps of a measurement: counts where they are trusted, elsewhere the intensity that the crystal would give.
 
     Parameters
     ----------

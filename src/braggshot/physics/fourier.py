@@ -1,10 +1,10 @@
-r"""The transform pair of braggshot, and zero-padding and cropping about the centre.
+r"""Transform between direct and reciprocal space, pad and crop about the centre.
 
 .. math:: F_k = \frac{1}{\sqrt{N}} \sum_n \rho_n \, e^{-2\pi i\, k \cdot n / N}, \qquad n, k \text{ counted from } N // 2
 
-Unitary, centred at ``N // 2`` on odd and even sizes alike. With this sign the phase of the object is -q.u (as in PyNX and
-AutoPhaseNN; cohere is the complex conjugate). Iteration loops work on the *corner* layout (origin at index 0), where the centring
-costs nothing: `to_corner` on entry, `to_centre` on exit.
+The transform is unitary and centred at ``N // 2`` on odd and even sizes alike. With this sign the phase of the object is -q.u,
+as in PyNX and AutoPhaseNN; cohere is the complex conjugate. Iterations work on the *corner* layout (origin at index 0), where the
+centring costs nothing: `to_corner` on entry, `to_centre` on exit.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ def to_centre(field: Tensor) -> Tensor:
 
 
 def fourier(rho: Tensor) -> Tensor:
-    """Direct to reciprocal space, (..., z, y, x), origin at N // 2 on both sides."""
+    """Transform from direct to reciprocal space, (..., z, y, x), origin at N // 2 on both sides."""
     return to_centre(torch.fft.fftn(to_corner(rho), dim=AXES, norm="ortho"))
 
 
 def inverse_fourier(field: Tensor) -> Tensor:
-    """Reciprocal to direct space; inverse and adjoint of `fourier`."""
+    """Transform from reciprocal to direct space; inverse and adjoint of `fourier`."""
     return to_centre(torch.fft.ifftn(to_corner(field), dim=AXES, norm="ortho"))
 
 
 def inverted(field: Tensor, axes: Sequence[int] = AXES) -> Tensor:
-    """The field with n - N // 2 replaced by N // 2 - n on some axes; on even sizes index 0, which has no partner, stays."""
+    """Invert a field through the voxel N // 2 on some axes; on even sizes index 0, which has no partner, stays."""
     # A flip takes index i to N - 1 - i; on even sizes the origin N // 2 then has to move up by one.
     return torch.roll(field.flip(list(axes)), [1 - field.shape[a] % 2 for a in axes], list(axes)) if axes else field
 
 
 def crop(field: Tensor, shape: Sequence[int]) -> Tensor:
-    """The central part of the last three axes: index N // 2 of `field` becomes index n // 2 of the result.
+    """Keep the central part of the last three axes: index N // 2 of `field` becomes index n // 2 of the result.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def crop(field: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def pad(field: Tensor, shape: Sequence[int]) -> Tensor:
-    """Zeros around the last three axes; adjoint of `crop` and its right inverse.
+    """Put zeros around the last three axes; adjoint of `crop` and its right inverse.
 
     Raises
     ------
@@ -68,14 +68,14 @@ def pad(field: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _window(large: Sequence[int], small: Sequence[int]) -> Any:
-    """Index of the central part: leading axes whole, then one slice per spatial axis."""
+    """Make the index of the central part: leading axes whole, then one slice per spatial axis."""
     if any(s > n for s, n in zip(small, large, strict=True)):
         raise ValueError(f"shape {tuple(small)} does not fit into {tuple(large)}")
     return (..., *(slice(n // 2 - s // 2, n // 2 - s // 2 + s) for n, s in zip(large, small, strict=True)))
 
 
 def frequencies(shape: Sequence[int], device: torch.device | str = "cpu") -> list[Tensor]:
-    """Broadcastable frequencies k / N in cycles per voxel, corner layout, one tensor per axis."""
+    """Compute the frequencies k / N in corner layout, one tensor per axis, which broadcast [cycles per voxel]."""
     grids = []
     for axis, size in enumerate(shape):
         view = [1] * len(shape)

@@ -1,4 +1,4 @@
-r"""From circles and pixels to scattering vectors and voxel bases; numpy, float64, SI.
+r"""Turn circles and pixels into scattering vectors and voxel bases; numpy, float64, SI.
 
 .. math:: q = R_s(t_0)\, R_s(t)^{-1} (k_f - k_i), \qquad
           k_i = k\,\hat z, \quad k_f = k\, R_d\, p / |p|, \quad k = 2\pi / \lambda
@@ -29,17 +29,17 @@ KEV = 1e3 * constants.electron_volt  # [J]
 
 
 def wavelength(energy: float) -> float:
-    """Wavelength [m] of a photon of `energy` [J]: h c / E."""
+    """Compute the wavelength [m] of a photon of `energy` [J]: h c / E."""
     return constants.h * constants.c / energy
 
 
 def photon_energy(wavelength: float) -> float:
-    """Energy [J] of a photon of `wavelength` [m]: h c / lambda."""
+    """Compute the energy [J] of a photon of `wavelength` [m]: h c / lambda."""
     return constants.h * constants.c / wavelength
 
 
 def direction(axis: str) -> NDArray[np.float64]:
-    """Unit vector (z, y, x) of a signed laboratory axis such as "y-".
+    """Return the unit vector (z, y, x) of a signed laboratory axis such as "y-".
 
     Raises
     ------
@@ -53,7 +53,7 @@ def direction(axis: str) -> NDArray[np.float64]:
 
 
 def rotation(axis: str, angle: ArrayLike) -> NDArray[np.float64]:
-    """Matrix that turns by `angle` [rad] about `axis`, right-handed for "+", left-handed for "-".
+    """Make the matrix that turns by `angle` [rad] about `axis`, right-handed for "+", left-handed for "-".
 
     Shape (..., 3, 3) for angles (...), components (z, y, x).
 
@@ -67,7 +67,7 @@ def rotation(axis: str, angle: ArrayLike) -> NDArray[np.float64]:
 
 
 def rotation_onto(vector: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
-    """The least rotation (3, 3) that turns the direction of `vector` into that of `target`, components (z, y, x)."""
+    """Find the smallest rotation (3, 3) that turns the direction of `vector` into that of `target`, components (z, y, x)."""
     start, end = (np.asarray(v, dtype=float)[::-1] / np.linalg.norm(v) for v in (vector, target))  # scipy wants (x, y, z)
     axis = np.cross(start, end)
     angle = np.arctan2(np.linalg.norm(axis), start @ end)
@@ -77,7 +77,7 @@ def rotation_onto(vector: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
 
 def rocking_angle(geometry: Geometry) -> NDArray[np.float64]:
-    """Angle of the circle that rocks, one per frame [rad].
+    """Return the angle of the circle that rocks, one per frame [rad].
 
     Raises
     ------
@@ -96,7 +96,7 @@ def rocking_angle(geometry: Geometry) -> NDArray[np.float64]:
 
 
 def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]:
-    """Matrix from the sample's own axes to the laboratory at a (fractional) frame index, (..., 3, 3).
+    """Make the matrix from the sample's own axes to the laboratory at a (fractional) frame index, (..., 3, 3).
 
     Raises
     ------
@@ -106,7 +106,7 @@ def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]
 
 
 def pixel_edges(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What one step in row and one in column is [m], all detector circles at zero, with the calibrated rotation and tilt.
+    """Compute the vectors of one step in row and of one in column [m]: detector circles at zero, calibrated rotation and tilt.
 
     The tilt axis lies in the detector's plane, `tilt_azimuth` + 90 degrees from the rows' direction towards the columns', and the
     tilt is left-handed about it: xrayutilities' `detrot`, `tiltazimuth` and `tilt`.
@@ -121,7 +121,7 @@ def pixel_edges(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.flo
 def scattering_vector(
     geometry: Geometry, frame: ArrayLike, row: ArrayLike, column: ArrayLike, reference: float | None = None
 ) -> NDArray[np.float64]:
-    """Scattering vector q [1/m] of raw pixels, in the laboratory frame with the sample as it stood at frame `reference`.
+    """Compute the scattering vector q [1/m] of raw pixels, in the laboratory frame, the sample as it stood at frame `reference`.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def scattering_vector(
 
 
 def reciprocal_basis(geometry: Geometry, window: Window, shape: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Voxel edges of a cropped and binned volume and its scattering vector, both at its centre voxel N // 2.
+    """Compute the voxel edges of a cropped and binned volume and its scattering vector, both at its centre voxel N // 2.
 
     The curved (frame, row, column) coordinates are linearised by central differences over one voxel, in the laboratory frame with
     the sample as it stood at the centre voxel. The rocking step is that of a straight line through all angles, so that the jitter
@@ -179,7 +179,7 @@ def reciprocal_basis(geometry: Geometry, window: Window, shape: Sequence[int]) -
 
 
 def direct_basis(reciprocal_basis: FloatArray, shape: Sequence[int]) -> NDArray[np.float64]:
-    r"""Voxel edges [m] of the direct space that the discrete Fourier transform pairs with a reciprocal grid.
+    r"""Compute the voxel edges [m] of the direct space that the discrete Fourier transform pairs with a reciprocal grid.
 
     .. math:: A = 2\pi\,(B\,\mathrm{diag}(N))^{-T}, \qquad\text{so that}\quad (B k) \cdot (A n) = 2\pi \sum_a k_a n_a / N_a
 
@@ -199,7 +199,7 @@ def _name(circle: Circle) -> str:
 
 
 def _angle_at(angles: FloatArray, frame: ArrayLike) -> NDArray[np.float64]:
-    """Angle at a fractional index; beyond the ends (padding) the last step goes on."""
+    """Interpolate the angle at a fractional index; beyond the ends (padding) the last step goes on."""
     frame = np.asarray(frame, dtype=float)
     if angles.size < 2:
         return np.full(frame.shape, angles[0])
@@ -208,7 +208,7 @@ def _angle_at(angles: FloatArray, frame: ArrayLike) -> NDArray[np.float64]:
 
 
 def _straight_line(angles: FloatArray) -> tuple[float, float]:
-    """Offset and step [rad] of evenly spaced angles, by least squares."""
+    """Fit the offset and the step [rad] of evenly spaced angles by least squares."""
     if angles.size < 2:
         raise GeometryError(f"a rocking scan needs at least two angles, found {angles.size}.")
     index = np.arange(angles.size)
@@ -230,14 +230,14 @@ def _product(circles: Sequence[Circle], angles: Sequence[ArrayLike]) -> NDArray[
 
 
 def _sample_rotation(geometry: Geometry, angle: ArrayLike) -> NDArray[np.float64]:
-    """R_s with the rocking circle at `angle`."""
+    """Compute R_s with the rocking circle at `angle`."""
     return _product(geometry.sample, [angle if np.ndim(circle.angle) else circle.angle for circle in geometry.sample])
 
 
 def _scattering_vector(
     geometry: Geometry, angle: ArrayLike, row: ArrayLike, column: ArrayLike, reference_angle: float
 ) -> NDArray[np.float64]:
-    """The equation of this module, for rocking angles [rad]."""
+    """Compute q by the equation of this module, for rocking angles [rad]."""
     row_edge, column_edge = pixel_edges(geometry)
     position = (
         geometry.distance * direction("z+")

@@ -1,4 +1,4 @@
-r"""Where a crystal ends: the amplitude of its surface, and how much that choice decides.
+r"""Find the amplitude at which a crystal ends, and how much that choice decides.
 
 A step of the density seen with a finite resolution falls to half its height at the true surface, whatever the resolution, so
 
@@ -21,9 +21,9 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray
 
-NEARBY = (0.8, 1.2)  # levels, relative to the chosen one, between which a surface may as well be: 0.4 to 0.6 of the bulk
+NEARBY = (0.8, 1.2)  # lowest and highest level that would do as well, over the chosen one: 0.4 and 0.6 of the bulk [1]
 _ROUNDS, _SETTLED = 50, 1e-4
-_LEAST = 0.02  # share of the voxels above the level that must be bulk for it to stand for them
+_LEAST = 0.02  # least share of the voxels above the level that is bulk, for the bulk's median to count [1]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class IsoSurface:
 
 
 def iso_surface(amplitude: FloatArray, support: BoolArray) -> IsoSurface:
-    """Half of the bulk's median amplitude.
+    """Find the level of the surface: half of the bulk's median amplitude.
 
     Raises
     ------
@@ -64,14 +64,14 @@ def iso_surface(amplitude: FloatArray, support: BoolArray) -> IsoSurface:
 
 
 def _bright(values: NDArray[np.float64]) -> float:
-    """Amplitude beyond which half of the scattering comes: neither a loose support's tail nor a bright spot moves it far."""
+    """Find the amplitude above which half of the scattering comes; a loose support or a bright spot hardly moves it."""
     ordered = np.sort(values)
     power = np.cumsum(ordered**2)
     return float(ordered[np.searchsorted(power, power[-1] / 2)])
 
 
 def cut_share(amplitude: FloatArray, support: BoolArray, level: float) -> float:
-    """Share of the voxels at the surface, each once, that have a neighbour outside the support [1]."""
+    """Compute the share of the surface voxels that have a neighbour outside the support [1]."""
     inside = support & (amplitude >= level)
     surface = inside & ~ndimage.binary_erosion(inside)
     ends = inside & ~ndimage.binary_erosion(support)
@@ -79,7 +79,7 @@ def cut_share(amplitude: FloatArray, support: BoolArray, level: float) -> float:
 
 
 def nearby_volumes(amplitude: FloatArray, level: float, basis: FloatArray) -> tuple[float, float]:
-    """Least and greatest volume [m^3] inside surfaces at `NEARBY` levels; what the choice of the level decides."""
+    """Compute the smallest and the largest volume [m^3] inside surfaces at the `NEARBY` levels."""
     voxel = abs(float(np.linalg.det(basis)))
     greatest, least = (float(np.count_nonzero(amplitude >= share * level)) * voxel for share in NEARBY)
     return least, greatest

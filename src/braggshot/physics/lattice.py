@@ -1,4 +1,4 @@
-r"""Crystal lattices of any system: spacings, plane normals, and what one measured spacing says about the cell.
+r"""Compute spacings and plane normals of crystal lattices of any system, and the cell that a measured spacing asks for.
 
 .. math:: \frac{1}{d_{hkl}^2} = h^T G^{-1} h, \qquad G_{ij} = a_i \cdot a_j
 
@@ -36,40 +36,40 @@ class Lattice:
 
 
 def cubic(edge: float = 1.0) -> Lattice:
-    """Cubic cell; the default edge serves where only directions matter."""
+    """Make a cubic cell; the default edge serves where only directions matter."""
     return Lattice((edge, edge, edge))
 
 
 def metric(lattice: Lattice) -> NDArray[np.float64]:
-    """Metric tensor G (3, 3) [m^2]."""
+    """Compute the metric tensor G (3, 3) [m^2]."""
     alpha, beta, gamma = np.cos(lattice.angles)
     cosines = np.array([[1, gamma, beta], [gamma, 1, alpha], [beta, alpha, 1]])
     return cosines * np.outer(lattice.edges, lattice.edges)
 
 
 def spacing(hkl: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:
-    """Spacing d of the planes (..., 3) [m]; infinite for (0, 0, 0)."""
+    """Compute the spacing d of the planes (..., 3) [m]; infinite for (0, 0, 0)."""
     planes = np.asarray(hkl, dtype=float)
     with np.errstate(divide="ignore"):
         return np.asarray(np.einsum("...i,ij,...j->...", planes, np.linalg.inv(metric(lattice)), planes) ** -0.5)
 
 
 def normals(hkl: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:
-    """Unit normals of the planes (..., 3), in the Cartesian axes of the crystal."""
+    """Compute the unit normals of the planes (..., 3), in the Cartesian axes of the crystal."""
     inverse = np.linalg.inv(metric(lattice))
     vectors = np.asarray(hkl, dtype=float) @ np.linalg.cholesky(inverse)  # rows of L: a*, b*, c* with L L^T = G^-1
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def family(hkl: Sequence[int], lattice: Lattice) -> NDArray[np.int_]:
-    """All planes (n, 3) that the symmetry of the cell (its holohedry) makes equivalent to hkl."""
+    """List all planes (n, 3) that the symmetry of the cell (its holohedry) makes equivalent to hkl."""
     operations = _operations(lattice)
     found = {tuple(round(value) for value in operation @ np.asarray(hkl)) for operation in operations}
     return np.array(sorted(found, reverse=True))
 
 
 def _operations(lattice: Lattice) -> list[NDArray[np.int_]]:
-    """Integer matrices of entries -1, 0, 1 that leave the reciprocal metric as it is."""
+    """List the integer matrices of entries -1, 0, 1 that leave the reciprocal metric as it is."""
     inverse = np.linalg.inv(metric(lattice))
     scale = np.trace(inverse)
     rows = [np.array(row) for row in itertools.product((-1, 0, 1), repeat=3) if any(row)]

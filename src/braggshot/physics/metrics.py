@@ -1,4 +1,4 @@
-r"""Misfits, alignment up to the trivial ambiguities, and what several reconstructions agree on.
+r"""Measure misfits, align up to the trivial ambiguities, and compare several reconstructions.
 
 With F the transform of rho * support, c the best scale and sums over valid voxels:
 
@@ -42,7 +42,7 @@ class Misfit:
 
 
 def misfit(magnitude: Tensor, intensity: Tensor, valid: Tensor) -> Misfit:
-    """chi2 and R of a model magnitude |F| against measured counts, (z, y, x) each, same layout.
+    """Compute chi2 and R of a model magnitude |F| against measured counts, (z, y, x) each, same layout.
 
     Raises
     ------
@@ -64,14 +64,14 @@ def misfit(magnitude: Tensor, intensity: Tensor, valid: Tensor) -> Misfit:
 
 
 def half_deviance(model: Tensor, intensity: Tensor) -> Tensor:
-    """Poisson log-likelihood ratio per voxel, I_c - I + I ln(I / I_c), without its mean [1]."""
+    """Compute half the Poisson deviance of each voxel, I_c - I + I ln(I / I_c) [1]."""
     model = model.double().clamp_min(_MODEL_FLOOR)
     counts = intensity.double()
     return model - counts + torch.special.xlogy(counts, counts / model)
 
 
 def magnitude_noise_floor(rates: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    r"""What photon noise alone adds to the misfit of a magnitude, :math:`\langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` [photons].
+    r"""Compute the misfit of a magnitude by photon noise, :math:`\langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` [photons].
 
     Over Poisson counts k of mean lambda, `rates`: 1/4 at high counts, near 2 lambda at low ones; interpolated in a table.
     """
@@ -83,7 +83,7 @@ def magnitude_noise_floor(rates: NDArray[np.floating[Any]]) -> NDArray[np.float6
 
 
 def excess_misfit(model: Tensor, intensity: Tensor) -> float:
-    r"""Relative misfit of magnitudes beyond photon noise f, :math:`\sqrt{(\sum (|F| - \sqrt I)^2 - \sum f(|F|^2)) / \sum I}` [1].
+    r"""Compute the misfit beyond photon noise f, :math:`\sqrt{(\sum (|F| - \sqrt I)^2 - \sum f(|F|^2)) / \sum I}` [1].
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def _ramp(shape: torch.Size, shift: Tensor) -> Tensor:
 
 
 def _best_shift(product: Tensor, newton_steps: int = 4) -> tuple[Tensor, float]:
-    """Shift s that maximises |sum_k product_k exp(-2 pi i k.s)|, and that maximum."""
+    """Find the shift s that maximises |sum_k product_k exp(-2 pi i k.s)|, and that maximum."""
     shape = product.shape
     # ifftn evaluates the sum at the shifts -s; index n there is the shift -n.
     grid = torch.fft.ifftn(product, norm="forward").abs()
@@ -193,7 +193,7 @@ def _best_shift(product: Tensor, newton_steps: int = 4) -> tuple[Tensor, float]:
 
 
 def modes(fields: Tensor) -> tuple[Tensor, Tensor]:
-    """PCA of aligned reconstructions, (n, z, y, x) complex: modes (n, z, y, x), strongest first, and their weights (n,), sum 1.
+    """Analyse aligned reconstructions (n, z, y, x) by PCA: modes (n, z, y, x), strongest first, and their weights (n,), sum 1.
 
     The modes are orthogonal and carry the energy of the mean start; a first weight above 0.9 means that the starts agree.
     """
@@ -207,7 +207,7 @@ def modes(fields: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shells(shape: torch.Size, n_shells: int, basis: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Shell number of every voxel (corner layout, -1 beyond the last) and the shell radii.
+    """Number the shell of every voxel (corner layout, -1 beyond the last), and return the radii of the shells.
 
     Radii count the distance from the Bragg peak in 1/m where `basis` (3, 3; columns are reciprocal voxel edges) is given, else in
     units of the Nyquist frequency of each axis. The last shell is the largest that fits into the array on every axis.
@@ -225,7 +225,7 @@ def shells(shape: torch.Size, n_shells: int, basis: Tensor | None = None) -> tup
 
 
 def prtf(mean_field: Tensor, intensity: Tensor, valid: Tensor, number: Tensor) -> Tensor:
-    r"""Phase retrieval transfer function on shells.
+    r"""Compute the phase retrieval transfer function (PRTF) on shells.
 
     .. math:: \mathrm{PRTF}(q) = \frac{\sum_{shell} |\langle F \rangle|}{\sum_{shell} \sqrt{I}}
 

@@ -1,4 +1,4 @@
-r"""One number in metres for how fine a reconstruction is, by three methods that can be measured.
+r"""Measure how fine a reconstruction is [m], by three methods.
 
 .. math::
     \mathrm{FSC}(q) = \frac{|\sum_{shell} F_1 F_2^*|}{\sqrt{\sum_{shell} |F_1|^2 \sum_{shell} |F_2|^2}}, \qquad
@@ -24,12 +24,14 @@ from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, FloatArray
 
 HALF = 0.5  # FSC threshold between two reconstructions of the whole data: they share its noise
-SEVENTH = 1 / 7  # between two halves: then the whole has 1/2 (Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003))
-_REACH = 5  # voxels on either side of the surface
+SEVENTH = (
+    1 / 7
+)  # FSC threshold between two halves of the counts: then the whole has 1/2 (Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003))
+_REACH = 5  # distance on either side of the surface over which its profile is fitted [voxels]
 
 
 def shell_correlation(first: Tensor, second: Tensor, number: Tensor) -> Tensor:
-    """FSC of two aligned fields (z, y, x), centred at N // 2, on the shells `number` of `metrics.shells`; 0 where nothing is."""
+    """Compute the FSC of two aligned fields (z, y, x), centred at N // 2, on shells numbered by `metrics.shells`."""
     one, other = to_corner(fourier(first)).to(torch.complex128), to_corner(fourier(second)).to(torch.complex128)
     inside = number >= 0
     index, count = number[inside], int(number.max()) + 1
@@ -42,7 +44,7 @@ def shell_correlation(first: Tensor, second: Tensor, number: Tensor) -> Tensor:
 
 
 def cutoff(curve: FloatArray, frequency: FloatArray, threshold: float) -> float:
-    """Full period 2 pi / q where a curve first falls to `threshold`, between shells; that of the last shell if it never does."""
+    """Find the full period 2 pi / q where a curve first falls to `threshold`; that of the last shell if it never does."""
     below = np.flatnonzero(np.asarray(curve) < threshold)
     if not below.size:
         return float(2 * math.pi / frequency[-1])
@@ -55,7 +57,7 @@ def cutoff(curve: FloatArray, frequency: FloatArray, threshold: float) -> float:
 
 
 def edge_width(amplitude: FloatArray, bulk: BoolArray, basis: FloatArray, level: float) -> float | None:
-    """10 to 90 % width [m] of the amplitude across the surface at `level`; None where no step can be fitted.
+    """Fit the 10 to 90 % width [m] of the amplitude across the surface at `level`; None where no step can be fitted.
 
     Parameters
     ----------

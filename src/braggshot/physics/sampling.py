@@ -1,4 +1,4 @@
-r"""How finely a pattern is sampled, from the intensity alone.
+r"""Measure how finely a pattern is sampled, from the intensity alone.
 
 The inverse transform of an intensity is the autocorrelation of the object (the Patterson function),
 
@@ -26,13 +26,13 @@ from braggshot.volumes import BoolArray, FloatArray
 
 Number = TypeVar("Number", bound=np.generic)
 
-SIGNIFICANT = 5.0  # noise standard deviations of |A| that count as object
-FLOOR, CEILING = 0.003, 0.05  # bounds of the level, relative to A(0), from which the end is extrapolated
-GROWTH = 4.0  # of the logarithm of a halo from the face of the array to its middle, at most
+SIGNIFICANT = 5.0  # significance from which |A| counts as object [standard deviations of the noise]
+FLOOR, CEILING = 0.003, 0.05  # lowest and highest level, relative to A(0), from which the end of |A| is extrapolated [1]
+GROWTH = 4.0  # most that the logarithm of a halo rises from the face of the array to its middle [1]
 
 
 def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[NDArray[np.float32], float]:
-    """Modulus of the object's autocorrelation and its noise, both relative to the centre value A(0).
+    """Compute the modulus of the object's autocorrelation and its noise, both relative to the centre value A(0).
 
     The intensity is tapered to the faces of the array by a cosine, because a pattern that goes on beyond them would ring. Voxels
     that are not valid take the count on the other side of the peak, I(-q), which equals I(q) but for strain; without that too,
@@ -64,7 +64,7 @@ def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tu
 
 
 def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
-    """Extent of the object along each axis, in voxels of direct space; at most N / 2, the largest that can be seen.
+    """Measure the extent of the object along each axis [voxels of direct space]; at most N / 2, the largest that can be seen.
 
     Every pixel's own response and every frame's own flux leave a faint halo around a measured autocorrelation. The level from which
     the end is extrapolated stays above the halo, as far as it is found outside a first estimate, and above the noise. That of a
@@ -84,9 +84,11 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tupl
 
 
 def oversampling(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
-    """Array size / object extent per axis. At 2 or below the autocorrelation wraps around, and 2 is what is returned.
+    """Measure the oversampling, array size over object extent, per axis.
 
-    So it is on an axis whose fringes are hidden by a gap through the peak itself.
+    At 2 or below the autocorrelation wraps around, and 2 is returned.
+
+    2 is also returned for an axis whose fringes are hidden by a gap through the peak itself.
 
     Raises
     ------
@@ -97,7 +99,7 @@ def oversampling(intensity: FloatArray, valid: BoolArray | None = None) -> tuple
 
 
 def mirror(volume: NDArray[Number], centre: tuple[int, ...]) -> NDArray[Number]:
-    """The volume reflected through voxel `centre`; 0 where the reflection of a voxel lies outside the array."""
+    """Reflect a volume through the voxel `centre`; 0 where the reflection of a voxel lies outside the array."""
     reflected = np.zeros_like(volume)
     low = [max(0, 2 * c - size + 1) for c, size in zip(centre, volume.shape, strict=True)]
     high = [min(size, 2 * c + 1) for c, size in zip(centre, volume.shape, strict=True)]
@@ -107,7 +109,7 @@ def mirror(volume: NDArray[Number], centre: tuple[int, ...]) -> NDArray[Number]:
 
 
 def _fill(intensity: FloatArray, valid: BoolArray) -> NDArray[np.float32]:
-    """Fill counts in from the other side of the peak; what lies beyond the array there is not known."""
+    """Fill in the counts from the other side of the peak; voxels beyond the array have no count."""
     counts = np.where(valid, intensity, 0).astype(np.float32)
     peak = np.unravel_index(int(counts.argmax()), counts.shape)
     centre = tuple(int(index) for index in peak)
@@ -136,7 +138,7 @@ def fill_unmeasured(counts: Any, valid: Any, reflect: Callable[[Any], Any], smoo
 
 
 def _profiles(modulus: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Per axis, the largest modulus in the planes at shifts 0, 1, 2, ... to either side."""
+    """Find, per axis, the largest modulus in the planes at shifts 0, 1, 2, ... to either side."""
     profiles = []
     for axis, size in enumerate(modulus.shape):
         planes = modulus.max(axis=tuple(other for other in range(3) if other != axis))
@@ -146,20 +148,20 @@ def _profiles(modulus: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def _halo(profile: NDArray[np.float32], end: float) -> float:
-    """The largest modulus beyond `end`, or what the modulus at the face of the array would have grown to there."""
+    """Estimate the halo: the largest modulus beyond `end`, or that of the array's face, extrapolated to there."""
     face = float(profile[-max(1, profile.size // 10) :].max())
     return min(float(profile[int(np.ceil(1.1 * end)) + 1 :].max(initial=0)), face * math.exp(GROWTH * (1 - end / profile.size)))
 
 
 def _ends(modulus: NDArray[np.float32], level: float) -> list[float]:
-    """Where the part of |A| above `level` that holds the centre ends on each axis, extrapolated."""
+    """Find where the part of |A| above `level` that holds the centre ends on each axis, extrapolated."""
     parts, _ = ndimage.label(modulus > 0.99 * level)
     body = np.where(parts == parts[tuple(size // 2 for size in modulus.shape)], modulus, 0)
     return [min(_end(np.sqrt(profile), level), size / 2) for profile, size in zip(_profiles(body), modulus.shape, strict=True)]
 
 
 def _end(root: NDArray[np.float32], level: float) -> float:
-    """Zero of the straight line through the shifts at which sqrt|A| crosses five levels; infinite if it stays above one."""
+    """Find the zero of the line through the shifts at which sqrt|A| crosses five levels; infinite if it stays above one."""
     heights = np.sqrt(np.geomspace(level, min(4 * level, 0.7), 5))
     last = np.array([np.flatnonzero(root >= height)[-1] for height in heights])
     if last.max() + 1 >= root.size:

@@ -1,4 +1,4 @@
-r"""How near a reconstruction comes to a known crystal, after alignment (`braggshot.physics.metrics.align`).
+r"""Score how near a reconstruction comes to a known crystal, after alignment (`braggshot.physics.metrics.align`).
 
 Both are brought to a typical amplitude of one, :math:`\sum|\rho|^3 / \sum|\rho|^2`, which noise in one voxel does not move; where
 the truth is above a half of it, there is crystal. Arrays are (z, y, x), numpy; the truth comes first.
@@ -16,9 +16,9 @@ from scipy import ndimage
 from braggshot.physics.metrics import align
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
-SUCCESS = 0.95  # aligned complex correlation
-BLENDED = 0.7  # from this `blend` on, a failure is called a mixture of object and twin
-EDGE = 0.5  # amplitude at which the truth's surface is
+SUCCESS = 0.95  # aligned complex correlation with the truth from which a crystal counts as found [1]
+BLENDED = 0.7  # value of `blend` from which a failure is called a mixture of object and twin [1]
+EDGE = 0.5  # amplitude at the surface of the truth, relative to its typical amplitude [1]
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 STRAIN_PER_TURN = 0.2355e-9 / (2 * math.pi * 10e-9)
 """Strain along one axis of a turn of 1 rad per voxel, as the field quotes it: Au(111) planes, voxels of 10 nm."""
@@ -26,7 +26,7 @@ STRAIN_PER_TURN = 0.2355e-9 / (2 * math.pi * 10e-9)
 
 @dataclass(frozen=True)
 class Scores:
-    """One reconstruction against its truth.
+    """Scores of one reconstruction against its truth.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Scores:
 
     @property
     def success(self) -> bool:
-        """Whether the crystal was found."""
+        """Tell whether the crystal was found."""
         return self.correlation >= SUCCESS
 
     @property
@@ -59,7 +59,7 @@ class Scores:
 
 
 def compare(truth: ComplexArray, found: ComplexArray) -> Scores:
-    """Align and score.
+    """Align a reconstruction to its truth and score it.
 
     Raises
     ------
@@ -81,25 +81,25 @@ def compare(truth: ComplexArray, found: ComplexArray) -> Scores:
 
 
 def typical(rho: ComplexArray) -> ComplexArray:
-    """The field over its typical amplitude, sum |rho|^3 / sum |rho|^2."""
+    """Divide a field by its typical amplitude, sum |rho|^3 / sum |rho|^2."""
     amplitude = np.abs(rho).astype(np.float64)
     return rho * ((amplitude**2).sum() / (amplitude**3).sum())
 
 
 def ssim(truth: FloatArray, found: FloatArray) -> float:
-    """Structural similarity of amplitudes (Wang et al., IEEE Trans. Image Process. 13, 600 (2004)), 7^3 windows, range 1."""
+    """Compute the structural similarity of amplitudes (Wang et al., IEEE Trans. Image Process. 13, 600 (2004)), windows of 7^3."""
     from skimage.metrics import structural_similarity  # takes half a second to import
 
     return float(structural_similarity(truth, found, win_size=7, data_range=1.0))  # type: ignore[no-untyped-call]
 
 
 def overlap(truth: BoolArray, found: BoolArray) -> float:
-    """Intersection over union."""
+    """Compute the intersection of two bodies over their union [1]."""
     return float((truth & found).sum() / max(1, (truth | found).sum()))
 
 
 def phase_mae(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> float:
-    """Mean of |arg(found / truth)| over `body`, global phase removed, pi / 2 where nothing was found [rad]."""
+    """Compute the mean of |arg(found / truth)| over `body` [rad]: global phase removed, pi / 2 where nothing was found."""
     product = found[body] * truth[body].conj()
     mean = product.sum()
     error = np.abs(np.angle(product * (mean.conj() / max(abs(mean), 1e-30))))
@@ -107,7 +107,7 @@ def phase_mae(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> floa
 
 
 def gradient_rmse(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> float:
-    """RMS error of the turn of the phase per voxel [rad], one layer inside the surface; not a number where nothing is left."""
+    """Compute the RMS error of the phase difference of neighbours [rad], one layer inside the surface; NaN without voxels."""
     inside = ndimage.binary_erosion(body) & (np.abs(found) > 0)
     if not inside.any():
         return math.nan
@@ -117,7 +117,7 @@ def gradient_rmse(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> 
 
 
 def _pairs(field: ComplexArray, inside: BoolArray, axis: int) -> ComplexArray:
-    """field[n + 1] conj(field[n]) for neighbours along an axis that are both inside, flat."""
+    """List field[n + 1] conj(field[n]) for neighbours along an axis that are both inside."""
     before = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
     after = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
     both = inside[before] & inside[after]
@@ -125,7 +125,7 @@ def _pairs(field: ComplexArray, inside: BoolArray, axis: int) -> ComplexArray:
 
 
 def blend(truth: ComplexArray, found: ComplexArray) -> float:
-    """How much of what `found` has beside the truth is the truth's twin: their correlation, aligned [1]."""
+    """Correlate the rest of `found`, without its part of the truth, with the twin of the truth, aligned [1]."""
     one, two = (torch.from_numpy(np.asarray(field, np.complex64)) for field in (truth, found))
     rest = two - one * (torch.vdot(one.flatten(), two.flatten()) / torch.vdot(one.flatten(), one.flatten()))
     if not rest.any():

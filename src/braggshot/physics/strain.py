@@ -1,4 +1,4 @@
-r"""From the phase of a crystal to displacement and strain, without unwrapping; numpy, float64, SI.
+r"""Turn the phase of a crystal into displacement and strain, without unwrapping; numpy, float64, SI.
 
 .. math::
     \varphi = -q \cdot u, \quad u_q = -\frac{\varphi}{|q|}, \quad
@@ -26,8 +26,8 @@ from braggshot.physics.iso_surface import nearby_volumes
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray, StrainMap
 
 
-def turns(rho: ComplexArray, support: BoolArray) -> NDArray[np.float64]:
-    """Turn of the phase per voxel along each axis (3, z, y, x) [rad], NaN outside the support.
+def phase_differences(rho: ComplexArray, support: BoolArray) -> NDArray[np.float64]:
+    """Compute the phase difference per voxel along each axis (3, z, y, x) [rad], NaN outside the support.
 
     Central differences inside, one-sided ones at the surface; each difference lies within +-pi. A voxel without a neighbour along
     an axis takes the turn of the nearest voxel that has one.
@@ -56,33 +56,33 @@ def turns(rho: ComplexArray, support: BoolArray) -> NDArray[np.float64]:
 
 
 def has_gradient(region: BoolArray) -> bool:
-    """Whether some voxels of the region are neighbours along every axis, so that a phase in it has a gradient."""
+    """Tell whether some voxels of the region are neighbours along every axis, so that a phase in it has a gradient."""
     return all(bool((region[before] & region[after]).any()) for before, after in map(_neighbours, range(3)))
 
 
 def mean_turn(rho: ComplexArray) -> NDArray[np.float64]:
-    """Mean turn along each axis (3,) [rad], each pair of voxels weighted by both amplitudes: the centre of |F|^2, nearly."""
+    """Average the phase difference along each axis (3,) [rad], pairs weighted by both amplitudes: nearly the centre of |F|^2."""
     return np.array([np.angle(np.vdot(rho[before], rho[after])) for before, after in map(_neighbours, range(3))])
 
 
 def gradient(turn: FloatArray, basis: FloatArray) -> NDArray[np.float64]:
-    """Gradient of the phase (3, ...) [rad/m] from turns per voxel (3, ...) and voxel edges in the columns of `basis` [m]."""
+    """Compute the phase gradient (3, ...) [rad/m] from differences per voxel (3, ...) and the voxel edges in `basis` [m]."""
     return np.asarray(np.tensordot(np.linalg.inv(basis).T, turn, axes=1))
 
 
 def strain(phase_gradient: FloatArray, q: FloatArray) -> NDArray[np.float64]:
-    """Strain along q [1] of a phase gradient (3, ...) [rad/m]: -q . grad(phase) / |q|^2."""
+    """Compute the strain along q [1] of a phase gradient (3, ...) [rad/m]: -q . grad(phase) / |q|^2."""
     return np.asarray(-np.tensordot(q, phase_gradient, axes=1) / (q @ q))
 
 
 def d_spacing(phase_gradient: FloatArray, q: FloatArray) -> NDArray[np.float64]:
-    """Local spacing [m] of the planes: 2 pi / |q + grad(phase)|, for a gradient (3, ...) taken against the lattice of `q` [1/m]."""
+    """Compute the local spacing [m] of the planes, 2 pi / |q + grad(phase)|, the gradient (3, ...) against the lattice of q."""
     local = np.asarray(q).reshape(3, *[1] * (np.ndim(phase_gradient) - 1)) + phase_gradient
     return np.asarray(2 * np.pi / np.linalg.norm(local, axis=0))
 
 
 def ramp(rho: ComplexArray, region: BoolArray) -> NDArray[np.float64]:
-    """Turn per voxel along each axis (3,) [rad] whose removal leaves no mean phase gradient in `region`.
+    """Find the phase ramp, per voxel along each axis (3,) [rad], whose removal leaves no mean phase gradient in `region`.
 
     Raises
     ------
@@ -90,12 +90,12 @@ def ramp(rho: ComplexArray, region: BoolArray) -> NDArray[np.float64]:
     """
     inside = np.where(region, rho, 0)
     first = mean_turn(inside)
-    rest = turns(without_ramp(inside, first), region)
+    rest = phase_differences(without_ramp(inside, first), region)
     return first + np.nanmean(rest, axis=(1, 2, 3))
 
 
 def without_ramp(rho: ComplexArray, turn: FloatArray) -> ComplexArray:
-    """The field without a phase ramp of `turn` per voxel (3,) [rad], about the voxel N // 2, whose phase stays."""
+    """Remove a phase ramp of `turn` per voxel (3,) [rad] from a field; the phase of the voxel N // 2 stays."""
     factor: NDArray[np.complex128] = np.ones((1, 1, 1), dtype=complex)
     for axis, (size, slope) in enumerate(zip(rho.shape, turn, strict=True)):
         line = np.exp(-1j * slope * (np.arange(size) - size // 2))
@@ -104,7 +104,7 @@ def without_ramp(rho: ComplexArray, turn: FloatArray) -> ComplexArray:
 
 
 def unwrapped(phase: FloatArray, support: BoolArray) -> NDArray[np.float64]:
-    """Phase [rad] without wraps inside the support, NaN outside; parts that do not touch are unwrapped each for itself.
+    """Unwrap the phase [rad] inside the support, NaN outside; parts that do not touch are unwrapped each for itself.
 
     Around a dislocation no such phase exists, and a cut remains. Herraez et al., Appl. Opt. 41, 7437 (2002), by scikit-image.
     """
@@ -119,7 +119,7 @@ def unwrapped(phase: FloatArray, support: BoolArray) -> NDArray[np.float64]:
 
 
 def circulation(phase: FloatArray, region: BoolArray) -> NDArray[np.int8]:
-    """Turns of 2 pi of the phase around each face of the voxel grid (3, z, y, x), along its normal.
+    """Count the turns of 2 pi of the phase around each face of the voxel grid (3, z, y, x), along its normal.
 
     Entry [a] of voxel n belongs to the face that n spans with its next neighbours on the two other axes, followed in cyclic order;
     it is 0 unless all four corners lie in `region`.
@@ -135,7 +135,7 @@ def circulation(phase: FloatArray, region: BoolArray) -> NDArray[np.int8]:
 
 
 def dislocations(phase: FloatArray, region: BoolArray, least: int = 8) -> BoolArray:
-    """Voxels at the corners of faces around which the phase circulates.
+    """Find the voxels at the corners of faces around which the phase circulates.
 
     Lines through fewer than `least` faces are taken for noise: the smallest loop, about one bad edge, goes through four.
     """
@@ -150,10 +150,10 @@ def dislocations(phase: FloatArray, region: BoolArray, least: int = 8) -> BoolAr
     return mask & np.isin(labels, 1 + np.flatnonzero(length >= least))
 
 
-def spread(
+def standard_deviation(
     fields: ComplexArray, support: BoolArray, basis: FloatArray | None = None, q: FloatArray | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Standard deviation of the phase [rad] and of the strain [1] over aligned fields (n, z, y, x), 0 outside the support.
+    """Compute the standard deviation of phase [rad] and strain [1] over aligned fields (n, z, y, x), 0 outside the support.
 
     Strain fluctuates less than neighbouring phases would let one think, because their errors go together; so it is taken from each
     field by itself. It is None without `basis` and `q`. Both are sample deviations (n - 1).
@@ -164,13 +164,13 @@ def spread(
     phase[box][inside] = (circular_deviation(cut) * np.sqrt(len(fields) / max(1, len(fields) - 1)))[inside]
     if basis is not None and q is not None:
         strains = np.zeros(support.shape, np.float32)
-        each = [strain(gradient(turns(field, inside), basis), q) for field in cut]
+        each = [strain(gradient(phase_differences(field, inside), basis), q) for field in cut]
         strains[box][inside] = np.std(each, axis=0, ddof=1)[inside]
     return phase, strains
 
 
 def amplitude_spread(fields: ComplexArray, support: BoolArray) -> NDArray[np.float32]:
-    """Standard deviation (n - 1) of |rho| over its mean, over aligned fields (n, z, y, x), 0 outside the support [1].
+    """Compute the standard deviation (n - 1) of |rho| over its mean [1], over aligned fields (n, z, y, x); 0 outside the support.
 
     The scale of an object is not measured, so each field is first brought to the same mean amplitude inside.
     """
@@ -182,14 +182,14 @@ def amplitude_spread(fields: ComplexArray, support: BoolArray) -> NDArray[np.flo
 
 
 def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
-    r"""Standard deviation of the phase over the first axis [rad]: :math:`\sqrt{-2 \ln R}`, R the length of the mean unit vector."""
+    r"""Compute the circular standard deviation over the first axis [rad]: :math:`\sqrt{-2 \ln R}`, R the mean vector's length."""
     unit = np.exp(1j * np.angle(fields).astype(np.float64))  # in single precision R would round to 1
     length = np.abs(unit.mean(axis=0))
     return np.sqrt(-2 * np.log(np.clip(length, 1e-12, 1)))
 
 
 def summary_table(found: StrainMap) -> dict[str, Any]:
-    """The few numbers of a strain map, for tables: SI units, names carry them; None for what is not known.
+    """Summarise a strain map in a few numbers for tables: SI units, which the names carry; None for what is not known.
 
     ``volume_low_m3`` and ``volume_high_m3`` lie inside surfaces a fifth above and below the iso-surface.
 
@@ -228,14 +228,14 @@ def summary_table(found: StrainMap) -> dict[str, Any]:
 
 
 def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Index of all voxels but the last along an axis, and of the ones after them."""
+    """Index all voxels but the last along an axis, and their successors."""
     before, after = [slice(None)] * 3, [slice(None)] * 3
     before[axis], after[axis] = slice(None, -1), slice(1, None)
     return tuple(before), tuple(after)
 
 
 def _corners(axis: int) -> list[tuple[slice, ...]]:
-    """Index of the four corners of all faces across an axis, in turn."""
+    """Index the four corners of all faces across an axis, one after the other."""
     found = []
     for first, second in ((0, 0), (1, 0), (1, 1), (0, 1)):
         corner = [slice(None)] * 3

@@ -24,7 +24,7 @@ class Drawing:
 
     @cached_property
     def crystal(self) -> Crystal:
-        """What the pictures of direct space have in common."""
+        """Crystal, scale and colours that all pictures of direct space share."""
         return figures.crystal(self.reconstruction)
 
     @cached_property
@@ -34,7 +34,7 @@ class Drawing:
 
     @cached_property
     def material(self) -> Material | None:
-        """What the pictures of the strain have in common; None without a strain map."""
+        """Strain map, scale and colours that all pictures of the strain share; None without a strain map."""
         return None if self.reconstruction.strain is None else strain_figures.material(self.reconstruction.strain)
 
     @cached_property
@@ -44,5 +44,5 @@ class Drawing:
 
     @cached_property
     def diffraction(self) -> Diffraction | None:
-        """Measured against fitted counts; None for a result without its measurement."""
+        """Planes of measured and fitted counts; None for a result without its measurement."""
         return figures.diffraction(self.reconstruction)

@@ -1,4 +1,4 @@
-"""The figure of an evaluation: for one suite, who finds the crystal, how well, and in what time."""
+"""Draw the figure of an evaluation: which methods find the crystals of a suite, how well, and in what time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from braggshot.io.atomic import replacing
 
 Rows = Sequence[Mapping[str, Any]]
-_SIZE = (11, 7)  # inches
+_SIZE = (11, 7)  # of the figure [inches]
 _MARKS = "osD^vPX*<>hd"
 
 
 def write_evaluation_figure(path: str | Path, title: str, rows: Rows) -> None:
-    """Four panels of the rows of one suite, by group and method, as ``results.json`` has them.
+    """Write four panels of the rows of one suite, by group and method, as ``results.json`` has them.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def write_evaluation_figure(path: str | Path, title: str, rows: Rows) -> None:
 
 
 def evaluation_figure(title: str, rows: Rows) -> Figure:
-    """Success by group, correlation of every crystal, success against time, overlap of the supports against threshold."""
+    """Draw success by group, correlation of each crystal, success against time, overlap of supports against threshold."""
     figure = Figure(figsize=_SIZE, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=11)
     groups, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "method"))

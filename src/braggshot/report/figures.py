@@ -1,4 +1,4 @@
-"""Pictures of a reconstruction as plain arrays, so that the page and the slide show the same ones.
+"""Make the pictures of a reconstruction as plain arrays, so that the page and the slide show the same ones.
 
 Direct space is drawn in the Cartesian axes of the basis (z, y, x), never in skewed index axes, and all slices have the same scale.
 Phases are interpolated in the complex field and shown inside the support only, with their mean at zero.
@@ -24,10 +24,10 @@ from braggshot.report.surface import ColouredSurface, bulk, isosurface, render, 
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Reconstruction
 
 Pixels = NDArray[np.uint8]
-VIEWS = (30, 120, 210, 300)  # azimuth [degrees]
-ELEVATION = 25.0  # [degrees]
-_SIDE = 240  # pixels of a slice
-_UNKNOWN = (128, 128, 128, 255)  # voxels that are not valid
+VIEWS = (30, 120, 210, 300)  # azimuths of the views [degrees]
+ELEVATION = 25.0  # of the views [degrees]
+_SIDE = 240  # pixels along each side of a slice
+_UNKNOWN = (128, 128, 128, 255)  # colour of voxels that are not valid (RGBA)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Colours:
     logarithmic: bool = False
 
     def __call__(self, values: FloatArray) -> Pixels:
-        """RGBA of values; those outside the range get the end colours."""
+        """Turn values into RGBA; values outside the range get the colours of its ends."""
         norm = mpl.colors.LogNorm if self.logarithmic else mpl.colors.Normalize
         shown = norm(self.low, self.high)(np.clip(values, self.low, self.high))
         return np.asarray(mpl.colormaps[self.name](shown, bytes=True), dtype=np.uint8)
@@ -73,7 +73,7 @@ class Picture:
 
     @property
     def is_dark(self) -> bool:
-        """Whether a scale bar at the bottom has to be white."""
+        """Tell whether a scale bar at the bottom has to be white."""
         bottom = self.rgba[-max(1, len(self.rgba) // 8) :].astype(float)
         return float((bottom[..., :3].mean(axis=-1) * bottom[..., 3] / 255).mean()) < 100 and bottom[..., 3].mean() > 200
 
@@ -106,7 +106,7 @@ class Diffraction:
 
 
 def crystal(reconstruction: Reconstruction) -> Crystal:
-    """What the pictures of direct space have in common; works for an empty support too."""
+    """Prepare a reconstruction for drawing: crystal, scale and colours that all its pictures share; the support may be empty."""
     support = reconstruction.support
     rho = reconstruction.rho * np.exp(-1j * np.angle(np.sum(reconstruction.rho[support])))
     basis: FloatArray = np.eye(3)
@@ -131,14 +131,14 @@ def crystal(reconstruction: Reconstruction) -> Crystal:
 
 
 def phase_colours(inside: ComplexArray) -> Colours:
-    """A symmetric range, a simple fraction of pi, that holds nearly all phases; where it is pi the map is cyclic."""
+    """Choose a symmetric range, a simple fraction of pi, that holds nearly all phases; with pi the colour map is cyclic."""
     largest = float(np.percentile(np.abs(np.angle(inside)), 99)) if inside.size else np.pi
     limit = next((np.pi * part for part in (1 / 8, 1 / 4, 1 / 2, 3 / 4) if largest <= np.pi * part), np.pi)
     return Colours("twilight_shifted" if limit == np.pi else "coolwarm", -limit, limit, "rad")
 
 
 def views(shown: Crystal, size: int = 420) -> tuple[Picture, ...]:
-    """The surface from four sides, coloured by its phase; none if there is no surface."""
+    """Draw the surface from four sides, coloured by its phase; no pictures where there is no surface."""
     if shown.surface is None:
         return ()
 
@@ -159,7 +159,7 @@ def views(shown: Crystal, size: int = 420) -> tuple[Picture, ...]:
 
 
 def slices(shown: Crystal) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
-    """Amplitude and phase on the three Cartesian planes through the crystal's centre of mass."""
+    """Draw amplitude and phase on the three Cartesian planes through the crystal's centre of mass."""
     weight = np.abs(shown.rho) * shown.support
     middle = np.array(ndimage.center_of_mass(weight)) if weight.any() else np.array(shown.rho.shape) // 2
     through = shown.basis @ (middle - np.array(shown.rho.shape) // 2)
@@ -180,7 +180,7 @@ def slices(shown: Crystal) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
 
 
 def _plane(shown: Crystal, through: FloatArray, across: int, up: int) -> tuple[ComplexArray, Pixels]:
-    """Complex field and opacity on the plane of two Cartesian axes; rows run downwards."""
+    """Interpolate the complex field and the opacity on the plane of two Cartesian axes; rows run downwards."""
     steps = (np.arange(_SIDE) + 0.5 - _SIDE / 2) * (2 * shown.half / _SIDE)
     places = np.empty((3, _SIDE, _SIDE))
     places[:] = through[:, None, None]
@@ -194,7 +194,7 @@ def _plane(shown: Crystal, through: FloatArray, across: int, up: int) -> tuple[C
 
 
 def fitted_magnitude(reconstruction: Reconstruction) -> FloatArray | None:
-    """c|F| on the measured grid [sqrt(photons)], with the estimated point spread; None where there is nothing to compare with."""
+    """Compute c|F| on the measured grid [sqrt(photons)], with the estimated point spread; None without counts on that grid."""
     volume = reconstruction.volume
     same_grid = reconstruction.frame == "detector" and reconstruction.rho.shape == volume.shape
     if not same_grid or not (volume.valid & (volume.intensity > 0)).any() or not reconstruction.support.any():
@@ -210,7 +210,7 @@ def fitted_magnitude(reconstruction: Reconstruction) -> FloatArray | None:
 
 
 def diffraction(reconstruction: Reconstruction) -> Diffraction | None:
-    """Measured against fitted; None for a result without its measurement."""
+    """Draw measured and fitted counts and their difference; None for a result without its measurement."""
     magnitude = fitted_magnitude(reconstruction)
     if magnitude is None:
         return None
@@ -232,7 +232,7 @@ def diffraction(reconstruction: Reconstruction) -> Diffraction | None:
 
 
 def _central_planes(volume: DiffractionVolume, values: FloatArray, colours: Callable[[Any], Pixels]) -> tuple[Picture, ...]:
-    """Planes through N // 2, in voxels of the detector frame; voxels that are not a number are grey."""
+    """Draw the planes through N // 2, in voxels of the detector frame; voxels without a number are grey."""
     names = ("rocking", "row", "column")
     basis = volume.reciprocal_basis
     steps, unit = (np.ones(3), "voxels") if basis is None else (np.linalg.norm(basis, axis=0) * 1e-9, "nm⁻¹")
@@ -248,13 +248,13 @@ def _central_planes(volume: DiffractionVolume, values: FloatArray, colours: Call
 
 
 def scale_bar(width: float) -> float:
-    """A round length, 1, 2 or 5 times a power of ten, between 0.18 and 0.45 of `width`."""
+    """Choose a round length, 1, 2 or 5 times a power of ten, between 0.18 and 0.45 of `width`."""
     power = 10.0 ** np.floor(np.log10(0.45 * width))
     return float(max(step for step in (power, 2 * power, 5 * power) if step <= 0.45 * width))
 
 
 def label(value: float, unit: str) -> str:
-    """Angles as fractions of pi, everything else as `text.number`."""
+    """Write an angle as a fraction of pi, and any other value as `text.number`."""
     if unit != "rad":
         return text.number(value).replace("-", "−")
     part = Fraction(abs(value) / np.pi).limit_denominator(16)

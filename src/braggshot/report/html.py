@@ -1,4 +1,4 @@
-"""The page: one HTML file without scripts and without anything to fetch, for light and dark screens, wide and narrow."""
+"""Write the page: one HTML file, no scripts, nothing to fetch, for light and dark screens, wide and narrow."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _header(reconstruction: Reconstruction) -> str:
 
 
 def _surface(drawing: Drawing) -> Iterable[str]:
-    """The crystal from all sides; where there is a strain map its own section shows it."""
+    """Show the crystal from all sides; a strain map has a section of its own."""
     reconstruction, views = drawing.reconstruction, drawing.views
     yield "<h2>The crystal</h2>"
     if views:
@@ -161,7 +161,7 @@ def _details(reconstruction: Reconstruction) -> Iterable[str]:
 
 
 def _flat(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Nested settings as ``a.b.c`` and text."""
+    """Flatten nested settings to pairs of ``a.b.c`` and text."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")

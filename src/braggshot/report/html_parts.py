@@ -1,4 +1,4 @@
-"""Parts of a page: rows of pictures, colour bars, cards of numbers, curves; plain HTML text, nothing to fetch."""
+"""Lay out parts of a page as plain HTML text: rows of pictures, colour bars, cards of numbers, curves."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from braggshot.report import figures, text
 from braggshot.report.figures import Colours, Picture, Pixels
 from braggshot.volumes import FloatArray
 
-_INK, _LINE = "#010203", "#040506"  # stand for the page's own colours in a drawing
+_INK, _LINE = "#010203", "#040506"  # in a drawing, placeholders for the ink and line colours of the page
 
 
 def row(pictures: Sequence[Picture], kind: str = "", *, voxels: bool = False) -> str:
-    """Pictures side by side, all of one height; `voxels` shows their pixels as they are."""
+    """Lay pictures out side by side at one height; `voxels` shows their pixels without smoothing."""
     return f'<div class="row {kind}">{"".join(_figure(p, voxels=voxels) for p in pictures)}</div>'
 
 
@@ -41,14 +41,14 @@ def _figure(picture: Picture, *, voxels: bool) -> str:
 
 
 def png(rgba: Pixels) -> str:
-    """An image as an address that holds it."""
+    """Encode an image as a data URL."""
     stream = io.BytesIO()
     imsave(stream, rgba, format="png")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def _labels(picture: Picture) -> str:
-    """Names of facets at their places."""
+    """Put the names of facets at their places."""
     spans = (
         f'<span class="label" style="left:{100 * across:.1f}%;bottom:{100 * along:.1f}%">{escape(name)}</span>'
         for name, across, along in picture.labels
@@ -57,7 +57,7 @@ def _labels(picture: Picture) -> str:
 
 
 def _triad(picture: Picture) -> str:
-    """The coordinate axes, and q, as arrows from one point."""
+    """Draw the coordinate axes, and q, as arrows from one point."""
     lines = [
         f'<g class="{name}"><line x2="{30 * right:.1f}" y2="{-30 * up:.1f}"/>'
         f'<text stroke="none" x="{40 * right:.1f}" y="{-40 * up + 4:.1f}">{name}</text></g>'
@@ -67,7 +67,7 @@ def _triad(picture: Picture) -> str:
 
 
 def legend(name: str, colours: Colours) -> str:
-    """A colour bar with its ends and unit."""
+    """Draw a colour bar with its ends and unit."""
     stops = ", ".join(mpl.colors.to_hex(mpl.colormaps[colours.name](x)) for x in np.linspace(0, 1, 13))
     low, high = (figures.label(value, colours.unit) for value in (colours.low, colours.high))
     scale = ", logarithmic" if colours.logarithmic else ""
@@ -78,7 +78,7 @@ def legend(name: str, colours: Colours) -> str:
 
 
 def facts(facts: Sequence[text.Fact]) -> str:
-    """Cards of numbers."""
+    """Lay out numbers as cards."""
     cards = (
         f'<div><dt>{escape(fact.name)}</dt><dd class="value">{escape(fact.value)}</dd>'
         f'<dd class="how">{escape(fact.note)}</dd></div>'
@@ -96,7 +96,7 @@ def plot(
     logarithmic: bool = False,
     level: float | None = None,
 ) -> str:
-    """Curves as inline SVG in the page's own colours, the first in the accent; names make a legend."""
+    """Draw curves as inline SVG in the page's colours, the first in the accent colour; names make a legend."""
 
     def draw(axes: Axes, ink: str, accent: str) -> None:
         axes.set(xlabel=across, ylabel=along)
@@ -115,7 +115,7 @@ def plot(
 
 
 def drawing(draw: Callable[[Axes, str, str], None], salt: str) -> str:
-    """What `draw(axes, ink, accent)` draws as inline SVG in the page's own colours; `salt` keeps the SVG's names its own."""
+    """Turn the drawing of `draw(axes, ink, accent)` into inline SVG in the page's colours; `salt` makes its names unique."""
     style: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
     style |= {"svg.hashsalt": salt, "axes.spines.top": False, "axes.spines.right": False}
     with mpl.rc_context(style):

@@ -1,4 +1,4 @@
-"""A movie (GIF) of pictures in one range of colours and one palette, so that a colour means the same in all of its frames.
+"""Write a movie (GIF) in one range of colours and one palette, so that a colour means the same in all frames.
 
 A palette drawn from each frame's own pixels, as GIF writers make them, gives most of its colours to the background and bands the
 colour bar; here it is the colour map at the brightnesses that the shading of surfaces has, and greys.
@@ -20,9 +20,9 @@ from PIL import Image
 from braggshot.report import figures
 from braggshot.report.figures import Colours, Picture
 
-_HOLD = 500  # a frame [ms]
-_SHADES = (1.0, 0.85, 0.7, 0.55)  # of surfaces, ambient light to full
-_HUES = 54  # colours of the map; with all shades and 40 greys they fill the 256 of a GIF
+_HOLD = 500  # time that a frame is shown [ms]
+_SHADES = (1.0, 0.85, 0.7, 0.55)  # brightness of shaded surfaces, from full to ambient light [1]
+_HUES = 54  # colours of the map: four shades of each, and 40 greys, fill the 256 of a GIF
 
 
 def film(path: Path, frames: Iterable[tuple[str, Sequence[Picture]]], colours: Colours) -> None:
@@ -60,7 +60,7 @@ def _drawn(title: str, pictures: Sequence[Picture], colours: Colours) -> Image.I
 
 
 def _place(axes: Axes, picture: Picture) -> None:
-    """A picture with its scale bar."""
+    """Draw a picture with its scale bar."""
     axes.imshow(picture.rgba, extent=(0, picture.width, 0, picture.height))
     bar = figures.scale_bar(picture.width)
     axes.plot([0.05 * picture.width, 0.05 * picture.width + bar], [0.04 * picture.height] * 2, color="black", linewidth=2)

@@ -1,4 +1,4 @@
-"""The figure for a paper: surface with named facets, slices of strain and displacement, histogram, with scale and colour bars."""
+"""Draw the figure for a paper: surface with named facets, slices of strain and displacement, histogram."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from braggshot.report.figures import Colours, Picture
 from braggshot.report.strain_figures import Material, histogram, slices, views
 
 _INK, _Q = "#1b1f24", "#1f5fa8"
-_SIDES, _PIXELS = (30, 210), 500  # of the surface: azimuths [degrees], size
+_SIDES, _PIXELS = (30, 210), 500  # azimuths [degrees] and size [pixels] of the views of the surface
 _WIDTH, _HEIGHT = 7.2, 6.4  # inches, two columns of a journal
 
 
@@ -43,7 +43,7 @@ def strain_figure(shown: Material) -> Figure:
 
 
 def draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
-    """A panel, its scale bar, and the names of its facets."""
+    """Draw a panel, its scale bar, and the names of its facets."""
     axes.imshow(picture.rgba, extent=(0, picture.width, 0, picture.height), interpolation="nearest")
     axes.set_axis_off()
     for name, across, along in picture.labels:
@@ -60,12 +60,12 @@ def draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
 
 
 def in_mathtext(name: str) -> str:
-    """Bars over indices as mathtext sets them; combining characters sit badly in most fonts."""
+    """Write bars over indices as mathtext; combining characters sit badly in most fonts."""
     return "$" + re.sub("(\\d)\N{COMBINING OVERLINE}", r"\\bar{\1}", name) + "$"
 
 
 def triad(axes: Axes, picture: Picture) -> None:
-    """The coordinate axes, and q, as arrows from one point."""
+    """Draw the coordinate axes, and q, as arrows from one point."""
     start, size = np.array([0.11, 0.11]) * picture.width, 0.075 * picture.width
     for name, right, up in picture.triad:
         end = start + size * np.array([right, up]) * (1.5 if name == "q" else 1.0)

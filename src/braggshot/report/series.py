@@ -1,6 +1,6 @@
-"""A series to look at: curves along time or any column, every crystal in one range of colours, a movie, a page.
+"""Draw a series: curves along time or any column, every crystal in one range of colours, a movie, a page.
 
-Curves are of the rows whose verdict is not ``failed``; hollow marks are ``doubtful`` ones, crosses on the axis failed scans.
+Curves leave out rows whose verdict is ``failed``, which are crosses on the axis; hollow marks are ``doubtful`` rows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("√χ²", 1.0, {"chi2": ""}),
     ("resolution [nm]", 1e9, {"resolution_m": ""}),
 )  # fmt: skip
-_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # shown only where the other is not known
+_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # column to show in place of another that is not known
 _CELLS = (
     ("volume_m3", "volume<br>[µm³]", 1e18, "{:.4g}"), ("lattice_parameter_m", "a<br>[Å]", 1e10, "{:.5f}"),
     ("d_spacing_m", "d<br>[Å]", 1e10, "{:.5f}"), ("strain_std", "spread of<br>strain", 1.0, ""),
@@ -54,14 +54,14 @@ _CELLS = (
 )  # fmt: skip
 _BANDS = {"volume_m3": ("volume_low_m3", "volume_high_m3")}
 _FLAT = 1e-4  # relative change below which a curve is drawn flat
-_COARSE = {"resolution_m": 0.1}  # where smaller changes mean nothing
-_VIEW = 30  # azimuth [degrees]
-_STRIP = 8  # crystals on the page
+_COARSE = {"resolution_m": 0.1}  # relative change below which a curve of these columns is drawn flat, in place of `_FLAT`
+_VIEW = 30  # azimuth of the views of the surface [degrees]
+_STRIP = 8  # most crystals in the strip on the page
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What all frames share: colours, half width of the slices [nm], radius of the views [nm]."""
+    """Colours, half width of the slices [nm] and radius of the views [nm] that all frames share."""
 
     colours: Colours
     half: float
@@ -69,7 +69,7 @@ class Stage:
 
 
 def write(folder: Path, rows: Rows, against: str | None = None, movie: bool = True) -> None:
-    """Curves (PNG), movie (GIF) and page (HTML) of a series from its rows and the CXI files beside them.
+    """Write curves (PNG), movie (GIF) and page (HTML) of a series from its rows and the CXI files beside them.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def write(folder: Path, rows: Rows, against: str | None = None, movie: bool = Tr
 
 
 def abscissa(rows: Rows, against: str | None = None) -> tuple[NDArray[np.float64], str]:
-    """Where each row stands along the plots, and what that is: a column, the time since the first, or the number of the scan.
+    """Choose the abscissa of the plots, and its label: a column, the time since the first scan, or the number of the scan.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def abscissa(rows: Rows, against: str | None = None) -> tuple[NDArray[np.float64
 
 
 def curves(rows: Rows, x: NDArray[np.float64], label: str) -> Figure:
-    """All panels in one figure."""
+    """Draw all panels in one figure."""
     shown = list(_panels(rows))
     across = max(1, min(3, len(shown)))
     down = max(1, -(-len(shown) // across))
@@ -126,7 +126,7 @@ def curves(rows: Rows, x: NDArray[np.float64], label: str) -> Figure:
 
 
 def _panels(rows: Rows) -> Iterator[tuple[str, float, dict[str, str]]]:
-    """Those for which there are numbers other than zero in rows that count."""
+    """Choose the panels with numbers other than zero in rows that count."""
     known = {column for row in rows if row["verdict"] != "failed" for column, value in row.items() if value}
     for name, scale, named in PANELS:
         shown = {column: text for column, text in named.items() if column in known}
@@ -167,7 +167,7 @@ def _draw(axes: Axes, rows: Rows, x: NDArray[np.float64], panel: tuple[str, floa
 
 
 def _span(axes: Axes, x: NDArray[np.float64]) -> None:
-    """The same abscissa for all panels, failed scans included."""
+    """Give all panels the same abscissa, failed scans included."""
     known = x[np.isfinite(x)]
     first, last = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     margin = 0.05 * (last - first) or 0.5
@@ -175,7 +175,7 @@ def _span(axes: Axes, x: NDArray[np.float64]) -> None:
 
 
 def _maps(folder: Path, rows: Rows) -> Iterator[tuple[Mapping[str, Any], StrainMap]]:
-    """Rows that count, with their strain maps, one at a time."""
+    """Give the rows that count with their strain maps, one at a time."""
     for row in rows:
         if row["verdict"] != "failed" and row.get("name"):
             found = results.read_strain(folder / f"{row['name']}.cxi")
@@ -184,7 +184,7 @@ def _maps(folder: Path, rows: Rows) -> Iterator[tuple[Mapping[str, Any], StrainM
 
 
 def staged(folder: Path, rows: Rows) -> Stage | None:
-    """Colours and widths that hold every crystal; None if there is none with a surface."""
+    """Choose colours and widths that hold every crystal; None where no crystal has a surface."""
     limits, halves, radii = [], [], []
     for _, found in _maps(folder, rows):
         shown = material(found)
@@ -202,7 +202,7 @@ def staged(folder: Path, rows: Rows) -> Stage | None:
 
 
 def on_stage(found: StrainMap, stage: Stage) -> Material:
-    """A crystal in the common colours and widths, r = 0 in the middle."""
+    """Put a crystal into the common colours and widths, r = 0 in the middle."""
     shown = replace(material(found), strains=stage.colours, half=stage.half)
     if shown.surface is None:
         return shown
@@ -211,14 +211,14 @@ def on_stage(found: StrainMap, stage: Stage) -> Material:
 
 
 def frames(maps: Iterable[tuple[Mapping[str, Any], StrainMap]], stage: Stage) -> Iterator[tuple[str, tuple[Picture, ...]]]:
-    """Title and pictures of each frame of the movie: the surface and two slices, coloured by strain."""
+    """Give title and pictures of each frame of the movie: the surface and two slices, coloured by strain."""
     for row, found in maps:
         shown = on_stage(found, stage)
         yield caption(row), (*views(shown, "strain", azimuths=(_VIEW,)), *slices(shown, "strain")[:2])
 
 
 def caption(row: Mapping[str, Any]) -> str:
-    """Name, time and the user's own columns of a row."""
+    """Write name, time and the user's own columns of a row."""
     names = list(row)
     own = [
         name for name in names[names.index("time") + 1 : names.index("volume_m3")] if name != "elapsed_s" and row[name] is not None
@@ -228,7 +228,7 @@ def caption(row: Mapping[str, Any]) -> str:
 
 
 def page(folder: Path, rows: Rows, x: NDArray[np.float64], label: str, stage: Stage | None, animated: bytes) -> str:
-    """The page as HTML text, nothing to fetch."""
+    """Write the page as HTML text, nothing to fetch."""
     count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("good", "doubtful", "failed")}
     style = importlib.resources.files("braggshot.report").joinpath("page.css").read_text(encoding="utf-8")
     now = datetime.datetime.now().astimezone()
@@ -282,7 +282,7 @@ def _plots(rows: Rows, x: NDArray[np.float64], label: str) -> str:
 
 
 def _strip(folder: Path, rows: Rows, stage: Stage) -> Iterator[str]:
-    """The surface of a few crystals, evenly through the series."""
+    """Show the surface of a few crystals, evenly through the series."""
     kept = [row for row in rows if row["verdict"] != "failed" and row.get("name")]
     chosen = [kept[index] for index in np.unique(np.linspace(0, len(kept) - 1, min(_STRIP, len(kept))).round().astype(int))]
     pictures = []
@@ -319,7 +319,7 @@ def _table(rows: Rows, x: NDArray[np.float64], label: str) -> str:
 
 
 def _resolutions(rows: Rows) -> str:
-    """What the column of the resolution is, or that it is not one thing."""
+    """Say by which method the resolutions were measured, or that it was not one method."""
     methods = {str(row["resolution_method"]) for row in rows if row.get("resolution_method")}
     if not methods:
         return ""
@@ -330,7 +330,7 @@ def _resolutions(rows: Rows) -> str:
 
 
 def _text(value: Any, scale: float, form: str) -> str:
-    """A cell; without a form two digits and a power of ten."""
+    """Write a cell by a format; without one, two digits and a power of ten."""
     if value is None:
         return ""
     return form.format(value * scale) if form else scientific(value * scale)

@@ -1,4 +1,4 @@
-"""The slide: one 16:9 picture with the crystal from four sides, slices, diffraction, and what to think of it."""
+"""Draw the slide: one 16:9 picture with the crystal from four sides, slices, diffraction, verdict and numbers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _numbers(figure: Figure, reconstruction: Reconstruction) -> None:
 
 
 def _strip(figure: Figure, pictures: Sequence[Picture], corner: tuple[float, float], name: str, colours: Colours) -> None:
-    """Three panels side by side, their name above, the colours below."""
+    """Draw three panels side by side, their name above, the colours below."""
     left, bottom = corner
     figure.text(left, bottom + 0.234, name, fontsize=10.5, color=_INK, fontweight="bold")
     for number, picture in enumerate(pictures):
@@ -99,7 +99,7 @@ def _draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
 
 
 def _triad(axes: Axes, picture: Picture) -> None:
-    """The coordinate axes, and q, as arrows from one point."""
+    """Draw the coordinate axes, and q, as arrows from one point."""
     start, size = np.array([0.1, 0.1]) * picture.width, 0.07 * picture.width
     for name, right, up in picture.triad:
         end = start + size * np.array([right, up])

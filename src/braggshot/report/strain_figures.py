@@ -1,4 +1,4 @@
-"""Pictures of a strain map: the surface coloured by strain or displacement, with its facets named, and slices through the crystal.
+"""Make the pictures of a strain map: the surface coloured by strain or displacement, facets named, and slices.
 
 Colours are symmetric about zero, with a round end, in a perceptually even map (coolwarm: Moreland, Proc. 5th Int. Symp. Visual
 Computing, 2009); lengths are in nm and displacements in pm.
@@ -17,10 +17,10 @@ from braggshot.report.figures import Colours, Picture
 from braggshot.report.surface import ColouredSurface, isosurface, render, view_axes
 from braggshot.volumes import Facet, FloatArray, StrainMap
 
-_SIDE = 240  # pixels of a slice
-_FACING = 0.45  # cosine between a facet's normal and the viewer from which its name is readable
-_LABEL = (0.16, 0.08)  # width and height that a label takes of a picture
-VIEWS = (30, 120, 210, 300)  # azimuth [degrees]
+_SIDE = 240  # pixels along each side of a slice
+_FACING = 0.45  # least cosine between a facet's normal and the direction to the viewer for its name to be written
+_LABEL = (0.16, 0.08)  # width and height of a label over those of its picture [1]
+VIEWS = (30, 120, 210, 300)  # azimuths of the views [degrees]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Material:
 
 
 def material(found: StrainMap) -> Material:
-    """What the pictures have in common; works for an empty support too."""
+    """Prepare a strain map for drawing: surface, scale and colours that all its pictures share; the support may be empty."""
     basis = found.basis * 1e9
     surface = isosurface(found.amplitude * np.exp(1j * found.phase), found.support, basis)
     displacement = found.displacement * 1e12
@@ -59,7 +59,7 @@ def material(found: StrainMap) -> Material:
 
 
 def symmetric(values: FloatArray, unit: str) -> Colours:
-    """From minus to plus a round number, 1, 2 or 5 times a power of ten, that holds nearly all values."""
+    """Choose a range from minus to plus a round number, 1, 2 or 5 times a power of ten, that holds nearly all values."""
     known = np.abs(values[np.isfinite(values)])
     largest = float(np.percentile(known, 98)) if known.any() else 1.0
     power = 10.0 ** np.floor(np.log10(largest))
@@ -68,7 +68,7 @@ def symmetric(values: FloatArray, unit: str) -> Colours:
 
 
 def views(shown: Material, what: str = "strain", size: int = 420, azimuths: tuple[int, ...] = ()) -> tuple[Picture, ...]:
-    """The surface from several sides, coloured by "strain" or "displacement", facets named; none if there is no surface."""
+    """Draw the surface from several sides, coloured by "strain" or "displacement", facets named; nothing without a surface."""
     if shown.surface is None:
         return ()
     values, colours = _field(shown, what)
@@ -97,7 +97,7 @@ def _field(shown: Material, what: str) -> tuple[FloatArray, Colours]:
 
 
 def _at_the_surface(shown: Material, values: FloatArray) -> NDArray[np.float64]:
-    """Value of the voxel of the support nearest to a point one voxel below each corner, (triangle, 3)."""
+    """Interpolate values one voxel below each corner of the surface, (triangle, 3)."""
     assert shown.surface is not None
     depth = abs(float(np.linalg.det(shown.basis))) ** (1 / 3)
     places = shown.surface.corners + shown.surface.centre - depth * shown.surface.normals
@@ -107,7 +107,7 @@ def _at_the_surface(shown: Material, values: FloatArray) -> NDArray[np.float64]:
 
 
 def _filled(values: FloatArray, shown: Material) -> NDArray[np.float64]:
-    """Beyond the crystal the value of the nearest voxel in it, so that interpolation meets no gap."""
+    """Give voxels outside the crystal the value of the nearest voxel inside, so that interpolation meets no gap."""
     known = shown.found.support & np.isfinite(values)
     if not known.any():
         return np.zeros(values.shape)
@@ -116,7 +116,7 @@ def _filled(values: FloatArray, shown: Material) -> NDArray[np.float64]:
 
 
 def _labels(facets: tuple[Facet, ...], surface: ColouredSurface, axes: FloatArray) -> tuple[tuple[str, float, float], ...]:
-    """Names of the facets that face the viewer, with their places on the picture, 0 to 1 from the lower left."""
+    """List the names of facets that face the viewer, with their places on the picture, 0 to 1 from the lower left."""
     found: list[tuple[str, float, float]] = []
     for facet in facets:
         if facet.hkl is None or facet.normal @ axes[2] < _FACING:
@@ -128,12 +128,12 @@ def _labels(facets: tuple[Facet, ...], surface: ColouredSurface, axes: FloatArra
 
 
 def plane_name(hkl: tuple[int, int, int]) -> str:
-    """(hkl) with bars over negative indices."""
+    """Write (hkl) with bars over negative indices."""
     return "(" + "".join(f"{abs(index)}\N{COMBINING OVERLINE}" if index < 0 else str(index) for index in hkl) + ")"
 
 
 def slices(shown: Material, what: str = "strain") -> tuple[Picture, ...]:
-    """The strain, displacement or amplitude on three planes through the centre of mass, inside the iso-surface only."""
+    """Draw strain, displacement or amplitude on three planes through the centre of mass, inside the iso-surface only."""
     found = shown.found
     values, colours = _field(shown, what)
     centre = np.zeros(3) if shown.surface is None else shown.surface.centre
@@ -152,7 +152,7 @@ def slices(shown: Material, what: str = "strain") -> tuple[Picture, ...]:
 
 
 def _plane(shown: Material, through: FloatArray, centre: FloatArray, across: int, up: int) -> NDArray[np.float64]:
-    """Fractional indices of the pixels of a plane of two axes; rows run downwards."""
+    """Compute the fractional voxel indices of the pixels of a plane of two axes; rows run downwards."""
     steps = (np.arange(_SIDE) + 0.5 - _SIDE / 2) * (2 * shown.half / _SIDE)
     places = np.empty((3, _SIDE, _SIDE))
     places[:] = through[:, None, None]
@@ -163,7 +163,7 @@ def _plane(shown: Material, through: FloatArray, centre: FloatArray, across: int
 
 
 def histogram(shown: Material, bins: int = 61) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-    """Centres of the bins of the strain, and the density of "bulk" and "surface" voxels in each [1 / strain]."""
+    """Compute the centres of the bins of strain, and the density of "bulk" and "surface" voxels in each [1 / strain]."""
     edges = np.linspace(1.5 * shown.strains.low, 1.5 * shown.strains.high, bins + 1)
     parts = {"bulk": shown.found.bulk, "surface": shown.found.surface}
     densities = {}

@@ -1,4 +1,4 @@
-"""The part of the page that says what the crystal's strain is: surface, slices, histogram, summary_table, facets."""
+"""Lay out the part of the page about strain: surface, slices, histogram, numbers, facets."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def section(shown: Material, pictures: Sequence[Picture]) -> Iterable[str]:
 
 
 def facts(found: StrainMap) -> tuple[Fact, ...]:
-    """The numbers of a strain map in the field's units."""
+    """List the numbers of a strain map in the field's units."""
     few = summary_table(found)
     listed = [
         Fact("lattice spacing", f"{few['d_spacing_m'] * 1e10:.4f} Å", "of the mean lattice, from the position of the peak"),
@@ -106,7 +106,7 @@ def _median(values: FloatArray | None, found: StrainMap) -> float:
 
 
 def scientific(value: float | None, sign: str = "") -> str:
-    """Two digits and a power of ten, whatever the size."""
+    """Write a number with two digits and a power of ten."""
     if value is None or not np.isfinite(value):
         return "not known"
     mantissa, exponent = f"{value:{sign}.1e}".replace("-", "\N{MINUS SIGN}", value < 0).split("e")
@@ -114,7 +114,7 @@ def scientific(value: float | None, sign: str = "") -> str:
 
 
 def _uncertainty(found: StrainMap) -> str:
-    """Share of the bulk whose one-sigma is below a value."""
+    """Plot the share of bulk voxels whose standard deviation is below a value."""
     assert found.strain_sigma is not None
     sigma = np.sort(found.strain_sigma[found.bulk & np.isfinite(found.strain_sigma)])
     share = (np.arange(sigma.size) + 1) / max(1, sigma.size)

@@ -17,11 +17,11 @@ from scipy import ndimage
 from braggshot.physics.surface import SMOOTHING, find_surface
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
-LEVEL = 0.5  # of the median amplitude inside the support
-_OVERDRAW = 2  # rendered pixels per pixel and axis, averaged: smooth edges
-_SPACING = 0.7  # rendered pixels between the points that a triangle is drawn with, below 1 / sqrt(2): no holes
+LEVEL = 0.5  # of the surface, over the median amplitude inside the support [1]
+_OVERDRAW = 2  # rendered pixels along each axis of a pixel; their average gives smooth edges
+_SPACING = 0.7  # distance of the points that fill a triangle [rendered pixels]; below 1 / sqrt(2) there are no holes
 _AMBIENT = 0.5
-_LIGHT = np.array([-0.35, 0.5, 0.79])  # right, up, towards the viewer
+_LIGHT = np.array([-0.35, 0.5, 0.79])  # direction to the light: right, up, towards the viewer
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class ColouredSurface:
 
 
 def bulk(rho: ComplexArray, support: BoolArray) -> BoolArray:
-    """Voxels of the support that scatter at least half as much as the median one: their phases mean something."""
+    """Find the voxels of the support with at least half of the median amplitude; the phase of fainter ones means little."""
     amplitude = np.abs(rho)
     return support & (amplitude > 0) & (amplitude >= (LEVEL * np.median(amplitude[support]) if support.any() else 0))
 
 
 def isosurface(rho: ComplexArray, support: BoolArray, basis: FloatArray) -> ColouredSurface | None:
-    """Find where the lightly smoothed amplitude is half the median one in the support; None if there is none."""
+    """Find the surface at half of the median amplitude in the support; None where there is no such surface."""
     if not support.any() or not np.abs(rho[support]).max() > 0:
         return None
     box = tuple(slice(max(0, found.start - 3), found.stop + 3) for found in ndimage.find_objects(support.astype(np.uint8))[0])
@@ -71,21 +71,21 @@ def isosurface(rho: ComplexArray, support: BoolArray, basis: FloatArray) -> Colo
 
 
 def view_axes(azimuth: float, elevation: float) -> NDArray[np.float64]:
-    """Rows: right, up, and towards the viewer, components (z, y, x); azimuth about y, from +z (looking upstream) to +x [rad]."""
+    """Compute the rows right, up and towards the viewer, components (z, y, x); azimuth about y, from +z (upstream) to +x [rad]."""
     towards = np.array([np.cos(elevation) * np.cos(azimuth), np.sin(elevation), np.cos(elevation) * np.sin(azimuth)])
     right = np.array([-np.sin(azimuth), 0.0, np.cos(azimuth)])
     return np.stack([right, _cross(towards, right), towards])
 
 
 def _cross(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
-    """Vector product of components (z, y, x); (x, y, z) is right-handed."""
+    """Compute the vector product of components (z, y, x); (x, y, z) is right-handed."""
     return np.asarray(np.cross(a[::-1], b[::-1])[::-1], dtype=np.float64)
 
 
 def render(
     surface: ColouredSurface, axes: FloatArray, size: int, colour: Callable[[ComplexArray], FloatArray]
 ) -> NDArray[np.uint8]:
-    """The surface seen along ``-axes[2]``, the image spanning twice its radius.
+    """Draw the surface as seen along ``-axes[2]``; the image spans twice its radius.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def render(
 
 
 def _lattice(longest: float) -> NDArray[np.float32]:
-    """Barycentric weights (point, 3) of a triangular lattice whose edges have `longest` steps."""
+    """Compute the barycentric weights (point, 3) of a triangular lattice with `longest` steps along each edge."""
     steps = max(1, int(np.ceil(longest)))
     first, second = (index.ravel() for index in np.mgrid[: steps + 1, : steps + 1])
     inside = first + second <= steps

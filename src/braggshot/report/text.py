@@ -1,4 +1,4 @@
-"""What the numbers of a reconstruction say, in words and in the units of the field; used by the page and the slide."""
+"""Say in words, and in the units of the field, what the numbers of a reconstruction mean."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fact:
 
 
 def quality_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
-    """Misfits, agreement of the starts, resolution."""
+    """List misfits, agreement of the starts, and resolution."""
     quality = reconstruction.quality
     agreeing = quality.agreeing
     return (
@@ -56,7 +56,7 @@ def quality_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
 
 
 def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
-    """Voxels, size, counts, and how long it took."""
+    """List voxels, size, counts and time."""
     volume, basis, support = reconstruction.volume, reconstruction.basis, reconstruction.support
     counts = volume.intensity[volume.valid]
     inside, masked = int(support.sum()), f"{percent(1 - float(volume.valid.mean()))} masked"
@@ -90,7 +90,7 @@ def agreement(agreeing: Agreement | None) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, such as 0.93 or 6.38×10⁶; "not known" for what is not a number."""
+    """Write three significant digits, such as 0.93 or 6.38×10⁶; "not known" for NaN."""
     mantissa, _, exponent = f"{value:.3g}".partition("e")
     if not math.isfinite(value):
         return "not known"
@@ -98,12 +98,12 @@ def number(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share in percent."""
+    """Write a share in percent."""
     return f"{100 * value:.3g}\N{NO-BREAK SPACE}%" if math.isfinite(value) else "not known"
 
 
 def length(metres: float | None) -> str:
-    """A length in nm."""
+    """Write a length in nm."""
     return "not measured" if metres is None or not math.isfinite(metres) else f"{metres * 1e9:.3g} nm"
 
 
@@ -120,7 +120,7 @@ def _phase_spread(reconstruction: Reconstruction) -> str:
 
 
 def _seconds(reconstruction: Reconstruction) -> tuple[str, str]:
-    """All of it, and stage by stage; a stage called "total" is the sum that was measured."""
+    """Write the total time and the time of each stage; a stage called "total" is the sum that was measured."""
     stages = {stage: seconds for stage, seconds in reconstruction.seconds.items() if stage != "total"}
     total = reconstruction.seconds.get("total", sum(stages.values()))
     return f"{total:.1f} s", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in stages.items())

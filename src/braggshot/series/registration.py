@@ -1,4 +1,4 @@
-r"""One grid, one twin, one origin for all crystals of a series.
+r"""Bring all crystals of a series to one grid, one twin and one origin.
 
 Volumes are prepared with the window of the first scan. Where the instrument then gives the same voxels, crystals are compared voxel
 by voxel; else the neighbour is interpolated in the crystal frame,
@@ -34,12 +34,12 @@ from braggshot.physics.strain import mean_turn, without_ramp
 from braggshot.prepare import PrepareConfig
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap
 
-SAME = 0.1  # voxels by which points of the same index may lie apart at the array's edge on what counts as one grid
+SAME = 0.1  # most that points of one index lie apart at the array's edge, for two grids to count as one [voxels]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What every scan of a series shares.
+    """Grid that every scan of a series shares.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Grid:
 
 
 def grid_of(found: Reconstruction, strain: StrainMap | None) -> Grid:
-    """The grid of the first crystal; its strain map gets room for a crystal that fills half of the array on every axis."""
+    """Make the grid of the first crystal; its strain map gets room for a crystal that fills half of the array on every axis."""
     window = found.volume.window
     binning = None if window is None else window.binning
     if strain is None or found.basis is None:
@@ -67,15 +67,15 @@ def grid_of(found: Reconstruction, strain: StrainMap | None) -> Grid:
     return Grid(found.rho.shape, binning, (z, y, x), (a, b, c))
 
 
-def held(config: PrepareConfig, grid: Grid | None, scan: Scan) -> PrepareConfig:
-    """Settings that prepare a scan on the grid of the first one; a scan that was prepared on it already stays as it is."""
+def hold_grid(config: PrepareConfig, grid: Grid | None, scan: Scan) -> PrepareConfig:
+    """Make settings that prepare a scan on the grid of the first one; a scan that is prepared on it already stays as it is."""
     if grid is None or (scan.prepared and tuple(scan.frames.shape) == grid.shape):
         return config
     return replace(config, shape=grid.shape, binning=grid.binning or config.binning)
 
 
-def carried(previous: Reconstruction, volume: DiffractionVolume, axis: str = "y+") -> ComplexArray:
-    """The neighbour's crystal on the grid of `volume`, scaled to its photons, its ramp that of the counts; zero outside."""
+def carry_neighbour(previous: Reconstruction, volume: DiffractionVolume, axis: str = "y+") -> ComplexArray:
+    """Bring the neighbour's crystal to the grid of `volume`: photons and phase ramp as the counts have them; zero outside."""
     field: ComplexArray = np.where(previous.support, previous.rho, 0)
     field = without_ramp(field, mean_turn(field))
     step = _step(previous, volume, axis)
@@ -90,14 +90,14 @@ def carried(previous: Reconstruction, volume: DiffractionVolume, axis: str = "y+
 
 
 def measured_turn(volume: DiffractionVolume) -> NDArray[np.float64]:
-    """Mean turn (3,) of the phase per voxel [rad] that the counts demand of any object that explains them."""
+    """Compute the mean phase difference (3,) per voxel [rad] of any object that explains the counts."""
     counts = torch.from_numpy(np.where(volume.valid, volume.intensity, 0).astype(np.float64))
     centres = [float(centre) for centre in centre_of_mass(counts)]
     return 2 * np.pi * np.array(centres) / np.array(volume.shape)
 
 
 def _step(previous: Reconstruction, volume: DiffractionVolume, axis: str) -> NDArray[np.float64] | None:
-    """Old index per new index (3, 3); None where both grids are the same, or nobody knows."""
+    """Compute the matrix (3, 3) from new to old indices; None where both grids are the same, or the geometry is not known."""
     q, before = volume.q_bragg, previous.volume.q_bragg
     if q is None or before is None or volume.reciprocal_basis is None or previous.basis is None:
         return None
@@ -117,7 +117,7 @@ def _interpolated(field: ComplexArray, step: FloatArray, shape: tuple[int, int, 
 
 
 def guess(field: ComplexArray) -> Guess:
-    """A crystal as a start, its support where it has at least a tenth of its largest amplitude; shrink-wrap does the rest."""
+    """Make a start of a crystal; its support begins at a tenth of its largest amplitude."""
     rho = to_corner(torch.from_numpy(field))
     amplitude = rho.abs()
     return Guess(rho, amplitude > 0.1 * amplitude.max())
@@ -125,7 +125,7 @@ def guess(field: ComplexArray) -> Guess:
 
 @dataclass(frozen=True)
 class Registration:
-    """How a crystal was laid onto its neighbour.
+    """Changes that laid a crystal onto its neighbour, and how well they fit.
 
     Parameters
     ----------
@@ -143,8 +143,8 @@ class Registration:
     rest: tuple[float, float, float]
 
 
-def registered(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstruction, Registration]:
-    """A crystal with the twin and the origin of `neighbour`, which lies on its grid.
+def register(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstruction, Registration]:
+    """Give a crystal the twin and the origin of `neighbour`, which lies on its grid.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def _text(rest: tuple[float, float, float]) -> str:
 
 
 def on_map(strain: StrainMap, shape: tuple[int, int, int]) -> StrainMap:
-    """A strain map on the series' shape, padded or cut about r = 0.
+    """Pad or cut a strain map about r = 0 to the shape of the series.
 
     Raises
     ------

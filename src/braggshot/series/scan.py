@@ -110,15 +110,15 @@ def _reconstruct(
 ) -> Generator[Progress, None, tuple[Reconstruction, Registration | None]]:
     settings, grid, read = task.settings, task.chain.grid, time.perf_counter()
     last = None if task.chain.neighbour is None else results.read(task.chain.neighbour)
-    volume = prepare(scan, registration.held(settings.prepare, grid, scan))
+    volume = prepare(scan, registration.hold_grid(settings.prepare, grid, scan))
     prepared = time.perf_counter()
-    neighbour = None if last is None else registration.carried(last, volume, settings.strain.axis)
+    neighbour = None if last is None else registration.carry_neighbour(last, volume, settings.strain.axis)
     first = [registration.guess(neighbour)] if neighbour is not None and settings.series.warm else []
     phasing = settings.phasing if last is None else _reduce_starts(settings.phasing, settings.series.cold)
     found = yield from phase(volume, phasing, first, network)
     found, placed = doubt_warm_start(found, settings), None
     if neighbour is not None and found.support.any():
-        found, placed = registration.registered(found, neighbour)
+        found, placed = registration.register(found, neighbour)
         found = doubt_twin(found, placed)
     size = None if grid is None else grid.voxel_size
     on_grid = replace(settings, strain=replace(settings.strain, voxel_size=size)) if size else settings

@@ -39,7 +39,7 @@ from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.io.results import strain_images
 from braggshot.io.results.strain_images import add_image
-from braggshot.physics.forward import PointSpread, completed
+from braggshot.physics.forward import PointSpread, fill_gaps
 from braggshot.physics.strain import summary_table
 from braggshot.volumes import Agreement, ComplexArray, DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap, Uncertainty
 
@@ -81,7 +81,7 @@ def _write_completed(group: h5py.Group, found: Reconstruction) -> None:
     volume, spread = found.volume, found.psf
     psf = None if spread is None else PointSpread(tuple(spread["sigma"]), float(spread["eta"]))
     counts, valid = (torch.from_numpy(np.ascontiguousarray(array)) for array in (volume.intensity, volume.valid))
-    put(group, "data", completed(counts, valid, torch.from_numpy(found.rho), psf).numpy().astype(np.float32), "photons")
+    put(group, "data", fill_gaps(counts, valid, torch.from_numpy(found.rho), psf).numpy().astype(np.float32), "photons")
     group.attrs["description"] = "measured where the mask is 0, the model where it is 1"
 
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.io.atomic import replacing_hdf5
+from braggshot.io.atomic import refuse_target, replacing_hdf5
 from braggshot.io.codecs import Codec, bitshuffle_options
 from braggshot.live.simulator.player import Playing
 
@@ -47,6 +47,8 @@ class EigerSink:
         self.scan, self._payloads, self._number = scan, {}, 0
         self._codec = Codec("bslz4", scan.shape, scan.dtype)
         numbers = range(1, 1 - (-scan.frames // self.together))
+        for path in (self.root / f"{scan.name}_master.h5", *map(self._path, numbers)):
+            refuse_target(path, scan.inputs)
         with replacing_hdf5(self.root / f"{scan.name}_master.h5") as file:
             group = file.create_group("entry/data")
             for number in numbers:

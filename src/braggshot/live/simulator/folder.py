@@ -14,6 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, OutputError
+from braggshot.io.atomic import refuse_target
 from braggshot.live.simulator.player import Playing, Sink
 
 
@@ -57,7 +58,7 @@ class ImageSink:
 
     def begin(self, scan: Playing) -> None:
         """Make the folder of the scan and say what is to come."""
-        self.base = self.root / scan.name / scan.name
+        self.base, self._inputs = self.root / scan.name / scan.name, scan.inputs
         self.base.parent.mkdir(parents=True, exist_ok=True)
         self._sent.clear()
         plan = {"scan": scan.name, "frames": scan.frames, "first": 0}
@@ -70,6 +71,7 @@ class ImageSink:
         digits = 7 if index in self._sent else 5
         self._sent.add(index)
         path = self.base.with_name(f"{self.base.name}_{index:0{digits}d}.tif")
+        refuse_target(path, self._inputs)
         hidden = path.with_name(f".{path.name}")
         tifffile.imwrite(hidden, image, metadata=None)
         if not is_whole:
@@ -104,6 +106,7 @@ class GrowingSink:
 
         self.close()
         self.scan, path = scan, self.root / f"{scan.name}.h5"
+        refuse_target(path, scan.inputs)
         _write_whole(path.with_suffix(".json"), json.dumps({"scan": scan.name, "frames": scan.frames}).encode())
         self._file = h5py.File(path, "w", libver="latest", locking=False)
         group = self._file.create_group("entry/data")

@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.sources.limits import scan_name
 from braggshot.live.sources.registry import explained, split
 from braggshot.live.sources.replay import Pace
+from braggshot.output import files_of
 from braggshot.volumes import FloatArray, Scan
 
 SINKS = {
@@ -42,6 +44,7 @@ class Playing:
     frames : planned
     shape, dtype : of each
     rocking_angle : of each, None where the file does not say [rad]
+    inputs : files that the scan is read from, which no detector may write over
     """
 
     name: str
@@ -50,6 +53,7 @@ class Playing:
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     rocking_angle: FloatArray | None
+    inputs: tuple[Path, ...] = ()
 
     def angle_deg(self, index: int) -> float | None:
         """Rocking angle of one frame, as beamlines say it [deg]."""
@@ -145,7 +149,7 @@ def _playing(scan: Scan, number: int) -> Playing:
     frames, rows, columns = scan.frames.shape
     name = f"{scan_name(scan.name)[:80]}_{number:04d}"
     dtype = np.dtype(scan.frames.dtype)
-    return Playing(name, number, frames, (rows, columns), dtype, scan.rocking_angle)
+    return Playing(name, number, frames, (rows, columns), dtype, scan.rocking_angle, tuple(files_of(scan)))
 
 
 def _in_memory(scan: Scan) -> Any:
