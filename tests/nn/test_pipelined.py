@@ -149,7 +149,7 @@ def card(monkeypatch):
     card = Card()
     for name in ("current_stream", "Stream", "stream"):
         monkeypatch.setattr(torch.cuda, name, getattr(card, name))
-    monkeypatch.setattr(pipelined, "_copied", lambda part, side: part.record_stream(side) or part)
+    monkeypatch.setattr(pipelined, "copy_to_host", lambda part, side: part.record_stream(side) or part)
     return card
 
 

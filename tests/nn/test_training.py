@@ -22,7 +22,7 @@ from braggshot.nn import training, weights
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import TRAINING, VALIDATION, seed_of, simulated_source
 from braggshot.nn.expert_iteration import ExpertConfig, refine_predictions
-from braggshot.nn.losses import LossConfig, correlation, noise_floor, step_weights, trust
+from braggshot.nn.losses import LossConfig, correlation, quarter_photon_floor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, misfit, random_start
 from braggshot.nn.training import PRESETS, TrainConfig, train
 from braggshot.train import train_network
@@ -239,7 +239,7 @@ def test_the_pull_ignores_the_global_phase_and_trusts_a_good_fit():
     torch.testing.assert_close(correlation(rho, 5 * rho * torch.exp(torch.tensor(1j))), torch.ones(3))
     counts = torch.poisson(torch.full((1, 8, 8, 8), 20.0))
     data = Measurement.of(counts, torch.ones(1, 8, 8, 8, dtype=torch.bool))
-    floor = noise_floor(data)
+    floor = quarter_photon_floor(data)
     torch.testing.assert_close(floor, 0.25 * counts.numel() / counts.sum()[None])
     config = LossConfig(trust=0.04)
     assert trust(floor, data, config) == 1

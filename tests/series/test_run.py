@@ -327,7 +327,7 @@ def test_one_bad_scan_is_said_and_skipped(finished):
     assert bad["verdict"] == "failed"
     assert "s1b.cxi" in bad["reasons"]
     assert bad["chi2"] is None
-    assert "failed" in series.line(bad)
+    assert "failed" in series.describe_row(bad)
     assert after["verdict"] != "failed"
     assert after["correlation_to_previous"] > 0.95  # with the scan before the bad one
 

@@ -117,11 +117,11 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
     if format is not None:
         if format not in known:
             raise ConfigError(f"unknown format {format!r}; known: {', '.join(known)}.")
-        return known[format], _load(known[format])
+        return known[format], load_reader(known[format])
     claims, absent = {}, []
     for name, candidate in known.items():
         try:
-            module = _load(candidate)
+            module = load_reader(candidate)
         except FormatError as error:
             absent.append(str(error))
             continue
@@ -136,7 +136,8 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
     raise FormatError(" ".join([f"{path}: {_what_it_is(path)}; tried {', '.join(known)}.", *absent]))
 
 
-def _load(candidate: Format) -> ModuleType:
+def load_reader(candidate: Format) -> ModuleType:
+    """Import the reader of a format."""
     try:
         return importlib.import_module(candidate.module)
     except ImportError as error:

@@ -131,7 +131,7 @@ def download(answers: Iterable[Tensors], device: torch.device) -> Iterator[Tenso
     for answer in answers:
         side.wait_stream(here)
         with torch.cuda.stream(side):
-            sent = tuple(_copy_to_host(part, side) for part in answer), side.record_event()
+            sent = tuple(copy_to_host(part, side) for part in answer), side.record_event()
         if coming is not None:
             coming[1].synchronize()
             yield coming[0]
@@ -141,6 +141,7 @@ def download(answers: Iterable[Tensors], device: torch.device) -> Iterator[Tenso
         yield coming[0]
 
 
-def _copy_to_host(part: Tensor, side: torch.cuda.Stream) -> Tensor:
+def copy_to_host(part: Tensor, side: torch.cuda.Stream) -> Tensor:
+    """Start the copy of a tensor to pinned memory of the host, on the stream `side`."""
     part.record_stream(side)
     return torch.empty_like(part, device="cpu", pin_memory=True).copy_(part, non_blocking=True)
