@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from braggshot.errors import DataError, FormatError
-from braggshot.io.registry import BUILT_IN, load_reader, choose, describe, read
+from braggshot.io.registry import BUILT_IN, choose, describe, load_reader, read
 
 REGIONS = [
     (slice(None), slice(None), slice(None)), (slice(2, 7), slice(3, 9), slice(1, 8)),

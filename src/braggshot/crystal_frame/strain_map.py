@@ -137,13 +137,13 @@ def _choose_level(amplitude: FloatArray, support: BoolArray, iso: float | Litera
     """Return the amplitude of the surface, and say in words how it was chosen and why to doubt it."""
     if iso != "auto":
         return iso * float(amplitude.max()), {"iso_surface": f"{iso:g} of the largest amplitude"}
-    found = iso_surface(amplitude, support)
-    said = {"iso_surface": f"half of the bulk's median amplitude; the support ends at {100 * found.cut:.0f} % of its voxels"}
-    if found.thin:
+    surface = iso_surface(amplitude, support)
+    said = {"iso_surface": f"half of the bulk's median amplitude; the support ends at {100 * surface.cut:.0f} % of its voxels"}
+    if surface.thin:
         said["iso_surface_doubt"] = "hardly a voxel is inside the crystal, so its volume is rough; take smaller voxels"
-    elif found.cut > _TIGHT:
+    elif surface.cut > _TIGHT:
         said["iso_surface_doubt"] = "mostly the support and not the amplitude says where the crystal ends"
-    return found.level, said
+    return surface.level, said
 
 
 def _name_facets(found: tuple[Facet, ...], q: FloatArray, config: StrainConfig) -> tuple[Facet, ...]:
@@ -153,18 +153,18 @@ def _name_facets(found: tuple[Facet, ...], q: FloatArray, config: StrainConfig) 
 
 def _resolution(reconstruction: Reconstruction, amplitude: FloatArray, bulk: BoolArray, basis: FloatArray) -> dict[str, float]:
     """Return the resolution by every available method, the most reliable first [m]."""
-    ensemble, found = reconstruction.ensemble, dict[str, float]()
+    ensemble, lengths = reconstruction.ensemble, dict[str, float]()
     if ensemble is not None and ensemble.fsc is not None and ensemble.fsc_between == "half data":
-        found["fsc_half_data"] = resolution.cutoff(ensemble.fsc, ensemble.prtf_frequency, resolution.SEVENTH)
+        lengths["fsc_half_data"] = resolution.cutoff(ensemble.fsc, ensemble.prtf_frequency, resolution.SEVENTH)
     if reconstruction.quality.resolution is not None:
-        found["prtf"] = reconstruction.quality.resolution
+        lengths["prtf"] = reconstruction.quality.resolution
     if ensemble is not None and ensemble.fsc is not None and ensemble.fsc_between == "starts":
-        found["fsc_starts"] = resolution.cutoff(ensemble.fsc, ensemble.prtf_frequency, resolution.HALF)
+        lengths["fsc_starts"] = resolution.cutoff(ensemble.fsc, ensemble.prtf_frequency, resolution.HALF)
     half = 0.5 * float(np.median(amplitude[bulk])) if bulk.any() else 0.0
     edge = resolution.edge_width(amplitude, bulk, basis, half) if half else None
     if edge is not None:
-        found["edge"] = edge
-    return found
+        lengths["edge"] = edge
+    return lengths
 
 
 def _in_frame(reconstruction: Reconstruction, config: StrainConfig) -> tuple[Reconstruction, NDArray[np.float64]]:

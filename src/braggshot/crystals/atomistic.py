@@ -256,8 +256,8 @@ def measure_reflection(
     amplitudes *= log_uniform(generator, *settings.counts, 1).sqrt() / amplitudes.abs().max()
     counts, valid = detector.measure(generator, amplitudes.abs().square()[None], settings.detector)
     miller = (sampled.g * LATTICE_PARAMETER[particle.element] / (2 * math.pi)).round().int().tolist()
-    found = {"element": particle.element, "load": particle.load, "reflection": miller, **particle.facts}
-    found["phase_range"] = phase_range(particle, sampled, settings.shape)
+    facts = {"element": particle.element, "load": particle.load, "reflection": miller, **particle.facts}
+    facts["phase_range"] = phase_range(particle, sampled, settings.shape)
     volume = DiffractionVolume(
         counts[0].numpy(),
         valid[0].numpy(),
@@ -266,7 +266,7 @@ def measure_reflection(
         q_bragg=sampled.q.numpy(),
         oversampling=sampled.oversampling,
         steps=("simulated",),
-        provenance={"atomistic": found, "settings": dump(settings)},
+        provenance={"atomistic": facts, "settings": dump(settings)},
     )
     return inverse_fourier(amplitudes).numpy(), volume
 

@@ -158,8 +158,8 @@ def _fitting_grid(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int
     low, high = shapes.extent(body, edges)
     z, y, x = (2 * math.ceil(float(width) / 2) + 4 for width in (high - low)[0])
     if raw is not None and any(1.5 * box > full for box, full in zip((z, y, x), raw, strict=True)):
-        found = ", ".join(f"{full / float(width):.2g}" for full, width in zip(raw, (high - low)[0], strict=True))
-        raise ConfigError(f"the crystal is too large to be sampled: oversampling {found}; take a smaller diameter or finer steps.")
+        ratios = ", ".join(f"{full / float(width):.2g}" for full, width in zip(raw, (high - low)[0], strict=True))
+        raise ConfigError(f"the crystal is too large to be sampled: oversampling {ratios}; take a smaller diameter or finer steps.")
     return centred_grid(edges, (z, y, x), -(low + high) / 2)
 
 

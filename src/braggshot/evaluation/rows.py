@@ -89,12 +89,12 @@ def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: Phasin
     facts = _facts(volume) | _truth_misfits(truth, volume, config)
     began = time.perf_counter()
     try:
-        found = _finish(volume, config)
-        scores = compare(truth, found.rho)
+        result = _finish(volume, config)
+        scores = compare(truth, result.rho)
     except FAILURES as error:
         seconds = time.perf_counter() - began
         return facts | {"correlation": 0.0, "success": False, "seconds": seconds, "error": f"{type(error).__name__}: {error}"}
-    quality = found.quality
+    quality = result.quality
     return facts | {
         "correlation": scores.correlation,
         "success": scores.success,
@@ -108,8 +108,8 @@ def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: Phasin
         "chi2": quality.chi2,
         "r_factor": quality.r_factor,
         "llk_free": quality.llk_free,
-        "verdict": found.verdict,
-        "seconds": found.seconds["phasing"],
+        "verdict": result.verdict,
+        "seconds": result.seconds["phasing"],
     }
 
 

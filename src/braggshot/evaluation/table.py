@@ -156,20 +156,20 @@ def write(path: Path, rows: Sequence[Row], command: str = "") -> None:
         temporary.write_text(markdown(rows, command), encoding="utf-8")
 
 
-def _value(found: Interval, form: str = "{:.2f}") -> str:
-    return "-" if math.isnan(found.value) else form.format(found.value)
+def _value(interval: Interval, form: str = "{:.2f}") -> str:
+    return "-" if math.isnan(interval.value) else form.format(interval.value)
 
 
-def _shown(found: Interval, form: str) -> str:
-    return "-" if math.isnan(found.value) else f"{form} [{form}, {form}]".format(found.value, found.low, found.high)
+def _shown(interval: Interval, form: str) -> str:
+    return "-" if math.isnan(interval.value) else f"{form} [{form}, {form}]".format(interval.value, interval.low, interval.high)
 
 
-def _percent(found: Interval) -> str:
-    return f"{100 * found.value:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
+def _percent(interval: Interval) -> str:
+    return f"{100 * interval.value:.0f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
 
 
-def _percent_of(found: Interval) -> str:
-    return "-" if math.isnan(found.value) else f"{100 * found.value:.3f}"
+def _percent_of(interval: Interval) -> str:
+    return "-" if math.isnan(interval.value) else f"{100 * interval.value:.3f}"
 
 
 def _rate(line: Line, name: str) -> str:

@@ -84,10 +84,10 @@ def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
     ------
     FormatError : if there is none of that name, or if it is a group.
     """
-    found = node(file, name)
-    if not isinstance(found, h5py.Dataset):
+    item = node(file, name)
+    if not isinstance(item, h5py.Dataset):
         raise FormatError(f"{file.file.filename}: {name} is a group, expected a dataset.")
-    return found
+    return item
 
 
 def _broken_link(node: h5py.Group, name: str) -> str:

@@ -277,15 +277,15 @@ class PhaseNetwork(nn.Module):
         told = self.told(_channels_last(features.direct))
         memory = torch.zeros_like(told)
         shape, box = magnitude.shape[-3:], rho.shape[-3:]
-        seen, found = magnitude_of(rho, shape), []
+        seen, outputs = magnitude_of(rho, shape), []
         for _ in range(steps or self.config.steps):
             # No gradient passes through the projection, because it grows without bound as |F| -> 0. So each step learns alone.
             with torch.no_grad():
                 projected, error = modulus_projection(*seen, data, box), misfit(seen[1], data).sqrt()
             rho, memory = self._step(_State(rho.detach(), projected, error, memory), told, context)
             seen = magnitude_of(rho, shape)
-            found.append((rho, seen[1]))
-        return found
+            outputs.append((rho, seen[1]))
+        return outputs
 
     def _step(self, state: _State, told: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Apply one learned step: return the object (n, z / 2, y / 2, x / 2) complex, and the memory for the next step."""

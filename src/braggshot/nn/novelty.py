@@ -60,14 +60,14 @@ def training_ranges(
 ) -> dict[str, tuple[float, float]]:
     """Return, for each number, the range that holds all training patterns but the outermost `tails` on either side."""
     device = next(network.parameters()).device
-    found: dict[str, list[Tensor]] = {name: [] for name in WORDS}
+    numbers: dict[str, list[Tensor]] = {name: [] for name in WORDS}
     for step in range(chunks):
         batch = source(step, 0, size)
         data = Measurement.of(batch.counts.to(device), batch.valid.to(device))
         for name, values in features(network, data, torch.Generator(device).manual_seed(step)).items():
-            found[name].append(values.cpu())
+            numbers[name].append(values.cpu())
     limits = torch.tensor([tails, 1 - tails])
-    quantiles = {name: torch.quantile(torch.cat(values), limits).tolist() for name, values in found.items()}
+    quantiles = {name: torch.quantile(torch.cat(values), limits).tolist() for name, values in numbers.items()}
     return {name: (low, high) for name, (low, high) in quantiles.items()}
 
 
@@ -82,11 +82,11 @@ def find_novelties(network: nn.Module, data: Measurement, known: Ranges, seed: i
     """
     if not known:
         return ()
-    found = features(network, data, torch.Generator(data.magnitude.device).manual_seed(seed))
+    numbers = features(network, data, torch.Generator(data.magnitude.device).manual_seed(seed))
     said = []
     # A pattern whose voxels are all valid is never new for that.
     for name, (low, high) in {**known, "valid": (known.get("valid", (0.0, 1.0))[0], 1.0)}.items():
-        value, margin = float(found[name][0]), slack * (high - low)
+        value, margin = float(numbers[name][0]), slack * (high - low)
         if not low - margin <= value <= high + margin or not math.isfinite(value):
             said.append(f"{WORDS[name].format(value)} (in training {low:.3g} to {high:.3g})")
     return tuple(said)

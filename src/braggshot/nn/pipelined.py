@@ -83,9 +83,9 @@ def one_shot(
     seen = Measurement.of(*to_network_grid(counts, valid, how)).repeat(starts)
     boxes, chi2 = apply_network(network, seen, draw_start(network, seen, generator))
     best = chi2.view(n, starts).argmin(1) + starts * torch.arange(n, device=chi2.device)
-    found = to_original_grid(boxes[best], how)
-    scale = scale_to(magnitude_of(found, found.shape[-3:])[1], Measurement.of(counts, valid))
-    return (crop(found, half_shape(counts.shape[-3:])) * scale).to(torch.complex64), chi2[best]
+    objects = to_original_grid(boxes[best], how)
+    scale = scale_to(magnitude_of(objects, objects.shape[-3:])[1], Measurement.of(counts, valid))
+    return (crop(objects, half_shape(counts.shape[-3:])) * scale).to(torch.complex64), chi2[best]
 
 
 def half_shape(shape: Sequence[int]) -> list[int]:

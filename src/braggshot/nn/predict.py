@@ -77,8 +77,8 @@ def predict(
         which = chi2.argsort()[:n]
         boxes, chi2 = boxes[which], chi2[which]
     whole = Measurement.of(counts[None].to(device), valid[None].to(device))
-    found = [turn_back(box, ways[k]) for box, k in zip(boxes, which.tolist(), strict=True)]
-    return [_scale_to_counts(to_original_grid(found[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
+    objects = [turn_back(box, ways[k]) for box, k in zip(boxes, which.tolist(), strict=True)]
+    return [_scale_to_counts(to_original_grid(objects[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
 
 
 Answers = tuple[Tensor, Tensor, Tensor]
@@ -107,8 +107,8 @@ def is_one_crystal(rho: Tensor) -> bool:
     return bool((correlation(others, nearer_twin(others, first)) > SAME).all())
 
 
-def _answer_fine(network: TwoScaleNetwork, seen: Measurement, found: Answers, n: int) -> Answers:
-    boxes, chi2, which = found
+def _answer_fine(network: TwoScaleNetwork, seen: Measurement, answers: Answers, n: int) -> Answers:
+    boxes, chi2, which = answers
     best = chi2.argsort()[:n]
     chosen = Measurement(seen.magnitude[which[best]], seen.valid[which[best]])
     with _precision(boxes.device):

@@ -77,7 +77,7 @@ def solve(source: Source, folder: Path, config: SolvedConfig, seed: int) -> Iter
     ----------
     source : source of patterns of one shape, on the device to use; their truth is not used
     """
-    given = found = 0
+    given = solved = 0
     for number in range(-(-config.patterns // config.shard)):
         path = folder / f"{number:05d}.safetensors"
         if not path.exists():
@@ -90,8 +90,8 @@ def solve(source: Source, folder: Path, config: SolvedConfig, seed: int) -> Iter
             rho, known = (torch.cat(column) for column in zip(*answers, strict=True))
             tensors = {"counts": counts[known], "valid": valid[known], "rho": torch.view_as_real(rho[known])}
             weights.write(path, tensors, {"given": config.shard})
-        given, found = given + config.shard, found + len(weights.read(path)[0]["rho"])
-        yield given, found
+        given, solved = given + config.shard, solved + len(weights.read(path)[0]["rho"])
+        yield given, solved
 
 
 def solve_batch(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) -> tuple[Tensor, Tensor]:
@@ -113,14 +113,14 @@ def solve_batch(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) 
         if not len(left):
             break
         rho = _run_start(Measurement.of(counts[left], valid[left]), config, generator, host)
-        found = torch.zeros_like(answers).index_copy_(0, left, crop(in_the_middle(to_centre(rho)), box))
+        objects = torch.zeros_like(answers).index_copy_(0, left, crop(in_the_middle(to_centre(rho)), box))
         for earlier in tried:
-            other = nearer_twin(found, earlier)
-            agree = ~known & (correlation(found, other) >= config.agreement)
-            overlap = (other.conj() * found).sum(AXES, keepdim=True)
-            mean = found + other * overlap / overlap.abs().clamp_min(1e-30)
+            other = nearer_twin(objects, earlier)
+            agree = ~known & (correlation(objects, other) >= config.agreement)
+            overlap = (other.conj() * objects).sum(AXES, keepdim=True)
+            mean = objects + other * overlap / overlap.abs().clamp_min(1e-30)
             answers, known = torch.where(agree[:, None, None, None], mean, answers), known | agree
-        tried.append(found)
+        tried.append(objects)
     return in_the_middle(answers), known
 
 

@@ -83,10 +83,10 @@ class TwoScaleNetwork(nn.Module):
         data = Measurement(magnitude, valid)
         return self.apply_fine(data, self.apply_coarse(data, rho)[0], steps)
 
-    def apply_fine(self, data: Measurement, found: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
+    def apply_fine(self, data: Measurement, boxes: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
         """Apply the fine steps to objects of the low resolution."""
         shape = data.magnitude.shape[-3:]
-        begin = enlarge(found, central_fringes(data).magnitude.shape[-3:], shape)
+        begin = enlarge(boxes, central_fringes(data).magnitude.shape[-3:], shape)
         better: list[tuple[Tensor, Tensor]] = self.fine(data.magnitude, data.valid, begin, steps)
         return better if self.training else [*better, self._apply_projections(data, better[-1][0])]
 
@@ -107,9 +107,9 @@ class TwoScaleNetwork(nn.Module):
 
 
 @torch.no_grad()
-def search_coarse(data: Measurement, found: Tensor) -> tuple[Tensor, Tensor]:
+def search_coarse(data: Measurement, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Continue objects of the low resolution by a long recipe, one pattern for each; return objects and their chi2 (n,)."""
-    return refine_predictions(found, central_fringes(data), LONG, 0, is_centred=True)
+    return refine_predictions(boxes, central_fringes(data), LONG, 0, is_centred=True)
 
 
 def central_fringes(data: Measurement) -> Measurement:

@@ -54,18 +54,18 @@ def find_aliens(
     tops, n = ndimage.label(h_maxima(level, np.log(PROMINENCE)), np.ones((3, 3, 3)))  # type: ignore[no-untyped-call]
     peak = tuple(int(index) for index in np.unravel_index(int(blurred.argmax()), blurred.shape))
     opposite = mirror(ndimage.maximum_filter(blurred, 5), peak)
-    found = [
+    blobs = [
         (float(blurred[top]), label, top)
         for label, top in _positions(tops, n)
         if label != tops[peak] and _is_inside(top, stride, sigma, blurred.shape) and 0 < opposite[top] * PROMINENCE < blurred[top]
     ]
     mask = np.zeros(blurred.shape, dtype=bool)
-    if found:
+    if blobs:
         basins = watershed(-level, tops, mask=blurred > np.maximum(1.5 * floor, 2 * mirror(blurred, peak)))  # type: ignore[no-untyped-call]
-        for brightness, label, top in found:
+        for brightness, label, top in blobs:
             parts, _ = ndimage.label((basins == label) & (blurred > FADED * brightness))
             mask |= parts == parts[top]
-    centres = [tuple(int(index) for index in offset + stride * top) for _, _, top in sorted(found, reverse=True)]
+    centres = [tuple(int(index) for index in offset + stride * top) for _, _, top in sorted(blobs, reverse=True)]
     return _refine(mask, counts.shape, stride, offset) & valid, [(z, y, x) for z, y, x in centres]
 
 

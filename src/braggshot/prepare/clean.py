@@ -82,10 +82,10 @@ def find_hot_pixels(images: Iterable[FloatArray], valid: BoolArray) -> BoolArray
         for row, column in np.argwhere(image > HOT * np.maximum(2, ndimage.uniform_filter(image, 5, mode="constant"))):
             rivals = np.sort(image[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3], axis=None)[::-1]
             votes[row, column] += image[row, column] > HOT * (rivals[min(4, rivals.size - 1)] + 2)
-    found = votes >= max(1, ALWAYS * len(stack))
-    low, high = np.quantile([image[found] for image in stack], (0.25, 0.75), axis=0)
-    found[found] = high <= STEADY * low
-    return found
+    hot = votes >= max(1, ALWAYS * len(stack))
+    low, high = np.quantile([image[hot] for image in stack], (0.25, 0.75), axis=0)
+    hot[hot] = high <= STEADY * low
+    return hot
 
 
 def find_dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
@@ -110,12 +110,12 @@ def find_zingers(counts: FloatArray, valid: BoolArray) -> BoolArray:
     """
     trusted = np.where(valid, counts, 0)
     total = 125 * ndimage.uniform_filter(trusted, 5, mode="constant")
-    found = np.zeros(counts.shape, dtype=bool)
+    mask = np.zeros(counts.shape, dtype=bool)
     for voxel in np.argwhere((trusted > ZINGER) & (trusted > total / 8)):  # of eight alike at most, or there is no need to look
         around = trusted[tuple(slice(max(0, index - 2), index + 3) for index in voxel)]
         rivals = np.sort(around, axis=None)[::-1]
-        found[tuple(voxel)] = trusted[tuple(voxel)] > ZINGER * (rivals[min(8, rivals.size - 1)] + 1)
-    return found
+        mask[tuple(voxel)] = trusted[tuple(voxel)] > ZINGER * (rivals[min(8, rivals.size - 1)] + 1)
+    return mask
 
 
 def find_missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
@@ -128,7 +128,7 @@ def find_missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
     """
     trusted = np.where(valid, counts, 0).astype(np.float32)
     zero = (counts == 0) & valid
-    found = np.zeros(counts.shape, dtype=bool)
+    missing = np.zeros(counts.shape, dtype=bool)
     quantum = float(trusted.min(where=trusted > 0, initial=np.inf))
     solid = ndimage.maximum_filter(trusted, 3, mode="constant") == 0
     solid[solid] = ndimage.uniform_filter(zero.astype(np.float32), 3, mode="nearest")[solid] > 0.5
@@ -142,5 +142,5 @@ def find_missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
         shell = trusted[near][ndimage.binary_dilation(block, box, iterations=2) & ~block & valid[near]]
         level = float(np.median(shell)) if shell.size else 0.0
         if level > 3 * quantum and level * block.sum() > 50 * quantum:
-            found[near] |= block
-    return found
+            missing[near] |= block
+    return missing

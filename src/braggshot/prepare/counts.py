@@ -191,10 +191,10 @@ def refuse_untrusted(name: str, untrusted: int, total: int) -> None:
 def _gaps(scan: Scan, corrections: Corrections, steps: list[str]) -> BoolArray:
     _, rows, columns = scan.frames.shape
     name = corrections.detector or scan.detector
-    found = None if name is None else find_gaps(name, (rows, columns))
-    if found is not None:
-        steps.append(f"gaps of the detector {name}: {int(found.sum())} pixels masked")
-        return found
+    mask = None if name is None else find_gaps(name, (rows, columns))
+    if mask is not None:
+        steps.append(f"gaps of the detector {name}: {int(mask.sum())} pixels masked")
+        return mask
     if corrections.detector is not None:
         raise ConfigError(f"{scan.name}: frames of {rows} x {columns} pixels are not those of a whole {name}; give a mask instead.")
     if name is not None:

@@ -148,12 +148,12 @@ def sub_voxel_offset(counts: FloatArray, middle: NDArray[np.int_]) -> NDArray[np
 
     On each axis it is the vertex of the parabola through the logarithms of three sums over planes of 3 x 3 voxels.
     """
-    found = counts[_box(counts, middle, 1)]
-    if found.shape != (3, 3, 3):
+    cube = counts[_box(counts, middle, 1)]
+    if cube.shape != (3, 3, 3):
         return np.zeros(3)
     offset = []
     for axis in range(3):
-        before, here, after = np.log(found.sum(axis=tuple(other for other in range(3) if other != axis), dtype=float) + 0.5)
+        before, here, after = np.log(cube.sum(axis=tuple(other for other in range(3) if other != axis), dtype=float) + 0.5)
         bend = 2 * here - before - after
         offset.append(np.clip((after - before) / (2 * bend), -1, 1) if bend > 0 else 0.0)
     return np.array(offset)

@@ -177,17 +177,18 @@ def _load(
         return replace(block, steps=tuple(steps))
     valid, pixels, total = block.valid, np.asarray(block.valid.any(0)), block.counts.sum(0)
     groups = (part.sum(0) for part in np.array_split(block.counts, min(GROUPS, len(block.counts))))
-    found = {
+    artefacts = {
         "hot pixels": find_hot_pixels(groups, pixels),
         "dead pixels": find_dead_pixels(total, pixels),
         "pixels without counts amid counts": find_missing_blocks(total, pixels),
     }
-    valid = valid & ~np.logical_or.reduce(list(found.values()))
-    found["zingers"] = find_zingers(block.counts * valid, valid)
-    valid &= ~found["zingers"]
-    found["voxels cut out of the pattern (a block of exact zeros amid counts)"] = blocks = find_missing_blocks(block.counts, valid)
+    valid = valid & ~np.logical_or.reduce(list(artefacts.values()))
+    artefacts["zingers"] = find_zingers(block.counts * valid, valid)
+    valid &= ~artefacts["zingers"]
+    blocks = find_missing_blocks(block.counts, valid)
+    artefacts["voxels cut out of the pattern (a block of exact zeros amid counts)"] = blocks
     valid &= ~blocks
-    steps += [f"{int(mask.sum())} {name} masked" for name, mask in found.items() if mask.any()]
+    steps += [f"{int(mask.sum())} {name} masked" for name, mask in artefacts.items() if mask.any()]
     return replace(block, counts=block.counts * valid, valid=valid, steps=tuple(steps))
 
 

@@ -137,34 +137,34 @@ def _reduce_starts(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
     return replace(phasing, starts=cold, hypotheses=cold, orientations=orientations, search_starts=search_starts, max_tournaments=1)
 
 
-def doubt_warm_start(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
+def doubt_warm_start(result: Reconstruction, settings: SeriesSettings) -> Reconstruction:
     """Doubt a result whose warm start won although no cold start confirms it: it may only repeat its neighbour.
 
     The warm start won by the held-out voxels, which supports it. So this doubt alone does not make the verdict "failed"; all other
     checks apply unchanged.
     """
-    facts = table.compare_starts(found)
+    facts = table.compare_starts(result)
     limits = settings.phasing.limits
     if facts["start"] != "warm" or facts["warm_cold_correlation"] >= limits.agreement:
-        return found
-    confirmed = replace(found.quality, agreeing=Agreement(1, 1, 0, limits.agreement))
-    verdict, reasons = judge(found.volume, found.rho, found.support, confirmed, limits)
+        return result
+    confirmed = replace(result.quality, agreeing=Agreement(1, 1, 0, limits.agreement))
+    verdict, reasons = judge(result.volume, result.rho, result.support, confirmed, limits)
     doubt = (
         f"the start from its neighbour predicts the held-out voxels best ({facts['warm_llk_free']:.3g} against "
         f"{facts['cold_llk_free']:.3g}), but the best cold start is another crystal (correlation "
         f"{facts['warm_cold_correlation']:.2f}): more cold starts may settle whether the neighbour biased it."
     )
     others = () if verdict == "good" else reasons
-    return replace(found, verdict="doubtful" if verdict == "good" else verdict, reasons=(doubt, *others))
+    return replace(result, verdict="doubtful" if verdict == "good" else verdict, reasons=(doubt, *others))
 
 
-def doubt_twin(found: Reconstruction, placed: Registration) -> Reconstruction:
+def doubt_twin(result: Reconstruction, placed: Registration) -> Reconstruction:
     """Doubt a result whose twin fits the neighbour nearly as well: the sign of its strain could be wrong."""
-    if placed.margin >= TWINS or found.verdict == "failed":
-        return found
+    if placed.margin >= TWINS or result.verdict == "failed":
+        return result
     doubt = (
         f"both twins fit its neighbour nearly as well (correlation {placed.correlation:.3f}, margin {placed.margin:.3f}): "
         "the sign of the strain could differ from it."
     )
-    others = () if found.verdict == "good" else found.reasons
-    return replace(found, verdict="doubtful", reasons=(doubt, *others))
+    others = () if result.verdict == "good" else result.reasons
+    return replace(result, verdict="doubtful", reasons=(doubt, *others))

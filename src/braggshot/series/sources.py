@@ -59,14 +59,14 @@ def list_sources(
     ------
     ConfigError : if numbers, columns or rows do not fit the scans.
     """
-    found = [source for path in inputs for source in _list_scans(Path(path), scans, format)]
-    if not found:
+    listed = [source for path in inputs for source in _list_scans(Path(path), scans, format)]
+    if not listed:
         raise ConfigError("a series needs at least one scan; give files, or --scans for a file that holds several.")
-    extra: list[dict[str, Value]] = [{} for _ in found] if metadata is None else _match_rows(Path(metadata), found)
+    extra: list[dict[str, Value]] = [{} for _ in listed] if metadata is None else _match_rows(Path(metadata), listed)
     for column in columns:
-        name, values = _parse_column(column, len(found))
+        name, values = _parse_column(column, len(listed))
         extra = [{**row, name: value} for row, value in zip(extra, values, strict=True)]
-    return [replace(source, metadata=row) for source, row in zip(found, extra, strict=True)]
+    return [replace(source, metadata=row) for source, row in zip(listed, extra, strict=True)]
 
 
 def unique_names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[str]:
@@ -74,14 +74,14 @@ def unique_names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[st
 
     Names are known before any file is read, so scans can be phased in any order. `options` are the options of the reader.
     """
-    found: dict[str, None] = {}
+    stems: dict[str, None] = {}
     for source in scans:
         stem = source.path.name if source.path.is_dir() else source.path.stem
         stem = re.sub(r"[^\w.+-]+", "_", stem).strip("_.") or "scan"
         number = source.scan or options.get("scan")
         stem = stem if number is None else f"{stem}-{number}"
-        found[next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(scans) + 2))) if n not in found)] = None
-    return list(found)
+        stems[next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(scans) + 2))) if n not in stems)] = None
+    return list(stems)
 
 
 def _list_scans(path: Path, scans: str | None, format: str | None) -> list[Source]:
@@ -102,13 +102,13 @@ def parse_numbers(text: str) -> list[str]:
     ------
     ConfigError : if the text is no list of numbers and ranges.
     """
-    found = []
+    numbers = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match or int(match.group(2) or match.group(1)) < int(match.group(1)):
             raise ConfigError(f"--scans expects numbers and ranges such as 54-60,63; found {text!r}.")
-        found += [str(n) for n in range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1)]
-    return found
+        numbers += [str(n) for n in range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1)]
+    return numbers
 
 
 def _parse_column(text: str, n: int) -> tuple[str, list[Value]]:
@@ -129,7 +129,7 @@ def parse_value(text: str) -> Value:
         return text.strip() or None
 
 
-def _match_rows(path: Path, found: Sequence[Source]) -> list[dict[str, Value]]:
+def _match_rows(path: Path, scans: Sequence[Source]) -> list[dict[str, Value]]:
     """Return one row of a CSV file for each scan; empty where no row fits."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
@@ -139,14 +139,14 @@ def _match_rows(path: Path, found: Sequence[Source]) -> list[dict[str, Value]]:
     if rows and "input" in rows[0]:
         keyed = {row["input"]: row for row in rows}
         chosen: list[dict[str, Any] | None] = [
-            next((keyed[key] for key in (s.label, str(s.path), s.path.name, s.path.stem) if key in keyed), None) for s in found
+            next((keyed[key] for key in (s.label, str(s.path), s.path.name, s.path.stem) if key in keyed), None) for s in scans
         ]
-    elif rows and "scan" in rows[0] and all(source.scan for source in found):
+    elif rows and "scan" in rows[0] and all(source.scan for source in scans):
         keyed = {row["scan"]: row for row in rows}
-        chosen = [keyed.get(source.scan or "") for source in found]
-    elif len(rows) == len(found):
+        chosen = [keyed.get(source.scan or "") for source in scans]
+    elif len(rows) == len(scans):
         chosen = list(rows)
     else:
-        raise ConfigError(f"{path}: {len(rows)} rows for {len(found)} scans; add a column 'input' or 'scan', or one row per scan.")
+        raise ConfigError(f"{path}: {len(rows)} rows for {len(scans)} scans; add a column 'input' or 'scan', or one row per scan.")
     kept = {"input", "scan", None}
     return [{k: parse_value(v or "") for k, v in row.items() if k not in kept} if row else {} for row in chosen]

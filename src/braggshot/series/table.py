@@ -62,15 +62,15 @@ def summarise_result(result: Reconstruction, first_spacing: float | None) -> Row
     `first_spacing` [m].
     """
     known: Row = {} if result.strain is None else summary_table(result.strain)
-    found = {name: known[name] for name in MEASURED if name in known}
+    columns = {name: known[name] for name in MEASURED if name in known}
     spacing = known.get("d_spacing_m")
     if spacing is not None:
-        found["strain_mean"] = spacing / (first_spacing or spacing) - 1
+        columns["strain_mean"] = spacing / (first_spacing or spacing) - 1
     lengths = {"prtf": result.quality.resolution} if result.strain is None else result.strain.resolution
     method, length = next(iter(lengths.items()), (None, None))
     agreeing = result.quality.agreeing
     return {
-        **found,
+        **columns,
         **{f"resolution_{name}_m": value for name, value in lengths.items()},
         "resolution_m": length,
         "resolution_method": method if length is not None else None,

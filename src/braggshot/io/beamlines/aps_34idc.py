@@ -146,8 +146,8 @@ def _iso(date: str) -> str:
 
 
 def _scans_with_frames(spec: Path) -> list[int]:
-    found = (re.search(r"S(\d{4,})[^/]*\.tiff?$", file.name) for file in _below(spec, "*S[0-9]*.tif*"))
-    return sorted({int(match.group(1)) for match in found if match})
+    matches = (re.search(r"S(\d{4,})[^/]*\.tiff?$", file.name) for file in _below(spec, "*S[0-9]*.tif*"))
+    return sorted({int(match.group(1)) for match in matches if match})
 
 
 def _below(spec: Path, pattern: str) -> list[Path]:
@@ -161,10 +161,12 @@ def _choose(spec: Path, scan: int | str | None) -> int:
             return int(scan)
         except ValueError:
             raise FormatError(f"{spec}: scan must be a number, found {scan!r}.") from None
-    found = scans(spec)
-    if len(found) == 1:
-        return int(found[0])
-    there = f"frames of scans {_ranges([int(number) for number in found])} lie beside it" if found else "no frames lie beside it"
+    numbers = scans(spec)
+    if len(numbers) == 1:
+        return int(numbers[0])
+    there = (
+        f"frames of scans {_ranges([int(number) for number in numbers])} lie beside it" if numbers else "no frames lie beside it"
+    )
     raise FormatError(f"{spec}: choose a scan with scan=...; {there}.")
 
 
@@ -172,21 +174,21 @@ def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Pat
     """List the TIFF files of one scan; an error if they lie in several folders."""
     pattern = f"*S{number:04d}*.tif*"
     if frames is not None:
-        found = list_images(frames) or list_images(spec.parent / frames)
-        mine = [file for file in found if f"S{number:04d}" in file.name] or found
+        files = list_images(frames) or list_images(spec.parent / frames)
+        mine = [file for file in files if f"S{number:04d}" in file.name] or files
         if not mine:
             raise FormatError(f"{frames}: no frames (.tif) in this folder or pattern.")
         return mine
-    found = sorted(_below(spec, pattern), key=natural_order)
-    folders = sorted({file.parent for file in found})
+    files = sorted(_below(spec, pattern), key=natural_order)
+    folders = sorted({file.parent for file in files})
     if len(folders) > 1:
         raise FormatError(f"{spec}: frames of scan {number} lie in {', '.join(map(str, folders))}; choose with frames=...")
-    if not found:
+    if not files:
         folder = spec.absolute().parent
         raise FormatError(
             f"{spec}: no frames of scan {number}: looked for {pattern} in {folder} and two folders below; say frames=..."
         )
-    return found
+    return files
 
 
 def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArray[np.intp], list[Path]]:

@@ -149,13 +149,13 @@ def _number_text(name: str) -> str:
 
 
 def _detector(entry: h5py.Group, name: str, path: str | Path, detector: str | None) -> str:
-    found = _detectors(entry)
-    if detector is None and len(found) == 1:
-        return found[0]
-    if detector in found:
+    detectors = _detectors(entry)
+    if detector is None and len(detectors) == 1:
+        return detectors[0]
+    if detector in detectors:
         return str(detector)
-    asked = f"{len(found)} detectors" if detector is None else f"no detector {detector!r}"
-    raise FormatError(f"{path}: scan {name} holds {asked}; there is {', '.join(found) or 'none'}: choose with detector=...")
+    asked = f"{len(detectors)} detectors" if detector is None else f"no detector {detector!r}"
+    raise FormatError(f"{path}: scan {name} holds {asked}; there is {', '.join(detectors) or 'none'}: choose with detector=...")
 
 
 def _motors(entry: h5py.Group) -> dict[str, float | FloatArray]:
@@ -191,14 +191,14 @@ def _nodes(entry: h5py.Group, names: tuple[str, ...]) -> Iterator[h5py.Dataset]:
     return (entry[name] for name in names if name in entry)
 
 
-def _units(found: h5py.Dataset) -> str | None:
-    units = found.attrs.get("units")
+def _units(values: h5py.Dataset) -> str | None:
+    units = values.attrs.get("units")
     return units.decode() if isinstance(units, bytes) else units
 
 
 def _counter(entry: h5py.Group, name: str) -> FloatArray | None:
-    found = entry.get(f"measurement/{name}")
-    return None if found is None or found.ndim != 1 else np.asarray(found[()], float)
+    values = entry.get(f"measurement/{name}")
+    return None if values is None or values.ndim != 1 else np.asarray(values[()], float)
 
 
 def _text(entry: h5py.Group, name: str) -> str:

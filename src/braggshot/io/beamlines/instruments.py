@@ -114,10 +114,10 @@ def set_geometry(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
     """
     table = config.read_toml(said) if isinstance(said, str) else said
     settings = config.resolve(GeometrySettings, table)
-    found = build_geometry(settings, scan.frames.shape)
-    moving = [circle.angle for circle in found.sample if np.ndim(circle.angle)]
+    geometry = build_geometry(settings, scan.frames.shape)
+    moving = [circle.angle for circle in geometry.sample if np.ndim(circle.angle)]
     return dataclasses.replace(
-        scan, geometry=found, rocking_angle=np.asarray(moving[0]) if len(moving) == 1 else scan.rocking_angle
+        scan, geometry=geometry, rocking_angle=np.asarray(moving[0]) if len(moving) == 1 else scan.rocking_angle
     )
 
 

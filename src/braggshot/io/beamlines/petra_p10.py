@@ -141,10 +141,10 @@ def _find_fio(master: Path, stem: str, fio: str | Path | None, noticed: list[str
             raise FormatError(f"{fio}: there is no such .fio file.")
         return Path(fio)
     folders = [master.absolute().parent, *master.absolute().parents[1:3]]
-    found = [folder / f"{stem}.fio" for folder in folders if (folder / f"{stem}.fio").is_file()]
-    if not found:
+    files = [folder / f"{stem}.fio" for folder in folders if (folder / f"{stem}.fio").is_file()]
+    if not files:
         noticed.append(f"no {stem}.fio in {', '.join(map(str, folders))}: motors and energy are unknown; say fio=...")
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def _read_fio(path: Path) -> tuple[dict[str, float | FloatArray], str, str]:

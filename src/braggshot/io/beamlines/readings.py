@@ -113,24 +113,24 @@ def geometry(
     )
 
 
-def _choose_value(overrides: Overrides, name: str, found: float | None, unit: float = 1.0) -> float | None:
+def _choose_value(overrides: Overrides, name: str, from_file: float | None, unit: float = 1.0) -> float | None:
     """Return the value that the user states, in SI units, else the value of the file."""
     value: Any = overrides.get(name)
     if value is None:
-        return found
+        return from_file
     if not isinstance(value, (int, float)) or not value > 0:
         raise ConfigError(f"{name} must be a positive number, found {value!r}.")
     return value * unit
 
 
 def _direct_beam(
-    found: tuple[float, float] | None, shape: Sequence[int], overrides: Overrides, noticed: list[str]
+    from_files: tuple[float, float] | None, shape: Sequence[int], overrides: Overrides, noticed: list[str]
 ) -> tuple[float, float]:
     if "direct_beam" in overrides:
         row, column = overrides["direct_beam"]
         return float(row), float(column)
-    if found is not None:
-        return found
+    if from_files is not None:
+        return from_files
     noticed.append("the files do not say where the direct beam meets the detector: the frame's centre is assumed.")
     return (shape[1] - 1) / 2, (shape[2] - 1) / 2
 

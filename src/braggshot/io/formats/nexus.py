@@ -60,16 +60,16 @@ def only_stack(file: h5py.File, path: str | Path) -> str:
     ------
     FormatError : if there is none or more than one; the message lists them.
     """
-    found: list[str] = []
+    stacks: list[str] = []
 
     def collect(name: str, node: h5py.Dataset | h5py.Group) -> None:
         if isinstance(node, h5py.Dataset) and node.ndim == 3 and not name.endswith("mask"):
-            found.append(name)
+            stacks.append(name)
 
     file.visititems(collect)
-    if len(found) == 1:
-        return found[0]
-    there = f"these are there: {', '.join(found)}" if found else "the file holds none (external files are not searched)"
+    if len(stacks) == 1:
+        return stacks[0]
+    there = f"these are there: {', '.join(stacks)}" if stacks else "the file holds none (external files are not searched)"
     raise FormatError(f"{path}: say which 3D dataset to read with dataset=...; {there}.")
 
 

@@ -55,10 +55,10 @@ def open_patterns(path: str | Path, dataset: str | None = None) -> Iterator[Any]
 
 def _dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
     if name is not None:
-        found = file.get(name)
-        if not isinstance(found, h5py.Dataset) or found.ndim != 4:
+        stack = file.get(name)
+        if not isinstance(stack, h5py.Dataset) or stack.ndim != 4:
             raise FormatError(f"{path}: {name} is no dataset (n, z, y, x).")
-        return found
+        return stack
     stacks: list[h5py.Dataset] = []
     file.visititems(lambda _, item: stacks.append(item) if isinstance(item, h5py.Dataset) and item.ndim == 4 else None)
     if len(stacks) != 1:

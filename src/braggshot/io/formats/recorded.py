@@ -131,10 +131,10 @@ def can_read(path: str | Path) -> bool:
 def read_ending(path: str | Path) -> dict[str, Any] | None:
     """Return the content of ended.json: the reason of an early end and the number of frames; None while the scan goes on."""
     try:
-        found: dict[str, Any] = json.loads((Path(path) / ENDED).read_text())
+        ending: dict[str, Any] = json.loads((Path(path) / ENDED).read_text())
     except FileNotFoundError:
         return None
-    return found
+    return ending
 
 
 def read(path: str | Path) -> Scan:

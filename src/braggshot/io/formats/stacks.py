@@ -35,10 +35,10 @@ def list_images(path: str | Path) -> list[Path]:
     Of a folder that mixes TIFF and .npy files only the TIFF files are listed.
     """
     if Path(path).is_dir():
-        found = [file for file in Path(path).iterdir() if file.is_file()]
+        files = [file for file in Path(path).iterdir() if file.is_file()]
     else:
-        found = [Path(name) for name in glob.glob(str(path))] if glob.has_magic(str(path)) and not Path(path).exists() else []
-    by_kind = [[file for file in found if file.suffix.lower() in kind] for kind in ((".tif", ".tiff"), (".npy",))]
+        files = [Path(name) for name in glob.glob(str(path))] if glob.has_magic(str(path)) and not Path(path).exists() else []
+    by_kind = [[file for file in files if file.suffix.lower() in kind] for kind in ((".tif", ".tiff"), (".npy",))]
     return sorted(by_kind[0] or by_kind[1], key=natural_order)
 
 

@@ -77,71 +77,71 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
         data["data"] = h5py.SoftLink("/entry_1/image_1/data")
 
 
-def _write_completed(group: h5py.Group, found: Reconstruction) -> None:
-    volume, spread = found.volume, found.psf
+def _write_completed(group: h5py.Group, reconstruction: Reconstruction) -> None:
+    volume, spread = reconstruction.volume, reconstruction.psf
     psf = None if spread is None else PointSpread(tuple(spread["sigma"]), float(spread["eta"]))
     counts, valid = (torch.from_numpy(np.ascontiguousarray(array)) for array in (volume.intensity, volume.valid))
-    put(group, "data", fill_gaps(counts, valid, torch.from_numpy(found.rho), psf).numpy().astype(np.float32), "photons")
+    put(group, "data", fill_gaps(counts, valid, torch.from_numpy(reconstruction.rho), psf).numpy().astype(np.float32), "photons")
     group.attrs["description"] = "measured where the mask is 0, the model where it is 1"
 
 
-def _write_object(entry: h5py.Group, found: Reconstruction) -> None:
+def _write_object(entry: h5py.Group, reconstruction: Reconstruction) -> None:
     image = add_group(entry, "image_1", "NXdata", signal="data", interpretation="image")
     put(image, "title", "rho")
-    put(image, "data", found.rho.astype(np.complex64), "photons^0.5")
-    put(image, "mask", found.support.astype(np.int8))
+    put(image, "data", reconstruction.rho.astype(np.complex64), "photons^0.5")
+    put(image, "mask", reconstruction.support.astype(np.int8))
     image["support"] = h5py.SoftLink(f"{image.name}/mask")
     put(image, "data_type", "electron density")
     put(image, "data_space", "real")
     put(image, "is_fft_shifted", 0)
-    put(image, "frame", found.frame)
-    put(image, "basis", found.basis, "m")
-    if found.uncertainty is not None:
+    put(image, "frame", reconstruction.frame)
+    put(image, "basis", reconstruction.basis, "m")
+    if reconstruction.uncertainty is not None:
         spread = add_group(image, "uncertainty_1", "NXcollection")
         for name, units in (("phase", "rad"), ("strain", "1"), ("amplitude", "1"), ("samples", "1"), ("source", None)):
-            put(spread, name, getattr(found.uncertainty, name), units)
-    _write_process(add_group(image, "process_1", "NXprocess"), found)
+            put(spread, name, getattr(reconstruction.uncertainty, name), units)
+    _write_process(add_group(image, "process_1", "NXprocess"), reconstruction)
 
 
-def _add_images(entry: h5py.Group, found: Reconstruction) -> None:
-    add_image(entry, "amplitude", np.abs(found.rho).astype(np.float32), "photons^0.5", frame=found.frame)
-    phase = np.where(found.support, np.angle(found.rho), 0).astype(np.float32)
-    add_image(entry, "phase", phase, "rad", frame=found.frame, sign="phase = -q.u")
-    add_image(entry, "support", found.support.astype(np.int8), "1", frame=found.frame)
+def _add_images(entry: h5py.Group, reconstruction: Reconstruction) -> None:
+    add_image(entry, "amplitude", np.abs(reconstruction.rho).astype(np.float32), "photons^0.5", frame=reconstruction.frame)
+    phase = np.where(reconstruction.support, np.angle(reconstruction.rho), 0).astype(np.float32)
+    add_image(entry, "phase", phase, "rad", frame=reconstruction.frame, sign="phase = -q.u")
+    add_image(entry, "support", reconstruction.support.astype(np.int8), "1", frame=reconstruction.frame)
 
 
-def _write_process(process: h5py.Group, found: Reconstruction) -> None:
+def _write_process(process: h5py.Group, reconstruction: Reconstruction) -> None:
     put(process, "program", "braggshot")
     put(process, "version", _VERSION)
-    put(process, "algorithm", found.method)
-    put(process, "network", found.network)
-    put_tree(add_group(process, "configuration", "NXcollection"), found.configuration)
-    put_note(process, "note_1", found.configuration, "configuration parameters used for phasing")
+    put(process, "algorithm", reconstruction.method)
+    put(process, "network", reconstruction.network)
+    put_tree(add_group(process, "configuration", "NXcollection"), reconstruction.configuration)
+    put_note(process, "note_1", reconstruction.configuration, "configuration parameters used for phasing")
     results = add_group(process, "results", "NXcollection")
-    quality = found.quality
+    quality = reconstruction.quality
     for name in ("chi2", "r_factor", "llk", "llk_free", "agreement", "chi2_coherent", "unseen"):
         put(results, name, getattr(quality, name))
     if quality.agreeing is not None:
         put_tree(add_group(results, "agreeing", "NXcollection"), dataclasses.asdict(quality.agreeing))
     for pynx_name, value in (("llk_poisson", quality.llk), ("free_llk_poisson", quality.llk_free)):
         put(results, pynx_name, value)
-    put(results, "nb_point_support", int(found.support.sum()))
+    put(results, "nb_point_support", int(reconstruction.support.sum()))
     put(results, "resolution", quality.resolution, "m")
-    put(results, "verdict", found.verdict)
-    put(results, "reasons", found.reasons)
-    put_tree(add_group(results, "choices", "NXcollection"), found.choices)
-    put_tree(add_group(results, "seconds", "NXcollection"), found.seconds, "s")
-    put_tree(add_group(results, "history", "NXcollection"), found.history)
-    if found.psf is not None:
-        put_tree(add_group(results, "point_spread", "NXcollection"), found.psf)
-    if found.ensemble is not None:
-        put(results, "mode_weights", found.ensemble.mode_weights)
-        put(results, "prtf", found.ensemble.prtf)
-        put(results, "fsc", found.ensemble.fsc)
-        put(results, "fsc_between", found.ensemble.fsc_between)
-        with_geometry = found.volume.reciprocal_basis is not None
-        put(results, "prtf_frequency", found.ensemble.prtf_frequency, "1/m" if with_geometry else "1")
-        put_tree(add_group(results, "table", "NXcollection"), found.ensemble.table)
+    put(results, "verdict", reconstruction.verdict)
+    put(results, "reasons", reconstruction.reasons)
+    put_tree(add_group(results, "choices", "NXcollection"), reconstruction.choices)
+    put_tree(add_group(results, "seconds", "NXcollection"), reconstruction.seconds, "s")
+    put_tree(add_group(results, "history", "NXcollection"), reconstruction.history)
+    if reconstruction.psf is not None:
+        put_tree(add_group(results, "point_spread", "NXcollection"), reconstruction.psf)
+    if reconstruction.ensemble is not None:
+        put(results, "mode_weights", reconstruction.ensemble.mode_weights)
+        put(results, "prtf", reconstruction.ensemble.prtf)
+        put(results, "fsc", reconstruction.ensemble.fsc)
+        put(results, "fsc_between", reconstruction.ensemble.fsc_between)
+        with_geometry = reconstruction.volume.reciprocal_basis is not None
+        put(results, "prtf_frequency", reconstruction.ensemble.prtf_frequency, "1/m" if with_geometry else "1")
+        put_tree(add_group(results, "table", "NXcollection"), reconstruction.ensemble.table)
 
 
 def read(path: str | Path) -> Reconstruction:

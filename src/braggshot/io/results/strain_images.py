@@ -60,23 +60,23 @@ def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **at
     return image
 
 
-def write(entry: h5py.Group, found: StrainMap, numbers: Mapping[str, Any]) -> None:
+def write(entry: h5py.Group, strain_map: StrainMap, numbers: Mapping[str, Any]) -> None:
     """Write all fields of a strain map, and the table `numbers` of its summary."""
     for name, units in UNITS.items():
-        values = getattr(found, name)
+        values = getattr(strain_map, name)
         if values is None:
             continue
         array = values.astype(np.int8 if values.dtype == bool else np.float32)
         sign = {"sign": "phase = -q.u"} if name == "phase" else {}
-        add_image(entry, name, array, units, frame=found.frame, basis=found.basis, **sign)
+        add_image(entry, name, array, units, frame=strain_map.frame, basis=strain_map.basis, **sign)
     group = add_group(entry, "strain_1", "NXcollection")
     for name, units in (("basis", "m"), ("rotation", "1"), ("q_bragg", "1/m"), ("iso_level", "photons^0.5")):
-        put(group, name, getattr(found, name), units)
+        put(group, name, getattr(strain_map, name), units)
     for name in ("frame", "name", "reflection"):
-        put(group, name, getattr(found, name))
-    put_tree(add_group(group, "resolution", "NXcollection"), found.resolution, "m")
-    _write_facets(add_group(group, "facets", "NXcollection"), found.facets)
-    put_tree(add_group(group, "choices", "NXcollection"), found.choices)
+        put(group, name, getattr(strain_map, name))
+    put_tree(add_group(group, "resolution", "NXcollection"), strain_map.resolution, "m")
+    _write_facets(add_group(group, "facets", "NXcollection"), strain_map.facets)
+    put_tree(add_group(group, "choices", "NXcollection"), strain_map.choices)
     put_tree(add_group(group, "numbers", "NXcollection"), {key: value for key, value in numbers.items() if value is not None})
 
 

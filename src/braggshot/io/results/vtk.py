@@ -48,7 +48,7 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
     write_arrays(path, arrays, reconstruction.basis, reconstruction.frame)
 
 
-def write_strain(path: str | Path, found: StrainMap) -> None:
+def write_strain(path: str | Path, strain_map: StrainMap) -> None:
     """Write all fields of a strain map; they are NaN where they have no value.
 
     Fields that are lengths are in nm, like the axes.
@@ -59,12 +59,12 @@ def write_strain(path: str | Path, found: StrainMap) -> None:
     """
     arrays: dict[str, tuple[NDArray[Any], str]] = {}
     for name, units in UNITS.items():
-        values = getattr(found, name)
+        values = getattr(strain_map, name)
         if values is None:
             continue
         values, units = (values * 1e9, "nm") if units == "m" else (values, units)
         arrays[name] = (values.astype(np.uint8 if values.dtype == bool else np.float32), units)
-    write_arrays(path, arrays, found.basis, found.frame)
+    write_arrays(path, arrays, strain_map.basis, strain_map.frame)
 
 
 def write_arrays(
