@@ -33,8 +33,8 @@ class StrainConfig:
     ramp : "remove" refers the strain to the mean lattice of the bulk; "keep" leaves the phase unchanged
     iso : amplitude of the surface as a share of the largest in the support [1]; "auto" is half the median amplitude of the bulk
     surface : thickness of the surface layer [voxels]
-    noise_samples : number of Poisson redraws of the counts, each refined from the result; their spread adds to the one-sigma; 0 for
-        none
+    noise_samples : number of Poisson redraws of the counts, each refined from the result; their spread adds to the one-sigma
+        uncertainty; 0 for none
     facets : find facets on the surface
     half_data : phase two halves of the counts as well, to measure the resolution (twice the time of the phasing)
     reflection : hkl of the peak, for the lattice parameter and the names of facets
@@ -193,9 +193,9 @@ def _displacement(rho: ComplexArray, support: BoolArray, core: BoolArray, q: Flo
 
 
 def _lattice_parameter(d_spacing: FloatArray, config: StrainConfig) -> NDArray[np.float64] | None:
-    """Return the edge of the unit cell, a = a_0 d / d_0 [m].
+    """Return the edge of the unit cell, a = a_0 d / d_0 [m], where a_0 and d_0 belong to the unit cell of the settings.
 
-    One reflection gives one number, so the shape of the cell is assumed to be that of the settings.
+    One reflection gives only one number, so the ratios and angles of the cell are not changed.
     """
     if config.reflection is None:
         return None

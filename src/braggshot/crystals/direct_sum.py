@@ -51,7 +51,7 @@ def rocking_scan(
 
 
 def _amplitude(rho: ComplexArray, edges: Sequence[float], offset: FloatArray) -> NDArray[np.complex128]:
-    """Sum over the voxels for pixels with q - g = `offset` (n, 3).
+    """Compute the amplitude of pixels with q - g = `offset` (n, 3).
 
     On orthogonal axes the exponential is a product of one factor per axis, so the sum goes axis by axis.
     """

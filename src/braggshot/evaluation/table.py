@@ -146,7 +146,7 @@ Au(111) and voxels of 10 nm.
 
 
 def write(path: Path, rows: Sequence[Row], command: str = "") -> None:
-    """Write ``table.md``.
+    """Write the table in Markdown to `path`.
 
     Raises
     ------

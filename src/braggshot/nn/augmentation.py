@@ -1,4 +1,4 @@
-r"""Augment patterns: turn them as those of a turned crystal, thin their counts as in a shorter exposure, or hide voxels.
+r"""Augment patterns: turn them like the crystal, thin their counts as in a shorter exposure, or hide voxels.
 
 .. math:: \rho'(r) = \rho(M r) \;\Rightarrow\; I'(q) = I(M q), \qquad M \text{ a signed permutation of the axes}
 """

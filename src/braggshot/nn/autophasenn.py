@@ -15,11 +15,6 @@ References
 ----------
 .. [1] Y. Yao et al., AutoPhaseNN, npj Comput. Mater. 8, 124 (2022), doi 10.1038/s41524-022-00803-w; layers, initial weights and
    settings as in github.com/YudongYao/AutoPhaseNN and github.com/mcherukara/AutoPhaseNN (b0de63a)
-
-References
-----------
-.. [1] Y. Yao et al., AutoPhaseNN, npj Comput. Mater. 8, 124 (2022), doi 10.1038/s41524-022-00803-w; layers, initial weights and
-   settings as in github.com/YudongYao/AutoPhaseNN and github.com/mcherukara/AutoPhaseNN (b0de63a)
 """
 
 from __future__ import annotations
@@ -36,8 +31,8 @@ from braggshot.nn.network import Convolution, Measurement, magnitude_of
 from braggshot.physics.fourier import AXES, pad, to_centre
 
 SLOPE = 0.01  # slope of the leaky rectifiers below zero [1]
-SMALLEST = 0.01  # least threshold of the crystal in the Patterson function, relative to its maximum [1]
-DIFFERENCE_BODY = 8  # volume ratio of {r - r'} to {r}: 8 for a convex body with a centre of symmetry, else more [1]
+SMALLEST = 0.01  # least value of the Patterson function inside the crystal, relative to its maximum [1]
+DIFFERENCE_BODY = 8  # volume of a Patterson function / volume of the crystal; 8 if it is convex and centrosymmetric [1]
 
 
 def unit_scale(data: Measurement) -> Tensor:

@@ -63,7 +63,7 @@ def data_term(magnitude: Tensor, data: Measurement, config: LossConfig) -> Tenso
 
 
 def correlation(rho: Tensor, other: Tensor) -> Tensor:
-    """Return |<rho, other>| / (|rho| |other|) without any alignment, (n,)."""
+    """Return the correlation |<rho, other>| / (|rho| |other|) of two objects, (n,), without aligning them."""
     one, two = torch.view_as_real(rho), torch.view_as_real(other)
     real = (one * two).sum((-4, -3, -2, -1))
     imaginary = (one[..., 0] * two[..., 1] - one[..., 1] * two[..., 0]).sum(AXES)

@@ -60,7 +60,7 @@ class Measurement:
 
     @classmethod
     def of(cls, counts: Tensor, valid: Tensor) -> Measurement:
-        """Build from counts (n, z, y, x) and a mask, both centred at N // 2 [photons]."""
+        """Build a measurement from counts (n, z, y, x) and a mask, both centred at N // 2 [photons]."""
         known = to_corner(valid).float()
         return cls(to_corner(counts.float()).clamp_min(0).sqrt() * known, known)
 

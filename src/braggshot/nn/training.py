@@ -244,8 +244,8 @@ def _choose_target(
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Return the target of each prediction, its weight (n,), and numbers to report; `way` is the pair (start, prediction).
 
-    The target is the twin that the *start* is nearer to. If the prediction chose, a blend of both twins would stay a blend, because
-    either choice would be right half of the time.
+    The target is the twin that is nearer to the *start*. A prediction that blends both twins is equally near to both; if the nearer
+    one to the prediction were taken, it would be pulled to either twin half of the time and stay a blend.
     """
     start, rho = way
     if solution is not None:

@@ -49,7 +49,14 @@ CENTRED = 0.1  # share of an axis by which a peak may be off the middle and stil
 MARGIN = 12  # margin read around the window, so that artefacts on its edge are seen whole [raw voxels]
 SPECKLE = 200.0  # size of a speckle assumed before the oversampling is known, rather too large [voxels]
 GROUPS = 8  # number of parts of the rocking curve in which a hot pixel must stay hot
-FIELDS = {"steps", "window", "reciprocal_basis", "q_bragg", "oversampling", "provenance"}  # provenance of a prepared scan
+FIELDS = {
+    "steps",
+    "window",
+    "reciprocal_basis",
+    "q_bragg",
+    "oversampling",
+    "provenance",
+}  # provenance that only a prepared scan has
 
 
 @dataclass(frozen=True)
@@ -310,7 +317,7 @@ def _describe(
 ) -> DiffractionVolume:
     """Return the volume with its voxel basis, geometry and provenance; a prepared scan keeps those it has.
 
-    `moved` is the shift of the counts between the raw voxels [raw voxels].
+    `moved` is the distance by which the counts were shifted before binning [raw voxels].
     """
     before = scan.provenance if scan.prepared else {}
     geometry = regular_geometry(scan.geometry, source.grid)

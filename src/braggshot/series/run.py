@@ -7,7 +7,7 @@ follows are the same and its CXI file exists.
 ::
 
     neighbour = "previous":  0 -> 1 -> 2 -> 3         one scan at a time is ready
-    neighbour = "first":     0 -> 1, 0 -> 2, 0 -> 3   all others are, once the first is accepted
+    neighbour = "first":     0 -> 1, 0 -> 2, 0 -> 3   all others are ready once the first is accepted
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def _parse_column(text: str, n: int) -> tuple[str, list[Value]]:
 
 
 def parse_value(text: str) -> Value:
-    """Return a number where the text is one, None where it is empty, else the text."""
+    """Return the number that a text states, None for an empty text, else the text itself."""
     try:
         return float(text)
     except ValueError:

@@ -7,7 +7,7 @@
     arrived.raw   one record a frame: whether it arrived, its angle [rad], its time [s since the epoch]
     ended.json    written last: whether the scan was aborted, and why
 
-Both raw files are mapped into memory. What was written is kept by the operating system, so a killed program loses no frame; the
+Both raw files are mapped into memory. Written frames are kept by the operating system, so a killed program loses no frame; the
 memory is released by the system when needed. No correction is applied to the counts.
 """
 
