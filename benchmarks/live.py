@@ -31,7 +31,7 @@ from braggshot.physics.metrics import align
 from braggshot.viewer import drawings
 from braggshot.viewer.app import pause
 from braggshot.viewer.model import View
-from braggshot.viewer.shared import Watch
+from braggshot.viewer.shared import SharedFeed
 from braggshot.volumes import Frame
 
 EVERY = 3  # of the simulated frames, so that 64 remain
@@ -58,9 +58,9 @@ def scans(n, first=0):
 class Beam(MemorySource):
     """Plays scans at a rate, and waits for the results of each before the next; notes when frames were sent."""
 
-    def __init__(self, played, rate, board):
+    def __init__(self, played, rate, status):
         super().__init__()
-        self.played, self.rate, self.board, self.sent = played, rate, board, {}
+        self.played, self.rate, self.status, self.sent = played, rate, status, {}
 
     def messages(self, stop):
         for number, scan in enumerate(self.played):
@@ -72,7 +72,7 @@ class Beam(MemorySource):
                 sent.append((time.monotonic(), time.process_time()))
                 yield Arrived(name, Frame(index, image, float(scan.rocking_angle[index])))
             yield End(name)
-            while len(self.board.latest()[1].finished) <= number and not stop.is_set():
+            while len(self.status.latest()[1].finished) <= number and not stop.is_set():
                 yield None
                 time.sleep(0.05)
 
@@ -80,9 +80,9 @@ class Beam(MemorySource):
 class Page(threading.Thread):
     """Asks for what is new, and for its surface, as a browser does; notes when it had each picture."""
 
-    def __init__(self, board):
+    def __init__(self, status):
         super().__init__(daemon=True)
-        self.watch, self.stop, self.seen = Watch(board), threading.Event(), []
+        self.watch, self.stop, self.camera_from = SharedFeed(status), threading.Event(), []
 
     def run(self):
         known, wait = None, 0
@@ -95,9 +95,9 @@ class Page(threading.Thread):
             shown = self.watch.solid(now.scans - 1)
             if shown is not None:
                 surface = self.watch.mesh(shown, View())
-                json.dumps(drawings.crystal(shown, surface, shown.colouring("strain"), drawings.seen("oblique")))
+                json.dumps(drawings.crystal(shown, surface, shown.colouring("strain"), drawings.camera_from("oblique")))
             moment = time.monotonic(), time.process_time()
-            self.seen.append((moment, snapshot.scan, snapshot.pictures[-1], snapshot.result))
+            self.camera_from.append((moment, snapshot.scan, snapshot.previews[-1], snapshot.result))
 
 
 def share(values, q):
@@ -108,7 +108,10 @@ def latency(options):
     """Time from the last frame to the picture of the whole scan; share of the frames at the first recognised one."""
     with tempfile.TemporaryDirectory() as folder:
         session = Session(folder, resolve(SHORT))
-        beam, pages = Beam(scans(options.scans), options.rate, session.board), [Page(session.board) for _ in range(options.viewers)]
+        beam, pages = (
+            Beam(scans(options.scans), options.rate, session.status),
+            [Page(session.status) for _ in range(options.viewers)],
+        )
         for page in pages:
             page.start()
         session.run(beam)
@@ -117,7 +120,7 @@ def latency(options):
             page.join()
         waits, spent, firsts = [], [], []
         for name, sent in beam.sent.items():
-            whole = [at for page in pages for at, scan, picture, _ in page.seen if scan == name and picture.frames == 64]
+            whole = [at for page in pages for at, scan, picture, _ in page.camera_from if scan == name and picture.frames == 64]
             final = results.read(Path(folder) / f"{name}.cxi")
             waits.append(min(whole)[0] - sent[-1][0])
             spent.append(min(whole)[1] - sent[-1][1])
@@ -139,7 +142,7 @@ def first_recognised(page, name, final, sent):
 
     None where no picture did before the end.
     """
-    for at, scan, picture, result in page.seen:
+    for at, scan, picture, result in page.camera_from:
         if scan != name or picture.frames >= 64 or picture.verdict == "failed" or result.rho.shape != final.rho.shape:
             continue
         if align(torch.from_numpy(result.rho), torch.from_numpy(final.rho)).correlation >= 0.8:
@@ -168,9 +171,9 @@ def intake(options):
         flood = Flood()
         session.run(flood)
         kept = sum(1 for _ in (Path(folder) / "events.jsonl").open())
-        shown = session.board.latest()[1]
+        shown = session.status.latest()[1]
         print(f"{shown.received} of {options.frames} frames in {flood.spent:.2f} s: {options.frames / flood.spent:.0f} frames/s, "
-              f"lost {shown.dropped or 0}, {len(shown.pictures)} pictures meanwhile, {kept} events")  # fmt: skip
+              f"lost {shown.dropped or 0}, {len(shown.previews)} pictures meanwhile, {kept} events")  # fmt: skip
 
 
 def soak(options):
@@ -184,7 +187,7 @@ def soak(options):
 
     with tempfile.TemporaryDirectory() as folder:
         session = Session(folder, resolve({**SHORT, "phasing": {"method": "refine", "hypotheses": 2}}))
-        page, memory = Page(session.board), []
+        page, memory = Page(session.status), []
         page.start()
 
         class Watched(Beam):
@@ -192,10 +195,10 @@ def soak(options):
                 for message in super().messages(stop):
                     if isinstance(message, Begin):
                         memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
-                        page.seen.clear()
+                        page.camera_from.clear()
                     yield message
 
-        session.run(Watched(until(), options.rate, session.board))
+        session.run(Watched(until(), options.rate, session.status))
         page.stop.set()
         page.join()
         events = [json.loads(line) for line in (Path(folder) / "events.jsonl").read_text().splitlines()]

@@ -21,10 +21,10 @@ from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from braggshot.io import results
-from braggshot.snapshot import Judged, Snapshot
+from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.viewer import drawings, model
 from braggshot.viewer.app import serving
-from braggshot.viewer.shared import prepared
+from braggshot.viewer.shared import make_contents
 
 FLAGS = (
     "--headless=new",
@@ -70,13 +70,13 @@ def ball():
 def main(pictures: int, path: str = "") -> None:
     """Print all of it."""
     found = results.read(Path(path)) if path else ball()
-    ready = timed("a picture made ready", lambda: prepared(found))
-    surface = timed("surface", lambda: model.mesh(ready.solid, model.View(most=model.FEW_TRIANGLES)))
+    ready = timed("a picture made ready", lambda: make_contents(found))
+    surface = timed("surface", lambda: model.mesh(ready.solid, model.View(max_triangles=model.MAX_TRIANGLES_LIVE)))
     print(f"triangles {len(surface.triangles)}, points {len(surface.points)}")
     name = ready.solid.colouring("strain")
-    report_size("surface", drawings.crystal(ready.solid, surface, name, drawings.seen("oblique")))
+    report_size("surface", drawings.crystal(ready.solid, surface, name, drawings.camera_from("oblique")))
     planes = model.planes(ready.solid, model.View())
-    report_size("slices", [drawings.slice_(plane, (0.0, 0.0), ready.solid.colours[name], "nm") for plane in planes])
+    report_size("slices", [drawings.slice_figure(plane, (0.0, 0.0), ready.solid.colours[name], "nm") for plane in planes])
     feed = Changing(result=found)
     with serving(feed) as url:
         measure_polling(url)
@@ -136,7 +136,7 @@ def measure_picture(driver, feed, found, number):
     """One of them: seconds until it is drawn, seconds of the processor until the page is at rest, questions, bytes."""
     driver.execute_script(ARM)
     began, spent, asked = time.time(), time.process_time(), processor(driver)
-    feed.show(result=dataclasses.replace(found), received=number, pictures=(*feed.now[1].pictures, judged(number)))
+    feed.show(result=dataclasses.replace(found), received=number, previews=(*feed.now[1].previews, judged(number)))
     drawn = driver.execute_async_script("window.drawn.then(arguments[0])")
     until = processor(driver)
     time.sleep(1 + 0.05 * (number % 7))  # not in step with the page's questions
@@ -154,7 +154,7 @@ def measure_picture(driver, feed, found, number):
 
 def judged(number):
     # Of fewer frames than there are: the page asks as it does while the picture of a whole scan is being made.
-    return Judged(0.1 * number, number - 1, "oneshot", 0.01, 1.0, "doubtful")
+    return PreviewRecord(0.1 * number, number - 1, "oneshot", 0.01, 1.0, "doubtful")
 
 
 def processor(driver):

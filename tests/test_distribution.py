@@ -193,8 +193,8 @@ def test_every_extra_is_explained_and_pinned():
 
 def test_doctor_reads_the_extras_of_the_installed_package():
     assert requires("braggshot")
-    assert {need.name for need in doctor._needs("view")} == {"dash", "waitress"}
-    assert {need.name for need in doctor._needs("")} == {Requirement(need).name for need in PROJECT["dependencies"]}
+    assert {need.name for need in doctor.requirements_of("view")} == {"dash", "waitress"}
+    assert {need.name for need in doctor.requirements_of("")} == {Requirement(need).name for need in PROJECT["dependencies"]}
 
 
 def test_doctor_says_how_to_get_what_is_missing(monkeypatch):
@@ -204,8 +204,8 @@ def test_doctor_says_how_to_get_what_is_missing(monkeypatch):
     def missing():
         raise doctor.PackageNotFoundError
 
-    assert doctor._part("view") == f"absent: pip install 'braggshot[view]' ({doctor.EXTRAS['view']}; lacks dash>=4.2)"
-    assert doctor._part("series") == f"absent: pip install 'braggshot[series]' ({doctor.EXTRAS['series']})"
-    assert doctor._state(Requirement("numpy>=2")) == "1.26.4: pip install 'numpy>=2'"
-    assert doctor._state(Requirement("scipy>=1.13")) == "absent: pip install 'scipy>=1.13'"
-    assert doctor._state(Requirement("waitress>=3")) == "3.0.2"
+    assert doctor.describe_extra("view") == f"absent: pip install 'braggshot[view]' ({doctor.EXTRAS['view']}; lacks dash>=4.2)"
+    assert doctor.describe_extra("series") == f"absent: pip install 'braggshot[series]' ({doctor.EXTRAS['series']})"
+    assert doctor.describe_requirement(Requirement("numpy>=2")) == "1.26.4: pip install 'numpy>=2'"
+    assert doctor.describe_requirement(Requirement("scipy>=1.13")) == "absent: pip install 'scipy>=1.13'"
+    assert doctor.describe_requirement(Requirement("waitress>=3")) == "3.0.2"

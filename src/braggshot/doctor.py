@@ -1,4 +1,4 @@
-"""What runs on this machine: versions, devices, weights, plug-ins, optional parts; for users, and for reports of bugs."""
+"""Examine machine and installation: versions, devices, weights, plug-ins, optional parts; for users, and for bug reports."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from braggshot.phasing.memory import available
 
 PACKAGE = Path(__file__).parent
+"""Folder of the installed package."""
 EXTRAS = {
     "view": "results and live scans in the browser",
     "live": "frames of folders, EPICS and DECTRIS detectors",
@@ -24,8 +25,8 @@ EXTRAS = {
     "pyfai": "the gaps of detectors that files only name",
     "atomistic": "simulated crystals relaxed atom by atom",
 }
-"""Optional parts of the program, and what they bring; further extras are for its developers."""
-SWITCHES = (
+"""Optional parts of the program, and their purpose; the extras for developers are left out."""
+ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
     "HDF5_PLUGIN_PATH",
     "MKL_NUM_THREADS",
@@ -33,50 +34,52 @@ SWITCHES = (
     "NUMBA_DISABLE_JIT",
     "OMP_NUM_THREADS",
 )
-"""Variables of the environment that change what is computed with, or how fast."""
+"""Variables of the environment that change the devices, the threads or the compilation."""
 
 
 def examine() -> dict[str, dict[str, Any]]:
-    """Plain values by topic and name; what is absent, too old or not used says how to get it."""
+    """Return plain values by topic and name; a part that is absent, too old or unused comes with the way to get it."""
     return {
         "versions": _versions(),
         "devices": _devices(),
         "memory": _memory(),
         "weights": _weights(),
-        "optional": {extra: _part(extra) for extra in EXTRAS},
+        "optional": {extra: describe_extra(extra) for extra in EXTRAS},
         "plug-ins": _plugins(),
-        "environment": {name: os.environ[name] for name in SWITCHES if name in os.environ},
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
 
 
 def _versions() -> dict[str, Any]:
+    """Return the versions of the program, of Python and of the required packages."""
     programs = {
-        "braggshot": _installed("braggshot") or "not installed: it runs from its source",
+        "braggshot": _installed_version("braggshot") or "not installed: it runs from its source",
         "python": platform.python_version(),
     }
     places = {"system": platform.platform(), "executable": sys.executable, "package": str(PACKAGE)}
-    return {**programs, **places, **{need.name: _state(need) for need in _needs("")}}
+    return {**programs, **places, **{requirement.name: describe_requirement(requirement) for requirement in requirements_of("")}}
 
 
 def _devices() -> dict[str, Any]:
+    """Return processors and GPUs, as torch sees them."""
     import torch
 
     from braggshot.nn.predict import fast_bfloat16
 
-    cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    named = [f"{card.name}, {card.total_memory / 1e9:.0f} GB" for card in cards]
+    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    gpu_names = [f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB" for gpu in gpus]
     return {
         "auto": "cuda" if torch.cuda.is_available() else "cpu",
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "bfloat16": fast_bfloat16(torch.device("cpu")),
-        "cuda": named or ("no device found" if torch.version.cuda else "absent: this torch was built without CUDA"),
+        "cuda": gpu_names or ("no device found" if torch.version.cuda else "absent: this torch was built without CUDA"),
     }
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it."""
+    """Return the processor's name, where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -86,50 +89,56 @@ def _processor() -> str:
 
 
 def _memory() -> dict[str, Any]:
-    """What may be taken without swapping, and what the machine has."""
+    """Return the memory that is free without swapping, and the memory of the machine."""
     free = available()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return {name: None if size is None else f"{size / 1e9:.1f} GB" for name, size in (("free", free), ("installed", total))}
 
 
 def _weights() -> dict[str, str]:
+    """Return the networks that come with the package, with file and size."""
     shipped = sorted(PACKAGE.glob("weights/*.safetensors"))
     return {file.stem: f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in shipped}
 
 
-def _part(extra: str) -> str:
-    """Versions of what an extra brings, or the command that brings it."""
-    needs = list(_needs(extra))
-    lacking = [need for need in needs if not _fits(need)]
-    if needs and not lacking:
-        return ", ".join(f"{need.name} {_installed(need.name)}" for need in needs)
-    lacks = "; lacks " + ", ".join(f"{need.name}{need.specifier}" for need in lacking) if len(lacking) < len(needs) else ""
-    return f"absent: pip install 'braggshot[{extra}]' ({EXTRAS[extra]}{lacks})"
+def describe_extra(extra: str) -> str:
+    """Return the versions of the packages of an extra, or the command that installs it."""
+    requirements = list(requirements_of(extra))
+    missing = [requirement for requirement in requirements if not _is_satisfied(requirement)]
+    if requirements and not missing:
+        return ", ".join(f"{requirement.name} {_installed_version(requirement.name)}" for requirement in requirements)
+    listed = ", ".join(f"{requirement.name}{requirement.specifier}" for requirement in missing)
+    missing_text = f"; lacks {listed}" if len(missing) < len(requirements) else ""
+    return f"absent: pip install 'braggshot[{extra}]' ({EXTRAS[extra]}{missing_text})"
 
 
-def _needs(extra: str) -> Iterator[Requirement]:
-    """What an extra requires, or with "" the program itself, on this machine: as the installed package says."""
+def requirements_of(extra: str) -> Iterator[Requirement]:
+    """Yield the packages that an extra requires on this machine; "" stands for the program itself."""
     try:
-        needs = map(Requirement, requires("braggshot") or ())
+        requirements = map(Requirement, requires("braggshot") or ())
     except PackageNotFoundError:
         return
-    for need in needs:
-        of_extra = need.marker is not None and "extra" in str(need.marker)
-        if of_extra == bool(extra) and (need.marker is None or need.marker.evaluate({"extra": extra})):
-            yield need
+    for requirement in requirements:
+        of_extra = requirement.marker is not None and "extra" in str(requirement.marker)
+        if of_extra == bool(extra) and (requirement.marker is None or requirement.marker.evaluate({"extra": extra})):
+            yield requirement
 
 
-def _fits(need: Requirement) -> bool:
-    found = _installed(need.name)
-    return found is not None and need.specifier.contains(found, prereleases=True)
+def _is_satisfied(requirement: Requirement) -> bool:
+    """Tell whether a required package is installed in a fitting version."""
+    installed = _installed_version(requirement.name)
+    return installed is not None and requirement.specifier.contains(installed, prereleases=True)
 
 
-def _state(need: Requirement) -> str:
-    found = _installed(need.name)
-    return (found or "absent") if _fits(need) else f"{found or 'absent'}: pip install '{need.name}{need.specifier}'"
+def describe_requirement(requirement: Requirement) -> str:
+    """Return the version of a required package, with the command that installs it if it is absent or too old."""
+    installed = _installed_version(requirement.name)
+    installed = installed or "absent"
+    return installed if _is_satisfied(requirement) else f"{installed}: pip install '{requirement.name}{requirement.specifier}'"
 
 
-def _installed(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
+    """Return the installed version of a package, or None."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -137,7 +146,7 @@ def _installed(name: str) -> str | None:
 
 
 def _plugins() -> dict[str, str]:
-    """What other packages add."""
+    """Return the plug-ins that other packages add."""
     groups = ("braggshot.formats", "braggshot.sources", "braggshot.steps", "braggshot.strategies")
     return {
         f"{group.removeprefix('braggshot.')} {point.name}": point.value for group in groups for point in entry_points(group=group)

@@ -1,4 +1,4 @@
-"""What there is to see at one moment of a scan, or in results on disk: live fills it in, the viewer shows it."""
+"""Hold what a page shows at one moment of a scan, or of results on disk: a live session fills it in, the viewer shows it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import numpy as np
 from braggshot.volumes import FloatArray, Reconstruction
 
 State = Literal["waiting", "measuring", "phasing", "done", "failed", "aborted"]
+"""State of the current scan."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One picture of a scan: when it came, how it was made, what it is worth.
+class PreviewRecord:
+    """The record of one preview: when it came, how it was made, and how good it is.
 
     Parameters
     ----------
-    seconds : since the scan's first frame [s]
-    frames : of the scan that it is made of
-    method : as in `braggshot.phasing.strategies`
-    chi2, llk_free : as in `braggshot.volumes.Quality` [1]
+    seconds : time since the scan's first frame [s]
+    frames : number of frames that it is made of
+    method : strategy of `braggshot.phasing.strategies`
+    chi2, llk_free : misfit of all, and of held-out voxels, as in `braggshot.volumes.Quality` [1]
     verdict : ``good | doubtful | failed``
     """
 
@@ -37,20 +38,20 @@ class Judged:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything a page shows; nothing in it changes after it was made.
+    """Everything that a page shows; nothing in it changes after it was made.
 
     Parameters
     ----------
     scan : name of the current scan, empty while none has come
-    state : what is happening to it
-    received, expected : frames of it; None where no plan says how many will come
-    rocking : (n,) counts per frame, NaN where no frame has come [counts]
-    result : the latest picture of it
-    pictures : every picture so far, oldest first
-    series : one row per finished scan, as in ``series.csv``
-    finished : result files of finished scans, oldest first; row k of `series` is of file k where both are there
-    trouble : what went wrong, in words, newest last
-    dropped : counts of what a source lost or sent that was no use, by reason
+    state : state of the current scan
+    received, expected : number of its frames that came, and of planned ones; `expected` is None where no plan tells
+    rocking : (n,) sum of each frame, NaN where no frame has come [counts]
+    result : latest preview or final result of the scan
+    previews : records of every preview so far, oldest first
+    series : one row for each finished scan, as in ``series.csv``
+    finished : result files of finished scans, oldest first; row k of `series` belongs to file k where both are there
+    trouble : error messages, newest last
+    dropped : number of dropped data by reason
     """
 
     scan: str = ""
@@ -59,7 +60,7 @@ class Snapshot:
     expected: int | None = None
     rocking: FloatArray = field(default_factory=lambda: np.zeros(0))
     result: Reconstruction | None = None
-    pictures: tuple[Judged, ...] = ()
+    previews: tuple[PreviewRecord, ...] = ()
     series: tuple[Mapping[str, Any], ...] = ()
     finished: tuple[Path, ...] = ()
     trouble: tuple[str, ...] = ()
@@ -67,8 +68,8 @@ class Snapshot:
 
 
 class Feed(Protocol):
-    """Where a page gets its snapshots from; safe to call from any thread, and never slow."""
+    """A supply of snapshots for the page; safe to call from any thread, and never slow."""
 
     def latest(self) -> tuple[int, Snapshot]:
-        """A number that grows with every change, and the snapshot as of then."""
+        """Return a number that grows with every change, and the snapshot at that number."""
         ...

@@ -18,7 +18,7 @@ from processes import contents, one_thread, scheduler_and_worker, stopped_at_wor
 
 from braggshot import cli, cluster, output, pipeline
 from braggshot.cluster import ClusterConfig, connect, reconstruct_many
-from braggshot.cluster.jobs import failed
+from braggshot.cluster.jobs import failure_record
 from braggshot.cluster.run import jobs_of
 from braggshot.config import parse_assignments
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
@@ -191,12 +191,13 @@ def test_what_is_no_cluster_is_refused(monkeypatch):
 
 
 def test_names_do_not_collide_and_a_deadly_scan_is_said(tmp_path):
-    inputs = [tmp_path / "a" / "scan.npz", tmp_path / "b" / "scan.npz", Source(tmp_path / "exp.spec", "54"), tmp_path / "img_*.tif"]
+    paths = [tmp_path / "a" / "scan.npz", tmp_path / "b" / "scan.npz", tmp_path / "exp.spec", tmp_path / "img_*.tif"]
+    inputs = [Source(path, "54" if path.suffix == ".spec" else None) for path in paths]
     jobs = jobs_of(inputs, tmp_path, SETTINGS, None)
     assert [job.name for job in jobs] == ["scan", "scan-2", "exp-54", "img"]
     assert len({job.digest for job in jobs}) == 4
     worker = SimpleNamespace(address="tcp://127.0.0.1:1")
-    said = failed(jobs[0], KilledWorker("k", worker, 3))
+    said = failure_record(jobs[0], KilledWorker("k", worker, 3))
     assert "died 4 times" in said["reasons"][0]
     assert said["verdict"] == "failed"
 

@@ -7,8 +7,8 @@ import pytest
 
 from braggshot.io.formats import recorded
 from braggshot.io.frames import ArrayFrames
-from braggshot.live.assemble import Assembly, Closed, Grew, Opened, recordings_in
-from braggshot.live.messages import Arrived, Begin, End, Lost
+from braggshot.live.assemble import Assembly, FrameAdded, ScanClosed, ScanOpened, recordings_in
+from braggshot.live.messages import Arrived, Begin, Dropped, End
 from braggshot.volumes import Frame, Scan
 
 IMAGES = np.random.default_rng(0).poisson(3, (6, 5, 7)).astype(np.uint16)
@@ -29,7 +29,7 @@ def told(assembly, *messages):
 
 def test_a_scan_from_begin_to_end(assembly, tmp_path):
     changes = told(assembly, Begin("s", 6), *(arrived(k) for k in (0, 2, 1, 5)), End("s"))
-    assert [type(change) for change in changes] == [Opened, Grew, Grew, Grew, Grew, Closed]
+    assert [type(change) for change in changes] == [ScanOpened, FrameAdded, FrameAdded, FrameAdded, FrameAdded, ScanClosed]
     scan = changes[-1].scan
     assert changes[-1].aborted == ""
     assert scan.received == 4
@@ -42,14 +42,14 @@ def test_a_scan_from_begin_to_end(assembly, tmp_path):
 
 def test_all_frames_are_the_end(assembly):
     changes = told(assembly, Begin("s", 2), arrived(0), arrived(1), End("s"))
-    assert [type(change) for change in changes] == [Opened, Grew, Grew, Closed]  # and the end is no news
+    assert [type(change) for change in changes] == [ScanOpened, FrameAdded, FrameAdded, ScanClosed]  # and the end is no news
 
 
 def test_a_scan_that_is_cut_short_by_the_next(assembly):
     changes = told(assembly, Begin("s", 6), arrived(0), Begin("s", 6), arrived(0))
-    assert isinstance(changes[2], Closed)
+    assert isinstance(changes[2], ScanClosed)
     assert changes[2].aborted == "the next scan began"
-    assert [change.scan.name for change in changes if isinstance(change, Opened)] == ["s", "s-2"]
+    assert [change.scan.name for change in changes if isinstance(change, ScanOpened)] == ["s", "s-2"]
     assert [(path.name, end and end["aborted"]) for path, end in recordings_in(assembly.folder)] == [
         ("s", "the next scan began"),
         ("s-2", None),
@@ -59,9 +59,9 @@ def test_a_scan_that_is_cut_short_by_the_next(assembly):
 def test_what_is_of_no_use_is_counted(assembly):
     changes = told(
         assembly, arrived(0), Begin("s", 3), arrived(0), arrived(0), arrived(5), arrived(1, image=np.zeros((2, 2), np.uint16)),
-        arrived(1, scan="t"), Lost("truncated", "x"),
+        arrived(1, scan="t"), Dropped("truncated", "x"),
     )  # fmt: skip
-    assert [change.reason for change in changes if isinstance(change, Lost)] == [
+    assert [change.reason for change in changes if isinstance(change, Dropped)] == [
         "no scan", "duplicate", "beyond the plan", "shape", "no scan", "truncated",
     ]  # fmt: skip
 
@@ -73,7 +73,7 @@ def test_nothing_came(assembly):
 
 
 def test_names_are_file_names_and_unique(tmp_path):
-    assembly = Assembly(tmp_path, taken=lambda name: name == "etc_passwd")
+    assembly = Assembly(tmp_path, is_taken=lambda name: name == "etc_passwd")
     (change,) = told(assembly, Begin("../../etc/passwd", 1))
     assert change.scan.name == "etc_passwd-2"
     changes = told(assembly, Begin("...", 1))

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from live_runs import QUICK
 from played import PATIENCE, playing
-from test_session import QUICK
 
 from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
@@ -75,7 +75,7 @@ def test_files_of_a_detector_that_appear_are_those_that_are_read_later(options, 
     live = results.read(tmp_path / "out" / result["file"])
     found = registry.read(next((tmp_path / "frames").glob("*_master.h5")), "petra_p10")
     offline = pipeline.reconstruct(found, {"phasing": QUICK["phasing"]})
-    assert not session.board.latest()[1].dropped
+    assert not session.status.latest()[1].dropped
     assert np.array_equal(live.volume.intensity, offline.volume.intensity)
     assert np.array_equal(live.volume.valid, offline.volume.valid)
     assert np.array_equal(live.rho, offline.rho)
@@ -94,12 +94,12 @@ def test_what_faults_took_is_masked_and_the_rest_is_exact(transport, scan, tmp_p
     place |= {"zmq 2": f"{place['zmq']}?version=2", "eiger": f"{place['folder']}?eiger=10"}
     sink = open_sink(place[transport])
     session, events = listened(tmp_path / "out", sink.url, sink, scan, FAULTS, seed)
-    whole = {action.frame for action in fault_plan(32, FAULTS, seed) if action.kind == "frame"}
+    is_complete = {action.frame for action in fault_plan(32, FAULTS, seed) if action.kind == "frame"}
     (started,) = [event["scan"] for event in events if event["event"] == "scan started"]
     found = recorded.read(tmp_path / "out" / ".live" / started)
     here = np.ones(32, dtype=bool) if found.arrived is None else found.arrived
-    assert set(np.flatnonzero(here).tolist()) == whole
-    for index in whole:
+    assert set(np.flatnonzero(here).tolist()) == is_complete
+    for index in is_complete:
         assert np.array_equal(found.frames[index], scan.frames[index])
     ends = Counter(event["event"] for event in events)
     if ends["result"]:
@@ -107,7 +107,7 @@ def test_what_faults_took_is_masked_and_the_rest_is_exact(transport, scan, tmp_p
         assert np.array_equal(volume.intensity, prepare(found).intensity)
     else:  # so much was lost that the scan counts as aborted: its frames are kept
         assert ends["scan aborted"] == 1
-    assert session.board.latest()[1].dropped is not None
+    assert session.status.latest()[1].dropped is not None
 
 
 @pytest.mark.slow

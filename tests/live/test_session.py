@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,26 +11,21 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import live_runs
 import numpy as np
 import pytest
+from live_runs import QUICK, finished, messages, source_of
 
 from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.io import registry, results
 from braggshot.io.formats import cxi
 from braggshot.live import session as module
-from braggshot.live.messages import Arrived, Begin, End, Lost
+from braggshot.live.messages import Arrived, Dropped, End
 from braggshot.live.session import Session, resolve
 from braggshot.live.sources.memory import MemorySource
-from braggshot.live.status import Board
+from braggshot.live.status import Status
 from braggshot.volumes import Frame
-
-QUICK = {
-    "phasing": {"method": "iterative", "starts": 2, "iterative": {"recipe": "60*RAAR+30*ER"}, "partial_coherence": "off"},
-    "output": {"formats": ["cxi"]},
-    "live": {"hypotheses": 1},
-}
-"""Settings of the full job that take a second; pictures are made by the network all the same."""
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +35,6 @@ def scan(tmp_path_factory):
     _, volume = simulate_volume(5, CrystalSettings(shape=(32, 32, 32), phase_range=(1, 1), counts=(1e5, 1e5), shapes=("fcc",)))
     cxi.write_data(path, volume)
     return registry.read(path)
-
-
-def messages(scan, name="s", indices=range(32), planned=32):
-    yield Begin(name, planned, scan.frames.shape[1:], None, scan)
-    for index in indices:
-        yield Arrived(name, Frame(index, np.asarray(scan.frames[index])))
-    yield End(name)
-
-
-def finished(session, source, **how):
-    session.run(source, **how)
-    return [json.loads(line) for line in (session.folder / "events.jsonl").read_text().splitlines()]
-
-
-def source_of(*groups):
-    source = MemorySource([message for group in groups for message in group])
-    source.close()
-    return source
 
 
 def test_the_result_is_that_of_reconstruct(scan, tmp_path):
@@ -74,11 +50,11 @@ def test_the_result_is_that_of_reconstruct(scan, tmp_path):
     assert np.array_equal(live.volume.valid, offline.volume.valid)
     assert np.array_equal(live.rho, offline.rho)
     assert not (tmp_path / ".live" / "s").exists()
-    number, shown = session.board.latest()
+    number, shown = session.status.latest()
     assert number > 0
     assert (shown.state, shown.scan, shown.received, shown.expected) == ("done", "s", 32, 32)
     assert shown.result is not None
-    assert [picture.method for picture in shown.pictures][-1] == "iterative"
+    assert [picture.method for picture in shown.previews][-1] == "iterative"
     assert shown.finished == (tmp_path / "s.cxi",)
     assert shown.series[0]["verdict"] == shown.result.verdict
     assert np.isfinite(shown.rocking).all()
@@ -86,33 +62,33 @@ def test_the_result_is_that_of_reconstruct(scan, tmp_path):
 
 def test_pictures_form_while_frames_come_and_missing_frames_are_masked(scan, tmp_path):
     """Each batch of frames waits for the picture of the one before, so what is seen is no matter of speed."""
-    board, seen = Board(), []
+    status, seen = Status(), []
 
     class Waiting(MemorySource):
         def messages(self, stop):
             for message in messages(scan, indices=[index for index in range(32) if index != 9]):
                 yield message
                 if isinstance(message, Arrived) and message.frame.index % 6 == 5:
-                    known = len(board.latest()[1].pictures)
+                    known = len(status.latest()[1].previews)
                     end = time.monotonic() + 60
-                    while len(board.latest()[1].pictures) == known and time.monotonic() < end and message.frame.index >= 17:
+                    while len(status.latest()[1].previews) == known and time.monotonic() < end and message.frame.index >= 17:
                         yield None
                         time.sleep(0.01)
-                    seen.append(board.latest()[1])
+                    seen.append(status.latest()[1])
 
-    session = Session(tmp_path, resolve({**QUICK, "live": {"hypotheses": 1, "every": 6, "improve": False}}), board)
+    session = Session(tmp_path, resolve({**QUICK, "live": {"hypotheses": 1, "every": 6, "improve": False}}), status)
     finished(session, Waiting())
     assert [snapshot.received for snapshot in seen if snapshot.result is not None][-3:] == [12, 18, 24]
     part = next(snapshot for snapshot in seen if snapshot.received == 18).result.volume
     assert part.valid.any(axis=(1, 2)).tolist() == [index < 19 and index != 9 for index in range(32)]
-    whole = results.read(tmp_path / "s.cxi").volume
-    assert whole.valid.any(axis=(1, 2)).tolist() == [index != 9 for index in range(32)]
-    assert board.latest()[1].received == 31
+    is_complete = results.read(tmp_path / "s.cxi").volume
+    assert is_complete.valid.any(axis=(1, 2)).tolist() == [index != 9 for index in range(32)]
+    assert status.latest()[1].received == 31
 
 
 def test_one_failure_is_said_and_the_next_scan_comes(scan, tmp_path):
     dark = replace(scan, frames=np.zeros((32, 32, 32), np.float32))
-    garbage = [Lost("malformed", "x"), Arrived("nobody", Frame(0, np.zeros((3, 3))))]
+    garbage = [Dropped("malformed", "x"), Arrived("nobody", Frame(0, np.zeros((3, 3))))]
     session = Session(tmp_path, resolve(QUICK))
     events = finished(session, source_of(messages(dark, "dark"), garbage, messages(scan, "bright")))
     troubles = [event for event in events if event["event"] == "trouble"]
@@ -122,7 +98,7 @@ def test_one_failure_is_said_and_the_next_scan_comes(scan, tmp_path):
     assert [event["scan"] for event in events if event["event"] == "result"] == ["bright"]
     assert events[-1]["dropped"] == {"malformed": 1, "no scan": 1}
     assert (tmp_path / ".live" / "dark" / "frames.raw").exists()  # its frames are kept
-    shown = session.board.latest()[1]
+    shown = session.status.latest()[1]
     assert shown.dropped == {"malformed": 1, "no scan": 1}
     assert any("dark" in words for words in shown.trouble)
 
@@ -134,7 +110,7 @@ def test_an_aborted_scan_is_kept_and_said(scan, tmp_path):
     assert [(event["scan"], event["reason"]) for event in events if event["event"] == "scan aborted"] == [("s", "beam lost")]
     assert [event["scan"] for event in events if event["event"] == "result"] == ["s-2"]
     assert registry.read(tmp_path / ".live" / "s").arrived.sum() == 19
-    assert "beam lost after 19 frames" in session.board.latest()[1].trouble[0]
+    assert "beam lost after 19 frames" in session.status.latest()[1].trouble[0]
 
 
 def test_a_source_that_breaks_and_a_worker_that_fails(scan, tmp_path, monkeypatch):
@@ -179,7 +155,7 @@ def test_a_full_desk_never_holds_the_source_up(scan, tmp_path, monkeypatch):
 def test_series_mode_follows_one_crystal(scan, tmp_path):
     session = Session(tmp_path, resolve({**QUICK, "live": {"hypotheses": 1, "series": True}}))
     finished(session, source_of(messages(scan, "one"), messages(scan, "two")))
-    shown = session.board.latest()[1]
+    shown = session.status.latest()[1]
     assert [row["name"] for row in shown.series] == ["one", "two"]
     assert shown.series[1]["correlation_to_previous"] > 0.8
     assert (tmp_path / "series.csv").exists()
@@ -192,17 +168,17 @@ from braggshot.io import registry
 from braggshot.live import session as module
 from braggshot.live.sources.memory import MemorySource
 sys.path.insert(0, sys.argv[3])
-from test_session import QUICK, messages
+from live_runs import QUICK, messages
 scan = registry.read(sys.argv[1])
-module.Session._make_wanted = lambda self: False
-finish = module.Session._finish
+module.Session.make_requested_preview = lambda self: False
+finish = module.Session.finish_scan
 
 def once(self, over):
     if over.name == "two":
         os.kill(os.getpid(), signal.SIGKILL)
     finish(self, over)
 
-module.Session._finish = once
+module.Session.finish_scan = once
 source = MemorySource([*messages(scan, "one"), *messages(scan, "two"), *list(messages(scan, "three"))[:10]])
 module.Session(sys.argv[2], module.resolve(QUICK)).run(source)
 """
@@ -210,7 +186,7 @@ module.Session(sys.argv[2], module.resolve(QUICK)).run(source)
 
 def test_killed_and_started_again_no_finished_scan_is_lost(scan, tmp_path):
     path = scan.provenance["path"]
-    arguments = [sys.executable, "-c", KILLED, path, tmp_path, Path(__file__).parent]
+    arguments = [sys.executable, "-c", KILLED, path, tmp_path, Path(live_runs.__file__).parent]
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=os.environ)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (tmp_path / "one.cxi").exists()

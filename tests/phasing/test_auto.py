@@ -14,7 +14,7 @@ from braggshot.errors import ConfigError
 from braggshot.iterative.iterate import IterativeConfig
 from braggshot.nn.adapt import AdaptConfig
 from braggshot.nn.weights import load_network
-from braggshot.phasing import hypotheses, strategies
+from braggshot.phasing import hypotheses, outcome, strategies
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.strategies import phase
@@ -120,7 +120,7 @@ def test_the_network_alone_is_never_called_good(sample):
         assert result.verdict != "good"
     sure = replace(result, verdict="good", reasons=("all agree.",))
     context = SimpleNamespace(out_of_distribution=("the counts.",))
-    found = strategies.doubt_network_alone(context, strategies.Found([], sure)).result
+    found = outcome.doubt_network_alone(context, outcome.Found([], sure)).result
     assert found.verdict == "doubtful"
     assert "no random start" in found.reasons[0]
     assert "nothing like it: the counts." in found.reasons[1]
@@ -149,8 +149,8 @@ def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):
         asked.append([start.seed for start in starts])
         return result if len(starts) > 3 else replace(result, verdict="doubtful")
 
-    choose_and_judge = strategies.choose_and_judge
-    monkeypatch.setattr(strategies, "choose_and_judge", strict)
+    choose_and_judge = outcome.choose_and_judge
+    monkeypatch.setattr(outcome, "choose_and_judge", strict)
     result, steps = finish(sample[1], replace(CONFIG, method="auto", promising_excess=0.0))
     assert [len(seeds) for seeds in asked] == [3, 4]
     assert sorted(asked[1][:3]) == sorted(asked[0]), "what was found before stays among the starts"

@@ -13,7 +13,7 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.iterative.coherence import sharpened
 from braggshot.iterative.iterate import Start
 from braggshot.iterative.projections import measured
-from braggshot.phasing import partial_coherence, strategies
+from braggshot.phasing import outcome, partial_coherence
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import PhasingContext, prepare_measured
 from braggshot.phasing.selection import score
@@ -202,6 +202,6 @@ def test_a_wide_point_spread_is_never_called_good(width, verdict):
     volume = DiffractionVolume(np.ones((4, 4, 4), np.float32), np.ones((4, 4, 4), bool))
     known = {"sigma": (0.1, width, 0.2), "eta": 0.0}
     result = Reconstruction(rho, rho.real > 0, volume, Quality(0.0, 0.0, 0.0, 0.0), verdict="good", psf=known)
-    judged = strategies.doubt_wide_psf(result)
+    judged = outcome.doubt_wide_psf(result)
     assert judged.verdict == verdict
     assert ("0.7 voxels" in " ".join(judged.reasons)) == (verdict == "doubtful")

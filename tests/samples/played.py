@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from braggshot.io.frames import ArrayFrames
-from braggshot.live.messages import Arrived, Begin, End, Lost, Message, Source
+from braggshot.live.messages import Arrived, Begin, Dropped, End, Message, Source
 from braggshot.live.simulator.faults import Faults
 from braggshot.live.simulator.player import Sink, emit
 from braggshot.volumes import Scan
@@ -45,7 +45,7 @@ class Heard:
 
     @property
     def lost(self) -> Counter[str]:
-        return Counter(message.reason for message in self.messages if isinstance(message, Lost))
+        return Counter(message.reason for message in self.messages if isinstance(message, Dropped))
 
     def frames(self, scan: str) -> dict[int, Any]:
         return {m.frame.index: m.frame for m in self.messages if isinstance(m, Arrived) and m.scan == scan}
@@ -90,7 +90,7 @@ def check_order(messages: list[Message]) -> None:
             assert message.scan not in names
             scan = message.scan
             names.add(scan)
-        elif not isinstance(message, Lost):
+        elif not isinstance(message, Dropped):
             assert message.scan == scan
             scan = None if isinstance(message, End) else scan
 

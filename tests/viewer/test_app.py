@@ -19,9 +19,9 @@ from sample_crystal import Changing, result
 
 from braggshot.errors import ConfigError, OutputError
 from braggshot.io import results
-from braggshot.snapshot import Judged, Snapshot
+from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.viewer import access, app
-from braggshot.viewer.app import _news, pause, serve, serving
+from braggshot.viewer.app import changed_parts, pause, serve, serving
 
 TOKEN = "a-token-of-a-test"
 PATHS = [
@@ -105,8 +105,8 @@ def test_a_page_learns_in_few_bytes_whether_anything_changed(open_page, feed):
 
 
 def test_what_the_page_shows_already_is_not_sent_again():
-    first, marks = _news(["a", [1, 2]], None)
-    again, _ = _news(["a", [1, 3]], marks)
+    first, marks = changed_parts(["a", [1, 2]], None)
+    again, _ = changed_parts(["a", [1, 3]], marks)
     assert first == ["a", [1, 2]]
     assert again == [no_update, [1, 3]]
 
@@ -242,11 +242,11 @@ def test_choices_that_are_none_are_logged_in_a_line(open_page, values, caplog):
 
 def test_a_page_asks_more_often_while_the_picture_of_a_whole_scan_is_made():
     def picture(frames):
-        return Judged(1.0, frames, "oneshot", 0.1, 1.0, "doubtful")
+        return PreviewRecord(1.0, frames, "oneshot", 0.1, 1.0, "doubtful")
 
     waiting, measuring = Snapshot(), Snapshot(state="measuring", received=9)
-    over = Snapshot(state="phasing", received=64, pictures=(picture(40),))
-    shown = Snapshot(state="phasing", received=64, pictures=(picture(40), picture(64)))
+    over = Snapshot(state="phasing", received=64, previews=(picture(40),))
+    shown = Snapshot(state="phasing", received=64, previews=(picture(40), picture(64)))
     assert pause(over) < pause(measuring) == pause(shown) < pause(waiting)
 
 
@@ -273,8 +273,8 @@ def test_it_stops_and_its_port_is_free_again(feed):
 
 def test_an_answer_that_is_on_its_way_ends_before_its_sockets_do(monkeypatch):
     asked, go_on, answered = threading.Event(), threading.Event(), []
-    closed = app._closed
-    monkeypatch.setattr(app, "_closed", lambda sockets: (answered.append(go_on.is_set()), closed(sockets)))
+    closed = app.close_all
+    monkeypatch.setattr(app, "close_all", lambda sockets: (answered.append(go_on.is_set()), closed(sockets)))
 
     class Waiting(Changing):
         def latest(self):

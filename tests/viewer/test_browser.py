@@ -11,7 +11,7 @@ import pytest
 from sample_crystal import Changing, result, row
 
 from braggshot.io import results
-from braggshot.snapshot import Judged
+from braggshot.snapshot import PreviewRecord
 from braggshot.viewer.app import serving
 
 selenium = pytest.importorskip("selenium")
@@ -83,7 +83,7 @@ class Page:
         """The feed as it is at first, but for `changes`."""
         finished = {"finished": self.files, "series": ROWS}
         whole = {"scan": "scan_2", "state": "done", "received": 0, "expected": None, "rocking": np.zeros(0), "result": None}
-        self.feed.show(**{**whole, "pictures": (), "trouble": (), "dropped": None, **finished, **changes})
+        self.feed.show(**{**whole, "previews": (), "trouble": (), "dropped": None, **finished, **changes})
 
 
 def coloured(pixels, hue):
@@ -214,16 +214,16 @@ def test_the_page_follows_a_scan_while_it_is_measured(page):
     page.says("scan-name", "scan_3 .3 of 3.*now")
     page.says("verdict", "first picture comes")
     came = {"scan": "scan_3", "state": "measuring", "received": 30, "expected": 40, "rocking": counts}
-    judged = (Judged(1.5, 12, "refine", 0.04, 0.9, "doubtful"),)
+    judged = (PreviewRecord(1.5, 12, "refine", 0.04, 0.9, "doubtful"),)
     wrong = {"trouble": ("frame 7 was cut short",), "dropped": {"malformed": 3}}
-    page.show(**came, **wrong, result=result("scan_3", 3e-4, "doubtful"), pictures=judged)
+    page.show(**came, **wrong, result=result("scan_3", 3e-4, "doubtful"), previews=judged)
     page.says("verdict", "doubtful(.|\n)*scan_3")
     page.says("trouble", "frame 7 was cut short")
     page.says("trouble", "3 × malformed")
     page.says("course-title", "verdict over time")
     page.until(lambda: coloured(page.crystal(), "red") > 1000)
-    judged += (Judged(2.5, 40, "auto", 0.01, 0.8, "good"),)
-    page.show(**came | {"state": "done", "received": 40}, result=result("scan_3", 3e-4, "good"), pictures=judged)
+    judged += (PreviewRecord(2.5, 40, "auto", 0.01, 0.8, "good"),)
+    page.show(**came | {"state": "done", "received": 40}, result=result("scan_3", 3e-4, "good"), previews=judged)
     page.says("state", "done")
     page.says("verdict", "good(.|\n)*this is why it is good")
 

@@ -1,9 +1,11 @@
 """What is drawn, as numbers: nothing here needs a page."""
 
 import base64
+import gc
 import json
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +14,10 @@ from sample_crystal import EDGE, RADIUS, Changing, result, row, strain_map
 
 from braggshot.errors import FormatError
 from braggshot.io import results
-from braggshot.snapshot import Judged, Snapshot
+from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.viewer import drawings, measured, model, result_files
 from braggshot.viewer.model import View
-from braggshot.viewer.shared import Later, Once, Watch, prepared, stops
+from braggshot.viewer.shared import LRUCache, SharedFeed, cached, make_contents, scan_entries
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +86,16 @@ def test_without_strain_it_is_drawn_in_voxels_of_the_detector():
 def test_an_empty_crystal_has_nothing_to_show(found):
     empty = replace(found, rho=np.zeros_like(found.rho), support=np.zeros_like(found.support), strain=None)
     assert model.solid(empty) is None
-    assert "nothing" in prepared(empty).note or "no surface" in prepared(empty).note
+    assert "nothing" in make_contents(empty).note or "no surface" in make_contents(empty).note
 
 
 def test_what_goes_over_the_wire_is_bounded():
     fine = strain_map(shape=(170, 170, 170), edge=1e-9)
     shown = model.solid(replace(result(), strain=fine))
     surface = model.mesh(shown, View())
-    assert 10_000 < len(surface.triangles) <= model.MOST_TRIANGLES
+    assert 10_000 < len(surface.triangles) <= model.MAX_TRIANGLES
     assert max(max(plane.values.shape) for plane in model.planes(shown, View())) <= 128
-    assert len(model.mesh(shown, View(most=model.FEW_TRIANGLES)).triangles) <= model.FEW_TRIANGLES
+    assert len(model.mesh(shown, View(max_triangles=model.MAX_TRIANGLES_LIVE)).triangles) <= model.MAX_TRIANGLES_LIVE
     assert np.linalg.norm(surface.points, axis=1).max() == pytest.approx(RADIUS * 1e9, abs=3)
 
 
@@ -109,8 +111,8 @@ def test_slices_are_where_they_say(solid):
 
 def test_a_series_has_one_range_of_colours_without_its_failed_scans(solid):
     rows = [row("a", 0), row("b", 1), {**row("c", 9), "verdict": "failed"}]
-    assert model.in_series(solid, rows).colours["strain"].high == pytest.approx(1e-3)
-    assert model.in_series(solid, rows[:1]).colours["strain"] == solid.colours["strain"]
+    assert model.use_series_colours(solid, rows).colours["strain"].high == pytest.approx(1e-3)
+    assert model.use_series_colours(solid, rows[:1]).colours["strain"] == solid.colours["strain"]
 
 
 def test_diffraction_has_gaps_and_its_fit(found):
@@ -124,7 +126,7 @@ def test_diffraction_has_gaps_and_its_fit(found):
 def test_large_planes_are_binned_and_keep_their_counts():
     values = np.ones((3, 300, 200), np.float32)
     values[:, :3] = np.nan
-    plane = measured._central(values, 0)
+    plane = measured.central_plane(values, 0)
     assert plane.shape == (100, 100)
     assert np.isnan(plane[0]).all()
     assert np.nanmax(plane) == 1
@@ -142,28 +144,28 @@ def test_a_rocking_curve_tells_missing_frames_from_those_to_come(found):
 
 def test_a_quantity_along_the_series_keeps_names_and_verdicts():
     rows = [row("a", 0), {**row("b", 1), "verdict": "doubtful"}, {"name": "c", "verdict": "failed"}]
-    course = measured.course(rows, "strain")
+    course = measured.series_curve(rows, "strain")
     figure = drawings.series(course, "b")
     assert figure["data"][0]["customdata"] == ["a", "b"]
     assert figure["data"][0]["marker"]["symbol"] == ["circle", "diamond-open"]
     assert figure["data"][0]["error_y"]["array"] == pytest.approx([2e-4, 4e-4])
     assert len(figure["layout"]["shapes"]) == 1
-    assert measured.course(rows, "no such thing").quantity == course.quantity
-    assert measured.course([{"name": "c", "verdict": "failed"}], "strain") is None
+    assert measured.series_curve(rows, "no such thing").quantity == course.quantity
+    assert measured.series_curve([{"name": "c", "verdict": "failed"}], "strain") is None
     assert "volume" in measured.known_quantities(rows)
 
 
 def test_figures_are_valid_json_without_nan(solid, found):
     view = View()
-    judged = [Judged(1.0, 20, "refine", 0.04, 0.9, "doubtful"), Judged(2.0, 40, "refine", 0.01, 0.8, "good")]
+    judged = [PreviewRecord(1.0, 20, "refine", 0.04, 0.9, "doubtful"), PreviewRecord(2.0, 40, "refine", 0.01, 0.8, "good")]
     drawn = [
-        drawings.crystal(solid, model.mesh(solid, view), "strain", drawings.seen("x")),
-        drawings.crystal(solid, None, "strain", drawings.seen("no such look")),
-        *(drawings.slice_(plane, (0.0, 0.0), solid.colours["strain"], "nm") for plane in model.planes(solid, view)),
+        drawings.crystal(solid, model.mesh(solid, view), "strain", drawings.camera_from("x")),
+        drawings.crystal(solid, None, "strain", drawings.camera_from("no such look")),
+        *(drawings.slice_figure(plane, (0.0, 0.0), solid.colours["strain"], "nm") for plane in model.planes(solid, view)),
         drawings.rocking(measured.rocking(Snapshot(state="done", rocking=np.array([1.0, np.nan]), expected=3), None, True)),
-        drawings.pictures(judged),
+        drawings.previews(judged),
         drawings.convergence(np.arange(3), np.ones(3)),
-        drawings.series(measured.course([row("a", 0), row("b", 1)], "strain"), ""),
+        drawings.series(measured.series_curve([row("a", 0), row("b", 1)], "strain"), ""),
         drawings.empty("nothing"),
     ]
     for figure in drawn:
@@ -172,71 +174,80 @@ def test_figures_are_valid_json_without_nan(solid, found):
 
 def test_the_slider_has_every_finished_scan_and_the_one_that_is_new(tmp_path):
     a, b = tmp_path / "a.cxi", tmp_path / "b.cxi"
-    assert [stop.name for stop in stops(Snapshot())] == [""]
-    assert [stop.name for stop in stops(Snapshot(finished=(a, b)))] == ["a", "b"]
+    assert [stop.name for stop in scan_entries(Snapshot())] == [""]
+    assert [stop.name for stop in scan_entries(Snapshot(finished=(a, b)))] == ["a", "b"]
     rows = ({"name": "x", "verdict": "failed"}, {"name": "b", "verdict": "good"})
-    listed = stops(Snapshot(scan="c", state="measuring", finished=(a, b), series=(*rows, {"name": "y"})))
+    listed = scan_entries(Snapshot(scan="c", state="measuring", finished=(a, b), series=(*rows, {"name": "y"})))
     assert [(stop.name, stop.path, stop.row.get("verdict")) for stop in listed] == [
         ("a", a, None),
         ("b", b, "good"),
         ("c", None, None),
     ]
-    assert [stop.path for stop in stops(Snapshot(scan="b", state="done", finished=(a, b)))] == [a, b]
+    assert [stop.path for stop in scan_entries(Snapshot(scan="b", state="done", finished=(a, b)))] == [a, b]
 
 
 def test_a_picture_is_new_only_when_the_result_is(found):
     feed = Changing(scan="scan_1", state="measuring")
-    watch = Watch(feed)
-    first = watch.latest()[0]
+    shared = SharedFeed(feed)
+    first = shared.latest()[0]
     feed.show(received=3)
-    assert watch.latest()[0].number > first.number
-    assert watch.latest()[0].picture == first.picture
-    key = watch.key(0)
+    assert shared.latest()[0].number > first.number
+    assert shared.latest()[0].picture == first.picture
+    key = shared.key(0)
     feed.show(result=found)
-    assert watch.latest()[0].picture > first.picture
-    assert watch.key(0) != key
-    assert watch.picture(0).verdict == "good"
-    assert watch.picture(99) is watch.picture(0)
-    assert watch.solid(0) is watch.solid(0)
-    assert watch.mesh(watch.solid(0), View()) is watch.mesh(watch.solid(0), View())
+    assert shared.latest()[0].picture > first.picture
+    assert shared.key(0) != key
+    assert shared.contents(0).verdict == "good"
+    assert shared.contents(99) is shared.contents(0)
+    assert shared.solid(0) is shared.solid(0)
+    assert shared.mesh(shared.solid(0), View()) is shared.mesh(shared.solid(0), View())
 
 
 def test_a_picture_that_the_next_one_replaces_is_drawn_anew_when_it_stays(found):
     feed = Changing(scan="scan_1", state="phasing", result=found)
-    watch = Watch(feed)
-    key = watch.key(0)
-    assert watch.is_growing(0)
+    shared = SharedFeed(feed)
+    key = shared.key(0)
+    assert shared.is_growing(0)
     feed.show(state="done")
-    assert not watch.is_growing(0)
-    assert watch.key(0) != key
+    assert not shared.is_growing(0)
+    assert shared.key(0) != key
 
 
 def test_corners_are_counted_in_two_bytes_where_that_is_enough(solid):
     surface = model.mesh(solid, View())
-    figure = drawings.crystal(solid, surface, "strain", drawings.seen("oblique"))["data"][0]
+    figure = drawings.crystal(solid, surface, "strain", drawings.camera_from("oblique"))["data"][0]
     found = np.stack([np.frombuffer(base64.b64decode(figure[axis]["bdata"]), np.uint16) for axis in "ijk"], axis=1)
     assert {figure[axis]["dtype"] for axis in "ijk"} == {"u2"}
     assert np.array_equal(found, surface.triangles)
 
 
+class Source:
+    number = 1
+
+
 def test_what_is_drawn_last_is_worked_out_once_and_then_lets_go():
     made = []
-    later = Later(lambda: made.append(1) or len(made))
+    source = Source()
+    released = weakref.ref(source)
+    later = cached(lambda source=source: made.append(source.number) or len(made))
+    del source
     assert made == []
+    assert released() is not None
     assert [later(), later()] == [1, 1]
-    assert later._make is None
+    gc.collect()
+    assert released() is None
 
 
 def test_what_cannot_be_read_is_a_picture_that_says_so(tmp_path):
     (tmp_path / "broken.cxi").write_bytes(b"no HDF5")
-    watch = Watch(Changing(finished=(tmp_path / "broken.cxi", tmp_path / "gone.cxi")))
-    assert "cannot" in watch.picture(0).note
-    assert "cannot" in watch.picture(1).note
-    assert watch.solid(0) is None
+    shared = SharedFeed(Changing(finished=(tmp_path / "broken.cxi", tmp_path / "gone.cxi")))
+    assert "cannot" in shared.contents(0).note
+    assert "cannot" in shared.contents(1).note
+    assert shared.solid(0) is None
 
 
 def test_ten_who_ask_cost_no_more_than_one():
-    once, made = Once(2), []
+    once, made = LRUCache(2), []
 
     def make():
         time.sleep(0.01)
@@ -258,7 +269,7 @@ def test_results_on_disk_are_a_feed_with_a_table(tmp_path):
         results.write(tmp_path / f"s{number}.cxi", found)
     files, rows = result_files.files_of([tmp_path])
     assert [path.name for path in files] == ["s0.cxi", "s1.cxi"]
-    feed = result_files.Shelf(files, rows)
+    feed = result_files.ResultFiles(files, rows)
     number, snapshot = feed.latest()
     assert (snapshot.state, snapshot.scan, snapshot.series) == ("done", "s1", ())
     feed.tabulate()
@@ -266,7 +277,7 @@ def test_results_on_disk_are_a_feed_with_a_table(tmp_path):
     made = feed.latest()[1].series
     assert [line["verdict"] for line in made] == ["good", "good"]
     assert made[1]["strain_std"] == pytest.approx(2 * made[0]["strain_std"])
-    assert Watch(feed).picture(0).solid.colours["strain"].high > 0
+    assert SharedFeed(feed).contents(0).solid.colours["strain"].high > 0
 
 
 def test_what_is_no_result_is_refused_in_words(tmp_path):

@@ -46,7 +46,7 @@ def emit(
     planned = parse(faults)
     scan = read(path, format, **parse_assignments(sets or []).get("input", {}))
     options = {**({} if compress is None else {"compress": compress}), **({"hdf5": True} if hdf5 else {})}
-    sink, stop, sent = player.open_sink(to, **options), Event(), player.Sent(0, 0)
+    sink, stop, sent = player.open_sink(to, **options), Event(), player.EmitProgress(0, 0)
     try:
         print(f"{sink.url} has {scan.frames.shape[0]} frames of {path} for whoever listens", flush=True)
         sink.wait(stop)

@@ -44,7 +44,7 @@ def live(
     _refuse_watched(source, output)
     frames = open_source(source)  # first, because a wrong address shall leave no folder behind
     session = Session(output, settings, like=known)
-    with serving(session.board, host=host, port=port, token=token_for(host, token)) as url:
+    with serving(session.status, host=host, port=port, token=token_for(host, token)) as url:
         announce(url, not no_browser)
         with suppress(KeyboardInterrupt):  # how a session without an end is ended
             session.run(frames, once)

@@ -35,7 +35,7 @@ def view(
 
     end_as_by_ctrl_c()
     files, rows = result_files.files_of(results)
-    feed = result_files.Shelf(files, rows)
+    feed = result_files.ResultFiles(files, rows)
     threading.Thread(target=feed.tabulate, daemon=True).start()
     serve(feed, host=host, port=port, token=token_for(host, token), on_ready=lambda url: announce(url, not no_browser))
 

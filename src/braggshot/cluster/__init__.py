@@ -8,13 +8,13 @@
 connect   start or find a client of dask
 network   hold the weights, once per worker
 jobs      phase one scan on a worker, and record that it is done
-workers   turn jobs into records, whoever dies
+workers   turn jobs into records, even if workers or the scheduler die
 run       phase scans that stand alone, and report each
 series    phase scans of one crystal, where each follows another one
 
 Volumes never travel: workers read the scan and write the result, so both must see the files under the same absolute path.
-``<name>.json`` is written last; a scan is done if it is there, made with the same settings, and the files it lists are there too.
-So whatever dies, worker, scheduler or client, costs the scans that were being computed and no others.
+``<name>.json`` is written last. A scan is done if that file is there, was made with the same settings, and the files that it lists
+exist. So the death of a worker, of the scheduler or of the client costs only the scans that were being computed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Clients of dask: of processes on this machine, of SLURM jobs, or of a scheduler that is there already."""
+"""Connect to a cluster of dask: processes on this machine, SLURM jobs, or a scheduler that is there already."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from distributed.system import MEMORY_LIMIT
 
 from braggshot.errors import ClusterError, ConfigError
 
-_FREE = "127.0.0.1:0"  # for dask's pages: they are for this user alone, and the port is any
-LOST = (OSError, TimeoutError, CancelledError, ClosedClientError)
-"""What dask raises where a connection breaks; its CommClosedError is an OSError."""
+_PRIVATE_ADDRESS = "127.0.0.1:0"  # address of dask's pages: only this machine reaches it, and port 0 takes a free port
+CONNECTION_ERRORS = (OSError, TimeoutError, CancelledError, ClosedClientError)
+"""Errors that dask raises when a connection breaks; its CommClosedError is an OSError."""
 
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Where scans are phased.
+    """Settings of the cluster on which scans are phased.
 
     Parameters
     ----------
-    workers : processes; None is one per core here, one SLURM job
-    failures : how often a scan is begun again because its worker died, before it is given up
-    patience : how long to wait for a scheduler that is gone [s]
+    workers : number of processes; None is one per core on this machine, one SLURM job on SLURM
+    failures : number of times that a scan is begun again because its worker died, before it is given up
+    patience : time to wait for a scheduler that is gone [s]
     dashboard : serve dask's pages about the work, if bokeh is installed
     slurm : options of dask_jobqueue.SLURMCluster, such as queue, cores, memory, walltime
     """
@@ -52,13 +52,13 @@ class ClusterConfig:
 
 @contextmanager
 def connect(where: str, workers: int | None = None, config: ClusterConfig | None = None) -> Iterator[Client]:
-    """A client of a cluster; what was started for it ends with the block.
+    """Connect to a cluster for the length of a block; what was started for it ends with the block.
 
     Parameters
     ----------
-    where : "local" starts processes on this machine, "slurm" asks for jobs, an address such as "tcp://host:8786" is that of a
-        scheduler which is there already
-    workers : as `ClusterConfig.workers`, which it overrules; nothing to choose where the scheduler is there
+    where : "local" starts processes on this machine, "slurm" asks for jobs, and an address such as "tcp://host:8786" finds a
+        scheduler that is there already
+    workers : overrules `ClusterConfig.workers`; without effect on a scheduler that is there already
     config : settings
 
     Raises
@@ -69,7 +69,7 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
     config = config or ClusterConfig()
     config = config if workers is None else replace(config, workers=workers)
     if "://" in where:
-        with _known(where, config) as client:
+        with _connect_to(where, config) as client:
             yield client
         return
     if where not in _CLUSTERS:
@@ -80,34 +80,35 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client
     finally:
-        for held in vars(cluster).values():
-            if isinstance(held, tempfile._TemporaryFileWrapper):
-                held.close()  # the keys for jobs, which dask-jobqueue leaves to the garbage collector
+        for value in vars(cluster).values():
+            if isinstance(value, tempfile._TemporaryFileWrapper):
+                value.close()  # files with the keys for jobs; dask-jobqueue leaves them to the garbage collector
 
 
 def _local(config: ClusterConfig) -> Any:
-    """Processes on the loopback interface, encrypted: any user of the machine could else send them code."""
+    """Start processes on the loopback interface, encrypted, because else any user of the machine could send them code."""
     n = config.workers or CPU_COUNT
     threads = str(max(1, CPU_COUNT // n))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     environment = {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    # Dask's own choice there, MALLOC_TRIM_THRESHOLD_, makes every array a new mapping: workers took 1.8 times the processor time.
-    # Its profiler looks at every thread a hundred times a second.
+    # Dask's default sets MALLOC_TRIM_THRESHOLD_, so that every array is a new mapping: workers took 1.8 times the processor time.
+    # The profiler of dask, which looks at every thread a hundred times a second, is switched off.
     with dask.config.set({"distributed.nanny.pre-spawn-environ": environment, "distributed.worker.profile.enabled": False}):
         return LocalCluster(
             n_workers=n,
-            threads_per_worker=1,  # scans at a time in one process; the threads of its transforms are those above
+            threads_per_worker=1,  # one scan at a time in a process; its transforms use the threads set above
             memory_limit=MEMORY_LIMIT // n,
             host="127.0.0.1",
             protocol="tls://",
             security=Security.temporary(),
-            dashboard_address=_FREE,
+            dashboard_address=_PRIVATE_ADDRESS,
             scheduler_kwargs={"dashboard": config.dashboard},
             silence_logs=logging.ERROR,
         )
 
 
 def _slurm(config: ClusterConfig) -> Any:
+    """Start SLURM jobs with dask-jobqueue."""
     if not _installed("dask_jobqueue"):
         raise ConfigError("--cluster slurm needs dask-jobqueue: pip install 'braggshot[cluster]'.")
     from dask_jobqueue.slurm import SLURMCluster
@@ -117,8 +118,8 @@ def _slurm(config: ClusterConfig) -> Any:
         raise ConfigError(
             f"a SLURM job needs {' and '.join(missing)}: --set cluster.slurm.cores=8 --set cluster.slurm.memory=32GB."
         )
-    # One scan per core, as here; the wire encrypted with keys of this run, which jobs find in the home folder.
-    pages = {"dashboard": config.dashboard, "dashboard_address": _FREE}
+    # One scan per core; connections are encrypted with keys of this run, which jobs find in the home folder.
+    pages = {"dashboard": config.dashboard, "dashboard_address": _PRIVATE_ADDRESS}
     options = {
         "security": True,
         "shared_temp_directory": str(Path.home()),
@@ -134,22 +135,27 @@ def _slurm(config: ClusterConfig) -> Any:
 
 
 _KEEP_MEMORY = ["""export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{'MALLOC_TRIM_THRESHOLD_': None}\""""]
-"""As `_local` does, for workers that another command starts."""
+"""Line of a job script that removes dask's MALLOC_TRIM_THRESHOLD_, as `_local` does."""
 
 
 def _installed(module: str) -> bool:
+    """Tell whether a module is installed."""
     return importlib.util.find_spec(module) is not None
 
 
 _CLUSTERS = {"local": _local, "slurm": _slurm}
+"""Functions that start a cluster, by the name in `connect`."""
 
 
 @contextmanager
-def _known(address: str, config: ClusterConfig) -> Iterator[Client]:
-    """Find out soon whether anybody is there; later, wait long for a scheduler that restarts."""
+def _connect_to(address: str, config: ClusterConfig) -> Iterator[Client]:
+    """Connect to a scheduler that is there already.
+
+    Whether anybody is there is found out soon; later on, a scheduler that restarts is waited for.
+    """
     try:
         Client(address, timeout=min(10.0, config.patience), set_as_default=False).close()
-    except (*LOST, ValueError) as error:
+    except (*CONNECTION_ERRORS, ValueError) as error:
         raise ClusterError(f"no scheduler answers at {address} ({error}); start one with `dask scheduler`.") from error
     with Client(address, timeout=config.patience, set_as_default=False) as client:
         yield client

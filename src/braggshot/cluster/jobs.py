@@ -1,4 +1,4 @@
-"""One scan as a worker does it, and what says that it is done."""
+"""Phase one scan on a worker, and write the record that marks it as done."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Record = dict[str, Any]
 
 
 def version() -> str:
-    """Of braggshot, which client and workers must share."""
+    """Return the version of braggshot, which client and workers must share."""
     return importlib.metadata.version("braggshot")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know of one scan.
+    """The job of phasing one scan.
 
     Parameters
     ----------
     name : stem of its files, which no other scan of the run has
-    label : how the user named it
-    folder : where they go
-    formats : of the files
-    digest : of everything but the frames that decides what is written
-    compute : the record and the result, which is not written yet; a scan that fails on the way may have a record alone
-    version : of the client's braggshot
+    label : the user's name of the scan
+    folder : folder of its files
+    formats : formats of its files
+    digest : hash of everything, except the frames, that decides the result
+    compute : returns the record, and the result to be written; a scan that fails on the way may have a record alone
+    version : version of the client's braggshot
     """
 
     name: str
@@ -51,12 +51,12 @@ class Job:
 
     @property
     def marker(self) -> Path:
-        """The file that says that the scan is done."""
+        """File that marks the scan as done."""
         return self.folder / f"{self.name}.json"
 
 
-def recorded(job: Job) -> Record | None:
-    """What an earlier run wrote, if that still holds."""
+def read_record(job: Job) -> Record | None:
+    """Return the record that an earlier run wrote; None if there is none, or if it does not hold for this job."""
     try:
         record: Record = json.loads(job.marker.read_text(encoding="utf-8"))
         holds = record["settings"] == job.digest and all((job.folder / file).exists() for file in record["files"])
@@ -65,32 +65,34 @@ def recorded(job: Job) -> Record | None:
     return record if holds else None
 
 
-def work(job: Job, plugin: str | None) -> Record:
-    """One scan on a worker, with the network of a plugin.
+def run_job(job: Job, plugin: str | None) -> Record:
+    """Phase one scan on a worker, with the network of a plugin.
 
-    What goes wrong with it is part of the record: of an exception every worker would print the traceback.
+    An error becomes part of the record; if it were raised, every worker would print its traceback.
     """
     try:
-        return recorded(job) or _done(job, None if plugin is None else _network(plugin))
+        return read_record(job) or _compute_and_write(job, None if plugin is None else _network_of_plugin(plugin))
     except Exception as error:
-        return failed(job, error)
+        return failure_record(job, error)
 
 
-def _network(plugin: str) -> Trained:
-    held = get_worker().plugins[plugin]
-    assert isinstance(held, Network)
-    return held.trained()
+def _network_of_plugin(plugin: str) -> Trained:
+    """Return the network that a plugin holds on this worker."""
+    plugin_network = get_worker().plugins[plugin]
+    assert isinstance(plugin_network, Network)
+    return plugin_network.assemble()
 
 
-def _done(job: Job, network: Trained | None) -> Record:
+def _compute_and_write(job: Job, network: Trained | None) -> Record:
+    """Phase the scan, write its files, and last its record."""
     if version() != job.version:
         raise ConfigError(f"this worker has braggshot {version()}, the client {job.version}; install the same on both.")
     record, result = job.compute(network)
     if result is None:
         return record
-    earlier = recorded(job)
-    if earlier is not None:  # this worker was given up for dead, and another one was faster
-        return earlier
+    earlier_record = read_record(job)
+    if earlier_record is not None:  # another worker was faster, because this one was taken for dead
+        return earlier_record
     written = write(result, job.folder, job.formats)
     record = {**record, "name": job.name, "files": [file.name for file in written], "settings": job.digest}
     with replacing(job.marker) as temporary:
@@ -98,8 +100,8 @@ def _done(job: Job, network: Trained | None) -> Record:
     return record
 
 
-def failed(job: Job, error: BaseException | None) -> Record:
-    """The record of a scan that could not be computed."""
+def failure_record(job: Job, error: BaseException | None) -> Record:
+    """Return the record of a scan that could not be computed."""
     reason = str(error) if isinstance(error, BraggshotError) else f"{type(error).__name__}: {error}"
     if isinstance(error, KilledWorker):
         died = f"its worker died {error.allowed_failures + 1} times, perhaps for want of memory"

@@ -1,4 +1,4 @@
-"""Scans that stand alone, each reported as soon as it is done, in the order in which they are."""
+"""Phase scans that stand alone, and report each as soon as it is done."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from distributed import Client
 from braggshot import config as configuration
 from braggshot import pipeline
 from braggshot.cluster.connect import ClusterConfig
-from braggshot.cluster.jobs import Job, Record, recorded
-from braggshot.cluster.workers import crew
+from braggshot.cluster.jobs import Job, Record, read_record
+from braggshot.cluster.workers import workers_of
 from braggshot.io import registry
 from braggshot.io.atomic import sweep
 from braggshot.output import check_writable, inputs_of, summary
@@ -36,14 +36,14 @@ class ClusterSettings(Settings):
 
 @dataclass(frozen=True)
 class Report:
-    """One scan that is done, or cannot be.
+    """The report of one scan that is done, or that cannot be computed.
 
     Parameters
     ----------
-    done, total : scans so far, and in all
-    record : as ``braggshot reconstruct --json`` prints it, with `name` and `files`; of a scan that could not be computed only
-        `input`, `output`, `name`, `verdict`, `reasons`
-    reused : whether an earlier call had done it
+    done, total : number of scans so far, and in all
+    record : as ``braggshot reconstruct --json`` prints it, with `name` and `files`; if the scan could not be computed only `input`,
+        `output`, `name`, `verdict`, `reasons`
+    reused : whether an earlier call had done the scan
     """
 
     done: int
@@ -53,12 +53,12 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether the scan could not be computed; a verdict of ``failed`` alone is a result."""
+        """True if the scan could not be computed; a verdict of ``failed`` alone is a result."""
         return "chi2" not in self.record
 
 
 def resolve(settings: Mapping[str, Any]) -> ClusterSettings:
-    """Nested settings to `ClusterSettings`, every name and value checked."""
+    """Turn nested settings into `ClusterSettings`; every name and value is checked."""
     return configuration.resolve(ClusterSettings, settings)
 
 
@@ -70,18 +70,19 @@ def reconstruct_many(
 ) -> Iterator[Report]:
     """Phase scans on a cluster, yielding a report of each as it is done; the caller may stop at any time and call again.
 
-    A scan whose files are there, made with the same settings, is reported and not computed. One call at a time writes to a folder.
+    A scan whose files are there, made with the same settings, is reported and not computed again. Only one call at a time may write
+    to a folder.
 
     Parameters
     ----------
     scans : paths, or scans of files that hold several
-    folder : gets ``<name>.cxi``, the other formats asked for, and ``<name>.json``, per scan
-    client : of `connect`
+    folder : gets ``<name>.cxi``, the other formats asked for, and ``<name>.json`` for each scan
+    client : client from `connect`
     settings : resolved or nested, as in a TOML file
 
     Raises
     ------
-    ConfigError : for settings that fit no scan.
+    ConfigError : if the settings fit no scan.
     OutputError : if the folder cannot be written.
     ClusterError : if the scheduler is gone and does not come back.
     """
@@ -91,39 +92,40 @@ def reconstruct_many(
     read = [path for source in sources for path in inputs_of({"path": source.path, "options": resolved.input})]
     check_writable(folder, read, unique_names(sources, resolved.input), resolved.output.formats)
     sweep(folder)
-    with crew(client, resolved) as workers:
+    with workers_of(client, resolved) as workers:
         jobs = jobs_of(sources, folder, resolved, None if workers.network is None else workers.network.digest)
         missing: list[Job] = []
         done = 0
         for job in jobs:
-            record = recorded(job)
+            record = read_record(job)
             if record is None:
                 missing.append(job)
             else:
                 done += 1
                 yield Report(done, len(jobs), record, reused=True)
-        for _, record in workers.done(missing):
+        for _, record in workers.run(missing):
             done += 1
             yield Report(done, len(jobs), record)
-    sweep(folder)  # what a killed worker was writing
+    sweep(folder)  # unfinished files of killed workers
 
 
 def jobs_of(sources: Sequence[Source], folder: Path, settings: Settings, network: str | None) -> list[Job]:
-    """A job per scan; `network` is the digest of its weights."""
+    """Make a job for each scan; `network` is the digest of its weights."""
     plain = Settings(**{part.name: getattr(settings, part.name) for part in fields(Settings)})
     jobs = []
     for source, name in zip(sources, unique_names(sources, plain.input), strict=True):
         parts = [table.digest(plain, source), source.label, plain.output.formats, network]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         absolute = replace(source, path=source.path.absolute())
-        compute = partial(_alone, absolute, source.label, name, folder, plain)
+        compute = partial(_reconstruct, absolute, source.label, name, folder, plain)
         jobs.append(Job(name, source.label, folder, plain.output.formats, digest, compute))
     return jobs
 
 
-def _alone(
+def _reconstruct(
     source: Source, label: str, name: str, folder: Path, settings: Settings, network: Trained | None
 ) -> tuple[Record, Reconstruction]:
+    """Read and phase a scan on a worker; return its record and its result."""
     began = time.perf_counter()
     options = settings.input if source.scan is None else {**settings.input, "scan": source.scan}
     scan = replace(registry.read(source.path, source.format, **options), name=name)

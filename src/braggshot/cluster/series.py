@@ -1,4 +1,4 @@
-"""A series on a cluster: scans that follow the same one are phased at once; see `braggshot.series.run`."""
+"""Phase a series on a cluster: scans that follow the same scan are phased at once; see `braggshot.series.run`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from braggshot import config as configuration
 from braggshot import pipeline
 from braggshot.cluster.connect import ClusterConfig
 from braggshot.cluster.jobs import Job, Record
-from braggshot.cluster.workers import Crew, crew
+from braggshot.cluster.workers import Workers, workers_of
 from braggshot.phasing.strategies import Trained
 from braggshot.series import Report, SeriesSettings, Source, Task, phase_scan, run, table
 from braggshot.series.table import Row
@@ -30,9 +30,9 @@ class ClusterSeriesSettings(SeriesSettings):
 
 
 def resolve_series(settings: Mapping[str, Any]) -> ClusterSeriesSettings:
-    """Nested settings to `ClusterSeriesSettings`, every name and value checked.
+    """Turn nested settings into `ClusterSeriesSettings`; every name and value is checked.
 
-    Unless they say otherwise every scan follows the first: of a chain only one scan at a time is ready.
+    By default every scan follows the first one, because in a chain only one scan at a time could be phased.
     """
     return configuration.resolve(ClusterSeriesSettings, configuration.merge({"series": {"neighbour": "first"}}, settings))
 
@@ -42,14 +42,14 @@ def run_series(
 ) -> Iterator[Report]:
     """Phase a series on a cluster, yielding each row as it is done; the caller may stop at any time and call again.
 
-    Rows and crystals are those of `braggshot.series.run` with the same settings, bit for bit where threads are as many.
+    Rows and crystals are those of `braggshot.series.run` with the same settings, bit for bit if the number of threads is the same.
 
     Parameters
     ----------
     scans : from `braggshot.series.list_sources`, in the order in which the crystal changed
-    folder : gets ``series.csv``, and per scan a result CXI and ``<name>.json``, its row
-    client : of `connect`
-    settings : resolved
+    folder : gets ``series.csv``, and for each scan a result CXI and ``<name>.json``, its row
+    client : client from `connect`
+    settings : resolved settings
 
     Raises
     ------
@@ -59,26 +59,29 @@ def run_series(
     """
     settings = settings or resolve_series({})
     plain = SeriesSettings(**{part.name: getattr(settings, part.name) for part in fields(SeriesSettings)})
-    with crew(client, plain) as workers:
-        yield from run(scans, folder, plain, compute=partial(_spread, workers))
+    with workers_of(client, plain) as workers:
+        yield from run(scans, folder, plain, compute=partial(_run_tasks, workers))
 
 
-def _spread(workers: Crew, tasks: Sequence[Task]) -> Iterator[tuple[Task, Row]]:
+def _run_tasks(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[Task, Row]]:
+    """Phase tasks on the workers, and yield each with its row."""
     weights = "" if workers.network is None else workers.network.digest
     by_name = {task.name: task for task in tasks}
-    for job, record in workers.done([_job(task, weights) for task in tasks]):
+    for job, record in workers.run([_job(task, weights) for task in tasks]):
         task = by_name[job.name]
-        if "chi2" not in record:  # it could not be computed at all
+        if "chi2" not in record:  # the scan could not be computed
             yield task, table.fail_row(task.row, record["reasons"][0])
         else:
             yield task, {**{name: cell for name, cell in record.items() if name != "files"}, "settings": task.row["settings"]}
 
 
 def _job(task: Task, weights: str) -> Job:
+    """Make the job of a task."""
     decides = [task.row["settings"], task.row["input"], *task.formats, weights]
     digest = hashlib.sha256(" ".join(decides).encode()).hexdigest()[:12]
-    return Job(task.name, task.row["input"], task.folder, task.formats, digest, partial(_member, task))
+    return Job(task.name, task.row["input"], task.folder, task.formats, digest, partial(_phase_task, task))
 
 
-def _member(task: Task, network: Trained | None) -> tuple[Record, Reconstruction | None]:
+def _phase_task(task: Task, network: Trained | None) -> tuple[Record, Reconstruction | None]:
+    """Phase a task on a worker; return its record and its result."""
     return pipeline.drain(phase_scan(task, network))

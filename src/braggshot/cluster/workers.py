@@ -1,4 +1,4 @@
-"""Jobs to records on the workers of a client, until all are done: workers may die, and the scheduler may be started again."""
+"""Turn jobs into records on the workers of a client, even if workers die or the scheduler is started again."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from contextlib import contextmanager, suppress
 
 from distributed import Client, Future, as_completed
 
-from braggshot.cluster.connect import LOST
-from braggshot.cluster.jobs import Job, Record, failed, work
+from braggshot.cluster.connect import CONNECTION_ERRORS
+from braggshot.cluster.jobs import Job, Record, failure_record, run_job
 from braggshot.cluster.network import Network
 from braggshot.errors import ClusterError
 from braggshot.nn import weights
 from braggshot.phasing.strategies import find_strategy
 from braggshot.pipeline import Settings
 
-MOST_IDLE = 5  # rounds without a single scan done
+MAX_IDLE_ROUNDS = 5  # number of rounds without a single finished scan after which the scheduler counts as gone
 
 
-class Crew:
-    """The workers of a client, each with the network; those that come later get it too."""
+class Workers:
+    """The workers of a client, each with the network; workers that come later get it too."""
 
     def __init__(self, client: Client, network: Network | None) -> None:
         self.client, self.network = client, network
         self._plugin: str | None = None
 
-    def done(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record]]:
-        """Each job with its record as soon as that is there.
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record]]:
+        """Run jobs, and yield each with its record as soon as that is there.
 
         Raises
         ------
@@ -41,61 +41,67 @@ class Crew:
             for name, record in self._round(list(missing.values())):
                 yield missing.pop(name), record
             if missing:
-                self._plugin = None  # another scheduler knows nothing of it
+                self._plugin = None  # a new scheduler does not have the plugin
                 idle = idle + 1 if len(missing) == before else 0
                 self._wait_for_scheduler(idle)
 
     def _round(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Record]]:
-        """Submit jobs and yield what comes back; ends early, and silently, if the scheduler is lost on the way."""
+        """Submit jobs and yield their records; end early and silently if the scheduler is lost on the way."""
         token = uuid.uuid4().hex[:8]
         futures: dict[Future[Record], Job] = {}
         try:
-            with suppress(*LOST):
-                self._equip()
+            with suppress(*CONNECTION_ERRORS):
+                self._send_network()
                 for number, job in enumerate(jobs):
-                    # Keys of one group let the scheduler keep scans back until a worker is free, whichever that is.
-                    futures[self.client.submit(work, job, self._plugin, key=(f"braggshot-{token}", number), pure=False)] = job
+                    # Keys of one group let the scheduler hold scans back until any worker is free.
+                    futures[self.client.submit(run_job, job, self._plugin, key=(f"braggshot-{token}", number), pure=False)] = job
             for future in as_completed(list(futures), loop=self.client.loop):
                 job, record = futures.pop(future), None
-                with suppress(*LOST):
-                    record = failed(job, future.exception()) if future.status == "error" else future.result()
+                with suppress(*CONNECTION_ERRORS):
+                    record = failure_record(job, future.exception()) if future.status == "error" else future.result()
                 if record is not None:
                     yield job.name, record
         finally:
             if self.client.status == "running":
-                with suppress(*LOST):
+                with suppress(*CONNECTION_ERRORS):
                     self.client.cancel(list(futures))
 
-    def _equip(self) -> None:
-        """The network to all workers, once."""
+    def _send_network(self) -> None:
+        """Send the network to all workers, once."""
         if self.network is not None and self._plugin is None:
             plugin = f"braggshot-network-{uuid.uuid4().hex[:8]}"
             self.client.register_plugin(self.network, plugin)
             self._plugin = plugin
 
     def _wait_for_scheduler(self, idle: int) -> None:
-        """Until dask has connected again, which it tries for `ClusterConfig.patience`; `idle` rounds have brought nothing."""
+        """Wait until dask has connected again, which it tries for `ClusterConfig.patience`.
+
+        `idle` is the number of rounds in a row without a finished scan.
+        """
         time.sleep(1)
         while self.client.status == "connecting":
             time.sleep(0.2)
-        if self.client.status != "running" or idle > MOST_IDLE:
+        if self.client.status != "running" or idle > MAX_IDLE_ROUNDS:
             raise ClusterError("the scheduler is gone; start it and call again: what is done stays, and only the rest is computed.")
 
-    def dismiss(self) -> None:
-        """Leave nothing on the workers."""
+    def release(self) -> None:
+        """Remove the network from the workers."""
         if self._plugin is not None and self.client.status == "running":
-            with suppress(*LOST):
+            with suppress(*CONNECTION_ERRORS):
                 self.client.unregister_worker_plugin(self._plugin)
 
 
 @contextmanager
-def crew(client: Client, settings: Settings) -> Iterator[Crew]:
-    """The workers of a client, with the network that the settings name; its weights are read here, once."""
+def workers_of(client: Client, settings: Settings) -> Iterator[Workers]:
+    """Provide the workers of a client with the network that the settings name, for the length of a block.
+
+    The client reads the weights here, once.
+    """
     network, name = None, settings.phasing.network
     if find_strategy(settings.phasing.method).needs_network:
         network = Network(*weights.read(weights.locate(name)), name)
-    held = Crew(client, network)
+    workers = Workers(client, network)
     try:
-        yield held
+        yield workers
     finally:
-        held.dismiss()
+        workers.release()

@@ -1,4 +1,4 @@
-"""What waits for the worker: one picture, the newest, and every scan that is over."""
+"""Hold the work that waits for the worker thread: one preview request, the newest, and every finished scan."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from braggshot.volumes import Scan
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A picture to be made.
+class PreviewRequest:
+    """A request to make a preview of a scan.
 
     Parameters
     ----------
-    name : of the scan
-    scan : as far as it is measured
-    brightest : frame with the most counts
-    frames : that have come
-    began : when its first frame came, on the monotonic clock [s]
-    whole : whether it is over
-    passed : whether it is the first since the rocking curve has passed its peak, from when on there is a crystal to be seen
+    name : name of the scan
+    scan : the scan as far as it is measured
+    brightest : index of the frame with the most counts
+    frames : number of frames that have come
+    began : arrival of the first frame, on the monotonic clock [s]
+    is_complete : whether the scan is over
+    has_passed_peak : whether this is the first request after the maximum of the rocking curve; only then can a crystal be seen
     """
 
     name: str
@@ -30,18 +30,26 @@ class Wanted:
     brightest: int
     frames: int
     began: float
-    whole: bool
-    passed: bool = False
+    is_complete: bool
+    has_passed_peak: bool = False
 
     @property
-    def weight(self) -> int:
-        """What it overtakes: a picture of less weight."""
-        return 2 if self.whole else int(self.passed)
+    def urgency(self) -> int:
+        """Rank of the request, 0 to 2; a request overtakes a preview of lower urgency."""
+        return 2 if self.is_complete else int(self.has_passed_peak)
 
 
 @dataclass(frozen=True)
-class Over:
-    """A scan that is over and wants the full job; `path` is its recording."""
+class FinishedScan:
+    """A finished scan that waits for the full job.
+
+    Parameters
+    ----------
+    name : name of the scan
+    path : folder of its recording
+    frames : number of frames that came
+    began : arrival of the first frame, on the monotonic clock [s]
+    """
 
     name: str
     path: Path
@@ -49,59 +57,59 @@ class Over:
     began: float
 
 
-class Desk:
-    """A mailbox of one picture, where the newest wins, and a queue of scans, where none is lost."""
+class Mailbox:
+    """A mailbox for one preview request, where the newest wins, and a queue of finished scans, where none is lost."""
 
     def __init__(self) -> None:
-        self._news = threading.Condition()
-        self._wanted: Wanted | None = None
-        self._over: deque[Over] = deque()
+        self._condition = threading.Condition()
+        self._request: PreviewRequest | None = None
+        self._finished: deque[FinishedScan] = deque()
         self._closed = False
 
-    def want(self, wanted: Wanted) -> None:
-        """Ask for a picture; one that was asked for before and has not been begun is not made."""
-        with self._news:
-            before = self._wanted
-            if before is not None and before.name == wanted.name and before.passed:
-                wanted = replace(wanted, passed=True)
-            self._wanted = wanted
-            self._news.notify_all()
+    def request(self, request: PreviewRequest) -> None:
+        """Ask for a preview, in place of a request that still waits."""
+        with self._condition:
+            previous = self._request
+            if previous is not None and previous.name == request.name and previous.has_passed_peak:
+                request = replace(request, has_passed_peak=True)
+            self._request = request
+            self._condition.notify_all()
 
-    def hand_in(self, over: Over) -> None:
+    def submit(self, finished: FinishedScan) -> None:
         """Ask for the full job on a scan."""
-        with self._news:
-            self._over.append(over)
-            self._news.notify_all()
+        with self._condition:
+            self._finished.append(finished)
+            self._condition.notify_all()
 
     def close(self) -> None:
-        """Nothing more will be asked for."""
-        with self._news:
+        """Tell the worker that nothing more will come."""
+        with self._condition:
             self._closed = True
-            self._news.notify_all()
+            self._condition.notify_all()
 
-    def take_wanted(self) -> Wanted | None:
-        """The picture to be made next, if there is one."""
-        with self._news:
-            wanted, self._wanted = self._wanted, None
-            return wanted
+    def take_request(self) -> PreviewRequest | None:
+        """Take the waiting preview request, or None."""
+        with self._condition:
+            request, self._request = self._request, None
+            return request
 
-    def take_over(self) -> Over | None:
-        """The scan to be finished next, if there is one."""
-        with self._news:
-            return self._over.popleft() if self._over else None
+    def take_finished(self) -> FinishedScan | None:
+        """Take the oldest waiting scan, or None."""
+        with self._condition:
+            return self._finished.popleft() if self._finished else None
 
-    def overtakes(self, begun: Wanted) -> bool:
-        """Whether a picture waits for which one that was begun is to be given up."""
-        waiting = self._wanted
-        return waiting is not None and waiting.weight > begun.weight
+    def is_overtaken(self, current: PreviewRequest) -> bool:
+        """Tell whether a more urgent request waits than the one being served, which is then given up."""
+        waiting = self._request
+        return waiting is not None and waiting.urgency > current.urgency
 
-    def busy(self) -> bool:
-        """Whether something waits."""
-        return self._wanted is not None or bool(self._over)
+    def has_work(self) -> bool:
+        """Tell whether anything waits."""
+        return self._request is not None or bool(self._finished)
 
     def wait(self, longest: float) -> bool:
-        """Wait for something to do, `longest` seconds at most; False where nothing will ever come."""
-        with self._news:
-            if not self.busy() and not self._closed:
-                self._news.wait(longest)
-            return self.busy() or not self._closed
+        """Wait at most `longest` [s] for work; return False if the mailbox is closed and empty."""
+        with self._condition:
+            if not self.has_work() and not self._closed:
+                self._condition.wait(longest)
+            return self.has_work() or not self._closed

@@ -1,7 +1,7 @@
-"""What a source of frames says, in this order: `Begin`, any number of `Arrived`, `End`; and `Lost` at any time.
+"""Define the messages of a source: `Begin`, any number of `Arrived`, then `End`; `Dropped` at any time.
 
-A source makes them of whatever a transport carries. It never blocks on its consumer, and it never raises for what came over the
-wire: what cannot be read is a `Lost`.
+A source makes them from the data that its transport brings. It never waits for its consumer, and data from the wire never makes it
+raise an exception: data that cannot be read become a `Dropped` message.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from braggshot.volumes import FloatArray, Frame, Scan
 
 @dataclass(frozen=True)
 class Begin:
-    """A scan begins. One that is still open ends with it, as aborted.
+    """The start of a scan. If an earlier scan is still open, it ends as aborted.
 
     Parameters
     ----------
-    scan : its name, new for every scan of a source
-    frames : how many are planned, None where nobody said
-    shape : (rows, columns) of each, None where nobody said
-    rocking_angle : of every planned frame, None where nobody said [rad]
-    about : what is known of it but its frames (dark, flat, mask, geometry, detector); its `frames` are not read
+    scan : name of the scan, new for every scan of a source
+    frames : number of planned frames; None where the source does not know it
+    shape : (rows, columns) of each frame; None where the source does not know it
+    rocking_angle : angle of every planned frame; None where the source does not know them [rad]
+    about : a `Scan` with dark, flat, mask, geometry and detector, as far as the source knows them; its `frames` are not read
     """
 
     scan: str
@@ -36,7 +36,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A frame of the scan that is open."""
+    """A frame of the open scan."""
 
     scan: str
     frame: Frame
@@ -44,26 +44,29 @@ class Arrived:
 
 @dataclass(frozen=True)
 class End:
-    """The scan is over; `aborted` says in words why before its time, and is empty where it was not."""
+    """The end of a scan; `aborted` holds the reason in words if the scan ended early, and is empty otherwise."""
 
     scan: str
     aborted: str = ""
 
 
 @dataclass(frozen=True)
-class Lost:
-    """Something came that was of no use: malformed, too large, a frame twice, of no scan; `reason` is a short word to count by."""
+class Dropped:
+    """Data of no use: malformed, too large, a repeated frame, or of no open scan; `reason` is a short word for counting."""
 
     reason: str
     detail: str = ""
 
 
-Message = Begin | Arrived | End | Lost
+Message = Begin | Arrived | End | Dropped
 
 
 class Source(Protocol):
-    """Where frames come from."""
+    """The interface of every source of frames."""
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """Messages as they come; None at least every 0.2 s while nothing does. Ends soon after `stop`, or with the source."""
+        """Yield messages as they come, and None at least every 0.2 s while none comes.
+
+        Ends soon after `stop` is set, or when the source itself ends.
+        """
         ...

@@ -1,4 +1,4 @@
-"""A picture of a scan as far as it is measured: quickly made, on the grid, twin and origin of the picture before."""
+"""Phase a scan as far as it is measured: quickly, and on the grid, twin and origin of the previous preview."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from braggshot.errors import DataError
 from braggshot.iterative.iterate import Progress
-from braggshot.live.mailbox import Wanted
+from braggshot.live.mailbox import PreviewRequest
 from braggshot.nn.two_scale import coarse_network
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase
@@ -19,116 +19,132 @@ from braggshot.prepare import PrepareConfig, prepare
 from braggshot.series.registration import carry_neighbour, register
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-SEARCH_AGAIN = 1.5  # times the frames of the last search for a window, after which the fringes may reach further
+GROWTH_BEFORE_SEARCH = 1.5  # growth of the frame count after which a new window is searched for: fringes may reach further by then
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture, or as much of it as is made.
+class Preview:
+    """A preview of a scan, complete or still being made.
 
     Parameters
     ----------
     volume : the counts, in their window
-    searched : how many frames there were when that window was searched for
-    result : None before the first of a scan is made; in the making that of the picture before
+    window_frames : number of frames at the time when that window was searched for
+    result : the reconstruction; while it is being made, that of the previous preview; None before the first one of a scan
     """
 
     volume: DiffractionVolume
-    searched: int
+    window_frames: int
     result: Reconstruction | None = None
 
 
-Making = Generator[Progress | Picture, None, Picture]
+PreviewSteps = Generator[Progress | Preview, None, Preview]
 
 
-def sketch(wanted: Wanted, settings: Settings, hypotheses: int, network: Trained, before: Picture | None) -> Making:
-    """The network's low resolution on the frames that are there; those that are not are masked.
+def sketch(
+    request: PreviewRequest, settings: Settings, hypotheses: int, network: Trained, previous: Preview | None
+) -> PreviewSteps:
+    """Phase the frames so far with the network's low resolution; missing frames are masked.
 
-    A generator that yields what there is between its stages, where it can be given up; its value is the picture. What is not drawn
-    is left out: facets, uncertainty, foreign peaks.
+    This generator yields the preview as far as it is made between its stages, where the caller can give it up; its value is the
+    finished preview. Facets, uncertainty and the search for foreign peaks are left out, because a preview does not show them.
 
     Parameters
     ----------
-    wanted : the scan as far as it is measured
-    settings : of the main job
-    hypotheses : of the network
-    network : the one that the settings name
-    before : the picture before of the same scan, whose window is moved to the peak as it now stands
+    request : the scan as far as it is measured
+    settings : settings of the main job
+    hypotheses : number of the network's hypotheses
+    network : the trained network that the settings name
+    previous : the previous preview of the same scan; its window is moved to the present position of the peak
 
     Raises
     ------
-    DataError : where there is no peak yet, or no crystal.
+    DataError : if the counts hold no peak yet, or if no crystal is found.
     """
-    how, searched = _window(wanted, settings.prepare, before)
-    part = Picture(prepare(wanted.scan, how), searched, None if before is None else before.result)
-    yield part
-    quick = coarse_network(network[0]), network[1]
-    config = replace(_few(settings.phasing, hypotheses), method="oneshot")
-    return (yield from _finished(part, config, settings, quick))
+    window, window_frames = choose_window(request, settings.prepare, previous)
+    preview = Preview(prepare(request.scan, window), window_frames, None if previous is None else previous.result)
+    yield preview
+    low_resolution = coarse_network(network[0]), network[1]
+    config = replace(_limit_orientations(settings.phasing, hypotheses), method="oneshot")
+    return (yield from _phase_and_finish(preview, config, settings, low_resolution))
 
 
-def improved(picture: Picture, settings: Settings, hypotheses: int, network: Trained, whole: bool) -> Making:
-    """The same frames: of a whole scan, which the full job takes next, the network's whole pass; else refined by the engine."""
-    config = replace(_few(settings.phasing, hypotheses), method="oneshot" if whole else "refine")
-    return (yield from _finished(picture, config, settings, network))
+def improve(preview: Preview, settings: Settings, hypotheses: int, network: Trained, is_complete: bool) -> PreviewSteps:
+    """Phase the frames of a preview again: at the network's full resolution if all have come, else refined by iterations.
+
+    A complete scan needs no refinement here, because the full job follows at once.
+    """
+    config = replace(_limit_orientations(settings.phasing, hypotheses), method="oneshot" if is_complete else "refine")
+    return (yield from _phase_and_finish(preview, config, settings, network))
 
 
-def _few(config: PhasingConfig, hypotheses: int) -> PhasingConfig:
-    """As many orientations as hypotheses: a picture has a second."""
+def _limit_orientations(config: PhasingConfig, hypotheses: int) -> PhasingConfig:
+    """Let the network see only as many orientations as hypotheses, because a preview has about one second."""
     return replace(config, hypotheses=hypotheses, orientations=hypotheses)
 
 
-def _finished(part: Picture, config: PhasingConfig, settings: Settings, network: Trained) -> Making:
-    quick = replace(config, adapt=replace(config.adapt, steps=0))  # learning from each pattern is for the full job
-    found = yield from phase(part.volume, quick, network=network)
-    if not found.support.any():
-        raise DataError(f"{part.volume.name}: no crystal yet.")
-    yield part
-    placed = _as_before(replace(found, uncertainty=None), part.result)
-    yield part
-    # Half data and noise samples phase again, which is for the full job.
+def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Settings, network: Trained) -> PreviewSteps:
+    """Phase a preview by `config`, register the crystal to the previous preview, and compute its strain."""
+    without_adaptation = replace(config, adapt=replace(config.adapt, steps=0))  # only the full job adapts the network
+    result = yield from phase(preview.volume, without_adaptation, network=network)
+    if not result.support.any():
+        raise DataError(f"{preview.volume.name}: no crystal yet.")
+    yield preview
+    registered_result = _register_to_previous(replace(result, uncertainty=None), preview.result)
+    yield preview
+    # Half data and noise samples would phase again; only the full job does so.
     strain = replace(settings.strain, half_data=False, noise_samples=0, facets=False)
-    return replace(part, result=(yield from finish_result(placed, replace(settings, strain=strain), {})))
+    return replace(preview, result=(yield from finish_result(registered_result, replace(settings, strain=strain), {})))
 
 
-def _window(wanted: Wanted, config: PrepareConfig, before: Picture | None) -> tuple[PrepareConfig, int]:
-    """How to prepare the scan, and when its window was searched for: anew after half as many more frames, never at the end."""
-    # Foreign peaks are not looked for: that takes as long as all the rest, and the full job does it.
+def choose_window(request: PreviewRequest, config: PrepareConfig, previous: Preview | None) -> tuple[PrepareConfig, int]:
+    """Choose how the scan is prepared; return also the number of frames at which its window was searched for.
+
+    A new window is searched for once there are half as many more frames, but never for the complete scan.
+    """
+    # The search for foreign peaks takes as long as all the rest; only the full job does it.
     config = replace(config, aliens="off")
-    if before is not None and before.volume.window is not None and (wanted.whole or wanted.frames < SEARCH_AGAIN * before.searched):
-        return _moved(config, before.volume, wanted), before.searched
-    if config.shape is not None and config.centre == "max" and not wanted.scan.prepared:
-        config = replace(config, centre=_spot(wanted, slice(None), slice(None)))  # and nothing else is to be searched for
-    return config, wanted.frames
+    if (
+        previous is not None
+        and previous.volume.window is not None
+        and (request.is_complete or request.frames < GROWTH_BEFORE_SEARCH * previous.window_frames)
+    ):
+        return _move_window(config, previous.volume, request), previous.window_frames
+    if config.shape is not None and config.centre == "max" and not request.scan.prepared:
+        # With the peak known, nothing else has to be searched for.
+        config = replace(config, centre=_find_brightest_spot(request, slice(None), slice(None)))
+    return config, request.frames
 
 
-def _as_before(found: Reconstruction, before: Reconstruction | None) -> Reconstruction:
-    """The twin and origin of the picture before, so that the crystal does not jump about on the screen."""
-    if before is None or not before.support.any():
-        return found
+def _register_to_previous(result: Reconstruction, previous: Reconstruction | None) -> Reconstruction:
+    """Return the crystal with the twin and origin of the previous preview, so that it does not jump about on the screen."""
+    if previous is None or not previous.support.any():
+        return result
     try:
-        return register(found, carry_neighbour(before, found.volume))[0]
-    except DataError:  # of another shape, without a geometry to relate them
-        return found
+        return register(result, carry_neighbour(previous, result.volume))[0]
+    except DataError:  # the shapes differ, and no geometry relates them
+        return result
 
 
-def _moved(config: PrepareConfig, before: DiffractionVolume, wanted: Wanted) -> PrepareConfig:
-    """The window before, about the brightest spot of the brightest frame: nothing has to be searched for."""
-    assert before.window is not None
-    # Where the peak was, give or take its own width: what is bright elsewhere does not count.
+def _move_window(config: PrepareConfig, previous: DiffractionVolume, request: PreviewRequest) -> PrepareConfig:
+    """Move the window of the previous preview to the brightest spot of the brightest frame, without a search."""
+    assert previous.window is not None
+    # Look only inside the previous window: a bright spot elsewhere is another peak.
     rows, columns = (
         slice(max(0, first), first + bins * size)
-        for first, bins, size in zip(before.window.start[1:], before.window.binning[1:], before.shape[1:], strict=True)
+        for first, bins, size in zip(previous.window.start[1:], previous.window.binning[1:], previous.shape[1:], strict=True)
     )
-    return replace(config, centre=_spot(wanted, rows, columns), shape=before.shape, binning=before.window.binning)
+    return replace(
+        config, centre=_find_brightest_spot(request, rows, columns), shape=previous.shape, binning=previous.window.binning
+    )
 
 
-def _spot(wanted: Wanted, rows: slice, columns: slice) -> tuple[int, int, int]:
-    """The brightest spot of the brightest frame, in a part of it; hot pixels are no spots."""
-    image = np.asarray(wanted.scan.frames[wanted.brightest]).astype(np.float32)
-    valid = wanted.scan.valid
+def _find_brightest_spot(request: PreviewRequest, rows: slice, columns: slice) -> tuple[int, int, int]:
+    """Return frame, row and column of the brightest spot in a part of the brightest frame; a median filter removes hot pixels."""
+    image = np.asarray(request.scan.frames[request.brightest]).astype(np.float32)
+    valid = request.scan.valid
     if valid is not None:
-        image *= valid if valid.ndim == 2 else valid[wanted.brightest]
+        image *= valid if valid.ndim == 2 else valid[request.brightest]
     smooth = ndimage.gaussian_filter(ndimage.median_filter(image[rows, columns], 3), 1)
     row, column = np.unravel_index(int(smooth.argmax()), smooth.shape)
-    return wanted.brightest, int(row) + (rows.start or 0), int(column) + (columns.start or 0)
+    return request.brightest, int(row) + (rows.start or 0), int(column) + (columns.start or 0)

@@ -1,4 +1,7 @@
-"""The receiver: records every frame, tells the board, and asks for pictures. Nothing here may take long, or frames are lost."""
+"""Read a source: record every frame, update the status, and request previews.
+
+Nothing here may take long, because frames that a source cannot deliver are lost.
+"""
 
 from __future__ import annotations
 
@@ -9,118 +12,126 @@ from typing import Any
 import numpy as np
 
 from braggshot.errors import BraggshotError
-from braggshot.live.assemble import Assembly, Change, Closed, Grew, Growing, Opened
-from braggshot.live.mailbox import Desk, Over, Wanted
-from braggshot.live.messages import Lost, Source
-from braggshot.live.status import Board, Journal
+from braggshot.live.assemble import Assembly, Change, FrameAdded, OpenScan, ScanClosed, ScanOpened
+from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
+from braggshot.live.messages import Dropped, Source
+from braggshot.live.status import Journal, Status
 from braggshot.volumes import FloatArray
 
-BRIGHT = 1.5  # times the median frame that the brightest has before a picture is tried; all else is for `prepare` to say
-PASSED = 0.5  # of the brightest frame's counts, below which the rocking curve has passed its peak
-PLANNED = 240  # frames that a scan of unknown length is taken to have
-PICTURES = 30  # of a scan, at most
-SAID = 20  # lost messages of a kind, after which only every hundredth is written down
+MIN_CONTRAST = 1.5  # ratio of the brightest to the median frame from which a preview is tried; `prepare` checks everything else [1]
+PEAK_SHARE = 0.5  # the rocking curve has passed its peak once a frame falls below this share of the brightest one [1]
+ASSUMED_FRAMES = 240  # number of frames assumed for a scan of unknown length
+MAX_PREVIEWS = 30  # most previews of one scan at regular intervals
+LOGGED_DROPS = 20  # number of drops for one reason that are all logged; after that only every hundredth is
 
 
 class Receiver:
-    """Listens to a source.
+    """Read a source and pass its scans on.
 
     Parameters
     ----------
-    assembly : records what comes
-    desk : where pictures and scans that are over are asked for
-    board, journal : where it is said
-    every : frames between pictures; 0 takes a thirtieth of what is planned, and asks when the peak has passed
+    assembly : records the frames
+    mailbox : takes preview requests and finished scans
+    status, journal : take the state of the scan, and its events
+    every : frames between previews; 0 requests about 30 in a scan, and one more when the rocking curve has passed its peak
     """
 
-    def __init__(self, assembly: Assembly, desk: Desk, board: Board, journal: Journal, every: int = 0) -> None:
-        self.assembly, self.desk, self.board, self.journal, self.every = assembly, desk, board, journal, every
+    def __init__(self, assembly: Assembly, mailbox: Mailbox, status: Status, journal: Journal, every: int = 0) -> None:
+        self.assembly, self.mailbox, self.status, self.journal, self.every = assembly, mailbox, status, journal, every
         self._began = 0.0
-        self._asked = 0  # frames when a picture was asked for last
-        self._passed = -1  # brightest frame when a picture was asked for because the rocking curve had passed it
+        self._last_request = 0  # number of frames at the last preview request
+        self._last_peak = -1  # brightest frame at the last request that was made because the peak had passed
 
     def run(self, source: Source, stop: Event) -> None:
-        """Listen until the source ends or `stop` is set; a source that fails is said, and what came is kept."""
+        """Read until the source ends or `stop` is set; report an error of the source, and keep the frames that came."""
         try:
             for message in source.messages(stop):
                 if message is not None:
                     for change in self.assembly.take(message):
-                        self._changed(change)
+                        self._apply(change)
                 if stop.is_set():
                     break
         except Exception as error:
-            said(self.board, self.journal, "source", error)
+            report_error(self.status, self.journal, "source", error)
         finally:
-            self.desk.close()
+            self.mailbox.close()
 
-    def _changed(self, change: Change) -> None:
-        if isinstance(change, Lost):
-            self._lost(change)
-        elif isinstance(change, Opened):
-            self._began, self._asked, self._passed = time.monotonic(), 0, -1
+    def _apply(self, change: Change) -> None:
+        """Pass a change of the assembly on to status, journal and mailbox."""
+        if isinstance(change, Dropped):
+            self._on_drop(change)
+        elif isinstance(change, ScanOpened):
+            self._began, self._last_request, self._last_peak = time.monotonic(), 0, -1
             self.journal.write("scan started", change.scan.name, 0, expected=change.scan.expected)
-            fresh: dict[str, Any] = {"result": None, "pictures": (), "rocking": np.zeros(0), "received": 0}
-            self.board.change(scan=change.scan.name, state="measuring", expected=change.scan.expected, **fresh)
-        elif isinstance(change, Grew):
-            self._grew(change.scan)
+            fresh: dict[str, Any] = {"result": None, "previews": (), "rocking": np.zeros(0), "received": 0}
+            self.status.change(scan=change.scan.name, state="measuring", expected=change.scan.expected, **fresh)
+        elif isinstance(change, FrameAdded):
+            self._on_frame(change.scan)
         else:
-            self._closed(change)
+            self._on_close(change)
 
-    def _grew(self, scan: Growing) -> None:
+    def _on_frame(self, scan: OpenScan) -> None:
+        """Update the status and request a preview, if enough frames have come since the last one or the peak has passed."""
         if scan.received == 1:
             self._began = time.monotonic()
-        every = self.every or max(1, (scan.expected or PLANNED) // PICTURES)
-        peak = -1 if self.every else _passed_peak(scan.rocking)
-        passes = peak not in {-1, self._passed}
-        if (scan.received - self._asked < every and not passes) or scan.received == scan.expected:
+        every = self.every or max(1, (scan.expected or ASSUMED_FRAMES) // MAX_PREVIEWS)
+        peak = -1 if self.every else _find_passed_peak(scan.rocking)
+        has_passed = peak not in {-1, self._last_peak}
+        if (scan.received - self._last_request < every and not has_passed) or scan.received == scan.expected:
             return
-        self._asked, self._passed = scan.received, peak if passes else self._passed
-        self.board.change(received=scan.received, rocking=scan.rocking.copy())
-        if passes or _is_bright(scan.rocking):
-            self._want(scan, passed=passes)
+        self._last_request, self._last_peak = scan.received, peak if has_passed else self._last_peak
+        self.status.change(received=scan.received, rocking=scan.rocking.copy())
+        if has_passed or _is_bright(scan.rocking):
+            self._request_preview(scan, has_passed_peak=has_passed)
 
-    def _closed(self, change: Closed) -> None:
+    def _on_close(self, change: ScanClosed) -> None:
+        """Submit a complete scan to the full job, or report an aborted one."""
         scan = change.scan
-        self.board.change(received=scan.received, rocking=scan.rocking.copy())
+        self.status.change(received=scan.received, rocking=scan.rocking.copy())
         if change.aborted or scan.recorder is None:
             words = change.aborted or "no frame came"
             self.journal.write("scan aborted", scan.name, scan.received, reason=words)
-            self.board.change(state="aborted")
+            self.status.change(state="aborted")
             kept = f"; its frames are in {scan.recorder.folder}" if scan.recorder is not None else ""
-            self.board.trouble(f"{scan.name}: {words} after {scan.received} frames{kept}")
+            self.status.add_trouble(f"{scan.name}: {words} after {scan.received} frames{kept}")
             return
         self.journal.write("scan finished", scan.name, scan.received, expected=scan.expected)
-        self.board.change(state="phasing")
-        self._want(scan, whole=True)
-        self.desk.hand_in(Over(scan.name, scan.recorder.folder, scan.received, self._began))
+        self.status.change(state="phasing")
+        self._request_preview(scan, is_complete=True)
+        self.mailbox.submit(FinishedScan(scan.name, scan.recorder.folder, scan.received, self._began))
 
-    def _want(self, scan: Growing, whole: bool = False, passed: bool = False) -> None:
+    def _request_preview(self, scan: OpenScan, is_complete: bool = False, has_passed_peak: bool = False) -> None:
+        """Request a preview of the open scan as far as it is recorded."""
         assert scan.recorder is not None
         brightest = int(np.nanargmax(scan.rocking))
-        self.desk.want(Wanted(scan.name, scan.recorder.scan(), brightest, scan.received, self._began, whole, passed))
+        self.mailbox.request(
+            PreviewRequest(scan.name, scan.recorder.scan(), brightest, scan.received, self._began, is_complete, has_passed_peak)
+        )
 
-    def _lost(self, lost: Lost) -> None:
-        self.journal.dropped[lost.reason] += 1
-        number = self.journal.dropped[lost.reason]
-        if number <= SAID or number % 100 == 0:
-            self.journal.write("lost", reason=lost.reason, detail=lost.detail[:200], number=number)
-        self.board.change(dropped=dict(self.journal.dropped))
+    def _on_drop(self, dropped: Dropped) -> None:
+        """Count dropped data, and log the first ones of each reason."""
+        self.journal.dropped[dropped.reason] += 1
+        number = self.journal.dropped[dropped.reason]
+        if number <= LOGGED_DROPS or number % 100 == 0:
+            self.journal.write("lost", reason=dropped.reason, detail=dropped.detail[:200], number=number)
+        self.status.change(dropped=dict(self.journal.dropped))
 
 
-def said(board: Board, journal: Journal, name: str, error: Exception) -> None:
-    """Tell what went wrong with `name`."""
+def report_error(status: Status, journal: Journal, name: str, error: Exception) -> None:
+    """Write an error that concerns `name` into status and journal."""
     words = " ".join(str(error).split()) if isinstance(error, BraggshotError) else f"{type(error).__name__}: {error}"
     journal.write("trouble", name, reason=words)
-    board.trouble(f"{name}: {words}")
+    status.add_trouble(f"{name}: {words}")
 
 
 def _is_bright(rocking: FloatArray) -> bool:
+    """Tell whether the brightest frame stands out from the median one."""
     known = rocking[np.isfinite(rocking)]
-    return len(known) >= 4 and float(known.max()) > 0 and float(known.max()) >= BRIGHT * float(np.median(known))
+    return len(known) >= 4 and float(known.max()) > 0 and float(known.max()) >= MIN_CONTRAST * float(np.median(known))
 
 
-def _passed_peak(rocking: FloatArray) -> int:
-    """The brightest frame, where the last one that is there is dark beside it; else -1."""
+def _find_passed_peak(rocking: FloatArray) -> int:
+    """Return the index of the brightest frame if the last frame is dark beside it, else -1."""
     last = len(rocking) - 1 - int(np.isfinite(rocking[::-1]).argmax())
     peak = int(np.nanargmax(rocking))
-    return peak if last >= 4 and rocking[last] < PASSED * rocking[peak] else -1
+    return peak if last >= 4 and rocking[last] < PEAK_SHARE * rocking[peak] else -1

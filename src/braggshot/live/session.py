@@ -1,13 +1,14 @@
-"""Frames in, pictures and results out, for as long as a source lives.
+"""Run a live session: read frames, make previews, and write a result for each scan, as long as the source lives.
 
 ::
 
-    source --> receiver thread (receive): records every frame, tells the board, asks for a picture, hands in scans that are over
-           --> worker thread (here):      makes the newest picture; else the full job on a scan that is over; else improves one
+    source --> receiver thread (`receiver`): records every frame, updates the status, requests previews, submits finished scans
+           --> worker thread (this module):  makes the newest preview; else the full job on a finished scan; else improves a preview
 
-The desk between them holds one picture, the newest, so a slow worker makes fewer pictures and never delays the source. The full job
-looks onto the desk after each iteration, so the next scan is seen while the one before is still being finished. What fails is said
-on the board and in the journal; its frames stay in ``.live/NAME``, which ``braggshot reconstruct`` reads.
+The mailbox between them holds one preview request, the newest, so that a slow worker makes fewer previews and never delays the
+source. The full job looks into the mailbox after each iteration, so that the next scan is shown while the one before is still being
+finished. Errors are reported in the status and in the journal; the frames stay in ``.live/NAME``, a folder that
+``braggshot reconstruct`` reads.
 """
 
 from __future__ import annotations
@@ -31,35 +32,36 @@ from braggshot.io import results
 from braggshot.io.formats import recorded
 from braggshot.iterative.iterate import Progress
 from braggshot.live.assemble import Assembly, recordings_in
-from braggshot.live.mailbox import Desk, Over, Wanted
+from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
 from braggshot.live.messages import Source
-from braggshot.live.preview import Picture, improved, sketch
-from braggshot.live.receiver import Receiver, said
-from braggshot.live.status import Board, Journal
+from braggshot.live.preview import Preview, improve, sketch
+from braggshot.live.receiver import Receiver, report_error
+from braggshot.live.status import Journal, Status
 from braggshot.nn.weights import load_network
 from braggshot.output import OutputConfig, check_writable, write
 from braggshot.phasing import memory
 from braggshot.phasing.strategies import Trained
 from braggshot.series import SeriesSettings, table
-from braggshot.snapshot import Judged
+from braggshot.snapshot import PreviewRecord
 from braggshot.volumes import Reconstruction, Scan
 
 RECORDINGS = ".live"
+"""Folder of the recordings, inside the folder of the results."""
 LIVE_READS = {"network", "refine", "support_threshold"}
-"""Settings of phasing that pictures read, whatever the method of the full job."""
+"""Settings of phasing that previews read, whatever the method of the full job."""
 
 
 @dataclass(frozen=True)
 class LiveConfig:
-    """How a scan is shown while it is measured.
+    """Settings of a live session.
 
     Parameters
     ----------
-    every : frames between pictures; 0 takes a thirtieth of what is planned, and asks when the peak has passed
-    hypotheses : of the network in a picture
-    improve : refine a picture while nothing else is to be done, and show the network's whole pass of a scan before the full job
-    series : one crystal, many scans: the twin, origin and grid of the first, as ``braggshot series`` does
-    keep : keep the frames of scans that are done
+    every : frames between pictures; 0 makes about 30 in a scan, and one more when the rocking curve has passed its peak
+    hypotheses : number of the network's hypotheses in a picture
+    improve : refine a picture while no other work waits, and show the network's full resolution of a scan before the full job
+    series : treat all scans as one crystal, on the twin, origin and grid of the first, as ``braggshot series`` does
+    keep : keep the frames of finished scans
     """
 
     every: int = 0
@@ -75,19 +77,22 @@ class LiveConfig:
 
 @dataclass(frozen=True)
 class LiveSettings(SeriesSettings):
-    """The settings of the main job and of a series, and those of looking at it."""
+    """The settings of the main job and of a series, and those of a live session."""
 
     output: OutputConfig = field(default_factory=OutputConfig)
     live: LiveConfig = field(default_factory=LiveConfig)
 
 
-class _Superseded(Exception):
-    """Something more urgent is to be done."""
+class Superseded(Exception):
+    """Signal that a job has to give way to a more urgent one."""
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """A picture is small: more threads make it no sooner, and take the processor from the receiver and the page."""
+def use_one_thread() -> Iterator[None]:
+    """Limit torch to one thread for the length of a block.
+
+    A preview is small: more threads would not make it faster, and would take the processor from the receiver and the page.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -97,39 +102,42 @@ def _one_thread() -> Iterator[None]:
 
 
 def resolve(settings: Mapping[str, Any]) -> LiveSettings:
-    """Nested settings to `LiveSettings`, every name and value checked."""
+    """Turn nested settings into `LiveSettings`; every name and value is checked."""
     resolved = config.resolve(LiveSettings, settings)
     pipeline.refuse_unread_settings(resolved, settings, LIVE_READS)
     return resolved
 
 
 class Session:
-    """One folder of results, and what is being measured into it.
+    """A live session: one folder of results, and the scans that are being measured into it.
 
     Parameters
     ----------
-    folder : gets a result per scan, ``events.jsonl``, and recordings in ``.live``
-    settings : resolved
-    board : what is shown
-    like : a scan to take dark, flat, mask and geometry from, where the source knows none
+    folder : gets a result for each scan, ``events.jsonl``, and recordings in ``.live``
+    settings : resolved settings
+    status : the state that the page shows; None makes a new one
+    like : a scan whose dark, flat, mask and geometry are used where the source knows none
     """
 
     def __init__(
-        self, folder: str | Path, settings: LiveSettings | None = None, board: Board | None = None, like: Scan | None = None
+        self, folder: str | Path, settings: LiveSettings | None = None, status: Status | None = None, like: Scan | None = None
     ) -> None:
-        self.folder, self.settings, self.board = Path(folder), settings or LiveSettings(), board or Board()
+        self.folder, self.settings, self.status = Path(folder), settings or LiveSettings(), status or Status()
         check_writable(self.folder)
         self.recordings = self.folder / RECORDINGS
-        self.journal, self.desk, self.stop = Journal(self.folder / "events.jsonl"), Desk(), threading.Event()
+        self.journal, self.mailbox, self.stop = Journal(self.folder / "events.jsonl"), Mailbox(), threading.Event()
         assembly = Assembly(self.recordings, like, lambda name: (self.folder / f"{name}.cxi").exists())
-        self.receiver = Receiver(assembly, self.desk, self.board, self.journal, self.settings.live.every)
-        self._picture: tuple[Wanted, Picture] | None = None  # the last, or as much of the next as was made
-        self._rough = False  # whether that picture could still be improved
-        self._making: Wanted | None = None  # the sketch that is being made
+        self.receiver = Receiver(assembly, self.mailbox, self.status, self.journal, self.settings.live.every)
+        self._preview: tuple[PreviewRequest, Preview] | None = None  # the last preview, or the next one as far as it is made
+        self._can_improve = False  # whether that preview could still be improved
+        self.current_request: PreviewRequest | None = None  # request of the sketch that is being made
         self._trained: Trained | None = None
 
     def run(self, source: Source, once: bool = False) -> None:
-        """Work until the source ends or `stop` is set, or after the first scan; every scan that is over is finished before."""
+        """Work until the source ends, `stop` is set, or, with `once`, the first scan is done.
+
+        Scans that were submitted before are finished.
+        """
         self.journal.write("session started", source=type(source).__name__)
         self._resume()
         receiver = threading.Thread(target=self.receiver.run, args=(source, self.stop), name="receiver", daemon=True)
@@ -143,157 +151,165 @@ class Session:
             self.journal.close()
 
     def _work(self, once: bool) -> None:
+        """Serve the mailbox, the most urgent work first, until the session ends."""
         while not self.stop.is_set():
-            if self._make_wanted():
+            if self.make_requested_preview():
                 continue
-            over = self.desk.take_over()
-            if over is not None:
-                self._guarded(over.name, partial(self._finish, over))
+            finished = self.mailbox.take_finished()
+            if finished is not None:
+                self._run_guarded(finished.name, partial(self.finish_scan, finished))
                 if once:
                     return
-            elif not self._improve() and not self.desk.wait(0.2):
+            elif not self._improve_preview() and not self.mailbox.wait(0.2):
                 return
 
-    def _make_wanted(self) -> bool:
-        """Make the picture that is asked for, if one is."""
-        wanted = self.desk.take_wanted()
-        if wanted is None:
+    def make_requested_preview(self) -> bool:
+        """Make the requested preview; return False if none is requested."""
+        request = self.mailbox.take_request()
+        if request is None:
             return False
-        # Before the peak has passed there may be nothing to see, which is no trouble.
-        quiet = (_Superseded,) if wanted.whole else (_Superseded, DataError)
-        self._guarded(wanted.name, partial(self._sketch, wanted), quiet)
+        # Before the peak has passed there may be no crystal to see; that is no error.
+        quiet = (Superseded,) if request.is_complete else (Superseded, DataError)
+        self._run_guarded(request.name, partial(self._sketch, request), quiet)
         return True
 
-    def _sketch(self, wanted: Wanted) -> None:
-        before = self._picture[1] if self._picture is not None and self._picture[0].name == wanted.name else None
+    def _sketch(self, request: PreviewRequest) -> None:
+        """Make and show a preview, and improve it at once if the scan is complete."""
+        previous = self._preview[1] if self._preview is not None and self._preview[0].name == request.name else None
 
-        def keep(part: Progress | Picture) -> None:
-            if isinstance(part, Picture):
-                self._picture = (wanted, part)
-            self._unless_overtaken()
+        def keep(preview: Progress | Preview) -> None:
+            """Keep each stage of the preview, and give it up for a more urgent request."""
+            if isinstance(preview, Preview):
+                self._preview = (request, preview)
+            self._stop_if_overtaken()
 
-        self._rough, self._making = False, wanted
+        self._can_improve, self.current_request = False, request
         try:
-            with _one_thread():
-                hypotheses, network = self.settings.live.hypotheses, self._network()
-                picture = pipeline.drain(sketch(wanted, self.settings, hypotheses, network, before), keep)
-                self._show(wanted, picture)
-                if wanted.whole and self.settings.live.improve:
-                    better = improved(picture, self.settings, hypotheses, network, whole=True)
-                    self._show(wanted, pipeline.drain(better, keep))
+            with use_one_thread():
+                hypotheses, network = self.settings.live.hypotheses, self.load_preview_network()
+                preview = pipeline.drain(sketch(request, self.settings, hypotheses, network, previous), keep)
+                self._show_preview(request, preview)
+                if request.is_complete and self.settings.live.improve:
+                    steps = improve(preview, self.settings, hypotheses, network, is_complete=True)
+                    self._show_preview(request, pipeline.drain(steps, keep))
         finally:
-            self._making = None
-        self._rough = self.settings.live.improve and not wanted.whole
+            self.current_request = None
+        self._can_improve = self.settings.live.improve and not request.is_complete
 
-    def _unless_overtaken(self, *_: Any) -> None:
-        if self._making is not None and self.desk.overtakes(self._making):
-            raise _Superseded
+    def _stop_if_overtaken(self, *_: Any) -> None:
+        """Raise `Superseded` if a more urgent request waits than that of the present sketch."""
+        if self.current_request is not None and self.mailbox.is_overtaken(self.current_request):
+            raise Superseded
 
-    def _network(self) -> Trained:
-        """The network of the pictures, read once; a sketch can be given up between its layers, too."""
+    def load_preview_network(self) -> Trained:
+        """Return the network of the previews, read once; a hook on each layer lets a sketch be given up between layers."""
         if self._trained is None:
             network, card = load_network(self.settings.phasing.network)
-            # What is new to the network the full job says; a picture does without the forward pass that finds out.
+            # The novelty check of the full job needs a forward pass of its own; a preview skips it, for want of ranges.
             self._trained = network, replace(card, familiar={})
             for layer in self._trained[0].modules():
-                layer.register_forward_pre_hook(self._unless_overtaken)
+                layer.register_forward_pre_hook(self._stop_if_overtaken)
         return self._trained
 
-    def _improve(self) -> bool:
-        """Refine the last picture until something else is to be done; False where there is none to refine."""
-        if not self._rough or self._picture is None:
+    def _improve_preview(self) -> bool:
+        """Improve the last preview until other work comes; return False if there is none to improve."""
+        if not self._can_improve or self._preview is None:
             return False
-        wanted, picture = self._picture
-        self._rough = False
+        request, preview = self._preview
+        self._can_improve = False
 
         def refine() -> None:
-            making = improved(picture, self.settings, self.settings.live.hypotheses, self._network(), whole=False)
-            with _one_thread():
-                self._show(wanted, pipeline.drain(making, self._unless_busy))
+            """Refine the preview with one thread, and show it."""
+            steps = improve(preview, self.settings, self.settings.live.hypotheses, self.load_preview_network(), is_complete=False)
+            with use_one_thread():
+                self._show_preview(request, pipeline.drain(steps, self._stop_if_busy))
 
-        self._guarded(wanted.name, refine, quiet=(_Superseded, DataError))
+        self._run_guarded(request.name, refine, quiet=(Superseded, DataError))
         return True
 
-    def _unless_busy(self, _: Progress | Picture) -> None:
-        if self.desk.busy() or self.stop.is_set():
-            raise _Superseded
+    def _stop_if_busy(self, _: Progress | Preview) -> None:
+        """Raise `Superseded` if other work waits."""
+        if self.mailbox.has_work() or self.stop.is_set():
+            raise Superseded
 
-    def _between(self, _: Progress) -> None:
-        """Called after each iteration of the full job."""
+    def _serve_previews(self, _: Progress) -> None:
+        """Make a requested preview between two iterations of the full job."""
         if self.stop.is_set():
-            raise _Superseded
-        self._make_wanted()
+            raise Superseded
+        self.make_requested_preview()
 
-    def _show(self, wanted: Wanted, picture: Picture) -> None:
-        assert picture.result is not None
-        self._picture = (wanted, picture)
-        self._judged(picture.result, wanted)
+    def _show_preview(self, request: PreviewRequest, preview: Preview) -> None:
+        """Keep a finished preview and publish it."""
+        assert preview.result is not None
+        self._preview = (request, preview)
+        self._publish(preview.result, request)
 
-    def _judged(self, result: Reconstruction, of: Wanted | Over) -> None:
-        """Put a result on the board, if its scan is still the one that is shown, and into the journal."""
-        seconds, quality = time.monotonic() - of.began, result.quality
-        judged = Judged(seconds, of.frames, result.method, quality.chi2, quality.llk_free, result.verdict)
-        current = self.board.latest()[1]
-        if current.scan == of.name:
-            self.board.change(result=result, pictures=(*current.pictures, judged))
+    def _publish(self, result: Reconstruction, source_scan: PreviewRequest | FinishedScan) -> None:
+        """Put a result into the journal, and into the status if the page still shows its scan."""
+        seconds, quality = time.monotonic() - source_scan.began, result.quality
+        record = PreviewRecord(seconds, source_scan.frames, result.method, quality.chi2, quality.llk_free, result.verdict)
+        current = self.status.latest()[1]
+        if current.scan == source_scan.name:
+            self.status.change(result=result, previews=(*current.previews, record))
         llk_free = quality.llk_free if np.isfinite(quality.llk_free) else None
         facts = {"method": result.method, "chi2": quality.chi2, "llk_free": llk_free, "verdict": result.verdict}
-        self.journal.write("picture", of.name, of.frames, **facts, seconds=round(seconds, 3))
+        self.journal.write("picture", source_scan.name, source_scan.frames, **facts, seconds=round(seconds, 3))
 
-    def _finish(self, over: Over) -> None:
-        """The full job on a scan that is over, its result on disk, and on the board."""
-        row, path = self._in_series(over) if self.settings.live.series else self._alone(over)
-        memory.trim_heap()  # or a session of many scans grows
-        current = self.board.latest()[1]
-        state = {"state": "failed" if row["verdict"] == "failed" else "done"} if current.scan == over.name else {}
-        self.board.change(series=(*current.series, row), finished=(*current.finished, path), **state)
-        self.journal.write("result", over.name, over.frames, file=path.name, verdict=row["verdict"], chi2=row["chi2"])
+    def finish_scan(self, finished: FinishedScan) -> None:
+        """Do the full job on a finished scan: write its result to disk and update the status."""
+        row, path = self._extend_series(finished) if self.settings.live.series else self._reconstruct(finished)
+        memory.trim_heap()  # without this the memory of a session grows with every scan
+        current = self.status.latest()[1]
+        state = {"state": "failed" if row["verdict"] == "failed" else "done"} if current.scan == finished.name else {}
+        self.status.change(series=(*current.series, row), finished=(*current.finished, path), **state)
+        self.journal.write("result", finished.name, finished.frames, file=path.name, verdict=row["verdict"], chi2=row["chi2"])
         if not self.settings.live.keep and not self.settings.live.series:
-            shutil.rmtree(over.path, ignore_errors=True)
+            shutil.rmtree(finished.path, ignore_errors=True)
 
-    def _alone(self, over: Over) -> tuple[table.Row, Path]:
-        result = pipeline.drain(pipeline.run(over.path, self.settings), self._between)
-        # The data file first: once it is there the scan counts as done.
+    def _reconstruct(self, finished: FinishedScan) -> tuple[table.Row, Path]:
+        """Phase a scan that stands alone; return its row and its file."""
+        result = pipeline.drain(pipeline.run(finished.path, self.settings), self._serve_previews)
+        # The result CXI is always written, and first: once it is there the scan counts as done.
         write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
-        self._judged(result, over)
-        first = next((row["d_spacing_m"] for row in self.board.latest()[1].series if row.get("d_spacing_m")), None)
-        row = {"input": str(over.path), "name": over.name, "time": None, **table.summarise_result(result, first)}
-        return row, self.folder / f"{over.name}.cxi"
+        self._publish(result, finished)
+        first = next((row["d_spacing_m"] for row in self.status.latest()[1].series if row.get("d_spacing_m")), None)
+        row = {"input": str(finished.path), "name": finished.name, "time": None, **table.summarise_result(result, first)}
+        return row, self.folder / f"{finished.name}.cxi"
 
-    def _in_series(self, over: Over) -> tuple[table.Row, Path]:
-        """All scans so far as a series; rows that are there hold, so only this one is phased."""
+    def _extend_series(self, finished: FinishedScan) -> tuple[table.Row, Path]:
+        """Phase all scans so far as a series; rows that exist already are kept, so that only this scan is phased."""
         done = [path for path, _ in recordings_in(self.recordings) if (self.folder / f"{path.name}.cxi").exists()]
-        sources = series.list_sources([*done, over.path], None, (), None, "recorded")
+        sources = series.list_sources([*done, finished.path], None, (), None, "recorded")
         quiet = replace(self.settings, series=replace(self.settings.series, movie=False))
         row: table.Row = {}
-        for report in series.run(sources, self.folder, quiet, self._between):
+        for report in series.run(sources, self.folder, quiet, self._serve_previews):
             row = report.row
         path = self.folder / f"{row['name']}.cxi"
         if not path.exists():
-            raise DataError(f"{over.name}: {row['reasons']}")
-        self._judged(results.read(path), over)
+            raise DataError(f"{finished.name}: {row['reasons']}")
+        self._publish(results.read(path), finished)
         return row, path
 
-    def _guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (_Superseded,)) -> None:
-        """Do a job; what goes wrong is said, and the session goes on."""
+    def _run_guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (Superseded,)) -> None:
+        """Do a job; report its error, if any, and let the session go on."""
         try:
             job()
         except quiet:
             return
         except Exception as error:
-            said(self.board, self.journal, name, error)
-            current = self.board.latest()[1]
+            report_error(self.status, self.journal, name, error)
+            current = self.status.latest()[1]
             if current.scan == name and current.state == "phasing":
-                self.board.change(state="failed")
+                self.status.change(state="failed")
 
     def _resume(self) -> None:
-        """Scans that were over when an earlier session was killed are finished first; those that it cut off are named."""
+        """Submit the scans that an earlier, killed session left unfinished, and report those that it cut off."""
         for path, end in recordings_in(self.recordings):
             if (self.folder / f"{path.name}.cxi").exists():
                 continue
             if end is None:
                 self.journal.write("scan cut off", path.name)
-                self.board.trouble(f"{path.name}: cut off when an earlier session ended; its frames are in {path}")
+                self.status.add_trouble(f"{path.name}: cut off when an earlier session ended; its frames are in {path}")
                 recorded.mark_ended(path, "the session ended")
             elif not end["aborted"]:
-                self.desk.hand_in(Over(path.name, path, end["frames"], time.monotonic()))
+                self.mailbox.submit(FinishedScan(path.name, path, end["frames"], time.monotonic()))

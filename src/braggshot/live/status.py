@@ -1,4 +1,4 @@
-"""What is known at this moment, for everybody to look at, and what happened, for the record."""
+"""Hold the present state of a live session for all threads, and write its events to a file."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from typing import Any
 
 from braggshot.snapshot import Snapshot
 
-TROUBLES = 20  # that are kept to be shown
+MAX_TROUBLES = 20  # number of error messages kept for the page; older ones are dropped
 
 
-class Board:
-    """The latest `Snapshot`, changed from several threads, read from any (`braggshot.snapshot.Feed`)."""
+class Status:
+    """The latest `Snapshot`: changed from several threads, read from any. It is a `braggshot.snapshot.Feed`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._number, self._snapshot = 0, Snapshot()
 
     def latest(self) -> tuple[int, Snapshot]:
-        """The number of changes so far, and the snapshot."""
+        """Return the number of changes so far, and the snapshot."""
         with self._lock:
             return self._number, self._snapshot
 
     def change(self, **fields: Any) -> Snapshot:
-        """Replace fields of the snapshot; the new one."""
+        """Replace fields of the snapshot, and return the new one."""
         with self._lock:
             self._number, self._snapshot = self._number + 1, replace(self._snapshot, **fields)
             return self._snapshot
 
-    def trouble(self, words: str) -> None:
-        """Say what went wrong."""
+    def add_trouble(self, words: str) -> None:
+        """Add an error message to the snapshot."""
         with self._lock:
-            troubles = (*self._snapshot.trouble, words)[-TROUBLES:]
+            troubles = (*self._snapshot.trouble, words)[-MAX_TROUBLES:]
             self._number, self._snapshot = self._number + 1, replace(self._snapshot, trouble=troubles)
 
 
 class Journal:
-    """``events.jsonl``: one event a line, written as it happens; and counts of what was dropped."""
+    """The file ``events.jsonl``, one event a line, written as it happens; and the numbers of dropped data by reason."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,5 +56,5 @@ class Journal:
             self._stream.write(line + "\n")
 
     def close(self) -> None:
-        """No more events."""
+        """Close the file."""
         self._stream.close()

@@ -11,6 +11,7 @@ config              hold the settings
 problem             hold one volume on its way through a strategy
 partial_coherence   search with the point spread that the counts ask for
 hypotheses          ask the network for hypotheses, and refine them
+outcome             judge what a strategy has found, and doubt what nothing confirms
 strategies          phase by one of the methods: auto, oneshot, refine, iterative
 uncertainty         redraw or halve the counts and phase again
 """

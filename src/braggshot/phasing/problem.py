@@ -28,6 +28,7 @@ class PhasingContext:
     out_of_distribution : in what the counts are unlike those of the training
     point_spread : of the beam, once it has been estimated
     sharpened : the counts sharpened by a wide point spread, to be searched on
+    is_witnessed : random starts confirm the answer; else the agreement of starts is no argument
     """
 
     volume: DiffractionVolume
@@ -38,6 +39,7 @@ class PhasingContext:
     out_of_distribution: tuple[str, ...] = ()
     point_spread: PointSpread | None = None
     sharpened: Measured | None = None
+    is_witnessed: bool = True
 
     @property
     def search_data(self) -> Measured:

@@ -23,7 +23,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 
-import numpy as np
 from torch import nn
 
 from braggshot.errors import ConfigError
@@ -41,9 +40,9 @@ from braggshot.iterative.projections import ShrinkWrap
 from braggshot.nn.weights import Card, load_network
 from braggshot.phasing import memory
 from braggshot.phasing.config import PhasingConfig
-from braggshot.phasing.hypotheses import FAINT, hypotheses_of, refine_guesses, refinement, unrefined, with_network
+from braggshot.phasing.hypotheses import FAINT, hypotheses_of, refine_guesses, unrefined, with_network
+from braggshot.phasing.outcome import Found, doubt_network_alone, doubt_wide_psf, judge_starts, judge_with_warm_starts
 from braggshot.phasing.partial_coherence import (
-    WIDE,
     Phasing,
     adopt_point_spread,
     refit_with_psf,
@@ -51,7 +50,7 @@ from braggshot.phasing.partial_coherence import (
     try_point_spread,
 )
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
-from braggshot.phasing.selection import best_of, choose_and_judge, ranked, score
+from braggshot.phasing.selection import best_of, ranked, score
 from braggshot.phasing.tournament import tournament
 from braggshot.phasing.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
@@ -59,14 +58,6 @@ from braggshot.volumes import DiffractionVolume, Reconstruction
 APART = 1000  # difference of the seeds of two tournaments of one phasing
 KEPT = 4  # best starts of earlier tournaments that are kept; each start that is kept holds a volume in memory
 Trained = tuple[nn.Module, Card]
-
-
-@dataclass(frozen=True)
-class Found:
-    """All starts of a strategy, and what was made of them."""
-
-    starts: list[Start]
-    result: Reconstruction
 
 
 Run = Generator[Progress, None, Found]
@@ -181,12 +172,12 @@ def _phase(
         starts = strategy.kept_starts(config)
         memory.require(volume.name, volume.shape, strategy.host_bytes, starts, device_of(config.device))
     data = prepare_measured(volume, config)
-    context, card = PhasingContext(volume, data, to_device(data, "cpu"), config), None
+    context, card = PhasingContext(volume, data, to_device(data, "cpu"), config, is_witnessed=strategy.is_witnessed), None
     if strategy.needs_network:
         learned, card = network or load_network(config.network)
         context = with_network(context, learned.to(data.magnitude.device), card)
     found = yield from strategy.run(context)
-    result = doubt_wide_psf((yield from _with_warm_starts(context, found, first)) if first else found.result)
+    result = doubt_wide_psf((yield from judge_with_warm_starts(context, found, first)) if first else found.result)
     seconds = {"phasing": time.perf_counter() - began}
     if card is None:
         return replace(result, seconds=seconds)
@@ -199,7 +190,7 @@ def _phase(
 
 def _iterative(context: PhasingContext) -> Run:
     context, starts, how = yield from search_with_coherence(context, _random_starts)
-    return _judge(context, (yield from _settle_gaps(context, starts)), how)
+    return judge_starts(context, (yield from _settle_gaps(context, starts)), how)
 
 
 def _random_starts(context: PhasingContext) -> Searched:
@@ -214,7 +205,7 @@ def _oneshot(context: PhasingContext) -> Run:
     starts = [
         unrefined(guess, context.config.seed + number) for number, guess in enumerate(hypotheses_of(context, FAINT, searches=False))
     ]
-    return doubt_network_alone(context, _judge(context, starts, "oneshot"))
+    return doubt_network_alone(context, judge_starts(context, starts, "oneshot"))
     yield  # a generator like the others, though there is nothing to wait for
 
 
@@ -223,7 +214,7 @@ def _refine(context: PhasingContext) -> Run:
         context, starts, how = yield from search_with_coherence(context, _refined_hypotheses)
     else:
         starts, how = yield from _refined_hypotheses(context)
-    return doubt_network_alone(context, _judge(context, starts, how))
+    return doubt_network_alone(context, judge_starts(context, starts, how))
 
 
 def _refined_hypotheses(context: PhasingContext) -> Searched:
@@ -237,7 +228,7 @@ def _auto(context: PhasingContext) -> Run:
     refused = score(_best(context, starts), counts).llk_free
     for number in range(config.max_tournaments):
         further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
-        found = _judge(context, starts, how + further)
+        found = judge_starts(context, starts, how + further)
         if found.result.verdict == "good" or number == config.max_tournaments - 1:
             break
         starts = [starts[k] for k in ranked([score(start, counts) for start in starts])[:KEPT]]
@@ -307,49 +298,6 @@ def _first_search(context: PhasingContext) -> Searched:
 
 def _best(context: PhasingContext, starts: list[Start]) -> Start:
     return starts[best_of([score(start, context.data_cpu) for start in starts])]
-
-
-def doubt_wide_psf(result: Reconstruction) -> Reconstruction:
-    """Call no crystal good whose starts share a wide point spread: it hides much, and they agree on what is only near the truth."""
-    if result.psf is None or result.verdict != "good" or max(result.psf["sigma"]) < WIDE:
-        return result
-    width = max(result.psf["sigma"])
-    reason = (
-        f"starts agree, but share a point spread of {width:.1f} voxels, as wide as the speckles, which hides much of the crystal: "
-        "surface and strain may be off; close the slits, or take a smaller crystal."
-    )
-    return replace(result, verdict="doubtful", reasons=(reason,))
-
-
-def doubt_network_alone(context: PhasingContext, found: Found) -> Found:
-    """Call no crystal good that the network alone has found, and say what of the counts is new to the network."""
-    new = tuple(f"the network has seen nothing like it: {said}." for said in context.out_of_distribution)
-    if found.result.verdict != "good":
-        return replace(found, result=replace(found.result, reasons=found.result.reasons + new))
-    reason = (
-        "the network's hypotheses agree and fit the counts, but they would share an error of the network, and no random start was "
-        "asked; --method auto asks some."
-    )
-    return replace(found, result=replace(found.result, verdict="doubtful", reasons=(reason, *new)))
-
-
-def _judge(context: PhasingContext, starts: list[Start], method: str) -> Found:
-    """Choose a start and judge it; hypotheses of one network agree for its reasons, so their agreement chooses nothing."""
-    limits = context.config.limits
-    if not find_strategy(context.config.method).is_witnessed:
-        limits = replace(limits, tie_margin=0.0)
-    return Found(starts, choose_and_judge(context.volume, context.data_cpu, starts, limits, method))
-
-
-def _with_warm_starts(context: PhasingContext, cold: Found, first: Sequence[Guess]) -> Generator[Progress, None, Reconstruction]:
-    """Judge all starts again with the given ones among them; held-out voxels choose, so a warm start has to earn it."""
-    warm = yield from run_starts(context.data, refinement(context), len(first), context.config.seed, first)
-    if cold.result.psf is not None:
-        warm = yield from refit_with_psf(warm, context)
-    result = _judge(context, [*cold.starts, *warm], cold.result.method).result
-    assert result.ensemble is not None
-    is_warm = np.array([0.0] * len(cold.starts) + [1.0] * len(warm))
-    return replace(result, ensemble=replace(result.ensemble, table={**result.ensemble.table, "warm": is_warm}))
 
 
 def _most_starts(config: PhasingConfig) -> int:

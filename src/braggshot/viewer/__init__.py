@@ -5,14 +5,14 @@
     Feed (a live session, or result files) --> shared (what changed) --> model, measured (arrays)
         --> drawings (figures as dictionaries) --> app (Dash)
 
-access         decide who may look
-model          what there is to see of a crystal: surface, slices, colours
-measured       diffraction beside its fit, rocking curve, verdicts over time, the series
-result_files   results on disk as a feed
-drawings       figures as plain dictionaries in the format of plotly.js
-shared         the feed as pages see it: each picture made ready once for all
-layout         the page without its contents
-app            the callbacks; with `layout` the only modules that import Dash
+access         check who may look at the page
+model          make surface, slices and colours of a crystal
+measured       make diffraction beside its fit, rocking curve, misfit over time, and curves along a series
+result_files   offer results on disk as a feed
+drawings       make figures as plain dictionaries in the format of plotly.js
+shared         share one feed among all pages, with each reconstruction prepared once
+layout         lay out the page without its contents
+app            answer the questions of the page; only `app` and `layout` import Dash
 
-Nothing is drawn on this side: no display, no OpenGL.
+The browser draws; this side needs no display and no OpenGL.
 """

@@ -1,8 +1,9 @@
-"""Who may look: a WSGI layer around the page, before any of its code runs.
+"""Check who may look: a WSGI layer around the page, before any of its code runs.
 
-On the loopback address anybody on this machine may look, but only under a loopback name: a page from elsewhere whose name is
-made to point here (DNS rebinding) is turned away. With a token every request needs it: once in the URL, which sets a cookie and is
-redirected to the URL without it, so that it stays out of bookmarks; or as ``Authorization: Bearer``.
+On the loopback address anybody on this machine may look, but only under a loopback name. So a page from elsewhere is refused even
+if its name is made to point here (DNS rebinding). With a token every request needs it, in one of two ways: once in the URL, or as
+``Authorization: Bearer``. A token in the URL sets a cookie, and the browser is redirected to the URL without it, so that the token
+stays out of bookmarks.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from urllib.parse import parse_qs
 Environ = dict[str, Any]
 Start = Callable[..., Any]
 Application = Callable[[Environ, Start], Iterable[bytes]]
-LONGEST_REQUEST = 64 * 1024  # bytes; a page asks in about one kilobyte
-_LONGEST_QUERY = 1024
+LONGEST_REQUEST = 64 * 1024  # longest body of a request [bytes]; a page sends about one kilobyte
+_LONGEST_QUERY = 1024  # longest query of a URL in which a token is looked for [characters]
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
@@ -33,7 +34,7 @@ _HEADERS = [
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or the name of one, is this machine's own."""
+    """Tell whether an address, or the name of one, is this machine's own."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -41,45 +42,48 @@ def is_loopback(host: str) -> bool:
 
 
 def token_for(host: str, given: str | None) -> str | None:
-    """The token of a page: the one that was given, or a new one where others reach the address; none where nobody does."""
+    """Return the token of a page: the given one, or a new one if others can reach the address, else None."""
     return given or (None if is_loopback(host) else secrets.token_urlsafe(24))
 
 
-def guarded(page: Application, token: str | None) -> Application:
-    """The page behind its guard; without a token it answers to loopback names only."""
+def protect(page: Application, token: str | None) -> Application:
+    """Put the page behind its guard; without a token it answers to loopback names only."""
 
     def guard(environ: Environ, start: Start) -> Iterable[bytes]:
+        """Answer a request, or refuse it."""
+
         def start_with_headers(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            """Begin the answer, with the security headers added."""
             return start(status, [*headers, *_HEADERS], *rest)
 
         if token is None:
             name = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
             if not is_loopback(name):
-                return _refused(start_with_headers, "421 Misdirected Request", "This page answers to 127.0.0.1 and localhost only.")
+                return _refuse(start_with_headers, "421 Misdirected Request", "This page answers to 127.0.0.1 and localhost only.")
             return page(environ, start_with_headers)
-        cookie = f"braggshot-{environ.get('SERVER_PORT', '')}"  # cookies know no ports
-        given = _asked(environ)
+        cookie = f"braggshot-{environ.get('SERVER_PORT', '')}"  # all ports of a host share its cookies
+        given = _token_in_url(environ)
         if given is not None and hmac.compare_digest(given.encode(), token.encode()):
             flags = f"{cookie}={token}; HttpOnly; SameSite=Lax; Path=/"
             start_with_headers("303 See Other", [("Location", "/"), ("Set-Cookie", flags), ("Content-Length", "0")])
             return [b""]
-        if any(hmac.compare_digest(known.encode(), token.encode()) for known in _carried(environ, cookie)):
+        if any(hmac.compare_digest(known.encode(), token.encode()) for known in _tokens_in_headers(environ, cookie)):
             return page(environ, start_with_headers)
-        return _refused(start_with_headers, "401 Unauthorized", "Open the address with its token, as the program printed it.")
+        return _refuse(start_with_headers, "401 Unauthorized", "Open the address with its token, as the program printed it.")
 
     return guard
 
 
-def _asked(environ: Environ) -> str | None:
-    """The token in the address of the page itself."""
+def _token_in_url(environ: Environ) -> str | None:
+    """Return the token in the URL of the page itself, or None."""
     query = environ.get("QUERY_STRING", "")
     if environ.get("PATH_INFO") != "/" or len(query) > _LONGEST_QUERY:
         return None
     return next(iter(parse_qs(query).get("token", [])), None)
 
 
-def _carried(environ: Environ, cookie: str) -> Iterable[str]:
-    """Tokens that a request brings along."""
+def _tokens_in_headers(environ: Environ, cookie: str) -> Iterable[str]:
+    """Yield the tokens in the headers of a request."""
     scheme, _, value = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer":
         yield value.strip()
@@ -91,7 +95,8 @@ def _carried(environ: Environ, cookie: str) -> Iterable[str]:
         yield morsel.value
 
 
-def _refused(start: Start, status: str, text: str) -> Iterable[bytes]:
+def _refuse(start: Start, status: str, text: str) -> Iterable[bytes]:
+    """Answer with a status and one line of text."""
     body = text.encode()
     start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
     return [body]

@@ -1,14 +1,14 @@
-r"""The page in the browser, by Dash: the browser asks, a thread answers, plotly.js draws.
+r"""Serve the page with Dash: the browser asks, a thread answers, plotly.js draws.
 
 ::
 
-    feed --Watch--> Moment --(the page asks four times a second)--> header, frames, shown (scan, picture)
-                                                                       \--> surface --> slices, curves, diffraction, numbers
+    feed --SharedFeed--> Version --(the page asks four times a second)--> header, frames, shown (scan, picture)
+                                                                              \--> surface --> slices, curves, diffraction, numbers
 
-Each arrow is one question, asked only when something changed, and the surface is drawn before the rest is asked for. Questions
-are few because Dash tells every part of the page of each. Choices live in each browser and travel with each question, so
-viewers do not fight over them, nothing is kept here for any of them, and a page goes on by itself after the program was started
-again. There is no websocket.
+Each arrow is one question, asked only when something changed; the surface is drawn before the rest is asked for. There are few
+different questions, because Dash notifies every part of the page about each one. The choices of a person live in the browser and
+travel with each question. So viewers do not disturb each other, nothing is kept here for any of them, and a page goes on by itself
+after the program was started again. There is no websocket.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any
 from braggshot.errors import ConfigError, OutputError
 from braggshot.snapshot import Feed, Snapshot
 from braggshot.viewer import access, drawings, measured
-from braggshot.viewer.model import FEW_TRIANGLES, MOST_TRIANGLES, TITLES, View
-from braggshot.viewer.shared import Picture, Watch, stops
+from braggshot.viewer.model import MAX_TRIANGLES, MAX_TRIANGLES_LIVE, TITLES, View
+from braggshot.viewer.shared import PageContents, SharedFeed, scan_entries
 
 try:
     from dash import Dash, Input, Output, State, ctx, no_update
@@ -40,17 +40,18 @@ except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
 _LOG = logging.getLogger(__name__)
-_SOON, _FAST, _SLOW = 50, 250, 500  # milliseconds between two questions of a page, 2 ms of its processor each
-_THREADS = 12  # that answer; each question takes milliseconds
+# Times between two questions of a page [ms]; each question takes 2 ms of processor time.
+_ASK_SOON, _ASK_WHILE_MEASURING, _ASK_IDLE = 50, 250, 500
+_THREADS = 12  # number of threads that answer; each question takes milliseconds
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}<style>STYLE</style></head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
-# By itself, not by Dash, which takes 20 ms of the browser's processor for a question to which nothing has changed.
+# Script that asks for the version without Dash: through Dash an unchanged answer would cost 20 ms of the browser's processor time.
 _ASK = """(_, known) => {
     const ask = async () => {
-        let now = {moment: known, pause: 1000};  // without an answer: the program may come back
+        let now = {moment: known, pause: 1000};  // kept if there is no answer: the program may come back
         try { now = await (await fetch("moment", {cache: "no-store"})).json(); } catch {}
         if (JSON.stringify(now.moment) !== JSON.stringify(known)) dash_clientside.set_props("moment", {data: now.moment});
         known = now.moment;
@@ -58,7 +59,7 @@ _ASK = """(_, known) => {
     };
     ask();
 }"""
-# The surface is on the screen two of its frames after it was sent: then the rest is asked for, if another scan or picture is shown.
+# Script that asks for the rest once the surface is on the screen, two screen frames later, and only if the reconstruction changed.
 _REST = """(_, shown, drawn) => new Promise(then => requestAnimationFrame(() => requestAnimationFrame(() =>
     then(JSON.stringify(shown) === JSON.stringify(drawn) ? dash_clientside.no_update : shown))))"""
 
@@ -72,7 +73,7 @@ def serve(
     on_ready: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> None:
-    """Serve the page until `stop` is set or Ctrl-C; see `serving`."""
+    """Serve the page until `stop` is set or Ctrl-C is pressed, as `serving` does."""
     with serving(feed, host=host, port=port, token=token) as url, suppress(KeyboardInterrupt):
         on_ready(url)
         (stop or threading.Event()).wait()
@@ -80,28 +81,28 @@ def serve(
 
 @contextmanager
 def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> Iterator[str]:
-    """The page's URL, served from threads of this process while the context lasts.
+    """Serve the page from threads of this process while the context lasts; the value is its URL.
 
     Parameters
     ----------
-    feed : what it shows
+    feed : the results or the session to show
     host, port : address; port 0 takes a free one
-    token : needed by everyone who looks; it is part of the URL
+    token : token that everyone who looks needs; it is part of the URL
 
     Raises
     ------
-    ConfigError : for an address that others reach, without a token.
+    ConfigError : if others can reach the address and there is no token.
     OutputError : if the address is taken or not this machine's.
     """
     if token is None and not access.is_loopback(host):
         raise ConfigError(f"others reach {host}, so the page needs a token; give one with --token, or leave --host out.")
-    page = access.guarded(build(feed).server.wsgi_app, token)
+    page = access.protect(build(feed).server.wsgi_app, token)
     sockets: dict[int, Any] = {}
     limits = {"max_request_body_size": access.LONGEST_REQUEST, "max_request_header_size": 16 * 1024, "connection_limit": 200}
     try:
         server = create_server(page, map=sockets, host=host, port=port, threads=_THREADS, ident=None, **limits)
     except OSError as error:
-        _closed(sockets)
+        close_all(sockets)
         raise OutputError(f"cannot serve on {host}:{port} ({error.strerror or error}); choose another --port or --host.") from error
     thread = threading.Thread(target=server.run, name="viewer", daemon=True)
     thread.start()
@@ -109,24 +110,28 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
     try:
         yield f"http://{name}:{server.effective_port}/" + (f"?token={token}" if token else "")
     finally:
-        # Its loop ends when no socket is left; closing them is the loop's own business.
-        server.trigger.pull_trigger(lambda: _ended(server, sockets))
+        # The server's loop ends when no socket is left; the loop itself has to close them.
+        server.trigger.pull_trigger(lambda: _shut_down(server, sockets))
         thread.join(10)
 
 
-def _ended(server: Any, sockets: dict[int, Any]) -> None:
-    """In the loop, which asks for nothing more meanwhile; answers end first, since each wakes the loop by one of its sockets."""
+def _shut_down(server: Any, sockets: dict[int, Any]) -> None:
+    """End the server, inside its loop, which takes no new questions meanwhile.
+
+    Pending answers are finished before the sockets close, because each of them needs a socket of the loop.
+    """
     server.task_dispatcher.shutdown()
-    _closed(sockets)
+    close_all(sockets)
 
 
-def _closed(sockets: dict[int, Any]) -> None:
+def close_all(sockets: dict[int, Any]) -> None:
+    """Close all sockets of the server."""
     for one in list(sockets.values()):
         one.close()
 
 
 def build(feed: Feed) -> Dash:
-    """The application, unserved."""
+    """Make the Dash application, without serving it."""
     style = importlib.resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     app = Dash(
         "braggshot",
@@ -135,49 +140,49 @@ def build(feed: Feed) -> Dash:
         index_string=_PAGE.replace("STYLE", style),
         assets_folder="nowhere",
         include_assets_files=False,
-        on_error=_unanswered,
+        on_error=_log_unanswered,
         meta_tags=[
             {"name": "viewport", "content": "width=device-width, initial-scale=1"},
             {"name": "color-scheme", "content": "light dark"},
         ],
     )
-    watch = Watch(feed)
-    app.layout = lambda: layout.page(watch.latest()[0])
-    _ask(app, watch)
-    _follow(app, watch)
-    _draw(app, watch)
-    _slice(app, watch)
-    _plot(app, watch)
-    _tell(app, watch)
+    shared = SharedFeed(feed)
+    app.layout = lambda: layout.page(shared.latest()[0])
+    _ask(app, shared)
+    _follow(app, shared)
+    _draw(app, shared)
+    _slice(app, shared)
+    _plot(app, shared)
+    _tell(app, shared)
     _echo(app)
     return app
 
 
 def pause(snapshot: Snapshot) -> int:
-    """Milliseconds until a page asks again: few while the picture of a whole scan is being made, more while anything happens."""
-    if snapshot.state == "phasing" and not any(picture.frames == snapshot.received for picture in snapshot.pictures):
-        return _SOON
-    return _FAST if snapshot.state in {"measuring", "phasing"} else _SLOW
+    """Return the time until a page asks again [ms]: shortest while all frames of a scan are first phased, longest at rest."""
+    if snapshot.state == "phasing" and not any(contents.frames == snapshot.received for contents in snapshot.previews):
+        return _ASK_SOON
+    return _ASK_WHILE_MEASURING if snapshot.state in {"measuring", "phasing"} else _ASK_IDLE
 
 
-def _unanswered(error: Exception) -> None:
-    """A question that cannot be answered, such as one that no page of ours asks, leaves the page as it is."""
+def _log_unanswered(error: Exception) -> None:
+    """Log a question that cannot be answered; the page stays as it is. Such questions come from other programs than this page."""
     _LOG.warning("the page asked what could not be answered: %s: %.200s", type(error).__name__, error)
 
 
-def _ask(app: Dash, watch: Watch) -> None:
-    """Whether anything changed, and when to ask again."""
+def _ask(app: Dash, shared: SharedFeed) -> None:
+    """Answer what the present version is, and when to ask again."""
 
     def moment() -> Response:
-        now, snapshot = watch.latest()
+        now, snapshot = shared.latest()
         return Response(json.dumps({"moment": vars(now), "pause": pause(snapshot)}), mimetype="application/json")
 
     app.server.add_url_rule("/moment", view_func=moment)
     app.clientside_callback(_ASK, Input("page", "id"), State("moment", "data"))  # type: ignore[no-untyped-call]
 
 
-def _follow(app: Dash, watch: Watch) -> None:
-    """What happens by itself, and which scan is shown: the newest one, until somebody goes back."""
+def _follow(app: Dash, shared: SharedFeed) -> None:
+    """Update the header and choose the scan to show: the newest one, until somebody goes back."""
     header = (("name", "children"), ("state", "children"), ("state", "className"), ("frames", "children"), ("trouble", "children"))
     slider = (("scan", "max"), ("scan", "value"), ("scans", "hidden"), ("scan-name", "children"))
 
@@ -194,8 +199,9 @@ def _follow(app: Dash, watch: Watch) -> None:
         State("said", "data"),
     )
     def follow(_: Any, at: Any, click: Any, last: Any, known: dict[str, Any] | None, said: list[int] | None) -> Any:
-        moment, snapshot = watch.latest()
-        places = stops(snapshot)
+        """Return the parts of header and slider that changed, and what is shown."""
+        moment, snapshot = shared.latest()
+        places = scan_entries(snapshot)
         newest = len(places) - 1
         at = given = int(at or 0)
         if ctx.triggered_id == "series":
@@ -204,24 +210,24 @@ def _follow(app: Dash, watch: Watch) -> None:
         elif at >= int(last or 0):
             at = newest
         at = min(max(at, 0), newest)
-        now = {"at": at, "key": watch.key(at)}
+        now = {"at": at, "key": shared.key(at)}
         state = layout.STATES[snapshot.state], f"state {snapshot.state}"
-        told = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot))
-        moved = no_update if at == given else at  # a slider that is being dragged is left alone
-        news, said = _news([*told, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
-        # Curves of another picture wait until it is drawn; those of the same one are drawn as frames come.
-        return (no_update, *news, said, moment.number) if now == known else (now, *news, said, no_update)
+        parts = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot))
+        moved = no_update if at == given else at  # a slider must not be moved while somebody drags it
+        changes, said = changed_parts([*parts, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
+        # Curves of another reconstruction wait until it is drawn; those of the same one are drawn as frames come.
+        return (no_update, *changes, said, moment.number) if now == known else (now, *changes, said, no_update)
 
 
-def _news(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:
-    """Those parts that the page does not show yet, and what it will know them by."""
+def changed_parts(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:
+    """Return the parts that the page does not show yet (others as `no_update`), and the checksums of all parts."""
     marks = [zlib.crc32(repr(part).encode()) for part in parts]
     same = [mark == old for mark, old in zip(marks, known or [-1] * len(marks), strict=True)]
     return [no_update if is_same else part for part, is_same in zip(parts, same, strict=True)], marks
 
 
-def _plot(app: Dash, watch: Watch) -> None:
-    """The curves: counts, pictures, the series."""
+def _plot(app: Dash, shared: SharedFeed) -> None:
+    """Draw the curves: rocking curve, misfit over time, the series."""
 
     @app.callback(
         Output("rocking", "figure"),
@@ -236,29 +242,30 @@ def _plot(app: Dash, watch: Watch) -> None:
         State("plotted", "data"),
     )
     def curves(_: Any, shown: Any, quantity: str, plotted: list[int] | None) -> Any:
-        picture = _picture(watch, shown)
-        moment, snapshot = watch.latest()
+        contents = _contents_of(shared, shown)
+        moment, snapshot = shared.latest()
         is_current = shown["at"] >= moment.scans - 1
-        rocking = measured.rocking(snapshot, None, True) if is_current and snapshot.rocking.size else picture.rocking
-        course = measured.course(snapshot.series, quantity)
-        series = drawings.empty("no numbers yet") if course is None else drawings.series(course, watch.stop(int(shown["at"])).name)
+        rocking = measured.rocking(snapshot, None, True) if is_current and snapshot.rocking.size else contents.rocking
+        curve = measured.series_curve(snapshot.series, quantity)
+        name = shared.entry(int(shown["at"])).name
+        series = drawings.empty("no numbers yet") if curve is None else drawings.series(curve, name)
         options = layout.quantities(measured.known_quantities(snapshot.series))
-        over_time = _course(picture, measured.pictures(snapshot) if is_current else ())
-        news, plotted = _news([drawings.rocking(rocking), *over_time, series, options], plotted)
-        return *news, plotted
+        over_time = _progress_figure(contents, measured.latest_previews(snapshot) if is_current else ())
+        changes, plotted = changed_parts([drawings.rocking(rocking), *over_time, series, options], plotted)
+        return *changes, plotted
 
 
-def _course(picture: Picture, judged: Any) -> tuple[drawings.Figure, str]:
-    """Pictures over time while a scan is phased; of a file how the error fell."""
-    if judged:
-        return drawings.pictures(judged), "Error and verdict over time"
-    if picture.error is not None:
-        return drawings.convergence(*picture.error), "Error while it was phased"
+def _progress_figure(contents: PageContents, records: Any) -> tuple[drawings.Figure, str]:
+    """Draw the misfit of previews while a scan is phased, or, for a file, how the error fell."""
+    if records:
+        return drawings.previews(records), "Error and verdict over time"
+    if contents.error is not None:
+        return drawings.convergence(*contents.error), "Error while it was phased"
     return drawings.empty("no picture yet"), "Error and verdict over time"
 
 
-def _tell(app: Dash, watch: Watch) -> None:
-    """What there is to say of the picture that is shown, and its diffraction."""
+def _tell(app: Dash, shared: SharedFeed) -> None:
+    """Fill in verdict, numbers and diffraction."""
 
     @app.callback(
         Output("verdict", "children"),
@@ -270,17 +277,17 @@ def _tell(app: Dash, watch: Watch) -> None:
         Input("drawn", "data"),
     )
     def details(shown: dict[str, Any] | None) -> Any:
-        picture = _picture(watch, shown)
-        told = (layout.verdict(picture), f"card verdict {picture.verdict}", layout.facts(picture))
-        pattern = picture.pattern()
+        contents = _contents_of(shared, shown)
+        parts = (layout.verdict(contents), f"card verdict {contents.verdict}", layout.facts(contents))
+        pattern = contents.pattern()
         if pattern is None:
-            return *told, [], "No counts yet.", []
+            return *parts, [], "No counts yet.", []
         note = "Central planes of the prepared volume; grey is masked or missing."
-        return *told, layout.diffraction(pattern), note, layout.legend("counts", pattern.colours)
+        return *parts, layout.diffraction(pattern), note, layout.legend("counts", pattern.colours)
 
 
-def _draw(app: Dash, watch: Watch) -> None:
-    """The surface."""
+def _draw(app: Dash, shared: SharedFeed) -> None:
+    """Draw the surface."""
 
     @app.callback(
         Output("crystal", "figure"),
@@ -296,13 +303,13 @@ def _draw(app: Dash, watch: Watch) -> None:
         State("camera", "data"),
     )
     def crystal(shown: Any, colouring: str, level: Any, cut: Any, kept: Any, look: str, turned: Any) -> Any:
-        picture = _picture(watch, shown)
-        solid = watch.solid(shown["at"])
+        contents = _contents_of(shared, shown)
+        solid = shared.solid(shown["at"])
         if solid is None:
-            return drawings.empty(""), [], picture.note, no_update
-        most = FEW_TRIANGLES if watch.is_growing(shown["at"]) else MOST_TRIANGLES
-        view = replace(_view(colouring, level, cut, kept), most=most)
-        name, surface = solid.colouring(view.colouring), watch.mesh(solid, view)
+            return drawings.empty(""), [], contents.note, no_update
+        max_triangles = MAX_TRIANGLES_LIVE if shared.is_growing(shown["at"]) else MAX_TRIANGLES
+        view = replace(_view(colouring, level, cut, kept), max_triangles=max_triangles)
+        name, surface = solid.colouring(view.colouring), shared.mesh(solid, view)
         size = " × ".join(f"{value:.3g}" for value in solid.high - solid.low)
         caption = f"{solid.frame.capitalize()}; the crystal spans {size} {solid.unit} in z × y × x."
         options = [{"label": t.removesuffix(" along q"), "value": k, "disabled": k not in solid.fields} for k, t in TITLES.items()]
@@ -325,23 +332,25 @@ def _draw(app: Dash, watch: Watch) -> None:
         prevent_initial_call=True,
     )
     def turned(moved: dict[str, Any] | None, look: str) -> Any:
-        # Asked to look from somewhere, forget how it was turned; plotly's own memory of that (uirevision) does not outlast
-        # that Dash draws again whenever the crystal was turned.
+        """Return the camera after somebody turned the crystal, or None after a look was chosen.
+
+        Plotly's own memory of the camera (uirevision) is lost when Dash draws again, which it does after each turn.
+        """
         if ctx.triggered_id == "look":
             return None
         return {"look": look, "camera": moved["scene.camera"]} if moved and "scene.camera" in moved else no_update
 
 
 def _camera(turned: dict[str, Any] | None, look: str) -> drawings.Figure:
-    """As this person turned it, or else as `look` says; never anything but numbers of what a browser sent."""
+    """Return the camera as this person turned it, or else as `look` says; only numbers are taken from the browser."""
     if turned is None or turned.get("look") != look:
-        return drawings.seen(look)
+        return drawings.camera_from(look)
     kept = {part: {axis: float(turned["camera"][part][axis]) for axis in "xyz"} for part in ("eye", "up", "center")}
-    return {**drawings.seen(look), **kept}
+    return {**drawings.camera_from(look), **kept}
 
 
-def _slice(app: Dash, watch: Watch) -> None:
-    """The slices, by themselves: moving one does not send the surface again."""
+def _slice(app: Dash, shared: SharedFeed) -> None:
+    """Draw the slices by themselves, so that moving one does not send the surface again."""
 
     @app.callback(
         *(Output(f"slice-{axis}", "figure") for axis in "zyx"),
@@ -352,26 +361,27 @@ def _slice(app: Dash, watch: Watch) -> None:
         *(Input(f"at-{axis}", "value") for axis in "zyx"),
     )
     def slices(shown: Any, colouring: str, level: Any, z: Any, y: Any, x: Any) -> Any:
-        _picture(watch, shown)
-        solid = watch.solid(shown["at"])
+        _contents_of(shared, shown)
+        solid = shared.solid(shown["at"])
         if solid is None:
             return *[drawings.empty("")] * 3, ""
         view = _view(colouring, level, None, 50, (z, y, x))
         name = solid.colouring(view.colouring)
-        across = watch.planes(solid, view)
+        across = shared.planes(solid, view)
         at = {plane.normal: plane.at for plane in across}
-        found = [drawings.slice_(p, (at[p.across], at[p.up]), solid.colours[name], solid.unit) for p in across]
-        return *found, f"{TITLES[name].capitalize()}, inside the iso-surface; dotted lines show where the other slices are."
+        figures = [drawings.slice_figure(p, (at[p.across], at[p.up]), solid.colours[name], solid.unit) for p in across]
+        return *figures, f"{TITLES[name].capitalize()}, inside the iso-surface; dotted lines show where the other slices are."
 
 
-def _picture(watch: Watch, shown: dict[str, Any] | None) -> Picture:
+def _contents_of(shared: SharedFeed, shown: dict[str, Any] | None) -> PageContents:
+    """Return the contents that the page shows; leave the page as it is if it shows none."""
     if shown is None:
         raise PreventUpdate
-    return watch.picture(int(shown["at"]))
+    return shared.contents(int(shown["at"]))
 
 
 def _view(colouring: str, level: Any, cut: Any, kept: Any, places: tuple[Any, Any, Any] = (50, 50, 50)) -> View:
-    """Choices as the browser sends them, held within their ranges."""
+    """Turn the browser's choices into a `View`, limited to their ranges."""
 
     def share(value: Any) -> float:
         return min(max(float(value or 0) / 100, 0.0), 1.0)
@@ -381,7 +391,7 @@ def _view(colouring: str, level: Any, cut: Any, kept: Any, places: tuple[Any, An
 
 
 def _echo(app: Dash) -> None:
-    """What each slider says, and the colours of the page."""
+    """Show the value of each slider, and set the colours of the page."""
     for name in ("level", "kept", "at-z", "at-y", "at-x"):
         app.callback(Output(f"{name}-value", "children"), Input(name, "value"))(lambda value: f"{value}")
     app.callback(Output("page", "className"), Input("theme", "value"))(

@@ -1,7 +1,7 @@
-"""Figures as plain dictionaries in the format of plotly.js, which draws them in the browser; nothing of plotly is imported here.
+"""Make figures as plain dictionaries in the format of plotly.js, which draws them in the browser; plotly is not imported.
 
-Text and lines of flat figures take their colour from the page, so that one figure serves light and dark; the axes in space are
-drawn by the graphics card and have one grey for both.
+Text and lines of flat figures take their colour from the page, so that one figure serves light and dark. Axes of figures in space
+are drawn by the graphics card and have one grey for both.
 """
 
 from __future__ import annotations
@@ -15,54 +15,55 @@ from numpy.typing import NDArray
 
 from braggshot.report import figures, html_parts
 from braggshot.report.figures import Colours
-from braggshot.snapshot import Judged
-from braggshot.viewer.measured import Course, Pattern, Rocking
+from braggshot.snapshot import PreviewRecord
+from braggshot.viewer.measured import Pattern, Rocking, SeriesCurve
 from braggshot.viewer.model import Mesh, Plane, Solid
 
 Figure = dict[str, Any]
 LOOKS = {"oblique": (0.75, 0.42, 0.5), "x": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0), "z": (1.0, 0.0, 0.0)}
-"""From where the crystal is seen: components (z, y, x) towards the eye."""
-SHAPES = {"good": "circle", "doubtful": "diamond-open", "failed": "x"}  # told apart without colour
+"""Directions from the crystal to the eye, as components (z, y, x)."""
+SHAPES = {"good": "circle", "doubtful": "diamond-open", "failed": "x"}  # marks of verdicts, which differ without colour too
 HUES = {"good": "#2f9e68", "doubtful": "#c77d1a", "failed": "#d6453a"}
+"""Colours of the marks of verdicts."""
 _FONT = "system-ui, sans-serif"
 _ACCENT, _GREY = "#3d7cc9", "#808890"
-_MASKED = (140, 146, 153)
-_GRID = "#a9afb6"  # opaque: what is drawn in space knows no transparency
-_FAINT = "rgba(128,136,144,0.28)"
-_STOPS = 33
+_MASKED = (140, 146, 153)  # grey of pixels that are not valid
+_GRID = "#a9afb6"  # grid lines in space, opaque because transparency does not work there
+_GRID_FLAT = "rgba(128,136,144,0.28)"  # grid lines of flat figures
+_COLOUR_STOPS = 33  # number of colours by which a colour map is sent
 
 
-def packed(values: NDArray[Any]) -> Any:
-    """An array as plotly.js reads it without parsing numbers."""
+def pack(values: NDArray[Any]) -> Any:
+    """Pack an array so that plotly.js reads it without parsing numbers."""
     array = np.ascontiguousarray(values)
     code = {"float32": "f4", "int32": "i4", "uint16": "u2"}[array.dtype.name]
-    found = {"dtype": code, "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
-    return found if array.ndim == 1 else {**found, "shape": ", ".join(str(n) for n in array.shape)}
+    packed_array = {"dtype": code, "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
+    return packed_array if array.ndim == 1 else {**packed_array, "shape": ", ".join(str(n) for n in array.shape)}
 
 
 def scale(colours: Colours) -> list[list[Any]]:
-    """Stops of a colour map."""
-    shares = np.linspace(0, 1, _STOPS)
+    """Return the stops of a colour map."""
+    shares = np.linspace(0, 1, _COLOUR_STOPS)
     linear = Colours(colours.name, 0.0, 1.0, "")(shares)
     return [[float(share), "rgb({},{},{})".format(*rgba[:3].tolist())] for share, rgba in zip(shares, linear, strict=True)]
 
 
-def seen(look: str) -> Figure:
-    """A camera far away, as `LOOKS` says.
+def camera_from(look: str) -> Figure:
+    """Return a camera far away in the direction that `LOOKS` names.
 
-    The components (z, x, y) take the places of plotly's x, y, z: y stays up when the crystal is turned.
+    The components (z, x, y) take the places of plotly's x, y, z, so that y stays up when the crystal is turned.
     """
-    towards = np.array(LOOKS.get(look, LOOKS["oblique"]))
+    direction = np.array(LOOKS.get(look, LOOKS["oblique"]))
     up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
-    return {"eye": _permuted(2.2 * towards / np.linalg.norm(towards)), "up": up, "projection": {"type": "orthographic"}}
+    return {"eye": _to_plotly_axes(2.2 * direction / np.linalg.norm(direction)), "up": up, "projection": {"type": "orthographic"}}
 
 
 def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) -> Figure:
-    """The surface in space with its axes, q, and its colours."""
+    """Draw the surface in space with its axes, the scattering vector, and its colours."""
     data = [] if surface is None else [_surface(surface, shown.colours[colouring])]
     low, high = shown.low, shown.high
     if shown.q is not None:
-        start, end, text = _places(shown, shown.q)
+        start, end, text = _arrow_points(shown, shown.q)
         data += _arrow(start, end, text)
         low, high = np.minimum(low, text), np.maximum(high, text)
     axis: dict[str, Any] = {"color": _GREY, "gridcolor": _GRID, "showbackground": False, "zeroline": False, "nticks": 5}
@@ -76,18 +77,20 @@ def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) 
     return {"data": data, "layout": {**_layout(0), "scene": scene}}
 
 
-def _permuted(vector: Sequence[float] | NDArray[Any]) -> dict[str, float]:
+def _to_plotly_axes(vector: Sequence[float] | NDArray[Any]) -> dict[str, float]:
+    """Return a vector (z, y, x) by plotly's names of the axes."""
     z, y, x = (float(value) for value in vector)
     return {"x": z, "y": x, "z": y}
 
 
 def _surface(surface: Mesh, colours: Colours) -> Figure:
+    """Draw the surface alone."""
     z, y, x = surface.points.T
     i, j, k = surface.triangles.T
     return {
         "type": "mesh3d",
-        **{"x": packed(z), "y": packed(x), "z": packed(y), "i": packed(i), "j": packed(j), "k": packed(k)},
-        "intensity": packed(surface.values),
+        **{"x": pack(z), "y": pack(x), "z": pack(y), "i": pack(i), "j": pack(j), "k": pack(k)},
+        "intensity": pack(surface.values),
         "intensitymode": "cell" if surface.is_by_triangle else "vertex",
         **{"colorscale": scale(colours), "cmin": colours.low, "cmax": colours.high, "showscale": False},
         "flatshading": False,
@@ -97,35 +100,35 @@ def _surface(surface: Mesh, colours: Colours) -> Figure:
     }
 
 
-def _places(shown: Solid, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Where the scattering vector is drawn, beside the crystal: its two ends, and its name."""
+def _arrow_points(shown: Solid, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return the points of the scattering vector beside the crystal: its two ends, and the place of its name."""
     size = float((shown.high - shown.low).max())
     start = (shown.high + shown.low) / 2 + q * (0.5 * float(np.abs(q) @ (shown.high - shown.low)) + 0.03 * size)
     return start, start + 0.12 * size * q, start + 0.22 * size * q
 
 
 def _arrow(start: NDArray[Any], end: NDArray[Any], text: NDArray[Any]) -> list[Figure]:
-    """The scattering vector as a line, a tip and a name."""
+    """Draw the scattering vector as a line, a tip and a name."""
     still = {"hoverinfo": "skip", "showlegend": False}
-    points = [_permuted(point) for point in (start, end)]
+    points = [_to_plotly_axes(point) for point in (start, end)]
     line = {"type": "scatter3d", "mode": "lines", "line": {"color": _ACCENT, "width": 6}, **still}
     name = {"type": "scatter3d", "mode": "text", "text": ["q"], "textfont": {"color": _ACCENT, "size": 16}, **still}
-    along = _permuted((end - start) / np.linalg.norm(end - start))
+    along = _to_plotly_axes((end - start) / np.linalg.norm(end - start))
     tip: Figure = {"type": "cone", "anchor": "tail", "sizemode": "absolute", "sizeref": 0.5 * float(np.linalg.norm(end - start))}
     tip |= {"showscale": False, "colorscale": [[0, _ACCENT], [1, _ACCENT]], **still}
     tip |= {key: [value] for key, value in zip("uvw", along.values(), strict=True)}
     return [
         {**line, **{axis: [point[axis] for point in points] for axis in "xyz"}},
         {**tip, **{axis: [value] for axis, value in points[1].items()}},
-        {**name, **{axis: [value] for axis, value in _permuted(text).items()}},
+        {**name, **{axis: [value] for axis, value in _to_plotly_axes(text).items()}},
     ]
 
 
-def slice_(plane: Plane, others: tuple[float, float], colours: Colours, unit: str) -> Figure:
-    """One slice, with thin lines where the other two cut it: at `others`, (across, up)."""
+def slice_figure(plane: Plane, others: tuple[float, float], colours: Colours, unit: str) -> Figure:
+    """Draw one slice, with thin lines where the other two cut it: at `others`, (across, up)."""
     heat = {
         "type": "heatmap",
-        **{"x": packed(plane.x), "y": packed(plane.y), "z": packed(plane.values)},
+        **{"x": pack(plane.x), "y": pack(plane.y), "z": pack(plane.values)},
         **{"colorscale": scale(colours), "zmin": colours.low, "zmax": colours.high, "showscale": False, "zsmooth": False},
         "hovertemplate": f"{plane.across} %{{x:.0f}}, {plane.up} %{{y:.0f}} {unit}<br>%{{z:.3g}} {colours.unit}<extra></extra>",
     }
@@ -141,7 +144,7 @@ def slice_(plane: Plane, others: tuple[float, float], colours: Colours, unit: st
 
 
 def counts(shown: Pattern, which: int, is_fitted: bool) -> str:
-    """One central plane of the counts as the address of an image, on a logarithmic scale; what is not valid is grey."""
+    """Draw one central plane of the counts, on a logarithmic scale, as an image in a URL; pixels that are not valid are grey."""
     values = (shown.fitted if is_fitted else shown.measured)[which]
     rgba = shown.colours(np.nan_to_num(values))
     rgba[np.isnan(values)] = (*_MASKED, 255)
@@ -149,7 +152,7 @@ def counts(shown: Pattern, which: int, is_fitted: bool) -> str:
 
 
 def rocking(curve: Rocking) -> Figure:
-    """Counts per frame; ticks at the bottom where a frame is missing."""
+    """Draw the counts of each frame, with marks at the bottom where a frame is missing."""
     number = np.arange(curve.counts.size)
     there = np.isfinite(curve.counts)
     data: list[Figure] = [
@@ -176,10 +179,10 @@ def rocking(curve: Rocking) -> Figure:
     return {"data": data, "layout": layout}
 
 
-def pictures(judged: Sequence[Judged]) -> Figure:
-    """Misfit of every picture of a scan along its time, a mark per verdict."""
-    x = [one.seconds for one in judged]
-    y = [100 * float(np.sqrt(one.chi2)) for one in judged]
+def previews(records: Sequence[PreviewRecord]) -> Figure:
+    """Draw the misfit of every preview of a scan over time, with a mark for its verdict."""
+    x = [one.seconds for one in records]
+    y = [100 * float(np.sqrt(one.chi2)) for one in records]
     data: list[Figure] = [
         {
             "type": "scatter",
@@ -192,12 +195,12 @@ def pictures(judged: Sequence[Judged]) -> Figure:
         }
     ]
     for verdict, symbol in SHAPES.items():
-        chosen = [n for n, one in enumerate(judged) if one.verdict == verdict]
-        told = [f"{judged[n].method}, {judged[n].frames} frames, llk_free {judged[n].llk_free:.3g}" for n in chosen]
+        chosen = [n for n, one in enumerate(records) if one.verdict == verdict]
+        texts = [f"{records[n].method}, {records[n].frames} frames, llk_free {records[n].llk_free:.3g}" for n in chosen]
         data.append(
             {
                 "type": "scatter",
-                **{"x": [x[n] for n in chosen], "y": [y[n] for n in chosen], "text": told, "mode": "markers", "name": verdict},
+                **{"x": [x[n] for n in chosen], "y": [y[n] for n in chosen], "text": texts, "mode": "markers", "name": verdict},
                 "marker": {"symbol": symbol, "size": 10, "color": HUES[verdict], "line": {"width": 2}},
                 "hovertemplate": "%{text}<br>%{x:.1f} s, √χ² %{y:.2f} %<extra>" + verdict + "</extra>",
             }
@@ -209,7 +212,7 @@ def pictures(judged: Sequence[Judged]) -> Figure:
 
 
 def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
-    """The error of the chosen start along its iterations."""
+    """Draw the error of the chosen start over its iterations."""
     line = {
         "type": "scatter",
         "x": iteration.tolist(),
@@ -223,8 +226,8 @@ def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
     return {"data": [line], "layout": layout}
 
 
-def series(shown: Course, chosen: str) -> Figure:
-    """A quantity along the series, a mark per verdict; the scan that is shown has a line."""
+def series(shown: SeriesCurve, chosen: str) -> Figure:
+    """Draw a quantity along the series, with a mark for each verdict, and a line at the scan that is shown."""
     data: list[Figure] = []
     for (name, y), colour in zip(shown.curves.items(), (_ACCENT, _GREY, HUES["doubtful"]), strict=False):
         kept = [n for n, verdict in enumerate(shown.verdicts) if verdict != "failed" and np.isfinite([shown.x[n], y[n]]).all()]
@@ -258,7 +261,7 @@ def series(shown: Course, chosen: str) -> Figure:
 
 
 def empty(text: str) -> Figure:
-    """Nothing to draw yet, and why."""
+    """Draw a text that tells why there is nothing to draw yet."""
     layout = _layout(0)
     layout["xaxis"] = layout["yaxis"] = {"visible": False, "fixedrange": True}
     layout["annotations"] = [
@@ -268,17 +271,18 @@ def empty(text: str) -> Figure:
 
 
 def ends(colours: Colours) -> tuple[str, str]:
-    """What a colour bar says at its ends."""
+    """Return the labels at the ends of a colour bar."""
     low, high = (figures.label(float(value), colours.unit) for value in (colours.low, colours.high))
     return low, high
 
 
 def _axis(title: str) -> Figure:
+    """Return the settings of an axis of a flat figure."""
     return {
         **{
             "title": {"text": title, "font": {"size": 12}},
             "color": _GREY,
-            "gridcolor": _FAINT,
+            "gridcolor": _GRID_FLAT,
             "zeroline": False,
             "fixedrange": True,
         },
@@ -287,7 +291,7 @@ def _axis(title: str) -> Figure:
 
 
 def _layout(margin: int) -> Figure:
-    """Transparent, without frills; `margin` on the left and at the bottom."""
+    """Return a transparent layout without controls; `margin` is the width of the left and bottom margins [pixels]."""
     return {
         "margin": {"l": margin, "r": min(margin, 12), "t": min(margin, 24), "b": min(margin, 40)},
         **{"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"family": _FONT, "color": _GREY}},

@@ -1,4 +1,4 @@
-"""The page: its parts and their names; what is in them changes by the callbacks of `braggshot.viewer.app`."""
+"""Lay out the page: its parts and their names, which the callbacks of `braggshot.viewer.app` fill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from braggshot.snapshot import Snapshot
 from braggshot.viewer import drawings
 from braggshot.viewer.measured import Pattern
 from braggshot.viewer.model import TITLES
-from braggshot.viewer.shared import Moment, Picture, Stop
+from braggshot.viewer.shared import PageContents, ScanEntry, Version
 
 STATES = {
     "waiting": "waiting for a scan",
@@ -24,25 +24,26 @@ STATES = {
     "failed": "failed",
     "aborted": "aborted",
 }
+"""Words for the states of a scan."""
 _FLAT: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
 _SPACE: Any = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "resetCameraDefault3d"]]}
 _REMEMBERED: Any = {"persistence": True, "persistence_type": "local"}
 
 
 def _aria(**names: str) -> Any:
-    """Attributes for those who do not see the page."""
+    """Return attributes that describe a part to a screen reader."""
     return {f"aria-{name}": value for name, value in names.items()}
 
 
-def page(moment: Moment) -> html.Div:
-    """Everything, as it is before the first answer."""
+def page(version: Version) -> html.Div:
+    """Lay out the whole page, as it is before the first answer."""
     stores = [
-        dcc.Store(id="moment", data=vars(moment)),
+        dcc.Store(id="moment", data=vars(version)),
         *(dcc.Store(id=name) for name in ("shown", "drawn", "camera", "said", "counted", "plotted")),
     ]
     main = html.Main(
         [
-            html.Section(id="scans", className="card scans", **_aria(label="series"), children=_scans(moment)),
+            html.Section(id="scans", className="card scans", **_aria(label="series"), children=_scans(version)),
             html.Div([_crystal(), html.Div([_verdict(), _rocking(), _progress()], className="side")], className="first"),
             _slices(),
             _diffraction(),
@@ -54,6 +55,7 @@ def page(moment: Moment) -> html.Div:
 
 
 def _header() -> html.Header:
+    """Lay out the name, the state and the frames of the scan, and the choice of page colours."""
     return html.Header(
         [
             html.Div([html.H1(id="name"), html.P(id="state", **_aria(live="polite"))], className="title"),
@@ -63,8 +65,9 @@ def _header() -> html.Header:
     )
 
 
-def _scans(moment: Moment) -> list[Any]:
-    last = max(0, moment.scans - 1)
+def _scans(version: Version) -> list[Any]:
+    """Lay out the slider over scans and the plot along the series."""
+    last = max(0, version.scans - 1)
     return [
         html.Div(
             [
@@ -79,6 +82,7 @@ def _scans(moment: Moment) -> list[Any]:
 
 
 def _crystal() -> html.Section:
+    """Lay out the crystal in space with its choices."""
     return html.Section(
         [
             html.H2("Crystal"),
@@ -101,19 +105,23 @@ def _crystal() -> html.Section:
 
 
 def _verdict() -> html.Section:
+    """Lay out the empty card of the verdict."""
     return html.Section(id="verdict", className="card verdict", **_aria(live="polite"))
 
 
 def _rocking() -> html.Section:
+    """Lay out the rocking curve."""
     return html.Section([html.H2("Rocking curve"), _graph("rocking", "counts of every frame", "plot small")], className="card")
 
 
 def _progress() -> html.Section:
+    """Lay out the plot of misfit over time."""
     graph = _graph("course", "misfit of every picture, a mark per verdict", "plot small")
     return html.Section([html.H2("Error and verdict", id="course-title"), graph], className="card")
 
 
 def _slices() -> html.Section:
+    """Lay out the three slices with their sliders."""
     parts = [
         html.Div(
             [
@@ -129,14 +137,15 @@ def _slices() -> html.Section:
 
 
 def _diffraction() -> html.Section:
+    """Lay out the empty card of the diffraction."""
     parts = [html.H2("Diffraction"), html.P(id="diffraction-note", className="note")]
     parts += [html.Div(id="diffraction"), html.Div(id="counts", className="legend")]
     return html.Section(parts, className="card")
 
 
 def diffraction(shown: Pattern) -> list[Any]:
-    """Measured planes above fitted ones, their pixels as they are."""
-    found: list[Any] = []
+    """Lay out measured planes above fitted ones, pixel by pixel."""
+    rows: list[Any] = []
     for title, is_fitted in (("measured", False), ("fitted", True)):
         if is_fitted and not shown.fitted:
             continue
@@ -144,23 +153,25 @@ def diffraction(shown: Pattern) -> list[Any]:
         for n, (down, across) in enumerate(shown.titles):
             image = html.Img(src=drawings.counts(shown, n, is_fitted), alt=f"{title} counts, {down} down, {across} across")
             pictures.append(html.Figure([image, html.Figcaption(f"{across} →, {down} ↓")], className="pixels"))
-        found.append(html.Div([html.H3(f"{title.capitalize()} counts"), html.Div(pictures, className="three")]))
-    return found
+        rows.append(html.Div([html.H3(f"{title.capitalize()} counts"), html.Div(pictures, className="three")]))
+    return rows
 
 
 def _graph(name: str, described: str, kind: str) -> html.Figure:
+    """Lay out a flat figure with its description."""
     graph = dcc.Graph(id=name, config=_FLAT, figure=drawings.empty(""))
     return html.Figure(graph, className=kind, role="img", **_aria(label=described))
 
 
 def _choice(name: str, label: str, options: dict[str, str], value: str, is_quiet: bool = False) -> html.Fieldset:
-    """One of several, with the arrow keys too; remembered by this browser."""
+    """Lay out a choice of one among several, also by arrow keys; this browser remembers it."""
     listed = [{"label": text, "value": key} for key, text in options.items()]
     buttons = dcc.RadioItems(id=name, options=listed, value=value, inline=True, className="options", **_REMEMBERED)
     return html.Fieldset([html.Legend(label), buttons], className="choice quiet" if is_quiet else "choice")
 
 
 def _slider(name: str, label: str, low: int, high: int, value: int, unit: str) -> html.Div:
+    """Lay out a slider with its value and unit."""
     return html.Div(
         [
             html.Label([f"{label} ", html.Output(id=f"{name}-value"), f" {unit}"], htmlFor=name),
@@ -171,7 +182,7 @@ def _slider(name: str, label: str, low: int, high: int, value: int, unit: str) -
 
 
 def frames(snapshot: Snapshot) -> list[Any]:
-    """How many frames have come, of how many."""
+    """Lay out the number of frames that have come, and of those planned."""
     if not snapshot.received and snapshot.expected is None:
         return []
     of = "" if snapshot.expected is None else f" of {snapshot.expected}"
@@ -182,8 +193,8 @@ def frames(snapshot: Snapshot) -> list[Any]:
     return [text, html.Progress(value=str(round(share, 4)), max="1", **_aria(label="frames received"))]
 
 
-def verdict(shown: Picture) -> list[Any]:
-    """The badge (a shape and a word, not a colour alone), what it means, and why."""
+def verdict(shown: PageContents) -> list[Any]:
+    """Lay out the verdict: its badge (a shape and a word, not a colour alone), its reasons, and advice."""
     if not shown.verdict:
         return [html.H2("Verdict"), html.P(shown.note or "There is no picture yet.", className="note")]
     badge = html.Strong(
@@ -196,23 +207,23 @@ def verdict(shown: Picture) -> list[Any]:
     return [html.H2("Verdict"), badge, html.Span(f"{shown.name}, {shown.method}", className="of"), html.Ul(reasons), details]
 
 
-def facts(shown: Picture) -> list[Any]:
-    """Cards of numbers."""
+def facts(shown: PageContents) -> list[Any]:
+    """Lay out the numbers of a result as cards."""
     return [html.Div([html.Dt(f.name), html.Dd(f.value, className="value"), html.Dd(f.note, className="how")]) for f in shown.facts]
 
 
 def legend(title: str, colours: Colours) -> list[Any]:
-    """A colour bar with its ends and unit."""
+    """Lay out a colour bar with its ends and unit."""
     low, high = drawings.ends(colours)
-    stops = ", ".join(colour for _, colour in drawings.scale(colours))
-    bar = html.I(style={"background": f"linear-gradient(90deg, {stops})"})
+    colour_stops = ", ".join(colour for _, colour in drawings.scale(colours))
+    bar = html.I(style={"background": f"linear-gradient(90deg, {colour_stops})"})
     unit = f" {colours.unit}" if colours.unit and colours.unit != "rad" else ""
     scale = ", logarithmic" if colours.logarithmic else ""
     return [html.Span(low), bar, html.Span(f"{high}{unit} ({title}{scale})")]
 
 
 def trouble(snapshot: Snapshot) -> list[Any]:
-    """What went wrong, newest first, and what was dropped; empty where nothing did."""
+    """List the errors, newest first, and the numbers of dropped data; empty if there are none."""
     dropped = [f"{count} × {reason}" for reason, count in (snapshot.dropped or {}).items() if count]
     if not snapshot.trouble and not dropped:
         return []
@@ -221,13 +232,13 @@ def trouble(snapshot: Snapshot) -> list[Any]:
     return [html.H2("Trouble"), *counted, html.Ul(lines)]
 
 
-def scan_name(stop: Stop, at: int, total: int) -> str:
-    """Which scan the slider is at, and what is known of it."""
+def scan_name(entry: ScanEntry, at: int, total: int) -> str:
+    """Return the name of the scan at the slider's position, its number, and its verdict."""
     of = f" ({at + 1} of {total})" if total > 1 else ""
-    kind = f", {stop.row['verdict']}" if stop.row.get("verdict") else ""
-    return f"{stop.name or 'none yet'}{of}{kind}" + ("" if stop.path else ", now")
+    kind = f", {entry.row['verdict']}" if entry.row.get("verdict") else ""
+    return f"{entry.name or 'none yet'}{of}{kind}" + ("" if entry.path else ", now")
 
 
 def quantities(names: Sequence[str]) -> list[dict[str, str]]:
-    """Options of the plot along the series."""
+    """Return the options of the plot along the series."""
     return [{"label": name, "value": name} for name in names]

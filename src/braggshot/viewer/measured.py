@@ -1,4 +1,4 @@
-"""What was measured and how it went: diffraction beside its fit, rocking curve, verdicts over time, the series. Arrays only."""
+"""Prepare the measured data for the page, as arrays: diffraction beside its fit, rocking curve, misfit over time, the series."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from numpy.typing import NDArray
 
 from braggshot.report import series as report
 from braggshot.report.figures import Colours, fitted_magnitude
-from braggshot.snapshot import Judged, Snapshot
+from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.volumes import FloatArray, Reconstruction
 
-_MOST_PIXELS = 128  # per side of a plane
-_MOST_FRAMES = 2_000  # of a rocking curve
-_MOST_PICTURES = 400  # of a curve of verdicts
+_MAX_PIXELS = 128  # longest side of a plane after binning [pixels]
+_MAX_FRAMES = 2_000  # number of frames of a rocking curve that are drawn
+_MAX_PREVIEWS = 400  # number of previews, the latest, in the curve of misfit over time
 QUANTITIES: Mapping[str, tuple[str, float, Mapping[str, str], str | None]] = {
     "strain": ("strain of the mean lattice", 1.0, {"strain_mean": ""}, "strain_std"),
     **{name.partition(" [")[0]: (name, scale, named, None) for name, scale, named in report.PANELS},
 }
-"""What may be plotted along a series: name -> label, factor from SI, columns and their names, column of the bars."""
+"""Quantities along a series: name -> label, factor from SI, columns and their names, column of the error bars."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Central planes of the counts, NaN where not valid, and of the fit where there is one.
+    """Central planes of the counts, NaN where not valid, and of the fit.
 
     Parameters
     ----------
-    titles : which axes a plane has, (down, across)
+    titles : names of the axes of each plane, (down, across)
     measured, fitted : (row, column) float32 [photons]; `fitted` is empty without a crystal
-    low, high : range of the counts that is worth colours [photons]
+    low, high : range of the counts for the colours [photons]
     """
 
     titles: tuple[tuple[str, str], ...]
@@ -43,17 +43,17 @@ class Pattern:
 
     @property
     def colours(self) -> Colours:
-        """The report's."""
+        """Colours of the counts, the same as in the report."""
         return Colours("inferno", self.low, self.high, "photons", logarithmic=True)
 
 
 @dataclass(frozen=True)
 class Rocking:
-    """Counts of every frame in the order of the scan, NaN where none is there.
+    """The rocking curve: counts of every frame in the order of the scan, NaN for missing frames.
 
     Parameters
     ----------
-    counts : (n,) [counts]
+    counts : (n,) sum of each frame [counts]
     is_over : False while frames may still come
     """
 
@@ -62,20 +62,20 @@ class Rocking:
 
     @property
     def received(self) -> int:
-        """Frames that are there."""
+        """Number of frames that have come."""
         return int(np.isfinite(self.counts).sum())
 
 
 @dataclass(frozen=True)
-class Course:
+class SeriesCurve:
     """A quantity along a series.
 
     Parameters
     ----------
-    x, label : where each scan stands, and what that is
+    x, label : position of each scan along the series, and the name of that axis
     curves : name -> (n,) values in the units of `quantity`, NaN where not known
     bars : (n,) half lengths of error bars, or None
-    verdicts, names : of each scan
+    verdicts, names : verdict and name of each scan
     quantity : label of the vertical axis
     """
 
@@ -88,74 +88,75 @@ class Course:
     quantity: str
 
 
-def pattern(found: Reconstruction) -> Pattern | None:
-    """Measured and fitted diffraction; None for a result without its measurement."""
-    volume = found.volume
+def pattern(result: Reconstruction) -> Pattern | None:
+    """Prepare measured and fitted diffraction; None for a result without its measurement."""
+    volume = result.volume
     positive = volume.intensity[volume.valid & (volume.intensity > 0)]
     if not positive.size:
         return None
     names = ("rocking", "row", "column")
-    chosen = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]  # normal, down, across
-    magnitude = fitted_magnitude(found)
+    chosen = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]  # axes of each plane: normal, down, across
+    magnitude = fitted_magnitude(result)
     counts = np.where(volume.valid, volume.intensity, np.nan)
     highest = float(positive.max())
     return Pattern(
         titles=tuple((names[down], names[across]) for _, down, across in chosen),
-        measured=tuple(_central(counts, normal) for normal, _, _ in chosen),
-        fitted=() if magnitude is None else tuple(_central(magnitude**2, normal) for normal, _, _ in chosen),
+        measured=tuple(central_plane(counts, normal) for normal, _, _ in chosen),
+        fitted=() if magnitude is None else tuple(central_plane(magnitude**2, normal) for normal, _, _ in chosen),
         low=max(float(np.percentile(positive, 1)) / 2, highest * 1e-7),
         high=highest,
     )
 
 
-def _central(values: FloatArray, normal: int) -> NDArray[np.float32]:
-    """The plane through N // 2, pixels put together where there are too many."""
+def central_plane(values: FloatArray, normal: int) -> NDArray[np.float32]:
+    """Return the plane through N // 2, binned if it has too many pixels."""
     plane = np.take(values, values.shape[normal] // 2, axis=normal).astype(np.float32)
-    by = [-(-n // _MOST_PIXELS) for n in plane.shape]
-    if by == [1, 1]:
+    bins = [-(-n // _MAX_PIXELS) for n in plane.shape]
+    if bins == [1, 1]:
         return plane
-    padded = np.pad(plane, [(0, -n % b) for n, b in zip(plane.shape, by, strict=True)], constant_values=np.nan)
-    blocks = padded.reshape(padded.shape[0] // by[0], by[0], padded.shape[1] // by[1], by[1])
+    padded = np.pad(plane, [(0, -n % b) for n, b in zip(plane.shape, bins, strict=True)], constant_values=np.nan)
+    blocks = padded.reshape(padded.shape[0] // bins[0], bins[0], padded.shape[1] // bins[1], bins[1])
     known = np.isfinite(blocks)
     total, number = np.where(known, blocks, 0).sum(axis=(1, 3)), known.sum(axis=(1, 3))
     return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(np.float32)
 
 
-def rocking(snapshot: Snapshot, found: Reconstruction | None, is_current: bool) -> Rocking:
-    """Of the scan that is shown: as the frames came, or else from its prepared volume."""
+def rocking(snapshot: Snapshot, result: Reconstruction | None, is_current: bool) -> Rocking:
+    """Return the rocking curve of the scan that is shown: as its frames came, or else from its prepared volume."""
     if is_current and snapshot.rocking.size:
         counts = np.asarray(snapshot.rocking, dtype=np.float64)
         planned = snapshot.expected or 0
         counts = np.concatenate([counts, np.full(max(0, planned - counts.size), np.nan)])
-        return Rocking(counts[:_MOST_FRAMES], snapshot.state not in {"waiting", "measuring"})
-    if found is None:
+        return Rocking(counts[:_MAX_FRAMES], snapshot.state not in {"waiting", "measuring"})
+    if result is None:
         return Rocking(np.zeros(0), snapshot.state not in {"waiting", "measuring"})
-    has_counts = found.volume.valid.any(axis=(1, 2))
-    total = found.volume.intensity.sum(axis=(1, 2), dtype=np.float64)
-    return Rocking(np.where(has_counts, total, np.nan)[:_MOST_FRAMES], True)
+    has_counts = result.volume.valid.any(axis=(1, 2))
+    total = result.volume.intensity.sum(axis=(1, 2), dtype=np.float64)
+    return Rocking(np.where(has_counts, total, np.nan)[:_MAX_FRAMES], True)
 
 
-def pictures(snapshot: Snapshot) -> tuple[Judged, ...]:
-    """Pictures of the scan so far; of very many the latest."""
-    return snapshot.pictures[-_MOST_PICTURES:]
+def latest_previews(snapshot: Snapshot) -> tuple[PreviewRecord, ...]:
+    """Return the previews of the scan so far; if they are too many, the latest."""
+    return snapshot.previews[-_MAX_PREVIEWS:]
 
 
-def course(rows: Sequence[Mapping[str, Any]], wished: str) -> Course | None:
-    """A quantity along the series, or the first that is known; None where nothing is."""
+def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve | None:
+    """Return the wished quantity along the series, else the first one that is known; None if none is."""
     name = next((name for name in (wished, *QUANTITIES) if name in QUANTITIES and _is_known(rows, name)), None)
     if name is None:
         return None
     label, scale, columns, bars = QUANTITIES[name]
-    x, along = report.abscissa(rows)
+    x, label = report.abscissa(rows)
 
     def column(key: str) -> NDArray[np.float64]:
-        found = [row.get(key) for row in rows]
-        values = scale * np.array([value if isinstance(value, int | float) else np.nan for value in found], dtype=float)
+        """Return a column of the table as numbers; chi2 is turned into its square root."""
+        cells = [row.get(key) for row in rows]
+        values = scale * np.array([value if isinstance(value, int | float) else np.nan for value in cells], dtype=float)
         return np.sqrt(values) if key == "chi2" else values
 
-    return Course(
+    return SeriesCurve(
         x=x,
-        label=along,
+        label=label,
         curves={text: column(key) for key, text in columns.items() if any(isinstance(row.get(key), int | float) for row in rows)},
         bars=None if bars is None else column(bars),
         verdicts=tuple(str(row.get("verdict")) for row in rows),
@@ -165,9 +166,10 @@ def course(rows: Sequence[Mapping[str, Any]], wished: str) -> Course | None:
 
 
 def _is_known(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Tell whether the table holds numbers of a quantity."""
     return any(isinstance(row.get(key), int | float) for row in rows for key in QUANTITIES[name][2])
 
 
 def known_quantities(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Those of `QUANTITIES` for which the table holds numbers."""
+    """List those of `QUANTITIES` for which the table holds numbers."""
     return [name for name in QUANTITIES if _is_known(rows, name)]

@@ -1,7 +1,7 @@
-"""What there is to see of a crystal, by the choices of the person who looks: surface, slices, colours. Arrays only, no page.
+"""Make surface, slices and colours of a crystal, by the choices of the person who looks. Arrays only, no page.
 
-A `Solid` is made once per picture and holds everything that does not depend on choices; `mesh` and `planes` answer a `View`.
-Coordinates are (z, y, x) of the crystal's frame, in nm where the geometry is known, in voxels where it is not.
+A `Solid` is made once for each reconstruction and holds everything that does not depend on choices; `mesh` and `planes` apply the
+choices of a `View`. Coordinates are (z, y, x) of the crystal's frame, in nm where the geometry is known, in voxels where it is not.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ TITLES = {
     "phase": "phase",
     "amplitude": "amplitude",
 }
-"""What a surface or a slice may be coloured by, and how it is called; the first that a crystal has is shown first."""
+"""Quantities that may colour a surface or a slice, and their titles; the first one that a crystal has is shown at first."""
 SLICES: tuple[tuple[Axis, Axis, Axis], ...] = (("z", "x", "y"), ("y", "z", "x"), ("x", "z", "y"))
-"""Normal, across, up."""
+"""Axes of the three slices: normal, across, up."""
 
-MOST_TRIANGLES = 60_000  # about 1 MB on the wire
-FEW_TRIANGLES = 8_000  # while a scan is measured and phased: browsers without a graphics card draw 9 000 in twice the time of 2 000
-_MOST_VOXELS = 1_000_000  # of the box around the crystal; a finer grid is thinned out
-_MOST_PIXELS = 96  # per side of a slice
-_SMOOTHING = 0.7  # voxels, as in the report: takes the terraces off a support that ends from one voxel to the next
-_MARGIN = 3  # voxels around the support
+MAX_TRIANGLES = 60_000  # most triangles of a surface; about 1 MB on the wire
+# Most triangles while a scan is measured and phased; a browser without a graphics card draws 9 000 in twice the time of 2 000.
+MAX_TRIANGLES_LIVE = 8_000
+_MAX_VOXELS = 1_000_000  # most voxels of the box around the crystal; a finer grid is thinned out
+_MAX_PIXELS = 96  # longest side of a slice [pixels]
+_SMOOTHING = 0.7  # standard deviation of the smoothing [voxels], as in the report; it removes the steps at a sharp support
+_MARGIN = 3  # margin of the box around the support [voxels]
 
 
 @dataclass(frozen=True)
 class View:
-    """What one person chose to see.
+    """The choices of one person who looks.
 
     Parameters
     ----------
     colouring : a key of `TITLES`
-    level : amplitude of the iso-surface as a share of the median one inside [1]
+    level : amplitude of the iso-surface, relative to the median one inside [1]
     cut : axis across which the crystal is cut open; None leaves it whole
     kept : share of the crystal's extent along `cut` that stays, from its low end [1]
-    places : of the slices across z, y and x, as shares of the crystal's extent [1]
-    most : triangles of the surface
+    places : positions of the slices across z, y and x, as shares of the crystal's extent [1]
+    max_triangles : most triangles of the surface
     """
 
     colouring: str = "strain"
@@ -58,7 +59,7 @@ class View:
     cut: Axis | None = None
     kept: float = 0.5
     places: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    most: int = MOST_TRIANGLES
+    max_triangles: int = MAX_TRIANGLES
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,16 +68,16 @@ class Solid:
 
     Parameters
     ----------
-    name : of the scan
+    name : name of the scan
     height : (z, y, x) smoothed amplitude over its median inside the support [1]
-    fields : key of `TITLES` -> (z, y, x), beyond the crystal that of the nearest voxel in it; the phase is a unit complex
-    colours : their colours and units
+    fields : key of `TITLES` -> (z, y, x) values, beyond the crystal those of the nearest voxel in it; the phase is a unit complex
+    colours : colours and units of the fields
     basis : columns are the voxel edges [`unit`]
     origin : index of r = 0 in the box
     low, high : corners of the crystal [`unit`]
     unit : "nm" or "voxels"
-    frame : which axes these are, in words
-    q : unit vector along the scattering vector, where known
+    frame : name of the coordinate frame, in words
+    q : unit vector along the scattering vector; None where it is not known
     """
 
     name: str
@@ -92,13 +93,13 @@ class Solid:
     q: FloatArray | None
 
     def colouring(self, wished: str) -> str:
-        """The wish where this crystal can fulfil it, else the first that it has."""
+        """Return the wished quantity if this crystal has it, else the first one that it has."""
         return wished if wished in self.fields else next(name for name in TITLES if name in self.fields)
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """An iso-surface with a value at each corner, or, where values jump (a phase that wraps), at each triangle.
+    """An iso-surface with a value at each corner, or at each triangle where values jump (a phase that wraps).
 
     Parameters
     ----------
@@ -113,7 +114,7 @@ class Mesh:
 
     @property
     def is_by_triangle(self) -> bool:
-        """Whether `values` belong to the triangles."""
+        """True if `values` belong to the triangles."""
         return len(self.values) == len(self.triangles) != len(self.points)
 
 
@@ -123,9 +124,9 @@ class Plane:
 
     Parameters
     ----------
-    normal, across, up : the axes
-    at : where it is along its normal [unit of the solid]
-    x, y : positions of the columns and of the rows, upwards [unit of the solid]
+    normal, across, up : names of the axes
+    at : position along the normal [unit of the solid]
+    x, y : positions of the columns, and of the rows from bottom to top [unit of the solid]
     values : (row, column) float32
     """
 
@@ -138,89 +139,93 @@ class Plane:
     values: NDArray[np.float32]
 
 
-def solid(found: Reconstruction) -> Solid | None:
-    """A crystal ready to be drawn, with its strain where that is known; None where there is no crystal."""
-    strain = found.strain
+def solid(result: Reconstruction) -> Solid | None:
+    """Make a crystal ready to be drawn, with its strain where that is known; None if there is no crystal."""
+    strain = result.strain
     if strain is not None and strain.support.any() and strain.amplitude[strain.support].max() > 0:
-        return _of_strain(strain)
-    if not found.support.any() or not np.abs(found.rho[found.support]).max() > 0:
+        return _solid_of_strain(strain)
+    if not result.support.any() or not np.abs(result.rho[result.support]).max() > 0:
         return None
-    rho = found.rho * np.exp(-1j * np.angle(np.sum(found.rho[found.support])))
+    rho = result.rho * np.exp(-1j * np.angle(np.sum(result.rho[result.support])))
     amplitude = np.abs(rho)
-    colours = {"phase": phase_colours(rho[found.support]), "amplitude": _amplitudes(amplitude[found.support])}
+    colours = {"phase": phase_colours(rho[result.support]), "amplitude": _amplitudes(amplitude[result.support])}
     frame = (
         "laboratory frame"
-        if found.frame == "lab" or found.basis is not None
+        if result.frame == "lab" or result.basis is not None
         else "detector frame: z, y, x are rocking, row, column"
     )
-    basis = np.eye(3) if found.basis is None else found.basis * 1e9
-    whole = _Whole(found.volume.name, amplitude, found.support, basis, "voxels" if found.basis is None else "nm", frame)
-    return _boxed(whole, {"phase": _unit(rho), "amplitude": amplitude}, colours, found.volume.q_bragg)
+    basis = np.eye(3) if result.basis is None else result.basis * 1e9
+    whole = _WholeCrystal(result.volume.name, amplitude, result.support, basis, "voxels" if result.basis is None else "nm", frame)
+    return _crop_to_box(whole, {"phase": _unit_phase(rho), "amplitude": amplitude}, colours, result.volume.q_bragg)
 
 
-def _of_strain(found: StrainMap) -> Solid:
-    inside = found.bulk if found.bulk.any() else found.support
-    displacement = found.displacement * 1e12
+def _solid_of_strain(strain: StrainMap) -> Solid:
+    """Make a crystal from a strain map; its colours span the bulk, or the whole support if there is no bulk."""
+    inside = strain.bulk if strain.bulk.any() else strain.support
+    displacement = strain.displacement * 1e12
     colours = {
-        "strain": symmetric(found.strain[inside], ""),
+        "strain": symmetric(strain.strain[inside], ""),
         "displacement": symmetric(displacement[inside], "pm"),
-        "phase": phase_colours(np.exp(1j * found.phase[inside])),
-        "amplitude": _amplitudes(found.amplitude[inside]),
+        "phase": phase_colours(np.exp(1j * strain.phase[inside])),
+        "amplitude": _amplitudes(strain.amplitude[inside]),
     }
     fields = {
-        "strain": found.strain,
+        "strain": strain.strain,
         "displacement": displacement,
-        "phase": _unit_inside(found),
-        "amplitude": found.amplitude,
+        "phase": _unit_phase_inside(strain),
+        "amplitude": strain.amplitude,
     }
-    frame = found.choices.get("frame", f"{found.frame} frame")
-    whole = _Whole(found.name, found.amplitude, found.support, found.basis * 1e9, "nm", frame)
-    return _boxed(whole, fields, colours, found.q_bragg)
+    frame = strain.choices.get("frame", f"{strain.frame} frame")
+    whole = _WholeCrystal(strain.name, strain.amplitude, strain.support, strain.basis * 1e9, "nm", frame)
+    return _crop_to_box(whole, fields, colours, strain.q_bragg)
 
 
-def in_series(shown: Solid, rows: Rows) -> Solid:
-    """The crystal in the colours that all scans of its series have."""
+def use_series_colours(shown: Solid, rows: Rows) -> Solid:
+    """Return the crystal with the colour ranges that all scans of its series share."""
     common = {name: colours for name, colours in series_colours(rows).items() if name in shown.fields}
     return replace(shown, colours={**shown.colours, **common}) if "strain" in shown.fields else shown
 
 
 def series_colours(rows: Rows) -> dict[str, Colours]:
-    """One range of colours for all scans of a series, from its table: two spreads of strain, the largest displacement."""
+    """Return one range of colours for all scans of a series: two standard deviations of strain, and the largest displacement."""
     kept = [row for row in rows if row.get("verdict") != "failed"]
 
     def largest(column: str) -> float | None:
+        """Return the largest value in a column of the table."""
         values = [row[column] for row in kept if isinstance(row.get(column), int | float) and np.isfinite(row[column])]
         return max(values) if values and max(values) > 0 else None
 
-    found: dict[str, Colours] = {}
+    colours: dict[str, Colours] = {}
     strain, displacement, spacing = (largest(name) for name in ("strain_std", "displacement_range_m", "d_spacing_m"))
     if len(kept) > 1 and strain is not None:
-        found["strain"] = symmetric(np.array([2 * strain]), "")
+        colours["strain"] = symmetric(np.array([2 * strain]), "")
     if len(kept) > 1 and displacement is not None:
-        found["displacement"] = symmetric(np.array([displacement / 2 * 1e12]), "pm")
+        colours["displacement"] = symmetric(np.array([displacement / 2 * 1e12]), "pm")
         if spacing is not None:
-            found["phase"] = phase_colours(np.exp(1j * np.array([min(np.pi, np.pi / spacing * displacement)])))
-    return found
+            colours["phase"] = phase_colours(np.exp(1j * np.array([min(np.pi, np.pi / spacing * displacement)])))
+    return colours
 
 
 def _amplitudes(inside: FloatArray) -> Colours:
+    """Return the colours of amplitudes, up to the 99.5th percentile."""
     return Colours("viridis", 0.0, float(np.percentile(inside, 99.5)), "√photons")
 
 
-def _unit(rho: NDArray[Any]) -> NDArray[np.complex64]:
+def _unit_phase(rho: NDArray[Any]) -> NDArray[np.complex64]:
+    """Return exp(i phase) of an object."""
     return np.exp(1j * np.angle(rho)).astype(np.complex64)
 
 
-def _unit_inside(found: StrainMap) -> NDArray[np.complex64]:
-    """The phase as a complex number where the crystal is: elsewhere nobody looks, and exponentials take time."""
-    unit = np.ones(found.phase.shape, np.complex64)
-    unit[found.support] = np.exp(1j * found.phase[found.support])
+def _unit_phase_inside(strain: StrainMap) -> NDArray[np.complex64]:
+    """Return exp(i phase) inside the support and 1 elsewhere, which saves exponentials that nobody sees."""
+    unit = np.ones(strain.phase.shape, np.complex64)
+    unit[strain.support] = np.exp(1j * strain.phase[strain.support])
     return unit
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """What `_boxed` cuts its box from."""
+class _WholeCrystal:
+    """The crystal on its whole grid, before `_crop_to_box` crops it."""
 
     name: str
     amplitude: FloatArray
@@ -230,13 +235,16 @@ class _Whole:
     frame: str
 
 
-def _boxed(whole: _Whole, fields: Mapping[str, NDArray[Any]], colours: Mapping[str, Colours], q: FloatArray | None) -> Solid:
-    found = ndimage.find_objects(whole.support.astype(np.uint8))[0]
-    box = tuple(slice(max(0, part.start - _MARGIN), part.stop + _MARGIN) for part in found)
+def _crop_to_box(
+    whole: _WholeCrystal, fields: Mapping[str, NDArray[Any]], colours: Mapping[str, Colours], q: FloatArray | None
+) -> Solid:
+    """Crop a crystal to the box around its support, thinned out if it is too fine, with a border of zeros."""
+    extent = ndimage.find_objects(whole.support.astype(np.uint8))[0]
+    box = tuple(slice(max(0, part.start - _MARGIN), part.stop + _MARGIN) for part in extent)
     inside = whole.support[box]
-    thin = max(1, int(np.ceil((inside.size / _MOST_VOXELS) ** (1 / 3))))
-    every = (slice(None, None, thin),) * 3
-    # A border of nothing closes the surface of a crystal that touches the edge of its grid.
+    thinning = max(1, int(np.ceil((inside.size / _MAX_VOXELS) ** (1 / 3))))
+    every = (slice(None, None, thinning),) * 3
+    # A border of zeros closes the surface of a crystal that touches the edge of its grid.
     height = np.pad(ndimage.gaussian_filter(whole.amplitude[box], _SMOOTHING)[every], 1)
     median = float(np.median(whole.amplitude[whole.support]))
     start = np.array([part.start for part in box])
@@ -245,10 +253,10 @@ def _boxed(whole: _Whole, fields: Mapping[str, NDArray[Any]], colours: Mapping[s
     return Solid(
         name=whole.name,
         height=(height / (median or 1.0)).astype(np.float32),
-        fields={name: np.pad(values[every], 1, mode="edge") for name, values in _filled(fields, box, inside).items()},
+        fields={name: np.pad(values[every], 1, mode="edge") for name, values in _extend_fields(fields, box, inside).items()},
         colours=colours,
-        basis=whole.basis * thin,
-        origin=(np.array(whole.support.shape) // 2 - start) / thin + 1,
+        basis=whole.basis * thinning,
+        origin=(np.array(whole.support.shape) // 2 - start) / thinning + 1,
         low=corners.min(axis=0) - half,
         high=corners.max(axis=0) + half,
         unit=whole.unit,
@@ -257,13 +265,15 @@ def _boxed(whole: _Whole, fields: Mapping[str, NDArray[Any]], colours: Mapping[s
     )
 
 
-def _filled(fields: Mapping[str, NDArray[Any]], box: tuple[slice, ...], inside: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """Beyond the crystal the value of the nearest voxel in it, so that interpolation meets no gap."""
+def _extend_fields(
+    fields: Mapping[str, NDArray[Any]], box: tuple[slice, ...], inside: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
+    """Extend fields beyond the crystal by the value of the nearest voxel in it, so that interpolation meets no gap."""
     filled: dict[str, NDArray[Any]] = {}
     searched, nearest = np.zeros(0, bool), ()
     for name, values in fields.items():
         known = inside & np.isfinite(values[box])
-        if not np.array_equal(known, searched) and known.any():  # the same for most fields
+        if not np.array_equal(known, searched) and known.any():  # most fields are known at the same voxels
             searched = known
             nearest = tuple(ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True))
         kind = np.complex64 if np.iscomplexobj(values) else np.float32
@@ -272,59 +282,59 @@ def _filled(fields: Mapping[str, NDArray[Any]], box: tuple[slice, ...], inside: 
 
 
 def mesh(shown: Solid, view: View) -> Mesh | None:
-    """The iso-surface, cut open where the view says so, the cut closed by a flat face; None where the level leaves nothing."""
+    """Make the iso-surface; a crystal that is cut open gets a flat face. None if nothing is left at this level."""
     height = shown.height / max(view.level, 1e-3)
     if view.cut is not None:
         axis = "zyx".index(view.cut)
         plane = shown.low[axis] + view.kept * (shown.high[axis] - shown.low[axis])
         edge = float(np.linalg.norm(shown.basis[axis]))
-        # Below 1 beyond the plane, and linear across it: the face comes out flat, wherever the voxels are.
-        height = np.minimum(height, 1 + (plane - _along(shown, axis)) / edge)
+        # The height falls below 1 beyond the plane, linearly across it, so that the face is flat wherever the voxels lie.
+        height = np.minimum(height, 1 + (plane - _positions_along(shown, axis)) / edge)
     if not height.min() < 1 < height.max():
         return None
-    points, triangles = _triangles(height, view.most)
-    index = points.T + _inwards(shown.height, points.T) * (1 if view.cut is None else _is_skin(shown, view, points))
+    points, triangles = _triangles(height, view.max_triangles)
+    index = points.T + _inward_step(shown.height, points.T) * (1 if view.cut is None else _is_skin(shown, view, points))
     name = shown.colouring(view.colouring)
     places = (points - shown.origin) @ shown.basis.T
-    if name == "phase" and shown.colours[name].high >= np.pi:  # between corners on both sides of a wrap all colours would show
-        values = _sampled(shown.fields[name], index[:, triangles].mean(axis=2))
+    if name == "phase" and shown.colours[name].high >= np.pi:  # a triangle across a wrap would show all colours
+        values = _interpolate(shown.fields[name], index[:, triangles].mean(axis=2))
     else:
-        values = _sampled(shown.fields[name], index)
+        values = _interpolate(shown.fields[name], index)
     return Mesh(places.astype(np.float32), triangles.astype(np.uint16 if len(points) <= 2**16 else np.int32), values)
 
 
-def _triangles(height: FloatArray, most: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _triangles(height: FloatArray, max_triangles: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Find corners (n, 3) as indices, and triangles; on coarser cubes where there are too many triangles."""
     for step in range(1, 9):
         surface = find_surface(height, 1.0, np.eye(3), smoothing=0, step=step)
         assert surface is not None  # the caller has looked whether the height passes 1
-        if len(surface.triangles) <= most:
+        if len(surface.triangles) <= max_triangles:
             break
     assert surface is not None
     return surface.index - 1, surface.triangles  # without the border
 
 
-def _along(shown: Solid, axis: int) -> FloatArray:
-    """Position of every voxel along one axis."""
+def _positions_along(shown: Solid, axis: int) -> FloatArray:
+    """Return the position of every voxel along one axis."""
     index = np.indices(shown.height.shape, sparse=True)
     parts = [shown.basis[axis, k] * (index[k] - shown.origin[k]) for k in range(3)]
     return np.asarray(parts[0] + parts[1] + parts[2])
 
 
-def _inwards(height: FloatArray, index: FloatArray) -> FloatArray:
-    """A step of one voxel into the crystal: on the surface itself the fields are those of half-empty voxels."""
+def _inward_step(height: FloatArray, index: FloatArray) -> FloatArray:
+    """Return a step of one voxel into the crystal, because the fields on the surface itself are those of half-empty voxels."""
     slope = np.stack([ndimage.map_coordinates(part, index, order=1) for part in np.gradient(height)])
     return np.asarray(slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-30))
 
 
 def _is_skin(shown: Solid, view: View, points: FloatArray) -> NDArray[np.bool_]:
-    """Which corners lie on the crystal's own surface; those of the cut show the value where they are."""
+    """Tell which corners lie on the crystal's own surface; corners of the cut show the value at their own place."""
     own = ndimage.map_coordinates(shown.height, points.T, order=1)
     return np.asarray(own < 1.1 * view.level)
 
 
-def _sampled(field: NDArray[Any], index: FloatArray) -> NDArray[np.float32]:
-    """Linear interpolation; a phase is interpolated as a complex number, so that its wraps leave no seam."""
+def _interpolate(field: NDArray[Any], index: FloatArray) -> NDArray[np.float32]:
+    """Interpolate a field linearly; a phase is interpolated as a complex number, so that its wraps leave no seam."""
     if np.iscomplexobj(field):
         real, imaginary = (ndimage.map_coordinates(part, index, order=1, mode="nearest") for part in (field.real, field.imag))
         return np.arctan2(imaginary, real).astype(np.float32)
@@ -332,25 +342,25 @@ def _sampled(field: NDArray[Any], index: FloatArray) -> NDArray[np.float32]:
 
 
 def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
-    """Slices across z, y and x, inside the iso-surface only."""
+    """Make the slices across z, y and x, inside the iso-surface only."""
     name = shown.colouring(view.colouring)
-    found = []
+    slices = []
     for (normal, across, up), share in zip(SLICES, view.places, strict=True):
         n, a, u = ("zyx".index(axis) for axis in (normal, across, up))
         at = shown.low[n] + share * (shown.high[n] - shown.low[n])
-        x, y = (_steps(shown, axis) for axis in (a, u))
+        x, y = (_pixel_positions(shown, axis) for axis in (a, u))
         places = np.empty((3, len(y), len(x)))
         places[n], places[a], places[u] = at, x[None, :], y[:, None]
         index = np.einsum("ij,jkl->ikl", np.linalg.inv(shown.basis), places) + shown.origin[:, None, None]
         inside = ndimage.map_coordinates(shown.height, index, order=1) >= view.level
-        values = np.where(inside, _sampled(shown.fields[name], index), np.nan).astype(np.float32)
-        found.append(Plane(normal, across, up, float(at), x, y, values))
-    return tuple(found)
+        values = np.where(inside, _interpolate(shown.fields[name], index), np.nan).astype(np.float32)
+        slices.append(Plane(normal, across, up, float(at), x, y, values))
+    return tuple(slices)
 
 
-def _steps(shown: Solid, axis: int) -> NDArray[np.float32]:
-    """Positions of pixels along an axis, six per voxel or as many as allowed, a little beyond the crystal."""
+def _pixel_positions(shown: Solid, axis: int) -> NDArray[np.float32]:
+    """Return the positions of pixels along an axis, about six per voxel, a little beyond the crystal."""
     size = float(shown.high[axis] - shown.low[axis])
     edge = float(np.linalg.norm(shown.basis, axis=0).min())
-    number = int(np.clip(6 * size / edge, 8, _MOST_PIXELS))
+    number = int(np.clip(6 * size / edge, 8, _MAX_PIXELS))
     return np.linspace(shown.low[axis] - 0.05 * size, shown.high[axis] + 0.05 * size, number, dtype=np.float32)

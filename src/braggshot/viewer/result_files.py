@@ -1,4 +1,4 @@
-"""Results on disk as a feed: the files at once, their table as soon as it is read."""
+"""Offer results on disk as a feed: the files at once, their table as soon as it is read."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from braggshot.io import results
 from braggshot.snapshot import Snapshot
 
 
-class Shelf:
+class ResultFiles:
     """A feed of finished scans."""
 
     def __init__(self, files: Sequence[Path], rows: Sequence[Any] = ()) -> None:
         self._latest = 1, Snapshot(scan=files[-1].stem, state="done", finished=tuple(files), series=tuple(rows))
 
     def latest(self) -> tuple[int, Snapshot]:
-        """Number and snapshot."""
+        """Return the number of changes so far, and the snapshot."""
         return self._latest
 
     def tabulate(self) -> None:
-        """Make the table of a series that has none by reading every file."""
+        """Read every file of a series that has no table, and make its table."""
         number, snapshot = self._latest
         if not snapshot.series and len(snapshot.finished) > 1:
             self._latest = number + 1, replace(snapshot, series=tuple(table(snapshot.finished)))
 
 
 def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
-    """Result files, and the rows of their table where there is one.
+    """Return result files, and the rows of their table if there is one.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
 
     Raises
     ------
-    FormatError : if something is not there, or is no result.
+    FormatError : if something does not exist, or is no result.
     """
     from braggshot.series import table as tables
 
@@ -47,20 +47,20 @@ def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
     for path in given:
         if path.is_dir():
             listed = [row for row in tables.read(path / "series.csv") if row.get("name") and (path / f"{row['name']}.cxi").exists()]
-            found = [path / f"{row['name']}.cxi" for row in listed] or sorted(path.glob("*.cxi"))
-            if not found:
+            paths = [path / f"{row['name']}.cxi" for row in listed] or sorted(path.glob("*.cxi"))
+            if not paths:
                 raise FormatError(f"{path} holds no result (.cxi); give the folder of a series, or result files.")
-            files, rows = files + found, rows + listed
+            files, rows = files + paths, rows + listed
         elif path.exists():
             files.append(path)
         else:
             raise FormatError(f"{path}: there is no such file or folder.")
-    results.read(files[-1])  # says at once, and in words, if this is no result
+    results.read(files[-1])  # raises at once, with the reason in words, if this is no result
     return files, rows if len(rows) == len(files) else []
 
 
 def table(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row per file, as `braggshot.series` makes them; a file that cannot be read has a failed one."""
+    """Make one row for each file, as `braggshot.series` does; a file that cannot be read gets a failed one."""
     from braggshot.series.table import fail_row, summarise_result
 
     rows: list[dict[str, Any]] = []

@@ -1,6 +1,6 @@
-"""The feed as the pages see it: what changed, which scans there are, and each picture made ready once for all who look.
+"""Share one feed among all pages: what changed, which scans there are, and each reconstruction prepared once.
 
-Every page asks for itself and keeps its own choices, so what is shared is here: the latest snapshot, and a few pictures.
+Every page asks by itself and keeps its own choices. So only the latest snapshot and a few prepared reconstructions are shared here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,19 +26,19 @@ from braggshot.volumes import Reconstruction
 
 T = TypeVar("T")
 _NO_FRAMES = Rocking(np.zeros(0), True)
-_KEPT = 16  # pictures ready to be drawn, a few MB each
-_KEPT_ANSWERS = 48  # surfaces and slices of them
+_MAX_CONTENTS = 16  # number of prepared reconstructions that are kept, a few MB each
+_MAX_DRAWINGS = 48  # number of surfaces and slices that are kept
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What a page compares to know what to ask for anew.
+class Version:
+    """The version of the contents, which a page compares to know what to ask for anew.
 
     Parameters
     ----------
-    number : of the snapshot
-    picture : grows with every new picture of the current scan
-    scans : places on the slider
+    number : number of the snapshot
+    picture : grows with every new preview of the current scan
+    scans : number of places on the scan slider
     """
 
     number: int
@@ -47,8 +47,8 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Stop:
-    """A place on the slider: a finished scan in its file, or the current one (no path)."""
+class ScanEntry:
+    """A place on the scan slider: a finished scan in its file, or the current one, without a path."""
 
     name: str
     row: Mapping[str, Any]
@@ -56,10 +56,10 @@ class Stop:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """All that a page says of one reconstruction, made ready once, what is drawn last when it is asked for.
+class PageContents:
+    """All that a page shows of one reconstruction, prepared once; the diffraction is prepared when it is first asked for.
 
-    `note` says why where there is none.
+    If there is nothing to show, `note` tells why.
     """
 
     name: str
@@ -74,146 +74,148 @@ class Picture:
     error: tuple[NDArray[Any], NDArray[Any]] | None = None
 
 
-class Later(Generic[T]):
-    """What `make` gives, worked out once, when it is first asked for; what it is made of is let go then."""
+def cached(make: Callable[[], T]) -> Callable[[], T]:
+    """Return a function that calls `make` once, on its first call, and gives the same value from then on.
 
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make: Callable[[], T] | None = make
-        self._lock = threading.Lock()
+    After the first call `make`, and with it the data that it holds, is released.
+    """
+    lock, unused, made = threading.Lock(), [make], []
 
-    def __call__(self) -> T:
-        """It."""
-        with self._lock:
-            if self._make is not None:
-                self._made, self._make = self._make(), None
-            return self._made
+    def value() -> T:
+        with lock:
+            if unused:
+                made.append(unused[0]())
+                unused.clear()
+            return made[0]
+
+    return value
 
 
-def stops(snapshot: Snapshot) -> tuple[Stop, ...]:
-    """The finished scans, then the current one unless it is the last of them."""
+def scan_entries(snapshot: Snapshot) -> tuple[ScanEntry, ...]:
+    """List the finished scans, then the current one unless it is the last of them."""
     rows = {str(row.get("name")): row for row in snapshot.series}
     aligned = len(snapshot.series) == len(snapshot.finished)
     about = snapshot.series if aligned else [rows.get(path.stem, {}) for path in snapshot.finished]
-    found = [Stop(path.stem, row, path) for path, row in zip(snapshot.finished, about, strict=True)]
-    is_new = snapshot.state != "waiting" or snapshot.result is not None or not found
-    if is_new and not (found and found[-1].name == snapshot.scan):
-        found.append(Stop(snapshot.scan, rows.get(snapshot.scan, {}), None))
-    return tuple(found)
+    entries = [ScanEntry(path.stem, row, path) for path, row in zip(snapshot.finished, about, strict=True)]
+    is_new = snapshot.state != "waiting" or snapshot.result is not None or not entries
+    if is_new and not (entries and entries[-1].name == snapshot.scan):
+        entries.append(ScanEntry(snapshot.scan, rows.get(snapshot.scan, {}), None))
+    return tuple(entries)
 
 
-def prepared(found: Reconstruction) -> Picture:
-    """What a page says of a reconstruction."""
-    strain = found.strain
-    facts = text.quality_facts(found) + (() if strain is None else strain_section.facts(strain)) + text.crystal_facts(found)
-    error = np.atleast_1d(np.asarray(found.history.get("error", ()), dtype=float))
-    iteration = np.asarray(found.history.get("iteration", np.arange(error.size)))
-    shown = model.solid(found)
-    return Picture(
-        name=found.volume.name,
-        note="" if shown is not None else "There is no surface to show: the support is empty or the amplitude is zero.",
-        verdict=found.verdict,
-        reasons=found.reasons or (text.HEADLINES[found.verdict],),
-        method=", ".join(part for part in (found.method, found.network) if part),
+def make_contents(result: Reconstruction) -> PageContents:
+    """Prepare a reconstruction for the page."""
+    strain = result.strain
+    facts = text.quality_facts(result) + (() if strain is None else strain_section.facts(strain)) + text.crystal_facts(result)
+    error = np.atleast_1d(np.asarray(result.history.get("error", ()), dtype=float))
+    iteration = np.asarray(result.history.get("iteration", np.arange(error.size)))
+    solid = model.solid(result)
+    return PageContents(
+        name=result.volume.name,
+        note="" if solid is not None else "There is no surface to show: the support is empty or the amplitude is zero.",
+        verdict=result.verdict,
+        reasons=result.reasons or (text.HEADLINES[result.verdict],),
+        method=", ".join(part for part in (result.method, result.network) if part),
         facts=facts,
-        solid=shown,
-        pattern=Later(lambda: measured.pattern(found)),
-        rocking=measured.rocking(Snapshot(), found, False),
+        solid=solid,
+        pattern=cached(lambda: measured.pattern(result)),
+        rocking=measured.rocking(Snapshot(), result, False),
         error=(iteration, error) if error.size > 1 else None,
     )
 
 
-class Once:
-    """The latest answers, each worked out once whoever asks, one at a time: ten pages cost no more than one."""
+class LRUCache:
+    """A cache of the last used values, each made once for all threads, one at a time."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._lock = threading.Lock()
-        self._found: OrderedDict[Any, Any] = OrderedDict()
+        self._values: OrderedDict[Any, Any] = OrderedDict()
 
     def __call__(self, key: Any, make: Callable[[], T]) -> T:
-        """What `make` gives, or gave for the same key."""
+        """Return the value of a key; `make` makes it if it is not kept."""
         with self._lock:
-            if key not in self._found:
-                self._found[key] = make()
-            self._found.move_to_end(key)
-            while len(self._found) > self._most:
-                self._found.popitem(last=False)
-            found: T = self._found[key]
-            return found
+            if key not in self._values:
+                self._values[key] = make()
+            self._values.move_to_end(key)
+            while len(self._values) > self._capacity:
+                self._values.popitem(last=False)
+            value: T = self._values[key]
+            return value
 
 
-class Watch:
-    """The latest of a feed; safe from any thread."""
+class SharedFeed:
+    """The latest contents of a feed, for all pages; safe from any thread."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._lock = threading.Lock()
-        self._number, self._snapshot, self._picture = -1, Snapshot(), 0
-        self._pictures, self._once = Once(_KEPT), Once(_KEPT_ANSWERS)
+        self._number, self._snapshot, self._preview_number = -1, Snapshot(), 0
+        self._contents, self._drawings = LRUCache(_MAX_CONTENTS), LRUCache(_MAX_DRAWINGS)
 
-    def latest(self) -> tuple[Moment, Snapshot]:
-        """The snapshot of now."""
+    def latest(self) -> tuple[Version, Snapshot]:
+        """Return the present version and snapshot."""
         number, snapshot = self._feed.latest()
         with self._lock:
             if number > self._number:
-                self._picture += snapshot.result is not self._snapshot.result
+                self._preview_number += snapshot.result is not self._snapshot.result
                 self._number, self._snapshot = number, snapshot
-            return Moment(self._number, self._picture, len(stops(self._snapshot))), self._snapshot
+            return Version(self._number, self._preview_number, len(scan_entries(self._snapshot))), self._snapshot
 
-    def stop(self, at: int) -> Stop:
-        """The scan at a place of the slider, or at the nearest that there is."""
-        places = stops(self.latest()[1])
-        return places[min(max(at, 0), len(places) - 1)]
+    def entry(self, position: int) -> ScanEntry:
+        """Return the scan at a position of the slider, or at the nearest one that exists."""
+        entries = scan_entries(self.latest()[1])
+        return entries[min(max(position, 0), len(entries) - 1)]
 
-    def key(self, at: int) -> str:
-        """Changes when what is shown at a place of the slider does."""
-        moment, snapshot = self.latest()
-        place = self.stop(at)
+    def key(self, position: int) -> str:
+        """Return a text that changes when the contents at a position of the slider change."""
+        version, snapshot = self.latest()
+        entry = self.entry(position)
         ranges = [(c.low, c.high) for c in model.series_colours(snapshot.series).values()]
-        return f"{place.name} {_age(place.path) or moment.picture} {ranges} {self.is_growing(at)}"
+        return f"{entry.name} {_modified_ns(entry.path) or version.picture} {ranges} {self.is_growing(position)}"
 
-    def is_growing(self, at: int) -> bool:
-        """Whether the next picture of a scan is being made, so that this one is drawn quickly."""
+    def is_growing(self, position: int) -> bool:
+        """Tell whether the next preview of a scan is being made, so that the page draws this one quickly."""
         snapshot = self.latest()[1]
-        return self.stop(at).name == snapshot.scan and snapshot.state in {"measuring", "phasing"}
+        return self.entry(position).name == snapshot.scan and snapshot.state in {"measuring", "phasing"}
 
-    def picture(self, at: int) -> Picture:
-        """What is at a place of the slider."""
-        moment, snapshot = self.latest()
-        place = self.stop(at)
-        if place.path is None or (place.name == snapshot.scan and snapshot.result is not None):
-            return self._pictures(("now", moment.picture), lambda: _prepared(snapshot.result, place.name))
-        return self._pictures((place.path, _age(place.path)), lambda: _prepared(place.path, place.name))
+    def contents(self, position: int) -> PageContents:
+        """Return the contents at a position of the slider."""
+        version, snapshot = self.latest()
+        entry = self.entry(position)
+        if entry.path is None or (entry.name == snapshot.scan and snapshot.result is not None):
+            return self._contents(("now", version.picture), lambda: _load_contents(snapshot.result, entry.name))
+        return self._contents((entry.path, _modified_ns(entry.path)), lambda: _load_contents(entry.path, entry.name))
 
-    def solid(self, at: int) -> Solid | None:
-        """The crystal at a place of the slider, in the colours of the series."""
-        shown, rows = self.picture(at).solid, self.latest()[1].series
-        if shown is None:
+    def solid(self, position: int) -> Solid | None:
+        """Return the crystal at a position of the slider, in the colours of the series."""
+        solid, rows = self.contents(position).solid, self.latest()[1].series
+        if solid is None:
             return None
         ranges = tuple((name, c.low, c.high) for name, c in model.series_colours(rows).items())
-        return self._once((shown, ranges), lambda: model.in_series(shown, rows))
+        return self._drawings((solid, ranges), lambda: model.use_series_colours(solid, rows))
 
-    def mesh(self, shown: Solid, view: View) -> Mesh | None:
-        """As `braggshot.viewer.model.mesh`."""
-        return self._once(("mesh", shown, view), lambda: model.mesh(shown, view))
+    def mesh(self, solid: Solid, view: View) -> Mesh | None:
+        """Return the surface that `braggshot.viewer.model.mesh` makes, from the cache if it is there."""
+        return self._drawings(("mesh", solid, view), lambda: model.mesh(solid, view))
 
-    def planes(self, shown: Solid, view: View) -> tuple[Plane, ...]:
-        """As `braggshot.viewer.model.planes`."""
-        return self._once(("planes", shown, view), lambda: model.planes(shown, view))
+    def planes(self, solid: Solid, view: View) -> tuple[Plane, ...]:
+        """Return the slices that `braggshot.viewer.model.planes` makes, from the cache if they are there."""
+        return self._drawings(("planes", solid, view), lambda: model.planes(solid, view))
 
 
-def _prepared(source: Reconstruction | Path | None, name: str) -> Picture:
-    """A file that cannot be read, or a result that cannot be drawn, is a picture that says so: the page goes on."""
+def _load_contents(source: Reconstruction | Path | None, name: str) -> PageContents:
+    """Prepare a reconstruction; if it cannot be read or drawn, the contents are a note that tells why."""
     if source is None:
-        return Picture(name, note="The first picture comes when enough frames are there.")
+        return PageContents(name, note="The first picture comes when enough frames are there.")
     try:
-        return prepared(results.read(source) if isinstance(source, Path) else source)
+        return make_contents(results.read(source) if isinstance(source, Path) else source)
     except (BraggshotError, ArithmeticError, ValueError, OSError) as error:
-        return Picture(name, note=f"It cannot be shown: {error}")
+        return PageContents(name, note=f"It cannot be shown: {error}")
 
 
-def _age(path: Path | None) -> int:
-    """When a file was written; 0 where it is not there."""
+def _modified_ns(path: Path | None) -> int:
+    """Return the time of change of a file [ns]; 0 if there is none."""
     try:
         return 0 if path is None else path.stat().st_mtime_ns
     except OSError:

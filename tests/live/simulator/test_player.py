@@ -62,9 +62,9 @@ class Counting:
 
 
 def test_a_large_scan_is_read_frame_by_frame(monkeypatch):
-    monkeypatch.setattr(emitting, "LARGEST", 100)
+    monkeypatch.setattr(emitting, "MAX_BYTES_IN_MEMORY", 100)
     sink = Counting()
-    assert list(emitting.emit(toy_scan(3), sink, Event())) == [emitting.Sent(1, n) for n in (1, 2, 3)]
+    assert list(emitting.emit(toy_scan(3), sink, Event())) == [emitting.EmitProgress(1, n) for n in (1, 2, 3)]
     assert sink.sent == ["toy_0001", 0, 1, 2, "end"]
 
 

@@ -23,8 +23,8 @@ from braggshot.live.messages import Begin, End
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.simulator.player import open_sink
 from braggshot.live.sources.decoding import ImageDecoder
-from braggshot.live.sources.ledger import Expected, Ledger
-from braggshot.live.sources.limits import Unusable
+from braggshot.live.sources.ledger import Ledger, ScanDefaults
+from braggshot.live.sources.limits import UnusableError
 from braggshot.live.sources.pva import Numbering, Options, PvaSource, Update, read_update
 from braggshot.live.sources.registry import open_source
 
@@ -91,12 +91,12 @@ def channel() -> Iterator[tuple[SharedPV, PvaSource]]:
         yield pv, PvaSource("A", Options(address=address, timeout=0.5))
 
 
-def update(unique: int, image=COUNTS[0], **changes) -> Value:
+def update(unique_id: int, image=COUNTS[0], **changes) -> Value:
     rows, columns = image.shape
     fields = {
         "value": ("ushortValue", image.ravel()),
         "codec": {"name": ""},
-        "uniqueId": unique,
+        "uniqueId": unique_id,
         "dimension": [{"size": columns}, {"size": rows}],
         "attribute": [],
     }
@@ -109,8 +109,8 @@ def test_a_detector_without_attributes(channel):
 
     def play():
         assert source.connected.wait(10)
-        for unique in (100, 101, 103, 7, 8):
-            pv.post(update(unique, COUNTS[unique % 12]))
+        for unique_id in (100, 101, 103, 7, 8):
+            pv.post(update(unique_id, COUNTS[unique_id % 12]))
 
     heard = listen(source, play, scans=2)
     assert [begin.scan for begin in heard.begins] == ["A", "A_2"]
@@ -152,8 +152,8 @@ def test_a_channel_of_another_kind_is_only_counted():
     assert lost == ["malformed"]
 
 
-def image(unique: int, scan: str | None = None, index: int | None = None, frames: int | None = None) -> Update:
-    return Update(unique, COUNTS[0], scan, index, None, frames, None)
+def image(unique_id: int, scan: str | None = None, index: int | None = None, frames: int | None = None) -> Update:
+    return Update(unique_id, COUNTS[0], scan, index, None, frames, None)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def image(unique: int, scan: str | None = None, index: int | None = None, frames
     ],
 )
 def test_numbering(sent, expected):
-    numbering = Numbering(Ledger(Expected()))
+    numbering = Numbering(Ledger(ScanDefaults()))
     names: dict[str, str] = {}
     found = []
     for one in sent:
@@ -181,7 +181,7 @@ def test_numbering(sent, expected):
 
 
 def test_an_identifier_that_nobody_changes():
-    numbering = Numbering(Ledger(Expected()))
+    numbering = Numbering(Ledger(ScanDefaults()))
     said = [message for n in (0, 1, 0, 1) for message in numbering.messages(image(n, "S", n, 2), "a")]
     assert [message.scan for message in said if isinstance(message, End)] == ["S", "S_2"]
 
@@ -224,7 +224,7 @@ STRANGE = {
 def never_raises(changes):
     try:
         found = read_update(fields(**changes), ImageDecoder(), Options())
-    except Unusable:
+    except UnusableError:
         return
     assert isinstance(found, Update)
 

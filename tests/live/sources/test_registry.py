@@ -110,6 +110,6 @@ def test_pace_keeps_the_rate():
     pace, stop = Pace(1000.0), Event()
     begin = pace.due
     for _ in range(50):
-        while pace.early(stop):
+        while pace.is_early(stop):
             pass
     assert pace.due - begin == pytest.approx(0.05)

@@ -1,6 +1,6 @@
-"""Simulate a detector: play a scan over the transports that real ones use.
+"""Simulate a detector: play a scan over the transports that real detectors use.
 
-faults        plan what goes wrong
+faults        plan the faults of a scan
 player        play frame after frame, at a rate, with faults
 eiger_files   write a DECTRIS master and its data files
 folder        write images, a growing HDF5 file or a DECTRIS set

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
 from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode, zstd_encode
-from braggshot.live.simulator.player import Playing, Sink
+from braggshot.live.simulator.player import PlayedScan, Sink
 
 LINGER = 10_000
-"""Milliseconds for what was sent to arrive after the detector is closed."""
-PARTING = 2.0
-"""Seconds for which the end of a series waits for someone to hear it: who has all frames may be gone."""
+"""Time for which data that were sent may still be fetched after the detector is closed [ms]."""
+END_PATIENCE = 2.0
+"""Time for which the end of a series waits for a receiver [s]; a receiver that has all frames may be gone."""
 
 
-COMPRESSED = {1: ("none", "lz4", "bslz4"), 2: ("none", "lz4", "bslz4", "zstd")}
-"""What each version of the stream may be compressed by."""
-TYPED = {
+COMPRESSIONS = {1: ("none", "lz4", "bslz4"), 2: ("none", "lz4", "bslz4", "zstd")}
+"""Compressions of each version of the stream."""
+TYPED_ARRAY_TAGS = {
     "uint8": 64, "uint16": 69, "uint32": 70, "uint64": 71, "int8": 72, "int16": 77, "int32": 78, "int64": 79,
     "float32": 85, "float64": 86,
 }  # fmt: skip
@@ -32,7 +32,7 @@ TYPED = {
 
 
 def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
-    """The sink for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one, ``?version=2`` makes it the stream of that version.
+    """Open the sink for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one, ``?version=2`` uses that version of the stream.
 
     Raises
     ------
@@ -40,13 +40,13 @@ def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
     """
     if str(version) not in {"1", "2"}:
         raise ConfigError(f"there is no version {version!r} of this stream; known: 1, 2.")
-    if compress not in COMPRESSED[int(version)]:
-        raise ConfigError(f"this stream is not compressed by {compress!r}; known: {', '.join(COMPRESSED[int(version)])}.")
+    if compress not in COMPRESSIONS[int(version)]:
+        raise ConfigError(f"this stream is not compressed by {compress!r}; known: {', '.join(COMPRESSIONS[int(version)])}.")
     return DectrisSink(target, compress) if int(version) == 1 else CborSink(target, compress)
 
 
 class DectrisSink:
-    """Waits where nobody pulls, as the detector's own queue does until it is full."""
+    """Push version 1 of the stream; it waits while nobody pulls, as the detector's own queue does until it is full."""
 
     def __init__(self, address: str, compress: str) -> None:
         import zmq
@@ -65,26 +65,26 @@ class DectrisSink:
         self.url = f"zmq:{self._socket.getsockopt_string(zmq.LAST_ENDPOINT)}"
 
     def wait(self, stop: Event) -> None:
-        """Until someone pulls."""
+        """Wait until someone pulls."""
         self._stop = stop
-        self._ready()
+        self.is_ready()
 
-    def begin(self, scan: Playing) -> None:
-        """Send the header, with what the file says in its appendix."""
+    def begin(self, scan: PlayedScan) -> None:
+        """Send the header; name, length and angles of the scan stand in its appendix."""
         rows, columns = scan.shape
         config: dict[str, Any] = {"description": "simulated", "nimages": scan.frames, "ntrigger": 1}
         config |= {"x_pixels_in_detector": columns, "y_pixels_in_detector": rows, "bit_depth_image": 8 * scan.dtype.itemsize}
-        said: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
+        user_data: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
         if scan.rocking_angle is not None:
             degrees = np.rad2deg(scan.rocking_angle)
             config |= {"omega_start": float(degrees[0]), "omega_increment": float(np.median(np.diff(degrees, append=degrees[-1])))}
-            said["rocking_angle_deg"] = degrees.tolist()
+            user_data["rocking_angle_deg"] = degrees.tolist()
         self._prepare(scan)
-        self._send({"htype": "dheader-1.0", "series": scan.number, "header_detail": "basic"}, config, said)
+        self._send({"htype": "dheader-1.0", "series": scan.number, "header_detail": "basic"}, config, user_data)
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send an image; of a cut one the first half."""
-        encoding, payload = self._encoded(np.ascontiguousarray(image))
+        """Send an image, or the first half of its bytes."""
+        encoding, payload = self._encode(np.ascontiguousarray(image))
         payload = payload if is_whole else payload[: len(payload) // 2]
         rows, columns = image.shape
         described = {"htype": "dimage_d-1.0", "shape": [columns, rows], "type": image.dtype.name, "encoding": encoding}
@@ -95,23 +95,26 @@ class DectrisSink:
         self._send(first, {**described, "size": len(payload)}, payload, times, *appendix)
 
     def end(self, is_aborted: bool) -> None:
-        """An aborted series ends as any other, only sooner."""
-        self._send({"htype": "dseries_end-1.0", "series": self.scan.number}, patience=PARTING)
+        """Send the end of the series; an aborted series has no other sign than that it is shorter."""
+        self._send({"htype": "dseries_end-1.0", "series": self.scan.number}, patience=END_PATIENCE)
 
     def close(self) -> None:
-        """Once everything has been pulled, or after some seconds."""
+        """Close the socket once everything has been pulled, or after some seconds."""
         self._context.destroy(linger=0 if self._stop.is_set() else LINGER)
 
-    def _prepare(self, scan: Playing) -> None:
+    def _prepare(self, scan: PlayedScan) -> None:
+        """Keep the scan that begins, and make its codec."""
         self.scan = scan
         self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress == "bslz4" else None
 
-    def _encoded(self, image: NDArray[Any]) -> tuple[str, bytes]:
+    def _encode(self, image: NDArray[Any]) -> tuple[str, bytes]:
+        """Encode an image, and return the stream's name of the encoding with it."""
         if self._codec is not None:
             return f"bs{8 * image.dtype.itemsize}-lz4<", self._codec.encode(image)
         return ("lz4<", lz4_encode(image)) if self.compress == "lz4" else ("<", image.tobytes())
 
-    def _ready(self, patience: float = math.inf) -> bool:
+    def is_ready(self, patience: float = math.inf) -> bool:
+        """Wait until a receiver can take a message, at most `patience` [s]; False where none could, or the sink was stopped."""
         import zmq
 
         end = time.monotonic() + patience
@@ -121,54 +124,56 @@ class DectrisSink:
         return False
 
     def _send(self, *parts: dict[str, Any] | bytes, patience: float = math.inf) -> None:
+        """Send a message of several parts, if a receiver comes within `patience` [s]."""
         import zmq
 
         encoded = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts]
-        while self._ready(patience):
-            with suppress(zmq.Again):  # who was there has gone since
+        while self.is_ready(patience):
+            with suppress(zmq.Again):  # the receiver has gone in the meantime
                 self._socket.send_multipart(encoded, zmq.DONTWAIT)
                 return
 
 
 class CborSink(DectrisSink):
-    """The same detector, as it speaks version 2 of the stream: one CBOR map a message."""
+    """Push version 2 of the stream: one CBOR map a message."""
 
-    def begin(self, scan: Playing) -> None:
-        """Send the start, with what the file says in its user data."""
+    def begin(self, scan: PlayedScan) -> None:
+        """Send the start; name, length and angles of the scan stand in its user data."""
         self._prepare(scan)
         rows, columns = scan.shape
-        said: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
+        user_data: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
         start: dict[str, Any] = {"channels": ["threshold_1"], "detector_description": "simulated", "number_of_images": scan.frames}
         start |= {"image_size_x": columns, "image_size_y": rows}
         if scan.rocking_angle is not None:
             degrees = np.rad2deg(scan.rocking_angle)
             step = float(np.median(np.diff(degrees, append=degrees[-1])))
             start["goniometer"] = {"omega": {"start": float(degrees[0]), "increment": step}}
-            said["rocking_angle_deg"] = degrees.tolist()
-        self._say("start", {**start, "user_data": said})
+            user_data["rocking_angle_deg"] = degrees.tolist()
+        self._send_map("start", {**start, "user_data": user_data})
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send an image; of a cut one the first half of its bytes, in a message that is whole."""
+        """Send an image, or the first half of its bytes in a complete message."""
         from cbor2 import CBORTag
 
         little = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
-        packed = {"lz4": lz4_blocks_encode, "zstd": zstd_encode}
-        payload: Any = packed[self.compress](little) if self.compress in packed else self._encoded(little)[1]
+        encoders = {"lz4": lz4_blocks_encode, "zstd": zstd_encode}
+        payload: Any = encoders[self.compress](little) if self.compress in encoders else self._encode(little)[1]
         payload = payload if is_whole else payload[: len(payload) // 2]
         if self.compress != "none":
             element = image.dtype.itemsize if self.compress == "bslz4" else 0
             payload = CBORTag(56500, [self.compress, element, payload])
-        array = CBORTag(40, [list(image.shape), CBORTag(TYPED[image.dtype.name], payload)])
+        array = CBORTag(40, [list(image.shape), CBORTag(TYPED_ARRAY_TAGS[image.dtype.name], payload)])
         angle = self.scan.angle_deg(index)
-        said = {} if angle is None else {"user_data": {"rocking_angle_deg": angle}}
+        user_data = {} if angle is None else {"user_data": {"rocking_angle_deg": angle}}
         times = {name: [0, 1] for name in ("real_time", "start_time", "stop_time")}
-        self._say("image", {"image_id": index, "data": {"threshold_1": array}, **times, **said})
+        self._send_map("image", {"image_id": index, "data": {"threshold_1": array}, **times, **user_data})
 
     def end(self, is_aborted: bool) -> None:
-        """An aborted series ends as any other, only sooner."""
-        self._say("end", {}, patience=PARTING)
+        """Send the end of the series; an aborted series has no other sign than that it is shorter."""
+        self._send_map("end", {}, patience=END_PATIENCE)
 
-    def _say(self, kind: str, fields: dict[str, Any], patience: float = math.inf) -> None:
+    def _send_map(self, kind: str, fields: dict[str, Any], patience: float = math.inf) -> None:
+        """Send a message of the series with its kind and fields."""
         import cbor2
 
         self._send(cbor2.dumps({"type": kind, "series_id": self.scan.number, **fields}), patience=patience)

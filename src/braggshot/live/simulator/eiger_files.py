@@ -1,4 +1,4 @@
-"""A DECTRIS detector that writes files: a master first, which links to data files that come one after the other."""
+"""Simulate a DECTRIS detector that writes files: a master first, with links to data files that come one after the other."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ from numpy.typing import NDArray
 
 from braggshot.io.atomic import refuse_target, replacing_hdf5
 from braggshot.io.codecs import Codec, bitshuffle_options
-from braggshot.live.simulator.player import Playing
+from braggshot.live.simulator.player import PlayedScan
 
 DETECTOR = "entry/instrument/detector"
+"""Path of the detector in the master file."""
 
 
 class EigerSink:
-    """``PATH/<scan>_master.h5`` and ``PATH/<scan>_data_000001.h5``, ..., compressed by bitshuffle-LZ4.
+    """Write ``PATH/<scan>_master.h5`` and ``PATH/<scan>_data_000001.h5``, ..., compressed by bitshuffle-LZ4.
 
-    Every frame has its own place, so that one which comes twice is there once, and one which never comes leaves it empty. A cut
-    frame is half of its compressed bytes. A file that is not followed while it grows appears when the next one begins, and again
-    where a frame of it comes late.
+    Every frame has its own place: a repeated frame is there once, and a dropped one leaves its place empty. A cut frame is half of
+    its compressed bytes. Without SWMR a data file appears when the next one begins, and is written again if one of its frames
+    comes late.
 
     Parameters
     ----------
     root : the folder
-    together : frames of a data file
-    grows : whether data files are there while they grow, in SWMR mode
+    frames_per_file : number of frames of a data file
+    is_growing : whether data files are there while they grow, in SWMR mode
     """
 
-    def __init__(self, root: Path, together: int, grows: bool) -> None:
-        self.root, self.together, self.grows, self.url = root, together, grows, f"folder:{root}"
+    def __init__(self, root: Path, frames_per_file: int, is_growing: bool) -> None:
+        self.root, self.frames_per_file, self.is_growing, self.url = root, frames_per_file, is_growing, f"folder:{root}"
         self._payloads: dict[int, dict[int, bytes]] = {}
         self._open: dict[int, h5py.File] = {}
         self._number = 0
 
     def wait(self, stop: Event) -> None:
-        """Files wait by themselves."""
+        """Return at once, because files wait for a reader by themselves."""
 
-    def begin(self, scan: Playing) -> None:
-        """Write the master; none of its links leads anywhere yet."""
+    def begin(self, scan: PlayedScan) -> None:
+        """Write the master; the files of its links do not exist yet."""
         self.close()
         self.scan, self._payloads, self._number = scan, {}, 0
         self._codec = Codec("bslz4", scan.shape, scan.dtype)
-        numbers = range(1, 1 - (-scan.frames // self.together))
+        numbers = range(1, 1 - (-scan.frames // self.frames_per_file))
         for path in (self.root / f"{scan.name}_master.h5", *map(self._path, numbers)):
             refuse_target(path, scan.inputs)
         with replacing_hdf5(self.root / f"{scan.name}_master.h5") as file:
@@ -62,26 +63,26 @@ class EigerSink:
                 file["entry/sample/goniometer/omega"].attrs["units"] = "degree"
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Put a frame into its place; the file before is finished when one of the next file comes."""
-        number, place = index // self.together + 1, index % self.together
+        """Put a frame into its place; its data file is finished when a frame of the next file comes."""
+        number, place = index // self.frames_per_file + 1, index % self.frames_per_file
         payload = self._codec.encode(np.ascontiguousarray(image))
         payload = payload if is_whole else payload[: len(payload) // 2]
-        if self.grows:
-            self._append(number, place, payload)
+        if self.is_growing:
+            self._append_frame(number, place, payload)
             return
         self._payloads.setdefault(number, {})[place] = payload
         if number < self._number:
-            self._write(number)
+            self._write_file(number)
         for finished in range(max(1, self._number), number):
-            self._write(finished)
+            self._write_file(finished)
         self._number = max(self._number, number)
 
     def end(self, is_aborted: bool) -> None:
-        """Finish the files; an aborted scan leaves those that it came to, and a marker."""
-        if not self.grows:
-            last = self._number if is_aborted else -(-self.scan.frames // self.together)
+        """Finish the data files; an aborted scan leaves only those that it reached, and a marker."""
+        if not self.is_growing:
+            last = self._number if is_aborted else -(-self.scan.frames // self.frames_per_file)
             for number in range(max(1, self._number), last + 1):
-                self._write(number)
+                self._write_file(number)
         self.close()
         if is_aborted:
             (self.root / f"{self.scan.name}.aborted").touch()
@@ -93,31 +94,35 @@ class EigerSink:
         self._open.clear()
 
     def _path(self, number: int) -> Path:
+        """Return the path of a data file."""
         return self.root / f"{self.scan.name}_data_{number:06d}.h5"
 
     def _frames_of(self, number: int) -> int:
-        return min(self.together, self.scan.frames - (number - 1) * self.together)
+        """Return the number of frames of a data file."""
+        return min(self.frames_per_file, self.scan.frames - (number - 1) * self.frames_per_file)
 
-    def _make(self, file: h5py.File, number: int) -> h5py.Dataset:
+    def _make_dataset(self, file: h5py.File, number: int) -> h5py.Dataset:
+        """Create the dataset of a data file, with the numbers of its first and last image."""
         shape = (self._frames_of(number), *self.scan.shape)
         chunks = (1, *self.scan.shape)
         data = file.create_dataset("entry/data/data", shape, self.scan.dtype, chunks=chunks, **bitshuffle_options())
-        data.attrs["image_nr_low"] = (number - 1) * self.together + 1
-        data.attrs["image_nr_high"] = (number - 1) * self.together + shape[0]
+        data.attrs["image_nr_low"] = (number - 1) * self.frames_per_file + 1
+        data.attrs["image_nr_high"] = (number - 1) * self.frames_per_file + shape[0]
         return data
 
-    def _write(self, number: int) -> None:
-        """A data file at once, as a careful writer does; frames that did not come leave their places empty."""
+    def _write_file(self, number: int) -> None:
+        """Write a data file at once, as a careful writer does; frames that did not come leave their places empty."""
         with replacing_hdf5(self._path(number)) as file:
-            data = self._make(file, number)
+            data = self._make_dataset(file, number)
             for place, payload in sorted(self._payloads.get(number, {}).items()):
                 data.id.write_direct_chunk((place, 0, 0), payload)
 
-    def _append(self, number: int, place: int, payload: bytes) -> None:
+    def _append_frame(self, number: int, place: int, payload: bytes) -> None:
+        """Write a frame into its growing data file, which is opened with its first frame."""
         if number not in self._open:
             hidden = self._path(number).with_name(f".{self._path(number).name}")
             file = self._open[number] = h5py.File(hidden, "w", libver="latest", locking=False)
-            self._make(file, number)
+            self._make_dataset(file, number)
             file.swmr_mode = True
             os.replace(hidden, self._path(number))
         data = self._open[number]["entry/data/data"]

@@ -1,4 +1,4 @@
-"""What can go wrong with a detector's stream, planned in advance: a pure function of the frames, the faults and a seed."""
+"""Plan the faults of a detector's stream in advance, as a pure function of the frames, the faults and a seed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Kind = Literal["begin", "frame", "truncated", "end", "abort", "dead"]
 
 @dataclass(frozen=True)
 class Faults:
-    """Shares are of the frames of a scan [1].
+    """Faults of the simulated detector; shares are of the frames of a scan [1].
 
     Parameters
     ----------
-    drop : frames that never come
-    duplicate : frames that come twice
-    reorder : frames that come after the one that follows them
-    late : frames that come at the very end of the scan
-    truncate : frames of which only a part comes
-    dead : the detector falls silent after this many frames, and stays so; None never
-    abort : the scan is aborted after this many frames, and started anew; None never
+    drop : share of frames that never come
+    duplicate : share of frames that come twice
+    reorder : share of frames that come after the one that follows them
+    late : share of frames that come at the very end of the scan
+    truncate : share of frames of which only a part comes
+    dead : number of frames after which the detector falls silent for good; None for never
+    abort : number of frames after which the scan is aborted, and started anew; None for never
     """
 
     drop: float = 0.0
@@ -39,62 +39,63 @@ class Faults:
 
 @dataclass(frozen=True)
 class Action:
-    """One thing that the simulated detector does; `frame` says which one it sends, where it sends one."""
+    """One action of the simulated detector; `frame` is the index of the frame that it sends, -1 for none."""
 
     kind: Kind
     frame: int = -1
 
 
 def parse(text: str) -> Faults:
-    """``drop=0.02,reorder=0.05,dead=after:30,abort=at:10`` as `Faults`.
+    """Parse faults such as ``drop=0.02,reorder=0.05,dead=after:30,abort=at:10``.
 
     Raises
     ------
-    ConfigError : if a fault is unknown or its share or count is none.
+    ConfigError : if a fault is unknown, or its share or count is no such number.
     """
-    found: dict[str, float | int] = {}
+    parsed: dict[str, float | int] = {}
     for item in filter(None, text.split(",")):
         name, _, value = (part.strip() for part in item.partition("="))
         try:
             if name in {"dead", "abort"}:
-                found[name] = int(value.removeprefix("after:").removeprefix("at:"))
+                parsed[name] = int(value.removeprefix("after:").removeprefix("at:"))
             elif name in Faults.__dataclass_fields__:
-                found[name] = float(value)
+                parsed[name] = float(value)
             else:
                 raise ConfigError(f"unknown fault {name!r}; known: {', '.join(Faults.__dataclass_fields__)}.")
         except ValueError as error:
             raise ConfigError(f"fault {item!r}: expected a number, such as drop=0.02, dead=after:30 or abort=at:10.") from error
-        if found[name] < 0 or (name not in {"dead", "abort"} and found[name] > 1):
+        if parsed[name] < 0 or (name not in {"dead", "abort"} and parsed[name] > 1):
             raise ConfigError(f"fault {item!r}: a share lies between 0 and 1, a count is not negative.")
-    return Faults(**found)  # type: ignore[arg-type]
+    return Faults(**parsed)  # type: ignore[arg-type]
 
 
 def fault_plan(frames: int, faults: Faults, seed: int) -> list[Action]:
-    """What a detector with `faults` does in one scan of `frames` frames.
+    """Plan the actions of a detector with `faults` in one scan of `frames` frames.
 
-    The same arguments give the same plan. Whatever is drawn, an aborted scan is followed by the whole one, and a dead detector does
-    nothing more: the plan then ends with "dead".
+    The same arguments give the same plan. An aborted scan is always followed by the complete one. A dead detector does nothing
+    more: the plan then ends with "dead".
     """
     rng = np.random.default_rng(seed)
     plan: list[Action] = []
     if faults.abort is not None:
-        plan += [Action("begin"), *_frames(min(faults.abort, frames), faults, rng), Action("abort")]
-    plan += [Action("begin"), *_frames(frames, faults, rng), Action("end")]
-    return plan if faults.dead is None else _die(plan, faults.dead)
+        plan += [Action("begin"), *_frame_actions(min(faults.abort, frames), faults, rng), Action("abort")]
+    plan += [Action("begin"), *_frame_actions(frames, faults, rng), Action("end")]
+    return plan if faults.dead is None else _cut_at_death(plan, faults.dead)
 
 
-def _frames(frames: int, faults: Faults, rng: np.random.Generator) -> Iterator[Action]:
-    """The frames of one scan in the order in which they are sent."""
+def _frame_actions(frames: int, faults: Faults, rng: np.random.Generator) -> Iterator[Action]:
+    """Yield the frames of one scan in the order in which they are sent."""
     order = [index for index in range(frames) if rng.random() >= faults.drop]
     late = [index for index in order if rng.random() < faults.late]
-    order = [*_swapped([index for index in order if index not in set(late)], faults.reorder, rng), *late]
+    order = [*_swap_neighbours([index for index in order if index not in set(late)], faults.reorder, rng), *late]
     for index in order:
         yield Action("truncated" if rng.random() < faults.truncate else "frame", index)
         if rng.random() < faults.duplicate:
             yield Action("frame", index)
 
 
-def _swapped(order: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
+def _swap_neighbours(order: Sequence[int], share: float, rng: np.random.Generator) -> list[int]:
+    """Swap a share of the frames with the next frame."""
     swapped = list(order)
     for place in range(len(swapped) - 1):
         if rng.random() < share:
@@ -102,8 +103,8 @@ def _swapped(order: Sequence[int], share: float, rng: np.random.Generator) -> li
     return swapped
 
 
-def _die(plan: list[Action], after: int) -> list[Action]:
-    """Cut the plan after so many frames of its first scan."""
+def _cut_at_death(plan: list[Action], after: int) -> list[Action]:
+    """Cut the plan after a number of frames of its first scan."""
     sent = 0
     for place, action in enumerate(plan):
         if action.kind in {"frame", "truncated"}:

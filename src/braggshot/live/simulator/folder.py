@@ -1,4 +1,4 @@
-"""A detector that writes files: a TIFF image per frame and a marker, one HDF5 file that grows in SWMR mode, or a DECTRIS set."""
+"""Simulate a detector that writes files: TIFF images with a marker, one HDF5 file that grows in SWMR mode, or a DECTRIS set."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, OutputError
 from braggshot.io.atomic import refuse_target
-from braggshot.live.simulator.player import Playing, Sink
+from braggshot.live.simulator.player import PlayedScan, Sink
 
 
 def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int | str = 0, swmr: bool | str = False) -> Sink:
-    """The sink for ``folder:PATH``; ``?eiger=16`` writes a master and data files of 16 frames, with ``&swmr=1`` while they grow.
+    """Open the sink for ``folder:PATH``.
+
+    ``?eiger=16`` writes a master and data files of 16 frames, which are there while they grow with ``&swmr=1``.
 
     Raises
     ------
-    ConfigError : for a compression: images are written as they are, HDF5 frames compressed by bitshuffle-LZ4 where it is "bslz4",
-        and those of a file set always; or if a file set cannot hold so many frames.
+    ConfigError : for a compression that the files cannot have, or if options contradict each other. Images are not compressed, HDF5
+        frames only by bitshuffle-LZ4 ("bslz4"), and those of a file set always by it.
     OutputError : if the folder cannot be made.
     """
-    grows, follows = (str(value).lower() in {"true", "1", "yes"} for value in (hdf5, swmr))
-    if not str(eiger).isdecimal() or (follows and not int(eiger)) or (grows and int(eiger)):
+    is_growing, is_followed = (str(value).lower() in {"true", "1", "yes"} for value in (hdf5, swmr))
+    if not str(eiger).isdecimal() or (is_followed and not int(eiger)) or (is_growing and int(eiger)):
         raise ConfigError(
             f"eiger={eiger}: give the frames of a data file, such as eiger=100; swmr=1 goes with it, --hdf5 does not."
         )
-    allowed = {"", "bslz4"} if int(eiger) else {"", "none", "bslz4"} if grows else {"", "none"}
+    allowed = {"", "bslz4"} if int(eiger) else {"", "none", "bslz4"} if is_growing else {"", "none"}
     if compress not in allowed:
         raise ConfigError(f"a folder cannot be written with compression {compress!r}; with --hdf5 or eiger= there is bslz4.")
     try:
@@ -42,22 +44,22 @@ def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int 
     if int(eiger):
         from braggshot.live.simulator.eiger_files import EigerSink
 
-        return EigerSink(Path(target), int(eiger), follows)
-    return GrowingSink(Path(target), compress == "bslz4") if grows else ImageSink(Path(target))
+        return EigerSink(Path(target), int(eiger), is_followed)
+    return GrowingSink(Path(target), compress == "bslz4") if is_growing else ImageSink(Path(target))
 
 
 class ImageSink:
-    """``PATH/<scan>/<scan>_00012.tif``, with ``<scan>.json`` before the first and ``.done`` or ``.aborted`` after the last."""
+    """Write images ``PATH/<scan>/<scan>_00012.tif``, first ``<scan>.json``, and last ``<scan>.done`` or ``<scan>.aborted``."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.url = root, f"folder:{root}"
         self._sent: set[int] = set()
 
     def wait(self, stop: Event) -> None:
-        """Files wait by themselves."""
+        """Return at once, because files wait for a reader by themselves."""
 
-    def begin(self, scan: Playing) -> None:
-        """Make the folder of the scan and say what is to come."""
+    def begin(self, scan: PlayedScan) -> None:
+        """Make the folder of the scan and write its plan."""
         self.base, self._inputs = self.root / scan.name / scan.name, scan.inputs
         self.base.parent.mkdir(parents=True, exist_ok=True)
         self._sent.clear()
@@ -67,7 +69,10 @@ class ImageSink:
         _write_whole(self.base.with_name(f"{scan.name}.json"), json.dumps(plan).encode())
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Write beside, then rename, as careful detectors do; a part is written in place. What is sent twice gets another name."""
+        """Write a frame beside and rename it, as careful detectors do.
+
+        A frame that is sent twice gets another name the second time; a cut one is half a file.
+        """
         digits = 7 if index in self._sent else 5
         self._sent.add(index)
         path = self.base.with_name(f"{self.base.name}_{index:0{digits}d}.tif")
@@ -79,18 +84,20 @@ class ImageSink:
         os.replace(hidden, path)
 
     def end(self, is_aborted: bool) -> None:
-        """Leave the marker."""
+        """Write the marker that ends the scan."""
         _write_whole(self.base.with_name(f"{self.base.name}.{'aborted' if is_aborted else 'done'}"), b"")
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing, because no file is kept open."""
 
 
 class GrowingSink:
-    """``PATH/<scan>.h5`` with ``entry/data/data`` (frames, rows, columns) and ``entry/data/angle`` [deg], flushed frame by frame.
+    """Write a file ``PATH/<scan>.h5`` that grows frame by frame.
 
-    Frames lie one after the other, so that one which is late, sent twice or cut short is appended as it comes: a file writer has no
-    other place for it. A cut frame is half zero.
+    It holds ``entry/data/data`` (frames, rows, columns) and ``entry/data/angle`` [deg].
+
+    Frames are appended in the order in which they come, also late, repeated and cut ones, because a file writer has no other
+    place for them. The second half of a cut frame is zero.
     """
 
     def __init__(self, root: Path, is_compressed: bool) -> None:
@@ -98,10 +105,10 @@ class GrowingSink:
         self._file: h5py.File | None = None
 
     def wait(self, stop: Event) -> None:
-        """Files wait by themselves."""
+        """Return at once, because files wait for a reader by themselves."""
 
-    def begin(self, scan: Playing) -> None:
-        """A new file; the plan lies beside it."""
+    def begin(self, scan: PlayedScan) -> None:
+        """Open a new file, with the plan in a note beside it."""
         from braggshot.io.codecs import bitshuffle_options
 
         self.close()
@@ -119,7 +126,7 @@ class GrowingSink:
         self._file.swmr_mode = True
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Append; the angle first, so that a reader which sees the frame has it."""
+        """Append the angle, then the frame, so that a reader that sees the frame can read its angle."""
         assert self._file is not None
         group = self._file["entry/data"]
         count = group["data"].shape[0]
@@ -132,7 +139,7 @@ class GrowingSink:
         group["data"].flush()
 
     def end(self, is_aborted: bool) -> None:
-        """Close the file, which is how a reader knows; an aborted scan leaves a marker first."""
+        """Close the file, which ends the scan for a reader; an aborted scan leaves a marker first."""
         if is_aborted:
             _write_whole(self.root / f"{self.scan.name}.aborted", b"")
         self.close()
@@ -145,6 +152,7 @@ class GrowingSink:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside and rename it, so that a reader never sees a part of it."""
     hidden = path.with_name(f".{path.name}")
     hidden.write_bytes(content)
     os.replace(hidden, path)

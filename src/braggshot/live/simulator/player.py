@@ -1,6 +1,6 @@
-"""A detector that does not exist: plays a scan that was measured, or simulated, over the transports that real ones use.
+"""Play a measured or simulated scan over the transports that real detectors use.
 
-What it does is planned by `braggshot.live.simulator.faults`; a sink, one per transport, does it.
+`braggshot.live.simulator.faults` plans the actions of the simulated detector; a sink, one for each transport, carries them out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from braggshot.errors import ConfigError
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.sources.limits import scan_name
-from braggshot.live.sources.registry import explained, split
+from braggshot.live.sources.registry import explain_missing, split
 from braggshot.live.sources.replay import Pace
 from braggshot.output import files_of
 from braggshot.volumes import FloatArray, Scan
@@ -29,22 +29,23 @@ SINKS = {
     "pva": "braggshot.live.simulator.pva",
     "zmq": "braggshot.live.simulator.dectris",
 }
-LARGEST = 2**31
-"""Bytes of a scan that is kept in memory while it is played; a larger one is read frame by frame."""
+"""Module of the sink for each scheme of a URL."""
+MAX_BYTES_IN_MEMORY = 2**31
+"""Largest scan that is kept in memory while it is played [bytes]; a larger one is read frame by frame."""
 
 
 @dataclass(frozen=True)
-class Playing:
-    """A scan that begins: what a detector says of it in advance.
+class PlayedScan:
+    """The announcement of a scan that the simulated detector begins.
 
     Parameters
     ----------
-    name : of this run of it
-    number : 1, 2, ... of the scans that the detector has begun
-    frames : planned
-    shape, dtype : of each
-    rocking_angle : of each, None where the file does not say [rad]
-    inputs : files that the scan is read from, which no detector may write over
+    name : name of this run of the scan
+    number : 1, 2, ... in the order in which the detector begins scans
+    frames : number of planned frames
+    shape, dtype : shape and number type of each frame
+    rocking_angle : angle of each frame; None if the file does not hold them [rad]
+    inputs : files that the scan is read from; a detector must not write over them
     """
 
     name: str
@@ -56,110 +57,113 @@ class Playing:
     inputs: tuple[Path, ...] = ()
 
     def angle_deg(self, index: int) -> float | None:
-        """Rocking angle of one frame, as beamlines say it [deg]."""
+        """Return the rocking angle of one frame in the unit of beamlines [deg]."""
         return None if self.rocking_angle is None else float(np.rad2deg(self.rocking_angle[index]))
 
 
 class Sink(Protocol):
-    """How a transport is served; `url` is what a source connects to."""
+    """The sending side of a transport; a source connects to its `url`."""
 
     url: str
 
     def wait(self, stop: Event) -> None:
-        """Until someone listens, where the transport can tell."""
+        """Wait until someone listens, where the transport can tell."""
         ...
 
-    def begin(self, scan: Playing) -> None:
-        """A scan begins."""
+    def begin(self, scan: PlayedScan) -> None:
+        """Begin a scan."""
         ...
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send a frame, or the first half of it; whether it is sent again is told by its index."""
+        """Send a frame, or its first half; the same index again means that the frame is repeated."""
         ...
 
     def end(self, is_aborted: bool) -> None:
-        """The scan ends."""
+        """End the scan."""
         ...
 
     def close(self) -> None:
-        """Serve no longer; what was sent still arrives."""
+        """Stop serving; data that were sent still arrive."""
         ...
 
 
 @dataclass(frozen=True)
-class Sent:
-    """How far the simulated detector is: scans begun and frames sent, whole ones and parts."""
+class EmitProgress:
+    """The progress of the simulated detector: scans begun, and frames sent, complete or cut."""
 
     scans: int
     frames: int
 
 
 def open_sink(url: str, **options: Any) -> Sink:
-    """The simulated detector for a URL as of `braggshot.live.sources.registry`.
+    """Open the simulated detector for a URL of the form that `braggshot.live.sources.registry` describes.
 
     Raises
     ------
     ConfigError : if there is none for that scheme, a library is missing, or it cannot serve there.
     """
-    scheme, target, said = split(url)
+    scheme, target, url_options = split(url)
     if scheme not in SINKS:
         raise ConfigError(f"cannot emit to {url!r}; known: {', '.join(f'{name}:' for name in SINKS)}.")
     try:
-        with explained(scheme):
+        with explain_missing(scheme):
             module = importlib.import_module(SINKS[scheme])
-            return module.serve(target, **{**options, **said})
+            return module.serve(target, **{**options, **url_options})
     except TypeError as error:
         raise ConfigError(f"emit to {url!r}: an option is unknown ({error}).") from error
 
 
 def emit(
     scan: Scan, sink: Sink, stop: Event, rate: float = 0.0, faults: Faults | None = None, seed: int = 0, repeat: int = 1
-) -> Iterator[Sent]:
-    """Play `scan` to `sink`, yielding after every frame that was sent; the caller's loop sees how far it is.
+) -> Iterator[EmitProgress]:
+    """Play `scan` to `sink`, and yield the progress after every frame.
 
     Parameters
     ----------
     rate : frames a second; 0 is as fast as the sink takes them
-    faults : what shall go wrong; None is nothing
-    seed : of the faults; every repeat draws its own
-    repeat : how many scans; a dead detector plays no more
+    faults : faults of the detector; None for none
+    seed : seed of the faults; every repeat draws its own
+    repeat : number of scans; a dead detector plays no more
     """
-    frames = _in_memory(scan)
+    frames = _load_frames(scan)
     sent, begun, pace = 0, 0, Pace(rate)
     for number in range(repeat):
         for action in fault_plan(len(frames), faults or Faults(), seed + number):
             if action.kind == "begin":
                 begun += 1
-                sink.begin(_playing(scan, begun))
+                sink.begin(_played_scan(scan, begun))
             elif action.kind in {"frame", "truncated"}:
-                while pace.early(stop):
+                while pace.is_early(stop):
                     pass
                 if stop.is_set():
                     return
                 sink.frame(action.frame, frames[action.frame], action.kind == "frame")
                 sent += 1
-                yield Sent(begun, sent)
+                yield EmitProgress(begun, sent)
             elif action.kind == "dead":
                 return
             else:
                 sink.end(action.kind == "abort")
 
 
-def _playing(scan: Scan, number: int) -> Playing:
+def _played_scan(scan: Scan, number: int) -> PlayedScan:
+    """Make the announcement of a scan's run with this number."""
     frames, rows, columns = scan.frames.shape
     name = f"{scan_name(scan.name)[:80]}_{number:04d}"
     dtype = np.dtype(scan.frames.dtype)
-    return Playing(name, number, frames, (rows, columns), dtype, scan.rocking_angle, tuple(files_of(scan)))
+    return PlayedScan(name, number, frames, (rows, columns), dtype, scan.rocking_angle, tuple(files_of(scan)))
 
 
-def _in_memory(scan: Scan) -> Any:
-    """The frames, read beforehand if they are not too many, so that the disk does not set the pace."""
+def _load_frames(scan: Scan) -> Any:
+    """Read the frames beforehand if they fit into memory, so that the disk does not set the pace."""
     size = int(np.prod(scan.frames.shape, dtype=object)) * scan.frames.dtype.itemsize
-    return np.asarray(scan.frames[:]) if size <= LARGEST else _Indexed(scan)
+    return np.asarray(scan.frames[:]) if size <= MAX_BYTES_IN_MEMORY else _LazyFrames(scan)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Indexed:
+class _LazyFrames:
+    """The frames of a scan, each read when it is asked for."""
+
     scan: Scan
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
 """Simulate an areaDetector: serve images as NTNDArray over PV Access, with the attributes of `braggshot.live.sources.pva`.
 
-Nothing in PV Access holds a detector back: images that a listener does not fetch in time are lost, as at a beamline.
+PV Access never makes a detector wait: images that a listener does not fetch in time are lost, as at a beamline.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
 from braggshot.io.codecs import Codec, lz4_encode
-from braggshot.live.simulator.player import Playing, Sink
-from braggshot.live.sources.pva import SCALARS
+from braggshot.live.simulator.player import PlayedScan, Sink
+from braggshot.live.sources.pva import SCALAR_TYPES
 
 SETTLE = 0.5
-"""Seconds between the connection of a listener, which a server hears of, and its subscription, which it does not."""
+"""Time from the connection of a listener, which the server notices, to its subscription, which the server does not notice [s]."""
 LINGER = 3.0
-"""Seconds for which a closing server waits for its listeners to go."""
-UNION = {"u1": "ubyte", "u2": "ushort", "u4": "uint", "u8": "ulong", "i1": "byte", "i2": "short", "i4": "int", "i8": "long",
+"""Longest time for which a closing server waits for its listeners to go [s]."""
+UNION_NAMES = {"u1": "ubyte", "u2": "ushort", "u4": "uint", "u8": "ulong", "i1": "byte", "i2": "short", "i4": "int", "i8": "long",
          "f4": "float", "f8": "double"}  # fmt: skip
+"""Names of number types in the value of an NTNDArray."""
 
 
 def serve(target: str, compress: str = "none", interface: str = "127.0.0.1", port: int | str = 5075) -> Sink:
-    """The sink for ``pva:CHANNEL``.
+    """Open the sink for ``pva:CHANNEL``.
 
     Parameters
     ----------
     compress : none, lz4, bslz4 or blosc
-    interface : address to listen at; others than this machine reach it only if it is another one
-    port : to listen at; 0 takes a free one, and so does a port that is taken
+    interface : address to listen at; other machines reach the server only at an address that is not the loopback one
+    port : port to listen at; a free one is taken if it is 0 or in use
 
     Raises
     ------
-    ConfigError : if the compression is unknown, or it cannot listen there.
+    ConfigError : if the compression is unknown, or the server cannot listen there.
     """
     if compress not in {"none", "lz4", "bslz4", "blosc"}:
         raise ConfigError(f"this channel is not compressed by {compress!r}; known: none, lz4, bslz4, blosc.")
@@ -44,7 +45,7 @@ def serve(target: str, compress: str = "none", interface: str = "127.0.0.1", por
 
 
 class PvaSink:
-    """One channel, and a server of its own."""
+    """Serve one channel from a server of its own."""
 
     def __init__(self, channel: str, compress: str, interface: str, port: str) -> None:
         from p4p import Value
@@ -55,31 +56,31 @@ class PvaSink:
         self.compress = "" if compress == "none" else compress
         self._codec: Codec | None = None
         self._unique, self._begun = 0, 0
-        self._heard, self._left = Event(), Event()
+        self._connected, self._disconnected = Event(), Event()
         self._type, self._value = NTNDArray.buildType(), Value
-        self._pv = SharedPV(handler=_Listeners(self._heard, self._left), initial=Value(self._type, {}))
-        where = {"EPICS_PVAS_INTF_ADDR_LIST": interface, "EPICS_PVAS_SERVER_PORT": port, "EPICS_PVAS_BROADCAST_PORT": "0"}
+        self._pv = SharedPV(handler=_Listeners(self._connected, self._disconnected), initial=Value(self._type, {}))
+        addresses = {"EPICS_PVAS_INTF_ADDR_LIST": interface, "EPICS_PVAS_SERVER_PORT": port, "EPICS_PVAS_BROADCAST_PORT": "0"}
         quiet = {"EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO", "EPICS_PVAS_BEACON_ADDR_LIST": ""}
         try:
-            self._server = Server(providers=[{channel: self._pv}], conf={**where, **quiet}, useenv=False)
+            self._server = Server(providers=[{channel: self._pv}], conf={**addresses, **quiet}, useenv=False)
         except RuntimeError as error:
             raise ConfigError(f"pva:{channel}: cannot listen at {interface} port {port} ({error}).") from error
         self.url = f"pva:{channel}?address={interface}:{self._server.conf()['EPICS_PVAS_SERVER_PORT']}"
 
     def wait(self, stop: Event) -> None:
-        """Until someone listens."""
-        while not stop.is_set() and not self._heard.wait(0.2):
+        """Wait until someone listens."""
+        while not stop.is_set() and not self._connected.wait(0.2):
             pass
         stop.wait(SETTLE)
 
-    def begin(self, scan: Playing) -> None:
-        """Nothing is said of a scan before its first image."""
+    def begin(self, scan: PlayedScan) -> None:
+        """Keep the scan and make its codec; nothing is sent before the first image."""
         self.scan, self._begun = scan, self._unique
         kind = self.compress
         self._codec = Codec(kind, scan.shape, scan.dtype) if kind in {"bslz4", "blosc"} else None
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Post an image; of a cut one the first half of its bytes or pixels."""
+        """Post an image, or the first half of its bytes or pixels."""
         flat = self._flat(np.ascontiguousarray(image))
         flat = flat if is_whole else flat[: len(flat) // 2]
         self._unique = self._begun + index + 1
@@ -88,8 +89,8 @@ class PvaSink:
         angle = self.scan.angle_deg(index)
         attributes |= {} if angle is None else {"RockingAngle": angle}
         self._pv.post(self._value(self._type, {
-            "value": (f"{UNION[flat.dtype.str[1:]]}Value", flat),
-            "codec": {"name": self.compress, "parameters": SCALARS.index(image.dtype.name) + 1 if self.compress else None},
+            "value": (f"{UNION_NAMES[flat.dtype.str[1:]]}Value", flat),
+            "codec": {"name": self.compress, "parameters": SCALAR_TYPES.index(image.dtype.name) + 1 if self.compress else None},
             "compressedSize": flat.nbytes,
             "uncompressedSize": image.nbytes,
             "uniqueId": self._unique,
@@ -99,17 +100,18 @@ class PvaSink:
         }))  # fmt: skip
 
     def end(self, is_aborted: bool) -> None:
-        """A channel has no way to say so; the counter goes on after the frames that were planned."""
+        """Move the counter past the planned frames; a channel has no other sign of an end."""
         self._unique = self._begun + self.scan.frames
 
     def close(self) -> None:
-        """Once the listeners are gone, or after some seconds: what they have not fetched is lost with the server."""
-        if self._heard.is_set():
-            self._left.wait(LINGER)
+        """Stop the server once the listeners are gone, or after some seconds; images that they have not fetched are lost."""
+        if self._connected.is_set():
+            self._disconnected.wait(LINGER)
         self._server.stop()
         self._pv.close()
 
     def _flat(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Return the pixels of an image, or its compressed bytes, as a flat array."""
         if not self.compress:
             return image.ravel()
         payload = lz4_encode(image) if self._codec is None else self._codec.encode(image)
@@ -117,14 +119,16 @@ class PvaSink:
 
 
 class _Listeners:
-    """Tells when the first one comes and the last one goes."""
+    """Note when the first listener comes and when the last one goes."""
 
-    def __init__(self, heard: Event, left: Event) -> None:
-        self.heard, self.left = heard, left
+    def __init__(self, connected: Event, disconnected: Event) -> None:
+        self.connected, self.disconnected = connected, disconnected
 
     def onFirstConnect(self, pv: Any) -> None:
-        self.left.clear()
-        self.heard.set()
+        """Note that someone listens."""
+        self.disconnected.clear()
+        self.connected.set()
 
     def onLastDisconnect(self, pv: Any) -> None:
-        self.left.set()
+        """Note that nobody listens any more."""
+        self.disconnected.set()

@@ -1,12 +1,12 @@
 """Receive frames: one module or folder for each transport.
 
 registry   find the source that a URL names; packages add theirs as entry points ``braggshot.sources``
-limits     check names, sizes and types of what strangers send
+limits     check names, sizes and types of data from the wire
 decoding   decode compressed images
-ledger     turn "this frame came" into messages, in order
-memory     messages that a program makes itself
-replay     a scan that was measured before
-pva        images of an EPICS areaDetector
-dectris/   the stream of a DECTRIS detector
-folder/    images and HDF5 files that appear in a folder
+ledger     turn "this frame came" into messages, in the right order
+memory     take messages from the program itself
+replay     play a scan that was measured before
+pva        receive images of an EPICS areaDetector
+dectris/   receive the stream of a DECTRIS detector
+folder/    watch a folder for new images and HDF5 files
 """

@@ -1,4 +1,4 @@
-"""Images of a stream, out of what transports call an encoding or a codec; what is too large is refused before it is decoded."""
+"""Decode the images of a stream; an image that is too large is refused before it is decoded."""
 
 from __future__ import annotations
 
@@ -8,53 +8,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.io.codecs import Codec, DamagedError, lz4_blocks_decode, lz4_decode, zstd_decode
-from braggshot.live.sources.limits import Unusable, image_bytes
+from braggshot.live.sources.limits import UnusableError, image_bytes
 
 ENCODINGS = ("", "lz4", "lz4 blocks", "bslz4", "blosc", "zstd")
-WITHOUT_FILTER = {"lz4": lz4_decode, "lz4 blocks": lz4_blocks_decode, "zstd": zstd_decode}
-KEPT = 4
-"""Decoders that are kept, each for one shape and type."""
+"""Encodings of an image, empty for none."""
+DIRECT_DECODERS = {"lz4": lz4_decode, "lz4 blocks": lz4_blocks_decode, "zstd": zstd_decode}
+"""Decoders that need no codec of HDF5, by the encoding."""
+MAX_CODECS = 4
+"""Number of codecs that are kept for the next image, each for one encoding, shape and type."""
 
 
 class ImageDecoder:
-    """Decodes images, keeping what the last few shapes needed; not for two threads at once."""
+    """Decode images and keep the codecs of the last few shapes; not for two threads at once."""
 
     def __init__(self) -> None:
         self._codecs: dict[tuple[str, tuple[int, int], str], Codec] = {}
 
     def decode(self, payload: bytes | memoryview, encoding: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An image that owns its memory.
+        """Decode an image into memory of its own.
 
         Parameters
         ----------
-        payload : as it came
+        payload : the image as it came
         encoding : one of `ENCODINGS`
-        shape, dtype : checked by `braggshot.live.sources.limits.image_shape` and `counts_type`
+        shape, dtype : as checked by `braggshot.live.sources.limits.image_shape` and `counts_type`
 
         Raises
         ------
-        Unusable : if it is too large, of an unknown encoding, or not such an image.
+        UnusableError : if the payload is too large, of an unknown encoding, or not such an image.
         """
         size = image_bytes(shape, dtype)
         if encoding not in ENCODINGS:
-            raise Unusable("encoding", f"{encoding[:40]!r}; known: {', '.join(filter(None, ENCODINGS))}, or none")
-        if len(payload) > size + size // 100 + 4096:  # no codec makes an image longer than that
-            raise Unusable("oversized", f"{len(payload)} bytes for an image of {size}")
+            raise UnusableError("encoding", f"{encoding[:40]!r}; known: {', '.join(filter(None, ENCODINGS))}, or none")
+        if len(payload) > size + size // 100 + 4096:  # no codec makes an image longer than this
+            raise UnusableError("oversized", f"{len(payload)} bytes for an image of {size}")
         if not encoding:
             if len(payload) != size:
-                raise Unusable("truncated", f"{len(payload)} bytes of {size}")
+                raise UnusableError("truncated", f"{len(payload)} bytes of {size}")
             return np.frombuffer(bytearray(payload), dtype).reshape(shape)
         try:
-            if encoding in WITHOUT_FILTER:
-                return WITHOUT_FILTER[encoding](payload, shape, dtype)
+            if encoding in DIRECT_DECODERS:
+                return DIRECT_DECODERS[encoding](payload, shape, dtype)
             return self._codec(encoding, shape, dtype).decode(payload)
         except DamagedError as error:
-            raise Unusable("truncated" if "short" in str(error) else "damaged", str(error)) from error
+            raise UnusableError("truncated" if "short" in str(error) else "damaged", str(error)) from error
 
     def _codec(self, kind: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> Codec:
+        """Return the codec for an encoding, shape and type, from the kept ones if it is there."""
         key = (kind, shape, dtype.name)
         codec = self._codecs.pop(key, None) or Codec(kind, shape, dtype)
-        self._codecs[key] = codec  # the one used last is at the end
-        if len(self._codecs) > KEPT:
+        self._codecs[key] = codec  # the codec used last stands at the end
+        if len(self._codecs) > MAX_CODECS:
             del self._codecs[next(iter(self._codecs))]
         return codec

@@ -1,7 +1,7 @@
-"""Order in what transports say: scans begin and end once, frames come once, within what was planned.
+"""Put the events of a transport in order: each scan begins and ends once, each planned frame comes once.
 
-A transport knows scans by a key of its own (a series number, a folder, an identifier); `Ledger` gives each a name that is new to
-the source, and turns "this frame came", "this scan ended" into messages in the order that `braggshot.live.messages` promises.
+A transport knows scans by a key of its own (a series number, a folder, an identifier). `Ledger` gives each scan a name that is new
+to the source. It turns "this frame came" and "this scan ended" into messages, in the order that `braggshot.live.messages` promises.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from braggshot.live.messages import Arrived, Begin, End, Lost, Message
+from braggshot.live.messages import Arrived, Begin, Dropped, End, Message
 from braggshot.live.sources.limits import MAX_FRAMES, MAX_NAME, scan_name
 from braggshot.volumes import FloatArray, Frame, Scan
 
-WHOLE = 0.95
-"""A scan that came this far was not aborted: networks lose single frames, operators stop scans."""
-REMEMBERED = 64
-"""Scans that have ended whose late frames are still recognised."""
+COMPLETE_SHARE = 0.95
+"""Share of the planned frames from which a scan counts as complete [1]: networks lose single frames, a stopped scan lacks more."""
+MAX_REMEMBERED = 64
+"""Number of ended scans whose late frames are still recognised."""
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What the user says about every scan where the stream does not; each is an option of the source's URL.
+class ScanDefaults:
+    """Properties of every scan that hold where the stream gives none; each is an option of the source's URL.
 
     Parameters
     ----------
-    frames : how many a scan has; with them all a scan ends
-    start, step : rocking angle of the first frame, and from frame to frame [deg]
-    timeout : silence that ends a scan [s]
+    frames : number of frames of a scan; the scan ends when all have come
+    start, step : rocking angle of the first frame, and step from frame to frame [deg]
+    timeout : a scan ends after this time of silence [s]
     """
 
     frames: int | None = None
@@ -43,107 +43,119 @@ class Expected:
 
 
 @dataclass
-class _Open:
+class _OpenScan:
+    """The open scan: key, announcement, shape and type of its frames, time of the last one, and the indices received."""
+
     key: Hashable
     begin: Begin
     shape: tuple[int, ...] | None
-    heard: float
-    seen: set[int] = field(default_factory=set)
+    last_heard: float
+    received: set[int] = field(default_factory=set)
     dtype: np.dtype[Any] | None = None
-    last: int = -1
+    highest: int = -1
 
 
 class Ledger:
-    """Which scan is open, and what came of it."""
+    """The open scan of a source, its frames so far, and the keys of ended scans."""
 
-    def __init__(self, expected: Expected, clock: Callable[[], float] = time.monotonic) -> None:
-        self.expected, self.clock = expected, clock
-        self.open: _Open | None = None
-        self.ended: deque[Hashable] = deque(maxlen=REMEMBERED)
-        self.names: set[str] = set()
+    def __init__(self, defaults: ScanDefaults, clock: Callable[[], float] = time.monotonic) -> None:
+        self.defaults, self.clock = defaults, clock
+        self.open: _OpenScan | None = None
+        self.ended: deque[Hashable] = deque(maxlen=MAX_REMEMBERED)
+        self.used_names: set[str] = set()
 
     def begin(
         self, key: Hashable, name: str, frames: int | None = None, shape: tuple[int, int] | None = None,
         rocking_angle: FloatArray | None = None, about: Scan | None = None,
     ) -> list[Message]:  # fmt: skip
-        """A scan begins, which ends the one before it."""
-        said = self.end(self.open.key, next_began=True) if self.open else []
-        frames = frames or self.expected.frames
-        if rocking_angle is None and frames and self.expected.step is not None:
+        """Begin a scan, after ending the open one."""
+        messages = self.end(self.open.key, next_began=True) if self.open else []
+        frames = frames or self.defaults.frames
+        if rocking_angle is None and frames and self.defaults.step is not None:
             rocking_angle = np.array([self._angle(index) for index in range(frames)])
-        begin = Begin(self._new(name), frames, shape, rocking_angle, about)
-        self.open = _Open(key, begin, shape, self.clock())
-        return [*said, begin]
+        begin = Begin(self._unique_name(name), frames, shape, rocking_angle, about)
+        self.open = _OpenScan(key, begin, shape, self.clock())
+        return [*messages, begin]
 
     def frame(self, key: Hashable, name: str, frame: Frame) -> list[Message]:
-        """A frame came; the first of an unknown scan begins it."""
-        said: list[Message] = []
+        """Take a frame; the first one of an unknown scan begins that scan."""
+        messages: list[Message] = []
         if self.open is None or self.open.key != key:
             if key in self.ended:
-                return [Lost("late", f"frame {frame.index} of {name}, which has ended")]
-            said = self.begin(key, name, shape=(frame.image.shape[0], frame.image.shape[1]))
+                return [Dropped("late", f"frame {frame.index} of {name}, which has ended")]
+            messages = self.begin(key, name, shape=(frame.image.shape[0], frame.image.shape[1]))
         assert self.open is not None
-        if reason := self._refused(self.open, frame):
-            return [*said, Lost(reason, f"frame {frame.index} of {self.open.begin.scan}")]
+        if reason := self._reason_to_drop(self.open, frame):
+            return [*messages, Dropped(reason, f"frame {frame.index} of {self.open.begin.scan}")]
         scan = self.open
         scan.shape, scan.dtype = frame.image.shape, frame.image.dtype
-        scan.heard, scan.last = self.clock(), max(scan.last, frame.index)
-        scan.seen.add(frame.index)
+        scan.last_heard, scan.highest = self.clock(), max(scan.highest, frame.index)
+        scan.received.add(frame.index)
         if frame.rocking_angle is None and (planned := self._planned_angle(frame.index)) is not None:
             frame = replace(frame, rocking_angle=planned)
-        said.append(Arrived(scan.begin.scan, frame))
-        return [*said, *(self.end(key) if len(scan.seen) == scan.begin.frames else [])]
+        messages.append(Arrived(scan.begin.scan, frame))
+        return [*messages, *(self.end(key) if len(scan.received) == scan.begin.frames else [])]
 
     def end(self, key: Hashable, aborted: str | None = None, next_began: bool = False) -> list[Message]:
-        """The scan ended; nothing where it is not the open one. `aborted` in words; None leaves that to what has come."""
+        """End a scan; return no message if it is not the open one.
+
+        `aborted` is the reason in words, empty for none. None calls the scan aborted if too few of the planned frames came.
+        """
         if self.open is None or self.open.key != key:
             return []
         scan, self.open = self.open, None
         self.ended.append(key)
         if aborted is None:
-            aborted = self._cut_short(scan, "the next scan began" if next_began else "it ended")
+            aborted = self._describe_abort(scan, "the next scan began" if next_began else "it ended")
         return [End(scan.begin.scan, aborted)]
 
-    def idle(self) -> list[Message]:
-        """Nothing comes: after the time that is allowed the scan ends."""
-        if self.open is None or self.clock() - self.open.heard <= self.expected.timeout:
+    def end_if_silent(self) -> list[Message]:
+        """End the open scan if no frame has come for the time that is allowed."""
+        if self.open is None or self.clock() - self.open.last_heard <= self.defaults.timeout:
             return []
-        return self.end(self.open.key, self._cut_short(self.open, f"nothing came for {self.expected.timeout:g} s"))
+        return self.end(self.open.key, self._describe_abort(self.open, f"nothing came for {self.defaults.timeout:g} s"))
 
-    def known(self, key: Hashable) -> bool:
-        """Whether the scan is open or has ended."""
+    def is_known(self, key: Hashable) -> bool:
+        """Tell whether the scan is open or has ended."""
         return key in self.ended or (self.open is not None and self.open.key == key)
 
-    def _new(self, name: str) -> str:
-        plain = scan_name(name)
-        unused = (plain if number == 1 else f"{plain[: MAX_NAME - 8]}_{number}" for number in itertools.count(1))
-        chosen = next(candidate for candidate in unused if candidate not in self.names)
-        self.names.add(chosen)
-        return chosen
+    def _unique_name(self, name: str) -> str:
+        """Return a name that is safe in file names and new to the source."""
+        safe_name = scan_name(name)
+        candidates = (safe_name if number == 1 else f"{safe_name[: MAX_NAME - 8]}_{number}" for number in itertools.count(1))
+        name = next(candidate for candidate in candidates if candidate not in self.used_names)
+        self.used_names.add(name)
+        return name
 
     @staticmethod
-    def _refused(scan: _Open, frame: Frame) -> str:
+    def _reason_to_drop(scan: _OpenScan, frame: Frame) -> str:
+        """Return the reason why a frame does not fit the scan, empty if it fits."""
         if not 0 <= frame.index < (scan.begin.frames or MAX_FRAMES):
             return "unplanned"
-        if frame.index in scan.seen:
+        if frame.index in scan.received:
             return "duplicate"
         if scan.shape is not None and frame.image.shape != scan.shape:
             return "shape"
         return "type" if scan.dtype is not None and frame.image.dtype != scan.dtype else ""
 
     @staticmethod
-    def _cut_short(scan: _Open, why: str) -> str:
-        if not scan.seen:
+    def _describe_abort(scan: _OpenScan, why: str) -> str:
+        """Describe how a scan was cut short; empty if nearly all planned frames came."""
+        if not scan.received:
             return f"{why} before any frame"
         planned = scan.begin.frames
-        return f"{why} after frame {scan.last + 1} of {planned}" if planned and scan.last + 1 < WHOLE * planned else ""
+        return (
+            f"{why} after frame {scan.highest + 1} of {planned}" if planned and scan.highest + 1 < COMPLETE_SHARE * planned else ""
+        )
 
     def _angle(self, index: int) -> float:
-        return float(np.deg2rad(self.expected.start + index * (self.expected.step or 0.0)))
+        """Return the rocking angle of a frame by the user's start and step [rad]."""
+        return float(np.deg2rad(self.defaults.start + index * (self.defaults.step or 0.0)))
 
     def _planned_angle(self, index: int) -> float | None:
+        """Return the rocking angle of a frame by the plan of the scan, else by the user's step, else None [rad]."""
         assert self.open is not None
         planned = self.open.begin.rocking_angle
         if planned is not None:
             return float(planned[index]) if index < len(planned) else None
-        return None if self.expected.step is None else self._angle(index)
+        return None if self.defaults.step is None else self._angle(index)

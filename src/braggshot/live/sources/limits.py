@@ -1,7 +1,8 @@
-"""What may come over a wire: bounds on sizes, names and numbers, checked before anything is allocated.
+"""Check data from the wire: sizes, names and numbers, before any memory is allocated for them.
 
-Every decoder of a transport is built from these checks. They raise `Unusable`, which the source turns into a `Lost`; nothing that a
-sender writes can raise anything else, allocate more than `MAX_BYTES` for one image, or become a path. There is no pickle anywhere.
+Every decoder of a transport is built from these checks. They raise `UnusableError`, and the source turns it into a `Dropped`
+message. Whatever a sender writes, nothing else is raised, one image never takes more than `MAX_BYTES`, and no text becomes a path.
+There is no pickle anywhere.
 """
 
 from __future__ import annotations
@@ -16,28 +17,29 @@ import numpy as np
 from braggshot.volumes import FloatArray
 
 MAX_SIDE = 16384
-"""Pixels along a side of an image."""
+"""Largest side of an image [pixels]."""
 MAX_BYTES = 2**28
-"""Bytes of one image, decompressed; the largest detectors of today need a quarter of it."""
+"""Largest image after decompression [bytes]; the largest detectors of today need a quarter of it."""
 MAX_TEXT = 2**20
-"""Bytes of one JSON text."""
+"""Longest JSON text [bytes]."""
 MAX_PARTS = 16
-"""Parts of one multipart message."""
+"""Most parts of one multipart message."""
 MAX_FRAMES = 10**6
-"""Frames of one scan."""
+"""Most frames of one scan."""
 MAX_NAME = 100
-"""Characters of a scan's name."""
+"""Longest name of a scan [characters]."""
 
-COUNTS = frozenset(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)) | {"float32", "float64"}
+COUNT_TYPES = frozenset(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)) | {"float32", "float64"}
+"""Names of the number types that a pixel may have."""
 
 
-class Unusable(Exception):
-    """A message that cannot be used: a short word to count by, and what was found.
+class UnusableError(Exception):
+    """Signal data that cannot be used.
 
     Parameters
     ----------
-    reason : "malformed", "oversized", "truncated", "shape", "type", "encoding", "damaged"
-    detail : one line for the log; never more than a few hundred characters, whatever was sent
+    reason : short word for counting: "malformed", "oversized", "truncated", "shape", "type", "encoding", "damaged"
+    detail : one line for the log, at most 300 characters whatever was sent
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -46,41 +48,41 @@ class Unusable(Exception):
 
 
 def image_shape(rows: Any, columns: Any) -> tuple[int, int]:
-    """Both sides as integers within bounds."""
+    """Return (rows, columns) as integers; raise if a side is no integer or out of bounds."""
     sides = (whole_number(rows, "rows"), whole_number(columns, "columns"))
     if min(sides) < 1:
-        raise Unusable("shape", f"{sides[0]} x {sides[1]} pixels")
+        raise UnusableError("shape", f"{sides[0]} x {sides[1]} pixels")
     if max(sides) > MAX_SIDE:
-        raise Unusable("oversized", f"{sides[0]} x {sides[1]} pixels, at most {MAX_SIDE} a side")
+        raise UnusableError("oversized", f"{sides[0]} x {sides[1]} pixels, at most {MAX_SIDE} a side")
     return sides
 
 
 def counts_type(name: Any) -> np.dtype[Any]:
-    """The type of a pixel, from its name."""
-    if not isinstance(name, str) or name not in COUNTS:
-        raise Unusable("type", f"pixels of type {str(name)[:40]!r}")
+    """Return the number type of a pixel from its name."""
+    if not isinstance(name, str) or name not in COUNT_TYPES:
+        raise UnusableError("type", f"pixels of type {str(name)[:40]!r}")
     return np.dtype(name)
 
 
 def image_bytes(shape: tuple[int, int], dtype: np.dtype[Any]) -> int:
-    """Bytes that an image will take, if they are allowed."""
+    """Return the size of an image [bytes]; raise if it is larger than allowed."""
     size = shape[0] * shape[1] * dtype.itemsize
     if size > MAX_BYTES:
-        raise Unusable("oversized", f"{shape[0]} x {shape[1]} pixels of {dtype} are {size} bytes, at most {MAX_BYTES}")
+        raise UnusableError("oversized", f"{shape[0]} x {shape[1]} pixels of {dtype} are {size} bytes, at most {MAX_BYTES}")
     return size
 
 
 def whole_number(value: Any, what: str, low: int = 0, high: int = 2**63 - 1) -> int:
-    """An integer within bounds; True and 3.0 are none."""
+    """Return an integer; raise if it is out of bounds, or of another type (True and 3.0 are refused)."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise Unusable("malformed", f"{what} is {type(value).__name__}, expected an integer")
+        raise UnusableError("malformed", f"{what} is {type(value).__name__}, expected an integer")
     if not low <= int(value) <= high:
-        raise Unusable("malformed", f"{what} is out of bounds")
+        raise UnusableError("malformed", f"{what} is out of bounds")
     return int(value)
 
 
 def real_number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
+    """Return a finite number, or None for anything else."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         return None
     try:
@@ -91,26 +93,26 @@ def real_number(value: Any) -> float | None:
 
 
 def scan_name(text: Any) -> str:
-    """A name that can stand in a file name, of whatever was sent: letters, digits and ``. _ -``, not beginning with a dot."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", str(text)[: 4 * MAX_NAME]).strip("._-")
-    return plain[:MAX_NAME] or "scan"
+    """Turn any text into a name for files: letters, digits and ``. _ -``, not beginning with a dot."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", str(text)[: 4 * MAX_NAME]).strip("._-")
+    return safe[:MAX_NAME] or "scan"
 
 
 def json_object(part: Any) -> dict[str, Any]:
-    """One JSON object."""
+    """Parse a JSON object."""
     if len(part) > MAX_TEXT:
-        raise Unusable("oversized", f"a JSON text of {len(part)} bytes, at most {MAX_TEXT}")
+        raise UnusableError("oversized", f"a JSON text of {len(part)} bytes, at most {MAX_TEXT}")
     try:
-        found = json.loads(bytes(part))
+        parsed = json.loads(bytes(part))
     except (ValueError, RecursionError) as error:
-        raise Unusable("malformed", f"not JSON ({type(error).__name__})") from error
-    if not isinstance(found, dict):
-        raise Unusable("malformed", f"JSON {type(found).__name__}, expected an object")
-    return found
+        raise UnusableError("malformed", f"not JSON ({type(error).__name__})") from error
+    if not isinstance(parsed, dict):
+        raise UnusableError("malformed", f"JSON {type(parsed).__name__}, expected an object")
+    return parsed
 
 
 def angles(value: Any, frames: int | None) -> FloatArray | None:
-    """Rocking angles in degrees, one for each of the planned frames, as radians; None where that is not what was sent."""
+    """Convert a list of rocking angles from degrees to radians; None if it is not one number for each planned frame."""
     if not isinstance(value, list) or len(value) > MAX_FRAMES or (frames is not None and len(value) != frames):
         return None
     numbers = [real_number(item) for item in value]

@@ -1,4 +1,4 @@
-"""A source that a program fills itself: for tests, and for detectors that Python reads directly."""
+"""Take messages from the program itself: for tests, and for detectors that Python reads directly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from braggshot.live.messages import Message
 
 
 class MemorySource:
-    """Messages in the order in which `put` was given them; ends after `close`.
+    """A source of messages that were given to `put`, in that order; it ends after `close`.
 
     Examples
     --------
@@ -27,15 +27,15 @@ class MemorySource:
             self.put(message)
 
     def put(self, message: Message) -> None:
-        """Say one more; from any thread."""
+        """Add a message, from any thread."""
         self._queue.put(message)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """End the source after the messages so far."""
         self._queue.put(None)
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """As `braggshot.live.messages.Source`."""
+        """Yield messages, as `braggshot.live.messages.Source` says."""
         while not stop.is_set():
             try:
                 message = self._queue.get(timeout=0.1)

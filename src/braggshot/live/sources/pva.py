@@ -1,8 +1,8 @@
-"""Images of an EPICS areaDetector: NTNDArray over PV Access, also compressed by its codec plugin (lz4, bslz4, blosc; not jpeg).
+"""Receive images of an EPICS areaDetector: NTNDArray over PV Access.
 
-Which scan an image belongs to, where in it, at which angle, and how many are planned is read from the image's attributes where the
-detector is set up to send them. Otherwise ``uniqueId`` counts the frames, and a scan begins when the last one is over, or when the
-counter starts again.
+The codecs lz4, bslz4 and blosc of its codec plugin are decoded, jpeg is not. The scan of an image, its index, its angle and the
+number of planned frames are read from the image's attributes, if the detector is set up to send them. Otherwise ``uniqueId`` counts
+the frames, and a scan begins when the last one is over, or when the counter starts again.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
-from braggshot.live.messages import Lost, Message
+from braggshot.live.messages import Dropped, Message
 from braggshot.live.sources.decoding import ImageDecoder
-from braggshot.live.sources.ledger import Expected, Ledger
-from braggshot.live.sources.limits import MAX_FRAMES, Unusable, counts_type, image_shape, real_number, whole_number
+from braggshot.live.sources.ledger import Ledger, ScanDefaults
+from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, counts_type, image_shape, real_number, whole_number
 from braggshot.volumes import Frame
 
-SCALARS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
-"""Types in the order in which PV Access numbers them, from 1; a compressed image says its type so."""
+SCALAR_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+"""Number types in the order in which PV Access numbers them, from 1; a compressed image gives its type by that number."""
 MAX_ATTRIBUTES = 1000
+"""Most attributes of an image that are read."""
 
 
 @dataclass(frozen=True)
-class Options(Expected):
-    """What a scan is expected to be, where the channel is found, and what its attributes are called.
+class Options(ScanDefaults):
+    """Options of the channel, in addition to those of `ScanDefaults`.
 
     Parameters
     ----------
     address : HOST:PORT of the server; None searches as the EPICS_PVA_* variables say
-    queue : images that may wait here; when more come, the oldest of them are lost
-    scan_attribute, index_attribute : which scan, and which frame of it, from 0
-    angle_attribute : rocking angle [deg]
-    frames_attribute : how many are planned
+    queue : number of images that may wait here; when more come, the oldest of them are lost
+    scan_attribute, index_attribute : names of the attributes that hold the scan, and the index of the frame in it, from 0
+    angle_attribute : name of the attribute that holds the rocking angle [deg]
+    frames_attribute : name of the attribute that holds the number of planned frames
     """
 
     address: str | None = None
@@ -51,62 +52,64 @@ class Options(Expected):
 
 @dataclass(frozen=True)
 class Update:
-    """One update of the channel, decoded; None where the attributes do not say."""
+    """A decoded update of the channel; each field after the image is None where the attributes do not give it."""
 
-    unique: int
+    unique_id: int
     image: NDArray[Any]
     scan: str | None
     index: int | None
     angle: float | None
     frames: int | None
-    when: float | None
+    time: float | None
 
 
 def read_update(fields: Mapping[str, Any], decoder: ImageDecoder, options: Options) -> Update:
-    """What an update says, of its `fields` as `fields_of` gives them.
+    """Read an image and its attributes from `fields`, the result of `fields_of`.
 
     Raises
     ------
-    Unusable : for anything that is no image of counts, and never anything else.
+    UnusableError : for anything that is no image of counts; nothing else is raised.
     """
-    unique = whole_number(fields.get("uniqueId"), "uniqueId", -(2**31))
+    unique_id = whole_number(fields.get("uniqueId"), "uniqueId", -(2**31))
     sides = fields.get("dimension")
     if not isinstance(sides, Sequence) or len(sides) != 2:
-        raise Unusable("shape", "not two dimensions")
+        raise UnusableError("shape", "not two dimensions")
     shape, value, codec = image_shape(sides[1], sides[0]), fields.get("value"), fields.get("codec")
     if not isinstance(value, np.ndarray) or value.ndim != 1 or not isinstance(codec, str):
-        raise Unusable("malformed", f"an image that is a {type(value).__name__}")
+        raise UnusableError("malformed", f"an image that is a {type(value).__name__}")
     code = fields.get("parameters")
-    dtype = counts_type(value.dtype.name if not codec else _scalar(code))
+    dtype = counts_type(value.dtype.name if not codec else _scalar_type(code))
     image = decoder.decode(np.ascontiguousarray(value).view(np.uint8).data, codec, shape, dtype)
-    said = _attributes(fields.get("attribute"))
-    scan, angle = said.get(options.scan_attribute), real_number(said.get(options.angle_attribute))
+    attributes = _attributes(fields.get("attribute"))
+    scan, angle = attributes.get(options.scan_attribute), real_number(attributes.get(options.angle_attribute))
     return Update(
-        unique,
+        unique_id,
         image,
         str(scan)[:200] if isinstance(scan, str | int) and str(scan) else None,
-        _count(said.get(options.index_attribute), 0),
+        _parse_count(attributes.get(options.index_attribute), 0),
         None if angle is None else float(np.deg2rad(angle)),
-        _count(said.get(options.frames_attribute), 1),
+        _parse_count(attributes.get(options.frames_attribute), 1),
         real_number(fields.get("time")),
     )
 
 
-def _scalar(code: Any) -> str:
+def _scalar_type(code: Any) -> str:
+    """Return the name of a number type from its code in PV Access."""
     number = whole_number(code, "codec.parameters")
-    if not 1 <= number <= len(SCALARS):
-        raise Unusable("type", f"compressed pixels of type {number}")
-    return SCALARS[number - 1]
+    if not 1 <= number <= len(SCALAR_TYPES):
+        raise UnusableError("type", f"compressed pixels of type {number}")
+    return SCALAR_TYPES[number - 1]
 
 
 def _attributes(pairs: Any) -> dict[str, Any]:
+    """Return attributes by name; pairs without a text as name are left out."""
     if not isinstance(pairs, Sequence):
         return {}
     return {pair[0]: pair[1] for pair in pairs[:MAX_ATTRIBUTES] if isinstance(pair, tuple) and isinstance(pair[0], str)}
 
 
-def _count(value: Any, lowest: int) -> int | None:
-    """A whole number, also where a driver sends it as a float or as text."""
+def _parse_count(value: Any, lowest: int) -> int | None:
+    """Return a whole number, even if a driver sends it as a float or as text; None if it is none, or out of bounds."""
     if isinstance(value, str) and len(value) < 20 and value.strip().isdecimal():
         value = int(value)
     number = real_number(value)
@@ -114,11 +117,11 @@ def _count(value: Any, lowest: int) -> int | None:
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """The fields that matter of a PV Access structure, as plain values.
+    """Return the fields of a PV Access structure that matter here, as plain values.
 
     Raises
     ------
-    Unusable : if it is no NTNDArray.
+    UnusableError : if it is no NTNDArray.
     """
     try:
         stamp = value.timeStamp
@@ -132,31 +135,31 @@ def fields_of(value: Any) -> dict[str, Any]:
             "time": stamp.secondsPastEpoch + 1e-9 * stamp.nanoseconds,
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Unusable("malformed", f"no NTNDArray ({error})") from error
+        raise UnusableError("malformed", f"no NTNDArray ({error})") from error
 
 
 class Numbering:
-    """Which scan, and where in it, also of images that do not say so."""
+    """Assign each image to a scan and an index, also where the image gives neither."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.run, self.first, self.highest = 0, 0, -1
 
     def messages(self, update: Update, channel: str) -> list[Message]:
-        """What an image means for the scan that is open; a scan without a name is called after the channel."""
+        """Return the messages for an image; a scan without a name is called after the channel."""
         ledger, (key, index) = self.ledger, self.place(update)
-        # a first frame after the end is another scan whose identifier nobody changed
-        is_known = ledger.known(key) and not (index == 0 and key in ledger.ended and ledger.open is None)
+        # A first frame after the end belongs to another scan, whose identifier was not changed.
+        is_known = ledger.is_known(key) and not (index == 0 and key in ledger.ended and ledger.open is None)
         begun = [] if is_known else ledger.begin(key, update.scan or channel, update.frames)
-        return [*begun, *ledger.frame(key, key, Frame(index, update.image, update.angle, update.when or time.time()))]
+        return [*begun, *ledger.frame(key, key, Frame(index, update.image, update.angle, update.time or time.time()))]
 
     def place(self, update: Update) -> tuple[str, int]:
-        """The key of the scan, and the index."""
+        """Return the key of the scan, and the index of the image in it."""
         if update.scan is not None and update.index is not None:
             return update.scan, update.index
-        count = update.unique if update.index is None else update.index
-        key, planned = update.scan or f"scan_{self.run}", update.frames or self.ledger.expected.frames
-        is_new = not self.ledger.known(key) or (update.scan is None and self.ledger.open is None)
+        count = update.unique_id if update.index is None else update.index
+        key, planned = update.scan or f"scan_{self.run}", update.frames or self.ledger.defaults.frames
+        is_new = not self.ledger.is_known(key) or (update.scan is None and self.ledger.open is None)
         if update.scan is None and not is_new:
             restarted = count < self.first or (update.index == 0 and self.highest > 1)
             is_new = restarted or (planned is not None and count - self.first >= planned)
@@ -168,11 +171,11 @@ class Numbering:
 
 
 def connect(target: str, options: Options) -> PvaSource:
-    """The source for ``pva:CHANNEL``.
+    """Return the source for ``pva:CHANNEL``.
 
     Raises
     ------
-    ConfigError : if the queue holds nothing.
+    ConfigError : if the queue is shorter than 2 images.
     """
     import p4p  # noqa: F401  missing libraries are reported when a source is opened
 
@@ -182,47 +185,48 @@ def connect(target: str, options: Options) -> PvaSource:
 
 
 class PvaSource:
-    """Images of `channel`, from the first one that is taken after the connection; `connected` tells whether there is one."""
+    """Images of `channel`; `connected` is set once the channel is there, and the images after that are new ones."""
 
     def __init__(self, channel: str, options: Options) -> None:
         self.channel, self.options, self.connected = channel, options, Event()
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """As `braggshot.live.messages.Source`."""
+        """Yield messages, as `braggshot.live.messages.Source` says."""
         from p4p.client.raw import Context
 
-        ledger, decoder, woken = Ledger(self.options), ImageDecoder(), Event()
+        ledger, decoder, wake = Ledger(self.options), ImageDecoder(), Event()
         numbering = Numbering(ledger)
-        context = Context("pva", conf=_configuration(self.options.address), nt=False)
-        request = f"record[queueSize={self.options.queue}]"  # the library's own is too short, and loses images without a word
-        subscription = context.monitor(self.channel, woken.set, request)
+        context = Context("pva", conf=_server_configuration(self.options.address), nt=False)
+        request = f"record[queueSize={self.options.queue}]"  # the library's default is too short, and loses images silently
+        subscription = context.monitor(self.channel, wake.set, request)
         try:
             while not stop.is_set():
-                woken.clear()
+                wake.clear()
                 update = subscription.pop()
                 if update is None:
-                    if not woken.wait(0.15):
-                        yield from ledger.idle()
+                    if not wake.wait(0.15):
+                        yield from ledger.end_if_silent()
                         yield None
                 elif isinstance(update, Exception):
                     self.connected.clear()
                 elif not self.connected.is_set():
-                    self.connected.set()  # what a server holds when one connects is an old image
+                    self.connected.set()  # the first update after a connection holds an old image
                 else:
-                    yield from self._heard(update, numbering, decoder)
+                    yield from self._to_messages(update, numbering, decoder)
         finally:
             subscription.close()
             context.close()
 
-    def _heard(self, update: Any, numbering: Numbering, decoder: ImageDecoder) -> list[Message]:
+    def _to_messages(self, update: Any, numbering: Numbering, decoder: ImageDecoder) -> list[Message]:
+        """Turn an update into messages, or into `Dropped` if it cannot be used."""
         try:
             return numbering.messages(read_update(fields_of(update), decoder, self.options), self.channel)
-        except Unusable as lost:
-            return [Lost(lost.reason, lost.detail)]
+        except UnusableError as error:
+            return [Dropped(error.reason, error.detail)]
 
 
-def _configuration(address: str | None) -> dict[str, str] | None:
-    """Only the server that was named, or None for the environment's."""
+def _server_configuration(address: str | None) -> dict[str, str] | None:
+    """Return the settings that search only the named server; None for those of the environment."""
     if address is None:
         return None
     return {"EPICS_PVA_NAME_SERVERS": address, "EPICS_PVA_ADDR_LIST": "", "EPICS_PVA_AUTO_ADDR_LIST": "NO"}

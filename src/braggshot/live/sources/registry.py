@@ -1,8 +1,8 @@
-"""Which source for which URL: ``folder:PATH``, ``pva:CHANNEL``, ``zmq:tcp://HOST:PORT``, ``replay:FILE?rate=HZ``.
+"""Find the source for a URL: ``folder:PATH``, ``pva:CHANNEL``, ``zmq:tcp://HOST:PORT``, ``replay:FILE?rate=HZ``.
 
 A transport is a module with a frozen dataclass ``Options`` (filled from the URL) and ``connect(target, options) -> Source``; other
-packages register theirs as entry points ``braggshot.sources``. Modules, and with them the libraries of a beamline, are imported
-when a URL asks for them.
+packages register theirs as entry points ``braggshot.sources``. A module, and with it the library of a beamline, is imported only
+when a URL asks for it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from braggshot.live.messages import Source
 
 @dataclass(frozen=True)
 class Transport:
-    """A way for frames to come.
+    """A transport for frames.
 
     Parameters
     ----------
-    scheme : what stands before the first colon of a URL
+    scheme : the part of a URL before its first colon
     module : import path
-    summary : one line
-    needs : what to install first
+    summary : one line for users
+    needs : package to install first
     """
 
     scheme: str
@@ -49,10 +49,11 @@ BUILT_IN = (
     Transport("zmq", "braggshot.live.sources.dectris.source", "zmq:tcp://HOST:PORT, the stream of a DECTRIS detector"),
     Transport("replay", "braggshot.live.sources.replay", "replay:FILE?rate=HZ, a scan that was measured before"),
 )
+"""Transports of this program."""
 
 
 def transports() -> tuple[Transport, ...]:
-    """All known transports; nothing is imported."""
+    """List all known transports, without importing any."""
     plugins = []
     for point in importlib.metadata.entry_points(group="braggshot.sources"):
         package = point.dist.name if point.dist else "?"
@@ -61,25 +62,25 @@ def transports() -> tuple[Transport, ...]:
 
 
 def open_source(url: str, options: Mapping[str, Any] | None = None) -> Source:
-    """The source that a URL names; nothing comes of it before its `messages` are asked for.
+    """Return the source that a URL names; it connects only when its `messages` are read.
 
     Parameters
     ----------
     url : ``scheme:target?option=value&...``
-    options : more options of the transport, over which those of the URL go
+    options : more options of the transport; those of the URL take precedence
 
     Raises
     ------
     ConfigError : if the scheme or an option is unknown, the target is none, or a library is missing.
     """
-    scheme, target, said = split(url)
-    with explained(scheme):
+    scheme, target, url_options = split(url)
+    with explain_missing(scheme):
         module = load(scheme, url)
-        return module.connect(target, resolve(module.Options, {**(options or {}), **said}))
+        return module.connect(target, resolve(module.Options, {**(options or {}), **url_options}))
 
 
 def split(url: str) -> tuple[str, str, dict[str, str]]:
-    """Scheme, target and options of a URL.
+    """Split a URL into scheme, target and options.
 
     Raises
     ------
@@ -95,27 +96,27 @@ def split(url: str) -> tuple[str, str, dict[str, str]]:
     if not mark or (query and "=" not in query):
         target, query = rest, ""
     if not colon or not target:
-        raise ConfigError(f"{url!r} is no source; give SCHEME:TARGET, one of {_known()}.")
+        raise ConfigError(f"{url!r} is no source; give SCHEME:TARGET, one of {_list_known()}.")
     return scheme, target, dict(parse_qsl(query, keep_blank_values=True))
 
 
 def load(scheme: str, url: str = "") -> ModuleType:
-    """The module of a scheme.
+    """Import the module of a scheme.
 
     Raises
     ------
     ConfigError : if the scheme is unknown.
     ImportError : if a library is missing.
     """
-    known = {transport.scheme: transport for transport in transports()}
-    if scheme not in known:
-        raise ConfigError(f"unknown source {url or scheme!r}; known: {_known()}.")
-    return importlib.import_module(known[scheme].module)
+    by_scheme = {transport.scheme: transport for transport in transports()}
+    if scheme not in by_scheme:
+        raise ConfigError(f"unknown source {url or scheme!r}; known: {_list_known()}.")
+    return importlib.import_module(by_scheme[scheme].module)
 
 
 @contextmanager
-def explained(scheme: str) -> Iterator[None]:
-    """A library that is missing becomes a `ConfigError` that says what to install."""
+def explain_missing(scheme: str) -> Iterator[None]:
+    """Turn the error of a missing library into a `ConfigError` that tells what to install."""
     try:
         yield
     except ImportError as error:
@@ -124,5 +125,6 @@ def explained(scheme: str) -> Iterator[None]:
         raise ConfigError(f"{scheme}: needs {missing}, which is not installed: pip install '{needs}'") from error
 
 
-def _known() -> str:
+def _list_known() -> str:
+    """List the known transports for an error message."""
     return "; ".join(transport.summary for transport in transports())

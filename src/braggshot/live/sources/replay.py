@@ -1,4 +1,4 @@
-"""A scan that was measured before, played as if it were being measured: any file that braggshot reads, at any speed."""
+"""Play a scan that was measured before as if it were being measured: any file that braggshot reads, at any speed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from braggshot.live.messages import Arrived, Begin, End, Message
 from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import Frame, Scan
 
-BLOCK = 2**25
-"""Bytes that are read at once: opening a file for every frame would be slower than any detector."""
+BLOCK_BYTES = 2**25
+"""Size of the blocks that are read at once [bytes]: opening a file for every frame would be slower than any detector."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to play.
+    """Options of a replay.
 
     Parameters
     ----------
-    rate : frames a second; 0 is as fast as they are read
-    repeat : how many times
-    format, scan, dataset : as `braggshot.io.registry.read` takes them
+    rate : frames a second; 0 plays as fast as they are read
+    repeat : number of times that the scan is played
+    format, scan, dataset : passed to `braggshot.io.registry.read`
     """
 
     rate: float = 0.0
@@ -40,19 +40,19 @@ class Options:
 
 
 def connect(target: str, options: Options) -> ReplaySource:
-    """The source for ``replay:FILE``.
+    """Return the source for ``replay:FILE``.
 
     Raises
     ------
-    FormatError, DataError, ConfigError : as `braggshot.io.registry.read`.
+    FormatError, DataError, ConfigError : as in `braggshot.io.registry.read`.
     """
-    wanted = {"scan": options.scan, "dataset": options.dataset}
-    chosen = {name: value for name, value in wanted.items() if value is not None}
+    given = {"scan": options.scan, "dataset": options.dataset}
+    chosen = {name: value for name, value in given.items() if value is not None}
     return ReplaySource(registry.read(target, options.format, **chosen), options.rate, options.repeat)
 
 
 class ReplaySource:
-    """Plays `scan`, `repeat` times, at `rate` frames a second (0: as fast as they are read)."""
+    """Play `scan`, `repeat` times, at `rate` frames a second (0: as fast as they are read)."""
 
     def __init__(self, scan: Scan, rate: float = 0.0, repeat: int = 1) -> None:
         if rate < 0 or repeat < 1:
@@ -60,20 +60,21 @@ class ReplaySource:
         self.scan, self.rate, self.repeat = scan, rate, repeat
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """As `braggshot.live.messages.Source`."""
+        """Yield messages, as `braggshot.live.messages.Source` says."""
         for number in range(1, self.repeat + 1):
             name = scan_name(self.scan.name) + (f"_{number}" if number > 1 else "")
-            yield from self._once(name, stop)
+            yield from self._play_once(name, stop)
             if stop.is_set():
                 return
 
-    def _once(self, name: str, stop: Event) -> Iterator[Message | None]:
+    def _play_once(self, name: str, stop: Event) -> Iterator[Message | None]:
+        """Play the scan once, under a name of its own."""
         frames, rows, columns = self.scan.frames.shape
         angles = self.scan.rocking_angle
         yield Begin(name, frames, (rows, columns), angles, self.scan)
         pace = Pace(self.rate)
         for index, image in images(self.scan):
-            while pace.early(stop):
+            while pace.is_early(stop):
                 yield None
             if stop.is_set():
                 yield End(name, "the replay was stopped")
@@ -83,14 +84,14 @@ class ReplaySource:
 
 
 class Pace:
-    """Keeps `rate` events a second on average; 0 is no limit."""
+    """A clock for `rate` events a second on average; 0 sets no limit."""
 
     def __init__(self, rate: float) -> None:
         self.period = 1 / rate if rate > 0 else 0.0
         self.due = time.monotonic()
 
-    def early(self, stop: Event, longest: float = 0.2) -> bool:
-        """Wait for the next event, but no longer than `longest` [s]; True where it is not due yet."""
+    def is_early(self, stop: Event, longest: float = 0.2) -> bool:
+        """Wait for the next event, at most `longest` [s]; True if the event is not due yet."""
         wait = self.due - time.monotonic()
         if wait > 0 and stop.wait(min(wait, longest)):
             return False
@@ -101,10 +102,10 @@ class Pace:
 
 
 def images(scan: Scan) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Every frame with its index, read in blocks."""
+    """Yield every frame with its index, read in blocks."""
     frames, rows, columns = scan.frames.shape
-    together = max(1, BLOCK // max(1, rows * columns * scan.frames.dtype.itemsize))
-    for first in range(0, frames, together):
-        block = np.asarray(scan.frames[first : first + together])
+    per_block = max(1, BLOCK_BYTES // max(1, rows * columns * scan.frames.dtype.itemsize))
+    for first in range(0, frames, per_block):
+        block = np.asarray(scan.frames[first : first + per_block])
         for offset, image in enumerate(block):
             yield first + offset, image

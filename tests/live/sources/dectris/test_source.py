@@ -20,9 +20,9 @@ from braggshot.live.messages import End
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.simulator.player import open_sink
 from braggshot.live.sources.decoding import ImageDecoder
-from braggshot.live.sources.dectris.source import Header, Image, Reader, SeriesEnd, _heard, read_message
-from braggshot.live.sources.ledger import Expected, Ledger
-from braggshot.live.sources.limits import Unusable
+from braggshot.live.sources.dectris.source import Header, Image, Reader, SeriesEnd, read_message, to_messages
+from braggshot.live.sources.ledger import Ledger, ScanDefaults
+from braggshot.live.sources.limits import UnusableError
 from braggshot.live.sources.registry import open_source
 
 ANY_PORT = "zmq:tcp://127.0.0.1:*"
@@ -113,11 +113,11 @@ def test_rubbish_between_frames_is_counted_and_nothing_else_is_lost():
 
 def test_a_mask_fits_no_image_of_another_shape():
     """Whatever comes, a mask and frames that do not fit never reach the session."""
-    ledger, mask = Ledger(Expected()), np.zeros((20, 31), np.uint32).tobytes()
+    ledger, mask = Ledger(ScanDefaults()), np.zeros((20, 31), np.uint32).tobytes()
     parts = message({"htype": "dheader-1.0", "series": 3, "header_detail": "all"}, {}, {}, b"", MASK, mask, {}, b"")
-    begin = _heard(parts, ledger, Reader())[0]
+    begin = to_messages(parts, ledger, Reader())[0]
     assert begin.about.valid.all()
-    (lost,) = _heard(image_message(COUNTS[0][:, :10]), ledger, Reader())
+    (lost,) = to_messages(image_message(COUNTS[0][:, :10]), ledger, Reader())
     assert lost.reason == "shape"
 
 
@@ -178,7 +178,7 @@ def test_an_appendix_goes_over_the_configuration():
     ],
 )  # fmt: skip
 def test_what_is_no_message_is_refused_in_a_word(parts, reason):
-    with pytest.raises(Unusable) as refused:
+    with pytest.raises(UnusableError) as refused:
         read(parts)
     assert refused.value.reason == reason
     assert len(refused.value.detail) <= 300
@@ -204,7 +204,7 @@ REAL = [
 def never_raises(parts):
     try:
         found = read(parts)
-    except Unusable:
+    except UnusableError:
         return
     assert isinstance(found, Header | Image | SeriesEnd)
 
@@ -262,7 +262,7 @@ def test_addresses_and_ports_that_are_none():
 def test_the_end_of_a_series_is_given_up_where_the_listener_left_just_before(monkeypatch):
     sink = open_sink(ANY_PORT)
     sink.scan, answers = SimpleNamespace(number=1), iter([True, False])
-    monkeypatch.setattr(sink, "_ready", lambda patience: next(answers))  # as a poll that was true while someone still pulled
+    monkeypatch.setattr(sink, "is_ready", lambda patience: next(answers))  # as a poll that was true while someone still pulled
     ending = Thread(target=sink.end, args=(False,), daemon=True)
     ending.start()
     ending.join(10.0)

@@ -19,7 +19,7 @@ from braggshot.live.simulator.player import open_sink
 from braggshot.live.sources.dectris.series import Header, Image, SeriesEnd
 from braggshot.live.sources.dectris.source import Reader
 from braggshot.live.sources.dectris.stream2 import is_cbor
-from braggshot.live.sources.limits import MAX_TEXT, Unusable
+from braggshot.live.sources.limits import MAX_TEXT, UnusableError
 from braggshot.live.sources.registry import open_source
 
 PORT = "zmq:tcp://127.0.0.1:*?version=2"
@@ -111,7 +111,7 @@ def test_the_mask_is_that_of_the_channel():
         reader = Reader(channel)
         np.testing.assert_array_equal(reader.read([start]).about.valid, mask == 0)
         np.testing.assert_array_equal(reader.read([image_message(data)]).frame.image, counts)
-    with pytest.raises(Unusable, match="channel"):
+    with pytest.raises(UnusableError, match="channel"):
         read(image_message(data), "threshold_3")
 
 
@@ -192,7 +192,7 @@ def items(count):
     ],
 )
 def test_what_is_no_message_is_refused_in_a_word(message, reason):
-    with pytest.raises(Unusable) as refused:
+    with pytest.raises(UnusableError) as refused:
         read(message)
     assert refused.value.reason == reason
     assert len(refused.value.detail) <= 300
@@ -213,7 +213,7 @@ READER = Reader()
 def never_raises(message):
     try:
         found = READER.read([message])
-    except Unusable:
+    except UnusableError:
         return
     assert isinstance(found, Header | Image | SeriesEnd)
 

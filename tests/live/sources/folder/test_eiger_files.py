@@ -15,7 +15,7 @@ from played import assert_equal, listen, playing, toy_scan
 
 from braggshot.errors import ConfigError
 from braggshot.io import registry
-from braggshot.live.messages import Arrived, Begin, End, Lost
+from braggshot.live.messages import Arrived, Begin, Dropped, End
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.simulator.player import open_sink
 from braggshot.live.sources.folder import eiger_master as masters
@@ -172,7 +172,7 @@ def test_a_file_that_was_missing_is_taken_when_it_comes(tmp_path):
     for number in (2, 3):
         write_data(tmp_path, number)
     lost, begin, *frames = several(messages, 10)
-    assert (lost, begin.scan) == (Lost("missing", "a_data_000001.h5"), "a")
+    assert (lost, begin.scan) == (Dropped("missing", "a_data_000001.h5"), "a")
     assert indices(frames) == [*range(4, 12)]
     write_data(tmp_path, 1)
     *frames, end = several(messages, 5)
@@ -409,15 +409,15 @@ def test_a_file_that_is_listed_after_the_master_has_led_to_it_is_not_late(tmp_pa
     write_data(tmp_path, 1)
     source = open_source(f"folder:{tmp_path}?settle=0.1")
     master, data = tmp_path / "a_master.h5", tmp_path / "a_data_000001.h5"
-    heard, end = list(source._new([master])), time.monotonic() + 10
+    heard, end = list(source.take_files([master])), time.monotonic() + 10
     while End("a") not in heard and time.monotonic() < end:
         time.sleep(0.05)
-        heard += source._new([])
+        heard += source.take_files([])
     assert sum(isinstance(message, Arrived) for message in heard) == 4
     assert End("a") in heard
     assert master.exists()
     assert data.exists()
-    assert not list(source._new([data, master]))
+    assert not list(source.take_files([data, master]))
 
 
 @pytest.mark.parametrize("options", ["eiger=some", "swmr=1", "eiger=5&hdf5=1"])

@@ -1,4 +1,4 @@
-"""What a DECTRIS detector says of a series of images, in whichever version of its stream."""
+"""Make the header, images and end of a DECTRIS series, for both versions of the stream."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.io.frames import ArrayFrames
-from braggshot.live.sources.limits import MAX_FRAMES, Unusable, angles, image_shape, real_number, whole_number
+from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, angles, image_shape, real_number, whole_number
 from braggshot.volumes import BoolArray, FloatArray, Frame, Scan
 
 AXES = ("omega", "phi", "chi", "kappa")
-KEPT = (
+"""Axes of the goniometer, in the order in which they are tried."""
+KEPT_NUMBERS = (
     "photon_energy", "wavelength", "detector_distance", "beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size",
     "saturation_value",
 )  # fmt: skip
-"""Numbers of a configuration that travel along, as the detector says them."""
+"""Numbers of the detector's configuration that are kept with the scan, in the detector's units."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """A series begins."""
+    """The start of a series."""
 
     series: int
     name: str
@@ -43,46 +44,46 @@ class Image:
 
 @dataclass(frozen=True)
 class SeriesEnd:
-    """A series is over, or was aborted."""
+    """The end of a series, or its abort."""
 
     series: int
 
 
-def header(series: int, said: Mapping[str, Any], config: Mapping[str, Any], valid: BoolArray | None) -> Header:
-    """What begins a series.
+def make_header(series: int, user_data: Mapping[str, Any], config: Mapping[str, Any], valid: BoolArray | None) -> Header:
+    """Make the header of a series.
 
     Parameters
     ----------
-    series : its number
-    said : what the user of the detector appended: ``scan``, ``frames``, ``rocking_angle_deg``
-    config : the detector's configuration, by the names of the first version of the stream
-    valid : (rows, columns) True where the detector's own mask is 0, None where it was not sent
+    series : number of the series
+    user_data : what the user of the detector appended: ``scan``, ``frames``, ``rocking_angle_deg``
+    config : the detector's configuration, by the names of version 1 of the stream
+    valid : (rows, columns) True where the detector's own mask is 0; None where it was not sent
     """
-    frames = planned(said.get("frames")) or planned(config.get("nimages"), config.get("ntrigger", 1))
-    rocking = angles(said.get("rocking_angle_deg"), frames)
+    frames = planned_frames(user_data.get("frames")) or planned_frames(config.get("nimages"), config.get("ntrigger", 1))
+    rocking = angles(user_data.get("rocking_angle_deg"), frames)
     if rocking is None and frames is not None:
-        rocking = turned(config, frames)
-    name = said["scan"] if isinstance(said.get("scan"), str) else f"series_{series}"
-    return Header(series, name, frames, rocking, about_detector(name, frames or 1, valid, config))
+        rocking = goniometer_angles(config, frames)
+    name = user_data["scan"] if isinstance(user_data.get("scan"), str) else f"series_{series}"
+    return Header(series, name, frames, rocking, describe_detector(name, frames or 1, valid, config))
 
 
-def image(series: int, index: int, counts: NDArray[Any], said: Mapping[str, Any]) -> Image:
-    """An image that came now; `said` is what the user of the detector appended: ``rocking_angle_deg``."""
-    angle = real_number(said.get("rocking_angle_deg"))
+def make_image(series: int, index: int, counts: NDArray[Any], user_data: Mapping[str, Any]) -> Image:
+    """Make an image of a series, which came now; `user_data` may hold ``rocking_angle_deg``."""
+    angle = real_number(user_data.get("rocking_angle_deg"))
     return Image(series, Frame(index, counts, None if angle is None else float(np.deg2rad(angle)), time.time()))
 
 
-def planned(images: Any, triggers: Any = 1) -> int | None:
-    """Images of a series; None where that is not what was sent."""
+def planned_frames(images: Any, triggers: Any = 1) -> int | None:
+    """Return images times triggers, the number of planned frames; None if they are no such numbers."""
     try:
         frames = whole_number(images, "nimages", 1, MAX_FRAMES) * whole_number(triggers, "ntrigger", 1, MAX_FRAMES)
-    except Unusable:
+    except UnusableError:
         return None
     return frames if frames <= MAX_FRAMES else None
 
 
-def turned(config: Mapping[str, Any], frames: int) -> FloatArray | None:
-    """Angles of the first axis that the configuration says is turned from image to image [rad]."""
+def goniometer_angles(config: Mapping[str, Any], frames: int) -> FloatArray | None:
+    """Return the angles of the first axis that turns from image to image, by the detector's configuration [rad]."""
     for axis in AXES:
         start, step = real_number(config.get(f"{axis}_start")), real_number(config.get(f"{axis}_increment"))
         if start is not None and step:
@@ -90,15 +91,15 @@ def turned(config: Mapping[str, Any], frames: int) -> FloatArray | None:
     return None
 
 
-def about_detector(name: str, frames: int, valid: BoolArray | None, config: Mapping[str, Any]) -> Scan | None:
-    """What a header says of the detector; None where it does not even say how many pixels it has."""
+def describe_detector(name: str, frames: int, valid: BoolArray | None, config: Mapping[str, Any]) -> Scan | None:
+    """Return a `Scan` without counts that holds the detector's mask and numbers; None if the number of pixels is not known."""
     try:
         sides = (
             image_shape(config.get("y_pixels_in_detector"), config.get("x_pixels_in_detector")) if valid is None else valid.shape
         )
-    except Unusable:
+    except UnusableError:
         return None
-    numbers = {key: number for key in KEPT if (number := real_number(config.get(key))) is not None}
+    numbers = {key: number for key in KEPT_NUMBERS if (number := real_number(config.get(key))) is not None}
     described = {"description": str(config.get("description", ""))[:100], **numbers}
     nothing: NDArray[Any] = np.broadcast_to(np.zeros((), np.uint32), (frames, *sides))
     return Scan(ArrayFrames(nothing), name, valid=valid, provenance={"stream": described})

@@ -1,14 +1,14 @@
-"""The stream of a DECTRIS detector (SIMPLON stream): ZeroMQ messages, pushed by the detector; those of version 1 are read here.
+"""Read the stream of a DECTRIS detector (SIMPLON stream): ZeroMQ messages, pushed by the detector.
 
-::
+The messages of version 1 are read here::
 
     dheader-1.0      configuration (JSON) and, with header_detail "all", flat field, pixel mask, count rate table; appendix
     dimage-1.0       dimage_d-1.0 (shape, type, encoding), the image, times; appendix
     dseries_end-1.0
 
-An appendix, which the user of a detector can set, is read where it is a JSON object: ``scan``, ``frames`` and ``rocking_angle_deg``
-(a list) with the header, ``rocking_angle_deg`` (a number) with an image. Otherwise the angles are those of the axis that the
-configuration says is turned. `braggshot.live.sources.dectris.stream2` reads version 2; each message says its version.
+The user of a detector can set the appendix. It is read if it is a JSON object: ``scan``, ``frames`` and ``rocking_angle_deg`` (a
+list) with the header, ``rocking_angle_deg`` (a number) with an image. Without it the angles are those of the axis that turns by the
+configuration. `braggshot.live.sources.dectris.stream2` reads version 2; each message tells its version.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any
 import numpy as np
 
 from braggshot.errors import ConfigError
-from braggshot.live.messages import Lost, Message
+from braggshot.live.messages import Dropped, Message
 from braggshot.live.sources.decoding import ImageDecoder
-from braggshot.live.sources.dectris.series import Header, Image, SeriesEnd, header, image
+from braggshot.live.sources.dectris.series import Header, Image, SeriesEnd, make_header, make_image
 from braggshot.live.sources.dectris.stream2 import CborReader, is_cbor
-from braggshot.live.sources.ledger import Expected, Ledger
+from braggshot.live.sources.ledger import Ledger, ScanDefaults
 from braggshot.live.sources.limits import (
     MAX_BYTES,
     MAX_FRAMES,
     MAX_PARTS,
     MAX_TEXT,
-    Unusable,
+    UnusableError,
     counts_type,
     image_bytes,
     image_shape,
@@ -42,17 +42,17 @@ from braggshot.live.sources.limits import (
 from braggshot.volumes import BoolArray
 
 PARTS = {"none": 1, "basic": 2, "all": 8}
-"""Parts of a header before its appendix, for each header_detail."""
+"""Number of parts of a header before its appendix, by header_detail."""
 Part = bytes | memoryview
 
 
 @dataclass(frozen=True)
-class Options(Expected):
-    """What a scan is expected to be, and how many messages may wait.
+class Options(ScanDefaults):
+    """Options of the stream, in addition to those of `ScanDefaults`.
 
     Parameters
     ----------
-    queue : messages that may wait here before the detector has to keep them
+    queue : number of messages that may wait here; after that the detector has to keep them
     channel : threshold to take where a detector counts at several, such as ``threshold_2``; empty takes the first
     """
 
@@ -61,18 +61,18 @@ class Options(Expected):
 
 
 def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image | SeriesEnd:
-    """What one multipart message says.
+    """Read one multipart message of version 1.
 
     Raises
     ------
-    Unusable : for anything that is none, and never anything else.
+    UnusableError : for anything that is no such message; nothing else is raised.
     """
     if not 0 < len(parts) <= MAX_PARTS:
-        raise Unusable("malformed", f"{len(parts)} parts")
+        raise UnusableError("malformed", f"{len(parts)} parts")
     first = json_object(parts[0])
     kind = str(first.get("htype"))[:40].partition("-")[0]
     if kind not in {"dheader", "dimage", "dseries_end"}:
-        raise Unusable("malformed", f"a message of type {kind!r}")
+        raise UnusableError("malformed", f"a message of type {kind!r}")
     series = whole_number(first.get("series"), "series")
     if kind == "dimage":
         return _image(series, first, parts, decoder)
@@ -80,60 +80,62 @@ def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image
 
 
 def _image(series: int, first: dict[str, Any], parts: Sequence[Part], decoder: ImageDecoder) -> Image:
+    """Read an image and its appendix."""
     index = whole_number(first.get("frame"), "frame", 0, MAX_FRAMES)
     if len(parts) < 3:
-        raise Unusable("truncated", f"an image of {len(parts)} parts")
+        raise UnusableError("truncated", f"an image of {len(parts)} parts")
     described = json_object(parts[1])
     sides = described.get("shape")
     if not isinstance(sides, list) or len(sides) not in {2, 3} or sides[2:] not in ([], [1]):
-        raise Unusable("shape", f"{str(sides)[:60]}, expected [columns, rows]")
+        raise UnusableError("shape", f"{str(sides)[:60]}, expected [columns, rows]")
     shape, dtype = image_shape(sides[1], sides[0]), counts_type(described.get("type"))
     encoding, is_big_endian = _encoding(described.get("encoding"), dtype)
     counts = decoder.decode(parts[2], encoding, shape, dtype)
-    return image(series, index, counts.byteswap() if is_big_endian else counts, _appendix(parts, 4))
+    return make_image(series, index, counts.byteswap() if is_big_endian else counts, _appendix(parts, 4))
 
 
 def _encoding(text: Any, dtype: np.dtype[Any]) -> tuple[str, bool]:
-    """Our name of an encoding such as "bs32-lz4<", and whether the numbers are big-endian."""
-    found = re.fullmatch(r"(?:bs(8|16|32|64)-?)?(lz4)?([<>])", text) if isinstance(text, str) and len(text) < 40 else None
-    if found is None or (found[1] and (not found[2] or int(found[1]) != 8 * dtype.itemsize)):
-        raise Unusable("encoding", f"{str(text)[:40]!r} of {dtype}")
-    return ("bslz4" if found[1] else found[2] or ""), found[3] == ">"
+    """Translate an encoding such as "bs32-lz4<" to one of `decoding.ENCODINGS`; tell also whether its numbers are big-endian."""
+    match = re.fullmatch(r"(?:bs(8|16|32|64)-?)?(lz4)?([<>])", text) if isinstance(text, str) and len(text) < 40 else None
+    if match is None or (match[1] and (not match[2] or int(match[1]) != 8 * dtype.itemsize)):
+        raise UnusableError("encoding", f"{str(text)[:40]!r} of {dtype}")
+    return ("bslz4" if match[1] else match[2] or ""), match[3] == ">"
 
 
 def _header(series: int, first: dict[str, Any], parts: Sequence[Part]) -> Header:
+    """Read the configuration, the pixel mask and the appendix of a header."""
     detail = first.get("header_detail")
     before = PARTS.get(detail, 1) if isinstance(detail, str) else 1
     config = json_object(parts[1]) if before > 1 and len(parts) > 1 else {}
-    said = _appendix(parts, before)
+    user_data = _appendix(parts, before)
     valid = _pixel_mask(parts[4], parts[5]) if before == 8 and len(parts) >= 8 else None
-    return header(series, said, config, valid)
+    return make_header(series, user_data, config, valid)
 
 
 def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
-    """The object that a user appended; empty where there is none, or something else."""
+    """Return the JSON object that a user appended; empty if there is none."""
     if len(parts) <= place or len(parts[place]) > MAX_TEXT:
         return {}
     try:
         return json_object(parts[place])
-    except Unusable:
+    except UnusableError:
         return {}
 
 
 def _pixel_mask(described: Part, payload: Part) -> BoolArray:
-    """True where the detector's own mask is 0."""
-    said = json_object(described)
-    sides = said.get("shape")
+    """Return (rows, columns) True where the detector's own mask is 0."""
+    fields = json_object(described)
+    sides = fields.get("shape")
     if not isinstance(sides, list) or len(sides) != 2:
-        raise Unusable("shape", "a pixel mask without a shape")
-    shape, dtype = image_shape(sides[1], sides[0]), counts_type(said.get("type"))
+        raise UnusableError("shape", "a pixel mask without a shape")
+    shape, dtype = image_shape(sides[1], sides[0]), counts_type(fields.get("type"))
     if len(payload) != image_bytes(shape, dtype):
-        raise Unusable("truncated", f"a pixel mask of {len(payload)} bytes")
+        raise UnusableError("truncated", f"a pixel mask of {len(payload)} bytes")
     return np.frombuffer(payload, dtype).reshape(shape) == 0
 
 
 def connect(target: str, options: Options) -> DectrisSource:
-    """The source for ``zmq:tcp://HOST:PORT``.
+    """Return the source for ``zmq:tcp://HOST:PORT``.
 
     Raises
     ------
@@ -151,13 +153,13 @@ def connect(target: str, options: Options) -> DectrisSource:
 
 
 class DectrisSource:
-    """Series that a detector pushes from `address`; the queue there waits for us, so nothing is lost while we are busy."""
+    """Series that a detector pushes from `address`; they wait in the detector's queue while this program is busy."""
 
     def __init__(self, address: str, options: Options) -> None:
         self.address, self.options = address, options
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """As `braggshot.live.messages.Source`."""
+        """Yield messages, as `braggshot.live.messages.Source` says."""
         import zmq
 
         ledger, reader, context = Ledger(self.options), Reader(self.options.channel), zmq.Context()
@@ -168,16 +170,16 @@ class DectrisSource:
             socket.connect(self.address)
             while not stop.is_set():
                 if socket.poll(150):
-                    yield from _heard(_receive(socket), ledger, reader)
+                    yield from to_messages(_receive(socket), ledger, reader)
                 else:
-                    yield from ledger.idle()
+                    yield from ledger.end_if_silent()
                     yield None
         finally:
             context.destroy(linger=0)
 
 
 def _receive(socket: Any) -> list[memoryview]:
-    """All parts of one message; of too many, one more than is allowed is kept."""
+    """Receive all parts of one message; of too many parts, one more than allowed is kept."""
     parts: list[memoryview] = []
     more = True
     while more:
@@ -189,29 +191,29 @@ def _receive(socket: Any) -> list[memoryview]:
 
 
 class Reader:
-    """Reads messages of either version; not for two threads at once."""
+    """Read messages of either version; not for two threads at once."""
 
     def __init__(self, channel: str = "") -> None:
         self._decoder = ImageDecoder()
         self._cbor = CborReader(self._decoder, channel)
 
     def read(self, parts: Sequence[Part]) -> Header | Image | SeriesEnd:
-        """As `read_message`, whichever version the message is of."""
+        """Read a message of either version, as `read_message` does."""
         if len(parts) == 1 and is_cbor(parts[0]):
             return self._cbor.read(parts[0])
         return read_message(parts, self._decoder)
 
 
-def _heard(parts: Sequence[Part], ledger: Ledger, reader: Reader) -> list[Message]:
-    """What one message means for the scan that is open."""
+def to_messages(parts: Sequence[Part], ledger: Ledger, reader: Reader) -> list[Message]:
+    """Turn a message of the stream into messages for the session."""
     try:
-        said = reader.read(parts)
-    except Unusable as lost:
-        return [Lost(lost.reason, lost.detail)]
-    if isinstance(said, Header):
-        valid = None if said.about is None else said.about.valid
-        shape = None if valid is None else (valid.shape[0], valid.shape[1])  # a mask fits no image of another shape
-        return ledger.begin(said.series, said.name, said.frames, shape, said.rocking_angle, said.about)
-    if isinstance(said, SeriesEnd):
-        return ledger.end(said.series)
-    return ledger.frame(said.series, f"series_{said.series}", said.frame)
+        content = reader.read(parts)
+    except UnusableError as error:
+        return [Dropped(error.reason, error.detail)]
+    if isinstance(content, Header):
+        valid = None if content.about is None else content.about.valid
+        shape = None if valid is None else (valid.shape[0], valid.shape[1])  # images must have the shape of the mask
+        return ledger.begin(content.series, content.name, content.frames, shape, content.rocking_angle, content.about)
+    if isinstance(content, SeriesEnd):
+        return ledger.end(content.series)
+    return ledger.frame(content.series, f"series_{content.series}", content.frame)

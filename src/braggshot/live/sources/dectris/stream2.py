@@ -1,18 +1,18 @@
-"""Version 2 of the stream of a DECTRIS detector (SIMPLON 1.8 and later): one CBOR map a message, of type start, image or end.
+"""Read version 2 of the stream of a DECTRIS detector (SIMPLON 1.8 and later): one CBOR map a message.
 
-::
+A message is of type start, image or end::
 
     start   series_id, number_of_images, goniometer {axis: start, increment}, channels, pixel_mask {channel: array}, user_data
     image   series_id, image_id, data {channel: array}, user_data
     end     series_id
 
-An array is tag 40 around its sides (rows, columns) and a typed array (tags 64 to 87), whose bytes may be compressed (tag 56500
-around algorithm, bytes of an element, payload). ``user_data``, which the user of a detector can set, is read as the appendices of
-version 1.
+An array is tag 40 around its sides (rows, columns) and a typed array (tags 64 to 87). The bytes of a typed array may be compressed
+(tag 56500 around algorithm, bytes of an element, payload). The user of a detector can set ``user_data``; it is read as the
+appendices of version 1.
 
-`cbor2` decodes. Before it does, `outline` walks over the heads of all items: there may be no more beside byte strings than one JSON
-text may hold, and no tag that is not of the stream, so that nothing is built but numbers, texts, lists, maps and copies of bytes
-that came.
+Messages are decoded by `cbor2`. Before that `check_outline` walks over the heads of all items. It allows only the tags of this
+stream, and beside byte strings no more content than one JSON text may have. So nothing is built but numbers, texts, lists, maps and
+copies of the bytes that came.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.live.sources.decoding import ImageDecoder
-from braggshot.live.sources.dectris.series import AXES, Header, Image, SeriesEnd, header, image
+from braggshot.live.sources.dectris.series import AXES, Header, Image, SeriesEnd, make_header, make_image
 from braggshot.live.sources.limits import (
     MAX_FRAMES,
     MAX_TEXT,
-    Unusable,
+    UnusableError,
     counts_type,
     image_shape,
     json_object,
@@ -37,192 +37,202 @@ from braggshot.live.sources.limits import (
 )  # fmt: skip
 from braggshot.volumes import BoolArray
 
-ARRAY, COMPRESSED = 40, 56500
+ARRAY_TAG, COMPRESSED_TAG = 40, 56500
+"""CBOR tags of an array of two dimensions, and of compressed bytes."""
 SELF_DESCRIBED = b"\xd9\xd9\xf7"
-"""Tag 55799, which may stand before any message to say that it is CBOR."""
-TYPES = {
+"""Tag 55799, which may stand before any message to mark it as CBOR."""
+TYPED_ARRAY_TAGS = {
     64: "u1", 65: ">u2", 66: ">u4", 67: ">u8", 68: "u1", 69: "<u2", 70: "<u4", 71: "<u8",
     72: "i1", 73: ">i2", 74: ">i4", 75: ">i8", 77: "<i2", 78: "<i4", 79: "<i8",
     80: ">f2", 81: ">f4", 82: ">f8", 84: "<f2", 85: "<f4", 86: "<f8",
 }  # fmt: skip
-"""What RFC 8746 calls a typed array; those of 128 bits are not counts."""
-DATES = (0, 1)
-TAGS = frozenset({*DATES, ARRAY, *TYPES, COMPRESSED})
+"""CBOR tags of typed arrays by RFC 8746, and their numpy types; floats of 128 bits are left out because they are no counts."""
+DATE_TAGS = (0, 1)
+"""CBOR tags of dates, which are left as text."""
+KNOWN_TAGS = frozenset({*DATE_TAGS, ARRAY_TAG, *TYPED_ARRAY_TAGS, COMPRESSED_TAG})
+"""All CBOR tags that a message of the stream may hold."""
 ALGORITHMS = {"bslz4": "bslz4", "lz4": "lz4 blocks", "zstd": "zstd"}
+"""Compressions of the stream, and their names in `decoding.ENCODINGS`."""
 MAX_DEPTH = 16
-NAMES = {
+"""Deepest nesting of a message."""
+VERSION_1_NAMES = {
     "number_of_images": "nimages", "image_size_x": "x_pixels_in_detector", "image_size_y": "y_pixels_in_detector",
     "detector_description": "description", "incident_energy": "photon_energy", "incident_wavelength": "wavelength",
     "beam_center_x": "beam_center_x", "beam_center_y": "beam_center_y", "pixel_size_x": "x_pixel_size",
     "pixel_size_y": "y_pixel_size", "saturation_value": "saturation_value",
 }  # fmt: skip
-"""What version 1 calls it."""
+"""Names of version 2 in a start message, and their names in version 1."""
 
 
 def is_cbor(message: bytes | memoryview) -> bool:
-    """Whether a message begins as a CBOR map does; JSON never does."""
+    """Tell whether a message begins as a CBOR map does; JSON never does."""
     head = bytes(message[:3])
     return head[:1] != b"" and (head[0] >> 5 == 5 or head == SELF_DESCRIBED)
 
 
-def outline(message: bytes) -> None:
-    """Walk over the heads of all items, in the order in which they stand.
+def check_outline(message: bytes) -> None:
+    """Walk over the heads of all items of a message, in their order.
 
     Raises
     ------
-    Unusable : if the message is cut short, holds a tag that is none of the stream, or more beside byte strings than is allowed.
+    UnusableError : if the message is cut short, holds another tag, or more content beside byte strings than is allowed.
     """
-    place, size, beside = 0, len(message), len(message)
+    place, size, beside_images = 0, len(message), len(message)
     while place < size:
-        kind, low = message[place] >> 5, message[place] & 31
+        major, low = message[place] >> 5, message[place] & 31
         width = (1, 2, 4, 8)[low - 24] if 24 <= low < 28 else 0
         if 28 <= low < 31 or place + width >= size:
-            raise Unusable("malformed" if low >= 28 else "truncated", f"no CBOR at byte {place} of {size}")
+            raise UnusableError("malformed" if low >= 28 else "truncated", f"no CBOR at byte {place} of {size}")
         value = int.from_bytes(message[place + 1 : place + 1 + width], "big") if width else low
         place += 1 + width
-        if kind in {2, 3} and low != 31:
+        if major in {2, 3} and low != 31:
             if value > size - place:
-                raise Unusable("truncated", f"{size - place} bytes of {value}")
+                raise UnusableError("truncated", f"{size - place} bytes of {value}")
             place += value
-            beside -= value if kind == 2 else 0
-        elif kind == 6 and value not in TAGS:
-            raise Unusable("malformed", f"tag {value}")
-    if beside > MAX_TEXT:
-        raise Unusable("oversized", f"{beside} bytes beside the images, at most {MAX_TEXT}")
+            beside_images -= value if major == 2 else 0
+        elif major == 6 and value not in KNOWN_TAGS:
+            raise UnusableError("malformed", f"tag {value}")
+    if beside_images > MAX_TEXT:
+        raise UnusableError("oversized", f"{beside_images} bytes beside the images, at most {MAX_TEXT}")
 
 
 def read_map(message: bytes | memoryview) -> Mapping[str, Any]:
-    """The map of one message.
+    """Decode the map of one message.
 
     Raises
     ------
-    Unusable : if it is none.
+    UnusableError : if the message holds no map.
     """
     import cbor2
 
     plain = bytes(message).removeprefix(SELF_DESCRIBED)
-    outline(plain)
+    check_outline(plain)
     try:
-        found = cbor2.loads(
+        fields = cbor2.loads(
             plain, tag_hook=lambda tag, _: (tag.tag, tag.value), max_depth=MAX_DEPTH, allow_duplicate_keys=False,
-            strict_hashable_types=True, semantic_decoders={tag: lambda text, _: text for tag in DATES},  # nobody reads them
+            strict_hashable_types=True, semantic_decoders={tag: lambda text, _: text for tag in DATE_TAGS},  # dates are not read
         )  # fmt: skip
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        raise Unusable("malformed", f"not CBOR ({type(error).__name__})") from error
-    if not isinstance(found, Mapping):
-        raise Unusable("malformed", f"CBOR {type(found).__name__}, expected a map")
-    return found
+        raise UnusableError("malformed", f"not CBOR ({type(error).__name__})") from error
+    if not isinstance(fields, Mapping):
+        raise UnusableError("malformed", f"CBOR {type(fields).__name__}, expected a map")
+    return fields
 
 
 class CborReader:
-    """Reads the messages of a stream, in their order; not for two threads at once.
+    """Read the messages of a stream in their order; not for two threads at once.
 
     Parameters
     ----------
-    decoder : of the images
-    channel : threshold to take; empty takes the first that the start of a series, or else the image, names
+    decoder : decodes the images
+    channel : threshold to take; empty takes the first one that the start of a series names, or else the first one of the image
     """
 
     def __init__(self, decoder: ImageDecoder, channel: str = "") -> None:
         self.decoder, self.channel = decoder, channel
-        self._first = ""  # of the series that was begun last
+        self._first = ""  # first channel of the series that began last
 
     def read(self, message: bytes | memoryview) -> Header | Image | SeriesEnd:
-        """What one message says.
+        """Read one message.
 
         Raises
         ------
-        Unusable : for anything that is none, and never anything else.
+        UnusableError : for anything that is no message of the stream; nothing else is raised.
         """
-        found = read_map(message)
-        kind = found.get("type")
+        fields = read_map(message)
+        kind = fields.get("type")
         if not isinstance(kind, str) or kind not in {"start", "image", "end"}:
-            raise Unusable("malformed", f"a message of type {str(kind)[:40]!r}")
-        series = whole_number(found.get("series_id"), "series_id")
+            raise UnusableError("malformed", f"a message of type {str(kind)[:40]!r}")
+        series = whole_number(fields.get("series_id"), "series_id")
         if kind == "image":
-            index = whole_number(found.get("image_id"), "image_id", 0, MAX_FRAMES)
-            counts = self._array(_of_channel(found.get("data"), self.channel or self._first))
-            return image(series, index, counts, _user_data(found))
-        return self._start(series, found) if kind == "start" else SeriesEnd(series)
+            index = whole_number(fields.get("image_id"), "image_id", 0, MAX_FRAMES)
+            counts = self._array(_select_channel(fields.get("data"), self.channel or self._first))
+            return make_image(series, index, counts, _user_data(fields))
+        return self._start(series, fields) if kind == "start" else SeriesEnd(series)
 
-    def _start(self, series: int, found: Mapping[str, Any]) -> Header:
-        channels = found.get("channels")
+    def _start(self, series: int, fields: Mapping[str, Any]) -> Header:
+        """Read the start of a series, with the mask of the chosen channel."""
+        channels = fields.get("channels")
         self._first = str(channels[0])[:100] if isinstance(channels, list | tuple) and channels else ""
-        masks, valid = found.get("pixel_mask"), None
+        masks, valid = fields.get("pixel_mask"), None
         if isinstance(masks, Mapping) and masks:
-            valid = self._mask(_of_channel(masks, self.channel or self._first))
-        return header(series, _user_data(found), _configuration(found), valid)
+            valid = self._mask(_select_channel(masks, self.channel or self._first))
+        return make_header(series, _user_data(fields), _configuration(fields), valid)
 
     def _mask(self, tagged: Any) -> BoolArray:
+        """Return (rows, columns) True where the detector's own mask is 0."""
         return np.asarray(self._array(tagged) == 0)
 
     def _array(self, tagged: Any) -> NDArray[Any]:
-        """An image in its own memory and the machine's order of bytes, from its tags."""
-        sides, typed = _pair(_content(tagged, ARRAY))
+        """Decode a tagged array into memory of its own, in the machine's order of bytes."""
+        sides, typed = _pair(_untag(tagged, ARRAY_TAG))
         rows, columns = _pair(sides)
-        kind, content = _pair(typed)
-        if not isinstance(kind, int) or kind not in TYPES:
-            raise Unusable("type", f"pixels of type {str(kind)[:40]}")
-        said = np.dtype(TYPES[kind])
-        shape, dtype = image_shape(rows, columns), counts_type(said.name)
-        encoding, payload = _uncovered(content, dtype)
+        type_tag, content = _pair(typed)
+        if not isinstance(type_tag, int) or type_tag not in TYPED_ARRAY_TAGS:
+            raise UnusableError("type", f"pixels of type {str(type_tag)[:40]}")
+        stored_type = np.dtype(TYPED_ARRAY_TAGS[type_tag])
+        shape, dtype = image_shape(rows, columns), counts_type(stored_type.name)
+        encoding, payload = _unpack_payload(content, dtype)
         counts = self.decoder.decode(payload, encoding, shape, dtype)
-        return counts if said.isnative else counts.byteswap()
+        return counts if stored_type.isnative else counts.byteswap()
 
 
-def _of_channel(arrays: Any, channel: str) -> Any:
+def _select_channel(arrays: Any, channel: str) -> Any:
+    """Return the array of a channel, or the first array if no channel is named."""
     if not isinstance(arrays, Mapping) or not arrays:
-        raise Unusable("malformed", "no map of channels")
+        raise UnusableError("malformed", "no map of channels")
     if channel and channel not in arrays:
-        raise Unusable("channel", f"{channel[:40]!r} is none of {str(list(arrays))[:200]}")
+        raise UnusableError("channel", f"{channel[:40]!r} is none of {str(list(arrays))[:200]}")
     return arrays[channel] if channel else next(iter(arrays.values()))
 
 
-def _content(tagged: Any, tag: int) -> Any:
+def _untag(tagged: Any, tag: int) -> Any:
+    """Return the content of an item with this tag."""
     if not isinstance(tagged, tuple) or len(tagged) != 2 or tagged[0] != tag:
-        raise Unusable("malformed", f"no array of tag {tag}")
+        raise UnusableError("malformed", f"no array of tag {tag}")
     return tagged[1]
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
+    """Return the two items of a list."""
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise Unusable("shape", f"a {type(value).__name__}, expected two items")
+        raise UnusableError("shape", f"a {type(value).__name__}, expected two items")
     return value[0], value[1]
 
 
-def _uncovered(content: Any, dtype: np.dtype[Any]) -> tuple[str, bytes]:
-    """Our name of the compression, and the payload."""
+def _unpack_payload(content: Any, dtype: np.dtype[Any]) -> tuple[str, bytes]:
+    """Return the encoding by its name in `decoding.ENCODINGS`, and the payload."""
     if isinstance(content, bytes):
         return "", content
-    inside = _content(content, COMPRESSED)
+    inside = _untag(content, COMPRESSED_TAG)
     if not isinstance(inside, list | tuple) or len(inside) != 3 or not isinstance(inside[2], bytes):
-        raise Unusable("malformed", "compressed bytes without an algorithm, the size of an element and a payload")
+        raise UnusableError("malformed", "compressed bytes without an algorithm, the size of an element and a payload")
     algorithm, element, payload = inside
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise Unusable("encoding", f"{str(algorithm)[:40]!r}; known: {', '.join(ALGORITHMS)}, or none")
+        raise UnusableError("encoding", f"{str(algorithm)[:40]!r}; known: {', '.join(ALGORITHMS)}, or none")
     if algorithm == "bslz4" and element != dtype.itemsize:
-        raise Unusable("encoding", f"bslz4 of {str(element)[:20]} bytes an element, the pixels have {dtype.itemsize}")
+        raise UnusableError("encoding", f"bslz4 of {str(element)[:20]} bytes an element, the pixels have {dtype.itemsize}")
     return ALGORITHMS[algorithm], payload
 
 
-def _user_data(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object that a user appended, or the JSON text of one; empty where there is none, or something else."""
-    said = found.get("user_data")
-    if isinstance(said, str):
+def _user_data(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a user appended, a map or the JSON text of one; empty if there is neither."""
+    appended = fields.get("user_data")
+    if isinstance(appended, str):
         try:
-            return json_object(said.encode())
-        except Unusable:
+            return json_object(appended.encode())
+        except UnusableError:
             return {}
-    return said if isinstance(said, Mapping) else {}
+    return appended if isinstance(appended, Mapping) else {}
 
 
-def _configuration(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said of the detector, by the names of version 1."""
-    config = {ours: found[theirs] for theirs, ours in NAMES.items() if theirs in found}
-    goniometer = found.get("goniometer")
+def _configuration(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the detector's configuration to the names of version 1."""
+    config = {ours: fields[theirs] for theirs, ours in VERSION_1_NAMES.items() if theirs in fields}
+    goniometer = fields.get("goniometer")
     axes: Mapping[str, Any] = goniometer if isinstance(goniometer, Mapping) else {}
     for axis in AXES:
-        turned = axes.get(axis)
-        if isinstance(turned, Mapping):
-            config |= {f"{axis}_{key}": real_number(turned.get(key)) for key in ("start", "increment")}
+        motion = axes.get(axis)
+        if isinstance(motion, Mapping):
+            config |= {f"{axis}_{key}": real_number(motion.get(key)) for key in ("start", "increment")}
     return config

@@ -1,9 +1,9 @@
 """Follow a folder while a detector writes into it.
 
-listing          list files, and tell which ones are whole
+listing          list files, and tell which ones are complete
 growing_hdf5     follow an HDF5 file that grows
-untrusted_hdf5   read HDF5 files of strangers within bounds
-eiger_master     read what a DECTRIS master says
-eiger_files      follow the data files of a DECTRIS master
+untrusted_hdf5   read HDF5 files of unknown origin within bounds
+eiger_master     read the master file of a DECTRIS detector
+eiger_files      follow the data files of a DECTRIS detector
 source           watch the folder and pass frames on
 """

@@ -1,4 +1,4 @@
-"""The files of a DECTRIS detector while they appear: a master that links to data files, which come one after the other.
+"""Follow the files of a DECTRIS detector while they appear: a master, and data files that come one after the other.
 
 ::
 
@@ -6,8 +6,8 @@
         entry/instrument/detector/detectorSpecific/{nimages, ntrigger, pixel_mask}      entry/sample/goniometer/omega [deg]
     NAME_data_000001.h5     entry/data/data (frames, rows, columns), with attributes image_nr_low and image_nr_high
 
-A data file is whole when it appears, or grows in SWMR mode. HDF5 never follows a link here: each file is opened by itself, if it
-lies below the watched folder, and nothing is read but what it holds itself.
+A data file is complete when it appears, or grows in SWMR mode. HDF5 never follows a link here: each file is opened by itself and
+only if it lies below the watched folder, and only data that it holds itself are read.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ from braggshot.errors import FormatError
 from braggshot.io.beamlines.petra_p10 import SIZES
 from braggshot.io.files import hdf5_reason
 from braggshot.io.frames import ArrayFrames
-from braggshot.live.messages import Lost
+from braggshot.live.messages import Dropped
 from braggshot.live.sources.decoding import ImageDecoder
-from braggshot.live.sources.folder.eiger_master import FRAMES, Master, is_inside, member_of, read_master
+from braggshot.live.sources.folder.eiger_master import FRAMES_PATH, Master, is_inside, member_of, read_master
 from braggshot.live.sources.folder.growing_hdf5 import stack_image_bytes, superblock
 from braggshot.live.sources.folder.listing import Stamp
-from braggshot.live.sources.folder.untrusted_hdf5 import attribute, images, own, present
-from braggshot.live.sources.limits import Unusable
+from braggshot.live.sources.folder.untrusted_hdf5 import integer_attribute, own_dataset, read_frames, written_frames
+from braggshot.live.sources.limits import UnusableError
 from braggshot.volumes import Scan
 
 PATIENCE = 10
-"""Times `settle` for which a master, or a data file after which another scan has begun, is waited for."""
+"""Time to wait for a master, or for a missing data file of a scan that is followed by another one, in units of `settle`."""
 
 
 @dataclass
-class Part:
+class DataFile:
     """A data file, and how far it was read.
 
     Parameters
     ----------
-    stamp : of the file
-    name : path inside it of the frames
-    first : index of its first frame in the scan, None before it could be read
-    frames : that it is made for, None while it grows, or could not be read
-    taken, damaged : indices in the file of frames that were taken, and whose loss was said
-    seen : when it was there first, None before [s]
+    stamp : size and time of change of the file
+    name : path of the frames inside the file
+    first : index in the scan of its first frame; None before the file could be read
+    frames : number of frames that the file is made for; None while it grows, or before it could be read
+    taken, damaged : indices in the file of the frames that were taken, and of those that were reported as damaged
+    seen : when the file was first there; None before that [s]
     is_whole : whether all its frames were taken and it is closed
-    is_open : whether a writer had it open
+    is_open : whether a writer had it open at the last look
     is_settled : whether it was read after it had not changed for a while
-    is_told : whether its loss was said
+    is_reported : whether its loss was reported
     """
 
     stamp: Stamp
-    name: str = FRAMES
+    name: str = FRAMES_PATH
     first: int | None = None
     frames: int | None = None
     taken: set[int] = field(default_factory=set)
@@ -68,78 +68,78 @@ class Part:
     is_whole: bool = False
     is_open: bool = False
     is_settled: bool = False
-    is_told: bool = False
+    is_reported: bool = False
 
 
 class FileSet:
-    """Frames of one set, each once.
+    """Frames of one set of files, each read once.
 
     Parameters
     ----------
     root : folder that no link may leave
     master : path of the master file, which may not be there yet
-    settle : a file that cannot be read and has not changed for so long is damaged [s]
+    settle : a file that cannot be read counts as damaged once it has not changed for this time [s]
 
     Attributes
     ----------
-    master : what it says, None before it could be read
+    master : content of the master file; None before it could be read
     parts : data files, by number
-    is_waiting : whether something that is there was not looked at yet, because what comes before it may still come
-    elsewhere : files that the master links to and that are, by their place and name, none of this set
+    is_waiting : whether a file that is there was not looked at yet, because an earlier one may still come
+    foreign_files : files that the master links to, but that belong to another set by their place and name
     """
 
     def __init__(self, root: Path, master: Path, settle: float) -> None:
         self.root, self.settle = root, settle
         self.master: Master | None = None
-        self.parts: dict[int, Part] = {}
+        self.parts: dict[int, DataFile] = {}
         self.is_waiting = True
-        self.elsewhere: set[Path] = set()
+        self.foreign_files: set[Path] = set()
         self._name = (member_of(master) or ("", 0))[0]
         self._stamp, self._is_master_settled = Stamp(master), False
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._decoder = ImageDecoder()
         self._began = self._changed = time.monotonic()
-        self._low: int | None = None  # number of the scan's first image
+        self._first_number: int | None = None  # number of the scan's first image
 
     def add(self, number: int, path: Path) -> None:
-        """A data file appeared; one that the master links to is known already."""
+        """Add a data file that appeared; a file that the master links to is known already."""
         if number:
-            self.parts.setdefault(number, Part(Stamp(path)))
+            self.parts.setdefault(number, DataFile(Stamp(path)))
 
-    def look(self) -> Iterator[tuple[int, NDArray[Any]] | Lost]:
-        """What is new: index in the scan and image, file by file; and what was lost."""
-        yield from self._look_at_master()
+    def new_frames(self) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
+        """Yield the new frames, file by file, each with its index in the scan; data of no use come as `Dropped`."""
+        yield from self._read_master_again()
         is_lost = self._stamp.is_there() and self._is_master_settled
         is_due = is_lost or time.monotonic() - self._began >= PATIENCE * self.settle
         self.is_waiting = self.master is None and not is_due
-        if self.is_waiting:  # it has the mask and the plan
+        if self.is_waiting:  # the mask and the plan are in the master
             return
         for part in self.parts.values():
-            self._stamp_of(part)
-        followed = self._followed()
+            self._update_stamp(part)
+        successor_times = self._successor_times()
         for number, part in sorted(self.parts.items()):
             if part.stamp.is_there():
                 if not (part.is_whole or part.is_settled):
-                    yield from self._look_at(number, part)
-                is_held = part.first is None and not part.is_settled
+                    yield from self._read_data_file(number, part)
+                is_blocking = part.first is None and not part.is_settled
             else:
-                is_held = followed[number] > time.monotonic() - self.settle
-                if not is_held and followed[number] < math.inf:
-                    yield from self._missing(part)
-            if is_held and followed[number] < math.inf:  # later files wait, so that frames come in order, but not for long
+                is_blocking = successor_times[number] > time.monotonic() - self.settle
+                if not is_blocking and successor_times[number] < math.inf:
+                    yield from self._report_missing_file(part)
+            if is_blocking and successor_times[number] < math.inf:  # later files wait a while, so that frames come in order
                 self.is_waiting = True
                 return
 
-    def _followed(self) -> dict[int, float]:
-        """When any file behind each was there first, infinite where none was yet [s]."""
-        earliest, found = math.inf, {}
+    def _successor_times(self) -> dict[int, float]:
+        """Return for each file when any file behind it was first there, infinite if none was yet [s]."""
+        earliest, times = math.inf, {}
         for number, part in sorted(self.parts.items(), reverse=True):
-            found[number] = earliest
+            times[number] = earliest
             earliest = min(earliest, math.inf if part.seen is None else part.seen)
-        return found
+        return times
 
-    def about(self, name: str, image: NDArray[Any]) -> Scan:
-        """What is known of the scan that this image is of; a mask of another shape is left out."""
+    def describe_scan(self, name: str, image: NDArray[Any]) -> Scan:
+        """Describe the scan of an image as a `Scan` without counts; a mask of another shape is left out."""
         nothing: NDArray[Any] = np.broadcast_to(np.zeros((), image.dtype), (self.frames or 1, *image.shape))
         valid = None if self.master is None or not self.has_mask_of(image) else self.master.valid
         stream = {"master": self._stamp.path.name}
@@ -147,26 +147,26 @@ class FileSet:
         return Scan(ArrayFrames(nothing), name, valid=valid, detector=detector, provenance={"stream": stream})
 
     def has_mask_of(self, image: NDArray[Any]) -> bool:
-        """Whether the master's mask, if there is one, fits an image."""
+        """Tell whether the master's mask, if there is one, has the shape of an image."""
         return self.master is None or self.master.valid is None or self.master.valid.shape == image.shape
 
     @property
     def frames(self) -> int | None:
-        """How many are planned."""
+        """Number of planned frames, None where the master does not tell."""
         return None if self.master is None else self.master.frames
 
     def is_quiet(self) -> bool:
-        """Whether everything that is there was read as far as it can be."""
+        """Tell whether all files that are there were read as far as possible."""
         there = [part for part in self.parts.values() if part.stamp.is_there()]
         return not self.is_waiting and all(part.is_whole or part.is_settled for part in there)
 
     def is_over(self) -> bool:
-        """Whether nothing more is expected once another scan has begun: nothing is missing, or it was waited for."""
+        """Tell whether nothing more is expected once another scan has begun: no file is missing, or the wait for it is over."""
         is_all_there = self.master is not None and all(part.stamp.is_there() for part in self.parts.values())
         return self.is_quiet() and (is_all_there or self._is_older(PATIENCE * self.settle))
 
     def is_complete(self) -> bool:
-        """Whether all planned frames have their place in files that are there, closed, and will not change."""
+        """Tell whether the files that are there have places for all planned frames, are closed, and will not change."""
         parts = list(self.parts.values())
         known = [part.frames for part in parts if part.frames is not None]
         if self.frames is None or not known or not self.is_quiet():
@@ -175,33 +175,36 @@ class FileSet:
             return False
         return sum(max(known) if part.frames is None else part.frames for part in parts) >= self.frames
 
-    def present(self) -> set[Path]:
-        """The files that are there, master and data."""
+    def present_files(self) -> set[Path]:
+        """Return the paths of the files that are there, master and data."""
         stamps = [self._stamp, *(part.stamp for part in self.parts.values())]
         return {stamp.path for stamp in stamps if stamp.is_there()}
 
-    def missing(self) -> Iterator[Lost]:
-        """Data files that never came, unless that was said before."""
+    def report_missing(self) -> Iterator[Dropped]:
+        """Report data files that never came, each once."""
         for _, part in sorted(self.parts.items()):
             if not part.stamp.is_there():
-                yield from self._missing(part)
+                yield from self._report_missing_file(part)
 
-    def _missing(self, part: Part) -> Iterator[Lost]:
-        if not part.is_told:
-            part.is_told = True
-            yield Lost("missing", part.stamp.path.name)
+    def _report_missing_file(self, part: DataFile) -> Iterator[Dropped]:
+        """Report a missing data file, unless that was done before."""
+        if not part.is_reported:
+            part.is_reported = True
+            yield Dropped("missing", part.stamp.path.name)
 
     def _is_older(self, seconds: float) -> bool:
+        """Tell whether no file of the set has changed for `seconds`."""
         return time.monotonic() - self._changed >= seconds
 
-    def _stamp_of(self, part: Part) -> None:
+    def _update_stamp(self, part: DataFile) -> None:
+        """Look whether a data file is there and has changed."""
         if part.stamp.has_changed():
             part.is_whole = part.is_settled = False
             self._changed = time.monotonic()
         if part.seen is None and part.stamp.is_there():
             part.seen = time.monotonic()
 
-    def _look_at_master(self) -> Iterator[Lost]:
+    def _read_master_again(self) -> Iterator[Dropped]:
         """Read the master until it has not changed for a while: the clock of a file system is coarser than its writer."""
         if self._stamp.has_changed():
             self._is_master_settled = False
@@ -211,74 +214,80 @@ class FileSet:
         self._is_master_settled = self._stamp.is_old(self.settle)
         try:
             self.master = read_master(self._stamp.path, self.root)
-        except (FormatError, Unusable) as error:
+        except (FormatError, UnusableError) as error:
             if self._is_master_settled:
-                yield Lost(error.reason if isinstance(error, Unusable) else "unreadable", f"{self._stamp.path.name}: {error}")
+                yield Dropped(
+                    error.reason if isinstance(error, UnusableError) else "unreadable", f"{self._stamp.path.name}: {error}"
+                )
             return
         for number, (path, name) in self.master.links.items():
             part = self.parts.get(number)
             if part is None or (part.stamp.path != path and not part.taken):
-                part = self.parts[number] = Part(Stamp(path))
+                part = self.parts[number] = DataFile(Stamp(path))
             part.name = name
-        own = (self._stamp.path.parent, self._name)
+        own_dataset = (self._stamp.path.parent, self._name)
         paths = {path for path, _ in self.master.links.values()}
-        self.elsewhere = {path for path in paths if (path.parent, (member_of(path) or ("", 0))[0]) != own}
-        yield from (Lost("link", words) for words in self.master.refused if words not in self._told)
-        self._told.update(self.master.refused)
+        self.foreign_files = {path for path in paths if (path.parent, (member_of(path) or ("", 0))[0]) != own_dataset}
+        yield from (Dropped("link", words) for words in self.master.refused if words not in self._reported)
+        self._reported.update(self.master.refused)
 
-    def _look_at(self, number: int, part: Part) -> Iterator[tuple[int, NDArray[Any]] | Lost]:
-        """What is new in a file; where it cannot be read it is given up once it has not changed for a while."""
+    def _read_data_file(self, number: int, part: DataFile) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
+        """Yield the new frames of a file; a file that cannot be read is given up once it has not changed for a while."""
         is_old = part.stamp.is_old(self.settle)
-        lost: Lost | None = None
+        lost: Dropped | None = None
         try:
             yield from self._read(number, part, is_old)
-        except Unusable as error:
-            lost = Lost(error.reason, f"{part.stamp.path.name}: {error.detail}")
+        except UnusableError as error:
+            lost = Dropped(error.reason, f"{part.stamp.path.name}: {error.detail}")
         except FormatError as error:
-            lost = Lost("unreadable", str(error))
+            lost = Dropped("unreadable", str(error))
         except (OSError, KeyError, RuntimeError, ValueError) as error:  # h5py has no error of its own
-            lost = Lost("unreadable", f"{part.stamp.path.name}: cannot be read as HDF5 ({hdf5_reason(error)})")
+            lost = Dropped("unreadable", f"{part.stamp.path.name}: cannot be read as HDF5 ({hdf5_reason(error)})")
         part.is_settled = is_old
-        if lost is not None and is_old and not part.is_told:
-            part.is_told = True
+        if lost is not None and is_old and not part.is_reported:
+            part.is_reported = True
             yield lost
 
-    def _read(self, number: int, part: Part, is_old: bool) -> Iterator[tuple[int, NDArray[Any]] | Lost]:
+    def _read(self, number: int, part: DataFile, is_old: bool) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
+        """Yield the new frames of a file, and note how far it was read."""
         path = part.stamp.path
         if not is_inside(self.root, path):
-            raise Unusable("link", "it leads out of the watched folder")
+            raise UnusableError("link", "it leads out of the watched folder")
         version, flags = superblock(path)
         part.is_open = version >= 3 and bool(flags & 1)
         with h5py.File(path, "r", swmr=version >= 3, locking=False) as file:
-            data = own(file, part.name)
+            data = own_dataset(file, part.name)
             if data is None:
                 raise FormatError(f"{path.name}: there is no {part.name}.")
             stack_image_bytes(data)
-            here = present(data)
+            here = written_frames(data)
             if part.first is None:
-                part.first = self._place(number, data)
+                part.first = self._first_index(number, data)
             new = [index for index in np.flatnonzero(here).tolist() if index not in part.taken]
-            for index, found in images(data, new, self._decoder):
-                if isinstance(found, Unusable):
+            for index, image_or_error in read_frames(data, new, self._decoder):
+                if isinstance(image_or_error, UnusableError):
                     if is_old and index not in part.damaged:
                         part.damaged.add(index)
-                        yield Lost(found.reason, f"frame {part.first + index}, in {path.name}: {found.detail}")
+                        yield Dropped(image_or_error.reason, f"frame {part.first + index}, in {path.name}: {image_or_error.detail}")
                     continue
                 part.taken.add(index)
-                yield part.first + index, found
+                yield part.first + index, image_or_error
             part.frames = None if part.is_open else len(here)
             part.is_whole = part.frames == len(part.taken)
 
-    def _place(self, number: int, data: h5py.Dataset) -> int:
-        """Index in the scan of a file's first frame: by its number of that image, else behind the files before."""
+    def _first_index(self, number: int, data: h5py.Dataset) -> int:
+        """Return the index in the scan of a file's first frame.
+
+        It follows from the image number in the file, else from the number of frames in the files before.
+        """
         numbers = sorted(self.parts)
-        low = attribute(data, "image_nr_low")
+        low = integer_attribute(data, "image_nr_low")
         if low is not None:
-            # the first file says where the detector begins to count; without it that is 1
-            start = low if number == numbers[0] else self._low if self._low is not None else 1
-            self._low = start if number == numbers[0] else self._low
+            # The first file tells the number at which the detector begins to count; without that file it is 1.
+            start = low if number == numbers[0] else self._first_number if self._first_number is not None else 1
+            self._first_number = start if number == numbers[0] else self._first_number
             return low - start
         before = [self.parts[earlier].frames for earlier in numbers if earlier < number]
         known = [count for part in self.parts.values() if (count := part.frames) is not None]
-        usual = max(known) if known else int(data.shape[0])  # all but the last are of one size
+        usual = max(known) if known else int(data.shape[0])  # all files but the last have one size
         return sum(usual if count is None else count for count in before)

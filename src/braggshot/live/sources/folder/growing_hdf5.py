@@ -1,4 +1,4 @@
-"""An HDF5 file that a beamline appends frames to: followed in SWMR mode, or by opening it again where it was not made for that."""
+"""Follow an HDF5 file that a beamline appends frames to: in SWMR mode, else by opening it again."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from numpy.typing import NDArray
 from braggshot.errors import FormatError
 from braggshot.io.files import dataset, hdf5_reason
 from braggshot.io.formats.nexus import only_stack
-from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, Unusable, counts_type, image_bytes, image_shape
+from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, UnusableError, counts_type, image_bytes, image_shape
 
-BLOCK = 2**25
-"""Bytes that are read at once."""
-NEVER = 2**64 - 1
-"""Where HDF5 says that a chunk lies which was not written."""
+BLOCK_BYTES = 2**25
+"""Size of the blocks that are read at once [bytes]."""
+NOT_ALLOCATED = 2**64 - 1
+"""File offset by which HDF5 marks a chunk that was not written."""
 
 
 class GrowingFile:
-    """Frames of one dataset, each once.
+    """Frames of one dataset that grows, each read once.
 
     Parameters
     ----------
-    path : the file
-    name : path inside the file of the frames; None where it holds one 3D dataset
-    angle : path inside the file of one rocking angle per frame [deg, or as its `units` say]; None where there are none
+    path : path of the file
+    name : path of the frames inside the file; None if the file holds one 3D dataset
+    angle : path inside the file of one rocking angle per frame [deg, or as its `units` say]; None if there are none
     """
 
     def __init__(self, path: Path, name: str | None = None, angle: str | None = None) -> None:
         self.path, self.name, self.angle = path, name, angle
         self.taken = 0
-        self._kept = ExitStack()
+        self._resources = ExitStack()
         self._file: h5py.File | None = None
 
     def frames(self) -> Iterator[tuple[int, NDArray[Any], float | None]]:
-        """What is new: index, image, rocking angle [rad].
+        """Yield the new frames: index, image, rocking angle [rad].
 
         Raises
         ------
         FormatError : if the file cannot be read (yet).
-        Unusable : if the dataset is not of images within bounds.
+        UnusableError : if the dataset does not hold images within bounds.
         """
         try:
             file = self._open()
             self.name = self.name or only_stack(file, self.path)
             data = dataset(file, self.name)
             if data.file.filename != file.filename:
-                raise Unusable("link", f"{self.name} is kept in another file")
+                raise UnusableError("link", f"{self.name} is kept in another file")
             if file.swmr_mode:
                 data.refresh()
-            together = max(1, BLOCK // stack_image_bytes(data))
-            while self.taken < (there := written(data, self.taken)):
-                last = min(there, self.taken + together)
+            per_block = max(1, BLOCK_BYTES // stack_image_bytes(data))
+            while self.taken < (available := count_written(data, self.taken)):
+                last = min(available, self.taken + per_block)
                 block, angles = data[self.taken : last], self._angles(file, self.taken, last)
                 first, self.taken = self.taken, last
                 for offset, image in enumerate(block):
@@ -68,36 +68,40 @@ class GrowingFile:
                 self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._kept.close()
+        """Close the file."""
+        self._resources.close()
         self._file = None
 
     def is_complete(self) -> bool:
-        """Whether its writer has closed it, as far as the file says: those made for SWMR hold a mark while one writes."""
+        """Tell whether the writer has closed the file; a file that was not made for SWMR cannot tell, and counts as open."""
         version, flags = superblock(self.path)
         return version >= 3 and not flags & 1
 
     def _open(self) -> h5py.File:
+        """Open the file, or return it if it is open."""
         if self._file is None:
-            can_follow = superblock(self.path)[0] >= 3
-            self._file = self._kept.enter_context(h5py.File(self.path, "r", swmr=can_follow, locking=False))
+            is_swmr = superblock(self.path)[0] >= 3
+            self._file = self._resources.enter_context(h5py.File(self.path, "r", swmr=is_swmr, locking=False))
         return self._file
 
     def _angles(self, file: h5py.File, first: int, last: int) -> list[float | None]:
-        """Of the frames asked for; None where the file does not hold as many yet."""
-        found: list[float | None] = [None] * (last - first)
+        """Return the angles of some frames [rad]; None for each that the file does not hold yet."""
+        filled: list[float | None] = [None] * (last - first)
         if self.angle is not None:
             data = dataset(file, self.angle)
             if file.swmr_mode:
                 data.refresh()
             values = np.asarray(data[first:last], float).ravel()
             radians = str(data.attrs.get("units", "deg")).startswith("rad")
-            found[: len(values)] = (values if radians else np.deg2rad(values)).tolist()
-        return found
+            filled[: len(values)] = (values if radians else np.deg2rad(values)).tolist()
+        return filled
 
 
 def superblock(path: Path) -> tuple[int, int]:
-    """Version of an HDF5 file's first block, 3 and more where it was made for SWMR, and its flags: 1 while one writes."""
+    """Return the version and the flags of an HDF5 file's first block.
+
+    The version is 3 or more if the file was made for SWMR. The lowest bit of the flags is set while a writer has the file open.
+    """
     try:
         with path.open("rb") as stream:
             head = stream.read(12)
@@ -107,22 +111,27 @@ def superblock(path: Path) -> tuple[int, int]:
 
 
 def stack_image_bytes(data: h5py.Dataset) -> int:
-    """Bytes of one frame; refuses what is not a stack of images within bounds, or is kept in other files than its own."""
+    """Return the size of one frame [bytes].
+
+    Raises
+    ------
+    UnusableError : if the dataset is no stack of images within bounds, or keeps its data in other files.
+    """
     if data.is_virtual or data.external:
-        raise Unusable("link", f"{data.name} is kept in other files")
+        raise UnusableError("link", f"{data.name} is kept in other files")
     if data.ndim != 3 or data.shape[0] > MAX_FRAMES:
-        raise Unusable("shape", f"{data.name} has shape {data.shape}, expected frames, rows, columns")
+        raise UnusableError("shape", f"{data.name} has shape {data.shape}, expected frames, rows, columns")
     if data.chunks is not None and int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize > MAX_BYTES:
-        raise Unusable("oversized", f"{data.name} has chunks of {data.chunks}")
+        raise UnusableError("oversized", f"{data.name} has chunks of {data.chunks}")
     return image_bytes(image_shape(*data.shape[1:]), counts_type(data.dtype.name))
 
 
-def written(data: h5py.Dataset, first: int) -> int:
-    """How many frames are there: those of the shape, up to the first one that was only allotted."""
+def count_written(data: h5py.Dataset, first: int) -> int:
+    """Count the frames that were written; frames after the first empty place are only allocated."""
     frames = int(data.shape[0])
     if data.chunks is None or data.chunks[0] != 1:
         return frames
     for index in range(first, frames):
-        if data.id.get_chunk_info_by_coord((index, 0, 0)).byte_offset in {None, NEVER}:
+        if data.id.get_chunk_info_by_coord((index, 0, 0)).byte_offset in {None, NOT_ALLOCATED}:
             return index
     return frames

@@ -1,6 +1,7 @@
-"""Files as they appear in a folder, and whether one is whole: what the folder source needs of a file system.
+"""List the files of a folder as they appear, and tell whether a file is complete.
 
-A folder is listed again when its time of change moved, which works on network file systems too; change notices only make it sooner.
+A folder is listed again when its time of change has moved, which works on network file systems too; change notices of the system
+only make it happen sooner.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
 from braggshot.io.files import tiff_series
-from braggshot.live.sources.limits import Unusable, counts_type, image_bytes, image_shape
+from braggshot.live.sources.limits import UnusableError, counts_type, image_bytes, image_shape
 
-IMAGES = frozenset({".tif", ".tiff", ".npy"})
-GROWING = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".cxi"})
-GONE = (-1, -1, -1)
-UNSETTLED = 1.0
-"""Seconds for which a folder is listed again after it changed: its time of change is coarser than the arrival of files."""
+IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".npy"})
+"""Suffixes of files that hold one image each."""
+HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".cxi"})
+"""Suffixes of HDF5 files, which may grow."""
+NO_FILE = (-1, -1, -1)
+"""Stamp of a file that does not exist."""
+RELIST_SECONDS = 1.0
+"""Time for which a changed folder is listed again [s]: its time of change is coarser than the arrival of files."""
 
 
 def changes(folder: Path, stop: Event) -> Iterator[None]:
-    """One None at once, then one whenever something changed below `folder`, and at least every 0.15 s; ends soon after `stop`."""
+    """Yield None at once, at each change below `folder`, and at least every 0.15 s; end soon after `stop` is set."""
     from watchfiles import watch
 
     yield None
@@ -41,8 +45,8 @@ def changes(folder: Path, stop: Event) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A folder's time of change, when that was seen first, and when the folder was listed last."""
+class _FolderState:
+    """Time of change of a folder, when that time was first seen, and when the folder was last listed."""
 
     stamp: int = -1
     since: float = 0.0
@@ -50,41 +54,44 @@ class _Seen:
 
 
 class Listing:
-    """Which files below `root` are new; hidden ones, and those that do not match `pattern`, are none."""
+    """The files below `root` that match `pattern`; hidden files and folders are left out."""
 
     def __init__(self, root: Path, pattern: str = "*") -> None:
         self.root, self.pattern = root, pattern
         self._known: set[str] = set()
-        self._folders: dict[str, _Seen] = {str(root): _Seen()}
+        self._folders: dict[str, _FolderState] = {str(root): _FolderState()}
 
-    def new(self, everywhere: bool = False) -> list[Path]:
-        """Files that were not there at the last call, those of one series in order, the series that began first in front.
+    def new_files(self, everywhere: bool = False) -> list[Path]:
+        """Return the files that were not there at the last call.
+
+        The files of one series stand together, in order of their number; the series that began first comes first.
 
         Parameters
         ----------
-        everywhere : whether to list folders that seem to be as they were, too
+        everywhere : also list folders that seem unchanged
         """
-        found: list[Path] = []
+        paths: list[Path] = []
         folders = list(self._folders)
-        for folder in folders:  # grows while it is walked: a folder that is found is listed at once
-            if self._changed(folder) or everywhere:
-                self._list(folder, found, folders)
-        return in_order(found)
+        for folder in folders:  # the list grows in this loop, so that a new folder is listed at once
+            if self._has_changed(folder) or everywhere:
+                self._list(folder, paths, folders)
+        return sort_by_series(paths)
 
-    def _changed(self, folder: str) -> bool:
-        """Whether its time of change moved; True also until it was listed once some time after that."""
+    def _has_changed(self, folder: str) -> bool:
+        """Tell whether a folder has to be listed: its time of change moved, or moved a short time ago."""
         try:
             stamp = os.stat(folder).st_mtime_ns
         except OSError:
             return False
-        now, seen = time.monotonic(), self._folders[folder]
-        since = now if stamp != seen.stamp else seen.since
-        if stamp == seen.stamp and seen.listed - since >= UNSETTLED:
+        now, state = time.monotonic(), self._folders[folder]
+        since = now if stamp != state.stamp else state.since
+        if stamp == state.stamp and state.listed - since >= RELIST_SECONDS:
             return False
-        self._folders[folder] = _Seen(stamp, since, now)
+        self._folders[folder] = _FolderState(stamp, since, now)
         return True
 
-    def _list(self, folder: str, found: list[Path], folders: list[str]) -> None:
+    def _list(self, folder: str, paths: list[Path], folders: list[str]) -> None:
+        """Add the new files of a folder to `paths`, and its new subfolders to `folders`."""
         try:
             entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
         except OSError:
@@ -94,25 +101,27 @@ class Listing:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 if entry.path not in self._folders:
-                    self._folders[entry.path] = _Seen()
+                    self._folders[entry.path] = _FolderState()
                     folders.append(entry.path)
-            elif Path(entry.name).suffix.lower() in IMAGES | GROWING:
+            elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES | HDF5_SUFFIXES:
                 self._known.add(entry.path)
                 if fnmatch.fnmatch(entry.name, self.pattern):
-                    found.append(Path(entry.path))
+                    paths.append(Path(entry.path))
 
 
-def in_order(files: list[Path]) -> list[Path]:
-    """Files of one series by their number, series by their oldest file."""
-    began: dict[tuple[Path, str], int] = {}
+def sort_by_series(files: list[Path]) -> list[Path]:
+    """Sort the files of one series by their number, and series by their oldest file."""
+    oldest: dict[tuple[Path, str], int] = {}
     for path in files:
         key = (path.parent, number_of(path)[0])
-        began[key] = min(began.get(key, 2**63), _stamp(path))
-    return sorted(files, key=lambda path: (began[path.parent, number_of(path)[0]], str(path.parent), *number_of(path), path.suffix))
+        oldest[key] = min(oldest.get(key, 2**63), _modified_ns(path))
+    return sorted(
+        files, key=lambda path: (oldest[path.parent, number_of(path)[0]], str(path.parent), *number_of(path), path.suffix)
+    )
 
 
 def number_of(path: Path) -> tuple[str, int]:
-    """Name without its trailing number, and that number; -1 where there is none.
+    """Split a file name into the part before its trailing number, and that number, -1 where there is none.
 
     Examples
     --------
@@ -125,7 +134,8 @@ def number_of(path: Path) -> tuple[str, int]:
     return (prefix, int(digits)) if 0 < len(digits) <= 18 else (stem, -1)
 
 
-def _stamp(path: Path) -> int:
+def _modified_ns(path: Path) -> int:
+    """Return the time of change of a file [ns]; a very late time if it is gone."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -133,70 +143,70 @@ def _stamp(path: Path) -> int:
 
 
 class Stamp:
-    """Size and time of change of a file, and since when they are what they are."""
+    """Size and time of change of a file, and since when they are unchanged."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.found, self.since = path, GONE, time.monotonic()
+        self.path, self.paths, self.since = path, NO_FILE, time.monotonic()
 
     def has_changed(self) -> bool:
-        """Whether the file is another one than at the last call."""
+        """Look at the file, and tell whether it has changed since the last look."""
         try:
-            found = self.path.stat()
-            stamp = (found.st_size, found.st_mtime_ns, found.st_ino)
+            paths = self.path.stat()
+            stamp = (paths.st_size, paths.st_mtime_ns, paths.st_ino)
         except OSError:
-            stamp = GONE
-        if stamp == self.found:
+            stamp = NO_FILE
+        if stamp == self.paths:
             return False
-        self.found, self.since = stamp, time.monotonic()
+        self.paths, self.since = stamp, time.monotonic()
         return True
 
     def is_there(self) -> bool:
-        """Whether the file was there at the last look."""
-        return self.found != GONE
+        """Tell whether the file was there at the last look."""
+        return self.paths != NO_FILE
 
     def is_old(self, seconds: float) -> bool:
-        """Whether the last change that was seen is so long ago."""
+        """Tell whether the last change was seen at least `seconds` ago."""
         return time.monotonic() - self.since >= seconds
 
     def is_settled(self, seconds: float) -> bool:
-        """Whether the file has not changed for so long, or is gone."""
+        """Look at the file, and tell whether it has not changed for `seconds`, or is gone."""
         return not self.has_changed() and (not self.is_there() or self.is_old(seconds))
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """The one image of a TIFF or .npy file.
+    """Read the one image of a TIFF or .npy file.
 
     Raises
     ------
-    FormatError : if it cannot be read (yet).
-    Unusable : if what it says of itself is not an image of counts within bounds.
+    FormatError : if the file cannot be read (yet).
+    UnusableError : if the file does not hold one image of counts within bounds.
     """
     if path.suffix.lower() == ".npy":
         return _read_npy(path)
     with tiff_series(path) as series:
-        shape = check(tuple(series.shape), np.dtype(series.dtype))
+        shape = check_image(tuple(series.shape), np.dtype(series.dtype))
         return np.asarray(series.asarray()).reshape(shape)
 
 
-def check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]:
-    """(rows, columns) of an image that says it has this shape and type, if that is allowed."""
+def check_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Return (rows, columns) of an image from the shape and type that its file claims; raise if they are not allowed."""
     if len(shape) < 2 or any(side != 1 for side in shape[:-2]):
-        raise Unusable("shape", f"holds {shape[:8]}, expected one image")
+        raise UnusableError("shape", f"holds {shape[:8]}, expected one image")
     sides = image_shape(*shape[-2:])
     image_bytes(sides, counts_type(dtype.name))
     return sides
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
-    """Not memory-mapped: a file that a detector shortens under a map would end the process."""
+    """Read an image without a memory map: a detector that shortens a mapped file would end this process."""
     try:
         with path.open("rb") as stream:
             header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             version = np.lib.format.read_magic(stream)
             if version not in header:
-                raise Unusable("malformed", f"{path.name}: .npy of version {version}")
+                raise UnusableError("malformed", f"{path.name}: .npy of version {version}")
             shape, fortran, dtype = header[version](stream)
-            sides = check(shape, dtype)
+            sides = check_image(shape, dtype)
             if os.fstat(stream.fileno()).st_size < stream.tell() + image_bytes(sides, dtype):
                 raise FormatError(f"{path}: shorter than it says.")
             flat = np.fromfile(stream, dtype, sides[0] * sides[1])

@@ -3,7 +3,7 @@
 A series of images, ``PREFIX<number>.tif`` or ``.npy`` in one folder, is a scan. So is every HDF5 file; the files of a DECTRIS
 detector (`braggshot.live.sources.folder.eiger_files`) are one scan together. A scan ends when all planned frames came, with a file
 ``BASE.done`` or ``BASE.aborted``, when its HDF5 file is closed, when the next one begins, or after a time of silence.
-``BASE.json`` may say in advance ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``. BASE is the name of the
+``BASE.json`` may hold a plan: ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``. BASE is the name of the
 images without their number, or of the HDF5 file, or the folder's name (in the folder or beside it).
 """
 
@@ -19,26 +19,26 @@ from typing import Any
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, FormatError
-from braggshot.live.messages import Lost, Message
+from braggshot.live.messages import Dropped, Message
 from braggshot.live.sources.folder.eiger_files import FileSet
 from braggshot.live.sources.folder.eiger_master import member_of
 from braggshot.live.sources.folder.growing_hdf5 import GrowingFile
-from braggshot.live.sources.folder.listing import GROWING, Listing, Stamp, changes, number_of, read_image
-from braggshot.live.sources.ledger import Expected, Ledger
-from braggshot.live.sources.limits import MAX_FRAMES, MAX_TEXT, Unusable, angles, json_object, whole_number
+from braggshot.live.sources.folder.listing import HDF5_SUFFIXES, Listing, Stamp, changes, number_of, read_image
+from braggshot.live.sources.ledger import Ledger, ScanDefaults
+from braggshot.live.sources.limits import MAX_FRAMES, MAX_TEXT, UnusableError, angles, json_object, whole_number
 from braggshot.volumes import Frame
 
 
 @dataclass(frozen=True)
-class Options(Expected):
-    """What to take, beside what a scan is expected to be.
+class Options(ScanDefaults):
+    """Options of the folder, in addition to those of `ScanDefaults`.
 
     Parameters
     ----------
-    pattern : of the file names to take, such as ``*eiger*``
-    existing : whether to take the scans that are there already
+    pattern : pattern of the file names to take, such as ``*eiger*``
+    existing : take also the scans that are there already
     first : number of a scan's first image; None is 0 or 1, whichever comes first
-    settle : a file that cannot be read and has not changed for so long is damaged [s]
+    settle : a file that cannot be read counts as damaged once it has not changed for this time [s]
     dataset, angle : paths inside HDF5 files of the frames, and of one rocking angle per frame
     """
 
@@ -52,26 +52,26 @@ class Options(Expected):
 
 @dataclass(frozen=True)
 class Series:
-    """Files that make one scan; `name` is of the images without their number, or of the HDF5 file."""
+    """The files of one scan; `name` is that of the images without their number, or of the HDF5 file."""
 
     folder: Path
     name: str
 
     def bases(self) -> tuple[Path, ...]:
-        """What the notes about this series may be called, without their suffix."""
+        """Return the paths, without suffix, of the notes that may belong to this series: its plan and the markers of its end."""
         plain = self.name.rstrip("_-. ")
-        own = (self.folder / plain,) if plain else ()
-        return (*own, self.folder / self.folder.name, self.folder)
+        own_dataset = (self.folder / plain,) if plain else ()
+        return (*own_dataset, self.folder / self.folder.name, self.folder)
 
     def note(self, suffix: str) -> Path | None:
-        """The note of that suffix, where there is one."""
+        """Return the path of the note with this suffix (.json, .done or .aborted), or None."""
         paths = (base.with_name(base.name + suffix) for base in self.bases())
         return next((path for path in paths if path.is_file()), None)
 
 
 @dataclass
-class Waiting:
-    """A file, or a set of files, that has not been taken (wholly) yet."""
+class PendingFile:
+    """A file, or a set of files, that was not taken completely yet."""
 
     path: Path
     series: Series
@@ -80,12 +80,12 @@ class Waiting:
     files: FileSet | None = None
 
     def is_taken(self) -> bool:
-        """Whether all was taken that is there."""
+        """Tell whether all frames that are there were taken."""
         return self.growing is not None or (self.files is not None and self.files.is_quiet())
 
 
 def connect(target: str, options: Options) -> FolderSource:
-    """The source for ``folder:PATH``; PATH is a folder, or one HDF5 file.
+    """Return the source for ``folder:PATH``; PATH is a folder, or one HDF5 file.
 
     Raises
     ------
@@ -94,194 +94,201 @@ def connect(target: str, options: Options) -> FolderSource:
     import watchfiles  # noqa: F401  missing libraries are reported when a source is opened
 
     path = Path(target)
-    if not path.exists() or (path.is_file() and path.suffix.lower() not in GROWING):
+    if not path.exists() or (path.is_file() and path.suffix.lower() not in HDF5_SUFFIXES):
         raise ConfigError(f"folder:{target}: no such folder, nor an HDF5 file; make the folder first.")
     return FolderSource(path, options)
 
 
 class FolderSource:
-    """Scans in the order in which their files appear."""
+    """Scans of a folder, in the order in which their files appear."""
 
     def __init__(self, path: Path, options: Options) -> None:
         self.root = path.parent if path.is_file() else path
         self.options = options
         self.pattern = path.name if path.is_file() else options.pattern
         self._ledger = Ledger(options)
-        self._waiting: list[Waiting] = []
+        self._pending: list[PendingFile] = []
         self._linked: set[Path] = set()
         self._first: dict[Series, int] = {}
         self._lowest: dict[Series, int] = {}
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """As `braggshot.live.messages.Source`."""
+        """Yield messages, as `braggshot.live.messages.Source` says."""
         listing = Listing(self.root, self.pattern)
         if not self.options.existing:
-            listing.new()
+            listing.new_files()
         for _ in changes(self.root, stop):
-            scan, ending = self._open(), self._marker()  # looked for before the files, which a detector writes before its marker
+            # The marker is looked for before the files, because a detector writes its files before its marker.
+            scan, ending = self._open_series(), self._find_marker()
             count = 0
-            for count, message in enumerate(self._new(listing.new(everywhere=ending is not None)), 1):  # noqa: B007
+            for count, message in enumerate(self.take_files(listing.new_files(everywhere=ending is not None)), 1):  # noqa: B007
                 yield message
                 if stop.is_set():
                     return
-            is_taken = all(item.series != scan or item.is_taken() for item in self._waiting)
-            if ending and is_taken and self._open() == scan:
-                yield from self._end(ending)
-            yield from self._ledger.idle()
+            is_taken = all(item.series != scan or item.is_taken() for item in self._pending)
+            if ending and is_taken and self._open_series() == scan:
+                yield from self._end_scan(ending)
+            yield from self._ledger.end_if_silent()
             if not count:
                 yield None
 
-    def _new(self, paths: list[Path]) -> Iterator[Message]:
-        """What new files, and those that wait already, bring."""
+    def take_files(self, paths: list[Path]) -> Iterator[Message]:
+        """Take new files, and go on with those that are pending; yield the messages that follow."""
         for path in paths:
-            member = member_of(path) if path.suffix.lower() in GROWING else None
+            member = member_of(path) if path.suffix.lower() in HDF5_SUFFIXES else None
             if path in self._linked:
                 continue
             if member is None:
-                self._waiting.append(self._file(path))
+                self._pending.append(self._make_pending(path))
             else:
-                yield from self._add(Series(path.parent, member[0]), member[1], path)
-        yield from self._look()
+                yield from self._add_to_set(Series(path.parent, member[0]), member[1], path)
+        yield from self._take_pending()
 
-    def _file(self, path: Path) -> Waiting:
-        if path.suffix.lower() in GROWING:
+    def _make_pending(self, path: Path) -> PendingFile:
+        """Make the record of a single file."""
+        if path.suffix.lower() in HDF5_SUFFIXES:
             growing = GrowingFile(path, self.options.dataset, self.options.angle)
-            return Waiting(path, Series(path.parent, path.stem), Stamp(path), growing)
-        return Waiting(path, Series(path.parent, number_of(path)[0]), Stamp(path))
+            return PendingFile(path, Series(path.parent, path.stem), Stamp(path), growing)
+        return PendingFile(path, Series(path.parent, number_of(path)[0]), Stamp(path))
 
-    def _add(self, series: Series, number: int, path: Path) -> Iterator[Message]:
-        """A file of a set."""
+    def _add_to_set(self, series: Series, number: int, path: Path) -> Iterator[Message]:
+        """Add a file to its set; report it as late if the scan of the set has ended."""
         if series in self._ledger.ended:
-            yield Lost("late", f"{path.name}, of a scan that has ended")
+            yield Dropped("late", f"{path.name}, of a scan that has ended")
             return
-        item = next((item for item in self._waiting if item.files and item.series == series), None)
+        item = next((item for item in self._pending if item.files and item.series == series), None)
         if item is None:
             master = path.with_name(f"{series.name}_master{path.suffix}")
-            item = Waiting(path, series, Stamp(path), files=FileSet(self.root, master, self.options.settle))
-            self._waiting.append(item)
+            item = PendingFile(path, series, Stamp(path), files=FileSet(self.root, master, self.options.settle))
+            self._pending.append(item)
         assert item.files is not None
         item.files.add(number, path)
 
-    def _open(self) -> Series | None:
+    def _open_series(self) -> Series | None:
+        """Return the series of the open scan, or None."""
         return self._ledger.open.key if self._ledger.open else None  # type: ignore[return-value]
 
-    def _marker(self) -> Path | None:
-        """The file that says that the open scan is over."""
-        series = self._open()
+    def _find_marker(self) -> Path | None:
+        """Return the file that marks the open scan as over, or None."""
+        series = self._open_series()
         return (series.note(".aborted") or series.note(".done")) if series else None
 
-    def _end(self, marker: Path) -> list[Message]:
-        return self._ledger.end(self._open(), "the scan was aborted" if marker.suffix == ".aborted" else None)
+    def _end_scan(self, marker: Path) -> list[Message]:
+        """End the open scan, as its marker says."""
+        return self._ledger.end(self._open_series(), "the scan was aborted" if marker.suffix == ".aborted" else None)
 
-    def _look(self) -> Iterator[Message]:
-        """Take what can be taken; files of a later series wait for those of an earlier one."""
-        waiting, self._waiting = self._waiting, []
-        self._lowest = {item.series: number_of(item.path)[1] for item in reversed(waiting)}  # listed in order
-        for place, item in enumerate(waiting):
-            if self._waiting and self._waiting[0].series != item.series:
-                self._waiting.append(item)
+    def _take_pending(self) -> Iterator[Message]:
+        """Take the pending files as far as possible; files of a later series wait for those of an earlier one."""
+        pending, self._pending = self._pending, []
+        # Files stand in order of their number, so that the last one kept of each series is the lowest.
+        self._lowest = {item.series: number_of(item.path)[1] for item in reversed(pending)}
+        for place, item in enumerate(pending):
+            if self._pending and self._pending[0].series != item.series:
+                self._pending.append(item)
                 continue
-            is_followed = any(other.series != item.series for other in waiting[place + 1 :])
+            has_successor = any(other.series != item.series for other in pending[place + 1 :])
             if item.files is not None:
-                yield from self._collect(item, item.files, is_followed)
+                yield from self._take_set(item, item.files, has_successor)
             else:
-                yield from self._take(item) if item.growing is None else self._grow(item, item.growing, is_followed)
+                yield from self._take_image(item) if item.growing is None else self._take_growing(item, item.growing, has_successor)
 
-    def _take(self, item: Waiting) -> Iterator[Message]:
-        """One image file; it goes on waiting where it is not whole yet: half a header says strange things too."""
+    def _take_image(self, item: PendingFile) -> Iterator[Message]:
+        """Take an image file, or leave it pending until it is complete: half a header may seem to hold anything."""
         is_settled = item.stamp.is_settled(self.options.settle)
         try:
             image = read_image(item.path)
-        except (Unusable, FormatError) as error:
+        except (UnusableError, FormatError) as error:
             if is_settled:
-                reason = error.reason if isinstance(error, Unusable) else "truncated"
-                yield Lost(reason, f"{item.path.name}: {error}")
+                reason = error.reason if isinstance(error, UnusableError) else "truncated"
+                yield Dropped(reason, f"{item.path.name}: {error}")
             else:
-                self._waiting.append(item)
+                self._pending.append(item)
             return
         if item.stamp.has_changed():
-            self._waiting.append(item)
+            self._pending.append(item)
             return
         number = number_of(item.path)[1]
         if number < 0:
-            yield Lost("unnumbered", item.path.name)
+            yield Dropped("unnumbered", item.path.name)
             return
-        yield from self._begin(item.series, number)
+        yield from self._begin_scan(item.series, number)
         index = number - self._first.get(item.series, 0)
-        yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, time=_when(item.path)))
+        yield from self._ledger.frame(
+            item.series, self._scan_name(item.series), Frame(index, image, time=_modification_time(item.path))
+        )
 
-    def _grow(self, item: Waiting, file: GrowingFile, is_followed: bool) -> Iterator[Message]:
-        """What is new in an HDF5 file; it goes on waiting until it is closed, or ended in another way."""
+    def _take_growing(self, item: PendingFile, file: GrowingFile, has_successor: bool) -> Iterator[Message]:
+        """Take the new frames of an HDF5 file, which stays pending until it is closed or its scan has ended."""
         is_complete, reason = file.is_complete(), ""
         try:
             for index, image, angle in file.frames():
-                yield from self._begin(item.series, 0)
-                yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, angle, time.time()))
-        except Unusable as lost:
-            yield Lost(lost.reason, f"{item.path.name}: {lost.detail}")
+                yield from self._begin_scan(item.series, 0)
+                yield from self._ledger.frame(item.series, self._scan_name(item.series), Frame(index, image, angle, time.time()))
+        except UnusableError as error:
+            yield Dropped(error.reason, f"{item.path.name}: {error.detail}")
             is_complete = True
         except FormatError as error:
             reason = str(error)
-        if not (is_complete or is_followed or item.series in self._ledger.ended):
-            self._waiting.append(item)
+        if not (is_complete or has_successor or item.series in self._ledger.ended):
+            self._pending.append(item)
             return
         file.close()
         if reason:
-            yield Lost("unreadable", reason)
+            yield Dropped("unreadable", reason)
         if is_complete:
             yield from self._ledger.end(item.series)
 
-    def _collect(self, item: Waiting, files: FileSet, is_followed: bool) -> Iterator[Message]:
-        """What is new in the files of a set; it goes on waiting until all planned frames have come, or it ended in another way."""
+    def _take_set(self, item: PendingFile, files: FileSet, has_successor: bool) -> Iterator[Message]:
+        """Take the new frames of a set, which stays pending until all planned frames have come or its scan has ended."""
         if files.master is None and item.path in self._linked:
-            return  # a set that is linked to from another folder is that master's
-        for found in files.look():
-            if isinstance(found, Lost):
-                yield found
+            return  # the set belongs to a master in another folder, which links to it
+        for item_or_drop in files.new_frames():
+            if isinstance(item_or_drop, Dropped):
+                yield item_or_drop
                 continue
-            index, image = found
-            if not self._ledger.known(item.series):
+            index, image = item_or_drop
+            if not self._ledger.is_known(item.series):
                 if not files.has_mask_of(image):
-                    yield Lost("shape", f"the pixel mask of {item.series.name} is of another shape than its images")
-                yield from self._begin(item.series, 0, files, image)
-            yield from self._ledger.frame(item.series, self._name(item.series), Frame(index, image, None, time.time()))
-        self._linked |= files.elsewhere
+                    yield Dropped("shape", f"the pixel mask of {item.series.name} is of another shape than its images")
+                yield from self._begin_scan(item.series, 0, files, image)
+            yield from self._ledger.frame(item.series, self._scan_name(item.series), Frame(index, image, None, time.time()))
+        self._linked |= files.foreign_files
         is_complete = files.is_complete()
-        if not (is_complete or item.series in self._ledger.ended or (is_followed and files.is_over())):
-            self._waiting.append(item)
+        if not (is_complete or item.series in self._ledger.ended or (has_successor and files.is_over())):
+            self._pending.append(item)
             return
-        yield from files.missing()
-        self._linked |= files.present()  # a link may be followed before its file is listed: that one is not late
+        yield from files.report_missing()
+        self._linked |= files.present_files()  # a file that was read by its link before it is listed is not late
         if is_complete:
             yield from self._ledger.end(item.series)
 
-    def _begin(
+    def _begin_scan(
         self, series: Series, number: int, files: FileSet | None = None, image: NDArray[Any] | None = None
     ) -> Iterator[Message]:
-        """Begin a scan of which this is the first file, as its note says; first of all the open one ends as its marker says."""
-        if self._ledger.known(series):
+        """Begin a scan at its first file, with the plan in its ``.json`` note; an open scan that has a marker ends first."""
+        if self._ledger.is_known(series):
             return
-        if marker := self._marker():
-            yield from self._end(marker)
-        name, about = self._name(series), None
+        if marker := self._find_marker():
+            yield from self._end_scan(marker)
+        name, about = self._scan_name(series), None
         plan: dict[str, Any] = {}
         if files is not None and image is not None:
-            about = files.about(name, image)
+            about = files.describe_scan(name, image)
             plan = {} if files.master is None else {"frames": files.frames, "rocking_angle": files.master.rocking_angle}
         try:
             plan |= read_plan(series.note(".json"))
-        except Unusable as lost:
-            yield Lost(lost.reason, f"the plan of {series.name}: {lost.detail}")
+        except UnusableError as error:
+            yield Dropped(error.reason, f"the plan of {series.name}: {error.detail}")
         rocking = plan.get("rocking_angle")
         if rocking is not None and len(rocking) != plan.get("frames", len(rocking)):
-            rocking = None  # those of the master, where a note plans another number of frames
+            rocking = None  # the angles of the master do not fit the number of frames in a note
         first = plan.get("first", self.options.first)
-        # the first image may still be waiting to be whole when the second one is taken
+        # The first image may still be pending when the second one is taken.
         self._first = {series: min(number, self._lowest.get(series, 1), 1) if first is None else first}
         yield from self._ledger.begin(series, plan.get("scan", name), plan.get("frames"), None, rocking, about)
 
-    def _name(self, series: Series) -> str:
-        """Folder and file name, without saying the same twice."""
+    def _scan_name(self, series: Series) -> str:
+        """Return folder and file name of a series, without repeating the same part."""
         plain, folder = series.name.rstrip("_-. "), series.folder
         places = folder.relative_to(self.root).parts
         if not places or plain.startswith(folder.name):
@@ -290,31 +297,32 @@ class FolderSource:
 
 
 def read_plan(path: Path | None) -> dict[str, Any]:
-    """What a note says about the scan to come; empty without one.
+    """Read the plan of a scan from its note, a JSON file beside the frames; empty if there is no note.
 
     Raises
     ------
-    Unusable : if it is not such a note.
+    UnusableError : if the file does not hold such a plan.
     """
     if path is None:
         return {}
     try:
         with path.open("rb") as stream:
-            said = json_object(stream.read(MAX_TEXT + 1))
+            note = json_object(stream.read(MAX_TEXT + 1))
     except OSError as error:
-        raise Unusable("malformed", f"{path.name} cannot be read") from error
+        raise UnusableError("malformed", f"{path.name} cannot be read") from error
     plan: dict[str, Any] = {}
     for name, lowest in (("frames", 1), ("first", 0)):
-        if name in said:
-            plan[name] = whole_number(said[name], name, lowest, MAX_FRAMES)
-    if isinstance(said.get("scan"), str):
-        plan["scan"] = said["scan"]
-    if (rocking := angles(said.get("rocking_angle_deg"), plan.get("frames"))) is not None:
+        if name in note:
+            plan[name] = whole_number(note[name], name, lowest, MAX_FRAMES)
+    if isinstance(note.get("scan"), str):
+        plan["scan"] = note["scan"]
+    if (rocking := angles(note.get("rocking_angle_deg"), plan.get("frames"))) is not None:
         plan["rocking_angle"] = rocking
     return plan
 
 
-def _when(path: Path) -> float | None:
+def _modification_time(path: Path) -> float | None:
+    """Return the time of change of a file, in seconds since the epoch; None if it is gone."""
     try:
         return path.stat().st_mtime
     except OSError:

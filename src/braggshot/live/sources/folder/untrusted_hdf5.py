@@ -1,4 +1,7 @@
-"""Frames and numbers that an HDF5 file holds itself: no link is followed, and the lengths in compressed frames are not believed."""
+"""Read the frames and numbers that an HDF5 file holds itself.
+
+No link to another file is followed, and lengths inside compressed frames are not trusted.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.live.sources.decoding import ImageDecoder
-from braggshot.live.sources.folder.growing_hdf5 import BLOCK, stack_image_bytes
-from braggshot.live.sources.limits import MAX_FRAMES, Unusable, counts_type, image_shape
+from braggshot.live.sources.folder.growing_hdf5 import BLOCK_BYTES, stack_image_bytes
+from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, counts_type, image_shape
 from braggshot.volumes import BoolArray
 
-BITSHUFFLE, LZ4 = 32008, 32004
-BITSHUFFLE_LZ4 = 2
-"""HDF5's numbers of filters, and bitshuffle's of its compressor."""
+BITSHUFFLE_ID, LZ4_ID = 32008, 32004
+"""Numbers of filters in HDF5."""
+BITSHUFFLE_WITH_LZ4 = 2
+"""Number by which the bitshuffle filter calls its LZ4 compressor."""
 
 
 def own_group(file: h5py.File, name: str) -> h5py.Group | None:
-    """A group that this very file holds, reached by hard links only; None where there is none."""
+    """Return a group that the file holds itself, reached by hard links only; None if there is none."""
     node: Any = file
     for part in filter(None, name.split("/")):
         if not isinstance(node, h5py.Group) or not isinstance(node.get(part, getlink=True), h5py.HardLink):
@@ -29,88 +33,94 @@ def own_group(file: h5py.File, name: str) -> h5py.Group | None:
     return node if isinstance(node, h5py.Group) else None
 
 
-def own(file: h5py.File, name: str) -> h5py.Dataset | None:
-    """A dataset that this very file holds, reached by hard links only; None where there is none.
+def own_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """Return a dataset that the file holds itself, reached by hard links only; None if there is none.
 
     Raises
     ------
-    Unusable : if its numbers are kept in other files.
+    UnusableError : if the dataset keeps its numbers in other files.
     """
-    place, _, last = name.strip("/").rpartition("/")
-    group = own_group(file, place)
-    if group is None or not isinstance(group.get(last, getlink=True), h5py.HardLink):
+    parent, _, name_in_group = name.strip("/").rpartition("/")
+    group = own_group(file, parent)
+    if group is None or not isinstance(group.get(name_in_group, getlink=True), h5py.HardLink):
         return None
-    data = group[last]
+    data = group[name_in_group]
     if not isinstance(data, h5py.Dataset):
         return None
     if data.is_virtual or data.external:
-        raise Unusable("link", f"{name} is kept in other files")
+        raise UnusableError("link", f"{name} is kept in other files")
     return data
 
 
-def number_in(file: h5py.File, name: str) -> int | None:
-    """One integer of a file."""
-    data = own(file, name)
+def integer_in(file: h5py.File, name: str) -> int | None:
+    """Return the single integer of a dataset; None if it is none."""
+    data = own_dataset(file, name)
     if data is None or data.size != 1 or data.dtype.kind not in "iu":
         return None
     return int(np.ravel(data[()])[0])
 
 
-def attribute(data: h5py.Dataset, name: str) -> int | None:
-    """One integer among the attributes of a dataset, if it can be the number of an image."""
+def integer_attribute(data: h5py.Dataset, name: str) -> int | None:
+    """Return the single integer of an attribute; None if it is none, or cannot be the number of an image."""
     if name not in data.attrs:
         return None
-    described = data.attrs.get_id(name)
-    if described.dtype.kind not in "iu" or int(np.prod(described.shape, dtype=object)) != 1:
+    info = data.attrs.get_id(name)
+    if info.dtype.kind not in "iu" or int(np.prod(info.shape, dtype=object)) != 1:
         return None
     value = int(np.ravel(data.attrs[name])[0])
     return value if 0 <= value <= 2 * MAX_FRAMES else None
 
 
-def present(data: h5py.Dataset) -> BoolArray:
-    """(frames,) True where all of a frame was written; what is only allotted in the shape was not."""
+def written_frames(data: h5py.Dataset) -> BoolArray:
+    """Return (frames,) True where a frame was written completely; others are only allocated."""
     frames = int(data.shape[0])
     if data.chunks is None or data.chunks[0] != 1:
         return np.ones(frames, dtype=bool)
-    tiles = np.zeros(frames, dtype=np.int64)
+    chunks = np.zeros(frames, dtype=np.int64)
 
     def count(stored: Any) -> None:
-        tiles[stored.chunk_offset[0]] += 1
+        """Add a stored chunk to the number of chunks of its frame."""
+        chunks[stored.chunk_offset[0]] += 1
 
     data.id.chunk_iter(count)
-    return tiles == int(np.prod([-(-side // chunk) for side, chunk in zip(data.shape[1:], data.chunks[1:], strict=True)]))
+    return chunks == int(np.prod([-(-side // chunk) for side, chunk in zip(data.shape[1:], data.chunks[1:], strict=True)]))
 
 
-def images(data: h5py.Dataset, wanted: list[int], decoder: ImageDecoder) -> Iterator[tuple[int, NDArray[Any] | Unusable]]:
-    """Frames of a dataset, by their index in it; where each is compressed by itself, a damaged one is said and costs no other."""
-    encoding = _encoding(data)
+def read_frames(
+    data: h5py.Dataset, indices: list[int], decoder: ImageDecoder
+) -> Iterator[tuple[int, NDArray[Any] | UnusableError]]:
+    """Yield frames of a dataset with their index; a damaged frame comes as an error, in place of the image.
+
+    That holds for frames that are compressed one by one. HDF5 itself decodes all others.
+    """
+    encoding = _chunk_encoding(data)
     if encoding:
-        yield from ((index, _image(data, index, encoding, decoder)) for index in wanted)
+        yield from ((index, _read_chunk(data, index, encoding, decoder)) for index in indices)
         return
-    together = max(1, BLOCK // stack_image_bytes(data))
-    for run in np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1) if wanted else ():
-        for first in range(int(run[0]), int(run[-1]) + 1, together):
-            block = data[first : min(first + together, int(run[-1]) + 1)]
+    per_block = max(1, BLOCK_BYTES // stack_image_bytes(data))
+    for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1) if indices else ():
+        for first in range(int(run[0]), int(run[-1]) + 1, per_block):
+            block = data[first : min(first + per_block, int(run[-1]) + 1)]
             yield from ((first + offset, image) for offset, image in enumerate(block))
 
 
-def _encoding(data: h5py.Dataset) -> str:
-    """What decodes a chunk that is one frame; empty where that is for HDF5 to do."""
-    made = data.id.get_create_plist()
-    if data.chunks != (1, *data.shape[1:]) or made.get_nfilters() != 1:
+def _chunk_encoding(data: h5py.Dataset) -> str:
+    """Return the encoding of chunks that hold one frame each; empty if HDF5 has to decode them."""
+    creation = data.id.get_create_plist()
+    if data.chunks != (1, *data.shape[1:]) or creation.get_nfilters() != 1:
         return ""
-    kind, _, said, _ = made.get_filter(0)
-    if kind == BITSHUFFLE and len(said) > 4 and said[4] == BITSHUFFLE_LZ4:
+    filter_id, _, parameters, _ = creation.get_filter(0)
+    if filter_id == BITSHUFFLE_ID and len(parameters) > 4 and parameters[4] == BITSHUFFLE_WITH_LZ4:
         return "bslz4"
-    return "lz4 blocks" if kind == LZ4 else ""
+    return "lz4 blocks" if filter_id == LZ4_ID else ""
 
 
-def _image(data: h5py.Dataset, index: int, encoding: str, decoder: ImageDecoder) -> NDArray[Any] | Unusable:
-    """A frame from its own chunk: HDF5's filters trust the lengths that are written in it."""
+def _read_chunk(data: h5py.Dataset, index: int, encoding: str, decoder: ImageDecoder) -> NDArray[Any] | UnusableError:
+    """Decode a frame from its own chunk, because HDF5's filters trust the lengths that are written in it."""
     try:
         skipped, payload = data.id.read_direct_chunk((index, 0, 0))
         shape, dtype = image_shape(*data.shape[1:]), counts_type(data.dtype.name)
         counts = decoder.decode(payload, "" if skipped & 1 else encoding, shape, dtype)
-    except Unusable as error:
+    except UnusableError as error:
         return error
     return counts if data.dtype.isnative else counts.byteswap()

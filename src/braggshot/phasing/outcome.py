@@ -1,0 +1,68 @@
+"""Judge what a strategy has found, and doubt what nothing independent confirms."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from braggshot.iterative.iterate import Guess, Progress, Start, run_starts
+from braggshot.phasing.hypotheses import refinement
+from braggshot.phasing.partial_coherence import WIDE, refit_with_psf
+from braggshot.phasing.problem import PhasingContext
+from braggshot.phasing.selection import choose_and_judge
+from braggshot.volumes import Reconstruction
+
+
+@dataclass(frozen=True)
+class Found:
+    """All starts of a strategy, and what was made of them."""
+
+    starts: list[Start]
+    result: Reconstruction
+
+
+def doubt_wide_psf(result: Reconstruction) -> Reconstruction:
+    """Call no crystal good whose starts share a wide point spread: it hides much, and they agree on what is only near the truth."""
+    if result.psf is None or result.verdict != "good" or max(result.psf["sigma"]) < WIDE:
+        return result
+    width = max(result.psf["sigma"])
+    reason = (
+        f"starts agree, but share a point spread of {width:.1f} voxels, as wide as the speckles, which hides much of the crystal: "
+        "surface and strain may be off; close the slits, or take a smaller crystal."
+    )
+    return replace(result, verdict="doubtful", reasons=(reason,))
+
+
+def doubt_network_alone(context: PhasingContext, found: Found) -> Found:
+    """Call no crystal good that the network alone has found, and say what of the counts is new to the network."""
+    new = tuple(f"the network has seen nothing like it: {said}." for said in context.out_of_distribution)
+    if found.result.verdict != "good":
+        return replace(found, result=replace(found.result, reasons=found.result.reasons + new))
+    reason = (
+        "the network's hypotheses agree and fit the counts, but they would share an error of the network, and no random start was "
+        "asked; --method auto asks some."
+    )
+    return replace(found, result=replace(found.result, verdict="doubtful", reasons=(reason, *new)))
+
+
+def judge_starts(context: PhasingContext, starts: list[Start], method: str) -> Found:
+    """Choose a start and judge it; hypotheses of one network agree for its reasons, so their agreement chooses nothing."""
+    limits = context.config.limits
+    if not context.is_witnessed:
+        limits = replace(limits, tie_margin=0.0)
+    return Found(starts, choose_and_judge(context.volume, context.data_cpu, starts, limits, method))
+
+
+def judge_with_warm_starts(
+    context: PhasingContext, cold: Found, first: Sequence[Guess]
+) -> Generator[Progress, None, Reconstruction]:
+    """Judge all starts again with the given ones among them; held-out voxels choose, so a warm start has to earn it."""
+    warm = yield from run_starts(context.data, refinement(context), len(first), context.config.seed, first)
+    if cold.result.psf is not None:
+        warm = yield from refit_with_psf(warm, context)
+    result = judge_starts(context, [*cold.starts, *warm], cold.result.method).result
+    assert result.ensemble is not None
+    is_warm = np.array([0.0] * len(cold.starts) + [1.0] * len(warm))
+    return replace(result, ensemble=replace(result.ensemble, table={**result.ensemble.table, "warm": is_warm}))
