@@ -26,7 +26,7 @@ from braggshot.cluster import ClusterConfig, connect, reconstruct_many, run_seri
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.io.formats import cxi
 from braggshot.pipeline import Settings
-from braggshot.series import SeriesSettings, sources
+from braggshot.series import SeriesSettings, list_sources
 
 SECONDS_OF_BEAM = 5000 * 3600  # a beamline's year
 YEAR = 365.25 * 86400
@@ -47,7 +47,7 @@ def one_process(paths: list[Path], folder: Path, settings: Settings) -> dict[str
     torch.set_num_threads(1)
     running: Iterator[Any] = (pipeline.reconstruct(path, settings).save(folder, settings.output.formats) for path in paths)
     if isinstance(settings, SeriesSettings):
-        running = series.run(sources(paths), folder, settings)
+        running = series.run(list_sources(paths), folder, settings)
     next(running)
     began = (time.perf_counter(), time.process_time())
     for _ in paths[1:]:
@@ -61,7 +61,7 @@ def many(paths: list[Path], folder: Path, settings: Settings, workers: int) -> d
     with connect("local", workers, ClusterConfig(dashboard=False)) as client:
         up = time.perf_counter() - began
         if isinstance(settings, SeriesSettings):
-            running: Iterator[Any] = run_series(sources(paths), folder / "rest", client, settings)
+            running: Iterator[Any] = run_series(list_sources(paths), folder / "rest", client, settings)
             next(running)
         else:
             list(reconstruct_many(paths[:1] * workers, folder / "first", client, settings))

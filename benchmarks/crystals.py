@@ -13,7 +13,7 @@ import time
 import torch
 
 from braggshot.crystals.detector import DetectorSettings
-from braggshot.crystals.kinematic import diffraction
+from braggshot.crystals.kinematic import diffract_atoms
 from braggshot.crystals.sample import CrystalSettings, random_volumes, simulate_volume
 
 SIZES = [32, 48, 64]
@@ -51,7 +51,7 @@ class Atoms:
         self.basis = 1.5e8 * torch.eye(3, dtype=torch.float64)
 
     def time_sum(self):
-        diffraction(self.positions, self.q, self.basis, (64, 64, 64))
+        diffract_atoms(self.positions, self.q, self.basis, (64, 64, 64))
 
 
 def speed() -> None:

@@ -28,7 +28,7 @@ from torch import nn
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.nn import predict as prediction
 from braggshot.nn.network import Measurement, random_start
-from braggshot.nn.two_scale import beginning
+from braggshot.nn.two_scale import coarse_network
 from braggshot.nn.weights import load_network
 
 ROUNDS = 7
@@ -158,7 +158,7 @@ def volume() -> tuple[torch.Tensor, torch.Tensor]:
 
 def pattern(batch: int) -> Measurement:
     """The same as the network sees it."""
-    return prediction.shown(*volume(), None, torch.device("cpu")).repeated(batch)
+    return prediction.network_input(*volume(), None, torch.device("cpu")).repeat(batch)
 
 
 class Prepared:
@@ -170,7 +170,7 @@ class Prepared:
         for package in packages[-1:]:
             importlib.import_module(package)
         self.imported, self.batch = spent() - began, batch
-        self.network = beginning(load_network()[0])  # the learned steps at the low resolution, which are most of the weights
+        self.network = coarse_network(load_network()[0])  # the learned steps at the low resolution, which are most of the weights
         self.data, self.counts = pattern(batch), volume()
         self.start = random_start(self.data, torch.Generator().manual_seed(0))
         with precision(self.half):

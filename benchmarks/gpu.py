@@ -46,10 +46,10 @@ from braggshot.nn.datasets import Batch
 from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
 from braggshot.nn.pipelined import Stream
-from braggshot.nn.predict import largest
+from braggshot.nn.predict import input_size
 from braggshot.nn.resampling import sampling
 from braggshot.nn.training import TrainConfig, train
-from braggshot.nn.two_scale import CENTRAL, beginning
+from braggshot.nn.two_scale import CENTRAL, coarse_network
 from braggshot.nn.weights import load_network
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
 
@@ -126,14 +126,14 @@ def one_shot(size: int, batch: int, device: torch.device, least: float) -> float
     """Volumes per second, from counts in pinned memory to objects there, one start each; one mask for all."""
     _, counts, valid = crystals(size)
     network = load_network()[0].to(device)
-    stream = Stream(network, sampling(counts.shape[1:], None, largest(network)), valid[0].to(device))
+    stream = Stream(network, sampling(counts.shape[1:], None, input_size(network)), valid[0].to(device))
     coming = stream.answers(itertools.repeat(pin(repeated(counts, batch), device)))
     return batch / seconds(lambda: next(coming), device, least)
 
 
 def network_alone(size: int, batch: int, device: torch.device, least: float, compiled: bool) -> tuple[float, float]:
     """Patterns and operations per second of the learned steps at the low resolution, everything on the device."""
-    network = beginning(load_network()[0]).to(device)
+    network = coarse_network(load_network()[0]).to(device)
     shown = lessons(size, batch, device)
     seen = Measurement.of(shown.counts, shown.valid)
     start = random_start(seen, torch.Generator(device).manual_seed(0))
@@ -195,7 +195,7 @@ def training(size: int, batch: int, device: torch.device, steps: int, compiled: 
     config = TrainConfig(steps=steps + 3, batch=batch, chunk=batch, precision="bf16-mixed", loss=LossConfig(expert=4.0))
     fabric = Fabric(accelerator="gpu" if device.type == "cuda" else "cpu", devices=1)
     fabric.launch()
-    lesson, network = lessons(size, batch, device), beginning(load_network()[0]).to(device)
+    lesson, network = lessons(size, batch, device), coarse_network(load_network()[0]).to(device)
     if compiled:
         compile_body(network)
 
@@ -212,7 +212,7 @@ def training(size: int, batch: int, device: torch.device, steps: int, compiled: 
 def simulation(size: int, batch: int, device: torch.device, least: float) -> float:
     """Crystals per second, drawn and measured on the device and cropped to what the network is shown."""
     settings, number = CrystalSettings(shape=(size,) * 3, oversampling=OVERSAMPLING), itertools.count()
-    source = datasets.simulated([settings], 0, device, largest=CENTRAL)
+    source = datasets.simulated_source([settings], 0, device, largest=CENTRAL)
     return batch / seconds(lambda: source(next(number), 0, batch), device, least)
 
 

@@ -16,7 +16,7 @@ from braggshot.nn import weights
 from braggshot.nn.losses import LossConfig, data_term
 from braggshot.nn.network import Measurement
 from braggshot.nn.predict import fast_bfloat16
-from braggshot.nn.two_scale import start
+from braggshot.nn.two_scale import draw_start
 
 KINDS = ["flagship", "two-scale", "autophasenn", "autophasenn-2024"]
 ROUNDS = 3
@@ -32,7 +32,7 @@ def pattern(size, n=1):
 
 def begun(network, data):
     """Where a network starts on counts."""
-    return start(network, data, torch.Generator().manual_seed(0))
+    return draw_start(network, data, torch.Generator().manual_seed(0))
 
 
 def forward(network, data, begin, half):
@@ -57,7 +57,7 @@ class Forward:
 
     def setup(self, kind, half):
         torch.set_flush_denormal(True)
-        self.network, self.data = weights.build(kind).eval(), pattern(64)
+        self.network, self.data = weights.build_network(kind).eval(), pattern(64)
         self.begin = begun(self.network, self.data)
 
     def time_forward(self, kind, half):
@@ -82,7 +82,7 @@ class AgainstPublished:
 def row(size, n, job):
     """Median seconds per crystal of every network in either precision."""
     data = pattern(size, n)
-    networks = {kind: weights.build(kind).eval() for kind in KINDS}
+    networks = {kind: weights.build_network(kind).eval() for kind in KINDS}
     starts = {kind: begun(network, data) for kind, network in networks.items()}
     spent = {(kind, half): [] for kind in KINDS for half in PRECISIONS}
     for _ in range(ROUNDS + 1):
@@ -101,7 +101,7 @@ def main():
     print("|---|---|---|---|---|---|")
     alone, training = row(64, 1, forward), row(32, 4, train)
     for (kind, half), seconds in alone.items():
-        size = sum(p.numel() for p in weights.build(kind).parameters()) / 1e6
+        size = sum(p.numel() for p in weights.build_network(kind).parameters()) / 1e6
         ratio = seconds / alone["autophasenn", False]
         precision = "bfloat16" if half else "32 bits"
         print(f"| {kind} | {size:.2f} | {precision} | {seconds:.3f} | {ratio:.2f} | {training[kind, half]:.3f} |")

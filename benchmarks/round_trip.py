@@ -94,7 +94,7 @@ def simulate(name, step_deg=0.022) -> Simulation:
     stated = instruments.GeometrySettings(
         energy_ev=9000.0, distance_m=0.25, pixel_size_m=55e-6, angles_deg=angles, instrument=name, direct_beam=(21.3, 17.6)
     )
-    geometry = instruments.stated(stated, SHAPE)
+    geometry = instruments.build_geometry(stated, SHAPE)
     middle = tuple(n // 2 for n in SHAPE)
     q = scattering_vector(geometry, *middle, reference=middle[0])
     g = q * (1 + STRAIN) + np.array([2.0e6, -3.0e6, 1.5e6])  # the strained crystal's peak lies near the middle, not on it

@@ -56,7 +56,7 @@ def crystal(charge: float, experiment: Experiment) -> Crystal:
     middle = torch.from_numpy(experiment.orientation @ np.array([0.1, -0.08, 0.06]) * RADIUS).float()[None]
 
     def phase(grid: Grid) -> torch.Tensor:
-        seen = grid.moved(middle)
+        seen = grid.shift_origin(middle)
         distance = torch.stack([seen.dot(unit[None]) for unit in torch.eye(3)]).square().sum(0).sqrt()
         ratio = torch.from_numpy(np.interp(distance.numpy(), r[1:], u[1:] / r[1:])).float()
         return seen.dot(g) * ratio

@@ -44,11 +44,11 @@ def crystal(t: float, experiment: Experiment) -> Crystal:
     strained = (0.45 * b - 0.25 * a + 0.2 * line) * radius
 
     def phase(grid: Grid) -> torch.Tensor:
-        away = grid.moved(strained)
+        away = grid.shift_origin(strained)
         squared = sum(away.dot(v) ** 2 for v in (a, b, line))
         field = 2.2 * math.exp(-t / 0.35) * torch.exp(-squared / (2 * (0.42 * radius) ** 2))
         if t < LEAVES:
-            seen = grid.moved(place)
+            seen = grid.shift_origin(place)
             field = field + torch.atan2(seen.dot(b), seen.dot(a))
         return field
 

@@ -23,13 +23,13 @@ from scipy.spatial.transform import Rotation
 
 from braggshot import cli
 from braggshot.crystal_frame import StrainConfig, strain_map
-from braggshot.physics.strain import summary_table
 from braggshot.crystals import shapes
-from braggshot.crystals.grid import Grid, centred
+from braggshot.crystals.grid import Grid, centred_grid
 from braggshot.io.beamlines.aps_34idc import write_scan
 from braggshot.physics.forward import intensity
 from braggshot.physics.fourier import pad
 from braggshot.physics.geometry import KEV, direct_basis, reciprocal_basis, wavelength
+from braggshot.physics.strain import summary_table
 from braggshot.volumes import Circle, DiffractionVolume, Geometry, Quality, Reconstruction, Window
 
 NM = 1e-9
@@ -114,7 +114,7 @@ def counts(crystal: Crystal, experiment: Experiment, seed: int) -> np.ndarray:
     """Photons on every pixel of every frame."""
     reciprocal, q = experiment.grid
     z, y, x = (n // 2 for n in experiment.shape)
-    grid = centred(torch.from_numpy(direct_basis(reciprocal, experiment.shape) / NM).float()[None], (z, y, x))
+    grid = centred_grid(torch.from_numpy(direct_basis(reciprocal, experiment.shape) / NM).float()[None], (z, y, x))
     phase = grid.dot(torch.from_numpy((q - experiment.g) * NM).float()[None]) + crystal.phase(grid)
     rho = torch.polar(shapes.amplitude(crystal.depth(grid)), -phase)
     expected = intensity(pad(rho, experiment.shape)[0])
@@ -126,12 +126,12 @@ def counts(crystal: Crystal, experiment: Experiment, seed: int) -> np.ndarray:
 def truth(crystal: Crystal, experiment: Experiment, voxel: float) -> dict[str, float]:
     """The numbers of the true crystal on voxels of the size that the reconstruction has, by the same definitions."""
     side = 2 * int(np.ceil(320 * NM / voxel)) + 1
-    grid = centred(torch.from_numpy(voxel / NM * np.eye(3)).float()[None], (side, side, side))
+    grid = centred_grid(torch.from_numpy(voxel / NM * np.eye(3)).float()[None], (side, side, side))
     rho = torch.polar(shapes.amplitude(crystal.depth(grid)), -crystal.phase(grid))[0].numpy()
     volume = DiffractionVolume(np.zeros(rho.shape), np.ones(rho.shape, bool), q_bragg=experiment.g)
     body = Reconstruction(rho, np.abs(rho) > 0.5, volume, Quality(0, 0, 0, 0), frame="lab", basis=voxel * np.eye(3))
     settings = StrainConfig(frame="lab", voxel_size=voxel, iso=0.5, reflection=(1, 1, 1), lattice=(experiment.cell,))
-    fine = centred(torch.from_numpy(voxel / NM / 4 * np.eye(3)).float()[None], (4 * side, 4 * side, 4 * side))
+    fine = centred_grid(torch.from_numpy(voxel / NM / 4 * np.eye(3)).float()[None], (4 * side, 4 * side, 4 * side))
     solid = float((crystal.depth(fine) > 0).sum()) * (voxel / 4) ** 3
     return {**summary_table(strain_map(body, settings)), "volume_m3": solid}
 

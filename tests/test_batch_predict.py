@@ -81,18 +81,18 @@ def test_what_is_no_stack_of_patterns_is_named(tmp_path, crystals):
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["a"] = file["b"] = crystals[1]
         file["c"] = 1
-    with pytest.raises(FormatError, match="found /a, /b; name it with --dataset"), patterns.opened(tmp_path / "two.h5"):
+    with pytest.raises(FormatError, match="found /a, /b; name it with --dataset"), patterns.open_patterns(tmp_path / "two.h5"):
         pass
-    with patterns.opened(tmp_path / "two.h5", "b") as found:
+    with patterns.open_patterns(tmp_path / "two.h5", "b") as found:
         assert found.shape == crystals[1].shape
     for name in ("c", "d"):
-        with pytest.raises(FormatError, match="is no dataset"), patterns.opened(tmp_path / "two.h5", name):
+        with pytest.raises(FormatError, match="is no dataset"), patterns.open_patterns(tmp_path / "two.h5", name):
             pass
     np.save(tmp_path / "flat.npy", crystals[1][0])
-    with pytest.raises(FormatError, match="expected patterns"), patterns.opened(tmp_path / "flat.npy"):
+    with pytest.raises(FormatError, match="expected patterns"), patterns.open_patterns(tmp_path / "flat.npy"):
         pass
     (tmp_path / "text").write_text("no patterns")
-    with pytest.raises(FormatError, match="neither"), patterns.opened(tmp_path / "text"):
+    with pytest.raises(FormatError, match="neither"), patterns.open_patterns(tmp_path / "text"):
         pass
     np.save(tmp_path / "none.npy", crystals[1][:0])
     with pytest.raises(DataError, match="no patterns"):
@@ -100,7 +100,7 @@ def test_what_is_no_stack_of_patterns_is_named(tmp_path, crystals):
 
 
 def test_a_full_disk_is_known_before(tmp_path):
-    with pytest.raises(OutputError, match="GB are free"), patterns.writing(tmp_path / "o.h5", 10**12, SHAPE, {}):
+    with pytest.raises(OutputError, match="GB are free"), patterns.create_objects(tmp_path / "o.h5", 10**12, SHAPE, {}):
         pass
 
 

@@ -19,7 +19,7 @@ from braggshot import cluster, config, pipeline, series, train
 from braggshot.cli import app
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.io.beamlines.instruments import GeometrySettings
-from braggshot.io.registry import BUILT_IN, _load, option_names
+from braggshot.io.registry import BUILT_IN, load_reader, option_names
 from braggshot.live import session
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ RESOLVERS = {
     "simulate": lambda table: config.resolve(CrystalSettings, table),
 }
 STAGES = {stage for resolver in RESOLVERS.values() for stage in config.dump(resolver({}))}
-READABLE = {"geometry", *itertools.chain(*(option_names(_load(known)) for known in BUILT_IN))}
+READABLE = {"geometry", *itertools.chain(*(option_names(load_reader(known)) for known in BUILT_IN))}
 NO_SETTINGS = {"py", "csv", "tif", "png", "gif", "html", "parquet", "align", "run"}  # files and functions named like settings
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from braggshot.errors import DataError
 from braggshot.io.atomic import refuse_target
 from braggshot.io.formats import patterns
-from braggshot.nn.pipelined import Stream, half
-from braggshot.nn.predict import largest
+from braggshot.nn.pipelined import Stream, half_shape
+from braggshot.nn.predict import input_size
 from braggshot.nn.resampling import Sampling, sampling
-from braggshot.nn.two_scale import beginning
+from braggshot.nn.two_scale import coarse_network
 from braggshot.nn.weights import SHIPPED, load_network
 from braggshot.phasing.problem import device_of
 from braggshot.physics.sampling import oversampling
@@ -84,10 +84,10 @@ def one_shot_stack(
     refuse_target(output, [source])
     device = device_of(config.device)
     network, card = load_network(config.network)
-    network = beginning(network) if config.quick else network
-    with patterns.opened(source, config.dataset) as counts:
+    network = coarse_network(network) if config.quick else network
+    with patterns.open_patterns(source, config.dataset) as counts:
         n, *shape = counts.shape
-        how, measured = _looked_at(counts, str(source), largest(network))
+        how, measured = _looked_at(counts, str(source), input_size(network))
         size = config.batch or _fitting(shape, config.starts, device)
         stream = Stream(network.to(device), how, torch.ones(shape, dtype=torch.bool, device=device), config.starts, config.seed)
         about = {
@@ -98,7 +98,10 @@ def one_shot_stack(
             "source": str(source),
             "oversampling": measured,
         }
-        with patterns.writing(output, n, half(shape), about) as file, _one_ahead(_batches(counts, size, device)) as batches:
+        with (
+            patterns.create_objects(output, n, half_shape(shape), about) as file,
+            _one_ahead(_batches(counts, size, device)) as batches,
+        ):
             done = 0
             for rho, chi2 in stream.answers(batches):
                 file["object"][done : done + len(rho)] = rho.numpy()

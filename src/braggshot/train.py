@@ -145,18 +145,20 @@ def _taught(settings: TrainSettings, source: Source, folder: Path, fabric: Any) 
     with fabric.rank_zero_first():
         for given, found in solved_patterns.solve(source, folder, settings.solved, settings.train.seed):
             yield Report(min(given, asked), asked, 0, {"solved": found})
-    lessons = solved_patterns.replayed(folder, settings.solved, settings.train.seed, settings.data.hidden, fabric.device)
-    return solved_patterns.taught(lessons, source)
+    lessons = solved_patterns.replay_source(folder, settings.solved, settings.train.seed, settings.data.hidden, fabric.device)
+    return solved_patterns.split_source(lessons, source)
 
 
 def _source(settings: TrainSettings, files: Sequence[Path], device: torch.device) -> Source:
-    simulated = datasets.simulated(settings.data.crystals, settings.train.seed, device, settings.data.hidden, settings.data.crop)
+    simulated = datasets.simulated_source(
+        settings.data.crystals, settings.train.seed, device, settings.data.hidden, settings.data.crop
+    )
     if not files:
         return simulated
     volumes = [prepare(registry.read(path, **settings.input), settings.prepare) for path in files]
     most = LARGEST if settings.train.kind == "two-scale" else CENTRAL
-    measured = datasets.measured(volumes, settings.train.seed, hidden=settings.data.hidden, most=most)
-    return datasets.mixed(simulated, measured, settings.data.measured)
+    measured = datasets.measured_source(volumes, settings.train.seed, hidden=settings.data.hidden, most=most)
+    return datasets.mix_sources(simulated, measured, settings.data.measured)
 
 
 def resolve(table: dict[str, Any], preset: str = "flagship", from_nothing: bool = False) -> TrainSettings:

@@ -20,7 +20,7 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.io import results
 from braggshot.io.formats import cxi
 from braggshot.series import table
-from braggshot.series.sources import sources
+from braggshot.series.sources import list_sources
 
 CRYSTAL = CrystalSettings(shape=(24, 26, 28), counts=(1e5, 1e5), displacements=("gaussians",), shapes=("fcc",))
 OPTIONS = (
@@ -47,7 +47,7 @@ def scans(tmp_path_factory):
         phases = 1 + 0.1 * number
         cxi.write_data(folder / f"{name}.cxi", simulate_volume(13, replace(CRYSTAL, phase_range=(phases, phases)))[1])
     (folder / f"{BAD}.cxi").write_text("no HDF5 at all")
-    return sources(sorted(folder.glob("*.cxi")), columns=["V=0,1,2,3,4,5,6"])
+    return list_sources(sorted(folder.glob("*.cxi")), columns=["V=0,1,2,3,4,5,6"])
 
 
 def of_one_process(scans, folder, **changed):

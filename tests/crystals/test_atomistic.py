@@ -11,8 +11,8 @@ import torch
 from scipy.spatial import KDTree
 
 from braggshot.crystals import atomistic, relax
-from braggshot.crystals.atomistic import AtomisticSettings, diffracted, sampling, unrelaxed
-from braggshot.crystals.kinematic import gridded
+from braggshot.crystals.atomistic import AtomisticSettings, build_particle, draw_sampling, measure_reflection
+from braggshot.crystals.kinematic import sum_on_grid
 from braggshot.crystals.loads import LOADS, dislocation
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import fourier
@@ -29,7 +29,7 @@ def seeded(seed=0):
 
 @pytest.fixture(scope="module")
 def sites():
-    return atomistic.lattice(seeded(3), 20)
+    return atomistic.lattice_sites(seeded(3), 20)
 
 
 def neighbours(positions, cutoff=1.2 * NEIGHBOUR):
@@ -78,21 +78,21 @@ def test_both_sides_of_a_dislocation_fit(seed, sites):
 def test_no_two_atoms_meet_where_slips_cross():
     settings = replace(SMALL, cells=20, dislocations=2, loads=("free",))
     for seed in range(12):
-        particle = unrelaxed(seeded(seed), settings)
+        particle = build_particle(seeded(seed), settings)
         distance, _ = KDTree(particle.positions).query(particle.positions, 2)
         assert distance[:, 1].min() > 0.65 * NEIGHBOUR * relax.LATTICE_PARAMETER[particle.element]
         assert len(particle.sites) == len(particle.positions) == len(particle.held) == particle.facts["atoms"]
 
 
 def test_the_same_seed_gives_the_same_atoms():
-    one, same, other = (unrelaxed(seeded(seed), SMALL) for seed in (1, 1, 2))
+    one, same, other = (build_particle(seeded(seed), SMALL) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.positions, same.positions)
     assert len(other.positions) != len(one.positions) or not np.array_equal(other.positions, one.positions)
 
 
 def test_sampling_is_as_asked():
-    particle = unrelaxed(seeded(4), SMALL)
-    drawn = sampling(seeded(5), particle, SMALL)
+    particle = build_particle(seeded(4), SMALL)
+    drawn = draw_sampling(seeded(5), particle, SMALL)
     size = torch.tensor(SMALL.shape, dtype=torch.float64)
     torch.testing.assert_close(drawn.basis.T @ drawn.direct, torch.diag(2 * math.pi / size))
     index = torch.linalg.solve(drawn.direct, (torch.from_numpy(particle.positions) - drawn.origin).T)
@@ -105,9 +105,9 @@ def test_sampling_is_as_asked():
 
 
 def test_the_truth_is_what_the_counts_show_and_has_the_phase_minus_g_u():
-    particle = unrelaxed(seeded(6), SMALL)
-    drawn = sampling(seeded(7), particle, SMALL)
-    rho, volume = diffracted(seeded(7), particle, SMALL)
+    particle = build_particle(seeded(6), SMALL)
+    drawn = draw_sampling(seeded(7), particle, SMALL)
+    rho, volume = measure_reflection(seeded(7), particle, SMALL)
     expected = fourier(torch.from_numpy(rho)).abs().square().numpy()
     assert expected.max() == pytest.approx(1e6, rel=1e-3)
     bright = expected > 20
@@ -115,7 +115,7 @@ def test_the_truth_is_what_the_counts_show_and_has_the_phase_minus_g_u():
     r = torch.from_numpy(particle.positions) - drawn.origin
     u = torch.from_numpy(particle.positions - particle.sites)
     phase = -u @ drawn.g - r @ (drawn.q - drawn.g)
-    crystal = gridded(r, torch.polar(torch.ones_like(phase), phase), drawn.direct, SMALL.shape).numpy()
+    crystal = sum_on_grid(r, torch.polar(torch.ones_like(phase), phase), drawn.direct, SMALL.shape).numpy()
     assert abs(np.vdot(crystal, rho)) > 0.93 * np.linalg.norm(crystal) * np.linalg.norm(rho)
     assert abs(np.vdot(crystal.conj(), rho)) < 0.9 * np.linalg.norm(crystal) * np.linalg.norm(rho)
     np.testing.assert_allclose(volume.q_bragg, drawn.q)
@@ -123,8 +123,8 @@ def test_the_truth_is_what_the_counts_show_and_has_the_phase_minus_g_u():
 
 
 def test_the_phase_range_is_that_of_the_field():
-    particle = unrelaxed(seeded(6), SMALL)
-    drawn = sampling(seeded(7), particle, SMALL)
+    particle = build_particle(seeded(6), SMALL)
+    drawn = draw_sampling(seeded(7), particle, SMALL)
     along = drawn.g / drawn.g.norm()
     sites = torch.from_numpy(particle.sites)
     height = sites @ along
@@ -132,7 +132,7 @@ def test_the_phase_range_is_that_of_the_field():
     u = along * (1.5 * height**3 + 2 * height)[:, None] / drawn.g.norm()  # a cubic, and a ramp that does not count
     bent = replace(particle, positions=(sites + u).numpy())
     cubic = 1.5 * (height**3 - height * (height**4).sum() / (height**2).sum())
-    found = atomistic.phase_range(bent, sampling(seeded(7), bent, SMALL), SMALL.shape)
+    found = atomistic.phase_range(bent, draw_sampling(seeded(7), bent, SMALL), SMALL.shape)
     assert found == pytest.approx(float(cubic.max() - cubic.min()), rel=0.35)
 
 
@@ -160,11 +160,11 @@ def lammps_or_skip():
 @pytest.mark.parametrize("element", relax.LATTICE_PARAMETER)
 def test_the_lattice_parameter_is_the_potentials_own(element):
     lammps_or_skip()
-    lammps = relax.load()
+    lammps = relax.start_lammps()
     a = relax.LATTICE_PARAMETER[element] / relax.ANGSTROM
     lammps.commands_list(
         ["units metal", f"lattice fcc {a}", "region all block 0 4 0 4 0 4", "create_box 1 all", "create_atoms 1 region all",
-         "pair_style eam/opt", f"pair_coeff 1 1 {relax.potential(element)}", "run 0"]
+         "pair_style eam/opt", f"pair_coeff 1 1 {relax.potential_file(element)}", "run 0"]
     )  # fmt: skip
     pressure = lammps.get_thermo("press")  # [bar]; a bulk modulus is near 1.5 Mbar
     lammps.close()
@@ -174,7 +174,7 @@ def test_the_lattice_parameter_is_the_potentials_own(element):
 def test_relaxation_ends_in_equilibrium_and_keeps_what_is_held():
     lammps_or_skip()
     settings = replace(SMALL, elements=("Cu",), loads=("bending",), strain=(0.01, 0.01))
-    start = unrelaxed(seeded(0), settings)
+    start = build_particle(seeded(0), settings)
     relaxed = relax.relax("Cu", start.positions, start.held, 300)
     np.testing.assert_allclose(relaxed.positions[start.held], start.positions[start.held], atol=1e-17)
     moved = relaxed.positions - start.positions
@@ -189,7 +189,7 @@ def test_relaxing_leaves_torch_its_threads():
     """On one core this cannot fail; on more LAMMPS by itself would leave one thread."""
     lammps_or_skip()
     before, environment = torch.get_num_threads(), dict(os.environ)
-    start = unrelaxed(seeded(0), replace(SMALL, elements=("Cu",)))
+    start = build_particle(seeded(0), replace(SMALL, elements=("Cu",)))
     relax.relax("Cu", start.positions, start.held, 2)
     assert torch.get_num_threads() == before
     assert dict(os.environ) == environment

@@ -30,20 +30,20 @@ def test_background_adds_to_the_expectation():
 def test_the_brightest_voxel_expects_the_counts_asked_for():
     rho = torch.randn(3, 8, 9, 10, dtype=torch.complex64)
     wanted = torch.tensor([1e2, 1e4, 1e7])
-    torch.testing.assert_close(fourier(detector.exposed(rho, wanted)).abs().square().amax((1, 2, 3)), wanted)
+    torch.testing.assert_close(fourier(detector.scale_exposure(rho, wanted)).abs().square().amax((1, 2, 3)), wanted)
 
 
 def test_a_crystal_in_its_box_diffracts_as_in_the_whole_volume():
     box = torch.randn(2, 7, 8, 5, dtype=torch.complex64)
     for shape in ((16, 17, 18), (15, 16, 9)):
         whole = fourier(pad(box, shape)).abs().square()
-        torch.testing.assert_close(detector.diffracted(box, shape), whole, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(detector.diffract(box, shape), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_every_crystal_has_the_point_spread_of_the_forward_model():
     rho = pad(torch.randn(2, 7, 8, 5, dtype=torch.complex64), (16, 17, 18))
     sigma = torch.tensor([0.4, 1.3])
-    blurred = detector.blurred(fourier(rho).abs().square(), sigma)
+    blurred = detector.blur(fourier(rho).abs().square(), sigma)
     for one, field, width in zip(blurred, rho, sigma.tolist(), strict=True):
         torch.testing.assert_close(one, intensity(field, PointSpread((width,) * 3)), rtol=1e-4, atol=1e-5)
 
@@ -53,7 +53,7 @@ def test_the_point_spread_has_its_width_and_keeps_the_photons():
     offsets = [torch.arange(n) - m for n, m in zip(shape, middle, strict=True)]
     z, y, x = (torch.exp(-(n**2) / (2 * 1.5**2)) for n in offsets)
     peak = (z[:, None, None] * y[:, None] * x).expand(2, *shape)
-    blurred = detector.blurred(peak, torch.tensor([0.8, 2.0]))
+    blurred = detector.blur(peak, torch.tensor([0.8, 2.0]))
     torch.testing.assert_close(blurred.sum((1, 2, 3)), peak.sum((1, 2, 3)), rtol=1e-4, atol=0)
     for offset, others in zip(offsets, ((2, 3), (1, 3), (1, 2)), strict=True):
         variance = (blurred.sum(others) * offset**2).sum(1) / peak[0].sum()

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from braggshot.crystals import displacement, shapes
-from braggshot.crystals.grid import centred
+from braggshot.crystals.grid import centred_grid
 
 N = 3
 BASIS = torch.tensor([[0.09, 0.0, 0.0], [0.02, 0.08, 0.0], [-0.02, 0.0, 0.07]]).repeat(N, 1, 1)
-GRID = centred(BASIS, (32, 33, 40))
+GRID = centred_grid(BASIS, (32, 33, 40))
 DEPTH = shapes.ellipsoid(torch.tensor([[1.0, 0.8, 0.9]]).expand(N, 3))(GRID)
 
 
@@ -18,7 +18,7 @@ DEPTH = shapes.ellipsoid(torch.tensor([[1.0, 0.8, 0.9]]).expand(N, 3))(GRID)
 def test_a_field_has_the_range_asked_for_and_no_ramp(name):
     raw = displacement.FIELDS[name](torch.Generator().manual_seed(2), N)(GRID, DEPTH)
     wanted = torch.tensor([0.5, math.pi, 6 * math.pi])
-    phase = displacement.calibration(raw, GRID, DEPTH, wanted, steepest=100.0)(raw, GRID)
+    phase = displacement.calibrate(raw, GRID, DEPTH, wanted, steepest=100.0)(raw, GRID)
     ranges = torch.stack([p[d > 0].max() - p[d > 0].min() for p, d in zip(phase, DEPTH, strict=True)])
     torch.testing.assert_close(ranges, wanted, rtol=1e-4, atol=0)
     for p, d in zip(phase, DEPTH, strict=True):
@@ -31,13 +31,13 @@ def test_a_field_has_the_range_asked_for_and_no_ramp(name):
 def test_a_ramp_on_the_field_changes_nothing():
     raw = displacement.cosines(torch.Generator().manual_seed(0), N)(GRID, DEPTH)
     tilted = raw + GRID.dot(torch.tensor([[3.0, -2.0, 1.0]]).expand(N, 3)) + 7
-    one, other = (displacement.calibration(f, GRID, DEPTH, torch.full((N,), 2.0), 100.0)(f, GRID) for f in (raw, tilted))
+    one, other = (displacement.calibrate(f, GRID, DEPTH, torch.full((N,), 2.0), 100.0)(f, GRID) for f in (raw, tilted))
     torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
 
 
 def test_the_phase_never_turns_faster_than_allowed():
     raw = displacement.correlated(torch.Generator().manual_seed(0), N)(GRID, DEPTH)
-    phase = displacement.calibration(raw, GRID, DEPTH, torch.full((N,), 100.0), 1.5)(raw, GRID)
+    phase = displacement.calibrate(raw, GRID, DEPTH, torch.full((N,), 100.0), 1.5)(raw, GRID)
     inside = DEPTH > 0
     steps = [
         (phase.diff(dim=a).abs() * (inside.narrow(a, 1, n - 1) & inside.narrow(a, 0, n - 1))).max()
@@ -52,7 +52,7 @@ def test_the_random_field_is_gaussian_in_correlation(monkeypatch):
         torch.full(shape, 0.5) if high < 2 else low + (high - low) * torch.rand(shape, generator=g)))  # fmt: skip
     n = 4000
     field = displacement.correlated(torch.Generator().manual_seed(1), n)
-    values = field(centred(0.5 * torch.eye(3).repeat(n, 1, 1), (2, 2, 2)), torch.zeros(()))
+    values = field(centred_grid(0.5 * torch.eye(3).repeat(n, 1, 1), (2, 2, 2)), torch.zeros(()))
     assert values.var().item() == pytest.approx(1, abs=0.05)
     for neighbour in (values[:, 1, 0, 0], values[:, 0, 1, 0], values[:, 0, 0, 1]):
         assert (values[:, 0, 0, 0] * neighbour).mean().item() == pytest.approx(math.exp(-0.5), abs=0.05)

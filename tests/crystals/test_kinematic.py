@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from braggshot.crystals import kinematic
-from braggshot.crystals.kinematic import diffraction, gridded
+from braggshot.crystals.kinematic import diffract_atoms, sum_on_grid
 from braggshot.physics.fourier import fourier, inverse_fourier
 
 A = 4e-10
@@ -33,22 +33,22 @@ def test_it_is_the_sum_over_atoms(shape, monkeypatch):
     expected = np.zeros(shape, complex)
     for k in np.ndindex(shape):
         expected[k] = np.exp(-1j * r @ (q + basis @ (np.array(k) - np.array(shape) // 2))).sum()
-    found = diffraction(*(torch.from_numpy(array) for array in (r, q, basis)), shape)
+    found = diffract_atoms(*(torch.from_numpy(array) for array in (r, q, basis)), shape)
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-5)
 
 
 def test_far_from_the_origin_only_the_phase_changes():
     sites = block()
-    here, there = (diffraction(r, G, BASIS, SHAPE) for r in (sites, sites + 1e-6))
+    here, there = (diffract_atoms(r, G, BASIS, SHAPE) for r in (sites, sites + 1e-6))
     torch.testing.assert_close(here.abs(), there.abs(), atol=1e-4 * len(sites), rtol=0)
 
 
 def test_it_is_the_transform_of_the_density_with_the_phase_minus_g_u():
     sites = block()
     u = 0.15 * A * torch.sin(2 * math.pi * sites / (14 * A)).roll(1, dims=1) + 0.02 * sites.square() / A
-    amplitudes = diffraction(sites + u, G, BASIS, SHAPE)
+    amplitudes = diffract_atoms(sites + u, G, BASIS, SHAPE)
     phase = -u @ G
-    crystal = gridded(sites + u, torch.polar(torch.ones_like(phase), phase), DIRECT, SHAPE).to(torch.complex64)
+    crystal = sum_on_grid(sites + u, torch.polar(torch.ones_like(phase), phase), DIRECT, SHAPE).to(torch.complex64)
     scale = math.sqrt(math.prod(SHAPE))  # of the unitary transform
     for sign, lowest, highest in ((1, 0.94, 1.0), (-1, 0.0, 0.8)):
         model = scale * fourier(crystal if sign > 0 else crystal.conj())
@@ -60,8 +60,8 @@ def test_it_is_the_transform_of_the_density_with_the_phase_minus_g_u():
 
 
 def test_the_density_has_the_atoms_of_a_voxel():
-    rho = inverse_fourier(diffraction(block(), G, BASIS, SHAPE)) / math.sqrt(math.prod(SHAPE))
-    inside = gridded(block(), torch.ones(len(block())), DIRECT, SHAPE) > 0
+    rho = inverse_fourier(diffract_atoms(block(), G, BASIS, SHAPE)) / math.sqrt(math.prod(SHAPE))
+    inside = sum_on_grid(block(), torch.ones(len(block())), DIRECT, SHAPE) > 0
     for _ in range(2):  # two voxels below the surface
         inside = -torch.nn.functional.max_pool3d(-inside[None].float(), 3, 1, 1)[0] > 0
     assert float(rho.abs()[inside].mean()) == pytest.approx(4 * float(torch.linalg.det(DIRECT)) / A**3, rel=0.02)
@@ -71,7 +71,7 @@ def test_the_density_has_the_atoms_of_a_voxel():
 
 @pytest.mark.parametrize("strain", [0.02, -0.02])
 def test_a_larger_lattice_scatters_closer_to_the_origin(strain):
-    amplitudes = diffraction(block() * (1 + strain), G, BASIS, SHAPE).abs().square()
+    amplitudes = diffract_atoms(block() * (1 + strain), G, BASIS, SHAPE).abs().square()
     index = torch.stack(torch.meshgrid(*(torch.arange(n) - n // 2 for n in SHAPE), indexing="ij")).double()
     centre = (amplitudes.double() * index).sum((1, 2, 3)) / amplitudes.sum()
     torch.testing.assert_close(BASIS @ centre, G * (1 / (1 + strain) - 1), atol=0.15 * abs(strain) * float(G.norm()), rtol=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from braggshot.crystals.sample import PHASES, CrystalSettings, pattern_centred, random_crystals, random_volumes, simulate_volume
+from braggshot.crystals.sample import PHASES, CrystalSettings, centre_pattern, random_crystals, random_volumes, simulate_volume
 from braggshot.crystals.shapes import SHAPES
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import fourier, pad
@@ -105,7 +105,7 @@ def test_the_pattern_is_centred_within_the_tilt():
 def test_the_ramp_moves_the_pattern_the_right_way():
     box = torch.zeros(1, 9, 9, 9, dtype=torch.complex64)
     box[:, 2:7, 2:7, 2:7] = 1
-    rho = pad(pattern_centred(box, (20, 20, 21), torch.tensor([[3.0, -2.0, 1.0]])), (20, 20, 21))
+    rho = pad(centre_pattern(box, (20, 20, 21), torch.tensor([[3.0, -2.0, 1.0]])), (20, 20, 21))
     brightest = np.unravel_index(int(fourier(rho).abs().argmax()), (20, 20, 21))
     assert brightest == (13, 8, 11)
 

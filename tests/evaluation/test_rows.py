@@ -40,7 +40,7 @@ def network(path, seed=0):
     import torch
 
     torch.manual_seed(seed)
-    made = weights.build("flagship", NetworkConfig(channels=(8, 8), steps=1))
+    made = weights.build_network("flagship", NetworkConfig(channels=(8, 8), steps=1))
     weights.save_network(path, made, weights.Card("tiny", *weights.kind_of(made)))
     return str(path)
 
@@ -143,12 +143,12 @@ def test_methods_are_what_they_say():
         phasing_of("autophasenn", Choice(), True)
     with pytest.raises(ConfigError, match="no method 'x'"):
         phasing_of("x", Choice(), True)
-    assert not any(methods.is_published(name) for name in methods.defaults(Choice()))
+    assert not any(methods.is_published(name) for name in methods.default_methods(Choice()))
 
 
 def test_intervals():
     """Wilson's for 0 and 10 of 10, by his formula z^2 / (n + z^2); a median whose bootstrap holds it."""
-    none, all_, some = (table.wilson(n, 10) for n in (0, 10, 3))
+    none, all_, some = (table.wilson_interval(n, 10) for n in (0, 10, 3))
     assert (none.value, none.low, all_.value, all_.high) == (0, 0, 1, 1)
     z = 1.959964  # of 95 %
     assert none.high == pytest.approx(z**2 / (10 + z**2))
@@ -166,9 +166,9 @@ def test_intervals():
 
 
 def test_blends_are_failures():
-    assert table.blended({"success": False, "blend": 0.9})
-    assert not table.blended({"success": True, "blend": 0.9})
-    assert not table.blended({"success": False, "error": "no peak"})
+    assert table.is_blend({"success": False, "blend": 0.9})
+    assert not table.is_blend({"success": True, "blend": 0.9})
+    assert not table.is_blend({"success": False, "error": "no peak"})
 
 
 def test_a_damaged_file_is_refused(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from braggshot.errors import DataError, FormatError
-from braggshot.io.registry import BUILT_IN, _load, choose, describe, read
+from braggshot.io.registry import BUILT_IN, choose, describe, load_reader, read
 
 REGIONS = [
     (slice(None), slice(None), slice(None)), (slice(2, 7), slice(3, 9), slice(1, 8)),
@@ -50,7 +50,7 @@ def test_a_region_is_the_cut_of_the_whole(sample: Any, region: Any) -> None:
 
 def test_exactly_one_reader_claims(sample: Any) -> None:
     chosen, module = choose(sample.path)
-    claims = {candidate.name for candidate in BUILT_IN if _load(candidate).can_read(sample.path)}
+    claims = {candidate.name for candidate in BUILT_IN if load_reader(candidate).can_read(sample.path)}
     assert chosen.name == sample.format
     assert claims - {getattr(module, "PARENT", None)} == {sample.format}
 

@@ -19,7 +19,9 @@ def volume():
 
 def test_held_out_voxels_are_never_shown(volume):
     marked = np.where(held_out_voxels(torch.from_numpy(volume.valid), generator=torch.Generator().manual_seed(0)), 1e9, 0.0)
-    source = datasets.measured([type(volume)(marked.astype(np.float32), volume.valid, oversampling=volume.oversampling)], seed=1)
+    source = datasets.measured_source(
+        [type(volume)(marked.astype(np.float32), volume.valid, oversampling=volume.oversampling)], seed=1
+    )
     for step in range(4):
         batch = source(step, 0, 3)
         assert not batch.counts.any()
@@ -27,7 +29,7 @@ def test_held_out_voxels_are_never_shown(volume):
 
 
 def test_a_view_is_turned_thinned_and_seeded(volume):
-    source = datasets.measured([volume], seed=1, faintest=1e4, hidden=0.0)
+    source = datasets.measured_source([volume], seed=1, faintest=1e4, hidden=0.0)
     batch, again = source(3, 0, 8), source(3, 0, 8)
     assert torch.equal(batch.counts, again.counts)
     assert batch.counts.shape == (8, 32, 32, 32)
@@ -38,7 +40,7 @@ def test_a_view_is_turned_thinned_and_seeded(volume):
     assert len({float(b) for b in brightest}) > 4
     # Each view is the same pattern in one of the cube's orientations, but for its noise.
     for counts in batch.counts:
-        likeness = [torch.corrcoef(torch.stack([counts.sqrt().flatten(), augmentation.turned(plain, w).sqrt().flatten()]))[0, 1]
+        likeness = [torch.corrcoef(torch.stack([counts.sqrt().flatten(), augmentation.turn(plain, w).sqrt().flatten()]))[0, 1]
                     for w in augmentation.orientations(plain.shape)]  # fmt: skip
         assert max(likeness) > 0.9
 
@@ -47,21 +49,21 @@ def test_a_view_is_turned_thinned_and_seeded(volume):
 def test_what_is_turned_can_be_turned_back(shape):
     field = torch.arange(float(np.prod(shape))).view(shape)
     for way in augmentation.orientations(shape):
-        assert torch.equal(augmentation.turned_back(augmentation.turned(field, way), way), field)
+        assert torch.equal(augmentation.turn_back(augmentation.turn(field, way), way), field)
 
 
 def test_orientations_differ_by_more_than_the_twin():
     """24 of a cube, the first as it is, none of them another's inversion; then they come again."""
     field = torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0))
-    ways = augmentation.different(field.shape, 30)
-    assert torch.equal(augmentation.turned(field, ways[0]), field)
+    ways = augmentation.choose_orientations(field.shape, 30)
+    assert torch.equal(augmentation.turn(field, ways[0]), field)
     assert ways[24:] == ways[:6]
-    seen = [augmentation.turned(field, way) for way in ways[:24]]
+    seen = [augmentation.turn(field, way) for way in ways[:24]]
     for k, one in enumerate(seen):
         assert not any(torch.equal(one, other) or torch.equal(one, inverted(other)) for other in seen[k + 1 :])
-    assert len(set(augmentation.different((4, 5, 6), 9))) == 4
+    assert len(set(augmentation.choose_orientations((4, 5, 6), 9))) == 4
 
 
 def test_without_volumes_it_says_so():
     with pytest.raises(DataError, match="no measured volumes"):
-        datasets.measured([], seed=0)
+        datasets.measured_source([], seed=0)

@@ -94,7 +94,7 @@ def test_exposure_is_forgotten(network, simulated):
     """Four times as many photons are the same crystal."""
     _, data = simulated
     brighter = Measurement(2 * data.magnitude, data.valid)
-    torch.testing.assert_close(network.scaled(brighter), network.scaled(data), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(network.scale(brighter), network.scale(data), rtol=0.05, atol=0.05)
 
 
 def test_the_scale_of_a_crystal_of_amplitude_one(simulated):

@@ -127,7 +127,7 @@ def test_the_global_phase_of_the_start_is_free():
 
 def test_hypotheses_differ_and_repeat():
     _, counts = crystal((32, 32, 32))
-    data = Measurement.of(counts[None], torch.ones(1, 32, 32, 32, dtype=torch.bool)).repeated(3)
+    data = Measurement.of(counts[None], torch.ones(1, 32, 32, 32, dtype=torch.bool)).repeat(3)
     starts = start_of(data)
     assert torch.equal(starts, start_of(data))
     assert not torch.allclose(starts[0], starts[1])
@@ -190,7 +190,7 @@ def test_one_pattern_with_many_starts_is_the_pattern_repeated():
     start = random_start(data, torch.Generator().manual_seed(3), 3)
     assert start.shape == (3, 16, 16, 16)
     assert not torch.allclose(start[0], start[1])
-    repeated = data.repeated(3)
+    repeated = data.repeat(3)
     torch.testing.assert_close(random_start(repeated, torch.Generator().manual_seed(3)), start)
     with torch.no_grad():
         one, many = network(data.magnitude, data.valid, start), network(repeated.magnitude, repeated.valid, start)

@@ -10,7 +10,7 @@ import torch
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.nn import pipelined
 from braggshot.nn.pipelined import Stream, one_shot
-from braggshot.nn.predict import largest, predict
+from braggshot.nn.predict import input_size, predict
 from braggshot.nn.resampling import Sampling, sampling, to_network_grid
 from braggshot.nn.weights import load_network
 from braggshot.physics.fourier import crop
@@ -30,7 +30,7 @@ def crystals():
 def test_a_batch_is_what_a_prediction_is(network, crystals):
     _, counts, valid = crystals
     expected = predict(network, counts[0], valid[0])[0]
-    how = sampling(counts.shape[1:], None, largest(network))
+    how = sampling(counts.shape[1:], None, input_size(network))
     rho, chi2 = one_shot(network, counts[:1], valid[:1], how, torch.Generator().manual_seed(0))
     wanted = crop(expected.rho, (20, 17, 24))
     assert rho[0].shape == wanted.shape
@@ -40,7 +40,7 @@ def test_a_batch_is_what_a_prediction_is(network, crystals):
 
 def test_of_several_starts_the_best_is_kept(network, crystals):
     _, counts, valid = crystals
-    how = sampling(counts.shape[1:], None, largest(network))
+    how = sampling(counts.shape[1:], None, input_size(network))
     found = [hypothesis.chi2 for hypothesis in predict(network, counts[0], valid[0], n=4, seed=2)]
     _, chi2 = one_shot(network, counts[:1], valid[:1], how, torch.Generator().manual_seed(2), 4)
     assert float(chi2) == pytest.approx(min(found), rel=0.02)
@@ -50,7 +50,9 @@ def test_of_several_starts_the_best_is_kept(network, crystals):
 def test_the_transform_of_each_object_has_the_scale_of_its_own_counts(network, crystals):
     _, counts, valid = crystals
     counts = counts * torch.tensor([1.0, 100.0, 1e4]).reshape(3, 1, 1, 1)
-    rho, _ = one_shot(network, counts, valid, sampling(counts.shape[1:], None, largest(network)), torch.Generator().manual_seed(0))
+    rho, _ = one_shot(
+        network, counts, valid, sampling(counts.shape[1:], None, input_size(network)), torch.Generator().manual_seed(0)
+    )
     ratio = rho.abs().square().sum((1, 2, 3)) / counts.sum((1, 2, 3))
     assert ((ratio > 0.8) & (ratio < 1.2)).all(), ratio
 
@@ -60,7 +62,7 @@ def test_bad_counts_are_not_seen(network, crystals):
     counts[:, 3:6] = 0
     mask = torch.ones(counts.shape[1:], dtype=torch.bool)
     mask[3:6] = False
-    how = sampling(counts.shape[1:], None, largest(network))
+    how = sampling(counts.shape[1:], None, input_size(network))
     expected = next(Stream(network, how, mask).answers([counts]))
     for bad in (-1.0, float("nan"), float("inf")):
         spoilt = counts.clone()
@@ -147,12 +149,12 @@ def card(monkeypatch):
     card = Card()
     for name in ("current_stream", "Stream", "stream"):
         monkeypatch.setattr(torch.cuda, name, getattr(card, name))
-    monkeypatch.setattr(pipelined, "_copied", lambda part, side: part.record_stream(side) or part)
+    monkeypatch.setattr(pipelined, "copy_to_host", lambda part, side: part.record_stream(side) or part)
     return card
 
 
 def test_the_next_batch_is_on_its_way_before_one_is_worked_on(card):
-    for batch in pipelined.uploaded([travelling(card, k) for k in range(3)], torch.device("cuda")):
+    for batch in pipelined.upload([travelling(card, k) for k in range(3)], torch.device("cuda")):
         card.log.append(f"work {int(batch[0])}")
     order = [line for line in card.log if line.startswith(("send", "work"))]
     assert order == ["send 0", "send 1", "work 0", "send 2", "work 1", "work 2"]
@@ -167,7 +169,7 @@ def test_an_answer_is_given_when_it_has_arrived_and_the_next_one_is_asked_for(ca
             card.log.append(f"ask {k}")
             yield (travelling(card, k),)
 
-    for (answer,) in pipelined.downloaded(answers(), torch.device("cuda")):
+    for (answer,) in pipelined.download(answers(), torch.device("cuda")):
         card.log.append(f"give {int(answer[0])}")
     order = [line for line in card.log if line.startswith(("ask", "give"))]
     assert order == ["ask 0", "ask 1", "give 0", "ask 2", "give 1", "give 2"]

@@ -25,7 +25,7 @@ QUICK = SolvedConfig(patterns=4, shard=2, starts=4, refine=IterativeConfig(recip
 
 @pytest.fixture(scope="module")
 def source():
-    return datasets.simulated([MILD], seed=5, hidden=0.0)
+    return datasets.simulated_source([MILD], seed=5, hidden=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def test_a_turned_crystal_has_the_turned_pattern(shape):
     ways = augmentation.orientations(shape)
     assert len(ways) == (48 if len(set(shape)) == 1 else 16)
     for way in ways:
-        turned = augmentation.turned(rho, way)
-        torch.testing.assert_close(fourier(turned).abs(), augmentation.turned(pattern, way), rtol=1e-4, atol=1e-4)
+        turned = augmentation.turn(rho, way)
+        torch.testing.assert_close(fourier(turned).abs(), augmentation.turn(pattern, way), rtol=1e-4, atol=1e-4)
 
 
 def test_the_middle_is_found_below_the_voxel():
@@ -69,7 +69,7 @@ def test_the_twin_that_is_nearer_is_taught():
 
 
 def test_what_is_kept_is_the_crystal_and_in_the_middle(source, folder):
-    counts, objects = solved_patterns.kept(folder)
+    counts, objects = solved_patterns.read_solved(folder)
     kept = {float(c.clamp_min(0).sum()): torch.view_as_complex(r) for c, r in zip(counts, objects, strict=True)}
     right = 0
     for step in (0, 1):
@@ -84,7 +84,7 @@ def test_what_is_kept_is_the_crystal_and_in_the_middle(source, folder):
 
 def test_patterns_are_solved_together_as_on_a_gpu(source):
     batch = source(0, 0, 4)
-    rho, known = solved_patterns.solutions(batch.counts, batch.valid, QUICK, seed=4)
+    rho, known = solved_patterns.solve_batch(batch.counts, batch.valid, QUICK, seed=4)
     assert known.sum() >= 2
     for k in known.nonzero().squeeze(1).tolist():
         assert align(pad(rho[k], batch.counts.shape[1:]), batch.truth[k]).correlation > 0.95
@@ -94,7 +94,7 @@ def test_patterns_are_solved_together_as_on_a_gpu(source):
 def test_noise_is_not_solved():
     """Of eight patterns; two starts that have shrunk to a speck can agree by chance."""
     counts = torch.poisson(torch.full((8, 16, 16, 16), 3.0), generator=torch.Generator().manual_seed(0))
-    _, known = solved_patterns.solutions(counts, torch.ones_like(counts, dtype=torch.bool), QUICK, seed=0)
+    _, known = solved_patterns.solve_batch(counts, torch.ones_like(counts, dtype=torch.bool), QUICK, seed=0)
     assert known.sum() <= 1
 
 
@@ -111,13 +111,13 @@ def test_a_second_call_solves_what_is_missing_and_the_same(source, folder, tmp_p
 def test_a_batch_is_turned_by_one_gather():
     field = torch.rand(4, 6, 4)
     ways = augmentation.orientations(field.shape)
-    turns = solved_patterns._turns(field.shape, ways)
+    turns = solved_patterns.turn_indices(field.shape, ways)
     for way, index in zip(ways, turns, strict=True):
-        assert torch.equal(field.flatten()[index].view(field.shape), augmentation.turned(field, way))
+        assert torch.equal(field.flatten()[index].view(field.shape), augmentation.turn(field, way))
 
 
 def test_what_is_shown_is_a_view_of_the_same_crystal(folder):
-    show = solved_patterns.replayed(folder, replace(QUICK, damaged=0.0), seed=9, hidden=0.0)
+    show = solved_patterns.replay_source(folder, replace(QUICK, damaged=0.0), seed=9, hidden=0.0)
     batch, again, other = show(0, 0, 6), show(0, 0, 6), show(1, 0, 6)
     assert torch.equal(batch.counts, again.counts)
     assert torch.equal(batch.solution, again.solution)
@@ -126,14 +126,14 @@ def test_what_is_shown_is_a_view_of_the_same_crystal(folder):
     assert misfit(magnitude_of(batch.solution, batch.counts.shape[-3:])[1], data).sqrt().max() < 0.35
     # Thinned, but never below what was asked for.
     assert batch.counts.amax((1, 2, 3)).min() > 700
-    hurt = solved_patterns.replayed(folder, replace(QUICK, damaged=1.0), seed=9, hidden=0.05)(0, 0, 6)
+    hurt = solved_patterns.replay_source(folder, replace(QUICK, damaged=1.0), seed=9, hidden=0.05)(0, 0, 6)
     assert (hurt.valid.float().mean((1, 2, 3)) < 0.97).all()
     assert not hurt.counts[~hurt.valid].any()
 
 
 def test_nothing_solved_is_said(tmp_path):
     with pytest.raises(DataError, match="no pattern was solved"):
-        solved_patterns.replayed(tmp_path, QUICK, seed=0)
+        solved_patterns.replay_source(tmp_path, QUICK, seed=0)
 
 
 def test_training_learns_from_what_was_solved(tmp_path):
@@ -146,8 +146,8 @@ def test_training_learns_from_what_was_solved(tmp_path):
 
 
 def test_patterns_are_cropped_as_a_prediction_crops_them():
-    whole = datasets.simulated([replace(MILD, shape=(32, 32, 32))], seed=5, hidden=0.0)(0, 0, 2, VALIDATION)
-    small = datasets.simulated([replace(MILD, shape=(32, 32, 32))], seed=5, hidden=0.0, largest=16)(0, 0, 2, VALIDATION)
+    whole = datasets.simulated_source([replace(MILD, shape=(32, 32, 32))], seed=5, hidden=0.0)(0, 0, 2, VALIDATION)
+    small = datasets.simulated_source([replace(MILD, shape=(32, 32, 32))], seed=5, hidden=0.0, largest=16)(0, 0, 2, VALIDATION)
     assert torch.equal(small.counts, crop(whole.counts, (16, 16, 16)))
     box = crop(small.truth, (8, 8, 8))
     data = Measurement.of(small.counts, small.valid)

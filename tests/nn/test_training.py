@@ -20,8 +20,8 @@ from braggshot.errors import ConfigError
 from braggshot.iterative.iterate import IterativeConfig
 from braggshot.nn import training, weights
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
-from braggshot.nn.datasets import TRAINING, VALIDATION, seed_of, simulated
-from braggshot.nn.expert_iteration import ExpertConfig, refined
+from braggshot.nn.datasets import TRAINING, VALIDATION, seed_of, simulated_source
+from braggshot.nn.expert_iteration import ExpertConfig, refine_predictions
 from braggshot.nn.losses import LossConfig, correlation, quarter_photon_floor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, misfit, random_start
 from braggshot.nn.training import PRESETS, TrainConfig, train
@@ -34,7 +34,7 @@ TRAIN = TINY.train
 
 
 def crystals():
-    return simulated(TINY.data.crystals, TRAIN.seed)
+    return simulated_source(TINY.data.crystals, TRAIN.seed)
 
 
 def cpu():
@@ -165,7 +165,7 @@ def test_published_networks_go_through_the_same_loop(tmp_path):
 
 
 def test_the_largest_one_keeps_its_statistics_in_sixteen_bits(tmp_path):
-    network = weights.build("autophasenn-2024")
+    network = weights.build_network("autophasenn-2024")
     network.encoder[2].running_var.fill_(1e6)  # beyond 16 bits
     weights.save_network(tmp_path / "half.safetensors", network, weights.Card("x", "autophasenn-2024"), half=True)
     back, _ = weights.load_network(tmp_path / "half.safetensors")
@@ -178,7 +178,7 @@ def test_the_largest_one_keeps_its_statistics_in_sixteen_bits(tmp_path):
 
 def test_an_object_that_faded_is_a_failure_and_no_crash(tmp_path):
     """Everything below the hard threshold, as the prototype met it."""
-    network = weights.build("autophasenn-2024")
+    network = weights.build_network("autophasenn-2024")
     torch.nn.init.constant_(network.amplitude[-1].bias, -20)
     config = replace(PRESETS["autophasenn-2024"], steps=1, batch=2, chunk=2, precision="32-true", validation=2, validation_chunk=2)
     values = finish(train(config, crystals(), tmp_path, cpu(), network))[-1].values
@@ -211,7 +211,7 @@ def test_seeds_of_chunks_never_meet():
     }
     assert len(seeds) == 3 * 40 * 9 * 2
     assert max(seeds) < 2**63
-    source = simulated([CrystalSettings(shape=(16, 16, 16), oversampling=(2, 3))], 0)
+    source = simulated_source([CrystalSettings(shape=(16, 16, 16), oversampling=(2, 3))], 0)
     one, again, other = source(3, 0, 2), source(3, 0, 2), source(3, 1, 2)
     assert torch.equal(one.counts, again.counts)
     assert not torch.equal(one.counts, other.counts)
@@ -220,15 +220,15 @@ def test_seeds_of_chunks_never_meet():
 
 def test_the_teacher_treats_each_pattern_alone():
     """Patterns refined as one batch come out as those refined one by one, and fit better than before on average."""
-    batch = simulated([replace(TINY.data.crystals[0], detector=DetectorSettings(gaps=1.0, gap_widths=(2,)))], 0)(0, 0, 3)
+    batch = simulated_source([replace(TINY.data.crystals[0], detector=DetectorSettings(gaps=1.0, gap_widths=(2,)))], 0)(0, 0, 3)
     data = Measurement.of(batch.counts, batch.valid)
     rho = random_start(data, torch.Generator().manual_seed(0))
     config = ExpertConfig(IterativeConfig(recipe="12*RAAR+8*ER"))
-    together, chi2 = refined(rho, data, config, 5)
+    together, chi2 = refine_predictions(rho, data, config, 5)
     for k in range(3):
         one = Measurement(data.magnitude[k : k + 1], data.valid[k : k + 1])
         # A start's random numbers follow from the seed plus its place in the batch.
-        alone, error = refined(rho[k : k + 1], one, config, 5 + k)
+        alone, error = refine_predictions(rho[k : k + 1], one, config, 5 + k)
         assert correlation(together[k : k + 1], alone) > 1 - 1e-3
         torch.testing.assert_close(chi2[k : k + 1], error, rtol=0.02, atol=1e-6)
     assert chi2.mean() < misfit(magnitude_of(rho, batch.counts.shape[-3:])[1], data).mean()
@@ -258,6 +258,6 @@ def test_a_table_takes_back_what_the_checkpoint_does_not_know(tmp_path):
 @pytest.mark.parametrize("computes", [True, False])
 def test_sixteen_bits_are_never_emulated(computes, monkeypatch):
     monkeypatch.setattr(training, "fast_bfloat16", lambda device: computes)
-    with training._mixed(TrainConfig(), torch.device("cpu")):
+    with training.mixed_precision(TrainConfig(), torch.device("cpu")):
         found = torch.nn.functional.conv3d(torch.ones(1, 1, 4, 4, 4), torch.ones(1, 1, 3, 3, 3))
     assert found.dtype == (torch.bfloat16 if computes else torch.float32)

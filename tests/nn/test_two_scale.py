@@ -17,8 +17,16 @@ from braggshot.nn import weights
 from braggshot.nn.expert_iteration import ExpertConfig
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
 from braggshot.nn.novelty import features
-from braggshot.nn.predict import largest, predict
-from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork, beginning, central, enlarged, gone_on, start
+from braggshot.nn.predict import input_size, predict
+from braggshot.nn.two_scale import (
+    TwoScaleConfig,
+    TwoScaleNetwork,
+    central_fringes,
+    coarse_network,
+    draw_start,
+    enlarge,
+    search_coarse,
+)
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, inverted, pad
 from braggshot.physics.metrics import align
 from braggshot.train import LOW, resolve, train_network
@@ -46,7 +54,7 @@ def test_the_crystal_at_the_low_resolution_is_the_crystal_on_finer_voxels(shape)
     small = [min(n, 32) for n in shape]
     coarse = inverse_fourier(crop(fourier(rho), small))
     box = crop(coarse, [n // 2 for n in small])
-    found = pad(enlarged(box[None], torch.Size(small), torch.Size(shape)), shape)[0]
+    found = pad(enlarge(box[None], torch.Size(small), torch.Size(shape)), shape)[0]
     blurred = inverse_fourier(pad(crop(fourier(in_the_middle(rho)), small), shape))
     overlap = (found.conj() * blurred).sum() / (torch.linalg.vector_norm(found) * torch.linalg.vector_norm(blurred))
     assert overlap.abs() > 0.985  # what the boxes cut off, the fringes of a sharp surface, is missing
@@ -58,7 +66,7 @@ def test_the_crystal_at_the_low_resolution_is_the_crystal_on_finer_voxels(shape)
 def test_the_central_fringes_are_those_about_the_peak():
     _, counts = crystal((64, 48, 32))
     valid = torch.rand(64, 48, 32) > 0.1
-    small = central(Measurement.of(counts[None], valid[None]))
+    small = central_fringes(Measurement.of(counts[None], valid[None]))
     expected = Measurement.of(crop(counts, (32, 32, 32))[None], crop(valid, (32, 32, 32))[None])
     assert torch.equal(small.magnitude, expected.magnitude)
     assert torch.equal(small.valid, expected.valid)
@@ -76,9 +84,9 @@ def test_one_pattern_with_many_starts_is_many_patterns():
     _, counts = crystal((48, 48, 48))
     data = Measurement.of(counts[None], torch.ones(1, 48, 48, 48, dtype=torch.bool))
     network = untrained()
-    begin = start(network, data, torch.Generator().manual_seed(3), 2)
+    begin = draw_start(network, data, torch.Generator().manual_seed(3), 2)
     assert begin.shape == (2, 16, 16, 16)
-    repeated = data.repeated(2)
+    repeated = data.repeat(2)
     one, other = (network(d.magnitude, d.valid, begin) for d in (data, repeated))
     assert len(one) == 3, "two steps, and what the projections at the end make of the second"
     assert one[-1][0].shape == (2, 24, 24, 24)
@@ -89,7 +97,7 @@ def test_projections_at_the_end_bring_the_pass_to_the_counts_but_not_in_training
     _, counts = crystal((48, 48, 48))
     data = Measurement.of(counts[None], torch.ones(1, 48, 48, 48, dtype=torch.bool))
     network, _ = weights.load_network()
-    begin = start(network, data, torch.Generator().manual_seed(3), 2)
+    begin = draw_start(network, data, torch.Generator().manual_seed(3), 2)
     *_, last, ended = network(data.magnitude, data.valid, begin)
     assert (misfit(ended[1], data) < misfit(last[1], data)).all()
     inside = last[0].abs() > network.config.after.support * last[0].abs().amax((1, 2, 3), keepdim=True)
@@ -101,7 +109,7 @@ def test_answers_to_turned_patterns_are_of_the_pattern_as_it_is():
     """Each in another orientation, turned back: the same crystal or its twin, that which explains the counts best first."""
     rho, counts = crystal((64, 64, 64))
     network, _ = weights.load_network()
-    found = predict(network, counts, torch.ones(64, 64, 64, dtype=torch.bool), n=4, views=6)
+    found = predict(network, counts, torch.ones(64, 64, 64, dtype=torch.bool), n=4, orientations=6)
     assert [answer.chi2 for answer in found] == sorted(answer.chi2 for answer in found)
     likeness = [align(answer.rho, rho.to(torch.complex64)).correlation for answer in found]
     assert min(likeness) > 0.9
@@ -112,10 +120,10 @@ def test_the_best_answers_of_the_low_resolution_go_to_the_full_one():
     valid = torch.ones(48, 48, 48, dtype=torch.bool)
     network = untrained()
     shown = []
-    network.sharpened = lambda data, found, steps=None: (shown.append(found), TwoScaleNetwork.sharpened(network, data, found))[1]
+    network.apply_fine = lambda data, found, steps=None: (shown.append(found), TwoScaleNetwork.apply_fine(network, data, found))[1]
     tried = []
-    network.found = lambda data, begin: tried.append(TwoScaleNetwork.found(network, data, begin)) or tried[-1]
-    assert len(predict(network, counts, valid, n=2, views=5)) == 2
+    network.apply_coarse = lambda data, begin: tried.append(TwoScaleNetwork.apply_coarse(network, data, begin)) or tried[-1]
+    assert len(predict(network, counts, valid, n=2, orientations=5)) == 2
     boxes, chi2 = tried[0]
     assert len(chi2) == 5
     torch.testing.assert_close(shown[0], boxes[chi2.argsort()[:2]])
@@ -131,15 +139,15 @@ def test_a_search_goes_on_where_answers_are_different_crystals(monkeypatch):
         went_on.append(len(found))
         return torch.zeros_like(found), torch.full((len(found),), 2.0)
 
-    monkeypatch.setattr(prediction, "gone_on", spy)
-    asked = {"n": 2, "views": 9}
+    monkeypatch.setattr(prediction, "search_coarse", spy)
+    asked = {"n": 2, "orientations": 9}
     plain = predict(network, counts, valid, **asked)
     assert not went_on
-    searched = predict(network, counts, valid, searches=True, **asked)
+    searched = predict(network, counts, valid, search=True, **asked)
     assert went_on == [prediction.LEFT]
     assert all(torch.equal(one.rho, other.rho) for one, other in zip(plain, searched, strict=True))
     monkeypatch.setattr(prediction, "is_one_crystal", lambda rho: True)
-    predict(network, counts, valid, searches=True, **asked)
+    predict(network, counts, valid, search=True, **asked)
     assert len(went_on) == 1
 
 
@@ -156,17 +164,17 @@ def test_a_long_recipe_finds_what_is_near_and_keeps_it_in_its_box():
     data = Measurement.of(counts[None], torch.ones(1, 32, 32, 32, dtype=torch.bool))
     off = rho.roll((5, 5, -5), (0, 1, 2))  # as far as an object drifts
     box = crop(off * torch.exp(1j * torch.randn(32, 32, 32, generator=torch.Generator().manual_seed(0))), (16, 16, 16))
-    found, chi2 = gone_on(data, box[None].to(torch.complex64))
+    found, chi2 = search_coarse(data, box[None].to(torch.complex64))
     assert float(chi2) < 0.02
     assert align(pad(found[0], (32, 32, 32)), rho.to(torch.complex64)).correlation > 0.95
 
 
 def test_each_network_is_shown_its_own_grid():
     network = untrained()
-    assert largest(network) == 64
-    assert largest(network.coarse) == 32
-    assert beginning(network) is network.coarse
-    assert beginning(network.coarse) is network.coarse
+    assert input_size(network) == 64
+    assert input_size(network.coarse) == 32
+    assert coarse_network(network) is network.coarse
+    assert coarse_network(network.coarse) is network.coarse
 
 
 def test_what_is_new_is_asked_of_the_central_fringes():
@@ -174,7 +182,7 @@ def test_what_is_new_is_asked_of_the_central_fringes():
     _, counts = crystal((48, 48, 48))
     data = Measurement.of(counts[None], torch.ones(1, 48, 48, 48, dtype=torch.bool))
     network = untrained()
-    whole, small = (features(network, d, torch.Generator().manual_seed(0)) for d in (data, central(data)))
+    whole, small = (features(network, d, torch.Generator().manual_seed(0)) for d in (data, central_fringes(data)))
     assert all(torch.equal(whole[name], small[name]) for name in small)
 
 

@@ -14,7 +14,7 @@ from braggshot.phasing.strategies import phase
 from braggshot.phasing.verdict import Limits
 from braggshot.pipeline import drain
 from braggshot.report.text import agreement, quality_facts
-from braggshot.series.table import measured
+from braggshot.series.table import summarise_result
 
 CONFIG = PhasingConfig(
     method="iterative",
@@ -44,7 +44,7 @@ def test_all_say_the_same_count(volume, limit, capsys):
     assert (fact.value, fact.note) == (said, f"correlation ≥ {limit:g} with the chosen one")
     print_result(result, [])
     assert re.search(rf"starts that agree\W+{said}", capsys.readouterr().out)
-    assert measured(result, None)["agreement"] == counted.same / 3
+    assert summarise_result(result, None)["agreement"] == counted.same / 3
     if result.verdict == "good":
         assert result.reasons[0].startswith(f"{counted.same} of 3 other starts")
 

@@ -7,9 +7,9 @@ import pytest
 from measured_data import DATA
 
 from braggshot.errors import ConfigError, DataError
-from braggshot.prepare.aliens import aliens
-from braggshot.prepare.clean import dark_offset, dead_pixels, flat_response, hot_pixels, missing_blocks, zingers
-from braggshot.prepare.detectors import DETECTORS, gaps
+from braggshot.prepare.aliens import find_aliens
+from braggshot.prepare.clean import dark_offset, find_dead_pixels, find_hot_pixels, find_missing_blocks, find_zingers, flat_response
+from braggshot.prepare.detectors import DETECTORS, find_gaps
 
 SHAPE = (56, 60, 64)
 OVERSAMPLING = (2.8, 3.3, 4.0)
@@ -53,12 +53,12 @@ ALL = np.ones(SHAPE, dtype=bool)
 def test_a_crystal_is_no_artefact(crystal, counts):
     volume = measured(counts, **crystal)
     total = volume.sum(0)
-    assert not hot_pixels(groups(volume), ALL[0]).any()
-    assert not dead_pixels(total, ALL[0]).any()
-    assert not zingers(volume, ALL).any()
-    assert not missing_blocks(total, ALL[0]).any()
-    assert not missing_blocks(volume, ALL).any()
-    assert not aliens(volume, ALL, crystal.get("oversampling", OVERSAMPLING))[1]
+    assert not find_hot_pixels(groups(volume), ALL[0]).any()
+    assert not find_dead_pixels(total, ALL[0]).any()
+    assert not find_zingers(volume, ALL).any()
+    assert not find_missing_blocks(total, ALL[0]).any()
+    assert not find_missing_blocks(volume, ALL).any()
+    assert not find_aliens(volume, ALL, crystal.get("oversampling", OVERSAMPLING))[1]
 
 
 def test_flat_field():
@@ -96,13 +96,13 @@ def test_hot_pixels_stay_hot_and_come_in_clusters():
     hot = [(5, 7), (40, 50), (40, 51), (41, 50), (20, 20)]
     for row, column in hot:
         volume[:, row, column] += np.random.default_rng(row).poisson(300, SHAPE[0])
-    assert set(map(tuple, np.argwhere(hot_pixels(groups(volume), ALL[0])).tolist())) == set(hot)
+    assert set(map(tuple, np.argwhere(find_hot_pixels(groups(volume), ALL[0])).tolist())) == set(hot)
 
 
 def test_a_pixel_that_lights_up_for_a_while_is_not_hot():
     volume = measured(1e4)
     volume[10:24, 5, 7] += 300
-    assert not hot_pixels(groups(volume), ALL[0]).any()
+    assert not find_hot_pixels(groups(volume), ALL[0]).any()
 
 
 def test_dead_pixels():
@@ -111,7 +111,7 @@ def test_dead_pixels():
     volume[:, :6, :6] = 0
     volume[::9, :6, :6] = 1
     volume[:, 3, 3] = 0  # nobody can tell: its neighbours count next to nothing too
-    assert np.argwhere(dead_pixels(volume.sum(0), ALL[0])).tolist() == [[31, 33]]
+    assert np.argwhere(find_dead_pixels(volume.sum(0), ALL[0])).tolist() == [[31, 33]]
 
 
 def test_zingers():
@@ -119,13 +119,13 @@ def test_zingers():
     hits = [(10, 10, 10), (30, 50, 8), (30, 50, 9), (30, 51, 9), (31, 50, 8)]
     for voxel in hits:
         volume[voxel] = 2000
-    assert set(map(tuple, np.argwhere(zingers(volume, ALL)).tolist())) == set(hits)
+    assert set(map(tuple, np.argwhere(find_zingers(volume, ALL)).tolist())) == set(hits)
 
 
 def test_a_block_cut_out_of_the_pattern_is_missing():
     volume = measured(1e6)
     volume[28:36, 14:19, 30:40] = 0
-    found = missing_blocks(volume, ALL)
+    found = find_missing_blocks(volume, ALL)
     assert found[28:36, 14:19, 30:40].all()
     assert found.sum() < 1.2 * 8 * 5 * 10
 
@@ -133,15 +133,15 @@ def test_a_block_cut_out_of_the_pattern_is_missing():
 def test_darkness_and_thresholds_are_not_missing():
     volume = measured(1e4, background=0.0)
     assert (volume == 0).mean() > 0.5
-    assert not missing_blocks(volume, ALL).any()
+    assert not find_missing_blocks(volume, ALL).any()
     volume = measured(1e6)
-    assert not missing_blocks(np.where(volume < 10, 0, volume), ALL).any()
+    assert not find_missing_blocks(np.where(volume < 10, 0, volume), ALL).any()
 
 
 def test_a_gap_that_nobody_mentioned_shows_in_the_sum_of_frames():
     volume = measured(1e6, background=0.2)
     volume[:, :, 40:46] = 0
-    found = missing_blocks(volume.sum(0), ALL[0])
+    found = find_missing_blocks(volume.sum(0), ALL[0])
     assert found[:, 40:46].all()
     assert found.sum() == found[:, 40:46].sum()
 
@@ -158,7 +158,7 @@ def with_alien(strength, place, seed=0, **crystal):
 def test_aliens_are_masked_and_little_else(strength, strain):
     place = (38, 12, 17)
     own, volume = with_alien(strength, place, strain=strain)
-    mask, centres = aliens(volume, ALL, OVERSAMPLING)
+    mask, centres = find_aliens(volume, ALL, OVERSAMPLING)
     assert len(centres) == 1
     assert np.all(np.abs(np.subtract(centres[0], place)) <= 2)
     foreign = volume - own
@@ -173,26 +173,26 @@ def test_an_alien_opposite_a_gap_is_left():
     valid = ALL.copy()
     valid[10:26, 40:56, 40:56] = False
     volume[~valid] = 0
-    assert aliens(volume, valid, OVERSAMPLING)[0][38, 12, 17] or not aliens(volume, valid, OVERSAMPLING)[1]
+    assert find_aliens(volume, valid, OVERSAMPLING)[0][38, 12, 17] or not find_aliens(volume, valid, OVERSAMPLING)[1]
 
 
 def test_a_streak_across_a_gap_is_no_alien():
     volume, valid = measured(1e6, kind="box"), ALL.copy()
     valid[:, :, 40:50] = False
-    assert not aliens(np.where(valid, volume, 0), valid, OVERSAMPLING)[1]
+    assert not find_aliens(np.where(valid, volume, 0), valid, OVERSAMPLING)[1]
 
 
 def test_two_equal_blobs_on_opposite_sides_are_fringes():
     _, one = with_alien(1e3, (38, 12, 17))
     own, other = with_alien(1e3, tuple(2 * (n // 2) - c for n, c in zip(SHAPE, (38, 12, 17), strict=True)))
-    assert not aliens(one + other - own, ALL, OVERSAMPLING)[1]
+    assert not find_aliens(one + other - own, ALL, OVERSAMPLING)[1]
 
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_gaps_are_where_pyfai_has_them(name):
     detectors = pytest.importorskip("pyFAI.detectors").ALL_DETECTORS
     detector = detectors.get(name)
-    mine = gaps(name, DETECTORS[name][0][0])
+    mine = find_gaps(name, DETECTORS[name][0][0])
     assert mine is not None
     if detector is None or detector().calc_mask() is None or detector().shape != mine.shape:
         pytest.skip(f"pyFAI has no {name} of this shape")
@@ -203,13 +203,13 @@ def test_gaps_are_where_pyfai_has_them(name):
 
 
 def test_gaps_of_other_shapes_and_names():
-    assert gaps("maxipix", (100, 100)) is None
-    two_megapixels = gaps("Eiger2M", (2164, 1030))
+    assert find_gaps("maxipix", (100, 100)) is None
+    two_megapixels = find_gaps("Eiger2M", (2164, 1030))
     assert two_megapixels is not None
     assert two_megapixels[[255, 258, 511, 551]].all()
     assert not two_megapixels[[254, 259, 510, 552]].all(1).any()
     with pytest.raises(ConfigError, match="maxipix"):
-        gaps("maxipics", (516, 516))
+        find_gaps("maxipics", (516, 516))
 
 
 @pytest.mark.data
@@ -219,7 +219,7 @@ def test_gaps_of_measured_masks(file, name):
     if not path.exists():
         pytest.skip("measured data are not beside the checkout")
     measured_mask = np.load(path) != 0
-    found = gaps(name, measured_mask.shape)
+    found = find_gaps(name, measured_mask.shape)
     assert found is not None
     assert measured_mask[found].all()  # what remains of the mask are single bad pixels
     assert (measured_mask & ~found).mean() < 1e-3

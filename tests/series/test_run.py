@@ -26,8 +26,8 @@ from braggshot.pipeline import drain
 from braggshot.prepare import PrepareConfig
 from braggshot.report import series as report
 from braggshot.series import registration, table
-from braggshot.series.scan import _checked, _with_doubt
-from braggshot.series.sources import Source, numbers, sources, value
+from braggshot.series.scan import doubt_twin, doubt_warm_start
+from braggshot.series.sources import Source, list_sources, parse_numbers, parse_value
 from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, Scan, StrainMap
 
 SHAPE = (24, 26, 28)
@@ -190,7 +190,7 @@ def test_a_warm_start_leaves_the_cold_ones_alone(sample):
     assert both.ensemble.table["warm"].tolist() == [0, 0, 1]
     np.testing.assert_allclose(both.ensemble.table["llk_free"][:2], alone.ensemble.table["llk_free"])
     assert both.ensemble.table["llk_free"][2] < alone.ensemble.table["llk_free"].min()
-    facts = table.starts(both)
+    facts = table.compare_starts(both)
     assert facts["start"] == "warm"
     assert facts["cold_llk_free"] == pytest.approx(alone.quality.llk_free)
 
@@ -207,47 +207,47 @@ def judged(llk, agreement, warm, verdict="good"):
 
 def test_a_warm_start_that_no_cold_one_confirms_is_doubtful():
     settings = series.SeriesSettings()
-    alone = _checked(judged([5.0, 4.0, 0.5], [0.6, 0.7, 1.0], [0.0, 0.0, 1.0], "failed"), settings)
+    alone = doubt_warm_start(judged([5.0, 4.0, 0.5], [0.6, 0.7, 1.0], [0.0, 0.0, 1.0], "failed"), settings)
     assert alone.verdict == "doubtful"
     assert "cold start is another crystal (correlation 0.70)" in alone.reasons[0]
     for fine in (judged([0.6, 4.0, 0.5], [0.99, 0.7, 1.0], [0, 0, 1.0]), judged([0.5, 0.6], [1.0, 0.5], [0, 1.0])):
-        assert _checked(fine, settings) is fine
+        assert doubt_warm_start(fine, settings) is fine
 
 
 def test_twins_that_the_neighbour_does_not_tell_apart_are_doubtful():
     found = judged([0.5], [1.0], [0.0])
     clear = registration.Registration(0.9, 0.3, False, (0, 0, 0), (0.0, 0.0, 0.0))
-    assert _with_doubt(found, clear) is found
-    assert _with_doubt(found, replace(clear, margin=0.01)).verdict == "doubtful"
+    assert doubt_twin(found, clear) is found
+    assert doubt_twin(found, replace(clear, margin=0.01)).verdict == "doubtful"
 
 
 # sources and table
 
 
 def test_numbers_columns_and_metadata(tmp_path):
-    assert numbers("54-56, 60") == ["54", "55", "56", "60"]
-    assert [value(text) for text in ("1e-3", "", "idle")] == [1e-3, None, "idle"]
+    assert parse_numbers("54-56, 60") == ["54", "55", "56", "60"]
+    assert [parse_value(text) for text in ("1e-3", "", "idle")] == [1e-3, None, "idle"]
     with pytest.raises(ConfigError, match="54-60"):
-        numbers("60-54")
+        parse_numbers("60-54")
     for k in range(2):
         (tmp_path / f"s{k}.npz").touch()
     files = [tmp_path / f"s{k}.npz" for k in range(2)]
-    listed = sources(files, columns=["V=0.1,0.2", "state=idle,run"])
+    listed = list_sources(files, columns=["V=0.1,0.2", "state=idle,run"])
     assert [source.metadata for source in listed] == [{"V": 0.1, "state": "idle"}, {"V": 0.2, "state": "run"}]
     with pytest.raises(ConfigError, match="found 3 values for 2 scans"):
-        sources(files, columns=["V=1,2,3"])
+        list_sources(files, columns=["V=1,2,3"])
     with pytest.raises(ConfigError, match="name=v1"):
-        sources(files, columns=["V"])
+        list_sources(files, columns=["V"])
     with pytest.raises(ConfigError, match="at least one scan"):
-        sources([])
+        list_sources([])
     known = tmp_path / "log.csv"
     known.write_text("input,charge\ns1,0.5\ns0.npz,0.25\n")
-    assert [source.metadata for source in sources(files, metadata=known)] == [{"charge": 0.25}, {"charge": 0.5}]
+    assert [source.metadata for source in list_sources(files, metadata=known)] == [{"charge": 0.25}, {"charge": 0.5}]
     known.write_text("scan,charge\n8,0.5\n7,0.25\n")
-    assert [s.metadata for s in sources(files[:1], scans="7-8", metadata=known)] == [{"charge": 0.25}, {"charge": 0.5}]
+    assert [s.metadata for s in list_sources(files[:1], scans="7-8", metadata=known)] == [{"charge": 0.25}, {"charge": 0.5}]
     known.write_text("charge\n1\n2\n3\n")
     with pytest.raises(ConfigError, match="3 rows for 2 scans"):
-        sources(files, metadata=known)
+        list_sources(files, metadata=known)
 
 
 def test_all_scans_of_a_file_are_taken(tmp_path):
@@ -255,14 +255,14 @@ def test_all_scans_of_a_file_are_taken(tmp_path):
         for number in (3, 12):
             file[f"{number}.1/measurement/mpx1x4"] = np.zeros((4, 5, 6), np.uint16)
             file[f"{number}.1/title"] = "ascan eta 0 1 4 1"
-    assert [source.label for source in sources([tmp_path / "many.h5"])] == [f"{tmp_path}/many.h5#{n}" for n in ("3.1", "12.1")]
+    assert [source.label for source in list_sources([tmp_path / "many.h5"])] == [f"{tmp_path}/many.h5#{n}" for n in ("3.1", "12.1")]
 
 
 def test_the_table_comes_back(tmp_path):
-    row = table.begun(Source("a.cxi", metadata={"V": 1.5}), "d1", "a", "2024-05-14T09:00:00") | {"volume_m3": 1e-20, "chi2": 0.1}
-    bad = table.failed(table.begun(Source("b, c.cxi", metadata={"V": None}), "d2"), 'no "peak", sorry')
-    later = table.begun(Source("d.cxi"), "d3", "d", "2024-05-14T10:00:00")
-    rows = table.with_elapsed([row, bad, later])
+    row = table.new_row(Source("a.cxi", metadata={"V": 1.5}), "d1", "a", "2024-05-14T09:00:00") | {"volume_m3": 1e-20, "chi2": 0.1}
+    bad = table.fail_row(table.new_row(Source("b, c.cxi", metadata={"V": None}), "d2"), 'no "peak", sorry')
+    later = table.new_row(Source("d.cxi"), "d3", "d", "2024-05-14T10:00:00")
+    rows = table.add_elapsed([row, bad, later])
     assert [r["elapsed_s"] for r in rows] == [0.0, None, 3600.0]
     table.write(tmp_path / "series.csv", rows)
     back = table.read(tmp_path / "series.csv")
@@ -299,7 +299,7 @@ def inputs(tmp_path_factory):
 def finished(inputs, tmp_path_factory):
     """A series that is stopped after its second row and called again."""
     folder, steps = tmp_path_factory.mktemp("out"), []
-    listed, settings = sources(inputs, columns=["V=0,1,2,3"]), series.resolve({**QUICK, "series": {"against": "V"}})
+    listed, settings = list_sources(inputs, columns=["V=0,1,2,3"]), series.resolve({**QUICK, "series": {"against": "V"}})
     running = series.run(listed, folder, settings, steps.append)
     first = [next(running).row, next(running).row]
     running.close()
@@ -327,7 +327,7 @@ def test_one_bad_scan_is_said_and_skipped(finished):
     assert bad["verdict"] == "failed"
     assert "s1b.cxi" in bad["reasons"]
     assert bad["chi2"] is None
-    assert "failed" in series.line(bad)
+    assert "failed" in series.describe_row(bad)
     assert after["verdict"] != "failed"
     assert after["correlation_to_previous"] > 0.95  # with the scan before the bad one
 
@@ -370,14 +370,14 @@ def test_what_is_left_at_the_end(finished):
 
 def test_without_pyarrow_the_table_is_csv_alone(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    list(series.run(sources(inputs[:1]), tmp_path, series.resolve(QUICK)))
+    list(series.run(list_sources(inputs[:1]), tmp_path, series.resolve(QUICK)))
     assert not (tmp_path / "series.parquet").exists()
-    assert "braggshot[series]" in series.closing(tmp_path)
+    assert "braggshot[series]" in series.closing_message(tmp_path)
 
 
 def test_a_series_without_one_good_scan_is_an_error(inputs, tmp_path):
     with pytest.raises(DataError, match="none of the 1 scans"):
-        list(series.run(sources([inputs[2]]), tmp_path / "out", series.resolve(QUICK)))
+        list(series.run(list_sources([inputs[2]]), tmp_path / "out", series.resolve(QUICK)))
 
 
 def test_the_command(finished, inputs, capsys):

@@ -23,7 +23,7 @@ from braggshot.io.formats import cxi
 from braggshot.physics.forward import intensity
 from braggshot.report import series as report
 from braggshot.series import table
-from braggshot.series.sources import sources
+from braggshot.series.sources import list_sources
 
 CRYSTAL = CrystalSettings(shape=(24, 26, 28), counts=(1e5, 1e5), displacements=("gaussians",), shapes=("fcc",))
 RECIPE = "phasing.iterative.recipe=2*(20*HIO+20*RAAR+10*ER)+20*ER"
@@ -118,12 +118,12 @@ def rows_with(*resolutions, verdict="good"):
 
 def test_one_kind_of_resolution_for_all_rows_where_there_is_one():
     both, edge_only = {"prtf": 3e-8, "edge": 2e-8}, {"edge": 1e-8}
-    same = table.with_one_resolution(rows_with(both, edge_only))
+    same = table.unify_resolution(rows_with(both, edge_only))
     assert [(row["resolution_method"], row["resolution_m"]) for row in same] == [("edge", 2e-8), ("edge", 1e-8)]
     failed = rows_with(edge_only, verdict="failed")
-    kept = table.with_one_resolution([*rows_with(both), *failed])
+    kept = table.unify_resolution([*rows_with(both), *failed])
     assert [row["resolution_method"] for row in kept] == ["prtf", "edge"]  # a failed scan decides nothing
-    mixed = table.with_one_resolution(rows_with({"prtf": 3e-8}, edge_only))
+    mixed = table.unify_resolution(rows_with({"prtf": 3e-8}, edge_only))
     assert [row["resolution_method"] for row in mixed] == ["prtf", "edge"]
     text = report.page(Path(), mixed, np.arange(2.0), "scan", None, b"")
     assert "not of one kind" in text
@@ -166,7 +166,7 @@ def test_warm_starts_go_on_with_a_point_spread(tmp_path):
             "series": {"movie": False},
         }
     )
-    rows = [r.row for r in series.run(sources(sorted(tmp_path.glob("*.cxi"))), tmp_path / "out", settings)]
+    rows = [r.row for r in series.run(list_sources(sorted(tmp_path.glob("*.cxi"))), tmp_path / "out", settings)]
     crystals = [results.read(tmp_path / "out" / f"s{number}.cxi") for number in range(2)]
     for one in crystals:
         assert one.psf is not None

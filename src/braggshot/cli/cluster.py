@@ -60,13 +60,13 @@ def phase_many(
     """
     _need_dask()
     from braggshot.cluster import reconstruct_many, resolve
-    from braggshot.series import Source, sources
+    from braggshot.series import Source, list_sources
 
     if output is None or output.suffix:
         raise ConfigError("--cluster writes into a folder; name it with -o.")
     settings = resolve(table)
     one = "scan" in settings.input  # of each file, else all that it holds
-    scans = [Source(path, None, format) for path in inputs] if one else sources(inputs, format=format)
+    scans = [Source(path, None, format) for path in inputs] if one else list_sources(inputs, format=format)
     failed: list[Report] = []
     with _connected(where, settings.cluster, output, len(scans)) as (client, show):
         for report in reconstruct_many(scans, output, client, settings):

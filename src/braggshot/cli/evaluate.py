@@ -44,7 +44,7 @@ def evaluate(
 
     chosen = methods.Choice(published=published, device=device, seed=seed)
     chosen = chosen if network is None else replace(chosen, network=network)
-    names = method or methods.defaults(chosen)
+    names = method or methods.default_methods(chosen)
     with _evaluation_bar() as show:
         for report in rows.evaluate(output, suite or ["strain"], names, chosen, crystals, data):
             show(report)

@@ -37,7 +37,7 @@ def series(
 
     if metadata is not None:
         refuse_target(output / "series.csv", [metadata])
-    listed = job.sources(inputs, scans, column or (), metadata, format)
+    listed = job.list_sources(inputs, scans, column or (), metadata, format)
     with contextlib.ExitStack() as stack:
         if cluster is not None:
             reports = phase_series(listed, output, config, sets, Where(cluster, workers))
@@ -46,5 +46,6 @@ def series(
             reports = job.run(listed, output, settings, stack.enter_context(phasing_bar(str(output))))
         for report in reports:
             kept = " (kept)" if report.reused else ""
-            print(json.dumps(report.row) if as_json else f"{report.done}/{report.total} {job.line(report.row)}{kept}", flush=True)
-    print(job.closing(output), file=sys.stderr if as_json else sys.stdout)
+            text = f"{report.done}/{report.total} {job.describe_row(report.row)}{kept}"
+            print(json.dumps(report.row) if as_json else text, flush=True)
+    print(job.closing_message(output), file=sys.stderr if as_json else sys.stdout)

@@ -38,5 +38,5 @@ class Network(WorkerPlugin):
         with _ASSEMBLY_LOCK:
             if self.assembled_network is None:
                 tensors = {key: torch.from_numpy(array.copy()) for key, array in self.arrays.items()}
-                self.assembled_network = weights.assembled(tensors, self.metadata, self.name)
+                self.assembled_network = weights.assemble_network(tensors, self.metadata, self.name)
             return self.assembled_network

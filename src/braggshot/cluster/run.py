@@ -23,7 +23,7 @@ from braggshot.io.atomic import sweep
 from braggshot.output import check_writable, inputs_of, summary
 from braggshot.phasing.strategies import Trained
 from braggshot.pipeline import Settings
-from braggshot.series import Source, names, table
+from braggshot.series import Source, table, unique_names
 from braggshot.volumes import Reconstruction
 
 
@@ -90,7 +90,7 @@ def reconstruct_many(
     folder = Path(folder).absolute()
     sources = [scan if isinstance(scan, Source) else Source(Path(scan)) for scan in scans]
     read = [path for source in sources for path in inputs_of({"path": source.path, "options": resolved.input})]
-    check_writable(folder, read, names(sources, resolved.input), resolved.output.formats)
+    check_writable(folder, read, unique_names(sources, resolved.input), resolved.output.formats)
     sweep(folder)
     with workers_of(client, resolved) as workers:
         jobs = jobs_of(sources, folder, resolved, None if workers.network is None else workers.network.digest)
@@ -113,7 +113,7 @@ def jobs_of(sources: Sequence[Source], folder: Path, settings: Settings, network
     """Make a job for each scan; `network` is the digest of its weights."""
     plain = Settings(**{part.name: getattr(settings, part.name) for part in fields(Settings)})
     jobs = []
-    for source, name in zip(sources, names(sources, plain.input), strict=True):
+    for source, name in zip(sources, unique_names(sources, plain.input), strict=True):
         parts = [table.digest(plain, source), source.label, plain.output.formats, network]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         absolute = replace(source, path=source.path.absolute())

@@ -17,7 +17,7 @@ from braggshot.cluster.connect import ClusterConfig
 from braggshot.cluster.jobs import Job, Record
 from braggshot.cluster.workers import Workers, workers_of
 from braggshot.phasing.strategies import Trained
-from braggshot.series import Report, SeriesSettings, Source, Task, phased, run, table
+from braggshot.series import Report, SeriesSettings, Source, Task, phase_scan, run, table
 from braggshot.series.table import Row
 from braggshot.volumes import Reconstruction
 
@@ -46,7 +46,7 @@ def run_series(
 
     Parameters
     ----------
-    scans : from `braggshot.series.sources`, in the order in which the crystal changed
+    scans : from `braggshot.series.list_sources`, in the order in which the crystal changed
     folder : gets ``series.csv``, and for each scan a result CXI and ``<name>.json``, its row
     client : client from `connect`
     settings : resolved settings
@@ -70,7 +70,7 @@ def _run_tasks(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[Task, 
     for job, record in workers.run([_job(task, weights) for task in tasks]):
         task = by_name[job.name]
         if "chi2" not in record:  # the scan could not be computed
-            yield task, table.failed(task.row, record["reasons"][0])
+            yield task, table.fail_row(task.row, record["reasons"][0])
         else:
             yield task, {**{name: cell for name, cell in record.items() if name != "files"}, "settings": task.row["settings"]}
 
@@ -84,4 +84,4 @@ def _job(task: Task, weights: str) -> Job:
 
 def _phase_task(task: Task, network: Trained | None) -> tuple[Record, Reconstruction | None]:
     """Phase a task on a worker; return its record and its result."""
-    return pipeline.drain(phased(task, network))
+    return pipeline.drain(phase_scan(task, network))

@@ -1,6 +1,6 @@
-"""From the skewed voxels of the detector frame to an orthogonal grid in the laboratory, or along the crystal's own axes.
+"""Resample a crystal from the skewed voxels of the detector frame to an orthogonal grid: the laboratory's or the crystal's axes.
 
-Nothing is done to the phase but interpolation: ramp, offset and sign stay as they were phased.
+The phase is only interpolated: its ramp, offset and sign stay unchanged.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from braggshot.errors import DataError, GeometryError
 from braggshot.physics.geometry import direction, rotation_onto
 from braggshot.volumes import BoolArray, ComplexArray, CoordinateFrame, FloatArray, Reconstruction, Uncertainty
 
-LARGEST = 2**28  # voxels of a resampled grid
-MARGIN = 3  # empty voxels around the crystal
+LARGEST = 2**28  # largest number of voxels of a resampled grid
+MARGIN = 3  # empty margin around the crystal [voxels]
 
 
 def to_lab(reconstruction: Reconstruction, voxel_size: float | Sequence[float] | None = None) -> Reconstruction:
     """Resample a crystal onto voxels along the laboratory axes, z downstream, y up, x outboard.
 
-    Amplitude and support are interpolated linearly, so that nothing overshoots at the surface. The phase is interpolated by cubic
-    splines of the unit field exp(i phase), continued beyond the surface and freed of its mean ramp for that time: no wraps, and no
-    loss of amplitude where the phase is steep. The point r = 0 stays at the voxel N // 2; the array is as large as it must be.
+    Amplitude and support are interpolated linearly, so that values do not overshoot at the surface. The phase is interpolated by
+    cubic splines of the unit field exp(i phase). Before that the field is continued beyond the surface and its mean ramp is taken
+    off; afterwards the ramp is added again. So the phase does not wrap, and no amplitude is lost where it is steep. The point r = 0
+    stays at the voxel N // 2; the array is as large as the crystal requires.
 
     Parameters
     ----------
-    reconstruction : with a basis
+    reconstruction : crystal with a voxel basis
     voxel_size : edge of the new voxels, or one per axis (z, y, x) [m]; None makes cubes that keep the voxels' volume
 
     Returns
@@ -39,23 +40,24 @@ def to_lab(reconstruction: Reconstruction, voxel_size: float | Sequence[float] |
 
     Raises
     ------
-    GeometryError : without a basis, from the crystal frame, or with a voxel size that makes no grid.
+    GeometryError : if there is no basis, the crystal is in the crystal frame, or the voxel size is impossible.
     DataError : if the support is empty.
     """
-    return _resampled(reconstruction, np.eye(3), voxel_size, "lab")
+    return _resample(reconstruction, np.eye(3), voxel_size, "lab")
 
 
 def to_crystal(
     reconstruction: Reconstruction, axis: str = "y+", voxel_size: float | Sequence[float] | None = None
 ) -> Reconstruction:
-    """Resample a crystal onto voxels of its own frame: the laboratory's, turned by the least rotation that brings q along `axis`.
+    """Resample a crystal onto voxels of the crystal frame.
 
-    As `to_lab` in all else. The vectors of `reconstruction.volume` are turned too, so that q_bragg lies along `axis`; the rotation
-    is ``rotation_onto(q_bragg, direction(axis))`` of `braggshot.physics.geometry`.
+    The crystal frame is the laboratory frame, turned by the smallest rotation that brings q along `axis`. Interpolation and
+    arguments are those of `to_lab`. The vectors of `reconstruction.volume` are turned too, so that q_bragg lies along `axis`. The
+    rotation is ``rotation_onto(q_bragg, direction(axis))`` of `braggshot.physics.geometry`.
 
     Raises
     ------
-    GeometryError : as `to_lab`, and without a scattering vector.
+    GeometryError : see `to_lab`; also if there is no scattering vector.
     DataError : if the support is empty.
     """
     volume = reconstruction.volume
@@ -66,10 +68,10 @@ def to_crystal(
     turn = rotation_onto(volume.q_bragg, direction(axis))
     reciprocal = None if volume.reciprocal_basis is None else turn @ volume.reciprocal_basis
     turned = replace(volume, q_bragg=turn @ volume.q_bragg, reciprocal_basis=reciprocal)
-    return replace(_resampled(reconstruction, turn, voxel_size, "crystal"), volume=turned)
+    return replace(_resample(reconstruction, turn, voxel_size, "crystal"), volume=turned)
 
 
-def _resampled(
+def _resample(
     reconstruction: Reconstruction, turn: FloatArray, voxel_size: float | Sequence[float] | None, frame: CoordinateFrame
 ) -> Reconstruction:
     support = reconstruction.support
@@ -92,11 +94,11 @@ def _resampled(
 
 
 def _shape(support: BoolArray, basis: FloatArray, edges: FloatArray) -> tuple[int, int, int]:
-    """Smallest array about r = 0 that holds the crystal and a margin."""
+    """Return the shape of the smallest array about r = 0 that holds the crystal and a margin."""
     if not edges.min() > 0:
         raise GeometryError(f"expected a voxel size above 0 m, found {edges.min()}.")
     index = np.argwhere(support) - np.array(support.shape) // 2
-    reach = np.abs(index @ basis.T).max(0) + np.abs(basis).sum(1) / 2  # centres, and half a voxel's shadow
+    reach = np.abs(index @ basis.T).max(0) + np.abs(basis).sum(1) / 2  # of voxel centres, and half a voxel beyond
     z, y, x = (2 * math.ceil(r / edge) + 1 + 2 * MARGIN for r, edge in zip(reach, edges, strict=True))
     if z * y * x > LARGEST:
         raise GeometryError(f"voxels of {edges.min():.3g} m would make an array of {z} x {y} x {x}; take larger ones.")
@@ -104,7 +106,7 @@ def _shape(support: BoolArray, basis: FloatArray, edges: FloatArray) -> tuple[in
 
 
 def _points(shape: tuple[int, int, int], new: FloatArray, basis: FloatArray, old_shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Old fractional indices of the new voxels, (3, z, y, x)."""
+    """Return the old fractional indices of the new voxels, (3, z, y, x)."""
     index = np.indices(shape).reshape(3, -1) - np.array(shape)[:, None] // 2
     old = np.linalg.solve(basis, new) @ index + np.array(old_shape)[:, None] // 2
     return old.reshape(3, *shape)
@@ -113,7 +115,10 @@ def _points(shape: tuple[int, int, int], new: FloatArray, basis: FloatArray, old
 def _uncertainty(
     spread: Uncertainty | None, support: BoolArray, points: NDArray[np.float64], inside: BoolArray
 ) -> Uncertainty | None:
-    """Linear between voxels of the support; beyond it that of the nearest one."""
+    """Interpolate the uncertainties linearly between voxels of the support.
+
+    Beyond the support the value of the nearest voxel inside is used.
+    """
     if spread is None:
         return None
     nearest = tuple(ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True))
@@ -131,25 +136,28 @@ def _interpolate(field: FloatArray, points: NDArray[np.float64], order: int) -> 
 
 
 def _phase_factor(rho: ComplexArray, support: BoolArray, points: NDArray[np.float64]) -> ComplexArray:
-    """Exp(i phase) of the crystal at fractional indices."""
+    """Return exp(i phase) of the crystal at fractional indices."""
     ramp = _mean_ramp(np.where(support, rho, 0))
     unit = np.exp(1j * (np.angle(rho) - np.tensordot(ramp, np.indices(rho.shape), axes=1)))
-    continued = _continued(unit, support)
+    continued = _extend_phase(unit, support)
     smooth = _interpolate(continued.real, points, order=3) + 1j * _interpolate(continued.imag, points, order=3)
     return np.exp(1j * (np.angle(smooth) + np.tensordot(ramp, points, axes=1)))
 
 
-def _continued(unit: ComplexArray, support: BoolArray) -> ComplexArray:
-    """The field beyond the surface: phase 2 phi(n) - phi(m), n the nearest voxel inside and m as far behind it."""
+def _extend_phase(unit: ComplexArray, support: BoolArray) -> ComplexArray:
+    """Continue the field beyond the surface with the phase 2 phi(n) - phi(m).
+
+    n is the nearest voxel inside, and m the mirror image of the outer voxel at n.
+    """
     nearest = ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True)
     last = np.array(support.shape).reshape(3, 1, 1, 1) - 1
     behind = np.clip(2 * nearest - np.indices(support.shape), 0, last)
-    behind = nearest[:, *behind]  # itself, where it is inside
+    behind = nearest[:, *behind]  # a mirrored voxel outside is replaced by the nearest one inside
     return unit[tuple(nearest)] ** 2 * unit[tuple(behind)].conj()
 
 
 def _mean_ramp(rho: ComplexArray) -> NDArray[np.float64]:
-    """Mean turn of the phase from voxel to voxel along each axis [rad], without unwrapping."""
+    """Return the mean change of the phase from voxel to voxel along each axis [rad], without unwrapping."""
     turns = []
     for axis, size in enumerate(rho.shape):
         before, after = np.take(rho, range(size - 1), axis), np.take(rho, range(1, size), axis)

@@ -1,4 +1,4 @@
-"""Displacement, strain, lattice spacing and defects of a reconstruction, by the formulas of `braggshot.physics.strain`."""
+"""Compute displacement, strain, lattice spacing and defects of a reconstruction, by the formulas of `braggshot.physics.strain`."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from braggshot.physics.geometry import direction, rotation_onto
 from braggshot.physics.iso_surface import iso_surface
 from braggshot.volumes import BoolArray, ComplexArray, Facet, FloatArray, Reconstruction, StrainMap
 
-_CORE = 2  # voxels; the amplitude vanishes in the core of a dislocation, and the hole must not hide the line
-_TIGHT = 0.5  # share of the surface at which the support ends, from which the support decides; 0.1 to 0.3 is usual
+_CORE = 2  # radius of holes that are closed [voxels]; a dislocation's core has no amplitude, and the hole would hide its line
+_TIGHT = 0.5  # share of the surface cut off by the support, above which the surface is in doubt; 0.1 to 0.3 is usual [1]
 
 
 @dataclass(frozen=True)
 class StrainConfig:
-    """How a reconstruction becomes a strain map.
+    """Settings of the strain map.
 
     Parameters
     ----------
-    frame : "crystal", q along `axis`; or "lab"
-    axis : along which q lies in the crystal frame, such as "y+"
+    frame : "crystal" for axes with q along `axis`; or "lab" for the laboratory axes
+    axis : axis of the crystal frame along which q lies, such as "y+"
     voxel_size : edge of the voxels, or one per axis (z, y, x) [m]; None keeps the volume of the measured voxels
-    ramp : "remove" refers the strain to the mean lattice of the bulk; "keep" leaves the phase untouched
-    iso : amplitude of the surface as a share of the largest in the support; "auto" is half of the bulk's
+    ramp : "remove" refers the strain to the mean lattice of the bulk; "keep" leaves the phase unchanged
+    iso : amplitude of the surface as a share of the largest in the support [1]; "auto" is half the median amplitude of the bulk
     surface : thickness of the surface layer [voxels]
-    noise_samples : Poisson redraws of the counts, each refined from the result, whose spread adds to the one-sigma; 0 for none
-    facets : look for facets on the surface
-    half_data : phase two halves of the counts as well, for the resolution (twice the time of the phasing)
+    noise_samples : number of Poisson redraws of the counts, each refined from the result; their spread adds to the one-sigma
+        uncertainty; 0 for none
+    facets : find facets on the surface
+    half_data : phase two halves of the counts as well, to measure the resolution (twice the time of the phasing)
     reflection : hkl of the peak, for the lattice parameter and the names of facets
-    lattice : edges of the cell, one if cubic or all three [m]; empty for a cubic cell of unknown edge
+    lattice : edges of the unit cell, one if cubic or all three [m]; empty for a cubic cell of unknown edge
     lattice_angles_deg : alpha, beta, gamma [degrees]
     """
 
@@ -68,23 +69,23 @@ class StrainConfig:
         direction(self.axis)
 
 
-def cell(config: StrainConfig) -> lattice.Lattice:
-    """The unit cell that the settings name; a cubic one of unit edge where they name none."""
+def unit_cell(config: StrainConfig) -> lattice.Lattice:
+    """Return the unit cell of the settings; a cubic cell of unit edge if they name none."""
     a, b, c = config.lattice if len(config.lattice) == 3 else 3 * (config.lattice or (1.0,))
     alpha, beta, gamma = np.radians(config.lattice_angles_deg).tolist()
     return lattice.Lattice((a, b, c), (alpha, beta, gamma))
 
 
 def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = None) -> StrainMap:
-    """Shape, displacement and strain of a crystal on an orthogonal grid.
+    """Compute shape, displacement and strain of a crystal on an orthogonal grid.
 
     Parameters
     ----------
-    reconstruction : in the detector or the laboratory frame, with its geometry
+    reconstruction : crystal in the detector or the laboratory frame, with its geometry
 
     Raises
     ------
-    GeometryError : without geometry.
+    GeometryError : if there is no geometry.
     DataError : if there is no crystal, or it is less than two voxels wide.
     """
     config = config or StrainConfig()
@@ -93,7 +94,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     assert basis is not None
     assert q is not None
     amplitude = np.abs(to_frame.rho).astype(np.float64)
-    level, surface = _level(amplitude, to_frame.support, config.iso)
+    level, surface = _choose_level(amplitude, to_frame.support, config.iso)
     support = to_frame.support & (amplitude >= level)
     bulk = ndimage.binary_erosion(support, iterations=config.surface)
     core = bulk if strain.has_gradient(bulk) else support
@@ -124,50 +125,50 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         name=reconstruction.volume.name,
         reflection=config.reflection,
         lattice_parameter=_lattice_parameter(d_spacing, config),
-        displacement_sigma=None if spread is None else _inside(spread.phase / np.linalg.norm(q), support),
-        strain_sigma=None if spread is None or spread.strain is None else _inside(spread.strain, support),
+        displacement_sigma=None if spread is None else _mask_outside(spread.phase / np.linalg.norm(q), support),
+        strain_sigma=None if spread is None or spread.strain is None else _mask_outside(spread.strain, support),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
-        facets=_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
+        facets=_name_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
         choices={**_choices(reconstruction, config), **surface},
     )
 
 
-def _level(amplitude: FloatArray, support: BoolArray, iso: float | Literal["auto"]) -> tuple[float, dict[str, str]]:
-    """Amplitude of the surface, and in words what it rests on and why not to rely on it."""
+def _choose_level(amplitude: FloatArray, support: BoolArray, iso: float | Literal["auto"]) -> tuple[float, dict[str, str]]:
+    """Return the amplitude of the surface, and say in words how it was chosen and why to doubt it."""
     if iso != "auto":
         return iso * float(amplitude.max()), {"iso_surface": f"{iso:g} of the largest amplitude"}
-    found = iso_surface(amplitude, support)
-    said = {"iso_surface": f"half of the bulk's median amplitude; the support ends at {100 * found.cut:.0f} % of its voxels"}
-    if found.thin:
+    surface = iso_surface(amplitude, support)
+    said = {"iso_surface": f"half of the bulk's median amplitude; the support ends at {100 * surface.cut:.0f} % of its voxels"}
+    if surface.thin:
         said["iso_surface_doubt"] = "hardly a voxel is inside the crystal, so its volume is rough; take smaller voxels"
-    elif found.cut > _TIGHT:
+    elif surface.cut > _TIGHT:
         said["iso_surface_doubt"] = "mostly the support and not the amplitude says where the crystal ends"
-    return found.level, said
+    return surface.level, said
 
 
-def _facets(found: tuple[Facet, ...], q: FloatArray, config: StrainConfig) -> tuple[Facet, ...]:
-    """Named where the reflection is known."""
-    return found if config.reflection is None else facets.indexed(found, q, config.reflection, cell(config))
+def _name_facets(found: tuple[Facet, ...], q: FloatArray, config: StrainConfig) -> tuple[Facet, ...]:
+    """Name the facets by their lattice planes, if the reflection is known."""
+    return found if config.reflection is None else facets.indexed(found, q, config.reflection, unit_cell(config))
 
 
 def _resolution(reconstruction: Reconstruction, amplitude: FloatArray, bulk: BoolArray, basis: FloatArray) -> dict[str, float]:
-    """Every measure that there is, the most telling first [m]."""
-    ensemble, found = reconstruction.ensemble, dict[str, float]()
+    """Return the resolution by every available method, the most reliable first [m]."""
+    ensemble, lengths = reconstruction.ensemble, dict[str, float]()
     if ensemble is not None and ensemble.fsc is not None and ensemble.fsc_between == "half data":
-        found["fsc_half_data"] = resolution.cutoff(ensemble.fsc, ensemble.prtf_frequency, resolution.SEVENTH)
+        lengths["fsc_half_data"] = resolution.cutoff(ensemble.fsc, ensemble.prtf_frequency, resolution.SEVENTH)
     if reconstruction.quality.resolution is not None:
-        found["prtf"] = reconstruction.quality.resolution
+        lengths["prtf"] = reconstruction.quality.resolution
     if ensemble is not None and ensemble.fsc is not None and ensemble.fsc_between == "starts":
-        found["fsc_starts"] = resolution.cutoff(ensemble.fsc, ensemble.prtf_frequency, resolution.HALF)
+        lengths["fsc_starts"] = resolution.cutoff(ensemble.fsc, ensemble.prtf_frequency, resolution.HALF)
     half = 0.5 * float(np.median(amplitude[bulk])) if bulk.any() else 0.0
     edge = resolution.edge_width(amplitude, bulk, basis, half) if half else None
     if edge is not None:
-        found["edge"] = edge
-    return found
+        lengths["edge"] = edge
+    return lengths
 
 
 def _in_frame(reconstruction: Reconstruction, config: StrainConfig) -> tuple[Reconstruction, NDArray[np.float64]]:
-    """The crystal on the axes that are asked for, and the rotation from the laboratory to them."""
+    """Resample the crystal onto the axes of the settings; return it with the rotation from the laboratory to them."""
     q_lab = reconstruction.volume.q_bragg
     if q_lab is None:
         raise GeometryError("without geometry there is no scattering vector, so no strain; give the angles.")
@@ -182,21 +183,27 @@ def _zero_mean(rho: ComplexArray, core: BoolArray) -> ComplexArray:
 
 
 def _displacement(rho: ComplexArray, support: BoolArray, core: BoolArray, q: FloatArray) -> NDArray[np.float64]:
-    """-phase / |q| [m], NaN outside; the phase about its mean, which only whole turns of the unwrapping can have moved."""
+    """Return the displacement -phase / |q| [m], NaN outside the crystal.
+
+    Unwrapping may add whole turns to the phase; they are removed so that the mean phase is within half a turn of 0.
+    """
     phase = strain.unwrapped(np.angle(rho), support)
     phase -= 2 * np.pi * np.round(np.mean(phase[core]) / (2 * np.pi))
     return np.asarray(-phase / np.linalg.norm(q))
 
 
 def _lattice_parameter(d_spacing: FloatArray, config: StrainConfig) -> NDArray[np.float64] | None:
-    """Edge a = a_0 d / d_0 [m]: one reflection gives one number, so the shape of the cell is held."""
+    """Return the edge of the unit cell, a = a_0 d / d_0 [m], where a_0 and d_0 belong to the unit cell of the settings.
+
+    One reflection gives only one number, so the ratios and angles of the cell are not changed.
+    """
     if config.reflection is None:
         return None
-    reference = cell(config)
+    reference = unit_cell(config)
     return np.asarray(reference.edges[0] * d_spacing / lattice.spacing(config.reflection, reference))
 
 
-def _inside(values: FloatArray, support: BoolArray) -> NDArray[np.float32]:
+def _mask_outside(values: FloatArray, support: BoolArray) -> NDArray[np.float32]:
     return np.where(support, values, np.nan).astype(np.float32)
 
 

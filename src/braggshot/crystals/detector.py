@@ -1,7 +1,6 @@
-"""From expected photons to what a counting detector reports: point spread, background, Poisson counts, gaps and bad pixels.
+"""Turn expected photons into the counts of a detector: point spread, background, Poisson noise, gaps and bad pixels.
 
-Volumes are batches (n, z, y, x) centred at N // 2. What sits on the chip (gaps, dead pixels, beam stop) hides the same pixels of
-every frame.
+Volumes are batches (n, z, y, x) centred at N // 2. Gaps, dead pixels and the beam stop hide the same pixels of every frame.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """What the detector does to a pattern; the defaults are a perfect one. A range is (lowest, highest).
+    """Settings of the simulated detector; the defaults are a perfect one. A range is (lowest, highest).
 
     Parameters
     ----------
     background : uniform background [photons per voxel]
     point_spread : standard deviation of the Gaussian point spread of partial coherence [voxels]
     gaps : probability of a gap across the rows, and of one across the columns [1]
-    gap_widths : one of these is taken [pixels]
+    gap_widths : widths from which the width of a gap is drawn [pixels]
     beam_stop : radius of a disc over the brightest pixel, 0 for none [pixels]
-    dead : fraction of dead pixels [1]
+    dead : share of dead pixels [1]
     saturation : counts from which a voxel is no longer trusted, 0 for no limit
     missing : largest number of lost frames
     """
@@ -46,17 +45,17 @@ class DetectorSettings:
     missing: int = 0
 
 
-def exposed(rho: Tensor, counts: Tensor) -> Tensor:
+def scale_exposure(rho: Tensor, counts: Tensor) -> Tensor:
     """Scale crystals so that the brightest voxel of |F[rho]|^2 expects `counts` (n,) photons."""
-    field = torch.view_as_real(torch.fft.fftn(rho, dim=AXES, norm="ortho"))  # the maximum does not ask where the origin is
+    field = torch.view_as_real(torch.fft.fftn(rho, dim=AXES, norm="ortho"))  # the origin does not change the maximum
     peak = field.square().sum(-1).amax(AXES)
     return rho * (counts / peak).sqrt()[:, None, None, None]
 
 
-def diffracted(box: Tensor, shape: Sequence[int]) -> Tensor:
-    """|F[rho]|^2 of crystals that fill the central box (n, ...) of volumes of `shape`, (n, z, y, x) centred at N // 2.
+def diffract(box: Tensor, shape: Sequence[int]) -> Tensor:
+    """Compute |F[rho]|^2 (n, z, y, x), centred at N // 2, of crystals in the central box of volumes of `shape`.
 
-    A ramp on the small box does what rolling two large arrays would: it moves the origin of the transform to N // 2.
+    A phase ramp on the small box moves the origin of the transform to N // 2. That is cheaper than rolling two large arrays.
     """
     for axis, size in zip(AXES, shape, strict=True):
         index = torch.arange(box.shape[axis], device=box.device)
@@ -66,13 +65,15 @@ def diffracted(box: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def measure(generator: Generator, expected: Tensor, settings: DetectorSettings | None = None) -> tuple[Tensor, Tensor]:
-    """Counts and trust of expected intensities; Poisson noise belongs to the intensity, never to the magnitude.
+    """Draw counts for expected intensities, and a mask of the valid voxels.
+
+    Poisson noise is applied to the intensity, never to the magnitude.
 
     Parameters
     ----------
-    generator : on the device of `expected`
-    expected : (n, z, y, x) [photons]
-    settings : the detector
+    generator : random numbers, on the device of `expected`
+    expected : (n, z, y, x) expected intensity [photons]
+    settings : properties of the detector
 
     Returns
     -------
@@ -82,29 +83,33 @@ def measure(generator: Generator, expected: Tensor, settings: DetectorSettings |
     settings = settings or DetectorSettings()
     n, shape = expected.shape[0], expected.shape[1:]
     if settings.point_spread[1] > 0:
-        expected = blurred(expected, uniform(generator, *settings.point_spread, n))
+        expected = blur(expected, uniform(generator, *settings.point_spread, n))
     if settings.background[1] > 0:
         expected = expected + uniform(generator, *settings.background, n)[:, None, None, None]
     counts = torch.poisson(expected, generator=generator)
-    valid = chip(generator, counts, settings)[:, None] & frames(generator, n, shape[0], settings.missing)[:, :, None, None]
+    pixels, arrived = draw_chip(generator, counts, settings), draw_frames(generator, n, shape[0], settings.missing)
+    valid = pixels[:, None] & arrived[:, :, None, None]
     if settings.saturation > 0:
         valid = valid & (counts < settings.saturation)
     return counts * valid, valid
 
 
-def blurred(expected: Tensor, sigma: Tensor) -> Tensor:
-    """Convolve with a Gaussian of `sigma` (n,) voxels, the same along each axis; its transform is a product of one per axis."""
+def blur(expected: Tensor, sigma: Tensor) -> Tensor:
+    """Convolve with a Gaussian of `sigma` (n,) voxels, the same along each axis."""
     along = (frequency.reshape(-1) for frequency in frequencies(expected.shape[1:], sigma.device))
     z, y, x = (torch.exp(-2 * (math.pi * sigma[:, None] * frequency) ** 2) for frequency in along)
     x = x[:, : x.shape[1] // 2 + 1]
     coherence = (z[:, :, None] * y[:, None, :])[..., None] * x[:, None, None, :]
-    return convolve_psf(expected, coherence)  # a convolution does not ask where the origin is
+    return convolve_psf(expected, coherence)  # the origin does not change a convolution
 
 
-def chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Tensor:
-    """Pixels of the chip that count, (n, rows, columns): gaps, beam stop and dead pixels are False."""
+def draw_chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Tensor:
+    """Draw a mask (n, rows, columns) of the pixels of a chip.
+
+    Gaps, beam stop and dead pixels are False.
+    """
     n, _, rows, columns = counts.shape
-    valid = _without_gap(generator, n, rows, settings)[:, :, None] & _without_gap(generator, n, columns, settings)[:, None, :]
+    valid = _draw_gap(generator, n, rows, settings)[:, :, None] & _draw_gap(generator, n, columns, settings)[:, None, :]
     if settings.beam_stop[1] > 0:
         brightest = counts.sum(1).flatten(1).argmax(1)
         row = torch.arange(rows, device=counts.device)[:, None] - (brightest // columns)[:, None, None]
@@ -115,20 +120,23 @@ def chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Te
     return valid
 
 
-def frames(generator: Generator, n: int, count: int, missing: int) -> Tensor:
-    """Frames that arrived, (n, count): from none to `missing` are False."""
+def draw_frames(generator: Generator, n: int, count: int, missing: int) -> Tensor:
+    """Draw a mask (n, count) of the frames that arrived; none to `missing` of them are False."""
     if not missing:
         return torch.ones(n, count, dtype=torch.bool, device=generator.device)
     rank = uniform(generator, 0, 1, n, count).argsort(1).argsort(1)
     return rank >= torch.randint(missing + 1, (n, 1), generator=generator, device=generator.device)
 
 
-def _without_gap(generator: Generator, n: int, size: int, settings: DetectorSettings) -> Tensor:
-    """Lines that a chip has, (n, size). A gap may come close to the middle but not over it: nobody measures a peak there."""
+def _draw_gap(generator: Generator, n: int, size: int, settings: DetectorSettings) -> Tensor:
+    """Draw a mask (n, size) of the rows or columns that no gap covers.
+
+    A gap may come close to the middle of the chip but never covers it, because no one measures a peak in a gap.
+    """
     present, side, place, which = uniform(generator, 0, 1, 4, n, 1)
     widths = torch.tensor(settings.gap_widths, device=generator.device)
     width = widths[(which * len(widths)).long()]
-    clear = 2  # lines left and right of the middle
+    clear = 2  # lines on either side of the middle that no gap covers
     start = clear + 1 + (place * (size // 2 - clear)).long()
     from_middle = torch.arange(size, device=generator.device) - size // 2
     from_middle = torch.where(side < 0.5, from_middle, -from_middle)

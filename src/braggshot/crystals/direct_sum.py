@@ -1,11 +1,12 @@
-r"""A rocking scan computed frame by frame from the angles: what each pixel sees, without a transform or a basis in between.
+r"""Compute a rocking scan frame by frame from the angles, without a transform or a voxel basis.
 
 .. math:: F(\text{frame, row, column}) = \sum_n \rho_n\, e^{-i (q - g) \cdot r_n}, \qquad q = q(\text{frame, row, column}), \quad
           \rho_n = s_n e^{-i g \cdot u_n}
 
-q is `braggshot.physics.geometry.scattering_vector` of the pixel, curved Ewald sphere included, g the scattering vector of the
-undistorted lattice, r_n the points of a crystal in the laboratory as the sample stood at the reference frame. It is slow, and it is
-what the fast way (`braggshot.crystals.scan`) and the way back (`braggshot.crystal_frame`) are held against.
+q is `braggshot.physics.geometry.scattering_vector` of the pixel, including the curvature of the Ewald sphere. g is the scattering
+vector of the undistorted lattice. r_n are the points of a crystal in the laboratory, with the sample as it stood at the reference
+frame. The sum is slow; it serves to check the fast simulation (`braggshot.crystals.scan`) and the strain map
+(`braggshot.crystal_frame`).
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from braggshot.volumes import ComplexArray, FloatArray, Geometry
 def rocking_scan(
     rho: ComplexArray, edges: Sequence[float], g: FloatArray, geometry: Geometry, shape: tuple[int, int, int], reference: float
 ) -> NDArray[np.complex128]:
-    """Complex amplitude on every pixel of every frame.
+    """Compute the complex amplitude on every pixel of every frame.
 
     Parameters
     ----------
     rho : (z, y, x) on an orthogonal grid of the laboratory, r = 0 at N // 2
-    edges : voxel edges of that grid (z, y, x) [m]; so fine that 2 pi / edge lies beyond the detector
+    edges : voxel edges of that grid (z, y, x) [m]; 2 pi / edge must lie beyond the detector
     g : scattering vector of the undistorted lattice, in the laboratory at frame `reference` [1/m]
     geometry : circles, distance, pixels
-    shape : frames, rows, columns
-    reference : frame index at which the sample stands as it is described
+    shape : (frames, rows, columns) of the scan
+    reference : index of the frame at which the sample has the orientation of `rho`
 
     Returns
     -------
@@ -50,7 +51,10 @@ def rocking_scan(
 
 
 def _amplitude(rho: ComplexArray, edges: Sequence[float], offset: FloatArray) -> NDArray[np.complex128]:
-    """The sum for pixels of q - g = `offset` (n, 3), axis by axis: on orthogonal axes the exponential is a product."""
+    """Compute the amplitude of pixels with q - g = `offset` (n, 3).
+
+    On orthogonal axes the exponential is a product of one factor per axis, so the sum goes axis by axis.
+    """
     z, y, x = (
         np.exp(-1j * np.outer(offset[:, axis], edge * (np.arange(size) - size // 2)))
         for axis, (edge, size) in enumerate(zip(edges, rho.shape, strict=True))

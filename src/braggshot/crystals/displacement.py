@@ -1,9 +1,8 @@
-r"""Phase fields -q.u of strained crystals [rad]; they are never wrapped.
+"""Draw phase fields -q.u of strained crystals [rad]; they are never wrapped.
 
-A `Field` gives the phase at every voxel of a `Grid`, for bodies of unit size, from where the voxel is and how deep below the
-surface. `calibration` removes the ramp (a shift of the pattern, not a strain) and sets the range, maximum minus minimum inside the
-crystal. Dislocations are not scaled: around the line the phase turns by 2 pi exactly, or the crystal would be torn along a half
-plane.
+A `Field` gives the phase at every voxel of a `Grid`, for bodies of unit size, from the position of the voxel and its depth below
+the surface. `calibrate` removes the ramp, which shifts the pattern and is no strain. It also sets the range: the maximum minus
+the minimum inside the crystal. Dislocations are not scaled, because the phase must turn by exactly 2 pi around the line.
 """
 
 from __future__ import annotations
@@ -22,7 +21,10 @@ Field = Callable[[Grid, Tensor], Tensor]
 
 
 def correlated(generator: Generator, n: int, waves: int = 64) -> Field:
-    """Gaussian random field of covariance exp(-r^2 / 2 l^2): plane waves whose wave vectors are normally distributed."""
+    """Draw Gaussian random fields of covariance exp(-r^2 / 2 l^2).
+
+    They are sums of plane waves whose wave vectors are normally distributed.
+    """
     length = uniform(generator, 0.35, 1.2, n, 1, 1)
     vectors = torch.randn(n, waves, 3, generator=generator, device=generator.device) / length
     phases = uniform(generator, 0, 2 * math.pi, n, waves)
@@ -31,14 +33,14 @@ def correlated(generator: Generator, n: int, waves: int = 64) -> Field:
 
 
 def bending(generator: Generator, n: int) -> Field:
-    """Second- and third-order polynomial: bending, torsion, a strain gradient."""
+    """Draw polynomials of second and third order: bending, torsion, a strain gradient."""
     a, b, c = directions(generator, 3, n)
     cubic = uniform(generator, -0.3, 0.3, n, 1, 1, 1)
     return lambda grid, _: grid.dot(a) * grid.dot(b) + cubic * grid.dot(c) ** 3
 
 
 def gaussians(generator: Generator, n: int) -> Field:
-    """Two Gaussian bumps of either sign."""
+    """Draw two Gaussian bumps of either sign."""
     places = directions(generator, 2, n) * uniform(generator, 0, 0.9, 2, n, 1)
     widths = uniform(generator, 0.3, 0.8, 2, n, 1, 1, 1)
     signs = uniform(generator, -1, 1, 2, n, 1, 1, 1).sign()
@@ -46,46 +48,46 @@ def gaussians(generator: Generator, n: int) -> Field:
 
     def phase(grid: Grid, _: Tensor) -> Tensor:
         bumps = zip(places, widths, heights, strict=True)
-        one, other = (h * torch.exp(-(_radius(grid.moved(p)) ** 2) / (2 * w**2)) for p, w, h in bumps)
+        one, other = (h * torch.exp(-(_radius(grid.shift_origin(p)) ** 2) / (2 * w**2)) for p, w, h in bumps)
         return one + other
 
     return phase
 
 
 def cosines(generator: Generator, n: int) -> Field:
-    """Two cosines with periods of about the size of the crystal."""
+    """Draw two cosines with periods of about the size of the crystal."""
     vectors = directions(generator, n, 2) * uniform(generator, 1.5, 4, n, 2, 1)
     coefficients = torch.polar(uniform(generator, 0.5, 1, n, 2), uniform(generator, 0, 2 * math.pi, n, 2))
     return lambda grid, _: grid.waves(vectors, coefficients)
 
 
 def core_shell(generator: Generator, n: int) -> Field:
-    """A misfitting core under a shell that follows the surface: u grows linearly in the core and fades in the shell."""
+    """Draw a misfitting core under a shell that follows the surface: u grows linearly in the core and fades in the shell."""
     along = directions(generator, n)
     thickness, width = uniform(generator, 0.15, 0.5, n, 1, 1, 1), uniform(generator, 0.05, 0.15, n, 1, 1, 1)
     return lambda grid, depth: grid.dot(along) * torch.sigmoid((depth * grid.pitch - thickness) / width)
 
 
 def inclusion(generator: Generator, n: int) -> Field:
-    """A misfitting sphere of radius a (Eshelby): u = r inside, (a / r)^3 r outside."""
+    """Draw a misfitting sphere of radius a (Eshelby): u = r inside, (a / r)^3 r outside."""
     along, place = directions(generator, n), directions(generator, n) * uniform(generator, 0, 0.8, n, 1)
     radius = uniform(generator, 0.2, 0.5, n, 1, 1, 1)
 
     def phase(grid: Grid, _: Tensor) -> Tensor:
-        seen = grid.moved(place)
+        seen = grid.shift_origin(place)
         return seen.dot(along) * (radius / _radius(seen)).clamp(max=1) ** 3
 
     return phase
 
 
 def screw(generator: Generator, n: int) -> Field:
-    """Screw dislocation with q.b = 2 pi: the phase is the angle around the line."""
+    """Draw a screw dislocation with q.b = 2 pi: the phase is the angle around the line."""
     polar = _around_line(generator, n)
     return lambda grid, _: polar(grid)[1]
 
 
 def edge(generator: Generator, n: int, poisson_ratio: float = 0.35) -> Field:
-    r"""Edge dislocation with q.b = 2 pi, for q in the plane across the line (Hirth & Lothe, Theory of Dislocations).
+    r"""Draw an edge dislocation with q.b = 2 pi, for q in the plane across the line (Hirth & Lothe, Theory of Dislocations).
 
     .. math:: u_b = \frac{b}{2\pi}\left[\theta + \frac{\sin 2\theta}{4(1-\nu)}\right], \quad
               u_\perp = -\frac{b}{2\pi}\left[\frac{1-2\nu}{2(1-\nu)}\ln r + \frac{\cos 2\theta}{4(1-\nu)}\right]
@@ -114,7 +116,10 @@ DISLOCATIONS: dict[str, Callable[[Generator, int], Field]] = {"screw": screw, "e
 
 @dataclass(frozen=True)
 class Calibration:
-    """Phase of a crystal from its raw field: scale * (field - slope . r - middle); `limited` where it falls short of its range."""
+    """Scale and ramp that turn a raw field into the phase of a crystal: scale * (field - slope . r - middle).
+
+    `limited` (batch,) is True where the phase falls short of its range.
+    """
 
     scale: Tensor
     slope: Tensor
@@ -122,18 +127,20 @@ class Calibration:
     limited: Tensor
 
     def __call__(self, raw: Tensor, grid: Grid) -> Tensor:
-        """The phase [rad] from the raw field on the same grid."""
+        """Return the phase [rad] from the raw field on the same grid."""
         return self.scale[:, None, None, None] * (raw - grid.dot(self.slope) - self.middle[:, None, None, None])
 
 
-def calibration(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, steepest: float) -> Calibration:
-    """Remove the best-fitting ramp and scale to `phase_range`, less where a voxel would turn by more than `steepest`.
+def calibrate(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, steepest: float) -> Calibration:
+    """Remove the best-fitting ramp of a field and scale it to `phase_range`.
+
+    The range becomes smaller where a step from voxel to voxel would exceed `steepest`.
 
     Parameters
     ----------
     raw : field on the grid (batch, z, y, x)
-    grid : where
-    depth : of the body on the same grid [voxels]
+    grid : voxel positions of the field
+    depth : depth below the surface of the body on the same grid [voxels]
     phase_range : maximum minus minimum inside the body (batch,) [rad]
     steepest : largest change between neighbours [rad]
     """
@@ -151,7 +158,7 @@ def calibration(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, ste
 
 
 def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
-    """Gradient (batch, 3) of the plane that fits the phase inside the body best, per unit of r."""
+    """Return the gradient (batch, 3) of the plane that fits the phase inside the body best, per unit of r."""
     middle = torch.tensor([n / 2 for n in grid.shape], device=phase.device)
     axes = [torch.arange(n, device=phase.device) / (n / 2) - 1 for n in grid.shape]
     index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
@@ -165,18 +172,18 @@ def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
 
 
 def _radius(grid: Grid) -> Tensor:
-    """|r|, never quite zero."""
+    """Return |r|, at least 1e-6 to avoid division by zero."""
     squared = [grid.dot(unit.expand(grid.batch, 3)) ** 2 for unit in torch.eye(3, device=grid.basis.device)]
     return torch.stack(squared).sum(0).clamp_min(1e-12).sqrt()
 
 
 def _around_line(generator: Generator, n: int) -> Callable[[Grid], tuple[Tensor, Tensor]]:
-    """Distance from, and angle around, a random line near the centre."""
+    """Draw a line near the centre; the returned function gives the distance from the line and the angle around it."""
     _, first, second = rotations(generator, n).unbind(1)
     place = directions(generator, n) * uniform(generator, 0, 0.5, n, 1)
 
     def polar(grid: Grid) -> tuple[Tensor, Tensor]:
-        seen = grid.moved(place)
+        seen = grid.shift_origin(place)
         a, b = seen.dot(first), seen.dot(second)
         return torch.hypot(a, b), torch.atan2(b, a)
 

@@ -1,7 +1,8 @@
-"""Voxel positions of a batch of crystals: r = basis @ (n - origin), on any basis, skewed ones included.
+"""Compute voxel positions of a batch of crystals: r = basis @ (n - origin), on any basis, also a skewed one.
 
-Every shape and phase field in this package is a function of position, so it is evaluated on the grid that is wanted (a coarse one
-to measure a shape, the voxels of a training volume, the skewed voxels of a detector frame) and never interpolated.
+Every shape and phase field in this package is a function of position. It is evaluated directly on the grid in use and never
+interpolated. Such a grid may be a coarse one that measures a shape, the voxels of a training volume, or the skewed voxels of a
+detector frame.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Grid:
 
     Parameters
     ----------
-    basis : (batch, 3, 3), columns are voxel edges [units of the shape]
+    basis : (batch, 3, 3), columns are the voxel edges [units of the shape]
     origin : (batch, 3), index of the point r = 0 [voxels]
     shape : (z, y, x)
     """
@@ -38,29 +39,29 @@ class Grid:
         """Edge of a cube of the voxel's volume (batch, 1, 1, 1) [units of the shape]."""
         return torch.linalg.det(self.basis).abs().pow(1 / 3)[:, None, None, None]
 
-    def transformed(self, matrix: Tensor) -> Grid:
-        """The same voxels seen from other axes: r -> matrix @ r, `matrix` (batch, 3, 3) or (3, 3)."""
+    def transform(self, matrix: Tensor) -> Grid:
+        """Return the same voxels on other axes: r -> matrix @ r, `matrix` (batch, 3, 3) or (3, 3)."""
         return replace(self, basis=matrix @ self.basis)
 
-    def moved(self, shift: Tensor) -> Grid:
-        """The same voxels seen from the point `shift`: r -> r - shift, (batch, 3) [units of the shape]."""
+    def shift_origin(self, shift: Tensor) -> Grid:
+        """Return the same voxels with the origin at `shift`: r -> r - shift, (batch, 3) [units of the shape]."""
         return replace(self, origin=self.origin + torch.linalg.solve(self.basis, shift))
 
-    def chosen(self, index: Tensor) -> Grid:
-        """Part of the batch."""
+    def select(self, index: Tensor) -> Grid:
+        """Return the grid of the crystals of `index` in the batch."""
         return replace(self, basis=self.basis[index], origin=self.origin[index])
 
     def edges(self, vectors: Tensor) -> Tensor:
-        """Components of `vectors` (..., batch, 3) along the voxel edges, basis^T v: the gradient of v . r per voxel."""
+        """Return the components of `vectors` (..., batch, 3) along the voxel edges, basis^T v: the gradient of v . r per voxel."""
         return (vectors.unsqueeze(-2) @ self.basis).squeeze(-2)
 
     def dot(self, vectors: Tensor) -> Tensor:
-        """Scalar product v . r for one vector per crystal, (batch, 3) -> (batch, z, y, x)."""
+        """Return the scalar product v . r for one vector per crystal, (batch, 3) -> (batch, z, y, x)."""
         z, y, x = self.separate(self.edges(vectors))
         return z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]
 
     def waves(self, vectors: Tensor, coefficients: Tensor) -> Tensor:
-        """Sum of plane waves, Re sum_j c_j exp(i k_j . r); `vectors` (batch, waves, 3), complex `coefficients` (batch, waves).
+        """Sum plane waves, Re sum_j c_j exp(i k_j . r); `vectors` (batch, waves, 3), complex `coefficients` (batch, waves).
 
         A plane wave is a product of one factor per axis on any basis, so the sum is one matrix product.
         """
@@ -70,7 +71,7 @@ class Grid:
         return torch.einsum("bjzy,bjx->bzyx", plane, x).real
 
     def separate(self, along: Tensor) -> list[Tensor]:
-        """Contribution of each axis to v . r, for the components of v along the voxel edges (batch, [vectors,] 3)."""
+        """Return the contribution of each axis to v . r, from the components of v along the voxel edges (batch, [vectors,] 3)."""
         terms = []
         for axis, size in enumerate(self.shape):
             origin = self.origin[:, axis].reshape(-1, *[1] * (along.ndim - 1))
@@ -79,8 +80,8 @@ class Grid:
         return terms
 
 
-def centred(basis: Tensor, shape: Sequence[int], offset: Tensor | float = 0.0) -> Grid:
-    """Grid with r = 0 at the voxel N // 2 plus `offset` (batch, 3) [voxels]."""
+def centred_grid(basis: Tensor, shape: Sequence[int], offset: Tensor | float = 0.0) -> Grid:
+    """Return a grid with r = 0 at the voxel N // 2 plus `offset` (batch, 3) [voxels]."""
     middle = torch.tensor([n // 2 for n in shape], dtype=basis.dtype, device=basis.device)
     z, y, x = shape
     return Grid(basis, middle.expand(basis.shape[0], 3) + offset, (z, y, x))

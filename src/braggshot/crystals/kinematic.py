@@ -1,10 +1,10 @@
-r"""Kinematic diffraction of atoms around a Bragg peak: the sum over atoms itself, no transform of a gridded object.
+r"""Compute the kinematic diffraction of atoms around a Bragg peak as a sum over atoms, not as the transform of a gridded object.
 
 .. math:: F(q) = \sum_j e^{-i q \cdot r_j}
 
-With r = R + u, R on the lattice and g . R a multiple of 2 pi, this is the sum over j of exp(-i g . u_j) exp(-i (q - g) . r_j): the
-transform, in the convention of `braggshot.physics.fourier`, of a crystal whose phase is -g . u. One element only, so the atomic
-form factor is a constant factor; its slope across the window of one peak, polarisation and absorption are left out.
+With r = R + u, R on the lattice and g . R a multiple of 2 pi, this is the sum over j of exp(-i g . u_j) exp(-i (q - g) . r_j). It
+is the transform, in the convention of `braggshot.physics.fourier`, of a crystal whose phase is -g . u. Only one element is allowed,
+so the atomic form factor is a constant factor. Its slope across the window of one peak, polarisation and absorption are neglected.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 ELEMENTS_PER_CHUNK = 2**21
 
 
-def diffraction(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    r"""Amplitude scattered by atoms on a regular grid q_k = q + basis @ (k - N // 2).
+def diffract_atoms(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    r"""Compute the amplitude scattered by atoms on a regular grid q_k = q + basis @ (k - N // 2).
 
     On such a grid the exponential is a product of one factor per axis, so the sum is one matrix product over the atoms:
 
@@ -27,11 +27,11 @@ def diffraction(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int
 
     Parameters
     ----------
-    positions : (n, 3) float64 [m]
+    positions : (n, 3) float64, atoms [m]
     q : (3,) float64, scattering vector of the voxel N // 2 [1/m]
-    basis : (3, 3) float64, columns are the voxel edges, skewed ones included [1/m]
+    basis : (3, 3) float64, columns are the voxel edges, which may be skewed [1/m]
     shape : (z, y, x) of the result
-    device : where to sum
+    device : device that computes the sum
 
     Returns
     -------
@@ -52,12 +52,18 @@ def diffraction(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int
 
 
 def _phasor(phase: Tensor) -> Tensor:
-    """exp(-i phase): thousands of radians, so reduced in double precision and only then made single."""
+    """Return exp(-i phase) in single precision.
+
+    Phases are thousands of radians, so they are reduced to one turn in double precision first.
+    """
     return torch.exp(-1j * torch.remainder(phase, 2 * math.pi).float())
 
 
-def gridded(positions: Tensor, values: Tensor, basis: Tensor, shape: Sequence[int]) -> Tensor:
-    """Sum of `values` (n,) over the atoms in each voxel of a direct grid r = basis @ (n - N // 2), (z, y, x)."""
+def sum_on_grid(positions: Tensor, values: Tensor, basis: Tensor, shape: Sequence[int]) -> Tensor:
+    """Sum `values` (n,) over the atoms in each voxel of a direct grid r = basis @ (n - N // 2).
+
+    The result is (z, y, x).
+    """
     middle = torch.tensor([size // 2 for size in shape])
     index = torch.linalg.solve(basis, positions.T).T.round().long() + middle
     z, y, x = shape

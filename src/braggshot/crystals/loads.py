@@ -1,8 +1,9 @@
-r"""How atomistic particles are strained: grips, a substrate, contacts, dislocations.
+"""Strain atomistic particles by grips, a substrate, contacts and dislocations.
 
-A free particle without defects relaxes to no strain at all, so what strains it has to stay: a `Load` says where the relaxation
-begins and which atoms are held. Nothing holds a dislocation: given enough iterations it glides to the surface, so relaxation stops
-while it is still inside, its core and field settled. Lengths are in lattice parameters, vectors on the cubic axes.
+A free particle without defects relaxes to zero strain, so a load must persist. A `Load` gives the displacements at which the
+relaxation begins and the atoms that are held in place. A dislocation is not held: after enough iterations it glides to the surface.
+So relaxation stops while the dislocation is still inside, with its core and field settled. Lengths are in lattice parameters,
+vectors on the cubic axes.
 """
 
 from __future__ import annotations
@@ -16,35 +17,35 @@ from torch import Generator, Tensor
 from braggshot.crystals.random import directions, uniform
 
 Load = Callable[[Generator, Tensor, float], tuple[Tensor, Tensor]]  # (sites, strain) -> (displacement, held)
-GRIP = 0.12  # part of the height that a grip holds at each end
+GRIP = 0.12  # share of the height that a grip holds at each end [1]
 
 
 def free(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Nothing held; only the dislocations, of which there is then at least one, strain the particle."""
+    """Hold no atom; only dislocations, at least one, strain the particle."""
     return torch.zeros_like(sites), torch.zeros(len(sites), dtype=torch.bool)
 
 
 def tension(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Two ends pulled apart: u = strain (n . r) n."""
+    """Pull two ends apart: u = strain (n . r) n."""
     n = _facet(generator)
     height = sites @ n
     return strain * height[:, None] * n, _ends(height)
 
 
 def compression(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Two ends pushed together."""
+    """Push two ends together."""
     return tension(generator, sites, -strain)
 
 
 def shear(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Two ends moved sideways: u = strain (n . r) t."""
+    """Move two ends sideways: u = strain (n . r) t."""
     n = _facet(generator)
     height = sites @ n
     return strain * height[:, None] * _across(generator, n), _ends(height)
 
 
 def bending(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Two ends turned against each other; `strain` is that of the outermost fibre."""
+    """Turn two ends against each other; `strain` is that of the outermost fibre."""
     n = _facet(generator)
     t = _across(generator, n)
     height, beside = (sites @ n)[:, None], (sites @ t)[:, None]
@@ -52,14 +53,14 @@ def bending(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor,
 
 
 def torsion(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Two ends twisted against each other; `strain` is the shear at the rim."""
+    """Twist two ends against each other; `strain` is the shear at the rim."""
     n = _facet(generator)
     height, turned = (sites @ n)[:, None], torch.linalg.cross(n.expand_as(sites), sites)
     return strain * height * turned / torch.linalg.vector_norm(turned, dim=1).max(), _ends(height[:, 0])
 
 
 def substrate(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """The lowest layers held by a misfitting substrate: u = strain (r - (n . r) n) there, fading upwards."""
+    """Hold the lowest layers by a misfitting substrate: u = strain (r - (n . r) n) there, fading upwards."""
     n = _facet(generator)
     height = sites @ n
     above = (height - height.min())[:, None]
@@ -68,7 +69,7 @@ def substrate(generator: Generator, sites: Tensor, strain: float) -> tuple[Tenso
 
 
 def contacts(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Three to six patches of the surface moved, each in its own direction, by `strain` times the diameter."""
+    """Move three to six patches of the surface, each in its own direction, by `strain` times the diameter."""
     radius = float(torch.linalg.vector_norm(sites, dim=1).max())
     count = int(torch.randint(3, 7, (), generator=generator))
     displacement, held = torch.zeros_like(sites), torch.zeros(len(sites), dtype=torch.bool)
@@ -93,14 +94,16 @@ LOADS: dict[str, Load] = {
 
 
 def dislocation(generator: Generator, sites: Tensor, poisson_ratio: float = 0.35) -> Tensor:
-    r"""Displacement of a perfect dislocation b = <110>/2 near the middle: screw, 60 degrees or edge, line in a {111} plane.
+    r"""Return the displacement field of a perfect dislocation b = <110>/2 near the middle.
+
+    The dislocation is screw, 60 degrees or edge; its line lies in a {111} plane.
 
     .. math:: u_e = \frac{b_e}{2\pi}\left[\theta + \frac{\sin 2\theta}{4(1-\nu)}\right], \quad
               u_m = -\frac{b_e}{2\pi}\left[\frac{1-2\nu}{2(1-\nu)}\ln r + \frac{\cos 2\theta}{4(1-\nu)}\right], \quad
               u_\xi = b_s \frac{\theta}{2\pi}
 
     along e = m x xi, m (normal of the glide plane) and xi (the line); Hirth & Lothe, Theory of Dislocations. The cut, theta = pi,
-    lies in the glide plane: both sides fit after a slip by b, so no atom has to be added or removed.
+    lies in the glide plane. Both sides of it fit after a slip by b, so no atom has to be added or removed.
     """
     signs = torch.randint(2, (3,), generator=generator).double() * 2 - 1
     order = torch.randperm(3, generator=generator)
@@ -126,7 +129,7 @@ def dislocation(generator: Generator, sites: Tensor, poisson_ratio: float = 0.35
 
 
 def _facet(generator: Generator) -> Tensor:
-    """Unit normal of a random {100}, {110} or {111} plane."""
+    """Draw the unit normal of a {100}, {110} or {111} plane."""
     kind = int(torch.randint(1, 4, (), generator=generator))
     normal = torch.zeros(3, dtype=torch.float64)
     normal[:kind] = torch.randint(2, (kind,), generator=generator).double() * 2 - 1
@@ -134,12 +137,12 @@ def _facet(generator: Generator) -> Tensor:
 
 
 def _across(generator: Generator, n: Tensor) -> Tensor:
-    """Random unit vector perpendicular to n."""
+    """Draw a unit vector perpendicular to n."""
     v = directions(generator).double()
     return torch.nn.functional.normalize(v - (v @ n) * n, dim=0)
 
 
 def _ends(height: Tensor) -> Tensor:
-    """Atoms within a grip of either end."""
+    """Return the masks of the atoms within a grip at either end."""
     low, high = height.min(), height.max()
     return (height < low + GRIP * (high - low)) | (height > high - GRIP * (high - low))

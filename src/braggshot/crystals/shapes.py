@@ -1,8 +1,8 @@
-"""Bodies of crystals: facetted, ellipsoidal, concave, rough, twinned.
+"""Draw bodies of crystals: facetted, ellipsoidal, concave, rough, twinned.
 
 A `Body` gives the depth of every voxel of a `Grid` below the surface, in voxels along the local normal and positive inside.
-`amplitude` turns it into a density whose edges are anti-aliased over one voxel. Bodies are of unit size (inscribed radius about 1)
-around r = 0.
+`amplitude` turns the depth into a density whose edges are anti-aliased over one voxel. Bodies are of unit size (inscribed radius
+about 1) around r = 0.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from braggshot.crystals.grid import Grid
 from braggshot.crystals.random import directions, rotations, uniform
 
 Body = Callable[[Grid], Tensor]
-REACH = 2.6  # no body of this module extends further from r = 0
+REACH = 2.6  # largest distance of a body's surface from r = 0 [units of the shape]
 
 
 def amplitude(depth: Tensor) -> Tensor:
-    """Density of a voxel whose centre lies `depth` voxels below the surface: a step smoothed over one voxel."""
+    """Return the density of voxels whose centres lie `depth` voxels below the surface.
+
+    It is a step smoothed over one voxel.
+    """
     return (0.5 + depth).clamp(0, 1)
 
 
 def polyhedron(normals: Tensor, distances: Tensor) -> Body:
-    """Intersection of the half spaces n_k . r <= d_k; `normals` (batch, planes, 3), `distances` (batch, planes)."""
+    """Return the intersection of half spaces n_k . r <= d_k; `normals` (batch, planes, 3), `distances` (batch, planes)."""
 
     def depth(grid: Grid) -> Tensor:
         along = grid.edges(normals.transpose(0, 1)).transpose(0, 1)  # (batch, planes, 3)
@@ -47,10 +50,10 @@ def polyhedron(normals: Tensor, distances: Tensor) -> Body:
 
 
 def ellipsoid(axes: Tensor) -> Body:
-    """|r / axes| <= 1 with semi-axes (batch, 3)."""
+    """Return the ellipsoid |r / axes| <= 1 with semi-axes (batch, 3)."""
 
     def depth(grid: Grid) -> Tensor:
-        scaled = grid.transformed(torch.diag_embed(1 / axes))
+        scaled = grid.transform(torch.diag_embed(1 / axes))
         parts = torch.stack([scaled.dot(unit.expand_as(axes)) for unit in torch.eye(3, device=axes.device)], dim=1)
         # Sums of squares: across a far axis they are several times faster than a vector norm.
         radius = parts.square().sum(1).sqrt().clamp_min(1e-6)
@@ -60,19 +63,19 @@ def ellipsoid(axes: Tensor) -> Body:
     return depth
 
 
-def oriented(body: Body, rotation: Tensor) -> Body:
-    """The body turned by `rotation` (batch, 3, 3)."""
-    return lambda grid: body(grid.transformed(rotation.mT))
+def rotate_body(body: Body, rotation: Tensor) -> Body:
+    """Turn a body by `rotation` (batch, 3, 3)."""
+    return lambda grid: body(grid.transform(rotation.mT))
 
 
 def _family(*indices: float) -> list[tuple[float, ...]]:
-    """All cubic planes equivalent to (h, k, l)."""
+    """List the normals of all cubic planes equivalent to (h, k, l)."""
     signed = itertools.product(*[(i, -i) if i else (i,) for i in indices])
     return sorted({p for plane in signed for p in itertools.permutations(plane)})
 
 
 def _hexagonal(tilt: float) -> list[tuple[float, ...]]:
-    """Six planes around the c axis, first component along c, at `tilt` radians from it."""
+    """List the normals of six planes around the c axis, each at `tilt` radians from it; the first component is along c."""
     return [
         (math.cos(tilt), math.sin(tilt) * math.cos(k * math.pi / 3), math.sin(tilt) * math.sin(k * math.pi / 3)) for k in range(6)
     ]
@@ -80,7 +83,7 @@ def _hexagonal(tilt: float) -> list[tuple[float, ...]]:
 
 # Plane families of each lattice with the range of their distance from the centre; the ratio of the distances is that of the surface
 # energies (Wulff), so a family far out does not appear.
-PYRAMID = math.atan(1.633 / math.cos(math.pi / 6))  # (10-11) from the c axis at the ideal c/a
+PYRAMID = math.atan(1.633 / math.cos(math.pi / 6))  # angle of (10-11) from the c axis at the ideal c/a [rad]
 LATTICES: dict[str, list[tuple[list[tuple[float, ...]], float, float]]] = {
     "fcc": [(_family(1, 1, 1), 0.9, 1.1), (_family(1, 0, 0), 0.95, 1.6), (_family(1, 1, 0), 1.0, 1.5)],
     "bcc": [(_family(1, 1, 0), 0.9, 1.1), (_family(1, 0, 0), 0.95, 1.5), (_family(1, 1, 2), 1.0, 1.3)],
@@ -93,7 +96,10 @@ LATTICES: dict[str, list[tuple[list[tuple[float, ...]], float, float]]] = {
 
 
 def facetted(generator: Generator, n: int, lattice: str = "fcc", cuts: int = 2) -> Body:
-    """Wulff-like crystals: the lattice's planes at random distances, each one jittered, plus `cuts` random truncations."""
+    """Draw crystals like those of the Wulff construction.
+
+    The planes of the lattice lie at random distances, with a jitter each, and `cuts` random planes truncate the body.
+    """
     normals, distances = [], []
     for planes, low, high in LATTICES[lattice]:
         family = torch.tensor(planes, dtype=torch.float32, device=generator.device)
@@ -105,26 +111,29 @@ def facetted(generator: Generator, n: int, lattice: str = "fcc", cuts: int = 2) 
 
 
 def ellipsoidal(generator: Generator, n: int) -> Body:
-    """Smooth particles with three different axes."""
+    """Draw smooth particles with three different axes."""
     return ellipsoid(uniform(generator, 0.5, 1.5, n, 3))
 
 
 def concave(generator: Generator, n: int) -> Body:
-    """A facetted body with a notch cut by a smaller one, or grown together with it; one or the other for each crystal."""
+    """Draw facetted bodies that are not convex.
+
+    A smaller body either cuts a notch or is grown together with the larger one; a random choice for each crystal.
+    """
     body, other = facetted(generator, n), facetted(generator, n)
     place = directions(generator, n) * uniform(generator, 0.8, 1.2, n, 1)
     shrink = rotations(generator, n) / uniform(generator, 0.4, 0.7, n, 1, 1)
     joined = uniform(generator, 0, 1, n, 1, 1, 1) < 0.5
 
     def depth(grid: Grid) -> Tensor:
-        first, second = body(grid), other(grid.moved(place).transformed(shrink))
+        first, second = body(grid), other(grid.shift_origin(place).transform(shrink))
         return torch.where(joined, torch.maximum(first, second), torch.minimum(first, -second))
 
     return depth
 
 
 def rough(generator: Generator, n: int, waves: int = 48) -> Body:
-    """A facetted body with pits and furrows: its surface lowered by the magnitude of a random sum of waves."""
+    """Draw facetted bodies with pits and furrows: the surface is lowered by the magnitude of a random sum of waves."""
     body = facetted(generator, n)
     vectors = directions(generator, n, waves) * (2 * math.pi / uniform(generator, 0.3, 0.9, n, waves, 1))
     height = uniform(generator, 0.03, 0.1, n, 1) * math.sqrt(2 / waves)
@@ -133,15 +142,15 @@ def rough(generator: Generator, n: int, waves: int = 48) -> Body:
 
 
 def twinned(generator: Generator, n: int) -> Body:
-    """An fcc body whose upper half is the mirror image of the lower one at a {111} plane."""
+    """Draw fcc bodies whose upper half is the mirror image of the lower one at a {111} plane."""
     plane = torch.ones(n, 3, device=generator.device) / math.sqrt(3)
     mirror = torch.eye(3, device=generator.device) - 2 * plane[:, :, None] * plane[:, None, :]
     offset = plane * uniform(generator, -0.3, 0.3, n, 1)
     body = facetted(generator, n, "fcc", cuts=0)
 
     def depth(grid: Grid) -> Tensor:
-        seen = grid.moved(offset)
-        return torch.where(seen.dot(plane) > 0, body(seen.transformed(mirror)), body(seen))
+        seen = grid.shift_origin(offset)
+        return torch.where(seen.dot(plane) > 0, body(seen.transform(mirror)), body(seen))
 
     return depth
 
@@ -158,11 +167,13 @@ SHAPES: dict[str, Callable[[Generator, int], Body]] = {
 
 
 def extent(body: Body, transform: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of a body along the axes e of r = transform @ e, from its depth on samples; a few percent too large, never too small.
+    """Return the bounds of a body along the axes e of r = transform @ e.
+
+    They are read off its depth on a sampling grid: a few percent too large, never too small.
 
     Parameters
     ----------
-    body : to be measured
+    body : body to be measured
     transform : (batch, 3, 3), columns are the axes [units of the shape]
 
     Returns

@@ -1,7 +1,7 @@
 """Compare methods on crystals that are known: suites -> methods -> rows -> table.
 
-suites    crystals and their diffraction, the same ones for every method and every run
-methods   ways of phasing, by name
-rows      one row per crystal and method, on disk as soon as it is there
-table     medians, intervals and rates of the rows
+suites    draw crystals and their diffraction, the same for every method and every run
+methods   name the ways of phasing
+rows      phase and score; one row per crystal and method, written to disk at once
+table     compute medians, intervals and rates of the rows
 """

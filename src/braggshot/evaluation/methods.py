@@ -1,4 +1,4 @@
-"""Ways of phasing by name, each a `PhasingConfig`; nothing here knows a truth."""
+"""Name the ways of phasing that are compared, each a `PhasingConfig`; none of them uses the truth."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from braggshot.nn.expert_iteration import SHORT
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import find_strategy
 
-ER50 = replace(SHORT, recipe="50*ER")  # what the published work puts behind its network
+ER50 = replace(SHORT, recipe="50*ER")  # refinement that the published work runs after its network
 _SHORTEST = replace(SHORT, recipe="7*RAAR+FLAT+3*ER", shrink_wrap=replace(SHORT.shrink_wrap, period=3))
 _LONG = replace(SHORT, recipe="22*(10*RAAR+FLAT)+80*ER")
-# The same iterations without anything but modulus and support, as multi-start phasing is usually done.
+# Multi-start phasing as usually done, by modulus and support alone, with as many iterations as the default recipe.
 CLASSIC = IterativeConfig(recipe="2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER")
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -33,23 +33,24 @@ METHODS: dict[str, dict[str, Any]] = {
     "autophasenn": {"method": "oneshot", "hypotheses": 1, "orientations": 1},
     "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "orientations": 1, "support_threshold": 0.1, "refine": ER50},
 }
-"""The network's methods refine its hypotheses and let held-out voxels choose, as the iterative ones do with their starts.
+"""Settings of each method, by name.
 
-The published network has one answer, to the pattern as it is, whose support ends at a tenth of its largest amplitude.
+Methods with a network refine its hypotheses, iterative methods run random starts; held-out voxels choose the best. The published
+network gives one answer, to the pattern in its measured orientation; its support ends at a tenth of the largest amplitude.
 """
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the methods have in common.
+    """Options that all methods share.
 
     Parameters
     ----------
-    network : name or file, for all methods but the published network's
-    published : file of a published network trained here; None leaves its methods out
-    hypotheses : of the network
+    network : name or file of the network, for all methods but those of the published network
+    published : file of a published network that was trained here; None leaves out its methods
+    hypotheses : number of the network's hypotheses
     device : "auto", "cpu" or "cuda"
-    seed : of held-out voxels and starts
+    seed : seed of the held-out voxels and of the starts
     """
 
     network: str = PhasingConfig().network
@@ -60,16 +61,16 @@ class Choice:
 
 
 def is_published(method: str) -> bool:
-    """Whether a method is the published network's."""
+    """Tell whether a method uses the published network."""
     return method.startswith("autophasenn")
 
 
 def network_of(method: str, choice: Choice) -> str | None:
-    """Name or file of the network that a method uses, None for iterative phasing.
+    """Return the name or file of the network that a method uses; None for iterative phasing.
 
     Raises
     ------
-    ConfigError : if it needs a published network and none was given.
+    ConfigError : if the method needs a published network and none is given.
     """
     if not find_strategy(METHODS[method]["method"]).needs_network:
         return None
@@ -81,11 +82,11 @@ def network_of(method: str, choice: Choice) -> str | None:
 
 
 def phasing_of(method: str, choice: Choice, coherent: bool) -> PhasingConfig:
-    """The settings of a method.
+    """Return the phasing settings of a method.
 
     Raises
     ------
-    ConfigError : if there is no such method, or it needs a network that was not given.
+    ConfigError : if there is no such method, or its network is not given.
     """
     if method not in METHODS:
         raise ConfigError(f"no method {method!r}; known: {', '.join(METHODS)}.")
@@ -99,6 +100,6 @@ def phasing_of(method: str, choice: Choice, coherent: bool) -> PhasingConfig:
     return PhasingConfig(**(common | METHODS[method]))
 
 
-def defaults(choice: Choice) -> tuple[str, ...]:
-    """Every method for which the networks are there."""
+def default_methods(choice: Choice) -> tuple[str, ...]:
+    """List every method whose network is available."""
     return tuple(method for method in METHODS if choice.published is not None or not is_published(method))

@@ -1,4 +1,4 @@
-"""One row per crystal and method, written as soon as it is known; a second call goes on with what is missing."""
+"""Phase and score crystals: one row per crystal and method, written at once; a second call continues with the missing rows."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from braggshot.physics.scores import THRESHOLDS, compare
 from braggshot.volumes import ComplexArray, DiffractionVolume, Reconstruction
 
 Row = dict[str, Any]
-FAILURES = (DataError, ArithmeticError, ValueError)  # of one crystal; what is wrong with the settings stops the run
+FAILURES = (DataError, ArithmeticError, ValueError)  # errors of one crystal become its row; all others stop the run
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a caller may want to know after each row: how many are done, how many there will be, and the row itself."""
+    """One new row, and the number of rows done and in total."""
 
     done: int
     total: int
@@ -49,18 +49,18 @@ def evaluate(
     number: int = 20,
     data: Path | None = None,
 ) -> Iterator[Report]:
-    """Fill ``results.json`` in `folder`, yielding every row that was made now.
+    """Fill ``results.json`` in `folder`, yielding every new row.
 
     Parameters
     ----------
-    suites, methods : names
-    choice : networks, device, seed
-    number : crystals per group
-    data : folder of files with a truth, for suites of files
+    suites, methods : names of suites and of methods
+    choice : networks, device and seed; None takes the defaults
+    number : number of crystals per group
+    data : folder of files with a truth, for suites that read files
 
     Raises
     ------
-    ConfigError : for a suite, method or network that is not there.
+    ConfigError : if a suite, method or network does not exist.
     """
     choice = choice or Choice()
     configs = {(s, m): phasing_of(m, choice, SUITES[s].coherent if s in SUITES else True) for s in suites for m in methods}
@@ -74,9 +74,9 @@ def evaluate(
         drawn = crystal.draw() if missing else None
         for method in missing:
             assert drawn is not None
-            warm(method, configs[suite, method])
+            warm_up(method, configs[suite, method])
             facts = {"suite": suite, "group": crystal.group, "crystal": crystal.name, "method": method, "network": prints[method]}
-            row = facts | judged(*drawn, configs[suite, method])
+            row = facts | judge_crystal(*drawn, configs[suite, method])
             # An older row of this method, of another network, gives way.
             rows = [old for old in rows if key(old)[:3] != key(row)[:3]] + [row]
             write(folder / "results.json", rows)
@@ -84,17 +84,17 @@ def evaluate(
             yield Report(done, len(todo) * len(methods), row)
 
 
-def judged(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
-    """Phase a volume and score it; what fails is a row too."""
-    facts = _facts(volume) | _floor(truth, volume, config)
+def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
+    """Phase a volume and score it against the truth; a failure gives a row with the error."""
+    facts = _facts(volume) | _truth_misfits(truth, volume, config)
     began = time.perf_counter()
     try:
-        found = _finish(volume, config)
-        scores = compare(truth, found.rho)
+        result = _finish(volume, config)
+        scores = compare(truth, result.rho)
     except FAILURES as error:
         seconds = time.perf_counter() - began
         return facts | {"correlation": 0.0, "success": False, "seconds": seconds, "error": f"{type(error).__name__}: {error}"}
-    quality = found.quality
+    quality = result.quality
     return facts | {
         "correlation": scores.correlation,
         "success": scores.success,
@@ -108,16 +108,16 @@ def judged(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig
         "chi2": quality.chi2,
         "r_factor": quality.r_factor,
         "llk_free": quality.llk_free,
-        "verdict": found.verdict,
-        "seconds": found.seconds["phasing"],
+        "verdict": result.verdict,
+        "seconds": result.seconds["phasing"],
     }
 
 
 _WARM: set[str] = set()
 
 
-def warm(method: str, config: PhasingConfig) -> None:
-    """Run a method once on a small crystal, so that no crystal's time holds what happens only once, such as compilation."""
+def warm_up(method: str, config: PhasingConfig) -> None:
+    """Run a method once on a small crystal, so that no crystal's time includes one-time work such as compilation."""
     if method not in _WARM:
         _, volume = next(SUITES["smoke"].crystals(1)).draw()
         with contextlib.suppress(*FAILURES):
@@ -126,13 +126,16 @@ def warm(method: str, config: PhasingConfig) -> None:
 
 
 def _facts(volume: DiffractionVolume) -> Row:
-    """What is known of a crystal before it is phased."""
+    """Return shape, oversampling and phase range of a crystal before it is phased."""
     known = volume.provenance.get("phase_range", volume.provenance.get("atomistic", {}).get("phase_range"))
     return {"shape": list(volume.shape), "oversampling": list(volume.oversampling or ()), "phase_range": known}
 
 
-def _floor(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
-    """The misfits that the truth itself has, from photon noise alone; without a point spread, also in a blurred pattern."""
+def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
+    """Return the misfits of the truth itself, which photon noise alone causes.
+
+    No point spread is applied, so for a blurred pattern they include the blur.
+    """
     data = prepare_measured(volume, PhasingConfig(device="cpu", seed=config.seed))
     rho = to_corner(torch.from_numpy(truth))
     exact = score(Start(rho, rho.abs() > 0, 0, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3)), data)
@@ -150,22 +153,22 @@ def _finish(volume: DiffractionVolume, config: PhasingConfig) -> Reconstruction:
 
 
 def fingerprint(method: str, choice: Choice) -> str:
-    """Which network a row was made with: its name and the beginning of its file's SHA-256; empty for none."""
+    """Identify the network of a method: its name and the beginning of its file's SHA-256; empty without a network."""
     name = network_of(method, choice)
     return "" if name is None else f"{Path(name).stem}:{hashlib.sha256(locate(name).read_bytes()).hexdigest()[:8]}"
 
 
 def key(row: Row) -> tuple[str, str, str, str]:
-    """Rows with the same one are the same row."""
+    """Return the key of a row; a new row replaces an older one with the same key."""
     return row["suite"], row["crystal"], row["method"], row["network"]
 
 
 def read(path: Path) -> list[Row]:
-    """Rows of an earlier run, none where there was none.
+    """Read the rows of an earlier run; an empty list without one.
 
     Raises
     ------
-    FormatError : if the file is not one of `write`.
+    FormatError : if the file is no list of results.
     """
     if not path.exists():
         return []
@@ -178,7 +181,7 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """All rows as JSON, a line each; what is not a number is null."""
+    """Write all rows as JSON, one per line; a number that is not finite becomes null."""
     lines = ",\n".join(json.dumps({name: _plain(value) for name, value in row.items()}) for row in rows)
     with replacing(path) as temporary:
         temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -1,7 +1,8 @@
-"""Suites: crystals that nothing was trained on, reproducible by their numbers, in groups that differ in one thing.
+"""Define suites of crystals for evaluation, in groups that differ in one property.
 
-Crystals of the same number have the same seed in every group, so that groups differ by what their name says. The seeds are far from
-those that recipes and limits were settled on, and no multiples of 131, as all of training's are.
+No network was trained on these crystals. A crystal is reproducible by its number, and crystals of one number have the same seed in
+every group, so groups differ only in the property that they are named after. The seeds are far from those on which recipes and
+limits were tuned. They are no multiples of 131, as all training seeds are.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class Crystal:
 
     Parameters
     ----------
-    name : unique in its suite
-    group : what it has in common with some others of the suite
-    draw : gives the truth and its diffraction volume, whose oversampling is measured as that of a real one
+    name : unique name in its suite
+    group : name of its group
+    draw : function that returns the truth and its diffraction volume; the oversampling is measured, as for a real crystal
     """
 
     name: str
@@ -43,13 +44,13 @@ class Crystal:
 
 @dataclass(frozen=True)
 class Suite:
-    """Groups of crystals.
+    """Groups of crystals for evaluation.
 
     Parameters
     ----------
-    about : in words
-    groups : settings by name, in order
-    coherent : whether the beam is known to be fully coherent, so that no method looks for a point spread
+    about : description in words
+    groups : settings of the crystals of each group, by name, in order
+    coherent : True if the beam is known to be fully coherent, so that no method fits a point spread
     """
 
     about: str
@@ -57,7 +58,10 @@ class Suite:
     coherent: bool = True
 
     def crystals(self, number: int) -> Iterator[Crystal]:
-        """`number` crystals of each group, turn by turn, so that what is there of a run that was stopped is balanced."""
+        """Yield `number` crystals of each group, taking the groups in turn.
+
+        So the rows of a run that was stopped are balanced between the groups.
+        """
         for k in range(number):
             for group, settings in self.groups.items():
                 yield Crystal(f"{group} #{k}", group, _simulated(FIRST_SEED + 131 * k, settings))
@@ -66,22 +70,22 @@ class Suite:
 def _simulated(seed: int, settings: CrystalSettings) -> Callable[[], tuple[ComplexArray, DiffractionVolume]]:
     def draw() -> tuple[ComplexArray, DiffractionVolume]:
         truth, volume = simulate_volume(seed, settings)
-        return truth, _unaided(volume)
+        return truth, _measure_oversampling(volume)
 
     return draw
 
 
-def _unaided(volume: DiffractionVolume) -> DiffractionVolume:
-    """With the oversampling that its counts say, instead of the one that the simulation knows."""
+def _measure_oversampling(volume: DiffractionVolume) -> DiffractionVolume:
+    """Return a volume with the oversampling that its counts give, instead of the one that the simulation knows."""
     return replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
 
 
 def from_folder(folder: Path, number: int) -> Iterator[Crystal]:
-    """The first `number` CXI files of a folder that hold a truth beside their counts, such as atomistic crystals.
+    """List the first `number` CXI files of a folder that hold a truth beside their counts, such as atomistic crystals.
 
     Raises
     ------
-    ConfigError : if there is none.
+    ConfigError : if there is no such file.
     """
     files = sorted(folder.glob("*.cxi"))[:number]
     if not files:
@@ -110,8 +114,8 @@ _BASE = CrystalSettings(
 )
 
 
-def _ranging(base: CrystalSettings, *turns: int) -> dict[str, CrystalSettings]:
-    """A group for each phase range, in units of pi."""
+def _group_by_range(base: CrystalSettings, *turns: int) -> dict[str, CrystalSettings]:
+    """Return a group for each phase range, in units of pi."""
     return {"pi" if k == 1 else f"{k} pi": replace(base, phase_range=(k * math.pi,) * 2) for k in turns}
 
 
@@ -125,7 +129,7 @@ _SMALL = replace(_BASE, shape=(32, 32, 32), oversampling=(2.1, 3.0))
 SUITES = {
     "strain": Suite(
         "phase range inside the crystal, peak 1e6; and dislocations in a field of pi",
-        _ranging(_BASE, 1, 2, 4, 6) | {"dislocations": _DISLOCATED},
+        _group_by_range(_BASE, 1, 2, 4, 6) | {"dislocations": _DISLOCATED},
     ),
     "photons": Suite(
         "photons in the brightest voxel, phase range 2 pi",
@@ -144,18 +148,18 @@ SUITES = {
         {str(s): replace(_BASE, detector=DetectorSettings(point_spread=(s, s))) for s in (0.0, 0.5, 1.0)},
         coherent=False,
     ),
-    "large": Suite("96 x 128 x 128 voxels", _ranging(replace(_BASE, shape=(96, 128, 128)), 1, 2)),
+    "large": Suite("96 x 128 x 128 voxels", _group_by_range(replace(_BASE, shape=(96, 128, 128)), 1, 2)),
     "atomistic": Suite("particles relaxed atom by atom, their diffraction summed over atoms; files of --data"),
-    "smoke": Suite("32^3 voxels, to see that everything works", _ranging(_SMALL, 1)),
+    "smoke": Suite("32^3 voxels, to see that everything works", _group_by_range(_SMALL, 1)),
 }
 
 
 def crystals(name: str, number: int, folder: Path | None = None) -> Iterator[Crystal]:
-    """Crystals of a suite.
+    """List the crystals of a suite.
 
     Raises
     ------
-    ConfigError : for a suite that is not there, or one of files without a folder.
+    ConfigError : if the suite does not exist, or needs a folder of files and none is given.
     """
     if name not in SUITES:
         raise ConfigError(f"no suite {name!r}; known: {', '.join(SUITES)}.")

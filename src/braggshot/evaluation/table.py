@@ -1,4 +1,4 @@
-"""Rows to a table: medians with bootstrap intervals, rates with Wilson intervals; failures count, and are counted."""
+"""Summarise rows in a table: medians with bootstrap intervals, rates with Wilson intervals; failures are included in both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the bounds of its 95 % interval."""
+    """Value with the bounds of its 95 % interval."""
 
     value: float
     low: float
@@ -30,12 +30,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Line:
-    """One method on one group.
+    """Rows of one method on one group.
 
     Parameters
     ----------
-    suite, group, method : which
-    rows : one per crystal
+    suite, group, method : names of the suite, the group and the method
+    rows : one row per crystal
     """
 
     suite: str
@@ -44,16 +44,19 @@ class Line:
     rows: Sequence[Row]
 
     def median(self, name: str) -> Interval:
-        """Median of a number over the crystals that have it; an object that was not found has no phase error, say."""
+        """Return the median of a number over the crystals that have it.
+
+        For example, a crystal that was not found has no phase error.
+        """
         return median([row[name] for row in self.rows if row.get(name) is not None])
 
     def rate(self, holds: Callable[[Row], bool]) -> Interval:
-        """Share of the crystals for which something holds."""
-        return wilson(sum(holds(row) for row in self.rows), len(self.rows))
+        """Return the share of the crystals for which `holds` is true."""
+        return wilson_interval(sum(holds(row) for row in self.rows), len(self.rows))
 
 
-def lines(rows: Sequence[Row]) -> list[Line]:
-    """Rows by suite, group and method, in the order in which they first appear."""
+def group_rows(rows: Sequence[Row]) -> list[Line]:
+    """Group rows by suite, group and method, in the order in which they first appear."""
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row["suite"], row["group"], row["method"]), []).append(row)
@@ -68,7 +71,10 @@ def lines(rows: Sequence[Row]) -> list[Line]:
 
 
 def median(values: Sequence[float]) -> Interval:
-    """Median and the 2.5 and 97.5 percentiles of those of `RESAMPLES` draws with replacement."""
+    """Return the median with a 95 % bootstrap interval.
+
+    Its bounds are the 2.5 and 97.5 percentiles of the medians of `RESAMPLES` draws with replacement.
+    """
     if not len(values):
         return Interval(math.nan, math.nan, math.nan)
     sample = np.asarray(values, float)
@@ -77,8 +83,8 @@ def median(values: Sequence[float]) -> Interval:
     return Interval(float(np.median(sample)), float(low), float(high))
 
 
-def wilson(successes: int, n: int) -> Interval:
-    """Give a rate and its Wilson interval, which is right at 0 and 1 too."""
+def wilson_interval(successes: int, n: int) -> Interval:
+    """Return a rate with its Wilson interval, which is valid also at 0 and 1."""
     low, high = binomtest(successes, n).proportion_ci(0.95, method="wilson")
     return Interval(successes / n, float(low), float(high))
 
@@ -96,28 +102,28 @@ COLUMNS: dict[str, Callable[[Line], str]] = {
     "IoU 0.1 / 0.3 / 0.5": lambda line: " / ".join(_value(iou(line, threshold), "{:.2f}") for threshold in ("0.1", "0.3", "0.5")),
     "phase MAE [rad]": lambda line: _shown(line.median("phase_mae"), "{:.3f}"),
     "strain RMSE [%]": lambda line: _percent_of(line.median("strain_rmse")),
-    "twin / blend [%]": lambda line: f"{_rate(line, 'twin')} / {_rate_of(line, blended)}",
+    "twin / blend [%]": lambda line: f"{_rate(line, 'twin')} / {_rate_of(line, is_blend)}",
     "good [%]": lambda line: _rate_of(line, lambda row: row.get("verdict") == "good"),
     "seconds": lambda line: _value(line.median("seconds"), "{:.2g}"),
     "volumes/s": lambda line: _value(Interval(1 / max(line.median("seconds").value, 1e-9), 0, 0), "{:.2g}"),
 }
 
 
-def blended(row: Row) -> bool:
-    """Whether a row is a failure that mixes the object with its twin."""
+def is_blend(row: Row) -> bool:
+    """Tell whether a row is a failure that mixes the object with its twin."""
     return not row["success"] and (row.get("blend") or 0) >= BLENDED
 
 
 def iou(line: Line, threshold: str) -> Interval:
-    """Median intersection over union at a threshold."""
+    """Return the median intersection over union at a threshold."""
     return median([row["iou"][threshold] for row in line.rows if row.get("iou")])
 
 
 def markdown(rows: Sequence[Row], command: str = "") -> str:
-    """The table, a section per suite."""
+    """Return the table in Markdown, with a section per suite."""
     parts = [f"`{command}`\n" if command else "", _LEGEND]
     suite = ""
-    for line in lines(rows):
+    for line in group_rows(rows):
         if line.suite != suite:
             suite = line.suite
             about = SUITES[suite].about if suite in SUITES else ""
@@ -140,7 +146,7 @@ Au(111) and voxels of 10 nm.
 
 
 def write(path: Path, rows: Sequence[Row], command: str = "") -> None:
-    """``table.md``.
+    """Write the table in Markdown to `path`.
 
     Raises
     ------
@@ -150,20 +156,20 @@ def write(path: Path, rows: Sequence[Row], command: str = "") -> None:
         temporary.write_text(markdown(rows, command), encoding="utf-8")
 
 
-def _value(found: Interval, form: str = "{:.2f}") -> str:
-    return "-" if math.isnan(found.value) else form.format(found.value)
+def _value(interval: Interval, form: str = "{:.2f}") -> str:
+    return "-" if math.isnan(interval.value) else form.format(interval.value)
 
 
-def _shown(found: Interval, form: str) -> str:
-    return "-" if math.isnan(found.value) else f"{form} [{form}, {form}]".format(found.value, found.low, found.high)
+def _shown(interval: Interval, form: str) -> str:
+    return "-" if math.isnan(interval.value) else f"{form} [{form}, {form}]".format(interval.value, interval.low, interval.high)
 
 
-def _percent(found: Interval) -> str:
-    return f"{100 * found.value:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
+def _percent(interval: Interval) -> str:
+    return f"{100 * interval.value:.0f} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
 
 
-def _percent_of(found: Interval) -> str:
-    return "-" if math.isnan(found.value) else f"{100 * found.value:.3f}"
+def _percent_of(interval: Interval) -> str:
+    return "-" if math.isnan(interval.value) else f"{100 * interval.value:.3f}"
 
 
 def _rate(line: Line, name: str) -> str:

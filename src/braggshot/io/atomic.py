@@ -1,7 +1,7 @@
-"""Write beside, then rename: an output file is whole or it is not there.
+"""Write output files under a temporary name and rename them, so that a file is whole or absent.
 
-Every writer of braggshot opens the path that `replacing` yields, or the HDF5 file that `replacing_hdf5` yields, and never the final
-path. The body of the ``with`` only writes: whatever `OSError` it raises is reported as a failure to write.
+Every writer of braggshot opens the path that `replacing` yields, or the HDF5 file that `replacing_hdf5` yields, never the final
+path. The body of the ``with`` statement must only write, because any `OSError` in it is reported as a failure to write.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def refuse_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
     Parameters
     ----------
     path : file that is about to be written; a link stands for its target
-    inputs : files that are read; hard and symbolic links to them count too
+    inputs : files that the job reads; hard and symbolic links to them count too
 
     Raises
     ------
-    OutputError : naming what stands there, and what to do.
+    OutputError : if `path` must not be replaced; the message names what is there and what to do.
     """
     try:
         there = os.stat(path)
@@ -65,7 +65,7 @@ _LEFT_OVER = re.compile(r"\..+-[0-9a-f]{8}\.\w+")
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in a folder that nobody else writes to."""
+    """Remove the temporary files of a killed process from a folder that no other process writes to."""
     for path in folder.glob(".*-*.*"):
         if _LEFT_OVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -73,16 +73,15 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, on any failure it is removed.
+    """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure it is removed.
 
-    A symbolic link is written through: it stays, and its target is replaced.
-
-    The temporary file is hidden and keeps the suffix, because some libraries choose the format by it. Missing parent folders are
-    made. An older file at `path` stays as it was until the new one is whole.
+    If `path` is a symbolic link, the link stays and its target is replaced. The temporary file is hidden and keeps the suffix,
+    because some libraries choose the format by the suffix. Missing parent folders are created. An older file at `path` stays
+    unchanged until the new one is whole.
 
     Parameters
     ----------
-    path : where the finished file shall be
+    path : final path of the file
 
     Raises
     ------
@@ -106,14 +105,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file; on success it is at `path`, on any failure nothing is.
+    """Yield a new HDF5 file; on success it is written to `path`, on failure no file is written.
 
-    The file is built in memory: HDF5 cannot close a file on a full disk and takes the process with it, whereas writing bytes fails
-    cleanly.
+    The file is built in memory. HDF5 cannot close a file on a full disk and crashes the process, whereas writing bytes only raises
+    an error.
 
     Raises
     ------
-    OutputError : as `replacing`.
+    OutputError : if the file cannot be written, see `replacing`.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w", driver="core", backing_store=False) as file:
         yield file

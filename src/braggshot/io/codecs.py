@@ -1,9 +1,10 @@
-"""Compressed images as detectors send them: LZ4, bitshuffle-LZ4, Blosc, Zstandard. What is decoded here came from a stranger.
+"""Decode and encode compressed detector images: LZ4, bitshuffle-LZ4, Blosc, Zstandard.
 
-HDF5's own filters do the work on a file that exists in memory only. Two of them are not used: that of LZ4 reads beyond its input,
-and that of Zstandard gives what is left in memory where a frame is damaged; the packages lz4 and zstandard refuse such bytes. The
-filters trust the lengths that are written inside their input: every length is checked against the input before a filter sees it,
-and against the size of the expected image before anything is allocated.
+Images arrive over the network, so their bytes are not trusted. HDF5's own filters decode bitshuffle and Blosc, on a file that
+exists only in memory. Its filters for LZ4 and Zstandard are not used: the first reads beyond its input, and the second returns
+stale memory for a damaged frame. The packages lz4 and zstandard refuse such bytes. Filters trust the lengths written inside their
+input. So every length is checked against the input before a filter sees it, and against the expected image size before memory is
+allocated.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 BSHUF_BLOCK = 8192
-"""Bytes of a block where bitshuffle chose it itself."""
+"""Default block size of bitshuffle [bytes]."""
 
 SMALLEST_BLOCK = 1024
-"""Bytes of an LZ4 block below which nobody compresses: many thousand blocks would keep a receiver busy."""
+"""Smallest block size of LZ4 that is accepted [bytes]; many thousands of tiny blocks would overload a receiver."""
 
 
 class DamagedError(ValueError):
-    """Compressed bytes that are not an image of the expected size."""
+    """Compressed bytes do not hold an image of the expected size."""
 
 
 def bitshuffle_options() -> dict[str, Any]:
-    """Keyword parameters of ``create_dataset`` for bitshuffle-LZ4."""
+    """Return the keyword parameters of ``create_dataset`` for bitshuffle-LZ4."""
     return dict(hdf5plugin.Bitshuffle(cname="lz4"))
 
 
 class Codec:
-    """Compresses and decompresses images of one shape and type; not for two threads at once.
+    """Compressor and decompressor of images of one shape and type; two threads must not share one.
 
     Parameters
     ----------
-    kind : "bslz4" or "blosc"
+    kind : "bslz4" (bitshuffle-LZ4) or "blosc"
     shape : (rows, columns)
-    dtype : of a pixel
+    dtype : type of a pixel
     """
 
     def __init__(self, kind: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
@@ -51,11 +52,11 @@ class Codec:
         self._in, self._out = (self._file.create_dataset(name, shape, dtype, chunks=shape, **options) for name in ("in", "out"))
 
     def decode(self, payload: bytes | memoryview) -> NDArray[Any]:
-        """The image.
+        """Return the image that the compressed bytes hold.
 
         Raises
         ------
-        DamagedError : if the bytes are not one.
+        DamagedError : if the bytes do not hold such an image.
         """
         size = self.shape[0] * self.shape[1] * self.dtype.itemsize
         checked = _bitshuffle(payload, size, self.dtype.itemsize) if self.kind == "bslz4" else _blosc(payload, size)
@@ -68,7 +69,7 @@ class Codec:
         return image
 
     def encode(self, image: NDArray[Any]) -> bytes:
-        """The bytes, with the header that HDF5 and DECTRIS put before bitshuffle-LZ4."""
+        """Return the compressed bytes of an image; bitshuffle-LZ4 starts with the header that HDF5 and DECTRIS use."""
         self._out[...] = image
         self._out.flush()
         skipped, payload = self._out.id.read_direct_chunk((0, 0))
@@ -76,11 +77,11 @@ class Codec:
 
 
 def lz4_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The image of one LZ4 block without a header.
+    """Return the image of one LZ4 block without a header.
 
     Raises
     ------
-    DamagedError : if the bytes are not one.
+    DamagedError : if the bytes do not hold such an image.
     """
     import lz4.block
 
@@ -95,20 +96,20 @@ def lz4_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dt
 
 
 def lz4_encode(image: NDArray[Any]) -> bytes:
-    """One LZ4 block without a header."""
+    """Compress an image to one LZ4 block without a header."""
     import lz4.block
 
     return lz4.block.compress(np.ascontiguousarray(image).tobytes(), store_size=False)
 
 
 def lz4_blocks_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The image of LZ4 blocks as HDF5's filter writes them.
+    """Return the image of LZ4 blocks in the format of HDF5's filter.
 
-    Sizes of the whole and of a block stand in front, and before each block its length.
+    The bytes begin with the size of the image and the size of a block. The length of each block precedes it.
 
     Raises
     ------
-    DamagedError : if the bytes are not one.
+    DamagedError : if the bytes do not hold such an image.
     """
     import lz4.block
 
@@ -135,18 +136,18 @@ def lz4_blocks_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype
 
 
 def lz4_blocks_encode(image: NDArray[Any]) -> bytes:
-    """One LZ4 block behind the header of HDF5's filter."""
+    """Compress an image to one LZ4 block behind the header of HDF5's filter."""
     raw, packed = np.ascontiguousarray(image).tobytes(), lz4_encode(image)
     packed = packed if len(packed) < len(raw) else raw
     return struct.pack(">QII", len(raw), len(raw), len(packed)) + packed
 
 
 def zstd_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Give the image of one Zstandard frame, which must say its length: so much is allocated.
+    """Return the image of one Zstandard frame; the frame must state its length, so that no more memory is allocated.
 
     Raises
     ------
-    DamagedError : if the bytes are not one.
+    DamagedError : if the bytes do not hold such an image.
     """
     import zstandard
 
@@ -165,14 +166,14 @@ def zstd_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.d
 
 
 def zstd_encode(image: NDArray[Any]) -> bytes:
-    """Make one Zstandard frame that says its length."""
+    """Compress an image to one Zstandard frame that states its length."""
     import zstandard
 
     return zstandard.ZstdCompressor().compress(np.ascontiguousarray(image).tobytes())
 
 
 def _bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:
-    """The payload, with a header if it came without one, once its block lengths were found to fill it exactly."""
+    """Return a bitshuffle-LZ4 payload whose block lengths fill it exactly; a missing header is added."""
     payload = bytes(payload)
     if len(payload) >= 12 and struct.unpack_from(">Q", payload)[0] == size:
         block = struct.unpack_from(">I", payload, 8)[0]
@@ -196,7 +197,7 @@ def _bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:
 
 
 def _blosc(payload: bytes | memoryview, size: int) -> bytes:
-    """The payload, once its header was found to fit."""
+    """Return a Blosc payload whose header states its length and the size of the image."""
     if (
         len(payload) < 16
         or struct.unpack_from("<I", payload, 4)[0] != size
@@ -207,5 +208,5 @@ def _blosc(payload: bytes | memoryview, size: int) -> bytes:
 
 
 def _blosc_copy(raw: bytes, itemsize: int) -> bytes:
-    """A Blosc frame that holds bytes as they are: what cannot be made shorter HDF5 would leave without one."""
+    """Return a Blosc frame that stores bytes uncompressed; HDF5 makes no frame where compression does not shorten the bytes."""
     return struct.pack("<4B3I", 2, 1, 2, itemsize, len(raw), len(raw), len(raw) + 16) + bytes(raw)

@@ -1,7 +1,7 @@
-"""Opening what beamlines write: HDF5, TIFF and numpy files, with errors that say what is wrong with the file.
+"""Open HDF5, TIFF and numpy files, with errors that say what is wrong with the file.
 
-Nothing here knows what a scan is. h5py, tifffile and numpy do the reading; these functions add the words: truncated, missing
-external file, missing filter.
+The functions here know nothing of scans. h5py, tifffile and numpy do the reading; their errors become sentences such as
+"truncated", "external file missing" or "compression filter missing".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Image = NDArray[Any]
 
 @contextmanager
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """An HDF5 file open for reading, without locks: beamlines read while they write.
+    """Open an HDF5 file for reading, without a lock, because beamlines read files while they write them.
 
     Raises
     ------
@@ -46,17 +46,17 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 
 def hdf5_reason(error: Exception) -> str:
-    """The part of an HDF5 message that says what happened: what stands in its brackets."""
+    """Return the part in brackets of an HDF5 error message; it names the cause."""
     return re.sub(r"^.*?\((.*)\)$", r"\1", str(error))
 
 
 def is_hdf5(path: str | Path) -> bool:
-    """Whether a file begins like HDF5, be it whole or not."""
+    """Tell whether a file begins like an HDF5 file; the rest may be damaged."""
     return starts_with(path, b"\x89HDF\r\n\x1a\n")
 
 
 def starts_with(path: str | Path, *signatures: bytes) -> bool:
-    """Whether a readable file begins with one of the signatures."""
+    """Tell whether a readable file begins with one of the signatures."""
     try:
         with Path(path).open("rb") as stream:
             return stream.read(max(map(len, signatures))).startswith(signatures)
@@ -65,11 +65,11 @@ def starts_with(path: str | Path, *signatures: bytes) -> bool:
 
 
 def node(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
-    """A dataset or group of an open file.
+    """Return a dataset or a group of an open file.
 
     Raises
     ------
-    FormatError : if there is none of that name; where a link leads to a file that is not there, the text names that file.
+    FormatError : if there is none of that name; if a link points to a missing file, the message names that file.
     """
     try:
         return file[name]
@@ -78,20 +78,20 @@ def node(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
 
 
 def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset of an open file.
+    """Return a dataset of an open file.
 
     Raises
     ------
-    FormatError : as `node`, and if it is a group.
+    FormatError : if there is none of that name, or if it is a group.
     """
-    found = node(file, name)
-    if not isinstance(found, h5py.Dataset):
+    item = node(file, name)
+    if not isinstance(item, h5py.Dataset):
         raise FormatError(f"{file.file.filename}: {name} is a group, expected a dataset.")
-    return found
+    return item
 
 
 def _broken_link(node: h5py.Group, name: str) -> str:
-    """Which external file is missing behind `name`, following soft links; empty if it is not that."""
+    """Explain which external file is missing behind `name`, following soft links; return "" if another fault is the cause."""
     parts = [part for part in name.split("/") if part]
     for depth, part in enumerate(parts):
         link = node.get(part, getlink=True)
@@ -109,7 +109,9 @@ def _broken_link(node: h5py.Group, name: str) -> str:
 
 
 def check_sources(part: h5py.Dataset) -> list[Path]:
-    """List the other files that hold a virtual dataset; refuse one with a missing file, which HDF5 would read as zeros.
+    """List the other files that hold the parts of a virtual dataset.
+
+    A virtual dataset with a missing file is refused, because HDF5 would read zeros in its place.
 
     Raises
     ------
@@ -129,7 +131,7 @@ def check_sources(part: h5py.Dataset) -> list[Path]:
 
 
 def read_npy(path: str | Path) -> Image:
-    """A .npy array, memory-mapped.
+    """Map a .npy array into memory.
 
     Raises
     ------
@@ -142,7 +144,7 @@ def read_npy(path: str | Path) -> Image:
 
 
 def read_npz(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Image]:
-    """Arrays of a .npz archive: those of `keys` that it holds, or all of them.
+    """Read the arrays of a .npz archive: those of `keys` that it holds, or all arrays if no key is given.
 
     Raises
     ------
@@ -156,7 +158,7 @@ def read_npz(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Image]:
 
 
 def read_tiff(path: str | Path) -> Image:
-    """All of a TIFF file.
+    """Read all pages of a TIFF file.
 
     Raises
     ------
@@ -167,7 +169,9 @@ def read_tiff(path: str | Path) -> Image:
 
 
 def read_array(path: str | Path, *keys: str) -> Image:
-    """A mask, a dark or a flat field: .npy, TIFF, or .npz (the first of `keys` that it holds, else its first array).
+    """Read a mask, a dark field or a flat field from a .npy, .npz or TIFF file.
+
+    Of a .npz archive, the array under the first of `keys` that exists is read, else the first array.
 
     Raises
     ------
@@ -188,7 +192,10 @@ def read_array(path: str | Path, *keys: str) -> Image:
 
 @contextmanager
 def tiff_series(path: Path) -> Iterator[Any]:
-    """The first image series of a TIFF file; what tifffile only logs (it shortens a truncated file) is an error here."""
+    """Open the first image series of a TIFF file.
+
+    tifffile shortens a truncated file and only logs it; here such a message is an error.
+    """
     logger, complaints = logging.getLogger("tifffile"), _Complaints(logging.ERROR)
     logger.addHandler(complaints)
     propagate, logger.propagate = logger.propagate, False
@@ -206,7 +213,7 @@ def tiff_series(path: Path) -> Iterator[Any]:
 
 
 class _Complaints(logging.Handler):
-    """Keeps what is logged."""
+    """Collects log messages in a list."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)

@@ -1,8 +1,8 @@
-"""Detector images that stay on disk until a region of them is asked for.
+"""Hold detector frames that stay on disk until a region of them is indexed.
 
-`TiffFrames`, `NpyFrames`, `HDF5Frames`, `SummedFrames` and `ArrayFrames` satisfy `braggshot.volumes.Frames`: indexed by
-``[frames, rows, columns]`` with a slice, an integer or an index array for the frames and slices for the pixels, they read the part
-that is asked for and nothing else, and open their files only for as long as that takes. Nothing is corrected here.
+`TiffFrames`, `NpyFrames`, `HDF5Frames`, `SummedFrames` and `ArrayFrames` satisfy `braggshot.volumes.Frames`. They are indexed by
+``[frames, rows, columns]``: a slice, an integer or an index array for the frames, and slices or integers for the pixels. Only the
+indexed part is read, and files are open only while it is read. No correction is applied here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from braggshot.io.files import Image, check_sources, dataset, hdf5_reason, open_
 
 
 class LazyFrames(ABC):
-    """Indexing as in numpy; a subclass only says how to read some frames cut to some rows and columns."""
+    """Frames that are indexed like a numpy array but read on demand.
+
+    A subclass defines `read`: it returns some frames, cut to some rows and columns.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -30,7 +33,7 @@ class LazyFrames(ABC):
 
     @abstractmethod
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Frames `indices` (any order, repeats allowed) cut to `rows` and `columns`."""
+        """Read the frames of `indices` (any order, repeats allowed), cut to `rows` and `columns`."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -51,7 +54,7 @@ class LazyFrames(ABC):
 
 
 def _as_slice(part: Any, size: int) -> slice:
-    """A slice with a positive step; one integer becomes a slice of one."""
+    """Turn one part of an index into a slice with a positive step; an integer becomes a slice of length one."""
     if isinstance(part, (int, np.integer)):
         index = range(size)[int(part)]
         return slice(index, index + 1)
@@ -61,31 +64,31 @@ def _as_slice(part: Any, size: int) -> slice:
 
 
 class ArrayFrames(LazyFrames):
-    """Frames in memory, or memory-mapped by numpy."""
+    """Frames of an array in memory, or of an array that numpy maps into memory."""
 
     def __init__(self, array: Image) -> None:
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Cut from the array; consecutive frames are not copied twice."""
+        """Copy the region from the array; consecutive frames are copied only once."""
         first, last = (int(indices[0]), int(indices[-1])) if len(indices) else (0, -1)
         consecutive = last - first + 1 == len(indices) and bool(np.all(np.diff(indices) == 1))
         return np.array(self.array[slice(first, last + 1) if consecutive else indices, rows, columns])
 
 
 class FileFrames(LazyFrames):
-    """One image per file; a subclass reads one file."""
+    """Frames stored as one image per file; a subclass reads one file."""
 
     @abstractmethod
     def image(self, index: int) -> Image:
-        """The whole image `index`."""
+        """Read the whole image number `index`."""
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Whole images, one at a time, each cut at once."""
+        """Read whole images one at a time, and cut each at once."""
         return self.gather(self.image, indices, rows, columns)
 
     def gather(self, load: Callable[[int], Image], indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Stack the cuts of images that `load` reads one by one."""
+        """Stack the regions of several images, each of which `load` reads by its number."""
         cuts = zip(self.shape[1:], (rows, columns), strict=True)
         out = np.empty((len(indices), *(len(range(size)[cut]) for size, cut in cuts)), self.dtype)
         for position, index in enumerate(indices):
@@ -97,11 +100,11 @@ class FileFrames(LazyFrames):
 
 
 class NpyFrames(FileFrames):
-    """One .npy image per frame.
+    """Frames stored as one .npy image per file.
 
     Raises
     ------
-    FormatError : on reading, naming the file that is not like the first.
+    FormatError : on reading, if an image has another shape than the first; the message names the file.
     """
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
@@ -110,12 +113,12 @@ class NpyFrames(FileFrames):
         self.shape, self.dtype = (len(self.paths), *first.shape), first.dtype
 
     def image(self, index: int) -> Image:
-        """Memory-mapped."""
+        """Map one image into memory."""
         return read_npy(self.paths[index])
 
 
 class TiffFrames(FileFrames):
-    """TIFF images: many files of one image each, or one file of many images.
+    """Frames stored as TIFF: many files of one image each, or one file of many images.
 
     Raises
     ------
@@ -135,11 +138,14 @@ class TiffFrames(FileFrames):
         self.shape = shape if self.stacked else (len(self.paths), *shape)
 
     def image(self, index: int) -> Image:
-        """All of file `index`."""
+        """Read all of file number `index`."""
         return read_tiff(self.paths[index])
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Whole files, one at a time; or from one file: a mapped region if it is uncompressed, else one page at a time."""
+        """Read whole files one at a time, or a region of a single file.
+
+        A single file is mapped into memory if it is uncompressed, else read page by page.
+        """
         if not self.stacked:
             return super().read(indices, rows, columns)
         with tiff_series(self.paths[0]) as series:
@@ -149,18 +155,18 @@ class TiffFrames(FileFrames):
 
 
 class HDF5Frames(LazyFrames):
-    """One dataset (frames, rows, columns) of an HDF5 file, or several behind each other.
+    """Frames in one dataset (frames, rows, columns) of an HDF5 file, or in several datasets that follow each other.
 
-    Compressed, linked, external and virtual datasets are read like any other; only the chunks that meet the region are touched.
+    Compressed, linked, external and virtual datasets are read alike. Only the chunks that overlap the region are read.
 
     Parameters
     ----------
-    path : the file
-    datasets : path inside the file, or paths of parts that follow each other
+    path : the HDF5 file
+    datasets : path of one dataset inside the file, or paths of several in the order of the frames
 
     Raises
     ------
-    FormatError : if a dataset, or an external file that holds its numbers, is missing; if a filter is missing; if it is truncated.
+    FormatError : if a dataset, its external file or its compression filter is missing, or the file is truncated.
     """
 
     def __init__(self, path: str | Path, datasets: str | Sequence[str]) -> None:
@@ -176,7 +182,10 @@ class HDF5Frames(LazyFrames):
         self.shape = (int(self.starts[-1]), *shapes[0][1:]) if shapes[0] else ()
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """One hyperslab per run of consecutive frames: HDF5's own fancy indexing is slow and wants sorted, unique indices."""
+        """Read one hyperslab for each run of consecutive frames.
+
+        HDF5's own fancy indexing is slow, and it requires sorted, unique indices.
+        """
         blocks = []
         with open_hdf5(self.path) as file:
             for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1):
@@ -184,7 +193,7 @@ class HDF5Frames(LazyFrames):
         return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
 
     def _parts(self, run: NDArray[np.intp]) -> Iterator[tuple[str, slice]]:
-        """Which part holds which frames of a run of consecutive ones."""
+        """Yield, for a run of consecutive frames, each dataset that holds some of them and the slice of the frames in it."""
         first, stop = (int(run[0]), int(run[-1]) + 1) if len(run) else (0, 0)
         for number, (start, end) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
             low, high = max(first, start), min(stop, end)
@@ -200,7 +209,7 @@ class HDF5Frames(LazyFrames):
 
 
 class SummedFrames(LazyFrames):
-    """Every `number` consecutive frames added up: exposures repeated at one angle."""
+    """Frames that are sums of `number` consecutive exposures each, for exposures repeated at one angle."""
 
     def __init__(self, frames: LazyFrames, number: int) -> None:
         self.frames, self.number, self.paths = frames, number, frames.paths
@@ -208,7 +217,7 @@ class SummedFrames(LazyFrames):
         self.dtype = np.dtype(np.int64 if frames.dtype.kind in "iu" else np.float64)
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Read the repeats of each frame and add them."""
+        """Read the exposures of each frame and sum them."""
         repeats = (indices[:, None] * self.number + np.arange(self.number)).ravel()
         block = self.frames.read(repeats, rows, columns)
         return block.reshape(len(indices), self.number, *block.shape[1:]).sum(axis=1, dtype=self.dtype)

@@ -1,7 +1,7 @@
-"""HDF5 in small words: groups with a NeXus class, data sets with units, nested settings, notes.
+"""Write and read groups with a NeXus class, data sets with units, nested settings, and JSON notes in HDF5 files.
 
-Every data set gets ``units``: "1" for a pure number, "" for text. None is left out of a file and is what a missing name reads as.
-Volumes are compressed with gzip, which every HDF5 reader has.
+Every data set has the attribute ``units``: "1" for a pure number, "" for text. None is not written, and a missing name reads as
+None. Volumes are compressed with gzip, which every HDF5 reader has.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 
 def add_group(parent: h5py.Group, name: str, nx_class: str, **attributes: Any) -> h5py.Group:
-    """A new group of the NeXus class `nx_class`; its members keep the order in which they are written."""
+    """Create a group of the NeXus class `nx_class`; its members keep the order in which they are written."""
     group = parent.create_group(name, track_order=True)
     group.attrs.update(NX_class=nx_class, **attributes)
     return group
 
 
 def put(group: h5py.Group, name: str, value: Any, units: str | None = None, **attributes: Any) -> None:
-    """A new data set: text, number, or an array of either; nothing for None."""
+    """Write a data set: text, a number, or an array of either; None writes no data set."""
     if value is None:
         return
     array = np.asarray(value)
@@ -36,7 +36,7 @@ def put(group: h5py.Group, name: str, value: Any, units: str | None = None, **at
 
 
 def put_tree(group: h5py.Group, tree: Mapping[str, Any], units: str | None = None) -> None:
-    """Nested settings as nested groups; what HDF5 cannot hold as an array of one kind becomes JSON text."""
+    """Write nested settings as nested groups; a value that HDF5 cannot hold as an array of one type becomes JSON text."""
     for key, value in tree.items():
         name = str(key).replace("/", "_")
         if isinstance(value, Mapping):
@@ -53,18 +53,21 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | np.number | np.bool_ | np.ndarray)
 
 
-def tree(group: Any) -> dict[str, Any]:
-    """What `put_tree` wrote: text and numbers as Python has them, arrays of text as tuples, other arrays as arrays."""
-    return {key: tree(item) if isinstance(item, h5py.Group) else read_value(item) for key, item in group.items()}
+def read_tree(group: Any) -> dict[str, Any]:
+    """Read nested settings that `put_tree` wrote.
+
+    Text and numbers become Python's own types, arrays of text become tuples, and other arrays stay arrays.
+    """
+    return {key: read_tree(item) if isinstance(item, h5py.Group) else read_value(item) for key, item in group.items()}
 
 
 def get(group: Any, name: str, default: Any = None) -> Any:
-    """The value of a data set, or `default` if there is none of that name."""
+    """Return the value of a data set, or `default` if there is no data set of that name."""
     return read_value(group[name]) if name in group else default
 
 
 def read_value(data: h5py.Dataset) -> Any:
-    """A data set as Python has it."""
+    """Return the value of a data set as text, a tuple of texts, a number or an array."""
     if data.dtype.kind in "OS":
         text = data.asstr()[()]
         return text if isinstance(text, str) else tuple(text.tolist())
@@ -73,7 +76,7 @@ def read_value(data: h5py.Dataset) -> Any:
 
 
 def put_note(group: h5py.Group, name: str, content: Mapping[str, Any], description: str) -> None:
-    """Nested settings as JSON text in an NXnote: the copy that reads back exactly."""
+    """Write nested settings as JSON text in an NXnote, from which they are read back exactly."""
     note = add_group(group, name, "NXnote")
     put(note, "type", "application/json")
     put(note, "description", description)
@@ -81,10 +84,10 @@ def put_note(group: h5py.Group, name: str, content: Mapping[str, Any], descripti
 
 
 def read_note(group: Any, name: str) -> dict[str, Any]:
-    """What `put_note` wrote; empty if there is none."""
+    """Read the settings that `put_note` wrote; empty if there is no note."""
     return json.loads(read_value(group[name]["data"])) if name in group else {}
 
 
 def to_json(value: Any) -> str:
-    """JSON text of settings; numpy values as numbers and lists, anything unknown as its text."""
+    """Return settings as JSON text; numpy values become numbers and lists, objects of other types become text."""
     return json.dumps(value, default=lambda item: item.tolist() if hasattr(item, "tolist") else str(item), ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A prepared measurement inside a CXI entry: counts, mask, what was done to them, and where the instrument stood.
+"""Write and read a prepared measurement in a CXI entry: counts, mask, preparation steps and geometry.
 
 ::
 
@@ -21,12 +21,12 @@ import h5py
 import numpy as np
 from scipy import constants
 
-from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
+from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, read_tree
 from braggshot.volumes import Circle, DiffractionVolume, Geometry, Window
 
 
 def write_measurement(instrument: h5py.Group, volume: DiffractionVolume) -> None:
-    """Write all that `volume` holds into an empty group ``instrument_1``."""
+    """Write counts, mask, preparation and geometry of `volume` into an empty group ``instrument_1``."""
     detector = add_group(instrument, "detector_1", "NXdetector", signal="data")
     put(detector, "data", volume.intensity.astype(np.float32), "photons")
     put(detector, "mask", (~volume.valid).astype(np.int8), note="0 good, 1 bad")
@@ -36,10 +36,11 @@ def write_measurement(instrument: h5py.Group, volume: DiffractionVolume) -> None
 
 
 PREPARATION = ("window", "reciprocal_basis", "q_bragg", "oversampling", "steps", "provenance")
+"""Fields of `DiffractionVolume` that say how its counts were prepared."""
 
 
 def write_preparation(detector: h5py.Group, done: Mapping[str, Any]) -> None:
-    """What was done to counts, under the names of `PREPARATION`; `read_preparation` gives it back."""
+    """Write how the counts were prepared: the fields of a volume that `PREPARATION` names; `read_preparation` reads them back."""
     put(detector, "reciprocal_basis", done.get("reciprocal_basis"), "1/m")
     put(detector, "q_bragg", done.get("q_bragg"), "1/m")
     process = add_group(detector, "process_1", "NXprocess")
@@ -53,7 +54,7 @@ def write_preparation(detector: h5py.Group, done: Mapping[str, Any]) -> None:
 
 
 def write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geometry) -> None:
-    """Write the circles, and what the detector group says of pixels and distance; `read_geometry` gives them back."""
+    """Write the diffractometer circles, the photon energy, the pixel size and the distance; `read_geometry` reads them back."""
     put(instrument, "name", geometry.instrument)
     put(add_group(instrument, "source_1", "NXsource"), "energy", geometry.energy, "J")
     beam = add_group(instrument, "beam_1", "NXbeam")
@@ -77,11 +78,11 @@ def write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geome
 
 
 def read_preparation(detector: h5py.Group) -> dict[str, Any]:
-    """What `write_preparation` wrote beside the counts, as fields of `DiffractionVolume`; empty for counts of other programs."""
+    """Read what `write_preparation` wrote, as fields of `DiffractionVolume`; empty if another program prepared the counts."""
     process = detector.get("process_1")
     if process is None or get(process, "program") != "braggshot":
         return {}
-    window = {name: tuple(value.tolist()) for name, value in tree(process["window"]).items()} if "window" in process else None
+    window = {name: tuple(value.tolist()) for name, value in read_tree(process["window"]).items()} if "window" in process else None
     oversampling = get(process, "oversampling")
     return {
         "window": window and Window(**window),
@@ -94,7 +95,7 @@ def read_preparation(detector: h5py.Group) -> dict[str, Any]:
 
 
 def read_geometry(instrument: h5py.Group) -> Geometry | None:
-    """The geometry that `write_measurement` wrote; None if the file holds no circles."""
+    """Read the geometry that `write_geometry` wrote; None if the file holds no diffractometer circles."""
     if "geometry_1" not in instrument:
         return None
     detector, group = instrument["detector_1"], instrument["geometry_1"]
@@ -114,4 +115,4 @@ def read_geometry(instrument: h5py.Group) -> Geometry | None:
 
 def _read_circles(group: h5py.Group, holder: str) -> tuple[Circle, ...]:
     number = sum(name.startswith(f"{holder}_circle_") for name in group)
-    return tuple(Circle(**tree(group[f"{holder}_circle_{n}"])) for n in range(1, number + 1))
+    return tuple(Circle(**read_tree(group[f"{holder}_circle_{n}"])) for n in range(1, number + 1))

@@ -1,8 +1,9 @@
-"""Which reader for which file: the built-in ones and those that other packages register as entry points ``braggshot.formats``.
+"""Choose the reader of a file: a built-in one, or one that a package registers as entry point ``braggshot.formats``.
 
-A format is a module with ``can_read(path) -> bool`` (looks at the file, never raises), ``read(path, **options) -> Scan`` and,
-where a file may hold several, ``scans(path) -> list[str]``. A module that says ``PARENT = "nexus"`` refines that format: where both
-would read a file, the child does. Two unrelated claimants are an error, and so is none. Modules are imported when they are asked.
+A format is a module with two functions: ``can_read(path) -> bool`` looks at the file and never raises; ``read(path, **options) ->
+Scan`` reads it. Where a file may hold several scans, the module also has ``scans(path) -> list[str]``. A module with ``PARENT =
+"nexus"`` is a child of that format: where both can read a file, the child reads it. Two unrelated formats that can read a file are
+an error; so is no format. A module is imported when it is first asked.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from braggshot.volumes import Geometry, Scan
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of input.
+    """A kind of input file and the module that reads it.
 
     Parameters
     ----------
-    name : what ``--format`` takes
+    name : value of the option ``--format``
     module : import path of the reader
-    summary : one line
-    needs : package to install first, where it is not one of braggshot's own
+    summary : one line that describes the format
+    needs : package to install first; empty where braggshot's own packages suffice
     """
 
     name: str
@@ -55,7 +56,7 @@ BUILT_IN = (
 
 
 def formats() -> tuple[Format, ...]:
-    """All known formats; nothing is imported."""
+    """List all known formats, without importing their modules."""
     plugins = []
     for point in importlib.metadata.entry_points(group="braggshot.formats"):
         package = point.dist.name if point.dist else ""
@@ -69,14 +70,14 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
     Parameters
     ----------
     path : file, folder of images, or pattern
-    format : name from `formats`; found by looking at the file if not given
+    format : name from `formats`; None chooses by looking at the file
     options : keyword parameters of the format's reader, such as ``scan=54``; with any format ``geometry``, a table or TOML file of
         `braggshot.io.beamlines.instruments.GeometrySettings`, which replaces what the files say
 
     Raises
     ------
-    FormatError : if no reader or more than one knows the file, or the one that does cannot read it.
-    DataError : if what it holds cannot be a scan.
+    FormatError : if no reader or more than one can read the file, or reading fails.
+    DataError : if the content cannot be a scan.
     ConfigError : if the format or an option is unknown.
     """
     return _read(*choose(path, format), path, options)
@@ -94,19 +95,19 @@ def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[st
     except OSError as error:
         raise FormatError(f"{path}: cannot be read as {chosen.name} ({error.strerror or error}).") from error
     if geometry is not None:
-        from braggshot.io.beamlines.instruments import place
+        from braggshot.io.beamlines.instruments import set_geometry
 
-        scan = place(scan, geometry)
+        scan = set_geometry(scan, geometry)
     seen = {"format": chosen.name, "path": str(path), "options": {name: _plain(value) for name, value in options.items()}}
     return dataclasses.replace(scan, provenance={**scan.provenance, **seen})
 
 
 def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleType]:
-    """The format of a file and the module that reads it.
+    """Return the format of a file and the module that reads it.
 
     Raises
     ------
-    FormatError, ConfigError : as `read`.
+    FormatError, ConfigError : see `read`.
     """
     if not (Path(path).exists() or (glob.has_magic(str(path)) and glob.glob(str(path)))):
         raise FormatError(f"{path}: no such file, folder or pattern.")
@@ -116,11 +117,11 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
     if format is not None:
         if format not in known:
             raise ConfigError(f"unknown format {format!r}; known: {', '.join(known)}.")
-        return known[format], _load(known[format])
+        return known[format], load_reader(known[format])
     claims, absent = {}, []
     for name, candidate in known.items():
         try:
-            module = _load(candidate)
+            module = load_reader(candidate)
         except FormatError as error:
             absent.append(str(error))
             continue
@@ -135,7 +136,8 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
     raise FormatError(" ".join([f"{path}: {_what_it_is(path)}; tried {', '.join(known)}.", *absent]))
 
 
-def _load(candidate: Format) -> ModuleType:
+def load_reader(candidate: Format) -> ModuleType:
+    """Import the reader of a format."""
     try:
         return importlib.import_module(candidate.module)
     except ImportError as error:
@@ -152,7 +154,7 @@ def _what_it_is(path: str | Path) -> str:
 
 
 def option_names(module: ModuleType) -> list[str]:
-    """Keyword parameters of a reader, including those of a ``**options: Unpack[...]``."""
+    """List the keyword parameters of a reader, including those of a ``**options: Unpack[...]``."""
     hints = typing.get_type_hints(module.read)
     names = []
     for name, parameter in inspect.signature(module.read).parameters.items():
@@ -164,11 +166,13 @@ def option_names(module: ModuleType) -> list[str]:
 
 
 def describe(path: str | Path, format: str | None = None, **options: Any) -> dict[str, Any]:
-    """What a reader sees in a file, in users' units, without reading the frames; plain values that JSON can hold.
+    """Describe what a reader finds in a file, without reading the frames.
+
+    Values are in users' units (keV, degrees, mm) and of types that JSON can hold.
 
     Raises
     ------
-    FormatError, DataError, ConfigError : as `read`.
+    FormatError, DataError, ConfigError : see `read`.
     """
     chosen, module = choose(path, format)
     scan = _read(chosen, module, path, options)
@@ -211,7 +215,7 @@ def _in_user_units(geometry: Geometry) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Values as JSON has them: paths as text."""
+    """Return a value as a type that JSON can hold: paths become text."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

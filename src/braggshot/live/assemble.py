@@ -182,4 +182,4 @@ def _valid_pixels(plan: Plan) -> BoolArray | None:
 def recordings_in(folder: Path) -> list[tuple[Path, dict[str, Any] | None]]:
     """List the recordings in a folder, oldest first, each with how it ended; None if the program was stopped before its end."""
     paths = [path for path in folder.glob("*") if recorded.can_read(path)]
-    return [(path, recorded.ended(path)) for path in sorted(paths, key=lambda path: (path / recorded.ABOUT).stat().st_mtime)]
+    return [(path, recorded.read_ending(path)) for path in sorted(paths, key=lambda path: (path / recorded.ABOUT).stat().st_mtime)]

@@ -11,7 +11,7 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.iterative.iterate import Progress
 from braggshot.live.mailbox import PreviewRequest
-from braggshot.nn.two_scale import beginning
+from braggshot.nn.two_scale import coarse_network
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase
 from braggshot.pipeline import Settings, finish_result
@@ -64,7 +64,7 @@ def sketch(
     window, window_frames = choose_window(request, settings.prepare, previous)
     preview = Preview(prepare(request.scan, window), window_frames, None if previous is None else previous.result)
     yield preview
-    low_resolution = beginning(network[0]), network[1]
+    low_resolution = coarse_network(network[0]), network[1]
     config = replace(_limit_orientations(settings.phasing, hypotheses), method="oneshot")
     return (yield from _phase_and_finish(preview, config, settings, low_resolution))
 

@@ -273,13 +273,13 @@ class Session:
         write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
         self._publish(result, finished)
         first = next((row["d_spacing_m"] for row in self.status.latest()[1].series if row.get("d_spacing_m")), None)
-        row = {"input": str(finished.path), "name": finished.name, "time": None, **table.measured(result, first)}
+        row = {"input": str(finished.path), "name": finished.name, "time": None, **table.summarise_result(result, first)}
         return row, self.folder / f"{finished.name}.cxi"
 
     def _extend_series(self, finished: FinishedScan) -> tuple[table.Row, Path]:
         """Phase all scans so far as a series; rows that exist already are kept, so that only this scan is phased."""
         done = [path for path, _ in recordings_in(self.recordings) if (self.folder / f"{path.name}.cxi").exists()]
-        sources = series.sources([*done, finished.path], None, (), None, "recorded")
+        sources = series.list_sources([*done, finished.path], None, (), None, "recorded")
         quiet = replace(self.settings, series=replace(self.settings.series, movie=False))
         row: table.Row = {}
         for report in series.run(sources, self.folder, quiet, self._serve_previews):
@@ -310,6 +310,6 @@ class Session:
             if end is None:
                 self.journal.write("scan cut off", path.name)
                 self.status.add_trouble(f"{path.name}: cut off when an earlier session ended; its frames are in {path}")
-                recorded.mark(path, "the session ended")
+                recorded.mark_ended(path, "the session ended")
             elif not end["aborted"]:
                 self.mailbox.submit(FinishedScan(path.name, path, end["frames"], time.monotonic()))

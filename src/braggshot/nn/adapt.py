@@ -1,7 +1,7 @@
-"""Test-time adaptation: a copy of the network goes on learning from the one pattern that it is asked about.
+"""Adapt a network to one pattern: a copy of it learns from the pattern before it answers.
 
-The objective is that of training, expert iteration included: the network's own answer, refined a short way, teaches as far as it
-explains the counts. No label, and no voxel that phasing judges by, enters.
+The objective is that of training, expert iteration included: the network's own answer is refined briefly, and teaches in proportion
+to how well it explains the counts. No label is used, and none of the held-out voxels by which phasing judges.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
-from braggshot.nn.augmentation import balls
+from braggshot.nn.augmentation import draw_balls
 from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
 from braggshot.nn.resampling import sampling, to_network_grid
 from braggshot.nn.training import TrainConfig, objective
-from braggshot.nn.two_scale import beginning
+from braggshot.nn.two_scale import coarse_network
 
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """How far a network is adapted to one pattern.
+    """Settings of the adaptation to one pattern.
 
     Parameters
     ----------
-    steps : of the optimiser; 0 leaves the network as it is
-    starts : of the network per step, each with other voxels hidden
-    learning_rate : AdamW's, falling linearly to zero [1]
+    steps : steps of the optimiser; 0 leaves the network as it is
+    starts : random starts of the network per step, each with other voxels hidden
+    learning_rate : learning rate of AdamW, falling linearly to zero [1]
     hidden : share of the voxels that a step hides [1]
-    loss : as in training
+    loss : weights of the loss, as in training
     """
 
     steps: int = 0
@@ -41,27 +41,27 @@ class AdaptConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
 
-def adapted(
+def adapt_network(
     network: nn.Module, counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, config: AdaptConfig, seed: int = 0
 ) -> nn.Module:
-    """A copy of the network that has learned from one pattern; the network itself is left as it is.
+    """Return a copy of a network that has learned from one pattern; the network itself is not changed.
 
     Parameters
     ----------
-    counts, valid : (z, y, x), centred at N // 2; what is to be held out is marked not valid
-    oversampling : per axis, measured; None leaves the sampling as it is
-    seed : of the starts and of what each step hides
+    counts, valid : (z, y, x), centred at N // 2; voxels to be held out must be marked not valid
+    oversampling : measured oversampling per axis; None keeps the sampling of the pattern
+    seed : seed of the starts and of the voxels that each step hides
     """
     device = next(network.parameters()).device
     learner = deepcopy(network).train()
-    pupil = beginning(learner).requires_grad_(True)  # what finds the object
+    pupil = coarse_network(learner).requires_grad_(True)  # only the part that finds the object learns
     optimiser = torch.optim.AdamW(pupil.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     how = sampling(counts.shape, oversampling)
     shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in to_network_grid(counts.float(), valid, how))
     settings = TrainConfig(loss=config.loss, seed=seed)
     for step in range(config.steps):
         generator = Generator(device).manual_seed(seed + step)
-        data = Measurement.of(shown, trusted & ~balls(generator, trusted.shape, config.hidden))
+        data = Measurement.of(shown, trusted & ~draw_balls(generator, trusted.shape, config.hidden))
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * (1 - step / config.steps)
         with torch.enable_grad():

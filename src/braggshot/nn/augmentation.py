@@ -1,4 +1,4 @@
-r"""Other views of the same counts: the pattern of a turned crystal, of a shorter exposure, or with voxels hidden.
+r"""Augment patterns: turn them like the crystal, thin their counts as in a shorter exposure, or hide voxels.
 
 .. math:: \rho'(r) = \rho(M r) \;\Rightarrow\; I'(q) = I(M q), \qquad M \text{ a signed permutation of the axes}
 """
@@ -18,44 +18,48 @@ Orientation = tuple[tuple[int, ...], tuple[bool, ...]]
 
 
 def orientations(shape: Sequence[int]) -> list[Orientation]:
-    """Permutations of the axes and flips that keep a shape: 48 of a cube."""
+    """List the permutations of the axes with flips that keep a shape: 48 for a cube."""
     allowed = [p for p in permutations(range(3)) if tuple(shape[a] for a in p) == tuple(shape)]
     return list(product(allowed, product((False, True), repeat=3)))
 
 
-def different(shape: Sequence[int], n: int) -> list[Orientation]:
-    """`n` orientations, the first as it is; again and again where there are fewer, without inversions, which show but the twin."""
+def choose_orientations(shape: Sequence[int], n: int) -> list[Orientation]:
+    """List `n` orientations, the first of them the identity; they repeat where the shape has fewer.
+
+    Inversions are left out, because they only show the twin.
+    """
     asis, *others = (way for way in orientations(shape) if not way[1][0])
     # In no order that goes through one permutation of the axes after the other: few have to be as different as many.
     order = torch.randperm(len(others), generator=Generator().manual_seed(0)).tolist()
     return list(islice(cycle([asis, *(others[k] for k in order)]), n))
 
 
-def turned(field: Tensor, orientation: Orientation) -> Tensor:
-    """Axes permuted, then some of them flipped about N // 2, which stays where it is; (z, y, x)."""
+def turn(field: Tensor, orientation: Orientation) -> Tensor:
+    """Permute the axes of a field (z, y, x), then flip some of them about the voxel N // 2, which stays in place."""
     order, flips = orientation
     field = field.permute(*order)
     return inverted(field, [axis for axis, flip in enumerate(flips) if flip])
 
 
-def turned_back(field: Tensor, orientation: Orientation) -> Tensor:
-    """What `turned` has turned, as it was."""
+def turn_back(field: Tensor, orientation: Orientation) -> Tensor:
+    """Undo `turn` for the same orientation."""
     order, flips = orientation
     return inverted(field, [axis for axis, flip in enumerate(flips) if flip]).permute(*map(order.index, range(3)))
 
 
-def thinned(generator: Generator, counts: Tensor, faintest: float) -> Tensor:
-    """Keep a share of the photons of each pattern (n, z, y, x), drawn on a logarithmic scale so that `faintest` may be reached.
+def thin_counts(generator: Generator, counts: Tensor, faintest: float) -> Tensor:
+    """Keep a random share of the photons of each pattern (n, z, y, x).
 
-    Binomial thinning of Poisson counts is Poisson again.
+    The share is drawn on a logarithmic scale, so that the brightest voxel keeps at least `faintest` photons. Binomial thinning of
+    Poisson counts gives Poisson counts.
     """
     lowest = (faintest / counts.amax(AXES, keepdim=True).clamp_min(1)).clamp_max(1)
     keep = lowest ** torch.rand((len(counts), 1, 1, 1), generator=generator, device=counts.device)
     return torch.binomial(counts.round(), keep.expand_as(counts).contiguous(), generator=generator)
 
 
-def balls(generator: Generator, shape: torch.Size, share: float) -> Tensor:
-    """Random balls of radius 1 that fill a share of (n, z, y, x), none of them within a tenth of an axis of the peak."""
+def draw_balls(generator: Generator, shape: torch.Size, share: float) -> Tensor:
+    """Draw balls of radius 1 that fill a share of (n, z, y, x), none of them within a tenth of an axis of the peak."""
     device = generator.device
     centres = torch.rand(shape, generator=generator, device=device) < share / 7
     outside = torch.zeros((), dtype=torch.bool, device=device)

@@ -1,15 +1,15 @@
-r"""The published networks, for comparison: an encoder, a decoder for the amplitude and one for the phase.
+r"""Define the published networks, for comparison: an encoder, a decoder for the amplitude and one for the phase.
 
 .. math:: \rho = A\, e^{i \varphi} \,[A \ge T], \qquad A = \sigma(a), \quad \varphi = \pi \tanh(p), \qquad (a, p) = N(|F|)
 
-`AutoPhaseNN` is the network of the paper [1]_ (its TensorFlow code): five levels of two convolutions down to 512 channels, nearest
-upsampling before the convolutions of each level, and zero-padding of the half box to the whole array *before* the last three
-convolutions. `AutoPhaseNN2024` is the authors' later, smaller one (their PyTorch code): strides for pooling, trilinear upsampling
-after the convolutions, zero-padding of the finished object, and a threshold that rises during training. The threshold T is a hard
-mask: no gradient tells a voxel below it to come back.
+`AutoPhaseNN` is the network of the paper [1]_ (its TensorFlow code). It has five levels of two convolutions down to 512 channels,
+nearest upsampling before the convolutions of each level, and zero-padding of the half box to the whole array *before* the last
+three convolutions. `AutoPhaseNN2024` is the authors' later, smaller network (their PyTorch code). It has strides for pooling,
+trilinear upsampling after the convolutions, zero-padding of the finished object, and a threshold that rises during training. The
+threshold T is a hard mask: a voxel below it has no gradient that could bring it back.
 
-What is different here: every axis may be any multiple of 16; arrays come in corner layout; and a measured pattern, unlike theirs,
-is not on the scale of a crystal of amplitude one, so `unit_scale` brings it there.
+Three things differ here. Every axis may be any multiple of 16. Arrays come in corner layout. A measured pattern, unlike theirs, is
+not on the scale of a crystal of amplitude one, so `unit_scale` brings it to that scale.
 
 References
 ----------
@@ -30,18 +30,18 @@ from torch.nn import functional
 from braggshot.nn.network import Convolution, Measurement, magnitude_of
 from braggshot.physics.fourier import AXES, pad, to_centre
 
-SLOPE = 0.01  # of the leaky rectifiers
-SMALLEST = 0.01  # of the Patterson function, relative to its maximum, that counts as crystal
-DIFFERENCE_BODY = 8  # volume of {r - r'} over that of {r}, of a convex body with a centre of symmetry (others have more)
+SLOPE = 0.01  # slope of the leaky rectifiers below zero [1]
+SMALLEST = 0.01  # least value of the Patterson function inside the crystal, relative to its maximum [1]
+DIFFERENCE_BODY = 8  # volume of a Patterson function / volume of the crystal; 8 if it is convex and centrosymmetric [1]
 
 
 def unit_scale(data: Measurement) -> Tensor:
-    r"""Factor s that turns magnitudes into those of a crystal of amplitude one, (n, 1, 1, 1).
+    r"""Return the factor s (n, 1, 1, 1) that turns magnitudes into those of a crystal of amplitude one.
 
     .. math:: s^2 \sum_q |F|^2 = \sum_r |\rho|^2 \approx V
 
-    (unitary transform). The volume V of the crystal [voxels] is an eighth of that of its Patterson function, whatever its phase.
-    Over simulated crystals it came within a quarter of the truth for most.
+    (unitary transform). The volume V of the crystal [voxels] is estimated as an eighth of the volume of its Patterson function,
+    whatever its phase. For most simulated crystals the estimate was within a quarter of the truth.
     """
     power = data.magnitude.square()
     photons = power.sum(AXES, keepdim=True).clamp_min(1e-12)
@@ -52,13 +52,13 @@ def unit_scale(data: Measurement) -> Tensor:
 
 
 class SameConvolution(Convolution):
-    """A convolution of width 3, "same" at a stride of 1."""
+    """Convolution of width 3 that keeps the shape at a stride of 1."""
 
     def __init__(self, before: int, after: int, stride: int = 1) -> None:
         super().__init__(before, after, 3, stride, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, z, y, x)."""
+        """Convolve a batch (n, c, z, y, x)."""
         # Where the grid is smaller than the kernel, oneDNN's bfloat16 gradient of the weights is wrong (torch 2.13, on a CPU).
         if min(x.shape[-3:]) > 2:
             return super().forward(x)
@@ -67,7 +67,7 @@ class SameConvolution(Convolution):
 
 
 class Published(nn.Module):
-    """What both have in common: `forward` as the flagship's, with one step and no start.
+    """Common part of both published networks; `forward` is called like that of the flagship, with one step and no start.
 
     Parameters
     ----------
@@ -81,34 +81,37 @@ class Published(nn.Module):
         self.register_buffer("threshold", torch.tensor(threshold[1]))
 
     def anneal(self, share: float) -> None:
-        """Set the threshold of a point in training, between 0 (its beginning) and 1."""
+        """Set the threshold for a point in training; `share` is 0 at the beginning and 1 at the end."""
         first, last = self.bounds
         self.threshold.fill_(first + (last - first) * min(share, 1.0))
 
-    def decoded(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """What the decoders make of an input (n, 1, z, y, x), before sigmoid and tanh, on half the array or the whole."""
+    def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Return the outputs of both decoders for an input (n, 1, z, y, x), before sigmoid and tanh.
+
+        They cover half the array or all of it.
+        """
         raise NotImplementedError
 
-    def scaled(self, data: Measurement) -> Tensor:
-        """The magnitudes as the network wants them."""
+    def scale(self, data: Measurement) -> Tensor:
+        """Scale the magnitudes as the network was trained."""
         raise NotImplementedError
 
     def forward(
         self, magnitude: Tensor, valid: Tensor, rho: Tensor | None = None, steps: int | None = None
     ) -> list[tuple[Tensor, Tensor]]:
-        """The object and the modulus of its transform.
+        """Return the object and the modulus of its transform.
 
         Parameters
         ----------
-        magnitude, valid : as in `Measurement`, (n, z, y, x)
-        rho, steps : not used; these networks start from the pattern alone and have one step
+        magnitude, valid : (n, z, y, x), see `Measurement`
+        rho, steps : not used, because these networks see only the pattern and have one step
 
         Returns
         -------
         one pair: rho, complex, on half the array or the whole, zero below the threshold; and |F| (n, z, y, x)
         """
-        x = to_centre(self.scaled(Measurement(magnitude, valid)))[:, None]
-        a, p = self.decoded(x.contiguous(memory_format=torch.channels_last_3d), magnitude.shape[-3:])
+        x = to_centre(self.scale(Measurement(magnitude, valid)))[:, None]
+        a, p = self.decode(x.contiguous(memory_format=torch.channels_last_3d), magnitude.shape[-3:])
         amplitude, phase = a.float()[:, 0].sigmoid(), math.pi * p.float()[:, 0].tanh()
         found = torch.polar(amplitude * (amplitude >= self.threshold), phase)
         return [(found, magnitude_of(found, magnitude.shape[-3:])[1])]
@@ -119,7 +122,7 @@ def _keras_norm(channels: int) -> nn.BatchNorm3d:
 
 
 class AutoPhaseNN(Published):
-    """The network of the paper."""
+    """Network of the paper."""
 
     CHANNELS = (32, 64, 128, 256, 512)
     AMPLITUDE, PHASE, LAST = (256, 128, 64), (128, 128, 64), 32
@@ -134,12 +137,12 @@ class AutoPhaseNN(Published):
                 nn.init.zeros_(module.bias)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
 
-    def scaled(self, data: Measurement) -> Tensor:
-        """|F| of a crystal of amplitude one, and of a transform without its factor 1 / sqrt(N)."""
+    def scale(self, data: Measurement) -> Tensor:
+        """Scale |F| to a crystal of amplitude one, and to a transform without the factor 1 / sqrt(N)."""
         return data.magnitude * unit_scale(data) * math.sqrt(data.magnitude[0].numel())
 
-    def decoded(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """(n, 1, z, y, x) each: the last convolutions fill the whole array."""
+    def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Return amplitude and phase outputs (n, 1, z, y, x); the last convolutions fill the whole array."""
         for level, pair in enumerate(self.encoder):
             x = pair(functional.max_pool3d(x, 2) if level else x)
         outputs = []
@@ -161,7 +164,7 @@ class AutoPhaseNN(Published):
 
 
 class AutoPhaseNN2024(Published):
-    """The authors' smaller network, of their code of 2024."""
+    """Smaller network of the same authors, from their code of 2024."""
 
     ENCODER = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (256, 2), (256, 2))  # channels, stride
     DECODER = (128, 64, 32)
@@ -175,12 +178,12 @@ class AutoPhaseNN2024(Published):
         self.amplitude, self.phase = self._decoder(), self._decoder()
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
 
-    def scaled(self, data: Measurement) -> Tensor:
-        """The brightest voxel at one."""
+    def scale(self, data: Measurement) -> Tensor:
+        """Scale the magnitudes so that the brightest voxel is one."""
         return data.magnitude / data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
 
-    def decoded(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """(n, 1, z / 2, y / 2, x / 2) each."""
+    def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """Return amplitude and phase outputs (n, 1, z / 2, y / 2, x / 2)."""
         encoded = self.encoder(x)
         return self.amplitude(encoded), self.phase(encoded)
 

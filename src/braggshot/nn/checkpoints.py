@@ -1,4 +1,4 @@
-"""What a run leaves on disk so that it can go on: a checkpoint of everything that changes, and a table with a row a step."""
+"""Save and load a training run: a checkpoint of everything that changes, and a table with one row per step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from braggshot.nn import weights
 
 @dataclass
 class Run:
-    """What a run is made of while it runs: everything that a checkpoint must hold, and the network that it began with."""
+    """State of a training run: everything that a checkpoint saves, and the network that training began with."""
 
     folder: Path
     network: nn.Module
@@ -30,7 +30,10 @@ class Run:
 
 
 def save_checkpoint(path: Path, run: Run, training: Mapping[str, Any]) -> None:
-    """Network, running average and optimiser, with the resolved settings, as one safetensors file: nothing in it can run code."""
+    """Save network, running average and optimiser, with the resolved settings, as one safetensors file.
+
+    Such a file cannot run code when it is loaded.
+    """
     tensors = {f"network.{name}": tensor for name, tensor in run.network.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in run.average.items()}
     for index, state in run.optimiser.state_dict()["state"].items():
@@ -40,7 +43,7 @@ def save_checkpoint(path: Path, run: Run, training: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, run: Run) -> None:
-    """Put a checkpoint into a run, in place.
+    """Load a checkpoint into a run, in place.
 
     Raises
     ------
@@ -74,7 +77,10 @@ COLUMNS = (
 
 
 class Table:
-    """``metrics.csv``: a row a step. Rows beyond the checkpoint that a run goes on from are taken back."""
+    """Table of a run, ``metrics.csv``, with one row per step.
+
+    When a run resumes from a checkpoint, rows of later steps are removed.
+    """
 
     def __init__(self, path: Path, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,14 +94,14 @@ class Table:
         beside.replace(path)
 
     def add(self, step: int, seen: int, values: dict[str, float]) -> None:
-        """One row, on disk at once."""
+        """Append one row and write it to disk."""
         with self.path.open("a", newline="") as stream:
             row = {"step": step, "seen": seen, **{name: f"{value:.6g}" for name, value in values.items()}}
             csv.DictWriter(stream, COLUMNS, restval="").writerow(row)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """Whole rows of a table; the last one may have been cut short with its writer."""
+    """Read the complete rows of a table; the last one may be cut short if its writer was killed."""
     if not path.exists():
         return []
     with path.open(newline="") as stream:

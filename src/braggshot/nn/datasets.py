@@ -1,7 +1,7 @@
-"""Batches of counts for training: crystals simulated on the fly, or patterns that were measured.
+"""Make batches of counts for training: crystals simulated on the fly, or patterns that were measured.
 
-A `Source` gives batch after batch from the number of the step alone, so that training which was killed goes on with the same ones.
-A batch is made of chunks with seeds of their own; as many processes as there are chunks may share it and see what one would see.
+A `Source` computes each batch from the number of the step alone, so a killed training resumes with the same batches. A batch
+consists of chunks with seeds of their own. So the chunks can be shared by several processes, and the batch stays the same.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.errors import DataError
 from braggshot.iterative.projections import held_out_voxels
-from braggshot.nn.augmentation import balls, orientations, thinned, turned
+from braggshot.nn.augmentation import draw_balls, orientations, thin_counts, turn
 from braggshot.nn.resampling import sampling, to_network_grid
 from braggshot.nn.two_scale import CENTRAL
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
 from braggshot.volumes import DiffractionVolume
 
-TRAINING, VALIDATION = 0, 1  # families of seeds that never meet
+TRAINING, VALIDATION = 0, 1  # two families of seeds without a common member
 _PRIMES = (1_000_003, 8_191, 131)
 
 
@@ -36,8 +36,8 @@ class Batch:
     ----------
     counts : (n, z, y, x) [photons], 0 where not valid
     valid : (n, z, y, x), True on trusted voxels
-    truth : the simulated crystals, None for measured ones; validation alone may look at it
-    solution : what iterative phasing made of the counts, (n, z / 2, y / 2, x / 2), where a teacher was asked
+    truth : simulated crystals, None for measured patterns; only validation may use it
+    solution : objects that iterative phasing found, (n, z / 2, y / 2, x / 2); None where no teacher was asked
     """
 
     counts: Tensor
@@ -46,8 +46,11 @@ class Batch:
     solution: Tensor | None = None
 
 
-def mixture(size: int) -> tuple[CrystalSettings, ...]:
-    """Ordinary crystals, strongly strained ones, and detectors with gaps, dead pixels and lost frames, of size^3 voxels."""
+def mixed_crystals(size: int) -> tuple[CrystalSettings, ...]:
+    """Return settings of three kinds of crystals of size^3 voxels.
+
+    They are ordinary crystals, strongly strained ones, and crystals on detectors with gaps, dead pixels and lost frames.
+    """
     width = max(1, size // 32)
     detector = DetectorSettings(background=(0, 0.1), gaps=0.4, gap_widths=(2 * width, 3 * width, 4 * width), dead=0.002, missing=2)
     ordinary = CrystalSettings(
@@ -62,47 +65,50 @@ def mixture(size: int) -> tuple[CrystalSettings, ...]:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What a network is trained on.
+    """Settings of the patterns on which a network is trained.
 
     Parameters
     ----------
-    crystals : kinds of simulated crystals, which take turns
-    crop : voxels per axis that simulated patterns are cropped to, as `braggshot.nn.predict` crops those it is given
-    hidden : share of the voxels that network and loss never see, as phasing holds voxels out [1]
-    measured : share of the steps that take measured patterns, where files are given [1]
+    crystals : kinds of simulated crystals; each step takes the next one
+    crop : voxels per axis to which simulated patterns are cropped, as `braggshot.nn.predict` crops patterns; None for no crop
+    hidden : share of the voxels that network and loss never see, because phasing also holds voxels out [1]
+    measured : share of the steps that take measured patterns, if files are given [1]
     """
 
-    crystals: tuple[CrystalSettings, ...] = field(default_factory=lambda: (*mixture(32), *mixture(48), *mixture(64)))
+    crystals: tuple[CrystalSettings, ...] = field(
+        default_factory=lambda: (*mixed_crystals(32), *mixed_crystals(48), *mixed_crystals(64))
+    )
     crop: int | None = None
     hidden: float = 0.05
     measured: float = 0.5
 
 
 class Source(Protocol):
-    """Where batches come from."""
+    """Function that returns batches."""
 
     def __call__(self, step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
-        """`n` patterns of chunk number `chunk` of a step; the same numbers give the same patterns."""
+        """Return `n` patterns of chunk number `chunk` of a step; the same numbers give the same patterns."""
         ...
 
 
 def seed_of(seed: int, step: int, chunk: int, family: int = TRAINING) -> int:
-    """A seed for one chunk of one step, that two chunks share by chance alone."""
+    """Return a seed for one chunk of one step; two chunks share a seed only by chance."""
     a, b, c = _PRIMES
     return ((seed * a + step) * b + chunk * 2 + family) * c % (2**62)
 
 
-def simulated(
+def simulated_source(
     settings: Sequence[CrystalSettings],
     seed: int,
     device: torch.device | str = "cpu",
     hidden: float = 0.05,
     largest: int | None = None,
 ) -> Source:
-    """Crystals drawn anew for every batch; each step takes the next of `settings`, such as other shapes, in turn.
+    """Return a source of crystals that are drawn anew for every batch.
 
-    A share `hidden` of the voxels is hidden from network and loss alike, as phasing hides them to judge by. Of patterns with more
-    than `largest` voxels on an axis the outer fringes are left out, and of the truth what is finer than that.
+    Each step takes the next of `settings` in turn, such as other shapes. A share `hidden` of the voxels is hidden from network and
+    loss, because phasing hides voxels too. A pattern with more than `largest` voxels on an axis is cropped to its central fringes,
+    and its truth loses the finer details.
     """
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
@@ -113,35 +119,35 @@ def simulated(
         if list(counts.shape[1:]) != smaller:
             rho, counts, valid = inverse_fourier(crop(fourier(rho), smaller)), crop(counts, smaller), crop(valid, smaller)
         on_device = Generator(rho.device).manual_seed(seed_of(seed, step, chunk, family) + 1)
-        valid = valid & ~balls(on_device, valid.shape, hidden)
+        valid = valid & ~draw_balls(on_device, valid.shape, hidden)
         return Batch(counts * valid, valid, rho)
 
     return source
 
 
-def measured(
+def measured_source(
     volumes: Sequence[DiffractionVolume], seed: int, faintest: float = 1e3, hidden: float = 0.05, most: int = CENTRAL
 ) -> Source:
-    """Patterns that were measured, brought to the network as a prediction brings them; a chunk shows one of them in several views.
+    """Return a source of measured patterns, resampled as for a prediction; a chunk shows several views of one pattern.
 
-    A view is turned (which is another crystal's pattern), thinned and has voxels hidden. The voxels that phasing with seed 0 holds
-    out are never shown: they are there to say whether training on a pattern has helped it.
+    A view is turned (the pattern of another crystal), its counts are thinned, and some voxels are hidden. The voxels that phasing
+    with seed 0 holds out are never shown, because they judge whether training on a pattern has helped.
 
     Parameters
     ----------
-    volumes : prepared, about their peaks
-    seed : of the draws
+    volumes : prepared volumes, centred on their peaks
+    seed : seed of the random draws
     faintest : photons in the brightest voxel down to which counts are thinned
     hidden : share of the voxels that a view hides [1]
-    most : voxels per axis that the network is shown
+    most : largest number of voxels per axis that the network is shown
 
     Raises
     ------
-    DataError : without volumes.
+    DataError : if there are no volumes.
     """
     if not volumes:
         raise DataError("there are no measured volumes to train on.")
-    fitted = [_shown(volume, most) for volume in volumes]
+    fitted = [_fit_volume(volume, most) for volume in volumes]
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
         generator = Generator().manual_seed(seed_of(seed, step, chunk, family))
@@ -150,22 +156,22 @@ def measured(
             return Batch(counts.expand(n, -1, -1, -1), valid.expand(n, -1, -1, -1))
         ways = orientations(counts.shape)
         chosen = [ways[k] for k in torch.randint(len(ways), (n,), generator=generator).tolist()]
-        shown = torch.stack([turned(valid, way) for way in chosen])
-        shown = shown & ~balls(generator, shown.shape, hidden)
-        return Batch(thinned(generator, torch.stack([turned(counts, way) for way in chosen]), faintest) * shown, shown)
+        shown = torch.stack([turn(valid, way) for way in chosen])
+        shown = shown & ~draw_balls(generator, shown.shape, hidden)
+        return Batch(thin_counts(generator, torch.stack([turn(counts, way) for way in chosen]), faintest) * shown, shown)
 
     return source
 
 
-def _shown(volume: DiffractionVolume, most: int) -> tuple[Tensor, Tensor]:
-    """Counts and trust as the network will see them, the voxels that phasing holds out left out."""
+def _fit_volume(volume: DiffractionVolume, most: int) -> tuple[Tensor, Tensor]:
+    """Return counts and mask as the network will see them, without the voxels that phasing holds out."""
     counts, valid = torch.from_numpy(volume.intensity).float(), torch.from_numpy(volume.valid)
     shown = valid & ~held_out_voxels(valid, generator=Generator().manual_seed(0))
     return to_network_grid(counts, shown, sampling(volume.shape, volume.oversampling, most))
 
 
-def mixed(first: Source, second: Source, share: float) -> Source:
-    """Every chunk from one of two sources, the second with probability `share`, evenly over the steps."""
+def mix_sources(first: Source, second: Source, share: float) -> Source:
+    """Return a source that takes every step's batch from one of two sources: a share `share`, evenly spread, from the second."""
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
         take = int((step + 1) * share) > int(step * share)

@@ -1,4 +1,4 @@
-"""The teacher of expert iteration: the engine of iterative phasing takes a prediction a short way further, without any label."""
+"""Refine a prediction of the network by a few iterations of phasing, to teach the network (expert iteration); no label is used."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ SHORT = IterativeConfig(
     shrink_wrap=ShrinkWrap(period=10, sigma_start=1.5, sigma_end=1.0, sigma_settle=0.5),
     monitor_every=10,
 )
-"""A prediction needs little more than a settled support: RAAR to get out of a blend, FLAT to keep it open, ER to settle."""
+"""Settings of the refinement of a prediction.
+
+A prediction mostly needs a better support. RAAR leaves a blend of the twins, FLAT keeps the amplitude even, and ER converges.
+"""
 
 
-# Teaching goes a little further than phasing: a pattern that is solved teaches, one that is not costs the same and does not.
+# More iterations than in phasing: they solve more patterns, and a pattern that is not solved teaches nothing.
 TEACHING = replace(SHORT, recipe="8*(10*RAAR+FLAT)+20*ER", monitor_every=1000)
 
 SHARPENING = replace(SHORT, recipe="3*(10*RAAR+FLAT)+30*ER", monitor_every=1000)
-"""What teaches a network's steps at the full resolution, which begin with an object that is found."""
+"""Settings of the refinement that teaches the steps at the full resolution; they begin with an object that is already found."""
 
 
 @dataclass(frozen=True)
 class ExpertConfig:
-    """How far the teacher goes.
+    """Settings of the refinement that teaches a network.
 
     Parameters
     ----------
-    refine : recipe and shrink-wrap
-    support : amplitude of the prediction, between 0 and 1, from which a voxel belongs to the crystal at first [1]
+    refine : settings of the iterations
+    support : threshold of the first support, relative to the largest amplitude of the prediction [1]
     """
 
     refine: IterativeConfig = TEACHING
@@ -45,32 +48,36 @@ class ExpertConfig:
 
 
 @torch.no_grad()
-def refined(rho: Tensor, data: Measurement, config: ExpertConfig, seed: int, is_centred: bool = False) -> tuple[Tensor, Tensor]:
-    """Refine each prediction (n, z / 2, y / 2, x / 2) against its pattern; the same frame, so nothing has to be aligned.
+def refine_predictions(
+    rho: Tensor, data: Measurement, config: ExpertConfig, seed: int, is_centred: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Refine each prediction (n, z / 2, y / 2, x / 2) against its pattern.
 
-    Long recipes let an object drift out of its box: it stays whole where it `is_centred` by its mass before.
+    The refined object stays in the frame of the prediction, so nothing has to be aligned. In long recipes an object may drift out
+    of its box. With `is_centred`, which requires a prediction that is centred by its mass, the result is centred again before it is
+    cropped.
 
     Returns
     -------
-    rho : refined, same box [sqrt(photons)]
-    chi2 : of the refined objects (n,) [1]
+    rho : refined objects in the same box [sqrt(photons)]
+    chi2 : misfits of the refined objects (n,) [1]
     """
     shape, box, n = data.magnitude.shape[-3:], rho.shape[-3:], len(rho)
     scale = scale_to(magnitude_of(rho, shape)[1], data)
     inside = rho.abs() > config.support * rho.abs().amax(AXES, keepdim=True)
-    generators = [Generator().manual_seed(seed + k) for k in range(n)]  # of its own each, so that company changes nothing
+    generators = [Generator().manual_seed(seed + k) for k in range(n)]  # one each: independent of the batch
     threshold = torch.cat([uniform(generator, *config.refine.shrink_wrap.threshold, 1) for generator in generators])
     start = to_corner(pad(rho * scale, shape)).contiguous()
     state = State(start, to_corner(pad(inside, shape)).contiguous(), threshold, generators=generators)
-    for _ in iterate(together(data), state, config.refine, parse_recipe(config.refine.recipe)):
+    for _ in iterate(join_patterns(data), state, config.refine, parse_recipe(config.refine.recipe)):
         pass
     better = to_centre(state.rho)
     better = crop(in_the_middle(better) if is_centred else better, box)
     return better, misfit(magnitude_of(better, shape)[1], data)
 
 
-def together(data: Measurement) -> Measured:
-    """The patterns as the engine wants them, one for each of its starts; nothing is held out."""
+def join_patterns(data: Measurement) -> Measured:
+    """Turn a batch of patterns into the measured data of as many starts; no voxel is held out."""
     valid = data.valid > 0
     floating = (~valid).reshape(-1).nonzero().squeeze(1)
     return Measured(data.magnitude, floating, floating[:0], data.magnitude.square(), valid)

@@ -1,14 +1,14 @@
-r"""What training minimises; every term is a function of what a detector counted and of the network's own output.
+r"""Compute what training minimises: every term depends only on the detector's counts and on the network's own output.
 
 .. math::
     L = \sum_t w_t \left[ \sqrt{\chi^2_t} + R_t + \lambda\, q \left(1 - |\langle \rho_t, \hat\rho \rangle|\right) \right]
 
-chi2 and R compare magnitudes sqrt(I), whose photon noise is the same on every voxel, over valid voxels at the best scale. The last
-term pulls towards :math:`\hat\rho`, the network's own output after a short physics refinement (expert iteration: no label), trusted
-by q, how well the refined object explains its pattern. Magnitudes alone cannot do it: fields that blend a crystal with its twin fit
-them and are not the crystal.
+chi2 and R compare magnitudes sqrt(I) over valid voxels at the best scale; their photon noise is the same on every voxel. The last
+term pulls towards :math:`\hat\rho`, the network's own output after a short refinement (expert iteration: no label). Its weight q
+says how well the refined object explains its pattern. Magnitudes alone are not enough: a blend of a crystal with its twin fits them
+and is not the crystal.
 
-The published losses stand in for the first two terms where `LossConfig.data` asks for them.
+`LossConfig.data` can replace the first two terms by the published losses.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from braggshot.physics.fourier import AXES
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms.
+    """Choice and weights of the terms of the loss.
 
     Parameters
     ----------
-    data : "ours", as above; "mae", of magnitudes on the scale of a crystal of amplitude one, with no factor fitted (AutoPhaseNN);
-        "max-l1", of magnitudes over their largest (its version of 2024)
-    expert : lambda, of the pull towards the refined object [1]
-    trust : sqrt(chi2) beyond photon noise at which the refined object is trusted to 1/e [1]
-    growth : weight of a step over the one before it, so that the last one counts most [1]
+    data : "ours", sqrt(chi2) + R; "mae", the mean difference of magnitudes on the scale of a crystal of amplitude one, without a
+        fitted factor (AutoPhaseNN); "max-l1", the mean difference of magnitudes over their largest (AutoPhaseNN of 2024)
+    expert : weight lambda of the pull towards the refined object [1]
+    trust : excess of sqrt(chi2) over photon noise at which the weight q of the refined object is 1/e [1]
+    growth : ratio of the weight of a step to that of the step before; above 1 the last step has the largest weight [1]
     """
 
     data: Literal["ours", "mae", "max-l1"] = "ours"
@@ -45,13 +45,13 @@ class LossConfig:
 
 
 def r_factor(magnitude: Tensor, data: Measurement) -> Tensor:
-    """R = sum |c|F| - m| / sum m over valid voxels, (n,)."""
+    """Return R = sum |c|F| - m| / sum m over valid voxels, (n,)."""
     scaled = magnitude * scale_to(magnitude.detach(), data)
     return ((scaled - data.magnitude).abs() * data.valid).sum(AXES) / data.magnitude.sum(AXES).clamp_min(1e-12)
 
 
 def data_term(magnitude: Tensor, data: Measurement, config: LossConfig) -> Tensor:
-    """What a batch of moduli |F| (n, z, y, x) is charged for not being the measured ones, one number."""
+    """Return the misfit of the moduli |F| (n, z, y, x) to the measured magnitudes, averaged over the batch."""
     if config.data == "ours":
         return (misfit(magnitude, data).sqrt() + r_factor(magnitude, data)).mean()
     if config.data == "mae":
@@ -63,7 +63,7 @@ def data_term(magnitude: Tensor, data: Measurement, config: LossConfig) -> Tenso
 
 
 def correlation(rho: Tensor, other: Tensor) -> Tensor:
-    """|<rho, other>| / (|rho| |other|) without any alignment, (n,)."""
+    """Return the correlation |<rho, other>| / (|rho| |other|) of two objects, (n,), without aligning them."""
     one, two = torch.view_as_real(rho), torch.view_as_real(other)
     real = (one * two).sum((-4, -3, -2, -1))
     imaginary = (one[..., 0] * two[..., 1] - one[..., 1] * two[..., 0]).sum(AXES)
@@ -78,12 +78,15 @@ def quarter_photon_floor(data: Measurement) -> Tensor:
 
 
 def trust(chi2: Tensor, data: Measurement, config: LossConfig) -> Tensor:
-    """How far a refined object of misfit `chi2` (n,) is to be believed, 0 to 1."""
+    r"""Return the weight q (n,), 0 to 1, of refined objects of misfit `chi2` (n,).
+
+    .. math:: q = \exp(-\max(\chi^2 - \chi^2_\mathrm{photons}, 0) / \mathrm{trust}^2)
+    """
     excess = (chi2 - quarter_photon_floor(data)).clamp_min(0)
     return torch.exp(-excess / config.trust**2)
 
 
 def step_weights(steps: int, config: LossConfig) -> list[float]:
-    """w_t, summing to one."""
+    """Return the weights w_t of the steps; they sum to one."""
     raw = [config.growth**t for t in range(steps)]
     return [w / sum(raw) for w in raw]

@@ -1,17 +1,17 @@
-r"""The flagship: an unrolled phasing network, size-agnostic, one forward pass from counts to crystal.
+r"""Define the low-resolution network: an unrolled phasing network for any array size, one forward pass from counts to crystal.
 
 .. math::
     \rho_{t+1} = \sigma(a)\, \frac{z}{\sqrt{|z|^2 + \epsilon^2}}, \qquad
     z = g\,p + u, \quad a = 10 g |p| + b - a_0, \quad (b, g, u) = U(\rho_t, p, c, h_t), \quad p = P_M \rho_t / \|P_M \rho_t\|
 
-Each step sees the object :math:`\rho_t`, its modulus projection p (the physics), features c of the measurement (Patterson
+The input of a step is the object :math:`\rho_t`, its modulus projection p (the physics), features c of the measurement (Patterson
 functions, which live in direct space, and compressed counts) and its own memory h. U is one small U-Net whose weights all steps
-share. With b = u = 0 and g = 1 a step is error reduction with a soft support. The amplitude lies in
-(0, 1); the phase is that of a complex number, so it never wraps, and a weak amplitude keeps its gradient (no hard threshold).
+share. With b = u = 0 and g = 1 a step is error reduction with a soft support. The amplitude lies in (0, 1). The phase is that of a
+complex number, so it never wraps, and a weak amplitude keeps its gradient (no hard threshold).
 
-A start is a smooth random phase, so K starts are K hypotheses, and the twin is a matter of chance as in any iterative phasing.
-Voxels that are not valid float. The object lives in the central half of the array (oversampling of at least 2 on each axis).
-Nothing here reads a label: `braggshot.nn.losses`.
+A start is a smooth random phase, so K starts give K hypotheses, and the twin is a matter of chance as in any iterative phasing.
+Voxels that are not valid are free. The object lives in the central half of the array (oversampling of at least 2 on each axis). No
+label is used; the loss is in `braggshot.nn.losses`.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from torch.nn import functional
 
 from braggshot.physics.fourier import AXES, crop, pad, to_centre, to_corner
 
-EPSILON = 0.1  # |z| below which the amplitude fades
+EPSILON = 0.1  # value of |z| below which the amplitude fades [1]
 PHOTON_NOISE = 0.25  # variance of a magnitude sqrt(I) [photons]
-LEAN = 8.0  # how steeply a start's amplitude falls across the middle, over half the box
-STRIDE = 16  # every axis of the data must be a multiple of it
+LEAN = 8.0  # steepness with which a start's amplitude falls across the middle [1 / half the box]
+STRIDE = 16  # divisor that every axis of the data must have [voxels]
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Size of the flagship.
+    """Size of the network.
 
     Parameters
     ----------
-    channels : of the U-Net's levels, finest first: the voxels of the box, then half, a quarter, an eighth of that
-    steps : learned steps of one forward pass
+    channels : channels of the U-Net's levels, from the voxels of the box to half, a quarter and an eighth of them per axis
+    steps : number of learned steps in one forward pass
     """
 
     channels: tuple[int, ...] = (32, 64, 128, 192)
@@ -47,7 +47,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the network sees of a batch of patterns; corner layout, so that transforms need no shifts.
+    """Magnitudes and masks of a batch of patterns, in corner layout, so that transforms need no shifts.
 
     Parameters
     ----------
@@ -60,19 +60,20 @@ class Measurement:
 
     @classmethod
     def of(cls, counts: Tensor, valid: Tensor) -> Measurement:
-        """From counts (n, z, y, x) and trust, both centred at N // 2 [photons]."""
+        """Build a measurement from counts (n, z, y, x) and a mask, both centred at N // 2 [photons]."""
         known = to_corner(valid).float()
         return cls(to_corner(counts.float()).clamp_min(0).sqrt() * known, known)
 
-    def repeated(self, times: int) -> Measurement:
-        """Each pattern `times` times in a row, for as many hypotheses."""
+    def repeat(self, times: int) -> Measurement:
+        """Repeat each pattern `times` times in a row, for as many hypotheses."""
         return Measurement(self.magnitude.repeat_interleave(times, 0), self.valid.repeat_interleave(times, 0))
 
 
 def magnitude_of(rho: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Transform of a box `rho` (n, z, y, x) padded to `shape`, and its modulus; corner layout in reciprocal space.
+    """Transform a box `rho` (n, z, y, x) that is padded to `shape`; return the transform and its modulus, in corner layout.
 
-    The box is not moved to the corner of direct space: that is a phase ramp in F, which neither the modulus nor the way back feels.
+    The box is not moved to the corner of direct space. That would multiply F by a phase ramp, which changes neither the modulus nor
+    the inverse transform into the box.
     """
     field = torch.fft.fftn(pad(rho, shape), dim=AXES, norm="ortho")
     parts = torch.view_as_real(field)
@@ -80,13 +81,16 @@ def magnitude_of(rho: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
 
 
 def scale_to(magnitude: Tensor, data: Measurement) -> Tensor:
-    """Best factor c = sum m |F| / sum |F|^2 over valid voxels, (n, 1, 1, 1)."""
+    """Return the best factor c = sum m |F| / sum |F|^2 over valid voxels, (n, 1, 1, 1)."""
     seen = magnitude * data.valid
     return (seen * data.magnitude).sum(AXES, keepdim=True) / seen.square().sum(AXES, keepdim=True).clamp_min(1e-12)
 
 
 def modulus_projection(field: Tensor, magnitude: Tensor, data: Measurement, box: torch.Size) -> Tensor:
-    """P_M rho in the box (n, z, y, x); voxels that are not valid, and those darker than photon noise, do not blow up."""
+    """Return the modulus projection P_M rho in the box (n, z, y, x).
+
+    Voxels that are not valid keep their F. A floor of photon noise bounds the ratio where no photon was counted.
+    """
     scaled = magnitude * scale_to(magnitude.detach(), data)
     ratio = data.magnitude / (scaled.square() + PHOTON_NOISE * (data.magnitude == 0)).clamp_min(1e-6).sqrt()
     ratio = ratio * data.valid + (1 - data.valid)
@@ -95,7 +99,7 @@ def modulus_projection(field: Tensor, magnitude: Tensor, data: Measurement, box:
 
 
 def unshuffle(x: Tensor, factor: int) -> Tensor:
-    """Space to channels: (n, c, z, y, x) -> (n, c factor^3, z / factor, ...)."""
+    """Fold space into channels: (n, c, z, y, x) -> (n, c factor^3, z / factor, ...)."""
     n, c, *size = x.shape
     z, y, x_ = (s // factor for s in size)
     x = x.reshape(n, c, z, factor, y, factor, x_, factor)
@@ -107,12 +111,15 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _channels(field: Tensor) -> Tensor:
-    """Complex (n, z, y, x) to real (n, 2, z, y, x)."""
+    """Turn a complex field (n, z, y, x) into a real one (n, 2, z, y, x)."""
     return torch.view_as_real(field).movedim(-1, 1)
 
 
-def _compressed(field: Tensor) -> Tensor:
-    """Phase kept, modulus to its square root, and the maximum to one: the fringes of a Patterson function span decades."""
+def _compress(field: Tensor) -> Tensor:
+    """Compress a Patterson function, whose fringes span decades: keep the phase, take the square root of the modulus.
+
+    The largest modulus becomes one.
+    """
     power = torch.view_as_real(field).square().sum(-1)
     factor = (power + 1e-12 * power.amax(AXES, keepdim=True)).pow(-0.25) * power.amax(AXES, keepdim=True).clamp_min(1e-30).pow(
         -0.25
@@ -122,13 +129,13 @@ def _compressed(field: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Features:
-    """What the steps are told of the measurement.
+    """Features of the measurement that every step sees.
 
     Parameters
     ----------
     direct : Patterson functions of I and of sqrt(I) at r and at 2 r, on the voxels of the box (n, 8, z / 2, y / 2, x / 2)
-    whole : the same and the counts, all of the array folded into channels (n, WHOLE, z / 4, y / 4, x / 4)
-    extent : square root of the Patterson function at 2 r: a convex body is about where it is not small (n, z / 2, y / 2, x / 2)
+    whole : Patterson functions and counts, the whole array folded into channels (n, WHOLE, z / 4, y / 4, x / 4)
+    extent : square root of the Patterson function at 2 r, which is large inside a convex body (n, z / 2, y / 2, x / 2)
     """
 
     direct: Tensor
@@ -137,14 +144,14 @@ class Features:
 
     @classmethod
     def of(cls, data: Measurement) -> Features:
-        """Of a batch of patterns; nothing in them is learned."""
+        """Compute the features of a batch of patterns; no weight is learned here."""
         half = [n // 2 for n in data.magnitude.shape[-3:]]
         patterson = torch.cat(
-            [_compressed(to_centre(torch.fft.ifftn(m, dim=AXES))) for m in (data.magnitude.square(), data.magnitude)], 1
+            [_compress(to_centre(torch.fft.ifftn(m, dim=AXES))) for m in (data.magnitude.square(), data.magnitude)], 1
         )
         brightest = data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
         counts = to_centre((data.magnitude / brightest).pow(0.25))
-        noise = to_centre((1 + data.magnitude).log() / 8)  # how many photons there are, which the line above forgets
+        noise = to_centre((1 + data.magnitude).log() / 8)  # number of photons, which the line above divides out
         reciprocal = torch.stack([counts, noise, to_centre(data.valid)], 1)
         twice = patterson[..., ::2, ::2, ::2]
         return cls(
@@ -155,11 +162,14 @@ class Features:
 
 
 WHOLE = 64 * (4 + 3)
-SEEN = 6  # channels of rho and p: real, imaginary, modulus
+SEEN = 6  # number of channels of rho and p: real, imaginary, modulus of each
 
 
 class Convolution(nn.Conv3d):
-    """`torch.nn.Conv3d`, by oneDNN also where torch leaves one small pattern to a kernel that takes up to 20 times as long."""
+    """Convolution `torch.nn.Conv3d` that always uses oneDNN on a CPU.
+
+    For a batch of one small pattern torch would choose a kernel that takes up to 20 times as long.
+    """
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -171,7 +181,7 @@ class Convolution(nn.Conv3d):
 
 
 class Block(nn.Module):
-    """Convolutions around a skip."""
+    """Residual block: convolutions whose output is added to the input."""
 
     def __init__(self, channels: int, depth: int = 2) -> None:
         super().__init__()
@@ -180,7 +190,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.convolutions[-1].get_parameter("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, z, y, x), unchanged in shape."""
+        """Apply the block to (n, c, z, y, x); the shape is kept."""
         # Where the grid is smaller than the kernel, oneDNN's bfloat16 gradient of the weights is wrong (torch 2.13, on a CPU).
         with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and min(x.shape[-3:]) > 2):
             return x + self._residual(x)
@@ -193,19 +203,22 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Residual blocks on a pyramid; each level's way down is added to its way up, and a context to its second level."""
+    """U-Net of residual blocks.
+
+    The output of each level on the way down is added on the way up. A context is added at the second level.
+    """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
         pairs = list(pairwise(channels))
-        depths = [1, *(2 for _ in pairs)]  # the finest level has the most voxels, so it must be thin
+        depths = [1, *(2 for _ in pairs)]  # one convolution at the finest level, which has the most voxels
         self.down = nn.ModuleList(Block(c, d) for c, d in zip(channels, depths, strict=True))
         self.up = nn.ModuleList(Block(c, d) for c, d in zip(channels, depths, strict=True))
         self.coarser = nn.ModuleList(Convolution(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.finer = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """(n, c, z, y, x), unchanged in shape; `context` on the grid and with the channels of the second level."""
+        """Apply the U-Net to (n, c, z, y, x); `context` has the grid and the channels of the second level."""
         ways: list[Tensor] = []
         for level, down in enumerate(self.down):
             x = down(x + context if level == 1 else x)
@@ -220,7 +233,7 @@ class UNet(nn.Module):
 
 @dataclass(frozen=True)
 class _State:
-    """Where a step stands: the object, its modulus projection, its misfit, and what the steps before remember."""
+    """Input of a step: the object, its modulus projection, its misfit, and the memory of earlier steps."""
 
     rho: Tensor
     projected: Tensor
@@ -229,7 +242,7 @@ class _State:
 
 
 class PhaseNetwork(nn.Module):
-    """The flagship. `forward` gives the object after every step, the last one being the prediction."""
+    """Low-resolution network; `forward` returns the object after every step, and the last one is the prediction."""
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
@@ -246,13 +259,13 @@ class PhaseNetwork(nn.Module):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
 
     def forward(self, magnitude: Tensor, valid: Tensor, rho: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
-        """The object and the modulus of its transform after every step.
+        """Return the object and the modulus of its transform after every step.
 
         Parameters
         ----------
-        magnitude, valid : as in `Measurement`, (n, z, y, x), or (1, z, y, x) for one pattern and n starts
+        magnitude, valid : see `Measurement`, (n, z, y, x), or (1, z, y, x) for one pattern and n starts
         rho : start, in the central half of the array, from `random_start`
-        steps : how many; None is as in the configuration
+        steps : number of steps; None takes that of the configuration
 
         Returns
         -------
@@ -264,20 +277,20 @@ class PhaseNetwork(nn.Module):
         told = self.told(_channels_last(features.direct))
         memory = torch.zeros_like(told)
         shape, box = magnitude.shape[-3:], rho.shape[-3:]
-        seen, found = magnitude_of(rho, shape), []
+        seen, outputs = magnitude_of(rho, shape), []
         for _ in range(steps or self.config.steps):
-            # Each step learns to make the best of where it stands: the projection's own gradient grows without bound as |F| -> 0.
+            # No gradient passes through the projection, because it grows without bound as |F| -> 0. So each step learns alone.
             with torch.no_grad():
                 projected, error = modulus_projection(*seen, data, box), misfit(seen[1], data).sqrt()
             rho, memory = self._step(_State(rho.detach(), projected, error, memory), told, context)
             seen = magnitude_of(rho, shape)
-            found.append((rho, seen[1]))
-        return found
+            outputs.append((rho, seen[1]))
+        return outputs
 
     def _step(self, state: _State, told: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """One learned step: the object (n, z / 2, y / 2, x / 2) complex, and the memory for the next."""
+        """Apply one learned step: return the object (n, z / 2, y / 2, x / 2) complex, and the memory for the next step."""
         gauge = _mean_phase(state.projected).conj()
-        p, old = _channels(normalised(state.projected) * gauge), _channels(state.rho * gauge)
+        p, old = _channels(normalise(state.projected) * gauge), _channels(state.rho * gauge)
         size, was = p.square().sum(1, keepdim=True).add(1e-8).sqrt(), old.square().sum(1, keepdim=True).add(1e-8).sqrt()
         level = state.error.reshape(-1, 1, 1, 1, 1).expand_as(size)
         x = self.entry(_channels_last(torch.cat([p, size, old, was, level], 1)))
@@ -285,24 +298,25 @@ class PhaseNetwork(nn.Module):
         out = self.exit(functional.silu(memory)).float()
         gate = torch.sigmoid(4 * out[:, 1:2])
         z = gate * p + out[:, 2:]
-        amplitude = torch.sigmoid(_anchored(10 * gate * size + 4 * out[:, :1]))
+        amplitude = torch.sigmoid(_anchor(10 * gate * size + 4 * out[:, :1]))
         rho = amplitude * z * (z.square().sum(1, keepdim=True) + EPSILON**2).rsqrt()
         return torch.view_as_complex(rho.movedim(1, -1).contiguous()), memory
 
 
 def misfit(magnitude: Tensor, data: Measurement) -> Tensor:
-    r"""chi2 at the best scale, :math:`1 - (\sum m|F|)^2 / (\sum m^2 \sum |F|^2)` over valid voxels (n,)."""
+    r"""Return chi2 at the best scale, :math:`1 - (\sum m|F|)^2 / (\sum m^2 \sum |F|^2)` over valid voxels (n,)."""
     seen = magnitude * data.valid
     overlap = (seen * data.magnitude).sum(AXES).square()
     return (1 - overlap / (seen.square().sum(AXES) * data.magnitude.square().sum(AXES)).clamp_min(1e-12)).clamp_min(1e-8)
 
 
 def random_start(data: Measurement, generator: Generator, times: int = 1, strongest: float = 2.0) -> Tensor:
-    """A smooth random phase where the Patterson function says that the object may be, (n times, z / 2, y / 2, x / 2) complex64.
+    """Draw random starts, (n times, z / 2, y / 2, x / 2) complex64: `times` in a row for each of n patterns.
 
-    Smooth as the phase of a crystal is, of a strength drawn up to `strongest` [rad]: white noise would only be speckle. The
-    amplitude leans to one side of a random plane through the middle: so a start is nearer to one twin than to the other, and the
-    network can learn to answer with that one instead of with a blend of both. Of each pattern there are `times` starts in a row.
+    The amplitude is large where the Patterson function says that the object may be. The phase is smooth like that of a crystal, of
+    a strength drawn up to `strongest` [rad], because white noise would only be speckle. The amplitude falls off on one side of a
+    random plane through the middle. So a start is nearer to one twin than to the other, and the network can learn to answer with
+    that twin instead of a blend of both.
     """
     extent = Features.of(data).extent.repeat_interleave(times, 0)
     n = extent.shape[0]
@@ -316,17 +330,20 @@ def random_start(data: Measurement, generator: Generator, times: int = 1, strong
     return torch.polar(extent, strength * smooth)
 
 
-def normalised(field: Tensor) -> Tensor:
-    """Typical amplitude to one: sum |p|^3 / sum |p|^2, which the empty part of the box does not dilute."""
+def normalise(field: Tensor) -> Tensor:
+    """Scale a field to a typical amplitude of one.
+
+    The typical amplitude is sum |p|^3 / sum |p|^2, which the empty part of the box does not reduce.
+    """
     amplitude = field.detach().abs()
     power = amplitude.square()
     return field * (power.sum(AXES, keepdim=True) / (power * amplitude).sum(AXES, keepdim=True).clamp_min(1e-12))
 
 
-def _anchored(logit: Tensor, share: float = 1 / 64, top: float = 2.0) -> Tensor:
-    """Logits (n, 1, z, y, x) moved so that the brightest `share` of the voxels has `top` on average.
+def _anchor(logit: Tensor, share: float = 1 / 64, top: float = 2.0) -> Tensor:
+    """Shift logits (n, 1, z, y, x) so that the brightest `share` of the voxels has the mean `top`.
 
-    The scale of an object cannot be measured, so without this nothing keeps all amplitudes from drifting to zero.
+    The scale of an object cannot be measured. Without this shift nothing would keep all amplitudes from drifting to zero.
     """
     flat = logit.flatten(1)
     brightest = flat.topk(max(1, int(share * flat.shape[1])), dim=1).values.mean(1)
@@ -334,6 +351,6 @@ def _anchored(logit: Tensor, share: float = 1 / 64, top: float = 2.0) -> Tensor:
 
 
 def _mean_phase(field: Tensor) -> Tensor:
-    """Unit number along sum |p| p: the global phase is free, so the steps always see it at zero."""
+    """Return the unit number along sum |p| p; the global phase is free, so every step sees it at zero."""
     total = (field.detach().abs() * field.detach()).sum(AXES, keepdim=True)
     return total / total.abs().clamp_min(1e-12)

@@ -1,6 +1,6 @@
-"""Does a pattern look like those that the network was trained on? A few plain numbers of it, and the ranges they had there.
+"""Tell whether a pattern looks like those on which the network was trained, by a few numbers and their ranges in training.
 
-A network answers anything; outside of what it knows its answer is a guess. The ranges are kept on the card of the weights.
+A network answers any pattern, but outside of its training its answer is a guess. The ranges are stored on the card of the weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from braggshot.nn.datasets import Source
 from braggshot.nn.losses import quarter_photon_floor
 from braggshot.nn.network import Features, Measurement, misfit, random_start
 from braggshot.nn.predict import fast_bfloat16
-from braggshot.nn.two_scale import TwoScaleNetwork, beginning, central
+from braggshot.nn.two_scale import TwoScaleNetwork, central_fringes, coarse_network
 from braggshot.physics.fourier import AXES, frequencies
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -32,17 +32,19 @@ WORDS = {
 
 @torch.no_grad()
 def features(network: nn.Module, data: Measurement, generator: torch.Generator) -> dict[str, Tensor]:
-    """Numbers (n,) of a batch of patterns as the network sees them; `WORDS` says what they are.
+    """Compute numbers (n,) of a batch of patterns as the network sees them; `WORDS` describes them.
 
-    The misfit is that of one forward pass: what the network does not know it does not explain.
+    The misfit is that of one forward pass, because a network explains unknown patterns badly.
     """
-    data = central(data) if isinstance(network, TwoScaleNetwork) else data  # training shows it more than `predict.shown` does
+    data = (
+        central_fringes(data) if isinstance(network, TwoScaleNetwork) else data
+    )  # training shows more fringes than a prediction does
     counts = data.magnitude.square()
     total = counts.sum(AXES).clamp_min(1e-12)
     along = [2 * (counts * f.to(counts.device).square()).sum(AXES).div(total).sqrt() for f in frequencies(counts.shape[-3:])]
     widths = torch.stack(along)
     with torch.autocast(counts.device.type, torch.bfloat16, enabled=fast_bfloat16(counts.device)):
-        magnitude = beginning(network)(data.magnitude, data.valid, random_start(data, generator))[-1][1]
+        magnitude = coarse_network(network)(data.magnitude, data.valid, random_start(data, generator))[-1][1]
     return {
         "brightest": counts.amax(AXES).clamp_min(1e-3).log10(),
         "valid": data.valid.mean(AXES),
@@ -53,37 +55,38 @@ def features(network: nn.Module, data: Measurement, generator: torch.Generator) 
     }
 
 
-def ranges(
+def training_ranges(
     network: nn.Module, source: Source, chunks: int = 12, size: int = 8, tails: float = 0.005
 ) -> dict[str, tuple[float, float]]:
-    """Where all but the outermost `tails` of training patterns lie, by the name of the number."""
+    """Return, for each number, the range that holds all training patterns but the outermost `tails` on either side."""
     device = next(network.parameters()).device
-    found: dict[str, list[Tensor]] = {name: [] for name in WORDS}
+    numbers: dict[str, list[Tensor]] = {name: [] for name in WORDS}
     for step in range(chunks):
         batch = source(step, 0, size)
         data = Measurement.of(batch.counts.to(device), batch.valid.to(device))
         for name, values in features(network, data, torch.Generator(device).manual_seed(step)).items():
-            found[name].append(values.cpu())
+            numbers[name].append(values.cpu())
     limits = torch.tensor([tails, 1 - tails])
-    quantiles = {name: torch.quantile(torch.cat(values), limits).tolist() for name, values in found.items()}
+    quantiles = {name: torch.quantile(torch.cat(values), limits).tolist() for name, values in numbers.items()}
     return {name: (low, high) for name, (low, high) in quantiles.items()}
 
 
-def unfamiliar(network: nn.Module, data: Measurement, known: Ranges, seed: int = 0, slack: float = 0.05) -> tuple[str, ...]:
-    """What of one pattern lies outside the ranges of training, in words; empty where nothing does or nothing is known.
+def find_novelties(network: nn.Module, data: Measurement, known: Ranges, seed: int = 0, slack: float = 0.05) -> tuple[str, ...]:
+    """List in words the numbers of one pattern that lie outside the ranges of training; empty if none does or no range is known.
 
     Parameters
     ----------
-    data : a batch of one
-    known : of the network's card
-    slack : share of a range by which it may be left [1]
+    data : a batch of one pattern
+    known : ranges from the network's card
+    slack : share of a range by which a number may exceed it [1]
     """
     if not known:
         return ()
-    found = features(network, data, torch.Generator(data.magnitude.device).manual_seed(seed))
+    numbers = features(network, data, torch.Generator(data.magnitude.device).manual_seed(seed))
     said = []
-    for name, (low, high) in {**known, "valid": (known.get("valid", (0.0, 1.0))[0], 1.0)}.items():  # nothing hidden is nothing new
-        value, margin = float(found[name][0]), slack * (high - low)
+    # A pattern whose voxels are all valid is never new for that.
+    for name, (low, high) in {**known, "valid": (known.get("valid", (0.0, 1.0))[0], 1.0)}.items():
+        value, margin = float(numbers[name][0]), slack * (high - low)
         if not low - margin <= value <= high + margin or not math.isfinite(value):
             said.append(f"{WORDS[name].format(value)} (in training {low:.3g} to {high:.3g})")
     return tuple(said)

@@ -1,4 +1,4 @@
-"""Predict hypotheses for any volume: to the sampling of the training (`braggshot.nn.resampling`), through the network, and back."""
+"""Predict hypotheses for any volume: resample it as in training (`braggshot.nn.resampling`), apply the network, resample back."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from braggshot.nn.augmentation import Orientation, different, turned, turned_back
+from braggshot.nn.augmentation import Orientation, choose_orientations, turn, turn_back
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
 from braggshot.nn.resampling import sampling, to_network_grid, to_original_grid
 from braggshot.nn.solved_patterns import nearer_twin
-from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, gone_on, start
+from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, draw_start, search_coarse
 from braggshot.physics.fourier import in_the_middle
 
-LARGEST = 64  # voxels per axis that a network answers on
-SAME = 0.9  # correlation of two answers at the low resolution that are one crystal
-WITNESSES = 3  # that have to be one crystal
-LEFT = 8  # with which a search goes on
+LARGEST = 64  # largest number of voxels per axis of a network's input
+SAME = 0.9  # least correlation of two low-resolution answers that count as one crystal [1]
+WITNESSES = 3  # number of best low-resolution answers that must be one crystal
+LEFT = 8  # number of best low-resolution answers from which a search continues
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One answer of the network.
+    """Answer of the network for one volume.
 
     Parameters
     ----------
     rho : (z, y, x) complex64 on the grid of the volume, centred at N // 2, scaled to its counts [sqrt(photons)]
-    chi2 : misfit on the grid that the network saw, over voxels that it was shown [1]
+    chi2 : misfit on the grid that the network was shown, over the valid voxels [1]
     """
 
     rho: Tensor
@@ -45,94 +45,100 @@ def predict(
     oversampling: Sequence[float] | None = None,
     n: int = 1,
     seed: int = 0,
-    views: int = 1,
-    searches: bool = False,
+    orientations: int = 1,
+    search: bool = False,
 ) -> list[Hypothesis]:
-    """The best hypotheses, sorted by the misfit of what the network was shown.
+    """Predict the best hypotheses for a volume, sorted by their misfit on the grid that the network was shown.
 
-    A network that has seen crystals in all orientations errs differently in each, so each answer is to the pattern in another one.
-    Of a two-scale network they go to the full resolution from where the low one, an eighth of the cost, has the least misfit.
+    The network is trained on crystals in all orientations and errs differently in each. So each answer is for the pattern in
+    another orientation. With a two-scale network, all orientations are answered at the low resolution, an eighth of the cost, and
+    only the answers with the least misfit are continued at the full resolution.
 
     Parameters
     ----------
-    network : on the device to use
-    counts, valid : (z, y, x), centred at N // 2; what is to be held out is marked not valid
-    oversampling : per axis, measured; None leaves the sampling as it is
-    n : hypotheses
-    seed : of the starts
-    views : orientations of the pattern, of which the best `n` are given; at least `n`
-    searches : where the best answers of the low resolution are not the same crystal, a long recipe goes on with them
+    network : network, on the device to use
+    counts, valid : (z, y, x), centred at N // 2; voxels to be held out must be marked not valid
+    oversampling : measured oversampling per axis; None keeps the sampling of the volume
+    n : number of hypotheses
+    seed : seed of the random starts
+    orientations : number of orientations of the pattern, at least `n`; the best `n` answers are returned
+    search : continue with a long recipe if the best low-resolution answers are not one crystal
     """
     device = next(network.parameters()).device
-    how = sampling(counts.shape, oversampling, largest(network))
+    how = sampling(counts.shape, oversampling, input_size(network))
     pattern = to_network_grid(counts.to(device).float(), valid.to(device), how)
-    ways = different(how.shape, max(n, views))
-    seen = Measurement.of(*(torch.stack([turned(part, way) for way in ways]) for part in pattern))
-    begin = start(network, seen, torch.Generator(device).manual_seed(seed))
+    ways = choose_orientations(how.shape, max(n, orientations))
+    seen = Measurement.of(*(torch.stack([turn(part, way) for way in ways]) for part in pattern))
+    begin = draw_start(network, seen, torch.Generator(device).manual_seed(seed))
     if isinstance(network, TwoScaleNetwork):
-        boxes, chi2, which = _sharpened(network, seen, _found(network, seen, begin, ways, searches), n)
+        boxes, chi2, which = _answer_fine(network, seen, _answer_coarse(network, seen, begin, ways, search), n)
     else:
-        boxes, chi2 = answered(network, seen, begin)
+        boxes, chi2 = apply_network(network, seen, begin)
         which = chi2.argsort()[:n]
         boxes, chi2 = boxes[which], chi2[which]
     whole = Measurement.of(counts[None].to(device), valid[None].to(device))
-    found = [turned_back(box, ways[k]) for box, k in zip(boxes, which.tolist(), strict=True)]
-    return [_scaled(to_original_grid(found[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
+    objects = [turn_back(box, ways[k]) for box, k in zip(boxes, which.tolist(), strict=True)]
+    return [_scale_to_counts(to_original_grid(objects[k], how), whole, float(chi2[k])) for k in chi2.argsort().tolist()]
 
 
-Found = tuple[Tensor, Tensor, Tensor]
-"""Boxes (n, z, y, x), their chi2 (n,), and the view that each is an answer to (n,)."""
+Answers = tuple[Tensor, Tensor, Tensor]
+"""Objects in their boxes (n, z, y, x), their chi2 (n,), and the orientation of the pattern that each answers (n,)."""
 
 
-def _found(network: TwoScaleNetwork, seen: Measurement, begin: Tensor, ways: Sequence[Orientation], searches: bool) -> Found:
+def _answer_coarse(
+    network: TwoScaleNetwork, seen: Measurement, begin: Tensor, ways: Sequence[Orientation], search: bool
+) -> Answers:
     with _precision(begin.device):
-        boxes, chi2 = network.found(seen, begin)
+        boxes, chi2 = network.apply_coarse(seen, begin)
     which = torch.arange(len(boxes), device=boxes.device)
     order = chi2.argsort()
-    best = torch.stack([turned_back(boxes[k], ways[k]) for k in order[:WITNESSES].tolist()])
-    if not searches or is_one_crystal(best):
+    best = torch.stack([turn_back(boxes[k], ways[k]) for k in order[:WITNESSES].tolist()])
+    if not search or is_one_crystal(best):
         return boxes, chi2, which
     left = order[:LEFT]
-    more, misfits = gone_on(Measurement(seen.magnitude[left], seen.valid[left]), boxes[left])
+    more, misfits = search_coarse(Measurement(seen.magnitude[left], seen.valid[left]), boxes[left])
     return torch.cat([boxes, more]), torch.cat([chi2, misfits]), torch.cat([which, left])
 
 
 def is_one_crystal(rho: Tensor) -> bool:
-    """Whether all objects (n, z, y, x) are the first, or its twin."""
+    """Tell whether all objects (n, z, y, x) are the same crystal as the first, or its twin."""
     others = in_the_middle(rho)
     first = others[:1].expand_as(others)
     return bool((correlation(others, nearer_twin(others, first)) > SAME).all())
 
 
-def _sharpened(network: TwoScaleNetwork, seen: Measurement, found: Found, n: int) -> Found:
-    boxes, chi2, which = found
+def _answer_fine(network: TwoScaleNetwork, seen: Measurement, answers: Answers, n: int) -> Answers:
+    boxes, chi2, which = answers
     best = chi2.argsort()[:n]
     chosen = Measurement(seen.magnitude[which[best]], seen.valid[which[best]])
     with _precision(boxes.device):
-        whole, magnitude = network.sharpened(chosen, boxes[best])[-1]
+        whole, magnitude = network.apply_fine(chosen, boxes[best])[-1]
     return whole, misfit(magnitude, chosen), which[best]
 
 
-def largest(network: nn.Module) -> int:
-    """Voxels per axis that a network is shown: of one with a single scale the central fringes, on an eighth of the voxels."""
+def input_size(network: nn.Module) -> int:
+    """Return the voxels per axis that a network is shown.
+
+    The low-resolution network alone sees only the central fringes, an eighth of the voxels.
+    """
     return LARGEST if isinstance(network, TwoScaleNetwork | Published) else CENTRAL
 
 
-def answered(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network makes of every start: objects in its box (n, z / 2, y / 2, x / 2), and chi2 of what it was shown (n,)."""
+def apply_network(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply the network to every start: return objects in its box (n, z / 2, y / 2, x / 2), and their chi2 (n,)."""
     with _precision(begin.device):
         boxes, magnitude = network(seen.magnitude, seen.valid, begin)[-1]
     return boxes, misfit(magnitude, seen)
 
 
-def shown(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
-    """One pattern (z, y, x) as the network sees it, a batch of one."""
+def network_input(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
+    """Return one pattern (z, y, x) as the network sees it, as a batch of one."""
     return Measurement.of(
         *(t[None].to(device) for t in to_network_grid(counts.float(), valid, sampling(counts.shape, oversampling)))
     )
 
 
-def _scaled(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:
+def _scale_to_counts(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:
     _, magnitude = magnitude_of(rho[None], rho.shape)
     return Hypothesis((rho * scale_to(magnitude, whole)[0]).to(torch.complex64), chi2)
 
@@ -142,7 +148,7 @@ def _precision(device: torch.device) -> torch.autocast:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies 16-bit numbers itself; on a CPU without the instructions they would be emulated."""
+    """Tell whether the device has instructions for 16-bit numbers; a CPU without them would emulate them slowly."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -1,11 +1,11 @@
-r"""Keep patterns that iterative phasing has solved, to teach from again and again; no label enters.
+"""Solve patterns by iterative phasing, keep the solutions, and teach them to a network repeatedly; no label is used.
 
-Expert iteration (`braggshot.nn.expert_iteration`) believes few of the network's own answers: those of mild crystals, which the
-network knows already. Random starts of the long recipe solve strained crystals too. They take several times as long as a training
-step, so their results are kept. `braggshot.nn.augmentation` shows each pattern in the 48 orientations of the cube, with its counts
-thinned and with other gaps. A pattern counts as solved where two independent starts agree; their mean is kept. Its centre of mass
-is in the middle, so only the twin is open, and each hypothesis is taught the twin that its start is nearer to. On a GPU the
-patterns of a shard are phased together, and solved patterns stay there.
+Expert iteration (`braggshot.nn.expert_iteration`) trusts only few of the network's own answers: those of mild crystals, which the
+network knows already. Random starts of the long recipe also solve strained crystals. They take several times as long as a training
+step, so their results are kept. A pattern counts as solved where two independent starts agree; the mean of the two is kept. Its
+centre of mass is in the middle, so only the twin is undetermined; each hypothesis is taught the twin that its start is nearer to.
+`braggshot.nn.augmentation` shows each pattern in the 48 orientations of the cube, with thinned counts and with other gaps. On a GPU
+the patterns of a shard are phased together, and solved patterns stay in its memory.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from braggshot.crystals.detector import DetectorSettings, chip, frames
-from braggshot.crystals.random import derived, uniform
+from braggshot.crystals.detector import DetectorSettings, draw_chip, draw_frames
+from braggshot.crystals.random import derive_generator, uniform
 from braggshot.errors import DataError
 from braggshot.iterative.algorithms import State
 from braggshot.iterative.iterate import FirstSupport, IterativeConfig, iterate
 from braggshot.iterative.projections import ShrinkWrap, autocorrelation_support
 from braggshot.iterative.recipe import parse_recipe
 from braggshot.nn import weights
-from braggshot.nn.augmentation import Orientation, balls, orientations, thinned, turned
+from braggshot.nn.augmentation import Orientation, draw_balls, orientations, thin_counts, turn
 from braggshot.nn.datasets import TRAINING, Batch, Source, seed_of
-from braggshot.nn.expert_iteration import together
+from braggshot.nn.expert_iteration import join_patterns
 from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement
 from braggshot.physics.fourier import AXES, crop, in_the_middle, inverted, to_centre
 
-HIDDEN = -1.0  # counts of a voxel that is not valid, where a pool keeps counts alone
+HIDDEN = -1.0  # marks voxels that are not valid in arrays of counts without a mask [photons]
 
 
 @dataclass(frozen=True)
 class SolvedConfig:
-    """How patterns are solved, and how they are shown.
+    """Settings of how patterns are solved and how they are shown.
 
     Parameters
     ----------
-    patterns : how many the teacher is given; 0 does without it
-    shard : patterns per file, which a GPU phases together
-    starts : random starts per pattern at most; two that agree are enough
-    agreement : aligned correlation of two starts from which the pattern counts as solved [1]
-    refine : how one start is phased
-    first_support : the support with which it begins
+    patterns : number of patterns to solve; 0 trains without solved patterns
+    shard : patterns per file; a GPU phases them together
+    starts : largest number of random starts per pattern; phasing stops once two agree
+    agreement : aligned correlation of two starts above which a pattern counts as solved [1]
+    refine : settings of the iterations of one start
+    first_support : first support of a start
     faintest : photons in the brightest voxel below which counts are not thinned
-    detector : gaps, dead pixels and lost frames of a presentation; its share of presentations is `damaged`
-    damaged : share of the presentations that have them [1]
+    detector : gaps, dead pixels and lost frames of the share `damaged` of the patterns shown
+    damaged : share of the patterns shown that have such faults [1]
     """
 
     patterns: int = 0
@@ -69,40 +69,42 @@ class SolvedConfig:
 
 
 def solve(source: Source, folder: Path, config: SolvedConfig, seed: int) -> Iterator[tuple[int, int]]:
-    """Solve patterns shard by shard into `folder`, yielding (given, solved) after each; shards that are there stay.
+    """Solve patterns shard by shard into `folder`, yielding the numbers (tried, solved) so far after each shard.
+
+    A shard whose file exists is not solved again.
 
     Parameters
     ----------
-    source : of patterns of one shape, on the device to use; what it knows of their truth is not looked at
+    source : source of patterns of one shape, on the device to use; their truth is not used
     """
-    given = found = 0
+    given = solved = 0
     for number in range(-(-config.patterns // config.shard)):
         path = folder / f"{number:05d}.safetensors"
         if not path.exists():
             batch = source(number, 0, config.shard)
             counts, valid = batch.counts, batch.valid
-            # One at a time on a CPU, whose caches hold one pattern.
+            # A CPU solves one pattern at a time, because its cache holds only one.
             size = 1 if counts.device.type == "cpu" else len(counts)
             parts = enumerate(zip(torch.split(counts, size), torch.split(valid, size), strict=True))
-            answers = [solutions(*part, config, seed_of(seed, number, k)) for k, part in parts]
+            answers = [solve_batch(*part, config, seed_of(seed, number, k)) for k, part in parts]
             rho, known = (torch.cat(column) for column in zip(*answers, strict=True))
             tensors = {"counts": counts[known], "valid": valid[known], "rho": torch.view_as_real(rho[known])}
             weights.write(path, tensors, {"given": config.shard})
-        given, found = given + config.shard, found + len(weights.read(path)[0]["rho"])
-        yield given, found
+        given, solved = given + config.shard, solved + len(weights.read(path)[0]["rho"])
+        yield given, solved
 
 
-def solutions(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """The objects of n patterns (n, z, y, x) that two starts agree on, the means of the two, and which patterns have one (n,).
+def solve_batch(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) -> tuple[Tensor, Tensor]:
+    """Phase n patterns (n, z, y, x) until two random starts agree; return the mean of the two, and a mask of the solved patterns.
 
     Returns
     -------
-    rho : (n, z / 2, y / 2, x / 2) complex, centred at N // 2; zero where nothing was found
-    known : (n,) bool
+    rho : (n, z / 2, y / 2, x / 2) complex, centred at N // 2; zero for a pattern that is not solved
+    known : (n,) True for a solved pattern
     """
     n, box = len(counts), [size // 2 for size in counts.shape[1:]]
     host = Generator().manual_seed(seed)
-    generator = derived(host, counts.device)
+    generator = derive_generator(host, counts.device)
     answers = torch.zeros(n, *box, dtype=torch.complex64, device=counts.device)
     known = torch.zeros(n, dtype=torch.bool, device=counts.device)
     tried: list[Tensor] = []
@@ -110,20 +112,20 @@ def solutions(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) ->
         left = (~known).nonzero().squeeze(1)
         if not len(left):
             break
-        rho = _attempt(Measurement.of(counts[left], valid[left]), config, generator, host)
-        found = torch.zeros_like(answers).index_copy_(0, left, crop(in_the_middle(to_centre(rho)), box))
+        rho = _run_start(Measurement.of(counts[left], valid[left]), config, generator, host)
+        objects = torch.zeros_like(answers).index_copy_(0, left, crop(in_the_middle(to_centre(rho)), box))
         for earlier in tried:
-            other = nearer_twin(found, earlier)
-            agree = ~known & (correlation(found, other) >= config.agreement)
-            overlap = (other.conj() * found).sum(AXES, keepdim=True)
-            mean = found + other * overlap / overlap.abs().clamp_min(1e-30)
+            other = nearer_twin(objects, earlier)
+            agree = ~known & (correlation(objects, other) >= config.agreement)
+            overlap = (other.conj() * objects).sum(AXES, keepdim=True)
+            mean = objects + other * overlap / overlap.abs().clamp_min(1e-30)
             answers, known = torch.where(agree[:, None, None, None], mean, answers), known | agree
-        tried.append(found)
+        tried.append(objects)
     return in_the_middle(answers), known
 
 
-def _attempt(data: Measurement, config: SolvedConfig, generator: Generator, host: Generator) -> Tensor:
-    """One random start of each pattern to the end of the recipe, (n, z, y, x), corner layout."""
+def _run_start(data: Measurement, config: SolvedConfig, generator: Generator, host: Generator) -> Tensor:
+    """Run one random start of each pattern to the end of the recipe; return objects (n, z, y, x) in corner layout."""
     n = len(data.magnitude)
     drawn, refine = uniform(generator, *config.first_support.threshold, n), config.refine
     support = autocorrelation_support(data.magnitude, drawn, config.first_support.extent)
@@ -131,43 +133,48 @@ def _attempt(data: Measurement, config: SolvedConfig, generator: Generator, host
     photons, power = data.magnitude.square().sum(AXES, keepdim=True), support.sum(AXES, keepdim=True).clamp_min(1)
     threshold = uniform(generator, *refine.shrink_wrap.threshold, n)
     state = State(rho * (photons / power).sqrt(), support, threshold, generators=[host] * n)
-    for _ in iterate(together(data), state, refine, parse_recipe(refine.recipe)):
+    for _ in iterate(join_patterns(data), state, refine, parse_recipe(refine.recipe)):
         pass
     return state.rho
 
 
-def replayed(folder: Path, config: SolvedConfig, seed: int, hidden: float = 0.05, device: torch.device | str = "cpu") -> Source:
-    """Solved patterns, each time in another orientation, with other noise and other voxels hidden.
+def replay_source(
+    folder: Path, config: SolvedConfig, seed: int, hidden: float = 0.05, device: torch.device | str = "cpu"
+) -> Source:
+    """Return a source of solved patterns, each time in another orientation, with other noise and other voxels hidden.
 
     Raises
     ------
     DataError : if `folder` holds no solved pattern.
     """
-    pool, objects = (tensor.to(device) for tensor in kept(folder))
+    pool, objects = (tensor.to(device) for tensor in read_solved(folder))
     if not len(pool):
         raise DataError(f"{folder}: no pattern was solved; ask for more of them, or for easier crystals.")
     shape, ways = pool.shape[1:], orientations(pool.shape[1:])
-    turns, half = (_turns(size, ways).to(device) for size in (shape, objects.shape[1:4]))
+    turns, half = (turn_indices(size, ways).to(device) for size in (shape, objects.shape[1:4]))
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
-        generator = derived(Generator().manual_seed(seed_of(seed, step, chunk, family)), device)
+        generator = derive_generator(Generator().manual_seed(seed_of(seed, step, chunk, family)), device)
         chosen = torch.randint(len(pool), (n,), generator=generator, device=pool.device)
         how = torch.randint(len(ways), (n,), generator=generator, device=pool.device)
         seen = pool[chosen].flatten(1).gather(1, turns[how]).view(n, *shape)
         parts = objects[chosen].flatten(1, 3).gather(1, half[how][..., None].expand(-1, -1, 2))
         solution = torch.view_as_complex(parts.view(n, *objects.shape[1:]))
-        counts = thinned(generator, seen.clamp_min(0), config.faintest)
+        counts = thin_counts(generator, seen.clamp_min(0), config.faintest)
         damaged = uniform(generator, 0, 1, n) < config.damaged
-        rocking = frames(generator, n, shape[0], config.detector.missing)[:, :, None, None]
-        whole = chip(generator, counts, config.detector)[:, None] & rocking | ~damaged[:, None, None, None]
-        valid = (seen != HIDDEN) & whole & ~balls(generator, seen.shape, hidden)
+        rocking = draw_frames(generator, n, shape[0], config.detector.missing)[:, :, None, None]
+        whole = draw_chip(generator, counts, config.detector)[:, None] & rocking | ~damaged[:, None, None, None]
+        valid = (seen != HIDDEN) & whole & ~draw_balls(generator, seen.shape, hidden)
         return Batch(counts * valid, valid, solution=solution)
 
     return source
 
 
-def kept(folder: Path) -> tuple[Tensor, Tensor]:
-    """All that was solved: counts (m, z, y, x), `HIDDEN` where not valid, and the parts of the objects (m, ..., 2)."""
+def read_solved(folder: Path) -> tuple[Tensor, Tensor]:
+    """Read all solved patterns: counts (m, z, y, x), `HIDDEN` where not valid, and objects (m, ..., 2).
+
+    The last axis of the objects is (real part, imaginary part).
+    """
     shards = [weights.read(path)[0] for path in sorted(folder.glob("*.safetensors"))]
     if not shards:
         return torch.empty(0), torch.empty(0)
@@ -175,14 +182,17 @@ def kept(folder: Path) -> tuple[Tensor, Tensor]:
     return counts, torch.cat([shard["rho"] for shard in shards])
 
 
-def _turns(shape: torch.Size, ways: list[Orientation]) -> Tensor:
-    """For each orientation where every voxel comes from, (orientations, voxels): a batch is turned by one gather."""
+def turn_indices(shape: torch.Size, ways: list[Orientation]) -> Tensor:
+    """Return, for each orientation, the source index of every voxel, (orientations, voxels).
+
+    With it one gather turns a whole batch.
+    """
     index = torch.arange(shape.numel()).view(shape)
-    return torch.stack([turned(index, way).reshape(-1) for way in ways])
+    return torch.stack([turn(index, way).reshape(-1) for way in ways])
 
 
-def taught(lessons: Source, exam: Source) -> Source:
-    """Training patterns from one source and validation from another."""
+def split_source(lessons: Source, exam: Source) -> Source:
+    """Return a source that takes training patterns from one source and validation patterns from another."""
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
         return (lessons if family == TRAINING else exam)(step, chunk, n, family)
@@ -191,7 +201,7 @@ def taught(lessons: Source, exam: Source) -> Source:
 
 
 def nearer_twin(rho: Tensor, solution: Tensor) -> Tensor:
-    """Of each object in `solution` and its conjugate inversion the one that correlates more with `rho`; (n, z, y, x) complex."""
+    """Return each object of `solution` (n, z, y, x) or its conjugate inversion, whichever correlates more with `rho`."""
     twin = inverted(solution).conj().resolve_conj()
     likeness = [(rho.conj() * candidate).sum(AXES).abs() for candidate in (solution, twin)]
     return torch.where((likeness[0] >= likeness[1])[:, None, None, None], solution, twin)

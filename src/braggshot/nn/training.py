@@ -1,8 +1,8 @@
-"""Training: one visible loop, which its caller owns, and which goes on after it was killed as if nothing had happened.
+"""Train a network: one loop, run by its caller, that resumes after being killed as if it had not stopped.
 
-The loss sees counts only. The best weights are chosen on crystals that were kept apart, by how well the object comes back and never
-by the transform loss, which goes on falling while objects get worse. Data, starts and everything else that is random follow from
-(seed, step), so a resumed run is on the same trajectory.
+The loss uses counts only. The best weights are chosen on validation crystals by how well the object is recovered. The loss would be
+a bad choice, because it keeps falling while objects get worse. Data, starts and everything else that is random follow from (seed,
+step), so a resumed run gives the same numbers.
 """
 
 from __future__ import annotations
@@ -23,39 +23,40 @@ from braggshot.nn import weights
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.checkpoints import Run, Table, load_checkpoint, save_checkpoint
 from braggshot.nn.datasets import VALIDATION, Source, seed_of
-from braggshot.nn.expert_iteration import SHARPENING, ExpertConfig, refined
+from braggshot.nn.expert_iteration import SHARPENING, ExpertConfig, refine_predictions
 from braggshot.nn.losses import LossConfig, correlation, data_term, r_factor, step_weights, trust
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, misfit
-from braggshot.nn.novelty import ranges
+from braggshot.nn.novelty import training_ranges
 from braggshot.nn.predict import fast_bfloat16
 from braggshot.nn.solved_patterns import nearer_twin
-from braggshot.nn.two_scale import FINE, TwoScaleConfig, TwoScaleNetwork, beginning, rejoined, start
+from braggshot.nn.two_scale import FINE, TwoScaleConfig, TwoScaleNetwork, coarse_network, draw_start, with_fine_steps
 from braggshot.physics.fourier import pad
 from braggshot.physics.metrics import align
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a network is trained.
+    """Settings of the training of a network.
 
     Parameters
     ----------
-    kind : which network, of `weights.KINDS`
-    steps : of the optimiser
-    batch, chunk : patterns per step, and per chunk of it; a chunk goes through the network at once
-    learning_rate, warmup : AdamW's largest rate, reached after `warmup` steps
-    schedule : "flat-decay", "halving" or "triangular2", as in `rate`
-    decay : last share of the run, over which "flat-decay" goes down to zero [1]
-    weight_decay, beta2 : of AdamW [1]
+    kind : kind of network, from `weights.KINDS`
+    steps : steps of the optimiser
+    batch, chunk : patterns per step, and per chunk; a chunk passes through the network at once
+    learning_rate, warmup : largest learning rate of AdamW [1], and the number of steps in which it is reached
+    schedule : "flat-decay", "halving" or "triangular2", see `rate`
+    decay : last share of the run, in which "flat-decay" falls to zero [1]
+    weight_decay, beta2 : parameters of AdamW [1]
     clip : largest norm of the gradient, 0 for no limit [1]
-    ema : weight of the past in the running average of the weights, which is what is validated and shipped [1]
-    seed : of everything
-    precision : of convolutions, "bf16-mixed" where the device computes in 16 bits itself; transforms are always in 32 bits
-    expert_from : step from which the network's outputs are refined to teach it
-    validate_every, checkpoint_every : steps
-    validation, validation_chunk : crystals kept apart, and how many of each kind in turn
-    network, loss, expert : their settings; the published networks have none of the first
-    fine, between : of "two-scale", whose low resolution is a finished network: its steps at the full one, and the projections
+    ema : weight of the past in the running average of the weights; the average is validated and shipped [1]
+    seed : seed of all random numbers
+    precision : "bf16-mixed" for convolutions in 16 bits where the device has such instructions; transforms are always in 32 bits
+    expert_from : first step in which the network's outputs are refined to teach it
+    validate_every, checkpoint_every : steps from one validation to the next, and from one checkpoint to the next
+    validation, validation_chunk : number of validation crystals, and how many of each kind are taken in turn
+    network, loss, expert : settings of the network, of the loss and of expert iteration; published networks have no settings
+    fine, between : settings of "two-scale", whose low-resolution network is trained already: its fine steps, and the projections
+        between both resolutions
     """
 
     kind: str = "flagship"
@@ -90,11 +91,12 @@ class TrainConfig:
             raise ConfigError(f"train.batch {self.batch} must be a multiple of train.chunk {self.chunk}.")
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step.
+        """Return the learning rate of a step.
 
-        flat-decay   up, flat, and down to zero at the end; more steps later start from the flat part again
-        halving      by half after every fifth of the run, as the paper's 100 epochs do every 20
-        triangular2  five times up from a fifth and back, each rise half as high as the one before, as 60 epochs do every 12
+        flat-decay   rises, stays flat, and falls to zero at the end; a longer run continues from the flat part
+        halving      is halved after every fifth of the run, as in the paper every 20 of 100 epochs
+        triangular2  rises five times from a fifth and falls back, each rise half as high as the one before, as every 12 of 60
+        epochs
         """
         share = step / self.steps
         factor = min(1.0, (step + 1) / max(1, self.warmup))
@@ -108,7 +110,7 @@ class TrainConfig:
 
 
 PUBLISHED = TrainConfig(batch=128, warmup=0, beta2=0.999, clip=0, ema=0)
-"""What the two published recipes share; what they do not say is as for the flagship."""
+"""Common settings of the two published recipes; settings that the papers do not state are those of the flagship."""
 
 PRESETS = {
     "flagship": TrainConfig(),
@@ -127,12 +129,12 @@ PRESETS = {
         loss=LossConfig(data="max-l1", expert=0),
     ),
 }
-"""Settings to start from, by name: the flagship's own, and the published ones as the authors' code has them."""
+"""Settings by name: those of the flagship and its full resolution, and of the published networks as in the authors' code."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a caller may want to know after a step."""
+    """Numbers of the run after a step."""
 
     step: int
     steps: int
@@ -141,15 +143,15 @@ class Report:
 
 
 def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initial: nn.Module | None = None) -> Iterator[Report]:
-    """Train, yielding a `Report` after each step; ``last``, ``best`` and ``metrics.csv`` appear in `folder`.
+    """Train a network, yielding a `Report` after each step; ``last``, ``best`` and ``metrics.csv`` appear in `folder`.
 
     Parameters
     ----------
-    config : settings
-    source : of patterns
-    folder : holds the checkpoint that a second call goes on from
+    config : settings of the training
+    source : source of patterns
+    folder : output folder; a checkpoint in it is resumed
     fabric : `lightning_fabric.Fabric`, launched: device and processes; its precision stays "32-true"
-    initial : network to start from, where there is no checkpoint
+    initial : network to start from, if there is no checkpoint
 
     Raises
     ------
@@ -159,7 +161,7 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
         raise ConfigError(
             f"{config.batch // config.chunk} chunks a batch cannot be shared by {fabric.world_size} processes; change train.chunk."
         )
-    run = _begin(config, folder, fabric, initial)
+    run = _start_run(config, folder, fabric, initial)
     model, optimiser = fabric.setup(run.network, run.optimiser)
     table = Table(folder / "metrics.csv", run.step) if fabric.is_global_zero else None
     began, first = time.perf_counter(), run.seen
@@ -175,7 +177,7 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
         optimiser.zero_grad()
         run.step += 1
         run.seen += config.batch
-        _follow(run, config)
+        _update_average(run, config)
         values["per_second"] = (run.seen - first) / (time.perf_counter() - began)
         if run.step % config.validate_every == 0 or run.step == config.steps:
             values |= _validate(run, config, source, fabric)
@@ -184,18 +186,21 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
             if run.step % config.checkpoint_every == 0 or run.step == config.steps:
                 save_checkpoint(folder / "last.safetensors", run, configuration.dump(config))
         yield Report(run.step, config.steps, run.seen, values)
-    fabric.barrier()  # the first process writes what the others may want to read next
+    fabric.barrier()  # the first process writes files that the others may read next
 
 
 def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
-    """Sum the gradients of this process's chunks; the mean over processes is Fabric's business."""
+    """Sum the gradients of this process's chunks.
+
+    Fabric takes the mean over processes.
+    """
     chunks = range(fabric.global_rank, config.batch // config.chunk, fabric.world_size)
     totals: dict[str, float] = {}
     step = run.step
     for number, chunk in enumerate(chunks):
         batch = source(step, chunk, config.chunk)
         data = Measurement.of(batch.counts.to(fabric.device), batch.valid.to(fabric.device))
-        begin = start(run.network, data, torch.Generator(fabric.device).manual_seed(seed_of(config.seed, step, chunk) + 2))
+        begin = draw_start(run.network, data, torch.Generator(fabric.device).manual_seed(seed_of(config.seed, step, chunk) + 2))
         with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):
             loss, values = objective(model, data, begin, config, step, batch.solution)
             fabric.backward(loss / len(chunks))
@@ -207,8 +212,11 @@ def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, 
 def objective(
     model: nn.Module, data: Measurement, start: Tensor, config: TrainConfig, step: int, solution: Tensor | None = None
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch, and its parts; `solution` is what iterative phasing made of the patterns, where a teacher was asked."""
-    with _mixed(config, start.device):
+    """Return the loss of a batch, and its parts.
+
+    `solution` holds the objects that iterative phasing found, if a teacher was asked.
+    """
+    with mixed_precision(config, start.device):
         outputs = model(data.magnitude, data.valid, start)
     terms = torch.stack([data_term(magnitude, data, config.loss) for _, magnitude in outputs])
     weight = torch.tensor(step_weights(len(outputs), config.loss), device=terms.device)
@@ -216,40 +224,45 @@ def objective(
     last = outputs[-1][1].detach()
     values = {"chi": misfit(last, data).sqrt().mean().item(), "r_factor": r_factor(last, data).mean().item()}
     if step >= config.expert_from and config.loss.expert > 0:
-        aim, share, more = _lesson((start, outputs[-1][0].detach()), data, config, step, solution)
+        aim, share, more = _choose_target((start, outputs[-1][0].detach()), data, config, step, solution)
         pull = torch.stack([(share * (1 - correlation(rho, aim))).sum() for rho, _ in outputs])
         loss = loss + config.loss.expert * (weight * pull).sum()
         values |= {"pull": pull[-1].item()} | more
     return loss, values | {"loss": loss.item()}
 
 
-def _mixed(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """Convolutions in 16 bits where asked for and not emulated. Fabric's mixed precision would round the magnitudes as well."""
+def mixed_precision(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """Run convolutions in 16 bits if the settings ask for it and the device has such instructions.
+
+    Fabric's mixed precision is not used, because it would round the magnitudes as well.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed" and fast_bfloat16(device))
 
 
-def _lesson(
+def _choose_target(
     way: tuple[Tensor, Tensor], data: Measurement, config: TrainConfig, step: int, solution: Tensor | None
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """What each prediction is pulled to, how much each counts (n,), and what to report of it; `way` is from the start to there.
+    """Return the target of each prediction, its weight (n,), and numbers to report; `way` is the pair (start, prediction).
 
-    Of two twins the one that the *start* is nearer to: chosen by the prediction, a blend of both would be right half of the time
-    whichever way it turned, and stay a blend.
+    The target is the twin that is nearer to the *start*. A prediction that blends both twins is equally near to both; if the nearer
+    one to the prediction were taken, it would be pulled to either twin half of the time and stay a blend.
     """
     start, rho = way
     if solution is not None:
         aim = nearer_twin(start, solution.to(rho.device))
         return aim, torch.full((len(rho),), 1 / len(rho), device=rho.device), {}
-    better, chi2 = refined(rho, data, config.expert, config.seed + step)
+    better, chi2 = refine_predictions(rho, data, config.expert, config.seed + step)
     believed = trust(chi2, data, config.loss)
-    # Shared among the patterns that are believed, so that a few right answers among many teach as much as many.
+    # Divided by the sum, so that a few trusted answers in a batch teach as much as many.
     share = believed / (believed.sum() + 0.5)
     return better, share, {"trust": believed.mean().item(), "chi_refined": chi2.sqrt().mean().item()}
 
 
-def _initial(config: TrainConfig, initial: nn.Module | None) -> nn.Module:
+def _initial_network(config: TrainConfig, initial: nn.Module | None) -> nn.Module:
     if config.kind != "two-scale":
-        return weights.build(config.kind, config.network) if initial is None else beginning(initial).requires_grad_(True)
+        return (
+            weights.build_network(config.kind, config.network) if initial is None else coarse_network(initial).requires_grad_(True)
+        )
     if isinstance(initial, TwoScaleNetwork):
         return initial
     coarse = initial if isinstance(initial, PhaseNetwork) else None
@@ -257,9 +270,9 @@ def _initial(config: TrainConfig, initial: nn.Module | None) -> nn.Module:
     return TwoScaleNetwork(scales, coarse)
 
 
-def _begin(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | None) -> Run:
+def _start_run(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | None) -> Run:
     torch.manual_seed(config.seed)
-    network = _initial(config, initial).to(fabric.device).train()
+    network = _initial_network(config, initial).to(fabric.device).train()
     betas, learning = (0.9, config.beta2), [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learning, config.learning_rate, betas, weight_decay=config.weight_decay)
     average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
@@ -271,8 +284,8 @@ def _begin(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Module | 
 
 
 @torch.no_grad()
-def _follow(run: Run, config: TrainConfig) -> None:
-    """Running average of the weights, short at first."""
+def _update_average(run: Run, config: TrainConfig) -> None:
+    """Update the running average of the weights, which is shorter in the first steps."""
     keep = min(config.ema, (1 + run.step) / (10 + run.step))
     for name, tensor in run.network.state_dict().items():
         run.average[name].lerp_(tensor, 1 - keep) if tensor.is_floating_point() else run.average[name].copy_(tensor)
@@ -280,16 +293,16 @@ def _follow(run: Run, config: TrainConfig) -> None:
 
 @torch.no_grad()
 def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
-    """Score the averaged weights on patterns kept apart, and keep the best."""
+    """Score the averaged weights on validation patterns, and save them if they are the best so far."""
     network = deepcopy(run.network).eval()
     network.load_state_dict(run.average)
     values = validate(network, source, config, fabric)
-    whole = rejoined(network, run.initial)
-    # Measured patterns have no truth: there the misfit that a short refinement leaves has to choose.
+    whole = with_fine_steps(network, run.initial)
+    # Measured patterns have no truth; the misfit after a short refinement chooses.
     score = values.get("val_correlation", 1 - values["val_chi_refined"])
     if fabric.is_global_zero and score > run.best:
         run.best = score
-        known = ranges(network, source) if not isinstance(network, Published) else {}
+        known = training_ranges(network, source) if not isinstance(network, Published) else {}
         card = weights.Card("trained", *weights.kind_of(whole), configuration.dump(config), run.seen, values, familiar=known)
         weights.save_network(run.folder / "best.safetensors", whole, card)
     return values
@@ -297,9 +310,10 @@ def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dic
 
 @torch.no_grad()
 def validate(network: nn.Module, source: Source, config: TrainConfig, fabric: Any) -> dict[str, float]:
-    """Medians and success rates over patterns that training never sees, of the prediction and of the prediction refined.
+    """Return medians and success rates over validation patterns, of the prediction and of the refined prediction.
 
-    Success is an aligned complex correlation with the truth of at least 0.95; one start each, so nothing is chosen.
+    Success is an aligned complex correlation with the truth of at least 0.95. Each pattern has one start, so no choice improves the
+    result.
     """
     chi: list[float] = []
     chi_refined: list[float] = []
@@ -307,16 +321,16 @@ def validate(network: nn.Module, source: Source, config: TrainConfig, fabric: An
     for chunk in range(-(-config.validation // config.validation_chunk)):
         batch = source(chunk, 0, config.validation_chunk, VALIDATION)
         data = Measurement.of(batch.counts.to(fabric.device), batch.valid.to(fabric.device))
-        begin = start(network, data, torch.Generator(fabric.device).manual_seed(chunk))
-        with _mixed(config, fabric.device):
+        begin = draw_start(network, data, torch.Generator(fabric.device).manual_seed(chunk))
+        with mixed_precision(config, fabric.device):
             rho, magnitude = network(data.magnitude, data.valid, begin)[-1]
-        better, chi2 = refined(rho, data, config.expert, chunk)
+        better, chi2 = refine_predictions(rho, data, config.expert, chunk)
         chi += misfit(magnitude, data).sqrt().tolist()
         chi_refined += chi2.sqrt().tolist()
         if batch.truth is not None:
             for name, objects in (("", rho), ("_refined", better)):
                 whole = pad(objects, data.magnitude.shape[-3:]).cpu()
-                # An object that is empty, all of it below a hard threshold, is nothing like the truth.
+                # An empty object, all of it below a hard threshold, has no correlation with the truth.
                 pairs = zip(whole, batch.truth.cpu(), strict=True)
                 found[name] += [align(o, t).correlation if o.any() else 0.0 for o, t in pairs]
     values = {"val_chi": _median(chi), "val_chi_refined": _median(chi_refined)}

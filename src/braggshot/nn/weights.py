@@ -1,4 +1,4 @@
-"""Trained networks as safetensors files with a model card inside, and the ones that braggshot ships."""
+"""Read and write trained networks: safetensors files with a model card; find the networks that braggshot ships."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ KINDS: dict[str, type[nn.Module]] = {
     "autophasenn": AutoPhaseNN,
     "autophasenn-2024": AutoPhaseNN2024,
 }
-CONFIGS: dict[str, Any] = {"flagship": NetworkConfig, "two-scale": TwoScaleConfig}  # the published ones have no settings
+CONFIGS: dict[str, Any] = {"flagship": NetworkConfig, "two-scale": TwoScaleConfig}  # published networks have no settings
 SHIPPED = "flagship"
 FOLDER = "weights"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a trained network is: shown by ``braggshot info``, written into every result it helped to make.
+    """Card of a trained network; ``braggshot info`` shows it, and every result of the network contains it.
 
     Parameters
     ----------
     name : short name
-    kind : which network, of `KINDS`
-    network : its configuration, empty for the published ones
-    training : the resolved training settings
-    seen : crystals that it was trained on
+    kind : kind of network, from `KINDS`
+    network : configuration of the network, empty for the published ones
+    training : resolved settings of the training
+    seen : number of crystals that it was trained on
     metrics : validation metrics of these weights
-    note : licence, device, anything a reader should know
-    familiar : ranges of what training patterns looked like, as in `braggshot.nn.novelty`
+    note : licence, device, and other remarks
+    familiar : ranges of numbers of the training patterns, see `braggshot.nn.novelty`
     """
 
     name: str
@@ -58,26 +58,26 @@ class Card:
     familiar: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def build(kind: str, settings: NetworkConfig | TwoScaleConfig | None = None) -> nn.Module:
-    """A new network of a kind."""
+def build_network(kind: str, settings: NetworkConfig | TwoScaleConfig | None = None) -> nn.Module:
+    """Build a new network of a kind."""
     return KINDS[kind](settings) if kind in CONFIGS else KINDS[kind]()
 
 
 def kind_of(network: nn.Module) -> tuple[str, dict[str, Any]]:
-    """Kind of a network, and its configuration as a card keeps it."""
+    """Return the kind of a network, and its configuration for the card."""
     kind = next(name for name, known in KINDS.items() if type(network) is known)
     return kind, config.dump(network.config) if isinstance(network, PhaseNetwork | TwoScaleNetwork) else {}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Tensors and JSON metadata as one file, which appears whole or not at all."""
+    """Write tensors and JSON metadata as one file, whole or not at all."""
     blob = save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {k: json.dumps(v) for k, v in metadata.items()})
     with replacing(path) as temporary:
         temporary.write_bytes(blob)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file.
+    """Read tensors and metadata of a file.
 
     Raises
     ------
@@ -92,36 +92,36 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save_network(path: Path, network: nn.Module, card: Card, half: bool = False) -> None:
-    """Weights and card; `half` keeps them in 16 bits, which predictions do not feel."""
-    learned = {name for name, _ in network.named_parameters()} if half else set()  # running variances may not fit into 16 bits
+    """Save weights and card; `half` stores weights in 16 bits, which hardly changes predictions."""
+    learned = {name for name, _ in network.named_parameters()} if half else set()  # running variances may overflow 16 bits
     state = {name: t.half() if name in learned else t for name, t in network.state_dict().items()}
     write(path, state, {"card": asdict(card)})
 
 
 def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
-    """A shipped network by name, or one from a file, in evaluation mode.
+    """Load a shipped network by name, or a network from a file, in evaluation mode.
 
     Raises
     ------
-    ConfigError : if no such network is known, or the file holds something else, or weights of another version.
+    ConfigError : if no such network is known, the file holds something else, or the weights are of another version.
     """
-    return assembled(*read(locate(name)), name)
+    return assemble_network(*read(locate(name)), name)
 
 
-def assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str | Path) -> tuple[nn.Module, Card]:
-    """The network of a file that was read, in evaluation mode.
+def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str | Path) -> tuple[nn.Module, Card]:
+    """Build the network of a file's tensors and metadata, in evaluation mode.
 
     Raises
     ------
-    ConfigError : as `load_network`, naming the file `name`.
+    ConfigError : as in `load_network`; the message names the file `name`.
     """
     if "card" not in metadata:
         raise ConfigError(f"{name} is no braggshot network: it has no card; train one with braggshot train.")
     card = Card(**metadata["card"])
     if card.kind not in KINDS:
         raise ConfigError(f"{name} is a network of kind {card.kind!r}, which this version does not know: {', '.join(KINDS)}.")
-    with torch.device("meta"):  # no time for random weights that are about to be replaced
-        network = build(
+    with torch.device("meta"):  # saves drawing random weights, which are replaced at once
+        network = build_network(
             card.kind, config.resolve(CONFIGS[card.kind], _without_retired(card.network)) if card.kind in CONFIGS else None
         )
     try:
@@ -133,7 +133,7 @@ def assembled(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: 
 
 
 RETIRED = {"support_threshold", "support_extent"}
-"""Settings of random starts that older cards list among those of refining, where nothing ever read them."""
+"""Settings in older cards that are ignored: they belong to random starts and were never read in a refinement."""
 
 
 def _without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def locate(name: str | Path) -> Path:
-    """File of a network: a path that exists, or the name of a shipped one."""
+    """Return the file of a network: an existing path, or the file of a shipped network."""
     path = Path(name)
     if path.suffix == ".safetensors" or path.exists():
         return path
@@ -158,5 +158,5 @@ def locate(name: str | Path) -> Path:
 
 
 def is_network(path: str | Path) -> bool:
-    """Whether a path or name is meant to be a network, for those who ask about any file."""
+    """Tell whether a path or name stands for a network, not for another kind of file."""
     return Path(path).suffix == ".safetensors" or (resources.files("braggshot") / FOLDER / f"{path}.safetensors").is_file()

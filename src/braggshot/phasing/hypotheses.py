@@ -10,9 +10,9 @@ from torch import nn
 
 from braggshot.iterative.iterate import Guess, IterativeConfig, Start, run_starts, set_point_spread
 from braggshot.iterative.projections import Measured
-from braggshot.nn.adapt import adapted
-from braggshot.nn.novelty import unfamiliar
-from braggshot.nn.predict import Hypothesis, predict, shown
+from braggshot.nn.adapt import adapt_network
+from braggshot.nn.novelty import find_novelties
+from braggshot.nn.predict import Hypothesis, network_input, predict
 from braggshot.nn.weights import Card
 from braggshot.phasing.partial_coherence import Phasing
 from braggshot.phasing.problem import PhasingContext
@@ -26,9 +26,9 @@ def with_network(context: PhasingContext, network: nn.Module, card: Card) -> Pha
     """Give the context its network, which may learn from these counts first, and say what of the counts is new to it."""
     config, oversampling = context.config, context.volume.oversampling
     counts, seen = _hide_held_out(context.data)
-    new = unfamiliar(network, shown(counts, seen, oversampling, counts.device), card.familiar, config.seed)
+    new = find_novelties(network, network_input(counts, seen, oversampling, counts.device), card.familiar, config.seed)
     if config.adapt.steps:
-        network = adapted(network, counts, seen, oversampling, config.adapt, config.seed)
+        network = adapt_network(network, counts, seen, oversampling, config.adapt, config.seed)
     return replace(context, network=network, out_of_distribution=new)
 
 

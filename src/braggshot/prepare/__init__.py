@@ -1,17 +1,18 @@
 """Prepare a raw scan: corrected counts around the Bragg peak, on a grid that is quick to transform.
 
-detectors   gaps of known detectors
-rocking     repeated, missing and uneven frames to regular planes; flux
-clean       hot and dead pixels, zingers, blocks that were cut out
-aliens      foreign peaks
-counts      dark, flat, gaps and mask to corrected counts of any region, read when asked for
-survey      where the peak is and how far its fringes reach, a few frames at a time
-window      binning, fast lengths, crop and pad about the peak
-volume      the chain `prepare`, its settings, and what it records
+detectors   find the gaps of known detectors
+rocking     sort repeated, missing and uneven frames onto regular planes; correct the flux
+clean       find hot and dead pixels, zingers, blocks that were cut out
+aliens      find foreign peaks
+counts      apply dark, flat, gaps and mask to the region that is read
+survey      find the peak and the reach of its fringes, reading a few frames at a time
+window      choose binning, lengths that transform quickly, crop and padding
+volume      run the whole chain, `prepare`, by its settings
 
-Intensities stay counts: nothing is interpolated, smoothed, thresholded or subtracted unless asked for, and what cannot be trusted
-is masked. Cropping and padding choose a window whose centre voxel N // 2 is the peak, they never roll; bins are summed, and valid
-where all their voxels are. A prepared scan, and a small stack that is centred already, keep their grid.
+Intensities stay counts: they are not interpolated, smoothed, thresholded or background-subtracted unless a setting asks for it, and
+voxels that cannot be trusted are masked. Cropping and padding choose a window whose centre voxel N // 2 is the peak; arrays are
+never rolled. Bins are summed, and a bin is valid where all its voxels are. A prepared scan, and a small stack that is centred
+already, keep their grid.
 """
 
 from braggshot.prepare.volume import PrepareConfig, prepare

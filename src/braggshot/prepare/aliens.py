@@ -1,7 +1,8 @@
-"""Foreign peaks: diffraction of another crystal that fell on the detector during the scan.
+"""Find foreign peaks: diffraction of another crystal that fell on the detector during the scan.
 
-A crystal's own pattern, once the fringes are smoothed away, falls from the Bragg peak along every streak, and it is nearly the same
-on opposite sides, I(q) = I(-q) but for strain. An alien does neither: around it is a valley, and opposite it is nothing.
+The pattern of one crystal, once its fringes are smoothed away, falls from the Bragg peak along every streak. It is nearly the same
+on opposite sides, I(q) = I(-q), except for strain. A foreign peak (alien) is separated from the Bragg peak by a valley, and the
+opposite side is empty.
 """
 
 from __future__ import annotations
@@ -15,31 +16,31 @@ from skimage.segmentation import watershed
 from braggshot.physics.sampling import mirror
 from braggshot.volumes import BoolArray, FloatArray
 
-PROMINENCE = 5.0  # how many times brighter than its valley, and than the opposite side, a blob must be
-FADED = 0.05  # of its brightness at which a blob ends
-SIGNIFICANT = 6.0  # noise standard deviations above the background below which nothing is looked at
+PROMINENCE = 5.0  # least ratio of an alien's brightness to its valley and to the opposite side [1]
+FADED = 0.05  # share of an alien's brightness at which its mask ends [1]
+SIGNIFICANT = 6.0  # least height of an alien above the background [noise standard deviations]
 
 
-def aliens(
+def find_aliens(
     counts: FloatArray, valid: BoolArray, oversampling: tuple[float, float, float]
 ) -> tuple[BoolArray, list[tuple[int, int, int]]]:
-    """Voxels of aliens, and where their centres are.
+    """Return a mask of the foreign peaks, and their centres.
 
-    Counts are smoothed over half a fringe. A blob is an alien if it is five times brighter than the saddle that separates it from
-    the Bragg peak, than the background, and than the opposite side, and if it lies wholly inside the array. Its voxels are those on
-    its side of the saddle that are above the background, a twentieth of its brightness and twice the opposite side, with a margin
-    of half a fringe.
+    Counts are smoothed over half a fringe. A blob is an alien if it lies wholly inside the array and is five times brighter than
+    three things: the saddle that separates it from the Bragg peak, the background, and the opposite side. Its mask covers the
+    voxels on its side of the saddle that are brighter than the background, a twentieth of its brightness and twice the opposite
+    side, with a margin of half a fringe.
 
     Parameters
     ----------
-    counts : (z, y, x) with the Bragg peak as the brightest smoothed voxel [photons]
-    valid : (z, y, x)
-    oversampling : of the crystal, per axis: the period of its fringes in voxels
+    counts : (z, y, x); the Bragg peak must be the brightest voxel after smoothing [photons]
+    valid : (z, y, x), True on trusted voxels
+    oversampling : of the crystal, per axis: the period of its fringes [voxels]
 
     Returns
     -------
     mask : True on aliens
-    centres : their voxels (z, y, x), brightest first
+    centres : voxels (z, y, x) of their centres, brightest first
     """
     sigma = np.clip(0.45 * np.array(oversampling), 1, 4)
     stride = sigma.astype(int)
@@ -53,23 +54,23 @@ def aliens(
     tops, n = ndimage.label(h_maxima(level, np.log(PROMINENCE)), np.ones((3, 3, 3)))  # type: ignore[no-untyped-call]
     peak = tuple(int(index) for index in np.unravel_index(int(blurred.argmax()), blurred.shape))
     opposite = mirror(ndimage.maximum_filter(blurred, 5), peak)
-    found = [
+    blobs = [
         (float(blurred[top]), label, top)
         for label, top in _positions(tops, n)
-        if label != tops[peak] and _inside(top, stride, sigma, blurred.shape) and 0 < opposite[top] * PROMINENCE < blurred[top]
+        if label != tops[peak] and _is_inside(top, stride, sigma, blurred.shape) and 0 < opposite[top] * PROMINENCE < blurred[top]
     ]
     mask = np.zeros(blurred.shape, dtype=bool)
-    if found:
+    if blobs:
         basins = watershed(-level, tops, mask=blurred > np.maximum(1.5 * floor, 2 * mirror(blurred, peak)))  # type: ignore[no-untyped-call]
-        for brightness, label, top in found:
+        for brightness, label, top in blobs:
             parts, _ = ndimage.label((basins == label) & (blurred > FADED * brightness))
             mask |= parts == parts[top]
-    centres = [tuple(int(index) for index in offset + stride * top) for _, _, top in sorted(found, reverse=True)]
+    centres = [tuple(int(index) for index in offset + stride * top) for _, _, top in sorted(blobs, reverse=True)]
     return _refine(mask, counts.shape, stride, offset) & valid, [(z, y, x) for z, y, x in centres]
 
 
 def _smooth(counts: FloatArray, valid: BoolArray, sigma: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Gaussian average over valid voxels; deep inside a gap, that of the nearest voxel that has one."""
+    """Return a Gaussian average over valid voxels; deep inside a gap, the average at the nearest voxel that has one."""
     total = ndimage.gaussian_filter(np.where(valid, counts, 0).astype(np.float32), sigma)
     if valid.all():
         return total
@@ -82,7 +83,7 @@ def _smooth(counts: FloatArray, valid: BoolArray, sigma: NDArray[np.float64]) ->
 
 
 def _positions(tops: NDArray[np.int32], n: int) -> list[tuple[int, tuple[int, int, int]]]:
-    """Label and first voxel of every top."""
+    """Return the label and the first voxel of every local maximum."""
     places = ndimage.find_objects(tops, max_label=n)
     positions = []
     for label, place in enumerate(places, start=1):
@@ -91,14 +92,17 @@ def _positions(tops: NDArray[np.int32], n: int) -> list[tuple[int, tuple[int, in
     return positions
 
 
-def _inside(top: tuple[int, ...], stride: NDArray[np.int_], sigma: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
-    """Whether a top is two smoothing lengths away from the faces: a streak that the array cuts off has its top on a face."""
+def _is_inside(top: tuple[int, ...], stride: NDArray[np.int_], sigma: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
+    """Tell whether a local maximum lies at least two smoothing lengths inside the array.
+
+    A streak that the array cuts off has its maximum on a face.
+    """
     margin = np.ceil(2 * sigma / stride)
     return bool(np.all((np.array(top) >= margin) & (np.array(top) < np.array(shape) - margin)))
 
 
 def _refine(mask: BoolArray, shape: tuple[int, ...], stride: NDArray[np.int_], offset: NDArray[np.int_]) -> BoolArray:
-    """A mask on the coarse grid as one of the full shape, one coarse voxel wider."""
+    """Return a mask on the coarse grid as a mask of the full shape, one coarse voxel wider."""
     nearest = [
         np.clip((np.arange(size) - first + step // 2) // step, 0, coarse - 1)
         for size, first, step, coarse in zip(shape, offset, stride, mask.shape, strict=True)

@@ -1,8 +1,8 @@
-"""What on a detector image is not diffraction: bad pixels, zingers, blocks that were never read out.
+"""Find voxels of a detector image that hold no diffraction: bad pixels, zingers, blocks that were never read out.
 
-Fringes of a crystal sampled twice per period may well be single bright voxels with zeros around them, but they come in lattices and
-they come and go along the rocking curve. An artefact is what stands out from all but a few voxels of a wider neighbourhood, and a
-hot pixel what does so steadily. Arrays are counts, (z, y, x) or (rows, columns); masks are True on what is found.
+Fringes of a crystal sampled twice per period may well be single bright voxels with zeros around them. But fringes form lattices,
+and they appear and vanish along the rocking curve. A voxel is an artefact if it stands out from all but a few voxels of a wider
+neighbourhood; a hot pixel does so steadily. Arrays are counts, (z, y, x) or (rows, columns); masks are True on artefacts.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray
 
 HOT, ZINGER = 5.0, 30.0  # times the brightest few of the neighbourhood
-ALWAYS = 0.75  # share of the images in which a hot pixel must stand out
-STEADY = 3.0  # ratio of upper to lower quartile of its counts, at most
+ALWAYS = 0.75  # least share of the images in which a hot pixel stands out [1]
+STEADY = 3.0  # largest ratio of the upper to the lower quartile of a hot pixel's counts [1]
 
 
 def flat_response(flat: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32], BoolArray]:
-    """Response of each pixel relative to the mean of the good ones, and which pixels respond at all.
+    """Return the response of each pixel relative to the mean of the good pixels, and the dark pixels.
 
     A pixel is dark if it lies more than three standard deviations below the mean of the good pixels (the rule of APS 34-ID-C).
 
     Parameters
     ----------
-    flat : (rows, columns) image of uniform light [arbitrary]
-    good : (rows, columns) pixels to take the mean of
+    flat : (rows, columns) image under uniform illumination [arbitrary]
+    good : (rows, columns) pixels that the mean is taken over
 
     Returns
     -------
-    response : to divide counts by, 1 on dark pixels
+    response : (rows, columns) divisor of the counts, 1 on dark pixels
     dark : True on dark pixels
 
     Raises
@@ -50,16 +50,16 @@ def flat_response(flat: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32
 
 
 def dark_offset(dark: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32] | None, BoolArray]:
-    """Offset to subtract from every frame, if there is one, and the pixels that count without light.
+    """Return the offset to subtract from every frame, None if there is none, and a mask of the hot pixels.
 
-    A counting detector has no offset: the median of its dark image is 0, nothing is subtracted, and a pixel with a dark value above
-    1 is hot. The median of an integrating detector is above 0: the image is its offset, and a pixel is hot that lies more than 5
-    robust standard deviations (at least 1) above the median.
+    A counting detector has no offset: the median of its dark image is 0, and a pixel with a dark value above 1 is hot. An
+    integrating detector has a median above 0: the dark image is the offset, and a pixel is hot if it lies more than 5 robust
+    standard deviations (at least 1) above the median.
 
     Parameters
     ----------
     dark : (rows, columns) counts per frame without beam [counts]
-    good : (rows, columns) pixels to take the median of
+    good : (rows, columns) pixels that the median is taken over
     """
     sound = dark[good & np.isfinite(dark)]
     level = float(np.median(sound)) if sound.size else 0.0
@@ -68,12 +68,13 @@ def dark_offset(dark: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32] 
     return (np.where(hot, 0, dark).astype(np.float32) if level > 0 else None), hot
 
 
-def hot_pixels(images: Iterable[FloatArray], valid: BoolArray) -> BoolArray:
-    """Pixels that stand out from their neighbourhood in nearly all of several images along the rocking curve, and steadily.
+def find_hot_pixels(images: Iterable[FloatArray], valid: BoolArray) -> BoolArray:
+    """Find pixels that stand out from their neighbourhood steadily, in nearly all of several images along the rocking curve.
 
-    A pixel stands out above 5 (m + 2) counts, m the fourth largest of the others in 5 x 5 pixels, so that clusters of up to four
-    are found. It is hot if it does so in three quarters of the images and the upper quartile of its counts is at most three times
-    the lower: the Bragg peak and its streaks pass over a pixel, or at least grow and fade.
+    A pixel stands out if it is above 5 (m + 2) counts, where m is the fourth largest of the other values in 5 x 5 pixels; so
+    clusters of up to four hot pixels are found. A pixel is hot if it stands out in three quarters of the images, and if the upper
+    quartile of its counts is at most three times the lower quartile. The second condition spares the Bragg peak and its streaks:
+    they pass over a pixel, or at least grow and fade.
     """
     stack = [np.where(valid, image, 0).astype(np.float32) for image in images]
     votes = np.zeros(valid.shape, dtype=int)
@@ -81,16 +82,18 @@ def hot_pixels(images: Iterable[FloatArray], valid: BoolArray) -> BoolArray:
         for row, column in np.argwhere(image > HOT * np.maximum(2, ndimage.uniform_filter(image, 5, mode="constant"))):
             rivals = np.sort(image[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3], axis=None)[::-1]
             votes[row, column] += image[row, column] > HOT * (rivals[min(4, rivals.size - 1)] + 2)
-    found = votes >= max(1, ALWAYS * len(stack))
-    low, high = np.quantile([image[found] for image in stack], (0.25, 0.75), axis=0)
-    found[found] = high <= STEADY * low
-    return found
+    hot = votes >= max(1, ALWAYS * len(stack))
+    low, high = np.quantile([image[hot] for image in stack], (0.25, 0.75), axis=0)
+    hot[hot] = high <= STEADY * low
+    return hot
 
 
-def dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
-    """Pixels that count less than 5 % of the least of their eight neighbours, beyond four standard deviations of its noise.
+def find_dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
+    """Find pixels that count too little beside their neighbours.
 
-    The neighbours must be within a factor of ten: where two lines of zeros between fringes cross, they are not.
+    A pixel is dead if it holds less than 5 % of the least of its eight neighbours, after four standard deviations of photon noise
+    are taken off that neighbour. The neighbours must agree within a factor of ten. They do not agree where two dark lines between
+    fringes cross.
     """
     around = np.ones((3, 3), dtype=bool)
     around[1, 1] = False
@@ -100,34 +103,37 @@ def dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
     return valid & (total < 0.05 * (least - 4 * np.sqrt(least)))
 
 
-def zingers(counts: FloatArray, valid: BoolArray) -> BoolArray:
-    """Voxels above 30 (m + 1) counts, m the eighth largest of the others in 5 x 5 x 5 voxels: cosmic rays, single glitches."""
+def find_zingers(counts: FloatArray, valid: BoolArray) -> BoolArray:
+    """Find single voxels that are far too bright: cosmic rays and glitches.
+
+    A voxel is a zinger above 30 (m + 1) counts, where m is the eighth largest of the other values in 5 x 5 x 5 voxels.
+    """
     trusted = np.where(valid, counts, 0)
     total = 125 * ndimage.uniform_filter(trusted, 5, mode="constant")
-    found = np.zeros(counts.shape, dtype=bool)
+    mask = np.zeros(counts.shape, dtype=bool)
     for voxel in np.argwhere((trusted > ZINGER) & (trusted > total / 8)):  # of eight alike at most, or there is no need to look
         around = trusted[tuple(slice(max(0, index - 2), index + 3) for index in voxel)]
         rivals = np.sort(around, axis=None)[::-1]
-        found[tuple(voxel)] = trusted[tuple(voxel)] > ZINGER * (rivals[min(8, rivals.size - 1)] + 1)
-    return found
+        mask[tuple(voxel)] = trusted[tuple(voxel)] > ZINGER * (rivals[min(8, rivals.size - 1)] + 1)
+    return mask
 
 
-def missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
-    """Solid blocks of exact zeros amid counts: data that was cut out or never read, not darkness.
+def find_missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
+    """Find solid blocks of exact zeros among counts: data that was cut out or never read, not darkness.
 
-    A block holds at least one voxel with nothing but zeros around it, known gaps aside, and the zeros within three voxels of it.
-    It is missing if the median of the voxels within two of it is more than three times the smallest count there is (1 photon, or
-    the threshold that was applied), and if so many voxels would have held at least 50 such counts together. Works on volumes, and
-    on the sum of all frames for gaps and clusters of dead pixels.
+    A block holds at least one voxel whose neighbours, known gaps aside, are all zero, and the zeros within three voxels of it. Let
+    the quantum be the smallest count (1 photon, or the threshold that was applied). A block is missing if the median within two
+    voxels around it is above three quanta, and if at that level its voxels would have held more than 50 quanta together. The
+    function works on volumes; on the sum of all frames it finds gaps and clusters of dead pixels.
     """
     trusted = np.where(valid, counts, 0).astype(np.float32)
     zero = (counts == 0) & valid
-    found = np.zeros(counts.shape, dtype=bool)
+    missing = np.zeros(counts.shape, dtype=bool)
     quantum = float(trusted.min(where=trusted > 0, initial=np.inf))
     solid = ndimage.maximum_filter(trusted, 3, mode="constant") == 0
     solid[solid] = ndimage.uniform_filter(zero.astype(np.float32), 3, mode="nearest")[solid] > 0.5
     box = np.ones((3,) * counts.ndim, dtype=bool)
-    amid = solid & (ndimage.uniform_filter(trusted, 7, mode="nearest") >= 0.8 * quantum)  # as it is beside a wall of three quanta
+    amid = solid & (ndimage.uniform_filter(trusted, 7, mode="nearest") >= 0.8 * quantum)  # the mean beside a wall of three quanta
     blocks, n = ndimage.label(solid, box)
     places = ndimage.find_objects(blocks, max_label=n)
     for label in np.unique(blocks[amid]):
@@ -136,5 +142,5 @@ def missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
         shell = trusted[near][ndimage.binary_dilation(block, box, iterations=2) & ~block & valid[near]]
         level = float(np.median(shell)) if shell.size else 0.0
         if level > 3 * quantum and level * block.sum() > 50 * quantum:
-            found[near] |= block
-    return found
+            missing[near] |= block
+    return missing

@@ -1,10 +1,10 @@
-"""From a raw scan to corrected counts on a regular rocking grid, one region at a time.
+"""Read a raw scan as corrected counts on a regular rocking grid, one region at a time.
 
 ::
 
     counts = sum over the frames of a plane of (frame - offset) / response,  divided by their summed relative flux
 
-Nothing is read before a region is asked for, and only that region is.
+Only the region that is asked for is read.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, DataError
 from braggshot.prepare.clean import dark_offset, flat_response
-from braggshot.prepare.detectors import gaps
+from braggshot.prepare.detectors import find_gaps
 from braggshot.prepare.rocking import RockingGrid, rocking_grid
 from braggshot.volumes import BoolArray, FloatArray, Frames, Scan
 
-UNTRUSTED = 0.1  # share of voxels that may be negative or not a number
+UNTRUSTED = 0.1  # largest share of voxels that may be negative or not a number [1]
 
 
 @dataclass(frozen=True)
 class Block:
-    """Counts and trust of a region of the raw grid that starts at `start`; counts are 0 where not valid.
+    """Counts of a region of the raw grid that starts at `start`, and a mask of its valid voxels.
 
-    `untrusted` is the number of voxels that should have held counts but were negative or not a number, `steps` what was done.
+    Counts are 0 where not valid. `untrusted` is the number of voxels that should have held counts but were negative or not a
+    number. `steps` describes in words how bad voxels were masked.
     """
 
     counts: NDArray[np.float32]
@@ -40,19 +41,19 @@ class Block:
 
     @property
     def stop(self) -> tuple[int, int, int]:
-        """Index after the last voxel on each axis."""
+        """Raw index after the last voxel on each axis."""
         z, y, x = (first + size for first, size in zip(self.start, self.counts.shape, strict=True))
         return z, y, x
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """What is done to every frame.
+    """Choice of the corrections that every frame gets.
 
     Parameters
     ----------
-    monitor, flat, dark : whether to use what the scan brings along
-    detector : name of the detector whose gaps to mask, None for the one the scan names
+    monitor, flat, dark : whether to use the monitor, flat field and dark field of the scan
+    detector : name of the detector whose gaps are masked; None takes the name in the scan
     """
 
     monitor: bool = True
@@ -63,17 +64,17 @@ class Corrections:
 
 @dataclass(frozen=True)
 class CorrectedFrames:
-    """Frames on a regular rocking grid, read as trusted counts.
+    """Frames on a regular rocking grid, corrected when they are read.
 
     Parameters
     ----------
-    frames : raw images
-    grid : which of them make up a plane
-    good : (rows, columns) pixels that count
-    valid : (n, rows, columns) mask of the raw frames, None where it is the same for all
-    offset, response : (rows, columns), None where nothing is corrected [counts], [1]
-    no_count : value that stands for "not counted"
-    steps : what will be done, in words
+    frames : raw frames
+    grid : planes of the rocking curve, and the frames of each
+    good : (rows, columns) True on pixels that can be trusted
+    valid : (n, rows, columns) mask of the raw frames, None where it is the same for all frames
+    offset, response : (rows, columns) dark offset [counts] and flat-field response [1]; None for no correction
+    no_count : pixel value that stands for "not counted"
+    steps : corrections, in words
     """
 
     frames: Frames
@@ -87,11 +88,11 @@ class CorrectedFrames:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(planes, rows, columns)."""
+        """Shape (planes, rows, columns) of the grid."""
         return len(self.grid.frames), self.good.shape[0], self.good.shape[1]
 
     def read(self, start: Sequence[int], stop: Sequence[int]) -> Block:
-        """Corrected counts from `start` up to `stop`, cut to the grid."""
+        """Read the corrected counts from index `start` up to `stop`, cut to the grid."""
         first = [max(0, int(index)) for index in start]
         last = [min(size, int(index)) for size, index in zip(self.shape, stop, strict=True)]
         rows, columns = (slice(a, b) for a, b in zip(first[1:], last[1:], strict=True))
@@ -117,7 +118,7 @@ class CorrectedFrames:
         return Block(counts * trusted, trusted, (first[0], first[1], first[2]), untrusted)
 
     def _raw(self, wanted: list[int], rows: slice, columns: slice) -> tuple[NDArray[Any], BoolArray]:
-        """Frames `wanted` as stored, and where they may be trusted."""
+        """Read raw frames by their numbers, and a mask of the voxels that may be trusted."""
         if not wanted:
             shape = (0, rows.stop - rows.start, columns.stop - columns.start)
             return np.zeros(shape, np.float32), np.zeros(shape, dtype=bool)
@@ -135,8 +136,10 @@ class CorrectedFrames:
         return raw, trusted
 
 
-def corrected(scan: Scan, corrections: Corrections) -> CorrectedFrames:
-    """What has to be done to the frames of a scan, before any of them is read. Nothing is done to a prepared scan but its mask.
+def correct_frames(scan: Scan, corrections: Corrections) -> CorrectedFrames:
+    """Collect the corrections of a scan before any frame is read.
+
+    Of a prepared scan only the mask is applied.
 
     Raises
     ------
@@ -172,11 +175,11 @@ def corrected(scan: Scan, corrections: Corrections) -> CorrectedFrames:
 
 
 def refuse_untrusted(name: str, untrusted: int, total: int) -> None:
-    """Let a few voxels pass that are negative or not a number.
+    """Refuse a scan in which too many voxels are negative or not a number.
 
     Raises
     ------
-    DataError : if they are more than a tenth of all.
+    DataError : if they are more than a tenth of all voxels.
     """
     if untrusted > UNTRUSTED * total:
         raise DataError(
@@ -188,10 +191,10 @@ def refuse_untrusted(name: str, untrusted: int, total: int) -> None:
 def _gaps(scan: Scan, corrections: Corrections, steps: list[str]) -> BoolArray:
     _, rows, columns = scan.frames.shape
     name = corrections.detector or scan.detector
-    found = None if name is None else gaps(name, (rows, columns))
-    if found is not None:
-        steps.append(f"gaps of the detector {name}: {int(found.sum())} pixels masked")
-        return found
+    mask = None if name is None else find_gaps(name, (rows, columns))
+    if mask is not None:
+        steps.append(f"gaps of the detector {name}: {int(mask.sum())} pixels masked")
+        return mask
     if corrections.detector is not None:
         raise ConfigError(f"{scan.name}: frames of {rows} x {columns} pixels are not those of a whole {name}; give a mask instead.")
     if name is not None:
@@ -206,7 +209,10 @@ def _of_shape(image: FloatArray, shape: tuple[int, int], what: str) -> FloatArra
 
 
 def _gather(counts: NDArray[np.float32], trusted: BoolArray, sizes: list[int]) -> tuple[NDArray[np.float32], BoolArray]:
-    """Sum over the frames of each plane; a voxel is trusted where all of them are, and nowhere in an empty plane."""
+    """Sum the frames of each plane.
+
+    A voxel is trusted where it is trusted in all frames of its plane; an empty plane has no trusted voxel.
+    """
     summed = np.zeros((len(sizes), *counts.shape[1:]), np.float32)
     together = np.zeros(summed.shape, dtype=bool)
     last = 0

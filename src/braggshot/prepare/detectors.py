@@ -1,8 +1,8 @@
-"""Gaps between the modules of known detectors, as rows and columns that carry no trusted counts.
+"""Find the gaps between the modules of known detectors: rows and columns without trusted counts.
 
-Modules are tiled at a regular pitch, so the size of the detector, of a module and of the gap say where the gaps are, in pixels
-along (rows, columns). The wide pixels along the edges of Medipix-type chips, which collect more than their share, belong to the
-gap. Names that are not in the table are looked up in pyFAI, if it is installed.
+Modules are tiled at a regular pitch, so the sizes of the detector, of a module and of the gap give the gaps in pixels along (rows,
+columns). Medipix-type chips have wide pixels along their edges, which collect more photons; they belong to the gap. A detector that
+is not in the table is looked up in pyFAI, if that is installed.
 """
 
 from __future__ import annotations
@@ -45,17 +45,19 @@ EIGER2M: tuple[Pair, Sequence[Pair], Sequence[Pair]] = (
 )
 
 
-def gaps(name: str, shape: tuple[int, int]) -> BoolArray | None:
-    """True where a detector has gaps; None if its frames have another shape, as a region of interest has.
+def find_gaps(name: str, shape: tuple[int, int]) -> BoolArray | None:
+    """Return a mask that is True on the gaps of a detector.
+
+    None is returned if the frames have another shape than the detector, for example a region of interest.
 
     Parameters
     ----------
-    name : key of `DETECTORS`, "eiger2m", or a detector of pyFAI, in any case
+    name : key of `DETECTORS` such as "eiger2m", or a detector of pyFAI, in upper or lower case
     shape : (rows, columns) of the frames
 
     Raises
     ------
-    ConfigError : if nobody knows the detector.
+    ConfigError : if neither the table nor pyFAI knows the detector.
     """
     key = name.lower()
     if key == "eiger2m":

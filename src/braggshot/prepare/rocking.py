@@ -1,7 +1,8 @@
-"""Rocking curves as they are measured, brought onto a regular grid of angles: repeats, gaps, uneven steps, flux.
+"""Sort the frames of a rocking curve onto a regular grid of angles, and correct their flux.
 
-Every plane of the grid lists the frames that were taken there. Its intensity is the sum of their counts over the sum of their
-fluxes relative to the median, so counts stay close to what was counted and Poisson statistics keep their meaning.
+Frames may be repeated, missing or unevenly spaced. Every plane of the grid lists the frames that were measured at its angle. Its
+intensity is the sum of their counts over the sum of their fluxes relative to the median. So counts stay close to the measured ones
+and Poisson statistics stay valid.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray, Geometry
 
-REPEATED = 0.2  # of the mean step: angles closer than this are one angle
-TOLERANCE = 0.25  # of a step: how far a step may be from a whole number of steps
-UNEVEN = 0.1  # share of steps out of tolerance from which the scan is taken as it is
+REPEATED = 0.2  # share of the mean step within which two angles count as one [1]
+TOLERANCE = 0.25  # largest deviation of a step from a whole number of steps [steps]
+UNEVEN = 0.1  # share of steps out of tolerance above which frames are not sorted onto a grid [1]
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class RockingGrid:
 
     Parameters
     ----------
-    frames : for each plane, the raw frames measured at its angle; empty where none was
-    weight : (n,) summed flux of those frames relative to the median frame; 0 where nothing can be trusted [1]
-    regular : whether the planes are the frames, one by one and in order
-    steps : what was noticed, in words
+    frames : for each plane, the numbers of the raw frames measured at its angle; empty where no frame was
+    weight : (n,) summed flux of those frames relative to the median frame; 0 where no frame can be trusted [1]
+    regular : True if the planes are the frames, one by one and in order
+    steps : remarks on the scan, in words
     """
 
     frames: tuple[tuple[int, ...], ...]
@@ -43,15 +44,16 @@ def rocking_grid(
 ) -> RockingGrid:
     """Sort frames onto a regular grid of angles.
 
-    Frames at one angle share a plane, an angle that was left out is an empty plane, and the direction of the scan is kept. Where
-    more than a tenth of the steps are no whole number of steps, every frame stays a plane and the spread is reported.
+    Frames at one angle share a plane, an angle that was left out becomes an empty plane, and the direction of the scan is kept.
+    Where more than a tenth of the steps are no whole number of steps, every frame stays a plane and the spread is reported.
 
     Parameters
     ----------
     n_frames : number of frames
-    angle : (n,) of each frame [rad]; None, or any value that is not finite, means evenly spaced in the order of the frames
+    angle : (n,) rocking angle of each frame [rad]; None, or any value that is not finite, means evenly spaced in the order of the
+        frames
     monitor : (n,) incident flux [arbitrary]; a frame without a positive value is not trusted
-    arrived : (n,) False for frames that are not there; None means that all are
+    arrived : (n,) False for frames that are missing; None means that all frames are present
 
     Raises
     ------
@@ -65,11 +67,11 @@ def rocking_grid(
     planes, noticed = _planes(n_frames, angle)
     weight = np.array([sum(flux[frame] for frame in plane) for plane in planes])
     trusted = tuple(tuple(frame for frame in plane if flux[frame] > 0) for plane in planes)
-    return RockingGrid(trusted, weight, planes == _singly(range(n_frames)), steps + noticed)
+    return RockingGrid(trusted, weight, planes == _one_frame_each(range(n_frames)), steps + noticed)
 
 
 def regular_geometry(geometry: Geometry | None, grid: RockingGrid) -> Geometry | None:
-    """The geometry of the planes of `grid`: circles with one angle per frame get one per plane."""
+    """Return the geometry of the planes of `grid`: a circle with one angle per frame gets one angle per plane."""
     if geometry is None or grid.regular:
         return geometry
     filled = [index for index, plane in enumerate(grid.frames) if plane]
@@ -102,15 +104,15 @@ def _relative_flux(n_frames: int, monitor: FloatArray | None, here: BoolArray) -
 
 
 def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
-    """Frames of each plane, and what was noticed."""
+    """Return the frames of each plane, and remarks in words."""
     if angle is None or n_frames < 3 or not np.isfinite(angle).all():
-        return _singly(range(n_frames)), ()
+        return _one_frame_each(range(n_frames)), ()
     values = np.asarray(angle, dtype=float)
     direction = 1 if values[n_frames // 2 :].mean() >= values[: n_frames // 2].mean() else -1
     order = np.argsort(direction * values, kind="stable")
     stride = np.diff(direction * values[order])
     if not stride.sum() > 0:
-        return _singly(range(n_frames)), ("the rocking angle does not change; frames taken as evenly spaced",)
+        return _one_frame_each(range(n_frames)), ("the rocking angle does not change; frames taken as evenly spaced",)
     step = float(np.median(stride[stride > REPEATED * stride.mean()]))
     whole = np.rint(stride / step).astype(int)
     off = np.abs(stride / step - whole) > TOLERANCE
@@ -118,7 +120,7 @@ def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, .
     uneven = (f"uneven rocking steps: they spread by {spread:.2g} % about {np.degrees(step):.4g} deg",) if spread > 5 else ()
     if off.mean() > UNEVEN or whole.sum() + 1 > 2 * n_frames:
         note = "rocking steps follow no regular grid; frames taken as they are, in the order of their angles"
-        return _singly(order.tolist()), (note, *uneven)
+        return _one_frame_each(order.tolist()), (note, *uneven)
     index = np.concatenate([[0], np.cumsum(whole)])
     planes: list[list[int]] = [[] for _ in range(int(index[-1]) + 1)]
     for plane, frame in zip(index, order, strict=True):
@@ -126,7 +128,7 @@ def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, .
     return tuple(tuple(sorted(plane)) for plane in planes), (*_notices(planes, order), *uneven)
 
 
-def _singly(frames: Iterable[int]) -> tuple[tuple[int, ...], ...]:
+def _one_frame_each(frames: Iterable[int]) -> tuple[tuple[int, ...], ...]:
     return tuple((frame,) for frame in frames)
 
 

@@ -1,7 +1,7 @@
-"""Where the Bragg peak is and how far its fringes reach, from all frames of a scan, a few at a time.
+"""Find the Bragg peak and the reach of its fringes in a whole scan, reading a few frames at a time.
 
-A scan of billions of voxels is summed into cubes until some millions are left. Square roots of counts are summed beside the counts:
-their noise is the same everywhere, so that one voxel gone wild does not outweigh a peak that is bright in thousands.
+A scan of billions of voxels is summed into cubes until some millions of cubes are left. Square roots of counts are summed as well.
+Their noise is the same everywhere, so a single faulty voxel does not outweigh a peak that is bright in thousands of voxels.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from braggshot.errors import DataError
-from braggshot.prepare.clean import hot_pixels
+from braggshot.prepare.clean import find_hot_pixels
 from braggshot.prepare.counts import CorrectedFrames
 from braggshot.volumes import FloatArray
 
-MEMORY = 64 * 2**20  # for frames in flight [bytes]
-BYTES_PER_VOXEL = 16  # raw, float, trust and square root together
-CUBES = 4_000_000  # at most so many
-SAMPLES = 8  # frames in which hot pixels are looked for
-CONTRAST = 10.0  # robust standard deviations by which a peak stands above everything else
-SIGNAL_TO_NOISE = 4.0  # of one speckle, on average over the faces of the signal's box
+MEMORY = 64 * 2**20  # memory for the frames that are read at once [bytes]
+BYTES_PER_VOXEL = 16  # memory for raw value, count, mask and square root together [bytes]
+CUBES = 4_000_000  # largest number of cubes of a survey
+SAMPLES = 8  # number of frames in which hot pixels are searched
+CONTRAST = 10.0  # least height of a peak above the other counts [robust standard deviations]
+SIGNAL_TO_NOISE = 4.0  # least signal-to-noise ratio of a speckle on the faces of the signal's box [1]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Sums over cubes of `side` voxels.
+    """Sums of a scan over cubes of `side` voxels.
 
     Parameters
     ----------
     counts, roots : sums of counts and of their square roots
     side : edge of a cube [voxels]
-    untrusted : voxels that were negative or not a number
+    untrusted : number of voxels that were negative or not a number
     """
 
     counts: NDArray[np.float32]
@@ -43,14 +43,14 @@ class Survey:
 
 
 def survey(source: CorrectedFrames) -> Survey:
-    """Read all frames once, in chunks."""
+    """Read all frames once, in chunks, and sum them into cubes without hot pixels."""
     n, rows, columns = source.shape
     side = int(np.ceil((n * rows * columns / CUBES) ** (1 / 3)))
     shape = tuple(-(-size // side) for size in source.shape)
     counts, roots = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     sampled = np.unique(np.linspace(0, n - 1, SAMPLES).astype(int))
     blocks = (source.read((index, 0, 0), (index + 1, rows, columns)) for index in sampled)
-    cold = ~hot_pixels((block.counts[0] for block in blocks), source.good)
+    cold = ~find_hot_pixels((block.counts[0] for block in blocks), source.good)
     untrusted = 0
     chunk = max(1, MEMORY // (rows * columns * BYTES_PER_VOXEL))
     for first in range(0, n, chunk):
@@ -64,7 +64,7 @@ def survey(source: CorrectedFrames) -> Survey:
 
 
 def sum_bins(volume: NDArray[np.float32], binning: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Sums over bins; the last bin of an axis may hold fewer voxels."""
+    """Sum a volume over bins; the last bin of an axis may hold fewer voxels."""
     for axis, size in enumerate(binning):
         if size > 1:
             short = -volume.shape[axis] % size
@@ -75,23 +75,23 @@ def sum_bins(volume: NDArray[np.float32], binning: tuple[int, int, int]) -> NDAr
     return volume
 
 
-def brightest(view: Survey) -> tuple[int, int, int]:
-    """Raw voxel in the middle of the cube where most of the smoothed pattern is."""
+def locate_peak(view: Survey) -> tuple[int, int, int]:
+    """Return the raw voxel in the middle of the cube where the smoothed pattern is brightest."""
     smooth = ndimage.gaussian_filter(view.roots - np.median(view.roots), 1 if view.side > 1 else 2)
     z, y, x = (int((index + 0.5) * view.side) for index in np.unravel_index(int(smooth.argmax()), smooth.shape))
     return z, y, x
 
 
 def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tuple[int, int, int]:
-    """Half widths of the box around `peak` out to which a speckle stands out of its noise [voxels].
+    """Return the half widths of the box around `peak` in which speckles stand out from noise [voxels].
 
-    The box shrinks from the whole scan, plane by plane, until on all its faces the mean excess over the background (the median
-    of the scan) gives a speckle, on average, a signal-to-noise ratio of 4.
+    The box shrinks from the whole scan, plane by plane. It stops when on all its faces a speckle has, on average, a signal-to-noise
+    ratio of 4. The signal is the mean excess over the background, which is the median of the scan.
 
     Parameters
     ----------
     view : sums over the scan
-    peak : raw voxel
+    peak : raw voxel of the peak
     speckle : voxels per speckle, the product of the oversampling along the axes
     """
     centre = [index // view.side for index in peak]
@@ -110,7 +110,7 @@ def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tu
 
 
 def _face_mean(counts: NDArray[np.float32], centre: list[int], half: list[int], axis: int) -> float:
-    """Mean over the two faces of a box across `axis`, as far as they lie inside the array."""
+    """Return the mean over the two faces of a box across `axis`, as far as they lie inside the array."""
     box = [slice(max(0, c - h), c + h + 1) for c, h in zip(centre, half, strict=True)]
     total, number = 0.0, 0
     for plane in {centre[axis] - half[axis], centre[axis] + half[axis]}:
@@ -125,14 +125,17 @@ def _box(counts: FloatArray, middle: NDArray[np.int_], half: int) -> tuple[slice
     return tuple(slice(max(0, int(c) - half), min(n, int(c) + half + 1)) for c, n in zip(middle, counts.shape, strict=True))
 
 
-def brightest_near(smooth: FloatArray, middle: NDArray[np.int_], half: int) -> NDArray[np.int_]:
-    """Voxel of the maximum in a cube about `middle`."""
+def locate_maximum(smooth: FloatArray, middle: NDArray[np.int_], half: int) -> NDArray[np.int_]:
+    """Return the voxel of the maximum in a cube about `middle`."""
     box = _box(smooth, middle, half)
     return np.array(np.unravel_index(int(smooth[box].argmax()), smooth[box].shape)) + [part.start for part in box]
 
 
 def centre_of_mass(counts: FloatArray, middle: NDArray[np.int_], half: int) -> NDArray[np.float64]:
-    """Offset from `middle` of the centre of mass of what exceeds a tenth of the maximum in a cube about it."""
+    """Return the offset of the centre of mass from the voxel `middle`, in a cube about it [voxels].
+
+    The weight of a voxel is its excess over a tenth of the maximum.
+    """
     box = _box(counts, middle, half)
     weight = np.maximum(counts[box] - 0.1 * counts[box].max(), 0)
     if not weight.any():
@@ -141,24 +144,29 @@ def centre_of_mass(counts: FloatArray, middle: NDArray[np.int_], half: int) -> N
 
 
 def sub_voxel_offset(counts: FloatArray, middle: NDArray[np.int_]) -> NDArray[np.float64]:
-    """Offset of a peak from the voxel `middle`: the vertex of parabolas through the logarithms of three planes of 3 x 3 voxels."""
-    found = counts[_box(counts, middle, 1)]
-    if found.shape != (3, 3, 3):
+    """Return the offset of a peak from the voxel `middle` [voxels].
+
+    On each axis it is the vertex of the parabola through the logarithms of three sums over planes of 3 x 3 voxels.
+    """
+    cube = counts[_box(counts, middle, 1)]
+    if cube.shape != (3, 3, 3):
         return np.zeros(3)
     offset = []
     for axis in range(3):
-        before, here, after = np.log(found.sum(axis=tuple(other for other in range(3) if other != axis), dtype=float) + 0.5)
+        before, here, after = np.log(cube.sum(axis=tuple(other for other in range(3) if other != axis), dtype=float) + 0.5)
         bend = 2 * here - before - after
         offset.append(np.clip((after - before) / (2 * bend), -1, 1) if bend > 0 else 0.0)
     return np.array(offset)
 
 
 def require_peak(name: str, counts: FloatArray, local: NDArray[np.int_]) -> None:
-    """Let pass what has a peak at voxel `local`: ten robust standard deviations above the counts in 3 x 3 x 3 voxels elsewhere.
+    """Refuse counts without a Bragg peak at voxel `local`.
+
+    A peak stands ten robust standard deviations above the other sums over 3 x 3 x 3 voxels.
 
     Raises
     ------
-    DataError : if it does not stand out so far.
+    DataError : if there is no such peak.
     """
     sums = 27 * ndimage.uniform_filter(counts, 3)[::3, ::3, ::3]
     level = float(np.median(sums))

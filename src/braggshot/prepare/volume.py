@@ -1,4 +1,4 @@
-"""The chain from raw scan to diffraction volume, and its settings; what each link does is in the file of its name."""
+"""Prepare a diffraction volume from a raw scan: the whole chain, and its settings."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from scipy import ndimage
 from braggshot.errors import ConfigError, DataError, GeometryError
 from braggshot.physics.geometry import reciprocal_basis
 from braggshot.physics.sampling import oversampling
-from braggshot.prepare.aliens import aliens
-from braggshot.prepare.clean import dead_pixels, hot_pixels, missing_blocks, zingers
-from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, corrected, refuse_untrusted
+from braggshot.prepare.aliens import find_aliens
+from braggshot.prepare.clean import find_dead_pixels, find_hot_pixels, find_missing_blocks, find_zingers
+from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, correct_frames, refuse_untrusted
 from braggshot.prepare.rocking import regular_geometry
 from braggshot.prepare.survey import (
     Survey,
-    brightest,
-    brightest_near,
     centre_of_mass,
+    locate_maximum,
+    locate_peak,
     require_peak,
     signal_reach,
     sub_voxel_offset,
@@ -29,46 +29,54 @@ from braggshot.prepare.survey import (
     survey,
 )
 from braggshot.prepare.window import (
-    basis_within,
     choose_binning,
     choose_shape,
+    compose_windows,
     cut,
     is_fast,
     raw_centre,
     raw_extent,
     window_about,
-    within,
+    window_basis,
 )  # fmt: skip
 from braggshot.volumes import DiffractionVolume, FloatArray, Scan, Window
 
 Triple = tuple[int, int, int]
 
-WHOLE = 8_000_000  # voxels up to which a scan is read at once
-SMALL = 128  # a stack no longer than this on any axis is not worth cropping
-CENTRED = 0.1  # of the size: how far off the centre the peak of a small stack may be before it is cut anew
-MARGIN = 12  # raw voxels read around the window, so that what lies on its edge is judged whole
-SPECKLE = 200.0  # voxels per speckle, taken high, before the oversampling is known
-GROUPS = 8  # parts of the rocking curve in which a hot pixel must stay hot
-FIELDS = {"steps", "window", "reciprocal_basis", "q_bragg", "oversampling", "provenance"}  # that a prepared scan brings along
+WHOLE = 8_000_000  # largest scan that is read at once [voxels]
+SMALL = 128  # longest axis of a stack that is not cropped, because little would be saved [voxels]
+CENTRED = 0.1  # share of an axis by which a peak may be off the middle and still count as centred [1]
+MARGIN = 12  # margin read around the window, so that artefacts on its edge are seen whole [raw voxels]
+SPECKLE = 200.0  # size of a speckle assumed before the oversampling is known, rather too large [voxels]
+GROUPS = 8  # number of parts of the rocking curve in which a hot pixel must stay hot
+FIELDS = {
+    "steps",
+    "window",
+    "reciprocal_basis",
+    "q_bragg",
+    "oversampling",
+    "provenance",
+}  # provenance that only a prepared scan has
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Settings of `prepare`; the defaults need no touch.
+    """Settings of `prepare`; the defaults suit most scans.
 
     Parameters
     ----------
-    shape : of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
-    max_shape : limit on that choice [voxels]
-    binning : raw voxels per voxel (z, y, x); "auto" bins an axis that is oversampled seven times or more, down to three
-    centre : "max" the brightest voxel of the lightly smoothed pattern, "com" the centre of mass about it, or a raw index (z, y, x)
-    subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; costs the Poisson
-        statistics, so by default the offset is only recorded
-    flat, dark, monitor : whether to use the flat field, dark field and monitor that the scan brings along
-    detector : name of a detector whose gaps are masked; None takes the one that the scan names
+    shape : shape of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
+    max_shape : largest shape that is chosen [voxels]
+    binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of seven or more, down to three
+    centre : "max" is the brightest voxel of the lightly smoothed pattern, "com" the centre of mass about it; or a raw index (z, y,
+        x)
+    subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; this spoils the
+        Poisson statistics, so by default the offset is only recorded
+    flat, dark, monitor : whether to use the flat field, dark field and monitor of the scan
+    detector : name of a detector whose gaps are masked; None takes the name in the scan
     bad_pixels : mask hot and dead pixels, zingers and blocks without counts that stand out from their surroundings
     aliens : "auto" masks foreign peaks, "off" leaves them
-    background : subtracted from every voxel before binning [photons], "frame" for the median level of each frame, or "off"
+    background : level subtracted from every voxel before binning [photons], "frame" for the median level of each frame, or "off"
     threshold : counts below this become 0 [photons]
     """
 
@@ -88,11 +96,11 @@ class PrepareConfig:
 
 
 def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionVolume:
-    """Corrected counts around the Bragg peak of a scan.
+    """Prepare a scan: corrected counts around its Bragg peak.
 
     Parameters
     ----------
-    scan : raw frames and what the files say about them
+    scan : raw frames and metadata
     config : settings
 
     Returns
@@ -105,14 +113,14 @@ def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionV
         flat field or monitor does not fit the frames.
     ConfigError : if a setting does not fit the scan.
     """
-    source = corrected(scan, Corrections(config.monitor, config.flat, config.dark, config.detector))
+    source = correct_frames(scan, Corrections(config.monitor, config.flat, config.dark, config.detector))
     _check(scan, source.shape, config)
-    block, view, peak = _find(scan, source, config)
+    block, view, peak = _find_peak(scan, source, config)
     peak, offset = _centre(scan.name, block, peak, view.side, config)
-    sampling = oversampling(*_about(block, peak))
-    window, shape, chosen = _choose(scan, source.shape, view, peak, offset, sampling, config)
+    sampling = oversampling(*_recentre(block, peak))
+    window, shape, chosen = _choose_window(scan, source.shape, view, peak, offset, sampling, config)
     start, stop = raw_extent(window, shape)
-    if not _holds(block, start, stop, source.shape):
+    if not _covers(block, start, stop, source.shape):
         block = _load(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
     if config.aliens == "auto" and not scan.prepared:
         block = _mask_aliens(block, sampling)
@@ -134,8 +142,11 @@ def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
         raise ConfigError(f"prepare.centre {config.centre} lies outside the scan of shape {shape}.")
 
 
-def _find(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[Block, Survey, Triple]:
-    """A block around the peak, the survey that led there, and roughly where the peak is; no survey where the user knows."""
+def _find_peak(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[Block, Survey, Triple]:
+    """Read a block around the peak, and return it with the survey of the scan and the rough position of the peak.
+
+    Where the user states both peak and shape, the survey covers only that block.
+    """
     given = config.centre if isinstance(config.centre, tuple) else None
     if given is not None and config.shape is not None:
         binning = (1, 1, 1) if config.binning == "auto" else config.binning
@@ -145,11 +156,11 @@ def _find(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[B
     if scan.prepared or np.prod(source.shape) <= WHOLE:
         block = _load(scan, source, (0, 0, 0), source.shape, config)
         view = _survey_of(block)
-        return block, view, given or brightest(view)
+        return block, view, given or locate_peak(view)
     view = survey(source)
     refuse_untrusted(scan.name, view.untrusted, int(np.prod(source.shape)))
     _require_counts(scan.name, view.counts)
-    peak = given or brightest(view)
+    peak = given or locate_peak(view)
     size = 2 * np.array(signal_reach(view, peak, SPECKLE)) + 2 * MARGIN
     while np.prod(np.minimum(size, source.shape)) > WHOLE:
         size[int(np.argmax(np.minimum(size, source.shape)))] *= 0.9
@@ -164,7 +175,7 @@ def _survey_of(block: Block) -> Survey:
 def _load(
     scan: Scan, source: CorrectedFrames, start: Sequence[int], stop: Sequence[int], config: PrepareConfig
 ) -> Block:  # fmt: skip
-    """Counts of a region, without those that are no diffraction."""
+    """Read the counts of a region, and mask artefacts."""
     block = source.read(start, stop)
     refuse_untrusted(scan.name, block.untrusted, block.counts.size)
     _require_counts(scan.name, block.counts)
@@ -173,17 +184,18 @@ def _load(
         return replace(block, steps=tuple(steps))
     valid, pixels, total = block.valid, np.asarray(block.valid.any(0)), block.counts.sum(0)
     groups = (part.sum(0) for part in np.array_split(block.counts, min(GROUPS, len(block.counts))))
-    found = {
-        "hot pixels": hot_pixels(groups, pixels),
-        "dead pixels": dead_pixels(total, pixels),
-        "pixels without counts amid counts": missing_blocks(total, pixels),
+    artefacts = {
+        "hot pixels": find_hot_pixels(groups, pixels),
+        "dead pixels": find_dead_pixels(total, pixels),
+        "pixels without counts amid counts": find_missing_blocks(total, pixels),
     }
-    valid = valid & ~np.logical_or.reduce(list(found.values()))
-    found["zingers"] = zingers(block.counts * valid, valid)
-    valid &= ~found["zingers"]
-    found["voxels cut out of the pattern (a block of exact zeros amid counts)"] = blocks = missing_blocks(block.counts, valid)
+    valid = valid & ~np.logical_or.reduce(list(artefacts.values()))
+    artefacts["zingers"] = find_zingers(block.counts * valid, valid)
+    valid &= ~artefacts["zingers"]
+    blocks = find_missing_blocks(block.counts, valid)
+    artefacts["voxels cut out of the pattern (a block of exact zeros amid counts)"] = blocks
     valid &= ~blocks
-    steps += [f"{int(mask.sum())} {name} masked" for name, mask in found.items() if mask.any()]
+    steps += [f"{int(mask.sum())} {name} masked" for name, mask in artefacts.items() if mask.any()]
     return replace(block, counts=block.counts * valid, valid=valid, steps=tuple(steps))
 
 
@@ -195,25 +207,25 @@ def _require_counts(name: str, counts: FloatArray) -> None:
 
 
 def _centre(name: str, block: Block, peak: Triple, side: int, config: PrepareConfig) -> tuple[Triple, NDArray[np.float64]]:
-    """Raw voxel of the peak, and how far off its middle the peak is [voxels].
+    """Return the raw voxel of the peak, and the offset of the peak from the middle of that voxel [voxels].
 
     Raises
     ------
-    DataError : if nothing stands out from the noise.
+    DataError : if no peak stands out from the noise.
     """
     smooth = ndimage.gaussian_filter(block.counts, 1)
     local = np.subtract(peak, block.start)
     if isinstance(config.centre, str):
-        local = brightest_near(smooth, local, 2 * side + 8)
+        local = locate_maximum(smooth, local, 2 * side + 8)
         if config.centre == "com":
             local = np.rint(local + centre_of_mass(block.counts, local, 8)).astype(int)
-    require_peak(name, block.counts, brightest_near(smooth, local, 8))
+    require_peak(name, block.counts, locate_maximum(smooth, local, 8))
     z, y, x = (int(index) for index in local + block.start)
     return (z, y, x), sub_voxel_offset(block.counts, local)
 
 
-def _about(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Counts and trust with the peak within 10 % of the middle, for measuring the oversampling."""
+def _recentre(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return counts and mask with the peak within 10 % of the middle, for measuring the oversampling."""
     shape = np.array(block.counts.shape)
     start = np.subtract(peak, block.start) - shape // 2
     if np.all(np.abs(start) <= CENTRED * shape):
@@ -221,16 +233,16 @@ def _about(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.
     return cut(block.counts, start.tolist(), shape.tolist()), cut(block.valid, start.tolist(), shape.tolist())
 
 
-def _choose(
+def _choose_window(
     scan: Scan, raw_shape: Triple, view: Survey, peak: Triple, offset: NDArray[np.float64], sampling: tuple[float, float, float],
     config: PrepareConfig,
 ) -> tuple[Window, Triple, tuple[str, ...]]:  # fmt: skip
-    """Window, shape, and why."""
+    """Choose the window and the shape of the volume, and say in words why."""
     binning = config.binning if config.binning != "auto" else (1, 1, 1) if scan.prepared else choose_binning(sampling)
     middle = [size // 2 for size in raw_shape]
     centred = all(abs(a - b) <= CENTRED * size for a, b, size in zip(peak, middle, raw_shape, strict=True))
     small = max(raw_shape) <= SMALL and all(map(is_fast, raw_shape)) and binning == (1, 1, 1)
-    target = peak + np.clip(offset, -0.49, 0.49)  # which bin of an even number has the peak nearer its middle
+    target = peak + np.clip(offset, -0.49, 0.49)  # an even number of bins has no middle bin: the nearer one
     if config.shape is None and config.centre == "max" and (scan.prepared or (small and centred)):
         z, y, x = (size // bins for size, bins in zip(raw_shape, binning, strict=True))
         shape, target = (z, y, x), np.add(middle, (np.array(binning) - 1) / 2)
@@ -247,8 +259,8 @@ def _choose(
     )  # fmt: skip
 
 
-def _holds(block: Block, start: Triple, stop: Triple, raw_shape: Triple) -> bool:
-    """Whether a block has all of a region that the scan has."""
+def _covers(block: Block, start: Triple, stop: Triple, raw_shape: Triple) -> bool:
+    """Tell whether a block covers a region, as far as the scan does."""
     return all(
         have <= max(0, first) and min(size, last) <= end
         for have, end, first, last, size in zip(block.start, block.stop, start, stop, raw_shape, strict=True)
@@ -256,7 +268,7 @@ def _holds(block: Block, start: Triple, stop: Triple, raw_shape: Triple) -> bool
 
 
 def _mask_aliens(block: Block, sampling: tuple[float, float, float]) -> Block:
-    mask, centres = aliens(block.counts, block.valid, sampling)
+    mask, centres = find_aliens(block.counts, block.valid, sampling)
     if not centres:
         return block
     places = ", ".join(str(tuple(int(index) for index in np.add(centre, block.start))) for centre in centres)
@@ -267,7 +279,7 @@ def _mask_aliens(block: Block, sampling: tuple[float, float, float]) -> Block:
 def _cut(
     block: Block, window: Window, shape: Triple, moved: NDArray[np.float64], config: PrepareConfig
 ) -> DiffractionVolume:  # fmt: skip
-    """Crop, pad and bin a block; shift it by -`moved` raw voxels first, if asked for."""
+    """Crop, pad and bin a block; if the settings ask for it, shift the counts by -`moved` first [raw voxels]."""
     start, stop = raw_extent(window, shape)
     place, size = np.subtract(start, block.start).tolist(), np.subtract(stop, start).tolist()
     counts, valid, steps = cut(block.counts, place, size), cut(block.valid, place, size), []
@@ -293,7 +305,7 @@ def _text(values: NDArray[np.float64]) -> str:
 
 
 def _frame_level(counts: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Median over tiles of 8 x 8 pixels of the mean valid count, for every frame, (n, 1, 1)."""
+    """Return the background level of every frame (n, 1, 1): the median over tiles of 8 x 8 pixels of the mean valid count."""
     total, number = (sum_bins(array.astype(np.float32), (1, 8, 8)) for array in (counts * valid, valid))
     means = np.where(number > 0, total / np.maximum(number, 1), np.nan)
     levels = [float(np.nanmedian(tile)) if np.isfinite(tile).any() else 0.0 for tile in means]
@@ -303,17 +315,17 @@ def _frame_level(counts: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.flo
 def _describe(
     scan: Scan, source: CorrectedFrames, volume: DiffractionVolume, window: Window, moved: NDArray[np.float64]
 ) -> DiffractionVolume:
-    """The volume with its voxel basis, geometry and provenance; those of a prepared scan are carried on.
+    """Return the volume with its voxel basis, geometry and provenance; a prepared scan keeps those it has.
 
-    `moved` is where between the raw voxels the counts were shifted to [raw voxels].
+    `moved` is the distance by which the counts were shifted before binning [raw voxels].
     """
     before = scan.provenance if scan.prepared else {}
     geometry = regular_geometry(scan.geometry, source.grid)
     outer = before.get("window")
-    raw_window = window if outer is None else within(window, outer)
+    raw_window = window if outer is None else compose_windows(window, outer)
     basis, q_bragg, steps = before.get("reciprocal_basis"), before.get("q_bragg"), volume.steps
     if basis is not None and q_bragg is not None:
-        basis, q_bragg = basis_within(basis, q_bragg, window, volume.shape)
+        basis, q_bragg = window_basis(basis, q_bragg, window, volume.shape)
     elif geometry is not None:
         try:
             basis, q_bragg = reciprocal_basis(geometry, raw_window, volume.shape)

@@ -1,7 +1,7 @@
-"""Which part of the raw grid a volume is: binning, lengths that transform quickly, cropping and padding about the peak.
+"""Choose the part of the raw grid that becomes a volume: binning, lengths that transform quickly, crop and padding.
 
-Voxel i of an axis covers the raw indices ``start + i * binning`` and the ``binning - 1`` that follow (`braggshot.volumes.Window`);
-voxel N // 2 holds the peak.
+Voxel i of an axis covers the raw indices ``start + i * binning`` and the ``binning - 1`` that follow (`braggshot.volumes.Window`).
+Voxel N // 2 holds the peak.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Number = TypeVar("Number", bound=np.generic)
 
 FAST_PRIMES = (2, 3, 5, 7)
 BIN_FROM, BIN_TO = 7.0, 3.0  # oversampling from which an axis is binned, and which it keeps at least
-ACROSS = 20  # voxels across the crystal that a shape gives at least, where the scan has them
+ACROSS = 20  # least number of voxels across the crystal, where the scan is large enough
 
 
 def is_fast(length: int) -> bool:
-    """Whether a transform of this length needs no prime factor above 7."""
+    """Tell whether a length transforms quickly: it has no prime factor above 7."""
     for prime in FAST_PRIMES:
         while length > 1 and length % prime == 0:
             length //= prime
@@ -32,12 +32,15 @@ def is_fast(length: int) -> bool:
 
 
 def fast_length(limit: int) -> int:
-    """The largest even length up to `limit` that transforms quickly; at least 2."""
+    """Return the largest even length up to `limit` that transforms quickly; at least 2."""
     return next((length for length in range(limit - limit % 2, 2, -2) if is_fast(length)), 2)
 
 
 def choose_binning(oversampling: Sequence[float]) -> Triple:
-    """Whole bins that leave an oversampling of at least three, on axes that have seven or more."""
+    """Choose the binning of each axis.
+
+    An axis with an oversampling of seven or more is binned; at least three is left.
+    """
     z, y, x = (int(ratio // BIN_TO) if ratio >= BIN_FROM else 1 for ratio in oversampling)
     return z, y, x
 
@@ -45,13 +48,15 @@ def choose_binning(oversampling: Sequence[float]) -> Triple:
 def choose_shape(
     raw_shape: Triple, reach: Triple, oversampling: Sequence[float], binning: Triple, max_shape: Triple
 ) -> Triple:  # fmt: skip
-    """Lengths that transform quickly and hold the signal, and at least 20 voxels across the crystal; no larger than the scan.
+    """Choose lengths that transform quickly, hold the signal, and give at least 20 voxels across the crystal.
+
+    No length exceeds that of the scan.
 
     Parameters
     ----------
-    raw_shape : of the scan [raw voxels]
+    raw_shape : shape of the scan [raw voxels]
     reach : half widths of the box that holds the signal [raw voxels]
-    oversampling : of the raw grid, per axis
+    oversampling : oversampling of the raw grid, per axis
     binning, max_shape : as in `braggshot.prepare.PrepareConfig`
     """
     z, y, x = (
@@ -62,7 +67,7 @@ def choose_shape(
 
 
 def window_about(peak: Sequence[float], raw_shape: Triple, binning: Triple, shape: Triple) -> Window:
-    """The window whose centre voxel N // 2 is centred on `peak` (raw index, fractions allowed) as closely as whole voxels allow."""
+    """Return the window whose centre voxel N // 2 lies closest to `peak` (raw index, fractions allowed)."""
     z, y, x = (
         int(np.rint(index - (bins - 1) / 2)) - bins * (size // 2) for index, bins, size in zip(peak, binning, shape, strict=True)
     )
@@ -70,19 +75,19 @@ def window_about(peak: Sequence[float], raw_shape: Triple, binning: Triple, shap
 
 
 def raw_extent(window: Window, shape: Triple) -> tuple[Triple, Triple]:
-    """First raw index on each axis, and the one after the last; may lie outside the scan."""
+    """Return the first raw index on each axis and the one after the last; they may lie outside the scan."""
     z, y, x = (first + bins * size for first, bins, size in zip(window.start, window.binning, shape, strict=True))
     return window.start, (z, y, x)
 
 
 def raw_centre(window: Window, shape: Triple) -> NDArray[np.float64]:
-    """Raw index, with fractions, of the middle of the centre voxel N // 2."""
+    """Return the raw index, with fractions, of the middle of the centre voxel N // 2."""
     bins = np.asarray(window.binning)
     return np.asarray(window.start) + bins * (np.asarray(shape) // 2) + (bins - 1) / 2
 
 
 def cut(volume: NDArray[Number], start: Sequence[int], shape: Sequence[int]) -> NDArray[Number]:
-    """The part of `volume` that begins at index `start`; 0 (or False) where it reaches beyond."""
+    """Cut a region of `shape` that begins at index `start` out of a volume; voxels beyond the volume are 0 (or False)."""
     part = np.zeros(tuple(shape), volume.dtype)
     source = tuple(slice(max(0, first), max(0, first + size)) for first, size in zip(start, shape, strict=True))
     found = volume[source]
@@ -91,16 +96,19 @@ def cut(volume: NDArray[Number], start: Sequence[int], shape: Sequence[int]) -> 
     return part
 
 
-def within(window: Window, outer: Window) -> Window:
-    """A window on a volume, as a window on the raw scan that the volume was cut from through `outer`."""
+def compose_windows(window: Window, outer: Window) -> Window:
+    """Convert a window on a volume to a window on the raw scan.
+
+    `outer` is the window through which the volume was cut from the scan.
+    """
     z, y, x = (first + bins * offset for first, bins, offset in zip(outer.start, outer.binning, window.start, strict=True))
     bins_z, bins_y, bins_x = (a * b for a, b in zip(outer.binning, window.binning, strict=True))
     return Window((z, y, x), (bins_z, bins_y, bins_x), outer.raw_shape)
 
 
-def basis_within(
+def window_basis(
     basis: FloatArray, q_bragg: FloatArray, window: Window, shape: Triple
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Voxel edges and centre scattering vector of a window on a volume that has those given [1/m]."""
+    """Return the voxel edges and the centre scattering vector of a window on a volume with the given edges and vector [1/m]."""
     offset = raw_centre(window, shape) - np.asarray(window.raw_shape) // 2
     return np.asarray(basis, float) * np.asarray(window.binning), np.asarray(q_bragg, float) + np.asarray(basis, float) @ offset

@@ -1,20 +1,20 @@
-"""Phase many scans of one crystal on one grid, with one twin, sign and origin; a row of numbers for each scan.
+"""Phase many scans of one crystal on one grid, with one twin, sign and origin; write a table with one row per scan.
 
-sources        which scans, in which order, and what else is known of each (time, charge, potential, ...)
-registration   the common grid; the neighbour as a start; every crystal laid onto its neighbour
-settings       how the scans hang together
-table          rows: columns, CSV and Parquet, which rows of an earlier run still hold
-scan           one scan, and what it needs of those before it
-run            the loop, as a generator
+sources        list the scans in their order, with metadata of each (time, charge, potential, ...)
+registration   define the common grid; start from the neighbour; lay every crystal onto its neighbour
+settings       say how a scan depends on its neighbour
+table          write and read the rows as CSV and Parquet; tell which rows of an earlier run are still valid
+scan           phase one scan, given the result of its neighbour
+run            loop over the scans, as a generator
 """
 
 from __future__ import annotations
 
 from braggshot.series.run import Report, run
-from braggshot.series.scan import Task, phased
+from braggshot.series.scan import Task, phase_scan
 from braggshot.series.settings import SeriesConfig, SeriesSettings, resolve
-from braggshot.series.sources import Source, names, sources
-from braggshot.series.table import closing, line
+from braggshot.series.sources import Source, list_sources, unique_names
+from braggshot.series.table import closing_message, describe_row
 
 __all__ = [
     "Report",
@@ -22,11 +22,11 @@ __all__ = [
     "SeriesSettings",
     "Source",
     "Task",
-    "closing",
-    "line",
-    "names",
-    "phased",
+    "closing_message",
+    "describe_row",
+    "list_sources",
+    "phase_scan",
     "resolve",
     "run",
-    "sources",
+    "unique_names",
 ]

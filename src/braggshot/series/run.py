@@ -1,12 +1,13 @@
-"""The loop over the scans of a series; each row is yielded, and on disk, as soon as it is known.
+"""Loop over the scans of a series; each row is yielded, and written to disk, as soon as it is known.
 
-A scan that cannot be computed, or whose verdict is ``failed``, has its row with the reason and is nobody's neighbour. A second call
-goes on with what is missing: a row holds if its scan, the settings and the rows that it follows are the same, its CXI file there.
+A scan that cannot be computed, or whose verdict is ``failed``, gets a row with the reason, and no other scan uses it as neighbour.
+A second call continues with the missing scans. A row of an earlier run stays valid if its scan, the settings and the rows that it
+follows are the same and its CXI file exists.
 
 ::
 
     neighbour = "previous":  0 -> 1 -> 2 -> 3         one scan at a time is ready
-    neighbour = "first":     0 -> 1, 0 -> 2, 0 -> 3   all others are, once the first is accepted
+    neighbour = "first":     0 -> 1, 0 -> 2, 0 -> 3   all others are ready once the first is accepted
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from braggshot.io.atomic import sweep
 from braggshot.iterative.iterate import Progress
 from braggshot.output import check_writable, inputs_of, write
 from braggshot.series import table
-from braggshot.series.scan import Chain, Task, phased
+from braggshot.series.scan import Chain, Task, phase_scan
 from braggshot.series.settings import SeriesSettings
-from braggshot.series.sources import Source, names
+from braggshot.series.sources import Source, unique_names
 from braggshot.series.table import Row
 
 Compute = Callable[[Sequence[Task]], Iterator[tuple[Task, Row]]]
-"""Tasks that do not depend on each other to their rows, in any order; files are written before a row is given."""
+"""Function that phases independent tasks and yields their rows in any order, each after its files are written."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A row, how many are done and will be, and whether it was there already."""
+    """One finished row, the number of rows done and in total, and whether the row comes from an earlier run."""
 
     done: int
     total: int
@@ -49,34 +50,33 @@ def run(
     on_progress: Callable[[Progress], None] | None = None,
     compute: Compute | None = None,
 ) -> Iterator[Report]:
-    """Phase a series into `folder`, yielding each row as it is done; the caller may stop at any time and call again.
+    """Phase a series into `folder`, yielding each row as it is done.
 
-    One run at a time writes to a folder; what a killed one left half-written there is removed.
-
-    At the end ``series.parquet`` (with pyarrow), ``series.png``, ``series.gif`` and ``series.html`` are written too.
+    The caller may stop at any time and call again. Only one run at a time may write to a folder; half-written files of a killed run
+    are removed. At the end ``series.parquet`` (with pyarrow), ``series.png``, ``series.gif`` and ``series.html`` are written too.
 
     Parameters
     ----------
-    scans : from `sources`, in the order in which the crystal changed
-    folder : gets ``series.csv`` and a result CXI per scan
-    settings : resolved
-    on_progress : called after each iteration of the phasing
-    compute : does the work somewhere else; None does it here, scan after scan
+    scans : list from `list_sources`, in the order in which the crystal changed
+    folder : output folder: ``series.csv``, and a result CXI per scan
+    settings : settings of phasing and series; None takes the defaults
+    on_progress : function called after each iteration of the phasing
+    compute : function that phases scans elsewhere, such as on a cluster; None phases them here, scan after scan
 
     Raises
     ------
-    ConfigError : for settings that fit no scan.
+    ConfigError : if the settings fit no scan.
     DataError : at the end, if not one scan could be computed.
     OutputError : if a file cannot be written.
     """
     settings, folder = settings or SeriesSettings(), Path(folder).absolute()
-    compute = compute or partial(_in_turn, on_progress=on_progress)
-    called = names(scans, settings.input)
+    compute = compute or partial(_compute_here, on_progress=on_progress)
+    called = unique_names(scans, settings.input)
     read = [path for scan in scans for path in inputs_of({"path": scan.path, "options": settings.input})]
     check_writable(folder, read, called, ("cxi", *settings.output.formats))
     sweep(folder)
     earlier = {row["name"]: row for row in table.read(folder / "series.csv")}
-    rows = {number: earlier[name] for number, name in enumerate(called) if name in earlier}  # until the turn of their scan comes
+    rows = {number: earlier[name] for number, name in enumerate(called) if name in earlier}  # replaced when their scans are done
     waiting, done, chain = list(range(len(scans))), 0, Chain()
     while waiting:
         ready = waiting if settings.series.neighbour == "first" and chain.neighbour is not None else waiting[:1]
@@ -84,24 +84,24 @@ def run(
         tasks = []
         for number in ready:
             source = scans[number]
-            begun = table.begun(source, table.digest(settings, source, chain.digest))
+            begun = table.new_row(source, table.digest(settings, source, chain.digest))
             absolute = replace(source, path=source.path.absolute())
             tasks.append(Task(number, called[number], absolute, begun, folder, settings, chain))
-        for task, row, reused in _rows(tasks, earlier, compute):
+        for task, row, reused in _reuse_or_compute(tasks, earlier, compute):
             done, rows[task.number] = done + 1, row
-            written = _written(folder, rows)
+            written = _write_table(folder, rows)
             yield Report(done, len(scans), written[task.number], reused)
         chain = chain.after(rows[ready[0]], folder, settings.series.neighbour)
-    sweep(folder)  # what a killed worker was writing
-    _finish(folder, list(_written(folder, rows).values()), settings)
+    sweep(folder)  # remove the half-written files of a killed worker
+    _finish(folder, list(_write_table(folder, rows).values()), settings)
 
 
-def _rows(tasks: Sequence[Task], earlier: Mapping[str, Row], compute: Compute) -> Iterator[tuple[Task, Row, bool]]:
-    """Rows of an earlier run that hold, then the others."""
+def _reuse_or_compute(tasks: Sequence[Task], earlier: Mapping[str, Row], compute: Compute) -> Iterator[tuple[Task, Row, bool]]:
+    """Yield the rows of an earlier run that are still valid, then the new rows."""
     missing = []
     for task in tasks:
         row = earlier.get(task.name)
-        if row is not None and table.holds(row, task.row, task.folder):
+        if row is not None and table.is_current(row, task.row, task.folder):
             yield task, {**row, **task.source.metadata}, True
         else:
             missing.append(task)
@@ -109,24 +109,24 @@ def _rows(tasks: Sequence[Task], earlier: Mapping[str, Row], compute: Compute) -
         yield task, row, False
 
 
-def _in_turn(tasks: Sequence[Task], on_progress: Callable[[Progress], None] | None) -> Iterator[tuple[Task, Row]]:
+def _compute_here(tasks: Sequence[Task], on_progress: Callable[[Progress], None] | None) -> Iterator[tuple[Task, Row]]:
     for task in tasks:
-        row, result = pipeline.drain(phased(task), on_progress)
+        row, result = pipeline.drain(phase_scan(task), on_progress)
         if result is not None:
             write(result, task.folder, task.formats)
         yield task, row
 
 
-def _written(folder: Path, rows: Mapping[int, Row]) -> dict[int, Row]:
-    """The rows with what follows from all of them, by the number of the scan and in its order; on disk, too."""
+def _write_table(folder: Path, rows: Mapping[int, Row]) -> dict[int, Row]:
+    """Add the columns that depend on all rows, write the table, and return the rows by the number of their scan."""
     numbers = sorted(rows)
-    whole = table.with_one_resolution(table.with_elapsed([rows[number] for number in numbers]))
+    whole = table.unify_resolution(table.add_elapsed([rows[number] for number in numbers]))
     table.write(folder / "series.csv", whole)
     return dict(zip(numbers, whole, strict=True))
 
 
 def _finish(folder: Path, rows: Sequence[Row], settings: SeriesSettings) -> None:
-    """Table, curves, movie and page."""
+    """Write the Parquet table, the curves, the movie and the HTML page."""
     from braggshot.report.series import write as write_report
 
     if all(row["chi2"] is None for row in rows):

@@ -1,4 +1,4 @@
-"""One scan of a series: from its frames to its row, on the grid and with the twin of its neighbour."""
+"""Phase one scan of a series, from its frames to its row, on the common grid and with the twin of its neighbour."""
 
 from __future__ import annotations
 
@@ -24,19 +24,22 @@ from braggshot.series.sources import Source
 from braggshot.series.table import Row
 from braggshot.volumes import Agreement, Reconstruction, Scan
 
-FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)  # of one scan; what is wrong with all stops the run
-TWINS = 0.02  # margin below which the neighbour does not tell the twins apart
+# Errors of one scan become its row; all others stop the run.
+FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)
+TWINS = 0.02  # least margin by which one twin must correlate better with the neighbour [1]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """What a scan needs of those before it; its neighbour always as written, so that a series that goes on is the same series.
+    """Results of earlier scans that the next scan depends on.
+
+    The neighbour is read from its file, so that a resumed series gives the same numbers as an uninterrupted one.
 
     Parameters
     ----------
-    grid : what all share
-    neighbour : result CXI of the scan to follow
-    digest : of that scan, see `table.digest`
+    grid : common grid of the series
+    neighbour : path of the neighbour's result CXI
+    digest : settings digest of the neighbour, see `table.digest`
     spacing : lattice spacing of the first accepted scan [m]
     """
 
@@ -46,7 +49,7 @@ class Chain:
     spacing: float | None = None
 
     def after(self, row: Row, folder: Path, follows: Literal["previous", "first"]) -> Chain:
-        """The chain once a scan has its row."""
+        """Return the chain after a scan has its row."""
         if row["verdict"] == "failed" or (self.neighbour is not None and follows == "first"):
             return self
         path = folder / f"{row['name']}.cxi"
@@ -56,16 +59,16 @@ class Chain:
 
 @dataclass(frozen=True)
 class Task:
-    """One scan to be phased, and all that decides what comes out.
+    """One scan to be phased, and everything its result depends on.
 
     Parameters
     ----------
-    number : in the series
-    name : stem of its files, which no other scan of the series has
-    source : with an absolute path
-    row : with nothing measured yet
-    folder : where its files go
-    settings, chain : of the series
+    number : number of the scan in the series
+    name : stem of its files, unique in the series
+    source : the scan, with an absolute path
+    row : row without measured values
+    folder : output folder
+    settings, chain : settings of the series, and results of earlier scans
     """
 
     number: int
@@ -78,28 +81,31 @@ class Task:
 
     @property
     def formats(self) -> tuple[OutputFormat, ...]:
-        """What is written; the next scans read the CXI file."""
+        """Output formats; the CXI file is always written, because the next scans read it."""
         return tuple(dict.fromkeys(("cxi", *self.settings.output.formats)))
 
 
-def phased(task: Task, network: Trained | None = None) -> Generator[Progress, None, tuple[Row, Reconstruction | None]]:
-    """A scan to its row and its result, which is for the caller to write; a failure is a row, without a result."""
+def phase_scan(task: Task, network: Trained | None = None) -> Generator[Progress, None, tuple[Row, Reconstruction | None]]:
+    """Phase a scan, and return its row and its result.
+
+    The caller writes the result. A scan that fails gives a row with the reason, and None as result.
+    """
     began = time.perf_counter()
     row, source, settings = task.row, task.source, task.settings
     try:
         options = dict(settings.input) if source.scan is None else {**settings.input, "scan": source.scan}
         scan = replace(registry.read(source.path, source.format, **options), name=task.name)
         row = {**row, "time": scan.provenance.get("time") or None}
-        result, placed = yield from _reconstructed(scan, task, began, network)
-        row = {**row, "name": task.name, **table.measured(result, task.chain.spacing)}
+        result, placed = yield from _reconstruct(scan, task, began, network)
+        row = {**row, "name": task.name, **table.summarise_result(result, task.chain.spacing)}
     except FAILURES as error:
-        return table.failed(row, " ".join(str(error).split())), None
+        return table.fail_row(row, " ".join(str(error).split())), None
     if placed is not None:
         row |= {"correlation_to_previous": placed.correlation, "twin_margin": placed.margin}
     return row, result
 
 
-def _reconstructed(
+def _reconstruct(
     scan: Scan, task: Task, began: float, network: Trained | None
 ) -> Generator[Progress, None, tuple[Reconstruction, Registration | None]]:
     settings, grid, read = task.settings, task.chain.grid, time.perf_counter()
@@ -108,12 +114,12 @@ def _reconstructed(
     prepared = time.perf_counter()
     neighbour = None if last is None else registration.carry_neighbour(last, volume, settings.strain.axis)
     first = [registration.guess(neighbour)] if neighbour is not None and settings.series.warm else []
-    phasing = settings.phasing if last is None else _fewer(settings.phasing, settings.series.cold)
+    phasing = settings.phasing if last is None else _reduce_starts(settings.phasing, settings.series.cold)
     found = yield from phase(volume, phasing, first, network)
-    found, placed = _checked(found, settings), None
+    found, placed = doubt_warm_start(found, settings), None
     if neighbour is not None and found.support.any():
         found, placed = registration.register(found, neighbour)
-        found = _with_doubt(found, placed)
+        found = doubt_twin(found, placed)
     size = None if grid is None else grid.voxel_size
     on_grid = replace(settings, strain=replace(settings.strain, voxel_size=size)) if size else settings
     result = yield from finish_result(found, on_grid, {"read": read - began, "prepare": prepared - read})
@@ -123,7 +129,7 @@ def _reconstructed(
     return result, placed
 
 
-def _fewer(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
+def _reduce_starts(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
     if cold is None:
         return phasing
     orientations = max(cold, phasing.orientations * cold // phasing.hypotheses)
@@ -131,32 +137,34 @@ def _fewer(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
     return replace(phasing, starts=cold, hypotheses=cold, orientations=orientations, search_starts=search_starts, max_tournaments=1)
 
 
-def _checked(found: Reconstruction, settings: SeriesSettings) -> Reconstruction:
-    """Doubt where the warm start won and no cold start confirms it: it may only repeat its neighbour.
+def doubt_warm_start(result: Reconstruction, settings: SeriesSettings) -> Reconstruction:
+    """Doubt a result whose warm start won although no cold start confirms it: it may only repeat its neighbour.
 
-    Its support by held-out voxels counts, so this alone is no failure; everything else that speaks against it is judged as ever.
+    The warm start won by the held-out voxels, which supports it. So this doubt alone does not make the verdict "failed"; all other
+    checks apply unchanged.
     """
-    facts = table.starts(found)
+    facts = table.compare_starts(result)
     limits = settings.phasing.limits
     if facts["start"] != "warm" or facts["warm_cold_correlation"] >= limits.agreement:
-        return found
-    confirmed = replace(found.quality, agreeing=Agreement(1, 1, 0, limits.agreement))
-    verdict, reasons = judge(found.volume, found.rho, found.support, confirmed, limits)
+        return result
+    confirmed = replace(result.quality, agreeing=Agreement(1, 1, 0, limits.agreement))
+    verdict, reasons = judge(result.volume, result.rho, result.support, confirmed, limits)
     doubt = (
         f"the start from its neighbour predicts the held-out voxels best ({facts['warm_llk_free']:.3g} against "
         f"{facts['cold_llk_free']:.3g}), but the best cold start is another crystal (correlation "
         f"{facts['warm_cold_correlation']:.2f}): more cold starts may settle whether the neighbour biased it."
     )
     others = () if verdict == "good" else reasons
-    return replace(found, verdict="doubtful" if verdict == "good" else verdict, reasons=(doubt, *others))
+    return replace(result, verdict="doubtful" if verdict == "good" else verdict, reasons=(doubt, *others))
 
 
-def _with_doubt(found: Reconstruction, placed: Registration) -> Reconstruction:
-    if placed.margin >= TWINS or found.verdict == "failed":
-        return found
+def doubt_twin(result: Reconstruction, placed: Registration) -> Reconstruction:
+    """Doubt a result whose twin fits the neighbour nearly as well: the sign of its strain could be wrong."""
+    if placed.margin >= TWINS or result.verdict == "failed":
+        return result
     doubt = (
         f"both twins fit its neighbour nearly as well (correlation {placed.correlation:.3f}, margin {placed.margin:.3f}): "
         "the sign of the strain could differ from it."
     )
-    others = () if found.verdict == "good" else found.reasons
-    return replace(found, verdict="doubtful", reasons=(doubt, *others))
+    others = () if result.verdict == "good" else result.reasons
+    return replace(result, verdict="doubtful", reasons=(doubt, *others))

@@ -1,4 +1,4 @@
-"""How the scans of a series hang together, beside the settings of the main job."""
+"""Define the settings of a series, beside those of the main job."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from braggshot.pipeline import Settings, refuse_unread_settings
 
 @dataclass(frozen=True)
 class SeriesConfig:
-    """How scans hang together.
+    """Settings of how the scans of a series depend on each other.
 
     Parameters
     ----------
-    neighbour : "previous", each scan follows the last accepted one before it; "first", each follows the first accepted one, so that
+    neighbour : "previous": each scan follows the last accepted one before it; "first": each follows the first accepted one, so that
         all others can be phased at once
-    warm : start from the neighbour too, beside the starts that know nothing of it
-    cold : number of those that are finished from the second scan on, in one search; None is as for the first
-    against : column that the plots run along; None takes the time, or the number of the scan
+    warm : start from the neighbour's crystal as well, beside the cold (random) starts
+    cold : number of cold starts that are finished from the second scan on, in a single search; None keeps the number of the first
+        scan
+    against : column on the x axis of the plots; None takes the time, or the number of the scan
     movie : write series.gif
     """
 
@@ -48,7 +49,7 @@ class SeriesSettings(Settings):
 
 
 def resolve(settings: Mapping[str, Any]) -> SeriesSettings:
-    """Nested settings to `SeriesSettings`, every name and value checked."""
+    """Turn nested settings into `SeriesSettings`; every name and value is checked."""
     resolved = config.resolve(SeriesSettings, settings)
     refuse_unread_settings(resolved, settings, {"refine"} if resolved.series.warm else ())
     return resolved

@@ -1,4 +1,4 @@
-"""Which scans make a series, in which order, and what is known about each besides its frames."""
+"""List the scans of a series in their order, with metadata of each."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Source:
     Parameters
     ----------
     path : file, folder or pattern
-    scan : number in a file that holds several; None where there is no choice
-    format : of the file, where looking at it does not settle that
-    metadata : further columns of its row, such as charge or potential
+    scan : number of the scan, in a file that holds several; else None
+    format : format of the file; None chooses it by looking at the file
+    metadata : further columns of the table, such as charge or potential
     """
 
     path: Path
@@ -34,86 +34,86 @@ class Source:
 
     @property
     def label(self) -> str:
-        """How the table names it: the path, and the scan where there are several."""
+        """Name of the scan in the table: its path, and its number where the file holds several."""
         return str(self.path) if self.scan is None else f"{self.path}#{self.scan}"
 
 
-def sources(
+def list_sources(
     inputs: Sequence[str | Path],
     scans: str | None = None,
     columns: Sequence[str] = (),
     metadata: str | Path | None = None,
     format: str | None = None,
 ) -> list[Source]:
-    """The scans of a series in the order they are given.
+    """List the scans of a series in the order in which they are given.
 
     Parameters
     ----------
-    inputs : files; of a file that holds several scans all are taken
-    scans : numbers to take of each file instead, such as "54-60,63"
+    inputs : files; all scans of a file are taken
+    scans : numbers of the scans to take of each file, such as "54-60,63"; None takes all
     columns : ``name=v1,v2,...`` with one value per scan
     metadata : CSV file; its rows are matched by a column ``input`` (path, file name or stem) or ``scan``, else by their order
-    format : of the files
+    format : format of the files; None chooses it by looking at them
 
     Raises
     ------
     ConfigError : if numbers, columns or rows do not fit the scans.
     """
-    found = [source for path in inputs for source in _of_file(Path(path), scans, format)]
-    if not found:
+    listed = [source for path in inputs for source in _list_scans(Path(path), scans, format)]
+    if not listed:
         raise ConfigError("a series needs at least one scan; give files, or --scans for a file that holds several.")
-    extra: list[dict[str, Value]] = [{} for _ in found] if metadata is None else _matched(Path(metadata), found)
+    extra: list[dict[str, Value]] = [{} for _ in listed] if metadata is None else _match_rows(Path(metadata), listed)
     for column in columns:
-        name, values = _column(column, len(found))
+        name, values = _parse_column(column, len(listed))
         extra = [{**row, name: value} for row, value in zip(extra, values, strict=True)]
-    return [replace(source, metadata=row) for source, row in zip(found, extra, strict=True)]
+    return [replace(source, metadata=row) for source, row in zip(listed, extra, strict=True)]
 
 
-def names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[str]:
-    """A stem for the files of each scan that no other has: that of its file, which may be a pattern, and the scan's number.
+def unique_names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[str]:
+    """Return a unique stem for the output files of each scan: the stem of its file, or its pattern, and the scan's number.
 
-    Known before anything is read, so that scans can be phased in any order. `options` are those of the reader.
+    Names are known before any file is read, so scans can be phased in any order. `options` are the options of the reader.
     """
-    found: dict[str, None] = {}
+    stems: dict[str, None] = {}
     for source in scans:
         stem = source.path.name if source.path.is_dir() else source.path.stem
         stem = re.sub(r"[^\w.+-]+", "_", stem).strip("_.") or "scan"
         number = source.scan or options.get("scan")
         stem = stem if number is None else f"{stem}-{number}"
-        found[next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(scans) + 2))) if n not in found)] = None
-    return list(found)
+        stems[next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(scans) + 2))) if n not in stems)] = None
+    return list(stems)
 
 
-def _of_file(path: Path, scans: str | None, format: str | None) -> list[Source]:
+def _list_scans(path: Path, scans: str | None, format: str | None) -> list[Source]:
     if scans is not None:
-        return [Source(path, number, format) for number in numbers(scans)]
+        return [Source(path, number, format) for number in parse_numbers(scans)]
     try:
         _, module = registry.choose(path, format)
         several = module.scans(path) if hasattr(module, "scans") else []
     except BraggshotError:
-        several = []  # what is wrong with the file is said when its turn comes, and the others go on
+        several = []  # reading the scan later reports the error, and the other scans go on
     return [Source(path, number, format) for number in several] if len(several) > 1 else [Source(path, None, format)]
 
 
-def numbers(text: str) -> list[str]:
-    """Numbers of a list such as "54-56,60": ["54", "55", "56", "60"].
+def parse_numbers(text: str) -> list[str]:
+    """List the scan numbers of a text: "54-56,60" gives ["54", "55", "56", "60"].
 
     Raises
     ------
-    ConfigError : if it is anything else.
+    ConfigError : if the text is no list of numbers and ranges.
     """
-    found = []
+    numbers = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match or int(match.group(2) or match.group(1)) < int(match.group(1)):
             raise ConfigError(f"--scans expects numbers and ranges such as 54-60,63; found {text!r}.")
-        found += [str(n) for n in range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1)]
-    return found
+        numbers += [str(n) for n in range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1)]
+    return numbers
 
 
-def _column(text: str, n: int) -> tuple[str, list[Value]]:
+def _parse_column(text: str, n: int) -> tuple[str, list[Value]]:
     name, given, listed = text.partition("=")
-    values = [value(word) for word in listed.split(",")]
+    values = [parse_value(word) for word in listed.split(",")]
     if not given or not name.strip():
         raise ConfigError(f"--column expects name=v1,v2,..., found {text!r}.")
     if len(values) != n:
@@ -121,16 +121,16 @@ def _column(text: str, n: int) -> tuple[str, list[Value]]:
     return name.strip(), values
 
 
-def value(text: str) -> Value:
-    """A number where the text is one, None where it is empty, else the text."""
+def parse_value(text: str) -> Value:
+    """Return the number that a text states, None for an empty text, else the text itself."""
     try:
         return float(text)
     except ValueError:
         return text.strip() or None
 
 
-def _matched(path: Path, found: Sequence[Source]) -> list[dict[str, Value]]:
-    """One row of a CSV file per scan; empty where none fits."""
+def _match_rows(path: Path, scans: Sequence[Source]) -> list[dict[str, Value]]:
+    """Return one row of a CSV file for each scan; empty where no row fits."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
@@ -139,14 +139,14 @@ def _matched(path: Path, found: Sequence[Source]) -> list[dict[str, Value]]:
     if rows and "input" in rows[0]:
         keyed = {row["input"]: row for row in rows}
         chosen: list[dict[str, Any] | None] = [
-            next((keyed[key] for key in (s.label, str(s.path), s.path.name, s.path.stem) if key in keyed), None) for s in found
+            next((keyed[key] for key in (s.label, str(s.path), s.path.name, s.path.stem) if key in keyed), None) for s in scans
         ]
-    elif rows and "scan" in rows[0] and all(source.scan for source in found):
+    elif rows and "scan" in rows[0] and all(source.scan for source in scans):
         keyed = {row["scan"]: row for row in rows}
-        chosen = [keyed.get(source.scan or "") for source in found]
-    elif len(rows) == len(found):
+        chosen = [keyed.get(source.scan or "") for source in scans]
+    elif len(rows) == len(scans):
         chosen = list(rows)
     else:
-        raise ConfigError(f"{path}: {len(rows)} rows for {len(found)} scans; add a column 'input' or 'scan', or one row per scan.")
+        raise ConfigError(f"{path}: {len(rows)} rows for {len(scans)} scans; add a column 'input' or 'scan', or one row per scan.")
     kept = {"input", "scan", None}
-    return [{k: value(v or "") for k, v in row.items() if k not in kept} if row else {} for row in chosen]
+    return [{k: parse_value(v or "") for k, v in row.items() if k not in kept} if row else {} for row in chosen]

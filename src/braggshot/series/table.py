@@ -1,6 +1,6 @@
-"""The table of a series: what a row holds, where it is kept, and whether it still holds.
+"""Define the table of a series: the columns of a row, its files, and the check whether a row of an earlier run is still valid.
 
-Lengths are in metres, volumes in cubic metres, strain is a pure number. Empty cells are not known.
+Lengths are in metres, volumes in cubic metres, strain is a pure number. A value that is not known is an empty cell.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from braggshot import config
 from braggshot.errors import FormatError, OutputError
 from braggshot.io.atomic import replacing
 from braggshot.physics.strain import summary_table
-from braggshot.series.sources import Source, value
+from braggshot.series.sources import Source, parse_value
 from braggshot.volumes import Reconstruction
 
 Row = dict[str, Any]
@@ -31,20 +31,20 @@ MEASURED = (
     "resolution_fsc_half_data_m", "resolution_prtf_m", "resolution_fsc_starts_m", "resolution_edge_m", "chi2", "llk_free",
     "agreement", "correlation_to_previous", "twin_margin", "cold_llk_free", "warm_llk_free", "warm_cold_correlation", "seconds",
 )  # fmt: skip
-RESOLUTIONS = ("fsc_half_data", "prtf", "fsc_starts", "edge")  # the most telling first, as in a strain map
+RESOLUTIONS = ("fsc_half_data", "prtf", "fsc_starts", "edge")  # methods, the most reliable first
 TEXT = ("input", "name", "time", "resolution_method", "start", "verdict", "reasons", "settings")
 _FIRST, _LAST = ("input", "name", "time", "elapsed_s"), ("resolution_method", "start", "verdict", "reasons", "settings")
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """Names in the order they are written: who and when, the user's own, what was measured, what to think of it."""
+    """List the columns in the order of writing: name and time, columns of the user, measured values, verdict."""
     own = dict.fromkeys(name for row in rows for name in row)
     given = [name for name in own if name not in {*_FIRST, *MEASURED, *_LAST}]
     return [*_FIRST, *given, *MEASURED, *_LAST]
 
 
-def begun(source: Source, settings: str, name: str = "", time: Any = None) -> Row:
-    """A row with nothing measured yet."""
+def new_row(source: Source, settings: str, name: str = "", time: Any = None) -> Row:
+    """Return a row without measured values."""
     return {
         "input": source.label,
         "name": name,
@@ -55,18 +55,22 @@ def begun(source: Source, settings: str, name: str = "", time: Any = None) -> Ro
     }
 
 
-def measured(result: Reconstruction, first_spacing: float | None) -> Row:
-    """What a result says. `strain_mean` is that of its mean lattice against the first accepted scan's, `first_spacing` [m]."""
+def summarise_result(result: Reconstruction, first_spacing: float | None) -> Row:
+    """Return the measured values of a result, as columns of its row.
+
+    `strain_mean` is the strain of the crystal's mean lattice against that of the first accepted scan, whose spacing is
+    `first_spacing` [m].
+    """
     known: Row = {} if result.strain is None else summary_table(result.strain)
-    found = {name: known[name] for name in MEASURED if name in known}
+    columns = {name: known[name] for name in MEASURED if name in known}
     spacing = known.get("d_spacing_m")
     if spacing is not None:
-        found["strain_mean"] = spacing / (first_spacing or spacing) - 1
+        columns["strain_mean"] = spacing / (first_spacing or spacing) - 1
     lengths = {"prtf": result.quality.resolution} if result.strain is None else result.strain.resolution
     method, length = next(iter(lengths.items()), (None, None))
     agreeing = result.quality.agreeing
     return {
-        **found,
+        **columns,
         **{f"resolution_{name}_m": value for name, value in lengths.items()},
         "resolution_m": length,
         "resolution_method": method if length is not None else None,
@@ -76,12 +80,15 @@ def measured(result: Reconstruction, first_spacing: float | None) -> Row:
         "verdict": result.verdict,
         "reasons": " ".join(result.reasons),
         "seconds": result.seconds.get("total"),
-        **starts(result),
+        **compare_starts(result),
     }
 
 
-def starts(result: Reconstruction) -> Row:
-    """Warm start against cold ones: how well each predicts the held-out voxels, and whether they are the same crystal."""
+def compare_starts(result: Reconstruction) -> Row:
+    """Compare the warm start with the cold starts.
+
+    Columns say how well each kind predicts the held-out voxels, and whether both are the same crystal.
+    """
     listed = None if result.ensemble is None else result.ensemble.table
     if listed is None:
         return {"start": None}
@@ -101,21 +108,24 @@ def starts(result: Reconstruction) -> Row:
     }
 
 
-def failed(row: Row, reason: str) -> Row:
-    """The row of a scan that could not be computed."""
+def fail_row(row: Row, reason: str) -> Row:
+    """Return the row of a scan that could not be computed."""
     return {**row, "verdict": "failed", "reasons": reason}
 
 
-def with_elapsed(rows: Sequence[Row]) -> list[Row]:
-    """Rows with the seconds since the first time that is known."""
+def add_elapsed(rows: Sequence[Row]) -> list[Row]:
+    """Add the seconds since the first known time to the rows."""
     stamps = [_stamp(row.get("time")) for row in rows]
     first = next((stamp for stamp in stamps if stamp is not None), None)
     pairs = zip(rows, stamps, strict=True)
     return [{**row, "elapsed_s": None if stamp is None or first is None else stamp - first} for row, stamp in pairs]
 
 
-def with_one_resolution(rows: Sequence[Row]) -> list[Row]:
-    """Rows with the resolution by the first method that all which count have; each by its own where there is no such method."""
+def unify_resolution(rows: Sequence[Row]) -> list[Row]:
+    """Set the resolution of all rows to that of one method: the first that all rows which are not failed have.
+
+    Without such a method each row keeps its own.
+    """
     counting = [row for row in rows if row.get("verdict") != "failed"] or rows
     common = next((m for m in RESOLUTIONS if all(row.get(f"resolution_{m}_m") is not None for row in counting)), None)
     if common is None:
@@ -125,7 +135,7 @@ def with_one_resolution(rows: Sequence[Row]) -> list[Row]:
 
 
 def _stamp(time: Any) -> float | None:
-    """Seconds since the epoch of an ISO date; a date without a zone is local time."""
+    """Return the seconds since the epoch of an ISO date; a date without a time zone is local time."""
     try:
         return datetime.datetime.fromisoformat(str(time)).timestamp()
     except (ValueError, OverflowError):
@@ -133,24 +143,27 @@ def _stamp(time: Any) -> float | None:
 
 
 def digest(settings: Any, source: Source, follows: str | None = None) -> str:
-    """A short name for everything but the frames that decides a row: program, settings, scan, format, and the row it follows."""
+    """Return a short hash of everything but the frames that determines a row.
+
+    It covers the program's version, the settings, the scan, the format, and the row of the neighbour.
+    """
     decides = {name: part for name, part in config.dump(settings).items() if name != "output"}
     parts = [importlib.metadata.version("braggshot"), decides, source.scan, source.format, follows]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def holds(row: Row, begun: Row, folder: Path) -> bool:
-    """Whether a row of an earlier run is the one that was `begun`, its file written."""
+def is_current(row: Row, begun: Row, folder: Path) -> bool:
+    """Tell whether a row of an earlier run fits the scan and settings of the new row `begun`, and its CXI file exists."""
     same = row["input"] == begun["input"] and row["settings"] == begun["settings"]
     return same and (folder / f"{row['name']}.cxi").exists()
 
 
 def read(path: Path) -> list[Row]:
-    """Rows of an earlier run; none where there was none.
+    """Read the rows of an earlier run; an empty list without one.
 
     Raises
     ------
-    FormatError : if the file is not one of `write`.
+    FormatError : if the file is no table of a series.
     """
     if not path.exists():
         return []
@@ -158,11 +171,11 @@ def read(path: Path) -> list[Row]:
         rows = list(csv.DictReader(stream))
     if any(not {"input", "name", "settings"} <= set(row) or None in row or None in row.values() for row in rows):
         raise FormatError(f"{path}: is no table of a series; give another folder with -o.")
-    return [{key: (cell or None) if key in TEXT else value(cell) for key, cell in row.items()} for row in rows]
+    return [{key: (cell or None) if key in TEXT else parse_value(cell) for key, cell in row.items()} for row in rows]
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """All rows as CSV, whole or not at all.
+    """Write all rows as CSV, whole or not at all.
 
     Raises
     ------
@@ -179,7 +192,7 @@ def _cell(cell: Any) -> Any:
 
 
 def write_parquet(path: Path, rows: Sequence[Row]) -> None:
-    """The same table as Parquet, numbers as float64.
+    """Write all rows as Parquet, numbers as float64.
 
     Raises
     ------
@@ -204,8 +217,8 @@ def _array(pyarrow: Any, cells: Sequence[Any], is_text: bool) -> Any:
     return pyarrow.array([None if cell is None else float(cell) for cell in cells], pyarrow.float64())
 
 
-def line(row: Mapping[str, Any]) -> str:
-    """A row in one line, in the field's units."""
+def describe_row(row: Mapping[str, Any]) -> str:
+    """Describe a row in one line, in the field's units."""
     if row.get("chi2") is None:
         return f"{row['input']}: failed: {row['reasons']}"
     parts = [
@@ -216,7 +229,7 @@ def line(row: Mapping[str, Any]) -> str:
     return f"{row['name']}: {row['verdict']}, {', '.join(said)}"
 
 
-def closing(folder: Path) -> str:
-    """What to say last: where to look, and what could not be written."""
+def closing_message(folder: Path) -> str:
+    """Return the last line of a run: the path of the report, and which output is missing."""
     missing = "" if (folder / "series.parquet").exists() else " (no series.parquet: it needs pip install 'braggshot[series]')"
     return f"{folder / 'series.html'}{missing}"

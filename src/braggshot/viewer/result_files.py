@@ -61,16 +61,16 @@ def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
 
 def table(files: Sequence[Path]) -> list[dict[str, Any]]:
     """Make one row for each file, as `braggshot.series` does; a file that cannot be read gets a failed one."""
-    from braggshot.series.table import failed, measured
+    from braggshot.series.table import fail_row, summarise_result
 
     rows: list[dict[str, Any]] = []
     first: float | None = None
     for path in files:
         row: dict[str, Any] = {"input": str(path), "name": path.stem, "time": None}
         try:
-            facts: Any = measured(results.read(path), first)
+            facts: Any = summarise_result(results.read(path), first)
             first = first or facts.get("d_spacing_m")
             rows.append({**row, **facts})
         except BraggshotError as error:
-            rows.append(failed(row, str(error)))
+            rows.append(fail_row(row, str(error)))
     return rows

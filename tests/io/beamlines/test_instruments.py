@@ -48,7 +48,7 @@ def of_xrayutilities(geometry, frames):
 @pytest.mark.parametrize("name", ANGLES)
 @pytest.mark.parametrize("calibration", [{}, {"detector_rotation_deg": 1.3, "tilt_azimuth_deg": 35.0, "tilt_deg": 2.5}])
 def test_scattering_vectors_agree_with_xrayutilities(name, calibration):
-    geometry = instruments.stated(settings(name, **calibration), SHAPE)
+    geometry = instruments.build_geometry(settings(name, **calibration), SHAPE)
     frames = np.array([0, 4, 10])
     expected = of_xrayutilities(geometry, frames)
     found = g.scattering_vector(geometry, *np.ix_(frames, range(SHAPE[1]), range(SHAPE[2]))) @ g.sample_rotation(geometry, 5)
@@ -56,7 +56,7 @@ def test_scattering_vectors_agree_with_xrayutilities(name, calibration):
 
 
 def test_zero_of_a_motor_is_taken_off():
-    chi = next(c for c in instruments.stated(settings("p10"), SHAPE).sample if c.name == "chi")
+    chi = next(c for c in instruments.build_geometry(settings("p10"), SHAPE).sample if c.name == "chi")
     assert np.degrees(chi.angle) == pytest.approx(-1.5)
 
 
@@ -98,7 +98,7 @@ def test_a_stated_geometry_goes_with_any_format(tmp_path):
 )
 def test_what_does_not_fit_says_why(change, words):
     with pytest.raises(ConfigError, match=words):
-        instruments.stated(replace(settings("id01"), **change), SHAPE)
+        instruments.build_geometry(replace(settings("id01"), **change), SHAPE)
 
 
 def test_tilt_and_zero_survive_a_result_file(tmp_path):
@@ -109,7 +109,7 @@ def test_tilt_and_zero_survive_a_result_file(tmp_path):
     from braggshot.volumes import DiffractionVolume
 
     calibration = {"detector_rotation_deg": 1.0, "tilt_azimuth_deg": 2.0, "tilt_deg": 3.0}
-    geometry = instruments.stated(settings("i16", **calibration), SHAPE)
+    geometry = instruments.build_geometry(settings("i16", **calibration), SHAPE)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         group = add_group(file, "instrument_1", "NXinstrument")
         write_measurement(group, DiffractionVolume(np.ones(SHAPE), np.ones(SHAPE, bool), geometry=geometry))

@@ -57,9 +57,9 @@ def test_whole_it_is_the_scan_bit_for_bit(scan, tmp_path):
         assert recorder.add(frame(scan, index)) == ""
     expected = prepare(scan)
     same(prepare(recorder.scan()), expected)
-    assert recorded.ended(tmp_path / "r") is None
+    assert recorded.read_ending(tmp_path / "r") is None
     recorder.end()
-    assert recorded.ended(tmp_path / "r") == {"aborted": "", "frames": len(scan.frames)}
+    assert recorded.read_ending(tmp_path / "r") == {"aborted": "", "frames": len(scan.frames)}
     back = registry.read(tmp_path / "r")
     assert back.arrived is None
     same(prepare(back), expected)

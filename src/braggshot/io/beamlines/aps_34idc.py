@@ -1,13 +1,13 @@
-"""APS 34-ID-C: a SPEC file of motors, and one int32 TIFF per point of the scan.
+"""Read and write scans of APS 34-ID-C: a SPEC file of motors, and one int32 TIFF per point of the scan.
 
 ::
 
     <name>.spec                   #S 54  ascan  th -0.28 0.72  200 0.25; motors [deg, mm], Energy [keV], camdist [mm]
     AD34idcTIM2_<name>/<name>_S0054/<name>_S0054_00000.tif     counts in the region #UIMR5 (column, width, row, height)
 
-The frames are looked for beside the SPEC file and up to two folders below it. Dark and flat fields show the whole chip and are cut
-to the same region. Geometry as xrayutilities and cohere state it, already in the CXI frame: the sample is carried by theta "y+",
-chi "z-", phi "y+", the detector by delta "y+", gamma "x-"; rows grow downwards ("y-") and columns outboard ("x+").
+The frames are searched beside the SPEC file and up to two folders below it. Dark and flat fields show the whole chip and are cut to
+the region of the frames. The geometry is that of xrayutilities and cohere, already in the CXI frame: theta "y+", chi "z-" and phi
+"y+" carry the sample; delta "y+" and gamma "x-" carry the detector; rows grow downwards ("y-") and columns outboard ("x+").
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ from braggshot.io.atomic import replacing
 from braggshot.io.beamlines.instruments import APS_34IDC as APS
 from braggshot.io.beamlines.readings import Overrides, Readings, geometry, rocking_angle
 from braggshot.io.files import read_array, starts_with
-from braggshot.io.formats.stacks import images, natural
+from braggshot.io.formats.stacks import list_images, natural_order
 from braggshot.io.frames import TiffFrames
 from braggshot.volumes import FloatArray, Geometry, Scan
 
-PIXEL = 55e-6  # Timepix chips [m]
+PIXEL = 55e-6  # pixel size of Timepix chips [m]
 
 
 def can_read(path: str | Path) -> bool:
-    """Whether a file is a SPEC file of this beamline: its motors include the camera distance, or its detector has the name."""
+    """Tell whether a file is a SPEC file of this beamline.
+
+    Its header names the motor of the camera distance, or a detector of 34-ID-C.
+    """
     if not starts_with(path, b"#F ", b"#S "):
         return False
     with Path(path).open("rb") as stream:
@@ -45,7 +48,7 @@ def can_read(path: str | Path) -> bool:
 
 
 def scans(path: str | Path) -> list[str]:
-    """Numbers of the scans whose frames lie beside the SPEC file."""
+    """List the numbers of the scans whose frames lie beside the SPEC file."""
     numbers = {int(key.partition(".")[0]) for key in _spec(path).keys()}  # noqa: SIM118  silx's file is no mapping
     return [str(number) for number in sorted(numbers & set(_scans_with_frames(Path(path))))]
 
@@ -54,19 +57,19 @@ def read(
     path: str | Path, *, scan: int | str | None = None, frames: str | Path | None = None, dark: str | Path | None = None,
     flat: str | Path | None = None, **overrides: Unpack[Overrides],
 ) -> Scan:  # fmt: skip
-    """One scan of a SPEC file, with its frames.
+    """Read one scan of a SPEC file, with its frames.
 
     Parameters
     ----------
     path : the SPEC file
-    scan : number; may be left out where frames of only one scan lie beside the SPEC file
+    scan : scan number; not needed where frames of only one scan lie beside the SPEC file
     frames : folder or pattern of the frames, if they lie elsewhere
-    dark, flat : images of the chip (.tif, .npy), relative to the working folder or to the SPEC file
-    overrides : energy_ev, distance_m, pixel_size_m, direct_beam in place of what the file says
+    dark, flat : images of the whole chip (.tif, .npy); paths are relative to the working folder or to the SPEC file
+    overrides : energy_ev, distance_m, pixel_size_m, direct_beam, which replace the values in the file
 
     Raises
     ------
-    FormatError : if the scan (the text says which there are) or its frames (the text says where they were looked for) are missing.
+    FormatError : if the scan or its frames are missing; the message lists the scans, or where frames were searched.
     DataError : if fewer than two frames belong to points of the scan, or a dark or flat field does not cover the frames.
     """
     spec, noticed = Path(path), []  # type: Path, list[str]
@@ -105,7 +108,10 @@ def _spec(path: str | Path) -> Any:
 
 
 def _entry(path: Path, number: int, noticed: list[str]) -> dict[str, Any]:
-    """Motors, columns and header of scan `number`; where SPEC counted twice, the last one of that number."""
+    """Return motors, columns and header of scan `number`.
+
+    Where the file holds several scans of that number, the last one is taken.
+    """
     file = _spec(path)
     keys = list(file.keys())
     fitting = [key for key in keys if key.partition(".")[0] == str(number)]
@@ -127,7 +133,7 @@ def _entry(path: Path, number: int, noticed: list[str]) -> dict[str, Any]:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """[1, 2, 3, 7] as "1-3, 7"."""
+    """Format numbers as ranges: [1, 2, 3, 7] becomes "1-3, 7"."""
     runs = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
     return ", ".join(f"{run[0]}-{run[-1]}" if run.size > 1 else f"{run[0]}" for run in runs if run.size) or "none"
 
@@ -140,8 +146,8 @@ def _iso(date: str) -> str:
 
 
 def _scans_with_frames(spec: Path) -> list[int]:
-    found = (re.search(r"S(\d{4,})[^/]*\.tiff?$", file.name) for file in _below(spec, "*S[0-9]*.tif*"))
-    return sorted({int(match.group(1)) for match in found if match})
+    matches = (re.search(r"S(\d{4,})[^/]*\.tiff?$", file.name) for file in _below(spec, "*S[0-9]*.tif*"))
+    return sorted({int(match.group(1)) for match in matches if match})
 
 
 def _below(spec: Path, pattern: str) -> list[Path]:
@@ -155,36 +161,41 @@ def _choose(spec: Path, scan: int | str | None) -> int:
             return int(scan)
         except ValueError:
             raise FormatError(f"{spec}: scan must be a number, found {scan!r}.") from None
-    found = scans(spec)
-    if len(found) == 1:
-        return int(found[0])
-    there = f"frames of scans {_ranges([int(number) for number in found])} lie beside it" if found else "no frames lie beside it"
+    numbers = scans(spec)
+    if len(numbers) == 1:
+        return int(numbers[0])
+    there = (
+        f"frames of scans {_ranges([int(number) for number in numbers])} lie beside it" if numbers else "no frames lie beside it"
+    )
     raise FormatError(f"{spec}: choose a scan with scan=...; {there}.")
 
 
 def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Path]:
-    """TIFF files of one scan; several folders of them are an ambiguity."""
+    """List the TIFF files of one scan; an error if they lie in several folders."""
     pattern = f"*S{number:04d}*.tif*"
     if frames is not None:
-        found = images(frames) or images(spec.parent / frames)
-        mine = [file for file in found if f"S{number:04d}" in file.name] or found
+        files = list_images(frames) or list_images(spec.parent / frames)
+        mine = [file for file in files if f"S{number:04d}" in file.name] or files
         if not mine:
             raise FormatError(f"{frames}: no frames (.tif) in this folder or pattern.")
         return mine
-    found = sorted(_below(spec, pattern), key=natural)
-    folders = sorted({file.parent for file in found})
+    files = sorted(_below(spec, pattern), key=natural_order)
+    folders = sorted({file.parent for file in files})
     if len(folders) > 1:
         raise FormatError(f"{spec}: frames of scan {number} lie in {', '.join(map(str, folders))}; choose with frames=...")
-    if not found:
+    if not files:
         folder = spec.absolute().parent
         raise FormatError(
             f"{spec}: no frames of scan {number}: looked for {pattern} in {folder} and two folders below; say frames=..."
         )
-    return found
+    return files
 
 
 def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArray[np.intp], list[Path]]:
-    """Points of the scan that have a frame, and those frames, by the number that ends a file's name; a full set may start at 1."""
+    """Match frames to points of the scan, and return both.
+
+    A frame belongs to the point whose number ends its file name. The numbers may start at 1 where there is a frame for every point.
+    """
     endings = [re.search(r"(\d+)$", file.stem) for file in files]
     numbered = {int(ending.group(1)): file for ending, file in zip(endings, files, strict=True) if ending}
     if None in endings:
@@ -206,7 +217,7 @@ def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArra
 
 
 def _region(header: dict[str, str], shape: Sequence[int], noticed: list[str]) -> tuple[slice, slice]:
-    """Rows and columns of the chip that the frames show."""
+    """Return the rows and columns of the chip that the frames show."""
     words = header.get("UIMR5", "").split()
     if len(words) >= 4:
         column, width, row, height = (int(word) for word in words[:4])
@@ -217,7 +228,7 @@ def _region(header: dict[str, str], shape: Sequence[int], noticed: list[str]) ->
 
 
 def _chip_image(spec: Path, path: str | Path | None, region: tuple[slice, slice], what: str) -> FloatArray | None:
-    """A dark or flat field cut to the frames; one that already has their shape is taken as it is."""
+    """Read a dark or flat field and cut it to the frames; an image that already has their shape is not cut."""
     if path is None:
         return None
     place = Path(path) if Path(path).exists() else spec.parent / path
@@ -238,17 +249,17 @@ def write_scan(
     folder: str | Path, frames: NDArray[Any], rocking_angle: FloatArray, geometry: Geometry, scan: int,
     dark: NDArray[Any] | None = None, flat: NDArray[Any] | None = None, date: datetime.datetime | None = None,
 ) -> Path:  # fmt: skip
-    """Write a scan as the beamline does, so that `read` gives it back.
+    """Write a scan in the format of the beamline, so that `read` can read it.
 
     Parameters
     ----------
-    folder : its name becomes the name of the experiment
+    folder : output folder; its name becomes the name of the experiment
     frames : (n, rows, columns) [counts]
-    rocking_angle : (n,) of the sample circle whose angle in `geometry` is an array [rad]
+    rocking_angle : (n,) angles of the sample circle that `geometry` rocks [rad]
     geometry : circles of this beamline; the direct beam must be the frame's centre, because SPEC does not store it
-    scan : number
-    dark, flat : images of the chip, written to dark.tif and whitefield.tif
-    date : when the scan began; None is now
+    scan : scan number
+    dark, flat : images of the whole chip, written to dark.tif and whitefield.tif
+    date : start of the scan; None is now
 
     Returns
     -------
@@ -294,7 +305,7 @@ def _check_writable(geometry: Geometry, shape: Sequence[int]) -> None:
 def _spec_text(
     name: str, frames: NDArray[Any], angle: FloatArray, geometry: Geometry, scan: int, when: datetime.datetime
 ) -> str:  # fmt: skip
-    """Header, one scan with the region and the sums of each frame, in the words of the beamline's SPEC."""
+    """Return the text of a SPEC file: header, and one scan with the chip region and the summed counts of each frame."""
     circles = dict(zip((axis.motor for axis in (*APS.sample, *APS.detector)), (*geometry.sample, *geometry.detector), strict=True))
     rocking = next(motor for motor, circle in circles.items() if np.ndim(circle.angle))
     short = {"Theta": "th", "Chi": "chi", "Phi": "phi", "Delta": "del", "Gamma": "gam"}

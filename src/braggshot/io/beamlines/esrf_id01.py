@@ -1,4 +1,4 @@
-"""ESRF ID01: HDF5 files written by BLISS, one NXentry per scan, and collections of them.
+"""Read scans of ESRF ID01: HDF5 files written by BLISS, one NXentry per scan, and collections of them.
 
 ::
 
@@ -8,8 +8,8 @@
         instrument/<detector>      NXdetector: data (external or virtual), beam_center_{x,y} [pixel], {x,y}_pixel_size, distance
         measurement/<detector>     soft link to the frames; counters such as imon beside it
 
-Geometry as cdiutils and bcdi state it, already in the CXI frame: the sample is carried by mu "y-", eta "x-", phi "y-", the detector
-by nu "y-", delta "x-"; rows grow downwards ("y-") and columns outboard ("x+").
+The geometry is that of cdiutils and bcdi, already in the CXI frame: mu "y-", eta "x-" and phi "y-" carry the sample; nu "y-" and
+delta "x-" carry the detector; rows grow downwards ("y-") and columns outboard ("x+").
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from braggshot.io.beamlines.instruments import ESRF_ID01 as ID01
 from braggshot.io.beamlines.readings import (
     Overrides,
     Readings,
+    find_blind_pixels,
     geometry,
     match_points,
-    never_counts,
     no_count,
     rocking_angle,
     to_si,
@@ -44,7 +44,7 @@ ENTRY = re.compile(r"(?:.*_)?(\d+)\.(\d+)")
 
 
 def can_read(path: str | Path) -> bool:
-    """Whether an HDF5 file has entries named like BLISS scans, holding a measurement."""
+    """Tell whether an HDF5 file has entries that are named like BLISS scans and hold a measurement."""
     if not is_hdf5(path):
         return False
     try:
@@ -56,7 +56,7 @@ def can_read(path: str | Path) -> bool:
 
 
 def scans(path: str | Path) -> list[str]:
-    """Names of the entries that hold detector frames, in the order of their numbers."""
+    """List the entries that hold detector frames, ordered by scan number."""
     with open_hdf5(path) as file:
         return [name for name in _entries(file) if _detectors(file.get(name))]
 
@@ -70,7 +70,10 @@ def _number(name: str) -> tuple[float, str]:
 
 
 def _detectors(entry: h5py.Group | None) -> list[str]:
-    """Names in `measurement` that hold images; a link to a lost file counts if it is a known detector; none in a lost entry."""
+    """List the names in `measurement` that hold images.
+
+    A link to a missing file counts if it has the name of a known detector. An entry that is itself a broken link has none.
+    """
     group = {} if entry is None else entry.get("measurement") or {}
     return [name for name in group if name in DETECTORS or getattr(group.get(name), "ndim", 0) == 3]
 
@@ -79,19 +82,19 @@ def read(
     path: str | Path, *, scan: int | str | None = None, detector: str | None = None, monitor: str = "imon",
     **overrides: Unpack[Overrides],
 ) -> Scan:  # fmt: skip
-    """One scan of a BLISS file.
+    """Read one scan of a BLISS file.
 
     Parameters
     ----------
-    path : the dataset file, or a collection of them
-    scan : number or name of the entry; may be left out where only one holds frames
-    detector : name in `measurement`; may be left out where there is only one
-    monitor : counter in `measurement` that follows the incident flux
-    overrides : energy_ev, distance_m, pixel_size_m, direct_beam in place of what the file says
+    path : a dataset file, or a collection of them
+    scan : number or name of the entry; not needed where only one entry holds frames
+    detector : name in `measurement`; not needed where there is only one detector
+    monitor : counter in `measurement` that is proportional to the incident flux
+    overrides : energy_ev, distance_m, pixel_size_m, direct_beam, which replace the values in the file
 
     Raises
     ------
-    FormatError : if the scan or the detector is not there (the text says which are), or the file is damaged.
+    FormatError : if the scan or the detector is missing (the message lists those in the file), or the file is damaged.
     DataError : if there are more frames than motor positions.
     """
     noticed: list[str] = []
@@ -105,7 +108,7 @@ def read(
     frames = HDF5Frames(path, f"{name}/measurement/{detector}")
     label = f"{Path(path).stem}_S{int(_number(name)[0]):04d}"
     motors = match_points(label, frames.shape[0], motors, noticed)
-    bad = never_counts(frames)
+    bad = find_blind_pixels(frames)
     return Scan(
         frames=frames,
         name=label,
@@ -122,7 +125,10 @@ def read(
 
 
 def _entry(file: h5py.File, path: str | Path, scan: int | str | None) -> str:
-    """The entry of a scan number or name; BLISS numbers the faster of two acquisition chains .1."""
+    """Return the name of the entry for a scan number or a scan name.
+
+    Of two acquisition chains BLISS gives the faster one the suffix .1, which is taken.
+    """
     known = _entries(file)
     if scan is None:
         chosen = [name for name in known if _detectors(file.get(name))]
@@ -143,17 +149,20 @@ def _number_text(name: str) -> str:
 
 
 def _detector(entry: h5py.Group, name: str, path: str | Path, detector: str | None) -> str:
-    found = _detectors(entry)
-    if detector is None and len(found) == 1:
-        return found[0]
-    if detector in found:
+    detectors = _detectors(entry)
+    if detector is None and len(detectors) == 1:
+        return detectors[0]
+    if detector in detectors:
         return str(detector)
-    asked = f"{len(found)} detectors" if detector is None else f"no detector {detector!r}"
-    raise FormatError(f"{path}: scan {name} holds {asked}; there is {', '.join(found) or 'none'}: choose with detector=...")
+    asked = f"{len(detectors)} detectors" if detector is None else f"no detector {detector!r}"
+    raise FormatError(f"{path}: scan {name} holds {asked}; there is {', '.join(detectors) or 'none'}: choose with detector=...")
 
 
 def _motors(entry: h5py.Group) -> dict[str, float | FloatArray]:
-    """Circles by name [deg]; where BLISS wrote only the position at the start, that one."""
+    """Return the readings of the circles by motor name [deg].
+
+    Where BLISS wrote only the position at the start, that position is used.
+    """
     motors: dict[str, float | FloatArray] = {}
     for circle in (*ID01.sample, *ID01.detector):
         for found in _nodes(entry, (f"instrument/positioners/{circle.motor}", f"instrument/positioners_start/{circle.motor}")):
@@ -164,7 +173,7 @@ def _motors(entry: h5py.Group) -> dict[str, float | FloatArray]:
 
 
 def _readings(entry: h5py.Group, detector: str) -> tuple[Any, ...]:
-    """Energy [J], distance [m], pixel size [m] and direct beam [pixel], each None where the file is silent."""
+    """Return energy [J], distance [m], pixel size [m] and direct beam [pixel]; None for each that the file does not state."""
     place = f"instrument/{detector}"
 
     def value(*names: str, default: str) -> float | None:
@@ -182,14 +191,14 @@ def _nodes(entry: h5py.Group, names: tuple[str, ...]) -> Iterator[h5py.Dataset]:
     return (entry[name] for name in names if name in entry)
 
 
-def _units(found: h5py.Dataset) -> str | None:
-    units = found.attrs.get("units")
+def _units(values: h5py.Dataset) -> str | None:
+    units = values.attrs.get("units")
     return units.decode() if isinstance(units, bytes) else units
 
 
 def _counter(entry: h5py.Group, name: str) -> FloatArray | None:
-    found = entry.get(f"measurement/{name}")
-    return None if found is None or found.ndim != 1 else np.asarray(found[()], float)
+    values = entry.get(f"measurement/{name}")
+    return None if values is None or values.ndim != 1 else np.asarray(values[()], float)
 
 
 def _text(entry: h5py.Group, name: str) -> str:

@@ -1,9 +1,9 @@
-r"""Diffractometers as tables of circles, and a geometry said by the user, for instruments and files that do not say theirs.
+"""List diffractometers as tables of circles, and build a geometry that the user states.
 
-Axes are those of the CXI laboratory frame (z downstream, y up, x outboard); "x-" turns left-handed about x; outermost circle first.
-Sources: the instruments' own programs and, for those without a reader here, bcdi (Carnis, github.com/carnisj/bcdi), cdiutils
-(github.com/clatlan/cdiutils) and, for the six circles of I16, You, J. Appl. Cryst. 32, 614 (1999), whose axes (x up, y along the
-beam, z) are (y, z, x) here.
+A user states the geometry of an instrument or a file that has no reader. Axes are those of the CXI laboratory frame (z downstream,
+y up, x outboard). "x-" turns left-handed about x. Circles are listed outermost first. Sources: the instruments' own programs and,
+for instruments without a reader here, bcdi (Carnis, github.com/carnisj/bcdi) and cdiutils (github.com/clatlan/cdiutils). The six
+circles of I16 follow You, J. Appl. Cryst. 32, 614 (1999), whose axes (x up, y along the beam, z) are (y, z, x) here.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ NANOMAX = Diffractometer(
     row_axis="y-",
     column_axis="x-",
 )
-SIXS = Diffractometer(  # beta carries the sample and the detector
+SIXS = Diffractometer(  # the circle beta carries both sample and detector
     name="SIXS",
     sample=(Axis("beta", "x-"), Axis("mu", "y+")),
     detector=(Axis("beta", "x-"), Axis("gamma", "y+"), Axis("delta", "x-")),
     row_axis="y-",
     column_axis="x+",
 )
-SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")  # the Merlin lies on its side
+SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")  # Merlin mounted on its side
 
 INSTRUMENTS = {
     "34idc": APS_34IDC,
@@ -77,17 +77,17 @@ INSTRUMENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class GeometrySettings:
-    """A geometry as a table of a TOML file, in the units of the beamline.
+    """Settings of a geometry, as a table of a TOML file, in the units of the beamline.
 
     Parameters
     ----------
-    instrument : name in `INSTRUMENTS`; or give `sample`, `detector`, `row_axis`, `column_axis`
-    energy_ev, distance_m, pixel_size_m : photon energy, sample to detector, pitch of the pixels
-    angles_deg : motor -> one angle, one per frame, or [first, last] of an even scan
+    instrument : name of a diffractometer in `INSTRUMENTS`; without one, give `sample`, `detector`, `row_axis` and `column_axis`
+    energy_ev, distance_m, pixel_size_m : photon energy, distance from sample to detector, pixel pitch
+    angles_deg : motor -> one angle, one angle per frame, or [first, last] of an evenly spaced scan
     direct_beam : (row, column) of the pixel that the direct beam hits with all detector circles at zero; None is the frame's centre
     sample, detector : circles as [motor, axis] pairs, outermost first
-    row_axis, column_axis : where the rows and columns of the detector grow
-    detector_rotation_deg, tilt_azimuth_deg, tilt_deg : calibration, as xrayutilities defines it
+    row_axis, column_axis : laboratory axis along which the row number and the column number grow
+    detector_rotation_deg, tilt_azimuth_deg, tilt_deg : calibration of the detector, as xrayutilities defines it
     """
 
     energy_ev: float
@@ -105,8 +105,8 @@ class GeometrySettings:
     tilt_deg: float = 0.0
 
 
-def place(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
-    """A scan with the geometry that its user states, as a table or as the path of a TOML file that holds one.
+def set_geometry(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
+    """Give a scan the geometry that its user states, as a table or as the path of a TOML file that holds one.
 
     Raises
     ------
@@ -114,19 +114,19 @@ def place(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
     """
     table = config.read_toml(said) if isinstance(said, str) else said
     settings = config.resolve(GeometrySettings, table)
-    found = stated(settings, scan.frames.shape)
-    moving = [circle.angle for circle in found.sample if np.ndim(circle.angle)]
+    geometry = build_geometry(settings, scan.frames.shape)
+    moving = [circle.angle for circle in geometry.sample if np.ndim(circle.angle)]
     return dataclasses.replace(
-        scan, geometry=found, rocking_angle=np.asarray(moving[0]) if len(moving) == 1 else scan.rocking_angle
+        scan, geometry=geometry, rocking_angle=np.asarray(moving[0]) if len(moving) == 1 else scan.rocking_angle
     )
 
 
-def stated(settings: GeometrySettings, shape: Sequence[int]) -> Geometry:
-    """The geometry that the settings describe, for a scan of `shape` (frames, rows, columns).
+def build_geometry(settings: GeometrySettings, shape: Sequence[int]) -> Geometry:
+    """Build the geometry that the settings describe, for a scan of `shape` (frames, rows, columns).
 
     Raises
     ------
-    ConfigError : for an unknown instrument, an angle of no circle, or a wrong number of angles.
+    ConfigError : if the instrument is unknown, an angle belongs to no circle, or the number of angles is wrong.
     """
     instrument = _instrument(settings)
     motors = [axis.motor for axis in (*instrument.sample, *instrument.detector)]
@@ -171,7 +171,7 @@ def _instrument(settings: GeometrySettings) -> Diffractometer:
 
 
 def _angle(axis: Axis, reading: float | tuple[float, ...], frames: int) -> float | FloatArray:
-    """Angle of a circle [rad] from what its motor reads [deg]."""
+    """Return the angle of a circle [rad] from the reading of its motor [deg]."""
     if not isinstance(reading, tuple):
         return float(np.radians(reading - axis.zero))
     if len(reading) not in {2, frames}:

@@ -1,4 +1,4 @@
-"""PETRA III P10: an Eiger master file with external, bitshuffle-LZ4 compressed data files, and a .fio file of motors.
+"""Read scans of PETRA III P10: an Eiger master file with bitshuffle-LZ4 compressed data files, and a .fio file of motors.
 
 ::
 
@@ -7,8 +7,8 @@
         entry/instrument/detector/{x,y}_pixel_size, detector_distance [m], beam_center_{x,y} [pixel]
         entry/instrument/detector/detectorSpecific/pixel_mask     0 good; the counts of bad pixels are the type's maximum
 
-Geometry as bcdi and cdiutils state it, already in the CXI frame: the sample is carried by mu "y+", om "x-", chi "z+" (which reads
-90 deg at its zero), phi "y-", the detector by gam "y+", del "x-"; rows grow downwards ("y-") and columns inboard ("x-").
+The geometry is that of bcdi and cdiutils, already in the CXI frame: mu "y+", om "x-", chi "z+" (which reads 90 deg at its zero) and
+phi "y-" carry the sample; gam "y+" and del "x-" carry the detector; rows grow downwards ("y-") and columns inboard ("x-").
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from braggshot.io.beamlines.instruments import PETRA_P10 as P10
 from braggshot.io.beamlines.readings import (
     Overrides,
     Readings,
+    find_blind_pixels,
     geometry,
     match_points,
-    never_counts,
     no_count,
     rocking_angle,
     to_si,
@@ -44,7 +44,7 @@ SIZES = {(2167, 2070): "eiger4m", (514, 1030): "eiger500k", (3269, 3110): "eiger
 
 
 def can_read(path: str | Path) -> bool:
-    """Whether an HDF5 file is an Eiger master: numbered parts in ``entry/data`` and a detector beside them."""
+    """Tell whether an HDF5 file is an Eiger master file: it has numbered parts in ``entry/data`` and a detector."""
     if not is_hdf5(path):
         return False
     try:
@@ -55,14 +55,14 @@ def can_read(path: str | Path) -> bool:
 
 
 def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "curpetra", **overrides: Unpack[Overrides]) -> Scan:
-    """The scan of one master file.
+    """Read the scan of one Eiger master file.
 
     Parameters
     ----------
     path : ``..._master.h5``
-    fio : the .fio file; looked for beside the master file and in the two folders above it if not given
-    monitor : column of the .fio file that follows the incident flux
-    overrides : energy_ev, distance_m, pixel_size_m, direct_beam in place of what the files say
+    fio : the .fio file; None searches beside the master file and in the two folders above it
+    monitor : column of the .fio file that is proportional to the incident flux
+    overrides : energy_ev, distance_m, pixel_size_m, direct_beam, which replace the values in the files
 
     Raises
     ------
@@ -79,7 +79,7 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
     frames: LazyFrames = HDF5Frames(path, [f"entry/data/{part}" for part in parts])
     if frames.shape[0] == 0:
         raise DataError(f"{path}: the master file links to no frames; was the scan interrupted at once?")
-    bad, sentinel = never_counts(frames), no_count(frames.dtype)
+    bad, sentinel = find_blind_pixels(frames), no_count(frames.dtype)
     frames = _sum_repeats(frames, motors, noticed)
     flux, energy = motors.pop(monitor, None), motors.pop("fmbenergy", None)
     if energy is not None:
@@ -108,7 +108,10 @@ def _value(file: h5py.File, name: str) -> Any:
 
 
 def _readings(file: h5py.File) -> dict[str, Any]:
-    """What the detector was told: zero stands for 'nobody told it'."""
+    """Return energy [J], distance [m], pixel size [m] and direct beam [pixel] as stored by the detector.
+
+    A stored zero means that the value was never set; it becomes None.
+    """
 
     def number(name: str, default: str) -> float | None:
         node = file.get(name)
@@ -138,14 +141,14 @@ def _find_fio(master: Path, stem: str, fio: str | Path | None, noticed: list[str
             raise FormatError(f"{fio}: there is no such .fio file.")
         return Path(fio)
     folders = [master.absolute().parent, *master.absolute().parents[1:3]]
-    found = [folder / f"{stem}.fio" for folder in folders if (folder / f"{stem}.fio").is_file()]
-    if not found:
+    files = [folder / f"{stem}.fio" for folder in folders if (folder / f"{stem}.fio").is_file()]
+    if not files:
         noticed.append(f"no {stem}.fio in {', '.join(map(str, folders))}: motors and energy are unknown; say fio=...")
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def _read_fio(path: Path) -> tuple[dict[str, float | FloatArray], str, str]:
-    """Numbers of the parameter section and columns of the table by name, the command, and when it was given."""
+    """Read a .fio file: parameters and table columns by name, the scan command, and its start time."""
     from silx.io.fioh5 import FioFile
 
     try:
@@ -165,7 +168,7 @@ def _read_fio(path: Path) -> tuple[dict[str, float | FloatArray], str, str]:
 
 
 def _sum_repeats(frames: LazyFrames, motors: dict[str, float | FloatArray], noticed: list[str]) -> LazyFrames:
-    """A series of exposures at each angle becomes one frame per angle."""
+    """Sum the exposures that were repeated at each angle to one frame per angle."""
     points = max((np.size(value) for value in motors.values() if np.ndim(value)), default=0)
     repeats, rest = divmod(frames.shape[0], points) if points else (1, 0)
     if repeats < 2 or rest:

@@ -1,7 +1,7 @@
-"""What the instrument readers share: readings in degrees and in the beamline's units become a `Geometry`, or a note why not.
+"""Turn motor readings and values of the file into a `Geometry`, for all instrument readers; or note why that is impossible.
 
-A diffractometer is a table of circles in the CXI laboratory frame (z downstream, y up, x outboard), outermost first; "x-" turns
-left-handed about x. Zero offsets are what the instrument's motor says when the circle is physically at zero.
+A diffractometer is a table of circles in the CXI laboratory frame (z downstream, y up, x outboard), outermost first. "x-" turns
+left-handed about x. The zero offset of a circle is the reading of its motor when the circle is physically at zero.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ SI = {
 
 
 class Overrides(TypedDict, total=False):
-    """What a user may say in place of the files; `direct_beam` is (row, column) of the pixel it hits, detector circles at zero.
+    """Values that a user states in place of those in the files.
 
-    Rotation and tilt of the detector are its calibration, as xrayutilities defines it.
+    `direct_beam` is the (row, column) of the pixel that the direct beam hits with all detector circles at zero. Rotation and tilt
+    of the detector are its calibration, as xrayutilities defines it.
     """
 
     energy_ev: float
@@ -39,7 +40,7 @@ class Overrides(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Axis:
-    """One circle: the motor's name, the laboratory axis it turns about, and the motor's reading at its physical zero [deg]."""
+    """One circle: name of the motor, laboratory axis of the rotation, and reading of the motor at the physical zero [deg]."""
 
     motor: str
     axis: str
@@ -48,7 +49,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Diffractometer:
-    """Circles outermost first, and where the rows and columns of the detector point with all its circles at zero."""
+    """Circles, outermost first, and the laboratory axes of detector rows and columns with all detector circles at zero."""
 
     name: str
     sample: tuple[Axis, ...]
@@ -59,7 +60,7 @@ class Diffractometer:
 
 @dataclass(frozen=True)
 class Readings:
-    """What the files say, SI except the motors [deg]; None where they are silent."""
+    """Values that the files state, in SI units except the motors [deg]; None for a value that is missing."""
 
     motors: Mapping[str, float | FloatArray] = field(default_factory=dict)
     energy: float | None = None
@@ -71,17 +72,17 @@ class Readings:
 def geometry(
     instrument: Diffractometer, readings: Readings, shape: Sequence[int], overrides: Overrides, noticed: list[str]
 ) -> Geometry | None:
-    """Readings and overrides as a `Geometry`; None, with a note in `noticed`, where something indispensable is not known.
+    """Build a `Geometry` from readings and overrides; return None and add a note to `noticed` if an indispensable value is missing.
 
-    Sample circles that the files do not name stand at zero. The direct beam is the centre of the frame if nobody says otherwise.
+    A sample circle without a reading is taken as zero. Without a stated direct beam, the centre of the frame is taken.
 
     Raises
     ------
     ConfigError : if an override is not a positive number.
     """
-    energy = _stated(overrides, "energy_ev", readings.energy, elementary_charge)
-    distance = _stated(overrides, "distance_m", readings.distance)
-    pitch = _stated(overrides, "pixel_size_m", None)
+    energy = _choose_value(overrides, "energy_ev", readings.energy, elementary_charge)
+    distance = _choose_value(overrides, "distance_m", readings.distance)
+    pitch = _choose_value(overrides, "pixel_size_m", None)
     pixel_size = readings.pixel_size if pitch is None else (pitch, pitch)
     lost = [circle.motor for circle in instrument.detector if circle.motor not in readings.motors]
     if energy is None or distance is None or pixel_size is None or lost:
@@ -112,30 +113,33 @@ def geometry(
     )
 
 
-def _stated(overrides: Overrides, name: str, found: float | None, unit: float = 1.0) -> float | None:
-    """What the user said, in SI units, else what was found."""
+def _choose_value(overrides: Overrides, name: str, from_file: float | None, unit: float = 1.0) -> float | None:
+    """Return the value that the user states, in SI units, else the value of the file."""
     value: Any = overrides.get(name)
     if value is None:
-        return found
+        return from_file
     if not isinstance(value, (int, float)) or not value > 0:
         raise ConfigError(f"{name} must be a positive number, found {value!r}.")
     return value * unit
 
 
 def _direct_beam(
-    found: tuple[float, float] | None, shape: Sequence[int], overrides: Overrides, noticed: list[str]
+    from_files: tuple[float, float] | None, shape: Sequence[int], overrides: Overrides, noticed: list[str]
 ) -> tuple[float, float]:
     if "direct_beam" in overrides:
         row, column = overrides["direct_beam"]
         return float(row), float(column)
-    if found is not None:
-        return found
+    if from_files is not None:
+        return from_files
     noticed.append("the files do not say where the direct beam meets the detector: the frame's centre is assumed.")
     return (shape[1] - 1) / 2, (shape[2] - 1) / 2
 
 
 def _circles(axes: tuple[Axis, ...], motors: Mapping[str, float | FloatArray]) -> tuple[Circle, ...]:
-    """Angles in radians; readings that wander by less than a rocking step are a motor at rest, so they become their mean."""
+    """Return the circles with their angles [rad].
+
+    Readings that vary by less than a rocking step belong to a motor at rest; their mean is taken.
+    """
     angles = [np.deg2rad(np.asarray(motors.get(circle.motor, circle.zero), float) - circle.zero) for circle in axes]
     step = max((float(np.median(np.abs(np.diff(angle)))) for angle in angles if angle.size > 1), default=0.0)
     settled = [float(np.mean(angle)) if angle.ndim == 0 or np.ptp(angle) < step or step == 0 else angle for angle in angles]
@@ -143,7 +147,7 @@ def _circles(axes: tuple[Axis, ...], motors: Mapping[str, float | FloatArray]) -
 
 
 def rocking_angle(instrument: Diffractometer, motors: Mapping[str, float | FloatArray], noticed: list[str]) -> FloatArray | None:
-    """Angle of the sample circle that moved most [rad], one per frame; None, with a note, if none moved."""
+    """Return the angle of the sample circle that moved most [rad], one per frame; None, with a note, if no circle moved."""
     moved = {
         circle.motor: np.deg2rad(np.asarray(motors[circle.motor], float) - circle.zero)
         for circle in instrument.sample
@@ -158,11 +162,11 @@ def rocking_angle(instrument: Diffractometer, motors: Mapping[str, float | Float
 def match_points(
     name: str, n_frames: int, motors: Mapping[str, float | FloatArray], noticed: list[str]
 ) -> dict[str, float | FloatArray]:
-    """Motor readings cut to the frames that exist; an interrupted scan has fewer frames than points.
+    """Cut motor readings to the number of frames; an interrupted scan has fewer frames than points.
 
     Raises
     ------
-    DataError : if there are more frames than points, so that the angle of some is not known.
+    DataError : if there are more frames than points, because the angles of the last frames are then unknown.
     """
     points = max((np.size(value) for value in motors.values() if np.ndim(value)), default=n_frames)
     if points < n_frames:
@@ -173,18 +177,21 @@ def match_points(
 
 
 def to_si(value: Any, units: str | bytes | None, default: str) -> float:
-    """A reading in SI units, by its `units` attribute or, without one, in the instrument's usual unit."""
+    """Convert a value to SI units by its `units` attribute; without one, `default` names the unit."""
     name = units.decode() if isinstance(units, bytes) else units
     return float(np.asarray(value).ravel()[0]) * SI.get(str(name), SI[default])
 
 
 def no_count(dtype: np.dtype[Any]) -> int | None:
-    """The largest value of an unsigned integer type: photon-counting detectors write it where they have no count."""
+    """Return the largest value of an unsigned integer type, which photon-counting detectors write where they have no count."""
     return int(np.iinfo(dtype).max) if dtype.kind == "u" and dtype.itemsize >= 2 else None
 
 
-def never_counts(frames: Frames) -> BoolArray:
-    """(rows, columns) True where the first, the middle and the last frame all hold no count (the type's maximum, or below 0)."""
+def find_blind_pixels(frames: Frames) -> BoolArray:
+    """Find the pixels (rows, columns) that hold no count in the first, the middle and the last frame.
+
+    A pixel holds no count where its value is the maximum of its type, or negative.
+    """
     sampled = np.stack([frames[index] for index in sorted({0, frames.shape[0] // 2, frames.shape[0] - 1})])
     sentinel = no_count(sampled.dtype)
     return np.all((sampled < 0) | (sampled == sentinel if sentinel is not None else False), axis=0)

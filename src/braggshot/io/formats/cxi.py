@@ -1,8 +1,9 @@
-"""Measured or simulated counts in a CXI file, as PyNX lays them out (``cxi_version`` 140).
+"""Read and write measured or simulated counts in CXI files, as PyNX lays them out (``cxi_version`` 140).
 
-Counts are looked for where PyNX looks: ``entry_1/instrument_1/detector_1/data``, then ``entry_1/image_1/data`` in reciprocal space,
-then ``entry_1/data_1/data``; the mask beside them is 0 where good. A result CXI holds its counts at the first place and is read
-like any other. Files of `write_data` carry the voxel basis, the window and the geometry too (`braggshot.io.measurement`).
+Counts are searched where PyNX searches them: ``entry_1/instrument_1/detector_1/data``, then ``entry_1/image_1/data`` in reciprocal
+space, then ``entry_1/data_1/data``. The mask beside them is 0 where a voxel is good. A result CXI holds its counts at the first of
+these places and is read in the same way. Files of `write_data` also hold the voxel basis, the window and the geometry
+(`braggshot.io.measurement`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PLACES = ("entry_1/instrument_1/detector_1/data", "entry_1/image_1/data", "entry
 
 
 def can_read(path: str | Path) -> bool:
-    """Whether an HDF5 file has data where CXI files have them."""
+    """Tell whether an HDF5 file has data where CXI files have them."""
     if not is_hdf5(path):
         return False
     try:
@@ -40,12 +41,12 @@ def can_read(path: str | Path) -> bool:
 
 
 def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
-    """Counts of a data or result CXI.
+    """Read the counts of a data CXI or a result CXI.
 
     Parameters
     ----------
-    path : the file
-    mask : file with a further mask (0 good), of one frame or of the whole scan
+    path : the CXI file
+    mask : file with an additional mask (0 good), of one frame or of the whole scan
 
     Raises
     ------
@@ -77,7 +78,7 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
 
 
 def _counts(file: h5py.File, path: str | Path) -> str:
-    """Where the counts are: the first place that holds real numbers which are not said to be in direct space."""
+    """Return the path of the counts: the first place with real numbers that are not marked as direct space."""
     for place in filter(file.__contains__, PLACES):
         link = file.get(place, getlink=True)
         target = posixpath.join("/", posixpath.dirname(place), link.path) if isinstance(link, h5py.SoftLink) else place
@@ -97,7 +98,7 @@ def _combine(good: BoolArray | None, further: BoolArray, frames: Frames, mask: s
 
 
 def _facts(entry: h5py.Group) -> dict[str, Any]:
-    """Energy [J], distance [m], pixel size [m] and names, as far as the file has them."""
+    """Read energy [J], distance [m], pixel size [m] and names, as far as the file has them."""
     names = {
         "title": "title", "sample": "sample_1/name", "instrument": "instrument_1/name", "time": "start_time",
         "energy": "instrument_1/source_1/energy", "distance": "instrument_1/detector_1/distance",
@@ -107,12 +108,12 @@ def _facts(entry: h5py.Group) -> dict[str, Any]:
 
 
 def write_data(path: str | Path, volume: DiffractionVolume, truth: ComplexArray | None = None) -> None:
-    """Write `volume` as a data CXI, whole or not at all; `read` gives all of it back.
+    """Write `volume` as a data CXI, whole or not at all; `read` recovers all of it.
 
     Parameters
     ----------
-    path : ends in .cxi
-    volume : counts (stored as float32), mask, and what is known about them
+    path : output file, ending in .cxi
+    volume : counts (stored as float32), mask, and metadata
     truth : the complex object that was simulated, on the same grid; stored in ``entry_1/truth_1/data`` [photons^0.5]
 
     Raises

@@ -1,4 +1,4 @@
-"""Any HDF5 file, by the paths of its datasets: the last resort for instruments that have no reader of their own."""
+"""Read a scan from any HDF5 file by the paths of its datasets, for instruments without a reader of their own."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from braggshot.volumes import BoolArray, FloatArray, Scan
 
 
 def can_read(path: str | Path) -> bool:
-    """Whether a file begins like HDF5; formats with a layout inside HDF5 are children of this one and go first."""
+    """Tell whether a file begins like an HDF5 file.
+
+    Formats with a fixed layout inside HDF5 are children of this format, so their readers come first.
+    """
     return is_hdf5(path)
 
 
 def read(
     path: str | Path, *, dataset: str | None = None, mask: str | None = None, monitor: str | None = None, angle: str | None = None
 ) -> Scan:
-    """A scan in an HDF5 file.
+    """Read a scan from an HDF5 file.
 
     Parameters
     ----------
-    path : the file
-    dataset : path inside the file of the frames (frame, row, column); may be left out where the file holds one 3D dataset
+    path : the HDF5 file
+    dataset : path of the frames (frame, row, column) inside the file; not needed where the file holds one 3D dataset
     mask : path inside the file, or a .npy, .npz or .tif file: 0 good, of one frame or of the whole scan
-    monitor : path inside the file of the incident flux, one value per frame
-    angle : path inside the file of the rocking angle, one value per frame [deg, or as its `units` say]
+    monitor : path of the incident flux inside the file, one value per frame
+    angle : path of the rocking angle inside the file, one value per frame [deg, or as its `units` say]
 
     Raises
     ------
-    FormatError : if a dataset is missing (the text lists the 3D ones there are), or the file is damaged.
+    FormatError : if a dataset is missing (the message lists the 3D datasets), or the file is damaged.
     DataError : if the data are not 3D, or the mask has another shape.
     """
     with open_hdf5(path) as file:
@@ -51,22 +54,22 @@ def read(
 
 
 def only_stack(file: h5py.File, path: str | Path) -> str:
-    """Path inside an open file of its one 3D dataset; `path` is what the error calls the file.
+    """Return the path of the one 3D dataset in an open file; `path` is the file's name for the error message.
 
     Raises
     ------
-    FormatError : if there is none or more than one; the text lists them.
+    FormatError : if there is none or more than one; the message lists them.
     """
-    found: list[str] = []
+    stacks: list[str] = []
 
     def collect(name: str, node: h5py.Dataset | h5py.Group) -> None:
         if isinstance(node, h5py.Dataset) and node.ndim == 3 and not name.endswith("mask"):
-            found.append(name)
+            stacks.append(name)
 
     file.visititems(collect)
-    if len(found) == 1:
-        return found[0]
-    there = f"these are there: {', '.join(found)}" if found else "the file holds none (external files are not searched)"
+    if len(stacks) == 1:
+        return stacks[0]
+    there = f"these are there: {', '.join(stacks)}" if stacks else "the file holds none (external files are not searched)"
     raise FormatError(f"{path}: say which 3D dataset to read with dataset=...; {there}.")
 
 

@@ -1,13 +1,14 @@
-"""Many patterns of one shape in one file, and the objects that were made of them, in another.
+"""Read many patterns of one shape from a file, and write the objects that a network predicts for them.
 
-Read: an HDF5 file with one dataset (n, z, y, x), or one that is named, or a numpy file (``.npy``) of that shape. Written: HDF5,
+Patterns come from an HDF5 file with a dataset (n, z, y, x), or from a numpy file (``.npy``) of that shape. Objects are written to
+HDF5,
 
 ::
 
     /object   (n, z / 2, y / 2, x / 2) complex64 on the grid of the patterns, the middle of their array [sqrt(photons)]
-    /chi2     (n,) of what the network was shown [1]
+    /chi2     (n,) misfit on the grid that the network was shown [1]
 
-and as attributes of the file what made them.
+with attributes of the file that say how they were made.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ from braggshot.io.files import is_hdf5, open_hdf5
 
 
 @contextmanager
-def opened(path: str | Path, dataset: str | None = None) -> Iterator[Any]:
-    """The patterns (n, z, y, x), of which only what is asked for is read.
+def open_patterns(path: str | Path, dataset: str | None = None) -> Iterator[Any]:
+    """Open the patterns (n, z, y, x) of a file; only the patterns that are indexed are read.
+
+    Parameters
+    ----------
+    path : HDF5 or .npy file
+    dataset : path of the patterns inside an HDF5 file; not needed where only one dataset has four axes
 
     Raises
     ------
-    FormatError : if the file holds none, or several and none is named.
+    FormatError : if the file holds no patterns, or several such datasets and none is named.
     """
     if is_hdf5(path):
         with open_hdf5(path) as file:
@@ -49,10 +55,10 @@ def opened(path: str | Path, dataset: str | None = None) -> Iterator[Any]:
 
 def _dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
     if name is not None:
-        found = file.get(name)
-        if not isinstance(found, h5py.Dataset) or found.ndim != 4:
+        stack = file.get(name)
+        if not isinstance(stack, h5py.Dataset) or stack.ndim != 4:
             raise FormatError(f"{path}: {name} is no dataset (n, z, y, x).")
-        return found
+        return stack
     stacks: list[h5py.Dataset] = []
     file.visititems(lambda _, item: stacks.append(item) if isinstance(item, h5py.Dataset) and item.ndim == 4 else None)
     if len(stacks) != 1:
@@ -62,8 +68,15 @@ def _dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
 
 
 @contextmanager
-def writing(path: str | Path, n: int, shape: Sequence[int], about: Mapping[str, Any]) -> Iterator[h5py.File]:
-    """The file of `n` objects, to be filled part by part; it is at `path` once it is whole.
+def create_objects(path: str | Path, n: int, shape: Sequence[int], about: Mapping[str, Any]) -> Iterator[h5py.File]:
+    """Create the output file of `n` objects, to be filled part by part; it is renamed to `path` at the end.
+
+    Parameters
+    ----------
+    path : output file
+    n : number of objects
+    shape : (z, y, x) of one object
+    about : attributes of the file
 
     Raises
     ------

@@ -1,14 +1,14 @@
-"""A scan as braggshot records it while it is being measured: a folder that holds every frame as it came, and outlives its writer.
+"""Record a scan while it is being measured, in a folder that survives a crash of the recording program.
 
 ::
 
-    about.h5      what is known beside the frames: plan, dark, flat, mask, monitor, angles, geometry
-    frames.raw    (n, rows, columns) as the detector counted, sparse where nothing has come
-    arrived.raw   one record a frame: whether it came, its angle [rad], its time [s since the epoch]
+    about.h5      metadata: plan, dark, flat, mask, monitor, angles, geometry
+    frames.raw    (n, rows, columns) as the detector counted, sparse where no frame has arrived
+    arrived.raw   one record a frame: whether it arrived, its angle [rad], its time [s since the epoch]
     ended.json    written last: whether the scan was aborted, and why
 
-Both raw files are mapped into memory: what was written there is the system's to keep, so a killed program loses no frame, and the
-memory that it takes is the system's to reclaim. Nothing is corrected here.
+Both raw files are mapped into memory. Written frames are kept by the operating system, so a killed program loses no frame; the
+memory is released by the system when needed. No correction is applied to the counts.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from braggshot.volumes import FloatArray, Frame, Scan
 
 ABOUT, FRAMES, ARRIVED, ENDED = "about.h5", "frames.raw", "arrived.raw", "ended.json"
 RECORD = np.dtype([("here", "u1"), ("angle", "f8"), ("time", "f8")])
-GROWTH = 64  # frames by which a recording of unknown length grows
-SPARE = 256 * 2**20  # bytes that a disk must keep free
+GROWTH = 64  # frames by which the files grow where the number of frames is not known
+SPARE = 256 * 2**20  # space that must stay free on the disk [bytes]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a scan before its frames.
+    """Metadata of a scan that are known before its first frame.
 
     Parameters
     ----------
-    name : short name for outputs
+    name : short name of the scan, for output files
     shape : (rows, columns) of a frame
-    dtype : of its counts
-    frames : how many are planned, None where nobody knows
-    rocking_angle : (frames,) planned angles, None where nobody knows [rad]
-    about : dark, flat, mask, monitor, geometry, detector and provenance; its frames are not looked at
+    dtype : type of a pixel
+    frames : number of planned frames; None if unknown
+    rocking_angle : (frames,) planned angles; None if unknown [rad]
+    about : scan that gives dark, flat, mask, monitor, geometry, detector and provenance; its frames are not used
     """
 
     name: str
@@ -59,7 +59,7 @@ class Plan:
 
 
 class Recorder:
-    """Writes a recording, and shows it as a scan at any time.
+    """Writer of a recording; `scan` shows the frames so far at any time.
 
     Raises
     ------
@@ -81,7 +81,10 @@ class Recorder:
         self.arrived = np.memmap(self.folder / ARRIVED, RECORD, mode, shape=(n,))
 
     def add(self, frame: Frame) -> str:
-        """Keep a frame; says in a word why not, where that is so: "shape", "type", "duplicate" or "beyond the plan"."""
+        """Record a frame, and return "" or the reason why it was refused.
+
+        Reasons are "shape", "type", "duplicate" and "beyond the plan".
+        """
         if frame.image.shape != self.plan.shape:
             return "shape"
         if frame.image.dtype != self.plan.dtype:
@@ -105,42 +108,42 @@ class Recorder:
         self._map(n, "r+")
 
     def scan(self) -> Scan:
-        """All that has come so far; it does not change when more comes."""
+        """Return a scan of the frames that have arrived; frames that arrive later do not change it."""
         return _scan(self.plan, self.frames, np.array(self.arrived))
 
     def end(self, aborted: str = "") -> None:
-        """Say that no more frames will come; `aborted` why that is before time."""
-        mark(self.folder, aborted)
+        """Mark that no more frames will arrive; `aborted` is the reason of a scan that ended early."""
+        mark_ended(self.folder, aborted)
 
 
-def mark(folder: str | Path, aborted: str) -> None:
-    """Say of a recording that no more frames will come."""
+def mark_ended(folder: str | Path, aborted: str) -> None:
+    """Mark the recording in a folder as ended; `aborted` is the reason of a scan that ended early."""
     arrived = np.fromfile(Path(folder) / ARRIVED, RECORD)
     with replacing(Path(folder) / ENDED) as temporary:
         temporary.write_text(json.dumps({"aborted": aborted, "frames": int((arrived["here"] > 0).sum())}))
 
 
 def can_read(path: str | Path) -> bool:
-    """Whether the path is a folder that a `Recorder` wrote."""
+    """Tell whether the path is a folder that a `Recorder` wrote."""
     return all((Path(path) / name).is_file() for name in (ABOUT, FRAMES, ARRIVED))
 
 
-def ended(path: str | Path) -> dict[str, Any] | None:
-    """What `Recorder.end` said; None while it has not."""
+def read_ending(path: str | Path) -> dict[str, Any] | None:
+    """Return the content of ended.json: the reason of an early end and the number of frames; None while the scan goes on."""
     try:
-        found: dict[str, Any] = json.loads((Path(path) / ENDED).read_text())
+        ending: dict[str, Any] = json.loads((Path(path) / ENDED).read_text())
     except FileNotFoundError:
         return None
-    return found
+    return ending
 
 
 def read(path: str | Path) -> Scan:
-    """The scan of a recording, whole or not.
+    """Read the scan of a recording, which may have ended early.
 
     Raises
     ------
     FormatError : if a file of the recording is damaged or shorter than it says.
-    DataError : if not one frame had come.
+    DataError : if no frame had arrived.
     """
     folder = Path(path)
     plan = _read_about(folder / ABOUT)
@@ -174,7 +177,10 @@ def _scan(plan: Plan, frames: NDArray[Any], arrived: NDArray[Any]) -> Scan:
 
 
 def _angles(angle: NDArray[np.float64], here: NDArray[np.bool_]) -> FloatArray | None:
-    """Angles as the stream told them; those of frames that are not here on the line through the others. None where it told none."""
+    """Return one angle per frame [rad]; None if frames arrived without an angle.
+
+    Angles of frames that have not arrived are read off a straight line through the known angles.
+    """
     known = here & np.isfinite(angle)
     if known.sum() < 2 or not np.isfinite(angle[here]).all():
         return None

@@ -1,7 +1,7 @@
-"""Stacks of images without any geometry: .npy, .npz, a TIFF of many pages, or a folder or pattern of one image per frame.
+"""Read stacks of images without geometry: .npy, .npz, a TIFF of many pages, or a folder or pattern of one image per frame.
 
-The axes are (frame, row, column). In a .npz the counts are `data`, else `iobs` (PyNX), else the first 3D array, and `mask` (0 good,
-1 bad) may stand beside them. Files of one image each are put in natural order: scan_9.tif before scan_10.tif.
+The axes are (frame, row, column). In a .npz archive the counts are `data`, else `iobs` (PyNX), else the first 3D array; an array
+`mask` (0 good, 1 bad) is read too. Files of one image each are put in natural order: scan_9.tif before scan_10.tif.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 
 
 def can_read(path: str | Path) -> bool:
-    """Whether the path is a numpy or TIFF file, or a folder or pattern of such images."""
-    files = images(path)
+    """Tell whether the path is a numpy or TIFF file, or a folder or pattern of such images."""
+    files = list_images(path)
     if files:
         return starts_with(files[0], NPY, *TIFF)
     return starts_with(path, NPY, *TIFF) or (starts_with(path, ZIP) and Path(path).suffix.lower() == ".npz")
 
 
-def images(path: str | Path) -> list[Path]:
-    """Images (.tif, .tiff, .npy) of a folder or of a pattern, in natural order; empty for a file.
+def list_images(path: str | Path) -> list[Path]:
+    """List the images (.tif, .tiff, .npy) of a folder or of a pattern, in natural order; empty for a file.
 
-    Raises nothing: of a folder that mixes TIFF and .npy only the TIFF files count.
+    Of a folder that mixes TIFF and .npy files only the TIFF files are listed.
     """
     if Path(path).is_dir():
-        found = [file for file in Path(path).iterdir() if file.is_file()]
+        files = [file for file in Path(path).iterdir() if file.is_file()]
     else:
-        found = [Path(name) for name in glob.glob(str(path))] if glob.has_magic(str(path)) and not Path(path).exists() else []
-    by_kind = [[file for file in found if file.suffix.lower() in kind] for kind in ((".tif", ".tiff"), (".npy",))]
-    return sorted(by_kind[0] or by_kind[1], key=natural)
+        files = [Path(name) for name in glob.glob(str(path))] if glob.has_magic(str(path)) and not Path(path).exists() else []
+    by_kind = [[file for file in files if file.suffix.lower() in kind] for kind in ((".tif", ".tiff"), (".npy",))]
+    return sorted(by_kind[0] or by_kind[1], key=natural_order)
 
 
-def natural(path: Path) -> list[tuple[int, str]]:
-    """Sorting key that reads numbers as numbers."""
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Return a sorting key that compares the numbers in file names as numbers."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
-    """A stack of images.
+    """Read a stack of images.
 
     Parameters
     ----------
     path : file, folder or pattern
-    mask : file with the mask (0 good), of one frame or of the whole stack; replaces one inside a .npz
+    mask : file with the mask (0 good), of one frame or of the whole stack; replaces the mask inside a .npz
 
     Raises
     ------
@@ -69,7 +69,7 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
 
 
 def _open(path: Path) -> tuple[LazyFrames, BoolArray | None]:
-    files = images(path)
+    files = list_images(path)
     if files:
         return (NpyFrames if files[0].suffix.lower() == ".npy" else TiffFrames)(files), None
     if starts_with(path, *TIFF):

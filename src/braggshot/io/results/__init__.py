@@ -1,11 +1,11 @@
 """Write results, and read them back.
 
-strain_images   the strain map inside a CXI entry
-cxi             the result CXI: crystal, measurement, strain, how it was found
-npz             a NumPy archive for scripts
-vtk             VTK image data for ParaView
-cohere          a folder from which cohere goes on
-cdiutils        the file from which cdiutils post-processes
+strain_images   write and read the strain map inside a CXI entry
+cxi             write and read the result CXI: crystal, measurement, strain, settings
+npz             write a NumPy archive for scripts
+vtk             write VTK image data for ParaView
+cohere          write a folder from which cohere continues, and read its objects
+cdiutils        write the file that cdiutils post-processes
 """
 
 from braggshot.io.results.cxi import read, read_strain, write

@@ -1,13 +1,13 @@
-"""The file from which the cdiutils pipeline post-processes a reconstruction without having phased it.
+"""Write the file from which the cdiutils pipeline post-processes a reconstruction of another program.
 
-``<folder>/S<scan>_pynx_reconstruction_mode.cxi``, the folder being the pipeline's ``dump_dir``::
+The file is ``<folder>/S<scan>_pynx_reconstruction_mode.cxi``, and the folder is the pipeline's ``dump_dir``::
 
     entry_1/
-      image_1/{data, support}     (1, z, y, x): modes, of which we give one; the detector frame of the prepared volume
+      image_1/{data, support}     (1, z, y, x): one mode, in the detector frame of the prepared volume
       data_1/data -> image_1/data
       process_1, result_1/mode_weights
 
-The phase is -q.u, as PyNX's, which is what cdiutils expects.
+The phase is -q.u, the convention of PyNX, which cdiutils expects.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from braggshot.volumes import Reconstruction
 
 
 def export(folder: str | Path, reconstruction: Reconstruction, scan: int | None = None) -> Path:
-    """Write the file above and return its path.
+    """Write ``S<scan>_pynx_reconstruction_mode.cxi`` and return its path.
 
     Parameters
     ----------
     folder : the pipeline's ``dump_dir``
     reconstruction : in the detector frame
-    scan : scan number; taken from the volume's name if not given
+    scan : scan number; None takes it from the volume's name
 
     Raises
     ------

@@ -1,4 +1,4 @@
-r"""A folder from which cohere continues or post-processes a reconstruction.
+r"""Write a folder from which cohere continues or post-processes a reconstruction, and read objects of cohere.
 
 ::
 
@@ -6,11 +6,12 @@ r"""A folder from which cohere continues or post-processes a reconstruction.
     <folder>/results_phasing/image.npy       the object
     <folder>/results_phasing/support.npy     1 inside
 
-cohere differs from braggshot in four ways, all undone here. Its arrays are (column, row, frame), and it transposes TIFFs when it
-reads them. Its object goes to the detector by the *inverse* transform, unscaled: :math:`|\mathrm{ifftn}(image)| \prod N = data`, so
-its object is the conjugate of ours. It stores magnitudes, not photons. It has no mask, so voxels that are not valid read as zero.
+cohere differs from braggshot in four ways; writing and reading convert all of them. Its arrays are (column, row, frame), and it
+transposes TIFFs when it reads them. Its object goes to the detector by the *inverse* transform, unscaled:
+:math:`|\mathrm{ifftn}(image)| \prod N = data`, so its object is the conjugate of ours. It stores magnitudes, not photons. It has no
+mask, so voxels that are not valid become zero.
 
-Continue with ``init_guess = "continue"`` and ``continue_dir = "<folder>/results_phasing"``.
+To continue, set ``init_guess = "continue"`` and ``continue_dir = "<folder>/results_phasing"``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 
 
 def export(folder: str | Path, reconstruction: Reconstruction) -> None:
-    """Write the three files above.
+    """Write data.tif, image.npy and support.npy into their folders.
 
     Raises
     ------
@@ -48,11 +49,13 @@ def export(folder: str | Path, reconstruction: Reconstruction) -> None:
 
 
 def read(path: str | Path) -> Reconstruction:
-    """An object that cohere phased, in the order, sign and scale of braggshot; without counts, so without a valid voxel.
+    """Read an object that cohere phased, and convert its axes, sign and scale to those of braggshot.
+
+    The result has no counts, so its volume has no valid voxel.
 
     Parameters
     ----------
-    path : ``image.npy``, or a folder that holds it, itself or in ``results_phasing``; ``support.npy`` is looked for beside it
+    path : ``image.npy``, or a folder that holds it directly or in ``results_phasing``; ``support.npy`` is read from the same folder
 
     Raises
     ------

@@ -1,18 +1,19 @@
-"""Result CXI: one HDF5 file that holds the crystal, the measurement it explains, and how it was found.
+"""Write and read the result CXI: one HDF5 file that holds the crystal, its measurement, and the settings of the phasing.
 
-Laid out as PyNX writes it, so that PyNX, cdiutils, silx and h5web open it; what PyNX has no name for stands beside::
+The layout is that of PyNX, so that PyNX, cdiutils, silx and h5web open the file. Data without a place in PyNX's layout have names
+of their own::
 
     entry_last -> entry_1
     entry_1/
-      data_1/data -> image_1/data             what a viewer shows first
+      data_1/data -> image_1/data             shown first by a viewer
       image_1/{data, mask, basis, frame}      rho on the grid of the measurement, centred; mask is the support
       image_1/process_1/{program, version, configuration, note_1, results}
       image_2, image_3, ...                   further real arrays, each with a link of its name: entry_1/amplitude, phase, support;
                                               with a strain map those of the crystal frame, also displacement, strain, ...;
                                               last entry_1/mode, complex: the first PCA mode of all starts, on the grid of image_1
-      strain_1                                what belongs to all of them; see `braggshot.io.results.strain_images`
+      strain_1                                common data of the strain map; see `braggshot.io.results.strain_images`
       instrument_1/detector_1/{data, mask}    prepared counts; mask 0 good, 1 bad
-      completed_1/data                        the same, and what the crystal would give where the mask is 1
+      completed_1/data                        prepared counts, with the intensity of the crystal where the mask is 1
       instrument_1/geometry_1                 diffractometer circles, where known
 
 Arrays are (z, y, x); every data set has ``units`` ("1" for a pure number, "" for text). Axes, signs and frames are those of
@@ -34,7 +35,7 @@ from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
 from braggshot.io.atomic import replacing_hdf5
-from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, tree
+from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, read_tree
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.io.results import strain_images
 from braggshot.io.results.strain_images import add_image
@@ -46,7 +47,7 @@ _VERSION = importlib.metadata.version("braggshot")
 
 
 def write(path: str | Path, reconstruction: Reconstruction) -> None:
-    """Write a reconstruction, with its strain map where it has one, as a result CXI, whole or not at all.
+    """Write a reconstruction, and its strain map if it has one, as a result CXI, whole or not at all.
 
     Raises
     ------
@@ -76,78 +77,78 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
         data["data"] = h5py.SoftLink("/entry_1/image_1/data")
 
 
-def _write_completed(group: h5py.Group, found: Reconstruction) -> None:
-    volume, spread = found.volume, found.psf
+def _write_completed(group: h5py.Group, reconstruction: Reconstruction) -> None:
+    volume, spread = reconstruction.volume, reconstruction.psf
     psf = None if spread is None else PointSpread(tuple(spread["sigma"]), float(spread["eta"]))
     counts, valid = (torch.from_numpy(np.ascontiguousarray(array)) for array in (volume.intensity, volume.valid))
-    put(group, "data", fill_gaps(counts, valid, torch.from_numpy(found.rho), psf).numpy().astype(np.float32), "photons")
+    put(group, "data", fill_gaps(counts, valid, torch.from_numpy(reconstruction.rho), psf).numpy().astype(np.float32), "photons")
     group.attrs["description"] = "measured where the mask is 0, the model where it is 1"
 
 
-def _write_object(entry: h5py.Group, found: Reconstruction) -> None:
+def _write_object(entry: h5py.Group, reconstruction: Reconstruction) -> None:
     image = add_group(entry, "image_1", "NXdata", signal="data", interpretation="image")
     put(image, "title", "rho")
-    put(image, "data", found.rho.astype(np.complex64), "photons^0.5")
-    put(image, "mask", found.support.astype(np.int8))
+    put(image, "data", reconstruction.rho.astype(np.complex64), "photons^0.5")
+    put(image, "mask", reconstruction.support.astype(np.int8))
     image["support"] = h5py.SoftLink(f"{image.name}/mask")
     put(image, "data_type", "electron density")
     put(image, "data_space", "real")
     put(image, "is_fft_shifted", 0)
-    put(image, "frame", found.frame)
-    put(image, "basis", found.basis, "m")
-    if found.uncertainty is not None:
+    put(image, "frame", reconstruction.frame)
+    put(image, "basis", reconstruction.basis, "m")
+    if reconstruction.uncertainty is not None:
         spread = add_group(image, "uncertainty_1", "NXcollection")
         for name, units in (("phase", "rad"), ("strain", "1"), ("amplitude", "1"), ("samples", "1"), ("source", None)):
-            put(spread, name, getattr(found.uncertainty, name), units)
-    _write_process(add_group(image, "process_1", "NXprocess"), found)
+            put(spread, name, getattr(reconstruction.uncertainty, name), units)
+    _write_process(add_group(image, "process_1", "NXprocess"), reconstruction)
 
 
-def _add_images(entry: h5py.Group, found: Reconstruction) -> None:
-    add_image(entry, "amplitude", np.abs(found.rho).astype(np.float32), "photons^0.5", frame=found.frame)
-    phase = np.where(found.support, np.angle(found.rho), 0).astype(np.float32)
-    add_image(entry, "phase", phase, "rad", frame=found.frame, sign="phase = -q.u")
-    add_image(entry, "support", found.support.astype(np.int8), "1", frame=found.frame)
+def _add_images(entry: h5py.Group, reconstruction: Reconstruction) -> None:
+    add_image(entry, "amplitude", np.abs(reconstruction.rho).astype(np.float32), "photons^0.5", frame=reconstruction.frame)
+    phase = np.where(reconstruction.support, np.angle(reconstruction.rho), 0).astype(np.float32)
+    add_image(entry, "phase", phase, "rad", frame=reconstruction.frame, sign="phase = -q.u")
+    add_image(entry, "support", reconstruction.support.astype(np.int8), "1", frame=reconstruction.frame)
 
 
-def _write_process(process: h5py.Group, found: Reconstruction) -> None:
+def _write_process(process: h5py.Group, reconstruction: Reconstruction) -> None:
     put(process, "program", "braggshot")
     put(process, "version", _VERSION)
-    put(process, "algorithm", found.method)
-    put(process, "network", found.network)
-    put_tree(add_group(process, "configuration", "NXcollection"), found.configuration)
-    put_note(process, "note_1", found.configuration, "configuration parameters used for phasing")
+    put(process, "algorithm", reconstruction.method)
+    put(process, "network", reconstruction.network)
+    put_tree(add_group(process, "configuration", "NXcollection"), reconstruction.configuration)
+    put_note(process, "note_1", reconstruction.configuration, "configuration parameters used for phasing")
     results = add_group(process, "results", "NXcollection")
-    quality = found.quality
+    quality = reconstruction.quality
     for name in ("chi2", "r_factor", "llk", "llk_free", "agreement", "chi2_coherent", "unseen"):
         put(results, name, getattr(quality, name))
     if quality.agreeing is not None:
         put_tree(add_group(results, "agreeing", "NXcollection"), dataclasses.asdict(quality.agreeing))
     for pynx_name, value in (("llk_poisson", quality.llk), ("free_llk_poisson", quality.llk_free)):
         put(results, pynx_name, value)
-    put(results, "nb_point_support", int(found.support.sum()))
+    put(results, "nb_point_support", int(reconstruction.support.sum()))
     put(results, "resolution", quality.resolution, "m")
-    put(results, "verdict", found.verdict)
-    put(results, "reasons", found.reasons)
-    put_tree(add_group(results, "choices", "NXcollection"), found.choices)
-    put_tree(add_group(results, "seconds", "NXcollection"), found.seconds, "s")
-    put_tree(add_group(results, "history", "NXcollection"), found.history)
-    if found.psf is not None:
-        put_tree(add_group(results, "point_spread", "NXcollection"), found.psf)
-    if found.ensemble is not None:
-        put(results, "mode_weights", found.ensemble.mode_weights)
-        put(results, "prtf", found.ensemble.prtf)
-        put(results, "fsc", found.ensemble.fsc)
-        put(results, "fsc_between", found.ensemble.fsc_between)
-        with_geometry = found.volume.reciprocal_basis is not None
-        put(results, "prtf_frequency", found.ensemble.prtf_frequency, "1/m" if with_geometry else "1")
-        put_tree(add_group(results, "table", "NXcollection"), found.ensemble.table)
+    put(results, "verdict", reconstruction.verdict)
+    put(results, "reasons", reconstruction.reasons)
+    put_tree(add_group(results, "choices", "NXcollection"), reconstruction.choices)
+    put_tree(add_group(results, "seconds", "NXcollection"), reconstruction.seconds, "s")
+    put_tree(add_group(results, "history", "NXcollection"), reconstruction.history)
+    if reconstruction.psf is not None:
+        put_tree(add_group(results, "point_spread", "NXcollection"), reconstruction.psf)
+    if reconstruction.ensemble is not None:
+        put(results, "mode_weights", reconstruction.ensemble.mode_weights)
+        put(results, "prtf", reconstruction.ensemble.prtf)
+        put(results, "fsc", reconstruction.ensemble.fsc)
+        put(results, "fsc_between", reconstruction.ensemble.fsc_between)
+        with_geometry = reconstruction.volume.reciprocal_basis is not None
+        put(results, "prtf_frequency", reconstruction.ensemble.prtf_frequency, "1/m" if with_geometry else "1")
+        put_tree(add_group(results, "table", "NXcollection"), reconstruction.ensemble.table)
 
 
 def read(path: str | Path) -> Reconstruction:
     """Read a result CXI of braggshot or PyNX.
 
-    PyNX crops the object to its support and keeps no counts: such an object is put in the middle of the grid that was phased, and
-    its volume has no valid voxel.
+    PyNX crops the object to its support and keeps no counts. Such an object is padded to the grid that was phased, and its volume
+    has no valid voxel.
 
     Raises
     ------
@@ -166,7 +167,7 @@ def read(path: str | Path) -> Reconstruction:
 
 
 def read_strain(path: str | Path) -> StrainMap | None:
-    """The strain map of a result CXI of braggshot; None if it holds none.
+    """Read the strain map of a result CXI of braggshot; None if it holds none.
 
     Raises
     ------
@@ -185,7 +186,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
     volume = _read_measurement(entry, process, path)
     program = get(process, "program", "an unknown program")
     own = program == "braggshot"
-    results = tree(process.get("results", {}))
+    results = read_tree(process.get("results", {}))
     return Reconstruction(
         rho=_read_centred(image, "data", volume.shape, path).astype(np.complex64),
         support=_read_centred(image, "mask" if "mask" in image else "data", volume.shape, path) != 0,
@@ -199,7 +200,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
         history=results.get("history", {}),
         method=get(process, "algorithm", "iterative") if own else program,
         network=get(process, "network"),
-        configuration=read_note(process, "note_1") if own else tree(process.get("configuration", {})),
+        configuration=read_note(process, "note_1") if own else read_tree(process.get("configuration", {})),
         choices=results.get("choices", {}),
         psf=_tuples(results.get("point_spread")),
         seconds=results.get("seconds", {}),
@@ -209,7 +210,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
 
 
 def _read_ensemble(results: dict[str, Any], mode: ComplexArray | None) -> Ensemble | None:
-    """Fields that a file does not have keep their default."""
+    """Read the statistics of all starts; fields that a file does not have keep their default."""
     if "prtf" not in results:
         return None
     stored = {field.name: results[field.name] for field in dataclasses.fields(Ensemble) if field.name in results}
@@ -224,7 +225,10 @@ def _read_uncertainty(image: h5py.Group) -> Uncertainty | None:
 
 
 def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Path) -> NDArray[Any]:
-    """An array of `image_1` in the middle of a grid of `shape`; of several modes the first, which is the solution."""
+    """Read an array of `image_1` and pad it to `shape` about its centre.
+
+    If the array holds several modes, the first mode is the solution.
+    """
     stored = image[name][0] if image[name].ndim == 4 else image[name][()]
     if get(image, "is_fft_shifted", 0):
         stored = np.fft.fftshift(stored)
@@ -268,5 +272,5 @@ def _read_measurement(entry: h5py.Group, process: Any, path: Path) -> Diffractio
 
 
 def _tuples(values: dict[str, Any] | None) -> Any:
-    """Short arrays were tuples before they were written."""
+    """Turn short arrays back into the tuples that they were before writing."""
     return values and {key: tuple(value.tolist()) if isinstance(value, np.ndarray) else value for key, value in values.items()}

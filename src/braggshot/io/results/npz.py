@@ -1,8 +1,8 @@
-"""NumPy archive of a reconstruction, for scripts: ``numpy.load(path)``, no pickle, SI units as the names in brackets say.
+"""Write a reconstruction as a NumPy archive for scripts: ``numpy.load(path)``, without pickle.
 
-``amplitude`` and ``rho`` [sqrt(photons)], ``phase`` [rad] (-q.u, 0 outside the support), ``support``, ``basis`` (columns are the
-voxel edges, components (z, y, x)) [m], ``q_bragg`` [1/m], ``chi2``, ``r_factor``, ``llk_free``, ``verdict``, ``frame``, and
-``configuration`` as JSON text. Arrays are (z, y, x). What is not known is absent.
+The arrays, in SI units, are ``amplitude`` and ``rho`` [sqrt(photons)], ``phase`` [rad] (-q.u, 0 outside the support), ``support``,
+``basis`` (columns are the voxel edges, components (z, y, x)) [m], ``q_bragg`` [1/m], ``chi2``, ``r_factor``, ``llk_free``,
+``verdict``, ``frame``, and ``configuration`` as JSON text. Arrays are (z, y, x). A value that is not known is absent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from braggshot.volumes import Reconstruction
 
 
 def write(path: str | Path, reconstruction: Reconstruction) -> None:
-    """Write the archive described above.
+    """Write a reconstruction as a compressed NumPy archive.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A strain map inside a CXI entry: one real image per field, each found by the link of its name, and what belongs to all of them.
+"""Write and read a strain map inside a CXI entry: one real image per field, and a group of common data.
 
 ::
 
@@ -6,8 +6,8 @@
       image_N/{title, data}, link <field> -> image_N       amplitude, phase, displacement, strain, d_spacing, support, ...
       strain_1/{frame, basis, rotation, q_bragg, iso_level, reflection, name, resolution, facets, choices, numbers}
 
-Every image carries ``frame`` and ``basis`` (columns are the voxel edges [m], components (z, y, x)); fields that have no value
-outside the crystal are NaN there. Strain is a pure number, lengths are metres.
+Every image has the attributes ``frame`` and ``basis`` (columns are the voxel edges [m], components (z, y, x)). Fields that have no
+value outside the crystal are NaN there. Strain is a pure number, lengths are in metres.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.io.hdf5 import add_group, get, put, put_tree, tree
+from braggshot.io.hdf5 import add_group, get, put, put_tree, read_tree
 from braggshot.volumes import Facet, StrainMap
 
 UNITS = {
@@ -47,8 +47,8 @@ def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **at
     Parameters
     ----------
     entry : the open group ``entry_1``
-    key : what it is: "amplitude", "displacement", "strain", ...
-    array : (z, y, x)
+    key : name of the field: "amplitude", "displacement", "strain", ...
+    array : values (z, y, x)
     units : as the UDUNITS library spells it; "1" for a pure number
     attributes : stored with the data set, for example ``frame="crystal"``
     """
@@ -60,28 +60,28 @@ def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **at
     return image
 
 
-def write(entry: h5py.Group, found: StrainMap, numbers: Mapping[str, Any]) -> None:
-    """Write all fields of a strain map, and `numbers` beside them."""
+def write(entry: h5py.Group, strain_map: StrainMap, numbers: Mapping[str, Any]) -> None:
+    """Write all fields of a strain map, and the table `numbers` of its summary."""
     for name, units in UNITS.items():
-        values = getattr(found, name)
+        values = getattr(strain_map, name)
         if values is None:
             continue
         array = values.astype(np.int8 if values.dtype == bool else np.float32)
         sign = {"sign": "phase = -q.u"} if name == "phase" else {}
-        add_image(entry, name, array, units, frame=found.frame, basis=found.basis, **sign)
+        add_image(entry, name, array, units, frame=strain_map.frame, basis=strain_map.basis, **sign)
     group = add_group(entry, "strain_1", "NXcollection")
     for name, units in (("basis", "m"), ("rotation", "1"), ("q_bragg", "1/m"), ("iso_level", "photons^0.5")):
-        put(group, name, getattr(found, name), units)
+        put(group, name, getattr(strain_map, name), units)
     for name in ("frame", "name", "reflection"):
-        put(group, name, getattr(found, name))
-    put_tree(add_group(group, "resolution", "NXcollection"), found.resolution, "m")
-    _write_facets(add_group(group, "facets", "NXcollection"), found.facets)
-    put_tree(add_group(group, "choices", "NXcollection"), found.choices)
+        put(group, name, getattr(strain_map, name))
+    put_tree(add_group(group, "resolution", "NXcollection"), strain_map.resolution, "m")
+    _write_facets(add_group(group, "facets", "NXcollection"), strain_map.facets)
+    put_tree(add_group(group, "choices", "NXcollection"), strain_map.choices)
     put_tree(add_group(group, "numbers", "NXcollection"), {key: value for key, value in numbers.items() if value is not None})
 
 
 def read(entry: h5py.Group) -> StrainMap | None:
-    """What `write` wrote; None if the entry holds no strain map."""
+    """Read the strain map of an entry; None if it holds none."""
     if "strain_1" not in entry:
         return None
     group = entry["strain_1"]
@@ -92,14 +92,14 @@ def read(entry: h5py.Group) -> StrainMap | None:
         **fields | masks,
         **{name: get(group, name) for name in ("basis", "rotation", "q_bragg", "iso_level", "frame", "name")},
         reflection=None if reflection is None else tuple(reflection.tolist()),
-        resolution=tree(group["resolution"]),
+        resolution=read_tree(group["resolution"]),
         facets=_read_facets(group["facets"]),
-        choices=tree(group["choices"]),
+        choices=read_tree(group["choices"]),
     )
 
 
 def _write_facets(group: h5py.Group, facets: tuple[Facet, ...]) -> None:
-    """One row per facet; an index hkl of 0, 0, 0 is a facet without a name."""
+    """Write one row per facet; the index hkl of a facet without a name is 0, 0, 0."""
     if not facets:
         return
     for name, units in _FACET_UNITS.items():

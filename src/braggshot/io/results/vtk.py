@@ -1,11 +1,12 @@
-"""VTK image data (.vti) for ParaView, written by hand: the format is a short XML text, and the VTK library weighs half a gigabyte.
+"""Write VTK image data (.vti) for ParaView.
 
-ParaView's (x, y, z) are the CXI laboratory frame's: x outboard, y up, z downstream; nothing is flipped. Our last axis is its x and
-runs fastest. Lengths are in nanometres, because ParaView's own tolerances are made for numbers near one; without geometry they are
-voxels. The origin is at the voxel N // 2.
+The file is written without the VTK library, which takes half a gigabyte, because the format is a short XML text. ParaView's (x, y,
+z) are those of the CXI laboratory frame: x outboard, y up, z downstream; no axis is flipped. Our last axis is ParaView's x and runs
+fastest. Lengths are in nanometres, because ParaView's own tolerances suit numbers near one; without geometry they are in voxels.
+The origin is at the voxel N // 2.
 
 Image data has orthogonal axes. A skewed basis (the detector frame) is drawn with the right voxel sizes and right angles, and a note
-in the file says so; the orthogonal crystal frame is the one to measure in.
+in the file says so. Measure in the orthogonal crystal frame.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _TYPES = {"float32": "Float32", "uint8": "UInt8"}
 
 
 def write(path: str | Path, reconstruction: Reconstruction) -> None:
-    """Write amplitude [sqrt(photons)], phase [rad] (0 outside the support) and support; or all fields of the strain map.
+    """Write all fields of the strain map; without one, amplitude [sqrt(photons)], phase [rad] (0 outside the support) and support.
 
     Raises
     ------
@@ -47,8 +48,10 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
     write_arrays(path, arrays, reconstruction.basis, reconstruction.frame)
 
 
-def write_strain(path: str | Path, found: StrainMap) -> None:
-    """All fields of a strain map, NaN where they have no value; fields that are lengths are in nm, like the axes.
+def write_strain(path: str | Path, strain_map: StrainMap) -> None:
+    """Write all fields of a strain map; they are NaN where they have no value.
+
+    Fields that are lengths are in nm, like the axes.
 
     Raises
     ------
@@ -56,22 +59,22 @@ def write_strain(path: str | Path, found: StrainMap) -> None:
     """
     arrays: dict[str, tuple[NDArray[Any], str]] = {}
     for name, units in UNITS.items():
-        values = getattr(found, name)
+        values = getattr(strain_map, name)
         if values is None:
             continue
         values, units = (values * 1e9, "nm") if units == "m" else (values, units)
         arrays[name] = (values.astype(np.uint8 if values.dtype == bool else np.float32), units)
-    write_arrays(path, arrays, found.basis, found.frame)
+    write_arrays(path, arrays, strain_map.basis, strain_map.frame)
 
 
 def write_arrays(
     path: str | Path, arrays: Mapping[str, tuple[NDArray[Any], str]], basis: FloatArray | None, frame: str = "detector"
 ) -> None:
-    """Several arrays on one grid.
+    """Write several arrays on one grid.
 
     Parameters
     ----------
-    arrays : name -> (array (z, y, x) of float32 or uint8, units); the first is shown when the file is opened
+    arrays : name -> (array (z, y, x) of float32 or uint8, units); ParaView shows the first one when it opens the file
     basis : columns are the voxel edges [m], components (z, y, x); None for a grid of unit voxels
     frame : coordinate frame of the grid, noted in the file
 
@@ -106,7 +109,7 @@ def write_arrays(
 
 
 def _grid(shape: tuple[int, int, int], basis: FloatArray | None, frame: str) -> tuple[str, dict[str, str]]:
-    """Origin, Spacing and Direction, and what to say about them; VTK lists x first, so rows and columns are reversed."""
+    """Return Origin, Spacing and Direction, and notes for the file; VTK lists x first, so rows and columns are reversed."""
     edges = np.eye(3) if basis is None else np.asarray(basis)[::-1, ::-1] * 1e9
     spacing = np.linalg.norm(edges, axis=0)
     direction = edges / spacing
@@ -120,7 +123,7 @@ def _grid(shape: tuple[int, int, int], basis: FloatArray | None, frame: str) -> 
 
 
 def _encode(array: NDArray[Any]) -> str:
-    """One compressed block: its header (blocks, size, size of a last part, compressed size), then its bytes, each in base64."""
+    """Compress an array to one block in base64: a header (blocks, size, size of a last part, compressed size), then the bytes."""
     raw = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
     packed = zlib.compress(raw, level=1)
     return (base64.b64encode(struct.pack("<4Q", 1, len(raw), 0, len(packed))) + base64.b64encode(packed)).decode("ascii")
