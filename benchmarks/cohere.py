@@ -27,7 +27,7 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.io import registry
-from braggshot.iterative.iterate import IterativeConfig, run_starts
+from braggshot.iterative.iterate import FirstSupport, IterativeConfig, run_starts
 from braggshot.iterative.projections import ShrinkWrap
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
@@ -39,10 +39,10 @@ from braggshot.volumes import DiffractionVolume
 SEQUENCE = "3*(20*ER+180*HIO)+20*ER"
 N_ITERATIONS = 3 * (20 + 180) + 20
 AS_COHERE = IterativeConfig(
-    SEQUENCE,
+    recipe=SEQUENCE,
     shrink_wrap=ShrinkWrap(period=1, sigma_start=1, sigma_end=1, threshold=(0.1, 0.1), relative_to="max"),
-    support_extent=0.5,
 )
+SUPPORT_OF_COHERE = FirstSupport(extent=0.5)
 CHILD = """
 import contextlib, io, sys, time
 import numpy as np
@@ -80,11 +80,13 @@ def peer(volume: DiffractionVolume, python: str, package: str, starts: int) -> I
                 yield image, to_corner(torch.from_numpy(found["support"] > 0)), float(found["spent"]) / N_ITERATIONS
 
 
-def own(volume: DiffractionVolume, recipe: IterativeConfig, starts: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
+def own(
+    volume: DiffractionVolume, recipe: IterativeConfig, first: FirstSupport, starts: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
     """The same of braggshot."""
     data = prepare_measured(volume, PhasingConfig(device="cpu", free=0))
     for seed in range(starts):
-        running = run_starts(data, recipe, 1, seed)
+        running = run_starts(data, recipe, 1, seed, first_support=first)
         next(running)  # what happens once per start is not an iteration's cost
         began, n = time.process_time(), 0
         try:
@@ -156,8 +158,8 @@ def runs(volume: DiffractionVolume, python: str, packages: list[str], starts: in
     """The engines, each with what its starts find."""
     for package in packages:
         yield f"cohere, {package}", peer(volume, python, package, starts)
-    yield "braggshot, cohere's recipe", own(volume, AS_COHERE, starts)
-    yield "braggshot", own(volume, IterativeConfig(), starts)
+    yield "braggshot, cohere's recipe", own(volume, AS_COHERE, SUPPORT_OF_COHERE, starts)
+    yield "braggshot", own(volume, IterativeConfig(), FirstSupport(), starts)
 
 
 def settings(size: int) -> CrystalSettings:

@@ -19,29 +19,31 @@ import torch
 
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
-from braggshot.iterative.iterate import IterativeConfig, run_starts
+from braggshot.iterative.iterate import FirstSupport, IterativeConfig, run_starts
 from braggshot.iterative.projections import ShrinkWrap
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.selection import score
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
+from braggshot.pipeline import drain
 
 SW = ShrinkWrap()
-VARIANTS: dict[str, IterativeConfig] = {
-    "cohere": IterativeConfig(
-        "3*(20*ER+180*HIO)+20*ER",
-        shrink_wrap=ShrinkWrap(period=1, sigma_start=1, sigma_end=1, threshold=(0.1, 0.1), relative_to="max"),
-        support_extent=0.5,
+VARIANTS: dict[str, tuple[IterativeConfig, FirstSupport]] = {
+    "cohere": (
+        IterativeConfig(
+            recipe="3*(20*ER+180*HIO)+20*ER",
+            shrink_wrap=ShrinkWrap(period=1, sigma_start=1, sigma_end=1, threshold=(0.1, 0.1), relative_to="max"),
+        ),
+        FirstSupport(extent=0.5),
     ),
-    "PyNX": IterativeConfig(
-        "600*RAAR+200*ER",
-        shrink_wrap=replace(SW, period=50, sigma_end=0.5, threshold=(0.25, 0.25)),
-        support_extent=1.0,
+    "PyNX": (
+        IterativeConfig(recipe="600*RAAR+200*ER", shrink_wrap=replace(SW, period=50, sigma_end=0.5, threshold=(0.25, 0.25))),
+        FirstSupport(extent=1.0),
     ),
-    "960 RAAR+100 ER": IterativeConfig(recipe="960*RAAR+100*ER"),
-    "960 HIO+100 ER": IterativeConfig(recipe="960*HIO+100*ER"),
-    "default": IterativeConfig(),
+    "960 RAAR+100 ER": (IterativeConfig(recipe="960*RAAR+100*ER"), FirstSupport()),
+    "960 HIO+100 ER": (IterativeConfig(recipe="960*HIO+100*ER"), FirstSupport()),
+    "default": (IterativeConfig(), FirstSupport()),
 }
 
 
@@ -52,17 +54,14 @@ def settings(size: int) -> CrystalSettings:
     )
 
 
-def run(config: IterativeConfig, seed: int, size: int, n_starts: int) -> tuple[list[float], list[float], float]:
+def run(
+    config: IterativeConfig, first: FirstSupport, seed: int, size: int, n_starts: int
+) -> tuple[list[float], list[float], float]:
     """Correlation with the truth and llk_free of each start, seconds per start."""
     truth, volume = simulate_volume(seed, settings(size))
     data = prepare_measured(volume, PhasingConfig(device="cpu"))
     began = time.perf_counter()
-    running = run_starts(data, config, n_starts, seed)
-    try:
-        while True:
-            next(running)
-    except StopIteration as finished:
-        starts = finished.value
+    starts = drain(run_starts(data, config, n_starts, seed, first_support=first))
     seconds = (time.perf_counter() - began) / n_starts
     reference = torch.from_numpy(truth)
     correlation = [align(to_centre(start.rho), reference).correlation for start in starts]
@@ -86,7 +85,7 @@ def main() -> None:
         for name in arguments.only:
             every, best, spent = [], [], []
             for seed in range(arguments.first, arguments.first + arguments.crystals):
-                correlation, free, seconds = run(VARIANTS[name], seed, arguments.size, arguments.starts)
+                correlation, free, seconds = run(*VARIANTS[name], seed, arguments.size, arguments.starts)
                 table.writerows([name, seed, k, c, f, seconds] for k, (c, f) in enumerate(zip(correlation, free, strict=True)))
                 every += correlation
                 best.append(correlation[int(np.argmin(free))])

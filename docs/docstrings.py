@@ -35,7 +35,7 @@ INLINE_MATHS = re.compile(r":math:`([^`]*)`")
 
 
 def markdown(text: str) -> str:
-    """A docstring with its maths drawn, its tables as they stand and no marks of reStructuredText."""
+    """Return a docstring with its maths drawn, its tables as they stand and no marks of reStructuredText."""
     text = TABLE.sub(lambda found: f"```text\n{found[0]}```\n", text)
     text = MATHS.sub(lambda found: f"\n{formula(' '.join(f'{found[1]} {found[2]}'.split()))}\n\n", text)
     text = INLINE_MATHS.sub(r"`\1`", text)
@@ -45,7 +45,7 @@ def markdown(text: str) -> str:
 
 @cache
 def formula(tex: str) -> str:
-    """A formula as a picture inside the page; what matplotlib's subset of TeX lacks stays as it was written."""
+    """Draw a formula as a picture inside the page; what matplotlib's subset of TeX lacks stays as it was written."""
     import matplotlib as mpl
     from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import math_to_image
@@ -64,7 +64,7 @@ def formula(tex: str) -> str:
 
 
 def returns_first(text: str) -> str:
-    """What a function gives, said before its parameters: in words, where numpy's style wants types."""
+    """Move what a function returns before its parameters, in words where numpy's style wants types."""
     found = RETURNS.search(text)
     if found is None:
         return text
@@ -98,6 +98,6 @@ class Compact(griffe.Extension):
     """Rewrite each docstring before it is parsed."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Called once for each module, class, function and attribute."""
+        """Handle each module, class, function and attribute."""
         if obj.docstring is not None:
             obj.docstring.value = spread(markdown(obj.docstring.value))

@@ -63,7 +63,7 @@ def _tables(described: Any, prefix: str) -> Iterator[str]:
 
 
 def _value_of(described: Any, field: dataclasses.Field[Any]) -> Any:
-    """What a field holds, or would hold; MISSING where it must be given."""
+    """Return the value of a field, or its default; MISSING where it must be given."""
     if not isinstance(described, type):
         return getattr(described, field.name)
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
@@ -97,7 +97,7 @@ def _default(value: Any) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A value as a TOML file has it; none where a file would leave it out."""
+    """Write a value as a TOML file has it; none where a file would leave it out."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -136,7 +136,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
 
 
 def _value(parameter: Any) -> str:
-    """What an argument or option takes: nothing, its own word, or a type."""
+    """Describe what an argument or option takes: nothing, its own word, or a type."""
     if getattr(parameter, "is_flag", False):
         return ""
     if parameter.metavar and re.search(r"[=|]", parameter.metavar):
@@ -148,7 +148,7 @@ def _value(parameter: Any) -> str:
 
 
 def formats() -> str:
-    """The readers and what each can be told."""
+    """List the readers and the options of each."""
     from braggshot.io.registry import BUILT_IN, option_names
 
     lines = ["| `--format` | reads | `--set input.…` |", "|---|---|---|"]
@@ -159,7 +159,7 @@ def formats() -> str:
 
 
 def instruments() -> str:
-    """The built-in diffractometers."""
+    """List the built-in diffractometers."""
     from braggshot.io.beamlines.instruments import INSTRUMENTS
 
     lines = ["| `instrument` | | sample circles | detector circles | rows, columns |", "|---|---|---|---|---|"]

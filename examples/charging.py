@@ -48,7 +48,7 @@ def radial(front: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def crystal(charge: float, experiment: Experiment) -> Crystal:
-    """The particle at a state of charge, 0 to 1: the front's radius shrinks evenly."""
+    """Make the particle at a state of charge, 0 to 1: the front's radius shrinks evenly."""
     ball = shapes.ellipsoid(torch.full((1, 3), RADIUS))
     cut = shapes.polyhedron(op.normals(experiment, FLATS), torch.tensor([[0.82, 0.9, 0.76]]) * RADIUS)
     r, u = radial(RADIUS * (1.12 - 0.85 * charge))

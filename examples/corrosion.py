@@ -34,7 +34,7 @@ LEAVES = 0.6  # share of the time after which the dislocation is out
 
 
 def crystal(t: float, experiment: Experiment) -> Crystal:
-    """The crystal at time t, 0 to 1."""
+    """Make the crystal at time t, 0 to 1."""
     radius = DIAMETER / 2
     slow = [radius * (1 - (0.38 if plane == (1, -1, 1) else 0.02) * t) for plane in OCTAHEDRON]
     fast = [radius * (1.12 - 0.34 * t)] * 6

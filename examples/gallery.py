@@ -34,7 +34,7 @@ STILL = {"shear": 0.0, "shift": 0.0, "tilt": 0.0, "shapes": ("fcc",), "redraws":
 
 
 def crystal(size: int, turns: float, counts: float, field: str = "correlated") -> tuple[ComplexArray, DiffractionVolume]:
-    """The same crystal whatever the arguments: a facetted one whose phase spans `turns` times 2 pi."""
+    """Draw the same crystal whatever the arguments: a facetted one whose phase spans `turns` times 2 pi."""
     span = 2 * math.pi * turns
     settings = CrystalSettings(
         (size,) * 3, (2.4, 2.8), phase_range=(span, span), counts=(counts, counts), displacements=(field,), **STILL
@@ -48,7 +48,7 @@ def phased(volume: DiffractionVolume, method: str, starts: int = 5) -> Reconstru
 
 
 def aligned(found: Reconstruction, truth: ComplexArray) -> tuple[ComplexArray, float]:
-    """The object on the truth, and how well they correlate."""
+    """Align the object to the truth; return it and their correlation."""
     result = align(torch.from_numpy(found.rho), torch.from_numpy(truth))
     return result.field.numpy(), result.correlation
 
@@ -64,7 +64,7 @@ def draw_object(axes: Axes, rho: ComplexArray, title: str) -> None:
 
 
 def draw_counts(axes: Axes, volume: DiffractionVolume, title: str, across: int = 0) -> None:
-    """Counts in a central plane, logarithmic; grey where not valid."""
+    """Draw counts in a central plane, logarithmic; grey where not valid."""
     index = volume.shape[across] // 2
     counts, valid = (array.take(index, axis=across) for array in (volume.intensity, volume.valid))
     shades = mpl.colormaps["magma"].with_extremes(bad="0.6")
@@ -81,13 +81,13 @@ def finish_panel(axes: Axes, title: str) -> None:
 
 
 def sheet(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    """A figure of panels that knows nothing of a screen."""
+    """Make a figure of panels that needs no screen."""
     figure = Figure(figsize=(2.1 * columns, 2.3 * rows), dpi=110, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def strain(small: bool) -> Figure:
-    """What strain does to a pattern."""
+    """Show how strain changes a pattern."""
     size = 32 if small else 64
     kinds = [("no strain", 0.0, "correlated"), ("phase over 1 pi", 0.5, "correlated"), ("3 pi", 1.5, "correlated"),
              ("screw dislocation", 0.25, "screw")]  # fmt: skip
@@ -113,7 +113,7 @@ def methods(small: bool) -> Figure:
 
 
 def photons(small: bool) -> Figure:
-    """The same crystal with fewer and fewer photons."""
+    """Show the same crystal with fewer and fewer photons."""
     return row_of(
         [(f"{counts:.0e} photons", *crystal(32 if small else 48, 0.5, counts)) for counts in (1e2, 1e3, 1e4, 1e6)],
         lambda volume: phased(volume, "iterative"),
@@ -121,14 +121,14 @@ def photons(small: bool) -> Figure:
 
 
 def growing(small: bool) -> Figure:
-    """A scan that is not over: frames that have not come are not valid, and float."""
+    """Show a scan that is not over: frames that have not come are not valid, and float."""
     truth, volume = crystal(32 if small else 64, 0.25, 1e6)
     parts = [(f"{share:.0%} of the frames", truth, cut_short(volume, share)) for share in (0.45, 0.55, 0.7, 1.0)]
     return row_of(parts, lambda part: phased(part, "refine"), across=1)
 
 
 def cut_short(volume: DiffractionVolume, share: float) -> DiffractionVolume:
-    """The first frames of a scan."""
+    """Keep the first frames of a scan."""
     come = np.arange(volume.shape[0]) < round(share * volume.shape[0])
     valid = volume.valid & come[:, None, None]
     return replace(volume, valid=valid, intensity=np.where(valid, volume.intensity, 0))
@@ -139,7 +139,7 @@ def row_of(
     solve: Callable[[DiffractionVolume], Reconstruction],
     across: int = 0,
 ) -> Figure:
-    """Counts above, the crystal that they give below."""
+    """Draw counts above, and below the crystal that they give."""
     figure, panels = sheet(2, len(cases))
     for column, (title, truth, volume) in zip(panels.T, cases, strict=True):
         found = solve(volume)

@@ -105,7 +105,7 @@ class Experiment:
 
 
 def normals(experiment: Experiment, planes: Sequence[tuple[int, int, int]]) -> torch.Tensor:
-    """Unit normals of lattice planes in the laboratory, (1, planes, 3)."""
+    """Return unit normals of lattice planes in the laboratory, (1, planes, 3)."""
     hkl = np.array(planes, float)
     return torch.from_numpy((hkl / np.linalg.norm(hkl, axis=1, keepdims=True)) @ experiment.orientation.T).float()[None]
 
@@ -124,7 +124,7 @@ def counts(crystal: Crystal, experiment: Experiment, seed: int) -> np.ndarray:
 
 
 def truth(crystal: Crystal, experiment: Experiment, voxel: float) -> dict[str, float]:
-    """The numbers of the true crystal on voxels of the size that the reconstruction has, by the same definitions."""
+    """Measure the numbers of the true crystal on voxels of the size that the reconstruction has, by the same definitions."""
     side = 2 * int(np.ceil(320 * NM / voxel)) + 1
     grid = centred_grid(torch.from_numpy(voxel / NM * np.eye(3)).float()[None], (side, side, side))
     rho = torch.polar(shapes.amplitude(crystal.depth(grid)), -crystal.phase(grid))[0].numpy()

@@ -26,7 +26,8 @@ from braggshot.phasing.selection import score
 from braggshot.phasing.strategies import phase
 from braggshot.physics.fourier import to_corner
 from braggshot.physics.scores import THRESHOLDS, compare
-from braggshot.volumes import ComplexArray, DiffractionVolume, Reconstruction
+from braggshot.pipeline import drain
+from braggshot.volumes import ComplexArray, DiffractionVolume
 
 Row = dict[str, Any]
 FAILURES = (DataError, ArithmeticError, ValueError)  # errors of one crystal become its row; all others stop the run
@@ -89,7 +90,7 @@ def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: Phasin
     facts = _facts(volume) | _truth_misfits(truth, volume, config)
     began = time.perf_counter()
     try:
-        result = _finish(volume, config)
+        result = drain(phase(volume, config))
         scores = compare(truth, result.rho)
     except FAILURES as error:
         seconds = time.perf_counter() - began
@@ -121,7 +122,7 @@ def warm_up(method: str, config: PhasingConfig) -> None:
     if method not in _WARM:
         _, volume = next(SUITES["smoke"].crystals(1)).draw()
         with contextlib.suppress(*FAILURES):
-            _finish(volume, replace(config, starts=1, hypotheses=1, orientations=1))
+            drain(phase(volume, replace(config, starts=1, hypotheses=1, orientations=1)))
         _WARM.add(method)
 
 
@@ -140,16 +141,6 @@ def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: Phasi
     rho = to_corner(torch.from_numpy(truth))
     exact = score(Start(rho, rho.abs() > 0, 0, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3)), data)
     return {"chi2_floor": exact.chi2, "r_factor_floor": exact.r_factor, "llk_free_floor": exact.llk_free}
-
-
-def _finish(volume: DiffractionVolume, config: PhasingConfig) -> Reconstruction:
-    running = phase(volume, config)
-    try:
-        while True:
-            next(running)
-    except StopIteration as finished:
-        result: Reconstruction = finished.value
-        return result
 
 
 def fingerprint(method: str, choice: Choice) -> str:

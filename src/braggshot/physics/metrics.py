@@ -207,7 +207,7 @@ def modes(fields: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shells(shape: torch.Size, n_shells: int, basis: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Number the shell of every voxel (corner layout, -1 beyond the last), and return the radii of the shells.
+    """Find the shell of every voxel by its number (corner layout, -1 beyond the last), and the radii of the shells.
 
     Radii count the distance from the Bragg peak in 1/m where `basis` (3, 3; columns are reciprocal voxel edges) is given, else in
     units of the Nyquist frequency of each axis. The last shell is the largest that fits into the array on every axis.
