@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy.stats import poisson
 
 from braggshot.physics.fourier import fourier, frequencies
-from braggshot.physics.metrics import align, half_deviance, misfit, modes, prtf, shells
+from braggshot.physics.metrics import align, excess_misfit, half_deviance, magnitude_noise_floor, misfit, modes, prtf, shells
 
 
 def body(shape, seed=0):
@@ -133,3 +134,32 @@ def test_aligning_imports_no_algebra():
         "field = torch.randn(8, 8, 8, dtype=torch.complex64); align(field, field); sys.exit('sympy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_noise_floor_is_the_sum_over_poisson_counts():
+    rates = np.array([0.0, 1e-3, 0.05, 0.4, 1.0, 3.0, 12.0, 40.0, 1e4])
+    k = np.arange(200)[:, None]
+    summed = (poisson.pmf(k, rates[:-1]) * (np.sqrt(k) - np.sqrt(rates[:-1])) ** 2).sum(0)
+    assert magnitude_noise_floor(rates)[:-1] == pytest.approx(summed, rel=2e-3)
+    assert magnitude_noise_floor(rates)[-1] == pytest.approx(0.25, rel=1e-2)  # of high counts
+
+
+def test_excess_misfit_is_what_photon_noise_does_not_explain():
+    """Of a model that is the mean of the counts nothing is left; of one that is wrong by a factor, the expected sum is."""
+    rates = torch.from_numpy(np.random.default_rng(5).uniform(0.2, 30, 40_000))
+    counts = torch.from_numpy(np.random.default_rng(6).poisson(rates.numpy()).astype(float))
+    assert excess_misfit(rates, counts) < 0.02
+    factor = 1.3
+    k = np.arange(200)[:, None]
+    expected = 0.0
+    for part in np.array_split(rates.numpy(), 40):
+        chance = poisson.pmf(k, part)
+        expected += (chance * (np.sqrt(k) - np.sqrt(factor * part)) ** 2).sum()
+        expected -= (poisson.pmf(k, factor * part) * (np.sqrt(k) - np.sqrt(factor * part)) ** 2).sum()
+    assert excess_misfit(factor * rates, counts) == pytest.approx(math.sqrt(expected / rates.sum().item()), rel=0.05)
+
+
+def test_excess_misfit_of_no_photons_is_not_a_number():
+    nothing = torch.zeros(4)
+    assert math.isnan(excess_misfit(torch.ones(4), nothing))
+    assert math.isnan(excess_misfit(nothing[:0], nothing[:0]))
