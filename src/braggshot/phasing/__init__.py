@@ -1,17 +1,17 @@
-"""Phase a diffraction volume: find the crystal, choose among answers, say how far to trust it.
+"""Phase a diffraction volume: find the crystal, choose among the solutions, say how far to trust the chosen one.
 
-Read from the bottom up; a module imports only those above it in this list.
+Each module imports only modules above it in this list, so read the list from the bottom up.
 
 verdict             judge a reconstruction: good, doubtful or failed, with reasons
 calibration         scale spreads to errors that cover 68 %
-memory              refuse what does not fit into memory
-selection           score starts on held-out voxels, choose one, align and judge
+memory              refuse a phasing that does not fit into memory
+selection           score starts on held-out voxels, choose one, align the others to it, and judge it
 tournament          narrow many random starts down on a coarse grid
-config              hold the settings
-problem             hold one volume on its way through a strategy
-partial_coherence   search with the point spread that the counts ask for
-hypotheses          ask the network for hypotheses, and refine them
-outcome             judge what a strategy has found, and doubt what nothing confirms
+config              hold the settings of phasing
+problem             hold the counts of one volume, and what is known so far while it is phased
+partial_coherence   phase with the point spread of a partially coherent beam
+hypotheses          ask the network for hypotheses (guesses of the crystal), and refine them
+outcome             judge the starts of a strategy, and doubt a crystal that nothing independent confirms
 strategies          phase by one of the methods: auto, oneshot, refine, iterative
 uncertainty         redraw or halve the counts and phase again
 """

@@ -17,17 +17,18 @@ CALIBRATION: dict[str, dict[str, float]] = {
     "photons": {"phase": 3.2, "strain": 3.1, "amplitude": 4.25},
     "both": {"phase": 1.24, "strain": 1.24, "amplitude": 1.7},
 }
-"""Factors from the plain spread of starts, of redrawn counts or of both to the error that covers 68 % [1].
+"""Factors that turn the plain spread of solutions into an error that covers 68 % [1].
 
-`benchmarks/calibration.py` measures them with 1e3 to 1e6 photons in the peak. They exceed 1 because no spread holds an error that
-all starts share, such as too tight a support.
+"starts" is for the spread between random starts, "photons" for the spread between redrawn counts, "both" for the two in
+quadrature. `benchmarks/calibration.py` measures the factors with 1e3 to 1e6 photons in the peak. They exceed 1 because no spread
+holds an error that all starts share, such as too tight a support.
 """
 
 
 def uncertainty_of_starts(
     agreeing: list[Tensor], support: BoolArray, basis: FloatArray | None, q: FloatArray | None
 ) -> Uncertainty | None:
-    """Compute the calibrated spread of the starts that agree, (z, y, x) each; None for a single start."""
+    """Compute the calibrated spread between the fields (z, y, x) of the starts that agree; None for a single start."""
     if len(agreeing) < 2:
         return None
     fields = torch.stack(agreeing).numpy()
@@ -37,6 +38,6 @@ def uncertainty_of_starts(
 
 
 def scale_spread(uncertainty: Uncertainty, factors: Mapping[str, float]) -> Uncertainty:
-    """Multiply each quantity by its factor; a quantity that was not measured stays None."""
+    """Multiply the spreads of phase, strain and amplitude by their `factors`; a spread that was not measured stays None."""
     maps = {name: getattr(uncertainty, name) for name in factors}
     return replace(uncertainty, **{name: values * np.float32(factors[name]) for name, values in maps.items() if values is not None})

@@ -18,44 +18,46 @@ Sizes = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class PhasingConfig:
-    """Say how a volume is phased.
+    """Settings of the phasing of a volume.
 
     Parameters
     ----------
     method : "auto", "oneshot", "refine", "iterative", or a strategy that another package registers
     network : name of a shipped network, or a file
-    hypotheses : answers of the network that go on
-    orientations : turned copies of the pattern that the network is shown; the best answers become the hypotheses
-    refine : how each hypothesis, and each start that was given, is refined
-    promising_excess : misfit of held-out magnitudes beyond photon noise, `metrics.excess_misfit`, up to which random starts only
-        have to confirm the best hypothesis [1]
+    hypotheses : number of answers of the network that are kept as hypotheses, guesses of the crystal
+    orientations : number of turned copies of the pattern that the network is shown; the best answers become the hypotheses
+    refine : how each hypothesis, and each object that is given to begin from, is refined
+    promising_excess : largest misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`) at which the best
+        refined hypothesis counts as promising; then random starts only have to confirm it [1]
     tournament : how random starts are narrowed down on a coarse grid
-    confirm_starts : random starts that open, go on and settle in the tournament that confirms a promising hypothesis
-    search_starts : the same, of the tournament that searches where no hypothesis is promising
-    further_starts : the same, of each further tournament, held while the verdict is not good
-    max_tournaments : tournaments of "auto" at most
-    starts : random starts of "iterative"
+    confirm_starts : numbers of random starts in the rounds "opening", "narrowing" and "settling" of the tournament that confirms
+        a promising hypothesis
+    search_starts : the same numbers for the tournament that is held where no hypothesis is promising
+    further_starts : the same numbers for each further tournament, held while the verdict is not good
+    max_tournaments : largest number of tournaments that "auto" holds
+    starts : number of random starts of "iterative"
     iterative : how each random start of "iterative" is phased
     first_support : the support with which a random start begins
-    seed : of the held-out voxels and, plus its number, of each start
+    seed : seed for drawing the held-out voxels; start number k draws its random numbers from seed + k
     device : "auto", "cpu" or "cuda"
-    free_fraction : share of the valid voxels that is held out [1]
+    free_fraction : share of the valid voxels that is held out, kept from the phasing to test it [1]
     free_radius : radius of the held-out balls [voxels]
     free_exclusion : radius about the peak, as a share of each axis, where nothing is held out [1]
-    partial_coherence : "auto" fits a point spread to the best start, and keeps it where it predicts the held-out voxels better;
-        "on" keeps it without asking; "off" assumes full coherence
-    coherence_hint : share by which llk_free must fall by the fit alone for "auto" to go on with a point spread [1]
+    partial_coherence : "auto" fits a point spread to the best start, and keeps it where the held-out voxels are then predicted
+        better; "on" always keeps it; "off" assumes full coherence
+    coherence_hint : share by which llk_free, the misfit of the held-out voxels, must fall when "auto" fits a point spread to the
+        best start as it is; else full coherence is assumed [1]
     coherence_recipe : recipe of the iterations that refine crystal and point spread together
-    coherence_gain : share by which llk_free must fall after those iterations for "auto" to keep the point spread [1]
+    coherence_gain : share by which llk_free must fall after `coherence_recipe` for "auto" to keep the point spread [1]
     coherence_psf : "gaussian" or "pseudo-voigt", the shape of the point spread
-    adapt : how far the network learns from this very pattern before it answers
-    gap_fraction : share of voxels without valid counts from which starts end with `gap_recipe` [1]
-    gap_recipe : last iterations of a start where gaps are wide: FLAT, a soft prior, settles what no count says, in a support that
-        stays
-    support_threshold : amplitude of a hypothesis, relative to its largest, from which a voxel belongs to the crystal at first [1]
-    limits : what the verdict tolerates
-    check_memory : refuse what would not fit into memory
-    options : settings of a strategy that another package registers, as they stand
+    adapt : how the network is trained further on the measured pattern itself before it answers
+    gap_fraction : share of voxels without valid counts above which every start ends with `gap_recipe` [1]
+    gap_recipe : last iterations of a start where gaps are wide; the support stays, and FLAT, a soft prior for an even amplitude,
+        settles what no count determines
+    support_threshold : amplitude of a hypothesis, relative to its largest, above which a voxel belongs to the first support [1]
+    limits : limits between the verdicts
+    check_memory : refuse a phasing that would not fit into memory
+    options : settings of a strategy that another package registers, passed on unchanged
     """
 
     method: str = "auto"

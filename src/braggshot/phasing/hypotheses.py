@@ -1,4 +1,4 @@
-"""Ask the network for hypotheses, and refine them."""
+"""Ask the network for hypotheses, guesses of the crystal, and refine them by iterations."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.tournament import blur_factor
 from braggshot.physics.fourier import to_centre, to_corner
 
-FAINT = 0.1  # amplitude, relative to the largest, from which a hypothesis that is not refined is kept; at 0.3 its chi2 doubles
+# Amplitude, relative to the largest, up to which a voxel of a hypothesis that is not refined is set to zero [1]. With 0.3
+# instead, the chi2 of such a hypothesis would double.
+FAINT = 0.1
 
 
 def with_network(context: PhasingContext, network: nn.Module, card: Card) -> PhasingContext:
-    """Give the context its network, which may learn from these counts first, and say what of the counts is new to it."""
+    """Return the context with its network, first trained further on the counts if asked, and with what is new to the network."""
     config, oversampling = context.config, context.volume.oversampling
     counts, seen = _hide_held_out(context.data)
     new = find_novelties(network, network_input(counts, seen, oversampling, counts.device), card.familiar, config.seed)
@@ -33,12 +35,12 @@ def with_network(context: PhasingContext, network: nn.Module, card: Card) -> Pha
 
 
 def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = True) -> list[Guess]:
-    """Ask the network for hypotheses; it is shown the voxels that phasing may see.
+    """Ask the network for hypotheses, without showing it the held-out voxels.
 
     Parameters
     ----------
-    threshold : amplitude, relative to the largest, from which a voxel belongs to the crystal [1]
-    searches : go on at the low resolution where the best answers are not one crystal
+    threshold : amplitude, relative to the largest, above which a voxel belongs to the support [1]
+    searches : continue with a long recipe at the low resolution if the best answers are not one crystal
     """
     assert context.network is not None
     config, oversampling = context.config, context.volume.oversampling
@@ -48,21 +50,21 @@ def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = Tr
 
 
 def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing:
-    """Refine each guess, and keep the best one unrefined too: where photons are few, iterations fit noise."""
+    """Refine each guess, and return the first one, the best, also unrefined: where photons are few, iterations fit noise."""
     seed = context.config.seed
     refined = yield from run_starts(context.search_data, refinement(context), len(guesses), seed, guesses)
     return set_point_spread(context.point_spread, [*refined, unrefined(guesses[0], seed + len(guesses))])
 
 
 def refinement(context: PhasingContext) -> IterativeConfig:
-    """Make the settings of refining, with a blur that suits the number of voxels in the crystal."""
+    """Make the settings for refining a guess, with a shrink-wrap blur that suits the number of voxels in the crystal."""
     config, factor = context.config.refine, blur_factor(context.volume.oversampling)
     old = config.shrink_wrap
     return replace(config, shrink_wrap=replace(old, sigma_start=factor * old.sigma_start, sigma_end=factor * old.sigma_end))
 
 
 def unrefined(guess: Guess, seed: int) -> Start:
-    """Turn a guess into a start as it is, without what is faint."""
+    """Turn a guess into a finished start without any iteration; only its faint voxels are set to zero."""
     amplitude = guess.rho.abs()
     inside = amplitude > FAINT * amplitude.max()
     return Start((guess.rho * inside).cpu(), inside.cpu(), seed, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3))
@@ -75,6 +77,6 @@ def _guess(hypothesis: Hypothesis, threshold: float) -> Guess:
 
 
 def _hide_held_out(data: Measured) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return counts and trust, centred at N // 2, with the held-out voxels marked not valid."""
+    """Return the counts and the mask of valid voxels, centred at N // 2, with the held-out voxels marked not valid."""
     seen = data.valid.clone().view(-1).index_fill_(0, data.free, False).view(data.shape)
     return to_centre(data.intensity), to_centre(seen)

@@ -1,6 +1,6 @@
-"""Refuse a phasing that does not fit into memory, before it begins: a machine that swaps answers nobody.
+"""Refuse a phasing that does not fit into memory before it begins: a machine that swaps memory to disk hardly responds.
 
-The bytes were measured as the growth of a process over volumes from 64^3 to 256^3; see ``docs/benchmarks.md``.
+The bytes were measured as the growth of the process that phases volumes from 64^3 to 256^3 voxels; see ``docs/benchmarks.md``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 
 from braggshot.errors import DataError
 
-FIXED = 100_000_000  # memory that any phasing takes: layers of the network, holes between small arrays [bytes]
+FIXED = 100_000_000  # memory that a phasing of any size takes: layers of the network, holes between small arrays [bytes]
 DEVICE = 40 + 72  # memory of a graphics card for the measurement and for one start [bytes per voxel]
+# Files with the memory limit and the memory in use of a Linux control group, in version 2 and in version 1.
 _CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 
 
@@ -26,14 +27,14 @@ def require(name: str, shape: Sequence[int], host_bytes: tuple[int, int], starts
 
     Parameters
     ----------
-    name, shape : of the volume
+    name, shape : name and shape of the volume
     host_bytes : main memory per voxel for the volume and for each start, as in `Strategy`
-    starts : that are kept
+    starts : number of starts that are kept
     device : where the phasing runs
 
     Raises
     ------
-    DataError : with what it needs, what is free, and what to do.
+    DataError : if it does not fit; the message says how much is needed, how much is free, and what to do.
     """
     wants = [("memory", needed(shape, host_bytes, starts), available())]
     if device.type == "cuda":
@@ -55,7 +56,7 @@ def needed(shape: Sequence[int], host_bytes: tuple[int, int], starts: int) -> in
 
 
 def trim_heap() -> None:
-    """Return freed memory to the system, where the C library can (glibc): it keeps the holes between arrays that live on."""
+    """Return freed memory to the system; the C library (glibc) otherwise keeps it where it lies between arrays still in use."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -79,7 +80,7 @@ def _of_system(meminfo: Path) -> int | None:
 
 
 def _of_group(most: Path, used: Path) -> int | None:
-    """Read how many bytes a control group still allows; the files that it caches count as free."""
+    """Read how many bytes a control group still allows; memory that only caches files counts as free."""
     try:
         statistics = dict(line.split() for line in (used.parent / "memory.stat").read_text().splitlines())
         kept = int(statistics.get("inactive_file", statistics.get("total_inactive_file", 0)))

@@ -1,4 +1,4 @@
-"""Judge what a strategy has found, and doubt what nothing independent confirms."""
+"""Judge the starts of a strategy, and doubt a crystal that nothing independent confirms."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from braggshot.volumes import Reconstruction
 
 @dataclass(frozen=True)
 class Found:
-    """All starts of a strategy, and what was made of them."""
+    """All starts of a strategy, and the reconstruction that was chosen from them."""
 
     starts: list[Start]
     result: Reconstruction
 
 
 def doubt_wide_psf(result: Reconstruction) -> Reconstruction:
-    """Call no crystal good whose starts share a wide point spread: it hides much, and they agree on what is only near the truth."""
+    """Turn the verdict "good" into "doubtful" where the point spread is wide.
+
+    A wide point spread hides much of the crystal, so starts that share it may agree on a crystal that is only near the truth.
+    """
     if result.psf is None or result.verdict != "good" or max(result.psf["sigma"]) < WIDE:
         return result
     width = max(result.psf["sigma"])
@@ -36,7 +39,7 @@ def doubt_wide_psf(result: Reconstruction) -> Reconstruction:
 
 
 def doubt_network_alone(context: PhasingContext, found: Found) -> Found:
-    """Call no crystal good that the network alone has found, and say what of the counts is new to the network."""
+    """Turn the verdict "good" into "doubtful" for a crystal that only the network has found; add what is new to the network."""
     new = tuple(f"the network has seen nothing like it: {said}." for said in context.out_of_distribution)
     if found.result.verdict != "good":
         return replace(found, result=replace(found.result, reasons=found.result.reasons + new))
@@ -48,7 +51,7 @@ def doubt_network_alone(context: PhasingContext, found: Found) -> Found:
 
 
 def judge_starts(context: PhasingContext, starts: list[Start], method: str) -> Found:
-    """Choose a start and judge it; hypotheses of one network agree for its reasons, so their agreement chooses nothing."""
+    """Choose a start and judge it; where all starts come from one network, their agreement has no part in the choice."""
     limits = context.config.limits
     if not context.is_witnessed:
         limits = replace(limits, tie_margin=0.0)
@@ -58,7 +61,10 @@ def judge_starts(context: PhasingContext, starts: list[Start], method: str) -> F
 def judge_with_warm_starts(
     context: PhasingContext, cold: Found, first: Sequence[Guess]
 ) -> Generator[Progress, None, Reconstruction]:
-    """Judge all starts again with the given ones among them; held-out voxels choose, so a warm start has to earn it."""
+    """Refine the given objects into warm starts, add these to the cold starts of the strategy, and judge all of them together.
+
+    The misfit of the held-out voxels decides which start is chosen, whether it is warm or cold.
+    """
     warm = yield from run_starts(context.data, refinement(context), len(first), context.config.seed, first)
     if cold.result.psf is not None:
         warm = yield from refit_with_psf(warm, context)

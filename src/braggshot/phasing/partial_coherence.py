@@ -1,9 +1,10 @@
-"""Search with the point spread that the counts ask for.
+"""Phase with the point spread of a partially coherent beam, where the counts ask for one.
 
-Where the point spread is as wide as the speckles, a search among coherent models fails: the sharp fringes that they predict were
-not measured. But the wrong crystal that it finds tells the width. A network and random starts that search on counts sharpened by
-that width find the crystal, which then goes on with the counts as they are. Sharpened counts only search: their noise is no
-longer that of photons, so nothing is finished on them or judged by them.
+A search is the phasing that finds the crystal, by random starts or by the network. The first search assumes full coherence. Where
+the point spread is as wide as the speckles, that search fails, because the sharp fringes of a coherent model were not measured.
+But the wrong crystal that it finds tells the width of the point spread. A second search, on counts that are sharpened by that
+width, finds the crystal, which is then refined against the counts as measured. Sharpened counts serve the search alone: their
+noise is no longer that of photons, so no start is finished or judged on them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import best_of, score
 from braggshot.physics.forward import PointSpread
 
-WIDE = 0.7  # width from which a search among coherent models is not trusted [reciprocal voxels]
-SHARPER = 3  # most searches on sharpened counts
-SETTLED = 0.05  # change of a width below which no other search is held [reciprocal voxels]
+WIDE = 0.7  # width of the point spread from which a search that assumes full coherence is not trusted [reciprocal voxels]
+SHARPER = 3  # largest number of searches on sharpened counts
+SETTLED = 0.05  # change of the widths of the point spread below which no further search is run [reciprocal voxels]
 
 Phasing = Generator[Progress, None, list[Start]]
 Search = Callable[[PhasingContext], Generator[Progress, None, tuple[list[Start], str]]]
@@ -28,10 +29,11 @@ Search = Callable[[PhasingContext], Generator[Progress, None, tuple[list[Start],
 def search_with_coherence(
     context: PhasingContext, search: Search
 ) -> Generator[Progress, None, tuple[PhasingContext, list[Start], str]]:
-    """Search; where the best start asks for a point spread, go on with it. The value: context, starts, how they were found.
+    """Run a search; where its best start asks for a point spread, refine all starts with one.
 
-    Where the point spread is wide the search is held again, on counts that are sharpened by it. A wrong crystal can give a wrong
-    width: where a search changes the width, another search is held with the new one.
+    Where the point spread is wide, the search is run again, on counts that are sharpened by it. A wrong crystal can give a wrong
+    width, so where a search changes the width, another one is run with the new width. The generator's value holds the context,
+    the starts and, in words, how they were found.
     """
     starts, how = yield from search(context)
     best = starts[best_of([score(start, context.data_cpu) for start in starts])]
@@ -55,15 +57,16 @@ def search_with_coherence(
 
 
 def _width_change(context: PhasingContext, start: Start) -> float:
-    """Compute the largest change of a width from the known one [reciprocal voxels]."""
+    """Compute the largest difference between the widths of a start's point spread and the known widths [reciprocal voxels]."""
     assert context.point_spread is not None
     return max(abs(new - old) for new, old in zip(start.sigma, context.point_spread.sigma, strict=True))
 
 
 def try_point_spread(start: Start, context: PhasingContext) -> Generator[Progress, None, Start | None]:
-    """Go on from a start while its point spread is estimated; None where the counts do not ask for one.
+    """Refine a start together with its point spread; return None where the counts do not ask for a point spread.
 
-    For "auto" the held-out voxels have to gain from it: a wrong object gains from blur too, but hardly on what it has not seen.
+    With "auto" the point spread has to improve the prediction of the held-out voxels. Blur lets a wrong object fit the other
+    voxels better too, but hardly the held-out ones.
     """
     config, counts = context.config, context.data_cpu
     if config.partial_coherence == "off":
@@ -79,28 +82,28 @@ def try_point_spread(start: Start, context: PhasingContext) -> Generator[Progres
 
 
 def adopt_point_spread(context: PhasingContext, start: Start) -> PhasingContext:
-    """Keep the point spread of a start; where it is wide, sharpen the counts that searches work on."""
+    """Take the point spread of a start for that of the beam; where it is wide, sharpen the counts for further searches."""
     spread = PointSpread(start.sigma, start.eta)
     wide = max(spread.sigma) >= WIDE
     return replace(context, point_spread=spread, sharpened=sharpened(context.data, spread) if wide else None)
 
 
 def _fit_point_spread(start: Start, context: PhasingContext) -> Start:
-    """Give a start, as it is, the point spread that fits it best; for a coherent pattern that is next to none."""
+    """Fit a point spread to a start whose object stays as it is; for a coherent pattern its width is nearly zero."""
     rho = start.rho.to(context.data.magnitude.device)[None]
     spread = Coherence.fitted(rho, context.data, None, context.config.coherence_psf).spreads[0]
     return replace(start, sigma=spread.sigma, eta=spread.eta)
 
 
 def refit_with_psf(starts: list[Start], context: PhasingContext) -> Phasing:
-    """Go on from each start with the counts as they are, while its point spread is estimated."""
+    """Refine each start together with its point spread, against the counts as measured, not sharpened."""
     return (yield from continue_starts(starts, context.data, _refitting(context)))
 
 
 def _refitting(context: PhasingContext) -> IterativeConfig:
-    """Make the settings of refitting: those of "iterative", which other methods leave at their defaults, with another recipe.
+    """Make the settings for `refit_with_psf`: `PhasingConfig.iterative` with the recipe `PhasingConfig.coherence_recipe`.
 
-    The blur begins with the width that the first iterations ended with, since a wide one would undo the support.
+    The blur of the shrink-wrap begins with the width at which it ended before, since a wider blur would undo the support.
     """
     config = context.config
     narrow = replace(config.iterative.shrink_wrap, sigma_start=config.iterative.shrink_wrap.sigma_end)

@@ -1,4 +1,4 @@
-"""Hold one volume on its way through a strategy."""
+"""Hold the counts of one volume, the settings, and what is known so far while it is phased."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from braggshot.volumes import DiffractionVolume
 
 @dataclass(frozen=True)
 class PhasingContext:
-    """One volume on its way through a strategy: the counts, the settings, and what is known so far.
+    """State of the phasing of one volume: the counts, the settings, and what is known so far.
 
     Parameters
     ----------
-    volume : counts
+    volume : the volume to be phased
     data, data_cpu : the measurement on the device to use, and on the CPU, where starts are scored
-    config : settings
+    config : settings of phasing
     network : trained network, if the strategy needs one
-    out_of_distribution : in what the counts are unlike those of the training
-    point_spread : of the beam, once it has been estimated
-    sharpened : the counts sharpened by a wide point spread, to be searched on
-    is_witnessed : random starts confirm the answer; else the agreement of starts is no argument
+    out_of_distribution : in which ways the counts are unlike those that the network was trained on, in words
+    point_spread : point spread of the beam, once it has been estimated
+    sharpened : the counts, sharpened by the point spread where it is wide; only the search for the crystal uses them
+    is_witnessed : True if random starts, which know nothing of the network, confirm the crystal; else agreement of starts counts
+        for nothing
     """
 
     volume: DiffractionVolume
@@ -43,7 +44,7 @@ class PhasingContext:
 
     @property
     def search_data(self) -> Measured:
-        """The counts that a search works on: as measured, or as a coherent beam might have given them."""
+        """Counts on which the crystal is searched for: as measured, or sharpened as a coherent beam might have given them."""
         return self.data if self.sharpened is None else self.sharpened
 
 
@@ -53,7 +54,7 @@ def prepare_measured(volume: DiffractionVolume, config: PhasingConfig) -> Measur
     Raises
     ------
     DataError : if no valid voxel holds a count.
-    ConfigError : if the device is not there.
+    ConfigError : if the machine has no such device.
     """
     if not (volume.intensity[volume.valid] > 0).any():
         raise DataError(f"{volume.name}: no valid voxel holds a count; check the mask and the threshold.")
@@ -70,11 +71,11 @@ def to_device(data: Measured, device: torch.device | str) -> Measured:
 
 
 def device_of(wish: str) -> torch.device:
-    """Choose the device of a setting; "auto" takes CUDA where it is.
+    """Choose the device of a setting; "auto" takes CUDA where there is a CUDA device.
 
     Raises
     ------
-    ConfigError : if CUDA is asked for and not there.
+    ConfigError : if CUDA is asked for and there is no CUDA device.
     """
     if wish == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device 'cuda' was asked for, but no CUDA device is there; use --device cpu.")

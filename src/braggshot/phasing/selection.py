@@ -1,4 +1,4 @@
-"""Choose among starts on held-out voxels, align the others to the chosen one, and judge it."""
+"""Choose the start that predicts the held-out voxels best, align the others to it, and judge it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from braggshot.physics.geometry import direct_basis
 from braggshot.physics.resolution import shell_correlation
 from braggshot.volumes import Agreement, BoolArray, ComplexArray, DiffractionVolume, Ensemble, FloatArray, Quality, Reconstruction
 
-PRTF_CUTOFF = 1 / math.e
+PRTF_CUTOFF = 1 / math.e  # value of the phase retrieval transfer function (PRTF) at which the resolution is read off [1]
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well one start explains its measurement; fields as in `Quality`, scale as in `metrics.misfit`."""
+    """Misfits of one start to the counts, with the names of `Quality`, and its scale to the counts, as in `metrics.misfit`."""
 
     chi2: float
     r_factor: float
@@ -56,17 +56,17 @@ def score(start: Start, data: Measured) -> Score:
 
 
 def ranked(scores: list[Score]) -> list[int]:
-    """Sort the numbers of the starts, best first, by held-out voxels; without such voxels by chi2, and the verdict says less."""
+    """Sort the indices of the starts, best first: by the misfit llk_free of held-out voxels, or by chi2 if none is held out."""
     return sorted(range(len(scores)), key=lambda k: scores[k].chi2 if math.isnan(scores[k].llk_free) else scores[k].llk_free)
 
 
 def best_of(scores: list[Score]) -> int:
-    """Return the number of the start that `ranked` puts first."""
+    """Return the index of the start that `ranked` puts first."""
     return ranked(scores)[0]
 
 
 def choose_and_judge(volume: DiffractionVolume, data: Measured, starts: list[Start], limits: Limits, method: str) -> Reconstruction:
-    """Choose a start by held-out voxels and, among equals, by the starts that agree with it; align the others to it, and judge."""
+    """Choose a start by held-out voxels and, among nearly equal ones, by agreement; align all to it, and judge it."""
     scores = [score(start, data) for start in starts]
     best, (aligned, correlation, twins) = _choose(starts, scores, limits)
     rho, support, shift = _centre_and_dephase(starts[best], scores[best].scale)
@@ -113,10 +113,11 @@ _Aligned = tuple[list[Tensor], list[float], list[bool]]
 
 
 def _choose(starts: list[Start], scores: list[Score], limits: Limits) -> tuple[int, _Aligned]:
-    """Choose the start to show, by its number, and align all starts to it.
+    """Choose the start to show, and return its index with all starts aligned to it.
 
-    Held-out voxels hardly tell starts apart that differ by noise. So where most others do not agree with the first, the next one
-    with which they do takes its place, provided that it predicts the voxels as well, to `Limits.tie_margin`.
+    Starts that differ only by noise predict the held-out voxels almost equally well. So where most other starts do not agree with
+    the best-ranked one, the next in rank with which most agree is chosen instead. Its misfit llk_free may be larger by the share
+    `Limits.tie_margin` at most.
     """
     order = ranked(scores)
     first = _align_to(order[0], starts, scores)
@@ -131,7 +132,7 @@ def _choose(starts: list[Start], scores: list[Score], limits: Limits) -> tuple[i
 
 
 def _align_to(best: int, starts: list[Start], scores: list[Score]) -> _Aligned:
-    """Align all starts to one: their fields on the scale of the counts, correlations, and whether each was the twin."""
+    """Align all starts to one; return their fields on the scale of the counts, correlations, and whether each was a twin."""
     rho, _, _ = _centre_and_dephase(starts[best], scores[best].scale)
     reference = torch.from_numpy(rho)
     found = [metrics.align(to_centre(start.rho) * one.scale, reference) for start, one in zip(starts, scores, strict=True)]
@@ -146,7 +147,7 @@ def _by(scores: list[Score], best: int) -> str:
 
 
 def _count_agreeing(correlation: list[float], scores: list[Score], best: int, limits: Limits) -> Agreement:
-    """Count the starts that agree with the chosen one; those that are stuck do not count."""
+    """Count the starts that agree with the chosen one; starts that are stuck, by `Limits.stuck_ratio`, do not count."""
     most = limits.stuck_ratio * scores[best].llk_free
     counting = [c for c, one in zip(correlation, scores, strict=True) if not one.llk_free > most]
     same = sum(c >= limits.agreement for c in counting)
@@ -173,7 +174,7 @@ def _ensemble(
     aligned: list[Tensor],
     agreeing: list[Tensor],
 ) -> tuple[Ensemble, float | None]:
-    """Make the table of starts, the PCA of all, the PRTF of those that agree, and the resolution it gives [m]."""
+    """Make the table of starts, the PCA of all, the PRTF of those that agree, and the resolution that the PRTF gives [m]."""
     modes, weights = metrics.modes(torch.stack(aligned))
     overlap = torch.vdot(modes[0].flatten(), aligned[correlation.index(max(correlation))].flatten())
     mode = (modes[0] * overlap / overlap.abs()).to(torch.complex64).numpy()

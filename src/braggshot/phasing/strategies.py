@@ -2,14 +2,15 @@
 
 =========  ============================================================================================================
 oneshot    the network's hypotheses as they are: one forward pass
-refine     each of them refined by 70 iterations on the whole; held-out voxels choose
-iterative  many random starts through a long recipe
-auto       refine; a tournament of random starts, a small one where a hypothesis already predicts the held-out voxels,
-           else a large one that the hypotheses join; and while the verdict is not good further tournaments
+refine     each hypothesis refined by 70 iterations; the held-out voxels decide which one is chosen
+iterative  many random starts, each phased by a long recipe
+auto       refine, then a tournament of random starts: a small one if a hypothesis already predicts the held-out voxels,
+           else a large one that the hypotheses join; further tournaments while the verdict is not good
 =========  ============================================================================================================
 
-Hypotheses of one network share what it has learned wrong, so their agreement is no evidence: of 5 objects that it called good on 25
-test crystals 2 were wrong. Only random starts, which know nothing of the network, can make a verdict good.
+Hypotheses of one network share the errors that it has learned, so their agreement is no evidence: judged by agreement, 5 objects
+on 25 test crystals were called good, and 2 of these were wrong. Only random starts, which know nothing of the network, can make a
+verdict good.
 
 A strategy is a `Strategy`: one row of `STRATEGIES`, or an entry point of the group ``braggshot.strategies`` that another package
 offers. Tournaments: `braggshot.phasing.tournament`. Choice and verdict are the same for all: `braggshot.phasing.selection`.
@@ -55,8 +56,8 @@ from braggshot.phasing.tournament import tournament
 from braggshot.phasing.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-APART = 1000  # difference of the seeds of two tournaments of one phasing
-KEPT = 4  # best starts of earlier tournaments that are kept; each start that is kept holds a volume in memory
+APART = 1000  # difference between the seeds of successive tournaments of one volume
+KEPT = 4  # number of best starts that are kept from earlier tournaments; each takes a volume of memory
 Trained = tuple[nn.Module, Card]
 
 
@@ -65,11 +66,16 @@ Searched = Generator[Progress, None, tuple[list[Start], str]]
 COMMON = frozenset({"method", "seed", "device", "free_fraction", "free_radius", "free_exclusion", "check_memory"}) | {
     f"limits.{limit.name}" for limit in dataclasses.fields(Limits) if limit.name != "tie_margin"
 }
-"""Settings that every strategy reads. `tie_margin` is not among them: hypotheses of one network never support each other."""
-NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
+"""Settings that every strategy reads.
+
+`Limits.tie_margin` is not among them: it lets agreeing starts decide, but the agreement of hypotheses of one network counts for
+nothing.
+"""
+NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})  # settings of every strategy that uses a network
+# Settings of every strategy that can estimate a point spread.
 COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf"})
-ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # read where the counts may ask for a point spread
-GAPS = frozenset({"gap_fraction", "gap_recipe"})
+ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # settings that decide whether the counts ask for a point spread
+GAPS = frozenset({"gap_fraction", "gap_recipe"})  # settings for the gaps of the detector
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,12 @@ class Strategy:
     ----------
     run : phase a `PhasingContext`; a generator of progress whose value is `Found`
     needs_network : the context has to hold a network
-    is_witnessed : random starts confirm the answer; without them no verdict is good, and agreement of starts is no argument
-    kept_starts : starts that are kept on the whole grid, by the settings
+    is_witnessed : True if random starts confirm the crystal; without them no verdict is good, and agreement counts for nothing
+    kept_starts : function that computes, from the settings, how many starts are kept on the whole grid
     host_bytes : main memory per voxel for the volume, and for each start that is kept [bytes]
-    reads : names of the settings of `PhasingConfig` that it reads besides `COMMON`; of a table all names, or ``table.name``
-    instead : for a setting that it does not read, the one that is meant
+    reads : names of the settings of `PhasingConfig` that the strategy reads besides `COMMON`; ``table`` stands for all settings
+        of a table, ``table.name`` for one of them
+    instead : for a setting that the strategy does not read, the setting to use in its place
     """
 
     run: Callable[[PhasingContext], Run]
@@ -101,7 +108,7 @@ def find_strategy(name: str) -> Strategy:
 
     Raises
     ------
-    ConfigError : if neither braggshot nor an installed package offers it.
+    ConfigError : if neither braggshot nor an installed package offers the strategy.
     """
     if name in STRATEGIES:
         return STRATEGIES[name]
@@ -119,11 +126,11 @@ def refuse_unread(method: str, names: Iterable[str], also: Iterable[str] = ()) -
     ----------
     method : name of the strategy
     names : settings that were given, dotted, such as ``iterative.recipe``
-    also : settings that the job itself reads
+    also : settings that the caller of the strategy reads itself, which are allowed
 
     Raises
     ------
-    ConfigError : naming the setting, and the one that is meant.
+    ConfigError : for a setting that is not read; the message names the setting to use in its place.
     """
     strategy = find_strategy(method)
     for name in names:
@@ -136,7 +143,7 @@ def refuse_unread(method: str, names: Iterable[str], also: Iterable[str] = ()) -
 
 
 def _is_in(name: str, tables: Iterable[str]) -> bool:
-    """Tell whether a setting is one of `tables`, or in one of them."""
+    """Tell whether a setting is named in `tables`, or belongs to a table that is named there."""
     return any(name == table or name.startswith(f"{table}.") for table in tables)
 
 
@@ -150,16 +157,16 @@ def phase(
 
     Parameters
     ----------
-    volume : counts
-    config : settings
-    first : objects on the volume's grid, such as a neighbour's in a series, each refined and judged beside the starts that know
-        nothing of them; the column "warm" of the ensemble's table then tells the two kinds apart
-    network : the one that `config` names, where it is in memory already
+    volume : the volume to be phased
+    config : settings of phasing
+    first : objects to begin from, on the volume's grid, such as the crystal of the scan before in a series; each is refined, and
+        judged beside the starts that know nothing of it. The column "warm" of the ensemble's table marks these starts
+    network : the network that `config` names, if it is in memory already
 
     Raises
     ------
     DataError : if no valid voxel holds a count, or the memory is too small.
-    ConfigError : for a strategy, a network or a device that is not there.
+    ConfigError : if the strategy, the network or the device does not exist.
     """
     return (yield from flush_denormals(_phase(volume, config or PhasingConfig(), first, network)))
 
@@ -246,7 +253,7 @@ def _auto(context: PhasingContext) -> Run:
 def _try_point_spread_again(
     context: PhasingContext, starts: list[Start]
 ) -> Generator[Progress, None, tuple[PhasingContext, list[Start]]]:
-    """Give all starts a point spread, if the best one asks for it now."""
+    """Refine all starts with a point spread, if the best start now asks for one."""
     best = _best(context, starts)
     kept = yield from try_point_spread(best, context)
     if kept is None:
@@ -256,7 +263,7 @@ def _try_point_spread_again(
 
 
 def _further_search(context: PhasingContext, seed: int) -> Phasing:
-    """Hold a tournament of random starts alone."""
+    """Hold a tournament of random starts, without hypotheses of the network."""
     starts = yield from _hold_tournament(context, context.config.further_starts, seed)
     if context.point_spread is not None:
         starts = yield from refit_with_psf(starts, context)
@@ -273,7 +280,7 @@ def _hold_tournament(
 
 
 def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
-    """Go on to where the counts leave the crystal open: the long waves and directions that lie in gaps of the detector."""
+    """Run `gap_recipe` where gaps are wide: no count fixes Fourier components of the crystal that lie in gaps."""
     config, missing = context.config, 1 - float(context.data.valid.float().mean())
     if missing <= config.gap_fraction:
         return starts
@@ -284,7 +291,11 @@ def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
 
 
 def _first_search(context: PhasingContext) -> Searched:
-    """Find the best hypothesis and random starts, which know nothing of it; few of them where it predicts the held-out voxels."""
+    """Find the best hypothesis of the network, and random starts by a tournament that is independent of the network.
+
+    Few random starts are phased if the hypothesis predicts the held-out voxels. Else there are many, and the hypotheses join the
+    tournament too.
+    """
     config = context.config
     guesses = hypotheses_of(context, config.support_threshold)
     best = _best(context, (yield from refine_guesses(context, guesses)))

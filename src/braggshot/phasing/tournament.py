@@ -1,11 +1,11 @@
-"""Narrow many starts down on a coarse grid: those that predict the held-out voxels go on.
+"""Phase many random starts on a coarse grid, and continue only those that predict the held-out voxels best.
 
-Where the phase of a crystal turns strongly, often one or two of 24 starts find it, and which ones shows early: after a seventh
-of a recipe the good ones stand among the first. So many starts take a short first round, half of them a longer second
-one, and the best few are finished, for the price of phasing a handful to the end.
+Where the phase of a crystal varies strongly, often only one or two of 24 random starts find the crystal. After a seventh of a
+recipe these already rank among the best. So many starts run through a short first round, half of them through a longer second
+round, and only the best few are finished. This costs no more than phasing a handful of starts to the end.
 
-The grid holds the central fringes, as many as the counts ask for: a strained crystal scatters further out, and cropped too much
-it is another object.
+The coarse grid is the central part of the pattern, large enough to hold most counts. A strained crystal scatters further out, and
+a pattern that is cropped too much belongs to another object.
 
 ==========  ===============================================  =====================  ========================================
 round       what it does                                     who                    on
@@ -17,7 +17,7 @@ finish      the outer fringes, without FLAT                  the best, and the  
                                                              best guess
 ==========  ===============================================  =====================  ========================================
 
-A guess, such as a network's hypothesis, joins where its quality would not be undone by a wide blur.
+A guess, such as a network's hypothesis, joins at the settling, because the wide blur of the rounds before would undo it.
 """
 
 from __future__ import annotations
@@ -46,17 +46,18 @@ from braggshot.physics import sampling
 from braggshot.physics.forward import PointSpread
 from braggshot.physics.fourier import frequencies, to_centre
 
+# Recipe of the opening; the narrowing repeats it.
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
 
-SHELLS = 50  # number of shells of equal width up to one cycle per voxel
-SAMPLED = 4.0  # oversampling that the widths of the blur are meant for [1]
-SETTLED = 1.0  # fraction of a round on the coarse grid after which its blur stays [1]
-FINISHED = 0.5  # fraction of the last round after which its blur stays, early enough for the object to follow [1]
+SHELLS = 50  # number of frequency shells of equal width between 0 and 1 cycle per voxel
+SAMPLED = 4.0  # oversampling above which the shrink-wrap is blurred less, because the crystal has fewer voxels [1]
+SETTLED = 1.0  # fraction of a round on the coarse grid after which the width of the blur stays [1]
+FINISHED = 0.5  # fraction of the last round after which the width of the blur stays, early enough for the object to follow [1]
 
 
 @dataclass(frozen=True)
 class Round:
-    """Say how one round of a tournament goes.
+    """Settings of one round of a tournament.
 
     Parameters
     ----------
@@ -76,19 +77,19 @@ class Round:
 
 @dataclass(frozen=True)
 class TournamentConfig:
-    """Say how a tournament goes.
+    """Settings of a tournament.
 
     Parameters
     ----------
-    counts_share : share of the counts that the coarse grid holds at least, on its central voxels [1]
-    smallest_grid : voxels of the coarse grid per axis, at least
-    reference_grid : voxels per axis of the grid that the widths of the rounds are meant for; on a smaller one they shrink as its
-        root
-    min_blur : widths of all rounds, at least, in periods of the finest frequency at which a voxel counts a photon: a support that
-        follows noise closes in on it [1]
+    counts_share : least share of all counts that the coarse grid, the central voxels of the pattern, holds [1]
+    smallest_grid : least number of voxels of the coarse grid per axis
+    reference_grid : number of voxels per axis of the grid that the blur widths of the rounds are meant for; on a smaller grid the
+        widths shrink as the square root of the number of voxels per axis
+    min_blur : least blur width of all rounds, in periods of the finest frequency at which a voxel still counts a photon; with
+        less blur the support shrinks onto noise [1]
     opening, narrowing, settling : the three rounds on the coarse grid
     finish : the round on the whole grid
-    support_threshold : amplitude, relative to the largest, from which a voxel belongs to the crystal at first on the whole grid [1]
+    support_threshold : amplitude, relative to the largest, above which a voxel belongs to the first support on the whole grid [1]
     """
 
     counts_share: float = 0.975
@@ -113,16 +114,18 @@ def tournament(
     known: PointSpread | None = None,
     first_support: FirstSupport | None = None,
 ) -> Generator[Progress, None, list[Start]]:
-    """Hold a tournament; its value is the random starts that are left, the best first, and before them the best guess.
+    """Hold a tournament of random starts, which guesses may join.
+
+    The generator's value lists the best guess, if there are any, and after it the random starts that are left, best first.
 
     Parameters
     ----------
     data, host : the measurement on the device to use, and on the CPU
-    starts : random ones that open, that go on, and that settle
+    starts : numbers of random starts in the rounds "opening", "narrowing" and "settling"
     seed : random start k draws its numbers from seed + k
-    first : guesses on the grid of the data
-    known : point spread with which starts are compared to the counts of `host`; `data` may be sharpened by it
-    first_support : of the random starts
+    first : guesses, on the grid of `data`
+    known : point spread with which starts are compared to the counts of `host`; `data` may be sharpened by this point spread
+    first_support : first support of the random starts
     """
     voxels = coarse_voxels(host, config.counts_share, config.smallest_grid)
     small, judge = crop_to_centre(data, voxels), crop_to_centre(host, voxels)
@@ -146,7 +149,7 @@ def tournament(
 
 
 def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
-    """Make the settings of a round: multiply the widths of its blur by a factor, and keep them above `least` [voxels]."""
+    """Make the settings of a round, with its blur widths multiplied by a factor and kept above `least` [voxels]."""
     start, end = (max(factor * width, least) for width in (one.blur_start, one.blur_end))
     return IterativeConfig(
         recipe=one.recipe, shrink_wrap=ShrinkWrap(sigma_start=start, sigma_end=end, sigma_settle=settle), flatness=one.flatness
@@ -154,7 +157,7 @@ def _iterations(one: Round, factor: float, least: float, settle: float) -> Itera
 
 
 def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
-    """Count the voxels per axis, a multiple of 8, whose centre holds a share of all counts; no more than the longest axis."""
+    """Find the least size of a coarse grid, in steps of 8 voxels per axis, that holds a share of all counts."""
     total, longest = float(data.intensity.sum()), max(data.shape)
     for voxels in range(smallest, longest, 8):
         if float(crop_to_centre(data, voxels).intensity.sum()) >= share * total:
@@ -163,7 +166,7 @@ def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
 
 
 def blur_factor(oversampling: Sequence[float] | None) -> float:
-    """Compute the factor by which the blur shrinks where the crystal has fewer voxels than at an oversampling of `SAMPLED`."""
+    """Compute the factor, at most 1, of blur widths where the crystal has fewer voxels than at oversampling `SAMPLED`."""
     return 1.0 if oversampling is None else min(1.0, SAMPLED / math.prod(oversampling) ** (1 / 3))
 
 
@@ -172,7 +175,7 @@ def _oversampling(data: Measured) -> tuple[float, float, float]:
 
 
 def finest_frequency(data: Measured) -> float:
-    """Find where the mean count of a shell about the peak first falls below one photon [1/voxel]; the corner if it never does."""
+    """Find the frequency [1/voxel] at which the mean count of a shell first falls below one photon; else that of the corner."""
     radius = sum((f.square() for f in frequencies(tuple(data.shape))), torch.zeros(())).sqrt()
     shell = (SHELLS * radius).long()
     held = torch.zeros(SHELLS).index_add_(0, shell[data.valid], torch.ones(int(data.valid.sum())))
@@ -184,7 +187,7 @@ def finest_frequency(data: Measured) -> float:
 def _continue(
     starts: list[Start], data: Measured, config: IterativeConfig, threshold: float | None = None
 ) -> Generator[Progress, None, list[Start]]:
-    """Go on as `continue_starts`, and keep the point spreads; with a `threshold` on another grid."""
+    """Continue starts as `continue_starts`, keeping their point spreads; a `threshold` brings them to the grid of `data` first."""
     here = starts if threshold is None else [_resample(start, data.shape, threshold) for start in starts]
     finished = yield from continue_starts(here, data, config)
     return [replace(start, sigma=old.sigma, eta=old.eta) for start, old in zip(finished, starts, strict=True)]

@@ -1,7 +1,7 @@
-r"""Measure how far photon noise moves the answer: redraw the counts, refine from the answer, take the spread.
+r"""Measure how far photon noise moves a reconstruction: redraw the counts, refine the reconstruction on them, take the spread.
 
-The spread of random starts tells how well the phase problem is solved; all starts share the same counts, so it does not hold what
-other counts would have given. Here each sample draws
+The spread of random starts tells how well the phase problem is solved. All starts share the same counts, so their spread does not
+contain the noise of the counts. Here each sample draws
 
 .. math:: I' \sim \mathrm{Poisson}(I)
 
@@ -30,13 +30,13 @@ from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.physics.resolution import shell_correlation
 from braggshot.volumes import FloatArray, Reconstruction, Uncertainty
 
-RECIPE = "40*ER"
+RECIPE = "40*ER"  # iterations that refine the reconstruction on redrawn counts
 
 
 def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 0) -> Generator[Progress, None, Reconstruction]:
-    """Add the spread from photon noise, in quadrature, to that of the starts; a generator whose value is the reconstruction.
+    """Add the spread from photon noise, in quadrature, to the spread of the starts; a generator whose value is the reconstruction.
 
-    Where a point spread was estimated the samples are refined without it; their spread is then that of the coherent model.
+    Where a point spread was estimated, the samples are refined without it, so their spread is the one of a fully coherent model.
 
     Raises
     ------
@@ -86,8 +86,8 @@ def together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
 def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Generator[Progress, None, Reconstruction]:
     """Add the Fourier shell correlation between two halves of the counts; a generator whose value is the reconstruction.
 
-    Each photon goes to one half or the other, so the noise of the halves is independent; each is phased like the whole, with seeds
-    of its own. Twice the work of the phasing.
+    Each photon goes to one half or the other, so the noise of the halves is independent. Each half is phased like the whole
+    counts, with seeds of its own. This takes twice as long as the phasing.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Gen
 
 
 def halves(intensity: FloatArray, seed: int = 0) -> tuple[FloatArray, FloatArray]:
-    """Thin counts into two independent halves, Binomial(I, 1/2) and the rest; fractions of a photon are shared evenly."""
+    """Split the photons I of each voxel at random into two halves, Binomial(I, 1/2) and the rest; a fraction is shared evenly."""
     counts = np.floor(np.maximum(intensity, 0))
     first = np.random.default_rng(seed).binomial(counts.astype(np.int64), 0.5)
     rest = (intensity - counts) / 2

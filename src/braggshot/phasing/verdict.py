@@ -26,22 +26,26 @@ class Limits:
 
     Parameters
     ----------
-    agreement : aligned complex correlation from which two starts are the same answer [1]
-    stuck_ratio : llk_free over that of the chosen start from which a start is stuck, and says nothing about what it does not
-        find [1]
-    tie_margin : share of llk_free by which a start may be worse than the best and yet take its place, if most others agree with
-        it [1]
-    agreeing_good, agreeing_failed : share of the other starts that are not stuck and agree with the chosen one: doubtful unless
-        above the first, failed below the second [1]
-    excess_good, excess_failed : sqrt(chi2) beyond what photon noise alone gives [1]
-    free_good, free_failed : log-likelihood of held-out voxels over that of the phased ones [1]
-    free_excess : misfit of held-out magnitudes beyond photon noise, `metrics.excess_misfit` [1]
-    llk_free : of the held-out voxels: so many times what photon noise gives, whatever the starts say [1]
-    oversampling : per axis, below which phasing has too few equations [1]
-    edge_share : share of the crystal's intensity in the outermost voxels of the array [1]
-    second_crystal : share of the intensity in the largest detached part [1]
-    saturated : voxels that share the highest count
-    unmeasured : share of the crystal's scattering that falls on voxels that are not valid: there the phasing made it up [1]
+    agreement : aligned complex correlation from which two starts count as the same crystal [1]
+    stuck_ratio : ratio of a start's llk_free to that of the chosen start, above which the start is stuck; whether a stuck start
+        agrees does not count [1]
+    tie_margin : share by which the llk_free of a start may exceed the lowest one; such a start is chosen if most others agree
+        with it and not with the best-ranked one [1]
+    agreeing_good, agreeing_failed : share of the other starts, without the stuck ones, that agree with the chosen start: doubtful
+        unless above `agreeing_good`, failed below `agreeing_failed` [1]
+    excess_good, excess_failed : misfit of the magnitudes beyond photon noise, sqrt(chi2 - noise floor): doubtful above the first
+        limit, failed above the second [1]
+    free_good, free_failed : ratio of llk_free, the misfit of the held-out voxels, to llk, the misfit of the phased ones: doubtful
+        above the first limit, failed above the second [1]
+    free_excess : misfit of held-out magnitudes beyond photon noise (`metrics.excess_misfit`) above which the verdict is doubtful
+        [1]
+    llk_free : llk_free above which the verdict is doubtful, even if the starts agree; photon noise alone gives about 0.5 [1]
+    oversampling : oversampling per axis below which the verdict is doubtful, because phasing has too few equations [1]
+    edge_share : share of the crystal's intensity in the outermost voxels of the array above which the verdict is failed [1]
+    second_crystal : share of the intensity in the largest detached part above which the verdict is doubtful [1]
+    saturated : number of voxels with the highest count from which the peak counts as saturated
+    unmeasured : share of the crystal's scattering on voxels without valid counts, where the phasing invents it, above which the
+        verdict is doubtful [1]
     """
 
     agreement: float = 0.95
@@ -109,7 +113,8 @@ def judge(
 def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
     r"""Estimate the chi2 that photon noise alone leaves, :math:`\sum_q f(\lambda_q) / \sum_q I_q`.
 
-    f is that of `metrics.magnitude_noise_floor`. The mean lambda is taken from the 3 x 3 x 3 voxels about each voxel.
+    I are the counts. f is the misfit of one magnitude by photon noise, `metrics.magnitude_noise_floor`. The mean count lambda of
+    a voxel q is taken from the 3 x 3 x 3 voxels about it.
     """
     counts = np.where(valid, np.clip(intensity, 0, None), 0).astype(np.float64)
     total = counts.sum()
@@ -121,7 +126,7 @@ def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
 
 
 def in_company(agreeing: Agreement, limits: Limits) -> bool:
-    """Tell whether enough of the other starts are the same crystal."""
+    """Tell whether enough of the other starts agree with the chosen one, by `Limits.agreeing_good`."""
     return agreeing.same > limits.agreeing_good * agreeing.others
 
 
