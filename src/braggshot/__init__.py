@@ -60,7 +60,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import on use, so that ``import braggshot`` stays free of torch."""
+    """Import a public name at its first use, so that ``import braggshot`` does not load torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'braggshot' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")

@@ -1,8 +1,9 @@
-"""Phase a file of many patterns by one pass of the network each: disk to device to disk.
+"""Phase a file of many patterns by one pass of the network for each.
 
-A thread reads batch after batch into memory that the device can read by itself, the device answers (`braggshot.nn.pipelined`), and
-answers are written meanwhile. This serves thousands of patterns: a raster of a crystal, a simulated test set, an instrument that
-writes faster than anyone phases. There is no verdict here; chi2 says which patterns to phase with `braggshot reconstruct`.
+A thread reads batch after batch into memory that the device can read by itself, the network on the device predicts the objects
+(`braggshot.nn.pipelined`), and finished objects are written meanwhile. This serves thousands of patterns: a raster scan of a
+crystal, a simulated test set, an instrument that writes faster than iterative phasing works. There is no verdict here; chi2 says
+which patterns to phase with `braggshot reconstruct`.
 """
 
 from __future__ import annotations
@@ -31,25 +32,25 @@ from braggshot.physics.sampling import oversampling
 
 T = TypeVar("T")
 
-LOOKED_AT = 16  # number of first patterns from which the sampling of all is measured
-CENTRED = 3  # most that the common peak of these patterns may be off the middle [voxels]
-ON_CPU, ON_GPU = 8, 1024  # patterns in a batch, on a CPU and at most on a GPU
+LOOKED_AT = 16  # number of patterns, the first of the file, from which the oversampling of all patterns is measured
+CENTRED = 3  # largest distance, per axis, of the peak of these patterns' sum from the middle [voxels]
+ON_CPU, ON_GPU = 8, 1024  # number of patterns in a batch on a CPU, and largest number on a GPU
 BYTES_PER_VOXEL = 200  # memory of one pattern on the device [bytes]; 174 were measured on a CPU
 
 
 @dataclass(frozen=True)
 class StackConfig:
-    """Say how a stack of patterns is phased.
+    """Settings of the phasing of a stack of patterns.
 
     Parameters
     ----------
-    dataset : in an HDF5 file with several
-    network : name or file
-    starts : random starts for each pattern; the one with the lowest chi2 is kept
+    dataset : name of the dataset, in an HDF5 file that holds several
+    network : name or file of the network
+    starts : number of random starts for each pattern; the one with the lowest chi2 is kept
     quick : run the low resolution alone, which is several times as fast
-    batch : patterns at a time; 0 chooses
+    batch : number of patterns in a batch; 0 chooses it
     device : "auto", "cpu" or "cuda"
-    seed : of the starts
+    seed : seed of the random starts
     """
 
     dataset: str | None = None
@@ -71,13 +72,13 @@ def one_shot_stack(
     source : HDF5 or .npy, see `braggshot.io.formats.patterns`; each pattern has its peak in the middle; voxels that are not
         valid are negative or NaN
     output : HDF5
-    on_progress : called with the number of patterns that are done, and of all
+    on_progress : called with the number of patterns that are done, and the number of all patterns
 
     Raises
     ------
     FormatError : for a file without patterns.
     DataError : if the peak is not in the middle, or there is not one count.
-    ConfigError : for a network or a device that is not there.
+    ConfigError : if the network or the device does not exist.
     OutputError : if the file cannot be written.
     """
     config = config or StackConfig()
@@ -114,9 +115,9 @@ def one_shot_stack(
 
 @contextmanager
 def _one_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
-    """Draw the next item, which is never None, in a thread while the present one is in use.
+    """Draw each next item (never None) in a thread while the item before is in use.
 
-    An error of the thread is raised where its item is asked for; when the ``with`` ends, early or not, so does the thread.
+    An error in the thread is raised when its item is asked for. The thread ends with the ``with`` block, also after an error.
     """
     source = iter(items)
     with ThreadPoolExecutor(1, "braggshot-ahead") as thread:
@@ -131,7 +132,7 @@ def _one_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
 
 
 def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
-    """Read batches as 32-bit floats into pinned memory, which a graphics card reads by itself."""
+    """Read batches of patterns as 32-bit floats; for a graphics card into pinned memory, which the card reads by itself."""
     for first in range(0, len(counts), size):
         last = min(first + size, len(counts))
         batch = torch.empty((last - first, *counts.shape[1:]), pin_memory=device.type == "cuda")
@@ -140,7 +141,7 @@ def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
 
 
 def _looked_at(counts: Any, name: str, most: int) -> tuple[Sampling, tuple[float, float, float]]:
-    """Choose the change of grid by the lowest oversampling of the first patterns on each axis, so that every crystal fits."""
+    """Choose the grid for the network by the lowest oversampling of the first patterns on each axis, so that every crystal fits."""
     if not len(counts):
         raise DataError(f"{name}: holds no patterns.")
     first = np.asarray(counts[:LOOKED_AT], np.float32)

@@ -63,7 +63,7 @@ def _value(text: str) -> Any:
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested dictionaries over each other, the last one on top."""
+    """Merge nested dictionaries; where several have a key, the last one counts."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -79,7 +79,7 @@ def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
 
     Raises
     ------
-    ConfigError : naming the unknown or unfit key, and the nearest known one.
+    ConfigError : if a key is unknown or its value does not fit; the message names the key, and the nearest known one.
     """
     from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
@@ -91,7 +91,7 @@ def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
 
 
 def _defaults(model: type[Any]) -> dict[str, Any]:
-    """Dump the defaults of a model; nothing where it has settings that must be given."""
+    """Return the defaults of a dataclass of settings; nothing if some of its settings have no default."""
     try:
         return dump(model())
     except TypeError:
@@ -110,7 +110,7 @@ def _explain(model: type[Any], detail: Any) -> str:
 
 
 def _renamed(model: type[Any], path: list[str]) -> str | None:
-    """Look an old name up in the table ``RENAMED`` of the dataclass that it belonged to."""
+    """Return the new name of a setting that was renamed, by the table ``RENAMED`` of its dataclass; None for any other name."""
     import typing
 
     *parents, name = path

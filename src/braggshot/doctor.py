@@ -1,4 +1,4 @@
-"""Examine machine and installation: versions, devices, weights, plug-ins, optional parts; for users, and for bug reports."""
+"""Examine the machine and the installation for users and bug reports: versions, devices, networks, plug-ins, optional parts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXTRAS = {
     "pyfai": "the gaps of detectors that files only name",
     "atomistic": "simulated crystals relaxed atom by atom",
 }
-"""Optional parts of the program, and their purpose; the extras for developers are left out."""
+"""Optional parts (extras) of the program, and the purpose of each; extras for developers are left out."""
 ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
     "HDF5_PLUGIN_PATH",
@@ -38,7 +38,10 @@ ENVIRONMENT = (
 
 
 def examine() -> dict[str, dict[str, Any]]:
-    """Return plain values by topic and name; a part that is absent, too old or unused comes with the way to get it."""
+    """Return what was found on this machine, as a table of plain values for each topic.
+
+    For a package that is absent or too old, the value holds the command that installs it.
+    """
     return {
         "versions": _versions(),
         "devices": _devices(),
@@ -61,7 +64,7 @@ def _versions() -> dict[str, Any]:
 
 
 def _devices() -> dict[str, Any]:
-    """Return processors and GPUs, as torch sees them."""
+    """Return the processor and the GPUs that torch can use."""
     import torch
 
     from braggshot.nn.predict import fast_bfloat16
@@ -96,7 +99,7 @@ def _memory() -> dict[str, Any]:
 
 
 def _weights() -> dict[str, str]:
-    """Return the networks that come with the package, with file and size."""
+    """Return the networks that come with the package, with the file and its size by the name of each."""
     shipped = sorted(PACKAGE.glob("weights/*.safetensors"))
     return {file.stem: f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in shipped}
 
@@ -146,7 +149,7 @@ def _installed_version(name: str) -> str | None:
 
 
 def _plugins() -> dict[str, str]:
-    """Return the plug-ins that other packages add."""
+    """Return the plug-ins (formats, sources, steps, strategies) that other packages add."""
     groups = ("braggshot.formats", "braggshot.sources", "braggshot.steps", "braggshot.strategies")
     return {
         f"{group.removeprefix('braggshot.')} {point.name}": point.value for group in groups for point in entry_points(group=group)

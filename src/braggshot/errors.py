@@ -12,7 +12,7 @@ class BraggshotError(Exception):
 
 
 class FormatError(BraggshotError):
-    """A file cannot be read: unknown format, two claimants, truncated, wrong scan number."""
+    """A file cannot be read: its format is unknown or matches two readers, it is truncated, the scan number is wrong."""
 
 
 class DataError(BraggshotError):
@@ -32,4 +32,4 @@ class OutputError(BraggshotError):
 
 
 class ClusterError(BraggshotError):
-    """The machines that do the work cannot be reached, or have left."""
+    """The machines that phase the scans of a series cannot be reached, or have left the cluster."""

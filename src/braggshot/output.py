@@ -1,4 +1,4 @@
-"""Write results: which files, where, and never over the measurement.
+"""Write results to files and folders, and never over the measurement.
 
 >>> import braggshot                                          # doctest: +SKIP
 >>> result = braggshot.load_result("scan_result.cxi")         # doctest: +SKIP
@@ -29,12 +29,12 @@ from braggshot.volumes import (
 )
 
 OutputFormat = Literal["cxi", "vti", "png", "html", "pdf", "npz", "cohere", "cdiutils"]
-FOLDERS = {"cohere", "cdiutils"}  # formats that are a folder, not a file
+FOLDERS = {"cohere", "cdiutils"}  # formats that are written as a folder, not as a file
 
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """Say what is written into an output folder.
+    """Settings of what is written into an output folder.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class Result:
-    """A reconstruction in the hands of a user: it says what it is, shows itself and leaves the program.
+    """A reconstruction for users, with its main values and with methods to show it and to write it to files.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ class Result:
 
     @property
     def verdict(self) -> Literal["good", "doubtful", "failed"]:
-        """How far to trust it."""
+        """Verdict on the reconstruction, which says how far to trust it."""
         return self.reconstruction.verdict
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why, in words."""
+        """Reasons for the verdict, in words."""
         return self.reconstruction.reasons
 
     @property
@@ -78,22 +78,22 @@ class Result:
 
     @property
     def basis(self) -> FloatArray | None:
-        """Columns are the voxel edges [m], components (z, y, x); None without geometry."""
+        """Matrix whose columns are the voxel edges [m], components (z, y, x); None without geometry."""
         return self.reconstruction.basis
 
     @property
     def quality(self) -> Quality:
-        """How well it explains the counts."""
+        """Measures of how well the crystal explains the counts."""
         return self.reconstruction.quality
 
     @property
     def volume(self) -> DiffractionVolume:
-        """The counts that it explains."""
+        """Measured volume that the crystal explains."""
         return self.reconstruction.volume
 
     @property
     def strain(self) -> StrainMap | None:
-        """Displacement and strain; None without geometry or without a crystal."""
+        """Displacement and strain of the crystal; None without geometry or without a crystal."""
         return self.reconstruction.strain
 
     @property
@@ -103,7 +103,7 @@ class Result:
 
     @property
     def configuration(self) -> Mapping[str, Any]:
-        """Every setting, as resolved."""
+        """Every setting of the reconstruction, defaults included."""
         return self.reconstruction.configuration
 
     def save(self, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats) -> list[Path]:
@@ -127,11 +127,11 @@ class Result:
 
 
 def load_result(path: str | Path) -> Result:
-    """Read a result CXI that was written before.
+    """Read a result from a CXI file that braggshot has written.
 
     Raises
     ------
-    FormatError : if the file holds none.
+    FormatError : if the file holds no result.
     """
     from braggshot.io import results
 
@@ -143,7 +143,7 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
 
     Raises
     ------
-    OutputError : if a file cannot be written, or is one of those that were measured.
+    OutputError : if a file cannot be written, or is one of the measured files.
     """
     from braggshot import report
     from braggshot.io import results
@@ -169,18 +169,18 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
 
 
 def is_file_target(path: str | Path) -> bool:
-    """Tell whether an output is meant as one file, by its ending, and not as a folder."""
+    """Tell by its ending whether the path of an output means one file, not a folder."""
     return Path(path).suffix in {".cxi", ".vti", ".png", ".html", ".pdf", ".npz"}
 
 
 def targets_of(path: str | Path, name: str, formats: Iterable[OutputFormat]) -> dict[str, Path]:
-    """Say which files an output is: one for each format, or the one that `path` names.
+    """List the files of an output by format: one for each of `formats`, or only the one that `path` names.
 
     Parameters
     ----------
-    path : a file, by its ending, or a folder
-    name : of the volume, the stem of the files in a folder
-    formats : of the files in a folder
+    path : a file, told by its ending, or a folder
+    name : name of the volume, with which the names of files in a folder begin
+    formats : formats of the files in a folder
     """
     target = Path(path)
     if is_file_target(target):
@@ -189,7 +189,7 @@ def targets_of(path: str | Path, name: str, formats: Iterable[OutputFormat]) -> 
 
 
 def inputs_of(provenance: Mapping[str, Any]) -> list[Path]:
-    """List the files that a scan was read from: its own, and those that its options name (dark, flat, mask, ...)."""
+    """List the files that a scan was read from: the scan file, and those that the reader's options name (dark, flat, mask, ...)."""
     named = [provenance.get("path"), *dict(provenance.get("options") or {}).values()]
     texts = [Path(value) for value in named if isinstance(value, str | Path)]
     beside = [texts[0].parent / path for path in texts[1:]]  # readers look for a dark or flat field beside the scan, too
@@ -197,7 +197,7 @@ def inputs_of(provenance: Mapping[str, Any]) -> list[Path]:
 
 
 def files_of(scan: Scan) -> list[Path]:
-    """List every file that a scan is read from, its frames too."""
+    """List every file that a scan is read from, those of its frames included."""
     return [*inputs_of(scan.provenance), *getattr(scan.frames, "paths", ())]
 
 
@@ -231,7 +231,7 @@ def check_writable(
 
 
 def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:
-    """Make the one JSON object that ``--json`` prints."""
+    """Make the summary of a result that ``--json`` prints as a JSON object."""
     oversampling, agreeing = result.volume.oversampling, result.quality.agreeing
     return {
         "input": source,
@@ -269,7 +269,7 @@ def _facet(facet: Facet) -> dict[str, Any]:
 
 
 def _best_resolution(result: Reconstruction) -> dict[str, Any]:
-    """Return the most telling measure of the resolution, and the name of its method."""
+    """Return the resolution by the most telling method that was measured, and the name of that method."""
     measured = {"prtf": result.quality.resolution} if result.strain is None else result.strain.resolution
     method, length = next(iter(measured.items()), (None, None))
     return {"resolution_m": length, "resolution_method": method if length is not None else None}

@@ -1,4 +1,4 @@
-"""Do the main job, by composition only: read, prepare, phase, strain.
+"""Reconstruct a crystal from a scan, by composition only: read, prepare, phase, compute the strain.
 
 >>> import braggshot                                          # doctest: +SKIP
 >>> result = braggshot.reconstruct("scan.cxi", seed=1)        # doctest: +SKIP
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Settings:
-    """Hold every setting of the main job, one table for each stage; `input` goes to the reader as it stands."""
+    """Settings of a reconstruction, one table for each stage; `input` is passed to the reader of the scan unchanged."""
 
     input: dict[str, Any] = field(default_factory=dict)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -62,14 +62,14 @@ def reconstruct(
     ----------
     source : a scan, or the path of one
     settings : nested settings as in a TOML file, such as ``{"input": {"scan": 54}}``
-    format : of the file, where looking at it does not settle that
+    format : format of the file, if its content does not tell
     on_progress : called after each iteration
     phasing : settings of the stage ``phasing``, such as ``seed=1`` or ``method="refine"``; also ``recipe=...``. ``starts`` and
-        ``recipe`` are those of iterative phasing, and imply it
+        ``recipe`` belong to iterative phasing, and choose that method if no other is given
 
     Raises
     ------
-    BraggshotError : anything that the user can mend, in one line.
+    BraggshotError : for every error that the user can cause; the message is one line.
     """
     given = config.changed(settings) if isinstance(settings, Settings) else settings or {}
     resolved = resolve(config.merge(given, _phasing_table(phasing)) if phasing else given)
@@ -77,7 +77,7 @@ def reconstruct(
 
 
 def drain(running: Generator[P, None, T], on_progress: Callable[[P], None] | None = None) -> T:
-    """Run a job to its end, showing each iteration to `on_progress`; returns its value."""
+    """Run a generator to its end, passing what it yields to `on_progress`; returns the generator's value."""
     try:
         while True:
             progress = next(running)
@@ -101,11 +101,11 @@ def resolve(settings: Mapping[str, Any]) -> Settings:
 
 
 def refuse_unread_settings(resolved: Settings, given: Mapping[str, Any], also: Iterable[str] = ()) -> None:
-    """Refuse what was given for phasing and is not read by the chosen method, nor by the job itself (`also`).
+    """Refuse settings of phasing that were given, but are read neither by the chosen method nor by the caller (`also`).
 
     Raises
     ------
-    ConfigError : naming the setting, and the one that is meant.
+    ConfigError : for a setting that is not read; the message names the setting to use in its place.
     """
     refuse_unread(resolved.phasing.method, _leaves(given.get("phasing", {})), also)
 
@@ -126,7 +126,7 @@ def _phasing_table(phasing: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def imply_method(phasing: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose iterative phasing where random starts or their recipe are asked for, and no method."""
+    """Choose iterative phasing if random starts or their recipe are asked for and no method is."""
     wants = {"starts", "iterative"} & set(phasing)
     return {"method": "iterative", **phasing} if wants else dict(phasing)
 
@@ -138,19 +138,19 @@ def run(
     network: Trained | None = None,
     place: str | Path | None = None,
 ) -> Generator[Progress, None, Reconstruction]:
-    """Do the main job as a generator that its caller owns; its value is the crystal with its strain.
+    """Reconstruct a scan as a generator that its caller owns; the generator's value is the crystal with its strain.
 
     Parameters
     ----------
     source : a scan, or the path of one
-    settings : resolved
-    format : of the file, where looking at it does not settle that
-    network : the one that the settings name, where it is in memory already
-    place : file or folder that the result will be written to; refused before any work where it would replace the measurement
+    settings : resolved settings
+    format : format of the file, if its content does not tell
+    network : the network that the settings name, if it is in memory already
+    place : file or folder that the result will be written to; checked before any work, so that the measurement is not replaced
 
     Raises
     ------
-    OutputError : if nothing can be written there, or a file that was measured would be replaced.
+    OutputError : if nothing can be written to `place`, or a measured file would be replaced.
     """
     refuse_unread_settings(settings, config.changed(settings))
     began = time.perf_counter()
@@ -167,7 +167,7 @@ def run(
 def finish_result(
     phased: Reconstruction, settings: Settings, seconds: Mapping[str, float]
 ) -> Generator[Progress, None, Reconstruction]:
-    """Give a phased crystal its uncertainty, resolution and strain, its settings, and the `seconds` that led there."""
+    """Add to a phased crystal its uncertainty, resolution, strain, settings, and the `seconds` of the stages before."""
     began = time.perf_counter()
     if settings.strain.half_data and phased.support.any():
         phased = yield from with_half_data(phased, settings.phasing)
@@ -184,7 +184,7 @@ def finish_result(
 
 
 def _strain(phased: Reconstruction, settings: StrainConfig) -> StrainMap | None:
-    """Make the strain map, or none: a failed phasing may leave no crystal to strain, and the verdict says so already."""
+    """Make the strain map; None without geometry, or without a crystal after a failed phasing, which the verdict says already."""
     if phased.volume.q_bragg is None:
         return None
     try:
@@ -195,7 +195,7 @@ def _strain(phased: Reconstruction, settings: StrainConfig) -> StrainMap | None:
 
 @cache
 def versions() -> dict[str, str]:
-    """Say what ran: braggshot, Python and the libraries whose numbers could differ."""
+    """Return the versions of braggshot, of Python, and of the libraries on which the numbers of a result depend."""
     return {"version": version("braggshot"), "python": platform.python_version()} | {
         name: version(name) for name in ("torch", "numpy", "scipy", "h5py")
     }

@@ -1,8 +1,9 @@
 """Compute strain from a reconstruction of another program: PyNX, cohere, cdiutils, or any CXI with the object in it.
 
-The object says nothing about metres; the raw scan does. It is prepared on the object's grid, and the object is held against its
-counts: their correlation finds by how many voxels the two programs cropped differently, refuses an object of another scan, and
-tells the two signs of the transform apart, because the conjugate object scatters into the inverted pattern.
+The object does not tell the size of its voxels in metres; the raw scan does. So the scan is prepared on the grid of the object, and
+the pattern of the object is correlated with the counts. The correlation tells by how many voxels the two programs cropped
+differently, and whether the object belongs to another scan. It also tells the sign of the transform, because the conjugate object
+scatters into the inverted pattern.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from braggshot.prepare.window import raw_centre
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
 
 BELONGS = 0.6  # least correlation of the magnitudes for an object to belong to a scan [1]
-CLEARLY = 0.02  # least gain in correlation for the conjugate object to be taken [1]
+CLEARLY = 0.02  # least gain in correlation at which the conjugate object is taken in place of the object [1]
 
 
 def postprocess(
@@ -42,15 +43,15 @@ def postprocess(
     format: str | None = None,
     place: str | Path | None = None,
 ) -> Reconstruction:
-    """Give an object on disk, and the scan that it explains, a strain map.
+    """Compute the strain map of an object on disk, from the scan that it explains.
 
     Parameters
     ----------
     path : result CXI (braggshot, PyNX, cdiutils' modes), a cohere results folder, or its ``image.npy``
     scan : the raw scan; may be left out for a result of braggshot, which keeps its geometry
-    settings : as of the main job; ``prepare.binning`` must be that of the object
-    format : of the scan, where looking at it does not settle that
-    place : file or folder that the result will be written to; refused before any work where it would replace what is read
+    settings : settings as for `braggshot.reconstruct`; ``prepare.binning`` must be that of the object
+    format : format of the scan, if its content does not tell
+    place : file or folder that the result will be written to; checked before any work, so that no file that is read is replaced
 
     Raises
     ------
@@ -87,7 +88,7 @@ def read_object(path: str | Path) -> Reconstruction:
 
     Raises
     ------
-    FormatError : if there is none.
+    FormatError : if there is no object.
     """
     path = Path(path)
     if path.is_dir() or path.suffix == ".npy":
@@ -99,7 +100,7 @@ def read_object(path: str | Path) -> Reconstruction:
 
 @dataclass(frozen=True)
 class _Match:
-    """Highest correlation of model and measured magnitudes, and the shift of the model there [voxels]."""
+    """Highest correlation of model and measured magnitudes, and the shift of the model at which it is reached [voxels]."""
 
     correlation: float
     shift: tuple[int, int, int]
@@ -151,7 +152,7 @@ def _match(rho: ComplexArray, magnitude: FloatArray) -> _Match:
 
 
 def _measured(found: Reconstruction, rho: ComplexArray, volume: DiffractionVolume) -> Reconstruction:
-    """Scale the object to the counts, and give it its misfit and its voxels in metres."""
+    """Scale the object to the counts, and add its misfit and its voxel edges in metres."""
     inside = torch.from_numpy(np.where(found.support, rho, 0).astype(np.complex64))
     fit = metrics.misfit(fourier(inside).abs(), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)

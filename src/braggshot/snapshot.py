@@ -1,4 +1,4 @@
-"""Hold what a page shows at one moment of a scan, or of results on disk: a live session fills it in, the viewer shows it."""
+"""Hold what the browser page of the viewer shows at one moment: of a scan, filled in by a live session, or of results on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PreviewRecord:
     Parameters
     ----------
     seconds : time since the scan's first frame [s]
-    frames : number of frames that it is made of
+    frames : number of frames that the preview is made of
     method : strategy of `braggshot.phasing.strategies`
     chi2, llk_free : misfit of all, and of held-out voxels, as in `braggshot.volumes.Quality` [1]
     verdict : ``good | doubtful | failed``
@@ -38,20 +38,20 @@ class PreviewRecord:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that a page shows; nothing in it changes after it was made.
+    """Everything that the browser page shows at one moment; a snapshot never changes after it was made.
 
     Parameters
     ----------
     scan : name of the current scan, empty while none has come
     state : state of the current scan
-    received, expected : number of its frames that came, and of planned ones; `expected` is None where no plan tells
+    received, expected : number of its frames that have arrived, and that are planned; `expected` is None where no plan is known
     rocking : (n,) sum of each frame, NaN where no frame has come [counts]
     result : latest preview or final result of the scan
     previews : records of every preview so far, oldest first
     series : one row for each finished scan, as in ``series.csv``
     finished : result files of finished scans, oldest first; row k of `series` belongs to file k where both are there
     trouble : error messages, newest last
-    dropped : number of dropped data by reason
+    dropped : number of frames or messages that were dropped, by reason
     """
 
     scan: str = ""
@@ -68,7 +68,7 @@ class Snapshot:
 
 
 class Feed(Protocol):
-    """A supply of snapshots for the page; safe to call from any thread, and never slow."""
+    """A source of snapshots for the browser page; safe to call from any thread, and never slow."""
 
     def latest(self) -> tuple[int, Snapshot]:
         """Return a number that grows with every change, and the snapshot at that number."""

@@ -1,4 +1,4 @@
-"""Do the training job, by composition only: settings, patterns, network, loop."""
+"""Train a network, by composition only: settings, patterns, network, training loop."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from braggshot.prepare import PrepareConfig, prepare
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Hold every setting of a training run, one table for each part; `input` goes to the reader of measured files as it stands.
+    """Settings of a training run, one table for each part; `input` is passed to the reader of measured files unchanged.
 
     Parameters
     ----------
-    whole : steps at the full resolution, as of the preset "two-scale", that follow those of `train`; 0 leaves them out
+    whole : number of training steps at the full resolution, by the preset "two-scale", after the steps of `train`; 0 for none
     """
 
     input: dict[str, Any] = field(default_factory=dict)
@@ -46,20 +46,20 @@ FROM_NOTHING: dict[str, Any] = {
     "train": {"steps": 20_000, "network": {"steps": 4}},
     "whole": 400,
 }
-"""Settings of a run that begins with nothing: solve patterns, teach the low resolution, then teach the full one."""
-LOW = "low-resolution"  # folder of the part of a run that trains the low resolution
+"""Settings of a training run without a first network: phase patterns to learn from, train at low resolution, then at full."""
+LOW = "low-resolution"  # folder for the part of a training run at the low resolution
 
 
 def train_network(
     settings: TrainSettings, folder: Path, files: Sequence[Path] = (), initial: str | Path | None = None, device: str = "auto"
 ) -> Iterator[Report]:
-    """Train in `folder`, or go on with what is there; yields a report after each step.
+    """Train a network in `folder`, or continue the training that is there; yields a report after each step.
 
     Parameters
     ----------
-    settings : resolved
-    folder : gets ``last.safetensors``, ``best.safetensors``, ``metrics.csv`` and ``tensorboard/``; with `whole` those of the full
-        resolution, and those of the low one in a folder of its own
+    settings : resolved settings
+    folder : receives ``last.safetensors``, ``best.safetensors``, ``metrics.csv`` and ``tensorboard/``; with `whole` these are of
+        the full resolution, and those of the low resolution go to a folder inside
     files : measured scans, in any format that braggshot reads; with `data.measured` of 1 nothing is simulated
     initial : network to start from, by name or file
     device : "auto", "cpu" or "cuda"
@@ -102,7 +102,7 @@ def _check(settings: TrainSettings, folder: Path, initial: str | Path | None) ->
 
 
 def _at_full_resolution(settings: TrainSettings) -> TrainSettings:
-    """Make the settings of the second part of a run: those of its preset, on crystals that are large enough."""
+    """Make the settings of the second part of a training run, at the full resolution: its preset, on the large crystals alone."""
     preset, asked = training.PRESETS["two-scale"], settings.train
     crystals = tuple(kind for kind in settings.data.crystals if min(kind.shape) > CENTRAL)
     if not crystals:
@@ -124,7 +124,7 @@ def _at_full_resolution(settings: TrainSettings) -> TrainSettings:
 
 
 def _fabric(device: str, folder: Path) -> Any:
-    """Start one device, or join the processes that torchrun has started."""
+    """Start the training on one device, or join the training processes that torchrun has started."""
     try:
         from lightning_fabric import Fabric
         from lightning_fabric.loggers.tensorboard import TensorBoardLogger
@@ -140,7 +140,7 @@ def _fabric(device: str, folder: Path) -> Any:
 
 
 def _taught(settings: TrainSettings, source: Source, folder: Path, fabric: Any) -> Generator[Report, None, Source]:
-    """Solve the patterns that teach, then give them as a source; validation still takes those of `source`."""
+    """Phase the patterns to learn from, and return them as the source of training; validation still takes patterns of `source`."""
     asked = settings.solved.patterns
     with fabric.rank_zero_first():
         for given, found in solved_patterns.solve(source, folder, settings.solved, settings.train.seed):
@@ -162,11 +162,11 @@ def _source(settings: TrainSettings, files: Sequence[Path], device: torch.device
 
 
 def resolve(table: dict[str, Any], preset: str = "flagship", from_nothing: bool = False) -> TrainSettings:
-    """Lay nested settings over those of a preset; every name and value is checked.
+    """Merge nested settings into those of a preset; every name and value is checked.
 
     Parameters
     ----------
-    from_nothing : neither a network nor measured files are given, so that the flagship goes its whole way
+    from_nothing : True if neither a network nor measured files are given; the preset "flagship" then takes `FROM_NOTHING`
 
     Raises
     ------

@@ -41,9 +41,9 @@ class Frames(Protocol):
 
 @dataclass(frozen=True)
 class Circle:
-    """One rotation axis, the motor `name`: its angle [rad], one value or one per frame, about the laboratory `axis`.
+    """A rotation about the laboratory `axis` by the motor `name`; the angle [rad] is one value, or one per frame.
 
-    The axis is "x+", "y-", ...: turned right-handed (+) or left-handed (-).
+    The axis is "x+", "y-", ...; the rotation about it is right-handed (+) or left-handed (-).
     """
 
     axis: str
@@ -159,11 +159,11 @@ class DiffractionVolume:
     ----------
     intensity : (z, y, x) [photons], 0 where not valid
     valid : (z, y, x), False on gaps, hot and dead pixels, aliens, missing frames, padding
-    name, window : short name for outputs; what was cropped and binned
+    name, window : short name for outputs; the part of the scan that was cropped, and its binning
     reciprocal_basis : columns are the voxel edges [1/m], components (z, y, x); None without geometry
     q_bragg : scattering vector at the centre voxel N // 2 [1/m], components (z, y, x)
     oversampling : array size / object extent per axis, measured from the autocorrelation
-    steps, geometry, provenance : what was done, in words, in order; the others as in `Scan`
+    steps, geometry, provenance : what was done to the counts, in words, in order; geometry and provenance as in `Scan`
     """
 
     intensity: FloatArray
@@ -191,10 +191,10 @@ class DiffractionVolume:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many other starts give the crystal of the chosen one, counted once: `same` of `others`, the `stuck` ones left out.
+    """Number of the other starts that agree with the chosen one: `same` of `others`, which do not include the `stuck` ones.
 
-    Two starts are one crystal from an aligned complex correlation of `limit` on [1]. A stuck start predicts the held-out voxels so
-    much worse that it says nothing.
+    Two starts agree from an aligned complex correlation of `limit` on [1]. A stuck start predicts the held-out voxels so much worse
+    than the chosen one that its disagreement says nothing.
     """
 
     same: int
@@ -205,14 +205,14 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Quality:
-    """How well a reconstruction explains its measurement; definitions in `braggshot.physics.metrics`.
+    """Measures of how well a reconstruction explains its measurement; definitions in `braggshot.physics.metrics`.
 
     Parameters
     ----------
-    chi2, r_factor : misfit of the magnitudes over valid voxels, of the model with its point spread if it has one [1]
+    chi2, r_factor : misfit of the magnitudes over valid voxels; the model contains the point spread, if one was estimated [1]
     llk, llk_free : half the Poisson deviance per voxel, over the phased and over the held-out voxels [1]
     chi2_coherent : chi2 as if the beam were fully coherent; equal to chi2 where no point spread was estimated [1]
-    agreement, agreeing : aligned complex correlation of every start with the chosen one [1], and how many are the same crystal
+    agreement, agreeing : aligned complex correlation of every start with the chosen one [1], and the number of starts that agree
     resolution : direct-space resolution [m], None where it could not be measured
     unseen : relative misfit of the held-out magnitudes beyond photon noise [1]; None where nothing was held out
     """
@@ -235,12 +235,13 @@ class Ensemble:
     Parameters
     ----------
     table : one column per name ("start", "seed", "chi2", "llk_free", "correlation", "threshold", "support_fraction", ...)
-    mode_weights : share of each PCA mode in the starts' energy, largest first, summing to 1 [1]
-    mode : (z, y, x) complex64, the first PCA mode: what all starts have in common, in phase with the chosen one [sqrt(photons)]
+    mode_weights : share of each PCA mode in the sum of |rho|^2 over all starts, largest first, summing to 1 [1]
+    mode : (z, y, x) complex64, the first PCA mode, which is what all starts have in common; its global phase is that of the chosen
+        start [sqrt(photons)]
     prtf : phase retrieval transfer function on shells [1]
     prtf_frequency : |q - q_bragg| of the shells [1/m], or in units of the Nyquist frequency without geometry
     fsc : Fourier shell correlation on the same shells; None with one solution [1]
-    fsc_between : "starts" or "half data"
+    fsc_between : what `fsc` correlates: "starts", or "half data" for two halves of the counts
     """
 
     table: Mapping[str, FloatArray]
@@ -254,15 +255,16 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """One standard deviation per voxel, made to cover 68 %, in the frame and on the grid of the reconstruction that carries it.
+    """One standard deviation per voxel, calibrated to cover 68 %, on the grid of the reconstruction that it belongs to.
 
     Parameters
     ----------
     phase : (z, y, x) circular standard deviation, 0 outside the support [rad]
-    strain : (z, y, x) of the strain along q; None without geometry [1]
+    strain : (z, y, x) standard deviation of the strain along q; None without geometry [1]
     samples : number of solutions that were compared
-    source : where they came from, in words
-    amplitude : (z, y, x) of |rho|, over its mean there, 0 outside the support; None where it was not asked for [1]
+    source : where these solutions came from, in words
+    amplitude : (z, y, x) standard deviation of |rho|, relative to its mean in the voxel, 0 outside the support; None where it was
+        not asked for [1]
     """
 
     phase: FloatArray
@@ -274,24 +276,24 @@ class Uncertainty:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A crystal: the complex object on its grid, with the number that says how far to trust it.
+    """A crystal: the complex object on its grid, with measures of how far to trust it.
 
     Parameters
     ----------
     rho : (z, y, x) complex64, zero outside the support, scaled so that |F[rho]|^2 is in photons [sqrt(photons)]
     support : (z, y, x) True inside the crystal
-    volume : the measured volume it explains, on the same grid in reciprocal space
+    volume : the measured volume that the crystal explains, on the same grid in reciprocal space
     frame : coordinate frame of the grid
     basis : columns are the voxel edges [m], components (z, y, x); None without geometry
     quality, ensemble : measured agreement with the data and between starts
     verdict, reasons : ``good | doubtful | failed`` and why, in words
     history : per-iteration curves of the chosen start ("iteration", "error", "support_fraction", ...)
-    method, network : how it was phased
+    method, network : strategy and network by which the crystal was phased
     configuration : every resolved setting, with versions and seed
     choices : sign, twin, orientation and centring choices that were made, in words
-    psf : widths of the estimated point spread, None for full coherence
+    psf : widths and Lorentzian share of the estimated point spread, None for full coherence
     seconds : time per stage [s]
-    uncertainty : spread of the solutions that agree; None where fewer than two do
+    uncertainty : spread between the solutions that agree; None where fewer than two agree
     strain : displacement and strain of the material; None before they are computed, without geometry or without a crystal
     """
 
@@ -326,12 +328,12 @@ class Facet:
     Parameters
     ----------
     normal : outward unit vector
-    area : with its share of the rounded edges [m^2]
-    share : of the whole surface [1]
+    area : area of the facet, with its part of the rounded edges [m^2]
+    share : share of the facet in the whole surface [1]
     centre : mean position, from r = 0 [m]
     strain, strain_std : area-weighted mean and standard deviation one voxel below the surface [1]
-    hkl : the lattice plane; None where none fits or the reflection is not known
-    off : angle between the normal and that of the plane [rad]
+    hkl : lattice plane of the facet; None where none fits or the reflection is not known
+    off : angle between the normals of the facet and of that lattice plane [rad]
     """
 
     normal: FloatArray
@@ -348,9 +350,9 @@ class Facet:
 class StrainMap:
     """Shape, displacement and strain of a crystal on an orthogonal grid, lengths in metres.
 
-    Volumes are (z, y, x); displacement, strain, d_spacing, lattice_parameter and the sigmas are NaN outside the support, the phase
-    is 0 there. The reference is the mean lattice of the bulk where the ramp was removed, else the lattice at the centre voxel of
-    the measurement.
+    Volumes are (z, y, x); displacement, strain, d_spacing, lattice_parameter and the sigmas are NaN outside the support, where
+    the phase is 0. Strain and displacement are relative to the mean lattice of the bulk if the phase ramp was removed, else to the
+    lattice at the centre voxel of the measurement.
 
     Parameters
     ----------
@@ -361,19 +363,19 @@ class StrainMap:
     d_spacing : local spacing of the reflecting planes [m]
     support : inside the iso-surface
     surface, bulk : the outermost layer of the support, and the rest of it
-    dislocation : voxels at which the phase circulates
+    dislocation : voxels at the corners of voxel faces around which the phase circulates
     basis : columns are the voxel edges [m], components (z, y, x) of `frame`
     q_bragg : scattering vector of the reference lattice, components (z, y, x) of `frame` [1/m]
     frame : "lab", or "crystal" with q along an axis
-    rotation : (3, 3), laboratory components to those of `frame`
+    rotation : (3, 3), from laboratory components to those of `frame`
     iso_level : amplitude of the iso-surface [sqrt(photons)]
-    name : of the volume that it came from
-    reflection : hkl, where known
-    lattice_parameter : local a, with the cell's shape held fixed; None without the reflection [m]
+    name : name of the volume that the map was made from
+    reflection : hkl of the Bragg peak, where known
+    lattice_parameter : local lattice parameter a, with the shape of the unit cell held fixed; None without the reflection [m]
     displacement_sigma, strain_sigma : one standard deviation [m], [1]; None where it was not measured
-    resolution : method -> length [m], see `braggshot.physics.resolution`
+    resolution : length [m] by name of the method, see `braggshot.physics.resolution`
     facets : largest first, named where the reflection is known
-    choices : ramp, iso-surface, sign and frame choices that were made, in words
+    choices : choices of ramp, iso-surface, sign and frame that were made, in words
     """
 
     amplitude: FloatArray

@@ -13,8 +13,9 @@ DM     rho + beta [P_S f_M - P_M f_S] rho,     f_M = P_M + (P_M - 1) / beta,  f_
 ML     conjugate gradient of the Poisson likelihood, rho confined to S
 =====  ======================================  =======================================
 
-ER, HIO and RAAR are linear in (rho, P_M rho) and alike inside S, so they share one update. A step changes a `State` in place;
-packages add steps by the entry-point group ``braggshot.steps``: a function for an iteration, an `Action` for what runs between two.
+ER, HIO and RAAR are linear in (rho, P_M rho) and alike inside S, so they share one update. A step changes a `State` in place.
+Other packages add steps by the entry-point group ``braggshot.steps``: a function is a step that counts as an iteration, an
+`Action` is one that runs between two iterations.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from braggshot.physics.fourier import AXES
 
 @dataclass(frozen=True)
 class StepConfig:
-    """Say what the steps need to know beyond the data.
+    """Settings of the steps of a recipe.
 
     Parameters
     ----------
     beta : relaxation of HIO, RAAR and DM [1]
-    shrink_wrap : support updates
-    psf : "gaussian" or "pseudo-voigt", the shape of the point spread that PSF fits
-    flatness : how far FLAT goes, 0 for nothing to 1 for one amplitude everywhere [1]
+    shrink_wrap : settings of the support updates
+    psf : "gaussian" or "pseudo-voigt", the shape of the point spread that the step PSF fits
+    flatness : how far the step FLAT evens out the amplitude: 0 leaves it as it is, 1 makes it the same everywhere [1]
     """
 
     beta: float = 0.9
@@ -96,22 +97,22 @@ class State:
         self.support, self.gradient, self.share = support, None, None
 
 
-# Photons below which a dark voxel counts as this bright: a lone count there must not dominate the whole gradient.
+# Least intensity of the model in the ML step [photons]: a lone count in a dark voxel must not dominate the whole gradient.
 _DARK = 1e-2
-_TINY = 1e-30
+_TINY = 1e-30  # added to denominators that may be zero
 
 Step = Callable[[State, Measured, StepConfig], None]
 
 
 @dataclass(frozen=True)
 class Action:
-    """A step that runs between iterations and is not counted as one; another package wraps its function in it to say so."""
+    """A step that runs between iterations and is not counted as one; another package wraps the function of such a step in it."""
 
     run: Step
 
 
 def _relax(state: State, data: Measured, old: float, new: float) -> None:
-    """Set rho to P_M rho inside S, and to old * rho + new * P_M rho outside."""
+    """Set rho to P_M rho inside the support, and to old * rho + new * P_M rho outside."""
     _replace(state, project_modulus(state.rho, data, state.transfer), data, old, new)
 
 
@@ -140,8 +141,8 @@ def relaxed_averaged_alternating_reflections(state: State, data: Measured, setti
 def difference_map(state: State, data: Measured, settings: StepConfig) -> None:
     """Run Elser's difference map with two modulus projections; equal to HIO at beta = 1.
 
-    With f_S rho = rho inside S and rho / beta outside, the formula above is (1 + beta) P_M rho inside, rho outside, and
-    everywhere less beta P_M f_S rho.
+    With f_S rho = rho inside the support S and rho / beta outside, the formula of DM at the head of this module becomes
+    (1 + beta) P_M rho inside S and rho outside, from which beta P_M f_S rho is subtracted everywhere.
     """
     beta = settings.beta
     projected = project_modulus(state.rho, data, state.transfer)
@@ -155,7 +156,7 @@ def difference_map(state: State, data: Measured, settings: StepConfig) -> None:
 class ConjugateGradient:
     """State of ML from step to step: the transform of the object, and the last gradient and direction on the support.
 
-    `inside` holds the flat indices of the support, over the batch.
+    `inside` holds the flat indices of the support voxels of all starts of the batch.
     """
 
     field: Tensor
@@ -170,9 +171,10 @@ def maximum_likelihood(state: State, data: Measured, settings: StepConfig) -> No
     .. math:: L = \sum_{seen} |F|^2 - I \ln |F|^2, \qquad
               \frac{\partial L}{\partial \bar\rho} = S\, \mathcal{F}^{-1}\!\left[\left(1 - \frac{I}{|F|^2}\right) F\right]
 
-    The step length is Newton's along the direction D, with the expected (Fisher) curvature
-    :math:`4 \sum (\mathrm{Re}\, \bar F D)^2 / |F|^2`, which cannot turn negative. Polak-Ribiere, restarted when it would climb. The
-    transform follows the object by linearity, so that a step costs one pair of transforms like any other.
+    F is the transform of rho, I the counts, S the support; the sum is over the voxels that the phasing sees. The step length is
+    Newton's along the direction D, with the expected (Fisher) curvature :math:`4 \sum (\mathrm{Re}\, \bar F D)^2 / |F|^2`, which
+    cannot turn negative. D is conjugate by Polak-Ribiere, and is reset to the negative gradient where it would climb. The
+    transform of the object is updated by linearity, so that a step costs one pair of transforms like any other step.
     """
     if state.coherence is not None:
         raise ConfigError("the ML step assumes full coherence; end the recipe with ER, or turn partial coherence off.")
@@ -221,7 +223,7 @@ def update_support(state: State, data: Measured, settings: StepConfig) -> None:
 
 
 def break_twin(state: State, data: Measured, settings: StepConfig) -> None:
-    """Zero the object in one half-space, so that a blend of object and twin has to choose; the support stays.
+    """Zero the object in one half-space, so that a mixture of object and twin turns into one of the two; the support stays.
 
     Each start draws the half-space's normal: a fixed one would keep both twins of a crystal that is symmetric about it.
     """
@@ -242,8 +244,9 @@ def flatten(state: State, data: Measured, settings: StepConfig) -> None:
     .. math:: \rho \leftarrow \rho \left(\langle|\rho|^2\rangle_S^{1/2} / |\rho|\right)^{\alpha} \text{ inside } S,
               \qquad \text{by a factor of at most 10}
 
-    Where the phase turns strongly, wrong objects are a few bright spots, and shrink-wrap closes in on them; this holds the support
-    open. It is a prior that the counts do not contain: a real crystal may have weak places, so a recipe has to end without it.
+    alpha is the setting `flatness`. Where the phase of a crystal varies strongly, wrong objects are a few bright spots, and
+    shrink-wrap shrinks the support onto these; an even amplitude prevents that. It is a prior that the counts do not contain: a
+    real crystal may have weak places, so a recipe has to end without FLAT.
     """
     voxels, inside = data.magnitude.numel(), state.support.view(-1).nonzero().squeeze(1)
     values, owner = state.rho.view(-1)[inside], torch.div(inside, voxels, rounding_mode="floor")
@@ -256,7 +259,7 @@ def flatten(state: State, data: Measured, settings: StepConfig) -> None:
 
 
 def estimate_coherence(state: State, data: Measured, settings: StepConfig) -> None:
-    """Fit the point spread of partial coherence to what is measured, starting from the present estimate."""
+    """Fit the point spread of partial coherence to the counts, starting from the present estimate."""
     state.coherence = Coherence.fitted(state.rho * state.support, data, state.coherence, settings.psf)
     state.gradient = None
 
@@ -268,15 +271,15 @@ STEPS: dict[str, Step] = {
     "DM": difference_map,
     "ML": maximum_likelihood,
 }
-"""Steps that count as iterations."""
+"""Steps that count as iterations, by their names in a recipe."""
 
 ACTIONS: dict[str, Step] = {"SW": update_support, "DETWIN": break_twin, "FLAT": flatten, "PSF": estimate_coherence}
-"""Steps between iterations."""
+"""Steps that run between iterations and are not counted, by their names in a recipe."""
 
 
 @cache
 def find_step(name: str) -> tuple[Step, bool]:
-    """Return the step of a name, and whether it counts as an iteration.
+    """Return the step that a recipe names, and whether it counts as an iteration.
 
     Raises
     ------

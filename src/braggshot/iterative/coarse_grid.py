@@ -1,6 +1,6 @@
-"""Measure with fewer voxels: the central fringes hold the crystal at a lower resolution, at a fraction of the cost.
+"""Crop a measurement to its central voxels, from which the crystal is phased at a lower resolution, for a fraction of the cost.
 
-A crystal found there is a start for the whole grid, where a few iterations add the outer fringes.
+A crystal found on such a coarse grid is a guess for the whole grid, where a few iterations add the outer fringes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from braggshot.physics.fourier import AXES, crop, pad, to_centre, to_corner
 
 
 def crop_to_centre(data: Measured, largest: int) -> Measured:
-    """Keep the `largest` central voxels of every axis; the held-out ones among them stay held out."""
+    """Crop a measurement to at most `largest` central voxels per axis; held-out voxels among these stay held out."""
     shape = [min(n, largest) for n in data.shape]
     held_out = torch.zeros_like(data.valid).view(-1).index_fill_(0, data.free, True).view(data.shape)
     return measured(*(crop(to_centre(field), shape) for field in (data.intensity, data.valid, held_out)))
 
 
 def resample_guess(guess: Guess, shape: Sequence[int], threshold: float) -> Guess:
-    """Bring a guess to a grid with other voxels and the same extent: crop its transform, or pad it with zeros.
+    """Bring a guess to a grid of the same extent with voxels of another size: crop its transform, or pad it with zeros.
 
     Parameters
     ----------
     shape : (z, y, x) of the new grid
-    threshold : amplitude, relative to the largest, from which a voxel belongs to the crystal [1]
+    threshold : amplitude, relative to the largest, above which a voxel belongs to the support [1]
     """
     field = to_centre(torch.fft.fftn(guess.rho, dim=AXES, norm="ortho"))
     smaller = [min(a, b) for a, b in zip(field.shape, shape, strict=True)]

@@ -12,16 +12,16 @@ from braggshot.iterative.projections import Measured
 from braggshot.physics.forward import PointSpread, coherence_slopes, convolve_from_autocorrelation, mutual_coherence
 from braggshot.physics.fourier import AXES
 
-_ANSCOMBE = 3 / 8  # added to counts before the root, whose noise is then the same at every count (Anscombe) [photons]
-_LORENTZIAN_FROM = 0.3  # first width of a Lorentzian, whose slope is infinite at zero [reciprocal voxels]
+_ANSCOMBE = 3 / 8  # added to counts before the square root, which then has the same noise at every count (Anscombe) [photons]
+_LORENTZIAN_FROM = 0.3  # least width at which the fit of a Lorentzian begins, whose slope is infinite at zero [reciprocal voxels]
 _DARK = 1e-3  # least intensity of the model, so that no quotient grows beyond bounds [photons]
-_TOLD = 0.05  # share of a voxel's point spread on seen voxels, below which the voxel is left as it is [1]
-_SHARPENINGS = 100
+_TOLD = 0.05  # share of the point spread about a voxel on seen voxels, up to which sharpening leaves the voxel as it is [1]
+_SHARPENINGS = 100  # largest number of iterations of the sharpening
 _AS_NOISE = 0.8  # mean square of 2 sqrt(model + 3/8) - 2 sqrt(counts + 3/8) at which sharpening ends; the true model has 1 [1]
-_STALLED = 0.995  # misfit over that of the iteration before, from which sharpening has stalled and ends [1]
-_FASTEST = 2.0  # most by which one iteration multiplies a count [1]
-_STEPS = 8
-_SETTLED = 1e-4  # relative change of the sum of squares at which the fit ends [1]
+_STALLED = 0.995  # ratio of the misfit to that of the iteration before, above which sharpening has stalled and ends [1]
+_FASTEST = 2.0  # largest factor by which one iteration of sharpening changes a voxel [1]
+_STEPS = 8  # largest number of steps of the fit of the point spread
+_SETTLED = 1e-4  # relative change of the sum of squares below which that fit ends [1]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class Coherence:
 
     @classmethod
     def fitted(cls, rho: Tensor, data: Measured, previous: Coherence | None, shape: str = "gaussian") -> Coherence:
-        r"""Minimise :math:`\sum_{seen} (\sqrt{|F|^2 * p + 3/8} - \sqrt{I + 3/8})^2` over the widths (and Lorentzian share) of p.
+        r"""Minimise :math:`\sum_{seen} (\sqrt{|F|^2 * p + 3/8} - \sqrt{I + 3/8})^2` over the point spread p.
+
+        The widths of p are fitted, and for "pseudo-voigt" its Lorentzian share; F is the transform of rho, I are the counts.
 
         Parameters
         ----------
@@ -52,7 +54,10 @@ class Coherence:
 
 
 def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> PointSpread:
-    """Fit the variances, in which a narrow Gaussian is linear, and the share of a Lorentzian, by Levenberg-Marquardt."""
+    """Fit a point spread by Levenberg-Marquardt.
+
+    The parameters are its variances along the axes, in which the effect of a narrow Gaussian is linear, and its Lorentzian share.
+    """
     # Wider than a few voxels means that the model explains its own failures by blur.
     low, high = coherent.new_tensor([1e-6, 1e-6, 1e-6, 0.0]), coherent.new_tensor([16.0, 16.0, 16.0, 1.0])
     voigt = shape == "pseudo-voigt"
@@ -95,9 +100,10 @@ def sharpened(data: Measured, spread: PointSpread) -> Measured:
 
     .. math:: J \leftarrow J \, \frac{p * [s I / (p * J)]}{p * s}, \qquad s = 1 \text{ on voxels that are seen, else } 0
 
-    until p * J is as near to the counts as their noise, or hardly comes nearer: from then on noise would be sharpened. A narrow
-    spread takes few iterations. Voxels that are not seen keep their values, and float as before.
-    (Richardson, J. Opt. Soc. Am. 62, 55 (1972); Lucy, Astron. J. 79, 745 (1974).)
+    J are the sharpened counts, I the measured ones, p is the point spread. The iterations end when p * J differs from the counts
+    by no more than their noise, or hardly comes nearer: from then on noise would be sharpened. A narrow point spread takes few
+    iterations. Voxels that are not seen keep their values, and float as before. (Richardson, J. Opt. Soc. Am. 62, 55 (1972);
+    Lucy, Astron. J. 79, 745 (1974).)
     """
     device, seen = data.magnitude.device, data.target >= 0
     transfer = mutual_coherence(torch.tensor(spread.sigma, device=device), torch.tensor(spread.eta, device=device), data.shape)

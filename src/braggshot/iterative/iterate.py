@@ -21,6 +21,7 @@ from braggshot.iterative.projections import Measured, autocorrelation_support
 from braggshot.iterative.recipe import parse_recipe
 from braggshot.physics.forward import PointSpread
 
+# Recipe of a random start of the method "iterative", in the language of `braggshot.iterative.recipe`.
 DEFAULT_RECIPE = "4*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT))+DETWIN+2*(50*HIO+80*RAAR+30*ER)+100*ER"
 
 
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class IterativeConfig(StepConfig):
-    """Say how a start is phased: the recipe, and what its steps need to know.
+    """Settings of the phasing of a start: the recipe, and the settings of its steps.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ class IterativeConfig(StepConfig):
     psf : "gaussian" or "pseudo-voigt", the shape of the point spread that PSF steps fit
     flatness : how far FLAT brings the amplitude inside the support to one value, 0 to 1 [1]
     monitor_every : iterations between two evaluations of the error
-    batch : starts that run together; 0 chooses (one on a CPU, whose caches hold one volume; all that fit on a GPU)
+    batch : number of starts that run together; 0 chooses it (one on a CPU, whose caches hold one volume; all that fit on a GPU)
     """
 
     recipe: str = DEFAULT_RECIPE
@@ -53,7 +54,7 @@ class IterativeConfig(StepConfig):
 
 @dataclass(frozen=True)
 class FirstSupport:
-    """Say with which support a random start begins: a part of the region where the autocorrelation is high.
+    """Settings of the support with which a random start begins: a part of the region where the autocorrelation is high.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class Progress:
 
     Parameters
     ----------
-    iteration, n_iterations : done and to do, over all batches
+    iteration, n_iterations : number of iterations that are done, and of all, over all batches
     step : name of the step just done
     starts : numbers of the starts in this batch
     error : (batch,) latest error of the iterates, None before the first evaluation [1]
@@ -127,7 +128,7 @@ class Start:
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Flush denormal numbers to zero meanwhile; this thread's setting comes back after."""
+    """Flush denormal numbers to zero inside a ``with`` block; afterwards the thread has its own setting again."""
     before = sys.float_info.min / 2 == 0  # whether this thread flushes already
     torch.set_flush_denormal(True)
     try:
@@ -137,7 +138,7 @@ def flushed_denormals() -> Iterator[None]:
 
 
 def flush_denormals(running: Generator[P, None, T]) -> Generator[P, None, T]:
-    """Run a generator with denormal numbers flushed to zero, which make a CPU crawl; its caller's setting stays as it is."""
+    """Run a generator with denormal numbers, which slow a CPU down, flushed to zero; the setting of its caller stays as it is."""
     try:
         while True:
             try:
@@ -152,7 +153,7 @@ def flush_denormals(running: Generator[P, None, T]) -> Generator[P, None, T]:
 
 
 def set_point_spread(spread: PointSpread | None, starts: list[Start]) -> list[Start]:
-    """Give starts a point spread that was known before them; they are compared to the counts with it."""
+    """Give starts a known point spread, with which they are then compared to the counts; None changes nothing."""
     return starts if spread is None else [replace(start, sigma=spread.sigma, eta=spread.eta) for start in starts]
 
 
@@ -170,8 +171,8 @@ def run_starts(
     ----------
     data : measurement on the device to use
     seed : start k draws all its random numbers from seed + k, whatever the batching
-    first : what the first starts begin with instead of random phases
-    first_support : of the random ones
+    first : guesses with which the first starts begin instead of random phases
+    first_support : first support of the random starts
     """
     steps = parse_recipe(config.recipe)
     n_iterations = sum(find_step(name)[1] for name in steps)
@@ -192,16 +193,16 @@ def run_starts(
 
 
 def continue_starts(starts: Sequence[Start], data: Measured, config: IterativeConfig) -> Generator[Progress, None, list[Start]]:
-    """Go on from finished starts with another recipe, under the seeds that they began with; their point spreads are lost."""
+    """Continue finished starts with another recipe; they keep their seeds and lose their point spreads."""
     guesses = [Guess(start.rho, start.support, start.threshold) for start in starts]
     found = yield from run_starts(data, config, len(starts), 0, guesses)
     return [replace(new, seed=old.seed) for new, old in zip(found, starts, strict=True)]
 
 
 def iterate(data: Measured, state: State, config: IterativeConfig, steps: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Run steps on a state, yielding (iterations done, step name) after each that counts.
+    """Run steps on a state, yielding (iterations done, step name) after each step that counts as an iteration.
 
-    A recipe with explicit ``SW`` steps updates the support there and only there; else every `shrink_wrap.period` iterations.
+    With ``SW`` steps in the recipe the support is updated by these steps only; else after every `shrink_wrap.period` iterations.
     """
     n_iterations = max(1, sum(find_step(name)[1] for name in steps))
     period = 0 if "SW" in steps else config.shrink_wrap.period

@@ -1,9 +1,10 @@
-r"""Run the elementwise passes of an iteration, each in one sweep over memory.
+r"""Compute the formulas of an iteration that act on each voxel by itself, each in one sweep over memory.
 
-On a CPU the transforms are so fast that every sweep shows, so there the formulas are compiled (numba) with everything that touches
-the same voxels in one loop; on a GPU the same formulas run as torch operations. Fields are (batch, z, y, x), corner layout.
+On a CPU the transforms are so fast that the time of every sweep matters. So there the formulas are compiled (numba), with all that
+changes the same voxels in one loop; on a GPU the same formulas run as torch operations. Fields are (batch, z, y, x), corner layout.
 
-The compiled loops see rows, the voxels of one z plane of one start. Sums run in single precision within a row, in double over rows.
+The compiled loops run over rows; a row holds the voxels of one z plane of one start. Sums run in single precision within a row,
+in double over rows.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-_TINY = 1e-30
+_TINY = 1e-30  # added to intensities before they divide
 _F32_TINY, _F32_ONE = np.float32(_TINY), np.float32(1)
 Kernel = TypeVar("Kernel", bound=Callable[..., None])
 
 
 def compiled(function: Kernel) -> Kernel:
-    """Compile at the first call; the machine code is kept on disk where some cache folder can be written."""
+    """Compile a function at its first call; the machine code is kept on disk where some cache folder can be written."""
     try:
         return cast(Kernel, njit(function, cache=True, fastmath=True, nogil=True, error_model="numpy"))
     except RuntimeError:  # neither beside this file nor in the user's own cache
@@ -31,7 +32,7 @@ def compiled(function: Kernel) -> Kernel:
 
 
 def impose_magnitude(field: Tensor, target: Tensor, model: Tensor | None = None) -> None:
-    r"""Scale `field`, in place, to the magnitudes `target`, :math:`F \leftarrow F\, t / \sqrt{M}`.
+    r"""Scale `field`, in place, to the magnitudes `target`, :math:`F \leftarrow F\, t / \sqrt{M}`, with t the target.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def _impose_ratio(field: NDArray[Any], target: NDArray[Any], model: NDArray[Any]
 
 
 def relax(rho: Tensor, projected: Tensor, support: Tensor, old: float, new: float, measure: bool = True) -> Tensor | None:
-    r"""Set `rho`, in place, to :math:`P` inside the support and to :math:`a \rho + b P` outside.
+    r"""Set `rho`, in place, to its projection :math:`P` inside the support and to :math:`a \rho + b P` outside.
 
     Parameters
     ----------

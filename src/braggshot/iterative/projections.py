@@ -5,7 +5,8 @@ Everything here lives on the *corner* layout (origin at index 0), so that no tra
 .. math::
     P_M \rho = \mathcal{F}^{-1}\!\left[\frac{\sqrt{I}}{|F|}\,F\right], \quad F = \mathcal{F}\rho, \qquad P_S \rho = S \rho
 
-Voxels that are not trusted (masked) or not shown to the phasing (held out) *float*: there the factor is 1, so the model decides.
+Voxels that are not trusted (masked) or not shown to the phasing (held out) *float*: there
+the factor sqrt(I) / |F| is 1, so that the model decides.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from braggshot.physics.fourier import AXES, frequencies, to_centre, to_corner
 
 @dataclass(frozen=True)
 class Measured:
-    """A prepared measurement for the loop: corner layout, on one device.
+    """A measurement as the iterations use it: corner layout, on one device.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class Measured:
 
     @cached_property
     def photons(self) -> float:
-        """Counts that the phasing sees [photons]."""
+        """Sum of the counts that the phasing sees [photons]."""
         return float(self.magnitude.square().sum())
 
 
@@ -124,12 +125,14 @@ class ShrinkWrap:
     Parameters
     ----------
     period : iterations between updates; 0 leaves it to explicit ``SW`` steps in the recipe
-    sigma_start, sigma_end : Gaussian width at the beginning and from `sigma_settle` of the recipe on [voxels]
+    sigma_start, sigma_end : Gaussian width of the blur at the beginning of the recipe, and from the fraction `sigma_settle` on
+        [voxels]
     sigma_settle : fraction of the recipe after which the width stays [1]
     threshold : bounds between which each start draws its own threshold, relative to `relative_to` [1]
     relative_to : "max", "rms" or "average" of the blurred amplitude, the latter two inside the present support
-    smallest, largest : allowed share of the array; beyond it the threshold is retried, times or over 1.1 [1]
-    retries : how often
+    smallest, largest : least and largest share of the array that the support may fill; outside these limits the threshold is
+        divided or multiplied by 1.1, and the update tried again [1]
+    retries : largest number of such new trials
     """
 
     period: int = 20
@@ -162,8 +165,8 @@ def blur(amplitude: Tensor, sigma: float) -> Tensor:
 def shrink_wrap(rho: Tensor, support: Tensor, threshold: Tensor, settings: ShrinkWrap, progress: float) -> tuple[Tensor, Tensor]:
     """Update the support of every start; returns the supports and the thresholds that gave them.
 
-    A support that would leave the bounds of `settings` is retried with its threshold times (too large) or over (too small) 1.1;
-    if no retry helps the old support stays. The adapted threshold is kept by the start.
+    A support that is too large or too small for `settings` is computed again with its threshold multiplied or divided by 1.1. If no
+    new trial helps, the old support stays. The start keeps the changed threshold.
 
     Parameters
     ----------
@@ -201,14 +204,14 @@ def held_out_voxels(
 ) -> Tensor:
     """Draw small balls of valid voxels to hold out, (z, y, x) bool, origin at N // 2.
 
-    Balls, not single voxels: neighbours share speckles, so a lone voxel would be known from those around it (PyNX holds out
+    Balls, not single voxels: neighbours share speckles, so a lone voxel could be predicted from its neighbours (PyNX holds out
     islands for the same reason).
 
     Parameters
     ----------
     valid : (z, y, x) bool
     fraction : share of the valid voxels to hold out [1]
-    radius : of the balls [voxels]
+    radius : radius of the balls [voxels]
     keep_centre : radius about the Bragg peak, as a fraction of each axis, that is never held out [1]
     """
     if fraction <= 0:

@@ -1,4 +1,4 @@
-"""Parse the recipe language: ``3*(20*ER+180*HIO)+20*ER`` in the field's notation, left to right.
+"""Parse the recipe language, in which ``3*(20*ER+180*HIO)+20*ER`` lists iterations from left to right.
 
 ::
 
@@ -16,8 +16,9 @@ import re
 from braggshot.errors import ConfigError
 from braggshot.iterative.algorithms import find_step
 
+# Number, name or sign of a recipe.
 _TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z]\w*)|([*+()]))")
-_LONGEST = 1_000_000
+_LONGEST = 1_000_000  # largest number of steps of a recipe
 
 
 def parse_recipe(text: str) -> list[str]:

@@ -21,10 +21,12 @@ from braggshot.physics.fourier import AXES, fourier, frequencies, to_centre, to_
 
 @dataclass(frozen=True)
 class PointSpread:
-    r"""Pseudo-Voigt point spread of unit sum.
+    r"""Pseudo-Voigt point spread of unit sum, given by its transform.
 
     .. math:: \Gamma(f) = (1 - \eta)\, e^{-2 \pi^2 \sum_a \sigma_a^2 f_a^2}
               + \eta\, e^{-2 \pi \sqrt{2 \ln 2}\, \sqrt{\sum_a \sigma_a^2 f_a^2}}
+
+    f_a is the frequency along axis a [cycles per reciprocal voxel].
 
     Parameters
     ----------
@@ -37,19 +39,23 @@ class PointSpread:
 
 
 def mutual_coherence(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> Tensor:
-    """Compute Γ of a `PointSpread` on the half grid of `torch.fft.rfftn`, corner layout; differentiable in `sigma` and `eta`."""
+    """Compute the transform Γ of a `PointSpread` on the half grid of `torch.fft.rfftn`, corner layout.
+
+    It is differentiable in `sigma` and `eta`.
+    """
     gaussian, lorentzian, _ = _shapes(sigma, _half_grid(shape, sigma.device))
     return (1 - eta) * gaussian + eta * lorentzian
 
 
 def coherence_slopes(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> list[Tensor]:
-    r"""Compute the slopes of Γ by :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2` and :math:`\eta`, each on the half grid."""
+    r"""Compute the derivatives of Γ by :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2` and :math:`\eta`, each on the half grid."""
     grid = _half_grid(shape, sigma.device)
     gaussian, lorentzian, width = _shapes(sigma, grid)
     common = -2 * math.pi**2 * (1 - eta) * gaussian - _LORENTZIAN / 2 * eta * lorentzian / width
     return [common * f**2 for f in grid] + [lorentzian - gaussian]
 
 
+# Factor in the exponent of a Lorentzian whose half width is that of the Gaussian [1].
 _LORENTZIAN = 2 * math.pi * math.sqrt(2 * math.log(2))
 
 
@@ -77,14 +83,14 @@ def convolve_psf(intensity: Tensor, coherence: Tensor) -> Tensor:
 
 
 def convolve_from_autocorrelation(autocorrelation: Tensor, coherence: Tensor, intensity: Tensor) -> Tensor:
-    """Convolve an intensity as `convolve_psf`, given its transform: the autocorrelation of the crystal on the half grid."""
+    """Convolve an intensity like `convolve_psf`, given the transform of the intensity: the autocorrelation of the crystal."""
     shape = intensity.shape[-3:]
     blurred = torch.fft.irfftn(autocorrelation * coherence, s=shape, dim=AXES)
     return torch.maximum(blurred, central_weight(coherence, shape) * intensity)
 
 
 def central_weight(coherence: Tensor, shape: Sequence[int]) -> Tensor:
-    """Compute p(0), the mean of Γ over the whole grid, (..., 1, 1, 1); the half grid holds each inner column once, not twice."""
+    """Compute the centre p(0) of a point spread, the mean of its transform Γ over the whole grid, as (..., 1, 1, 1)."""
     columns = coherence.sum((-3, -2))
     total = 2 * columns.sum(-1) - columns[..., 0] - (columns[..., -1] if shape[-1] % 2 == 0 else 0)
     return (total / math.prod(shape))[..., None, None, None]
@@ -115,7 +121,7 @@ def fill_gaps(counts: Tensor, valid: Tensor, rho: Tensor, psf: PointSpread | Non
 
     Parameters
     ----------
-    counts, valid : measured, origin at N // 2 [photons]
+    counts, valid : measured counts [photons] and where they are trusted, origin at N // 2
     rho : the crystal that was found, scaled to the counts [sqrt(photons)]
     psf : as in `intensity`
     """

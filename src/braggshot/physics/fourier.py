@@ -2,9 +2,9 @@ r"""Transform between direct and reciprocal space, pad and crop about the centre
 
 .. math:: F_k = \frac{1}{\sqrt{N}} \sum_n \rho_n \, e^{-2\pi i\, k \cdot n / N}, \qquad n, k \text{ counted from } N // 2
 
-The transform is unitary and centred at ``N // 2`` on odd and even sizes alike. With this sign the phase of the object is -q.u,
-as in PyNX and AutoPhaseNN; cohere is the complex conjugate. Iterations work on the *corner* layout (origin at index 0), where the
-centring costs nothing: `to_corner` on entry, `to_centre` on exit.
+The transform is unitary and centred at ``N // 2`` on odd and even sizes alike. With this sign the phase of an object with
+displacement u is -q.u, as in PyNX and AutoPhaseNN; cohere is the complex conjugate. Iterations work on the *corner* layout
+(origin at index 0), where the centring costs nothing: `to_corner` on entry, `to_centre` on exit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-AXES = (-3, -2, -1)
+AXES = (-3, -2, -1)  # the axes z, y, x of an array that may have leading axes
 
 
 def to_corner(field: Tensor) -> Tensor:

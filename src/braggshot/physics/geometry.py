@@ -1,11 +1,12 @@
-r"""Turn circles and pixels into scattering vectors and voxel bases; numpy, float64, SI.
+r"""Compute scattering vectors and voxel edges from pixels and the angles of a diffractometer's circles; numpy, float64, SI.
 
 .. math:: q = R_s(t_0)\, R_s(t)^{-1} (k_f - k_i), \qquad
           k_i = k\,\hat z, \quad k_f = k\, R_d\, p / |p|, \quad k = 2\pi / \lambda
 
-p is the position of the pixel with all detector circles at zero, R_d and R_s are the products of the circles' rotations,
-outermost first, and t is the rocking angle. Turning the sample back to t_0 makes q a vector of the laboratory frame in which the
-crystal stands still. Vectors and matrices list their components as (z, y, x): z downstream, y up, x outboard (`braggshot.volumes`).
+k_i and k_f are the wave vectors of the incoming and the scattered beam. p is the position of the pixel with all detector circles
+at zero, R_d and R_s are the products of the circles' rotations, outermost first, and t is the rocking angle. Turning the sample
+back to t_0 makes q a vector of the laboratory frame in which the crystal stands still. Vectors and matrices list their components
+as (z, y, x): z downstream, y up, x outboard (`braggshot.volumes`).
 
 Sources: Busing & Levy, Acta Cryst. 22, 457 (1967); Maddali et al. and Li et al., J. Appl. Cryst. 53, 393 and 404 (2020), for the
 bases. The tests compare with xrayutilities: Kriegner et al., J. Appl. Cryst. 46, 1162 (2013).
@@ -24,8 +25,8 @@ from scipy.spatial.transform import Rotation
 from braggshot.errors import GeometryError
 from braggshot.volumes import Circle, FloatArray, Geometry, Window
 
-AXES = "zyx"  # the order of components
-KEV = 1e3 * constants.electron_volt  # [J]
+AXES = "zyx"  # order of the components of vectors
+KEV = 1e3 * constants.electron_volt  # one kiloelectronvolt [J]
 
 
 def wavelength(energy: float) -> float:
@@ -77,7 +78,7 @@ def rotation_onto(vector: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
 
 
 def rocking_angle(geometry: Geometry) -> NDArray[np.float64]:
-    """Return the angle of the circle that rocks, one per frame [rad].
+    """Return the angles of the sample circle that is rocked, one per frame [rad].
 
     Raises
     ------
@@ -96,7 +97,7 @@ def rocking_angle(geometry: Geometry) -> NDArray[np.float64]:
 
 
 def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]:
-    """Make the matrix from the sample's own axes to the laboratory at a (fractional) frame index, (..., 3, 3).
+    """Make the matrix (..., 3, 3) that turns vectors from the sample's axes to the laboratory's, at a (fractional) frame index.
 
     Raises
     ------
@@ -106,7 +107,9 @@ def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]
 
 
 def pixel_edges(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the vectors of one step in row and of one in column [m]: detector circles at zero, calibrated rotation and tilt.
+    """Compute the vectors from a pixel to the next row and to the next column [m], with all detector circles at zero.
+
+    They contain the calibrated rotation and tilt of the detector.
 
     The tilt axis lies in the detector's plane, `tilt_azimuth` + 90 degrees from the rows' direction towards the columns', and the
     tilt is left-handed about it: xrayutilities' `detrot`, `tiltazimuth` and `tilt`.
@@ -121,13 +124,13 @@ def pixel_edges(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.flo
 def scattering_vector(
     geometry: Geometry, frame: ArrayLike, row: ArrayLike, column: ArrayLike, reference: float | None = None
 ) -> NDArray[np.float64]:
-    """Compute the scattering vector q [1/m] of raw pixels, in the laboratory frame, the sample as it stood at frame `reference`.
+    """Compute the scattering vector q [1/m] of raw pixels in the laboratory frame, the sample oriented as at frame `reference`.
 
     Parameters
     ----------
     geometry : circles, distance and pixels
     frame, row, column : raw indices, fractional ones allowed; they broadcast to (...)
-    reference : frame index; None is the middle of the scan
+    reference : frame at whose sample orientation q is given; None is the middle of the scan
 
     Returns
     -------
@@ -183,6 +186,8 @@ def direct_basis(reciprocal_basis: FloatArray, shape: Sequence[int]) -> NDArray[
 
     .. math:: A = 2\pi\,(B\,\mathrm{diag}(N))^{-T}, \qquad\text{so that}\quad (B k) \cdot (A n) = 2\pi \sum_a k_a n_a / N_a
 
+    The columns of A and B are the direct and the reciprocal voxel edges, n and k the voxel indices, N is the shape of the grid.
+
     Raises
     ------
     GeometryError : if the edges lie in a plane.
@@ -199,7 +204,7 @@ def _name(circle: Circle) -> str:
 
 
 def _angle_at(angles: FloatArray, frame: ArrayLike) -> NDArray[np.float64]:
-    """Interpolate the angle at a fractional index; beyond the ends (padding) the last step goes on."""
+    """Interpolate the angle at a fractional frame index; beyond the ends (padding) the last step is continued."""
     frame = np.asarray(frame, dtype=float)
     if angles.size < 2:
         return np.full(frame.shape, angles[0])
@@ -230,14 +235,14 @@ def _product(circles: Sequence[Circle], angles: Sequence[ArrayLike]) -> NDArray[
 
 
 def _sample_rotation(geometry: Geometry, angle: ArrayLike) -> NDArray[np.float64]:
-    """Compute R_s with the rocking circle at `angle`."""
+    """Compute the rotation of the sample with the rocking circle at `angle`."""
     return _product(geometry.sample, [angle if np.ndim(circle.angle) else circle.angle for circle in geometry.sample])
 
 
 def _scattering_vector(
     geometry: Geometry, angle: ArrayLike, row: ArrayLike, column: ArrayLike, reference_angle: float
 ) -> NDArray[np.float64]:
-    """Compute q by the equation of this module, for rocking angles [rad]."""
+    """Compute the scattering vector q of pixels by the equation of this module, for rocking angles [rad]."""
     row_edge, column_edge = pixel_edges(geometry)
     position = (
         geometry.distance * direction("z+")

@@ -4,10 +4,11 @@ A step of the density seen with a finite resolution falls to half its height at 
 
 .. math:: A_{iso} = \frac{1}{2}\,\mathrm{median}\{A_n : n \in \mathrm{bulk}\},
 
-the bulk being the voxels above A_iso that have no neighbour below it: a fixed point, found by iteration from half of the amplitude
-beyond which half of the scattering comes. Two crystals of the same amplitude thus have the same surface. A level some spreads
-below the peak of the histogram (Carnis et al., Sci. Rep. 9, 17357 (2019)) instead sinks into the tail of the support where the
-amplitude is uneven, and the volume with it.
+where A_n is the amplitude of voxel n, and the bulk are the voxels above A_iso that have no neighbour below A_iso. As the bulk
+depends on A_iso, it is found by iteration. The first A_iso is half of the amplitude above which voxels hold half of the
+scattering. Two crystals of the same amplitude thus have the same surface. A level some standard deviations below the peak of the
+histogram (Carnis et al., Sci. Rep. 9, 17357 (2019)) instead becomes too low where the amplitude is uneven, and the volume too
+large.
 """
 
 from __future__ import annotations
@@ -21,20 +22,22 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray
 
-NEARBY = (0.8, 1.2)  # lowest and highest level that would do as well, over the chosen one: 0.4 and 0.6 of the bulk [1]
+NEARBY = (0.8, 1.2)  # lowest and highest plausible surface level, relative to the chosen one: 0.4 and 0.6 of the bulk [1]
+# Largest number of iterations for the level, and relative change of the level below which they end [1].
 _ROUNDS, _SETTLED = 50, 1e-4
-_LEAST = 0.02  # least share of the voxels above the level that is bulk, for the bulk's median to count [1]
+_LEAST = 0.02  # least share of bulk among the voxels above the level at which the median of the bulk is used [1]
 
 
 @dataclass(frozen=True)
 class IsoSurface:
-    """The level of a surface and what it rests on.
+    """The amplitude level of a surface, and how far it can be trusted.
 
     Parameters
     ----------
     level : amplitude at the surface [unit of the amplitude]
-    thin : nearly all voxels are surface, so all above the level stood for the bulk
-    cut : share of the surface's voxels at which the support ends too, so that not the amplitude says where the crystal does [1]
+    thin : True if nearly all voxels are surface, so that all voxels above the level were taken for the bulk
+    cut : share of the surface's voxels at which the support ends too; there the support decides where the crystal ends, not the
+        amplitude [1]
     """
 
     level: float
@@ -64,7 +67,7 @@ def iso_surface(amplitude: FloatArray, support: BoolArray) -> IsoSurface:
 
 
 def _bright(values: NDArray[np.float64]) -> float:
-    """Find the amplitude above which half of the scattering comes; a loose support or a bright spot hardly moves it."""
+    """Find the amplitude above which voxels hold half of the sum of squares; a loose support or a bright spot hardly moves it."""
     ordered = np.sort(values)
     power = np.cumsum(ordered**2)
     return float(ordered[np.searchsorted(power, power[-1] / 2)])

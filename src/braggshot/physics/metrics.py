@@ -1,6 +1,6 @@
 r"""Measure misfits, align up to the trivial ambiguities, and compare several reconstructions.
 
-With F the transform of rho * support, c the best scale and sums over valid voxels:
+F is the transform of rho * support, I are the counts, c is the best scale, and the sums are over valid voxels:
 
 .. math::
     c = \frac{\sum \sqrt{I}\,|F|}{\sum |F|^2}, \quad
@@ -33,7 +33,7 @@ _MODEL_FLOOR = 1e-6
 
 @dataclass(frozen=True)
 class Misfit:
-    """Scale c and the misfits above; `magnitude` is c|F| [sqrt(photons)]."""
+    """Misfits chi2 and R of a model to the counts, its scale c, and its scaled magnitude c|F| [sqrt(photons)]."""
 
     scale: float
     chi2: float
@@ -71,9 +71,10 @@ def half_deviance(model: Tensor, intensity: Tensor) -> Tensor:
 
 
 def magnitude_noise_floor(rates: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    r"""Compute the misfit of a magnitude by photon noise, :math:`\langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` [photons].
+    r"""Compute the square error of a magnitude by photon noise, :math:`\langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` [photons].
 
-    Over Poisson counts k of mean lambda, `rates`: 1/4 at high counts, near 2 lambda at low ones; interpolated in a table.
+    The mean is over Poisson counts k of the expected count lambda, for each of `rates`. It is 1/4 at high counts and near 2
+    lambda at low ones, and is interpolated in a table.
     """
     k, known = np.arange(120)[:, None], np.geomspace(1e-4, 50, 200)
     # scipy.stats has it too, but its import takes longer than a forward pass.
@@ -87,7 +88,8 @@ def excess_misfit(model: Tensor, intensity: Tensor) -> float:
 
     Parameters
     ----------
-    model, intensity : |F|^2 at the scale of the counts, and these, of the same voxels [photons]; no count, or no voxel, is nan
+    model, intensity : intensity |F|^2 of the model, at the scale of the counts, and the counts I of the same voxels [photons];
+        without a count the result is nan
     """
     rates, counts = model.double().clamp_min(0), intensity.double().clamp_min(0)
     photons = float(counts.sum())
@@ -195,7 +197,8 @@ def _best_shift(product: Tensor, newton_steps: int = 4) -> tuple[Tensor, float]:
 def modes(fields: Tensor) -> tuple[Tensor, Tensor]:
     """Analyse aligned reconstructions (n, z, y, x) by PCA: modes (n, z, y, x), strongest first, and their weights (n,), sum 1.
 
-    The modes are orthogonal and carry the energy of the mean start; a first weight above 0.9 means that the starts agree.
+    The modes are orthogonal. Their squares sum to the mean sum of squares of a reconstruction, and the weights are the shares of
+    the modes in it. A first weight above 0.9 means that the reconstructions agree.
     """
     n = fields.shape[0]
     flat = fields.reshape(n, -1)
@@ -207,7 +210,7 @@ def modes(fields: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shells(shape: torch.Size, n_shells: int, basis: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Find the shell of every voxel by its number (corner layout, -1 beyond the last), and the radii of the shells.
+    """Find the number of the shell that every voxel lies in (corner layout, -1 beyond the last one), and the radii of the shells.
 
     Radii count the distance from the Bragg peak in 1/m where `basis` (3, 3; columns are reciprocal voxel edges) is given, else in
     units of the Nyquist frequency of each axis. The last shell is the largest that fits into the array on every axis.

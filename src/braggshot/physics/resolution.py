@@ -1,8 +1,10 @@
-r"""Measure how fine a reconstruction is [m], by three methods.
+r"""Measure the resolution of a reconstruction [m] by three methods.
 
 .. math::
     \mathrm{FSC}(q) = \frac{|\sum_{shell} F_1 F_2^*|}{\sqrt{\sum_{shell} |F_1|^2 \sum_{shell} |F_2|^2}}, \qquad
     A(t) = \frac{A_0}{2}\left[1 + \mathrm{erf}\frac{t}{\sqrt 2\,\sigma}\right]
+
+A(t) is the mean amplitude at the distance t inside the surface, A_0 that of the bulk, sigma the width of the surface.
 
 PRTF: full period where the phase retrieval transfer function falls to 1/e (`metrics.prtf`). FSC: full period where the Fourier
 shell correlation of two reconstructions falls to a threshold; van Heel & Schatz, J. Struct. Biol. 151, 250 (2005). Edge: 10 to 90 %
@@ -23,11 +25,11 @@ from braggshot.physics.fourier import fourier, to_corner
 from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, FloatArray
 
-HALF = 0.5  # FSC threshold between two reconstructions of the whole data: they share its noise
-SEVENTH = (
-    1 / 7
-)  # FSC threshold between two halves of the counts: then the whole has 1/2 (Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003))
-_REACH = 5  # distance on either side of the surface over which its profile is fitted [voxels]
+HALF = 0.5  # FSC threshold for two reconstructions of all counts, which share the noise of the counts [1]
+# FSC threshold for reconstructions of two halves of the counts, at which one of all counts would reach 1/2 [1]; Rosenthal &
+# Henderson, J. Mol. Biol. 333, 721 (2003).
+SEVENTH = 1 / 7
+_REACH = 5  # distance on either side of the surface over which the amplitude profile is fitted [voxels]
 
 
 def shell_correlation(first: Tensor, second: Tensor, number: Tensor) -> Tensor:

@@ -28,15 +28,15 @@ Number = TypeVar("Number", bound=np.generic)
 
 SIGNIFICANT = 5.0  # significance from which |A| counts as object [standard deviations of the noise]
 FLOOR, CEILING = 0.003, 0.05  # lowest and highest level, relative to A(0), from which the end of |A| is extrapolated [1]
-GROWTH = 4.0  # most that the logarithm of a halo rises from the face of the array to its middle [1]
+GROWTH = 4.0  # largest rise of the logarithm of the halo around |A| from the face of the array to its middle [1]
 
 
 def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[NDArray[np.float32], float]:
     """Compute the modulus of the object's autocorrelation and its noise, both relative to the centre value A(0).
 
     The intensity is tapered to the faces of the array by a cosine, because a pattern that goes on beyond them would ring. Voxels
-    that are not valid take the count on the other side of the peak, I(-q), which equals I(q) but for strain; without that too,
-    the mean of their neighbours in log(1 + I).
+    that are not valid take the count on the other side of the peak, I(-q), which equals I(q) but for strain; where that is not
+    valid either, the mean of their neighbours in log(1 + I).
 
     Parameters
     ----------
@@ -66,9 +66,10 @@ def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tu
 def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
     """Measure the extent of the object along each axis [voxels of direct space]; at most N / 2, the largest that can be seen.
 
-    Every pixel's own response and every frame's own flux leave a faint halo around a measured autocorrelation. The level from which
-    the end is extrapolated stays above the halo, as far as it is found outside a first estimate, and above the noise. That of a
-    strained crystal itself is faint far out, so what is found there is halo only where it reaches the faces of the array.
+    Differences between pixels and between the fluxes of frames leave a faint halo around the autocorrelation of the object. The
+    end of the object is extrapolated from a level above the noise and above the halo, which is measured outside a first estimate
+    of the object. The autocorrelation of a strained crystal is itself faint far out, so what is found there counts as halo only
+    as far as it reaches the faces of the array.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tupl
 def oversampling(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
     """Measure the oversampling, array size over object extent, per axis.
 
-    At 2 or below the autocorrelation wraps around, and 2 is returned.
+    At an oversampling of 2 or below the autocorrelation wraps around, and 2 is returned.
 
     2 is also returned for an axis whose fringes are hidden by a gap through the peak itself.
 
@@ -109,7 +110,7 @@ def mirror(volume: NDArray[Number], centre: tuple[int, ...]) -> NDArray[Number]:
 
 
 def _fill(intensity: FloatArray, valid: BoolArray) -> NDArray[np.float32]:
-    """Fill in the counts from the other side of the peak; voxels beyond the array have no count."""
+    """Fill voxels that are not valid with the counts from the other side of the peak, as far as the array reaches there."""
     counts = np.where(valid, intensity, 0).astype(np.float32)
     peak = np.unravel_index(int(counts.argmax()), counts.shape)
     centre = tuple(int(index) for index in peak)
@@ -120,13 +121,16 @@ def _fill(intensity: FloatArray, valid: BoolArray) -> NDArray[np.float32]:
 
 
 def fill_unmeasured(counts: Any, valid: Any, reflect: Callable[[Any], Any], smooth: Callable[[Any], Any]) -> Any:
-    r"""Fill counts that are not valid with :math:`I(-q)`, and without it with the neighbours' mean of :math:`\ln(1 + I)`.
+    r"""Fill counts that are not valid with :math:`I(-q)`.
+
+    Where that is not valid either, the mean of :math:`\ln(1 + I)` over the neighbours is taken.
 
     Parameters
     ----------
     counts, valid : numpy arrays or torch tensors of one shape; counts of voxels that are not valid are not looked at
-    reflect : brings the count of -q to q, on counts and on trust; it decides where q = 0 is and what lies beyond the array
-    smooth : blurs a field by about two voxels
+    reflect : function that brings the value at -q to q, in arrays of counts and of validity; it decides where q = 0 is and what
+        lies beyond the array
+    smooth : function that blurs a field by about two voxels
     """
     xp: Any = torch if isinstance(counts, torch.Tensor) else np
     known = valid | reflect(valid)
@@ -148,20 +152,20 @@ def _profiles(modulus: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def _halo(profile: NDArray[np.float32], end: float) -> float:
-    """Estimate the halo: the largest modulus beyond `end`, or that of the array's face, extrapolated to there."""
+    """Estimate the halo: the largest modulus beyond `end`, but at most the modulus at the array's face, extrapolated to `end`."""
     face = float(profile[-max(1, profile.size // 10) :].max())
     return min(float(profile[int(np.ceil(1.1 * end)) + 1 :].max(initial=0)), face * math.exp(GROWTH * (1 - end / profile.size)))
 
 
 def _ends(modulus: NDArray[np.float32], level: float) -> list[float]:
-    """Find where the part of |A| above `level` that holds the centre ends on each axis, extrapolated."""
+    """Find where the object ends on each axis: extrapolate the part of |A| above `level` that contains the centre."""
     parts, _ = ndimage.label(modulus > 0.99 * level)
     body = np.where(parts == parts[tuple(size // 2 for size in modulus.shape)], modulus, 0)
     return [min(_end(np.sqrt(profile), level), size / 2) for profile, size in zip(_profiles(body), modulus.shape, strict=True)]
 
 
 def _end(root: NDArray[np.float32], level: float) -> float:
-    """Find the zero of the line through the shifts at which sqrt|A| crosses five levels; infinite if it stays above one."""
+    """Find the zero of the line through the shifts at which sqrt|A| crosses five levels; infinite if one level is not crossed."""
     heights = np.sqrt(np.geomspace(level, min(4 * level, 0.7), 5))
     last = np.array([np.flatnonzero(root >= height)[-1] for height in heights])
     if last.max() + 1 >= root.size:

@@ -1,7 +1,7 @@
 r"""Score how near a reconstruction comes to a known crystal, after alignment (`braggshot.physics.metrics.align`).
 
-Both are brought to a typical amplitude of one, :math:`\sum|\rho|^3 / \sum|\rho|^2`, which noise in one voxel does not move; where
-the truth is above a half of it, there is crystal. Arrays are (z, y, x), numpy; the truth comes first.
+Both are divided by their typical amplitude, :math:`\sum|\rho|^3 / \sum|\rho|^2`, which noise in one voxel does not change. The
+voxels in which the truth then exceeds 1/2 are the crystal. Arrays are (z, y, x), numpy; the truth comes first.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 SUCCESS = 0.95  # aligned complex correlation with the truth from which a crystal counts as found [1]
 BLENDED = 0.7  # value of `blend` from which a failure is called a mixture of object and twin [1]
 EDGE = 0.5  # amplitude at the surface of the truth, relative to its typical amplitude [1]
+# Amplitudes, relative to the typical one, from which a voxel belongs to the support of a reconstruction, for the score `iou` [1].
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 STRAIN_PER_TURN = 0.2355e-9 / (2 * math.pi * 10e-9)
-"""Strain along one axis of a turn of 1 rad per voxel, as the field quotes it: Au(111) planes, voxels of 10 nm."""
+"""Strain along one axis for a phase difference of 1 rad per voxel, as publications quote it: Au(111) planes, voxels of 10 nm."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Scores:
     ----------
     correlation : |<truth, found>| / (|truth| |found|), aligned up to twin, sub-voxel shift, global phase and scale [1]
     twin : True if the conjugate inversion came out
-    blend : correlation of what is left over with the truth's twin: near 1 where object and twin are mixed [1]
+    blend : correlation of the twin of the truth with the rest of the reconstruction, from which its part along the truth is
+        subtracted: near 1 where object and twin are mixed [1]
     ssim : structural similarity of the amplitudes, windows of 7^3 [1]
     iou : intersection over union of the supports, for each of `THRESHOLDS` on the found amplitude [1]
     phase_mae : mean |phase error| on the true support; where nothing was found it counts pi / 2, as a random phase would [rad]
-    gradient_rmse : of the turn per voxel, over the axes and over what both have of the interior [rad]
+    gradient_rmse : root mean square error of the phase difference between neighbours, over all axes, in the interior of the truth
+        where the reconstruction is not zero [rad]
     """
 
     correlation: float
@@ -125,7 +128,7 @@ def _pairs(field: ComplexArray, inside: BoolArray, axis: int) -> ComplexArray:
 
 
 def blend(truth: ComplexArray, found: ComplexArray) -> float:
-    """Correlate the rest of `found`, without its part of the truth, with the twin of the truth, aligned [1]."""
+    """Subtract from `found` its part along `truth`, and correlate the rest with the twin of `truth`, after alignment [1]."""
     one, two = (torch.from_numpy(np.asarray(field, np.complex64)) for field in (truth, found))
     rest = two - one * (torch.vdot(one.flatten(), two.flatten()) / torch.vdot(one.flatten(), one.flatten()))
     if not rest.any():

@@ -5,9 +5,11 @@ r"""Turn the phase of a crystal into displacement and strain, without unwrapping
     \varepsilon = \frac{\partial u_q}{\partial x_q} = -\frac{\hat q \cdot \nabla\varphi}{|q|}, \quad
     d = \frac{2\pi}{|q + \nabla\varphi|}
 
-The gradient is that of the complex field: the phase turns by :math:`\arg(\rho_{n+1} \rho_n^*)` from one voxel to the next, whatever
-the wraps, and :math:`\nabla\varphi = A^{-T} g` for the turns g along the voxel edges A. So strain is right next to wraps and around
-dislocations, where no unwrapping can be. Vectors list their components as (z, y, x) (`braggshot.volumes`).
+The gradient is that of the complex field: the phase changes by :math:`\arg(\rho_{n+1} \rho_n^*)` from one voxel to the
+next, whatever the wraps, and :math:`\nabla\varphi = A^{-T} g` for these changes g along the voxel edges, the columns of A. So the
+strain is correct also at phase wraps and around dislocations, where no phase can be unwrapped. u is the displacement, u_q its
+component along the scattering vector q, and d the local spacing of the planes. Vectors list their components as (z, y, x)
+(`braggshot.volumes`).
 
 Sources: Hofmann et al., Phys. Rev. Materials 4, 013801 (2020), for strain near dislocations; Carnis et al., Sci. Rep. 9, 17357
 (2019), for the sign.
@@ -30,7 +32,7 @@ def phase_differences(rho: ComplexArray, support: BoolArray) -> NDArray[np.float
     """Compute the phase difference per voxel along each axis (3, z, y, x) [rad], NaN outside the support.
 
     Central differences inside, one-sided ones at the surface; each difference lies within +-pi. A voxel without a neighbour along
-    an axis takes the turn of the nearest voxel that has one.
+    an axis takes the difference of the nearest voxel that has one.
 
     Raises
     ------
@@ -61,7 +63,7 @@ def has_gradient(region: BoolArray) -> bool:
 
 
 def mean_turn(rho: ComplexArray) -> NDArray[np.float64]:
-    """Average the phase difference along each axis (3,) [rad], pairs weighted by both amplitudes: nearly the centre of |F|^2."""
+    """Average the phase difference along each axis (3,) [rad], pairs weighted by both amplitudes; nearly the centre of |F|^2."""
     return np.array([np.angle(np.vdot(rho[before], rho[after])) for before, after in map(_neighbours, range(3))])
 
 
@@ -76,7 +78,10 @@ def strain(phase_gradient: FloatArray, q: FloatArray) -> NDArray[np.float64]:
 
 
 def d_spacing(phase_gradient: FloatArray, q: FloatArray) -> NDArray[np.float64]:
-    """Compute the local spacing [m] of the planes, 2 pi / |q + grad(phase)|, the gradient (3, ...) against the lattice of q."""
+    """Compute the local spacing [m] of the planes, 2 pi / |q + grad(phase)|.
+
+    The phase gradient (3, ...) [rad/m] is relative to the lattice whose scattering vector is q.
+    """
     local = np.asarray(q).reshape(3, *[1] * (np.ndim(phase_gradient) - 1)) + phase_gradient
     return np.asarray(2 * np.pi / np.linalg.norm(local, axis=0))
 
@@ -155,8 +160,8 @@ def standard_deviation(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Compute the standard deviation of phase [rad] and strain [1] over aligned fields (n, z, y, x), 0 outside the support.
 
-    Strain fluctuates less than neighbouring phases would let one think, because their errors go together; so it is taken from each
-    field by itself. It is None without `basis` and `q`. Both are sample deviations (n - 1).
+    The strain is computed from each field by itself, because the phase errors of neighbouring voxels are correlated and partly
+    cancel in it. Its deviation is None without `basis` and `q`. Both are sample deviations (n - 1).
     """
     box = ndimage.find_objects(support.astype(np.uint8))[0] if support.any() else (slice(0, 0),) * 3
     inside, cut = support[box], fields[:, *box]
@@ -228,14 +233,14 @@ def summary_table(found: StrainMap) -> dict[str, Any]:
 
 
 def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Index all voxels but the last along an axis, and their successors."""
+    """Return the indices of all voxels but the last along an axis, and those of the voxels after them."""
     before, after = [slice(None)] * 3, [slice(None)] * 3
     before[axis], after[axis] = slice(None, -1), slice(1, None)
     return tuple(before), tuple(after)
 
 
 def _corners(axis: int) -> list[tuple[slice, ...]]:
-    """Index the four corners of all faces across an axis, one after the other."""
+    """Return the indices of the four corners, in order, of all voxel faces normal to an axis."""
     found = []
     for first, second in ((0, 0), (1, 0), (1, 1), (0, 1)):
         corner = [slice(None)] * 3

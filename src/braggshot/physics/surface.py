@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from braggshot.volumes import FloatArray
 
-SMOOTHING = 0.7  # Gaussian width [voxels] that takes the terraces off a support that ends from one voxel to the next
+SMOOTHING = 0.7  # Gaussian width [voxels] that removes the steps of a surface whose amplitude ends from one voxel to the next
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def find_surface(
 
     Parameters
     ----------
-    amplitude : (z, y, x); a border of nothing is put around it, so that a crystal which touches the edge of the grid is closed
+    amplitude : (z, y, x); a border of zeros is put around it, so that the surface of a crystal at the edge of the grid is closed
     level : amplitude at the surface
     basis : columns are the voxel edges [any unit of length]
     smoothing : Gaussian width of the amplitude, and again of the gradient that gives the normals [voxels]
