@@ -32,4 +32,4 @@ class OutputError(BraggshotError):
 
 
 class ClusterError(BraggshotError):
-    """The machines that phase the scans of a series cannot be reached, or have left the cluster."""
+    """The machines of a cluster that do the work cannot be reached, or have left the cluster."""

@@ -51,7 +51,7 @@ class Snapshot:
     series : one row for each finished scan, as in ``series.csv``
     finished : result files of finished scans, oldest first; row k of `series` belongs to file k where both are there
     trouble : error messages, newest last
-    dropped : number of frames or messages that were dropped, by reason
+    dropped : number of times that incoming data were dropped, by reason
     """
 
     scan: str = ""

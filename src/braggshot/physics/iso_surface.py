@@ -5,10 +5,10 @@ A step of the density seen with a finite resolution falls to half its height at 
 .. math:: A_{iso} = \frac{1}{2}\,\mathrm{median}\{A_n : n \in \mathrm{bulk}\},
 
 where A_n is the amplitude of voxel n, and the bulk are the voxels above A_iso that have no neighbour below A_iso. As the bulk
-depends on A_iso, it is found by iteration. The first A_iso is half of the amplitude above which voxels hold half of the
+depends on A_iso, both are found by iteration. The first A_iso is half of the amplitude above which voxels hold half of the
 scattering. Two crystals of the same amplitude thus have the same surface. A level some standard deviations below the peak of the
-histogram (Carnis et al., Sci. Rep. 9, 17357 (2019)) instead becomes too low where the amplitude is uneven, and the volume too
-large.
+histogram (Carnis et al., Sci. Rep. 9, 17357 (2019)) instead falls into the tail of the support where the amplitude is uneven, and
+the volume is then wrong.
 """
 
 from __future__ import annotations

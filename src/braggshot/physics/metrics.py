@@ -197,8 +197,8 @@ def _best_shift(product: Tensor, newton_steps: int = 4) -> tuple[Tensor, float]:
 def modes(fields: Tensor) -> tuple[Tensor, Tensor]:
     """Analyse aligned reconstructions (n, z, y, x) by PCA: modes (n, z, y, x), strongest first, and their weights (n,), sum 1.
 
-    The modes are orthogonal. Their squares sum to the mean sum of squares of a reconstruction, and the weights are the shares of
-    the modes in it. A first weight above 0.9 means that the reconstructions agree.
+    The modes are orthogonal. The sum of squares over all modes is the mean sum of squares of a reconstruction, and a weight is the
+    share of a mode in that sum. A first weight above 0.9 means that the reconstructions agree.
     """
     n = fields.shape[0]
     flat = fields.reshape(n, -1)
