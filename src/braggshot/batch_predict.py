@@ -35,7 +35,7 @@ T = TypeVar("T")
 LOOKED_AT = 16  # number of patterns, the first of the file, from which the oversampling of all patterns is measured
 CENTRED = 3  # largest distance, per axis, of the peak of these patterns' sum from the middle [voxels]
 ON_CPU, ON_GPU = 8, 1024  # number of patterns in a batch on a CPU, and largest number on a GPU
-BYTES_PER_VOXEL = 200  # memory of one pattern on the device [bytes]; 174 were measured on a CPU
+BYTES_PER_VOXEL = 200  # device memory of one pattern for each of its voxels [bytes]; 174 were measured on a CPU
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def one_shot_stack(
     Raises
     ------
     FormatError : for a file without patterns.
-    DataError : if the peak is not in the middle, or there is not one count.
+    DataError : if the peak is not in the middle, or there are no counts.
     ConfigError : if the network or the device does not exist.
     OutputError : if the file cannot be written.
     """

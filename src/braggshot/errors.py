@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class BraggshotError(Exception):
-    """Base of every error that a user can cause."""
+    """Base class of all errors that a user can cause."""
 
 
 class FormatError(BraggshotError):

@@ -210,7 +210,7 @@ def check_writable(
     ----------
     path : file or folder of the output
     inputs : files that are read, and must stay as they are
-    names, formats : of the files in a folder, where they are known
+    names, formats : names of the volumes and formats of the files in a folder, where they are known
 
     Raises
     ------

@@ -84,7 +84,7 @@ def postprocess(
 
 
 def read_object(path: str | Path) -> Reconstruction:
-    """Read the object of a file or folder, in braggshot's order and sign as far as the layout tells.
+    """Read the object of a file or folder, with the order of axes and the sign of braggshot as far as the file's layout tells.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Hold the records that travel between the stages; numpy only, no files, no physics.
+"""Hold the records that the stages of the program pass to each other; numpy only, no files, no physics.
 
 Conventions, defined here and nowhere else:
 
@@ -141,7 +141,9 @@ class Scan:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of the raw scan that a volume covers: voxel i of axis a covers raw indices start[a] + i * binning[a] and onwards.
+    """The part of the raw scan that a volume covers: each voxel covers a bin of raw voxels.
+
+    Voxel i of axis a covers the binning[a] raw indices from start[a] + i * binning[a] on.
 
     A negative start, or an end beyond ``raw_shape``, means padding (those voxels are not valid).
     """
@@ -185,7 +187,7 @@ class DiffractionVolume:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(z, y, x)."""
+        """Shape (z, y, x) of the volume."""
         return self.intensity.shape
 
 

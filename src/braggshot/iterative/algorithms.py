@@ -82,7 +82,7 @@ class State:
 
     @property
     def support_fraction(self) -> list[float]:
-        """Share of the array inside the support, per start; counted once per support."""
+        """Share of the array inside the support, for each start; computed once for each support."""
         if self.share is None:
             self.share = self.support.float().mean(AXES).tolist()
         return self.share
@@ -93,7 +93,7 @@ class State:
         return None if self.coherence is None else self.coherence.transfer
 
     def set_support(self, support: Tensor) -> None:
-        """Replace the support and forget what was derived from the old one."""
+        """Replace the support, and discard what was computed from the old support."""
         self.support, self.gradient, self.share = support, None, None
 
 
@@ -124,7 +124,10 @@ def _replace(state: State, projected: Tensor, data: Measured, old: float, new: f
 
 
 def error_reduction(state: State, data: Measured, settings: StepConfig) -> None:
-    """Run Fienup's error reduction, rho <- P_S P_M rho; the error never rises while the support stays."""
+    """Run Fienup's error reduction, rho <- P_S P_M rho, the projection onto the modulus and then onto the support.
+
+    The error never rises while the support stays.
+    """
     _relax(state, data, 0.0, 0.0)
 
 
@@ -134,7 +137,7 @@ def hybrid_input_output(state: State, data: Measured, settings: StepConfig) -> N
 
 
 def relaxed_averaged_alternating_reflections(state: State, data: Measured, settings: StepConfig) -> None:
-    """Run Luke's RAAR: rho <- beta (R_S R_M + 1) rho / 2 + (1 - beta) P_M rho."""
+    """Run Luke's RAAR: rho <- beta (R_S R_M + 1) rho / 2 + (1 - beta) P_M rho, with the reflections R = 2 P - 1."""
     _relax(state, data, settings.beta, 1 - 2 * settings.beta)
 
 

@@ -21,7 +21,7 @@ _AS_NOISE = 0.8  # mean square of 2 sqrt(model + 3/8) - 2 sqrt(counts + 3/8) at 
 _STALLED = 0.995  # ratio of the misfit to that of the iteration before, above which sharpening has stalled and ends [1]
 _FASTEST = 2.0  # largest factor by which one iteration of sharpening changes a voxel [1]
 _STEPS = 8  # largest number of steps of the fit of the point spread
-_SETTLED = 1e-4  # relative change of the sum of squares below which that fit ends [1]
+_SETTLED = 1e-4  # relative change of the sum of squares below which the fit of the point spread ends [1]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> Po
 
 
 def _squares(point: Tensor, free: int, coherent: Tensor, autocorrelation: Tensor, data: Measured) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the sum of squares, and half its slope and half its curvature (Gauss-Newton) in the parameters that are free."""
+    """Compute the sum of squares that the fit minimises, half its slope and half its curvature by the free parameters."""
     sigma, eta = point[:3].sqrt(), point[3]
     model = convolve_from_autocorrelation(autocorrelation, mutual_coherence(sigma, eta, data.shape), coherent)
     slopes = [

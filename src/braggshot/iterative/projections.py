@@ -46,7 +46,7 @@ class Measured:
 
     @property
     def shape(self) -> torch.Size:
-        """(z, y, x)."""
+        """Shape (z, y, x) of the pattern."""
         return self.magnitude.shape
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Hold the settings of phasing, one record for each thing that can be chosen."""
+"""Hold the settings of phasing."""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ FAINT = 0.1
 
 
 def with_network(context: PhasingContext, network: nn.Module, card: Card) -> PhasingContext:
-    """Return the context with its network, first trained further on the counts if asked, and with what is new to the network."""
+    """Add the network to the context, and describe what in the counts is new to the network.
+
+    If the settings ask for it, the network is first trained further on these counts.
+    """
     config, oversampling = context.config, context.volume.oversampling
     counts, seen = _hide_held_out(context.data)
     new = find_novelties(network, network_input(counts, seen, oversampling, counts.device), card.familiar, config.seed)

@@ -1,6 +1,7 @@
 """Refuse a phasing that does not fit into memory before it begins: a machine that swaps memory to disk hardly responds.
 
-The bytes were measured as the growth of the process that phases volumes from 64^3 to 256^3 voxels; see ``docs/benchmarks.md``.
+The memory that each strategy needs was measured as the growth of the process that phases volumes from 64^3 to 256^3 voxels; see
+``docs/benchmarks.md``.
 """
 
 from __future__ import annotations

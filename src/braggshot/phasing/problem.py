@@ -49,7 +49,7 @@ class PhasingContext:
 
 
 def prepare_measured(volume: DiffractionVolume, config: PhasingConfig) -> Measured:
-    """Bring the volume to the device to use, and draw its held-out voxels.
+    """Copy the counts of a volume to the device that phases them, and draw the held-out voxels.
 
     Raises
     ------

@@ -174,7 +174,7 @@ def _ensemble(
     aligned: list[Tensor],
     agreeing: list[Tensor],
 ) -> tuple[Ensemble, float | None]:
-    """Make the table of starts, the PCA of all, the PRTF of those that agree, and the resolution that the PRTF gives [m]."""
+    """Make the table and the PCA of all starts, the PRTF of the starts that agree, and the resolution by the PRTF [m]."""
     modes, weights = metrics.modes(torch.stack(aligned))
     overlap = torch.vdot(modes[0].flatten(), aligned[correlation.index(max(correlation))].flatten())
     mode = (modes[0] * overlap / overlap.abs()).to(torch.complex64).numpy()

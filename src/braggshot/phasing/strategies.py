@@ -84,8 +84,8 @@ class Strategy:
 
     Parameters
     ----------
-    run : phase a `PhasingContext`; a generator of progress whose value is `Found`
-    needs_network : the context has to hold a network
+    run : function that phases a `PhasingContext`; a generator of progress whose value is `Found`
+    needs_network : True if the context has to hold a network
     is_witnessed : True if random starts confirm the crystal; without them no verdict is good, and agreement counts for nothing
     kept_starts : function that computes, from the settings, how many starts are kept on the whole grid
     host_bytes : main memory per voxel for the volume, and for each start that is kept [bytes]
@@ -357,3 +357,4 @@ STRATEGIES: dict[str, Strategy] = {
         instead={"hypotheses": "starts", "search_starts": "starts", "refine": "iterative"},
     ),
 }  # fmt: skip
+"""Strategies of this package, by the names that `PhasingConfig.method` takes."""

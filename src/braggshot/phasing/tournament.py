@@ -62,7 +62,7 @@ class Round:
     Parameters
     ----------
     recipe : steps, as in `braggshot.iterative.recipe`
-    blur_start, blur_end : Gaussian width of the shrink-wrap at the beginning and at the end [voxels]
+    blur_start, blur_end : Gaussian width of the shrink-wrap's blur at the beginning and at the end of the round [voxels]
     flatness : how far FLAT brings the amplitude inside the support to one value [1]
     """
 

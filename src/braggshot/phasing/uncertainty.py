@@ -66,7 +66,7 @@ def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 
 
 
 def together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
-    """Add the spreads of starts, if there are any, and of photon noise in quadrature, and calibrate the sum."""
+    """Add the spread of starts, if there is one, and the spread from photon noise in quadrature, and calibrate the sum."""
     if starts is None:
         return noise
 

@@ -60,7 +60,7 @@ _LORENTZIAN = 2 * math.pi * math.sqrt(2 * math.log(2))
 
 
 def _shapes(sigma: Tensor, grid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the Gaussian, the Lorentzian, and their common argument sqrt(sum (sigma f)^2)."""
+    """Compute the Gaussian and the Lorentzian part of a `PointSpread`'s transform, and their argument sqrt(sum (sigma f)^2)."""
     squared = sum((s * f) ** 2 for s, f in zip(sigma, grid, strict=True))
     assert isinstance(squared, Tensor)
     # The square root has no slope at the origin; a floor far below one grid step keeps it finite there.

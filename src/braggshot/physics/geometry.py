@@ -5,8 +5,8 @@ r"""Compute scattering vectors and voxel edges from pixels and the angles of a d
 
 k_i and k_f are the wave vectors of the incoming and the scattered beam. p is the position of the pixel with all detector circles
 at zero, R_d and R_s are the products of the circles' rotations, outermost first, and t is the rocking angle. Turning the sample
-back to t_0 makes q a vector of the laboratory frame in which the crystal stands still. Vectors and matrices list their components
-as (z, y, x): z downstream, y up, x outboard (`braggshot.volumes`).
+back to the reference angle t_0 makes q a vector of the laboratory frame in which the crystal stands still. Vectors and matrices
+list their components as (z, y, x): z downstream, y up, x outboard (`braggshot.volumes`).
 
 Sources: Busing & Levy, Acta Cryst. 22, 457 (1967); Maddali et al. and Li et al., J. Appl. Cryst. 53, 393 and 404 (2020), for the
 bases. The tests compare with xrayutilities: Kriegner et al., J. Appl. Cryst. 46, 1162 (2013).

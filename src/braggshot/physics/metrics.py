@@ -120,8 +120,8 @@ class Alignment:
 def align(field: Tensor, reference: Tensor, *, allow_twin: bool = True) -> Alignment:
     r"""Remove global phase, translation (sub-voxel) and twin of `field` with respect to `reference`.
 
-    Maximises :math:`|C(s)|`, :math:`C(s) = \sum_k \overline{R_k} F_k e^{-2 \pi i\, k \cdot s / N}`, over the shift s: first on the
-    voxel grid, then by Newton steps on the continuous sum.
+    Maximises :math:`|C(s)|`, :math:`C(s) = \sum_k \overline{R_k} F_k e^{-2 \pi i\, k \cdot s / N}`, over the shift s, where R and F
+    are the transforms of `reference` and `field`: first on the voxel grid, then by Newton steps on the continuous sum.
 
     Parameters
     ----------

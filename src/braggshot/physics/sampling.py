@@ -46,7 +46,7 @@ def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tu
     Returns
     -------
     modulus : (z, y, x), 1 at N // 2
-    noise : standard deviation that Poisson statistics give it everywhere
+    noise : standard deviation of the modulus by Poisson noise, the same everywhere
 
     Raises
     ------

@@ -111,7 +111,7 @@ def without_ramp(rho: ComplexArray, turn: FloatArray) -> ComplexArray:
 def unwrapped(phase: FloatArray, support: BoolArray) -> NDArray[np.float64]:
     """Unwrap the phase [rad] inside the support, NaN outside; parts that do not touch are unwrapped each for itself.
 
-    Around a dislocation no such phase exists, and a cut remains. Herraez et al., Appl. Opt. 41, 7437 (2002), by scikit-image.
+    Around a dislocation no continuous phase exists, so a jump remains. Herraez et al., Appl. Opt. 41, 7437 (2002), by scikit-image.
     """
     from skimage.restoration import unwrap_phase  # takes half a second to import
 
@@ -194,9 +194,10 @@ def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
 
 
 def summary_table(found: StrainMap) -> dict[str, Any]:
-    """Summarise a strain map in a few numbers for tables: SI units, which the names carry; None for what is not known.
+    """Summarise a strain map in a few numbers for tables, in the SI units of their names; None for what is not known.
 
-    ``volume_low_m3`` and ``volume_high_m3`` lie inside surfaces a fifth above and below the iso-surface.
+    ``volume_low_m3`` and ``volume_high_m3`` are the volumes inside the surfaces at amplitudes a fifth above and below the
+    iso-level.
 
     Means and standard deviations are those of the bulk without dislocations, except where the name says surface. ``strain_sigma``
     is the median one-sigma of a voxel in the bulk.
