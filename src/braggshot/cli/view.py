@@ -27,7 +27,7 @@ def view(
     no_browser: NoBrowser = False,
     token: Token = None,
 ) -> None:
-    """Look at results in the browser: surface, cut open, slices, diffraction, the series as a slider."""
+    """Show results in the browser: the surface, the crystal cut open, slices, diffraction, and a slider through a series."""
     import threading
 
     from braggshot.viewer import result_files

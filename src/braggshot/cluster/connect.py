@@ -135,7 +135,7 @@ def _slurm(config: ClusterConfig) -> Any:
 
 
 _KEEP_MEMORY = ["""export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{'MALLOC_TRIM_THRESHOLD_': None}\""""]
-"""Line of a SLURM job script that keeps dask from setting MALLOC_TRIM_THRESHOLD_ for workers; `_local` avoids this variable too."""
+"""Line of a SLURM job script that keeps dask from setting MALLOC_TRIM_THRESHOLD_, a variable that makes workers slow."""
 
 
 def _installed(module: str) -> bool:

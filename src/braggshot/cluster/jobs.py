@@ -23,7 +23,7 @@ Record = dict[str, Any]
 
 
 def version() -> str:
-    """Return the version of braggshot, which client and workers must share."""
+    """Return the version of braggshot; client and workers must have the same version."""
     return importlib.metadata.version("braggshot")
 
 
@@ -67,7 +67,7 @@ def read_record(job: Job) -> Record | None:
 
 
 def run_job(job: Job, plugin: str | None) -> Record:
-    """Phase one scan on a worker, with the network that a plugin of dask holds; a `plugin` of None is no network.
+    """Phase one scan on a worker, with the network that a plugin of dask holds; without a plugin, no network is used.
 
     An error becomes part of the record. If it were raised, every worker would print its traceback.
     """

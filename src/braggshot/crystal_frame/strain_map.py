@@ -17,7 +17,7 @@ from braggshot.physics.geometry import direction, rotation_onto
 from braggshot.physics.iso_surface import iso_surface
 from braggshot.volumes import BoolArray, ComplexArray, Facet, FloatArray, Reconstruction, StrainMap
 
-_CORE = 2  # radius of holes in the support that are filled [voxels]; a dislocation's core is such a hole, which would hide it
+_CORE = 2  # radius of holes in the support that are filled [voxels]; a dislocation's core is such a hole and would hide it
 _TIGHT = 0.5  # share of the surface where the support ends too; above it the surface is in doubt; 0.1 to 0.3 is usual [1]
 
 

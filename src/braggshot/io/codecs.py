@@ -26,7 +26,7 @@ SMALLEST_BLOCK = 1024
 
 
 class DamagedError(ValueError):
-    """Compressed bytes do not hold an image of the expected size."""
+    """Error of compressed bytes that do not hold an image of the expected size."""
 
 
 def bitshuffle_options() -> dict[str, Any]:

@@ -70,14 +70,14 @@ class ArrayFrames(LazyFrames):
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Copy the region from the array; consecutive frames are copied only once."""
+        """Copy the region from the array; consecutive frames are copied once, others twice."""
         first, last = (int(indices[0]), int(indices[-1])) if len(indices) else (0, -1)
         consecutive = last - first + 1 == len(indices) and bool(np.all(np.diff(indices) == 1))
         return np.array(self.array[slice(first, last + 1) if consecutive else indices, rows, columns])
 
 
 class FileFrames(LazyFrames):
-    """Frames stored as one image per file; a subclass reads one file."""
+    """Frames stored as one image per file; a subclass defines how one file is read."""
 
     @abstractmethod
     def image(self, index: int) -> Image:

@@ -194,8 +194,8 @@ def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Pat
 def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArray[np.intp], list[Path]]:
     """Match frames to points of the scan, and return both.
 
-    A frame belongs to the point whose number ends its file name. The numbers count from 0, or from
-    another number, such as 1, if every point has a frame.
+    A frame belongs to the point whose number ends its file name. The numbers count from 0, or from another number, such as 1, if
+    every point has a frame.
     """
     endings = [re.search(r"(\d+)$", file.stem) for file in files]
     numbered = {int(ending.group(1)): file for ending, file in zip(endings, files, strict=True) if ending}
@@ -229,7 +229,7 @@ def _region(header: dict[str, str], shape: Sequence[int], noticed: list[str]) ->
 
 
 def _chip_image(spec: Path, path: str | Path | None, region: tuple[slice, slice], what: str) -> FloatArray | None:
-    """Read a dark or flat field and cut it to the frames; an image that already has their shape is not cut."""
+    """Read a dark or flat field and cut it to the region of the frames; an image that already has their shape is not cut."""
     if path is None:
         return None
     place = Path(path) if Path(path).exists() else spec.parent / path

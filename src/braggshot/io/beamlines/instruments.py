@@ -62,7 +62,7 @@ SIXS = Diffractometer(  # the circle beta carries both sample and detector
     row_axis="y-",
     column_axis="x+",
 )
-SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")  # its Merlin detector is mounted on its side
+SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")  # Merlin detector, mounted on its side
 
 # Diffractometers by the name that a user gives.
 INSTRUMENTS = {

@@ -184,7 +184,7 @@ def to_si(value: Any, units: str | bytes | None, default: str) -> float:
 
 
 def no_count(dtype: np.dtype[Any]) -> int | None:
-    """Return the largest value of an unsigned integer type, which photon-counting detectors write where they have no count."""
+    """Return the largest value of an unsigned integer type, which photon-counting detectors write for no count; else None."""
     return int(np.iinfo(dtype).max) if dtype.kind == "u" and dtype.itemsize >= 2 else None
 
 

@@ -42,7 +42,7 @@ def can_read(path: str | Path) -> bool:
 
 
 def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
-    """Read the counts of a data CXI or a result CXI.
+    """Read the counts of a CXI file, whether it is a data CXI (counts only) or a result CXI (with a reconstruction).
 
     Parameters
     ----------

@@ -131,7 +131,7 @@ def can_read(path: str | Path) -> bool:
 
 
 def read_ending(path: str | Path) -> dict[str, Any] | None:
-    """Return the content of ended.json: the reason of an early end and the number of frames; None while the scan goes on."""
+    """Return the content of ended.json: why the scan ended early, and the number of frames; None while the scan goes on."""
     try:
         ending: dict[str, Any] = json.loads((Path(path) / ENDED).read_text())
     except FileNotFoundError:

@@ -50,7 +50,7 @@ def export(folder: str | Path, reconstruction: Reconstruction) -> None:
 
 
 def read(path: str | Path) -> Reconstruction:
-    """Read an object that cohere phased, and convert its axes, sign and scale to those of braggshot.
+    """Read an object that the program cohere phased, and convert its axes, sign and scale to those of braggshot.
 
     The result has no counts, so its volume has no valid voxel.
 
