@@ -1,20 +1,20 @@
-"""Run braggshot from the shell, one module a command; heavy imports stay inside each command, so that ``--help`` answers at once.
+"""Run braggshot from the shell, one module per command; heavy imports stay inside each command, so that ``--help`` answers at once.
 
-options       declare what several commands share, check words, lay settings over each other
-progress      draw bars on stderr
+options       declare options that several commands share, check their values, merge settings
+progress      draw progress bars on stderr
 cluster       phase many scans at once: ``--cluster``
 reconstruct   phase raw scans, print and write the crystals
 postprocess   compute strain of an object that another program found
 series        follow one crystal through many scans
 info          say what the reader sees in a file
 simulate      draw a crystal and write its diffraction
-doctor        say what runs here
+doctor        say which parts of braggshot can run on this machine
 train         train a network
 evaluate      compare methods on known crystals
-stack         phase thousands of patterns in one shot
+stack         phase thousands of patterns, each by one pass of the network
 view          show results in the browser
 live          show a scan while it is measured
-emit          play a scan as a detector would
+emit          send the frames of a scan as a detector would
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _INTERRUPTED = 130  # exit status that typer gives to Ctrl-C
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 done, 1 failed with one line on stderr, 2 bad usage."""
+    """Run one command and return its exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong options."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     command = typer.main.get_command(app)

@@ -1,4 +1,4 @@
-"""Phase many scans at once, ``--cluster``; print a line or a JSON object of each as it is done."""
+"""Phase many scans at once with ``--cluster``; print a line or a JSON object for each scan as soon as it is done."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from braggshot.series import Report as Row
     from braggshot.series import Source
 
+# Words that ``--cluster`` takes; addresses of schedulers are taken too.
 PLACES = ("local", "slurm")
 
 
@@ -43,7 +44,7 @@ Workers = Annotated[int | None, typer.Option(help="Processes of --cluster local 
 
 @dataclass(frozen=True)
 class Where:
-    """Which cluster, and how many workers."""
+    """Name or address of the cluster, and number of its workers; None is the number of the settings."""
 
     cluster: str
     workers: int | None
@@ -52,7 +53,7 @@ class Where:
 def phase_many(
     inputs: list[Path], output: Path | None, table: Mapping[str, Any], where: Where, format: str | None, as_json: bool
 ) -> None:
-    """Phase all scans of the inputs into a folder.
+    """Phase all scans of the input files on a cluster, and write the results into a folder.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def phase_many(
 
 
 def phase_series(scans: Sequence[Source], output: Path, config: Path | None, sets: list[str] | None, where: Where) -> Iterator[Row]:
-    """Phase a series into a folder."""
+    """Phase a series of scans on a cluster, write the results into a folder, and yield a report of each scan."""
     _need_dask()
     from braggshot.cluster import resolve_series, run_series
 
@@ -99,7 +100,7 @@ def _need_dask() -> None:
 
 @contextmanager
 def _connected(where: Where, config: ClusterConfig, output: Path, total: int) -> Iterator[tuple[Any, Callable[[int], None]]]:
-    """Give a client, and what to call with the number of scans that are done."""
+    """Connect to a cluster; yield its client, and a function that shows the number of finished scans in a progress bar."""
     from braggshot.cluster import connect
 
     with connect(where.cluster, where.workers, config) as client, progress_bar() as bar:

@@ -1,4 +1,4 @@
-"""Say what runs here."""
+"""Say which parts of braggshot can run on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ commands = typer.Typer()
 
 @commands.command(epilog="braggshot doctor --json")
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Say what runs here: versions, devices, memory, weights, and which optional parts are missing."""
+    """Say what can run on this machine: versions, devices, memory, weights, and which optional parts are missing."""
     from braggshot.doctor import examine
 
     facts = examine()

@@ -1,4 +1,4 @@
-"""Play a scan as a detector would."""
+"""Send the frames of a scan as a detector would."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from braggshot.cli.progress import progress_bar
 
 commands = typer.Typer()
 
+# Compression of the frames that are sent.
 Compression = Literal["none", "lz4", "bslz4", "blosc", "zstd"]
 
 
@@ -34,7 +35,7 @@ def emit(
     format: Format = None,
     sets: Sets = None,
 ) -> None:
-    """Play a scan as a detector would, with faults on request."""
+    """Send the frames of a scan as a detector would, with faults on request."""
     from dataclasses import asdict
     from threading import Event
 

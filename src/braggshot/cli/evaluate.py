@@ -15,7 +15,8 @@ from braggshot.cli.progress import progress_bar
 
 commands = typer.Typer()
 
-# The keys of `suites.SUITES` and `methods.METHODS`, which only torch could say; a test compares them.
+# Names of the suites, which are sets of known crystals, and of the methods that phase them. They repeat the keys of `suites.SUITES`
+# and `methods.METHODS`, because reading those would import torch; a test compares them.
 SUITES = ("strain", "photons", "oversampling", "gaps", "coherence", "large", "atomistic", "smoke")
 METHODS = (
     "oneshot", "oneshot+ER50", "refine+10", "refine", "refine+300", "auto", "iterative-1", "iterative-5", "iterative-20",
@@ -38,7 +39,7 @@ def evaluate(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Compare methods on crystals that are known: one row each, a table, figures."""
+    """Compare methods on crystals that are known: one row per method and crystal, a table, figures."""
     from braggshot.evaluation import methods, rows, table
     from braggshot.report.evaluation import write_evaluation_figure
 
@@ -58,7 +59,7 @@ def evaluate(
 
 @contextmanager
 def _evaluation_bar() -> Iterator[Any]:
-    """Show the latest row."""
+    """Show in a progress bar the latest row of the evaluation: one method on one crystal."""
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None, note="")
 

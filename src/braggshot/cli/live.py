@@ -51,11 +51,13 @@ def live(
 
 
 def _refuse_watched(source: str, output: Path) -> None:
-    """Refuse results in a folder that is watched: they would be taken for scans, and could replace the files of one.
+    """Refuse to write results into the folder that is watched for new frames.
+
+    The results would be taken for scans, and could replace the files of a scan.
 
     Raises
     ------
-    OutputError : if the output is the folder of the source, or in it.
+    OutputError : if the output folder is the watched folder, or lies in it.
     """
     from braggshot.errors import OutputError
     from braggshot.live.sources.registry import split

@@ -1,7 +1,7 @@
-"""Declare the options that commands share, check the words that they take, and lay settings from file and flags over each other.
+"""Declare the options that commands share, check their values, and merge the settings of a file with those of options.
 
-A choice that never changes is a ``Literal``: typer writes its help, proposes its words at TAB and refuses any other. A choice that
-depends on the installation is `one_of` the names that a function returns.
+An option whose values never change is a ``Literal``: typer writes its help, proposes its values at TAB and refuses all others. An
+option whose values depend on the installation uses `one_of`, with a function that returns the values.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import typer
 if TYPE_CHECKING:
     from braggshot.pipeline import Settings
 
+# Function that returns the values of an option.
 Names = Callable[[], Iterable[str]]
 
 
 def one_of(names: Names) -> dict[str, Any]:
-    """Make the parameters of a ``typer.Option`` that proposes names at TAB and refuses any other with exit status 2."""
+    """Make the parameters of a ``typer.Option`` that proposes `names` at TAB and refuses any other value with exit status 2."""
 
     def check(value: Any) -> Any:
         known = list(names()) if value else []
@@ -32,7 +33,7 @@ def one_of(names: Names) -> dict[str, Any]:
 
 
 def proposing(names: Names) -> Callable[[str], list[str]]:
-    """Make the ``autocompletion`` of an option; where it proposes nothing, shells propose files."""
+    """Make the function that proposes `names` for an option at TAB; where no name fits, shells propose files."""
 
     def propose(incomplete: str) -> list[str]:
         return [name for name in names() if name.startswith(incomplete)]
@@ -41,28 +42,30 @@ def proposing(names: Names) -> Callable[[str], list[str]]:
 
 
 def registered(group: str) -> list[str]:
-    """List the names that other packages register as entry points; nothing of theirs is imported."""
+    """List the names that other packages register as entry points of `group`, without importing these packages."""
     from importlib.metadata import entry_points
 
     return [point.name for point in entry_points(group=group)]
 
 
 def networks() -> list[str]:
-    """List the names of the networks that are shipped."""
+    """List the names of the networks that are shipped with braggshot."""
     return sorted(file.stem for file in (Path(__file__).parents[1] / "weights").glob("*.safetensors"))
 
 
 def readers() -> list[str]:
-    """List the names of the formats that can be read."""
+    """List the names of the file formats that can be read."""
     from braggshot.io.registry import formats
 
     return [known.name for known in formats()]
 
 
+# Options that several commands share.
 Device = Literal["auto", "cpu", "cuda"]
 Inputs = Annotated[list[Path], typer.Argument(help="Raw scan: CXI, SPEC, HDF5, NPZ, TIFF, or a folder or pattern of images.")]
 Format = Annotated[str | None, typer.Option("--format", help="Reader to use instead of looking at the file.", **one_of(readers))]
 Network = Annotated[str | None, typer.Option(help="Name or file of a trained network.", autocompletion=proposing(networks))]
+# Option that gives a value to any one setting; it may be repeated.
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Setting as a.b=c, such as input.scan=54.", metavar="A.B=C")
 ]  # fmt: skip
@@ -71,7 +74,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Of every random number.")]
 
 
 def layered(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Merge what a user asks for: the file, then the flags, then --set."""
+    """Merge the settings that a user gives, later ones over earlier ones: those of the file, of the flags, of --set."""
     from braggshot import config as configuration
 
     layers = [configuration.read_toml(config)] if config else []
@@ -79,7 +82,7 @@ def layered(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any
 
 
 def settings_of(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any]) -> Settings:
-    """Lay what a user asks for over the defaults."""
+    """Return the settings that a user gives, completed by the defaults and checked."""
     from braggshot.pipeline import resolve
 
     return resolve(layered(config, sets, flags))

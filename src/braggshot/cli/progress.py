@@ -1,4 +1,4 @@
-"""Draw bars of progress on stderr, silent where that is no terminal."""
+"""Draw progress bars on stderr; draw nothing where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def progress_bar(transient: bool = False) -> Any:
-    """Make a bar; what is printed meanwhile stays above it, or goes down the pipe."""
+    """Make a progress bar; text that is printed while it runs appears above it, or goes where stdout is redirected to."""
     from rich import progress as bars
     from rich.console import Console
 
@@ -24,7 +24,7 @@ def progress_bar(transient: bool = False) -> Any:
 
 @contextmanager
 def phasing_bar(title: str) -> Iterator[Any]:
-    """Show the step and the error of phasing as they change."""
+    """Show in a progress bar the step and the error of a phase retrieval as they change."""
     with progress_bar(transient=True) as bar:
         task = bar.add_task(f"{title}: preparing", total=None, note="")
 

@@ -1,4 +1,4 @@
-"""Phase raw scans: a crystal, a verdict and files of each."""
+"""Phase raw scans; each gives a crystal, a verdict and result files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+# Source file with the table of phasing strategies.
 STRATEGIES = Path(__file__).parents[1] / "phasing" / "strategies.py"
 
 
 def built_in() -> list[str]:
-    """List the names in the table of strategies, read from its source, because importing torch takes seconds."""
+    """List the names of the built-in phasing strategies, read from the source text, because importing torch takes seconds."""
     table = next(
         node.value
         for node in ast.parse(STRATEGIES.read_text(encoding="utf-8")).body
@@ -32,7 +33,7 @@ def built_in() -> list[str]:
 
 
 def methods() -> list[str]:
-    """List the names of all strategies, those of other packages too."""
+    """List the names of all phasing strategies, those of other packages too."""
     return [*built_in(), *registered("braggshot.strategies")]
 
 
@@ -85,6 +86,7 @@ def reconstruct(
             print_result(result, [str(file) for file in written])
 
 
+# Colour in which a verdict is printed.
 _COLOURS = {"good": "green", "doubtful": "yellow", "failed": "red"}
 
 
@@ -121,7 +123,7 @@ def print_result(result: Reconstruction, written: list[str]) -> None:
 
 
 def _strain_rows(result: Reconstruction) -> dict[str, str]:
-    """Write the lines of the table that a geometry allows."""
+    """Return the lines of the printed table that describe the strain map, name -> text; empty without a strain map."""
     from braggshot.report.strain_section import facts
 
     return {} if result.strain is None else {fact.name: f"{fact.value} ({fact.note})" for fact in facts(result.strain)}

@@ -31,7 +31,7 @@ def series(
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per scan.")] = False,
 ) -> None:
-    """Follow one crystal through many scans: one row of numbers each, curves, a movie, a page."""
+    """Follow one crystal through many scans; write a row of numbers for each scan, curves, a movie and a page."""
     from braggshot import series as job
     from braggshot.io.atomic import refuse_target
 

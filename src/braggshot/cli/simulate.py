@@ -22,7 +22,7 @@ def simulate(
     raw: Annotated[bool, typer.Option("--raw", help="Write a raw scan as APS 34-ID-C would: SPEC, TIFF, dark, flat.")] = False,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Such as detector.gaps=1 or oversampling=[2,3].")] = None,
 ) -> None:
-    """Draw a crystal and write its diffraction, with the truth beside the counts."""
+    """Draw a random crystal and write its diffraction, with the true crystal beside the counts."""
     if raw:
         print(_simulate_raw(output, seed, phase_range, counts))
         return
@@ -38,7 +38,7 @@ def simulate(
 
 
 def _simulate_raw(folder: Path, seed: int, phase_range: float, counts: float) -> Path:
-    """Write a rocking scan as 34-ID-C does; return the path of the SPEC file."""
+    """Simulate a rocking scan and write its files as the beamline 34-ID-C does; return the path of the SPEC file."""
     import numpy as np
 
     from braggshot.crystals.scan import ScanSettings, simulate_scan

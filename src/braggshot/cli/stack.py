@@ -1,4 +1,4 @@
-"""Phase thousands of patterns in one shot."""
+"""Phase thousands of patterns, each by one pass of the network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stack(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Phase thousands of patterns of one shape by one pass of the network each, from disk to disk."""
+    """Phase thousands of patterns of one shape, each by one pass of the network; read and write them on disk."""
     from braggshot import config
     from braggshot.batch_predict import StackConfig, one_shot_stack
 

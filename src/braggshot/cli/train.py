@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+# Networks that can be trained, each with its own default settings.
 Preset = Literal["flagship", "two-scale", "autophasenn", "autophasenn-2024"]
 
 
@@ -51,7 +52,7 @@ def train(
 
 @contextmanager
 def _training_bar(title: str) -> Iterator[Any]:
-    """Show throughput, loss and the latest validation."""
+    """Show in a progress bar the crystals per second, the loss and the latest validation of a training."""
     with progress_bar() as bar:
         task, latest = bar.add_task(title, total=None, note=""), ""
 

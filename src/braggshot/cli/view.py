@@ -12,6 +12,7 @@ import typer
 
 commands = typer.Typer()
 
+# Options of all commands that show a page in the browser.
 Port = Annotated[int, typer.Option(help="Of the page; 0 takes a free one.")]
 Host = Annotated[str, typer.Option(help="Address of the page; others than this machine's own need a token.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]
@@ -26,7 +27,7 @@ def view(
     no_browser: NoBrowser = False,
     token: Token = None,
 ) -> None:
-    """Look at results in the browser: surface, cut open, slices, diffraction, the series as a slider."""
+    """Show results in the browser: the surface, the crystal cut open, slices, diffraction, and a slider through a series."""
     import threading
 
     from braggshot.viewer import result_files
@@ -41,12 +42,15 @@ def view(
 
 
 def end_as_by_ctrl_c() -> None:
-    """Let SIGTERM end a command in order, as a service manager or a batch system does; SIGINT may be ignored in the background."""
+    """Let SIGTERM end a command in the same way as Ctrl-C.
+
+    Service managers and batch systems send SIGTERM, and a process in the background may ignore the signal of Ctrl-C.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def announce(url: str, opens: bool) -> None:
-    """Print the address of the page with its token, a line by itself; open it in the browser where there is a screen."""
+    """Print the address of the page, with its token, on its own line; if `opens`, show the page in a browser on the screen."""
     import webbrowser
 
     print(url, flush=True)

@@ -5,14 +5,14 @@
     client: which scans are missing? --jobs, one per scan--> scheduler --> worker: read, phase, write <name>.cxi, ..., <name>.json
             network, once per worker                                        <-- the record, a few numbers
 
-connect   start or find a client of dask
-network   hold the weights, once per worker
-jobs      phase one scan on a worker, and record that it is done
+connect   connect to a cluster of dask
+network   hold the weights of the network, once per worker
+jobs      phase one scan on a worker, and record that the scan is done
 workers   turn jobs into records, even if workers or the scheduler die
-run       phase scans that stand alone, and report each
-series    phase scans of one crystal, where each follows another one
+run       phase scans that are independent of each other, and report each
+series    phase scans of one crystal, where each uses the result of another scan
 
-Volumes never travel: workers read the scan and write the result, so both must see the files under the same absolute path.
+Volumes are never sent: workers read the scan and write the result, so both must see the files under the same absolute path.
 ``<name>.json`` is written last. A scan is done if that file is there, was made with the same settings, and the files that it lists
 exist. So the death of a worker, of the scheduler or of the client costs only the scans that were being computed.
 """

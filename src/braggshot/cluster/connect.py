@@ -1,4 +1,4 @@
-"""Connect to a cluster of dask: processes on this machine, SLURM jobs, or a scheduler that is there already."""
+"""Connect to a cluster of dask: processes on this machine, SLURM jobs, or a scheduler that runs already."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distributed.system import MEMORY_LIMIT
 
 from braggshot.errors import ClusterError, ConfigError
 
-_PRIVATE_ADDRESS = "127.0.0.1:0"  # address of dask's pages: only this machine reaches it, and port 0 takes a free port
+_PRIVATE_ADDRESS = "127.0.0.1:0"  # address of dask's web pages: only this machine reaches it, and port 0 takes a free port
 CONNECTION_ERRORS = (OSError, TimeoutError, CancelledError, ClosedClientError)
 """Errors that dask raises when a connection breaks; its CommClosedError is an OSError."""
 
@@ -34,8 +34,8 @@ class ClusterConfig:
     ----------
     workers : number of processes; None is one per core on this machine, one SLURM job on SLURM
     failures : number of times that a scan is begun again because its worker died, before it is given up
-    patience : time to wait for a scheduler that is gone [s]
-    dashboard : serve dask's pages about the work, if bokeh is installed
+    patience : longest time to wait for a scheduler that does not answer [s]
+    dashboard : serve dask's web pages about the work, if bokeh is installed
     slurm : options of dask_jobqueue.SLURMCluster, such as queue, cores, memory, walltime
     """
 
@@ -52,13 +52,13 @@ class ClusterConfig:
 
 @contextmanager
 def connect(where: str, workers: int | None = None, config: ClusterConfig | None = None) -> Iterator[Client]:
-    """Connect to a cluster for the length of a block; what was started for it ends with the block.
+    """Connect to a cluster while a ``with`` block runs; processes and jobs that were started for it end with the block.
 
     Parameters
     ----------
     where : "local" starts processes on this machine, "slurm" asks for jobs, and an address such as "tcp://host:8786" finds a
-        scheduler that is there already
-    workers : overrules `ClusterConfig.workers`; without effect on a scheduler that is there already
+        scheduler that runs already
+    workers : number that replaces `ClusterConfig.workers`; without effect on a scheduler that runs already
     config : settings
 
     Raises
@@ -86,7 +86,7 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
 
 
 def _local(config: ClusterConfig) -> Any:
-    """Start processes on the loopback interface, encrypted, because else any user of the machine could send them code."""
+    """Start worker processes on this machine; encrypt connections, because else any user of the machine could send them code."""
     n = config.workers or CPU_COUNT
     threads = str(max(1, CPU_COUNT // n))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -135,7 +135,7 @@ def _slurm(config: ClusterConfig) -> Any:
 
 
 _KEEP_MEMORY = ["""export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{'MALLOC_TRIM_THRESHOLD_': None}\""""]
-"""Line of a job script that removes dask's MALLOC_TRIM_THRESHOLD_, as `_local` does."""
+"""Line of a SLURM job script that keeps dask from setting MALLOC_TRIM_THRESHOLD_, a variable that makes workers slow."""
 
 
 def _installed(module: str) -> bool:
@@ -144,14 +144,14 @@ def _installed(module: str) -> bool:
 
 
 _CLUSTERS = {"local": _local, "slurm": _slurm}
-"""Functions that start a cluster, by the name in `connect`."""
+"""Functions that start a cluster, by the name that `connect` takes as `where`."""
 
 
 @contextmanager
 def _connect_to(address: str, config: ClusterConfig) -> Iterator[Client]:
-    """Connect to a scheduler that is there already.
+    """Connect to a scheduler that runs already.
 
-    Whether anybody is there is found out soon; later on, a scheduler that restarts is waited for.
+    An address at which no scheduler answers is refused soon. Later on, a scheduler that is started again is waited for.
     """
     try:
         Client(address, timeout=min(10.0, config.patience), set_as_default=False).close()

@@ -1,4 +1,4 @@
-"""Phase one scan on a worker, and write the record that marks it as done."""
+"""Phase one scan on a worker, and write the record that marks the scan as done."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from braggshot.output import OutputFormat, write
 from braggshot.phasing.strategies import Trained
 from braggshot.volumes import Reconstruction
 
+# What is reported of one scan: its numbers, its verdict, and the names of its files.
 Record = dict[str, Any]
 
 
 def version() -> str:
-    """Return the version of braggshot, which client and workers must share."""
+    """Return the version of braggshot; client and workers must have the same version."""
     return importlib.metadata.version("braggshot")
 
 
@@ -32,12 +33,12 @@ class Job:
 
     Parameters
     ----------
-    name : stem of its files, which no other scan of the run has
+    name : stem of the scan's output files; no other scan of the run has the same
     label : the user's name of the scan
-    folder : folder of its files
-    formats : formats of its files
+    folder : folder of the output files
+    formats : formats of the output files
     digest : hash of everything, except the frames, that decides the result
-    compute : returns the record, and the result to be written; a scan that fails on the way may have a record alone
+    compute : function that phases the scan, and returns its record and its result; the result is None if the scan failed
     version : version of the client's braggshot
     """
 
@@ -56,7 +57,7 @@ class Job:
 
 
 def read_record(job: Job) -> Record | None:
-    """Return the record that an earlier run wrote; None if there is none, or if it does not hold for this job."""
+    """Return the record that an earlier run wrote; None if there is none, its settings differ, or one of its files is missing."""
     try:
         record: Record = json.loads(job.marker.read_text(encoding="utf-8"))
         holds = record["settings"] == job.digest and all((job.folder / file).exists() for file in record["files"])
@@ -66,9 +67,9 @@ def read_record(job: Job) -> Record | None:
 
 
 def run_job(job: Job, plugin: str | None) -> Record:
-    """Phase one scan on a worker, with the network of a plugin.
+    """Phase one scan on a worker, with the network that a plugin of dask holds; without a plugin, no network is used.
 
-    An error becomes part of the record; if it were raised, every worker would print its traceback.
+    An error becomes part of the record. If it were raised, every worker would print its traceback.
     """
     try:
         return read_record(job) or _compute_and_write(job, None if plugin is None else _network_of_plugin(plugin))
@@ -77,14 +78,14 @@ def run_job(job: Job, plugin: str | None) -> Record:
 
 
 def _network_of_plugin(plugin: str) -> Trained:
-    """Return the network that a plugin holds on this worker."""
+    """Return the network that a plugin of dask holds on this worker."""
     plugin_network = get_worker().plugins[plugin]
     assert isinstance(plugin_network, Network)
     return plugin_network.assemble()
 
 
 def _compute_and_write(job: Job, network: Trained | None) -> Record:
-    """Phase the scan, write its files, and last its record."""
+    """Phase the scan, write its files, and write its record last."""
     if version() != job.version:
         raise ConfigError(f"this worker has braggshot {version()}, the client {job.version}; install the same on both.")
     record, result = job.compute(network)

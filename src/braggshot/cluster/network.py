@@ -1,4 +1,4 @@
-"""Hold the network's weights on a worker: the client reads the file, each worker gets them once and assembles them at first use."""
+"""Hold the weights of a network on every worker: the client reads them, and each worker gets them once and builds the network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from distributed import WorkerPlugin
 from braggshot.nn import weights
 from braggshot.phasing.strategies import Trained
 
-_ASSEMBLY_LOCK = threading.Lock()  # keeps several threads of one worker from assembling the network at once
+_ASSEMBLY_LOCK = threading.Lock()  # keeps several threads of one worker from building the network at the same time
 
 
 class Network(WorkerPlugin):
-    """Weights that outlive any worker.
+    """Weights of a network, which are not lost when workers die.
 
-    They are a plugin, because the scheduler keeps plugins and sends them also to workers that come later. Scattered data would be
-    lost with the last worker that holds them.
+    They are a plugin of dask, because the scheduler keeps plugins and sends them also to workers that come later. Data that dask
+    scatters over the workers would be lost with the last worker that holds them.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], name: str) -> None:
@@ -34,7 +34,7 @@ class Network(WorkerPlugin):
         self.digest = digest.hexdigest()[:12]
 
     def assemble(self) -> Trained:
-        """Return the network and its card, assembled at the first call."""
+        """Return the network and the card that describes it; the first call builds the network from the weights."""
         with _ASSEMBLY_LOCK:
             if self.assembled_network is None:
                 tensors = {key: torch.from_numpy(array.copy()) for key, array in self.arrays.items()}

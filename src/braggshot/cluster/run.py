@@ -1,4 +1,4 @@
-"""Phase scans that stand alone, and report each as soon as it is done."""
+"""Phase scans that are independent of each other, and report each as soon as it is done."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from braggshot.volumes import Reconstruction
 
 @dataclass(frozen=True)
 class ClusterSettings(Settings):
-    """The settings of the main job, and those of the cluster."""
+    """Settings of phasing one scan, from reading to writing, and settings of the cluster."""
 
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 @dataclass(frozen=True)
 class Report:
-    """The report of one scan that is done, or that cannot be computed.
+    """Report of one scan that is done, or that cannot be computed.
 
     Parameters
     ----------
-    done, total : number of scans so far, and in all
+    done, total : number of scans that are done so far, and number of all scans
     record : as ``braggshot reconstruct --json`` prints it, with `name` and `files`; if the scan could not be computed only `input`,
         `output`, `name`, `verdict`, `reasons`
     reused : whether an earlier call had done the scan
@@ -53,7 +53,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """True if the scan could not be computed; a verdict of ``failed`` alone is a result."""
+        """True if the scan could not be computed; a computed scan with the verdict ``failed`` does not count."""
         return "chi2" not in self.record
 
 
@@ -68,17 +68,17 @@ def reconstruct_many(
     client: Client,
     settings: Settings | Mapping[str, Any] | None = None,
 ) -> Iterator[Report]:
-    """Phase scans on a cluster, yielding a report of each as it is done; the caller may stop at any time and call again.
+    """Phase scans on a cluster, and yield a report of each scan as soon as it is done.
 
-    A scan whose files are there, made with the same settings, is reported and not computed again. Only one call at a time may write
-    to a folder.
+    The caller may stop at any time; a second call goes on with the scans that are missing. A scan whose files are there, made with
+    the same settings, is reported and not computed again. Only one call at a time may write to a folder.
 
     Parameters
     ----------
-    scans : paths, or scans of files that hold several
+    scans : paths of files, or `Source` records, which name one scan of a file that holds several
     folder : gets ``<name>.cxi``, the other formats asked for, and ``<name>.json`` for each scan
     client : client from `connect`
-    settings : resolved or nested, as in a TOML file
+    settings : resolved settings, or nested tables as in a TOML file
 
     Raises
     ------
@@ -110,7 +110,7 @@ def reconstruct_many(
 
 
 def jobs_of(sources: Sequence[Source], folder: Path, settings: Settings, network: str | None) -> list[Job]:
-    """Make a job for each scan; `network` is the digest of its weights."""
+    """Make a job for each scan; `network` is the hash of the network's weights, None without a network."""
     plain = Settings(**{part.name: getattr(settings, part.name) for part in fields(Settings)})
     jobs = []
     for source, name in zip(sources, unique_names(sources, plain.input), strict=True):

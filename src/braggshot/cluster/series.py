@@ -1,4 +1,4 @@
-"""Phase a series on a cluster: scans that follow the same scan are phased at once; see `braggshot.series.run`."""
+"""Phase a series on a cluster: scans that use the result of the same scan are phased at once; see `braggshot.series.run`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from braggshot.volumes import Reconstruction
 
 @dataclass(frozen=True)
 class ClusterSeriesSettings(SeriesSettings):
-    """The settings of a series, and those of the cluster."""
+    """Settings of a series, and those of the cluster."""
 
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
@@ -32,7 +32,8 @@ class ClusterSeriesSettings(SeriesSettings):
 def resolve_series(settings: Mapping[str, Any]) -> ClusterSeriesSettings:
     """Turn nested settings into `ClusterSeriesSettings`; every name and value is checked.
 
-    By default every scan follows the first one, because in a chain only one scan at a time could be phased.
+    By default every scan uses the result of the first one. If each used the result of the scan before it, only one scan at a time
+    could be phased.
     """
     return configuration.resolve(ClusterSeriesSettings, configuration.merge({"series": {"neighbour": "first"}}, settings))
 
@@ -40,14 +41,16 @@ def resolve_series(settings: Mapping[str, Any]) -> ClusterSeriesSettings:
 def run_series(
     scans: Sequence[Source], folder: str | Path, client: Client, settings: SeriesSettings | None = None
 ) -> Iterator[Report]:
-    """Phase a series on a cluster, yielding each row as it is done; the caller may stop at any time and call again.
+    """Phase a series on a cluster, and yield a report of each scan as soon as it is done.
+
+    The caller may stop at any time; a second call goes on with the scans that are missing.
 
     Rows and crystals are those of `braggshot.series.run` with the same settings, bit for bit if the number of threads is the same.
 
     Parameters
     ----------
     scans : from `braggshot.series.list_sources`, in the order in which the crystal changed
-    folder : gets ``series.csv``, and for each scan a result CXI and ``<name>.json``, its row
+    folder : gets ``series.csv``, and for each scan a result CXI and ``<name>.json``, which holds its row of the table
     client : client from `connect`
     settings : resolved settings
 
@@ -64,7 +67,7 @@ def run_series(
 
 
 def _run_tasks(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[Task, Row]]:
-    """Phase tasks on the workers, and yield each with its row."""
+    """Phase scans of a series on the workers, and yield the task of each scan with its row of the table."""
     weights = "" if workers.network is None else workers.network.digest
     by_name = {task.name: task for task in tasks}
     for job, record in workers.run([_job(task, weights) for task in tasks]):
@@ -76,12 +79,12 @@ def _run_tasks(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[Task, 
 
 
 def _job(task: Task, weights: str) -> Job:
-    """Make the job of a task."""
+    """Make the job for a worker from the task of one scan of the series; `weights` is the hash of the network's weights."""
     decides = [task.row["settings"], task.row["input"], *task.formats, weights]
     digest = hashlib.sha256(" ".join(decides).encode()).hexdigest()[:12]
     return Job(task.name, task.row["input"], task.folder, task.formats, digest, partial(_phase_task, task))
 
 
 def _phase_task(task: Task, network: Trained | None) -> tuple[Record, Reconstruction | None]:
-    """Phase a task on a worker; return its record and its result."""
+    """Phase one scan of a series on a worker; return its record and its result."""
     return pipeline.drain(phase_scan(task, network))

@@ -17,18 +17,18 @@ from braggshot.nn import weights
 from braggshot.phasing.strategies import find_strategy
 from braggshot.pipeline import Settings
 
-MAX_IDLE_ROUNDS = 5  # number of rounds without a single finished scan after which the scheduler counts as gone
+MAX_IDLE_ROUNDS = 5  # number of times that all open jobs are submitted, and none finishes, before the scheduler counts as gone
 
 
 class Workers:
-    """The workers of a client, each with the network; workers that come later get it too."""
+    """Workers of a client of dask, each with the network; workers that come later get the network too."""
 
     def __init__(self, client: Client, network: Network | None) -> None:
         self.client, self.network = client, network
         self._plugin: str | None = None
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record]]:
-        """Run jobs, and yield each with its record as soon as that is there.
+        """Run jobs, and yield each job with its record as soon as the record is there.
 
         Raises
         ------
@@ -46,7 +46,7 @@ class Workers:
                 self._wait_for_scheduler(idle)
 
     def _round(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Record]]:
-        """Submit jobs and yield their records; end early and silently if the scheduler is lost on the way."""
+        """Submit jobs and yield their records; end early, without an error, if the connection to the scheduler breaks."""
         token = uuid.uuid4().hex[:8]
         futures: dict[Future[Record], Job] = {}
         try:
@@ -67,14 +67,14 @@ class Workers:
                     self.client.cancel(list(futures))
 
     def _send_network(self) -> None:
-        """Send the network to all workers, once."""
+        """Send the network to all workers, unless it was sent already."""
         if self.network is not None and self._plugin is None:
             plugin = f"braggshot-network-{uuid.uuid4().hex[:8]}"
             self.client.register_plugin(self.network, plugin)
             self._plugin = plugin
 
     def _wait_for_scheduler(self, idle: int) -> None:
-        """Wait until dask has connected again, which it tries for `ClusterConfig.patience`.
+        """Wait until dask has connected to the scheduler again, which dask tries for `ClusterConfig.patience`.
 
         `idle` is the number of rounds in a row without a finished scan.
         """
@@ -93,9 +93,9 @@ class Workers:
 
 @contextmanager
 def workers_of(client: Client, settings: Settings) -> Iterator[Workers]:
-    """Provide the workers of a client with the network that the settings name, for the length of a block.
+    """Provide the workers of a client with the network that the settings name, while a ``with`` block runs.
 
-    The client reads the weights here, once.
+    The weights are read here, once, by the client.
     """
     network, name = None, settings.phasing.network
     if find_strategy(settings.phasing.method).needs_network:

@@ -1,12 +1,14 @@
 r"""Find the facets of a crystal, where the normals of its surface pile up; measure their areas and strains, and name them.
 
-The surface's triangles are weighted by area on the sphere of directions,
+The normals of the surface's triangles, weighted by area, give a density over all directions n,
 
 .. math:: \rho(n) = \sum_t A_t \exp\left(\frac{n \cdot n_t - 1}{\kappa^2}\right),
 
-and each peak of this density is a facet. The scattering vector is the normal of the reflecting planes, so only the turn about it is
-not known; it is the one that brings the facets closest to planes of low index. The stereographic idea is that of Carnis et al.,
-J. Appl. Cryst. 54, 1 (2021), and of Richard et al., J. Appl. Cryst. 51, 1672 (2018).
+where triangle t has the area A_t and the normal n_t, and kappa is `KERNEL`. Each peak of this density is the normal of a facet.
+
+The scattering vector is the normal of the reflecting planes. So one angle of the crystal's orientation is unknown: the rotation
+about the scattering vector. The rotation is chosen that brings the facets closest to planes of low index. The stereographic idea is
+that of Carnis et al., J. Appl. Cryst. 54, 1 (2021), and of Richard et al., J. Appl. Cryst. 51, 1672 (2018).
 """
 
 from __future__ import annotations
@@ -25,25 +27,28 @@ from braggshot.physics.lattice import Lattice
 from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, Facet, FloatArray
 
-_SMOOTHING = 1.0  # Gaussian width of the amplitude [voxels]; less leaves terraces that scatter the normals of a facet
+_SMOOTHING = 1.0  # Gaussian width for smoothing the amplitude [voxels]; less leaves terraces that scatter the normals of a facet
 KERNEL = np.radians(7.0)  # spread of the normals of one facet, from voxels and rounded edges [rad]
 APART = np.radians(22.0)  # least angle between two facets [rad]
 FLAT, EDGE = np.radians(14.0), np.radians(32.0)
-"""Largest angles from a facet's normal of the triangles that give its mean and strain, and of those that give its area [rad]."""
-TOLERANCE = np.radians(10.0)  # largest angle between a facet and the plane it is named after [rad]
-SETTLED = 0.6  # least share of the facets' area that fits lattice planes, for facets to be named at all [1]
-LEAST = 0.015  # least share of the surface within `FLAT` of a facet's normal [1]
-PILED = 0.38  # least part of that share within half of `FLAT` [1]; on a curved surface it is a quarter
+"""Largest angles between the normals of a facet and of its triangles [rad]: `FLAT` where triangles give the facet's normal, centre
+and strain, `EDGE` where they give its area."""
+TOLERANCE = np.radians(10.0)  # largest angle between the normal of a facet and that of the lattice plane that names it [rad]
+SETTLED = 0.6  # share of the area of all facets that must lie within `TOLERANCE` of lattice planes, else no facet is named [1]
+LEAST = 0.015  # least share of the surface's area whose normals lie within `FLAT` of a facet's normal [1]
+PILED = 0.38  # least part of the area within `FLAT` that lies within half of `FLAT` [1]; a curved surface has a quarter there
 
 
 def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis: FloatArray, most: int = 26) -> tuple[Facet, ...]:
-    """Find facets, without names, largest first; none where there is no surface or no direction stands out.
+    """Find the facets of a crystal, the largest first, not yet named.
+
+    The tuple is empty if the crystal has no surface, or if no direction stands out among the normals of its surface.
 
     Parameters
     ----------
     amplitude, support, strain : as in `StrainMap`, on an orthogonal grid
     basis : columns are the voxel edges [m]
-    most : largest number of facets
+    most : largest number of facets that are looked for
     """
     triangles = _triangles(amplitude, support, basis)
     if triangles is None:
@@ -71,7 +76,8 @@ def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis:
 def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], cell: Lattice, highest: int = 1) -> tuple[Facet, ...]:
     """Name facets after lattice planes; `hkl` stays None where no plane is within `TOLERANCE`.
 
-    If the best turn brings less than `SETTLED` of the facets' area within it, no facet is named: these are other planes.
+    If even the best rotation about q brings less than `SETTLED` of the facets' area within `TOLERANCE` of a plane, no facet is
+    named: the facets are then planes of other indices than those that were tried.
 
     Parameters
     ----------
@@ -82,7 +88,7 @@ def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], ce
 
     Notes
     -----
-    Turns of the crystal that its symmetry allows give other names of the same family; one of them is taken.
+    Rotations that belong to the crystal's symmetry give the facets other names of the same family, which are as good.
     """
     if not found:
         return ()
@@ -107,7 +113,10 @@ def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], ce
 def _triangles(
     amplitude: FloatArray, support: BoolArray, basis: FloatArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None:
-    """Find centres (n, 3) [m], outward unit normals (n, 3) and areas (n,) [m^2] of the triangles of the half-height surface."""
+    """Find centres (n, 3) [m], outward unit normals (n, 3) and areas (n,) [m^2] of the triangles of a crystal's surface.
+
+    The surface is drawn at half of the median amplitude; None if there is no such surface.
+    """
     if not support.any():
         return None
     # A little beyond the support: cut at it, the surface would be terraces.
@@ -121,7 +130,7 @@ def _triangles(
 
 
 def _peaks(normals: FloatArray, areas: FloatArray, most: int) -> NDArray[np.float64]:
-    """Find the directions (n, 3) at which normals pile up, each the mean of the normals around it."""
+    """Find the directions (n, 3) at which the surface's normals pile up; each is the mean of the normals around it."""
     sphere = _evenly(2000)
     density = np.concatenate([np.exp((part @ normals.T - 1) / KERNEL**2) @ areas for part in np.array_split(sphere, 20)])
     found: list[NDArray[np.float64]] = []
@@ -152,7 +161,7 @@ def _evenly(n: int) -> NDArray[np.float64]:
 def _below(
     strain: FloatArray, support: BoolArray, basis: FloatArray, centres: FloatArray, normals: FloatArray
 ) -> NDArray[np.float64]:
-    """Return the strain of the voxel of the support nearest to a point one voxel below each triangle."""
+    """Return the strain one voxel below each triangle of the surface, read at the nearest voxel of the support."""
     depth = abs(np.linalg.det(basis)) ** (1 / 3)
     index = np.rint((centres - depth * normals) @ np.linalg.inv(basis).T).astype(int) + np.array(support.shape) // 2
     index = np.clip(index, 0, np.array(support.shape) - 1)
@@ -163,7 +172,10 @@ def _below(
 def _orientation(
     ideal: FloatArray, along: FloatArray, measured: FloatArray, q: FloatArray, weight: FloatArray
 ) -> NDArray[np.float64]:
-    """Find the rotation from the crystal's axes to those of the facets: the reflection onto q, the turn about q by best fit."""
+    """Find the rotation from the crystal's axes to the axes of the facets' normals.
+
+    It turns the normal of the reflecting planes onto q. The rotation about q that is left open is fitted to the facets.
+    """
     onto = Rotation.align_vectors(q[None], along[None])[0]
     best, lowest = onto.as_matrix(), np.inf
     for angle in np.radians(np.arange(0, 360, 1.0)):

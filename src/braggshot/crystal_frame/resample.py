@@ -1,4 +1,4 @@
-"""Resample a crystal from the skewed voxels of the detector frame to an orthogonal grid: the laboratory's or the crystal's axes.
+"""Resample a crystal from the skewed voxels of the detector frame to a grid along the axes of the laboratory or of the crystal.
 
 The phase is only interpolated: its ramp, offset and sign stay unchanged.
 """
@@ -18,29 +18,30 @@ from braggshot.physics.geometry import direction, rotation_onto
 from braggshot.volumes import BoolArray, ComplexArray, CoordinateFrame, FloatArray, Reconstruction, Uncertainty
 
 LARGEST = 2**28  # largest number of voxels of a resampled grid
-MARGIN = 3  # empty margin around the crystal [voxels]
+MARGIN = 3  # empty margin on each side of the crystal [voxels]
 
 
 def to_lab(reconstruction: Reconstruction, voxel_size: float | Sequence[float] | None = None) -> Reconstruction:
     """Resample a crystal onto voxels along the laboratory axes, z downstream, y up, x outboard.
 
     Amplitude and support are interpolated linearly, so that values do not overshoot at the surface. The phase is interpolated by
-    cubic splines of the unit field exp(i phase). Before that the field is continued beyond the surface and its mean ramp is taken
-    off; afterwards the ramp is added again. So the phase does not wrap, and no amplitude is lost where it is steep. The point r = 0
-    stays at the voxel N // 2; the array is as large as the crystal requires.
+    cubic splines of the field exp(i phase). Before that, this field is continued beyond the surface and the mean ramp of its phase
+    is taken off; afterwards the ramp is added again. So the phase does not wrap, and no amplitude is lost where the phase is steep.
+    The point r = 0 stays at the voxel N // 2 of an axis of N voxels. The new array is just large enough for the crystal.
 
     Parameters
     ----------
     reconstruction : crystal with a voxel basis
-    voxel_size : edge of the new voxels, or one per axis (z, y, x) [m]; None makes cubes that keep the voxels' volume
+    voxel_size : edge of the new voxels, or one per axis (z, y, x) [m]; None makes cubes of the volume of an old voxel
 
     Returns
     -------
-    The same record with rho, support, uncertainty, basis and frame of the new grid; rho keeps its unit, one value per old voxel.
+    The reconstruction with rho, support, uncertainty, basis and frame on the new grid. The values of rho are not rescaled: they
+    still refer to the volume of an old voxel.
 
     Raises
     ------
-    GeometryError : if there is no basis, the crystal is in the crystal frame, or the voxel size is impossible.
+    GeometryError : if there is no voxel basis, the crystal is in the crystal frame already, or the voxel size is impossible.
     DataError : if the support is empty.
     """
     return _resample(reconstruction, np.eye(3), voxel_size, "lab")
@@ -51,9 +52,9 @@ def to_crystal(
 ) -> Reconstruction:
     """Resample a crystal onto voxels of the crystal frame.
 
-    The crystal frame is the laboratory frame, turned by the smallest rotation that brings q along `axis`. Interpolation and
-    arguments are those of `to_lab`. The vectors of `reconstruction.volume` are turned too, so that q_bragg lies along `axis`. The
-    rotation is ``rotation_onto(q_bragg, direction(axis))`` of `braggshot.physics.geometry`.
+    The crystal frame is the laboratory frame, turned by the smallest rotation that brings the scattering vector along `axis`.
+    Interpolation and arguments are those of `to_lab`. The vectors of `reconstruction.volume` are turned too, so that the scattering
+    vector q_bragg lies along `axis`. The rotation is ``rotation_onto(q_bragg, direction(axis))`` of `braggshot.physics.geometry`.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def _resample(
 
 
 def _shape(support: BoolArray, basis: FloatArray, edges: FloatArray) -> tuple[int, int, int]:
-    """Return the shape of the smallest array about r = 0 that holds the crystal and a margin."""
+    """Return the shape of the smallest array, centred at r = 0, that holds the crystal and an empty margin around it."""
     if not edges.min() > 0:
         raise GeometryError(f"expected a voxel size above 0 m, found {edges.min()}.")
     index = np.argwhere(support) - np.array(support.shape) // 2
@@ -106,7 +107,7 @@ def _shape(support: BoolArray, basis: FloatArray, edges: FloatArray) -> tuple[in
 
 
 def _points(shape: tuple[int, int, int], new: FloatArray, basis: FloatArray, old_shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return the old fractional indices of the new voxels, (3, z, y, x)."""
+    """Return the places of the new voxels in the old array, as fractional indices (3, z, y, x)."""
     index = np.indices(shape).reshape(3, -1) - np.array(shape)[:, None] // 2
     old = np.linalg.solve(basis, new) @ index + np.array(old_shape)[:, None] // 2
     return old.reshape(3, *shape)
@@ -136,7 +137,7 @@ def _interpolate(field: FloatArray, points: NDArray[np.float64], order: int) -> 
 
 
 def _phase_factor(rho: ComplexArray, support: BoolArray, points: NDArray[np.float64]) -> ComplexArray:
-    """Return exp(i phase) of the crystal at fractional indices."""
+    """Interpolate exp(i phase) of the crystal at `points`, which are fractional indices of its array."""
     ramp = _mean_ramp(np.where(support, rho, 0))
     unit = np.exp(1j * (np.angle(rho) - np.tensordot(ramp, np.indices(rho.shape), axes=1)))
     continued = _extend_phase(unit, support)
@@ -145,9 +146,9 @@ def _phase_factor(rho: ComplexArray, support: BoolArray, points: NDArray[np.floa
 
 
 def _extend_phase(unit: ComplexArray, support: BoolArray) -> ComplexArray:
-    """Continue the field beyond the surface with the phase 2 phi(n) - phi(m).
+    """Continue the field exp(i phi) beyond the crystal's surface: a voxel outside gets the phase 2 phi(n) - phi(m).
 
-    n is the nearest voxel inside, and m the mirror image of the outer voxel at n.
+    Here n is the nearest voxel inside, and m is the mirror image of the outer voxel at n.
     """
     nearest = ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True)
     last = np.array(support.shape).reshape(3, 1, 1, 1) - 1

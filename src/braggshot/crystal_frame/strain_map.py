@@ -17,8 +17,8 @@ from braggshot.physics.geometry import direction, rotation_onto
 from braggshot.physics.iso_surface import iso_surface
 from braggshot.volumes import BoolArray, ComplexArray, Facet, FloatArray, Reconstruction, StrainMap
 
-_CORE = 2  # radius of holes that are closed [voxels]; a dislocation's core has no amplitude, and the hole would hide its line
-_TIGHT = 0.5  # share of the surface cut off by the support, above which the surface is in doubt; 0.1 to 0.3 is usual [1]
+_CORE = 2  # radius of holes in the support that are filled [voxels]; a dislocation's core is such a hole and would hide it
+_TIGHT = 0.5  # share of the surface where the support ends too; above it the surface is in doubt; 0.1 to 0.3 is usual [1]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class StrainConfig:
     axis : axis of the crystal frame along which q lies, such as "y+"
     voxel_size : edge of the voxels, or one per axis (z, y, x) [m]; None keeps the volume of the measured voxels
     ramp : "remove" refers the strain to the mean lattice of the bulk; "keep" leaves the phase unchanged
-    iso : amplitude of the surface as a share of the largest in the support [1]; "auto" is half the median amplitude of the bulk
+    iso : amplitude of the surface as a share of the largest amplitude [1]; "auto" is half the median amplitude of the bulk
     surface : thickness of the surface layer [voxels]
-    noise_samples : number of Poisson redraws of the counts, each refined from the result; their spread adds to the one-sigma
-        uncertainty; 0 for none
+    noise_samples : number of times that the counts are redrawn with Poisson noise and the result is refined on them; the spread of
+        these results adds to the one-sigma uncertainty; 0 for none
     facets : find facets on the surface
     half_data : phase two halves of the counts as well, to measure the resolution (twice the time of the phasing)
     reflection : hkl of the peak, for the lattice parameter and the names of facets
@@ -134,7 +134,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
 
 
 def _choose_level(amplitude: FloatArray, support: BoolArray, iso: float | Literal["auto"]) -> tuple[float, dict[str, str]]:
-    """Return the amplitude of the surface, and say in words how it was chosen and why to doubt it."""
+    """Return the amplitude at which the crystal's surface is drawn, and notes on how it was chosen and whether to doubt it."""
     if iso != "auto":
         return iso * float(amplitude.max()), {"iso_surface": f"{iso:g} of the largest amplitude"}
     surface = iso_surface(amplitude, support)
@@ -168,7 +168,7 @@ def _resolution(reconstruction: Reconstruction, amplitude: FloatArray, bulk: Boo
 
 
 def _in_frame(reconstruction: Reconstruction, config: StrainConfig) -> tuple[Reconstruction, NDArray[np.float64]]:
-    """Resample the crystal onto the axes of the settings; return it with the rotation from the laboratory to them."""
+    """Resample the crystal onto the axes that the settings name; return it, and the rotation from the laboratory to these axes."""
     q_lab = reconstruction.volume.q_bragg
     if q_lab is None:
         raise GeometryError("without geometry there is no scattering vector, so no strain; give the angles.")
@@ -185,7 +185,7 @@ def _zero_mean(rho: ComplexArray, core: BoolArray) -> ComplexArray:
 def _displacement(rho: ComplexArray, support: BoolArray, core: BoolArray, q: FloatArray) -> NDArray[np.float64]:
     """Return the displacement -phase / |q| [m], NaN outside the crystal.
 
-    Unwrapping may add whole turns to the phase; they are removed so that the mean phase is within half a turn of 0.
+    Unwrapping may add whole turns to the phase. Whole turns are removed until the mean phase is within half a turn of 0.
     """
     phase = strain.unwrapped(np.angle(rho), support)
     phase -= 2 * np.pi * np.round(np.mean(phase[core]) / (2 * np.pi))
@@ -193,9 +193,10 @@ def _displacement(rho: ComplexArray, support: BoolArray, core: BoolArray, q: Flo
 
 
 def _lattice_parameter(d_spacing: FloatArray, config: StrainConfig) -> NDArray[np.float64] | None:
-    """Return the edge of the unit cell, a = a_0 d / d_0 [m], where a_0 and d_0 belong to the unit cell of the settings.
+    """Return the first edge of the unit cell in every voxel, a = a_0 d / d_0 [m], where d is the lattice spacing there.
 
-    One reflection gives only one number, so the ratios and angles of the cell are not changed.
+    The unit cell of the settings has the edge a_0 and the lattice spacing d_0. One reflection gives only one number, so the ratios
+    of the edges and the angles are not changed.
     """
     if config.reflection is None:
         return None

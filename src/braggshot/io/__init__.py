@@ -1,15 +1,15 @@
 """Read and write files; the registry chooses a reader by looking at the file.
 
-atomic        write beside, then rename
+atomic        write a file under a temporary name, then rename it
 codecs        decode LZ4, bitshuffle, Blosc and Zstandard images
 files         open HDF5, TIFF and numpy files, with errors that say what is wrong
-hdf5          groups, data sets with units, nested settings
-frames        detector images that stay on disk until they are asked for
-measurement   a prepared measurement inside a CXI entry
-formats/      counts in files of no particular instrument
-beamlines/    scans of beamlines, one module for each
-results/      the result CXI, VTK, and files for other programs
-registry      find the reader of a file; packages add theirs as entry points ``braggshot.formats``
+hdf5          write and read groups, data sets with units, nested settings
+frames        hold detector images that stay on disk until they are indexed
+measurement   write and read a prepared measurement inside a CXI entry
+formats/      read and write counts in files of no particular instrument
+beamlines/    read scans of beamlines, one module for each
+results/      write and read results: CXI, VTK, and files for other programs
+registry      find the reader of a file; packages add readers as entry points ``braggshot.formats``
 
 >>> from braggshot import io                        # doctest: +SKIP
 >>> scan = io.read("example.spec", scan=54)         # doctest: +SKIP

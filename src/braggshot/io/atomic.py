@@ -19,6 +19,7 @@ import h5py
 
 from braggshot.errors import OutputError
 
+# What the user can do about an error of the operating system.
 _ADVICE = {
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
@@ -33,6 +34,7 @@ _ADVICE = {
 }
 
 
+# Tests for kinds of files that must not be replaced, and the names of these kinds.
 _KINDS = ((stat.S_ISBLK, "a device"), (stat.S_ISCHR, "a device"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
 
 
@@ -61,6 +63,7 @@ def refuse_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
                 raise OutputError(f"{path} would replace {one}, which is read here; choose another place with -o.")
 
 
+# Names of temporary files that `replacing` makes.
 _LEFT_OVER = re.compile(r"\..+-[0-9a-f]{8}\.\w+")
 
 
@@ -73,11 +76,11 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure it is removed.
+    """Yield a temporary path beside `path`; on success the file there is renamed to `path`, on failure it is removed.
 
     If `path` is a symbolic link, the link stays and its target is replaced. The temporary file is hidden and keeps the suffix,
     because some libraries choose the format by the suffix. Missing parent folders are created. An older file at `path` stays
-    unchanged until the new one is whole.
+    unchanged until the new file is whole.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
 """Decode and encode compressed detector images: LZ4, bitshuffle-LZ4, Blosc, Zstandard.
 
 Images arrive over the network, so their bytes are not trusted. HDF5's own filters decode bitshuffle and Blosc, on a file that
-exists only in memory. Its filters for LZ4 and Zstandard are not used: the first reads beyond its input, and the second returns
-stale memory for a damaged frame. The packages lz4 and zstandard refuse such bytes. Filters trust the lengths written inside their
-input. So every length is checked against the input before a filter sees it, and against the expected image size before memory is
-allocated.
+exists only in memory. HDF5's filters for LZ4 and Zstandard are not used: the first reads beyond its input, and the second returns
+stale memory for a damaged frame. The packages lz4 and zstandard are used instead; they refuse such bytes. Filters trust the lengths
+written inside their input. So every length is checked against the input before a filter sees it, and against the expected image
+size before memory is allocated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SMALLEST_BLOCK = 1024
 
 
 class DamagedError(ValueError):
-    """Compressed bytes do not hold an image of the expected size."""
+    """Error of compressed bytes that do not hold an image of the expected size."""
 
 
 def bitshuffle_options() -> dict[str, Any]:
@@ -35,7 +35,7 @@ def bitshuffle_options() -> dict[str, Any]:
 
 
 class Codec:
-    """Compressor and decompressor of images of one shape and type; two threads must not share one.
+    """Compressor and decompressor of images of one shape and type; two threads must not share one codec.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Codec:
 
 
 def lz4_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the image of one LZ4 block without a header.
+    """Return the image that one LZ4 block without a header holds.
 
     Raises
     ------
@@ -103,9 +103,9 @@ def lz4_encode(image: NDArray[Any]) -> bytes:
 
 
 def lz4_blocks_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the image of LZ4 blocks in the format of HDF5's filter.
+    """Return the image that LZ4 blocks in the format of HDF5's LZ4 filter hold.
 
-    The bytes begin with the size of the image and the size of a block. The length of each block precedes it.
+    The bytes begin with the size of the image and the size of an uncompressed block. The compressed length of a block precedes it.
 
     Raises
     ------
@@ -136,14 +136,16 @@ def lz4_blocks_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype
 
 
 def lz4_blocks_encode(image: NDArray[Any]) -> bytes:
-    """Compress an image to one LZ4 block behind the header of HDF5's filter."""
+    """Compress an image to one LZ4 block, preceded by the header of HDF5's LZ4 filter."""
     raw, packed = np.ascontiguousarray(image).tobytes(), lz4_encode(image)
     packed = packed if len(packed) < len(raw) else raw
     return struct.pack(">QII", len(raw), len(raw), len(packed)) + packed
 
 
 def zstd_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the image of one Zstandard frame; the frame must state its length, so that no more memory is allocated.
+    """Return the image that one Zstandard frame holds.
+
+    The frame must state the image's length, so that a damaged frame cannot make the decoder allocate more memory.
 
     Raises
     ------
@@ -166,14 +168,14 @@ def zstd_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.d
 
 
 def zstd_encode(image: NDArray[Any]) -> bytes:
-    """Compress an image to one Zstandard frame that states its length."""
+    """Compress an image to one Zstandard frame that states the image's length."""
     import zstandard
 
     return zstandard.ZstdCompressor().compress(np.ascontiguousarray(image).tobytes())
 
 
 def _bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:
-    """Return a bitshuffle-LZ4 payload whose block lengths fill it exactly; a missing header is added."""
+    """Check that the blocks of bitshuffle-LZ4 bytes fill them exactly; return the bytes, with a header if it was missing."""
     payload = bytes(payload)
     if len(payload) >= 12 and struct.unpack_from(">Q", payload)[0] == size:
         block = struct.unpack_from(">I", payload, 8)[0]
@@ -197,7 +199,7 @@ def _bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:
 
 
 def _blosc(payload: bytes | memoryview, size: int) -> bytes:
-    """Return a Blosc payload whose header states its length and the size of the image."""
+    """Check that the header of Blosc bytes states their length and the size of the image; return the bytes."""
     if (
         len(payload) < 16
         or struct.unpack_from("<I", payload, 4)[0] != size

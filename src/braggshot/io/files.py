@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
 
+# Array of one or more images, of any type of pixel.
 Image = NDArray[Any]
 
 
@@ -34,7 +35,7 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
     Raises
     ------
-    FormatError : if it is missing, truncated or not HDF5.
+    FormatError : if the file is missing, truncated or not HDF5.
     """
     try:
         file = h5py.File(path, "r", locking=False)
@@ -69,7 +70,7 @@ def node(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
 
     Raises
     ------
-    FormatError : if there is none of that name; if a link points to a missing file, the message names that file.
+    FormatError : if nothing has that name; if a link points to a missing file, the message names that file.
     """
     try:
         return file[name]
@@ -82,7 +83,7 @@ def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
 
     Raises
     ------
-    FormatError : if there is none of that name, or if it is a group.
+    FormatError : if nothing has that name, or if it is the name of a group.
     """
     item = node(file, name)
     if not isinstance(item, h5py.Dataset):
@@ -91,7 +92,7 @@ def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
 
 
 def _broken_link(node: h5py.Group, name: str) -> str:
-    """Explain which external file is missing behind `name`, following soft links; return "" if another fault is the cause."""
+    """Say which external file is missing or damaged behind the link `name`, following soft links; "" if no such link is there."""
     parts = [part for part in name.split("/") if part]
     for depth, part in enumerate(parts):
         link = node.get(part, getlink=True)
@@ -115,7 +116,7 @@ def check_sources(part: h5py.Dataset) -> list[Path]:
 
     Raises
     ------
-    FormatError : naming the first file that is missing.
+    FormatError : if a file is missing; the message names the first one.
     """
     if not part.is_virtual:
         return []
@@ -144,7 +145,7 @@ def read_npy(path: str | Path) -> Image:
 
 
 def read_npz(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Image]:
-    """Read the arrays of a .npz archive: those of `keys` that it holds, or all arrays if no key is given.
+    """Read from a .npz archive the arrays whose names are in `keys`; without `keys`, read all arrays.
 
     Raises
     ------
@@ -162,7 +163,7 @@ def read_tiff(path: str | Path) -> Image:
 
     Raises
     ------
-    FormatError : if it is missing, truncated or not a TIFF.
+    FormatError : if the file is missing, truncated or not a TIFF.
     """
     with tiff_series(Path(path)) as series:
         return np.asarray(series.asarray())
@@ -175,7 +176,7 @@ def read_array(path: str | Path, *keys: str) -> Image:
 
     Raises
     ------
-    FormatError : if it cannot be read, or is of another kind.
+    FormatError : if the file cannot be read, or is of another kind.
     """
     suffix = Path(path).suffix.lower()
     if not Path(path).is_file():
@@ -194,7 +195,7 @@ def read_array(path: str | Path, *keys: str) -> Image:
 def tiff_series(path: Path) -> Iterator[Any]:
     """Open the first image series of a TIFF file.
 
-    tifffile shortens a truncated file and only logs it; here such a message is an error.
+    Of a truncated file, tifffile reads what is there and only logs the fault. Here such a log message becomes an error.
     """
     logger, complaints = logging.getLogger("tifffile"), _Complaints(logging.ERROR)
     logger.addHandler(complaints)
@@ -213,7 +214,7 @@ def tiff_series(path: Path) -> Iterator[Any]:
 
 
 class _Complaints(logging.Handler):
-    """Collects log messages in a list."""
+    """Handler of log messages that collects them in a list."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)

@@ -1,8 +1,8 @@
 """Hold detector frames that stay on disk until a region of them is indexed.
 
-`TiffFrames`, `NpyFrames`, `HDF5Frames`, `SummedFrames` and `ArrayFrames` satisfy `braggshot.volumes.Frames`. They are indexed by
-``[frames, rows, columns]``: a slice, an integer or an index array for the frames, and slices or integers for the pixels. Only the
-indexed part is read, and files are open only while it is read. No correction is applied here.
+`TiffFrames`, `NpyFrames`, `HDF5Frames`, `SummedFrames` and `ArrayFrames` satisfy the protocol `braggshot.volumes.Frames`. They are
+indexed by ``[frames, rows, columns]``: a slice, an integer or an index array for the frames, and slices or integers for the pixels.
+Only the indexed part is read, and files are open only while it is read. No correction is applied here.
 """
 
 from __future__ import annotations
@@ -70,21 +70,21 @@ class ArrayFrames(LazyFrames):
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Copy the region from the array; consecutive frames are copied only once."""
+        """Copy the region from the array; consecutive frames are copied once, others twice."""
         first, last = (int(indices[0]), int(indices[-1])) if len(indices) else (0, -1)
         consecutive = last - first + 1 == len(indices) and bool(np.all(np.diff(indices) == 1))
         return np.array(self.array[slice(first, last + 1) if consecutive else indices, rows, columns])
 
 
 class FileFrames(LazyFrames):
-    """Frames stored as one image per file; a subclass reads one file."""
+    """Frames stored as one image per file; a subclass defines how one file is read."""
 
     @abstractmethod
     def image(self, index: int) -> Image:
-        """Read the whole image number `index`."""
+        """Read the image with the number `index` as a whole."""
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Read whole images one at a time, and cut each at once."""
+        """Read whole images one at a time, and cut each to the region before the next one is read."""
         return self.gather(self.image, indices, rows, columns)
 
     def gather(self, load: Callable[[int], Image], indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
@@ -138,7 +138,7 @@ class TiffFrames(FileFrames):
         self.shape = shape if self.stacked else (len(self.paths), *shape)
 
     def image(self, index: int) -> Image:
-        """Read all of file number `index`."""
+        """Read the file with the number `index` as a whole."""
         return read_tiff(self.paths[index])
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
@@ -155,7 +155,7 @@ class TiffFrames(FileFrames):
 
 
 class HDF5Frames(LazyFrames):
-    """Frames in one dataset (frames, rows, columns) of an HDF5 file, or in several datasets that follow each other.
+    """Frames in one dataset (frames, rows, columns) of an HDF5 file, or in several datasets, one after the other.
 
     Compressed, linked, external and virtual datasets are read alike. Only the chunks that overlap the region are read.
 
@@ -182,9 +182,9 @@ class HDF5Frames(LazyFrames):
         self.shape = (int(self.starts[-1]), *shapes[0][1:]) if shapes[0] else ()
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Read one hyperslab for each run of consecutive frames.
+        """Read each run of consecutive frames at once, as a block that HDF5 calls a hyperslab.
 
-        HDF5's own fancy indexing is slow, and it requires sorted, unique indices.
+        HDF5's own indexing by a list of frames is slow, and it requires sorted, unique indices.
         """
         blocks = []
         with open_hdf5(self.path) as file:
@@ -193,7 +193,7 @@ class HDF5Frames(LazyFrames):
         return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
 
     def _parts(self, run: NDArray[np.intp]) -> Iterator[tuple[str, slice]]:
-        """Yield, for a run of consecutive frames, each dataset that holds some of them and the slice of the frames in it."""
+        """Yield each dataset that holds frames of a run of consecutive frames, and the slice of the dataset that holds them."""
         first, stop = (int(run[0]), int(run[-1]) + 1) if len(run) else (0, 0)
         for number, (start, end) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
             low, high = max(first, start), min(stop, end)

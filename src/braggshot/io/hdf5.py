@@ -1,7 +1,7 @@
 """Write and read groups with a NeXus class, data sets with units, nested settings, and JSON notes in HDF5 files.
 
-Every data set has the attribute ``units``: "1" for a pure number, "" for text. None is not written, and a missing name reads as
-None. Volumes are compressed with gzip, which every HDF5 reader has.
+Every data set has the attribute ``units``: "1" for a pure number, "" for text. The value None is not written, and
+a missing name is read as None. Volumes are compressed with gzip, which every HDF5 reader has.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def read_value(data: h5py.Dataset) -> Any:
 
 
 def put_note(group: h5py.Group, name: str, content: Mapping[str, Any], description: str) -> None:
-    """Write nested settings as JSON text in an NXnote, from which they are read back exactly."""
+    """Write nested settings as JSON text in a group of the class NXnote; `read_note` reads them back exactly."""
     note = add_group(group, name, "NXnote")
     put(note, "type", "application/json")
     put(note, "description", description)

@@ -2,8 +2,8 @@
 
 A format is a module with two functions: ``can_read(path) -> bool`` looks at the file and never raises; ``read(path, **options) ->
 Scan`` reads it. Where a file may hold several scans, the module also has ``scans(path) -> list[str]``. A module with ``PARENT =
-"nexus"`` is a child of that format: where both can read a file, the child reads it. Two unrelated formats that can read a file are
-an error; so is no format. A module is imported when it is first asked.
+"nexus"`` is a child of that format: where both can read a file, the child reads it. It is an error if two unrelated formats can
+read a file, or if none can. A module is imported when it is first asked about a file.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Format:
     needs: str = ""
 
 
+# Formats whose readers belong to braggshot.
 BUILT_IN = (
     Format("cxi", "braggshot.io.formats.cxi", "CXI: counts as PyNX and braggshot write them, with mask; result files too"),
     Format("stacks", "braggshot.io.formats.stacks", ".npy, .npz, TIFF, or a folder or pattern of images"),
@@ -70,7 +71,7 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
     Parameters
     ----------
     path : file, folder of images, or pattern
-    format : name from `formats`; None chooses by looking at the file
+    format : name from `formats`; None finds the format by looking at the file
     options : keyword parameters of the format's reader, such as ``scan=54``; with any format ``geometry``, a table or TOML file of
         `braggshot.io.beamlines.instruments.GeometrySettings`, which replaces what the files say
 
@@ -154,7 +155,7 @@ def _what_it_is(path: str | Path) -> str:
 
 
 def option_names(module: ModuleType) -> list[str]:
-    """List the keyword parameters of a reader, including those of a ``**options: Unpack[...]``."""
+    """List the keyword parameters of a reader, including those that a ``**options: Unpack[...]`` declares."""
     hints = typing.get_type_hints(module.read)
     names = []
     for name, parameter in inspect.signature(module.read).parameters.items():
@@ -215,7 +216,7 @@ def _in_user_units(geometry: Geometry) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as a type that JSON can hold: paths become text."""
+    """Convert a value to a type that JSON can hold: paths and other objects become text."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

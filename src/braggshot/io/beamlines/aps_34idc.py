@@ -38,7 +38,7 @@ PIXEL = 55e-6  # pixel size of Timepix chips [m]
 def can_read(path: str | Path) -> bool:
     """Tell whether a file is a SPEC file of this beamline.
 
-    Its header names the motor of the camera distance, or a detector of 34-ID-C.
+    The header of such a file names the motor of the camera distance, or a detector of 34-ID-C.
     """
     if not starts_with(path, b"#F ", b"#S "):
         return False
@@ -194,7 +194,8 @@ def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Pat
 def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArray[np.intp], list[Path]]:
     """Match frames to points of the scan, and return both.
 
-    A frame belongs to the point whose number ends its file name. The numbers may start at 1 where there is a frame for every point.
+    A frame belongs to the point whose number ends its file name. The numbers count from 0, or from another number, such as 1, if
+    every point has a frame.
     """
     endings = [re.search(r"(\d+)$", file.stem) for file in files]
     numbered = {int(ending.group(1)): file for ending, file in zip(endings, files, strict=True) if ending}
@@ -228,7 +229,7 @@ def _region(header: dict[str, str], shape: Sequence[int], noticed: list[str]) ->
 
 
 def _chip_image(spec: Path, path: str | Path | None, region: tuple[slice, slice], what: str) -> FloatArray | None:
-    """Read a dark or flat field and cut it to the frames; an image that already has their shape is not cut."""
+    """Read a dark or flat field and cut it to the region of the frames; an image that already has their shape is not cut."""
     if path is None:
         return None
     place = Path(path) if Path(path).exists() else spec.parent / path

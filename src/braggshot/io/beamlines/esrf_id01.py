@@ -38,8 +38,10 @@ from braggshot.io.files import dataset, is_hdf5, node, open_hdf5
 from braggshot.io.frames import HDF5Frames
 from braggshot.volumes import FloatArray, Scan
 
-PARENT = "nexus"
+PARENT = "nexus"  # format that can read these files too; this reader is preferred to it
+# Name of a detector in braggshot, by its name in the files.
 DETECTORS = {"mpxgaas": "maxipix", "mpx1x4": "maxipix", "eiger2M": "eiger2m"}
+# Names of entries: 12.1, or in a collection <sample>_<dataset>_12.1.
 ENTRY = re.compile(r"(?:.*_)?(\d+)\.(\d+)")
 
 
@@ -70,9 +72,9 @@ def _number(name: str) -> tuple[float, str]:
 
 
 def _detectors(entry: h5py.Group | None) -> list[str]:
-    """List the names in `measurement` that hold images.
+    """List the names in the group `measurement` that hold images.
 
-    A link to a missing file counts if it has the name of a known detector. An entry that is itself a broken link has none.
+    A link to a missing file counts if it has the name of a known detector. If the entry itself is a broken link, the list is empty.
     """
     group = {} if entry is None else entry.get("measurement") or {}
     return [name for name in group if name in DETECTORS or getattr(group.get(name), "ndim", 0) == 3]
@@ -127,7 +129,7 @@ def read(
 def _entry(file: h5py.File, path: str | Path, scan: int | str | None) -> str:
     """Return the name of the entry for a scan number or a scan name.
 
-    Of two acquisition chains BLISS gives the faster one the suffix .1, which is taken.
+    If a scan has two acquisition chains, BLISS gives the entry of the faster one the suffix .1. That entry is taken.
     """
     known = _entries(file)
     if scan is None:

@@ -62,8 +62,9 @@ SIXS = Diffractometer(  # the circle beta carries both sample and detector
     row_axis="y-",
     column_axis="x+",
 )
-SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")  # Merlin mounted on its side
+SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")  # Merlin detector, mounted on its side
 
+# Diffractometers by the name that a user gives.
 INSTRUMENTS = {
     "34idc": APS_34IDC,
     "id01": ESRF_ID01,
@@ -106,7 +107,7 @@ class GeometrySettings:
 
 
 def set_geometry(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
-    """Give a scan the geometry that its user states, as a table or as the path of a TOML file that holds one.
+    """Give a scan the geometry that its user states, as a table or as the path of a TOML file that holds such a table.
 
     Raises
     ------

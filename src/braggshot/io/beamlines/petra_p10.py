@@ -37,9 +37,10 @@ from braggshot.io.files import is_hdf5, open_hdf5
 from braggshot.io.frames import HDF5Frames, LazyFrames, SummedFrames
 from braggshot.volumes import BoolArray, FloatArray, Scan
 
-PARENT = "nexus"
-DETECTOR = "entry/instrument/detector"
-PART = re.compile(r"data_\d{6}")
+PARENT = "nexus"  # format that can read these files too; this reader is preferred to it
+DETECTOR = "entry/instrument/detector"  # path of the detector in a master file
+PART = re.compile(r"data_\d{6}")  # names of the links to the data files
+# Name of a detector in braggshot, by its (rows, columns).
 SIZES = {(2167, 2070): "eiger4m", (514, 1030): "eiger500k", (3269, 3110): "eiger9m"}
 
 
@@ -168,7 +169,7 @@ def _read_fio(path: Path) -> tuple[dict[str, float | FloatArray], str, str]:
 
 
 def _sum_repeats(frames: LazyFrames, motors: dict[str, float | FloatArray], noticed: list[str]) -> LazyFrames:
-    """Sum the exposures that were repeated at each angle to one frame per angle."""
+    """Sum the exposures that were repeated at each angle, so that there is one frame per angle."""
     points = max((np.size(value) for value in motors.values() if np.ndim(value)), default=0)
     repeats, rest = divmod(frames.shape[0], points) if points else (1, 0)
     if repeats < 2 or rest:

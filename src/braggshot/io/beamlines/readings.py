@@ -16,6 +16,7 @@ from scipy.constants import elementary_charge
 from braggshot.errors import ConfigError, DataError
 from braggshot.volumes import BoolArray, Circle, FloatArray, Frames, Geometry
 
+# Factors from the units that files name to SI units.
 SI = {
     "m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "micron": 1e-6, "deg": np.pi / 180, "degree": np.pi / 180, "degrees": np.pi / 180,
     "rad": 1.0, "radian": 1.0, "eV": elementary_charge, "keV": 1e3 * elementary_charge, "J": 1.0,
@@ -26,7 +27,7 @@ class Overrides(TypedDict, total=False):
     """Values that a user states in place of those in the files.
 
     `direct_beam` is the (row, column) of the pixel that the direct beam hits with all detector circles at zero. Rotation and tilt
-    of the detector are its calibration, as xrayutilities defines it.
+    of the detector are its calibration, as xrayutilities defines them.
     """
 
     energy_ev: float
@@ -40,7 +41,7 @@ class Overrides(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Axis:
-    """One circle: name of the motor, laboratory axis of the rotation, and reading of the motor at the physical zero [deg]."""
+    """Circle of a diffractometer: name of its motor, laboratory axis of its rotation, motor reading at the physical zero [deg]."""
 
     motor: str
     axis: str
@@ -49,7 +50,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Diffractometer:
-    """Circles, outermost first, and the laboratory axes of detector rows and columns with all detector circles at zero."""
+    """Circles of an instrument, outermost first, and laboratory axes of detector rows and columns with the detector at zero."""
 
     name: str
     sample: tuple[Axis, ...]
@@ -114,7 +115,7 @@ def geometry(
 
 
 def _choose_value(overrides: Overrides, name: str, from_file: float | None, unit: float = 1.0) -> float | None:
-    """Return the value that the user states, in SI units, else the value of the file."""
+    """Return the value that the user states, converted to SI units; if the user states none, return the value of the file."""
     value: Any = overrides.get(name)
     if value is None:
         return from_file
@@ -162,7 +163,7 @@ def rocking_angle(instrument: Diffractometer, motors: Mapping[str, float | Float
 def match_points(
     name: str, n_frames: int, motors: Mapping[str, float | FloatArray], noticed: list[str]
 ) -> dict[str, float | FloatArray]:
-    """Cut motor readings to the number of frames; an interrupted scan has fewer frames than points.
+    """Cut motor readings to the number of frames, because an interrupted scan has fewer frames than points.
 
     Raises
     ------
@@ -177,13 +178,13 @@ def match_points(
 
 
 def to_si(value: Any, units: str | bytes | None, default: str) -> float:
-    """Convert a value to SI units by its `units` attribute; without one, `default` names the unit."""
+    """Convert a value of a file to SI units; `default` is its unit where the file states no known unit."""
     name = units.decode() if isinstance(units, bytes) else units
     return float(np.asarray(value).ravel()[0]) * SI.get(str(name), SI[default])
 
 
 def no_count(dtype: np.dtype[Any]) -> int | None:
-    """Return the largest value of an unsigned integer type, which photon-counting detectors write where they have no count."""
+    """Return the largest value of an unsigned integer type, which photon-counting detectors write for no count; else None."""
     return int(np.iinfo(dtype).max) if dtype.kind == "u" and dtype.itemsize >= 2 else None
 
 

@@ -1,9 +1,9 @@
 """Read and write measured or simulated counts in CXI files, as PyNX lays them out (``cxi_version`` 140).
 
 Counts are searched where PyNX searches them: ``entry_1/instrument_1/detector_1/data``, then ``entry_1/image_1/data`` in reciprocal
-space, then ``entry_1/data_1/data``. The mask beside them is 0 where a voxel is good. A result CXI holds its counts at the first of
-these places and is read in the same way. Files of `write_data` also hold the voxel basis, the window and the geometry
-(`braggshot.io.measurement`).
+space, then ``entry_1/data_1/data``. The mask beside the counts is 0 where a voxel is good. A result CXI, which holds a
+reconstruction, has its counts at the first of these places and is read in the same way. Files of `write_data` also hold the voxel
+basis, the window and the geometry (`braggshot.io.measurement`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from braggshot.io.hdf5 import add_group, get, put
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Frames, Scan
 
-PARENT = "nexus"
+PARENT = "nexus"  # format that can read these files too; this reader is preferred to it
+# Paths at which the counts are searched, in this order.
 PLACES = ("entry_1/instrument_1/detector_1/data", "entry_1/image_1/data", "entry_1/data_1/data")
 
 
@@ -41,7 +42,7 @@ def can_read(path: str | Path) -> bool:
 
 
 def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
-    """Read the counts of a data CXI or a result CXI.
+    """Read the counts of a CXI file, whether it is a data CXI (counts only) or a result CXI (with a reconstruction).
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
 
 
 def _counts(file: h5py.File, path: str | Path) -> str:
-    """Return the path of the counts: the first place with real numbers that are not marked as direct space."""
+    """Return the path of the counts: the first of `PLACES` that holds real numbers not marked as data of direct space."""
     for place in filter(file.__contains__, PLACES):
         link = file.get(place, getlink=True)
         target = posixpath.join("/", posixpath.dirname(place), link.path) if isinstance(link, h5py.SoftLink) else place
@@ -98,7 +99,7 @@ def _combine(good: BoolArray | None, further: BoolArray, frames: Frames, mask: s
 
 
 def _facts(entry: h5py.Group) -> dict[str, Any]:
-    """Read energy [J], distance [m], pixel size [m] and names, as far as the file has them."""
+    """Read energy [J], distance [m], pixel size [m], title, time, and names of sample and instrument; skip what is missing."""
     names = {
         "title": "title", "sample": "sample_1/name", "instrument": "instrument_1/name", "time": "start_time",
         "energy": "instrument_1/source_1/energy", "distance": "instrument_1/detector_1/distance",
@@ -108,7 +109,7 @@ def _facts(entry: h5py.Group) -> dict[str, Any]:
 
 
 def write_data(path: str | Path, volume: DiffractionVolume, truth: ComplexArray | None = None) -> None:
-    """Write `volume` as a data CXI, whole or not at all; `read` recovers all of it.
+    """Write counts and their metadata as a CXI file; `read` recovers all of them. If writing fails, an older file stays.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ def read(
     ----------
     path : the HDF5 file
     dataset : path of the frames (frame, row, column) inside the file; not needed where the file holds one 3D dataset
-    mask : path inside the file, or a .npy, .npz or .tif file: 0 good, of one frame or of the whole scan
+    mask : path of a mask inside the file, or a .npy, .npz or .tif file with one (0 good), of one frame or of the whole scan
     monitor : path of the incident flux inside the file, one value per frame
     angle : path of the rocking angle inside the file, one value per frame [deg, or as its `units` say]
 

@@ -5,10 +5,11 @@ HDF5,
 
 ::
 
-    /object   (n, z / 2, y / 2, x / 2) complex64 on the grid of the patterns, the middle of their array [sqrt(photons)]
-    /chi2     (n,) misfit on the grid that the network was shown [1]
+    /object   (n, z / 2, y / 2, x / 2) complex64, on the direct-space grid of a pattern, cut to the middle half of each axis
+              [sqrt(photons)]
+    /chi2     (n,) misfit to the pattern on the grid that the network was shown [1]
 
-with attributes of the file that say how they were made.
+with attributes of the file that say how the objects were made.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
 
 @contextmanager
 def create_objects(path: str | Path, n: int, shape: Sequence[int], about: Mapping[str, Any]) -> Iterator[h5py.File]:
-    """Create the output file of `n` objects, to be filled part by part; it is renamed to `path` at the end.
+    """Create a file of `n` objects under a temporary name, to be filled part by part; at the end the file is renamed to `path`.
 
     Parameters
     ----------

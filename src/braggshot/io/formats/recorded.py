@@ -3,12 +3,12 @@
 ::
 
     about.h5      metadata: plan, dark, flat, mask, monitor, angles, geometry
-    frames.raw    (n, rows, columns) as the detector counted, sparse where no frame has arrived
+    frames.raw    (n, rows, columns) as the detector counted; no disk space is used where no frame has arrived
     arrived.raw   one record a frame: whether it arrived, its angle [rad], its time [s since the epoch]
     ended.json    written last: whether the scan was aborted, and why
 
 Both raw files are mapped into memory. Written frames are kept by the operating system, so a killed program loses no frame; the
-memory is released by the system when needed. No correction is applied to the counts.
+operating system frees the memory when it is needed. No correction is applied to the counts.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from braggshot.io.hdf5 import add_group, get, put, put_note, read_note
 from braggshot.io.measurement import PREPARATION, read_geometry, read_preparation, write_geometry, write_preparation
 from braggshot.volumes import FloatArray, Frame, Scan
 
+# Names of the files in the folder of a recording.
 ABOUT, FRAMES, ARRIVED, ENDED = "about.h5", "frames.raw", "arrived.raw", "ended.json"
+# One record of arrived.raw: whether the frame has arrived, its rocking angle [rad], its time [s since the epoch].
 RECORD = np.dtype([("here", "u1"), ("angle", "f8"), ("time", "f8")])
-GROWTH = 64  # frames by which the files grow where the number of frames is not known
+GROWTH = 64  # number of frames by which the files grow if the number of planned frames is not known
 SPARE = 256 * 2**20  # space that must stay free on the disk [bytes]
 
 
@@ -59,7 +61,7 @@ class Plan:
 
 
 class Recorder:
-    """Writer of a recording; `scan` shows the frames so far at any time.
+    """Writer of a recording; `scan` returns the frames that have arrived so far.
 
     Raises
     ------
@@ -112,12 +114,12 @@ class Recorder:
         return _scan(self.plan, self.frames, np.array(self.arrived))
 
     def end(self, aborted: str = "") -> None:
-        """Mark that no more frames will arrive; `aborted` is the reason of a scan that ended early."""
+        """Mark that no more frames will arrive; `aborted` says why the scan ended early, "" if it did not."""
         mark_ended(self.folder, aborted)
 
 
 def mark_ended(folder: str | Path, aborted: str) -> None:
-    """Mark the recording in a folder as ended; `aborted` is the reason of a scan that ended early."""
+    """Mark the recording in a folder as ended; `aborted` says why the scan ended early, "" if it did not."""
     arrived = np.fromfile(Path(folder) / ARRIVED, RECORD)
     with replacing(Path(folder) / ENDED) as temporary:
         temporary.write_text(json.dumps({"aborted": aborted, "frames": int((arrived["here"] > 0).sum())}))
@@ -129,7 +131,7 @@ def can_read(path: str | Path) -> bool:
 
 
 def read_ending(path: str | Path) -> dict[str, Any] | None:
-    """Return the content of ended.json: the reason of an early end and the number of frames; None while the scan goes on."""
+    """Return the content of ended.json: why the scan ended early, and the number of frames; None while the scan goes on."""
     try:
         ending: dict[str, Any] = json.loads((Path(path) / ENDED).read_text())
     except FileNotFoundError:
@@ -142,7 +144,7 @@ def read(path: str | Path) -> Scan:
 
     Raises
     ------
-    FormatError : if a file of the recording is damaged or shorter than it says.
+    FormatError : if a file of the recording is damaged or too short.
     DataError : if no frame had arrived.
     """
     folder = Path(path)

@@ -17,6 +17,7 @@ from braggshot.io.files import read_array, read_npy, read_npz, starts_with
 from braggshot.io.frames import ArrayFrames, LazyFrames, NpyFrames, TiffFrames
 from braggshot.volumes import BoolArray, Scan
 
+# First bytes of TIFF, .npy and .npz files.
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 
@@ -32,7 +33,7 @@ def can_read(path: str | Path) -> bool:
 def list_images(path: str | Path) -> list[Path]:
     """List the images (.tif, .tiff, .npy) of a folder or of a pattern, in natural order; empty for a file.
 
-    Of a folder that mixes TIFF and .npy files only the TIFF files are listed.
+    If a folder holds both TIFF and .npy files, only the TIFF files are listed.
     """
     if Path(path).is_dir():
         files = [file for file in Path(path).iterdir() if file.is_file()]

@@ -30,12 +30,12 @@ def export(folder: str | Path, reconstruction: Reconstruction, scan: int | None 
     Parameters
     ----------
     folder : the pipeline's ``dump_dir``
-    reconstruction : in the detector frame
+    reconstruction : reconstruction in the detector frame
     scan : scan number; None takes it from the volume's name
 
     Raises
     ------
-    OutputError : if the file cannot be written, no scan number is known, or the grid is not the detector's.
+    OutputError : if the file cannot be written, no scan number is known, or the reconstruction is in another frame.
     """
     if reconstruction.frame != "detector":
         raise OutputError(f"cdiutils expects the detector frame, found {reconstruction.frame}; export before changing the frame.")

@@ -7,9 +7,10 @@ r"""Write a folder from which cohere continues or post-processes a reconstructio
     <folder>/results_phasing/support.npy     1 inside
 
 cohere differs from braggshot in four ways; writing and reading convert all of them. Its arrays are (column, row, frame), and it
-transposes TIFFs when it reads them. Its object goes to the detector by the *inverse* transform, unscaled:
-:math:`|\mathrm{ifftn}(image)| \prod N = data`, so its object is the conjugate of ours. It stores magnitudes, not photons. It has no
-mask, so voxels that are not valid become zero.
+transposes TIFFs when it reads them. Its object goes to the detector by the *inverse* Fourier transform, unscaled:
+:math:`|\mathrm{ifftn}(image)| \prod N = data`, where N are the numbers of voxels along the axes; so the object of cohere is the
+conjugate of the object of braggshot. It stores magnitudes, the square roots of photons. It has no mask, so voxels that are not
+valid become zero.
 
 To continue, set ``init_guess = "continue"`` and ``continue_dir = "<folder>/results_phasing"``.
 """
@@ -49,7 +50,7 @@ def export(folder: str | Path, reconstruction: Reconstruction) -> None:
 
 
 def read(path: str | Path) -> Reconstruction:
-    """Read an object that cohere phased, and convert its axes, sign and scale to those of braggshot.
+    """Read an object that the program cohere phased, and convert its axes, sign and scale to those of braggshot.
 
     The result has no counts, so its volume has no valid voxel.
 

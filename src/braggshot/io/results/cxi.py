@@ -13,7 +13,7 @@ of their own::
                                               last entry_1/mode, complex: the first PCA mode of all starts, on the grid of image_1
       strain_1                                common data of the strain map; see `braggshot.io.results.strain_images`
       instrument_1/detector_1/{data, mask}    prepared counts; mask 0 good, 1 bad
-      completed_1/data                        prepared counts, with the intensity of the crystal where the mask is 1
+      completed_1/data                        prepared counts, with the calculated intensity of the crystal where the mask is 1
       instrument_1/geometry_1                 diffractometer circles, where known
 
 Arrays are (z, y, x); every data set has ``units`` ("1" for a pure number, "" for text). Axes, signs and frames are those of
@@ -47,7 +47,7 @@ _VERSION = importlib.metadata.version("braggshot")
 
 
 def write(path: str | Path, reconstruction: Reconstruction) -> None:
-    """Write a reconstruction, and its strain map if it has one, as a result CXI, whole or not at all.
+    """Write a reconstruction, and its strain map if it has one, as a result CXI; if writing fails, an older file stays.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def read(path: str | Path) -> Reconstruction:
 
 
 def read_strain(path: str | Path) -> StrainMap | None:
-    """Read the strain map of a result CXI of braggshot; None if it holds none.
+    """Read the strain map of a result CXI of braggshot; None if the file holds no strain map.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
 
 
 def _read_ensemble(results: dict[str, Any], mode: ComplexArray | None) -> Ensemble | None:
-    """Read the statistics of all starts; fields that a file does not have keep their default."""
+    """Read the statistics of all starts of the phase retrieval; fields that the file does not have keep their default."""
     if "prtf" not in results:
         return None
     stored = {field.name: results[field.name] for field in dataclasses.fields(Ensemble) if field.name in results}
@@ -225,7 +225,7 @@ def _read_uncertainty(image: h5py.Group) -> Uncertainty | None:
 
 
 def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Path) -> NDArray[Any]:
-    """Read an array of `image_1` and pad it to `shape` about its centre.
+    """Read an array of the group `image_1` and pad it with zeros on all sides to `shape`.
 
     If the array holds several modes, the first mode is the solution.
     """
@@ -272,5 +272,5 @@ def _read_measurement(entry: h5py.Group, process: Any, path: Path) -> Diffractio
 
 
 def _tuples(values: dict[str, Any] | None) -> Any:
-    """Turn short arrays back into the tuples that they were before writing."""
+    """Turn the arrays of a table back into tuples, which they were before they were written."""
     return values and {key: tuple(value.tolist()) if isinstance(value, np.ndarray) else value for key, value in values.items()}

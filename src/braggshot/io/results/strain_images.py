@@ -1,4 +1,4 @@
-"""Write and read a strain map inside a CXI entry: one real image per field, and a group of common data.
+"""Write and read a strain map inside a CXI entry: one real image per field, and a group for the data common to all fields.
 
 ::
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from braggshot.io.hdf5 import add_group, get, put, put_tree, read_tree
 from braggshot.volumes import Facet, StrainMap
 
+# Fields of a strain map, and the units in which they are written.
 UNITS = {
     "amplitude": "photons^0.5",
     "phase": "rad",
@@ -36,6 +37,7 @@ UNITS = {
     "bulk": "1",
     "dislocation": "1",
 }
+# Fields of a facet, and the units in which they are written.
 _FACET_UNITS = {
     "normal": "1", "area": "m^2", "share": "1", "centre": "m", "strain": "1", "strain_std": "1", "hkl": "1", "off": "rad",
 }  # fmt: skip
@@ -61,7 +63,7 @@ def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **at
 
 
 def write(entry: h5py.Group, strain_map: StrainMap, numbers: Mapping[str, Any]) -> None:
-    """Write all fields of a strain map, and the table `numbers` of its summary."""
+    """Write all fields of a strain map into a CXI entry, and `numbers`, the table that summarises the map."""
     for name, units in UNITS.items():
         values = getattr(strain_map, name)
         if values is None:
@@ -81,7 +83,7 @@ def write(entry: h5py.Group, strain_map: StrainMap, numbers: Mapping[str, Any]) 
 
 
 def read(entry: h5py.Group) -> StrainMap | None:
-    """Read the strain map of an entry; None if it holds none."""
+    """Read the strain map of a CXI entry; None if the entry holds no strain map."""
     if "strain_1" not in entry:
         return None
     group = entry["strain_1"]
@@ -99,7 +101,7 @@ def read(entry: h5py.Group) -> StrainMap | None:
 
 
 def _write_facets(group: h5py.Group, facets: tuple[Facet, ...]) -> None:
-    """Write one row per facet; the index hkl of a facet without a name is 0, 0, 0."""
+    """Write the properties of the facets, each an array of one row per facet; a facet without a name has hkl 0, 0, 0."""
     if not facets:
         return
     for name, units in _FACET_UNITS.items():

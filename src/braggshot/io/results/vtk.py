@@ -26,11 +26,15 @@ from braggshot.io.atomic import replacing
 from braggshot.io.results.strain_images import UNITS
 from braggshot.volumes import FloatArray, Reconstruction, StrainMap
 
+# Name of a pixel type in VTK, by its name in numpy.
 _TYPES = {"float32": "Float32", "uint8": "UInt8"}
 
 
 def write(path: str | Path, reconstruction: Reconstruction) -> None:
-    """Write all fields of the strain map; without one, amplitude [sqrt(photons)], phase [rad] (0 outside the support) and support.
+    """Write a reconstruction as VTK image data.
+
+    The file holds all fields of the strain map. Without a strain map, it holds the amplitude [sqrt(photons)], the phase [rad] (0
+    outside the support) and the support.
 
     Raises
     ------
@@ -49,7 +53,7 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
 
 
 def write_strain(path: str | Path, strain_map: StrainMap) -> None:
-    """Write all fields of a strain map; they are NaN where they have no value.
+    """Write all fields of a strain map; a field is NaN where it has no value.
 
     Fields that are lengths are in nm, like the axes.
 
@@ -109,7 +113,10 @@ def write_arrays(
 
 
 def _grid(shape: tuple[int, int, int], basis: FloatArray | None, frame: str) -> tuple[str, dict[str, str]]:
-    """Return Origin, Spacing and Direction, and notes for the file; VTK lists x first, so rows and columns are reversed."""
+    """Return the attributes Origin, Spacing and Direction of the grid, and notes for the file.
+
+    VTK lists x first, so the rows and columns of `basis` are reversed.
+    """
     edges = np.eye(3) if basis is None else np.asarray(basis)[::-1, ::-1] * 1e9
     spacing = np.linalg.norm(edges, axis=0)
     direction = edges / spacing
@@ -123,7 +130,10 @@ def _grid(shape: tuple[int, int, int], basis: FloatArray | None, frame: str) -> 
 
 
 def _encode(array: NDArray[Any]) -> str:
-    """Compress an array to one block in base64: a header (blocks, size, size of a last part, compressed size), then the bytes."""
+    """Compress an array to base64 text: a header, then the compressed bytes.
+
+    The header holds the number of blocks (1), the size of a block, the size of a shorter last block (0), and the compressed size.
+    """
     raw = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
     packed = zlib.compress(raw, level=1)
     return (base64.b64encode(struct.pack("<4Q", 1, len(raw), 0, len(packed))) + base64.b64encode(packed)).decode("ascii")
