@@ -1,7 +1,7 @@
 """Define the messages of a source: `Begin`, any number of `Arrived`, then `End`; `Dropped` at any time.
 
 A source makes these messages from the data that it receives from a detector or reads from files. It never waits for the program
-that takes the messages. Received data never make a source raise an exception: data that cannot be read become a `Dropped` message.
+that takes the messages. Received data never make a source raise an exception: unreadable data become a `Dropped` message.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from braggshot.live.sources.limits import MAX_FRAMES, MAX_NAME, scan_name
 from braggshot.volumes import FloatArray, Frame, Scan
 
 COMPLETE_SHARE = 0.95
-"""A scan counts as complete if its last frame stands beyond this share of the planned ones [1]; a network may lose single frames."""
+"""A scan counts as complete if its last frame comes after this share of the planned ones [1]; networks lose single frames."""
 MAX_REMEMBERED = 64
 """Number of ended scans that are remembered, so that late frames of these scans are recognised."""
 
@@ -99,8 +99,8 @@ class Ledger:
     def end(self, key: Hashable, aborted: str | None = None, next_began: bool = False) -> list[Message]:
         """End a scan; return no message if this scan is not open.
 
-        `aborted` is the reason of an early end in words, empty if the scan ended as planned. With None, the scan counts as aborted
-        if too few of the planned frames came.
+        `aborted` is the reason of an early end in words, empty if the scan ended as planned. With None, the scan counts as
+        aborted if too few of the planned frames came.
         """
         if self.open is None or self.open.key != key:
             return []

@@ -52,7 +52,7 @@ class Options(ScanDefaults):
 
 @dataclass(frozen=True)
 class Update:
-    """A decoded update of the channel; each field after the image is None where the attributes do not give it."""
+    """A decoded image of the channel; each field after `image` is None if the attributes of the image do not hold it."""
 
     unique_id: int
     image: NDArray[Any]
@@ -185,7 +185,7 @@ def connect(target: str, options: Options) -> PvaSource:
 
 
 class PvaSource:
-    """A source of the images of an EPICS channel; `connected` is set once the channel is found, and only later images are used."""
+    """A source of the images of an EPICS channel; `connected` is set once it is found, and only later images are used."""
 
     def __init__(self, channel: str, options: Options) -> None:
         self.channel, self.options, self.connected = channel, options, Event()

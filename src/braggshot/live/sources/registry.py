@@ -1,8 +1,8 @@
 """Find the source for a URL: ``folder:PATH``, ``pva:CHANNEL``, ``zmq:tcp://HOST:PORT``, ``replay:FILE?rate=HZ``.
 
-A transport is a module with a frozen dataclass ``Options`` (filled from the URL) and ``connect(target, options) -> Source``. Other
-packages register such modules as entry points ``braggshot.sources``. A module, and with it the library of a beamline, is imported
-only when a URL names it.
+A transport is a module with a frozen dataclass ``Options`` (filled from the URL) and ``connect(target, options) -> Source``.
+Other packages register such modules as entry points ``braggshot.sources``. A module, and with it the library of a beamline, is
+imported only when a URL names it.
 """
 
 from __future__ import annotations

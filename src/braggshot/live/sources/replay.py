@@ -18,7 +18,7 @@ from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import Frame, Scan
 
 BLOCK_BYTES = 2**25
-"""Size of the blocks of frames that are read at once [bytes]: opening a file for every frame would be slower than any detector."""
+"""Size of the blocks of frames read at once [bytes]: opening a file for every frame would be slower than any detector."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ The messages of version 1 are read here::
     dseries_end-1.0
 
 The user of a detector can set the appendix. It is read if it is a JSON object: ``scan``, ``frames`` and ``rocking_angle_deg`` (a
-list) with the header, ``rocking_angle_deg`` (a number) with an image. Without them the angles are those of the goniometer axis that
-turns, by the detector's configuration. `braggshot.live.sources.dectris.stream2` reads version 2; each message tells its version.
+list) with the header, ``rocking_angle_deg`` (a number) with an image. Without them the angles are those of the axis that turns,
+by the detector's configuration. `braggshot.live.sources.dectris.stream2` reads version 2; each message tells its version.
 """
 
 from __future__ import annotations

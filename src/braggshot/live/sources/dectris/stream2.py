@@ -1,4 +1,4 @@
-"""Read version 2 of the stream of a DECTRIS detector (SIMPLON 1.8 and later): one CBOR map a message.
+"""Read version 2 of the stream of a DECTRIS detector (SIMPLON 1.8 and later), where each message is one CBOR map.
 
 A message is of type start, image or end::
 
@@ -10,9 +10,9 @@ An array is tag 40 around its sides (rows, columns) and a typed array (tags 64 t
 (tag 56500 around algorithm, bytes of an element, payload). The user of a detector can set ``user_data``; it is read as the
 appendices of version 1.
 
-Messages are decoded by `cbor2`. Before that, `check_outline` reads the type and length of every CBOR item. It allows only the tags
-of this stream, and, not counting byte strings, no more content than one JSON text may have. So decoding makes nothing but numbers,
-texts, lists, maps and copies of the bytes that came.
+Messages are decoded by `cbor2`. Before that, `check_outline` reads the type and length of every CBOR item. It allows only the
+tags of this stream, and, not counting byte strings, no more content than one JSON text may have. So decoding makes nothing but
+numbers, texts, lists, maps and copies of the bytes that came.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class CborReader:
     Parameters
     ----------
     decoder : decodes the images
-    channel : energy threshold whose images are read; empty takes the first that the start of a series names, or that an image holds
+    channel : energy threshold whose images are read; empty takes the first that the series' start names, or that an image holds
     """
 
     def __init__(self, decoder: ImageDecoder, channel: str = "") -> None:

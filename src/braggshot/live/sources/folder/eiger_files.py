@@ -53,7 +53,7 @@ class DataFile:
     taken, damaged : indices, inside the file, of the frames that were read, and of those that were reported as damaged
     seen : time when the file was first found; None before that [s]
     is_whole : whether all frames of the file were read and the file is closed
-    is_open : whether a writer had the file open at the last look
+    is_open : whether a writer had the file open when it was last read
     is_settled : whether the file was read after it had not changed for a while
     is_reported : whether the loss of the file was reported
     """
@@ -131,7 +131,7 @@ class FileSet:
                 return
 
     def _successor_times(self) -> dict[int, float]:
-        """Return, for each data file, the time when the first of the files after it was found, infinite if none was found yet [s]."""
+        """Return, for each data file, when the first of the files after it was found; infinite if none was found yet [s]."""
         earliest, times = math.inf, {}
         for number, part in sorted(self.parts.items(), reverse=True):
             times[number] = earliest
@@ -156,17 +156,17 @@ class FileSet:
         return None if self.master is None else self.master.frames
 
     def is_quiet(self) -> bool:
-        """Tell whether all files that are there were read as far as possible."""
+        """Tell whether all files that exist so far were read as far as possible."""
         there = [part for part in self.parts.values() if part.stamp.is_there()]
         return not self.is_waiting and all(part.is_whole or part.is_settled for part in there)
 
     def is_over(self) -> bool:
-        """Tell whether no more frames are expected once another scan has begun: no file is missing, or the wait for it is over."""
+        """Tell whether no frames are expected once another scan has begun: no file is missing, or the wait for it is over."""
         is_all_there = self.master is not None and all(part.stamp.is_there() for part in self.parts.values())
         return self.is_quiet() and (is_all_there or self._is_older(PATIENCE * self.settle))
 
     def is_complete(self) -> bool:
-        """Tell whether the files that are there have places for all planned frames, are closed, and will not change."""
+        """Tell whether the files that exist have places for all planned frames, are closed, and no longer change."""
         parts = list(self.parts.values())
         known = [part.frames for part in parts if part.frames is not None]
         if self.frames is None or not known or not self.is_quiet():
@@ -176,7 +176,7 @@ class FileSet:
         return sum(max(known) if part.frames is None else part.frames for part in parts) >= self.frames
 
     def present_files(self) -> set[Path]:
-        """Return the paths of the files that are there, master and data."""
+        """Return the paths of the files that exist, master and data files."""
         stamps = [self._stamp, *(part.stamp for part in self.parts.values())]
         return {stamp.path for stamp in stamps if stamp.is_there()}
 
@@ -205,7 +205,7 @@ class FileSet:
             part.seen = time.monotonic()
 
     def _read_master_again(self) -> Iterator[Dropped]:
-        """Read the master again until it has not changed for a while; the coarse clock of a file system may hide a late change."""
+        """Read the master again until it has not changed for a while; a file system's coarse clock may hide a late change."""
         if self._stamp.has_changed():
             self._is_master_settled = False
             self._changed = time.monotonic()

@@ -85,7 +85,7 @@ def read_master(path: Path, root: Path) -> Master:
 
 
 def _links(file: h5py.File, path: Path, root: Path) -> tuple[dict[int, tuple[Path, str]], tuple[str, ...]]:
-    """Return the links to frames by their number, and a line of text for each refused link; a master may also hold frames itself."""
+    """Return the links to frames by number, and a line of text for each refused link; a master may also hold frames itself."""
     group = own_group(file, "entry/data")
     links: dict[int, tuple[Path, str]] = {}
     refused: list[str] = []

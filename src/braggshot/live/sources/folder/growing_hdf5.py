@@ -73,7 +73,7 @@ class GrowingFile:
         self._file = None
 
     def is_complete(self) -> bool:
-        """Tell whether the writer has closed the file; a file that was not made for SWMR does not show this, and counts as open."""
+        """Tell whether the writer has closed the file; without SWMR a file does not show this, and counts as open."""
         version, flags = superblock(self.path)
         return version >= 3 and not flags & 1
 
@@ -85,7 +85,7 @@ class GrowingFile:
         return self._file
 
     def _angles(self, file: h5py.File, first: int, last: int) -> list[float | None]:
-        """Return the rocking angles of frames `first` to `last` - 1 [rad]; None for each angle that the file does not hold yet."""
+        """Return the rocking angles of frames `first` to `last` - 1 [rad]; None for each that the file does not hold yet."""
         filled: list[float | None] = [None] * (last - first)
         if self.angle is not None:
             data = dataset(file, self.angle)

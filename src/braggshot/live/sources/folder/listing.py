@@ -149,7 +149,7 @@ class Stamp:
         self.path, self.paths, self.since = path, NO_FILE, time.monotonic()
 
     def has_changed(self) -> bool:
-        """Look at the file, and tell whether it has changed since the last look."""
+        """Read size and modification time of the file, and tell whether they have changed since the last call."""
         try:
             paths = self.path.stat()
             stamp = (paths.st_size, paths.st_mtime_ns, paths.st_ino)
@@ -161,7 +161,7 @@ class Stamp:
         return True
 
     def is_there(self) -> bool:
-        """Tell whether the file was there at the last look."""
+        """Tell whether the file existed when it was last looked at."""
         return self.paths != NO_FILE
 
     def is_old(self, seconds: float) -> bool:
@@ -169,7 +169,7 @@ class Stamp:
         return time.monotonic() - self.since >= seconds
 
     def is_settled(self, seconds: float) -> bool:
-        """Look at the file, and tell whether it has not changed for `seconds`, or that the file is gone."""
+        """Look at the file, and tell whether it has not changed for `seconds`, or is gone."""
         return not self.has_changed() and (not self.is_there() or self.is_old(seconds))
 
 

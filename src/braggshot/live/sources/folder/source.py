@@ -1,8 +1,9 @@
 """Watch a folder and pass its frames on: images that appear one by one, or HDF5 files that grow.
 
 A series of images, ``PREFIX<number>.tif`` or ``.npy`` in one folder, is a scan. So is every HDF5 file; the files of a DECTRIS
-detector (`braggshot.live.sources.folder.eiger_files`) are one scan together. A scan ends when all planned frames came, when a file
-``BASE.done`` or ``BASE.aborted`` appears, when its HDF5 file is closed, when the next scan begins, or after a time without frames.
+detector (`braggshot.live.sources.folder.eiger_files`) are one scan together. A scan ends when all planned frames came, when a
+file ``BASE.done`` or ``BASE.aborted`` appears, when its HDF5 file is closed, when the next scan begins, or after a time without
+frames.
 ``BASE.json`` may hold a plan: ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``. BASE is the name of the
 images without their number, or of the HDF5 file, or the folder's name (in the folder or beside it).
 """
@@ -265,7 +266,7 @@ class FolderSource:
     def _begin_scan(
         self, series: Series, number: int, files: FileSet | None = None, image: NDArray[Any] | None = None
     ) -> Iterator[Message]:
-        """Begin a scan at its first file, with the plan in its ``.json`` file; an open scan that has a marker of its end is ended first."""
+        """Begin a scan at its first file, with the plan in its ``.json`` file; an open scan whose end is marked ends first."""
         if self._ledger.is_known(series):
             return
         if marker := self._find_marker():
@@ -288,7 +289,7 @@ class FolderSource:
         yield from self._ledger.begin(series, plan.get("scan", name), plan.get("frames"), None, rocking, about)
 
     def _scan_name(self, series: Series) -> str:
-        """Return the name of a series' scan: folder and file name, or only the file name if that begins with the folder's name."""
+        """Return a name for a scan: folder and file name, or only the file name if that begins with the folder's name."""
         plain, folder = series.name.rstrip("_-. "), series.folder
         places = folder.relative_to(self.root).parts
         if not places or plain.startswith(folder.name):
