@@ -1,4 +1,7 @@
-"""Build recordings and rocking curves from messages; frames that never come stay masked and are never guessed."""
+"""Write the frames of a scan to disk, and build its rocking curve, from the messages of a source.
+
+Frames that never come stay masked; their counts are never guessed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import BoolArray, Scan
 
 COPIED_FIELDS = ("valid", "dark", "flat", "geometry", "detector")
-"""Fields that are copied from the scan `like` if the source of the measured scan does not know them."""
+"""Fields of a `Scan` that are copied from an example scan, which the user named, where the source does not send them."""
 
 
 @dataclass
@@ -27,11 +30,11 @@ class OpenScan:
 
     Parameters
     ----------
-    name : name of its recording, unique in the folder
-    begin : the message that announced it
-    recorder : writes its frames; None before the first frame
-    rocking : sum of each frame, NaN where none has come [counts]
-    received : number of frames that came
+    name : name of the folder that its frames are recorded in, unique among all recordings
+    begin : message of the source that announced the scan
+    recorder : writer of the frames to disk; None before the first frame
+    rocking : sum of the counts of each frame, NaN where the frame has not come [counts]
+    received : number of frames that were recorded
     """
 
     name: str
@@ -42,27 +45,27 @@ class OpenScan:
 
     @property
     def expected(self) -> int | None:
-        """Number of planned frames, None where it is not known."""
+        """Number of planned frames, None if it is not known."""
         return self.begin.frames
 
 
 @dataclass(frozen=True)
 class ScanOpened:
-    """A scan began."""
+    """The change that a scan began."""
 
     scan: OpenScan
 
 
 @dataclass(frozen=True)
 class FrameAdded:
-    """A frame was added to the open scan."""
+    """The change that a frame was added to the open scan."""
 
     scan: OpenScan
 
 
 @dataclass(frozen=True)
 class ScanClosed:
-    """A scan is over; `aborted` holds the reason in words if it ended early."""
+    """The change that a scan is over; `aborted` holds the reason in words if the scan ended early."""
 
     scan: OpenScan
     aborted: str = ""
@@ -76,9 +79,9 @@ class Assembly:
 
     Parameters
     ----------
-    folder : holds the recordings
-    like : a scan whose dark, flat, mask and geometry are used where the source knows none
-    is_taken : tells whether a name is in use already
+    folder : folder for all recordings
+    like : example scan; its dark image, flat field, mask and geometry are used where the source sends none
+    is_taken : function that tells whether a name of a scan is in use already
     """
 
     def __init__(self, folder: Path, like: Scan | None = None, is_taken: Callable[[str], bool] = lambda _: False) -> None:
@@ -88,7 +91,7 @@ class Assembly:
         self._last: str = ""  # the source's name of the scan that was closed last
 
     def take(self, message: Message) -> Iterator[Change]:
-        """Apply a message, and yield the changes that follow from it."""
+        """Apply a message, and yield what changes: a scan begins, a frame is added, a scan ends, data are dropped."""
         if isinstance(message, Dropped):
             yield message
         elif isinstance(message, Begin):
@@ -123,7 +126,7 @@ class Assembly:
             yield from self._close("")
 
     def _sum_counts(self, plan: Plan, image: NDArray[Any]) -> float:
-        """Return the sum of an image over its valid pixels, leaving out pixels that were not counted."""
+        """Sum the counts of an image over its valid pixels, leaving out pixels that the detector marks as not counted."""
         good = _valid_pixels(plan)
         trusted = image if good is None else image * good
         no_count = None if plan.about is None else plan.about.provenance.get("no_count")
@@ -132,7 +135,7 @@ class Assembly:
         return float(trusted.sum(dtype=np.float64))
 
     def _plan(self, scan: OpenScan, image: NDArray[Any]) -> Plan:
-        """Plan the recording of a scan from its announcement and its first image."""
+        """Plan the recording of a scan from the message that announced it, and from its first image."""
         begin, about = scan.begin, self._fill_from_similar(scan.begin.about, image)
         is_streamed = scan.begin.about is None or "stream" in scan.begin.about.provenance
         if is_streamed and image.dtype.kind == "u":
@@ -144,7 +147,7 @@ class Assembly:
         return Plan(scan.name, (rows, columns), image.dtype, begin.frames, begin.rocking_angle, about)
 
     def _fill_from_similar(self, about: Scan | None, image: NDArray[Any]) -> Scan | None:
-        """Return the source's `Scan`, with missing fields filled from `like`."""
+        """Return the description of a scan that the source sent, with missing fields filled from the example scan `like`."""
         if about is None or self.like is None or about.prepared:
             return about or self.like
         # A detector may send only a part of its pixels; the mask must fit the images that really come.
@@ -174,12 +177,15 @@ class Assembly:
 
 
 def _valid_pixels(plan: Plan) -> BoolArray | None:
-    """Return the (rows, columns) mask of valid pixels, or None where the plan has none."""
+    """Return the (rows, columns) mask of valid pixels, or None if the plan of the recording has none."""
     valid = None if plan.about is None else plan.about.valid
     return valid if valid is not None and valid.ndim == 2 else None
 
 
 def recordings_in(folder: Path) -> list[tuple[Path, dict[str, Any] | None]]:
-    """List the recordings in a folder, oldest first, each with how it ended; None if the program was stopped before its end."""
+    """List the recordings in a folder, oldest first, each with the record of how its scan ended.
+
+    The record is None if the program was stopped before the scan ended.
+    """
     paths = [path for path in folder.glob("*") if recorded.can_read(path)]
     return [(path, recorded.read_ending(path)) for path in sorted(paths, key=lambda path: (path / recorded.ABOUT).stat().st_mtime)]

@@ -1,4 +1,4 @@
-"""Hold the work that waits for the worker thread: one preview request, the newest, and every finished scan."""
+"""Hold the work that waits for the worker thread: the newest preview request, and every finished scan."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class PreviewRequest:
     name : name of the scan
     scan : the scan as far as it is measured
     brightest : index of the frame with the most counts
-    frames : number of frames that have come
-    began : arrival of the first frame, on the monotonic clock [s]
+    frames : number of frames that have come so far
+    began : time when the first frame came, on the monotonic clock [s]
     is_complete : whether the scan is over
-    has_passed_peak : whether this is the first request after the maximum of the rocking curve; only then can a crystal be seen
+    has_passed_peak : whether the rocking curve has just passed its maximum; only from then on can a crystal be seen
     """
 
     name: str
@@ -35,20 +35,20 @@ class PreviewRequest:
 
     @property
     def urgency(self) -> int:
-        """Rank of the request, 0 to 2; a request overtakes a preview of lower urgency."""
+        """Urgency of the request, from 0 to 2; a preview that is being made is given up for a request of higher urgency."""
         return 2 if self.is_complete else int(self.has_passed_peak)
 
 
 @dataclass(frozen=True)
 class FinishedScan:
-    """A finished scan that waits for the full job.
+    """A finished scan that waits for its full reconstruction.
 
     Parameters
     ----------
     name : name of the scan
     path : folder of its recording
     frames : number of frames that came
-    began : arrival of the first frame, on the monotonic clock [s]
+    began : time when the first frame came, on the monotonic clock [s]
     """
 
     name: str
@@ -58,7 +58,7 @@ class FinishedScan:
 
 
 class Mailbox:
-    """A mailbox for one preview request, where the newest wins, and a queue of finished scans, where none is lost."""
+    """A place for one preview request, which a newer one replaces, and a queue for all finished scans."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -67,7 +67,7 @@ class Mailbox:
         self._closed = False
 
     def request(self, request: PreviewRequest) -> None:
-        """Ask for a preview, in place of a request that still waits."""
+        """Ask for a preview; the request replaces one that still waits."""
         with self._condition:
             previous = self._request
             if previous is not None and previous.name == request.name and previous.has_passed_peak:
@@ -76,7 +76,7 @@ class Mailbox:
             self._condition.notify_all()
 
     def submit(self, finished: FinishedScan) -> None:
-        """Ask for the full job on a scan."""
+        """Ask for the full reconstruction of a finished scan."""
         with self._condition:
             self._finished.append(finished)
             self._condition.notify_all()
@@ -88,23 +88,23 @@ class Mailbox:
             self._condition.notify_all()
 
     def take_request(self) -> PreviewRequest | None:
-        """Take the waiting preview request, or None."""
+        """Take the preview request that waits, or None if none waits."""
         with self._condition:
             request, self._request = self._request, None
             return request
 
     def take_finished(self) -> FinishedScan | None:
-        """Take the oldest waiting scan, or None."""
+        """Take the finished scan that has waited longest, or None if none waits."""
         with self._condition:
             return self._finished.popleft() if self._finished else None
 
     def is_overtaken(self, current: PreviewRequest) -> bool:
-        """Tell whether a more urgent request waits than the one being served, which is then given up."""
+        """Tell whether a request waits that is more urgent than `current`, whose preview is then given up."""
         waiting = self._request
         return waiting is not None and waiting.urgency > current.urgency
 
     def has_work(self) -> bool:
-        """Tell whether anything waits."""
+        """Tell whether a preview request or a finished scan waits."""
         return self._request is not None or bool(self._finished)
 
     def wait(self, longest: float) -> bool:

@@ -1,7 +1,7 @@
 """Define the messages of a source: `Begin`, any number of `Arrived`, then `End`; `Dropped` at any time.
 
-A source makes them from the data that its transport brings. It never waits for its consumer, and data from the wire never makes it
-raise an exception: data that cannot be read become a `Dropped` message.
+A source makes these messages from the data that it receives from a detector or reads from files. It never waits for the program
+that takes the messages. Received data never make a source raise an exception: unreadable data become a `Dropped` message.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Begin:
     scan : name of the scan, new for every scan of a source
     frames : number of planned frames; None where the source does not know it
     shape : (rows, columns) of each frame; None where the source does not know it
-    rocking_angle : angle of every planned frame; None where the source does not know them [rad]
-    about : a `Scan` with dark, flat, mask, geometry and detector, as far as the source knows them; its `frames` are not read
+    rocking_angle : rocking angle of every planned frame [rad]; None where the source does not know the angles
+    about : a `Scan` with dark image, flat field, mask, geometry and detector, if known; its `frames` are not read
     """
 
     scan: str
@@ -52,7 +52,10 @@ class End:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Data of no use: malformed, too large, a repeated frame, or of no open scan; `reason` is a short word for counting."""
+    """Data that cannot be used: malformed, too large, a repeated frame, or a frame of a scan that is not open.
+
+    `reason` is a short word; dropped data are counted for each reason.
+    """
 
     reason: str
     detail: str = ""
@@ -67,6 +70,6 @@ class Source(Protocol):
     def messages(self, stop: Event) -> Iterator[Message | None]:
         """Yield messages as they come, and None at least every 0.2 s while none comes.
 
-        Ends soon after `stop` is set, or when the source itself ends.
+        The iterator ends soon after `stop` is set, or when the source itself ends.
         """
         ...

@@ -1,4 +1,7 @@
-"""Phase a scan as far as it is measured: quickly, and on the grid, twin and origin of the previous preview."""
+"""Make previews of a crystal: phase a scan quickly, as far as it is measured.
+
+Each preview agrees with the one before in its grid, in its origin, and in the choice between the crystal and its twin.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from braggshot.prepare import PrepareConfig, prepare
 from braggshot.series.registration import carry_neighbour, register
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-GROWTH_BEFORE_SEARCH = 1.5  # growth of the frame count after which a new window is searched for: fringes may reach further by then
+GROWTH_BEFORE_SEARCH = 1.5  # a new window is searched for after this growth of the number of frames: fringes may then reach out
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ class Preview:
 
     Parameters
     ----------
-    volume : the counts, in their window
-    window_frames : number of frames at the time when that window was searched for
-    result : the reconstruction; while it is being made, that of the previous preview; None before the first one of a scan
+    volume : counts in the window around the Bragg peak
+    window_frames : number of frames that had come when this window was searched for
+    result : the reconstruction; while this preview is being made, the result of the previous preview, or None if there was none
     """
 
     volume: DiffractionVolume
@@ -44,18 +47,18 @@ PreviewSteps = Generator[Progress | Preview, None, Preview]
 def sketch(
     request: PreviewRequest, settings: Settings, hypotheses: int, network: Trained, previous: Preview | None
 ) -> PreviewSteps:
-    """Phase the frames so far with the network's low resolution; missing frames are masked.
+    """Make a quick preview: phase the frames that have come with the network at low resolution; missing frames are masked.
 
-    This generator yields the preview as far as it is made between its stages, where the caller can give it up; its value is the
-    finished preview. Facets, uncertainty and the search for foreign peaks are left out, because a preview does not show them.
+    This generator yields the unfinished preview after each stage, so that the caller can stop there. Its value is the finished
+    preview. Facets, uncertainty and the search for foreign peaks are left out, because a preview does not show them.
 
     Parameters
     ----------
     request : the scan as far as it is measured
-    settings : settings of the main job
-    hypotheses : number of the network's hypotheses
+    settings : settings of the full reconstruction
+    hypotheses : number of answers of the network that are followed
     network : the trained network that the settings name
-    previous : the previous preview of the same scan; its window is moved to the present position of the peak
+    previous : the previous preview of the same scan; its window is used again, moved to the present position of the peak
 
     Raises
     ------
@@ -70,21 +73,22 @@ def sketch(
 
 
 def improve(preview: Preview, settings: Settings, hypotheses: int, network: Trained, is_complete: bool) -> PreviewSteps:
-    """Phase the frames of a preview again: at the network's full resolution if all have come, else refined by iterations.
+    """Phase the frames of a preview again, for a better picture.
 
-    A complete scan needs no refinement here, because the full job follows at once.
+    If all frames have come, the network phases them at its full resolution. This needs no refinement, because the full
+    reconstruction follows at once. Otherwise the answer of the network is refined by iterations.
     """
     config = replace(_limit_orientations(settings.phasing, hypotheses), method="oneshot" if is_complete else "refine")
     return (yield from _phase_and_finish(preview, config, settings, network))
 
 
 def _limit_orientations(config: PhasingConfig, hypotheses: int) -> PhasingConfig:
-    """Let the network see only as many orientations as hypotheses, because a preview has about one second."""
+    """Show the network only as many turned copies of the pattern as answers are followed; a preview has about one second."""
     return replace(config, hypotheses=hypotheses, orientations=hypotheses)
 
 
 def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Settings, network: Trained) -> PreviewSteps:
-    """Phase a preview by `config`, register the crystal to the previous preview, and compute its strain."""
+    """Phase a preview by `config`, align the crystal with that of the previous preview, and compute its strain."""
     without_adaptation = replace(config, adapt=replace(config.adapt, steps=0))  # only the full job adapts the network
     result = yield from phase(preview.volume, without_adaptation, network=network)
     if not result.support.any():
@@ -98,9 +102,9 @@ def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Setting
 
 
 def choose_window(request: PreviewRequest, config: PrepareConfig, previous: Preview | None) -> tuple[PrepareConfig, int]:
-    """Choose how the scan is prepared; return also the number of frames at which its window was searched for.
+    """Choose the window of a scan; return the settings for it, and the number of frames when this window was searched for.
 
-    A new window is searched for once there are half as many more frames, but never for the complete scan.
+    A new window is searched for once the number of frames has grown by half. The complete scan keeps the previous window.
     """
     # The search for foreign peaks takes as long as all the rest; only the full job does it.
     config = replace(config, aliens="off")
@@ -117,7 +121,10 @@ def choose_window(request: PreviewRequest, config: PrepareConfig, previous: Prev
 
 
 def _register_to_previous(result: Reconstruction, previous: Reconstruction | None) -> Reconstruction:
-    """Return the crystal with the twin and origin of the previous preview, so that it does not jump about on the screen."""
+    """Align a crystal with that of the previous preview, so that the picture stays steady.
+
+    Of the crystal and its twin, the one that agrees with the previous preview is returned, at the same origin.
+    """
     if previous is None or not previous.support.any():
         return result
     try:
@@ -127,7 +134,7 @@ def _register_to_previous(result: Reconstruction, previous: Reconstruction | Non
 
 
 def _move_window(config: PrepareConfig, previous: DiffractionVolume, request: PreviewRequest) -> PrepareConfig:
-    """Move the window of the previous preview to the brightest spot of the brightest frame, without a search."""
+    """Move the window of the previous preview to the brightest spot of the brightest frame, without searching for a new one."""
     assert previous.window is not None
     # Look only inside the previous window: a bright spot elsewhere is another peak.
     rows, columns = (

@@ -1,4 +1,4 @@
-"""Read a source: record every frame, update the status, and request previews.
+"""Read the messages of a source: record every frame, update the status, and request previews.
 
 Nothing here may take long, because frames that a source cannot deliver are lost.
 """
@@ -18,22 +18,22 @@ from braggshot.live.messages import Dropped, Source
 from braggshot.live.status import Journal, Status
 from braggshot.volumes import FloatArray
 
-MIN_CONTRAST = 1.5  # ratio of the brightest to the median frame from which a preview is tried; `prepare` checks everything else [1]
-PEAK_SHARE = 0.5  # the rocking curve has passed its peak once a frame falls below this share of the brightest one [1]
+MIN_CONTRAST = 1.5  # least ratio of the counts of the brightest frame to those of the median frame for a preview to be tried [1]
+PEAK_SHARE = 0.5  # the rocking curve has passed its peak once a frame has less than this share of the largest counts of a frame
 ASSUMED_FRAMES = 240  # number of frames assumed for a scan of unknown length
-MAX_PREVIEWS = 30  # most previews of one scan at regular intervals
-LOGGED_DROPS = 20  # number of drops for one reason that are all logged; after that only every hundredth is
+MAX_PREVIEWS = 30  # number of previews that are requested at regular intervals in one scan
+LOGGED_DROPS = 20  # number of dropped data, for each reason, that are all logged; after that only every hundredth is logged
 
 
 class Receiver:
-    """Read a source and pass its scans on.
+    """Read a source, and pass its scans on to the worker thread.
 
     Parameters
     ----------
-    assembly : records the frames
-    mailbox : takes preview requests and finished scans
-    status, journal : take the state of the scan, and its events
-    every : frames between previews; 0 requests about 30 in a scan, and one more when the rocking curve has passed its peak
+    assembly : recorder of the frames
+    mailbox : receiver of preview requests and finished scans
+    status, journal : receivers of the state of the scan, and of its events
+    every : number of frames between previews; 0 requests about 30 in a scan, and one more once the peak has passed
     """
 
     def __init__(self, assembly: Assembly, mailbox: Mailbox, status: Status, journal: Journal, every: int = 0) -> None:
@@ -43,7 +43,7 @@ class Receiver:
         self._last_peak = -1  # brightest frame at the last request that was made because the peak had passed
 
     def run(self, source: Source, stop: Event) -> None:
-        """Read until the source ends or `stop` is set; report an error of the source, and keep the frames that came."""
+        """Read messages until the source ends or `stop` is set; report an error of the source, and keep the frames that came."""
         try:
             for message in source.messages(stop):
                 if message is not None:
@@ -57,7 +57,7 @@ class Receiver:
             self.mailbox.close()
 
     def _apply(self, change: Change) -> None:
-        """Pass a change of the assembly on to status, journal and mailbox."""
+        """Pass a change (a scan began, a frame was added, a scan ended, data were dropped) on to status, journal and mailbox."""
         if isinstance(change, Dropped):
             self._on_drop(change)
         elif isinstance(change, ScanOpened):
@@ -71,7 +71,7 @@ class Receiver:
             self._on_close(change)
 
     def _on_frame(self, scan: OpenScan) -> None:
-        """Update the status and request a preview, if enough frames have come since the last one or the peak has passed."""
+        """Update the status and request a preview, if enough frames have come since the last request or the peak has passed."""
         if scan.received == 1:
             self._began = time.monotonic()
         every = self.every or max(1, (scan.expected or ASSUMED_FRAMES) // MAX_PREVIEWS)
@@ -85,7 +85,7 @@ class Receiver:
             self._request_preview(scan, has_passed_peak=has_passed)
 
     def _on_close(self, change: ScanClosed) -> None:
-        """Submit a complete scan to the full job, or report an aborted one."""
+        """Submit a complete scan to its full reconstruction, or report that the scan was aborted."""
         scan = change.scan
         self.status.change(received=scan.received, rocking=scan.rocking.copy())
         if change.aborted or scan.recorder is None:
@@ -109,7 +109,7 @@ class Receiver:
         )
 
     def _on_drop(self, dropped: Dropped) -> None:
-        """Count dropped data, and log the first ones of each reason."""
+        """Count dropped data by reason, and log the first ones of each reason, then every hundredth."""
         self.journal.dropped[dropped.reason] += 1
         number = self.journal.dropped[dropped.reason]
         if number <= LOGGED_DROPS or number % 100 == 0:
@@ -125,13 +125,13 @@ def report_error(status: Status, journal: Journal, name: str, error: Exception) 
 
 
 def _is_bright(rocking: FloatArray) -> bool:
-    """Tell whether the brightest frame stands out from the median one."""
+    """Tell whether the brightest frame has clearly more counts than the median frame."""
     known = rocking[np.isfinite(rocking)]
     return len(known) >= 4 and float(known.max()) > 0 and float(known.max()) >= MIN_CONTRAST * float(np.median(known))
 
 
 def _find_passed_peak(rocking: FloatArray) -> int:
-    """Return the index of the brightest frame if the last frame is dark beside it, else -1."""
+    """Return the index of the brightest frame if the last frame has far fewer counts, so that the peak has passed; else -1."""
     last = len(rocking) - 1 - int(np.isfinite(rocking[::-1]).argmax())
     peak = int(np.nanargmax(rocking))
     return peak if last >= 4 and rocking[last] < PEAK_SHARE * rocking[peak] else -1

@@ -3,12 +3,12 @@
 ::
 
     source --> receiver thread (`receiver`): records every frame, updates the status, requests previews, submits finished scans
-           --> worker thread (this module):  makes the newest preview; else the full job on a finished scan; else improves a preview
+           --> worker thread (this module):  makes the newest preview, else reconstructs a finished scan, else improves a preview
 
-The mailbox between them holds one preview request, the newest, so that a slow worker makes fewer previews and never delays the
-source. The full job looks into the mailbox after each iteration, so that the next scan is shown while the one before is still being
-finished. Errors are reported in the status and in the journal; the frames stay in ``.live/NAME``, a folder that
-``braggshot reconstruct`` reads.
+The mailbox between the two threads holds only the newest preview request. So a slow worker makes fewer previews, and never delays
+the source. After each iteration of a full reconstruction the worker looks into the mailbox, so that previews of the next scan are
+shown while the scan before is still being reconstructed. Errors are reported in the status and in the journal. The frames stay in
+``.live/NAME``, a folder that ``braggshot reconstruct`` reads.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from braggshot.volumes import Reconstruction, Scan
 RECORDINGS = ".live"
 """Folder of the recordings, inside the folder of the results."""
 LIVE_READS = {"network", "refine", "support_threshold"}
-"""Settings of phasing that previews read, whatever the method of the full job."""
+"""Settings of the phasing that previews use, whatever phasing method the full reconstruction uses."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class LiveConfig:
 
     Parameters
     ----------
-    every : frames between pictures; 0 makes about 30 in a scan, and one more when the rocking curve has passed its peak
-    hypotheses : number of the network's hypotheses in a picture
-    improve : refine a picture while no other work waits, and show the network's full resolution of a scan before the full job
-    series : treat all scans as one crystal, on the twin, origin and grid of the first, as ``braggshot series`` does
-    keep : keep the frames of finished scans
+    every : number of frames between previews; 0 makes about 30 in a scan, and one more once the rocking curve has passed its peak
+    hypotheses : number of answers of the network that are followed in a preview
+    improve : refine a preview while no other work waits; preview a complete scan at the network's full resolution
+    series : treat all scans as scans of one crystal, on one grid, with one origin and twin, as ``braggshot series`` does
+    keep : keep the recorded frames of finished scans
     """
 
     every: int = 0
@@ -77,21 +77,22 @@ class LiveConfig:
 
 @dataclass(frozen=True)
 class LiveSettings(SeriesSettings):
-    """The settings of the main job and of a series, and those of a live session."""
+    """The settings of a reconstruction, of a series, and of a live session."""
 
     output: OutputConfig = field(default_factory=OutputConfig)
     live: LiveConfig = field(default_factory=LiveConfig)
 
 
 class Superseded(Exception):
-    """Signal that a job has to give way to a more urgent one."""
+    """Signal that the present work is given up, because more urgent work waits or the session stops."""
 
 
 @contextmanager
 def use_one_thread() -> Iterator[None]:
     """Limit torch to one thread for the length of a block.
 
-    A preview is small: more threads would not make it faster, and would take the processor from the receiver and the page.
+    A preview is small: more threads would not make it faster, and would take processor time from the thread that receives frames
+    and from the page.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -109,14 +110,14 @@ def resolve(settings: Mapping[str, Any]) -> LiveSettings:
 
 
 class Session:
-    """A live session: one folder of results, and the scans that are being measured into it.
+    """A live session: it receives scans, and writes a result of each scan into one folder.
 
     Parameters
     ----------
-    folder : gets a result for each scan, ``events.jsonl``, and recordings in ``.live``
+    folder : output folder: a result of each scan, ``events.jsonl``, and the recorded frames in ``.live``
     settings : resolved settings
     status : the state that the page shows; None makes a new one
-    like : a scan whose dark, flat, mask and geometry are used where the source knows none
+    like : example scan; its dark image, flat field, mask and geometry are used where the source sends none
     """
 
     def __init__(
@@ -134,9 +135,9 @@ class Session:
         self._trained: Trained | None = None
 
     def run(self, source: Source, once: bool = False) -> None:
-        """Work until the source ends, `stop` is set, or, with `once`, the first scan is done.
+        """Run the session until the source ends, `stop` is set, or, with `once`, the first scan is reconstructed.
 
-        Scans that were submitted before are finished.
+        When the source ends, the scans that still wait are reconstructed first.
         """
         self.journal.write("session started", source=type(source).__name__)
         self._resume()
@@ -151,7 +152,7 @@ class Session:
             self.journal.close()
 
     def _work(self, once: bool) -> None:
-        """Serve the mailbox, the most urgent work first, until the session ends."""
+        """Do the work that waits in the mailbox, the most urgent first, until the session ends."""
         while not self.stop.is_set():
             if self.make_requested_preview():
                 continue
@@ -178,7 +179,7 @@ class Session:
         previous = self._preview[1] if self._preview is not None and self._preview[0].name == request.name else None
 
         def keep(preview: Progress | Preview) -> None:
-            """Keep each stage of the preview, and give it up for a more urgent request."""
+            """Keep the preview after each stage, and stop making it if a more urgent request waits."""
             if isinstance(preview, Preview):
                 self._preview = (request, preview)
             self._stop_if_overtaken()
@@ -197,12 +198,15 @@ class Session:
         self._can_improve = self.settings.live.improve and not request.is_complete
 
     def _stop_if_overtaken(self, *_: Any) -> None:
-        """Raise `Superseded` if a more urgent request waits than that of the present sketch."""
+        """Raise `Superseded` if a request waits that is more urgent than the preview being made."""
         if self.current_request is not None and self.mailbox.is_overtaken(self.current_request):
             raise Superseded
 
     def load_preview_network(self) -> Trained:
-        """Return the network of the previews, read once; a hook on each layer lets a sketch be given up between layers."""
+        """Return the network that makes previews; it is read from disk once.
+
+        A hook before each layer of the network stops a preview when a more urgent request waits.
+        """
         if self._trained is None:
             network, card = load_network(self.settings.phasing.network)
             # The novelty check of the full job needs a forward pass of its own; a preview skips it, for want of ranges.
@@ -212,7 +216,7 @@ class Session:
         return self._trained
 
     def _improve_preview(self) -> bool:
-        """Improve the last preview until other work comes; return False if there is none to improve."""
+        """Improve the last preview until other work comes; return False if there is no preview to improve."""
         if not self._can_improve or self._preview is None:
             return False
         request, preview = self._preview
@@ -233,7 +237,7 @@ class Session:
             raise Superseded
 
     def _serve_previews(self, _: Progress) -> None:
-        """Make a requested preview between two iterations of the full job."""
+        """Make a requested preview between two iterations of a full reconstruction."""
         if self.stop.is_set():
             raise Superseded
         self.make_requested_preview()
@@ -245,7 +249,7 @@ class Session:
         self._publish(preview.result, request)
 
     def _publish(self, result: Reconstruction, source_scan: PreviewRequest | FinishedScan) -> None:
-        """Put a result into the journal, and into the status if the page still shows its scan."""
+        """Write a result into the journal, and into the status if the scan of this result is still the current one."""
         seconds, quality = time.monotonic() - source_scan.began, result.quality
         record = PreviewRecord(seconds, source_scan.frames, result.method, quality.chi2, quality.llk_free, result.verdict)
         current = self.status.latest()[1]
@@ -256,7 +260,7 @@ class Session:
         self.journal.write("picture", source_scan.name, source_scan.frames, **facts, seconds=round(seconds, 3))
 
     def finish_scan(self, finished: FinishedScan) -> None:
-        """Do the full job on a finished scan: write its result to disk and update the status."""
+        """Reconstruct a finished scan in full, write its result to disk and update the status."""
         row, path = self._extend_series(finished) if self.settings.live.series else self._reconstruct(finished)
         memory.trim_heap()  # without this the memory of a session grows with every scan
         current = self.status.latest()[1]
@@ -267,7 +271,7 @@ class Session:
             shutil.rmtree(finished.path, ignore_errors=True)
 
     def _reconstruct(self, finished: FinishedScan) -> tuple[table.Row, Path]:
-        """Phase a scan that stands alone; return its row and its file."""
+        """Reconstruct a scan that belongs to no series; return its row of the table, and the path of its result file."""
         result = pipeline.drain(pipeline.run(finished.path, self.settings), self._serve_previews)
         # The result CXI is always written, and first: once it is there the scan counts as done.
         write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
@@ -277,7 +281,10 @@ class Session:
         return row, self.folder / f"{finished.name}.cxi"
 
     def _extend_series(self, finished: FinishedScan) -> tuple[table.Row, Path]:
-        """Phase all scans so far as a series; rows that exist already are kept, so that only this scan is phased."""
+        """Reconstruct a finished scan as the next one of the series; return its row of the table and the path of its result.
+
+        The rows of earlier scans are kept, so that only this scan is phased.
+        """
         done = [path for path, _ in recordings_in(self.recordings) if (self.folder / f"{path.name}.cxi").exists()]
         sources = series.list_sources([*done, finished.path], None, (), None, "recorded")
         quiet = replace(self.settings, series=replace(self.settings.series, movie=False))
@@ -291,7 +298,7 @@ class Session:
         return row, path
 
     def _run_guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (Superseded,)) -> None:
-        """Do a job; report its error, if any, and let the session go on."""
+        """Call `job`; an error in it does not end the session, and is reported unless it is one of `quiet`."""
         try:
             job()
         except quiet:
@@ -303,7 +310,7 @@ class Session:
                 self.status.change(state="failed")
 
     def _resume(self) -> None:
-        """Submit the scans that an earlier, killed session left unfinished, and report those that it cut off."""
+        """Submit scans that an earlier session recorded but did not reconstruct; report scans that were cut off when it ended."""
         for path, end in recordings_in(self.recordings):
             if (self.folder / f"{path.name}.cxi").exists():
                 continue

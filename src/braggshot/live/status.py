@@ -16,14 +16,14 @@ MAX_TROUBLES = 20  # number of error messages kept for the page; older ones are 
 
 
 class Status:
-    """The latest `Snapshot`: changed from several threads, read from any. It is a `braggshot.snapshot.Feed`."""
+    """The latest `Snapshot` of a live session, as a `braggshot.snapshot.Feed`; any thread may change or read it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._number, self._snapshot = 0, Snapshot()
 
     def latest(self) -> tuple[int, Snapshot]:
-        """Return the number of changes so far, and the snapshot."""
+        """Return the number of changes so far, and the latest snapshot."""
         with self._lock:
             return self._number, self._snapshot
 
@@ -41,7 +41,7 @@ class Status:
 
 
 class Journal:
-    """The file ``events.jsonl``, one event a line, written as it happens; and the numbers of dropped data by reason."""
+    """The file ``events.jsonl``, with a line for each event, written at once; and the number of dropped data for each reason."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Phase many scans of one crystal on one grid, with one twin, sign and origin; write a table with one row per scan.
+"""Phase many scans of one crystal on one grid, with one choice of twin, sign and origin; write a table with one row per scan.
 
 sources        list the scans in their order, with metadata of each (time, charge, potential, ...)
-registration   define the common grid; start from the neighbour; lay every crystal onto its neighbour
-settings       say how a scan depends on its neighbour
+registration   define the common grid; begin the phasing with the neighbour's crystal; align every crystal with its neighbour
+settings       say how a scan depends on its neighbour, an earlier scan of the series
 table          write and read the rows as CSV and Parquet; tell which rows of an earlier run are still valid
 scan           phase one scan, given the result of its neighbour
 run            loop over the scans, as a generator

@@ -1,17 +1,21 @@
 r"""Bring all crystals of a series to one grid, one twin and one origin.
 
-Volumes are prepared with the window of the first scan. Where the instrument then gives the same voxels, crystals are compared voxel
-by voxel; else the neighbour is interpolated in the crystal frame,
+The neighbour of a scan is the earlier scan that its crystal is compared with. All volumes share one shape and binning.
+If both scans have the same voxels in space, crystals are compared voxel by voxel. Otherwise the neighbour is interpolated:
 
-.. math:: n' = (R' A')^{-1} R A\, n,
+.. math:: n' = (R' A')^{-1} R A\, n
 
-with direct bases A and the rotations R that turn q along one axis. A peak that lies a fraction of a voxel off the centre is a phase
-ramp in the crystal; it is taken off before crystals are compared:
+gives the position n' in the neighbour's array for the voxel n of the new scan. The columns of A are the edges of a voxel, R turns
+the scattering vector q along one fixed axis, and primes mark the neighbour.
+
+A peak that lies a fraction of a voxel off the centre of the array is a phase ramp in the crystal. The ramp is removed before
+crystals are compared. Along one axis with N voxels, its slope is the phase of
 
 .. math:: \sum_n \rho_n^* \rho_{n+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
 
-gives it for an object and for counts alike. What decides is the complex correlation, after the best shift, with and without
-conjugate inversion. Strain maps share their voxel size and shape.
+which can be computed from the object rho or from the counts, the squared magnitudes of its Fourier transform F. The crystal or
+its twin (the conjugate inversion) is kept, whichever correlates better with the neighbour after the best shift. The strain maps
+of a series share one voxel size and one shape.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from braggshot.physics.strain import mean_turn, without_ramp
 from braggshot.prepare import PrepareConfig
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap
 
-SAME = 0.1  # most that points of one index lie apart at the array's edge, for two grids to count as one [voxels]
+SAME = 0.1  # two grids count as the same if equal indices lie less than this apart in the middle half of the array [voxels]
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ class Grid:
 
     Parameters
     ----------
-    shape, binning : of the prepared volumes
-    voxel_size : of the strain maps (z, y, x) [m]; None without geometry
-    map_shape : of the strain maps, odd, r = 0 in the middle; None without geometry
+    shape, binning : shape and binning of the prepared volumes
+    voxel_size : edges of a voxel of the strain maps (z, y, x) [m]; None without geometry
+    map_shape : shape of the strain maps, odd, with r = 0 in the middle; None without geometry
     """
 
     shape: tuple[int, int, int]
@@ -55,7 +59,7 @@ class Grid:
 
 
 def grid_of(found: Reconstruction, strain: StrainMap | None) -> Grid:
-    """Make the grid of the first crystal; its strain map gets room for a crystal that fills half of the array on every axis."""
+    """Make the grid of a series from its first crystal; strain maps get room for a crystal of half the array on every axis."""
     window = found.volume.window
     binning = None if window is None else window.binning
     if strain is None or found.basis is None:
@@ -68,14 +72,17 @@ def grid_of(found: Reconstruction, strain: StrainMap | None) -> Grid:
 
 
 def hold_grid(config: PrepareConfig, grid: Grid | None, scan: Scan) -> PrepareConfig:
-    """Make settings that prepare a scan on the grid of the first one; a scan that is prepared on it already stays as it is."""
+    """Return settings that prepare a scan on the grid of the series; for a scan that is on this grid already, nothing changes."""
     if grid is None or (scan.prepared and tuple(scan.frames.shape) == grid.shape):
         return config
     return replace(config, shape=grid.shape, binning=grid.binning or config.binning)
 
 
 def carry_neighbour(previous: Reconstruction, volume: DiffractionVolume, axis: str = "y+") -> ComplexArray:
-    """Bring the neighbour's crystal to the grid of `volume`: photons and phase ramp as the counts have them; zero outside."""
+    """Bring the crystal of the neighbouring scan to the grid of `volume`; the field is zero outside the crystal.
+
+    The crystal is scaled to the photons of `volume`, and gets the phase ramp that the position of the peak in `volume` implies.
+    """
     field: ComplexArray = np.where(previous.support, previous.rho, 0)
     field = without_ramp(field, mean_turn(field))
     step = _step(previous, volume, axis)
@@ -90,14 +97,20 @@ def carry_neighbour(previous: Reconstruction, volume: DiffractionVolume, axis: s
 
 
 def measured_turn(volume: DiffractionVolume) -> NDArray[np.float64]:
-    """Compute the mean phase difference (3,) per voxel [rad] of any object that explains the counts."""
+    """Compute the phase difference between neighbouring voxels along each axis, (3,), from the position of the peak [rad].
+
+    It is the mean over the crystal, and the same for every object that explains the counts.
+    """
     counts = torch.from_numpy(np.where(volume.valid, volume.intensity, 0).astype(np.float64))
     centres = [float(centre) for centre in centre_of_mass(counts)]
     return 2 * np.pi * np.array(centres) / np.array(volume.shape)
 
 
 def _step(previous: Reconstruction, volume: DiffractionVolume, axis: str) -> NDArray[np.float64] | None:
-    """Compute the matrix (3, 3) from new to old indices; None where both grids are the same, or the geometry is not known."""
+    """Compute the matrix (3, 3) from voxel indices of `volume` to those of `previous`.
+
+    It is None if both grids are the same, or if a geometry is not known.
+    """
     q, before = volume.q_bragg, previous.volume.q_bragg
     if q is None or before is None or volume.reciprocal_basis is None or previous.basis is None:
         return None
@@ -117,7 +130,7 @@ def _interpolated(field: ComplexArray, step: FloatArray, shape: tuple[int, int, 
 
 
 def guess(field: ComplexArray) -> Guess:
-    """Make a start of a crystal; its support begins at a tenth of its largest amplitude."""
+    """Make an initial guess for the phasing from a crystal; its support holds voxels above a tenth of the largest amplitude."""
     rho = to_corner(torch.from_numpy(field))
     amplitude = rho.abs()
     return Guess(rho, amplitude > 0.1 * amplitude.max())
@@ -125,15 +138,15 @@ def guess(field: ComplexArray) -> Guess:
 
 @dataclass(frozen=True)
 class Registration:
-    """Changes that laid a crystal onto its neighbour, and how well they fit.
+    """Changes that aligned a crystal with that of its neighbour, and how well both agree afterwards.
 
     Parameters
     ----------
-    correlation : complex correlation with the neighbour then [1]
-    margin : by how much the other twin correlates less [1]
-    twin : whether it was replaced by its conjugate inversion
-    shift : whole voxels by which it was moved, which changes no value
-    rest : fraction of a voxel that remains
+    correlation : complex correlation of the aligned crystal with its neighbour [1]
+    margin : by how much less the other twin correlates with the neighbour [1]
+    twin : whether the crystal was replaced by its twin, the conjugate inversion
+    shift : number of whole voxels by which the crystal was moved, so that no value was interpolated
+    rest : fraction of a voxel by which crystal and neighbour still differ
     """
 
     correlation: float
@@ -144,11 +157,13 @@ class Registration:
 
 
 def register(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstruction, Registration]:
-    """Give a crystal the twin and the origin of `neighbour`, which lies on its grid.
+    """Choose, of a crystal and its twin, the one that agrees with `neighbour`, and move it to the origin of `neighbour`.
+
+    Both must lie on the same grid.
 
     Raises
     ------
-    DataError : if one of the two is zero everywhere.
+    DataError : if the crystal or `neighbour` is zero everywhere.
     """
     rho = np.where(found.support, found.rho, 0).astype(np.complex128)
     if not np.abs(rho).max() > 0 or not np.abs(neighbour).max() > 0:
@@ -200,11 +215,11 @@ def _text(rest: tuple[float, float, float]) -> str:
 
 
 def on_map(strain: StrainMap, shape: tuple[int, int, int]) -> StrainMap:
-    """Pad or cut a strain map about r = 0 to the shape of the series.
+    """Pad or cut a strain map, with r = 0 in the middle, to the shape of all strain maps of a series.
 
     Raises
     ------
-    DataError : if the crystal reaches beyond it.
+    DataError : if the crystal reaches beyond this shape.
     """
     filled = {}
     for part in dataclasses.fields(strain):
@@ -217,6 +232,7 @@ def on_map(strain: StrainMap, shape: tuple[int, int, int]) -> StrainMap:
     return replace(strain, **filled)  # type: ignore[arg-type]
 
 
+# Fields of a strain map that are NaN, and not 0, where the map is padded.
 _UNKNOWN_OUTSIDE = {"displacement", "strain", "d_spacing", "lattice_parameter", "displacement_sigma", "strain_sigma"}
 
 

@@ -1,8 +1,8 @@
-"""Loop over the scans of a series; each row is yielded, and written to disk, as soon as it is known.
+"""Loop over the scans of a series; each row of the table is yielded, and written to disk, as soon as it is known.
 
-A scan that cannot be computed, or whose verdict is ``failed``, gets a row with the reason, and no other scan uses it as neighbour.
-A second call continues with the missing scans. A row of an earlier run stays valid if its scan, the settings and the rows that it
-follows are the same and its CXI file exists.
+The neighbour of a scan is the earlier scan that its crystal is compared with. A scan that cannot be computed, or whose verdict is
+``failed``, gets a row with the reason, and is never a neighbour. A second call continues with the missing scans. A row of an
+earlier run stays valid if its scan, the settings and the row of its neighbour are the same and its CXI file exists.
 
 ::
 
@@ -30,12 +30,12 @@ from braggshot.series.sources import Source, unique_names
 from braggshot.series.table import Row
 
 Compute = Callable[[Sequence[Task]], Iterator[tuple[Task, Row]]]
-"""Function that phases independent tasks and yields their rows in any order, each after its files are written."""
+"""Function that phases independent tasks and yields their rows in any order, each row after the result files are written."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """One finished row, the number of rows done and in total, and whether the row comes from an earlier run."""
+    """One finished row of the table, the numbers of rows done and in total, and whether the row comes from an earlier run."""
 
     done: int
     total: int
@@ -52,8 +52,9 @@ def run(
 ) -> Iterator[Report]:
     """Phase a series into `folder`, yielding each row as it is done.
 
-    The caller may stop at any time and call again. Only one run at a time may write to a folder; half-written files of a killed run
-    are removed. At the end ``series.parquet`` (with pyarrow), ``series.png``, ``series.gif`` and ``series.html`` are written too.
+    The caller may stop at any time, and continue with a second call. Only one run at a time may write to a folder; half-written
+    files of a killed run are removed. At the end ``series.parquet`` (with pyarrow), ``series.png``, ``series.gif`` and
+    ``series.html`` are written too.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def run(
     folder : output folder: ``series.csv``, and a result CXI per scan
     settings : settings of phasing and series; None takes the defaults
     on_progress : function called after each iteration of the phasing
-    compute : function that phases scans elsewhere, such as on a cluster; None phases them here, scan after scan
+    compute : function that phases scans elsewhere, such as on a cluster; None phases one scan after another in this process
 
     Raises
     ------
@@ -97,7 +98,7 @@ def run(
 
 
 def _reuse_or_compute(tasks: Sequence[Task], earlier: Mapping[str, Row], compute: Compute) -> Iterator[tuple[Task, Row, bool]]:
-    """Yield the rows of an earlier run that are still valid, then the new rows."""
+    """Yield the rows of an earlier run that are still valid, then the rows that are computed now."""
     missing = []
     for task in tasks:
         row = earlier.get(task.name)

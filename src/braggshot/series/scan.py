@@ -1,4 +1,7 @@
-"""Phase one scan of a series, from its frames to its row, on the common grid and with the twin of its neighbour."""
+"""Phase one scan of a series, from its frames to its row of the table.
+
+The result lies on the common grid; of the crystal and its twin, the one that agrees with the neighbour, an earlier scan, is kept.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from braggshot.volumes import Agreement, Reconstruction, Scan
 
 # Errors of one scan become its row; all others stop the run.
 FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)
-TWINS = 0.02  # least margin by which one twin must correlate better with the neighbour [1]
+TWINS = 0.02  # least difference of the correlations of both twins with the neighbour for the choice to be certain [1]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Chain:
     ----------
     grid : common grid of the series
     neighbour : path of the neighbour's result CXI
-    digest : settings digest of the neighbour, see `table.digest`
+    digest : hash of the neighbour's settings, see `table.digest`
     spacing : lattice spacing of the first accepted scan [m]
     """
 
@@ -49,7 +52,7 @@ class Chain:
     spacing: float | None = None
 
     def after(self, row: Row, folder: Path, follows: Literal["previous", "first"]) -> Chain:
-        """Return the chain after a scan has its row."""
+        """Return what the next scans depend on, once the row of a scan in the table is known."""
         if row["verdict"] == "failed" or (self.neighbour is not None and follows == "first"):
             return self
         path = folder / f"{row['name']}.cxi"
@@ -59,14 +62,14 @@ class Chain:
 
 @dataclass(frozen=True)
 class Task:
-    """One scan to be phased, and everything its result depends on.
+    """One scan to be phased, and everything that the result depends on.
 
     Parameters
     ----------
     number : number of the scan in the series
     name : stem of its files, unique in the series
     source : the scan, with an absolute path
-    row : row without measured values
+    row : row of the table, still without measured values
     folder : output folder
     settings, chain : settings of the series, and results of earlier scans
     """
@@ -86,7 +89,7 @@ class Task:
 
 
 def phase_scan(task: Task, network: Trained | None = None) -> Generator[Progress, None, tuple[Row, Reconstruction | None]]:
-    """Phase a scan, and return its row and its result.
+    """Phase a scan, and return its row of the table and its result.
 
     The caller writes the result. A scan that fails gives a row with the reason, and None as result.
     """
@@ -138,10 +141,10 @@ def _reduce_starts(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
 
 
 def doubt_warm_start(result: Reconstruction, settings: SeriesSettings) -> Reconstruction:
-    """Doubt a result whose warm start won although no cold start confirms it: it may only repeat its neighbour.
+    """Call a result doubtful if it comes from a warm start (the neighbour's crystal) and no cold (random) start confirms it.
 
-    The warm start won by the held-out voxels, which supports it. So this doubt alone does not make the verdict "failed"; all other
-    checks apply unchanged.
+    Such a result may only repeat the neighbour. It predicts the held-out voxels best, which supports it. So this doubt alone does
+    not make the verdict "failed"; all other checks apply unchanged.
     """
     facts = table.compare_starts(result)
     limits = settings.phasing.limits
@@ -159,7 +162,7 @@ def doubt_warm_start(result: Reconstruction, settings: SeriesSettings) -> Recons
 
 
 def doubt_twin(result: Reconstruction, placed: Registration) -> Reconstruction:
-    """Doubt a result whose twin fits the neighbour nearly as well: the sign of its strain could be wrong."""
+    """Call a result doubtful if its twin agrees with the neighbour nearly as well: the sign of its strain could be wrong."""
     if placed.margin >= TWINS or result.verdict == "failed":
         return result
     doubt = (

@@ -1,4 +1,4 @@
-"""Define the settings of a series, beside those of the main job."""
+"""Define the settings of a series, in addition to those of a single reconstruction."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class SeriesConfig:
 
     Parameters
     ----------
-    neighbour : "previous": each scan follows the last accepted one before it; "first": each follows the first accepted one, so that
-        all others can be phased at once
-    warm : start from the neighbour's crystal as well, beside the cold (random) starts
-    cold : number of cold starts that are finished from the second scan on, in a single search; None keeps the number of the first
-        scan
+    neighbour : scan that each scan is compared with: "previous" is the last accepted scan before; "first" is the first accepted
+        scan, so that all others can be phased at once
+    warm : phase also from the neighbour's crystal, in addition to the cold (random) starts
+    cold : number of cold starts that are finished in each scan after the first, in a single search; None takes the number of the
+        first scan
     against : column on the x axis of the plots; None takes the time, or the number of the scan
     movie : write series.gif
     """
@@ -42,7 +42,7 @@ class SeriesConfig:
 
 @dataclass(frozen=True)
 class SeriesSettings(Settings):
-    """The settings of the main job, and those of the series."""
+    """The settings of a reconstruction, and those of a series."""
 
     output: OutputConfig = field(default_factory=lambda: OutputConfig(("cxi",)))
     series: SeriesConfig = field(default_factory=SeriesConfig)

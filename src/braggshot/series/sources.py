@@ -50,7 +50,7 @@ def list_sources(
     Parameters
     ----------
     inputs : files; all scans of a file are taken
-    scans : numbers of the scans to take of each file, such as "54-60,63"; None takes all
+    scans : numbers of the scans to take from each file, such as "54-60,63"; None takes all
     columns : ``name=v1,v2,...`` with one value per scan
     metadata : CSV file; its rows are matched by a column ``input`` (path, file name or stem) or ``scan``, else by their order
     format : format of the files; None chooses it by looking at them
@@ -70,7 +70,7 @@ def list_sources(
 
 
 def unique_names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[str]:
-    """Return a unique stem for the output files of each scan: the stem of its file, or its pattern, and the scan's number.
+    """Return a unique stem of the output files of each scan: the stem of the input file or pattern, and the scan's number.
 
     Names are known before any file is read, so scans can be phased in any order. `options` are the options of the reader.
     """
@@ -122,7 +122,7 @@ def _parse_column(text: str, n: int) -> tuple[str, list[Value]]:
 
 
 def parse_value(text: str) -> Value:
-    """Return the number that a text states, None for an empty text, else the text itself."""
+    """Return the number in a text, None for an empty text, else the text itself."""
     try:
         return float(text)
     except ValueError:
@@ -130,7 +130,7 @@ def parse_value(text: str) -> Value:
 
 
 def _match_rows(path: Path, scans: Sequence[Source]) -> list[dict[str, Value]]:
-    """Return one row of a CSV file for each scan; empty where no row fits."""
+    """Return, for each scan, its row of a CSV file; the row is empty if none fits the scan."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))

@@ -1,4 +1,4 @@
-"""Define the table of a series: the columns of a row, its files, and the check whether a row of an earlier run is still valid.
+"""Define the table of a series: the columns of a row, its files, and a check whether a row of an earlier run is still valid.
 
 Lengths are in metres, volumes in cubic metres, strain is a pure number. A value that is not known is an empty cell.
 """
@@ -31,20 +31,23 @@ MEASURED = (
     "resolution_fsc_half_data_m", "resolution_prtf_m", "resolution_fsc_starts_m", "resolution_edge_m", "chi2", "llk_free",
     "agreement", "correlation_to_previous", "twin_margin", "cold_llk_free", "warm_llk_free", "warm_cold_correlation", "seconds",
 )  # fmt: skip
-RESOLUTIONS = ("fsc_half_data", "prtf", "fsc_starts", "edge")  # methods, the most reliable first
+"""Columns of measured values, in the order of writing; a name that ends in m or m3 gives the unit."""
+RESOLUTIONS = ("fsc_half_data", "prtf", "fsc_starts", "edge")  # methods that measure the resolution, the most reliable first
+# Columns that hold text; all others may hold numbers.
 TEXT = ("input", "name", "time", "resolution_method", "start", "verdict", "reasons", "settings")
+# Columns at the beginning and at the end of the table.
 _FIRST, _LAST = ("input", "name", "time", "elapsed_s"), ("resolution_method", "start", "verdict", "reasons", "settings")
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """List the columns in the order of writing: name and time, columns of the user, measured values, verdict."""
+    """List the columns of the table in the order of writing: name and time, columns of the user, measured values, verdict."""
     own = dict.fromkeys(name for row in rows for name in row)
     given = [name for name in own if name not in {*_FIRST, *MEASURED, *_LAST}]
     return [*_FIRST, *given, *MEASURED, *_LAST]
 
 
 def new_row(source: Source, settings: str, name: str = "", time: Any = None) -> Row:
-    """Return a row without measured values."""
+    """Return a row of the table for a scan, still without measured values."""
     return {
         "input": source.label,
         "name": name,
@@ -56,9 +59,9 @@ def new_row(source: Source, settings: str, name: str = "", time: Any = None) -> 
 
 
 def summarise_result(result: Reconstruction, first_spacing: float | None) -> Row:
-    """Return the measured values of a result, as columns of its row.
+    """Return the measured values of a result, as columns of its row of the table.
 
-    `strain_mean` is the strain of the crystal's mean lattice against that of the first accepted scan, whose spacing is
+    `strain_mean` is the strain of the crystal's mean lattice relative to the first accepted scan, whose mean lattice spacing is
     `first_spacing` [m].
     """
     known: Row = {} if result.strain is None else summary_table(result.strain)
@@ -85,9 +88,9 @@ def summarise_result(result: Reconstruction, first_spacing: float | None) -> Row
 
 
 def compare_starts(result: Reconstruction) -> Row:
-    """Compare the warm start with the cold starts.
+    """Compare the warm start (from the neighbour's crystal) with the cold (random) starts.
 
-    Columns say how well each kind predicts the held-out voxels, and whether both are the same crystal.
+    The returned columns say how well each kind predicts the held-out voxels, and whether both lead to the same crystal.
     """
     listed = None if result.ensemble is None else result.ensemble.table
     if listed is None:
@@ -122,9 +125,9 @@ def add_elapsed(rows: Sequence[Row]) -> list[Row]:
 
 
 def unify_resolution(rows: Sequence[Row]) -> list[Row]:
-    """Set the resolution of all rows to that of one method: the first that all rows which are not failed have.
+    """Give the resolution of all rows by one method: the most reliable one that has a value in every row that is not failed.
 
-    Without such a method each row keeps its own.
+    If there is no such method, the rows keep their own resolutions.
     """
     counting = [row for row in rows if row.get("verdict") != "failed"] or rows
     common = next((m for m in RESOLUTIONS if all(row.get(f"resolution_{m}_m") is not None for row in counting)), None)
@@ -143,9 +146,9 @@ def _stamp(time: Any) -> float | None:
 
 
 def digest(settings: Any, source: Source, follows: str | None = None) -> str:
-    """Return a short hash of everything but the frames that determines a row.
+    """Return a short hash of everything that determines a row of the table, except the frames.
 
-    It covers the program's version, the settings, the scan, the format, and the row of the neighbour.
+    The hash covers the program's version, the settings, the scan, the format, and the row of the neighbour.
     """
     decides = {name: part for name, part in config.dump(settings).items() if name != "output"}
     parts = [importlib.metadata.version("braggshot"), decides, source.scan, source.format, follows]
@@ -159,7 +162,7 @@ def is_current(row: Row, begun: Row, folder: Path) -> bool:
 
 
 def read(path: Path) -> list[Row]:
-    """Read the rows of an earlier run; an empty list without one.
+    """Read the rows of an earlier run; return an empty list if there was none.
 
     Raises
     ------
@@ -218,7 +221,7 @@ def _array(pyarrow: Any, cells: Sequence[Any], is_text: bool) -> Any:
 
 
 def describe_row(row: Mapping[str, Any]) -> str:
-    """Describe a row in one line, in the field's units."""
+    """Describe a row in one line, with lengths in the units that are usual for crystals."""
     if row.get("chi2") is None:
         return f"{row['input']}: failed: {row['reasons']}"
     parts = [

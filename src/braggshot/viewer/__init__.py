@@ -1,18 +1,18 @@
-"""Show the crystal on a page, while it is measured or afterwards.
+"""Show the crystal on a web page, while it is measured or afterwards.
 
 ::
 
     Feed (a live session, or result files) --> shared (what changed) --> model, measured (arrays)
         --> drawings (figures as dictionaries) --> app (Dash)
 
-access         check who may look at the page
+access         check who may see the page
 model          make surface, slices and colours of a crystal
 measured       make diffraction beside its fit, rocking curve, misfit over time, and curves along a series
 result_files   offer results on disk as a feed
 drawings       make figures as plain dictionaries in the format of plotly.js
 shared         share one feed among all pages, with each reconstruction prepared once
-layout         lay out the page without its contents
-app            answer the questions of the page; only `app` and `layout` import Dash
+layout         lay out the page, without its contents
+app            answer the requests of the browser; only `app` and `layout` import Dash
 
-The browser draws; this side needs no display and no OpenGL.
+The browser draws; this program needs no display and no OpenGL.
 """

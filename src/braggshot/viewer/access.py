@@ -1,9 +1,9 @@
-"""Check who may look: a WSGI layer around the page, before any of its code runs.
+"""Check who may see the page: a WSGI layer that every request passes before any code of the page runs.
 
-On the loopback address anybody on this machine may look, but only under a loopback name. So a page from elsewhere is refused even
-if its name is made to point here (DNS rebinding). With a token every request needs it, in one of two ways: once in the URL, or as
-``Authorization: Bearer``. A token in the URL sets a cookie, and the browser is redirected to the URL without it, so that the token
-stays out of bookmarks.
+Without an access token only this machine can reach the page, and only under a loopback name such as localhost. So requests of a
+foreign web site are refused even if its name is made to point to this machine (DNS rebinding). With an access token every request
+needs the token: in the URL, in a cookie, or as ``Authorization: Bearer``. A token in the URL sets the cookie, and the browser is
+redirected to the URL without the token, so that the token stays out of bookmarks.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ Environ = dict[str, Any]
 Start = Callable[..., Any]
 Application = Callable[[Environ, Start], Iterable[bytes]]
 LONGEST_REQUEST = 64 * 1024  # longest body of a request [bytes]; a page sends about one kilobyte
-_LONGEST_QUERY = 1024  # longest query of a URL in which a token is looked for [characters]
+_LONGEST_QUERY = 1024  # longest query of a URL that is searched for an access token [characters]
+# Content security policy: what the browser may load and run for the page.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
 )
+# Security headers that are added to every answer.
 _HEADERS = [
     ("Content-Security-Policy", _POLICY),
     ("X-Content-Type-Options", "nosniff"),
@@ -34,7 +36,7 @@ _HEADERS = [
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address, or the name of one, is this machine's own."""
+    """Tell whether an address or a host name is a loopback one, which only this machine can reach."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -42,15 +44,15 @@ def is_loopback(host: str) -> bool:
 
 
 def token_for(host: str, given: str | None) -> str | None:
-    """Return the token of a page: the given one, or a new one if others can reach the address, else None."""
+    """Return the access token of a page: the given one, or a new one if other machines can reach the address, else None."""
     return given or (None if is_loopback(host) else secrets.token_urlsafe(24))
 
 
 def protect(page: Application, token: str | None) -> Application:
-    """Put the page behind its guard; without a token it answers to loopback names only."""
+    """Let a request reach the page only with the access token, or, if there is no token, only under a loopback name."""
 
     def guard(environ: Environ, start: Start) -> Iterable[bytes]:
-        """Answer a request, or refuse it."""
+        """Pass an allowed request on to the page, and refuse others."""
 
         def start_with_headers(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             """Begin the answer, with the security headers added."""
@@ -75,7 +77,7 @@ def protect(page: Application, token: str | None) -> Application:
 
 
 def _token_in_url(environ: Environ) -> str | None:
-    """Return the token in the URL of the page itself, or None."""
+    """Return the access token in the URL of the page itself, or None if there is none."""
     query = environ.get("QUERY_STRING", "")
     if environ.get("PATH_INFO") != "/" or len(query) > _LONGEST_QUERY:
         return None
@@ -83,7 +85,7 @@ def _token_in_url(environ: Environ) -> str | None:
 
 
 def _tokens_in_headers(environ: Environ, cookie: str) -> Iterable[str]:
-    """Yield the tokens in the headers of a request."""
+    """Yield the access tokens in the headers of a request."""
     scheme, _, value = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer":
         yield value.strip()
@@ -96,7 +98,7 @@ def _tokens_in_headers(environ: Environ, cookie: str) -> Iterable[str]:
 
 
 def _refuse(start: Start, status: str, text: str) -> Iterable[bytes]:
-    """Answer with a status and one line of text."""
+    """Refuse a request: answer with an HTTP status and one line of text."""
     body = text.encode()
     start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
     return [body]

@@ -5,10 +5,10 @@ r"""Serve the page with Dash: the browser asks, a thread answers, plotly.js draw
     feed --SharedFeed--> Version --(the page asks four times a second)--> header, frames, shown (scan, picture)
                                                                               \--> surface --> slices, curves, diffraction, numbers
 
-Each arrow is one question, asked only when something changed; the surface is drawn before the rest is asked for. There are few
-different questions, because Dash notifies every part of the page about each one. The choices of a person live in the browser and
-travel with each question. So viewers do not disturb each other, nothing is kept here for any of them, and a page goes on by itself
-after the program was started again. There is no websocket.
+Each arrow is one request of the browser, sent only when something changed; the surface is drawn before the rest is requested.
+There are few kinds of requests, because Dash notifies every part of the page about each one. The choices of a user are kept in
+the browser and sent with each request. So users do not disturb each other, the server keeps nothing for any of them, and a page
+goes on by itself after the program was started again. There is no websocket.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
 _LOG = logging.getLogger(__name__)
-# Times between two questions of a page [ms]; each question takes 2 ms of processor time.
+# Times after which a page asks again for changes [ms]; each request takes 2 ms of processor time.
 _ASK_SOON, _ASK_WHILE_MEASURING, _ASK_IDLE = 50, 250, 500
-_THREADS = 12  # number of threads that answer; each question takes milliseconds
+_THREADS = 12  # number of threads that answer requests of browsers; each request takes milliseconds
+# HTML frame of the page; STYLE is replaced by the style sheet.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}<style>STYLE</style></head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
-# Script that asks for the version without Dash: through Dash an unchanged answer would cost 20 ms of the browser's processor time.
+# Script that asks for the version of the contents. Through Dash an unchanged answer would cost 20 ms of the browser's time.
 _ASK = """(_, known) => {
     const ask = async () => {
         let now = {moment: known, pause: 1000};  // kept if there is no answer: the program may come back
@@ -59,7 +60,7 @@ _ASK = """(_, known) => {
     };
     ask();
 }"""
-# Script that asks for the rest once the surface is on the screen, two screen frames later, and only if the reconstruction changed.
+# Script that asks for the rest of the page two screen frames after the surface was drawn, and only if the reconstruction changed.
 _REST = """(_, shown, drawn) => new Promise(then => requestAnimationFrame(() => requestAnimationFrame(() =>
     then(JSON.stringify(shown) === JSON.stringify(drawn) ? dash_clientside.no_update : shown))))"""
 
@@ -81,18 +82,18 @@ def serve(
 
 @contextmanager
 def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> Iterator[str]:
-    """Serve the page from threads of this process while the context lasts; the value is its URL.
+    """Serve the page from threads of this process while the context lasts; the value of the context is the URL of the page.
 
     Parameters
     ----------
-    feed : the results or the session to show
-    host, port : address; port 0 takes a free one
-    token : token that everyone who looks needs; it is part of the URL
+    feed : the results or the live session to show
+    host, port : address to serve at; port 0 takes a free port
+    token : access token that every visitor needs; it is part of the URL
 
     Raises
     ------
-    ConfigError : if others can reach the address and there is no token.
-    OutputError : if the address is taken or not this machine's.
+    ConfigError : if other machines can reach the address and there is no token.
+    OutputError : if the address is in use, or does not belong to this machine.
     """
     if token is None and not access.is_loopback(host):
         raise ConfigError(f"others reach {host}, so the page needs a token; give one with --token, or leave --host out.")
@@ -116,7 +117,7 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
 
 
 def _shut_down(server: Any, sockets: dict[int, Any]) -> None:
-    """End the server, inside its loop, which takes no new questions meanwhile.
+    """End the server from inside its loop, so that it takes no new requests meanwhile.
 
     Pending answers are finished before the sockets close, because each of them needs a socket of the loop.
     """
@@ -159,19 +160,22 @@ def build(feed: Feed) -> Dash:
 
 
 def pause(snapshot: Snapshot) -> int:
-    """Return the time until a page asks again [ms]: shortest while all frames of a scan are first phased, longest at rest."""
+    """Return the time until a page asks again for changes [ms].
+
+    It is shortest until the first preview of a complete scan is made, and longest while nothing is measured or phased.
+    """
     if snapshot.state == "phasing" and not any(contents.frames == snapshot.received for contents in snapshot.previews):
         return _ASK_SOON
     return _ASK_WHILE_MEASURING if snapshot.state in {"measuring", "phasing"} else _ASK_IDLE
 
 
 def _log_unanswered(error: Exception) -> None:
-    """Log a question that cannot be answered; the page stays as it is. Such questions come from other programs than this page."""
+    """Log a request that cannot be answered, and leave the page as it is; such requests come from other programs."""
     _LOG.warning("the page asked what could not be answered: %s: %.200s", type(error).__name__, error)
 
 
 def _ask(app: Dash, shared: SharedFeed) -> None:
-    """Answer what the present version is, and when to ask again."""
+    """Tell the browser which version of the contents is present, and when to ask again."""
 
     def moment() -> Response:
         now, snapshot = shared.latest()
@@ -182,7 +186,7 @@ def _ask(app: Dash, shared: SharedFeed) -> None:
 
 
 def _follow(app: Dash, shared: SharedFeed) -> None:
-    """Update the header and choose the scan to show: the newest one, until somebody goes back."""
+    """Update the header and choose the scan to show: the newest one, unless the user has chosen an earlier one."""
     header = (("name", "children"), ("state", "children"), ("state", "className"), ("frames", "children"), ("trouble", "children"))
     slider = (("scan", "max"), ("scan", "value"), ("scans", "hidden"), ("scan-name", "children"))
 
@@ -199,7 +203,7 @@ def _follow(app: Dash, shared: SharedFeed) -> None:
         State("said", "data"),
     )
     def follow(_: Any, at: Any, click: Any, last: Any, known: dict[str, Any] | None, said: list[int] | None) -> Any:
-        """Return the parts of header and slider that changed, and what is shown."""
+        """Return the parts of the header and of the scan slider that changed, and which scan is shown."""
         moment, snapshot = shared.latest()
         places = scan_entries(snapshot)
         newest = len(places) - 1
@@ -220,14 +224,14 @@ def _follow(app: Dash, shared: SharedFeed) -> None:
 
 
 def changed_parts(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:
-    """Return the parts that the page does not show yet (others as `no_update`), and the checksums of all parts."""
+    """Return the parts that the page does not show yet, `no_update` in place of the others, and the checksums of all parts."""
     marks = [zlib.crc32(repr(part).encode()) for part in parts]
     same = [mark == old for mark, old in zip(marks, known or [-1] * len(marks), strict=True)]
     return [no_update if is_same else part for part, is_same in zip(parts, same, strict=True)], marks
 
 
 def _plot(app: Dash, shared: SharedFeed) -> None:
-    """Draw the curves: rocking curve, misfit over time, the series."""
+    """Draw the curves: rocking curve, misfit over time, and the chosen quantity along the series."""
 
     @app.callback(
         Output("rocking", "figure"),
@@ -256,7 +260,7 @@ def _plot(app: Dash, shared: SharedFeed) -> None:
 
 
 def _progress_figure(contents: PageContents, records: Any) -> tuple[drawings.Figure, str]:
-    """Draw the misfit of previews while a scan is phased, or, for a file, how the error fell."""
+    """Draw the misfit of the previews over time, or, for a result file, the error over the iterations of the phasing."""
     if records:
         return drawings.previews(records), "Error and verdict over time"
     if contents.error is not None:
@@ -265,7 +269,7 @@ def _progress_figure(contents: PageContents, records: Any) -> tuple[drawings.Fig
 
 
 def _tell(app: Dash, shared: SharedFeed) -> None:
-    """Fill in verdict, numbers and diffraction."""
+    """Update the verdict, the numbers and the diffraction on the page."""
 
     @app.callback(
         Output("verdict", "children"),
@@ -287,7 +291,7 @@ def _tell(app: Dash, shared: SharedFeed) -> None:
 
 
 def _draw(app: Dash, shared: SharedFeed) -> None:
-    """Draw the surface."""
+    """Draw the surface of the crystal, when the scan or a choice of the user changes."""
 
     @app.callback(
         Output("crystal", "figure"),
@@ -332,7 +336,7 @@ def _draw(app: Dash, shared: SharedFeed) -> None:
         prevent_initial_call=True,
     )
     def turned(moved: dict[str, Any] | None, look: str) -> Any:
-        """Return the camera after somebody turned the crystal, or None after a look was chosen.
+        """Return the camera after the user turned the crystal, or None after the user chose a fixed direction of view.
 
         Plotly's own memory of the camera (uirevision) is lost when Dash draws again, which it does after each turn.
         """
@@ -342,7 +346,7 @@ def _draw(app: Dash, shared: SharedFeed) -> None:
 
 
 def _camera(turned: dict[str, Any] | None, look: str) -> drawings.Figure:
-    """Return the camera as this person turned it, or else as `look` says; only numbers are taken from the browser."""
+    """Return the camera as the user turned it, else that of the direction `look`; only numbers are taken from the browser."""
     if turned is None or turned.get("look") != look:
         return drawings.camera_from(look)
     kept = {part: {axis: float(turned["camera"][part][axis]) for axis in "xyz"} for part in ("eye", "up", "center")}
@@ -350,7 +354,7 @@ def _camera(turned: dict[str, Any] | None, look: str) -> drawings.Figure:
 
 
 def _slice(app: Dash, shared: SharedFeed) -> None:
-    """Draw the slices by themselves, so that moving one does not send the surface again."""
+    """Draw the slices separately from the surface, so that the surface is not sent again when a slice is moved."""
 
     @app.callback(
         *(Output(f"slice-{axis}", "figure") for axis in "zyx"),
@@ -374,14 +378,14 @@ def _slice(app: Dash, shared: SharedFeed) -> None:
 
 
 def _contents_of(shared: SharedFeed, shown: dict[str, Any] | None) -> PageContents:
-    """Return the contents that the page shows; leave the page as it is if it shows none."""
+    """Return the contents of the scan that the page shows; leave the page unchanged if it shows no scan."""
     if shown is None:
         raise PreventUpdate
     return shared.contents(int(shown["at"]))
 
 
 def _view(colouring: str, level: Any, cut: Any, kept: Any, places: tuple[Any, Any, Any] = (50, 50, 50)) -> View:
-    """Turn the browser's choices into a `View`, limited to their ranges."""
+    """Turn the user's choices, as the browser sent them, into a `View`; each is limited to its range."""
 
     def share(value: Any) -> float:
         return min(max(float(value or 0) / 100, 0.0), 1.0)

@@ -21,20 +21,22 @@ from braggshot.viewer.model import Mesh, Plane, Solid
 
 Figure = dict[str, Any]
 LOOKS = {"oblique": (0.75, 0.42, 0.5), "x": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0), "z": (1.0, 0.0, 0.0)}
-"""Directions from the crystal to the eye, as components (z, y, x)."""
-SHAPES = {"good": "circle", "doubtful": "diamond-open", "failed": "x"}  # marks of verdicts, which differ without colour too
+"""Name of a direction of view -> vector from the crystal to the eye, (z, y, x)."""
+SHAPES = {"good": "circle", "doubtful": "diamond-open", "failed": "x"}  # marks of verdicts, which differ in shape too
 HUES = {"good": "#2f9e68", "doubtful": "#c77d1a", "failed": "#d6453a"}
 """Colours of the marks of verdicts."""
+# Font of the text in figures.
 _FONT = "system-ui, sans-serif"
+# Colours of lines that stand out, and of other lines and text.
 _ACCENT, _GREY = "#3d7cc9", "#808890"
 _MASKED = (140, 146, 153)  # grey of pixels that are not valid
 _GRID = "#a9afb6"  # grid lines in space, opaque because transparency does not work there
 _GRID_FLAT = "rgba(128,136,144,0.28)"  # grid lines of flat figures
-_COLOUR_STOPS = 33  # number of colours by which a colour map is sent
+_COLOUR_STOPS = 33  # number of colours that describe a colour map to the browser
 
 
 def pack(values: NDArray[Any]) -> Any:
-    """Pack an array so that plotly.js reads it without parsing numbers."""
+    """Encode the bytes of an array as text, so that plotly.js reads it without parsing numbers."""
     array = np.ascontiguousarray(values)
     code = {"float32": "f4", "int32": "i4", "uint16": "u2"}[array.dtype.name]
     packed_array = {"dtype": code, "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
@@ -42,16 +44,16 @@ def pack(values: NDArray[Any]) -> Any:
 
 
 def scale(colours: Colours) -> list[list[Any]]:
-    """Return the stops of a colour map."""
+    """Return the colours of a colour map at equal steps, as plotly.js expects them."""
     shares = np.linspace(0, 1, _COLOUR_STOPS)
     linear = Colours(colours.name, 0.0, 1.0, "")(shares)
     return [[float(share), "rgb({},{},{})".format(*rgba[:3].tolist())] for share, rgba in zip(shares, linear, strict=True)]
 
 
 def camera_from(look: str) -> Figure:
-    """Return a camera far away in the direction that `LOOKS` names.
+    """Return a camera that sees the crystal from the direction in `LOOKS` with this name.
 
-    The components (z, x, y) take the places of plotly's x, y, z, so that y stays up when the crystal is turned.
+    The axes (z, x, y) of the crystal take the places of plotly's x, y, z, so that y stays up when the crystal is turned.
     """
     direction = np.array(LOOKS.get(look, LOOKS["oblique"]))
     up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
@@ -59,7 +61,7 @@ def camera_from(look: str) -> Figure:
 
 
 def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) -> Figure:
-    """Draw the surface in space with its axes, the scattering vector, and its colours."""
+    """Draw the surface of the crystal in space, with axes, the scattering vector and colours."""
     data = [] if surface is None else [_surface(surface, shown.colours[colouring])]
     low, high = shown.low, shown.high
     if shown.q is not None:
@@ -78,13 +80,13 @@ def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) 
 
 
 def _to_plotly_axes(vector: Sequence[float] | NDArray[Any]) -> dict[str, float]:
-    """Return a vector (z, y, x) by plotly's names of the axes."""
+    """Return the components of a vector (z, y, x) under plotly's names of the axes."""
     z, y, x = (float(value) for value in vector)
     return {"x": z, "y": x, "z": y}
 
 
 def _surface(surface: Mesh, colours: Colours) -> Figure:
-    """Draw the surface alone."""
+    """Draw the surface of the crystal without axes."""
     z, y, x = surface.points.T
     i, j, k = surface.triangles.T
     return {
@@ -101,14 +103,14 @@ def _surface(surface: Mesh, colours: Colours) -> Figure:
 
 
 def _arrow_points(shown: Solid, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return the points of the scattering vector beside the crystal: its two ends, and the place of its name."""
+    """Return the points of an arrow along the scattering vector, beside the crystal: its two ends, and the place of its label."""
     size = float((shown.high - shown.low).max())
     start = (shown.high + shown.low) / 2 + q * (0.5 * float(np.abs(q) @ (shown.high - shown.low)) + 0.03 * size)
     return start, start + 0.12 * size * q, start + 0.22 * size * q
 
 
 def _arrow(start: NDArray[Any], end: NDArray[Any], text: NDArray[Any]) -> list[Figure]:
-    """Draw the scattering vector as a line, a tip and a name."""
+    """Draw an arrow for the scattering vector: a line, a tip and a label."""
     still = {"hoverinfo": "skip", "showlegend": False}
     points = [_to_plotly_axes(point) for point in (start, end)]
     line = {"type": "scatter3d", "mode": "lines", "line": {"color": _ACCENT, "width": 6}, **still}
@@ -125,7 +127,7 @@ def _arrow(start: NDArray[Any], end: NDArray[Any], text: NDArray[Any]) -> list[F
 
 
 def slice_figure(plane: Plane, others: tuple[float, float], colours: Colours, unit: str) -> Figure:
-    """Draw one slice, with thin lines where the other two cut it: at `others`, (across, up)."""
+    """Draw one slice, with thin lines at the positions `others` (across, up), where the other two slices cross it."""
     heat = {
         "type": "heatmap",
         **{"x": pack(plane.x), "y": pack(plane.y), "z": pack(plane.values)},
@@ -180,7 +182,7 @@ def rocking(curve: Rocking) -> Figure:
 
 
 def previews(records: Sequence[PreviewRecord]) -> Figure:
-    """Draw the misfit of every preview of a scan over time, with a mark for its verdict."""
+    """Draw the misfit of every preview of a scan over time, each with a mark for the verdict of the preview."""
     x = [one.seconds for one in records]
     y = [100 * float(np.sqrt(one.chi2)) for one in records]
     data: list[Figure] = [
@@ -212,7 +214,7 @@ def previews(records: Sequence[PreviewRecord]) -> Figure:
 
 
 def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
-    """Draw the error of the chosen start over its iterations."""
+    """Draw the error of a reconstruction over the iterations of its phasing."""
     line = {
         "type": "scatter",
         "x": iteration.tolist(),
@@ -227,7 +229,7 @@ def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
 
 
 def series(shown: SeriesCurve, chosen: str) -> Figure:
-    """Draw a quantity along the series, with a mark for each verdict, and a line at the scan that is shown."""
+    """Draw a quantity along the series, with a mark for the verdict of each scan, and a line at the scan that is shown."""
     data: list[Figure] = []
     for (name, y), colour in zip(shown.curves.items(), (_ACCENT, _GREY, HUES["doubtful"]), strict=False):
         kept = [n for n, verdict in enumerate(shown.verdicts) if verdict != "failed" and np.isfinite([shown.x[n], y[n]]).all()]

@@ -24,19 +24,20 @@ STATES = {
     "failed": "failed",
     "aborted": "aborted",
 }
-"""Words for the states of a scan."""
+"""State of a scan -> words for it on the page."""
+# Plotly settings of flat figures, and of the figure in space; Dash settings of choices that the browser remembers.
 _FLAT: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
 _SPACE: Any = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "resetCameraDefault3d"]]}
 _REMEMBERED: Any = {"persistence": True, "persistence_type": "local"}
 
 
 def _aria(**names: str) -> Any:
-    """Return attributes that describe a part to a screen reader."""
+    """Return HTML attributes that describe a part of the page to a screen reader."""
     return {f"aria-{name}": value for name, value in names.items()}
 
 
 def page(version: Version) -> html.Div:
-    """Lay out the whole page, as it is before the first answer."""
+    """Lay out the whole page, as it is before the server has sent any contents."""
     stores = [
         dcc.Store(id="moment", data=vars(version)),
         *(dcc.Store(id=name) for name in ("shown", "drawn", "camera", "said", "counted", "plotted")),
@@ -66,7 +67,7 @@ def _header() -> html.Header:
 
 
 def _scans(version: Version) -> list[Any]:
-    """Lay out the slider over scans and the plot along the series."""
+    """Lay out the slider that chooses a scan, and the plot of a quantity along the series."""
     last = max(0, version.scans - 1)
     return [
         html.Div(
@@ -82,7 +83,7 @@ def _scans(version: Version) -> list[Any]:
 
 
 def _crystal() -> html.Section:
-    """Lay out the crystal in space with its choices."""
+    """Lay out the picture of the crystal in space, with controls for its colour, surface, direction of view and cut."""
     return html.Section(
         [
             html.H2("Crystal"),
@@ -110,12 +111,12 @@ def _verdict() -> html.Section:
 
 
 def _rocking() -> html.Section:
-    """Lay out the rocking curve."""
+    """Lay out the card of the rocking curve."""
     return html.Section([html.H2("Rocking curve"), _graph("rocking", "counts of every frame", "plot small")], className="card")
 
 
 def _progress() -> html.Section:
-    """Lay out the plot of misfit over time."""
+    """Lay out the card with the plot of misfit over time."""
     graph = _graph("course", "misfit of every picture, a mark per verdict", "plot small")
     return html.Section([html.H2("Error and verdict", id="course-title"), graph], className="card")
 
@@ -144,7 +145,7 @@ def _diffraction() -> html.Section:
 
 
 def diffraction(shown: Pattern) -> list[Any]:
-    """Lay out measured planes above fitted ones, pixel by pixel."""
+    """Lay out the central planes of the measured counts above those of the fitted counts, with sharp pixels."""
     rows: list[Any] = []
     for title, is_fitted in (("measured", False), ("fitted", True)):
         if is_fitted and not shown.fitted:
@@ -158,13 +159,13 @@ def diffraction(shown: Pattern) -> list[Any]:
 
 
 def _graph(name: str, described: str, kind: str) -> html.Figure:
-    """Lay out a flat figure with its description."""
+    """Lay out a flat figure with a description for screen readers."""
     graph = dcc.Graph(id=name, config=_FLAT, figure=drawings.empty(""))
     return html.Figure(graph, className=kind, role="img", **_aria(label=described))
 
 
 def _choice(name: str, label: str, options: dict[str, str], value: str, is_quiet: bool = False) -> html.Fieldset:
-    """Lay out a choice of one among several, also by arrow keys; this browser remembers it."""
+    """Lay out buttons of which one is chosen, also by the arrow keys; the browser remembers the choice."""
     listed = [{"label": text, "value": key} for key, text in options.items()]
     buttons = dcc.RadioItems(id=name, options=listed, value=value, inline=True, className="options", **_REMEMBERED)
     return html.Fieldset([html.Legend(label), buttons], className="choice quiet" if is_quiet else "choice")
@@ -182,7 +183,7 @@ def _slider(name: str, label: str, low: int, high: int, value: int, unit: str) -
 
 
 def frames(snapshot: Snapshot) -> list[Any]:
-    """Lay out the number of frames that have come, and of those planned."""
+    """Lay out the number of frames that have come, and the number of planned frames."""
     if not snapshot.received and snapshot.expected is None:
         return []
     of = "" if snapshot.expected is None else f" of {snapshot.expected}"
@@ -240,5 +241,5 @@ def scan_name(entry: ScanEntry, at: int, total: int) -> str:
 
 
 def quantities(names: Sequence[str]) -> list[dict[str, str]]:
-    """Return the options of the plot along the series."""
+    """Return the quantities that the plot along the series can show, as options of a choice."""
     return [{"label": name, "value": name} for name in names]

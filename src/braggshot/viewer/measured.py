@@ -14,25 +14,25 @@ from braggshot.report.figures import Colours, fitted_magnitude
 from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.volumes import FloatArray, Reconstruction
 
-_MAX_PIXELS = 128  # longest side of a plane after binning [pixels]
-_MAX_FRAMES = 2_000  # number of frames of a rocking curve that are drawn
-_MAX_PREVIEWS = 400  # number of previews, the latest, in the curve of misfit over time
+_MAX_PIXELS = 128  # longest side of a central plane of the diffraction after binning [pixels]
+_MAX_FRAMES = 2_000  # largest number of frames of a rocking curve that are drawn, from the first one on
+_MAX_PREVIEWS = 400  # largest number of previews in the curve of misfit over time; older previews are left out
 QUANTITIES: Mapping[str, tuple[str, float, Mapping[str, str], str | None]] = {
     "strain": ("strain of the mean lattice", 1.0, {"strain_mean": ""}, "strain_std"),
     **{name.partition(" [")[0]: (name, scale, named, None) for name, scale, named in report.PANELS},
 }
-"""Quantities along a series: name -> label, factor from SI, columns and their names, column of the error bars."""
+"""Quantities along a series: name -> label, factor from SI units, table columns and their curves' names, column of error bars."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Central planes of the counts, NaN where not valid, and of the fit.
+    """Central planes of the measured counts, NaN where a pixel is not valid, and of the fitted counts.
 
     Parameters
     ----------
     titles : names of the axes of each plane, (down, across)
-    measured, fitted : (row, column) float32 [photons]; `fitted` is empty without a crystal
-    low, high : range of the counts for the colours [photons]
+    measured, fitted : planes (row, column), float32 [photons]; `fitted` is empty if there is no crystal
+    low, high : counts at the ends of the colour range [photons]
     """
 
     titles: tuple[tuple[str, str], ...]
@@ -53,7 +53,7 @@ class Rocking:
 
     Parameters
     ----------
-    counts : (n,) sum of each frame [counts]
+    counts : (n,) sum of the counts of each frame [counts]
     is_over : False while frames may still come
     """
 
@@ -72,8 +72,8 @@ class SeriesCurve:
 
     Parameters
     ----------
-    x, label : position of each scan along the series, and the name of that axis
-    curves : name -> (n,) values in the units of `quantity`, NaN where not known
+    x, label : position of each scan along the series, and the label of the horizontal axis
+    curves : name of a curve -> (n,) values in the units of `quantity`, NaN where not known
     bars : (n,) half lengths of error bars, or None
     verdicts, names : verdict and name of each scan
     quantity : label of the vertical axis
@@ -89,7 +89,7 @@ class SeriesCurve:
 
 
 def pattern(result: Reconstruction) -> Pattern | None:
-    """Prepare measured and fitted diffraction; None for a result without its measurement."""
+    """Prepare the central planes of measured and fitted counts; None for a result that holds no measured counts."""
     volume = result.volume
     positive = volume.intensity[volume.valid & (volume.intensity > 0)]
     if not positive.size:
@@ -109,7 +109,7 @@ def pattern(result: Reconstruction) -> Pattern | None:
 
 
 def central_plane(values: FloatArray, normal: int) -> NDArray[np.float32]:
-    """Return the plane through N // 2, binned if it has too many pixels."""
+    """Return the plane of an array through its middle (index N // 2), across the axis `normal`, binned if it is too large."""
     plane = np.take(values, values.shape[normal] // 2, axis=normal).astype(np.float32)
     bins = [-(-n // _MAX_PIXELS) for n in plane.shape]
     if bins == [1, 1]:
@@ -122,7 +122,7 @@ def central_plane(values: FloatArray, normal: int) -> NDArray[np.float32]:
 
 
 def rocking(snapshot: Snapshot, result: Reconstruction | None, is_current: bool) -> Rocking:
-    """Return the rocking curve of the scan that is shown: as its frames came, or else from its prepared volume."""
+    """Return the rocking curve of the scan that is shown: from its frames as they came, or else from its prepared volume."""
     if is_current and snapshot.rocking.size:
         counts = np.asarray(snapshot.rocking, dtype=np.float64)
         planned = snapshot.expected or 0
@@ -136,12 +136,12 @@ def rocking(snapshot: Snapshot, result: Reconstruction | None, is_current: bool)
 
 
 def latest_previews(snapshot: Snapshot) -> tuple[PreviewRecord, ...]:
-    """Return the previews of the scan so far; if they are too many, the latest."""
+    """Return the previews of the scan so far; if there are too many, only the latest ones."""
     return snapshot.previews[-_MAX_PREVIEWS:]
 
 
 def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve | None:
-    """Return the wished quantity along the series, else the first one that is known; None if none is."""
+    """Return the wished quantity along the series, else the first quantity with known values; None if there is none."""
     name = next((name for name in (wished, *QUANTITIES) if name in QUANTITIES and _is_known(rows, name)), None)
     if name is None:
         return None
@@ -171,5 +171,5 @@ def _is_known(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 
 def known_quantities(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """List those of `QUANTITIES` for which the table holds numbers."""
+    """List the names in `QUANTITIES` for which the table of the series holds numbers."""
     return [name for name in QUANTITIES if _is_known(rows, name)]

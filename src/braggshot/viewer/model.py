@@ -1,4 +1,4 @@
-"""Make surface, slices and colours of a crystal, by the choices of the person who looks. Arrays only, no page.
+"""Make surface, slices and colours of a crystal as the user chose them; arrays only, no page.
 
 A `Solid` is made once for each reconstruction and holds everything that does not depend on choices; `mesh` and `planes` apply the
 choices of a `View`. Coordinates are (z, y, x) of the crystal's frame, in nm where the geometry is known, in voxels where it is not.
@@ -29,12 +29,12 @@ TITLES = {
 }
 """Quantities that may colour a surface or a slice, and their titles; the first one that a crystal has is shown at first."""
 SLICES: tuple[tuple[Axis, Axis, Axis], ...] = (("z", "x", "y"), ("y", "z", "x"), ("x", "z", "y"))
-"""Axes of the three slices: normal, across, up."""
+"""Axes of the three slices: normal to the slice, to the right, upwards."""
 
-MAX_TRIANGLES = 60_000  # most triangles of a surface; about 1 MB on the wire
-# Most triangles while a scan is measured and phased; a browser without a graphics card draws 9 000 in twice the time of 2 000.
+MAX_TRIANGLES = 60_000  # largest number of triangles of a surface; about 1 MB to send
+# Largest number of triangles while a scan is measured and phased; without a graphics card, 9 000 take twice the time of 2 000.
 MAX_TRIANGLES_LIVE = 8_000
-_MAX_VOXELS = 1_000_000  # most voxels of the box around the crystal; a finer grid is thinned out
+_MAX_VOXELS = 1_000_000  # largest number of voxels of the box around the crystal; of a finer grid, voxels are skipped
 _MAX_PIXELS = 96  # longest side of a slice [pixels]
 _SMOOTHING = 0.7  # standard deviation of the smoothing [voxels], as in the report; it removes the steps at a sharp support
 _MARGIN = 3  # margin of the box around the support [voxels]
@@ -42,16 +42,16 @@ _MARGIN = 3  # margin of the box around the support [voxels]
 
 @dataclass(frozen=True)
 class View:
-    """The choices of one person who looks.
+    """The choices of one user of the page.
 
     Parameters
     ----------
     colouring : a key of `TITLES`
-    level : amplitude of the iso-surface, relative to the median one inside [1]
+    level : amplitude of the iso-surface, relative to the median amplitude inside the support [1]
     cut : axis across which the crystal is cut open; None leaves it whole
     kept : share of the crystal's extent along `cut` that stays, from its low end [1]
     places : positions of the slices across z, y and x, as shares of the crystal's extent [1]
-    max_triangles : most triangles of the surface
+    max_triangles : largest number of triangles of the surface
     """
 
     colouring: str = "strain"
@@ -64,16 +64,16 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Solid:
-    """A crystal ready to be drawn, on the box around its support.
+    """A crystal ready to be drawn, on the voxels of the box around its support.
 
     Parameters
     ----------
     name : name of the scan
-    height : (z, y, x) smoothed amplitude over its median inside the support [1]
-    fields : key of `TITLES` -> (z, y, x) values, beyond the crystal those of the nearest voxel in it; the phase is a unit complex
+    height : (z, y, x) smoothed amplitude, divided by the median amplitude inside the support [1]
+    fields : key of `TITLES` -> (z, y, x) values, outside the crystal those of the nearest voxel inside; phase as exp(i phase)
     colours : colours and units of the fields
     basis : columns are the voxel edges [`unit`]
-    origin : index of r = 0 in the box
+    origin : voxel index of r = 0 in the box
     low, high : corners of the crystal [`unit`]
     unit : "nm" or "voxels"
     frame : name of the coordinate frame, in words
@@ -93,7 +93,7 @@ class Solid:
     q: FloatArray | None
 
     def colouring(self, wished: str) -> str:
-        """Return the wished quantity if this crystal has it, else the first one that it has."""
+        """Return the wished quantity if this crystal has it, else the first quantity in `TITLES` that the crystal has."""
         return wished if wished in self.fields else next(name for name in TITLES if name in self.fields)
 
 
@@ -160,7 +160,7 @@ def solid(result: Reconstruction) -> Solid | None:
 
 
 def _solid_of_strain(strain: StrainMap) -> Solid:
-    """Make a crystal from a strain map; its colours span the bulk, or the whole support if there is no bulk."""
+    """Make a crystal from a strain map; colour ranges follow the bulk, or the whole support if there is no bulk."""
     inside = strain.bulk if strain.bulk.any() else strain.support
     displacement = strain.displacement * 1e12
     colours = {
@@ -187,7 +187,10 @@ def use_series_colours(shown: Solid, rows: Rows) -> Solid:
 
 
 def series_colours(rows: Rows) -> dict[str, Colours]:
-    """Return one range of colours for all scans of a series: two standard deviations of strain, and the largest displacement."""
+    """Return colour ranges that all scans of a series share.
+
+    They follow from twice the largest standard deviation of the strain, and from half of the largest range of the displacement.
+    """
     kept = [row for row in rows if row.get("verdict") != "failed"]
 
     def largest(column: str) -> float | None:
@@ -207,7 +210,7 @@ def series_colours(rows: Rows) -> dict[str, Colours]:
 
 
 def _amplitudes(inside: FloatArray) -> Colours:
-    """Return the colours of amplitudes, up to the 99.5th percentile."""
+    """Return the colours of amplitudes, from 0 to the 99.5th percentile."""
     return Colours("viridis", 0.0, float(np.percentile(inside, 99.5)), "√photons")
 
 
@@ -217,7 +220,7 @@ def _unit_phase(rho: NDArray[Any]) -> NDArray[np.complex64]:
 
 
 def _unit_phase_inside(strain: StrainMap) -> NDArray[np.complex64]:
-    """Return exp(i phase) inside the support and 1 elsewhere, which saves exponentials that nobody sees."""
+    """Return exp(i phase) inside the support and 1 elsewhere, to save computing time where nothing is shown."""
     unit = np.ones(strain.phase.shape, np.complex64)
     unit[strain.support] = np.exp(1j * strain.phase[strain.support])
     return unit
@@ -238,7 +241,7 @@ class _WholeCrystal:
 def _crop_to_box(
     whole: _WholeCrystal, fields: Mapping[str, NDArray[Any]], colours: Mapping[str, Colours], q: FloatArray | None
 ) -> Solid:
-    """Crop a crystal to the box around its support, thinned out if it is too fine, with a border of zeros."""
+    """Crop a crystal to the box around its support, with a border of zeros; voxels are skipped if there are too many."""
     extent = ndimage.find_objects(whole.support.astype(np.uint8))[0]
     box = tuple(slice(max(0, part.start - _MARGIN), part.stop + _MARGIN) for part in extent)
     inside = whole.support[box]
@@ -268,7 +271,7 @@ def _crop_to_box(
 def _extend_fields(
     fields: Mapping[str, NDArray[Any]], box: tuple[slice, ...], inside: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
-    """Extend fields beyond the crystal by the value of the nearest voxel in it, so that interpolation meets no gap."""
+    """Fill fields outside the crystal with the value of the nearest voxel inside, so that interpolation meets no gap."""
     filled: dict[str, NDArray[Any]] = {}
     searched, nearest = np.zeros(0, bool), ()
     for name, values in fields.items():
@@ -282,7 +285,7 @@ def _extend_fields(
 
 
 def mesh(shown: Solid, view: View) -> Mesh | None:
-    """Make the iso-surface; a crystal that is cut open gets a flat face. None if nothing is left at this level."""
+    """Make the iso-surface, with a flat face if the crystal is cut open; None if nothing of the crystal is left at this level."""
     height = shown.height / max(view.level, 1e-3)
     if view.cut is not None:
         axis = "zyx".index(view.cut)
@@ -304,7 +307,7 @@ def mesh(shown: Solid, view: View) -> Mesh | None:
 
 
 def _triangles(height: FloatArray, max_triangles: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Find corners (n, 3) as indices, and triangles; on coarser cubes where there are too many triangles."""
+    """Find the corners (n, 3) of the surface as voxel indices, and its triangles; a coarser grid is used if they are too many."""
     for step in range(1, 9):
         surface = find_surface(height, 1.0, np.eye(3), smoothing=0, step=step)
         assert surface is not None  # the caller has looked whether the height passes 1
@@ -322,13 +325,13 @@ def _positions_along(shown: Solid, axis: int) -> FloatArray:
 
 
 def _inward_step(height: FloatArray, index: FloatArray) -> FloatArray:
-    """Return a step of one voxel into the crystal, because the fields on the surface itself are those of half-empty voxels."""
+    """Return, for each point, a step of one voxel into the crystal, because voxels at the surface itself are half empty."""
     slope = np.stack([ndimage.map_coordinates(part, index, order=1) for part in np.gradient(height)])
     return np.asarray(slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-30))
 
 
 def _is_skin(shown: Solid, view: View, points: FloatArray) -> NDArray[np.bool_]:
-    """Tell which corners lie on the crystal's own surface; corners of the cut show the value at their own place."""
+    """Tell which corners lie on the crystal's own surface, and not on the flat face where the crystal is cut open."""
     own = ndimage.map_coordinates(shown.height, points.T, order=1)
     return np.asarray(own < 1.1 * view.level)
 
@@ -342,7 +345,7 @@ def _interpolate(field: NDArray[Any], index: FloatArray) -> NDArray[np.float32]:
 
 
 def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
-    """Make the slices across z, y and x, inside the iso-surface only."""
+    """Make the slices across z, y and x, with values inside the iso-surface only."""
     name = shown.colouring(view.colouring)
     slices = []
     for (normal, across, up), share in zip(SLICES, view.places, strict=True):
@@ -359,7 +362,7 @@ def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
 
 
 def _pixel_positions(shown: Solid, axis: int) -> NDArray[np.float32]:
-    """Return the positions of pixels along an axis, about six per voxel, a little beyond the crystal."""
+    """Return the positions of the pixels of a slice along an axis: about six per voxel, and a little beyond the crystal."""
     size = float(shown.high[axis] - shown.low[axis])
     edge = float(np.linalg.norm(shown.basis, axis=0).min())
     number = int(np.clip(6 * size / edge, 8, _MAX_PIXELS))

@@ -1,4 +1,4 @@
-"""Offer results on disk as a feed: the files at once, their table as soon as it is read."""
+"""Offer result files to the page: the list of files at once, their table as soon as it is made."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from braggshot.snapshot import Snapshot
 
 
 class ResultFiles:
-    """A feed of finished scans."""
+    """A feed of contents for the page, from the result files of finished scans."""
 
     def __init__(self, files: Sequence[Path], rows: Sequence[Any] = ()) -> None:
         self._latest = 1, Snapshot(scan=files[-1].stem, state="done", finished=tuple(files), series=tuple(rows))
 
     def latest(self) -> tuple[int, Snapshot]:
-        """Return the number of changes so far, and the snapshot."""
+        """Return the number of changes so far, and the latest snapshot."""
         return self._latest
 
     def tabulate(self) -> None:
-        """Read every file of a series that has no table, and make its table."""
+        """Make the table of the result files if there is none yet, by reading every file."""
         number, snapshot = self._latest
         if not snapshot.series and len(snapshot.finished) > 1:
             self._latest = number + 1, replace(snapshot, series=tuple(table(snapshot.finished)))
@@ -34,11 +34,11 @@ def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
 
     Parameters
     ----------
-    given : result files, or folders with them, such as that of a series
+    given : result files, or folders with result files, such as the folder of a series
 
     Raises
     ------
-    FormatError : if something does not exist, or is no result.
+    FormatError : if a path does not exist, or holds no result.
     """
     from braggshot.series import table as tables
 
@@ -60,7 +60,7 @@ def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
 
 
 def table(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Make one row for each file, as `braggshot.series` does; a file that cannot be read gets a failed one."""
+    """Make one row of a table for each file, as `braggshot.series` does; an unreadable file gets the verdict "failed"."""
     from braggshot.series.table import fail_row, summarise_result
 
     rows: list[dict[str, Any]] = []

@@ -1,6 +1,7 @@
-"""Share one feed among all pages: what changed, which scans there are, and each reconstruction prepared once.
+"""Share one feed of contents among all open pages; each reconstruction is prepared only once.
 
-Every page asks by itself and keeps its own choices. So only the latest snapshot and a few prepared reconstructions are shared here.
+Every page sends its own requests and keeps the choices of its user. So only the latest snapshot and a few prepared
+reconstructions are shared here.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from braggshot.viewer.model import Mesh, Plane, Solid, View
 from braggshot.volumes import Reconstruction
 
 T = TypeVar("T")
-_NO_FRAMES = Rocking(np.zeros(0), True)
+_NO_FRAMES = Rocking(np.zeros(0), True)  # rocking curve of a scan without frames
 _MAX_CONTENTS = 16  # number of prepared reconstructions that are kept, a few MB each
 _MAX_DRAWINGS = 48  # number of surfaces and slices that are kept
 
 
 @dataclass(frozen=True)
 class Version:
-    """The version of the contents, which a page compares to know what to ask for anew.
+    """The version of the contents, by which a page knows what it has to request again.
 
     Parameters
     ----------
-    number : number of the snapshot
-    picture : grows with every new preview of the current scan
-    scans : number of places on the scan slider
+    number : number of changes of the snapshot so far
+    picture : number that grows with every new preview of the current scan
+    scans : number of positions on the scan slider
     """
 
     number: int
@@ -48,7 +49,7 @@ class Version:
 
 @dataclass(frozen=True)
 class ScanEntry:
-    """A place on the scan slider: a finished scan in its file, or the current one, without a path."""
+    """A position on the scan slider: a finished scan with the path of its file, or the current scan without a path."""
 
     name: str
     row: Mapping[str, Any]
@@ -57,7 +58,7 @@ class ScanEntry:
 
 @dataclass(frozen=True, eq=False)
 class PageContents:
-    """All that a page shows of one reconstruction, prepared once; the diffraction is prepared when it is first asked for.
+    """All that a page shows of one reconstruction, prepared once; the diffraction is prepared when a page first requests it.
 
     If there is nothing to show, `note` tells why.
     """
@@ -92,7 +93,7 @@ def cached(make: Callable[[], T]) -> Callable[[], T]:
 
 
 def scan_entries(snapshot: Snapshot) -> tuple[ScanEntry, ...]:
-    """List the finished scans, then the current one unless it is the last of them."""
+    """List the finished scans; add the current scan unless it is the last finished one."""
     rows = {str(row.get("name")): row for row in snapshot.series}
     aligned = len(snapshot.series) == len(snapshot.finished)
     about = snapshot.series if aligned else [rows.get(path.stem, {}) for path in snapshot.finished]
@@ -125,7 +126,7 @@ def make_contents(result: Reconstruction) -> PageContents:
 
 
 class LRUCache:
-    """A cache of the last used values, each made once for all threads, one at a time."""
+    """A cache of the values used last, shared by all threads; values are made one at a time."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -133,7 +134,7 @@ class LRUCache:
         self._values: OrderedDict[Any, Any] = OrderedDict()
 
     def __call__(self, key: Any, make: Callable[[], T]) -> T:
-        """Return the value of a key; `make` makes it if it is not kept."""
+        """Return the value of a key from the cache; if it is not there, `make` makes it."""
         with self._lock:
             if key not in self._values:
                 self._values[key] = make()
@@ -145,7 +146,7 @@ class LRUCache:
 
 
 class SharedFeed:
-    """The latest contents of a feed, for all pages; safe from any thread."""
+    """The latest contents of a feed, for all pages; any thread may use them."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -175,7 +176,7 @@ class SharedFeed:
         return f"{entry.name} {_modified_ns(entry.path) or version.picture} {ranges} {self.is_growing(position)}"
 
     def is_growing(self, position: int) -> bool:
-        """Tell whether the next preview of a scan is being made, so that the page draws this one quickly."""
+        """Tell whether a scan is still measured or phased; its picture is then replaced soon, and drawn with fewer triangles."""
         snapshot = self.latest()[1]
         return self.entry(position).name == snapshot.scan and snapshot.state in {"measuring", "phasing"}
 
@@ -215,7 +216,7 @@ def _load_contents(source: Reconstruction | Path | None, name: str) -> PageConte
 
 
 def _modified_ns(path: Path | None) -> int:
-    """Return the time of change of a file [ns]; 0 if there is none."""
+    """Return the modification time of a file [ns]; 0 if there is no file."""
     try:
         return 0 if path is None else path.stat().st_mtime_ns
     except OSError:

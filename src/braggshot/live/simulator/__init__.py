@@ -1,7 +1,7 @@
 """Simulate a detector: play a scan over the transports that real detectors use.
 
 faults        plan the faults of a scan
-player        play frame after frame, at a rate, with faults
+player        send the frames of a scan one after another, at a given rate and with faults
 eiger_files   write a DECTRIS master and its data files
 folder        write images, a growing HDF5 file or a DECTRIS set
 dectris       push a DECTRIS stream

@@ -17,26 +17,26 @@ from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode, zstd_encod
 from braggshot.live.simulator.player import PlayedScan, Sink
 
 LINGER = 10_000
-"""Time for which data that were sent may still be fetched after the detector is closed [ms]."""
+"""Time for which a receiver may still fetch sent data after the simulated detector is closed [ms]."""
 END_PATIENCE = 2.0
-"""Time for which the end of a series waits for a receiver [s]; a receiver that has all frames may be gone."""
+"""Longest wait for a receiver of the message that ends a series [s]; a receiver that has all frames may be gone."""
 
 
 COMPRESSIONS = {1: ("none", "lz4", "bslz4"), 2: ("none", "lz4", "bslz4", "zstd")}
-"""Compressions of each version of the stream."""
+"""Version of the stream -> names of the compressions that it knows."""
 TYPED_ARRAY_TAGS = {
     "uint8": 64, "uint16": 69, "uint32": 70, "uint64": 71, "int8": 72, "int16": 77, "int32": 78, "int64": 79,
     "float32": 85, "float64": 86,
 }  # fmt: skip
-"""CBOR tags of little-endian typed arrays."""
+"""Number type -> CBOR tag of a little-endian array of that type."""
 
 
 def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
-    """Open the sink for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one, ``?version=2`` uses that version of the stream.
+    """Open the simulated detector for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one, ``?version=2`` sends version 2.
 
     Raises
     ------
-    ConfigError : if it cannot listen there, or does not know the version or the compression.
+    ConfigError : if it cannot listen at this address, or if the version or the compression is unknown.
     """
     if str(version) not in {"1", "2"}:
         raise ConfigError(f"there is no version {version!r} of this stream; known: 1, 2.")
@@ -46,7 +46,7 @@ def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
 
 
 class DectrisSink:
-    """Push version 1 of the stream; it waits while nobody pulls, as the detector's own queue does until it is full."""
+    """Push version 1 of the stream; messages wait while nobody receives, as in the detector's own queue until it is full."""
 
     def __init__(self, address: str, compress: str) -> None:
         import zmq
@@ -65,12 +65,12 @@ class DectrisSink:
         self.url = f"zmq:{self._socket.getsockopt_string(zmq.LAST_ENDPOINT)}"
 
     def wait(self, stop: Event) -> None:
-        """Wait until someone pulls."""
+        """Wait until a receiver is connected."""
         self._stop = stop
         self.is_ready()
 
     def begin(self, scan: PlayedScan) -> None:
-        """Send the header; name, length and angles of the scan stand in its appendix."""
+        """Send the header of a scan; its appendix holds name, number of frames and rocking angles of the scan."""
         rows, columns = scan.shape
         config: dict[str, Any] = {"description": "simulated", "nimages": scan.frames, "ntrigger": 1}
         config |= {"x_pixels_in_detector": columns, "y_pixels_in_detector": rows, "bit_depth_image": 8 * scan.dtype.itemsize}
@@ -83,7 +83,7 @@ class DectrisSink:
         self._send({"htype": "dheader-1.0", "series": scan.number, "header_detail": "basic"}, config, user_data)
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send an image, or the first half of its bytes."""
+        """Send an image, or, to imitate a message that was cut, the first half of its bytes."""
         encoding, payload = self._encode(np.ascontiguousarray(image))
         payload = payload if is_whole else payload[: len(payload) // 2]
         rows, columns = image.shape
@@ -95,26 +95,26 @@ class DectrisSink:
         self._send(first, {**described, "size": len(payload)}, payload, times, *appendix)
 
     def end(self, is_aborted: bool) -> None:
-        """Send the end of the series; an aborted series has no other sign than that it is shorter."""
+        """Send the end of the series; of an aborted series, nothing but the smaller number of images shows the abort."""
         self._send({"htype": "dseries_end-1.0", "series": self.scan.number}, patience=END_PATIENCE)
 
     def close(self) -> None:
-        """Close the socket once everything has been pulled, or after some seconds."""
+        """Close the socket once everything has been received, or after some seconds."""
         self._context.destroy(linger=0 if self._stop.is_set() else LINGER)
 
     def _prepare(self, scan: PlayedScan) -> None:
-        """Keep the scan that begins, and make its codec."""
+        """Keep the scan that begins, and make the codec for its images."""
         self.scan = scan
         self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress == "bslz4" else None
 
     def _encode(self, image: NDArray[Any]) -> tuple[str, bytes]:
-        """Encode an image, and return the stream's name of the encoding with it."""
+        """Encode an image; return the name of the encoding in the stream, and the encoded bytes."""
         if self._codec is not None:
             return f"bs{8 * image.dtype.itemsize}-lz4<", self._codec.encode(image)
         return ("lz4<", lz4_encode(image)) if self.compress == "lz4" else ("<", image.tobytes())
 
     def is_ready(self, patience: float = math.inf) -> bool:
-        """Wait until a receiver can take a message, at most `patience` [s]; False where none could, or the sink was stopped."""
+        """Wait until a receiver can take a message, at most `patience` [s]; False if none could, or when stopped."""
         import zmq
 
         end = time.monotonic() + patience
@@ -135,10 +135,10 @@ class DectrisSink:
 
 
 class CborSink(DectrisSink):
-    """Push version 2 of the stream: one CBOR map a message."""
+    """Push version 2 of the stream, where each message is one CBOR map."""
 
     def begin(self, scan: PlayedScan) -> None:
-        """Send the start; name, length and angles of the scan stand in its user data."""
+        """Send the start of a series; its user data hold name, number of frames and rocking angles of the scan."""
         self._prepare(scan)
         rows, columns = scan.shape
         user_data: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
@@ -152,7 +152,7 @@ class CborSink(DectrisSink):
         self._send_map("start", {**start, "user_data": user_data})
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send an image, or the first half of its bytes in a complete message."""
+        """Send an image, or, to imitate damaged data, the first half of its bytes in a complete message."""
         from cbor2 import CBORTag
 
         little = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
@@ -169,11 +169,11 @@ class CborSink(DectrisSink):
         self._send_map("image", {"image_id": index, "data": {"threshold_1": array}, **times, **user_data})
 
     def end(self, is_aborted: bool) -> None:
-        """Send the end of the series; an aborted series has no other sign than that it is shorter."""
+        """Send the end of the series; of an aborted series, nothing but the smaller number of images shows the abort."""
         self._send_map("end", {}, patience=END_PATIENCE)
 
     def _send_map(self, kind: str, fields: dict[str, Any], patience: float = math.inf) -> None:
-        """Send a message of the series with its kind and fields."""
+        """Send a message of the given kind, with the given fields, for the present series."""
         import cbor2
 
         self._send(cbor2.dumps({"type": kind, "series_id": self.scan.number, **fields}), patience=patience)

@@ -1,4 +1,4 @@
-"""Simulate a DECTRIS detector that writes files: a master first, with links to data files that come one after the other."""
+"""Simulate a DECTRIS detector that writes files: first a master with links to data files, then the data files."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ DETECTOR = "entry/instrument/detector"
 class EigerSink:
     """Write ``PATH/<scan>_master.h5`` and ``PATH/<scan>_data_000001.h5``, ..., compressed by bitshuffle-LZ4.
 
-    Every frame has its own place: a repeated frame is there once, and a dropped one leaves its place empty. A cut frame is half of
-    its compressed bytes. Without SWMR a data file appears when the next one begins, and is written again if one of its frames
-    comes late.
+    Every frame has its own place: a repeated frame is stored once, and a dropped frame leaves its place empty. Of a cut frame
+    only half of the compressed bytes are written. Without SWMR a data file appears when the next data file begins, and is written
+    again if one of its frames comes late.
 
     Parameters
     ----------
-    root : the folder
+    root : folder to write into
     frames_per_file : number of frames of a data file
-    is_growing : whether data files are there while they grow, in SWMR mode
+    is_growing : whether data files can be read while they grow, in SWMR mode
     """
 
     def __init__(self, root: Path, frames_per_file: int, is_growing: bool) -> None:
@@ -43,7 +43,7 @@ class EigerSink:
         """Return at once, because files wait for a reader by themselves."""
 
     def begin(self, scan: PlayedScan) -> None:
-        """Write the master; the files of its links do not exist yet."""
+        """Write the master file; the data files that it links to do not exist yet."""
         self.close()
         self.scan, self._payloads, self._number = scan, {}, 0
         self._codec = Codec("bslz4", scan.shape, scan.dtype)
@@ -63,7 +63,7 @@ class EigerSink:
                 file["entry/sample/goniometer/omega"].attrs["units"] = "degree"
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Put a frame into its place; its data file is finished when a frame of the next file comes."""
+        """Store a frame at its place; a data file is finished when a frame of the next data file comes."""
         number, place = index // self.frames_per_file + 1, index % self.frames_per_file
         payload = self._codec.encode(np.ascontiguousarray(image))
         payload = payload if is_whole else payload[: len(payload) // 2]
@@ -78,7 +78,7 @@ class EigerSink:
         self._number = max(self._number, number)
 
     def end(self, is_aborted: bool) -> None:
-        """Finish the data files; an aborted scan leaves only those that it reached, and a marker."""
+        """Finish the data files; an aborted scan leaves only the data files that it reached, and a marker file."""
         if not self.is_growing:
             last = self._number if is_aborted else -(-self.scan.frames // self.frames_per_file)
             for number in range(max(1, self._number), last + 1):
@@ -88,7 +88,7 @@ class EigerSink:
             (self.root / f"{self.scan.name}.aborted").touch()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the data files that are open."""
         for file in self._open.values():
             file.close()
         self._open.clear()
@@ -111,14 +111,14 @@ class EigerSink:
         return data
 
     def _write_file(self, number: int) -> None:
-        """Write a data file at once, as a careful writer does; frames that did not come leave their places empty."""
+        """Write a data file so that a reader never sees a part of it; frames that did not come leave their places empty."""
         with replacing_hdf5(self._path(number)) as file:
             data = self._make_dataset(file, number)
             for place, payload in sorted(self._payloads.get(number, {}).items()):
                 data.id.write_direct_chunk((place, 0, 0), payload)
 
     def _append_frame(self, number: int, place: int, payload: bytes) -> None:
-        """Write a frame into its growing data file, which is opened with its first frame."""
+        """Write a frame into a growing data file; the first frame of a data file creates it."""
         if number not in self._open:
             hidden = self._path(number).with_name(f".{self._path(number).name}")
             file = self._open[number] = h5py.File(hidden, "w", libver="latest", locking=False)

@@ -1,4 +1,4 @@
-"""Plan the faults of a detector's stream in advance, as a pure function of the frames, the faults and a seed."""
+"""Plan the faults of a simulated detector in advance; number of frames, faults and a seed determine the plan."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Kind = Literal["begin", "frame", "truncated", "end", "abort", "dead"]
 
 @dataclass(frozen=True)
 class Faults:
-    """Faults of the simulated detector; shares are of the frames of a scan [1].
+    """Faults of the simulated detector; a share is a fraction of the frames of a scan [1].
 
     Parameters
     ----------
     drop : share of frames that never come
     duplicate : share of frames that come twice
-    reorder : share of frames that come after the one that follows them
+    reorder : share of frames that swap places with the next frame
     late : share of frames that come at the very end of the scan
     truncate : share of frames of which only a part comes
     dead : number of frames after which the detector falls silent for good; None for never
@@ -50,7 +50,7 @@ def parse(text: str) -> Faults:
 
     Raises
     ------
-    ConfigError : if a fault is unknown, or its share or count is no such number.
+    ConfigError : if a fault is unknown, or its value is no valid share or number of frames.
     """
     parsed: dict[str, float | int] = {}
     for item in filter(None, text.split(",")):
@@ -104,7 +104,7 @@ def _swap_neighbours(order: Sequence[int], share: float, rng: np.random.Generato
 
 
 def _cut_at_death(plan: list[Action], after: int) -> list[Action]:
-    """Cut the plan after a number of frames of its first scan."""
+    """Cut the plan after a number of sent frames, where the detector falls silent."""
     sent = 0
     for place, action in enumerate(plan):
         if action.kind in {"frame", "truncated"}:

@@ -19,14 +19,14 @@ from braggshot.live.simulator.player import PlayedScan, Sink
 
 
 def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int | str = 0, swmr: bool | str = False) -> Sink:
-    """Open the sink for ``folder:PATH``.
+    """Open the simulated detector for ``folder:PATH``.
 
-    ``?eiger=16`` writes a master and data files of 16 frames, which are there while they grow with ``&swmr=1``.
+    ``?eiger=16`` writes a master file and data files of 16 frames. With ``&swmr=1`` data files can be read while they grow.
 
     Raises
     ------
-    ConfigError : for a compression that the files cannot have, or if options contradict each other. Images are not compressed, HDF5
-        frames only by bitshuffle-LZ4 ("bslz4"), and those of a file set always by it.
+    ConfigError : for a compression that the files cannot have, or if options contradict each other. Images are never compressed,
+        frames of one HDF5 file only by bitshuffle-LZ4 ("bslz4"), frames of DECTRIS files always by bitshuffle-LZ4.
     OutputError : if the folder cannot be made.
     """
     is_growing, is_followed = (str(value).lower() in {"true", "1", "yes"} for value in (hdf5, swmr))
@@ -49,7 +49,7 @@ def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int 
 
 
 class ImageSink:
-    """Write images ``PATH/<scan>/<scan>_00012.tif``, first ``<scan>.json``, and last ``<scan>.done`` or ``<scan>.aborted``."""
+    """Write images ``PATH/<scan>/<scan>_00012.tif``, before them a plan (.json), and after them a marker (.done or .aborted)."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.url = root, f"folder:{root}"
@@ -69,9 +69,9 @@ class ImageSink:
         _write_whole(self.base.with_name(f"{scan.name}.json"), json.dumps(plan).encode())
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Write a frame beside and rename it, as careful detectors do.
+        """Write a frame under a hidden name and then rename the file, as careful detectors do.
 
-        A frame that is sent twice gets another name the second time; a cut one is half a file.
+        A frame that is sent twice gets another name the second time. Of a cut frame only half of the file is written.
         """
         digits = 7 if index in self._sent else 5
         self._sent.add(index)
@@ -94,7 +94,7 @@ class ImageSink:
 class GrowingSink:
     """Write a file ``PATH/<scan>.h5`` that grows frame by frame.
 
-    It holds ``entry/data/data`` (frames, rows, columns) and ``entry/data/angle`` [deg].
+    The file holds ``entry/data/data`` (frames, rows, columns) and ``entry/data/angle`` [deg].
 
     Frames are appended in the order in which they come, also late, repeated and cut ones, because a file writer has no other
     place for them. The second half of a cut frame is zero.
@@ -108,7 +108,7 @@ class GrowingSink:
         """Return at once, because files wait for a reader by themselves."""
 
     def begin(self, scan: PlayedScan) -> None:
-        """Open a new file, with the plan in a note beside it."""
+        """Open a new file, and write the plan of the scan into a JSON file beside it."""
         from braggshot.io.codecs import bitshuffle_options
 
         self.close()
@@ -139,7 +139,7 @@ class GrowingSink:
         group["data"].flush()
 
     def end(self, is_aborted: bool) -> None:
-        """Close the file, which ends the scan for a reader; an aborted scan leaves a marker first."""
+        """Close the file, which ends the scan for a reader; for an aborted scan a marker file is written first."""
         if is_aborted:
             _write_whole(self.root / f"{self.scan.name}.aborted", b"")
         self.close()
@@ -152,7 +152,7 @@ class GrowingSink:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside and rename it, so that a reader never sees a part of it."""
+    """Write a file under a hidden name and then rename it, so that a reader never sees a part of it."""
     hidden = path.with_name(f".{path.name}")
     hidden.write_bytes(content)
     os.replace(hidden, path)

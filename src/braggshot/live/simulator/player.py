@@ -1,6 +1,7 @@
 """Play a measured or simulated scan over the transports that real detectors use.
 
-`braggshot.live.simulator.faults` plans the actions of the simulated detector; a sink, one for each transport, carries them out.
+`braggshot.live.simulator.faults` plans the actions of the simulated detector. A sink, the sending side of a transport, carries
+them out.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SINKS = {
     "pva": "braggshot.live.simulator.pva",
     "zmq": "braggshot.live.simulator.dectris",
 }
-"""Module of the sink for each scheme of a URL."""
+"""URL scheme -> module of the simulated detector that sends over this transport."""
 MAX_BYTES_IN_MEMORY = 2**31
 """Largest scan that is kept in memory while it is played [bytes]; a larger one is read frame by frame."""
 
@@ -40,12 +41,12 @@ class PlayedScan:
 
     Parameters
     ----------
-    name : name of this run of the scan
+    name : name of the scan in this run; each repeat has its own
     number : 1, 2, ... in the order in which the detector begins scans
     frames : number of planned frames
     shape, dtype : shape and number type of each frame
-    rocking_angle : angle of each frame; None if the file does not hold them [rad]
-    inputs : files that the scan is read from; a detector must not write over them
+    rocking_angle : rocking angle of each frame [rad]; None if the file holds no angles
+    inputs : files that the scan is read from; the simulated detector must not write over them
     """
 
     name: str
@@ -67,7 +68,7 @@ class Sink(Protocol):
     url: str
 
     def wait(self, stop: Event) -> None:
-        """Wait until someone listens, where the transport can tell."""
+        """Wait until a receiver is connected, if the transport shows that."""
         ...
 
     def begin(self, scan: PlayedScan) -> None:
@@ -75,7 +76,7 @@ class Sink(Protocol):
         ...
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send a frame, or its first half; the same index again means that the frame is repeated."""
+        """Send a frame, or, to imitate cut data, its first half; the same index again means that the frame is repeated."""
         ...
 
     def end(self, is_aborted: bool) -> None:
@@ -89,7 +90,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class EmitProgress:
-    """The progress of the simulated detector: scans begun, and frames sent, complete or cut."""
+    """The progress of the simulated detector: number of scans begun, and number of frames sent, complete or cut."""
 
     scans: int
     frames: int
@@ -100,7 +101,7 @@ def open_sink(url: str, **options: Any) -> Sink:
 
     Raises
     ------
-    ConfigError : if there is none for that scheme, a library is missing, or it cannot serve there.
+    ConfigError : if no simulated detector has this scheme, a library is missing, or it cannot serve at this address.
     """
     scheme, target, url_options = split(url)
     if scheme not in SINKS:
@@ -116,14 +117,14 @@ def open_sink(url: str, **options: Any) -> Sink:
 def emit(
     scan: Scan, sink: Sink, stop: Event, rate: float = 0.0, faults: Faults | None = None, seed: int = 0, repeat: int = 1
 ) -> Iterator[EmitProgress]:
-    """Play `scan` to `sink`, and yield the progress after every frame.
+    """Send the frames of `scan` to `sink`, and yield the progress after every frame.
 
     Parameters
     ----------
-    rate : frames a second; 0 is as fast as the sink takes them
+    rate : frames a second; 0 sends as fast as the sink takes frames
     faults : faults of the detector; None for none
-    seed : seed of the faults; every repeat draws its own
-    repeat : number of scans; a dead detector plays no more
+    seed : seed of the faults; every repeat has faults of its own
+    repeat : number of times that the scan is sent; a dead detector sends no more
     """
     frames = _load_frames(scan)
     sent, begun, pace = 0, 0, Pace(rate)
@@ -147,7 +148,7 @@ def emit(
 
 
 def _played_scan(scan: Scan, number: int) -> PlayedScan:
-    """Make the announcement of a scan's run with this number."""
+    """Make the announcement of a scan; `number` counts the scans that the simulated detector has begun."""
     frames, rows, columns = scan.frames.shape
     name = f"{scan_name(scan.name)[:80]}_{number:04d}"
     dtype = np.dtype(scan.frames.dtype)
@@ -155,7 +156,7 @@ def _played_scan(scan: Scan, number: int) -> PlayedScan:
 
 
 def _load_frames(scan: Scan) -> Any:
-    """Read the frames beforehand if they fit into memory, so that the disk does not set the pace."""
+    """Read all frames beforehand if they fit into memory, so that the disk does not set the pace."""
     size = int(np.prod(scan.frames.shape, dtype=object)) * scan.frames.dtype.itemsize
     return np.asarray(scan.frames[:]) if size <= MAX_BYTES_IN_MEMORY else _LazyFrames(scan)
 

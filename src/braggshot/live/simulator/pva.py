@@ -18,16 +18,16 @@ from braggshot.live.simulator.player import PlayedScan, Sink
 from braggshot.live.sources.pva import SCALAR_TYPES
 
 SETTLE = 0.5
-"""Time from the connection of a listener, which the server notices, to its subscription, which the server does not notice [s]."""
+"""Time to wait after a listener connects, until it has subscribed to the images [s]; the server sees only the connection."""
 LINGER = 3.0
 """Longest time for which a closing server waits for its listeners to go [s]."""
 UNION_NAMES = {"u1": "ubyte", "u2": "ushort", "u4": "uint", "u8": "ulong", "i1": "byte", "i2": "short", "i4": "int", "i8": "long",
          "f4": "float", "f8": "double"}  # fmt: skip
-"""Names of number types in the value of an NTNDArray."""
+"""numpy type code -> name of the number type in the value of an NTNDArray."""
 
 
 def serve(target: str, compress: str = "none", interface: str = "127.0.0.1", port: int | str = 5075) -> Sink:
-    """Open the sink for ``pva:CHANNEL``.
+    """Open the simulated detector for ``pva:CHANNEL``.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def serve(target: str, compress: str = "none", interface: str = "127.0.0.1", por
 
 
 class PvaSink:
-    """Serve one channel from a server of its own."""
+    """Serve images over one PV Access channel, from a server of its own."""
 
     def __init__(self, channel: str, compress: str, interface: str, port: str) -> None:
         from p4p import Value
@@ -74,13 +74,13 @@ class PvaSink:
         stop.wait(SETTLE)
 
     def begin(self, scan: PlayedScan) -> None:
-        """Keep the scan and make its codec; nothing is sent before the first image."""
+        """Keep the scan and make the codec for its images; nothing is sent before the first image."""
         self.scan, self._begun = scan, self._unique
         kind = self.compress
         self._codec = Codec(kind, scan.shape, scan.dtype) if kind in {"bslz4", "blosc"} else None
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Post an image, or the first half of its bytes or pixels."""
+        """Send an image, or, to imitate cut data, the first half of its compressed bytes or of its pixels."""
         flat = self._flat(np.ascontiguousarray(image))
         flat = flat if is_whole else flat[: len(flat) // 2]
         self._unique = self._begun + index + 1
@@ -100,7 +100,7 @@ class PvaSink:
         }))  # fmt: skip
 
     def end(self, is_aborted: bool) -> None:
-        """Move the counter past the planned frames; a channel has no other sign of an end."""
+        """Move the image counter past the planned frames, because a channel has no message for the end of a scan."""
         self._unique = self._begun + self.scan.frames
 
     def close(self) -> None:

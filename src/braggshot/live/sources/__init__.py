@@ -1,7 +1,7 @@
 """Receive frames: one module or folder for each transport.
 
 registry   find the source that a URL names; packages add theirs as entry points ``braggshot.sources``
-limits     check names, sizes and types of data from the wire
+limits     check names, sizes and types of received data
 decoding   decode compressed images
 ledger     turn "this frame came" into messages, in the right order
 memory     take messages from the program itself

@@ -11,31 +11,31 @@ from braggshot.io.codecs import Codec, DamagedError, lz4_blocks_decode, lz4_deco
 from braggshot.live.sources.limits import UnusableError, image_bytes
 
 ENCODINGS = ("", "lz4", "lz4 blocks", "bslz4", "blosc", "zstd")
-"""Encodings of an image, empty for none."""
+"""Names of the encodings of an image; the empty name stands for an image that is not encoded."""
 DIRECT_DECODERS = {"lz4": lz4_decode, "lz4 blocks": lz4_blocks_decode, "zstd": zstd_decode}
-"""Decoders that need no codec of HDF5, by the encoding."""
+"""Name of an encoding -> function that decodes it without HDF5."""
 MAX_CODECS = 4
-"""Number of codecs that are kept for the next image, each for one encoding, shape and type."""
+"""Number of codecs that are kept for later images; each decodes images of one encoding, shape and number type."""
 
 
 class ImageDecoder:
-    """Decode images and keep the codecs of the last few shapes; not for two threads at once."""
+    """Decode images, and keep the codecs that were used last; two threads must not use one decoder at once."""
 
     def __init__(self) -> None:
         self._codecs: dict[tuple[str, tuple[int, int], str], Codec] = {}
 
     def decode(self, payload: bytes | memoryview, encoding: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Decode an image into memory of its own.
+        """Decode an image into a new array.
 
         Parameters
         ----------
-        payload : the image as it came
+        payload : bytes of the image as they came
         encoding : one of `ENCODINGS`
-        shape, dtype : as checked by `braggshot.live.sources.limits.image_shape` and `counts_type`
+        shape, dtype : shape and number type, already checked by `braggshot.live.sources.limits.image_shape` and `counts_type`
 
         Raises
         ------
-        UnusableError : if the payload is too large, of an unknown encoding, or not such an image.
+        UnusableError : if the payload is too large, its encoding is unknown, or it holds no image of this shape and type.
         """
         size = image_bytes(shape, dtype)
         if encoding not in ENCODINGS:
@@ -54,7 +54,7 @@ class ImageDecoder:
             raise UnusableError("truncated" if "short" in str(error) else "damaged", str(error)) from error
 
     def _codec(self, kind: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> Codec:
-        """Return the codec for an encoding, shape and type, from the kept ones if it is there."""
+        """Return the codec for an encoding, shape and number type: a kept one if there is one, else a new one."""
         key = (kind, shape, dtype.name)
         codec = self._codecs.pop(key, None) or Codec(kind, shape, dtype)
         self._codecs[key] = codec  # the codec used last stands at the end

@@ -20,20 +20,20 @@ from braggshot.live.sources.limits import MAX_FRAMES, MAX_NAME, scan_name
 from braggshot.volumes import FloatArray, Frame, Scan
 
 COMPLETE_SHARE = 0.95
-"""Share of the planned frames from which a scan counts as complete [1]: networks lose single frames, a stopped scan lacks more."""
+"""A scan counts as complete if its last frame comes after this share of the planned ones [1]; networks lose single frames."""
 MAX_REMEMBERED = 64
-"""Number of ended scans whose late frames are still recognised."""
+"""Number of ended scans that are remembered, so that late frames of these scans are recognised."""
 
 
 @dataclass(frozen=True)
 class ScanDefaults:
-    """Properties of every scan that hold where the stream gives none; each is an option of the source's URL.
+    """Properties of a scan that are assumed where the source does not send them; each is an option of the source's URL.
 
     Parameters
     ----------
     frames : number of frames of a scan; the scan ends when all have come
     start, step : rocking angle of the first frame, and step from frame to frame [deg]
-    timeout : a scan ends after this time of silence [s]
+    timeout : time without a new frame after which a scan is ended [s]
     """
 
     frames: int | None = None
@@ -44,7 +44,7 @@ class ScanDefaults:
 
 @dataclass
 class _OpenScan:
-    """The open scan: key, announcement, shape and type of its frames, time of the last one, and the indices received."""
+    """The open scan: its key, its `Begin` message, shape and type of its frames, time of the last frame, and indices received."""
 
     key: Hashable
     begin: Begin
@@ -56,7 +56,7 @@ class _OpenScan:
 
 
 class Ledger:
-    """The open scan of a source, its frames so far, and the keys of ended scans."""
+    """A record of the scans of a source: the open scan, the indices of its frames so far, and the keys of ended scans."""
 
     def __init__(self, defaults: ScanDefaults, clock: Callable[[], float] = time.monotonic) -> None:
         self.defaults, self.clock = defaults, clock
@@ -68,7 +68,7 @@ class Ledger:
         self, key: Hashable, name: str, frames: int | None = None, shape: tuple[int, int] | None = None,
         rocking_angle: FloatArray | None = None, about: Scan | None = None,
     ) -> list[Message]:  # fmt: skip
-        """Begin a scan, after ending the open one."""
+        """Return the messages that begin a scan, after those that end the open scan."""
         messages = self.end(self.open.key, next_began=True) if self.open else []
         frames = frames or self.defaults.frames
         if rocking_angle is None and frames and self.defaults.step is not None:
@@ -78,7 +78,7 @@ class Ledger:
         return [*messages, begin]
 
     def frame(self, key: Hashable, name: str, frame: Frame) -> list[Message]:
-        """Take a frame; the first one of an unknown scan begins that scan."""
+        """Return the messages for a frame that came; the first frame of an unknown scan begins that scan."""
         messages: list[Message] = []
         if self.open is None or self.open.key != key:
             if key in self.ended:
@@ -97,9 +97,10 @@ class Ledger:
         return [*messages, *(self.end(key) if len(scan.received) == scan.begin.frames else [])]
 
     def end(self, key: Hashable, aborted: str | None = None, next_began: bool = False) -> list[Message]:
-        """End a scan; return no message if it is not the open one.
+        """End a scan; return no message if this scan is not open.
 
-        `aborted` is the reason in words, empty for none. None calls the scan aborted if too few of the planned frames came.
+        `aborted` is the reason of an early end in words, empty if the scan ended as planned. With None, the scan counts as
+        aborted if too few of the planned frames came.
         """
         if self.open is None or self.open.key != key:
             return []
@@ -110,7 +111,7 @@ class Ledger:
         return [End(scan.begin.scan, aborted)]
 
     def end_if_silent(self) -> list[Message]:
-        """End the open scan if no frame has come for the time that is allowed."""
+        """End the open scan if no frame has come for longer than `ScanDefaults.timeout`."""
         if self.open is None or self.clock() - self.open.last_heard <= self.defaults.timeout:
             return []
         return self.end(self.open.key, self._describe_abort(self.open, f"nothing came for {self.defaults.timeout:g} s"))
@@ -120,7 +121,7 @@ class Ledger:
         return key in self.ended or (self.open is not None and self.open.key == key)
 
     def _unique_name(self, name: str) -> str:
-        """Return a name that is safe in file names and new to the source."""
+        """Return a name that is safe in file names, and that no other scan of the source has."""
         safe_name = scan_name(name)
         candidates = (safe_name if number == 1 else f"{safe_name[: MAX_NAME - 8]}_{number}" for number in itertools.count(1))
         name = next(candidate for candidate in candidates if candidate not in self.used_names)

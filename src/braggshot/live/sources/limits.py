@@ -1,8 +1,8 @@
-"""Check data from the wire: sizes, names and numbers, before any memory is allocated for them.
+"""Check sizes, names and numbers in received data, before any memory is allocated for the data.
 
-Every decoder of a transport is built from these checks. They raise `UnusableError`, and the source turns it into a `Dropped`
-message. Whatever a sender writes, nothing else is raised, one image never takes more than `MAX_BYTES`, and no text becomes a path.
-There is no pickle anywhere.
+Every source of frames reads its data with these checks. A check raises `UnusableError`, and the source turns the error into a
+`Dropped` message. Whatever a sender writes, no other error is raised, one image never takes more than `MAX_BYTES`, and no text
+becomes a path. No received data are unpickled.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from braggshot.volumes import FloatArray
 MAX_SIDE = 16384
 """Largest side of an image [pixels]."""
 MAX_BYTES = 2**28
-"""Largest image after decompression [bytes]; the largest detectors of today need a quarter of it."""
+"""Largest image after decompression [bytes]; an image of the largest detectors of today has a quarter of this size."""
 MAX_TEXT = 2**20
 """Longest JSON text [bytes]."""
 MAX_PARTS = 16
-"""Most parts of one multipart message."""
+"""Largest number of parts of one ZeroMQ message."""
 MAX_FRAMES = 10**6
-"""Most frames of one scan."""
+"""Largest number of frames of one scan."""
 MAX_NAME = 100
 """Longest name of a scan [characters]."""
 
@@ -39,7 +39,7 @@ class UnusableError(Exception):
     Parameters
     ----------
     reason : short word for counting: "malformed", "oversized", "truncated", "shape", "type", "encoding", "damaged"
-    detail : one line for the log, at most 300 characters whatever was sent
+    detail : one line for the log, cut after 300 characters
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -58,7 +58,7 @@ def image_shape(rows: Any, columns: Any) -> tuple[int, int]:
 
 
 def counts_type(name: Any) -> np.dtype[Any]:
-    """Return the number type of a pixel from its name."""
+    """Return the number type of pixels from the name of the type; raise if pixels cannot have this type."""
     if not isinstance(name, str) or name not in COUNT_TYPES:
         raise UnusableError("type", f"pixels of type {str(name)[:40]!r}")
     return np.dtype(name)
@@ -99,7 +99,7 @@ def scan_name(text: Any) -> str:
 
 
 def json_object(part: Any) -> dict[str, Any]:
-    """Parse a JSON object."""
+    """Parse a text that must be a JSON object; raise if it is too long or something else."""
     if len(part) > MAX_TEXT:
         raise UnusableError("oversized", f"a JSON text of {len(part)} bytes, at most {MAX_TEXT}")
     try:
@@ -112,7 +112,7 @@ def json_object(part: Any) -> dict[str, Any]:
 
 
 def angles(value: Any, frames: int | None) -> FloatArray | None:
-    """Convert a list of rocking angles from degrees to radians; None if it is not one number for each planned frame."""
+    """Convert a list of rocking angles from degrees to radians; None without a number for each planned frame."""
     if not isinstance(value, list) or len(value) > MAX_FRAMES or (frames is not None and len(value) != frames):
         return None
     numbers = [real_number(item) for item in value]

@@ -1,4 +1,4 @@
-"""Take messages from the program itself: for tests, and for detectors that Python reads directly."""
+"""Take messages from Python code of the same process: for tests, and for detectors that Python reads directly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from braggshot.live.messages import Message
 
 
 class MemorySource:
-    """A source of messages that were given to `put`, in that order; it ends after `close`.
+    """A source that yields the messages given to `put`, in the same order, until `close` ends it.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class MemorySource:
         self._queue.put(message)
 
     def close(self) -> None:
-        """End the source after the messages so far."""
+        """End the source once it has yielded the messages that were given so far."""
         self._queue.put(None)
 
     def messages(self, stop: Event) -> Iterator[Message | None]:

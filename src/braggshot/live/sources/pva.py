@@ -26,7 +26,7 @@ from braggshot.volumes import Frame
 SCALAR_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 """Number types in the order in which PV Access numbers them, from 1; a compressed image gives its type by that number."""
 MAX_ATTRIBUTES = 1000
-"""Most attributes of an image that are read."""
+"""Largest number of attributes of an image that are read."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Options(ScanDefaults):
 
     Parameters
     ----------
-    address : HOST:PORT of the server; None searches as the EPICS_PVA_* variables say
-    queue : number of images that may wait here; when more come, the oldest of them are lost
+    address : HOST:PORT of the server; None searches for it as the EPICS_PVA_* environment variables say
+    queue : number of images that may wait until this program reads them; when more come, the oldest are lost
     scan_attribute, index_attribute : names of the attributes that hold the scan, and the index of the frame in it, from 0
     angle_attribute : name of the attribute that holds the rocking angle [deg]
     frames_attribute : name of the attribute that holds the number of planned frames
@@ -52,7 +52,7 @@ class Options(ScanDefaults):
 
 @dataclass(frozen=True)
 class Update:
-    """A decoded update of the channel; each field after the image is None where the attributes do not give it."""
+    """A decoded image of the channel; each field after `image` is None if the attributes of the image do not hold it."""
 
     unique_id: int
     image: NDArray[Any]
@@ -102,14 +102,14 @@ def _scalar_type(code: Any) -> str:
 
 
 def _attributes(pairs: Any) -> dict[str, Any]:
-    """Return attributes by name; pairs without a text as name are left out."""
+    """Return the attributes of an image by name; an attribute whose name is no text is left out."""
     if not isinstance(pairs, Sequence):
         return {}
     return {pair[0]: pair[1] for pair in pairs[:MAX_ATTRIBUTES] if isinstance(pair, tuple) and isinstance(pair[0], str)}
 
 
 def _parse_count(value: Any, lowest: int) -> int | None:
-    """Return a whole number, even if a driver sends it as a float or as text; None if it is none, or out of bounds."""
+    """Return a whole number, even if a driver sends it as a float or as text; None for other values."""
     if isinstance(value, str) and len(value) < 20 and value.strip().isdecimal():
         value = int(value)
     number = real_number(value)
@@ -117,11 +117,11 @@ def _parse_count(value: Any, lowest: int) -> int | None:
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """Return the fields of a PV Access structure that matter here, as plain values.
+    """Return those fields of a PV Access structure that describe an image, as plain values.
 
     Raises
     ------
-    UnusableError : if it is no NTNDArray.
+    UnusableError : if the structure is no NTNDArray, the EPICS type of an image.
     """
     try:
         stamp = value.timeStamp
@@ -139,14 +139,14 @@ def fields_of(value: Any) -> dict[str, Any]:
 
 
 class Numbering:
-    """Assign each image to a scan and an index, also where the image gives neither."""
+    """Assign each image to a scan and an index in it, also if the image names neither."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.run, self.first, self.highest = 0, 0, -1
 
     def messages(self, update: Update, channel: str) -> list[Message]:
-        """Return the messages for an image; a scan without a name is called after the channel."""
+        """Return the messages for an image; a scan without a name gets the name of the channel."""
         ledger, (key, index) = self.ledger, self.place(update)
         # A first frame after the end belongs to another scan, whose identifier was not changed.
         is_known = ledger.is_known(key) and not (index == 0 and key in ledger.ended and ledger.open is None)
@@ -154,7 +154,7 @@ class Numbering:
         return [*begun, *ledger.frame(key, key, Frame(index, update.image, update.angle, update.time or time.time()))]
 
     def place(self, update: Update) -> tuple[str, int]:
-        """Return the key of the scan, and the index of the image in it."""
+        """Return the key of the scan that an image belongs to, and the index of the image in that scan."""
         if update.scan is not None and update.index is not None:
             return update.scan, update.index
         count = update.unique_id if update.index is None else update.index
@@ -185,7 +185,7 @@ def connect(target: str, options: Options) -> PvaSource:
 
 
 class PvaSource:
-    """Images of `channel`; `connected` is set once the channel is there, and the images after that are new ones."""
+    """A source of the images of an EPICS channel; `connected` is set once it is found, and only later images are used."""
 
     def __init__(self, channel: str, options: Options) -> None:
         self.channel, self.options, self.connected = channel, options, Event()
@@ -226,7 +226,7 @@ class PvaSource:
 
 
 def _server_configuration(address: str | None) -> dict[str, str] | None:
-    """Return the settings that search only the named server; None for those of the environment."""
+    """Return the settings that search only the server at `address`; without an address None, to use the environment variables."""
     if address is None:
         return None
     return {"EPICS_PVA_NAME_SERVERS": address, "EPICS_PVA_ADDR_LIST": "", "EPICS_PVA_AUTO_ADDR_LIST": "NO"}

@@ -1,8 +1,8 @@
 """Find the source for a URL: ``folder:PATH``, ``pva:CHANNEL``, ``zmq:tcp://HOST:PORT``, ``replay:FILE?rate=HZ``.
 
-A transport is a module with a frozen dataclass ``Options`` (filled from the URL) and ``connect(target, options) -> Source``; other
-packages register theirs as entry points ``braggshot.sources``. A module, and with it the library of a beamline, is imported only
-when a URL asks for it.
+A transport is a module with a frozen dataclass ``Options`` (filled from the URL) and ``connect(target, options) -> Source``.
+Other packages register such modules as entry points ``braggshot.sources``. A module, and with it the library of a beamline, is
+imported only when a URL names it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from braggshot.live.messages import Source
 
 @dataclass(frozen=True)
 class Transport:
-    """A transport for frames.
+    """A transport, a way in which frames reach this program.
 
     Parameters
     ----------
     scheme : the part of a URL before its first colon
-    module : import path
-    summary : one line for users
-    needs : package to install first
+    module : import path of its module
+    summary : one line that describes it to users
+    needs : package that has to be installed first
     """
 
     scheme: str
@@ -49,7 +49,7 @@ BUILT_IN = (
     Transport("zmq", "braggshot.live.sources.dectris.source", "zmq:tcp://HOST:PORT, the stream of a DECTRIS detector"),
     Transport("replay", "braggshot.live.sources.replay", "replay:FILE?rate=HZ, a scan that was measured before"),
 )
-"""Transports of this program."""
+"""Transports that belong to this program."""
 
 
 def transports() -> tuple[Transport, ...]:
@@ -62,16 +62,16 @@ def transports() -> tuple[Transport, ...]:
 
 
 def open_source(url: str, options: Mapping[str, Any] | None = None) -> Source:
-    """Return the source that a URL names; it connects only when its `messages` are read.
+    """Return the source that a URL names; the source connects only when its `messages` are read.
 
     Parameters
     ----------
     url : ``scheme:target?option=value&...``
-    options : more options of the transport; those of the URL take precedence
+    options : more options of the transport; options in the URL take precedence
 
     Raises
     ------
-    ConfigError : if the scheme or an option is unknown, the target is none, or a library is missing.
+    ConfigError : if the scheme or an option is unknown, the target cannot be used, or a library is missing.
     """
     scheme, target, url_options = split(url)
     with explain_missing(scheme):
@@ -101,7 +101,7 @@ def split(url: str) -> tuple[str, str, dict[str, str]]:
 
 
 def load(scheme: str, url: str = "") -> ModuleType:
-    """Import the module of a scheme.
+    """Import the module of the transport that a URL scheme names.
 
     Raises
     ------

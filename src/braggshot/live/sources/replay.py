@@ -18,7 +18,7 @@ from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import Frame, Scan
 
 BLOCK_BYTES = 2**25
-"""Size of the blocks that are read at once [bytes]: opening a file for every frame would be slower than any detector."""
+"""Size of the blocks of frames read at once [bytes]: opening a file for every frame would be slower than any detector."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Options:
     ----------
     rate : frames a second; 0 plays as fast as they are read
     repeat : number of times that the scan is played
-    format, scan, dataset : passed to `braggshot.io.registry.read`
+    format, scan, dataset : options of the file, passed to `braggshot.io.registry.read`
     """
 
     rate: float = 0.0
@@ -68,7 +68,7 @@ class ReplaySource:
                 return
 
     def _play_once(self, name: str, stop: Event) -> Iterator[Message | None]:
-        """Play the scan once, under a name of its own."""
+        """Play the scan once, under the given name."""
         frames, rows, columns = self.scan.frames.shape
         angles = self.scan.rocking_angle
         yield Begin(name, frames, (rows, columns), angles, self.scan)
@@ -91,7 +91,7 @@ class Pace:
         self.due = time.monotonic()
 
     def is_early(self, stop: Event, longest: float = 0.2) -> bool:
-        """Wait for the next event, at most `longest` [s]; True if the event is not due yet."""
+        """Wait for the next event, at most `longest` [s]; return True if the event is not due yet."""
         wait = self.due - time.monotonic()
         if wait > 0 and stop.wait(min(wait, longest)):
             return False
@@ -102,7 +102,7 @@ class Pace:
 
 
 def images(scan: Scan) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield every frame with its index, read in blocks."""
+    """Yield every frame of a scan with its index; frames are read in blocks."""
     frames, rows, columns = scan.frames.shape
     per_block = max(1, BLOCK_BYTES // max(1, rows * columns * scan.frames.dtype.itemsize))
     for first in range(0, frames, per_block):

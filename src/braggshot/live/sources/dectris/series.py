@@ -15,7 +15,7 @@ from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, angles, ima
 from braggshot.volumes import BoolArray, FloatArray, Frame, Scan
 
 AXES = ("omega", "phi", "chi", "kappa")
-"""Axes of the goniometer, in the order in which they are tried."""
+"""Axes of the goniometer, in the order in which one that turns during the scan is looked for."""
 KEPT_NUMBERS = (
     "photon_energy", "wavelength", "detector_distance", "beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size",
     "saturation_value",
@@ -25,7 +25,7 @@ KEPT_NUMBERS = (
 
 @dataclass(frozen=True)
 class Header:
-    """The start of a series."""
+    """The start of a series of images."""
 
     series: int
     name: str
@@ -36,7 +36,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Image:
-    """An image of a series."""
+    """An image of a series, with its index and angle."""
 
     series: int
     frame: Frame
@@ -56,7 +56,7 @@ def make_header(series: int, user_data: Mapping[str, Any], config: Mapping[str, 
     ----------
     series : number of the series
     user_data : what the user of the detector appended: ``scan``, ``frames``, ``rocking_angle_deg``
-    config : the detector's configuration, by the names of version 1 of the stream
+    config : the detector's configuration, with the field names of version 1 of the stream
     valid : (rows, columns) True where the detector's own mask is 0; None where it was not sent
     """
     frames = planned_frames(user_data.get("frames")) or planned_frames(config.get("nimages"), config.get("ntrigger", 1))
@@ -68,13 +68,13 @@ def make_header(series: int, user_data: Mapping[str, Any], config: Mapping[str, 
 
 
 def make_image(series: int, index: int, counts: NDArray[Any], user_data: Mapping[str, Any]) -> Image:
-    """Make an image of a series, which came now; `user_data` may hold ``rocking_angle_deg``."""
+    """Make an image of a series, with the present time as its arrival; `user_data` may hold ``rocking_angle_deg``."""
     angle = real_number(user_data.get("rocking_angle_deg"))
     return Image(series, Frame(index, counts, None if angle is None else float(np.deg2rad(angle)), time.time()))
 
 
 def planned_frames(images: Any, triggers: Any = 1) -> int | None:
-    """Return images times triggers, the number of planned frames; None if they are no such numbers."""
+    """Return the number of planned frames, images times triggers; None if these are not whole numbers within bounds."""
     try:
         frames = whole_number(images, "nimages", 1, MAX_FRAMES) * whole_number(triggers, "ntrigger", 1, MAX_FRAMES)
     except UnusableError:
@@ -83,7 +83,7 @@ def planned_frames(images: Any, triggers: Any = 1) -> int | None:
 
 
 def goniometer_angles(config: Mapping[str, Any], frames: int) -> FloatArray | None:
-    """Return the angles of the first axis that turns from image to image, by the detector's configuration [rad]."""
+    """Return the angles of the first goniometer axis that turns from image to image, by the detector's configuration [rad]."""
     for axis in AXES:
         start, step = real_number(config.get(f"{axis}_start")), real_number(config.get(f"{axis}_increment"))
         if start is not None and step:

@@ -7,8 +7,8 @@ The messages of version 1 are read here::
     dseries_end-1.0
 
 The user of a detector can set the appendix. It is read if it is a JSON object: ``scan``, ``frames`` and ``rocking_angle_deg`` (a
-list) with the header, ``rocking_angle_deg`` (a number) with an image. Without it the angles are those of the axis that turns by the
-configuration. `braggshot.live.sources.dectris.stream2` reads version 2; each message tells its version.
+list) with the header, ``rocking_angle_deg`` (a number) with an image. Without them the angles are those of the axis that turns,
+by the detector's configuration. `braggshot.live.sources.dectris.stream2` reads version 2; each message tells its version.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from braggshot.live.sources.limits import (
 from braggshot.volumes import BoolArray
 
 PARTS = {"none": 1, "basic": 2, "all": 8}
-"""Number of parts of a header before its appendix, by header_detail."""
+"""Value of header_detail -> number of parts of a header message before its appendix."""
 Part = bytes | memoryview
 
 
@@ -52,8 +52,8 @@ class Options(ScanDefaults):
 
     Parameters
     ----------
-    queue : number of messages that may wait here; after that the detector has to keep them
-    channel : threshold to take where a detector counts at several, such as ``threshold_2``; empty takes the first
+    queue : number of messages that may wait in this program; further messages wait in the detector
+    channel : energy threshold whose images are read, if the detector has several, such as ``threshold_2``; empty takes the first
     """
 
     queue: int = 1000
@@ -65,7 +65,7 @@ def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image
 
     Raises
     ------
-    UnusableError : for anything that is no such message; nothing else is raised.
+    UnusableError : for any data that are no such message; no other error is raised.
     """
     if not 0 < len(parts) <= MAX_PARTS:
         raise UnusableError("malformed", f"{len(parts)} parts")
@@ -95,7 +95,7 @@ def _image(series: int, first: dict[str, Any], parts: Sequence[Part], decoder: I
 
 
 def _encoding(text: Any, dtype: np.dtype[Any]) -> tuple[str, bool]:
-    """Translate an encoding such as "bs32-lz4<" to one of `decoding.ENCODINGS`; tell also whether its numbers are big-endian."""
+    """Translate an encoding such as "bs32-lz4<" to one of `decoding.ENCODINGS`; tell also whether its bytes are big-endian."""
     match = re.fullmatch(r"(?:bs(8|16|32|64)-?)?(lz4)?([<>])", text) if isinstance(text, str) and len(text) < 40 else None
     if match is None or (match[1] and (not match[2] or int(match[1]) != 8 * dtype.itemsize)):
         raise UnusableError("encoding", f"{str(text)[:40]!r} of {dtype}")
@@ -139,7 +139,7 @@ def connect(target: str, options: Options) -> DectrisSource:
 
     Raises
     ------
-    ConfigError : if that is no address.
+    ConfigError : if `target` is no such address.
     """
     import cbor2  # noqa: F401  missing libraries are reported when a source is opened
     import zmq  # noqa: F401
@@ -153,7 +153,7 @@ def connect(target: str, options: Options) -> DectrisSource:
 
 
 class DectrisSource:
-    """Series that a detector pushes from `address`; they wait in the detector's queue while this program is busy."""
+    """A source of the series that a detector pushes; messages wait in the detector's queue while this program is busy."""
 
     def __init__(self, address: str, options: Options) -> None:
         self.address, self.options = address, options
@@ -179,7 +179,7 @@ class DectrisSource:
 
 
 def _receive(socket: Any) -> list[memoryview]:
-    """Receive all parts of one message; of too many parts, one more than allowed is kept."""
+    """Receive all parts of one message; if there are too many, one more than allowed is kept, so that the message is refused."""
     parts: list[memoryview] = []
     more = True
     while more:
@@ -191,14 +191,14 @@ def _receive(socket: Any) -> list[memoryview]:
 
 
 class Reader:
-    """Read messages of either version; not for two threads at once."""
+    """Read messages of either version of the stream; two threads must not use one reader at once."""
 
     def __init__(self, channel: str = "") -> None:
         self._decoder = ImageDecoder()
         self._cbor = CborReader(self._decoder, channel)
 
     def read(self, parts: Sequence[Part]) -> Header | Image | SeriesEnd:
-        """Read a message of either version, as `read_message` does."""
+        """Read a message of either version of the stream, as `read_message` does for version 1."""
         if len(parts) == 1 and is_cbor(parts[0]):
             return self._cbor.read(parts[0])
         return read_message(parts, self._decoder)

@@ -1,4 +1,4 @@
-"""Read version 2 of the stream of a DECTRIS detector (SIMPLON 1.8 and later): one CBOR map a message.
+"""Read version 2 of the stream of a DECTRIS detector (SIMPLON 1.8 and later), where each message is one CBOR map.
 
 A message is of type start, image or end::
 
@@ -10,9 +10,9 @@ An array is tag 40 around its sides (rows, columns) and a typed array (tags 64 t
 (tag 56500 around algorithm, bytes of an element, payload). The user of a detector can set ``user_data``; it is read as the
 appendices of version 1.
 
-Messages are decoded by `cbor2`. Before that `check_outline` walks over the heads of all items. It allows only the tags of this
-stream, and beside byte strings no more content than one JSON text may have. So nothing is built but numbers, texts, lists, maps and
-copies of the bytes that came.
+Messages are decoded by `cbor2`. Before that, `check_outline` reads the type and length of every CBOR item. It allows only the
+tags of this stream, and, not counting byte strings, no more content than one JSON text may have. So decoding makes nothing but
+numbers, texts, lists, maps and copies of the bytes that came.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ DATE_TAGS = (0, 1)
 KNOWN_TAGS = frozenset({*DATE_TAGS, ARRAY_TAG, *TYPED_ARRAY_TAGS, COMPRESSED_TAG})
 """All CBOR tags that a message of the stream may hold."""
 ALGORITHMS = {"bslz4": "bslz4", "lz4": "lz4 blocks", "zstd": "zstd"}
-"""Compressions of the stream, and their names in `decoding.ENCODINGS`."""
+"""Name of a compression in the stream -> its name in `decoding.ENCODINGS`."""
 MAX_DEPTH = 16
-"""Deepest nesting of a message."""
+"""Largest depth of nested items in a CBOR message."""
 VERSION_1_NAMES = {
     "number_of_images": "nimages", "image_size_x": "x_pixels_in_detector", "image_size_y": "y_pixels_in_detector",
     "detector_description": "description", "incident_energy": "photon_energy", "incident_wavelength": "wavelength",
     "beam_center_x": "beam_center_x", "beam_center_y": "beam_center_y", "pixel_size_x": "x_pixel_size",
     "pixel_size_y": "y_pixel_size", "saturation_value": "saturation_value",
 }  # fmt: skip
-"""Names of version 2 in a start message, and their names in version 1."""
+"""Field of a start message in version 2 of the stream -> name of the same field in version 1."""
 
 
 def is_cbor(message: bytes | memoryview) -> bool:
@@ -71,11 +71,11 @@ def is_cbor(message: bytes | memoryview) -> bool:
 
 
 def check_outline(message: bytes) -> None:
-    """Walk over the heads of all items of a message, in their order.
+    """Check the type and length of every CBOR item of a message, without decoding the message.
 
     Raises
     ------
-    UnusableError : if the message is cut short, holds another tag, or more content beside byte strings than is allowed.
+    UnusableError : if the message is cut short, holds an unknown tag, or is too long, not counting its byte strings.
     """
     place, size, beside_images = 0, len(message), len(message)
     while place < size:
@@ -120,12 +120,12 @@ def read_map(message: bytes | memoryview) -> Mapping[str, Any]:
 
 
 class CborReader:
-    """Read the messages of a stream in their order; not for two threads at once.
+    """Read the messages of a stream in their order; two threads must not use one reader at once.
 
     Parameters
     ----------
     decoder : decodes the images
-    channel : threshold to take; empty takes the first one that the start of a series names, or else the first one of the image
+    channel : energy threshold whose images are read; empty takes the first that the series' start names, or that an image holds
     """
 
     def __init__(self, decoder: ImageDecoder, channel: str = "") -> None:
@@ -137,7 +137,7 @@ class CborReader:
 
         Raises
         ------
-        UnusableError : for anything that is no message of the stream; nothing else is raised.
+        UnusableError : for any data that are no message of the stream; no other error is raised.
         """
         fields = read_map(message)
         kind = fields.get("type")
@@ -151,7 +151,7 @@ class CborReader:
         return self._start(series, fields) if kind == "start" else SeriesEnd(series)
 
     def _start(self, series: int, fields: Mapping[str, Any]) -> Header:
-        """Read the start of a series, with the mask of the chosen channel."""
+        """Read the message that starts a series, with the pixel mask of the chosen energy threshold."""
         channels = fields.get("channels")
         self._first = str(channels[0])[:100] if isinstance(channels, list | tuple) and channels else ""
         masks, valid = fields.get("pixel_mask"), None
@@ -164,7 +164,7 @@ class CborReader:
         return np.asarray(self._array(tagged) == 0)
 
     def _array(self, tagged: Any) -> NDArray[Any]:
-        """Decode a tagged array into memory of its own, in the machine's order of bytes."""
+        """Decode a CBOR array into a new numpy array, in the byte order of this machine."""
         sides, typed = _pair(_untag(tagged, ARRAY_TAG))
         rows, columns = _pair(sides)
         type_tag, content = _pair(typed)
@@ -178,7 +178,7 @@ class CborReader:
 
 
 def _select_channel(arrays: Any, channel: str) -> Any:
-    """Return the array of a channel, or the first array if no channel is named."""
+    """Return the array of a channel (an energy threshold), or the first array if no channel is named."""
     if not isinstance(arrays, Mapping) or not arrays:
         raise UnusableError("malformed", "no map of channels")
     if channel and channel not in arrays:
@@ -187,21 +187,21 @@ def _select_channel(arrays: Any, channel: str) -> Any:
 
 
 def _untag(tagged: Any, tag: int) -> Any:
-    """Return the content of an item with this tag."""
+    """Return the content of a CBOR item, which has to carry this tag."""
     if not isinstance(tagged, tuple) or len(tagged) != 2 or tagged[0] != tag:
         raise UnusableError("malformed", f"no array of tag {tag}")
     return tagged[1]
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
-    """Return the two items of a list."""
+    """Return the two items of a list; raise if the list does not hold two."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise UnusableError("shape", f"a {type(value).__name__}, expected two items")
     return value[0], value[1]
 
 
 def _unpack_payload(content: Any, dtype: np.dtype[Any]) -> tuple[str, bytes]:
-    """Return the encoding by its name in `decoding.ENCODINGS`, and the payload."""
+    """Return the encoding of pixel data, by its name in `decoding.ENCODINGS`, and the encoded bytes."""
     if isinstance(content, bytes):
         return "", content
     inside = _untag(content, COMPRESSED_TAG)
@@ -216,7 +216,7 @@ def _unpack_payload(content: Any, dtype: np.dtype[Any]) -> tuple[str, bytes]:
 
 
 def _user_data(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a user appended, a map or the JSON text of one; empty if there is neither."""
+    """Return the map that the user of the detector appended to a message, also as JSON text; empty if there is none."""
     appended = fields.get("user_data")
     if isinstance(appended, str):
         try:
@@ -227,7 +227,7 @@ def _user_data(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _configuration(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the detector's configuration to the names of version 1."""
+    """Translate the detector's configuration to the field names of version 1 of the stream."""
     config = {ours: fields[theirs] for theirs, ours in VERSION_1_NAMES.items() if theirs in fields}
     goniometer = fields.get("goniometer")
     axes: Mapping[str, Any] = goniometer if isinstance(goniometer, Mapping) else {}

@@ -1,4 +1,4 @@
-"""Follow a folder while a detector writes into it.
+"""Watch a folder while a detector writes into it, and read new frames.
 
 listing          list files, and tell which ones are complete
 growing_hdf5     follow an HDF5 file that grows

@@ -37,7 +37,7 @@ from braggshot.live.sources.limits import UnusableError
 from braggshot.volumes import Scan
 
 PATIENCE = 10
-"""Time to wait for a master, or for a missing data file of a scan that is followed by another one, in units of `settle`."""
+"""Time to wait for a master file, or, once the next scan has begun, for a missing data file, in units of `settle`."""
 
 
 @dataclass
@@ -46,16 +46,16 @@ class DataFile:
 
     Parameters
     ----------
-    stamp : size and time of change of the file
+    stamp : size and modification time of the file
     name : path of the frames inside the file
-    first : index in the scan of its first frame; None before the file could be read
-    frames : number of frames that the file is made for; None while it grows, or before it could be read
-    taken, damaged : indices in the file of the frames that were taken, and of those that were reported as damaged
-    seen : when the file was first there; None before that [s]
-    is_whole : whether all its frames were taken and it is closed
-    is_open : whether a writer had it open at the last look
-    is_settled : whether it was read after it had not changed for a while
-    is_reported : whether its loss was reported
+    first : index, in the whole scan, of the file's first frame; None before the file could be read
+    frames : number of frames that the file has places for; None while it grows, or before it could be read
+    taken, damaged : indices, inside the file, of the frames that were read, and of those that were reported as damaged
+    seen : time when the file was first found; None before that [s]
+    is_whole : whether all frames of the file were read and the file is closed
+    is_open : whether a writer had the file open when it was last read
+    is_settled : whether the file was read after it had not changed for a while
+    is_reported : whether the loss of the file was reported
     """
 
     stamp: Stamp
@@ -72,20 +72,20 @@ class DataFile:
 
 
 class FileSet:
-    """Frames of one set of files, each read once.
+    """The files of one scan of a DECTRIS detector; each of their frames is read once.
 
     Parameters
     ----------
-    root : folder that no link may leave
+    root : watched folder; files outside it are not read
     master : path of the master file, which may not be there yet
-    settle : a file that cannot be read counts as damaged once it has not changed for this time [s]
+    settle : time without a change after which a file that cannot be read counts as damaged [s]
 
     Attributes
     ----------
     master : content of the master file; None before it could be read
     parts : data files, by number
-    is_waiting : whether a file that is there was not looked at yet, because an earlier one may still come
-    foreign_files : files that the master links to, but that belong to another set by their place and name
+    is_waiting : whether a file was not read yet because an earlier file may still come
+    foreign_files : files that the master links to, although folder or name assign them to another scan
     """
 
     def __init__(self, root: Path, master: Path, settle: float) -> None:
@@ -107,7 +107,7 @@ class FileSet:
             self.parts.setdefault(number, DataFile(Stamp(path)))
 
     def new_frames(self) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
-        """Yield the new frames, file by file, each with its index in the scan; data of no use come as `Dropped`."""
+        """Yield the new frames, file by file, each with its index in the scan; a `Dropped` reports data that cannot be used."""
         yield from self._read_master_again()
         is_lost = self._stamp.is_there() and self._is_master_settled
         is_due = is_lost or time.monotonic() - self._began >= PATIENCE * self.settle
@@ -131,7 +131,7 @@ class FileSet:
                 return
 
     def _successor_times(self) -> dict[int, float]:
-        """Return for each file when any file behind it was first there, infinite if none was yet [s]."""
+        """Return, for each data file, when the first of the files after it was found; infinite if none was found yet [s]."""
         earliest, times = math.inf, {}
         for number, part in sorted(self.parts.items(), reverse=True):
             times[number] = earliest
@@ -156,17 +156,17 @@ class FileSet:
         return None if self.master is None else self.master.frames
 
     def is_quiet(self) -> bool:
-        """Tell whether all files that are there were read as far as possible."""
+        """Tell whether all files that exist so far were read as far as possible."""
         there = [part for part in self.parts.values() if part.stamp.is_there()]
         return not self.is_waiting and all(part.is_whole or part.is_settled for part in there)
 
     def is_over(self) -> bool:
-        """Tell whether nothing more is expected once another scan has begun: no file is missing, or the wait for it is over."""
+        """Tell whether no frames are expected once another scan has begun: no file is missing, or the wait for it is over."""
         is_all_there = self.master is not None and all(part.stamp.is_there() for part in self.parts.values())
         return self.is_quiet() and (is_all_there or self._is_older(PATIENCE * self.settle))
 
     def is_complete(self) -> bool:
-        """Tell whether the files that are there have places for all planned frames, are closed, and will not change."""
+        """Tell whether the files that exist have places for all planned frames, are closed, and no longer change."""
         parts = list(self.parts.values())
         known = [part.frames for part in parts if part.frames is not None]
         if self.frames is None or not known or not self.is_quiet():
@@ -176,7 +176,7 @@ class FileSet:
         return sum(max(known) if part.frames is None else part.frames for part in parts) >= self.frames
 
     def present_files(self) -> set[Path]:
-        """Return the paths of the files that are there, master and data."""
+        """Return the paths of the files that exist, master and data files."""
         stamps = [self._stamp, *(part.stamp for part in self.parts.values())]
         return {stamp.path for stamp in stamps if stamp.is_there()}
 
@@ -193,7 +193,7 @@ class FileSet:
             yield Dropped("missing", part.stamp.path.name)
 
     def _is_older(self, seconds: float) -> bool:
-        """Tell whether no file of the set has changed for `seconds`."""
+        """Tell whether no file of the scan has changed for `seconds`."""
         return time.monotonic() - self._changed >= seconds
 
     def _update_stamp(self, part: DataFile) -> None:
@@ -205,7 +205,7 @@ class FileSet:
             part.seen = time.monotonic()
 
     def _read_master_again(self) -> Iterator[Dropped]:
-        """Read the master until it has not changed for a while: the clock of a file system is coarser than its writer."""
+        """Read the master again until it has not changed for a while; a file system's coarse clock may hide a late change."""
         if self._stamp.has_changed():
             self._is_master_settled = False
             self._changed = time.monotonic()
@@ -232,7 +232,7 @@ class FileSet:
         self._reported.update(self.master.refused)
 
     def _read_data_file(self, number: int, part: DataFile) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
-        """Yield the new frames of a file; a file that cannot be read is given up once it has not changed for a while."""
+        """Yield the new frames of a data file; a file that cannot be read is given up once it has not changed for a while."""
         is_old = part.stamp.is_old(self.settle)
         lost: Dropped | None = None
         try:
@@ -249,7 +249,7 @@ class FileSet:
             yield lost
 
     def _read(self, number: int, part: DataFile, is_old: bool) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
-        """Yield the new frames of a file, and note how far it was read."""
+        """Yield the new frames of a data file, and note which frames were read."""
         path = part.stamp.path
         if not is_inside(self.root, path):
             raise UnusableError("link", "it leads out of the watched folder")
@@ -276,9 +276,9 @@ class FileSet:
             part.is_whole = part.frames == len(part.taken)
 
     def _first_index(self, number: int, data: h5py.Dataset) -> int:
-        """Return the index in the scan of a file's first frame.
+        """Return the index, in the whole scan, of the first frame in a data file.
 
-        It follows from the image number in the file, else from the number of frames in the files before.
+        It follows from the image number that the file holds, else from the numbers of frames in the files before.
         """
         numbers = sorted(self.parts)
         low = integer_attribute(data, "image_nr_low")

@@ -1,4 +1,4 @@
-"""Read the master file of a DECTRIS detector: places and number of its frames, rocking angles, and bad pixels."""
+"""Read the master file of a DECTRIS detector: in which files its frames are, how many are planned, rocking angles, bad pixels."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from braggshot.live.sources.limits import MAX_BYTES, UnusableError, counts_type,
 from braggshot.volumes import BoolArray, FloatArray
 
 MEMBER_NAME = re.compile(r"(.+)_(?:master|data_(\d{6}))")
-"""Name of a file of a set, without its suffix."""
+"""Pattern of the names, without suffix, of the files that one DECTRIS scan consists of."""
 LINK_NAME = re.compile(r"data_(\d{6})")
-"""Name of a link to a data file."""
+"""Pattern of the name by which a master file links to a data file."""
 FRAMES_PATH = "entry/data/data"
 """Path of the frames in a data file."""
 DETECTOR = "entry/instrument/detector"
@@ -29,11 +29,11 @@ DETECTOR = "entry/instrument/detector"
 MASK_PATHS = (f"{DETECTOR}/detectorSpecific/pixel_mask", f"{DETECTOR}/pixel_mask")
 """Paths at which the pixel mask may stand in a master file."""
 MAX_LINKS = 10_000
-"""Most data files of one set."""
+"""Largest number of data files of one scan."""
 
 
 def member_of(path: Path) -> tuple[str, int] | None:
-    """Return the name of the set and the number of the data file, 0 for the master; None for other files.
+    """Split a file name into the name of the scan and the number of the data file, 0 for the master; None for other files.
 
     Examples
     --------
@@ -50,8 +50,8 @@ class Master:
 
     Parameters
     ----------
-    links : file of the frames, and their path inside it, by the number of the link
-    refused : links that lead out of the watched folder, in words
+    links : number of a link -> the data file, and the path of the frames inside that file
+    refused : one line of text for each link that leads out of the watched folder
     frames : number of planned frames; None if the file does not hold it
     rocking_angle : angle of every planned frame; None if the file does not hold them [rad]
     valid : (rows, columns) True where the pixel mask is 0; None if there is no mask
@@ -85,7 +85,7 @@ def read_master(path: Path, root: Path) -> Master:
 
 
 def _links(file: h5py.File, path: Path, root: Path) -> tuple[dict[int, tuple[Path, str]], tuple[str, ...]]:
-    """Return the links to frames by number, and the refused ones in words; a master may also hold frames itself."""
+    """Return the links to frames by number, and a line of text for each refused link; a master may also hold frames itself."""
     group = own_group(file, "entry/data")
     links: dict[int, tuple[Path, str]] = {}
     refused: list[str] = []
@@ -130,7 +130,7 @@ def _mask(file: h5py.File, name: str) -> BoolArray | None:
 
 
 def _rocking(file: h5py.File, frames: int | None) -> FloatArray | None:
-    """Return the angles of the first axis that turns [rad]."""
+    """Return the angles of the first goniometer axis that turns during the scan [rad]; None if none does."""
     for axis in AXES if frames else ():
         data = own_dataset(file, f"entry/sample/goniometer/{axis}")
         if data is None or data.shape != (frames,) or data.dtype.kind not in "fiu":

@@ -17,19 +17,19 @@ from braggshot.io.formats.nexus import only_stack
 from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, UnusableError, counts_type, image_bytes, image_shape
 
 BLOCK_BYTES = 2**25
-"""Size of the blocks that are read at once [bytes]."""
+"""Size of the blocks of frames that are read at once [bytes]."""
 NOT_ALLOCATED = 2**64 - 1
 """File offset by which HDF5 marks a chunk that was not written."""
 
 
 class GrowingFile:
-    """Frames of one dataset that grows, each read once.
+    """A dataset that grows; each of its frames is read once.
 
     Parameters
     ----------
     path : path of the file
-    name : path of the frames inside the file; None if the file holds one 3D dataset
-    angle : path inside the file of one rocking angle per frame [deg, or as its `units` say]; None if there are none
+    name : path of the dataset of frames inside the file; None if the file holds only one 3D dataset
+    angle : path inside the file of a dataset with one rocking angle per frame [deg, or as its `units` say]; None if there is none
     """
 
     def __init__(self, path: Path, name: str | None = None, angle: str | None = None) -> None:
@@ -73,19 +73,19 @@ class GrowingFile:
         self._file = None
 
     def is_complete(self) -> bool:
-        """Tell whether the writer has closed the file; a file that was not made for SWMR cannot tell, and counts as open."""
+        """Tell whether the writer has closed the file; without SWMR a file does not show this, and counts as open."""
         version, flags = superblock(self.path)
         return version >= 3 and not flags & 1
 
     def _open(self) -> h5py.File:
-        """Open the file, or return it if it is open."""
+        """Return the file, and open it if it is not open yet."""
         if self._file is None:
             is_swmr = superblock(self.path)[0] >= 3
             self._file = self._resources.enter_context(h5py.File(self.path, "r", swmr=is_swmr, locking=False))
         return self._file
 
     def _angles(self, file: h5py.File, first: int, last: int) -> list[float | None]:
-        """Return the angles of some frames [rad]; None for each that the file does not hold yet."""
+        """Return the rocking angles of frames `first` to `last` - 1 [rad]; None for each that the file does not hold yet."""
         filled: list[float | None] = [None] * (last - first)
         if self.angle is not None:
             data = dataset(file, self.angle)
@@ -127,7 +127,7 @@ def stack_image_bytes(data: h5py.Dataset) -> int:
 
 
 def count_written(data: h5py.Dataset, first: int) -> int:
-    """Count the frames that were written; frames after the first empty place are only allocated."""
+    """Count the frames that were written; from the first empty place on, the file only reserves places for frames."""
     frames = int(data.shape[0])
     if data.chunks is None or data.chunks[0] != 1:
         return frames

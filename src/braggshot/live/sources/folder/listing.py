@@ -1,7 +1,7 @@
 """List the files of a folder as they appear, and tell whether a file is complete.
 
-A folder is listed again when its time of change has moved, which works on network file systems too; change notices of the system
-only make it happen sooner.
+A folder is listed again when its modification time has changed, which works on network file systems too. Change notices of the
+operating system only make this happen sooner.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".npy"})
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".cxi"})
 """Suffixes of HDF5 files, which may grow."""
 NO_FILE = (-1, -1, -1)
-"""Stamp of a file that does not exist."""
+"""Value that stands for the size, modification time and inode of a file that does not exist."""
 RELIST_SECONDS = 1.0
-"""Time for which a changed folder is listed again [s]: its time of change is coarser than the arrival of files."""
+"""Time for which a folder is listed again after a change [s]: a modification time is too coarse to show every new file."""
 
 
 def changes(folder: Path, stop: Event) -> Iterator[None]:
@@ -46,7 +46,7 @@ def changes(folder: Path, stop: Event) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _FolderState:
-    """Time of change of a folder, when that time was first seen, and when the folder was last listed."""
+    """The modification time of a folder, when this value was first seen, and when the folder was last listed."""
 
     stamp: int = -1
     since: float = 0.0
@@ -62,9 +62,9 @@ class Listing:
         self._folders: dict[str, _FolderState] = {str(root): _FolderState()}
 
     def new_files(self, everywhere: bool = False) -> list[Path]:
-        """Return the files that were not there at the last call.
+        """Return the files that have appeared since the last call.
 
-        The files of one series stand together, in order of their number; the series that began first comes first.
+        The files of one series stand together, in the order of their numbers; the series that began first comes first.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class Listing:
         return sort_by_series(paths)
 
     def _has_changed(self, folder: str) -> bool:
-        """Tell whether a folder has to be listed: its time of change moved, or moved a short time ago."""
+        """Tell whether a folder has to be listed: its modification time has changed since the last look, or shortly before."""
         try:
             stamp = os.stat(folder).st_mtime_ns
         except OSError:
@@ -110,7 +110,7 @@ class Listing:
 
 
 def sort_by_series(files: list[Path]) -> list[Path]:
-    """Sort the files of one series by their number, and series by their oldest file."""
+    """Sort files: those of one series by their number, and the series by the age of their oldest file."""
     oldest: dict[tuple[Path, str], int] = {}
     for path in files:
         key = (path.parent, number_of(path)[0])
@@ -135,7 +135,7 @@ def number_of(path: Path) -> tuple[str, int]:
 
 
 def _modified_ns(path: Path) -> int:
-    """Return the time of change of a file [ns]; a very late time if it is gone."""
+    """Return the modification time of a file [ns]; a very late time if the file is gone."""
     try:
         return path.stat().st_mtime_ns
     except OSError:
@@ -143,13 +143,13 @@ def _modified_ns(path: Path) -> int:
 
 
 class Stamp:
-    """Size and time of change of a file, and since when they are unchanged."""
+    """Size and modification time of a file, and since when both are unchanged."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.paths, self.since = path, NO_FILE, time.monotonic()
 
     def has_changed(self) -> bool:
-        """Look at the file, and tell whether it has changed since the last look."""
+        """Read size and modification time of the file, and tell whether they have changed since the last call."""
         try:
             paths = self.path.stat()
             stamp = (paths.st_size, paths.st_mtime_ns, paths.st_ino)
@@ -161,7 +161,7 @@ class Stamp:
         return True
 
     def is_there(self) -> bool:
-        """Tell whether the file was there at the last look."""
+        """Tell whether the file existed when it was last looked at."""
         return self.paths != NO_FILE
 
     def is_old(self, seconds: float) -> bool:
@@ -198,7 +198,7 @@ def check_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
-    """Read an image without a memory map: a detector that shortens a mapped file would end this process."""
+    """Read an image without a memory map: a detector that shortens a mapped file would crash this process."""
     try:
         with path.open("rb") as stream:
             header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -1,8 +1,9 @@
 """Watch a folder and pass its frames on: images that appear one by one, or HDF5 files that grow.
 
 A series of images, ``PREFIX<number>.tif`` or ``.npy`` in one folder, is a scan. So is every HDF5 file; the files of a DECTRIS
-detector (`braggshot.live.sources.folder.eiger_files`) are one scan together. A scan ends when all planned frames came, with a file
-``BASE.done`` or ``BASE.aborted``, when its HDF5 file is closed, when the next one begins, or after a time of silence.
+detector (`braggshot.live.sources.folder.eiger_files`) are one scan together. A scan ends when all planned frames came, when a
+file ``BASE.done`` or ``BASE.aborted`` appears, when its HDF5 file is closed, when the next scan begins, or after a time without
+frames.
 ``BASE.json`` may hold a plan: ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``. BASE is the name of the
 images without their number, or of the HDF5 file, or the folder's name (in the folder or beside it).
 """
@@ -36,9 +37,9 @@ class Options(ScanDefaults):
     Parameters
     ----------
     pattern : pattern of the file names to take, such as ``*eiger*``
-    existing : take also the scans that are there already
-    first : number of a scan's first image; None is 0 or 1, whichever comes first
-    settle : a file that cannot be read counts as damaged once it has not changed for this time [s]
+    existing : read also the scans that are in the folder already
+    first : number in the file name of a scan's first image; None takes 0 if an image 0 is found at the start, else 1
+    settle : time without a change after which a file that cannot be read counts as damaged [s]
     dataset, angle : paths inside HDF5 files of the frames, and of one rocking angle per frame
     """
 
@@ -52,7 +53,7 @@ class Options(ScanDefaults):
 
 @dataclass(frozen=True)
 class Series:
-    """The files of one scan; `name` is that of the images without their number, or of the HDF5 file."""
+    """The files of one scan; `name` is the name of the images without their number, or the name of the HDF5 file."""
 
     folder: Path
     name: str
@@ -64,14 +65,14 @@ class Series:
         return (*own_dataset, self.folder / self.folder.name, self.folder)
 
     def note(self, suffix: str) -> Path | None:
-        """Return the path of the note with this suffix (.json, .done or .aborted), or None."""
+        """Return the path of the plan (.json) or of a marker of the end (.done, .aborted), or None if there is no such file."""
         paths = (base.with_name(base.name + suffix) for base in self.bases())
         return next((path for path in paths if path.is_file()), None)
 
 
 @dataclass
 class PendingFile:
-    """A file, or a set of files, that was not taken completely yet."""
+    """A file, or a set of files, of which not all frames have been read yet."""
 
     path: Path
     series: Series
@@ -80,7 +81,7 @@ class PendingFile:
     files: FileSet | None = None
 
     def is_taken(self) -> bool:
-        """Tell whether all frames that are there were taken."""
+        """Tell whether all frames that have been written so far were read."""
         return self.growing is not None or (self.files is not None and self.files.is_quiet())
 
 
@@ -100,7 +101,7 @@ def connect(target: str, options: Options) -> FolderSource:
 
 
 class FolderSource:
-    """Scans of a folder, in the order in which their files appear."""
+    """A source of the scans in a folder, in the order in which their files appear."""
 
     def __init__(self, path: Path, options: Options) -> None:
         self.root = path.parent if path.is_file() else path
@@ -133,7 +134,7 @@ class FolderSource:
                 yield None
 
     def take_files(self, paths: list[Path]) -> Iterator[Message]:
-        """Take new files, and go on with those that are pending; yield the messages that follow."""
+        """Read the frames of new files, and of files that were not complete before; yield the messages that follow."""
         for path in paths:
             member = member_of(path) if path.suffix.lower() in HDF5_SUFFIXES else None
             if path in self._linked:
@@ -145,14 +146,14 @@ class FolderSource:
         yield from self._take_pending()
 
     def _make_pending(self, path: Path) -> PendingFile:
-        """Make the record of a single file."""
+        """Make the record of a file that belongs to no set of files."""
         if path.suffix.lower() in HDF5_SUFFIXES:
             growing = GrowingFile(path, self.options.dataset, self.options.angle)
             return PendingFile(path, Series(path.parent, path.stem), Stamp(path), growing)
         return PendingFile(path, Series(path.parent, number_of(path)[0]), Stamp(path))
 
     def _add_to_set(self, series: Series, number: int, path: Path) -> Iterator[Message]:
-        """Add a file to its set; report it as late if the scan of the set has ended."""
+        """Add a DECTRIS file to the set that it belongs to; report the file as late if the scan of the set has ended."""
         if series in self._ledger.ended:
             yield Dropped("late", f"{path.name}, of a scan that has ended")
             return
@@ -165,20 +166,20 @@ class FolderSource:
         item.files.add(number, path)
 
     def _open_series(self) -> Series | None:
-        """Return the series of the open scan, or None."""
+        """Return the series of the open scan, or None if no scan is open."""
         return self._ledger.open.key if self._ledger.open else None  # type: ignore[return-value]
 
     def _find_marker(self) -> Path | None:
-        """Return the file that marks the open scan as over, or None."""
+        """Return the file that marks the open scan as over, or None if there is no such file."""
         series = self._open_series()
         return (series.note(".aborted") or series.note(".done")) if series else None
 
     def _end_scan(self, marker: Path) -> list[Message]:
-        """End the open scan, as its marker says."""
+        """End the open scan, as done or as aborted, by the suffix of its marker file."""
         return self._ledger.end(self._open_series(), "the scan was aborted" if marker.suffix == ".aborted" else None)
 
     def _take_pending(self) -> Iterator[Message]:
-        """Take the pending files as far as possible; files of a later series wait for those of an earlier one."""
+        """Read the pending files as far as possible; files of a later series wait for those of an earlier series."""
         pending, self._pending = self._pending, []
         # Files stand in order of their number, so that the last one kept of each series is the lowest.
         self._lowest = {item.series: number_of(item.path)[1] for item in reversed(pending)}
@@ -193,7 +194,7 @@ class FolderSource:
                 yield from self._take_image(item) if item.growing is None else self._take_growing(item, item.growing, has_successor)
 
     def _take_image(self, item: PendingFile) -> Iterator[Message]:
-        """Take an image file, or leave it pending until it is complete: half a header may seem to hold anything."""
+        """Read an image file, or leave it pending until it is complete; half of a file may look like an image of another kind."""
         is_settled = item.stamp.is_settled(self.options.settle)
         try:
             image = read_image(item.path)
@@ -218,7 +219,7 @@ class FolderSource:
         )
 
     def _take_growing(self, item: PendingFile, file: GrowingFile, has_successor: bool) -> Iterator[Message]:
-        """Take the new frames of an HDF5 file, which stays pending until it is closed or its scan has ended."""
+        """Read the new frames of an HDF5 file; the file stays pending until it is closed or its scan has ended."""
         is_complete, reason = file.is_complete(), ""
         try:
             for index, image, angle in file.frames():
@@ -239,7 +240,7 @@ class FolderSource:
             yield from self._ledger.end(item.series)
 
     def _take_set(self, item: PendingFile, files: FileSet, has_successor: bool) -> Iterator[Message]:
-        """Take the new frames of a set, which stays pending until all planned frames have come or its scan has ended."""
+        """Read the new frames of a set of files; it stays pending until all planned frames have come or its scan has ended."""
         if files.master is None and item.path in self._linked:
             return  # the set belongs to a master in another folder, which links to it
         for item_or_drop in files.new_frames():
@@ -265,7 +266,7 @@ class FolderSource:
     def _begin_scan(
         self, series: Series, number: int, files: FileSet | None = None, image: NDArray[Any] | None = None
     ) -> Iterator[Message]:
-        """Begin a scan at its first file, with the plan in its ``.json`` note; an open scan that has a marker ends first."""
+        """Begin a scan at its first file, with the plan in its ``.json`` file; an open scan whose end is marked ends first."""
         if self._ledger.is_known(series):
             return
         if marker := self._find_marker():
@@ -288,7 +289,7 @@ class FolderSource:
         yield from self._ledger.begin(series, plan.get("scan", name), plan.get("frames"), None, rocking, about)
 
     def _scan_name(self, series: Series) -> str:
-        """Return folder and file name of a series, without repeating the same part."""
+        """Return a name for a scan: folder and file name, or only the file name if that begins with the folder's name."""
         plain, folder = series.name.rstrip("_-. "), series.folder
         places = folder.relative_to(self.root).parts
         if not places or plain.startswith(folder.name):
@@ -297,11 +298,11 @@ class FolderSource:
 
 
 def read_plan(path: Path | None) -> dict[str, Any]:
-    """Read the plan of a scan from its note, a JSON file beside the frames; empty if there is no note.
+    """Read the plan of a scan from a JSON file beside the frames; the plan is empty if there is no such file.
 
     Raises
     ------
-    UnusableError : if the file does not hold such a plan.
+    UnusableError : if the file does not hold a plan.
     """
     if path is None:
         return {}
@@ -322,7 +323,7 @@ def read_plan(path: Path | None) -> dict[str, Any]:
 
 
 def _modification_time(path: Path) -> float | None:
-    """Return the time of change of a file, in seconds since the epoch; None if it is gone."""
+    """Return the modification time of a file, in seconds since the epoch; None if the file is gone."""
     try:
         return path.stat().st_mtime
     except OSError:

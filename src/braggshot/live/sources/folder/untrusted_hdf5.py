@@ -18,9 +18,9 @@ from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, counts_type
 from braggshot.volumes import BoolArray
 
 BITSHUFFLE_ID, LZ4_ID = 32008, 32004
-"""Numbers of filters in HDF5."""
+"""Numbers by which HDF5 names the filters bitshuffle and LZ4."""
 BITSHUFFLE_WITH_LZ4 = 2
-"""Number by which the bitshuffle filter calls its LZ4 compressor."""
+"""Number by which the parameters of the bitshuffle filter name the compressor LZ4."""
 
 
 def own_group(file: h5py.File, name: str) -> h5py.Group | None:
@@ -53,7 +53,7 @@ def own_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
 
 
 def integer_in(file: h5py.File, name: str) -> int | None:
-    """Return the single integer of a dataset; None if it is none."""
+    """Return the integer in a dataset; None if the dataset is missing or does not hold a single integer."""
     data = own_dataset(file, name)
     if data is None or data.size != 1 or data.dtype.kind not in "iu":
         return None
@@ -61,7 +61,7 @@ def integer_in(file: h5py.File, name: str) -> int | None:
 
 
 def integer_attribute(data: h5py.Dataset, name: str) -> int | None:
-    """Return the single integer of an attribute; None if it is none, or cannot be the number of an image."""
+    """Return the integer in an attribute; None if there is no single integer, or if it cannot be the number of an image."""
     if name not in data.attrs:
         return None
     info = data.attrs.get_id(name)
@@ -72,14 +72,14 @@ def integer_attribute(data: h5py.Dataset, name: str) -> int | None:
 
 
 def written_frames(data: h5py.Dataset) -> BoolArray:
-    """Return (frames,) True where a frame was written completely; others are only allocated."""
+    """Return (frames,) True for each frame that was written completely; for other frames only a place is reserved."""
     frames = int(data.shape[0])
     if data.chunks is None or data.chunks[0] != 1:
         return np.ones(frames, dtype=bool)
     chunks = np.zeros(frames, dtype=np.int64)
 
     def count(stored: Any) -> None:
-        """Add a stored chunk to the number of chunks of its frame."""
+        """Count a stored chunk of a frame."""
         chunks[stored.chunk_offset[0]] += 1
 
     data.id.chunk_iter(count)
@@ -89,9 +89,9 @@ def written_frames(data: h5py.Dataset) -> BoolArray:
 def read_frames(
     data: h5py.Dataset, indices: list[int], decoder: ImageDecoder
 ) -> Iterator[tuple[int, NDArray[Any] | UnusableError]]:
-    """Yield frames of a dataset with their index; a damaged frame comes as an error, in place of the image.
+    """Yield frames of a dataset, each with its index; in place of a damaged image an error is yielded.
 
-    That holds for frames that are compressed one by one. HDF5 itself decodes all others.
+    Damage is found this way only in frames that are compressed one by one. HDF5 itself decodes all others.
     """
     encoding = _chunk_encoding(data)
     if encoding:
@@ -105,7 +105,7 @@ def read_frames(
 
 
 def _chunk_encoding(data: h5py.Dataset) -> str:
-    """Return the encoding of chunks that hold one frame each; empty if HDF5 has to decode them."""
+    """Return the encoding of chunks that hold one frame each; empty if HDF5 has to decode the chunks."""
     creation = data.id.get_create_plist()
     if data.chunks != (1, *data.shape[1:]) or creation.get_nfilters() != 1:
         return ""
