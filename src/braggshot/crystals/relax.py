@@ -2,6 +2,7 @@ r"""Bring atoms to mechanical equilibrium by LAMMPS with an embedded-atom potent
 
 .. math:: E = \sum_i \mathcal{F}\Big(\sum_{j \ne i} f(r_{ij})\Big) + \frac{1}{2} \sum_{i \ne j} \phi(r_{ij})
 
+F is the embedding energy of an atom in the density f of its neighbours, phi the pair potential, r_ij the distance of two atoms.
 The potentials are the "universal 3" functions of Foiles, Baskes and Daw, Phys. Rev. B 33, 7983 (1986), doi
 10.1103/PhysRevB.33.7983, which come with LAMMPS. LAMMPS works in Å and eV (its units "metal"); arguments and results are in metres
 and joules.
@@ -24,8 +25,8 @@ import torch
 from braggshot.errors import ConfigError
 from braggshot.volumes import BoolArray, FloatArray
 
-ANGSTROM, EV = 1e-10, 1.602176634e-19
-LATTICE_PARAMETER = {"Au": 4.080e-10, "Pt": 3.920e-10, "Ni": 3.520e-10, "Cu": 3.615e-10}  # of each potential at 0 K [m]
+ANGSTROM, EV = 1e-10, 1.602176634e-19  # one angstrom [m], one electronvolt [J]
+LATTICE_PARAMETER = {"Au": 4.080e-10, "Pt": 3.920e-10, "Ni": 3.520e-10, "Cu": 3.615e-10}  # that each potential gives at 0 K [m]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def relax(element: str, positions: FloatArray, held: BoolArray | None = None, it
 
 
 def start_lammps() -> Any:
-    """Start a LAMMPS that prints nothing.
+    """Start an instance of LAMMPS that prints nothing.
 
     Raises
     ------

@@ -47,7 +47,7 @@ def load_checkpoint(path: Path, run: Run) -> None:
 
     Raises
     ------
-    ConfigError : if the file is no checkpoint, or of another network.
+    ConfigError : if the file is no checkpoint, or a checkpoint of another network.
     """
     tensors, metadata = weights.read(path)
     if "progress" not in metadata:
@@ -70,6 +70,7 @@ def load_checkpoint(path: Path, run: Run) -> None:
     run.step, run.seen, run.best = progress["step"], progress["seen"], progress["best"]
 
 
+# Columns of ``metrics.csv``; names with ``val_`` are measured on validation patterns, the others on those of the step.
 COLUMNS = (
     "step", "seen", "per_second", "loss", "chi", "r_factor", "pull", "trust", "chi_refined", "val_chi", "val_chi_refined",
     "val_correlation", "val_success", "val_correlation_refined", "val_success_refined",
@@ -79,7 +80,7 @@ COLUMNS = (
 class Table:
     """Table of a run, ``metrics.csv``, with one row per step.
 
-    When a run resumes from a checkpoint, rows of later steps are removed.
+    When a run resumes from a checkpoint, rows of steps after the checkpoint are removed.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -101,7 +102,7 @@ class Table:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """Read the complete rows of a table; the last one may be cut short if its writer was killed."""
+    """Read the complete rows of a table; the last row may be cut short if the program was killed while writing."""
     if not path.exists():
         return []
     with path.open(newline="") as stream:

@@ -21,20 +21,22 @@ from braggshot.nn.autophasenn import AutoPhaseNN, AutoPhaseNN2024
 from braggshot.nn.network import NetworkConfig, PhaseNetwork
 from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork
 
+# Class of each kind of network.
 KINDS: dict[str, type[nn.Module]] = {
     "flagship": PhaseNetwork,
     "two-scale": TwoScaleNetwork,
     "autophasenn": AutoPhaseNN,
     "autophasenn-2024": AutoPhaseNN2024,
 }
-CONFIGS: dict[str, Any] = {"flagship": NetworkConfig, "two-scale": TwoScaleConfig}  # published networks have no settings
-SHIPPED = "flagship"
-FOLDER = "weights"
+# Class of the settings of each kind of network; published networks have no settings.
+CONFIGS: dict[str, Any] = {"flagship": NetworkConfig, "two-scale": TwoScaleConfig}
+SHIPPED = "flagship"  # name of the shipped network that is used by default
+FOLDER = "weights"  # folder of the package that holds the shipped networks
 
 
 @dataclass(frozen=True)
 class Card:
-    """Card of a trained network; ``braggshot info`` shows it, and every result of the network contains it.
+    """Card of a trained network; ``braggshot info`` shows it, and every result that the network computed contains it.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises
     ------
-    ConfigError : if it is missing or is no safetensors file.
+    ConfigError : if the file is missing or is no safetensors file.
     """
     try:
         with safe_open(str(path), "pt") as stream:
@@ -103,7 +105,7 @@ def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
 
     Raises
     ------
-    ConfigError : if no such network is known, the file holds something else, or the weights are of another version.
+    ConfigError : if no such network is known, the file holds something else, or the weights fit another version of the network.
     """
     return assemble_network(*read(locate(name)), name)
 
@@ -133,7 +135,7 @@ def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any],
 
 
 RETIRED = {"support_threshold", "support_extent"}
-"""Settings in older cards that are ignored: they belong to random starts and were never read in a refinement."""
+"""Names of settings on older cards that are ignored: they belong to random starts, and no refinement ever used them."""
 
 
 def _without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
