@@ -142,7 +142,7 @@ def build_particle(generator: Generator, settings: AtomisticSettings) -> Particl
 
 
 def _drop_overlapping(positions: FloatArray) -> Tensor:
-    """Mark the atoms to keep; of two atoms that crossing slips pushed into each other, one is dropped. Positions are in [unit cells]."""
+    """Mark the atoms to keep: of two atoms that crossing slips pushed into each other, one is dropped. Positions in unit cells."""
     keep = np.ones(len(positions), dtype=bool)
     keep[KDTree(positions).query_pairs(0.65 / math.sqrt(2), output_type="ndarray")[:, 1]] = False
     return torch.from_numpy(keep)

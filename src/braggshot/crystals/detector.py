@@ -104,8 +104,7 @@ def blur(expected: Tensor, sigma: Tensor) -> Tensor:
 
 
 def draw_chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Tensor:
-    """Draw a mask (n, rows, columns) of the pixels of the detector, False on gaps, the beam stop and dead pixels.
-    """
+    """Draw a mask (n, rows, columns) of the pixels of the detector, False on gaps, the beam stop and dead pixels."""
     n, _, rows, columns = counts.shape
     valid = _draw_gap(generator, n, rows, settings)[:, :, None] & _draw_gap(generator, n, columns, settings)[:, None, :]
     if settings.beam_stop[1] > 0:

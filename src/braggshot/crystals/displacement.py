@@ -64,7 +64,10 @@ def cosines(generator: Generator, n: int) -> Field:
 
 
 def core_shell(generator: Generator, n: int) -> Field:
-    """Draw a misfitting core under a shell that follows the surface: the displacement grows linearly in the core, fades in the shell."""
+    """Draw a misfitting core under a shell that follows the surface: the displacement grows linearly in the core.
+
+    The displacement fades in the shell.
+    """
     along = directions(generator, n)
     thickness, width = uniform(generator, 0.15, 0.5, n, 1, 1, 1), uniform(generator, 0.05, 0.15, n, 1, 1, 1)
     return lambda grid, depth: grid.dot(along) * torch.sigmoid((depth * grid.pitch - thickness) / width)

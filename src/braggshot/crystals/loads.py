@@ -16,8 +16,9 @@ from torch import Generator, Tensor
 
 from braggshot.crystals.random import directions, uniform
 
-Load = Callable[[Generator, Tensor, float], tuple[Tensor, Tensor]]  # (random numbers, sites, strain) -> (displacement, mask of held
-atoms) GRIP = 0.12  # share of the height that a grip holds at each end [1]
+# Function (random numbers, sites, strain) -> (displacement, mask of held atoms).
+Load = Callable[[Generator, Tensor, float], tuple[Tensor, Tensor]]
+GRIP = 0.12  # share of the height that a grip holds at each end [1]
 
 
 def free(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
@@ -60,7 +61,7 @@ def torsion(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor,
 
 
 def substrate(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Hold the lowest layers by a misfitting substrate: the displacement is strain (r - (n . r) n) there, n its normal, and fades upwards."""
+    """Hold the lowest layers by a misfitting substrate: u = strain (r - (n . r) n) there, n its normal; u fades upwards."""
     n = _facet(generator)
     height = sites @ n
     above = (height - height.min())[:, None]
@@ -104,9 +105,8 @@ def dislocation(generator: Generator, sites: Tensor, poisson_ratio: float = 0.35
               u_\xi = b_s \frac{\theta}{2\pi}
 
     along e = m x xi, m (normal of the glide plane) and xi (the line). b_e and b_s are the components of b along e and xi, r and
-    theta the
-distance from the line and the angle around it, nu is Poisson's ratio; Hirth & Lothe, Theory of Dislocations. The cut, theta = pi,
-    lies in the glide plane. Both sides of it fit after a slip by b, so no atom has to be added or removed.
+    theta the distance from the line and the angle around it, nu is Poisson's ratio (Hirth & Lothe, Theory of Dislocations). The
+    cut, theta = pi, lies in the glide plane. Both sides of it fit after a slip by b, so no atom has to be added or removed.
     """
     signs = torch.randint(2, (3,), generator=generator).double() * 2 - 1
     order = torch.randperm(3, generator=generator)

@@ -1,4 +1,4 @@
-"""Compare methods on crystals that are known: suites -> methods -> rows -> table.
+"""Compare methods of phasing on crystals that are known: suites -> methods -> rows -> table.
 
 suites    draw crystals and their diffraction, the same for every method and every run
 methods   name the ways of phasing

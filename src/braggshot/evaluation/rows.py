@@ -1,4 +1,7 @@
-"""Phase and score crystals: one row per crystal and method, written at once; a second call continues with the missing rows."""
+"""Phase and score crystals: one row per crystal and method, written as soon as it is known.
+
+A second call continues with the missing rows.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,13 @@ from braggshot.pipeline import drain
 from braggshot.volumes import ComplexArray, DiffractionVolume
 
 Row = dict[str, Any]
-FAILURES = (DataError, ArithmeticError, ValueError)  # errors of one crystal become its row; all others stop the run
+# Errors in phasing one crystal that are written to its row; all other errors stop the run.
+FAILURES = (DataError, ArithmeticError, ValueError)
 
 
 @dataclass(frozen=True)
 class Report:
-    """One new row, and the number of rows done and in total."""
+    """One new row, with the number of rows done and the number of all rows."""
 
     done: int
     total: int
@@ -114,6 +118,7 @@ def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: Phasin
     }
 
 
+# Methods that have run once in this process.
 _WARM: set[str] = set()
 
 
@@ -135,7 +140,7 @@ def _facts(volume: DiffractionVolume) -> Row:
 def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
     """Return the misfits of the truth itself, which photon noise alone causes.
 
-    No point spread is applied, so for a blurred pattern they include the blur.
+    No point spread is applied, so for a blurred pattern the misfits include the blur.
     """
     data = prepare_measured(volume, PhasingConfig(device="cpu", seed=config.seed))
     rho = to_corner(torch.from_numpy(truth))

@@ -16,7 +16,7 @@ from braggshot.evaluation.suites import SUITES
 from braggshot.io.atomic import replacing
 from braggshot.physics.scores import BLENDED
 
-RESAMPLES = 2000
+RESAMPLES = 2000  # number of bootstrap draws
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Line:
-    """Rows of one method on one group.
+    """Rows of one method on the crystals of one group, which make a line of the table.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Line:
     rows: Sequence[Row]
 
     def median(self, name: str) -> Interval:
-        """Return the median of a number over the crystals that have it.
+        """Return the median of a number over the crystals for which there is one.
 
         For example, a crystal that was not found has no phase error.
         """
@@ -56,7 +56,7 @@ class Line:
 
 
 def group_rows(rows: Sequence[Row]) -> list[Line]:
-    """Group rows by suite, group and method, in the order in which they first appear."""
+    """Group rows by suite, group and method; suites and groups in the order of `SUITES`, methods in that of their first rows."""
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row["suite"], row["group"], row["method"]), []).append(row)
@@ -89,6 +89,7 @@ def wilson_interval(successes: int, n: int) -> Interval:
     return Interval(successes / n, float(low), float(high))
 
 
+# Heading of each column of the table, and the function that writes a cell of a line.
 COLUMNS: dict[str, Callable[[Line], str]] = {
     "group": lambda line: line.group,
     "method": lambda line: line.method,
@@ -115,7 +116,7 @@ def is_blend(row: Row) -> bool:
 
 
 def iou(line: Line, threshold: str) -> Interval:
-    """Return the median intersection over union at a threshold."""
+    """Return the median intersection over union of found and true support, at a threshold on the amplitude."""
     return median([row["iou"][threshold] for row in line.rows if row.get("iou")])
 
 

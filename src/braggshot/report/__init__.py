@@ -42,7 +42,7 @@ def write_report(path: str | Path, drawing: Drawing) -> None:
 
 
 def write_png(path: str | Path, drawing: Drawing) -> None:
-    """Write one picture that fits a slide: the crystal (its strain, where known), slices, diffraction, verdict.
+    """Write one picture that fits a slide: the crystal (its strain, where known), slices, diffraction patterns, verdict.
 
     Raises
     ------
@@ -54,11 +54,11 @@ def write_png(path: str | Path, drawing: Drawing) -> None:
 
 
 def write_strain_figure(path: str | Path, drawing: Drawing) -> None:
-    """Write the figure for a paper, PDF or PNG by the ending.
+    """Write the figure for a paper, as PDF or PNG according to the ending of the file's name.
 
     Raises
     ------
-    OutputError : without a strain map, or if the file cannot be written.
+    OutputError : if the reconstruction has no strain map, or if the file cannot be written.
     """
     if drawing.material is None:
         raise OutputError(f"{path}: a figure of the strain needs a geometry, and {drawing.reconstruction.volume.name} has none.")

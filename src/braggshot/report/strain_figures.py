@@ -1,7 +1,7 @@
-"""Make the pictures of a strain map: the surface coloured by strain or displacement, facets named, and slices.
+"""Make the pictures of a strain map: the surface coloured by strain or displacement, with the names of facets, and slices.
 
-Colours are symmetric about zero, with a round end, in a perceptually even map (coolwarm: Moreland, Proc. 5th Int. Symp. Visual
-Computing, 2009); lengths are in nm and displacements in pm.
+The range of colours is symmetric about zero and ends at a round number; the map is perceptually even (coolwarm: Moreland, Proc. 5th
+Int. Symp. Visual Computing, 2009); lengths are in nm and displacements in pm.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from braggshot.volumes import Facet, FloatArray, StrainMap
 
 _SIDE = 240  # pixels along each side of a slice
 _FACING = 0.45  # least cosine between a facet's normal and the direction to the viewer for its name to be written
-_LABEL = (0.16, 0.08)  # width and height of a label over those of its picture [1]
+_LABEL = (0.16, 0.08)  # width and height of a label, as shares of the picture's [1]
 VIEWS = (30, 120, 210, 300)  # azimuths of the views [degrees]
 
 
@@ -68,7 +68,7 @@ def symmetric(values: FloatArray, unit: str) -> Colours:
 
 
 def views(shown: Material, what: str = "strain", size: int = 420, azimuths: tuple[int, ...] = ()) -> tuple[Picture, ...]:
-    """Draw the surface from several sides, coloured by "strain" or "displacement", facets named; nothing without a surface."""
+    """Draw the surface from several sides, coloured by "strain" or "displacement", with facet names; empty without a surface."""
     if shown.surface is None:
         return ()
     values, colours = _field(shown, what)
@@ -107,7 +107,7 @@ def _at_the_surface(shown: Material, values: FloatArray) -> NDArray[np.float64]:
 
 
 def _filled(values: FloatArray, shown: Material) -> NDArray[np.float64]:
-    """Give voxels outside the crystal the value of the nearest voxel inside, so that interpolation meets no gap."""
+    """Give voxels outside the crystal the value of the nearest voxel inside, so that interpolation uses no empty voxel."""
     known = shown.found.support & np.isfinite(values)
     if not known.any():
         return np.zeros(values.shape)
@@ -116,7 +116,7 @@ def _filled(values: FloatArray, shown: Material) -> NDArray[np.float64]:
 
 
 def _labels(facets: tuple[Facet, ...], surface: ColouredSurface, axes: FloatArray) -> tuple[tuple[str, float, float], ...]:
-    """List the names of facets that face the viewer, with their places on the picture, 0 to 1 from the lower left."""
+    """List the names of facets that face the viewer, with their places on the picture (right, up), 0 to 1 from the lower left."""
     found: list[tuple[str, float, float]] = []
     for facet in facets:
         if facet.hkl is None or facet.normal @ axes[2] < _FACING:
@@ -152,7 +152,7 @@ def slices(shown: Material, what: str = "strain") -> tuple[Picture, ...]:
 
 
 def _plane(shown: Material, through: FloatArray, centre: FloatArray, across: int, up: int) -> NDArray[np.float64]:
-    """Compute the fractional voxel indices of the pixels of a plane of two axes; rows run downwards."""
+    """Compute the fractional voxel indices of the pixels of a plane of two axes; the first row is the top one."""
     steps = (np.arange(_SIDE) + 0.5 - _SIDE / 2) * (2 * shown.half / _SIDE)
     places = np.empty((3, _SIDE, _SIDE))
     places[:] = through[:, None, None]

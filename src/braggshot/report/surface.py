@@ -1,8 +1,8 @@
 """Draw the surface of a crystal from any side, by a small orthographic renderer.
 
-Lambert shading per pixel from interpolated normals; the colour is the phase, taken per pixel from the interpolated *complex* field,
-so that no wrap of the phase shows as a seam. Vertices go through the voxel basis: the skewed detector frame is drawn in true
-proportions. Coordinates are (z, y, x) of the basis' frame, y up.
+Each pixel is shaded by Lambert's law from interpolated normals. Its colour is the phase of the interpolated *complex* field, so
+that no wrap of the phase shows as a seam. Corners are converted by the voxel basis, so a crystal in the skewed detector frame is
+drawn in true proportions. Coordinates are (z, y, x) of the basis' frame, y up.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from scipy import ndimage
 from braggshot.physics.surface import SMOOTHING, find_surface
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
-LEVEL = 0.5  # of the surface, over the median amplitude inside the support [1]
-_OVERDRAW = 2  # rendered pixels along each axis of a pixel; their average gives smooth edges
+LEVEL = 0.5  # amplitude of the surface over the median amplitude inside the support [1]
+_OVERDRAW = 2  # number of rendered pixels along each axis of a pixel of the image; their average gives smooth edges
 _SPACING = 0.7  # distance of the points that fill a triangle [rendered pixels]; below 1 / sqrt(2) there are no holes
-_AMBIENT = 0.5
+_AMBIENT = 0.5  # brightness where no direct light falls, relative to full light [1]
 _LIGHT = np.array([-0.35, 0.5, 0.79])  # direction to the light: right, up, towards the viewer
 
 
@@ -33,8 +33,8 @@ class ColouredSurface:
     corners : (triangle, 3, 3) positions, components (z, y, x), about their centre [unit of the basis]
     normals : (triangle, 3, 3) outward unit normals at the corners
     field : (triangle, 3) complex field at the corners
-    centre : what was subtracted from the corners, from the origin N // 2 [unit of the basis]
-    radius : distance of the farthest corner, and a margin [unit of the basis]
+    centre : position of their centre, which was subtracted from the corners, relative to the voxel N // 2 [unit of the basis]
+    radius : distance of the farthest corner from the centre, plus a margin [unit of the basis]
     """
 
     corners: FloatArray
@@ -45,7 +45,7 @@ class ColouredSurface:
 
 
 def bulk(rho: ComplexArray, support: BoolArray) -> BoolArray:
-    """Find the voxels of the support with at least half of the median amplitude; the phase of fainter ones means little."""
+    """Find the voxels of the support with at least half of the median amplitude; the phase of fainter voxels means little."""
     amplitude = np.abs(rho)
     return support & (amplitude > 0) & (amplitude >= (LEVEL * np.median(amplitude[support]) if support.any() else 0))
 
@@ -85,7 +85,7 @@ def _cross(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
 def render(
     surface: ColouredSurface, axes: FloatArray, size: int, colour: Callable[[ComplexArray], FloatArray]
 ) -> NDArray[np.uint8]:
-    """Draw the surface as seen along ``-axes[2]``; the image spans twice its radius.
+    """Draw the surface as seen along ``-axes[2]``; the image spans twice the radius of the surface.
 
     Parameters
     ----------
