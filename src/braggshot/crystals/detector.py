@@ -46,7 +46,7 @@ class DetectorSettings:
 
 
 def scale_exposure(rho: Tensor, counts: Tensor) -> Tensor:
-    """Scale crystals so that the brightest voxel of |F[rho]|^2 expects `counts` (n,) photons."""
+    """Scale crystals so that `counts` (n,) photons are expected in the brightest voxel of |F[rho]|^2."""
     field = torch.view_as_real(torch.fft.fftn(rho, dim=AXES, norm="ortho"))  # the origin does not change the maximum
     peak = field.square().sum(-1).amax(AXES)
     return rho * (counts / peak).sqrt()[:, None, None, None]
@@ -95,7 +95,7 @@ def measure(generator: Generator, expected: Tensor, settings: DetectorSettings |
 
 
 def blur(expected: Tensor, sigma: Tensor) -> Tensor:
-    """Convolve with a Gaussian of `sigma` (n,) voxels, the same along each axis."""
+    """Convolve intensities with a Gaussian of standard deviation `sigma` (n,) [voxels], the same along each axis."""
     along = (frequency.reshape(-1) for frequency in frequencies(expected.shape[1:], sigma.device))
     z, y, x = (torch.exp(-2 * (math.pi * sigma[:, None] * frequency) ** 2) for frequency in along)
     x = x[:, : x.shape[1] // 2 + 1]
@@ -128,7 +128,7 @@ def draw_frames(generator: Generator, n: int, count: int, missing: int) -> Tenso
 def _draw_gap(generator: Generator, n: int, size: int, settings: DetectorSettings) -> Tensor:
     """Draw a mask (n, size) of the rows or columns that no gap covers.
 
-    A gap may come close to the middle of the chip but never covers it, because no one measures a peak in a gap.
+    A gap may come close to the middle of the detector but never covers it, because no one measures a peak in a gap.
     """
     present, side, place, which = uniform(generator, 0, 1, 4, n, 1)
     widths = torch.tensor(settings.gap_widths, device=generator.device)

@@ -35,7 +35,7 @@ def correlated(generator: Generator, n: int, waves: int = 64) -> Field:
 
 
 def bending(generator: Generator, n: int) -> Field:
-    """Draw polynomials of second and third order: bending, torsion, a strain gradient."""
+    """Draw fields that are polynomials of second and third order in the position: bending, torsion, a strain gradient."""
     a, b, c = directions(generator, 3, n)
     cubic = uniform(generator, -0.3, 0.3, n, 1, 1, 1)
     return lambda grid, _: grid.dot(a) * grid.dot(b) + cubic * grid.dot(c) ** 3
@@ -183,13 +183,13 @@ def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
 
 
 def _radius(grid: Grid) -> Tensor:
-    """Return |r|, at least 1e-6 to avoid division by zero."""
+    """Return |r| of every voxel, at least 1e-6 to avoid division by zero."""
     squared = [grid.dot(unit.expand(grid.batch, 3)) ** 2 for unit in torch.eye(3, device=grid.basis.device)]
     return torch.stack(squared).sum(0).clamp_min(1e-12).sqrt()
 
 
 def _around_line(generator: Generator, n: int) -> Callable[[Grid], tuple[Tensor, Tensor]]:
-    """Draw a line near the centre; the returned function gives the distance from the line and the angle around it."""
+    """Draw a line near the centre; the returned function gives every voxel's distance from the line and angle around it."""
     _, first, second = rotations(generator, n).unbind(1)
     place = directions(generator, n) * uniform(generator, 0, 0.5, n, 1)
 

@@ -42,7 +42,7 @@ class Grid:
         return torch.linalg.det(self.basis).abs().pow(1 / 3)[:, None, None, None]
 
     def transform(self, matrix: Tensor) -> Grid:
-        """Return the same voxels on other axes: r -> matrix @ r, `matrix` (batch, 3, 3) or (3, 3)."""
+        """Return the same voxels in other coordinates: r -> matrix @ r, `matrix` (batch, 3, 3) or (3, 3)."""
         return replace(self, basis=matrix @ self.basis)
 
     def shift_origin(self, shift: Tensor) -> Grid:
@@ -58,7 +58,7 @@ class Grid:
         return (vectors.unsqueeze(-2) @ self.basis).squeeze(-2)
 
     def dot(self, vectors: Tensor) -> Tensor:
-        """Return the scalar product v . r for one vector per crystal, (batch, 3) -> (batch, z, y, x)."""
+        """Return v . r for one vector v per crystal and the position r of every voxel, (batch, 3) -> (batch, z, y, x)."""
         z, y, x = self.separate(self.edges(vectors))
         return z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]
 

@@ -63,9 +63,9 @@ def _phasor(phase: Tensor) -> Tensor:
 
 
 def sum_on_grid(positions: Tensor, values: Tensor, basis: Tensor, shape: Sequence[int]) -> Tensor:
-    """Sum `values` (n,) over the atoms in each voxel of a direct grid r = basis @ (n - N // 2).
+    """Sum `values` (n,), one per atom, over the atoms in each voxel (z, y, x) of direct space.
 
-    The result is (z, y, x).
+    The voxel with the index k lies at r = basis @ (k - N // 2).
     """
     middle = torch.tensor([size // 2 for size in shape])
     index = torch.linalg.solve(basis, positions.T).T.round().long() + middle

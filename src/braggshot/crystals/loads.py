@@ -22,7 +22,7 @@ GRIP = 0.12  # share of the height that a grip holds at each end [1]
 
 
 def free(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Hold no atom; only dislocations, at least one, strain the particle."""
+    """Hold no atom; only dislocations, of which there is at least one, strain the particle."""
     return torch.zeros_like(sites), torch.zeros(len(sites), dtype=torch.bool)
 
 

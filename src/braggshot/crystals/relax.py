@@ -35,9 +35,9 @@ class Relaxed:
 
     Parameters
     ----------
-    positions : (n, 3) atoms, in the order of the input [m]
+    positions : (n, 3) positions of the atoms, in the order of the input [m]
     energy : potential energy per atom [J]
-    force : largest component of the force on a free atom [N]
+    force : largest component of the force on an atom that is not held [N]
     iterations : number of iterations
     """
 
@@ -48,18 +48,20 @@ class Relaxed:
 
 
 def relax(element: str, positions: FloatArray, held: BoolArray | None = None, iterations: int = 150) -> Relaxed:
-    """Move the free atoms downhill by conjugate gradients, in vacuum, until forces fall below 1 meV/Å or `iterations` are done.
+    """Minimise the energy of a particle in vacuum by moving its free atoms, by conjugate gradients.
+
+    The minimisation ends when forces fall below 1 meV/Å or `iterations` are done.
 
     Parameters
     ----------
     element : chemical symbol, from `LATTICE_PARAMETER`
-    positions : (n, 3) atoms at the start [m]
+    positions : (n, 3) positions of the atoms at the start [m]
     held : (n,) True on atoms that are kept in place
     iterations : largest number of iterations
 
     Raises
     ------
-    ConfigError : for an element without a potential, or without LAMMPS.
+    ConfigError : if the element has no potential, or LAMMPS is not installed.
     """
     if element not in LATTICE_PARAMETER:
         raise ConfigError(f"element {element!r} has no potential here; known: {', '.join(LATTICE_PARAMETER)}.")
@@ -102,7 +104,8 @@ def _set_thread_count() -> Iterator[None]:
     """Set OMP_NUM_THREADS while LAMMPS starts, if it is not set.
 
     Without the variable LAMMPS reduces the whole process, also torch, to one thread for good. Later sums would be slower and in
-    another order. (Resetting torch's number of threads afterwards would not undo that, because it also fixes the choices of MKL.)
+    another order. (Resetting torch's number of threads afterwards would not undo that, because setting the number also fixes the
+    choices of MKL.)
     """
     name = "OMP_NUM_THREADS"
     told = os.environ.get(name)
@@ -122,7 +125,7 @@ def potential_file(element: str) -> Path:
 
 
 def _build(lammps: Any, element: str, positions: FloatArray, held: BoolArray) -> None:
-    """Set up box, atoms [Å] and potential in LAMMPS; atom type 2 is the same element, held in place."""
+    """Set up box, atoms [Å] and potential in LAMMPS; atoms of type 2 are of the same element, but held in place."""
     bounds = zip(positions.min(0) - 10, positions.max(0) + 10, strict=True)
     box = " ".join(f"{low:.6f} {high:.6f}" for low, high in bounds)
     lammps.commands_list(["units metal", "boundary f f f", "atom_modify map array", f"region all block {box}", "create_box 2 all"])

@@ -167,7 +167,7 @@ def _draw_phase(generator: Generator, grid: Grid, depth: Tensor, settings: Cryst
 
 
 def _draw_fields(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> tuple[Tensor, Tensor]:
-    """Draw the fields before calibration, and the phases of dislocations, which are not calibrated."""
+    """Draw the phase fields before they are scaled to their range, and the phases of dislocations, which are not scaled."""
     raw, turns = torch.zeros_like(depth), torch.zeros_like(depth)
     for name, chosen in _draw_families(generator, grid.batch, settings.displacements):
         where = grid.select(chosen), depth[chosen]
@@ -202,7 +202,7 @@ def simulate_volume(seed: int, settings: CrystalSettings | None = None) -> tuple
     Returns
     -------
     rho : (z, y, x) complex64, centred at N // 2, scaled so that |F[rho]|^2 is in photons
-    volume : counts that the detector measures of |F[rho]|^2
+    volume : counts of |F[rho]|^2 that the simulated detector measures
     """
     settings = settings or CrystalSettings()
     generator = torch.Generator().manual_seed(seed)

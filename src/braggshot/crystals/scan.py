@@ -64,7 +64,7 @@ class ScanSettings:
 
 @dataclass(frozen=True)
 class Truth:
-    """Crystal that was simulated.
+    """True crystal of a simulated scan.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
     Raises
     ------
     GeometryError : if the geometry does not describe a rocking scan.
-    ConfigError : if the fringes would be finer than the sampling, or the peak lies off the frames.
+    ConfigError : if the crystal is too large for the sampling of the fringes, or the peak lies outside of the frames.
     """
     geometry, settings = geometry or gold_at_34idc(), settings or ScanSettings()
     generator = torch.Generator().manual_seed(seed)
@@ -164,7 +164,7 @@ def _fitting_grid(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int
 
 
 def _pattern(rho: Tensor, raw: tuple[int, int, int], settings: ScanSettings) -> Tensor:
-    """Return the expected photons at full flux, with the peak at `settings.peak`."""
+    """Return the expected photons of a crystal at the mean flux, with the Bragg peak at `settings.peak`."""
     exposed = detector.scale_exposure(pad(rho[None], raw), torch.tensor([settings.counts]))[0]
     shifts = [peak - n // 2 for peak, n in zip(settings.peak, raw, strict=True)]
     return intensity(exposed).roll(shifts, dims=(0, 1, 2))

@@ -32,7 +32,10 @@ def amplitude(depth: Tensor) -> Tensor:
 
 
 def polyhedron(normals: Tensor, distances: Tensor) -> Body:
-    """Return the intersection of half spaces n_k . r <= d_k; `normals` (batch, planes, 3), `distances` (batch, planes)."""
+    """Return a polyhedron, the intersection of half spaces n_k . r <= d_k.
+
+    The planes have `normals` n_k (batch, planes, 3) and `distances` d_k (batch, planes).
+    """
 
     def depth(grid: Grid) -> Tensor:
         along = grid.edges(normals.transpose(0, 1)).transpose(0, 1)  # (batch, planes, 3)
@@ -144,7 +147,7 @@ def rough(generator: Generator, n: int, waves: int = 48) -> Body:
 
 
 def twinned(generator: Generator, n: int) -> Body:
-    """Draw fcc bodies whose upper half is the mirror image of the lower one at a {111} plane."""
+    """Draw fcc bodies with a twin boundary: the upper half is the mirror image of the lower half at a {111} plane."""
     plane = torch.ones(n, 3, device=generator.device) / math.sqrt(3)
     mirror = torch.eye(3, device=generator.device) - 2 * plane[:, :, None] * plane[:, None, :]
     offset = plane * uniform(generator, -0.3, 0.3, n, 1)

@@ -1,4 +1,4 @@
-"""Name the ways of phasing that are compared, each a `PhasingConfig`; none of them uses the truth."""
+"""Name the methods of phasing that are compared, each with its `PhasingConfig`; none of them uses the true crystal."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Choice:
 
     Parameters
     ----------
-    network : name or file of the network, for all methods but those of the published network
-    published : file of a published network that was trained here; None leaves out its methods
+    network : name or file of the network, for all methods but those with the published network
+    published : file of the published network, trained with braggshot; None leaves out the methods that use it
     hypotheses : number of the network's hypotheses
     device : "auto", "cpu" or "cuda"
-    seed : seed of the held-out voxels and of the starts
+    seed : seed of the choice of held-out voxels and of the random starts
     """
 
     network: str = PhasingConfig().network

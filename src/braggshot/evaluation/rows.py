@@ -61,7 +61,7 @@ def evaluate(
     suites, methods : names of suites and of methods
     choice : networks, device and seed; None takes the defaults
     number : number of crystals per group
-    data : folder of files with a truth, for suites that read files
+    data : folder of files that hold counts and the true crystal, for suites that read files
 
     Raises
     ------
@@ -90,7 +90,7 @@ def evaluate(
 
 
 def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
-    """Phase a volume and score it against the truth; a failure gives a row with the error."""
+    """Phase a volume and score the result against the true crystal; if phasing fails, the row holds the error."""
     facts = _facts(volume) | _truth_misfits(truth, volume, config)
     began = time.perf_counter()
     try:
@@ -123,7 +123,7 @@ _WARM: set[str] = set()
 
 
 def warm_up(method: str, config: PhasingConfig) -> None:
-    """Run a method once on a small crystal, so that no crystal's time includes one-time work such as compilation."""
+    """Run a method once on a small crystal, so that the time of no crystal includes one-time work such as compilation."""
     if method not in _WARM:
         _, volume = next(SUITES["smoke"].crystals(1)).draw()
         with contextlib.suppress(*FAILURES):
@@ -149,7 +149,7 @@ def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: Phasi
 
 
 def fingerprint(method: str, choice: Choice) -> str:
-    """Identify the network of a method: its name and the beginning of its file's SHA-256; empty without a network."""
+    """Identify the network of a method: the name and the beginning of the SHA-256 of its file; empty without a network."""
     name = network_of(method, choice)
     return "" if name is None else f"{Path(name).stem}:{hashlib.sha256(locate(name).read_bytes()).hexdigest()[:8]}"
 
@@ -160,7 +160,7 @@ def key(row: Row) -> tuple[str, str, str, str]:
 
 
 def read(path: Path) -> list[Row]:
-    """Read the rows of an earlier run; an empty list without one.
+    """Read the rows of an earlier run; the list is empty if there was none.
 
     Raises
     ------

@@ -34,7 +34,7 @@ class Crystal:
     ----------
     name : unique name in its suite
     group : name of its group
-    draw : function that returns the truth and its diffraction volume; the oversampling is measured, as for a real crystal
+    draw : function that returns the true crystal and its diffraction volume; the oversampling is measured, as for a real crystal
     """
 
     name: str
@@ -76,12 +76,12 @@ def _simulated(seed: int, settings: CrystalSettings) -> Callable[[], tuple[Compl
 
 
 def _measure_oversampling(volume: DiffractionVolume) -> DiffractionVolume:
-    """Return a volume with the oversampling that its counts give, instead of the one that the simulation knows."""
+    """Return a volume with the oversampling that is estimated from its counts, instead of the one that the simulation knows."""
     return replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
 
 
 def from_folder(folder: Path, number: int) -> Iterator[Crystal]:
-    """List the first `number` CXI files of a folder that hold a truth beside their counts, such as atomistic crystals.
+    """List the first `number` CXI files of a folder that hold the true crystal beside the counts, such as atomistic crystals.
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""Summarise rows in a table: medians with bootstrap intervals, rates with Wilson intervals; failures are included in both."""
+"""Summarise rows in a table: medians with bootstrap intervals, rates with Wilson intervals.
+
+Both include crystals that were not found.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ def group_rows(rows: Sequence[Row]) -> list[Line]:
 def median(values: Sequence[float]) -> Interval:
     """Return the median with a 95 % bootstrap interval.
 
-    Its bounds are the 2.5 and 97.5 percentiles of the medians of `RESAMPLES` draws with replacement.
+    The bounds of the interval are the 2.5 and 97.5 percentiles of the medians of `RESAMPLES` draws with replacement.
     """
     if not len(values):
         return Interval(math.nan, math.nan, math.nan)
@@ -111,7 +114,7 @@ COLUMNS: dict[str, Callable[[Line], str]] = {
 
 
 def is_blend(row: Row) -> bool:
-    """Tell whether a row is a failure that mixes the object with its twin."""
+    """Tell whether the crystal of a row was not found because the result mixes it with its twin."""
     return not row["success"] and (row.get("blend") or 0) >= BLENDED
 
 
@@ -121,7 +124,7 @@ def iou(line: Line, threshold: str) -> Interval:
 
 
 def markdown(rows: Sequence[Row], command: str = "") -> str:
-    """Return the table in Markdown, with a section per suite."""
+    """Return the table of the rows in Markdown, with one section for each suite."""
     parts = [f"`{command}`\n" if command else "", _LEGEND]
     suite = ""
     for line in group_rows(rows):

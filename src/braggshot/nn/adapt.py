@@ -51,7 +51,7 @@ def adapt_network(
     ----------
     counts, valid : (z, y, x), centred at N // 2; voxels to be held out must be marked not valid
     oversampling : measured oversampling per axis; None keeps the sampling of the pattern
-    seed : seed of the starts and of the voxels that each step hides
+    seed : seed of the random starts and of the choice of the voxels that each step hides
     """
     device = next(network.parameters()).device
     learner = deepcopy(network).train()

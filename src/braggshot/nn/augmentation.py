@@ -38,7 +38,7 @@ def choose_orientations(shape: Sequence[int], n: int) -> list[Orientation]:
 
 
 def turn(field: Tensor, orientation: Orientation) -> Tensor:
-    """Permute the axes of a field (z, y, x), then flip some of them about the voxel N // 2, which stays in place."""
+    """Permute the axes of a field (z, y, x), then flip some of the axes about the voxel N // 2, which stays in place."""
     order, flips = orientation
     field = field.permute(*order)
     return inverted(field, [axis for axis, flip in enumerate(flips) if flip])
@@ -53,8 +53,8 @@ def turn_back(field: Tensor, orientation: Orientation) -> Tensor:
 def thin_counts(generator: Generator, counts: Tensor, faintest: float) -> Tensor:
     """Keep a random share of the photons of each pattern (n, z, y, x).
 
-    The share is drawn on a logarithmic scale, so that the brightest voxel keeps at least `faintest` photons. Binomial thinning of
-    Poisson counts gives Poisson counts.
+    The share is drawn on a logarithmic scale, so that the brightest voxel is expected to keep at least `faintest` photons. Binomial
+    thinning of Poisson counts gives Poisson counts.
     """
     lowest = (faintest / counts.amax(AXES, keepdim=True).clamp_min(1)).clamp_max(1)
     keep = lowest ** torch.rand((len(counts), 1, 1, 1), generator=generator, device=counts.device)

@@ -84,7 +84,7 @@ class Published(nn.Module):
         self.register_buffer("threshold", torch.tensor(threshold[1]))
 
     def anneal(self, share: float) -> None:
-        """Set the threshold for a point in training; `share` is 0 at the beginning and 1 at the end."""
+        """Set the threshold of the support for a point in training; `share` is the part of the training that is done, 0 to 1."""
         first, last = self.bounds
         self.threshold.fill_(first + (last - first) * min(share, 1.0))
 
@@ -111,7 +111,7 @@ class Published(nn.Module):
 
         Returns
         -------
-        one pair: rho, complex, on half the array or the whole, zero below the threshold; and |F| (n, z, y, x)
+        list of one pair: the object rho, complex, on half the array or the whole, zero below the threshold; and |F| (n, z, y, x)
         """
         x = to_centre(self.scale(Measurement(magnitude, valid)))[:, None]
         a, p = self.decode(x.contiguous(memory_format=torch.channels_last_3d), magnitude.shape[-3:])

@@ -30,7 +30,7 @@ class Run:
 
 
 def save_checkpoint(path: Path, run: Run, training: Mapping[str, Any]) -> None:
-    """Save network, running average and optimiser, with the resolved settings, as one safetensors file.
+    """Save network, running average of its weights, optimiser and resolved settings as one safetensors file.
 
     Such a file cannot run code when it is loaded.
     """
@@ -95,7 +95,7 @@ class Table:
         beside.replace(path)
 
     def add(self, step: int, seen: int, values: dict[str, float]) -> None:
-        """Append one row and write it to disk."""
+        """Append the row of a step to the table and write it to disk."""
         with self.path.open("a", newline="") as stream:
             row = {"step": step, "seen": seen, **{name: f"{value:.6g}" for name, value in values.items()}}
             csv.DictWriter(stream, COLUMNS, restval="").writerow(row)

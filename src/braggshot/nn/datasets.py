@@ -93,7 +93,7 @@ class Source(Protocol):
 
 
 def seed_of(seed: int, step: int, chunk: int, family: int = TRAINING) -> int:
-    """Return a seed for one chunk of one step; two chunks share a seed only by chance."""
+    """Return a random seed for one chunk of one training step; two chunks share a seed only by chance."""
     a, b, c = _PRIMES
     return ((seed * a + step) * b + chunk * 2 + family) * c % (2**62)
 
@@ -165,7 +165,7 @@ def measured_source(
 
 
 def _fit_volume(volume: DiffractionVolume, most: int) -> tuple[Tensor, Tensor]:
-    """Return counts and mask as the network will see them, without the voxels that phasing holds out."""
+    """Return counts and mask of valid voxels as the network will see them; voxels that phasing holds out are not valid."""
     counts, valid = torch.from_numpy(volume.intensity).float(), torch.from_numpy(volume.valid)
     shown = valid & ~held_out_voxels(valid, generator=Generator().manual_seed(0))
     return to_network_grid(counts, shown, sampling(volume.shape, volume.oversampling, most))

@@ -45,7 +45,7 @@ class ExpertConfig:
     Parameters
     ----------
     refine : settings of the iterations
-    support : threshold of the first support, relative to the largest amplitude of the prediction [1]
+    support : amplitude above which a voxel is in the first support, relative to the largest amplitude of the prediction [1]
     """
 
     refine: IterativeConfig = TEACHING

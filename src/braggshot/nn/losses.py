@@ -91,6 +91,6 @@ def trust(chi2: Tensor, data: Measurement, config: LossConfig) -> Tensor:
 
 
 def step_weights(steps: int, config: LossConfig) -> list[float]:
-    """Return the weights w_t of the steps; they sum to one."""
+    """Return the weights w_t of the network's steps in the loss; they sum to one."""
     raw = [config.growth**t for t in range(steps)]
     return [w / sum(raw) for w in raw]

@@ -50,7 +50,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Magnitudes and masks of a batch of patterns, in corner layout, so that transforms need no shifts.
+    """Magnitudes and masks of a batch of patterns, in corner layout (origin at the first voxel), so that transforms need no shifts.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class Measurement:
         return cls(to_corner(counts.float()).clamp_min(0).sqrt() * known, known)
 
     def repeat(self, times: int) -> Measurement:
-        """Repeat each pattern `times` times in a row, for as many hypotheses."""
+        """Repeat each pattern `times` times in a row, once for each of its hypotheses."""
         return Measurement(self.magnitude.repeat_interleave(times, 0), self.valid.repeat_interleave(times, 0))
 
 
@@ -237,7 +237,7 @@ class UNet(nn.Module):
 
 @dataclass(frozen=True)
 class _State:
-    """Input of a step: the object, its modulus projection, its misfit, and the memory of earlier steps."""
+    """Input of a learned step: the object, its modulus projection, its misfit, and the memory of earlier steps."""
 
     rho: Tensor
     projected: Tensor
@@ -268,7 +268,7 @@ class PhaseNetwork(nn.Module):
         Parameters
         ----------
         magnitude, valid : see `Measurement`, (n, z, y, x), or (1, z, y, x) for one pattern and n starts
-        rho : start, in the central half of the array, from `random_start`
+        rho : object from which the network starts, in the central half of the array, from `random_start`
         steps : number of steps; None takes that of the configuration
 
         Returns
@@ -308,7 +308,10 @@ class PhaseNetwork(nn.Module):
 
 
 def misfit(magnitude: Tensor, data: Measurement) -> Tensor:
-    r"""Return chi2 at the best scale, :math:`1 - (\sum m|F|)^2 / (\sum m^2 \sum |F|^2)` over valid voxels (n,)."""
+    r"""Return chi2 (n,) at the best scale, :math:`1 - (\sum m|F|)^2 / (\sum m^2 \sum |F|^2)` over valid voxels.
+
+    |F| are the computed moduli, and m the measured magnitudes.
+    """
     seen = magnitude * data.valid
     overlap = (seen * data.magnitude).sum(AXES).square()
     return (1 - overlap / (seen.square().sum(AXES) * data.magnitude.square().sum(AXES)).clamp_min(1e-12)).clamp_min(1e-8)
@@ -337,7 +340,7 @@ def random_start(data: Measurement, generator: Generator, times: int = 1, strong
 def normalise(field: Tensor) -> Tensor:
     """Scale a field to a typical amplitude of one.
 
-    The typical amplitude is sum |p|^3 / sum |p|^2, which the empty part of the box does not reduce.
+    The typical amplitude is sum |p|^3 / sum |p|^2 of the field p; the empty part of the box does not reduce it.
     """
     amplitude = field.detach().abs()
     power = amplitude.square()
@@ -345,7 +348,7 @@ def normalise(field: Tensor) -> Tensor:
 
 
 def _anchor(logit: Tensor, share: float = 1 / 64, top: float = 2.0) -> Tensor:
-    """Shift logits (n, 1, z, y, x) so that the brightest `share` of the voxels has the mean `top`.
+    """Shift the logits of the amplitude (n, 1, z, y, x) so that their mean over the brightest `share` of the voxels is `top`.
 
     The scale of an object cannot be measured. Without this shift nothing would keep all amplitudes from drifting to zero.
     """

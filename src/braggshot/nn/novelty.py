@@ -75,13 +75,13 @@ def training_ranges(
 
 
 def find_novelties(network: nn.Module, data: Measurement, known: Ranges, seed: int = 0, slack: float = 0.05) -> tuple[str, ...]:
-    """List in words the numbers of one pattern that lie outside the ranges of training; empty if none does or no range is known.
+    """List in words the numbers of one pattern that lie outside the ranges of training; empty if none does.
 
     Parameters
     ----------
     data : a batch of one pattern
-    known : ranges from the network's card
-    slack : share of a range by which a number may exceed it [1]
+    known : ranges of the numbers in training, from the network's card; empty if not known
+    slack : share of the width of a range by which a number may lie outside of it [1]
     """
     if not known:
         return ()

@@ -92,12 +92,12 @@ def one_shot(
 
 
 def half_shape(shape: Sequence[int]) -> list[int]:
-    """Return the shape of the central half of an array; it holds any crystal that is sampled finely enough."""
+    """Return the shape of the central half of an array, which holds any crystal that is sampled finely enough."""
     return [(n + 1) // 2 for n in shape]
 
 
 def upload(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Yield each batch on the device, while the next batch is being copied."""
+    """Yield each batch on the device while the next batch is being copied to it."""
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return

@@ -132,7 +132,7 @@ def apply_network(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple
 
 
 def network_input(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
-    """Return one pattern (z, y, x) as the network sees it, as a batch of one."""
+    """Return the measurement that a network is shown of one pattern (z, y, x), as a batch of one."""
     return Measurement.of(
         *(t[None].to(device) for t in to_network_grid(counts.float(), valid, sampling(counts.shape, oversampling)))
     )

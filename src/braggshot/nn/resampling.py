@@ -78,7 +78,7 @@ def to_network_grid(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tenso
 
 
 def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tensor:
-    """Compute the weight of each of n voxels in each sample, (samples, n); zero for samples that lie mostly beyond the voxels."""
+    """Compute the weights (samples, n) of n voxels in the samples along one axis; zero for samples mostly beyond the voxels."""
     voxel, sample = (torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in (n, samples))
     x = voxel / spacing - sample[:, None]
     # Rounded: nothing at all from other voxels where a sample lies on one.
@@ -88,7 +88,7 @@ def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tenso
 
 
 def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
-    """Multiply each of the last three axes by its matrix (new, old)."""
+    """Multiply each of the last three axes of a field by a matrix of its own, (new length, old length)."""
     for axis, matrix in zip((-3, -2, -1), matrices, strict=True):
         field = (matrix @ field.transpose(axis, -2)).transpose(axis, -2)
     return field.contiguous()

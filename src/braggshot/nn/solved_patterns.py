@@ -96,7 +96,7 @@ def solve(source: Source, folder: Path, config: SolvedConfig, seed: int) -> Iter
 
 
 def solve_batch(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """Phase n patterns (n, z, y, x) until two random starts agree; return the mean of the two, and a mask of the solved patterns.
+    """Phase n patterns (n, z, y, x), each until two random starts agree; return their mean, and a mask of solved patterns.
 
     Returns
     -------

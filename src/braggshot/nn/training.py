@@ -235,9 +235,9 @@ def objective(
 
 
 def mixed_precision(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """Run convolutions in 16 bits if the settings ask for it and the device has such instructions.
+    """Make the context in which convolutions run in 16 bits, if the settings ask for that and the device has such instructions.
 
-    Fabric's mixed precision is not used, because it would round the magnitudes as well.
+    Lightning Fabric's mixed precision is not used, because it would round the magnitudes as well.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed" and fast_bfloat16(device))
 
@@ -296,7 +296,7 @@ def _update_average(run: Run, config: TrainConfig) -> None:
 
 @torch.no_grad()
 def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
-    """Score the averaged weights on validation patterns, and save them if they are the best so far."""
+    """Score the running average of the weights on validation patterns, and save it if it is the best so far."""
     network = deepcopy(run.network).eval()
     network.load_state_dict(run.average)
     values = validate(network, source, config, fabric)

@@ -64,7 +64,7 @@ class TwoScaleConfig:
 class TwoScaleNetwork(nn.Module):
     """Network of both resolutions, called like `PhaseNetwork`, from a start at the low resolution.
 
-    Only the fine steps learn; the coarse network is trained before.
+    Only the steps at the full resolution learn; the low-resolution network is trained before.
     """
 
     def __init__(self, config: TwoScaleConfig | None = None, coarse: PhaseNetwork | None = None) -> None:
@@ -88,7 +88,7 @@ class TwoScaleNetwork(nn.Module):
         return self.apply_fine(data, self.apply_coarse(data, rho)[0], steps)
 
     def apply_fine(self, data: Measurement, boxes: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Apply the fine steps to objects of the low resolution."""
+        """Apply the steps at the full resolution to objects of the low resolution."""
         shape = data.magnitude.shape[-3:]
         begin = enlarge(boxes, central_fringes(data).magnitude.shape[-3:], shape)
         better: list[tuple[Tensor, Tensor]] = self.fine(data.magnitude, data.valid, begin, steps)
@@ -101,9 +101,9 @@ class TwoScaleNetwork(nn.Module):
 
     @torch.no_grad()
     def apply_coarse(self, data: Measurement, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the coarse network and the projections after it.
+        """Apply the low-resolution network and the projections after it.
 
-        Returns objects in boxes of half the voxels per axis, and their chi2 (n,).
+        Returns objects in the central half of the array per axis, and their chi2 (n,).
         """
         small = central_fringes(data)
         boxes = self.coarse(small.magnitude, small.valid, start)[-1][0]
@@ -117,7 +117,7 @@ def search_coarse(data: Measurement, boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def central_fringes(data: Measurement) -> Measurement:
-    """Crop patterns to their central fringes: at most `CENTRAL` voxels per axis."""
+    """Crop patterns to their central fringes, at most `CENTRAL` (32) voxels per axis."""
     shape = [min(n, CENTRAL) for n in data.magnitude.shape[-3:]]
     return Measurement(*(to_corner(crop(to_centre(part), shape)).contiguous() for part in (data.magnitude, data.valid)))
 

@@ -61,18 +61,18 @@ class Card:
 
 
 def build_network(kind: str, settings: NetworkConfig | TwoScaleConfig | None = None) -> nn.Module:
-    """Build a new network of a kind."""
+    """Build an untrained network of a kind from `KINDS`."""
     return KINDS[kind](settings) if kind in CONFIGS else KINDS[kind]()
 
 
 def kind_of(network: nn.Module) -> tuple[str, dict[str, Any]]:
-    """Return the kind of a network, and its configuration for the card."""
+    """Return the kind of a network, and the network's configuration for its model card."""
     kind = next(name for name, known in KINDS.items() if type(network) is known)
     return kind, config.dump(network.config) if isinstance(network, PhaseNetwork | TwoScaleNetwork) else {}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and JSON metadata as one file, whole or not at all."""
+    """Write tensors and JSON metadata as one safetensors file, which is whole or absent."""
     blob = save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {k: json.dumps(v) for k, v in metadata.items()})
     with replacing(path) as temporary:
         temporary.write_bytes(blob)
@@ -94,7 +94,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save_network(path: Path, network: nn.Module, card: Card, half: bool = False) -> None:
-    """Save weights and card; `half` stores weights in 16 bits, which hardly changes predictions."""
+    """Save the weights and the model card of a network; `half` stores weights in 16 bits, which hardly changes predictions."""
     learned = {name for name, _ in network.named_parameters()} if half else set()  # running variances may overflow 16 bits
     state = {name: t.half() if name in learned else t for name, t in network.state_dict().items()}
     write(path, state, {"card": asdict(card)})
@@ -111,7 +111,7 @@ def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
 
 
 def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str | Path) -> tuple[nn.Module, Card]:
-    """Build the network of a file's tensors and metadata, in evaluation mode.
+    """Build a network from the tensors and the metadata of its file, in evaluation mode.
 
     Raises
     ------

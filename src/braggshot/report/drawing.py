@@ -44,5 +44,5 @@ class Drawing:
 
     @cached_property
     def diffraction(self) -> Diffraction | None:
-        """Planes of measured and fitted counts; None for a result without its measurement."""
+        """Pictures of the central planes of measured and fitted counts; None for a result without its measurement."""
         return figures.diffraction(self.reconstruction)

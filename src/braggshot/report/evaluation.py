@@ -31,7 +31,7 @@ def write_evaluation_figure(path: str | Path, title: str, rows: Rows) -> None:
 
 
 def evaluation_figure(title: str, rows: Rows) -> Figure:
-    """Draw success by group, correlation of each crystal, success against time, overlap of supports against threshold."""
+    """Draw four panels: success by group, correlation of each crystal, success against time, overlap of supports by threshold."""
     figure = Figure(figsize=_SIZE, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=11)
     groups, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "method"))

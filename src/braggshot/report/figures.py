@@ -1,7 +1,7 @@
 """Make the pictures of a reconstruction as plain arrays, so that the page and the slide show the same ones.
 
-Direct space is drawn in the Cartesian axes of the basis (z, y, x), never in skewed index axes, and all slices have the same scale.
-Phases are interpolated in the complex field and shown inside the support only, with their mean at zero.
+Direct space is drawn in the Cartesian axes of the basis (z, y, x), never in the skewed axes of the voxels, and all slices have the
+same scale. Phases are interpolated in the complex field and shown inside the support only, with their mean at zero.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Crystal:
-    """A reconstruction ready to be drawn: mean phase zero, basis in `unit`, centre and half width of the slices."""
+    """Reconstruction ready to be drawn: mean phase zero; basis, centre of the slices and their half width `half` in `unit`."""
 
     rho: ComplexArray
     support: BoolArray
@@ -96,7 +96,7 @@ class Crystal:
 
 @dataclass(frozen=True)
 class Diffraction:
-    """Central planes of the measurement, of the fit, and of the difference of their square roots."""
+    """Pictures of central planes: measured counts, fitted counts, and the difference of their square roots."""
 
     measured: tuple[Picture, ...]
     fitted: tuple[Picture, ...]
@@ -235,7 +235,7 @@ def diffraction(reconstruction: Reconstruction) -> Diffraction | None:
 
 
 def _central_planes(volume: DiffractionVolume, values: FloatArray, colours: Callable[[Any], Pixels]) -> tuple[Picture, ...]:
-    """Draw the planes through N // 2, in voxels of the detector frame; voxels without a number are grey."""
+    """Draw the planes through the voxel N // 2, in voxels of the detector frame; voxels whose value is not a number are grey."""
     names = ("rocking", "row", "column")
     basis = volume.reciprocal_basis
     steps, unit = (np.ones(3), "voxels") if basis is None else (np.linalg.norm(basis, axis=0) * 1e-9, "nm⁻¹")

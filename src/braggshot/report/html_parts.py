@@ -23,7 +23,7 @@ _INK, _LINE = "#010203", "#040506"  # colours in a drawing that stand for the pa
 
 
 def row(pictures: Sequence[Picture], kind: str = "", *, voxels: bool = False) -> str:
-    """Lay pictures out side by side at one height; `voxels` shows their pixels without smoothing."""
+    """Lay pictures out side by side at one height; with `voxels` their pixels are shown without smoothing."""
     return f'<div class="row {kind}">{"".join(_figure(p, voxels=voxels) for p in pictures)}</div>'
 
 

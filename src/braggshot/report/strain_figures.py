@@ -25,7 +25,7 @@ VIEWS = (30, 120, 210, 300)  # azimuths of the views [degrees]
 
 @dataclass(frozen=True)
 class Material:
-    """A strain map ready to be drawn; lengths in nm, displacement in pm."""
+    """Strain map ready to be drawn; lengths in nm, displacement in pm."""
 
     found: StrainMap
     basis: FloatArray
@@ -59,7 +59,7 @@ def material(found: StrainMap) -> Material:
 
 
 def symmetric(values: FloatArray, unit: str) -> Colours:
-    """Choose a range from minus to plus a round number, 1, 2 or 5 times a power of ten, that holds nearly all values."""
+    """Choose a range of colours from minus to plus a round number, 1, 2 or 5 times a power of ten, that holds nearly all values."""
     known = np.abs(values[np.isfinite(values)])
     largest = float(np.percentile(known, 98)) if known.any() else 1.0
     power = 10.0 ** np.floor(np.log10(largest))
@@ -97,7 +97,7 @@ def _field(shown: Material, what: str) -> tuple[FloatArray, Colours]:
 
 
 def _at_the_surface(shown: Material, values: FloatArray) -> NDArray[np.float64]:
-    """Interpolate values one voxel below each corner of the surface, (triangle, 3)."""
+    """Interpolate values one voxel below each corner of the surface's triangles, (triangle, 3)."""
     assert shown.surface is not None
     depth = abs(float(np.linalg.det(shown.basis))) ** (1 / 3)
     places = shown.surface.corners + shown.surface.centre - depth * shown.surface.normals
@@ -128,7 +128,7 @@ def _labels(facets: tuple[Facet, ...], surface: ColouredSurface, axes: FloatArra
 
 
 def plane_name(hkl: tuple[int, int, int]) -> str:
-    """Write (hkl) with bars over negative indices."""
+    """Write the name of the plane (hkl), with bars over negative indices."""
     return "(" + "".join(f"{abs(index)}\N{COMBINING OVERLINE}" if index < 0 else str(index) for index in hkl) + ")"
 
 
@@ -163,7 +163,7 @@ def _plane(shown: Material, through: FloatArray, centre: FloatArray, across: int
 
 
 def histogram(shown: Material, bins: int = 61) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-    """Compute the centres of the bins of strain, and the density of "bulk" and "surface" voxels in each [1 / strain]."""
+    """Compute the centres of bins of the strain, and the density of "bulk" and of "surface" voxels in each bin [1 / strain]."""
     edges = np.linspace(1.5 * shown.strains.low, 1.5 * shown.strains.high, bins + 1)
     parts = {"bulk": shown.found.bulk, "surface": shown.found.surface}
     densities = {}

@@ -71,7 +71,10 @@ def isosurface(rho: ComplexArray, support: BoolArray, basis: FloatArray) -> Colo
 
 
 def view_axes(azimuth: float, elevation: float) -> NDArray[np.float64]:
-    """Compute the rows right, up and towards the viewer, components (z, y, x); azimuth about y, from +z (upstream) to +x [rad]."""
+    """Compute the axes of a view as rows: right, up and towards the viewer, components (z, y, x).
+
+    The azimuth [rad] is an angle about y, from +z (upstream) to +x.
+    """
     towards = np.array([np.cos(elevation) * np.cos(azimuth), np.sin(elevation), np.cos(elevation) * np.sin(azimuth)])
     right = np.array([-np.sin(azimuth), 0.0, np.cos(azimuth)])
     return np.stack([right, _cross(towards, right), towards])
@@ -125,7 +128,7 @@ def render(
 
 
 def _lattice(longest: float) -> NDArray[np.float32]:
-    """Compute the barycentric weights (point, 3) of a triangular lattice with `longest` steps along each edge."""
+    """Compute the barycentric weights (point, 3) of points that fill a triangle, with `longest` steps along each edge."""
     steps = max(1, int(np.ceil(longest)))
     first, second = (index.ravel() for index in np.mgrid[: steps + 1, : steps + 1])
     inside = first + second <= steps

@@ -122,7 +122,7 @@ def _phase_spread(reconstruction: Reconstruction) -> str:
 
 
 def _seconds(reconstruction: Reconstruction) -> tuple[str, str]:
-    """Write the total time and the time of each stage; a stage called "total" is the sum that was measured."""
+    """Write the total time and the time of each stage; the entry "total", if there is one, is the measured total time."""
     stages = {stage: seconds for stage, seconds in reconstruction.seconds.items() if stage != "total"}
     total = reconstruction.seconds.get("total", sum(stages.values()))
     return f"{total:.1f} s", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in stages.items())
