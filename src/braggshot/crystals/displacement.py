@@ -128,8 +128,8 @@ DISLOCATIONS: dict[str, Callable[[Generator, int], Field]] = {"screw": screw, "e
 class Calibration:
     """Scale and ramp that turn a raw field into the phase of a crystal: scale * (field - slope . r - middle).
 
-    `limited` (batch,) is True for a crystal whose phase range had to stay below the wanted one, because its steps would be too
-    steep.
+    `limited` (batch,) is True for a crystal whose phase range had to stay below the wanted one, because its
+    phase would otherwise change too much from voxel to voxel.
     """
 
     scale: Tensor

@@ -2,8 +2,8 @@ r"""Bring atoms to mechanical equilibrium by LAMMPS with an embedded-atom potent
 
 .. math:: E = \sum_i \mathcal{F}\Big(\sum_{j \ne i} f(r_{ij})\Big) + \frac{1}{2} \sum_{i \ne j} \phi(r_{ij})
 
-F is the embedding energy of an atom in the density f of its neighbours, phi the pair potential, r_ij the distance of two atoms.
-The potentials are the "universal 3" functions of Foiles, Baskes and Daw, Phys. Rev. B 33, 7983 (1986), doi
+The calligraphic F is the embedding energy of an atom in the density f of its neighbours, phi the pair potential, r_ij the distance
+of two atoms. The potentials are the "universal 3" functions of Foiles, Baskes and Daw, Phys. Rev. B 33, 7983 (1986), doi
 10.1103/PhysRevB.33.7983, which come with LAMMPS. LAMMPS works in Å and eV (its units "metal"); arguments and results are in metres
 and joules.
 """

@@ -1,8 +1,8 @@
 """Adapt a network to one pattern: a copy of the network learns from the pattern before it predicts the crystal.
 
 The loss is that of training, with expert iteration: a few iterations of phasing refine the network's own prediction, and the
-network learns from the refined object. Its weight in the loss grows with how well it explains the counts. No label is used, and
-none of the voxels that phasing holds out to judge its results.
+network learns from the refined object. The weight of that object in the loss grows with how well it explains the counts. No label
+is used, and none of the voxels that phasing holds out to judge its results.
 """
 
 from __future__ import annotations

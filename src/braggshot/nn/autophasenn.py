@@ -43,8 +43,8 @@ def unit_scale(data: Measurement) -> Tensor:
 
     .. math:: s^2 \sum_q |F|^2 = \sum_r |\rho|^2 \approx V
 
-    (unitary transform). The volume V of the crystal rho [voxels] is estimated as an eighth of the volume of its Patterson function,
-    whatever the phase of the crystal. For most simulated crystals the estimate was within a quarter of the truth.
+    The transform is unitary. The volume V of the crystal rho [voxels] is estimated as an eighth of the volume of its Patterson
+    function, whatever the phase of the crystal. For most simulated crystals the estimate was within a quarter of the truth.
     """
     power = data.magnitude.square()
     photons = power.sum(AXES, keepdim=True).clamp_min(1e-12)
@@ -125,7 +125,7 @@ def _keras_norm(channels: int) -> nn.BatchNorm3d:
 
 
 class AutoPhaseNN(Published):
-    """Network of the paper of 2022."""
+    """Network of the paper by Yao et al. (2022)."""
 
     CHANNELS = (32, 64, 128, 256, 512)
     AMPLITUDE, PHASE, LAST = (256, 128, 64), (128, 128, 64), 32

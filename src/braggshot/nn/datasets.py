@@ -38,7 +38,7 @@ class Batch:
     counts : (n, z, y, x) [photons], 0 where not valid
     valid : (n, z, y, x), True on trusted voxels
     truth : simulated crystals, None for measured patterns; only validation may use it
-    solution : objects that iterative phasing found, (n, z / 2, y / 2, x / 2); None where it was not run
+    solution : objects that iterative phasing found, (n, z / 2, y / 2, x / 2); None where phasing was not run
     """
 
     counts: Tensor

@@ -74,7 +74,7 @@ def correlation(rho: Tensor, other: Tensor) -> Tensor:
 
 
 def quarter_photon_floor(data: Measurement) -> Tensor:
-    """Estimate the chi2 (n,) that photon noise leaves: a quarter of a photon for each voxel with counts, over all photons."""
+    """Estimate the chi2 (n,) that photon noise leaves: a quarter photon for each voxel with counts, divided by all photons."""
     photons = data.magnitude.square().sum(AXES).clamp_min(1.0)
     return 0.25 * (data.magnitude > 0).sum(AXES) / photons
 

@@ -30,7 +30,7 @@ from braggshot.physics.fourier import AXES, crop, pad, to_centre, to_corner
 EPSILON = 0.1  # modulus of a step's complex output z below which the amplitude fades [1]
 PHOTON_NOISE = 0.25  # variance of a magnitude sqrt(I) [photons]
 LEAN = 8.0  # steepness with which the amplitude of a start falls off across a plane through the middle [1 / half the box]
-STRIDE = 16  # number of which the length of every axis of the data must be a multiple [voxels]
+STRIDE = 16  # the length of every axis of the data must be a multiple of this number [voxels]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def scale_to(magnitude: Tensor, data: Measurement) -> Tensor:
 def modulus_projection(field: Tensor, magnitude: Tensor, data: Measurement, box: torch.Size) -> Tensor:
     """Return the modulus projection P_M rho in the box (n, z, y, x).
 
-    Voxels that are not valid keep their F. A floor of photon noise bounds the ratio of measured to computed
+    Voxels that are not valid keep the computed amplitude F. A floor of photon noise bounds the ratio of measured to computed
     magnitudes where no photon was counted.
     """
     scaled = magnitude * scale_to(magnitude.detach(), data)

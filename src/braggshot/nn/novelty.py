@@ -1,7 +1,7 @@
 """Tell whether a pattern looks like those on which the network was trained, by a few numbers and their ranges in training.
 
-A network answers any pattern, but outside of its training its answer is a guess. The ranges are stored on the card
-of the network.
+A network predicts an object for any pattern, but for a pattern unlike those of its training this object is a guess. The ranges are
+stored on the card of the network.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def plot(
     logarithmic: bool = False,
     level: float | None = None,
 ) -> str:
-    """Draw curves as inline SVG in the page's colours, the first one in the accent colour; names make a legend."""
+    """Draw curves as inline SVG in the page's colours, the first one in the accent colour; several curves get a legend."""
 
     def draw(axes: Axes, ink: str, accent: str) -> None:
         axes.set(xlabel=across, ylabel=along)

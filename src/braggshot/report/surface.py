@@ -26,14 +26,14 @@ _LIGHT = np.array([-0.35, 0.5, 0.79])  # direction to the light: right, up, towa
 
 @dataclass(frozen=True)
 class ColouredSurface:
-    """Triangles of an iso-surface, about their centre, with the complex field there.
+    """Triangles of an iso-surface, centred on the origin, with the complex field at their corners.
 
     Parameters
     ----------
-    corners : (triangle, 3, 3) positions, components (z, y, x), about their centre [unit of the basis]
+    corners : (triangle, 3, 3) positions, components (z, y, x), relative to their common centre [unit of the basis]
     normals : (triangle, 3, 3) outward unit normals at the corners
     field : (triangle, 3) complex field at the corners
-    centre : position of their centre, which was subtracted from the corners, relative to the voxel N // 2 [unit of the basis]
+    centre : position of that centre, which was subtracted from the corners, relative to the voxel N // 2 [unit of the basis]
     radius : distance of the farthest corner from the centre, plus a margin [unit of the basis]
     """
 
@@ -92,7 +92,7 @@ def render(
 
     Parameters
     ----------
-    axes : from `view_axes`
+    axes : axes of the view, from `view_axes`
     size : pixels per side of the square image
     colour : complex field (n,) -> RGB (n, 3), 0 to 1
 
