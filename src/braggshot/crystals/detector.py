@@ -28,8 +28,8 @@ class DetectorSettings:
     background : uniform background [photons per voxel]
     point_spread : standard deviation of the Gaussian point spread of partial coherence [voxels]
     gaps : probability of a gap across the rows, and of one across the columns [1]
-    gap_widths : widths from which the width of a gap is drawn [pixels]
-    beam_stop : radius of a disc over the brightest pixel, 0 for none [pixels]
+    gap_widths : possible widths of a gap, one of which is drawn [pixels]
+    beam_stop : radius of a disc that hides pixels over the brightest pixel, 0 for none [pixels]
     dead : share of dead pixels [1]
     saturation : counts from which a voxel is no longer trusted, 0 for no limit
     missing : largest number of lost frames
@@ -46,14 +46,14 @@ class DetectorSettings:
 
 
 def scale_exposure(rho: Tensor, counts: Tensor) -> Tensor:
-    """Scale crystals so that the brightest voxel of |F[rho]|^2 expects `counts` (n,) photons."""
+    """Scale crystals so that `counts` (n,) photons are expected in the brightest voxel of |F[rho]|^2."""
     field = torch.view_as_real(torch.fft.fftn(rho, dim=AXES, norm="ortho"))  # the origin does not change the maximum
     peak = field.square().sum(-1).amax(AXES)
     return rho * (counts / peak).sqrt()[:, None, None, None]
 
 
 def diffract(box: Tensor, shape: Sequence[int]) -> Tensor:
-    """Compute |F[rho]|^2 (n, z, y, x), centred at N // 2, of crystals in the central box of volumes of `shape`.
+    """Compute |F[rho]|^2 (n, z, y, x), centred at N // 2, of crystals that are given in the central box of an array of `shape`.
 
     A phase ramp on the small box moves the origin of the transform to N // 2. That is cheaper than rolling two large arrays.
     """
@@ -78,7 +78,7 @@ def measure(generator: Generator, expected: Tensor, settings: DetectorSettings |
     Returns
     -------
     counts : (n, z, y, x) [photons], 0 where not valid
-    valid : (n, z, y, x), False where hidden, saturated or lost
+    valid : (n, z, y, x), False on hidden pixels, saturated voxels and lost frames
     """
     settings = settings or DetectorSettings()
     n, shape = expected.shape[0], expected.shape[1:]
@@ -95,7 +95,7 @@ def measure(generator: Generator, expected: Tensor, settings: DetectorSettings |
 
 
 def blur(expected: Tensor, sigma: Tensor) -> Tensor:
-    """Convolve with a Gaussian of `sigma` (n,) voxels, the same along each axis."""
+    """Convolve intensities with a Gaussian of standard deviation `sigma` (n,) [voxels], the same along each axis."""
     along = (frequency.reshape(-1) for frequency in frequencies(expected.shape[1:], sigma.device))
     z, y, x = (torch.exp(-2 * (math.pi * sigma[:, None] * frequency) ** 2) for frequency in along)
     x = x[:, : x.shape[1] // 2 + 1]
@@ -104,10 +104,7 @@ def blur(expected: Tensor, sigma: Tensor) -> Tensor:
 
 
 def draw_chip(generator: Generator, counts: Tensor, settings: DetectorSettings) -> Tensor:
-    """Draw a mask (n, rows, columns) of the pixels of a chip.
-
-    Gaps, beam stop and dead pixels are False.
-    """
+    """Draw a mask (n, rows, columns) of the pixels of the detector, False on gaps, the beam stop and dead pixels."""
     n, _, rows, columns = counts.shape
     valid = _draw_gap(generator, n, rows, settings)[:, :, None] & _draw_gap(generator, n, columns, settings)[:, None, :]
     if settings.beam_stop[1] > 0:
@@ -121,7 +118,7 @@ def draw_chip(generator: Generator, counts: Tensor, settings: DetectorSettings) 
 
 
 def draw_frames(generator: Generator, n: int, count: int, missing: int) -> Tensor:
-    """Draw a mask (n, count) of the frames that arrived; none to `missing` of them are False."""
+    """Draw a mask (n, count) of the frames; a random number of them, from 0 to `missing`, is lost (False)."""
     if not missing:
         return torch.ones(n, count, dtype=torch.bool, device=generator.device)
     rank = uniform(generator, 0, 1, n, count).argsort(1).argsort(1)
@@ -131,7 +128,7 @@ def draw_frames(generator: Generator, n: int, count: int, missing: int) -> Tenso
 def _draw_gap(generator: Generator, n: int, size: int, settings: DetectorSettings) -> Tensor:
     """Draw a mask (n, size) of the rows or columns that no gap covers.
 
-    A gap may come close to the middle of the chip but never covers it, because no one measures a peak in a gap.
+    A gap may come close to the middle of the detector but never covers it, because no one measures a peak in a gap.
     """
     present, side, place, which = uniform(generator, 0, 1, 4, n, 1)
     widths = torch.tensor(settings.gap_widths, device=generator.device)

@@ -1,12 +1,12 @@
-r"""Compute a rocking scan frame by frame from the angles, without a transform or a voxel basis.
+r"""Compute a rocking scan frame by frame from the angles, without a Fourier transform or a voxel basis.
 
 .. math:: F(\text{frame, row, column}) = \sum_n \rho_n\, e^{-i (q - g) \cdot r_n}, \qquad q = q(\text{frame, row, column}), \quad
           \rho_n = s_n e^{-i g \cdot u_n}
 
 q is `braggshot.physics.geometry.scattering_vector` of the pixel, including the curvature of the Ewald sphere. g is the scattering
 vector of the undistorted lattice. r_n are the points of a crystal in the laboratory, with the sample as it stood at the reference
-frame. The sum is slow; it serves to check the fast simulation (`braggshot.crystals.scan`) and the strain map
-(`braggshot.crystal_frame`).
+frame; s_n and u_n are the density and the displacement at these points. The sum is slow; it serves to check the fast simulation
+(`braggshot.crystals.scan`) and the strain map (`braggshot.crystal_frame`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def rocking_scan(
     Parameters
     ----------
     rho : (z, y, x) on an orthogonal grid of the laboratory, r = 0 at N // 2
-    edges : voxel edges of that grid (z, y, x) [m]; 2 pi / edge must lie beyond the detector
+    edges : voxel edges of that grid (z, y, x) [m], so small that 2 pi / edge lies beyond the detector
     g : scattering vector of the undistorted lattice, in the laboratory at frame `reference` [1/m]
     geometry : circles, distance, pixels
     shape : (frames, rows, columns) of the scan

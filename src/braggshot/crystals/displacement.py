@@ -1,8 +1,9 @@
 """Draw phase fields -q.u of strained crystals [rad]; they are never wrapped.
 
 A `Field` gives the phase at every voxel of a `Grid`, for bodies of unit size, from the position of the voxel and its depth below
-the surface. `calibrate` removes the ramp, which shifts the pattern and is no strain. It also sets the range: the maximum minus
-the minimum inside the crystal. Dislocations are not scaled, because the phase must turn by exactly 2 pi around the line.
+the surface. `calibrate` removes the linear ramp of the phase, which shifts the pattern and is no strain. It also sets the range of
+the phase, the maximum minus the minimum inside the crystal. Dislocations are not scaled, because the phase must turn by exactly 2
+pi around the line.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from torch import Generator, Tensor
 from braggshot.crystals.grid import Grid
 from braggshot.crystals.random import directions, rotations, uniform
 
+# Function that returns the phase at every voxel, from the grid and the depth of each voxel below the surface.
 Field = Callable[[Grid, Tensor], Tensor]
 
 
 def correlated(generator: Generator, n: int, waves: int = 64) -> Field:
-    """Draw Gaussian random fields of covariance exp(-r^2 / 2 l^2).
+    """Draw Gaussian random fields of covariance exp(-r^2 / 2 l^2), with a random length l.
 
-    They are sums of plane waves whose wave vectors are normally distributed.
+    The fields are sums of plane waves whose wave vectors are normally distributed.
     """
     length = uniform(generator, 0.35, 1.2, n, 1, 1)
     vectors = torch.randn(n, waves, 3, generator=generator, device=generator.device) / length
@@ -33,14 +35,14 @@ def correlated(generator: Generator, n: int, waves: int = 64) -> Field:
 
 
 def bending(generator: Generator, n: int) -> Field:
-    """Draw polynomials of second and third order: bending, torsion, a strain gradient."""
+    """Draw fields that are polynomials of second and third order in the position: bending, torsion, a strain gradient."""
     a, b, c = directions(generator, 3, n)
     cubic = uniform(generator, -0.3, 0.3, n, 1, 1, 1)
     return lambda grid, _: grid.dot(a) * grid.dot(b) + cubic * grid.dot(c) ** 3
 
 
 def gaussians(generator: Generator, n: int) -> Field:
-    """Draw two Gaussian bumps of either sign."""
+    """Draw fields of two Gaussian bumps, each of a random sign."""
     places = directions(generator, 2, n) * uniform(generator, 0, 0.9, 2, n, 1)
     widths = uniform(generator, 0.3, 0.8, 2, n, 1, 1, 1)
     signs = uniform(generator, -1, 1, 2, n, 1, 1, 1).sign()
@@ -55,21 +57,24 @@ def gaussians(generator: Generator, n: int) -> Field:
 
 
 def cosines(generator: Generator, n: int) -> Field:
-    """Draw two cosines with periods of about the size of the crystal."""
+    """Draw fields of two cosines, with periods of about the size of the crystal."""
     vectors = directions(generator, n, 2) * uniform(generator, 1.5, 4, n, 2, 1)
     coefficients = torch.polar(uniform(generator, 0.5, 1, n, 2), uniform(generator, 0, 2 * math.pi, n, 2))
     return lambda grid, _: grid.waves(vectors, coefficients)
 
 
 def core_shell(generator: Generator, n: int) -> Field:
-    """Draw a misfitting core under a shell that follows the surface: u grows linearly in the core and fades in the shell."""
+    """Draw a misfitting core under a shell that follows the surface: the displacement grows linearly in the core.
+
+    The displacement fades in the shell.
+    """
     along = directions(generator, n)
     thickness, width = uniform(generator, 0.15, 0.5, n, 1, 1, 1), uniform(generator, 0.05, 0.15, n, 1, 1, 1)
     return lambda grid, depth: grid.dot(along) * torch.sigmoid((depth * grid.pitch - thickness) / width)
 
 
 def inclusion(generator: Generator, n: int) -> Field:
-    """Draw a misfitting sphere of radius a (Eshelby): u = r inside, (a / r)^3 r outside."""
+    """Draw a misfitting sphere of radius a (Eshelby): the displacement is r inside and (a / |r|)^3 r outside, r from its centre."""
     along, place = directions(generator, n), directions(generator, n) * uniform(generator, 0, 0.8, n, 1)
     radius = uniform(generator, 0.2, 0.5, n, 1, 1, 1)
 
@@ -81,16 +86,19 @@ def inclusion(generator: Generator, n: int) -> Field:
 
 
 def screw(generator: Generator, n: int) -> Field:
-    """Draw a screw dislocation with q.b = 2 pi: the phase is the angle around the line."""
+    """Draw a screw dislocation of Burgers vector b with q.b = 2 pi: the phase is the angle around the line."""
     polar = _around_line(generator, n)
     return lambda grid, _: polar(grid)[1]
 
 
 def edge(generator: Generator, n: int, poisson_ratio: float = 0.35) -> Field:
-    r"""Draw an edge dislocation with q.b = 2 pi, for q in the plane across the line (Hirth & Lothe, Theory of Dislocations).
+    r"""Draw an edge dislocation with q.b = 2 pi, for q perpendicular to the line (Hirth & Lothe, Theory of Dislocations).
 
     .. math:: u_b = \frac{b}{2\pi}\left[\theta + \frac{\sin 2\theta}{4(1-\nu)}\right], \quad
               u_\perp = -\frac{b}{2\pi}\left[\frac{1-2\nu}{2(1-\nu)}\ln r + \frac{\cos 2\theta}{4(1-\nu)}\right]
+
+    u_b and u_perp are the displacements along the Burgers vector b and across it, r and theta the distance from the line and the
+    angle around it, nu Poisson's ratio.
     """
     polar, aside = _around_line(generator, n), uniform(generator, -1, 1, n, 1, 1, 1)
 
@@ -103,6 +111,7 @@ def edge(generator: Generator, n: int, poisson_ratio: float = 0.35) -> Field:
     return phase
 
 
+# Functions that draw the families of smooth phase fields, by name.
 FIELDS: dict[str, Callable[[Generator, int], Field]] = {
     "correlated": correlated,
     "bending": bending,
@@ -111,6 +120,7 @@ FIELDS: dict[str, Callable[[Generator, int], Field]] = {
     "core_shell": core_shell,
     "inclusion": inclusion,
 }
+# Functions that draw dislocations, by name.
 DISLOCATIONS: dict[str, Callable[[Generator, int], Field]] = {"screw": screw, "edge": edge}
 
 
@@ -118,7 +128,8 @@ DISLOCATIONS: dict[str, Callable[[Generator, int], Field]] = {"screw": screw, "e
 class Calibration:
     """Scale and ramp that turn a raw field into the phase of a crystal: scale * (field - slope . r - middle).
 
-    `limited` (batch,) is True where the phase falls short of its range.
+    `limited` (batch,) is True for a crystal whose phase range had to stay below the wanted one, because its
+    phase would otherwise change too much from voxel to voxel.
     """
 
     scale: Tensor
@@ -132,9 +143,9 @@ class Calibration:
 
 
 def calibrate(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, steepest: float) -> Calibration:
-    """Remove the best-fitting ramp of a field and scale it to `phase_range`.
+    """Find the ramp to subtract from a field, and the factor that brings its range inside the body to `phase_range`.
 
-    The range becomes smaller where a step from voxel to voxel would exceed `steepest`.
+    The range becomes smaller where the phase would change by more than `steepest` from one voxel to the next.
 
     Parameters
     ----------
@@ -142,7 +153,7 @@ def calibrate(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, steep
     grid : voxel positions of the field
     depth : depth below the surface of the body on the same grid [voxels]
     phase_range : maximum minus minimum inside the body (batch,) [rad]
-    steepest : largest change between neighbours [rad]
+    steepest : largest change of the phase between neighbouring voxels [rad]
     """
     dims, inside = (1, 2, 3), depth > 0
     slope = _slope(raw, grid, inside)
@@ -172,13 +183,13 @@ def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
 
 
 def _radius(grid: Grid) -> Tensor:
-    """Return |r|, at least 1e-6 to avoid division by zero."""
+    """Return |r| of every voxel, at least 1e-6 to avoid division by zero."""
     squared = [grid.dot(unit.expand(grid.batch, 3)) ** 2 for unit in torch.eye(3, device=grid.basis.device)]
     return torch.stack(squared).sum(0).clamp_min(1e-12).sqrt()
 
 
 def _around_line(generator: Generator, n: int) -> Callable[[Grid], tuple[Tensor, Tensor]]:
-    """Draw a line near the centre; the returned function gives the distance from the line and the angle around it."""
+    """Draw a line near the centre; the returned function gives every voxel's distance from the line and angle around it."""
     _, first, second = rotations(generator, n).unbind(1)
     place = directions(generator, n) * uniform(generator, 0, 0.5, n, 1)
 

@@ -1,8 +1,8 @@
 """Compute voxel positions of a batch of crystals: r = basis @ (n - origin), on any basis, also a skewed one.
 
 Every shape and phase field in this package is a function of position. It is evaluated directly on the grid in use and never
-interpolated. Such a grid may be a coarse one that measures a shape, the voxels of a training volume, or the skewed voxels of a
-detector frame.
+interpolated. Such a grid may be a coarse one on which the extent of a shape is measured, the voxels of a training volume, or the
+skewed voxels of a detector frame.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from torch import Tensor
 class Grid:
     """Positions r = basis @ (n - origin) of the voxels n of `batch` crystals.
 
+    The unit of length is that of the bodies in `shapes`: the inscribed radius of a crystal is about 1.
+
     Parameters
     ----------
-    basis : (batch, 3, 3), columns are the voxel edges [units of the shape]
+    basis : (batch, 3, 3), columns are the voxel edges, in units of about the crystal's inscribed radius
     origin : (batch, 3), index of the point r = 0 [voxels]
     shape : (z, y, x)
     """
@@ -36,19 +38,19 @@ class Grid:
 
     @property
     def pitch(self) -> Tensor:
-        """Edge of a cube of the voxel's volume (batch, 1, 1, 1) [units of the shape]."""
+        """Edge of a cube of the voxel's volume (batch, 1, 1, 1), in units of about the crystal's inscribed radius."""
         return torch.linalg.det(self.basis).abs().pow(1 / 3)[:, None, None, None]
 
     def transform(self, matrix: Tensor) -> Grid:
-        """Return the same voxels on other axes: r -> matrix @ r, `matrix` (batch, 3, 3) or (3, 3)."""
+        """Return the same voxels in other coordinates: r -> matrix @ r, `matrix` (batch, 3, 3) or (3, 3)."""
         return replace(self, basis=matrix @ self.basis)
 
     def shift_origin(self, shift: Tensor) -> Grid:
-        """Return the same voxels with the origin at `shift`: r -> r - shift, (batch, 3) [units of the shape]."""
+        """Return the same voxels with the origin moved to the position `shift` (batch, 3): r -> r - shift."""
         return replace(self, origin=self.origin + torch.linalg.solve(self.basis, shift))
 
     def select(self, index: Tensor) -> Grid:
-        """Return the grid of the crystals of `index` in the batch."""
+        """Return the grid of the crystals whose numbers in the batch are `index`."""
         return replace(self, basis=self.basis[index], origin=self.origin[index])
 
     def edges(self, vectors: Tensor) -> Tensor:
@@ -56,7 +58,7 @@ class Grid:
         return (vectors.unsqueeze(-2) @ self.basis).squeeze(-2)
 
     def dot(self, vectors: Tensor) -> Tensor:
-        """Return the scalar product v . r for one vector per crystal, (batch, 3) -> (batch, z, y, x)."""
+        """Return v . r for one vector v per crystal and the position r of every voxel, (batch, 3) -> (batch, z, y, x)."""
         z, y, x = self.separate(self.edges(vectors))
         return z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]
 

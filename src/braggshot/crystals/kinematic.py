@@ -2,9 +2,10 @@ r"""Compute the kinematic diffraction of atoms around a Bragg peak as a sum over
 
 .. math:: F(q) = \sum_j e^{-i q \cdot r_j}
 
-With r = R + u, R on the lattice and g . R a multiple of 2 pi, this is the sum over j of exp(-i g . u_j) exp(-i (q - g) . r_j). It
-is the transform, in the convention of `braggshot.physics.fourier`, of a crystal whose phase is -g . u. Only one element is allowed,
-so the atomic form factor is a constant factor. Its slope across the window of one peak, polarisation and absorption are neglected.
+Write r = R + u, where R is a lattice point, so that g . R is a multiple of 2 pi. Then F is the sum over j of exp(-i g . u_j) exp(-i
+(q - g) . r_j). F is the transform, in the convention of `braggshot.physics.fourier`, of a crystal whose phase is -g . u. Only one
+element is allowed, so the atomic form factor is a constant factor. The slope of the form factor across the window of one peak,
+polarisation and absorption are neglected.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ELEMENTS_PER_CHUNK = 2**21
+ELEMENTS_PER_CHUNK = 2**21  # largest number of exponentials, one per atom and (z, y), that are in memory at once
 
 
 def diffract_atoms(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
@@ -24,6 +25,8 @@ def diffract_atoms(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[
     On such a grid the exponential is a product of one factor per axis, so the sum is one matrix product over the atoms:
 
     .. math:: F_k = \sum_j \left( e^{-i (q + k_1 b_1) \cdot r_j} \, e^{-i k_2 b_2 \cdot r_j} \right) e^{-i k_3 b_3 \cdot r_j}
+
+    b_1, b_2 and b_3 are the columns of `basis`; k_1, k_2 and k_3 are counted from the middle.
 
     Parameters
     ----------
@@ -35,7 +38,7 @@ def diffract_atoms(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[
 
     Returns
     -------
-    F : (z, y, x) complex64 [atoms]
+    F : (z, y, x) complex64 [amplitude of one atom]
     """
     z, y, x = shape
     offsets = [torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in shape]
@@ -60,9 +63,9 @@ def _phasor(phase: Tensor) -> Tensor:
 
 
 def sum_on_grid(positions: Tensor, values: Tensor, basis: Tensor, shape: Sequence[int]) -> Tensor:
-    """Sum `values` (n,) over the atoms in each voxel of a direct grid r = basis @ (n - N // 2).
+    """Sum `values` (n,), one per atom, over the atoms in each voxel (z, y, x) of direct space.
 
-    The result is (z, y, x).
+    The voxel with the index k lies at r = basis @ (k - N // 2).
     """
     middle = torch.tensor([size // 2 for size in shape])
     index = torch.linalg.solve(basis, positions.T).T.round().long() + middle

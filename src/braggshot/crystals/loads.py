@@ -3,7 +3,7 @@
 A free particle without defects relaxes to zero strain, so a load must persist. A `Load` gives the displacements at which the
 relaxation begins and the atoms that are held in place. A dislocation is not held: after enough iterations it glides to the surface.
 So relaxation stops while the dislocation is still inside, with its core and field settled. Lengths are in lattice parameters,
-vectors on the cubic axes.
+and vectors have components along the cubic axes.
 """
 
 from __future__ import annotations
@@ -16,36 +16,37 @@ from torch import Generator, Tensor
 
 from braggshot.crystals.random import directions, uniform
 
-Load = Callable[[Generator, Tensor, float], tuple[Tensor, Tensor]]  # (sites, strain) -> (displacement, held)
+# Function (random numbers, sites, strain) -> (displacement, mask of held atoms).
+Load = Callable[[Generator, Tensor, float], tuple[Tensor, Tensor]]
 GRIP = 0.12  # share of the height that a grip holds at each end [1]
 
 
 def free(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Hold no atom; only dislocations, at least one, strain the particle."""
+    """Hold no atom; only dislocations, of which there is at least one, strain the particle."""
     return torch.zeros_like(sites), torch.zeros(len(sites), dtype=torch.bool)
 
 
 def tension(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Pull two ends apart: u = strain (n . r) n."""
+    """Pull two opposite ends apart, along the normal n of a facet: the displacement is u = strain (n . r) n."""
     n = _facet(generator)
     height = sites @ n
     return strain * height[:, None] * n, _ends(height)
 
 
 def compression(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Push two ends together."""
+    """Push two opposite ends together."""
     return tension(generator, sites, -strain)
 
 
 def shear(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Move two ends sideways: u = strain (n . r) t."""
+    """Move two opposite ends sideways, along t: the displacement is u = strain (n . r) t, n the normal of the ends."""
     n = _facet(generator)
     height = sites @ n
     return strain * height[:, None] * _across(generator, n), _ends(height)
 
 
 def bending(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Turn two ends against each other; `strain` is that of the outermost fibre."""
+    """Bend the particle: turn two opposite ends against each other; `strain` is that of the outermost fibre."""
     n = _facet(generator)
     t = _across(generator, n)
     height, beside = (sites @ n)[:, None], (sites @ t)[:, None]
@@ -53,14 +54,14 @@ def bending(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor,
 
 
 def torsion(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Twist two ends against each other; `strain` is the shear at the rim."""
+    """Twist two opposite ends against each other about their normal; `strain` is the shear at the rim."""
     n = _facet(generator)
     height, turned = (sites @ n)[:, None], torch.linalg.cross(n.expand_as(sites), sites)
     return strain * height * turned / torch.linalg.vector_norm(turned, dim=1).max(), _ends(height[:, 0])
 
 
 def substrate(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Hold the lowest layers by a misfitting substrate: u = strain (r - (n . r) n) there, fading upwards."""
+    """Hold the lowest layers by a misfitting substrate: u = strain (r - (n . r) n) there, n its normal; u fades upwards."""
     n = _facet(generator)
     height = sites @ n
     above = (height - height.min())[:, None]
@@ -81,6 +82,7 @@ def contacts(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor
     return displacement, held
 
 
+# Function of each kind of load, by name.
 LOADS: dict[str, Load] = {
     "free": free,
     "tension": tension,
@@ -102,8 +104,9 @@ def dislocation(generator: Generator, sites: Tensor, poisson_ratio: float = 0.35
               u_m = -\frac{b_e}{2\pi}\left[\frac{1-2\nu}{2(1-\nu)}\ln r + \frac{\cos 2\theta}{4(1-\nu)}\right], \quad
               u_\xi = b_s \frac{\theta}{2\pi}
 
-    along e = m x xi, m (normal of the glide plane) and xi (the line); Hirth & Lothe, Theory of Dislocations. The cut, theta = pi,
-    lies in the glide plane. Both sides of it fit after a slip by b, so no atom has to be added or removed.
+    along e = m x xi, m (normal of the glide plane) and xi (the line). b_e and b_s are the components of b along e and xi, r and
+    theta the distance from the line and the angle around it, nu is Poisson's ratio (Hirth & Lothe, Theory of Dislocations). The
+    cut, theta = pi, lies in the glide plane. Both sides of it fit after a slip by b, so no atom has to be added or removed.
     """
     signs = torch.randint(2, (3,), generator=generator).double() * 2 - 1
     order = torch.randperm(3, generator=generator)
@@ -143,6 +146,6 @@ def _across(generator: Generator, n: Tensor) -> Tensor:
 
 
 def _ends(height: Tensor) -> Tensor:
-    """Return the masks of the atoms within a grip at either end."""
+    """Return a mask of the atoms that the grips at both ends hold."""
     low, high = height.min(), height.max()
     return (height < low + GRIP * (high - low)) | (height > high - GRIP * (high - low))

@@ -38,7 +38,7 @@ def rotations(generator: Generator, n: int) -> Tensor:
 def derive_generator(generator: Generator, device: torch.device | str) -> Generator:
     """Return a generator on `device` whose numbers follow from `generator`.
 
-    A generator that is on that device already is returned itself.
+    A generator that is on that device already is returned as it is.
     """
     if torch.device(device).type == generator.device.type:
         return generator

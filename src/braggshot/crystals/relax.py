@@ -2,7 +2,8 @@ r"""Bring atoms to mechanical equilibrium by LAMMPS with an embedded-atom potent
 
 .. math:: E = \sum_i \mathcal{F}\Big(\sum_{j \ne i} f(r_{ij})\Big) + \frac{1}{2} \sum_{i \ne j} \phi(r_{ij})
 
-The potentials are the "universal 3" functions of Foiles, Baskes and Daw, Phys. Rev. B 33, 7983 (1986), doi
+The calligraphic F is the embedding energy of an atom in the density f of its neighbours, phi the pair potential, r_ij the distance
+of two atoms. The potentials are the "universal 3" functions of Foiles, Baskes and Daw, Phys. Rev. B 33, 7983 (1986), doi
 10.1103/PhysRevB.33.7983, which come with LAMMPS. LAMMPS works in Å and eV (its units "metal"); arguments and results are in metres
 and joules.
 """
@@ -24,8 +25,8 @@ import torch
 from braggshot.errors import ConfigError
 from braggshot.volumes import BoolArray, FloatArray
 
-ANGSTROM, EV = 1e-10, 1.602176634e-19
-LATTICE_PARAMETER = {"Au": 4.080e-10, "Pt": 3.920e-10, "Ni": 3.520e-10, "Cu": 3.615e-10}  # of each potential at 0 K [m]
+ANGSTROM, EV = 1e-10, 1.602176634e-19  # one angstrom [m], one electronvolt [J]
+LATTICE_PARAMETER = {"Au": 4.080e-10, "Pt": 3.920e-10, "Ni": 3.520e-10, "Cu": 3.615e-10}  # that each potential gives at 0 K [m]
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Relaxed:
 
     Parameters
     ----------
-    positions : (n, 3) atoms, in the order of the input [m]
+    positions : (n, 3) positions of the atoms, in the order of the input [m]
     energy : potential energy per atom [J]
-    force : largest component of the force on a free atom [N]
+    force : largest component of the force on an atom that is not held [N]
     iterations : number of iterations
     """
 
@@ -47,18 +48,20 @@ class Relaxed:
 
 
 def relax(element: str, positions: FloatArray, held: BoolArray | None = None, iterations: int = 150) -> Relaxed:
-    """Move the free atoms downhill by conjugate gradients, in vacuum, until forces fall below 1 meV/Å or `iterations` are done.
+    """Minimise the energy of a particle in vacuum by moving its free atoms, by conjugate gradients.
+
+    The minimisation ends when forces fall below 1 meV/Å or `iterations` are done.
 
     Parameters
     ----------
     element : chemical symbol, from `LATTICE_PARAMETER`
-    positions : (n, 3) atoms at the start [m]
+    positions : (n, 3) positions of the atoms at the start [m]
     held : (n,) True on atoms that are kept in place
     iterations : largest number of iterations
 
     Raises
     ------
-    ConfigError : for an element without a potential, or without LAMMPS.
+    ConfigError : if the element has no potential, or LAMMPS is not installed.
     """
     if element not in LATTICE_PARAMETER:
         raise ConfigError(f"element {element!r} has no potential here; known: {', '.join(LATTICE_PARAMETER)}.")
@@ -78,7 +81,7 @@ def relax(element: str, positions: FloatArray, held: BoolArray | None = None, it
 
 
 def start_lammps() -> Any:
-    """Start a LAMMPS that prints nothing.
+    """Start an instance of LAMMPS that prints nothing.
 
     Raises
     ------
@@ -101,7 +104,8 @@ def _set_thread_count() -> Iterator[None]:
     """Set OMP_NUM_THREADS while LAMMPS starts, if it is not set.
 
     Without the variable LAMMPS reduces the whole process, also torch, to one thread for good. Later sums would be slower and in
-    another order. (Resetting torch's number of threads afterwards would not undo that, because it also fixes the choices of MKL.)
+    another order. (Resetting torch's number of threads afterwards would not undo that, because setting the number also fixes the
+    choices of MKL.)
     """
     name = "OMP_NUM_THREADS"
     told = os.environ.get(name)
@@ -121,7 +125,7 @@ def potential_file(element: str) -> Path:
 
 
 def _build(lammps: Any, element: str, positions: FloatArray, held: BoolArray) -> None:
-    """Set up box, atoms [Å] and potential in LAMMPS; atom type 2 is the same element, held in place."""
+    """Set up box, atoms [Å] and potential in LAMMPS; atoms of type 2 are of the same element, but held in place."""
     bounds = zip(positions.min(0) - 10, positions.max(0) + 10, strict=True)
     box = " ".join(f"{low:.6f} {high:.6f}" for low, high in bounds)
     lammps.commands_list(["units metal", "boundary f f f", "atom_modify map array", f"region all block {box}", "create_box 2 all"])

@@ -18,6 +18,7 @@ from braggshot.errors import ConfigError
 from braggshot.physics.fourier import pad
 from braggshot.volumes import ComplexArray, DiffractionVolume
 
+# Names of the families of phase fields, dislocations included.
 PHASES = (*displacement.FIELDS, *displacement.DISLOCATIONS)
 
 
@@ -30,13 +31,13 @@ class CrystalSettings:
     shape : shape of the volume (z, y, x) [voxels]
     oversampling : array size / object extent, per axis [1]
     anisotropy : largest ratio of the oversampling of two axes [1]
-    phase_range : maximum minus minimum of the phase inside the crystal, best-fitting ramp removed; a dislocation adds to it [rad]
-    steepest : largest change of the phase from voxel to voxel [rad]; towards pi the pattern leaves the window
-    redraws : largest number of new draws of a field that `steepest` keeps below its phase range
+    phase_range : maximum minus minimum of the phase inside the crystal, best-fitting ramp removed; a dislocation adds to that [rad]
+    steepest : largest change of the phase from voxel to voxel [rad]; near pi the pattern would reach beyond the window
+    redraws : largest number of times that a field is drawn anew if `steepest` keeps its range below the wanted phase range
     counts : photons in the brightest voxel, drawn on a logarithmic scale
     shapes : families of shapes, from `shapes.SHAPES`
     displacements : families of phase fields, from `displacement.FIELDS` and `displacement.DISLOCATIONS`
-    shear : largest tilt of the rocking edge of a voxel, because detector frames are skewed [1]
+    shear : largest shear of the voxel edge along the rocking axis, because voxels of a detector frame are skewed [1]
     shift : largest distance of the crystal's middle from the voxel N // 2, per axis [voxels]
     tilt : largest distance of the pattern's centre of mass from the voxel N // 2, per axis [voxels]
     detector : properties of the detector
@@ -91,7 +92,7 @@ def random_volumes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw crystals and the counts of their patterns.
 
-    The result is that of `random_crystals` and `detector.measure`, with one transform for both.
+    The result is that of `random_crystals` followed by `detector.measure`, but takes only one Fourier transform.
 
     Returns
     -------
@@ -104,7 +105,7 @@ def random_volumes(
 
 
 def _draw_exposed(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw crystals in their central box, expected photons in the whole volume, and the phase ranges reached (n,) [rad]."""
+    """Draw crystals; return them in their central box, the expected photons of the volume, and the phase ranges (n,) [rad]."""
     grid, depth = _draw_bodies(generator, n, settings)
     phase = _draw_phase(generator, grid, depth, settings)
     inside = depth > 0
@@ -121,8 +122,8 @@ def centre_pattern(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
 
     .. math:: \sum_n \rho_n^* \rho_{n+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
 
-    The angle of this sum is the centre of mass on the circle. It needs no transform and no unwrapping. `rho` may be the central box
-    of a larger array of `shape`.
+    n and k number the voxels along one axis of N voxels. The angle of this sum gives the centre of mass of the pattern on a
+    periodic axis. The sum needs no transform and no unwrapping. `rho` may be the central box of a larger array of `shape`.
     """
     ramps = []
     for axis, size in enumerate(rho.shape[1:], start=1):
@@ -154,7 +155,7 @@ def _draw_bodies(generator: Generator, n: int, settings: CrystalSettings) -> tup
 
 
 def _draw_phase(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> Tensor:
-    """Draw the phase of every voxel [rad]; dislocations run through a correlated field."""
+    """Draw the phase of every voxel [rad]; that of a dislocation is added to a smooth random field."""
     raw, turns = _draw_fields(generator, grid, depth, settings)
     wanted = uniform(generator, *settings.phase_range, grid.batch)
     for _ in range(settings.redraws):
@@ -166,7 +167,7 @@ def _draw_phase(generator: Generator, grid: Grid, depth: Tensor, settings: Cryst
 
 
 def _draw_fields(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> tuple[Tensor, Tensor]:
-    """Draw the fields before calibration, and the phases of dislocations, which are not calibrated."""
+    """Draw the phase fields before they are scaled to their range, and the phases of dislocations, which are not scaled."""
     raw, turns = torch.zeros_like(depth), torch.zeros_like(depth)
     for name, chosen in _draw_families(generator, grid.batch, settings.displacements):
         where = grid.select(chosen), depth[chosen]
@@ -187,7 +188,7 @@ def draw_oversampling(generator: Generator, n: int, allowed: Range, anisotropy: 
 
 
 def _draw_families(generator: Generator, n: int, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Draw a family for each of n crystals; yield each family's name and its crystals."""
+    """Draw a family for each of n crystals; yield the name of each family that was drawn, and the numbers of its crystals."""
     drawn = torch.randint(len(names), (n,), generator=generator, device=generator.device)
     for index, name in enumerate(names):
         members = (drawn == index).nonzero()[:, 0]
@@ -201,7 +202,7 @@ def simulate_volume(seed: int, settings: CrystalSettings | None = None) -> tuple
     Returns
     -------
     rho : (z, y, x) complex64, centred at N // 2, scaled so that |F[rho]|^2 is in photons
-    volume : counts that the detector measures of |F[rho]|^2
+    volume : counts of |F[rho]|^2 that the simulated detector measures
     """
     settings = settings or CrystalSettings()
     generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
-"""Simulate a raw rocking scan of a crystal, as a beamline's detector writes it: for the demo, readers and preparation.
+"""Simulate a raw rocking scan of a crystal, as a beamline's detector writes it: for the demo, and to test readers and preparation.
 
-The crystal is a body in the laboratory, in metres. It is evaluated on the skewed direct voxels of the scan's geometry, so the
+The crystal is a body in the laboratory, in metres. The body is evaluated on the skewed direct voxels of the scan's geometry, so the
 pattern has the orientation, the pixel size and the rocking step of that geometry. A program that ignores the geometry reconstructs
 a sheared crystal.
 """
@@ -28,21 +28,21 @@ from braggshot.volumes import Circle, ComplexArray, FloatArray, Geometry, Scan, 
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """Settings of a simulated scan and its blemishes.
+    """Settings of a simulated scan, and of the faults of its detector and beam.
 
     Parameters
     ----------
     detector_shape : (rows, columns) of the detector
-    peak : raw index (frame, row, column) of the crystal's scattering vector
+    peak : frame, row and column of the crystal's Bragg peak in the raw scan
     diameter : approximate distance of opposite {111} facets [m]
     shape, displacement : one family of `shapes.SHAPES` and one of `displacement.FIELDS`
     phase_range : maximum minus minimum of the phase inside the crystal, ramp removed [rad]
     counts : photons in the brightest voxel
     background : background [photons per pixel and frame]
-    unevenness : relative spread of the pixels' response [1]
+    unevenness : relative standard deviation of the pixels' response [1]
     hot, dead : number of hot and of dead pixels
-    alien : photons in the brightest voxel of a foreign peak, 0 for none
-    flux : relative spread of the incident flux from frame to frame [1]
+    alien : photons in the brightest voxel of the peak of another crystal, 0 for none
+    flux : relative standard deviation of the incident flux from frame to frame [1]
     truth_voxel : voxel edge of the returned true crystal [m]
     """
 
@@ -64,7 +64,7 @@ class ScanSettings:
 
 @dataclass(frozen=True)
 class Truth:
-    """Crystal that was simulated.
+    """True crystal of a simulated scan.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Truth:
 def gold_at_34idc(frames: int = 201, step: float = math.radians(0.005)) -> Geometry:
     """Return the geometry of Au (111) at 9 keV on the diffractometer of APS 34-ID-C.
 
-    d is 2.355 A; pixels are 55 um at 0.5 m; theta is rocked by `step` [rad].
+    The lattice spacing is 2.355 A; pixels are 55 um at 0.5 m; theta is rocked by `step` [rad].
     """
     theta = math.radians(0.22) + step * (np.arange(frames) - frames // 2)
     return Geometry(
@@ -103,7 +103,7 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
     Raises
     ------
     GeometryError : if the geometry does not describe a rocking scan.
-    ConfigError : if the fringes would be finer than the sampling, or the peak lies off the frames.
+    ConfigError : if the crystal is too large for the sampling of the fringes, or the peak lies outside of the frames.
     """
     geometry, settings = geometry or gold_at_34idc(), settings or ScanSettings()
     generator = torch.Generator().manual_seed(seed)
@@ -142,7 +142,7 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
 
 
 def _peak_basis(geometry: Geometry, peak: Sequence[int], raw: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
-    """Return the reciprocal voxel edges and the scattering vector at a raw index."""
+    """Return the reciprocal voxel edges and the scattering vector at a frame, row and column of the raw scan."""
     if not all(0 <= p < n for p, n in zip(peak, raw, strict=True)):
         raise ConfigError(f"peak {tuple(peak)} lies outside the frames {raw}.")
     z, y, x = (p - n // 2 for p, n in zip(peak, raw, strict=True))
@@ -150,9 +150,9 @@ def _peak_basis(geometry: Geometry, peak: Sequence[int], raw: tuple[int, int, in
 
 
 def _fitting_grid(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int] | None = None) -> Grid:
-    """Return a grid of the given voxel edges [units of the body], just large enough for the body.
+    """Return a grid of the voxel edges `basis`, just large enough for a body whose inscribed radius is about 1.
 
-    It is at most two thirds of `raw` on each axis.
+    The grid may take at most two thirds of the shape `raw` on each axis.
     """
     edges = torch.from_numpy(basis).float()[None]
     low, high = shapes.extent(body, edges)
@@ -164,7 +164,7 @@ def _fitting_grid(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int
 
 
 def _pattern(rho: Tensor, raw: tuple[int, int, int], settings: ScanSettings) -> Tensor:
-    """Return the expected photons at full flux, with the peak at `settings.peak`."""
+    """Return the expected photons of a crystal at the mean flux, with the Bragg peak at `settings.peak`."""
     exposed = detector.scale_exposure(pad(rho[None], raw), torch.tensor([settings.counts]))[0]
     shifts = [peak - n // 2 for peak, n in zip(settings.peak, raw, strict=True)]
     return intensity(exposed).roll(shifts, dims=(0, 1, 2))
@@ -173,7 +173,7 @@ def _pattern(rho: Tensor, raw: tuple[int, int, int], settings: ScanSettings) -> 
 def _draw_exposure(
     generator: Generator, pattern: Tensor, settings: ScanSettings
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Draw raw counts (int32), dark counts, flat field and monitor."""
+    """Draw raw counts (int32), dark counts, flat field and the monitor of the incident flux."""
     n, rows, columns = pattern.shape
     flux = 1 + settings.flux * torch.randn(n, generator=generator)
     response = (1 + settings.unevenness * torch.randn(rows, columns, generator=generator)).clamp_min(0.5)
@@ -188,7 +188,7 @@ def _draw_exposure(
 
 
 def _draw_alien(generator: Generator, settings: ScanSettings, shape: tuple[int, int, int]) -> Tensor:
-    """Draw a small round peak of another crystal, a third of the window away from the Bragg peak."""
+    """Draw the photons expected from another crystal: a small Gaussian peak, a third of the window away from the Bragg peak."""
     away = directions(generator, 1)[0] * torch.tensor(shape) / 3
     place = (torch.tensor(settings.peak) + away).clamp(torch.zeros(3), torch.tensor(shape) - 1.0)
     width = uniform(generator, 0.01, 0.02, 3) * torch.tensor(shape)

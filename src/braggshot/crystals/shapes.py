@@ -18,20 +18,24 @@ from torch import Generator, Tensor
 from braggshot.crystals.grid import Grid
 from braggshot.crystals.random import directions, rotations, uniform
 
+# Function that returns the depth of every voxel of a grid below the surface [voxels].
 Body = Callable[[Grid], Tensor]
-REACH = 2.6  # largest distance of a body's surface from r = 0 [units of the shape]
+REACH = 2.6  # largest distance of a body's surface from r = 0 [about the inscribed radius]
 
 
 def amplitude(depth: Tensor) -> Tensor:
     """Return the density of voxels whose centres lie `depth` voxels below the surface.
 
-    It is a step smoothed over one voxel.
+    The density is a step from 0 to 1 that is smoothed over one voxel.
     """
     return (0.5 + depth).clamp(0, 1)
 
 
 def polyhedron(normals: Tensor, distances: Tensor) -> Body:
-    """Return the intersection of half spaces n_k . r <= d_k; `normals` (batch, planes, 3), `distances` (batch, planes)."""
+    """Return a polyhedron, the intersection of half spaces n_k . r <= d_k.
+
+    The planes have `normals` n_k (batch, planes, 3) and `distances` d_k (batch, planes).
+    """
 
     def depth(grid: Grid) -> Tensor:
         along = grid.edges(normals.transpose(0, 1)).transpose(0, 1)  # (batch, planes, 3)
@@ -81,9 +85,9 @@ def _hexagonal(tilt: float) -> list[tuple[float, ...]]:
     ]
 
 
-# Plane families of each lattice with the range of their distance from the centre; the ratio of the distances is that of the surface
-# energies (Wulff), so a family far out does not appear.
-PYRAMID = math.atan(1.633 / math.cos(math.pi / 6))  # angle of (10-11) from the c axis at the ideal c/a [rad]
+PYRAMID = math.atan(1.633 / math.cos(math.pi / 6))  # angle between the normal of (10-11) and the c axis at the ideal c/a [rad]
+# Families of planes of each lattice, each with the lowest and highest distance of its planes from the centre. Distances are in the
+# ratio of surface energies (Wulff), so a family that lies far out does not appear on the crystal.
 LATTICES: dict[str, list[tuple[list[tuple[float, ...]], float, float]]] = {
     "fcc": [(_family(1, 1, 1), 0.9, 1.1), (_family(1, 0, 0), 0.95, 1.6), (_family(1, 1, 0), 1.0, 1.5)],
     "bcc": [(_family(1, 1, 0), 0.9, 1.1), (_family(1, 0, 0), 0.95, 1.5), (_family(1, 1, 2), 1.0, 1.3)],
@@ -98,7 +102,8 @@ LATTICES: dict[str, list[tuple[list[tuple[float, ...]], float, float]]] = {
 def facetted(generator: Generator, n: int, lattice: str = "fcc", cuts: int = 2) -> Body:
     """Draw crystals like those of the Wulff construction.
 
-    The planes of the lattice lie at random distances, with a jitter each, and `cuts` random planes truncate the body.
+    The families of planes lie at random distances, each plane a little nearer or farther than its family, and `cuts` random planes
+    truncate the body.
     """
     normals, distances = [], []
     for planes, low, high in LATTICES[lattice]:
@@ -118,7 +123,7 @@ def ellipsoidal(generator: Generator, n: int) -> Body:
 def concave(generator: Generator, n: int) -> Body:
     """Draw facetted bodies that are not convex.
 
-    A smaller body either cuts a notch or is grown together with the larger one; a random choice for each crystal.
+    A smaller body either cuts a notch or is grown together with the larger one, by a random choice for each crystal.
     """
     body, other = facetted(generator, n), facetted(generator, n)
     place = directions(generator, n) * uniform(generator, 0.8, 1.2, n, 1)
@@ -142,7 +147,7 @@ def rough(generator: Generator, n: int, waves: int = 48) -> Body:
 
 
 def twinned(generator: Generator, n: int) -> Body:
-    """Draw fcc bodies whose upper half is the mirror image of the lower one at a {111} plane."""
+    """Draw fcc bodies with a twin boundary: the upper half is the mirror image of the lower half at a {111} plane."""
     plane = torch.ones(n, 3, device=generator.device) / math.sqrt(3)
     mirror = torch.eye(3, device=generator.device) - 2 * plane[:, :, None] * plane[:, None, :]
     offset = plane * uniform(generator, -0.3, 0.3, n, 1)
@@ -155,6 +160,7 @@ def twinned(generator: Generator, n: int) -> Body:
     return depth
 
 
+# Functions that draw the families of bodies, by name.
 SHAPES: dict[str, Callable[[Generator, int], Body]] = {
     "fcc": partial(facetted, lattice="fcc"),
     "bcc": partial(facetted, lattice="bcc"),
@@ -167,18 +173,18 @@ SHAPES: dict[str, Callable[[Generator, int], Body]] = {
 
 
 def extent(body: Body, transform: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the bounds of a body along the axes e of r = transform @ e.
+    """Return the lowest and highest coordinates e of a body, where r = transform @ e.
 
-    They are read off its depth on a sampling grid: a few percent too large, never too small.
+    They are measured from the depth of the body on a coarse grid. The extent is a few percent too large, never too small.
 
     Parameters
     ----------
     body : body to be measured
-    transform : (batch, 3, 3), columns are the axes [units of the shape]
+    transform : (batch, 3, 3), columns are the axes, in units of about the inscribed radius
 
     Returns
     -------
-    low, high : (batch, 3) [units of the axes]
+    low, high : (batch, 3) coordinates [lengths of the axes]
     """
     high = REACH * torch.linalg.vector_norm(torch.linalg.inv(transform), dim=2)
     low = -high

@@ -1,4 +1,4 @@
-"""Name the ways of phasing that are compared, each a `PhasingConfig`; none of them uses the truth."""
+"""Name the methods of phasing that are compared, each with its `PhasingConfig`; none of them uses the true crystal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import find_strategy
 
 ER50 = replace(SHORT, recipe="50*ER")  # refinement that the published work runs after its network
+# Refinements of a prediction by 10 and by 300 iterations.
 _SHORTEST = replace(SHORT, recipe="7*RAAR+FLAT+3*ER", shrink_wrap=replace(SHORT.shrink_wrap, period=3))
 _LONG = replace(SHORT, recipe="22*(10*RAAR+FLAT)+80*ER")
 # Multi-start phasing as usually done, by modulus and support alone, with as many iterations as the default recipe.
@@ -35,8 +36,9 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """Settings of each method, by name.
 
-Methods with a network refine its hypotheses, iterative methods run random starts; held-out voxels choose the best. The published
-network gives one answer, to the pattern in its measured orientation; its support ends at a tenth of the largest amplitude.
+Methods with a network refine its hypotheses; iterative methods run phase retrieval from random starts. In both, held-out voxels
+choose the best result. The published network makes one prediction, from the pattern in its measured orientation; the support of the
+prediction ends at a tenth of the largest amplitude.
 """
 
 
@@ -46,11 +48,11 @@ class Choice:
 
     Parameters
     ----------
-    network : name or file of the network, for all methods but those of the published network
-    published : file of a published network that was trained here; None leaves out its methods
+    network : name or file of the network, for all methods but those with the published network
+    published : file of the published network, trained with braggshot; None leaves out the methods that use it
     hypotheses : number of the network's hypotheses
     device : "auto", "cpu" or "cuda"
-    seed : seed of the held-out voxels and of the starts
+    seed : seed of the choice of held-out voxels and of the random starts
     """
 
     network: str = PhasingConfig().network

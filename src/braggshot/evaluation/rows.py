@@ -1,4 +1,7 @@
-"""Phase and score crystals: one row per crystal and method, written at once; a second call continues with the missing rows."""
+"""Phase and score crystals: one row per crystal and method, written as soon as it is known.
+
+A second call continues with the missing rows.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,13 @@ from braggshot.pipeline import drain
 from braggshot.volumes import ComplexArray, DiffractionVolume
 
 Row = dict[str, Any]
-FAILURES = (DataError, ArithmeticError, ValueError)  # errors of one crystal become its row; all others stop the run
+# Errors in phasing one crystal that are written to its row; all other errors stop the run.
+FAILURES = (DataError, ArithmeticError, ValueError)
 
 
 @dataclass(frozen=True)
 class Report:
-    """One new row, and the number of rows done and in total."""
+    """One new row, with the number of rows done and the number of all rows."""
 
     done: int
     total: int
@@ -57,7 +61,7 @@ def evaluate(
     suites, methods : names of suites and of methods
     choice : networks, device and seed; None takes the defaults
     number : number of crystals per group
-    data : folder of files with a truth, for suites that read files
+    data : folder of files that hold counts and the true crystal, for suites that read files
 
     Raises
     ------
@@ -86,7 +90,7 @@ def evaluate(
 
 
 def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
-    """Phase a volume and score it against the truth; a failure gives a row with the error."""
+    """Phase a volume and score the result against the true crystal; if phasing fails, the row holds the error."""
     facts = _facts(volume) | _truth_misfits(truth, volume, config)
     began = time.perf_counter()
     try:
@@ -114,11 +118,12 @@ def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: Phasin
     }
 
 
+# Methods that have run once in this process.
 _WARM: set[str] = set()
 
 
 def warm_up(method: str, config: PhasingConfig) -> None:
-    """Run a method once on a small crystal, so that no crystal's time includes one-time work such as compilation."""
+    """Run a method once on a small crystal, so that the time of no crystal includes one-time work such as compilation."""
     if method not in _WARM:
         _, volume = next(SUITES["smoke"].crystals(1)).draw()
         with contextlib.suppress(*FAILURES):
@@ -135,7 +140,7 @@ def _facts(volume: DiffractionVolume) -> Row:
 def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
     """Return the misfits of the truth itself, which photon noise alone causes.
 
-    No point spread is applied, so for a blurred pattern they include the blur.
+    No point spread is applied, so for a blurred pattern the misfits include the blur.
     """
     data = prepare_measured(volume, PhasingConfig(device="cpu", seed=config.seed))
     rho = to_corner(torch.from_numpy(truth))
@@ -144,7 +149,7 @@ def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: Phasi
 
 
 def fingerprint(method: str, choice: Choice) -> str:
-    """Identify the network of a method: its name and the beginning of its file's SHA-256; empty without a network."""
+    """Identify the network of a method: the name and the beginning of the SHA-256 of its file; empty without a network."""
     name = network_of(method, choice)
     return "" if name is None else f"{Path(name).stem}:{hashlib.sha256(locate(name).read_bytes()).hexdigest()[:8]}"
 
@@ -155,7 +160,7 @@ def key(row: Row) -> tuple[str, str, str, str]:
 
 
 def read(path: Path) -> list[Row]:
-    """Read the rows of an earlier run; an empty list without one.
+    """Read the rows of an earlier run; the list is empty if there was none.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Define suites of crystals for evaluation, in groups that differ in one property.
 
-No network was trained on these crystals. A crystal is reproducible by its number, and crystals of one number have the same seed in
-every group, so groups differ only in the property that they are named after. The seeds are far from those on which recipes and
-limits were tuned. They are no multiples of 131, as all training seeds are.
+No network was trained on these crystals. The number of a crystal determines its seed, which is the same in every group. So
+crystals are reproducible, and groups differ only in the property that they are named after. The seeds are far from those on which
+recipes and limits were tuned. Training seeds are all multiples of 131; the seeds of the suites are not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from braggshot.physics.sampling import oversampling
 from braggshot.prepare import prepare
 from braggshot.volumes import ComplexArray, DiffractionVolume
 
-FIRST_SEED = 131 * 100_000 + 7
+FIRST_SEED = 131 * 100_000 + 7  # seed of the first crystal of each group
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Crystal:
     ----------
     name : unique name in its suite
     group : name of its group
-    draw : function that returns the truth and its diffraction volume; the oversampling is measured, as for a real crystal
+    draw : function that returns the true crystal and its diffraction volume; the oversampling is measured, as for a real crystal
     """
 
     name: str
@@ -76,12 +76,12 @@ def _simulated(seed: int, settings: CrystalSettings) -> Callable[[], tuple[Compl
 
 
 def _measure_oversampling(volume: DiffractionVolume) -> DiffractionVolume:
-    """Return a volume with the oversampling that its counts give, instead of the one that the simulation knows."""
+    """Return a volume with the oversampling that is estimated from its counts, instead of the one that the simulation knows."""
     return replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
 
 
 def from_folder(folder: Path, number: int) -> Iterator[Crystal]:
-    """List the first `number` CXI files of a folder that hold a truth beside their counts, such as atomistic crystals.
+    """List the first `number` CXI files of a folder that hold the true crystal beside the counts, such as atomistic crystals.
 
     Raises
     ------
@@ -108,14 +108,15 @@ def _stored(path: Path) -> Callable[[], tuple[ComplexArray, DiffractionVolume]]:
     return draw
 
 
-# Smooth fields alone, so that the phase range is what the group says; fields that do not reach it are drawn anew.
+# Settings from which the groups are derived. Phase fields are smooth, without dislocations, so that the phase range is what the
+# group says; fields that do not reach that range are drawn anew.
 _BASE = CrystalSettings(
     oversampling=(2.1, 4.0), phase_range=(2 * math.pi,) * 2, counts=(1e6, 1e6), displacements=tuple(displacement.FIELDS), redraws=8
 )
 
 
 def _group_by_range(base: CrystalSettings, *turns: int) -> dict[str, CrystalSettings]:
-    """Return a group for each phase range, in units of pi."""
+    """Return a group of crystals for each phase range in `turns`, in units of pi."""
     return {"pi" if k == 1 else f"{k} pi": replace(base, phase_range=(k * math.pi,) * 2) for k in turns}
 
 
@@ -123,9 +124,11 @@ def _gap(width: int) -> CrystalSettings:
     return replace(_BASE, detector=DetectorSettings(gaps=1.0 if width else 0.0, gap_widths=(max(1, width),)))
 
 
+# Settings of the crystals with dislocations, and of small crystals for a quick test.
 _DISLOCATED = replace(_BASE, phase_range=(math.pi,) * 2, displacements=tuple(displacement.DISLOCATIONS))
 _SMALL = replace(_BASE, shape=(32, 32, 32), oversampling=(2.1, 3.0))
 
+# All suites, by name.
 SUITES = {
     "strain": Suite(
         "phase range inside the crystal, peak 1e6; and dislocations in a field of pi",

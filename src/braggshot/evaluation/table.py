@@ -1,4 +1,7 @@
-"""Summarise rows in a table: medians with bootstrap intervals, rates with Wilson intervals; failures are included in both."""
+"""Summarise rows in a table: medians with bootstrap intervals, rates with Wilson intervals.
+
+Both include crystals that were not found.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from braggshot.evaluation.suites import SUITES
 from braggshot.io.atomic import replacing
 from braggshot.physics.scores import BLENDED
 
-RESAMPLES = 2000
+RESAMPLES = 2000  # number of bootstrap draws
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Line:
-    """Rows of one method on one group.
+    """Rows of one method on the crystals of one group, which make a line of the table.
 
     Parameters
     ----------
@@ -44,7 +47,7 @@ class Line:
     rows: Sequence[Row]
 
     def median(self, name: str) -> Interval:
-        """Return the median of a number over the crystals that have it.
+        """Return the median of a number over the crystals for which there is one.
 
         For example, a crystal that was not found has no phase error.
         """
@@ -56,7 +59,7 @@ class Line:
 
 
 def group_rows(rows: Sequence[Row]) -> list[Line]:
-    """Group rows by suite, group and method, in the order in which they first appear."""
+    """Group rows by suite, group and method; suites and groups in the order of `SUITES`, methods in that of their first rows."""
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row["suite"], row["group"], row["method"]), []).append(row)
@@ -73,7 +76,7 @@ def group_rows(rows: Sequence[Row]) -> list[Line]:
 def median(values: Sequence[float]) -> Interval:
     """Return the median with a 95 % bootstrap interval.
 
-    Its bounds are the 2.5 and 97.5 percentiles of the medians of `RESAMPLES` draws with replacement.
+    The bounds of the interval are the 2.5 and 97.5 percentiles of the medians of `RESAMPLES` draws with replacement.
     """
     if not len(values):
         return Interval(math.nan, math.nan, math.nan)
@@ -89,6 +92,7 @@ def wilson_interval(successes: int, n: int) -> Interval:
     return Interval(successes / n, float(low), float(high))
 
 
+# Heading of each column of the table, and the function that writes a cell of a line.
 COLUMNS: dict[str, Callable[[Line], str]] = {
     "group": lambda line: line.group,
     "method": lambda line: line.method,
@@ -110,17 +114,17 @@ COLUMNS: dict[str, Callable[[Line], str]] = {
 
 
 def is_blend(row: Row) -> bool:
-    """Tell whether a row is a failure that mixes the object with its twin."""
+    """Tell whether the crystal of a row was not found because the result mixes it with its twin."""
     return not row["success"] and (row.get("blend") or 0) >= BLENDED
 
 
 def iou(line: Line, threshold: str) -> Interval:
-    """Return the median intersection over union at a threshold."""
+    """Return the median intersection over union of found and true support, at a threshold on the amplitude."""
     return median([row["iou"][threshold] for row in line.rows if row.get("iou")])
 
 
 def markdown(rows: Sequence[Row], command: str = "") -> str:
-    """Return the table in Markdown, with a section per suite."""
+    """Return the table of the rows in Markdown, with one section for each suite."""
     parts = [f"`{command}`\n" if command else "", _LEGEND]
     suite = ""
     for line in group_rows(rows):

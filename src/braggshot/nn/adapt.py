@@ -1,7 +1,8 @@
-"""Adapt a network to one pattern: a copy of it learns from the pattern before it answers.
+"""Adapt a network to one pattern: a copy of the network learns from the pattern before it predicts the crystal.
 
-The objective is that of training, expert iteration included: the network's own answer is refined briefly, and teaches in proportion
-to how well it explains the counts. No label is used, and none of the held-out voxels by which phasing judges.
+The loss is that of training, with expert iteration: a few iterations of phasing refine the network's own prediction, and the
+network learns from the refined object. The weight of that object in the loss grows with how well it explains the counts. No label
+is used, and none of the voxels that phasing holds out to judge its results.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class AdaptConfig:
 
     Parameters
     ----------
-    steps : steps of the optimiser; 0 leaves the network as it is
-    starts : random starts of the network per step, each with other voxels hidden
+    steps : number of steps of the optimiser; 0 leaves the network as it is
+    starts : number of random starts of the network per step; for each of them other voxels are hidden
     learning_rate : learning rate of AdamW, falling linearly to zero [1]
-    hidden : share of the voxels that a step hides [1]
+    hidden : share of the voxels that are hidden from network and loss in a step [1]
     loss : weights of the loss, as in training
     """
 
@@ -50,7 +51,7 @@ def adapt_network(
     ----------
     counts, valid : (z, y, x), centred at N // 2; voxels to be held out must be marked not valid
     oversampling : measured oversampling per axis; None keeps the sampling of the pattern
-    seed : seed of the starts and of the voxels that each step hides
+    seed : seed of the random starts and of the choice of the voxels that each step hides
     """
     device = next(network.parameters()).device
     learner = deepcopy(network).train()

@@ -1,6 +1,8 @@
-r"""Augment patterns: turn them like the crystal, thin their counts as in a shorter exposure, or hide voxels.
+r"""Augment patterns: turn a pattern as if the crystal were turned, thin its counts as in a shorter exposure, or hide voxels.
 
 .. math:: \rho'(r) = \rho(M r) \;\Rightarrow\; I'(q) = I(M q), \qquad M \text{ a signed permutation of the axes}
+
+rho is the crystal at the position r, and I its pattern at the point q of reciprocal space. The primes mark the turned crystal.
 """
 
 from __future__ import annotations
@@ -14,19 +16,20 @@ from torch import Generator, Tensor
 
 from braggshot.physics.fourier import AXES, inverted
 
+# Order of the axes (z, y, x) after turning, and for each of the new axes whether it is flipped.
 Orientation = tuple[tuple[int, ...], tuple[bool, ...]]
 
 
 def orientations(shape: Sequence[int]) -> list[Orientation]:
-    """List the permutations of the axes with flips that keep a shape: 48 for a cube."""
+    """List the combinations of a permutation and flips of the axes that keep the shape of an array: 48 for a cube."""
     allowed = [p for p in permutations(range(3)) if tuple(shape[a] for a in p) == tuple(shape)]
     return list(product(allowed, product((False, True), repeat=3)))
 
 
 def choose_orientations(shape: Sequence[int], n: int) -> list[Orientation]:
-    """List `n` orientations, the first of them the identity; they repeat where the shape has fewer.
+    """List `n` orientations, the first of them the identity; they repeat if the shape allows fewer.
 
-    Inversions are left out, because they only show the twin.
+    Of two orientations that differ by an inversion, one is left out, because the inversion only shows the twin.
     """
     asis, *others = (way for way in orientations(shape) if not way[1][0])
     # In no order that goes through one permutation of the axes after the other: few have to be as different as many.
@@ -35,7 +38,7 @@ def choose_orientations(shape: Sequence[int], n: int) -> list[Orientation]:
 
 
 def turn(field: Tensor, orientation: Orientation) -> Tensor:
-    """Permute the axes of a field (z, y, x), then flip some of them about the voxel N // 2, which stays in place."""
+    """Permute the axes of a field (z, y, x), then flip some of the axes about the voxel N // 2, which stays in place."""
     order, flips = orientation
     field = field.permute(*order)
     return inverted(field, [axis for axis, flip in enumerate(flips) if flip])
@@ -50,8 +53,8 @@ def turn_back(field: Tensor, orientation: Orientation) -> Tensor:
 def thin_counts(generator: Generator, counts: Tensor, faintest: float) -> Tensor:
     """Keep a random share of the photons of each pattern (n, z, y, x).
 
-    The share is drawn on a logarithmic scale, so that the brightest voxel keeps at least `faintest` photons. Binomial thinning of
-    Poisson counts gives Poisson counts.
+    The share is drawn on a logarithmic scale, so that the brightest voxel is expected to keep at least `faintest` photons. Binomial
+    thinning of Poisson counts gives Poisson counts.
     """
     lowest = (faintest / counts.amax(AXES, keepdim=True).clamp_min(1)).clamp_max(1)
     keep = lowest ** torch.rand((len(counts), 1, 1, 1), generator=generator, device=counts.device)
@@ -59,7 +62,10 @@ def thin_counts(generator: Generator, counts: Tensor, faintest: float) -> Tensor
 
 
 def draw_balls(generator: Generator, shape: torch.Size, share: float) -> Tensor:
-    """Draw balls of radius 1 that fill a share of (n, z, y, x), none of them within a tenth of an axis of the peak."""
+    """Draw a mask (n, z, y, x) of small balls, a voxel and its six neighbours each, that fill about a share `share` of the voxels.
+
+    A box around the peak, which reaches a tenth of each axis to either side, stays free of balls.
+    """
     device = generator.device
     centres = torch.rand(shape, generator=generator, device=device) < share / 7
     outside = torch.zeros((), dtype=torch.bool, device=device)

@@ -2,14 +2,17 @@ r"""Define the published networks, for comparison: an encoder, a decoder for the
 
 .. math:: \rho = A\, e^{i \varphi} \,[A \ge T], \qquad A = \sigma(a), \quad \varphi = \pi \tanh(p), \qquad (a, p) = N(|F|)
 
+The network N turns the measured magnitudes |F| into the outputs a and p of its two decoders. A sigmoid of a is the amplitude A, and
+phi is the phase. The object rho is zero where A lies below the threshold T.
+
 `AutoPhaseNN` is the network of the paper [1]_ (its TensorFlow code). It has five levels of two convolutions down to 512 channels,
-nearest upsampling before the convolutions of each level, and zero-padding of the half box to the whole array *before* the last
+nearest upsampling before the convolutions of each level, and zero-padding of the central half to the whole array *before* the last
 three convolutions. `AutoPhaseNN2024` is the authors' later, smaller network (their PyTorch code). It has strides for pooling,
 trilinear upsampling after the convolutions, zero-padding of the finished object, and a threshold that rises during training. The
-threshold T is a hard mask: a voxel below it has no gradient that could bring it back.
+threshold T is a hard mask: a voxel below T has no gradient that could bring it back.
 
-Three things differ here. Every axis may be any multiple of 16. Arrays come in corner layout. A measured pattern, unlike theirs, is
-not on the scale of a crystal of amplitude one, so `unit_scale` brings it to that scale.
+Three things differ from the authors' code. Every axis may be any multiple of 16. Arrays come in corner layout. A measured pattern,
+unlike theirs, is not on the scale of a crystal of amplitude one, so `unit_scale` brings it to that scale.
 
 References
 ----------
@@ -30,8 +33,8 @@ from torch.nn import functional
 from braggshot.nn.network import Convolution, Measurement, magnitude_of
 from braggshot.physics.fourier import AXES, pad, to_centre
 
-SLOPE = 0.01  # slope of the leaky rectifiers below zero [1]
-SMALLEST = 0.01  # least value of the Patterson function inside the crystal, relative to its maximum [1]
+SLOPE = 0.01  # slope of the leaky rectified linear units at negative inputs [1]
+SMALLEST = 0.01  # lowest level above which a Patterson function counts as part of its volume, relative to its maximum [1]
 DIFFERENCE_BODY = 8  # volume of a Patterson function / volume of the crystal; 8 if it is convex and centrosymmetric [1]
 
 
@@ -40,8 +43,8 @@ def unit_scale(data: Measurement) -> Tensor:
 
     .. math:: s^2 \sum_q |F|^2 = \sum_r |\rho|^2 \approx V
 
-    (unitary transform). The volume V of the crystal [voxels] is estimated as an eighth of the volume of its Patterson function,
-    whatever its phase. For most simulated crystals the estimate was within a quarter of the truth.
+    The transform is unitary. The volume V of the crystal rho [voxels] is estimated as an eighth of the volume of its Patterson
+    function, whatever the phase of the crystal. For most simulated crystals the estimate was within a quarter of the truth.
     """
     power = data.magnitude.square()
     photons = power.sum(AXES, keepdim=True).clamp_min(1e-12)
@@ -67,11 +70,11 @@ class SameConvolution(Convolution):
 
 
 class Published(nn.Module):
-    """Common part of both published networks; `forward` is called like that of the flagship, with one step and no start.
+    """Common part of both published networks; `forward` takes the arguments of the flagship's, but has one step and needs no start.
 
     Parameters
     ----------
-    threshold : of the support at the beginning and at the end of training, between 0 and 1 [1]
+    threshold : amplitude below which the object is zero, at the beginning and at the end of training, between 0 and 1 [1]
     """
 
     def __init__(self, threshold: tuple[float, float]) -> None:
@@ -81,19 +84,19 @@ class Published(nn.Module):
         self.register_buffer("threshold", torch.tensor(threshold[1]))
 
     def anneal(self, share: float) -> None:
-        """Set the threshold for a point in training; `share` is 0 at the beginning and 1 at the end."""
+        """Set the threshold of the support for a point in training; `share` is the part of the training that is done, 0 to 1."""
         first, last = self.bounds
         self.threshold.fill_(first + (last - first) * min(share, 1.0))
 
     def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Return the outputs of both decoders for an input (n, 1, z, y, x), before sigmoid and tanh.
 
-        They cover half the array or all of it.
+        The outputs cover the central half of the array per axis, or the whole array.
         """
         raise NotImplementedError
 
     def scale(self, data: Measurement) -> Tensor:
-        """Scale the magnitudes as the network was trained."""
+        """Scale the magnitudes to the range on which the network was trained."""
         raise NotImplementedError
 
     def forward(
@@ -108,7 +111,7 @@ class Published(nn.Module):
 
         Returns
         -------
-        one pair: rho, complex, on half the array or the whole, zero below the threshold; and |F| (n, z, y, x)
+        list of one pair: the object rho, complex, on half the array or the whole, zero below the threshold; and |F| (n, z, y, x)
         """
         x = to_centre(self.scale(Measurement(magnitude, valid)))[:, None]
         a, p = self.decode(x.contiguous(memory_format=torch.channels_last_3d), magnitude.shape[-3:])
@@ -122,7 +125,7 @@ def _keras_norm(channels: int) -> nn.BatchNorm3d:
 
 
 class AutoPhaseNN(Published):
-    """Network of the paper."""
+    """Network of the paper by Yao et al. (2022)."""
 
     CHANNELS = (32, 64, 128, 256, 512)
     AMPLITUDE, PHASE, LAST = (256, 128, 64), (128, 128, 64), 32
@@ -138,11 +141,14 @@ class AutoPhaseNN(Published):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
 
     def scale(self, data: Measurement) -> Tensor:
-        """Scale |F| to a crystal of amplitude one, and to a transform without the factor 1 / sqrt(N)."""
+        """Scale |F| to that of a crystal of amplitude one, transformed without the factor 1 / sqrt(number of voxels)."""
         return data.magnitude * unit_scale(data) * math.sqrt(data.magnitude[0].numel())
 
     def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """Return amplitude and phase outputs (n, 1, z, y, x); the last convolutions fill the whole array."""
+        """Return the outputs of both decoders, amplitude and phase, (n, 1, z, y, x).
+
+        Their last convolutions fill the whole array.
+        """
         for level, pair in enumerate(self.encoder):
             x = pair(functional.max_pool3d(x, 2) if level else x)
         outputs = []
@@ -183,7 +189,7 @@ class AutoPhaseNN2024(Published):
         return data.magnitude / data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
 
     def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """Return amplitude and phase outputs (n, 1, z / 2, y / 2, x / 2)."""
+        """Return the outputs of the amplitude and the phase decoder (n, 1, z / 2, y / 2, x / 2)."""
         encoded = self.encoder(x)
         return self.amplitude(encoded), self.phase(encoded)
 

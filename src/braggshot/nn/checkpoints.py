@@ -30,7 +30,7 @@ class Run:
 
 
 def save_checkpoint(path: Path, run: Run, training: Mapping[str, Any]) -> None:
-    """Save network, running average and optimiser, with the resolved settings, as one safetensors file.
+    """Save network, running average of its weights, optimiser and resolved settings as one safetensors file.
 
     Such a file cannot run code when it is loaded.
     """
@@ -47,7 +47,7 @@ def load_checkpoint(path: Path, run: Run) -> None:
 
     Raises
     ------
-    ConfigError : if the file is no checkpoint, or of another network.
+    ConfigError : if the file is no checkpoint, or a checkpoint of another network.
     """
     tensors, metadata = weights.read(path)
     if "progress" not in metadata:
@@ -70,6 +70,7 @@ def load_checkpoint(path: Path, run: Run) -> None:
     run.step, run.seen, run.best = progress["step"], progress["seen"], progress["best"]
 
 
+# Columns of ``metrics.csv``; names with ``val_`` are measured on validation patterns, the others on those of the step.
 COLUMNS = (
     "step", "seen", "per_second", "loss", "chi", "r_factor", "pull", "trust", "chi_refined", "val_chi", "val_chi_refined",
     "val_correlation", "val_success", "val_correlation_refined", "val_success_refined",
@@ -79,7 +80,7 @@ COLUMNS = (
 class Table:
     """Table of a run, ``metrics.csv``, with one row per step.
 
-    When a run resumes from a checkpoint, rows of later steps are removed.
+    When a run resumes from a checkpoint, rows of steps after the checkpoint are removed.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -94,14 +95,14 @@ class Table:
         beside.replace(path)
 
     def add(self, step: int, seen: int, values: dict[str, float]) -> None:
-        """Append one row and write it to disk."""
+        """Append the row of a step to the table and write it to disk."""
         with self.path.open("a", newline="") as stream:
             row = {"step": step, "seen": seen, **{name: f"{value:.6g}" for name, value in values.items()}}
             csv.DictWriter(stream, COLUMNS, restval="").writerow(row)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """Read the complete rows of a table; the last one may be cut short if its writer was killed."""
+    """Read the complete rows of a table; the last row may be cut short if the program was killed while writing."""
     if not path.exists():
         return []
     with path.open(newline="") as stream:

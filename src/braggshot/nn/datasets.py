@@ -1,7 +1,7 @@
 """Make batches of counts for training: crystals simulated on the fly, or patterns that were measured.
 
 A `Source` computes each batch from the number of the step alone, so a killed training resumes with the same batches. A batch
-consists of chunks with seeds of their own. So the chunks can be shared by several processes, and the batch stays the same.
+consists of chunks, and each chunk has a seed of its own. So several processes can share the chunks without changing the batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from braggshot.nn.two_scale import CENTRAL
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
 from braggshot.volumes import DiffractionVolume
 
-TRAINING, VALIDATION = 0, 1  # two families of seeds without a common member
+TRAINING, VALIDATION = 0, 1  # two families of random seeds that have no seed in common
+# Factors by which `seed_of` mixes the seed, the step and the chunk.
 _PRIMES = (1_000_003, 8_191, 131)
 
 
@@ -37,7 +38,7 @@ class Batch:
     counts : (n, z, y, x) [photons], 0 where not valid
     valid : (n, z, y, x), True on trusted voxels
     truth : simulated crystals, None for measured patterns; only validation may use it
-    solution : objects that iterative phasing found, (n, z / 2, y / 2, x / 2); None where no teacher was asked
+    solution : objects that iterative phasing found, (n, z / 2, y / 2, x / 2); None where phasing was not run
     """
 
     counts: Tensor
@@ -69,10 +70,10 @@ class DataConfig:
 
     Parameters
     ----------
-    crystals : kinds of simulated crystals; each step takes the next one
+    crystals : kinds of simulated crystals; each training step takes the next kind
     crop : voxels per axis to which simulated patterns are cropped, as `braggshot.nn.predict` crops patterns; None for no crop
-    hidden : share of the voxels that network and loss never see, because phasing also holds voxels out [1]
-    measured : share of the steps that take measured patterns, if files are given [1]
+    hidden : share of the voxels that are hidden from network and loss, because phasing also holds voxels out [1]
+    measured : share of the training steps that take measured patterns, if files of such patterns are given [1]
     """
 
     crystals: tuple[CrystalSettings, ...] = field(
@@ -84,15 +85,15 @@ class DataConfig:
 
 
 class Source(Protocol):
-    """Function that returns batches."""
+    """Function that returns batches of patterns."""
 
     def __call__(self, step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
-        """Return `n` patterns of chunk number `chunk` of a step; the same numbers give the same patterns."""
+        """Return the `n` patterns of chunk number `chunk` of a training step; the same arguments give the same patterns."""
         ...
 
 
 def seed_of(seed: int, step: int, chunk: int, family: int = TRAINING) -> int:
-    """Return a seed for one chunk of one step; two chunks share a seed only by chance."""
+    """Return a random seed for one chunk of one training step; two chunks share a seed only by chance."""
     a, b, c = _PRIMES
     return ((seed * a + step) * b + chunk * 2 + family) * c % (2**62)
 
@@ -106,9 +107,9 @@ def simulated_source(
 ) -> Source:
     """Return a source of crystals that are drawn anew for every batch.
 
-    Each step takes the next of `settings` in turn, such as other shapes. A share `hidden` of the voxels is hidden from network and
-    loss, because phasing hides voxels too. A pattern with more than `largest` voxels on an axis is cropped to its central fringes,
-    and its truth loses the finer details.
+    Each training step takes the next of `settings` in turn, for example another shape of the array. A share `hidden` of the voxels
+    is hidden from network and loss, because phasing hides voxels too. A pattern with more than `largest` voxels on an axis is
+    cropped to its central fringes, and the true crystal loses its finer details.
     """
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
@@ -128,18 +129,18 @@ def simulated_source(
 def measured_source(
     volumes: Sequence[DiffractionVolume], seed: int, faintest: float = 1e3, hidden: float = 0.05, most: int = CENTRAL
 ) -> Source:
-    """Return a source of measured patterns, resampled as for a prediction; a chunk shows several views of one pattern.
+    """Return a source of measured patterns, resampled as for a prediction; each chunk holds several variants of one pattern.
 
-    A view is turned (the pattern of another crystal), its counts are thinned, and some voxels are hidden. The voxels that phasing
-    with seed 0 holds out are never shown, because they judge whether training on a pattern has helped.
+    A variant is turned, which makes it the pattern of another crystal. Its counts are thinned, and some voxels are hidden. The
+    voxels that phasing with seed 0 holds out are always hidden, because they judge whether training on a pattern has helped.
 
     Parameters
     ----------
     volumes : prepared volumes, centred on their peaks
     seed : seed of the random draws
-    faintest : photons in the brightest voxel down to which counts are thinned
-    hidden : share of the voxels that a view hides [1]
-    most : largest number of voxels per axis that the network is shown
+    faintest : lowest number of photons that thinning leaves in the brightest voxel
+    hidden : share of the voxels that are hidden in a variant [1]
+    most : largest number of voxels per axis of the resampled patterns
 
     Raises
     ------
@@ -164,14 +165,17 @@ def measured_source(
 
 
 def _fit_volume(volume: DiffractionVolume, most: int) -> tuple[Tensor, Tensor]:
-    """Return counts and mask as the network will see them, without the voxels that phasing holds out."""
+    """Return counts and mask of valid voxels as the network will see them; voxels that phasing holds out are not valid."""
     counts, valid = torch.from_numpy(volume.intensity).float(), torch.from_numpy(volume.valid)
     shown = valid & ~held_out_voxels(valid, generator=Generator().manual_seed(0))
     return to_network_grid(counts, shown, sampling(volume.shape, volume.oversampling, most))
 
 
 def mix_sources(first: Source, second: Source, share: float) -> Source:
-    """Return a source that takes every step's batch from one of two sources: a share `share`, evenly spread, from the second."""
+    """Return a source that takes the batch of each training step from one of two sources.
+
+    A share `share` of the steps, evenly spread, takes it from the second source.
+    """
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
         take = int((step + 1) * share) > int(step * share)

@@ -1,4 +1,7 @@
-"""Refine a prediction of the network by a few iterations of phasing, to teach the network (expert iteration); no label is used."""
+"""Refine a prediction of the network by a few iterations of phasing; the network learns from the result (expert iteration).
+
+No label is used.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,17 @@ SHORT = IterativeConfig(
 )
 """Settings of the refinement of a prediction.
 
-A prediction mostly needs a better support. RAAR leaves a blend of the twins, FLAT keeps the amplitude even, and ER converges.
+A prediction mostly needs a better support. RAAR gets away from a blend of the crystal with its twin, FLAT keeps the amplitude even,
+and ER converges.
 """
 
 
-# More iterations than in phasing: they solve more patterns, and a pattern that is not solved teaches nothing.
+# Settings of the refinement that teaches a network. It has more iterations than the refinement of a prediction, because they solve
+# more patterns, and a pattern that is not solved teaches nothing.
 TEACHING = replace(SHORT, recipe="8*(10*RAAR+FLAT)+20*ER", monitor_every=1000)
 
 SHARPENING = replace(SHORT, recipe="3*(10*RAAR+FLAT)+30*ER", monitor_every=1000)
-"""Settings of the refinement that teaches the steps at the full resolution; they begin with an object that is already found."""
+"""Settings of the refinement that teaches the steps at the full resolution, where an object is already found."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class ExpertConfig:
     Parameters
     ----------
     refine : settings of the iterations
-    support : threshold of the first support, relative to the largest amplitude of the prediction [1]
+    support : amplitude above which a voxel is in the first support, relative to the largest amplitude of the prediction [1]
     """
 
     refine: IterativeConfig = TEACHING
@@ -53,13 +58,13 @@ def refine_predictions(
 ) -> tuple[Tensor, Tensor]:
     """Refine each prediction (n, z / 2, y / 2, x / 2) against its pattern.
 
-    The refined object stays in the frame of the prediction, so nothing has to be aligned. In long recipes an object may drift out
-    of its box. With `is_centred`, which requires a prediction that is centred by its mass, the result is centred again before it is
-    cropped.
+    The refined object stays where the prediction is, so nothing has to be aligned. In long recipes an object may drift out of the
+    central half of the array. With `is_centred` the prediction must be centred by its mass, and the refined object is centred again
+    before it is cropped.
 
     Returns
     -------
-    rho : refined objects in the same box [sqrt(photons)]
+    rho : refined objects, (n, z / 2, y / 2, x / 2) [sqrt(photons)]
     chi2 : misfits of the refined objects (n,) [1]
     """
     shape, box, n = data.magnitude.shape[-3:], rho.shape[-3:], len(rho)
@@ -77,7 +82,7 @@ def refine_predictions(
 
 
 def join_patterns(data: Measurement) -> Measured:
-    """Turn a batch of patterns into the measured data of as many starts; no voxel is held out."""
+    """Turn a batch of patterns into the measured data of phasing, one start for each pattern; no voxel is held out."""
     valid = data.valid > 0
     floating = (~valid).reshape(-1).nonzero().squeeze(1)
     return Measured(data.magnitude, floating, floating[:0], data.magnitude.square(), valid)

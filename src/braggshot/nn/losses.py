@@ -3,10 +3,11 @@ r"""Compute what training minimises: every term depends only on the detector's c
 .. math::
     L = \sum_t w_t \left[ \sqrt{\chi^2_t} + R_t + \lambda\, q \left(1 - |\langle \rho_t, \hat\rho \rangle|\right) \right]
 
-chi2 and R compare magnitudes sqrt(I) over valid voxels at the best scale; their photon noise is the same on every voxel. The last
-term pulls towards :math:`\hat\rho`, the network's own output after a short refinement (expert iteration: no label). Its weight q
-says how well the refined object explains its pattern. Magnitudes alone are not enough: a blend of a crystal with its twin fits them
-and is not the crystal.
+The sum runs over the steps t of the network; w_t is the weight of a step, and rho_t the object after it. chi2 and R compare the
+magnitudes of rho_t with the measured sqrt(I) over valid voxels at the best scale; sqrt(I) has the same photon noise on every voxel.
+The last term, of weight lambda, pulls towards :math:`\hat\rho`, the network's own output after a short refinement (expert
+iteration: no label). The factor q says how well the refined object explains its pattern. Magnitudes alone are not enough: a blend
+of a crystal with its twin fits them and is not the crystal.
 
 `LossConfig.data` can replace the first two terms by the published losses.
 """
@@ -32,9 +33,10 @@ class LossConfig:
     Parameters
     ----------
     data : "ours", sqrt(chi2) + R; "mae", the mean difference of magnitudes on the scale of a crystal of amplitude one, without a
-        fitted factor (AutoPhaseNN); "max-l1", the mean difference of magnitudes over their largest (AutoPhaseNN of 2024)
+        fitted factor (AutoPhaseNN); "max-l1", the mean difference of magnitudes that are divided by the largest one (AutoPhaseNN of
+        2024)
     expert : weight lambda of the pull towards the refined object [1]
-    trust : excess of sqrt(chi2) over photon noise at which the weight q of the refined object is 1/e [1]
+    trust : square root of the excess of chi2 over photon noise at which the factor q of the refined object is 1/e [1]
     growth : ratio of the weight of a step to that of the step before; above 1 the last step has the largest weight [1]
     """
 
@@ -45,7 +47,7 @@ class LossConfig:
 
 
 def r_factor(magnitude: Tensor, data: Measurement) -> Tensor:
-    """Return R = sum |c|F| - m| / sum m over valid voxels, (n,)."""
+    """Return R = sum |c|F| - m| / sum m over valid voxels, (n,), from moduli |F|, measured magnitudes m and the best scale c."""
     scaled = magnitude * scale_to(magnitude.detach(), data)
     return ((scaled - data.magnitude).abs() * data.valid).sum(AXES) / data.magnitude.sum(AXES).clamp_min(1e-12)
 
@@ -72,21 +74,23 @@ def correlation(rho: Tensor, other: Tensor) -> Tensor:
 
 
 def quarter_photon_floor(data: Measurement) -> Tensor:
-    """Estimate the chi2 that photon noise leaves, as a quarter photon for each voxel that counted any, (n,)."""
+    """Estimate the chi2 (n,) that photon noise leaves: a quarter photon for each voxel with counts, divided by all photons."""
     photons = data.magnitude.square().sum(AXES).clamp_min(1.0)
     return 0.25 * (data.magnitude > 0).sum(AXES) / photons
 
 
 def trust(chi2: Tensor, data: Measurement, config: LossConfig) -> Tensor:
-    r"""Return the weight q (n,), 0 to 1, of refined objects of misfit `chi2` (n,).
+    r"""Return the factor q (n,), 0 to 1, of refined objects of misfit `chi2` (n,).
 
     .. math:: q = \exp(-\max(\chi^2 - \chi^2_\mathrm{photons}, 0) / \mathrm{trust}^2)
+
+    chi2_photons is the misfit that photon noise leaves.
     """
     excess = (chi2 - quarter_photon_floor(data)).clamp_min(0)
     return torch.exp(-excess / config.trust**2)
 
 
 def step_weights(steps: int, config: LossConfig) -> list[float]:
-    """Return the weights w_t of the steps; they sum to one."""
+    """Return the weights w_t of the network's steps in the loss; they sum to one."""
     raw = [config.growth**t for t in range(steps)]
     return [w / sum(raw) for w in raw]

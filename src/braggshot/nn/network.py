@@ -6,12 +6,14 @@ r"""Define the low-resolution network: an unrolled phasing network for any array
 
 The input of a step is the object :math:`\rho_t`, its modulus projection p (the physics), features c of the measurement (Patterson
 functions, which live in direct space, and compressed counts) and its own memory h. U is one small U-Net whose weights all steps
-share. With b = u = 0 and g = 1 a step is error reduction with a soft support. The amplitude lies in (0, 1). The phase is that of a
-complex number, so it never wraps, and a weak amplitude keeps its gradient (no hard threshold).
+share; it returns a bias b, a gate g and a correction u. sigma is the logistic function, a_0 a shift that fixes the scale of the
+amplitude, and epsilon the value of |z| below which the amplitude fades. With b = u = 0 and g = 1 a step is error reduction with a
+soft support. The amplitude lies in (0, 1). The phase is that of a complex number, so it never wraps, and a weak amplitude keeps its
+gradient (no hard threshold).
 
-A start is a smooth random phase, so K starts give K hypotheses, and the twin is a matter of chance as in any iterative phasing.
-Voxels that are not valid are free. The object lives in the central half of the array (oversampling of at least 2 on each axis). No
-label is used; the loss is in `braggshot.nn.losses`.
+A start is an object with a smooth random phase. So K starts give K hypotheses, and chance decides between the crystal and its twin,
+as in any iterative phasing. Voxels that are not valid may take any value. The object lives in the central half of the array
+(oversampling of at least 2 on each axis). No label is used; the loss is in `braggshot.nn.losses`.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ from torch.nn import functional
 
 from braggshot.physics.fourier import AXES, crop, pad, to_centre, to_corner
 
-EPSILON = 0.1  # value of |z| below which the amplitude fades [1]
+EPSILON = 0.1  # modulus of a step's complex output z below which the amplitude fades [1]
 PHOTON_NOISE = 0.25  # variance of a magnitude sqrt(I) [photons]
-LEAN = 8.0  # steepness with which a start's amplitude falls across the middle [1 / half the box]
-STRIDE = 16  # divisor that every axis of the data must have [voxels]
+LEAN = 8.0  # steepness with which the amplitude of a start falls off across a plane through the middle [1 / half the box]
+STRIDE = 16  # the length of every axis of the data must be a multiple of this number [voxels]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class NetworkConfig:
 
     Parameters
     ----------
-    channels : channels of the U-Net's levels, from the voxels of the box to half, a quarter and an eighth of them per axis
+    channels : number of channels of each level of the U-Net; the levels have all voxels of the box, then half, a quarter and an
+        eighth of them per axis
     steps : number of learned steps in one forward pass
     """
 
@@ -47,7 +50,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Magnitudes and masks of a batch of patterns, in corner layout, so that transforms need no shifts.
+    """Magnitudes and masks of a batch of patterns, in corner layout (origin at the first voxel), so that transforms need no shifts.
 
     Parameters
     ----------
@@ -65,12 +68,12 @@ class Measurement:
         return cls(to_corner(counts.float()).clamp_min(0).sqrt() * known, known)
 
     def repeat(self, times: int) -> Measurement:
-        """Repeat each pattern `times` times in a row, for as many hypotheses."""
+        """Repeat each pattern `times` times in a row, once for each of its hypotheses."""
         return Measurement(self.magnitude.repeat_interleave(times, 0), self.valid.repeat_interleave(times, 0))
 
 
 def magnitude_of(rho: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Transform a box `rho` (n, z, y, x) that is padded to `shape`; return the transform and its modulus, in corner layout.
+    """Pad objects `rho` (n, z, y, x) to `shape` and transform them; return the transform and its modulus, in corner layout.
 
     The box is not moved to the corner of direct space. That would multiply F by a phase ramp, which changes neither the modulus nor
     the inverse transform into the box.
@@ -81,7 +84,7 @@ def magnitude_of(rho: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
 
 
 def scale_to(magnitude: Tensor, data: Measurement) -> Tensor:
-    """Return the best factor c = sum m |F| / sum |F|^2 over valid voxels, (n, 1, 1, 1)."""
+    """Return the factor c = sum m |F| / sum |F|^2 that fits moduli |F| to measured magnitudes m over valid voxels, (n, 1, 1, 1)."""
     seen = magnitude * data.valid
     return (seen * data.magnitude).sum(AXES, keepdim=True) / seen.square().sum(AXES, keepdim=True).clamp_min(1e-12)
 
@@ -89,7 +92,8 @@ def scale_to(magnitude: Tensor, data: Measurement) -> Tensor:
 def modulus_projection(field: Tensor, magnitude: Tensor, data: Measurement, box: torch.Size) -> Tensor:
     """Return the modulus projection P_M rho in the box (n, z, y, x).
 
-    Voxels that are not valid keep their F. A floor of photon noise bounds the ratio where no photon was counted.
+    Voxels that are not valid keep the computed amplitude F. A floor of photon noise bounds the ratio of measured to computed
+    magnitudes where no photon was counted.
     """
     scaled = magnitude * scale_to(magnitude.detach(), data)
     ratio = data.magnitude / (scaled.square() + PHOTON_NOISE * (data.magnitude == 0)).clamp_min(1e-6).sqrt()
@@ -99,7 +103,7 @@ def modulus_projection(field: Tensor, magnitude: Tensor, data: Measurement, box:
 
 
 def unshuffle(x: Tensor, factor: int) -> Tensor:
-    """Fold space into channels: (n, c, z, y, x) -> (n, c factor^3, z / factor, ...)."""
+    """Turn each block of factor^3 voxels into channels of one voxel: (n, c, z, y, x) -> (n, c factor^3, z / factor, ...)."""
     n, c, *size = x.shape
     z, y, x_ = (s // factor for s in size)
     x = x.reshape(n, c, z, factor, y, factor, x_, factor)
@@ -116,7 +120,7 @@ def _channels(field: Tensor) -> Tensor:
 
 
 def _compress(field: Tensor) -> Tensor:
-    """Compress a Patterson function, whose fringes span decades: keep the phase, take the square root of the modulus.
+    """Compress a Patterson function, whose values span decades: keep the phase, take the square root of the modulus.
 
     The largest modulus becomes one.
     """
@@ -134,7 +138,7 @@ class Features:
     Parameters
     ----------
     direct : Patterson functions of I and of sqrt(I) at r and at 2 r, on the voxels of the box (n, 8, z / 2, y / 2, x / 2)
-    whole : Patterson functions and counts, the whole array folded into channels (n, WHOLE, z / 4, y / 4, x / 4)
+    whole : Patterson functions, counts and mask of the whole array, 4^3 voxels turned into channels (n, WHOLE, z / 4, y / 4, x / 4)
     extent : square root of the Patterson function at 2 r, which is large inside a convex body (n, z / 2, y / 2, x / 2)
     """
 
@@ -161,8 +165,8 @@ class Features:
         )
 
 
-WHOLE = 64 * (4 + 3)
-SEEN = 6  # number of channels of rho and p: real, imaginary, modulus of each
+WHOLE = 64 * (4 + 3)  # number of channels of `Features.whole`: blocks of 4^3 voxels of 4 Patterson and 3 reciprocal fields
+SEEN = 6  # number of channels of the object rho and its modulus projection p: real part, imaginary part, modulus of each
 
 
 class Convolution(nn.Conv3d):
@@ -205,7 +209,7 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """U-Net of residual blocks.
 
-    The output of each level on the way down is added on the way up. A context is added at the second level.
+    The output of each level on the way down is added on the way up. A second input, the context, is added at the second level.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
@@ -233,7 +237,7 @@ class UNet(nn.Module):
 
 @dataclass(frozen=True)
 class _State:
-    """Input of a step: the object, its modulus projection, its misfit, and the memory of earlier steps."""
+    """Input of a learned step: the object, its modulus projection, its misfit, and the memory of earlier steps."""
 
     rho: Tensor
     projected: Tensor
@@ -264,7 +268,7 @@ class PhaseNetwork(nn.Module):
         Parameters
         ----------
         magnitude, valid : see `Measurement`, (n, z, y, x), or (1, z, y, x) for one pattern and n starts
-        rho : start, in the central half of the array, from `random_start`
+        rho : object from which the network starts, in the central half of the array, from `random_start`
         steps : number of steps; None takes that of the configuration
 
         Returns
@@ -304,7 +308,10 @@ class PhaseNetwork(nn.Module):
 
 
 def misfit(magnitude: Tensor, data: Measurement) -> Tensor:
-    r"""Return chi2 at the best scale, :math:`1 - (\sum m|F|)^2 / (\sum m^2 \sum |F|^2)` over valid voxels (n,)."""
+    r"""Return chi2 (n,) at the best scale, :math:`1 - (\sum m|F|)^2 / (\sum m^2 \sum |F|^2)` over valid voxels.
+
+    |F| are the computed moduli, and m the measured magnitudes.
+    """
     seen = magnitude * data.valid
     overlap = (seen * data.magnitude).sum(AXES).square()
     return (1 - overlap / (seen.square().sum(AXES) * data.magnitude.square().sum(AXES)).clamp_min(1e-12)).clamp_min(1e-8)
@@ -313,10 +320,10 @@ def misfit(magnitude: Tensor, data: Measurement) -> Tensor:
 def random_start(data: Measurement, generator: Generator, times: int = 1, strongest: float = 2.0) -> Tensor:
     """Draw random starts, (n times, z / 2, y / 2, x / 2) complex64: `times` in a row for each of n patterns.
 
-    The amplitude is large where the Patterson function says that the object may be. The phase is smooth like that of a crystal, of
-    a strength drawn up to `strongest` [rad], because white noise would only be speckle. The amplitude falls off on one side of a
-    random plane through the middle. So a start is nearer to one twin than to the other, and the network can learn to answer with
-    that twin instead of a blend of both.
+    The amplitude is large where the Patterson function says that the object may be. The phase is smooth like that of a crystal,
+    because white noise would only be speckle. Its strength is drawn between 0 and `strongest` [rad]. The amplitude falls off on one
+    side of a random plane through the middle. So a start is nearer to one twin than to the other, and the network can learn to
+    answer with that twin instead of a blend of both.
     """
     extent = Features.of(data).extent.repeat_interleave(times, 0)
     n = extent.shape[0]
@@ -333,7 +340,7 @@ def random_start(data: Measurement, generator: Generator, times: int = 1, strong
 def normalise(field: Tensor) -> Tensor:
     """Scale a field to a typical amplitude of one.
 
-    The typical amplitude is sum |p|^3 / sum |p|^2, which the empty part of the box does not reduce.
+    The typical amplitude is sum |p|^3 / sum |p|^2 of the field p; the empty part of the box does not reduce it.
     """
     amplitude = field.detach().abs()
     power = amplitude.square()
@@ -341,7 +348,7 @@ def normalise(field: Tensor) -> Tensor:
 
 
 def _anchor(logit: Tensor, share: float = 1 / 64, top: float = 2.0) -> Tensor:
-    """Shift logits (n, 1, z, y, x) so that the brightest `share` of the voxels has the mean `top`.
+    """Shift the logits of the amplitude (n, 1, z, y, x) so that their mean over the brightest `share` of the voxels is `top`.
 
     The scale of an object cannot be measured. Without this shift nothing would keep all amplitudes from drifting to zero.
     """
@@ -351,6 +358,9 @@ def _anchor(logit: Tensor, share: float = 1 / 64, top: float = 2.0) -> Tensor:
 
 
 def _mean_phase(field: Tensor) -> Tensor:
-    """Return the unit number along sum |p| p; the global phase is free, so every step sees it at zero."""
+    """Return the phase factor, a complex number of modulus one, of sum |p| p over the voxels of a field p.
+
+    The global phase of an object is free. So this factor is divided out before a step of the network sees the object.
+    """
     total = (field.detach().abs() * field.detach()).sum(AXES, keepdim=True)
     return total / total.abs().clamp_min(1e-12)

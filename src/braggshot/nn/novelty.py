@@ -1,6 +1,7 @@
 """Tell whether a pattern looks like those on which the network was trained, by a few numbers and their ranges in training.
 
-A network answers any pattern, but outside of its training its answer is a guess. The ranges are stored on the card of the weights.
+A network predicts an object for any pattern, but for a pattern unlike those of its training this object is a guess. The ranges are
+stored on the card of the network.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from braggshot.nn.predict import fast_bfloat16
 from braggshot.nn.two_scale import TwoScaleNetwork, central_fringes, coarse_network
 from braggshot.physics.fourier import AXES, frequencies
 
+# Lowest and highest value of each number in training, by the name of the number.
 Ranges = Mapping[str, tuple[float, float]]
 
+# Text for each number that describes a pattern; its value replaces the braces.
 WORDS = {
     "brightest": "the brightest voxel holds 10^{0:.1f} photons",
     "valid": "{0:.2f} of the voxels are valid",
@@ -32,9 +35,9 @@ WORDS = {
 
 @torch.no_grad()
 def features(network: nn.Module, data: Measurement, generator: torch.Generator) -> dict[str, Tensor]:
-    """Compute numbers (n,) of a batch of patterns as the network sees them; `WORDS` describes them.
+    """Compute the numbers (n,) that describe the patterns of a batch as the network sees them; `WORDS` names these numbers.
 
-    The misfit is that of one forward pass, because a network explains unknown patterns badly.
+    The misfit of one forward pass is among them, because a network explains unknown patterns badly.
     """
     data = (
         central_fringes(data) if isinstance(network, TwoScaleNetwork) else data
@@ -58,7 +61,7 @@ def features(network: nn.Module, data: Measurement, generator: torch.Generator) 
 def training_ranges(
     network: nn.Module, source: Source, chunks: int = 12, size: int = 8, tails: float = 0.005
 ) -> dict[str, tuple[float, float]]:
-    """Return, for each number, the range that holds all training patterns but the outermost `tails` on either side."""
+    """Return the range of each number in training; a share `tails` of the patterns lies below it, and the same share above."""
     device = next(network.parameters()).device
     numbers: dict[str, list[Tensor]] = {name: [] for name in WORDS}
     for step in range(chunks):
@@ -72,13 +75,13 @@ def training_ranges(
 
 
 def find_novelties(network: nn.Module, data: Measurement, known: Ranges, seed: int = 0, slack: float = 0.05) -> tuple[str, ...]:
-    """List in words the numbers of one pattern that lie outside the ranges of training; empty if none does or no range is known.
+    """List in words the numbers of one pattern that lie outside the ranges of training; empty if none does.
 
     Parameters
     ----------
     data : a batch of one pattern
-    known : ranges from the network's card
-    slack : share of a range by which a number may exceed it [1]
+    known : ranges of the numbers in training, from the network's card; empty if not known
+    slack : share of the width of a range by which a number may lie outside of it [1]
     """
     if not known:
         return ()

@@ -1,11 +1,12 @@
-"""Answer patterns batch by batch: while one batch is computed, the next one is copied to the device and the last one back.
+"""Predict objects batch by batch: while one batch is computed, the next one is copied to the device and the last one back.
 
 ::
 
     pinned memory of the host  ->  device  ->  network, scale  ->  device  ->  pinned memory of the host
     batch k + 1                                batch k                         batch k - 1
 
-The three run at the same time on streams of their own. On a CPU they run one after the other, with the same numbers.
+Copying in, computation and copying back run at the same time, each on a CUDA stream of its own. On a CPU they run one after the
+other, with the same numbers.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ Tensors = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Stream:
-    """Settings with which patterns of one shape are answered.
+    """Settings with which objects are predicted for patterns of one shape.
 
     Parameters
     ----------
     network : network, on the device to use
-    how : change of the sampling, the same for all patterns
+    how : resampling of the patterns for the network, the same for all patterns
     valid : (z, y, x) mask of the voxels that are good in all patterns, on the device
-    starts : random starts for each pattern; the one with the lowest chi2 is kept
-    seed : seed of the starts; batch k draws from seed + k
+    starts : number of random starts for each pattern; the object with the lowest chi2 is kept
+    seed : seed of the random starts; batch number k uses the seed `seed` + k
     """
 
     network: nn.Module
@@ -45,14 +46,14 @@ class Stream:
     seed: int = 0
 
     def answers(self, batches: Iterable[Tensor]) -> Iterator[Tensors]:
-        """Yield, batch by batch, objects and their chi2 (n,), on the CPU.
+        """Yield, batch by batch, the predicted objects and their chi2 (n,), on the CPU.
 
         Objects (n, z / 2, y / 2, x / 2) are on the grid of the counts.
 
         Parameters
         ----------
-        batches : counts (n, z, y, x) on the CPU, centred at N // 2 [photons]; in pinned memory copies run beside the computation; a
-            count that is negative or not a number is not valid
+        batches : counts (n, z, y, x) on the CPU, centred at N // 2 [photons]; copies from pinned memory run beside the
+            computation; a count that is negative or not a number is not valid
         """
         device = self.valid.device
         there = enumerate(upload(batches, device))
@@ -68,7 +69,9 @@ class Stream:
 def one_shot(
     network: nn.Module, counts: Tensor, valid: Tensor, how: Sampling, generator: Generator, starts: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Predict one object for each pattern of a batch: the best of `starts` by chi2, cropped to the central half of the array.
+    """Predict one object for each pattern of a batch: the one of lowest chi2 from `starts` random starts.
+
+    Objects are cropped to the central half of the array.
 
     Parameters
     ----------
@@ -76,7 +79,7 @@ def one_shot(
 
     Returns
     -------
-    rho : (n, z / 2, y / 2, x / 2) complex64 on the grid of the counts, scaled to them [sqrt(photons)]
+    rho : (n, z / 2, y / 2, x / 2) complex64 on the grid of the counts, scaled to the counts [sqrt(photons)]
     chi2 : (n,) misfit on the grid that the network was shown [1]
     """
     n = len(counts)
@@ -89,12 +92,12 @@ def one_shot(
 
 
 def half_shape(shape: Sequence[int]) -> list[int]:
-    """Return the shape of the central half of an array; it holds any crystal that is sampled finely enough."""
+    """Return the shape of the central half of an array, which holds any crystal that is sampled finely enough."""
     return [(n + 1) // 2 for n in shape]
 
 
 def upload(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Yield each batch on the device, while the next batch is being copied."""
+    """Yield each batch on the device while the next batch is being copied to it."""
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return
@@ -122,7 +125,7 @@ def _wait_for(sent: tuple[Tensor, torch.cuda.Event], here: torch.cuda.Stream) ->
 
 
 def download(answers: Iterable[Tensors], device: torch.device) -> Iterator[Tensors]:
-    """Yield each answer on the CPU, after the next one has been requested from the device."""
+    """Yield each batch of results on the CPU, after the computation of the next batch has been started on the device."""
     if device.type != "cuda":
         yield from (tuple(part.cpu() for part in answer) for answer in answers)
         return

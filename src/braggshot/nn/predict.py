@@ -1,4 +1,4 @@
-"""Predict hypotheses for any volume: resample it as in training (`braggshot.nn.resampling`), apply the network, resample back."""
+"""Predict hypotheses for any volume: resample the volume as in training, apply the network, resample the objects back."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, draw_start, search_
 from braggshot.physics.fourier import in_the_middle
 
 LARGEST = 64  # largest number of voxels per axis of a network's input
-SAME = 0.9  # least correlation of two low-resolution answers that count as one crystal [1]
-WITNESSES = 3  # number of best low-resolution answers that must be one crystal
-LEFT = 8  # number of best low-resolution answers from which a search continues
+SAME = 0.9  # correlation above which two low-resolution predictions count as one crystal [1]
+WITNESSES = 3  # number of low-resolution predictions, those of lowest misfit, that must show one crystal
+LEFT = 8  # number of low-resolution predictions, those of lowest misfit, that the long recipe continues
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Answer of the network for one volume.
+    """Prediction of the network for one volume.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ def predict(
 ) -> list[Hypothesis]:
     """Predict the best hypotheses for a volume, sorted by their misfit on the grid that the network was shown.
 
-    The network is trained on crystals in all orientations and errs differently in each. So each answer is for the pattern in
-    another orientation. With a two-scale network, all orientations are answered at the low resolution, an eighth of the cost, and
-    only the answers with the least misfit are continued at the full resolution.
+    The network is trained on crystals in all orientations and errs differently in each. So each prediction is made from the
+    pattern in another orientation. A two-scale network makes all predictions at the low resolution, for an eighth of the cost, and
+    continues only those of least misfit at the full resolution.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def predict(
     oversampling : measured oversampling per axis; None keeps the sampling of the volume
     n : number of hypotheses
     seed : seed of the random starts
-    orientations : number of orientations of the pattern, at least `n`; the best `n` answers are returned
-    search : continue with a long recipe if the best low-resolution answers are not one crystal
+    orientations : number of orientations of the pattern, at least `n`; the best `n` predictions are returned
+    search : run a long recipe of phasing if the best low-resolution predictions do not show one crystal
     """
     device = next(network.parameters()).device
     how = sampling(counts.shape, oversampling, input_size(network))
@@ -82,7 +82,7 @@ def predict(
 
 
 Answers = tuple[Tensor, Tensor, Tensor]
-"""Objects in their boxes (n, z, y, x), their chi2 (n,), and the orientation of the pattern that each answers (n,)."""
+"""Predicted objects in the central box (n, z, y, x), their chi2 (n,), and the number of the pattern's orientation for each (n,)."""
 
 
 def _answer_coarse(
@@ -117,7 +117,7 @@ def _answer_fine(network: TwoScaleNetwork, seen: Measurement, answers: Answers, 
 
 
 def input_size(network: nn.Module) -> int:
-    """Return the voxels per axis that a network is shown.
+    """Return the number of voxels per axis of the pattern that a network is shown.
 
     The low-resolution network alone sees only the central fringes, an eighth of the voxels.
     """
@@ -125,14 +125,14 @@ def input_size(network: nn.Module) -> int:
 
 
 def apply_network(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply the network to every start: return objects in its box (n, z / 2, y / 2, x / 2), and their chi2 (n,)."""
+    """Apply the network to every start: return objects in the central box (n, z / 2, y / 2, x / 2), and their chi2 (n,)."""
     with _precision(begin.device):
         boxes, magnitude = network(seen.magnitude, seen.valid, begin)[-1]
     return boxes, misfit(magnitude, seen)
 
 
 def network_input(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
-    """Return one pattern (z, y, x) as the network sees it, as a batch of one."""
+    """Return the measurement that a network is shown of one pattern (z, y, x), as a batch of one."""
     return Measurement.of(
         *(t[None].to(device) for t in to_network_grid(counts.float(), valid, sampling(counts.shape, oversampling)))
     )
@@ -148,7 +148,7 @@ def _precision(device: torch.device) -> torch.autocast:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Tell whether the device has instructions for 16-bit numbers; a CPU without them would emulate them slowly."""
+    """Tell whether the device has instructions for 16-bit numbers (bfloat16); a CPU without them would emulate them slowly."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

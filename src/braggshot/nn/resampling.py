@@ -1,14 +1,16 @@
-r"""Bring any volume to the sampling and shape that the network was trained on, and objects back.
+r"""Bring any volume to the sampling and shape that the network was trained on, and the network's objects back to its grid.
 
-An intensity is band-limited, since its crystal is finite: known at an oversampling of 2 it is known everywhere. So a pattern that
-is sampled more finely than the network needs is read at wider spacings w, where its crystal fills the network's box,
+An intensity is band-limited, because the crystal is finite: its samples at an oversampling of 2 determine it everywhere. So a
+pattern that is sampled more finely than the network needs is resampled at wider spacings w, with which its crystal fills the
+network's box:
 
 .. math:: I'_j = \prod_a w_a \frac{\sum_k L(k / w - j)\, I_k}{\sum_k L(k / w - j)},
    \qquad L(x) = \mathrm{sinc}(x)\, \mathrm{sinc}(x / 5), \quad |x| < 5
 
-(Lanczos' kernel, axis by axis; as many photons as are summed). Fringes beyond the largest array that a network takes are left out,
-which makes direct-space voxels larger: a 160 x 128 x 128 pattern becomes 64 x 64 x 64, the crystal at a lower resolution. What is
-missing is for a refinement on the original grid to add. The way back is exact, by the definition of the transform.
+I_k are the counts of the voxels k, I'_j those of the samples j, and a numbers the axes. L is Lanczos' kernel, applied axis by axis;
+the factors w_a keep the number of photons. Fringes beyond the largest array that a network takes are left out, which makes
+direct-space voxels larger: a 160 x 128 x 128 pattern becomes 64 x 64 x 64, the crystal at a lower resolution. A refinement on the
+original grid has to add the missing details. Objects are brought back exactly, by the definition of the Fourier transform.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from braggshot.nn.two_scale import CENTRAL
 from braggshot.physics.fourier import AXES, inverse_fourier, inverted
 from braggshot.physics.sampling import fill_unmeasured
 
-SAMPLED = 2.8  # oversampling per axis to which finer patterns are brought [1]
-LOBES = 5  # lobes of Lanczos' kernel on either side
-TURNS = 10  # rounds in which hidden counts are made to agree with the band of the pattern
+SAMPLED = 2.8  # oversampling per axis to which more finely sampled patterns are brought [1]
+LOBES = 5  # number of lobes of Lanczos' kernel on either side
+TURNS = 10  # number of rounds in which counts that are not valid are made to agree with the band limit of the pattern
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Sampling:
     Parameters
     ----------
     original : shape of the volume (z, y, x)
-    spacing : voxels of the volume from one sample to the next, per axis, at least 1
-    shape : samples per axis that the network sees, the middle one on the voxel N // 2; beyond the volume they are not valid
+    spacing : distance from one sample to the next, per axis, at least 1 [voxels of the volume]
+    shape : number of samples per axis that the network sees; the middle sample lies on the voxel N // 2, and samples beyond the
+        volume are not valid
     """
 
     original: tuple[int, int, int]
@@ -48,13 +51,13 @@ class Sampling:
 
 
 def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, most: int = CENTRAL) -> Sampling:
-    """Choose spacings that bring the oversampling to `SAMPLED`, and a trained shape.
+    """Choose spacings that bring the oversampling to `SAMPLED`, and a shape that the network takes.
 
     Parameters
     ----------
-    shape : of the volume
-    oversampling : per axis, measured; None leaves the sampling as it is
-    most : samples per axis
+    shape : shape of the volume
+    oversampling : measured oversampling per axis; None leaves the sampling as it is
+    most : largest number of samples per axis
     """
     c, b, a = (max(1.0, s / SAMPLED) for s in oversampling or (SAMPLED,) * 3)
     sizes = (min(most, STRIDE * math.ceil(n / spacing / STRIDE)) for n, spacing in zip(shape, (c, b, a), strict=True))
@@ -63,10 +66,10 @@ def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, most: i
 
 
 def to_network_grid(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
-    """Resample counts and trust (..., z, y, x) for the network, centred at N // 2.
+    """Resample counts and the mask of valid voxels (..., z, y, x) for the network, centred at N // 2.
 
-    A sample is valid where at least half of the kernel's weight lies on valid voxels. The kernel needs a smooth pattern, so the
-    other voxels take part with counts that are plausible for a crystal of the measured extent.
+    A sample is valid where at least half of the kernel's weight lies on valid voxels. The kernel needs a smooth pattern, so voxels
+    that are not valid are filled with counts that are plausible for a crystal of the measured extent.
     """
     kernels = [_kernel(*line, counts.device) for line in zip(how.original, how.shape, how.spacing, strict=True)]
     good = _along(kernels, valid.to(counts.dtype)) >= 0.5
@@ -75,7 +78,7 @@ def to_network_grid(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tenso
 
 
 def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tensor:
-    """Compute the weight of each of n voxels in each sample, (samples, n); zero for samples that lie mostly beyond the voxels."""
+    """Compute the weights (samples, n) of n voxels in the samples along one axis; zero for samples mostly beyond the voxels."""
     voxel, sample = (torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in (n, samples))
     x = voxel / spacing - sample[:, None]
     # Rounded: nothing at all from other voxels where a sample lies on one.
@@ -85,7 +88,7 @@ def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tenso
 
 
 def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
-    """Multiply each of the last three axes by its matrix (new, old)."""
+    """Multiply each of the last three axes of a field by a matrix of its own, (new length, old length)."""
     for axis, matrix in zip((-3, -2, -1), matrices, strict=True):
         field = (matrix @ field.transpose(axis, -2)).transpose(axis, -2)
     return field.contiguous()
@@ -94,8 +97,8 @@ def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
 def _filled(counts: Tensor, valid: Tensor, how: Sampling) -> Tensor:
     """Fill counts that are not valid with values that fit the band of the pattern, which the crystal's extent limits.
 
-    Begin with I(-q), which a strained crystal does not keep; then limit the band and restore the valid counts by turns
-    (Papoulis and Gerchberg).
+    The first values are those of I(-q), which differ from I(q) if the crystal is strained. Then the band is limited and the valid
+    counts are restored, by turns (algorithm of Papoulis and Gerchberg).
     """
     filled: Tensor = fill_unmeasured(counts, valid, inverted, lambda field: blur(field.float(), 2.0))
     if max(how.spacing) == 1 or valid.all():
@@ -112,11 +115,12 @@ def _filled(counts: Tensor, valid: Tensor, how: Sampling) -> Tensor:
 
 
 def to_original_grid(rho: Tensor, how: Sampling) -> Tensor:
-    r"""Bring a box of the network, (..., z / 2, y / 2, x / 2), to the grid of the original volume; the modulus of F stays.
+    r"""Bring objects in the network's box, (..., z / 2, y / 2, x / 2), to the grid of the original volume; |F| stays the same.
 
     .. math:: F_k = \sum_r \rho_r\, e^{-2 \pi i k r / (M w)}, \qquad -M w / 2 \le k < M w / 2
 
-    for M samples of spacing w, and zero beyond them.
+    F_k is the amplitude at the voxel k of the volume, rho_r the object at the voxel r of the box, for M samples of spacing w; F_k
+    is zero beyond the samples.
     """
     waves = []
     for n, samples, w, box in zip(how.original, how.shape, how.spacing, rho.shape[-3:], strict=True):

@@ -1,11 +1,12 @@
-"""Solve patterns by iterative phasing, keep the solutions, and teach them to a network repeatedly; no label is used.
+"""Solve patterns by iterative phasing, keep the solutions, and train a network on them repeatedly; no label is used.
 
-Expert iteration (`braggshot.nn.expert_iteration`) trusts only few of the network's own answers: those of mild crystals, which the
-network knows already. Random starts of the long recipe also solve strained crystals. They take several times as long as a training
-step, so their results are kept. A pattern counts as solved where two independent starts agree; the mean of the two is kept. Its
-centre of mass is in the middle, so only the twin is undetermined; each hypothesis is taught the twin that its start is nearer to.
-`braggshot.nn.augmentation` shows each pattern in the 48 orientations of the cube, with thinned counts and with other gaps. On a GPU
-the patterns of a shard are phased together, and solved patterns stay in its memory.
+Expert iteration (`braggshot.nn.expert_iteration`) trusts only few of the network's own predictions: those of weakly strained
+crystals, which the network knows already. Random starts of the long recipe also solve strained crystals. They take several times as
+long as a training step, so their results are kept. A pattern counts as solved where two independent starts agree; the mean of the
+two is kept. Its centre of mass is in the middle of the array, so only the choice between crystal and twin is open; the network is
+taught the one that is nearer to its start. `braggshot.nn.augmentation` shows each pattern in the 48 orientations of the cube, with
+thinned counts and with other detector gaps. On a GPU the patterns of a shard, those of one file, are phased together, and solved
+patterns stay in the GPU's memory.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement
 from braggshot.physics.fourier import AXES, crop, in_the_middle, inverted, to_centre
 
-HIDDEN = -1.0  # marks voxels that are not valid in arrays of counts without a mask [photons]
+HIDDEN = -1.0  # value of voxels that are not valid, in arrays of counts without a mask [photons]
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,14 @@ class SolvedConfig:
     Parameters
     ----------
     patterns : number of patterns to solve; 0 trains without solved patterns
-    shard : patterns per file; a GPU phases them together
+    shard : number of patterns per file; a GPU phases the patterns of a file together
     starts : largest number of random starts per pattern; phasing stops once two agree
-    agreement : aligned correlation of two starts above which a pattern counts as solved [1]
+    agreement : correlation of the objects of two starts, after alignment, above which a pattern counts as solved [1]
     refine : settings of the iterations of one start
     first_support : first support of a start
-    faintest : photons in the brightest voxel below which counts are not thinned
-    detector : gaps, dead pixels and lost frames of the share `damaged` of the patterns shown
-    damaged : share of the patterns shown that have such faults [1]
+    faintest : lowest number of photons that thinning leaves in the brightest voxel
+    detector : faults, such as gaps, dead pixels and lost frames, that are added to a part of the patterns shown to the network
+    damaged : share of the patterns shown to which such faults are added [1]
     """
 
     patterns: int = 0
@@ -69,9 +70,9 @@ class SolvedConfig:
 
 
 def solve(source: Source, folder: Path, config: SolvedConfig, seed: int) -> Iterator[tuple[int, int]]:
-    """Solve patterns shard by shard into `folder`, yielding the numbers (tried, solved) so far after each shard.
+    """Solve patterns and write them to `folder`, file by file; yield the numbers of patterns (tried, solved) after each file.
 
-    A shard whose file exists is not solved again.
+    The patterns of a file that exists are not solved again.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ def solve(source: Source, folder: Path, config: SolvedConfig, seed: int) -> Iter
 
 
 def solve_batch(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """Phase n patterns (n, z, y, x) until two random starts agree; return the mean of the two, and a mask of the solved patterns.
+    """Phase n patterns (n, z, y, x), each until two random starts agree; return their mean, and a mask of solved patterns.
 
     Returns
     -------
@@ -125,7 +126,7 @@ def solve_batch(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) 
 
 
 def _run_start(data: Measurement, config: SolvedConfig, generator: Generator, host: Generator) -> Tensor:
-    """Run one random start of each pattern to the end of the recipe; return objects (n, z, y, x) in corner layout."""
+    """Phase each pattern once, from random phases to the end of the recipe; return objects (n, z, y, x) in corner layout."""
     n = len(data.magnitude)
     drawn, refine = uniform(generator, *config.first_support.threshold, n), config.refine
     support = autocorrelation_support(data.magnitude, drawn, config.first_support.extent)
@@ -141,7 +142,7 @@ def _run_start(data: Measurement, config: SolvedConfig, generator: Generator, ho
 def replay_source(
     folder: Path, config: SolvedConfig, seed: int, hidden: float = 0.05, device: torch.device | str = "cpu"
 ) -> Source:
-    """Return a source of solved patterns, each time in another orientation, with other noise and other voxels hidden.
+    """Return a source that shows solved patterns again, each time in another orientation, with other noise and other voxels hidden.
 
     Raises
     ------
@@ -185,7 +186,7 @@ def read_solved(folder: Path) -> tuple[Tensor, Tensor]:
 def turn_indices(shape: torch.Size, ways: list[Orientation]) -> Tensor:
     """Return, for each orientation, the source index of every voxel, (orientations, voxels).
 
-    With it one gather turns a whole batch.
+    With these indices one gather operation turns a whole batch.
     """
     index = torch.arange(shape.numel()).view(shape)
     return torch.stack([turn(index, way).reshape(-1) for way in ways])

@@ -1,8 +1,8 @@
-"""Train a network: one loop, run by its caller, that resumes after being killed as if it had not stopped.
+"""Train a network in one loop, a generator; a training that was killed resumes as if it had not stopped.
 
 The loss uses counts only. The best weights are chosen on validation crystals by how well the object is recovered. The loss would be
-a bad choice, because it keeps falling while objects get worse. Data, starts and everything else that is random follow from (seed,
-step), so a resumed run gives the same numbers.
+a bad criterion, because it keeps falling while objects get worse. Data, starts and everything else that is random follow from
+(seed, step), so a resumed run gives the same numbers.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ class TrainConfig:
     Parameters
     ----------
     kind : kind of network, from `weights.KINDS`
-    steps : steps of the optimiser
-    batch, chunk : patterns per step, and per chunk; a chunk passes through the network at once
+    steps : number of steps of the optimiser
+    batch, chunk : number of patterns per step, and per chunk; the patterns of a chunk pass through the network together
     learning_rate, warmup : largest learning rate of AdamW [1], and the number of steps in which it is reached
     schedule : "flat-decay", "halving" or "triangular2", see `rate`
-    decay : last share of the run, in which "flat-decay" falls to zero [1]
+    decay : share of the run, at its end, in which the learning rate of "flat-decay" falls to zero [1]
     weight_decay, beta2 : parameters of AdamW [1]
     clip : largest norm of the gradient, 0 for no limit [1]
-    ema : weight of the past in the running average of the weights; the average is validated and shipped [1]
+    ema : share of the old value in each update of the running average of the network's weights, which is validated and saved [1]
     seed : seed of all random numbers
     precision : "bf16-mixed" for convolutions in 16 bits where the device has such instructions; transforms are always in 32 bits
     expert_from : first step in which the network's outputs are refined to teach it
     validate_every, checkpoint_every : steps from one validation to the next, and from one checkpoint to the next
-    validation, validation_chunk : number of validation crystals, and how many of each kind are taken in turn
+    validation, validation_chunk : number of validation crystals, and number of crystals of one kind before the next kind follows
     network, loss, expert : settings of the network, of the loss and of expert iteration; published networks have no settings
-    fine, between : settings of "two-scale", whose low-resolution network is trained already: its fine steps, and the projections
-        between both resolutions
+    fine, between : settings of the kind "two-scale": its learned steps at the full resolution, and the projections between both
+        resolutions; its low-resolution network is trained already
     """
 
     kind: str = "flagship"
@@ -95,8 +95,8 @@ class TrainConfig:
 
         flat-decay   rises, stays flat, and falls to zero at the end; a longer run continues from the flat part
         halving      is halved after every fifth of the run, as in the paper every 20 of 100 epochs
-        triangular2  rises five times from a fifth and falls back, each rise half as high as the one before, as every 12 of 60
-        epochs
+        triangular2  rises five times from a fifth of `learning_rate` and falls back, each rise half as high as the one before, as
+        in the published training every 12 of 60 epochs
         """
         share = step / self.steps
         factor = min(1.0, (step + 1) / max(1, self.warmup))
@@ -110,7 +110,7 @@ class TrainConfig:
 
 
 PUBLISHED = TrainConfig(batch=128, warmup=0, beta2=0.999, clip=0, ema=0)
-"""Common settings of the two published recipes; settings that the papers do not state are those of the flagship."""
+"""Common settings of the training of the two published networks; what the papers do not state is as in the flagship's training."""
 
 PRESETS = {
     "flagship": TrainConfig(),
@@ -129,12 +129,13 @@ PRESETS = {
         loss=LossConfig(data="max-l1", expert=0),
     ),
 }
-"""Settings by name: those of the flagship and its full resolution, and of the published networks as in the authors' code."""
+"""Settings of the training by name: of the flagship, of its steps at the full resolution ("two-scale"), and of the published
+networks, as in the authors' code."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Numbers of the run after a step."""
+    """Progress of a training run after a step: the steps done and in total, the patterns seen, and the values of the step."""
 
     step: int
     steps: int
@@ -143,19 +144,21 @@ class Report:
 
 
 def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initial: nn.Module | None = None) -> Iterator[Report]:
-    """Train a network, yielding a `Report` after each step; ``last``, ``best`` and ``metrics.csv`` appear in `folder`.
+    """Train a network, yielding a `Report` after each step.
+
+    The files ``last.safetensors`` (checkpoint), ``best.safetensors`` (weights) and ``metrics.csv`` appear in `folder`.
 
     Parameters
     ----------
     config : settings of the training
     source : source of patterns
     folder : output folder; a checkpoint in it is resumed
-    fabric : `lightning_fabric.Fabric`, launched: device and processes; its precision stays "32-true"
+    fabric : launched `lightning_fabric.Fabric`, which gives the device and the processes; its precision stays "32-true"
     initial : network to start from, if there is no checkpoint
 
     Raises
     ------
-    ConfigError : if the chunks of a batch cannot be shared evenly by the processes, or the checkpoint is of another network.
+    ConfigError : if the processes cannot share the chunks of a batch evenly, or the checkpoint in `folder` is of another network.
     """
     if config.batch // config.chunk % fabric.world_size:
         raise ConfigError(
@@ -190,7 +193,7 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
 
 
 def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
-    """Sum the gradients of this process's chunks.
+    """Sum the gradients of the chunks that this process computes.
 
     Fabric takes the mean over processes.
     """
@@ -212,9 +215,9 @@ def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, 
 def objective(
     model: nn.Module, data: Measurement, start: Tensor, config: TrainConfig, step: int, solution: Tensor | None = None
 ) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss of a batch, and its parts.
+    """Return the loss of a batch, and the values of its parts by name.
 
-    `solution` holds the objects that iterative phasing found, if a teacher was asked.
+    `solution` holds the objects that iterative phasing found; None if it was not run.
     """
     with mixed_precision(config, start.device):
         outputs = model(data.magnitude, data.valid, start)
@@ -232,9 +235,9 @@ def objective(
 
 
 def mixed_precision(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """Run convolutions in 16 bits if the settings ask for it and the device has such instructions.
+    """Make the context in which convolutions run in 16 bits, if the settings ask for that and the device has such instructions.
 
-    Fabric's mixed precision is not used, because it would round the magnitudes as well.
+    Lightning Fabric's mixed precision is not used, because it would round the magnitudes as well.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16-mixed" and fast_bfloat16(device))
 
@@ -244,8 +247,8 @@ def _choose_target(
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Return the target of each prediction, its weight (n,), and numbers to report; `way` is the pair (start, prediction).
 
-    The target is the twin that is nearer to the *start*. A prediction that blends both twins is equally near to both; if the nearer
-    one to the prediction were taken, it would be pulled to either twin half of the time and stay a blend.
+    The target is the twin that is nearer to the *start*. A prediction that blends both twins is equally near to both. If the target
+    were the twin nearer to the prediction, the prediction would be pulled to either twin half of the time and stay a blend.
     """
     start, rho = way
     if solution is not None:
@@ -285,7 +288,7 @@ def _start_run(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Modul
 
 @torch.no_grad()
 def _update_average(run: Run, config: TrainConfig) -> None:
-    """Update the running average of the weights, which is shorter in the first steps."""
+    """Update the running average of the weights, which forgets faster in the first steps."""
     keep = min(config.ema, (1 + run.step) / (10 + run.step))
     for name, tensor in run.network.state_dict().items():
         run.average[name].lerp_(tensor, 1 - keep) if tensor.is_floating_point() else run.average[name].copy_(tensor)
@@ -293,7 +296,7 @@ def _update_average(run: Run, config: TrainConfig) -> None:
 
 @torch.no_grad()
 def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
-    """Score the averaged weights on validation patterns, and save them if they are the best so far."""
+    """Score the running average of the weights on validation patterns, and save it if it is the best so far."""
     network = deepcopy(run.network).eval()
     network.load_state_dict(run.average)
     values = validate(network, source, config, fabric)
@@ -312,8 +315,8 @@ def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dic
 def validate(network: nn.Module, source: Source, config: TrainConfig, fabric: Any) -> dict[str, float]:
     """Return medians and success rates over validation patterns, of the prediction and of the refined prediction.
 
-    Success is an aligned complex correlation with the truth of at least 0.95. Each pattern has one start, so no choice improves the
-    result.
+    Success is an aligned complex correlation with the truth of at least 0.95. Each pattern has one start, so there is no
+    choice among several that would improve the result.
     """
     chi: list[float] = []
     chi_refined: list[float] = []

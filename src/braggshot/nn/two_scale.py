@@ -8,11 +8,11 @@
     learned steps (`coarse`)  ->  projections, shrink-wrap (`between`)  ->  learned steps (`fine`)  ->  projections (`after`)
       16^3 voxels of 32^3              a hundred                             32^3 voxels of 64^3           ten, then the object
 
-The crystal is found from the central fringes, which hold it at half the resolution and cost an eighth. The first learned steps
-often leave a blend of the crystal with its twin; projections resolve it. The outer fringes say how sharp the surface is and how the
-phase turns from voxel to voxel. A few learned steps with one modulus projection each add this, where error reduction takes dozens
-of iterations. Ten such iterations then fit the object to the counts. No weight is fitted to the measured pattern: the pass applies
-the same operations to every pattern.
+The crystal is found from the central fringes, which show it at half the resolution for an eighth of the cost. The first learned
+steps often end in a blend of the crystal with its twin; the projections after them resolve the blend. The outer fringes say how
+sharp the surface is and how the phase turns from voxel to voxel. A few learned steps, with one modulus projection each, add these
+details; error reduction would take dozens of iterations. Ten iterations of error reduction then fit the object to the counts. No
+weight is fitted to the measured pattern: the pass applies the same operations to every pattern.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ from braggshot.nn.expert_iteration import ExpertConfig, refine_predictions
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, normalise, random_start
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad, to_centre, to_corner
 
-CENTRAL = 32  # voxels per axis of the low resolution
+CENTRAL = 32  # number of voxels per axis of a pattern at the low resolution
+# Settings of the learned steps at the full resolution.
 FINE = NetworkConfig((16, 32, 48), 2)
-# The first support is wide, because with few photons a tight support cuts the crystal.
+# Settings of the projections at the end of the pass. The first support is wide, because with few photons a tight support cuts the
+# crystal.
 ENDING = ExpertConfig(IterativeConfig(recipe="10*ER", shrink_wrap=ShrinkWrap(period=0), monitor_every=1000), support=0.2)
+# Part of the recipe of `LONG`, which repeats it.
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER"
-# Long search at the low resolution, where answers differ: a wide blur that narrows can leave a wrong object.
+# Settings of long phasing at the low resolution, for patterns whose predictions differ. A support from a wide blur that narrows can
+# get away from a wrong object.
 LONG = ExpertConfig(
     IterativeConfig(
         recipe=f"4*({_CYCLE})", shrink_wrap=ShrinkWrap(sigma_start=2.0, sigma_end=1.0), flatness=0.5, monitor_every=1000
@@ -47,8 +51,8 @@ class TwoScaleConfig:
 
     Parameters
     ----------
-    coarse, fine : learned steps at the low resolution and at the full one
-    between, after : projections at the low resolution, and at the end of the pass; training does not run the latter
+    coarse, fine : settings of the learned steps at the low resolution and at the full one
+    between, after : settings of the projections at the low resolution, and of those at the end, which training does not run
     """
 
     coarse: NetworkConfig = field(default_factory=lambda: NetworkConfig(steps=4))
@@ -60,7 +64,7 @@ class TwoScaleConfig:
 class TwoScaleNetwork(nn.Module):
     """Network of both resolutions, called like `PhaseNetwork`, from a start at the low resolution.
 
-    Only the fine steps learn; the coarse network is trained before.
+    Only the steps at the full resolution learn; the low-resolution network is trained before.
     """
 
     def __init__(self, config: TwoScaleConfig | None = None, coarse: PhaseNetwork | None = None) -> None:
@@ -72,7 +76,7 @@ class TwoScaleNetwork(nn.Module):
     def forward(self, magnitude: Tensor, valid: Tensor, rho: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
         """Return the object and the modulus of its transform after every fine step; the last one is the prediction.
 
-        Outside of training, the object after the final projections is the last one.
+        Outside of training, the list ends with the object after the final projections.
 
         Parameters
         ----------
@@ -84,7 +88,7 @@ class TwoScaleNetwork(nn.Module):
         return self.apply_fine(data, self.apply_coarse(data, rho)[0], steps)
 
     def apply_fine(self, data: Measurement, boxes: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Apply the fine steps to objects of the low resolution."""
+        """Apply the steps at the full resolution to objects of the low resolution."""
         shape = data.magnitude.shape[-3:]
         begin = enlarge(boxes, central_fringes(data).magnitude.shape[-3:], shape)
         better: list[tuple[Tensor, Tensor]] = self.fine(data.magnitude, data.valid, begin, steps)
@@ -97,9 +101,9 @@ class TwoScaleNetwork(nn.Module):
 
     @torch.no_grad()
     def apply_coarse(self, data: Measurement, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the coarse network and the projections after it.
+        """Apply the low-resolution network and the projections after it.
 
-        Returns objects in boxes of half the voxels per axis, and their chi2 (n,).
+        Returns objects in the central half of the array per axis, and their chi2 (n,).
         """
         small = central_fringes(data)
         boxes = self.coarse(small.magnitude, small.valid, start)[-1][0]
@@ -108,37 +112,37 @@ class TwoScaleNetwork(nn.Module):
 
 @torch.no_grad()
 def search_coarse(data: Measurement, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Continue objects of the low resolution by a long recipe, one pattern for each; return objects and their chi2 (n,)."""
+    """Continue each object of the low resolution on its own pattern by a long recipe; return objects and their chi2 (n,)."""
     return refine_predictions(boxes, central_fringes(data), LONG, 0, is_centred=True)
 
 
 def central_fringes(data: Measurement) -> Measurement:
-    """Crop patterns to their central fringes: at most `CENTRAL` voxels per axis."""
+    """Crop patterns to their central fringes, at most `CENTRAL` (32) voxels per axis."""
     shape = [min(n, CENTRAL) for n in data.magnitude.shape[-3:]]
     return Measurement(*(to_corner(crop(to_centre(part), shape)).contiguous() for part in (data.magnitude, data.valid)))
 
 
 def enlarge(rho: Tensor, shape: torch.Size, whole: torch.Size) -> Tensor:
-    """Interpolate boxes of the grid `shape` to boxes of the finer grid `whole` of the same extent, centred by mass.
+    """Interpolate objects from the grid `shape` to the finer grid `whole` of the same extent, centred by mass.
 
-    They are centred because projections let an object drift, and the finer box has no margin for that.
+    The objects are centred because projections let an object drift, and the finer box has no margin for that.
     """
     transform = pad(fourier(in_the_middle(pad(rho, shape))), whole)
     return normalise(crop(inverse_fourier(transform), [n // 2 for n in whole]))
 
 
 def draw_start(network: nn.Module, data: Measurement, generator: Generator, times: int = 1) -> Tensor:
-    """Draw a random start for a network, on the voxels where it begins."""
+    """Draw a random start for a network, on the grid on which the network begins."""
     return random_start(central_fringes(data) if isinstance(network, TwoScaleNetwork) else data, generator, times)
 
 
 def coarse_network(network: nn.Module) -> nn.Module:
-    """Return the part of a network that finds the object; for a network of one resolution, the network itself."""
+    """Return the low-resolution part of a two-scale network; for a network of one resolution, the network itself."""
     return network.coarse if isinstance(network, TwoScaleNetwork) else network
 
 
 def with_fine_steps(part: nn.Module, whole: nn.Module | None) -> nn.Module:
-    """Return a network after its coarse part was trained alone.
+    """Return the whole network after its coarse part was trained alone.
 
     If that part was taken from a two-scale network `whole`, the fine steps of `whole` are added to it.
     """

@@ -21,20 +21,22 @@ from braggshot.nn.autophasenn import AutoPhaseNN, AutoPhaseNN2024
 from braggshot.nn.network import NetworkConfig, PhaseNetwork
 from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork
 
+# Class of each kind of network.
 KINDS: dict[str, type[nn.Module]] = {
     "flagship": PhaseNetwork,
     "two-scale": TwoScaleNetwork,
     "autophasenn": AutoPhaseNN,
     "autophasenn-2024": AutoPhaseNN2024,
 }
-CONFIGS: dict[str, Any] = {"flagship": NetworkConfig, "two-scale": TwoScaleConfig}  # published networks have no settings
-SHIPPED = "flagship"
-FOLDER = "weights"
+# Class of the settings of each kind of network; published networks have no settings.
+CONFIGS: dict[str, Any] = {"flagship": NetworkConfig, "two-scale": TwoScaleConfig}
+SHIPPED = "flagship"  # name of the shipped network that is used by default
+FOLDER = "weights"  # folder of the package that holds the shipped networks
 
 
 @dataclass(frozen=True)
 class Card:
-    """Card of a trained network; ``braggshot info`` shows it, and every result of the network contains it.
+    """Card of a trained network; ``braggshot info`` shows it, and every result that the network computed contains it.
 
     Parameters
     ----------
@@ -59,18 +61,18 @@ class Card:
 
 
 def build_network(kind: str, settings: NetworkConfig | TwoScaleConfig | None = None) -> nn.Module:
-    """Build a new network of a kind."""
+    """Build an untrained network of a kind from `KINDS`."""
     return KINDS[kind](settings) if kind in CONFIGS else KINDS[kind]()
 
 
 def kind_of(network: nn.Module) -> tuple[str, dict[str, Any]]:
-    """Return the kind of a network, and its configuration for the card."""
+    """Return the kind of a network, and the network's configuration for its model card."""
     kind = next(name for name, known in KINDS.items() if type(network) is known)
     return kind, config.dump(network.config) if isinstance(network, PhaseNetwork | TwoScaleNetwork) else {}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and JSON metadata as one file, whole or not at all."""
+    """Write tensors and JSON metadata as one safetensors file, which is whole or absent."""
     blob = save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {k: json.dumps(v) for k, v in metadata.items()})
     with replacing(path) as temporary:
         temporary.write_bytes(blob)
@@ -81,7 +83,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises
     ------
-    ConfigError : if it is missing or is no safetensors file.
+    ConfigError : if the file is missing or is no safetensors file.
     """
     try:
         with safe_open(str(path), "pt") as stream:
@@ -92,7 +94,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save_network(path: Path, network: nn.Module, card: Card, half: bool = False) -> None:
-    """Save weights and card; `half` stores weights in 16 bits, which hardly changes predictions."""
+    """Save the weights and the model card of a network; `half` stores weights in 16 bits, which hardly changes predictions."""
     learned = {name for name, _ in network.named_parameters()} if half else set()  # running variances may overflow 16 bits
     state = {name: t.half() if name in learned else t for name, t in network.state_dict().items()}
     write(path, state, {"card": asdict(card)})
@@ -103,13 +105,13 @@ def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
 
     Raises
     ------
-    ConfigError : if no such network is known, the file holds something else, or the weights are of another version.
+    ConfigError : if no such network is known, the file holds something else, or the weights fit another version of the network.
     """
     return assemble_network(*read(locate(name)), name)
 
 
 def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str | Path) -> tuple[nn.Module, Card]:
-    """Build the network of a file's tensors and metadata, in evaluation mode.
+    """Build a network from the tensors and the metadata of its file, in evaluation mode.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any],
 
 
 RETIRED = {"support_threshold", "support_extent"}
-"""Settings in older cards that are ignored: they belong to random starts and were never read in a refinement."""
+"""Names of settings on older cards that are ignored: they belong to random starts, and no refinement ever used them."""
 
 
 def _without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """Draw what a person looks at: slide, page, figures for a paper, series, evaluations.
 
 surface          render the surface of a crystal from any side
-text             say what the numbers mean, in words and units of the field
+text             say what the numbers of a reconstruction mean, in words and units of the field
 figures          make the pictures of a reconstruction, as arrays
 strain_figures   make the pictures of a strain map, as arrays
 drawing          draw a reconstruction once, for slide, page and figure alike
 html_parts       lay out rows of pictures, colour bars, cards and curves as HTML
 strain_section   lay out the part of the page about strain
-html             write the page: one file, nothing to fetch
+html             write the page: one file that needs no other
 paper            write the figure for a paper
 slide            write the slide: one picture, 16:9
-movie            write a GIF
+movie            write a movie of a series as a GIF
 series           draw a series: curves, crystals, movie, page
 evaluation       draw an evaluation
 """
@@ -42,7 +42,7 @@ def write_report(path: str | Path, drawing: Drawing) -> None:
 
 
 def write_png(path: str | Path, drawing: Drawing) -> None:
-    """Write one picture that fits a slide: the crystal (its strain, where known), slices, diffraction, verdict.
+    """Write one picture that fits a slide: the crystal (its strain, where known), slices, diffraction patterns, verdict.
 
     Raises
     ------
@@ -54,11 +54,11 @@ def write_png(path: str | Path, drawing: Drawing) -> None:
 
 
 def write_strain_figure(path: str | Path, drawing: Drawing) -> None:
-    """Write the figure for a paper, PDF or PNG by the ending.
+    """Write the figure for a paper, as PDF or PNG according to the ending of the file's name.
 
     Raises
     ------
-    OutputError : without a strain map, or if the file cannot be written.
+    OutputError : if the reconstruction has no strain map, or if the file cannot be written.
     """
     if drawing.material is None:
         raise OutputError(f"{path}: a figure of the strain needs a geometry, and {drawing.reconstruction.volume.name} has none.")

@@ -13,11 +13,11 @@ from braggshot.volumes import Reconstruction
 
 @dataclass(frozen=True)
 class Drawing:
-    """A reconstruction and its pictures, each set of which is drawn when it is first asked for.
+    """A reconstruction and its pictures; each set of pictures is drawn when it is first used.
 
     Parameters
     ----------
-    reconstruction : to be drawn
+    reconstruction : reconstruction that the pictures show
     """
 
     reconstruction: Reconstruction
@@ -29,7 +29,7 @@ class Drawing:
 
     @cached_property
     def views(self) -> tuple[Picture, ...]:
-        """The surface from four sides, coloured by its phase."""
+        """Pictures of the crystal's surface from four sides, coloured by its phase."""
         return figures.views(self.crystal)
 
     @cached_property
@@ -39,10 +39,10 @@ class Drawing:
 
     @cached_property
     def strain_views(self) -> tuple[Picture, ...]:
-        """The surface from four sides, coloured by its strain; none without a strain map."""
+        """Pictures of the crystal's surface from four sides, coloured by its strain; empty without a strain map."""
         return () if self.material is None else strain_figures.views(self.material)
 
     @cached_property
     def diffraction(self) -> Diffraction | None:
-        """Planes of measured and fitted counts; None for a result without its measurement."""
+        """Pictures of the central planes of measured and fitted counts; None for a result without its measurement."""
         return figures.diffraction(self.reconstruction)

@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from braggshot.io.atomic import replacing
 
 Rows = Sequence[Mapping[str, Any]]
-_SIZE = (11, 7)  # of the figure [inches]
-_MARKS = "osD^vPX*<>hd"
+_SIZE = (11, 7)  # width and height of the figure [inches]
+_MARKS = "osD^vPX*<>hd"  # matplotlib's markers, one for each method in turn
 
 
 def write_evaluation_figure(path: str | Path, title: str, rows: Rows) -> None:
-    """Write four panels of the rows of one suite, by group and method, as ``results.json`` has them.
+    """Write a figure of four panels that shows one suite by group and method; `rows` are rows of ``results.json``.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def write_evaluation_figure(path: str | Path, title: str, rows: Rows) -> None:
 
 
 def evaluation_figure(title: str, rows: Rows) -> Figure:
-    """Draw success by group, correlation of each crystal, success against time, overlap of supports against threshold."""
+    """Draw four panels: success by group, correlation of each crystal, success against time, overlap of supports by threshold."""
     figure = Figure(figsize=_SIZE, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=11)
     groups, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "method"))

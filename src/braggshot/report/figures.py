@@ -1,7 +1,7 @@
 """Make the pictures of a reconstruction as plain arrays, so that the page and the slide show the same ones.
 
-Direct space is drawn in the Cartesian axes of the basis (z, y, x), never in skewed index axes, and all slices have the same scale.
-Phases are interpolated in the complex field and shown inside the support only, with their mean at zero.
+Direct space is drawn in the Cartesian axes of the basis (z, y, x), never in the skewed axes of the voxels, and all slices have the
+same scale. Phases are interpolated in the complex field and shown inside the support only, with their mean at zero.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatA
 
 Pixels = NDArray[np.uint8]
 VIEWS = (30, 120, 210, 300)  # azimuths of the views [degrees]
-ELEVATION = 25.0  # of the views [degrees]
+ELEVATION = 25.0  # elevation of the views [degrees]
 _SIDE = 240  # pixels along each side of a slice
 _UNKNOWN = (128, 128, 128, 255)  # colour of voxels that are not valid (RGBA)
 
 
 @dataclass(frozen=True)
 class Colours:
-    """A colour map from `low` to `high`; the map's name is matplotlib's."""
+    """Colour map for values from `low` to `high`; `name` is matplotlib's name of the map."""
 
     name: str
     low: float
@@ -41,7 +41,7 @@ class Colours:
     logarithmic: bool = False
 
     def __call__(self, values: FloatArray) -> Pixels:
-        """Turn values into RGBA; values outside the range get the colours of its ends."""
+        """Turn values into RGBA; values outside the range get the colours of the range's ends."""
         norm = mpl.colors.LogNorm if self.logarithmic else mpl.colors.Normalize
         shown = norm(self.low, self.high)(np.clip(values, self.low, self.high))
         return np.asarray(mpl.colormaps[self.name](shown, bytes=True), dtype=np.uint8)
@@ -49,16 +49,16 @@ class Colours:
 
 @dataclass(frozen=True)
 class Picture:
-    """One panel.
+    """One panel of a page, slide or figure.
 
     Parameters
     ----------
     rgba : (height, width, 4), first row on top
-    title : what it shows
+    title : title of the panel
     across, along : names of the horizontal and vertical directions, with arrows
-    width, height : what it spans [`unit`]
-    triad : name -> unit vector on the page (right, up), for views in three dimensions
-    labels : text and its place, 0 to 1 from the lower left
+    width, height : lengths that the panel spans [`unit`]
+    triad : name of each coordinate axis, and components right and up of its unit vector, for views in three dimensions
+    labels : texts and their places (right, up), 0 to 1 from the lower left
     """
 
     rgba: Pixels
@@ -73,14 +73,14 @@ class Picture:
 
     @property
     def is_dark(self) -> bool:
-        """Tell whether a scale bar at the bottom has to be white."""
+        """Tell whether the picture is dark at the bottom, so that a scale bar there has to be white."""
         bottom = self.rgba[-max(1, len(self.rgba) // 8) :].astype(float)
         return float((bottom[..., :3].mean(axis=-1) * bottom[..., 3] / 255).mean()) < 100 and bottom[..., 3].mean() > 200
 
 
 @dataclass(frozen=True)
 class Crystal:
-    """A reconstruction ready to be drawn: mean phase zero, basis in `unit`, centre and half width of the slices."""
+    """Reconstruction ready to be drawn: mean phase zero; basis, centre of the slices and their half width `half` in `unit`."""
 
     rho: ComplexArray
     support: BoolArray
@@ -96,7 +96,7 @@ class Crystal:
 
 @dataclass(frozen=True)
 class Diffraction:
-    """Central planes of the measurement, of the fit, and of the difference of their square roots."""
+    """Pictures of central planes: measured counts, fitted counts, and the difference of their square roots."""
 
     measured: tuple[Picture, ...]
     fitted: tuple[Picture, ...]
@@ -131,7 +131,7 @@ def crystal(reconstruction: Reconstruction) -> Crystal:
 
 
 def phase_colours(inside: ComplexArray) -> Colours:
-    """Choose a symmetric range, a simple fraction of pi, that holds nearly all phases; with pi the colour map is cyclic."""
+    """Choose a colour map from minus to plus a simple fraction of pi that holds nearly all phases; for pi, a cyclic map."""
     largest = float(np.percentile(np.abs(np.angle(inside)), 99)) if inside.size else np.pi
     limit = next((np.pi * part for part in (1 / 8, 1 / 4, 1 / 2, 3 / 4) if largest <= np.pi * part), np.pi)
     return Colours("twilight_shifted" if limit == np.pi else "coolwarm", -limit, limit, "rad")
@@ -180,7 +180,7 @@ def slices(shown: Crystal) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
 
 
 def _plane(shown: Crystal, through: FloatArray, across: int, up: int) -> tuple[ComplexArray, Pixels]:
-    """Interpolate the complex field and the opacity on the plane of two Cartesian axes; rows run downwards."""
+    """Interpolate the complex field and the opacity on the plane of two Cartesian axes; the first row is the top one."""
     steps = (np.arange(_SIDE) + 0.5 - _SIDE / 2) * (2 * shown.half / _SIDE)
     places = np.empty((3, _SIDE, _SIDE))
     places[:] = through[:, None, None]
@@ -194,7 +194,10 @@ def _plane(shown: Crystal, through: FloatArray, across: int, up: int) -> tuple[C
 
 
 def fitted_magnitude(reconstruction: Reconstruction) -> FloatArray | None:
-    """Compute c|F| on the measured grid [sqrt(photons)], with the estimated point spread; None without counts on that grid."""
+    """Compute the fitted magnitudes c|F| on the measured grid [sqrt(photons)], c the best scale; None without counts on that grid.
+
+    The estimated point spread is applied.
+    """
     volume = reconstruction.volume
     same_grid = reconstruction.frame == "detector" and reconstruction.rho.shape == volume.shape
     if not same_grid or not (volume.valid & (volume.intensity > 0)).any() or not reconstruction.support.any():
@@ -232,7 +235,7 @@ def diffraction(reconstruction: Reconstruction) -> Diffraction | None:
 
 
 def _central_planes(volume: DiffractionVolume, values: FloatArray, colours: Callable[[Any], Pixels]) -> tuple[Picture, ...]:
-    """Draw the planes through N // 2, in voxels of the detector frame; voxels without a number are grey."""
+    """Draw the planes through the voxel N // 2, in voxels of the detector frame; voxels whose value is not a number are grey."""
     names = ("rocking", "row", "column")
     basis = volume.reciprocal_basis
     steps, unit = (np.ones(3), "voxels") if basis is None else (np.linalg.norm(basis, axis=0) * 1e-9, "nm⁻¹")
@@ -248,13 +251,13 @@ def _central_planes(volume: DiffractionVolume, values: FloatArray, colours: Call
 
 
 def scale_bar(width: float) -> float:
-    """Choose a round length, 1, 2 or 5 times a power of ten, between 0.18 and 0.45 of `width`."""
+    """Choose the length of a scale bar: 1, 2 or 5 times a power of ten, between 0.18 and 0.45 of the picture's `width`."""
     power = 10.0 ** np.floor(np.log10(0.45 * width))
     return float(max(step for step in (power, 2 * power, 5 * power) if step <= 0.45 * width))
 
 
 def label(value: float, unit: str) -> str:
-    """Write an angle as a fraction of pi, and any other value as `text.number`."""
+    """Write an angle as a fraction of pi, and any other value as `text.number` does."""
     if unit != "rad":
         return text.number(value).replace("-", "−")
     part = Fraction(abs(value) / np.pi).limit_denominator(16)

@@ -1,4 +1,4 @@
-"""Write the page: one HTML file, no scripts, nothing to fetch, for light and dark screens, wide and narrow."""
+"""Write the report as a page: one HTML file without scripts or other files, for light and dark screens, wide and narrow."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from braggshot.report.drawing import Drawing
 from braggshot.report.surface import LEVEL
 from braggshot.volumes import Reconstruction
 
+# Symbol of each verdict.
 SYMBOLS = {"good": "✔", "doubtful": "!", "failed": "✖"}
 
 
@@ -71,7 +72,7 @@ def _header(reconstruction: Reconstruction) -> str:
 
 
 def _surface(drawing: Drawing) -> Iterable[str]:
-    """Show the crystal from all sides; a strain map has a section of its own."""
+    """Show the crystal from all sides, where there is no strain map; a strain map has a section of its own."""
     reconstruction, views = drawing.reconstruction, drawing.views
     yield "<h2>The crystal</h2>"
     if views:
@@ -161,7 +162,7 @@ def _details(reconstruction: Reconstruction) -> Iterable[str]:
 
 
 def _flat(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Flatten nested settings to pairs of ``a.b.c`` and text."""
+    """Flatten nested settings to pairs of a joined name, such as ``a.b.c``, and the value as text."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")

@@ -19,11 +19,11 @@ from braggshot.report import figures, text
 from braggshot.report.figures import Colours, Picture, Pixels
 from braggshot.volumes import FloatArray
 
-_INK, _LINE = "#010203", "#040506"  # in a drawing, placeholders for the ink and line colours of the page
+_INK, _LINE = "#010203", "#040506"  # colours in a drawing that stand for the page's text and accent colours
 
 
 def row(pictures: Sequence[Picture], kind: str = "", *, voxels: bool = False) -> str:
-    """Lay pictures out side by side at one height; `voxels` shows their pixels without smoothing."""
+    """Lay pictures out side by side at one height; with `voxels` their pixels are shown without smoothing."""
     return f'<div class="row {kind}">{"".join(_figure(p, voxels=voxels) for p in pictures)}</div>'
 
 
@@ -48,7 +48,7 @@ def png(rgba: Pixels) -> str:
 
 
 def _labels(picture: Picture) -> str:
-    """Put the names of facets at their places."""
+    """Write the names of facets at their places on the picture."""
     spans = (
         f'<span class="label" style="left:{100 * across:.1f}%;bottom:{100 * along:.1f}%">{escape(name)}</span>'
         for name, across, along in picture.labels
@@ -57,7 +57,7 @@ def _labels(picture: Picture) -> str:
 
 
 def _triad(picture: Picture) -> str:
-    """Draw the coordinate axes, and q, as arrows from one point."""
+    """Draw the coordinate axes and the scattering vector q as arrows from one point."""
     lines = [
         f'<g class="{name}"><line x2="{30 * right:.1f}" y2="{-30 * up:.1f}"/>'
         f'<text stroke="none" x="{40 * right:.1f}" y="{-40 * up + 4:.1f}">{name}</text></g>'
@@ -67,7 +67,7 @@ def _triad(picture: Picture) -> str:
 
 
 def legend(name: str, colours: Colours) -> str:
-    """Draw a colour bar with its ends and unit."""
+    """Draw a colour bar with the values at its ends and their unit."""
     stops = ", ".join(mpl.colors.to_hex(mpl.colormaps[colours.name](x)) for x in np.linspace(0, 1, 13))
     low, high = (figures.label(value, colours.unit) for value in (colours.low, colours.high))
     scale = ", logarithmic" if colours.logarithmic else ""
@@ -96,7 +96,7 @@ def plot(
     logarithmic: bool = False,
     level: float | None = None,
 ) -> str:
-    """Draw curves as inline SVG in the page's colours, the first in the accent colour; names make a legend."""
+    """Draw curves as inline SVG in the page's colours, the first one in the accent colour; several curves get a legend."""
 
     def draw(axes: Axes, ink: str, accent: str) -> None:
         axes.set(xlabel=across, ylabel=along)
@@ -115,7 +115,7 @@ def plot(
 
 
 def drawing(draw: Callable[[Axes, str, str], None], salt: str) -> str:
-    """Turn the drawing of `draw(axes, ink, accent)` into inline SVG in the page's colours; `salt` makes its names unique."""
+    """Turn what `draw(axes, ink, accent)` draws into inline SVG in the page's colours; `salt` makes the SVG's ids unique."""
     style: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
     style |= {"svg.hashsalt": salt, "axes.spines.top": False, "axes.spines.right": False}
     with mpl.rc_context(style):

@@ -1,7 +1,7 @@
 """Write a movie (GIF) in one range of colours and one palette, so that a colour means the same in all frames.
 
-A palette drawn from each frame's own pixels, as GIF writers make them, gives most of its colours to the background and bands the
-colour bar; here it is the colour map at the brightnesses that the shading of surfaces has, and greys.
+GIF writers choose a palette from the pixels of each frame. Such a palette gives most of its colours to the background, and the
+colour bar shows bands. The palette here holds the colour map at the brightnesses of a shaded surface, and greys.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from braggshot.report.figures import Colours, Picture
 
 _HOLD = 500  # time that a frame is shown [ms]
 _SHADES = (1.0, 0.85, 0.7, 0.55)  # brightness of shaded surfaces, from full to ambient light [1]
-_HUES = 54  # colours of the map: four shades of each, and 40 greys, fill the 256 of a GIF
+_HUES = 54  # number of colours of the colour map; with four shades of each, and 40 greys, they fill the 256 of a GIF
 
 
 def film(path: Path, frames: Iterable[tuple[str, Sequence[Picture]]], colours: Colours) -> None:
-    """Write one frame per title and pictures, with the colour bar of the strain."""
+    """Write a movie with one frame for each title and its pictures, each with the colour bar of the strain."""
     palette = _palette(colours.name)
     images = [_drawn(title, pictures, colours).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
               for title, pictures in frames]  # fmt: skip

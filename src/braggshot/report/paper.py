@@ -15,13 +15,13 @@ from braggshot.report import figures
 from braggshot.report.figures import Colours, Picture
 from braggshot.report.strain_figures import Material, histogram, slices, views
 
-_INK, _Q = "#1b1f24", "#1f5fa8"
+_INK, _Q = "#1b1f24", "#1f5fa8"  # colours of text and lines, and of the scattering vector q
 _SIDES, _PIXELS = (30, 210), 500  # azimuths [degrees] and size [pixels] of the views of the surface
-_WIDTH, _HEIGHT = 7.2, 6.4  # inches, two columns of a journal
+_WIDTH, _HEIGHT = 7.2, 6.4  # size of the figure, two columns of a journal [inches]
 
 
 def strain_figure(shown: Material) -> Figure:
-    """Draw a matplotlib figure of 7.2 x 6.4 inches; no state of pyplot is touched."""
+    """Draw a matplotlib figure of 7.2 x 6.4 inches; the state of pyplot is left as it is."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=300, facecolor="white")
     left = 0.012
     for number, picture in enumerate(views(shown, "strain", _PIXELS, _SIDES)):
@@ -43,7 +43,7 @@ def strain_figure(shown: Material) -> Figure:
 
 
 def draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
-    """Draw a panel, its scale bar, and the names of its facets."""
+    """Draw a panel, its scale bar (if `bar`), and the names of its facets."""
     axes.imshow(picture.rgba, extent=(0, picture.width, 0, picture.height), interpolation="nearest")
     axes.set_axis_off()
     for name, across, along in picture.labels:
@@ -60,12 +60,12 @@ def draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
 
 
 def in_mathtext(name: str) -> str:
-    """Write bars over indices as mathtext; combining characters sit badly in most fonts."""
+    """Write the bars over negative indices as mathtext, because combining characters sit badly in most fonts."""
     return "$" + re.sub("(\\d)\N{COMBINING OVERLINE}", r"\\bar{\1}", name) + "$"
 
 
 def triad(axes: Axes, picture: Picture) -> None:
-    """Draw the coordinate axes, and q, as arrows from one point."""
+    """Draw the coordinate axes and the scattering vector q as arrows from one point."""
     start, size = np.array([0.11, 0.11]) * picture.width, 0.075 * picture.width
     for name, right, up in picture.triad:
         end = start + size * np.array([right, up]) * (1.5 if name == "q" else 1.0)

@@ -1,6 +1,6 @@
-"""Draw a series: curves along time or any column, every crystal in one range of colours, a movie, a page.
+"""Draw a series of scans: curves along time or any column, every crystal in one range of colours, a movie, a page.
 
-Curves leave out rows whose verdict is ``failed``, which are crosses on the axis; hollow marks are ``doubtful`` rows.
+Scans whose verdict is ``failed`` are left out of the curves and shown as crosses on the axis. Hollow marks are ``doubtful`` scans.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from braggshot.report.strain_section import METHODS, scientific
 from braggshot.volumes import StrainMap
 
 Rows = Sequence[Mapping[str, Any]]
+# Panels of curves: label of the axis, factor from SI units, and the name of each curve by the column that it shows.
 PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("volume [µm³]", 1e18, {"volume_m3": ""}),
     ("lattice parameter [Å]", 1e10, {"lattice_parameter_m": ""}),
@@ -43,7 +44,8 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("√χ²", 1.0, {"chi2": ""}),
     ("resolution [nm]", 1e9, {"resolution_m": ""}),
 )  # fmt: skip
-_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # column to show in place of another that is not known
+_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # columns that are shown only if another column, the value here, is not known
+# Cells of the table: column, heading, factor from SI units, format; without a format, a power of ten is written.
 _CELLS = (
     ("volume_m3", "volume<br>[µm³]", 1e18, "{:.4g}"), ("lattice_parameter_m", "a<br>[Å]", 1e10, "{:.5f}"),
     ("d_spacing_m", "d<br>[Å]", 1e10, "{:.5f}"), ("strain_std", "spread of<br>strain", 1.0, ""),
@@ -52,16 +54,17 @@ _CELLS = (
     ("agreement", "starts<br>that agree", 1.0, "{:.0%}"), ("correlation_to_previous", "like its<br>neighbour", 1.0, "{:.3f}"),
     ("warm_cold_correlation", "warm like<br>cold", 1.0, "{:.3f}"),
 )  # fmt: skip
+# Columns of the lower and the upper bound of a band around a curve.
 _BANDS = {"volume_m3": ("volume_low_m3", "volume_high_m3")}
-_FLAT = 1e-4  # relative change below which a curve is drawn flat
+_FLAT = 1e-4  # relative change of a column below which its curve is drawn flat
 _COARSE = {"resolution_m": 0.1}  # relative change below which a curve of these columns is drawn flat, in place of `_FLAT`
 _VIEW = 30  # azimuth of the views of the surface [degrees]
-_STRIP = 8  # most crystals in the strip on the page
+_STRIP = 8  # largest number of crystals in the row of pictures on the page
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Colours, half width of the slices [nm] and radius of the views [nm] that all frames share."""
+    """Colours, half width of the slices [nm] and radius of the views [nm] that all crystals of a series share."""
 
     colours: Colours
     half: float
@@ -69,11 +72,11 @@ class Stage:
 
 
 def write(folder: Path, rows: Rows, against: str | None = None, movie: bool = True) -> None:
-    """Write curves (PNG), movie (GIF) and page (HTML) of a series from its rows and the CXI files beside them.
+    """Write curves (PNG), movie (GIF) and page (HTML) of a series to `folder`, from its rows and the CXI files there.
 
     Raises
     ------
-    ConfigError : if there is no column `against`.
+    ConfigError : if `rows` have no column `against`.
     OutputError : if a file cannot be written.
     """
     x, label = abscissa(rows, against)
@@ -126,7 +129,7 @@ def curves(rows: Rows, x: NDArray[np.float64], label: str) -> Figure:
 
 
 def _panels(rows: Rows) -> Iterator[tuple[str, float, dict[str, str]]]:
-    """Choose the panels with numbers other than zero in rows that count."""
+    """Choose the panels with a number other than zero in at least one scan that did not fail."""
     known = {column for row in rows if row["verdict"] != "failed" for column, value in row.items() if value}
     for name, scale, named in PANELS:
         shown = {column: text for column, text in named.items() if column in known}
@@ -167,7 +170,7 @@ def _draw(axes: Axes, rows: Rows, x: NDArray[np.float64], panel: tuple[str, floa
 
 
 def _span(axes: Axes, x: NDArray[np.float64]) -> None:
-    """Give all panels the same abscissa, failed scans included."""
+    """Give a panel the range of the abscissa that holds all scans, failed ones included."""
     known = x[np.isfinite(x)]
     first, last = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     margin = 0.05 * (last - first) or 0.5
@@ -175,7 +178,7 @@ def _span(axes: Axes, x: NDArray[np.float64]) -> None:
 
 
 def _maps(folder: Path, rows: Rows) -> Iterator[tuple[Mapping[str, Any], StrainMap]]:
-    """Give the rows that count with their strain maps, one at a time."""
+    """Yield, one at a time, each row that did not fail with its strain map; rows without a strain map are left out."""
     for row in rows:
         if row["verdict"] != "failed" and row.get("name"):
             found = results.read_strain(folder / f"{row['name']}.cxi")
@@ -184,7 +187,7 @@ def _maps(folder: Path, rows: Rows) -> Iterator[tuple[Mapping[str, Any], StrainM
 
 
 def staged(folder: Path, rows: Rows) -> Stage | None:
-    """Choose colours and widths that hold every crystal; None where no crystal has a surface."""
+    """Choose colours and widths of the pictures that suit every crystal; None where no crystal has a surface."""
     limits, halves, radii = [], [], []
     for _, found in _maps(folder, rows):
         shown = material(found)
@@ -202,7 +205,7 @@ def staged(folder: Path, rows: Rows) -> Stage | None:
 
 
 def on_stage(found: StrainMap, stage: Stage) -> Material:
-    """Put a crystal into the common colours and widths, r = 0 in the middle."""
+    """Prepare a crystal for drawing with the common colours and widths, r = 0 in the middle."""
     shown = replace(material(found), strains=stage.colours, half=stage.half)
     if shown.surface is None:
         return shown
@@ -211,14 +214,14 @@ def on_stage(found: StrainMap, stage: Stage) -> Material:
 
 
 def frames(maps: Iterable[tuple[Mapping[str, Any], StrainMap]], stage: Stage) -> Iterator[tuple[str, tuple[Picture, ...]]]:
-    """Give title and pictures of each frame of the movie: the surface and two slices, coloured by strain."""
+    """Yield title and pictures of each frame of the movie: the surface and two slices, coloured by strain."""
     for row, found in maps:
         shown = on_stage(found, stage)
         yield caption(row), (*views(shown, "strain", azimuths=(_VIEW,)), *slices(shown, "strain")[:2])
 
 
 def caption(row: Mapping[str, Any]) -> str:
-    """Write name, time and the user's own columns of a row."""
+    """Write the caption of a row: its name, at most three of the user's own columns, its verdict."""
     names = list(row)
     own = [
         name for name in names[names.index("time") + 1 : names.index("volume_m3")] if name != "elapsed_s" and row[name] is not None
@@ -228,7 +231,7 @@ def caption(row: Mapping[str, Any]) -> str:
 
 
 def page(folder: Path, rows: Rows, x: NDArray[np.float64], label: str, stage: Stage | None, animated: bytes) -> str:
-    """Write the page as HTML text, nothing to fetch."""
+    """Write the page as HTML text that needs no other file."""
     count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("good", "doubtful", "failed")}
     style = importlib.resources.files("braggshot.report").joinpath("page.css").read_text(encoding="utf-8")
     now = datetime.datetime.now().astimezone()
@@ -282,7 +285,7 @@ def _plots(rows: Rows, x: NDArray[np.float64], label: str) -> str:
 
 
 def _strip(folder: Path, rows: Rows, stage: Stage) -> Iterator[str]:
-    """Show the surface of a few crystals, evenly through the series."""
+    """Show the surface of a few crystals, chosen evenly through the series."""
     kept = [row for row in rows if row["verdict"] != "failed" and row.get("name")]
     chosen = [kept[index] for index in np.unique(np.linspace(0, len(kept) - 1, min(_STRIP, len(kept))).round().astype(int))]
     pictures = []
@@ -319,7 +322,7 @@ def _table(rows: Rows, x: NDArray[np.float64], label: str) -> str:
 
 
 def _resolutions(rows: Rows) -> str:
-    """Say by which method the resolutions were measured, or that it was not one method."""
+    """Say by which method the resolutions were measured, or that several methods were used."""
     methods = {str(row["resolution_method"]) for row in rows if row.get("resolution_method")}
     if not methods:
         return ""
@@ -330,7 +333,7 @@ def _resolutions(rows: Rows) -> str:
 
 
 def _text(value: Any, scale: float, form: str) -> str:
-    """Write a cell by a format; without one, two digits and a power of ten."""
+    """Write a cell of the table by a format; without a format, with two digits and a power of ten."""
     if value is None:
         return ""
     return form.format(value * scale) if form else scientific(value * scale)

@@ -16,12 +16,12 @@ from braggshot.report.figures import Colours, Picture
 from braggshot.report.paper import in_mathtext
 from braggshot.volumes import Reconstruction
 
-_HUES = {"good": "#1a7f4b", "doubtful": "#a15c00", "failed": "#b3261e"}
-_INK, _SOFT, _Q = "#1b1f24", "#59636e", "#1f5fa8"
+_HUES = {"good": "#1a7f4b", "doubtful": "#a15c00", "failed": "#b3261e"}  # colour of each verdict
+_INK, _SOFT, _Q = "#1b1f24", "#59636e", "#1f5fa8"  # colours of text, of less important text, and of the scattering vector q
 
 
 def slide(drawing: Drawing) -> Figure:
-    """Draw a matplotlib figure of 2000 x 1125 pixels on white; no state of pyplot is touched."""
+    """Draw a matplotlib figure of 2000 x 1125 pixels on white; the state of pyplot is left as it is."""
     figure = Figure(figsize=(13.333, 7.5), dpi=150, facecolor="white")
     reconstruction = drawing.reconstruction
     _title(figure, reconstruction)
@@ -72,7 +72,7 @@ def _numbers(figure: Figure, reconstruction: Reconstruction) -> None:
 
 
 def _strip(figure: Figure, pictures: Sequence[Picture], corner: tuple[float, float], name: str, colours: Colours) -> None:
-    """Draw three panels side by side, their name above, the colours below."""
+    """Draw three panels side by side, their common name above and their colour bar below."""
     left, bottom = corner
     figure.text(left, bottom + 0.234, name, fontsize=10.5, color=_INK, fontweight="bold")
     for number, picture in enumerate(pictures):
@@ -99,7 +99,7 @@ def _draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
 
 
 def _triad(axes: Axes, picture: Picture) -> None:
-    """Draw the coordinate axes, and q, as arrows from one point."""
+    """Draw the coordinate axes and the scattering vector q as arrows from one point."""
     start, size = np.array([0.1, 0.1]) * picture.width, 0.07 * picture.width
     for name, right, up in picture.triad:
         end = start + size * np.array([right, up])

@@ -1,7 +1,7 @@
-"""Make the pictures of a strain map: the surface coloured by strain or displacement, facets named, and slices.
+"""Make the pictures of a strain map: the surface coloured by strain or displacement, with the names of facets, and slices.
 
-Colours are symmetric about zero, with a round end, in a perceptually even map (coolwarm: Moreland, Proc. 5th Int. Symp. Visual
-Computing, 2009); lengths are in nm and displacements in pm.
+The range of colours is symmetric about zero and ends at a round number; the map is perceptually even (coolwarm: Moreland, Proc. 5th
+Int. Symp. Visual Computing, 2009); lengths are in nm and displacements in pm.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from braggshot.volumes import Facet, FloatArray, StrainMap
 
 _SIDE = 240  # pixels along each side of a slice
 _FACING = 0.45  # least cosine between a facet's normal and the direction to the viewer for its name to be written
-_LABEL = (0.16, 0.08)  # width and height of a label over those of its picture [1]
+_LABEL = (0.16, 0.08)  # width and height of a label, as shares of the picture's [1]
 VIEWS = (30, 120, 210, 300)  # azimuths of the views [degrees]
 
 
 @dataclass(frozen=True)
 class Material:
-    """A strain map ready to be drawn; lengths in nm, displacement in pm."""
+    """Strain map ready to be drawn; lengths in nm, displacement in pm."""
 
     found: StrainMap
     basis: FloatArray
@@ -59,7 +59,7 @@ def material(found: StrainMap) -> Material:
 
 
 def symmetric(values: FloatArray, unit: str) -> Colours:
-    """Choose a range from minus to plus a round number, 1, 2 or 5 times a power of ten, that holds nearly all values."""
+    """Choose a range of colours from minus to plus a round number, 1, 2 or 5 times a power of ten, that holds nearly all values."""
     known = np.abs(values[np.isfinite(values)])
     largest = float(np.percentile(known, 98)) if known.any() else 1.0
     power = 10.0 ** np.floor(np.log10(largest))
@@ -68,7 +68,7 @@ def symmetric(values: FloatArray, unit: str) -> Colours:
 
 
 def views(shown: Material, what: str = "strain", size: int = 420, azimuths: tuple[int, ...] = ()) -> tuple[Picture, ...]:
-    """Draw the surface from several sides, coloured by "strain" or "displacement", facets named; nothing without a surface."""
+    """Draw the surface from several sides, coloured by "strain" or "displacement", with facet names; empty without a surface."""
     if shown.surface is None:
         return ()
     values, colours = _field(shown, what)
@@ -97,7 +97,7 @@ def _field(shown: Material, what: str) -> tuple[FloatArray, Colours]:
 
 
 def _at_the_surface(shown: Material, values: FloatArray) -> NDArray[np.float64]:
-    """Interpolate values one voxel below each corner of the surface, (triangle, 3)."""
+    """Interpolate values one voxel below each corner of the surface's triangles, (triangle, 3)."""
     assert shown.surface is not None
     depth = abs(float(np.linalg.det(shown.basis))) ** (1 / 3)
     places = shown.surface.corners + shown.surface.centre - depth * shown.surface.normals
@@ -107,7 +107,7 @@ def _at_the_surface(shown: Material, values: FloatArray) -> NDArray[np.float64]:
 
 
 def _filled(values: FloatArray, shown: Material) -> NDArray[np.float64]:
-    """Give voxels outside the crystal the value of the nearest voxel inside, so that interpolation meets no gap."""
+    """Give voxels outside the crystal the value of the nearest voxel inside, so that interpolation uses no empty voxel."""
     known = shown.found.support & np.isfinite(values)
     if not known.any():
         return np.zeros(values.shape)
@@ -116,7 +116,7 @@ def _filled(values: FloatArray, shown: Material) -> NDArray[np.float64]:
 
 
 def _labels(facets: tuple[Facet, ...], surface: ColouredSurface, axes: FloatArray) -> tuple[tuple[str, float, float], ...]:
-    """List the names of facets that face the viewer, with their places on the picture, 0 to 1 from the lower left."""
+    """List the names of facets that face the viewer, with their places on the picture (right, up), 0 to 1 from the lower left."""
     found: list[tuple[str, float, float]] = []
     for facet in facets:
         if facet.hkl is None or facet.normal @ axes[2] < _FACING:
@@ -128,7 +128,7 @@ def _labels(facets: tuple[Facet, ...], surface: ColouredSurface, axes: FloatArra
 
 
 def plane_name(hkl: tuple[int, int, int]) -> str:
-    """Write (hkl) with bars over negative indices."""
+    """Write the name of the plane (hkl), with bars over negative indices."""
     return "(" + "".join(f"{abs(index)}\N{COMBINING OVERLINE}" if index < 0 else str(index) for index in hkl) + ")"
 
 
@@ -152,7 +152,7 @@ def slices(shown: Material, what: str = "strain") -> tuple[Picture, ...]:
 
 
 def _plane(shown: Material, through: FloatArray, centre: FloatArray, across: int, up: int) -> NDArray[np.float64]:
-    """Compute the fractional voxel indices of the pixels of a plane of two axes; rows run downwards."""
+    """Compute the fractional voxel indices of the pixels of a plane of two axes; the first row is the top one."""
     steps = (np.arange(_SIDE) + 0.5 - _SIDE / 2) * (2 * shown.half / _SIDE)
     places = np.empty((3, _SIDE, _SIDE))
     places[:] = through[:, None, None]
@@ -163,7 +163,7 @@ def _plane(shown: Material, through: FloatArray, centre: FloatArray, across: int
 
 
 def histogram(shown: Material, bins: int = 61) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-    """Compute the centres of the bins of strain, and the density of "bulk" and "surface" voxels in each [1 / strain]."""
+    """Compute the centres of bins of the strain, and the density of "bulk" and of "surface" voxels in each bin [1 / strain]."""
     edges = np.linspace(1.5 * shown.strains.low, 1.5 * shown.strains.high, bins + 1)
     parts = {"bulk": shown.found.bulk, "surface": shown.found.surface}
     densities = {}

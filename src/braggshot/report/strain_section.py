@@ -14,6 +14,7 @@ from braggshot.report.strain_figures import Material, histogram, plane_name, sli
 from braggshot.report.text import SUPERSCRIPTS, Fact, length, number, percent
 from braggshot.volumes import Facet, FloatArray, StrainMap
 
+# What each method of measuring the resolution measures.
 METHODS = {
     "fsc_half_data": "full period where the Fourier shell correlation of two halves of the counts falls to 1/7",
     "prtf": "full period where the PRTF falls to 1/e",
@@ -28,7 +29,7 @@ def section(shown: Material, pictures: Sequence[Picture]) -> Iterable[str]:
     Parameters
     ----------
     shown : the strain map, ready to be drawn
-    pictures : its surface from several sides; empty where there is no surface
+    pictures : pictures of the crystal's surface from several sides; empty where there is no surface
     """
     found = shown.found
     yield "<h2>Displacement and strain along q</h2>"
@@ -64,7 +65,7 @@ def section(shown: Material, pictures: Sequence[Picture]) -> Iterable[str]:
 
 
 def facts(found: StrainMap) -> tuple[Fact, ...]:
-    """List the numbers of a strain map in the field's units."""
+    """List the numbers that summarise a strain map, in the field's units."""
     few = summary_table(found)
     listed = [
         Fact("lattice spacing", f"{few['d_spacing_m'] * 1e10:.4f} Å", "of the mean lattice, from the position of the peak"),
@@ -114,7 +115,7 @@ def scientific(value: float | None, sign: str = "") -> str:
 
 
 def _uncertainty(found: StrainMap) -> str:
-    """Plot the share of bulk voxels whose standard deviation is below a value."""
+    """Plot the share of the bulk voxels whose standard deviation of the strain is below a value, against that value."""
     assert found.strain_sigma is not None
     sigma = np.sort(found.strain_sigma[found.bulk & np.isfinite(found.strain_sigma)])
     share = (np.arange(sigma.size) + 1) / max(1, sigma.size)

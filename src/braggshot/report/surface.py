@@ -1,8 +1,8 @@
 """Draw the surface of a crystal from any side, by a small orthographic renderer.
 
-Lambert shading per pixel from interpolated normals; the colour is the phase, taken per pixel from the interpolated *complex* field,
-so that no wrap of the phase shows as a seam. Vertices go through the voxel basis: the skewed detector frame is drawn in true
-proportions. Coordinates are (z, y, x) of the basis' frame, y up.
+Each pixel is shaded by Lambert's law from interpolated normals. Its colour is the phase of the interpolated *complex* field, so
+that no wrap of the phase shows as a seam. Corners are converted by the voxel basis, so a crystal in the skewed detector frame is
+drawn in true proportions. Coordinates are (z, y, x) of the basis' frame, y up.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from scipy import ndimage
 from braggshot.physics.surface import SMOOTHING, find_surface
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
-LEVEL = 0.5  # of the surface, over the median amplitude inside the support [1]
-_OVERDRAW = 2  # rendered pixels along each axis of a pixel; their average gives smooth edges
+LEVEL = 0.5  # amplitude of the surface over the median amplitude inside the support [1]
+_OVERDRAW = 2  # number of rendered pixels along each axis of a pixel of the image; their average gives smooth edges
 _SPACING = 0.7  # distance of the points that fill a triangle [rendered pixels]; below 1 / sqrt(2) there are no holes
-_AMBIENT = 0.5
+_AMBIENT = 0.5  # brightness where no direct light falls, relative to full light [1]
 _LIGHT = np.array([-0.35, 0.5, 0.79])  # direction to the light: right, up, towards the viewer
 
 
 @dataclass(frozen=True)
 class ColouredSurface:
-    """Triangles of an iso-surface, about their centre, with the complex field there.
+    """Triangles of an iso-surface, centred on the origin, with the complex field at their corners.
 
     Parameters
     ----------
-    corners : (triangle, 3, 3) positions, components (z, y, x), about their centre [unit of the basis]
+    corners : (triangle, 3, 3) positions, components (z, y, x), relative to their common centre [unit of the basis]
     normals : (triangle, 3, 3) outward unit normals at the corners
     field : (triangle, 3) complex field at the corners
-    centre : what was subtracted from the corners, from the origin N // 2 [unit of the basis]
-    radius : distance of the farthest corner, and a margin [unit of the basis]
+    centre : position of that centre, which was subtracted from the corners, relative to the voxel N // 2 [unit of the basis]
+    radius : distance of the farthest corner from the centre, plus a margin [unit of the basis]
     """
 
     corners: FloatArray
@@ -45,7 +45,7 @@ class ColouredSurface:
 
 
 def bulk(rho: ComplexArray, support: BoolArray) -> BoolArray:
-    """Find the voxels of the support with at least half of the median amplitude; the phase of fainter ones means little."""
+    """Find the voxels of the support with at least half of the median amplitude; the phase of fainter voxels means little."""
     amplitude = np.abs(rho)
     return support & (amplitude > 0) & (amplitude >= (LEVEL * np.median(amplitude[support]) if support.any() else 0))
 
@@ -71,7 +71,10 @@ def isosurface(rho: ComplexArray, support: BoolArray, basis: FloatArray) -> Colo
 
 
 def view_axes(azimuth: float, elevation: float) -> NDArray[np.float64]:
-    """Compute the rows right, up and towards the viewer, components (z, y, x); azimuth about y, from +z (upstream) to +x [rad]."""
+    """Compute the axes of a view as rows: right, up and towards the viewer, components (z, y, x).
+
+    The azimuth [rad] is an angle about y, from +z (upstream) to +x.
+    """
     towards = np.array([np.cos(elevation) * np.cos(azimuth), np.sin(elevation), np.cos(elevation) * np.sin(azimuth)])
     right = np.array([-np.sin(azimuth), 0.0, np.cos(azimuth)])
     return np.stack([right, _cross(towards, right), towards])
@@ -85,11 +88,11 @@ def _cross(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
 def render(
     surface: ColouredSurface, axes: FloatArray, size: int, colour: Callable[[ComplexArray], FloatArray]
 ) -> NDArray[np.uint8]:
-    """Draw the surface as seen along ``-axes[2]``; the image spans twice its radius.
+    """Draw the surface as seen along ``-axes[2]``; the image spans twice the radius of the surface.
 
     Parameters
     ----------
-    axes : from `view_axes`
+    axes : axes of the view, from `view_axes`
     size : pixels per side of the square image
     colour : complex field (n,) -> RGB (n, 3), 0 to 1
 
@@ -125,7 +128,7 @@ def render(
 
 
 def _lattice(longest: float) -> NDArray[np.float32]:
-    """Compute the barycentric weights (point, 3) of a triangular lattice with `longest` steps along each edge."""
+    """Compute the barycentric weights (point, 3) of points that fill a triangle, with `longest` steps along each edge."""
     steps = max(1, int(np.ceil(longest)))
     first, second = (index.ravel() for index in np.mgrid[: steps + 1, : steps + 1])
     inside = first + second <= steps

@@ -10,8 +10,10 @@ import numpy as np
 from braggshot.report.surface import bulk
 from braggshot.volumes import Agreement, FloatArray, Reconstruction
 
+# Table that turns the digits of an exponent into superscripts.
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
+# What each verdict means, and what to do next.
 HEADLINES = {
     "good": "This reconstruction can be trusted.",
     "doubtful": "Look before you use this reconstruction: something speaks against it.",
@@ -26,7 +28,7 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Fact:
-    """A number worth knowing: its name, its value with the unit, and one line that says how to read it."""
+    """Number of a reconstruction for the user: its name, its value with the unit, and one line that says how to read it."""
 
     name: str
     value: str
@@ -34,7 +36,7 @@ class Fact:
 
 
 def quality_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
-    """List misfits, agreement of the starts, and resolution."""
+    """List the numbers that say how good a reconstruction is: misfits, agreement of the starts, resolution, oversampling."""
     quality = reconstruction.quality
     agreeing = quality.agreeing
     return (
@@ -56,7 +58,7 @@ def quality_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
 
 
 def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
-    """List voxels, size, counts and time."""
+    """List the numbers that describe crystal and data: voxels, size, phase, counts and time."""
     volume, basis, support = reconstruction.volume, reconstruction.basis, reconstruction.support
     counts = volume.intensity[volume.valid]
     inside, masked = int(support.sum()), f"{percent(1 - float(volume.valid.mean()))} masked"
@@ -120,7 +122,7 @@ def _phase_spread(reconstruction: Reconstruction) -> str:
 
 
 def _seconds(reconstruction: Reconstruction) -> tuple[str, str]:
-    """Write the total time and the time of each stage; a stage called "total" is the sum that was measured."""
+    """Write the total time and the time of each stage; the entry "total", if there is one, is the measured total time."""
     stages = {stage: seconds for stage, seconds in reconstruction.seconds.items() if stage != "total"}
     total = reconstruction.seconds.get("total", sum(stages.values()))
     return f"{total:.1f} s", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in stages.items())
