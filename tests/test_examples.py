@@ -27,6 +27,7 @@ def errors(curves, name):
     return np.abs(found - true) / np.abs(true)
 
 
+@pytest.mark.long
 def test_a_corroding_crystal_loses_volume_strain_and_its_dislocation(tmp_path, capsys):
     import corrosion
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from braggshot import output
 from braggshot.crystal_frame import StrainConfig, strain_map
 from braggshot.crystals.direct_sum import rocking_scan
 from braggshot.io import results
@@ -116,7 +117,7 @@ def test_counts_phased_and_brought_back(gold, tmp_path):
     assert errors.displacement_pm < 4
     assert errors.strain < 1.5e-4
     assert abs(errors.mean_strain) < 2e-5
-    result.save(tmp_path / "result.cxi")
+    output.write(result, tmp_path / "result.cxi", ("cxi",))
     few = summary_table(results.read_strain(tmp_path / "result.cxi"))
     assert few["d_spacing_m"] == pytest.approx(2 * np.pi / np.linalg.norm(gold.g) * (1 + rt.STRAIN), rel=3e-4)
 

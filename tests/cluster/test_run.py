@@ -118,6 +118,7 @@ def test_the_scans_of_a_killed_worker_are_done_again(scans, client, tmp_path):
         assert results.read(tmp_path / f"{name}.cxi").support.any()
 
 
+@pytest.mark.long
 def test_a_scheduler_that_restarts_and_one_that_does_not(scans, tmp_path, capsys):
     out, file, several = tmp_path / "out", tmp_path / "scheduler.json", scans[:2] * 3
     with scheduler_and_worker(file) as (address, scheduler), connect(address, config=CONFIG) as client:

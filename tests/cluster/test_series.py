@@ -97,6 +97,7 @@ def test_a_killed_worker_changes_nothing(scans, alone, tmp_path):
     assert_same(tmp_path, alone)
 
 
+@pytest.mark.long
 def test_a_restarted_scheduler_changes_nothing(scans, alone, tmp_path, capsys):
     out = tmp_path / "out"
     with scheduler_and_worker(tmp_path / "scheduler.json") as (address, scheduler), connect(address, config=CONFIG) as client:

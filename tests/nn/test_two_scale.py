@@ -256,7 +256,7 @@ def test_the_whole_way_is_that_of_the_flagship_alone(tmp_path):
         next(train_network(replace(WHOLE, train=replace(WHOLE.train, kind="autophasenn")), tmp_path, device="cpu"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_way_over_two_processes(tmp_path):
     done = subprocess.run([*TWO_PROCESSES, tiny_run.__file__, tmp_path, "whole"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -184,7 +184,7 @@ def test_a_search_that_changes_the_widths_is_held_again(counts, monkeypatch, cha
     assert widths == [None, *(pytest.approx(0.5 + k * changes) for k in range(3 if changes else 1))]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_crystal_in_a_beam_of_little_coherence_is_found():
     """Of a point spread as wide as the speckles; no test set holds it. The search among coherent models alone comes to 0.673."""
     settings = replace(SETTINGS, shape=(40, 40, 40), phase_range=(4, 4), detector=DetectorSettings(point_spread=(1.0, 1.0)))

@@ -60,7 +60,12 @@ def seen():
             for coherence, excess in (("on", 0.0), ("auto", 100.0)):
                 config = replace(CONFIG, method=method, partial_coherence=coherence, promising_excess=excess)
                 pipeline.drain(phase(replace(volume, valid=valid), config))
-    job = replace(settings, phasing=PhasingConfig(method="oneshot"), strain=replace(settings.strain, noise_samples=2))
+    job = replace(
+        settings,
+        prepare=replace(settings.prepare, shape=(32, 32, 32)),
+        phasing=PhasingConfig(method="oneshot"),
+        strain=replace(settings.strain, noise_samples=2),
+    )
     with watched(classes) as read["the job"]:
         pipeline.drain(pipeline.run(scan, job))
     return read

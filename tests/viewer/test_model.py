@@ -150,6 +150,9 @@ def test_a_quantity_along_the_series_keeps_names_and_verdicts():
     assert figure["data"][0]["marker"]["symbol"] == ["circle", "diamond-open"]
     assert figure["data"][0]["error_y"]["array"] == pytest.approx([2e-4, 4e-4])
     assert len(figure["layout"]["shapes"]) == 1
+    titles = [figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
+    assert titles == [course.label, "strain of the mean lattice"]
+    assert course.label != course.quantity
     assert measured.series_curve(rows, "no such thing").quantity == course.quantity
     assert measured.series_curve([{"name": "c", "verdict": "failed"}], "strain") is None
     assert "volume" in measured.known_quantities(rows)

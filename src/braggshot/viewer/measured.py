@@ -145,7 +145,7 @@ def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve 
     name = next((name for name in (wished, *QUANTITIES) if name in QUANTITIES and _is_known(rows, name)), None)
     if name is None:
         return None
-    label, scale, columns, bars = QUANTITIES[name]
+    quantity, scale, columns, bars = QUANTITIES[name]
     x, label = report.abscissa(rows)
 
     def column(key: str) -> NDArray[np.float64]:
@@ -161,7 +161,7 @@ def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve 
         bars=None if bars is None else column(bars),
         verdicts=tuple(str(row.get("verdict")) for row in rows),
         names=tuple(str(row.get("name") or row.get("input") or "") for row in rows),
-        quantity=label,
+        quantity=quantity,
     )
 
 
