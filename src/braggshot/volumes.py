@@ -141,9 +141,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of the raw scan that a volume covers: each voxel covers a bin of raw voxels.
-
-    Voxel i of axis a covers the binning[a] raw indices from start[a] + i * binning[a] on.
+    """Part of the raw scan that a volume covers; voxel i of axis a sums the raw indices from start[a] + i binning[a] on.
 
     A negative start, or an end beyond ``raw_shape``, means padding (those voxels are not valid).
     """
@@ -238,8 +236,7 @@ class Ensemble:
     ----------
     table : one column per name ("start", "seed", "chi2", "llk_free", "correlation", "threshold", "support_fraction", ...)
     mode_weights : share of each PCA mode in the sum of |rho|^2 over all starts, largest first, summing to 1 [1]
-    mode : (z, y, x) complex64, the first PCA mode, which is what all starts have in common; its global phase is that of the chosen
-        start [sqrt(photons)]
+    mode : (z, y, x) complex64, first PCA mode: what all starts share, in global phase with the chosen start [sqrt(photons)]
     prtf : phase retrieval transfer function on shells [1]
     prtf_frequency : |q - q_bragg| of the shells [1/m], or in units of the Nyquist frequency without geometry
     fsc : Fourier shell correlation on the same shells; None with one solution [1]
@@ -265,8 +262,7 @@ class Uncertainty:
     strain : (z, y, x) standard deviation of the strain along q; None without geometry [1]
     samples : number of solutions that were compared
     source : where these solutions came from, in words
-    amplitude : (z, y, x) standard deviation of |rho|, relative to its mean in the voxel, 0 outside the support; None where it was
-        not asked for [1]
+    amplitude : (z, y, x) standard deviation of |rho| over its mean, 0 outside the support; None where it was not asked for [1]
     """
 
     phase: FloatArray

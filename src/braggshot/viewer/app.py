@@ -160,10 +160,7 @@ def build(feed: Feed) -> Dash:
 
 
 def pause(snapshot: Snapshot) -> int:
-    """Return the time until a page asks again for changes [ms].
-
-    It is shortest until the first preview of a complete scan is made, and longest while nothing is measured or phased.
-    """
+    """Return the time until a page asks again [ms]: short until a complete scan has its first preview, long when all is at rest."""
     if snapshot.state == "phasing" and not any(contents.frames == snapshot.received for contents in snapshot.previews):
         return _ASK_SOON
     return _ASK_WHILE_MEASURING if snapshot.state in {"measuring", "phasing"} else _ASK_IDLE
