@@ -115,7 +115,7 @@ def one_shot_stack(
 
 @contextmanager
 def _one_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
-    """Draw each next item (never None) in a thread while the item before is in use.
+    """Fetch the next item of an iterable in a thread while the present item is in use; no item may be None.
 
     An error in the thread is raised when its item is asked for. The thread ends with the ``with`` block, also after an error.
     """

@@ -174,7 +174,7 @@ def is_file_target(path: str | Path) -> bool:
 
 
 def targets_of(path: str | Path, name: str, formats: Iterable[OutputFormat]) -> dict[str, Path]:
-    """List the files of an output by format: one for each of `formats`, or only the one that `path` names.
+    """List the files of an output by format: one for each of `formats` if `path` is a folder, or only `path` if it names a file.
 
     Parameters
     ----------

@@ -102,7 +102,7 @@ def _check(settings: TrainSettings, folder: Path, initial: str | Path | None) ->
 
 
 def _at_full_resolution(settings: TrainSettings) -> TrainSettings:
-    """Make the settings of the second part of a training run, at the full resolution: its preset, on the large crystals alone."""
+    """Make the settings of the second part of a training run, which trains at full resolution, on large crystals only."""
     preset, asked = training.PRESETS["two-scale"], settings.train
     crystals = tuple(kind for kind in settings.data.crystals if min(kind.shape) > CENTRAL)
     if not crystals:

@@ -138,7 +138,7 @@ class Calibration:
     limited: Tensor
 
     def __call__(self, raw: Tensor, grid: Grid) -> Tensor:
-        """Return the phase [rad] from the raw field on the same grid."""
+        """Turn an uncalibrated displacement field on `grid` into a phase [rad]: subtract its ramp and scale its range."""
         return self.scale[:, None, None, None] * (raw - grid.dot(self.slope) - self.middle[:, None, None, None])
 
 

@@ -65,7 +65,7 @@ class Grid:
     def waves(self, vectors: Tensor, coefficients: Tensor) -> Tensor:
         """Sum plane waves, Re sum_j c_j exp(i k_j . r); `vectors` (batch, waves, 3), complex `coefficients` (batch, waves).
 
-        A plane wave is a product of one factor per axis on any basis, so the sum is one matrix product.
+        Each wave is the product of three factors, one for each axis; a matrix product sums the products over the waves.
         """
         along = self.edges(vectors.transpose(0, 1)).transpose(0, 1)
         z, y, x = (torch.exp(1j * phase) for phase in self.separate(along))
@@ -73,7 +73,7 @@ class Grid:
         return torch.einsum("bjzy,bjx->bzyx", plane, x).real
 
     def separate(self, along: Tensor) -> list[Tensor]:
-        """Return the contribution of each axis to v . r, from the components of v along the voxel edges (batch, [vectors,] 3)."""
+        """Return the three terms, one for each axis, that add up to v . r; `along` holds v . edge (batch, [vectors,] 3)."""
         terms = []
         for axis, size in enumerate(self.shape):
             origin = self.origin[:, axis].reshape(-1, *[1] * (along.ndim - 1))

@@ -34,7 +34,7 @@ def tension(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor,
 
 
 def compression(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Push two opposite ends together."""
+    """Displace the atoms of a crystal as if two opposite ends were pushed together."""
     return tension(generator, sites, -strain)
 
 

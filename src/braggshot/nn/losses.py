@@ -80,11 +80,11 @@ def quarter_photon_floor(data: Measurement) -> Tensor:
 
 
 def trust(chi2: Tensor, data: Measurement, config: LossConfig) -> Tensor:
-    r"""Return the factor q (n,), 0 to 1, of refined objects of misfit `chi2` (n,).
+    r"""Return the weight q (n,), 0 to 1, that refined objects of misfit `chi2` (n,) get as targets of training.
 
     .. math:: q = \exp(-\max(\chi^2 - \chi^2_\mathrm{photons}, 0) / \mathrm{trust}^2)
 
-    chi2_photons is the misfit that photon noise leaves.
+    chi2_photons is the misfit that photon noise leaves; ``trust`` is the setting of that name.
     """
     excess = (chi2 - quarter_photon_floor(data)).clamp_min(0)
     return torch.exp(-excess / config.trust**2)

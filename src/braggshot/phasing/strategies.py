@@ -86,7 +86,7 @@ class Strategy:
     ----------
     run : function that phases a `PhasingContext`; a generator of progress whose value is `Found`
     needs_network : True if the context has to hold a network
-    is_witnessed : True if random starts confirm the crystal; without them no verdict is good, and agreement counts for nothing
+    is_witnessed : True if independent random starts confirm the crystal; if False, the verdict is never "good"
     kept_starts : function that computes, from the settings, how many starts are kept on the whole grid
     host_bytes : main memory per voxel for the volume, and for each start that is kept [bytes]
     reads : names of the settings of `PhasingConfig` that the strategy reads besides `COMMON`; ``table`` stands for all settings

@@ -166,7 +166,7 @@ def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
 
 
 def blur_factor(oversampling: Sequence[float] | None) -> float:
-    """Compute the factor, at most 1, of blur widths where the crystal has fewer voxels than at oversampling `SAMPLED`."""
+    """Compute the factor, at most 1, that shrinks the blur of shrink-wrap at an oversampling above `SAMPLED`."""
     return 1.0 if oversampling is None else min(1.0, SAMPLED / math.prod(oversampling) ** (1 / 3))
 
 

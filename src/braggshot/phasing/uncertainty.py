@@ -36,11 +36,11 @@ RECIPE = "40*ER"  # iterations that refine the reconstruction on redrawn counts
 def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 0) -> Generator[Progress, None, Reconstruction]:
     """Add the spread from photon noise, in quadrature, to the spread of the starts; a generator whose value is the reconstruction.
 
-    Where a point spread was estimated, the samples are refined without it, so their spread is the one of a fully coherent model.
+    The crystal is refined again on `samples` noisy copies of the counts. A copy is refined without the estimated point spread.
 
     Raises
     ------
-    DataError : with fewer than two samples, or if the reconstruction is not on the grid of its counts.
+    DataError : if `samples` is less than two, or if the reconstruction is not on the grid of its counts.
     """
     volume = reconstruction.volume
     if samples < 2:

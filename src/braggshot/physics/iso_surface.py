@@ -35,7 +35,7 @@ class IsoSurface:
     Parameters
     ----------
     level : amplitude at the surface [unit of the amplitude]
-    thin : True if nearly all voxels are surface, so that all voxels above the level were taken for the bulk
+    thin : True if the crystal is too thin to have a bulk away from its surface; all voxels above the level stand for it
     cut : share of the surface's voxels at which the support ends too; there the support decides where the crystal ends, not the
         amplitude [1]
     """

@@ -84,7 +84,9 @@ def magnitude_noise_floor(rates: NDArray[np.floating[Any]]) -> NDArray[np.float6
 
 
 def excess_misfit(model: Tensor, intensity: Tensor) -> float:
-    r"""Compute the misfit beyond photon noise f, :math:`\sqrt{(\sum (|F| - \sqrt I)^2 - \sum f(|F|^2)) / \sum I}` [1].
+    r"""Compute the misfit without the part of photon noise, :math:`\sqrt{(\sum (|F| - \sqrt I)^2 - \sum f(|F|^2)) / \sum I}` [1].
+
+    f is `magnitude_noise_floor`.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ class Surface:
 
     @cached_property
     def normals(self) -> NDArray[np.float64]:
-        """(n, 3) outward unit normals at the corners."""
+        """(n, 3) outward unit normals at the vertices of the surface mesh."""
         slopes = np.gradient(ndimage.gaussian_filter(self.amplitude, self.softness))
         slope = np.stack([ndimage.map_coordinates(part, self.index.T, order=1) for part in slopes])
         outward = -(np.linalg.inv(self.basis).T @ slope).T

@@ -16,7 +16,7 @@ from skimage.segmentation import watershed
 from braggshot.physics.sampling import mirror
 from braggshot.volumes import BoolArray, FloatArray
 
-PROMINENCE = 5.0  # least ratio of an alien's brightness to its valley and to the opposite side [1]
+PROMINENCE = 5.0  # least ratio of an alien's brightness to the valley before the Bragg peak, and to its mirror point [1]
 FADED = 0.05  # share of an alien's brightness at which its mask ends [1]
 SIGNIFICANT = 6.0  # least height of an alien above the background [noise standard deviations]
 

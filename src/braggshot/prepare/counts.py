@@ -41,7 +41,7 @@ class Block:
 
     @property
     def stop(self) -> tuple[int, int, int]:
-        """Raw index after the last voxel on each axis."""
+        """Index in the raw scan, on each axis, one beyond the last voxel of this part."""
         z, y, x = (first + size for first, size in zip(self.start, self.counts.shape, strict=True))
         return z, y, x
 

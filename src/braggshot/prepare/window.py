@@ -39,7 +39,7 @@ def fast_length(limit: int) -> int:
 def choose_binning(oversampling: Sequence[float]) -> Triple:
     """Choose the binning of each axis.
 
-    An axis with an oversampling of seven or more is binned; at least three is left.
+    An axis with an oversampling of seven or more is binned; its oversampling stays at least three.
     """
     z, y, x = (int(ratio // BIN_TO) if ratio >= BIN_FROM else 1 for ratio in oversampling)
     return z, y, x
@@ -81,7 +81,7 @@ def raw_extent(window: Window, shape: Triple) -> tuple[Triple, Triple]:
 
 
 def raw_centre(window: Window, shape: Triple) -> NDArray[np.float64]:
-    """Return the raw index, with fractions, of the middle of the centre voxel N // 2."""
+    """Return where the centre voxel N // 2 of the prepared volume lies in the raw scan, as a fractional index of raw voxels."""
     bins = np.asarray(window.binning)
     return np.asarray(window.start) + bins * (np.asarray(shape) // 2) + (bins - 1) / 2
 

@@ -44,7 +44,7 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("√χ²", 1.0, {"chi2": ""}),
     ("resolution [nm]", 1e9, {"resolution_m": ""}),
 )  # fmt: skip
-_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # columns that are shown only if another column, the value here, is not known
+_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # column -> the column to show in its place if that one is known
 # Cells of the table: column, heading, factor from SI units, format; without a format, a power of ten is written.
 _CELLS = (
     ("volume_m3", "volume<br>[µm³]", 1e18, "{:.4g}"), ("lattice_parameter_m", "a<br>[Å]", 1e10, "{:.5f}"),

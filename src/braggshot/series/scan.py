@@ -84,7 +84,7 @@ class Task:
 
     @property
     def formats(self) -> tuple[OutputFormat, ...]:
-        """Output formats; the CXI file is always written, because the next scans read it."""
+        """Output formats; the CXI file is always written, because later scans of the series start from the crystal in it."""
         return tuple(dict.fromkeys(("cxi", *self.settings.output.formats)))
 
 

@@ -331,7 +331,7 @@ def _inward_step(height: FloatArray, index: FloatArray) -> FloatArray:
 
 
 def _is_skin(shown: Solid, view: View, points: FloatArray) -> NDArray[np.bool_]:
-    """Tell which corners lie on the crystal's own surface, and not on the flat face where the crystal is cut open."""
+    """Tell which vertices of the mesh lie on the crystal's own surface, and not on the flat face where the crystal is cut open."""
     own = ndimage.map_coordinates(shown.height, points.T, order=1)
     return np.asarray(own < 1.1 * view.level)
 

@@ -29,7 +29,7 @@ HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".cxi"})
 NO_FILE = (-1, -1, -1)
 """Value that stands for the size, modification time and inode of a file that does not exist."""
 RELIST_SECONDS = 1.0
-"""Time for which a folder is listed again after a change [s]: a modification time is too coarse to show every new file."""
+"""Time after a change during which a folder is listed repeatedly [s]: its modification time is too coarse to show each new file."""
 
 
 def changes(folder: Path, stop: Event) -> Iterator[None]:
