@@ -11,6 +11,7 @@ import pytest
 from braggshot import cli
 
 QUICK = ["--set", "phasing.iterative.recipe='4*HIO+2*ER'", "--set", "phasing.starts=1", "--set", "phasing.partial_coherence=off"]
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_WAIT_POLICY")
 ITERATIVE = ["--method", "iterative", *QUICK, "--set", "output.formats=['cxi']"]
 
 
@@ -98,7 +99,9 @@ def test_series_and_its_metadata(scan, tmp_path, capsys):
 
 def test_cluster(scan, capsys):
     pytest.importorskip("distributed")
+    before = {name: os.environ.get(name) for name in THREADS}
     refused(["reconstruct", scan, *ITERATIVE, "--cluster", "local", "--workers", "1", "-o", "."], scan.parent, capsys)
+    assert {name: os.environ.get(name) for name in THREADS} == before  # the environment of the workers is theirs alone
 
 
 def test_stack(tmp_path, monkeypatch, capsys):

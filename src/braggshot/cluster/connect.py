@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -50,6 +51,10 @@ class ClusterConfig:
             raise ConfigError(f"cluster.workers must be at least 1, found {self.workers}.")
 
 
+# Environment variables that set the number of threads of a worker, and how its threads wait.
+_WORKER_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_WAIT_POLICY")
+
+
 @contextmanager
 def connect(where: str, workers: int | None = None, config: ClusterConfig | None = None) -> Iterator[Client]:
     """Connect to a cluster while a ``with`` block runs; processes and jobs that were started for it end with the block.
@@ -74,12 +79,18 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
         return
     if where not in _CLUSTERS:
         raise ConfigError(f"no cluster {where!r}; give local, slurm, or the address of a scheduler such as tcp://host:8786.")
+    environment = dict(os.environ)
     with dask.config.set({"distributed.scheduler.allowed-failures": config.failures}):
         cluster = _CLUSTERS[where](config)
     try:
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client
     finally:
+        # Dask sets the variables of its workers in this process too, and leaves them: the next workers would take these threads.
+        for name in _WORKER_VARIABLES:
+            os.environ.pop(name, None)
+            if name in environment:
+                os.environ[name] = environment[name]
         for value in vars(cluster).values():
             if isinstance(value, tempfile._TemporaryFileWrapper):
                 value.close()  # files with the keys for jobs; dask-jobqueue leaves them to the garbage collector
@@ -89,8 +100,7 @@ def _local(config: ClusterConfig) -> Any:
     """Start worker processes on this machine; encrypt connections, because else any user of the machine could send them code."""
     n = config.workers or CPU_COUNT
     threads = str(max(1, CPU_COUNT // n))
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    environment = {**dict.fromkeys(names, threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**dict.fromkeys(_WORKER_VARIABLES, threads), "OMP_WAIT_POLICY": "PASSIVE"}
     # Dask's default sets MALLOC_TRIM_THRESHOLD_, so that every array is a new mapping: workers took 1.8 times the processor time.
     # The profiler of dask, which looks at every thread a hundred times a second, is switched off.
     with dask.config.set({"distributed.nanny.pre-spawn-environ": environment, "distributed.worker.profile.enabled": False}):
