@@ -79,21 +79,31 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
         return
     if where not in _CLUSTERS:
         raise ConfigError(f"no cluster {where!r}; give local, slurm, or the address of a scheduler such as tcp://host:8786.")
-    environment = dict(os.environ)
-    with dask.config.set({"distributed.scheduler.allowed-failures": config.failures}):
-        cluster = _CLUSTERS[where](config)
+    with _kept_environment():
+        with dask.config.set({"distributed.scheduler.allowed-failures": config.failures}):
+            cluster = _CLUSTERS[where](config)
+        try:
+            with cluster, Client(cluster, set_as_default=False) as client:
+                yield client
+        finally:
+            for value in vars(cluster).values():
+                if isinstance(value, tempfile._TemporaryFileWrapper):
+                    value.close()  # files with the keys for jobs; dask-jobqueue leaves them to the garbage collector
+
+
+@contextmanager
+def _kept_environment() -> Iterator[None]:
+    """Restore the environment after a block: dask sets the variables of its workers in this process too, and leaves them.
+
+    The workers of the next cluster would take the number of threads from them.
+    """
+    before = {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}
     try:
-        with cluster, Client(cluster, set_as_default=False) as client:
-            yield client
+        yield
     finally:
-        # Dask sets the variables of its workers in this process too, and leaves them: the next workers would take these threads.
         for name in _WORKER_VARIABLES:
             os.environ.pop(name, None)
-            if name in environment:
-                os.environ[name] = environment[name]
-        for value in vars(cluster).values():
-            if isinstance(value, tempfile._TemporaryFileWrapper):
-                value.close()  # files with the keys for jobs; dask-jobqueue leaves them to the garbage collector
+        os.environ.update(before)
 
 
 def _local(config: ClusterConfig) -> Any:
