@@ -1,9 +1,9 @@
 """Phase a file of many patterns by one pass of the network for each.
 
-A thread reads batch after batch into memory that the device can read by itself, the network on the device predicts the objects
-(`braggshot.nn.pipelined`), and finished objects are written meanwhile. This serves thousands of patterns: a raster scan of a
-crystal, a simulated test set, an instrument that writes faster than iterative phasing works. There is no verdict here; chi2 says
-which patterns to phase with `braggshot reconstruct`.
+While a thread reads the next batch of patterns, the network predicts the objects of the present batch (`braggshot.nn.pipelined`),
+and finished objects are written. Thousands of patterns may come from a raster scan of a crystal, a simulated test set, or an
+instrument that writes faster than iterative phasing works. The objects get no verdict. A high chi2 tells which patterns to phase
+again with `braggshot reconstruct`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from braggshot.physics.sampling import oversampling
 
 T = TypeVar("T")
 
-LOOKED_AT = 16  # number of patterns, the first of the file, from which the oversampling of all patterns is measured
-CENTRED = 3  # largest distance, per axis, of the peak of these patterns' sum from the middle [voxels]
-ON_CPU, ON_GPU = 8, 1024  # number of patterns in a batch on a CPU, and largest number on a GPU
-BYTES_PER_VOXEL = 200  # device memory of one pattern for each of its voxels [bytes]; 174 were measured on a CPU
+LOOKED_AT = 16  # number of patterns at the beginning of the file from which the oversampling of all patterns is measured
+CENTRED = 3  # largest allowed distance of the peak of the summed first patterns from the middle, per axis [voxels]
+ON_CPU, ON_GPU = 8, 1024  # number of patterns in a batch on a CPU, and largest number of patterns in a batch on a GPU
+BYTES_PER_VOXEL = 200  # memory of the device per voxel of a pattern and random start [bytes]; 174 were measured on a CPU
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class StackConfig:
 def one_shot_stack(
     source: str | Path, output: str | Path, config: StackConfig | None = None, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Phase all patterns of a file, and write their objects into another one.
+    """Phase all patterns of a file, and write their objects into another file.
 
     Parameters
     ----------
     source : HDF5 or .npy, see `braggshot.io.formats.patterns`; each pattern has its peak in the middle; voxels that are not
         valid are negative or NaN
-    output : HDF5
+    output : HDF5 file to be written
     on_progress : called with the number of patterns that are done, and the number of all patterns
 
     Raises
@@ -141,7 +141,7 @@ def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
 
 
 def _looked_at(counts: Any, name: str, most: int) -> tuple[Sampling, tuple[float, float, float]]:
-    """Choose the grid for the network by the lowest oversampling of the first patterns on each axis, so that every crystal fits."""
+    """Choose the grid of the network by the lowest oversampling, per axis, of the first patterns, so that all crystals fit."""
     if not len(counts):
         raise DataError(f"{name}: holds no patterns.")
     first = np.asarray(counts[:LOOKED_AT], np.float32)

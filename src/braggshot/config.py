@@ -75,7 +75,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
-    """Fill a (nested) dataclass, checking names and types; what a table does not name keeps its default.
+    """Fill a (nested) dataclass with settings, and check their names and types; a setting that is not given keeps its default.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def _explain(model: type[Any], detail: Any) -> str:
 
 
 def _renamed(model: type[Any], path: list[str]) -> str | None:
-    """Return the new name of a setting that was renamed, by the table ``RENAMED`` of its dataclass; None for any other name."""
+    """Return the new name of a setting that the table ``RENAMED`` of its dataclass lists as renamed; None for other settings."""
     import typing
 
     *parents, name = path
@@ -136,7 +136,7 @@ def dump(settings: Any) -> dict[str, Any]:
 
 
 def changed(settings: Any) -> dict[str, Any]:
-    """Keep only what differs from the defaults, as nested dictionaries that `resolve` takes."""
+    """Return the settings that differ from their defaults, as nested dictionaries that `resolve` takes."""
     return _changed(settings, type(settings)())
 
 

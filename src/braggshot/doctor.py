@@ -34,7 +34,7 @@ ENVIRONMENT = (
     "NUMBA_DISABLE_JIT",
     "OMP_NUM_THREADS",
 )
-"""Variables of the environment that change the devices, the threads or the compilation."""
+"""Environment variables that affect the devices, the number of threads, the compilation or the filters of HDF5."""
 
 
 def examine() -> dict[str, dict[str, Any]]:
@@ -99,7 +99,7 @@ def _memory() -> dict[str, Any]:
 
 
 def _weights() -> dict[str, str]:
-    """Return the networks that come with the package, with the file and its size by the name of each."""
+    """Return the networks that come with the package: for each name the path of the file, and its size."""
     shipped = sorted(PACKAGE.glob("weights/*.safetensors"))
     return {file.stem: f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in shipped}
 

@@ -1,7 +1,7 @@
 """Errors that a user can cause, in words that a user can act on.
 
 Every error that a user can cause is a `BraggshotError`; its text says what was found, what was expected and what to do. The
-command line prints it as one line and exits with status 1; anything else that escapes is a bug.
+command line prints this text as one line and exits with status 1. Any other exception that a user sees is a bug.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write results to files and folders, and never over the measurement.
+"""Write results to files and folders, but never over the measured files.
 
 >>> import braggshot                                          # doctest: +SKIP
 >>> result = braggshot.load_result("scan_result.cxi")         # doctest: +SKIP
@@ -38,8 +38,8 @@ class OutputConfig:
 
     Parameters
     ----------
-    formats : any of "cxi", "vti", "png", "html", "pdf" (the strain as a figure for a paper), "npz", and "cohere" or "cdiutils" for
-        those programs
+    formats : any of "cxi", "vti", "png", "html", "pdf" (the strain as a figure for a paper), "npz", and "cohere" or "cdiutils"
+        for the programs of these names
     """
 
     formats: tuple[OutputFormat, ...] = ("cxi", "vti", "png", "html")
@@ -51,7 +51,7 @@ class Result:
 
     Parameters
     ----------
-    reconstruction : the record that the rest of the program works with
+    reconstruction : full record of the reconstruction
     """
 
     reconstruction: Reconstruction
@@ -68,12 +68,12 @@ class Result:
 
     @property
     def rho(self) -> ComplexArray:
-        """(z, y, x) complex64 crystal [sqrt(photons)]."""
+        """Complex object (z, y, x), the crystal, as complex64 [sqrt(photons)]."""
         return self.reconstruction.rho
 
     @property
     def support(self) -> BoolArray:
-        """(z, y, x) True inside the crystal."""
+        """Support (z, y, x), True inside the crystal."""
         return self.reconstruction.support
 
     @property
@@ -88,7 +88,7 @@ class Result:
 
     @property
     def volume(self) -> DiffractionVolume:
-        """Measured volume that the crystal explains."""
+        """Corrected counts from which the crystal was reconstructed."""
         return self.reconstruction.volume
 
     @property
@@ -107,7 +107,7 @@ class Result:
         return self.reconstruction.configuration
 
     def save(self, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats) -> list[Path]:
-        """Write one file (by its ending) or, into a folder, each of `formats`; returns the files.
+        """Write one file in the format of its ending or, into a folder, a file of each of `formats`; returns their paths.
 
         Raises
         ------
@@ -116,7 +116,7 @@ class Result:
         return write(self.reconstruction, path, formats)
 
     def show(self) -> Path:
-        """Open the report in the web browser; returns its file."""
+        """Write the report into a temporary folder, and open it in the web browser; returns the path of the report."""
         import tempfile
         import webbrowser
 
@@ -139,7 +139,9 @@ def load_result(path: str | Path) -> Result:
 
 
 def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[OutputFormat] = OutputConfig().formats) -> list[Path]:
-    """Write one file by its ending, or each of `formats` as <name>.<ending> in a folder; each file appears whole or not at all.
+    """Write one file in the format of its ending or, into a folder, each of `formats` as <name>.<ending>.
+
+    A file appears whole or not at all.
 
     Raises
     ------
@@ -152,7 +154,7 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
     targets = targets_of(path, reconstruction.volume.name, formats)
     for target in targets.values():
         refuse_target(target, inputs_of(reconstruction.volume.provenance))
-    drawing = report.Drawing(reconstruction)  # slide, page and figure share its pictures
+    drawing = report.Drawing(reconstruction)  # the PNG, the HTML page and the PDF figure share these pictures
     writers: dict[str, Callable[[Path], Any]] = {
         "cxi": lambda place: results.write(place, reconstruction),
         "vti": lambda place: vtk.write(place, reconstruction),
@@ -192,25 +194,25 @@ def inputs_of(provenance: Mapping[str, Any]) -> list[Path]:
     """List the files that a scan was read from: the scan file, and those that the reader's options name (dark, flat, mask, ...)."""
     named = [provenance.get("path"), *dict(provenance.get("options") or {}).values()]
     texts = [Path(value) for value in named if isinstance(value, str | Path)]
-    beside = [texts[0].parent / path for path in texts[1:]]  # readers look for a dark or flat field beside the scan, too
+    beside = [texts[0].parent / path for path in texts[1:]]  # a path in the options may be relative to the folder of the scan
     return [path for path in (*texts, *beside) if path.is_file()]
 
 
 def files_of(scan: Scan) -> list[Path]:
-    """List every file that a scan is read from, those of its frames included."""
+    """List every file that a scan is read from, also the files of its frames."""
     return [*inputs_of(scan.provenance), *getattr(scan.frames, "paths", ())]
 
 
 def check_writable(
     path: str | Path, inputs: Iterable[str | Path] = (), names: Iterable[str] = ("",), formats: Sequence[OutputFormat] = ()
 ) -> None:
-    """Find out before the long work whether results can be written.
+    """Check before phasing that results can be written.
 
     Parameters
     ----------
     path : file or folder of the output
     inputs : files that are read, and must stay as they are
-    names, formats : names of the volumes and formats of the files in a folder, where they are known
+    names, formats : names of the volumes, and formats of the files in a folder, as far as they are known
 
     Raises
     ------
@@ -269,7 +271,7 @@ def _facet(facet: Facet) -> dict[str, Any]:
 
 
 def _best_resolution(result: Reconstruction) -> dict[str, Any]:
-    """Return the resolution by the most telling method that was measured, and the name of that method."""
+    """Return the resolution [m] by the most reliable of the methods that gave one, and the name of that method."""
     measured = {"prtf": result.quality.resolution} if result.strain is None else result.strain.resolution
     method, length = next(iter(measured.items()), (None, None))
     return {"resolution_m": length, "resolution_method": method if length is not None else None}

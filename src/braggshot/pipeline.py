@@ -1,4 +1,4 @@
-"""Reconstruct a crystal from a scan, by composition only: read, prepare, phase, compute the strain.
+"""Reconstruct a crystal from a scan: run the stages read, prepare, phase and strain one after the other.
 
 >>> import braggshot                                          # doctest: +SKIP
 >>> result = braggshot.reconstruct("scan.cxi", seed=1)        # doctest: +SKIP
@@ -101,7 +101,7 @@ def resolve(settings: Mapping[str, Any]) -> Settings:
 
 
 def refuse_unread_settings(resolved: Settings, given: Mapping[str, Any], also: Iterable[str] = ()) -> None:
-    """Refuse settings of phasing that were given, but are read neither by the chosen method nor by the caller (`also`).
+    """Refuse settings of phasing that were given, but are read neither by the chosen method nor, as `also` lists, by the caller.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def _phasing_table(phasing: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def imply_method(phasing: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose iterative phasing if random starts or their recipe are asked for and no method is."""
+    """Add the method "iterative" to settings that name random starts or their recipe, but no method."""
     wants = {"starts", "iterative"} & set(phasing)
     return {"method": "iterative", **phasing} if wants else dict(phasing)
 
@@ -184,7 +184,7 @@ def finish_result(
 
 
 def _strain(phased: Reconstruction, settings: StrainConfig) -> StrainMap | None:
-    """Make the strain map; None without geometry, or without a crystal after a failed phasing, which the verdict says already."""
+    """Make the strain map; return None without geometry, or if a failed phasing left no crystal to take the strain of."""
     if phased.volume.q_bragg is None:
         return None
     try:

@@ -31,8 +31,8 @@ from braggshot.prepare import prepare
 from braggshot.prepare.window import raw_centre
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
 
-BELONGS = 0.6  # least correlation of the magnitudes for an object to belong to a scan [1]
-CLEARLY = 0.02  # least gain in correlation at which the conjugate object is taken in place of the object [1]
+BELONGS = 0.6  # an object belongs to a scan if its magnitudes correlate with the measured ones by at least this [1]
+CLEARLY = 0.02  # the conjugate object is taken if its correlation exceeds that of the object by more than this [1]
 
 
 def postprocess(
@@ -84,7 +84,7 @@ def postprocess(
 
 
 def read_object(path: str | Path) -> Reconstruction:
-    """Read the object of a file or folder, with the order of axes and the sign of braggshot as far as the file's layout tells.
+    """Read the object of a file or folder, and bring it to the order of axes and the sign of braggshot if the layout tells them.
 
     Raises
     ------
@@ -107,11 +107,11 @@ class _Match:
 
 
 def matched(found: Reconstruction, scan: Scan, settings: Settings) -> Reconstruction:
-    """Bring the object and the scan onto one grid: move the window of the counts to the object, and choose the sign that fits.
+    """Bring the object and the scan onto one grid: move the window of the counts, and conjugate the object if that fits better.
 
     Raises
     ------
-    DataError : if neither sign explains the counts.
+    DataError : if neither the object nor its conjugate explains the counts.
     """
     volume = prepare(scan, replace(settings.prepare, shape=found.rho.shape))
     magnitude = np.sqrt(np.maximum(volume.intensity, 0)) * volume.valid

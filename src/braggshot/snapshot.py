@@ -1,4 +1,4 @@
-"""Hold what the browser page of the viewer shows at one moment: of a scan, filled in by a live session, or of results on disk."""
+"""Hold the data that the browser page of the viewer shows at one moment, from a live session or from result files on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from braggshot.volumes import FloatArray, Reconstruction
 
 State = Literal["waiting", "measuring", "phasing", "done", "failed", "aborted"]
-"""State of the current scan."""
+"""States that the current scan can be in, from waiting for the scan to the end of its phasing."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PreviewRecord:
     seconds : time since the scan's first frame [s]
     frames : number of frames that the preview is made of
     method : strategy of `braggshot.phasing.strategies`
-    chi2, llk_free : misfit of all, and of held-out voxels, as in `braggshot.volumes.Quality` [1]
+    chi2, llk_free : misfit of all valid voxels, and of the held-out voxels, as in `braggshot.volumes.Quality` [1]
     verdict : ``good | doubtful | failed``
     """
 
@@ -44,12 +44,12 @@ class Snapshot:
     ----------
     scan : name of the current scan, empty while none has come
     state : state of the current scan
-    received, expected : number of its frames that have arrived, and that are planned; `expected` is None where no plan is known
+    received, expected : number of frames of the scan that have arrived, and that are planned; `expected` is None if not known
     rocking : (n,) sum of each frame, NaN where no frame has come [counts]
     result : latest preview or final result of the scan
     previews : records of every preview so far, oldest first
-    series : one row for each finished scan, as in ``series.csv``
-    finished : result files of finished scans, oldest first; row k of `series` belongs to file k where both are there
+    series : one row for each finished scan, as in the file ``series.csv``
+    finished : result files of finished scans, oldest first; row k of `series` belongs to file k if both are given
     trouble : error messages, newest last
     dropped : number of times that incoming data were dropped, by reason
     """

@@ -1,4 +1,4 @@
-"""Train a network, by composition only: settings, patterns, network, training loop."""
+"""Train a network: combine the settings, the source of patterns, the network and the training loop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TrainSettings:
 
     Parameters
     ----------
-    whole : number of training steps at the full resolution, by the preset "two-scale", after the steps of `train`; 0 for none
+    whole : number of training steps at full resolution, with the preset "two-scale", that follow the steps of `train`; 0 for none
     """
 
     input: dict[str, Any] = field(default_factory=dict)
@@ -46,8 +46,8 @@ FROM_NOTHING: dict[str, Any] = {
     "train": {"steps": 20_000, "network": {"steps": 4}},
     "whole": 400,
 }
-"""Settings of a training run without a first network: phase patterns to learn from, train at low resolution, then at full."""
-LOW = "low-resolution"  # folder for the part of a training run at the low resolution
+"""Settings of training without a first network: phase patterns to learn from, train at low, and then at full resolution."""
+LOW = "low-resolution"  # name of the folder for the part of a training run at low resolution
 
 
 def train_network(
@@ -58,8 +58,8 @@ def train_network(
     Parameters
     ----------
     settings : resolved settings
-    folder : receives ``last.safetensors``, ``best.safetensors``, ``metrics.csv`` and ``tensorboard/``; with `whole` these are of
-        the full resolution, and those of the low resolution go to a folder inside
+    folder : receives ``last.safetensors``, ``best.safetensors``, ``metrics.csv`` and ``tensorboard/``; with the setting `whole`
+        these files are of the full resolution, and a folder inside receives the files of the low resolution
     files : measured scans, in any format that braggshot reads; with `data.measured` of 1 nothing is simulated
     initial : network to start from, by name or file
     device : "auto", "cpu" or "cuda"
@@ -107,7 +107,7 @@ def _at_full_resolution(settings: TrainSettings) -> TrainSettings:
     crystals = tuple(kind for kind in settings.data.crystals if min(kind.shape) > CENTRAL)
     if not crystals:
         raise ConfigError(f"whole={settings.whole}: the full resolution learns from crystals of over {CENTRAL} voxels an axis.")
-    chunks = asked.batch // asked.chunk  # as many, for as many processes
+    chunks = asked.batch // asked.chunk  # keep the number of chunks in a batch, because the processes share the chunks
     chunk = max(1, preset.batch // chunks)
     train = replace(
         asked,
@@ -140,7 +140,7 @@ def _fabric(device: str, folder: Path) -> Any:
 
 
 def _taught(settings: TrainSettings, source: Source, folder: Path, fabric: Any) -> Generator[Report, None, Source]:
-    """Phase the patterns to learn from, and return them as the source of training; validation still takes patterns of `source`."""
+    """Phase patterns of `source`, and return them as the source of training; validation takes patterns of `source` itself."""
     asked = settings.solved.patterns
     with fabric.rank_zero_first():
         for given, found in solved_patterns.solve(source, folder, settings.solved, settings.train.seed):

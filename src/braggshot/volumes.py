@@ -6,7 +6,7 @@ Conventions, defined here and nowhere else:
 - Vectors and 3 x 3 bases list their Cartesian components in the same order, (z, y, x), in the CXI laboratory frame: z downstream
   along the beam, y up, x outboard. A basis holds one voxel edge per *column*: the point of index n is ``basis @ (n - N // 2)``.
 - SI units: metres, 1/metre, radians, joules. |q| = 2 pi / d.
-- ``valid`` is True on a trusted voxel. Files keep the field's ``mask`` (0 good, 1 bad).
+- ``valid`` is True on a trusted voxel. Files hold the opposite, a ``mask`` (0 good, 1 bad).
 - ``intensity`` counts photons in reciprocal space; ``rho`` is the complex object in direct space.
 """
 
@@ -53,7 +53,7 @@ class Circle:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Positions of beam, sample and detector.
+    """Positions of beam, sample and detector, by the circles of a diffractometer.
 
     Parameters
     ----------
@@ -141,9 +141,9 @@ class Scan:
 
 @dataclass(frozen=True)
 class Window:
-    """Part of the raw scan that a volume covers; voxel i of axis a sums the raw indices from start[a] + i binning[a] on.
+    """Part of the raw scan that a volume covers; voxel i of axis a sums binning[a] raw voxels from start[a] + i * binning[a] on.
 
-    A negative start, or an end beyond ``raw_shape``, means padding (those voxels are not valid).
+    Voxels beyond the raw scan, before index 0 or from ``raw_shape`` on, are padding and not valid.
     """
 
     start: tuple[int, int, int]
@@ -191,10 +191,10 @@ class DiffractionVolume:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Number of the other starts that agree with the chosen one: `same` of `others`, which do not include the `stuck` ones.
+    """How many starts agree with the chosen one: `same` of `others`; the number of `stuck` starts is not part of `others`.
 
-    Two starts agree from an aligned complex correlation of `limit` on [1]. A stuck start predicts the held-out voxels so much worse
-    than the chosen one that its disagreement says nothing.
+    Two starts agree if their complex correlation after alignment is at least `limit` [1]. A stuck start predicts the held-out
+    voxels so much worse than the chosen start that its disagreement says nothing.
     """
 
     same: int
@@ -254,7 +254,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """One standard deviation per voxel, calibrated to cover 68 %, on the grid of the reconstruction that it belongs to.
+    """Standard deviations of a reconstruction per voxel, calibrated so that the truth lies within them in 68 % of cases.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ class Reconstruction:
     method, network : strategy and network by which the crystal was phased
     configuration : every resolved setting, with versions and seed
     choices : sign, twin, orientation and centring choices that were made, in words
-    psf : widths and Lorentzian share of the estimated point spread, None for full coherence
+    psf : widths and Lorentzian share of the estimated point spread of the beam; None for full coherence
     seconds : time per stage [s]
     uncertainty : spread between the solutions that agree; None where fewer than two agree
     strain : displacement and strain of the material; None before they are computed, without geometry or without a crystal
@@ -327,11 +327,11 @@ class Facet:
     ----------
     normal : outward unit vector
     area : area of the facet, with its part of the rounded edges [m^2]
-    share : share of the facet in the whole surface [1]
-    centre : mean position, from r = 0 [m]
-    strain, strain_std : area-weighted mean and standard deviation one voxel below the surface [1]
+    share : area of the facet over the area of the whole surface [1]
+    centre : mean position of the facet, from the origin of the strain map [m]
+    strain, strain_std : area-weighted mean and standard deviation of the strain one voxel below the facet [1]
     hkl : lattice plane of the facet; None where none fits or the reflection is not known
-    off : angle between the normals of the facet and of that lattice plane [rad]
+    off : angle between the normals of the facet and of the lattice plane `hkl` [rad]
     """
 
     normal: FloatArray
@@ -359,8 +359,8 @@ class StrainMap:
     displacement : u along q, from the unwrapped phase, mean of the bulk zero [m]
     strain : d u / d x along q, from the complex field without unwrapping [1]
     d_spacing : local spacing of the reflecting planes [m]
-    support : inside the iso-surface
-    surface, bulk : the outermost layer of the support, and the rest of it
+    support : True inside the iso-surface
+    surface, bulk : outermost layer of voxels of the support, and the support without this layer
     dislocation : voxels at the corners of voxel faces around which the phase circulates
     basis : columns are the voxel edges [m], components (z, y, x) of `frame`
     q_bragg : scattering vector of the reference lattice, components (z, y, x) of `frame` [1/m]
@@ -371,7 +371,7 @@ class StrainMap:
     reflection : hkl of the Bragg peak, where known
     lattice_parameter : local lattice parameter a, with the shape of the unit cell held fixed; None without the reflection [m]
     displacement_sigma, strain_sigma : one standard deviation [m], [1]; None where it was not measured
-    resolution : length [m] by name of the method, see `braggshot.physics.resolution`
+    resolution : resolution [m] by the name of the method, see `braggshot.physics.resolution`
     facets : largest first, named where the reflection is known
     choices : choices of ramp, iso-surface, sign and frame that were made, in words
     """

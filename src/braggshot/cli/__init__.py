@@ -55,7 +55,7 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Options of the program itself."""
+    """Declare the options of the program that need no command: ``--version`` prints the version."""
 
 
 for module in (reconstruct, postprocess, series, info, simulate, doctor, train, evaluate, stack, live, view, emit):
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _explain(error: BaseException) -> int:
-    """Say what went wrong in one line; return the exit status."""
+    """Print on stderr why a command failed, and return the exit status; nothing is printed for an interruption."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _INTERRUPTED
     if isinstance(error, typer.Exit):

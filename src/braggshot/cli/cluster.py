@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from braggshot.series import Report as Row
     from braggshot.series import Source
 
-# Words that ``--cluster`` takes; addresses of schedulers are taken too.
+# Names of clusters that ``--cluster`` accepts; it also accepts the address of a scheduler.
 PLACES = ("local", "slurm")
 
 
@@ -44,7 +44,7 @@ Workers = Annotated[int | None, typer.Option(help="Processes of --cluster local 
 
 @dataclass(frozen=True)
 class Where:
-    """Name or address of the cluster, and number of its workers; None is the number of the settings."""
+    """Cluster that the user chose: its name or address, and its number of workers (None takes the number from the settings)."""
 
     cluster: str
     workers: int | None
@@ -66,7 +66,8 @@ def phase_many(
     if output is None or output.suffix:
         raise ConfigError("--cluster writes into a folder; name it with -o.")
     settings = resolve(table)
-    one = "scan" in settings.input  # of each file, else all that it holds
+    # True if the settings name one scan to phase in each file; otherwise all scans of a file are phased.
+    one = "scan" in settings.input
     scans = [Source(path, None, format) for path in inputs] if one else list_sources(inputs, format=format)
     failed: list[Report] = []
     with _connected(where, settings.cluster, output, len(scans)) as (client, show):

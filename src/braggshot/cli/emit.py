@@ -35,7 +35,7 @@ def emit(
     format: Format = None,
     sets: Sets = None,
 ) -> None:
-    """Send the frames of a scan as a detector would, with faults on request."""
+    """Send the frames of a scan as a detector would; on request some frames are lost, late or damaged."""
     from dataclasses import asdict
     from threading import Event
 

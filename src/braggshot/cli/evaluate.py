@@ -1,4 +1,4 @@
-"""Compare methods on known crystals."""
+"""Compare phasing methods on crystals whose true shape and phase are known."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from braggshot.cli.progress import progress_bar
 
 commands = typer.Typer()
 
-# Names of the suites, which are sets of known crystals, and of the methods that phase them. They repeat the keys of `suites.SUITES`
-# and `methods.METHODS`, because reading those would import torch; a test compares them.
+# Names of the suites, which are sets of known crystals, and of the methods that phase these crystals. The names repeat the keys of
+# `suites.SUITES` and `methods.METHODS`, because importing these tables would import torch.
 SUITES = ("strain", "photons", "oversampling", "gaps", "coherence", "large", "atomistic", "smoke")
 METHODS = (
     "oneshot", "oneshot+ER50", "refine+10", "refine", "refine+300", "auto", "iterative-1", "iterative-5", "iterative-20",
@@ -39,7 +39,7 @@ def evaluate(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Compare methods on crystals that are known: one row per method and crystal, a table, figures."""
+    """Compare phasing methods on known crystals; write a row for each method and crystal, a table and figures."""
     from braggshot.evaluation import methods, rows, table
     from braggshot.report.evaluation import write_evaluation_figure
 

@@ -1,4 +1,4 @@
-"""Say what the reader sees in a file."""
+"""Print what braggshot finds in a file of a scan, a result or a network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def info(
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what the reader sees in a file."""
+    """Print what braggshot finds in a file: format, shape, scans and geometry, or the description of a network."""
     from braggshot.config import parse_assignments
     from braggshot.io.registry import describe
     from braggshot.nn.weights import is_network, load_network

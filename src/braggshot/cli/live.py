@@ -42,7 +42,7 @@ def live(
     settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
     known = None if like is None else read(like, None, **settings.input)
     _refuse_watched(source, output)
-    frames = open_source(source)  # first, because a wrong address shall leave no folder behind
+    frames = open_source(source)  # opened before the output folder is made, so that a wrong address leaves no empty folder
     session = Session(output, settings, like=known)
     with serving(session.status, host=host, port=port, token=token_for(host, token)) as url:
         announce(url, not no_browser)
@@ -53,7 +53,7 @@ def live(
 def _refuse_watched(source: str, output: Path) -> None:
     """Refuse to write results into the folder that is watched for new frames.
 
-    The results would be taken for scans, and could replace the files of a scan.
+    Results in that folder would be taken for scans, and could replace the files of a scan.
 
     Raises
     ------

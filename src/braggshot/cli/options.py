@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from braggshot.pipeline import Settings
 
-# Function that returns the values of an option.
+# Function that returns the values that an option accepts.
 Names = Callable[[], Iterable[str]]
 
 
@@ -60,7 +60,7 @@ def readers() -> list[str]:
     return [known.name for known in formats()]
 
 
-# Options that several commands share.
+# Device on which a command computes; "auto" takes a GPU if there is one.
 Device = Literal["auto", "cpu", "cuda"]
 Inputs = Annotated[list[Path], typer.Argument(help="Raw scan: CXI, SPEC, HDF5, NPZ, TIFF, or a folder or pattern of images.")]
 Format = Annotated[str | None, typer.Option("--format", help="Reader to use instead of looking at the file.", **one_of(readers))]
@@ -74,7 +74,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Of every random number.")]
 
 
 def layered(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Merge the settings that a user gives, later ones over earlier ones: those of the file, of the flags, of --set."""
+    """Merge the settings of a file with those of flags and of ``--set``; flags overrule the file, and ``--set`` overrules both."""
     from braggshot import config as configuration
 
     layers = [configuration.read_toml(config)] if config else []

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def progress_bar(transient: bool = False) -> Any:
-    """Make a progress bar; text that is printed while it runs appears above it, or goes where stdout is redirected to."""
+    """Make a progress bar; text printed meanwhile appears above the bar, unless stdout is redirected to a file."""
     from rich import progress as bars
     from rich.console import Console
 

@@ -26,7 +26,7 @@ def stack(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Phase thousands of patterns of one shape, each by one pass of the network; read and write them on disk."""
+    """Phase thousands of patterns of one shape, each by one pass of the network; patterns and objects stay on disk."""
     from braggshot import config
     from braggshot.batch_predict import StackConfig, one_shot_stack
 

@@ -12,7 +12,7 @@ import typer
 
 commands = typer.Typer()
 
-# Options of all commands that show a page in the browser.
+# Port of the page that a command shows in the browser; 0 takes a free port.
 Port = Annotated[int, typer.Option(help="Of the page; 0 takes a free one.")]
 Host = Annotated[str, typer.Option(help="Address of the page; others than this machine's own need a token.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address.")]

@@ -13,8 +13,9 @@ run       phase scans that are independent of each other, and report each
 series    phase scans of one crystal, where each uses the result of another scan
 
 Volumes are never sent: workers read the scan and write the result, so both must see the files under the same absolute path.
-``<name>.json`` is written last. A scan is done if that file is there, was made with the same settings, and the files that it lists
-exist. So the death of a worker, of the scheduler or of the client costs only the scans that were being computed.
+For each scan ``<name>.json`` is written last. A scan counts as done if this file is there, was made with the same settings, and
+all files that it lists exist. So the death of a worker, of the scheduler or of the client costs only the scans that were being
+computed.
 """
 
 from __future__ import annotations

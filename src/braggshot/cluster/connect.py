@@ -24,7 +24,7 @@ from braggshot.errors import ClusterError, ConfigError
 
 _PRIVATE_ADDRESS = "127.0.0.1:0"  # address of dask's web pages: only this machine reaches it, and port 0 takes a free port
 CONNECTION_ERRORS = (OSError, TimeoutError, CancelledError, ClosedClientError)
-"""Errors that dask raises when a connection breaks; its CommClosedError is an OSError."""
+"""Errors that dask raises when a connection breaks; OSError includes CommClosedError of dask."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ClusterConfig:
     Parameters
     ----------
     workers : number of processes; None is one per core on this machine, one SLURM job on SLURM
-    failures : number of times that a scan is begun again because its worker died, before it is given up
+    failures : number of times that a scan is phased again after its worker died; then the scan is given up
     patience : longest time to wait for a scheduler that does not answer [s]
     dashboard : serve dask's web pages about the work, if bokeh is installed
     slurm : options of dask_jobqueue.SLURMCluster, such as queue, cores, memory, walltime
@@ -64,11 +64,11 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
     where : "local" starts processes on this machine, "slurm" asks for jobs, and an address such as "tcp://host:8786" finds a
         scheduler that runs already
     workers : number that replaces `ClusterConfig.workers`; without effect on a scheduler that runs already
-    config : settings
+    config : settings of the cluster; None takes the defaults
 
     Raises
     ------
-    ConfigError : if `where` is none of these, or dask-jobqueue is not installed.
+    ConfigError : if `where` is neither a known name nor an address, or dask-jobqueue is not installed.
     ClusterError : if no scheduler answers.
     """
     config = config or ClusterConfig()
@@ -93,9 +93,10 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
 
 @contextmanager
 def _kept_environment() -> Iterator[None]:
-    """Restore the environment after a block: dask sets the variables of its workers in this process too, and leaves them.
+    """Restore the environment variables of this process after a ``with`` block.
 
-    The workers of the next cluster would take the number of threads from them.
+    In the block, dask sets the variables of its workers in this process too. Left there, they would set the number of threads of
+    the workers of the next cluster.
     """
     before = {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}
     try:
@@ -107,7 +108,10 @@ def _kept_environment() -> Iterator[None]:
 
 
 def _local(config: ClusterConfig) -> Any:
-    """Start worker processes on this machine; encrypt connections, because else any user of the machine could send them code."""
+    """Start worker processes on this machine.
+
+    Connections are encrypted, because otherwise any user of the machine could send code to the workers.
+    """
     n = config.workers or CPU_COUNT
     threads = str(max(1, CPU_COUNT // n))
     environment = {**dict.fromkeys(_WORKER_VARIABLES, threads), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -164,14 +168,15 @@ def _installed(module: str) -> bool:
 
 
 _CLUSTERS = {"local": _local, "slurm": _slurm}
-"""Functions that start a cluster, by the name that `connect` takes as `where`."""
+"""Functions that start a cluster, by the name of the cluster."""
 
 
 @contextmanager
 def _connect_to(address: str, config: ClusterConfig) -> Iterator[Client]:
     """Connect to a scheduler that runs already.
 
-    An address at which no scheduler answers is refused soon. Later on, a scheduler that is started again is waited for.
+    If no scheduler answers at the address within 10 s, an error is raised. If the connection breaks later, dask tries to connect
+    again for the time `patience` of the settings.
     """
     try:
         Client(address, timeout=min(10.0, config.patience), set_as_default=False).close()

@@ -18,7 +18,7 @@ from braggshot.output import OutputFormat, write
 from braggshot.phasing.strategies import Trained
 from braggshot.volumes import Reconstruction
 
-# What is reported of one scan: its numbers, its verdict, and the names of its files.
+# Report of one scan: its numbers such as chi2, its verdict, and the names of its files.
 Record = dict[str, Any]
 
 
@@ -34,7 +34,7 @@ class Job:
     Parameters
     ----------
     name : stem of the scan's output files; no other scan of the run has the same
-    label : the user's name of the scan
+    label : name of the scan in reports: path of its file, with the scan number where the file holds several scans
     folder : folder of the output files
     formats : formats of the output files
     digest : hash of everything, except the frames, that decides the result
@@ -85,7 +85,7 @@ def _network_of_plugin(plugin: str) -> Trained:
 
 
 def _compute_and_write(job: Job, network: Trained | None) -> Record:
-    """Phase the scan, write its files, and write its record last."""
+    """Phase the scan of a job and write its files; write last the record that marks the scan as done."""
     if version() != job.version:
         raise ConfigError(f"this worker has braggshot {version()}, the client {job.version}; install the same on both.")
     record, result = job.compute(network)

@@ -20,8 +20,8 @@ _ASSEMBLY_LOCK = threading.Lock()  # keeps several threads of one worker from bu
 class Network(WorkerPlugin):
     """Weights of a network, which are not lost when workers die.
 
-    They are a plugin of dask, because the scheduler keeps plugins and sends them also to workers that come later. Data that dask
-    scatters over the workers would be lost with the last worker that holds them.
+    The weights are a plugin of dask: the scheduler keeps plugins, and sends them also to workers that start later. Data that dask
+    scatters over the workers would instead be lost with the last worker that holds them.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], name: str) -> None:
@@ -34,7 +34,7 @@ class Network(WorkerPlugin):
         self.digest = digest.hexdigest()[:12]
 
     def assemble(self) -> Trained:
-        """Return the network and the card that describes it; the first call builds the network from the weights."""
+        """Return the network and its description; the first call builds the network from the weights."""
         with _ASSEMBLY_LOCK:
             if self.assembled_network is None:
                 tensors = {key: torch.from_numpy(array.copy()) for key, array in self.arrays.items()}

@@ -41,9 +41,9 @@ class Report:
     Parameters
     ----------
     done, total : number of scans that are done so far, and number of all scans
-    record : as ``braggshot reconstruct --json`` prints it, with `name` and `files`; if the scan could not be computed only `input`,
-        `output`, `name`, `verdict`, `reasons`
-    reused : whether an earlier call had done the scan
+    record : what ``braggshot reconstruct --json`` prints of the scan, with `name` and `files`; a scan that could not be computed
+        has only `input`, `output`, `name`, `verdict` and `reasons`
+    reused : whether an earlier call phased the scan
     """
 
     done: int
@@ -70,8 +70,8 @@ def reconstruct_many(
 ) -> Iterator[Report]:
     """Phase scans on a cluster, and yield a report of each scan as soon as it is done.
 
-    The caller may stop at any time; a second call goes on with the scans that are missing. A scan whose files are there, made with
-    the same settings, is reported and not computed again. Only one call at a time may write to a folder.
+    The caller may stop at any time; a second call phases only the scans that are missing. A scan whose files were made by an
+    earlier call with the same settings is reported without computing. Only one call at a time may write to a folder.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def reconstruct_many(
 
     Raises
     ------
-    ConfigError : if the settings fit no scan.
+    ConfigError : if a setting is unknown or has an impossible value, or the network is missing.
     OutputError : if the folder cannot be written.
     ClusterError : if the scheduler is gone and does not come back.
     """

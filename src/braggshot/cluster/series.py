@@ -24,7 +24,7 @@ from braggshot.volumes import Reconstruction
 
 @dataclass(frozen=True)
 class ClusterSeriesSettings(SeriesSettings):
-    """Settings of a series, and those of the cluster."""
+    """Settings of phasing a series of scans, and settings of the cluster."""
 
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
@@ -45,7 +45,7 @@ def run_series(
 
     The caller may stop at any time; a second call goes on with the scans that are missing.
 
-    Rows and crystals are those of `braggshot.series.run` with the same settings, bit for bit if the number of threads is the same.
+    The results equal those of `braggshot.series.run` with the same settings, bit for bit if the number of threads is the same.
 
     Parameters
     ----------

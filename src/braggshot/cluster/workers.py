@@ -17,11 +17,13 @@ from braggshot.nn import weights
 from braggshot.phasing.strategies import find_strategy
 from braggshot.pipeline import Settings
 
-MAX_IDLE_ROUNDS = 5  # number of times that all open jobs are submitted, and none finishes, before the scheduler counts as gone
+# Largest number of rounds in a row without a finished scan [1]; after one more, the scheduler counts as gone. A round submits all
+# jobs that are not yet done.
+MAX_IDLE_ROUNDS = 5
 
 
 class Workers:
-    """Workers of a client of dask, each with the network; workers that come later get the network too."""
+    """Workers of a client of dask, each with the network that phases; workers that start later get the network too."""
 
     def __init__(self, client: Client, network: Network | None) -> None:
         self.client, self.network = client, network
@@ -74,9 +76,9 @@ class Workers:
             self._plugin = plugin
 
     def _wait_for_scheduler(self, idle: int) -> None:
-        """Wait until dask has connected to the scheduler again, which dask tries for `ClusterConfig.patience`.
+        """Wait until dask has connected to the scheduler again; dask stops trying after `ClusterConfig.patience`.
 
-        `idle` is the number of rounds in a row without a finished scan.
+        `idle` is the number of rounds in a row without a finished scan, where a round submits all jobs that are not yet done.
         """
         time.sleep(1)
         while self.client.status == "connecting":
@@ -93,9 +95,9 @@ class Workers:
 
 @contextmanager
 def workers_of(client: Client, settings: Settings) -> Iterator[Workers]:
-    """Provide the workers of a client with the network that the settings name, while a ``with`` block runs.
+    """Yield the workers of a client, each with the network that the settings name; after the ``with`` block the network is removed.
 
-    The weights are read here, once, by the client.
+    The client reads the weights once, from the file of the network.
     """
     network, name = None, settings.phasing.network
     if find_strategy(settings.phasing.method).needs_network:

@@ -6,9 +6,10 @@ The normals of the surface's triangles, weighted by area, give a density over al
 
 where triangle t has the area A_t and the normal n_t, and kappa is `KERNEL`. Each peak of this density is the normal of a facet.
 
-The scattering vector is the normal of the reflecting planes. So one angle of the crystal's orientation is unknown: the rotation
-about the scattering vector. The rotation is chosen that brings the facets closest to planes of low index. The stereographic idea is
-that of Carnis et al., J. Appl. Cryst. 54, 1 (2021), and of Richard et al., J. Appl. Cryst. 51, 1672 (2018).
+The scattering vector is the normal of the reflecting planes. So only one angle of the crystal's orientation is unknown: the
+rotation about the scattering vector. The chosen rotation is the one that brings the facets closest to planes of low index. The
+density over directions follows the stereographic method of Carnis et al., J. Appl. Cryst. 54, 1 (2021), and of Richard et al.,
+J. Appl. Cryst. 51, 1672 (2018).
 """
 
 from __future__ import annotations
@@ -28,15 +29,19 @@ from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, Facet, FloatArray
 
 _SMOOTHING = 1.0  # Gaussian width for smoothing the amplitude [voxels]; less leaves terraces that scatter the normals of a facet
-KERNEL = np.radians(7.0)  # spread of the normals of one facet, from voxels and rounded edges [rad]
-APART = np.radians(22.0)  # least angle between two facets [rad]
+KERNEL = np.radians(7.0)  # angle by which voxels and rounded edges spread the surface normals of one facet [rad]
+APART = np.radians(22.0)  # least angle between the normals of two facets [rad]
 FLAT, EDGE = np.radians(14.0), np.radians(32.0)
-"""Largest angles between the normals of a facet and of its triangles [rad]: `FLAT` where triangles give the facet's normal, centre
-and strain, `EDGE` where they give its area."""
+"""Largest angles between the normal of a facet and the normals of its surface triangles [rad]. Triangles within `FLAT` give the
+facet's normal, centre and strain; triangles within `EDGE` give its area."""
 TOLERANCE = np.radians(10.0)  # largest angle between the normal of a facet and that of the lattice plane that names it [rad]
-SETTLED = 0.6  # share of the area of all facets that must lie within `TOLERANCE` of lattice planes, else no facet is named [1]
-LEAST = 0.015  # least share of the surface's area whose normals lie within `FLAT` of a facet's normal [1]
-PILED = 0.38  # least part of the area within `FLAT` that lies within half of `FLAT` [1]; a curved surface has a quarter there
+# Facets are named if at least this share of their total area has normals within `TOLERANCE` of lattice planes [1].
+SETTLED = 0.6
+# A direction can be a facet if the normals of at least this share of the whole surface lie within `FLAT` of the direction [1].
+LEAST = 0.015
+# A direction can be a facet if, of the surface whose normals lie within `FLAT` of the direction, at least this share lies within
+# half of `FLAT` [1]. On a sphere the share is a quarter.
+PILED = 0.38
 
 
 def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis: FloatArray, most: int = 26) -> tuple[Facet, ...]:
@@ -46,7 +51,7 @@ def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis:
 
     Parameters
     ----------
-    amplitude, support, strain : as in `StrainMap`, on an orthogonal grid
+    amplitude, support, strain : amplitude, mask of the crystal's voxels, and strain [1]; arrays (z, y, x) on an orthogonal grid
     basis : columns are the voxel edges [m]
     most : largest number of facets that are looked for
     """
@@ -76,8 +81,8 @@ def facets(amplitude: FloatArray, support: BoolArray, strain: FloatArray, basis:
 def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], cell: Lattice, highest: int = 1) -> tuple[Facet, ...]:
     """Name facets after lattice planes; `hkl` stays None where no plane is within `TOLERANCE`.
 
-    If even the best rotation about q brings less than `SETTLED` of the facets' area within `TOLERANCE` of a plane, no facet is
-    named: the facets are then planes of other indices than those that were tried.
+    The crystal is turned about q so that the facets fit lattice planes best. If less than the share `SETTLED` of the facets' area
+    is then within `TOLERANCE` of a plane, no facet is named: the facets are planes of higher indices than those that were tried.
 
     Parameters
     ----------
@@ -88,7 +93,8 @@ def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], ce
 
     Notes
     -----
-    Rotations that belong to the crystal's symmetry give the facets other names of the same family, which are as good.
+    A rotation that is a symmetry of the crystal gives each facet another name of the same family of planes. Such names are equally
+    right.
     """
     if not found:
         return ()
@@ -174,7 +180,8 @@ def _orientation(
 ) -> NDArray[np.float64]:
     """Find the rotation from the crystal's axes to the axes of the facets' normals.
 
-    It turns the normal of the reflecting planes onto q. The rotation about q that is left open is fitted to the facets.
+    This rotation turns the normal of the reflecting planes onto the scattering vector q. The angle about q, which this leaves free,
+    is fitted to the facets.
     """
     onto = Rotation.align_vectors(q[None], along[None])[0]
     best, lowest = onto.as_matrix(), np.inf

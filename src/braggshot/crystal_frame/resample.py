@@ -52,13 +52,20 @@ def to_crystal(
 ) -> Reconstruction:
     """Resample a crystal onto voxels of the crystal frame.
 
-    The crystal frame is the laboratory frame, turned by the smallest rotation that brings the scattering vector along `axis`.
-    Interpolation and arguments are those of `to_lab`. The vectors of `reconstruction.volume` are turned too, so that the scattering
-    vector q_bragg lies along `axis`. The rotation is ``rotation_onto(q_bragg, direction(axis))`` of `braggshot.physics.geometry`.
+    The smallest rotation that brings the scattering vector along `axis` turns the laboratory frame into the crystal frame. The
+    vectors of `reconstruction.volume` are turned too, so that q_bragg lies along `axis`. The rotation is
+    ``rotation_onto(q_bragg, direction(axis))`` of `braggshot.physics.geometry`. Values are interpolated as in `to_lab`.
+
+    Parameters
+    ----------
+    reconstruction : crystal with a voxel basis and a scattering vector
+    axis : axis of the crystal frame along which the scattering vector shall lie, such as "y+"
+    voxel_size : edge of the new voxels, or one per axis (z, y, x) [m]; None makes cubes of the volume of an old voxel
 
     Raises
     ------
-    GeometryError : see `to_lab`; also if there is no scattering vector.
+    GeometryError : if the scattering vector or the voxel basis is missing, the crystal is in the crystal frame already, or the
+        voxel size is impossible.
     DataError : if the support is empty.
     """
     volume = reconstruction.volume
@@ -99,7 +106,8 @@ def _shape(support: BoolArray, basis: FloatArray, edges: FloatArray) -> tuple[in
     if not edges.min() > 0:
         raise GeometryError(f"expected a voxel size above 0 m, found {edges.min()}.")
     index = np.argwhere(support) - np.array(support.shape) // 2
-    reach = np.abs(index @ basis.T).max(0) + np.abs(basis).sum(1) / 2  # of voxel centres, and half a voxel beyond
+    # Distance from r = 0 to the outermost face of the crystal's voxels along each axis [m].
+    reach = np.abs(index @ basis.T).max(0) + np.abs(basis).sum(1) / 2
     z, y, x = (2 * math.ceil(r / edge) + 1 + 2 * MARGIN for r, edge in zip(reach, edges, strict=True))
     if z * y * x > LARGEST:
         raise GeometryError(f"voxels of {edges.min():.3g} m would make an array of {z} x {y} x {x}; take larger ones.")
@@ -107,7 +115,7 @@ def _shape(support: BoolArray, basis: FloatArray, edges: FloatArray) -> tuple[in
 
 
 def _points(shape: tuple[int, int, int], new: FloatArray, basis: FloatArray, old_shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return the places of the new voxels in the old array, as fractional indices (3, z, y, x)."""
+    """Return where the voxels of the resampled grid lie in the original array, as fractional indices (3, z, y, x)."""
     index = np.indices(shape).reshape(3, -1) - np.array(shape)[:, None] // 2
     old = np.linalg.solve(basis, new) @ index + np.array(old_shape)[:, None] // 2
     return old.reshape(3, *shape)
@@ -148,12 +156,12 @@ def _phase_factor(rho: ComplexArray, support: BoolArray, points: NDArray[np.floa
 def _extend_phase(unit: ComplexArray, support: BoolArray) -> ComplexArray:
     """Continue the field exp(i phi) beyond the crystal's surface: a voxel outside gets the phase 2 phi(n) - phi(m).
 
-    Here n is the nearest voxel inside, and m is the mirror image of the outer voxel at n.
+    Here n is the voxel of the crystal nearest to the voxel outside. The point reflection through n maps the voxel outside to m.
     """
     nearest = ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True)
     last = np.array(support.shape).reshape(3, 1, 1, 1) - 1
     behind = np.clip(2 * nearest - np.indices(support.shape), 0, last)
-    behind = nearest[:, *behind]  # a mirrored voxel outside is replaced by the nearest one inside
+    behind = nearest[:, *behind]  # a reflected voxel outside the crystal is replaced by the voxel of the crystal nearest to it
     return unit[tuple(nearest)] ** 2 * unit[tuple(behind)].conj()
 
 

@@ -17,8 +17,11 @@ from braggshot.physics.geometry import direction, rotation_onto
 from braggshot.physics.iso_surface import iso_surface
 from braggshot.volumes import BoolArray, ComplexArray, Facet, FloatArray, Reconstruction, StrainMap
 
-_CORE = 2  # radius of holes in the support that are filled [voxels]; a dislocation's core is such a hole and would hide it
-_TIGHT = 0.5  # share of the surface where the support ends too; above it the surface is in doubt; 0.1 to 0.3 is usual [1]
+# Radius of the holes of the support that are filled before dislocations are sought [voxels]. The core of a dislocation has a low
+# amplitude, so it can be such a hole, and would be missed if it stayed empty.
+_CORE = 2
+# The surface counts as doubtful if the support ends at more than this share of the surface's voxels [1]; 0.1 to 0.3 is usual.
+_TIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class StrainConfig:
     ramp : "remove" refers the strain to the mean lattice of the bulk; "keep" leaves the phase unchanged
     iso : amplitude of the surface as a share of the largest amplitude [1]; "auto" is half the median amplitude of the bulk
     surface : thickness of the surface layer [voxels]
-    noise_samples : number of times that the counts are redrawn with Poisson noise and the result is refined on them; the spread of
-        these results adds to the one-sigma uncertainty; 0 for none
+    noise_samples : number of copies of the counts with new Poisson noise on which the result is refined; the spread of the refined
+        results adds to the one-sigma uncertainty; 0 for none
     facets : find facets on the surface
     half_data : phase two halves of the counts as well, to measure the resolution (twice the time of the phasing)
     reflection : hkl of the peak, for the lattice parameter and the names of facets
@@ -195,8 +198,8 @@ def _displacement(rho: ComplexArray, support: BoolArray, core: BoolArray, q: Flo
 def _lattice_parameter(d_spacing: FloatArray, config: StrainConfig) -> NDArray[np.float64] | None:
     """Return the first edge of the unit cell in every voxel, a = a_0 d / d_0 [m], where d is the lattice spacing there.
 
-    The unit cell of the settings has the edge a_0 and the lattice spacing d_0. One reflection gives only one number, so the ratios
-    of the edges and the angles are not changed.
+    The unit cell of the settings has the edge a_0 and the lattice spacing d_0. One reflection measures only one spacing, so the
+    ratios of the edges and the angles are those of the settings.
     """
     if config.reflection is None:
         return None

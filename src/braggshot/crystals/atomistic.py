@@ -1,9 +1,9 @@
 """Simulate atomistic crystals: facetted fcc particles, strained, relaxed with LAMMPS, and their diffraction summed over atoms.
 
-The methods of this package were developed on the procedural crystals of `sample`. Atomistic crystals test them independently,
-because their intensities contain no continuous field, no smooth density and no discrete transform. The steps are: draw, build and
-strain (`loads`), relax (`relax`), diffract (`kinematic`), count (`detector`). A seed determines the crystal, and data sets are
-split by seed.
+The phasing methods were developed on crystals that are density and phase fields on a grid (`sample`). Atomistic crystals test the
+methods independently: their intensities come from no continuous field, no smooth density and no discrete Fourier transform. The
+steps are: draw and build a particle, strain it (`loads`), relax it (`relax`), compute its diffraction (`kinematic`), draw counts
+(`detector`). A seed determines the crystal, and data sets are split by seed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REFLECTIONS: tuple[Reflection, ...] = ((1, 1, 1), (2, 0, 0), (2, 2, 0), (3, 1, 1
 
 @dataclass(frozen=True)
 class AtomisticSettings:
-    """Settings from which atomistic crystals are drawn and measured. A range is (lowest, highest).
+    """Settings from which atomistic crystals are drawn and measured. A range is (lowest, highest), and a value in it is drawn.
 
     Parameters
     ----------
@@ -46,8 +46,15 @@ class AtomisticSettings:
     strain : range of the strain that the load applies [1]
     dislocations, voids : largest number of dislocations and of voids
     iterations : largest number of iterations of the relaxation
-    reflections : Miller indices; an equivalent reflection is drawn at random
-    shape, oversampling, anisotropy, shear, shift, tilt, counts, detector : see `sample.CrystalSettings`
+    reflections : Miller indices, of which one triple is drawn; its signs and order are then drawn, too, as cubic symmetry allows
+    shape : shape of the volume (z, y, x) [voxels]
+    oversampling : range of array size / extent of the particle, per axis [1]
+    anisotropy : largest ratio of the oversampling of two axes [1]
+    shear : largest shear of the voxel edge along the rocking axis, because voxels of a detector frame are skewed [1]
+    shift : largest distance of the particle's middle from the voxel N // 2, per axis [voxels]
+    tilt : largest distance of the pattern's centre of mass from the voxel N // 2, per axis [voxels]
+    counts : range of the photons in the brightest voxel
+    detector : properties of the simulated detector
     """
 
     cells: float = 40.0
@@ -79,7 +86,7 @@ class AtomisticSettings:
 
 @dataclass(frozen=True)
 class Particle:
-    """Strained crystal, atom by atom, on its cubic axes.
+    """Strained crystal as a list of n atoms. Positions have components along the cubic axes.
 
     Parameters
     ----------
@@ -87,7 +94,7 @@ class Particle:
     sites : (n, 3) positions of the atoms on the perfect lattice [m]
     positions : (n, 3) positions of the same atoms after relaxation [m]
     held : (n,) True on atoms that the load held in place
-    facts : strain, numbers of defects, state of the relaxation
+    facts : numbers by name: the strain of the load, the numbers of defects and of atoms, and how the relaxation ended
     """
 
     element: str
@@ -142,7 +149,11 @@ def build_particle(generator: Generator, settings: AtomisticSettings) -> Particl
 
 
 def _drop_overlapping(positions: FloatArray) -> Tensor:
-    """Mark the atoms to keep: of two atoms that crossing slips pushed into each other, one is dropped. Positions in unit cells."""
+    """Return a mask of the atoms to keep, from their positions [unit cells].
+
+    Where two dislocations cross, slip can push two atoms into each other. Of two atoms nearer than 0.65 of the distance of nearest
+    neighbours, one is dropped.
+    """
     keep = np.ones(len(positions), dtype=bool)
     keep[KDTree(positions).query_pairs(0.65 / math.sqrt(2), output_type="ndarray")[:, 1]] = False
     return torch.from_numpy(keep)
@@ -211,7 +222,7 @@ def draw_sampling(generator: Generator, particle: Particle, settings: AtomisticS
     r, phase = _phases(particle, g, origin)
     coarse = sum_on_grid(r, torch.polar(torch.ones_like(phase), phase), direct, settings.shape)
     turns = [(coarse.narrow(a, 0, n - 1).conj() * coarse.narrow(a, 1, n - 1)).sum().angle() for a, n in enumerate(settings.shape)]
-    centre = torch.stack(turns) * size / (2 * math.pi)  # the formula is in `sample.centre_pattern`
+    centre = torch.stack(turns) * size / (2 * math.pi)  # centre of mass of the pattern, from g [voxels]
     z, y, x = oversampling.tolist()
     return Sampling(g, g + basis @ (centre - tilt), basis, direct, origin, (z, y, x))
 
@@ -219,10 +230,10 @@ def draw_sampling(generator: Generator, particle: Particle, settings: AtomisticS
 def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, int]) -> float:
     """Return the maximum minus the minimum of the phase -g . u inside the particle [rad].
 
-    The phase is averaged over the atoms of each voxel, and its best-fitting ramp is removed. The phase comes from the displacements
-    of the atoms, so it needs no unwrapping; a dislocation adds the turn of the phase around its line. A voxel is inside where at
-    least half the scattering of a full voxel remains. This leaves out the surface and dislocation cores, where atoms have no common
-    phase.
+    g is the scattering vector, and u the displacement of an atom from its lattice site. The phase is averaged over the atoms of
+    each voxel, and its best-fitting ramp is removed. The phase comes from displacements, so it needs no unwrapping. A dislocation
+    adds the turn of the phase around its line. A voxel is inside if its atoms together scatter at least half the amplitude of a
+    full, unstrained voxel. This leaves out the surface and the cores of dislocations, where the phases of the atoms differ.
     """
     r, phase = _phases(particle, sampled.g, sampled.origin)
     phase = phase - r @ (sampled.q - sampled.g)
@@ -237,7 +248,7 @@ def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, in
 
 
 def _phases(particle: Particle, g: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positions of the atoms relative to `origin` [m] and their phases -g . u [rad]."""
+    """Return the positions of the atoms relative to `origin` [m] and their phases -g . u [rad], with the displacements u."""
     positions = torch.from_numpy(particle.positions)
     return positions - origin, -(positions - torch.from_numpy(particle.sites)) @ g
 
@@ -245,11 +256,11 @@ def _phases(particle: Particle, g: Tensor, origin: Tensor) -> tuple[Tensor, Tens
 def measure_reflection(
     generator: Generator, particle: Particle, settings: AtomisticSettings | None = None, name: str = "atomistic"
 ) -> tuple[ComplexArray, DiffractionVolume]:
-    """Simulate the counts of one random reflection of a particle; every call draws another reflection.
+    """Simulate the counts of one random reflection of a particle; every call draws a reflection anew.
 
     Returns
     -------
-    rho : (z, y, x) complex64, the inverse transform of the exact amplitudes in the window, the best object that phasing could find
+    rho : (z, y, x) complex64, the inverse Fourier transform of the noise-free amplitudes: the best object that phasing could find
     volume : counts, with the voxel basis and scattering vector on the cubic axes of the crystal
     """
     settings = settings or AtomisticSettings()

@@ -21,18 +21,20 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """Settings of the simulated detector; the defaults are a perfect one. A range is (lowest, highest).
+    """Settings of the simulated detector; the defaults describe a perfect detector.
+
+    A range is (lowest, highest), and a value in it is drawn for each pattern.
 
     Parameters
     ----------
-    background : uniform background [photons per voxel]
-    point_spread : standard deviation of the Gaussian point spread of partial coherence [voxels]
+    background : range of the uniform background [photons per voxel]
+    point_spread : range of the standard deviation of the Gaussian point spread of partial coherence [voxels]
     gaps : probability of a gap across the rows, and of one across the columns [1]
     gap_widths : possible widths of a gap, one of which is drawn [pixels]
-    beam_stop : radius of a disc that hides pixels over the brightest pixel, 0 for none [pixels]
+    beam_stop : range of the radius of a disc, centred on the brightest pixel, that hides pixels, 0 for none [pixels]
     dead : share of dead pixels [1]
     saturation : counts from which a voxel is no longer trusted, 0 for no limit
-    missing : largest number of lost frames
+    missing : largest number of frames of a scan that are lost
     """
 
     background: Range = (0.0, 0.0)
@@ -47,7 +49,8 @@ class DetectorSettings:
 
 def scale_exposure(rho: Tensor, counts: Tensor) -> Tensor:
     """Scale crystals so that `counts` (n,) photons are expected in the brightest voxel of |F[rho]|^2."""
-    field = torch.view_as_real(torch.fft.fftn(rho, dim=AXES, norm="ortho"))  # the origin does not change the maximum
+    # The transform is not centred: a shift of the origin changes only the phases, not the maximum of the modulus.
+    field = torch.view_as_real(torch.fft.fftn(rho, dim=AXES, norm="ortho"))
     peak = field.square().sum(-1).amax(AXES)
     return rho * (counts / peak).sqrt()[:, None, None, None]
 
@@ -128,12 +131,12 @@ def draw_frames(generator: Generator, n: int, count: int, missing: int) -> Tenso
 def _draw_gap(generator: Generator, n: int, size: int, settings: DetectorSettings) -> Tensor:
     """Draw a mask (n, size) of the rows or columns that no gap covers.
 
-    A gap may come close to the middle of the detector but never covers it, because no one measures a peak in a gap.
+    A gap may come close to the middle of the detector but never covers it, because experiments keep the peak out of the gaps.
     """
     present, side, place, which = uniform(generator, 0, 1, 4, n, 1)
     widths = torch.tensor(settings.gap_widths, device=generator.device)
     width = widths[(which * len(widths)).long()]
-    clear = 2  # lines on either side of the middle that no gap covers
+    clear = 2  # number of rows or columns on either side of the middle that no gap covers
     start = clear + 1 + (place * (size // 2 - clear)).long()
     from_middle = torch.arange(size, device=generator.device) - size // 2
     from_middle = torch.where(side < 0.5, from_middle, -from_middle)

@@ -23,14 +23,14 @@ from braggshot.volumes import ComplexArray, FloatArray, Geometry
 def rocking_scan(
     rho: ComplexArray, edges: Sequence[float], g: FloatArray, geometry: Geometry, shape: tuple[int, int, int], reference: float
 ) -> NDArray[np.complex128]:
-    """Compute the complex amplitude on every pixel of every frame.
+    """Compute the complex amplitude on every pixel of every frame of a rocking scan.
 
     Parameters
     ----------
-    rho : (z, y, x) on an orthogonal grid of the laboratory, r = 0 at N // 2
-    edges : voxel edges of that grid (z, y, x) [m], so small that 2 pi / edge lies beyond the detector
+    rho : (z, y, x) crystal on an orthogonal grid of the laboratory, r = 0 at N // 2
+    edges : voxel edges of the crystal's grid (z, y, x) [m]; 2 pi / edge must exceed the width of the detector in reciprocal space
     g : scattering vector of the undistorted lattice, in the laboratory at frame `reference` [1/m]
-    geometry : circles, distance, pixels
+    geometry : circles of the diffractometer, distance and pixels of the detector
     shape : (frames, rows, columns) of the scan
     reference : index of the frame at which the sample has the orientation of `rho`
 
@@ -51,13 +51,13 @@ def rocking_scan(
 
 
 def _amplitude(rho: ComplexArray, edges: Sequence[float], offset: FloatArray) -> NDArray[np.complex128]:
-    """Compute the amplitude of pixels with q - g = `offset` (n, 3).
+    """Compute the amplitude on n pixels; `offset` (n, 3) is the scattering vector minus that of the undistorted lattice [1/m].
 
-    On orthogonal axes the exponential is a product of one factor per axis, so the sum goes axis by axis.
+    On orthogonal axes exp(-i offset . r) is a product of one factor per axis, so the sum goes axis by axis.
     """
     z, y, x = (
         np.exp(-1j * np.outer(offset[:, axis], edge * (np.arange(size) - size // 2)))
         for axis, (edge, size) in enumerate(zip(edges, rho.shape, strict=True))
     )
-    along_x = np.tensordot(rho, x, axes=(2, 1))  # (z, y, n)
+    along_x = np.tensordot(rho, x, axes=(2, 1))  # sums along x, one for each pixel: (z, y, n)
     return np.asarray(np.einsum("zyn,ny,nz->n", along_x, y, z, optimize=["einsum_path", (0, 1), (0, 1)]))

@@ -1,9 +1,9 @@
-"""Draw phase fields -q.u of strained crystals [rad]; they are never wrapped.
+"""Draw phase fields -q . u of strained crystals [rad], which are never wrapped.
 
-A `Field` gives the phase at every voxel of a `Grid`, for bodies of unit size, from the position of the voxel and its depth below
-the surface. `calibrate` removes the linear ramp of the phase, which shifts the pattern and is no strain. It also sets the range of
-the phase, the maximum minus the minimum inside the crystal. Dislocations are not scaled, because the phase must turn by exactly 2
-pi around the line.
+q is the scattering vector, and u the displacement. A `Field` gives the phase at every voxel of a `Grid`, for bodies of unit size,
+from the position of the voxel and its depth below the surface. `calibrate` removes the linear ramp of the phase, which shifts the
+pattern and is no strain. It also sets the range of the phase, the maximum minus the minimum inside the crystal. Dislocations are
+not scaled, because the phase must turn by exactly 2 pi around the line.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def cosines(generator: Generator, n: int) -> Field:
 
 
 def core_shell(generator: Generator, n: int) -> Field:
-    """Draw a misfitting core under a shell that follows the surface: the displacement grows linearly in the core.
+    """Draw a misfitting core under a shell that follows the surface.
 
-    The displacement fades in the shell.
+    The displacement grows linearly with the position in the core and fades in the shell.
     """
     along = directions(generator, n)
     thickness, width = uniform(generator, 0.15, 0.5, n, 1, 1, 1), uniform(generator, 0.05, 0.15, n, 1, 1, 1)
@@ -74,7 +74,10 @@ def core_shell(generator: Generator, n: int) -> Field:
 
 
 def inclusion(generator: Generator, n: int) -> Field:
-    """Draw a misfitting sphere of radius a (Eshelby): the displacement is r inside and (a / |r|)^3 r outside, r from its centre."""
+    """Draw a misfitting sphere of radius a (Eshelby).
+
+    r is the vector from the sphere's centre. The displacement is proportional to r inside, and to (a / |r|)^3 r outside.
+    """
     along, place = directions(generator, n), directions(generator, n) * uniform(generator, 0, 0.8, n, 1)
     radius = uniform(generator, 0.2, 0.5, n, 1, 1, 1)
 
@@ -86,19 +89,21 @@ def inclusion(generator: Generator, n: int) -> Field:
 
 
 def screw(generator: Generator, n: int) -> Field:
-    """Draw a screw dislocation of Burgers vector b with q.b = 2 pi: the phase is the angle around the line."""
+    """Draw a screw dislocation: the phase is the angle around the line (scattering vector q, Burgers vector b, q . b = 2 pi)."""
     polar = _around_line(generator, n)
     return lambda grid, _: polar(grid)[1]
 
 
 def edge(generator: Generator, n: int, poisson_ratio: float = 0.35) -> Field:
-    r"""Draw an edge dislocation with q.b = 2 pi, for q perpendicular to the line (Hirth & Lothe, Theory of Dislocations).
+    r"""Draw an edge dislocation (Hirth & Lothe, Theory of Dislocations).
+
+    The scattering vector q is perpendicular to the line, and q . b = 2 pi for the Burgers vector b.
 
     .. math:: u_b = \frac{b}{2\pi}\left[\theta + \frac{\sin 2\theta}{4(1-\nu)}\right], \quad
               u_\perp = -\frac{b}{2\pi}\left[\frac{1-2\nu}{2(1-\nu)}\ln r + \frac{\cos 2\theta}{4(1-\nu)}\right]
 
-    u_b and u_perp are the displacements along the Burgers vector b and across it, r and theta the distance from the line and the
-    angle around it, nu Poisson's ratio.
+    u_b and u_perp are the displacements along the Burgers vector and across it. r is the distance from the line, theta the angle
+    around the line, and nu Poisson's ratio.
     """
     polar, aside = _around_line(generator, n), uniform(generator, -1, 1, n, 1, 1, 1)
 
@@ -126,10 +131,11 @@ DISLOCATIONS: dict[str, Callable[[Generator, int], Field]] = {"screw": screw, "e
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scale and ramp that turn a raw field into the phase of a crystal: scale * (field - slope . r - middle).
+    """Numbers that turn a raw field into the phase of a crystal: scale * (field - slope . r - middle), with the position r.
 
-    `limited` (batch,) is True for a crystal whose phase range had to stay below the wanted one, because its
-    phase would otherwise change too much from voxel to voxel.
+    `slope` is the gradient of the field's linear ramp. `middle` lies halfway between the lowest and the highest value inside the
+    crystal, after the ramp is subtracted. `limited` (batch,) is True for a crystal whose phase range had to stay below the wanted
+    one. Otherwise its phase would change too much from voxel to voxel.
     """
 
     scale: Tensor
@@ -138,18 +144,18 @@ class Calibration:
     limited: Tensor
 
     def __call__(self, raw: Tensor, grid: Grid) -> Tensor:
-        """Turn an uncalibrated displacement field on `grid` into a phase [rad]: subtract its ramp and scale its range."""
+        """Turn a raw field on `grid` into a phase [rad]: subtract the ramp, and scale the range."""
         return self.scale[:, None, None, None] * (raw - grid.dot(self.slope) - self.middle[:, None, None, None])
 
 
 def calibrate(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, steepest: float) -> Calibration:
     """Find the ramp to subtract from a field, and the factor that brings its range inside the body to `phase_range`.
 
-    The range becomes smaller where the phase would change by more than `steepest` from one voxel to the next.
+    The factor is smaller for a crystal whose phase would change by more than `steepest` from one voxel to the next.
 
     Parameters
     ----------
-    raw : field on the grid (batch, z, y, x)
+    raw : field before it is scaled (batch, z, y, x)
     grid : voxel positions of the field
     depth : depth below the surface of the body on the same grid [voxels]
     phase_range : maximum minus minimum inside the body (batch,) [rad]
@@ -169,7 +175,7 @@ def calibrate(raw: Tensor, grid: Grid, depth: Tensor, phase_range: Tensor, steep
 
 
 def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
-    """Return the gradient (batch, 3) of the plane that fits the phase inside the body best, per unit of r."""
+    """Return the gradient (batch, 3) of the linear ramp that fits the phase inside the body best, per unit of length."""
     middle = torch.tensor([n / 2 for n in grid.shape], device=phase.device)
     axes = [torch.arange(n, device=phase.device) / (n / 2) - 1 for n in grid.shape]
     index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
@@ -177,19 +183,19 @@ def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
     weight = inside.flatten(1).to(phase.dtype)
     products = (design[:, :, None] * design[:, None, :]).flatten(1)
     normal = (weight @ products).reshape(-1, 4, 4)
-    ridge = 1e-6 * torch.eye(4, device=phase.device)  # a body of one voxel's thickness has no slope across
+    ridge = 1e-6 * torch.eye(4, device=phase.device)  # keeps the matrix invertible for a body that is one voxel thick
     plane = torch.linalg.solve(normal + ridge, (weight * phase.flatten(1)) @ design)
     return torch.linalg.solve(grid.basis.mT, plane[:, 1:] / middle)
 
 
 def _radius(grid: Grid) -> Tensor:
-    """Return |r| of every voxel, at least 1e-6 to avoid division by zero."""
+    """Return the distance of every voxel from the point r = 0, at least 1e-6 to avoid division by zero."""
     squared = [grid.dot(unit.expand(grid.batch, 3)) ** 2 for unit in torch.eye(3, device=grid.basis.device)]
     return torch.stack(squared).sum(0).clamp_min(1e-12).sqrt()
 
 
 def _around_line(generator: Generator, n: int) -> Callable[[Grid], tuple[Tensor, Tensor]]:
-    """Draw a line near the centre; the returned function gives every voxel's distance from the line and angle around it."""
+    """Draw a line near the centre; return a function that gives every voxel's distance from the line and angle around it."""
     _, first, second = rotations(generator, n).unbind(1)
     place = directions(generator, n) * uniform(generator, 0, 0.5, n, 1)
 

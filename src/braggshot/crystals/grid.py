@@ -24,7 +24,7 @@ class Grid:
     ----------
     basis : (batch, 3, 3), columns are the voxel edges, in units of about the crystal's inscribed radius
     origin : (batch, 3), index of the point r = 0 [voxels]
-    shape : (z, y, x)
+    shape : numbers of voxels (z, y, x)
     """
 
     basis: Tensor
@@ -38,7 +38,7 @@ class Grid:
 
     @property
     def pitch(self) -> Tensor:
-        """Edge of a cube of the voxel's volume (batch, 1, 1, 1), in units of about the crystal's inscribed radius."""
+        """Edge of a cube that has the volume of a voxel (batch, 1, 1, 1), in units of about the crystal's inscribed radius."""
         return torch.linalg.det(self.basis).abs().pow(1 / 3)[:, None, None, None]
 
     def transform(self, matrix: Tensor) -> Grid:
@@ -54,7 +54,7 @@ class Grid:
         return replace(self, basis=self.basis[index], origin=self.origin[index])
 
     def edges(self, vectors: Tensor) -> Tensor:
-        """Return the components of `vectors` (..., batch, 3) along the voxel edges, basis^T v: the gradient of v . r per voxel."""
+        """Return basis^T v for `vectors` v (..., batch, 3): the change of v . r from one voxel to the next along each axis."""
         return (vectors.unsqueeze(-2) @ self.basis).squeeze(-2)
 
     def dot(self, vectors: Tensor) -> Tensor:
@@ -63,9 +63,10 @@ class Grid:
         return z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]
 
     def waves(self, vectors: Tensor, coefficients: Tensor) -> Tensor:
-        """Sum plane waves, Re sum_j c_j exp(i k_j . r); `vectors` (batch, waves, 3), complex `coefficients` (batch, waves).
+        """Sum plane waves at every voxel position r: Re sum_j c_j exp(i k_j . r).
 
-        Each wave is the product of three factors, one for each axis; a matrix product sums the products over the waves.
+        `vectors` (batch, waves, 3) are the k_j, and complex `coefficients` (batch, waves) the c_j. Each wave is the product of
+        three factors, one for each axis; a matrix product sums these products over the waves.
         """
         along = self.edges(vectors.transpose(0, 1)).transpose(0, 1)
         z, y, x = (torch.exp(1j * phase) for phase in self.separate(along))
@@ -73,7 +74,10 @@ class Grid:
         return torch.einsum("bjzy,bjx->bzyx", plane, x).real
 
     def separate(self, along: Tensor) -> list[Tensor]:
-        """Return the three terms, one for each axis, that add up to v . r; `along` holds v . edge (batch, [vectors,] 3)."""
+        """Return three terms, one for each axis, that add up to v . r for a vector v and the voxel positions r.
+
+        `along` (batch, [vectors,] 3) holds the products of v with the three voxel edges.
+        """
         terms = []
         for axis, size in enumerate(self.shape):
             origin = self.origin[:, axis].reshape(-1, *[1] * (along.ndim - 1))

@@ -2,6 +2,7 @@ r"""Compute the kinematic diffraction of atoms around a Bragg peak as a sum over
 
 .. math:: F(q) = \sum_j e^{-i q \cdot r_j}
 
+q is the scattering vector, and r_j the position of atom j. g is the scattering vector of the Bragg peak for the perfect lattice.
 Write r = R + u, where R is a lattice point, so that g . R is a multiple of 2 pi. Then F is the sum over j of exp(-i g . u_j) exp(-i
 (q - g) . r_j). F is the transform, in the convention of `braggshot.physics.fourier`, of a crystal whose phase is -g . u. Only one
 element is allowed, so the atomic form factor is a constant factor. The slope of the form factor across the window of one peak,
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ELEMENTS_PER_CHUNK = 2**21  # largest number of exponentials, one per atom and (z, y), that are in memory at once
+ELEMENTS_PER_CHUNK = 2**21  # largest number of phase factors in memory at once; an atom needs one per (z, y)
 
 
 def diffract_atoms(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
@@ -26,7 +27,8 @@ def diffract_atoms(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[
 
     .. math:: F_k = \sum_j \left( e^{-i (q + k_1 b_1) \cdot r_j} \, e^{-i k_2 b_2 \cdot r_j} \right) e^{-i k_3 b_3 \cdot r_j}
 
-    b_1, b_2 and b_3 are the columns of `basis`; k_1, k_2 and k_3 are counted from the middle.
+    r_j is the position of atom j. b_1, b_2 and b_3 are the columns of `basis`. The voxel numbers k_1, k_2 and k_3 count from the
+    middle, N // 2.
 
     Parameters
     ----------

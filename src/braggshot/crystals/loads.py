@@ -16,30 +16,30 @@ from torch import Generator, Tensor
 
 from braggshot.crystals.random import directions, uniform
 
-# Function (random numbers, sites, strain) -> (displacement, mask of held atoms).
+# Function that loads a particle: (random numbers, lattice sites, strain) -> (displacements of the atoms, mask of the held atoms).
 Load = Callable[[Generator, Tensor, float], tuple[Tensor, Tensor]]
-GRIP = 0.12  # share of the height that a grip holds at each end [1]
+GRIP = 0.12  # share of the particle's height in which a grip holds all atoms, at each of two ends [1]
 
 
 def free(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Hold no atom; only dislocations, of which there is at least one, strain the particle."""
+    """Hold no atom and displace none: only dislocations strain the particle, which has at least one."""
     return torch.zeros_like(sites), torch.zeros(len(sites), dtype=torch.bool)
 
 
 def tension(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Pull two opposite ends apart, along the normal n of a facet: the displacement is u = strain (n . r) n."""
+    """Pull two opposite ends apart, along the normal n of a facet: an atom at r moves by u = strain (n . r) n."""
     n = _facet(generator)
     height = sites @ n
     return strain * height[:, None] * n, _ends(height)
 
 
 def compression(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Displace the atoms of a crystal as if two opposite ends were pushed together."""
+    """Push two opposite ends together: an atom at r moves by u = -strain (n . r) n, where n is the normal of a facet."""
     return tension(generator, sites, -strain)
 
 
 def shear(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Move two opposite ends sideways, along t: the displacement is u = strain (n . r) t, n the normal of the ends."""
+    """Move two opposite ends with the normal n sideways, along t: an atom at r moves by u = strain (n . r) t."""
     n = _facet(generator)
     height = sites @ n
     return strain * height[:, None] * _across(generator, n), _ends(height)
@@ -61,7 +61,10 @@ def torsion(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor,
 
 
 def substrate(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Hold the lowest layers by a misfitting substrate: u = strain (r - (n . r) n) there, n its normal; u fades upwards."""
+    """Hold the lowest layers of atoms, strained in their plane as on a misfitting substrate of normal n.
+
+    An atom of the lowest layer at r moves by u = strain (r - (n . r) n). Above, the displacement falls exponentially with height.
+    """
     n = _facet(generator)
     height = sites @ n
     above = (height - height.min())[:, None]
@@ -104,9 +107,10 @@ def dislocation(generator: Generator, sites: Tensor, poisson_ratio: float = 0.35
               u_m = -\frac{b_e}{2\pi}\left[\frac{1-2\nu}{2(1-\nu)}\ln r + \frac{\cos 2\theta}{4(1-\nu)}\right], \quad
               u_\xi = b_s \frac{\theta}{2\pi}
 
-    along e = m x xi, m (normal of the glide plane) and xi (the line). b_e and b_s are the components of b along e and xi, r and
-    theta the distance from the line and the angle around it, nu is Poisson's ratio (Hirth & Lothe, Theory of Dislocations). The
-    cut, theta = pi, lies in the glide plane. Both sides of it fit after a slip by b, so no atom has to be added or removed.
+    u_e, u_m and u_xi are the displacements along e = m x xi, along the normal m of the glide plane and along the line xi. b_e and
+    b_s are the components of b along e and xi. r is the distance from the line, theta the angle around the line, and nu Poisson's
+    ratio (Hirth & Lothe, Theory of Dislocations). The cut, theta = pi, lies in the glide plane. Its two sides fit after a slip by
+    b, so no atom has to be added or removed.
     """
     signs = torch.randint(2, (3,), generator=generator).double() * 2 - 1
     order = torch.randperm(3, generator=generator)
@@ -146,6 +150,6 @@ def _across(generator: Generator, n: Tensor) -> Tensor:
 
 
 def _ends(height: Tensor) -> Tensor:
-    """Return a mask of the atoms that the grips at both ends hold."""
+    """Return a mask of the atoms that the grips at both ends hold, from the `height` of the atoms along the axis of the load."""
     low, high = height.min(), height.max()
     return (height < low + GRIP * (high - low)) | (height > high - GRIP * (high - low))

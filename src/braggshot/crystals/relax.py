@@ -26,7 +26,8 @@ from braggshot.errors import ConfigError
 from braggshot.volumes import BoolArray, FloatArray
 
 ANGSTROM, EV = 1e-10, 1.602176634e-19  # one angstrom [m], one electronvolt [J]
-LATTICE_PARAMETER = {"Au": 4.080e-10, "Pt": 3.920e-10, "Ni": 3.520e-10, "Cu": 3.615e-10}  # that each potential gives at 0 K [m]
+# Lattice parameter that the potential of each element gives at 0 K [m].
+LATTICE_PARAMETER = {"Au": 4.080e-10, "Pt": 3.920e-10, "Ni": 3.520e-10, "Cu": 3.615e-10}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Relaxed:
     positions : (n, 3) positions of the atoms, in the order of the input [m]
     energy : potential energy per atom [J]
     force : largest component of the force on an atom that is not held [N]
-    iterations : number of iterations
+    iterations : number of iterations that the minimisation took
     """
 
     positions: FloatArray
@@ -48,7 +49,7 @@ class Relaxed:
 
 
 def relax(element: str, positions: FloatArray, held: BoolArray | None = None, iterations: int = 150) -> Relaxed:
-    """Minimise the energy of a particle in vacuum by moving its free atoms, by conjugate gradients.
+    """Minimise the energy of a particle in vacuum: move its free atoms by conjugate gradients.
 
     The minimisation ends when forces fall below 1 meV/Å or `iterations` are done.
 
@@ -101,11 +102,10 @@ def start_lammps() -> Any:
 
 @contextmanager
 def _set_thread_count() -> Iterator[None]:
-    """Set OMP_NUM_THREADS while LAMMPS starts, if it is not set.
+    """Give the environment variable OMP_NUM_THREADS a value while LAMMPS starts, unless the user has set the variable.
 
-    Without the variable LAMMPS reduces the whole process, also torch, to one thread for good. Later sums would be slower and in
-    another order. (Resetting torch's number of threads afterwards would not undo that, because setting the number also fixes the
-    choices of MKL.)
+    Without the variable LAMMPS limits the whole process, also torch, to one thread for good. Later sums in torch would be slower
+    and in another order. Setting torch's number of threads again would not help, because that fixes choices of the MKL library.
     """
     name = "OMP_NUM_THREADS"
     told = os.environ.get(name)

@@ -75,7 +75,7 @@ class CrystalSettings:
 def random_crystals(
     generator: Generator, n: int, settings: CrystalSettings | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Draw crystals.
+    """Draw random crystals, scaled to the photons of their patterns.
 
     The same generator state, settings and kind of device give the same crystals.
 
@@ -90,7 +90,7 @@ def random_crystals(
 def random_volumes(
     generator: Generator, n: int, settings: CrystalSettings | None = None, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw crystals and the counts of their patterns.
+    """Draw random crystals and the counts of their patterns.
 
     The result is that of `random_crystals` followed by `detector.measure`, but takes only one Fourier transform.
 
@@ -105,7 +105,7 @@ def random_volumes(
 
 
 def _draw_exposed(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw crystals; return them in their central box, the expected photons of the volume, and the phase ranges (n,) [rad]."""
+    """Draw crystals; return them in the central box of the volume, the volume's expected photons, and phase ranges (n,) [rad]."""
     grid, depth = _draw_bodies(generator, n, settings)
     phase = _draw_phase(generator, grid, depth, settings)
     inside = depth > 0
@@ -122,8 +122,9 @@ def centre_pattern(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
 
     .. math:: \sum_n \rho_n^* \rho_{n+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
 
-    n and k number the voxels along one axis of N voxels. The angle of this sum gives the centre of mass of the pattern on a
-    periodic axis. The sum needs no transform and no unwrapping. `rho` may be the central box of a larger array of `shape`.
+    F is the transform of rho; n and k number the voxels along one axis of N voxels. The angle of this sum gives the centre of mass
+    of the pattern on a periodic axis. The sum over n needs no transform and no unwrapping. `rho` may be the central box of a larger
+    array of `shape`.
     """
     ramps = []
     for axis, size in enumerate(rho.shape[1:], start=1):
@@ -136,11 +137,11 @@ def centre_pattern(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
 
 
 def _draw_bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Grid, Tensor]:
-    """Draw bodies; return the voxel positions in the central box that holds every crystal, and the depth of each voxel."""
+    """Draw bodies; return the voxel positions in a central box that holds every body, and the voxels' depths below the surface."""
     transform = torch.eye(3, device=generator.device).repeat(n, 1, 1)
     transform[:, 1:, 0] = uniform(generator, -settings.shear, settings.shear, n, 2)
     oversampling = draw_oversampling(generator, n, settings.oversampling, settings.anisotropy)
-    size = torch.tensor(settings.shape, device=generator.device) / oversampling  # [voxels]
+    size = torch.tensor(settings.shape, device=generator.device) / oversampling  # extent of each crystal per axis [voxels]
     offset = uniform(generator, -settings.shift, settings.shift, n, 3)
     z, y, x = (min(full, 2 * math.ceil(full / settings.oversampling[0] / 2 + settings.shift) + 3) for full in settings.shape)
 
@@ -155,7 +156,7 @@ def _draw_bodies(generator: Generator, n: int, settings: CrystalSettings) -> tup
 
 
 def _draw_phase(generator: Generator, grid: Grid, depth: Tensor, settings: CrystalSettings) -> Tensor:
-    """Draw the phase of every voxel [rad]; that of a dislocation is added to a smooth random field."""
+    """Draw the phase of every voxel [rad]; the phase of a dislocation is added to a smooth random field."""
     raw, turns = _draw_fields(generator, grid, depth, settings)
     wanted = uniform(generator, *settings.phase_range, grid.batch)
     for _ in range(settings.redraws):
@@ -178,9 +179,9 @@ def _draw_fields(generator: Generator, grid: Grid, depth: Tensor, settings: Crys
 
 
 def draw_oversampling(generator: Generator, n: int, allowed: Range, anisotropy: float) -> Tensor:
-    """Draw oversampling ratios (n, 3) within the allowed range.
+    """Draw the oversampling (n, 3) of n crystals along three axes, within the allowed range.
 
-    The ratio of two axes of a crystal is at most `anisotropy`.
+    The oversampling of two axes of a crystal differs at most by the factor `anisotropy`.
     """
     low, high = (math.log(value) for value in allowed)
     spread = math.log(anisotropy) / 2
@@ -188,7 +189,7 @@ def draw_oversampling(generator: Generator, n: int, allowed: Range, anisotropy: 
 
 
 def _draw_families(generator: Generator, n: int, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Draw a family for each of n crystals; yield the name of each family that was drawn, and the numbers of its crystals."""
+    """Draw a family of shapes or fields for each of n crystals; yield each drawn family's name, and the numbers of its crystals."""
     drawn = torch.randint(len(names), (n,), generator=generator, device=generator.device)
     for index, name in enumerate(names):
         members = (drawn == index).nonzero()[:, 0]

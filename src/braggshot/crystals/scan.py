@@ -35,7 +35,7 @@ class ScanSettings:
     detector_shape : (rows, columns) of the detector
     peak : frame, row and column of the crystal's Bragg peak in the raw scan
     diameter : approximate distance of opposite {111} facets [m]
-    shape, displacement : one family of `shapes.SHAPES` and one of `displacement.FIELDS`
+    shape, displacement : name of a family of bodies (`shapes.SHAPES`), and of a family of phase fields (`displacement.FIELDS`)
     phase_range : maximum minus minimum of the phase inside the crystal, ramp removed [rad]
     counts : photons in the brightest voxel
     background : background [photons per pixel and frame]
@@ -188,7 +188,7 @@ def _draw_exposure(
 
 
 def _draw_alien(generator: Generator, settings: ScanSettings, shape: tuple[int, int, int]) -> Tensor:
-    """Draw the photons expected from another crystal: a small Gaussian peak, a third of the window away from the Bragg peak."""
+    """Draw the photons expected from another crystal: a small Gaussian peak, a third of the scan away from the Bragg peak."""
     away = directions(generator, 1)[0] * torch.tensor(shape) / 3
     place = (torch.tensor(settings.peak) + away).clamp(torch.zeros(3), torch.tensor(shape) - 1.0)
     width = uniform(generator, 0.01, 0.02, 3) * torch.tensor(shape)

@@ -20,7 +20,7 @@ from braggshot.crystals.random import directions, rotations, uniform
 
 # Function that returns the depth of every voxel of a grid below the surface [voxels].
 Body = Callable[[Grid], Tensor]
-REACH = 2.6  # largest distance of a body's surface from r = 0 [about the inscribed radius]
+REACH = 2.6  # largest distance of a body's surface from the point r = 0, in units of about its inscribed radius
 
 
 def amplitude(depth: Tensor) -> Tensor:
@@ -32,16 +32,16 @@ def amplitude(depth: Tensor) -> Tensor:
 
 
 def polyhedron(normals: Tensor, distances: Tensor) -> Body:
-    """Return a polyhedron, the intersection of half spaces n_k . r <= d_k.
+    """Return a polyhedron, the intersection of half spaces n_k . r <= d_k of positions r.
 
     The planes have `normals` n_k (batch, planes, 3) and `distances` d_k (batch, planes).
     """
 
     def depth(grid: Grid) -> Tensor:
-        along = grid.edges(normals.transpose(0, 1)).transpose(0, 1)  # (batch, planes, 3)
+        along = grid.edges(normals.transpose(0, 1)).transpose(0, 1)  # normals along the voxel edges (batch, planes, 3)
         per_voxel = torch.linalg.vector_norm(along, dim=-1, keepdim=True)
         z, y, x = grid.separate(along / per_voxel)
-        below = (distances[..., None] / per_voxel - z)[..., None] - y[..., None, :]  # (batch, planes, z, y)
+        below = (distances[..., None] / per_voxel - z)[..., None] - y[..., None, :]  # depth without x term (batch, planes, z, y)
         # One plane at a time, in place: all of them at once would need `planes` times the memory.
         lowest = below[:, 0, :, :, None] - x[:, 0, None, None, :]
         buffer = torch.empty_like(lowest)
@@ -54,7 +54,7 @@ def polyhedron(normals: Tensor, distances: Tensor) -> Body:
 
 
 def ellipsoid(axes: Tensor) -> Body:
-    """Return the ellipsoid |r / axes| <= 1 with semi-axes (batch, 3)."""
+    """Return the ellipsoid of positions r with |r / axes| <= 1, where `axes` (batch, 3) are the semi-axes."""
 
     def depth(grid: Grid) -> Tensor:
         scaled = grid.transform(torch.diag_embed(1 / axes))
@@ -85,7 +85,7 @@ def _hexagonal(tilt: float) -> list[tuple[float, ...]]:
     ]
 
 
-PYRAMID = math.atan(1.633 / math.cos(math.pi / 6))  # angle between the normal of (10-11) and the c axis at the ideal c/a [rad]
+PYRAMID = math.atan(1.633 / math.cos(math.pi / 6))  # angle from the c axis to the normal of (10-11), at the ideal c/a of hcp [rad]
 # Families of planes of each lattice, each with the lowest and highest distance of its planes from the centre. Distances are in the
 # ratio of surface energies (Wulff), so a family that lies far out does not appear on the crystal.
 LATTICES: dict[str, list[tuple[list[tuple[float, ...]], float, float]]] = {
@@ -173,9 +173,9 @@ SHAPES: dict[str, Callable[[Generator, int], Body]] = {
 
 
 def extent(body: Body, transform: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lowest and highest coordinates e of a body, where r = transform @ e.
+    """Return the lowest and highest coordinates e of a body on skewed axes, where the position is r = transform @ e.
 
-    They are measured from the depth of the body on a coarse grid. The extent is a few percent too large, never too small.
+    Both are measured from the depth of the body on a coarse grid. The extent is a few percent too large, never too small.
 
     Parameters
     ----------

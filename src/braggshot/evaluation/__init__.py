@@ -1,7 +1,7 @@
-"""Compare methods of phasing on crystals that are known: suites -> methods -> rows -> table.
+"""Compare methods of phasing on known crystals: suites of crystals -> methods -> rows of results -> table.
 
 suites    draw crystals and their diffraction, the same for every method and every run
 methods   name the methods of phasing that are compared
-rows      phase and score; one row per crystal and method, written to disk as soon as it is known
-table     compute medians, intervals and rates of the rows
+rows      phase and score crystals; one row of results per crystal and method, written to disk as soon as it is known
+table     compute medians, intervals and rates from the rows of results
 """

@@ -11,11 +11,12 @@ from braggshot.nn.expert_iteration import SHORT
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import find_strategy
 
-ER50 = replace(SHORT, recipe="50*ER")  # refinement that the published work runs after its network
-# Refinements of a prediction by 10 and by 300 iterations.
+# Refinement by 50 iterations of error reduction, as published for the network AutoPhaseNN.
+ER50 = replace(SHORT, recipe="50*ER")
+# Settings of the refinement of a prediction by 10 iterations, and by 300.
 _SHORTEST = replace(SHORT, recipe="7*RAAR+FLAT+3*ER", shrink_wrap=replace(SHORT.shrink_wrap, period=3))
 _LONG = replace(SHORT, recipe="22*(10*RAAR+FLAT)+80*ER")
-# Multi-start phasing as usually done, by modulus and support alone, with as many iterations as the default recipe.
+# Settings of common phasing from random starts: only modulus and support constraints, and as many iterations as the default recipe.
 CLASSIC = IterativeConfig(recipe="2*(50*HIO+80*RAAR+30*ER)+DETWIN+4*(50*HIO+80*RAAR+30*ER)+100*ER")
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -36,21 +37,22 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """Settings of each method, by name.
 
-Methods with a network refine its hypotheses; iterative methods run phase retrieval from random starts. In both, held-out voxels
-choose the best result. The published network makes one prediction, from the pattern in its measured orientation; the support of the
-prediction ends at a tenth of the largest amplitude.
+Methods with a network take its hypotheses as they are ("oneshot") or refine them; iterative methods run phase retrieval from random
+starts. The misfit of held-out voxels decides which result of a method is best. The published network AutoPhaseNN makes one
+prediction, from the pattern in its measured orientation. The refinement of this prediction begins with a support that ends at a
+tenth of the largest amplitude.
 """
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Options that all methods share.
+    """Options of a comparison, the same for all its methods.
 
     Parameters
     ----------
-    network : name or file of the network, for all methods but those with the published network
-    published : file of the published network, trained with braggshot; None leaves out the methods that use it
-    hypotheses : number of the network's hypotheses
+    network : name or file of the network, for all methods but those with the published network AutoPhaseNN
+    published : file of AutoPhaseNN, trained with braggshot; None leaves out the methods that use AutoPhaseNN
+    hypotheses : number of predicted objects that a method with a network keeps for each pattern
     device : "auto", "cpu" or "cuda"
     seed : seed of the choice of held-out voxels and of the random starts
     """
@@ -63,7 +65,7 @@ class Choice:
 
 
 def is_published(method: str) -> bool:
-    """Tell whether a method uses the published network."""
+    """Tell whether a method uses the published network AutoPhaseNN."""
     return method.startswith("autophasenn")
 
 
@@ -72,7 +74,7 @@ def network_of(method: str, choice: Choice) -> str | None:
 
     Raises
     ------
-    ConfigError : if the method needs a published network and none is given.
+    ConfigError : if the method needs the published network AutoPhaseNN and its file is not given.
     """
     if not find_strategy(METHODS[method]["method"]).needs_network:
         return None
@@ -84,11 +86,11 @@ def network_of(method: str, choice: Choice) -> str | None:
 
 
 def phasing_of(method: str, choice: Choice, coherent: bool) -> PhasingConfig:
-    """Return the phasing settings of a method.
+    """Return the phasing settings of a method; if the beam is not `coherent`, phasing may fit a point spread.
 
     Raises
     ------
-    ConfigError : if there is no such method, or its network is not given.
+    ConfigError : if there is no such method, or the file of its network is not given.
     """
     if method not in METHODS:
         raise ConfigError(f"no method {method!r}; known: {', '.join(METHODS)}.")

@@ -1,6 +1,6 @@
-"""Phase and score crystals: one row per crystal and method, written as soon as it is known.
+"""Phase and score crystals: one row of results per crystal and method, written as soon as it is known.
 
-A second call continues with the missing rows.
+A run that is started again computes only the missing rows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FAILURES = (DataError, ArithmeticError, ValueError)
 
 @dataclass(frozen=True)
 class Report:
-    """One new row, with the number of rows done and the number of all rows."""
+    """Progress of an evaluation: the new row of results, the number of rows done, and the number of all rows."""
 
     done: int
     total: int
@@ -54,11 +54,11 @@ def evaluate(
     number: int = 20,
     data: Path | None = None,
 ) -> Iterator[Report]:
-    """Fill ``results.json`` in `folder`, yielding every new row.
+    """Phase crystals by several methods and write the results to ``results.json`` in `folder`; yield a report for every new row.
 
     Parameters
     ----------
-    suites, methods : names of suites and of methods
+    suites, methods : names of suites of crystals, and of methods of phasing
     choice : networks, device and seed; None takes the defaults
     number : number of crystals per group
     data : folder of files that hold counts and the true crystal, for suites that read files
@@ -90,7 +90,7 @@ def evaluate(
 
 
 def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
-    """Phase a volume and score the result against the true crystal; if phasing fails, the row holds the error."""
+    """Phase a volume and return the scores against the true crystal; if phasing fails, return the error in their place."""
     facts = _facts(volume) | _truth_misfits(truth, volume, config)
     began = time.perf_counter()
     try:
@@ -118,12 +118,12 @@ def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: Phasin
     }
 
 
-# Methods that have run once in this process.
+# Names of the methods that have run in this process, so that the time of their next run includes no compilation.
 _WARM: set[str] = set()
 
 
 def warm_up(method: str, config: PhasingConfig) -> None:
-    """Run a method once on a small crystal, so that the time of no crystal includes one-time work such as compilation."""
+    """Run a method once on a small crystal, so that the measured times include no one-time work such as compilation."""
     if method not in _WARM:
         _, volume = next(SUITES["smoke"].crystals(1)).draw()
         with contextlib.suppress(*FAILURES):
@@ -132,15 +132,15 @@ def warm_up(method: str, config: PhasingConfig) -> None:
 
 
 def _facts(volume: DiffractionVolume) -> Row:
-    """Return shape, oversampling and phase range of a crystal before it is phased."""
+    """Return what is known of a crystal before phasing: shape of the volume, oversampling, and phase range."""
     known = volume.provenance.get("phase_range", volume.provenance.get("atomistic", {}).get("phase_range"))
     return {"shape": list(volume.shape), "oversampling": list(volume.oversampling or ()), "phase_range": known}
 
 
 def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
-    """Return the misfits of the truth itself, which photon noise alone causes.
+    """Return the misfits that the true crystal itself leaves; photon noise causes these misfits.
 
-    No point spread is applied, so for a blurred pattern the misfits include the blur.
+    No point spread is applied, so the misfits to a pattern blurred by partial coherence include the blur.
     """
     data = prepare_measured(volume, PhasingConfig(device="cpu", seed=config.seed))
     rho = to_corner(torch.from_numpy(truth))
@@ -149,18 +149,18 @@ def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: Phasi
 
 
 def fingerprint(method: str, choice: Choice) -> str:
-    """Identify the network of a method: the name and the beginning of the SHA-256 of its file; empty without a network."""
+    """Return the name of a method's network and the first digits of the SHA-256 of its file; empty for a method without one."""
     name = network_of(method, choice)
     return "" if name is None else f"{Path(name).stem}:{hashlib.sha256(locate(name).read_bytes()).hexdigest()[:8]}"
 
 
 def key(row: Row) -> tuple[str, str, str, str]:
-    """Return the key of a row; a new row replaces an older one with the same key."""
+    """Return what identifies a row of results: names of the suite, the crystal and the method, and fingerprint of the network."""
     return row["suite"], row["crystal"], row["method"], row["network"]
 
 
 def read(path: Path) -> list[Row]:
-    """Read the rows of an earlier run; the list is empty if there was none.
+    """Read the rows of results of an earlier run; return an empty list if the file does not exist.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """Write all rows as JSON, one per line; a number that is not finite becomes null."""
+    """Write rows of results as JSON, one row per line; a number that is not finite becomes null."""
     lines = ",\n".join(json.dumps({name: _plain(value) for name, value in row.items()}) for row in rows)
     with replacing(path) as temporary:
         temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -1,8 +1,8 @@
 """Define suites of crystals for evaluation, in groups that differ in one property.
 
 No network was trained on these crystals. The number of a crystal determines its seed, which is the same in every group. So
-crystals are reproducible, and groups differ only in the property that they are named after. The seeds are far from those on which
-recipes and limits were tuned. Training seeds are all multiples of 131; the seeds of the suites are not.
+crystals are reproducible, and groups differ only in the property that they are named after. Recipes and limits of braggshot were
+tuned on crystals with other seeds, far from these. Training seeds are all multiples of 131; the seeds of the suites are not.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ FIRST_SEED = 131 * 100_000 + 7  # seed of the first crystal of each group
 
 @dataclass(frozen=True)
 class Crystal:
-    """One crystal of a suite.
+    """One crystal of a suite of crystals for evaluation.
 
     Parameters
     ----------
     name : unique name in its suite
     group : name of its group
-    draw : function that returns the true crystal and its diffraction volume; the oversampling is measured, as for a real crystal
+    draw : function that returns the true crystal and its diffraction volume, whose oversampling is estimated from the counts
     """
 
     name: str
@@ -48,8 +48,8 @@ class Suite:
 
     Parameters
     ----------
-    about : description in words
-    groups : settings of the crystals of each group, by name, in order
+    about : what differs between the groups, in words, for the table of results
+    groups : settings of the crystals of each group, by the group's name; empty for crystals that are read from files
     coherent : True if the beam is known to be fully coherent, so that no method fits a point spread
     """
 
@@ -60,7 +60,7 @@ class Suite:
     def crystals(self, number: int) -> Iterator[Crystal]:
         """Yield `number` crystals of each group, taking the groups in turn.
 
-        So the rows of a run that was stopped are balanced between the groups.
+        So a run that is stopped early has evaluated about as many crystals of each group.
         """
         for k in range(number):
             for group, settings in self.groups.items():
@@ -76,7 +76,7 @@ def _simulated(seed: int, settings: CrystalSettings) -> Callable[[], tuple[Compl
 
 
 def _measure_oversampling(volume: DiffractionVolume) -> DiffractionVolume:
-    """Return a volume with the oversampling that is estimated from its counts, instead of the one that the simulation knows."""
+    """Return a volume with the oversampling estimated from its counts, in place of the simulation's exact oversampling."""
     return replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
 
 
@@ -108,8 +108,8 @@ def _stored(path: Path) -> Callable[[], tuple[ComplexArray, DiffractionVolume]]:
     return draw
 
 
-# Settings from which the groups are derived. Phase fields are smooth, without dislocations, so that the phase range is what the
-# group says; fields that do not reach that range are drawn anew.
+# Settings of crystals from which the settings of every group are derived. Phase fields are smooth, because a dislocation would
+# change the phase range. Fields that do not reach the wanted phase range are drawn anew.
 _BASE = CrystalSettings(
     oversampling=(2.1, 4.0), phase_range=(2 * math.pi,) * 2, counts=(1e6, 1e6), displacements=tuple(displacement.FIELDS), redraws=8
 )
@@ -128,7 +128,7 @@ def _gap(width: int) -> CrystalSettings:
 _DISLOCATED = replace(_BASE, phase_range=(math.pi,) * 2, displacements=tuple(displacement.DISLOCATIONS))
 _SMALL = replace(_BASE, shape=(32, 32, 32), oversampling=(2.1, 3.0))
 
-# All suites, by name.
+# Suites of crystals for evaluation, by name.
 SUITES = {
     "strain": Suite(
         "phase range inside the crystal, peak 1e6; and dislocations in a field of pi",
@@ -158,7 +158,7 @@ SUITES = {
 
 
 def crystals(name: str, number: int, folder: Path | None = None) -> Iterator[Crystal]:
-    """List the crystals of a suite.
+    """List `number` crystals of each group of a suite, or the first `number` files of `folder`.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Summarise rows in a table: medians with bootstrap intervals, rates with Wilson intervals.
+"""Summarise rows of results in a table: medians with bootstrap intervals, rates with Wilson intervals.
 
-Both include crystals that were not found.
+Medians and rates count also the crystals that a method did not find.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from braggshot.evaluation.suites import SUITES
 from braggshot.io.atomic import replacing
 from braggshot.physics.scores import BLENDED
 
-RESAMPLES = 2000  # number of bootstrap draws
+RESAMPLES = 2000  # number of bootstrap samples for the interval of a median
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Value with the bounds of its 95 % interval."""
+    """Median or rate with the bounds of its 95 % interval."""
 
     value: float
     low: float
@@ -33,12 +33,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Line:
-    """Rows of one method on the crystals of one group, which make a line of the table.
+    """Line of the table: the results of one method on the crystals of one group.
 
     Parameters
     ----------
     suite, group, method : names of the suite, the group and the method
-    rows : one row per crystal
+    rows : results, one row per crystal
     """
 
     suite: str
@@ -47,9 +47,9 @@ class Line:
     rows: Sequence[Row]
 
     def median(self, name: str) -> Interval:
-        """Return the median of a number over the crystals for which there is one.
+        """Return the median over the crystals of the number `name` in the rows of results.
 
-        For example, a crystal that was not found has no phase error.
+        Crystals without this number are left out; for example, there is no phase error where phasing stopped with an error.
         """
         return median([row[name] for row in self.rows if row.get(name) is not None])
 
@@ -59,7 +59,10 @@ class Line:
 
 
 def group_rows(rows: Sequence[Row]) -> list[Line]:
-    """Group rows by suite, group and method; suites and groups in the order of `SUITES`, methods in that of their first rows."""
+    """Group rows of results by suite, group and method, as lines of the table.
+
+    Suites and groups are in the order of `SUITES`; methods are in the order of their first rows.
+    """
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row["suite"], row["group"], row["method"]), []).append(row)
@@ -76,7 +79,8 @@ def group_rows(rows: Sequence[Row]) -> list[Line]:
 def median(values: Sequence[float]) -> Interval:
     """Return the median with a 95 % bootstrap interval.
 
-    The bounds of the interval are the 2.5 and 97.5 percentiles of the medians of `RESAMPLES` draws with replacement.
+    Values are drawn anew with replacement, `RESAMPLES` (2000) times. The bounds are the 2.5 and 97.5 percentiles of the medians of
+    these samples.
     """
     if not len(values):
         return Interval(math.nan, math.nan, math.nan)
@@ -87,12 +91,12 @@ def median(values: Sequence[float]) -> Interval:
 
 
 def wilson_interval(successes: int, n: int) -> Interval:
-    """Return a rate with its Wilson interval, which is valid also at 0 and 1."""
+    """Return the rate successes / n with its 95 % Wilson interval, which is valid also at rates of 0 and 1."""
     low, high = binomtest(successes, n).proportion_ci(0.95, method="wilson")
     return Interval(successes / n, float(low), float(high))
 
 
-# Heading of each column of the table, and the function that writes a cell of a line.
+# Columns of the table of results: the heading, and the function that turns a line into the text of its cell.
 COLUMNS: dict[str, Callable[[Line], str]] = {
     "group": lambda line: line.group,
     "method": lambda line: line.method,
@@ -114,7 +118,7 @@ COLUMNS: dict[str, Callable[[Line], str]] = {
 
 
 def is_blend(row: Row) -> bool:
-    """Tell whether the crystal of a row was not found because the result mixes it with its twin."""
+    """Tell whether phasing missed the crystal because its result is a blend of the crystal with the twin."""
     return not row["success"] and (row.get("blend") or 0) >= BLENDED
 
 
@@ -124,7 +128,7 @@ def iou(line: Line, threshold: str) -> Interval:
 
 
 def markdown(rows: Sequence[Row], command: str = "") -> str:
-    """Return the table of the rows in Markdown, with one section for each suite."""
+    """Return the table of results in Markdown, with one section for each suite; `command` is shown at the top."""
     parts = [f"`{command}`\n" if command else "", _LEGEND]
     suite = ""
     for line in group_rows(rows):
@@ -150,7 +154,7 @@ Au(111) and voxels of 10 nm.
 
 
 def write(path: Path, rows: Sequence[Row], command: str = "") -> None:
-    """Write the table in Markdown to `path`.
+    """Write the table of results in Markdown to `path`; `command` is shown at the top.
 
     Raises
     ------

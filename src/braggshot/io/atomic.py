@@ -19,7 +19,7 @@ import h5py
 
 from braggshot.errors import OutputError
 
-# What the user can do about an error of the operating system.
+# Advice to the user for each error number of the operating system.
 _ADVICE = {
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
@@ -115,7 +115,7 @@ def replacing_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
     Raises
     ------
-    OutputError : if the file cannot be written, see `replacing`.
+    OutputError : if the file cannot be written.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w", driver="core", backing_store=False) as file:
         yield file

@@ -56,7 +56,7 @@ class Codec:
 
         Raises
         ------
-        DamagedError : if the bytes do not hold such an image.
+        DamagedError : if the bytes do not hold an image of the codec's shape and type.
         """
         size = self.shape[0] * self.shape[1] * self.dtype.itemsize
         checked = _bitshuffle(payload, size, self.dtype.itemsize) if self.kind == "bslz4" else _blosc(payload, size)
@@ -81,7 +81,7 @@ def lz4_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dt
 
     Raises
     ------
-    DamagedError : if the bytes do not hold such an image.
+    DamagedError : if the bytes do not hold an image of the expected shape and type.
     """
     import lz4.block
 
@@ -105,11 +105,12 @@ def lz4_encode(image: NDArray[Any]) -> bytes:
 def lz4_blocks_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return the image that LZ4 blocks in the format of HDF5's LZ4 filter hold.
 
-    The bytes begin with the size of the image and the size of an uncompressed block. The compressed length of a block precedes it.
+    The bytes begin with the size of the image and the size of an uncompressed block. The compressed length of each block stands
+    before the block.
 
     Raises
     ------
-    DamagedError : if the bytes do not hold such an image.
+    DamagedError : if the bytes do not hold an image of the expected shape and type.
     """
     import lz4.block
 
@@ -149,7 +150,7 @@ def zstd_decode(payload: bytes | memoryview, shape: tuple[int, int], dtype: np.d
 
     Raises
     ------
-    DamagedError : if the bytes do not hold such an image.
+    DamagedError : if the bytes do not hold an image of the expected shape and type.
     """
     import zstandard
 
@@ -175,7 +176,7 @@ def zstd_encode(image: NDArray[Any]) -> bytes:
 
 
 def _bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:
-    """Check that the blocks of bitshuffle-LZ4 bytes fill them exactly; return the bytes, with a header if it was missing."""
+    """Check that the blocks add up to the length of bitshuffle-LZ4 bytes; return the bytes, with a header if it was missing."""
     payload = bytes(payload)
     if len(payload) >= 12 and struct.unpack_from(">Q", payload)[0] == size:
         block = struct.unpack_from(">I", payload, 8)[0]

@@ -47,17 +47,17 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
 
 def hdf5_reason(error: Exception) -> str:
-    """Return the part in brackets of an HDF5 error message; it names the cause."""
+    """Return the cause that an HDF5 error message states in brackets."""
     return re.sub(r"^.*?\((.*)\)$", r"\1", str(error))
 
 
 def is_hdf5(path: str | Path) -> bool:
-    """Tell whether a file begins like an HDF5 file; the rest may be damaged."""
+    """Tell whether a file begins with the HDF5 signature; the file may still be damaged."""
     return starts_with(path, b"\x89HDF\r\n\x1a\n")
 
 
 def starts_with(path: str | Path, *signatures: bytes) -> bool:
-    """Tell whether a readable file begins with one of the signatures."""
+    """Tell whether a file begins with one of the given signatures; False if the file cannot be read."""
     try:
         with Path(path).open("rb") as stream:
             return stream.read(max(map(len, signatures))).startswith(signatures)
@@ -92,7 +92,7 @@ def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
 
 
 def _broken_link(node: h5py.Group, name: str) -> str:
-    """Say which external file is missing or damaged behind the link `name`, following soft links; "" if no such link is there."""
+    """Name the missing or damaged external file to which the link `name` leads; "" if the link leads to no external file."""
     parts = [part for part in name.split("/") if part]
     for depth, part in enumerate(parts):
         link = node.get(part, getlink=True)
@@ -110,9 +110,9 @@ def _broken_link(node: h5py.Group, name: str) -> str:
 
 
 def check_sources(part: h5py.Dataset) -> list[Path]:
-    """List the other files that hold the parts of a virtual dataset.
+    """List the other files that hold the parts of a virtual dataset; the list is empty for an ordinary dataset.
 
-    A virtual dataset with a missing file is refused, because HDF5 would read zeros in its place.
+    If one of these files is missing, an error is raised, because HDF5 would read zeros in its place.
 
     Raises
     ------
@@ -172,11 +172,11 @@ def read_tiff(path: str | Path) -> Image:
 def read_array(path: str | Path, *keys: str) -> Image:
     """Read a mask, a dark field or a flat field from a .npy, .npz or TIFF file.
 
-    Of a .npz archive, the array under the first of `keys` that exists is read, else the first array.
+    From a .npz archive, the first name in `keys` that the archive has is read; if it has none of them, its first array is read.
 
     Raises
     ------
-    FormatError : if the file cannot be read, or is of another kind.
+    FormatError : if the file cannot be read, or is not .npy, .npz or TIFF.
     """
     suffix = Path(path).suffix.lower()
     if not Path(path).is_file():
@@ -195,7 +195,7 @@ def read_array(path: str | Path, *keys: str) -> Image:
 def tiff_series(path: Path) -> Iterator[Any]:
     """Open the first image series of a TIFF file.
 
-    Of a truncated file, tifffile reads what is there and only logs the fault. Here such a log message becomes an error.
+    The library tifffile reads a truncated file without an error, and only logs the fault. Here such a log message becomes an error.
     """
     logger, complaints = logging.getLogger("tifffile"), _Complaints(logging.ERROR)
     logger.addHandler(complaints)

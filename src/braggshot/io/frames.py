@@ -2,7 +2,8 @@
 
 `TiffFrames`, `NpyFrames`, `HDF5Frames`, `SummedFrames` and `ArrayFrames` satisfy the protocol `braggshot.volumes.Frames`. They are
 indexed by ``[frames, rows, columns]``: a slice, an integer or an index array for the frames, and slices or integers for the pixels.
-Only the indexed part is read, and files are open only while it is read. No correction is applied here.
+Only the images, or the parts of datasets, that hold the indexed region are read. Files are open only while they are read. Counts
+are returned as stored, without correction.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from braggshot.io.files import Image, check_sources, dataset, hdf5_reason, open_
 class LazyFrames(ABC):
     """Frames that are indexed like a numpy array but read on demand.
 
-    A subclass defines `read`: it returns some frames, cut to some rows and columns.
+    A subclass defines `read`, which returns the frames of given indices, cut to given rows and columns.
     """
 
     shape: tuple[int, ...]
@@ -70,7 +71,7 @@ class ArrayFrames(LazyFrames):
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Copy the region from the array; consecutive frames are copied once, others twice."""
+        """Copy the frames of `indices` from the array, cut to `rows` and `columns`; only consecutive frames avoid a second copy."""
         first, last = (int(indices[0]), int(indices[-1])) if len(indices) else (0, -1)
         consecutive = last - first + 1 == len(indices) and bool(np.all(np.diff(indices) == 1))
         return np.array(self.array[slice(first, last + 1) if consecutive else indices, rows, columns])
@@ -84,11 +85,11 @@ class FileFrames(LazyFrames):
         """Read the image with the number `index` as a whole."""
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Read whole images one at a time, and cut each to the region before the next one is read."""
+        """Read whole images one at a time; cut each to `rows` and `columns` before the next image is read."""
         return self.gather(self.image, indices, rows, columns)
 
     def gather(self, load: Callable[[int], Image], indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Stack the regions of several images, each of which `load` reads by its number."""
+        """Read the images of `indices` one by one with `load`, cut each to `rows` and `columns`, and stack them."""
         cuts = zip(self.shape[1:], (rows, columns), strict=True)
         out = np.empty((len(indices), *(len(range(size)[cut]) for size, cut in cuts)), self.dtype)
         for position, index in enumerate(indices):
@@ -104,7 +105,7 @@ class NpyFrames(FileFrames):
 
     Raises
     ------
-    FormatError : on reading, if an image has another shape than the first; the message names the file.
+    FormatError : when frames are read, if an image has another shape than the first; the message names the file.
     """
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
@@ -157,7 +158,7 @@ class TiffFrames(FileFrames):
 class HDF5Frames(LazyFrames):
     """Frames in one dataset (frames, rows, columns) of an HDF5 file, or in several datasets, one after the other.
 
-    Compressed, linked, external and virtual datasets are read alike. Only the chunks that overlap the region are read.
+    Compressed, linked, external and virtual datasets are read alike. Only the chunks that overlap the indexed region are read.
 
     Parameters
     ----------
@@ -193,7 +194,7 @@ class HDF5Frames(LazyFrames):
         return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
 
     def _parts(self, run: NDArray[np.intp]) -> Iterator[tuple[str, slice]]:
-        """Yield each dataset that holds frames of a run of consecutive frames, and the slice of the dataset that holds them."""
+        """Yield the datasets over which a run of consecutive frames is spread, each with the slice that belongs to the run."""
         first, stop = (int(run[0]), int(run[-1]) + 1) if len(run) else (0, 0)
         for number, (start, end) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
             low, high = max(first, start), min(stop, end)
@@ -209,7 +210,7 @@ class HDF5Frames(LazyFrames):
 
 
 class SummedFrames(LazyFrames):
-    """Frames that are sums of `number` consecutive exposures each, for exposures repeated at one angle."""
+    """Frames that are sums of `number` consecutive exposures each, for scans that repeat the exposure at each angle."""
 
     def __init__(self, frames: LazyFrames, number: int) -> None:
         self.frames, self.number, self.paths = frames, number, frames.paths

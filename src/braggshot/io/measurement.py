@@ -40,7 +40,7 @@ PREPARATION = ("window", "reciprocal_basis", "q_bragg", "oversampling", "steps",
 
 
 def write_preparation(detector: h5py.Group, done: Mapping[str, Any]) -> None:
-    """Write how the counts were prepared: the fields of a volume that `PREPARATION` names; `read_preparation` reads them back."""
+    """Write how counts were prepared (window, voxel basis, steps, ...) beside the counts; `read_preparation` reads this back."""
     put(detector, "reciprocal_basis", done.get("reciprocal_basis"), "1/m")
     put(detector, "q_bragg", done.get("q_bragg"), "1/m")
     process = add_group(detector, "process_1", "NXprocess")
@@ -78,7 +78,7 @@ def write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geome
 
 
 def read_preparation(detector: h5py.Group) -> dict[str, Any]:
-    """Read what `write_preparation` wrote, as fields of `DiffractionVolume`; empty if another program prepared the counts."""
+    """Read how counts were prepared, as fields of `DiffractionVolume`; empty if another program prepared the counts."""
     process = detector.get("process_1")
     if process is None or get(process, "program") != "braggshot":
         return {}

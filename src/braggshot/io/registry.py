@@ -3,7 +3,7 @@
 A format is a module with two functions: ``can_read(path) -> bool`` looks at the file and never raises; ``read(path, **options) ->
 Scan`` reads it. Where a file may hold several scans, the module also has ``scans(path) -> list[str]``. A module with ``PARENT =
 "nexus"`` is a child of that format: where both can read a file, the child reads it. It is an error if two unrelated formats can
-read a file, or if none can. A module is imported when it is first asked about a file.
+read a file, or if no format can. Modules are imported only when a file is opened.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from braggshot.volumes import Geometry, Scan
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of input file and the module that reads it.
+    """A format of input files, and the module that reads this format.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
     ----------
     path : file, folder of images, or pattern
     format : name from `formats`; None finds the format by looking at the file
-    options : keyword parameters of the format's reader, such as ``scan=54``; with any format ``geometry``, a table or TOML file of
-        `braggshot.io.beamlines.instruments.GeometrySettings`, which replaces what the files say
+    options : keyword parameters of the format's reader, such as ``scan=54``. Every format also takes ``geometry``, which replaces
+        the geometry of the files: a table or a TOML file of `braggshot.io.beamlines.instruments.GeometrySettings`.
 
     Raises
     ------
@@ -108,7 +108,8 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
 
     Raises
     ------
-    FormatError, ConfigError : see `read`.
+    FormatError : if the file is missing or may not be read, or if no reader or more than one can read it.
+    ConfigError : if the format is unknown.
     """
     if not (Path(path).exists() or (glob.has_magic(str(path)) and glob.glob(str(path)))):
         raise FormatError(f"{path}: no such file, folder or pattern.")
@@ -173,7 +174,9 @@ def describe(path: str | Path, format: str | None = None, **options: Any) -> dic
 
     Raises
     ------
-    FormatError, DataError, ConfigError : see `read`.
+    FormatError : if no reader or more than one can read the file, or reading fails.
+    DataError : if the content cannot be a scan.
+    ConfigError : if the format or an option is unknown.
     """
     chosen, module = choose(path, format)
     scan = _read(chosen, module, path, options)

@@ -1,7 +1,7 @@
 r"""Run one step of an algorithm, and find the steps that a recipe names.
 
-With S the support, P_M the modulus projection and beta the relaxation, in the notation of Marchesini, Rev. Sci. Instrum. 78,
-011301 (2007):
+A step replaces the object rho as the table says. S is the support, P_S and P_M are the projections onto support and modulus, and
+beta is the relaxation parameter, in the notation of Marchesini, Rev. Sci. Instrum. 78, 011301 (2007):
 
 =====  ======================================  =======================================
 step   inside S                                outside S
@@ -13,9 +13,9 @@ DM     rho + beta [P_S f_M - P_M f_S] rho,     f_M = P_M + (P_M - 1) / beta,  f_
 ML     conjugate gradient of the Poisson likelihood, rho confined to S
 =====  ======================================  =======================================
 
-ER, HIO and RAAR are linear in (rho, P_M rho) and alike inside S, so they share one update. A step changes a `State` in place.
-Other packages add steps by the entry-point group ``braggshot.steps``: a function is a step that counts as an iteration, an
-`Action` is one that runs between two iterations.
+ER, HIO and RAAR are linear in rho and P_M rho, and equal inside S, so they share one function. A step changes a `State` in place.
+Other packages add steps by the entry-point group ``braggshot.steps``: a function is a step that counts as an iteration, and an
+`Action` is a step that runs between two iterations.
 """
 
 from __future__ import annotations
@@ -56,16 +56,17 @@ class StepConfig:
 
 @dataclass
 class State:
-    """The starts of one batch while they run. The loop works in place, so this record alone is mutable.
+    """State of the starts of one batch while they are phased; each step of a recipe changes it in place.
 
     Parameters
     ----------
-    rho : (batch, z, y, x) complex64, corner layout [sqrt(photons)]
+    rho : (batch, z, y, x) complex64, corner layout (origin at index 0) [sqrt(photons)]
     support : (batch, z, y, x) bool
     threshold : (batch,) shrink-wrap threshold of each start [1]
-    generators : one per start, so that a start does not depend on its batch
+    generators : one random generator per start, so that a start does not depend on its batch
     progress : fraction of the recipe done [1]
-    error : (batch,) sum (|F| - sqrt(I))^2 / sum I of the iterate over the voxels the phasing sees [1]
+    error : (batch,) sum (|F| - sqrt(I))^2 / sum I over the voxels that the phasing sees [1]; F is the transform of rho, I the
+        counts
     coherence : estimated point spread, None while full coherence is assumed
     """
 
@@ -106,18 +107,21 @@ Step = Callable[[State, Measured, StepConfig], None]
 
 @dataclass(frozen=True)
 class Action:
-    """A step that runs between iterations and is not counted as one; another package wraps the function of such a step in it."""
+    """A step of a recipe that runs between iterations and does not count as one; other packages wrap the step's function in it."""
 
     run: Step
 
 
 def _relax(state: State, data: Measured, old: float, new: float) -> None:
-    """Set rho to P_M rho inside the support, and to old * rho + new * P_M rho outside."""
+    """Set rho to its modulus projection P_M rho inside the support, and to old * rho + new * P_M rho outside."""
     _replace(state, project_modulus(state.rho, data, state.transfer), data, old, new)
 
 
 def _replace(state: State, projected: Tensor, data: Measured, old: float, new: float) -> None:
-    """Update rho from its projection as `_relax` does, and note the error |P_M rho - rho|^2 / sum I where it is wanted."""
+    """Set rho to its modulus projection P inside the support, and to old * rho + new * P outside.
+
+    If the error is wanted, store it: the sum of |P - rho|^2 over the sum of the counts, with rho as it was before the step.
+    """
     distance = relax(state.rho, projected, state.support, old, new, state.wants_error)
     if distance is not None:
         state.error = distance / data.photons
@@ -132,20 +136,23 @@ def error_reduction(state: State, data: Measured, settings: StepConfig) -> None:
 
 
 def hybrid_input_output(state: State, data: Measured, settings: StepConfig) -> None:
-    """Run Fienup's HIO: outside the support, rho <- rho - beta P_M rho."""
+    """Run Fienup's HIO: rho <- P_M rho inside the support, rho <- rho - beta P_M rho outside; P_M projects onto the modulus."""
     _relax(state, data, 1.0, -settings.beta)
 
 
 def relaxed_averaged_alternating_reflections(state: State, data: Measured, settings: StepConfig) -> None:
-    """Run Luke's RAAR: rho <- beta (R_S R_M + 1) rho / 2 + (1 - beta) P_M rho, with the reflections R = 2 P - 1."""
+    """Run Luke's RAAR: rho <- beta (R_S R_M + 1) rho / 2 + (1 - beta) P_M rho.
+
+    P_M and P_S project onto modulus and support; R = 2 P - 1 are the corresponding reflections.
+    """
     _relax(state, data, settings.beta, 1 - 2 * settings.beta)
 
 
 def difference_map(state: State, data: Measured, settings: StepConfig) -> None:
     """Run Elser's difference map with two modulus projections; equal to HIO at beta = 1.
 
-    With f_S rho = rho inside the support S and rho / beta outside, the formula of DM at the head of this module becomes
-    (1 + beta) P_M rho inside S and rho outside, from which beta P_M f_S rho is subtracted everywhere.
+    Inside the support, rho <- (1 + beta) P_M rho - beta P_M f rho. Outside, rho <- rho - beta P_M f rho. P_M projects onto the
+    modulus, and f divides rho by beta outside the support.
     """
     beta = settings.beta
     projected = project_modulus(state.rho, data, state.transfer)
@@ -157,9 +164,9 @@ def difference_map(state: State, data: Measured, settings: StepConfig) -> None:
 
 @dataclass
 class ConjugateGradient:
-    """State of ML from step to step: the transform of the object, and the last gradient and direction on the support.
+    """State of the maximum-likelihood step ML between two steps: transform of the object, last gradient and search direction.
 
-    `inside` holds the flat indices of the support voxels of all starts of the batch.
+    Gradient and direction hold the voxels of the support alone; `inside` holds the flat indices of these voxels for all starts.
     """
 
     field: Tensor
@@ -169,15 +176,15 @@ class ConjugateGradient:
 
 
 def maximum_likelihood(state: State, data: Measured, settings: StepConfig) -> None:
-    r"""Run one conjugate-gradient step on the Poisson log-likelihood, rho confined to the support.
+    r"""Run one conjugate-gradient step that lowers the negative Poisson log-likelihood L, with rho confined to the support.
 
     .. math:: L = \sum_{seen} |F|^2 - I \ln |F|^2, \qquad
               \frac{\partial L}{\partial \bar\rho} = S\, \mathcal{F}^{-1}\!\left[\left(1 - \frac{I}{|F|^2}\right) F\right]
 
-    F is the transform of rho, I the counts, S the support; the sum is over the voxels that the phasing sees. The step length is
-    Newton's along the direction D, with the expected (Fisher) curvature :math:`4 \sum (\mathrm{Re}\, \bar F D)^2 / |F|^2`, which
-    cannot turn negative. D is conjugate by Polak-Ribiere, and is reset to the negative gradient where it would climb. The
-    transform of the object is updated by linearity, so that a step costs one pair of transforms like any other step.
+    F is the transform of rho, I the counts, S the support; the sum is over the voxels that the phasing sees. The search direction
+    is conjugate by Polak-Ribiere; if it would raise L, the negative gradient is taken. The step length is Newton's, with the
+    expected (Fisher) curvature :math:`4 \sum (\mathrm{Re}\, \bar F D)^2 / |F|^2`, which cannot turn negative; D is the transform of
+    the search direction. A step needs one pair of transforms, because F changes by a multiple of D.
     """
     if state.coherence is not None:
         raise ConfigError("the ML step assumes full coherence; end the recipe with ER, or turn partial coherence off.")
@@ -226,9 +233,10 @@ def update_support(state: State, data: Measured, settings: StepConfig) -> None:
 
 
 def break_twin(state: State, data: Measured, settings: StepConfig) -> None:
-    """Zero the object in one half-space, so that a mixture of object and twin turns into one of the two; the support stays.
+    """Zero the object in one half-space, so that a mixture of object and twin turns into one of them; the support is unchanged.
 
-    Each start draws the half-space's normal: a fixed one would keep both twins of a crystal that is symmetric about it.
+    Each start draws the normal of the half-space at random. A fixed normal could be a symmetry axis of the crystal, and both
+    twins would then stay.
     """
     coordinates = [torch.fft.fftfreq(n, 1 / n, device=state.rho.device) for n in state.rho.shape[1:]]
     z, y, x = torch.meshgrid(*coordinates, indexing="ij")
@@ -242,14 +250,14 @@ def break_twin(state: State, data: Measured, settings: StepConfig) -> None:
 
 
 def flatten(state: State, data: Measured, settings: StepConfig) -> None:
-    r"""Bring the amplitude inside the support nearer to one value and keep the phases: a crystal is equally dense all over.
+    r"""Bring the amplitude inside the support nearer to one value and keep the phases, because a crystal is equally dense all over.
 
     .. math:: \rho \leftarrow \rho \left(\langle|\rho|^2\rangle_S^{1/2} / |\rho|\right)^{\alpha} \text{ inside } S,
               \qquad \text{by a factor of at most 10}
 
-    alpha is the setting `flatness`. Where the phase of a crystal varies strongly, wrong objects are a few bright spots, and
-    shrink-wrap shrinks the support onto these; an even amplitude prevents that. It is a prior that the counts do not contain: a
-    real crystal may have weak places, so a recipe has to end without FLAT.
+    alpha is the setting `flatness`, S the support. Where the phase of a crystal varies strongly, phasing may end in a wrong object
+    of a few bright spots, and shrink-wrap shrinks the support onto these spots. An even amplitude prevents this. But a real
+    crystal may have weak places, so a recipe has to end without this step, FLAT.
     """
     voxels, inside = data.magnitude.numel(), state.support.view(-1).nonzero().squeeze(1)
     values, owner = state.rho.view(-1)[inside], torch.div(inside, voxels, rounding_mode="floor")

@@ -1,6 +1,6 @@
 """Crop a measurement to its central voxels, from which the crystal is phased at a lower resolution, for a fraction of the cost.
 
-A crystal found on such a coarse grid is a guess for the whole grid, where a few iterations add the outer fringes.
+The crystal found from the cropped pattern serves as a guess for the whole pattern, whose outer fringes a few iterations then fit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from braggshot.physics.fourier import AXES, crop, pad, to_centre, to_corner
 
 
 def crop_to_centre(data: Measured, largest: int) -> Measured:
-    """Crop a measurement to at most `largest` central voxels per axis; held-out voxels among these stay held out."""
+    """Crop a measurement to at most `largest` central voxels per axis; held-out voxels stay held out."""
     shape = [min(n, largest) for n in data.shape]
     held_out = torch.zeros_like(data.valid).view(-1).index_fill_(0, data.free, True).view(data.shape)
     return measured(*(crop(to_centre(field), shape) for field in (data.intensity, data.valid, held_out)))

@@ -12,21 +12,24 @@ from braggshot.iterative.projections import Measured
 from braggshot.physics.forward import PointSpread, coherence_slopes, convolve_from_autocorrelation, mutual_coherence
 from braggshot.physics.fourier import AXES
 
-_ANSCOMBE = 3 / 8  # added to counts before the square root, which then has the same noise at every count (Anscombe) [photons]
-_LORENTZIAN_FROM = 0.3  # least width at which the fit of a Lorentzian begins, whose slope is infinite at zero [reciprocal voxels]
-_DARK = 1e-3  # least intensity of the model, so that no quotient grows beyond bounds [photons]
-_TOLD = 0.05  # share of the point spread about a voxel on seen voxels, up to which sharpening leaves the voxel as it is [1]
-_SHARPENINGS = 100  # largest number of iterations of the sharpening
-_AS_NOISE = 0.8  # mean square of 2 sqrt(model + 3/8) - 2 sqrt(counts + 3/8) at which sharpening ends; noise gives 1 [1]
-_STALLED = 0.995  # ratio of the misfit to that of the iteration before, above which sharpening has stalled and ends [1]
+_ANSCOMBE = 3 / 8  # constant of Anscombe's transform sqrt(counts + 3/8), whose noise is nearly the same at all counts [photons]
+# Least width with which the fit of a Lorentzian point spread begins; its derivative is infinite at width 0 [reciprocal voxels].
+_LORENTZIAN_FROM = 0.3
+_DARK = 1e-3  # lower limit of the model intensity by which counts are divided [photons]
+# A voxel is sharpened if more than this share of the point spread centred on it lies on voxels that the phasing sees [1].
+_TOLD = 0.05
+_SHARPENINGS = 100  # largest number of iterations that sharpen the counts
+# Sharpening ends when the mean of 4 (sqrt(model + 3/8) - sqrt(counts + 3/8))^2 falls below this; photon noise alone gives 1 [1].
+_AS_NOISE = 0.8
+_STALLED = 0.995  # sharpening ends when an iteration leaves more than this part of the previous misfit [1]
 _FASTEST = 2.0  # largest factor by which one iteration of sharpening changes a voxel [1]
-_STEPS = 8  # largest number of steps of the fit of the point spread
-_SETTLED = 1e-4  # relative change of the sum of squares below which the fit of the point spread ends [1]
+_STEPS = 8  # largest number of steps of the least-squares fit of the point spread
+_SETTLED = 1e-4  # the fit of the point spread ends when a step changes the sum of squares by less than this part of itself [1]
 
 
 @dataclass(frozen=True)
 class Coherence:
-    """Point spread of each start, and its transform on the half grid, (batch, z, y, x // 2 + 1)."""
+    """Point spread of each start, and its transform on the half grid of `torch.fft.rfftn`, (batch, z, y, x // 2 + 1)."""
 
     spreads: tuple[PointSpread, ...]
     transfer: Tensor
@@ -35,12 +38,13 @@ class Coherence:
     def fitted(cls, rho: Tensor, data: Measured, previous: Coherence | None, shape: str = "gaussian") -> Coherence:
         r"""Minimise :math:`\sum_{seen} (\sqrt{|F|^2 * p + 3/8} - \sqrt{I + 3/8})^2` over the point spread p.
 
-        The widths of p are fitted, and for "pseudo-voigt" its Lorentzian share; F is the transform of rho, I are the counts.
+        The widths of p are fitted, and for "pseudo-voigt" its Lorentzian share. F is the transform of rho, I are the counts, * is
+        the convolution, and the sum is over the voxels that the phasing sees.
 
         Parameters
         ----------
         rho : (batch, z, y, x) complex, zero outside the support, corner layout
-        previous : estimate to start from
+        previous : point spreads from which the fit starts; None starts without blur
         shape : "gaussian" or "pseudo-voigt"
         """
         coherent = torch.fft.fftn(rho, dim=AXES, norm="ortho").abs().square()
@@ -56,7 +60,8 @@ class Coherence:
 def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> PointSpread:
     """Fit a point spread by Levenberg-Marquardt.
 
-    The parameters are its variances along the axes, in which the effect of a narrow Gaussian is linear, and its Lorentzian share.
+    The parameters are the variances along the axes and the Lorentzian share. Variances are fitted and not widths, because the
+    effect of a narrow Gaussian is linear in its variances.
     """
     # Wider than a few voxels means that the model explains its own failures by blur.
     low, high = coherent.new_tensor([1e-6, 1e-6, 1e-6, 0.0]), coherent.new_tensor([16.0, 16.0, 16.0, 1.0])
@@ -82,7 +87,7 @@ def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> Po
 
 
 def _squares(point: Tensor, free: int, coherent: Tensor, autocorrelation: Tensor, data: Measured) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the sum of squares that the fit minimises, half its slope and half its curvature by the free parameters."""
+    """Compute the sum of squares of the fit of the point spread, and half of its gradient and curvature by the free parameters."""
     sigma, eta = point[:3].sqrt(), point[3]
     model = convolve_from_autocorrelation(autocorrelation, mutual_coherence(sigma, eta, data.shape), coherent)
     slopes = [
@@ -96,14 +101,14 @@ def _squares(point: Tensor, free: int, coherent: Tensor, autocorrelation: Tensor
 
 
 def sharpened(data: Measured, spread: PointSpread) -> Measured:
-    r"""Sharpen the counts as a coherent beam might have given them, by Richardson-Lucy.
+    r"""Sharpen the counts by Richardson-Lucy deconvolution, to counts that a coherent beam might have given.
 
     .. math:: J \leftarrow J \, \frac{p * [s I / (p * J)]}{p * s}, \qquad s = 1 \text{ on voxels that are seen, else } 0
 
-    J are the sharpened counts, I the measured ones, p is the point spread. The iterations end when p * J differs from the counts
-    by no more than their noise, or hardly comes nearer: from then on noise would be sharpened. A narrow point spread takes few
-    iterations. Voxels that are not seen keep their values, and float as before. (Richardson, J. Opt. Soc. Am. 62, 55 (1972);
-    Lucy, Astron. J. 79, 745 (1974).)
+    J are the sharpened counts, I the measured counts, p is the point spread, and * the convolution. The iterations end when p * J
+    differs from I by no more than noise, or hardly comes nearer to I; more iterations would sharpen the noise. A narrow point
+    spread takes few iterations. Voxels that the phasing does not see keep their counts. (Richardson, J. Opt. Soc. Am. 62, 55
+    (1972); Lucy, Astron. J. 79, 745 (1974).)
     """
     device, seen = data.magnitude.device, data.target >= 0
     transfer = mutual_coherence(torch.tensor(spread.sigma, device=device), torch.tensor(spread.eta, device=device), data.shape)

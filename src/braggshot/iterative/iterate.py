@@ -1,7 +1,7 @@
 """Run recipes over batches of starts, as a generator that its caller owns.
 
 `run_starts` yields a `Progress` after each iteration and returns the finished starts. Between two iterations its caller may show
-progress, draw a live picture or stop. Nothing here reads files, chooses or judges: see `braggshot.phasing.strategies`.
+progress, draw a live picture or stop. The choice among the starts and the verdict are made in `braggshot.phasing`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class IterativeConfig(StepConfig):
     ----------
     recipe : steps, left to right, as in ``3*(20*ER+180*HIO)+20*ER``
     beta : relaxation of HIO, RAAR and DM [1]
-    shrink_wrap : how the support follows the object
+    shrink_wrap : settings of the support updates
     psf : "gaussian" or "pseudo-voigt", the shape of the point spread that PSF steps fit
-    flatness : how far FLAT brings the amplitude inside the support to one value, 0 to 1 [1]
+    flatness : how far the step FLAT evens out the amplitude inside the support, from 0 (not at all) to 1 (one value) [1]
     monitor_every : iterations between two evaluations of the error
     batch : number of starts that run together; 0 chooses it (one on a CPU, whose caches hold one volume; all that fit on a GPU)
     """
@@ -58,8 +58,9 @@ class FirstSupport:
 
     Parameters
     ----------
-    threshold : bounds of the threshold relative to the autocorrelation's maximum, drawn by each start [1]
-    extent : linear size of the support relative to that region [1]
+    threshold : bounds between which each start draws a threshold, relative to the maximum; the region is where the
+        autocorrelation exceeds this threshold [1]
+    extent : linear size of the support, relative to that of the region [1]
     """
 
     threshold: tuple[float, float] = (0.08, 0.12)
@@ -72,10 +73,10 @@ class Progress:
 
     Parameters
     ----------
-    iteration, n_iterations : number of iterations that are done, and of all, over all batches
+    iteration, n_iterations : number of iterations that are done, and number of all iterations, summed over the batches
     step : name of the step just done
     starts : numbers of the starts in this batch
-    error : (batch,) latest error of the iterates, None before the first evaluation [1]
+    error : (batch,) latest misfit of each start to the counts, None before the first evaluation [1]
     state : the running state, to look at but not to change
     """
 
@@ -89,13 +90,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Guess:
-    """An object to start from: a finished start that goes on, or a network's hypothesis; corner layout.
+    """An object from which phasing begins: a finished start or a network's hypothesis; corner layout (origin at index 0).
 
     Parameters
     ----------
     rho : (z, y, x) complex [sqrt(photons)]
     support : (z, y, x) bool
-    threshold : of the shrink-wrap; None draws one [1]
+    threshold : threshold of the shrink-wrap; None draws one at random [1]
     """
 
     rho: Tensor
@@ -105,16 +106,16 @@ class Guess:
 
 @dataclass(frozen=True)
 class Start:
-    """One finished start, corner layout, on the CPU.
+    """One finished start on the CPU, in corner layout (origin at index 0).
 
     Parameters
     ----------
     rho : (z, y, x) complex64, zero outside the support [sqrt(photons)]
     support : (z, y, x) bool
-    seed : of its random numbers
-    threshold : of its shrink-wrap at the end [1]
-    sigma, eta : point spread [reciprocal voxels], zeros for full coherence
-    history : columns iteration, error, support_fraction
+    seed : seed of the random numbers of this start
+    threshold : threshold of the shrink-wrap at the end [1]
+    sigma, eta : widths [reciprocal voxels] and Lorentzian share [1] of the point spread; zeros for full coherence
+    history : table with the columns iteration, error and support_fraction
     """
 
     rho: Tensor
@@ -129,7 +130,7 @@ class Start:
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Flush denormal numbers to zero inside a ``with`` block; afterwards the thread has its own setting again."""
-    before = sys.float_info.min / 2 == 0  # whether this thread flushes already
+    before = sys.float_info.min / 2 == 0  # True if this thread already flushes denormal numbers to zero
     torch.set_flush_denormal(True)
     try:
         yield
@@ -138,7 +139,7 @@ def flushed_denormals() -> Iterator[None]:
 
 
 def flush_denormals(running: Generator[P, None, T]) -> Generator[P, None, T]:
-    """Run a generator with denormal numbers, which slow a CPU down, flushed to zero; the setting of its caller stays as it is."""
+    """Run a generator while denormal numbers, which slow a CPU down, are flushed to zero; the caller's own setting is kept."""
     try:
         while True:
             try:
@@ -153,7 +154,7 @@ def flush_denormals(running: Generator[P, None, T]) -> Generator[P, None, T]:
 
 
 def set_point_spread(spread: PointSpread | None, starts: list[Start]) -> list[Start]:
-    """Give starts a known point spread, with which they are then compared to the counts; None changes nothing."""
+    """Set the point spread with which starts are compared to the counts; None leaves the starts as they are."""
     return starts if spread is None else [replace(start, sigma=spread.sigma, eta=spread.eta) for start in starts]
 
 
@@ -172,7 +173,7 @@ def run_starts(
     data : measurement on the device to use
     seed : start k draws all its random numbers from seed + k, whatever the batching
     first : guesses with which the first starts begin instead of random phases
-    first_support : first support of the random starts
+    first_support : settings of the support with which random starts begin
     """
     steps = parse_recipe(config.recipe)
     n_iterations = sum(find_step(name)[1] for name in steps)
@@ -193,7 +194,7 @@ def run_starts(
 
 
 def continue_starts(starts: Sequence[Start], data: Measured, config: IterativeConfig) -> Generator[Progress, None, list[Start]]:
-    """Continue finished starts with another recipe; they keep their seeds and lose their point spreads."""
+    """Continue finished starts with another recipe; the starts keep their seeds, but not their point spreads."""
     guesses = [Guess(start.rho, start.support, start.threshold) for start in starts]
     found = yield from run_starts(data, config, len(starts), 0, guesses)
     return [replace(new, seed=old.seed) for new, old in zip(found, starts, strict=True)]
@@ -202,7 +203,8 @@ def continue_starts(starts: Sequence[Start], data: Measured, config: IterativeCo
 def iterate(data: Measured, state: State, config: IterativeConfig, steps: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Run steps on a state, yielding (iterations done, step name) after each step that counts as an iteration.
 
-    With ``SW`` steps in the recipe the support is updated by these steps only; else after every `shrink_wrap.period` iterations.
+    If the recipe has ``SW`` steps, only these update the support. Otherwise the support is updated after every
+    `shrink_wrap.period` iterations, except during the last of these periods.
     """
     n_iterations = max(1, sum(find_step(name)[1] for name in steps))
     period = 0 if "SW" in steps else config.shrink_wrap.period
@@ -275,7 +277,7 @@ def _finish(state: State, history: Tensor, batch: Sequence[int], seed: int) -> l
 
 
 BYTES_PER_VOXEL_AND_START = 72
-"""Memory of one start on a GPU: 8 for rho, 16 for transform and projection, 1 for the support, the rest for work arrays [bytes]."""
+"""Memory of one start on a GPU [bytes per voxel]: 8 for rho, 16 for transform and projection, 1 for the support, 47 for work."""
 
 
 def _fitting_batch(data: Measured, n_starts: int) -> int:

@@ -1,7 +1,8 @@
 r"""Compute the formulas of an iteration that act on each voxel by itself, each in one sweep over memory.
 
-On a CPU the transforms are so fast that the time of every sweep matters. So there the formulas are compiled (numba), with all that
-changes the same voxels in one loop; on a GPU the same formulas run as torch operations. Fields are (batch, z, y, x), corner layout.
+On a CPU the Fourier transforms are so fast that the time of every sweep matters. So for the CPU the formulas are compiled (numba),
+and one loop does all that changes the same voxels. On a GPU the same formulas run as torch operations. Fields are (batch, z, y, x),
+in corner layout (origin at index 0).
 
 The compiled loops run over rows; a row holds the voxels of one z plane of one start. Sums run in single precision within a row,
 in double over rows.
@@ -18,7 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-_TINY = 1e-30  # added to intensities before they divide
+_TINY = 1e-30  # added to intensities before a division by them, since they may be zero [photons]
 _F32_TINY, _F32_ONE = np.float32(_TINY), np.float32(1)
 Kernel = TypeVar("Kernel", bound=Callable[..., None])
 
@@ -37,7 +38,7 @@ def impose_magnitude(field: Tensor, target: Tensor, model: Tensor | None = None)
     Parameters
     ----------
     field : (batch, z, y, x) complex64
-    target : (z, y, x) magnitudes; negative where the voxel floats and the factor is 1
+    target : (z, y, x) magnitudes; negative where a voxel keeps its magnitude
     model : intensity M that the field predicts, (batch, z, y, x); None for :math:`|F|^2`
     """
     if field.is_cpu and model is None:
@@ -79,11 +80,11 @@ def relax(rho: Tensor, projected: Tensor, support: Tensor, old: float, new: floa
     rho, projected : :math:`\rho` and :math:`P`, (batch, z, y, x) complex64
     support : (batch, z, y, x) bool
     old, new : a and b
-    measure : whether the distance is wanted
+    measure : True to compute the squared distance between `projected` and the old `rho`
 
     Returns
     -------
-    :math:`\sum |P - \rho|^2` of the old :math:`\rho`, (batch,); None where it was not wanted
+    Squared distance :math:`\sum |P - \rho|^2` to the old :math:`\rho`, (batch,); None unless `measure` is True
     """
     if rho.is_cpu:
         distance = np.empty(rho.shape[0] * rho.shape[1], np.float32)

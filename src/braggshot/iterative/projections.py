@@ -1,12 +1,13 @@
 r"""Project onto modulus and support, update the support, hold voxels out.
 
-Everything here lives on the *corner* layout (origin at index 0), so that no transform needs a shift.
+Arrays are in the *corner* layout (origin at index 0), so that no transform needs a shift. The object rho is projected onto the
+measured intensity I by P_M, and onto the support S by P_S:
 
 .. math::
     P_M \rho = \mathcal{F}^{-1}\!\left[\frac{\sqrt{I}}{|F|}\,F\right], \quad F = \mathcal{F}\rho, \qquad P_S \rho = S \rho
 
-Voxels that are not trusted (masked) or not shown to the phasing (held out) *float*: there
-the factor sqrt(I) / |F| is 1, so that the model decides.
+Voxels *float* if they are not trusted (masked) or not shown to the phasing (held out). The factor sqrt(I) / |F| is 1 on floating
+voxels, so that they keep the value of the model.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from braggshot.physics.fourier import AXES, frequencies, to_centre, to_corner
 
 @dataclass(frozen=True)
 class Measured:
-    """A measurement as the iterations use it: corner layout, on one device.
+    """A measurement as the iterations use it: in corner layout (origin at index 0), on one device.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class Measured:
 
     @cached_property
     def target(self) -> Tensor:
-        """Magnitudes, with -1 on floating voxels, which the modulus projection leaves alone."""
+        """Measured magnitudes; -1 on masked and held-out voxels, whose magnitude the modulus projection leaves alone."""
         return self.magnitude.reshape(-1).index_fill(0, self.floating, -1.0).view(self.shape)
 
     @cached_property
@@ -61,7 +62,7 @@ class Measured:
 
 
 def measured(intensity: Tensor, valid: Tensor, held_out: Tensor) -> Measured:
-    """Bring a measurement, centred at N // 2, to the corner layout and split its voxels.
+    """Move the origin of a measurement from N // 2 to index 0, and list its masked and its held-out voxels.
 
     Parameters
     ----------
@@ -81,10 +82,10 @@ def measured(intensity: Tensor, valid: Tensor, held_out: Tensor) -> Measured:
 
 
 def project_modulus(rho: Tensor, data: Measured, coherence: Tensor | None = None) -> Tensor:
-    r"""Apply P_M to `rho` (batch, z, y, x), which stays as it is.
+    r"""Compute the modulus projection of `rho` (batch, z, y, x): its transform F is scaled by sqrt(I) / |F| on the voxels seen.
 
-    With partial coherence the model intensity is :math:`|F|^2 * p`, `coherence` being the transform of p, and the factor becomes
-    :math:`\sqrt{I / (|F|^2 * p)}` (Clark et al., Nat. Commun. 3, 993 (2012)).
+    With partial coherence the model intensity is :math:`|F|^2 * p`, the convolution with the point spread p, whose transform is
+    `coherence`. F is then scaled by :math:`\sqrt{I / (|F|^2 * p)}` (Clark et al., Nat. Commun. 3, 993 (2012)).
     """
     field = torch.fft.fftn(rho, dim=AXES, norm="ortho")
     model = None if coherence is None else convolve_psf(squared_modulus(field), coherence)
@@ -95,15 +96,15 @@ def project_modulus(rho: Tensor, data: Measured, coherence: Tensor | None = None
 def autocorrelation_support(magnitude: Tensor, threshold: Tensor, extent: float) -> Tensor:
     r"""Guess the first support, (n, z, y, x) bool, from where the autocorrelation exceeds a fraction of its maximum.
 
-    The autocorrelation :math:`\mathcal{F}^{-1} I` of an object reaches twice as far as the object; its thresholded region,
-    shrunk by `extent` (0.5 = the object's own size, 1 = the whole region), surely holds a convex crystal when `extent` is large
-    enough.
+    The autocorrelation :math:`\mathcal{F}^{-1} I` of an object reaches twice as far as the object. The region above the threshold
+    is shrunk by the factor `extent`: 1 keeps the whole region, 0.5 gives the size of the object. If `extent` is large enough, the
+    support then holds a convex crystal completely.
 
     Parameters
     ----------
-    magnitude : of n patterns, (n, z, y, x) [sqrt(photons)]
-    threshold : relative to the maximum, (n,) [1]
-    extent : linear factor of shrinking [1]
+    magnitude : magnitudes of n patterns, (n, z, y, x) [sqrt(photons)]
+    threshold : threshold of each pattern, relative to the maximum of its autocorrelation, (n,) [1]
+    extent : factor by which the region is shrunk along each axis [1]
     """
     correlation = torch.fft.ifftn(magnitude.square(), dim=AXES, norm="ortho").abs()
     level = threshold.to(magnitude.device)[:, None, None, None] * correlation.amax(AXES, keepdim=True)
@@ -124,15 +125,15 @@ class ShrinkWrap:
 
     Parameters
     ----------
-    period : iterations between updates; 0 leaves it to explicit ``SW`` steps in the recipe
+    period : iterations between updates; 0 updates the support only at ``SW`` steps of the recipe
     sigma_start, sigma_end : Gaussian width of the blur at the beginning of the recipe, and from the fraction `sigma_settle` on
         [voxels]
-    sigma_settle : fraction of the recipe after which the width stays [1]
+    sigma_settle : fraction of the recipe after which the width of the blur stays constant [1]
     threshold : bounds between which each start draws its own threshold, relative to `relative_to` [1]
     relative_to : "max", "rms" or "average" of the blurred amplitude, the latter two inside the present support
     smallest, largest : least and largest share of the array that the support may fill; outside these limits the threshold is
         divided or multiplied by 1.1, and the update tried again [1]
-    retries : largest number of such new trials
+    retries : largest number of times that an update is tried again
     """
 
     period: int = 20
@@ -146,7 +147,7 @@ class ShrinkWrap:
     retries: int = 10
 
     def sigma(self, progress: float) -> float:
-        """Compute the width at a fraction `progress` of the recipe: geometric from start to end [voxels]."""
+        """Compute the blur width [voxels] at a fraction `progress` of the recipe; it falls geometrically from start to end."""
         share = min(1.0, progress / self.sigma_settle) if self.sigma_settle > 0 else 1.0
         return float(self.sigma_start * (self.sigma_end / self.sigma_start) ** share)
 
@@ -165,8 +166,8 @@ def blur(amplitude: Tensor, sigma: float) -> Tensor:
 def shrink_wrap(rho: Tensor, support: Tensor, threshold: Tensor, settings: ShrinkWrap, progress: float) -> tuple[Tensor, Tensor]:
     """Update the support of every start; returns the supports and the thresholds that gave them.
 
-    A support that is too large or too small for `settings` is computed again with its threshold multiplied or divided by 1.1. If no
-    new trial helps, the old support stays. The start keeps the changed threshold.
+    A support that is too large or too small for `settings` is computed again with its threshold multiplied or divided by 1.1. If
+    all trials fail, the old support stays. The start keeps the changed threshold.
 
     Parameters
     ----------
@@ -204,8 +205,8 @@ def held_out_voxels(
 ) -> Tensor:
     """Draw small balls of valid voxels to hold out, (z, y, x) bool, origin at N // 2.
 
-    Balls, not single voxels: neighbours share speckles, so a lone voxel could be predicted from its neighbours (PyNX holds out
-    islands for the same reason).
+    Single voxels would not test the phasing: neighbours share a speckle, so a lone voxel could be predicted from its neighbours.
+    PyNX holds out islands of voxels for the same reason.
 
     Parameters
     ----------

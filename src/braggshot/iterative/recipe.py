@@ -5,8 +5,9 @@
     recipe = term { "+" term }
     term   = [ count "*" ] ( STEP | "(" recipe ")" )
 
-A step is any name that `braggshot.iterative.algorithms.find_step` knows. ``SW`` (shrink-wrap), ``DETWIN``, ``FLAT`` and ``PSF`` act
-between iterations. Brackets nest; spaces do not matter; names may be lower case.
+A step is any name that `braggshot.iterative.algorithms.find_step` knows. ``SW`` (shrink-wrap), ``DETWIN`` (break a mixture of
+twins), ``FLAT`` (even out the amplitude) and ``PSF`` (fit the point spread) act between iterations. Brackets nest; spaces do not
+matter; names may be lower case.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from braggshot.errors import ConfigError
 from braggshot.iterative.algorithms import find_step
 
-# Number, name or sign of a recipe.
+# Pattern of one part of a recipe: a number, the name of a step, or one of the signs * + ( ).
 _TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z]\w*)|([*+()]))")
 _LONGEST = 1_000_000  # largest number of steps of a recipe
 

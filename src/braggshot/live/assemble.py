@@ -21,7 +21,7 @@ from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import BoolArray, Scan
 
 COPIED_FIELDS = ("valid", "dark", "flat", "geometry", "detector")
-"""Fields of a `Scan` that are copied from an example scan, which the user named, where the source does not send them."""
+"""Fields of a `Scan` that are copied from the user's example scan if the source does not send them."""
 
 
 @dataclass
@@ -51,21 +51,21 @@ class OpenScan:
 
 @dataclass(frozen=True)
 class ScanOpened:
-    """The change that a scan began."""
+    """A report that a scan has begun; `scan` is this scan."""
 
     scan: OpenScan
 
 
 @dataclass(frozen=True)
 class FrameAdded:
-    """The change that a frame was added to the open scan."""
+    """A report that a frame was recorded; `scan` is the scan that is being measured."""
 
     scan: OpenScan
 
 
 @dataclass(frozen=True)
 class ScanClosed:
-    """The change that a scan is over; `aborted` holds the reason in words if the scan ended early."""
+    """A report that a scan is over; `aborted` holds the reason in words if the scan ended early, and is empty otherwise."""
 
     scan: OpenScan
     aborted: str = ""
@@ -75,23 +75,23 @@ Change = ScanOpened | FrameAdded | ScanClosed | Dropped
 
 
 class Assembly:
-    """Record the frames of a source, each scan in a folder of its own.
+    """A recorder of the frames of a source; each scan gets a folder of its own.
 
     Parameters
     ----------
     folder : folder for all recordings
     like : example scan; its dark image, flat field, mask and geometry are used where the source sends none
-    is_taken : function that tells whether a name of a scan is in use already
+    is_taken : function that tells whether another scan already has a given name
     """
 
     def __init__(self, folder: Path, like: Scan | None = None, is_taken: Callable[[str], bool] = lambda _: False) -> None:
         self.folder, self.is_taken = folder, is_taken
         self.like = None if like is None else replace(like, monitor=None, rocking_angle=None, arrived=None)
         self.open: OpenScan | None = None
-        self._last: str = ""  # the source's name of the scan that was closed last
+        self._last: str = ""  # name of the scan that ended last, as the source gave it
 
     def take(self, message: Message) -> Iterator[Change]:
-        """Apply a message, and yield what changes: a scan begins, a frame is added, a scan ends, data are dropped."""
+        """Apply a message of the source, and report the effect: a scan begins, a frame is added, a scan ends, data are dropped."""
         if isinstance(message, Dropped):
             yield message
         elif isinstance(message, Begin):
@@ -147,7 +147,7 @@ class Assembly:
         return Plan(scan.name, (rows, columns), image.dtype, begin.frames, begin.rocking_angle, about)
 
     def _fill_from_similar(self, about: Scan | None, image: NDArray[Any]) -> Scan | None:
-        """Return the description of a scan that the source sent, with missing fields filled from the example scan `like`."""
+        """Return the source's description of a scan, with missing fields filled from the user's example scan."""
         if about is None or self.like is None or about.prepared:
             return about or self.like
         # A detector may send only a part of its pixels; the mask must fit the images that really come.
@@ -177,7 +177,7 @@ class Assembly:
 
 
 def _valid_pixels(plan: Plan) -> BoolArray | None:
-    """Return the (rows, columns) mask of valid pixels, or None if the plan of the recording has none."""
+    """Return the (rows, columns) mask of valid pixels, or None if the recording has no mask."""
     valid = None if plan.about is None else plan.about.valid
     return valid if valid is not None and valid.ndim == 2 else None
 

@@ -1,4 +1,4 @@
-"""Hold the work that waits for the worker thread: the newest preview request, and every finished scan."""
+"""Hold the work that waits for the worker thread: the newest request for a preview, and every finished scan."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ class PreviewRequest:
 
     @property
     def urgency(self) -> int:
-        """Urgency of the request, from 0 to 2; a preview that is being made is given up for a request of higher urgency."""
+        """Urgency of the request: 2 if the scan is complete, 1 if the rocking curve has just passed its peak, else 0.
+
+        A preview that is being made is given up for a request of higher urgency.
+        """
         return 2 if self.is_complete else int(self.has_passed_peak)
 
 
@@ -58,7 +61,7 @@ class FinishedScan:
 
 
 class Mailbox:
-    """A place for one preview request, which a newer one replaces, and a queue for all finished scans."""
+    """A store for the newest preview request, and a queue for all finished scans."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -67,7 +70,7 @@ class Mailbox:
         self._closed = False
 
     def request(self, request: PreviewRequest) -> None:
-        """Ask for a preview; the request replaces one that still waits."""
+        """Ask for a preview; this request replaces an earlier request that still waits."""
         with self._condition:
             previous = self._request
             if previous is not None and previous.name == request.name and previous.has_passed_peak:
@@ -82,7 +85,7 @@ class Mailbox:
             self._condition.notify_all()
 
     def close(self) -> None:
-        """Tell the worker that nothing more will come."""
+        """Tell the worker thread that no more requests or scans will come."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
@@ -99,7 +102,7 @@ class Mailbox:
             return self._finished.popleft() if self._finished else None
 
     def is_overtaken(self, current: PreviewRequest) -> bool:
-        """Tell whether a request waits that is more urgent than `current`, whose preview is then given up."""
+        """Tell whether a waiting request is more urgent than `current`, the request whose preview is being made."""
         waiting = self._request
         return waiting is not None and waiting.urgency > current.urgency
 

@@ -20,7 +20,7 @@ class Begin:
 
     Parameters
     ----------
-    scan : name of the scan, new for every scan of a source
+    scan : name of the scan; no two scans of a source have the same name
     frames : number of planned frames; None where the source does not know it
     shape : (rows, columns) of each frame; None where the source does not know it
     rocking_angle : rocking angle of every planned frame [rad]; None where the source does not know the angles
@@ -36,7 +36,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A frame of the open scan."""
+    """A frame that has come; it belongs to the scan that is open at present."""
 
     scan: str
     frame: Frame

@@ -1,6 +1,7 @@
-"""Make previews of a crystal: phase a scan quickly, as far as it is measured.
+"""Make previews of a crystal: phase quickly the frames of a scan that have come so far.
 
-Each preview agrees with the one before in its grid, in its origin, and in the choice between the crystal and its twin.
+Each preview is aligned with the preview before: grid and origin are the same.
+Of the crystal and its twin, the one that agrees with the preview before is shown.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from braggshot.prepare import PrepareConfig, prepare
 from braggshot.series.registration import carry_neighbour, register
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-GROWTH_BEFORE_SEARCH = 1.5  # a new window is searched for after this growth of the number of frames: fringes may then reach out
+GROWTH_BEFORE_SEARCH = 1.5  # a new window is searched for once the number of frames has grown by this factor [1]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Preview:
     Parameters
     ----------
     volume : counts in the window around the Bragg peak
-    window_frames : number of frames that had come when this window was searched for
+    window_frames : number of frames that had come when the position and size of this window were searched for
     result : the reconstruction; while this preview is being made, the result of the previous preview, or None if there was none
     """
 
@@ -47,16 +48,16 @@ PreviewSteps = Generator[Progress | Preview, None, Preview]
 def sketch(
     request: PreviewRequest, settings: Settings, hypotheses: int, network: Trained, previous: Preview | None
 ) -> PreviewSteps:
-    """Make a quick preview: phase the frames that have come with the network at low resolution; missing frames are masked.
+    """Make a quick preview: let the network phase the frames so far at low resolution; missing frames are masked.
 
-    This generator yields the unfinished preview after each stage, so that the caller can stop there. Its value is the finished
-    preview. Facets, uncertainty and the search for foreign peaks are left out, because a preview does not show them.
+    This generator yields the unfinished preview after each stage, so that the caller can stop there. The generator returns the
+    finished preview. Facets, uncertainty and the search for foreign peaks are left out, because a preview does not show them.
 
     Parameters
     ----------
     request : the scan as far as it is measured
     settings : settings of the full reconstruction
-    hypotheses : number of answers of the network that are followed
+    hypotheses : number of answers of the network that are kept as guesses of the crystal
     network : the trained network that the settings name
     previous : the previous preview of the same scan; its window is used again, moved to the present position of the peak
 
@@ -75,21 +76,21 @@ def sketch(
 def improve(preview: Preview, settings: Settings, hypotheses: int, network: Trained, is_complete: bool) -> PreviewSteps:
     """Phase the frames of a preview again, for a better picture.
 
-    If all frames have come, the network phases them at its full resolution. This needs no refinement, because the full
-    reconstruction follows at once. Otherwise the answer of the network is refined by iterations.
+    A complete scan is phased by the network at its full resolution. The answer is not refined, because the full reconstruction
+    follows at once. For an incomplete scan the answer of the network is refined by iterations.
     """
     config = replace(_limit_orientations(settings.phasing, hypotheses), method="oneshot" if is_complete else "refine")
     return (yield from _phase_and_finish(preview, config, settings, network))
 
 
 def _limit_orientations(config: PhasingConfig, hypotheses: int) -> PhasingConfig:
-    """Show the network only as many turned copies of the pattern as answers are followed; a preview has about one second."""
+    """Return phasing settings for a fast preview: the network gets only `hypotheses` turned copies of the diffraction pattern."""
     return replace(config, hypotheses=hypotheses, orientations=hypotheses)
 
 
 def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Settings, network: Trained) -> PreviewSteps:
-    """Phase a preview by `config`, align the crystal with that of the previous preview, and compute its strain."""
-    without_adaptation = replace(config, adapt=replace(config.adapt, steps=0))  # only the full job adapts the network
+    """Phase a preview with the settings `config`, align the crystal with that of the previous preview, and compute its strain."""
+    without_adaptation = replace(config, adapt=replace(config.adapt, steps=0))  # a preview does not adapt the network to the scan
     result = yield from phase(preview.volume, without_adaptation, network=network)
     if not result.support.any():
         raise DataError(f"{preview.volume.name}: no crystal yet.")
@@ -102,9 +103,10 @@ def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Setting
 
 
 def choose_window(request: PreviewRequest, config: PrepareConfig, previous: Preview | None) -> tuple[PrepareConfig, int]:
-    """Choose the window of a scan; return the settings for it, and the number of frames when this window was searched for.
+    """Choose the window of the detector data that a preview phases.
 
-    A new window is searched for once the number of frames has grown by half. The complete scan keeps the previous window.
+    Return the settings that cut out the window, and the number of frames that had come when it was searched for. A new window is
+    searched for once the number of frames has grown by half. The complete scan keeps the previous window.
     """
     # The search for foreign peaks takes as long as all the rest; only the full job does it.
     config = replace(config, aliens="off")
@@ -123,7 +125,7 @@ def choose_window(request: PreviewRequest, config: PrepareConfig, previous: Prev
 def _register_to_previous(result: Reconstruction, previous: Reconstruction | None) -> Reconstruction:
     """Align a crystal with that of the previous preview, so that the picture stays steady.
 
-    Of the crystal and its twin, the one that agrees with the previous preview is returned, at the same origin.
+    Of the crystal and its twin, the one that agrees with the previous preview is returned. Its origin is the same.
     """
     if previous is None or not previous.support.any():
         return result
@@ -147,7 +149,7 @@ def _move_window(config: PrepareConfig, previous: DiffractionVolume, request: Pr
 
 
 def _find_brightest_spot(request: PreviewRequest, rows: slice, columns: slice) -> tuple[int, int, int]:
-    """Return frame, row and column of the brightest spot in a part of the brightest frame; a median filter removes hot pixels."""
+    """Return frame, row and column of the brightest spot in `rows` and `columns` of the brightest frame, without hot pixels."""
     image = np.asarray(request.scan.frames[request.brightest]).astype(np.float32)
     valid = request.scan.valid
     if valid is not None:

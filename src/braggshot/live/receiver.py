@@ -1,6 +1,6 @@
 """Read the messages of a source: record every frame, update the status, and request previews.
 
-Nothing here may take long, because frames that a source cannot deliver are lost.
+Each message must be handled quickly: while it is handled, the source may lose further frames.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from braggshot.live.messages import Dropped, Source
 from braggshot.live.status import Journal, Status
 from braggshot.volumes import FloatArray
 
-MIN_CONTRAST = 1.5  # least ratio of the counts of the brightest frame to those of the median frame for a preview to be tried [1]
-PEAK_SHARE = 0.5  # the rocking curve has passed its peak once a frame has less than this share of the largest counts of a frame
+MIN_CONTRAST = 1.5  # a preview is tried if the brightest frame has this many times the counts of the median frame [1]
+PEAK_SHARE = 0.5  # the peak has passed once the last frame has less than this share of the counts of the brightest frame [1]
 ASSUMED_FRAMES = 240  # number of frames assumed for a scan of unknown length
-MAX_PREVIEWS = 30  # number of previews that are requested at regular intervals in one scan
-LOGGED_DROPS = 20  # number of dropped data, for each reason, that are all logged; after that only every hundredth is logged
+MAX_PREVIEWS = 30  # about this many previews are requested at regular intervals in one scan
+LOGGED_DROPS = 20  # for each reason, this many events of dropped data are all logged; later only every hundredth is
 
 
 class Receiver:
-    """Read a source, and pass its scans on to the worker thread.
+    """The reader of a source: it records frames, and passes preview requests and finished scans on to the worker thread.
 
     Parameters
     ----------
     assembly : recorder of the frames
-    mailbox : receiver of preview requests and finished scans
-    status, journal : receivers of the state of the scan, and of its events
+    mailbox : store from which the worker thread takes preview requests and finished scans
+    status, journal : present state of the session, and file of its events; the receiver updates both
     every : number of frames between previews; 0 requests about 30 in a scan, and one more once the peak has passed
     """
 
     def __init__(self, assembly: Assembly, mailbox: Mailbox, status: Status, journal: Journal, every: int = 0) -> None:
         self.assembly, self.mailbox, self.status, self.journal, self.every = assembly, mailbox, status, journal, every
         self._began = 0.0
-        self._last_request = 0  # number of frames at the last preview request
-        self._last_peak = -1  # brightest frame at the last request that was made because the peak had passed
+        self._last_request = 0  # number of frames that had come at the last preview request
+        self._last_peak = -1  # index of the brightest frame when a preview was last requested for a passed peak, -1 before
 
     def run(self, source: Source, stop: Event) -> None:
         """Read messages until the source ends or `stop` is set; report an error of the source, and keep the frames that came."""
@@ -57,7 +57,7 @@ class Receiver:
             self.mailbox.close()
 
     def _apply(self, change: Change) -> None:
-        """Pass a change (a scan began, a frame was added, a scan ended, data were dropped) on to status, journal and mailbox."""
+        """Write a change into status, journal and mailbox: a scan began, a frame was added, a scan ended, or data were dropped."""
         if isinstance(change, Dropped):
             self._on_drop(change)
         elif isinstance(change, ScanOpened):
@@ -109,7 +109,7 @@ class Receiver:
         )
 
     def _on_drop(self, dropped: Dropped) -> None:
-        """Count dropped data by reason, and log the first ones of each reason, then every hundredth."""
+        """Count dropped data by reason; log the first 20 events of each reason, and later every hundredth."""
         self.journal.dropped[dropped.reason] += 1
         number = self.journal.dropped[dropped.reason]
         if number <= LOGGED_DROPS or number % 100 == 0:
@@ -118,7 +118,7 @@ class Receiver:
 
 
 def report_error(status: Status, journal: Journal, name: str, error: Exception) -> None:
-    """Write an error that concerns `name` into status and journal."""
+    """Write an error into status and journal; `name` is the scan that the error concerns, or "source"."""
     words = " ".join(str(error).split()) if isinstance(error, BraggshotError) else f"{type(error).__name__}: {error}"
     journal.write("trouble", name, reason=words)
     status.add_trouble(f"{name}: {words}")
@@ -131,7 +131,7 @@ def _is_bright(rocking: FloatArray) -> bool:
 
 
 def _find_passed_peak(rocking: FloatArray) -> int:
-    """Return the index of the brightest frame if the last frame has far fewer counts, so that the peak has passed; else -1."""
+    """Return the index of the brightest frame if the last frame has less than half of its counts; return -1 otherwise."""
     last = len(rocking) - 1 - int(np.isfinite(rocking[::-1]).argmax())
     peak = int(np.nanargmax(rocking))
     return peak if last >= 4 and rocking[last] < PEAK_SHARE * rocking[peak] else -1

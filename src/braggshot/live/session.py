@@ -1,4 +1,4 @@
-"""Run a live session: read frames, make previews, and write a result for each scan, as long as the source lives.
+"""Run a live session: read frames, make previews, and write a result for each scan, until the source ends.
 
 ::
 
@@ -6,9 +6,9 @@
            --> worker thread (this module):  makes the newest preview, else reconstructs a finished scan, else improves a preview
 
 The mailbox between the two threads holds only the newest preview request. So a slow worker makes fewer previews, and never delays
-the source. After each iteration of a full reconstruction the worker looks into the mailbox, so that previews of the next scan are
-shown while the scan before is still being reconstructed. Errors are reported in the status and in the journal. The frames stay in
-``.live/NAME``, a folder that ``braggshot reconstruct`` reads.
+the source. After each iteration of a full reconstruction the worker makes a preview if one is requested. So previews of the next
+scan are shown while the scan before is still being reconstructed. Errors are reported in the status and in the journal. The frames
+of each scan stay in a folder ``.live/NAME``, which ``braggshot reconstruct`` can read.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from braggshot.volumes import Reconstruction, Scan
 RECORDINGS = ".live"
 """Folder of the recordings, inside the folder of the results."""
 LIVE_READS = {"network", "refine", "support_threshold"}
-"""Settings of the phasing that previews use, whatever phasing method the full reconstruction uses."""
+"""Names of the phasing settings that every preview uses, whichever method the full reconstruction uses."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class LiveConfig:
     Parameters
     ----------
     every : number of frames between previews; 0 makes about 30 in a scan, and one more once the rocking curve has passed its peak
-    hypotheses : number of answers of the network that are followed in a preview
-    improve : refine a preview while no other work waits; preview a complete scan at the network's full resolution
+    hypotheses : number of answers of the network that a preview keeps as guesses of the crystal
+    improve : refine a preview while no other work waits, and preview a complete scan again at the network's full resolution
     series : treat all scans as scans of one crystal, on one grid, with one origin and twin, as ``braggshot series`` does
     keep : keep the recorded frames of finished scans
     """
@@ -77,7 +77,7 @@ class LiveConfig:
 
 @dataclass(frozen=True)
 class LiveSettings(SeriesSettings):
-    """The settings of a reconstruction, of a series, and of a live session."""
+    """All settings of a live session: of the reconstruction, of a series of scans, of the output, and of the session itself."""
 
     output: OutputConfig = field(default_factory=OutputConfig)
     live: LiveConfig = field(default_factory=LiveConfig)
@@ -89,10 +89,10 @@ class Superseded(Exception):
 
 @contextmanager
 def use_one_thread() -> Iterator[None]:
-    """Limit torch to one thread for the length of a block.
+    """Limit torch to one thread inside a ``with`` block.
 
-    A preview is small: more threads would not make it faster, and would take processor time from the thread that receives frames
-    and from the page.
+    More threads would not make a small preview faster. They would slow down the receiver of frames and the server of the browser
+    page.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -115,8 +115,8 @@ class Session:
     Parameters
     ----------
     folder : output folder: a result of each scan, ``events.jsonl``, and the recorded frames in ``.live``
-    settings : resolved settings
-    status : the state that the page shows; None makes a new one
+    settings : settings of the session; None takes the defaults
+    status : state of the session that the browser page shows; None makes a new one
     like : example scan; its dark image, flat field, mask and geometry are used where the source sends none
     """
 
@@ -129,9 +129,9 @@ class Session:
         self.journal, self.mailbox, self.stop = Journal(self.folder / "events.jsonl"), Mailbox(), threading.Event()
         assembly = Assembly(self.recordings, like, lambda name: (self.folder / f"{name}.cxi").exists())
         self.receiver = Receiver(assembly, self.mailbox, self.status, self.journal, self.settings.live.every)
-        self._preview: tuple[PreviewRequest, Preview] | None = None  # the last preview, or the next one as far as it is made
-        self._can_improve = False  # whether that preview could still be improved
-        self.current_request: PreviewRequest | None = None  # request of the sketch that is being made
+        self._preview: tuple[PreviewRequest, Preview] | None = None  # request and content of the last preview, finished or not
+        self._can_improve = False  # whether the last preview could still be improved
+        self.current_request: PreviewRequest | None = None  # request whose preview is being made
         self._trained: Trained | None = None
 
     def run(self, source: Source, once: bool = False) -> None:
@@ -198,14 +198,14 @@ class Session:
         self._can_improve = self.settings.live.improve and not request.is_complete
 
     def _stop_if_overtaken(self, *_: Any) -> None:
-        """Raise `Superseded` if a request waits that is more urgent than the preview being made."""
+        """Raise `Superseded` if a more urgent request waits than the request whose preview is being made."""
         if self.current_request is not None and self.mailbox.is_overtaken(self.current_request):
             raise Superseded
 
     def load_preview_network(self) -> Trained:
-        """Return the network that makes previews; it is read from disk once.
+        """Return the network that makes previews; the network is read from disk only once.
 
-        A hook before each layer of the network stops a preview when a more urgent request waits.
+        Before each layer of the network a hook checks whether a more urgent request waits, and if so stops the preview.
         """
         if self._trained is None:
             network, card = load_network(self.settings.phasing.network)
@@ -216,7 +216,7 @@ class Session:
         return self._trained
 
     def _improve_preview(self) -> bool:
-        """Improve the last preview until other work comes; return False if there is no preview to improve."""
+        """Improve the last preview, but stop when other work comes; return False if there is no preview to improve."""
         if not self._can_improve or self._preview is None:
             return False
         request, preview = self._preview
@@ -232,7 +232,7 @@ class Session:
         return True
 
     def _stop_if_busy(self, _: Progress | Preview) -> None:
-        """Raise `Superseded` if other work waits."""
+        """Raise `Superseded` if other work waits or the session stops."""
         if self.mailbox.has_work() or self.stop.is_set():
             raise Superseded
 
@@ -243,13 +243,13 @@ class Session:
         self.make_requested_preview()
 
     def _show_preview(self, request: PreviewRequest, preview: Preview) -> None:
-        """Keep a finished preview and publish it."""
+        """Keep a finished preview, and show it on the browser page."""
         assert preview.result is not None
         self._preview = (request, preview)
         self._publish(preview.result, request)
 
     def _publish(self, result: Reconstruction, source_scan: PreviewRequest | FinishedScan) -> None:
-        """Write a result into the journal, and into the status if the scan of this result is still the current one."""
+        """Write a result into the journal, and also into the status if no later scan has begun."""
         seconds, quality = time.monotonic() - source_scan.began, result.quality
         record = PreviewRecord(seconds, source_scan.frames, result.method, quality.chi2, quality.llk_free, result.verdict)
         current = self.status.latest()[1]
@@ -271,7 +271,7 @@ class Session:
             shutil.rmtree(finished.path, ignore_errors=True)
 
     def _reconstruct(self, finished: FinishedScan) -> tuple[table.Row, Path]:
-        """Reconstruct a scan that belongs to no series; return its row of the table, and the path of its result file."""
+        """Reconstruct a scan that belongs to no series; return its row of the table of results, and the path of its result file."""
         result = pipeline.drain(pipeline.run(finished.path, self.settings), self._serve_previews)
         # The result CXI is always written, and first: once it is there the scan counts as done.
         write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
@@ -281,9 +281,9 @@ class Session:
         return row, self.folder / f"{finished.name}.cxi"
 
     def _extend_series(self, finished: FinishedScan) -> tuple[table.Row, Path]:
-        """Reconstruct a finished scan as the next one of the series; return its row of the table and the path of its result.
+        """Reconstruct a finished scan as the next one of the series; return its table row and the path of its result.
 
-        The rows of earlier scans are kept, so that only this scan is phased.
+        The table rows of earlier scans are kept, so that only this scan is phased.
         """
         done = [path for path, _ in recordings_in(self.recordings) if (self.folder / f"{path.name}.cxi").exists()]
         sources = series.list_sources([*done, finished.path], None, (), None, "recorded")
@@ -298,7 +298,7 @@ class Session:
         return row, path
 
     def _run_guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (Superseded,)) -> None:
-        """Call `job`; an error in it does not end the session, and is reported unless it is one of `quiet`."""
+        """Call `job`; report an error in it instead of ending the session, but ignore errors of the types `quiet`."""
         try:
             job()
         except quiet:
@@ -310,7 +310,7 @@ class Session:
                 self.status.change(state="failed")
 
     def _resume(self) -> None:
-        """Submit scans that an earlier session recorded but did not reconstruct; report scans that were cut off when it ended."""
+        """Submit scans that an earlier session recorded fully but did not reconstruct; report scans that it recorded in part."""
         for path, end in recordings_in(self.recordings):
             if (self.folder / f"{path.name}.cxi").exists():
                 continue

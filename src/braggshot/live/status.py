@@ -12,11 +12,11 @@ from typing import Any
 
 from braggshot.snapshot import Snapshot
 
-MAX_TROUBLES = 20  # number of error messages kept for the page; older ones are dropped
+MAX_TROUBLES = 20  # largest number of error messages kept for the browser page; older messages are dropped
 
 
 class Status:
-    """The latest `Snapshot` of a live session, as a `braggshot.snapshot.Feed`; any thread may change or read it."""
+    """The present state of a live session, a `Snapshot` that the browser page shows; any thread may change or read it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,7 +28,7 @@ class Status:
             return self._number, self._snapshot
 
     def change(self, **fields: Any) -> Snapshot:
-        """Replace fields of the snapshot, and return the new one."""
+        """Replace fields of the snapshot, and return the new snapshot."""
         with self._lock:
             self._number, self._snapshot = self._number + 1, replace(self._snapshot, **fields)
             return self._snapshot
@@ -41,7 +41,7 @@ class Status:
 
 
 class Journal:
-    """The file ``events.jsonl``, with a line for each event, written at once; and the number of dropped data for each reason."""
+    """The file ``events.jsonl`` with one line for each event, and a count of dropped data for each reason."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Adapt a network to one pattern: a copy of the network learns from the pattern before it predicts the crystal.
 
 The loss is that of training, with expert iteration: a few iterations of phasing refine the network's own prediction, and the
-network learns from the refined object. The weight of that object in the loss grows with how well it explains the counts. No label
-is used, and none of the voxels that phasing holds out to judge its results.
+network learns from the refined object. The better the refined object explains the counts, the larger is its weight in the loss.
+Neither labels nor the voxels that phasing holds out to judge its results are used.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class AdaptConfig:
     Parameters
     ----------
     steps : number of steps of the optimiser; 0 leaves the network as it is
-    starts : number of random starts of the network per step; for each of them other voxels are hidden
+    starts : number of random starts of the network per step; each start has its own choice of hidden voxels
     learning_rate : learning rate of AdamW, falling linearly to zero [1]
     hidden : share of the voxels that are hidden from network and loss in a step [1]
-    loss : weights of the loss, as in training
+    loss : choice and weights of the terms of the loss
     """
 
     steps: int = 0
@@ -55,7 +55,7 @@ def adapt_network(
     """
     device = next(network.parameters()).device
     learner = deepcopy(network).train()
-    pupil = coarse_network(learner).requires_grad_(True)  # only the part that finds the object learns
+    pupil = coarse_network(learner).requires_grad_(True)  # a two-scale network learns at the low resolution only
     optimiser = torch.optim.AdamW(pupil.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     how = sampling(counts.shape, oversampling)
     shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in to_network_grid(counts.float(), valid, how))

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from braggshot.physics.fourier import AXES, inverted
 
-# Order of the axes (z, y, x) after turning, and for each of the new axes whether it is flipped.
+# Turn of an array: the new order of its axes (z, y, x), and for each axis in that order whether it is flipped.
 Orientation = tuple[tuple[int, ...], tuple[bool, ...]]
 
 
@@ -27,7 +27,7 @@ def orientations(shape: Sequence[int]) -> list[Orientation]:
 
 
 def choose_orientations(shape: Sequence[int], n: int) -> list[Orientation]:
-    """List `n` orientations, the first of them the identity; they repeat if the shape allows fewer.
+    """List `n` orientations, the identity first; the list repeats itself if the shape of the array allows fewer.
 
     Of two orientations that differ by an inversion, one is left out, because the inversion only shows the twin.
     """
@@ -45,7 +45,7 @@ def turn(field: Tensor, orientation: Orientation) -> Tensor:
 
 
 def turn_back(field: Tensor, orientation: Orientation) -> Tensor:
-    """Undo `turn` for the same orientation."""
+    """Turn a field (z, y, x) back: flip its axes about the voxel N // 2, then restore their order; this undoes `turn`."""
     order, flips = orientation
     return inverted(field, [axis for axis, flip in enumerate(flips) if flip]).permute(*map(order.index, range(3)))
 

@@ -11,8 +11,8 @@ three convolutions. `AutoPhaseNN2024` is the authors' later, smaller network (th
 trilinear upsampling after the convolutions, zero-padding of the finished object, and a threshold that rises during training. The
 threshold T is a hard mask: a voxel below T has no gradient that could bring it back.
 
-Three things differ from the authors' code. Every axis may be any multiple of 16. Arrays come in corner layout. A measured pattern,
-unlike theirs, is not on the scale of a crystal of amplitude one, so `unit_scale` brings it to that scale.
+Three things differ from the authors' code. Every axis may be any multiple of 16. Arrays come with the origin at the first voxel.
+The authors' simulated patterns are scaled as for a crystal of amplitude one; `unit_scale` brings a measured pattern to that scale.
 
 References
 ----------
@@ -34,8 +34,8 @@ from braggshot.nn.network import Convolution, Measurement, magnitude_of
 from braggshot.physics.fourier import AXES, pad, to_centre
 
 SLOPE = 0.01  # slope of the leaky rectified linear units at negative inputs [1]
-SMALLEST = 0.01  # lowest level above which a Patterson function counts as part of its volume, relative to its maximum [1]
-DIFFERENCE_BODY = 8  # volume of a Patterson function / volume of the crystal; 8 if it is convex and centrosymmetric [1]
+SMALLEST = 0.01  # lowest threshold, relative to the maximum, of the volume of a Patterson function [1]
+DIFFERENCE_BODY = 8  # volume of a Patterson function / volume of its convex, centrosymmetric crystal [1]
 
 
 def unit_scale(data: Measurement) -> Tensor:
@@ -49,13 +49,13 @@ def unit_scale(data: Measurement) -> Tensor:
     power = data.magnitude.square()
     photons = power.sum(AXES, keepdim=True).clamp_min(1e-12)
     patterson = torch.fft.fftn(power, dim=AXES).abs() / photons
-    level = (4 / photons.sqrt()).clamp(SMALLEST, 0.5)  # photon noise of the Patterson function is 1 / sqrt(photons)
+    level = (4 / photons.sqrt()).clamp(SMALLEST, 0.5)  # 4 times the photon noise of the Patterson function
     volume = (patterson > level).sum(AXES, keepdim=True) / DIFFERENCE_BODY
     return (volume / photons).sqrt()
 
 
 class SameConvolution(Convolution):
-    """Convolution of width 3 that keeps the shape at a stride of 1."""
+    """Convolution of width 3 with zero padding, which at a stride of 1 keeps the shape of the array."""
 
     def __init__(self, before: int, after: int, stride: int = 1) -> None:
         super().__init__(before, after, 3, stride, padding=1)
@@ -70,11 +70,13 @@ class SameConvolution(Convolution):
 
 
 class Published(nn.Module):
-    """Common part of both published networks; `forward` takes the arguments of the flagship's, but has one step and needs no start.
+    """Common part of the two published networks, AutoPhaseNN and its successor of 2024.
+
+    `forward` takes the same arguments as the `forward` of the other networks, but ignores the start and the number of steps.
 
     Parameters
     ----------
-    threshold : amplitude below which the object is zero, at the beginning and at the end of training, between 0 and 1 [1]
+    threshold : amplitude, 0 to 1, below which the object is zero: at the beginning and at the end of training [1]
     """
 
     def __init__(self, threshold: tuple[float, float]) -> None:
@@ -106,8 +108,8 @@ class Published(nn.Module):
 
         Parameters
         ----------
-        magnitude, valid : (n, z, y, x), see `Measurement`
-        rho, steps : not used, because these networks see only the pattern and have one step
+        magnitude, valid : (n, z, y, x) square root of the counts, and mask of the trusted voxels, as in `Measurement`
+        rho, steps : not used, because the published networks need no start and have one step
 
         Returns
         -------
@@ -125,7 +127,7 @@ def _keras_norm(channels: int) -> nn.BatchNorm3d:
 
 
 class AutoPhaseNN(Published):
-    """Network of the paper by Yao et al. (2022)."""
+    """Network AutoPhaseNN of the paper by Yao et al. (2022)."""
 
     CHANNELS = (32, 64, 128, 256, 512)
     AMPLITUDE, PHASE, LAST = (256, 128, 64), (128, 128, 64), 32
@@ -141,13 +143,13 @@ class AutoPhaseNN(Published):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
 
     def scale(self, data: Measurement) -> Tensor:
-        """Scale |F| to that of a crystal of amplitude one, transformed without the factor 1 / sqrt(number of voxels)."""
+        """Scale |F| to a crystal of amplitude one, whose transform has no factor 1 / sqrt(number of voxels)."""
         return data.magnitude * unit_scale(data) * math.sqrt(data.magnitude[0].numel())
 
     def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        """Return the outputs of both decoders, amplitude and phase, (n, 1, z, y, x).
+        """Return the outputs of the amplitude and the phase decoder on the whole array, (n, 1, z, y, x).
 
-        Their last convolutions fill the whole array.
+        Each decoder pads the central half of the array with zeros before its last convolutions.
         """
         for level, pair in enumerate(self.encoder):
             x = pair(functional.max_pool3d(x, 2) if level else x)
@@ -170,9 +172,9 @@ class AutoPhaseNN(Published):
 
 
 class AutoPhaseNN2024(Published):
-    """Smaller network of the same authors, from their code of 2024."""
+    """Smaller network by the authors of AutoPhaseNN, from their code of 2024."""
 
-    ENCODER = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (256, 2), (256, 2))  # channels, stride
+    ENCODER = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (256, 2), (256, 2))  # (channels, stride) of each convolution
     DECODER = (128, 64, 32)
 
     def __init__(self) -> None:

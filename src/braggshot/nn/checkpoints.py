@@ -32,7 +32,7 @@ class Run:
 def save_checkpoint(path: Path, run: Run, training: Mapping[str, Any]) -> None:
     """Save network, running average of its weights, optimiser and resolved settings as one safetensors file.
 
-    Such a file cannot run code when it is loaded.
+    Loading a safetensors file cannot run code.
     """
     tensors = {f"network.{name}": tensor for name, tensor in run.network.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in run.average.items()}
@@ -43,7 +43,7 @@ def save_checkpoint(path: Path, run: Run, training: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, run: Run) -> None:
-    """Load a checkpoint into a run, in place.
+    """Load a checkpoint into a training run, which is changed in place.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def load_checkpoint(path: Path, run: Run) -> None:
     run.step, run.seen, run.best = progress["step"], progress["seen"], progress["best"]
 
 
-# Columns of ``metrics.csv``; names with ``val_`` are measured on validation patterns, the others on those of the step.
+# Columns of ``metrics.csv``. Those with ``val_`` hold results on validation patterns, all others on the step's training patterns.
 COLUMNS = (
     "step", "seen", "per_second", "loss", "chi", "r_factor", "pull", "trust", "chi_refined", "val_chi", "val_chi_refined",
     "val_correlation", "val_success", "val_correlation_refined", "val_success_refined",

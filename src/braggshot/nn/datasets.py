@@ -24,7 +24,7 @@ from braggshot.nn.two_scale import CENTRAL
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
 from braggshot.volumes import DiffractionVolume
 
-TRAINING, VALIDATION = 0, 1  # two families of random seeds that have no seed in common
+TRAINING, VALIDATION = 0, 1  # numbers of the two families of random seeds; no seed belongs to both
 # Factors by which `seed_of` mixes the seed, the step and the chunk.
 _PRIMES = (1_000_003, 8_191, 131)
 
@@ -48,9 +48,9 @@ class Batch:
 
 
 def mixed_crystals(size: int) -> tuple[CrystalSettings, ...]:
-    """Return settings of three kinds of crystals of size^3 voxels.
+    """Return settings of three kinds of crystals, on arrays of size^3 voxels.
 
-    They are ordinary crystals, strongly strained ones, and crystals on detectors with gaps, dead pixels and lost frames.
+    The kinds are ordinary crystals, strongly strained crystals, and crystals whose patterns have gaps, dead pixels and lost frames.
     """
     width = max(1, size // 32)
     detector = DetectorSettings(background=(0, 0.1), gaps=0.4, gap_widths=(2 * width, 3 * width, 4 * width), dead=0.002, missing=2)
@@ -71,7 +71,7 @@ class DataConfig:
     Parameters
     ----------
     crystals : kinds of simulated crystals; each training step takes the next kind
-    crop : voxels per axis to which simulated patterns are cropped, as `braggshot.nn.predict` crops patterns; None for no crop
+    crop : largest number of voxels per axis, to which simulated patterns are cropped as for a prediction; None for no crop
     hidden : share of the voxels that are hidden from network and loss, because phasing also holds voxels out [1]
     measured : share of the training steps that take measured patterns, if files of such patterns are given [1]
     """
@@ -85,7 +85,7 @@ class DataConfig:
 
 
 class Source(Protocol):
-    """Function that returns batches of patterns."""
+    """Function that returns batches of patterns for training or validation."""
 
     def __call__(self, step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
         """Return the `n` patterns of chunk number `chunk` of a training step; the same arguments give the same patterns."""
@@ -105,11 +105,11 @@ def simulated_source(
     hidden: float = 0.05,
     largest: int | None = None,
 ) -> Source:
-    """Return a source of crystals that are drawn anew for every batch.
+    """Return a source of simulated patterns, whose crystals are drawn anew for every batch.
 
-    Each training step takes the next of `settings` in turn, for example another shape of the array. A share `hidden` of the voxels
-    is hidden from network and loss, because phasing hides voxels too. A pattern with more than `largest` voxels on an axis is
-    cropped to its central fringes, and the true crystal loses its finer details.
+    The training steps take the entries of `settings` in turn; entries may differ in the shape of the array. A share `hidden` of the
+    voxels is hidden from network and loss, because phasing hides voxels too. A pattern with more than `largest` voxels on an axis
+    is cropped to its central fringes, and the true crystal loses the details that only the outer fringes show.
     """
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:
@@ -132,7 +132,7 @@ def measured_source(
     """Return a source of measured patterns, resampled as for a prediction; each chunk holds several variants of one pattern.
 
     A variant is turned, which makes it the pattern of another crystal. Its counts are thinned, and some voxels are hidden. The
-    voxels that phasing with seed 0 holds out are always hidden, because they judge whether training on a pattern has helped.
+    voxels that phasing with seed 0 holds out are always hidden, so that they can show whether training has helped.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def _fit_volume(volume: DiffractionVolume, most: int) -> tuple[Tensor, Tensor]:
 def mix_sources(first: Source, second: Source, share: float) -> Source:
     """Return a source that takes the batch of each training step from one of two sources.
 
-    A share `share` of the steps, evenly spread, takes it from the second source.
+    In a share `share` of the steps, evenly spread, the batch comes from the second source; else it comes from the first.
     """
 
     def source(step: int, chunk: int, n: int, family: int = TRAINING) -> Batch:

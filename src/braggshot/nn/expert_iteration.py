@@ -25,26 +25,26 @@ SHORT = IterativeConfig(
 )
 """Settings of the refinement of a prediction.
 
-A prediction mostly needs a better support. RAAR gets away from a blend of the crystal with its twin, FLAT keeps the amplitude even,
-and ER converges.
+The support of a prediction mostly needs improvement. RAAR iterations get away from a blend of the crystal with its twin, FLAT
+steps keep the amplitude even, and error reduction (ER) converges.
 """
 
 
-# Settings of the refinement that teaches a network. It has more iterations than the refinement of a prediction, because they solve
-# more patterns, and a pattern that is not solved teaches nothing.
+# Settings of the refinement that teaches a network. More iterations than in the refinement of a prediction solve more patterns, and
+# only a solved pattern teaches.
 TEACHING = replace(SHORT, recipe="8*(10*RAAR+FLAT)+20*ER", monitor_every=1000)
 
 SHARPENING = replace(SHORT, recipe="3*(10*RAAR+FLAT)+30*ER", monitor_every=1000)
-"""Settings of the refinement that teaches the steps at the full resolution, where an object is already found."""
+"""Settings of the refinement that teaches the steps at the full resolution, which begin with the low-resolution object."""
 
 
 @dataclass(frozen=True)
 class ExpertConfig:
-    """Settings of the refinement that teaches a network.
+    """Settings of the refinement of a network's predictions by iterations of phasing.
 
     Parameters
     ----------
-    refine : settings of the iterations
+    refine : recipe and settings of the iterations
     support : amplitude above which a voxel is in the first support, relative to the largest amplitude of the prediction [1]
     """
 
@@ -59,8 +59,8 @@ def refine_predictions(
     """Refine each prediction (n, z / 2, y / 2, x / 2) against its pattern.
 
     The refined object stays where the prediction is, so nothing has to be aligned. In long recipes an object may drift out of the
-    central half of the array. With `is_centred` the prediction must be centred by its mass, and the refined object is centred again
-    before it is cropped.
+    central half of the array. For these, `is_centred` moves the refined object's centre of mass to the middle before the crop; the
+    prediction must be centred in the same way.
 
     Returns
     -------
@@ -70,7 +70,8 @@ def refine_predictions(
     shape, box, n = data.magnitude.shape[-3:], rho.shape[-3:], len(rho)
     scale = scale_to(magnitude_of(rho, shape)[1], data)
     inside = rho.abs() > config.support * rho.abs().amax(AXES, keepdim=True)
-    generators = [Generator().manual_seed(seed + k) for k in range(n)]  # one each: independent of the batch
+    # Random numbers of each prediction, which do not depend on the size of the batch.
+    generators = [Generator().manual_seed(seed + k) for k in range(n)]
     threshold = torch.cat([uniform(generator, *config.refine.shrink_wrap.threshold, 1) for generator in generators])
     start = to_corner(pad(rho * scale, shape)).contiguous()
     state = State(start, to_corner(pad(inside, shape)).contiguous(), threshold, generators=generators)

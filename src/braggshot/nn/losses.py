@@ -5,9 +5,9 @@ r"""Compute what training minimises: every term depends only on the detector's c
 
 The sum runs over the steps t of the network; w_t is the weight of a step, and rho_t the object after it. chi2 and R compare the
 magnitudes of rho_t with the measured sqrt(I) over valid voxels at the best scale; sqrt(I) has the same photon noise on every voxel.
-The last term, of weight lambda, pulls towards :math:`\hat\rho`, the network's own output after a short refinement (expert
-iteration: no label). The factor q says how well the refined object explains its pattern. Magnitudes alone are not enough: a blend
-of a crystal with its twin fits them and is not the crystal.
+The last term, of weight lambda, pulls towards :math:`\hat\rho`, the network's own output after a short refinement. This is expert
+iteration, which needs no label. The factor q says how well the refined object explains its pattern. Magnitudes alone are not
+enough, because a blend of a crystal with its twin fits the magnitudes, too.
 
 `LossConfig.data` can replace the first two terms by the published losses.
 """
@@ -32,11 +32,11 @@ class LossConfig:
 
     Parameters
     ----------
-    data : "ours", sqrt(chi2) + R; "mae", the mean difference of magnitudes on the scale of a crystal of amplitude one, without a
-        fitted factor (AutoPhaseNN); "max-l1", the mean difference of magnitudes that are divided by the largest one (AutoPhaseNN of
-        2024)
+    data : misfit of the magnitudes. "ours" is sqrt(chi2) + R. "mae" is the mean absolute difference on the scale of a crystal of
+        amplitude one, as in AutoPhaseNN. "max-l1" is the mean absolute difference of magnitudes that are divided by the largest
+        magnitude, as in AutoPhaseNN of 2024
     expert : weight lambda of the pull towards the refined object [1]
-    trust : square root of the excess of chi2 over photon noise at which the factor q of the refined object is 1/e [1]
+    trust : value of sqrt(chi2 - chi2 of photon noise) at which the weight q of a refined object has fallen to 1/e [1]
     growth : ratio of the weight of a step to that of the step before; above 1 the last step has the largest weight [1]
     """
 
@@ -80,17 +80,17 @@ def quarter_photon_floor(data: Measurement) -> Tensor:
 
 
 def trust(chi2: Tensor, data: Measurement, config: LossConfig) -> Tensor:
-    r"""Return the weight q (n,), 0 to 1, that refined objects of misfit `chi2` (n,) get as targets of training.
+    r"""Return the weights q (n,), 0 to 1, of refined objects with the misfits `chi2` (n,) as targets of training.
 
     .. math:: q = \exp(-\max(\chi^2 - \chi^2_\mathrm{photons}, 0) / \mathrm{trust}^2)
 
-    chi2_photons is the misfit that photon noise leaves; ``trust`` is the setting of that name.
+    chi2_photons is the misfit that photon noise leaves; trust is a setting of the loss, `LossConfig.trust`.
     """
     excess = (chi2 - quarter_photon_floor(data)).clamp_min(0)
     return torch.exp(-excess / config.trust**2)
 
 
 def step_weights(steps: int, config: LossConfig) -> list[float]:
-    """Return the weights w_t of the network's steps in the loss; they sum to one."""
+    """Return the weights w_t of the network's steps t in the loss; the sum of the weights is one."""
     raw = [config.growth**t for t in range(steps)]
     return [w / sum(raw) for w in raw]

@@ -4,16 +4,16 @@ r"""Define the low-resolution network: an unrolled phasing network for any array
     \rho_{t+1} = \sigma(a)\, \frac{z}{\sqrt{|z|^2 + \epsilon^2}}, \qquad
     z = g\,p + u, \quad a = 10 g |p| + b - a_0, \quad (b, g, u) = U(\rho_t, p, c, h_t), \quad p = P_M \rho_t / \|P_M \rho_t\|
 
-The input of a step is the object :math:`\rho_t`, its modulus projection p (the physics), features c of the measurement (Patterson
-functions, which live in direct space, and compressed counts) and its own memory h. U is one small U-Net whose weights all steps
-share; it returns a bias b, a gate g and a correction u. sigma is the logistic function, a_0 a shift that fixes the scale of the
-amplitude, and epsilon the value of |z| below which the amplitude fades. With b = u = 0 and g = 1 a step is error reduction with a
-soft support. The amplitude lies in (0, 1). The phase is that of a complex number, so it never wraps, and a weak amplitude keeps its
-gradient (no hard threshold).
+Step t turns the object :math:`\rho_t` into :math:`\rho_{t+1}`. Its inputs are the object, its modulus projection (P_M), normalised
+as p, features c of the measurement (Patterson functions and compressed counts), and a memory h_t from earlier steps. U is one small
+U-Net with the same weights in all steps. U returns a bias b, a gate g and a correction u. sigma is the logistic function, a_0 a
+shift that fixes the scale of the amplitude, and epsilon the value of |z| below which the amplitude fades. With b = u = 0 and g = 1
+a step is error reduction with a soft support. The amplitude lies in (0, 1). The phase is that of a complex number, so it never
+wraps. There is no hard threshold, so a weak amplitude keeps its gradient.
 
-A start is an object with a smooth random phase. So K starts give K hypotheses, and chance decides between the crystal and its twin,
-as in any iterative phasing. Voxels that are not valid may take any value. The object lives in the central half of the array
-(oversampling of at least 2 on each axis). No label is used; the loss is in `braggshot.nn.losses`.
+The network begins from a start, an object with a smooth random phase. So K starts give K hypotheses. As in any iterative phasing,
+chance decides between the crystal and its twin. Voxels that are not valid may take any value. The object lives in the central half
+of the array (oversampling of at least 2 on each axis). No label is used; the loss is in `braggshot.nn.losses`.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ class Measurement:
         return cls(to_corner(counts.float()).clamp_min(0).sqrt() * known, known)
 
     def repeat(self, times: int) -> Measurement:
-        """Repeat each pattern `times` times in a row, once for each of its hypotheses."""
+        """Return a measurement that holds each pattern `times` times in succession, once for each of its hypotheses."""
         return Measurement(self.magnitude.repeat_interleave(times, 0), self.valid.repeat_interleave(times, 0))
 
 
 def magnitude_of(rho: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
     """Pad objects `rho` (n, z, y, x) to `shape` and transform them; return the transform and its modulus, in corner layout.
 
-    The box is not moved to the corner of direct space. That would multiply F by a phase ramp, which changes neither the modulus nor
-    the inverse transform into the box.
+    The objects are not shifted to the corner of direct space. A shift would multiply the transform by a phase ramp, which changes
+    neither the modulus nor the object that the inverse transform returns.
     """
     field = torch.fft.fftn(pad(rho, shape), dim=AXES, norm="ortho")
     parts = torch.view_as_real(field)
@@ -90,10 +90,10 @@ def scale_to(magnitude: Tensor, data: Measurement) -> Tensor:
 
 
 def modulus_projection(field: Tensor, magnitude: Tensor, data: Measurement, box: torch.Size) -> Tensor:
-    """Return the modulus projection P_M rho in the box (n, z, y, x).
+    """Return the modulus projection of objects, cropped to their box (n, z, y, x).
 
-    Voxels that are not valid keep the computed amplitude F. A floor of photon noise bounds the ratio of measured to computed
-    magnitudes where no photon was counted.
+    `field` is the transform of the objects, and `magnitude` its modulus. Voxels that are not valid keep the computed amplitude.
+    Where no photon was counted, photon noise keeps the divisor away from zero in the ratio of measured to computed magnitudes.
     """
     scaled = magnitude * scale_to(magnitude.detach(), data)
     ratio = data.magnitude / (scaled.square() + PHOTON_NOISE * (data.magnitude == 0)).clamp_min(1e-6).sqrt()
@@ -115,7 +115,7 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _channels(field: Tensor) -> Tensor:
-    """Turn a complex field (n, z, y, x) into a real one (n, 2, z, y, x)."""
+    """Turn a complex field (n, z, y, x) into a real field with the channels real part and imaginary part (n, 2, z, y, x)."""
     return torch.view_as_real(field).movedim(-1, 1)
 
 
@@ -133,11 +133,11 @@ def _compress(field: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the measurement that every step sees.
+    """Features of the measured patterns that every step of the network sees.
 
     Parameters
     ----------
-    direct : Patterson functions of I and of sqrt(I) at r and at 2 r, on the voxels of the box (n, 8, z / 2, y / 2, x / 2)
+    direct : Patterson functions of the counts I and of sqrt(I) at the positions r and 2 r of the box (n, 8, z / 2, y / 2, x / 2)
     whole : Patterson functions, counts and mask of the whole array, 4^3 voxels turned into channels (n, WHOLE, z / 4, y / 4, x / 4)
     extent : square root of the Patterson function at 2 r, which is large inside a convex body (n, z / 2, y / 2, x / 2)
     """
@@ -155,7 +155,7 @@ class Features:
         )
         brightest = data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
         counts = to_centre((data.magnitude / brightest).pow(0.25))
-        noise = to_centre((1 + data.magnitude).log() / 8)  # number of photons, which the line above divides out
+        noise = to_centre((1 + data.magnitude).log() / 8)  # logarithm of the magnitudes, which shows the number of photons
         reciprocal = torch.stack([counts, noise, to_centre(data.valid)], 1)
         twice = patterson[..., ::2, ::2, ::2]
         return cls(
@@ -209,20 +209,21 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """U-Net of residual blocks.
 
-    The output of each level on the way down is added on the way up. A second input, the context, is added at the second level.
+    Skip connections add the output of each level on the way down to the same level on the way up. A second input, the context, is
+    added at the second-finest level.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
         pairs = list(pairwise(channels))
-        depths = [1, *(2 for _ in pairs)]  # one convolution at the finest level, which has the most voxels
+        depths = [1, *(2 for _ in pairs)]  # convolutions per block of each level; only one at the finest, which has most voxels
         self.down = nn.ModuleList(Block(c, d) for c, d in zip(channels, depths, strict=True))
         self.up = nn.ModuleList(Block(c, d) for c, d in zip(channels, depths, strict=True))
         self.coarser = nn.ModuleList(Convolution(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.finer = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Apply the U-Net to (n, c, z, y, x); `context` has the grid and the channels of the second level."""
+        """Apply the U-Net to (n, c, z, y, x); `context` has the grid and the channels of the second-finest level."""
         ways: list[Tensor] = []
         for level, down in enumerate(self.down):
             x = down(x + context if level == 1 else x)
@@ -246,7 +247,7 @@ class _State:
 
 
 class PhaseNetwork(nn.Module):
-    """Low-resolution network; `forward` returns the object after every step, and the last one is the prediction."""
+    """Network of learned phasing steps; `forward` returns the object after every step, and the last object is the prediction."""
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
@@ -267,13 +268,14 @@ class PhaseNetwork(nn.Module):
 
         Parameters
         ----------
-        magnitude, valid : see `Measurement`, (n, z, y, x), or (1, z, y, x) for one pattern and n starts
+        magnitude, valid : square root of the counts, and mask of the trusted voxels, as in `Measurement`: (n, z, y, x), or
+            (1, z, y, x) for one pattern and n starts
         rho : object from which the network starts, in the central half of the array, from `random_start`
-        steps : number of steps; None takes that of the configuration
+        steps : number of steps; None takes the number of the configuration
 
         Returns
         -------
-        rho (n, z / 2, y / 2, x / 2) complex and |F| (n, z, y, x), once per step; the last one is the prediction
+        pair of rho (n, z / 2, y / 2, x / 2) complex and |F| (n, z, y, x) for each step; the last rho is the prediction
         """
         data = Measurement(magnitude, valid)
         features = Features.of(data)
@@ -321,14 +323,15 @@ def random_start(data: Measurement, generator: Generator, times: int = 1, strong
     """Draw random starts, (n times, z / 2, y / 2, x / 2) complex64: `times` in a row for each of n patterns.
 
     The amplitude is large where the Patterson function says that the object may be. The phase is smooth like that of a crystal,
-    because white noise would only be speckle. Its strength is drawn between 0 and `strongest` [rad]. The amplitude falls off on one
-    side of a random plane through the middle. So a start is nearer to one twin than to the other, and the network can learn to
-    answer with that twin instead of a blend of both.
+    because white noise would only be speckle. The strength of the phase is drawn between 0 and `strongest` [rad]. The amplitude
+    falls off on one side of a random plane through the middle. So a start is nearer to the crystal or to its twin, and the network
+    can learn to predict the nearer of the two instead of a blend of both.
     """
     extent = Features.of(data).extent.repeat_interleave(times, 0)
     n = extent.shape[0]
     side = functional.normalize(torch.randn(n, 3, generator=generator, device=generator.device), dim=1).to(extent.device)
-    axes = [torch.linspace(-1, 1, size + 1, device=extent.device)[:-1] for size in extent.shape[1:]]  # zero at the voxel N // 2
+    # Coordinates from -1 to 1 along each axis, zero at the voxel N // 2.
+    axes = [torch.linspace(-1, 1, size + 1, device=extent.device)[:-1] for size in extent.shape[1:]]
     distance = torch.einsum("na,azyx->nzyx", side, torch.stack(torch.meshgrid(*axes, indexing="ij")))
     extent = extent * torch.sigmoid(LEAN * distance)
     draw = torch.randn(n, 1, 4, 4, 4, generator=generator, device=generator.device).to(extent.device)
@@ -360,7 +363,8 @@ def _anchor(logit: Tensor, share: float = 1 / 64, top: float = 2.0) -> Tensor:
 def _mean_phase(field: Tensor) -> Tensor:
     """Return the phase factor, a complex number of modulus one, of sum |p| p over the voxels of a field p.
 
-    The global phase of an object is free. So this factor is divided out before a step of the network sees the object.
+    Diffraction does not fix the global phase of an object. So this factor is divided out before a step of the network sees the
+    object.
     """
     total = (field.detach().abs() * field.detach()).sum(AXES, keepdim=True)
     return total / total.abs().clamp_min(1e-12)

@@ -19,7 +19,7 @@ from braggshot.nn.predict import fast_bfloat16
 from braggshot.nn.two_scale import TwoScaleNetwork, central_fringes, coarse_network
 from braggshot.physics.fourier import AXES, frequencies
 
-# Lowest and highest value of each number in training, by the name of the number.
+# Lowest and highest value in training of each number that describes a pattern, by the name of the number.
 Ranges = Mapping[str, tuple[float, float]]
 
 # Text for each number that describes a pattern; its value replaces the braces.
@@ -35,13 +35,12 @@ WORDS = {
 
 @torch.no_grad()
 def features(network: nn.Module, data: Measurement, generator: torch.Generator) -> dict[str, Tensor]:
-    """Compute the numbers (n,) that describe the patterns of a batch as the network sees them; `WORDS` names these numbers.
+    """Compute, by name, the numbers that describe n patterns as the network sees them (n,); `WORDS` explains the numbers.
 
-    The misfit of one forward pass is among them, because a network explains unknown patterns badly.
+    One of these numbers is the misfit of the prediction, because a network explains unknown patterns badly.
     """
-    data = (
-        central_fringes(data) if isinstance(network, TwoScaleNetwork) else data
-    )  # training shows more fringes than a prediction does
+    # In training, patterns of a two-scale network hold more fringes than its low-resolution part sees.
+    data = central_fringes(data) if isinstance(network, TwoScaleNetwork) else data
     counts = data.magnitude.square()
     total = counts.sum(AXES).clamp_min(1e-12)
     along = [2 * (counts * f.to(counts.device).square()).sum(AXES).div(total).sqrt() for f in frequencies(counts.shape[-3:])]
@@ -61,7 +60,10 @@ def features(network: nn.Module, data: Measurement, generator: torch.Generator) 
 def training_ranges(
     network: nn.Module, source: Source, chunks: int = 12, size: int = 8, tails: float = 0.005
 ) -> dict[str, tuple[float, float]]:
-    """Return the range of each number in training; a share `tails` of the patterns lies below it, and the same share above."""
+    """Return the range in training of each number that describes a pattern.
+
+    A share `tails` of the training patterns lies below the range, and the same share above.
+    """
     device = next(network.parameters()).device
     numbers: dict[str, list[Tensor]] = {name: [] for name in WORDS}
     for step in range(chunks):
@@ -75,13 +77,13 @@ def training_ranges(
 
 
 def find_novelties(network: nn.Module, data: Measurement, known: Ranges, seed: int = 0, slack: float = 0.05) -> tuple[str, ...]:
-    """List in words the numbers of one pattern that lie outside the ranges of training; empty if none does.
+    """Describe in words the properties of a pattern that lie outside the ranges in training; empty if all lie inside.
 
     Parameters
     ----------
     data : a batch of one pattern
-    known : ranges of the numbers in training, from the network's card; empty if not known
-    slack : share of the width of a range by which a number may lie outside of it [1]
+    known : ranges in training of the numbers that describe a pattern, from the network's card; empty if the card has none
+    slack : share of the width of a range by which a number may lie outside the range [1]
     """
     if not known:
         return ()

@@ -33,7 +33,7 @@ class Stream:
     Parameters
     ----------
     network : network, on the device to use
-    how : resampling of the patterns for the network, the same for all patterns
+    how : change of grid from the patterns to the network, the same for all patterns
     valid : (z, y, x) mask of the voxels that are good in all patterns, on the device
     starts : number of random starts for each pattern; the object with the lowest chi2 is kept
     seed : seed of the random starts; batch number k uses the seed `seed` + k
@@ -48,12 +48,12 @@ class Stream:
     def answers(self, batches: Iterable[Tensor]) -> Iterator[Tensors]:
         """Yield, batch by batch, the predicted objects and their chi2 (n,), on the CPU.
 
-        Objects (n, z / 2, y / 2, x / 2) are on the grid of the counts.
+        The objects (n, z / 2, y / 2, x / 2) are on the grid of the counts.
 
         Parameters
         ----------
-        batches : counts (n, z, y, x) on the CPU, centred at N // 2 [photons]; copies from pinned memory run beside the
-            computation; a count that is negative or not a number is not valid
+        batches : counts (n, z, y, x) on the CPU, centred at N // 2 [photons]; counts that are negative or not finite are not
+            valid. Only batches in pinned memory are copied while the device computes
         """
         device = self.valid.device
         there = enumerate(upload(batches, device))
@@ -92,7 +92,7 @@ def one_shot(
 
 
 def half_shape(shape: Sequence[int]) -> list[int]:
-    """Return the shape of the central half of an array, which holds any crystal that is sampled finely enough."""
+    """Return the shape of the central half of an array, which holds any crystal with an oversampling of at least 2."""
     return [(n + 1) // 2 for n in shape]
 
 
@@ -145,6 +145,6 @@ def download(answers: Iterable[Tensors], device: torch.device) -> Iterator[Tenso
 
 
 def copy_to_host(part: Tensor, side: torch.cuda.Stream) -> Tensor:
-    """Start the copy of a tensor to pinned memory of the host, on the stream `side`."""
+    """Start to copy a tensor from the device to pinned memory of the host, on the CUDA stream `side`; do not wait for the end."""
     part.record_stream(side)
     return torch.empty_like(part, device="cpu", pin_memory=True).copy_(part, non_blocking=True)

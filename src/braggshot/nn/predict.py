@@ -19,8 +19,8 @@ from braggshot.physics.fourier import in_the_middle
 
 LARGEST = 64  # largest number of voxels per axis of a network's input
 SAME = 0.9  # correlation above which two low-resolution predictions count as one crystal [1]
-WITNESSES = 3  # number of low-resolution predictions, those of lowest misfit, that must show one crystal
-LEFT = 8  # number of low-resolution predictions, those of lowest misfit, that the long recipe continues
+WITNESSES = 3  # number of best low-resolution predictions that are compared to see if they show one crystal
+LEFT = 8  # number of best low-resolution predictions that long phasing continues
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def predict(
 ) -> list[Hypothesis]:
     """Predict the best hypotheses for a volume, sorted by their misfit on the grid that the network was shown.
 
-    The network is trained on crystals in all orientations and errs differently in each. So each prediction is made from the
-    pattern in another orientation. A two-scale network makes all predictions at the low resolution, for an eighth of the cost, and
-    continues only those of least misfit at the full resolution.
+    The network is trained on crystals in all orientations, and its errors differ between orientations. So each prediction is made
+    from the pattern in another orientation. A two-scale network makes all predictions at the low resolution, for an eighth of the
+    cost. At the full resolution it continues only the predictions of least misfit.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def predict(
     n : number of hypotheses
     seed : seed of the random starts
     orientations : number of orientations of the pattern, at least `n`; the best `n` predictions are returned
-    search : run a long recipe of phasing if the best low-resolution predictions do not show one crystal
+    search : continue the best low-resolution predictions by long phasing if they do not show one crystal
     """
     device = next(network.parameters()).device
     how = sampling(counts.shape, oversampling, input_size(network))
@@ -82,7 +82,7 @@ def predict(
 
 
 Answers = tuple[Tensor, Tensor, Tensor]
-"""Predicted objects in the central box (n, z, y, x), their chi2 (n,), and the number of the pattern's orientation for each (n,)."""
+"""Predicted objects in the central box (n, z, y, x), their chi2 (n,), and the numbers of their patterns' orientations (n,)."""
 
 
 def _answer_coarse(
@@ -117,9 +117,9 @@ def _answer_fine(network: TwoScaleNetwork, seen: Measurement, answers: Answers, 
 
 
 def input_size(network: nn.Module) -> int:
-    """Return the number of voxels per axis of the pattern that a network is shown.
+    """Return the largest number of voxels per axis of the pattern that a network is shown.
 
-    The low-resolution network alone sees only the central fringes, an eighth of the voxels.
+    A network that has the low resolution only is shown the central fringes, an eighth of the voxels.
     """
     return LARGEST if isinstance(network, TwoScaleNetwork | Published) else CENTRAL
 
@@ -132,7 +132,7 @@ def apply_network(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple
 
 
 def network_input(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
-    """Return the measurement that a network is shown of one pattern (z, y, x), as a batch of one."""
+    """Resample one pattern (z, y, x) for the low resolution; return its magnitudes and mask as a batch of one pattern."""
     return Measurement.of(
         *(t[None].to(device) for t in to_network_grid(counts.float(), valid, sampling(counts.shape, oversampling)))
     )

@@ -10,7 +10,8 @@ network's box:
 I_k are the counts of the voxels k, I'_j those of the samples j, and a numbers the axes. L is Lanczos' kernel, applied axis by axis;
 the factors w_a keep the number of photons. Fringes beyond the largest array that a network takes are left out, which makes
 direct-space voxels larger: a 160 x 128 x 128 pattern becomes 64 x 64 x 64, the crystal at a lower resolution. A refinement on the
-original grid has to add the missing details. Objects are brought back exactly, by the definition of the Fourier transform.
+original grid has to add the missing details. Objects return to the original grid exactly, by the definition of the Fourier
+transform.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from braggshot.physics.sampling import fill_unmeasured
 
 SAMPLED = 2.8  # oversampling per axis to which more finely sampled patterns are brought [1]
 LOBES = 5  # number of lobes of Lanczos' kernel on either side
-TURNS = 10  # number of rounds in which counts that are not valid are made to agree with the band limit of the pattern
+TURNS = 10  # number of rounds that fit the filled-in counts to the band limit of the pattern
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Change of grid from a volume to the network.
+    """Change of grid from the voxels of a volume to the samples that a network sees.
 
     Parameters
     ----------
-    original : shape of the volume (z, y, x)
+    original : shape of the volume (z, y, x) [voxels]
     spacing : distance from one sample to the next, per axis, at least 1 [voxels of the volume]
     shape : number of samples per axis that the network sees; the middle sample lies on the voxel N // 2, and samples beyond the
         volume are not valid
@@ -51,7 +52,7 @@ class Sampling:
 
 
 def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, most: int = CENTRAL) -> Sampling:
-    """Choose spacings that bring the oversampling to `SAMPLED`, and a shape that the network takes.
+    """Choose spacings that reduce a larger oversampling to `SAMPLED` (2.8), and a shape that the network takes.
 
     Parameters
     ----------
@@ -78,7 +79,10 @@ def to_network_grid(counts: Tensor, valid: Tensor, how: Sampling) -> tuple[Tenso
 
 
 def _kernel(n: int, samples: int, spacing: float, device: torch.device) -> Tensor:
-    """Compute the weights (samples, n) of n voxels in the samples along one axis; zero for samples mostly beyond the voxels."""
+    """Compute the weights (samples, n) with which n voxels along one axis add up to each sample.
+
+    The weights of a sample are zero if more than half of its kernel lies beyond the voxels.
+    """
     voxel, sample = (torch.arange(size, dtype=torch.float64, device=device) - size // 2 for size in (n, samples))
     x = voxel / spacing - sample[:, None]
     # Rounded: nothing at all from other voxels where a sample lies on one.
@@ -97,8 +101,8 @@ def _along(matrices: Sequence[Tensor], field: Tensor) -> Tensor:
 def _filled(counts: Tensor, valid: Tensor, how: Sampling) -> Tensor:
     """Fill counts that are not valid with values that fit the band of the pattern, which the crystal's extent limits.
 
-    The first values are those of I(-q), which differ from I(q) if the crystal is strained. Then the band is limited and the valid
-    counts are restored, by turns (algorithm of Papoulis and Gerchberg).
+    The first values are those of I(-q), which differ from I(q) if the crystal is strained. Then two steps alternate: limit the
+    band, and restore the valid counts (algorithm of Papoulis and Gerchberg).
     """
     filled: Tensor = fill_unmeasured(counts, valid, inverted, lambda field: blur(field.float(), 2.0))
     if max(how.spacing) == 1 or valid.all():
@@ -119,8 +123,8 @@ def to_original_grid(rho: Tensor, how: Sampling) -> Tensor:
 
     .. math:: F_k = \sum_r \rho_r\, e^{-2 \pi i k r / (M w)}, \qquad -M w / 2 \le k < M w / 2
 
-    F_k is the amplitude at the voxel k of the volume, rho_r the object at the voxel r of the box, for M samples of spacing w; F_k
-    is zero beyond the samples.
+    F_k is the amplitude at the voxel k of the volume, and rho_r the object at the voxel r of the box. The network saw M samples of
+    spacing w; F_k is zero beyond these samples.
     """
     waves = []
     for n, samples, w, box in zip(how.original, how.shape, how.spacing, rho.shape[-3:], strict=True):

@@ -1,12 +1,12 @@
 """Solve patterns by iterative phasing, keep the solutions, and train a network on them repeatedly; no label is used.
 
 Expert iteration (`braggshot.nn.expert_iteration`) trusts only few of the network's own predictions: those of weakly strained
-crystals, which the network knows already. Random starts of the long recipe also solve strained crystals. They take several times as
-long as a training step, so their results are kept. A pattern counts as solved where two independent starts agree; the mean of the
-two is kept. Its centre of mass is in the middle of the array, so only the choice between crystal and twin is open; the network is
-taught the one that is nearer to its start. `braggshot.nn.augmentation` shows each pattern in the 48 orientations of the cube, with
-thinned counts and with other detector gaps. On a GPU the patterns of a shard, those of one file, are phased together, and solved
-patterns stay in the GPU's memory.
+crystals, which the network knows already. Long iterative phasing from random starts also solves strained crystals. Such phasing
+takes several times as long as a training step, so its solutions are stored in files. A pattern counts as solved if the objects of
+two independent starts agree. The sum of the two objects is kept, with its centre of mass in the middle of the array. Only the
+choice between crystal and twin is then open: the network is taught the one that is nearer to the network's start. Each pattern is
+shown in the 48 orientations of the cube, with thinned counts and with other detector gaps (`braggshot.nn.augmentation`). On a GPU
+all patterns of a file are phased together, and solved patterns stay in the GPU's memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HIDDEN = -1.0  # value of voxels that are not valid, in arrays of counts without
 
 @dataclass(frozen=True)
 class SolvedConfig:
-    """Settings of how patterns are solved and how they are shown.
+    """Settings of two steps: patterns are solved by iterative phasing, then shown to a network in training.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ class SolvedConfig:
     shard : number of patterns per file; a GPU phases the patterns of a file together
     starts : largest number of random starts per pattern; phasing stops once two agree
     agreement : correlation of the objects of two starts, after alignment, above which a pattern counts as solved [1]
-    refine : settings of the iterations of one start
-    first_support : first support of a start
+    refine : recipe and settings of the phasing of one start
+    first_support : settings of the support with which a start begins
     faintest : lowest number of photons that thinning leaves in the brightest voxel
     detector : faults, such as gaps, dead pixels and lost frames, that are added to a part of the patterns shown to the network
     damaged : share of the patterns shown to which such faults are added [1]
@@ -96,11 +96,11 @@ def solve(source: Source, folder: Path, config: SolvedConfig, seed: int) -> Iter
 
 
 def solve_batch(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """Phase n patterns (n, z, y, x), each until two random starts agree; return their mean, and a mask of solved patterns.
+    """Phase n patterns (n, z, y, x), each until the objects of two random starts agree, or all starts are used.
 
     Returns
     -------
-    rho : (n, z / 2, y / 2, x / 2) complex, centred at N // 2; zero for a pattern that is not solved
+    rho : (n, z / 2, y / 2, x / 2) complex, sum of the two objects that agree, centred at N // 2; zero for a pattern not solved
     known : (n,) True for a solved pattern
     """
     n, box = len(counts), [size // 2 for size in counts.shape[1:]]
@@ -126,7 +126,7 @@ def solve_batch(counts: Tensor, valid: Tensor, config: SolvedConfig, seed: int) 
 
 
 def _run_start(data: Measurement, config: SolvedConfig, generator: Generator, host: Generator) -> Tensor:
-    """Phase each pattern once, from random phases to the end of the recipe; return objects (n, z, y, x) in corner layout."""
+    """Phase each pattern from one random start by the whole recipe; return objects (n, z, y, x), origin at the first voxel."""
     n = len(data.magnitude)
     drawn, refine = uniform(generator, *config.first_support.threshold, n), config.refine
     support = autocorrelation_support(data.magnitude, drawn, config.first_support.extent)
@@ -142,7 +142,7 @@ def _run_start(data: Measurement, config: SolvedConfig, generator: Generator, ho
 def replay_source(
     folder: Path, config: SolvedConfig, seed: int, hidden: float = 0.05, device: torch.device | str = "cpu"
 ) -> Source:
-    """Return a source that shows solved patterns again, each time in another orientation, with other noise and other voxels hidden.
+    """Return a source that shows solved patterns repeatedly, each time turned, with other noise and other hidden voxels.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def replay_source(
 
 
 def read_solved(folder: Path) -> tuple[Tensor, Tensor]:
-    """Read all solved patterns: counts (m, z, y, x), `HIDDEN` where not valid, and objects (m, ..., 2).
+    """Read all solved patterns of a folder: counts (m, z, y, x), `HIDDEN` (-1) where not valid, and objects (m, ..., 2).
 
     The last axis of the objects is (real part, imaginary part).
     """
@@ -184,7 +184,7 @@ def read_solved(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def turn_indices(shape: torch.Size, ways: list[Orientation]) -> Tensor:
-    """Return, for each orientation, the source index of every voxel, (orientations, voxels).
+    """Return, for each orientation, from which voxel of the array every voxel of the turned array comes (orientations, voxels).
 
     With these indices one gather operation turns a whole batch.
     """

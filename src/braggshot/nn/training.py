@@ -1,8 +1,8 @@
 """Train a network in one loop, a generator; a training that was killed resumes as if it had not stopped.
 
-The loss uses counts only. The best weights are chosen on validation crystals by how well the object is recovered. The loss would be
-a bad criterion, because it keeps falling while objects get worse. Data, starts and everything else that is random follow from
-(seed, step), so a resumed run gives the same numbers.
+The loss uses counts only. The best weights are those with which the network recovers validation crystals best. The loss would be a
+bad criterion for the choice, because the loss keeps falling while objects get worse. All random numbers, such as those of data and
+starts, follow from the seed and the number of the step. So a resumed run gives the same numbers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TrainConfig:
     steps : number of steps of the optimiser
     batch, chunk : number of patterns per step, and per chunk; the patterns of a chunk pass through the network together
     learning_rate, warmup : largest learning rate of AdamW [1], and the number of steps in which it is reached
-    schedule : "flat-decay", "halving" or "triangular2", see `rate`
+    schedule : how the learning rate changes with the step: "flat-decay", "halving" or "triangular2", see `rate`
     decay : share of the run, at its end, in which the learning rate of "flat-decay" falls to zero [1]
     weight_decay, beta2 : parameters of AdamW [1]
     clip : largest norm of the gradient, 0 for no limit [1]
@@ -56,7 +56,7 @@ class TrainConfig:
     validation, validation_chunk : number of validation crystals, and number of crystals of one kind before the next kind follows
     network, loss, expert : settings of the network, of the loss and of expert iteration; published networks have no settings
     fine, between : settings of the kind "two-scale": its learned steps at the full resolution, and the projections between both
-        resolutions; its low-resolution network is trained already
+        resolutions; the low-resolution network of this kind is trained before
     """
 
     kind: str = "flagship"
@@ -94,9 +94,9 @@ class TrainConfig:
         """Return the learning rate of a step.
 
         flat-decay   rises, stays flat, and falls to zero at the end; a longer run continues from the flat part
-        halving      is halved after every fifth of the run, as in the paper every 20 of 100 epochs
-        triangular2  rises five times from a fifth of `learning_rate` and falls back, each rise half as high as the one before, as
-        in the published training every 12 of 60 epochs
+        halving      is halved after every fifth of the run (in the paper on AutoPhaseNN: every 20 of 100 epochs)
+        triangular2  rises five times from a fifth of `learning_rate` and falls back, each rise half as high as the one before (in
+        the training of AutoPhaseNN 2024: every 12 of 60 epochs)
         """
         share = step / self.steps
         factor = min(1.0, (step + 1) / max(1, self.warmup))
@@ -110,7 +110,7 @@ class TrainConfig:
 
 
 PUBLISHED = TrainConfig(batch=128, warmup=0, beta2=0.999, clip=0, ema=0)
-"""Common settings of the training of the two published networks; what the papers do not state is as in the flagship's training."""
+"""Common settings of the training of AutoPhaseNN and its successor of 2024; values not published are the flagship's."""
 
 PRESETS = {
     "flagship": TrainConfig(),
@@ -129,13 +129,13 @@ PRESETS = {
         loss=LossConfig(data="max-l1", expert=0),
     ),
 }
-"""Settings of the training by name: of the flagship, of its steps at the full resolution ("two-scale"), and of the published
-networks, as in the authors' code."""
+"""Settings of training runs by name: of the flagship, of its steps at the full resolution ("two-scale"), and of the published
+networks AutoPhaseNN, as in the authors' code."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Progress of a training run after a step: the steps done and in total, the patterns seen, and the values of the step."""
+    """Progress of a training run after a step: steps done, steps in total, patterns seen, and the step's numbers by name."""
 
     step: int
     steps: int
@@ -193,9 +193,9 @@ def train(config: TrainConfig, source: Source, folder: Path, fabric: Any, initia
 
 
 def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
-    """Sum the gradients of the chunks that this process computes.
+    """Compute the mean gradient over the chunks of this process; return the means of the values to report, by name.
 
-    Fabric takes the mean over processes.
+    Lightning Fabric averages the gradients over all processes.
     """
     chunks = range(fabric.global_rank, config.batch // config.chunk, fabric.world_size)
     totals: dict[str, float] = {}
@@ -215,9 +215,9 @@ def _gradients(model: nn.Module, run: Run, config: TrainConfig, source: Source, 
 def objective(
     model: nn.Module, data: Measurement, start: Tensor, config: TrainConfig, step: int, solution: Tensor | None = None
 ) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss of a batch, and the values of its parts by name.
+    """Return the loss of a batch, and the values of the parts of the loss by name.
 
-    `solution` holds the objects that iterative phasing found; None if it was not run.
+    `solution` holds the objects that iterative phasing found; None if there are no such objects.
     """
     with mixed_precision(config, start.device):
         outputs = model(data.magnitude, data.valid, start)
@@ -245,10 +245,11 @@ def mixed_precision(config: TrainConfig, device: torch.device) -> torch.autocast
 def _choose_target(
     way: tuple[Tensor, Tensor], data: Measurement, config: TrainConfig, step: int, solution: Tensor | None
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """Return the target of each prediction, its weight (n,), and numbers to report; `way` is the pair (start, prediction).
+    """Return the target of each prediction, the weight of the target (n,), and numbers to report.
 
-    The target is the twin that is nearer to the *start*. A prediction that blends both twins is equally near to both. If the target
-    were the twin nearer to the prediction, the prediction would be pulled to either twin half of the time and stay a blend.
+    `way` is the pair (start, prediction). Without a `solution` the target is the refined prediction. Else the target is the
+    solution or its twin, whichever is nearer to the *start*. A prediction that blends both twins is equally near to both. If the
+    target were the twin nearer to the prediction, the prediction would be pulled to each twin half of the time and stay a blend.
     """
     start, rho = way
     if solution is not None:
@@ -288,7 +289,7 @@ def _start_run(config: TrainConfig, folder: Path, fabric: Any, initial: nn.Modul
 
 @torch.no_grad()
 def _update_average(run: Run, config: TrainConfig) -> None:
-    """Update the running average of the weights, which forgets faster in the first steps."""
+    """Update the running average of the weights; in the first steps, old weights count less than later in training."""
     keep = min(config.ema, (1 + run.step) / (10 + run.step))
     for name, tensor in run.network.state_dict().items():
         run.average[name].lerp_(tensor, 1 - keep) if tensor.is_floating_point() else run.average[name].copy_(tensor)
@@ -296,7 +297,7 @@ def _update_average(run: Run, config: TrainConfig) -> None:
 
 @torch.no_grad()
 def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dict[str, float]:
-    """Score the running average of the weights on validation patterns, and save it if it is the best so far."""
+    """Score the running average of the weights on validation patterns, and save the average if its score is the best so far."""
     network = deepcopy(run.network).eval()
     network.load_state_dict(run.average)
     values = validate(network, source, config, fabric)
@@ -315,8 +316,8 @@ def _validate(run: Run, config: TrainConfig, source: Source, fabric: Any) -> dic
 def validate(network: nn.Module, source: Source, config: TrainConfig, fabric: Any) -> dict[str, float]:
     """Return medians and success rates over validation patterns, of the prediction and of the refined prediction.
 
-    Success is an aligned complex correlation with the truth of at least 0.95. Each pattern has one start, so there is no
-    choice among several that would improve the result.
+    Success is an aligned complex correlation with the truth of at least 0.95. Each pattern is predicted from one start only, so the
+    result is not improved by a choice among several predictions.
     """
     chi: list[float] = []
     chi_refined: list[float] = []

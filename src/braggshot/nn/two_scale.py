@@ -1,4 +1,4 @@
-"""Define the flagship's whole forward pass: learned steps at a low resolution and at the full one, projections after each.
+"""Define the flagship's whole forward pass: learned steps at a low resolution and at the full resolution, projections after each.
 
 ::
 
@@ -28,16 +28,16 @@ from braggshot.nn.expert_iteration import ExpertConfig, refine_predictions
 from braggshot.nn.network import Measurement, NetworkConfig, PhaseNetwork, magnitude_of, normalise, random_start
 from braggshot.physics.fourier import crop, fourier, in_the_middle, inverse_fourier, pad, to_centre, to_corner
 
-CENTRAL = 32  # number of voxels per axis of a pattern at the low resolution
-# Settings of the learned steps at the full resolution.
+CENTRAL = 32  # largest number of voxels per axis of a pattern at the low resolution
+# Size of the network at the full resolution: the channels of the levels of its U-Net, and the number of learned steps.
 FINE = NetworkConfig((16, 32, 48), 2)
 # Settings of the projections at the end of the pass. The first support is wide, because with few photons a tight support cuts the
 # crystal.
 ENDING = ExpertConfig(IterativeConfig(recipe="10*ER", shrink_wrap=ShrinkWrap(period=0), monitor_every=1000), support=0.2)
-# Part of the recipe of `LONG`, which repeats it.
+# Iterations that the recipe of long phasing at the low resolution repeats four times.
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER"
-# Settings of long phasing at the low resolution, for patterns whose predictions differ. A support from a wide blur that narrows can
-# get away from a wrong object.
+# Settings of long phasing at the low resolution, for patterns whose predictions differ. The support comes from a blur of the
+# object; the blur is wide at first, so that phasing can get away from a wrong object.
 LONG = ExpertConfig(
     IterativeConfig(
         recipe=f"4*({_CYCLE})", shrink_wrap=ShrinkWrap(sigma_start=2.0, sigma_end=1.0), flatness=0.5, monitor_every=1000
@@ -47,12 +47,12 @@ LONG = ExpertConfig(
 
 @dataclass(frozen=True)
 class TwoScaleConfig:
-    """Settings of the forward pass.
+    """Settings of the forward pass at two resolutions.
 
     Parameters
     ----------
-    coarse, fine : settings of the learned steps at the low resolution and at the full one
-    between, after : settings of the projections at the low resolution, and of those at the end, which training does not run
+    coarse, fine : settings of the learned steps at the low resolution, and at the full resolution
+    between, after : settings of the projections at the low resolution, and of the projections at the end, which training leaves out
     """
 
     coarse: NetworkConfig = field(default_factory=lambda: NetworkConfig(steps=4))
@@ -62,9 +62,10 @@ class TwoScaleConfig:
 
 
 class TwoScaleNetwork(nn.Module):
-    """Network of both resolutions, called like `PhaseNetwork`, from a start at the low resolution.
+    """Network that predicts a crystal at a low resolution and then at the full resolution.
 
-    Only the steps at the full resolution learn; the low-resolution network is trained before.
+    Its forward pass takes the same arguments as `PhaseNetwork`, with a start at the low resolution. Training changes only the steps
+    at the full resolution; the low-resolution network is trained before.
     """
 
     def __init__(self, config: TwoScaleConfig | None = None, coarse: PhaseNetwork | None = None) -> None:
@@ -74,21 +75,22 @@ class TwoScaleNetwork(nn.Module):
         self.fine = PhaseNetwork(self.config.fine)
 
     def forward(self, magnitude: Tensor, valid: Tensor, rho: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Return the object and the modulus of its transform after every fine step; the last one is the prediction.
+        """Return the object and the modulus of its transform after every step at the full resolution.
 
-        Outside of training, the list ends with the object after the final projections.
+        The last object is the prediction. Outside of training, the list ends with the object after the final projections.
 
         Parameters
         ----------
-        magnitude, valid : see `Measurement`, (n, z, y, x), or (1, z, y, x) for one pattern and n starts
-        rho : start on the voxels of the central fringes, from `draw_start`
-        steps : number of fine steps; None takes that of the configuration
+        magnitude, valid : square root of the counts, and mask of the trusted voxels, as in `Measurement`: (n, z, y, x), or
+            (1, z, y, x) for one pattern and n starts
+        rho : start at the low resolution, from `draw_start`
+        steps : number of steps at the full resolution; None takes the number of the configuration
         """
         data = Measurement(magnitude, valid)
         return self.apply_fine(data, self.apply_coarse(data, rho)[0], steps)
 
     def apply_fine(self, data: Measurement, boxes: Tensor, steps: int | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Apply the steps at the full resolution to objects of the low resolution."""
+        """Apply the learned steps at the full resolution to low-resolution objects; return the objects after every step."""
         shape = data.magnitude.shape[-3:]
         begin = enlarge(boxes, central_fringes(data).magnitude.shape[-3:], shape)
         better: list[tuple[Tensor, Tensor]] = self.fine(data.magnitude, data.valid, begin, steps)
@@ -112,7 +114,7 @@ class TwoScaleNetwork(nn.Module):
 
 @torch.no_grad()
 def search_coarse(data: Measurement, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Continue each object of the low resolution on its own pattern by a long recipe; return objects and their chi2 (n,)."""
+    """Continue each low-resolution object by long phasing of its own pattern; return the objects and their chi2 (n,)."""
     return refine_predictions(boxes, central_fringes(data), LONG, 0, is_centred=True)
 
 
@@ -132,7 +134,7 @@ def enlarge(rho: Tensor, shape: torch.Size, whole: torch.Size) -> Tensor:
 
 
 def draw_start(network: nn.Module, data: Measurement, generator: Generator, times: int = 1) -> Tensor:
-    """Draw a random start for a network, on the grid on which the network begins."""
+    """Draw random starts for a network: at the low resolution for a two-scale network, else on the grid of the data."""
     return random_start(central_fringes(data) if isinstance(network, TwoScaleNetwork) else data, generator, times)
 
 
@@ -142,9 +144,9 @@ def coarse_network(network: nn.Module) -> nn.Module:
 
 
 def with_fine_steps(part: nn.Module, whole: nn.Module | None) -> nn.Module:
-    """Return the whole network after its coarse part was trained alone.
+    """Return the network to save after `part` of it was trained alone.
 
-    If that part was taken from a two-scale network `whole`, the fine steps of `whole` are added to it.
+    If `part` is the low-resolution network of a two-scale network `whole`, the full-resolution steps of `whole` are added.
     """
     if not isinstance(whole, TwoScaleNetwork) or not isinstance(part, PhaseNetwork):
         return part

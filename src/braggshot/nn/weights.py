@@ -1,4 +1,4 @@
-"""Read and write trained networks: safetensors files with a model card; find the networks that braggshot ships."""
+"""Read and write trained networks as safetensors files with a model card, and find the networks that braggshot ships."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from braggshot.nn.autophasenn import AutoPhaseNN, AutoPhaseNN2024
 from braggshot.nn.network import NetworkConfig, PhaseNetwork
 from braggshot.nn.two_scale import TwoScaleConfig, TwoScaleNetwork
 
-# Class of each kind of network.
+# Class that implements each kind of network, by the name of the kind.
 KINDS: dict[str, type[nn.Module]] = {
     "flagship": PhaseNetwork,
     "two-scale": TwoScaleNetwork,
     "autophasenn": AutoPhaseNN,
     "autophasenn-2024": AutoPhaseNN2024,
 }
-# Class of the settings of each kind of network; published networks have no settings.
+# Class of the settings of each kind of network, by the name of the kind; the published networks AutoPhaseNN have no settings.
 CONFIGS: dict[str, Any] = {"flagship": NetworkConfig, "two-scale": TwoScaleConfig}
 SHIPPED = "flagship"  # name of the shipped network that is used by default
 FOLDER = "weights"  # folder of the package that holds the shipped networks
@@ -44,10 +44,10 @@ class Card:
     kind : kind of network, from `KINDS`
     network : configuration of the network, empty for the published ones
     training : resolved settings of the training
-    seen : number of crystals that it was trained on
-    metrics : validation metrics of these weights
+    seen : number of patterns that the network was trained on
+    metrics : results of the network on validation patterns
     note : licence, device, and other remarks
-    familiar : ranges of numbers of the training patterns, see `braggshot.nn.novelty`
+    familiar : ranges of the numbers that describe the training patterns, see `braggshot.nn.novelty`
     """
 
     name: str
@@ -72,7 +72,7 @@ def kind_of(network: nn.Module) -> tuple[str, dict[str, Any]]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and JSON metadata as one safetensors file, which is whole or absent."""
+    """Write tensors and JSON metadata as one safetensors file; an interrupted write leaves no partial file."""
     blob = save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {k: json.dumps(v) for k, v in metadata.items()})
     with replacing(path) as temporary:
         temporary.write_bytes(blob)
@@ -95,7 +95,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def save_network(path: Path, network: nn.Module, card: Card, half: bool = False) -> None:
     """Save the weights and the model card of a network; `half` stores weights in 16 bits, which hardly changes predictions."""
-    learned = {name for name, _ in network.named_parameters()} if half else set()  # running variances may overflow 16 bits
+    # Names of the tensors to store in 16 bits; running variances are not among them, because these may overflow 16 bits.
+    learned = {name for name, _ in network.named_parameters()} if half else set()
     state = {name: t.half() if name in learned else t for name, t in network.state_dict().items()}
     write(path, state, {"card": asdict(card)})
 
@@ -111,11 +112,11 @@ def load_network(name: str | Path = SHIPPED) -> tuple[nn.Module, Card]:
 
 
 def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], name: str | Path) -> tuple[nn.Module, Card]:
-    """Build a network from the tensors and the metadata of its file, in evaluation mode.
+    """Build a network from the tensors and the metadata of the file `name`, in evaluation mode.
 
     Raises
     ------
-    ConfigError : as in `load_network`; the message names the file `name`.
+    ConfigError : if the file has no model card, its kind of network is unknown, or its weights fit another version of the network.
     """
     if "card" not in metadata:
         raise ConfigError(f"{name} is no braggshot network: it has no card; train one with braggshot train.")
@@ -135,7 +136,7 @@ def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any],
 
 
 RETIRED = {"support_threshold", "support_extent"}
-"""Names of settings on older cards that are ignored: they belong to random starts, and no refinement ever used them."""
+"""Names of settings on model cards of older versions that are ignored, because refinement does not use them."""
 
 
 def _without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,5 +161,5 @@ def locate(name: str | Path) -> Path:
 
 
 def is_network(path: str | Path) -> bool:
-    """Tell whether a path or name stands for a network, not for another kind of file."""
+    """Tell whether a path or name stands for a network: a .safetensors file, or a network that braggshot ships."""
     return Path(path).suffix == ".safetensors" or (resources.files("braggshot") / FOLDER / f"{path}.safetensors").is_file()

@@ -1,9 +1,9 @@
 """Phase a diffraction volume: find the crystal, choose among the solutions, say how far to trust the chosen one.
 
-Each module imports only modules above it in this list, so read the list from the bottom up.
+Each module imports only modules above it in this list.
 
 verdict             judge a reconstruction: good, doubtful or failed, with reasons
-calibration         scale spreads to errors that cover 68 %
+calibration         scale the spread of solutions to errors that cover 68 % of cases
 memory              refuse a phasing that does not fit into memory
 selection           score starts on held-out voxels, choose one, align the others to it, and judge it
 tournament          narrow many random starts down on a coarse grid
@@ -11,9 +11,9 @@ config              hold the settings of phasing
 problem             hold the counts of one volume, and what is known so far while it is phased
 partial_coherence   phase with the point spread of a partially coherent beam
 hypotheses          ask the network for hypotheses (guesses of the crystal), and refine them
-outcome             judge the starts of a strategy, and doubt a crystal that nothing independent confirms
+outcome             judge the starts of a strategy, and call doubtful a crystal that only the network has found
 strategies          phase by one of the methods: auto, oneshot, refine, iterative
-uncertainty         redraw or halve the counts and phase again
+uncertainty         phase again with redrawn or halved counts, for the error from photon noise and the resolution
 """
 
 from braggshot.phasing.config import PhasingConfig

@@ -1,4 +1,4 @@
-"""Scale the plain spread of solutions to errors that cover 68 %."""
+"""Scale the spread between solutions to errors within which the truth lies in 68 % of cases."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CALIBRATION: dict[str, dict[str, float]] = {
     "photons": {"phase": 3.2, "strain": 3.1, "amplitude": 4.25},
     "both": {"phase": 1.24, "strain": 1.24, "amplitude": 1.7},
 }
-"""Factors that turn the plain spread of solutions into an error that covers 68 % [1].
+"""Factors that turn the standard deviation of several solutions into an error that covers 68 % of cases [1].
 
 "starts" is for the spread between random starts, "photons" for the spread between redrawn counts, "both" for the two in
-quadrature. `benchmarks/calibration.py` measures the factors with 1e3 to 1e6 photons in the peak. They exceed 1 because no spread
-holds an error that all starts share, such as too tight a support.
+quadrature. `benchmarks/calibration.py` measures the factors with 1e3 to 1e6 photons in the peak. The factors exceed 1 because an
+error that all solutions share, such as too tight a support, does not spread them.
 """
 
 

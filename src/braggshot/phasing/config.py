@@ -24,20 +24,20 @@ class PhasingConfig:
     ----------
     method : "auto", "oneshot", "refine", "iterative", or a strategy that another package registers
     network : name of a shipped network, or a file
-    hypotheses : number of answers of the network that are kept as hypotheses, guesses of the crystal
-    orientations : number of turned copies of the pattern that the network is shown; the best answers become the hypotheses
-    refine : how each hypothesis, and each object that is given to begin from, is refined
-    promising_excess : largest misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`) at which the best
-        refined hypothesis counts as promising; then random starts only have to confirm it [1]
-    tournament : how random starts are narrowed down on a coarse grid
+    hypotheses : number of predictions of the network that are kept as hypotheses, guesses of the crystal
+    orientations : number of turned copies of the pattern that the network is shown; the best predictions become hypotheses
+    refine : settings of the iterations that refine each hypothesis of the network and each object given to begin from
+    promising_excess : the best refined hypothesis is promising if it misses the held-out magnitudes beyond photon noise by at
+        most this (`metrics.excess_misfit`); random starts then only have to confirm it [1]
+    tournament : settings of a tournament, which phases many random starts on a coarse grid and continues the best of them
     confirm_starts : numbers of random starts in the rounds "opening", "narrowing" and "settling" of the tournament that confirms
         a promising hypothesis
     search_starts : the same numbers for the tournament that is held where no hypothesis is promising
     further_starts : the same numbers for each further tournament, held while the verdict is not good
     max_tournaments : largest number of tournaments that "auto" holds
     starts : number of random starts of "iterative"
-    iterative : how each random start of "iterative" is phased
-    first_support : the support with which a random start begins
+    iterative : settings of the iterations of each random start of "iterative"
+    first_support : settings of the support with which a random start begins
     seed : seed for drawing the held-out voxels; start number k draws its random numbers from seed + k
     device : "auto", "cpu" or "cuda"
     free_fraction : share of the valid voxels that is held out, kept from the phasing to test it [1]
@@ -45,17 +45,17 @@ class PhasingConfig:
     free_exclusion : radius about the peak, as a share of each axis, where nothing is held out [1]
     partial_coherence : "auto" fits a point spread to the best start, and keeps it where the held-out voxels are then predicted
         better; "on" always keeps it; "off" assumes full coherence
-    coherence_hint : share by which llk_free, the misfit of the held-out voxels, must fall when "auto" fits a point spread to the
-        best start as it is; else full coherence is assumed [1]
+    coherence_hint : least share by which a point spread fitted to the unchanged best start must lower llk_free, the misfit of
+        the held-out voxels; otherwise "auto" assumes full coherence [1]
     coherence_recipe : recipe of the iterations that refine crystal and point spread together
-    coherence_gain : share by which llk_free must fall after `coherence_recipe` for "auto" to keep the point spread [1]
+    coherence_gain : least share by which `coherence_recipe` must lower llk_free for "auto" to keep the point spread [1]
     coherence_psf : "gaussian" or "pseudo-voigt", the shape of the point spread
-    adapt : how the network is trained further on the measured pattern itself before it answers
+    adapt : settings of further training of the network on the measured pattern itself, before the network predicts the crystal
     gap_fraction : share of voxels without valid counts above which every start ends with `gap_recipe` [1]
-    gap_recipe : last iterations of a start where gaps are wide; the support stays, and FLAT, a soft prior for an even amplitude,
-        settles what no count determines
+    gap_recipe : recipe of the last iterations of a start where gaps are wide; the support is fixed, and the step FLAT evens out
+        the amplitude, since no count determines what lies in the gaps
     support_threshold : amplitude of a hypothesis, relative to its largest, above which a voxel belongs to the first support [1]
-    limits : limits between the verdicts
+    limits : limits between the verdicts "good", "doubtful" and "failed"
     check_memory : refuse a phasing that would not fit into memory
     options : settings of a strategy that another package registers, passed on unchanged
     """

@@ -19,13 +19,13 @@ from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.tournament import blur_factor
 from braggshot.physics.fourier import to_centre, to_corner
 
-# Amplitude, relative to the largest, up to which a voxel of a hypothesis that is not refined is set to zero [1]. With 0.3
-# instead, the chi2 of such a hypothesis would double.
+# A voxel of an unrefined hypothesis is set to zero if its amplitude is at most this part of the largest [1]. With 0.3, the chi2
+# of a hypothesis would double.
 FAINT = 0.1
 
 
 def with_network(context: PhasingContext, network: nn.Module, card: Card) -> PhasingContext:
-    """Add the network to the context, and describe what in the counts is new to the network.
+    """Add the network to the phasing context, and describe in what the counts differ from those the network was trained on.
 
     If the settings ask for it, the network is first trained further on these counts.
     """
@@ -38,12 +38,12 @@ def with_network(context: PhasingContext, network: nn.Module, card: Card) -> Pha
 
 
 def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = True) -> list[Guess]:
-    """Ask the network for hypotheses, without showing it the held-out voxels.
+    """Ask the network for hypotheses, guesses of the crystal, without showing it the held-out voxels.
 
     Parameters
     ----------
     threshold : amplitude, relative to the largest, above which a voxel belongs to the support [1]
-    searches : continue with a long recipe at the low resolution if the best answers are not one crystal
+    searches : True to add a long recipe at low resolution if the best predictions of the network are different crystals
     """
     assert context.network is not None
     config, oversampling = context.config, context.volume.oversampling
@@ -53,7 +53,10 @@ def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = Tr
 
 
 def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing:
-    """Refine each guess, and return the first one, the best, also unrefined: where photons are few, iterations fit noise."""
+    """Refine each guess by iterations, and return these starts, and after them the first and best guess unrefined.
+
+    Where photons are few, iterations fit noise, and the unrefined guess may be better.
+    """
     seed = context.config.seed
     refined = yield from run_starts(context.search_data, refinement(context), len(guesses), seed, guesses)
     return set_point_spread(context.point_spread, [*refined, unrefined(guesses[0], seed + len(guesses))])
@@ -67,7 +70,7 @@ def refinement(context: PhasingContext) -> IterativeConfig:
 
 
 def unrefined(guess: Guess, seed: int) -> Start:
-    """Turn a guess into a finished start without any iteration; only its faint voxels are set to zero."""
+    """Turn a guess into a finished start without any iteration; only voxels of low amplitude are set to zero."""
     amplitude = guess.rho.abs()
     inside = amplitude > FAINT * amplitude.max()
     return Start((guess.rho * inside).cpu(), inside.cpu(), seed, 0.0, (0.0, 0.0, 0.0), 0.0, torch.zeros(0, 3))

@@ -1,4 +1,4 @@
-"""Refuse a phasing that does not fit into memory before it begins: a machine that swaps memory to disk hardly responds.
+"""Refuse, before it begins, a phasing that does not fit into memory: a machine that swaps memory to disk hardly responds.
 
 The memory that each strategy needs was measured as the growth of the process that phases volumes from 64^3 to 256^3 voxels; see
 ``docs/benchmarks.md``.
@@ -17,14 +17,14 @@ import torch
 
 from braggshot.errors import DataError
 
-FIXED = 100_000_000  # memory that a phasing of any size takes: layers of the network, holes between small arrays [bytes]
-DEVICE = 40 + 72  # memory of a graphics card for the measurement and for one start [bytes per voxel]
+FIXED = 100_000_000  # memory that a phasing of any size takes: layers of the network, gaps between small arrays [bytes]
+DEVICE = 40 + 72  # memory of a graphics card for the measurement (40) and for one start (72) [bytes per voxel]
 # Files with the memory limit and the memory in use of a Linux control group, in version 2 and in version 1.
 _CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 
 
 def require(name: str, shape: Sequence[int], host_bytes: tuple[int, int], starts: int, device: torch.device) -> None:
-    """Refuse a phasing that does not fit.
+    """Refuse a phasing that does not fit into the free memory.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def needed(shape: Sequence[int], host_bytes: tuple[int, int], starts: int) -> in
 
 
 def trim_heap() -> None:
-    """Return freed memory to the system; the C library (glibc) otherwise keeps it where it lies between arrays still in use."""
+    """Return freed memory to the system; the C library (glibc) otherwise keeps memory between arrays still in use."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

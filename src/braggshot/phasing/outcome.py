@@ -1,4 +1,4 @@
-"""Judge the starts of a strategy, and doubt a crystal that nothing independent confirms."""
+"""Judge the starts of a phasing strategy, and call doubtful a crystal that only the network has found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from braggshot.volumes import Reconstruction
 
 @dataclass(frozen=True)
 class Found:
-    """All starts of a strategy, and the reconstruction that was chosen from them."""
+    """Result of a phasing strategy: all its starts, and the reconstruction that was chosen from them."""
 
     starts: list[Start]
     result: Reconstruction
@@ -26,7 +26,8 @@ class Found:
 def doubt_wide_psf(result: Reconstruction) -> Reconstruction:
     """Turn the verdict "good" into "doubtful" where the point spread is wide.
 
-    A wide point spread hides much of the crystal, so starts that share it may agree on a crystal that is only near the truth.
+    A wide point spread hides much of the crystal, so starts with the same point spread may agree on a crystal that is only near
+    the truth.
     """
     if result.psf is None or result.verdict != "good" or max(result.psf["sigma"]) < WIDE:
         return result
@@ -39,7 +40,10 @@ def doubt_wide_psf(result: Reconstruction) -> Reconstruction:
 
 
 def doubt_network_alone(context: PhasingContext, found: Found) -> Found:
-    """Turn the verdict "good" into "doubtful" for a crystal that only the network has found; add what is new to the network."""
+    """Turn the verdict "good" into "doubtful" for a crystal that only the network has found.
+
+    Add to the reasons in what the counts differ from those that the network was trained on.
+    """
     new = tuple(f"the network has seen nothing like it: {said}." for said in context.out_of_distribution)
     if found.result.verdict != "good":
         return replace(found, result=replace(found.result, reasons=found.result.reasons + new))
@@ -51,7 +55,7 @@ def doubt_network_alone(context: PhasingContext, found: Found) -> Found:
 
 
 def judge_starts(context: PhasingContext, starts: list[Start], method: str) -> Found:
-    """Choose a start and judge it; where all starts come from one network, their agreement has no part in the choice."""
+    """Choose a start and judge it; if all starts come from one network, their agreement has no influence on the choice."""
     limits = context.config.limits
     if not context.is_witnessed:
         limits = replace(limits, tie_margin=0.0)
@@ -61,7 +65,7 @@ def judge_starts(context: PhasingContext, starts: list[Start], method: str) -> F
 def judge_with_warm_starts(
     context: PhasingContext, cold: Found, first: Sequence[Guess]
 ) -> Generator[Progress, None, Reconstruction]:
-    """Refine the given objects into warm starts, add these to the cold starts of the strategy, and judge all of them together.
+    """Refine given objects into warm starts, and judge them together with the cold starts, which know nothing of these objects.
 
     The misfit of the held-out voxels decides which start is chosen, whether it is warm or cold.
     """

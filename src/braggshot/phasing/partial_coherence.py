@@ -1,10 +1,10 @@
-"""Phase with the point spread of a partially coherent beam, where the counts ask for one.
+"""Phase with the point spread of a partially coherent beam, where the counts show that the beam is not fully coherent.
 
-A search is the phasing that finds the crystal, by random starts or by the network. The first search assumes full coherence. Where
-the point spread is as wide as the speckles, that search fails, because the sharp fringes of a coherent model were not measured.
-But the wrong crystal that it finds tells the width of the point spread. A second search, on counts that are sharpened by that
-width, finds the crystal, which is then refined against the counts as measured. Sharpened counts serve the search alone: their
-noise is no longer that of photons, so no start is finished or judged on them.
+A search is the phasing that finds the crystal, by random starts or by the network. The first search assumes full coherence. If
+the point spread is as wide as the speckles, that search fails, because the counts lack the sharp fringes of a coherent model. But
+the wrong crystal of the first search tells the width of the point spread. A second search, on counts that are sharpened by that
+width, finds the crystal, which is then refined against the measured counts. Only searches use sharpened counts: their noise is
+not Poisson noise, so no start is finished or judged on them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from braggshot.phasing.selection import best_of, score
 from braggshot.physics.forward import PointSpread
 
 WIDE = 0.7  # width of the point spread from which a search that assumes full coherence is not trusted [reciprocal voxels]
-SHARPER = 3  # largest number of searches on sharpened counts
-SETTLED = 0.05  # change of the widths of the point spread below which no further search is run [reciprocal voxels]
+SHARPER = 3  # largest number of searches for the crystal on sharpened counts
+SETTLED = 0.05  # no further search is run if the widths of the point spread change by less than this [reciprocal voxels]
 
 Phasing = Generator[Progress, None, list[Start]]
 Search = Callable[[PhasingContext], Generator[Progress, None, tuple[list[Start], str]]]
@@ -29,11 +29,11 @@ Search = Callable[[PhasingContext], Generator[Progress, None, tuple[list[Start],
 def search_with_coherence(
     context: PhasingContext, search: Search
 ) -> Generator[Progress, None, tuple[PhasingContext, list[Start], str]]:
-    """Run a search; where its best start asks for a point spread, refine all starts with one.
+    """Search for the crystal; if a point spread improves the best start, refine all starts together with their point spreads.
 
-    Where the point spread is wide, the search is run again, on counts that are sharpened by it. A wrong crystal can give a wrong
-    width, so where a search changes the width, another one is run with the new width. The generator's value holds the context,
-    the starts and, in words, how they were found.
+    If the point spread is wide, the search is run again, on counts that are sharpened by the point spread. A wrong crystal can give
+    a wrong width, so the search is repeated while the width changes, at most `SHARPER` times. The generator's value holds the
+    phasing context, the starts and, in words, how the starts were found.
     """
     starts, how = yield from search(context)
     best = starts[best_of([score(start, context.data_cpu) for start in starts])]
@@ -57,16 +57,16 @@ def search_with_coherence(
 
 
 def _width_change(context: PhasingContext, start: Start) -> float:
-    """Compute the largest difference between the widths of a start's point spread and the known widths [reciprocal voxels]."""
+    """Compute the largest difference between a start's and the known width of the point spread on an axis [reciprocal voxels]."""
     assert context.point_spread is not None
     return max(abs(new - old) for new, old in zip(start.sigma, context.point_spread.sigma, strict=True))
 
 
 def try_point_spread(start: Start, context: PhasingContext) -> Generator[Progress, None, Start | None]:
-    """Refine a start together with its point spread; return None where the counts do not ask for a point spread.
+    """Refine a start together with its point spread; return None if full coherence is kept.
 
-    With "auto" the point spread has to improve the prediction of the held-out voxels. Blur lets a wrong object fit the other
-    voxels better too, but hardly the held-out ones.
+    With "auto" the point spread has to improve the prediction of the held-out voxels. Blur lets a wrong object fit the phased
+    voxels better, but hardly the held-out voxels.
     """
     config, counts = context.config, context.data_cpu
     if config.partial_coherence == "off":
@@ -82,7 +82,7 @@ def try_point_spread(start: Start, context: PhasingContext) -> Generator[Progres
 
 
 def adopt_point_spread(context: PhasingContext, start: Start) -> PhasingContext:
-    """Take the point spread of a start for that of the beam; where it is wide, sharpen the counts for further searches."""
+    """Take the point spread of a start as that of the beam; if it is wide, sharpen the counts by it for further searches."""
     spread = PointSpread(start.sigma, start.eta)
     wide = max(spread.sigma) >= WIDE
     return replace(context, point_spread=spread, sharpened=sharpened(context.data, spread) if wide else None)

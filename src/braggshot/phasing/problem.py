@@ -27,9 +27,9 @@ class PhasingContext:
     network : trained network, if the strategy needs one
     out_of_distribution : in which ways the counts are unlike those that the network was trained on, in words
     point_spread : point spread of the beam, once it has been estimated
-    sharpened : the counts, sharpened by the point spread where it is wide; only the search for the crystal uses them
-    is_witnessed : True if random starts, which know nothing of the network, confirm the crystal; else agreement of starts counts
-        for nothing
+    sharpened : counts sharpened by the point spread, for the search for the crystal alone; None where it is not wide
+    is_witnessed : True if the strategy has random starts, which are independent of the network; if False, the agreement of starts
+        does not influence the choice
     """
 
     volume: DiffractionVolume
@@ -44,7 +44,7 @@ class PhasingContext:
 
     @property
     def search_data(self) -> Measured:
-        """Counts on which the crystal is searched for: as measured, or sharpened as a coherent beam might have given them."""
+        """Counts for the search for the crystal: as measured, or sharpened to what a coherent beam might have given."""
         return self.data if self.sharpened is None else self.sharpened
 
 
@@ -54,7 +54,7 @@ def prepare_measured(volume: DiffractionVolume, config: PhasingConfig) -> Measur
     Raises
     ------
     DataError : if no valid voxel holds a count.
-    ConfigError : if the machine has no such device.
+    ConfigError : if the settings name a device that the machine does not have.
     """
     if not (volume.intensity[volume.valid] > 0).any():
         raise DataError(f"{volume.name}: no valid voxel holds a count; check the mask and the threshold.")
@@ -71,7 +71,7 @@ def to_device(data: Measured, device: torch.device | str) -> Measured:
 
 
 def device_of(wish: str) -> torch.device:
-    """Choose the device of a setting; "auto" takes CUDA where there is a CUDA device.
+    """Return the device for a setting "auto", "cpu" or "cuda"; "auto" takes CUDA if there is a CUDA device.
 
     Raises
     ------

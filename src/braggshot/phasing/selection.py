@@ -25,7 +25,7 @@ PRTF_CUTOFF = 1 / math.e  # value of the phase retrieval transfer function (PRTF
 
 @dataclass(frozen=True)
 class Score:
-    """Misfits of one start to the counts, with the names of `Quality`, and its scale to the counts, as in `metrics.misfit`."""
+    """Misfits of one start to the counts, named as in `braggshot.volumes.Quality`, and the factor that scales it to the counts."""
 
     chi2: float
     r_factor: float
@@ -39,7 +39,8 @@ class Score:
 def score(start: Start, data: Measured) -> Score:
     """Compare a start with the counts: chi2 and R over all valid voxels, llk over the phased and llk_free over the held-out ones.
 
-    The model is what the detector would count, sqrt(|F|^2 * p) with the estimated point spread p, and |F| itself without one.
+    The magnitude of the model is |F|, with F the transform of the start; with an estimated point spread p it is the root of the
+    convolution |F|^2 * p.
     """
     magnitude = torch.fft.fftn(start.rho, norm="ortho").abs()
     coherent = result = metrics.misfit(magnitude, data.intensity, data.valid)
@@ -61,12 +62,12 @@ def ranked(scores: list[Score]) -> list[int]:
 
 
 def best_of(scores: list[Score]) -> int:
-    """Return the index of the start that `ranked` puts first."""
+    """Return the index of the start of least misfit llk_free of held-out voxels, or of least chi2 if none is held out."""
     return ranked(scores)[0]
 
 
 def choose_and_judge(volume: DiffractionVolume, data: Measured, starts: list[Start], limits: Limits, method: str) -> Reconstruction:
-    """Choose a start by held-out voxels and, among nearly equal ones, by agreement; align all to it, and judge it."""
+    """Choose a start by its misfit on held-out voxels and, among nearly equal starts, by agreement; align all, and judge it."""
     scores = [score(start, data) for start in starts]
     best, (aligned, correlation, twins) = _choose(starts, scores, limits)
     rho, support, shift = _centre_and_dephase(starts[best], scores[best].scale)
@@ -115,9 +116,9 @@ _Aligned = tuple[list[Tensor], list[float], list[bool]]
 def _choose(starts: list[Start], scores: list[Score], limits: Limits) -> tuple[int, _Aligned]:
     """Choose the start to show, and return its index with all starts aligned to it.
 
-    Starts that differ only by noise predict the held-out voxels almost equally well. So where most other starts do not agree with
-    the best-ranked one, the next in rank with which most agree is chosen instead. Its misfit llk_free may be larger by the share
-    `Limits.tie_margin` at most.
+    Starts that differ only by noise predict the held-out voxels almost equally well. So if most starts do not agree with the start
+    of least misfit llk_free, the next in rank with which most starts agree is chosen. Its llk_free may be larger by at most the
+    share `Limits.tie_margin`.
     """
     order = ranked(scores)
     first = _align_to(order[0], starts, scores)
@@ -132,7 +133,7 @@ def _choose(starts: list[Start], scores: list[Score], limits: Limits) -> tuple[i
 
 
 def _align_to(best: int, starts: list[Start], scores: list[Score]) -> _Aligned:
-    """Align all starts to one; return their fields on the scale of the counts, correlations, and whether each was a twin."""
+    """Align all starts to one of them; return their fields scaled to the counts, their correlations, and which were twins."""
     rho, _, _ = _centre_and_dephase(starts[best], scores[best].scale)
     reference = torch.from_numpy(rho)
     found = [metrics.align(to_centre(start.rho) * one.scale, reference) for start, one in zip(starts, scores, strict=True)]
@@ -147,7 +148,7 @@ def _by(scores: list[Score], best: int) -> str:
 
 
 def _count_agreeing(correlation: list[float], scores: list[Score], best: int, limits: Limits) -> Agreement:
-    """Count the starts that agree with the chosen one; starts that are stuck, by `Limits.stuck_ratio`, do not count."""
+    """Count the starts that agree with the chosen one, without stuck starts, whose llk_free is much larger than its llk_free."""
     most = limits.stuck_ratio * scores[best].llk_free
     counting = [c for c, one in zip(correlation, scores, strict=True) if not one.llk_free > most]
     same = sum(c >= limits.agreement for c in counting)
@@ -155,7 +156,7 @@ def _count_agreeing(correlation: list[float], scores: list[Score], best: int, li
 
 
 def _centre_and_dephase(start: Start, scale: float) -> tuple[ComplexArray, BoolArray, tuple[int, int, int]]:
-    """Move the support of a start to the middle, by whole voxels so that no value changes, and its mean phase to zero."""
+    """Shift a start by whole voxels so that its support is in the middle, scale it, and make its mean phase zero."""
     support = to_centre(start.support)
     shift = [-round(float(centre)) for centre in centre_of_mass(support.double())]
     rho = torch.roll(to_centre(start.rho), shift, (0, 1, 2)) * scale

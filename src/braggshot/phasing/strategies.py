@@ -8,12 +8,13 @@ auto       refine, then a tournament of random starts: a small one if a hypothes
            else a large one that the hypotheses join; further tournaments while the verdict is not good
 =========  ============================================================================================================
 
-Hypotheses of one network share the errors that it has learned, so their agreement is no evidence: judged by agreement, 5 objects
-on 25 test crystals were called good, and 2 of these were wrong. Only random starts, which know nothing of the network, can make a
-verdict good.
+Hypotheses of one network share the errors that it has learned, so their agreement is no evidence. When agreement was the
+criterion, 5 objects on 25 test crystals were called good, and 2 of these 5 were wrong. Only random starts, which know nothing of
+the network, can make a verdict good.
 
-A strategy is a `Strategy`: one row of `STRATEGIES`, or an entry point of the group ``braggshot.strategies`` that another package
-offers. Tournaments: `braggshot.phasing.tournament`. Choice and verdict are the same for all: `braggshot.phasing.selection`.
+A tournament (`braggshot.phasing.tournament`) phases many random starts on a coarse grid and continues the best of them. A strategy
+is a row of `STRATEGIES`, or an entry point of the group ``braggshot.strategies`` of another package. All strategies share the
+choice among starts and the verdict (`braggshot.phasing.selection`).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from braggshot.phasing.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 APART = 1000  # difference between the seeds of successive tournaments of one volume
-KEPT = 4  # number of best starts that are kept from earlier tournaments; each takes a volume of memory
+KEPT = 4  # number of best starts that are kept from earlier tournaments; each takes the memory of a volume
 Trained = tuple[nn.Module, Card]
 
 
@@ -66,27 +67,27 @@ Searched = Generator[Progress, None, tuple[list[Start], str]]
 COMMON = frozenset({"method", "seed", "device", "free_fraction", "free_radius", "free_exclusion", "check_memory"}) | {
     f"limits.{limit.name}" for limit in dataclasses.fields(Limits) if limit.name != "tie_margin"
 }
-"""Settings that every strategy reads.
+"""Names of the settings that every phasing strategy reads.
 
-`Limits.tie_margin` is not among them: it lets agreeing starts decide, but the agreement of hypotheses of one network counts for
-nothing.
+The setting `limits.tie_margin` is left out. It lets the agreement of starts decide between nearly equal starts, and a strategy
+without random starts does not choose by agreement.
 """
-NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})  # settings of every strategy that uses a network
-# Settings of every strategy that can estimate a point spread.
+NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})  # names of the settings of strategies that use a network
+# Names of the settings of strategies that can estimate the point spread of a partially coherent beam.
 COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf"})
-ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # settings that decide whether the counts ask for a point spread
-GAPS = frozenset({"gap_fraction", "gap_recipe"})  # settings for the gaps of the detector
+ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # names of the settings that decide whether a point spread is kept
+GAPS = frozenset({"gap_fraction", "gap_recipe"})  # names of the settings for wide gaps of the detector
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way of phasing.
+    """A method of phasing, with the memory that it takes and the settings that it reads.
 
     Parameters
     ----------
     run : function that phases a `PhasingContext`; a generator of progress whose value is `Found`
     needs_network : True if the context has to hold a network
-    is_witnessed : True if independent random starts confirm the crystal; if False, the verdict is never "good"
+    is_witnessed : True if the strategy has random starts, independent of the network; if False, the verdict is never "good"
     kept_starts : function that computes, from the settings, how many starts are kept on the whole grid
     host_bytes : main memory per voxel for the volume, and for each start that is kept [bytes]
     reads : names of the settings of `PhasingConfig` that the strategy reads besides `COMMON`; ``table`` stands for all settings
@@ -159,8 +160,8 @@ def phase(
     ----------
     volume : the volume to be phased
     config : settings of phasing
-    first : objects to begin from, on the volume's grid, such as the crystal of the scan before in a series; each is refined, and
-        judged beside the starts that know nothing of it. The column "warm" of the ensemble's table marks these starts
+    first : objects to begin from, on the volume's grid, such as the crystal of the previous scan of a series; each is refined, and
+        judged together with the independent starts. The column "warm" of the ensemble's table marks the refined objects
     network : the network that `config` names, if it is in memory already
 
     Raises
@@ -253,7 +254,7 @@ def _auto(context: PhasingContext) -> Run:
 def _try_point_spread_again(
     context: PhasingContext, starts: list[Start]
 ) -> Generator[Progress, None, tuple[PhasingContext, list[Start]]]:
-    """Refine all starts with a point spread, if the best start now asks for one."""
+    """Refine all starts together with their point spreads, if a point spread now improves the best start enough."""
     best = _best(context, starts)
     kept = yield from try_point_spread(best, context)
     if kept is None:
@@ -263,7 +264,7 @@ def _try_point_spread_again(
 
 
 def _further_search(context: PhasingContext, seed: int) -> Phasing:
-    """Hold a tournament of random starts, without hypotheses of the network."""
+    """Hold a tournament of random starts, of which the best are continued; hypotheses of the network do not take part."""
     starts = yield from _hold_tournament(context, context.config.further_starts, seed)
     if context.point_spread is not None:
         starts = yield from refit_with_psf(starts, context)
@@ -280,7 +281,7 @@ def _hold_tournament(
 
 
 def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
-    """Run `gap_recipe` where gaps are wide: no count fixes Fourier components of the crystal that lie in gaps."""
+    """Continue all starts with `gap_recipe` if detector gaps are wide, since no count fixes the Fourier components in gaps."""
     config, missing = context.config, 1 - float(context.data.valid.float().mean())
     if missing <= config.gap_fraction:
         return starts
@@ -293,8 +294,8 @@ def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
 def _first_search(context: PhasingContext) -> Searched:
     """Find the best hypothesis of the network, and random starts by a tournament that is independent of the network.
 
-    Few random starts are phased if the hypothesis predicts the held-out voxels. Else there are many, and the hypotheses join the
-    tournament too.
+    If the best hypothesis predicts the held-out voxels, few random starts are phased. Otherwise many are phased, and the hypotheses
+    join the tournament too.
     """
     config = context.config
     guesses = hypotheses_of(context, config.support_threshold)

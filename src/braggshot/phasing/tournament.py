@@ -17,7 +17,8 @@ finish      the outer fringes, without FLAT                  the best, and the  
                                                              best guess
 ==========  ===============================================  =====================  ========================================
 
-A guess, such as a network's hypothesis, joins at the settling, because the wide blur of the rounds before would undo it.
+FLAT is a step that evens out the amplitude, and the blur is that of the shrink-wrap. A guess, such as a network's hypothesis,
+joins at the settling, because the wide blur of the earlier rounds would undo the guess.
 """
 
 from __future__ import annotations
@@ -46,13 +47,14 @@ from braggshot.physics import sampling
 from braggshot.physics.forward import PointSpread
 from braggshot.physics.fourier import frequencies, to_centre
 
-# Recipe of the opening; the narrowing repeats it.
+# Recipe of the first round of a tournament, the opening; the second round, the narrowing, runs it three times.
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
 
 SHELLS = 50  # number of frequency shells of equal width between 0 and 1 cycle per voxel
-SAMPLED = 4.0  # oversampling above which the shrink-wrap is blurred less, because the crystal has fewer voxels [1]
-SETTLED = 1.0  # fraction of a round on the coarse grid after which the width of the blur stays [1]
-FINISHED = 0.5  # fraction of the last round after which the width of the blur stays, early enough for the object to follow [1]
+SAMPLED = 4.0  # oversampling above which the blur of the shrink-wrap is reduced, because the crystal has fewer voxels [1]
+SETTLED = 1.0  # fraction of a round on the coarse grid after which the blur width of the shrink-wrap stays constant [1]
+# Fraction of the last round after which the blur width of the shrink-wrap stays constant, so that the object can still adapt [1].
+FINISHED = 0.5
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Round:
     ----------
     recipe : steps, as in `braggshot.iterative.recipe`
     blur_start, blur_end : Gaussian width of the shrink-wrap's blur at the beginning and at the end of the round [voxels]
-    flatness : how far FLAT brings the amplitude inside the support to one value [1]
+    flatness : how far the step FLAT evens out the amplitude inside the support, from 0 (not at all) to 1 (one value) [1]
     """
 
     recipe: str
@@ -77,15 +79,15 @@ class Round:
 
 @dataclass(frozen=True)
 class TournamentConfig:
-    """Settings of a tournament.
+    """Settings of a tournament: rounds of phasing after each of which only the best random starts are continued.
 
     Parameters
     ----------
     counts_share : least share of all counts that the coarse grid, the central voxels of the pattern, holds [1]
     smallest_grid : least number of voxels of the coarse grid per axis
-    reference_grid : number of voxels per axis of the grid that the blur widths of the rounds are meant for; on a smaller grid the
-        widths shrink as the square root of the number of voxels per axis
-    min_blur : least blur width of all rounds, in periods of the finest frequency at which a voxel still counts a photon; with
+    reference_grid : number of voxels per axis for which the blur widths of the coarse rounds are meant; on a smaller grid they
+        shrink as the square root of the number of voxels per axis
+    min_blur : least blur width of all rounds, in periods of the frequency at which the mean count falls below one photon; with
         less blur the support shrinks onto noise [1]
     opening, narrowing, settling : the three rounds on the coarse grid
     finish : the round on the whole grid
@@ -116,7 +118,7 @@ def tournament(
 ) -> Generator[Progress, None, list[Start]]:
     """Hold a tournament of random starts, which guesses may join.
 
-    The generator's value lists the best guess, if there are any, and after it the random starts that are left, best first.
+    The generator's value lists the best guess, if there are guesses, and then the remaining random starts, best first.
 
     Parameters
     ----------
@@ -125,7 +127,7 @@ def tournament(
     seed : random start k draws its numbers from seed + k
     first : guesses, on the grid of `data`
     known : point spread with which starts are compared to the counts of `host`; `data` may be sharpened by this point spread
-    first_support : first support of the random starts
+    first_support : settings of the support with which random starts begin
     """
     voxels = coarse_voxels(host, config.counts_share, config.smallest_grid)
     small, judge = crop_to_centre(data, voxels), crop_to_centre(host, voxels)
@@ -175,7 +177,7 @@ def _oversampling(data: Measured) -> tuple[float, float, float]:
 
 
 def finest_frequency(data: Measured) -> float:
-    """Find the frequency [1/voxel] at which the mean count of a shell first falls below one photon; else that of the corner."""
+    """Find the frequency [1/voxel] at which the mean count of a shell first falls below one photon, or that of the corner."""
     radius = sum((f.square() for f in frequencies(tuple(data.shape))), torch.zeros(())).sqrt()
     shell = (SHELLS * radius).long()
     held = torch.zeros(SHELLS).index_add_(0, shell[data.valid], torch.ones(int(data.valid.sum())))
@@ -187,7 +189,7 @@ def finest_frequency(data: Measured) -> float:
 def _continue(
     starts: list[Start], data: Measured, config: IterativeConfig, threshold: float | None = None
 ) -> Generator[Progress, None, list[Start]]:
-    """Continue starts as `continue_starts`, keeping their point spreads; a `threshold` brings them to the grid of `data` first."""
+    """Continue starts with another recipe, but keep their point spreads; with a `threshold`, first resample to the new grid."""
     here = starts if threshold is None else [_resample(start, data.shape, threshold) for start in starts]
     finished = yield from continue_starts(here, data, config)
     return [replace(start, sigma=old.sigma, eta=old.eta) for start, old in zip(finished, starts, strict=True)]

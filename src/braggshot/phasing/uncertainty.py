@@ -1,14 +1,16 @@
 r"""Measure how far photon noise moves a reconstruction: redraw the counts, refine the reconstruction on them, take the spread.
 
 The spread of random starts tells how well the phase problem is solved. All starts share the same counts, so their spread does not
-contain the noise of the counts. Here each sample draws
+contain the noise of the counts. A parametric bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993) measures it:
+for each sample, new counts
 
 .. math:: I' \sim \mathrm{Poisson}(I)
 
-from the measured counts, and refines the reconstruction in its support for a few iterations of error reduction: a
-parametric bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993).
+are drawn from the measured counts I, and the reconstruction is refined on them in its support, by a few iterations of error
+reduction.
 
-The resolution comes from two halves of the counts: each is phased from its own random starts, and they are compared by shells.
+The resolution comes from two halves of the counts. Each half is phased from its own random starts, and the Fourier shell
+correlation compares the two crystals.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.physics.resolution import shell_correlation
 from braggshot.volumes import FloatArray, Reconstruction, Uncertainty
 
-RECIPE = "40*ER"  # iterations that refine the reconstruction on redrawn counts
+RECIPE = "40*ER"  # recipe that refines the reconstruction on redrawn counts
 
 
 def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 0) -> Generator[Progress, None, Reconstruction]:
@@ -91,7 +93,7 @@ def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Gen
 
     Raises
     ------
-    DataError : without an ensemble, that is without counts to halve.
+    DataError : if the reconstruction has no ensemble of starts, or is not on the grid of its counts.
     """
     volume, ensemble = reconstruction.volume, reconstruction.ensemble
     if ensemble is None or reconstruction.frame != "detector":
@@ -108,7 +110,7 @@ def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Gen
 
 
 def halves(intensity: FloatArray, seed: int = 0) -> tuple[FloatArray, FloatArray]:
-    """Split the photons I of each voxel at random into two halves, Binomial(I, 1/2) and the rest; a fraction is shared evenly."""
+    """Split the I photons of each voxel at random into Binomial(I, 1/2) and the rest; a fraction of a photon is shared evenly."""
     counts = np.floor(np.maximum(intensity, 0))
     first = np.random.default_rng(seed).binomial(counts.astype(np.int64), 0.5)
     rest = (intensity - counts) / 2

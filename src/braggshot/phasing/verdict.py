@@ -1,7 +1,7 @@
 """Judge how far to trust a reconstruction: ``good``, ``doubtful`` or ``failed``, with reasons that say what to do.
 
-Each check looks at one thing that is known to go wrong and returns at most one `Finding`; the verdict is the worst. The limits
-were calibrated on simulated successes and failures (see the page "What the verdict means" in the documentation).
+Each check looks for faults that are known to occur, and yields a `Finding` for each fault; the verdict is that of the worst fault.
+The limits were calibrated on simulated successes and failures (see "What the verdict means" in the documentation).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Limits:
     Parameters
     ----------
     agreement : aligned complex correlation from which two starts count as the same crystal [1]
-    stuck_ratio : ratio of a start's llk_free to that of the chosen start, above which the start is stuck; whether a stuck start
-        agrees does not count [1]
-    tie_margin : share by which the llk_free of a start may exceed the lowest one; such a start is chosen if most others agree
-        with it and not with the best-ranked one [1]
-    agreeing_good, agreeing_failed : share of the other starts, without the stuck ones, that agree with the chosen start: doubtful
-        unless above `agreeing_good`, failed below `agreeing_failed` [1]
+    stuck_ratio : a start is stuck if its llk_free, the misfit of the held-out voxels, is more than this times that of the chosen
+        start; stuck starts are left out when agreement is counted [1]
+    tie_margin : a start whose llk_free exceeds the lowest one by at most this share is chosen if most starts agree with it and
+        not with the start of lowest llk_free [1]
+    agreeing_good, agreeing_failed : share of the other starts, without stuck ones, that agree with the chosen start; the verdict
+        is failed below `agreeing_failed`, else doubtful up to `agreeing_good` [1]
     excess_good, excess_failed : misfit of the magnitudes beyond photon noise, sqrt(chi2 - noise floor): doubtful above the first
         limit, failed above the second [1]
     free_good, free_failed : ratio of llk_free, the misfit of the held-out voxels, to llk, the misfit of the phased ones: doubtful
@@ -41,11 +41,12 @@ class Limits:
         [1]
     llk_free : llk_free above which the verdict is doubtful, even if the starts agree; photon noise alone gives about 0.5 [1]
     oversampling : oversampling per axis below which the verdict is doubtful, because phasing has too few equations [1]
-    edge_share : share of the crystal's intensity in the outermost voxels of the array above which the verdict is failed [1]
-    second_crystal : share of the intensity in the largest detached part above which the verdict is doubtful [1]
-    saturated : number of voxels with the highest count from which the peak counts as saturated
-    unmeasured : share of the crystal's scattering on voxels without valid counts, where the phasing invents it, above which the
-        verdict is doubtful [1]
+    edge_share : share of the sum of |rho|^2 in the outermost voxels of the array above which the verdict is failed [1]
+    second_crystal : share of the sum of |rho|^2 in the second largest separate part of the support above which the verdict is
+        doubtful [1]
+    saturated : the peak counts as saturated if at least this many voxels share the highest count
+    unmeasured : share of the crystal's scattering that falls on voxels without valid counts above which the verdict is doubtful,
+        because no count determines that part [1]
     """
 
     agreement: float = 0.95
@@ -88,7 +89,7 @@ def judge(
     Parameters
     ----------
     rho, support : (z, y, x), the crystal about the array's middle
-    quality : with the count of the starts that agree; without one, a single start is judged
+    quality : misfits, and the number of starts that agree; without this number, a single start is assumed
     """
     limits = limits or Limits()
     agreeing = quality.agreeing or Agreement(0, 0, 0, limits.agreement)
@@ -113,8 +114,8 @@ def judge(
 def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
     r"""Estimate the chi2 that photon noise alone leaves, :math:`\sum_q f(\lambda_q) / \sum_q I_q`.
 
-    I are the counts. f is the misfit of one magnitude by photon noise, `metrics.magnitude_noise_floor`. The mean count lambda of
-    a voxel q is taken from the 3 x 3 x 3 voxels about it.
+    I are the counts of the voxels q. f is the mean square error of a magnitude by photon noise at the expected count lambda
+    (`metrics.magnitude_noise_floor`). The expected count of a voxel is the mean of the counts of the 3 x 3 x 3 voxels about it.
     """
     counts = np.where(valid, np.clip(intensity, 0, None), 0).astype(np.float64)
     total = counts.sum()

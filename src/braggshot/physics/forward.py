@@ -2,9 +2,9 @@ r"""Compute the diffracted intensity of a complex crystal in a fully or partiall
 
 .. math:: I(q) = \left( |\mathcal{F}[\rho]|^2 * p \right)(q), \qquad \mathcal{F}[p] = \Gamma
 
-Here :math:`p` is the point spread of the incident coherence in reciprocal space and :math:`\Gamma` its transform, the mutual
-coherence, which multiplies the autocorrelation of the crystal. A global phase, a circular translation and the conjugate inversion
-(the twin) of the crystal leave I(q) as it is.
+Here :math:`\rho` is the crystal, :math:`p` the point spread of a partially coherent beam in reciprocal space, * the convolution,
+and :math:`\Gamma` the mutual coherence, which multiplies the autocorrelation of the crystal. A global phase, a circular translation
+and the conjugate inversion (the twin) of the crystal leave I(q) unchanged.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ class PointSpread:
 
 
 def mutual_coherence(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> Tensor:
-    """Compute the transform Γ of a `PointSpread` on the half grid of `torch.fft.rfftn`, corner layout.
+    """Compute the transform Γ of a `PointSpread` on the half grid of `torch.fft.rfftn`, with frequency zero at index 0.
 
-    It is differentiable in `sigma` and `eta`.
+    Γ is differentiable in `sigma` and `eta`.
     """
     gaussian, lorentzian, _ = _shapes(sigma, _half_grid(shape, sigma.device))
     return (1 - eta) * gaussian + eta * lorentzian
 
 
 def coherence_slopes(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> list[Tensor]:
-    r"""Compute the derivatives of Γ by :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2` and :math:`\eta`, each on the half grid."""
+    r"""Differentiate a point spread's transform by :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2, \eta` on the half grid."""
     grid = _half_grid(shape, sigma.device)
     gaussian, lorentzian, width = _shapes(sigma, grid)
     common = -2 * math.pi**2 * (1 - eta) * gaussian - _LORENTZIAN / 2 * eta * lorentzian / width
     return [common * f**2 for f in grid] + [lorentzian - gaussian]
 
 
-# Factor in the exponent of a Lorentzian whose half width is that of the Gaussian [1].
+# Factor in the exponent of the transform of a Lorentzian that has the half width of a Gaussian of given sigma [1].
 _LORENTZIAN = 2 * math.pi * math.sqrt(2 * math.log(2))
 
 
 def _shapes(sigma: Tensor, grid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the Gaussian and the Lorentzian part of a `PointSpread`'s transform, and their argument sqrt(sum (sigma f)^2)."""
+    """Compute the Gaussian and the Lorentzian part of a `PointSpread`'s transform, and sqrt(sum (sigma f)^2) at frequencies f."""
     squared = sum((s * f) ** 2 for s, f in zip(sigma, grid, strict=True))
     assert isinstance(squared, Tensor)
     # The square root has no slope at the origin; a floor far below one grid step keeps it finite there.
@@ -74,10 +74,10 @@ def _half_grid(shape: Sequence[int], device: torch.device) -> list[Tensor]:
 
 
 def convolve_psf(intensity: Tensor, coherence: Tensor) -> Tensor:
-    """Convolve an intensity (..., z, y, x), corner layout, with the point spread whose transform is `coherence`.
+    """Convolve an intensity (..., z, y, x), origin at index 0, with the point spread whose transform is `coherence`.
 
-    The convolution is circular and keeps the sum. Rounding in the transforms is relative to the brightest voxel. A point spread is
-    positive, so no voxel falls below its own share p(0) I(q); that floor keeps the dark voxels meaningful.
+    The convolution is circular and keeps the sum. The rounding error of the transforms scales with the brightest voxel and may
+    exceed a dark voxel. So the result is kept at least at p(0) I(q), the part of its own intensity that a voxel keeps.
     """
     return convolve_from_autocorrelation(torch.fft.rfftn(intensity, dim=AXES), coherence, intensity)
 
@@ -97,12 +97,12 @@ def central_weight(coherence: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def intensity(rho: Tensor, psf: PointSpread | None = None) -> Tensor:
-    """Compute the intensity on the reciprocal grid of `rho`, origin at N // 2 on both sides.
+    """Compute the intensity on the reciprocal grid of `rho`, with the origin at N // 2 in both spaces.
 
     Parameters
     ----------
     rho : complex object (..., z, y, x) [sqrt(photons)]
-    psf : None for full coherence
+    psf : point spread of the beam; None for full coherence
 
     Returns
     -------
@@ -123,6 +123,6 @@ def fill_gaps(counts: Tensor, valid: Tensor, rho: Tensor, psf: PointSpread | Non
     ----------
     counts, valid : measured counts [photons] and where they are trusted, origin at N // 2
     rho : the crystal that was found, scaled to the counts [sqrt(photons)]
-    psf : as in `intensity`
+    psf : point spread of the beam; None for full coherence
     """
     return torch.where(valid, counts, intensity(rho, psf).to(counts.dtype))

@@ -3,8 +3,8 @@ r"""Transform between direct and reciprocal space, pad and crop about the centre
 .. math:: F_k = \frac{1}{\sqrt{N}} \sum_n \rho_n \, e^{-2\pi i\, k \cdot n / N}, \qquad n, k \text{ counted from } N // 2
 
 The transform is unitary and centred at ``N // 2`` on odd and even sizes alike. With this sign the phase of an object with
-displacement u is -q.u, as in PyNX and AutoPhaseNN; cohere is the complex conjugate. Iterations work on the *corner* layout
-(origin at index 0), where the centring costs nothing: `to_corner` on entry, `to_centre` on exit.
+displacement u is -q.u, as in PyNX and AutoPhaseNN; the program cohere uses the complex conjugate. Iterations work in the *corner*
+layout (origin at index 0), which needs no shifts: `to_corner` changes to this layout, `to_centre` back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-AXES = (-3, -2, -1)  # the axes z, y, x of an array that may have leading axes
+AXES = (-3, -2, -1)  # the axes z, y, x, which are the last three axes of an array
 
 
 def to_corner(field: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def to_centre(field: Tensor) -> Tensor:
 
 
 def fourier(rho: Tensor) -> Tensor:
-    """Transform from direct to reciprocal space, (..., z, y, x), origin at N // 2 on both sides."""
+    """Transform (..., z, y, x) from direct to reciprocal space, with the origin at N // 2 in both spaces."""
     return to_centre(torch.fft.fftn(to_corner(rho), dim=AXES, norm="ortho"))
 
 
@@ -75,7 +75,7 @@ def _window(large: Sequence[int], small: Sequence[int]) -> Any:
 
 
 def frequencies(shape: Sequence[int], device: torch.device | str = "cpu") -> list[Tensor]:
-    """Compute the frequencies k / N in corner layout, one tensor per axis, which broadcast [cycles per voxel]."""
+    """Compute the frequencies k / N, zero at index 0, as one tensor per axis that broadcasts to the grid [cycles per voxel]."""
     grids = []
     for axis, size in enumerate(shape):
         view = [1] * len(shape)
@@ -85,9 +85,11 @@ def frequencies(shape: Sequence[int], device: torch.device | str = "cpu") -> lis
 
 
 def centre_of_mass(weight: Tensor) -> list[Tensor]:
-    r"""Find the centre of mass of fields (..., z, y, x) on the circle, per axis (..., 1, 1, 1), from the voxel N // 2 [voxels].
+    r"""Find the centre of mass of weights w (..., z, y, x) on a periodic grid, relative to the voxel N // 2 [voxels].
 
     .. math:: c_a = \frac{N_a}{2 \pi} \arg \sum_n w_n\, e^{2 \pi i\, n_a / N_a}, \qquad n \text{ counted from } N // 2
+
+    N_a is the size of axis a. The result holds one tensor (..., 1, 1, 1) per axis.
     """
     centres = []
     for axis in AXES:
@@ -101,7 +103,7 @@ def centre_of_mass(weight: Tensor) -> list[Tensor]:
 
 
 def in_the_middle(rho: Tensor) -> Tensor:
-    r"""Shift objects (..., z, y, x) so that the centre of mass of \|rho\|^2, on the circle, is at N // 2 exactly."""
+    r"""Shift objects (..., z, y, x) so that the centre of mass of \|rho\|^2 on the periodic grid is exactly at N // 2."""
     transform = torch.fft.fftn(rho, dim=AXES)
     for frequency, centre in zip(frequencies(rho.shape[-3:], rho.device), centre_of_mass(rho.abs().square()), strict=True):
         transform = transform * torch.exp(2j * math.pi * frequency * centre)

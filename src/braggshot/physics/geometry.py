@@ -60,16 +60,16 @@ def rotation(axis: str, angle: ArrayLike) -> NDArray[np.float64]:
 
     Raises
     ------
-    GeometryError : if the axis has no such name.
+    GeometryError : if `axis` is not a letter of "xyz" and a sign.
     """
-    vector = np.asarray(angle, dtype=float)[..., None] * direction(axis)[::-1]  # scipy wants (x, y, z)
+    vector = np.asarray(angle, dtype=float)[..., None] * direction(axis)[::-1]  # scipy orders vectors (x, y, z)
     matrices = Rotation.from_rotvec(vector.reshape(-1, 3)).as_matrix().reshape(*vector.shape[:-1], 3, 3)
     return matrices[..., ::-1, ::-1]
 
 
 def rotation_onto(vector: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     """Find the smallest rotation (3, 3) that turns the direction of `vector` into that of `target`, components (z, y, x)."""
-    start, end = (np.asarray(v, dtype=float)[::-1] / np.linalg.norm(v) for v in (vector, target))  # scipy wants (x, y, z)
+    start, end = (np.asarray(v, dtype=float)[::-1] / np.linalg.norm(v) for v in (vector, target))  # scipy orders vectors (x, y, z)
     axis = np.cross(start, end)
     angle = np.arctan2(np.linalg.norm(axis), start @ end)
     if not np.linalg.norm(axis) > 1e-12:  # along it already, or against it: then any axis across will do
@@ -101,7 +101,7 @@ def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]
 
     Raises
     ------
-    GeometryError : as `rocking_angle`.
+    GeometryError : unless exactly one circle moves during the scan, and it carries the sample.
     """
     return _sample_rotation(geometry, _angle_at(rocking_angle(geometry), frame))
 
@@ -109,15 +109,14 @@ def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]
 def pixel_edges(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute the vectors from a pixel to the next row and to the next column [m], with all detector circles at zero.
 
-    They contain the calibrated rotation and tilt of the detector.
-
-    The tilt axis lies in the detector's plane, `tilt_azimuth` + 90 degrees from the rows' direction towards the columns', and the
-    tilt is left-handed about it: xrayutilities' `detrot`, `tiltazimuth` and `tilt`.
+    The vectors contain the calibrated rotation and tilt of the detector, as xrayutilities defines them (`detrot`, `tiltazimuth`,
+    `tilt`). The tilt axis lies in the plane of the detector, at `tilt_azimuth` + 90 degrees from the direction of growing row
+    index towards that of growing column index. The tilt about this axis is left-handed.
     """
     turn = rotation("z+", geometry.detector_rotation)
     row, column = turn @ direction(geometry.row_axis), turn @ direction(geometry.column_axis)
     axis = -np.sin(geometry.tilt_azimuth) * row + np.cos(geometry.tilt_azimuth) * column
-    lean = Rotation.from_rotvec(-geometry.tilt * axis[::-1]).as_matrix()[::-1, ::-1]  # scipy wants (x, y, z)
+    lean = Rotation.from_rotvec(-geometry.tilt * axis[::-1]).as_matrix()[::-1, ::-1]  # scipy orders vectors (x, y, z)
     return geometry.pixel_size[0] * (lean @ row), geometry.pixel_size[1] * (lean @ column)
 
 
@@ -129,16 +128,16 @@ def scattering_vector(
     Parameters
     ----------
     geometry : circles, distance and pixels
-    frame, row, column : raw indices, fractional ones allowed; they broadcast to (...)
-    reference : frame at whose sample orientation q is given; None is the middle of the scan
+    frame, row, column : indices into the raw scan, which may be fractional; arrays that broadcast to the shape (...)
+    reference : index of the frame whose sample orientation q refers to; None is the middle of the scan
 
     Returns
     -------
-    (..., 3) in components (z, y, x) [1/m]
+    Vectors (..., 3) with components (z, y, x) [1/m]
 
     Raises
     ------
-    GeometryError : as `rocking_angle`.
+    GeometryError : unless exactly one circle moves during the scan, and it carries the sample.
     """
     angles = rocking_angle(geometry)
     middle = (angles.size - 1) / 2 if reference is None else reference
@@ -156,7 +155,7 @@ def reciprocal_basis(geometry: Geometry, window: Window, shape: Sequence[int]) -
     ----------
     geometry : circles, distance and pixels
     window : voxel i of axis a covers the raw indices start[a] + i * binning[a] and the binning[a] - 1 that follow
-    shape : of the volume (z, y, x)
+    shape : shape (z, y, x) of the volume
 
     Returns
     -------
@@ -165,7 +164,8 @@ def reciprocal_basis(geometry: Geometry, window: Window, shape: Sequence[int]) -
 
     Raises
     ------
-    GeometryError : as `rocking_angle`; or if the angles are not evenly spaced, or not as many as frames.
+    GeometryError : unless exactly one circle moves during the scan, and it carries the sample; or if the angles are not
+        evenly spaced, or not as many as frames.
     """
     angles = rocking_angle(geometry)
     if angles.size != window.raw_shape[0]:
@@ -242,7 +242,7 @@ def _sample_rotation(geometry: Geometry, angle: ArrayLike) -> NDArray[np.float64
 def _scattering_vector(
     geometry: Geometry, angle: ArrayLike, row: ArrayLike, column: ArrayLike, reference_angle: float
 ) -> NDArray[np.float64]:
-    """Compute the scattering vector q of pixels by the equation of this module, for rocking angles [rad]."""
+    """Compute the scattering vectors q of pixels at rocking angles `angle`, with the sample turned to `reference_angle` [rad]."""
     row_edge, column_edge = pixel_edges(geometry)
     position = (
         geometry.distance * direction("z+")

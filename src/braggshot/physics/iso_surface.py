@@ -1,4 +1,4 @@
-r"""Find the amplitude at which a crystal ends, and how much that choice decides.
+r"""Find the amplitude at which a crystal ends, and how much the volume of the crystal depends on that choice.
 
 A step of the density seen with a finite resolution falls to half its height at the true surface, whatever the resolution, so
 
@@ -22,10 +22,11 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray
 
-NEARBY = (0.8, 1.2)  # lowest and highest plausible surface level, relative to the chosen one: 0.4 and 0.6 of the bulk [1]
-# Largest number of iterations for the level, and relative change of the level below which they end [1].
+NEARBY = (0.8, 1.2)  # lowest and highest plausible surface level, relative to the chosen one: 0.4 and 0.6 of the bulk's median [1]
+# Largest number of iterations that find the surface level; they end when the level changes by less than this part of itself [1].
 _ROUNDS, _SETTLED = 50, 1e-4
-_LEAST = 0.02  # least share of bulk among the voxels above the level at which the median of the bulk is used [1]
+# The median of the bulk is used if the bulk has at least this share of the voxels above the surface level [1].
+_LEAST = 0.02
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class IsoSurface:
     Parameters
     ----------
     level : amplitude at the surface [unit of the amplitude]
-    thin : True if the crystal is too thin to have a bulk away from its surface; all voxels above the level stand for it
-    cut : share of the surface's voxels at which the support ends too; there the support decides where the crystal ends, not the
-        amplitude [1]
+    thin : True if the crystal is too thin for a bulk of voxels away from the surface; all voxels above the level then replace it
+    cut : share of the surface voxels that lie at the rim of the support, where the support and not the amplitude decides where
+        the crystal ends [1]
     """
 
     level: float
@@ -82,7 +83,7 @@ def cut_share(amplitude: FloatArray, support: BoolArray, level: float) -> float:
 
 
 def nearby_volumes(amplitude: FloatArray, level: float, basis: FloatArray) -> tuple[float, float]:
-    """Compute the smallest and the largest volume [m^3] inside surfaces at the `NEARBY` levels."""
+    """Compute the smallest and the largest volume [m^3] of the crystal, at surface levels of `NEARBY` times `level`."""
     voxel = abs(float(np.linalg.det(basis)))
     greatest, least = (float(np.count_nonzero(amplitude >= share * level)) * voxel for share in NEARBY)
     return least, greatest

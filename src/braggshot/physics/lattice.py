@@ -1,9 +1,10 @@
-r"""Compute spacings and plane normals of crystal lattices of any system, and the cell that a measured spacing asks for.
+r"""Compute spacings, normals and symmetry-equivalent planes of crystal lattices of any system.
 
 .. math:: \frac{1}{d_{hkl}^2} = h^T G^{-1} h, \qquad G_{ij} = a_i \cdot a_j
 
-Plane normals are given in Cartesian axes fixed to the crystal (Busing & Levy, Acta Cryst. 22, 457 (1967)): the first along a*, the
-second in the plane of a* and b*, the third completing a right-handed set.
+h are the Miller indices, a_i the edges of the unit cell, G is the metric tensor. Plane normals are given in Cartesian axes fixed to
+the crystal (Busing & Levy, Acta Cryst. 22, 457 (1967)): the first along a*, the second in the plane of a* and b*,
+the third completing a right-handed set.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Lattice:
 
 
 def cubic(edge: float = 1.0) -> Lattice:
-    """Make a cubic cell; the default edge serves where only directions matter."""
+    """Make a cubic cell; the default edge of 1 m serves where only directions matter."""
     return Lattice((edge, edge, edge))
 
 
@@ -48,16 +49,16 @@ def metric(lattice: Lattice) -> NDArray[np.float64]:
 
 
 def spacing(hkl: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:
-    """Compute the spacing d of the planes (..., 3) [m]; infinite for (0, 0, 0)."""
+    """Compute the spacing d of the planes with Miller indices (..., 3) [m]; infinite for (0, 0, 0)."""
     planes = np.asarray(hkl, dtype=float)
     with np.errstate(divide="ignore"):
         return np.asarray(np.einsum("...i,ij,...j->...", planes, np.linalg.inv(metric(lattice)), planes) ** -0.5)
 
 
 def normals(hkl: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:
-    """Compute the unit normals of the planes (..., 3), in the Cartesian axes of the crystal."""
+    """Compute the unit normals of the planes with Miller indices (..., 3), in Cartesian axes fixed to the crystal."""
     inverse = np.linalg.inv(metric(lattice))
-    vectors = np.asarray(hkl, dtype=float) @ np.linalg.cholesky(inverse)  # rows of L: a*, b*, c* with L L^T = G^-1
+    vectors = np.asarray(hkl, dtype=float) @ np.linalg.cholesky(inverse)  # rows of the Cholesky factor: a*, b*, c*
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
@@ -69,7 +70,7 @@ def family(hkl: Sequence[int], lattice: Lattice) -> NDArray[np.int_]:
 
 
 def _operations(lattice: Lattice) -> list[NDArray[np.int_]]:
-    """List the integer matrices of entries -1, 0, 1 that leave the reciprocal metric as it is."""
+    """List the symmetry operations of the lattice: matrices of entries -1, 0, 1 that leave the reciprocal metric unchanged."""
     inverse = np.linalg.inv(metric(lattice))
     scale = np.trace(inverse)
     rows = [np.array(row) for row in itertools.product((-1, 0, 1), repeat=3) if any(row)]

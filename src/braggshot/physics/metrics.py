@@ -1,6 +1,6 @@
 r"""Measure misfits, align up to the trivial ambiguities, and compare several reconstructions.
 
-F is the transform of rho * support, I are the counts, c is the best scale, and the sums are over valid voxels:
+F is the transform of rho * support, I are the counts, c is the best scale, and sums and means <> are over valid voxels:
 
 .. math::
     c = \frac{\sum \sqrt{I}\,|F|}{\sum |F|^2}, \quad
@@ -26,8 +26,8 @@ from torch import Tensor
 
 from braggshot.physics.fourier import fourier, frequencies, to_corner
 
-# A model may predict exactly zero where photons were counted; the log-likelihood of that is -infinity. PyNX floors the model
-# likewise. The floor is far below one photon per volume, so it only caps the penalty of a single voxel.
+# Lower limit of the modelled intensity [photons]. Without it a model of zero where photons were counted would have a log-likelihood
+# of minus infinity. The limit is far below one photon, so it only bounds the penalty of single voxels. PyNX has such a limit too.
 _MODEL_FLOOR = 1e-6
 
 
@@ -64,17 +64,17 @@ def misfit(magnitude: Tensor, intensity: Tensor, valid: Tensor) -> Misfit:
 
 
 def half_deviance(model: Tensor, intensity: Tensor) -> Tensor:
-    """Compute half the Poisson deviance of each voxel, I_c - I + I ln(I / I_c) [1]."""
+    """Compute half the Poisson deviance of each voxel, I_c - I + I ln(I / I_c), for the model I_c and the counts I [1]."""
     model = model.double().clamp_min(_MODEL_FLOOR)
     counts = intensity.double()
     return model - counts + torch.special.xlogy(counts, counts / model)
 
 
 def magnitude_noise_floor(rates: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    r"""Compute the square error of a magnitude by photon noise, :math:`\langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` [photons].
+    r"""Find the mean square error of magnitudes by photon noise, :math:`\langle (\sqrt{k} - \sqrt{\lambda})^2 \rangle` [photons].
 
-    The mean is over Poisson counts k of the expected count lambda, for each of `rates`. It is 1/4 at high counts and near 2
-    lambda at low ones, and is interpolated in a table.
+    The mean is over Poisson distributed counts k, for each expected count lambda in `rates`. The mean is 1/4 for large lambda and
+    nearly 2 lambda for small lambda. It is interpolated in a table.
     """
     k, known = np.arange(120)[:, None], np.geomspace(1e-4, 50, 200)
     # scipy.stats has it too, but its import takes longer than a forward pass.
@@ -86,7 +86,7 @@ def magnitude_noise_floor(rates: NDArray[np.floating[Any]]) -> NDArray[np.float6
 def excess_misfit(model: Tensor, intensity: Tensor) -> float:
     r"""Compute the misfit without the part of photon noise, :math:`\sqrt{(\sum (|F| - \sqrt I)^2 - \sum f(|F|^2)) / \sum I}` [1].
 
-    f is `magnitude_noise_floor`.
+    |F|^2 is the intensity of the model, I are the counts, and f is the mean square error by photon noise, `magnitude_noise_floor`.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def excess_misfit(model: Tensor, intensity: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Alignment:
-    """A field brought onto a reference.
+    """Result of the alignment of a complex field to a reference field.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def align(field: Tensor, reference: Tensor, *, allow_twin: bool = True) -> Align
 
     Parameters
     ----------
-    field, reference : complex (z, y, x), origin anywhere but the same
+    field, reference : complex (z, y, x), both with the origin at the same voxel
     allow_twin : also try the conjugate inversion of `field`
 
     Raises
@@ -166,7 +166,7 @@ def _ramp(shape: torch.Size, shift: Tensor) -> Tensor:
 
 
 def _best_shift(product: Tensor, newton_steps: int = 4) -> tuple[Tensor, float]:
-    """Find the shift s that maximises |sum_k product_k exp(-2 pi i k.s)|, and that maximum."""
+    """Find the shift s that maximises |sum_k product_k exp(-2 pi i k.s)| over frequencies k, and that maximum."""
     shape = product.shape
     # ifftn evaluates the sum at the shifts -s; index n there is the shift -n.
     grid = torch.fft.ifftn(product, norm="forward").abs()
@@ -212,10 +212,11 @@ def modes(fields: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shells(shape: torch.Size, n_shells: int, basis: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Find the number of the shell that every voxel lies in (corner layout, -1 beyond the last one), and the radii of the shells.
+    """Assign the voxels to shells about the Bragg peak; return the number of each voxel's shell, and the radii of the shells.
 
-    Radii count the distance from the Bragg peak in 1/m where `basis` (3, 3; columns are reciprocal voxel edges) is given, else in
-    units of the Nyquist frequency of each axis. The last shell is the largest that fits into the array on every axis.
+    The peak is at index 0 (corner layout). Voxels beyond the last shell get -1. Radii are in 1/m if `basis` (3, 3; columns are the
+    reciprocal voxel edges) is given, else in units of the Nyquist frequency of each axis. The last shell is the largest that fits
+    into the array on every axis.
     """
     axes = [f.expand(shape) * 2 for f in frequencies(shape)]
     if basis is None:
@@ -233,6 +234,8 @@ def prtf(mean_field: Tensor, intensity: Tensor, valid: Tensor, number: Tensor) -
     r"""Compute the phase retrieval transfer function (PRTF) on shells.
 
     .. math:: \mathrm{PRTF}(q) = \frac{\sum_{shell} |\langle F \rangle|}{\sum_{shell} \sqrt{I}}
+
+    F is the transform of an aligned start, <> the mean over the starts, I are the counts; sums are over valid voxels.
 
     Parameters
     ----------

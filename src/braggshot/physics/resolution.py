@@ -4,11 +4,12 @@ r"""Measure the resolution of a reconstruction [m] by three methods.
     \mathrm{FSC}(q) = \frac{|\sum_{shell} F_1 F_2^*|}{\sqrt{\sum_{shell} |F_1|^2 \sum_{shell} |F_2|^2}}, \qquad
     A(t) = \frac{A_0}{2}\left[1 + \mathrm{erf}\frac{t}{\sqrt 2\,\sigma}\right]
 
-A(t) is the mean amplitude at the distance t inside the surface, A_0 that of the bulk, sigma the width of the surface.
+F_1 and F_2 are the transforms of two aligned reconstructions. A(t) is the mean amplitude at the distance t inside the surface, A_0
+that of the bulk, sigma the width of the surface.
 
 PRTF: full period where the phase retrieval transfer function falls to 1/e (`metrics.prtf`). FSC: full period where the Fourier
 shell correlation of two reconstructions falls to a threshold; van Heel & Schatz, J. Struct. Biol. 151, 250 (2005). Edge: 10 to 90 %
-width, 2.563 sigma, of the mean amplitude across the surface, for a crystal that is sharp in truth.
+width, 2.563 sigma, of the mean amplitude across the surface, if the true crystal has a sharp surface.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, FloatArray
 
 HALF = 0.5  # FSC threshold for two reconstructions of all counts, which share the noise of the counts [1]
-# FSC threshold for reconstructions of two halves of the counts, at which one of all counts would reach 1/2 [1]; Rosenthal &
-# Henderson, J. Mol. Biol. 333, 721 (2003).
+# FSC threshold for two reconstructions from one half of the counts each; a reconstruction from all counts would have an FSC of 1/2
+# with the true crystal there [1]; Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003).
 SEVENTH = 1 / 7
 _REACH = 5  # distance on either side of the surface over which the amplitude profile is fitted [voxels]
 
 
 def shell_correlation(first: Tensor, second: Tensor, number: Tensor) -> Tensor:
-    """Compute the FSC of two aligned fields (z, y, x), centred at N // 2, on shells numbered by `metrics.shells`."""
+    """Compute the Fourier shell correlation of two aligned fields (z, y, x), centred at N // 2; `metrics.shells` gives `number`."""
     one, other = to_corner(fourier(first)).to(torch.complex128), to_corner(fourier(second)).to(torch.complex128)
     inside = number >= 0
     index, count = number[inside], int(number.max()) + 1
@@ -46,7 +47,7 @@ def shell_correlation(first: Tensor, second: Tensor, number: Tensor) -> Tensor:
 
 
 def cutoff(curve: FloatArray, frequency: FloatArray, threshold: float) -> float:
-    """Find the full period 2 pi / q where a curve first falls to `threshold`; that of the last shell if it never does."""
+    """Find the full period 2 pi / q where a curve first falls to `threshold`; the period of the last shell if it never does."""
     below = np.flatnonzero(np.asarray(curve) < threshold)
     if not below.size:
         return float(2 * math.pi / frequency[-1])

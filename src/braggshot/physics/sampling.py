@@ -4,10 +4,11 @@ The inverse transform of an intensity is the autocorrelation of the object (the 
 
 .. math:: A(s) = \sum_r \rho(r)\, \rho^*(r + s), \qquad |A(s)| = 0 \;\text{ for }\; |s_a| \ge e_a
 
-so the shift at which |A| vanishes along an axis is the object's extent e on that axis, and N / e its oversampling, whatever the
-phase inside. Towards the rim |A| falls with the volume that two shifted copies share: as the shift to the first power at a facet,
-the second at a curved rim, the third at a corner. A straight line through sqrt|A| from just above the noise finds the end of all
-three to a few percent. Arrays are numpy, (z, y, x), origin at N // 2; extents are in voxels of direct space.
+so the shift s_a at which |A| vanishes along axis a is the extent e_a of the object, and N_a / e_a is its oversampling, for any
+phase inside. Towards this shift |A| falls with the volume in which two shifted copies of the object overlap: linearly in the
+remaining shift for a facet, quadratically for a curved rim, cubically for a corner. A straight line through sqrt|A| just above the
+noise finds the end in these three cases to a few percent. Arrays are numpy, (z, y, x), origin at N // 2; extents are in voxels of
+direct space.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ from braggshot.volumes import BoolArray, FloatArray
 
 Number = TypeVar("Number", bound=np.generic)
 
-SIGNIFICANT = 5.0  # significance from which |A| counts as object [standard deviations of the noise]
-FLOOR, CEILING = 0.003, 0.05  # lowest and highest level, relative to A(0), from which the end of |A| is extrapolated [1]
-GROWTH = 4.0  # largest rise of the logarithm of the halo around |A| from the face of the array to its middle [1]
+SIGNIFICANT = 5.0  # least modulus of the autocorrelation that counts as object [standard deviations of the noise]
+# Lowest and highest modulus of the autocorrelation, relative to its maximum, from which the object's end is extrapolated [1].
+FLOOR, CEILING = 0.003, 0.05
+# Largest rise of the logarithm of the faint halo around the autocorrelation, from the face of the array to its middle [1].
+GROWTH = 4.0
 
 
 def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[NDArray[np.float32], float]:
     """Compute the modulus of the object's autocorrelation and its noise, both relative to the centre value A(0).
 
-    The intensity is tapered to the faces of the array by a cosine, because a pattern that goes on beyond them would ring. Voxels
-    that are not valid take the count on the other side of the peak, I(-q), which equals I(q) but for strain; where that is not
-    valid either, the mean of their neighbours in log(1 + I).
+    The intensity is tapered to the faces of the array by a cosine, because a pattern that is cut there would ring. A voxel that is
+    not valid takes the count I(-q) on the other side of the peak, which equals I(q) without strain. If I(-q) is not valid either,
+    the voxel takes the mean of log(1 + I) over its neighbours.
 
     Parameters
     ----------
@@ -59,7 +62,7 @@ def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tu
     total = float(filled.sum(dtype=np.float64))
     if not total > 0:
         raise DataError("there are no counts to measure the oversampling from.")
-    modulus = np.abs(fft.fftshift(fft.fftn(filled)))  # the centring of the intensity would only change the phase
+    modulus = np.abs(fft.fftshift(fft.fftn(filled)))  # the intensity is not centred first, which would only change the phase
     return modulus / np.float32(total), float(np.sqrt(total)) / total
 
 
@@ -68,8 +71,8 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tupl
 
     Differences between pixels and between the fluxes of frames leave a faint halo around the autocorrelation of the object. The
     end of the object is extrapolated from a level above the noise and above the halo, which is measured outside a first estimate
-    of the object. The autocorrelation of a strained crystal is itself faint far out, so what is found there counts as halo only
-    as far as it reaches the faces of the array.
+    of the object. The autocorrelation of a strained crystal is itself faint far out. So the halo is taken to be at most what the
+    modulus at the faces of the array allows.
 
     Raises
     ------
@@ -87,9 +90,8 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tupl
 def oversampling(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
     """Measure the oversampling, array size over object extent, per axis.
 
-    At an oversampling of 2 or below the autocorrelation wraps around, and 2 is returned.
-
-    2 is also returned for an axis whose fringes are hidden by a gap through the peak itself.
+    At an oversampling of 2 or below the autocorrelation wraps around, and 2 is returned. The result is also 2 for an axis whose
+    fringes are hidden by a gap through the peak itself.
 
     Raises
     ------
@@ -121,15 +123,15 @@ def _fill(intensity: FloatArray, valid: BoolArray) -> NDArray[np.float32]:
 
 
 def fill_unmeasured(counts: Any, valid: Any, reflect: Callable[[Any], Any], smooth: Callable[[Any], Any]) -> Any:
-    r"""Fill counts that are not valid with :math:`I(-q)`.
+    r"""Fill voxels that are not valid with the counts :math:`I(-q)` on the other side of the Bragg peak.
 
-    Where that is not valid either, the mean of :math:`\ln(1 + I)` over the neighbours is taken.
+    If :math:`I(-q)` is not valid either, the mean of :math:`\ln(1 + I)` over the neighbours is taken.
 
     Parameters
     ----------
     counts, valid : numpy arrays or torch tensors of one shape; counts of voxels that are not valid are not looked at
-    reflect : function that brings the value at -q to q, in arrays of counts and of validity; it decides where q = 0 is and what
-        lies beyond the array
+    reflect : function that reflects an array, of counts or of validity, through q = 0; the function decides where q = 0 is and
+        what lies beyond the array
     smooth : function that blurs a field by about two voxels
     """
     xp: Any = torch if isinstance(counts, torch.Tensor) else np
@@ -142,7 +144,7 @@ def fill_unmeasured(counts: Any, valid: Any, reflect: Callable[[Any], Any], smoo
 
 
 def _profiles(modulus: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Find, per axis, the largest modulus in the planes at shifts 0, 1, 2, ... to either side."""
+    """Find, per axis, the largest modulus of the autocorrelation in the planes at shifts 0, 1, 2, ... to either side."""
     profiles = []
     for axis, size in enumerate(modulus.shape):
         planes = modulus.max(axis=tuple(other for other in range(3) if other != axis))
@@ -152,20 +154,20 @@ def _profiles(modulus: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def _halo(profile: NDArray[np.float32], end: float) -> float:
-    """Estimate the halo: the largest modulus beyond `end`, but at most the modulus at the array's face, extrapolated to `end`."""
+    """Estimate the halo: the largest modulus beyond the object's `end`, at most that of the array's face, extrapolated to `end`."""
     face = float(profile[-max(1, profile.size // 10) :].max())
     return min(float(profile[int(np.ceil(1.1 * end)) + 1 :].max(initial=0)), face * math.exp(GROWTH * (1 - end / profile.size)))
 
 
 def _ends(modulus: NDArray[np.float32], level: float) -> list[float]:
-    """Find where the object ends on each axis: extrapolate the part of |A| above `level` that contains the centre."""
+    """Find where the object ends on each axis: extrapolate the part of the autocorrelation above `level` about its centre."""
     parts, _ = ndimage.label(modulus > 0.99 * level)
     body = np.where(parts == parts[tuple(size // 2 for size in modulus.shape)], modulus, 0)
     return [min(_end(np.sqrt(profile), level), size / 2) for profile, size in zip(_profiles(body), modulus.shape, strict=True)]
 
 
 def _end(root: NDArray[np.float32], level: float) -> float:
-    """Find the zero of the line through the shifts at which sqrt|A| crosses five levels; infinite if one level is not crossed."""
+    """Fit a line to the shifts at which sqrt|A| crosses five levels, and return its zero; infinite if a level is not crossed."""
     heights = np.sqrt(np.geomspace(level, min(4 * level, 0.7), 5))
     last = np.array([np.flatnonzero(root >= height)[-1] for height in heights])
     if last.max() + 1 >= root.size:

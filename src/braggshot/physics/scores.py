@@ -1,7 +1,8 @@
 r"""Score how near a reconstruction comes to a known crystal, after alignment (`braggshot.physics.metrics.align`).
 
-Both are divided by their typical amplitude, :math:`\sum|\rho|^3 / \sum|\rho|^2`, which noise in one voxel does not change. The
-voxels in which the truth then exceeds 1/2 are the crystal. Arrays are (z, y, x), numpy; the truth comes first.
+The known crystal, the truth, and the reconstruction are each divided by their typical amplitude,
+:math:`\sum|\rho|^3 / \sum|\rho|^2`, which noise in one voxel does not change. The crystal is where the truth then exceeds 1/2.
+Arrays are (z, y, x), numpy; the truth is the first argument of the functions.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from braggshot.physics.metrics import align
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
 SUCCESS = 0.95  # aligned complex correlation with the truth from which a crystal counts as found [1]
-BLENDED = 0.7  # value of `blend` from which a failure is called a mixture of object and twin [1]
-EDGE = 0.5  # amplitude at the surface of the truth, relative to its typical amplitude [1]
+BLENDED = 0.7  # correlation with the twin (`blend`) from which a failure is called a mixture of object and twin [1]
+EDGE = 0.5  # amplitude at the surface of the true crystal, relative to its typical amplitude [1]
 # Amplitudes, relative to the typical one, from which a voxel belongs to the support of a reconstruction, for the score `iou` [1].
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 STRAIN_PER_TURN = 0.2355e-9 / (2 * math.pi * 10e-9)
-"""Strain along one axis for a phase difference of 1 rad per voxel, as publications quote it: Au(111) planes, voxels of 10 nm."""
+"""Strain along one axis for a phase difference of 1 rad per voxel, with Au(111) planes and voxels of 10 nm as in publications."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class Scores:
     Parameters
     ----------
     correlation : |<truth, found>| / (|truth| |found|), aligned up to twin, sub-voxel shift, global phase and scale [1]
-    twin : True if the conjugate inversion came out
-    blend : correlation of the twin of the truth with the rest of the reconstruction, from which its part along the truth is
-        subtracted: near 1 where object and twin are mixed [1]
+    twin : True if the reconstruction is the conjugate inversion of the truth
+    blend : correlation of the twin of the truth with what is left of the reconstruction after its part along the truth is
+        subtracted; near 1 where object and twin are mixed [1]
     ssim : structural similarity of the amplitudes, windows of 7^3 [1]
     iou : intersection over union of the supports, for each of `THRESHOLDS` on the found amplitude [1]
-    phase_mae : mean |phase error| on the true support; where nothing was found it counts pi / 2, as a random phase would [rad]
+    phase_mae : mean |phase error| on the true support [rad]; a voxel where nothing was found counts pi / 2, like a random phase
     gradient_rmse : root mean square error of the phase difference between neighbours, over all axes, in the interior of the truth
         where the reconstruction is not zero [rad]
     """
@@ -52,12 +53,12 @@ class Scores:
 
     @property
     def success(self) -> bool:
-        """Tell whether the crystal was found."""
+        """Tell whether the crystal was found: whether `correlation` reaches `SUCCESS`."""
         return self.correlation >= SUCCESS
 
     @property
     def strain_rmse(self) -> float:
-        """`gradient_rmse` as a strain, by `STRAIN_PER_TURN` [1]."""
+        """Root mean square error of the strain: `gradient_rmse` times `STRAIN_PER_TURN` [1]."""
         return self.gradient_rmse * STRAIN_PER_TURN
 
 
@@ -102,7 +103,7 @@ def overlap(truth: BoolArray, found: BoolArray) -> float:
 
 
 def phase_mae(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> float:
-    """Compute the mean of |arg(found / truth)| over `body` [rad]: global phase removed, pi / 2 where nothing was found."""
+    """Compute the mean of |arg(found / truth)| over `body` [rad] without global phase; a voxel without amplitude counts pi / 2."""
     product = found[body] * truth[body].conj()
     mean = product.sum()
     error = np.abs(np.angle(product * (mean.conj() / max(abs(mean), 1e-30))))
@@ -110,7 +111,7 @@ def phase_mae(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> floa
 
 
 def gradient_rmse(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> float:
-    """Compute the RMS error of the phase difference of neighbours [rad], one layer inside the surface; NaN without voxels."""
+    """Compute the RMS error of phase differences between neighbours inside the surface layer [rad]; NaN if there are none."""
     inside = ndimage.binary_erosion(body) & (np.abs(found) > 0)
     if not inside.any():
         return math.nan
@@ -120,7 +121,7 @@ def gradient_rmse(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> 
 
 
 def _pairs(field: ComplexArray, inside: BoolArray, axis: int) -> ComplexArray:
-    """List field[n + 1] conj(field[n]) for neighbours along an axis that are both inside."""
+    """List field[n + 1] conj(field[n]) for all neighbours n and n + 1 along an axis of which both are inside."""
     before = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
     after = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
     both = inside[before] & inside[after]

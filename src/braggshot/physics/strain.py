@@ -7,9 +7,9 @@ r"""Turn the phase of a crystal into displacement and strain, without unwrapping
 
 The gradient is that of the complex field: the phase changes by :math:`\arg(\rho_{n+1} \rho_n^*)` from one voxel to the
 next, whatever the wraps, and :math:`\nabla\varphi = A^{-T} g` for these changes g along the voxel edges, the columns of A. So the
-strain is correct also at phase wraps and around dislocations, where no phase can be unwrapped. u is the displacement, u_q its
-component along the scattering vector q, and d the local spacing of the planes. Vectors list their components as (z, y, x)
-(`braggshot.volumes`).
+strain is correct also at phase wraps and around dislocations, where no phase can be unwrapped. phi is the phase of rho, u the
+displacement, u_q its component along the scattering vector q, and d the local spacing of the planes. Vectors list their
+components as (z, y, x) (`braggshot.volumes`).
 
 Sources: Hofmann et al., Phys. Rev. Materials 4, 013801 (2020), for strain near dislocations; Carnis et al., Sci. Rep. 9, 17357
 (2019), for the sign.
@@ -58,12 +58,15 @@ def phase_differences(rho: ComplexArray, support: BoolArray) -> NDArray[np.float
 
 
 def has_gradient(region: BoolArray) -> bool:
-    """Tell whether some voxels of the region are neighbours along every axis, so that a phase in it has a gradient."""
+    """Tell whether the region has neighbouring voxels along every axis, so that the phase has a gradient there."""
     return all(bool((region[before] & region[after]).any()) for before, after in map(_neighbours, range(3)))
 
 
 def mean_turn(rho: ComplexArray) -> NDArray[np.float64]:
-    """Average the phase difference along each axis (3,) [rad], pairs weighted by both amplitudes; nearly the centre of |F|^2."""
+    """Average the phase difference between neighbours along each axis (3,) [rad], weighted by the product of their amplitudes.
+
+    The result is nearly the centre of mass of |F|^2, with F the transform of rho.
+    """
     return np.array([np.angle(np.vdot(rho[before], rho[after])) for before, after in map(_neighbours, range(3))])
 
 
@@ -109,7 +112,7 @@ def without_ramp(rho: ComplexArray, turn: FloatArray) -> ComplexArray:
 
 
 def unwrapped(phase: FloatArray, support: BoolArray) -> NDArray[np.float64]:
-    """Unwrap the phase [rad] inside the support, NaN outside; parts that do not touch are unwrapped each for itself.
+    """Unwrap the phase [rad] inside the support, NaN outside; parts of the support that do not touch are unwrapped separately.
 
     Around a dislocation no continuous phase exists, so a jump remains. Herraez et al., Appl. Opt. 41, 7437 (2002), by scikit-image.
     """
@@ -124,10 +127,10 @@ def unwrapped(phase: FloatArray, support: BoolArray) -> NDArray[np.float64]:
 
 
 def circulation(phase: FloatArray, region: BoolArray) -> NDArray[np.int8]:
-    """Count the turns of 2 pi of the phase around each face of the voxel grid (3, z, y, x), along its normal.
+    """Count by how many turns of 2 pi the phase changes around each face of the voxel grid, (3, z, y, x).
 
-    Entry [a] of voxel n belongs to the face that n spans with its next neighbours on the two other axes, followed in cyclic order;
-    it is 0 unless all four corners lie in `region`.
+    Entry [a, n] belongs to the face normal to axis a whose corners are voxel n and its next neighbours on the two other axes. The
+    path around the face takes these axes in cyclic order. The entry is 0 unless all four corners lie in `region`.
     """
     found = np.zeros((3, *phase.shape), dtype=np.int8)
     for axis in range(3):
@@ -142,7 +145,8 @@ def circulation(phase: FloatArray, region: BoolArray) -> NDArray[np.int8]:
 def dislocations(phase: FloatArray, region: BoolArray, least: int = 8) -> BoolArray:
     """Find the voxels at the corners of faces around which the phase circulates.
 
-    Lines through fewer than `least` faces are taken for noise: the smallest loop, about one bad edge, goes through four.
+    Around the line of a dislocation the phase changes by a multiple of 2 pi. Lines through fewer than `least` faces are taken for
+    noise, because a single wrong phase difference already makes a loop through four faces.
     """
     faces = circulation(phase, region) != 0
     mask = np.zeros(phase.shape, dtype=bool)
@@ -161,7 +165,8 @@ def standard_deviation(
     """Compute the standard deviation of phase [rad] and strain [1] over aligned fields (n, z, y, x), 0 outside the support.
 
     The strain is computed from each field by itself, because the phase errors of neighbouring voxels are correlated and partly
-    cancel in it. Its deviation is None without `basis` and `q`. Both are sample deviations (n - 1).
+    cancel in it. The deviation of the strain is None without `basis` and `q`. Both deviations are
+    sample deviations (n - 1).
     """
     box = ndimage.find_objects(support.astype(np.uint8))[0] if support.any() else (slice(0, 0),) * 3
     inside, cut = support[box], fields[:, *box]
@@ -175,9 +180,9 @@ def standard_deviation(
 
 
 def amplitude_spread(fields: ComplexArray, support: BoolArray) -> NDArray[np.float32]:
-    """Compute the standard deviation (n - 1) of |rho| over its mean [1], over aligned fields (n, z, y, x); 0 outside the support.
+    """Compute the standard deviation (n - 1) of |rho| of n aligned fields, divided by the mean of |rho| [1]; 0 outside the support.
 
-    The scale of an object is not measured, so each field is first brought to the same mean amplitude inside.
+    The scale of an object is not measured, so each field is first brought to the same mean amplitude inside the support.
     """
     found = np.zeros(support.shape, np.float32)
     amplitude = np.abs(fields[:, support]).astype(np.float64)
@@ -188,19 +193,19 @@ def amplitude_spread(fields: ComplexArray, support: BoolArray) -> NDArray[np.flo
 
 def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
     r"""Compute the circular standard deviation over the first axis [rad]: :math:`\sqrt{-2 \ln R}`, R the mean vector's length."""
-    unit = np.exp(1j * np.angle(fields).astype(np.float64))  # in single precision R would round to 1
+    unit = np.exp(1j * np.angle(fields).astype(np.float64))  # in single precision the mean length would round to 1
     length = np.abs(unit.mean(axis=0))
     return np.sqrt(-2 * np.log(np.clip(length, 1e-12, 1)))
 
 
 def summary_table(found: StrainMap) -> dict[str, Any]:
-    """Summarise a strain map in a few numbers for tables, in the SI units of their names; None for what is not known.
+    """Summarise a strain map in a few numbers for tables, in the SI units that their names end with; None if not known.
 
     ``volume_low_m3`` and ``volume_high_m3`` are the volumes inside the surfaces at amplitudes a fifth above and below the
     iso-level.
 
     Means and standard deviations are those of the bulk without dislocations, except where the name says surface. ``strain_sigma``
-    is the median one-sigma of a voxel in the bulk.
+    is the median, over the bulk, of the standard deviation of a voxel's strain.
     """
     bulk, surface = found.bulk & ~found.dislocation, found.surface & ~found.dislocation
 
@@ -234,14 +239,14 @@ def summary_table(found: StrainMap) -> dict[str, Any]:
 
 
 def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the indices of all voxels but the last along an axis, and those of the voxels after them."""
+    """Return the indices of all voxels but the last along an axis, and the indices of their next neighbours."""
     before, after = [slice(None)] * 3, [slice(None)] * 3
     before[axis], after[axis] = slice(None, -1), slice(1, None)
     return tuple(before), tuple(after)
 
 
 def _corners(axis: int) -> list[tuple[slice, ...]]:
-    """Return the indices of the four corners, in order, of all voxel faces normal to an axis."""
+    """Return the indices of the four corners, in order around the face, of all voxel faces normal to an axis."""
     found = []
     for first, second in ((0, 0), (1, 0), (1, 1), (0, 1)):
         corner = [slice(None)] * 3

@@ -2,8 +2,9 @@ r"""Find the surface of a crystal, where its amplitude passes a level, by marchi
 
 .. math:: n = -\frac{B^{-T} \nabla A}{|B^{-T} \nabla A|}
 
-is the outward normal of the amplitude A on a grid whose voxel edges are the columns of B, since a gradient transforms with the
-inverse transpose. Marching cubes: Lewiner et al., J. Graphics Tools 8, 1 (2003), by scikit-image.
+is the outward normal n of the surface of the amplitude A, whose gradient is taken along the voxel indices. The columns of B are the
+voxel edges, and a gradient transforms with the inverse transpose of B. Marching cubes: Lewiner et al., J. Graphics Tools 8, 1
+(2003), by scikit-image.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from scipy import ndimage
 
 from braggshot.volumes import FloatArray
 
-SMOOTHING = 0.7  # Gaussian width [voxels] that removes the steps of a surface whose amplitude ends from one voxel to the next
+SMOOTHING = 0.7  # Gaussian width that removes the voxel steps of a surface where the amplitude drops within one voxel [voxels]
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class Surface:
 
     Parameters
     ----------
-    index : (n, 3) corners as fractional indices (z, y, x) of the grid
-    triangles : (m, 3) numbers of the three corners of each triangle
+    index : (n, 3) corners of the triangles as fractional indices (z, y, x) of the grid
+    triangles : (m, 3) row in `index` of the three corners of each triangle
     amplitude : the field whose surface this is, smoothed, on the grid
     basis : columns are the voxel edges [any unit of length]
     origin : index of the point r = 0
-    softness : Gaussian width of the amplitude whose gradient gives the normals [voxels]
+    softness : Gaussian width by which `amplitude` is smoothed before its gradient gives the normals [voxels]
     """
 
     index: NDArray[np.float64]
@@ -43,12 +44,12 @@ class Surface:
 
     @cached_property
     def points(self) -> NDArray[np.float64]:
-        """(n, 3) positions of the corners [unit of the basis]."""
+        """Positions (n, 3) of the corners of the triangles [unit of the basis]."""
         return np.asarray((self.index - self.origin) @ self.basis.T)
 
     @cached_property
     def normals(self) -> NDArray[np.float64]:
-        """(n, 3) outward unit normals at the vertices of the surface mesh."""
+        """Outward unit normals (n, 3) of the surface at the corners of the triangles."""
         slopes = np.gradient(ndimage.gaussian_filter(self.amplitude, self.softness))
         slope = np.stack([ndimage.map_coordinates(part, self.index.T, order=1) for part in slopes])
         outward = -(np.linalg.inv(self.basis).T @ slope).T
@@ -56,7 +57,7 @@ class Surface:
 
     @cached_property
     def areas(self) -> NDArray[np.float64]:
-        """(m,) areas of the triangles [square of the unit of the basis]."""
+        """Areas (m,) of the triangles [square of the unit of the basis]."""
         first, second, third = np.moveaxis(self.points[self.triangles], 1, 0)
         return np.asarray(np.linalg.norm(np.cross(second - first, third - first), axis=1) / 2)
 
@@ -77,9 +78,10 @@ def find_surface(
     amplitude : (z, y, x); a border of zeros is put around it, so that the surface of a crystal at the edge of the grid is closed
     level : amplitude at the surface
     basis : columns are the voxel edges [any unit of length]
-    smoothing : Gaussian width of the amplitude, and again of the gradient that gives the normals [voxels]
+    smoothing : Gaussian width by which the amplitude is smoothed; for the normals it is smoothed again, by at least `SMOOTHING`
+        [voxels]
     origin : index of the point r = 0; the voxel N // 2 by default
-    step : voxels per cube; more makes fewer triangles
+    step : edge of the cubes of marching cubes [voxels]; larger cubes make fewer triangles
     """
     from skimage.measure import marching_cubes
 

@@ -9,10 +9,10 @@ survey      find the peak and the reach of its fringes, reading a few frames at 
 window      choose binning, lengths that transform quickly, crop and padding
 volume      run the whole chain, `prepare`, by its settings
 
-Intensities stay counts: they are not interpolated, smoothed, thresholded or background-subtracted unless a setting asks for it, and
-voxels that cannot be trusted are masked. Cropping and padding choose a window whose centre voxel N // 2 is the peak; arrays are
-never rolled. Bins are summed, and a bin is valid where all its voxels are. A prepared scan, and a small stack that is centred
-already, keep their grid.
+Intensities stay counts: they are not interpolated, smoothed, thresholded or background-subtracted unless a setting asks for it.
+Voxels that cannot be trusted are masked. Cropping and padding put the peak on the centre voxel, N // 2 of the N voxels of an axis;
+arrays are never rolled. Bins are summed, and a bin is valid if all its voxels are valid. A prepared scan keeps its grid, and so
+does a small stack whose peak is near the middle.
 """
 
 from braggshot.prepare.volume import PrepareConfig, prepare

@@ -16,9 +16,10 @@ from skimage.segmentation import watershed
 from braggshot.physics.sampling import mirror
 from braggshot.volumes import BoolArray, FloatArray
 
-PROMINENCE = 5.0  # least ratio of an alien's brightness to the valley before the Bragg peak, and to its mirror point [1]
-FADED = 0.05  # share of an alien's brightness at which its mask ends [1]
-SIGNIFICANT = 6.0  # least height of an alien above the background [noise standard deviations]
+# Least ratio of a foreign peak's brightness to the valley between it and the Bragg peak, and to its mirror point at -q [1].
+PROMINENCE = 5.0
+FADED = 0.05  # the mask of a foreign peak ends where the counts fall below this share of its brightness [1]
+SIGNIFICANT = 6.0  # least height of a foreign peak above the background [noise standard deviations]
 
 
 def find_aliens(
@@ -26,16 +27,16 @@ def find_aliens(
 ) -> tuple[BoolArray, list[tuple[int, int, int]]]:
     """Return a mask of the foreign peaks, and their centres.
 
-    Counts are smoothed over half a fringe. A blob is an alien if it lies wholly inside the array and is five times brighter than
-    three things: the saddle that separates it from the Bragg peak, the background, and the opposite side. Its mask covers the
-    voxels on its side of the saddle that are brighter than the background, a twentieth of its brightness and twice the opposite
-    side, with a margin of half a fringe.
+    Counts are smoothed over half a fringe. A local maximum is a foreign peak (alien) if it lies wholly inside the array and is five
+    times brighter than three levels: the saddle towards the Bragg peak, the background, and the mirror point at -q. Its mask covers
+    the voxels on its side of the saddle that are brighter than three levels: the background, a twentieth of its brightness, and
+    twice the mirror point. The mask is widened by half a fringe.
 
     Parameters
     ----------
     counts : (z, y, x); the Bragg peak must be the brightest voxel after smoothing [photons]
     valid : (z, y, x), True on trusted voxels
-    oversampling : of the crystal, per axis: the period of its fringes [voxels]
+    oversampling : period of the crystal's fringes along each axis [voxels]
 
     Returns
     -------
@@ -48,7 +49,7 @@ def find_aliens(
     coarse = tuple(slice(int(first), None, int(step)) for first, step in zip(offset, stride, strict=True))
     blurred = _smooth(counts, valid, sigma)[coarse]
     background = float(np.median(blurred))
-    effective = float((4 * np.pi) ** 1.5 * sigma.prod())  # voxels that a Gaussian average stands for
+    effective = float((4 * np.pi) ** 1.5 * sigma.prod())  # effective number of voxels in a Gaussian average
     floor = background + SIGNIFICANT * np.sqrt((background + 1 / effective) / effective)
     level = np.log(np.maximum(blurred, floor)).astype(np.float32)
     tops, n = ndimage.label(h_maxima(level, np.log(PROMINENCE)), np.ones((3, 3, 3)))  # type: ignore[no-untyped-call]
@@ -83,7 +84,7 @@ def _smooth(counts: FloatArray, valid: BoolArray, sigma: NDArray[np.float64]) ->
 
 
 def _positions(tops: NDArray[np.int32], n: int) -> list[tuple[int, tuple[int, int, int]]]:
-    """Return the label and the first voxel of every local maximum."""
+    """Return, for each local maximum (a plateau of one or more voxels), its label and its first voxel."""
     places = ndimage.find_objects(tops, max_label=n)
     positions = []
     for label, place in enumerate(places, start=1):
@@ -102,7 +103,7 @@ def _is_inside(top: tuple[int, ...], stride: NDArray[np.int_], sigma: NDArray[np
 
 
 def _refine(mask: BoolArray, shape: tuple[int, ...], stride: NDArray[np.int_], offset: NDArray[np.int_]) -> BoolArray:
-    """Return a mask on the coarse grid as a mask of the full shape, one coarse voxel wider."""
+    """Widen a mask on the coarse grid by one coarse voxel, and expand it to the full grid."""
     nearest = [
         np.clip((np.arange(size) - first + step // 2) // step, 0, coarse - 1)
         for size, first, step, coarse in zip(shape, offset, stride, mask.shape, strict=True)

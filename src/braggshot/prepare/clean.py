@@ -16,13 +16,14 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray
 
-HOT, ZINGER = 5.0, 30.0  # times the brightest few of the neighbourhood
+# Least ratio of a hot pixel to the fourth largest count around it, and of a zinger to the eighth largest count around it [1].
+HOT, ZINGER = 5.0, 30.0
 ALWAYS = 0.75  # least share of the images in which a hot pixel stands out [1]
 STEADY = 3.0  # largest ratio of the upper to the lower quartile of a hot pixel's counts [1]
 
 
 def flat_response(flat: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32], BoolArray]:
-    """Return the response of each pixel relative to the mean of the good pixels, and the dark pixels.
+    """Return the response of each pixel relative to the mean of the good pixels, and a mask of the dark pixels.
 
     A pixel is dark if it lies more than three standard deviations below the mean of the good pixels (the rule of APS 34-ID-C).
 
@@ -64,7 +65,7 @@ def dark_offset(dark: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32] 
     sound = dark[good & np.isfinite(dark)]
     level = float(np.median(sound)) if sound.size else 0.0
     spread = 1.4826 * float(np.median(np.abs(sound - level))) if sound.size else 0.0
-    hot = ~(dark <= level + max(1.0, 5 * spread))  # NaN is hot
+    hot = ~(dark <= level + max(1.0, 5 * spread))  # the comparison also marks pixels with NaN as hot
     return (np.where(hot, 0, dark).astype(np.float32) if level > 0 else None), hot
 
 
@@ -121,10 +122,11 @@ def find_zingers(counts: FloatArray, valid: BoolArray) -> BoolArray:
 def find_missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
     """Find solid blocks of exact zeros among counts: data that was cut out or never read, not darkness.
 
-    A block holds at least one voxel whose neighbours, known gaps aside, are all zero, and the zeros within three voxels of it. Let
-    the quantum be the smallest count (1 photon, or the threshold that was applied). A block is missing if the median within two
-    voxels around it is above three quanta, and if at that level its voxels would have held more than 50 quanta together. The
-    function works on volumes; on the sum of all frames it finds gaps and clusters of dead pixels.
+    The core of a block consists of voxels whose neighbours, known gaps aside, are all zero. The block is the core and the zeros
+    within three voxels of it. The quantum is the smallest count (1 photon, or the threshold that was applied). A block is missing
+    if two conditions hold. The median of the voxels around it, up to two voxels away, is above three quanta. At this median, all
+    voxels of the block together would have held more than 50 quanta. In a volume the function finds blocks that were cut out; in
+    the sum of all frames it finds gaps and clusters of dead pixels.
     """
     trusted = np.where(valid, counts, 0).astype(np.float32)
     zero = (counts == 0) & valid
@@ -133,7 +135,8 @@ def find_missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
     solid = ndimage.maximum_filter(trusted, 3, mode="constant") == 0
     solid[solid] = ndimage.uniform_filter(zero.astype(np.float32), 3, mode="nearest")[solid] > 0.5
     box = np.ones((3,) * counts.ndim, dtype=bool)
-    amid = solid & (ndimage.uniform_filter(trusted, 7, mode="nearest") >= 0.8 * quantum)  # the mean beside a wall of three quanta
+    # At the edge of a block, two of the seven planes of the window hold counts; with three quanta each, the mean is 0.86 quanta.
+    amid = solid & (ndimage.uniform_filter(trusted, 7, mode="nearest") >= 0.8 * quantum)
     blocks, n = ndimage.label(solid, box)
     places = ndimage.find_objects(blocks, max_label=n)
     for label in np.unique(blocks[amid]):

@@ -4,7 +4,8 @@
 
     counts = sum over the frames of a plane of (frame - offset) / response,  divided by their summed relative flux
 
-Only the region that is asked for is read.
+A plane holds the frames at one rocking angle. The offset is the dark field, the response is the flat field, and the flux of a
+frame is relative to the median flux. Only the region that is asked for is read.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Block:
 
     @property
     def stop(self) -> tuple[int, int, int]:
-        """Index in the raw scan, on each axis, one beyond the last voxel of this part."""
+        """On each axis, the index in the raw scan that follows the last voxel of this region."""
         z, y, x = (first + size for first, size in zip(self.start, self.counts.shape, strict=True))
         return z, y, x
 
@@ -71,7 +72,7 @@ class CorrectedFrames:
     frames : raw frames
     grid : planes of the rocking curve, and the frames of each
     good : (rows, columns) True on pixels that can be trusted
-    valid : (n, rows, columns) mask of the raw frames, None where it is the same for all frames
+    valid : (n, rows, columns) True on valid voxels of the raw frames; None if `good` alone masks all frames
     offset, response : (rows, columns) dark offset [counts] and flat-field response [1]; None for no correction
     no_count : pixel value that stands for "not counted"
     steps : corrections, in words
@@ -92,7 +93,7 @@ class CorrectedFrames:
         return len(self.grid.frames), self.good.shape[0], self.good.shape[1]
 
     def read(self, start: Sequence[int], stop: Sequence[int]) -> Block:
-        """Read the corrected counts from index `start` up to `stop`, cut to the grid."""
+        """Read the corrected counts from the index `start` to the last one before `stop`, without those outside the grid."""
         first = [max(0, int(index)) for index in start]
         last = [min(size, int(index)) for size, index in zip(self.shape, stop, strict=True)]
         rows, columns = (slice(a, b) for a, b in zip(first[1:], last[1:], strict=True))
@@ -139,7 +140,7 @@ class CorrectedFrames:
 def correct_frames(scan: Scan, corrections: Corrections) -> CorrectedFrames:
     """Collect the corrections of a scan before any frame is read.
 
-    Of a prepared scan only the mask is applied.
+    For a scan that was prepared already, the only correction is its mask.
 
     Raises
     ------
@@ -179,7 +180,7 @@ def refuse_untrusted(name: str, untrusted: int, total: int) -> None:
 
     Raises
     ------
-    DataError : if they are more than a tenth of all voxels.
+    DataError : if more than a tenth of all voxels are negative or not a number.
     """
     if untrusted > UNTRUSTED * total:
         raise DataError(

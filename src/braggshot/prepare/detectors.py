@@ -1,8 +1,8 @@
 """Find the gaps between the modules of known detectors: rows and columns without trusted counts.
 
-Modules are tiled at a regular pitch, so the sizes of the detector, of a module and of the gap give the gaps in pixels along (rows,
-columns). Medipix-type chips have wide pixels along their edges, which collect more photons; they belong to the gap. A detector that
-is not in the table is looked up in pyFAI, if that is installed.
+Modules are tiled at a regular pitch. So the gaps follow from the sizes of the detector, of a module and of a gap, in pixels (rows,
+columns). Medipix-type chips have wide pixels along their edges, which collect more photons; these pixels count as part of the gap.
+A detector that is not in `DETECTORS` is looked up in pyFAI, if pyFAI is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from braggshot.volumes import BoolArray
 
 Pair = tuple[int, int]
 
-# name: ((shape, module, gap), ...), one for every way in which the frames of a detector are assembled
+# Name of a detector -> (shape of its frames, size of a module, size of a gap), each (rows, columns) [pixels], for each layout.
 DETECTORS: dict[str, tuple[tuple[Pair, Pair, Pair], ...]] = {
     "maxipix": (((516, 516), (255, 255), (6, 6)), ((256, 256), (256, 256), (0, 0))),
     "merlin": (((515, 515), (255, 255), (5, 5)), ((256, 256), (256, 256), (0, 0))),
@@ -37,7 +37,7 @@ DETECTORS: dict[str, tuple[tuple[Pair, Pair, Pair], ...]] = {
     "pilatus1m": (((1043, 981), (195, 487), (17, 7)),),
 }
 
-# ESRF's own two-megapixel Eiger is no regular tiling: first and last row (column) of each gap
+# Two-megapixel Eiger of the ESRF, whose modules form no regular tiling: shape, then first and last row, and column, of each gap.
 EIGER2M: tuple[Pair, Sequence[Pair], Sequence[Pair]] = (
     (2164, 1030),
     ((255, 258), (511, 551), (804, 808), (1061, 1101), (1355, 1358), (1611, 1651), (1905, 1908)),
@@ -57,7 +57,7 @@ def find_gaps(name: str, shape: tuple[int, int]) -> BoolArray | None:
 
     Raises
     ------
-    ConfigError : if neither the table nor pyFAI knows the detector.
+    ConfigError : if neither `DETECTORS` nor pyFAI knows the detector.
     """
     key = name.lower()
     if key == "eiger2m":

@@ -1,8 +1,8 @@
 """Sort the frames of a rocking curve onto a regular grid of angles, and correct their flux.
 
-Frames may be repeated, missing or unevenly spaced. Every plane of the grid lists the frames that were measured at its angle. Its
-intensity is the sum of their counts over the sum of their fluxes relative to the median. So counts stay close to the measured ones
-and Poisson statistics stay valid.
+Frames may be repeated, missing or unevenly spaced. Every plane of the grid lists the frames that were measured at its angle. The
+intensity of a plane is the sum of the counts of its frames, divided by the sum of their fluxes. Fluxes are relative to the median
+flux, so counts stay close to the measured ones and Poisson statistics stay valid.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray, Geometry
 
-REPEATED = 0.2  # share of the mean step within which two angles count as one [1]
-TOLERANCE = 0.25  # largest deviation of a step from a whole number of steps [steps]
-UNEVEN = 0.1  # share of steps out of tolerance above which frames are not sorted onto a grid [1]
+REPEATED = 0.2  # a step below this share of the mean step is a repeated angle, left out of the median step [1]
+TOLERANCE = 0.25  # largest deviation of a step from a multiple of the median step, for a regular grid [median steps]
+UNEVEN = 0.1  # frames are not sorted onto a regular grid if more than this share of their steps does not fit it [1]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class RockingGrid:
 
     Parameters
     ----------
-    frames : for each plane, the numbers of the raw frames measured at its angle; empty where no frame was
+    frames : for each plane, the numbers of the raw frames measured at its angle; empty if there is none
     weight : (n,) summed flux of those frames relative to the median frame; 0 where no frame can be trusted [1]
     regular : True if the planes are the frames, one by one and in order
     steps : remarks on the scan, in words
@@ -45,7 +45,8 @@ def rocking_grid(
     """Sort frames onto a regular grid of angles.
 
     Frames at one angle share a plane, an angle that was left out becomes an empty plane, and the direction of the scan is kept.
-    Where more than a tenth of the steps are no whole number of steps, every frame stays a plane and the spread is reported.
+    Steps between angles should be whole multiples of the median step. If more than a tenth of them are not, each frame becomes a
+    plane of its own, in the order of the angles, and a remark says so.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def rocking_grid(
 
     Raises
     ------
-    DataError : if `angle`, `monitor` or `arrived` has another length, or no frame has a positive monitor.
+    DataError : if the length of `angle`, `monitor` or `arrived` is not `n_frames`, or if no frame has a positive monitor.
     """
     for name, values in (("rocking angle", angle), ("monitor", monitor), ("list of frames that arrived", arrived)):
         if values is not None and np.shape(values) != (n_frames,):
@@ -71,7 +72,7 @@ def rocking_grid(
 
 
 def regular_geometry(geometry: Geometry | None, grid: RockingGrid) -> Geometry | None:
-    """Return the geometry of the planes of `grid`: a circle with one angle per frame gets one angle per plane."""
+    """Return the geometry for the planes of `grid`: diffractometer circles with an angle per frame get one per plane."""
     if geometry is None or grid.regular:
         return geometry
     filled = [index for index, plane in enumerate(grid.frames) if plane]

@@ -19,15 +19,15 @@ from braggshot.volumes import FloatArray
 
 MEMORY = 64 * 2**20  # memory for the frames that are read at once [bytes]
 BYTES_PER_VOXEL = 16  # memory for raw value, count, mask and square root together [bytes]
-CUBES = 4_000_000  # largest number of cubes of a survey
+CUBES = 4_000_000  # largest number of cubes over which the voxels of a scan are summed
 SAMPLES = 8  # number of frames in which hot pixels are searched
 CONTRAST = 10.0  # least height of a peak above the other counts [robust standard deviations]
-SIGNAL_TO_NOISE = 4.0  # least signal-to-noise ratio of a speckle on the faces of the signal's box [1]
+SIGNAL_TO_NOISE = 4.0  # least mean signal-to-noise ratio of a speckle on each face of the box that holds the signal [1]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Sums of a scan over cubes of `side` voxels.
+    """Counts of a scan, and their square roots, summed over cubes with edges of `side` voxels.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Survey:
 
 
 def survey(source: CorrectedFrames) -> Survey:
-    """Read all frames once, in chunks, and sum them into cubes without hot pixels."""
+    """Read all frames, a few at a time, leave hot pixels out, and sum the counts and their square roots over cubes."""
     n, rows, columns = source.shape
     side = int(np.ceil((n * rows * columns / CUBES) ** (1 / 3)))
     shape = tuple(-(-size // side) for size in source.shape)
@@ -90,7 +90,7 @@ def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tu
 
     Parameters
     ----------
-    view : sums over the scan
+    view : counts of the scan, summed over cubes
     peak : raw voxel of the peak
     speckle : voxels per speckle, the product of the oversampling along the axes
     """
@@ -110,7 +110,7 @@ def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tu
 
 
 def _face_mean(counts: NDArray[np.float32], centre: list[int], half: list[int], axis: int) -> float:
-    """Return the mean over the two faces of a box across `axis`, as far as they lie inside the array."""
+    """Return the mean count on the two faces of a box perpendicular to `axis`, without the parts outside the array."""
     box = [slice(max(0, c - h), c + h + 1) for c, h in zip(centre, half, strict=True)]
     total, number = 0.0, 0
     for plane in {centre[axis] - half[axis], centre[axis] + half[axis]}:
@@ -146,7 +146,8 @@ def centre_of_mass(counts: FloatArray, middle: NDArray[np.int_], half: int) -> N
 def sub_voxel_offset(counts: FloatArray, middle: NDArray[np.int_]) -> NDArray[np.float64]:
     """Return the offset of a peak from the voxel `middle` [voxels].
 
-    On each axis it is the vertex of the parabola through the logarithms of three sums over planes of 3 x 3 voxels.
+    Along each axis, counts are summed over three adjacent planes of 3 x 3 voxels. The offset is the vertex of the parabola through
+    the logarithms of these sums.
     """
     cube = counts[_box(counts, middle, 1)]
     if cube.shape != (3, 3, 3):
@@ -162,7 +163,7 @@ def sub_voxel_offset(counts: FloatArray, middle: NDArray[np.int_]) -> NDArray[np
 def require_peak(name: str, counts: FloatArray, local: NDArray[np.int_]) -> None:
     """Refuse counts without a Bragg peak at voxel `local`.
 
-    A peak stands ten robust standard deviations above the other sums over 3 x 3 x 3 voxels.
+    At a peak, the sum over 3 x 3 x 3 voxels lies at least ten robust standard deviations above the median of all such sums.
 
     Raises
     ------

@@ -46,9 +46,9 @@ Triple = tuple[int, int, int]
 WHOLE = 8_000_000  # largest scan that is read at once [voxels]
 SMALL = 128  # longest axis of a stack that is not cropped, because little would be saved [voxels]
 CENTRED = 0.1  # share of an axis by which a peak may be off the middle and still count as centred [1]
-MARGIN = 12  # margin read around the window, so that artefacts on its edge are seen whole [raw voxels]
+MARGIN = 12  # margin that is read around the cropped region, so that artefacts on its edge are seen whole [raw voxels]
 SPECKLE = 200.0  # size of a speckle assumed before the oversampling is known, rather too large [voxels]
-GROUPS = 8  # number of parts of the rocking curve in which a hot pixel must stay hot
+GROUPS = 8  # number of parts into which a rocking curve is split; a hot pixel is hot in nearly all of them
 FIELDS = {
     "steps",
     "window",
@@ -56,7 +56,7 @@ FIELDS = {
     "q_bragg",
     "oversampling",
     "provenance",
-}  # provenance that only a prepared scan has
+}  # names of the entries of the provenance that only a scan prepared earlier has
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,15 @@ class PrepareConfig:
     ----------
     shape : shape of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
     max_shape : largest shape that is chosen [voxels]
-    binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of seven or more, down to three
-    centre : "max" is the brightest voxel of the lightly smoothed pattern, "com" the centre of mass about it; or a raw index (z, y,
-        x)
+    binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of seven or more; at least three
+        remains
+    centre : "max" is the brightest voxel of the lightly smoothed pattern, "com" the centre of mass around that voxel;
+        or a raw index (z, y, x)
     subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; this spoils the
         Poisson statistics, so by default the offset is only recorded
     flat, dark, monitor : whether to use the flat field, dark field and monitor of the scan
     detector : name of a detector whose gaps are masked; None takes the name in the scan
-    bad_pixels : mask hot and dead pixels, zingers and blocks without counts that stand out from their surroundings
+    bad_pixels : mask hot and dead pixels, zingers (single bright voxels), and blocks of zeros amid counts
     aliens : "auto" masks foreign peaks, "off" leaves them
     background : level subtracted from every voxel before binning [photons], "frame" for the median level of each frame, or "off"
     threshold : counts below this become 0 [photons]
@@ -143,9 +144,9 @@ def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
 
 
 def _find_peak(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[Block, Survey, Triple]:
-    """Read a block around the peak, and return it with the survey of the scan and the rough position of the peak.
+    """Return a block around the peak, the survey of the scan (counts summed over cubes), and the rough position of the peak.
 
-    Where the user states both peak and shape, the survey covers only that block.
+    If the settings give both the peak and the shape, only the block is surveyed.
     """
     given = config.centre if isinstance(config.centre, tuple) else None
     if given is not None and config.shape is not None:
@@ -237,12 +238,13 @@ def _choose_window(
     scan: Scan, raw_shape: Triple, view: Survey, peak: Triple, offset: NDArray[np.float64], sampling: tuple[float, float, float],
     config: PrepareConfig,
 ) -> tuple[Window, Triple, tuple[str, ...]]:  # fmt: skip
-    """Choose the window and the shape of the volume, and say in words why."""
+    """Choose the part of the raw scan that becomes the volume (its window) and its shape; add remarks in words."""
     binning = config.binning if config.binning != "auto" else (1, 1, 1) if scan.prepared else choose_binning(sampling)
     middle = [size // 2 for size in raw_shape]
     centred = all(abs(a - b) <= CENTRED * size for a, b, size in zip(peak, middle, raw_shape, strict=True))
     small = max(raw_shape) <= SMALL and all(map(is_fast, raw_shape)) and binning == (1, 1, 1)
-    target = peak + np.clip(offset, -0.49, 0.49)  # an even number of bins has no middle bin: the nearer one
+    # If an even number of raw voxels is binned, none is in the middle; the sub-voxel offset then selects the nearer window.
+    target = peak + np.clip(offset, -0.49, 0.49)
     if config.shape is None and config.centre == "max" and (scan.prepared or (small and centred)):
         z, y, x = (size // bins for size, bins in zip(raw_shape, binning, strict=True))
         shape, target = (z, y, x), np.add(middle, (np.array(binning) - 1) / 2)
@@ -260,7 +262,7 @@ def _choose_window(
 
 
 def _covers(block: Block, start: Triple, stop: Triple, raw_shape: Triple) -> bool:
-    """Tell whether a block covers a region, as far as the scan does."""
+    """Tell whether a block holds all voxels of a region that lie inside the scan."""
     return all(
         have <= max(0, first) and min(size, last) <= end
         for have, end, first, last, size in zip(block.start, block.stop, start, stop, raw_shape, strict=True)
@@ -279,7 +281,7 @@ def _mask_aliens(block: Block, sampling: tuple[float, float, float]) -> Block:
 def _cut(
     block: Block, window: Window, shape: Triple, moved: NDArray[np.float64], config: PrepareConfig
 ) -> DiffractionVolume:  # fmt: skip
-    """Crop, pad and bin a block; if the settings ask for it, shift the counts by -`moved` first [raw voxels]."""
+    """Crop, pad and bin a block; if `config.subvoxel` is set, shift the counts by -`moved` before binning [raw voxels]."""
     start, stop = raw_extent(window, shape)
     place, size = np.subtract(start, block.start).tolist(), np.subtract(stop, start).tolist()
     counts, valid, steps = cut(block.counts, place, size), cut(block.valid, place, size), []
@@ -315,7 +317,7 @@ def _frame_level(counts: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.flo
 def _describe(
     scan: Scan, source: CorrectedFrames, volume: DiffractionVolume, window: Window, moved: NDArray[np.float64]
 ) -> DiffractionVolume:
-    """Return the volume with its voxel basis, geometry and provenance; a prepared scan keeps those it has.
+    """Return the volume with its voxel basis, geometry and provenance; for a prepared scan, they follow from its own.
 
     `moved` is the distance by which the counts were shifted before binning [raw voxels].
     """

@@ -1,7 +1,7 @@
 """Choose the part of the raw grid that becomes a volume: binning, lengths that transform quickly, crop and padding.
 
 Voxel i of an axis covers the raw indices ``start + i * binning`` and the ``binning - 1`` that follow (`braggshot.volumes.Window`).
-Voxel N // 2 holds the peak.
+Of the N voxels of an axis, voxel N // 2 holds the peak.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Triple = tuple[int, int, int]
 Number = TypeVar("Number", bound=np.generic)
 
 FAST_PRIMES = (2, 3, 5, 7)
-BIN_FROM, BIN_TO = 7.0, 3.0  # oversampling from which an axis is binned, and which it keeps at least
+BIN_FROM, BIN_TO = 7.0, 3.0  # least oversampling of an axis that is binned, and least oversampling after binning [1]
 ACROSS = 20  # least number of voxels across the crystal, where the scan is large enough
 
 
 def is_fast(length: int) -> bool:
-    """Tell whether a length transforms quickly: it has no prime factor above 7."""
+    """Tell whether the Fourier transform of an axis of this length is quick: the length has no prime factor above 7."""
     for prime in FAST_PRIMES:
         while length > 1 and length % prime == 0:
             length //= prime
@@ -32,7 +32,7 @@ def is_fast(length: int) -> bool:
 
 
 def fast_length(limit: int) -> int:
-    """Return the largest even length up to `limit` that transforms quickly; at least 2."""
+    """Return the largest even length up to `limit` whose Fourier transform is quick; at least 2."""
     return next((length for length in range(limit - limit % 2, 2, -2) if is_fast(length)), 2)
 
 
@@ -48,16 +48,17 @@ def choose_binning(oversampling: Sequence[float]) -> Triple:
 def choose_shape(
     raw_shape: Triple, reach: Triple, oversampling: Sequence[float], binning: Triple, max_shape: Triple
 ) -> Triple:  # fmt: skip
-    """Choose lengths that transform quickly, hold the signal, and give at least 20 voxels across the crystal.
+    """Choose the shape of a volume that holds the signal, with at least 20 voxels across the crystal.
 
-    No length exceeds that of the scan.
+    The Fourier transforms of the lengths are quick. No length exceeds that of the scan or `max_shape`.
 
     Parameters
     ----------
     raw_shape : shape of the scan [raw voxels]
     reach : half widths of the box that holds the signal [raw voxels]
     oversampling : oversampling of the raw grid, per axis
-    binning, max_shape : as in `braggshot.prepare.PrepareConfig`
+    binning : raw voxels per voxel of the volume, per axis
+    max_shape : largest shape that may be chosen [voxels]
     """
     z, y, x = (
         fast_length(min(max(2 * half, math.ceil(ACROSS * ratio)) // bins, size // bins, limit))
@@ -75,7 +76,7 @@ def window_about(peak: Sequence[float], raw_shape: Triple, binning: Triple, shap
 
 
 def raw_extent(window: Window, shape: Triple) -> tuple[Triple, Triple]:
-    """Return the first raw index on each axis and the one after the last; they may lie outside the scan."""
+    """Return, for each axis of a window, its first raw index and the one after its last; both may lie outside the scan."""
     z, y, x = (first + bins * size for first, bins, size in zip(window.start, window.binning, shape, strict=True))
     return window.start, (z, y, x)
 
@@ -109,6 +110,9 @@ def compose_windows(window: Window, outer: Window) -> Window:
 def window_basis(
     basis: FloatArray, q_bragg: FloatArray, window: Window, shape: Triple
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the voxel edges and the centre scattering vector of a window on a volume with the given edges and vector [1/m]."""
+    """Return the voxel edges and the scattering vector at the centre of a window on a volume [1/m].
+
+    `basis` and `q_bragg` are the voxel edges and the scattering vector at the centre of the whole volume.
+    """
     offset = raw_centre(window, shape) - np.asarray(window.raw_shape) // 2
     return np.asarray(basis, float) * np.asarray(window.binning), np.asarray(q_bragg, float) + np.asarray(basis, float) @ offset

@@ -1,18 +1,18 @@
-"""Draw what a person looks at: slide, page, figures for a paper, series, evaluations.
+"""Draw reports: a slide, an HTML page, figures for a paper, figures of a series and of an evaluation.
 
 surface          render the surface of a crystal from any side
-text             say what the numbers of a reconstruction mean, in words and units of the field
+text             say in words, with the usual units, what the numbers of a reconstruction mean
 figures          make the pictures of a reconstruction, as arrays
 strain_figures   make the pictures of a strain map, as arrays
-drawing          draw a reconstruction once, for slide, page and figure alike
+drawing          keep the pictures of a reconstruction, drawn once and used by slide, page and figure
 html_parts       lay out rows of pictures, colour bars, cards and curves as HTML
-strain_section   lay out the part of the page about strain
-html             write the page: one file that needs no other
+strain_section   lay out the part of the HTML page about strain
+html             write the HTML page: one file that needs no other
 paper            write the figure for a paper
 slide            write the slide: one picture, 16:9
 movie            write a movie of a series as a GIF
-series           draw a series: curves, crystals, movie, page
-evaluation       draw an evaluation
+series           draw a series of scans: curves, crystals, movie, page
+evaluation       draw a comparison of phasing methods on test crystals
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def write_png(path: str | Path, drawing: Drawing) -> None:
 
 
 def write_strain_figure(path: str | Path, drawing: Drawing) -> None:
-    """Write the figure for a paper, as PDF or PNG according to the ending of the file's name.
+    """Write the figure of the strain for a paper, as PDF or PNG according to the ending of the file's name.
 
     Raises
     ------

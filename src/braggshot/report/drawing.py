@@ -1,4 +1,4 @@
-"""Draw a reconstruction once, for slide, page and figure alike."""
+"""Keep the pictures of a reconstruction, drawn once and used by the slide, the HTML page and the figure for a paper."""
 
 from __future__ import annotations
 

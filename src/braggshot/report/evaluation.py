@@ -1,4 +1,4 @@
-"""Draw the figure of an evaluation: which methods find the crystals of a suite, how well, and in what time."""
+"""Draw the figure of an evaluation: which phasing methods find the test crystals, how well, and in what time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKS = "osD^vPX*<>hd"  # matplotlib's markers, one for each method in turn
 
 
 def write_evaluation_figure(path: str | Path, title: str, rows: Rows) -> None:
-    """Write a figure of four panels that shows one suite by group and method; `rows` are rows of ``results.json``.
+    """Write a figure of four panels that compares phasing methods on groups of test crystals, the `rows` of ``results.json``.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def write_evaluation_figure(path: str | Path, title: str, rows: Rows) -> None:
 
 
 def evaluation_figure(title: str, rows: Rows) -> Figure:
-    """Draw four panels: success by group, correlation of each crystal, success against time, overlap of supports by threshold."""
+    """Draw four panels: success by group, correlation of each crystal, success over time, overlap of supports over threshold."""
     figure = Figure(figsize=_SIZE, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=11)
     groups, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "method"))

@@ -24,8 +24,8 @@ from braggshot.report.surface import ColouredSurface, bulk, isosurface, render, 
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Reconstruction
 
 Pixels = NDArray[np.uint8]
-VIEWS = (30, 120, 210, 300)  # azimuths of the views [degrees]
-ELEVATION = 25.0  # elevation of the views [degrees]
+VIEWS = (30, 120, 210, 300)  # azimuths from which the surface of the crystal is drawn [degrees]
+ELEVATION = 25.0  # elevation from which the surface of the crystal is drawn [degrees]
 _SIDE = 240  # pixels along each side of a slice
 _UNKNOWN = (128, 128, 128, 255)  # colour of voxels that are not valid (RGBA)
 
@@ -80,7 +80,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Crystal:
-    """Reconstruction ready to be drawn: mean phase zero; basis, centre of the slices and their half width `half` in `unit`."""
+    """Reconstruction ready to be drawn, with a mean phase of zero.
+
+    `basis`, the centre of the slices and their half width `half` are in `unit`.
+    """
 
     rho: ComplexArray
     support: BoolArray
@@ -131,7 +134,10 @@ def crystal(reconstruction: Reconstruction) -> Crystal:
 
 
 def phase_colours(inside: ComplexArray) -> Colours:
-    """Choose a colour map from minus to plus a simple fraction of pi that holds nearly all phases; for pi, a cyclic map."""
+    """Choose the colours of phases: a symmetric range that ends at a simple fraction of pi and holds nearly all phases.
+
+    A range that ends at pi gets a cyclic colour map.
+    """
     largest = float(np.percentile(np.abs(np.angle(inside)), 99)) if inside.size else np.pi
     limit = next((np.pi * part for part in (1 / 8, 1 / 4, 1 / 2, 3 / 4) if largest <= np.pi * part), np.pi)
     return Colours("twilight_shifted" if limit == np.pi else "coolwarm", -limit, limit, "rad")
@@ -180,7 +186,10 @@ def slices(shown: Crystal) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
 
 
 def _plane(shown: Crystal, through: FloatArray, across: int, up: int) -> tuple[ComplexArray, Pixels]:
-    """Interpolate the complex field and the opacity on the plane of two Cartesian axes; the first row is the top one."""
+    """Interpolate the complex field on the plane of two Cartesian axes, and the opacity, which is 0 outside the support.
+
+    The first row is the top one.
+    """
     steps = (np.arange(_SIDE) + 0.5 - _SIDE / 2) * (2 * shown.half / _SIDE)
     places = np.empty((3, _SIDE, _SIDE))
     places[:] = through[:, None, None]
@@ -194,9 +203,10 @@ def _plane(shown: Crystal, through: FloatArray, across: int, up: int) -> tuple[C
 
 
 def fitted_magnitude(reconstruction: Reconstruction) -> FloatArray | None:
-    """Compute the fitted magnitudes c|F| on the measured grid [sqrt(photons)], c the best scale; None without counts on that grid.
+    """Compute the fitted magnitudes c|F| on the grid of the measured counts [sqrt(photons)], or None if this is not possible.
 
-    The estimated point spread is applied.
+    F is the Fourier transform of the object, and c the scale that fits the counts best. The estimated point spread is applied. The
+    result is None without counts, without a crystal, or if the crystal lies on another grid.
     """
     volume = reconstruction.volume
     same_grid = reconstruction.frame == "detector" and reconstruction.rho.shape == volume.shape
@@ -213,7 +223,7 @@ def fitted_magnitude(reconstruction: Reconstruction) -> FloatArray | None:
 
 
 def diffraction(reconstruction: Reconstruction) -> Diffraction | None:
-    """Draw measured and fitted counts and their difference; None for a result without its measurement."""
+    """Draw measured counts, fitted counts and the difference of their roots; None for a result without measured counts."""
     magnitude = fitted_magnitude(reconstruction)
     if magnitude is None:
         return None
@@ -235,7 +245,7 @@ def diffraction(reconstruction: Reconstruction) -> Diffraction | None:
 
 
 def _central_planes(volume: DiffractionVolume, values: FloatArray, colours: Callable[[Any], Pixels]) -> tuple[Picture, ...]:
-    """Draw the planes through the voxel N // 2, in voxels of the detector frame; voxels whose value is not a number are grey."""
+    """Draw the three planes of the detector grid through the voxel N // 2; voxels whose value is not a number are grey."""
     names = ("rocking", "row", "column")
     basis = volume.reciprocal_basis
     steps, unit = (np.ones(3), "voxels") if basis is None else (np.linalg.norm(basis, axis=0) * 1e-9, "nm⁻¹")
@@ -257,7 +267,7 @@ def scale_bar(width: float) -> float:
 
 
 def label(value: float, unit: str) -> str:
-    """Write an angle as a fraction of pi, and any other value as `text.number` does."""
+    """Write an angle as a fraction of pi, and any other value with three significant digits."""
     if unit != "rad":
         return text.number(value).replace("-", "−")
     part = Fraction(abs(value) / np.pi).limit_denominator(16)

@@ -72,7 +72,7 @@ def _header(reconstruction: Reconstruction) -> str:
 
 
 def _surface(drawing: Drawing) -> Iterable[str]:
-    """Show the crystal from all sides, where there is no strain map; a strain map has a section of its own."""
+    """Show the surface of the crystal from four sides, coloured by its phase, on a page without a strain map."""
     reconstruction, views = drawing.reconstruction, drawing.views
     yield "<h2>The crystal</h2>"
     if views:

@@ -19,7 +19,7 @@ from braggshot.report import figures, text
 from braggshot.report.figures import Colours, Picture, Pixels
 from braggshot.volumes import FloatArray
 
-_INK, _LINE = "#010203", "#040506"  # colours in a drawing that stand for the page's text and accent colours
+_INK, _LINE = "#010203", "#040506"  # placeholder colours, replaced by the page's colours of text and of accents
 
 
 def row(pictures: Sequence[Picture], kind: str = "", *, voxels: bool = False) -> str:
@@ -57,7 +57,7 @@ def _labels(picture: Picture) -> str:
 
 
 def _triad(picture: Picture) -> str:
-    """Draw the coordinate axes and the scattering vector q as arrows from one point."""
+    """Draw the coordinate axes and the scattering vector q as lines from one point."""
     lines = [
         f'<g class="{name}"><line x2="{30 * right:.1f}" y2="{-30 * up:.1f}"/>'
         f'<text stroke="none" x="{40 * right:.1f}" y="{-40 * up + 4:.1f}">{name}</text></g>'
@@ -78,7 +78,7 @@ def legend(name: str, colours: Colours) -> str:
 
 
 def facts(facts: Sequence[text.Fact]) -> str:
-    """Lay out numbers as cards."""
+    """Lay out numbers as cards; each has a name, a value and a line that says how to read it."""
     cards = (
         f'<div><dt>{escape(fact.name)}</dt><dd class="value">{escape(fact.value)}</dd>'
         f'<dd class="how">{escape(fact.note)}</dd></div>'
@@ -115,7 +115,10 @@ def plot(
 
 
 def drawing(draw: Callable[[Axes, str, str], None], salt: str) -> str:
-    """Turn what `draw(axes, ink, accent)` draws into inline SVG in the page's colours; `salt` makes the SVG's ids unique."""
+    """Call `draw(axes, ink, accent)`, and return the drawing as inline SVG in the page's colours.
+
+    `salt` makes the ids in the SVG unique on the page.
+    """
     style: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
     style |= {"svg.hashsalt": salt, "axes.spines.top": False, "axes.spines.right": False}
     with mpl.rc_context(style):

@@ -1,7 +1,8 @@
 """Write a movie (GIF) in one range of colours and one palette, so that a colour means the same in all frames.
 
 GIF writers choose a palette from the pixels of each frame. Such a palette gives most of its colours to the background, and the
-colour bar shows bands. The palette here holds the colour map at the brightnesses of a shaded surface, and greys.
+colour bar shows bands. The fixed palette of this module holds greys, and the colour map at four brightnesses, as they occur on a
+shaded surface.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from braggshot.report.figures import Colours, Picture
 
 _HOLD = 500  # time that a frame is shown [ms]
 _SHADES = (1.0, 0.85, 0.7, 0.55)  # brightness of shaded surfaces, from full to ambient light [1]
-_HUES = 54  # number of colours of the colour map; with four shades of each, and 40 greys, they fill the 256 of a GIF
+_HUES = 54  # number of colours from the colour map; in four shades each, with 40 greys, they are the 256 colours of a GIF
 
 
 def film(path: Path, frames: Iterable[tuple[str, Sequence[Picture]]], colours: Colours) -> None:

@@ -21,7 +21,7 @@ _WIDTH, _HEIGHT = 7.2, 6.4  # size of the figure, two columns of a journal [inch
 
 
 def strain_figure(shown: Material) -> Figure:
-    """Draw a matplotlib figure of 7.2 x 6.4 inches; the state of pyplot is left as it is."""
+    """Draw the strain of a crystal as a matplotlib figure of 7.2 x 6.4 inches; the state of pyplot stays unchanged."""
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=300, facecolor="white")
     left = 0.012
     for number, picture in enumerate(views(shown, "strain", _PIXELS, _SIDES)):
@@ -60,7 +60,7 @@ def draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
 
 
 def in_mathtext(name: str) -> str:
-    """Write the bars over negative indices as mathtext, because combining characters sit badly in most fonts."""
+    """Write the name of a plane as mathtext, because most fonts misplace combining bars over negative indices."""
     return "$" + re.sub("(\\d)\N{COMBINING OVERLINE}", r"\\bar{\1}", name) + "$"
 
 

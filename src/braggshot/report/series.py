@@ -33,7 +33,7 @@ from braggshot.report.strain_section import METHODS, scientific
 from braggshot.volumes import StrainMap
 
 Rows = Sequence[Mapping[str, Any]]
-# Panels of curves: label of the axis, factor from SI units, and the name of each curve by the column that it shows.
+# Panels of curves: label of the vertical axis, factor from SI units, and column of the table -> name of its curve.
 PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("volume [µm³]", 1e18, {"volume_m3": ""}),
     ("lattice parameter [Å]", 1e10, {"lattice_parameter_m": ""}),
@@ -44,8 +44,8 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("√χ²", 1.0, {"chi2": ""}),
     ("resolution [nm]", 1e9, {"resolution_m": ""}),
 )  # fmt: skip
-_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # column -> the column to show in its place if that one is known
-# Cells of the table: column, heading, factor from SI units, format; without a format, a power of ten is written.
+_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # column -> column that is shown instead if it has values
+# Columns of the table on the page: name, heading, factor from SI units, format; an empty format writes a power of ten.
 _CELLS = (
     ("volume_m3", "volume<br>[µm³]", 1e18, "{:.4g}"), ("lattice_parameter_m", "a<br>[Å]", 1e10, "{:.5f}"),
     ("d_spacing_m", "d<br>[Å]", 1e10, "{:.5f}"), ("strain_std", "spread of<br>strain", 1.0, ""),
@@ -54,11 +54,11 @@ _CELLS = (
     ("agreement", "starts<br>that agree", 1.0, "{:.0%}"), ("correlation_to_previous", "like its<br>neighbour", 1.0, "{:.3f}"),
     ("warm_cold_correlation", "warm like<br>cold", 1.0, "{:.3f}"),
 )  # fmt: skip
-# Columns of the lower and the upper bound of a band around a curve.
+# Column that a curve shows -> columns of the lower and the upper bound of the band around the curve.
 _BANDS = {"volume_m3": ("volume_low_m3", "volume_high_m3")}
-_FLAT = 1e-4  # relative change of a column below which its curve is drawn flat
-_COARSE = {"resolution_m": 0.1}  # relative change below which a curve of these columns is drawn flat, in place of `_FLAT`
-_VIEW = 30  # azimuth of the views of the surface [degrees]
+_FLAT = 1e-4  # a curve is drawn flat if its values change by less than this share of themselves [1]
+_COARSE = {"resolution_m": 0.1}  # column -> its curve is drawn flat if its values change by less than this share [1]
+_VIEW = 30  # azimuth from which the surface of each crystal is drawn [degrees]
 _STRIP = 8  # largest number of crystals in the row of pictures on the page
 
 
@@ -72,7 +72,7 @@ class Stage:
 
 
 def write(folder: Path, rows: Rows, against: str | None = None, movie: bool = True) -> None:
-    """Write curves (PNG), movie (GIF) and page (HTML) of a series to `folder`, from its rows and the CXI files there.
+    """Write curves (PNG), movie (GIF) and page (HTML) of a series to `folder`, from its table and the CXI files in `folder`.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def abscissa(rows: Rows, against: str | None = None) -> tuple[NDArray[np.float64
 
 
 def curves(rows: Rows, x: NDArray[np.float64], label: str) -> Figure:
-    """Draw all panels in one figure."""
+    """Draw the curves of a series in one figure, with a panel for each kind of quantity that has values."""
     shown = list(_panels(rows))
     across = max(1, min(3, len(shown)))
     down = max(1, -(-len(shown) // across))
@@ -129,7 +129,7 @@ def curves(rows: Rows, x: NDArray[np.float64], label: str) -> Figure:
 
 
 def _panels(rows: Rows) -> Iterator[tuple[str, float, dict[str, str]]]:
-    """Choose the panels with a number other than zero in at least one scan that did not fail."""
+    """Yield the panels of curves with a value other than zero in at least one scan whose verdict is not failed."""
     known = {column for row in rows if row["verdict"] != "failed" for column, value in row.items() if value}
     for name, scale, named in PANELS:
         shown = {column: text for column, text in named.items() if column in known}
@@ -155,7 +155,7 @@ def _draw(axes: Axes, rows: Rows, x: NDArray[np.float64], panel: tuple[str, floa
         axes.plot(x[kept & good], y[kept & good], "o", color=colour, markersize=4)
         axes.plot(x[kept & ~good], y[kept & ~good], "o", color=colour, markerfacecolor="none", markersize=4)
     bottom, top = axes.get_ylim()
-    flat = max(_COARSE.get(key, _FLAT) for key in named)  # else ticks differ in the 12th digit
+    flat = max(_COARSE.get(key, _FLAT) for key in named)  # least relative range of the vertical axis [1]
     middle, half = (bottom + top) / 2, max(top - bottom, flat * max(abs(bottom), abs(top))) / 2
     axes.set_ylim(middle - half, middle + half)
     _span(axes, x)
@@ -170,7 +170,7 @@ def _draw(axes: Axes, rows: Rows, x: NDArray[np.float64], panel: tuple[str, floa
 
 
 def _span(axes: Axes, x: NDArray[np.float64]) -> None:
-    """Give a panel the range of the abscissa that holds all scans, failed ones included."""
+    """Set the horizontal range of a panel so that it holds all scans, failed ones included."""
     known = x[np.isfinite(x)]
     first, last = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     margin = 0.05 * (last - first) or 0.5
@@ -187,7 +187,7 @@ def _maps(folder: Path, rows: Rows) -> Iterator[tuple[Mapping[str, Any], StrainM
 
 
 def staged(folder: Path, rows: Rows) -> Stage | None:
-    """Choose colours and widths of the pictures that suit every crystal; None where no crystal has a surface."""
+    """Choose colours and widths of the pictures that suit every crystal of a series; None if no crystal has a surface."""
     limits, halves, radii = [], [], []
     for _, found in _maps(folder, rows):
         shown = material(found)
@@ -205,7 +205,7 @@ def staged(folder: Path, rows: Rows) -> Stage | None:
 
 
 def on_stage(found: StrainMap, stage: Stage) -> Material:
-    """Prepare a crystal for drawing with the common colours and widths, r = 0 in the middle."""
+    """Prepare a crystal for drawing with the colours and widths of its series, and with r = 0 in the middle."""
     shown = replace(material(found), strains=stage.colours, half=stage.half)
     if shown.surface is None:
         return shown
@@ -221,7 +221,7 @@ def frames(maps: Iterable[tuple[Mapping[str, Any], StrainMap]], stage: Stage) ->
 
 
 def caption(row: Mapping[str, Any]) -> str:
-    """Write the caption of a row: its name, at most three of the user's own columns, its verdict."""
+    """Write the caption of a scan from its row: its name, at most three of the user's own columns, its verdict."""
     names = list(row)
     own = [
         name for name in names[names.index("time") + 1 : names.index("volume_m3")] if name != "elapsed_s" and row[name] is not None
@@ -231,7 +231,7 @@ def caption(row: Mapping[str, Any]) -> str:
 
 
 def page(folder: Path, rows: Rows, x: NDArray[np.float64], label: str, stage: Stage | None, animated: bytes) -> str:
-    """Write the page as HTML text that needs no other file."""
+    """Write the page of a series as HTML text that needs no other file."""
     count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("good", "doubtful", "failed")}
     style = importlib.resources.files("braggshot.report").joinpath("page.css").read_text(encoding="utf-8")
     now = datetime.datetime.now().astimezone()
@@ -333,7 +333,7 @@ def _resolutions(rows: Rows) -> str:
 
 
 def _text(value: Any, scale: float, form: str) -> str:
-    """Write a cell of the table by a format; without a format, with two digits and a power of ten."""
+    """Write the value of a table cell by a format; without a format, write two digits and a power of ten."""
     if value is None:
         return ""
     return form.format(value * scale) if form else scientific(value * scale)

@@ -21,7 +21,7 @@ _INK, _SOFT, _Q = "#1b1f24", "#59636e", "#1f5fa8"  # colours of text, of less im
 
 
 def slide(drawing: Drawing) -> Figure:
-    """Draw a matplotlib figure of 2000 x 1125 pixels on white; the state of pyplot is left as it is."""
+    """Draw the slide of a reconstruction as a matplotlib figure of 2000 x 1125 pixels; the state of pyplot stays unchanged."""
     figure = Figure(figsize=(13.333, 7.5), dpi=150, facecolor="white")
     reconstruction = drawing.reconstruction
     _title(figure, reconstruction)
@@ -99,7 +99,7 @@ def _draw(axes: Axes, picture: Picture, *, bar: bool) -> None:
 
 
 def _triad(axes: Axes, picture: Picture) -> None:
-    """Draw the coordinate axes and the scattering vector q as arrows from one point."""
+    """Draw the coordinate axes and the scattering vector q as lines from one point."""
     start, size = np.array([0.1, 0.1]) * picture.width, 0.07 * picture.width
     for name, right, up in picture.triad:
         end = start + size * np.array([right, up])

@@ -1,7 +1,7 @@
 """Make the pictures of a strain map: the surface coloured by strain or displacement, with the names of facets, and slices.
 
-The range of colours is symmetric about zero and ends at a round number; the map is perceptually even (coolwarm: Moreland, Proc. 5th
-Int. Symp. Visual Computing, 2009); lengths are in nm and displacements in pm.
+The range of colours is symmetric about zero and ends at a round number. The colour map is perceptually even (coolwarm: Moreland,
+Proc. 5th Int. Symp. Visual Computing, 2009). Lengths are in nm and displacements in pm.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from braggshot.volumes import Facet, FloatArray, StrainMap
 
 _SIDE = 240  # pixels along each side of a slice
 _FACING = 0.45  # least cosine between a facet's normal and the direction to the viewer for its name to be written
-_LABEL = (0.16, 0.08)  # width and height of a label, as shares of the picture's [1]
-VIEWS = (30, 120, 210, 300)  # azimuths of the views [degrees]
+_LABEL = (0.16, 0.08)  # width and height kept free for the name of a facet, as shares of the picture's width and height [1]
+VIEWS = (30, 120, 210, 300)  # azimuths from which the surface of the crystal is drawn [degrees]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ def material(found: StrainMap) -> Material:
 
 
 def symmetric(values: FloatArray, unit: str) -> Colours:
-    """Choose a range of colours from minus to plus a round number, 1, 2 or 5 times a power of ten, that holds nearly all values."""
+    """Choose a range of colours that is symmetric about zero and holds nearly all values.
+
+    It ends at 1, 2 or 5 times a power of ten.
+    """
     known = np.abs(values[np.isfinite(values)])
     largest = float(np.percentile(known, 98)) if known.any() else 1.0
     power = 10.0 ** np.floor(np.log10(largest))
@@ -152,7 +155,7 @@ def slices(shown: Material, what: str = "strain") -> tuple[Picture, ...]:
 
 
 def _plane(shown: Material, through: FloatArray, centre: FloatArray, across: int, up: int) -> NDArray[np.float64]:
-    """Compute the fractional voxel indices of the pixels of a plane of two axes; the first row is the top one."""
+    """Compute the fractional voxel indices of the pixels of a slice along two Cartesian axes; the first row is the top one."""
     steps = (np.arange(_SIDE) + 0.5 - _SIDE / 2) * (2 * shown.half / _SIDE)
     places = np.empty((3, _SIDE, _SIDE))
     places[:] = through[:, None, None]

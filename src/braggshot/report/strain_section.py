@@ -1,4 +1,4 @@
-"""Lay out the part of the page about strain: surface, slices, histogram, numbers, facets."""
+"""Lay out the part of the HTML page about strain: surface, slices, histogram, numbers, facets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from braggshot.report.strain_figures import Material, histogram, plane_name, sli
 from braggshot.report.text import SUPERSCRIPTS, Fact, length, number, percent
 from braggshot.volumes import Facet, FloatArray, StrainMap
 
-# What each method of measuring the resolution measures.
+# Name of a method of measuring the resolution -> the length that it measures, in words.
 METHODS = {
     "fsc_half_data": "full period where the Fourier shell correlation of two halves of the counts falls to 1/7",
     "prtf": "full period where the PRTF falls to 1/e",
@@ -24,7 +24,7 @@ METHODS = {
 
 
 def section(shown: Material, pictures: Sequence[Picture]) -> Iterable[str]:
-    """Write the HTML text of the section.
+    """Write the HTML text of the section on strain.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def section(shown: Material, pictures: Sequence[Picture]) -> Iterable[str]:
 
 
 def facts(found: StrainMap) -> tuple[Fact, ...]:
-    """List the numbers that summarise a strain map, in the field's units."""
+    """List the numbers that summarise a strain map, in the units that are usual for crystals."""
     few = summary_table(found)
     listed = [
         Fact("lattice spacing", f"{few['d_spacing_m'] * 1e10:.4f} Å", "of the mean lattice, from the position of the peak"),

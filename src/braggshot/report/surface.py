@@ -1,8 +1,8 @@
 """Draw the surface of a crystal from any side, by a small orthographic renderer.
 
-Each pixel is shaded by Lambert's law from interpolated normals. Its colour is the phase of the interpolated *complex* field, so
-that no wrap of the phase shows as a seam. Corners are converted by the voxel basis, so a crystal in the skewed detector frame is
-drawn in true proportions. Coordinates are (z, y, x) of the basis' frame, y up.
+Each pixel is shaded by Lambert's law from interpolated normals. The colour of a pixel follows from the interpolated *complex*
+field, so that no wrap of the phase shows as a seam. The corners of the triangles are converted by the voxel basis, so a crystal in
+the skewed detector frame is drawn in true proportions. Coordinates are (z, y, x) of the frame of the basis, with y up.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scipy import ndimage
 from braggshot.physics.surface import SMOOTHING, find_surface
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
-LEVEL = 0.5  # amplitude of the surface over the median amplitude inside the support [1]
-_OVERDRAW = 2  # number of rendered pixels along each axis of a pixel of the image; their average gives smooth edges
+LEVEL = 0.5  # amplitude at the drawn surface, divided by the median amplitude inside the support [1]
+_OVERDRAW = 2  # each pixel of the image averages this many rendered pixels along each axis, so that edges are smooth
 _SPACING = 0.7  # distance of the points that fill a triangle [rendered pixels]; below 1 / sqrt(2) there are no holes
 _AMBIENT = 0.5  # brightness where no direct light falls, relative to full light [1]
 _LIGHT = np.array([-0.35, 0.5, 0.79])  # direction to the light: right, up, towards the viewer
@@ -33,7 +33,7 @@ class ColouredSurface:
     corners : (triangle, 3, 3) positions, components (z, y, x), relative to their common centre [unit of the basis]
     normals : (triangle, 3, 3) outward unit normals at the corners
     field : (triangle, 3) complex field at the corners
-    centre : position of that centre, which was subtracted from the corners, relative to the voxel N // 2 [unit of the basis]
+    centre : position of the common centre of the corners, relative to the voxel N // 2 [unit of the basis]
     radius : distance of the farthest corner from the centre, plus a margin [unit of the basis]
     """
 
@@ -81,18 +81,18 @@ def view_axes(azimuth: float, elevation: float) -> NDArray[np.float64]:
 
 
 def _cross(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
-    """Compute the vector product of components (z, y, x); (x, y, z) is right-handed."""
+    """Compute the vector product of two vectors with components (z, y, x); the axes x, y, z are right-handed."""
     return np.asarray(np.cross(a[::-1], b[::-1])[::-1], dtype=np.float64)
 
 
 def render(
     surface: ColouredSurface, axes: FloatArray, size: int, colour: Callable[[ComplexArray], FloatArray]
 ) -> NDArray[np.uint8]:
-    """Draw the surface as seen along ``-axes[2]``; the image spans twice the radius of the surface.
+    """Draw the surface as a square image that spans twice the radius of the surface; the viewer looks along ``-axes[2]``.
 
     Parameters
     ----------
-    axes : axes of the view, from `view_axes`
+    axes : rows are the unit vectors right, up and towards the viewer, from `view_axes`
     size : pixels per side of the square image
     colour : complex field (n,) -> RGB (n, 3), 0 to 1
 
@@ -101,7 +101,7 @@ def render(
     RGBA (size, size, 4), transparent around the crystal
     """
     fine = size * _OVERDRAW
-    seen = surface.normals.mean(axis=1) @ axes[2] > -0.2  # back faces are hidden; near the rim both kinds count
+    seen = surface.normals.mean(axis=1) @ axes[2] > -0.2  # triangles that face the viewer, or nearly so at the rim
     corners = (surface.corners[seen] @ axes.T).astype(np.float32)
     corners *= fine / (2 * surface.radius)
     weights = _lattice(np.linalg.norm(corners[:, :, :2] - np.roll(corners[:, :, :2], 1, axis=1), axis=2).max() / _SPACING)

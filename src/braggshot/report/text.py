@@ -1,4 +1,4 @@
-"""Say in words, and in the units of the field, what the numbers of a reconstruction mean."""
+"""Say in words, with the usual units, what the numbers of a reconstruction mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from braggshot.volumes import Agreement, FloatArray, Reconstruction
 # Table that turns the digits of an exponent into superscripts.
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-# What each verdict means, and what to do next.
+# Sentences for each verdict: the headline says what it means, the advice says what to do next.
 HEADLINES = {
     "good": "This reconstruction can be trusted.",
     "doubtful": "Look before you use this reconstruction: something speaks against it.",
@@ -84,7 +84,7 @@ def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
 
 
 def agreement(agreeing: Agreement | None) -> str:
-    """Say how many of the other starts give the same crystal."""
+    """Say in words how many starts, besides the chosen start, give the same crystal."""
     if agreeing is None or not agreeing.others + agreeing.stuck:
         return "one start"
     stuck = f" ({agreeing.stuck} more are stuck)" if agreeing.stuck else ""

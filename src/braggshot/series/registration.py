@@ -1,21 +1,22 @@
 r"""Bring all crystals of a series to one grid, one twin and one origin.
 
 The neighbour of a scan is the earlier scan that its crystal is compared with. All volumes share one shape and binning.
-If both scans have the same voxels in space, crystals are compared voxel by voxel. Otherwise the neighbour is interpolated:
+If both scans have the same voxels in space, crystals are compared voxel by voxel. Otherwise the neighbour's crystal is
+interpolated. The voxel n of the new scan lies at the position n' in the neighbour's array:
 
 .. math:: n' = (R' A')^{-1} R A\, n
 
-gives the position n' in the neighbour's array for the voxel n of the new scan. The columns of A are the edges of a voxel, R turns
-the scattering vector q along one fixed axis, and primes mark the neighbour.
+Both count from the centre of their array. The columns of A are the edges of a voxel, R is the rotation that turns the scattering
+vector q onto one fixed axis, and primes mark the neighbour.
 
-A peak that lies a fraction of a voxel off the centre of the array is a phase ramp in the crystal. The ramp is removed before
-crystals are compared. Along one axis with N voxels, its slope is the phase of
+A peak that lies a fraction of a voxel off the centre of the array gives the crystal a phase ramp. The ramp is removed before
+crystals are compared. Along one axis with N voxels, the slope of the ramp is the phase of
 
 .. math:: \sum_n \rho_n^* \rho_{n+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
 
-which can be computed from the object rho or from the counts, the squared magnitudes of its Fourier transform F. The crystal or
-its twin (the conjugate inversion) is kept, whichever correlates better with the neighbour after the best shift. The strain maps
-of a series share one voxel size and one shape.
+The left side follows from the object rho, the right side from the counts, the squared magnitudes of its Fourier transform F. The
+crystal or its twin (the conjugate inversion) is kept, whichever correlates better with the neighbour after the best shift. The
+strain maps of a series share one voxel size and one shape.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from braggshot.physics.strain import mean_turn, without_ramp
 from braggshot.prepare import PrepareConfig
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap
 
-SAME = 0.1  # two grids count as the same if equal indices lie less than this apart in the middle half of the array [voxels]
+# Two grids count as the same if, in the middle half of the array, voxels of equal index lie closer together than this [voxels].
+SAME = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Grid:
 
 
 def grid_of(found: Reconstruction, strain: StrainMap | None) -> Grid:
-    """Make the grid of a series from its first crystal; strain maps get room for a crystal of half the array on every axis."""
+    """Make the grid of a series from its first crystal; strain maps have room for a crystal that fills half of each axis."""
     window = found.volume.window
     binning = None if window is None else window.binning
     if strain is None or found.basis is None:
@@ -72,7 +74,10 @@ def grid_of(found: Reconstruction, strain: StrainMap | None) -> Grid:
 
 
 def hold_grid(config: PrepareConfig, grid: Grid | None, scan: Scan) -> PrepareConfig:
-    """Return settings that prepare a scan on the grid of the series; for a scan that is on this grid already, nothing changes."""
+    """Return the settings that prepare a scan on the grid of the series.
+
+    `config` is unchanged if the series has no grid yet, or if the scan is prepared already and has the shape of the grid.
+    """
     if grid is None or (scan.prepared and tuple(scan.frames.shape) == grid.shape):
         return config
     return replace(config, shape=grid.shape, binning=grid.binning or config.binning)
@@ -99,7 +104,7 @@ def carry_neighbour(previous: Reconstruction, volume: DiffractionVolume, axis: s
 def measured_turn(volume: DiffractionVolume) -> NDArray[np.float64]:
     """Compute the phase difference between neighbouring voxels along each axis, (3,), from the position of the peak [rad].
 
-    It is the mean over the crystal, and the same for every object that explains the counts.
+    The difference is a mean over the crystal. Every object that explains the counts has the same mean.
     """
     counts = torch.from_numpy(np.where(volume.valid, volume.intensity, 0).astype(np.float64))
     centres = [float(centre) for centre in centre_of_mass(counts)]
@@ -107,9 +112,9 @@ def measured_turn(volume: DiffractionVolume) -> NDArray[np.float64]:
 
 
 def _step(previous: Reconstruction, volume: DiffractionVolume, axis: str) -> NDArray[np.float64] | None:
-    """Compute the matrix (3, 3) from voxel indices of `volume` to those of `previous`.
+    """Compute the matrix (3, 3) that converts voxel indices of `volume` to voxel indices of `previous`.
 
-    It is None if both grids are the same, or if a geometry is not known.
+    Return None if both grids are the same, or if a geometry is not known.
     """
     q, before = volume.q_bragg, previous.volume.q_bragg
     if q is None or before is None or volume.reciprocal_basis is None or previous.basis is None:
@@ -138,15 +143,15 @@ def guess(field: ComplexArray) -> Guess:
 
 @dataclass(frozen=True)
 class Registration:
-    """Changes that aligned a crystal with that of its neighbour, and how well both agree afterwards.
+    """Changes that aligned a crystal with its neighbour, the crystal of an earlier scan, and how well both agree afterwards.
 
     Parameters
     ----------
-    correlation : complex correlation of the aligned crystal with its neighbour [1]
-    margin : by how much less the other twin correlates with the neighbour [1]
+    correlation : correlation of the complex fields of the aligned crystal and its neighbour [1]
+    margin : how much lower the correlation of the rejected twin with the neighbour is [1]
     twin : whether the crystal was replaced by its twin, the conjugate inversion
-    shift : number of whole voxels by which the crystal was moved, so that no value was interpolated
-    rest : fraction of a voxel by which crystal and neighbour still differ
+    shift : distance by which the crystal was moved, whole so that no value is interpolated (z, y, x) [voxels]
+    rest : distance that remains between crystal and neighbour (z, y, x) [voxels]
     """
 
     correlation: float
@@ -157,9 +162,9 @@ class Registration:
 
 
 def register(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstruction, Registration]:
-    """Choose, of a crystal and its twin, the one that agrees with `neighbour`, and move it to the origin of `neighbour`.
+    """Move a crystal to the origin of `neighbour`, after replacing it by its twin if that correlates better with `neighbour`.
 
-    Both must lie on the same grid.
+    The crystal and `neighbour` must lie on the same grid.
 
     Raises
     ------
@@ -180,7 +185,7 @@ def register(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstruc
 
 
 def _inverted(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Invert a numpy array through the voxel N // 2, as `fourier.inverted` does a tensor."""
+    """Invert a numpy array through the voxel N // 2, as `fourier.inverted` inverts a tensor."""
     return np.asarray(inverted(torch.from_numpy(np.ascontiguousarray(array))).numpy())
 
 
@@ -215,11 +220,11 @@ def _text(rest: tuple[float, float, float]) -> str:
 
 
 def on_map(strain: StrainMap, shape: tuple[int, int, int]) -> StrainMap:
-    """Pad or cut a strain map, with r = 0 in the middle, to the shape of all strain maps of a series.
+    """Pad or cut a strain map to the shape that all strain maps of a series share; r = 0 stays in the middle.
 
     Raises
     ------
-    DataError : if the crystal reaches beyond this shape.
+    DataError : if the crystal reaches beyond `shape`.
     """
     filled = {}
     for part in dataclasses.fields(strain):
@@ -232,7 +237,7 @@ def on_map(strain: StrainMap, shape: tuple[int, int, int]) -> StrainMap:
     return replace(strain, **filled)  # type: ignore[arg-type]
 
 
-# Fields of a strain map that are NaN, and not 0, where the map is padded.
+# Fields of a strain map that are padded with NaN; all other fields are padded with 0.
 _UNKNOWN_OUTSIDE = {"displacement", "strain", "d_spacing", "lattice_parameter", "displacement_sigma", "strain_sigma"}
 
 

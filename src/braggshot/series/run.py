@@ -2,12 +2,13 @@
 
 The neighbour of a scan is the earlier scan that its crystal is compared with. A scan that cannot be computed, or whose verdict is
 ``failed``, gets a row with the reason, and is never a neighbour. A second call continues with the missing scans. A row of an
-earlier run stays valid if its scan, the settings and the row of its neighbour are the same and its CXI file exists.
+earlier run stays valid if its scan, the settings and the row of its neighbour are the same and its CXI file exists. In the diagram,
+0 -> 1 means that scan 0 is the neighbour of scan 1, so that scan 1 must wait for it.
 
 ::
 
-    neighbour = "previous":  0 -> 1 -> 2 -> 3         one scan at a time is ready
-    neighbour = "first":     0 -> 1, 0 -> 2, 0 -> 3   all others are ready once the first is accepted
+    neighbour = "previous":  0 -> 1 -> 2 -> 3         scans are phased one after another
+    neighbour = "first":     0 -> 1, 0 -> 2, 0 -> 3   once scan 0 is accepted, all others may be phased at once
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from braggshot.series.sources import Source, unique_names
 from braggshot.series.table import Row
 
 Compute = Callable[[Sequence[Task]], Iterator[tuple[Task, Row]]]
-"""Function that phases independent tasks and yields their rows in any order, each row after the result files are written."""
+"""Function that phases scans which do not wait for each other, and yields each with its row, once its files are written."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def run(
 
     Raises
     ------
-    ConfigError : if the settings fit no scan.
+    ConfigError : if a setting does not fit.
     DataError : at the end, if not one scan could be computed.
     OutputError : if a file cannot be written.
     """
@@ -77,7 +78,8 @@ def run(
     check_writable(folder, read, called, ("cxi", *settings.output.formats))
     sweep(folder)
     earlier = {row["name"]: row for row in table.read(folder / "series.csv")}
-    rows = {number: earlier[name] for number, name in enumerate(called) if name in earlier}  # replaced when their scans are done
+    # Number of a scan -> its row of an earlier run, which is replaced when the scan is done.
+    rows = {number: earlier[name] for number, name in enumerate(called) if name in earlier}
     waiting, done, chain = list(range(len(scans))), 0, Chain()
     while waiting:
         ready = waiting if settings.series.neighbour == "first" and chain.neighbour is not None else waiting[:1]

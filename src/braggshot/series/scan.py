@@ -1,6 +1,7 @@
 """Phase one scan of a series, from its frames to its row of the table.
 
-The result lies on the common grid; of the crystal and its twin, the one that agrees with the neighbour, an earlier scan, is kept.
+The result lies on the grid that all scans of the series share. The neighbour of a scan is the earlier scan that its crystal is
+compared with. The crystal or its twin is kept, whichever agrees better with the neighbour.
 """
 
 from __future__ import annotations
@@ -27,22 +28,23 @@ from braggshot.series.sources import Source
 from braggshot.series.table import Row
 from braggshot.volumes import Agreement, Reconstruction, Scan
 
-# Errors of one scan become its row; all others stop the run.
+# Errors that make only one scan fail; its row of the table tells the reason. Any other error stops the run.
 FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)
-TWINS = 0.02  # least difference of the correlations of both twins with the neighbour for the choice to be certain [1]
+TWINS = 0.02  # the choice of twin is certain if the correlations of both with an earlier scan differ by at least this [1]
 
 
 @dataclass(frozen=True)
 class Chain:
     """Results of earlier scans that the next scan depends on.
 
-    The neighbour is read from its file, so that a resumed series gives the same numbers as an uninterrupted one.
+    The neighbour is the earlier scan that the next crystal is compared with. It is read from its file, so that a resumed series
+    gives the same numbers as an uninterrupted one.
 
     Parameters
     ----------
     grid : common grid of the series
     neighbour : path of the neighbour's result CXI
-    digest : hash of the neighbour's settings, see `table.digest`
+    digest : hash of all that determined the neighbour's result except its frames, from `table.digest`
     spacing : lattice spacing of the first accepted scan [m]
     """
 
@@ -52,7 +54,7 @@ class Chain:
     spacing: float | None = None
 
     def after(self, row: Row, folder: Path, follows: Literal["previous", "first"]) -> Chain:
-        """Return what the next scans depend on, once the row of a scan in the table is known."""
+        """Return the results that the next scans depend on, given the finished row of a scan."""
         if row["verdict"] == "failed" or (self.neighbour is not None and follows == "first"):
             return self
         path = folder / f"{row['name']}.cxi"
@@ -62,12 +64,12 @@ class Chain:
 
 @dataclass(frozen=True)
 class Task:
-    """One scan to be phased, and everything that the result depends on.
+    """One scan to be phased, and everything else that its result depends on.
 
     Parameters
     ----------
     number : number of the scan in the series
-    name : stem of its files, unique in the series
+    name : stem of the names of its output files, unique in the series
     source : the scan, with an absolute path
     row : row of the table, still without measured values
     folder : output folder
@@ -141,10 +143,10 @@ def _reduce_starts(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
 
 
 def doubt_warm_start(result: Reconstruction, settings: SeriesSettings) -> Reconstruction:
-    """Call a result doubtful if it comes from a warm start (the neighbour's crystal) and no cold (random) start confirms it.
+    """Call a result doubtful if it comes from a warm start (an earlier scan's crystal) and no cold (random) start confirms it.
 
-    Such a result may only repeat the neighbour. It predicts the held-out voxels best, which supports it. So this doubt alone does
-    not make the verdict "failed"; all other checks apply unchanged.
+    Such a result may only repeat the earlier scan, but it predicts the held-out voxels best. So this doubt alone does not make the
+    verdict "failed"; all other checks apply unchanged.
     """
     facts = table.compare_starts(result)
     limits = settings.phasing.limits
@@ -162,7 +164,7 @@ def doubt_warm_start(result: Reconstruction, settings: SeriesSettings) -> Recons
 
 
 def doubt_twin(result: Reconstruction, placed: Registration) -> Reconstruction:
-    """Call a result doubtful if its twin agrees with the neighbour nearly as well: the sign of its strain could be wrong."""
+    """Call a result doubtful if its twin agrees nearly as well with an earlier scan: the sign of its strain could be wrong."""
     if placed.margin >= TWINS or result.verdict == "failed":
         return result
     doubt = (

@@ -21,9 +21,9 @@ class SeriesConfig:
     neighbour : scan that each scan is compared with: "previous" is the last accepted scan before; "first" is the first accepted
         scan, so that all others can be phased at once
     warm : phase also from the neighbour's crystal, in addition to the cold (random) starts
-    cold : number of cold starts that are finished in each scan after the first, in a single search; None takes the number of the
-        first scan
-    against : column on the x axis of the plots; None takes the time, or the number of the scan
+    cold : number of cold starts that each scan after the first finishes, with only one search; None takes the number of the first
+        scan
+    against : column on the x axis of the plots; None takes the time, or the number of the scan if a time is not known
     movie : write series.gif
     """
 

@@ -31,7 +31,7 @@ MEASURED = (
     "resolution_fsc_half_data_m", "resolution_prtf_m", "resolution_fsc_starts_m", "resolution_edge_m", "chi2", "llk_free",
     "agreement", "correlation_to_previous", "twin_margin", "cold_llk_free", "warm_llk_free", "warm_cold_correlation", "seconds",
 )  # fmt: skip
-"""Columns of measured values, in the order of writing; a name that ends in m or m3 gives the unit."""
+"""Columns of measured values, in the order of writing; a name that ends in _m or _m3 has the unit m or m³."""
 RESOLUTIONS = ("fsc_half_data", "prtf", "fsc_starts", "edge")  # methods that measure the resolution, the most reliable first
 # Columns that hold text; all others may hold numbers.
 TEXT = ("input", "name", "time", "resolution_method", "start", "verdict", "reasons", "settings")
@@ -88,9 +88,9 @@ def summarise_result(result: Reconstruction, first_spacing: float | None) -> Row
 
 
 def compare_starts(result: Reconstruction) -> Row:
-    """Compare the warm start (from the neighbour's crystal) with the cold (random) starts.
+    """Compare the warm start (from the crystal of an earlier scan) with the cold (random) starts.
 
-    The returned columns say how well each kind predicts the held-out voxels, and whether both lead to the same crystal.
+    The returned columns say how well each kind of start predicts the held-out voxels, and whether both lead to the same crystal.
     """
     listed = None if result.ensemble is None else result.ensemble.table
     if listed is None:
@@ -117,7 +117,7 @@ def fail_row(row: Row, reason: str) -> Row:
 
 
 def add_elapsed(rows: Sequence[Row]) -> list[Row]:
-    """Add the seconds since the first known time to the rows."""
+    """Add to each row the time from the first scan whose time is known to the scan of the row [s]."""
     stamps = [_stamp(row.get("time")) for row in rows]
     first = next((stamp for stamp in stamps if stamp is not None), None)
     pairs = zip(rows, stamps, strict=True)
@@ -148,7 +148,8 @@ def _stamp(time: Any) -> float | None:
 def digest(settings: Any, source: Source, follows: str | None = None) -> str:
     """Return a short hash of everything that determines a row of the table, except the frames.
 
-    The hash covers the program's version, the settings, the scan, the format, and the row of the neighbour.
+    The hash covers the program's version, all settings but those of the output, the scan number, the file format, and the hash of
+    the neighbour (the earlier scan that this scan is compared with).
     """
     decides = {name: part for name, part in config.dump(settings).items() if name != "output"}
     parts = [importlib.metadata.version("braggshot"), decides, source.scan, source.format, follows]
@@ -162,7 +163,7 @@ def is_current(row: Row, begun: Row, folder: Path) -> bool:
 
 
 def read(path: Path) -> list[Row]:
-    """Read the rows of an earlier run; return an empty list if there was none.
+    """Read the rows of an earlier run; return an empty list if there is no file.
 
     Raises
     ------
@@ -178,7 +179,7 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """Write all rows as CSV, whole or not at all.
+    """Write all rows as CSV; the file is whole or is not written.
 
     Raises
     ------
@@ -233,6 +234,6 @@ def describe_row(row: Mapping[str, Any]) -> str:
 
 
 def closing_message(folder: Path) -> str:
-    """Return the last line of a run: the path of the report, and which output is missing."""
+    """Return the message at the end of a run: the path of the HTML report, and how to get a missing Parquet table."""
     missing = "" if (folder / "series.parquet").exists() else " (no series.parquet: it needs pip install 'braggshot[series]')"
     return f"{folder / 'series.html'}{missing}"

@@ -8,9 +8,9 @@
 access         check who may see the page
 model          make surface, slices and colours of a crystal
 measured       make diffraction beside its fit, rocking curve, misfit over time, and curves along a series
-result_files   offer results on disk as a feed
+result_files   offer results on disk as a feed, a source of snapshots
 drawings       make figures as plain dictionaries in the format of plotly.js
-shared         share one feed among all pages, with each reconstruction prepared once
+shared         share one feed among all open pages; each reconstruction is prepared once
 layout         lay out the page, without its contents
 app            answer the requests of the browser; only `app` and `layout` import Dash
 

@@ -49,7 +49,7 @@ def token_for(host: str, given: str | None) -> str | None:
 
 
 def protect(page: Application, token: str | None) -> Application:
-    """Let a request reach the page only with the access token, or, if there is no token, only under a loopback name."""
+    """Guard a page: a request passes only with the access token, or, if there is none, only under a loopback name."""
 
     def guard(environ: Environ, start: Start) -> Iterable[bytes]:
         """Pass an allowed request on to the page, and refuse others."""
@@ -63,7 +63,7 @@ def protect(page: Application, token: str | None) -> Application:
             if not is_loopback(name):
                 return _refuse(start_with_headers, "421 Misdirected Request", "This page answers to 127.0.0.1 and localhost only.")
             return page(environ, start_with_headers)
-        cookie = f"braggshot-{environ.get('SERVER_PORT', '')}"  # all ports of a host share its cookies
+        cookie = f"braggshot-{environ.get('SERVER_PORT', '')}"  # with the port, since all ports of a host share cookies
         given = _token_in_url(environ)
         if given is not None and hmac.compare_digest(given.encode(), token.encode()):
             flags = f"{cookie}={token}; HttpOnly; SameSite=Lax; Path=/"

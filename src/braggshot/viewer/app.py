@@ -5,10 +5,10 @@ r"""Serve the page with Dash: the browser asks, a thread answers, plotly.js draw
     feed --SharedFeed--> Version --(the page asks four times a second)--> header, frames, shown (scan, picture)
                                                                               \--> surface --> slices, curves, diffraction, numbers
 
-Each arrow is one request of the browser, sent only when something changed; the surface is drawn before the rest is requested.
-There are few kinds of requests, because Dash notifies every part of the page about each one. The choices of a user are kept in
-the browser and sent with each request. So users do not disturb each other, the server keeps nothing for any of them, and a page
-goes on by itself after the program was started again. There is no websocket.
+Each arrow is one request of the browser, sent only when something changed. The surface is drawn before the slices and curves are
+requested. There are few kinds of requests, because Dash notifies every part of the page about each one. The browser keeps the
+choices of its user and sends them with each request. So users do not disturb each other, the server stores nothing about them,
+and an open page continues after the program was restarted. There is no websocket.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
 _LOG = logging.getLogger(__name__)
-# Times after which a page asks again for changes [ms]; each request takes 2 ms of processor time.
+# Times after which a page asks again for changes [ms]: when a picture is due, while a scan is measured, and when nothing runs.
 _ASK_SOON, _ASK_WHILE_MEASURING, _ASK_IDLE = 50, 250, 500
 _THREADS = 12  # number of threads that answer requests of browsers; each request takes milliseconds
 # HTML frame of the page; STYLE is replaced by the style sheet.
@@ -49,7 +49,7 @@ _PAGE = """<!DOCTYPE html>
 <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}<style>STYLE</style></head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
-# Script that asks for the version of the contents. Through Dash an unchanged answer would cost 20 ms of the browser's time.
+# Script that asks whether the contents changed; it bypasses Dash, with which an unchanged answer costs 20 ms in the browser.
 _ASK = """(_, known) => {
     const ask = async () => {
         let now = {moment: known, pause: 1000};  // kept if there is no answer: the program may come back
@@ -60,7 +60,7 @@ _ASK = """(_, known) => {
     };
     ask();
 }"""
-# Script that asks for the rest of the page two screen frames after the surface was drawn, and only if the reconstruction changed.
+# Script that requests slices, curves and numbers two screen frames after the surface was drawn, if the reconstruction changed.
 _REST = """(_, shown, drawn) => new Promise(then => requestAnimationFrame(() => requestAnimationFrame(() =>
     then(JSON.stringify(shown) === JSON.stringify(drawn) ? dash_clientside.no_update : shown))))"""
 
@@ -74,7 +74,7 @@ def serve(
     on_ready: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> None:
-    """Serve the page until `stop` is set or Ctrl-C is pressed, as `serving` does."""
+    """Serve the page until `stop` is set or Ctrl-C is pressed; first call `on_ready` with the URL of the page."""
     with serving(feed, host=host, port=port, token=token) as url, suppress(KeyboardInterrupt):
         on_ready(url)
         (stop or threading.Event()).wait()
@@ -117,9 +117,9 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
 
 
 def _shut_down(server: Any, sockets: dict[int, Any]) -> None:
-    """End the server from inside its loop, so that it takes no new requests meanwhile.
+    """End the server from inside its event loop, so that it takes no new requests meanwhile.
 
-    Pending answers are finished before the sockets close, because each of them needs a socket of the loop.
+    Pending answers are finished first; then the sockets close, which the answers need.
     """
     server.task_dispatcher.shutdown()
     close_all(sockets)
@@ -160,7 +160,7 @@ def build(feed: Feed) -> Dash:
 
 
 def pause(snapshot: Snapshot) -> int:
-    """Return the time until a page asks again [ms]: short until a complete scan has its first preview, long when all is at rest."""
+    """Return the time until a page asks again [ms]: short while a complete scan waits for its picture, long when nothing runs."""
     if snapshot.state == "phasing" and not any(contents.frames == snapshot.received for contents in snapshot.previews):
         return _ASK_SOON
     return _ASK_WHILE_MEASURING if snapshot.state in {"measuring", "phasing"} else _ASK_IDLE
@@ -214,14 +214,14 @@ def _follow(app: Dash, shared: SharedFeed) -> None:
         now = {"at": at, "key": shared.key(at)}
         state = layout.STATES[snapshot.state], f"state {snapshot.state}"
         parts = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot))
-        moved = no_update if at == given else at  # a slider must not be moved while somebody drags it
+        moved = no_update if at == given else at  # unchanged positions are not sent: the user may be dragging the slider
         changes, said = changed_parts([*parts, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
         # Curves of another reconstruction wait until it is drawn; those of the same one are drawn as frames come.
         return (no_update, *changes, said, moment.number) if now == known else (now, *changes, said, no_update)
 
 
 def changed_parts(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:
-    """Return the parts that the page does not show yet, `no_update` in place of the others, and the checksums of all parts."""
+    """Return the parts of a page, with `no_update` in place of unchanged parts, and the checksums of all parts."""
     marks = [zlib.crc32(repr(part).encode()) for part in parts]
     same = [mark == old for mark, old in zip(marks, known or [-1] * len(marks), strict=True)]
     return [no_update if is_same else part for part, is_same in zip(parts, same, strict=True)], marks
@@ -343,7 +343,7 @@ def _draw(app: Dash, shared: SharedFeed) -> None:
 
 
 def _camera(turned: dict[str, Any] | None, look: str) -> drawings.Figure:
-    """Return the camera as the user turned it, else that of the direction `look`; only numbers are taken from the browser."""
+    """Return the camera as the user turned it, or the camera of the direction `look` if the user did not turn it."""
     if turned is None or turned.get("look") != look:
         return drawings.camera_from(look)
     kept = {part: {axis: float(turned["camera"][part][axis]) for axis in "xyz"} for part in ("eye", "up", "center")}

@@ -1,7 +1,7 @@
 """Make figures as plain dictionaries in the format of plotly.js, which draws them in the browser; plotly is not imported.
 
-Text and lines of flat figures take their colour from the page, so that one figure serves light and dark. Axes of figures in space
-are drawn by the graphics card and have one grey for both.
+The page's style sheet sets the colour of text in flat figures; their lines have colours that suit light and dark pages. Axes of
+figures in space are drawn by the graphics card, in one grey for both kinds of page.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from braggshot.viewer.model import Mesh, Plane, Solid
 Figure = dict[str, Any]
 LOOKS = {"oblique": (0.75, 0.42, 0.5), "x": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0), "z": (1.0, 0.0, 0.0)}
 """Name of a direction of view -> vector from the crystal to the eye, (z, y, x)."""
-SHAPES = {"good": "circle", "doubtful": "diamond-open", "failed": "x"}  # marks of verdicts, which differ in shape too
+SHAPES = {"good": "circle", "doubtful": "diamond-open", "failed": "x"}  # verdict -> plotly's symbol of its mark in plots
 HUES = {"good": "#2f9e68", "doubtful": "#c77d1a", "failed": "#d6453a"}
-"""Colours of the marks of verdicts."""
+"""Verdict -> colour of its mark in plots."""
 # Font of the text in figures.
 _FONT = "system-ui, sans-serif"
 # Colours of lines that stand out, and of other lines and text.
 _ACCENT, _GREY = "#3d7cc9", "#808890"
-_MASKED = (140, 146, 153)  # grey of pixels that are not valid
-_GRID = "#a9afb6"  # grid lines in space, opaque because transparency does not work there
-_GRID_FLAT = "rgba(128,136,144,0.28)"  # grid lines of flat figures
+_MASKED = (140, 146, 153)  # colour (RGB) of pixels that are not valid
+_GRID = "#a9afb6"  # colour of grid lines of figures in space, opaque because transparency does not work for these figures
+_GRID_FLAT = "rgba(128,136,144,0.28)"  # colour of grid lines of flat figures
 _COLOUR_STOPS = 33  # number of colours that describe a colour map to the browser
 
 
@@ -293,7 +293,7 @@ def _axis(title: str) -> Figure:
 
 
 def _layout(margin: int) -> Figure:
-    """Return a transparent layout without controls; `margin` is the width of the left and bottom margins [pixels]."""
+    """Return a transparent layout without controls; `margin` is the left margin and an upper limit of the others [pixels]."""
     return {
         "margin": {"l": margin, "r": min(margin, 12), "t": min(margin, 24), "b": min(margin, 40)},
         **{"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"family": _FONT, "color": _GREY}},

@@ -1,4 +1,4 @@
-"""Lay out the page: its parts and their names, which the callbacks of `braggshot.viewer.app` fill."""
+"""Lay out the page as named parts, which the callbacks of `braggshot.viewer.app` fill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATES = {
     "failed": "failed",
     "aborted": "aborted",
 }
-"""State of a scan -> words for it on the page."""
+"""State of a scan -> words that tell it on the page."""
 # Plotly settings of flat figures, and of the figure in space; Dash settings of choices that the browser remembers.
 _FLAT: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
 _SPACE: Any = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "resetCameraDefault3d"]]}
@@ -165,7 +165,7 @@ def _graph(name: str, described: str, kind: str) -> html.Figure:
 
 
 def _choice(name: str, label: str, options: dict[str, str], value: str, is_quiet: bool = False) -> html.Fieldset:
-    """Lay out buttons of which one is chosen, also by the arrow keys; the browser remembers the choice."""
+    """Lay out radio buttons, which also the arrow keys can choose; the browser remembers the choice."""
     listed = [{"label": text, "value": key} for key, text in options.items()]
     buttons = dcc.RadioItems(id=name, options=listed, value=value, inline=True, className="options", **_REMEMBERED)
     return html.Fieldset([html.Legend(label), buttons], className="choice quiet" if is_quiet else "choice")
@@ -209,7 +209,7 @@ def verdict(shown: PageContents) -> list[Any]:
 
 
 def facts(shown: PageContents) -> list[Any]:
-    """Lay out the numbers of a result as cards."""
+    """Lay out the numbers of a result as cards; each has a name, a value and a line that says how to read it."""
     return [html.Div([html.Dt(f.name), html.Dd(f.value, className="value"), html.Dd(f.note, className="how")]) for f in shown.facts]
 
 
@@ -224,7 +224,7 @@ def legend(title: str, colours: Colours) -> list[Any]:
 
 
 def trouble(snapshot: Snapshot) -> list[Any]:
-    """List the errors, newest first, and the numbers of dropped data; empty if there are none."""
+    """List the errors, newest first, and how often data were dropped for which reason; empty if there is neither."""
     dropped = [f"{count} × {reason}" for reason, count in (snapshot.dropped or {}).items() if count]
     if not snapshot.trouble and not dropped:
         return []

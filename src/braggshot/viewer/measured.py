@@ -21,7 +21,7 @@ QUANTITIES: Mapping[str, tuple[str, float, Mapping[str, str], str | None]] = {
     "strain": ("strain of the mean lattice", 1.0, {"strain_mean": ""}, "strain_std"),
     **{name.partition(" [")[0]: (name, scale, named, None) for name, scale, named in report.PANELS},
 }
-"""Quantities along a series: name -> label, factor from SI units, table columns and their curves' names, column of error bars."""
+"""Quantity along a series -> label, factor from SI units, table columns with the names of their curves, column of error bars."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def pattern(result: Reconstruction) -> Pattern | None:
     if not positive.size:
         return None
     names = ("rocking", "row", "column")
-    chosen = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]  # axes of each plane: normal, down, across
+    chosen = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]  # array axes for each plane: normal to it, down, across
     magnitude = fitted_magnitude(result)
     counts = np.where(volume.valid, volume.intensity, np.nan)
     highest = float(positive.max())
@@ -109,7 +109,7 @@ def pattern(result: Reconstruction) -> Pattern | None:
 
 
 def central_plane(values: FloatArray, normal: int) -> NDArray[np.float32]:
-    """Return the plane of an array through its middle (index N // 2), across the axis `normal`, binned if it is too large."""
+    """Return the plane of an array at index N // 2 of the axis `normal`, which has N voxels; a large plane is binned."""
     plane = np.take(values, values.shape[normal] // 2, axis=normal).astype(np.float32)
     bins = [-(-n // _MAX_PIXELS) for n in plane.shape]
     if bins == [1, 1]:

@@ -1,4 +1,4 @@
-"""Make surface, slices and colours of a crystal as the user chose them; arrays only, no page.
+"""Compute the surface, slices and colours of a crystal, as arrays, by the choices of the user.
 
 A `Solid` is made once for each reconstruction and holds everything that does not depend on choices; `mesh` and `planes` apply the
 choices of a `View`. Coordinates are (z, y, x) of the crystal's frame, in nm where the geometry is known, in voxels where it is not.
@@ -27,16 +27,16 @@ TITLES = {
     "phase": "phase",
     "amplitude": "amplitude",
 }
-"""Quantities that may colour a surface or a slice, and their titles; the first one that a crystal has is shown at first."""
+"""Quantity that may colour a surface or a slice -> its title; a page starts with the first one that the crystal has."""
 SLICES: tuple[tuple[Axis, Axis, Axis], ...] = (("z", "x", "y"), ("y", "z", "x"), ("x", "z", "y"))
 """Axes of the three slices: normal to the slice, to the right, upwards."""
 
 MAX_TRIANGLES = 60_000  # largest number of triangles of a surface; about 1 MB to send
-# Largest number of triangles while a scan is measured and phased; without a graphics card, 9 000 take twice the time of 2 000.
+# Largest number of triangles of a surface while its scan is measured; without a graphics card, 9 000 take twice as long as 2 000.
 MAX_TRIANGLES_LIVE = 8_000
-_MAX_VOXELS = 1_000_000  # largest number of voxels of the box around the crystal; of a finer grid, voxels are skipped
+_MAX_VOXELS = 1_000_000  # largest number of voxels of the box around the crystal; in a larger box, voxels are skipped
 _MAX_PIXELS = 96  # longest side of a slice [pixels]
-_SMOOTHING = 0.7  # standard deviation of the smoothing [voxels], as in the report; it removes the steps at a sharp support
+_SMOOTHING = 0.7  # standard deviation of the Gaussian that smooths the steps of the amplitude at a sharp support [voxels]
 _MARGIN = 3  # margin of the box around the support [voxels]
 
 
@@ -74,7 +74,7 @@ class Solid:
     colours : colours and units of the fields
     basis : columns are the voxel edges [`unit`]
     origin : voxel index of r = 0 in the box
-    low, high : corners of the crystal [`unit`]
+    low, high : lower and upper corner of the box that just holds the crystal [`unit`]
     unit : "nm" or "voxels"
     frame : name of the coordinate frame, in words
     q : unit vector along the scattering vector; None where it is not known
@@ -99,7 +99,7 @@ class Solid:
 
 @dataclass(frozen=True)
 class Mesh:
-    """An iso-surface with a value at each corner, or at each triangle where values jump (a phase that wraps).
+    """An iso-surface of triangles, with a value at each corner or, for a phase that wraps, a value for each triangle.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class Mesh:
 
     @property
     def is_by_triangle(self) -> bool:
-        """True if `values` belong to the triangles."""
+        """True if `values` has a value for each triangle, False if it has one for each corner."""
         return len(self.values) == len(self.triangles) != len(self.points)
 
 
@@ -189,7 +189,7 @@ def use_series_colours(shown: Solid, rows: Rows) -> Solid:
 def series_colours(rows: Rows) -> dict[str, Colours]:
     """Return colour ranges that all scans of a series share.
 
-    They follow from twice the largest standard deviation of the strain, and from half of the largest range of the displacement.
+    The range of the strain holds twice its largest standard deviation, that of the displacement half of its largest range.
     """
     kept = [row for row in rows if row.get("verdict") != "failed"]
 

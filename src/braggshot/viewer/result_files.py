@@ -1,4 +1,4 @@
-"""Offer result files to the page: the list of files at once, their table as soon as it is made."""
+"""Offer result files to the viewer's page: the list of files at once, the table of their numbers as soon as it is made."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from braggshot.snapshot import Snapshot
 
 
 class ResultFiles:
-    """A feed of contents for the page, from the result files of finished scans."""
+    """A feed, which gives a page its contents, from the result files of finished scans."""
 
     def __init__(self, files: Sequence[Path], rows: Sequence[Any] = ()) -> None:
         self._latest = 1, Snapshot(scan=files[-1].stem, state="done", finished=tuple(files), series=tuple(rows))
 
     def latest(self) -> tuple[int, Snapshot]:
-        """Return the number of changes so far, and the latest snapshot."""
+        """Return the number of changes so far, and the latest snapshot of the page's contents."""
         return self._latest
 
     def tabulate(self) -> None:
@@ -60,7 +60,7 @@ def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
 
 
 def table(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Make one row of a table for each file, as `braggshot.series` does; an unreadable file gets the verdict "failed"."""
+    """Make a table with one row of measured values for each file; an unreadable file gets the verdict "failed"."""
     from braggshot.series.table import fail_row, summarise_result
 
     rows: list[dict[str, Any]] = []

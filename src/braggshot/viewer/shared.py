@@ -105,7 +105,7 @@ def scan_entries(snapshot: Snapshot) -> tuple[ScanEntry, ...]:
 
 
 def make_contents(result: Reconstruction) -> PageContents:
-    """Prepare a reconstruction for the page."""
+    """Prepare everything that the page shows of a reconstruction."""
     strain = result.strain
     facts = text.quality_facts(result) + (() if strain is None else strain_section.facts(strain)) + text.crystal_facts(result)
     error = np.atleast_1d(np.asarray(result.history.get("error", ()), dtype=float))
@@ -155,7 +155,7 @@ class SharedFeed:
         self._contents, self._drawings = LRUCache(_MAX_CONTENTS), LRUCache(_MAX_DRAWINGS)
 
     def latest(self) -> tuple[Version, Snapshot]:
-        """Return the present version and snapshot."""
+        """Return the version of the latest contents, and their snapshot."""
         number, snapshot = self._feed.latest()
         with self._lock:
             if number > self._number:
@@ -176,12 +176,12 @@ class SharedFeed:
         return f"{entry.name} {_modified_ns(entry.path) or version.picture} {ranges} {self.is_growing(position)}"
 
     def is_growing(self, position: int) -> bool:
-        """Tell whether a scan is still measured or phased; its picture is then replaced soon, and drawn with fewer triangles."""
+        """Tell whether the scan at a position is still measured or phased; if so, it is drawn with fewer triangles."""
         snapshot = self.latest()[1]
         return self.entry(position).name == snapshot.scan and snapshot.state in {"measuring", "phasing"}
 
     def contents(self, position: int) -> PageContents:
-        """Return the contents at a position of the slider."""
+        """Return what the page shows of the scan at a position of the slider."""
         version, snapshot = self.latest()
         entry = self.entry(position)
         if entry.path is None or (entry.name == snapshot.scan and snapshot.result is not None):
@@ -197,11 +197,11 @@ class SharedFeed:
         return self._drawings((solid, ranges), lambda: model.use_series_colours(solid, rows))
 
     def mesh(self, solid: Solid, view: View) -> Mesh | None:
-        """Return the surface that `braggshot.viewer.model.mesh` makes, from the cache if it is there."""
+        """Return the surface of a crystal in the view of a user, from the cache if it was made before."""
         return self._drawings(("mesh", solid, view), lambda: model.mesh(solid, view))
 
     def planes(self, solid: Solid, view: View) -> tuple[Plane, ...]:
-        """Return the slices that `braggshot.viewer.model.planes` makes, from the cache if they are there."""
+        """Return the slices of a crystal in the view of a user, from the cache if they were made before."""
         return self._drawings(("planes", solid, view), lambda: model.planes(solid, view))
 
 

@@ -36,7 +36,7 @@ PIXEL = 55e-6  # pixel size of Timepix chips [m]
 
 
 def can_read(path: str | Path) -> bool:
-    """Tell whether a file is a SPEC file of this beamline.
+    """Tell whether a file is a SPEC file of APS 34-ID-C.
 
     The header of such a file names the motor of the camera distance, or a detector of 34-ID-C.
     """
@@ -192,10 +192,10 @@ def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Pat
 
 
 def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArray[np.intp], list[Path]]:
-    """Match frames to points of the scan, and return both.
+    """Match frames to points of the scan; return the numbers of the points that have a frame, and the files of these frames.
 
-    A frame belongs to the point whose number ends its file name. The numbers count from 0, or from another number, such as 1, if
-    every point has a frame.
+    A frame belongs to the point whose number ends its file name. The numbers count from 0. If every point has a frame, they may
+    count from another number, such as 1.
     """
     endings = [re.search(r"(\d+)$", file.stem) for file in files]
     numbered = {int(ending.group(1)): file for ending, file in zip(endings, files, strict=True) if ending}
@@ -229,7 +229,7 @@ def _region(header: dict[str, str], shape: Sequence[int], noticed: list[str]) ->
 
 
 def _chip_image(spec: Path, path: str | Path | None, region: tuple[slice, slice], what: str) -> FloatArray | None:
-    """Read a dark or flat field and cut it to the region of the frames; an image that already has their shape is not cut."""
+    """Read a dark or flat field and cut it to the chip region of the frames; a field of the frames' shape is not cut."""
     if path is None:
         return None
     place = Path(path) if Path(path).exists() else spec.parent / path
@@ -250,14 +250,14 @@ def write_scan(
     folder: str | Path, frames: NDArray[Any], rocking_angle: FloatArray, geometry: Geometry, scan: int,
     dark: NDArray[Any] | None = None, flat: NDArray[Any] | None = None, date: datetime.datetime | None = None,
 ) -> Path:  # fmt: skip
-    """Write a scan in the format of the beamline, so that `read` can read it.
+    """Write a scan in the format of APS 34-ID-C, so that `read` can read it.
 
     Parameters
     ----------
     folder : output folder; its name becomes the name of the experiment
     frames : (n, rows, columns) [counts]
     rocking_angle : (n,) angles of the sample circle that `geometry` rocks [rad]
-    geometry : circles of this beamline; the direct beam must be the frame's centre, because SPEC does not store it
+    geometry : circles of APS 34-ID-C; the direct beam must hit the frame's centre, because the SPEC file does not store it
     scan : scan number
     dark, flat : images of the whole chip, written to dark.tif and whitefield.tif
     date : start of the scan; None is now
@@ -268,7 +268,8 @@ def write_scan(
 
     Raises
     ------
-    GeometryError : if the geometry is not one of this beamline.
+    GeometryError : if the circles or pixels are not those of APS 34-ID-C, the direct beam misses the frame's centre, or the number
+        of moving sample circles is not one.
     OutputError : if a file cannot be written.
     """
     folder = Path(folder)

@@ -38,7 +38,7 @@ from braggshot.io.files import dataset, is_hdf5, node, open_hdf5
 from braggshot.io.frames import HDF5Frames
 from braggshot.volumes import FloatArray, Scan
 
-PARENT = "nexus"  # format that can read these files too; this reader is preferred to it
+PARENT = "nexus"  # general format whose reader can also read BLISS files; the reader in this module takes precedence
 # Name of a detector in braggshot, by its name in the files.
 DETECTORS = {"mpxgaas": "maxipix", "mpx1x4": "maxipix", "eiger2M": "eiger2m"}
 # Names of entries: 12.1, or in a collection <sample>_<dataset>_12.1.
@@ -88,10 +88,10 @@ def read(
 
     Parameters
     ----------
-    path : a dataset file, or a collection of them
+    path : HDF5 file of one dataset, or a collection file that links to several datasets
     scan : number or name of the entry; not needed where only one entry holds frames
-    detector : name in `measurement`; not needed where there is only one detector
-    monitor : counter in `measurement` that is proportional to the incident flux
+    detector : name of the detector in the group `measurement`; not needed where there is only one detector
+    monitor : name of a counter in the group `measurement` that is proportional to the incident flux
     overrides : energy_ev, distance_m, pixel_size_m, direct_beam, which replace the values in the file
 
     Raises

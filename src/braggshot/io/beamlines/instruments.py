@@ -62,9 +62,10 @@ SIXS = Diffractometer(  # the circle beta carries both sample and detector
     row_axis="y-",
     column_axis="x+",
 )
-SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")  # Merlin detector, mounted on its side
+# Diffractometer of SIXS with the Merlin detector, which is mounted on its side.
+SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")
 
-# Diffractometers by the name that a user gives.
+# Built-in diffractometers, by the name that a user writes in the settings of a geometry.
 INSTRUMENTS = {
     "34idc": APS_34IDC,
     "id01": ESRF_ID01,

@@ -37,9 +37,9 @@ from braggshot.io.files import is_hdf5, open_hdf5
 from braggshot.io.frames import HDF5Frames, LazyFrames, SummedFrames
 from braggshot.volumes import BoolArray, FloatArray, Scan
 
-PARENT = "nexus"  # format that can read these files too; this reader is preferred to it
+PARENT = "nexus"  # general format whose reader can also read Eiger master files; the reader in this module takes precedence
 DETECTOR = "entry/instrument/detector"  # path of the detector in a master file
-PART = re.compile(r"data_\d{6}")  # names of the links to the data files
+PART = re.compile(r"data_\d{6}")  # pattern of the names by which a master file links to its data files
 # Name of a detector in braggshot, by its (rows, columns).
 SIZES = {(2167, 2070): "eiger4m", (514, 1030): "eiger500k", (3269, 3110): "eiger9m"}
 
@@ -60,7 +60,7 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
 
     Parameters
     ----------
-    path : ``..._master.h5``
+    path : the master file, named ``..._master.h5``
     fio : the .fio file; None searches beside the master file and in the two folders above it
     monitor : column of the .fio file that is proportional to the incident flux
     overrides : energy_ev, distance_m, pixel_size_m, direct_beam, which replace the values in the files

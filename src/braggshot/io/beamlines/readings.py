@@ -73,9 +73,10 @@ class Readings:
 def geometry(
     instrument: Diffractometer, readings: Readings, shape: Sequence[int], overrides: Overrides, noticed: list[str]
 ) -> Geometry | None:
-    """Build a `Geometry` from readings and overrides; return None and add a note to `noticed` if an indispensable value is missing.
+    """Build a `Geometry` from readings of motors and values that the user states.
 
-    A sample circle without a reading is taken as zero. Without a stated direct beam, the centre of the frame is taken.
+    None is returned, with a note in `noticed`, if a value is missing for which there is no default, or if no sample circle moved.
+    The default angle of a sample circle is zero; the default direct beam hits the centre of the frame.
 
     Raises
     ------
@@ -184,7 +185,7 @@ def to_si(value: Any, units: str | bytes | None, default: str) -> float:
 
 
 def no_count(dtype: np.dtype[Any]) -> int | None:
-    """Return the largest value of an unsigned integer type, which photon-counting detectors write for no count; else None."""
+    """Return the value that detectors write for no count: the largest of an unsigned type of 16 bits or more; None for others."""
     return int(np.iinfo(dtype).max) if dtype.kind == "u" and dtype.itemsize >= 2 else None
 
 

@@ -25,13 +25,13 @@ from braggshot.io.hdf5 import add_group, get, put
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Frames, Scan
 
-PARENT = "nexus"  # format that can read these files too; this reader is preferred to it
+PARENT = "nexus"  # general format whose reader can also read CXI files; the reader in this module takes precedence
 # Paths at which the counts are searched, in this order.
 PLACES = ("entry_1/instrument_1/detector_1/data", "entry_1/image_1/data", "entry_1/data_1/data")
 
 
 def can_read(path: str | Path) -> bool:
-    """Tell whether an HDF5 file has data where CXI files have them."""
+    """Tell whether a file is HDF5 and has data at a path where CXI files hold counts."""
     if not is_hdf5(path):
         return False
     try:

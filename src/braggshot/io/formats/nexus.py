@@ -30,7 +30,8 @@ def read(
     ----------
     path : the HDF5 file
     dataset : path of the frames (frame, row, column) inside the file; not needed where the file holds one 3D dataset
-    mask : path of a mask inside the file, or a .npy, .npz or .tif file with one (0 good), of one frame or of the whole scan
+    mask : path of a mask inside the file, or a .npy, .npz or .tif file that holds a mask; a mask is 0 where pixels are good, and
+        has the shape of one frame or of the whole scan
     monitor : path of the incident flux inside the file, one value per frame
     angle : path of the rocking angle inside the file, one value per frame [deg, or as its `units` say]
 
@@ -58,7 +59,7 @@ def only_stack(file: h5py.File, path: str | Path) -> str:
 
     Raises
     ------
-    FormatError : if there is none or more than one; the message lists them.
+    FormatError : if the file holds no 3D dataset (masks not counted) or several; the message lists the datasets.
     """
     stacks: list[str] = []
 

@@ -39,7 +39,7 @@ def open_patterns(path: str | Path, dataset: str | None = None) -> Iterator[Any]
 
     Raises
     ------
-    FormatError : if the file holds no patterns, or several such datasets and none is named.
+    FormatError : if the file holds no patterns, or holds several datasets with four axes and `dataset` is not given.
     """
     if is_hdf5(path):
         with open_hdf5(path) as file:
@@ -77,7 +77,7 @@ def create_objects(path: str | Path, n: int, shape: Sequence[int], about: Mappin
     path : output file
     n : number of objects
     shape : (z, y, x) of one object
-    about : attributes of the file
+    about : attributes that the file gets
 
     Raises
     ------

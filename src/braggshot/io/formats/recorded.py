@@ -34,7 +34,7 @@ from braggshot.volumes import FloatArray, Frame, Scan
 ABOUT, FRAMES, ARRIVED, ENDED = "about.h5", "frames.raw", "arrived.raw", "ended.json"
 # One record of arrived.raw: whether the frame has arrived, its rocking angle [rad], its time [s since the epoch].
 RECORD = np.dtype([("here", "u1"), ("angle", "f8"), ("time", "f8")])
-GROWTH = 64  # number of frames by which the files grow if the number of planned frames is not known
+GROWTH = 64  # number of frames by which the files of a recording grow, if the length of the scan is not known
 SPARE = 256 * 2**20  # space that must stay free on the disk [bytes]
 
 
@@ -61,7 +61,7 @@ class Plan:
 
 
 class Recorder:
-    """Writer of a recording; `scan` returns the frames that have arrived so far.
+    """Writer that records a scan in a folder while the scan is measured; `scan` returns the frames that have arrived so far.
 
     Raises
     ------
@@ -85,7 +85,7 @@ class Recorder:
     def add(self, frame: Frame) -> str:
         """Record a frame, and return "" or the reason why it was refused.
 
-        Reasons are "shape", "type", "duplicate" and "beyond the plan".
+        The reasons are "shape", "type", "duplicate" and "beyond the plan".
         """
         if frame.image.shape != self.plan.shape:
             return "shape"
@@ -99,7 +99,7 @@ class Recorder:
             return "duplicate"
         self.frames[frame.index] = frame.image
         angle, time = (np.nan if value is None else value for value in (frame.rocking_angle, frame.time))
-        self.arrived[frame.index] = (1, angle, time)  # after the counts, so that a frame that is said to be here is whole
+        self.arrived[frame.index] = (1, angle, time)  # written after the counts, so that a frame marked as arrived is complete
         return ""
 
     def _grow(self, least: int) -> None:
@@ -140,12 +140,12 @@ def read_ending(path: str | Path) -> dict[str, Any] | None:
 
 
 def read(path: str | Path) -> Scan:
-    """Read the scan of a recording, which may have ended early.
+    """Read a recorded scan; the scan may have ended early, or may still be running.
 
     Raises
     ------
     FormatError : if a file of the recording is damaged or too short.
-    DataError : if no frame had arrived.
+    DataError : if no frame has arrived.
     """
     folder = Path(path)
     plan = _read_about(folder / ABOUT)

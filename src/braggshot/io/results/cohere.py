@@ -7,10 +7,10 @@ r"""Write a folder from which cohere continues or post-processes a reconstructio
     <folder>/results_phasing/support.npy     1 inside
 
 cohere differs from braggshot in four ways; writing and reading convert all of them. Its arrays are (column, row, frame), and it
-transposes TIFFs when it reads them. Its object goes to the detector by the *inverse* Fourier transform, unscaled:
-:math:`|\mathrm{ifftn}(image)| \prod N = data`, where N are the numbers of voxels along the axes; so the object of cohere is the
-conjugate of the object of braggshot. It stores magnitudes, the square roots of photons. It has no mask, so voxels that are not
-valid become zero.
+transposes TIFFs when it reads them. It computes the magnitudes from the object by the *inverse* Fourier transform, unscaled:
+:math:`|\mathrm{ifftn}(image)| \prod N = data`, where image is the object, data are the magnitudes, and N are the numbers of voxels
+along the axes. So the object of cohere is the conjugate of the object of braggshot. cohere stores magnitudes, the square roots of
+photons. It has no mask, so voxels that are not valid become zero.
 
 To continue, set ``init_guess = "continue"`` and ``continue_dir = "<folder>/results_phasing"``.
 """
@@ -30,7 +30,7 @@ from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 
 
 def export(folder: str | Path, reconstruction: Reconstruction) -> None:
-    """Write data.tif, image.npy and support.npy into their folders.
+    """Write magnitudes, object and support of a reconstruction into the folders where cohere looks for them.
 
     Raises
     ------

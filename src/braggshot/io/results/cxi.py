@@ -8,15 +8,15 @@ of their own::
       data_1/data -> image_1/data             shown first by a viewer
       image_1/{data, mask, basis, frame}      rho on the grid of the measurement, centred; mask is the support
       image_1/process_1/{program, version, configuration, note_1, results}
-      image_2, image_3, ...                   further real arrays, each with a link of its name: entry_1/amplitude, phase, support;
-                                              with a strain map those of the crystal frame, also displacement, strain, ...;
-                                              last entry_1/mode, complex: the first PCA mode of all starts, on the grid of image_1
+      image_2, image_3, ...                   further arrays, each with a link that names it: entry_1/amplitude, phase, support;
+                                              with a strain map these are in the frame of the map, as are displacement, strain, ...
+      image_N, the last                       link entry_1/mode: first PCA mode of all starts, complex, on the grid of image_1
       strain_1                                common data of the strain map; see `braggshot.io.results.strain_images`
       instrument_1/detector_1/{data, mask}    prepared counts; mask 0 good, 1 bad
       completed_1/data                        prepared counts, with the calculated intensity of the crystal where the mask is 1
       instrument_1/geometry_1                 diffractometer circles, where known
 
-Arrays are (z, y, x); every data set has ``units`` ("1" for a pure number, "" for text). Axes, signs and frames are those of
+Arrays are (z, y, x); every data set has ``units`` ("1" for a pure number, "" for text). Axes, signs and frames are defined in
 `braggshot.volumes`.
 """
 
@@ -227,7 +227,7 @@ def _read_uncertainty(image: h5py.Group) -> Uncertainty | None:
 def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Path) -> NDArray[Any]:
     """Read an array of the group `image_1` and pad it with zeros on all sides to `shape`.
 
-    If the array holds several modes, the first mode is the solution.
+    If the array holds several modes, the first mode is taken.
     """
     stored = image[name][0] if image[name].ndim == 4 else image[name][()]
     if get(image, "is_fft_shifted", 0):
@@ -272,5 +272,5 @@ def _read_measurement(entry: h5py.Group, process: Any, path: Path) -> Diffractio
 
 
 def _tuples(values: dict[str, Any] | None) -> Any:
-    """Turn the arrays of a table back into tuples, which they were before they were written."""
+    """Turn the arrays of a table into tuples, because HDF5 stores tuples as arrays."""
     return values and {key: tuple(value.tolist()) if isinstance(value, np.ndarray) else value for key, value in values.items()}

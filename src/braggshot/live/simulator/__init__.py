@@ -2,8 +2,8 @@
 
 faults        plan the faults of a scan
 player        send the frames of a scan one after another, at a given rate and with faults
-eiger_files   write a DECTRIS master and its data files
-folder        write images, a growing HDF5 file or a DECTRIS set
+eiger_files   write a DECTRIS master file and its data files
+folder        write images, a growing HDF5 file, or a set of DECTRIS files
 dectris       push a DECTRIS stream
 pva           serve images over PV Access
 """

@@ -17,9 +17,9 @@ from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode, zstd_encod
 from braggshot.live.simulator.player import PlayedScan, Sink
 
 LINGER = 10_000
-"""Time for which a receiver may still fetch sent data after the simulated detector is closed [ms]."""
+"""Time after the simulated detector is closed during which a receiver can still fetch sent data [ms]."""
 END_PATIENCE = 2.0
-"""Longest wait for a receiver of the message that ends a series [s]; a receiver that has all frames may be gone."""
+"""Longest wait for a receiver of the message that ends a series [s]; the receiver may have left once it had all frames."""
 
 
 COMPRESSIONS = {1: ("none", "lz4", "bslz4"), 2: ("none", "lz4", "bslz4", "zstd")}
@@ -32,11 +32,13 @@ TYPED_ARRAY_TAGS = {
 
 
 def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
-    """Open the simulated detector for ``zmq:tcp://INTERFACE:PORT``; port * takes a free one, ``?version=2`` sends version 2.
+    """Open the simulated detector at ``zmq:tcp://INTERFACE:PORT``; port * takes a free port.
+
+    The option ``?version=2`` chooses version 2 of the stream.
 
     Raises
     ------
-    ConfigError : if it cannot listen at this address, or if the version or the compression is unknown.
+    ConfigError : if the detector cannot listen at this address, or if the version or the compression is unknown.
     """
     if str(version) not in {"1", "2"}:
         raise ConfigError(f"there is no version {version!r} of this stream; known: 1, 2.")
@@ -46,7 +48,7 @@ def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
 
 
 class DectrisSink:
-    """Push version 1 of the stream; messages wait while nobody receives, as in the detector's own queue until it is full."""
+    """A simulated detector that pushes version 1 of the stream; it waits while no receiver can take a message."""
 
     def __init__(self, address: str, compress: str) -> None:
         import zmq
@@ -95,11 +97,11 @@ class DectrisSink:
         self._send(first, {**described, "size": len(payload)}, payload, times, *appendix)
 
     def end(self, is_aborted: bool) -> None:
-        """Send the end of the series; of an aborted series, nothing but the smaller number of images shows the abort."""
+        """Send the end of the series; a receiver can tell an aborted series only by its smaller number of images."""
         self._send({"htype": "dseries_end-1.0", "series": self.scan.number}, patience=END_PATIENCE)
 
     def close(self) -> None:
-        """Close the socket once everything has been received, or after some seconds."""
+        """Close the socket once all sent messages have been received, or after 10 s."""
         self._context.destroy(linger=0 if self._stop.is_set() else LINGER)
 
     def _prepare(self, scan: PlayedScan) -> None:
@@ -114,7 +116,7 @@ class DectrisSink:
         return ("lz4<", lz4_encode(image)) if self.compress == "lz4" else ("<", image.tobytes())
 
     def is_ready(self, patience: float = math.inf) -> bool:
-        """Wait until a receiver can take a message, at most `patience` [s]; False if none could, or when stopped."""
+        """Wait at most `patience` [s] for a receiver that can take a message; return False if there is none, or if stopped."""
         import zmq
 
         end = time.monotonic() + patience
@@ -135,7 +137,7 @@ class DectrisSink:
 
 
 class CborSink(DectrisSink):
-    """Push version 2 of the stream, where each message is one CBOR map."""
+    """A simulated detector that pushes version 2 of the stream, where each message is one CBOR map."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Send the start of a series; its user data hold name, number of frames and rocking angles of the scan."""
@@ -169,7 +171,7 @@ class CborSink(DectrisSink):
         self._send_map("image", {"image_id": index, "data": {"threshold_1": array}, **times, **user_data})
 
     def end(self, is_aborted: bool) -> None:
-        """Send the end of the series; of an aborted series, nothing but the smaller number of images shows the abort."""
+        """Send the end of the series; a receiver can tell an aborted series only by its smaller number of images."""
         self._send_map("end", {}, patience=END_PATIENCE)
 
     def _send_map(self, kind: str, fields: dict[str, Any], patience: float = math.inf) -> None:

@@ -1,4 +1,4 @@
-"""Simulate a DECTRIS detector that writes files: first a master with links to data files, then the data files."""
+"""Simulate a DECTRIS detector that writes files: first a master file with links to data files, then the data files."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from braggshot.io.codecs import Codec, bitshuffle_options
 from braggshot.live.simulator.player import PlayedScan
 
 DETECTOR = "entry/instrument/detector"
-"""Path of the detector in the master file."""
+"""HDF5 path of the detector's group in the master file."""
 
 
 class EigerSink:
-    """Write ``PATH/<scan>_master.h5`` and ``PATH/<scan>_data_000001.h5``, ..., compressed by bitshuffle-LZ4.
+    """A writer of ``PATH/<scan>_master.h5`` and ``PATH/<scan>_data_000001.h5``, ..., compressed by bitshuffle-LZ4.
 
     Every frame has its own place: a repeated frame is stored once, and a dropped frame leaves its place empty. Of a cut frame
-    only half of the compressed bytes are written. Without SWMR a data file appears when the next data file begins, and is written
-    again if one of its frames comes late.
+    only half of the compressed bytes are written. Without SWMR a data file appears complete, when the next data file begins. It
+    is written again if one of its frames comes late.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class EigerSink:
         self._number = 0
 
     def wait(self, stop: Event) -> None:
-        """Return at once, because files wait for a reader by themselves."""
+        """Return at once, because a reader can read the files later."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Write the master file; the data files that it links to do not exist yet."""
@@ -78,7 +78,7 @@ class EigerSink:
         self._number = max(self._number, number)
 
     def end(self, is_aborted: bool) -> None:
-        """Finish the data files; an aborted scan leaves only the data files that it reached, and a marker file."""
+        """Finish the data files; an aborted scan gets a marker file, and no data files for frames after the abort."""
         if not self.is_growing:
             last = self._number if is_aborted else -(-self.scan.frames // self.frames_per_file)
             for number in range(max(1, self._number), last + 1):
@@ -94,11 +94,11 @@ class EigerSink:
         self._open.clear()
 
     def _path(self, number: int) -> Path:
-        """Return the path of a data file."""
+        """Return the path of the data file with this number."""
         return self.root / f"{self.scan.name}_data_{number:06d}.h5"
 
     def _frames_of(self, number: int) -> int:
-        """Return the number of frames of a data file."""
+        """Return the number of frames in the data file with this number."""
         return min(self.frames_per_file, self.scan.frames - (number - 1) * self.frames_per_file)
 
     def _make_dataset(self, file: h5py.File, number: int) -> h5py.Dataset:

@@ -1,4 +1,4 @@
-"""Plan the faults of a simulated detector in advance; number of frames, faults and a seed determine the plan."""
+"""Plan the faults of a simulated detector before a scan; the same settings and the same seed give the same plan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Faults:
     reorder : share of frames that swap places with the next frame
     late : share of frames that come at the very end of the scan
     truncate : share of frames of which only a part comes
-    dead : number of frames after which the detector falls silent for good; None for never
+    dead : number of frames after which the detector sends nothing more; None for never
     abort : number of frames after which the scan is aborted, and started anew; None for never
     """
 
@@ -72,8 +72,8 @@ def parse(text: str) -> Faults:
 def fault_plan(frames: int, faults: Faults, seed: int) -> list[Action]:
     """Plan the actions of a detector with `faults` in one scan of `frames` frames.
 
-    The same arguments give the same plan. An aborted scan is always followed by the complete one. A dead detector does nothing
-    more: the plan then ends with "dead".
+    The same arguments give the same plan. After an aborted scan the same scan follows complete. The plan of a detector that dies
+    ends with the action "dead".
     """
     rng = np.random.default_rng(seed)
     plan: list[Action] = []
@@ -104,7 +104,7 @@ def _swap_neighbours(order: Sequence[int], share: float, rng: np.random.Generato
 
 
 def _cut_at_death(plan: list[Action], after: int) -> list[Action]:
-    """Cut the plan after a number of sent frames, where the detector falls silent."""
+    """Cut the plan after a number of sent frames, and end it with the action "dead"."""
     sent = 0
     for place, action in enumerate(plan):
         if action.kind in {"frame", "truncated"}:

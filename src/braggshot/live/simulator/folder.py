@@ -1,4 +1,4 @@
-"""Simulate a detector that writes files: TIFF images with a marker, one HDF5 file that grows in SWMR mode, or a DECTRIS set."""
+"""Simulate a detector that writes files: TIFF images with a marker, one HDF5 file that grows in SWMR mode, or DECTRIS files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int 
 
     Raises
     ------
-    ConfigError : for a compression that the files cannot have, or if options contradict each other. Images are never compressed,
-        frames of one HDF5 file only by bitshuffle-LZ4 ("bslz4"), frames of DECTRIS files always by bitshuffle-LZ4.
+    ConfigError : for a compression that the files cannot have, or if options contradict each other. TIFF images are never
+        compressed. A growing HDF5 file may be compressed by bitshuffle-LZ4 ("bslz4"). DECTRIS files always are.
     OutputError : if the folder cannot be made.
     """
     is_growing, is_followed = (str(value).lower() in {"true", "1", "yes"} for value in (hdf5, swmr))
@@ -49,17 +49,20 @@ def serve(target: str, hdf5: bool | str = False, compress: str = "", eiger: int 
 
 
 class ImageSink:
-    """Write images ``PATH/<scan>/<scan>_00012.tif``, before them a plan (.json), and after them a marker (.done or .aborted)."""
+    """A writer of images ``PATH/<scan>/<scan>_00012.tif``.
+
+    The plan of the scan (.json) is written first, and a marker of its end (.done or .aborted) last.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root, self.url = root, f"folder:{root}"
         self._sent: set[int] = set()
 
     def wait(self, stop: Event) -> None:
-        """Return at once, because files wait for a reader by themselves."""
+        """Return at once, because a reader can read the files later."""
 
     def begin(self, scan: PlayedScan) -> None:
-        """Make the folder of the scan and write its plan."""
+        """Make the folder of the scan, and write its plan: name, number of frames and rocking angles."""
         self.base, self._inputs = self.root / scan.name / scan.name, scan.inputs
         self.base.parent.mkdir(parents=True, exist_ok=True)
         self._sent.clear()
@@ -69,9 +72,9 @@ class ImageSink:
         _write_whole(self.base.with_name(f"{scan.name}.json"), json.dumps(plan).encode())
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Write a frame under a hidden name and then rename the file, as careful detectors do.
+        """Write a frame under a hidden name and then rename the file, so that a reader never sees a part of it.
 
-        A frame that is sent twice gets another name the second time. Of a cut frame only half of the file is written.
+        A frame that is sent twice gets another name the second time. Of a frame that is cut on purpose, half of the file is kept.
         """
         digits = 7 if index in self._sent else 5
         self._sent.add(index)
@@ -92,12 +95,12 @@ class ImageSink:
 
 
 class GrowingSink:
-    """Write a file ``PATH/<scan>.h5`` that grows frame by frame.
+    """A writer of a file ``PATH/<scan>.h5`` that grows frame by frame.
 
     The file holds ``entry/data/data`` (frames, rows, columns) and ``entry/data/angle`` [deg].
 
-    Frames are appended in the order in which they come, also late, repeated and cut ones, because a file writer has no other
-    place for them. The second half of a cut frame is zero.
+    All frames are appended in the order in which they are sent, even late, repeated and cut frames. The second half of a cut
+    frame is zero.
     """
 
     def __init__(self, root: Path, is_compressed: bool) -> None:
@@ -105,10 +108,10 @@ class GrowingSink:
         self._file: h5py.File | None = None
 
     def wait(self, stop: Event) -> None:
-        """Return at once, because files wait for a reader by themselves."""
+        """Return at once, because a reader can read the files later."""
 
     def begin(self, scan: PlayedScan) -> None:
-        """Open a new file, and write the plan of the scan into a JSON file beside it."""
+        """Open a new file, and write the name and number of frames of the scan into a JSON file beside it."""
         from braggshot.io.codecs import bitshuffle_options
 
         self.close()
@@ -126,7 +129,7 @@ class GrowingSink:
         self._file.swmr_mode = True
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Append the angle, then the frame, so that a reader that sees the frame can read its angle."""
+        """Append the rocking angle before the frame, so that a reader finds the angle of every frame in the file."""
         assert self._file is not None
         group = self._file["entry/data"]
         count = group["data"].shape[0]
@@ -139,7 +142,7 @@ class GrowingSink:
         group["data"].flush()
 
     def end(self, is_aborted: bool) -> None:
-        """Close the file, which ends the scan for a reader; for an aborted scan a marker file is written first."""
+        """Close the file, which tells a reader that the scan is over; if the scan is aborted, write a marker file first."""
         if is_aborted:
             _write_whole(self.root / f"{self.scan.name}.aborted", b"")
         self.close()

@@ -1,7 +1,7 @@
 """Play a measured or simulated scan over the transports that real detectors use.
 
 `braggshot.live.simulator.faults` plans the actions of the simulated detector. A sink, the sending side of a transport, carries
-them out.
+out these actions.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class PlayedScan:
 
     Parameters
     ----------
-    name : name of the scan in this run; each repeat has its own
-    number : 1, 2, ... in the order in which the detector begins scans
+    name : name of the scan; each repeat of a scan has a name of its own
+    number : number of the scan among those that the detector begins, from 1
     frames : number of planned frames
     shape, dtype : shape and number type of each frame
     rocking_angle : rocking angle of each frame [rad]; None if the file holds no angles
@@ -58,7 +58,7 @@ class PlayedScan:
     inputs: tuple[Path, ...] = ()
 
     def angle_deg(self, index: int) -> float | None:
-        """Return the rocking angle of one frame in the unit of beamlines [deg]."""
+        """Return the rocking angle of one frame [deg]; None if the scan has no angles."""
         return None if self.rocking_angle is None else float(np.rad2deg(self.rocking_angle[index]))
 
 
@@ -68,7 +68,7 @@ class Sink(Protocol):
     url: str
 
     def wait(self, stop: Event) -> None:
-        """Wait until a receiver is connected, if the transport shows that."""
+        """Wait until a receiver is connected; return at once if the transport has no connections."""
         ...
 
     def begin(self, scan: PlayedScan) -> None:
@@ -76,7 +76,7 @@ class Sink(Protocol):
         ...
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send a frame, or, to imitate cut data, its first half; the same index again means that the frame is repeated."""
+        """Send a frame, or only its first half to imitate cut data; a repeated frame is sent with the same index again."""
         ...
 
     def end(self, is_aborted: bool) -> None:
@@ -84,7 +84,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop serving; data that were sent still arrive."""
+        """Stop sending; wait at most some seconds for receivers that still fetch data."""
         ...
 
 
@@ -101,7 +101,7 @@ def open_sink(url: str, **options: Any) -> Sink:
 
     Raises
     ------
-    ConfigError : if no simulated detector has this scheme, a library is missing, or it cannot serve at this address.
+    ConfigError : if no simulated detector has this scheme, a library is missing, or the address cannot be used.
     """
     scheme, target, url_options = split(url)
     if scheme not in SINKS:
@@ -122,8 +122,8 @@ def emit(
     Parameters
     ----------
     rate : frames a second; 0 sends as fast as the sink takes frames
-    faults : faults of the detector; None for none
-    seed : seed of the faults; every repeat has faults of its own
+    faults : faults of the detector; None for a detector without faults
+    seed : seed of the random faults; each repeat has other faults
     repeat : number of times that the scan is sent; a dead detector sends no more
     """
     frames = _load_frames(scan)
@@ -156,14 +156,14 @@ def _played_scan(scan: Scan, number: int) -> PlayedScan:
 
 
 def _load_frames(scan: Scan) -> Any:
-    """Read all frames beforehand if they fit into memory, so that the disk does not set the pace."""
+    """Read all frames before playing if they fit into memory, so that reading does not slow down the playing."""
     size = int(np.prod(scan.frames.shape, dtype=object)) * scan.frames.dtype.itemsize
     return np.asarray(scan.frames[:]) if size <= MAX_BYTES_IN_MEMORY else _LazyFrames(scan)
 
 
 @dataclasses.dataclass(frozen=True)
 class _LazyFrames:
-    """The frames of a scan, each read when it is asked for."""
+    """The frames of a scan, of which each is read from disk only when it is indexed."""
 
     scan: Scan
 

@@ -32,12 +32,12 @@ def serve(target: str, compress: str = "none", interface: str = "127.0.0.1", por
     Parameters
     ----------
     compress : none, lz4, bslz4 or blosc
-    interface : address to listen at; other machines reach the server only at an address that is not the loopback one
+    interface : address to listen at; the loopback address 127.0.0.1 admits only programs on this machine
     port : port to listen at; a free one is taken if it is 0 or in use
 
     Raises
     ------
-    ConfigError : if the compression is unknown, or the server cannot listen there.
+    ConfigError : if the compression is unknown, or the server cannot listen at this address.
     """
     if compress not in {"none", "lz4", "bslz4", "blosc"}:
         raise ConfigError(f"this channel is not compressed by {compress!r}; known: none, lz4, bslz4, blosc.")
@@ -45,7 +45,7 @@ def serve(target: str, compress: str = "none", interface: str = "127.0.0.1", por
 
 
 class PvaSink:
-    """Serve images over one PV Access channel, from a server of its own."""
+    """A simulated detector that serves images over one PV Access channel."""
 
     def __init__(self, channel: str, compress: str, interface: str, port: str) -> None:
         from p4p import Value
@@ -68,7 +68,7 @@ class PvaSink:
         self.url = f"pva:{channel}?address={interface}:{self._server.conf()['EPICS_PVAS_SERVER_PORT']}"
 
     def wait(self, stop: Event) -> None:
-        """Wait until someone listens."""
+        """Wait until a listener has connected, and half a second longer, so that it can subscribe to the images."""
         while not stop.is_set() and not self._connected.wait(0.2):
             pass
         stop.wait(SETTLE)
@@ -80,7 +80,7 @@ class PvaSink:
         self._codec = Codec(kind, scan.shape, scan.dtype) if kind in {"bslz4", "blosc"} else None
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Send an image, or, to imitate cut data, the first half of its compressed bytes or of its pixels."""
+        """Send an image, or, to imitate cut data, only the first half of its bytes."""
         flat = self._flat(np.ascontiguousarray(image))
         flat = flat if is_whole else flat[: len(flat) // 2]
         self._unique = self._begun + index + 1
@@ -104,7 +104,7 @@ class PvaSink:
         self._unique = self._begun + self.scan.frames
 
     def close(self) -> None:
-        """Stop the server once the listeners are gone, or after some seconds; images that they have not fetched are lost."""
+        """Stop the server once all listeners are gone, or after 3 s; images that were not fetched by then are lost."""
         if self._connected.is_set():
             self._disconnected.wait(LINGER)
         self._server.stop()
@@ -119,16 +119,16 @@ class PvaSink:
 
 
 class _Listeners:
-    """Note when the first listener comes and when the last one goes."""
+    """A handler that notes when the first listener connects and when the last one disconnects."""
 
     def __init__(self, connected: Event, disconnected: Event) -> None:
         self.connected, self.disconnected = connected, disconnected
 
     def onFirstConnect(self, pv: Any) -> None:
-        """Note that someone listens."""
+        """Note that a listener is connected."""
         self.disconnected.clear()
         self.connected.set()
 
     def onLastDisconnect(self, pv: Any) -> None:
-        """Note that nobody listens any more."""
+        """Note that no listener is connected any more."""
         self.disconnected.set()

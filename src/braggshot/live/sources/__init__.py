@@ -1,10 +1,10 @@
 """Receive frames: one module or folder for each transport.
 
-registry   find the source that a URL names; packages add theirs as entry points ``braggshot.sources``
+registry   find the source that a URL names; other packages add sources as entry points ``braggshot.sources``
 limits     check names, sizes and types of received data
 decoding   decode compressed images
-ledger     turn "this frame came" into messages, in the right order
-memory     take messages from the program itself
+ledger     turn the frames and ends of scans that a transport reports into messages, in the right order
+memory     take messages from Python code of the same process
 replay     play a scan that was measured before
 pva        receive images of an EPICS areaDetector
 dectris/   receive the stream of a DECTRIS detector

@@ -19,7 +19,7 @@ MAX_CODECS = 4
 
 
 class ImageDecoder:
-    """Decode images, and keep the codecs that were used last; two threads must not use one decoder at once."""
+    """A decoder of images that keeps the codecs used last; two threads must not use one decoder at once."""
 
     def __init__(self) -> None:
         self._codecs: dict[tuple[str, tuple[int, int], str], Codec] = {}
@@ -29,7 +29,7 @@ class ImageDecoder:
 
         Parameters
         ----------
-        payload : bytes of the image as they came
+        payload : bytes of the image as they were received
         encoding : one of `ENCODINGS`
         shape, dtype : shape and number type, already checked by `braggshot.live.sources.limits.image_shape` and `counts_type`
 
@@ -54,10 +54,10 @@ class ImageDecoder:
             raise UnusableError("truncated" if "short" in str(error) else "damaged", str(error)) from error
 
     def _codec(self, kind: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> Codec:
-        """Return the codec for an encoding, shape and number type: a kept one if there is one, else a new one."""
+        """Return the codec for an encoding, shape and number type; make a new codec if none is kept."""
         key = (kind, shape, dtype.name)
         codec = self._codecs.pop(key, None) or Codec(kind, shape, dtype)
-        self._codecs[key] = codec  # the codec used last stands at the end
+        self._codecs[key] = codec  # the codec used last is put at the end of the dict, so that the first one is the oldest
         if len(self._codecs) > MAX_CODECS:
             del self._codecs[next(iter(self._codecs))]
         return codec

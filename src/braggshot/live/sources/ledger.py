@@ -1,7 +1,8 @@
-"""Put the events of a transport in order: each scan begins and ends once, each planned frame comes once.
+"""Put the events of a transport in order: each scan begins and ends once, and no frame is passed on twice.
 
-A transport knows scans by a key of its own (a series number, a folder, an identifier). `Ledger` gives each scan a name that is new
-to the source. It turns "this frame came" and "this scan ended" into messages, in the order that `braggshot.live.messages` promises.
+A transport knows scans by a key of its own (a series number, a folder, an identifier). `Ledger` gives each scan a name that no
+other scan of the source has. It turns each reported frame or end of a scan into messages, in the order of
+`braggshot.live.messages`: begin, frames, end.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from braggshot.live.sources.limits import MAX_FRAMES, MAX_NAME, scan_name
 from braggshot.volumes import FloatArray, Frame, Scan
 
 COMPLETE_SHARE = 0.95
-"""A scan counts as complete if its last frame comes after this share of the planned ones [1]; networks lose single frames."""
+"""A scan that ends counts as complete if its last frame lies beyond this share of the planned number of frames [1]."""
 MAX_REMEMBERED = 64
 """Number of ended scans that are remembered, so that late frames of these scans are recognised."""
 
@@ -31,8 +32,8 @@ class ScanDefaults:
 
     Parameters
     ----------
-    frames : number of frames of a scan; the scan ends when all have come
-    start, step : rocking angle of the first frame, and step from frame to frame [deg]
+    frames : number of frames of a scan, which ends when all of them have come; None if the number is not known
+    start, step : rocking angle of the first frame, and step from frame to frame [deg]; no angles are assumed if `step` is None
     timeout : time without a new frame after which a scan is ended [s]
     """
 
@@ -68,7 +69,7 @@ class Ledger:
         self, key: Hashable, name: str, frames: int | None = None, shape: tuple[int, int] | None = None,
         rocking_angle: FloatArray | None = None, about: Scan | None = None,
     ) -> list[Message]:  # fmt: skip
-        """Return the messages that begin a scan, after those that end the open scan."""
+        """Return messages that end the open scan, if there is one, and then begin a new scan."""
         messages = self.end(self.open.key, next_began=True) if self.open else []
         frames = frames or self.defaults.frames
         if rocking_angle is None and frames and self.defaults.step is not None:
@@ -100,7 +101,7 @@ class Ledger:
         """End a scan; return no message if this scan is not open.
 
         `aborted` is the reason of an early end in words, empty if the scan ended as planned. With None, the scan counts as
-        aborted if too few of the planned frames came.
+        aborted if it stopped well before its last planned frame.
         """
         if self.open is None or self.open.key != key:
             return []
@@ -141,7 +142,7 @@ class Ledger:
 
     @staticmethod
     def _describe_abort(scan: _OpenScan, why: str) -> str:
-        """Describe how a scan was cut short; empty if nearly all planned frames came."""
+        """Describe how a scan was cut short; empty if it reached nearly its last planned frame, or if no number is planned."""
         if not scan.received:
             return f"{why} before any frame"
         planned = scan.begin.frames
@@ -150,11 +151,11 @@ class Ledger:
         )
 
     def _angle(self, index: int) -> float:
-        """Return the rocking angle of a frame by the user's start and step [rad]."""
+        """Return the rocking angle of a frame, computed from the start and step that the user gave [rad]."""
         return float(np.deg2rad(self.defaults.start + index * (self.defaults.step or 0.0)))
 
     def _planned_angle(self, index: int) -> float | None:
-        """Return the rocking angle of a frame by the plan of the scan, else by the user's step, else None [rad]."""
+        """Return the rocking angle of a frame [rad]: from the plan of the scan, else from the user's step; None without both."""
         assert self.open is not None
         planned = self.open.begin.rocking_angle
         if planned is not None:

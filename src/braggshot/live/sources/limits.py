@@ -1,8 +1,8 @@
 """Check sizes, names and numbers in received data, before any memory is allocated for the data.
 
 Every source of frames reads its data with these checks. A check raises `UnusableError`, and the source turns the error into a
-`Dropped` message. Whatever a sender writes, no other error is raised, one image never takes more than `MAX_BYTES`, and no text
-becomes a path. No received data are unpickled.
+`Dropped` message. No received data can raise another error, take more than `MAX_BYTES` for one image, or choose the path of a
+file. No received data are unpickled.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from braggshot.volumes import FloatArray
 
 MAX_SIDE = 16384
-"""Largest side of an image [pixels]."""
+"""Largest number of rows or columns of an image [pixels]."""
 MAX_BYTES = 2**28
-"""Largest image after decompression [bytes]; an image of the largest detectors of today has a quarter of this size."""
+"""Largest size of an image after decompression [bytes]; the largest detectors of today need a quarter of it."""
 MAX_TEXT = 2**20
-"""Longest JSON text [bytes]."""
+"""Longest JSON text that is read [bytes]."""
 MAX_PARTS = 16
 """Largest number of parts of one ZeroMQ message."""
 MAX_FRAMES = 10**6
@@ -38,8 +38,8 @@ class UnusableError(Exception):
 
     Parameters
     ----------
-    reason : short word for counting: "malformed", "oversized", "truncated", "shape", "type", "encoding", "damaged"
-    detail : one line for the log, cut after 300 characters
+    reason : short word by which dropped data are counted, such as "malformed", "oversized", "truncated", "shape" or "damaged"
+    detail : one line of text for the log, cut after 300 characters
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -58,7 +58,7 @@ def image_shape(rows: Any, columns: Any) -> tuple[int, int]:
 
 
 def counts_type(name: Any) -> np.dtype[Any]:
-    """Return the number type of pixels from the name of the type; raise if pixels cannot have this type."""
+    """Return the numpy type with this name; raise if pixels cannot have this type."""
     if not isinstance(name, str) or name not in COUNT_TYPES:
         raise UnusableError("type", f"pixels of type {str(name)[:40]!r}")
     return np.dtype(name)
@@ -73,7 +73,7 @@ def image_bytes(shape: tuple[int, int], dtype: np.dtype[Any]) -> int:
 
 
 def whole_number(value: Any, what: str, low: int = 0, high: int = 2**63 - 1) -> int:
-    """Return an integer; raise if it is out of bounds, or of another type (True and 3.0 are refused)."""
+    """Return a received value as an integer; raise if it is out of bounds or no integer (True and 3.0 are refused)."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise UnusableError("malformed", f"{what} is {type(value).__name__}, expected an integer")
     if not low <= int(value) <= high:
@@ -82,7 +82,7 @@ def whole_number(value: Any, what: str, low: int = 0, high: int = 2**63 - 1) -> 
 
 
 def real_number(value: Any) -> float | None:
-    """Return a finite number, or None for anything else."""
+    """Return a received value as a float if it is a finite number, or None for anything else."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         return None
     try:
@@ -99,7 +99,7 @@ def scan_name(text: Any) -> str:
 
 
 def json_object(part: Any) -> dict[str, Any]:
-    """Parse a text that must be a JSON object; raise if it is too long or something else."""
+    """Parse a JSON object; raise if the text is too long, or holds anything but a JSON object."""
     if len(part) > MAX_TEXT:
         raise UnusableError("oversized", f"a JSON text of {len(part)} bytes, at most {MAX_TEXT}")
     try:
@@ -112,7 +112,7 @@ def json_object(part: Any) -> dict[str, Any]:
 
 
 def angles(value: Any, frames: int | None) -> FloatArray | None:
-    """Convert a list of rocking angles from degrees to radians; None without a number for each planned frame."""
+    """Convert a list of rocking angles from degrees to radians; return None if it does not hold one number for each frame."""
     if not isinstance(value, list) or len(value) > MAX_FRAMES or (frames is not None and len(value) != frames):
         return None
     numbers = [real_number(item) for item in value]

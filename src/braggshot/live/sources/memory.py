@@ -1,4 +1,4 @@
-"""Take messages from Python code of the same process: for tests, and for detectors that Python reads directly."""
+"""Take messages from Python code of the same process, in tests or for a detector that is read by Python code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MemorySource:
             self.put(message)
 
     def put(self, message: Message) -> None:
-        """Add a message, from any thread."""
+        """Add a message that the source will yield; any thread may call this."""
         self._queue.put(message)
 
     def close(self) -> None:
@@ -35,7 +35,7 @@ class MemorySource:
         self._queue.put(None)
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """Yield messages, as `braggshot.live.messages.Source` says."""
+        """Yield the messages given to `put`, and None at least every 0.2 s while there is none; end soon after `stop` is set."""
         while not stop.is_set():
             try:
                 message = self._queue.get(timeout=0.1)

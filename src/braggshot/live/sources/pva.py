@@ -1,8 +1,8 @@
 """Receive images of an EPICS areaDetector: NTNDArray over PV Access.
 
-The codecs lz4, bslz4 and blosc of its codec plugin are decoded, jpeg is not. The scan of an image, its index, its angle and the
-number of planned frames are read from the image's attributes, if the detector is set up to send them. Otherwise ``uniqueId`` counts
-the frames, and a scan begins when the last one is over, or when the counter starts again.
+Images compressed by areaDetector with lz4, bslz4 or blosc are decoded, jpeg images are not. The attributes of an image may hold
+its scan, index, rocking angle and number of planned frames, if the detector is set up to send them. Otherwise the counter
+``uniqueId`` numbers the frames, and a scan begins when the scan before is over, or when the counter starts again.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, counts_type
 from braggshot.volumes import Frame
 
 SCALAR_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
-"""Number types in the order in which PV Access numbers them, from 1; a compressed image gives its type by that number."""
+"""Number types of pixels; PV Access gives the type of a compressed image by its place in this list, counted from 1."""
 MAX_ATTRIBUTES = 1000
 """Largest number of attributes of an image that are read."""
 
 
 @dataclass(frozen=True)
 class Options(ScanDefaults):
-    """Options of the channel, in addition to those of `ScanDefaults`.
+    """Options of a source ``pva:CHANNEL``, in addition to those of `ScanDefaults`.
 
     Parameters
     ----------
-    address : HOST:PORT of the server; None searches for it as the EPICS_PVA_* environment variables say
+    address : HOST:PORT of the server; None searches for the server as the EPICS_PVA_* environment variables say
     queue : number of images that may wait until this program reads them; when more come, the oldest are lost
-    scan_attribute, index_attribute : names of the attributes that hold the scan, and the index of the frame in it, from 0
+    scan_attribute, index_attribute : names of the attributes that hold the name of the scan, and the index of the frame, from 0
     angle_attribute : name of the attribute that holds the rocking angle [deg]
     frames_attribute : name of the attribute that holds the number of planned frames
     """
@@ -52,7 +52,7 @@ class Options(ScanDefaults):
 
 @dataclass(frozen=True)
 class Update:
-    """A decoded image of the channel; each field after `image` is None if the attributes of the image do not hold it."""
+    """A decoded image of the channel; each field after `image` is None if the detector does not send it."""
 
     unique_id: int
     image: NDArray[Any]
@@ -64,11 +64,11 @@ class Update:
 
 
 def read_update(fields: Mapping[str, Any], decoder: ImageDecoder, options: Options) -> Update:
-    """Read an image and its attributes from `fields`, the result of `fields_of`.
+    """Read an image and its attributes from `fields`, the plain values of a PV Access structure.
 
     Raises
     ------
-    UnusableError : for anything that is no image of counts; nothing else is raised.
+    UnusableError : for anything that is no image of counts; no other error is raised.
     """
     unique_id = whole_number(fields.get("uniqueId"), "uniqueId", -(2**31))
     sides = fields.get("dimension")
@@ -117,7 +117,7 @@ def _parse_count(value: Any, lowest: int) -> int | None:
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """Return those fields of a PV Access structure that describe an image, as plain values.
+    """Return those fields of a PV Access structure that describe an image, as plain Python values.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def fields_of(value: Any) -> dict[str, Any]:
 
 
 class Numbering:
-    """Assign each image to a scan and an index in it, also if the image names neither."""
+    """A counter that assigns each image a scan and an index in the scan, even if the image's attributes name neither."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -185,19 +185,22 @@ def connect(target: str, options: Options) -> PvaSource:
 
 
 class PvaSource:
-    """A source of the images of an EPICS channel; `connected` is set once it is found, and only later images are used."""
+    """A source of the images of an EPICS channel.
+
+    `connected` is set when the channel delivers its first image. This image may be old and is left out.
+    """
 
     def __init__(self, channel: str, options: Options) -> None:
         self.channel, self.options, self.connected = channel, options, Event()
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """Yield messages, as `braggshot.live.messages.Source` says."""
+        """Yield messages of scans and frames, and None at least every 0.2 s while none comes; end soon after `stop` is set."""
         from p4p.client.raw import Context
 
         ledger, decoder, wake = Ledger(self.options), ImageDecoder(), Event()
         numbering = Numbering(ledger)
         context = Context("pva", conf=_server_configuration(self.options.address), nt=False)
-        request = f"record[queueSize={self.options.queue}]"  # the library's default is too short, and loses images silently
+        request = f"record[queueSize={self.options.queue}]"  # with the short default queue, images would be lost silently
         subscription = context.monitor(self.channel, wake.set, request)
         try:
             while not stop.is_set():
@@ -218,7 +221,7 @@ class PvaSource:
             context.close()
 
     def _to_messages(self, update: Any, numbering: Numbering, decoder: ImageDecoder) -> list[Message]:
-        """Turn an update into messages, or into `Dropped` if it cannot be used."""
+        """Turn an update of the channel into messages, or into `Dropped` if the update cannot be used."""
         try:
             return numbering.messages(read_update(fields_of(update), decoder, self.options), self.channel)
         except UnusableError as error:
@@ -226,7 +229,7 @@ class PvaSource:
 
 
 def _server_configuration(address: str | None) -> dict[str, str] | None:
-    """Return the settings that search only the server at `address`; without an address None, to use the environment variables."""
+    """Return settings that search the channel only at `address`; without an address, return None for the default search."""
     if address is None:
         return None
     return {"EPICS_PVA_NAME_SERVERS": address, "EPICS_PVA_ADDR_LIST": "", "EPICS_PVA_AUTO_ADDR_LIST": "NO"}

@@ -1,8 +1,8 @@
 """Find the source for a URL: ``folder:PATH``, ``pva:CHANNEL``, ``zmq:tcp://HOST:PORT``, ``replay:FILE?rate=HZ``.
 
 A transport is a module with a frozen dataclass ``Options`` (filled from the URL) and ``connect(target, options) -> Source``.
-Other packages register such modules as entry points ``braggshot.sources``. A module, and with it the library of a beamline, is
-imported only when a URL names it.
+Other packages register their transports as entry points ``braggshot.sources``. A transport is imported only when a URL names it,
+because it may need a library that only some beamlines have.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Transport:
     Parameters
     ----------
     scheme : the part of a URL before its first colon
-    module : import path of its module
-    summary : one line that describes it to users
-    needs : package that has to be installed first
+    module : import path of the module that receives the frames
+    summary : one line that describes the transport to users
+    needs : package that users install to get the libraries of the transport
     """
 
     scheme: str
@@ -49,7 +49,7 @@ BUILT_IN = (
     Transport("zmq", "braggshot.live.sources.dectris.source", "zmq:tcp://HOST:PORT, the stream of a DECTRIS detector"),
     Transport("replay", "braggshot.live.sources.replay", "replay:FILE?rate=HZ, a scan that was measured before"),
 )
-"""Transports that belong to this program."""
+"""Transports that are part of this program."""
 
 
 def transports() -> tuple[Transport, ...]:
@@ -126,5 +126,5 @@ def explain_missing(scheme: str) -> Iterator[None]:
 
 
 def _list_known() -> str:
-    """List the known transports for an error message."""
+    """Return a list of all known transports as one line of text for an error message."""
     return "; ".join(transport.summary for transport in transports())

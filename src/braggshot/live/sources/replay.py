@@ -1,4 +1,4 @@
-"""Play a scan that was measured before as if it were being measured: any file that braggshot reads, at any speed."""
+"""Play a scan from a file as if it were being measured now; any file that braggshot reads can be played, at any speed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import Frame, Scan
 
 BLOCK_BYTES = 2**25
-"""Size of the blocks of frames read at once [bytes]: opening a file for every frame would be slower than any detector."""
+"""Size of the blocks of frames that are read at once [bytes]; opening a file for every frame would be too slow."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a replay.
+    """Options of a source ``replay:FILE``, which plays a scan that was measured before.
 
     Parameters
     ----------
-    rate : frames a second; 0 plays as fast as they are read
+    rate : frames that are played in a second; 0 plays as fast as frames can be read
     repeat : number of times that the scan is played
-    format, scan, dataset : options of the file, passed to `braggshot.io.registry.read`
+    format, scan, dataset : format of the file, scan in the file, and path of its frames; None lets the reader choose
     """
 
     rate: float = 0.0
@@ -44,7 +44,9 @@ def connect(target: str, options: Options) -> ReplaySource:
 
     Raises
     ------
-    FormatError, DataError, ConfigError : as in `braggshot.io.registry.read`.
+    FormatError : if no reader or more than one can read the file, or reading fails.
+    DataError : if the content cannot be a scan.
+    ConfigError : if the format or an option is unknown, the rate is negative, or `repeat` is less than 1.
     """
     given = {"scan": options.scan, "dataset": options.dataset}
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -52,7 +54,7 @@ def connect(target: str, options: Options) -> ReplaySource:
 
 
 class ReplaySource:
-    """Play `scan`, `repeat` times, at `rate` frames a second (0: as fast as they are read)."""
+    """A source that plays a scan `repeat` times at `rate` frames a second; 0 plays as fast as frames can be read."""
 
     def __init__(self, scan: Scan, rate: float = 0.0, repeat: int = 1) -> None:
         if rate < 0 or repeat < 1:
@@ -60,7 +62,7 @@ class ReplaySource:
         self.scan, self.rate, self.repeat = scan, rate, repeat
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """Yield messages, as `braggshot.live.messages.Source` says."""
+        """Yield messages of the played scans, and None at least every 0.2 s while none is due; end soon after `stop` is set."""
         for number in range(1, self.repeat + 1):
             name = scan_name(self.scan.name) + (f"_{number}" if number > 1 else "")
             yield from self._play_once(name, stop)
@@ -84,7 +86,7 @@ class ReplaySource:
 
 
 class Pace:
-    """A clock for `rate` events a second on average; 0 sets no limit."""
+    """A clock that spaces events to `rate` a second on average; 0 sets no limit."""
 
     def __init__(self, rate: float) -> None:
         self.period = 1 / rate if rate > 0 else 0.0

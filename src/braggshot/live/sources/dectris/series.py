@@ -1,4 +1,4 @@
-"""Make the header, images and end of a DECTRIS series, for both versions of the stream."""
+"""Make the records of a DECTRIS series (header, images, end) from the messages of either version of the stream."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, angles, ima
 from braggshot.volumes import BoolArray, FloatArray, Frame, Scan
 
 AXES = ("omega", "phi", "chi", "kappa")
-"""Axes of the goniometer, in the order in which one that turns during the scan is looked for."""
+"""Names of the goniometer axes, in the order of search; the first axis that turns during the scan gives the rocking angles."""
 KEPT_NUMBERS = (
     "photon_energy", "wavelength", "detector_distance", "beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size",
     "saturation_value",
 )  # fmt: skip
-"""Numbers of the detector's configuration that are kept with the scan, in the detector's units."""
+"""Names of the numbers in the detector's configuration that are kept with the scan, in the detector's units."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Image:
 
 @dataclass(frozen=True)
 class SeriesEnd:
-    """The end of a series, or its abort."""
+    """The end of a series, whether complete or aborted."""
 
     series: int
 
@@ -55,9 +55,9 @@ def make_header(series: int, user_data: Mapping[str, Any], config: Mapping[str, 
     Parameters
     ----------
     series : number of the series
-    user_data : what the user of the detector appended: ``scan``, ``frames``, ``rocking_angle_deg``
+    user_data : values that the user of the detector appended: ``scan``, ``frames``, ``rocking_angle_deg``
     config : the detector's configuration, with the field names of version 1 of the stream
-    valid : (rows, columns) True where the detector's own mask is 0; None where it was not sent
+    valid : (rows, columns) True where the detector's own pixel mask is 0; None if no mask was sent
     """
     frames = planned_frames(user_data.get("frames")) or planned_frames(config.get("nimages"), config.get("ntrigger", 1))
     rocking = angles(user_data.get("rocking_angle_deg"), frames)
@@ -68,13 +68,13 @@ def make_header(series: int, user_data: Mapping[str, Any], config: Mapping[str, 
 
 
 def make_image(series: int, index: int, counts: NDArray[Any], user_data: Mapping[str, Any]) -> Image:
-    """Make an image of a series, with the present time as its arrival; `user_data` may hold ``rocking_angle_deg``."""
+    """Make an image of a series that has just come; `user_data` may hold its ``rocking_angle_deg``."""
     angle = real_number(user_data.get("rocking_angle_deg"))
     return Image(series, Frame(index, counts, None if angle is None else float(np.deg2rad(angle)), time.time()))
 
 
 def planned_frames(images: Any, triggers: Any = 1) -> int | None:
-    """Return the number of planned frames, images times triggers; None if these are not whole numbers within bounds."""
+    """Return the number of planned frames, images times triggers; None if one of the numbers is not usable."""
     try:
         frames = whole_number(images, "nimages", 1, MAX_FRAMES) * whole_number(triggers, "ntrigger", 1, MAX_FRAMES)
     except UnusableError:
@@ -83,7 +83,10 @@ def planned_frames(images: Any, triggers: Any = 1) -> int | None:
 
 
 def goniometer_angles(config: Mapping[str, Any], frames: int) -> FloatArray | None:
-    """Return the angles of the first goniometer axis that turns from image to image, by the detector's configuration [rad]."""
+    """Return the angles of the first goniometer axis whose step in the detector's configuration is not zero [rad].
+
+    The result is None if no axis turns.
+    """
     for axis in AXES:
         start, step = real_number(config.get(f"{axis}_start")), real_number(config.get(f"{axis}_increment"))
         if start is not None and step:
@@ -92,7 +95,7 @@ def goniometer_angles(config: Mapping[str, Any], frames: int) -> FloatArray | No
 
 
 def describe_detector(name: str, frames: int, valid: BoolArray | None, config: Mapping[str, Any]) -> Scan | None:
-    """Return a `Scan` without counts that holds the detector's mask and numbers; None if the number of pixels is not known."""
+    """Return a `Scan` without counts that holds the detector's mask and configuration; None if the image size is not known."""
     try:
         sides = (
             image_shape(config.get("y_pixels_in_detector"), config.get("x_pixels_in_detector")) if valid is None else valid.shape

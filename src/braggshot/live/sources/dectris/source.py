@@ -6,9 +6,10 @@ The messages of version 1 are read here::
     dimage-1.0       dimage_d-1.0 (shape, type, encoding), the image, times; appendix
     dseries_end-1.0
 
-The user of a detector can set the appendix. It is read if it is a JSON object: ``scan``, ``frames`` and ``rocking_angle_deg`` (a
-list) with the header, ``rocking_angle_deg`` (a number) with an image. Without them the angles are those of the axis that turns,
-by the detector's configuration. `braggshot.live.sources.dectris.stream2` reads version 2; each message tells its version.
+The user of a detector can set the appendix. The appendix is read if it is a JSON object. With the header it may hold ``scan``,
+``frames`` and ``rocking_angle_deg`` (a list), with an image ``rocking_angle_deg`` (a number). If it holds no angles, the angles
+are computed from the goniometer axis that turns, as the detector's configuration describes it. Version 2 of the stream is read by
+`braggshot.live.sources.dectris.stream2`; the version is recognised for each message.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ from braggshot.live.sources.limits import (
 from braggshot.volumes import BoolArray
 
 PARTS = {"none": 1, "basic": 2, "all": 8}
-"""Value of header_detail -> number of parts of a header message before its appendix."""
+"""Number of parts of a header message before its appendix, for each value of the detector's setting header_detail."""
 Part = bytes | memoryview
 
 
 @dataclass(frozen=True)
 class Options(ScanDefaults):
-    """Options of the stream, in addition to those of `ScanDefaults`.
+    """Options of a source ``zmq:tcp://HOST:PORT``, in addition to those of `ScanDefaults`.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def read_message(parts: Sequence[Part], decoder: ImageDecoder) -> Header | Image
 
     Raises
     ------
-    UnusableError : for any data that are no such message; no other error is raised.
+    UnusableError : for any data that are no message of version 1; no other error is raised.
     """
     if not 0 < len(parts) <= MAX_PARTS:
         raise UnusableError("malformed", f"{len(parts)} parts")
@@ -95,7 +96,7 @@ def _image(series: int, first: dict[str, Any], parts: Sequence[Part], decoder: I
 
 
 def _encoding(text: Any, dtype: np.dtype[Any]) -> tuple[str, bool]:
-    """Translate an encoding such as "bs32-lz4<" to one of `decoding.ENCODINGS`; tell also whether its bytes are big-endian."""
+    """Return the name in `decoding.ENCODINGS` of an encoding such as "bs32-lz4<", and whether its bytes are big-endian."""
     match = re.fullmatch(r"(?:bs(8|16|32|64)-?)?(lz4)?([<>])", text) if isinstance(text, str) and len(text) < 40 else None
     if match is None or (match[1] and (not match[2] or int(match[1]) != 8 * dtype.itemsize)):
         raise UnusableError("encoding", f"{str(text)[:40]!r} of {dtype}")
@@ -113,7 +114,7 @@ def _header(series: int, first: dict[str, Any], parts: Sequence[Part]) -> Header
 
 
 def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
-    """Return the JSON object that a user appended; empty if there is none."""
+    """Return the JSON object that the detector's user appended to a message; empty if there is none."""
     if len(parts) <= place or len(parts[place]) > MAX_TEXT:
         return {}
     try:
@@ -123,7 +124,7 @@ def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
 
 
 def _pixel_mask(described: Part, payload: Part) -> BoolArray:
-    """Return (rows, columns) True where the detector's own mask is 0."""
+    """Return the valid pixels (rows, columns): True where the detector's own pixel mask is 0."""
     fields = json_object(described)
     sides = fields.get("shape")
     if not isinstance(sides, list) or len(sides) != 2:
@@ -139,7 +140,7 @@ def connect(target: str, options: Options) -> DectrisSource:
 
     Raises
     ------
-    ConfigError : if `target` is no such address.
+    ConfigError : if `target` does not have the form ``tcp://HOST:PORT``.
     """
     import cbor2  # noqa: F401  missing libraries are reported when a source is opened
     import zmq  # noqa: F401
@@ -159,7 +160,7 @@ class DectrisSource:
         self.address, self.options = address, options
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """Yield messages, as `braggshot.live.messages.Source` says."""
+        """Yield messages of scans and frames, and None at least every 0.2 s while none comes; end soon after `stop` is set."""
         import zmq
 
         ledger, reader, context = Ledger(self.options), Reader(self.options.channel), zmq.Context()
@@ -179,7 +180,7 @@ class DectrisSource:
 
 
 def _receive(socket: Any) -> list[memoryview]:
-    """Receive all parts of one message; if there are too many, one more than allowed is kept, so that the message is refused."""
+    """Receive all parts of one message, and keep at most `MAX_PARTS` + 1 of them, enough to refuse a message that is too long."""
     parts: list[memoryview] = []
     more = True
     while more:
@@ -191,21 +192,21 @@ def _receive(socket: Any) -> list[memoryview]:
 
 
 class Reader:
-    """Read messages of either version of the stream; two threads must not use one reader at once."""
+    """A reader of messages of either version of the stream; two threads must not use one reader at once."""
 
     def __init__(self, channel: str = "") -> None:
         self._decoder = ImageDecoder()
         self._cbor = CborReader(self._decoder, channel)
 
     def read(self, parts: Sequence[Part]) -> Header | Image | SeriesEnd:
-        """Read a message of either version of the stream, as `read_message` does for version 1."""
+        """Read a message of either version of the stream; raise `UnusableError` for any other data."""
         if len(parts) == 1 and is_cbor(parts[0]):
             return self._cbor.read(parts[0])
         return read_message(parts, self._decoder)
 
 
 def to_messages(parts: Sequence[Part], ledger: Ledger, reader: Reader) -> list[Message]:
-    """Turn a message of the stream into messages for the session."""
+    """Turn a message of the detector into messages for the live session, or into `Dropped` if it cannot be used."""
     try:
         content = reader.read(parts)
     except UnusableError as error:

@@ -6,13 +6,13 @@ A message is of type start, image or end::
     image   series_id, image_id, data {channel: array}, user_data
     end     series_id
 
-An array is tag 40 around its sides (rows, columns) and a typed array (tags 64 to 87). The bytes of a typed array may be compressed
-(tag 56500 around algorithm, bytes of an element, payload). The user of a detector can set ``user_data``; it is read as the
-appendices of version 1.
+An array is an item of tag 40 that holds the shape (rows, columns) and a typed array (tags 64 to 87). The bytes of a typed array may
+be compressed; then they are an item of tag 56500 that holds the algorithm, the bytes of an element, and the compressed bytes. The
+user of a detector can set ``user_data``, which may hold ``scan``, ``frames`` and ``rocking_angle_deg``.
 
-Messages are decoded by `cbor2`. Before that, `check_outline` reads the type and length of every CBOR item. It allows only the
-tags of this stream, and, not counting byte strings, no more content than one JSON text may have. So decoding makes nothing but
-numbers, texts, lists, maps and copies of the bytes that came.
+Messages are decoded by `cbor2`. Before that, `check_outline` reads the type and length of every CBOR item. It refuses tags that
+the stream does not use, and messages with more than `MAX_TEXT` bytes besides byte strings. So decoding makes only numbers, texts,
+lists, maps and copies of the received bytes.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from braggshot.volumes import BoolArray
 ARRAY_TAG, COMPRESSED_TAG = 40, 56500
 """CBOR tags of an array of two dimensions, and of compressed bytes."""
 SELF_DESCRIBED = b"\xd9\xd9\xf7"
-"""Tag 55799, which may stand before any message to mark it as CBOR."""
+"""Bytes of the CBOR tag 55799, which may stand before a message to mark it as CBOR."""
 TYPED_ARRAY_TAGS = {
     64: "u1", 65: ">u2", 66: ">u4", 67: ">u8", 68: "u1", 69: "<u2", 70: "<u4", 71: "<u8",
     72: "i1", 73: ">i2", 74: ">i4", 75: ">i8", 77: "<i2", 78: "<i4", 79: "<i8",
     80: ">f2", 81: ">f4", 82: ">f8", 84: "<f2", 85: "<f4", 86: "<f8",
 }  # fmt: skip
-"""CBOR tags of typed arrays by RFC 8746, and their numpy types; floats of 128 bits are left out because they are no counts."""
+"""CBOR tag of a typed array by RFC 8746 -> numpy type of its elements; floats of 128 bits are not supported."""
 DATE_TAGS = (0, 1)
-"""CBOR tags of dates, which are left as text."""
+"""CBOR tags of dates; the text or number inside is kept as it is."""
 KNOWN_TAGS = frozenset({*DATE_TAGS, ARRAY_TAG, *TYPED_ARRAY_TAGS, COMPRESSED_TAG})
 """All CBOR tags that a message of the stream may hold."""
 ALGORITHMS = {"bslz4": "bslz4", "lz4": "lz4 blocks", "zstd": "zstd"}
 """Name of a compression in the stream -> its name in `decoding.ENCODINGS`."""
 MAX_DEPTH = 16
-"""Largest depth of nested items in a CBOR message."""
+"""Largest number of levels of nested items in a CBOR message."""
 VERSION_1_NAMES = {
     "number_of_images": "nimages", "image_size_x": "x_pixels_in_detector", "image_size_y": "y_pixels_in_detector",
     "detector_description": "description", "incident_energy": "photon_energy", "incident_wavelength": "wavelength",
@@ -75,7 +75,7 @@ def check_outline(message: bytes) -> None:
 
     Raises
     ------
-    UnusableError : if the message is cut short, holds an unknown tag, or is too long, not counting its byte strings.
+    UnusableError : if the message is cut short, holds an unknown tag, or is too long without its byte strings.
     """
     place, size, beside_images = 0, len(message), len(message)
     while place < size:
@@ -120,20 +120,20 @@ def read_map(message: bytes | memoryview) -> Mapping[str, Any]:
 
 
 class CborReader:
-    """Read the messages of a stream in their order; two threads must not use one reader at once.
+    """A reader of the messages of one stream, in their order; two threads must not use one reader at once.
 
     Parameters
     ----------
-    decoder : decodes the images
-    channel : energy threshold whose images are read; empty takes the first that the series' start names, or that an image holds
+    decoder : decoder of the images
+    channel : energy threshold whose images are read; empty takes the first threshold of the series
     """
 
     def __init__(self, decoder: ImageDecoder, channel: str = "") -> None:
         self.decoder, self.channel = decoder, channel
-        self._first = ""  # first channel of the series that began last
+        self._first = ""  # first energy threshold of the series that began last, empty if it is not known
 
     def read(self, message: bytes | memoryview) -> Header | Image | SeriesEnd:
-        """Read one message.
+        """Read one message: the start of a series, an image, or the end of a series.
 
         Raises
         ------
@@ -160,7 +160,7 @@ class CborReader:
         return make_header(series, _user_data(fields), _configuration(fields), valid)
 
     def _mask(self, tagged: Any) -> BoolArray:
-        """Return (rows, columns) True where the detector's own mask is 0."""
+        """Return the valid pixels (rows, columns): True where the detector's own pixel mask is 0."""
         return np.asarray(self._array(tagged) == 0)
 
     def _array(self, tagged: Any) -> NDArray[Any]:
@@ -187,21 +187,21 @@ def _select_channel(arrays: Any, channel: str) -> Any:
 
 
 def _untag(tagged: Any, tag: int) -> Any:
-    """Return the content of a CBOR item, which has to carry this tag."""
+    """Return the content of a CBOR item; raise if the item does not carry the tag `tag`."""
     if not isinstance(tagged, tuple) or len(tagged) != 2 or tagged[0] != tag:
         raise UnusableError("malformed", f"no array of tag {tag}")
     return tagged[1]
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
-    """Return the two items of a list; raise if the list does not hold two."""
+    """Return the two items of a list; raise if the list does not hold exactly two items."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise UnusableError("shape", f"a {type(value).__name__}, expected two items")
     return value[0], value[1]
 
 
 def _unpack_payload(content: Any, dtype: np.dtype[Any]) -> tuple[str, bytes]:
-    """Return the encoding of pixel data, by its name in `decoding.ENCODINGS`, and the encoded bytes."""
+    """Return the name in `decoding.ENCODINGS` of the encoding of pixel data, and the encoded bytes."""
     if isinstance(content, bytes):
         return "", content
     inside = _untag(content, COMPRESSED_TAG)
@@ -216,7 +216,7 @@ def _unpack_payload(content: Any, dtype: np.dtype[Any]) -> tuple[str, bytes]:
 
 
 def _user_data(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the map that the user of the detector appended to a message, also as JSON text; empty if there is none."""
+    """Return the map that the user of the detector appended to a message, as a map or as JSON text; empty if there is none."""
     appended = fields.get("user_data")
     if isinstance(appended, str):
         try:
@@ -227,7 +227,7 @@ def _user_data(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _configuration(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the detector's configuration to the field names of version 1 of the stream."""
+    """Return the detector's configuration with its fields renamed as in version 1 of the stream."""
     config = {ours: fields[theirs] for theirs, ours in VERSION_1_NAMES.items() if theirs in fields}
     goniometer = fields.get("goniometer")
     axes: Mapping[str, Any] = goniometer if isinstance(goniometer, Mapping) else {}

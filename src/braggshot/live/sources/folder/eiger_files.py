@@ -1,4 +1,4 @@
-"""Follow the files of a DECTRIS detector while they appear: a master, and data files that come one after the other.
+"""Follow the files of a DECTRIS detector while they appear: a master file, and data files that come one after the other.
 
 ::
 
@@ -6,8 +6,8 @@
         entry/instrument/detector/detectorSpecific/{nimages, ntrigger, pixel_mask}      entry/sample/goniometer/omega [deg]
     NAME_data_000001.h5     entry/data/data (frames, rows, columns), with attributes image_nr_low and image_nr_high
 
-A data file is complete when it appears, or grows in SWMR mode. HDF5 never follows a link here: each file is opened by itself and
-only if it lies below the watched folder, and only data that it holds itself are read.
+A data file is complete when it appears, or grows in SWMR mode. For safety, HDF5 never follows a link to another file. Each file is
+opened separately, and only if it lies below the watched folder.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from braggshot.live.sources.limits import UnusableError
 from braggshot.volumes import Scan
 
 PATIENCE = 10
-"""Time to wait for a master file, or, once the next scan has begun, for a missing data file, in units of `settle`."""
+"""Longest wait for a missing file of a scan, as a multiple of the time without change after which a file counts as settled [1]."""
 
 
 @dataclass
 class DataFile:
-    """A data file, and how far it was read.
+    """A data file of a DECTRIS detector, and how far it was read.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ class DataFile:
     name : path of the frames inside the file
     first : index, in the whole scan, of the file's first frame; None before the file could be read
     frames : number of frames that the file has places for; None while it grows, or before it could be read
-    taken, damaged : indices, inside the file, of the frames that were read, and of those that were reported as damaged
-    seen : time when the file was first found; None before that [s]
+    taken, damaged : indices, inside the file, of the frames that were read, and of the frames that were reported as damaged
+    seen : time when the file was first found [s]; None if it was not found yet
     is_whole : whether all frames of the file were read and the file is closed
     is_open : whether a writer had the file open when it was last read
     is_settled : whether the file was read after it had not changed for a while
@@ -85,7 +85,7 @@ class FileSet:
     master : content of the master file; None before it could be read
     parts : data files, by number
     is_waiting : whether a file was not read yet because an earlier file may still come
-    foreign_files : files that the master links to, although folder or name assign them to another scan
+    foreign_files : files that the master file links to, although their folder or name belongs to another scan
     """
 
     def __init__(self, root: Path, master: Path, settle: float) -> None:
@@ -99,15 +99,15 @@ class FileSet:
         self._reported: set[str] = set()
         self._decoder = ImageDecoder()
         self._began = self._changed = time.monotonic()
-        self._first_number: int | None = None  # number of the scan's first image
+        self._first_number: int | None = None  # number that the detector gave to the first image of the scan
 
     def add(self, number: int, path: Path) -> None:
-        """Add a data file that appeared; a file that the master links to is known already."""
+        """Add a data file that has appeared, unless a link in the master file has added it before."""
         if number:
             self.parts.setdefault(number, DataFile(Stamp(path)))
 
     def new_frames(self) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
-        """Yield the new frames, file by file, each with its index in the scan; a `Dropped` reports data that cannot be used."""
+        """Yield the new frames, file by file, each with its index in the scan; yield `Dropped` for data that cannot be used."""
         yield from self._read_master_again()
         is_lost = self._stamp.is_there() and self._is_master_settled
         is_due = is_lost or time.monotonic() - self._began >= PATIENCE * self.settle
@@ -131,7 +131,7 @@ class FileSet:
                 return
 
     def _successor_times(self) -> dict[int, float]:
-        """Return, for each data file, when the first of the files after it was found; infinite if none was found yet [s]."""
+        """Return, for each data file, the time when a later data file was first found [s]; infinite if there is none yet."""
         earliest, times = math.inf, {}
         for number, part in sorted(self.parts.items(), reverse=True):
             times[number] = earliest
@@ -139,7 +139,7 @@ class FileSet:
         return times
 
     def describe_scan(self, name: str, image: NDArray[Any]) -> Scan:
-        """Describe the scan of an image as a `Scan` without counts; a mask of another shape is left out."""
+        """Describe the scan of an image as a `Scan` without counts; a pixel mask of another shape than the image is left out."""
         nothing: NDArray[Any] = np.broadcast_to(np.zeros((), image.dtype), (self.frames or 1, *image.shape))
         valid = None if self.master is None or not self.has_mask_of(image) else self.master.valid
         stream = {"master": self._stamp.path.name}
@@ -147,12 +147,12 @@ class FileSet:
         return Scan(ArrayFrames(nothing), name, valid=valid, detector=detector, provenance={"stream": stream})
 
     def has_mask_of(self, image: NDArray[Any]) -> bool:
-        """Tell whether the master's mask, if there is one, has the shape of an image."""
+        """Tell whether the pixel mask in the master file has the shape of an image; return True if there is no mask."""
         return self.master is None or self.master.valid is None or self.master.valid.shape == image.shape
 
     @property
     def frames(self) -> int | None:
-        """Number of planned frames, None where the master does not tell."""
+        """Number of planned frames, None if the master file does not hold it."""
         return None if self.master is None else self.master.frames
 
     def is_quiet(self) -> bool:
@@ -161,7 +161,7 @@ class FileSet:
         return not self.is_waiting and all(part.is_whole or part.is_settled for part in there)
 
     def is_over(self) -> bool:
-        """Tell whether no frames are expected once another scan has begun: no file is missing, or the wait for it is over."""
+        """Tell whether the scan may end because another scan has begun: no file is missing, or the wait for it is over."""
         is_all_there = self.master is not None and all(part.stamp.is_there() for part in self.parts.values())
         return self.is_quiet() and (is_all_there or self._is_older(PATIENCE * self.settle))
 
@@ -176,7 +176,7 @@ class FileSet:
         return sum(max(known) if part.frames is None else part.frames for part in parts) >= self.frames
 
     def present_files(self) -> set[Path]:
-        """Return the paths of the files that exist, master and data files."""
+        """Return the paths of the master file and data files that exist."""
         stamps = [self._stamp, *(part.stamp for part in self.parts.values())]
         return {stamp.path for stamp in stamps if stamp.is_there()}
 
@@ -187,7 +187,7 @@ class FileSet:
                 yield from self._report_missing_file(part)
 
     def _report_missing_file(self, part: DataFile) -> Iterator[Dropped]:
-        """Report a missing data file, unless that was done before."""
+        """Report a missing data file, unless it was reported before."""
         if not part.is_reported:
             part.is_reported = True
             yield Dropped("missing", part.stamp.path.name)
@@ -197,7 +197,7 @@ class FileSet:
         return time.monotonic() - self._changed >= seconds
 
     def _update_stamp(self, part: DataFile) -> None:
-        """Look whether a data file is there and has changed."""
+        """Note whether a data file exists, and whether it has changed."""
         if part.stamp.has_changed():
             part.is_whole = part.is_settled = False
             self._changed = time.monotonic()
@@ -205,7 +205,7 @@ class FileSet:
             part.seen = time.monotonic()
 
     def _read_master_again(self) -> Iterator[Dropped]:
-        """Read the master again until it has not changed for a while; a file system's coarse clock may hide a late change."""
+        """Read the master file again until it has not changed for a while, because coarse modification times may hide a change."""
         if self._stamp.has_changed():
             self._is_master_settled = False
             self._changed = time.monotonic()
@@ -232,7 +232,7 @@ class FileSet:
         self._reported.update(self.master.refused)
 
     def _read_data_file(self, number: int, part: DataFile) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
-        """Yield the new frames of a data file; a file that cannot be read is given up once it has not changed for a while."""
+        """Yield the new frames of a data file; a file that cannot be read is reported once it has not changed for a while."""
         is_old = part.stamp.is_old(self.settle)
         lost: Dropped | None = None
         try:
@@ -278,7 +278,7 @@ class FileSet:
     def _first_index(self, number: int, data: h5py.Dataset) -> int:
         """Return the index, in the whole scan, of the first frame in a data file.
 
-        It follows from the image number that the file holds, else from the numbers of frames in the files before.
+        The index is computed from the image number in the file. Without this number, the frames of the earlier files are summed.
         """
         numbers = sorted(self.parts)
         low = integer_attribute(data, "image_nr_low")
@@ -289,5 +289,5 @@ class FileSet:
             return low - start
         before = [self.parts[earlier].frames for earlier in numbers if earlier < number]
         known = [count for part in self.parts.values() if (count := part.frames) is not None]
-        usual = max(known) if known else int(data.shape[0])  # all files but the last have one size
+        usual = max(known) if known else int(data.shape[0])  # frames in a data file; only the last one may hold fewer
         return sum(usual if count is None else count for count in before)

@@ -1,4 +1,4 @@
-"""Read the master file of a DECTRIS detector: in which files its frames are, how many are planned, rocking angles, bad pixels."""
+"""Read the master file of a DECTRIS detector: the files with its frames, number of planned frames, rocking angles, bad pixels."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from braggshot.live.sources.limits import MAX_BYTES, UnusableError, counts_type,
 from braggshot.volumes import BoolArray, FloatArray
 
 MEMBER_NAME = re.compile(r"(.+)_(?:master|data_(\d{6}))")
-"""Pattern of the names, without suffix, of the files that one DECTRIS scan consists of."""
+"""Pattern of the names, without suffix, of the master file and data files of a DECTRIS scan."""
 LINK_NAME = re.compile(r"data_(\d{6})")
 """Pattern of the name by which a master file links to a data file."""
 FRAMES_PATH = "entry/data/data"
-"""Path of the frames in a data file."""
+"""HDF5 path of the frames in a data file."""
 DETECTOR = "entry/instrument/detector"
-"""Path of the detector in a master file."""
+"""HDF5 path of the detector's group in a master file."""
 MASK_PATHS = (f"{DETECTOR}/detectorSpecific/pixel_mask", f"{DETECTOR}/pixel_mask")
-"""Paths at which the pixel mask may stand in a master file."""
+"""HDF5 paths at which a master file may hold the pixel mask."""
 MAX_LINKS = 10_000
 """Largest number of data files of one scan."""
 
 
 def member_of(path: Path) -> tuple[str, int] | None:
-    """Split a file name into the name of the scan and the number of the data file, 0 for the master; None for other files.
+    """Split the name of a DECTRIS file into the name of the scan and the number of the data file; None for other files.
+
+    The number of a master file is 0.
 
     Examples
     --------
@@ -52,8 +54,8 @@ class Master:
     ----------
     links : number of a link -> the data file, and the path of the frames inside that file
     refused : one line of text for each link that leads out of the watched folder
-    frames : number of planned frames; None if the file does not hold it
-    rocking_angle : angle of every planned frame; None if the file does not hold them [rad]
+    frames : number of planned frames; None if the file does not hold this number
+    rocking_angle : rocking angle of every planned frame [rad]; None if the file does not hold the angles
     valid : (rows, columns) True where the pixel mask is 0; None if there is no mask
     """
 
@@ -70,7 +72,7 @@ def read_master(path: Path, root: Path) -> Master:
     Raises
     ------
     FormatError : if the file cannot be read (yet).
-    UnusableError : if a part of it is larger than allowed.
+    UnusableError : if a part of the file is larger than allowed.
     """
     try:
         with h5py.File(path, "r", swmr=superblock(path)[0] >= 3, locking=False) as file:
@@ -85,7 +87,10 @@ def read_master(path: Path, root: Path) -> Master:
 
 
 def _links(file: h5py.File, path: Path, root: Path) -> tuple[dict[int, tuple[Path, str]], tuple[str, ...]]:
-    """Return the links to frames by number, and a line of text for each refused link; a master may also hold frames itself."""
+    """Return the links to frames by number, and a line of text for each refused link.
+
+    Frames that the master file itself holds are returned like linked frames.
+    """
     group = own_group(file, "entry/data")
     links: dict[int, tuple[Path, str]] = {}
     refused: list[str] = []
@@ -119,7 +124,7 @@ def is_inside(root: Path, path: Path) -> bool:
 
 
 def _mask(file: h5py.File, name: str) -> BoolArray | None:
-    """Return (rows, columns) True where the pixel mask is 0; None if there is no mask."""
+    """Return the valid pixels (rows, columns): True where the pixel mask is 0; None if there is no mask."""
     data = own_dataset(file, name)
     if data is None or data.ndim != 2:
         return None

@@ -1,4 +1,4 @@
-"""Follow an HDF5 file that a beamline appends frames to: in SWMR mode, else by opening it again."""
+"""Follow an HDF5 file to which a beamline appends frames; a file without SWMR mode is opened again for each look."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, UnusableError, 
 BLOCK_BYTES = 2**25
 """Size of the blocks of frames that are read at once [bytes]."""
 NOT_ALLOCATED = 2**64 - 1
-"""File offset by which HDF5 marks a chunk that was not written."""
+"""File offset that HDF5 gives for a chunk that was not written [bytes]."""
 
 
 class GrowingFile:
@@ -29,7 +29,8 @@ class GrowingFile:
     ----------
     path : path of the file
     name : path of the dataset of frames inside the file; None if the file holds only one 3D dataset
-    angle : path inside the file of a dataset with one rocking angle per frame [deg, or as its `units` say]; None if there is none
+    angle : path inside the file of a dataset with one rocking angle per frame; None if there is none. Its unit is the degree if its
+        attribute ``units`` does not say otherwise
     """
 
     def __init__(self, path: Path, name: str | None = None, angle: str | None = None) -> None:
@@ -39,7 +40,7 @@ class GrowingFile:
         self._file: h5py.File | None = None
 
     def frames(self) -> Iterator[tuple[int, NDArray[Any], float | None]]:
-        """Yield the new frames: index, image, rocking angle [rad].
+        """Yield the index, image and rocking angle [rad] of each new frame.
 
         Raises
         ------
@@ -73,7 +74,7 @@ class GrowingFile:
         self._file = None
 
     def is_complete(self) -> bool:
-        """Tell whether the writer has closed the file; without SWMR a file does not show this, and counts as open."""
+        """Tell whether the writer has closed the file; a file without SWMR mode does not show this, and always counts as open."""
         version, flags = superblock(self.path)
         return version >= 3 and not flags & 1
 
@@ -85,7 +86,7 @@ class GrowingFile:
         return self._file
 
     def _angles(self, file: h5py.File, first: int, last: int) -> list[float | None]:
-        """Return the rocking angles of frames `first` to `last` - 1 [rad]; None for each that the file does not hold yet."""
+        """Return the rocking angles of frames `first` to `last` - 1 [rad], None for an angle that the file does not hold yet."""
         filled: list[float | None] = [None] * (last - first)
         if self.angle is not None:
             data = dataset(file, self.angle)
@@ -111,7 +112,7 @@ def superblock(path: Path) -> tuple[int, int]:
 
 
 def stack_image_bytes(data: h5py.Dataset) -> int:
-    """Return the size of one frame [bytes].
+    """Return the size of one frame in a dataset of frames [bytes].
 
     Raises
     ------
@@ -127,7 +128,7 @@ def stack_image_bytes(data: h5py.Dataset) -> int:
 
 
 def count_written(data: h5py.Dataset, first: int) -> int:
-    """Count the frames that were written; from the first empty place on, the file only reserves places for frames."""
+    """Count the frames that were written, up to the first place in the file that is still empty."""
     frames = int(data.shape[0])
     if data.chunks is None or data.chunks[0] != 1:
         return frames

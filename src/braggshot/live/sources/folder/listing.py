@@ -1,7 +1,7 @@
 """List the files of a folder as they appear, and tell whether a file is complete.
 
-A folder is listed again when its modification time has changed, which works on network file systems too. Change notices of the
-operating system only make this happen sooner.
+A folder is listed again when its modification time has changed. This works on network file systems too. Where the operating system
+reports changes, the folder is looked at sooner.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".npy"})
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".cxi"})
 """Suffixes of HDF5 files, which may grow."""
 NO_FILE = (-1, -1, -1)
-"""Value that stands for the size, modification time and inode of a file that does not exist."""
+"""Values used for the size, modification time and inode of a file that does not exist."""
 RELIST_SECONDS = 1.0
-"""Time after a change during which a folder is listed repeatedly [s]: its modification time is too coarse to show each new file."""
+"""Time after a change during which a folder is listed repeatedly [s], because coarse modification times may hide new files."""
 
 
 def changes(folder: Path, stop: Event) -> Iterator[None]:
@@ -78,7 +78,7 @@ class Listing:
         return sort_by_series(paths)
 
     def _has_changed(self, folder: str) -> bool:
-        """Tell whether a folder has to be listed: its modification time has changed since the last look, or shortly before."""
+        """Tell whether a folder has to be listed, because its modification time has changed within about the last second."""
         try:
             stamp = os.stat(folder).st_mtime_ns
         except OSError:
@@ -110,7 +110,7 @@ class Listing:
 
 
 def sort_by_series(files: list[Path]) -> list[Path]:
-    """Sort files: those of one series by their number, and the series by the age of their oldest file."""
+    """Sort files: the files of one series by their number, and the series by the time of their oldest file, oldest first."""
     oldest: dict[tuple[Path, str], int] = {}
     for path in files:
         key = (path.parent, number_of(path)[0])
@@ -121,7 +121,7 @@ def sort_by_series(files: list[Path]) -> list[Path]:
 
 
 def number_of(path: Path) -> tuple[str, int]:
-    """Split a file name into the part before its trailing number, and that number, -1 where there is none.
+    """Split a file name, without suffix, into the part before its trailing number, and the number; -1 if there is no number.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def _modified_ns(path: Path) -> int:
 
 
 class Stamp:
-    """Size and modification time of a file, and since when both are unchanged."""
+    """The size and modification time of a file, and the time since when both are unchanged."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.paths, self.since = path, NO_FILE, time.monotonic()
@@ -174,7 +174,7 @@ class Stamp:
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Read the one image of a TIFF or .npy file.
+    """Read a TIFF or .npy file that holds one image.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def read_image(path: Path) -> NDArray[Any]:
 
 
 def check_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]:
-    """Return (rows, columns) of an image from the shape and type that its file claims; raise if they are not allowed."""
+    """Check the shape and number type that a file claims for its image, and return (rows, columns); raise if not allowed."""
     if len(shape) < 2 or any(side != 1 for side in shape[:-2]):
         raise UnusableError("shape", f"holds {shape[:8]}, expected one image")
     sides = image_shape(*shape[-2:])
@@ -198,7 +198,7 @@ def check_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
-    """Read an image without a memory map: a detector that shortens a mapped file would crash this process."""
+    """Read an image from a .npy file, without a memory map: if a mapped file were shortened, this process would crash."""
     try:
         with path.open("rb") as stream:
             header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -1,11 +1,11 @@
 """Watch a folder and pass its frames on: images that appear one by one, or HDF5 files that grow.
 
-A series of images, ``PREFIX<number>.tif`` or ``.npy`` in one folder, is a scan. So is every HDF5 file; the files of a DECTRIS
-detector (`braggshot.live.sources.folder.eiger_files`) are one scan together. A scan ends when all planned frames came, when a
-file ``BASE.done`` or ``BASE.aborted`` appears, when its HDF5 file is closed, when the next scan begins, or after a time without
-frames.
-``BASE.json`` may hold a plan: ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``. BASE is the name of the
-images without their number, or of the HDF5 file, or the folder's name (in the folder or beside it).
+A scan is a series of images ``PREFIX<number>.tif`` or ``.npy`` in one folder, or one HDF5 file, or a set of files of a DECTRIS
+detector (`braggshot.live.sources.folder.eiger_files`). A scan ends when all planned frames came, when a file ``BASE.done`` or
+``BASE.aborted`` appears, when its HDF5 file is closed, when the next scan begins, or after a time without frames.
+A file ``BASE.json`` may hold a plan: ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``.
+BASE is the name of the images without their number, or the name of the HDF5 file without suffix, or the name of the folder.
+A file with the folder's name may lie in the folder or beside it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from braggshot.volumes import Frame
 
 @dataclass(frozen=True)
 class Options(ScanDefaults):
-    """Options of the folder, in addition to those of `ScanDefaults`.
+    """Options of a source ``folder:PATH``, in addition to those of `ScanDefaults`.
 
     Parameters
     ----------
-    pattern : pattern of the file names to take, such as ``*eiger*``
+    pattern : pattern of the names of files that are read, such as ``*eiger*``
     existing : read also the scans that are in the folder already
     first : number in the file name of a scan's first image; None takes 0 if an image 0 is found at the start, else 1
     settle : time without a change after which a file that cannot be read counts as damaged [s]
-    dataset, angle : paths inside HDF5 files of the frames, and of one rocking angle per frame
+    dataset, angle : paths, inside HDF5 files, of the dataset of frames, and of the dataset with one rocking angle per frame
     """
 
     pattern: str = "*"
@@ -59,13 +59,13 @@ class Series:
     name: str
 
     def bases(self) -> tuple[Path, ...]:
-        """Return the paths, without suffix, of the notes that may belong to this series: its plan and the markers of its end."""
+        """Return the paths, without suffix, at which the plan of the scan and the markers of its end are looked for."""
         plain = self.name.rstrip("_-. ")
         own_dataset = (self.folder / plain,) if plain else ()
         return (*own_dataset, self.folder / self.folder.name, self.folder)
 
     def note(self, suffix: str) -> Path | None:
-        """Return the path of the plan (.json) or of a marker of the end (.done, .aborted), or None if there is no such file."""
+        """Return the path of the scan's plan (.json) or of a marker of its end (.done, .aborted); None if there is no such file."""
         paths = (base.with_name(base.name + suffix) for base in self.bases())
         return next((path for path in paths if path.is_file()), None)
 
@@ -114,7 +114,7 @@ class FolderSource:
         self._lowest: dict[Series, int] = {}
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
-        """Yield messages, as `braggshot.live.messages.Source` says."""
+        """Yield messages of scans and frames, and None at least every 0.2 s while none comes; end soon after `stop` is set."""
         listing = Listing(self.root, self.pattern)
         if not self.options.existing:
             listing.new_files()
@@ -134,7 +134,7 @@ class FolderSource:
                 yield None
 
     def take_files(self, paths: list[Path]) -> Iterator[Message]:
-        """Read the frames of new files, and of files that were not complete before; yield the messages that follow."""
+        """Read new frames from the new files and from files that were incomplete before, and yield the messages for them."""
         for path in paths:
             member = member_of(path) if path.suffix.lower() in HDF5_SUFFIXES else None
             if path in self._linked:
@@ -146,14 +146,14 @@ class FolderSource:
         yield from self._take_pending()
 
     def _make_pending(self, path: Path) -> PendingFile:
-        """Make the record of a file that belongs to no set of files."""
+        """Make the record of a file that belongs to no set of DECTRIS files."""
         if path.suffix.lower() in HDF5_SUFFIXES:
             growing = GrowingFile(path, self.options.dataset, self.options.angle)
             return PendingFile(path, Series(path.parent, path.stem), Stamp(path), growing)
         return PendingFile(path, Series(path.parent, number_of(path)[0]), Stamp(path))
 
     def _add_to_set(self, series: Series, number: int, path: Path) -> Iterator[Message]:
-        """Add a DECTRIS file to the set that it belongs to; report the file as late if the scan of the set has ended."""
+        """Add a DECTRIS file to the file set of its scan; report the file as late if the scan has ended."""
         if series in self._ledger.ended:
             yield Dropped("late", f"{path.name}, of a scan that has ended")
             return
@@ -175,7 +175,7 @@ class FolderSource:
         return (series.note(".aborted") or series.note(".done")) if series else None
 
     def _end_scan(self, marker: Path) -> list[Message]:
-        """End the open scan, as done or as aborted, by the suffix of its marker file."""
+        """End the open scan; the suffix of its marker file tells whether it is done or aborted."""
         return self._ledger.end(self._open_series(), "the scan was aborted" if marker.suffix == ".aborted" else None)
 
     def _take_pending(self) -> Iterator[Message]:
@@ -194,7 +194,7 @@ class FolderSource:
                 yield from self._take_image(item) if item.growing is None else self._take_growing(item, item.growing, has_successor)
 
     def _take_image(self, item: PendingFile) -> Iterator[Message]:
-        """Read an image file, or leave it pending until it is complete; half of a file may look like an image of another kind."""
+        """Read an image file; a file that cannot be read stays pending for a while, because it may be incomplete."""
         is_settled = item.stamp.is_settled(self.options.settle)
         try:
             image = read_image(item.path)
@@ -219,7 +219,7 @@ class FolderSource:
         )
 
     def _take_growing(self, item: PendingFile, file: GrowingFile, has_successor: bool) -> Iterator[Message]:
-        """Read the new frames of an HDF5 file; the file stays pending until it is closed or its scan has ended."""
+        """Read the new frames of an HDF5 file; the file stays pending until its writer closes it or its scan has ended."""
         is_complete, reason = file.is_complete(), ""
         try:
             for index, image, angle in file.frames():
@@ -240,7 +240,7 @@ class FolderSource:
             yield from self._ledger.end(item.series)
 
     def _take_set(self, item: PendingFile, files: FileSet, has_successor: bool) -> Iterator[Message]:
-        """Read the new frames of a set of files; it stays pending until all planned frames have come or its scan has ended."""
+        """Read the new frames of a set of DECTRIS files; the set stays pending until all frames came or its scan has ended."""
         if files.master is None and item.path in self._linked:
             return  # the set belongs to a master in another folder, which links to it
         for item_or_drop in files.new_frames():
@@ -266,7 +266,7 @@ class FolderSource:
     def _begin_scan(
         self, series: Series, number: int, files: FileSet | None = None, image: NDArray[Any] | None = None
     ) -> Iterator[Message]:
-        """Begin a scan at its first file, with the plan in its ``.json`` file; an open scan whose end is marked ends first."""
+        """Begin a scan at its first file, with the plan in its ``.json`` file; end the open scan first if it has an end marker."""
         if self._ledger.is_known(series):
             return
         if marker := self._find_marker():

@@ -1,6 +1,6 @@
-"""Read the frames and numbers that an HDF5 file holds itself.
+"""Read frames and numbers from an HDF5 file that a faulty or hostile program may have written.
 
-No link to another file is followed, and lengths inside compressed frames are not trusted.
+No link to another file is followed. Where each frame is compressed separately, the lengths inside the compressed data are checked.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, counts_type
 from braggshot.volumes import BoolArray
 
 BITSHUFFLE_ID, LZ4_ID = 32008, 32004
-"""Numbers by which HDF5 names the filters bitshuffle and LZ4."""
+"""HDF5's registered numbers of the compression filters bitshuffle and LZ4."""
 BITSHUFFLE_WITH_LZ4 = 2
-"""Number by which the parameters of the bitshuffle filter name the compressor LZ4."""
+"""Number that stands for the compressor LZ4 in the parameters of the bitshuffle filter."""
 
 
 def own_group(file: h5py.File, name: str) -> h5py.Group | None:
-    """Return a group that the file holds itself, reached by hard links only; None if there is none."""
+    """Return the group at an HDF5 path if only hard links lead to it; None otherwise."""
     node: Any = file
     for part in filter(None, name.split("/")):
         if not isinstance(node, h5py.Group) or not isinstance(node.get(part, getlink=True), h5py.HardLink):
@@ -34,7 +34,7 @@ def own_group(file: h5py.File, name: str) -> h5py.Group | None:
 
 
 def own_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
-    """Return a dataset that the file holds itself, reached by hard links only; None if there is none.
+    """Return the dataset at an HDF5 path if only hard links lead to it; None otherwise.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def integer_in(file: h5py.File, name: str) -> int | None:
 
 
 def integer_attribute(data: h5py.Dataset, name: str) -> int | None:
-    """Return the integer in an attribute; None if there is no single integer, or if it cannot be the number of an image."""
+    """Return the integer in an attribute; None if there is no single integer, or if no image can have this number."""
     if name not in data.attrs:
         return None
     info = data.attrs.get_id(name)
@@ -72,7 +72,7 @@ def integer_attribute(data: h5py.Dataset, name: str) -> int | None:
 
 
 def written_frames(data: h5py.Dataset) -> BoolArray:
-    """Return (frames,) True for each frame that was written completely; for other frames only a place is reserved."""
+    """Return an array (frames,): True for each frame that was written completely, False for a frame that is still missing."""
     frames = int(data.shape[0])
     if data.chunks is None or data.chunks[0] != 1:
         return np.ones(frames, dtype=bool)
@@ -91,7 +91,7 @@ def read_frames(
 ) -> Iterator[tuple[int, NDArray[Any] | UnusableError]]:
     """Yield frames of a dataset, each with its index; in place of a damaged image an error is yielded.
 
-    Damage is found this way only in frames that are compressed one by one. HDF5 itself decodes all others.
+    Damaged images are found only where each frame is compressed separately. All other frames are decoded by HDF5 itself.
     """
     encoding = _chunk_encoding(data)
     if encoding:
@@ -116,7 +116,7 @@ def _chunk_encoding(data: h5py.Dataset) -> str:
 
 
 def _read_chunk(data: h5py.Dataset, index: int, encoding: str, decoder: ImageDecoder) -> NDArray[Any] | UnusableError:
-    """Decode a frame from its own chunk, because HDF5's filters trust the lengths that are written in it."""
+    """Decode a frame from its chunk without HDF5's filters, because they do not check the lengths written in the chunk."""
     try:
         skipped, payload = data.id.read_direct_chunk((index, 0, 0))
         shape, dtype = image_shape(*data.shape[1:]), counts_type(data.dtype.name)
