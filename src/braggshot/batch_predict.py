@@ -32,10 +32,13 @@ from braggshot.physics.sampling import oversampling
 
 T = TypeVar("T")
 
-LOOKED_AT = 16  # number of patterns at the beginning of the file from which the oversampling of all patterns is measured
-CENTRED = 3  # largest allowed distance of the peak of the summed first patterns from the middle, per axis [voxels]
+LOOKED_AT = 16  # number of patterns at the beginning of a file whose oversampling decides the grid for all patterns of the file
+# Largest allowed distance, per axis, between the middle of the array and the Bragg peak [voxels]; the sum of the first patterns of
+# the file shows where the peak is.
+CENTRED = 3
 ON_CPU, ON_GPU = 8, 1024  # number of patterns in a batch on a CPU, and largest number of patterns in a batch on a GPU
-BYTES_PER_VOXEL = 200  # memory of the device per voxel of a pattern and random start [bytes]; 174 were measured on a CPU
+# Memory of the GPU that one voxel of one pattern takes, for each random start of the pattern [bytes]; 174 were measured on a CPU.
+BYTES_PER_VOXEL = 200
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def _one_ahead(items: Iterable[T]) -> Iterator[Iterator[T]]:
 
 
 def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
-    """Read batches of patterns as 32-bit floats; for a graphics card into pinned memory, which the card reads by itself."""
+    """Read the patterns in batches, as 32-bit floats; for a GPU into pinned memory, from which copies to the GPU are fast."""
     for first in range(0, len(counts), size):
         last = min(first + size, len(counts))
         batch = torch.empty((last - first, *counts.shape[1:]), pin_memory=device.type == "cuda")
@@ -141,7 +144,10 @@ def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
 
 
 def _looked_at(counts: Any, name: str, most: int) -> tuple[Sampling, tuple[float, float, float]]:
-    """Choose the grid of the network by the lowest oversampling, per axis, of the first patterns, so that all crystals fit."""
+    """Choose the grid on which the network sees the patterns of a file; return the grid, and the oversampling it is chosen by.
+
+    This oversampling is, on each axis, the lowest among the first patterns, so that the largest crystal fits into the grid.
+    """
     if not len(counts):
         raise DataError(f"{name}: holds no patterns.")
     first = np.asarray(counts[:LOOKED_AT], np.float32)

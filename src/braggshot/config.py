@@ -91,7 +91,7 @@ def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
 
 
 def _defaults(model: type[Any]) -> dict[str, Any]:
-    """Return the defaults of a dataclass of settings; nothing if some of its settings have no default."""
+    """Return the defaults of a dataclass of settings; an empty dictionary if some of its settings have no default."""
     try:
         return dump(model())
     except TypeError:
@@ -110,7 +110,10 @@ def _explain(model: type[Any], detail: Any) -> str:
 
 
 def _renamed(model: type[Any], path: list[str]) -> str | None:
-    """Return the new name of a setting that the table ``RENAMED`` of its dataclass lists as renamed; None for other settings."""
+    """Look up an old name of a setting, and return its new name; None if the setting was not renamed.
+
+    Each dataclass of settings lists its renamed settings in its table ``RENAMED``.
+    """
     import typing
 
     *parents, name = path

@@ -116,7 +116,7 @@ def describe_extra(extra: str) -> str:
 
 
 def requirements_of(extra: str) -> Iterator[Requirement]:
-    """Yield the packages that an extra requires on this machine; "" stands for the program itself."""
+    """Yield the packages that an optional part (extra) requires on this machine; for "", those that the program always requires."""
     try:
         requirements = map(Requirement, requires("braggshot") or ())
     except PackageNotFoundError:

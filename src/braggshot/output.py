@@ -107,7 +107,9 @@ class Result:
         return self.reconstruction.configuration
 
     def save(self, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats) -> list[Path]:
-        """Write one file in the format of its ending or, into a folder, a file of each of `formats`; returns their paths.
+        """Write the result into one file, or into a folder; return the paths of what was written.
+
+        The ending of a file tells its format. A folder receives one file, or one folder, for each of `formats`.
 
         Raises
         ------
@@ -139,9 +141,10 @@ def load_result(path: str | Path) -> Result:
 
 
 def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[OutputFormat] = OutputConfig().formats) -> list[Path]:
-    """Write one file in the format of its ending or, into a folder, each of `formats` as <name>.<ending>.
+    """Write a reconstruction into one file, or into a folder; return the paths of what was written.
 
-    A file appears whole or not at all.
+    The ending of a file tells its format. A folder receives one file, or one folder, for each of `formats`. A file appears whole or
+    not at all.
 
     Raises
     ------
@@ -154,7 +157,7 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
     targets = targets_of(path, reconstruction.volume.name, formats)
     for target in targets.values():
         refuse_target(target, inputs_of(reconstruction.volume.provenance))
-    drawing = report.Drawing(reconstruction)  # the PNG, the HTML page and the PDF figure share these pictures
+    drawing = report.Drawing(reconstruction)  # pictures of the result, drawn once for the PNG, HTML and PDF files
     writers: dict[str, Callable[[Path], Any]] = {
         "cxi": lambda place: results.write(place, reconstruction),
         "vti": lambda place: vtk.write(place, reconstruction),
@@ -171,7 +174,7 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
 
 
 def is_file_target(path: str | Path) -> bool:
-    """Tell by its ending whether the path of an output means one file, not a folder."""
+    """Tell whether an output path means one file and not a folder; the ending of the path decides."""
     return Path(path).suffix in {".cxi", ".vti", ".png", ".html", ".pdf", ".npz"}
 
 
@@ -194,7 +197,8 @@ def inputs_of(provenance: Mapping[str, Any]) -> list[Path]:
     """List the files that a scan was read from: the scan file, and those that the reader's options name (dark, flat, mask, ...)."""
     named = [provenance.get("path"), *dict(provenance.get("options") or {}).values()]
     texts = [Path(value) for value in named if isinstance(value, str | Path)]
-    beside = [texts[0].parent / path for path in texts[1:]]  # a path in the options may be relative to the folder of the scan
+    # Paths of the files in the options, in case they are given relative to the folder of the scan file.
+    beside = [texts[0].parent / path for path in texts[1:]]
     return [path for path in (*texts, *beside) if path.is_file()]
 
 

@@ -64,8 +64,8 @@ def reconstruct(
     settings : nested settings as in a TOML file, such as ``{"input": {"scan": 54}}``
     format : format of the file, if its content does not tell
     on_progress : called after each iteration
-    phasing : settings of the stage ``phasing``, such as ``seed=1`` or ``method="refine"``; also ``recipe=...``. ``starts`` and
-        ``recipe`` belong to iterative phasing, and choose that method if no other is given
+    phasing : settings of the stage ``phasing``, such as ``seed=1`` or ``method="refine"``; ``recipe=...`` stands for the setting
+        ``iterative.recipe``. If ``starts`` or ``recipe`` is given without a method, the method is "iterative"
 
     Raises
     ------
@@ -101,7 +101,9 @@ def resolve(settings: Mapping[str, Any]) -> Settings:
 
 
 def refuse_unread_settings(resolved: Settings, given: Mapping[str, Any], also: Iterable[str] = ()) -> None:
-    """Refuse settings of phasing that were given, but are read neither by the chosen method nor, as `also` lists, by the caller.
+    """Refuse settings of phasing that were given but have no effect, because the chosen method does not read them.
+
+    The settings listed in `also` are allowed, because the caller reads them itself.
 
     Raises
     ------
@@ -167,7 +169,10 @@ def run(
 def finish_result(
     phased: Reconstruction, settings: Settings, seconds: Mapping[str, float]
 ) -> Generator[Progress, None, Reconstruction]:
-    """Add to a phased crystal its uncertainty, resolution, strain, settings, and the `seconds` of the stages before."""
+    """Add to a phased crystal its strain, the settings, the time of each stage and, if asked for, uncertainty and resolution.
+
+    `seconds` holds the times of the stages before phasing [s].
+    """
     began = time.perf_counter()
     if settings.strain.half_data and phased.support.any():
         phased = yield from with_half_data(phased, settings.phasing)

@@ -17,7 +17,7 @@ State = Literal["waiting", "measuring", "phasing", "done", "failed", "aborted"]
 
 @dataclass(frozen=True)
 class PreviewRecord:
-    """The record of one preview: when it came, how it was made, and how good it is.
+    """Data about one preview, a crystal phased while its scan is measured: when it came, how it was made, how good it is.
 
     Parameters
     ----------

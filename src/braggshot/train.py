@@ -29,7 +29,8 @@ class TrainSettings:
 
     Parameters
     ----------
-    whole : number of training steps at full resolution, with the preset "two-scale", that follow the steps of `train`; 0 for none
+    whole : number of training steps at full resolution that follow the low-resolution steps of `train`; they train a network of the
+        kind "two-scale"; 0 for none
     """
 
     input: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +47,11 @@ FROM_NOTHING: dict[str, Any] = {
     "train": {"steps": 20_000, "network": {"steps": 4}},
     "whole": 400,
 }
-"""Settings of training without a first network: phase patterns to learn from, train at low, and then at full resolution."""
+"""Changes to the preset "flagship" for a training that begins with neither a network nor measured files.
+
+Simulated patterns are phased first. The network learns from the crystals found, at low resolution, and is then trained at full
+resolution.
+"""
 LOW = "low-resolution"  # name of the folder for the part of a training run at low resolution
 
 
@@ -107,7 +112,8 @@ def _at_full_resolution(settings: TrainSettings) -> TrainSettings:
     crystals = tuple(kind for kind in settings.data.crystals if min(kind.shape) > CENTRAL)
     if not crystals:
         raise ConfigError(f"whole={settings.whole}: the full resolution learns from crystals of over {CENTRAL} voxels an axis.")
-    chunks = asked.batch // asked.chunk  # keep the number of chunks in a batch, because the processes share the chunks
+    # Number of chunks in a batch, as in the first part, so that the training processes can again share the chunks evenly.
+    chunks = asked.batch // asked.chunk
     chunk = max(1, preset.batch // chunks)
     train = replace(
         asked,
@@ -140,7 +146,10 @@ def _fabric(device: str, folder: Path) -> Any:
 
 
 def _taught(settings: TrainSettings, source: Source, folder: Path, fabric: Any) -> Generator[Report, None, Source]:
-    """Phase patterns of `source`, and return them as the source of training; validation takes patterns of `source` itself."""
+    """Phase patterns of `source`; return a source that trains on the phased patterns, and validates on new patterns of `source`.
+
+    The function is a generator, which yields a report after each file of phased patterns.
+    """
     asked = settings.solved.patterns
     with fabric.rank_zero_first():
         for given, found in solved_patterns.solve(source, folder, settings.solved, settings.train.seed):

@@ -191,7 +191,7 @@ class DiffractionVolume:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many starts agree with the chosen one: `same` of `others`; the number of `stuck` starts is not part of `others`.
+    """How many starts agree with the chosen start: `same` out of `others`; `others` does not include the `stuck` starts.
 
     Two starts agree if their complex correlation after alignment is at least `limit` [1]. A stuck start predicts the held-out
     voxels so much worse than the chosen start that its disagreement says nothing.

@@ -1,4 +1,4 @@
-"""Phase many scans at once with ``--cluster``; print a line or a JSON object for each scan as soon as it is done."""
+"""Phase many scans in parallel with ``--cluster``; print a line or a JSON object for each scan as soon as it is done."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _need_dask() -> None:
 
 @contextmanager
 def _connected(where: Where, config: ClusterConfig, output: Path, total: int) -> Iterator[tuple[Any, Callable[[int], None]]]:
-    """Connect to a cluster; yield its client, and a function that shows the number of finished scans in a progress bar."""
+    """Connect to a dask cluster; yield the connection, and a function that shows the number of finished scans in a progress bar."""
     from braggshot.cluster import connect
 
     with connect(where.cluster, where.workers, config) as client, progress_bar() as bar:

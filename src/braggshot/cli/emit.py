@@ -13,7 +13,7 @@ from braggshot.cli.progress import progress_bar
 
 commands = typer.Typer()
 
-# Compression of the frames that are sent.
+# Methods that compress the frames before they are sent; "none" leaves them uncompressed.
 Compression = Literal["none", "lz4", "bslz4", "blosc", "zstd"]
 
 

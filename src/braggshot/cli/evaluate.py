@@ -15,8 +15,8 @@ from braggshot.cli.progress import progress_bar
 
 commands = typer.Typer()
 
-# Names of the suites, which are sets of known crystals, and of the methods that phase these crystals. The names repeat the keys of
-# `suites.SUITES` and `methods.METHODS`, because importing these tables would import torch.
+# Names of the suites (sets of crystals of known shape and phase), and names of the phasing methods that are compared on them. They
+# repeat the keys of `suites.SUITES` and `methods.METHODS`, because importing those tables would import torch, which takes seconds.
 SUITES = ("strain", "photons", "oversampling", "gaps", "coherence", "large", "atomistic", "smoke")
 METHODS = (
     "oneshot", "oneshot+ER50", "refine+10", "refine", "refine+300", "auto", "iterative-1", "iterative-5", "iterative-20",
@@ -39,7 +39,7 @@ def evaluate(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Compare phasing methods on known crystals; write a row for each method and crystal, a table and figures."""
+    """Compare phasing methods on known crystals; write the result for each method and crystal, a summary table and figures."""
     from braggshot.evaluation import methods, rows, table
     from braggshot.report.evaluation import write_evaluation_figure
 
@@ -59,7 +59,7 @@ def evaluate(
 
 @contextmanager
 def _evaluation_bar() -> Iterator[Any]:
-    """Show in a progress bar the latest row of the evaluation: one method on one crystal."""
+    """Show in a progress bar the latest result of the evaluation: how well one method phased one crystal."""
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None, note="")
 

@@ -33,7 +33,10 @@ def one_of(names: Names) -> dict[str, Any]:
 
 
 def proposing(names: Names) -> Callable[[str], list[str]]:
-    """Make the function that proposes `names` for an option at TAB; where no name fits, shells propose files."""
+    """Make the function that completes the value of an option at TAB from `names`.
+
+    If no name fits, the shell proposes files instead.
+    """
 
     def propose(incomplete: str) -> list[str]:
         return [name for name in names() if name.startswith(incomplete)]

@@ -50,7 +50,10 @@ def end_as_by_ctrl_c() -> None:
 
 
 def announce(url: str, opens: bool) -> None:
-    """Print the address of the page, with its token, on its own line; if `opens`, show the page in a browser on the screen."""
+    """Print the address of the page, with the access token if it has one; if `opens`, also open the page in a browser.
+
+    No browser is opened on a machine without a screen.
+    """
     import webbrowser
 
     print(url, flush=True)

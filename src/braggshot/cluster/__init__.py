@@ -1,4 +1,6 @@
-"""Phase many scans on many processes, over dask.distributed: on this machine, on SLURM, or on a scheduler that runs already.
+"""Phase many scans in parallel, in worker processes of dask.distributed: on this machine, on SLURM, or at a running scheduler.
+
+The client is the program that the user starts. A job is the work on one scan. A record is the report of one scan.
 
 ::
 
@@ -8,7 +10,7 @@
 connect   connect to a cluster of dask
 network   hold the weights of the network, once per worker
 jobs      phase one scan on a worker, and record that the scan is done
-workers   turn jobs into records, even if workers or the scheduler die
+workers   run jobs and collect their records, even if workers or the scheduler die
 run       phase scans that are independent of each other, and report each
 series    phase scans of one crystal, where each uses the result of another scan
 

@@ -24,7 +24,7 @@ from braggshot.errors import ClusterError, ConfigError
 
 _PRIVATE_ADDRESS = "127.0.0.1:0"  # address of dask's web pages: only this machine reaches it, and port 0 takes a free port
 CONNECTION_ERRORS = (OSError, TimeoutError, CancelledError, ClosedClientError)
-"""Errors that dask raises when a connection breaks; OSError includes CommClosedError of dask."""
+"""Errors that dask raises when a connection breaks; dask's own CommClosedError is covered, as it is a kind of OSError."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ClusterConfig:
             raise ConfigError(f"cluster.workers must be at least 1, found {self.workers}.")
 
 
-# Environment variables that set the number of threads of a worker, and how its threads wait.
+# Environment variables of worker processes: the thread counts of their numerical libraries, and how idle threads wait.
 _WORKER_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_WAIT_POLICY")
 
 
@@ -93,10 +93,10 @@ def connect(where: str, workers: int | None = None, config: ClusterConfig | None
 
 @contextmanager
 def _kept_environment() -> Iterator[None]:
-    """Restore the environment variables of this process after a ``with`` block.
+    """Restore the environment variables for threads in this process after a ``with`` block.
 
-    In the block, dask sets the variables of its workers in this process too. Left there, they would set the number of threads of
-    the workers of the next cluster.
+    While the block runs, dask also sets in this process the variables that are meant for its workers. If they stayed, a cluster
+    that is started later would take its numbers of threads from them.
     """
     before = {name: os.environ[name] for name in _WORKER_VARIABLES if name in os.environ}
     try:

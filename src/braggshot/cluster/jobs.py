@@ -29,7 +29,7 @@ def version() -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """The job of phasing one scan.
+    """Job for a worker: how to phase one scan, and where to write its files.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class Job:
     folder : folder of the output files
     formats : formats of the output files
     digest : hash of everything, except the frames, that decides the result
-    compute : function that phases the scan, and returns its record and its result; the result is None if the scan failed
-    version : version of the client's braggshot
+    compute : function that phases the scan; it returns a report of the scan, and its reconstruction or None if the scan failed
+    version : version of braggshot in the program that made the job; a worker must have the same version
     """
 
     name: str
@@ -57,7 +57,10 @@ class Job:
 
 
 def read_record(job: Job) -> Record | None:
-    """Return the record that an earlier run wrote; None if there is none, its settings differ, or one of its files is missing."""
+    """Return the report of the scan, as an earlier run wrote it to ``<name>.json``.
+
+    None is returned if there is no report, if its settings differ, or if one of the output files that it lists is missing.
+    """
     try:
         record: Record = json.loads(job.marker.read_text(encoding="utf-8"))
         holds = record["settings"] == job.digest and all((job.folder / file).exists() for file in record["files"])
@@ -69,7 +72,7 @@ def read_record(job: Job) -> Record | None:
 def run_job(job: Job, plugin: str | None) -> Record:
     """Phase one scan on a worker, with the network that a plugin of dask holds; without a plugin, no network is used.
 
-    An error becomes part of the record. If it were raised, every worker would print its traceback.
+    An error is not raised, because the worker would print its traceback. The returned report of the scan states the error instead.
     """
     try:
         return read_record(job) or _compute_and_write(job, None if plugin is None else _network_of_plugin(plugin))
@@ -85,7 +88,7 @@ def _network_of_plugin(plugin: str) -> Trained:
 
 
 def _compute_and_write(job: Job, network: Trained | None) -> Record:
-    """Phase the scan of a job and write its files; write last the record that marks the scan as done."""
+    """Phase the scan of a job, write its output files, and lastly mark the scan as done; return the report of the scan."""
     if version() != job.version:
         raise ConfigError(f"this worker has braggshot {version()}, the client {job.version}; install the same on both.")
     record, result = job.compute(network)
@@ -102,7 +105,7 @@ def _compute_and_write(job: Job, network: Trained | None) -> Record:
 
 
 def failure_record(job: Job, error: BaseException | None) -> Record:
-    """Return the record of a scan that could not be computed."""
+    """Return the report of a scan that could not be computed; it states the error."""
     reason = str(error) if isinstance(error, BraggshotError) else f"{type(error).__name__}: {error}"
     if isinstance(error, KilledWorker):
         died = f"its worker died {error.allowed_failures + 1} times, perhaps for want of memory"

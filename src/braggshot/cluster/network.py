@@ -1,4 +1,4 @@
-"""Hold the weights of a network on every worker: the client reads them, and each worker gets them once and builds the network."""
+"""Give the weights of a network to every worker, once; each worker builds the network from the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distributed import WorkerPlugin
 from braggshot.nn import weights
 from braggshot.phasing.strategies import Trained
 
-_ASSEMBLY_LOCK = threading.Lock()  # keeps several threads of one worker from building the network at the same time
+_ASSEMBLY_LOCK = threading.Lock()  # lock that keeps several threads of one worker from building the network at the same time
 
 
 class Network(WorkerPlugin):

@@ -110,7 +110,7 @@ def reconstruct_many(
 
 
 def jobs_of(sources: Sequence[Source], folder: Path, settings: Settings, network: str | None) -> list[Job]:
-    """Make a job for each scan; `network` is the hash of the network's weights, None without a network."""
+    """Make the `Job` that phases each scan; `network` is the hash of the network's weights, or None if no network is used."""
     plain = Settings(**{part.name: getattr(settings, part.name) for part in fields(Settings)})
     jobs = []
     for source, name in zip(sources, unique_names(sources, plain.input), strict=True):
@@ -125,7 +125,7 @@ def jobs_of(sources: Sequence[Source], folder: Path, settings: Settings, network
 def _reconstruct(
     source: Source, label: str, name: str, folder: Path, settings: Settings, network: Trained | None
 ) -> tuple[Record, Reconstruction]:
-    """Read and phase a scan on a worker; return its record and its result."""
+    """Read and phase a scan on a worker; return a report of the scan, and its reconstruction."""
     began = time.perf_counter()
     options = settings.input if source.scan is None else {**settings.input, "scan": source.scan}
     scan = replace(registry.read(source.path, source.format, **options), name=name)

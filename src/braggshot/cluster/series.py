@@ -1,4 +1,7 @@
-"""Phase a series on a cluster: scans that use the result of the same scan are phased at once; see `braggshot.series.run`."""
+"""Phase a series of scans of one crystal on a cluster, as `braggshot.series.run` does on one machine.
+
+Scans that start from the result of the same earlier scan are phased in parallel.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def run_series(
 
 
 def _run_tasks(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[Task, Row]]:
-    """Phase scans of a series on the workers, and yield the task of each scan with its row of the table."""
+    """Phase scans of a series on the workers; yield the `Task` of each finished scan, and its row for the table of the series."""
     weights = "" if workers.network is None else workers.network.digest
     by_name = {task.name: task for task in tasks}
     for job, record in workers.run([_job(task, weights) for task in tasks]):
@@ -79,12 +82,12 @@ def _run_tasks(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[Task, 
 
 
 def _job(task: Task, weights: str) -> Job:
-    """Make the job for a worker from the task of one scan of the series; `weights` is the hash of the network's weights."""
+    """Make the `Job` by which a worker phases one scan of the series; `weights` is the hash of the network's weights, or empty."""
     decides = [task.row["settings"], task.row["input"], *task.formats, weights]
     digest = hashlib.sha256(" ".join(decides).encode()).hexdigest()[:12]
     return Job(task.name, task.row["input"], task.folder, task.formats, digest, partial(_phase_task, task))
 
 
 def _phase_task(task: Task, network: Trained | None) -> tuple[Record, Reconstruction | None]:
-    """Phase one scan of a series on a worker; return its record and its result."""
+    """Phase one scan of a series on a worker; return a report of the scan, and its reconstruction or None if the scan failed."""
     return pipeline.drain(phase_scan(task, network))

@@ -1,4 +1,4 @@
-"""Turn jobs into records on the workers of a client, even if workers die or the scheduler is started again."""
+"""Phase scans on the workers of a dask cluster and collect the reports, even if workers die or the scheduler is started again."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from braggshot.nn import weights
 from braggshot.phasing.strategies import find_strategy
 from braggshot.pipeline import Settings
 
-# Largest number of rounds in a row without a finished scan [1]; after one more, the scheduler counts as gone. A round submits all
-# jobs that are not yet done.
+# Number of attempts without a finished scan that are allowed in a row [1]; after one more, the scheduler counts as gone. Each
+# attempt submits all jobs that are not yet done.
 MAX_IDLE_ROUNDS = 5
 
 
 class Workers:
-    """Workers of a client of dask, each with the network that phases; workers that start later get the network too."""
+    """Workers of a dask cluster that phase scans; each gets the network, if one is used, even if the worker starts late."""
 
     def __init__(self, client: Client, network: Network | None) -> None:
         self.client, self.network = client, network
         self._plugin: str | None = None
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record]]:
-        """Run jobs, and yield each job with its record as soon as the record is there.
+        """Run jobs on the workers; yield each job, with the report of its scan, as soon as the job has ended.
 
         Raises
         ------
@@ -48,7 +48,10 @@ class Workers:
                 self._wait_for_scheduler(idle)
 
     def _round(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Record]]:
-        """Submit jobs and yield their records; end early, without an error, if the connection to the scheduler breaks."""
+        """Submit jobs to the workers; yield the name and the report of each scan as soon as its job has ended.
+
+        If the connection to the scheduler breaks, end early without an error.
+        """
         token = uuid.uuid4().hex[:8]
         futures: dict[Future[Record], Job] = {}
         try:
@@ -95,9 +98,9 @@ class Workers:
 
 @contextmanager
 def workers_of(client: Client, settings: Settings) -> Iterator[Workers]:
-    """Yield the workers of a client, each with the network that the settings name; after the ``with`` block the network is removed.
+    """Yield the workers of a dask cluster; they use the network that the settings name, and drop it after the ``with`` block.
 
-    The client reads the weights once, from the file of the network.
+    This process reads the weights once, from the file of the network. Without a need for a network, none is read or sent.
     """
     network, name = None, settings.phasing.network
     if find_strategy(settings.phasing.method).needs_network:

@@ -35,12 +35,13 @@ FLAT, EDGE = np.radians(14.0), np.radians(32.0)
 """Largest angles between the normal of a facet and the normals of its surface triangles [rad]. Triangles within `FLAT` give the
 facet's normal, centre and strain; triangles within `EDGE` give its area."""
 TOLERANCE = np.radians(10.0)  # largest angle between the normal of a facet and that of the lattice plane that names it [rad]
-# Facets are named if at least this share of their total area has normals within `TOLERANCE` of lattice planes [1].
+# Least share of the facets' total area that must fit lattice planes within the angle `TOLERANCE` [1]. With a smaller share no facet
+# is named, because some facets fit by chance however the crystal is turned.
 SETTLED = 0.6
-# A direction can be a facet if the normals of at least this share of the whole surface lie within `FLAT` of the direction [1].
+# Least share of the whole surface whose normals must lie within the angle `FLAT` of a direction to make it a facet [1].
 LEAST = 0.015
-# A direction can be a facet if, of the surface whose normals lie within `FLAT` of the direction, at least this share lies within
-# half of `FLAT` [1]. On a sphere the share is a quarter.
+# Least concentration of the surface normals around the direction of a facet [1]: the area with normals within half of `FLAT` of the
+# direction, divided by the area with normals within `FLAT`. On a sphere the concentration is a quarter.
 PILED = 0.38
 
 
@@ -180,8 +181,8 @@ def _orientation(
 ) -> NDArray[np.float64]:
     """Find the rotation from the crystal's axes to the axes of the facets' normals.
 
-    This rotation turns the normal of the reflecting planes onto the scattering vector q. The angle about q, which this leaves free,
-    is fitted to the facets.
+    The rotation turns the normal of the reflecting planes onto the scattering vector q. The angle of a further turn about q is
+    chosen so that the facets fit lattice planes best.
     """
     onto = Rotation.align_vectors(q[None], along[None])[0]
     best, lowest = onto.as_matrix(), np.inf

@@ -161,7 +161,8 @@ def _extend_phase(unit: ComplexArray, support: BoolArray) -> ComplexArray:
     nearest = ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True)
     last = np.array(support.shape).reshape(3, 1, 1, 1) - 1
     behind = np.clip(2 * nearest - np.indices(support.shape), 0, last)
-    behind = nearest[:, *behind]  # a reflected voxel outside the crystal is replaced by the voxel of the crystal nearest to it
+    # The reflection of a voxel can lie outside the crystal; then the voxel of the crystal nearest to the reflection is taken.
+    behind = nearest[:, *behind]
     return unit[tuple(nearest)] ** 2 * unit[tuple(behind)].conj()
 
 

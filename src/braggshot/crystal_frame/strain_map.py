@@ -20,7 +20,8 @@ from braggshot.volumes import BoolArray, ComplexArray, Facet, FloatArray, Recons
 # Radius of the holes of the support that are filled before dislocations are sought [voxels]. The core of a dislocation has a low
 # amplitude, so it can be such a hole, and would be missed if it stayed empty.
 _CORE = 2
-# The surface counts as doubtful if the support ends at more than this share of the surface's voxels [1]; 0.1 to 0.3 is usual.
+# Largest share of the surface's voxels that may lie at the rim of the support [1], where the support and not the amplitude sets the
+# surface. With a larger share the surface is reported as doubtful; 0.1 to 0.3 is usual.
 _TIGHT = 0.5
 
 

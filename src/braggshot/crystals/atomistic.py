@@ -149,10 +149,10 @@ def build_particle(generator: Generator, settings: AtomisticSettings) -> Particl
 
 
 def _drop_overlapping(positions: FloatArray) -> Tensor:
-    """Return a mask of the atoms to keep, from their positions [unit cells].
+    """Return a mask of atoms at given positions [unit cells], False on one of every two atoms that overlap.
 
-    Where two dislocations cross, slip can push two atoms into each other. Of two atoms nearer than 0.65 of the distance of nearest
-    neighbours, one is dropped.
+    Atoms can be pushed into each other where two dislocations cross. Two atoms overlap if they are nearer than 0.65 of the distance
+    of nearest neighbours.
     """
     keep = np.ones(len(positions), dtype=bool)
     keep[KDTree(positions).query_pairs(0.65 / math.sqrt(2), output_type="ndarray")[:, 1]] = False
@@ -222,18 +222,18 @@ def draw_sampling(generator: Generator, particle: Particle, settings: AtomisticS
     r, phase = _phases(particle, g, origin)
     coarse = sum_on_grid(r, torch.polar(torch.ones_like(phase), phase), direct, settings.shape)
     turns = [(coarse.narrow(a, 0, n - 1).conj() * coarse.narrow(a, 1, n - 1)).sum().angle() for a, n in enumerate(settings.shape)]
-    centre = torch.stack(turns) * size / (2 * math.pi)  # centre of mass of the pattern, from g [voxels]
+    centre = torch.stack(turns) * size / (2 * math.pi)  # offset of the pattern's centre of mass from the Bragg peak [voxels]
     z, y, x = oversampling.tolist()
     return Sampling(g, g + basis @ (centre - tilt), basis, direct, origin, (z, y, x))
 
 
 def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, int]) -> float:
-    """Return the maximum minus the minimum of the phase -g . u inside the particle [rad].
+    """Return the maximum minus the minimum of the phase inside the particle, after its best-fitting ramp is removed [rad].
 
-    g is the scattering vector, and u the displacement of an atom from its lattice site. The phase is averaged over the atoms of
-    each voxel, and its best-fitting ramp is removed. The phase comes from displacements, so it needs no unwrapping. A dislocation
-    adds the turn of the phase around its line. A voxel is inside if its atoms together scatter at least half the amplitude of a
-    full, unstrained voxel. This leaves out the surface and the cores of dislocations, where the phases of the atoms differ.
+    The phase of an atom is -g . u, with the scattering vector g and the displacement u of the atom from its lattice site. It comes
+    from displacements, so it needs no unwrapping. The phase of a voxel is the mean over its atoms. Around a dislocation the phase
+    turns, which widens its range. A voxel is inside if its atoms together scatter at least half the amplitude of a voxel full of
+    unstrained atoms. So the surface and the cores of dislocations, where the phases of neighbouring atoms differ, are left out.
     """
     r, phase = _phases(particle, sampled.g, sampled.origin)
     phase = phase - r @ (sampled.q - sampled.g)
@@ -248,7 +248,10 @@ def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, in
 
 
 def _phases(particle: Particle, g: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positions of the atoms relative to `origin` [m] and their phases -g . u [rad], with the displacements u."""
+    """Return the positions of the atoms relative to `origin` [m], and the phases -g . u of the atoms [rad].
+
+    g is the scattering vector, and u the displacement of an atom from its lattice site.
+    """
     positions = torch.from_numpy(particle.positions)
     return positions - origin, -(positions - torch.from_numpy(particle.sites)) @ g
 

@@ -28,7 +28,7 @@ class DetectorSettings:
     Parameters
     ----------
     background : range of the uniform background [photons per voxel]
-    point_spread : range of the standard deviation of the Gaussian point spread of partial coherence [voxels]
+    point_spread : range of the standard deviation of the Gaussian blur that partial coherence causes [voxels]
     gaps : probability of a gap across the rows, and of one across the columns [1]
     gap_widths : possible widths of a gap, one of which is drawn [pixels]
     beam_stop : range of the radius of a disc, centred on the brightest pixel, that hides pixels, 0 for none [pixels]
@@ -56,9 +56,10 @@ def scale_exposure(rho: Tensor, counts: Tensor) -> Tensor:
 
 
 def diffract(box: Tensor, shape: Sequence[int]) -> Tensor:
-    """Compute |F[rho]|^2 (n, z, y, x), centred at N // 2, of crystals that are given in the central box of an array of `shape`.
+    """Compute the intensities |F[rho]|^2 (n, z, y, x) of crystals rho, centred at N // 2.
 
-    A phase ramp on the small box moves the origin of the transform to N // 2. That is cheaper than rolling two large arrays.
+    `box` holds the crystals; it is the central part of arrays of `shape`, which are zero elsewhere. A phase ramp on the small box
+    moves the origin of the transform to N // 2. This is cheaper than rolling two large arrays.
     """
     for axis, size in zip(AXES, shape, strict=True):
         index = torch.arange(box.shape[axis], device=box.device)

@@ -51,13 +51,14 @@ def rocking_scan(
 
 
 def _amplitude(rho: ComplexArray, edges: Sequence[float], offset: FloatArray) -> NDArray[np.complex128]:
-    """Compute the amplitude on n pixels; `offset` (n, 3) is the scattering vector minus that of the undistorted lattice [1/m].
+    """Compute the amplitude that a crystal scatters to n pixels.
 
-    On orthogonal axes exp(-i offset . r) is a product of one factor per axis, so the sum goes axis by axis.
+    `offset` (n, 3) is the scattering vector of each pixel minus that of the undistorted lattice [1/m]. On orthogonal axes
+    exp(-i offset . r) is a product of one factor per axis. So the sum over the voxels r is taken along one axis after the other.
     """
     z, y, x = (
         np.exp(-1j * np.outer(offset[:, axis], edge * (np.arange(size) - size // 2)))
         for axis, (edge, size) in enumerate(zip(edges, rho.shape, strict=True))
     )
-    along_x = np.tensordot(rho, x, axes=(2, 1))  # sums along x, one for each pixel: (z, y, n)
+    along_x = np.tensordot(rho, x, axes=(2, 1))  # crystal times phase factors, summed over x for each pixel: (z, y, n)
     return np.asarray(np.einsum("zyn,ny,nz->n", along_x, y, z, optimize=["einsum_path", (0, 1), (0, 1)]))

@@ -64,7 +64,7 @@ def cosines(generator: Generator, n: int) -> Field:
 
 
 def core_shell(generator: Generator, n: int) -> Field:
-    """Draw a misfitting core under a shell that follows the surface.
+    """Draw phase fields of crystals with a misfitting core under a shell that follows the surface.
 
     The displacement grows linearly with the position in the core and fades in the shell.
     """
@@ -134,8 +134,8 @@ class Calibration:
     """Numbers that turn a raw field into the phase of a crystal: scale * (field - slope . r - middle), with the position r.
 
     `slope` is the gradient of the field's linear ramp. `middle` lies halfway between the lowest and the highest value inside the
-    crystal, after the ramp is subtracted. `limited` (batch,) is True for a crystal whose phase range had to stay below the wanted
-    one. Otherwise its phase would change too much from voxel to voxel.
+    crystal, after the ramp is subtracted. With the wanted phase range, the phase of some crystals would change too much from voxel
+    to voxel. These crystals get a smaller range, and `limited` (batch,) is True for them.
     """
 
     scale: Tensor
@@ -183,7 +183,7 @@ def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
     weight = inside.flatten(1).to(phase.dtype)
     products = (design[:, :, None] * design[:, None, :]).flatten(1)
     normal = (weight @ products).reshape(-1, 4, 4)
-    ridge = 1e-6 * torch.eye(4, device=phase.device)  # keeps the matrix invertible for a body that is one voxel thick
+    ridge = 1e-6 * torch.eye(4, device=phase.device)  # small diagonal that makes the matrix invertible for a body one voxel thick
     plane = torch.linalg.solve(normal + ridge, (weight * phase.flatten(1)) @ design)
     return torch.linalg.solve(grid.basis.mT, plane[:, 1:] / middle)
 

@@ -33,7 +33,7 @@ class Grid:
 
     @property
     def batch(self) -> int:
-        """Number of crystals."""
+        """Number of crystals in the batch."""
         return self.basis.shape[0]
 
     @property
@@ -50,7 +50,7 @@ class Grid:
         return replace(self, origin=self.origin + torch.linalg.solve(self.basis, shift))
 
     def select(self, index: Tensor) -> Grid:
-        """Return the grid of the crystals whose numbers in the batch are `index`."""
+        """Return the grid of those crystals of the batch that have the indices `index`."""
         return replace(self, basis=self.basis[index], origin=self.origin[index])
 
     def edges(self, vectors: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ELEMENTS_PER_CHUNK = 2**21  # largest number of phase factors in memory at once; an atom needs one per (z, y)
+ELEMENTS_PER_CHUNK = 2**21  # largest number of phase factors held in memory together; each atom needs z * y for a volume (z, y, x)
 
 
 def diffract_atoms(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:

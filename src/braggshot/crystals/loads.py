@@ -18,11 +18,11 @@ from braggshot.crystals.random import directions, uniform
 
 # Function that loads a particle: (random numbers, lattice sites, strain) -> (displacements of the atoms, mask of the held atoms).
 Load = Callable[[Generator, Tensor, float], tuple[Tensor, Tensor]]
-GRIP = 0.12  # share of the particle's height in which a grip holds all atoms, at each of two ends [1]
+GRIP = 0.12  # thickness of the held layer at an end of the particle / extent of the particle along the load's axis [1]
 
 
 def free(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Hold no atom and displace none: only dislocations strain the particle, which has at least one."""
+    """Return zero displacements and no held atoms; only dislocations, at least one, strain a particle with this load."""
     return torch.zeros_like(sites), torch.zeros(len(sites), dtype=torch.bool)
 
 
@@ -39,7 +39,10 @@ def compression(generator: Generator, sites: Tensor, strain: float) -> tuple[Ten
 
 
 def shear(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Move two opposite ends with the normal n sideways, along t: an atom at r moves by u = strain (n . r) t."""
+    """Shear the particle: an atom at r moves by u = strain (n . r) t.
+
+    n is the normal of a facet, and t a direction perpendicular to n. The atoms at both ends along n are held.
+    """
     n = _facet(generator)
     height = sites @ n
     return strain * height[:, None] * _across(generator, n), _ends(height)

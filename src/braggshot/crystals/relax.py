@@ -105,7 +105,8 @@ def _set_thread_count() -> Iterator[None]:
     """Give the environment variable OMP_NUM_THREADS a value while LAMMPS starts, unless the user has set the variable.
 
     Without the variable LAMMPS limits the whole process, also torch, to one thread for good. Later sums in torch would be slower
-    and in another order. Setting torch's number of threads again would not help, because that fixes choices of the MKL library.
+    and in another order. A later call of `torch.set_num_threads` would not undo this, because such a call fixes choices of the MKL
+    library.
     """
     name = "OMP_NUM_THREADS"
     told = os.environ.get(name)

@@ -24,19 +24,20 @@ PHASES = (*displacement.FIELDS, *displacement.DISLOCATIONS)
 
 @dataclass(frozen=True)
 class CrystalSettings:
-    """Settings from which random crystals are drawn. A range is (lowest, highest); a family named twice is drawn twice as often.
+    """Settings from which random crystals are drawn. A range is (lowest, highest), and a value in it is drawn for each crystal.
 
     Parameters
     ----------
     shape : shape of the volume (z, y, x) [voxels]
     oversampling : array size / object extent, per axis [1]
     anisotropy : largest ratio of the oversampling of two axes [1]
-    phase_range : maximum minus minimum of the phase inside the crystal, best-fitting ramp removed; a dislocation adds to that [rad]
+    phase_range : maximum minus minimum of the phase inside the crystal, best-fitting ramp removed [rad]; dislocations widen it
     steepest : largest change of the phase from voxel to voxel [rad]; near pi the pattern would reach beyond the window
-    redraws : largest number of times that a field is drawn anew if `steepest` keeps its range below the wanted phase range
+    redraws : largest number of times that a phase field is drawn anew because `steepest` does not allow the wanted phase range
     counts : photons in the brightest voxel, drawn on a logarithmic scale
-    shapes : families of shapes, from `shapes.SHAPES`
-    displacements : families of phase fields, from `displacement.FIELDS` and `displacement.DISLOCATIONS`
+    shapes : families of shapes, from `shapes.SHAPES`; a family named twice is drawn twice as often
+    displacements : families of phase fields, from `displacement.FIELDS` and `displacement.DISLOCATIONS`; also here a family named
+        twice is drawn twice as often
     shear : largest shear of the voxel edge along the rocking axis, because voxels of a detector frame are skewed [1]
     shift : largest distance of the crystal's middle from the voxel N // 2, per axis [voxels]
     tilt : largest distance of the pattern's centre of mass from the voxel N // 2, per axis [voxels]
@@ -105,7 +106,14 @@ def random_volumes(
 
 
 def _draw_exposed(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw crystals; return them in the central box of the volume, the volume's expected photons, and phase ranges (n,) [rad]."""
+    """Draw crystals, and compute the photons expected from each crystal.
+
+    Returns
+    -------
+    rho : (batch, z, y, x) crystals in the central box of their volumes [sqrt(photons)]
+    expected : (batch, z, y, x) expected intensity on the whole volumes [photons]
+    ranges : (batch,) maximum minus minimum of the phase inside each crystal [rad]
+    """
     grid, depth = _draw_bodies(generator, n, settings)
     phase = _draw_phase(generator, grid, depth, settings)
     inside = depth > 0
@@ -118,13 +126,16 @@ def _draw_exposed(generator: Generator, n: int, settings: CrystalSettings) -> tu
 
 
 def centre_pattern(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
-    r"""Multiply `rho` by the ramp that puts the centre of mass of |F[rho]|^2 at N // 2 + `offset` (n, 3) [voxels of `shape`].
+    r"""Multiply crystals rho by phase ramps that centre their patterns |F[rho]|^2.
 
-    .. math:: \sum_n \rho_n^* \rho_{n+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
+    The centre of mass of each pattern moves to N // 2 + `offset` (batch, 3) [voxels of `shape`]. It is found from a sum over pairs
+    of neighbouring voxels:
 
-    F is the transform of rho; n and k number the voxels along one axis of N voxels. The angle of this sum gives the centre of mass
-    of the pattern on a periodic axis. The sum over n needs no transform and no unwrapping. `rho` may be the central box of a larger
-    array of `shape`.
+    .. math:: \sum_r \rho_r^* \rho_{r+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
+
+    F is the transform of rho. r and k number the voxels along one axis of N voxels, in direct and in reciprocal space. The angle
+    of the sum gives the centre of mass on this axis, taken as periodic. So neither a transform nor unwrapping is needed. `rho` may
+    be the central box of a larger array of `shape`.
     """
     ramps = []
     for axis, size in enumerate(rho.shape[1:], start=1):
@@ -137,7 +148,10 @@ def centre_pattern(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
 
 
 def _draw_bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Grid, Tensor]:
-    """Draw bodies; return the voxel positions in a central box that holds every body, and the voxels' depths below the surface."""
+    """Draw bodies, and compute their depths in a box around the middle of the volume that is large enough for each of them.
+
+    Returns the positions of the box's voxels, and how deep each voxel lies below the surface of the body [voxels].
+    """
     transform = torch.eye(3, device=generator.device).repeat(n, 1, 1)
     transform[:, 1:, 0] = uniform(generator, -settings.shear, settings.shear, n, 2)
     oversampling = draw_oversampling(generator, n, settings.oversampling, settings.anisotropy)
@@ -189,7 +203,7 @@ def draw_oversampling(generator: Generator, n: int, allowed: Range, anisotropy: 
 
 
 def _draw_families(generator: Generator, n: int, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Draw a family of shapes or fields for each of n crystals; yield each drawn family's name, and the numbers of its crystals."""
+    """Draw a family of shapes or fields for each of n crystals; yield each drawn family's name, and the indices of its crystals."""
     drawn = torch.randint(len(names), (n,), generator=generator, device=generator.device)
     for index, name in enumerate(names):
         members = (drawn == index).nonzero()[:, 0]

@@ -41,7 +41,7 @@ class ScanSettings:
     background : background [photons per pixel and frame]
     unevenness : relative standard deviation of the pixels' response [1]
     hot, dead : number of hot and of dead pixels
-    alien : photons in the brightest voxel of the peak of another crystal, 0 for none
+    alien : photons in the brightest voxel of a peak that another crystal adds to the scan, 0 for no such peak
     flux : relative standard deviation of the incident flux from frame to frame [1]
     truth_voxel : voxel edge of the returned true crystal [m]
     """
@@ -150,9 +150,13 @@ def _peak_basis(geometry: Geometry, peak: Sequence[int], raw: tuple[int, int, in
 
 
 def _fitting_grid(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int] | None = None) -> Grid:
-    """Return a grid of the voxel edges `basis`, just large enough for a body whose inscribed radius is about 1.
+    """Return a grid with the voxel edges `basis` that is just large enough for a body.
 
-    The grid may take at most two thirds of the shape `raw` on each axis.
+    The unit of length is about the inscribed radius of the body. `raw` is the shape of the raw scan, None if there is no scan.
+
+    Raises
+    ------
+    ConfigError : if the grid takes more than two thirds of the raw scan on an axis.
     """
     edges = torch.from_numpy(basis).float()[None]
     low, high = shapes.extent(body, edges)

@@ -38,10 +38,11 @@ def polyhedron(normals: Tensor, distances: Tensor) -> Body:
     """
 
     def depth(grid: Grid) -> Tensor:
-        along = grid.edges(normals.transpose(0, 1)).transpose(0, 1)  # normals along the voxel edges (batch, planes, 3)
+        along = grid.edges(normals.transpose(0, 1)).transpose(0, 1)  # dot products of normals and voxel edges (batch, planes, 3)
         per_voxel = torch.linalg.vector_norm(along, dim=-1, keepdim=True)
         z, y, x = grid.separate(along / per_voxel)
-        below = (distances[..., None] / per_voxel - z)[..., None] - y[..., None, :]  # depth without x term (batch, planes, z, y)
+        # Depth below each plane before the term of the x axis is subtracted (batch, planes, z, y) [voxels].
+        below = (distances[..., None] / per_voxel - z)[..., None] - y[..., None, :]
         # One plane at a time, in place: all of them at once would need `planes` times the memory.
         lowest = below[:, 0, :, :, None] - x[:, 0, None, None, :]
         buffer = torch.empty_like(lowest)

@@ -13,7 +13,7 @@ from braggshot.phasing.strategies import find_strategy
 
 # Refinement by 50 iterations of error reduction, as published for the network AutoPhaseNN.
 ER50 = replace(SHORT, recipe="50*ER")
-# Settings of the refinement of a prediction by 10 iterations, and by 300.
+# Settings with which iterative phasing refines a network's prediction: 10 iterations (_SHORTEST), or 300 (_LONG).
 _SHORTEST = replace(SHORT, recipe="7*RAAR+FLAT+3*ER", shrink_wrap=replace(SHORT.shrink_wrap, period=3))
 _LONG = replace(SHORT, recipe="22*(10*RAAR+FLAT)+80*ER")
 # Settings of common phasing from random starts: only modulus and support constraints, and as many iterations as the default recipe.
@@ -35,12 +35,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "autophasenn": {"method": "oneshot", "hypotheses": 1, "orientations": 1},
     "autophasenn+ER50": {"method": "refine", "hypotheses": 1, "orientations": 1, "support_threshold": 0.1, "refine": ER50},
 }
-"""Settings of each method, by name.
+"""Settings of each method of phasing, by name.
 
-Methods with a network take its hypotheses as they are ("oneshot") or refine them; iterative methods run phase retrieval from random
-starts. The misfit of held-out voxels decides which result of a method is best. The published network AutoPhaseNN makes one
-prediction, from the pattern in its measured orientation. The refinement of this prediction begins with a support that ends at a
-tenth of the largest amplitude.
+The method "oneshot" takes the objects that a network predicts as they are; "refine" continues them by iterative phasing. Methods
+called "iterative" or "classic" phase from random starts, and "auto" is the default of braggshot. Of the results of a method, the
+one with the lowest misfit on the held-out voxels counts. The published network AutoPhaseNN makes one prediction, from the pattern
+in its measured orientation. If this prediction is refined, the first support holds the voxels above a tenth of the largest
+amplitude.
 """
 
 

@@ -33,7 +33,7 @@ from braggshot.pipeline import drain
 from braggshot.volumes import ComplexArray, DiffractionVolume
 
 Row = dict[str, Any]
-# Errors in phasing one crystal that are written to its row; all other errors stop the run.
+# Errors in phasing one crystal that do not stop an evaluation: the error is written in place of the crystal's results.
 FAILURES = (DataError, ArithmeticError, ValueError)
 
 
@@ -118,7 +118,7 @@ def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: Phasin
     }
 
 
-# Names of the methods that have run in this process, so that the time of their next run includes no compilation.
+# Names of the methods that have run once in this process. Later runs of these methods need no compilation and can be timed.
 _WARM: set[str] = set()
 
 
@@ -138,9 +138,9 @@ def _facts(volume: DiffractionVolume) -> Row:
 
 
 def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
-    """Return the misfits that the true crystal itself leaves; photon noise causes these misfits.
+    """Return the misfits between the true crystal and its measured counts, which are due to photon noise.
 
-    No point spread is applied, so the misfits to a pattern blurred by partial coherence include the blur.
+    The computed pattern is not blurred by a point spread. So if partial coherence blurs the counts, the misfits include the blur.
     """
     data = prepare_measured(volume, PhasingConfig(device="cpu", seed=config.seed))
     rho = to_corner(torch.from_numpy(truth))
@@ -149,7 +149,7 @@ def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: Phasi
 
 
 def fingerprint(method: str, choice: Choice) -> str:
-    """Return the name of a method's network and the first digits of the SHA-256 of its file; empty for a method without one."""
+    """Return the name of a method's network and the first digits of its file's SHA-256; empty for a method without a network."""
     name = network_of(method, choice)
     return "" if name is None else f"{Path(name).stem}:{hashlib.sha256(locate(name).read_bytes()).hexdigest()[:8]}"
 

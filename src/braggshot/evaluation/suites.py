@@ -108,15 +108,15 @@ def _stored(path: Path) -> Callable[[], tuple[ComplexArray, DiffractionVolume]]:
     return draw
 
 
-# Settings of crystals from which the settings of every group are derived. Phase fields are smooth, because a dislocation would
-# change the phase range. Fields that do not reach the wanted phase range are drawn anew.
+# Settings that the crystals of all groups have in common; each group replaces a few of them. Phase fields are smooth, because a
+# dislocation would change the phase range. A field that does not reach the wanted phase range is drawn anew.
 _BASE = CrystalSettings(
     oversampling=(2.1, 4.0), phase_range=(2 * math.pi,) * 2, counts=(1e6, 1e6), displacements=tuple(displacement.FIELDS), redraws=8
 )
 
 
 def _group_by_range(base: CrystalSettings, *turns: int) -> dict[str, CrystalSettings]:
-    """Return a group of crystals for each phase range in `turns`, in units of pi."""
+    """Return the settings of groups of crystals, one group for each phase range; `turns` are the phase ranges / pi."""
     return {"pi" if k == 1 else f"{k} pi": replace(base, phase_range=(k * math.pi,) * 2) for k in turns}
 
 

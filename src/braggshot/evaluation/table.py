@@ -47,9 +47,9 @@ class Line:
     rows: Sequence[Row]
 
     def median(self, name: str) -> Interval:
-        """Return the median over the crystals of the number `name` in the rows of results.
+        """Return the median of one result over the crystals, such as the phase error; `name` says which result.
 
-        Crystals without this number are left out; for example, there is no phase error where phasing stopped with an error.
+        Crystals without this result are left out; for example, there is no phase error where phasing stopped with an error.
         """
         return median([row[name] for row in self.rows if row.get(name) is not None])
 

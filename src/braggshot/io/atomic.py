@@ -34,7 +34,7 @@ _ADVICE = {
 }
 
 
-# Tests for kinds of files that must not be replaced, and the names of these kinds.
+# Special files that must not be replaced: for each kind the function that recognises it, and its name in the error message.
 _KINDS = ((stat.S_ISBLK, "a device"), (stat.S_ISCHR, "a device"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
 
 
@@ -43,8 +43,8 @@ def refuse_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
 
     Parameters
     ----------
-    path : file that is about to be written; a link stands for its target
-    inputs : files that the job reads; hard and symbolic links to them count too
+    path : file that is about to be written; of a symbolic link, its target is checked
+    inputs : files that the caller reads and wants to keep; `path` may not be a hard or symbolic link to one of them either
 
     Raises
     ------

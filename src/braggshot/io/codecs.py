@@ -26,7 +26,7 @@ SMALLEST_BLOCK = 1024
 
 
 class DamagedError(ValueError):
-    """Error of compressed bytes that do not hold an image of the expected size."""
+    """Error that is raised where compressed bytes are damaged, or do not hold an image of the expected size."""
 
 
 def bitshuffle_options() -> dict[str, Any]:
@@ -176,7 +176,10 @@ def zstd_encode(image: NDArray[Any]) -> bytes:
 
 
 def _bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:
-    """Check that the blocks add up to the length of bitshuffle-LZ4 bytes; return the bytes, with a header if it was missing."""
+    """Check bitshuffle-LZ4 bytes; return them, with a header if it was missing.
+
+    The lengths that are written before the blocks must fit the number of bytes.
+    """
     payload = bytes(payload)
     if len(payload) >= 12 and struct.unpack_from(">Q", payload)[0] == size:
         block = struct.unpack_from(">I", payload, 8)[0]
@@ -211,5 +214,8 @@ def _blosc(payload: bytes | memoryview, size: int) -> bytes:
 
 
 def _blosc_copy(raw: bytes, itemsize: int) -> bytes:
-    """Return a Blosc frame that stores bytes uncompressed; HDF5 makes no frame where compression does not shorten the bytes."""
+    """Return a Blosc frame that stores bytes uncompressed.
+
+    It is used where compression does not shorten the bytes: HDF5 then returns the bytes themselves, without a frame.
+    """
     return struct.pack("<4B3I", 2, 1, 2, itemsize, len(raw), len(raw), len(raw) + 16) + bytes(raw)

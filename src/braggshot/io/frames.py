@@ -71,7 +71,10 @@ class ArrayFrames(LazyFrames):
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Copy the frames of `indices` from the array, cut to `rows` and `columns`; only consecutive frames avoid a second copy."""
+        """Copy the frames of `indices` from the array, cut to `rows` and `columns`.
+
+        Consecutive frames are copied once; other frames are copied twice.
+        """
         first, last = (int(indices[0]), int(indices[-1])) if len(indices) else (0, -1)
         consecutive = last - first + 1 == len(indices) and bool(np.all(np.diff(indices) == 1))
         return np.array(self.array[slice(first, last + 1) if consecutive else indices, rows, columns])
@@ -82,7 +85,7 @@ class FileFrames(LazyFrames):
 
     @abstractmethod
     def image(self, index: int) -> Image:
-        """Read the image with the number `index` as a whole."""
+        """Read the whole image of one file; `index` is the number of the file."""
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
         """Read whole images one at a time; cut each to `rows` and `columns` before the next image is read."""
@@ -139,13 +142,14 @@ class TiffFrames(FileFrames):
         self.shape = shape if self.stacked else (len(self.paths), *shape)
 
     def image(self, index: int) -> Image:
-        """Read the file with the number `index` as a whole."""
+        """Read the whole image of one file; `index` is the number of the file."""
         return read_tiff(self.paths[index])
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Read whole files one at a time, or a region of a single file.
+        """Read the frames of `indices`, cut to `rows` and `columns`.
 
-        A single file is mapped into memory if it is uncompressed, else read page by page.
+        Many files are read whole, one at a time. One file of many images is mapped into memory if it is uncompressed, else read
+        page by page.
         """
         if not self.stacked:
             return super().read(indices, rows, columns)
@@ -194,7 +198,7 @@ class HDF5Frames(LazyFrames):
         return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
 
     def _parts(self, run: NDArray[np.intp]) -> Iterator[tuple[str, slice]]:
-        """Yield the datasets over which a run of consecutive frames is spread, each with the slice that belongs to the run."""
+        """Yield the name of each dataset that holds frames of a run of consecutive frames, and the slice of these frames in it."""
         first, stop = (int(run[0]), int(run[-1]) + 1) if len(run) else (0, 0)
         for number, (start, end) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
             low, high = max(first, start), min(stop, end)

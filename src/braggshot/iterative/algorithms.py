@@ -100,14 +100,17 @@ class State:
 
 # Least intensity of the model in the ML step [photons]: a lone count in a dark voxel must not dominate the whole gradient.
 _DARK = 1e-2
-_TINY = 1e-30  # added to denominators that may be zero
+_TINY = 1e-30  # small number that is added to a denominator, or limits it from below, so that nothing is divided by zero
 
 Step = Callable[[State, Measured, StepConfig], None]
 
 
 @dataclass(frozen=True)
 class Action:
-    """A step of a recipe that runs between iterations and does not count as one; other packages wrap the step's function in it."""
+    """A step of a recipe that runs between two iterations, and is not counted as an iteration.
+
+    Another package that adds such a step wraps the function of the step in an `Action`.
+    """
 
     run: Step
 

@@ -13,7 +13,8 @@ from braggshot.physics.forward import PointSpread, coherence_slopes, convolve_fr
 from braggshot.physics.fourier import AXES
 
 _ANSCOMBE = 3 / 8  # constant of Anscombe's transform sqrt(counts + 3/8), whose noise is nearly the same at all counts [photons]
-# Least width with which the fit of a Lorentzian point spread begins; its derivative is infinite at width 0 [reciprocal voxels].
+# Least width with which the fit of a pseudo-Voigt point spread begins [reciprocal voxels]. At width 0 the derivative of its
+# Lorentzian part is infinite.
 _LORENTZIAN_FROM = 0.3
 _DARK = 1e-3  # lower limit of the model intensity by which counts are divided [photons]
 # A voxel is sharpened if more than this share of the point spread centred on it lies on voxels that the phasing sees [1].
@@ -87,7 +88,10 @@ def _fit(coherent: Tensor, data: Measured, start: PointSpread, shape: str) -> Po
 
 
 def _squares(point: Tensor, free: int, coherent: Tensor, autocorrelation: Tensor, data: Measured) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the sum of squares of the fit of the point spread, and half of its gradient and curvature by the free parameters."""
+    """Compute the sum of squares that the fit of the point spread makes small, half of its gradient, and half of its curvature.
+
+    Gradient and curvature are the derivatives with respect to the first `free` parameters in `point`.
+    """
     sigma, eta = point[:3].sqrt(), point[3]
     model = convolve_from_autocorrelation(autocorrelation, mutual_coherence(sigma, eta, data.shape), coherent)
     slopes = [

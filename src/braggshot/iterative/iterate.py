@@ -154,7 +154,10 @@ def flush_denormals(running: Generator[P, None, T]) -> Generator[P, None, T]:
 
 
 def set_point_spread(spread: PointSpread | None, starts: list[Start]) -> list[Start]:
-    """Set the point spread with which starts are compared to the counts; None leaves the starts as they are."""
+    """Give each start the point spread by which its intensity is blurred before a comparison with the counts.
+
+    If `spread` is None, the starts stay as they are.
+    """
     return starts if spread is None else [replace(start, sigma=spread.sigma, eta=spread.eta) for start in starts]
 
 

@@ -19,7 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-_TINY = 1e-30  # added to intensities before a division by them, since they may be zero [photons]
+_TINY = 1e-30  # small intensity that is added to an intensity in a denominator, which may be zero [photons]
 _F32_TINY, _F32_ONE = np.float32(_TINY), np.float32(1)
 Kernel = TypeVar("Kernel", bound=Callable[..., None])
 

@@ -126,7 +126,7 @@ class Assembly:
             yield from self._close("")
 
     def _sum_counts(self, plan: Plan, image: NDArray[Any]) -> float:
-        """Sum the counts of an image over its valid pixels, leaving out pixels that the detector marks as not counted."""
+        """Sum the counts of an image over its valid pixels, without the pixels whose value means "not counted" for the detector."""
         good = _valid_pixels(plan)
         trusted = image if good is None else image * good
         no_count = None if plan.about is None else plan.about.provenance.get("no_count")
@@ -135,7 +135,7 @@ class Assembly:
         return float(trusted.sum(dtype=np.float64))
 
     def _plan(self, scan: OpenScan, image: NDArray[Any]) -> Plan:
-        """Plan the recording of a scan from the message that announced it, and from its first image."""
+        """Return the `Plan` of a recording, made from the message that announced the scan and from the first image."""
         begin, about = scan.begin, self._fill_from_similar(scan.begin.about, image)
         is_streamed = scan.begin.about is None or "stream" in scan.begin.about.provenance
         if is_streamed and image.dtype.kind == "u":
@@ -183,9 +183,9 @@ def _valid_pixels(plan: Plan) -> BoolArray | None:
 
 
 def recordings_in(folder: Path) -> list[tuple[Path, dict[str, Any] | None]]:
-    """List the recordings in a folder, oldest first, each with the record of how its scan ended.
+    """List the recordings in a folder, oldest first, each with a dict that tells how its scan ended.
 
-    The record is None if the program was stopped before the scan ended.
+    Instead of the dict, None is returned if the program was stopped before the scan ended.
     """
     paths = [path for path in folder.glob("*") if recorded.can_read(path)]
     return [(path, recorded.read_ending(path)) for path in sorted(paths, key=lambda path: (path / recorded.ABOUT).stat().st_mtime)]

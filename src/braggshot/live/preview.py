@@ -23,7 +23,7 @@ from braggshot.prepare import PrepareConfig, prepare
 from braggshot.series.registration import carry_neighbour, register
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-GROWTH_BEFORE_SEARCH = 1.5  # a new window is searched for once the number of frames has grown by this factor [1]
+GROWTH_BEFORE_SEARCH = 1.5  # factor by which the number of frames grows before a window around the peak is searched for anew [1]
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,26 @@ def sketch(
 
 
 def improve(preview: Preview, settings: Settings, hypotheses: int, network: Trained, is_complete: bool) -> PreviewSteps:
-    """Phase the frames of a preview again, for a better picture.
+    """Phase the frames of a preview again, with the network at its full resolution, for a better picture.
 
-    A complete scan is phased by the network at its full resolution. The answer is not refined, because the full reconstruction
-    follows at once. For an incomplete scan the answer of the network is refined by iterations.
+    For an incomplete scan the answers of the network are also refined by iterations. For a complete scan they are not, because its
+    full reconstruction comes next anyway.
     """
     config = replace(_limit_orientations(settings.phasing, hypotheses), method="oneshot" if is_complete else "refine")
     return (yield from _phase_and_finish(preview, config, settings, network))
 
 
 def _limit_orientations(config: PhasingConfig, hypotheses: int) -> PhasingConfig:
-    """Return phasing settings for a fast preview: the network gets only `hypotheses` turned copies of the diffraction pattern."""
+    """Return phasing settings for a fast preview, with less work for the network.
+
+    The network is shown only `hypotheses` turned copies of the diffraction pattern, and at most as many of its answers are kept.
+    """
     return replace(config, hypotheses=hypotheses, orientations=hypotheses)
 
 
 def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Settings, network: Trained) -> PreviewSteps:
     """Phase a preview with the settings `config`, align the crystal with that of the previous preview, and compute its strain."""
-    without_adaptation = replace(config, adapt=replace(config.adapt, steps=0))  # a preview does not adapt the network to the scan
+    without_adaptation = replace(config, adapt=replace(config.adapt, steps=0))  # no training of the network on this scan
     result = yield from phase(preview.volume, without_adaptation, network=network)
     if not result.support.any():
         raise DataError(f"{preview.volume.name}: no crystal yet.")
@@ -103,10 +106,11 @@ def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Setting
 
 
 def choose_window(request: PreviewRequest, config: PrepareConfig, previous: Preview | None) -> tuple[PrepareConfig, int]:
-    """Choose the window of the detector data that a preview phases.
+    """Choose the window of a preview, the part of the detector data around the Bragg peak that is phased.
 
-    Return the settings that cut out the window, and the number of frames that had come when it was searched for. A new window is
-    searched for once the number of frames has grown by half. The complete scan keeps the previous window.
+    Return the settings that cut out the window, and the number of frames that had come when the window was last searched for.
+    The window of the previous preview is used again, moved to the present position of the peak. Once the number of frames has grown
+    to 1.5 times that at the last search, a new window is searched for, except if the scan is complete.
     """
     # The search for foreign peaks takes as long as all the rest; only the full job does it.
     config = replace(config, aliens="off")
@@ -123,9 +127,10 @@ def choose_window(request: PreviewRequest, config: PrepareConfig, previous: Prev
 
 
 def _register_to_previous(result: Reconstruction, previous: Reconstruction | None) -> Reconstruction:
-    """Align a crystal with that of the previous preview, so that the picture stays steady.
+    """Align a crystal with the crystal of the previous preview, so that the picture stays steady.
 
-    Of the crystal and its twin, the one that agrees with the previous preview is returned. Its origin is the same.
+    The crystal is replaced by its twin if the twin agrees better with the previous crystal, and is moved to the same origin.
+    Without a previous crystal that it can be compared with, it is returned unchanged.
     """
     if previous is None or not previous.support.any():
         return result
@@ -149,7 +154,10 @@ def _move_window(config: PrepareConfig, previous: DiffractionVolume, request: Pr
 
 
 def _find_brightest_spot(request: PreviewRequest, rows: slice, columns: slice) -> tuple[int, int, int]:
-    """Return frame, row and column of the brightest spot in `rows` and `columns` of the brightest frame, without hot pixels."""
+    """Return the frame, row and column of the brightest spot in the brightest frame.
+
+    Only the given `rows` and `columns` are searched. Hot pixels are filtered out first.
+    """
     image = np.asarray(request.scan.frames[request.brightest]).astype(np.float32)
     valid = request.scan.valid
     if valid is not None:

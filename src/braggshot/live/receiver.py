@@ -18,11 +18,11 @@ from braggshot.live.messages import Dropped, Source
 from braggshot.live.status import Journal, Status
 from braggshot.volumes import FloatArray
 
-MIN_CONTRAST = 1.5  # a preview is tried if the brightest frame has this many times the counts of the median frame [1]
-PEAK_SHARE = 0.5  # the peak has passed once the last frame has less than this share of the counts of the brightest frame [1]
+MIN_CONTRAST = 1.5  # smallest ratio of the brightest frame's counts to the median frame's at which a preview is requested [1]
+PEAK_SHARE = 0.5  # share of the brightest frame's counts [1]; if the last frame has less, the Bragg peak has passed
 ASSUMED_FRAMES = 240  # number of frames assumed for a scan of unknown length
-MAX_PREVIEWS = 30  # about this many previews are requested at regular intervals in one scan
-LOGGED_DROPS = 20  # for each reason, this many events of dropped data are all logged; later only every hundredth is
+MAX_PREVIEWS = 30  # approximate number of previews that are requested at regular intervals during one scan
+LOGGED_DROPS = 20  # number of events of dropped data that are all logged for each reason; after them only every hundredth is logged
 
 
 class Receiver:
@@ -33,14 +33,15 @@ class Receiver:
     assembly : recorder of the frames
     mailbox : store from which the worker thread takes preview requests and finished scans
     status, journal : present state of the session, and file of its events; the receiver updates both
-    every : number of frames between previews; 0 requests about 30 in a scan, and one more once the peak has passed
+    every : number of frames between two preview requests; with 0, about 30 previews are requested during a scan, and one more once
+        the Bragg peak has passed
     """
 
     def __init__(self, assembly: Assembly, mailbox: Mailbox, status: Status, journal: Journal, every: int = 0) -> None:
         self.assembly, self.mailbox, self.status, self.journal, self.every = assembly, mailbox, status, journal, every
         self._began = 0.0
         self._last_request = 0  # number of frames that had come at the last preview request
-        self._last_peak = -1  # index of the brightest frame when a preview was last requested for a passed peak, -1 before
+        self._last_peak = -1  # index of the brightest frame when the last preview for a passed peak was requested; -1 if none was
 
     def run(self, source: Source, stop: Event) -> None:
         """Read messages until the source ends or `stop` is set; report an error of the source, and keep the frames that came."""
@@ -131,7 +132,10 @@ def _is_bright(rocking: FloatArray) -> bool:
 
 
 def _find_passed_peak(rocking: FloatArray) -> int:
-    """Return the index of the brightest frame if the last frame has less than half of its counts; return -1 otherwise."""
+    """Return the index of the brightest frame if the Bragg peak has passed, and -1 otherwise.
+
+    The peak has passed if the last frame has less than half of the counts of the brightest frame.
+    """
     last = len(rocking) - 1 - int(np.isfinite(rocking[::-1]).argmax())
     peak = int(np.nanargmax(rocking))
     return peak if last >= 4 and rocking[last] < PEAK_SHARE * rocking[peak] else -1

@@ -60,7 +60,8 @@ class LiveConfig:
     every : number of frames between previews; 0 makes about 30 in a scan, and one more once the rocking curve has passed its peak
     hypotheses : number of answers of the network that a preview keeps as guesses of the crystal
     improve : refine a preview while no other work waits, and preview a complete scan again at the network's full resolution
-    series : treat all scans as scans of one crystal, on one grid, with one origin and twin, as ``braggshot series`` does
+    series : treat all scans as scans of one crystal, as ``braggshot series`` does: on one grid, with one origin, and always
+        with the same choice between the crystal and its twin
     keep : keep the recorded frames of finished scans
     """
 
@@ -135,9 +136,9 @@ class Session:
         self._trained: Trained | None = None
 
     def run(self, source: Source, once: bool = False) -> None:
-        """Run the session until the source ends, `stop` is set, or, with `once`, the first scan is reconstructed.
+        """Run the session until the source ends or `stop` is set; with `once`, end it after the first full reconstruction.
 
-        When the source ends, the scans that still wait are reconstructed first.
+        When the source ends, finished scans that still wait are reconstructed before the session ends.
         """
         self.journal.write("session started", source=type(source).__name__)
         self._resume()
@@ -175,7 +176,7 @@ class Session:
         return True
 
     def _sketch(self, request: PreviewRequest) -> None:
-        """Make and show a preview, and improve it at once if the scan is complete."""
+        """Make and show a preview; if the scan is complete, also make and show an improved one right afterwards."""
         previous = self._preview[1] if self._preview is not None and self._preview[0].name == request.name else None
 
         def keep(preview: Progress | Preview) -> None:
@@ -271,7 +272,7 @@ class Session:
             shutil.rmtree(finished.path, ignore_errors=True)
 
     def _reconstruct(self, finished: FinishedScan) -> tuple[table.Row, Path]:
-        """Reconstruct a scan that belongs to no series; return its row of the table of results, and the path of its result file."""
+        """Reconstruct a scan that belongs to no series; return its line in the results table, and the path of its result file."""
         result = pipeline.drain(pipeline.run(finished.path, self.settings), self._serve_previews)
         # The result CXI is always written, and first: once it is there the scan counts as done.
         write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
@@ -281,9 +282,9 @@ class Session:
         return row, self.folder / f"{finished.name}.cxi"
 
     def _extend_series(self, finished: FinishedScan) -> tuple[table.Row, Path]:
-        """Reconstruct a finished scan as the next one of the series; return its table row and the path of its result.
+        """Reconstruct a scan as the next of its series; return its line in the results table, and the path of its result file.
 
-        The table rows of earlier scans are kept, so that only this scan is phased.
+        The lines of earlier scans are kept, so that only this scan is phased.
         """
         done = [path for path, _ in recordings_in(self.recordings) if (self.folder / f"{path.name}.cxi").exists()]
         sources = series.list_sources([*done, finished.path], None, (), None, "recorded")
@@ -298,7 +299,7 @@ class Session:
         return row, path
 
     def _run_guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (Superseded,)) -> None:
-        """Call `job`; report an error in it instead of ending the session, but ignore errors of the types `quiet`."""
+        """Call the function `job`; report its errors without ending the session, but ignore errors of the types `quiet`."""
         try:
             job()
         except quiet:

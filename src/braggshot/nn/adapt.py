@@ -55,7 +55,7 @@ def adapt_network(
     """
     device = next(network.parameters()).device
     learner = deepcopy(network).train()
-    pupil = coarse_network(learner).requires_grad_(True)  # a two-scale network learns at the low resolution only
+    pupil = coarse_network(learner).requires_grad_(True)  # part that learns: of a two-scale network only the low resolution
     optimiser = torch.optim.AdamW(pupil.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     how = sampling(counts.shape, oversampling)
     shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in to_network_grid(counts.float(), valid, how))

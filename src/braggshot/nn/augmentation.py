@@ -53,8 +53,8 @@ def turn_back(field: Tensor, orientation: Orientation) -> Tensor:
 def thin_counts(generator: Generator, counts: Tensor, faintest: float) -> Tensor:
     """Keep a random share of the photons of each pattern (n, z, y, x).
 
-    The share is drawn on a logarithmic scale, so that the brightest voxel is expected to keep at least `faintest` photons. Binomial
-    thinning of Poisson counts gives Poisson counts.
+    The share is drawn on a logarithmic scale, between 1 and the share that leaves about `faintest` photons in the brightest voxel.
+    Binomial thinning of Poisson counts gives Poisson counts.
     """
     lowest = (faintest / counts.amax(AXES, keepdim=True).clamp_min(1)).clamp_max(1)
     keep = lowest ** torch.rand((len(counts), 1, 1, 1), generator=generator, device=counts.device)
@@ -62,9 +62,10 @@ def thin_counts(generator: Generator, counts: Tensor, faintest: float) -> Tensor
 
 
 def draw_balls(generator: Generator, shape: torch.Size, share: float) -> Tensor:
-    """Draw a mask (n, z, y, x) of small balls, a voxel and its six neighbours each, that fill about a share `share` of the voxels.
+    """Draw a mask (n, z, y, x) that is True in small balls at random places; a ball is a voxel and its six neighbours.
 
-    A box around the peak, which reaches a tenth of each axis to either side, stays free of balls.
+    The balls fill about the part `share` of the volume. A box around the peak, which reaches a tenth of each axis to either side,
+    stays free of balls.
     """
     device = generator.device
     centres = torch.rand(shape, generator=generator, device=device) < share / 7

@@ -34,7 +34,7 @@ from braggshot.nn.network import Convolution, Measurement, magnitude_of
 from braggshot.physics.fourier import AXES, pad, to_centre
 
 SLOPE = 0.01  # slope of the leaky rectified linear units at negative inputs [1]
-SMALLEST = 0.01  # lowest threshold, relative to the maximum, of the volume of a Patterson function [1]
+SMALLEST = 0.01  # lower limit of the threshold that separates a Patterson function from noise, relative to its maximum [1]
 DIFFERENCE_BODY = 8  # volume of a Patterson function / volume of its convex, centrosymmetric crystal [1]
 
 
@@ -49,7 +49,7 @@ def unit_scale(data: Measurement) -> Tensor:
     power = data.magnitude.square()
     photons = power.sum(AXES, keepdim=True).clamp_min(1e-12)
     patterson = torch.fft.fftn(power, dim=AXES).abs() / photons
-    level = (4 / photons.sqrt()).clamp(SMALLEST, 0.5)  # 4 times the photon noise of the Patterson function
+    level = (4 / photons.sqrt()).clamp(SMALLEST, 0.5)  # threshold on the Patterson function: 4 times its photon noise
     volume = (patterson > level).sum(AXES, keepdim=True) / DIFFERENCE_BODY
     return (volume / photons).sqrt()
 

@@ -24,7 +24,7 @@ from braggshot.nn.two_scale import CENTRAL
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
 from braggshot.volumes import DiffractionVolume
 
-TRAINING, VALIDATION = 0, 1  # numbers of the two families of random seeds; no seed belongs to both
+TRAINING, VALIDATION = 0, 1  # two families of random seeds: one for training patterns, one for validation patterns
 # Factors by which `seed_of` mixes the seed, the step and the chunk.
 _PRIMES = (1_000_003, 8_191, 131)
 

@@ -30,12 +30,12 @@ steps keep the amplitude even, and error reduction (ER) converges.
 """
 
 
-# Settings of the refinement that teaches a network. More iterations than in the refinement of a prediction solve more patterns, and
-# only a solved pattern teaches.
+# Settings with which predictions are refined in training, as targets to learn from. There are more iterations than for a final
+# prediction, because more iterations solve more patterns, and a network learns only from solved patterns.
 TEACHING = replace(SHORT, recipe="8*(10*RAAR+FLAT)+20*ER", monitor_every=1000)
 
 SHARPENING = replace(SHORT, recipe="3*(10*RAAR+FLAT)+30*ER", monitor_every=1000)
-"""Settings of the refinement that teaches the steps at the full resolution, which begin with the low-resolution object."""
+"""Settings with which predictions at the full resolution are refined in training, as targets for a two-scale network."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def refine_predictions(
 ) -> tuple[Tensor, Tensor]:
     """Refine each prediction (n, z / 2, y / 2, x / 2) against its pattern.
 
-    The refined object stays where the prediction is, so nothing has to be aligned. In long recipes an object may drift out of the
-    central half of the array. For these, `is_centred` moves the refined object's centre of mass to the middle before the crop; the
-    prediction must be centred in the same way.
+    The refined object stays where the prediction is, so the two need no alignment. During a long recipe an object may drift out of
+    the central half of the array. If `is_centred` is true, the refined object's centre of mass is moved to the middle before the
+    object is cropped. Then the prediction must be centred in the same way.
 
     Returns
     -------

@@ -29,7 +29,7 @@ from braggshot.physics.fourier import AXES, crop, pad, to_centre, to_corner
 
 EPSILON = 0.1  # modulus of a step's complex output z below which the amplitude fades [1]
 PHOTON_NOISE = 0.25  # variance of a magnitude sqrt(I) [photons]
-LEAN = 8.0  # steepness with which the amplitude of a start falls off across a plane through the middle [1 / half the box]
+LEAN = 8.0  # k in the factor sigmoid(k d) of a start's amplitude; d is the distance from a plane / half the box [1]
 STRIDE = 16  # the length of every axis of the data must be a multiple of this number [voxels]
 
 
@@ -39,8 +39,8 @@ class NetworkConfig:
 
     Parameters
     ----------
-    channels : number of channels of each level of the U-Net; the levels have all voxels of the box, then half, a quarter and an
-        eighth of them per axis
+    channels : number of channels of each level of the U-Net, the finest first; each level has half as many voxels per axis as the
+        level before
     steps : number of learned steps in one forward pass
     """
 
@@ -90,10 +90,11 @@ def scale_to(magnitude: Tensor, data: Measurement) -> Tensor:
 
 
 def modulus_projection(field: Tensor, magnitude: Tensor, data: Measurement, box: torch.Size) -> Tensor:
-    """Return the modulus projection of objects, cropped to their box (n, z, y, x).
+    """Return the modulus projection of objects, cropped to the shape `box`.
 
-    `field` is the transform of the objects, and `magnitude` its modulus. Voxels that are not valid keep the computed amplitude.
-    Where no photon was counted, photon noise keeps the divisor away from zero in the ratio of measured to computed magnitudes.
+    `field` is the transform of the objects, and `magnitude` its modulus. The field is multiplied by the ratio of measured to
+    computed magnitudes; voxels that are not valid keep the computed amplitude. Where no photon was counted, the variance of photon
+    noise is added to the computed intensity, so that the ratio does not divide by zero.
     """
     scaled = magnitude * scale_to(magnitude.detach(), data)
     ratio = data.magnitude / (scaled.square() + PHOTON_NOISE * (data.magnitude == 0)).clamp_min(1e-6).sqrt()
@@ -137,9 +138,11 @@ class Features:
 
     Parameters
     ----------
-    direct : Patterson functions of the counts I and of sqrt(I) at the positions r and 2 r of the box (n, 8, z / 2, y / 2, x / 2)
-    whole : Patterson functions, counts and mask of the whole array, 4^3 voxels turned into channels (n, WHOLE, z / 4, y / 4, x / 4)
-    extent : square root of the Patterson function at 2 r, which is large inside a convex body (n, z / 2, y / 2, x / 2)
+    direct : complex Patterson functions of the counts I and of sqrt(I), compressed. At a voxel r of the array's central half, the
+        channels hold the values of both functions at r and at 2 r (n, 8, z / 2, y / 2, x / 2)
+    whole : Patterson functions, counts and mask on the whole array. The 4^3 voxels of each block are channels of one voxel, so
+        there are WHOLE channels (n, WHOLE, z / 4, y / 4, x / 4)
+    extent : square root of the Patterson function of I at 2 r; large where r lies inside a convex body (n, z / 2, y / 2, x / 2)
     """
 
     direct: Tensor
@@ -155,7 +158,7 @@ class Features:
         )
         brightest = data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
         counts = to_centre((data.magnitude / brightest).pow(0.25))
-        noise = to_centre((1 + data.magnitude).log() / 8)  # logarithm of the magnitudes, which shows the number of photons
+        noise = to_centre((1 + data.magnitude).log() / 8)  # log of magnitudes, not normalised, to show the number of photons
         reciprocal = torch.stack([counts, noise, to_centre(data.valid)], 1)
         twice = patterson[..., ::2, ::2, ::2]
         return cls(
@@ -165,7 +168,7 @@ class Features:
         )
 
 
-WHOLE = 64 * (4 + 3)  # number of channels of `Features.whole`: blocks of 4^3 voxels of 4 Patterson and 3 reciprocal fields
+WHOLE = 64 * (4 + 3)  # number of channels of `Features.whole`: 64 voxels per block, times 4 Patterson and 3 reciprocal-space fields
 SEEN = 6  # number of channels of the object rho and its modulus projection p: real part, imaginary part, modulus of each
 
 
@@ -216,7 +219,7 @@ class UNet(nn.Module):
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
         pairs = list(pairwise(channels))
-        depths = [1, *(2 for _ in pairs)]  # convolutions per block of each level; only one at the finest, which has most voxels
+        depths = [1, *(2 for _ in pairs)]  # number of convolutions in each level's block; one at the finest, which has most voxels
         self.down = nn.ModuleList(Block(c, d) for c, d in zip(channels, depths, strict=True))
         self.up = nn.ModuleList(Block(c, d) for c, d in zip(channels, depths, strict=True))
         self.coarser = nn.ModuleList(Convolution(fine, coarse, 2, stride=2) for fine, coarse in pairs)

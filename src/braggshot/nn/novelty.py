@@ -22,7 +22,7 @@ from braggshot.physics.fourier import AXES, frequencies
 # Lowest and highest value in training of each number that describes a pattern, by the name of the number.
 Ranges = Mapping[str, tuple[float, float]]
 
-# Text for each number that describes a pattern; its value replaces the braces.
+# Phrase that explains each number that describes a pattern, by the number's name. The number's value replaces the braces.
 WORDS = {
     "brightest": "the brightest voxel holds 10^{0:.1f} photons",
     "valid": "{0:.2f} of the voxels are valid",

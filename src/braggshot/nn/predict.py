@@ -82,7 +82,7 @@ def predict(
 
 
 Answers = tuple[Tensor, Tensor, Tensor]
-"""Predicted objects in the central box (n, z, y, x), their chi2 (n,), and the numbers of their patterns' orientations (n,)."""
+"""Predicted objects in the central box (n, z, y, x), their chi2 (n,), and the indices of the orientations used for them (n,)."""
 
 
 def _answer_coarse(
@@ -117,9 +117,9 @@ def _answer_fine(network: TwoScaleNetwork, seen: Measurement, answers: Answers, 
 
 
 def input_size(network: nn.Module) -> int:
-    """Return the largest number of voxels per axis of the pattern that a network is shown.
+    """Return the largest number of voxels per axis that a network takes from a pattern.
 
-    A network that has the low resolution only is shown the central fringes, an eighth of the voxels.
+    A network that works at the low resolution alone takes the central fringes, an eighth of the voxels.
     """
     return LARGEST if isinstance(network, TwoScaleNetwork | Published) else CENTRAL
 

@@ -184,9 +184,10 @@ def read_solved(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def turn_indices(shape: torch.Size, ways: list[Orientation]) -> Tensor:
-    """Return, for each orientation, from which voxel of the array every voxel of the turned array comes (orientations, voxels).
+    """Return the voxel indices with which an array is turned into each orientation, (orientations, voxels).
 
-    With these indices one gather operation turns a whole batch.
+    In row k, the index at place j is the voxel of the array that moves to the voxel j in orientation k. With these indices one
+    gather operation turns a whole batch.
     """
     index = torch.arange(shape.numel()).view(shape)
     return torch.stack([turn(index, way).reshape(-1) for way in ways])

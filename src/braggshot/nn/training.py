@@ -110,7 +110,8 @@ class TrainConfig:
 
 
 PUBLISHED = TrainConfig(batch=128, warmup=0, beta2=0.999, clip=0, ema=0)
-"""Common settings of the training of AutoPhaseNN and its successor of 2024; values not published are the flagship's."""
+"""Settings that the training of AutoPhaseNN and of its successor of 2024 share. Values that were not published are those with
+which braggshot's own network is trained."""
 
 PRESETS = {
     "flagship": TrainConfig(),

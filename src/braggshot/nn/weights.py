@@ -136,7 +136,7 @@ def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any],
 
 
 RETIRED = {"support_threshold", "support_extent"}
-"""Names of settings on model cards of older versions that are ignored, because refinement does not use them."""
+"""Names of obsolete settings that are skipped when the model card of an older network is read; refinement does not use them."""
 
 
 def _without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,11 +24,11 @@ class PhasingConfig:
     ----------
     method : "auto", "oneshot", "refine", "iterative", or a strategy that another package registers
     network : name of a shipped network, or a file
-    hypotheses : number of predictions of the network that are kept as hypotheses, guesses of the crystal
-    orientations : number of turned copies of the pattern that the network is shown; the best predictions become hypotheses
+    hypotheses : number of hypotheses, guesses of the crystal: the best predictions of the network are kept as hypotheses
+    orientations : number of turned copies of the pattern, from each of which the network makes a prediction
     refine : settings of the iterations that refine each hypothesis of the network and each object given to begin from
-    promising_excess : the best refined hypothesis is promising if it misses the held-out magnitudes beyond photon noise by at
-        most this (`metrics.excess_misfit`); random starts then only have to confirm it [1]
+    promising_excess : largest misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`) with which the best
+        refined hypothesis is promising; random starts then only have to confirm it [1]
     tournament : settings of a tournament, which phases many random starts on a coarse grid and continues the best of them
     confirm_starts : numbers of random starts in the rounds "opening", "narrowing" and "settling" of the tournament that confirms
         a promising hypothesis

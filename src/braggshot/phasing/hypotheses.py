@@ -25,9 +25,10 @@ FAINT = 0.1
 
 
 def with_network(context: PhasingContext, network: nn.Module, card: Card) -> PhasingContext:
-    """Add the network to the phasing context, and describe in what the counts differ from those the network was trained on.
+    """Add the network to the phasing context, with a description of how the counts differ from the training patterns.
 
-    If the settings ask for it, the network is first trained further on these counts.
+    The training patterns are those from which the network has learned. If the settings ask for further training, the network that
+    is added has also been trained on these counts.
     """
     config, oversampling = context.config, context.volume.oversampling
     counts, seen = _hide_held_out(context.data)
@@ -43,7 +44,8 @@ def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = Tr
     Parameters
     ----------
     threshold : amplitude, relative to the largest, above which a voxel belongs to the support [1]
-    searches : True to add a long recipe at low resolution if the best predictions of the network are different crystals
+    searches : True to continue the best low-resolution predictions of the network by long iterative phasing, if these predictions
+        show different crystals; what this finds also competes to be a hypothesis
     """
     assert context.network is not None
     config, oversampling = context.config, context.volume.oversampling
@@ -53,9 +55,9 @@ def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = Tr
 
 
 def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing:
-    """Refine each guess by iterations, and return these starts, and after them the first and best guess unrefined.
+    """Refine each guess by iterations; return the refined guesses and, as the last start, the best guess without refinement.
 
-    Where photons are few, iterations fit noise, and the unrefined guess may be better.
+    The guesses are listed best first. Where photons are few, iterations fit noise, and the unrefined guess may be better.
     """
     seed = context.config.seed
     refined = yield from run_starts(context.search_data, refinement(context), len(guesses), seed, guesses)

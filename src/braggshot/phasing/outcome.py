@@ -42,7 +42,7 @@ def doubt_wide_psf(result: Reconstruction) -> Reconstruction:
 def doubt_network_alone(context: PhasingContext, found: Found) -> Found:
     """Turn the verdict "good" into "doubtful" for a crystal that only the network has found.
 
-    Add to the reasons in what the counts differ from those that the network was trained on.
+    If the counts are unlike the patterns on which the network was trained, the reasons for the verdict then name each difference.
     """
     new = tuple(f"the network has seen nothing like it: {said}." for said in context.out_of_distribution)
     if found.result.verdict != "good":

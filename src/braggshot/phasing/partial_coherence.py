@@ -18,7 +18,8 @@ from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import best_of, score
 from braggshot.physics.forward import PointSpread
 
-WIDE = 0.7  # width of the point spread from which a search that assumes full coherence is not trusted [reciprocal voxels]
+# Width at and above which a point spread is wide [reciprocal voxels]; a search that assumed full coherence is then not trusted.
+WIDE = 0.7
 SHARPER = 3  # largest number of searches for the crystal on sharpened counts
 SETTLED = 0.05  # no further search is run if the widths of the point spread change by less than this [reciprocal voxels]
 
@@ -57,7 +58,10 @@ def search_with_coherence(
 
 
 def _width_change(context: PhasingContext, start: Start) -> float:
-    """Compute the largest difference between a start's and the known width of the point spread on an axis [reciprocal voxels]."""
+    """Compute by how much the width of the point spread of a start differs from the width known so far [reciprocal voxels].
+
+    The difference is the largest of those on the three axes.
+    """
     assert context.point_spread is not None
     return max(abs(new - old) for new, old in zip(start.sigma, context.point_spread.sigma, strict=True))
 
@@ -103,7 +107,8 @@ def refit_with_psf(starts: list[Start], context: PhasingContext) -> Phasing:
 def _refitting(context: PhasingContext) -> IterativeConfig:
     """Make the settings for `refit_with_psf`: `PhasingConfig.iterative` with the recipe `PhasingConfig.coherence_recipe`.
 
-    The blur of the shrink-wrap begins with the width at which it ended before, since a wider blur would undo the support.
+    Shrink-wrap here begins with the blur width with which it ends in `PhasingConfig.iterative`, because a wider blur would undo the
+    support.
     """
     config = context.config
     narrow = replace(config.iterative.shrink_wrap, sigma_start=config.iterative.shrink_wrap.sigma_end)

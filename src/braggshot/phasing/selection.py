@@ -25,7 +25,10 @@ PRTF_CUTOFF = 1 / math.e  # value of the phase retrieval transfer function (PRTF
 
 @dataclass(frozen=True)
 class Score:
-    """Misfits of one start to the counts, named as in `braggshot.volumes.Quality`, and the factor that scales it to the counts."""
+    """Misfits of one start to the counts, and the factor `scale` by which its object is multiplied to fit the counts best.
+
+    The misfits have the names and meanings of those in `braggshot.volumes.Quality`.
+    """
 
     chi2: float
     r_factor: float
@@ -67,7 +70,10 @@ def best_of(scores: list[Score]) -> int:
 
 
 def choose_and_judge(volume: DiffractionVolume, data: Measured, starts: list[Start], limits: Limits, method: str) -> Reconstruction:
-    """Choose a start by its misfit on held-out voxels and, among nearly equal starts, by agreement; align all, and judge it."""
+    """Choose one of the starts, align the others to the chosen start, and judge this start; return it as a reconstruction.
+
+    The choice goes by the misfit of the held-out voxels and, where this misfit is nearly equal, by the agreement with other starts.
+    """
     scores = [score(start, data) for start in starts]
     best, (aligned, correlation, twins) = _choose(starts, scores, limits)
     rho, support, shift = _centre_and_dephase(starts[best], scores[best].scale)
@@ -148,7 +154,10 @@ def _by(scores: list[Score], best: int) -> str:
 
 
 def _count_agreeing(correlation: list[float], scores: list[Score], best: int, limits: Limits) -> Agreement:
-    """Count the starts that agree with the chosen one, without stuck starts, whose llk_free is much larger than its llk_free."""
+    """Count the starts that agree with the chosen start; stuck starts are left out.
+
+    A start is stuck if its misfit llk_free of held-out voxels is much larger than that of the chosen start.
+    """
     most = limits.stuck_ratio * scores[best].llk_free
     counting = [c for c, one in zip(correlation, scores, strict=True) if not one.llk_free > most]
     same = sum(c >= limits.agreement for c in counting)
@@ -175,7 +184,11 @@ def _ensemble(
     aligned: list[Tensor],
     agreeing: list[Tensor],
 ) -> tuple[Ensemble, float | None]:
-    """Make the table and the PCA of all starts, the PRTF of the starts that agree, and the resolution by the PRTF [m]."""
+    """Make the statistics of all starts, and the resolution [m]; the resolution is None if it cannot be measured.
+
+    The statistics hold a table, the principal components of the starts, the phase retrieval transfer function (PRTF) of the starts
+    that agree, and the Fourier shell correlation between these. The resolution is read off the PRTF.
+    """
     modes, weights = metrics.modes(torch.stack(aligned))
     overlap = torch.vdot(modes[0].flatten(), aligned[correlation.index(max(correlation))].flatten())
     mode = (modes[0] * overlap / overlap.abs()).to(torch.complex64).numpy()

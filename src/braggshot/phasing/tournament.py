@@ -50,7 +50,7 @@ from braggshot.physics.fourier import frequencies, to_centre
 # Recipe of the first round of a tournament, the opening; the second round, the narrowing, runs it three times.
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
 
-SHELLS = 50  # number of frequency shells of equal width between 0 and 1 cycle per voxel
+SHELLS = 50  # number of frequency shells, of equal width from 0 to 1 cycle per voxel, in each of which counts are averaged
 SAMPLED = 4.0  # oversampling above which the blur of the shrink-wrap is reduced, because the crystal has fewer voxels [1]
 SETTLED = 1.0  # fraction of a round on the coarse grid after which the blur width of the shrink-wrap stays constant [1]
 # Fraction of the last round after which the blur width of the shrink-wrap stays constant, so that the object can still adapt [1].
@@ -177,7 +177,10 @@ def _oversampling(data: Measured) -> tuple[float, float, float]:
 
 
 def finest_frequency(data: Measured) -> float:
-    """Find the frequency [1/voxel] at which the mean count of a shell first falls below one photon, or that of the corner."""
+    """Find the frequency at which the mean count of a frequency shell first falls below one photon [cycles per voxel].
+
+    If it is one photon or more in all shells, the highest frequency of the array is returned, that of its corner.
+    """
     radius = sum((f.square() for f in frequencies(tuple(data.shape))), torch.zeros(())).sqrt()
     shell = (SHELLS * radius).long()
     held = torch.zeros(SHELLS).index_add_(0, shell[data.valid], torch.ones(int(data.valid.sum())))
@@ -189,7 +192,11 @@ def finest_frequency(data: Measured) -> float:
 def _continue(
     starts: list[Start], data: Measured, config: IterativeConfig, threshold: float | None = None
 ) -> Generator[Progress, None, list[Start]]:
-    """Continue starts with another recipe, but keep their point spreads; with a `threshold`, first resample to the new grid."""
+    """Continue starts with another recipe, but keep their point spreads.
+
+    If a `threshold` is given, the starts are first brought to the grid of `data`, and their supports are the voxels above this
+    amplitude, relative to the largest.
+    """
     here = starts if threshold is None else [_resample(start, data.shape, threshold) for start in starts]
     finished = yield from continue_starts(here, data, config)
     return [replace(start, sigma=old.sigma, eta=old.eta) for start, old in zip(finished, starts, strict=True)]

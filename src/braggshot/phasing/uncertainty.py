@@ -86,10 +86,11 @@ def together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
 
 
 def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Generator[Progress, None, Reconstruction]:
-    """Add the Fourier shell correlation between two halves of the counts; a generator whose value is the reconstruction.
+    """Add to a reconstruction the Fourier shell correlation between crystals from two halves of the counts.
 
-    Each photon goes to one half or the other, so the noise of the halves is independent. Each half is phased like the whole
-    counts, with seeds of its own. This takes twice as long as the phasing.
+    The value of this generator is the reconstruction with the correlation. Each photon goes to one half or the other, so the noise
+    of the halves is independent. Each half is phased like the whole counts, with seeds of its own. This takes twice as long as the
+    phasing of the whole counts.
 
     Raises
     ------

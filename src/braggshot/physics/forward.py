@@ -48,14 +48,18 @@ def mutual_coherence(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> Tensor
 
 
 def coherence_slopes(sigma: Tensor, eta: Tensor, shape: Sequence[int]) -> list[Tensor]:
-    r"""Differentiate a point spread's transform by :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2, \eta` on the half grid."""
+    r"""Differentiate the transform of a `PointSpread` with respect to :math:`\sigma_z^2, \sigma_y^2, \sigma_x^2, \eta`.
+
+    Each derivative is an array on the half grid of `torch.fft.rfftn`.
+    """
     grid = _half_grid(shape, sigma.device)
     gaussian, lorentzian, width = _shapes(sigma, grid)
     common = -2 * math.pi**2 * (1 - eta) * gaussian - _LORENTZIAN / 2 * eta * lorentzian / width
     return [common * f**2 for f in grid] + [lorentzian - gaussian]
 
 
-# Factor in the exponent of the transform of a Lorentzian that has the half width of a Gaussian of given sigma [1].
+# Factor c in exp(-c sigma f) [1], f the frequency. This is the transform of the Lorentzian that is as wide at half its height as a
+# Gaussian of standard deviation sigma.
 _LORENTZIAN = 2 * math.pi * math.sqrt(2 * math.log(2))
 
 

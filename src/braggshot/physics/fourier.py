@@ -56,7 +56,9 @@ def crop(field: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def pad(field: Tensor, shape: Sequence[int]) -> Tensor:
-    """Put zeros around the last three axes; adjoint of `crop` and its right inverse.
+    """Enlarge the last three axes of a field to `shape` by zeros around it; the middle voxel, index N // 2, stays in the middle.
+
+    `crop` undoes `pad`, and `pad` is the adjoint of `crop`.
 
     Raises
     ------
@@ -68,7 +70,7 @@ def pad(field: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _window(large: Sequence[int], small: Sequence[int]) -> Any:
-    """Make the index of the central part: leading axes whole, then one slice per spatial axis."""
+    """Make the index that selects the central part, of shape `small`, of an array whose last three axes have the shape `large`."""
     if any(s > n for s, n in zip(small, large, strict=True)):
         raise ValueError(f"shape {tuple(small)} does not fit into {tuple(large)}")
     return (..., *(slice(n // 2 - s // 2, n // 2 - s // 2 + s) for n, s in zip(large, small, strict=True)))

@@ -25,7 +25,7 @@ from scipy.spatial.transform import Rotation
 from braggshot.errors import GeometryError
 from braggshot.volumes import Circle, FloatArray, Geometry, Window
 
-AXES = "zyx"  # order of the components of vectors
+AXES = "zyx"  # the three axes of the laboratory, in the order in which vectors list their components
 KEV = 1e3 * constants.electron_volt  # one kiloelectronvolt [J]
 
 
@@ -62,14 +62,16 @@ def rotation(axis: str, angle: ArrayLike) -> NDArray[np.float64]:
     ------
     GeometryError : if `axis` is not a letter of "xyz" and a sign.
     """
-    vector = np.asarray(angle, dtype=float)[..., None] * direction(axis)[::-1]  # scipy orders vectors (x, y, z)
+    # Rotation vectors with components (x, y, z), the order that scipy expects.
+    vector = np.asarray(angle, dtype=float)[..., None] * direction(axis)[::-1]
     matrices = Rotation.from_rotvec(vector.reshape(-1, 3)).as_matrix().reshape(*vector.shape[:-1], 3, 3)
     return matrices[..., ::-1, ::-1]
 
 
 def rotation_onto(vector: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     """Find the smallest rotation (3, 3) that turns the direction of `vector` into that of `target`, components (z, y, x)."""
-    start, end = (np.asarray(v, dtype=float)[::-1] / np.linalg.norm(v) for v in (vector, target))  # scipy orders vectors (x, y, z)
+    # Unit vectors along `vector` and `target` with components (x, y, z), the order that scipy expects.
+    start, end = (np.asarray(v, dtype=float)[::-1] / np.linalg.norm(v) for v in (vector, target))
     axis = np.cross(start, end)
     angle = np.arctan2(np.linalg.norm(axis), start @ end)
     if not np.linalg.norm(axis) > 1e-12:  # along it already, or against it: then any axis across will do
@@ -116,7 +118,8 @@ def pixel_edges(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.flo
     turn = rotation("z+", geometry.detector_rotation)
     row, column = turn @ direction(geometry.row_axis), turn @ direction(geometry.column_axis)
     axis = -np.sin(geometry.tilt_azimuth) * row + np.cos(geometry.tilt_azimuth) * column
-    lean = Rotation.from_rotvec(-geometry.tilt * axis[::-1]).as_matrix()[::-1, ::-1]  # scipy orders vectors (x, y, z)
+    # Matrix of the tilt, with components (z, y, x); scipy computes it with (x, y, z).
+    lean = Rotation.from_rotvec(-geometry.tilt * axis[::-1]).as_matrix()[::-1, ::-1]
     return geometry.pixel_size[0] * (lean @ row), geometry.pixel_size[1] * (lean @ column)
 
 

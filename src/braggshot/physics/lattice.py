@@ -58,7 +58,8 @@ def spacing(hkl: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:
 def normals(hkl: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:
     """Compute the unit normals of the planes with Miller indices (..., 3), in Cartesian axes fixed to the crystal."""
     inverse = np.linalg.inv(metric(lattice))
-    vectors = np.asarray(hkl, dtype=float) @ np.linalg.cholesky(inverse)  # rows of the Cholesky factor: a*, b*, c*
+    # Reciprocal lattice vectors h a* + k b* + l c* of the planes [1/m]; the rows of the Cholesky factor are a*, b* and c*.
+    vectors = np.asarray(hkl, dtype=float) @ np.linalg.cholesky(inverse)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 

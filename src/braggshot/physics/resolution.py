@@ -27,14 +27,17 @@ from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, FloatArray
 
 HALF = 0.5  # FSC threshold for two reconstructions of all counts, which share the noise of the counts [1]
-# FSC threshold for two reconstructions from one half of the counts each; a reconstruction from all counts would have an FSC of 1/2
-# with the true crystal there [1]; Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003).
+# FSC threshold for two reconstructions, each from one half of the counts [1]. Where their FSC is 1/7, the FSC of a reconstruction
+# from all counts with the true crystal would be 1/2 (Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003)).
 SEVENTH = 1 / 7
 _REACH = 5  # distance on either side of the surface over which the amplitude profile is fitted [voxels]
 
 
 def shell_correlation(first: Tensor, second: Tensor, number: Tensor) -> Tensor:
-    """Compute the Fourier shell correlation of two aligned fields (z, y, x), centred at N // 2; `metrics.shells` gives `number`."""
+    """Compute the Fourier shell correlation, one value per shell, of two aligned fields (z, y, x), centred at N // 2.
+
+    `number` holds the shell of each voxel, as `metrics.shells` returns it.
+    """
     one, other = to_corner(fourier(first)).to(torch.complex128), to_corner(fourier(second)).to(torch.complex128)
     inside = number >= 0
     index, count = number[inside], int(number.max()) + 1

@@ -27,10 +27,12 @@ from braggshot.volumes import BoolArray, FloatArray
 
 Number = TypeVar("Number", bound=np.generic)
 
-SIGNIFICANT = 5.0  # least modulus of the autocorrelation that counts as object [standard deviations of the noise]
+# Least modulus of the autocorrelation that is taken for the object and not for noise [standard deviations of the noise].
+SIGNIFICANT = 5.0
 # Lowest and highest modulus of the autocorrelation, relative to its maximum, from which the object's end is extrapolated [1].
 FLOOR, CEILING = 0.003, 0.05
-# Largest rise of the logarithm of the faint halo around the autocorrelation, from the face of the array to its middle [1].
+# Largest ln of the ratio between the halo in the middle of the array and at its faces [1]. The halo is a faint background around
+# the autocorrelation, from differences between pixels and between the fluxes of frames.
 GROWTH = 4.0
 
 
@@ -62,7 +64,8 @@ def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tu
     total = float(filled.sum(dtype=np.float64))
     if not total > 0:
         raise DataError("there are no counts to measure the oversampling from.")
-    modulus = np.abs(fft.fftshift(fft.fftn(filled)))  # the intensity is not centred first, which would only change the phase
+    # Modulus of the autocorrelation; the phase is not used, so the origin of the intensity need not be moved before the transform.
+    modulus = np.abs(fft.fftshift(fft.fftn(filled)))
     return modulus / np.float32(total), float(np.sqrt(total)) / total
 
 
@@ -154,7 +157,11 @@ def _profiles(modulus: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def _halo(profile: NDArray[np.float32], end: float) -> float:
-    """Estimate the halo: the largest modulus beyond the object's `end`, at most that of the array's face, extrapolated to `end`."""
+    """Estimate the modulus of the halo, a faint background around the autocorrelation of the object.
+
+    This is the largest modulus beyond the `end` of the object, but at most the modulus at the face of the array, extrapolated to
+    `end`.
+    """
     face = float(profile[-max(1, profile.size // 10) :].max())
     return min(float(profile[int(np.ceil(1.1 * end)) + 1 :].max(initial=0)), face * math.exp(GROWTH * (1 - end / profile.size)))
 
@@ -167,7 +174,10 @@ def _ends(modulus: NDArray[np.float32], level: float) -> list[float]:
 
 
 def _end(root: NDArray[np.float32], level: float) -> float:
-    """Fit a line to the shifts at which sqrt|A| crosses five levels, and return its zero; infinite if a level is not crossed."""
+    """Fit a line to the shifts at which sqrt|A|, with A the autocorrelation, falls to five heights; return the shift at height 0.
+
+    The result is infinite if sqrt|A| stays above one of the heights.
+    """
     heights = np.sqrt(np.geomspace(level, min(4 * level, 0.7), 5))
     last = np.array([np.flatnonzero(root >= height)[-1] for height in heights])
     if last.max() + 1 >= root.size:

@@ -121,7 +121,7 @@ def gradient_rmse(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> 
 
 
 def _pairs(field: ComplexArray, inside: BoolArray, axis: int) -> ComplexArray:
-    """List field[n + 1] conj(field[n]) for all neighbours n and n + 1 along an axis of which both are inside."""
+    """List field[n + 1] conj(field[n]) for all neighbours n and n + 1 along `axis` that both lie in the region `inside`."""
     before = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
     after = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
     both = inside[before] & inside[after]

@@ -193,7 +193,8 @@ def amplitude_spread(fields: ComplexArray, support: BoolArray) -> NDArray[np.flo
 
 def circular_deviation(fields: ComplexArray) -> NDArray[np.float64]:
     r"""Compute the circular standard deviation over the first axis [rad]: :math:`\sqrt{-2 \ln R}`, R the mean vector's length."""
-    unit = np.exp(1j * np.angle(fields).astype(np.float64))  # in single precision the mean length would round to 1
+    # Unit vectors exp(i phase), in double precision; in single precision the length of their mean would round to 1.
+    unit = np.exp(1j * np.angle(fields).astype(np.float64))
     length = np.abs(unit.mean(axis=0))
     return np.sqrt(-2 * np.log(np.clip(length, 1e-12, 1)))
 

@@ -16,10 +16,10 @@ from skimage.segmentation import watershed
 from braggshot.physics.sampling import mirror
 from braggshot.volumes import BoolArray, FloatArray
 
-# Least ratio of a foreign peak's brightness to the valley between it and the Bragg peak, and to its mirror point at -q [1].
+# Least brightness of a foreign peak, divided by that of the valley towards the Bragg peak, or of the mirror point at -q [1].
 PROMINENCE = 5.0
-FADED = 0.05  # the mask of a foreign peak ends where the counts fall below this share of its brightness [1]
-SIGNIFICANT = 6.0  # least height of a foreign peak above the background [noise standard deviations]
+FADED = 0.05  # least counts under the mask of a foreign peak, as a share of the peak's brightness [1]
+SIGNIFICANT = 6.0  # height of the noise floor, which peaks must exceed, above the background [noise standard deviations]
 
 
 def find_aliens(
@@ -27,10 +27,10 @@ def find_aliens(
 ) -> tuple[BoolArray, list[tuple[int, int, int]]]:
     """Return a mask of the foreign peaks, and their centres.
 
-    Counts are smoothed over half a fringe. A local maximum is a foreign peak (alien) if it lies wholly inside the array and is five
-    times brighter than three levels: the saddle towards the Bragg peak, the background, and the mirror point at -q. Its mask covers
-    the voxels on its side of the saddle that are brighter than three levels: the background, a twentieth of its brightness, and
-    twice the mirror point. The mask is widened by half a fringe.
+    Counts are smoothed over half a fringe. A local maximum that lies wholly inside the array is a foreign peak (alien) if it is
+    five times as bright as the saddle towards the Bragg peak, as the noise floor, and as the mirror point at -q. The mask of a
+    foreign peak holds voxels on the peak's side of the saddle. Each of them is brighter than the noise floor, than a twentieth of
+    the peak, and than twice the voxel's own mirror point. The mask is widened by half a fringe.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def find_aliens(
     coarse = tuple(slice(int(first), None, int(step)) for first, step in zip(offset, stride, strict=True))
     blurred = _smooth(counts, valid, sigma)[coarse]
     background = float(np.median(blurred))
-    effective = float((4 * np.pi) ** 1.5 * sigma.prod())  # effective number of voxels in a Gaussian average
+    effective = float((4 * np.pi) ** 1.5 * sigma.prod())  # number of voxels whose plain mean is as noisy as the Gaussian average
     floor = background + SIGNIFICANT * np.sqrt((background + 1 / effective) / effective)
     level = np.log(np.maximum(blurred, floor)).astype(np.float32)
     tops, n = ndimage.label(h_maxima(level, np.log(PROMINENCE)), np.ones((3, 3, 3)))  # type: ignore[no-untyped-call]
@@ -71,7 +71,7 @@ def find_aliens(
 
 
 def _smooth(counts: FloatArray, valid: BoolArray, sigma: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return a Gaussian average over valid voxels; deep inside a gap, the average at the nearest voxel that has one."""
+    """Return the Gaussian average of valid voxels about each voxel; deep inside a gap, repeat the nearest known average."""
     total = ndimage.gaussian_filter(np.where(valid, counts, 0).astype(np.float32), sigma)
     if valid.all():
         return total
@@ -84,7 +84,7 @@ def _smooth(counts: FloatArray, valid: BoolArray, sigma: NDArray[np.float64]) ->
 
 
 def _positions(tops: NDArray[np.int32], n: int) -> list[tuple[int, tuple[int, int, int]]]:
-    """Return, for each local maximum (a plateau of one or more voxels), its label and its first voxel."""
+    """Return the label (number) of each local maximum, and its voxel; of a plateau of several voxels, the first one."""
     places = ndimage.find_objects(tops, max_label=n)
     positions = []
     for label, place in enumerate(places, start=1):
@@ -94,16 +94,16 @@ def _positions(tops: NDArray[np.int32], n: int) -> list[tuple[int, tuple[int, in
 
 
 def _is_inside(top: tuple[int, ...], stride: NDArray[np.int_], sigma: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
-    """Tell whether a local maximum lies at least two smoothing lengths inside the array.
+    """Tell whether a local maximum lies at least two standard deviations of the smoothing Gaussian from every face of the array.
 
-    A streak that the array cuts off has its maximum on a face.
+    Maxima nearer to a face may be streaks of the Bragg peak that the array cuts off.
     """
     margin = np.ceil(2 * sigma / stride)
     return bool(np.all((np.array(top) >= margin) & (np.array(top) < np.array(shape) - margin)))
 
 
 def _refine(mask: BoolArray, shape: tuple[int, ...], stride: NDArray[np.int_], offset: NDArray[np.int_]) -> BoolArray:
-    """Widen a mask on the coarse grid by one coarse voxel, and expand it to the full grid."""
+    """Widen a mask by one voxel, and expand it from a grid of every `stride`-th voxel to the full grid of `shape`."""
     nearest = [
         np.clip((np.arange(size) - first + step // 2) // step, 0, coarse - 1)
         for size, first, step, coarse in zip(shape, offset, stride, mask.shape, strict=True)

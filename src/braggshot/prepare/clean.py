@@ -16,7 +16,7 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray
 
-# Least ratio of a hot pixel to the fourth largest count around it, and of a zinger to the eighth largest count around it [1].
+# Least ratios [1]: of a hot pixel's count to the fourth largest count around it, of a zinger's to the eighth largest around it.
 HOT, ZINGER = 5.0, 30.0
 ALWAYS = 0.75  # least share of the images in which a hot pixel stands out [1]
 STEADY = 3.0  # largest ratio of the upper to the lower quartile of a hot pixel's counts [1]
@@ -65,7 +65,7 @@ def dark_offset(dark: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32] 
     sound = dark[good & np.isfinite(dark)]
     level = float(np.median(sound)) if sound.size else 0.0
     spread = 1.4826 * float(np.median(np.abs(sound - level))) if sound.size else 0.0
-    hot = ~(dark <= level + max(1.0, 5 * spread))  # the comparison also marks pixels with NaN as hot
+    hot = ~(dark <= level + max(1.0, 5 * spread))  # mask of the hot pixels; a pixel with NaN is hot, too
     return (np.where(hot, 0, dark).astype(np.float32) if level > 0 else None), hot
 
 
@@ -122,11 +122,11 @@ def find_zingers(counts: FloatArray, valid: BoolArray) -> BoolArray:
 def find_missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
     """Find solid blocks of exact zeros among counts: data that was cut out or never read, not darkness.
 
+    In a volume the function finds blocks that were cut out; in the sum of all frames it finds gaps and clusters of dead pixels.
     The core of a block consists of voxels whose neighbours, known gaps aside, are all zero. The block is the core and the zeros
-    within three voxels of it. The quantum is the smallest count (1 photon, or the threshold that was applied). A block is missing
-    if two conditions hold. The median of the voxels around it, up to two voxels away, is above three quanta. At this median, all
-    voxels of the block together would have held more than 50 quanta. In a volume the function finds blocks that were cut out; in
-    the sum of all frames it finds gaps and clusters of dead pixels.
+    within three voxels of it. Counts are compared with the smallest positive count: 1 photon, or a threshold applied earlier. A
+    block is masked if two conditions hold. First, the median of the voxels up to two voxels around the block is above three times
+    the smallest count. Second, a block filled with this median would hold more than 50 times the smallest count.
     """
     trusted = np.where(valid, counts, 0).astype(np.float32)
     zero = (counts == 0) & valid

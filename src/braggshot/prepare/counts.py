@@ -23,7 +23,7 @@ from braggshot.prepare.detectors import find_gaps
 from braggshot.prepare.rocking import RockingGrid, rocking_grid
 from braggshot.volumes import BoolArray, FloatArray, Frames, Scan
 
-UNTRUSTED = 0.1  # largest share of voxels that may be negative or not a number [1]
+UNTRUSTED = 0.1  # largest share of voxels, negative or not a number, with which a scan is accepted [1]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class CorrectedFrames:
         return len(self.grid.frames), self.good.shape[0], self.good.shape[1]
 
     def read(self, start: Sequence[int], stop: Sequence[int]) -> Block:
-        """Read the corrected counts from the index `start` to the last one before `stop`, without those outside the grid."""
+        """Read the corrected counts from the index `start` to the one before `stop`; what lies outside the grid is left out."""
         first = [max(0, int(index)) for index in start]
         last = [min(size, int(index)) for size, index in zip(self.shape, stop, strict=True)]
         rows, columns = (slice(a, b) for a, b in zip(first[1:], last[1:], strict=True))

@@ -17,7 +17,7 @@ from braggshot.volumes import BoolArray
 
 Pair = tuple[int, int]
 
-# Name of a detector -> (shape of its frames, size of a module, size of a gap), each (rows, columns) [pixels], for each layout.
+# Detector name -> its possible layouts, each (shape of a frame, of a module, of a gap), every shape as (rows, columns) [pixels].
 DETECTORS: dict[str, tuple[tuple[Pair, Pair, Pair], ...]] = {
     "maxipix": (((516, 516), (255, 255), (6, 6)), ((256, 256), (256, 256), (0, 0))),
     "merlin": (((515, 515), (255, 255), (5, 5)), ((256, 256), (256, 256), (0, 0))),
@@ -37,7 +37,7 @@ DETECTORS: dict[str, tuple[tuple[Pair, Pair, Pair], ...]] = {
     "pilatus1m": (((1043, 981), (195, 487), (17, 7)),),
 }
 
-# Two-megapixel Eiger of the ESRF, whose modules form no regular tiling: shape, then first and last row, and column, of each gap.
+# Irregular gaps of the ESRF's Eiger 2M: shape of a frame, (first, last) row of each gap, (first, last) column of each gap.
 EIGER2M: tuple[Pair, Sequence[Pair], Sequence[Pair]] = (
     (2164, 1030),
     ((255, 258), (511, 551), (804, 808), (1061, 1101), (1355, 1358), (1611, 1651), (1905, 1908)),

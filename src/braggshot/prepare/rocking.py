@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray, Geometry
 
-REPEATED = 0.2  # a step below this share of the mean step is a repeated angle, left out of the median step [1]
+REPEATED = 0.2  # least step between different angles, as a share of the mean step; a smaller one means a repeated angle [1]
 TOLERANCE = 0.25  # largest deviation of a step from a multiple of the median step, for a regular grid [median steps]
-UNEVEN = 0.1  # frames are not sorted onto a regular grid if more than this share of their steps does not fit it [1]
+UNEVEN = 0.1  # largest share of steps off the regular grid; with more of them, frames are not sorted onto a grid [1]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def rocking_grid(
 
 
 def regular_geometry(geometry: Geometry | None, grid: RockingGrid) -> Geometry | None:
-    """Return the geometry for the planes of `grid`: diffractometer circles with an angle per frame get one per plane."""
+    """Return a geometry that lists angles by plane of `grid`, not by frame; a circle at a constant angle is left as it is."""
     if geometry is None or grid.regular:
         return geometry
     filled = [index for index, plane in enumerate(grid.frames) if plane]

@@ -17,8 +17,8 @@ from braggshot.prepare.clean import find_hot_pixels
 from braggshot.prepare.counts import CorrectedFrames
 from braggshot.volumes import FloatArray
 
-MEMORY = 64 * 2**20  # memory for the frames that are read at once [bytes]
-BYTES_PER_VOXEL = 16  # memory for raw value, count, mask and square root together [bytes]
+MEMORY = 64 * 2**20  # memory for the group of frames that is read in one step [bytes]
+BYTES_PER_VOXEL = 16  # memory per voxel while frames are read: raw value, count, mask and square root [bytes]
 CUBES = 4_000_000  # largest number of cubes over which the voxels of a scan are summed
 SAMPLES = 8  # number of frames in which hot pixels are searched
 CONTRAST = 10.0  # least height of a peak above the other counts [robust standard deviations]

@@ -43,12 +43,12 @@ from braggshot.volumes import DiffractionVolume, FloatArray, Scan, Window
 
 Triple = tuple[int, int, int]
 
-WHOLE = 8_000_000  # largest scan that is read at once [voxels]
+WHOLE = 8_000_000  # largest scan, or part of one, that is read in one step [voxels]
 SMALL = 128  # longest axis of a stack that is not cropped, because little would be saved [voxels]
 CENTRED = 0.1  # share of an axis by which a peak may be off the middle and still count as centred [1]
 MARGIN = 12  # margin that is read around the cropped region, so that artefacts on its edge are seen whole [raw voxels]
-SPECKLE = 200.0  # size of a speckle assumed before the oversampling is known, rather too large [voxels]
-GROUPS = 8  # number of parts into which a rocking curve is split; a hot pixel is hot in nearly all of them
+SPECKLE = 200.0  # volume of a speckle, assumed until the oversampling is known; rather too large [voxels]
+GROUPS = 8  # number of parts into which a rocking curve is split to find the pixels that are hot in nearly all parts
 FIELDS = {
     "steps",
     "window",
@@ -56,7 +56,7 @@ FIELDS = {
     "q_bragg",
     "oversampling",
     "provenance",
-}  # names of the entries of the provenance that only a scan prepared earlier has
+}  # names of the provenance entries that an earlier preparation of the scan has written
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class PrepareConfig:
     ----------
     shape : shape of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
     max_shape : largest shape that is chosen [voxels]
-    binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of seven or more; at least three
-        remains
-    centre : "max" is the brightest voxel of the lightly smoothed pattern, "com" the centre of mass around that voxel;
-        or a raw index (z, y, x)
+    binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of seven or more, so that an oversampling of
+        at least three remains
+    centre : position of the Bragg peak: "max" is the brightest voxel of the lightly smoothed pattern, "com" the centre of mass
+        around that voxel, and (z, y, x) a given index of the raw scan
     subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; this spoils the
         Poisson statistics, so by default the offset is only recorded
     flat, dark, monitor : whether to use the flat field, dark field and monitor of the scan
@@ -144,9 +144,9 @@ def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
 
 
 def _find_peak(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[Block, Survey, Triple]:
-    """Return a block around the peak, the survey of the scan (counts summed over cubes), and the rough position of the peak.
+    """Return counts around the peak, a survey of the scan (its counts summed over cubes), and the peak's rough position.
 
-    If the settings give both the peak and the shape, only the block is surveyed.
+    If the settings give both the position and the shape, only the counts around the peak are read and surveyed.
     """
     given = config.centre if isinstance(config.centre, tuple) else None
     if given is not None and config.shape is not None:
@@ -281,7 +281,10 @@ def _mask_aliens(block: Block, sampling: tuple[float, float, float]) -> Block:
 def _cut(
     block: Block, window: Window, shape: Triple, moved: NDArray[np.float64], config: PrepareConfig
 ) -> DiffractionVolume:  # fmt: skip
-    """Crop, pad and bin a block; if `config.subvoxel` is set, shift the counts by -`moved` before binning [raw voxels]."""
+    """Crop, pad and bin counts, and apply the background and the threshold.
+
+    If `config.subvoxel` is set, the counts are shifted by -`moved` raw voxels before they are binned.
+    """
     start, stop = raw_extent(window, shape)
     place, size = np.subtract(start, block.start).tolist(), np.subtract(stop, start).tolist()
     counts, valid, steps = cut(block.counts, place, size), cut(block.valid, place, size), []
@@ -307,7 +310,10 @@ def _text(values: NDArray[np.float64]) -> str:
 
 
 def _frame_level(counts: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the background level of every frame (n, 1, 1): the median over tiles of 8 x 8 pixels of the mean valid count."""
+    """Return the background level of every frame, as an array (n, 1, 1).
+
+    The valid counts of each tile of 8 x 8 pixels are averaged; the level of a frame is the median of these averages.
+    """
     total, number = (sum_bins(array.astype(np.float32), (1, 8, 8)) for array in (counts * valid, valid))
     means = np.where(number > 0, total / np.maximum(number, 1), np.nan)
     levels = [float(np.nanmedian(tile)) if np.isfinite(tile).any() else 0.0 for tile in means]
@@ -317,9 +323,9 @@ def _frame_level(counts: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.flo
 def _describe(
     scan: Scan, source: CorrectedFrames, volume: DiffractionVolume, window: Window, moved: NDArray[np.float64]
 ) -> DiffractionVolume:
-    """Return the volume with its voxel basis, geometry and provenance; for a prepared scan, they follow from its own.
+    """Return the volume with its voxel basis, geometry and provenance.
 
-    `moved` is the distance by which the counts were shifted before binning [raw voxels].
+    If the scan was prepared before, its own voxel basis is adapted. The counts were shifted by -`moved` raw voxels before binning.
     """
     before = scan.provenance if scan.prepared else {}
     geometry = regular_geometry(scan.geometry, source.grid)

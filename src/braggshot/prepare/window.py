@@ -68,7 +68,7 @@ def choose_shape(
 
 
 def window_about(peak: Sequence[float], raw_shape: Triple, binning: Triple, shape: Triple) -> Window:
-    """Return the window whose centre voxel N // 2 lies closest to `peak` (raw index, fractions allowed)."""
+    """Return the part of the raw scan (window) whose centre voxel N // 2 lies closest to `peak`, a raw index with fractions."""
     z, y, x = (
         int(np.rint(index - (bins - 1) / 2)) - bins * (size // 2) for index, bins, size in zip(peak, binning, shape, strict=True)
     )

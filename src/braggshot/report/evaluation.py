@@ -19,7 +19,9 @@ _MARKS = "osD^vPX*<>hd"  # matplotlib's markers, one for each method in turn
 
 
 def write_evaluation_figure(path: str | Path, title: str, rows: Rows) -> None:
-    """Write a figure of four panels that compares phasing methods on groups of test crystals, the `rows` of ``results.json``.
+    """Write a figure of four panels that compares phasing methods on groups of test crystals.
+
+    `rows` has one entry for each method and crystal, as the list ``rows`` in the file ``results.json``.
 
     Raises
     ------
@@ -31,7 +33,11 @@ def write_evaluation_figure(path: str | Path, title: str, rows: Rows) -> None:
 
 
 def evaluation_figure(title: str, rows: Rows) -> Figure:
-    """Draw four panels: success by group, correlation of each crystal, success over time, overlap of supports over threshold."""
+    """Draw four panels that compare phasing methods.
+
+    They show the share of crystals found in each group, the correlation of each crystal with the truth, the share found against
+    the time per crystal, and the overlap of the supports against the threshold on the amplitude.
+    """
     figure = Figure(figsize=_SIZE, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=11)
     groups, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "method"))

@@ -23,11 +23,11 @@ from braggshot.report.figures import Colours, Picture
 
 _HOLD = 500  # time that a frame is shown [ms]
 _SHADES = (1.0, 0.85, 0.7, 0.55)  # brightness of shaded surfaces, from full to ambient light [1]
-_HUES = 54  # number of colours from the colour map; in four shades each, with 40 greys, they are the 256 colours of a GIF
+_HUES = 54  # number of colours from the colour map; four shades of each and 40 greys fill the 256 colours of a GIF
 
 
 def film(path: Path, frames: Iterable[tuple[str, Sequence[Picture]]], colours: Colours) -> None:
-    """Write a movie with one frame for each title and its pictures, each with the colour bar of the strain."""
+    """Write a movie in which each frame shows a title, its pictures and the colour bar of the strain."""
     palette = _palette(colours.name)
     images = [_drawn(title, pictures, colours).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
               for title, pictures in frames]  # fmt: skip

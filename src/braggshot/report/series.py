@@ -33,7 +33,7 @@ from braggshot.report.strain_section import METHODS, scientific
 from braggshot.volumes import StrainMap
 
 Rows = Sequence[Mapping[str, Any]]
-# Panels of curves: label of the vertical axis, factor from SI units, and column of the table -> name of its curve.
+# Panels of curves, each: label of the vertical axis, factor from SI units to those of the label, column -> name of its curve.
 PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("volume [µm³]", 1e18, {"volume_m3": ""}),
     ("lattice parameter [Å]", 1e10, {"lattice_parameter_m": ""}),
@@ -44,7 +44,7 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("√χ²", 1.0, {"chi2": ""}),
     ("resolution [nm]", 1e9, {"resolution_m": ""}),
 )  # fmt: skip
-_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # column -> column that is shown instead if it has values
+_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # table column -> column that is drawn in its place, if that one has values
 # Columns of the table on the page: name, heading, factor from SI units, format; an empty format writes a power of ten.
 _CELLS = (
     ("volume_m3", "volume<br>[µm³]", 1e18, "{:.4g}"), ("lattice_parameter_m", "a<br>[Å]", 1e10, "{:.5f}"),
@@ -56,8 +56,8 @@ _CELLS = (
 )  # fmt: skip
 # Column that a curve shows -> columns of the lower and the upper bound of the band around the curve.
 _BANDS = {"volume_m3": ("volume_low_m3", "volume_high_m3")}
-_FLAT = 1e-4  # a curve is drawn flat if its values change by less than this share of themselves [1]
-_COARSE = {"resolution_m": 0.1}  # column -> its curve is drawn flat if its values change by less than this share [1]
+_FLAT = 1e-4  # least range of a vertical axis, as a share of its values, so that tiny changes look flat [1]
+_COARSE = {"resolution_m": 0.1}  # table column -> least range of its vertical axis, as a share of its values [1]
 _VIEW = 30  # azimuth from which the surface of each crystal is drawn [degrees]
 _STRIP = 8  # largest number of crystals in the row of pictures on the page
 
@@ -155,7 +155,7 @@ def _draw(axes: Axes, rows: Rows, x: NDArray[np.float64], panel: tuple[str, floa
         axes.plot(x[kept & good], y[kept & good], "o", color=colour, markersize=4)
         axes.plot(x[kept & ~good], y[kept & ~good], "o", color=colour, markerfacecolor="none", markersize=4)
     bottom, top = axes.get_ylim()
-    flat = max(_COARSE.get(key, _FLAT) for key in named)  # least relative range of the vertical axis [1]
+    flat = max(_COARSE.get(key, _FLAT) for key in named)  # least range of the vertical axis, as a share of its larger end [1]
     middle, half = (bottom + top) / 2, max(top - bottom, flat * max(abs(bottom), abs(top))) / 2
     axes.set_ylim(middle - half, middle + half)
     _span(axes, x)
@@ -178,7 +178,7 @@ def _span(axes: Axes, x: NDArray[np.float64]) -> None:
 
 
 def _maps(folder: Path, rows: Rows) -> Iterator[tuple[Mapping[str, Any], StrainMap]]:
-    """Yield, one at a time, each row that did not fail with its strain map; rows without a strain map are left out."""
+    """Yield pairs of a table row and its strain map; failed scans, and scans without a strain map, are left out."""
     for row in rows:
         if row["verdict"] != "failed" and row.get("name"):
             found = results.read_strain(folder / f"{row['name']}.cxi")
@@ -205,7 +205,7 @@ def staged(folder: Path, rows: Rows) -> Stage | None:
 
 
 def on_stage(found: StrainMap, stage: Stage) -> Material:
-    """Prepare a crystal for drawing with the colours and widths of its series, and with r = 0 in the middle."""
+    """Prepare a crystal for drawing with the colours and widths of its series; the origin of the strain map is in the middle."""
     shown = replace(material(found), strains=stage.colours, half=stage.half)
     if shown.surface is None:
         return shown

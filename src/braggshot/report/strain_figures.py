@@ -100,7 +100,7 @@ def _field(shown: Material, what: str) -> tuple[FloatArray, Colours]:
 
 
 def _at_the_surface(shown: Material, values: FloatArray) -> NDArray[np.float64]:
-    """Interpolate values one voxel below each corner of the surface's triangles, (triangle, 3)."""
+    """Interpolate values one voxel below the surface, at the three corners of each triangle; the result is (triangle, 3)."""
     assert shown.surface is not None
     depth = abs(float(np.linalg.det(shown.basis))) ** (1 / 3)
     places = shown.surface.corners + shown.surface.centre - depth * shown.surface.normals

@@ -101,7 +101,7 @@ def render(
     RGBA (size, size, 4), transparent around the crystal
     """
     fine = size * _OVERDRAW
-    seen = surface.normals.mean(axis=1) @ axes[2] > -0.2  # triangles that face the viewer, or nearly so at the rim
+    seen = surface.normals.mean(axis=1) @ axes[2] > -0.2  # True for triangles that face the viewer, or nearly do
     corners = (surface.corners[seen] @ axes.T).astype(np.float32)
     corners *= fine / (2 * surface.radius)
     weights = _lattice(np.linalg.norm(corners[:, :, :2] - np.roll(corners[:, :, :2], 1, axis=1), axis=2).max() / _SPACING)
@@ -128,7 +128,7 @@ def render(
 
 
 def _lattice(longest: float) -> NDArray[np.float32]:
-    """Compute the barycentric weights (point, 3) of points that fill a triangle, with `longest` steps along each edge."""
+    """Compute barycentric weights (point, 3) of evenly spaced points that fill a triangle; edges have `longest` steps or more."""
     steps = max(1, int(np.ceil(longest)))
     first, second = (index.ravel() for index in np.mgrid[: steps + 1, : steps + 1])
     inside = first + second <= steps

@@ -51,7 +51,7 @@ class Grid:
     ----------
     shape, binning : shape and binning of the prepared volumes
     voxel_size : edges of a voxel of the strain maps (z, y, x) [m]; None without geometry
-    map_shape : shape of the strain maps, odd, with r = 0 in the middle; None without geometry
+    map_shape : shape of the strain maps, odd so that the crystal's origin is the middle voxel; None without geometry
     """
 
     shape: tuple[int, int, int]
@@ -148,10 +148,10 @@ class Registration:
     Parameters
     ----------
     correlation : correlation of the complex fields of the aligned crystal and its neighbour [1]
-    margin : how much lower the correlation of the rejected twin with the neighbour is [1]
+    margin : correlation of the kept twin with the neighbour, minus that of the rejected twin [1]
     twin : whether the crystal was replaced by its twin, the conjugate inversion
-    shift : distance by which the crystal was moved, whole so that no value is interpolated (z, y, x) [voxels]
-    rest : distance that remains between crystal and neighbour (z, y, x) [voxels]
+    shift : distance (z, y, x) by which the crystal was moved, in whole voxels so that no value is interpolated [voxels]
+    rest : distance (z, y, x) that remains between crystal and neighbour, a fraction of a voxel [voxels]
     """
 
     correlation: float
@@ -220,7 +220,7 @@ def _text(rest: tuple[float, float, float]) -> str:
 
 
 def on_map(strain: StrainMap, shape: tuple[int, int, int]) -> StrainMap:
-    """Pad or cut a strain map to the shape that all strain maps of a series share; r = 0 stays in the middle.
+    """Pad or cut a strain map to the shape that all strain maps of a series share; its middle voxel stays in the middle.
 
     Raises
     ------

@@ -8,7 +8,7 @@ earlier run stays valid if its scan, the settings and the row of its neighbour a
 ::
 
     neighbour = "previous":  0 -> 1 -> 2 -> 3         scans are phased one after another
-    neighbour = "first":     0 -> 1, 0 -> 2, 0 -> 3   once scan 0 is accepted, all others may be phased at once
+    neighbour = "first":     0 -> 1, 0 -> 2, 0 -> 3   after scan 0 is accepted, the others may run in parallel
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from braggshot.series.sources import Source, unique_names
 from braggshot.series.table import Row
 
 Compute = Callable[[Sequence[Task]], Iterator[tuple[Task, Row]]]
-"""Function that phases scans which do not wait for each other, and yields each with its row, once its files are written."""
+"""Type of a function that phases independent scans; it yields a scan and its table row when the scan's files are written."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from braggshot.volumes import Agreement, Reconstruction, Scan
 
 # Errors that make only one scan fail; its row of the table tells the reason. Any other error stops the run.
 FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)
-TWINS = 0.02  # the choice of twin is certain if the correlations of both with an earlier scan differ by at least this [1]
+TWINS = 0.02  # least difference between both twins' correlations with an earlier scan, for a certain choice of twin [1]
 
 
 @dataclass(frozen=True)

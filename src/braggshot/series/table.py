@@ -117,7 +117,7 @@ def fail_row(row: Row, reason: str) -> Row:
 
 
 def add_elapsed(rows: Sequence[Row]) -> list[Row]:
-    """Add to each row the time from the first scan whose time is known to the scan of the row [s]."""
+    """Add to each row the time that has passed since the first scan of the series with a known time [s]."""
     stamps = [_stamp(row.get("time")) for row in rows]
     first = next((stamp for stamp in stamps if stamp is not None), None)
     pairs = zip(rows, stamps, strict=True)
@@ -157,7 +157,7 @@ def digest(settings: Any, source: Source, follows: str | None = None) -> str:
 
 
 def is_current(row: Row, begun: Row, folder: Path) -> bool:
-    """Tell whether a row of an earlier run fits the scan and settings of the new row `begun`, and its CXI file exists."""
+    """Tell whether a row of an earlier run is still valid: its scan and settings are those of `begun`, and its CXI file exists."""
     same = row["input"] == begun["input"] and row["settings"] == begun["settings"]
     return same and (folder / f"{row['name']}.cxi").exists()
 

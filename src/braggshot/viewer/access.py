@@ -63,7 +63,7 @@ def protect(page: Application, token: str | None) -> Application:
             if not is_loopback(name):
                 return _refuse(start_with_headers, "421 Misdirected Request", "This page answers to 127.0.0.1 and localhost only.")
             return page(environ, start_with_headers)
-        cookie = f"braggshot-{environ.get('SERVER_PORT', '')}"  # with the port, since all ports of a host share cookies
+        cookie = f"braggshot-{environ.get('SERVER_PORT', '')}"  # name of the cookie; ports share cookies, so it has the port
         given = _token_in_url(environ)
         if given is not None and hmac.compare_digest(given.encode(), token.encode()):
             flags = f"{cookie}={token}; HttpOnly; SameSite=Lax; Path=/"

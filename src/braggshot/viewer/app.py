@@ -117,9 +117,9 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
 
 
 def _shut_down(server: Any, sockets: dict[int, Any]) -> None:
-    """End the server from inside its event loop, so that it takes no new requests meanwhile.
+    """Stop the server; called inside its event loop, so that the server takes no new requests meanwhile.
 
-    Pending answers are finished first; then the sockets close, which the answers need.
+    Answers that have begun are finished first, because they need the sockets; then all sockets are closed.
     """
     server.task_dispatcher.shutdown()
     close_all(sockets)
@@ -214,7 +214,7 @@ def _follow(app: Dash, shared: SharedFeed) -> None:
         now = {"at": at, "key": shared.key(at)}
         state = layout.STATES[snapshot.state], f"state {snapshot.state}"
         parts = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot))
-        moved = no_update if at == given else at  # unchanged positions are not sent: the user may be dragging the slider
+        moved = no_update if at == given else at  # new slider position; none if unchanged, as the user may be dragging it
         changes, said = changed_parts([*parts, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
         # Curves of another reconstruction wait until it is drawn; those of the same one are drawn as frames come.
         return (no_update, *changes, said, moment.number) if now == known else (now, *changes, said, no_update)

@@ -51,7 +51,7 @@ def scale(colours: Colours) -> list[list[Any]]:
 
 
 def camera_from(look: str) -> Figure:
-    """Return a camera that sees the crystal from the direction in `LOOKS` with this name.
+    """Return a camera for the direction of view named `look`: "x", "y", "z" or "oblique".
 
     The axes (z, x, y) of the crystal take the places of plotly's x, y, z, so that y stays up when the crystal is turned.
     """

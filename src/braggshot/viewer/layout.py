@@ -25,7 +25,7 @@ STATES = {
     "aborted": "aborted",
 }
 """State of a scan -> words that tell it on the page."""
-# Plotly settings of flat figures, and of the figure in space; Dash settings of choices that the browser remembers.
+# Plotly's options for flat figures, Plotly's options for the figure in space, Dash's options to let the browser keep a choice.
 _FLAT: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
 _SPACE: Any = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "resetCameraDefault3d"]]}
 _REMEMBERED: Any = {"persistence": True, "persistence_type": "local"}
@@ -165,7 +165,7 @@ def _graph(name: str, described: str, kind: str) -> html.Figure:
 
 
 def _choice(name: str, label: str, options: dict[str, str], value: str, is_quiet: bool = False) -> html.Fieldset:
-    """Lay out radio buttons, which also the arrow keys can choose; the browser remembers the choice."""
+    """Lay out radio buttons for a choice, which the browser remembers; the arrow keys work, too."""
     listed = [{"label": text, "value": key} for key, text in options.items()]
     buttons = dcc.RadioItems(id=name, options=listed, value=value, inline=True, className="options", **_REMEMBERED)
     return html.Fieldset([html.Legend(label), buttons], className="choice quiet" if is_quiet else "choice")
@@ -224,7 +224,7 @@ def legend(title: str, colours: Colours) -> list[Any]:
 
 
 def trouble(snapshot: Snapshot) -> list[Any]:
-    """List the errors, newest first, and how often data were dropped for which reason; empty if there is neither."""
+    """List the errors, newest first, and for each reason how often data were dropped; empty if nothing went wrong."""
     dropped = [f"{count} × {reason}" for reason, count in (snapshot.dropped or {}).items() if count]
     if not snapshot.trouble and not dropped:
         return []

@@ -21,7 +21,7 @@ QUANTITIES: Mapping[str, tuple[str, float, Mapping[str, str], str | None]] = {
     "strain": ("strain of the mean lattice", 1.0, {"strain_mean": ""}, "strain_std"),
     **{name.partition(" [")[0]: (name, scale, named, None) for name, scale, named in report.PANELS},
 }
-"""Quantity along a series -> label, factor from SI units, table columns with the names of their curves, column of error bars."""
+"""Quantity along a series -> axis label, factor from SI units, {table column: name of its curve}, table column of error bars."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def latest_previews(snapshot: Snapshot) -> tuple[PreviewRecord, ...]:
 
 
 def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve | None:
-    """Return the wished quantity along the series, else the first quantity with known values; None if there is none."""
+    """Return the curve of the quantity `wished`, else of the first quantity with known values; None if no value is known."""
     name = next((name for name in (wished, *QUANTITIES) if name in QUANTITIES and _is_known(rows, name)), None)
     if name is None:
         return None

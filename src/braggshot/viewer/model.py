@@ -32,7 +32,7 @@ SLICES: tuple[tuple[Axis, Axis, Axis], ...] = (("z", "x", "y"), ("y", "z", "x"),
 """Axes of the three slices: normal to the slice, to the right, upwards."""
 
 MAX_TRIANGLES = 60_000  # largest number of triangles of a surface; about 1 MB to send
-# Largest number of triangles of a surface while its scan is measured; without a graphics card, 9 000 take twice as long as 2 000.
+# Largest number of triangles of a surface while its scan is measured; few, since a browser without a graphics card draws slowly.
 MAX_TRIANGLES_LIVE = 8_000
 _MAX_VOXELS = 1_000_000  # largest number of voxels of the box around the crystal; in a larger box, voxels are skipped
 _MAX_PIXELS = 96  # longest side of a slice [pixels]
@@ -93,7 +93,7 @@ class Solid:
     q: FloatArray | None
 
     def colouring(self, wished: str) -> str:
-        """Return the wished quantity if this crystal has it, else the first quantity in `TITLES` that the crystal has."""
+        """Return the name `wished` of a quantity if the crystal has it, else the name of the first one in `TITLES` that it has."""
         return wished if wished in self.fields else next(name for name in TITLES if name in self.fields)
 
 
@@ -189,7 +189,8 @@ def use_series_colours(shown: Solid, rows: Rows) -> Solid:
 def series_colours(rows: Rows) -> dict[str, Colours]:
     """Return colour ranges that all scans of a series share.
 
-    The range of the strain holds twice its largest standard deviation, that of the displacement half of its largest range.
+    The colours of the strain reach, on both sides of zero, to twice the largest standard deviation in any scan. Those of the
+    displacement reach to half of the largest range in any scan, and those of the phase follow from the displacement.
     """
     kept = [row for row in rows if row.get("verdict") != "failed"]
 
@@ -325,7 +326,10 @@ def _positions_along(shown: Solid, axis: int) -> FloatArray:
 
 
 def _inward_step(height: FloatArray, index: FloatArray) -> FloatArray:
-    """Return, for each point, a step of one voxel into the crystal, because voxels at the surface itself are half empty."""
+    """Return a vector of one voxel from each point of the surface into the crystal.
+
+    Values are read at its end, because voxels at the surface itself are half empty.
+    """
     slope = np.stack([ndimage.map_coordinates(part, index, order=1) for part in np.gradient(height)])
     return np.asarray(slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-30))
 

@@ -1,4 +1,4 @@
-"""Offer result files to the viewer's page: the list of files at once, the table of their numbers as soon as it is made."""
+"""Offer result files to the viewer's page: first the list of files, later the table of their numbers, which takes longer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from braggshot.snapshot import Snapshot
 
 
 class ResultFiles:
-    """A feed, which gives a page its contents, from the result files of finished scans."""
+    """A source of contents for the viewer's page (a feed), made from the result files of finished scans."""
 
     def __init__(self, files: Sequence[Path], rows: Sequence[Any] = ()) -> None:
         self._latest = 1, Snapshot(scan=files[-1].stem, state="done", finished=tuple(files), series=tuple(rows))

@@ -38,10 +38,11 @@ from braggshot.io.files import dataset, is_hdf5, node, open_hdf5
 from braggshot.io.frames import HDF5Frames
 from braggshot.volumes import FloatArray, Scan
 
-PARENT = "nexus"  # general format whose reader can also read BLISS files; the reader in this module takes precedence
+# Name of a more general format: its reader can read BLISS files too, but the reader in this module takes precedence.
+PARENT = "nexus"
 # Name of a detector in braggshot, by its name in the files.
 DETECTORS = {"mpxgaas": "maxipix", "mpx1x4": "maxipix", "eiger2M": "eiger2m"}
-# Names of entries: 12.1, or in a collection <sample>_<dataset>_12.1.
+# Pattern of the names of entries (HDF5 groups of one scan each): 12.1, or in a collection <sample>_<dataset>_12.1.
 ENTRY = re.compile(r"(?:.*_)?(\d+)\.(\d+)")
 
 
@@ -72,9 +73,9 @@ def _number(name: str) -> tuple[float, str]:
 
 
 def _detectors(entry: h5py.Group | None) -> list[str]:
-    """List the names in the group `measurement` that hold images.
+    """List the detectors of one scan: the names in the group `measurement` of `entry` that hold images.
 
-    A link to a missing file counts if it has the name of a known detector. If the entry itself is a broken link, the list is empty.
+    A name of a known detector counts even if it is a link to a missing file. If `entry` is None, the list is empty.
     """
     group = {} if entry is None else entry.get("measurement") or {}
     return [name for name in group if name in DETECTORS or getattr(group.get(name), "ndim", 0) == 3]
@@ -161,9 +162,9 @@ def _detector(entry: h5py.Group, name: str, path: str | Path, detector: str | No
 
 
 def _motors(entry: h5py.Group) -> dict[str, float | FloatArray]:
-    """Return the readings of the circles by motor name [deg].
+    """Return the readings of the diffractometer's motors [deg], by motor name.
 
-    Where BLISS wrote only the position at the start, that position is used.
+    If the file holds only the position at the start of the scan, that position is used.
     """
     motors: dict[str, float | FloatArray] = {}
     for circle in (*ID01.sample, *ID01.detector):

@@ -3,7 +3,7 @@
 A user states the geometry of an instrument or a file that has no reader. Axes are those of the CXI laboratory frame (z downstream,
 y up, x outboard). "x-" turns left-handed about x. Circles are listed outermost first. Sources: the instruments' own programs and,
 for instruments without a reader here, bcdi (Carnis, github.com/carnisj/bcdi) and cdiutils (github.com/clatlan/cdiutils). The six
-circles of I16 follow You, J. Appl. Cryst. 32, 614 (1999), whose axes (x up, y along the beam, z) are (y, z, x) here.
+circles of I16 follow You, J. Appl. Cryst. 32, 614 (1999); x (up), y (along the beam) and z of that paper are y, z and x here.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ from braggshot.io.files import is_hdf5, open_hdf5
 from braggshot.io.frames import HDF5Frames, LazyFrames, SummedFrames
 from braggshot.volumes import BoolArray, FloatArray, Scan
 
-PARENT = "nexus"  # general format whose reader can also read Eiger master files; the reader in this module takes precedence
+# Name of a more general format: its reader can read Eiger master files too, but the reader in this module takes precedence.
+PARENT = "nexus"
 DETECTOR = "entry/instrument/detector"  # path of the detector in a master file
 PART = re.compile(r"data_\d{6}")  # pattern of the names by which a master file links to its data files
 # Name of a detector in braggshot, by its (rows, columns).

@@ -50,7 +50,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Diffractometer:
-    """Circles of an instrument, outermost first, and laboratory axes of detector rows and columns with the detector at zero."""
+    """Diffractometer: its circles, outermost first, and the orientation of its detector.
+
+    `row_axis` and `column_axis` are the laboratory axes along which the row number and the column number of a pixel grow when all
+    detector circles are at zero.
+    """
 
     name: str
     sample: tuple[Axis, ...]
@@ -61,7 +65,10 @@ class Diffractometer:
 
 @dataclass(frozen=True)
 class Readings:
-    """Values that the files state, in SI units except the motors [deg]; None for a value that is missing."""
+    """Values that the files of a scan state; a missing value is None, a missing motor is absent.
+
+    Motors are in degrees, the energy in J, distance and pixel size in m, and the direct beam in pixels.
+    """
 
     motors: Mapping[str, float | FloatArray] = field(default_factory=dict)
     energy: float | None = None
@@ -185,12 +192,15 @@ def to_si(value: Any, units: str | bytes | None, default: str) -> float:
 
 
 def no_count(dtype: np.dtype[Any]) -> int | None:
-    """Return the value that detectors write for no count: the largest of an unsigned type of 16 bits or more; None for others."""
+    """Return the value that a detector writes into a pixel without a count, for pixels of the type `dtype`.
+
+    It is the largest value of an unsigned integer type of 16 bits or more. Other types have no such value: None is returned.
+    """
     return int(np.iinfo(dtype).max) if dtype.kind == "u" and dtype.itemsize >= 2 else None
 
 
 def find_blind_pixels(frames: Frames) -> BoolArray:
-    """Find the pixels (rows, columns) that hold no count in the first, the middle and the last frame.
+    """Find the pixels (rows, columns) that hold no count in all of three frames: the first, the middle and the last.
 
     A pixel holds no count where its value is the maximum of its type, or negative.
     """

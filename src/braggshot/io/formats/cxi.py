@@ -25,7 +25,8 @@ from braggshot.io.hdf5 import add_group, get, put
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Frames, Scan
 
-PARENT = "nexus"  # general format whose reader can also read CXI files; the reader in this module takes precedence
+# Name of a more general format: its reader can read CXI files too, but the reader in this module takes precedence.
+PARENT = "nexus"
 # Paths at which the counts are searched, in this order.
 PLACES = ("entry_1/instrument_1/detector_1/data", "entry_1/image_1/data", "entry_1/data_1/data")
 

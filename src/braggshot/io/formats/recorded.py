@@ -99,7 +99,8 @@ class Recorder:
             return "duplicate"
         self.frames[frame.index] = frame.image
         angle, time = (np.nan if value is None else value for value in (frame.rocking_angle, frame.time))
-        self.arrived[frame.index] = (1, angle, time)  # written after the counts, so that a frame marked as arrived is complete
+        # The frame is marked as arrived only after its counts are written, so that a marked frame is complete.
+        self.arrived[frame.index] = (1, angle, time)
         return ""
 
     def _grow(self, least: int) -> None:

@@ -52,7 +52,7 @@ def export(folder: str | Path, reconstruction: Reconstruction) -> None:
 def read(path: str | Path) -> Reconstruction:
     """Read an object that the program cohere phased, and convert its axes, sign and scale to those of braggshot.
 
-    The result has no counts, so its volume has no valid voxel.
+    Counts are not read: in the result all counts are zero and marked as not valid.
 
     Parameters
     ----------

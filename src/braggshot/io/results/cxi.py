@@ -147,8 +147,8 @@ def _write_process(process: h5py.Group, reconstruction: Reconstruction) -> None:
 def read(path: str | Path) -> Reconstruction:
     """Read a result CXI of braggshot or PyNX.
 
-    PyNX crops the object to its support and keeps no counts. Such an object is padded to the grid that was phased, and its volume
-    has no valid voxel.
+    PyNX crops the object to its support and keeps no counts. Such an object is padded to the grid that was phased, and zeros,
+    marked as not valid, are returned as the counts.
 
     Raises
     ------
@@ -272,5 +272,5 @@ def _read_measurement(entry: h5py.Group, process: Any, path: Path) -> Diffractio
 
 
 def _tuples(values: dict[str, Any] | None) -> Any:
-    """Turn the arrays of a table into tuples, because HDF5 stores tuples as arrays."""
+    """Turn the arrays among `values`, read from HDF5, back into tuples; HDF5 had stored the tuples as arrays."""
     return values and {key: tuple(value.tolist()) if isinstance(value, np.ndarray) else value for key, value in values.items()}

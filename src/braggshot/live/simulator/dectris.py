@@ -19,7 +19,10 @@ from braggshot.live.simulator.player import PlayedScan, Sink
 LINGER = 10_000
 """Time after the simulated detector is closed during which a receiver can still fetch sent data [ms]."""
 END_PATIENCE = 2.0
-"""Longest wait for a receiver of the message that ends a series [s]; the receiver may have left once it had all frames."""
+"""Longest wait until a receiver can take the message that ends a series [s].
+
+Without this limit the simulated detector would wait for ever for a receiver that has left after the last image.
+"""
 
 
 COMPRESSIONS = {1: ("none", "lz4", "bslz4"), 2: ("none", "lz4", "bslz4", "zstd")}
@@ -48,7 +51,7 @@ def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
 
 
 class DectrisSink:
-    """A simulated detector that pushes version 1 of the stream; it waits while no receiver can take a message."""
+    """A simulated detector that pushes version 1 of the DECTRIS stream; it waits while no receiver can take a message."""
 
     def __init__(self, address: str, compress: str) -> None:
         import zmq
@@ -137,7 +140,7 @@ class DectrisSink:
 
 
 class CborSink(DectrisSink):
-    """A simulated detector that pushes version 2 of the stream, where each message is one CBOR map."""
+    """A simulated detector that pushes version 2 of the DECTRIS stream, where each message is one CBOR map."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Send the start of a series; its user data hold name, number of frames and rocking angles of the scan."""

@@ -22,9 +22,9 @@ DETECTOR = "entry/instrument/detector"
 class EigerSink:
     """A writer of ``PATH/<scan>_master.h5`` and ``PATH/<scan>_data_000001.h5``, ..., compressed by bitshuffle-LZ4.
 
-    Every frame has its own place: a repeated frame is stored once, and a dropped frame leaves its place empty. Of a cut frame
-    only half of the compressed bytes are written. Without SWMR a data file appears complete, when the next data file begins. It
-    is written again if one of its frames comes late.
+    Every frame has its own place in the data files: a repeated frame is stored once, and the place of a dropped frame stays empty.
+    Of a cut frame only the first half of its compressed bytes is written. Without SWMR mode a data file is written as a whole, when
+    the next data file begins or the scan ends. It is written again if one of its frames comes late.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class EigerSink:
         self._number = 0
 
     def wait(self, stop: Event) -> None:
-        """Return at once, because a reader can read the files later."""
+        """Do not wait for a reader, because a reader can also read the files later."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Write the master file; the data files that it links to do not exist yet."""

@@ -70,10 +70,10 @@ def parse(text: str) -> Faults:
 
 
 def fault_plan(frames: int, faults: Faults, seed: int) -> list[Action]:
-    """Plan the actions of a detector with `faults` in one scan of `frames` frames.
+    """Return, in order, the actions of a detector with `faults` in one scan of `frames` frames.
 
-    The same arguments give the same plan. After an aborted scan the same scan follows complete. The plan of a detector that dies
-    ends with the action "dead".
+    The same arguments give the same actions. If the scan is aborted, it is begun again and played to its end. If the detector
+    dies, the last action is "dead".
     """
     rng = np.random.default_rng(seed)
     plan: list[Action] = []

@@ -59,7 +59,7 @@ class ImageSink:
         self._sent: set[int] = set()
 
     def wait(self, stop: Event) -> None:
-        """Return at once, because a reader can read the files later."""
+        """Do not wait for a reader, because a reader can also read the files later."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Make the folder of the scan, and write its plan: name, number of frames and rocking angles."""
@@ -91,7 +91,7 @@ class ImageSink:
         _write_whole(self.base.with_name(f"{self.base.name}.{'aborted' if is_aborted else 'done'}"), b"")
 
     def close(self) -> None:
-        """Do nothing, because no file is kept open."""
+        """Do nothing; this writer has no open file, since each image file is closed once it is written."""
 
 
 class GrowingSink:
@@ -108,7 +108,7 @@ class GrowingSink:
         self._file: h5py.File | None = None
 
     def wait(self, stop: Event) -> None:
-        """Return at once, because a reader can read the files later."""
+        """Do not wait for a reader, because a reader can also read the files later."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Open a new file, and write the name and number of frames of the scan into a JSON file beside it."""

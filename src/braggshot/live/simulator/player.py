@@ -68,7 +68,7 @@ class Sink(Protocol):
     url: str
 
     def wait(self, stop: Event) -> None:
-        """Wait until a receiver is connected; return at once if the transport has no connections."""
+        """Wait until a receiver is connected; do not wait if the transport has no connections, as with files."""
         ...
 
     def begin(self, scan: PlayedScan) -> None:

@@ -100,7 +100,10 @@ class PvaSink:
         }))  # fmt: skip
 
     def end(self, is_aborted: bool) -> None:
-        """Move the image counter past the planned frames, because a channel has no message for the end of a scan."""
+        """Count all planned frames as sent, so that the image numbers of the next scan begin after them.
+
+        PV Access has no message for the end of a scan.
+        """
         self._unique = self._begun + self.scan.frames
 
     def close(self) -> None:
@@ -125,10 +128,10 @@ class _Listeners:
         self.connected, self.disconnected = connected, disconnected
 
     def onFirstConnect(self, pv: Any) -> None:
-        """Note that a listener is connected."""
+        """Record that a listener is connected."""
         self.disconnected.clear()
         self.connected.set()
 
     def onLastDisconnect(self, pv: Any) -> None:
-        """Note that no listener is connected any more."""
+        """Record that no listener is connected any more."""
         self.disconnected.set()

@@ -19,7 +19,7 @@ MAX_CODECS = 4
 
 
 class ImageDecoder:
-    """A decoder of images that keeps the codecs used last; two threads must not use one decoder at once."""
+    """A decoder of images that keeps the codecs it used last for later images; only one thread at a time may use it."""
 
     def __init__(self) -> None:
         self._codecs: dict[tuple[str, tuple[int, int], str], Codec] = {}
@@ -57,7 +57,7 @@ class ImageDecoder:
         """Return the codec for an encoding, shape and number type; make a new codec if none is kept."""
         key = (kind, shape, dtype.name)
         codec = self._codecs.pop(key, None) or Codec(kind, shape, dtype)
-        self._codecs[key] = codec  # the codec used last is put at the end of the dict, so that the first one is the oldest
+        self._codecs[key] = codec  # moved to the end of the dict; so the first codec is the one unused for longest
         if len(self._codecs) > MAX_CODECS:
             del self._codecs[next(iter(self._codecs))]
         return codec

@@ -21,7 +21,7 @@ from braggshot.live.sources.limits import MAX_FRAMES, MAX_NAME, scan_name
 from braggshot.volumes import FloatArray, Frame, Scan
 
 COMPLETE_SHARE = 0.95
-"""A scan that ends counts as complete if its last frame lies beyond this share of the planned number of frames [1]."""
+"""Share of the planned frames that an ended scan must have reached to count as complete [1]; otherwise it counts as aborted."""
 MAX_REMEMBERED = 64
 """Number of ended scans that are remembered, so that late frames of these scans are recognised."""
 
@@ -142,7 +142,10 @@ class Ledger:
 
     @staticmethod
     def _describe_abort(scan: _OpenScan, why: str) -> str:
-        """Describe how a scan was cut short; empty if it reached nearly its last planned frame, or if no number is planned."""
+        """Return a text that tells how a scan was cut short, or an empty text if the scan counts as complete.
+
+        It counts as complete if it reached nearly its last planned frame, or if it has frames and no number of them was planned.
+        """
         if not scan.received:
             return f"{why} before any frame"
         planned = scan.begin.frames
@@ -155,7 +158,7 @@ class Ledger:
         return float(np.deg2rad(self.defaults.start + index * (self.defaults.step or 0.0)))
 
     def _planned_angle(self, index: int) -> float | None:
-        """Return the rocking angle of a frame [rad]: from the plan of the scan, else from the user's step; None without both."""
+        """Return the rocking angle of a frame [rad], from the plan of the scan, else from the user's step; None without any."""
         assert self.open is not None
         planned = self.open.begin.rocking_angle
         if planned is not None:

@@ -200,7 +200,7 @@ class PvaSource:
         ledger, decoder, wake = Ledger(self.options), ImageDecoder(), Event()
         numbering = Numbering(ledger)
         context = Context("pva", conf=_server_configuration(self.options.address), nt=False)
-        request = f"record[queueSize={self.options.queue}]"  # with the short default queue, images would be lost silently
+        request = f"record[queueSize={self.options.queue}]"  # asks for a longer queue of images; the default one loses images
         subscription = context.monitor(self.channel, wake.set, request)
         try:
             while not stop.is_set():

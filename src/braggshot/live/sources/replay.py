@@ -18,7 +18,7 @@ from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import Frame, Scan
 
 BLOCK_BYTES = 2**25
-"""Size of the blocks of frames that are read at once [bytes]; opening a file for every frame would be too slow."""
+"""Size of the blocks in which frames are read from a file [bytes]; opening the file for every single frame would be too slow."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ReplaySource:
 
 
 class Pace:
-    """A clock that spaces events to `rate` a second on average; 0 sets no limit."""
+    """A clock that makes events wait until they are due, so that on average `rate` events happen in a second; 0 sets no limit."""
 
     def __init__(self, rate: float) -> None:
         self.period = 1 / rate if rate > 0 else 0.0

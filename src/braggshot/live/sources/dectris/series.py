@@ -68,7 +68,7 @@ def make_header(series: int, user_data: Mapping[str, Any], config: Mapping[str, 
 
 
 def make_image(series: int, index: int, counts: NDArray[Any], user_data: Mapping[str, Any]) -> Image:
-    """Make an image of a series that has just come; `user_data` may hold its ``rocking_angle_deg``."""
+    """Return the `Image` for an image that has just come; `user_data` may hold its rocking angle as ``rocking_angle_deg``."""
     angle = real_number(user_data.get("rocking_angle_deg"))
     return Image(series, Frame(index, counts, None if angle is None else float(np.deg2rad(angle)), time.time()))
 

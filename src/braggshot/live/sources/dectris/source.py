@@ -192,7 +192,7 @@ def _receive(socket: Any) -> list[memoryview]:
 
 
 class Reader:
-    """A reader of messages of either version of the stream; two threads must not use one reader at once."""
+    """A reader of the messages of a DECTRIS stream, of version 1 or 2; only one thread at a time may use it."""
 
     def __init__(self, channel: str = "") -> None:
         self._decoder = ImageDecoder()

@@ -65,7 +65,7 @@ VERSION_1_NAMES = {
 
 
 def is_cbor(message: bytes | memoryview) -> bool:
-    """Tell whether a message begins as a CBOR map does; JSON never does."""
+    """Tell whether the first bytes of a message are those of a CBOR map; a JSON text never begins with such bytes."""
     head = bytes(message[:3])
     return head[:1] != b"" and (head[0] >> 5 == 5 or head == SELF_DESCRIBED)
 
@@ -75,7 +75,7 @@ def check_outline(message: bytes) -> None:
 
     Raises
     ------
-    UnusableError : if the message is cut short, holds an unknown tag, or is too long without its byte strings.
+    UnusableError : if the message is cut short, holds an unknown tag, or has more than `MAX_TEXT` bytes besides its byte strings.
     """
     place, size, beside_images = 0, len(message), len(message)
     while place < size:
@@ -120,7 +120,7 @@ def read_map(message: bytes | memoryview) -> Mapping[str, Any]:
 
 
 class CborReader:
-    """A reader of the messages of one stream, in their order; two threads must not use one reader at once.
+    """A reader of version 2 of a DECTRIS stream, in order of arrival; only one thread at a time may use it.
 
     Parameters
     ----------

@@ -37,7 +37,10 @@ from braggshot.live.sources.limits import UnusableError
 from braggshot.volumes import Scan
 
 PATIENCE = 10
-"""Longest wait for a missing file of a scan, as a multiple of the time without change after which a file counts as settled [1]."""
+"""Longest wait for a missing file of a scan, as a multiple of the option ``settle`` [1].
+
+``settle`` is the time without a change after which a file that cannot be read counts as damaged.
+"""
 
 
 @dataclass
@@ -131,7 +134,7 @@ class FileSet:
                 return
 
     def _successor_times(self) -> dict[int, float]:
-        """Return, for each data file, the time when a later data file was first found [s]; infinite if there is none yet."""
+        """Return, for each data file, when any data file of a higher number was first found [s]; infinite if none was found yet."""
         earliest, times = math.inf, {}
         for number, part in sorted(self.parts.items(), reverse=True):
             times[number] = earliest
@@ -197,7 +200,7 @@ class FileSet:
         return time.monotonic() - self._changed >= seconds
 
     def _update_stamp(self, part: DataFile) -> None:
-        """Note whether a data file exists, and whether it has changed."""
+        """Record whether a data file has changed, and when it was first found."""
         if part.stamp.has_changed():
             part.is_whole = part.is_settled = False
             self._changed = time.monotonic()
@@ -249,7 +252,7 @@ class FileSet:
             yield lost
 
     def _read(self, number: int, part: DataFile, is_old: bool) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
-        """Yield the new frames of a data file, and note which frames were read."""
+        """Yield the new frames of a data file, and record which frames were read, so that none is yielded twice."""
         path = part.stamp.path
         if not is_inside(self.root, path):
             raise UnusableError("link", "it leads out of the watched folder")
@@ -278,7 +281,8 @@ class FileSet:
     def _first_index(self, number: int, data: h5py.Dataset) -> int:
         """Return the index, in the whole scan, of the first frame in a data file.
 
-        The index is computed from the image number in the file. Without this number, the frames of the earlier files are summed.
+        The index is computed from the image number in the file. If the file has no image number, the index is the total number of
+        frames in the data files before it.
         """
         numbers = sorted(self.parts)
         low = integer_attribute(data, "image_nr_low")
@@ -289,5 +293,5 @@ class FileSet:
             return low - start
         before = [self.parts[earlier].frames for earlier in numbers if earlier < number]
         known = [count for part in self.parts.values() if (count := part.frames) is not None]
-        usual = max(known) if known else int(data.shape[0])  # frames in a data file; only the last one may hold fewer
+        usual = max(known) if known else int(data.shape[0])  # number of frames in each data file; the last one may hold fewer
         return sum(usual if count is None else count for count in before)

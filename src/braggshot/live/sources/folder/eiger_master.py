@@ -87,9 +87,9 @@ def read_master(path: Path, root: Path) -> Master:
 
 
 def _links(file: h5py.File, path: Path, root: Path) -> tuple[dict[int, tuple[Path, str]], tuple[str, ...]]:
-    """Return the links to frames by number, and a line of text for each refused link.
+    """Return the data files that a master file links to, by the number of the link, and a line of text for each refused link.
 
-    Frames that the master file itself holds are returned like linked frames.
+    If the master file itself holds frames, it is returned like a data file.
     """
     group = own_group(file, "entry/data")
     links: dict[int, tuple[Path, str]] = {}

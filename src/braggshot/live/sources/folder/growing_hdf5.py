@@ -1,4 +1,4 @@
-"""Follow an HDF5 file to which a beamline appends frames; a file without SWMR mode is opened again for each look."""
+"""Read new frames from an HDF5 file while a beamline appends them; without SWMR mode the file is opened anew for each reading."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from braggshot.io.formats.nexus import only_stack
 from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, UnusableError, counts_type, image_bytes, image_shape
 
 BLOCK_BYTES = 2**25
-"""Size of the blocks of frames that are read at once [bytes]."""
+"""Size of the blocks in which frames are read from a file [bytes]; a block holds at least one frame."""
 NOT_ALLOCATED = 2**64 - 1
 """File offset that HDF5 gives for a chunk that was not written [bytes]."""
 
@@ -29,8 +29,8 @@ class GrowingFile:
     ----------
     path : path of the file
     name : path of the dataset of frames inside the file; None if the file holds only one 3D dataset
-    angle : path inside the file of a dataset with one rocking angle per frame; None if there is none. Its unit is the degree if its
-        attribute ``units`` does not say otherwise
+    angle : path inside the file of a dataset with one rocking angle per frame; None if there is none. The angles are in radians if
+        the dataset's attribute ``units`` begins with "rad", otherwise in degrees
     """
 
     def __init__(self, path: Path, name: str | None = None, angle: str | None = None) -> None:

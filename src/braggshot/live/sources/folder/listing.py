@@ -33,7 +33,7 @@ RELIST_SECONDS = 1.0
 
 
 def changes(folder: Path, stop: Event) -> Iterator[None]:
-    """Yield None at once, at each change below `folder`, and at least every 0.15 s; end soon after `stop` is set."""
+    """Yield None immediately, then at each change below `folder` and at least every 0.15 s; end soon after `stop` is set."""
     from watchfiles import watch
 
     yield None
@@ -78,7 +78,10 @@ class Listing:
         return sort_by_series(paths)
 
     def _has_changed(self, folder: str) -> bool:
-        """Tell whether a folder has to be listed, because its modification time has changed within about the last second."""
+        """Tell whether a folder has to be listed, and record that it is listed now.
+
+        It has to be listed if its modification time has changed, and again until about 1 s after this change was seen.
+        """
         try:
             stamp = os.stat(folder).st_mtime_ns
         except OSError:

@@ -146,7 +146,7 @@ class FolderSource:
         yield from self._take_pending()
 
     def _make_pending(self, path: Path) -> PendingFile:
-        """Make the record of a file that belongs to no set of DECTRIS files."""
+        """Return a `PendingFile` for an image file or HDF5 file that belongs to no set of DECTRIS files."""
         if path.suffix.lower() in HDF5_SUFFIXES:
             growing = GrowingFile(path, self.options.dataset, self.options.angle)
             return PendingFile(path, Series(path.parent, path.stem), Stamp(path), growing)

@@ -61,7 +61,7 @@ def integer_in(file: h5py.File, name: str) -> int | None:
 
 
 def integer_attribute(data: h5py.Dataset, name: str) -> int | None:
-    """Return the integer in an attribute; None if there is no single integer, or if no image can have this number."""
+    """Return the image number in an attribute; None if the attribute holds no single integer, or it is negative or too large."""
     if name not in data.attrs:
         return None
     info = data.attrs.get_id(name)
@@ -79,7 +79,7 @@ def written_frames(data: h5py.Dataset) -> BoolArray:
     chunks = np.zeros(frames, dtype=np.int64)
 
     def count(stored: Any) -> None:
-        """Count a stored chunk of a frame."""
+        """Add 1 to the number of stored chunks of the frame that the chunk `stored` belongs to."""
         chunks[stored.chunk_offset[0]] += 1
 
     data.id.chunk_iter(count)
