@@ -88,7 +88,7 @@ def contacts(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor
     return displacement, held
 
 
-# Function of each kind of load, by name.
+# Functions that draw a mechanical load on a particle, by the name of the kind of load.
 LOADS: dict[str, Load] = {
     "free": free,
     "tension": tension,

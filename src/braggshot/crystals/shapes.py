@@ -176,12 +176,12 @@ SHAPES: dict[str, Callable[[Generator, int], Body]] = {
 def extent(body: Body, transform: Tensor) -> tuple[Tensor, Tensor]:
     """Return the lowest and highest coordinates e of a body on skewed axes, where the position is r = transform @ e.
 
-    Both are measured from the depth of the body on a coarse grid. The extent is a few percent too large, never too small.
+    The body is sampled on a coarse grid, so the range is a few percent too large, never too small.
 
     Parameters
     ----------
     body : body to be measured
-    transform : (batch, 3, 3), columns are the axes, in units of about the inscribed radius
+    transform : (batch, 3, 3), columns are the axes, in the unit of length of the body
 
     Returns
     -------

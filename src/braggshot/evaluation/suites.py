@@ -115,9 +115,9 @@ _BASE = CrystalSettings(
 )
 
 
-def _group_by_range(base: CrystalSettings, *turns: int) -> dict[str, CrystalSettings]:
-    """Return the settings of groups of crystals, one group for each phase range; `turns` are the phase ranges / pi."""
-    return {"pi" if k == 1 else f"{k} pi": replace(base, phase_range=(k * math.pi,) * 2) for k in turns}
+def _group_by_range(base: CrystalSettings, *multiples: int) -> dict[str, CrystalSettings]:
+    """Return the settings of groups of crystals, one group for each phase range k pi, with k from `multiples`."""
+    return {"pi" if k == 1 else f"{k} pi": replace(base, phase_range=(k * math.pi,) * 2) for k in multiples}
 
 
 def _gap(width: int) -> CrystalSettings:

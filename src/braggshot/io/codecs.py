@@ -216,6 +216,6 @@ def _blosc(payload: bytes | memoryview, size: int) -> bytes:
 def _blosc_copy(raw: bytes, itemsize: int) -> bytes:
     """Return a Blosc frame that stores bytes uncompressed.
 
-    It is used where compression does not shorten the bytes: HDF5 then returns the bytes themselves, without a frame.
+    Where compression does not shorten the bytes, HDF5 leaves them without the header of a frame, which this function adds.
     """
     return struct.pack("<4B3I", 2, 1, 2, itemsize, len(raw), len(raw), len(raw) + 16) + bytes(raw)

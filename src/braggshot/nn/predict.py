@@ -132,7 +132,7 @@ def apply_network(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple
 
 
 def network_input(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
-    """Resample one pattern (z, y, x) for the low resolution; return its magnitudes and mask as a batch of one pattern."""
+    """Resample one pattern (z, y, x) to the grid of the network; return its magnitudes and its mask as a batch of one pattern."""
     return Measurement.of(
         *(t[None].to(device) for t in to_network_grid(counts.float(), valid, sampling(counts.shape, oversampling)))
     )

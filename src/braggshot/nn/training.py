@@ -130,8 +130,8 @@ PRESETS = {
         loss=LossConfig(data="max-l1", expert=0),
     ),
 }
-"""Settings of training runs by name: of the flagship, of its steps at the full resolution ("two-scale"), and of the published
-networks AutoPhaseNN, as in the authors' code."""
+"""Settings of training runs, by name: "flagship" is braggshot's own network, "two-scale" its steps at the full resolution. The
+others train the published AutoPhaseNN as its authors did."""
 
 
 @dataclass(frozen=True)

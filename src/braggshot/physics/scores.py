@@ -20,7 +20,7 @@ from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 SUCCESS = 0.95  # aligned complex correlation with the truth from which a crystal counts as found [1]
 BLENDED = 0.7  # correlation with the twin (`blend`) from which a failure is called a mixture of object and twin [1]
 EDGE = 0.5  # amplitude at the surface of the true crystal, relative to its typical amplitude [1]
-# Amplitudes, relative to the typical one, from which a voxel belongs to the support of a reconstruction, for the score `iou` [1].
+# Thresholds on amplitude over typical amplitude [1]: the score `iou` is computed for each, with the voxels above it as support.
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 STRAIN_PER_TURN = 0.2355e-9 / (2 * math.pi * 10e-9)
 """Strain along one axis for a phase difference of 1 rad per voxel, with Au(111) planes and voxels of 10 nm as in publications."""

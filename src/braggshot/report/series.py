@@ -44,7 +44,8 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("√χ²", 1.0, {"chi2": ""}),
     ("resolution [nm]", 1e9, {"resolution_m": ""}),
 )  # fmt: skip
-_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}  # table column -> column that is drawn in its place, if that one has values
+# Columns that replace others in a drawing, {replaced: replacing}, wherever the replacing column has values.
+_INSTEAD = {"d_spacing_m": "lattice_parameter_m"}
 # Columns of the table on the page: name, heading, factor from SI units, format; an empty format writes a power of ten.
 _CELLS = (
     ("volume_m3", "volume<br>[µm³]", 1e18, "{:.4g}"), ("lattice_parameter_m", "a<br>[Å]", 1e10, "{:.5f}"),

@@ -5,10 +5,10 @@ r"""Serve the page with Dash: the browser asks, a thread answers, plotly.js draw
     feed --SharedFeed--> Version --(the page asks four times a second)--> header, frames, shown (scan, picture)
                                                                               \--> surface --> slices, curves, diffraction, numbers
 
-Each arrow is one request of the browser, sent only when something changed. The surface is drawn before the slices and curves are
-requested. There are few kinds of requests, because Dash notifies every part of the page about each one. The browser keeps the
-choices of its user and sends them with each request. So users do not disturb each other, the server stores nothing about them,
-and an open page continues after the program was restarted. There is no websocket.
+A Version tells whether header, frames or the shown result are new. The arrows after it are requests of the browser, sent only
+for what is new. The surface is drawn before slices and curves are requested. There are few kinds of requests, because Dash
+notifies every part of the page about each one. The browser keeps the choices of its user and sends them with each request. So
+users do not disturb each other, and an open page continues after a restart of the program. There is no websocket.
 """
 
 from __future__ import annotations

@@ -200,9 +200,9 @@ def no_count(dtype: np.dtype[Any]) -> int | None:
 
 
 def find_blind_pixels(frames: Frames) -> BoolArray:
-    """Find the pixels (rows, columns) that hold no count in all of three frames: the first, the middle and the last.
+    """Find pixels (rows, columns) without a reading: negative, or at the maximum of the data type.
 
-    A pixel holds no count where its value is the maximum of its type, or negative.
+    A pixel is found if it has no reading in the first frame, in the middle frame, and in the last frame.
     """
     sampled = np.stack([frames[index] for index in sorted({0, frames.shape[0] // 2, frames.shape[0] - 1})])
     sentinel = no_count(sampled.dtype)
