@@ -1,6 +1,6 @@
 """3D images of nanocrystals, with strain, from Bragg coherent diffraction.
 
-Each arrow names the module that turns one record into the next::
+The program works in stages. Each arrow is a stage, with the module that does it; the words between are the data passed on::
 
     detector frames --io.read / live.sources--> Scan --prepare--> DiffractionVolume --phasing--> Reconstruction (detector frame)
        --crystal_frame--> StrainMap (displacement, strain) --> report | viewer | io.write (CXI, VTK)

@@ -32,12 +32,15 @@ from braggshot.physics.sampling import oversampling
 
 T = TypeVar("T")
 
-LOOKED_AT = 16  # number of patterns at the beginning of a file whose oversampling decides the grid for all patterns of the file
+# Number of patterns, counted from the beginning of a file, whose oversampling is measured. The lowest values decide the grid on
+# which the network sees all patterns of the file.
+LOOKED_AT = 16
 # Largest allowed distance, per axis, between the middle of the array and the Bragg peak [voxels]; the sum of the first patterns of
 # the file shows where the peak is.
 CENTRED = 3
 ON_CPU, ON_GPU = 8, 1024  # number of patterns in a batch on a CPU, and largest number of patterns in a batch on a GPU
-# Memory of the GPU that one voxel of one pattern takes, for each random start of the pattern [bytes]; 174 were measured on a CPU.
+# GPU memory for one voxel of one random start of a pattern [bytes]; it decides how many patterns fit into a batch. It is an
+# estimate: 174 bytes were measured, but on a CPU.
 BYTES_PER_VOXEL = 200
 
 
@@ -144,9 +147,9 @@ def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
 
 
 def _looked_at(counts: Any, name: str, most: int) -> tuple[Sampling, tuple[float, float, float]]:
-    """Choose the grid on which the network sees the patterns of a file; return the grid, and the oversampling it is chosen by.
+    """Choose one grid on which the network sees all patterns of a file; return the grid, and the oversampling used to choose it.
 
-    This oversampling is, on each axis, the lowest among the first patterns, so that the largest crystal fits into the grid.
+    On each axis the lowest oversampling of the first patterns is used. It belongs to the largest crystal, which then fits.
     """
     if not len(counts):
         raise DataError(f"{name}: holds no patterns.")

@@ -12,24 +12,24 @@ class BraggshotError(Exception):
 
 
 class FormatError(BraggshotError):
-    """A file cannot be read: its format is unknown or matches two readers, it is truncated, the scan number is wrong."""
+    """Error: a file cannot be read; its format is unknown or fits two readers, it is truncated, or the scan number is wrong."""
 
 
 class DataError(BraggshotError):
-    """The numbers cannot be a Bragg peak: all zero, NaN, negative, two-dimensional, no peak, mask of another shape."""
+    """Error: the data cannot be phased; for example they are all zero or two-dimensional, or their mask has another shape."""
 
 
 class GeometryError(BraggshotError):
-    """The geometry is missing or contradicts itself."""
+    """Error: the positions and angles of beam, sample and detector are missing or contradict each other."""
 
 
 class ConfigError(BraggshotError):
-    """An unknown setting, or a value that a setting does not allow."""
+    """Error: a setting is unknown, or its value is not allowed."""
 
 
 class OutputError(BraggshotError):
-    """A result cannot be written: no permission, disk full."""
+    """Error: a result cannot be written, for example without permission or on a full disk."""
 
 
 class ClusterError(BraggshotError):
-    """The machines of a cluster that do the work cannot be reached, or have left the cluster."""
+    """Error: the machines of a cluster that do the work cannot be reached, or have left the cluster."""

@@ -157,7 +157,7 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
     targets = targets_of(path, reconstruction.volume.name, formats)
     for target in targets.values():
         refuse_target(target, inputs_of(reconstruction.volume.provenance))
-    drawing = report.Drawing(reconstruction)  # pictures of the result, drawn once for the PNG, HTML and PDF files
+    drawing = report.Drawing(reconstruction)  # pictures of the result, shared by the PNG, HTML and PDF files
     writers: dict[str, Callable[[Path], Any]] = {
         "cxi": lambda place: results.write(place, reconstruction),
         "vti": lambda place: vtk.write(place, reconstruction),

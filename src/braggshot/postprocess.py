@@ -31,8 +31,10 @@ from braggshot.prepare import prepare
 from braggshot.prepare.window import raw_centre
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
 
-BELONGS = 0.6  # an object belongs to a scan if its magnitudes correlate with the measured ones by at least this [1]
-CLEARLY = 0.02  # the conjugate object is taken if its correlation exceeds that of the object by more than this [1]
+BELONGS = 0.6  # least correlation of an object's diffraction magnitudes with the measured ones if it belongs to the scan [1]
+# Least gain in the correlation of the diffraction magnitudes with the measured ones for which an object is replaced by its complex
+# conjugate [1].
+CLEARLY = 0.02
 
 
 def postprocess(

@@ -71,5 +71,5 @@ class Feed(Protocol):
     """A source of snapshots for the browser page; safe to call from any thread, and never slow."""
 
     def latest(self) -> tuple[int, Snapshot]:
-        """Return a number that grows with every change, and the snapshot at that number."""
+        """Return the latest snapshot, and before it its version number, which grows with every change."""
         ...

@@ -61,7 +61,7 @@ def _root(
 for module in (reconstruct, postprocess, series, info, simulate, doctor, train, evaluate, stack, live, view, emit):
     app.add_typer(module.commands)
 
-_INTERRUPTED = 130  # exit status that typer gives to Ctrl-C
+_INTERRUPTED = 130  # exit status with which typer ends a command after Ctrl-C
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -59,7 +59,10 @@ def evaluate(
 
 @contextmanager
 def _evaluation_bar() -> Iterator[Any]:
-    """Show in a progress bar the latest result of the evaluation: how well one method phased one crystal."""
+    """Show a progress bar of the evaluation; yield a function that updates the bar with the latest result.
+
+    The bar names the suite, crystal and method of this result, and states its correlation with the true crystal.
+    """
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None, note="")
 

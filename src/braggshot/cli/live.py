@@ -42,7 +42,8 @@ def live(
     settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
     known = None if like is None else read(like, None, **settings.input)
     _refuse_watched(source, output)
-    frames = open_source(source)  # the source is opened before the output folder is made: a wrong address leaves no empty folder
+    # Source of the frames; it is opened before the output folder is made, so that a wrong address leaves no empty folder.
+    frames = open_source(source)
     session = Session(output, settings, like=known)
     with serving(session.status, host=host, port=port, token=token_for(host, token)) as url:
         announce(url, not no_browser)

@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from braggshot.pipeline import Settings
 
-# Function that returns the values that an option accepts.
+# Type of a function that lists the values that an option accepts.
 Names = Callable[[], Iterable[str]]
 
 
@@ -68,7 +68,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Inputs = Annotated[list[Path], typer.Argument(help="Raw scan: CXI, SPEC, HDF5, NPZ, TIFF, or a folder or pattern of images.")]
 Format = Annotated[str | None, typer.Option("--format", help="Reader to use instead of looking at the file.", **one_of(readers))]
 Network = Annotated[str | None, typer.Option(help="Name or file of a trained network.", autocompletion=proposing(networks))]
-# Option that gives a value to any one setting; it may be repeated.
+# Option ``--set a.b=c``: gives the setting ``a.b`` the value ``c``; it may be repeated for further settings.
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Setting as a.b=c, such as input.scan=54.", metavar="A.B=C")
 ]  # fmt: skip
@@ -85,7 +85,7 @@ def layered(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any
 
 
 def settings_of(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any]) -> Settings:
-    """Return the settings that a user gives, completed by the defaults and checked."""
+    """Return the settings from a file, from flags and from ``--set``; they are checked, and the rest takes its defaults."""
     from braggshot.pipeline import resolve
 
     return resolve(layered(config, sets, flags))

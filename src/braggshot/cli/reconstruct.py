@@ -123,7 +123,10 @@ def print_result(result: Reconstruction, written: list[str]) -> None:
 
 
 def _strain_rows(result: Reconstruction) -> dict[str, str]:
-    """Return the lines of the printed table that describe the strain map, name -> text; empty without a strain map."""
+    """Return the rows of the printed table that describe the strain map, as a dict from name to text.
+
+    The dict is empty if there is no strain map.
+    """
     from braggshot.report.strain_section import facts
 
     return {} if result.strain is None else {fact.name: f"{fact.value} ({fact.note})" for fact in facts(result.strain)}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-# Networks that can be trained, each with its own default settings.
+# Names of the networks that can be trained; each name also chooses the default settings of the training.
 Preset = Literal["flagship", "two-scale", "autophasenn", "autophasenn-2024"]
 
 

@@ -22,7 +22,8 @@ from distributed.system import MEMORY_LIMIT
 
 from braggshot.errors import ClusterError, ConfigError
 
-_PRIVATE_ADDRESS = "127.0.0.1:0"  # address of dask's web pages: only this machine reaches it, and port 0 takes a free port
+# Address and port of dask's web pages: they can be opened on this machine only, and port 0 means any free port.
+_PRIVATE_ADDRESS = "127.0.0.1:0"
 CONNECTION_ERRORS = (OSError, TimeoutError, CancelledError, ClosedClientError)
 """Errors that dask raises when a connection breaks; dask's own CommClosedError is covered, as it is a kind of OSError."""
 
@@ -51,7 +52,8 @@ class ClusterConfig:
             raise ConfigError(f"cluster.workers must be at least 1, found {self.workers}.")
 
 
-# Environment variables of worker processes: the thread counts of their numerical libraries, and how idle threads wait.
+# Names of environment variables that are set for worker processes. They fix the number of threads of numerical libraries, and how
+# idle threads wait.
 _WORKER_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_WAIT_POLICY")
 
 

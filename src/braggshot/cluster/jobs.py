@@ -52,7 +52,7 @@ class Job:
 
     @property
     def marker(self) -> Path:
-        """File that marks the scan as done."""
+        """Path of the JSON file with the report of the scan; the scan is done if this file exists."""
         return self.folder / f"{self.name}.json"
 
 
@@ -70,9 +70,10 @@ def read_record(job: Job) -> Record | None:
 
 
 def run_job(job: Job, plugin: str | None) -> Record:
-    """Phase one scan on a worker, with the network that a plugin of dask holds; without a plugin, no network is used.
+    """Phase one scan on a worker, and return the report of the scan; a scan that is done already is not phased again.
 
-    An error is not raised, because the worker would print its traceback. The returned report of the scan states the error instead.
+    The network is held on the worker by the dask plugin named `plugin`; None means that no network is used. An error is not
+    raised, because the worker would print its traceback. The report states the error instead.
     """
     try:
         return read_record(job) or _compute_and_write(job, None if plugin is None else _network_of_plugin(plugin))
@@ -88,7 +89,7 @@ def _network_of_plugin(plugin: str) -> Trained:
 
 
 def _compute_and_write(job: Job, network: Trained | None) -> Record:
-    """Phase the scan of a job, write its output files, and lastly mark the scan as done; return the report of the scan."""
+    """Phase one scan as its `Job` says, write the output files, then mark the scan as done; return the report of the scan."""
     if version() != job.version:
         raise ConfigError(f"this worker has braggshot {version()}, the client {job.version}; install the same on both.")
     record, result = job.compute(network)

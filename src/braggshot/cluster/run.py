@@ -77,7 +77,7 @@ def reconstruct_many(
     ----------
     scans : paths of files, or `Source` records, which name one scan of a file that holds several
     folder : gets ``<name>.cxi``, the other formats asked for, and ``<name>.json`` for each scan
-    client : client from `connect`
+    client : connection to the cluster, from `connect`
     settings : resolved settings, or nested tables as in a TOML file
 
     Raises

@@ -44,7 +44,7 @@ def resolve_series(settings: Mapping[str, Any]) -> ClusterSeriesSettings:
 def run_series(
     scans: Sequence[Source], folder: str | Path, client: Client, settings: SeriesSettings | None = None
 ) -> Iterator[Report]:
-    """Phase a series on a cluster, and yield a report of each scan as soon as it is done.
+    """Phase a series of scans on a cluster, and yield a report of each scan as soon as it is done.
 
     The caller may stop at any time; a second call goes on with the scans that are missing.
 
@@ -53,8 +53,8 @@ def run_series(
     Parameters
     ----------
     scans : from `braggshot.series.list_sources`, in the order in which the crystal changed
-    folder : gets ``series.csv``, and for each scan a result CXI and ``<name>.json``, which holds its row of the table
-    client : client from `connect`
+    folder : gets the table ``series.csv``, and for each scan a result CXI, and ``<name>.json`` with the scan's row of the table
+    client : connection to the cluster, from `connect`
     settings : resolved settings
 
     Raises
@@ -70,7 +70,7 @@ def run_series(
 
 
 def _run_tasks(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[Task, Row]]:
-    """Phase scans of a series on the workers; yield the `Task` of each finished scan, and its row for the table of the series."""
+    """Phase the scans of a series on the workers; for each finished scan yield its `Task`, and its row of the results table."""
     weights = "" if workers.network is None else workers.network.digest
     by_name = {task.name: task for task in tasks}
     for job, record in workers.run([_job(task, weights) for task in tasks]):

@@ -17,8 +17,8 @@ from braggshot.nn import weights
 from braggshot.phasing.strategies import find_strategy
 from braggshot.pipeline import Settings
 
-# Number of attempts without a finished scan that are allowed in a row [1]; after one more, the scheduler counts as gone. Each
-# attempt submits all jobs that are not yet done.
+# Largest number of successive rounds in which no scan is finished [1]; after one more such round the scheduler counts as gone. A
+# round submits all scans that are still missing to the workers.
 MAX_IDLE_ROUNDS = 5
 
 
@@ -30,7 +30,7 @@ class Workers:
         self._plugin: str | None = None
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record]]:
-        """Run jobs on the workers; yield each job, with the report of its scan, as soon as the job has ended.
+        """Phase on the workers the scan of each job; yield the job and the report of its scan as soon as the job has ended.
 
         Raises
         ------
@@ -81,7 +81,13 @@ class Workers:
     def _wait_for_scheduler(self, idle: int) -> None:
         """Wait until dask has connected to the scheduler again; dask stops trying after `ClusterConfig.patience`.
 
-        `idle` is the number of rounds in a row without a finished scan, where a round submits all jobs that are not yet done.
+        Parameters
+        ----------
+        idle : number of successive rounds in which no scan was finished; a round submits all scans that are still missing
+
+        Raises
+        ------
+        ClusterError : if dask has stopped trying, or if `idle` is above `MAX_IDLE_ROUNDS`.
         """
         time.sleep(1)
         while self.client.status == "connecting":
@@ -98,9 +104,10 @@ class Workers:
 
 @contextmanager
 def workers_of(client: Client, settings: Settings) -> Iterator[Workers]:
-    """Yield the workers of a dask cluster; they use the network that the settings name, and drop it after the ``with`` block.
+    """Yield the workers of a dask cluster, for a ``with`` block; after the block the workers drop their network.
 
-    This process reads the weights once, from the file of the network. Without a need for a network, none is read or sent.
+    If the phasing method needs a network, its weights are read from their file once, in this process, and later sent to the
+    workers.
     """
     network, name = None, settings.phasing.network
     if find_strategy(settings.phasing.method).needs_network:

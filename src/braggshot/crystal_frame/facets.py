@@ -29,8 +29,11 @@ from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, Facet, FloatArray
 
 _SMOOTHING = 1.0  # Gaussian width for smoothing the amplitude [voxels]; less leaves terraces that scatter the normals of a facet
-KERNEL = np.radians(7.0)  # angle by which voxels and rounded edges spread the surface normals of one facet [rad]
-APART = np.radians(22.0)  # least angle between the normals of two facets [rad]
+# Gaussian width for smoothing the density of surface normals over directions [rad]: about the angle by which voxels and rounded
+# edges spread the normals of one facet.
+KERNEL = np.radians(7.0)
+# Least angle between the normals of two facets [rad]; of two directions that are closer, only the denser one becomes a facet.
+APART = np.radians(22.0)
 FLAT, EDGE = np.radians(14.0), np.radians(32.0)
 """Largest angles between the normal of a facet and the normals of its surface triangles [rad]. Triangles within `FLAT` give the
 facet's normal, centre and strain; triangles within `EDGE` give its area."""
@@ -120,9 +123,10 @@ def indexed(found: Sequence[Facet], q: FloatArray, reflection: Sequence[int], ce
 def _triangles(
     amplitude: FloatArray, support: BoolArray, basis: FloatArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None:
-    """Find centres (n, 3) [m], outward unit normals (n, 3) and areas (n,) [m^2] of the triangles of a crystal's surface.
+    """Find the triangles that form a crystal's surface: centres (n, 3) [m], outward unit normals (n, 3), areas (n,) [m^2].
 
-    The surface is drawn at half of the median amplitude; None if there is no such surface.
+    The surface is where the smoothed amplitude falls to half of the median amplitude in the support. None is returned if there is
+    no such surface.
     """
     if not support.any():
         return None

@@ -124,9 +124,16 @@ def _points(shape: tuple[int, int, int], new: FloatArray, basis: FloatArray, old
 def _uncertainty(
     spread: Uncertainty | None, support: BoolArray, points: NDArray[np.float64], inside: BoolArray
 ) -> Uncertainty | None:
-    """Interpolate the uncertainties linearly between voxels of the support.
+    """Resample the maps of one-sigma uncertainty by linear interpolation; None if there are no such maps.
 
-    Beyond the support the value of the nearest voxel inside is used.
+    Before the interpolation each voxel outside the crystal's support gets the value of the nearest voxel of the support.
+
+    Parameters
+    ----------
+    spread : uncertainties of phase, strain and amplitude, on the original grid
+    support : mask of the crystal, on the original grid
+    points : places of the new voxels, as fractional indices (3, z, y, x) of the original grid
+    inside : mask of the crystal, on the new grid; outside it the new maps are 0
     """
     if spread is None:
         return None
@@ -154,9 +161,10 @@ def _phase_factor(rho: ComplexArray, support: BoolArray, points: NDArray[np.floa
 
 
 def _extend_phase(unit: ComplexArray, support: BoolArray) -> ComplexArray:
-    """Continue the field exp(i phi) beyond the crystal's surface: a voxel outside gets the phase 2 phi(n) - phi(m).
+    """Continue the field exp(i phi) beyond the crystal's surface, by extrapolating the phase phi linearly.
 
-    Here n is the voxel of the crystal nearest to the voxel outside. The point reflection through n maps the voxel outside to m.
+    A voxel v outside the crystal gets the phase 2 phi(n) - phi(m). Here n is the voxel of the crystal that is nearest to v, and m
+    lies as far behind n as v lies before it: m = 2 n - v.
     """
     nearest = ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True)
     last = np.array(support.shape).reshape(3, 1, 1, 1) - 1

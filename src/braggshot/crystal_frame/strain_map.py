@@ -17,8 +17,8 @@ from braggshot.physics.geometry import direction, rotation_onto
 from braggshot.physics.iso_surface import iso_surface
 from braggshot.volumes import BoolArray, ComplexArray, Facet, FloatArray, Reconstruction, StrainMap
 
-# Radius of the holes of the support that are filled before dislocations are sought [voxels]. The core of a dislocation has a low
-# amplitude, so it can be such a hole, and would be missed if it stayed empty.
+# Number of voxels by which the support is widened and shrunk again, to fill its small holes before dislocations are sought. The
+# core of a dislocation has a low amplitude, so it can be such a hole, and would be missed if it stayed empty.
 _CORE = 2
 # Largest share of the surface's voxels that may lie at the rim of the support [1], where the support and not the amplitude sets the
 # surface. With a larger share the surface is reported as doubtful; 0.1 to 0.3 is usual.
@@ -37,10 +37,10 @@ class StrainConfig:
     ramp : "remove" refers the strain to the mean lattice of the bulk; "keep" leaves the phase unchanged
     iso : amplitude of the surface as a share of the largest amplitude [1]; "auto" is half the median amplitude of the bulk
     surface : thickness of the surface layer [voxels]
-    noise_samples : number of copies of the counts with new Poisson noise on which the result is refined; the spread of the refined
-        results adds to the one-sigma uncertainty; 0 for none
+    noise_samples : number of copies of the counts, each with new Poisson noise; the result is refined against each copy, and the
+        spread of the refined results adds to the one-sigma uncertainty; 0 skips this
     facets : find facets on the surface
-    half_data : phase two halves of the counts as well, to measure the resolution (twice the time of the phasing)
+    half_data : phase two halves of the counts too, to measure the resolution; this takes twice as long as the phasing itself
     reflection : hkl of the peak, for the lattice parameter and the names of facets
     lattice : edges of the unit cell, one if cubic or all three [m]; empty for a cubic cell of unknown edge
     lattice_angles_deg : alpha, beta, gamma [degrees]

@@ -149,7 +149,7 @@ def build_particle(generator: Generator, settings: AtomisticSettings) -> Particl
 
 
 def _drop_overlapping(positions: FloatArray) -> Tensor:
-    """Return a mask of atoms at given positions [unit cells], False on one of every two atoms that overlap.
+    """Return a mask of atoms (n,), False on one atom of each pair that overlaps; `positions` are in unit cells.
 
     Atoms can be pushed into each other where two dislocations cross. Two atoms overlap if they are nearer than 0.65 of the distance
     of nearest neighbours.
@@ -232,8 +232,9 @@ def phase_range(particle: Particle, sampled: Sampling, shape: tuple[int, int, in
 
     The phase of an atom is -g . u, with the scattering vector g and the displacement u of the atom from its lattice site. It comes
     from displacements, so it needs no unwrapping. The phase of a voxel is the mean over its atoms. Around a dislocation the phase
-    turns, which widens its range. A voxel is inside if its atoms together scatter at least half the amplitude of a voxel full of
-    unstrained atoms. So the surface and the cores of dislocations, where the phases of neighbouring atoms differ, are left out.
+    turns, which widens the range of the phase. A voxel is inside if its atoms together scatter at least half the amplitude of a
+    voxel full of unstrained atoms. So the surface and the cores of dislocations, where the phases of neighbouring atoms differ, are
+    left out.
     """
     r, phase = _phases(particle, sampled.g, sampled.origin)
     phase = phase - r @ (sampled.q - sampled.g)

@@ -58,8 +58,8 @@ def scale_exposure(rho: Tensor, counts: Tensor) -> Tensor:
 def diffract(box: Tensor, shape: Sequence[int]) -> Tensor:
     """Compute the intensities |F[rho]|^2 (n, z, y, x) of crystals rho, centred at N // 2.
 
-    `box` holds the crystals; it is the central part of arrays of `shape`, which are zero elsewhere. A phase ramp on the small box
-    moves the origin of the transform to N // 2. This is cheaper than rolling two large arrays.
+    `box` (n, z, y, x) holds the crystals. Before the transform F the box is padded with zeros to `shape`. A phase ramp on the
+    small box centres the transform at N // 2, which is cheaper than rolling two large arrays.
     """
     for axis, size in zip(AXES, shape, strict=True):
         index = torch.arange(box.shape[axis], device=box.device)

@@ -60,5 +60,5 @@ def _amplitude(rho: ComplexArray, edges: Sequence[float], offset: FloatArray) ->
         np.exp(-1j * np.outer(offset[:, axis], edge * (np.arange(size) - size // 2)))
         for axis, (edge, size) in enumerate(zip(edges, rho.shape, strict=True))
     )
-    along_x = np.tensordot(rho, x, axes=(2, 1))  # crystal times phase factors, summed over x for each pixel: (z, y, n)
+    along_x = np.tensordot(rho, x, axes=(2, 1))  # sum over x of crystal times phase factor, one for each of n pixels: (z, y, n)
     return np.asarray(np.einsum("zyn,ny,nz->n", along_x, y, z, optimize=["einsum_path", (0, 1), (0, 1)]))

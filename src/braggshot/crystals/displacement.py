@@ -134,8 +134,8 @@ class Calibration:
     """Numbers that turn a raw field into the phase of a crystal: scale * (field - slope . r - middle), with the position r.
 
     `slope` is the gradient of the field's linear ramp. `middle` lies halfway between the lowest and the highest value inside the
-    crystal, after the ramp is subtracted. With the wanted phase range, the phase of some crystals would change too much from voxel
-    to voxel. These crystals get a smaller range, and `limited` (batch,) is True for them.
+    crystal, after the ramp is subtracted. `scale` gives the phase a chosen range inside the crystal. It is smaller for
+    crystals whose phase would otherwise change too much from voxel to voxel; for these `limited` (batch,) is True.
     """
 
     scale: Tensor
@@ -183,13 +183,13 @@ def _slope(phase: Tensor, grid: Grid, inside: Tensor) -> Tensor:
     weight = inside.flatten(1).to(phase.dtype)
     products = (design[:, :, None] * design[:, None, :]).flatten(1)
     normal = (weight @ products).reshape(-1, 4, 4)
-    ridge = 1e-6 * torch.eye(4, device=phase.device)  # small diagonal that makes the matrix invertible for a body one voxel thick
+    ridge = 1e-6 * torch.eye(4, device=phase.device)  # added to make the matrix invertible for a body one voxel thick
     plane = torch.linalg.solve(normal + ridge, (weight * phase.flatten(1)) @ design)
     return torch.linalg.solve(grid.basis.mT, plane[:, 1:] / middle)
 
 
 def _radius(grid: Grid) -> Tensor:
-    """Return the distance of every voxel from the point r = 0, at least 1e-6 to avoid division by zero."""
+    """Return the distance |r| of every voxel from the point r = 0. It is never less than 1e-6, so that one can divide by it."""
     squared = [grid.dot(unit.expand(grid.batch, 3)) ** 2 for unit in torch.eye(3, device=grid.basis.device)]
     return torch.stack(squared).sum(0).clamp_min(1e-12).sqrt()
 

@@ -18,11 +18,11 @@ from torch import Tensor
 class Grid:
     """Positions r = basis @ (n - origin) of the voxels n of `batch` crystals.
 
-    The unit of length is that of the bodies in `shapes`: the inscribed radius of a crystal is about 1.
+    The unit of length is such that a crystal's inscribed radius is about 1.
 
     Parameters
     ----------
-    basis : (batch, 3, 3), columns are the voxel edges, in units of about the crystal's inscribed radius
+    basis : (batch, 3, 3), columns are the voxel edges, in this unit of length
     origin : (batch, 3), index of the point r = 0 [voxels]
     shape : numbers of voxels (z, y, x)
     """
@@ -38,7 +38,7 @@ class Grid:
 
     @property
     def pitch(self) -> Tensor:
-        """Edge of a cube that has the volume of a voxel (batch, 1, 1, 1), in units of about the crystal's inscribed radius."""
+        """Edge of a cube with a voxel's volume (batch, 1, 1, 1), in the unit in which a crystal's inscribed radius is about 1."""
         return torch.linalg.det(self.basis).abs().pow(1 / 3)[:, None, None, None]
 
     def transform(self, matrix: Tensor) -> Grid:
@@ -76,7 +76,7 @@ class Grid:
     def separate(self, along: Tensor) -> list[Tensor]:
         """Return three terms, one for each axis, that add up to v . r for a vector v and the voxel positions r.
 
-        `along` (batch, [vectors,] 3) holds the products of v with the three voxel edges.
+        `along` (batch, [vectors,] 3) holds the dot products of v and each of the three voxel edges.
         """
         terms = []
         for axis, size in enumerate(self.shape):

@@ -17,11 +17,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ELEMENTS_PER_CHUNK = 2**21  # largest number of phase factors held in memory together; each atom needs z * y for a volume (z, y, x)
+# Largest number of phase factors held in memory at a time. An atom has z * y of them, for a volume of (z, y, x) voxels.
+ELEMENTS_PER_CHUNK = 2**21
 
 
 def diffract_atoms(positions: Tensor, q: Tensor, basis: Tensor, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    r"""Compute the amplitude scattered by atoms on a regular grid q_k = q + basis @ (k - N // 2).
+    r"""Compute the amplitude that atoms scatter to every point q_k = q + basis @ (k - N // 2) of a grid in reciprocal space.
 
     On such a grid the exponential is a product of one factor per axis, so the sum is one matrix product over the atoms:
 

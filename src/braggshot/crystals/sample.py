@@ -128,8 +128,8 @@ def _draw_exposed(generator: Generator, n: int, settings: CrystalSettings) -> tu
 def centre_pattern(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
     r"""Multiply crystals rho by phase ramps that centre their patterns |F[rho]|^2.
 
-    The centre of mass of each pattern moves to N // 2 + `offset` (batch, 3) [voxels of `shape`]. It is found from a sum over pairs
-    of neighbouring voxels:
+    The centre of mass of each pattern moves to N // 2 + `offset` (batch, 3) [voxels of `shape`]. Its place before that is
+    found from a sum over pairs of neighbouring voxels:
 
     .. math:: \sum_r \rho_r^* \rho_{r+1} = \sum_k |F_k|^2 e^{2\pi i k / N}
 
@@ -148,9 +148,9 @@ def centre_pattern(rho: Tensor, shape: Sequence[int], offset: Tensor) -> Tensor:
 
 
 def _draw_bodies(generator: Generator, n: int, settings: CrystalSettings) -> tuple[Grid, Tensor]:
-    """Draw bodies, and compute their depths in a box around the middle of the volume that is large enough for each of them.
+    """Draw bodies; return a grid of voxels for each, and how deep each voxel lies below the body's surface [voxels].
 
-    Returns the positions of the box's voxels, and how deep each voxel lies below the surface of the body [voxels].
+    The grid covers a box around the middle of the volume. All bodies have boxes of the same shape, large enough for any of them.
     """
     transform = torch.eye(3, device=generator.device).repeat(n, 1, 1)
     transform[:, 1:, 0] = uniform(generator, -settings.shear, settings.shear, n, 2)

@@ -103,7 +103,7 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
     Raises
     ------
     GeometryError : if the geometry does not describe a rocking scan.
-    ConfigError : if the crystal is too large for the sampling of the fringes, or the peak lies outside of the frames.
+    ConfigError : if the crystal is so large that its fringes are sampled too coarsely, or the peak lies outside of the scan.
     """
     geometry, settings = geometry or gold_at_34idc(), settings or ScanSettings()
     generator = torch.Generator().manual_seed(seed)
@@ -152,7 +152,7 @@ def _peak_basis(geometry: Geometry, peak: Sequence[int], raw: tuple[int, int, in
 def _fitting_grid(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int] | None = None) -> Grid:
     """Return a grid with the voxel edges `basis` that is just large enough for a body.
 
-    The unit of length is about the inscribed radius of the body. `raw` is the shape of the raw scan, None if there is no scan.
+    `basis` is in a unit in which the body's inscribed radius is about 1. `raw` is the shape of the raw scan; None if there is none.
 
     Raises
     ------

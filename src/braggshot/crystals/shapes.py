@@ -20,7 +20,7 @@ from braggshot.crystals.random import directions, rotations, uniform
 
 # Function that returns the depth of every voxel of a grid below the surface [voxels].
 Body = Callable[[Grid], Tensor]
-REACH = 2.6  # largest distance of a body's surface from the point r = 0, in units of about its inscribed radius
+REACH = 2.6  # largest distance of a body's surface from the point r = 0, in a unit in which its inscribed radius is about 1
 
 
 def amplitude(depth: Tensor) -> Tensor:

@@ -106,5 +106,5 @@ def phasing_of(method: str, choice: Choice, coherent: bool) -> PhasingConfig:
 
 
 def default_methods(choice: Choice) -> tuple[str, ...]:
-    """List every method whose network is available."""
+    """List the methods that can run; those that use AutoPhaseNN are left out if no file of that network is given."""
     return tuple(method for method in METHODS if choice.published is not None or not is_published(method))

@@ -158,7 +158,7 @@ SUITES = {
 
 
 def crystals(name: str, number: int, folder: Path | None = None) -> Iterator[Crystal]:
-    """List `number` crystals of each group of a suite, or the first `number` files of `folder`.
+    """List the crystals of a suite: `number` of each group, or, for a suite that reads files, the first `number` files of `folder`.
 
     Raises
     ------

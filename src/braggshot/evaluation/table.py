@@ -123,7 +123,10 @@ def is_blend(row: Row) -> bool:
 
 
 def iou(line: Line, threshold: str) -> Interval:
-    """Return the median intersection over union of found and true support, at a threshold on the amplitude."""
+    """Return the median over crystals of the intersection over union of found and true support.
+
+    The found support holds the voxels whose amplitude, divided by the typical amplitude, is above `threshold`.
+    """
     return median([row["iou"][threshold] for row in line.rows if row.get("iou")])
 
 

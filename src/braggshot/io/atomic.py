@@ -63,7 +63,7 @@ def refuse_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
                 raise OutputError(f"{path} would replace {one}, which is read here; choose another place with -o.")
 
 
-# Names of temporary files that `replacing` makes.
+# Pattern of the names that `replacing` gives to temporary files; `sweep` removes files whose names match it.
 _LEFT_OVER = re.compile(r"\..+-[0-9a-f]{8}\.\w+")
 
 

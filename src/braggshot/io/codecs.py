@@ -214,8 +214,8 @@ def _blosc(payload: bytes | memoryview, size: int) -> bytes:
 
 
 def _blosc_copy(raw: bytes, itemsize: int) -> bytes:
-    """Return a Blosc frame that stores bytes uncompressed.
+    """Put before uncompressed bytes the header of a Blosc frame, which marks them as stored without compression.
 
-    Where compression does not shorten the bytes, HDF5 leaves them without the header of a frame, which this function adds.
+    Where compression would not shorten an image, HDF5 stores its plain bytes, without such a header.
     """
     return struct.pack("<4B3I", 2, 1, 2, itemsize, len(raw), len(raw), len(raw) + 16) + bytes(raw)

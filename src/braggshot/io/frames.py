@@ -30,7 +30,7 @@ class LazyFrames(ABC):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    paths: tuple[Path, ...] = ()  # files that the frames are read from
+    paths: tuple[Path, ...] = ()  # files that hold the frames; empty for an array in memory
 
     @abstractmethod
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
@@ -73,7 +73,7 @@ class ArrayFrames(LazyFrames):
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
         """Copy the frames of `indices` from the array, cut to `rows` and `columns`.
 
-        Consecutive frames are copied once; other frames are copied twice.
+        The result never shares memory with the array. Frames that are not consecutive are copied twice, which takes longer.
         """
         first, last = (int(indices[0]), int(indices[-1])) if len(indices) else (0, -1)
         consecutive = last - first + 1 == len(indices) and bool(np.all(np.diff(indices) == 1))
@@ -85,7 +85,7 @@ class FileFrames(LazyFrames):
 
     @abstractmethod
     def image(self, index: int) -> Image:
-        """Read the whole image of one file; `index` is the number of the file."""
+        """Read the whole image of the file ``paths[index]``."""
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
         """Read whole images one at a time; cut each to `rows` and `columns` before the next image is read."""
@@ -142,7 +142,7 @@ class TiffFrames(FileFrames):
         self.shape = shape if self.stacked else (len(self.paths), *shape)
 
     def image(self, index: int) -> Image:
-        """Read the whole image of one file; `index` is the number of the file."""
+        """Read the whole image of the file ``paths[index]``."""
         return read_tiff(self.paths[index])
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
@@ -187,9 +187,9 @@ class HDF5Frames(LazyFrames):
         self.shape = (int(self.starts[-1]), *shapes[0][1:]) if shapes[0] else ()
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Read each run of consecutive frames at once, as a block that HDF5 calls a hyperslab.
+        """Read the frames of `indices`, cut to `rows` and `columns`; each run of consecutive frames is read in one call.
 
-        HDF5's own indexing by a list of frames is slow, and it requires sorted, unique indices.
+        HDF5's own indexing by a list of frames is not used: it is slow, and it requires sorted, unique indices.
         """
         blocks = []
         with open_hdf5(self.path) as file:
@@ -198,7 +198,10 @@ class HDF5Frames(LazyFrames):
         return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
 
     def _parts(self, run: NDArray[np.intp]) -> Iterator[tuple[str, slice]]:
-        """Yield the name of each dataset that holds frames of a run of consecutive frames, and the slice of these frames in it."""
+        """Find the datasets that hold a run of consecutive frames.
+
+        For each, its name is yielded, and the slice of its frames that belong to the run.
+        """
         first, stop = (int(run[0]), int(run[-1]) + 1) if len(run) else (0, 0)
         for number, (start, end) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
             low, high = max(first, start), min(stop, end)

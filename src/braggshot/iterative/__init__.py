@@ -1,4 +1,4 @@
-"""Phase iteratively, batched over starts.
+"""Phase a pattern by iterations, from many random starts, of which a batch runs together.
 
 kernels       the elementwise passes of an iteration, compiled for a CPU
 projections   modulus and support projections, shrink-wrap, held-out voxels

@@ -98,7 +98,8 @@ class State:
         self.support, self.gradient, self.share = support, None, None
 
 
-# Least intensity of the model in the ML step [photons]: a lone count in a dark voxel must not dominate the whole gradient.
+# Lower limit of the model intensity by which the ML step divides the counts [photons]. Without it, a single count where the model
+# is dark would dominate the gradient.
 _DARK = 1e-2
 _TINY = 1e-30  # small number that is added to a denominator, or limits it from below, so that nothing is divided by zero
 
@@ -116,14 +117,15 @@ class Action:
 
 
 def _relax(state: State, data: Measured, old: float, new: float) -> None:
-    """Set rho to its modulus projection P_M rho inside the support, and to old * rho + new * P_M rho outside."""
+    """Set rho to its modulus projection P inside the support, and to `old` times rho plus `new` times P outside."""
     _replace(state, project_modulus(state.rho, data, state.transfer), data, old, new)
 
 
 def _replace(state: State, projected: Tensor, data: Measured, old: float, new: float) -> None:
-    """Set rho to its modulus projection P inside the support, and to old * rho + new * P outside.
+    """Set rho to `projected` inside the support, and to `old` times rho plus `new` times `projected` outside.
 
-    If the error is wanted, store it: the sum of |P - rho|^2 over the sum of the counts, with rho as it was before the step.
+    `projected` is the modulus projection of rho. If the state asks for the error, it is stored there: the sum of
+    |projected - rho|^2, with rho as it was before, divided by the sum of the counts.
     """
     distance = relax(state.rho, projected, state.support, old, new, state.wants_error)
     if distance is not None:

@@ -17,15 +17,18 @@ _ANSCOMBE = 3 / 8  # constant of Anscombe's transform sqrt(counts + 3/8), whose 
 # Lorentzian part is infinite.
 _LORENTZIAN_FROM = 0.3
 _DARK = 1e-3  # lower limit of the model intensity by which counts are divided [photons]
-# A voxel is sharpened if more than this share of the point spread centred on it lies on voxels that the phasing sees [1].
+# Limit that decides which voxels are sharpened (deconvolved) [1]: those on which the centred point spread lies, by more than this
+# share, on voxels that the phasing sees.
 _TOLD = 0.05
 _SHARPENINGS = 100  # largest number of iterations that sharpen the counts
-# Sharpening ends when the mean of 4 (sqrt(model + 3/8) - sqrt(counts + 3/8))^2 falls below this; photon noise alone gives 1 [1].
+# Misfit below which the sharpening (deconvolution) of the counts ends [1]. The misfit is the mean of
+# 4 (sqrt(model + 3/8) - sqrt(counts + 3/8))^2; photon noise alone gives 1.
 _AS_NOISE = 0.8
-_STALLED = 0.995  # sharpening ends when an iteration leaves more than this part of the previous misfit [1]
+# Ratio of the misfit to that one iteration earlier, above which the sharpening (deconvolution) of the counts ends as stalled [1].
+_STALLED = 0.995
 _FASTEST = 2.0  # largest factor by which one iteration of sharpening changes a voxel [1]
 _STEPS = 8  # largest number of steps of the least-squares fit of the point spread
-_SETTLED = 1e-4  # the fit of the point spread ends when a step changes the sum of squares by less than this part of itself [1]
+_SETTLED = 1e-4  # relative change of the sum of squares, in one step, below which the fit of the point spread ends [1]
 
 
 @dataclass(frozen=True)

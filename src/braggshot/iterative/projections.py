@@ -166,8 +166,8 @@ def blur(amplitude: Tensor, sigma: float) -> Tensor:
 def shrink_wrap(rho: Tensor, support: Tensor, threshold: Tensor, settings: ShrinkWrap, progress: float) -> tuple[Tensor, Tensor]:
     """Update the support of every start; returns the supports and the thresholds that gave them.
 
-    A support that is too large or too small for `settings` is computed again with its threshold multiplied or divided by 1.1. If
-    all trials fail, the old support stays. The start keeps the changed threshold.
+    A support that is too large for `settings` is computed again with the threshold multiplied by 1.1; one that is too small, with
+    the threshold divided by 1.1. The last threshold tried is returned. If no trial fits, the old support is returned with it.
 
     Parameters
     ----------

@@ -183,9 +183,9 @@ def _valid_pixels(plan: Plan) -> BoolArray | None:
 
 
 def recordings_in(folder: Path) -> list[tuple[Path, dict[str, Any] | None]]:
-    """List the recordings in a folder, oldest first, each with a dict that tells how its scan ended.
+    """List the recordings in a folder, oldest first: the path of each, and a dict that tells how its scan ended.
 
-    Instead of the dict, None is returned if the program was stopped before the scan ended.
+    The dict is replaced by None if the program was stopped before the scan ended.
     """
     paths = [path for path in folder.glob("*") if recorded.can_read(path)]
     return [(path, recorded.read_ending(path)) for path in sorted(paths, key=lambda path: (path / recorded.ABOUT).stat().st_mtime)]

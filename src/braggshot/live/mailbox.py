@@ -91,13 +91,13 @@ class Mailbox:
             self._condition.notify_all()
 
     def take_request(self) -> PreviewRequest | None:
-        """Take the preview request that waits, or None if none waits."""
+        """Remove the waiting preview request from the store and return it; return None if no request waits."""
         with self._condition:
             request, self._request = self._request, None
             return request
 
     def take_finished(self) -> FinishedScan | None:
-        """Take the finished scan that has waited longest, or None if none waits."""
+        """Remove the finished scan that has waited longest from the queue and return it; return None if no scan waits."""
         with self._condition:
             return self._finished.popleft() if self._finished else None
 
@@ -111,7 +111,10 @@ class Mailbox:
         return self._request is not None or bool(self._finished)
 
     def wait(self, longest: float) -> bool:
-        """Wait at most `longest` [s] for work; return False if the mailbox is closed and empty."""
+        """Wait at most `longest` [s] for a preview request or a finished scan.
+
+        Return False if neither waits and none can come any more.
+        """
         with self._condition:
             if not self.has_work() and not self._closed:
                 self._condition.wait(longest)

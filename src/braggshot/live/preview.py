@@ -23,7 +23,7 @@ from braggshot.prepare import PrepareConfig, prepare
 from braggshot.series.registration import carry_neighbour, register
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-GROWTH_BEFORE_SEARCH = 1.5  # factor by which the number of frames grows before a window around the peak is searched for anew [1]
+GROWTH_BEFORE_SEARCH = 1.5  # factor by which the number of frames must grow before a new window around the peak is searched for [1]
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,15 @@ def improve(preview: Preview, settings: Settings, hypotheses: int, network: Trai
 def _limit_orientations(config: PhasingConfig, hypotheses: int) -> PhasingConfig:
     """Return phasing settings for a fast preview, with less work for the network.
 
-    The network is shown only `hypotheses` turned copies of the diffraction pattern, and at most as many of its answers are kept.
+    The network predicts the crystal from only `hypotheses` copies of the diffraction pattern, each turned differently. At most
+    `hypotheses` of its predictions are kept.
     """
     return replace(config, hypotheses=hypotheses, orientations=hypotheses)
 
 
 def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Settings, network: Trained) -> PreviewSteps:
     """Phase a preview with the settings `config`, align the crystal with that of the previous preview, and compute its strain."""
-    without_adaptation = replace(config, adapt=replace(config.adapt, steps=0))  # no training of the network on this scan
+    without_adaptation = replace(config, adapt=replace(config.adapt, steps=0))  # phasing settings, but no training of the network
     result = yield from phase(preview.volume, without_adaptation, network=network)
     if not result.support.any():
         raise DataError(f"{preview.volume.name}: no crystal yet.")

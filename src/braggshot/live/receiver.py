@@ -18,11 +18,11 @@ from braggshot.live.messages import Dropped, Source
 from braggshot.live.status import Journal, Status
 from braggshot.volumes import FloatArray
 
-MIN_CONTRAST = 1.5  # smallest ratio of the brightest frame's counts to the median frame's at which a preview is requested [1]
-PEAK_SHARE = 0.5  # share of the brightest frame's counts [1]; if the last frame has less, the Bragg peak has passed
+MIN_CONTRAST = 1.5  # least ratio of the brightest frame's counts to the median frame's for previews at regular intervals [1]
+PEAK_SHARE = 0.5  # limit for the ratio of the last frame's counts to the brightest frame's [1]; below it the Bragg peak has passed
 ASSUMED_FRAMES = 240  # number of frames assumed for a scan of unknown length
 MAX_PREVIEWS = 30  # approximate number of previews that are requested at regular intervals during one scan
-LOGGED_DROPS = 20  # number of events of dropped data that are all logged for each reason; after them only every hundredth is logged
+LOGGED_DROPS = 20  # number of losses logged for each reason why data are dropped; of later losses only every hundredth is logged
 
 
 class Receiver:
@@ -41,7 +41,7 @@ class Receiver:
         self.assembly, self.mailbox, self.status, self.journal, self.every = assembly, mailbox, status, journal, every
         self._began = 0.0
         self._last_request = 0  # number of frames that had come at the last preview request
-        self._last_peak = -1  # index of the brightest frame when the last preview for a passed peak was requested; -1 if none was
+        self._last_peak = -1  # index of the brightest frame when a passed peak last led to a preview request; -1 before the first
 
     def run(self, source: Source, stop: Event) -> None:
         """Read messages until the source ends or `stop` is set; report an error of the source, and keep the frames that came."""
@@ -58,7 +58,10 @@ class Receiver:
             self.mailbox.close()
 
     def _apply(self, change: Change) -> None:
-        """Write a change into status, journal and mailbox: a scan began, a frame was added, a scan ended, or data were dropped."""
+        """Update the status, the file of events and the mailbox after a change.
+
+        A change is that a scan began, a frame was added, a scan ended, or data were dropped.
+        """
         if isinstance(change, Dropped):
             self._on_drop(change)
         elif isinstance(change, ScanOpened):
@@ -86,7 +89,10 @@ class Receiver:
             self._request_preview(scan, has_passed_peak=has_passed)
 
     def _on_close(self, change: ScanClosed) -> None:
-        """Submit a complete scan to its full reconstruction, or report that the scan was aborted."""
+        """Ask for a preview and the full reconstruction of a scan that has ended.
+
+        Ask for neither if the scan was aborted or no frame came; only report this.
+        """
         scan = change.scan
         self.status.change(received=scan.received, rocking=scan.rocking.copy())
         if change.aborted or scan.recorder is None:

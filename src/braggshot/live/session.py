@@ -48,7 +48,7 @@ from braggshot.volumes import Reconstruction, Scan
 RECORDINGS = ".live"
 """Folder of the recordings, inside the folder of the results."""
 LIVE_READS = {"network", "refine", "support_threshold"}
-"""Names of the phasing settings that every preview uses, whichever method the full reconstruction uses."""
+"""Names of phasing settings that every preview reads; the user may give them even if the full reconstruction does not read them."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Session:
         self.journal, self.mailbox, self.stop = Journal(self.folder / "events.jsonl"), Mailbox(), threading.Event()
         assembly = Assembly(self.recordings, like, lambda name: (self.folder / f"{name}.cxi").exists())
         self.receiver = Receiver(assembly, self.mailbox, self.status, self.journal, self.settings.live.every)
-        self._preview: tuple[PreviewRequest, Preview] | None = None  # request and content of the last preview, finished or not
+        self._preview: tuple[PreviewRequest, Preview] | None = None  # last request with its preview, which may be unfinished
         self._can_improve = False  # whether the last preview could still be improved
         self.current_request: PreviewRequest | None = None  # request whose preview is being made
         self._trained: Trained | None = None
@@ -180,7 +180,7 @@ class Session:
         previous = self._preview[1] if self._preview is not None and self._preview[0].name == request.name else None
 
         def keep(preview: Progress | Preview) -> None:
-            """Keep the preview after each stage, and stop making it if a more urgent request waits."""
+            """Store the preview as it is after a stage; then raise `Superseded` if a more urgent preview request waits."""
             if isinstance(preview, Preview):
                 self._preview = (request, preview)
             self._stop_if_overtaken()
@@ -199,7 +199,7 @@ class Session:
         self._can_improve = self.settings.live.improve and not request.is_complete
 
     def _stop_if_overtaken(self, *_: Any) -> None:
-        """Raise `Superseded` if a more urgent request waits than the request whose preview is being made."""
+        """Give up the present preview by raising `Superseded`, if a more urgent preview request waits."""
         if self.current_request is not None and self.mailbox.is_overtaken(self.current_request):
             raise Superseded
 
@@ -250,7 +250,7 @@ class Session:
         self._publish(preview.result, request)
 
     def _publish(self, result: Reconstruction, source_scan: PreviewRequest | FinishedScan) -> None:
-        """Write a result into the journal, and also into the status if no later scan has begun."""
+        """Write the quality of a result to the file of events; show the result on the browser page if no later scan has begun."""
         seconds, quality = time.monotonic() - source_scan.began, result.quality
         record = PreviewRecord(seconds, source_scan.frames, result.method, quality.chi2, quality.llk_free, result.verdict)
         current = self.status.latest()[1]

@@ -23,7 +23,7 @@ class Status:
         self._number, self._snapshot = 0, Snapshot()
 
     def latest(self) -> tuple[int, Snapshot]:
-        """Return the number of changes so far, and the latest snapshot."""
+        """Return the version and the content of the latest snapshot; each change of the status adds 1 to the version."""
         with self._lock:
             return self._number, self._snapshot
 

@@ -11,7 +11,7 @@ losses             compute what training minimises: misfits of magnitudes, disag
 checkpoints        save a training run so that it continues exactly
 datasets           make batches of counts: simulated on the fly, or measured
 solved_patterns    solve patterns by iterative phasing, and train on them repeatedly
-predict            predict hypotheses for any volume
+predict            predict several possible objects for any volume
 novelty            tell how a pattern differs from the training patterns
 pipelined          predict objects batch by batch, copying one batch while another is computed
 training           train a network, in a loop that can be resumed

@@ -55,7 +55,8 @@ def adapt_network(
     """
     device = next(network.parameters()).device
     learner = deepcopy(network).train()
-    pupil = coarse_network(learner).requires_grad_(True)  # part that learns: of a two-scale network only the low resolution
+    # Part of the network that learns: of a two-scale network only the low-resolution part, else the whole network.
+    pupil = coarse_network(learner).requires_grad_(True)
     optimiser = torch.optim.AdamW(pupil.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     how = sampling(counts.shape, oversampling)
     shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in to_network_grid(counts.float(), valid, how))

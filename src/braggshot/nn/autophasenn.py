@@ -7,9 +7,9 @@ phi is the phase. The object rho is zero where A lies below the threshold T.
 
 `AutoPhaseNN` is the network of the paper [1]_ (its TensorFlow code). It has five levels of two convolutions down to 512 channels,
 nearest upsampling before the convolutions of each level, and zero-padding of the central half to the whole array *before* the last
-three convolutions. `AutoPhaseNN2024` is the authors' later, smaller network (their PyTorch code). It has strides for pooling,
-trilinear upsampling after the convolutions, zero-padding of the finished object, and a threshold that rises during training. The
-threshold T is a hard mask: a voxel below T has no gradient that could bring it back.
+three convolutions. `AutoPhaseNN2024` is the authors' later, smaller network (their PyTorch code). It has strided convolutions
+instead of pooling, trilinear upsampling after the convolutions, zero-padding of the finished object, and a threshold that rises
+during training. The threshold T is a hard mask: a voxel below T has no gradient that could bring it back.
 
 Three things differ from the authors' code. Every axis may be any multiple of 16. Arrays come with the origin at the first voxel.
 The authors' simulated patterns are scaled as for a crystal of amplitude one; `unit_scale` brings a measured pattern to that scale.
@@ -35,7 +35,7 @@ from braggshot.physics.fourier import AXES, pad, to_centre
 
 SLOPE = 0.01  # slope of the leaky rectified linear units at negative inputs [1]
 SMALLEST = 0.01  # lower limit of the threshold that separates a Patterson function from noise, relative to its maximum [1]
-DIFFERENCE_BODY = 8  # volume of a Patterson function / volume of its convex, centrosymmetric crystal [1]
+DIFFERENCE_BODY = 8  # volume in which a convex, centrosymmetric crystal's Patterson function is not zero / its volume [1]
 
 
 def unit_scale(data: Measurement) -> Tensor:
@@ -86,14 +86,14 @@ class Published(nn.Module):
         self.register_buffer("threshold", torch.tensor(threshold[1]))
 
     def anneal(self, share: float) -> None:
-        """Set the threshold of the support for a point in training; `share` is the part of the training that is done, 0 to 1."""
+        """Set the amplitude threshold of the support, which changes in training; `share` is the part of training done, 0 to 1."""
         first, last = self.bounds
         self.threshold.fill_(first + (last - first) * min(share, 1.0))
 
     def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Return the outputs of both decoders for an input (n, 1, z, y, x), before sigmoid and tanh.
 
-        The outputs cover the central half of the array per axis, or the whole array.
+        `shape` is that of the whole array. The outputs cover it in `AutoPhaseNN`; in `AutoPhaseNN2024`, its central half per axis.
         """
         raise NotImplementedError
 
@@ -113,7 +113,8 @@ class Published(nn.Module):
 
         Returns
         -------
-        list of one pair: the object rho, complex, on half the array or the whole, zero below the threshold; and |F| (n, z, y, x)
+        list of one pair: the complex object, zero below the threshold, on the grid of the outputs of `decode`; and the modulus of
+            the object's transform (n, z, y, x)
         """
         x = to_centre(self.scale(Measurement(magnitude, valid)))[:, None]
         a, p = self.decode(x.contiguous(memory_format=torch.channels_last_3d), magnitude.shape[-3:])
@@ -143,7 +144,7 @@ class AutoPhaseNN(Published):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's annotations lack it
 
     def scale(self, data: Measurement) -> Tensor:
-        """Scale |F| to a crystal of amplitude one, whose transform has no factor 1 / sqrt(number of voxels)."""
+        """Scale the magnitudes to a crystal of amplitude one and a transform without the factor 1 / sqrt(number of voxels)."""
         return data.magnitude * unit_scale(data) * math.sqrt(data.magnitude[0].numel())
 
     def decode(self, x: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ class Run:
 
 
 def save_checkpoint(path: Path, run: Run, training: Mapping[str, Any]) -> None:
-    """Save network, running average of its weights, optimiser and resolved settings as one safetensors file.
+    """Save a training run as one safetensors file: network, running average of its weights, optimiser, settings.
 
     Loading a safetensors file cannot run code.
     """

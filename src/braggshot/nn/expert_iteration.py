@@ -83,7 +83,7 @@ def refine_predictions(
 
 
 def join_patterns(data: Measurement) -> Measured:
-    """Turn a batch of patterns into the measured data of phasing, one start for each pattern; no voxel is held out."""
+    """Turn patterns into the input of iterative phasing: one start for each pattern, and no voxel held out to judge the result."""
     valid = data.valid > 0
     floating = (~valid).reshape(-1).nonzero().squeeze(1)
     return Measured(data.magnitude, floating, floating[:0], data.magnitude.square(), valid)

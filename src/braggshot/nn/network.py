@@ -28,8 +28,10 @@ from torch.nn import functional
 from braggshot.physics.fourier import AXES, crop, pad, to_centre, to_corner
 
 EPSILON = 0.1  # modulus of a step's complex output z below which the amplitude fades [1]
-PHOTON_NOISE = 0.25  # variance of a magnitude sqrt(I) [photons]
-LEAN = 8.0  # k in the factor sigmoid(k d) of a start's amplitude; d is the distance from a plane / half the box [1]
+PHOTON_NOISE = 0.25  # variance that photon noise gives a measured magnitude sqrt(I) [photons]
+# Slope k of the factor sigmoid(k d) that dims a random start on one side of a plane. d is the distance from the plane in units of
+# half the box, negative on the dimmed side [1].
+LEAN = 8.0
 STRIDE = 16  # the length of every axis of the data must be a multiple of this number [voxels]
 
 
@@ -68,7 +70,10 @@ class Measurement:
         return cls(to_corner(counts.float()).clamp_min(0).sqrt() * known, known)
 
     def repeat(self, times: int) -> Measurement:
-        """Return a measurement that holds each pattern `times` times in succession, once for each of its hypotheses."""
+        """Return a measurement in which each pattern is repeated `times` times in succession.
+
+        So the network can predict several objects for each pattern.
+        """
         return Measurement(self.magnitude.repeat_interleave(times, 0), self.valid.repeat_interleave(times, 0))
 
 
@@ -158,7 +163,8 @@ class Features:
         )
         brightest = data.magnitude.amax(AXES, keepdim=True).clamp_min(1e-12)
         counts = to_centre((data.magnitude / brightest).pow(0.25))
-        noise = to_centre((1 + data.magnitude).log() / 8)  # log of magnitudes, not normalised, to show the number of photons
+        # Logarithm of the magnitudes, not divided by the largest magnitude, so that the network sees how many photons there are.
+        noise = to_centre((1 + data.magnitude).log() / 8)
         reciprocal = torch.stack([counts, noise, to_centre(data.valid)], 1)
         twice = patterson[..., ::2, ::2, ::2]
         return cls(
@@ -169,7 +175,7 @@ class Features:
 
 
 WHOLE = 64 * (4 + 3)  # number of channels of `Features.whole`: 64 voxels per block, times 4 Patterson and 3 reciprocal-space fields
-SEEN = 6  # number of channels of the object rho and its modulus projection p: real part, imaginary part, modulus of each
+SEEN = 6  # number of channels that hold real part, imaginary part and modulus of the object and of its modulus projection
 
 
 class Convolution(nn.Conv3d):

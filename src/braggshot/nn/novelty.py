@@ -22,7 +22,7 @@ from braggshot.physics.fourier import AXES, frequencies
 # Lowest and highest value in training of each number that describes a pattern, by the name of the number.
 Ranges = Mapping[str, tuple[float, float]]
 
-# Phrase that explains each number that describes a pattern, by the number's name. The number's value replaces the braces.
+# For each number that describes a pattern, by name: a phrase that explains the number, with braces in place of its value.
 WORDS = {
     "brightest": "the brightest voxel holds 10^{0:.1f} photons",
     "valid": "{0:.2f} of the voxels are valid",
@@ -35,9 +35,10 @@ WORDS = {
 
 @torch.no_grad()
 def features(network: nn.Module, data: Measurement, generator: torch.Generator) -> dict[str, Tensor]:
-    """Compute, by name, the numbers that describe n patterns as the network sees them (n,); `WORDS` explains the numbers.
+    """Compute the numbers that describe each of n patterns, as a table {name of the number: values (n,)}.
 
-    One of these numbers is the misfit of the prediction, because a network explains unknown patterns badly.
+    `WORDS` explains the numbers. One of them is the misfit of the network's prediction, because the network predicts badly for
+    patterns unlike those of its training.
     """
     # In training, patterns of a two-scale network hold more fringes than its low-resolution part sees.
     data = central_fringes(data) if isinstance(network, TwoScaleNetwork) else data

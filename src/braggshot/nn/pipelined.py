@@ -33,7 +33,7 @@ class Stream:
     Parameters
     ----------
     network : network, on the device to use
-    how : change of grid from the patterns to the network, the same for all patterns
+    how : grid to which the patterns are resampled for the network, the same for all patterns
     valid : (z, y, x) mask of the voxels that are good in all patterns, on the device
     starts : number of random starts for each pattern; the object with the lowest chi2 is kept
     seed : seed of the random starts; batch number k uses the seed `seed` + k

@@ -1,4 +1,4 @@
-"""Predict hypotheses for any volume: resample the volume as in training, apply the network, resample the objects back."""
+"""Predict several possible objects for any volume: resample its counts as in training, apply the network, resample back."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def predict(
     orientations: int = 1,
     search: bool = False,
 ) -> list[Hypothesis]:
-    """Predict the best hypotheses for a volume, sorted by their misfit on the grid that the network was shown.
+    """Predict several possible objects (hypotheses) for a volume; return the `n` of lowest misfit, the best first.
 
     The network is trained on crystals in all orientations, and its errors differ between orientations. So each prediction is made
     from the pattern in another orientation. A two-scale network makes all predictions at the low resolution, for an eighth of the
@@ -59,7 +59,7 @@ def predict(
     network : network, on the device to use
     counts, valid : (z, y, x), centred at N // 2; voxels to be held out must be marked not valid
     oversampling : measured oversampling per axis; None keeps the sampling of the volume
-    n : number of hypotheses
+    n : number of objects to return
     seed : seed of the random starts
     orientations : number of orientations of the pattern, at least `n`; the best `n` predictions are returned
     search : continue the best low-resolution predictions by long phasing if they do not show one crystal
@@ -119,7 +119,7 @@ def _answer_fine(network: TwoScaleNetwork, seen: Measurement, answers: Answers, 
 def input_size(network: nn.Module) -> int:
     """Return the largest number of voxels per axis that a network takes from a pattern.
 
-    A network that works at the low resolution alone takes the central fringes, an eighth of the voxels.
+    A network that works only at the low resolution takes the central fringes: half as many voxels per axis as the other networks.
     """
     return LARGEST if isinstance(network, TwoScaleNetwork | Published) else CENTRAL
 

@@ -31,7 +31,8 @@ from braggshot.physics.sampling import fill_unmeasured
 
 SAMPLED = 2.8  # oversampling per axis to which more finely sampled patterns are brought [1]
 LOBES = 5  # number of lobes of Lanczos' kernel on either side
-TURNS = 10  # number of rounds that fill the voxels without valid counts; each limits the band, then restores valid counts
+# Number of iterations that fill the voxels without valid counts. Each limits the band, then restores the valid counts.
+TURNS = 10
 
 
 @dataclass(frozen=True)

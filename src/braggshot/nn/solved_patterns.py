@@ -184,10 +184,9 @@ def read_solved(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def turn_indices(shape: torch.Size, ways: list[Orientation]) -> Tensor:
-    """Return the voxel indices with which an array is turned into each orientation, (orientations, voxels).
+    """Return a table of flat voxel indices (orientations, voxels) by which a gather operation turns arrays.
 
-    In row k, the index at place j is the voxel of the array that moves to the voxel j in orientation k. With these indices one
-    gather operation turns a whole batch.
+    The entry (k, j) is the index of the voxel that orientation k moves to the voxel j.
     """
     index = torch.arange(shape.numel()).view(shape)
     return torch.stack([turn(index, way).reshape(-1) for way in ways])

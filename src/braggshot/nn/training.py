@@ -93,7 +93,7 @@ class TrainConfig:
     def rate(self, step: int) -> float:
         """Return the learning rate of a step.
 
-        flat-decay   rises, stays flat, and falls to zero at the end; a longer run continues from the flat part
+        flat-decay   rises, stays constant, and falls to zero at the end; to lengthen a run, resume it from before the fall
         halving      is halved after every fifth of the run (in the paper on AutoPhaseNN: every 20 of 100 epochs)
         triangular2  rises five times from a fifth of `learning_rate` and falls back, each rise half as high as the one before (in
         the training of AutoPhaseNN 2024: every 12 of 60 epochs)

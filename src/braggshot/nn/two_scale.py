@@ -6,7 +6,8 @@
       | central fringes                | the same                            | all
       v                                v                                     v
     learned steps (`coarse`)  ->  projections, shrink-wrap (`between`)  ->  learned steps (`fine`)  ->  projections (`after`)
-      16^3 voxels of 32^3              a hundred                             32^3 voxels of 64^3           ten, then the object
+      32^3 counts,                     100 iterations                        64^3 counts,                 10 iterations,
+      object of 16^3 voxels                                                  object of 32^3 voxels        then the object
 
 The crystal is found from the central fringes, which show it at half the resolution for an eighth of the cost. The first learned
 steps often end in a blend of the crystal with its twin; the projections after them resolve the blend. The outer fringes say how
@@ -125,9 +126,10 @@ def central_fringes(data: Measurement) -> Measurement:
 
 
 def enlarge(rho: Tensor, shape: torch.Size, whole: torch.Size) -> Tensor:
-    """Interpolate objects from the grid `shape` to the finer grid `whole` of the same extent, centred by mass.
+    """Move the centre of mass of low-resolution objects to the middle, and interpolate the objects to a finer grid.
 
-    The objects are centred because projections let an object drift, and the finer box has no margin for that.
+    `rho` holds the central half, per axis, of arrays of `shape`. The result holds the central half of arrays of `whole`, which have
+    the same width in metres. Objects are moved because projections let them drift, and what lies outside that half is lost.
     """
     transform = pad(fourier(in_the_middle(pad(rho, shape))), whole)
     return normalise(crop(inverse_fourier(transform), [n // 2 for n in whole]))
@@ -144,9 +146,10 @@ def coarse_network(network: nn.Module) -> nn.Module:
 
 
 def with_fine_steps(part: nn.Module, whole: nn.Module | None) -> nn.Module:
-    """Return the network to save after `part` of it was trained alone.
+    """Return the network to save after `part` was trained.
 
-    If `part` is the low-resolution network of a two-scale network `whole`, the full-resolution steps of `whole` are added.
+    If `whole` is a two-scale network and `part` a network of one resolution, the result is a two-scale network: `part` at the low
+    resolution, then the full-resolution steps of `whole`. Else the result is `part`.
     """
     if not isinstance(whole, TwoScaleNetwork) or not isinstance(part, PhaseNetwork):
         return part

@@ -43,7 +43,7 @@ class Card:
     name : short name
     kind : kind of network, from `KINDS`
     network : configuration of the network, empty for the published ones
-    training : resolved settings of the training
+    training : all settings of the training, defaults included
     seen : number of patterns that the network was trained on
     metrics : results of the network on validation patterns
     note : licence, device, and other remarks
@@ -136,7 +136,7 @@ def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any],
 
 
 RETIRED = {"support_threshold", "support_extent"}
-"""Names of obsolete settings that are skipped when the model card of an older network is read; refinement does not use them."""
+"""Names of old settings that no longer have an effect; they are skipped when the model card of an older network is read."""
 
 
 def _without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:

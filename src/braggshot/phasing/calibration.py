@@ -28,7 +28,7 @@ error that all solutions share, such as too tight a support, does not spread the
 def uncertainty_of_starts(
     agreeing: list[Tensor], support: BoolArray, basis: FloatArray | None, q: FloatArray | None
 ) -> Uncertainty | None:
-    """Compute the calibrated spread between the fields (z, y, x) of the starts that agree; None for a single start."""
+    """Compute the 68 % errors of a crystal from the spread between the starts that agree; None for a single start."""
     if len(agreeing) < 2:
         return None
     fields = torch.stack(agreeing).numpy()

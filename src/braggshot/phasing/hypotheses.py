@@ -19,16 +19,15 @@ from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.tournament import blur_factor
 from braggshot.physics.fourier import to_centre, to_corner
 
-# A voxel of an unrefined hypothesis is set to zero if its amplitude is at most this part of the largest [1]. With 0.3, the chi2
-# of a hypothesis would double.
+# Amplitude, relative to the largest, up to which a voxel is set to zero in a prediction of the network that is used unrefined [1].
+# With 0.3, the chi2 of the prediction would double.
 FAINT = 0.1
 
 
 def with_network(context: PhasingContext, network: nn.Module, card: Card) -> PhasingContext:
-    """Add the network to the phasing context, with a description of how the counts differ from the training patterns.
+    """Add a network to the state of a phasing, with a description of how the counts differ from the network's training patterns.
 
-    The training patterns are those from which the network has learned. If the settings ask for further training, the network that
-    is added has also been trained on these counts.
+    If the settings ask for it, the network is first trained further on these counts.
     """
     config, oversampling = context.config, context.volume.oversampling
     counts, seen = _hide_held_out(context.data)
@@ -44,8 +43,8 @@ def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = Tr
     Parameters
     ----------
     threshold : amplitude, relative to the largest, above which a voxel belongs to the support [1]
-    searches : True to continue the best low-resolution predictions of the network by long iterative phasing, if these predictions
-        show different crystals; what this finds also competes to be a hypothesis
+    searches : True to run a long iterative phasing from the best low-resolution predictions of the network, if these show
+        different crystals; the hypotheses are then chosen among the predictions and the crystals so found
     """
     assert context.network is not None
     config, oversampling = context.config, context.volume.oversampling
@@ -55,9 +54,9 @@ def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = Tr
 
 
 def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing:
-    """Refine each guess by iterations; return the refined guesses and, as the last start, the best guess without refinement.
+    """Refine each guess of the crystal by iterations; return the refined guesses and, last, the first guess as it was.
 
-    The guesses are listed best first. Where photons are few, iterations fit noise, and the unrefined guess may be better.
+    The guesses are given best first. Where photons are few, iterations fit noise, and the unrefined guess may be better.
     """
     seed = context.config.seed
     refined = yield from run_starts(context.search_data, refinement(context), len(guesses), seed, guesses)

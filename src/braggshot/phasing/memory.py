@@ -1,7 +1,6 @@
-"""Refuse, before it begins, a phasing that does not fit into memory: a machine that swaps memory to disk hardly responds.
+"""Check before phasing that it fits into memory, and refuse it if not; a machine that swaps memory to disk hardly responds.
 
-The memory that each strategy needs was measured as the growth of the process that phases volumes from 64^3 to 256^3 voxels; see
-``docs/benchmarks.md``.
+How much memory each method of phasing needs was measured with volumes from 64^3 to 256^3 voxels; see ``docs/benchmarks.md``.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from braggshot.physics.forward import PointSpread
 # Width at and above which a point spread is wide [reciprocal voxels]; a search that assumed full coherence is then not trusted.
 WIDE = 0.7
 SHARPER = 3  # largest number of searches for the crystal on sharpened counts
-SETTLED = 0.05  # no further search is run if the widths of the point spread change by less than this [reciprocal voxels]
+SETTLED = 0.05  # change of the point spread's widths below which the search for the crystal is not repeated [reciprocal voxels]
 
 Phasing = Generator[Progress, None, list[Start]]
 Search = Callable[[PhasingContext], Generator[Progress, None, tuple[list[Start], str]]]
@@ -32,9 +32,9 @@ def search_with_coherence(
 ) -> Generator[Progress, None, tuple[PhasingContext, list[Start], str]]:
     """Search for the crystal; if a point spread improves the best start, refine all starts together with their point spreads.
 
-    If the point spread is wide, the search is run again, on counts that are sharpened by the point spread. A wrong crystal can give
-    a wrong width, so the search is repeated while the width changes, at most `SHARPER` times. The generator's value holds the
-    phasing context, the starts and, in words, how the starts were found.
+    If the point spread is wide, the counts are sharpened (deconvolved) by it, and the crystal is searched for again on these
+    counts. A wrong crystal can give a wrong width, so this is repeated while the width changes, at most `SHARPER` times. The
+    generator's value holds the state of the phasing, the starts and, in words, how the starts were found.
     """
     starts, how = yield from search(context)
     best = starts[best_of([score(start, context.data_cpu) for start in starts])]
@@ -67,10 +67,10 @@ def _width_change(context: PhasingContext, start: Start) -> float:
 
 
 def try_point_spread(start: Start, context: PhasingContext) -> Generator[Progress, None, Start | None]:
-    """Refine a start together with its point spread; return None if full coherence is kept.
+    """Refine a start together with its point spread; return None if the beam is to be taken as fully coherent.
 
-    With "auto" the point spread has to improve the prediction of the held-out voxels. Blur lets a wrong object fit the phased
-    voxels better, but hardly the held-out voxels.
+    With the setting `partial_coherence` at "auto", the point spread is kept only if the held-out voxels are then predicted better.
+    Blur lets a wrong object fit the phased voxels better, but hardly the held-out voxels.
     """
     config, counts = context.config, context.data_cpu
     if config.partial_coherence == "off":

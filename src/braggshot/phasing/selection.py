@@ -219,6 +219,10 @@ def _ensemble(
 
 
 def _resolution(curve: FloatArray, frequency: FloatArray) -> float:
-    """Return the full period 2 pi / q where the PRTF first falls below 1/e, or of the last shell if it never does [m]."""
+    """Return the resolution by the phase retrieval transfer function (PRTF) [m].
+
+    This is 2 pi / q, with q the distance from the Bragg peak at which the PRTF first falls below 1/e. If it never does, q is the
+    largest distance.
+    """
     below = np.nonzero(curve < PRTF_CUTOFF)[0]
     return float(2 * math.pi / frequency[below[0] if below.size else -1])

@@ -57,8 +57,12 @@ from braggshot.phasing.tournament import tournament
 from braggshot.phasing.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-APART = 1000  # difference between the seeds of successive tournaments of one volume
-KEPT = 4  # number of best starts that are kept from earlier tournaments; each takes the memory of a volume
+# Difference between the seeds of two successive tournaments on one volume, so that they draw different random starts. A tournament
+# phases many random starts and continues the best.
+APART = 1000
+# Number of starts, the best so far, that are kept when further random starts are phased because the verdict is not good; each start
+# takes the memory of a volume.
+KEPT = 4
 Trained = tuple[nn.Module, Card]
 
 
@@ -72,8 +76,10 @@ COMMON = frozenset({"method", "seed", "device", "free_fraction", "free_radius", 
 The setting `limits.tie_margin` is left out. It lets the agreement of starts decide between nearly equal starts, and a strategy
 without random starts does not choose by agreement.
 """
-NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})  # names of the settings of strategies that use a network
-# Names of the settings of strategies that can estimate the point spread of a partially coherent beam.
+# Names of the settings for the network; only strategies (methods of phasing) that use a network read these settings.
+NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
+# Names of the settings for the point spread of a partially coherent beam; only strategies (methods of phasing) that can estimate
+# a point spread read these settings.
 COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf"})
 ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # names of the settings that decide whether a point spread is kept
 GAPS = frozenset({"gap_fraction", "gap_recipe"})  # names of the settings for wide gaps of the detector
@@ -144,7 +150,7 @@ def refuse_unread(method: str, names: Iterable[str], also: Iterable[str] = ()) -
 
 
 def _is_in(name: str, tables: Iterable[str]) -> bool:
-    """Tell whether a setting is named in `tables`, or belongs to a table that is named there."""
+    """Return True if `tables` names the setting itself, or a table of settings that contains it."""
     return any(name == table or name.startswith(f"{table}.") for table in tables)
 
 
@@ -254,7 +260,10 @@ def _auto(context: PhasingContext) -> Run:
 def _try_point_spread_again(
     context: PhasingContext, starts: list[Start]
 ) -> Generator[Progress, None, tuple[PhasingContext, list[Start]]]:
-    """Refine all starts together with their point spreads, if a point spread now improves the best start enough."""
+    """Refine all starts together with their point spreads, if a point spread improves the best start.
+
+    An earlier best start gained too little from a point spread; the present best start may gain more.
+    """
     best = _best(context, starts)
     kept = yield from try_point_spread(best, context)
     if kept is None:
@@ -264,7 +273,7 @@ def _try_point_spread_again(
 
 
 def _further_search(context: PhasingContext, seed: int) -> Phasing:
-    """Hold a tournament of random starts, of which the best are continued; hypotheses of the network do not take part."""
+    """Phase many new random starts and continue the best (a tournament), without the guesses of the network."""
     starts = yield from _hold_tournament(context, context.config.further_starts, seed)
     if context.point_spread is not None:
         starts = yield from refit_with_psf(starts, context)
@@ -292,10 +301,10 @@ def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
 
 
 def _first_search(context: PhasingContext) -> Searched:
-    """Find the best hypothesis of the network, and random starts by a tournament that is independent of the network.
+    """Refine the network's guesses of the crystal, then phase random starts; return the best guess and the best random starts.
 
-    If the best hypothesis predicts the held-out voxels, few random starts are phased. Otherwise many are phased, and the hypotheses
-    join the tournament too.
+    If the best guess predicts the held-out voxels, few random starts are phased, to confirm it. Otherwise many are phased, and the
+    guesses are phased further as well. The random starts never begin from a guess.
     """
     config = context.config
     guesses = hypotheses_of(context, config.support_threshold)

@@ -47,19 +47,23 @@ from braggshot.physics import sampling
 from braggshot.physics.forward import PointSpread
 from braggshot.physics.fourier import frequencies, to_centre
 
-# Recipe of the first round of a tournament, the opening; the second round, the narrowing, runs it three times.
+# Recipe of the first of four rounds, the opening, in which all random starts are phased; the second round, the narrowing, runs it
+# three times, on the best starts.
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
 
 SHELLS = 50  # number of frequency shells, of equal width from 0 to 1 cycle per voxel, in each of which counts are averaged
 SAMPLED = 4.0  # oversampling above which the blur of the shrink-wrap is reduced, because the crystal has fewer voxels [1]
-SETTLED = 1.0  # fraction of a round on the coarse grid after which the blur width of the shrink-wrap stays constant [1]
-# Fraction of the last round after which the blur width of the shrink-wrap stays constant, so that the object can still adapt [1].
+# Fraction of the recipe after which the blur width of the shrink-wrap stays constant, while starts are phased on the coarse grid;
+# 1 lets the width change until the end [1].
+SETTLED = 1.0
+# Fraction of the recipe after which the blur width of the shrink-wrap stays constant, when the best starts are finished on the
+# whole grid; the object then has time to adapt to the final width [1].
 FINISHED = 0.5
 
 
 @dataclass(frozen=True)
 class Round:
-    """Settings of one round of a tournament.
+    """Settings of one round of phasing; after each round only the best random starts go on to the next.
 
     Parameters
     ----------
@@ -116,9 +120,10 @@ def tournament(
     known: PointSpread | None = None,
     first_support: FirstSupport | None = None,
 ) -> Generator[Progress, None, list[Start]]:
-    """Hold a tournament of random starts, which guesses may join.
+    """Phase many random starts in rounds, after each of which only the best go on; guesses of the crystal may join.
 
-    The generator's value lists the best guess, if there are guesses, and then the remaining random starts, best first.
+    The generator's value lists the phased starts: the best that began from a guess, if guesses were given, then the random starts
+    that are left, best first.
 
     Parameters
     ----------
@@ -151,7 +156,7 @@ def tournament(
 
 
 def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
-    """Make the settings of a round, with its blur widths multiplied by a factor and kept above `least` [voxels]."""
+    """Make the settings for the iterations of a round, with its blur widths times `factor`, but not below `least` [voxels]."""
     start, end = (max(factor * width, least) for width in (one.blur_start, one.blur_end))
     return IterativeConfig(
         recipe=one.recipe, shrink_wrap=ShrinkWrap(sigma_start=start, sigma_end=end, sigma_settle=settle), flatness=one.flatness
@@ -159,7 +164,10 @@ def _iterations(one: Round, factor: float, least: float, settle: float) -> Itera
 
 
 def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
-    """Find the least size of a coarse grid, in steps of 8 voxels per axis, that holds a share of all counts."""
+    """Find how many central voxels per axis hold at least the fraction `share` of all counts.
+
+    The numbers `smallest`, `smallest` + 8, `smallest` + 16, ... are tried in turn.
+    """
     total, longest = float(data.intensity.sum()), max(data.shape)
     for voxels in range(smallest, longest, 8):
         if float(crop_to_centre(data, voxels).intensity.sum()) >= share * total:
@@ -168,7 +176,10 @@ def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
 
 
 def blur_factor(oversampling: Sequence[float] | None) -> float:
-    """Compute the factor, at most 1, that shrinks the blur of shrink-wrap at an oversampling above `SAMPLED`."""
+    """Compute the factor by which the blur width of the shrink-wrap is multiplied.
+
+    The factor is 1 up to a mean oversampling of `SAMPLED`, and falls as its inverse above, where the crystal has fewer voxels.
+    """
     return 1.0 if oversampling is None else min(1.0, SAMPLED / math.prod(oversampling) ** (1 / 3))
 
 

@@ -68,7 +68,10 @@ def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 
 
 
 def together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
-    """Add the spread of starts, if there is one, and the spread from photon noise in quadrature, and calibrate the sum."""
+    """Add the spread between starts and the spread from photon noise, in quadrature, and scale the sum to a 68 % error.
+
+    Both are given as 68 % errors, and are scaled back before they are added. Without a spread between starts, `noise` is returned.
+    """
     if starts is None:
         return noise
 

@@ -41,11 +41,11 @@ class Limits:
         [1]
     llk_free : llk_free above which the verdict is doubtful, even if the starts agree; photon noise alone gives about 0.5 [1]
     oversampling : oversampling per axis below which the verdict is doubtful, because phasing has too few equations [1]
-    edge_share : share of the sum of |rho|^2 in the outermost voxels of the array above which the verdict is failed [1]
-    second_crystal : share of the sum of |rho|^2 in the second largest separate part of the support above which the verdict is
-        doubtful [1]
+    edge_share : the verdict is failed if the outermost voxels of the array hold more than this share of the sum of |rho|^2 [1]
+    second_crystal : the verdict is doubtful if a second, separate part of the support holds more than this share of the sum of
+        |rho|^2 [1]
     saturated : the peak counts as saturated if at least this many voxels share the highest count
-    unmeasured : share of the crystal's scattering that falls on voxels without valid counts above which the verdict is doubtful,
+    unmeasured : the verdict is doubtful if more than this share of the crystal's scattering falls on voxels without valid counts,
         because no count determines that part [1]
     """
 

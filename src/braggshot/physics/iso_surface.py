@@ -22,10 +22,13 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray
 
-NEARBY = (0.8, 1.2)  # lowest and highest plausible surface level, relative to the chosen one: 0.4 and 0.6 of the bulk's median [1]
-# Largest number of iterations that find the surface level; they end when the level changes by less than this part of itself [1].
+# Lowest and highest plausible amplitude of the surface, relative to the one chosen [1]. The one chosen is half of the median
+# amplitude inside the crystal, so these are 0.4 and 0.6 of that median.
+NEARBY = (0.8, 1.2)
+# Largest number of iterations that find the amplitude of the surface; relative change of this amplitude below which they end [1].
 _ROUNDS, _SETTLED = 50, 1e-4
-# The median of the bulk is used if the bulk has at least this share of the voxels above the surface level [1].
+# Least share of inner voxels, without a neighbour below the surface level, among all voxels above this level [1]. A crystal with
+# fewer is too thin, and the median amplitude is then taken over all its voxels instead of the inner ones.
 _LEAST = 0.02
 
 
@@ -47,7 +50,7 @@ class IsoSurface:
 
 
 def iso_surface(amplitude: FloatArray, support: BoolArray) -> IsoSurface:
-    """Find the level of the surface: half of the bulk's median amplitude.
+    """Find the amplitude at the surface of a crystal: half of the median amplitude of the voxels away from the surface.
 
     Raises
     ------

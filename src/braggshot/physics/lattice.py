@@ -42,7 +42,7 @@ def cubic(edge: float = 1.0) -> Lattice:
 
 
 def metric(lattice: Lattice) -> NDArray[np.float64]:
-    """Compute the metric tensor G (3, 3) [m^2]."""
+    """Compute the metric tensor of the unit cell, (3, 3): the scalar products of the edges a, b and c with each other [m^2]."""
     alpha, beta, gamma = np.cos(lattice.angles)
     cosines = np.array([[1, gamma, beta], [gamma, 1, alpha], [beta, alpha, 1]])
     return cosines * np.outer(lattice.edges, lattice.edges)

@@ -26,9 +26,12 @@ from braggshot.physics.fourier import fourier, to_corner
 from braggshot.physics.surface import find_surface
 from braggshot.volumes import BoolArray, FloatArray
 
-HALF = 0.5  # FSC threshold for two reconstructions of all counts, which share the noise of the counts [1]
-# FSC threshold for two reconstructions, each from one half of the counts [1]. Where their FSC is 1/7, the FSC of a reconstruction
-# from all counts with the true crystal would be 1/2 (Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003)).
+# Value of the Fourier shell correlation (FSC) at which the resolution is read off, if the two reconstructions are from all counts
+# and so share the noise of the counts [1].
+HALF = 0.5
+# Value of the Fourier shell correlation (FSC) at which the resolution is read off, if each of the two reconstructions is from one
+# half of the counts [1]. Where their FSC is 1/7, the FSC of a reconstruction from all counts with the true crystal would be 1/2
+# (Rosenthal & Henderson, J. Mol. Biol. 333, 721 (2003)).
 SEVENTH = 1 / 7
 _REACH = 5  # distance on either side of the surface over which the amplitude profile is fitted [voxels]
 
@@ -50,7 +53,10 @@ def shell_correlation(first: Tensor, second: Tensor, number: Tensor) -> Tensor:
 
 
 def cutoff(curve: FloatArray, frequency: FloatArray, threshold: float) -> float:
-    """Find the full period 2 pi / q where a curve first falls to `threshold`; the period of the last shell if it never does."""
+    """Compute the resolution 2 pi / q, with q the frequency at which a curve first falls to `threshold`.
+
+    If the curve stays above, q is the last frequency; if it is below from the beginning, the first.
+    """
     below = np.flatnonzero(np.asarray(curve) < threshold)
     if not below.size:
         return float(2 * math.pi / frequency[-1])

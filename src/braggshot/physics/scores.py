@@ -17,8 +17,10 @@ from scipy import ndimage
 from braggshot.physics.metrics import align
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
-SUCCESS = 0.95  # aligned complex correlation with the truth from which a crystal counts as found [1]
-BLENDED = 0.7  # correlation with the twin (`blend`) from which a failure is called a mixture of object and twin [1]
+SUCCESS = 0.95  # least complex correlation with the true crystal, after alignment, with which it counts as found [1]
+# Least value of the score `blend` with which a failed reconstruction is called a mixture of object and twin [1]. `blend` correlates
+# the twin with what is left of the reconstruction after its part along the true crystal is subtracted.
+BLENDED = 0.7
 EDGE = 0.5  # amplitude at the surface of the true crystal, relative to its typical amplitude [1]
 # Thresholds on amplitude over typical amplitude [1]: the score `iou` is computed for each, with the voxels above it as support.
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -111,7 +113,10 @@ def phase_mae(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> floa
 
 
 def gradient_rmse(truth: ComplexArray, found: ComplexArray, body: BoolArray) -> float:
-    """Compute the RMS error of phase differences between neighbours inside the surface layer [rad]; NaN if there are none."""
+    """Compute the RMS error of the phase differences between neighbouring voxels [rad]; NaN if no voxels are left.
+
+    The outermost layer of voxels of `body` is left out, as are voxels where nothing was found.
+    """
     inside = ndimage.binary_erosion(body) & (np.abs(found) > 0)
     if not inside.any():
         return math.nan

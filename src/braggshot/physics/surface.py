@@ -18,7 +18,9 @@ from scipy import ndimage
 
 from braggshot.volumes import FloatArray
 
-SMOOTHING = 0.7  # Gaussian width that removes the voxel steps of a surface where the amplitude drops within one voxel [voxels]
+# Gaussian width by which an amplitude is smoothed, by default, before its surface is found [voxels]. Without this, a surface at
+# which the amplitude drops within one voxel would show the steps of the voxels.
+SMOOTHING = 0.7
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from skimage.segmentation import watershed
 from braggshot.physics.sampling import mirror
 from braggshot.volumes import BoolArray, FloatArray
 
-# Least brightness of a foreign peak, divided by that of the valley towards the Bragg peak, or of the mirror point at -q [1].
+# Least ratio of the brightness of a foreign peak to that of the valley between it and the Bragg peak [1]. The ratio to the
+# brightness of the opposite point, which is the mirror image of the foreign peak in the Bragg peak, must be as large.
 PROMINENCE = 5.0
-FADED = 0.05  # least counts under the mask of a foreign peak, as a share of the peak's brightness [1]
+FADED = 0.05  # least brightness of a voxel that is masked with a foreign peak, as a share of the peak's brightness [1]
 SIGNIFICANT = 6.0  # height of the noise floor, which peaks must exceed, above the background [noise standard deviations]
 
 
@@ -29,8 +30,8 @@ def find_aliens(
 
     Counts are smoothed over half a fringe. A local maximum that lies wholly inside the array is a foreign peak (alien) if it is
     five times as bright as the saddle towards the Bragg peak, as the noise floor, and as the mirror point at -q. The mask of a
-    foreign peak holds voxels on the peak's side of the saddle. Each of them is brighter than the noise floor, than a twentieth of
-    the peak, and than twice the voxel's own mirror point. The mask is widened by half a fringe.
+    foreign peak holds voxels on the peak's side of the saddle. Each of them is brighter than 1.5 times the noise floor, than a
+    twentieth of the peak, and than twice the voxel's own mirror point. The mask is widened by half a fringe.
 
     Parameters
     ----------
@@ -49,7 +50,8 @@ def find_aliens(
     coarse = tuple(slice(int(first), None, int(step)) for first, step in zip(offset, stride, strict=True))
     blurred = _smooth(counts, valid, sigma)[coarse]
     background = float(np.median(blurred))
-    effective = float((4 * np.pi) ** 1.5 * sigma.prod())  # number of voxels whose plain mean is as noisy as the Gaussian average
+    # Effective number of voxels in a Gaussian average: the plain mean of so many voxels has the same noise.
+    effective = float((4 * np.pi) ** 1.5 * sigma.prod())
     floor = background + SIGNIFICANT * np.sqrt((background + 1 / effective) / effective)
     level = np.log(np.maximum(blurred, floor)).astype(np.float32)
     tops, n = ndimage.label(h_maxima(level, np.log(PROMINENCE)), np.ones((3, 3, 3)))  # type: ignore[no-untyped-call]
@@ -84,7 +86,7 @@ def _smooth(counts: FloatArray, valid: BoolArray, sigma: NDArray[np.float64]) ->
 
 
 def _positions(tops: NDArray[np.int32], n: int) -> list[tuple[int, tuple[int, int, int]]]:
-    """Return the label (number) of each local maximum, and its voxel; of a plateau of several voxels, the first one."""
+    """Return the label (a number) and the voxel of each local maximum; a plateau is represented by its first voxel."""
     places = ndimage.find_objects(tops, max_label=n)
     positions = []
     for label, place in enumerate(places, start=1):
@@ -103,7 +105,10 @@ def _is_inside(top: tuple[int, ...], stride: NDArray[np.int_], sigma: NDArray[np
 
 
 def _refine(mask: BoolArray, shape: tuple[int, ...], stride: NDArray[np.int_], offset: NDArray[np.int_]) -> BoolArray:
-    """Widen a mask by one voxel, and expand it from a grid of every `stride`-th voxel to the full grid of `shape`."""
+    """Widen a mask on a coarse grid by one of its voxels, and expand it to the full grid of `shape`.
+
+    Along each axis, the coarse grid consists of every `stride`-th voxel of the full grid.
+    """
     nearest = [
         np.clip((np.arange(size) - first + step // 2) // step, 0, coarse - 1)
         for size, first, step, coarse in zip(shape, offset, stride, mask.shape, strict=True)

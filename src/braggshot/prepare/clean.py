@@ -16,7 +16,8 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.volumes import BoolArray, FloatArray
 
-# Least ratios [1]: of a hot pixel's count to the fourth largest count around it, of a zinger's to the eighth largest around it.
+# Least ratio of a hot pixel's count to the fourth largest count among the pixels around it, and least ratio of the count of a
+# zinger (a single voxel that is far too bright) to the eighth largest count among the voxels around it [1].
 HOT, ZINGER = 5.0, 30.0
 ALWAYS = 0.75  # least share of the images in which a hot pixel stands out [1]
 STEADY = 3.0  # largest ratio of the upper to the lower quartile of a hot pixel's counts [1]
@@ -92,9 +93,9 @@ def find_hot_pixels(images: Iterable[FloatArray], valid: BoolArray) -> BoolArray
 def find_dead_pixels(total: FloatArray, valid: BoolArray) -> BoolArray:
     """Find pixels that count too little beside their neighbours.
 
-    A pixel is dead if it holds less than 5 % of the least of its eight neighbours, after four standard deviations of photon noise
-    are taken off that neighbour. The neighbours must agree within a factor of ten. They do not agree where two dark lines between
-    fringes cross.
+    The smallest count among a pixel's eight neighbours is reduced by four standard deviations of its photon noise. The pixel is
+    dead if it holds less than 5 % of the result. It is not called dead if its neighbours differ by a factor of ten or more, as they
+    do where two dark lines between fringes cross.
     """
     around = np.ones((3, 3), dtype=bool)
     around[1, 1] = False
@@ -123,10 +124,10 @@ def find_missing_blocks(counts: FloatArray, valid: BoolArray) -> BoolArray:
     """Find solid blocks of exact zeros among counts: data that was cut out or never read, not darkness.
 
     In a volume the function finds blocks that were cut out; in the sum of all frames it finds gaps and clusters of dead pixels.
-    The core of a block consists of voxels whose neighbours, known gaps aside, are all zero. The block is the core and the zeros
-    within three voxels of it. Counts are compared with the smallest positive count: 1 photon, or a threshold applied earlier. A
-    block is masked if two conditions hold. First, the median of the voxels up to two voxels around the block is above three times
-    the smallest count. Second, a block filled with this median would hold more than 50 times the smallest count.
+    The core of a block consists of voxels that are zero and have only zeros, or known gaps, as neighbours. The block is the core
+    and the zeros within three voxels of it. Its surroundings are the valid voxels within two voxels of the block. The quantum is
+    the smallest positive count in the data: 1 photon, or a threshold that was applied earlier. A block is masked if the median
+    count of its surroundings exceeds three quanta, and if this median times the number of voxels in the block exceeds 50 quanta.
     """
     trusted = np.where(valid, counts, 0).astype(np.float32)
     zero = (counts == 0) & valid

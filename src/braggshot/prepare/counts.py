@@ -23,15 +23,15 @@ from braggshot.prepare.detectors import find_gaps
 from braggshot.prepare.rocking import RockingGrid, rocking_grid
 from braggshot.volumes import BoolArray, FloatArray, Frames, Scan
 
-UNTRUSTED = 0.1  # largest share of voxels, negative or not a number, with which a scan is accepted [1]
+UNTRUSTED = 0.1  # largest share of a scan's voxels that may be negative or not a number; else the scan is refused [1]
 
 
 @dataclass(frozen=True)
 class Block:
-    """Counts of a region of the raw grid that starts at `start`, and a mask of its valid voxels.
+    """Counts of one region of a raw scan, and a mask of the region's valid voxels.
 
-    Counts are 0 where not valid. `untrusted` is the number of voxels that should have held counts but were negative or not a
-    number. `steps` describes in words how bad voxels were masked.
+    The region begins at the voxel `start` of the scan. Counts are 0 where not valid. `untrusted` is the number of voxels
+    that should have held counts but were negative or not a number. `steps` describes in words how bad voxels were masked.
     """
 
     counts: NDArray[np.float32]

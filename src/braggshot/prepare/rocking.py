@@ -72,7 +72,7 @@ def rocking_grid(
 
 
 def regular_geometry(geometry: Geometry | None, grid: RockingGrid) -> Geometry | None:
-    """Return a geometry that lists angles by plane of `grid`, not by frame; a circle at a constant angle is left as it is."""
+    """Return a geometry with one angle for each plane of `grid`, not for each frame, of every sample rotation that is scanned."""
     if geometry is None or grid.regular:
         return geometry
     filled = [index for index, plane in enumerate(grid.frames) if plane]

@@ -19,10 +19,11 @@ from braggshot.volumes import FloatArray
 
 MEMORY = 64 * 2**20  # memory for the group of frames that is read in one step [bytes]
 BYTES_PER_VOXEL = 16  # memory per voxel while frames are read: raw value, count, mask and square root [bytes]
-CUBES = 4_000_000  # largest number of cubes over which the voxels of a scan are summed
+CUBES = 4_000_000  # largest number of cubes into which a scan is divided; the voxels of each cube are summed
 SAMPLES = 8  # number of frames in which hot pixels are searched
-CONTRAST = 10.0  # least height of a peak above the other counts [robust standard deviations]
-SIGNAL_TO_NOISE = 4.0  # least mean signal-to-noise ratio of a speckle on each face of the box that holds the signal [1]
+CONTRAST = 10.0  # least height of a Bragg peak above the median, both as sums over 3 x 3 x 3 voxels [robust standard deviations]
+# Least signal-to-noise ratio of an average speckle on the faces of the box that holds the signal [1]. Planes with less are cut off.
+SIGNAL_TO_NOISE = 4.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tu
 
 
 def _face_mean(counts: NDArray[np.float32], centre: list[int], half: list[int], axis: int) -> float:
-    """Return the mean count on the two faces of a box perpendicular to `axis`, without the parts outside the array."""
+    """Return the mean count on two faces of a box, those perpendicular to `axis`; parts outside the array are left out."""
     box = [slice(max(0, c - h), c + h + 1) for c, h in zip(centre, half, strict=True)]
     total, number = 0.0, 0
     for plane in {centre[axis] - half[axis], centre[axis] + half[axis]}:
@@ -126,15 +127,15 @@ def _box(counts: FloatArray, middle: NDArray[np.int_], half: int) -> tuple[slice
 
 
 def locate_maximum(smooth: FloatArray, middle: NDArray[np.int_], half: int) -> NDArray[np.int_]:
-    """Return the voxel of the maximum in a cube about `middle`."""
+    """Return the voxel with the largest value in a cube; its middle is the voxel `middle`, and its edge is 2 `half` + 1 voxels."""
     box = _box(smooth, middle, half)
     return np.array(np.unravel_index(int(smooth[box].argmax()), smooth[box].shape)) + [part.start for part in box]
 
 
 def centre_of_mass(counts: FloatArray, middle: NDArray[np.int_], half: int) -> NDArray[np.float64]:
-    """Return the offset of the centre of mass from the voxel `middle`, in a cube about it [voxels].
+    """Return the centre of mass of the counts in a cube, relative to the voxel `middle` at the middle of the cube [voxels].
 
-    The weight of a voxel is its excess over a tenth of the maximum.
+    The weight of a voxel is its count minus a tenth of the cube's largest count, or 0 if that is negative.
     """
     box = _box(counts, middle, half)
     weight = np.maximum(counts[box] - 0.1 * counts[box].max(), 0)

@@ -44,10 +44,10 @@ from braggshot.volumes import DiffractionVolume, FloatArray, Scan, Window
 Triple = tuple[int, int, int]
 
 WHOLE = 8_000_000  # largest scan, or part of one, that is read in one step [voxels]
-SMALL = 128  # longest axis of a stack that is not cropped, because little would be saved [voxels]
+SMALL = 128  # greatest axis length of a stack of frames that is kept whole, because cropping it would save little [voxels]
 CENTRED = 0.1  # share of an axis by which a peak may be off the middle and still count as centred [1]
 MARGIN = 12  # margin that is read around the cropped region, so that artefacts on its edge are seen whole [raw voxels]
-SPECKLE = 200.0  # volume of a speckle, assumed until the oversampling is known; rather too large [voxels]
+SPECKLE = 200.0  # volume of a speckle, assumed until it is measured; set large, so that the region read is not too small [voxels]
 GROUPS = 8  # number of parts into which a rocking curve is split to find the pixels that are hot in nearly all parts
 FIELDS = {
     "steps",
@@ -226,7 +226,10 @@ def _centre(name: str, block: Block, peak: Triple, side: int, config: PrepareCon
 
 
 def _recentre(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return counts and mask with the peak within 10 % of the middle, for measuring the oversampling."""
+    """Return counts and mask with the peak near the middle, so that the oversampling can be measured from them.
+
+    If the peak is more than 10 % of an axis off the middle, counts and mask are shifted, and padded with zeros.
+    """
     shape = np.array(block.counts.shape)
     start = np.subtract(peak, block.start) - shape // 2
     if np.all(np.abs(start) <= CENTRED * shape):
@@ -262,7 +265,7 @@ def _choose_window(
 
 
 def _covers(block: Block, start: Triple, stop: Triple, raw_shape: Triple) -> bool:
-    """Tell whether a block holds all voxels of a region that lie inside the scan."""
+    """Tell whether a block contains a region completely, apart from the parts of the region that lie outside the scan."""
     return all(
         have <= max(0, first) and min(size, last) <= end
         for have, end, first, last, size in zip(block.start, block.stop, start, stop, raw_shape, strict=True)

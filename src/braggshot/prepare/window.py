@@ -68,7 +68,10 @@ def choose_shape(
 
 
 def window_about(peak: Sequence[float], raw_shape: Triple, binning: Triple, shape: Triple) -> Window:
-    """Return the part of the raw scan (window) whose centre voxel N // 2 lies closest to `peak`, a raw index with fractions."""
+    """Return the part of the raw scan (window) whose centre voxel, N // 2 on each axis, lies closest to `peak`.
+
+    The position `peak` is an index of the raw scan, and may have a fractional part.
+    """
     z, y, x = (
         int(np.rint(index - (bins - 1) / 2)) - bins * (size // 2) for index, bins, size in zip(peak, binning, shape, strict=True)
     )

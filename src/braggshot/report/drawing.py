@@ -24,7 +24,7 @@ class Drawing:
 
     @cached_property
     def crystal(self) -> Crystal:
-        """Crystal, scale and colours that all pictures of direct space share."""
+        """The crystal ready to be drawn, with the scale and the colours that all its pictures share."""
         return figures.crystal(self.reconstruction)
 
     @cached_property

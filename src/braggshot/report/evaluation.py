@@ -36,7 +36,8 @@ def evaluation_figure(title: str, rows: Rows) -> Figure:
     """Draw four panels that compare phasing methods.
 
     They show the share of crystals found in each group, the correlation of each crystal with the truth, the share found against
-    the time per crystal, and the overlap of the supports against the threshold on the amplitude.
+    the time per crystal, and how well the found support overlaps the true one. The overlap (intersection over union) is
+    plotted against a threshold. The found support holds the voxels whose amplitude, relative to its typical value, is above it.
     """
     figure = Figure(figsize=_SIZE, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=11)

@@ -186,9 +186,9 @@ def slices(shown: Crystal) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
 
 
 def _plane(shown: Crystal, through: FloatArray, across: int, up: int) -> tuple[ComplexArray, Pixels]:
-    """Interpolate the complex field on the plane of two Cartesian axes, and the opacity, which is 0 outside the support.
+    """Compute the complex field and the opacity at each pixel of a slice that is parallel to two Cartesian axes.
 
-    The first row is the top one.
+    The field is interpolated linearly. The opacity is 0 outside the support. The first row is the top one.
     """
     steps = (np.arange(_SIDE) + 0.5 - _SIDE / 2) * (2 * shown.half / _SIDE)
     places = np.empty((3, _SIDE, _SIDE))
@@ -267,7 +267,7 @@ def scale_bar(width: float) -> float:
 
 
 def label(value: float, unit: str) -> str:
-    """Write an angle as a fraction of pi, and any other value with three significant digits."""
+    """Write a value as text: in the unit "rad" as a fraction of pi, in any other unit with three significant digits."""
     if unit != "rad":
         return text.number(value).replace("-", "−")
     part = Fraction(abs(value) / np.pi).limit_denominator(16)

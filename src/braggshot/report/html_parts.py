@@ -19,7 +19,8 @@ from braggshot.report import figures, text
 from braggshot.report.figures import Colours, Picture, Pixels
 from braggshot.volumes import FloatArray
 
-_INK, _LINE = "#010203", "#040506"  # placeholder colours, replaced by the page's colours of text and of accents
+# Placeholder colours in a drawing: the first is replaced by the page's colour of text, the second by its accent colour.
+_INK, _LINE = "#010203", "#040506"
 
 
 def row(pictures: Sequence[Picture], kind: str = "", *, voxels: bool = False) -> str:

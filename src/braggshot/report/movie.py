@@ -22,7 +22,7 @@ from braggshot.report import figures
 from braggshot.report.figures import Colours, Picture
 
 _HOLD = 500  # time that a frame is shown [ms]
-_SHADES = (1.0, 0.85, 0.7, 0.55)  # brightness of shaded surfaces, from full to ambient light [1]
+_SHADES = (1.0, 0.85, 0.7, 0.55)  # brightness of the four shades of each colour, as on a surface in full to weak light [1]
 _HUES = 54  # number of colours from the colour map; four shades of each and 40 greys fill the 256 colours of a GIF
 
 

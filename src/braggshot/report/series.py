@@ -44,7 +44,7 @@ PANELS: tuple[tuple[str, float, dict[str, str]], ...] = (
     ("√χ²", 1.0, {"chi2": ""}),
     ("resolution [nm]", 1e9, {"resolution_m": ""}),
 )  # fmt: skip
-# Columns that replace others in a drawing, {replaced: replacing}, wherever the replacing column has values.
+# Column of the table -> column that is shown in its place, on curves and page, if any scan has a value in the second column.
 _INSTEAD = {"d_spacing_m": "lattice_parameter_m"}
 # Columns of the table on the page: name, heading, factor from SI units, format; an empty format writes a power of ten.
 _CELLS = (
@@ -156,7 +156,8 @@ def _draw(axes: Axes, rows: Rows, x: NDArray[np.float64], panel: tuple[str, floa
         axes.plot(x[kept & good], y[kept & good], "o", color=colour, markersize=4)
         axes.plot(x[kept & ~good], y[kept & ~good], "o", color=colour, markerfacecolor="none", markersize=4)
     bottom, top = axes.get_ylim()
-    flat = max(_COARSE.get(key, _FLAT) for key in named)  # least range of the vertical axis, as a share of its larger end [1]
+    # Least range (top minus bottom) of the vertical axis, divided by the larger absolute value of its two ends [1].
+    flat = max(_COARSE.get(key, _FLAT) for key in named)
     middle, half = (bottom + top) / 2, max(top - bottom, flat * max(abs(bottom), abs(top))) / 2
     axes.set_ylim(middle - half, middle + half)
     _span(axes, x)

@@ -100,7 +100,10 @@ def _field(shown: Material, what: str) -> tuple[FloatArray, Colours]:
 
 
 def _at_the_surface(shown: Material, values: FloatArray) -> NDArray[np.float64]:
-    """Interpolate values one voxel below the surface, at the three corners of each triangle; the result is (triangle, 3)."""
+    """Return the value for each corner of the surface's triangles, as an array (triangle, 3).
+
+    Values are interpolated one voxel deeper inside the crystal than the corners.
+    """
     assert shown.surface is not None
     depth = abs(float(np.linalg.det(shown.basis))) ** (1 / 3)
     places = shown.surface.corners + shown.surface.centre - depth * shown.surface.normals
@@ -166,7 +169,10 @@ def _plane(shown: Material, through: FloatArray, centre: FloatArray, across: int
 
 
 def histogram(shown: Material, bins: int = 61) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-    """Compute the centres of bins of the strain, and the density of "bulk" and of "surface" voxels in each bin [1 / strain]."""
+    """Compute histograms of the strain in the "bulk" and in the "surface": the centres of the bins, and densities.
+
+    A density is the share of the voxels whose strain lies in the bin, divided by the width of the bin.
+    """
     edges = np.linspace(1.5 * shown.strains.low, 1.5 * shown.strains.high, bins + 1)
     parts = {"bulk": shown.found.bulk, "surface": shown.found.surface}
     densities = {}

@@ -18,8 +18,8 @@ from braggshot.physics.surface import SMOOTHING, find_surface
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
 LEVEL = 0.5  # amplitude at the drawn surface, divided by the median amplitude inside the support [1]
-_OVERDRAW = 2  # each pixel of the image averages this many rendered pixels along each axis, so that edges are smooth
-_SPACING = 0.7  # distance of the points that fill a triangle [rendered pixels]; below 1 / sqrt(2) there are no holes
+_OVERDRAW = 2  # rendered pixels per pixel of the image, along each axis; they are averaged, so that edges are smooth
+_SPACING = 0.7  # distance between neighbouring points that fill a triangle [rendered pixels]; below 1 / sqrt(2) there are no holes
 _AMBIENT = 0.5  # brightness where no direct light falls, relative to full light [1]
 _LIGHT = np.array([-0.35, 0.5, 0.79])  # direction to the light: right, up, towards the viewer
 
@@ -128,7 +128,7 @@ def render(
 
 
 def _lattice(longest: float) -> NDArray[np.float32]:
-    """Compute barycentric weights (point, 3) of evenly spaced points that fill a triangle; edges have `longest` steps or more."""
+    """Compute evenly spaced points in a triangle, at least `longest` steps per edge, as barycentric weights (point, 3)."""
     steps = max(1, int(np.ceil(longest)))
     first, second = (index.ravel() for index in np.mgrid[: steps + 1, : steps + 1])
     inside = first + second <= steps

@@ -39,7 +39,7 @@ from braggshot.physics.strain import mean_turn, without_ramp
 from braggshot.prepare import PrepareConfig
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap
 
-# Two grids count as the same if, in the middle half of the array, voxels of equal index lie closer together than this [voxels].
+# Largest distance between voxels of equal index in two grids that count as the same, over the middle half of the array [voxels].
 SAME = 0.1
 
 

@@ -30,7 +30,9 @@ from braggshot.volumes import Agreement, Reconstruction, Scan
 
 # Errors that make only one scan fail; its row of the table tells the reason. Any other error stops the run.
 FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)
-TWINS = 0.02  # least difference between both twins' correlations with an earlier scan, for a certain choice of twin [1]
+# Least difference between the correlations of a crystal and of its twin with an earlier scan [1]. If the two differ by less, the
+# choice between crystal and twin is doubtful.
+TWINS = 0.02
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ class SeriesConfig:
     neighbour : scan that each scan is compared with: "previous" is the last accepted scan before; "first" is the first accepted
         scan, so that all others can be phased in parallel
     warm : phase also from the neighbour's crystal, in addition to the cold (random) starts
-    cold : number of cold starts that are finished for each scan after the first, after a single search for good starts; None
-        phases every scan with as many cold starts as the first
+    cold : number of cold starts that are phased to the end for each scan after the first; one search chooses them from more
+        starts. None phases every scan with as many cold starts and searches as the first
     against : column on the x axis of the plots; None takes the time, or the number of the scan if a time is not known
     movie : write series.gif
     """

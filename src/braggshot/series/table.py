@@ -157,7 +157,11 @@ def digest(settings: Any, source: Source, follows: str | None = None) -> str:
 
 
 def is_current(row: Row, begun: Row, folder: Path) -> bool:
-    """Tell whether a row of an earlier run is still valid: its scan and settings are those of `begun`, and its CXI file exists."""
+    """Tell whether a row of an earlier run is still valid.
+
+    It is valid if its scan and settings equal those of `begun`, the row that this run begins for the scan, and if its CXI file
+    exists.
+    """
     same = row["input"] == begun["input"] and row["settings"] == begun["settings"]
     return same and (folder / f"{row['name']}.cxi").exists()
 

@@ -77,7 +77,7 @@ def protect(page: Application, token: str | None) -> Application:
 
 
 def _token_in_url(environ: Environ) -> str | None:
-    """Return the access token in the URL of the page itself, or None if there is none."""
+    """Return the access token in the URL of a request for the page ("/"); None for other paths, or without a token."""
     query = environ.get("QUERY_STRING", "")
     if environ.get("PATH_INFO") != "/" or len(query) > _LONGEST_QUERY:
         return None

@@ -2,13 +2,13 @@ r"""Serve the page with Dash: the browser asks, a thread answers, plotly.js draw
 
 ::
 
-    feed --SharedFeed--> Version --(the page asks four times a second)--> header, frames, shown (scan, picture)
-                                                                              \--> surface --> slices, curves, diffraction, numbers
+    feed --SharedFeed--> Version --(the page asks again and again)--> header, frames, shown (scan, picture)
+                                                                          \--> surface --> slices, curves, diffraction, numbers
 
-A Version tells whether header, frames or the shown result are new. The arrows after it are requests of the browser, sent only
-for what is new. The surface is drawn before slices and curves are requested. There are few kinds of requests, because Dash
-notifies every part of the page about each one. The browser keeps the choices of its user and sends them with each request. So
-users do not disturb each other, and an open page continues after a restart of the program. There is no websocket.
+SharedFeed shares one feed of results among all pages. The browser asks several times a second for the Version, a few numbers that
+change with the results. It then requests what is new, in the order of the arrows: the surface is drawn before slices and curves
+are requested. Requests are few, because Dash notifies every part of the page about each one. The browser sends its user's choices
+with each request. So users do not disturb each other, and an open page continues after a restart of the program.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
 
 
 def _shut_down(server: Any, sockets: dict[int, Any]) -> None:
-    """Stop the server; called inside its event loop, so that the server takes no new requests meanwhile.
+    """Stop the server: finish the answers that have begun, which need the sockets, then close all sockets.
 
-    Answers that have begun are finished first, because they need the sockets; then all sockets are closed.
+    Call this function from the server's event loop. The loop takes no new requests while the function runs.
     """
     server.task_dispatcher.shutdown()
     close_all(sockets)

@@ -44,7 +44,7 @@ def pack(values: NDArray[Any]) -> Any:
 
 
 def scale(colours: Colours) -> list[list[Any]]:
-    """Return the colours of a colour map at equal steps, as plotly.js expects them."""
+    """Return a colour map in the format of plotly.js: a list of pairs (position from 0 to 1, colour), at equal steps."""
     shares = np.linspace(0, 1, _COLOUR_STOPS)
     linear = Colours(colours.name, 0.0, 1.0, "")(shares)
     return [[float(share), "rgb({},{},{})".format(*rgba[:3].tolist())] for share, rgba in zip(shares, linear, strict=True)]

@@ -224,7 +224,10 @@ def legend(title: str, colours: Colours) -> list[Any]:
 
 
 def trouble(snapshot: Snapshot) -> list[Any]:
-    """List the errors, newest first, and for each reason how often data were dropped; empty if nothing went wrong."""
+    """Lay out what went wrong: how often data were dropped, for each reason, and the latest errors, the newest first.
+
+    The list is empty if nothing went wrong.
+    """
     dropped = [f"{count} × {reason}" for reason, count in (snapshot.dropped or {}).items() if count]
     if not snapshot.trouble and not dropped:
         return []
@@ -241,5 +244,5 @@ def scan_name(entry: ScanEntry, at: int, total: int) -> str:
 
 
 def quantities(names: Sequence[str]) -> list[dict[str, str]]:
-    """Return the quantities that the plot along the series can show, as options of a choice."""
+    """Return the options of the control that chooses the quantity in the plot along the series, one for each of `names`."""
     return [{"label": name, "value": name} for name in names]

@@ -15,7 +15,7 @@ from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.volumes import FloatArray, Reconstruction
 
 _MAX_PIXELS = 128  # longest side of a central plane of the diffraction after binning [pixels]
-_MAX_FRAMES = 2_000  # largest number of frames of a rocking curve that are drawn, from the first one on
+_MAX_FRAMES = 2_000  # largest number of frames in the plot of a rocking curve; later frames are left out
 _MAX_PREVIEWS = 400  # largest number of previews in the curve of misfit over time; older previews are left out
 QUANTITIES: Mapping[str, tuple[str, float, Mapping[str, str], str | None]] = {
     "strain": ("strain of the mean lattice", 1.0, {"strain_mean": ""}, "strain_std"),

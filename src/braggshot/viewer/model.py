@@ -326,9 +326,9 @@ def _positions_along(shown: Solid, axis: int) -> FloatArray:
 
 
 def _inward_step(height: FloatArray, index: FloatArray) -> FloatArray:
-    """Return a vector of one voxel from each point of the surface into the crystal.
+    """Return a vector for each point of the surface: it points into the crystal and is one voxel long.
 
-    Values are read at its end, because voxels at the surface itself are half empty.
+    The value that colours a point is read at the tip of its vector, because voxels at the surface itself are half empty.
     """
     slope = np.stack([ndimage.map_coordinates(part, index, order=1) for part in np.gradient(height)])
     return np.asarray(slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-30))

@@ -26,7 +26,7 @@ from braggshot.viewer.model import Mesh, Plane, Solid, View
 from braggshot.volumes import Reconstruction
 
 T = TypeVar("T")
-_NO_FRAMES = Rocking(np.zeros(0), True)  # rocking curve of a scan without frames
+_NO_FRAMES = Rocking(np.zeros(0), True)  # empty rocking curve, for a scan that has no frames
 _MAX_CONTENTS = 16  # number of prepared reconstructions that are kept, a few MB each
 _MAX_DRAWINGS = 48  # number of surfaces and slices that are kept
 

@@ -108,9 +108,9 @@ def _spec(path: str | Path) -> Any:
 
 
 def _entry(path: Path, number: int, noticed: list[str]) -> dict[str, Any]:
-    """Return motors, columns and header of scan `number`.
+    """Return motors, columns and header of one scan of the SPEC file at `path`.
 
-    Where the file holds several scans of that number, the last one is taken.
+    If the file holds several scans with the same `number`, the last one is taken.
     """
     file = _spec(path)
     keys = list(file.keys())
@@ -194,8 +194,8 @@ def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Pat
 def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArray[np.intp], list[Path]]:
     """Match frames to points of the scan; return the numbers of the points that have a frame, and the files of these frames.
 
-    A frame belongs to the point whose number ends its file name. The numbers count from 0. If every point has a frame, they may
-    count from another number, such as 1.
+    A frame's file name ends in the number of its point. Points are numbered from 0, or, if every point has a frame, from the lowest
+    number in the names, such as 1. If a name ends in no number, each point must have one file, and the order of the files decides.
     """
     endings = [re.search(r"(\d+)$", file.stem) for file in files]
     numbered = {int(ending.group(1)): file for ending, file in zip(endings, files, strict=True) if ending}

@@ -40,7 +40,7 @@ from braggshot.volumes import FloatArray, Scan
 
 # Name of a more general format: its reader can read BLISS files too, but the reader in this module takes precedence.
 PARENT = "nexus"
-# Name of a detector in braggshot, by its name in the files.
+# Table of detectors: name in the files -> name in braggshot.
 DETECTORS = {"mpxgaas": "maxipix", "mpx1x4": "maxipix", "eiger2M": "eiger2m"}
 # Pattern of the names of entries (HDF5 groups of one scan each): 12.1, or in a collection <sample>_<dataset>_12.1.
 ENTRY = re.compile(r"(?:.*_)?(\d+)\.(\d+)")

@@ -41,7 +41,7 @@ from braggshot.volumes import BoolArray, FloatArray, Scan
 PARENT = "nexus"
 DETECTOR = "entry/instrument/detector"  # path of the detector in a master file
 PART = re.compile(r"data_\d{6}")  # pattern of the names by which a master file links to its data files
-# Name of a detector in braggshot, by its (rows, columns).
+# Table of detectors: (rows, columns) of their frames -> name in braggshot.
 SIZES = {(2167, 2070): "eiger4m", (514, 1030): "eiger500k", (3269, 3110): "eiger9m"}
 
 
@@ -170,7 +170,10 @@ def _read_fio(path: Path) -> tuple[dict[str, float | FloatArray], str, str]:
 
 
 def _sum_repeats(frames: LazyFrames, motors: dict[str, float | FloatArray], noticed: list[str]) -> LazyFrames:
-    """Sum the exposures that were repeated at each angle, so that there is one frame per angle."""
+    """Add up the images that were taken at the same angle, so that there is one frame per angle.
+
+    If no exposure was repeated, the frames are returned unchanged.
+    """
     points = max((np.size(value) for value in motors.values() if np.ndim(value)), default=0)
     repeats, rest = divmod(frames.shape[0], points) if points else (1, 0)
     if repeats < 2 or rest:

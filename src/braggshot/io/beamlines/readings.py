@@ -145,9 +145,9 @@ def _direct_beam(
 
 
 def _circles(axes: tuple[Axis, ...], motors: Mapping[str, float | FloatArray]) -> tuple[Circle, ...]:
-    """Return the circles with their angles [rad].
+    """Return the circles of a diffractometer with their angles [rad], one angle for a circle at rest, else one per frame.
 
-    Readings that vary by less than a rocking step belong to a motor at rest; their mean is taken.
+    A circle counts as at rest if its readings vary by less than one step of the scan; their mean is then its angle.
     """
     angles = [np.deg2rad(np.asarray(motors.get(circle.motor, circle.zero), float) - circle.zero) for circle in axes]
     step = max((float(np.median(np.abs(np.diff(angle)))) for angle in angles if angle.size > 1), default=0.0)

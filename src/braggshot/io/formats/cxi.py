@@ -80,7 +80,7 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
 
 
 def _counts(file: h5py.File, path: str | Path) -> str:
-    """Return the path of the counts: the first of `PLACES` that holds real numbers not marked as data of direct space."""
+    """Return the path of the counts: the first in `PLACES` whose data are not complex and not marked as data of direct space."""
     for place in filter(file.__contains__, PLACES):
         link = file.get(place, getlink=True)
         target = posixpath.join("/", posixpath.dirname(place), link.path) if isinstance(link, h5py.SoftLink) else place

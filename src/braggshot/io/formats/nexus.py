@@ -14,9 +14,9 @@ from braggshot.volumes import BoolArray, FloatArray, Scan
 
 
 def can_read(path: str | Path) -> bool:
-    """Tell whether a file begins like an HDF5 file.
+    """Tell whether a file begins with the HDF5 signature.
 
-    Formats with a fixed layout inside HDF5 are children of this format, so their readers come first.
+    If the reader of a format with a fixed layout inside HDF5, such as CXI, can read the file too, that reader is used.
     """
     return is_hdf5(path)
 

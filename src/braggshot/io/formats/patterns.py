@@ -7,7 +7,7 @@ HDF5,
 
     /object   (n, z / 2, y / 2, x / 2) complex64, on the direct-space grid of a pattern, cut to the middle half of each axis
               [sqrt(photons)]
-    /chi2     (n,) misfit to the pattern on the grid that the network was shown [1]
+    /chi2     (n,) misfit between object and pattern, on the grid of the network's input [1]
 
 with attributes of the file that say how the objects were made.
 """

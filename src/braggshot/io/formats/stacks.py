@@ -17,7 +17,7 @@ from braggshot.io.files import read_array, read_npy, read_npz, starts_with
 from braggshot.io.frames import ArrayFrames, LazyFrames, NpyFrames, TiffFrames
 from braggshot.volumes import BoolArray, Scan
 
-# First bytes of TIFF, .npy and .npz files.
+# First bytes by which files are recognised: `TIFF` for TIFF files, `NPY` for .npy files, `ZIP` for .npz archives.
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 

@@ -272,5 +272,5 @@ def _read_measurement(entry: h5py.Group, process: Any, path: Path) -> Diffractio
 
 
 def _tuples(values: dict[str, Any] | None) -> Any:
-    """Turn the arrays among `values`, read from HDF5, back into tuples; HDF5 had stored the tuples as arrays."""
+    """Return a copy of settings read from HDF5 in which arrays are tuples, as before writing; HDF5 stores a tuple as an array."""
     return values and {key: tuple(value.tolist()) if isinstance(value, np.ndarray) else value for key, value in values.items()}

@@ -26,7 +26,7 @@ from braggshot.io.atomic import replacing
 from braggshot.io.results.strain_images import UNITS
 from braggshot.volumes import FloatArray, Reconstruction, StrainMap
 
-# Name of a pixel type in VTK, by its name in numpy.
+# Table of pixel types: name in numpy -> name in VTK.
 _TYPES = {"float32": "Float32", "uint8": "UInt8"}
 
 
@@ -130,9 +130,10 @@ def _grid(shape: tuple[int, int, int], basis: FloatArray | None, frame: str) -> 
 
 
 def _encode(array: NDArray[Any]) -> str:
-    """Compress an array to base64 text: a header, then the compressed bytes.
+    """Compress an array, and return it as base64 text: a header of four integers, then the compressed bytes.
 
-    The header holds the number of blocks (1), the size of a block, the size of a shorter last block (0), and the compressed size.
+    The header holds the number of blocks (always 1), the size of the block before compression [bytes], the size of a shorter last
+    block (0: there is none), and the size of the block after compression [bytes].
     """
     raw = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
     packed = zlib.compress(raw, level=1)

@@ -17,7 +17,7 @@ from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode, zstd_encod
 from braggshot.live.simulator.player import PlayedScan, Sink
 
 LINGER = 10_000
-"""Time after the simulated detector is closed during which a receiver can still fetch sent data [ms]."""
+"""Longest time for which the simulated detector, when it closes, waits until a receiver has fetched all messages [ms]."""
 END_PATIENCE = 2.0
 """Longest wait until a receiver can take the message that ends a series [s].
 
@@ -108,7 +108,7 @@ class DectrisSink:
         self._context.destroy(linger=0 if self._stop.is_set() else LINGER)
 
     def _prepare(self, scan: PlayedScan) -> None:
-        """Keep the scan that begins, and make the codec for its images."""
+        """Store the announcement of a new scan, and make the codec that compresses its images, if one is needed."""
         self.scan = scan
         self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress == "bslz4" else None
 
@@ -119,7 +119,10 @@ class DectrisSink:
         return ("lz4<", lz4_encode(image)) if self.compress == "lz4" else ("<", image.tobytes())
 
     def is_ready(self, patience: float = math.inf) -> bool:
-        """Wait at most `patience` [s] for a receiver that can take a message; return False if there is none, or if stopped."""
+        """Wait until a receiver can take a message; return True once one can.
+
+        Return False if none can within `patience` [s], or if the simulation is stopped.
+        """
         import zmq
 
         end = time.monotonic() + patience
@@ -178,7 +181,7 @@ class CborSink(DectrisSink):
         self._send_map("end", {}, patience=END_PATIENCE)
 
     def _send_map(self, kind: str, fields: dict[str, Any], patience: float = math.inf) -> None:
-        """Send a message of the given kind, with the given fields, for the present series."""
+        """Send a CBOR message of the present series, of type `kind` (start, image or end) and with the given fields."""
         import cbor2
 
         self._send(cbor2.dumps({"type": kind, "series_id": self.scan.number, **fields}), patience=patience)

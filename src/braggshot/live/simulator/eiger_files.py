@@ -40,7 +40,7 @@ class EigerSink:
         self._number = 0
 
     def wait(self, stop: Event) -> None:
-        """Do not wait for a reader, because a reader can also read the files later."""
+        """Return immediately; a program that reads the files may start later."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Write the master file; the data files that it links to do not exist yet."""

@@ -59,7 +59,7 @@ class ImageSink:
         self._sent: set[int] = set()
 
     def wait(self, stop: Event) -> None:
-        """Return without waiting until a program reads the images: the files stay, and can be read later."""
+        """Return immediately; a program that reads the images may start later."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Make the folder of the scan, and write its plan: name, number of frames and rocking angles."""
@@ -108,7 +108,7 @@ class GrowingSink:
         self._file: h5py.File | None = None
 
     def wait(self, stop: Event) -> None:
-        """Return without waiting until a program reads the images: the files stay, and can be read later."""
+        """Return immediately; a program that reads the images may start later."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Open a new file, and write the name and number of frames of the scan into a JSON file beside it."""

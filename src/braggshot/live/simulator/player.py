@@ -84,7 +84,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop sending; wait at most some seconds for receivers that still fetch data."""
+        """Close the transport, after waiting at most 10 s until receivers have fetched the data that were sent last."""
         ...
 
 

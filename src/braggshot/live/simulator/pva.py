@@ -1,6 +1,6 @@
 """Simulate an areaDetector: serve images as NTNDArray over PV Access, with the attributes of `braggshot.live.sources.pva`.
 
-PV Access never makes a detector wait: images that a listener does not fetch in time are lost, as at a beamline.
+PV Access never makes a detector wait: images that a receiver does not fetch in time are lost, as at a beamline.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from braggshot.live.simulator.player import PlayedScan, Sink
 from braggshot.live.sources.pva import SCALAR_TYPES
 
 SETTLE = 0.5
-"""Time to wait after a listener connects, until it has subscribed to the images [s]; the server sees only the connection."""
+"""Pause between the connection of a receiver and the first image [s]; in this time the receiver subscribes to the images."""
 LINGER = 3.0
-"""Longest time for which a closing server waits for its listeners to go [s]."""
+"""Longest time for which a closing server waits until all receivers have disconnected [s]."""
 UNION_NAMES = {"u1": "ubyte", "u2": "ushort", "u4": "uint", "u8": "ulong", "i1": "byte", "i2": "short", "i4": "int", "i8": "long",
          "f4": "float", "f8": "double"}  # fmt: skip
 """numpy type code -> name of the number type in the value of an NTNDArray."""
@@ -68,13 +68,13 @@ class PvaSink:
         self.url = f"pva:{channel}?address={interface}:{self._server.conf()['EPICS_PVAS_SERVER_PORT']}"
 
     def wait(self, stop: Event) -> None:
-        """Wait until a listener has connected, and half a second longer, so that it can subscribe to the images."""
+        """Wait until a receiver has connected, then half a second longer, in which the receiver subscribes to the images."""
         while not stop.is_set() and not self._connected.wait(0.2):
             pass
         stop.wait(SETTLE)
 
     def begin(self, scan: PlayedScan) -> None:
-        """Keep the scan and make the codec for its images; nothing is sent before the first image."""
+        """Store the announcement of a new scan, and make the codec that compresses its images; send nothing yet."""
         self.scan, self._begun = scan, self._unique
         kind = self.compress
         self._codec = Codec(kind, scan.shape, scan.dtype) if kind in {"bslz4", "blosc"} else None
@@ -107,7 +107,7 @@ class PvaSink:
         self._unique = self._begun + self.scan.frames
 
     def close(self) -> None:
-        """Stop the server once all listeners are gone, or after 3 s; images that were not fetched by then are lost."""
+        """Stop the server once all receivers have disconnected, or after 3 s; images that were not fetched by then are lost."""
         if self._connected.is_set():
             self._disconnected.wait(LINGER)
         self._server.stop()
@@ -122,16 +122,16 @@ class PvaSink:
 
 
 class _Listeners:
-    """A handler that notes when the first listener connects and when the last one disconnects."""
+    """A handler that records when the first receiver connects and when the last one disconnects."""
 
     def __init__(self, connected: Event, disconnected: Event) -> None:
         self.connected, self.disconnected = connected, disconnected
 
     def onFirstConnect(self, pv: Any) -> None:
-        """Record that a listener is connected."""
+        """Record that at least one receiver is connected to the server."""
         self.disconnected.clear()
         self.connected.set()
 
     def onLastDisconnect(self, pv: Any) -> None:
-        """Record that no listener is connected any more."""
+        """Record that no receiver is connected to the server any more."""
         self.disconnected.set()

@@ -57,7 +57,7 @@ class ImageDecoder:
         """Return the codec for an encoding, shape and number type; make a new codec if none is kept."""
         key = (kind, shape, dtype.name)
         codec = self._codecs.pop(key, None) or Codec(kind, shape, dtype)
-        self._codecs[key] = codec  # moved to the end of the dict; so the first codec is the one unused for longest
+        self._codecs[key] = codec  # put last in the dict, so that the codec unused for longest is first and is deleted first
         if len(self._codecs) > MAX_CODECS:
             del self._codecs[next(iter(self._codecs))]
         return codec

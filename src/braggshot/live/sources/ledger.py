@@ -32,7 +32,7 @@ class ScanDefaults:
 
     Parameters
     ----------
-    frames : number of frames of a scan, which ends when all of them have come; None if the number is not known
+    frames : number of frames of a scan; the scan ends when so many have come; None if the number is not known
     start, step : rocking angle of the first frame, and step from frame to frame [deg]; no angles are assumed if `step` is None
     timeout : time without a new frame after which a scan is ended [s]
     """
@@ -118,7 +118,7 @@ class Ledger:
         return self.end(self.open.key, self._describe_abort(self.open, f"nothing came for {self.defaults.timeout:g} s"))
 
     def is_known(self, key: Hashable) -> bool:
-        """Tell whether the scan is open or has ended."""
+        """Return True if the scan has begun before: it is open now, or it is one of the last 64 scans that ended."""
         return key in self.ended or (self.open is not None and self.open.key == key)
 
     def _unique_name(self, name: str) -> str:
@@ -158,7 +158,10 @@ class Ledger:
         return float(np.deg2rad(self.defaults.start + index * (self.defaults.step or 0.0)))
 
     def _planned_angle(self, index: int) -> float | None:
-        """Return the rocking angle of a frame [rad], from the plan of the scan, else from the user's step; None without any."""
+        """Return the planned rocking angle of a frame [rad]; None if none is known.
+
+        The angle is taken from the plan of the scan. Without a plan it is computed from the start and step that the user gave.
+        """
         assert self.open is not None
         planned = self.open.begin.rocking_angle
         if planned is not None:

@@ -154,7 +154,7 @@ class Numbering:
         return [*begun, *ledger.frame(key, key, Frame(index, update.image, update.angle, update.time or time.time()))]
 
     def place(self, update: Update) -> tuple[str, int]:
-        """Return the key of the scan that an image belongs to, and the index of the image in that scan."""
+        """Return the identifier of the scan that an image belongs to, and the index of the image in that scan."""
         if update.scan is not None and update.index is not None:
             return update.scan, update.index
         count = update.unique_id if update.index is None else update.index
@@ -200,7 +200,7 @@ class PvaSource:
         ledger, decoder, wake = Ledger(self.options), ImageDecoder(), Event()
         numbering = Numbering(ledger)
         context = Context("pva", conf=_server_configuration(self.options.address), nt=False)
-        request = f"record[queueSize={self.options.queue}]"  # asks for a longer queue of images; the default one loses images
+        request = f"record[queueSize={self.options.queue}]"  # PV Access option: number of images that may wait, by default few
         subscription = context.monitor(self.channel, wake.set, request)
         try:
             while not stop.is_set():

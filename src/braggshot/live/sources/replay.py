@@ -70,7 +70,10 @@ class ReplaySource:
                 return
 
     def _play_once(self, name: str, stop: Event) -> Iterator[Message | None]:
-        """Play the scan once, under the given name."""
+        """Yield the messages of one scan: its beginning, each frame when it is due, and its end; None while no frame is due.
+
+        `name` is the name of the scan in these messages.
+        """
         frames, rows, columns = self.scan.frames.shape
         angles = self.scan.rocking_angle
         yield Begin(name, frames, (rows, columns), angles, self.scan)

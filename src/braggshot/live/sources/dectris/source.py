@@ -180,7 +180,7 @@ class DectrisSource:
 
 
 def _receive(socket: Any) -> list[memoryview]:
-    """Receive all parts of one message, and keep at most `MAX_PARTS` + 1 of them, enough to refuse a message that is too long."""
+    """Receive one message, and return its parts; of a message with too many parts, return only the first `MAX_PARTS` + 1."""
     parts: list[memoryview] = []
     more = True
     while more:

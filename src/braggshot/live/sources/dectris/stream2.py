@@ -7,8 +7,9 @@ A message is of type start, image or end::
     end     series_id
 
 An array is an item of tag 40 that holds the shape (rows, columns) and a typed array (tags 64 to 87). The bytes of a typed array may
-be compressed; then they are an item of tag 56500 that holds the algorithm, the bytes of an element, and the compressed bytes. The
-user of a detector can set ``user_data``, which may hold ``scan``, ``frames`` and ``rocking_angle_deg``.
+be compressed. Then they are an item of tag 56500 that holds the name of the compression, the size of one array element [bytes],
+and the compressed bytes. The user of a detector can set ``user_data``, which may hold ``scan``, ``frames`` and
+``rocking_angle_deg``.
 
 Messages are decoded by `cbor2`. Before that, `check_outline` reads the type and length of every CBOR item. It refuses tags that
 the stream does not use, and messages with more than `MAX_TEXT` bytes besides byte strings. So decoding makes only numbers, texts,

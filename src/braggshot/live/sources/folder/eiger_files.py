@@ -134,7 +134,7 @@ class FileSet:
                 return
 
     def _successor_times(self) -> dict[int, float]:
-        """Return, for each data file, when any data file of a higher number was first found [s]; infinite if none was found yet."""
+        """Return a dict: number of a data file -> time when the first file with a higher number was found [s]; inf if none was."""
         earliest, times = math.inf, {}
         for number, part in sorted(self.parts.items(), reverse=True):
             times[number] = earliest
@@ -142,7 +142,10 @@ class FileSet:
         return times
 
     def describe_scan(self, name: str, image: NDArray[Any]) -> Scan:
-        """Describe the scan of an image as a `Scan` without counts; a pixel mask of another shape than the image is left out."""
+        """Return a `Scan` without counts that holds the detector, and the pixel mask from the master file.
+
+        The detector is recognised by the shape of `image`. The mask is left out if its shape is not that of `image`.
+        """
         nothing: NDArray[Any] = np.broadcast_to(np.zeros((), image.dtype), (self.frames or 1, *image.shape))
         valid = None if self.master is None or not self.has_mask_of(image) else self.master.valid
         stream = {"master": self._stamp.path.name}
@@ -164,7 +167,10 @@ class FileSet:
         return not self.is_waiting and all(part.is_whole or part.is_settled for part in there)
 
     def is_over(self) -> bool:
-        """Tell whether the scan may end because another scan has begun: no file is missing, or the wait for it is over."""
+        """Tell whether the scan may end, given that another scan has begun.
+
+        It may end if all files that exist were read, and no file is missing or the missing files were waited for long enough.
+        """
         is_all_there = self.master is not None and all(part.stamp.is_there() for part in self.parts.values())
         return self.is_quiet() and (is_all_there or self._is_older(PATIENCE * self.settle))
 
@@ -208,7 +214,10 @@ class FileSet:
             part.seen = time.monotonic()
 
     def _read_master_again(self) -> Iterator[Dropped]:
-        """Read the master file again until it has not changed for a while, because coarse modification times may hide a change."""
+        """Read the master file; read it anew at each call until it has not changed for the time `settle`.
+
+        One reading is not enough, because a coarse modification time may hide a later change.
+        """
         if self._stamp.has_changed():
             self._is_master_settled = False
             self._changed = time.monotonic()

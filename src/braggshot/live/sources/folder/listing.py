@@ -29,7 +29,7 @@ HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".cxi"})
 NO_FILE = (-1, -1, -1)
 """Values used for the size, modification time and inode of a file that does not exist."""
 RELIST_SECONDS = 1.0
-"""Time after a change during which a folder is listed repeatedly [s], because coarse modification times may hide new files."""
+"""Time for which a folder is listed again and again after a change [s], as a coarse modification time may hide new files."""
 
 
 def changes(folder: Path, stop: Event) -> Iterator[None]:

@@ -166,7 +166,7 @@ class FolderSource:
         item.files.add(number, path)
 
     def _open_series(self) -> Series | None:
-        """Return the series of the open scan, or None if no scan is open."""
+        """Return the folder and the name of the files of the open scan as a `Series`; return None if no scan is open."""
         return self._ledger.open.key if self._ledger.open else None  # type: ignore[return-value]
 
     def _find_marker(self) -> Path | None:
@@ -266,7 +266,10 @@ class FolderSource:
     def _begin_scan(
         self, series: Series, number: int, files: FileSet | None = None, image: NDArray[Any] | None = None
     ) -> Iterator[Message]:
-        """Begin a scan at its first file, with the plan in its ``.json`` file; end the open scan first if it has an end marker."""
+        """Begin a scan at its first file; a ``.json`` file beside it may hold the plan of the scan.
+
+        A scan that is still open ends first: as its marker file says (done or aborted), or because the next scan begins.
+        """
         if self._ledger.is_known(series):
             return
         if marker := self._find_marker():

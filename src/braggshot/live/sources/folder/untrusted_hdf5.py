@@ -79,7 +79,7 @@ def written_frames(data: h5py.Dataset) -> BoolArray:
     chunks = np.zeros(frames, dtype=np.int64)
 
     def count(stored: Any) -> None:
-        """Add 1 to the number of stored chunks of the frame that the chunk `stored` belongs to."""
+        """Count one more stored chunk for the frame that contains it; HDF5 calls this for every stored chunk."""
         chunks[stored.chunk_offset[0]] += 1
 
     data.id.chunk_iter(count)
@@ -105,7 +105,7 @@ def read_frames(
 
 
 def _chunk_encoding(data: h5py.Dataset) -> str:
-    """Return the encoding of chunks that hold one frame each; empty if HDF5 has to decode the chunks."""
+    """Return the name of a dataset's compression if each frame is compressed separately; empty if HDF5 has to decompress it."""
     creation = data.id.get_create_plist()
     if data.chunks != (1, *data.shape[1:]) or creation.get_nfilters() != 1:
         return ""
