@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from braggshot import config
 from braggshot.crystal_frame import StrainConfig, strain_map
 from braggshot.errors import DataError
 from braggshot.io import registry
-from braggshot.iterative.iterate import Progress
+from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputConfig, Result, check_writable, files_of
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase, refuse_unread
 from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
 from braggshot.prepare import PrepareConfig, prepare
-from braggshot.volumes import Reconstruction, Scan, StrainMap
+from braggshot.physics.autocorrelation import crystal_extent
+from braggshot.volumes import DiffractionVolume, Reconstruction, Scan, StrainMap
 
+VERDICTS = ("good", "doubtful", "failed")  # from the best to the worst
+LARGER = 1.3  # extent of the crystal over the extent measured from the counts, from which the scan is phased again [1]
+FILLED = 0.95  # extent of the crystal over half the array, the largest that can be phased, from which it fills its box [1]
 P = TypeVar("P")
 T = TypeVar("T")
 
@@ -160,10 +166,69 @@ def run(
     if place is not None:
         check_writable(place, files_of(scan), [scan.name], settings.output.formats)
     read = time.perf_counter()
-    volume = prepare(scan, settings.prepare)
-    prepared = time.perf_counter()
-    phased = yield from phase(volume, settings.phasing, network=network)
-    return (yield from finish_result(phased, settings, {"read": read - began, "prepare": prepared - read}))
+    phased = yield from prepare_and_phase(scan, settings.prepare, settings.phasing, network)
+    return (yield from finish_result(phased, settings, {"read": read - began}))
+
+
+def prepare_and_phase(
+    scan: Scan,
+    preparation: PrepareConfig,
+    phasing: PhasingConfig,
+    network: Trained | None = None,
+    guesses: Callable[[DiffractionVolume], Sequence[Guess]] = lambda volume: (),
+) -> Generator[Progress, None, Reconstruction]:
+    """Prepare a scan and phase it; hold the crystal against its measured size, and prepare and phase again where they disagree.
+
+    The window, the binning and the network's grid rest on the size of the crystal that was measured before phasing. If axes were
+    binned automatically, and no crystal is found or it is larger than measured or fills its box, the scan is phased again without
+    binning. If the crystal was not binned, is not called good and is larger than measured, it is phased again with its own size.
+    Of two results the one with the better verdict is returned; its steps say what was tried.
+
+    Parameters
+    ----------
+    scan : the scan
+    preparation, phasing : settings of both stages
+    network : the network that the settings name, if it is in memory already
+    guesses : function that returns, for a prepared volume, objects near the crystal, from which additional starts begin
+    """
+    began = time.perf_counter()
+    volume = prepare(scan, preparation)
+    seconds = time.perf_counter() - began
+    found = yield from phase(volume, phasing, guesses(volume), network)
+    again = _prepare_again(scan, found, preparation)
+    if again is not None:
+        began = time.perf_counter()
+        volume, why = again()
+        seconds += time.perf_counter() - began
+        second = yield from phase(volume, phasing, guesses(volume), network)
+        spent = {key: second.seconds.get(key, 0) + found.seconds.get(key, 0) for key in {**second.seconds, **found.seconds}}
+        better = VERDICTS.index(second.verdict) <= VERDICTS.index(found.verdict)
+        kept, outcome = (second, "kept") if better else (found, "not kept, because its verdict is worse")
+        step = f"phased a second time, {why}: {outcome}"
+        found = replace(kept, volume=replace(kept.volume, steps=(*kept.volume.steps, step)), seconds=spent)
+    return replace(found, seconds={"prepare": seconds, **found.seconds})
+
+
+def _prepare_again(
+    scan: Scan, found: Reconstruction, preparation: PrepareConfig
+) -> Callable[[], tuple[DiffractionVolume, str]] | None:
+    """Return the function that prepares a scan for a second phasing, with the reason for it in words; None where none is needed."""
+    volume, window = found.volume, found.volume.window
+    shape, measured = np.array(volume.shape), np.array(volume.oversampling or (np.inf,) * 3)
+    size = crystal_extent(found.rho) if found.support.any() else np.zeros(3)
+    larger = bool((size > LARGER * shape / measured).any())
+    if window is not None and window.binning != (1, 1, 1) and preparation.binning == "auto":
+        reasons = {
+            "because no crystal was found": found.verdict == "failed",
+            "because the crystal fills its box": bool((size > FILLED * shape / 2).any()),
+            "because the crystal is larger than it was measured": larger,
+        }
+        why = next((reason for reason, holds in reasons.items() if holds), None)
+        return None if why is None else lambda: (prepare(scan, replace(preparation, binning=(1, 1, 1))), f"unbinned, {why}")
+    if larger and found.verdict == "doubtful":
+        z, y, x = np.minimum(measured, shape / np.maximum(size, 1)).tolist()
+        return lambda: (replace(volume, oversampling=(z, y, x)), "with the size of the crystal that was found, which is larger than measured")
+    return None
 
 
 def finish_result(

@@ -26,8 +26,8 @@ from torch import Tensor
 from braggshot.iterative.projections import blur
 from braggshot.nn.network import STRIDE
 from braggshot.nn.two_scale import CENTRAL
+from braggshot.physics.autocorrelation import fill_unmeasured
 from braggshot.physics.fourier import AXES, inverse_fourier, inverted
-from braggshot.physics.sampling import fill_unmeasured
 
 SAMPLED = 2.8  # oversampling per axis to which more finely sampled patterns are brought [1]
 LOBES = 5  # number of lobes of Lanczos' kernel on either side

@@ -1,14 +1,15 @@
 """Compute the physics by functions of arrays: no files, no network, no state.
 
-fourier       the one transform pair (centred, unitary), padding, cropping and their adjoints
-forward       complex crystal to diffracted intensity, with partial coherence
-sampling      autocorrelation of the object, its extent, and the oversampling of the pattern
-geometry      diffractometer angles to reciprocal and direct bases
-lattice       spacings, plane normals and cells of any crystal system
-iso_surface   the amplitude at which a crystal ends
-surface       the surface of a crystal as triangles
-strain        phase to displacement, strain and lattice spacing
-metrics       misfits, alignment up to the trivial ambiguities, agreement between starts
-resolution    resolution of a reconstruction [m]
-scores        how near a reconstruction comes to a known crystal
+fourier          the one transform pair (centred, unitary), padding, cropping and their adjoints
+forward          complex crystal to diffracted intensity, with partial coherence
+autocorrelation  where the autocorrelation of the object ends, and how voxels without counts are filled
+sampling         extent of a crystal whatever its strain, and the oversampling of the pattern
+geometry         diffractometer angles to reciprocal and direct bases
+lattice          spacings, plane normals and cells of any crystal system
+iso_surface      the amplitude at which a crystal ends
+surface          the surface of a crystal as triangles
+strain           phase to displacement, strain and lattice spacing
+metrics          misfits, alignment up to the trivial ambiguities, agreement between starts
+resolution       resolution of a reconstruction [m]
+scores           how near a reconstruction comes to a known crystal
 """

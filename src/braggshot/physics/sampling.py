@@ -1,186 +1,254 @@
-r"""Measure how finely a pattern is sampled, from the intensity alone.
+r"""Measure how finely a pattern is sampled, from the counts alone: the oversampling is array size over crystal size, per axis.
 
-The inverse transform of an intensity is the autocorrelation of the object (the Patterson function),
+The transform of an intensity is the autocorrelation A(s) of the crystal. It ends at the crystal's extent, but where the crystal is
+strained A is so faint far out that its end cannot be seen. The reason is that a few bright speckles make most of A. So every
+speckle is given the same weight first (the pattern is *whitened*):
 
-.. math:: A(s) = \sum_r \rho(r)\, \rho^*(r + s), \qquad |A(s)| = 0 \;\text{ for }\; |s_a| \ge e_a
+.. math:: r = \frac{I - m}{m + \sqrt m + 1 + 0.003\,\bar m}
 
-so the shift s_a at which |A| vanishes along axis a is the extent e_a of the object, and N_a / e_a is its oversampling, for any
-phase inside. Towards this shift |A| falls with the volume in which two shifted copies of the object overlap: linearly in the
-remaining shift for a facet, quadratically for a curved rim, cubically for a corner. A straight line through sqrt|A| just above the
-noise finds the end in these three cases to a few percent. Arrays are numpy, (z, y, x), origin at N // 2; extents are in voxels of
-direct space.
+with the counts I, their mean m over about a speckle, and the mean :math:`\bar m` of m over all photons. Whitened speckles of any
+strained crystal are like those of a random field. So :math:`|\mathcal F r|^2` at a shift s is the volume that the crystal and its
+copy, shifted by s, have in common. Beyond the extent only noise is left, whose level is known, because counts are Poisson numbers.
+
+Arrays are numpy, (z, y, x) = (frames, rows, columns), origin at N // 2; extents are in voxels of direct space.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from braggshot.errors import DataError
+from braggshot.physics.autocorrelation import autocorrelation, coherent_extent, outer, plane_maxima, taper
 from braggshot.volumes import BoolArray, FloatArray
 
-Number = TypeVar("Number", bound=np.generic)
+Floats = NDArray[np.float32]
 
-# Least modulus of the autocorrelation that is taken for the object and not for noise [standard deviations of the noise].
-SIGNIFICANT = 5.0
-# Lowest and highest modulus of the autocorrelation, relative to its maximum, from which the object's end is extrapolated [1].
-FLOOR, CEILING = 0.003, 0.05
-# Largest ln of the ratio between the halo in the middle of the array and at its faces [1]. The halo is a faint background around
-# the autocorrelation, from differences between pixels and between the fluxes of frames.
-GROWTH = 4.0
+LARGEST = 600_000  # number of voxels about the peak that are looked at; further out there are few counts
+ROUNDS, GAP_ROUNDS = 4, 9  # largest number of times that a pattern is whitened, without and with voxels that are not valid
+SETTLED = 0.02  # change of the extents from one round to the next, relative to them, below which they are final [1]
+MEAN = 1.0  # standard deviation of the local mean m [speckles]
+FAINT = (
+    0.003  # mean, relative to the mean over all photons, below which speckles count less, because they only show the surface [1]
+)
+SMOOTH = 0.35  # standard deviation of the mean that is subtracted from the whitened pattern, to remove its coarse part [speckles]
+SIGNIFICANT = 3.0  # least power of a plane of shifts that is taken for the crystal and not for noise [mean power of the noise]
+STEEP, AHEAD = 3.5, 1.1  # the crystal ends where its power falls by the first factor while the shift rises by the second [1]
+# Least power, over the largest of all shifts, of a rise beyond a fall; fainter rises come from detector and flux.
+ISLAND = 0.1
+DEPTH = 0.04  # power at the crystal's extent, relative to that between 0.4 and 0.75 of the end of the fall [1]
+PER_DECADE = 0.11  # growth of the extent per decade by which noise raises the level at which it is measured [1]
+TRUSTED = 0.9  # share of the extent of the plain autocorrelation that is believed, if it lies before the end of the fall [1]
+STRAINED = (0.1, 0.2)  # |A| / A(0) at half the extent up to which, and from which, the plain extent is not and is taken [1]
+CORRECTED = 1.05  # extent where the amplitude is a tenth of the largest, over the extent of the plain autocorrelation [1]
+TURNS = 6  # number of times that the band is limited and the valid voxels are restored, in each round
+BAND, GROWTH = 0.95, 1.15  # first band relative to the extent of the plain autocorrelation, and its largest growth per round [1]
+WIDE = 1.08  # extent relative to the band up to which the band is wide enough [1]
+FULL = 0.3  # power at the face of the array, over that inside, from which the crystal fills the array [1]
 
 
-def autocorrelation(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[NDArray[np.float32], float]:
-    """Compute the modulus of the object's autocorrelation and its noise, both relative to the centre value A(0).
-
-    The intensity is tapered to the faces of the array by a cosine, because a pattern that is cut there would ring. A voxel that is
-    not valid takes the count I(-q) on the other side of the peak, which equals I(q) without strain. If I(-q) is not valid either,
-    the voxel takes the mean of log(1 + I) over its neighbours.
+@dataclass(frozen=True)
+class Extent:
+    """Extent of a crystal along each axis [voxels of direct space].
 
     Parameters
     ----------
-    intensity : (z, y, x) [photons]
-    valid : (z, y, x), None means all
-
-    Returns
-    -------
-    modulus : (z, y, x), 1 at N // 2
-    noise : standard deviation of the modulus by Poisson noise, the same everywhere
-
-    Raises
-    ------
-    DataError : if there are no counts.
+    size : (z, y, x), at most N / 2, the largest extent that can be seen
+    certain : (z, y, x), False where no end of the crystal stands out, so that it may be larger or smaller
     """
-    filled = np.asarray(intensity, np.float32) if valid is None or valid.all() else _fill(intensity, valid)
-    for axis, size in enumerate(filled.shape):
-        taper = np.cos(np.pi * (np.arange(size) - size // 2) / (size + 1)).astype(np.float32)
-        filled = filled * np.expand_dims(taper, [other for other in range(3) if other != axis])
-    total = float(filled.sum(dtype=np.float64))
-    if not total > 0:
-        raise DataError("there are no counts to measure the oversampling from.")
-    # Modulus of the autocorrelation; the phase is not used, so the origin of the intensity need not be moved before the transform.
-    modulus = np.abs(fft.fftshift(fft.fftn(filled)))
-    return modulus / np.float32(total), float(np.sqrt(total)) / total
 
+    size: tuple[float, float, float]
+    certain: tuple[bool, bool, bool]
 
-def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
-    """Measure the extent of the object along each axis [voxels of direct space]; at most N / 2, the largest that can be seen.
-
-    Differences between pixels and between the fluxes of frames leave a faint halo around the autocorrelation of the object. The
-    end of the object is extrapolated from a level above the noise and above the halo, which is measured outside a first estimate
-    of the object. The autocorrelation of a strained crystal is itself faint far out. So the halo is taken to be at most what the
-    modulus at the faces of the array allows.
-
-    Raises
-    ------
-    DataError : if there are no counts.
-    """
-    modulus, noise = autocorrelation(intensity, valid)
-    ceiling = min(max(CEILING, SIGNIFICANT * noise), 0.4)
-    first = _ends(modulus, ceiling)
-    halo = max(_halo(profile, end) for profile, end in zip(_profiles(modulus), first, strict=True))
-    level = float(np.clip(1.5 * halo, min(max(FLOOR, SIGNIFICANT * noise), ceiling), ceiling))
-    z, y, x = _ends(modulus, level)
-    return z, y, x
+    def oversampling(self, shape: Sequence[int]) -> tuple[float, float, float]:
+        """Return the array size over the size of the crystal, per axis."""
+        z, y, x = (length / extent for length, extent in zip(shape, self.size, strict=True))
+        return z, y, x
 
 
 def oversampling(intensity: FloatArray, valid: BoolArray | None = None) -> tuple[float, float, float]:
-    """Measure the oversampling, array size over object extent, per axis.
-
-    At an oversampling of 2 or below the autocorrelation wraps around, and 2 is returned. The result is also 2 for an axis whose
-    fringes are hidden by a gap through the peak itself.
+    """Measure the oversampling per axis, array size over crystal size; 2 where the crystal is too large for the array.
 
     Raises
     ------
     DataError : if there are no counts.
     """
-    z, y, x = (size / extent for size, extent in zip(intensity.shape, object_extent(intensity, valid), strict=True))
-    return z, y, x
+    return object_extent(intensity, valid).oversampling(intensity.shape)
 
 
-def mirror(volume: NDArray[Number], centre: tuple[int, ...]) -> NDArray[Number]:
-    """Reflect a volume through the voxel `centre`; 0 where the reflection of a voxel lies outside the array."""
-    reflected = np.zeros_like(volume)
-    low = [max(0, 2 * c - size + 1) for c, size in zip(centre, volume.shape, strict=True)]
-    high = [min(size, 2 * c + 1) for c, size in zip(centre, volume.shape, strict=True)]
-    common = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    reflected[common] = np.flip(volume[common])
-    return reflected
+def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> Extent:
+    """Measure the extent of a crystal, whatever its strain.
 
-
-def _fill(intensity: FloatArray, valid: BoolArray) -> NDArray[np.float32]:
-    """Fill voxels that are not valid with the counts from the other side of the peak, as far as the array reaches there."""
-    counts = np.where(valid, intensity, 0).astype(np.float32)
-    peak = np.unravel_index(int(counts.argmax()), counts.shape)
-    centre = tuple(int(index) for index in peak)
-    filled: NDArray[np.float32] = fill_unmeasured(
-        counts, valid, lambda field: mirror(field, centre), lambda field: ndimage.gaussian_filter(field.astype(np.float32), 2)
-    )
-    return filled
-
-
-def fill_unmeasured(counts: Any, valid: Any, reflect: Callable[[Any], Any], smooth: Callable[[Any], Any]) -> Any:
-    r"""Fill voxels that are not valid with the counts :math:`I(-q)` on the other side of the Bragg peak.
-
-    If :math:`I(-q)` is not valid either, the mean of :math:`\ln(1 + I)` over the neighbours is taken.
+    The size of a speckle is the oversampling that is sought, so a pattern is whitened again with each new answer, from that of the
+    plain autocorrelation on. Voxels that are not valid are continued from the band of the pattern, which the extent limits
+    (algorithm of Papoulis and Gerchberg); a band that is too narrow shows in the valid voxels, and is widened.
 
     Parameters
     ----------
-    counts, valid : numpy arrays or torch tensors of one shape; counts of voxels that are not valid are not looked at
-    reflect : function that reflects an array, of counts or of validity, through q = 0; the function decides where q = 0 is and
-        what lies beyond the array
-    smooth : function that blurs a field by about two voxels
+    intensity : (z, y, x) [photons], the peak within a tenth of the middle
+    valid : (z, y, x), None means all
+
+    Raises
+    ------
+    DataError : if there are no counts.
     """
-    xp: Any = torch if isinstance(counts, torch.Tensor) else np
-    known = valid | reflect(valid)
-    filled = xp.where(valid, counts, reflect(xp.where(valid, counts, xp.zeros_like(counts))))
-    if known.all():
-        return filled
-    level = smooth(xp.log1p(filled) * known) / xp.clip(smooth(known), 1e-6, None)
-    return xp.where(known, filled, xp.expm1(level))
+    counts, seen = _central(np.asarray(intensity, np.float32), valid)
+    modulus, relative_noise = autocorrelation(counts, None if seen is None else seen > 0)
+    coherent, plain = plane_maxima(modulus), np.array(coherent_extent(modulus, relative_noise))
+    shape, size, band = np.array(counts.shape), plain, BAND * plain
+    window = taper(counts.shape)
+    field: Floats | None = None
+    rounds: list[NDArray[np.float64]] = []
+    certain = np.zeros(3, bool)
+    for _ in range(ROUNDS if seen is None else GAP_ROUNDS):
+        white, variance = whiten(counts, seen, shape / size)
+        field = white if seen is None else _continue(white, seen, band, field)
+        noise = float(np.sum(variance * window**2, dtype=np.float64))
+        power = ndimage.gaussian_filter(np.abs(fft.fftshift(fft.fftn(field * window))) ** 2, 1, mode="wrap", truncate=3)
+        ends = [_end(profile.astype(float), noise) for profile in plane_maxima(power)]
+        size = np.array([max(end, min(TRUSTED * start, bottom)) for (end, bottom, _), start in zip(ends, plain, strict=True)])
+        if seen is None:
+            size = _prefer_plain(plain, size, coherent)
+        size = np.clip(size, 2, shape / 2)
+        certain = np.array([found for _, _, found in ends])
+        rounds.append(size)
+        if seen is not None:
+            if np.all(size <= WIDE * band):
+                break
+            band = np.minimum(np.maximum(band, np.minimum(size, GROWTH * band)), shape / 2)
+            size = np.minimum(size, 1.1 * band)
+        elif len(rounds) > 1 and np.all(np.abs(rounds[-1] / rounds[-2] - 1) < SETTLED):
+            break
+    z, y, x = (np.max(rounds[-2 if seen is None else -1 :], axis=0) * np.array(np.shape(intensity)) / shape).tolist()
+    return Extent((z, y, x), (bool(certain[0]), bool(certain[1]), bool(certain[2])))
 
 
-def _profiles(modulus: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Find, per axis, the largest modulus of the autocorrelation in the planes at shifts 0, 1, 2, ... to either side."""
-    profiles = []
-    for axis, size in enumerate(modulus.shape):
-        planes = modulus.max(axis=tuple(other for other in range(3) if other != axis))
-        shift = np.arange((size + 1) // 2)
-        profiles.append(np.maximum(planes[size // 2 + shift], planes[size // 2 - shift]))
-    return profiles
+def _prefer_plain(plain: NDArray[np.float64], white: NDArray[np.float64], coherent: list[Floats]) -> NDArray[np.float64]:
+    """Choose between the extents of the plain autocorrelation and of the whitened pattern, per axis, or take a mean of both.
 
-
-def _halo(profile: NDArray[np.float32], end: float) -> float:
-    """Estimate the modulus of the halo, a faint background around the autocorrelation of the object.
-
-    This is the largest modulus beyond the `end` of the object, but at most the modulus at the face of the array, extrapolated to
-    `end`.
+    Without strain the plain one is the better. Strain shows at half the extent: there |A| / A(0) is 0.3 to 0.5 for a crystal
+    without strain, whose copies overlap by so much of their volume, and far less where the phase changes between the copies.
     """
-    face = float(profile[-max(1, profile.size // 10) :].max())
-    return min(float(profile[int(np.ceil(1.1 * end)) + 1 :].max(initial=0)), face * math.exp(GROWTH * (1 - end / profile.size)))
+    middle = [np.interp(end / 2, np.arange(profile.size), profile) for end, profile in zip(white, coherent, strict=True)]
+    share = np.interp(middle, STRAINED, (0, 1))
+    chosen: NDArray[np.float64] = (CORRECTED * plain) ** share * white ** (1 - share)
+    return chosen
 
 
-def _ends(modulus: NDArray[np.float32], level: float) -> list[float]:
-    """Find where the object ends on each axis: extrapolate the part of the autocorrelation above `level` about its centre."""
-    parts, _ = ndimage.label(modulus > 0.99 * level)
-    body = np.where(parts == parts[tuple(size // 2 for size in modulus.shape)], modulus, 0)
-    return [min(_end(np.sqrt(profile), level), size / 2) for profile, size in zip(_profiles(body), modulus.shape, strict=True)]
+def whiten(counts: Floats, seen: Floats | None, speckle: NDArray[np.float64]) -> tuple[Floats, Floats]:
+    """Give every speckle of a pattern the same weight.
 
+    The coarse part of the whitened pattern is subtracted, and the mean of each pixel and of each frame. They hold what does not
+    rock, such as a flat field that was not given, and the changes of the beam's flux.
 
-def _end(root: NDArray[np.float32], level: float) -> float:
-    """Fit a line to the shifts at which sqrt|A|, with A the autocorrelation, falls to five heights; return the shift at height 0.
+    Parameters
+    ----------
+    counts, seen : (z, y, x) counts, 0 where not valid, and 1 where valid, else 0; None means that all are valid
+    speckle : (3,) size of a speckle, which is the oversampling [voxels]
 
-    The result is infinite if sqrt|A| stays above one of the heights.
+    Returns
+    -------
+    field : (z, y, x) whitened pattern, 0 where not valid
+    variance : (z, y, x) variance of its photon noise
     """
-    heights = np.sqrt(np.geomspace(level, min(4 * level, 0.7), 5))
-    last = np.array([np.flatnonzero(root >= height)[-1] for height in heights])
-    if last.max() + 1 >= root.size:
-        return np.inf
-    shifts = last + (root[last] - heights) / (root[last] - root[last + 1])
-    return float(np.polynomial.polynomial.polyfit(heights, shifts, 1)[0])
+    mean = np.maximum(_local_mean(counts, seen, MEAN * speckle), np.float32(0))
+    typical = np.square(mean, dtype=np.float64).sum() / mean.sum(dtype=np.float64)
+    weight = np.float32(1) / (mean + np.sqrt(mean) + np.float32(1 + FAINT * typical))
+    field: Floats = (counts - mean) * weight
+    variance: Floats = mean * weight**2
+    if seen is not None:
+        field, variance = field * seen, variance * seen
+    field = field - _local_mean(field, seen, SMOOTH * speckle)
+    for axes in (0, (1, 2)):
+        if seen is None:
+            field = field - field.mean(axis=axes, keepdims=True)
+        else:
+            field = (field - field.sum(axis=axes, keepdims=True) / np.maximum(seen.sum(axis=axes, keepdims=True), 1)) * seen
+    return field, variance
+
+
+def _central(counts: Floats, valid: BoolArray | None) -> tuple[Floats, Floats | None]:
+    """Return the counts about the middle and where they are valid (1 or 0; None for everywhere), not more than `LARGEST` voxels."""
+    shape = list(counts.shape)
+    while np.prod(shape) > LARGEST:
+        axis = int(np.argmax(shape))
+        shape[axis] -= max(2, shape[axis] // 16)
+    part = tuple(slice(size // 2 - kept // 2, size // 2 - kept // 2 + kept) for size, kept in zip(counts.shape, shape, strict=True))
+    if valid is None or valid[part].all():
+        return counts[part], None
+    return np.where(valid[part], counts[part], np.float32(0)), valid[part].astype(np.float32)
+
+
+def _local_mean(field: Floats, seen: Floats | None, sigma: NDArray[np.float64]) -> Floats:
+    """Compute the mean about each voxel, weighted by a Gaussian of standard deviation `sigma` (3,) [voxels], over valid voxels."""
+    along = [np.exp(-2 * (np.pi * width * f) ** 2).astype(np.float32) for width, f in zip(sigma, _frequencies(field), strict=True)]
+    gaussian = outer(*along)
+
+    def blur(values: Floats) -> Floats:
+        blurred: Floats = fft.irfftn(fft.rfftn(values) * gaussian, s=field.shape)
+        return blurred
+
+    mean = blur(field)
+    if seen is not None:
+        mean /= np.maximum(blur(seen), np.float32(0.02))
+    return mean
+
+
+def _continue(field: Floats, seen: Floats, band: NDArray[np.float64], earlier: Floats | None) -> Floats:
+    """Continue a whitened pattern into voxels that are not valid, by turns limiting its band and restoring the valid voxels.
+
+    Parameters
+    ----------
+    field, seen : (z, y, x) whitened pattern, and 1 where valid, else 0
+    band : (3,) shifts up to which the pattern has power [voxels]
+    earlier : continued pattern of the round before, if there was one
+    """
+    shifts = [size * np.abs(f) for size, f in zip(field.shape, _frequencies(field), strict=True)]
+    inside = outer(*(shift <= reach + 0.5 for shift, reach in zip(shifts, band, strict=True)))
+    valid = seen > 0
+    continued = field if earlier is None else np.where(valid, field, earlier)
+    for _ in range(TURNS if earlier is not None else 2 * TURNS):
+        continued = np.where(valid, field, fft.irfftn(fft.rfftn(continued) * inside, s=field.shape))
+    return continued
+
+
+def _frequencies(field: Floats) -> list[NDArray[np.float64]]:
+    """Return the frequencies [1/voxel] of the three axes of the transform of a real volume; the last axis holds half of them."""
+    z, y, x = field.shape
+    return [fft.fftfreq(z), fft.fftfreq(y), fft.rfftfreq(x)]
+
+
+def _end(profile: NDArray[np.float64], noise: float) -> tuple[float, float, bool]:
+    """Find the extent of a crystal from the largest power of the whitened pattern in the plane of each shift.
+
+    Power is nearly constant up to the extent, falls steeply about it, and is noise, or what gaps leave, further out.
+
+    Returns
+    -------
+    end : extent [voxels]
+    bottom : shift at which the steep fall ends [voxels]
+    found : False if there is no steep fall, although the crystal does not fill the array
+    """
+    number = profile.size
+    shifts, logs = np.arange(number), np.log(np.maximum(profile, 1e-30))
+    fine = np.arange(1, number - 1, 0.25)
+    here, ahead = np.interp(fine, shifts, logs), np.interp(AHEAD * fine + 0.5, shifts, logs)
+    lowest = np.interp(fine, shifts, np.minimum.accumulate(logs))
+    is_crystal = (here >= np.log(ISLAND * profile.max())) | (here <= lowest + np.log(1.5))
+    steep = fine[(here - ahead >= np.log(STEEP)) & (here >= np.log(SIGNIFICANT * noise)) & is_crystal]
+    bottom = min(AHEAD * steep.max() + 0.5, number) if steep.size else float(number)
+    inner = logs[(shifts >= 0.4 * bottom) & (shifts <= max(0.75 * bottom, 0.4 * bottom + 1))]
+    wanted = DEPTH * np.exp(inner.mean())
+    level = max(SIGNIFICANT * noise, wanted)
+    above = np.flatnonzero(profile[: int(bottom) + 2] >= level)
+    last = int(above[-1]) if above.size else 0
+    if last + 1 < number and profile[last] >= level:
+        end = last + (profile[last] - level) / (profile[last] - profile[last + 1])
+    else:
+        end = float(last)
+    raised = np.clip(np.log10(level / wanted), 0, 1)
+    found = bool(steep.size) or profile[-2:].mean() > FULL * np.exp(inner.mean())
+    return float(min(end, bottom) * (1 + PER_DECADE * raised)), float(bottom), found

@@ -13,7 +13,7 @@ from scipy import ndimage
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
-from braggshot.physics.sampling import mirror
+from braggshot.physics.autocorrelation import mirror
 from braggshot.volumes import BoolArray, FloatArray
 
 # Least ratio of the brightness of a foreign peak to that of the valley between it and the Bragg peak [1]. The ratio to the

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from braggshot.errors import ConfigError, DataError, GeometryError
 from braggshot.physics.geometry import reciprocal_basis
-from braggshot.physics.sampling import oversampling
+from braggshot.physics.sampling import Extent, object_extent, oversampling
 from braggshot.prepare.aliens import find_aliens
 from braggshot.prepare.clean import find_dead_pixels, find_hot_pixels, find_missing_blocks, find_zingers
 from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, correct_frames, refuse_untrusted
@@ -67,7 +67,7 @@ class PrepareConfig:
     ----------
     shape : shape of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
     max_shape : largest shape that is chosen [voxels]
-    binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of seven or more, so that an oversampling of
+    binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of six or more, so that an oversampling of
         at least three remains
     centre : position of the Bragg peak: "max" is the brightest voxel of the lightly smoothed pattern, "com" the centre of mass
         around that voxel, and (z, y, x) a given index of the raw scan
@@ -118,8 +118,10 @@ def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionV
     _check(scan, source.shape, config)
     block, view, peak = _find_peak(scan, source, config)
     peak, offset = _centre(scan.name, block, peak, view.side, config)
-    sampling = oversampling(*_recentre(block, peak))
-    window, shape, chosen = _choose_window(scan, source.shape, view, peak, offset, sampling, config)
+    centred = _recentre(block, peak)
+    crystal = object_extent(*centred)
+    sampling = crystal.oversampling(centred[0].shape)
+    window, shape, chosen = _choose_window(scan, source.shape, view, peak, offset, sampling, crystal, config)
     start, stop = raw_extent(window, shape)
     if not _covers(block, start, stop, source.shape):
         block = _load(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
@@ -239,12 +241,21 @@ def _recentre(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[
 
 def _choose_window(
     scan: Scan, raw_shape: Triple, view: Survey, peak: Triple, offset: NDArray[np.float64], sampling: tuple[float, float, float],
-    config: PrepareConfig,
+    crystal: Extent, config: PrepareConfig,
 ) -> tuple[Window, Triple, tuple[str, ...]]:  # fmt: skip
-    """Choose the part of the raw scan that becomes the volume (its window) and its shape; add remarks in words."""
-    binning = config.binning if config.binning != "auto" else (1, 1, 1) if scan.prepared else choose_binning(sampling)
+    """Choose the part of the raw scan that becomes the volume (its window) and its shape; add remarks in words.
+
+    Where the size of the crystal is not certain, nothing is binned or cropped that depends on it.
+    """
+    chosen = (1, 1, 1) if scan.prepared else choose_binning(sampling, crystal.certain)
+    binning = chosen if config.binning == "auto" else config.binning
     middle = [size // 2 for size in raw_shape]
-    centred = all(abs(a - b) <= CENTRED * size for a, b, size in zip(peak, middle, raw_shape, strict=True))
+    # The brightest speckle of a strongly strained crystal may lie far from the middle of its pattern.
+    mass = ndimage.center_of_mass(np.maximum(view.counts - np.median(view.counts), 0))
+    centred = any(
+        all(abs(a - b) <= CENTRED * size for a, b, size in zip(place, middle, raw_shape, strict=True))
+        for place in (peak, np.multiply(mass, view.side))
+    )
     small = max(raw_shape) <= SMALL and all(map(is_fast, raw_shape)) and binning == (1, 1, 1)
     # If an even number of raw voxels is binned, none is in the middle; the sub-voxel offset then selects the nearer window.
     target = peak + np.clip(offset, -0.49, 0.49)
@@ -252,14 +263,18 @@ def _choose_window(
         z, y, x = (size // bins for size, bins in zip(raw_shape, binning, strict=True))
         shape, target = (z, y, x), np.add(middle, (np.array(binning) - 1) / 2)
     else:
-        reach = signal_reach(view, peak, float(np.prod(sampling))) if config.shape is None else raw_shape
+        whole = config.shape is not None or not all(crystal.certain)
+        reach = raw_shape if whole else signal_reach(view, peak, float(np.prod(sampling)))
         shape = config.shape or choose_shape(raw_shape, reach, sampling, binning, config.max_shape)
     window = window_about(target.tolist(), raw_shape, binning, shape)
     if scan.prepared and shape == raw_shape and window.start == (0, 0, 0):
         return window, shape, ()
     off = np.add(peak, offset) - raw_centre(window, shape)
+    unsure = [name for name, known in zip(("rocking", "row", "column"), crystal.certain, strict=True) if not known]
+    remarks = [f"size of the crystal not certain along {', '.join(unsure)}: not binned there, nothing cropped"] if unsure else []
     return window, shape, (
         f"peak at {peak} in {raw_shape}, oversampled {sampling[0]:.2f} x {sampling[1]:.2f} x {sampling[2]:.2f}",
+        *remarks,
         f"{shape} voxels, each of {binning}, from {window.start} on; the peak is {_text(off)} off the centre voxel's middle",
     )  # fmt: skip
 

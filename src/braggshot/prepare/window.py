@@ -19,7 +19,7 @@ Triple = tuple[int, int, int]
 Number = TypeVar("Number", bound=np.generic)
 
 FAST_PRIMES = (2, 3, 5, 7)
-BIN_FROM, BIN_TO = 7.0, 3.0  # least oversampling of an axis that is binned, and least oversampling after binning [1]
+BIN_FROM, BIN_TO = 6.0, 3.0  # least oversampling of an axis that is binned, and least oversampling after binning [1]
 ACROSS = 20  # least number of voxels across the crystal, where the scan is large enough
 
 
@@ -36,12 +36,13 @@ def fast_length(limit: int) -> int:
     return next((length for length in range(limit - limit % 2, 2, -2) if is_fast(length)), 2)
 
 
-def choose_binning(oversampling: Sequence[float]) -> Triple:
+def choose_binning(oversampling: Sequence[float], certain: Sequence[bool] = (True, True, True)) -> Triple:
     """Choose the binning of each axis.
 
-    An axis with an oversampling of seven or more is binned; its oversampling stays at least three.
+    An axis with an oversampling of six or more is binned, if the oversampling is certain; it stays at least three.
     """
-    z, y, x = (int(ratio // BIN_TO) if ratio >= BIN_FROM else 1 for ratio in oversampling)
+    ratios = zip(oversampling, certain, strict=True)
+    z, y, x = (int(ratio // BIN_TO) if known and ratio >= BIN_FROM else 1 for ratio, known in ratios)
     return z, y, x
 
 
