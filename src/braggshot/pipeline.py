@@ -27,8 +27,8 @@ from braggshot.output import OutputConfig, Result, check_writable, files_of
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase, refuse_unread
 from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
+from braggshot.physics.sampling import crystal_extent
 from braggshot.prepare import PrepareConfig, prepare
-from braggshot.physics.autocorrelation import crystal_extent
 from braggshot.volumes import DiffractionVolume, Reconstruction, Scan, StrainMap
 
 VERDICTS = ("good", "doubtful", "failed")  # from the best to the worst
@@ -193,41 +193,45 @@ def prepare_and_phase(
     """
     began = time.perf_counter()
     volume = prepare(scan, preparation)
-    seconds = time.perf_counter() - began
+    spent = {"prepare": time.perf_counter() - began}
     found = yield from phase(volume, phasing, guesses(volume), network)
+    began = time.perf_counter()
     again = _prepare_again(scan, found, preparation)
-    if again is not None:
-        began = time.perf_counter()
-        volume, why = again()
-        seconds += time.perf_counter() - began
-        second = yield from phase(volume, phasing, guesses(volume), network)
-        spent = {key: second.seconds.get(key, 0) + found.seconds.get(key, 0) for key in {**second.seconds, **found.seconds}}
-        better = VERDICTS.index(second.verdict) <= VERDICTS.index(found.verdict)
-        kept, outcome = (second, "kept") if better else (found, "not kept, because its verdict is worse")
-        step = f"phased a second time, {why}: {outcome}"
-        found = replace(kept, volume=replace(kept.volume, steps=(*kept.volume.steps, step)), seconds=spent)
-    return replace(found, seconds={"prepare": seconds, **found.seconds})
+    if again is None:
+        return replace(found, seconds={**spent, **found.seconds})
+    volume, why = again
+    spent["prepare"] += time.perf_counter() - began
+    second = yield from phase(volume, phasing, guesses(volume), network)
+    spent["phasing"] = found.seconds["phasing"] + second.seconds["phasing"]
+    better = VERDICTS.index(second.verdict) <= VERDICTS.index(found.verdict)
+    kept, outcome = (second, "kept") if better else (found, "not kept, because its verdict is worse")
+    steps = (*kept.volume.steps, f"phased a second time, {why}: {outcome}")
+    return replace(kept, volume=replace(kept.volume, steps=steps), seconds=spent)
 
 
 def _prepare_again(
     scan: Scan, found: Reconstruction, preparation: PrepareConfig
-) -> Callable[[], tuple[DiffractionVolume, str]] | None:
-    """Return the function that prepares a scan for a second phasing, with the reason for it in words; None where none is needed."""
+) -> tuple[DiffractionVolume, str] | None:  # fmt: skip
+    """Return the volume for a second phasing, and the reason for it in words; None where a second phasing is not needed."""
     volume, window = found.volume, found.volume.window
-    shape, measured = np.array(volume.shape), np.array(volume.oversampling or (np.inf,) * 3)
-    size = crystal_extent(found.rho) if found.support.any() else np.zeros(3)
+    if volume.oversampling is None:
+        return None
+    shape, measured = np.array(volume.shape), np.array(volume.oversampling)
+    size = np.array(crystal_extent(found.rho)) if found.support.any() else np.zeros(3)
     larger = bool((size > LARGER * shape / measured).any())
     if window is not None and window.binning != (1, 1, 1) and preparation.binning == "auto":
-        reasons = {
-            "because no crystal was found": found.verdict == "failed",
-            "because the crystal fills its box": bool((size > FILLED * shape / 2).any()),
-            "because the crystal is larger than it was measured": larger,
-        }
-        why = next((reason for reason, holds in reasons.items() if holds), None)
-        return None if why is None else lambda: (prepare(scan, replace(preparation, binning=(1, 1, 1))), f"unbinned, {why}")
+        if found.verdict == "failed":
+            why = "unbinned, because no crystal was found"
+        elif (size > FILLED * shape / 2).any():
+            why = "unbinned, because the crystal fills its box"
+        elif larger:
+            why = "unbinned, because the crystal is larger than it was measured"
+        else:
+            return None
+        return prepare(scan, replace(preparation, binning=(1, 1, 1))), why
     if larger and found.verdict == "doubtful":
         z, y, x = np.minimum(measured, shape / np.maximum(size, 1)).tolist()
-        return lambda: (replace(volume, oversampling=(z, y, x)), "with the size of the crystal that was found, which is larger than measured")
+        return replace(volume, oversampling=(z, y, x)), "with the size of the crystal found, which is larger than measured"
     return None
 
 

@@ -21,6 +21,8 @@ from braggshot.iterative.recipe import parse_recipe
 from braggshot.nn import weights
 from braggshot.nn.network import NetworkConfig
 from braggshot.phasing.config import PhasingConfig
+from braggshot.prepare import PrepareConfig, prepare
+from braggshot.volumes import Scan
 
 SMALL = CrystalSettings(shape=(16, 16, 16), oversampling=(2, 2.5), counts=(1e4, 1e4), phase_range=(0, 1))
 
@@ -99,12 +101,26 @@ def test_another_network_is_another_row(quick, tmp_path):
     assert results(tmp_path) == other  # the older rows have given way
 
 
+@pytest.mark.parametrize(
+    ("shape", "binning"),
+    [((40, 60, 64), (2, 1, 1)), ((64, 64, 64), (1, 1, 1)), ((32, 64, 60), (3, 1, 1)), ((45, 50, 31), (2, 1, 2))],
+)
+def test_the_truth_is_brought_to_the_grid_of_a_cropped_and_binned_pattern(shape, binning):
+    settings = CrystalSettings(shape=(96, 64, 64), oversampling=(2.5, 8), anisotropy=3, counts=(1e9, 1e9), phase_range=(2, 2))
+    truth, pattern = simulate_volume(5, settings)
+    volume = prepare(Scan(pattern.intensity, "s"), PrepareConfig(shape=shape, binning=binning))
+    seen = np.abs(np.fft.fftn(rows.on_window(truth, volume)))
+    wanted = np.sqrt(np.fft.ifftshift(volume.intensity))
+    valid = np.fft.ifftshift(volume.valid)
+    assert np.corrcoef(seen[valid], wanted[valid])[0, 1] > 0.999
+
+
 def test_failures_are_kept(quick, tmp_path, monkeypatch):
-    def broken(volume, config):
+    def broken(*_):
         raise DataError("no peak")
         yield
 
-    monkeypatch.setattr(rows, "phase", broken)
+    monkeypatch.setattr(rows, "prepare_and_phase", broken)
     made = finish(rows.evaluate(tmp_path, ["tiny"], ["quick"], number=1))
     assert [(row["success"], row["correlation"], row["error"]) for row in made] == [(False, 0.0, "DataError: no peak")] * 2
     text = table.markdown(made)

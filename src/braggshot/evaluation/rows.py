@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from braggshot.errors import DataError, FormatError
@@ -27,10 +28,12 @@ from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.selection import score
 from braggshot.phasing.strategies import phase
-from braggshot.physics.fourier import to_corner
+from braggshot.physics.fourier import fourier, inverse_fourier, to_corner
 from braggshot.physics.scores import THRESHOLDS, compare
-from braggshot.pipeline import drain
-from braggshot.volumes import ComplexArray, DiffractionVolume
+from braggshot.pipeline import drain, prepare_and_phase
+from braggshot.prepare import PrepareConfig
+from braggshot.prepare.window import cut, raw_centre, raw_extent
+from braggshot.volumes import ComplexArray, DiffractionVolume, Scan
 
 Row = dict[str, Any]
 # Errors in phasing one crystal that do not stop an evaluation: the error is written in place of the crystal's results.
@@ -92,10 +95,13 @@ def evaluate(
 def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
     """Phase a volume and return the scores against the true crystal; if phasing fails, return the error in their place."""
     facts = _facts(volume) | _truth_misfits(truth, volume, config)
+    # Atomistic crystals come from files that are prepared already; the others go through the whole preparation.
+    prepared = volume.window is not None
+    scan = Scan(volume.intensity, volume.name, volume.valid, prepared=prepared, provenance=dict(volume.provenance))
     began = time.perf_counter()
     try:
-        result = drain(phase(volume, config))
-        scores = compare(truth, result.rho)
+        result = drain(prepare_and_phase(scan, PrepareConfig(), config))
+        scores = compare(on_window(truth, result.volume), result.rho)
     except FAILURES as error:
         seconds = time.perf_counter() - began
         return facts | {"correlation": 0.0, "success": False, "seconds": seconds, "error": f"{type(error).__name__}: {error}"}
@@ -135,6 +141,31 @@ def _facts(volume: DiffractionVolume) -> Row:
     """Return what is known of a crystal before phasing: shape of the volume, oversampling, and phase range."""
     known = volume.provenance.get("phase_range", volume.provenance.get("atomistic", {}).get("phase_range"))
     return {"shape": list(volume.shape), "oversampling": list(volume.oversampling or ()), "phase_range": known}
+
+
+def on_window(truth: ComplexArray, volume: DiffractionVolume) -> ComplexArray:
+    r"""Bring a true crystal to the grid of a volume that was cropped, padded or binned from its pattern.
+
+    The transform of the truth is cut as the counts were. The object of binned counts has the same voxels, but fewer of them; the
+    centre of a bin, a fraction :math:`\delta` of a voxel off, gives it a phase ramp.
+
+    Parameters
+    ----------
+    truth : (z, y, x) true crystal on the grid of the whole pattern
+    volume : prepared volume, with its window on the pattern
+    """
+    window, shape = volume.window, volume.shape
+    if window is None or (shape == truth.shape and window.start == (0, 0, 0)):
+        return truth
+    start, stop = raw_extent(window, shape)
+    size = np.subtract(stop, start)
+    field = cut(fourier(torch.from_numpy(truth)).numpy(), start, size.tolist())
+    rho = inverse_fourier(torch.from_numpy(field)).numpy()
+    offset = raw_centre(window, shape) - np.add(start, size // 2)
+    for axis, (length, shift) in enumerate(zip(size, offset, strict=True)):
+        ramp = np.exp(-2j * np.pi * shift * (np.arange(length) - length // 2) / length)
+        rho = rho * np.expand_dims(ramp, [other for other in range(3) if other != axis])
+    return cut(rho.astype(np.complex64), (size // 2 - np.array(shape) // 2).tolist(), shape)
 
 
 def _truth_misfits(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:

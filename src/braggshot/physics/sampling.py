@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from braggshot.physics.autocorrelation import autocorrelation, coherent_extent, outer, plane_maxima, taper
-from braggshot.volumes import BoolArray, FloatArray
+from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
 Floats = NDArray[np.float32]
 
@@ -136,6 +136,14 @@ def _prefer_plain(plain: NDArray[np.float64], white: NDArray[np.float64], cohere
     share = np.interp(middle, STRAINED, (0, 1))
     chosen: NDArray[np.float64] = (CORRECTED * plain) ** share * white ** (1 - share)
     return chosen
+
+
+def crystal_extent(rho: ComplexArray) -> tuple[int, int, int]:
+    """Return the extent of a reconstruction along each axis, where |rho| exceeds a tenth of its 99.9th percentile [voxels]."""
+    amplitude = np.abs(rho)
+    inside = amplitude > 0.1 * np.percentile(amplitude[amplitude > 0], 99.9)
+    z, y, x = (int(np.ptp(places)) + 1 for places in np.nonzero(inside))
+    return z, y, x
 
 
 def whiten(counts: Floats, seen: Floats | None, speckle: NDArray[np.float64]) -> tuple[Floats, Floats]:

@@ -14,19 +14,18 @@ from typing import Literal
 
 from braggshot.errors import DataError, FormatError, GeometryError
 from braggshot.io import registry, results
-from braggshot.iterative.iterate import Progress
+from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputFormat
 from braggshot.phasing.config import PhasingConfig
-from braggshot.phasing.strategies import Trained, phase
+from braggshot.phasing.strategies import Trained
 from braggshot.phasing.verdict import judge
-from braggshot.pipeline import finish_result
-from braggshot.prepare import prepare
+from braggshot.pipeline import finish_result, prepare_and_phase
 from braggshot.series import registration, table
 from braggshot.series.registration import Grid, Registration
 from braggshot.series.settings import SeriesSettings
 from braggshot.series.sources import Source
 from braggshot.series.table import Row
-from braggshot.volumes import Agreement, Reconstruction, Scan
+from braggshot.volumes import Agreement, ComplexArray, DiffractionVolume, Reconstruction, Scan
 
 # Errors that make only one scan fail; its row of the table tells the reason. Any other error stops the run.
 FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)
@@ -117,19 +116,24 @@ def _reconstruct(
 ) -> Generator[Progress, None, tuple[Reconstruction, Registration | None]]:
     settings, grid, read = task.settings, task.chain.grid, time.perf_counter()
     last = None if task.chain.neighbour is None else results.read(task.chain.neighbour)
-    volume = prepare(scan, registration.hold_grid(settings.prepare, grid, scan))
-    prepared = time.perf_counter()
-    neighbour = None if last is None else registration.carry_neighbour(last, volume, settings.strain.axis)
-    first = [registration.guess(neighbour)] if neighbour is not None and settings.series.warm else []
+
+    def carry(volume: DiffractionVolume) -> ComplexArray | None:
+        return None if last is None else registration.carry_neighbour(last, volume, settings.strain.axis)
+
+    def guesses(volume: DiffractionVolume) -> list[Guess]:
+        neighbour = carry(volume) if settings.series.warm else None
+        return [] if neighbour is None else [registration.guess(neighbour)]
+
     phasing = settings.phasing if last is None else _reduce_starts(settings.phasing, settings.series.cold)
-    found = yield from phase(volume, phasing, first, network)
-    found, placed = doubt_warm_start(found, settings), None
+    preparation = registration.hold_grid(settings.prepare, grid, scan)
+    found = yield from prepare_and_phase(scan, preparation, phasing, network, guesses)
+    found, placed, neighbour = doubt_warm_start(found, settings), None, carry(found.volume)
     if neighbour is not None and found.support.any():
         found, placed = registration.register(found, neighbour)
         found = doubt_twin(found, placed)
     size = None if grid is None else grid.voxel_size
     on_grid = replace(settings, strain=replace(settings.strain, voxel_size=size)) if size else settings
-    result = yield from finish_result(found, on_grid, {"read": read - began, "prepare": prepared - read})
+    result = yield from finish_result(found, on_grid, {"read": read - began})
     if result.strain is not None:
         shape = (grid or registration.grid_of(result, result.strain)).map_shape
         result = replace(result, strain=registration.on_map(result.strain, shape or result.strain.support.shape))

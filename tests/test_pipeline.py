@@ -1,0 +1,70 @@
+"""Prepare, phase, hold the crystal against its measured size, and prepare again where they disagree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sample_reconstruction import sample_reconstruction
+
+from braggshot import pipeline
+from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.phasing.config import PhasingConfig
+from braggshot.pipeline import drain, prepare_and_phase
+from braggshot.prepare import PrepareConfig, prepare, volume
+from braggshot.volumes import Scan
+
+CRYSTAL = CrystalSettings(shape=(48, 48, 48), oversampling=(2.6, 3), counts=(1e6, 1e6), phase_range=(1, 1), shapes=("fcc",))
+PHASING = PhasingConfig(method="refine", partial_coherence="off", device="cpu")
+
+
+def a_scan():
+    return Scan(simulate_volume(11, CRYSTAL)[1].intensity, "s")
+
+
+def test_a_pattern_that_was_binned_too_much_is_phased_again_without_binning(monkeypatch):
+    """As if the size had been measured wrong: binned by 3, the crystal does not fit into the array."""
+    plain = drain(prepare_and_phase(a_scan(), PrepareConfig(), PHASING))
+    monkeypatch.setattr(volume, "choose_binning", lambda *_: (1, 3, 1))
+    again = drain(prepare_and_phase(a_scan(), PrepareConfig(max_shape=(48, 48, 48)), PHASING))
+    assert again.volume.window.binning == (1, 1, 1)
+    assert "phased a second time, unbinned" in again.volume.steps[-1]
+    assert again.volume.steps[-1].endswith("kept")
+    assert again.quality.llk_free == pytest.approx(plain.quality.llk_free, rel=0.2)
+    asked = drain(prepare_and_phase(a_scan(), PrepareConfig(binning=(1, 3, 1)), PHASING))
+    assert asked.volume.window.binning == (1, 3, 1)  # what the user asked for is not changed
+
+
+@pytest.mark.parametrize(
+    ("verdict", "binning", "measured", "again"),
+    [
+        ("good", (1, 1, 1), (3, 3, 3), None),
+        ("failed", (2, 1, 1), (3, 3, 3), "unbinned, because no crystal was found"),
+        ("good", (2, 1, 1), (3, 3, 3), None),
+        ("good", (2, 1, 1), (6, 3, 3), "unbinned, because the crystal is larger than it was measured"),
+        ("doubtful", (1, 1, 1), (6, 3, 3), "larger than measured"),
+        ("good", (1, 1, 1), (6, 3, 3), None),
+    ],
+)
+def test_what_is_phased_a_second_time(monkeypatch, verdict, binning, measured, again):
+    scan = a_scan()
+    made = prepare(scan, PrepareConfig())
+    rho = np.zeros(made.shape, np.complex64)
+    rho[tuple(slice(24 - 8, 24 + 8) for _ in range(3))] = 1  # an oversampling of 3
+    found = replace(sample_reconstruction(), rho=rho, support=rho != 0, verdict=verdict, seconds={"phasing": 1.0})
+    volumes = []
+
+    def phased(given, *_):
+        volumes.append(given)
+        yield from ()
+        window = replace(given.window, binning=binning if len(volumes) == 1 else (1, 1, 1))
+        return replace(found, volume=replace(given, window=window, oversampling=measured))
+
+    monkeypatch.setattr(pipeline, "phase", phased)
+    result = drain(prepare_and_phase(scan, PrepareConfig(), PHASING))
+    assert len(volumes) == (1 if again is None else 2)
+    assert again is None or again in result.volume.steps[-1]
+    assert result.seconds["phasing"] == len(volumes)
+    if again == "larger than measured":
+        assert volumes[1].oversampling == pytest.approx((3, 3, 3), rel=0.07)
