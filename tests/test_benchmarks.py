@@ -38,3 +38,11 @@ def test_a_cell_that_fails_is_empty_and_says_why(capsys):
 
     assert gpu.cell(gpu.attempt(fail, 3)) == "-"
     assert "no memory for 3" in capsys.readouterr().err
+
+
+def test_the_benchmark_of_the_size_of_crystals_prints_its_table(capsys):
+    """Ten crystals of all strains: most sizes are right, and none is much too small."""
+    benchmark("crystal_size").main(["--n", "8", "--fine", "2", "--first-seed", "7000001"])
+    rows = {cells[0]: cells for cells in (row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines())}
+    assert float(rows["braggshot"][2].rstrip("%")) >= 85
+    assert rows["braggshot"][3] == "0.0%"
