@@ -16,6 +16,7 @@ from braggshot.crystals.grid import Grid, centred_grid
 from braggshot.crystals.random import derive_generator, log_uniform, rotations, uniform
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import pad
+from braggshot.physics.sampling import crystal_extent
 from braggshot.volumes import ComplexArray, DiffractionVolume
 
 # Names of the families of phase fields, dislocations included.
@@ -224,9 +225,7 @@ def simulate_volume(seed: int, settings: CrystalSettings | None = None) -> tuple
     box, expected, phase_range = _draw_exposed(generator, 1, settings)
     rho = pad(box, settings.shape)
     counts, valid = detector.measure(generator, expected, settings.detector)
-    inside = rho[0].abs() > rho.abs().amax() / 2
-    widths = [int(inside.any(a).any(b).sum()) for a, b in ((2, 1), (2, 0), (1, 0))]
-    z, y, x = (full / width for full, width in zip(settings.shape, widths, strict=True))
+    z, y, x = (full / width for full, width in zip(settings.shape, crystal_extent(rho[0].numpy()), strict=True))
     volume = DiffractionVolume(
         counts[0].numpy(),
         valid[0].numpy(),

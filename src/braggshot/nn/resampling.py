@@ -29,7 +29,7 @@ from braggshot.nn.two_scale import CENTRAL
 from braggshot.physics.autocorrelation import fill_unmeasured
 from braggshot.physics.fourier import AXES, inverse_fourier, inverted
 
-SAMPLED = 2.8  # oversampling per axis to which more finely sampled patterns are brought [1]
+SAMPLED = 2.65  # oversampling per axis to which more finely sampled patterns are brought [1]
 LOBES = 5  # number of lobes of Lanczos' kernel on either side
 # Number of iterations that fill the voxels without valid counts. Each limits the band, then restores the valid counts.
 TURNS = 10
@@ -53,7 +53,7 @@ class Sampling:
 
 
 def sampling(shape: Sequence[int], oversampling: Sequence[float] | None, most: int = CENTRAL) -> Sampling:
-    """Choose spacings that reduce a larger oversampling to `SAMPLED` (2.8), and a shape that the network takes.
+    """Choose spacings that reduce a larger oversampling to `SAMPLED` (2.65), and a shape that the network takes.
 
     Parameters
     ----------
