@@ -44,7 +44,7 @@ PER_DECADE = 0.11  # growth of the extent per decade by which noise raises the l
 TRUSTED = 0.9  # share of the extent of the plain autocorrelation that is believed, if it lies before the end of the fall [1]
 STRAINED = (0.1, 0.2)  # |A| / A(0) at half the extent up to which, and from which, the plain extent is not and is taken [1]
 CORRECTED = 1.05  # extent where the amplitude is a tenth of the largest, over the extent of the plain autocorrelation [1]
-TURNS = 6  # number of times that the band is limited and the valid voxels are restored, in each round
+TURNS = 3  # number of times that the band is limited and the valid voxels are restored, in each round
 BAND, GROWTH = 0.95, 1.15  # first band relative to the extent of the plain autocorrelation, and its largest growth per round [1]
 WIDE = 1.08  # extent relative to the band up to which the band is wide enough [1]
 FULL = 0.3  # power at the face of the array, over that inside, from which the crystal fills the array [1]
@@ -183,7 +183,7 @@ def _central(counts: Floats, valid: BoolArray | None) -> tuple[Floats, Floats | 
     shape = list(counts.shape)
     while np.prod(shape) > LARGEST:
         axis = int(np.argmax(shape))
-        shape[axis] -= max(2, shape[axis] // 16)
+        shape[axis] = fft.prev_fast_len(shape[axis] - 1, real=True)
     part = tuple(slice(size // 2 - kept // 2, size // 2 - kept // 2 + kept) for size, kept in zip(counts.shape, shape, strict=True))
     if valid is None or valid[part].all():
         return counts[part], None
