@@ -112,8 +112,9 @@ def test_what_faults_took_is_masked_and_the_rest_is_exact(transport, scan, tmp_p
 
 @pytest.mark.slow
 def test_the_commands_play_together(scan, tmp_path):
-    """`braggshot emit` into a folder, `braggshot live` out of it; the first line is the page."""
+    """`braggshot emit` into a folder, `braggshot live` out of it; the first line is the page; ``input`` is for ``--like`` only."""
     np.save(tmp_path / "crystal.npy", scan.frames[:])
+    np.save(tmp_path / "mask.npy", np.arange(32 * 32).reshape(32, 32) == 100)
     (tmp_path / "frames").mkdir()
     settings = [
         "--set=phasing.starts=2",
@@ -130,6 +131,7 @@ def test_the_commands_play_together(scan, tmp_path):
         "-o",
         tmp_path / "out",
         "--once",
+        *("--like", tmp_path / "crystal.npy", f"--set=input.mask={tmp_path / 'mask.npy'}"),
     ]
     with subprocess.Popen([*command, "--no-browser", *settings], stdout=subprocess.PIPE, text=True) as live:
         assert live.stdout is not None
@@ -140,7 +142,13 @@ def test_the_commands_play_together(scan, tmp_path):
         said = subprocess.run([*emit, "--rate", "200"], check=True, capture_output=True, text=True)
         assert json.loads(said.stdout.splitlines()[-1])["frames"] == 32
         assert live.wait(4 * PATIENCE) == 0
+        said_live = live.stdout.read()
     events = [json.loads(line) for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines()]
     (result,) = [event for event in events if event["event"] == "result"]
     assert result["frames"] == 32
-    assert results.read(tmp_path / "out" / result["file"]).verdict == result["verdict"]
+    found = results.read(tmp_path / "out" / result["file"])
+    assert found.verdict == result["verdict"]
+    assert not found.volume.valid.reshape(32, -1)[:, 100].any()  # the mask of --like
+    assert f"\n{result['verdict']}\n" in said_live
+    assert f"wrote {tmp_path / 'out' / result['file']}\n" in said_live
+    assert said_live.endswith(f"braggshot view {tmp_path / 'out' / result['file']}\n")

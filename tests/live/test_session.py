@@ -14,12 +14,10 @@ from pathlib import Path
 import live_runs
 import numpy as np
 import pytest
-from live_runs import QUICK, finished, messages, source_of
+from live_runs import QUICK, finished, messages, source_of, write_scan
 
 from braggshot import pipeline
-from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.io import registry, results
-from braggshot.io.formats import cxi
 from braggshot.live import session as module
 from braggshot.live.messages import Arrived, Dropped, End
 from braggshot.live.session import Session, resolve
@@ -31,10 +29,7 @@ from braggshot.volumes import Frame
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory):
     """A prepared volume whose planes are the frames."""
-    path = tmp_path_factory.mktemp("scan") / "crystal.cxi"
-    _, volume = simulate_volume(5, CrystalSettings(shape=(32, 32, 32), phase_range=(1, 1), counts=(1e5, 1e5), shapes=("fcc",)))
-    cxi.write_data(path, volume)
-    return registry.read(path)
+    return registry.read(write_scan(tmp_path_factory.mktemp("scan") / "crystal.cxi"))
 
 
 def test_the_result_is_that_of_reconstruct(scan, tmp_path):

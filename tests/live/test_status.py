@@ -89,6 +89,14 @@ def test_a_second_session_goes_on_in_the_same_file(tmp_path):
     assert [event["scan"] for event in events(path)] == ["a", "b"]
 
 
+def test_who_listens_hears_each_event_after_it_is_written(tmp_path):
+    path, heard = tmp_path / "events.jsonl", []
+    journal = Journal(path, lambda event: heard.append((event, len(events(path)))))
+    journal.write("result", "s", files=["s.cxi"])
+    journal.close()
+    assert heard == [(events(path)[0], 1)]
+
+
 def test_lines_of_many_threads_stay_whole(tmp_path):
     journal = Journal(tmp_path / "events.jsonl")
     threads = [threading.Thread(target=lambda: [journal.write("x", "s" * 500) for _ in range(50)]) for _ in range(4)]

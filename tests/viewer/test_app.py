@@ -1,6 +1,5 @@
 """The page over real connections: who may look, what is refused, and that nothing else comes out."""
 
-import http.client
 import json
 import logging
 import signal
@@ -9,19 +8,21 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from dash import no_update
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from page_questions import ask, surface
 from sample_crystal import Changing, result
 
 from braggshot.errors import ConfigError, OutputError
 from braggshot.io import results
-from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.viewer import access, app
-from braggshot.viewer.app import changed_parts, pause, serve, serving
+from braggshot.viewer.app import changed_parts, serve, serving
+from braggshot.viewer.pages import Pages
+from braggshot.viewer.shared import SharedFeed
 
 TOKEN = "a-token-of-a-test"
 PATHS = [
@@ -32,19 +33,6 @@ PATHS = [
     "/_dash-component-suites/plotly/package_data/plotly.min.js",
     "/anything",
 ]
-
-
-def ask(url, path="/", method="GET", body=None, **headers):
-    """Status, headers and body, the path sent as it is."""
-    place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=20)
-    try:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, body, named)
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
-    finally:
-        connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -64,27 +52,6 @@ def closed_page(feed):
         yield url
 
 
-def question(name, camera=None, **values):
-    """What the page sends to one of its callbacks: the one with an output of this name."""
-    outputs = {"crystal": ["crystal.figure", "legend.children", "caption.children", "colouring.options"]}[name]
-    inputs = {"shown": {"at": 0, "key": ""}, "colouring": "strain", "level": 50, "cut": "", "kept": 50, "look": "oblique"} | values
-    properties = {"shown": "data"}
-    return json.dumps(
-        {
-            "output": ".." + "...".join(outputs) + "..",
-            "outputs": [dict(zip(("id", "property"), output.split("."), strict=True)) for output in outputs],
-            "inputs": [{"id": key, "property": properties.get(key, "value"), "value": value} for key, value in inputs.items()],
-            "state": [{"id": "camera", "property": "data", "value": camera}],
-            "changedPropIds": ["shown.data"],
-        }
-    )
-
-
-def surface(url, **values):
-    status, _, body = ask(url, "/_dash-update-component", "POST", question("crystal", **values), Content_Type="application/json")
-    return status, json.loads(body)["response"] if status == 200 else None
-
-
 def test_it_is_on_the_loopback_address_and_sends_the_crystal(open_page):
     assert open_page.startswith("http://127.0.0.1:")
     status, headers, body = ask(open_page)
@@ -102,6 +69,21 @@ def test_a_page_learns_in_few_bytes_whether_anything_changed(open_page, feed):
     assert status == 200
     assert len(body) < 100
     assert json.loads(body) == {"moment": {"number": feed.latest()[0], "picture": 1, "scans": 1}, "pause": 500}
+
+
+def test_a_page_has_shown_a_version_when_it_says_the_key_of_what_is_there(feed):
+    noted = []
+
+    class Noting(Pages):
+        def note(self, page, shown):
+            noted.append((page, shown))
+
+    key = SharedFeed(feed).key(0)
+    with serving(feed, pages=Noting()) as url:
+        for said in ({}, {"at": 0, "key": "old"}, {"at": 0, "key": key}, {"at": "x", "key": key}, {"at": 10**9, "key": key}):
+            assert ask(url, f"/moment?{urlencode({'page': 'p', 'number': 3, **said})}")[0] == 200
+        assert ask(url, f"/moment?{urlencode({'number': 3, 'at': 0, 'key': key})}")[0] == 200  # from no page
+    assert noted == [("p", None), ("p", None), ("p", 3), ("p", None), ("p", 3)]
 
 
 def test_what_the_page_shows_already_is_not_sent_again():
@@ -238,16 +220,6 @@ def test_choices_that_are_none_are_logged_in_a_line(open_page, values, caplog):
     assert status in {200, 204}
     assert "Traceback" not in caplog.text
     assert surface(open_page)[0] == 200
-
-
-def test_a_page_asks_more_often_while_the_picture_of_a_whole_scan_is_made():
-    def picture(frames):
-        return PreviewRecord(1.0, frames, "oneshot", 0.1, 1.0, "doubtful")
-
-    waiting, measuring = Snapshot(), Snapshot(state="measuring", received=9)
-    over = Snapshot(state="phasing", received=64, previews=(picture(40),))
-    shown = Snapshot(state="phasing", received=64, previews=(picture(40), picture(64)))
-    assert pause(over) < pause(measuring) == pause(shown) < pause(waiting)
 
 
 def test_a_taken_port_is_told_in_words(feed, open_page):

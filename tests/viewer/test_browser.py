@@ -8,6 +8,7 @@ import tempfile
 
 import numpy as np
 import pytest
+from live_runs import live, write_scan
 from sample_crystal import Changing, result, row
 
 from braggshot.io import results
@@ -258,3 +259,23 @@ def test_it_fits_a_phone(page):
         page.until(lambda: 250 < page.crystal().shape[1] <= 390 and coloured(page.crystal(), "any") > 1000)
     finally:
         page.resize(1000, 900)
+
+
+def test_a_live_session_that_is_to_end_after_one_scan_ends_when_the_page_shows_its_crystal(page, tmp_path):
+    driver, before = page.driver, page.driver.current_window_handle
+    with live(f"replay:{write_scan(tmp_path / 'crystal.cxi')}?rate=40", "-o", tmp_path / "out", "--once") as process:
+        driver.switch_to.new_window("tab")
+        try:
+            driver.get(process.stdout.readline().strip())
+            assert process.wait(PATIENCE) == 0
+            found = results.read(tmp_path / "out" / "crystal.cxi")
+            shown = Page(driver, None, None)
+            assert "done" in shown.text("state")
+            assert found.verdict in shown.text("verdict")
+            assert found.method in shown.text("verdict")
+            assert all(reason in shown.text("verdict") for reason in found.reasons)
+            assert coloured(shown.crystal(), "any") > 1000
+            assert shown.figure("slice-z") == 1
+        finally:
+            driver.close()
+            driver.switch_to.window(before)

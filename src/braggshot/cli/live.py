@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+import threading
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from braggshot.cli.options import Config, Sets
+from braggshot.cli.reconstruct import print_verdict
 from braggshot.cli.view import Host, NoBrowser, Port, Token, announce, end_as_by_ctrl_c
 
+if TYPE_CHECKING:
+    from braggshot.live.session import LiveSettings
+    from braggshot.live.status import Event
+    from braggshot.volumes import Scan
+
 commands = typer.Typer()
+
+FIRST_PAGE = 30.0  # longest time for which a replay waits until its page is open [s]
+LAST_PAGE = 60.0  # longest time for which --once waits until every open page has shown the final result [s]
 
 
 @commands.command(epilog="braggshot live folder:/data/frames -o out/ | braggshot live 'replay:scan.cxi?rate=20' -o out/ --once")
@@ -19,7 +33,7 @@ def live(
     source: Annotated[str, typer.Argument(help="folder:PATH, pva:CHANNEL, zmq:tcp://HOST:PORT or replay:FILE?rate=HZ.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results, and of events.jsonl.")],
     like: Annotated[Path | None, typer.Option(help="Scan to take dark, flat, mask and geometry from.")] = None,
-    once: Annotated[bool, typer.Option("--once", help="End after one scan.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End after one scan, once the open pages have shown its result.")] = False,
     series: Annotated[bool, typer.Option("--series", help="All scans are of one crystal.")] = False,
     port: Port = 0,
     host: Host = "127.0.0.1",
@@ -28,27 +42,63 @@ def live(
     config: Config = None,
     sets: Sets = None,
 ) -> None:
-    """Show in the browser how the crystal forms while it is rocked; write each finished scan as a result file."""
+    """Show in the browser, until Ctrl-C, how the crystal forms while it is rocked; write each finished scan as a result file."""
     from braggshot import config as configuration
-    from braggshot.io.registry import read
     from braggshot.live.session import Session, resolve
-    from braggshot.live.sources.registry import open_source
+    from braggshot.live.sources.registry import open_source, split
     from braggshot.viewer.access import token_for
     from braggshot.viewer.app import serving
+    from braggshot.viewer.pages import Pages
 
     end_as_by_ctrl_c()
     layers = [configuration.read_toml(config)] if config else []
     flags = {"live": {"series": True}} if series else {}
     settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
-    known = None if like is None else read(like, None, **settings.input)
+    known, settings = _read_like(like, settings)
     _refuse_watched(source, output)
     # Source of the frames; it is opened before the output folder is made, so that a wrong address leaves no empty folder.
     frames = open_source(source)
-    session = Session(output, settings, like=known)
-    with serving(session.status, host=host, port=port, token=token_for(host, token)) as url:
+    session, pages = Session(output, settings, like=known, on_event=partial(_tell, output)), Pages()
+    served = serving(session.status, host=host, port=port, token=token_for(host, token), pages=pages)
+    with served as url, suppress(KeyboardInterrupt):  # Ctrl-C is how a session without an end is ended
         announce(url, not no_browser)
-        with suppress(KeyboardInterrupt):  # how a session without an end is ended
-            session.run(frames, once)
+        if split(source)[0] == "replay" and not no_browser:
+            print(f"The replay begins when the page is open, or after {FIRST_PAGE:.0f} s.", flush=True)
+            pages.wait_for_first(FIRST_PAGE)
+        session.run(frames, once)
+        if once:
+            pages.wait_until_shown(session.status.latest()[0], LAST_PAGE)
+        else:
+            print("No more frames will come. The page stays until Ctrl-C.", flush=True)
+            threading.Event().wait()
+
+
+def _read_like(like: Path | None, settings: LiveSettings) -> tuple[Scan | None, LiveSettings]:
+    """Read the example scan, with the settings ``input``; return it, and settings without ``input`` for the recorded frames.
+
+    Raises
+    ------
+    ConfigError : if ``input`` is given without a file that it is about; a geometry then belongs to the recorded frames.
+    """
+    from braggshot.errors import ConfigError
+    from braggshot.io.registry import read
+
+    if like is not None:
+        return read(like, None, **settings.input), replace(settings, input={})
+    stray = sorted(set(settings.input) - {"geometry"})
+    if stray:
+        raise ConfigError(f"input.{stray[0]} is about the file that --like names; give --like, or leave it out.")
+    return None, settings
+
+
+def _tell(folder: Path, event: Event) -> None:
+    """Print the result of a finished scan and the command that opens it again; print trouble on stderr."""
+    if event["event"] == "result":
+        print(event["scan"])
+        print_verdict(event["verdict"], [event["reasons"]], [str(folder / name) for name in event["files"]])
+        print(f"to see it again: {shlex.join(['braggshot', 'view', str(folder / event['file'])])}", flush=True)
+    elif event["event"] == "trouble":
+        print(f"{event['scan']}: {event['reason']}", file=sys.stderr, flush=True)
 
 
 def _refuse_watched(source: str, output: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,8 +116,16 @@ def print_result(result: Reconstruction, written: list[str]) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
-    console.print(f"[bold {_COLOURS[result.verdict]}]{result.verdict}[/]")
-    for reason in result.reasons:
+    print_verdict(result.verdict, result.reasons, written)
+
+
+def print_verdict(verdict: str, reasons: Iterable[str], written: Iterable[str]) -> None:
+    """Print a verdict with reasons, and the files that hold the result."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    console.print(f"[bold {_COLOURS[verdict]}]{verdict}[/]")
+    for reason in reasons:
         console.print(f"  {reason}")
     for file in written:
         console.print(f"wrote {file}", highlight=False)

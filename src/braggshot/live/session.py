@@ -36,9 +36,9 @@ from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
 from braggshot.live.messages import Source
 from braggshot.live.preview import Preview, improve, sketch
 from braggshot.live.receiver import Receiver, report_error
-from braggshot.live.status import Journal, Status
+from braggshot.live.status import Event, Journal, Status
 from braggshot.nn.weights import load_network
-from braggshot.output import OutputConfig, check_writable, write
+from braggshot.output import OutputConfig, OutputFormat, check_writable, targets_of, write
 from braggshot.phasing import memory
 from braggshot.phasing.strategies import Trained
 from braggshot.series import SeriesSettings, table
@@ -119,15 +119,21 @@ class Session:
     settings : settings of the session; None takes the defaults
     status : state of the session that the browser page shows; None makes a new one
     like : example scan; its dark image, flat field, mask and geometry are used where the source sends none
+    on_event : called with each event of the session, in the thread where it happens
     """
 
     def __init__(
-        self, folder: str | Path, settings: LiveSettings | None = None, status: Status | None = None, like: Scan | None = None
+        self,
+        folder: str | Path,
+        settings: LiveSettings | None = None,
+        status: Status | None = None,
+        like: Scan | None = None,
+        on_event: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self.folder, self.settings, self.status = Path(folder), settings or LiveSettings(), status or Status()
         check_writable(self.folder)
         self.recordings = self.folder / RECORDINGS
-        self.journal, self.mailbox, self.stop = Journal(self.folder / "events.jsonl"), Mailbox(), threading.Event()
+        self.journal, self.mailbox, self.stop = Journal(self.folder / "events.jsonl", on_event), Mailbox(), threading.Event()
         assembly = Assembly(self.recordings, like, lambda name: (self.folder / f"{name}.cxi").exists())
         self.receiver = Receiver(assembly, self.mailbox, self.status, self.journal, self.settings.live.every)
         self._preview: tuple[PreviewRequest, Preview] | None = None  # last request with its preview, which may be unfinished
@@ -262,27 +268,32 @@ class Session:
 
     def finish_scan(self, finished: FinishedScan) -> None:
         """Reconstruct a finished scan in full, write its result to disk and update the status."""
-        row, path = self._extend_series(finished) if self.settings.live.series else self._reconstruct(finished)
+        row, files = self._extend_series(finished) if self.settings.live.series else self._reconstruct(finished)
         memory.trim_heap()  # without this the memory of a session grows with every scan
         current = self.status.latest()[1]
         state = {"state": "failed" if row["verdict"] == "failed" else "done"} if current.scan == finished.name else {}
-        self.status.change(series=(*current.series, row), finished=(*current.finished, path), **state)
-        self.journal.write("result", finished.name, finished.frames, file=path.name, verdict=row["verdict"], chi2=row["chi2"])
+        self.status.change(series=(*current.series, row), finished=(*current.finished, files[0]), **state)
+        facts = {name: row[name] for name in ("verdict", "reasons", "chi2")}
+        names = [file.name for file in files]
+        self.journal.write("result", finished.name, finished.frames, file=names[0], files=names, **facts)
         if not self.settings.live.keep and not self.settings.live.series:
             shutil.rmtree(finished.path, ignore_errors=True)
 
-    def _reconstruct(self, finished: FinishedScan) -> tuple[table.Row, Path]:
-        """Reconstruct a scan that belongs to no series; return its line in the results table, and the path of its result file."""
+    def _reconstruct(self, finished: FinishedScan) -> tuple[table.Row, list[Path]]:
+        """Reconstruct a scan that belongs to no series; return its line in the results table, and its files, the CXI first."""
         result = pipeline.drain(pipeline.run(finished.path, self.settings), self._serve_previews)
-        # The result CXI is always written, and first: once it is there the scan counts as done.
-        write(result, self.folder, tuple(dict.fromkeys(("cxi", *self.settings.output.formats))))
+        files = write(result, self.folder, self._formats())
         self._publish(result, finished)
         first = next((row["d_spacing_m"] for row in self.status.latest()[1].series if row.get("d_spacing_m")), None)
         row = {"input": str(finished.path), "name": finished.name, "time": None, **table.summarise_result(result, first)}
-        return row, self.folder / f"{finished.name}.cxi"
+        return row, files
 
-    def _extend_series(self, finished: FinishedScan) -> tuple[table.Row, Path]:
-        """Reconstruct a scan as the next of its series; return its line in the results table, and the path of its result file.
+    def _formats(self) -> tuple[OutputFormat, ...]:
+        """Return the formats of a result; CXI is always written, and first, because once it is there the scan counts as done."""
+        return tuple(dict.fromkeys(("cxi", *self.settings.output.formats)))
+
+    def _extend_series(self, finished: FinishedScan) -> tuple[table.Row, list[Path]]:
+        """Reconstruct a scan as the next of its series; return its line in the results table, and its files, the CXI first.
 
         The lines of earlier scans are kept, so that only this scan is phased.
         """
@@ -292,11 +303,11 @@ class Session:
         row: table.Row = {}
         for report in series.run(sources, self.folder, quiet, self._serve_previews):
             row = report.row
-        path = self.folder / f"{row['name']}.cxi"
-        if not path.exists():
+        files = list(targets_of(self.folder, row["name"], self._formats()).values())
+        if not files[0].exists():
             raise DataError(f"{finished.name}: {row['reasons']}")
-        self._publish(results.read(path), finished)
-        return row, path
+        self._publish(results.read(files[0]), finished)
+        return row, files
 
     def _run_guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (Superseded,)) -> None:
         """Call the function `job`; report its errors without ending the session, but ignore errors of the types `quiet`."""

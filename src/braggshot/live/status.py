@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from braggshot.snapshot import Snapshot
 
 MAX_TROUBLES = 20  # largest number of error messages kept for the browser page; older messages are dropped
+Event = Mapping[str, Any]
+"""An event of a session: its time, what happened, the scan, the number of frames, and what else there is to say."""
 
 
 class Status:
@@ -41,19 +44,27 @@ class Status:
 
 
 class Journal:
-    """The file ``events.jsonl`` with one line for each event, and a count of dropped data for each reason."""
+    """The file ``events.jsonl`` with one line for each event, and a count of dropped data for each reason.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path : the file; events are added at its end
+    on_event : called with each event after it is written, in the thread that wrote it
+    """
+
+    def __init__(self, path: Path, on_event: Callable[[Event], None] = lambda _: None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
+        self._lock, self._on_event = threading.Lock(), on_event
         self._stream = path.open("a", buffering=1, encoding="utf-8")
         self.dropped: Counter[str] = Counter()
 
     def write(self, event: str, scan: str = "", frames: int = 0, **more: Any) -> None:
         """Add a line ``{"time": ..., "event": ..., "scan": ..., "frames": ..., ...}``; the time is in seconds since the epoch."""
-        line = json.dumps({"time": round(time.time(), 3), "event": event, "scan": scan, "frames": frames, **more}, default=str)
+        entry = {"time": round(time.time(), 3), "event": event, "scan": scan, "frames": frames, **more}
+        line = json.dumps(entry, default=str)
         with self._lock:
             self._stream.write(line + "\n")
+        self._on_event(entry)
 
     def close(self) -> None:
         """Close the file."""

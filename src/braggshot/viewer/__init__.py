@@ -11,6 +11,7 @@ measured       make diffraction beside its fit, rocking curve, misfit over time,
 result_files   offer results on disk as a feed, a source of snapshots
 drawings       make figures as plain dictionaries in the format of plotly.js
 shared         share one feed among all open pages; each reconstruction is prepared once
+pages          say how a page asks what is new; know which pages are open, and what each has shown
 layout         lay out the page, without its contents
 app            answer the requests of the browser; only `app` and `layout` import Dash
 

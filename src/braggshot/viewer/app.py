@@ -24,15 +24,16 @@ from dataclasses import replace
 from typing import Any
 
 from braggshot.errors import ConfigError, OutputError
-from braggshot.snapshot import Feed, Snapshot
+from braggshot.snapshot import Feed
 from braggshot.viewer import access, drawings, measured
 from braggshot.viewer.model import MAX_TRIANGLES, MAX_TRIANGLES_LIVE, TITLES, View
+from braggshot.viewer.pages import ASK, Pages, pause
 from braggshot.viewer.shared import PageContents, SharedFeed, scan_entries
 
 try:
     from dash import Dash, Input, Output, State, ctx, no_update
     from dash.exceptions import PreventUpdate
-    from flask import Response
+    from flask import Response, request
     from waitress import create_server
 
     from braggshot.viewer import layout
@@ -40,8 +41,6 @@ except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
 _LOG = logging.getLogger(__name__)
-# Times after which a page asks again for changes [ms]: when a picture is due, while a scan is measured, and when nothing runs.
-_ASK_SOON, _ASK_WHILE_MEASURING, _ASK_IDLE = 50, 250, 500
 _THREADS = 12  # number of threads that answer requests of browsers; each request takes milliseconds
 # HTML frame of the page; STYLE is replaced by the style sheet.
 _PAGE = """<!DOCTYPE html>
@@ -49,20 +48,11 @@ _PAGE = """<!DOCTYPE html>
 <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}<style>STYLE</style></head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
-# Script that asks whether the contents changed; it bypasses Dash, with which an unchanged answer costs 20 ms in the browser.
-_ASK = """(_, known) => {
-    const ask = async () => {
-        let now = {moment: known, pause: 1000};  // kept if there is no answer: the program may come back
-        try { now = await (await fetch("moment", {cache: "no-store"})).json(); } catch {}
-        if (JSON.stringify(now.moment) !== JSON.stringify(known)) dash_clientside.set_props("moment", {data: now.moment});
-        known = now.moment;
-        setTimeout(ask, now.pause);
-    };
-    ask();
-}"""
 # Script that requests slices, curves and numbers two screen frames after the surface was drawn, if the reconstruction changed.
 _REST = """(_, shown, drawn) => new Promise(then => requestAnimationFrame(() => requestAnimationFrame(() =>
     then(JSON.stringify(shown) === JSON.stringify(drawn) ? dash_clientside.no_update : shown))))"""
+# Script that says what is shown in full; Dash calls it when slices, curves and numbers of what was drawn have all come.
+_SEEN = "(slices, curves, numbers, drawn) => drawn"
 
 
 def serve(
@@ -81,7 +71,9 @@ def serve(
 
 
 @contextmanager
-def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> Iterator[str]:
+def serving(
+    feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None, pages: Pages | None = None
+) -> Iterator[str]:
     """Serve the page from threads of this process while the context lasts; the value of the context is the URL of the page.
 
     Parameters
@@ -89,6 +81,7 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
     feed : the results or the live session to show
     host, port : address to serve at; port 0 takes a free port
     token : access token that every visitor needs; it is part of the URL
+    pages : record of the open pages that the caller reads; None if it needs none
 
     Raises
     ------
@@ -97,7 +90,7 @@ def serving(feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | 
     """
     if token is None and not access.is_loopback(host):
         raise ConfigError(f"others reach {host}, so the page needs a token; give one with --token, or leave --host out.")
-    page = access.protect(build(feed).server.wsgi_app, token)
+    page = access.protect(build(feed, pages or Pages()).server.wsgi_app, token)
     sockets: dict[int, Any] = {}
     limits = {"max_request_body_size": access.LONGEST_REQUEST, "max_request_header_size": 16 * 1024, "connection_limit": 200}
     try:
@@ -131,8 +124,8 @@ def close_all(sockets: dict[int, Any]) -> None:
         one.close()
 
 
-def build(feed: Feed) -> Dash:
-    """Make the Dash application, without serving it."""
+def build(feed: Feed, pages: Pages) -> Dash:
+    """Make the Dash application, without serving it; it keeps a record of the open pages in `pages`."""
     style = importlib.resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     app = Dash(
         "braggshot",
@@ -149,7 +142,7 @@ def build(feed: Feed) -> Dash:
     )
     shared = SharedFeed(feed)
     app.layout = lambda: layout.page(shared.latest()[0])
-    _ask(app, shared)
+    _ask(app, shared, pages)
     _follow(app, shared)
     _draw(app, shared)
     _slice(app, shared)
@@ -159,27 +152,26 @@ def build(feed: Feed) -> Dash:
     return app
 
 
-def pause(snapshot: Snapshot) -> int:
-    """Return the time until a page asks again [ms]: short while a complete scan waits for its picture, long when nothing runs."""
-    if snapshot.state == "phasing" and not any(contents.frames == snapshot.received for contents in snapshot.previews):
-        return _ASK_SOON
-    return _ASK_WHILE_MEASURING if snapshot.state in {"measuring", "phasing"} else _ASK_IDLE
-
-
 def _log_unanswered(error: Exception) -> None:
     """Log a request that cannot be answered, and leave the page as it is; such requests come from other programs."""
     _LOG.warning("the page asked what could not be answered: %s: %.200s", type(error).__name__, error)
 
 
-def _ask(app: Dash, shared: SharedFeed) -> None:
-    """Tell the browser which version of the contents is present, and when to ask again."""
+def _ask(app: Dash, shared: SharedFeed, pages: Pages) -> None:
+    """Tell the browser which version of the contents is present, and when to ask again; note what the page shows in full."""
 
     def moment() -> Response:
         now, snapshot = shared.latest()
+        page, number, at = request.args.get("page"), request.args.get("number", type=int), request.args.get("at", type=int)
+        if page is not None:
+            is_current = at is not None and request.args.get("key") == shared.key(at)
+            pages.note(page, number if is_current else None)
         return Response(json.dumps({"moment": vars(now), "pause": pause(snapshot)}), mimetype="application/json")
 
     app.server.add_url_rule("/moment", view_func=moment)
-    app.clientside_callback(_ASK, Input("page", "id"), State("moment", "data"))  # type: ignore[no-untyped-call]
+    app.clientside_callback(ASK, Input("page", "id"), State("moment", "data"))  # type: ignore[no-untyped-call]
+    come = (Input("slices-note", "children"), Input("plotted", "data"), Input("counts", "children"))
+    app.clientside_callback(_SEEN, Output("seen", "data"), *come, State("drawn", "data"))  # type: ignore[no-untyped-call]
 
 
 def _follow(app: Dash, shared: SharedFeed) -> None:

@@ -1,0 +1,76 @@
+"""Say how a page asks what is new; know which pages are open, and which version of the contents each of them has shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from braggshot.snapshot import Snapshot
+
+# Times after which a page asks again for changes [ms]: when a picture is due, while a scan is measured, and when nothing runs.
+_ASK_SOON, _ASK_WHILE_MEASURING, _ASK_IDLE = 50, 250, 500
+OPEN = 10.0  # time after its last question for which a page counts as open [s]; drawing keeps a slow browser from asking
+# Script that asks whether the contents changed, and tells what the page shows in full. It bypasses Dash, with which an unchanged
+# answer costs 20 ms in the browser.
+ASK = """(_, known) => {
+    const page = Math.random().toString(36).slice(2);
+    const ask = async () => {
+        let now = {moment: known, pause: 1000};  // kept if there is no answer: the program may come back
+        try {
+            const seen = dash_component_api.getLayout("seen").props.data;
+            const told = new URLSearchParams({page, number: known.number, ...seen});
+            now = await (await fetch(`moment?${told}`, {cache: "no-store"})).json();
+        } catch {}
+        if (JSON.stringify(now.moment) !== JSON.stringify(known)) dash_clientside.set_props("moment", {data: now.moment});
+        known = now.moment;
+        setTimeout(ask, now.pause);
+    };
+    ask();
+}"""
+
+
+def pause(snapshot: Snapshot) -> int:
+    """Return the time until a page asks again [ms]: short while a complete scan waits for its picture, long when nothing runs."""
+    if snapshot.state == "phasing" and not any(contents.frames == snapshot.received for contents in snapshot.previews):
+        return _ASK_SOON
+    return _ASK_WHILE_MEASURING if snapshot.state in {"measuring", "phasing"} else _ASK_IDLE
+
+
+class Pages:
+    """A record of the open pages, and of the newest version of the contents that each has shown; any thread may use it.
+
+    A page asks again and again what is new, and tells what it shows. A page that has not asked for `OPEN` seconds is closed.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._asked: dict[str, float] = {}  # time of the last question of each open page, on the monotonic clock [s]
+        self._shown: dict[str, int] = {}  # newest version that each open page has shown in full; -1 if it has shown none
+
+    def note(self, page: str, shown: int | None) -> None:
+        """Note that a page has asked, and the version of the contents that it shows in full; None while it draws."""
+        with self._condition:
+            self._asked[page] = time.monotonic()
+            self._shown[page] = max(self._shown.get(page, -1), -1 if shown is None else shown)
+            self._forget_closed()
+            self._condition.notify_all()
+
+    def wait_for_first(self, longest: float) -> None:
+        """Wait until a page is open, at most `longest` [s]."""
+        with self._condition:
+            self._condition.wait_for(lambda: bool(self._asked), longest)
+
+    def wait_until_shown(self, number: int, longest: float) -> None:
+        """Wait until every open page has shown version `number` of the contents or a newer one, at most `longest` [s]."""
+        end = time.monotonic() + longest
+        with self._condition:
+            self._forget_closed()
+            while any(shown < number for shown in self._shown.values()) and time.monotonic() < end:
+                self._condition.wait(0.2)
+                self._forget_closed()
+
+    def _forget_closed(self) -> None:
+        """Forget the pages that have been closed."""
+        oldest = time.monotonic() - OPEN
+        self._asked = {page: asked for page, asked in self._asked.items() if asked > oldest}
+        self._shown = {page: self._shown[page] for page in self._asked}
