@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -153,8 +154,10 @@ def test_small_crystals_in_large_arrays_narrow_the_blur_of_the_rounds(monkeypatc
         settings = CrystalSettings(
             shape=(48, 48, 48), oversampling=(asked, asked + 0.1), phase_range=(1, 1), counts=(1e6, 1e6), anisotropy=1.0
         )
-        data = prepare_measured(simulate_volume(1, settings)[1], PhasingConfig(device="cpu"))
+        volume = simulate_volume(1, settings)[1]
+        data = prepare_measured(volume, PhasingConfig(device="cpu"))
         finish(tournament(data, data, replace(QUICK, counts_share=1.1), STARTS, 0))
     *rounds, last = zip(*widths.values(), strict=True)
-    assert all(fine / coarse == pytest.approx(4 / 7, rel=0.15) for coarse, fine in rounds)
+    wanted = 4 / math.prod(volume.oversampling) ** (1 / 3)
+    assert all(fine / coarse == pytest.approx(wanted, rel=0.15) for coarse, fine in rounds)
     assert last[0] == last[1]

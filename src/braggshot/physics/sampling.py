@@ -112,7 +112,8 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> Exte
         size = np.array([max(end, min(TRUSTED * start, bottom)) for (end, bottom, _), start in zip(ends, plain, strict=True)])
         if seen is None:
             size = _prefer_plain(plain, size, coherent)
-        size = np.clip(size, 2, shape / 2)
+        # Rounded, because the last bits of sums depend on where arrays lie in memory, and searches depend on the last bits.
+        size = np.round(np.clip(size, 2, shape / 2), 3)
         certain = np.array([found for _, _, found in ends])
         rounds.append(size)
         if seen is not None:
