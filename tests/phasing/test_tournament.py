@@ -159,5 +159,5 @@ def test_small_crystals_in_large_arrays_narrow_the_blur_of_the_rounds(monkeypatc
         finish(tournament(data, data, replace(QUICK, counts_share=1.1), STARTS, 0))
     *rounds, last = zip(*widths.values(), strict=True)
     wanted = 4 / math.prod(volume.oversampling) ** (1 / 3)
-    assert all(fine / coarse == pytest.approx(wanted, rel=0.15) for coarse, fine in rounds)
+    assert all(fine / coarse == pytest.approx(wanted, rel=0.2) for coarse, fine in rounds)
     assert last[0] == last[1]
