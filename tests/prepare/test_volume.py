@@ -12,6 +12,7 @@ from measured_data import DATA
 from braggshot.config import parse_assignments, resolve
 from braggshot.errors import BraggshotError, ConfigError, DataError
 from braggshot.prepare import PrepareConfig, prepare
+from braggshot.prepare import volume as volume_module
 from braggshot.prepare.rocking import rocking_grid
 from braggshot.prepare.window import choose_binning, cut, fast_length, is_fast
 from braggshot.volumes import Circle, Geometry, Scan
@@ -134,6 +135,17 @@ def test_a_small_centred_stack_keeps_its_grid():
 def test_a_prepared_scan_keeps_its_grid_whatever_its_lengths():
     frames = counts_at((20, 30, 25), raw=(61, 59, 53))
     assert np.array_equal(prepare(Scan(frames, "s", prepared=True)).intensity, frames)
+
+
+def test_where_the_size_is_not_certain_nothing_is_binned_or_cropped_and_it_is_said(monkeypatch):
+    frames = counts_at((64, 31, 31), raw=(144, 64, 64), counts=1e5, shape=(96, 48, 48), oversampling=(9.5, 3.2, 3.5))
+    assert prepare(Scan(frames, "s")).window.binning[0] > 1
+    measure = volume_module.object_extent
+    monkeypatch.setattr(volume_module, "object_extent", lambda *given: replace(measure(*given), certain=(False, True, True)))
+    volume = prepare(Scan(frames, "s"))
+    assert volume.window.binning == (1, 1, 1)
+    assert volume.shape == frames.shape
+    assert any("not certain along rocking: not binned there, nothing cropped" in step for step in volume.steps)
 
 
 def test_a_large_scan_is_cropped_to_its_signal_and_binned_where_it_can_be():

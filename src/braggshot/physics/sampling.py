@@ -47,6 +47,8 @@ CORRECTED = 1.05  # extent where the amplitude is a tenth of the largest, over t
 TURNS = 4  # number of times that the band is limited and the valid voxels are restored, in each round
 BAND, GROWTH = 0.95, 1.15  # first band relative to the extent of the plain autocorrelation, and its largest growth per round [1]
 WIDE = 1.08  # extent relative to the band up to which the band is wide enough [1]
+FLAT, FAINTEST = 1.7, 0.1  # largest ratio of the levels of a floor, and its largest level over that of all shifts [1]
+SMALLEST = 4.0  # extent of the smallest crystal whose size is certain [voxels]
 FULL = 0.3  # power at the face of the array, over that inside, from which the crystal fills the array [1]
 
 
@@ -99,16 +101,13 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> Exte
     modulus, relative_noise = autocorrelation(counts, None if seen is None else seen > 0)
     coherent, plain = plane_maxima(modulus), np.array(coherent_extent(modulus, relative_noise))
     shape, size, band = np.array(counts.shape), plain, BAND * plain
-    window = taper(counts.shape)
     field: Floats | None = None
     rounds: list[NDArray[np.float64]] = []
     certain = np.zeros(3, bool)
     for _ in range(ROUNDS if seen is None else GAP_ROUNDS):
         white, variance = whiten(counts, seen, shape / size)
         field = white if seen is None else _continue(white, seen, band, field)
-        noise = float(np.sum(variance * window**2, dtype=np.float64))
-        power = ndimage.gaussian_filter(np.abs(fft.fftshift(fft.fftn(field * window))) ** 2, 1, mode="wrap", truncate=3)
-        ends = [_end(profile.astype(float), noise) for profile in plane_maxima(power)]
+        ends = _whitened_ends(field, variance)
         size = np.array([max(end, min(TRUSTED * start, bottom)) for (end, bottom, _), start in zip(ends, plain, strict=True)])
         if seen is None:
             size = _prefer_plain(plain, size, coherent)
@@ -125,6 +124,29 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> Exte
             break
     z, y, x = (np.max(rounds[-2 if seen is None else -1 :], axis=0) * np.array(np.shape(intensity)) / shape).tolist()
     return Extent((z, y, x), (bool(certain[0]), bool(certain[1]), bool(certain[2])))
+
+
+def _whitened_ends(field: Floats, variance: Floats) -> list[tuple[float, float, bool]]:
+    """Find, per axis, where the power of a whitened pattern ends; as `_end` returns it. `variance` is that of the photon noise."""
+    window = taper(field.shape)
+    noise = float(np.sum(variance * window**2, dtype=np.float64))
+    power = np.abs(fft.fftshift(fft.fftn(field * window))) ** 2
+    smooth = ndimage.gaussian_filter(power, 1, mode="wrap", truncate=3)
+    return [_end(*_above_floor(profile.astype(float), noise)) for profile in plane_maxima(smooth)]
+
+
+def _above_floor(profile: NDArray[np.float64], noise: float) -> tuple[NDArray[np.float64], float]:
+    """Subtract from a profile the level at which it ends, if that is flat and faint: unequal pixels leave such a level.
+
+    Returns
+    -------
+    profile : power above that level
+    noise : power below which the profile is not to be trusted
+    """
+    tail = profile[-max(2, profile.size // 6) :]
+    if tail.max() >= FLAT * tail.min() or tail.max() >= FAINTEST * profile.max():
+        return profile, noise
+    return np.maximum(profile - tail.mean() + noise, noise), max(noise, tail.mean() / 2)
 
 
 def _prefer_plain(plain: NDArray[np.float64], white: NDArray[np.float64], coherent: list[Floats]) -> NDArray[np.float64]:
@@ -260,4 +282,5 @@ def _end(profile: NDArray[np.float64], noise: float) -> tuple[float, float, bool
         end = float(last)
     raised = np.clip(np.log10(level / wanted), 0, 1)
     found = bool(steep.size) or profile[-2:].mean() > FULL * np.exp(inner.mean())
-    return float(min(end, bottom) * (1 + PER_DECADE * raised)), float(bottom), found
+    extent = float(min(end, bottom) * (1 + PER_DECADE * raised))
+    return extent, float(bottom), bool(found and extent > SMALLEST)
