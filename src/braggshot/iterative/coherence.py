@@ -17,8 +17,7 @@ _ANSCOMBE = 3 / 8  # constant of Anscombe's transform sqrt(counts + 3/8), whose 
 # Lorentzian part is infinite.
 _LORENTZIAN_FROM = 0.3
 _DARK = 1e-3  # lower limit of the model intensity by which counts are divided [photons]
-# Limit that decides which voxels are sharpened (deconvolved) [1]: those on which the centred point spread lies, by more than this
-# share, on voxels that the phasing sees.
+# A voxel is sharpened (deconvolved) if more than this share of the point spread around it lies on voxels that the phasing sees [1].
 _TOLD = 0.05
 _SHARPENINGS = 100  # largest number of iterations that sharpen the counts
 # Misfit below which the sharpening (deconvolution) of the counts ends [1]. The misfit is the mean of

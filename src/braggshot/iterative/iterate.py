@@ -206,8 +206,8 @@ def continue_starts(starts: Sequence[Start], data: Measured, config: IterativeCo
 def iterate(data: Measured, state: State, config: IterativeConfig, steps: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Run steps on a state, yielding (iterations done, step name) after each step that counts as an iteration.
 
-    If the recipe has ``SW`` steps, only these update the support. Otherwise the support is updated after every
-    `shrink_wrap.period` iterations, except during the last of these periods.
+    If the recipe has ``SW`` steps, only these update the support. Otherwise the support is updated every `shrink_wrap.period`
+    iterations, but not at the end of the recipe.
     """
     n_iterations = max(1, sum(find_step(name)[1] for name in steps))
     period = 0 if "SW" in steps else config.shrink_wrap.period

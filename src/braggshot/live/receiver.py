@@ -18,7 +18,8 @@ from braggshot.live.messages import Dropped, Source
 from braggshot.live.status import Journal, Status
 from braggshot.volumes import FloatArray
 
-MIN_CONTRAST = 1.5  # least ratio of the brightest frame's counts to the median frame's for previews at regular intervals [1]
+# previews at regular intervals begin when the brightest frame has so many times the counts of the median frame [1]
+MIN_CONTRAST = 1.5
 PEAK_SHARE = 0.5  # limit for the ratio of the last frame's counts to the brightest frame's [1]; below it the Bragg peak has passed
 ASSUMED_FRAMES = 240  # number of frames assumed for a scan of unknown length
 MAX_PREVIEWS = 30  # approximate number of previews that are requested at regular intervals during one scan

@@ -174,7 +174,8 @@ class Features:
         )
 
 
-WHOLE = 64 * (4 + 3)  # number of channels of `Features.whole`: 64 voxels per block, times 4 Patterson and 3 reciprocal-space fields
+# number of channels of `Features.whole`: 64 voxels of a block times 7 fields (4 of the Patterson function, 3 in reciprocal space)
+WHOLE = 64 * (4 + 3)
 SEEN = 6  # number of channels that hold real part, imaginary part and modulus of the object and of its modulus projection
 
 

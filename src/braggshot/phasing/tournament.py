@@ -156,7 +156,7 @@ def tournament(
 
 
 def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
-    """Make the settings for the iterations of a round, with its blur widths times `factor`, but not below `least` [voxels]."""
+    """Make the settings of one round of a tournament; its blur widths are multiplied by `factor`, down to `least` [voxels]."""
     start, end = (max(factor * width, least) for width in (one.blur_start, one.blur_end))
     return IterativeConfig(
         recipe=one.recipe, shrink_wrap=ShrinkWrap(sigma_start=start, sigma_end=end, sigma_settle=settle), flatness=one.flatness

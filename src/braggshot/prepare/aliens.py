@@ -16,8 +16,8 @@ from skimage.segmentation import watershed
 from braggshot.physics.autocorrelation import mirror
 from braggshot.volumes import BoolArray, FloatArray
 
-# Least ratio of the brightness of a foreign peak to that of the valley between it and the Bragg peak [1]. The ratio to the
-# brightness of the opposite point, which is the mirror image of the foreign peak in the Bragg peak, must be as large.
+# A foreign peak must be so many times brighter than the valley between it and the Bragg peak, and than the point on the other
+# side of the Bragg peak [1].
 PROMINENCE = 5.0
 FADED = 0.05  # least brightness of a voxel that is masked with a foreign peak, as a share of the peak's brightness [1]
 SIGNIFICANT = 6.0  # height of the noise floor, which peaks must exceed, above the background [noise standard deviations]

@@ -40,7 +40,7 @@ class EigerSink:
         self._number = 0
 
     def wait(self, stop: Event) -> None:
-        """Return immediately; a program that reads the files may start later."""
+        """Return without waiting until a program reads the files, because it may also read them later."""
 
     def begin(self, scan: PlayedScan) -> None:
         """Write the master file; the data files that it links to do not exist yet."""

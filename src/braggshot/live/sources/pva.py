@@ -200,7 +200,8 @@ class PvaSource:
         ledger, decoder, wake = Ledger(self.options), ImageDecoder(), Event()
         numbering = Numbering(ledger)
         context = Context("pva", conf=_server_configuration(self.options.address), nt=False)
-        request = f"record[queueSize={self.options.queue}]"  # PV Access option: number of images that may wait, by default few
+        # request of the largest queue of images that wait for this client; the default of PV Access is short
+        request = f"record[queueSize={self.options.queue}]"
         subscription = context.monitor(self.channel, wake.set, request)
         try:
             while not stop.is_set():
