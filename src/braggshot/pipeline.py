@@ -27,13 +27,12 @@ from braggshot.output import OutputConfig, Result, check_writable, files_of
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase, refuse_unread
 from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
-from braggshot.physics.sampling import crystal_extent, object_extent
+from braggshot.physics.sampling import crystal_extent
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.volumes import DiffractionVolume, Reconstruction, Scan, StrainMap
 
 VERDICTS = ("good", "doubtful", "failed")  # from the best to the worst
 LARGER = 1.3  # extent of the crystal over the extent measured from the counts, from which the scan is phased again [1]
-DIFFERENT = 0.05  # relative difference of two sizes from which both are tried [1]
 FILLED = 0.95  # extent of the crystal over half the array, the largest that can be phased, from which it fills its box [1]
 P = TypeVar("P")
 T = TypeVar("T")
@@ -182,9 +181,8 @@ def prepare_and_phase(
 
     The window, the binning and the network's grid rest on the size of the crystal that was measured before phasing. If axes were
     binned automatically, and no crystal is found or it is larger than measured or fills its box, the scan is phased again without
-    binning. Otherwise, if no crystal is found, the scan is phased again with the size by the plain autocorrelation, where that
-    differs; and a doubtful crystal that is larger than measured with its own size. The better result is returned; its steps say
-    what was tried.
+    binning. If nothing was binned, a doubtful crystal that is larger than measured is phased again with its own size. The better
+    result is returned; its steps say what was tried.
 
     Parameters
     ----------
@@ -241,13 +239,6 @@ def _prepare_again(
         else:
             return None
         return prepare(scan, replace(preparation, binning=(1, 1, 1))), why
-    if found.verdict == "failed":
-        plain = shape / np.array(object_extent(volume.intensity, volume.valid).plain)
-        if (np.abs(plain / measured - 1) > DIFFERENT).any():
-            z, y, x = plain.tolist()
-            return replace(
-                volume, oversampling=(z, y, x)
-            ), "with the size by the plain autocorrelation, because no crystal was found"
     if larger and found.verdict == "doubtful":
         z, y, x = np.minimum(measured, shape / np.maximum(size, 1)).tolist()
         return replace(volume, oversampling=(z, y, x)), "with the size of the crystal found, which is larger than measured"

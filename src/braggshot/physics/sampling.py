@@ -60,12 +60,10 @@ class Extent:
     ----------
     size : (z, y, x), at most N / 2, the largest extent that can be seen
     certain : (z, y, x), False where no end of the crystal stands out, so that it may be larger or smaller
-    plain : (z, y, x), size by the plain autocorrelation, which is right without strain
     """
 
     size: tuple[float, float, float]
     certain: tuple[bool, bool, bool]
-    plain: tuple[float, float, float]
 
     def oversampling(self, shape: Sequence[int]) -> tuple[float, float, float]:
         """Return the array size over the size of the crystal, per axis."""
@@ -126,8 +124,7 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> Exte
             break
     whole = np.array(np.shape(intensity)) / shape
     z, y, x = (np.max(rounds[-2 if seen is None else -1 :], axis=0) * whole).tolist()
-    c, b, a = np.round(CORRECTED * plain * whole, 3).tolist()
-    return Extent((z, y, x), (bool(certain[0]), bool(certain[1]), bool(certain[2])), (c, b, a))
+    return Extent((z, y, x), (bool(certain[0]), bool(certain[1]), bool(certain[2])))
 
 
 def _whitened_ends(field: Floats, variance: Floats) -> list[tuple[float, float, bool]]:
