@@ -23,7 +23,7 @@ CUBES = 4_000_000  # largest number of cubes into which a scan is divided; the v
 SAMPLES = 8  # number of frames in which hot pixels are searched
 CONTRAST = 10.0  # least height of a Bragg peak above the median, both as sums over 3 x 3 x 3 voxels [robust standard deviations]
 # Least signal-to-noise ratio of an average speckle on the faces of the box that holds the signal [1]. Planes with less are cut off.
-SIGNAL_TO_NOISE = 4.0
+SIGNAL_TO_NOISE = 3.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tu
     """Return the half widths of the box around `peak` in which speckles stand out from noise [voxels].
 
     The box shrinks from the whole scan, plane by plane. It stops when on all its faces a speckle has, on average, a signal-to-noise
-    ratio of 4. The signal is the mean excess over the background, which is the median of the scan.
+    ratio of 3. The signal is the mean excess over the background, which is the median of the scan.
 
     Parameters
     ----------
