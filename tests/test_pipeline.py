@@ -10,6 +10,7 @@ from sample_reconstruction import sample_reconstruction
 
 from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.errors import DataError
 from braggshot.phasing.config import PhasingConfig
 from braggshot.pipeline import drain, prepare_and_phase
 from braggshot.prepare import PrepareConfig, prepare, volume
@@ -69,3 +70,23 @@ def test_what_is_phased_a_second_time(monkeypatch, verdict, binning, measured, a
     assert result.seconds["phasing"] == len(volumes)
     if again == "larger than measured":
         assert volumes[1].oversampling == pytest.approx((3, 3, 3), rel=0.07)
+
+
+def test_a_second_phasing_that_cannot_be_done_leaves_the_first_result_and_says_so(monkeypatch):
+    calls = []
+
+    def phased(given, *_):
+        calls.append(given)
+        yield from ()
+        if len(calls) == 2:
+            raise DataError("the volume does not fit into memory")
+        window = replace(given.window, binning=(2, 1, 1))
+        found = replace(sample_reconstruction(), rho=np.ones(given.shape, np.complex64), support=np.ones(given.shape, bool))
+        return replace(found, volume=replace(given, window=window), verdict="failed", seconds={"phasing": 1.0})
+
+    monkeypatch.setattr(pipeline, "phase", phased)
+    result = drain(prepare_and_phase(a_scan(), PrepareConfig(), PHASING))
+    assert len(calls) == 2
+    assert result.verdict == "failed"
+    assert "not phased a second time" in result.volume.steps[-1]
+    assert "does not fit into memory" in result.volume.steps[-1]

@@ -201,7 +201,11 @@ def prepare_and_phase(
         return replace(found, seconds={**spent, **found.seconds})
     volume, why = again
     spent["prepare"] += time.perf_counter() - began
-    second = yield from phase(volume, phasing, guesses(volume), network)
+    try:
+        second = yield from phase(volume, phasing, guesses(volume), network)
+    except DataError as error:  # such as a volume that does not fit into memory without binning: the first result stands
+        steps = (*found.volume.steps, f"not phased a second time, {why}: {error}")
+        return replace(found, volume=replace(found.volume, steps=steps), seconds={**spent, **found.seconds})
     spent["phasing"] = found.seconds["phasing"] + second.seconds["phasing"]
     kept, outcome = (second, "kept") if _is_better(second, found) else (found, "not kept, because it is no better")
     steps = (*kept.volume.steps, f"phased a second time, {why}: {outcome}")

@@ -31,9 +31,8 @@ LARGEST = 600_000  # number of voxels about the peak that are looked at; further
 ROUNDS, GAP_ROUNDS = 4, 9  # largest number of times that a pattern is whitened, without and with voxels that are not valid
 SETTLED = 0.02  # change of the extents from one round to the next, relative to them, below which they are final [1]
 MEAN = 1.0  # standard deviation of the local mean m [speckles]
-FAINT = (
-    0.003  # mean, relative to the mean over all photons, below which speckles count less, because they only show the surface [1]
-)
+# Local mean, relative to its mean over all photons, below which speckles count less, because they only show the surface [1].
+FAINT = 0.003
 SMOOTH = 0.35  # standard deviation of the mean that is subtracted from the whitened pattern, to remove its coarse part [speckles]
 SIGNIFICANT = 3.0  # least power of a plane of shifts that is taken for the crystal and not for noise [mean power of the noise]
 STEEP, AHEAD = 3.5, 1.1  # the crystal ends where its power falls by the first factor while the shift rises by the second [1]
