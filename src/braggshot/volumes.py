@@ -159,11 +159,11 @@ class DiffractionVolume:
     ----------
     intensity : (z, y, x) [photons], 0 where not valid
     valid : (z, y, x), False on gaps, hot and dead pixels, aliens, missing frames, padding
-    name, window : short name for outputs; the part of the scan that was cropped, and its binning
+    name, window : short name for outputs, and the part of the scan that was cut out
     reciprocal_basis : columns are the voxel edges [1/m], components (z, y, x); None without geometry
     q_bragg : scattering vector at the centre voxel N // 2 [1/m], components (z, y, x)
     oversampling : array size / object extent per axis, measured from the autocorrelation
-    steps, geometry, provenance : what was done to the counts, in words, in order; geometry and provenance as in `Scan`
+    steps, geometry, provenance : corrections of the counts in words, in their order; the other two as in `Scan`
     """
 
     intensity: FloatArray

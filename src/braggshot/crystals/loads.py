@@ -22,7 +22,7 @@ GRIP = 0.12  # thickness of the held layer at an end of the particle / extent of
 
 
 def free(generator: Generator, sites: Tensor, strain: float) -> tuple[Tensor, Tensor]:
-    """Return zero displacements and no held atoms; only dislocations, at least one, strain a particle with this load."""
+    """Return zero displacements and no held atoms: this load leaves the particle free, and only dislocations strain it."""
     return torch.zeros_like(sites), torch.zeros(len(sites), dtype=torch.bool)
 
 

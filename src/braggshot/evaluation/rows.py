@@ -138,7 +138,7 @@ def warm_up(method: str, config: PhasingConfig) -> None:
 
 
 def _facts(volume: DiffractionVolume) -> Row:
-    """Return what is known of a crystal before phasing: shape of the volume, oversampling, and phase range."""
+    """Return facts about a simulated crystal that need no phasing: shape of the volume, oversampling, true phase range."""
     known = volume.provenance.get("phase_range", volume.provenance.get("atomistic", {}).get("phase_range"))
     return {"shape": list(volume.shape), "oversampling": list(volume.oversampling or ()), "phase_range": known}
 

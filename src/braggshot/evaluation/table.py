@@ -96,7 +96,7 @@ def wilson_interval(successes: int, n: int) -> Interval:
     return Interval(successes / n, float(low), float(high))
 
 
-# Columns of the table of results: the heading, and the function that turns a line into the text of its cell.
+# Columns of the table of results: heading of each column -> function that returns the column's text for one line of results.
 COLUMNS: dict[str, Callable[[Line], str]] = {
     "group": lambda line: line.group,
     "method": lambda line: line.method,

@@ -76,7 +76,7 @@ class Receiver:
             self._on_close(change)
 
     def _on_frame(self, scan: OpenScan) -> None:
-        """Update the status and request a preview, if enough frames have come since the last request or the peak has passed."""
+        """Update the status and request a preview, but only if the peak has passed or many frames came since the last request."""
         if scan.received == 1:
             self._began = time.monotonic()
         every = self.every or max(1, (scan.expected or ASSUMED_FRAMES) // MAX_PREVIEWS)

@@ -174,7 +174,8 @@ class Features:
         )
 
 
-# number of channels of `Features.whole`: 64 voxels of a block times 7 fields (4 of the Patterson function, 3 in reciprocal space)
+# Number of channels of `Features.whole`: each block of 4 x 4 x 4 voxels gives 64 values of 7 fields (4 of the Patterson function,
+# 3 in reciprocal space)
 WHOLE = 64 * (4 + 3)
 SEEN = 6  # number of channels that hold real part, imaginary part and modulus of the object and of its modulus projection
 

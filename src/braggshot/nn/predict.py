@@ -62,7 +62,7 @@ def predict(
     n : number of objects to return
     seed : seed of the random starts
     orientations : number of orientations of the pattern, at least `n`; the best `n` predictions are returned
-    search : continue the best low-resolution predictions by long phasing if they do not show one crystal
+    search : if the best low-resolution predictions differ from each other, continue them by several hundred iterations
     """
     device = next(network.parameters()).device
     how = sampling(counts.shape, oversampling, input_size(network))

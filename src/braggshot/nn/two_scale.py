@@ -1,4 +1,4 @@
-"""Define the flagship's whole forward pass: learned steps at a low resolution and at the full resolution, projections after each.
+"""Define the whole forward pass of the shipped network: learned steps at a low resolution and at the full resolution, projections after each.
 
 ::
 

@@ -27,9 +27,10 @@ class PhasingContext:
     network : trained network, if the strategy needs one
     out_of_distribution : in which ways the counts are unlike those that the network was trained on, in words
     point_spread : point spread of the beam, once it has been estimated
-    sharpened : counts sharpened by the point spread, for the search for the crystal alone; None where it is not wide
+    sharpened : counts sharpened by the point spread, on which only the search for the crystal works; None if the point spread is
+        narrow
     is_witnessed : True if the strategy has random starts, which are independent of the network; if False, the agreement of starts
-        does not influence the choice
+        does not influence which start is chosen
     """
 
     volume: DiffractionVolume

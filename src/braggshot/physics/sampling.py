@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 
 LARGEST = 600_000  # number of voxels about the peak that are looked at; further out there are few counts
 ROUNDS, GAP_ROUNDS = 4, 9  # largest number of times that a pattern is whitened, without and with voxels that are not valid
-SETTLED = 0.02  # change of the extents from one round to the next, relative to them, below which they are final [1]
+SETTLED = 0.02  # relative change of the object's extent between two rounds of whitening, below which the extent is final [1]
 MEAN = 1.0  # standard deviation of the local mean m [speckles]
 # Local mean, relative to its mean over all photons, below which speckles count less, because they only show the surface [1].
 FAINT = 0.003
@@ -45,7 +45,7 @@ STRAINED = (0.1, 0.2)  # |A| / A(0) at half the extent up to which, and from whi
 CORRECTED = 1.05  # extent where the amplitude is a tenth of the largest, over the extent of the plain autocorrelation [1]
 TURNS = 4  # number of times that the band is limited and the valid voxels are restored, in each round
 BAND, GROWTH = 0.95, 1.15  # first band relative to the extent of the plain autocorrelation, and its largest growth per round [1]
-WIDE = 1.08  # extent relative to the band up to which the band is wide enough [1]
+WIDE = 1.08  # largest ratio of the measured extent to the band that was searched; above it a wider band is searched [1]
 FLAT, FAINTEST = 1.7, 0.1  # largest ratio of the levels of a floor, and its largest level over that of all shifts [1]
 SMALLEST = 4.0  # extent of the smallest crystal whose size is certain [voxels]
 FULL = 0.3  # power at the face of the array, over that inside, from which the crystal fills the array [1]

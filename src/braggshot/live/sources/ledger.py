@@ -98,10 +98,10 @@ class Ledger:
         return [*messages, *(self.end(key) if len(scan.received) == scan.begin.frames else [])]
 
     def end(self, key: Hashable, aborted: str | None = None, next_began: bool = False) -> list[Message]:
-        """End a scan; return no message if this scan is not open.
+        """End a scan, and return the message that says so; return no message if this scan is not open.
 
         `aborted` is the reason of an early end in words, empty if the scan ended as planned. With None, the scan counts as
-        aborted if it stopped well before its last planned frame.
+        aborted if it stopped well before its last planned frame; `next_began` then says that the next scan has begun.
         """
         if self.open is None or self.open.key != key:
             return []

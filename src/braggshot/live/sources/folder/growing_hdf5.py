@@ -45,7 +45,7 @@ class GrowingFile:
         Raises
         ------
         FormatError : if the file cannot be read (yet).
-        UnusableError : if the dataset does not hold images within bounds.
+        UnusableError : if the dataset does not hold images, or if they are larger than allowed.
         """
         try:
             file = self._open()

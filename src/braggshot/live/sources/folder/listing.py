@@ -172,7 +172,7 @@ class Stamp:
         return time.monotonic() - self.since >= seconds
 
     def is_settled(self, seconds: float) -> bool:
-        """Look at the file, and tell whether it has not changed for `seconds`, or is gone."""
+        """Look at the file; return True if it has not changed for `seconds`, or if it no longer exists."""
         return not self.has_changed() and (not self.is_there() or self.is_old(seconds))
 
 
