@@ -1,4 +1,4 @@
-"""Define the whole forward pass of the shipped network: learned steps at a low resolution and at the full resolution, projections after each.
+"""Define the whole forward pass of the shipped network: learned steps at low and at full resolution, projections after each.
 
 ::
 
