@@ -6,7 +6,6 @@ What stands between ``<!-- generate: NAME ARGUMENT -->`` and ``<!-- end -->`` in
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import re
 import typing
@@ -14,10 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from braggshot import config
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 MARK = re.compile(r"^<!-- generate: (\w+) ?([^\n]*?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
-ENTRY = re.compile(r"^(\S[^:\n]*?) : (.*(?:\n[ ]+.*)*)", re.MULTILINE)
 _KINDS = {str: "text", Path: "path", int: "integer", float: "number"}
 
 
@@ -46,65 +46,21 @@ def settings(place: str, prefix: str = "") -> str:
     """Tables of the dataclass ``module:Class``, or of what ``module:function`` makes of no settings, and of those inside it."""
     module, _, name = place.partition(":")
     found = getattr(importlib.import_module(module), name)
-    return "\n".join(_tables(found if isinstance(found, type) else found({}), prefix))
+    tables = config.list_settings(found if isinstance(found, type) else found({}), prefix)
+    return "\n".join(line for table in tables for line in _table(table, table.name + "." == prefix))
 
 
-def _tables(described: Any, prefix: str) -> Iterator[str]:
-    words = meanings(described if isinstance(described, type) else type(described))
-    values = {field.name: _value_of(described, field) for field in dataclasses.fields(described)}
-    values.pop("input", None)  # free: it goes to the reader
-    plain = {name: value for name, value in values.items() if not dataclasses.is_dataclass(value)}
-    if plain:
-        yield "| setting | default | meaning |\n|---|---|---|"
-        yield from (f"| `{prefix}{name}` | {_default(value)} | {_cell(words.get(name, ''))} |" for name, value in plain.items())
-    for name in (name for name in values if name not in plain):
-        yield f"\n### {prefix}{name}\n\n{_sentence(words.get(name) or type(values[name]).__doc__.splitlines()[0])}\n"
-        yield from _tables(values[name], f"{prefix}{name}.")
-
-
-def _value_of(described: Any, field: dataclasses.Field[Any]) -> Any:
-    """Return the value of a field, or its default; MISSING where it must be given."""
-    if not isinstance(described, type):
-        return getattr(described, field.name)
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+def _table(table: config.Table, is_outermost: bool) -> Iterator[str]:
+    if table.name and not is_outermost:
+        yield f"\n### {table.name}\n\n{_sentence(table.meaning)}\n"
+    yield "| setting | default | meaning |\n|---|---|---|"
+    for setting in table.settings:
+        default = setting.default if setting.default == "required" or "tables" in setting.default else f"`{setting.default}`"
+        yield f"| `{setting.name}` | {default} | {_cell(setting.meaning)} |"
 
 
 def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:].rstrip('.')}."
-
-
-def meanings(described: type) -> dict[str, str]:
-    """Name to words, from the Parameters of a docstring."""
-    _, _, text = (described.__doc__ or "").partition("Parameters\n")
-    found = {}
-    for names, words in ENTRY.findall(_dedent(text)):
-        found |= dict.fromkeys(names.split(", "), " ".join(words.split()))
-    return found
-
-
-def _dedent(text: str) -> str:
-    """Without the indentation of the line of dashes under the heading."""
-    indent = len(text) - len(text.lstrip(" "))
-    return "\n".join(line[indent:] for line in text.splitlines())
-
-
-def _default(value: Any) -> str:
-    if value is dataclasses.MISSING:
-        return "required"
-    if isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
-        return f"{len(value)} tables"
-    return f"`{_toml(value)}`"
-
-
-def _toml(value: Any) -> str:
-    """Write a value as a TOML file has it; none where a file would leave it out."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return f'"{value}"' if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def _cell(words: str) -> str:

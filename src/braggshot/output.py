@@ -259,6 +259,7 @@ def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:
         "facets": [] if result.strain is None else [_facet(facet) for facet in result.strain.facets],
         "verdict": result.verdict,
         "reasons": list(result.reasons),
+        "noticed": list(result.volume.provenance.get("noticed", ())),
         "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
     }
 

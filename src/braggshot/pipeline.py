@@ -20,6 +20,7 @@ import numpy as np
 
 from braggshot import config
 from braggshot.crystal_frame import StrainConfig, strain_map
+from braggshot.crystal_frame.strain_map import unit_cell
 from braggshot.errors import DataError
 from braggshot.io import registry
 from braggshot.iterative.iterate import Guess, Progress
@@ -27,6 +28,7 @@ from braggshot.output import OutputConfig, Result, check_writable, files_of
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase, refuse_unread
 from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
+from braggshot.physics.plausibility import check_strain
 from braggshot.physics.sampling import crystal_extent
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.volumes import DiffractionVolume, Reconstruction, Scan, StrainMap
@@ -261,24 +263,28 @@ def finish_result(
         phased = yield from with_half_data(phased, settings.phasing)
     if settings.strain.noise_samples and phased.support.any():
         phased = yield from with_photon_noise(phased, settings.strain.noise_samples, settings.phasing.seed)
-    strain = _strain(phased, settings.strain)
+    strain, noticed = _strain(phased, settings.strain)
+    said = (*phased.volume.provenance.get("noticed", ()), *noticed)
     spent = {**seconds, **phased.seconds, "strain": time.perf_counter() - began}
     return replace(
         phased,
+        volume=replace(phased.volume, provenance={**phased.volume.provenance, "noticed": said}),
         configuration={**config.dump(settings), "program": {"name": "braggshot", **versions()}},
         seconds={**spent, "total": sum(spent.values())},
         strain=strain,
     )
 
 
-def _strain(phased: Reconstruction, settings: StrainConfig) -> StrainMap | None:
-    """Make the strain map; return None without geometry, or if a failed phasing left no crystal to take the strain of."""
+def _strain(phased: Reconstruction, settings: StrainConfig) -> tuple[StrainMap | None, tuple[str, ...]]:
+    """Make the strain map; return it, or None if there is none, and what is to be noticed about it, in words."""
     if phased.volume.q_bragg is None:
-        return None
+        why = "there is no geometry" if phased.volume.geometry is None else "the geometry cannot be used"
+        return None, (f"no strain map and no lengths in metres: {why}",)
     try:
-        return strain_map(phased, settings)
-    except DataError:
-        return None
+        found = strain_map(phased, settings)
+    except DataError as error:
+        return None, (f"no strain map: {error}",)
+    return found, tuple(check_strain(found, unit_cell(settings) if settings.lattice else None, settings.voxel_sizes))
 
 
 @cache

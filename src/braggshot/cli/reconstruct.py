@@ -116,6 +116,8 @@ def print_result(result: Reconstruction, written: list[str]) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+    for words in result.volume.provenance.get("noticed", ()):
+        console.print(f"noticed: {words}", highlight=False, markup=False)
     print_verdict(result.verdict, result.reasons, written)
 
 

@@ -14,6 +14,7 @@ from braggshot.crystal_frame.resample import to_crystal, to_lab
 from braggshot.errors import ConfigError, GeometryError
 from braggshot.physics import lattice, resolution, strain
 from braggshot.physics.geometry import direction, rotation_onto
+from braggshot.physics.plausibility import CELL, VOXEL, explain_length
 from braggshot.physics.iso_surface import iso_surface
 from braggshot.volumes import BoolArray, ComplexArray, Facet, FloatArray, Reconstruction, StrainMap
 
@@ -71,6 +72,17 @@ class StrainConfig:
         if self.reflection is not None and not any(self.reflection):
             raise ConfigError("strain.reflection (0, 0, 0) is no reflection; give the hkl of the measured peak.")
         direction(self.axis)
+        sizes = self.voxel_sizes
+        lengths = [("strain.voxel_size", edge, VOXEL, "nm", 1e-9) for edge in sizes]
+        lengths += [("strain.lattice", edge, CELL, "Å", 1e-10) for edge in self.lattice]
+        for wrong in filter(None, (explain_length(*known) for known in lengths)):
+            raise ConfigError(wrong)
+
+    @property
+    def voxel_sizes(self) -> tuple[float, ...]:
+        """Edges of the voxels that the settings ask for [m]; empty if the measured ones are kept."""
+        asked = self.voxel_size
+        return () if asked is None else asked if isinstance(asked, tuple) else (asked,)
 
 
 def unit_cell(config: StrainConfig) -> lattice.Lattice:

@@ -15,6 +15,7 @@ import importlib.metadata
 import inspect
 import os
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,8 @@ from typing import Any
 import numpy as np
 
 from braggshot.errors import ConfigError, FormatError
+from braggshot.io.stated import state_values
+from braggshot.physics.plausibility import refuse_impossible_geometry
 from braggshot.volumes import Geometry, Scan
 
 
@@ -72,8 +75,8 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
     ----------
     path : file, folder of images, or pattern
     format : name from `formats`; None finds the format by looking at the file
-    options : keyword parameters of the format's reader, such as ``scan=54``. Every format also takes ``geometry``, which replaces
-        the geometry of the files: a table or a TOML file of `braggshot.io.beamlines.instruments.GeometrySettings`.
+    options : keyword parameters of the format's reader, such as ``scan=54``. Every format also takes those of
+        `braggshot.io.stated.state_values`, such as ``dark``, ``mask``, ``energy_ev`` and ``geometry``.
 
     Raises
     ------
@@ -85,20 +88,19 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
 
 
 def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[str, Any]) -> Scan:
-    geometry = options.get("geometry")
-    options = {name: value for name, value in options.items() if name != "geometry"}
-    unknown = set(options) - set(option_names(module))
+    own, common = option_names(module), keyword_names(state_values)
+    unknown = set(options) - {*own, *common}
     if unknown:
-        known = ", ".join([*option_names(module), "geometry"])
+        known = ", ".join(dict.fromkeys([*own, *common]))
         raise ConfigError(f"format {chosen.name} has no option {', '.join(sorted(unknown))}; known: {known}.")
+    stated = {name: value for name, value in options.items() if name not in own}
     try:
-        scan: Scan = module.read(path, **options)
+        scan: Scan = module.read(path, **{name: value for name, value in options.items() if name in own})
     except OSError as error:
         raise FormatError(f"{path}: cannot be read as {chosen.name} ({error.strerror or error}).") from error
-    if geometry is not None:
-        from braggshot.io.beamlines.instruments import set_geometry
-
-        scan = set_geometry(scan, geometry)
+    scan = state_values(scan, **stated)
+    if scan.geometry is not None:
+        refuse_impossible_geometry(scan.geometry, str(path))
     seen = {"format": chosen.name, "path": str(path), "options": {name: _plain(value) for name, value in options.items()}}
     return dataclasses.replace(scan, provenance={**scan.provenance, **seen})
 
@@ -156,10 +158,15 @@ def _what_it_is(path: str | Path) -> str:
 
 
 def option_names(module: ModuleType) -> list[str]:
-    """List the keyword parameters of a reader, including those that a ``**options: Unpack[...]`` declares."""
-    hints = typing.get_type_hints(module.read)
+    """List the options that the reader of a format takes itself."""
+    return keyword_names(module.read)
+
+
+def keyword_names(function: Callable[..., Any]) -> list[str]:
+    """List the keyword parameters of a function, including those that a ``**options: Unpack[...]`` declares."""
+    hints = typing.get_type_hints(function)
     names = []
-    for name, parameter in inspect.signature(module.read).parameters.items():
+    for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             names += [key for table in typing.get_args(hints.get(name)) for key in typing.get_type_hints(table)]
         elif parameter.kind is parameter.KEYWORD_ONLY:

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from braggshot.errors import ConfigError, DataError, GeometryError
 from braggshot.physics.geometry import reciprocal_basis
+from braggshot.physics.plausibility import check_counts, check_spacing, refuse_impossible_geometry
 from braggshot.physics.sampling import Extent, object_extent, oversampling
 from braggshot.prepare.aliens import find_aliens
 from braggshot.prepare.clean import find_dead_pixels, find_hot_pixels, find_missing_blocks, find_zingers
@@ -113,7 +114,10 @@ def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionV
     DataError : if there are no counts, no peak, or more than a tenth of the voxels are negative or not numbers; or if a dark field,
         flat field or monitor does not fit the frames.
     ConfigError : if a setting does not fit the scan.
+    GeometryError : if the photon energy, the distance or the pixel size of the geometry cannot be true.
     """
+    if scan.geometry is not None:
+        refuse_impossible_geometry(scan.geometry, scan.name)
     source = correct_frames(scan, Corrections(config.monitor, config.flat, config.dark, config.detector))
     _check(scan, source.shape, config)
     block, view, peak = _find_peak(scan, source, config)
@@ -130,7 +134,8 @@ def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionV
     moved = np.add(peak, offset) - raw_centre(window, shape) if config.subvoxel else np.zeros(3)
     volume = _cut(block, window, shape, moved, config)
     volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *chosen, *volume.steps))
-    return _describe(scan, source, volume, window, moved)
+    odd = () if scan.prepared else tuple(check_counts(scan.frames[peak[0]]))
+    return _describe(scan, source, replace(volume, provenance={"noticed": odd}), window, moved)
 
 
 def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
@@ -358,10 +363,15 @@ def _describe(
         except GeometryError as error:
             basis = q_bragg = None
             steps = (*steps, f"no voxel size: {error}")
+    noticed = volume.provenance["noticed"]
     if basis is not None and q_bragg is not None:
         q_bragg = q_bragg + basis @ (moved / np.asarray(window.binning))
+        wrong = check_spacing(q_bragg)
+        if wrong is not None:
+            basis, q_bragg, noticed = None, None, (*noticed, wrong)
     carried = {name: value for name, value in scan.provenance.items() if not (scan.prepared and name in FIELDS)}
+    provenance = {**(before.get("provenance") or {}), **carried}
     return replace(
-        volume, window=raw_window, reciprocal_basis=basis, q_bragg=q_bragg, geometry=geometry,
-        steps=(*before.get("steps", ()), *steps), provenance={**(before.get("provenance") or {}), **carried},
+        volume, provenance={**provenance, "noticed": (*provenance.get("noticed", ()), *noticed)}, window=raw_window, reciprocal_basis=basis, q_bragg=q_bragg, geometry=geometry,
+        steps=(*before.get("steps", ()), *steps),
     )  # fmt: skip

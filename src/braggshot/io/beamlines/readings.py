@@ -26,8 +26,13 @@ SI = {
 class Overrides(TypedDict, total=False):
     """Values that a user states in place of those in the files.
 
-    `direct_beam` is the (row, column) of the pixel that the direct beam hits with all detector circles at zero. Rotation and tilt
-    of the detector are its calibration, as xrayutilities defines them.
+    Parameters
+    ----------
+    energy_ev : photon energy [eV]
+    distance_m : distance from the sample to the detector [m]
+    pixel_size_m : edge of a pixel [m]
+    direct_beam : (row, column) of the pixel that the direct beam hits with all detector circles at zero
+    detector_rotation_deg, tilt_azimuth_deg, tilt_deg : calibration of the detector, as xrayutilities defines it [degrees]
     """
 
     energy_ev: float
