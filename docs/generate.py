@@ -81,7 +81,7 @@ def commands() -> str:
 
 def _command(name: str, command: Any) -> Iterator[str]:
     yield f"\n## {name}\n\n{command.help}\n"
-    yield from (f"    {line.strip()}" for line in (command.epilog or "").split(" | "))
+    yield from (f"    {line.strip('`')}" for line in (command.epilog or "").split("\n\n"))
     yield "\n| | value | default | |\n|---|---|---|---|"
     for parameter in command.params:
         label = ", ".join(f"`{text}`" for text in parameter.opts)

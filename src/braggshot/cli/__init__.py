@@ -7,6 +7,9 @@ reconstruct   phase raw scans, print and write the crystals
 postprocess   compute strain of an object that another program found
 series        follow one crystal through many scans
 info          say what the reader sees in a file
+metadata      declare the flags that state facts about a scan: --energy-kev, --hkl, ...
+settings      list all settings with their meaning
+template      print a file of the settings that matter
 simulate      draw a crystal and write its diffraction
 doctor        say which parts of braggshot can run on this machine
 train         train a network
@@ -27,7 +30,23 @@ from typing import Annotated
 
 import typer
 
-from braggshot.cli import doctor, emit, evaluate, info, live, postprocess, reconstruct, series, simulate, stack, train, view
+from braggshot.cli import (
+    doctor,
+    emit,
+    evaluate,
+    info,
+    live,
+    postprocess,
+    reconstruct,
+    series,
+    settings,
+    simulate,
+    stack,
+    template,
+    train,
+    view,
+)  # fmt: skip
+from braggshot.cli.options import examples
 from braggshot.errors import BraggshotError
 
 # Threads that spin while they wait slow every other program on a shared machine down, and themselves with it.
@@ -36,9 +55,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 atexit.register(gc.freeze)
 
 app = typer.Typer(
-    help="3D images of nanocrystals from Bragg coherent diffraction. With --debug an error shows where it arose.",
-    epilog="braggshot reconstruct scan.cxi | braggshot info scan.spec | braggshot simulate -o crystal.cxi",
+    help="3D images of nanocrystals from Bragg coherent diffraction.",
+    epilog=examples("braggshot reconstruct scan.cxi", "braggshot info scan.spec", "braggshot simulate -o crystal.cxi"),
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
@@ -54,11 +74,14 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error arose.")] = False,
 ) -> None:
-    """Declare the options of the program that need no command: ``--version`` prints the version."""
+    """Declare the options of the program that need no command: ``--version`` and ``--debug``; `main` reads the latter."""
 
 
-for module in (reconstruct, postprocess, series, info, simulate, doctor, train, evaluate, stack, live, view, emit):
+for module in (
+    reconstruct, postprocess, series, info, settings, template, simulate, doctor, train, evaluate, stack, live, view, emit,
+):  # fmt: skip
     app.add_typer(module.commands)
 
 _INTERRUPTED = 130  # exit status with which typer ends a command after Ctrl-C

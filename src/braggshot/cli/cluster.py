@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braggshot.cli.options import layered, proposing
+from braggshot.cli.options import proposing
 from braggshot.cli.progress import progress_bar
 from braggshot.errors import ConfigError, DataError
 
@@ -80,12 +80,12 @@ def phase_many(
         raise DataError(f"{len(failed)} of {len(scans)} scans could not be computed; the first said: {reason}")
 
 
-def phase_series(scans: Sequence[Source], output: Path, config: Path | None, sets: list[str] | None, where: Where) -> Iterator[Row]:
+def phase_series(scans: Sequence[Source], output: Path, table: Mapping[str, Any], where: Where) -> Iterator[Row]:
     """Phase a series of scans on a cluster, write the results into a folder, and yield a report of each scan."""
     _need_dask()
     from braggshot.cluster import resolve_series, run_series
 
-    settings = resolve_series(layered(config, sets))
+    settings = resolve_series(table)
     with _connected(where, settings.cluster, output, len(scans)) as (client, show):
         for report in run_series(scans, output, client, settings):
             show(report.done)

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from braggshot.cli.options import examples
+
 commands = typer.Typer()
 
 
-@commands.command(epilog="braggshot doctor --json")
+@commands.command(epilog=examples("braggshot doctor --json"))
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """Say what can run on this machine: versions, devices, memory, weights, and which optional parts are missing."""
     from braggshot.doctor import examine

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from braggshot.cli.options import Format, Seed, Sets
+from braggshot.cli.options import Format, Seed, Sets, examples
 from braggshot.cli.progress import progress_bar
 
 commands = typer.Typer()
@@ -17,18 +17,24 @@ commands = typer.Typer()
 Compression = Literal["none", "lz4", "bslz4", "blosc", "zstd"]
 
 
-@commands.command(epilog="braggshot emit scan.cxi --to folder:frames/ --rate 50 --faults drop=0.02,truncate=0.01,abort=at:10")
+@commands.command(
+    epilog=examples(
+        "braggshot emit scan.cxi --to folder:frames/ --rate 50 --faults drop=0.02,truncate=0.01,abort=at:10",
+    )
+)
 def emit(
     path: Annotated[Path, typer.Argument(help="Any scan that braggshot reads.")],
     to: Annotated[str, typer.Option("--to", help="folder:PATH, pva:CHANNEL or zmq:tcp://127.0.0.1:PORT.")],
     rate: Annotated[float, typer.Option(help="Frames a second; 0 is as fast as they go.")] = 10.0,
     faults: Annotated[
         str,
-        typer.Option(help="Such as drop=0.02,duplicate=0.02,reorder=0.05,late=0.02,truncate=0.01,dead=after:30,abort=at:10."),
+        typer.Option(
+            help="Faults, such as drop=0.02,duplicate=0.02,reorder=0.05,late=0.02,truncate=0.01,dead=after:30,abort=at:10."
+        ),
     ] = "",
     seed: Seed = 0,
-    repeat: Annotated[int, typer.Option(min=1, help="How many scans.")] = 1,
-    compress: Annotated[Compression | None, typer.Option(help="What the transport has of these (default its own).")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Number of scans.")] = 1,
+    compress: Annotated[Compression | None, typer.Option(help="Compression of the frames (default that of the transport).")] = None,
     hdf5: Annotated[
         bool, typer.Option("--hdf5", help="Into a folder: one growing HDF5 file per scan, not one TIFF per frame.")
     ] = False,

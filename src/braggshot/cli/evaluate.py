@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from braggshot.cli.options import Device, Network, Seed, one_of
+from braggshot.cli.options import Device, Network, Seed, examples, one_of
 from braggshot.cli.progress import progress_bar
 
 commands = typer.Typer()
@@ -24,7 +24,11 @@ METHODS = (
 )  # fmt: skip
 
 
-@commands.command(epilog="braggshot evaluate --suite strain --method refine --method iterative-5 --crystals 20 -o evaluation/")
+@commands.command(
+    epilog=examples(
+        "braggshot evaluate --suite strain --method refine --method iterative-5 --crystals 20 -o evaluation/",
+    )
+)
 def evaluate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results; a second call does what is missing.")],
     suite: Annotated[
@@ -32,7 +36,7 @@ def evaluate(
         typer.Option(help="Crystals to phase (default strain); see docs/evaluation.md.", **one_of(lambda: SUITES)),
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Ways to phase them (default all).", **one_of(lambda: METHODS))] = None,
-    crystals: Annotated[int, typer.Option(help="Per group of a suite.")] = 20,
+    crystals: Annotated[int, typer.Option(help="Number of crystals in each group of a suite.")] = 20,
     network: Network = None,
     published: Annotated[str | None, typer.Option(help="File of a trained autophasenn, for its methods.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of CXI files with a truth, for suites of files.")] = None,

@@ -32,6 +32,11 @@ def one_of(names: Names) -> dict[str, Any]:
     return {"callback": check, "autocompletion": proposing(names)}
 
 
+def examples(*commands: str) -> str:
+    """Join commands to the text below the help of a command, each in a line of its own."""
+    return "\n\n".join(f"`{command}`" for command in commands)
+
+
 def proposing(names: Names) -> Callable[[str], list[str]]:
     """Make the function that completes the value of an option at TAB from `names`.
 
@@ -70,10 +75,11 @@ Format = Annotated[str | None, typer.Option("--format", help="Reader to use inst
 Network = Annotated[str | None, typer.Option(help="Name or file of a trained network.", autocompletion=proposing(networks))]
 # Option ``--set a.b=c``: gives the setting ``a.b`` the value ``c``; it may be repeated for further settings.
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="Setting as a.b=c, such as input.scan=54.", metavar="A.B=C")
-]  # fmt: skip
+    list[str] | None,
+    typer.Option("--set", help="Setting as a.b=c, such as input.scan=54; `braggshot settings` lists them.", metavar="A.B=C"),
+]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of every random number.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random number.")]
 
 
 def layered(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from braggshot.cli.options import Config, Format, Sets, settings_of
+from braggshot.cli.metadata import with_metadata
+from braggshot.cli.options import Config, Format, Sets, examples, settings_of
 from braggshot.cli.reconstruct import print_result
 
 commands = typer.Typer()
 
 
-@commands.command(epilog="braggshot postprocess recon.cxi --scan exp.spec --set input.scan=54 --set 'strain.reflection=[1,1,1]'")
+@commands.command(epilog=examples("braggshot postprocess recon.cxi --scan exp.spec --set input.scan=54 --hkl 1,1,1"))
+@with_metadata("scan")
 def postprocess(
     reconstruction: Annotated[Path, typer.Argument(help="Object of PyNX (CXI), cohere (folder or image.npy) or braggshot.")],
     scan: Annotated[Path | None, typer.Option(help="Raw scan that it explains; not needed for a result of braggshot.")] = None,
@@ -23,12 +25,14 @@ def postprocess(
     config: Config = None,
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, last.")] = False,
+    *,
+    stated: dict[str, Any],
 ) -> None:
     """Compute crystal frame, displacement and strain of a reconstruction that another program made."""
     from braggshot.output import summary, write
     from braggshot.postprocess import postprocess as run
 
-    settings = settings_of(config, sets, {})
+    settings = settings_of(config, sets, stated)
     place = output or Path(f"{reconstruction.stem}-strain")
     result = run(reconstruction, scan, settings, format=format, place=place)
     written = write(result, place, settings.output.formats)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from braggshot.cli.cluster import Cluster, Where, Workers, phase_many
-from braggshot.cli.options import Config, Device, Format, Inputs, Network, Sets, layered, one_of, registered, settings_of
+from braggshot.cli.metadata import with_metadata
+from braggshot.cli.options import Config, Device, Format, Inputs, Network, Sets, examples, layered, one_of, registered, settings_of
 from braggshot.cli.progress import phasing_bar
 
 if TYPE_CHECKING:
@@ -38,29 +39,38 @@ def methods() -> list[str]:
     return [*built_in(), *registered("braggshot.strategies")]
 
 
-@commands.command(epilog="braggshot reconstruct example.spec --set input.scan=54 --set input.flat=whitefield.tif -o out/")
+@commands.command(
+    epilog=examples(
+        "braggshot reconstruct example.spec --scan 54 --flat whitefield.tif --hkl 1,1,1 --lattice 4.078 -o out/",
+    )
+)
+@with_metadata()
 def reconstruct(
     inputs: Inputs,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A .cxi file or a folder (default NAME-braggshot).")] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help="How to phase (default auto); other packages may add to these.",
+            help="How to phase (default auto); other packages may add methods.",
             metavar=f"<{'|'.join(built_in())}>",
             **one_of(methods),
         ),
     ] = None,
     network: Network = None,
     starts: Annotated[int | None, typer.Option(help="Random starts; implies --method iterative (default 10).")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Likewise; such as '6*(50*HIO+80*RAAR+30*ER)+100*ER'.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe such as `6*(50*HIO+80*RAAR+30*ER)+100*ER`; implies --method iterative.")
+    ] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute (default auto).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of every random number (default 0).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random number (default 0).")] = None,
     cluster: Cluster = None,
     workers: Workers = None,
     format: Format = None,
     config: Config = None,
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per input, last.")] = False,
+    *,
+    stated: dict[str, Any],
 ) -> None:
     """Turn a raw scan into a 3D crystal, with a verdict that says how far to trust it."""
     from braggshot.output import summary, write
@@ -70,11 +80,11 @@ def reconstruct(
     table: dict[str, Any] = {name: value for name, value in phasing.items() if value is not None}
     if recipe is not None:
         table["iterative"] = {"recipe": recipe}
-    table = imply_method(table)
+    flags = {**stated, "phasing": imply_method(table)}
     if cluster is not None:
-        phase_many(inputs, output, layered(config, sets, {"phasing": table}), Where(cluster, workers), format, as_json)
+        phase_many(inputs, output, layered(config, sets, flags), Where(cluster, workers), format, as_json)
         return
-    settings = settings_of(config, sets, {"phasing": table})
+    settings = settings_of(config, sets, flags)
     for path in inputs:
         place = output or Path(f"{path.stem}-braggshot")
         with phasing_bar(path.name) as show:

@@ -6,23 +6,29 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from braggshot.cli.cluster import Cluster, Where, Workers, phase_series
-from braggshot.cli.options import Config, Format, Inputs, Sets, layered
+from braggshot.cli.metadata import with_metadata
+from braggshot.cli.options import Config, Format, Inputs, Sets, examples, layered
 from braggshot.cli.progress import phasing_bar
 
 commands = typer.Typer()
 
 
-@commands.command(epilog="braggshot series exp.spec --scans 54-60 --column potential_V=0,0.1,0.2,0.3,0.4,0.5,0.6 -o out/")
+@commands.command(epilog=examples("braggshot series exp.spec --scans 54-60 --column potential_V=0,0.1,0.2,0.3,0.4,0.5,0.6 -o out/"))
+@with_metadata("scan")
 def series(
     inputs: Inputs,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder; a second call goes on with what is missing.")],
-    scans: Annotated[str | None, typer.Option(help="Of a file with several, such as 54-60,63 (default all).")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="More to know, one value per scan.", metavar="NAME=V1,V2,...")] = None,
+    scans: Annotated[
+        str | None, typer.Option("--scans", "--scan", help="Scans of a file with several, such as 54-60,63 (default all).")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Further column of the table, one value per scan.", metavar="NAME=V1,V2,...")
+    ] = None,
     metadata: Annotated[Path | None, typer.Option(help="CSV file with such columns; 'input' or 'scan' names the scan.")] = None,
     cluster: Cluster = None,
     workers: Workers = None,
@@ -30,6 +36,8 @@ def series(
     config: Config = None,
     sets: Sets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per scan.")] = False,
+    *,
+    stated: dict[str, Any],
 ) -> None:
     """Follow one crystal through many scans; write a row of numbers for each scan, curves, a movie and a page."""
     from braggshot import series as job
@@ -40,9 +48,9 @@ def series(
     listed = job.list_sources(inputs, scans, column or (), metadata, format)
     with contextlib.ExitStack() as stack:
         if cluster is not None:
-            reports = phase_series(listed, output, config, sets, Where(cluster, workers))
+            reports = phase_series(listed, output, layered(config, sets, stated), Where(cluster, workers))
         else:
-            settings = job.resolve(layered(config, sets))
+            settings = job.resolve(layered(config, sets, stated))
             reports = job.run(listed, output, settings, stack.enter_context(phasing_bar(str(output))))
         for report in reports:
             kept = " (kept)" if report.reused else ""

@@ -7,20 +7,24 @@ from typing import Annotated
 
 import typer
 
-from braggshot.cli.options import Seed
+from braggshot.cli.options import Seed, examples
+from braggshot.cli.settings import HelpSettings
 
 commands = typer.Typer()
 
 
-@commands.command(epilog="braggshot simulate -o crystal.cxi --phase-range 3 --counts 1e5")
+@commands.command(epilog=examples("braggshot simulate -o crystal.cxi --phase-range 3 --counts 1e5"))
 def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", help="CXI file, or a folder with --raw.")],
     seed: Seed = 0,
-    shape: Annotated[tuple[int, int, int], typer.Option(help="Voxels, Z Y X.")] = (64, 64, 64),
+    shape: Annotated[tuple[int, int, int], typer.Option(metavar="Z Y X", help="Shape of the volume [voxels].")] = (64, 64, 64),
     phase_range: Annotated[float, typer.Option(help="Highest minus lowest phase in the crystal [rad].")] = 3.0,
     counts: Annotated[float, typer.Option(help="Photons in the brightest voxel.")] = 1e5,
     raw: Annotated[bool, typer.Option("--raw", help="Write a raw scan as APS 34-ID-C would: SPEC, TIFF, dark, flat.")] = False,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="Such as detector.gaps=1 or oversampling=[2,3].")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting of the crystal, such as detector.gaps=1 or oversampling=2,3.")
+    ] = None,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Draw a random crystal and write its diffraction, with the true crystal beside the counts."""
     if raw:

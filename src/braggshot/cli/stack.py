@@ -8,21 +8,21 @@ from typing import Annotated
 
 import typer
 
-from braggshot.cli.options import Device, Network, Seed
+from braggshot.cli.options import Device, Network, Seed, examples
 from braggshot.cli.progress import progress_bar
 
 commands = typer.Typer()
 
 
-@commands.command(epilog="braggshot stack patterns.h5 -o objects.h5 --device cuda")
+@commands.command(epilog=examples("braggshot stack patterns.h5 -o objects.h5 --device cuda"))
 def stack(
     patterns: Annotated[Path, typer.Argument(help="HDF5 or .npy file of patterns (n, z, y, x), each about its peak.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file of the objects.")],
-    dataset: Annotated[str | None, typer.Option(help="Name in an HDF5 file that holds several.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset of the patterns, in an HDF5 file that holds several.")] = None,
     network: Network = None,
-    starts: Annotated[int, typer.Option(help="Of each pattern; the best by chi2 is kept.")] = 1,
+    starts: Annotated[int, typer.Option(help="Random starts for each pattern; the one with the lowest chi2 is kept.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="The network's low resolution alone: several times as fast.")] = False,
-    batch: Annotated[int, typer.Option(help="Patterns at a time (default: what fits).")] = 0,
+    batch: Annotated[int, typer.Option(help="Patterns in a batch (default: as many as fit into memory).")] = 0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     seed: Seed = 0,
 ) -> None:

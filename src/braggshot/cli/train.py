@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from braggshot.cli.options import Config, Device, Sets, networks, proposing
+from braggshot.cli.options import Config, Device, Sets, examples, networks, proposing
 from braggshot.cli.progress import progress_bar
+from braggshot.cli.settings import HelpSettings
 
 if TYPE_CHECKING:
     from braggshot.nn.training import Report
@@ -22,7 +23,10 @@ Preset = Literal["flagship", "two-scale", "autophasenn", "autophasenn-2024"]
 
 
 @commands.command(
-    epilog="braggshot train --steps 20000 -o run/ | braggshot train --init flagship --data scan.cxi --steps 300 -o tuned/"
+    epilog=examples(
+        "braggshot train --steps 20000 -o run/",
+        "braggshot train --init flagship --data scan.cxi --steps 300 -o tuned/",
+    )
 )
 def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call goes on with it.")],
@@ -31,10 +35,11 @@ def train(
     init: Annotated[
         str | None, typer.Option(help="Name or file of a network to start from.", autocompletion=proposing(networks))
     ] = None,
-    preset: Annotated[Preset, typer.Option(help="What to train, and how.")] = "flagship",
+    preset: Annotated[Preset, typer.Option(help="Network to train, with its default settings.")] = "flagship",
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     config: Config = None,
     sets: Sets = None,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Train the network on diffraction alone: simulated, measured, or both."""
     from braggshot import config as configuration

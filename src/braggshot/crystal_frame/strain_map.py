@@ -14,8 +14,8 @@ from braggshot.crystal_frame.resample import to_crystal, to_lab
 from braggshot.errors import ConfigError, GeometryError
 from braggshot.physics import lattice, resolution, strain
 from braggshot.physics.geometry import direction, rotation_onto
-from braggshot.physics.plausibility import CELL, VOXEL, explain_length
 from braggshot.physics.iso_surface import iso_surface
+from braggshot.physics.plausibility import CELL, VOXEL, explain_length
 from braggshot.volumes import BoolArray, ComplexArray, Facet, FloatArray, Reconstruction, StrainMap
 
 # Number of voxels by which the support is widened and shrunk again, to fill its small holes before dislocations are sought. The

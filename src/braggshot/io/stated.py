@@ -6,7 +6,7 @@ A reader that knows one of these options itself applies it; this module applies 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from scipy.constants import elementary_charge
 
 from braggshot.errors import ConfigError, DataError
 from braggshot.io.files import read_array
-from braggshot.volumes import Scan
+from braggshot.volumes import Geometry, Scan
 
 
 def state_values(
@@ -51,16 +51,30 @@ def state_values(
         from braggshot.io.beamlines.instruments import set_geometry
 
         scan = set_geometry(scan, geometry)
-    images = {name: _read_image(scan, name, path) for name, path in (("dark", dark), ("flat", flat)) if path is not None}
+    if dark is not None:
+        scan = dataclasses.replace(scan, dark=_read_image(scan, "dark", dark))
+    if flat is not None:
+        scan = dataclasses.replace(scan, flat=_read_image(scan, "flat", flat))
     if mask is not None:
-        images["valid"] = _add_mask(scan, mask)
+        scan = dataclasses.replace(scan, valid=_add_mask(scan, mask))
     values = {"energy_ev": energy_ev, "distance_m": distance_m, "pixel_size_m": pixel_size_m}
-    fields = dict(_FIELDS[name](name, value) for name, value in values.items() if value is not None)
-    if fields and scan.geometry is None:
-        named = " and ".join(name for name, value in values.items() if value is not None)
+    given = {name: _positive(name, value) for name, value in values.items() if value is not None}
+    if not given:
+        return scan
+    if scan.geometry is None:
+        named = " and ".join(given)
         raise ConfigError(f"{scan.name}: {named} cannot place the detector, for the files hold no geometry; give input.geometry.")
+    return dataclasses.replace(scan, geometry=_change_geometry(scan.geometry, given))
+
+
+def _change_geometry(geometry: Geometry, given: Mapping[str, float]) -> Geometry:
+    """Return the geometry with the photon energy [eV], the distance [m] and the pixel size [m] that are given."""
+    pitch = given.get("pixel_size_m")
     return dataclasses.replace(
-        scan, **images, **({"geometry": dataclasses.replace(scan.geometry, **fields)} if scan.geometry is not None else {})
+        geometry,
+        energy=given["energy_ev"] * elementary_charge if "energy_ev" in given else geometry.energy,
+        distance=given.get("distance_m", geometry.distance),
+        pixel_size=geometry.pixel_size if pitch is None else (pitch, pitch),
     )
 
 
@@ -83,11 +97,3 @@ def _positive(name: str, value: Any) -> float:
     if not isinstance(value, int | float) or not value > 0:
         raise ConfigError(f"{name} must be a positive number, found {value!r}.")
     return float(value)
-
-
-# Name of a stated value -> function that turns the name and the value into a field of `Geometry`.
-_FIELDS: dict[str, Callable[[str, Any], tuple[str, Any]]] = {
-    "energy_ev": lambda name, value: ("energy", _positive(name, value) * elementary_charge),
-    "distance_m": lambda name, value: ("distance", _positive(name, value)),
-    "pixel_size_m": lambda name, value: ("pixel_size", (_positive(name, value),) * 2),
-}

@@ -143,10 +143,15 @@ def refuse_unread(method: str, names: Iterable[str], also: Iterable[str] = ()) -
     for name in names:
         if _is_in(name, strategy.reads | COMMON | set(also)):
             continue
-        others = " or ".join(known for known, other in STRATEGIES.items() if _is_in(name, other.reads))
+        others = " or ".join(methods_that_read(name))
         meant = next((new + name.removeprefix(old) for old, new in strategy.instead.items() if _is_in(name, {old})), None)
         advice = f"; for {method!r} set phasing.{meant}" if meant else ""
         raise ConfigError(f"phasing.{name} is read by --method {others or 'of another package'}, not by {method!r}{advice}.")
+
+
+def methods_that_read(name: str) -> list[str]:
+    """List the strategies of this package that read a setting of phasing."""
+    return [known for known, strategy in STRATEGIES.items() if _is_in(name, strategy.reads | COMMON)]
 
 
 def _is_in(name: str, tables: Iterable[str]) -> bool:

@@ -98,8 +98,9 @@ def check_spacing(q_bragg: FloatArray) -> str | None:
     if SPACING[0] <= length <= SPACING[1]:
         return None
     return (
-        f"the geometry gives a lattice spacing of {length * 1e10:.4g} Å, and planes that reflect X-rays are {SPACING[0] * 1e10:g} to "
-        f"{SPACING[1] * 1e10:g} Å apart: angles, energy or direct beam are wrong, so lengths and strain are left out"
+        f"the geometry gives a lattice spacing of {length * 1e10:.4g} Å, and planes that reflect X-rays are "
+        f"{SPACING[0] * 1e10:g} to {SPACING[1] * 1e10:g} Å apart: angles, energy or direct beam are wrong, so lengths and "
+        "strain are left out"
     )
 
 
@@ -136,16 +137,16 @@ def check_strain(found: StrainMap, cell: Lattice | None, voxel_size: Sequence[fl
         expected = spacing(found.reflection, cell)
         if abs(measured / expected - 1) > MISFIT:
             yield (
-                f"the measured lattice spacing is {measured * 1e10:.4f} Å, that of {_bracket(found.reflection)} in the stated unit cell "
-                f"{expected * 1e10:.4f} Å: another reflection, or angles, energy or direct beam are wrong"
+                f"the measured lattice spacing is {measured * 1e10:.4f} Å, that of {_bracket(found.reflection)} in the stated unit "
+                f"cell {expected * 1e10:.4f} Å: another reflection, or angles, energy or direct beam are wrong"
             )
     elif found.reflection is not None:
         edge = measured * float(np.linalg.norm(found.reflection))
         if not 2e-10 <= edge <= 3e-9:
             yield f"with {_bracket(found.reflection)} a cubic unit cell would be {edge * 1e10:.3g} Å wide: is this the reflection?"
     resolution = next(iter(found.resolution.values()), None)
-    for edge in set(voxel_size) if resolution else ():
-        if not FINE <= edge / resolution <= COARSE:
+    for edge in set(voxel_size):
+        if resolution is not None and not FINE <= edge / resolution <= COARSE:
             size = "finer" if edge < resolution else "coarser"
             yield f"voxels of {edge * 1e9:.3g} nm are far {size} than the resolution, {resolution * 1e9:.3g} nm, calls for"
     inside = np.abs(found.strain[found.bulk & np.isfinite(found.strain)])

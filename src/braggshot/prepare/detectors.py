@@ -43,6 +43,7 @@ EIGER2M: tuple[Pair, Sequence[Pair], Sequence[Pair]] = (
     ((255, 258), (511, 551), (804, 808), (1061, 1101), (1355, 1358), (1611, 1651), (1905, 1908)),
     ((255, 258), (513, 516), (771, 774)),
 )
+KNOWN = tuple(sorted({*DETECTORS, "eiger2m"}))  # names of the detectors whose gaps are known without pyFAI
 
 
 def find_gaps(name: str, shape: tuple[int, int]) -> BoolArray | None:
@@ -81,14 +82,13 @@ def _ranges(rows: Sequence[Pair], columns: Sequence[Pair], shape: Pair) -> BoolA
 
 
 def _from_pyfai(name: str, shape: Pair) -> BoolArray | None:
-    known = sorted({*DETECTORS, "eiger2m"})
     try:
         from pyFAI.detectors import ALL_DETECTORS as FURTHER
     except ImportError:
         FURTHER = {}
     if name.lower() not in FURTHER:
-        near = difflib.get_close_matches(name.lower(), [*known, *FURTHER], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+        near = difflib.get_close_matches(name.lower(), [*KNOWN, *FURTHER], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(KNOWN)}."
         raise ConfigError(f"detector {name!r} is unknown; {hint}" + ("" if FURTHER else " The extra 'pyfai' knows more."))
     detector = FURTHER[name.lower()]()
     mask = detector.calc_mask()

@@ -372,6 +372,11 @@ def _describe(
     carried = {name: value for name, value in scan.provenance.items() if not (scan.prepared and name in FIELDS)}
     provenance = {**(before.get("provenance") or {}), **carried}
     return replace(
-        volume, provenance={**provenance, "noticed": (*provenance.get("noticed", ()), *noticed)}, window=raw_window, reciprocal_basis=basis, q_bragg=q_bragg, geometry=geometry,
+        volume,
+        window=raw_window,
+        reciprocal_basis=basis,
+        q_bragg=q_bragg,
+        geometry=geometry,
         steps=(*before.get("steps", ()), *steps),
-    )  # fmt: skip
+        provenance={**provenance, "noticed": (*provenance.get("noticed", ()), *noticed)},
+    )
