@@ -149,7 +149,36 @@ def row_of(
     return figure
 
 
-SHEETS: dict[str, Callable[[bool], Figure]] = {"strain": strain, "methods": methods, "photons": photons, "growing": growing}
+def twin(small: bool) -> Figure:
+    """Show a crystal and its twin, conj(rho(-r)): phase, strain along q and counts."""
+    truth, volume = crystal(32 if small else 64, 0.5, 1e6)
+    centred = np.fft.ifftshift(truth)
+    turned = np.fft.fftshift(np.roll(centred[::-1, ::-1, ::-1], 1, axis=(0, 1, 2)).conj())
+    figure, panels = sheet(2, 3)
+    for row, rho, name in zip(panels, (truth, turned), ("crystal", "its twin"), strict=True):
+        draw_object(row[0], rho, f"{name}: phase")
+        draw_strain(row[1], rho, "strain (q up)")
+        counts = np.abs(np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(rho), norm="ortho"))) ** 2
+        scale = volume.intensity.max() / counts.max()
+        draw_counts(row[2], replace(volume, intensity=counts * scale, valid=np.ones_like(volume.valid)), "counts")
+    return figure
+
+
+def draw_strain(axes: Axes, rho: ComplexArray, title: str) -> None:
+    """Draw the strain along the rows' axis in the central plane, -d(phase)/dy without unwrapping, white outside the crystal."""
+    plane = rho[rho.shape[0] // 2]
+    step = np.angle(plane[:-1] * plane[1:].conj())
+    level = 0.25 * np.abs(rho).max()
+    inside = (np.abs(plane[:-1]) > level) & (np.abs(plane[1:]) > level)
+    axes.imshow(np.where(inside, step, np.nan), cmap="RdBu_r", vmin=-0.2, vmax=0.2, origin="upper")
+    quarter = plane.shape[0] // 5
+    axes.set(xlim=(quarter, plane.shape[1] - quarter), ylim=(plane.shape[0] - quarter, quarter))
+    finish_panel(axes, title)
+
+
+SHEETS: dict[str, Callable[[bool], Figure]] = {
+    "strain": strain, "methods": methods, "photons": photons, "growing": growing, "twin": twin,
+}  # fmt: skip
 
 
 def main(folder: Path, only: Sequence[str] = (), small: bool = False) -> list[Path]:

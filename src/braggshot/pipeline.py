@@ -26,6 +26,7 @@ from braggshot.io import registry
 from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputConfig, Result, check_writable, files_of
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.duration import estimate_duration
 from braggshot.phasing.strategies import Trained, phase, refuse_unread
 from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
 from braggshot.physics.plausibility import check_strain
@@ -170,6 +171,15 @@ def run(
     read = time.perf_counter()
     phased = yield from prepare_and_phase(scan, settings.prepare, settings.phasing, network)
     return (yield from finish_result(phased, settings, {"read": read - began}))
+
+
+def estimate_seconds(source: Scan | str | Path, settings: Settings, format: str | None = None) -> tuple[float, float]:
+    """Estimate how long phasing a scan takes on this machine: the time if the first guess is right, and the longest time [s].
+
+    The scan is read and prepared, and a few iterations are timed.
+    """
+    scan = source if isinstance(source, Scan) else registry.read(source, format, **settings.input)
+    return estimate_duration(prepare(scan, settings.prepare), settings.phasing)
 
 
 def prepare_and_phase(

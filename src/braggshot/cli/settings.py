@@ -6,7 +6,7 @@ import difflib
 import importlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import typer
@@ -52,10 +52,13 @@ def settings(
 
 def print_settings_of(context: typer.Context, wanted: bool) -> None:
     """Print the settings of the present command, and end the program; do nothing unless this is `wanted`."""
-    if wanted:
-        for line in write_lines([part for part in list_all() if context.info_name in part.readers or part.table.name == "input"]):
-            print(line)
-        raise typer.Exit
+    if not wanted:
+        return
+    command = str(context.info_name)
+    reads_scans = "input" in {one.name for one in fields(_model(ROOTS[command]))}
+    kept = [part for part in list_all() if command in part.readers or (reads_scans and part.table.name == "input")]
+    print("\n".join(write_lines(kept)))
+    raise typer.Exit
 
 
 # Option --help-settings of each command that takes --set.
@@ -69,10 +72,16 @@ def list_all() -> Iterator[Listed]:
     yield from _list_inputs()
     readers: dict[Table, list[str]] = {}
     for command, place in ROOTS.items():
-        module, _, name = place.partition(":")
-        for table in list_settings(getattr(importlib.import_module(module), name)()):
+        for table in list_settings(_model(place)()):
             readers.setdefault(table, []).append(command)
     yield from (Listed(table, tuple(names)) for table, names in readers.items())
+
+
+def _model(place: str) -> type[Any]:
+    """Import the class of settings at a place ``module:class``."""
+    module, _, name = place.partition(":")
+    model: type[Any] = getattr(importlib.import_module(module), name)
+    return model
 
 
 def _list_inputs() -> Iterator[Listed]:

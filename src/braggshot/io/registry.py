@@ -93,7 +93,7 @@ def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[st
     if unknown:
         known = ", ".join(dict.fromkeys([*own, *common]))
         raise ConfigError(f"format {chosen.name} has no option {', '.join(sorted(unknown))}; known: {known}.")
-    stated = {name: value for name, value in options.items() if name not in own}
+    stated = {name: _find_beside(path, value) for name, value in options.items() if name not in own}
     try:
         scan: Scan = module.read(path, **{name: value for name, value in options.items() if name in own})
     except OSError as error:
@@ -103,6 +103,12 @@ def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[st
         refuse_impossible_geometry(scan.geometry, str(path))
     seen = {"format": chosen.name, "path": str(path), "options": {name: _plain(value) for name, value in options.items()}}
     return dataclasses.replace(scan, provenance={**scan.provenance, **seen})
+
+
+def _find_beside(path: str | Path, value: Any) -> Any:
+    """Return the path of a file that is named relative to the folder of the scan; any other value is returned as it is."""
+    is_file = isinstance(value, str | Path) and not Path(value).exists() and (Path(path).parent / value).is_file()
+    return Path(path).parent / value if is_file else value
 
 
 def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleType]:
