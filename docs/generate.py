@@ -7,7 +7,9 @@ What stands between ``<!-- generate: NAME ARGUMENT -->`` and ``<!-- end -->`` in
 from __future__ import annotations
 
 import importlib
+import json
 import re
+import statistics
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +129,19 @@ def instruments() -> str:
     return "\n".join(lines)
 
 
+def durations() -> str:
+    """Table of crystal and volume against method: median time of phasing, from the rows that ``evaluate`` wrote."""
+    rows = [row for row in json.loads((DOCS / "lab" / "durations.json").read_text()) if "seconds" in row]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    lines = [f"| voxels | crystals | {' | '.join(f'{name} [s]' for name in methods)} |", "|---|---|" + "---|" * len(methods)]
+    for shape, group in dict.fromkeys((tuple(row["shape"]), row["group"]) for row in rows):
+        same = [row for row in rows if (tuple(row["shape"]), row["group"]) == (shape, group)]
+        cells = [[row["seconds"] for row in same if row["method"] == name] for name in methods]
+        times = " | ".join(f"{statistics.median(cell):.2g}" if cell else "" for cell in cells)
+        lines.append(f"| {' x '.join(map(str, shape))} | {group} | {times} |")
+    return "\n".join(lines)
+
+
 def citation() -> str:
     """CITATION.cff as it stands."""
     return f"```yaml\n{(ROOT / 'CITATION.cff').read_text()}```"
@@ -138,6 +153,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "formats": formats,
     "instruments": instruments,
     "citation": citation,
+    "durations": durations,
 }
 
 if __name__ == "__main__":

@@ -141,3 +141,11 @@ def test_a_result_is_what_was_read(tmp_path):
 def test_the_summary_counts_as_the_verdict_does():
     said = output.summary(result(), "a", "b")
     assert said["agreeing"] == {"same": 1, "others": 1, "stuck": 0}
+
+
+def test_a_format_that_cannot_be_written_costs_no_other(tmp_path):
+    bare = replace(result(), strain=None)
+    with pytest.raises(OutputError, match=r"needs a geometry.*Written all the same: .*\.cxi"):
+        output.write(bare, tmp_path, ("pdf", "cxi"))
+    assert results.read(tmp_path / f"{bare.volume.name}.cxi").rho.shape == bare.rho.shape
+    assert not list(tmp_path.glob("*.pdf"))

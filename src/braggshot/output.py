@@ -148,7 +148,7 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
 
     Raises
     ------
-    OutputError : if a file cannot be written, or is one of the measured files.
+    OutputError : if a file cannot be written, or is one of the measured files; the other files are written before it is raised.
     """
     from braggshot import report
     from braggshot.io import results
@@ -168,8 +168,15 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
         "cohere": lambda place: cohere.export(place, reconstruction),
         "cdiutils": lambda place: cdiutils.export(place, reconstruction),
     }
+    failed: dict[str, OutputError] = {}
     for name, target in targets.items():
-        writers[name](target)
+        try:
+            writers[name](target)
+        except OutputError as error:  # such as a figure of the strain without strain; the other files are not lost with it
+            failed[name] = error
+    if failed:
+        written = ", ".join(str(target) for name, target in targets.items() if name not in failed)
+        raise OutputError(" ".join(map(str, failed.values())) + (f" Written all the same: {written}." if written else ""))
     return list(targets.values())
 
 

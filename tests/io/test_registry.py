@@ -116,7 +116,7 @@ def test_unknown_format_and_option_name_the_known_ones(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((2, 3, 4)))
     with pytest.raises(ConfigError, match=r"unknown format 'spec'; known: cxi, stacks, nexus, aps_34idc"):
         read(tmp_path / "a.npy", "spec")
-    with pytest.raises(ConfigError, match=r"format stacks has no option scan; known: mask, geometry\."):
+    with pytest.raises(ConfigError, match=r"format stacks has no option scan; known: mask, geometry, dark, flat"):
         read(tmp_path / "a.npy", scan=3)
     _, module = choose(tmp_path / "a.npy", "petra_p10")
     calibration = ["detector_rotation_deg", "tilt_azimuth_deg", "tilt_deg"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,8 @@ METHODS = (
     "classic-1", "classic-5", "classic-20", "autophasenn", "autophasenn+ER50",
 )  # fmt: skip
 
+QUICK = ("oneshot", "refine", "auto")  # methods of the suite "smoke", unless others are given
+
 
 @commands.command(
     epilog=examples(
@@ -35,8 +38,12 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Crystals to phase (default strain); see docs/evaluation.md.", **one_of(lambda: SUITES)),
     ] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Ways to phase them (default all).", **one_of(lambda: METHODS))] = None,
-    crystals: Annotated[int, typer.Option(help="Number of crystals in each group of a suite.")] = 20,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Ways to phase them (default all; three for smoke alone).", **one_of(lambda: METHODS))
+    ] = None,
+    crystals: Annotated[
+        int | None, typer.Option(help="Number of crystals in each group of a suite (default 20, 2 for smoke alone).")
+    ] = None,
     network: Network = None,
     published: Annotated[str | None, typer.Option(help="File of a trained autophasenn, for its methods.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of CXI files with a truth, for suites of files.")] = None,
@@ -49,9 +56,11 @@ def evaluate(
 
     chosen = methods.Choice(published=published, device=device, seed=seed)
     chosen = chosen if network is None else replace(chosen, network=network)
-    names = method or methods.default_methods(chosen)
+    is_quick = suite == ["smoke"]
+    names = method or (QUICK if is_quick else methods.default_methods(chosen))
+    number = crystals or (2 if is_quick else 20)
     with _evaluation_bar() as show:
-        for report in rows.evaluate(output, suite or ["strain"], names, chosen, crystals, data):
+        for report in rows.evaluate(output, suite or ["strain"], names, chosen, number, data):
             show(report)
     found = rows.read(output / "results.json")
     table.write(output / "table.md", found)
@@ -63,9 +72,9 @@ def evaluate(
 
 @contextmanager
 def _evaluation_bar() -> Iterator[Any]:
-    """Show a progress bar of the evaluation; yield a function that updates the bar with the latest result.
+    """Show a progress bar of the evaluation, or a line per result where there is no terminal; yield a function that does so.
 
-    The bar names the suite, crystal and method of this result, and states its correlation with the true crystal.
+    The function takes the latest result. It names suite, crystal and method, and states the correlation with the true crystal.
     """
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None, note="")
@@ -74,5 +83,7 @@ def _evaluation_bar() -> Iterator[Any]:
             row = report.row
             note = f"{row['suite']}, {row['crystal']}, {row['method']}: correlation {row['correlation']:.3f}"
             bar.update(task, total=report.total, completed=report.done, note=note)
+            if not sys.stderr.isatty():
+                print(f"{report.done}/{report.total} {note}", file=sys.stderr, flush=True)
 
         yield show

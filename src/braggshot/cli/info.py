@@ -75,7 +75,8 @@ def describe_scan(path: Path, format: str | None, table: dict[str, Any], as_json
         return
     print_facts(facts, False)
     shortest, longest = pipeline.estimate_seconds(path, settings, format)
-    print(f"{'phasing':14} about {round_seconds(shortest)} s here; up to {round_seconds(longest)} s where the crystal has to be searched for")
+    search = f"; up to {round_seconds(longest)} s where the crystal has to be searched for" if longest > shortest else ""
+    print(f"{'phasing':14} about {round_seconds(shortest)} s here{search}")
 
 
 def print_facts(facts: Mapping[str, Any], as_json: bool) -> None:

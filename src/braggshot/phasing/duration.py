@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 
 from braggshot.iterative.iterate import IterativeConfig, run_starts
-from braggshot.iterative.recipe import parse_recipe
 from braggshot.iterative.projections import Measured
+from braggshot.iterative.recipe import parse_recipe
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.strategies import find_strategy
