@@ -1,15 +1,15 @@
 """Run braggshot from the shell, one module per command; heavy imports stay inside each command, so that ``--help`` answers at once.
 
 options       declare options that several commands share, check their values, merge settings
+settings      list all settings with their meaning
+metadata      declare the flags that state facts about a scan: --energy-kev, --hkl, ...
+template      print a file of the settings that matter
 progress      draw progress bars on stderr
 cluster       phase many scans at once: ``--cluster``
 reconstruct   phase raw scans, print and write the crystals
 postprocess   compute strain of an object that another program found
 series        follow one crystal through many scans
 info          say what the reader sees in a file
-metadata      declare the flags that state facts about a scan: --energy-kev, --hkl, ...
-settings      list all settings with their meaning
-template      print a file of the settings that matter
 simulate      draw a crystal and write its diffraction
 doctor        say which parts of braggshot can run on this machine
 train         train a network

@@ -8,6 +8,7 @@ frames        hold detector images that stay on disk until they are indexed
 measurement   write and read a prepared measurement inside a CXI entry
 formats/      read and write counts in files of no particular instrument
 beamlines/    read scans of beamlines, one module for each
+stated        apply what a user states in place of the files: dark, mask, energy, geometry
 results/      write and read results: CXI, VTK, and files for other programs
 registry      find the reader of a file; packages add readers as entry points ``braggshot.formats``
 

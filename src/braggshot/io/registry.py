@@ -24,8 +24,6 @@ from typing import Any
 import numpy as np
 
 from braggshot.errors import ConfigError, FormatError
-from braggshot.io.stated import state_values
-from braggshot.physics.plausibility import refuse_impossible_geometry
 from braggshot.volumes import Geometry, Scan
 
 
@@ -88,6 +86,9 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
 
 
 def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[str, Any]) -> Scan:
+    from braggshot.io.stated import state_values  # here, because the shell asks for the formats at TAB
+    from braggshot.physics.plausibility import refuse_impossible_geometry
+
     own, common = option_names(module), keyword_names(state_values)
     unknown = set(options) - {*own, *common}
     if unknown:

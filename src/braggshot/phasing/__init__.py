@@ -13,6 +13,7 @@ partial_coherence   phase with the point spread of a partially coherent beam
 hypotheses          ask the network for hypotheses (guesses of the crystal), and refine them
 outcome             judge the starts of a strategy, and call doubtful a crystal that only the network has found
 strategies          phase by one of the methods: auto, oneshot, refine, iterative
+duration            estimate how long phasing takes on this machine
 uncertainty         phase again with redrawn or halved counts, for the error from photon noise and the resolution
 """
 
