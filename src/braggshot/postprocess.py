@@ -1,15 +1,16 @@
 """Compute strain from a reconstruction of another program: PyNX, cohere, cdiutils, or any CXI with the object in it.
 
-The object does not tell the size of its voxels in metres; the raw scan does. So the scan is prepared on the grid of the object, and
-the pattern of the object is correlated with the counts. The correlation tells by how many voxels the two programs cropped
-differently, and whether the object belongs to another scan. It also tells the sign of the transform, because the conjugate object
-scatters into the inverted pattern.
+The object does not tell the size of its voxels in metres; the raw scan does, once it is known in which window of the scan the object
+was phased. The window is taken to be as large as the array first. If that does not explain the counts, because the object was
+cropped or the counts were binned, the window is searched (`braggshot.physics.frame_search`). All mirrored objects and the conjugate
+one are tried too. Then the object is judged by the counts: its misfit is held against that which a short refinement reaches from it.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,24 @@ from braggshot.crystal_frame import strain_map
 from braggshot.errors import DataError, FormatError
 from braggshot.io import registry, results
 from braggshot.io.results import cohere
+from braggshot.iterative.iterate import Guess, IterativeConfig, run_starts
+from braggshot.iterative.projections import ShrinkWrap, measured
 from braggshot.output import check_writable, files_of
+from braggshot.phasing.verdict import Limits, judge_by_counts, noise_floor
 from braggshot.physics import metrics
-from braggshot.physics.fourier import fourier
+from braggshot.physics.fourier import crop, fourier, inverted, pad, to_corner
+from braggshot.physics.frame_search import MIRRORS, find_placement
 from braggshot.physics.geometry import direct_basis
-from braggshot.pipeline import Settings, resolve, versions
-from braggshot.prepare import prepare
+from braggshot.physics.sampling import crystal_extent
+from braggshot.pipeline import Settings, drain, resolve, versions
+from braggshot.prepare import PrepareConfig, prepare
 from braggshot.prepare.window import raw_centre
-from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
+from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
 
-BELONGS = 0.6  # least correlation of an object's diffraction magnitudes with the measured ones if it belongs to the scan [1]
-# Least gain in the correlation of the diffraction magnitudes with the measured ones for which an object is replaced by its complex
-# conjugate [1].
-CLEARLY = 0.02
+# An object is mirrored only if this lowers the misfit to less than this share of what it is as stored [1].
+BETTER = 0.9
+REFINEMENT = "20*ER"  # from the object, in its own support
+AXES = ("rocking", "row", "column")
 
 
 def postprocess(
@@ -70,7 +76,9 @@ def postprocess(
         name = found.volume.name if raw is None else raw.name
         check_writable(place, [path, *([] if raw is None else files_of(raw))], [name], resolved.output.formats)
     if raw is not None:
-        found = matched(found, raw, resolved)
+        found = placed(found, raw, resolved.prepare, resolved.phasing.limits)
+    if found.verdict in ("not judged", "explained"):  # a verdict of our own phasing stays
+        found = judged(found, resolved.phasing.limits)
     read = time.perf_counter()
     strain = strain_map(found, resolved.strain)
     ended = time.perf_counter()
@@ -101,66 +109,188 @@ def read_object(path: str | Path) -> Reconstruction:
 
 
 @dataclass(frozen=True)
-class _Match:
-    """Highest correlation of model and measured magnitudes, and the shift of the model at which it is reached [voxels]."""
+class _Placed:
+    """An object on the grid of prepared counts: which window, how it was mirrored, and how well it fits.
 
-    correlation: float
-    shift: tuple[int, int, int]
+    Parameters
+    ----------
+    rho, support, volume : object and counts on one grid
+    mirrored : axes along which the object was mirrored; all three stand for its complex conjugate
+    moved : by how many voxels the window was moved
+    excess : misfit of the magnitudes beyond photon noise [1]
+    """
+
+    rho: ComplexArray
+    support: BoolArray
+    volume: DiffractionVolume
+    mirrored: tuple[int, ...]
+    moved: tuple[int, int, int]
+    excess: float
 
 
-def matched(found: Reconstruction, scan: Scan, settings: Settings) -> Reconstruction:
-    """Bring the object and the scan onto one grid: move the window of the counts, and conjugate the object if that fits better.
+def placed(found: Reconstruction, scan: Scan, settings: PrepareConfig, limits: Limits) -> Reconstruction:
+    """Bring an object onto the grid of the counts in which it was phased, mirrored or conjugated where the counts say so.
 
     Raises
     ------
-    DataError : if neither the object nor its conjugate explains the counts.
+    DataError : if the object explains the counts on no grid.
     """
-    volume = prepare(scan, replace(settings.prepare, shape=found.rho.shape))
-    magnitude = np.sqrt(np.maximum(volume.intensity, 0)) * volume.valid
-    as_stored, conjugate = (_match(rho, magnitude) for rho in (found.rho, found.rho.conj()))
-    turned = conjugate.correlation > as_stored.correlation + CLEARLY
-    best = conjugate if turned else as_stored
-    if best.correlation < BELONGS:
+    if found.support.all():  # a file without a support
+        amplitude = np.abs(found.rho)
+        found = replace(found, support=amplitude > 0.1 * np.percentile(amplitude, 99.9))
+    found = replace(found, rho=np.where(found.support, found.rho, 0).astype(np.complex64))
+    first = _place(found, scan, replace(settings, shape=found.rho.shape), MIRRORS)
+    best = first
+    if best is None or best.excess > limits.excess_good:
+        others = [_place(found, scan, grid, mirrors) for grid, mirrors in _searched(found, scan, settings)]
+        best = min((one for one in (first, *others) if one is not None), key=lambda one: one.excess, default=None)
+    if best is None or best.excess > limits.excess_failed:
+        missed = "has no place in its counts" if best is None else f"misses its magnitudes by {100 * best.excess:.0f} %"
         raise DataError(
-            f"the object does not explain the scan {scan.name}: its magnitudes correlate by {best.correlation:.2f} with the counts "
-            f"(expected {BELONGS} or more); check the scan number and prepare.binning."
+            f"the object does not explain the scan {scan.name}: it {missed} beyond photon noise (at most {100 * limits.excess_failed:.0f} %), "
+            "also on other grids, mirrored and conjugated; check the scan number and prepare.binning."
         )
-    if any(best.shift) and volume.window is not None:
+    choices = {**found.choices, **_choices(best, found.rho.shape)}
+    return replace(_measured(found, best), choices=choices)
+
+
+def _searched(
+    found: Reconstruction, scan: Scan, settings: PrepareConfig
+) -> Iterator[tuple[PrepareConfig, Sequence[tuple[int, ...]]]]:
+    """Search the window in which an object was phased; yield the grids that it may have, with the mirrorings to try.
+
+    Binned counts have their centre voxel between two raw voxels if the binning is even. So the grid of unbinned counts that has
+    the right voxel size is not yet the best: likely binnings are tried too.
+    """
+    unit = (1, 1, 1) if settings.binning == "auto" else settings.binning
+    volume = prepare(scan, replace(settings, shape=None, binning=unit))
+    if volume.oversampling is None or not found.support.any():
+        return
+    magnitude = torch.from_numpy(np.sqrt(np.maximum(volume.intensity, 0)) * volume.valid)
+    object_ = torch.from_numpy(found.rho)
+    place = find_placement(object_, magnitude, volume.oversampling, crystal_extent(found.rho))
+    extents, stored = np.array(place.extents), np.array(found.rho.shape)
+    binnings = {(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2)} if settings.binning == "auto" else {(1, 1, 1)}
+    whole = np.maximum(1, np.rint(extents / stored))
+    if settings.binning == "auto" and (np.abs(whole * stored / extents - 1) < 0.02).all():
+        binnings.add(tuple(int(n) for n in whole))
+    for binning in sorted(binnings):
+        near = np.abs(np.array(binning) * stored / extents - 1) < 0.02  # the array was phased as it is stored
+        z, y, x = (int(n) for n in np.where(near, stored, np.rint(extents / binning)))
+        bins = tuple(a * b for a, b in zip(unit, binning, strict=True))
+        yield replace(settings, shape=(z, y, x), binning=(bins[0], bins[1], bins[2])), (place.mirrored,)
+
+
+def _place(
+    found: Reconstruction, scan: Scan, grid: PrepareConfig, mirrors: Sequence[tuple[int, ...]]
+) -> _Placed | None:  # fmt: skip
+    """Place an object on a grid: choose the mirroring, and move the window of the counts to where its pattern lies.
+
+    The result is None if the object does not fit into the grid.
+    """
+    assert grid.shape is not None
+    resized = [_resized(torch.from_numpy(array), grid.shape) for array in (found.rho, found.support)]
+    if int(resized[1].sum()) < int(found.support.sum()):
+        return None
+    volume = prepare(scan, grid)
+    magnitude = torch.from_numpy(np.sqrt(np.maximum(volume.intensity, 0)) * volume.valid)
+    matches = {mirrored: _match(_mirrored(resized[0], mirrored), magnitude) for mirrored in mirrors}
+    mirrored = min(matches, key=lambda one: matches[one].misfit * (1 if one else BETTER))
+    shift = matches[mirrored].shift
+    if any(shift) and volume.window is not None:
         # Where the model's pattern lies further on, the window must start earlier.
-        centre = np.rint(raw_centre(volume.window, volume.shape) - np.array(best.shift) * volume.window.binning).astype(int)
+        centre = np.rint(raw_centre(volume.window, volume.shape) - np.array(shift) * volume.window.binning).astype(int)
+        if not all(0 <= at < size for at, size in zip(centre, volume.window.raw_shape, strict=True)):
+            return None
         place = (int(centre[0]), int(centre[1]), int(centre[2]))
-        volume = prepare(scan, replace(settings.prepare, shape=found.rho.shape, binning=volume.window.binning, centre=place))
-    rho = found.rho.conj() if turned else found.rho
-    sign = "conjugated, because the counts are explained so" if turned else "as the file's layout says"
-    moved = f"the counts were cropped {best.shift} voxels apart from where the object was phased" if any(best.shift) else "none"
-    return _measured(
-        replace(
-            found, choices={**found.choices, "sign_of_the_object": f"{sign}: correlation {best.correlation:.3f}", "crop": moved}
-        ),
-        rho,
-        volume,
-    )
+        volume = prepare(scan, replace(grid, binning=volume.window.binning, centre=place))
+    rho, support = _mirrored(resized[0], mirrored), _mirrored(resized[1], () if len(mirrored) == 3 else mirrored)
+    return _Placed(rho.numpy(), support.numpy(), volume, mirrored, shift, _excess(rho, volume))
 
 
-def _match(rho: ComplexArray, magnitude: FloatArray) -> _Match:
-    model = fourier(torch.from_numpy(np.ascontiguousarray(rho))).abs()
-    measured = torch.from_numpy(np.ascontiguousarray(magnitude)).to(model.dtype)
-    product = torch.fft.fftn(model) * torch.fft.fftn(measured).conj()
+def _resized(field: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Crop and pad a field about its middle to another shape."""
+    smaller = [min(a, b) for a, b in zip(field.shape, shape, strict=True)]
+    return pad(crop(field, smaller), shape)
+
+
+def _mirrored(field: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+    """Mirror a field along some axes; along all three, take its complex conjugate, which scatters into the same pattern."""
+    return field.conj().resolve_conj() if len(axes) == 3 else inverted(field, [axis - 3 for axis in axes])
+
+
+def _excess(rho: torch.Tensor, volume: DiffractionVolume) -> float:
+    fit = metrics.misfit(fourier(rho).abs(), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
+    return math.sqrt(max(0.0, fit.chi2 - noise_floor(volume.intensity, volume.valid)))
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Lowest misfit of model and measured magnitudes over all shifts [1], and the shift of the model for it [voxels]."""
+
+    misfit: float
+    shift: tuple[int, int, int]
+
+
+def _match(rho: torch.Tensor, magnitude: torch.Tensor) -> _Match:
+    model = fourier(rho).abs()
+    product = torch.fft.fftn(model) * torch.fft.fftn(magnitude.to(model.dtype)).conj()
     grid = torch.fft.ifftn(product).real
     place = [int(index) for index in np.unravel_index(int(grid.argmax()), grid.shape)]
     z, y, x = (index - n if index > n // 2 else index for index, n in zip(place, grid.shape, strict=True))
-    norm = torch.linalg.vector_norm(model) * torch.linalg.vector_norm(measured)
-    return _Match(float(grid.max() / norm.clamp_min(1e-30)), (z, y, x))
+    norm = torch.linalg.vector_norm(model) * torch.linalg.vector_norm(magnitude)
+    correlation = float(grid.max() / norm.clamp_min(1e-30))
+    return _Match(math.sqrt(max(0.0, 1 - correlation**2)), (z, y, x))
 
 
-def _measured(found: Reconstruction, rho: ComplexArray, volume: DiffractionVolume) -> Reconstruction:
-    """Scale the object to the counts, and add its misfit and its voxel edges in metres."""
-    inside = torch.from_numpy(np.where(found.support, rho, 0).astype(np.complex64))
-    fit = metrics.misfit(fourier(inside).abs(), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
+def _choices(best: _Placed, stored: Sequence[int]) -> dict[str, str]:
+    """Say in words what was changed of an object, and why."""
+    names = [AXES[axis] for axis in best.mirrored]
+    window, shape = best.volume.window, best.volume.shape
+    binning = (1, 1, 1) if window is None else window.binning
+    return {
+        "sign_of_the_object": "conjugated, because the counts are explained so" if len(names) == 3 else "as the file's layout says",
+        "mirror": f"mirrored along {' and '.join(names)}, because the counts are explained so"
+        if 0 < len(names) < 3
+        else "as stored",
+        "crop": f"the counts were cropped {best.moved} voxels apart from where the object was phased"
+        if any(best.moved)
+        else "none",
+        "grid": f"phased as {shape} voxels of {binning} raw voxels"
+        + ("" if tuple(stored) == tuple(shape) else f", and cropped to {tuple(stored)}: found by the counts"),
+    }
+
+
+def judged(found: Reconstruction, limits: Limits) -> Reconstruction:
+    """Judge an object by the counts on its grid; without counts it stays as it is, not judged.
+
+    The object is refined for 20 iterations in its own support. An object that explains the counts is hardly improved by them.
+    """
+    volume = found.volume
+    if not (volume.intensity[volume.valid] > 0).any() or not found.support.any():
+        return found
+    intensity, valid = torch.from_numpy(volume.intensity), torch.from_numpy(np.ascontiguousarray(volume.valid))
+    data = measured(intensity, valid, torch.zeros_like(valid))
+    guess = Guess(to_corner(torch.from_numpy(found.rho)), to_corner(torch.from_numpy(found.support)))
+    # The support is that of the file: an update would already repair an object.
+    settings = IterativeConfig(recipe=REFINEMENT, shrink_wrap=ShrinkWrap(period=0))
+    (refined,) = drain(run_starts(data, settings, 1, first=[guess]))
+    reached = metrics.misfit(torch.fft.fftn(refined.rho, norm="ortho").abs(), data.intensity, data.valid).chi2
+    verdict, reasons = judge_by_counts(volume, found.rho, found.support, found.quality, reached, limits)
+    changed = [found.choices[name] for name in ("mirror", "sign_of_the_object") if "because" in found.choices.get(name, "")]
+    return replace(found, verdict=verdict, reasons=(*reasons, *(f"the object was {said}." for said in changed)))
+
+
+def _measured(found: Reconstruction, best: _Placed) -> Reconstruction:
+    """Put the placed object in place of the stored one, scaled to the counts, with its misfit and its voxel edges in metres."""
+    volume = best.volume
+    model = fourier(torch.from_numpy(best.rho)).abs()
+    fit = metrics.misfit(model, torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)
     return replace(
         found,
-        rho=(inside.numpy() * fit.scale).astype(np.complex64),
+        rho=(best.rho * fit.scale).astype(np.complex64),
+        support=best.support,
         volume=volume,
         quality=Quality(fit.chi2, fit.r_factor, found.quality.llk, found.quality.llk_free),
         basis=basis,

@@ -195,7 +195,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
         frame=get(image, "frame", "detector"),
         basis=get(image, "basis"),
         ensemble=_read_ensemble(results, get(entry, "mode/data")),
-        verdict=results.get("verdict", "doubtful"),
+        verdict=results.get("verdict", "not judged"),
         reasons=tuple(results.get("reasons", (f"phased by {program}, not judged by braggshot",))),
         history=results.get("history", {}),
         method=get(process, "algorithm", "iterative") if own else program,
