@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from braggshot import config as configuration
 from braggshot.crystal_frame import strain_map
@@ -34,8 +35,9 @@ from braggshot.physics.geometry import direct_basis
 from braggshot.physics.sampling import crystal_extent
 from braggshot.pipeline import Settings, drain, resolve, versions
 from braggshot.prepare import PrepareConfig, prepare
-from braggshot.prepare.window import raw_centre
-from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
+from braggshot.prepare.survey import sum_bins
+from braggshot.prepare.window import cut, raw_centre
+from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Quality, Reconstruction, Scan, Window
 
 # An object is mirrored only if this lowers the misfit to less than this share of what it is as stored [1].
 BETTER = 0.9
@@ -116,7 +118,7 @@ class _Placed:
     ----------
     rho, support, volume : object and counts on one grid
     mirrored : axes along which the object was mirrored; all three stand for its complex conjugate
-    moved : by how many voxels the window was moved
+    moved : by how many raw voxels the window was moved
     excess : misfit of the magnitudes beyond photon noise [1]
     """
 
@@ -172,10 +174,10 @@ def _searched(
     extents, stored = np.array(place.extents), np.array(found.rho.shape)
     binnings = {(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2)} if settings.binning == "auto" else {(1, 1, 1)}
     whole = np.maximum(1, np.rint(extents / stored))
-    if settings.binning == "auto" and (np.abs(whole * stored / extents - 1) < 0.02).all():
+    if settings.binning == "auto" and (np.abs(whole * stored / extents - 1) < NEAR).all():
         binnings.add(tuple(int(n) for n in whole))
     for binning in sorted(binnings):
-        near = np.abs(np.array(binning) * stored / extents - 1) < 0.02  # the array was phased as it is stored
+        near = np.abs(np.array(binning) * stored / extents - 1) < NEAR  # the array was phased as it is stored
         z, y, x = (int(n) for n in np.where(near, stored, np.rint(extents / binning)))
         bins = tuple(a * b for a, b in zip(unit, binning, strict=True))
         yield replace(settings, shape=(z, y, x), binning=(bins[0], bins[1], bins[2])), (place.mirrored,)
@@ -196,16 +198,50 @@ def _place(
     magnitude = torch.from_numpy(np.sqrt(np.maximum(volume.intensity, 0)) * volume.valid)
     matches = {mirrored: _match(_mirrored(resized[0], mirrored), magnitude) for mirrored in mirrors}
     mirrored = min(matches, key=lambda one: matches[one].misfit * (1 if one else BETTER))
-    shift = matches[mirrored].shift
-    if any(shift) and volume.window is not None:
-        # Where the model's pattern lies further on, the window must start earlier.
-        centre = np.rint(raw_centre(volume.window, volume.shape) - np.array(shift) * volume.window.binning).astype(int)
-        if not all(0 <= at < size for at, size in zip(centre, volume.window.raw_shape, strict=True)):
-            return None
-        place = (int(centre[0]), int(centre[1]), int(centre[2]))
-        volume = prepare(scan, replace(grid, binning=volume.window.binning, centre=place))
     rho, support = _mirrored(resized[0], mirrored), _mirrored(resized[1], () if len(mirrored) == 3 else mirrored)
-    return _Placed(rho.numpy(), support.numpy(), volume, mirrored, shift, _excess(rho, volume))
+    moved, window = (0, 0, 0), volume.window
+    if window is not None:
+        # Where the model's pattern lies further on, the window must start earlier.
+        start = _best_start(scan, grid, window, window.start - np.multiply(matches[mirrored].shift, window.binning), rho)
+        z, y, x = (window.start - start).tolist()
+        moved, volume = (z, y, x), _moved(scan, grid, volume, start)
+    return _Placed(rho.numpy(), support.numpy(), volume, mirrored, moved, _excess(rho, volume))
+
+
+def _best_start(scan: Scan, grid: PrepareConfig, window: Window, start: NDArray[np.int_], rho: torch.Tensor) -> NDArray[np.int_]:
+    """Find the raw voxel at which the window of binned counts begins, from one that is right but for a part of a binned voxel."""
+    bins = np.array(window.binning)
+    if bins.max() == 1:
+        return start
+    z, y, x = (bins * (rho.shape + np.array(4))).tolist()
+    wide = prepare(scan, replace(grid, shape=(z, y, x), binning=(1, 1, 1)))
+    assert wide.window is not None
+    origin, size, model = np.array(wide.window.start), (bins * rho.shape).tolist(), fourier(rho).abs()
+
+    def misfit(first: NDArray[np.int_]) -> float:
+        part = (first - origin).tolist()
+        counts, seen = (
+            sum_bins(cut(array, part, size), window.binning) for array in (wide.intensity, wide.valid.astype(np.float32))
+        )
+        return metrics.misfit(model, torch.from_numpy(counts), torch.from_numpy(seen > bins.prod() - 0.5)).chi2
+
+    best = misfit(start)
+    for step in [*np.eye(3, dtype=int), *-np.eye(3, dtype=int)] * 2:
+        while (lower := misfit(start + step)) < best:
+            best, start = lower, start + step
+    return start
+
+
+def _moved(scan: Scan, grid: PrepareConfig, volume: DiffractionVolume, start: NDArray[np.int_]) -> DiffractionVolume:
+    """Prepare the counts of a window that begins at other raw voxels, or nearest to these."""
+    for _ in range(3):  # an even number of binned voxels has two middles, and `prepare` takes the one that is nearer to the peak
+        window = volume.window
+        if window is None or window.start == tuple(start):
+            break
+        middle = np.floor(raw_centre(window, volume.shape)).astype(int) + start - window.start
+        z, y, x = np.clip(middle, 0, np.array(window.raw_shape) - 1).tolist()
+        volume = prepare(scan, replace(grid, binning=window.binning, centre=(z, y, x)))
+    return volume
 
 
 def _resized(field: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

@@ -6,8 +6,8 @@ voxel n of the object scatters into the raw voxel k by
 .. math:: F_k = \sum_n \rho_n \, e^{-2\pi i\, k \cdot n / E}
 
 Cropping the object to its support, and binning the counts, both leave E larger than the array. So one number per axis says how
-large a voxel is. E is found where \|F\| correlates best with the measured magnitudes; E need not be the length of any array, so F is
-computed as a product with one matrix per axis.
+large a voxel is. E is found where \|F\| correlates best with the measured magnitudes. E need not be the length of any array, so F
+is computed as a product with one matrix per axis.
 
 A mirrored object scatters into the mirrored pattern. The conjugate object scatters into the inverted pattern, as does the object
 mirrored along all three axes: no intensity tells these two apart. So there are eight patterns, one per set of mirrored axes.
@@ -29,7 +29,7 @@ from braggshot.physics.fourier import AXES, crop
 Extents = tuple[float, float, float]
 MIRRORS: tuple[tuple[int, ...], ...] = tuple(axes for n in range(4) for axes in itertools.combinations(range(3), n))
 # The search begins with few speckles about the peak, because their places are known even with a wrong extent.
-FEW_SPECKLES, MORE_SPECKLES = 9, 24  # width of the part of the pattern that is used first, and in the end [speckles]
+FEW_SPECKLES = 9  # width of the part of the pattern that is used first [speckles]
 SIZES = np.geomspace(0.7, 1.4, 9)  # factors of all extents that are tried first, about those from the size of the crystal [1]
 # Factors of each extent in turn, in steps that become finer [1].
 COARSE, FINE, FINEST = np.linspace(0.85, 1.18, 9), np.linspace(0.96, 1.04, 7), np.linspace(0.99, 1.01, 5)
@@ -63,11 +63,8 @@ def find_placement(rho: Tensor, magnitude: Tensor, speckle: Sequence[float], siz
     size : size of the crystal per axis [voxels of the object]
     """
     inside = rho[tuple(slice(int(at.min()), int(at.max()) + 1) for at in torch.nonzero(rho, as_tuple=True))]
-    parts = [
-        crop(magnitude, [min(full, 2 * math.ceil(n * width / 2)) for full, width in zip(magnitude.shape, speckle, strict=True)])
-        for n in (FEW_SPECKLES, MORE_SPECKLES)
-    ]
-    first, whole = (_Pattern.of(inside, part) for part in parts)
+    few = [min(full, 2 * math.ceil(FEW_SPECKLES * width / 2)) for full, width in zip(magnitude.shape, speckle, strict=True)]
+    first, whole = _Pattern.of(inside, crop(magnitude, few)), _Pattern.of(inside, magnitude)
     guess = [voxels * width for voxels, width in zip(size, speckle, strict=True)]
     found = []
     for mirrored in MIRRORS:
@@ -103,13 +100,12 @@ def _refine(score: Callable[[Sequence[float]], float], extents: Sequence[float],
 
 @dataclass(frozen=True)
 class _Pattern:
-    """An object, the place of its strongest scattering [1/voxel], and the transform and length of the measured magnitudes."""
+    """An object, the place of its strongest scattering [1/voxel], and the measured magnitudes with their transform."""
 
     rho: Tensor
     peak: tuple[float, ...]
+    magnitude: Tensor
     transform: Tensor
-    length: float
-    shape: tuple[int, ...]
 
     @classmethod
     def of(cls, rho: Tensor, magnitude: Tensor) -> _Pattern:
@@ -117,27 +113,31 @@ class _Pattern:
         padded = [2 * n for n in rho.shape]
         place = np.unravel_index(int(torch.fft.fftn(rho, s=padded).abs().argmax()), padded)
         peak = tuple(float(np.fft.fftfreq(n)[index]) for n, index in zip(padded, place, strict=True))
-        transform = torch.fft.rfftn(magnitude.float())
-        return cls(rho, peak, transform, float(torch.linalg.vector_norm(magnitude)), tuple(magnitude.shape))
+        return cls(rho, peak, magnitude.float(), torch.fft.rfftn(magnitude.float()))
 
 
 def _scorer(pattern: _Pattern, mirrored: Sequence[int]) -> Callable[[Sequence[float]], float]:
-    """Return the function from extents to the highest correlation over all shifts of the pattern."""
+    """Return the function from extents to the highest correlation over all shifts, within the window that was phased."""
+    shape = pattern.magnitude.shape
 
     def score(extents: Sequence[float]) -> float:
-        model = _scattered(pattern, extents).flip([AXES[axis] for axis in mirrored]) if mirrored else _scattered(pattern, extents)
-        product = torch.fft.rfftn(model) * pattern.transform.conj()
-        highest = float(torch.fft.irfftn(product, s=pattern.shape).max())
-        return highest / max(pattern.length * float(torch.linalg.vector_norm(model)), 1e-30)
+        model = _scattered(pattern, extents)
+        model = model.flip([AXES[axis] for axis in mirrored]) if mirrored else model
+        product = torch.fft.rfftn(model, s=shape).conj() * pattern.transform
+        overlap = torch.fft.irfftn(product, s=shape)
+        place = [int(index) for index in np.unravel_index(int(overlap.argmax()), shape)]
+        below = torch.roll(pattern.magnitude, [-index for index in place], AXES)[tuple(slice(n) for n in model.shape)]
+        return float(overlap.max() / (torch.linalg.vector_norm(below) * torch.linalg.vector_norm(model)).clamp_min(1e-30))
 
     return score
 
 
 def _scattered(pattern: _Pattern, extents: Sequence[float]) -> Tensor:
-    """Compute |F| in the raw voxels about the strongest scattering of the object."""
+    """Compute |F| in the raw voxels of the window that was phased; of a window beyond the counts, about the strongest scattering."""
     field = pattern.rho
-    for axis, (extent, peak, width) in enumerate(zip(extents, pattern.peak, pattern.shape, strict=True)):
-        k = round(extent * peak) + torch.arange(width) - width // 2
+    for axis, (extent, peak, width) in enumerate(zip(extents, pattern.peak, pattern.magnitude.shape, strict=True)):
+        middle, width = (0, round(extent)) if round(extent) <= width else (round(extent * peak), width)
+        k = middle + torch.arange(width) - width // 2
         turns = torch.outer(k, torch.arange(field.shape[axis])).double() / extent
         waves = torch.exp(-2j * math.pi * turns).to(torch.complex64)
         field = torch.movedim(torch.tensordot(waves, field, dims=([1], [axis])), 0, axis)
