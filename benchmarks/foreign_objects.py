@@ -3,9 +3,9 @@
     python benchmarks/foreign_objects.py --crystals 10
 
 Each simulated crystal is measured once, and phased as another program might: by error reduction from the true crystal, whole,
-in a smaller window, or from binned counts. The file is then as that program or a careless copy may leave it: cropped to its support,
-mirrored, conjugate. One object belongs to another crystal. `postprocess` must give each the volume and strain of the crystal, or
-refuse it; only the object of the other crystal may be refused.
+in a smaller window, or from binned counts. The file is then as that program or a careless copy may leave it: cropped to its
+support, mirrored, conjugate. One object belongs to another crystal. `postprocess` must give each object the volume and strain of
+the crystal, or refuse it; only the object of the other crystal may be refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Qualit
 SETTINGS = CrystalSettings(shape=(64, 96, 80), oversampling=(2.6, 4.5), phase_range=(0.5, 5.0), steepest=1.5, counts=(1e4, 1e6))
 LARGER = CrystalSettings(shape=(64, 96, 80), oversampling=(4.6, 7.0), phase_range=(0.5, 5.0), steepest=1.5, counts=(1e4, 1e6))
 VOXEL = 6e-9  # edge of the voxels of all strain maps [m]
-# A result is right within these: relative errors of volume, spread of the strain and mean spacing at most, correlation at least [1].
+# A result is right within these: relative errors of volume, spread of strain and mean spacing at most, correlation at least [1].
 VOLUME, STRAIN, SPACING, SAME = 0.05, 0.15, 2e-5, 0.95
 
 

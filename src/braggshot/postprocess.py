@@ -1,9 +1,9 @@
 """Compute strain from a reconstruction of another program: PyNX, cohere, cdiutils, or any CXI with the object in it.
 
-The object does not tell the size of its voxels in metres; the raw scan does, once it is known in which window of the scan the object
-was phased. The window is taken to be as large as the array first. If that does not explain the counts, because the object was
-cropped or the counts were binned, the window is searched (`braggshot.physics.frame_search`). All mirrored objects and the conjugate
-one are tried too. Then the object is judged by the counts: its misfit is held against that which a short refinement reaches from it.
+The object does not tell the size of its voxels in metres. The raw scan does, once it is known in which window of the scan the
+object was phased. The window is taken to be as large as the array first. If that does not explain the counts, because the object
+was cropped or the counts were binned, the window is searched (`braggshot.physics.frame_search`). All mirrored objects and the
+conjugate one are tried too. Then the counts judge the object: its misfit is compared with that after a short refinement.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from braggshot.iterative.projections import ShrinkWrap, measured
 from braggshot.output import check_writable, files_of
 from braggshot.phasing.verdict import Limits, judge_by_counts, noise_floor
 from braggshot.physics import metrics
-from braggshot.physics.fourier import crop, fourier, inverted, pad, to_corner
+from braggshot.physics.fourier import crop, fourier, inverted, pad, to_centre, to_corner
 from braggshot.physics.frame_search import MIRRORS, find_placement
 from braggshot.physics.geometry import direct_basis
 from braggshot.physics.sampling import crystal_extent
@@ -41,6 +41,8 @@ from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Qualit
 
 # An object is mirrored only if this lowers the misfit to less than this share of what it is as stored [1].
 BETTER = 0.9
+# A window that was found is taken to be the array as it is stored if no axis differs by more than this share [1].
+NEAR = 0.03
 REFINEMENT = "20*ER"  # from the object, in its own support
 AXES = ("rocking", "row", "column")
 
@@ -143,17 +145,22 @@ def placed(found: Reconstruction, scan: Scan, settings: PrepareConfig, limits: L
     found = replace(found, rho=np.where(found.support, found.rho, 0).astype(np.complex64))
     first = _place(found, scan, replace(settings, shape=found.rho.shape), MIRRORS)
     best = first
-    if best is None or best.excess > limits.excess_good:
+    if best is None or best.excess > limits.excess_good or _improves(best, limits):
         others = [_place(found, scan, grid, mirrors) for grid, mirrors in _searched(found, scan, settings)]
         best = min((one for one in (first, *others) if one is not None), key=lambda one: one.excess, default=None)
     if best is None or best.excess > limits.excess_failed:
         missed = "has no place in its counts" if best is None else f"misses its magnitudes by {100 * best.excess:.0f} %"
         raise DataError(
-            f"the object does not explain the scan {scan.name}: it {missed} beyond photon noise (at most {100 * limits.excess_failed:.0f} %), "
-            "also on other grids, mirrored and conjugated; check the scan number and prepare.binning."
+            f"the object does not explain the scan {scan.name}: it {missed} beyond photon noise, also on other grids, mirrored and "
+            f"conjugated (at most {100 * limits.excess_failed:.0f} % are allowed); check the scan number and prepare.binning."
         )
     choices = {**found.choices, **_choices(best, found.rho.shape)}
     return replace(_measured(found, best), choices=choices)
+
+
+def _improves(best: _Placed, limits: Limits) -> bool:
+    """Tell whether a short refinement improves an object much, as it does on a grid that is not quite right."""
+    return _misfit(best.rho, best.volume) > limits.refined**2 * _misfit(_refined(best.rho, best.support, best.volume), best.volume)
 
 
 def _searched(
@@ -175,12 +182,12 @@ def _searched(
     binnings = {(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2)} if settings.binning == "auto" else {(1, 1, 1)}
     whole = np.maximum(1, np.rint(extents / stored))
     if settings.binning == "auto" and (np.abs(whole * stored / extents - 1) < NEAR).all():
-        binnings.add(tuple(int(n) for n in whole))
+        binnings.add((int(whole[0]), int(whole[1]), int(whole[2])))
     for binning in sorted(binnings):
         near = np.abs(np.array(binning) * stored / extents - 1) < NEAR  # the array was phased as it is stored
         z, y, x = (int(n) for n in np.where(near, stored, np.rint(extents / binning)))
-        bins = tuple(a * b for a, b in zip(unit, binning, strict=True))
-        yield replace(settings, shape=(z, y, x), binning=(bins[0], bins[1], bins[2])), (place.mirrored,)
+        bins_z, bins_y, bins_x = (a * b for a, b in zip(unit, binning, strict=True))
+        yield replace(settings, shape=(z, y, x), binning=(bins_z, bins_y, bins_x)), (place.mirrored,)
 
 
 def _place(
@@ -202,10 +209,12 @@ def _place(
     moved, window = (0, 0, 0), volume.window
     if window is not None:
         # Where the model's pattern lies further on, the window must start earlier.
-        start = _best_start(scan, grid, window, window.start - np.multiply(matches[mirrored].shift, window.binning), rho)
+        start = np.subtract(window.start, np.multiply(matches[mirrored].shift, window.binning))
+        start = _best_start(scan, grid, window, start, rho)
         z, y, x = (window.start - start).tolist()
         moved, volume = (z, y, x), _moved(scan, grid, volume, start)
-    return _Placed(rho.numpy(), support.numpy(), volume, mirrored, moved, _excess(rho, volume))
+    excess = math.sqrt(max(0.0, _misfit(rho.numpy(), volume) - noise_floor(volume.intensity, volume.valid)))
+    return _Placed(rho.numpy(), support.numpy(), volume, mirrored, moved, excess)
 
 
 def _best_start(scan: Scan, grid: PrepareConfig, window: Window, start: NDArray[np.int_], rho: torch.Tensor) -> NDArray[np.int_]:
@@ -255,9 +264,24 @@ def _mirrored(field: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
     return field.conj().resolve_conj() if len(axes) == 3 else inverted(field, [axis - 3 for axis in axes])
 
 
-def _excess(rho: torch.Tensor, volume: DiffractionVolume) -> float:
-    fit = metrics.misfit(fourier(rho).abs(), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
-    return math.sqrt(max(0.0, fit.chi2 - noise_floor(volume.intensity, volume.valid)))
+def _misfit(rho: ComplexArray, volume: DiffractionVolume) -> float:
+    return _fit(rho, volume).chi2
+
+
+def _fit(rho: ComplexArray, volume: DiffractionVolume) -> metrics.Misfit:
+    model = fourier(torch.from_numpy(rho)).abs()
+    return metrics.misfit(model, torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
+
+
+def _refined(rho: ComplexArray, support: BoolArray, volume: DiffractionVolume) -> ComplexArray:
+    """Refine an object for 20 iterations in its own support, because an update of the support would repair a wrong object."""
+    valid = torch.from_numpy(np.ascontiguousarray(volume.valid))
+    data = measured(torch.from_numpy(volume.intensity), valid, torch.zeros_like(valid))
+    scaled = torch.from_numpy(rho * np.float32(_fit(rho, volume).scale))
+    guess = Guess(to_corner(scaled), to_corner(torch.from_numpy(support)))
+    (start,) = drain(run_starts(data, IterativeConfig(recipe=REFINEMENT, shrink_wrap=ShrinkWrap(period=0)), 1, first=[guess]))
+    found: ComplexArray = to_centre(start.rho).numpy()
+    return found
 
 
 @dataclass(frozen=True)
@@ -284,34 +308,25 @@ def _choices(best: _Placed, stored: Sequence[int]) -> dict[str, str]:
     names = [AXES[axis] for axis in best.mirrored]
     window, shape = best.volume.window, best.volume.shape
     binning = (1, 1, 1) if window is None else window.binning
+    because = "because the counts are explained so"
     return {
-        "sign_of_the_object": "conjugated, because the counts are explained so" if len(names) == 3 else "as the file's layout says",
-        "mirror": f"mirrored along {' and '.join(names)}, because the counts are explained so"
-        if 0 < len(names) < 3
-        else "as stored",
-        "crop": f"the counts were cropped {best.moved} voxels apart from where the object was phased"
-        if any(best.moved)
-        else "none",
+        "sign_of_the_object": f"conjugated, {because}" if len(names) == 3 else "as the file's layout says",
+        "mirror": f"mirrored along {' and '.join(names)}, {because}" if 0 < len(names) < 3 else "as stored",
+        "crop": f"the counts were cropped {best.moved} raw voxels apart from where it was phased" if any(best.moved) else "none",
         "grid": f"phased as {shape} voxels of {binning} raw voxels"
         + ("" if tuple(stored) == tuple(shape) else f", and cropped to {tuple(stored)}: found by the counts"),
     }
 
 
 def judged(found: Reconstruction, limits: Limits) -> Reconstruction:
-    """Judge an object by the counts on its grid; without counts it stays as it is, not judged.
+    """Judge an object by the counts on its grid; without counts it stays not judged.
 
-    The object is refined for 20 iterations in its own support. An object that explains the counts is hardly improved by them.
+    A short refinement hardly improves an object that explains the counts.
     """
     volume = found.volume
     if not (volume.intensity[volume.valid] > 0).any() or not found.support.any():
         return found
-    intensity, valid = torch.from_numpy(volume.intensity), torch.from_numpy(np.ascontiguousarray(volume.valid))
-    data = measured(intensity, valid, torch.zeros_like(valid))
-    guess = Guess(to_corner(torch.from_numpy(found.rho)), to_corner(torch.from_numpy(found.support)))
-    # The support is that of the file: an update would already repair an object.
-    settings = IterativeConfig(recipe=REFINEMENT, shrink_wrap=ShrinkWrap(period=0))
-    (refined,) = drain(run_starts(data, settings, 1, first=[guess]))
-    reached = metrics.misfit(torch.fft.fftn(refined.rho, norm="ortho").abs(), data.intensity, data.valid).chi2
+    reached = _misfit(_refined(found.rho, found.support, volume), volume)
     verdict, reasons = judge_by_counts(volume, found.rho, found.support, found.quality, reached, limits)
     changed = [found.choices[name] for name in ("mirror", "sign_of_the_object") if "because" in found.choices.get(name, "")]
     return replace(found, verdict=verdict, reasons=(*reasons, *(f"the object was {said}." for said in changed)))
@@ -320,8 +335,7 @@ def judged(found: Reconstruction, limits: Limits) -> Reconstruction:
 def _measured(found: Reconstruction, best: _Placed) -> Reconstruction:
     """Put the placed object in place of the stored one, scaled to the counts, with its misfit and its voxel edges in metres."""
     volume = best.volume
-    model = fourier(torch.from_numpy(best.rho)).abs()
-    fit = metrics.misfit(model, torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
+    fit = _fit(best.rho, volume)
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)
     return replace(
         found,

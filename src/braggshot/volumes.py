@@ -24,8 +24,7 @@ FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 ComplexArray = NDArray[np.complexfloating[Any, Any]]
 CoordinateFrame = Literal["detector", "lab", "crystal"]
-# Objects of other programs are at best explained by the counts; without counts they are not judged.
-Verdict = Literal["good", "explained", "doubtful", "failed", "not judged"]
+Verdict = Literal["good", "explained", "doubtful", "failed", "not judged"]  # see "What the verdict means" in the manual
 
 
 class Frames(Protocol):

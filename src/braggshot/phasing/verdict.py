@@ -121,14 +121,14 @@ def judge_by_counts(
     """
     limits = limits or Limits()
     misfit = f"sqrt(chi2) is {quality.chi2**0.5:.3f}, and a short refinement from the object reaches {reached**0.5:.3f}"
-    findings = [*_by_counts(volume, rho, support, quality, limits)]
+    findings = _worst_first(*_by_counts(volume, rho, support, quality, limits))
     if quality.chi2 > limits.refined**2 * reached:
         findings.append(
             Finding("doubtful", f"the object is not the best near it: {misfit}; phase it longer, or check its support.")
         )
     if findings:
-        findings = _worst_first(*findings)
-        return findings[0].verdict, tuple(finding.reason for finding in findings)
+        worst: Literal["doubtful", "failed"] = "failed" if findings[0].verdict == "failed" else "doubtful"
+        return worst, tuple(finding.reason for finding in findings)
     return "explained", (f"the counts are explained: {misfit}. Whether independent starts agree is not known here.",)
 
 

@@ -33,6 +33,7 @@ FEW_SPECKLES = 9  # width of the part of the pattern that is used first [speckle
 SIZES = np.geomspace(0.7, 1.4, 9)  # factors of all extents that are tried first, about those from the size of the crystal [1]
 # Factors of each extent in turn, in steps that become finer [1].
 COARSE, FINE, FINEST = np.linspace(0.85, 1.18, 9), np.linspace(0.96, 1.04, 7), np.linspace(0.99, 1.01, 5)
+EVEN = 1.15  # an even extent is preferred to an odd one if the misfit is at most this times as large [1]
 KEPT = 2  # number of mirrorings that are searched finely
 
 
@@ -84,6 +85,11 @@ def _finish(pattern: _Pattern, rough: Placement) -> Placement:
         for axis in range(3):
             steps = [extents + step * np.eye(3)[axis] for step in (-2, -1, 0, 1, 2)]
             extents = max(steps, key=lambda one: score(one.tolist()))
+    for axis in range(3):  # windows are even almost always, and one voxel more or less is hardly seen
+        if extents[axis] % 2:
+            odd = score(extents.tolist())
+            even = max((extents + step * np.eye(3)[axis] for step in (-1, 1)), key=lambda one: score(one.tolist()))
+            extents = even if 1 - score(even.tolist()) ** 2 < EVEN**2 * (1 - odd**2) else extents
     z, y, x = extents.tolist()
     return Placement((z, y, x), rough.mirrored, score((z, y, x)))
 
@@ -133,7 +139,7 @@ def _scorer(pattern: _Pattern, mirrored: Sequence[int]) -> Callable[[Sequence[fl
 
 
 def _scattered(pattern: _Pattern, extents: Sequence[float]) -> Tensor:
-    """Compute |F| in the raw voxels of the window that was phased; of a window beyond the counts, about the strongest scattering."""
+    """Compute |F| in the raw voxels of the window that was phased; of one beyond the scan, about the strongest scattering."""
     field = pattern.rho
     for axis, (extent, peak, width) in enumerate(zip(extents, pattern.peak, pattern.magnitude.shape, strict=True)):
         middle, width = (0, round(extent)) if round(extent) <= width else (round(extent * peak), width)

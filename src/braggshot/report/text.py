@@ -23,8 +23,8 @@ HEADLINES = {
 }
 ADVICE = {
     "good": "Read no feature finer than the resolution below; keep the settings for the next scan of this crystal.",
-    "explained": "The counts cannot tell a lucky start from the crystal: compare independent starts in the program that phased it, or phase "
-    "the scan with `braggshot reconstruct`.",
+    "explained": "The counts cannot tell a lucky start from the crystal: compare independent starts in the program that phased it, "
+    "or phase the scan with `braggshot reconstruct`.",
     "doubtful": "Follow the reasons above, then run again with more starts; what all starts agree on may already be real.",
     "failed": "Follow the reasons above and phase again; take neither shape nor strain from this one.",
     "not judged": "Give the scan that was phased, `braggshot postprocess OBJECT --scan SCAN`: its counts judge the object.",
