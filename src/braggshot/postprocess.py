@@ -210,9 +210,13 @@ def _place(
     if window is not None:
         # Where the model's pattern lies further on, the window must start earlier.
         start = np.subtract(window.start, np.multiply(matches[mirrored].shift, window.binning))
-        start = _best_start(scan, grid, window, start, rho)
+        try:
+            start = _best_start(scan, grid, window, start, rho)
+            volume = _moved(scan, grid, volume, start)
+        except DataError:  # no peak there
+            return None
         z, y, x = (window.start - start).tolist()
-        moved, volume = (z, y, x), _moved(scan, grid, volume, start)
+        moved = (z, y, x)
     excess = math.sqrt(max(0.0, _misfit(rho.numpy(), volume) - noise_floor(volume.intensity, volume.valid)))
     return _Placed(rho.numpy(), support.numpy(), volume, mirrored, moved, excess)
 
@@ -328,7 +332,8 @@ def judged(found: Reconstruction, limits: Limits) -> Reconstruction:
         return found
     reached = _misfit(_refined(found.rho, found.support, volume), volume)
     verdict, reasons = judge_by_counts(volume, found.rho, found.support, found.quality, reached, limits)
-    changed = [found.choices[name] for name in ("mirror", "sign_of_the_object") if "because" in found.choices.get(name, "")]
+    said = (found.choices.get(name, "") for name in ("grid", "mirror", "sign_of_the_object"))
+    changed = [text for text in said if "the counts" in text]
     return replace(found, verdict=verdict, reasons=(*reasons, *(f"the object was {said}." for said in changed)))
 
 
