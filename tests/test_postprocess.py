@@ -1,10 +1,13 @@
 """Objects of other programs, as those write them, become the strain that was put in; wrong signs and wrong scans are noticed."""
 
+import dataclasses
 import functools
+import importlib
 import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
@@ -17,6 +20,7 @@ from braggshot.io import results
 from braggshot.io.results import cdiutils, cohere
 from braggshot.physics.metrics import align
 from braggshot.postprocess import postprocess
+from braggshot.volumes import Verdict
 
 SPEC = importlib.util.spec_from_file_location("round_trip", Path(__file__).parents[1] / "benchmarks" / "round_trip.py")
 rt = importlib.util.module_from_spec(SPEC)
@@ -69,7 +73,7 @@ def check(result, simulation):
     assert result.quality.chi2 < 0.02
 
 
-def as_pynx(path, found, data=None):
+def as_pynx(path, found, data=None, shape_known=True):
     """The layout of PyNX 2025.1: cropped object, int8 mask, complex128, the phased shape among the parameters."""
     inside = np.argwhere(found.support)
     box = tuple(slice(max(0, low - 4), high + 4) for low, high in zip(inside.min(0), inside.max(0), strict=True))
@@ -81,7 +85,8 @@ def as_pynx(path, found, data=None):
         image["data"] = (np.where(found.support, found.rho, 0) if data is None else data)[box].astype(np.complex128)
         image["mask"] = found.support[box].astype(np.int8)
         image["process_1/program"] = "PyNX"
-        image["process_1/configuration/iobs_shape"] = np.array(found.rho.shape)
+        if shape_known:
+            image["process_1/configuration/iobs_shape"] = np.array(found.rho.shape)
         image["process_1/results/free_llk_poisson"] = 1.49
 
 
@@ -92,8 +97,8 @@ def test_an_object_of_pynx(there, tmp_path):
     check(result, simulation)
     assert result.volume.window.start == (2, 3, -1)  # found by the counts alone
     assert "voxels apart" in result.choices["crop"]
-    assert result.verdict == "doubtful"
-    assert "PyNX" in result.reasons[0]
+    assert result.verdict == "explained"
+    assert "counts are explained" in result.reasons[0]
 
 
 def test_an_object_of_cohere(there, tmp_path):
@@ -120,6 +125,68 @@ def test_the_wrong_sign_is_seen_in_the_counts(there, tmp_path):
     result = postprocess(tmp_path / "recon.cxi", folder / "counts.npy", settings(folder))
     check(result, simulation)
     assert result.choices["sign_of_the_object"].startswith("conjugated")
+
+
+def test_a_cropped_object_gets_its_true_size(there, tmp_path):
+    """The array ends at the support and nothing says how large it was: the counts tell."""
+    folder, simulation, found = there
+    as_pynx(tmp_path / "recon.cxi", found, shape_known=False)
+    assert results.read(tmp_path / "recon.cxi").rho.shape != found.rho.shape
+    result = postprocess(tmp_path / "recon.cxi", folder / "counts.npy", settings(folder))
+    assert result.verdict == "explained"
+    np.testing.assert_allclose(result.rho.shape, found.rho.shape, atol=1)
+    check(result, simulation)
+    assert "found by the counts" in result.choices["grid"]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_mirrored_object_is_turned_back(there, tmp_path, axis):
+    folder, simulation, found = there
+    flipped = np.roll(np.flip(np.where(found.support, found.rho, 0), axis), 1 - found.rho.shape[axis] % 2, axis)
+    support = np.roll(np.flip(found.support, axis), 1 - found.rho.shape[axis] % 2, axis)
+    as_pynx(tmp_path / "recon.cxi", dataclasses.replace(found, rho=flipped, support=support))
+    result = postprocess(tmp_path / "recon.cxi", folder / "counts.npy", settings(folder))
+    check(result, simulation)
+    said = f"mirrored along {('rocking', 'row', 'column')[axis]}, because the counts are explained so"
+    assert result.choices["mirror"] == said
+    assert any(said in reason for reason in result.reasons)
+
+
+def test_an_object_without_counts_is_not_judged(there, tmp_path):
+    _, _, found = there
+    as_pynx(tmp_path / "recon.cxi", found)
+    read = results.read(tmp_path / "recon.cxi")
+    assert read.verdict == "not judged"
+    results.write(tmp_path / "again.cxi", read)
+    assert results.read(tmp_path / "again.cxi").verdict == "not judged"
+    assert cohere_object(tmp_path, found).verdict == "not judged"
+
+
+def cohere_object(folder, found):
+    cohere.export(folder, found)
+    return cohere.read(folder)
+
+
+def test_an_object_that_a_refinement_improves_much_is_doubtful(there, tmp_path):
+    """The right crystal, its amplitude made uneven: the counts place it, but do not confirm it."""
+    folder, _, found = there
+    uneven = found.rho * (1 + 0.5 * np.sin(np.arange(found.rho.shape[2])))
+    as_pynx(tmp_path / "recon.cxi", found, np.where(found.support, uneven, 0))
+    result = postprocess(tmp_path / "recon.cxi", folder / "counts.npy", settings(folder))
+    assert result.verdict == "doubtful"
+    assert any("short refinement" in reason for reason in result.reasons)
+
+
+def test_every_verdict_has_its_words_and_marks():
+    """The terminal, the report, the slide and the page look a verdict up in tables."""
+    from braggshot.cli import reconstruct
+    from braggshot.report import html, text
+    from braggshot.viewer import drawings
+
+    slide = importlib.import_module("braggshot.report.slide")
+    tables = (reconstruct._COLOURS, html.SYMBOLS, slide._HUES, text.HEADLINES, text.ADVICE, drawings.SHAPES, drawings.HUES)
+    for table in tables:
+        assert set(table) == set(get_args(Verdict))
 
 
 def test_an_object_of_another_scan_is_refused(there, tmp_path):

@@ -26,6 +26,7 @@ from braggshot.volumes import (
     Reconstruction,
     Scan,
     StrainMap,
+    Verdict,
 )
 
 OutputFormat = Literal["cxi", "vti", "png", "html", "pdf", "npz", "cohere", "cdiutils"]
@@ -57,7 +58,7 @@ class Result:
     reconstruction: Reconstruction
 
     @property
-    def verdict(self) -> Literal["good", "doubtful", "failed"]:
+    def verdict(self) -> Verdict:
         """Verdict on the reconstruction, which says how far to trust it."""
         return self.reconstruction.verdict
 

@@ -1,40 +1,50 @@
 """Compute strain from a reconstruction of another program: PyNX, cohere, cdiutils, or any CXI with the object in it.
 
-The object does not tell the size of its voxels in metres; the raw scan does. So the scan is prepared on the grid of the object, and
-the pattern of the object is correlated with the counts. The correlation tells by how many voxels the two programs cropped
-differently, and whether the object belongs to another scan. It also tells the sign of the transform, because the conjugate object
-scatters into the inverted pattern.
+The object does not tell the size of its voxels in metres. The raw scan does, once it is known in which window of the scan the
+object was phased. The window is taken to be as large as the array first. If that does not explain the counts, because the object
+was cropped or the counts were binned, the window is searched (`braggshot.physics.frame_search`). All mirrored objects and the
+conjugate one are tried too. Then the counts judge the object: its misfit is compared with that after a short refinement.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from braggshot import config as configuration
 from braggshot.crystal_frame import strain_map
 from braggshot.errors import DataError, FormatError
 from braggshot.io import registry, results
 from braggshot.io.results import cohere
+from braggshot.iterative.iterate import Guess, IterativeConfig, run_starts
+from braggshot.iterative.projections import ShrinkWrap, measured
 from braggshot.output import check_writable, files_of
+from braggshot.phasing.verdict import Limits, judge_by_counts, noise_floor
 from braggshot.physics import metrics
-from braggshot.physics.fourier import fourier
+from braggshot.physics.fourier import crop, fourier, inverted, pad, to_centre, to_corner
+from braggshot.physics.frame_search import MIRRORS, find_placement
 from braggshot.physics.geometry import direct_basis
-from braggshot.pipeline import Settings, resolve, versions
-from braggshot.prepare import prepare
-from braggshot.prepare.window import raw_centre
-from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction, Scan
+from braggshot.physics.sampling import crystal_extent
+from braggshot.pipeline import Settings, drain, resolve, versions
+from braggshot.prepare import PrepareConfig, prepare
+from braggshot.prepare.survey import sum_bins
+from braggshot.prepare.window import cut, raw_centre
+from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Quality, Reconstruction, Scan, Window
 
-BELONGS = 0.6  # least correlation of an object's diffraction magnitudes with the measured ones if it belongs to the scan [1]
-# Least gain in the correlation of the diffraction magnitudes with the measured ones for which an object is replaced by its complex
-# conjugate [1].
-CLEARLY = 0.02
+# An object is mirrored only if this lowers the misfit to less than this share of what it is as stored [1].
+BETTER = 0.9
+# A window that was found is taken to be the array as it is stored if no axis differs by more than this share [1].
+NEAR = 0.03
+REFINEMENT = "20*ER"  # from the object, in its own support
+AXES = ("rocking", "row", "column")
 
 
 def postprocess(
@@ -70,7 +80,9 @@ def postprocess(
         name = found.volume.name if raw is None else raw.name
         check_writable(place, [path, *([] if raw is None else files_of(raw))], [name], resolved.output.formats)
     if raw is not None:
-        found = matched(found, raw, resolved)
+        found = placed(found, raw, resolved.prepare, resolved.phasing.limits)
+    if found.verdict in ("not judged", "explained"):  # a verdict of our own phasing stays
+        found = judged(found, resolved.phasing.limits)
     read = time.perf_counter()
     strain = strain_map(found, resolved.strain)
     ended = time.perf_counter()
@@ -101,66 +113,239 @@ def read_object(path: str | Path) -> Reconstruction:
 
 
 @dataclass(frozen=True)
-class _Match:
-    """Highest correlation of model and measured magnitudes, and the shift of the model at which it is reached [voxels]."""
+class _Placed:
+    """An object on the grid of prepared counts: which window, how it was mirrored, and how well it fits.
 
-    correlation: float
-    shift: tuple[int, int, int]
+    Parameters
+    ----------
+    rho, support, volume : object and counts on one grid
+    mirrored : axes along which the object was mirrored; all three stand for its complex conjugate
+    moved : by how many raw voxels the window was moved
+    excess : misfit of the magnitudes beyond photon noise [1]
+    """
+
+    rho: ComplexArray
+    support: BoolArray
+    volume: DiffractionVolume
+    mirrored: tuple[int, ...]
+    moved: tuple[int, int, int]
+    excess: float
 
 
-def matched(found: Reconstruction, scan: Scan, settings: Settings) -> Reconstruction:
-    """Bring the object and the scan onto one grid: move the window of the counts, and conjugate the object if that fits better.
+def placed(found: Reconstruction, scan: Scan, settings: PrepareConfig, limits: Limits) -> Reconstruction:
+    """Bring an object onto the grid of the counts in which it was phased, mirrored or conjugated where the counts say so.
 
     Raises
     ------
-    DataError : if neither the object nor its conjugate explains the counts.
+    DataError : if the object explains the counts on no grid.
     """
-    volume = prepare(scan, replace(settings.prepare, shape=found.rho.shape))
-    magnitude = np.sqrt(np.maximum(volume.intensity, 0)) * volume.valid
-    as_stored, conjugate = (_match(rho, magnitude) for rho in (found.rho, found.rho.conj()))
-    turned = conjugate.correlation > as_stored.correlation + CLEARLY
-    best = conjugate if turned else as_stored
-    if best.correlation < BELONGS:
+    if found.support.all():  # a file without a support
+        amplitude = np.abs(found.rho)
+        found = replace(found, support=amplitude > 0.1 * np.percentile(amplitude, 99.9))
+    found = replace(found, rho=np.where(found.support, found.rho, 0).astype(np.complex64))
+    first = _place(found, scan, replace(settings, shape=found.rho.shape), MIRRORS)
+    best = first
+    if best is None or best.excess > limits.excess_good or _improves(best, limits):
+        others = [_place(found, scan, grid, mirrors) for grid, mirrors in _searched(found, scan, settings)]
+        best = min((one for one in (first, *others) if one is not None), key=lambda one: one.excess, default=None)
+    if best is None or best.excess > limits.excess_failed:
+        missed = "has no place in its counts" if best is None else f"misses its magnitudes by {100 * best.excess:.0f} %"
         raise DataError(
-            f"the object does not explain the scan {scan.name}: its magnitudes correlate by {best.correlation:.2f} with the counts "
-            f"(expected {BELONGS} or more); check the scan number and prepare.binning."
+            f"the object does not explain the scan {scan.name}: it {missed} beyond photon noise, also on other grids, mirrored and "
+            f"conjugated (at most {100 * limits.excess_failed:.0f} % are allowed); check the scan number and prepare.binning."
         )
-    if any(best.shift) and volume.window is not None:
+    choices = {**found.choices, **_choices(best, found.rho.shape)}
+    return replace(_measured(found, best), choices=choices)
+
+
+def _improves(best: _Placed, limits: Limits) -> bool:
+    """Tell whether a short refinement improves an object much, as it does on a grid that is not quite right."""
+    return _misfit(best.rho, best.volume) > limits.refined**2 * _misfit(_refined(best.rho, best.support, best.volume), best.volume)
+
+
+def _searched(
+    found: Reconstruction, scan: Scan, settings: PrepareConfig
+) -> Iterator[tuple[PrepareConfig, Sequence[tuple[int, ...]]]]:
+    """Search the window in which an object was phased; yield the grids that it may have, with the mirrorings to try.
+
+    Binned counts have their centre voxel between two raw voxels if the binning is even. So the grid of unbinned counts that has
+    the right voxel size is not yet the best: likely binnings are tried too.
+    """
+    unit = (1, 1, 1) if settings.binning == "auto" else settings.binning
+    volume = prepare(scan, replace(settings, shape=None, binning=unit))
+    if volume.oversampling is None or not found.support.any():
+        return
+    magnitude = torch.from_numpy(np.sqrt(np.maximum(volume.intensity, 0)) * volume.valid)
+    object_ = torch.from_numpy(found.rho)
+    place = find_placement(object_, magnitude, volume.oversampling, crystal_extent(found.rho))
+    extents, stored = np.array(place.extents), np.array(found.rho.shape)
+    binnings = {(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2)} if settings.binning == "auto" else {(1, 1, 1)}
+    whole = np.maximum(1, np.rint(extents / stored))
+    if settings.binning == "auto" and (np.abs(whole * stored / extents - 1) < NEAR).all():
+        binnings.add((int(whole[0]), int(whole[1]), int(whole[2])))
+    for binning in sorted(binnings):
+        near = np.abs(np.array(binning) * stored / extents - 1) < NEAR  # the array was phased as it is stored
+        z, y, x = (int(n) for n in np.where(near, stored, np.rint(extents / binning)))
+        bins_z, bins_y, bins_x = (a * b for a, b in zip(unit, binning, strict=True))
+        yield replace(settings, shape=(z, y, x), binning=(bins_z, bins_y, bins_x)), (place.mirrored,)
+
+
+def _place(
+    found: Reconstruction, scan: Scan, grid: PrepareConfig, mirrors: Sequence[tuple[int, ...]]
+) -> _Placed | None:  # fmt: skip
+    """Place an object on a grid: choose the mirroring, and move the window of the counts to where its pattern lies.
+
+    The result is None if the object does not fit into the grid.
+    """
+    assert grid.shape is not None
+    resized = [_resized(torch.from_numpy(array), grid.shape) for array in (found.rho, found.support)]
+    if int(resized[1].sum()) < int(found.support.sum()):
+        return None
+    volume = prepare(scan, grid)
+    magnitude = torch.from_numpy(np.sqrt(np.maximum(volume.intensity, 0)) * volume.valid)
+    matches = {mirrored: _match(_mirrored(resized[0], mirrored), magnitude) for mirrored in mirrors}
+    mirrored = min(matches, key=lambda one: matches[one].misfit * (1 if one else BETTER))
+    rho, support = _mirrored(resized[0], mirrored), _mirrored(resized[1], () if len(mirrored) == 3 else mirrored)
+    moved, window = (0, 0, 0), volume.window
+    if window is not None:
         # Where the model's pattern lies further on, the window must start earlier.
-        centre = np.rint(raw_centre(volume.window, volume.shape) - np.array(best.shift) * volume.window.binning).astype(int)
-        place = (int(centre[0]), int(centre[1]), int(centre[2]))
-        volume = prepare(scan, replace(settings.prepare, shape=found.rho.shape, binning=volume.window.binning, centre=place))
-    rho = found.rho.conj() if turned else found.rho
-    sign = "conjugated, because the counts are explained so" if turned else "as the file's layout says"
-    moved = f"the counts were cropped {best.shift} voxels apart from where the object was phased" if any(best.shift) else "none"
-    return _measured(
-        replace(
-            found, choices={**found.choices, "sign_of_the_object": f"{sign}: correlation {best.correlation:.3f}", "crop": moved}
-        ),
-        rho,
-        volume,
-    )
+        start = np.subtract(window.start, np.multiply(matches[mirrored].shift, window.binning))
+        try:
+            start = _best_start(scan, grid, window, start, rho)
+            volume = _moved(scan, grid, volume, start)
+        except DataError:  # no peak there
+            return None
+        z, y, x = (window.start - start).tolist()
+        moved = (z, y, x)
+    excess = math.sqrt(max(0.0, _misfit(rho.numpy(), volume) - noise_floor(volume.intensity, volume.valid)))
+    return _Placed(rho.numpy(), support.numpy(), volume, mirrored, moved, excess)
 
 
-def _match(rho: ComplexArray, magnitude: FloatArray) -> _Match:
-    model = fourier(torch.from_numpy(np.ascontiguousarray(rho))).abs()
-    measured = torch.from_numpy(np.ascontiguousarray(magnitude)).to(model.dtype)
-    product = torch.fft.fftn(model) * torch.fft.fftn(measured).conj()
+def _best_start(scan: Scan, grid: PrepareConfig, window: Window, start: NDArray[np.int_], rho: torch.Tensor) -> NDArray[np.int_]:
+    """Find the raw voxel at which the window of binned counts begins, from one that is right but for a part of a binned voxel."""
+    bins = np.array(window.binning)
+    if bins.max() == 1:
+        return start
+    z, y, x = (bins * (rho.shape + np.array(4))).tolist()
+    wide = prepare(scan, replace(grid, shape=(z, y, x), binning=(1, 1, 1)))
+    assert wide.window is not None
+    origin, size, model = np.array(wide.window.start), (bins * rho.shape).tolist(), fourier(rho).abs()
+
+    def misfit(first: NDArray[np.int_]) -> float:
+        part = (first - origin).tolist()
+        counts, seen = (
+            sum_bins(cut(array, part, size), window.binning) for array in (wide.intensity, wide.valid.astype(np.float32))
+        )
+        return metrics.misfit(model, torch.from_numpy(counts), torch.from_numpy(seen > bins.prod() - 0.5)).chi2
+
+    best = misfit(start)
+    for step in [*np.eye(3, dtype=int), *-np.eye(3, dtype=int)] * 2:
+        while (lower := misfit(start + step)) < best:
+            best, start = lower, start + step
+    return start
+
+
+def _moved(scan: Scan, grid: PrepareConfig, volume: DiffractionVolume, start: NDArray[np.int_]) -> DiffractionVolume:
+    """Prepare the counts of a window that begins at other raw voxels, or nearest to these."""
+    for _ in range(3):  # an even number of binned voxels has two middles, and `prepare` takes the one that is nearer to the peak
+        window = volume.window
+        if window is None or window.start == tuple(start):
+            break
+        middle = np.floor(raw_centre(window, volume.shape)).astype(int) + start - window.start
+        z, y, x = np.clip(middle, 0, np.array(window.raw_shape) - 1).tolist()
+        volume = prepare(scan, replace(grid, binning=window.binning, centre=(z, y, x)))
+    return volume
+
+
+def _resized(field: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Crop and pad a field about its middle to another shape."""
+    smaller = [min(a, b) for a, b in zip(field.shape, shape, strict=True)]
+    return pad(crop(field, smaller), shape)
+
+
+def _mirrored(field: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+    """Mirror a field along some axes; along all three, take its complex conjugate, which scatters into the same pattern."""
+    return field.conj().resolve_conj() if len(axes) == 3 else inverted(field, [axis - 3 for axis in axes])
+
+
+def _misfit(rho: ComplexArray, volume: DiffractionVolume) -> float:
+    return _fit(rho, volume).chi2
+
+
+def _fit(rho: ComplexArray, volume: DiffractionVolume) -> metrics.Misfit:
+    model = fourier(torch.from_numpy(rho)).abs()
+    return metrics.misfit(model, torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
+
+
+def _refined(rho: ComplexArray, support: BoolArray, volume: DiffractionVolume) -> ComplexArray:
+    """Refine an object for 20 iterations in its own support, because an update of the support would repair a wrong object."""
+    valid = torch.from_numpy(np.ascontiguousarray(volume.valid))
+    data = measured(torch.from_numpy(volume.intensity), valid, torch.zeros_like(valid))
+    scaled = torch.from_numpy(rho * np.float32(_fit(rho, volume).scale))
+    guess = Guess(to_corner(scaled), to_corner(torch.from_numpy(support)))
+    (start,) = drain(run_starts(data, IterativeConfig(recipe=REFINEMENT, shrink_wrap=ShrinkWrap(period=0)), 1, first=[guess]))
+    found: ComplexArray = to_centre(start.rho).numpy()
+    return found
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Lowest misfit of model and measured magnitudes over all shifts [1], and the shift of the model for it [voxels]."""
+
+    misfit: float
+    shift: tuple[int, int, int]
+
+
+def _match(rho: torch.Tensor, magnitude: torch.Tensor) -> _Match:
+    model = fourier(rho).abs()
+    product = torch.fft.fftn(model) * torch.fft.fftn(magnitude.to(model.dtype)).conj()
     grid = torch.fft.ifftn(product).real
     place = [int(index) for index in np.unravel_index(int(grid.argmax()), grid.shape)]
     z, y, x = (index - n if index > n // 2 else index for index, n in zip(place, grid.shape, strict=True))
-    norm = torch.linalg.vector_norm(model) * torch.linalg.vector_norm(measured)
-    return _Match(float(grid.max() / norm.clamp_min(1e-30)), (z, y, x))
+    norm = torch.linalg.vector_norm(model) * torch.linalg.vector_norm(magnitude)
+    correlation = float(grid.max() / norm.clamp_min(1e-30))
+    return _Match(math.sqrt(max(0.0, 1 - correlation**2)), (z, y, x))
 
 
-def _measured(found: Reconstruction, rho: ComplexArray, volume: DiffractionVolume) -> Reconstruction:
-    """Scale the object to the counts, and add its misfit and its voxel edges in metres."""
-    inside = torch.from_numpy(np.where(found.support, rho, 0).astype(np.complex64))
-    fit = metrics.misfit(fourier(inside).abs(), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid))
+def _choices(best: _Placed, stored: Sequence[int]) -> dict[str, str]:
+    """Say in words what was changed of an object, and why."""
+    names = [AXES[axis] for axis in best.mirrored]
+    window, shape = best.volume.window, best.volume.shape
+    binning = (1, 1, 1) if window is None else window.binning
+    because = "because the counts are explained so"
+    return {
+        "sign_of_the_object": f"conjugated, {because}" if len(names) == 3 else "as the file's layout says",
+        "mirror": f"mirrored along {' and '.join(names)}, {because}" if 0 < len(names) < 3 else "as stored",
+        "crop": f"the counts were cropped {best.moved} raw voxels apart from where it was phased" if any(best.moved) else "none",
+        "grid": f"phased as {shape} voxels of {binning} raw voxels"
+        + ("" if tuple(stored) == tuple(shape) else f", and cropped to {tuple(stored)}: found by the counts"),
+    }
+
+
+def judged(found: Reconstruction, limits: Limits) -> Reconstruction:
+    """Judge an object by the counts on its grid; without counts it stays not judged.
+
+    A short refinement hardly improves an object that explains the counts.
+    """
+    volume = found.volume
+    if not (volume.intensity[volume.valid] > 0).any() or not found.support.any():
+        return found
+    reached = _misfit(_refined(found.rho, found.support, volume), volume)
+    verdict, reasons = judge_by_counts(volume, found.rho, found.support, found.quality, reached, limits)
+    said = (found.choices.get(name, "") for name in ("grid", "mirror", "sign_of_the_object"))
+    changed = [text for text in said if "the counts" in text]
+    return replace(found, verdict=verdict, reasons=(*reasons, *(f"the object was {said}." for said in changed)))
+
+
+def _measured(found: Reconstruction, best: _Placed) -> Reconstruction:
+    """Put the placed object in place of the stored one, scaled to the counts, with its misfit and its voxel edges in metres."""
+    volume = best.volume
+    fit = _fit(best.rho, volume)
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)
     return replace(
         found,
-        rho=(inside.numpy() * fit.scale).astype(np.complex64),
+        rho=(best.rho * fit.scale).astype(np.complex64),
+        support=best.support,
         volume=volume,
         quality=Quality(fit.chi2, fit.r_factor, found.quality.llk, found.quality.llk_free),
         basis=basis,

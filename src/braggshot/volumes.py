@@ -1,7 +1,6 @@
 """Hold the records that the stages of the program pass to each other; numpy only, no files, no physics.
 
 Conventions, defined here and nowhere else:
-
 - Arrays are C-ordered (z, y, x) = (rocking, detector row, detector column).
 - Vectors and 3 x 3 bases list their Cartesian components in the same order, (z, y, x), in the CXI laboratory frame: z downstream
   along the beam, y up, x outboard. A basis holds one voxel edge per *column*: the point of index n is ``basis @ (n - N // 2)``.
@@ -25,6 +24,7 @@ FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 ComplexArray = NDArray[np.complexfloating[Any, Any]]
 CoordinateFrame = Literal["detector", "lab", "crystal"]
+Verdict = Literal["good", "explained", "doubtful", "failed", "not judged"]  # see "What the verdict means" in the manual
 
 
 class Frames(Protocol):
@@ -284,7 +284,7 @@ class Reconstruction:
     frame : coordinate frame of the grid
     basis : columns are the voxel edges [m], components (z, y, x); None without geometry
     quality, ensemble : measured agreement with the data and between starts
-    verdict, reasons : ``good | doubtful | failed`` and why, in words
+    verdict, reasons : how far to trust it (see `Verdict`), and why, in words
     history : per-iteration curves of the chosen start ("iteration", "error", "support_fraction", ...)
     method, network : strategy and network by which the crystal was phased
     configuration : every resolved setting, with versions and seed
@@ -302,7 +302,7 @@ class Reconstruction:
     frame: CoordinateFrame = "detector"
     basis: FloatArray | None = None
     ensemble: Ensemble | None = None
-    verdict: Literal["good", "doubtful", "failed"] = "doubtful"
+    verdict: Verdict = "not judged"
     reasons: tuple[str, ...] = ()
     history: Mapping[str, FloatArray] = field(default_factory=dict)
     method: str = "iterative"

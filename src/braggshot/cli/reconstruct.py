@@ -98,7 +98,7 @@ def reconstruct(
 
 
 # Colour in which a verdict is printed.
-_COLOURS = {"good": "green", "doubtful": "yellow", "failed": "red"}
+_COLOURS = {"good": "green", "explained": "cyan", "doubtful": "yellow", "failed": "red", "not judged": "bright_black"}
 
 
 def print_result(result: Reconstruction, written: list[str]) -> None:

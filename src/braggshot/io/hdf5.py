@@ -1,6 +1,7 @@
 """Write and read groups with a NeXus class, data sets with units, nested settings, and JSON notes in HDF5 files.
 
-Every data set has the attribute ``units``: "1" for a pure number, "" for text. The value None is not written, and
+Every data set has the attribute ``units``: "1" for a pure number, "" for text. The name of a number tells its units if it ends with
+them, as ``volume_m3`` does. The value None is not written, and
 a missing name is read as None. Volumes are compressed with gzip, which every HDF5 reader has.
 """
 
@@ -12,6 +13,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+
+# End of a name -> units that it tells; "voxel_size" is the one setting in metres without such an end.
+_ENDINGS = {
+    "_m": "m", "_m2": "m^2", "_m3": "m^3", "_rad": "rad", "_deg": "deg", "_ev": "eV", "_kev": "keV", "_s": "s", "voxel_size": "m",
+}  # fmt: skip
 
 
 def add_group(parent: h5py.Group, name: str, nx_class: str, **attributes: Any) -> h5py.Group:
@@ -32,7 +38,11 @@ def put(group: h5py.Group, name: str, value: Any, units: str | None = None, **at
         # gzip beyond level 1 costs much time and saves little on counts and on objects that are mostly zero
         compression = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if array.ndim >= 3 else {}
         data = group.create_dataset(name, data=array, **compression)
-    data.attrs.update(units=units or ("" if array.dtype.kind in "OU" else "1"), **attributes)
+    data.attrs.update(units=units or ("" if array.dtype.kind in "OU" else _units_told(name)), **attributes)
+
+
+def _units_told(name: str) -> str:
+    return next((units for ending, units in _ENDINGS.items() if name.endswith(ending)), "1")
 
 
 def put_tree(group: h5py.Group, tree: Mapping[str, Any], units: str | None = None) -> None:

@@ -45,6 +45,8 @@ class Limits:
     second_crystal : the verdict is doubtful if a second, separate part of the support holds more than this share of the sum of
         |rho|^2 [1]
     saturated : the peak counts as saturated if at least this many voxels share the highest count
+    refined : an object of another program explains the counts if sqrt(chi2) is at most this times what a short refinement reaches
+        from it [1]
     unmeasured : the verdict is doubtful if more than this share of the crystal's scattering falls on voxels without valid counts,
         because no count determines that part [1]
     """
@@ -65,6 +67,7 @@ class Limits:
     second_crystal: float = 0.03
     saturated: int = 4
     unmeasured: float = 0.08
+    refined: float = 1.5
 
     RENAMED: ClassVar[dict[str, str]] = {"rival": "stuck_ratio", "tie": "tie_margin", "unseen": "free_excess", "edge": "edge_share"}
 
@@ -93,15 +96,7 @@ def judge(
     """
     limits = limits or Limits()
     agreeing = quality.agreeing or Agreement(0, 0, 0, limits.agreement)
-    findings = [
-        *_agreement(agreeing, limits),
-        *_misfit(volume, quality, limits),
-        *_sampling(volume, limits),
-        *_saturation(volume, limits),
-        *_unmeasured(volume, rho, support, limits),
-        *_shape(rho, support, limits),
-    ]
-    findings.sort(key=lambda finding: -_ORDER[finding.verdict])
+    findings = _worst_first(*_agreement(agreeing, limits), *_by_counts(volume, rho, support, quality, limits))
     if not findings:
         rest = f" ({agreeing.stuck} more are stuck, and predict these much worse)" if agreeing.stuck else ""
         return "good", (
@@ -109,6 +104,32 @@ def judge(
             f"predicted{rest}.",
         )
     return findings[0].verdict, tuple(finding.reason for finding in findings)
+
+
+def judge_by_counts(
+    volume: DiffractionVolume, rho: ComplexArray, support: BoolArray, quality: Quality, reached: float, limits: Limits | None = None
+) -> tuple[Literal["explained", "doubtful", "failed"], tuple[str, ...]]:
+    """Judge an object of another program by the counts alone, because its starts are not there to agree or not.
+
+    Parameters
+    ----------
+    reached : chi2 after a short refinement from the object [1]
+
+    Returns
+    -------
+    ``explained`` if no check finds a fault, else the verdict of the worst one; and the reasons, worst first.
+    """
+    limits = limits or Limits()
+    misfit = f"sqrt(chi2) is {quality.chi2**0.5:.3f}, and a short refinement from the object reaches {reached**0.5:.3f}"
+    findings = _worst_first(*_by_counts(volume, rho, support, quality, limits))
+    if quality.chi2 > limits.refined**2 * reached:
+        findings.append(
+            Finding("doubtful", f"the object is not the best near it: {misfit}; phase it longer, or check its support.")
+        )
+    if findings:
+        worst: Literal["doubtful", "failed"] = "failed" if findings[0].verdict == "failed" else "doubtful"
+        return worst, tuple(finding.reason for finding in findings)
+    return "explained", (f"the counts are explained: {misfit}. Whether independent starts agree is not known here.",)
 
 
 def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
@@ -129,6 +150,21 @@ def noise_floor(intensity: FloatArray, valid: BoolArray) -> float:
 def in_company(agreeing: Agreement, limits: Limits) -> bool:
     """Tell whether enough of the other starts agree with the chosen one, by `Limits.agreeing_good`."""
     return agreeing.same > limits.agreeing_good * agreeing.others
+
+
+def _by_counts(
+    volume: DiffractionVolume, rho: ComplexArray, support: BoolArray, quality: Quality, limits: Limits
+) -> Iterator[Finding]:
+    """Yield the faults that the counts and the object show, without any other start."""
+    yield from _misfit(volume, quality, limits)
+    yield from _sampling(volume, limits)
+    yield from _saturation(volume, limits)
+    yield from _unmeasured(volume, rho, support, limits)
+    yield from _shape(rho, support, limits)
+
+
+def _worst_first(*findings: Finding) -> list[Finding]:
+    return sorted(findings, key=lambda finding: -_ORDER[finding.verdict])
 
 
 def _agreement(agreeing: Agreement, limits: Limits) -> Iterator[Finding]:

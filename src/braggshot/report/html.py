@@ -19,7 +19,7 @@ from braggshot.report.surface import LEVEL
 from braggshot.volumes import Reconstruction
 
 # Symbol of each verdict.
-SYMBOLS = {"good": "✔", "doubtful": "!", "failed": "✖"}
+SYMBOLS = {"good": "✔", "explained": "≈", "doubtful": "!", "failed": "✖", "not judged": "?"}
 
 
 def page(drawing: Drawing) -> str:

@@ -16,7 +16,8 @@ from braggshot.report.figures import Colours, Picture
 from braggshot.report.paper import in_mathtext
 from braggshot.volumes import Reconstruction
 
-_HUES = {"good": "#1a7f4b", "doubtful": "#a15c00", "failed": "#b3261e"}  # colour of each verdict
+# Colour of each verdict.
+_HUES = {"good": "#1a7f4b", "explained": "#1b5e9e", "doubtful": "#a15c00", "failed": "#b3261e", "not judged": "#5f6368"}
 _INK, _SOFT, _Q = "#1b1f24", "#59636e", "#1f5fa8"  # colours of text, of less important text, and of the scattering vector q
 
 

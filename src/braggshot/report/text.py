@@ -16,13 +16,18 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # Sentences for each verdict: the headline says what it means, the advice says what to do next.
 HEADLINES = {
     "good": "This reconstruction can be trusted.",
+    "explained": "The counts are explained by this object of another program.",
     "doubtful": "Look before you use this reconstruction: something speaks against it.",
     "failed": "Do not interpret this reconstruction: the phase was not found.",
+    "not judged": "Nothing was measured here that tells how far to trust this object.",
 }
 ADVICE = {
     "good": "Read no feature finer than the resolution below; keep the settings for the next scan of this crystal.",
+    "explained": "The counts cannot tell a lucky start from the crystal: compare independent starts in the program that phased it, "
+    "or phase the scan with `braggshot reconstruct`.",
     "doubtful": "Follow the reasons above, then run again with more starts; what all starts agree on may already be real.",
     "failed": "Follow the reasons above and phase again; take neither shape nor strain from this one.",
+    "not judged": "Give the scan that was phased, `braggshot postprocess OBJECT --scan SCAN`: its counts judge the object.",
 }
 
 

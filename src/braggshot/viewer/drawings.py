@@ -22,8 +22,9 @@ from braggshot.viewer.model import Mesh, Plane, Solid
 Figure = dict[str, Any]
 LOOKS = {"oblique": (0.75, 0.42, 0.5), "x": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0), "z": (1.0, 0.0, 0.0)}
 """Name of a direction of view -> vector from the crystal to the eye, (z, y, x)."""
-SHAPES = {"good": "circle", "doubtful": "diamond-open", "failed": "x"}  # verdict -> plotly's symbol of its mark in plots
-HUES = {"good": "#2f9e68", "doubtful": "#c77d1a", "failed": "#d6453a"}
+# Verdict -> plotly's symbol of its mark in plots.
+SHAPES = {"good": "circle", "explained": "square", "doubtful": "diamond-open", "failed": "x", "not judged": "circle-open"}
+HUES = {"good": "#2f9e68", "explained": "#3b82c4", "doubtful": "#c77d1a", "failed": "#d6453a", "not judged": "#8a9099"}
 """Verdict -> colour of its mark in plots."""
 # Font of the text in figures.
 _FONT = "system-ui, sans-serif"

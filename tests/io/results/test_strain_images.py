@@ -71,6 +71,45 @@ def test_named_links_units_and_frames(path):
         assert np.isnan(entry["strain/data"][()]).any()
 
 
+def test_viewers_open_the_file_at_the_strain_with_axes_in_nanometres(found, path):
+    """As silx and h5web look for the default plot: along the attributes ``default``, then ``signal`` and ``axes``."""
+    from silx.io import nxdata
+
+    with h5py.File(path) as file:
+        for start in (file, file["entry_1"], file["entry_last"]):
+            shown = nxdata.get_default(start)
+            assert shown is not None
+            assert shown.is_valid
+            np.testing.assert_array_equal(shown.signal[()], found[1].strain)
+            assert shown.axes_dataset_names == ["z", "y", "x"]
+            assert shown.signal.attrs["long_name"] == "strain along q, crystal frame"
+            for axis, (values, size) in enumerate(zip(shown.axes, found[1].strain.shape, strict=True)):
+                assert values.attrs["units"] == "nm"
+                edge = np.linalg.norm(found[1].basis[:, axis]) * 1e9
+                np.testing.assert_allclose(values[()], (np.arange(size) - size // 2) * edge)
+
+
+def test_every_image_is_a_plot_that_says_what_it_holds(path):
+    from silx.io import nxdata
+
+    with h5py.File(path) as file:
+        entry = file["entry_1"]
+        for name in ("data_1", *(name for name in entry if name.startswith("image_"))):
+            shown = nxdata.NXdata(entry[name])
+            assert shown.is_valid, shown.issues
+            assert [axis.attrs["units"] for axis in shown.axes] == ["nm"] * 3
+            assert " frame" in shown.signal.attrs["long_name"]
+        assert nxdata.NXdata(entry["data_1"]).axes_dataset_names == ["rocking", "row", "column"]
+
+
+def test_numbers_have_the_units_that_their_names_tell(path):
+    with h5py.File(path) as file:
+        units = {name: data.attrs["units"] for name, data in file["entry_1/strain_1/numbers"].items()}
+    expected = {"volume_m3": "m^3", "d_spacing_m": "m", "strain_std": "1", "displacement_range_m": "m"}
+    assert {name: units[name] for name in expected} == expected
+    assert "1" not in [value for name, value in units.items() if name.endswith(("_m", "_m3"))]
+
+
 def test_without_a_strain_map_there_is_none(tmp_path):
     results.write(tmp_path / "a.cxi", sample_reconstruction())
     assert results.read_strain(tmp_path / "a.cxi") is None

@@ -79,12 +79,19 @@ def test_a_rotated_orthogonal_basis_is_drawn_exactly(tmp_path):
     np.testing.assert_allclose(place(grid, x, y, z), (basis @ ([z, y, x] - centre))[::-1] * 1e9, atol=1e-6)
 
 
-def test_skewed_axes_keep_their_voxel_sizes_and_say_so(tmp_path):
-    vtk.write(tmp_path / "a.vti", sample_reconstruction(basis=SKEWED_BASIS))
+@pytest.mark.parametrize("flipped", [(), (0,), (1,), (2,), (0, 1, 2)])
+def test_skewed_axes_are_drawn_at_right_angles_but_never_mirrored(tmp_path, flipped):
+    """Detector rows that count downwards, or angles that fall, make a left-handed basis; a drawing by plain indices mirrors it."""
+    basis = SKEWED_BASIS * [-1 if axis in flipped else 1 for axis in range(3)]
+    vtk.write(tmp_path / "a.vti", sample_reconstruction(basis=basis))
     _, _, grid, notes = parse(tmp_path / "a.vti")
-    np.testing.assert_allclose(grid["Spacing"], np.linalg.norm(SKEWED_BASIS, axis=0)[::-1] * 1e9, rtol=1e-8)
-    np.testing.assert_array_equal(grid["Direction"].reshape(3, 3), np.eye(3))
-    assert notes["frame"] == "detector (skewed axes)"
+    np.testing.assert_allclose(grid["Spacing"], np.linalg.norm(basis, axis=0)[::-1] * 1e9, rtol=1e-8)
+    drawn = grid["Direction"].reshape(3, 3)
+    np.testing.assert_allclose(drawn.T @ drawn, np.eye(3), atol=1e-7)
+    edges = basis[::-1, ::-1] / np.linalg.norm(basis, axis=0)[::-1]
+    assert np.sign(np.linalg.det(drawn)) == np.sign(np.linalg.det(edges))
+    assert (np.einsum("ij,ij->j", drawn, edges) > 0.8).all()  # each axis points along its edge
+    assert notes["frame"] == "detector (skewed axes, drawn at right angles)"
 
 
 def test_without_geometry_the_grid_is_voxels(tmp_path):

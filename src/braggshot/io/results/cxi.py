@@ -5,7 +5,8 @@ of their own::
 
     entry_last -> entry_1
     entry_1/
-      data_1/data -> image_1/data             shown first by a viewer
+      strain -> image_N                       shown first by a viewer, with its axes in nm; without a strain map amplitude
+      data_1/data -> image_1/data             the object, where PyNX looks for it
       image_1/{data, mask, basis, frame}      rho on the grid of the measurement, centred; mask is the support
       image_1/process_1/{program, version, configuration, note_1, results}
       image_2, image_3, ...                   further arrays, each with a link that names it: entry_1/amplitude, phase, support;
@@ -38,7 +39,7 @@ from braggshot.io.atomic import replacing_hdf5
 from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, read_tree
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.io.results import strain_images
-from braggshot.io.results.strain_images import add_image
+from braggshot.io.results.strain_images import add_image, describe
 from braggshot.physics.forward import PointSpread, fill_gaps
 from braggshot.physics.strain import summary_table
 from braggshot.volumes import Agreement, ComplexArray, DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap, Uncertainty
@@ -58,7 +59,7 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
         file.attrs.update(default="entry_1", creator="braggshot", file_time=now, h5py_version=h5py.__version__)
         put(file, "cxi_version", 150)
         file["entry_last"] = h5py.SoftLink("/entry_1")
-        entry = add_group(file, "entry_1", "NXentry", default="data_1")
+        entry = add_group(file, "entry_1", "NXentry", default="amplitude" if reconstruction.strain is None else "strain")
         put(entry, "title", reconstruction.volume.name)
         put(entry, "program_name", f"braggshot {_VERSION}")
         put(entry, "start_time", now)
@@ -72,9 +73,11 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
             strain_images.write(entry, reconstruction.strain, summary_table(reconstruction.strain))
         if reconstruction.ensemble is not None and reconstruction.ensemble.mode is not None:
             mode = reconstruction.ensemble.mode.astype(np.complex64)
-            add_image(entry, "mode", mode, "photons^0.5", frame=reconstruction.frame)
+            add_image(entry, "mode", mode, "photons^0.5", reconstruction.basis, frame=reconstruction.frame)
         data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="image")
-        data["data"] = h5py.SoftLink("/entry_1/image_1/data")
+        for name in ("data", *entry["image_1"].attrs.get("axes", ())):
+            data[name] = h5py.SoftLink(f"/entry_1/image_1/{name}")
+        data.attrs.update({name: value for name, value in entry["image_1"].attrs.items() if name == "axes"})
 
 
 def _write_completed(group: h5py.Group, reconstruction: Reconstruction) -> None:
@@ -89,6 +92,7 @@ def _write_object(entry: h5py.Group, reconstruction: Reconstruction) -> None:
     image = add_group(entry, "image_1", "NXdata", signal="data", interpretation="image")
     put(image, "title", "rho")
     put(image, "data", reconstruction.rho.astype(np.complex64), "photons^0.5")
+    describe(image, "rho", reconstruction.basis, reconstruction.frame)
     put(image, "mask", reconstruction.support.astype(np.int8))
     image["support"] = h5py.SoftLink(f"{image.name}/mask")
     put(image, "data_type", "electron density")
@@ -104,10 +108,11 @@ def _write_object(entry: h5py.Group, reconstruction: Reconstruction) -> None:
 
 
 def _add_images(entry: h5py.Group, reconstruction: Reconstruction) -> None:
-    add_image(entry, "amplitude", np.abs(reconstruction.rho).astype(np.float32), "photons^0.5", frame=reconstruction.frame)
-    phase = np.where(reconstruction.support, np.angle(reconstruction.rho), 0).astype(np.float32)
-    add_image(entry, "phase", phase, "rad", frame=reconstruction.frame, sign="phase = -q.u")
-    add_image(entry, "support", reconstruction.support.astype(np.int8), "1", frame=reconstruction.frame)
+    rho, support, basis, frame = reconstruction.rho, reconstruction.support, reconstruction.basis, reconstruction.frame
+    add_image(entry, "amplitude", np.abs(rho).astype(np.float32), "photons^0.5", basis, frame=frame)
+    phase = np.where(support, np.angle(rho), 0).astype(np.float32)
+    add_image(entry, "phase", phase, "rad", basis, frame=frame, sign="phase = -q.u")
+    add_image(entry, "support", support.astype(np.int8), "1", basis, frame=frame)
 
 
 def _write_process(process: h5py.Group, reconstruction: Reconstruction) -> None:
@@ -195,7 +200,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
         frame=get(image, "frame", "detector"),
         basis=get(image, "basis"),
         ensemble=_read_ensemble(results, get(entry, "mode/data")),
-        verdict=results.get("verdict", "doubtful"),
+        verdict=results.get("verdict", "not judged"),
         reasons=tuple(results.get("reasons", (f"phased by {program}, not judged by braggshot",))),
         history=results.get("history", {}),
         method=get(process, "algorithm", "iterative") if own else program,

@@ -3,11 +3,12 @@
 ::
 
     entry_1/
-      image_N/{title, data}, link <field> -> image_N       amplitude, phase, displacement, strain, d_spacing, support, ...
+      image_N/{title, data, z, y, x}, link <field> -> image_N       amplitude, phase, displacement, strain, d_spacing, support, ...
       strain_1/{frame, basis, rotation, q_bragg, iso_level, reflection, name, resolution, facets, choices, numbers}
 
-Every image has the attributes ``frame`` and ``basis`` (columns are the voxel edges [m], components (z, y, x)). Fields that have no
-value outside the crystal are NaN there. Strain is a pure number, lengths are in metres.
+The data of every image have the attributes ``frame`` and ``basis`` (columns are the voxel edges [m], components (z, y, x)), and
+``long_name``, which says in words what they hold. Fields that have no value outside the crystal are NaN there. Strain is a pure
+number, lengths are in metres. Only the axes by which viewers label a plot, z, y and x, are in nm.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.io.hdf5 import add_group, get, put, put_tree, read_tree
-from braggshot.volumes import Facet, StrainMap
+from braggshot.volumes import Facet, FloatArray, StrainMap
 
 # Fields of a strain map, and the units in which they are written.
 UNITS = {
@@ -37,13 +38,32 @@ UNITS = {
     "bulk": "1",
     "dislocation": "1",
 }
+# What each image holds, in words.
+_HOLDS = {
+    "amplitude": "amplitude |rho|",
+    "phase": "phase -q.u",
+    "displacement": "displacement along q",
+    "strain": "strain along q",
+    "d_spacing": "lattice spacing along q",
+    "lattice_parameter": "lattice parameter",
+    "displacement_sigma": "standard deviation of the displacement",
+    "strain_sigma": "standard deviation of the strain",
+    "support": "inside of the crystal",
+    "surface": "outermost voxels of the crystal",
+    "bulk": "inside without the surface",
+    "dislocation": "voxels at dislocations",
+    "mode": "first mode of all starts",
+    "rho": "complex object rho",
+}
 # Fields of a facet, and the units in which they are written.
 _FACET_UNITS = {
     "normal": "1", "area": "m^2", "share": "1", "centre": "m", "strain": "1", "strain_std": "1", "hkl": "1", "off": "rad",
 }  # fmt: skip
 
 
-def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **attributes: Any) -> h5py.Group:
+def add_image(
+    entry: h5py.Group, key: str, array: NDArray[Any], units: str, basis: FloatArray | None = None, **attributes: Any
+) -> h5py.Group:
     """Add the next ``image_N`` to an entry, with the link ``entry_1/<key>`` by which cdiutils finds it.
 
     Parameters
@@ -52,14 +72,31 @@ def add_image(entry: h5py.Group, key: str, array: NDArray[Any], units: str, **at
     key : name of the field: "amplitude", "displacement", "strain", ...
     array : values (z, y, x)
     units : as the UDUNITS library spells it; "1" for a pure number
+    basis : columns are the voxel edges [m]; None without geometry
     attributes : stored with the data set, for example ``frame="crystal"``
     """
     number = 1 + sum(name.startswith("image_") for name in entry)
     image = add_group(entry, f"image_{number}", "NXdata", signal="data", interpretation="image")
     put(image, "title", key)
-    put(image, "data", array, units, **attributes)
+    put(image, "data", array, units, **attributes, **({} if basis is None else {"basis": basis}))
+    describe(image, key, basis, str(attributes.get("frame", "detector")))
     entry[key] = h5py.SoftLink(image.name)
     return image
+
+
+def describe(image: h5py.Group, key: str, basis: FloatArray | None, frame: str) -> None:
+    """Say what an image holds, in words, and add its axes in nm, as NeXus asks; without geometry there are no axes.
+
+    Along an axis of a skewed frame the distances are those along the edge of the voxels.
+    """
+    image["data"].attrs["long_name"] = f"{_HOLDS.get(key, key)}, {frame} frame"
+    if basis is None:
+        return
+    names = ("z", "y", "x") if frame != "detector" else ("rocking", "row", "column")
+    image.attrs["axes"] = names
+    for axis, name in enumerate(names):
+        size, edge = image["data"].shape[axis], float(np.linalg.norm(basis[:, axis])) * 1e9
+        put(image, name, (np.arange(size) - size // 2) * edge, "nm", long_name=f"{name} [nm]")
 
 
 def write(entry: h5py.Group, strain_map: StrainMap, numbers: Mapping[str, Any]) -> None:
@@ -70,7 +107,7 @@ def write(entry: h5py.Group, strain_map: StrainMap, numbers: Mapping[str, Any]) 
             continue
         array = values.astype(np.int8 if values.dtype == bool else np.float32)
         sign = {"sign": "phase = -q.u"} if name == "phase" else {}
-        add_image(entry, name, array, units, frame=strain_map.frame, basis=strain_map.basis, **sign)
+        add_image(entry, name, array, units, strain_map.basis, frame=strain_map.frame, **sign)
     group = add_group(entry, "strain_1", "NXcollection")
     for name, units in (("basis", "m"), ("rotation", "1"), ("q_bragg", "1/m"), ("iso_level", "photons^0.5")):
         put(group, name, getattr(strain_map, name), units)

@@ -5,8 +5,9 @@ z) are those of the CXI laboratory frame: x outboard, y up, z downstream; no axi
 fastest. Lengths are in nanometres, because ParaView's own tolerances suit numbers near one; without geometry they are in voxels.
 The origin is at the voxel N // 2.
 
-Image data has orthogonal axes. A skewed basis (the detector frame) is drawn with the right voxel sizes and right angles, and a note
-in the file says so. Measure in the orthogonal crystal frame.
+Image data has orthogonal axes. A skewed basis (the detector frame) is drawn with the right voxel sizes, along the orthogonal axes
+that are nearest to its edges, and a note in the file says so. The nearest axes have the handedness of the edges, so no crystal is
+drawn mirrored. Measure in the orthogonal crystal frame.
 """
 
 from __future__ import annotations
@@ -122,10 +123,12 @@ def _grid(shape: tuple[int, int, int], basis: FloatArray | None, frame: str) -> 
     direction = edges / spacing
     skewed = not np.allclose(direction.T @ direction, np.eye(3), atol=1e-6)
     if skewed:
-        direction = np.eye(3)
+        left, _, right = np.linalg.svd(direction)
+        direction = left @ right  # the orthogonal matrix that is nearest
     origin = -direction @ (spacing * [n // 2 for n in reversed(shape)])
     attributes = {"Origin": origin, "Spacing": spacing, "Direction": direction.ravel()}
-    notes = {"frame": f"{frame} (skewed axes)" if skewed else frame, "length_unit": "voxel" if basis is None else "nm"}
+    drawn = " (skewed axes, drawn at right angles)" if skewed else ""
+    notes = {"frame": frame + drawn, "length_unit": "voxel" if basis is None else "nm"}
     return " ".join(f'{name}="{" ".join(f"{value:.9g}" for value in values)}"' for name, values in attributes.items()), notes
 
 
