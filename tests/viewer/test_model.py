@@ -14,9 +14,12 @@ from sample_crystal import EDGE, RADIUS, Changing, result, row, strain_map
 
 from braggshot.errors import FormatError
 from braggshot.io import results
+from braggshot.report import interactive
+from braggshot.report import solid as model
+from braggshot.report.solid import View
 from braggshot.snapshot import PreviewRecord, Snapshot
-from braggshot.viewer import drawings, measured, model, result_files
-from braggshot.viewer.model import View
+from braggshot.viewer import drawings, measured, result_files
+from braggshot.viewer import model as series_model
 from braggshot.viewer.shared import LRUCache, SharedFeed, cached, make_contents, scan_entries
 
 
@@ -111,8 +114,8 @@ def test_slices_are_where_they_say(solid):
 
 def test_a_series_has_one_range_of_colours_without_its_failed_scans(solid):
     rows = [row("a", 0), row("b", 1), {**row("c", 9), "verdict": "failed"}]
-    assert model.use_series_colours(solid, rows).colours["strain"].high == pytest.approx(1e-3)
-    assert model.use_series_colours(solid, rows[:1]).colours["strain"] == solid.colours["strain"]
+    assert series_model.use_series_colours(solid, rows).colours["strain"].high == pytest.approx(1e-3)
+    assert series_model.use_series_colours(solid, rows[:1]).colours["strain"] == solid.colours["strain"]
 
 
 def test_diffraction_has_gaps_and_its_fit(found):
@@ -162,8 +165,8 @@ def test_figures_are_valid_json_without_nan(solid, found):
     view = View()
     judged = [PreviewRecord(1.0, 20, "refine", 0.04, 0.9, "doubtful"), PreviewRecord(2.0, 40, "refine", 0.01, 0.8, "good")]
     drawn = [
-        drawings.crystal(solid, model.mesh(solid, view), "strain", drawings.camera_from("x")),
-        drawings.crystal(solid, None, "strain", drawings.camera_from("no such look")),
+        interactive.crystal(solid, model.mesh(solid, view), "strain", interactive.camera_from("x")),
+        interactive.crystal(solid, None, "strain", interactive.camera_from("no such look")),
         *(drawings.slice_figure(plane, (0.0, 0.0), solid.colours["strain"], "nm") for plane in model.planes(solid, view)),
         drawings.rocking(measured.rocking(Snapshot(state="done", rocking=np.array([1.0, np.nan]), expected=3), None, True)),
         drawings.previews(judged),
@@ -218,7 +221,7 @@ def test_a_picture_that_the_next_one_replaces_is_drawn_anew_when_it_stays(found)
 
 def test_corners_are_counted_in_two_bytes_where_that_is_enough(solid):
     surface = model.mesh(solid, View())
-    figure = drawings.crystal(solid, surface, "strain", drawings.camera_from("oblique"))["data"][0]
+    figure = interactive.crystal(solid, surface, "strain", interactive.camera_from("oblique"))["data"][0]
     found = np.stack([np.frombuffer(base64.b64decode(figure[axis]["bdata"]), np.uint16) for axis in "ijk"], axis=1)
     assert {figure[axis]["dtype"] for axis in "ijk"} == {"u2"}
     assert np.array_equal(found, surface.triangles)

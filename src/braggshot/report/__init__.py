@@ -5,6 +5,8 @@ text             say in words, with the usual units, what the numbers of a recon
 figures          make the pictures of a reconstruction, as arrays
 strain_figures   make the pictures of a strain map, as arrays
 drawing          keep the pictures of a reconstruction, drawn once and used by slide, page and figure
+solid            prepare a crystal in space: its surface, slices and quantities, as arrays
+interactive      make the figure of a crystal in space, to be turned, cut and coloured
 html_parts       lay out rows of pictures, colour bars, cards and curves as HTML
 strain_section   lay out the part of the HTML page about strain
 html             write the HTML page: one file that needs no other

@@ -113,6 +113,6 @@ def _legend(figure: Figure, corner: tuple[float, float], name: str, colours: Col
     axes = figure.add_axes((*corner, 0.14, 0.013))
     axes.imshow(mpl.colormaps[colours.name](np.linspace(0, 1, 256))[None], aspect="auto", extent=(0, 1, 0, 1))
     axes.set_axis_off()
-    low, high = (figures.label(value, colours.unit) for value in (colours.low, colours.high))
+    low, high = figures.ends(colours)
     axes.text(-0.03, 0.4, low, transform=axes.transAxes, fontsize=8, color=_INK, ha="right", va="center")
     axes.text(1.03, 0.4, f"{high} {colours.unit} {name}", transform=axes.transAxes, fontsize=8, color=_INK, va="center")

@@ -24,9 +24,10 @@ from dataclasses import replace
 from typing import Any
 
 from braggshot.errors import ConfigError, OutputError
+from braggshot.report import interactive
+from braggshot.report.solid import MAX_TRIANGLES, MAX_TRIANGLES_LIVE, TITLES, View
 from braggshot.snapshot import Feed
 from braggshot.viewer import access, drawings, measured
-from braggshot.viewer.model import MAX_TRIANGLES, MAX_TRIANGLES_LIVE, TITLES, View
 from braggshot.viewer.pages import ASK, Pages, pause
 from braggshot.viewer.shared import PageContents, SharedFeed, scan_entries
 
@@ -248,7 +249,7 @@ def _plot(app: Dash, shared: SharedFeed) -> None:
         return *changes, plotted
 
 
-def _progress_figure(contents: PageContents, records: Any) -> tuple[drawings.Figure, str]:
+def _progress_figure(contents: PageContents, records: Any) -> tuple[interactive.Figure, str]:
     """Draw the misfit of the previews over time, or, for a result file, the error over the iterations of the phasing."""
     if records:
         return drawings.previews(records), "Error and verdict over time"
@@ -309,7 +310,7 @@ def _draw(app: Dash, shared: SharedFeed) -> None:
         if surface is None:
             caption = "Nothing is left at this level: lower it, or cut less away. " + caption
         return (
-            drawings.crystal(solid, surface, name, _camera(turned, look)),
+            interactive.crystal(solid, surface, name, _camera(turned, look)),
             layout.legend(TITLES[name], solid.colours[name]),
             caption,
             options,
@@ -334,12 +335,12 @@ def _draw(app: Dash, shared: SharedFeed) -> None:
         return {"look": look, "camera": moved["scene.camera"]} if moved and "scene.camera" in moved else no_update
 
 
-def _camera(turned: dict[str, Any] | None, look: str) -> drawings.Figure:
+def _camera(turned: dict[str, Any] | None, look: str) -> interactive.Figure:
     """Return the camera as the user turned it, or the camera of the direction `look` if the user did not turn it."""
     if turned is None or turned.get("look") != look:
-        return drawings.camera_from(look)
+        return interactive.camera_from(look)
     kept = {part: {axis: float(turned["camera"][part][axis]) for axis in "xyz"} for part in ("eye", "up", "center")}
-    return {**drawings.camera_from(look), **kept}
+    return {**interactive.camera_from(look), **kept}
 
 
 def _slice(app: Dash, shared: SharedFeed) -> None:
