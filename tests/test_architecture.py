@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "braggshot"
 
 LAYERS = [
-    {"errors"},
+    {"display", "errors"},
     {"config", "volumes"},
     {"physics"},
     {"prepare", "crystals", "iterative", "io"},
@@ -37,6 +37,7 @@ MOST_EXCEPTIONS, MOST_LOOSE_MODULES = 10, 13
 CONFINED = {
     "typer": {"cli"},
     "rich": {"cli"},
+    "tqdm": {"display"},
     "hdf5plugin": {"io"},
     "silx": {"io"},
     "pyFAI": {"prepare"},

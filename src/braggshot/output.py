@@ -233,7 +233,7 @@ def check_writable(
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place with -o.") from error
+        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place.") from error
 
 
 def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:

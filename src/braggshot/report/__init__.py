@@ -4,10 +4,11 @@ surface          render the surface of a crystal from any side
 text             say in words, with the usual units, what the numbers of a reconstruction mean
 figures          make the pictures of a reconstruction, as arrays
 strain_figures   make the pictures of a strain map, as arrays
-drawing          keep the pictures of a reconstruction, drawn once and used by slide, page and figure
 solid            prepare a crystal in space: its surface, slices and quantities, as arrays
 interactive      make the figure of a crystal in space, to be turned, cut and coloured
+drawing          keep the pictures of a reconstruction, drawn once and used by slide, page and figure
 html_parts       lay out rows of pictures, colour bars, cards and curves as HTML
+html_crystal     lay out the crystal to turn, with the scripts that draw it
 strain_section   lay out the part of the HTML page about strain
 html             write the HTML page: one file that needs no other
 paper            write the figure for a paper
