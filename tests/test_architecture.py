@@ -25,6 +25,7 @@ LAYERS = [
     {"pipeline"},
     {"series", "evaluation", "postprocess", "train", "batch_predict", "snapshot"},
     {"live", "viewer", "cluster", "doctor"},
+    {"notebook"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

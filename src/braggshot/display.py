@@ -27,7 +27,7 @@ class Described:
 
 def within_lines(text: str) -> str:
     """Break a text into lines; leave out what ten lines do not hold."""
-    lines = textwrap.wrap(text, _WIDTH, subsequent_indent="    ")
+    lines = textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
     return "\n".join(lines if len(lines) <= _LINES else [*lines[: _LINES - 1], "    …"])
 
 
@@ -58,7 +58,7 @@ def _brief_array(array: Any) -> str:
     if len(shape) == 1 and 0 < shape[0] <= 3:
         return f"[{', '.join(f'{value:.4g}' for value in array)}]"
     ends = f", {array[0]:.4g} … {array[-1]:.4g}" if len(shape) == 1 and shape[0] else ""
-    return f"<{array.dtype} {' × '.join(map(str, shape))}{ends}>"
+    return f"<{array.dtype} {'×'.join(map(str, shape))}{ends}>"
 
 
 def in_notebook() -> bool:
@@ -76,7 +76,7 @@ def progress_line(title: str, is_shown: bool | None = None) -> Iterator[Callable
     title : what is worked on
     is_shown : None shows the line in a terminal and in a notebook only
     """
-    from tqdm.std import tqdm
+    from tqdm import tqdm
 
     if is_shown is None:
         is_shown = in_notebook() or (sys.stderr is not None and sys.stderr.isatty())

@@ -13,6 +13,8 @@ strain_section   lay out the part of the HTML page about strain
 html             write the HTML page: one file that needs no other
 paper            write the figure for a paper
 slide            write the slide: one picture, 16:9
+html_cell        lay out a reconstruction as a notebook shows it
+planes           draw planes through a crystal with axes and a colour bar
 movie            write a movie of a series as a GIF
 series           draw a series of scans: curves, crystals, movie, page
 evaluation       draw a comparison of phasing methods on test crystals

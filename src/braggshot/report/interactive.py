@@ -33,6 +33,7 @@ CUTS: tuple[tuple[Axis | None, float], ...] = (
 )
 """Stops of the slider that cuts the crystal open: the axis across which it is cut, and the share of its extent that stays."""
 _TRIANGLES = 8_000  # largest number of triangles of a surface of a figure that holds its choices, because it holds many surfaces
+_DISTANCE = 1.45  # distance of the eye at which the crystal with its axes fills such a figure
 _DIGITS = 11  # binary digits to which coordinates and values of such a figure are rounded; a picture shows no more
 
 
@@ -61,14 +62,18 @@ def scale(colours: Colours) -> list[list[Any]]:
     return [[float(share), "rgb({},{},{})".format(*rgba[:3].tolist())] for share, rgba in zip(shares, linear, strict=True)]
 
 
-def camera_from(look: str) -> Figure:
-    """Return a camera for the direction of view named `look`: "x", "y", "z" or "oblique".
+def camera_from(look: str, distance: float = 2.2) -> Figure:
+    """Return a camera for the direction of view named `look`: "x", "y", "z" or "oblique"; the crystal is larger if it is near.
 
     The axes (z, x, y) of the crystal take the places of plotly's x, y, z, so that y stays up when the crystal is turned.
     """
     direction = np.array(LOOKS.get(look, LOOKS["oblique"]))
     up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
-    return {"eye": _to_plotly_axes(2.2 * direction / np.linalg.norm(direction)), "up": up, "projection": {"type": "orthographic"}}
+    return {
+        "eye": _to_plotly_axes(distance * direction / np.linalg.norm(direction)),
+        "up": up,
+        "projection": {"type": "orthographic"},
+    }
 
 
 def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) -> Figure:
@@ -94,7 +99,7 @@ def figure(shown: Solid, colouring: str = "strain") -> Figure:
     traces = [
         {**_trace(_rounded(found[first])), "coloraxis": "coloraxis", "visible": place == 0} for place, (_, found) in enumerate(made)
     ]
-    layout = {**layout_of(0), "scene": _scene(shown, camera_from("oblique")), "coloraxis": _colour_axis(shown, first)}
+    layout = {**layout_of(0), "scene": _scene(shown, camera_from("oblique", _DISTANCE)), "coloraxis": _colour_axis(shown, first)}
     layout["updatemenus"] = [_menu(shown, [found for _, found in made], names, first)]
     layout["sliders"] = [_slider([view for view, _ in made])]
     layout["margin"] = {"l": 0, "r": 0, "t": 40, "b": 0}

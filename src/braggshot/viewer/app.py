@@ -73,7 +73,13 @@ def serve(
 
 @contextmanager
 def serving(
-    feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None, pages: Pages | None = None
+    feed: Feed,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    pages: Pages | None = None,
+    ancestors: str = access.NOBODY,
 ) -> Iterator[str]:
     """Serve the page from threads of this process while the context lasts; the value of the context is the URL of the page.
 
@@ -83,6 +89,7 @@ def serving(
     host, port : address to serve at; port 0 takes a free port
     token : access token that every visitor needs; it is part of the URL
     pages : record of the open pages that the caller reads; None if it needs none
+    ancestors : pages that may show this one inside them, as `access.protect` takes them
 
     Raises
     ------
@@ -91,7 +98,7 @@ def serving(
     """
     if token is None and not access.is_loopback(host):
         raise ConfigError(f"others reach {host}, so the page needs a token; give one with --token, or leave --host out.")
-    page = access.protect(build(feed, pages or Pages()).server.wsgi_app, token)
+    page = access.protect(build(feed, pages or Pages()).server.wsgi_app, token, ancestors)
     sockets: dict[int, Any] = {}
     limits = {"max_request_body_size": access.LONGEST_REQUEST, "max_request_header_size": 16 * 1024, "connection_limit": 200}
     try:
