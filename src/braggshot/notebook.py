@@ -108,7 +108,7 @@ class Live:
         return self._thread.is_alive()
 
     def wait(self, seconds: float | None = None) -> LiveStatus:
-        """Wait until the source ends and its scans are phased, at most `seconds` [s]; interrupting the kernel ends the wait only."""
+        """Wait until the source ends and its scans are phased, at most `seconds` [s]; an interrupt ends the wait only."""
         self._thread.join(seconds)
         return self.status
 

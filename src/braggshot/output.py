@@ -214,7 +214,7 @@ class Result:
         if in_notebook():
             from IPython.display import display
 
-            display(self)
+            display(self)  # type: ignore[no-untyped-call]
             return None
         import tempfile
         import webbrowser

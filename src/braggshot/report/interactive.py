@@ -33,7 +33,7 @@ CUTS: tuple[tuple[Axis | None, float], ...] = (
 )
 """Stops of the slider that cuts the crystal open: the axis across which it is cut, and the share of its extent that stays."""
 _TRIANGLES = 8_000  # largest number of triangles of a surface of a figure that holds its choices, because it holds many surfaces
-_DISTANCE = 1.45  # distance of the eye at which the crystal with its axes fills such a figure
+_ZOOM = 1.2  # size of the crystal in such a figure, relative to plotly's choice, which leaves much room [1]
 _DIGITS = 11  # binary digits to which coordinates and values of such a figure are rounded; a picture shows no more
 
 
@@ -62,15 +62,15 @@ def scale(colours: Colours) -> list[list[Any]]:
     return [[float(share), "rgb({},{},{})".format(*rgba[:3].tolist())] for share, rgba in zip(shares, linear, strict=True)]
 
 
-def camera_from(look: str, distance: float = 2.2) -> Figure:
-    """Return a camera for the direction of view named `look`: "x", "y", "z" or "oblique"; the crystal is larger if it is near.
+def camera_from(look: str) -> Figure:
+    """Return a camera for the direction of view named `look`: "x", "y", "z" or "oblique".
 
     The axes (z, x, y) of the crystal take the places of plotly's x, y, z, so that y stays up when the crystal is turned.
     """
     direction = np.array(LOOKS.get(look, LOOKS["oblique"]))
     up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
     return {
-        "eye": _to_plotly_axes(distance * direction / np.linalg.norm(direction)),
+        "eye": _to_plotly_axes(2.2 * direction / np.linalg.norm(direction)),
         "up": up,
         "projection": {"type": "orthographic"},
     }
@@ -99,11 +99,18 @@ def figure(shown: Solid, colouring: str = "strain") -> Figure:
     traces = [
         {**_trace(_rounded(found[first])), "coloraxis": "coloraxis", "visible": place == 0} for place, (_, found) in enumerate(made)
     ]
-    layout = {**layout_of(0), "scene": _scene(shown, camera_from("oblique", _DISTANCE)), "coloraxis": _colour_axis(shown, first)}
+    layout = {**layout_of(0), "scene": _enlarged(_scene(shown, camera_from("oblique"))), "coloraxis": _colour_axis(shown, first)}
     layout["updatemenus"] = [_menu(shown, [found for _, found in made], names, first)]
     layout["sliders"] = [_slider([view for view, _ in made])]
     layout["margin"] = {"l": 0, "r": 0, "t": 40, "b": 0}
     return {"data": [*traces, *_q_arrow(shown)], "layout": layout}
+
+
+def _enlarged(scene: Figure) -> Figure:
+    """Enlarge a scene in true proportions, because the projection has no distance that could be made smaller."""
+    sides = np.array([scene[f"{axis}axis"]["range"][1] - scene[f"{axis}axis"]["range"][0] for axis in "xyz"])
+    ratio = _ZOOM * sides / np.prod(sides) ** (1 / 3)
+    return {**scene, "aspectmode": "manual", "aspectratio": dict(zip("xyz", ratio.tolist(), strict=True))}
 
 
 def _menu(shown: Solid, made: Sequence[Mapping[str, Mesh]], names: Sequence[str], first: str) -> Figure:
