@@ -6,11 +6,13 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sample_crystal import result
 
 import braggshot
 from braggshot import display
@@ -18,7 +20,6 @@ from braggshot.crystals.scan import gold_at_34idc
 from braggshot.io.frames import ArrayFrames
 from braggshot.output import Result
 from braggshot.volumes import Circle, Ensemble, Scan, Uncertainty
-from sample_crystal import result
 
 FOUND = result()
 SCAN = Scan(
@@ -96,11 +97,13 @@ def said(shown, terminal):
     if not terminal:
         return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
     subprocess.run(command, stderr=theirs, check=True)
+    os.write(theirs, b"|")  # so that there is something to read
     os.close(theirs)
     text = os.read(ours, 100_000).decode()
     os.close(ours)
-    return text
+    return text.removesuffix("|")
 
 
 def test_a_terminal_shows_step_and_time_left():
