@@ -17,7 +17,7 @@ from pathlib import Path
 
 from braggshot.report.interactive import Figure
 
-MISSING = "To turn, cut and colour the crystal here, install the extra: pip install 'braggshot[view]'."
+MISSING = "To turn, cut and colour the crystal here, an extra is needed: pip install 'braggshot[view]'."
 """What is said where plotly.js is not installed."""
 _HEIGHT = 560  # height of the figure [pixels]
 
