@@ -16,9 +16,14 @@ pytest.importorskip("nbclient")
 ROOT = Path(__file__).parents[1]
 QUICK = (
     'settings = {"prepare": {"shape": [32, 48, 48]}, "output": {"formats": ["cxi"]}, "phasing": {"method": "iterative", '
-    '"starts": 2, "iterative": {"recipe": "30*RAAR+20*ER"}, "partial_coherence": "off"}}\n'
+    '"starts": 2, "iterative": {"recipe": "15*RAAR+15*ER"}, "partial_coherence": "off"}}\n'
 )
-SMALL = {"quickstart": QUICK, "raw_scan": QUICK, "series": QUICK, "live": QUICK + 'rate = 0\nsettings.pop("prepare")\n'}
+SMALL = {
+    "quickstart": QUICK,
+    "raw_scan": QUICK,
+    "series": QUICK + 'settings["series"] = {"movie": False}\nsettings["phasing"]["starts"] = 1\n',
+    "live": QUICK + 'rate = 0\nsettings.pop("prepare")\n',
+}
 
 
 def load_runner():

@@ -200,7 +200,7 @@ class Result:
 
         shown = self._solid()
         figure = interactive.figure(shown, quantity)
-        still = planes.plane_figure(shown, shown.colouring(quantity))
+        still = planes.surface_figure(self._drawing, quantity)
         return Inline(html_crystal.frame(figure, self.volume.name), still._repr_png_(), figure)
 
     def _solid(self) -> Solid:

@@ -1,4 +1,4 @@
-"""Draw planes through a crystal with axes in nm and a colour bar, for a notebook or a script."""
+"""Draw planes through a crystal with axes in nm and a colour bar, or its surface, for a notebook or a script."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from braggshot.errors import ConfigError
+from braggshot.report import strain_figures
+from braggshot.report.drawing import Drawing
 from braggshot.report.figures import Colours
 from braggshot.report.solid import SLICES, TITLES, Plane, Solid, View, planes
 
@@ -62,10 +64,39 @@ def plane_figure(
     norm = Normalize(colours.low * factor, colours.high * factor)
     for axes, one in zip(panels, chosen, strict=True):
         _draw(axes, one, factor, norm, colours.name, shown.unit)
-    bar = figure.colorbar(ScalarMappable(norm, mpl.colormaps[colours.name]), ax=list(panels), shrink=0.85)
-    bar.set_label(TITLES[quantity] + (f" [{unit}]" if unit != "1" else ""))
+    _add_colour_bar(figure, list(panels), norm, colours.name, TITLES[quantity] + (f" [{unit}]" if unit != "1" else ""))
     figure.suptitle(shown.name, fontsize=11)
     return figure
+
+
+def surface_figure(drawing: Drawing, quantity: str) -> InlineFigure:
+    """Draw the surface of the crystal from two sides; the quantities that it cannot show are drawn on planes.
+
+    The crystal must have a surface.
+    """
+    shown = drawing.solid
+    assert shown is not None
+    quantity = shown.colouring(quantity)
+    if drawing.material is not None and quantity in {"strain", "displacement", "amplitude"}:
+        pictures = strain_figures.views(drawing.material, quantity, azimuths=strain_figures.VIEWS[:2])
+    elif drawing.material is None and quantity == "phase":
+        pictures = drawing.views[:2]
+    else:
+        return plane_figure(shown, quantity)
+    figure = InlineFigure(figsize=(2 * _SIDE + _BAR, _SIDE + 0.5), dpi=110, layout="constrained")
+    panels = list(figure.subplots(1, len(pictures)))
+    for axes, picture in zip(panels, pictures, strict=True):
+        axes.imshow(picture.rgba)
+        axes.set_axis_off()
+    colours = shown.colours[quantity]
+    unit = f" [{colours.unit}]" if colours.unit else ""
+    _add_colour_bar(figure, panels, Normalize(colours.low, colours.high), colours.name, TITLES[quantity] + unit)
+    return figure
+
+
+def _add_colour_bar(figure: InlineFigure, panels: list[Axes], norm: Normalize, name: str, label: str) -> None:
+    """Add the colour bar."""
+    figure.colorbar(ScalarMappable(norm, mpl.colormaps[name]), ax=panels, shrink=0.85).set_label(label)
 
 
 def _unit_of(colours: Colours, unit: str | None) -> tuple[str, float]:
