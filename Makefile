@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make shared machines crawl.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo live test test-long lint types unit manual docs gallery reference bench dist hooks clean
+.PHONY: demo live test test-long lint types unit manual docs notebooks gallery reference bench dist hooks clean
 
 SAY := @printf '== %s\n'
 # On a terminal pip shows what it fetches and how far it is; a log is spared that, but no error.
@@ -27,8 +27,8 @@ test: lint types unit manual
 
 lint: $(VENV)/test
 	$(SAY) 'lint: a second'
-	$(BIN)/ruff check src tests benchmarks examples docs
-	$(BIN)/ruff format --check src tests benchmarks examples docs
+	$(BIN)/ruff check src tests benchmarks examples docs notebooks
+	$(BIN)/ruff format --check src tests benchmarks examples docs notebooks
 
 types: $(VENV)/test
 	$(SAY) 'types: mypy, about 1 minute'
@@ -55,6 +55,11 @@ docs: manual
 # What pages say about commands, settings and formats, after one of these changed.
 reference: $(VENV)/test
 	$(BIN)/python docs/generate.py
+
+# The example notebooks, with what they show.
+notebooks: demo $(VENV)/test
+	$(SAY) 'notebooks: run the example notebooks; a few minutes'
+	$(BIN)/python notebooks/execute.py
 
 # The pictures of docs/gallery.md, each by the command that stands above it.
 gallery: demo $(VENV)/test

@@ -28,9 +28,9 @@ from braggshot.live.messages import Arrived, Begin, End
 from braggshot.live.session import Session, resolve
 from braggshot.live.sources.memory import MemorySource
 from braggshot.physics.metrics import align
-from braggshot.viewer import drawings
+from braggshot.report import interactive
+from braggshot.report.solid import View
 from braggshot.viewer.app import pause
-from braggshot.viewer.model import View
 from braggshot.viewer.shared import SharedFeed
 from braggshot.volumes import Frame
 
@@ -95,7 +95,7 @@ class Page(threading.Thread):
             shown = self.watch.solid(now.scans - 1)
             if shown is not None:
                 surface = self.watch.mesh(shown, View())
-                json.dumps(drawings.crystal(shown, surface, shown.colouring("strain"), drawings.camera_from("oblique")))
+                json.dumps(interactive.crystal(shown, surface, shown.colouring("strain"), interactive.camera_from("oblique")))
             moment = time.monotonic(), time.process_time()
             self.camera_from.append((moment, snapshot.scan, snapshot.previews[-1], snapshot.result))
 

@@ -21,8 +21,10 @@ from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from braggshot.io import results
+from braggshot.report import interactive
+from braggshot.report import solid as model
 from braggshot.snapshot import PreviewRecord, Snapshot
-from braggshot.viewer import drawings, model
+from braggshot.viewer import drawings
 from braggshot.viewer.app import serving
 from braggshot.viewer.shared import make_contents
 
@@ -74,7 +76,7 @@ def main(pictures: int, path: str = "") -> None:
     surface = timed("surface", lambda: model.mesh(ready.solid, model.View(max_triangles=model.MAX_TRIANGLES_LIVE)))
     print(f"triangles {len(surface.triangles)}, points {len(surface.points)}")
     name = ready.solid.colouring("strain")
-    report_size("surface", drawings.crystal(ready.solid, surface, name, drawings.camera_from("oblique")))
+    report_size("surface", interactive.crystal(ready.solid, surface, name, interactive.camera_from("oblique")))
     planes = model.planes(ready.solid, model.View())
     report_size("slices", [drawings.slice_figure(plane, (0.0, 0.0), ready.solid.colours[name], "nm") for plane in planes])
     feed = Changing(result=found)

@@ -14,7 +14,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "braggshot"
 
 LAYERS = [
-    {"errors"},
+    {"display", "errors"},
     {"config", "volumes"},
     {"physics"},
     {"prepare", "crystals", "iterative", "io"},
@@ -25,6 +25,7 @@ LAYERS = [
     {"pipeline"},
     {"series", "evaluation", "postprocess", "train", "batch_predict", "snapshot"},
     {"live", "viewer", "cluster", "doctor"},
+    {"notebook"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -37,6 +38,7 @@ MOST_EXCEPTIONS, MOST_LOOSE_MODULES = 10, 13
 CONFINED = {
     "typer": {"cli"},
     "rich": {"cli"},
+    "tqdm": {"display"},
     "hdf5plugin": {"io"},
     "silx": {"io"},
     "pyFAI": {"prepare"},
@@ -176,3 +178,31 @@ def test_public_names_resolve():
         assert getattr(braggshot, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = braggshot.nothing
+
+
+READ_BY_PYTHON_USERS = {
+    "prepare",
+    "iterative",
+    "nn",
+    "physics",
+    "phasing",
+    "crystal_frame",
+    "report",
+    "series",
+    "pipeline",
+    "output",
+}
+
+
+def test_what_a_user_of_python_reads_names_no_flag():
+    """Reasons and errors of the stages are read in notebooks, too, where there is no ``--flag`` and no ``-o``."""
+    wrong = []
+    for unit, path, tree in modules():
+        if unit not in READ_BY_PYTHON_USERS:
+            continue
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            if id(node) not in docstrings and re.search(r"(^|\s)\(?--[a-z]+|\s-o\b", text):
+                wrong.append(f"{path.relative_to(SOURCE)}:{node.lineno} {text}")
+    assert not wrong, "\n".join(wrong)

@@ -37,7 +37,18 @@ RESOLVERS = {
 }
 STAGES = {stage for resolver in RESOLVERS.values() for stage in config.dump(resolver({}))}
 READABLE = {"geometry", *itertools.chain(*(option_names(load_reader(known)) for known in BUILT_IN))}
-NO_SETTINGS = {"py", "csv", "tif", "png", "gif", "html", "parquet", "align", "run"}  # files and functions named like settings
+NO_SETTINGS = {
+    "py",
+    "ipynb",
+    "csv",
+    "tif",
+    "png",
+    "gif",
+    "html",
+    "parquet",
+    "align",
+    "run",
+}  # files and functions named like settings
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 

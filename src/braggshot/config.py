@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from braggshot.display import within_lines
 from braggshot.errors import ConfigError
 
 T = TypeVar("T")
@@ -173,6 +174,13 @@ def _keys(model: type[Any], prefix: str = "") -> Iterable[str]:
 def dump(settings: Any) -> dict[str, Any]:
     """Turn resolved settings into plain nested dictionaries, to be stored with every output."""
     return dataclasses.asdict(settings)
+
+
+class Changes:
+    """Base class of settings: their text shows those that differ from their defaults, as `resolve` takes them."""
+
+    def __repr__(self) -> str:
+        return within_lines(f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in changed(self).items())})")
 
 
 def changed(settings: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent
 """Folder of the installed package."""
 EXTRAS = {
     "view": "results and live scans in the browser",
+    "notebook": "results, views and live scans in Jupyter",
     "live": "frames of folders, EPICS and DECTRIS detectors",
     "series": "Parquet tables of series",
     "cluster": "many scans at once, over processes or machines",

@@ -8,12 +8,15 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from braggshot.errors import OutputError
+from braggshot.display import in_notebook
+from braggshot.errors import DataError, OutputError
 from braggshot.io.atomic import refuse_target
 from braggshot.physics.strain import summary_table
 from braggshot.volumes import (
@@ -29,6 +32,12 @@ from braggshot.volumes import (
     Verdict,
 )
 
+if TYPE_CHECKING:
+    from braggshot.report import Drawing
+    from braggshot.report.planes import InlineFigure
+    from braggshot.report.solid import Solid
+
+Quantity = Literal["strain", "displacement", "phase", "amplitude", "d_spacing", "lattice_parameter", "sigma"]
 OutputFormat = Literal["cxi", "vti", "png", "html", "pdf", "npz", "cohere", "cdiutils"]
 FOLDERS = {"cohere", "cdiutils"}  # formats that are written as a folder, not as a file
 
@@ -46,7 +55,32 @@ class OutputConfig:
     formats: tuple[OutputFormat, ...] = ("cxi", "vti", "png", "html")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
+class Inline:
+    """Something that a notebook shows, as a page where that can run, else as a picture.
+
+    Parameters
+    ----------
+    html : page with scripts
+    png : picture
+    figure : figure of plotly.js, as a plain dictionary
+    """
+
+    html: str
+    png: bytes
+    figure: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return "the crystal in space; a notebook shows it"
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """A reconstruction for users, with its main values and with methods to show it and to write it to files.
 
@@ -118,8 +152,71 @@ class Result:
         """
         return write(self.reconstruction, path, formats)
 
-    def show(self) -> Path:
-        """Write the report into a temporary folder, and open it in the web browser; returns the path of the report."""
+    def __repr__(self) -> str:
+        """Say the verdict, the reasons and the main numbers within ten lines."""
+        from braggshot.report import text
+
+        facts = [f"{fact.name} {fact.value}" for fact in text.quality_facts(self.reconstruction)]
+        reasons = [f"    {textwrap.shorten(reason, 106, placeholder=' …')}" for reason in self.reasons[:4]]
+        numbers = textwrap.wrap(", ".join(facts), 110, initial_indent="    ", subsequent_indent="    ")
+        return "\n".join([f"Result of {self.volume.name}: {self.verdict}", *reasons, *numbers][:10])
+
+    def _repr_html_(self) -> str:
+        """Show a notebook the verdict with its reasons, the slide, and the numbers."""
+        from braggshot.report import html_cell
+
+        return html_cell.cell(self._drawing)
+
+    @cached_property
+    def _drawing(self) -> Drawing:
+        """Pictures of the result, drawn once."""
+        from braggshot.report import Drawing
+
+        return Drawing(self.reconstruction)
+
+    def plot(
+        self, quantity: Quantity = "strain", *, unit: str | None = None, plane: str | None = None, at: float | None = None
+    ) -> InlineFigure:
+        """Draw a quantity on planes through the crystal, with axes in nm and a colour bar; returns a matplotlib figure.
+
+        Parameters
+        ----------
+        quantity : "strain", "displacement", "phase", "amplitude", "d_spacing", "lattice_parameter" or "sigma" (one sigma of the
+            strain), where it is known
+        unit : unit of the colour bar, such as "%" for a strain or "nm" for a displacement; None takes the usual one
+        plane : "xy", "xz" or "yz"; None draws all three
+        at : position of the plane along its normal, from the centre of the grid [nm]; None takes the middle of the crystal
+
+        Raises
+        ------
+        ConfigError : for a quantity that the crystal does not have, or a unit or plane that is not known.
+        """
+        from braggshot.report import planes
+
+        return planes.plane_figure(self._solid(), quantity, unit, plane, at)
+
+    def view(self, quantity: Quantity = "strain") -> Inline:
+        """Return the crystal to turn, cut and colour, for a notebook to show; `quantity` colours it at first."""
+        from braggshot.report import html_crystal, interactive, planes
+
+        shown = self._solid()
+        figure = interactive.figure(shown, quantity)
+        still = planes.surface_figure(self._drawing, quantity)
+        return Inline(html_crystal.frame(figure, self.volume.name), still._repr_png_(), figure)
+
+    def _solid(self) -> Solid:
+        """Return the crystal in space; raise `DataError` if there is none."""
+        if self._drawing.solid is None:
+            raise DataError(f"{self.volume.name}: there is no crystal to show, the support is empty or the amplitude is zero.")
+        return self._drawing.solid
+
+    def show(self) -> Path | None:
+        """Show the result: in a notebook below the cell, else as the report in the web browser; return the report's path."""
+        if in_notebook():
+            from IPython.display import display
+
+            display(self)  # type: ignore[no-untyped-call]
+            return None
         import tempfile
         import webbrowser
 
@@ -241,7 +338,7 @@ def check_writable(
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place with -o.") from error
+        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place.") from error
 
 
 def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import numpy as np
 from braggshot import config
 from braggshot.crystal_frame import StrainConfig, strain_map
 from braggshot.crystal_frame.strain_map import unit_cell
+from braggshot.display import progress_line
 from braggshot.errors import DataError
 from braggshot.io import registry
 from braggshot.iterative.iterate import Guess, Progress
@@ -41,8 +42,8 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, repr=False)
+class Settings(config.Changes):
     """Settings of a reconstruction, one table for each stage; `input` is passed to the reader of the scan unchanged."""
 
     input: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +64,7 @@ def reconstruct(
     *,
     format: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    progress: bool | None = None,
     **phasing: Any,
 ) -> Result:
     """Turn a raw scan into a crystal.
@@ -73,6 +75,7 @@ def reconstruct(
     settings : nested settings as in a TOML file, such as ``{"input": {"scan": 54}}``
     format : format of the file, if its content does not tell
     on_progress : called after each iteration
+    progress : show a line with the step, the error and the time left; None shows it in a terminal and in a notebook
     phasing : settings of the stage ``phasing``, such as ``seed=1`` or ``method="refine"``; ``recipe=...`` stands for the setting
         ``iterative.recipe``. If ``starts`` or ``recipe`` is given without a method, the method is "iterative"
 
@@ -82,7 +85,15 @@ def reconstruct(
     """
     given = config.changed(settings) if isinstance(settings, Settings) else settings or {}
     resolved = resolve(config.merge(given, _phasing_table(phasing)) if phasing else given)
-    return Result(drain(run(source, resolved, format), on_progress))
+    name = source.name if isinstance(source, Scan) else Path(source).stem
+    with progress_line(name, progress) as show:
+
+        def report(now: Progress) -> None:
+            show(now)
+            if on_progress is not None:
+                on_progress(now)
+
+        return Result(drain(run(source, resolved, format), report))
 
 
 def drain(running: Generator[P, None, T], on_progress: Callable[[P], None] | None = None) -> T:

@@ -103,7 +103,7 @@ def _check(settings: TrainSettings, folder: Path, initial: str | Path | None) ->
         if settings.solved.patterns:
             raise ConfigError("train.kind='two-scale' is taught by refining its own answers; leave solved_patterns.patterns at 0.")
         if initial is None and not (folder / "last.safetensors").exists():
-            raise ConfigError("train.kind='two-scale' begins with a finished network for the low resolution; give it with --init.")
+            raise ConfigError("train.kind='two-scale' begins with a finished network for the low resolution; name it as init.")
 
 
 def _at_full_resolution(settings: TrainSettings) -> TrainSettings:

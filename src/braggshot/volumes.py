@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from braggshot.display import Described
 from braggshot.errors import DataError
 
 FloatArray = NDArray[np.floating[Any]]
@@ -39,8 +40,8 @@ class Frames(Protocol):
     def __getitem__(self, region: Any, /) -> Any: ...
 
 
-@dataclass(frozen=True)
-class Circle:
+@dataclass(frozen=True, repr=False)
+class Circle(Described):
     """A rotation about the laboratory `axis` by the motor `name`; the angle [rad] is one value, or one per frame.
 
     The axis is "x+", "y-", ...; the rotation about it is right-handed (+) or left-handed (-).
@@ -51,17 +52,15 @@ class Circle:
     name: str = ""
 
 
-@dataclass(frozen=True)
-class Geometry:
+@dataclass(frozen=True, repr=False)
+class Geometry(Described):
     """Positions of beam, sample and detector, by the circles of a diffractometer.
 
     Parameters
     ----------
-    energy : photon energy [J]
-    distance : sample to detector [m]
+    energy, distance : photon energy [J]; sample to detector [m]
     pixel_size : detector row pitch, column pitch [m]
-    sample : circles that carry the sample, outermost first
-    detector : circles that carry the detector, outermost first
+    sample, detector : circles that carry the sample and the detector, outermost first
     direct_beam : (row, column) of the pixel that the direct beam hits with all detector circles at zero
     row_axis, column_axis : laboratory direction in which the row and the column index grow, all detector circles at zero
     instrument : name of the beamline
@@ -83,8 +82,8 @@ class Geometry:
     tilt: float = 0.0
 
 
-@dataclass(frozen=True)
-class Frame:
+@dataclass(frozen=True, repr=False)
+class Frame(Described):
     """One detector image as it arrives: its index in the scan, rocking angle [rad], time since the epoch [s]."""
 
     index: int
@@ -93,8 +92,8 @@ class Frame:
     time: float | None = None
 
 
-@dataclass(frozen=True)
-class Scan:
+@dataclass(frozen=True, repr=False)
+class Scan(Described):
     """Raw frames as the beamline wrote them, with everything the files say about them; nothing has been corrected.
 
     Parameters
@@ -102,8 +101,7 @@ class Scan:
     frames : (n, rows, columns), read lazily [counts]
     name : short name for outputs, such as "example_S0054"
     valid : (rows, columns) or (n, rows, columns); None means that the files carry no mask
-    dark : (rows, columns) counts per frame without beam [counts]
-    flat : (rows, columns) response to uniform light [arbitrary]
+    dark, flat : (rows, columns) counts per frame without beam [counts]; response to uniform light [arbitrary]
     monitor : (n,) incident flux per frame [arbitrary], for normalisation
     rocking_angle : (n,) angle of each frame [rad]
     arrived : (n,) False for a frame that was planned and is not there (yet); None means that all are
@@ -128,10 +126,8 @@ class Scan:
 
     def __post_init__(self) -> None:
         if len(self.frames.shape) != 3:
-            raise DataError(
-                f"{self.name}: expected a 3D scan (frames, rows, columns), found shape {tuple(self.frames.shape)}; "
-                "a rocking curve has many frames."
-            )
+            found = f"found shape {tuple(self.frames.shape)}; a rocking curve has many frames"
+            raise DataError(f"{self.name}: expected a 3D scan (frames, rows, columns), {found}.")
         if self.valid is not None and self.valid.shape not in {self.frames.shape, self.frames.shape[1:]}:
             raise DataError(
                 f"{self.name}: the mask has shape {self.valid.shape}, the frames {tuple(self.frames.shape)}; "
@@ -151,8 +147,8 @@ class Window:
     raw_shape: tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class DiffractionVolume:
+@dataclass(frozen=True, repr=False)
+class DiffractionVolume(Described):
     """Corrected counts around one Bragg peak, ready to be phased.
 
     Parameters
@@ -203,8 +199,8 @@ class Agreement:
     limit: float
 
 
-@dataclass(frozen=True)
-class Quality:
+@dataclass(frozen=True, repr=False)
+class Quality(Described):
     """Measures of how well a reconstruction explains its measurement; definitions in `braggshot.physics.metrics`.
 
     Parameters
@@ -228,8 +224,8 @@ class Quality:
     agreeing: Agreement | None = None
 
 
-@dataclass(frozen=True)
-class Ensemble:
+@dataclass(frozen=True, repr=False)
+class Ensemble(Described):
     """Statistics of all starts, after alignment to the chosen one.
 
     Parameters
@@ -252,16 +248,15 @@ class Ensemble:
     mode: ComplexArray | None = None
 
 
-@dataclass(frozen=True)
-class Uncertainty:
+@dataclass(frozen=True, repr=False)
+class Uncertainty(Described):
     """Standard deviations of a reconstruction per voxel, calibrated so that the truth lies within them in 68 % of cases.
 
     Parameters
     ----------
     phase : (z, y, x) circular standard deviation, 0 outside the support [rad]
     strain : (z, y, x) standard deviation of the strain along q; None without geometry [1]
-    samples : number of solutions that were compared
-    source : where these solutions came from, in words
+    samples, source : number of solutions that were compared; where they came from, in words
     amplitude : (z, y, x) standard deviation of |rho| over its mean, 0 outside the support; None where it was not asked for [1]
     """
 
@@ -272,8 +267,8 @@ class Uncertainty:
     amplitude: FloatArray | None = None
 
 
-@dataclass(frozen=True)
-class Reconstruction:
+@dataclass(frozen=True, repr=False)
+class Reconstruction(Described):
     """A crystal: the complex object on its grid, with measures of how far to trust it.
 
     Parameters
@@ -287,11 +282,9 @@ class Reconstruction:
     verdict, reasons : how far to trust it (see `Verdict`), and why, in words
     history : per-iteration curves of the chosen start ("iteration", "error", "support_fraction", ...)
     method, network : strategy and network by which the crystal was phased
-    configuration : every resolved setting, with versions and seed
-    choices : sign, twin, orientation and centring choices that were made, in words
+    configuration, choices : every resolved setting, with versions and seed; choices of sign, twin, orientation and centring
     psf : widths and Lorentzian share of the estimated point spread of the beam; None for full coherence
-    seconds : time per stage [s]
-    uncertainty : spread between the solutions that agree; None where fewer than two agree
+    seconds, uncertainty : time per stage [s]; spread between the solutions that agree, None where fewer than two agree
     strain : displacement and strain of the material; None before they are computed, without geometry or without a crystal
     """
 
@@ -319,15 +312,14 @@ class Reconstruction:
             raise DataError(f"the support has shape {self.support.shape}, rho {self.rho.shape}.")
 
 
-@dataclass(frozen=True)
-class Facet:
+@dataclass(frozen=True, repr=False)
+class Facet(Described):
     """A flat part of a crystal's surface; vectors are components (z, y, x) of the strain map's frame.
 
     Parameters
     ----------
     normal : outward unit vector
-    area : area of the facet, with its part of the rounded edges [m^2]
-    share : area of the facet over the area of the whole surface [1]
+    area, share : area of the facet, with its part of the rounded edges [m^2]; the same over the area of the whole surface [1]
     centre : mean position of the facet, from the origin of the strain map [m]
     strain, strain_std : area-weighted mean and standard deviation of the strain one voxel below the facet [1]
     hkl : lattice plane of the facet; None where none fits or the reflection is not known
@@ -344,8 +336,8 @@ class Facet:
     off: float | None = None
 
 
-@dataclass(frozen=True)
-class StrainMap:
+@dataclass(frozen=True, repr=False)
+class StrainMap(Described):
     """Shape, displacement and strain of a crystal on an orthogonal grid, lengths in metres.
 
     Volumes are (z, y, x); displacement, strain, d_spacing, lattice_parameter and the sigmas are NaN outside the support, where
@@ -354,8 +346,7 @@ class StrainMap:
 
     Parameters
     ----------
-    amplitude : |rho| [sqrt(photons)]
-    phase : -q.u, wrapped to +-pi, mean of the bulk zero [rad]
+    amplitude, phase : |rho| [sqrt(photons)]; -q.u, wrapped to +-pi, mean of the bulk zero [rad]
     displacement : u along q, from the unwrapped phase, mean of the bulk zero [m]
     strain : d u / d x along q, from the complex field without unwrapping [1]
     d_spacing : local spacing of the reflecting planes [m]
@@ -364,11 +355,9 @@ class StrainMap:
     dislocation : voxels at the corners of voxel faces around which the phase circulates
     basis : columns are the voxel edges [m], components (z, y, x) of `frame`
     q_bragg : scattering vector of the reference lattice, components (z, y, x) of `frame` [1/m]
-    frame : "lab", or "crystal" with q along an axis
-    rotation : (3, 3), from laboratory components to those of `frame`
+    frame, rotation : "lab", or "crystal" with q along an axis; (3, 3), from laboratory components to those of `frame`
     iso_level : amplitude of the iso-surface [sqrt(photons)]
-    name : name of the volume that the map was made from
-    reflection : hkl of the Bragg peak, where known
+    name, reflection : name of the volume that the map was made from; hkl of the Bragg peak, where known
     lattice_parameter : local lattice parameter a, with the shape of the unit cell held fixed; None without the reflection [m]
     displacement_sigma, strain_sigma : one standard deviation [m], [1]; None where it was not measured
     resolution : resolution [m] by the name of the method, see `braggshot.physics.resolution`
@@ -398,3 +387,14 @@ class StrainMap:
     resolution: Mapping[str, float] = field(default_factory=dict)
     facets: tuple[Facet, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def percent(self) -> FloatArray:
+        """Strain [%]."""
+        return 100 * self.strain
+
+    @property
+    def extent_nm(self) -> FloatArray:
+        """Lower and upper edge of the grid, one row for each of z, y and x [nm]."""
+        n = np.array(self.strain.shape)
+        return 1e9 * np.linalg.norm(self.basis, axis=0)[:, None] * (np.stack([-(n // 2), n - n // 2], axis=1) - 0.5)

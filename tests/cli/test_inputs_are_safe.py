@@ -40,7 +40,7 @@ def refused(arguments, folder, capsys):
     status = cli.main([str(argument) for argument in arguments])
     said = capsys.readouterr().err
     assert status == 1, said
-    assert "which is read here; choose another place with -o" in said
+    assert "which is read here; choose another place" in said
     assert contents(folder) == before
 
 

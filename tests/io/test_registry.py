@@ -55,7 +55,7 @@ def test_another_package_adds_a_format(plugin: Any, tmp_path: Path) -> None:
 def test_two_unrelated_claimants_are_an_error_and_a_child_is_not(plugin: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((2, 3, 4)))
     plugin(x=READER.format(parent="", suffix=".npy"))
-    with pytest.raises(FormatError, match=r"stacks and x can both read this; choose one with --format"):
+    with pytest.raises(FormatError, match=r"stacks and x can both read this; choose one as the format"):
         choose(tmp_path / "a.npy")
     assert read(tmp_path / "a.npy", "stacks").frames.shape == (2, 3, 4)
     plugin(x=READER.format(parent='PARENT = "stacks"', suffix=".npy"))

@@ -24,7 +24,7 @@ from braggshot.live.session import Session, resolve
 from braggshot.live.sources.memory import MemorySource
 from braggshot.live.status import Journal, Status
 from braggshot.nn.weights import load_network
-from braggshot.viewer import model
+from braggshot.report import solid as model
 from braggshot.volumes import Scan
 
 EDGE = 2e7  # of a voxel of reciprocal space [1/m]

@@ -97,10 +97,10 @@ def test_every_setting_is_read(seen):
         ),
         ({"method": "auto", "starts": 30}, "phasing.starts .* for 'auto' set phasing.search_starts"),
         ({"method": "auto", "starts": 10}, "phasing.starts"),  # the default, and still not read
-        ({"method": "iterative", "orientations": 3}, "phasing.orientations is read by --method auto or oneshot or refine, not by"),
-        ({"method": "oneshot", "tournament": {"min_blur": 0.5}}, "phasing.tournament.min_blur is read by --method auto"),
+        ({"method": "iterative", "orientations": 3}, "phasing.orientations is read by method auto or oneshot or refine, not by"),
+        ({"method": "oneshot", "tournament": {"min_blur": 0.5}}, "phasing.tournament.min_blur is read by method auto"),
         ({"method": "refine", "limits": {"tie_margin": 0.1}}, "phasing.limits.tie_margin"),
-        ({"method": "refine", "options": {"a": 1}}, "phasing.options is read by --method of another package"),
+        ({"method": "refine", "options": {"a": 1}}, "phasing.options is read by method of another package"),
         ({"method": "magic"}, "unknown phasing.method 'magic'; known: auto, oneshot, refine, iterative"),
     ],
 )

@@ -59,7 +59,7 @@ CUT.valid[:, :, 14:] = False
 @pytest.mark.parametrize(
     ("changes", "expected", "message"),
     [
-        ({"quality": replace(QUALITY, agreeing=Agreement(0, 0, 0, 0.95))}, "doubtful", r"only one start.*--starts"),
+        ({"quality": replace(QUALITY, agreeing=Agreement(0, 0, 0, 0.95))}, "doubtful", r"only one start.*use 5 starts or more"),
         ({"quality": replace(QUALITY, agreeing=Agreement(1, 4, 0, 0.95))}, "doubtful", r"only 1 of 4.*more starts"),
         ({"quality": replace(QUALITY, agreeing=Agreement(0, 4, 0, 0.95))}, "failed", r"none of the 4.*mask aliens"),
         ({"quality": replace(QUALITY, chi2=0.09)}, "doubtful", r"beyond photon noise"),

@@ -3,11 +3,10 @@
 import io
 import json
 import re
-import shutil
-import tempfile
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, DRIVER, browser
 from live_runs import live, write_scan
 from sample_crystal import Changing, result, row
 
@@ -17,25 +16,11 @@ from braggshot.viewer.app import serving
 
 selenium = pytest.importorskip("selenium")
 from PIL import Image  # noqa: E402
-from selenium import webdriver  # noqa: E402
 from selenium.webdriver import ActionChains, Keys  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
-CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and its chromedriver")
-FLAGS = (
-    *(
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-        "--disable-quic",
-    ),
-    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
-    *("--force-prefers-reduced-motion"),
-)
 PATIENCE = 40  # seconds; a busy machine draws slowly
 SCANS = {"scan_1": "good", "scan_2": "doubtful"}
 ROWS = tuple(row(name, n, verdict) for n, (name, verdict) in enumerate(SCANS.items()))
@@ -101,22 +86,12 @@ def page(tmp_path_factory):
         results.write(folder / f"{name}.cxi", found)
     files = tuple(folder / f"{name}.cxi" for name in SCANS)
     feed = Changing(scan="scan_2", state="done", finished=files, series=ROWS)
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    with tempfile.TemporaryDirectory() as profile:
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-        try:
-            with serving(feed) as url:
-                driver.get(url)
-                shown = Page(driver, feed, files)
-                shown.resize(1000, 900)
-                shown.until(lambda: coloured(shown.crystal(), "any") > 2000)
-                yield shown
-        finally:
-            driver.quit()
+    with browser() as driver, serving(feed) as url:
+        driver.get(url)
+        shown = Page(driver, feed, files)
+        shown.resize(1000, 900)
+        shown.until(lambda: coloured(shown.crystal(), "any") > 2000)
+        yield shown
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """What is drawn, as numbers: nothing here needs a page."""
 
-import base64
 import gc
 import json
 import threading
@@ -10,13 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sample_crystal import EDGE, RADIUS, Changing, result, row, strain_map
+from sample_crystal import Changing, result, row
 
 from braggshot.errors import FormatError
 from braggshot.io import results
+from braggshot.report import interactive
+from braggshot.report import solid as solids
+from braggshot.report.solid import View
 from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.viewer import drawings, measured, model, result_files
-from braggshot.viewer.model import View
 from braggshot.viewer.shared import LRUCache, SharedFeed, cached, make_contents, scan_entries
 
 
@@ -27,86 +28,12 @@ def found():
 
 @pytest.fixture(scope="module")
 def solid(found):
-    return model.solid(found)
-
-
-def test_the_surface_is_that_of_the_crystal_in_nanometres(solid):
-    surface = model.mesh(solid, View())
-    _, y, x = surface.points.T
-    distance = np.linalg.norm(surface.points, axis=1)
-    flat = x > 0.65 * RADIUS * 1e9
-    assert distance[~flat] == pytest.approx(RADIUS * 1e9, abs=EDGE * 1e9)
-    assert x.max() == pytest.approx(0.7 * RADIUS * 1e9, abs=0.6 * EDGE * 1e9)
-    assert surface.points.dtype == np.float32
-    assert surface.triangles.max() < len(surface.points)
-    above, below = surface.values[y > 12], surface.values[y < -12]
-    assert above == pytest.approx(4e-4)
-    assert below == pytest.approx(-4e-4)
-
-
-@pytest.mark.parametrize(("colouring", "unit"), [("displacement", "pm"), ("phase", "rad"), ("amplitude", "√photons")])
-def test_every_colouring_has_its_unit(solid, colouring, unit):
-    surface = model.mesh(solid, View(colouring))
-    assert solid.colours[colouring].unit == unit
-    assert np.isfinite(surface.values).all()
-    if colouring != "amplitude":
-        assert solid.colours[colouring].low == -solid.colours[colouring].high
-
-
-def test_a_cut_is_flat_and_shows_the_inside(solid):
-    whole, cut = model.mesh(solid, View()), model.mesh(solid, View(cut="x", kept=0.4))
-    plane = solid.low[2] + 0.4 * (solid.high[2] - solid.low[2])
-    assert cut.points[:, 2].max() == pytest.approx(plane, abs=0.01)
-    face = cut.points[np.abs(cut.points[:, 2] - plane) < 0.01]
-    assert np.linalg.norm(face[:, :2], axis=1).min() < 10  # nm from the middle: the face is closed
-    assert len(cut.points) < len(whole.points)
-
-
-def test_nothing_is_drawn_where_the_level_leaves_nothing(solid):
-    assert model.mesh(solid, View(level=1.5)) is None
-
-
-def test_a_phase_that_wraps_is_coloured_by_triangle_without_a_seam():
-    turned = strain_map(phase=np.angle(np.exp(3j * np.indices((28, 32, 30))[0])).astype(np.float32))
-    shown = model.solid(replace(result(), strain=turned))
-    surface = model.mesh(shown, View("phase"))
-    assert shown.colours["phase"].name == "twilight_shifted"
-    assert surface.is_by_triangle
-    assert not model.mesh(shown, View("strain")).is_by_triangle
-
-
-def test_without_strain_it_is_drawn_in_voxels_of_the_detector():
-    shown = model.solid(result(with_strain=False))
-    assert shown.unit == "voxels"
-    assert set(shown.fields) == {"phase", "amplitude"}
-    assert shown.colouring("strain") == "phase"
-    assert model.mesh(shown, View()).points[:, 1].max() == pytest.approx(10, abs=1)
+    return solids.solid(found)
 
 
 def test_an_empty_crystal_has_nothing_to_show(found):
     empty = replace(found, rho=np.zeros_like(found.rho), support=np.zeros_like(found.support), strain=None)
-    assert model.solid(empty) is None
     assert "nothing" in make_contents(empty).note or "no surface" in make_contents(empty).note
-
-
-def test_what_goes_over_the_wire_is_bounded():
-    fine = strain_map(shape=(170, 170, 170), edge=1e-9)
-    shown = model.solid(replace(result(), strain=fine))
-    surface = model.mesh(shown, View())
-    assert 10_000 < len(surface.triangles) <= model.MAX_TRIANGLES
-    assert max(max(plane.values.shape) for plane in model.planes(shown, View())) <= 128
-    assert len(model.mesh(shown, View(max_triangles=model.MAX_TRIANGLES_LIVE)).triangles) <= model.MAX_TRIANGLES_LIVE
-    assert np.linalg.norm(surface.points, axis=1).max() == pytest.approx(RADIUS * 1e9, abs=3)
-
-
-def test_slices_are_where_they_say(solid):
-    across_z, across_y, across_x = model.planes(solid, View(places=(0.5, 0.75, 0.5)))
-    assert (across_z.normal, across_z.across, across_z.up) == ("z", "x", "y")
-    assert across_y.at == pytest.approx(solid.low[1] + 0.75 * (solid.high[1] - solid.low[1]))
-    assert np.nanmin(across_y.values) == pytest.approx(4e-4)
-    upper = across_z.values[across_z.y > 12]
-    assert np.nanmax(np.abs(upper - 4e-4)) < 1e-5
-    assert np.isnan(across_x.values[0, 0])
 
 
 def test_a_series_has_one_range_of_colours_without_its_failed_scans(solid):
@@ -162,9 +89,9 @@ def test_figures_are_valid_json_without_nan(solid, found):
     view = View()
     judged = [PreviewRecord(1.0, 20, "refine", 0.04, 0.9, "doubtful"), PreviewRecord(2.0, 40, "refine", 0.01, 0.8, "good")]
     drawn = [
-        drawings.crystal(solid, model.mesh(solid, view), "strain", drawings.camera_from("x")),
-        drawings.crystal(solid, None, "strain", drawings.camera_from("no such look")),
-        *(drawings.slice_figure(plane, (0.0, 0.0), solid.colours["strain"], "nm") for plane in model.planes(solid, view)),
+        interactive.crystal(solid, solids.mesh(solid, view), "strain", interactive.camera_from("x")),
+        interactive.crystal(solid, None, "strain", interactive.camera_from("no such look")),
+        *(drawings.slice_figure(plane, (0.0, 0.0), solid.colours["strain"], "nm") for plane in solids.planes(solid, view)),
         drawings.rocking(measured.rocking(Snapshot(state="done", rocking=np.array([1.0, np.nan]), expected=3), None, True)),
         drawings.previews(judged),
         drawings.convergence(np.arange(3), np.ones(3)),
@@ -214,14 +141,6 @@ def test_a_picture_that_the_next_one_replaces_is_drawn_anew_when_it_stays(found)
     feed.show(state="done")
     assert not shared.is_growing(0)
     assert shared.key(0) != key
-
-
-def test_corners_are_counted_in_two_bytes_where_that_is_enough(solid):
-    surface = model.mesh(solid, View())
-    figure = drawings.crystal(solid, surface, "strain", drawings.camera_from("oblique"))["data"][0]
-    found = np.stack([np.frombuffer(base64.b64decode(figure[axis]["bdata"]), np.uint16) for axis in "ijk"], axis=1)
-    assert {figure[axis]["dtype"] for axis in "ijk"} == {"u2"}
-    assert np.array_equal(found, surface.triangles)
 
 
 class Source:

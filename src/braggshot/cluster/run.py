@@ -27,7 +27,7 @@ from braggshot.series import Source, table, unique_names
 from braggshot.volumes import Reconstruction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClusterSettings(Settings):
     """Settings of phasing one scan, from reading to writing, and settings of the cluster."""
 

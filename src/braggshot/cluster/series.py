@@ -25,7 +25,7 @@ from braggshot.series.table import Row
 from braggshot.volumes import Reconstruction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClusterSeriesSettings(SeriesSettings):
     """Settings of phasing a series of scans, and settings of the cluster."""
 

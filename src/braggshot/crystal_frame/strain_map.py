@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from braggshot.config import Changes
 from braggshot.crystal_frame import facets
 from braggshot.crystal_frame.resample import to_crystal, to_lab
 from braggshot.errors import ConfigError, GeometryError
@@ -26,8 +27,8 @@ _CORE = 2
 _TIGHT = 0.5
 
 
-@dataclass(frozen=True)
-class StrainConfig:
+@dataclass(frozen=True, repr=False)
+class StrainConfig(Changes):
     """Settings of the strain map.
 
     Parameters

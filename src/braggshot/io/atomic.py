@@ -56,11 +56,11 @@ def refuse_target(path: str | Path, inputs: Iterable[str | Path] = ()) -> None:
         return
     for is_kind, name in _KINDS:
         if is_kind(there.st_mode):
-            raise OutputError(f"{path} is {name}, not a place for a result; give a file or a folder with -o.")
+            raise OutputError(f"{path} is {name}, not a place for a result; name a file or a folder.")
     for one in inputs:
         with contextlib.suppress(OSError):
             if os.path.samestat(there, os.stat(one)):
-                raise OutputError(f"{path} would replace {one}, which is read here; choose another place with -o.")
+                raise OutputError(f"{path} would replace {one}, which is read here; choose another place.")
 
 
 # Pattern of the names that `replacing` gives to temporary files; `sweep` removes files whose names match it.

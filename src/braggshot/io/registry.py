@@ -143,7 +143,7 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
     if len(claims) == 1:
         return next((known[name], module) for name, module in claims.items())
     if claims:
-        raise FormatError(f"{path}: {' and '.join(claims)} can both read this; choose one with --format.")
+        raise FormatError(f"{path}: {' and '.join(claims)} can both read this; choose one as the format.")
     raise FormatError(" ".join([f"{path}: {_what_it_is(path)}; tried {', '.join(known)}.", *absent]))
 
 

@@ -76,7 +76,7 @@ class LiveConfig:
             raise ConfigError("live.every must not be negative, live.hypotheses at least 1.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LiveSettings(SeriesSettings):
     """All settings of a live session: of the reconstruction, of a series of scans, of the output, and of the session itself."""
 

@@ -51,7 +51,7 @@ def load_checkpoint(path: Path, run: Run) -> None:
     """
     tensors, metadata = weights.read(path)
     if "progress" not in metadata:
-        raise ConfigError(f"{path} is no checkpoint of a training run; give another folder with -o.")
+        raise ConfigError(f"{path} is no checkpoint of a training run; choose another folder.")
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimiser": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
@@ -59,7 +59,7 @@ def load_checkpoint(path: Path, run: Run) -> None:
     try:
         run.network.load_state_dict(parts["network"])
     except RuntimeError as error:
-        raise ConfigError(f"{path} holds another network than the settings ask for; give another folder with -o.") from error
+        raise ConfigError(f"{path} holds another network than the settings ask for; choose another folder.") from error
     run.average = {name: tensor.to(run.average[name].device) for name, tensor in parts["average"].items()}
     states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in parts["optimiser"].items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from braggshot.config import Changes
 from braggshot.errors import ConfigError
 from braggshot.iterative.iterate import FirstSupport, IterativeConfig
 from braggshot.nn.adapt import AdaptConfig
@@ -16,8 +17,8 @@ from braggshot.phasing.verdict import Limits
 Sizes = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class PhasingConfig:
+@dataclass(frozen=True, repr=False)
+class PhasingConfig(Changes):
     """Settings of the phasing of a volume.
 
     Parameters

@@ -44,8 +44,8 @@ def require(name: str, shape: Sequence[int], host_bytes: tuple[int, int], starts
             size = " x ".join(str(n) for n in shape)
             raise DataError(
                 f"{name}: to phase {size} voxels with {starts} starts takes about {bytes_needed / 1e9:.3g} GB of {kind}, and "
-                f"{free / 1e9:.3g} GB are free: crop (prepare.shape), bin (prepare.binning) or use fewer starts (--starts); "
-                "--set phasing.check_memory=false tries all the same."
+                f"{free / 1e9:.3g} GB are free: crop (prepare.shape), bin (prepare.binning) or use fewer starts (phasing.starts); "
+                "phasing.check_memory = false tries all the same."
             )
 
 

@@ -49,7 +49,7 @@ def doubt_network_alone(context: PhasingContext, found: Found) -> Found:
         return replace(found, result=replace(found.result, reasons=found.result.reasons + new))
     reason = (
         "the network's hypotheses agree and fit the counts, but they would share an error of the network, and no random start was "
-        "asked; --method auto asks some."
+        'asked; the method "auto" asks some.'
     )
     return replace(found, result=replace(found.result, verdict="doubtful", reasons=(reason, *new)))
 

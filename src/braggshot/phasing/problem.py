@@ -79,5 +79,5 @@ def device_of(wish: str) -> torch.device:
     ConfigError : if CUDA is asked for and there is no CUDA device.
     """
     if wish == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' was asked for, but no CUDA device is there; use --device cpu.")
+        raise ConfigError("device 'cuda' was asked for, but no CUDA device is there; choose the device 'cpu'.")
     return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")

@@ -146,7 +146,7 @@ def refuse_unread(method: str, names: Iterable[str], also: Iterable[str] = ()) -
         others = " or ".join(methods_that_read(name))
         meant = next((new + name.removeprefix(old) for old, new in strategy.instead.items() if _is_in(name, {old})), None)
         advice = f"; for {method!r} set phasing.{meant}" if meant else ""
-        raise ConfigError(f"phasing.{name} is read by --method {others or 'of another package'}, not by {method!r}{advice}.")
+        raise ConfigError(f"phasing.{name} is read by method {others or 'of another package'}, not by {method!r}{advice}.")
 
 
 def methods_that_read(name: str) -> list[str]:

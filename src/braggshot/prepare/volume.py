@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from braggshot.config import Changes
 from braggshot.errors import ConfigError, DataError, GeometryError
 from braggshot.physics.geometry import reciprocal_basis
 from braggshot.physics.plausibility import check_counts, check_spacing, refuse_impossible_geometry
@@ -60,8 +61,8 @@ FIELDS = {
 }  # names of the provenance entries that an earlier preparation of the scan has written
 
 
-@dataclass(frozen=True)
-class PrepareConfig:
+@dataclass(frozen=True, repr=False)
+class PrepareConfig(Changes):
     """Settings of `prepare`; the defaults suit most scans.
 
     Parameters

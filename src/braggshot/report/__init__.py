@@ -4,12 +4,17 @@ surface          render the surface of a crystal from any side
 text             say in words, with the usual units, what the numbers of a reconstruction mean
 figures          make the pictures of a reconstruction, as arrays
 strain_figures   make the pictures of a strain map, as arrays
+solid            prepare a crystal in space: its surface, slices and quantities, as arrays
+interactive      make the figure of a crystal in space, to be turned, cut and coloured
 drawing          keep the pictures of a reconstruction, drawn once and used by slide, page and figure
 html_parts       lay out rows of pictures, colour bars, cards and curves as HTML
+html_crystal     lay out the crystal to turn, with the scripts that draw it
 strain_section   lay out the part of the HTML page about strain
 html             write the HTML page: one file that needs no other
 paper            write the figure for a paper
 slide            write the slide: one picture, 16:9
+html_cell        lay out a reconstruction as a notebook shows it
+planes           draw planes through a crystal with axes and a colour bar
 movie            write a movie of a series as a GIF
 series           draw a series of scans: curves, crystals, movie, page
 evaluation       draw a comparison of phasing methods on test crystals

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from braggshot.report import figures, strain_figures
+from braggshot.report import figures, interactive, strain_figures
+from braggshot.report import solid as solids
 from braggshot.report.figures import Crystal, Diffraction, Picture
+from braggshot.report.interactive import Figure
+from braggshot.report.solid import Solid
 from braggshot.report.strain_figures import Material
 from braggshot.volumes import Reconstruction
 
@@ -41,6 +44,16 @@ class Drawing:
     def strain_views(self) -> tuple[Picture, ...]:
         """Pictures of the crystal's surface from four sides, coloured by its strain; empty without a strain map."""
         return () if self.material is None else strain_figures.views(self.material)
+
+    @cached_property
+    def solid(self) -> Solid | None:
+        """The crystal in space, with all its quantities; None without a crystal."""
+        return solids.solid(self.reconstruction)
+
+    @cached_property
+    def in_space(self) -> Figure | None:
+        """The figure of the crystal to turn, cut and colour, in the format of plotly.js; None without a crystal."""
+        return None if self.solid is None else interactive.figure(self.solid)
 
     @cached_property
     def diffraction(self) -> Diffraction | None:

@@ -6,6 +6,7 @@ same scale. Phases are interpolated in the complex field and shown inside the su
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -266,10 +267,17 @@ def scale_bar(width: float) -> float:
     return float(max(step for step in (power, 2 * power, 5 * power) if step <= 0.45 * width))
 
 
-def label(value: float, unit: str) -> str:
-    """Write a value as text: in the unit "rad" as a fraction of pi, in any other unit with three significant digits."""
+def ends(colours: Colours) -> tuple[str, str]:
+    """Write the ends of a range of colours as text, with so many digits that they differ."""
+    largest, width = max(abs(colours.low), abs(colours.high)), colours.high - colours.low
+    digits = 3 + max(0, math.ceil(math.log10(largest / width))) if width > 0 else 3
+    return label(colours.low, colours.unit, digits), label(colours.high, colours.unit, digits)
+
+
+def label(value: float, unit: str, digits: int = 3) -> str:
+    """Write a value as text: in the unit "rad" as a fraction of pi, in any other unit with three significant digits or more."""
     if unit != "rad":
-        return text.number(value).replace("-", "−")
+        return text.number(value, digits).replace("-", "−")
     part = Fraction(abs(value) / np.pi).limit_denominator(16)
     name = ("" if part.numerator == 1 else str(part.numerator)) + "π" + ("" if part.denominator == 1 else f"/{part.denominator}")
     return "−" + name if value < 0 else name

@@ -1,4 +1,7 @@
-"""Write the report as a page: one HTML file without scripts or other files, for light and dark screens, wide and narrow."""
+"""Write the report as a page: one HTML file that needs no other, for light and dark screens, wide and narrow.
+
+Only the crystal to turn needs scripts, which are in the file; all else shows without them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from braggshot.report import figures, html_parts, strain_section, text
+from braggshot.report import figures, html_crystal, html_parts, strain_section, text
 from braggshot.report.drawing import Drawing
 from braggshot.report.surface import LEVEL
 from braggshot.volumes import Reconstruction
@@ -30,6 +33,7 @@ def page(drawing: Drawing) -> str:
     now = datetime.datetime.now().astimezone()
     parts = [
         _header(reconstruction),
+        _in_space(drawing),
         *(_surface(drawing) if drawing.material is None else strain_section.section(drawing.material, drawing.strain_views)),
         *_slices(drawing.crystal),
         "<h2>Numbers</h2>",
@@ -69,6 +73,16 @@ def _header(reconstruction: Reconstruction) -> str:
 <ul>{reasons}</ul><p>{text.ADVICE[verdict]}</p>
 </section>
 """
+
+
+def _in_space(drawing: Drawing) -> str:
+    """Lay out the crystal to turn, cut and colour."""
+    if drawing.solid is None:
+        return ""
+    found = html_crystal.MISSING if html_crystal.plotly_js() is None else ""
+    return "<h2>The crystal in space</h2>" + (
+        f'<p class="note">{escape(found)}</p>' if found else html_crystal.panel(drawing.in_space or {})
+    )
 
 
 def _surface(drawing: Drawing) -> Iterable[str]:

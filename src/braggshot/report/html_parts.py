@@ -70,7 +70,7 @@ def _triad(picture: Picture) -> str:
 def legend(name: str, colours: Colours) -> str:
     """Draw a colour bar with the values at its ends and their unit."""
     stops = ", ".join(mpl.colors.to_hex(mpl.colormaps[colours.name](x)) for x in np.linspace(0, 1, 13))
-    low, high = (figures.label(value, colours.unit) for value in (colours.low, colours.high))
+    low, high = figures.ends(colours)
     scale = ", logarithmic" if colours.logarithmic else ""
     return (
         f'<div class="legend"><span>{low}</span><i style="background:linear-gradient(90deg, {stops})"></i>'

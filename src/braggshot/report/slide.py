@@ -17,7 +17,7 @@ from braggshot.report.paper import in_mathtext
 from braggshot.volumes import Reconstruction
 
 # Colour of each verdict.
-_HUES = {"good": "#1a7f4b", "explained": "#1b5e9e", "doubtful": "#a15c00", "failed": "#b3261e", "not judged": "#5f6368"}
+HUES = {"good": "#1a7f4b", "explained": "#1b5e9e", "doubtful": "#a15c00", "failed": "#b3261e", "not judged": "#5f6368"}
 _INK, _SOFT, _Q = "#1b1f24", "#59636e", "#1f5fa8"  # colours of text, of less important text, and of the scattering vector q
 
 
@@ -55,13 +55,13 @@ def slide(drawing: Drawing) -> Figure:
 def _title(figure: Figure, reconstruction: Reconstruction) -> None:
     verdict = reconstruction.verdict
     figure.text(0.015, 0.96, reconstruction.volume.name, fontsize=20, fontweight="bold", color=_INK, va="center")
-    pill = {"boxstyle": "round,pad=0.35", "facecolor": _HUES[verdict], "edgecolor": "none"}
+    pill = {"boxstyle": "round,pad=0.35", "facecolor": HUES[verdict], "edgecolor": "none"}
     figure.text(0.985, 0.96, verdict, fontsize=17, fontweight="bold", color="white", va="center", ha="right", bbox=pill)
     reasons = reconstruction.reasons or (text.HEADLINES[verdict],)
     for line, reason in enumerate(reasons[:2]):
         more = f"   (and {len(reasons) - 2} more)" if line == 1 and len(reasons) > 2 else ""
         shortened = textwrap.shorten(reason, 165, placeholder=" …") + more
-        figure.text(0.015, 0.913 - 0.025 * line, shortened, fontsize=11, color=_HUES[verdict], va="center")
+        figure.text(0.015, 0.913 - 0.025 * line, shortened, fontsize=11, color=HUES[verdict], va="center")
 
 
 def _numbers(figure: Figure, reconstruction: Reconstruction) -> None:
@@ -114,6 +114,6 @@ def _legend(figure: Figure, corner: tuple[float, float], name: str, colours: Col
     axes = figure.add_axes((*corner, 0.14, 0.013))
     axes.imshow(mpl.colormaps[colours.name](np.linspace(0, 1, 256))[None], aspect="auto", extent=(0, 1, 0, 1))
     axes.set_axis_off()
-    low, high = (figures.label(value, colours.unit) for value in (colours.low, colours.high))
+    low, high = figures.ends(colours)
     axes.text(-0.03, 0.4, low, transform=axes.transAxes, fontsize=8, color=_INK, ha="right", va="center")
     axes.text(1.03, 0.4, f"{high} {colours.unit} {name}", transform=axes.transAxes, fontsize=8, color=_INK, va="center")

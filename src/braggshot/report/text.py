@@ -96,9 +96,9 @@ def agreement(agreeing: Agreement | None) -> str:
     return f"{agreeing.same} of {agreeing.others} others{stuck}"
 
 
-def number(value: float) -> str:
-    """Write three significant digits, such as 0.93 or 6.38×10⁶; "not known" for NaN."""
-    mantissa, _, exponent = f"{value:.3g}".partition("e")
+def number(value: float, digits: int = 3) -> str:
+    """Write three significant digits, or as many as asked, such as 0.93 or 6.38×10⁶; "not known" for NaN."""
+    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
     if not math.isfinite(value):
         return "not known"
     return mantissa + ("×10" + str(int(exponent)).translate(SUPERSCRIPTS) if exponent else "")

@@ -40,7 +40,7 @@ class SeriesConfig:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SeriesSettings(Settings):
     """The settings of a reconstruction, and those of a series."""
 

@@ -61,7 +61,7 @@ def list_sources(
     """
     listed = [source for path in inputs for source in _list_scans(Path(path), scans, format)]
     if not listed:
-        raise ConfigError("a series needs at least one scan; give files, or --scans for a file that holds several.")
+        raise ConfigError("a series needs at least one scan; give files, or the scans of a file that holds several.")
     extra: list[dict[str, Value]] = [{} for _ in listed] if metadata is None else _match_rows(Path(metadata), listed)
     for column in columns:
         name, values = _parse_column(column, len(listed))
@@ -106,7 +106,7 @@ def parse_numbers(text: str) -> list[str]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match or int(match.group(2) or match.group(1)) < int(match.group(1)):
-            raise ConfigError(f"--scans expects numbers and ranges such as 54-60,63; found {text!r}.")
+            raise ConfigError(f"the choice of scans expects numbers and ranges such as 54-60,63; found {text!r}.")
         numbers += [str(n) for n in range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1)]
     return numbers
 
@@ -115,9 +115,9 @@ def _parse_column(text: str, n: int) -> tuple[str, list[Value]]:
     name, given, listed = text.partition("=")
     values = [parse_value(word) for word in listed.split(",")]
     if not given or not name.strip():
-        raise ConfigError(f"--column expects name=v1,v2,..., found {text!r}.")
+        raise ConfigError(f"a column is given as name=v1,v2,..., found {text!r}.")
     if len(values) != n:
-        raise ConfigError(f"--column {name}: found {len(values)} values for {n} scans; give one per scan, in their order.")
+        raise ConfigError(f"column {name}: found {len(values)} values for {n} scans; give one per scan, in their order.")
     return name.strip(), values
 
 

@@ -178,7 +178,7 @@ def read(path: Path) -> list[Row]:
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     if any(not {"input", "name", "settings"} <= set(row) or None in row or None in row.values() for row in rows):
-        raise FormatError(f"{path}: is no table of a series; give another folder with -o.")
+        raise FormatError(f"{path}: is no table of a series; choose another folder.")
     return [{key: (cell or None) if key in TEXT else parse_value(cell) for key, cell in row.items()} for row in rows]
 
 

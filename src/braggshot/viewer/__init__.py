@@ -2,11 +2,11 @@
 
 ::
 
-    Feed (a live session, or result files) --> shared (what changed) --> model, measured (arrays)
-        --> drawings (figures as dictionaries) --> app (Dash)
+    Feed (a live session, or result files) --> shared (what changed) --> report.solid, measured (arrays)
+        --> report.interactive, drawings (figures as dictionaries) --> app (Dash)
 
 access         check who may see the page
-model          make surface, slices and colours of a crystal
+model          choose the colours that all scans of a series share
 measured       make diffraction beside its fit, rocking curve, misfit over time, and curves along a series
 result_files   offer results on disk as a feed, a source of snapshots
 drawings       make figures as plain dictionaries in the format of plotly.js

@@ -24,11 +24,13 @@ _LONGEST_QUERY = 1024  # longest query of a URL that is searched for an access t
 # Content security policy: what the browser may load and run for the page.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
+    "img-src 'self' data: blob:; worker-src 'self' blob:; form-action 'none'; base-uri 'none'; frame-ancestors "
 )
-# Security headers that are added to every answer.
+NOBODY = "'none'"
+NOTEBOOKS = "http://localhost:* http://127.0.0.1:* https://localhost:* vscode-webview:"
+"""Pages that may show this page inside them: none at all, or notebooks that this machine serves."""
+# Security headers that are added to every answer, besides the content security policy.
 _HEADERS = [
-    ("Content-Security-Policy", _POLICY),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
@@ -48,15 +50,18 @@ def token_for(host: str, given: str | None) -> str | None:
     return given or (None if is_loopback(host) else secrets.token_urlsafe(24))
 
 
-def protect(page: Application, token: str | None) -> Application:
-    """Guard a page: a request passes only with the access token, or, if there is none, only under a loopback name."""
+def protect(page: Application, token: str | None, ancestors: str = NOBODY) -> Application:
+    """Guard a page: a request passes only with the access token, or, if there is none, only under a loopback name.
+
+    `ancestors`, `NOBODY` or `NOTEBOOKS`, says which other pages may show this page inside them.
+    """
 
     def guard(environ: Environ, start: Start) -> Iterable[bytes]:
         """Pass an allowed request on to the page, and refuse others."""
 
         def start_with_headers(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             """Begin the answer, with the security headers added."""
-            return start(status, [*headers, *_HEADERS], *rest)
+            return start(status, [*headers, ("Content-Security-Policy", _POLICY + ancestors), *_HEADERS], *rest)
 
         if token is None:
             name = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")

@@ -24,9 +24,10 @@ from dataclasses import replace
 from typing import Any
 
 from braggshot.errors import ConfigError, OutputError
+from braggshot.report import interactive
+from braggshot.report.solid import MAX_TRIANGLES, MAX_TRIANGLES_LIVE, TITLES, View
 from braggshot.snapshot import Feed
 from braggshot.viewer import access, drawings, measured
-from braggshot.viewer.model import MAX_TRIANGLES, MAX_TRIANGLES_LIVE, TITLES, View
 from braggshot.viewer.pages import ASK, Pages, pause
 from braggshot.viewer.shared import PageContents, SharedFeed, scan_entries
 
@@ -72,7 +73,13 @@ def serve(
 
 @contextmanager
 def serving(
-    feed: Feed, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None, pages: Pages | None = None
+    feed: Feed,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    pages: Pages | None = None,
+    ancestors: str = access.NOBODY,
 ) -> Iterator[str]:
     """Serve the page from threads of this process while the context lasts; the value of the context is the URL of the page.
 
@@ -82,6 +89,7 @@ def serving(
     host, port : address to serve at; port 0 takes a free port
     token : access token that every visitor needs; it is part of the URL
     pages : record of the open pages that the caller reads; None if it needs none
+    ancestors : pages that may show this one inside them, as `access.protect` takes them
 
     Raises
     ------
@@ -90,7 +98,7 @@ def serving(
     """
     if token is None and not access.is_loopback(host):
         raise ConfigError(f"others reach {host}, so the page needs a token; give one with --token, or leave --host out.")
-    page = access.protect(build(feed, pages or Pages()).server.wsgi_app, token)
+    page = access.protect(build(feed, pages or Pages()).server.wsgi_app, token, ancestors)
     sockets: dict[int, Any] = {}
     limits = {"max_request_body_size": access.LONGEST_REQUEST, "max_request_header_size": 16 * 1024, "connection_limit": 200}
     try:
@@ -248,7 +256,7 @@ def _plot(app: Dash, shared: SharedFeed) -> None:
         return *changes, plotted
 
 
-def _progress_figure(contents: PageContents, records: Any) -> tuple[drawings.Figure, str]:
+def _progress_figure(contents: PageContents, records: Any) -> tuple[interactive.Figure, str]:
     """Draw the misfit of the previews over time, or, for a result file, the error over the iterations of the phasing."""
     if records:
         return drawings.previews(records), "Error and verdict over time"
@@ -309,7 +317,7 @@ def _draw(app: Dash, shared: SharedFeed) -> None:
         if surface is None:
             caption = "Nothing is left at this level: lower it, or cut less away. " + caption
         return (
-            drawings.crystal(solid, surface, name, _camera(turned, look)),
+            interactive.crystal(solid, surface, name, _camera(turned, look)),
             layout.legend(TITLES[name], solid.colours[name]),
             caption,
             options,
@@ -334,12 +342,12 @@ def _draw(app: Dash, shared: SharedFeed) -> None:
         return {"look": look, "camera": moved["scene.camera"]} if moved and "scene.camera" in moved else no_update
 
 
-def _camera(turned: dict[str, Any] | None, look: str) -> drawings.Figure:
+def _camera(turned: dict[str, Any] | None, look: str) -> interactive.Figure:
     """Return the camera as the user turned it, or the camera of the direction `look` if the user did not turn it."""
     if turned is None or turned.get("look") != look:
-        return drawings.camera_from(look)
+        return interactive.camera_from(look)
     kept = {part: {axis: float(turned["camera"][part][axis]) for axis in "xyz"} for part in ("eye", "up", "center")}
-    return {**drawings.camera_from(look), **kept}
+    return {**interactive.camera_from(look), **kept}
 
 
 def _slice(app: Dash, shared: SharedFeed) -> None:

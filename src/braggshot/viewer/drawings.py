@@ -1,130 +1,29 @@
-"""Make figures as plain dictionaries in the format of plotly.js, which draws them in the browser; plotly is not imported.
+"""Make the flat figures of the page as plain dictionaries in the format of plotly.js, which draws them in the browser.
 
-The page's style sheet sets the colour of text in flat figures; their lines have colours that suit light and dark pages. Axes of
-figures in space are drawn by the graphics card, in one grey for both kinds of page.
+The page's style sheet sets the colour of text; the lines have colours that suit light and dark pages.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.report import figures, html_parts
+from braggshot.report import html_parts
 from braggshot.report.figures import Colours
+from braggshot.report.interactive import ACCENT, GREY, Figure, layout_of, pack, scale
+from braggshot.report.solid import Plane
 from braggshot.snapshot import PreviewRecord
 from braggshot.viewer.measured import Pattern, Rocking, SeriesCurve
-from braggshot.viewer.model import Mesh, Plane, Solid
 
-Figure = dict[str, Any]
-LOOKS = {"oblique": (0.75, 0.42, 0.5), "x": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0), "z": (1.0, 0.0, 0.0)}
-"""Name of a direction of view -> vector from the crystal to the eye, (z, y, x)."""
 # Verdict -> plotly's symbol of its mark in plots.
 SHAPES = {"good": "circle", "explained": "square", "doubtful": "diamond-open", "failed": "x", "not judged": "circle-open"}
 HUES = {"good": "#2f9e68", "explained": "#3b82c4", "doubtful": "#c77d1a", "failed": "#d6453a", "not judged": "#8a9099"}
 """Verdict -> colour of its mark in plots."""
-# Font of the text in figures.
-_FONT = "system-ui, sans-serif"
-# Colours of lines that stand out, and of other lines and text.
-_ACCENT, _GREY = "#3d7cc9", "#808890"
 _MASKED = (140, 146, 153)  # colour (RGB) of pixels that are not valid
-_GRID = "#a9afb6"  # colour of grid lines of figures in space, opaque because transparency does not work for these figures
 _GRID_FLAT = "rgba(128,136,144,0.28)"  # colour of grid lines of flat figures
-_COLOUR_STOPS = 33  # number of colours that describe a colour map to the browser
-
-
-def pack(values: NDArray[Any]) -> Any:
-    """Encode the bytes of an array as text, so that plotly.js reads it without parsing numbers."""
-    array = np.ascontiguousarray(values)
-    code = {"float32": "f4", "int32": "i4", "uint16": "u2"}[array.dtype.name]
-    packed_array = {"dtype": code, "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
-    return packed_array if array.ndim == 1 else {**packed_array, "shape": ", ".join(str(n) for n in array.shape)}
-
-
-def scale(colours: Colours) -> list[list[Any]]:
-    """Return a colour map in the format of plotly.js: a list of pairs (position from 0 to 1, colour), at equal steps."""
-    shares = np.linspace(0, 1, _COLOUR_STOPS)
-    linear = Colours(colours.name, 0.0, 1.0, "")(shares)
-    return [[float(share), "rgb({},{},{})".format(*rgba[:3].tolist())] for share, rgba in zip(shares, linear, strict=True)]
-
-
-def camera_from(look: str) -> Figure:
-    """Return a camera for the direction of view named `look`: "x", "y", "z" or "oblique".
-
-    The axes (z, x, y) of the crystal take the places of plotly's x, y, z, so that y stays up when the crystal is turned.
-    """
-    direction = np.array(LOOKS.get(look, LOOKS["oblique"]))
-    up = {"x": 1, "y": 0, "z": 0} if look == "y" else {"x": 0, "y": 0, "z": 1}
-    return {"eye": _to_plotly_axes(2.2 * direction / np.linalg.norm(direction)), "up": up, "projection": {"type": "orthographic"}}
-
-
-def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) -> Figure:
-    """Draw the surface of the crystal in space, with axes, the scattering vector and colours."""
-    data = [] if surface is None else [_surface(surface, shown.colours[colouring])]
-    low, high = shown.low, shown.high
-    if shown.q is not None:
-        start, end, text = _arrow_points(shown, shown.q)
-        data += _arrow(start, end, text)
-        low, high = np.minimum(low, text), np.maximum(high, text)
-    axis: dict[str, Any] = {"color": _GREY, "gridcolor": _GRID, "showbackground": False, "zeroline": False, "nticks": 5}
-    axis |= {"showspikes": False, "tickfont": {"size": 11}}
-    scene = {"aspectmode": "data", "dragmode": "turntable", "camera": camera}
-    for place, name in zip(("xaxis", "yaxis", "zaxis"), "zxy", strict=True):
-        n = "zyx".index(name)
-        margin = 0.06 * float((high - low).max())
-        ends = [float(low[n]) - margin, float(high[n]) + margin]
-        scene[place] = {**axis, "title": {"text": f"{name} [{shown.unit}]", "font": {"size": 12}}, "range": ends}
-    return {"data": data, "layout": {**_layout(0), "scene": scene}}
-
-
-def _to_plotly_axes(vector: Sequence[float] | NDArray[Any]) -> dict[str, float]:
-    """Return the components of a vector (z, y, x) under plotly's names of the axes."""
-    z, y, x = (float(value) for value in vector)
-    return {"x": z, "y": x, "z": y}
-
-
-def _surface(surface: Mesh, colours: Colours) -> Figure:
-    """Draw the surface of the crystal without axes."""
-    z, y, x = surface.points.T
-    i, j, k = surface.triangles.T
-    return {
-        "type": "mesh3d",
-        **{"x": pack(z), "y": pack(x), "z": pack(y), "i": pack(i), "j": pack(j), "k": pack(k)},
-        "intensity": pack(surface.values),
-        "intensitymode": "cell" if surface.is_by_triangle else "vertex",
-        **{"colorscale": scale(colours), "cmin": colours.low, "cmax": colours.high, "showscale": False},
-        "flatshading": False,
-        "lighting": {"ambient": 0.78, "diffuse": 0.35, "specular": 0.06, "roughness": 0.7, "fresnel": 0.02},
-        "lightposition": {"x": 4e4, "y": 2e4, "z": 9e4},
-        "hovertemplate": "z %{x:.0f}, y %{z:.0f}, x %{y:.0f}<extra></extra>",
-    }
-
-
-def _arrow_points(shown: Solid, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return the points of an arrow along the scattering vector, beside the crystal: its two ends, and the place of its label."""
-    size = float((shown.high - shown.low).max())
-    start = (shown.high + shown.low) / 2 + q * (0.5 * float(np.abs(q) @ (shown.high - shown.low)) + 0.03 * size)
-    return start, start + 0.12 * size * q, start + 0.22 * size * q
-
-
-def _arrow(start: NDArray[Any], end: NDArray[Any], text: NDArray[Any]) -> list[Figure]:
-    """Draw an arrow for the scattering vector: a line, a tip and a label."""
-    still = {"hoverinfo": "skip", "showlegend": False}
-    points = [_to_plotly_axes(point) for point in (start, end)]
-    line = {"type": "scatter3d", "mode": "lines", "line": {"color": _ACCENT, "width": 6}, **still}
-    name = {"type": "scatter3d", "mode": "text", "text": ["q"], "textfont": {"color": _ACCENT, "size": 16}, **still}
-    along = _to_plotly_axes((end - start) / np.linalg.norm(end - start))
-    tip: Figure = {"type": "cone", "anchor": "tail", "sizemode": "absolute", "sizeref": 0.5 * float(np.linalg.norm(end - start))}
-    tip |= {"showscale": False, "colorscale": [[0, _ACCENT], [1, _ACCENT]], **still}
-    tip |= {key: [value] for key, value in zip("uvw", along.values(), strict=True)}
-    return [
-        {**line, **{axis: [point[axis] for point in points] for axis in "xyz"}},
-        {**tip, **{axis: [value] for axis, value in points[1].items()}},
-        {**name, **{axis: [value] for axis, value in _to_plotly_axes(text).items()}},
-    ]
 
 
 def slice_figure(plane: Plane, others: tuple[float, float], colours: Colours, unit: str) -> Figure:
@@ -135,10 +34,10 @@ def slice_figure(plane: Plane, others: tuple[float, float], colours: Colours, un
         **{"colorscale": scale(colours), "zmin": colours.low, "zmax": colours.high, "showscale": False, "zsmooth": False},
         "hovertemplate": f"{plane.across} %{{x:.0f}}, {plane.up} %{{y:.0f}} {unit}<br>%{{z:.3g}} {colours.unit}<extra></extra>",
     }
-    layout = _layout(34)
+    layout = layout_of(34)
     layout["xaxis"] = {**_axis(f"{plane.across} [{unit}]"), "constrain": "domain", "showgrid": False}
     layout["yaxis"] = {**_axis(f"{plane.up} [{unit}]"), "constrain": "domain", "scaleanchor": "x", "showgrid": False}
-    thin = {"type": "line", "line": {"color": _GREY, "width": 1, "dash": "dot"}}
+    thin = {"type": "line", "line": {"color": GREY, "width": 1, "dash": "dot"}}
     layout["shapes"] = [
         {**thin, "xref": "x", "yref": "paper", "x0": others[0], "x1": others[0], "y0": 0, "y1": 1},
         {**thin, "xref": "paper", "yref": "y", "x0": 0, "x1": 1, "y0": others[1], "y1": others[1]},
@@ -162,7 +61,7 @@ def rocking(curve: Rocking) -> Figure:
         {
             "type": "scatter",
             **{"x": number.tolist(), "y": [float(v) if ok else None for v, ok in zip(curve.counts, there, strict=True)]},
-            **{"mode": "lines+markers", "line": {"color": _ACCENT, "width": 1.5}, "marker": {"size": 4}, "name": "received"},
+            **{"mode": "lines+markers", "line": {"color": ACCENT, "width": 1.5}, "marker": {"size": 4}, "name": "received"},
             "hovertemplate": "frame %{x}: %{y:.3s} counts<extra></extra>",
         }
     ]
@@ -176,7 +75,7 @@ def rocking(curve: Rocking) -> Figure:
                 "hovertemplate": "frame %{x}: missing<extra></extra>",
             }
         )
-    layout = {**_layout(48), "showlegend": len(data) > 1, "legend": {"orientation": "h", "y": 1.12, "x": 0}}
+    layout = {**layout_of(48), "showlegend": len(data) > 1, "legend": {"orientation": "h", "y": 1.12, "x": 0}}
     layout["xaxis"] = {**_axis("frame"), "range": [-0.5, max(1, curve.counts.size) - 0.5]}
     layout["yaxis"] = {**_axis("counts"), "rangemode": "tozero", "exponentformat": "power"}
     return {"data": data, "layout": layout}
@@ -192,7 +91,7 @@ def previews(records: Sequence[PreviewRecord]) -> Figure:
             "x": x,
             "y": y,
             "mode": "lines",
-            "line": {"color": _GREY, "width": 1},
+            "line": {"color": GREY, "width": 1},
             "hoverinfo": "skip",
             "showlegend": False,
         }
@@ -208,7 +107,7 @@ def previews(records: Sequence[PreviewRecord]) -> Figure:
                 "hovertemplate": "%{text}<br>%{x:.1f} s, √χ² %{y:.2f} %<extra>" + verdict + "</extra>",
             }
         )
-    layout = {**_layout(48), "showlegend": True, "legend": {"orientation": "h", "y": 1.12, "x": 0}}
+    layout = {**layout_of(48), "showlegend": True, "legend": {"orientation": "h", "y": 1.12, "x": 0}}
     layout["xaxis"] = {**_axis("time since the first frame [s]"), "rangemode": "tozero"}
     layout["yaxis"] = {**_axis("√χ² [%]"), "rangemode": "tozero"}
     return {"data": data, "layout": layout}
@@ -221,9 +120,9 @@ def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
         "x": iteration.tolist(),
         "y": error.tolist(),
         "mode": "lines",
-        "line": {"color": _ACCENT, "width": 1.5},
+        "line": {"color": ACCENT, "width": 1.5},
     }
-    layout = _layout(48)
+    layout = layout_of(48)
     layout["xaxis"] = _axis("iteration")
     layout["yaxis"] = {**_axis("error"), "type": "log", "exponentformat": "power"}
     return {"data": [line], "layout": layout}
@@ -232,7 +131,7 @@ def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
 def series(shown: SeriesCurve, chosen: str) -> Figure:
     """Draw a quantity along the series, with a mark for the verdict of each scan, and a line at the scan that is shown."""
     data: list[Figure] = []
-    for (name, y), colour in zip(shown.curves.items(), (_ACCENT, _GREY, HUES["doubtful"]), strict=False):
+    for (name, y), colour in zip(shown.curves.items(), (ACCENT, GREY, HUES["doubtful"]), strict=False):
         kept = [n for n, verdict in enumerate(shown.verdicts) if verdict != "failed" and np.isfinite([shown.x[n], y[n]]).all()]
         curve: Figure = {
             "type": "scatter",
@@ -252,12 +151,12 @@ def series(shown: SeriesCurve, chosen: str) -> Figure:
             bars = [float(np.nan_to_num(shown.bars[n])) for n in kept]
             curve["error_y"] = {"type": "data", "array": bars, "thickness": 1, "width": 3, "color": colour}
         data.append(curve)
-    layout = {**_layout(56), "showlegend": len(data) > 1, "legend": {"orientation": "h", "y": 1.12, "x": 0}, "clickmode": "event"}
+    layout = {**layout_of(56), "showlegend": len(data) > 1, "legend": {"orientation": "h", "y": 1.12, "x": 0}, "clickmode": "event"}
     layout["xaxis"] = _axis(shown.label)
     layout["yaxis"] = {**_axis(shown.quantity), "exponentformat": "power"}
     at = shown.x[shown.names.index(chosen)] if chosen in shown.names else np.nan
     if np.isfinite(at):
-        line = {"color": _ACCENT, "width": 1, "dash": "dot"}
+        line = {"color": ACCENT, "width": 1, "dash": "dot"}
         place = {"xref": "x", "yref": "paper", "x0": float(at), "x1": float(at), "y0": 0, "y1": 1}
         layout["shapes"] = [{"type": "line", **place, "line": line}]
     return {"data": data, "layout": layout}
@@ -265,7 +164,7 @@ def series(shown: SeriesCurve, chosen: str) -> Figure:
 
 def empty(text: str) -> Figure:
     """Draw a text that tells why there is nothing to draw yet."""
-    layout = _layout(0)
+    layout = layout_of(0)
     layout["xaxis"] = layout["yaxis"] = {"visible": False, "fixedrange": True}
     layout["annotations"] = [
         {"text": text, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "font": {"size": 14}}
@@ -273,31 +172,15 @@ def empty(text: str) -> Figure:
     return {"data": [], "layout": layout}
 
 
-def ends(colours: Colours) -> tuple[str, str]:
-    """Return the labels at the ends of a colour bar."""
-    low, high = (figures.label(float(value), colours.unit) for value in (colours.low, colours.high))
-    return low, high
-
-
 def _axis(title: str) -> Figure:
     """Return the settings of an axis of a flat figure."""
     return {
         **{
             "title": {"text": title, "font": {"size": 12}},
-            "color": _GREY,
+            "color": GREY,
             "gridcolor": _GRID_FLAT,
             "zeroline": False,
             "fixedrange": True,
         },
         **{"tickfont": {"size": 11}, "nticks": 6, "automargin": True},
-    }
-
-
-def _layout(margin: int) -> Figure:
-    """Return a transparent layout without controls; `margin` is the left margin and an upper limit of the others [pixels]."""
-    return {
-        "margin": {"l": margin, "r": min(margin, 12), "t": min(margin, 24), "b": min(margin, 40)},
-        **{"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"family": _FONT, "color": _GREY}},
-        **{"dragmode": False, "hoverlabel": {"font": {"size": 12}}, "showlegend": False},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": _GREY, "activecolor": _ACCENT},
     }

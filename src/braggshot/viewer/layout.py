@@ -7,13 +7,13 @@ from typing import Any
 
 from dash import dcc, html
 
-from braggshot.report import text
+from braggshot.report import figures, interactive, text
 from braggshot.report.figures import Colours
 from braggshot.report.html import SYMBOLS
+from braggshot.report.solid import TITLES
 from braggshot.snapshot import Snapshot
 from braggshot.viewer import drawings
 from braggshot.viewer.measured import Pattern
-from braggshot.viewer.model import TITLES
 from braggshot.viewer.shared import PageContents, ScanEntry, Version
 
 STATES = {
@@ -215,8 +215,8 @@ def facts(shown: PageContents) -> list[Any]:
 
 def legend(title: str, colours: Colours) -> list[Any]:
     """Lay out a colour bar with its ends and unit."""
-    low, high = drawings.ends(colours)
-    colour_stops = ", ".join(colour for _, colour in drawings.scale(colours))
+    low, high = figures.ends(colours)
+    colour_stops = ", ".join(colour for _, colour in interactive.scale(colours))
     bar = html.I(style={"background": f"linear-gradient(90deg, {colour_stops})"})
     unit = f" {colours.unit}" if colours.unit and colours.unit != "rad" else ""
     scale = ", logarithmic" if colours.logarithmic else ""

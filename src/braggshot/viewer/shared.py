@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from braggshot.errors import BraggshotError
 from braggshot.io import results
+from braggshot.report import solid as solids
 from braggshot.report import strain_section, text
+from braggshot.report.solid import Mesh, Plane, Solid, View
 from braggshot.snapshot import Feed, Snapshot
 from braggshot.viewer import measured, model
 from braggshot.viewer.measured import Pattern, Rocking
-from braggshot.viewer.model import Mesh, Plane, Solid, View
 from braggshot.volumes import Reconstruction
 
 T = TypeVar("T")
@@ -110,7 +111,7 @@ def make_contents(result: Reconstruction) -> PageContents:
     facts = text.quality_facts(result) + (() if strain is None else strain_section.facts(strain)) + text.crystal_facts(result)
     error = np.atleast_1d(np.asarray(result.history.get("error", ()), dtype=float))
     iteration = np.asarray(result.history.get("iteration", np.arange(error.size)))
-    solid = model.solid(result)
+    solid = solids.solid(result)
     return PageContents(
         name=result.volume.name,
         note="" if solid is not None else "There is no surface to show: the support is empty or the amplitude is zero.",
@@ -198,11 +199,11 @@ class SharedFeed:
 
     def mesh(self, solid: Solid, view: View) -> Mesh | None:
         """Return the surface of a crystal in the view of a user, from the cache if it was made before."""
-        return self._drawings(("mesh", solid, view), lambda: model.mesh(solid, view))
+        return self._drawings(("mesh", solid, view), lambda: solids.mesh(solid, view))
 
     def planes(self, solid: Solid, view: View) -> tuple[Plane, ...]:
         """Return the slices of a crystal in the view of a user, from the cache if they were made before."""
-        return self._drawings(("planes", solid, view), lambda: model.planes(solid, view))
+        return self._drawings(("planes", solid, view), lambda: solids.planes(solid, view))
 
 
 def _load_contents(source: Reconstruction | Path | None, name: str) -> PageContents:

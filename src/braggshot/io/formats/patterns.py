@@ -64,7 +64,7 @@ def _dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
     file.visititems(lambda _, item: stacks.append(item) if isinstance(item, h5py.Dataset) and item.ndim == 4 else None)
     if len(stacks) != 1:
         which = ", ".join(str(item.name) for item in stacks) or "none"
-        raise FormatError(f"{path}: expected one dataset (n, z, y, x), found {which}; name it with --dataset.")
+        raise FormatError(f"{path}: expected one dataset (n, z, y, x), found {which}; name it as dataset.")
     return stacks[0]
 
 
