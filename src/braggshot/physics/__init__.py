@@ -4,6 +4,7 @@ fourier          the one transform pair (centred, unitary), padding, cropping an
 forward          complex crystal to diffracted intensity, with partial coherence
 autocorrelation  where the autocorrelation of the object ends, and how voxels without counts are filled
 sampling         extent of a crystal whatever its strain, and the oversampling of the pattern
+frame_search     the window in which an object was phased, and along which axes it is mirrored
 geometry         diffractometer angles to reciprocal and direct bases
 lattice          spacings, plane normals and cells of any crystal system
 iso_surface      the amplitude at which a crystal ends
