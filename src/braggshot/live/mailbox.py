@@ -22,7 +22,8 @@ class PreviewRequest:
     frames : number of frames that have come so far
     began : time when the first frame came, on the monotonic clock [s]
     is_complete : whether the scan is over
-    has_passed_peak : whether the rocking curve has just passed its maximum; only from then on can a crystal be seen
+    has_passed_peak : whether the rocking curve has just passed its maximum; from then on the crystal is seen well
+    is_past_peak : whether the rocking curve has passed its maximum, now or earlier
     """
 
     name: str
@@ -32,6 +33,7 @@ class PreviewRequest:
     began: float
     is_complete: bool
     has_passed_peak: bool = False
+    is_past_peak: bool = False
 
     @property
     def urgency(self) -> int:

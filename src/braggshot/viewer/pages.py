@@ -10,19 +10,28 @@ from braggshot.snapshot import Snapshot
 # Times after which a page asks again for changes [ms]: when a picture is due, while a scan is measured, and when nothing runs.
 _ASK_SOON, _ASK_WHILE_MEASURING, _ASK_IDLE = 50, 250, 500
 OPEN = 10.0  # time after its last question for which a page counts as open [s]; drawing keeps a slow browser from asking
-# Script that asks whether the contents changed, and tells what the page shows in full. It bypasses Dash, with which an unchanged
-# answer costs 20 ms in the browser.
+# Script that asks whether the contents changed, tells what the page shows in full, and says when there is no answer. It bypasses
+# Dash, with which an unchanged answer costs 20 ms in the browser.
 ASK = """(_, known) => {
     const page = Math.random().toString(36).slice(2);
+    let work = "", failures = 0;
     const ask = async () => {
-        let now = {moment: known, pause: 1000};  // kept if there is no answer: the program may come back
+        let now = {moment: known, pause: 1000, work};  // kept if there is no answer: the program may come back
         try {
             const seen = dash_component_api.getLayout("seen").props.data;
             const told = new URLSearchParams({page, number: known.number, ...seen});
-            now = await (await fetch(`moment?${told}`, {cache: "no-store"})).json();
-        } catch {}
+            const answer = await fetch(`moment?${told}`, {cache: "no-store", signal: AbortSignal.timeout(10000)});
+            document.body.classList.toggle("refused", answer.status === 401);
+            now = await answer.json();
+            failures = 0;
+        } catch {
+            failures += 1;
+        }
+        document.body.classList.toggle("lost", failures > 1);  // one failure may be chance
         if (JSON.stringify(now.moment) !== JSON.stringify(known)) dash_clientside.set_props("moment", {data: now.moment});
+        if (now.work !== work) dash_clientside.set_props("work", {children: now.work});
         known = now.moment;
+        work = now.work;
         setTimeout(ask, now.pause);
     };
     ask();
