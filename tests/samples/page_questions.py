@@ -20,9 +20,9 @@ def ask(url, path="/", method="GET", body=None, **headers):
         connection.close()
 
 
-def question(url, name, camera=None, **values):
+def question(url, name, base="/", headers=None, camera=None, **values):
     """What the page sends to the callback that has an output of this name; None where the server does not tell its callbacks."""
-    status, _, body = ask(url, "/_dash-dependencies")
+    status, _, body = ask(url, f"{base}_dash-dependencies", **headers or {})
     if status != 200:
         return None
     callback = next(one for one in json.loads(body) if name in one["output"].strip(".").split("..."))
@@ -36,8 +36,9 @@ def question(url, name, camera=None, **values):
     return json.dumps(asked)
 
 
-def surface(url, **values):
+def surface(url, base="/", Cookie="", **values):
     """Status of the answer to a page that wants a picture, and the answer, which has the surface and all else of the picture."""
-    asked = question(url, "crystal.figure", **values)
-    status, _, body = ask(url, "/_dash-update-component", "POST", asked, Content_Type="application/json")
+    headers = {"Cookie": Cookie} if Cookie else {}
+    asked = question(url, "crystal.figure", base, headers, **values)
+    status, _, body = ask(url, f"{base}_dash-update-component", "POST", asked, Content_Type="application/json", **headers)
     return status, json.loads(body)["response"] if status == 200 else None

@@ -108,6 +108,11 @@ class Mailbox:
         waiting = self._request
         return waiting is not None and waiting.urgency > current.urgency
 
+    def is_complete_waiting(self) -> bool:
+        """Tell whether a preview of a complete scan is requested."""
+        waiting = self._request
+        return waiting is not None and waiting.is_complete
+
     def has_work(self) -> bool:
         """Tell whether a preview request or a finished scan waits."""
         return self._request is not None or bool(self._finished)

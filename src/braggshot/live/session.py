@@ -224,8 +224,14 @@ class Session:
         self._can_improve = self.settings.live.improve and not request.is_complete
 
     def _stop_if_overtaken(self, *_: Any) -> None:
-        """Give up the present preview by raising `Superseded`, if a more urgent preview request waits."""
-        if self.current_request is not None and self.mailbox.is_overtaken(self.current_request):
+        """Give up the present preview by raising `Superseded`, if a more urgent preview request waits.
+
+        The first picture of a scan is given up for the complete scan alone, so that a slow machine shows one before the scan ends.
+        """
+        current = self.current_request
+        if current is None or not self.mailbox.is_overtaken(current):
+            return
+        if current.name in self._pictures or self.mailbox.is_complete_waiting():
             raise Superseded
 
     def load_preview_network(self) -> Trained:

@@ -49,7 +49,7 @@ def page(version: Version) -> html.Div:
             html.Div([_crystal(), html.Div([_verdict(), _rocking(), _progress()], className="side")], className="first"),
             _slices(),
             _diffraction(),
-            html.Section([html.H2("Numbers"), html.Dl(id="facts", className="facts")], className="card"),
+            html.Section([html.H2("Numbers"), html.Dl(id="facts", className="facts")], className="card later"),
         ]
     )
     trouble = html.Section(id="trouble", className="card trouble", **_aria(live="polite"))
@@ -152,7 +152,7 @@ def _slices() -> html.Section:
         for axis in "zyx"
     ]
     return html.Section(
-        [html.H2("Slices"), html.P(id="slices-note", className="note"), html.Div(parts, className="three")], className="card"
+        [html.H2("Slices"), html.P(id="slices-note", className="note"), html.Div(parts, className="three")], className="card later"
     )
 
 
@@ -160,7 +160,7 @@ def _diffraction() -> html.Section:
     """Lay out the empty card of the diffraction."""
     parts = [html.H2("Diffraction"), html.P(id="diffraction-note", className="note")]
     parts += [html.Div(id="diffraction"), html.Div(id="counts", className="legend")]
-    return html.Section(parts, className="card")
+    return html.Section(parts, className="card later")
 
 
 def diffraction(shown: Pattern) -> list[Any]:

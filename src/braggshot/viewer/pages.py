@@ -27,7 +27,7 @@ ASK = """(_, known) => {
         } catch {
             failures += 1;
         }
-        document.body.classList.toggle("lost", failures > 1);  // one failure may be chance
+        document.body.classList.toggle("unanswered", failures > 1);  // one failure may be chance
         if (JSON.stringify(now.moment) !== JSON.stringify(known)) dash_clientside.set_props("moment", {data: now.moment});
         if (now.work !== work) dash_clientside.set_props("work", {children: now.work});
         known = now.moment;

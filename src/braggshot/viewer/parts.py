@@ -1,7 +1,7 @@
 """Compute the parts of the page that show a crystal: values for named properties of the page, by the choices of its user.
 
-Everything that shows one picture (surface, slices, curves, verdict, numbers, diffraction) is computed here for one answer. So a page
-never shows a new surface beside old slices and an old verdict.
+Everything that shows one picture (surface, slices, curves, verdict, numbers, diffraction) is computed here for one answer. So a
+page never shows a new surface beside old slices and an old verdict.
 """
 
 from __future__ import annotations
