@@ -100,7 +100,13 @@ def serving(
         raise ConfigError(f"others reach {host}, so the page needs a token; leave --no-token or --host out.")
     page = access.protect(build(feed, pages or Pages(), base).server.wsgi_app, token, base)
     sockets: dict[int, Any] = {}
-    limits = {"max_request_body_size": access.LONGEST_REQUEST, "max_request_header_size": 16 * 1024, "connection_limit": 200}
+    # An answer stays in memory until it is sent: one with a whole picture has a megabyte or two.
+    limits = {
+        "outbuf_overflow": 64 * 2**20,
+        "max_request_body_size": access.LONGEST_REQUEST,
+        "max_request_header_size": 16 * 1024,
+        "connection_limit": 200,
+    }
     try:
         server = create_server(page, map=sockets, host=host, port=port, threads=_THREADS, ident=None, **limits)
     except OSError as error:
@@ -196,6 +202,7 @@ def _follow(app: Dash, shared: SharedFeed) -> None:
         *(Output(*part) for part in (*header, *below, *slider)),
         Output("said", "data"),
         Output("counted", "data"),
+        Output("answered", "data"),
         Input("moment", "data"),
         Input("scan", "value"),
         Input("series", "clickData"),
@@ -222,7 +229,8 @@ def _follow(app: Dash, shared: SharedFeed) -> None:
         moved = no_update if at == given else at  # new slider position; none if unchanged, as the user may be dragging it
         changes, said = changed_parts([*header, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
         # Curves of another reconstruction wait until it is drawn; those of the same one are drawn as frames come.
-        return (no_update, *changes, said, moment.number) if now == known else (now, *changes, said, no_update)
+        picture, curves = (no_update, moment.number) if now == known else (now, no_update)
+        return picture, *changes, said, curves, moment.number
 
 
 def changed_parts(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:

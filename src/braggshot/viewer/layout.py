@@ -41,7 +41,7 @@ def page(version: Version) -> html.Div:
     """Lay out the whole page, as it is before the server has sent any contents."""
     stores = [
         dcc.Store(id="moment", data=vars(version)),
-        *(dcc.Store(id=name) for name in ("shown", "drawn", "seen", "camera", "said", "counted", "plotted")),
+        *(dcc.Store(id=name) for name in ("shown", "drawn", "seen", "camera", "said", "counted", "plotted", "answered")),
     ]
     main = html.Main(
         [
