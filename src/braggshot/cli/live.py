@@ -64,10 +64,10 @@ def live(
     images = read_images(dark, flat, mask)
     refuse_unfit(images, known)
     _refuse_watched(source, output)
+    base, token = clean_base(base_path), choose_token(token_file, no_token)
     # Source of the frames; it is opened before the output folder is made, so that a wrong address leaves no empty folder.
     frames = open_source(source)
     refuse_unfit(images, getattr(frames, "scan", None))  # a replay knows its frames
-    token, base = choose_token(token_file, no_token), clean_base(base_path)
     session, pages = Session(output, settings, like=known, images=images, on_event=partial(_tell, output)), Pages()
     served = serving(session.status, host=host, port=port, token=token, base=base, pages=pages)
     with served as url, suppress(KeyboardInterrupt):  # Ctrl-C is how a session without an end is ended

@@ -70,7 +70,7 @@ class Pages:
             self._condition.notify_all()
 
     def wait_for_first(self, longest: float) -> None:
-        """Wait until a page is open, at most `longest` [s]; then until it shows what there is, which takes a slow browser seconds."""
+        """Wait until a page is open, at most `longest` [s], then until it shows what there is; a slow browser takes seconds."""
         with self._condition:
             if self._condition.wait_for(lambda: bool(self._asked), longest):
                 self._condition.wait_for(lambda: any(shown >= 0 for shown in self._shown.values()), FIRST_DRAWING)
