@@ -21,7 +21,8 @@ demo: $(VENV)/core
 live: $(VENV)/live
 	$(SAY) 'live: play the scan of the demo and show it in the browser; Ctrl-C ends'
 	test -e demo-output/raw/raw.spec || $(BIN)/python examples/demo.py demo-output
-	$(BIN)/braggshot live 'replay:demo-output/raw/raw.spec?rate=10' -o demo-output/live
+	$(BIN)/braggshot live 'replay:demo-output/raw/raw.spec?rate=10' -o demo-output/live \
+		--dark demo-output/raw/dark.tif --flat demo-output/raw/whitefield.tif
 
 test: lint types unit manual
 

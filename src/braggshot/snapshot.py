@@ -11,8 +11,11 @@ import numpy as np
 
 from braggshot.volumes import FloatArray, Reconstruction
 
-State = Literal["waiting", "measuring", "phasing", "done", "failed", "aborted"]
-"""States that the current scan can be in, from waiting for the scan to the end of its phasing."""
+State = Literal["waiting", "measuring", "phasing", "done", "failed", "aborted", "unphased"]
+"""States that the current scan can be in, from waiting for the scan to the end of its phasing.
+
+The verdict of a "failed" scan is "failed". An "unphased" scan has no result, because the program could not phase it.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,30 @@ class PreviewRecord:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What the program does now, or waits for, in words.
+
+    Parameters
+    ----------
+    words : what it does
+    began : when it began, on the monotonic clock [s]
+    expected : time that it is likely to take [s]; None if that is not known
+    """
+
+    words: str
+    began: float
+    expected: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The newest frame of a scan and the sum of its frames so far, binned; (rows, columns) [counts]."""
+
+    last: FloatArray
+    total: FloatArray
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Everything that the browser page shows at one moment; a snapshot never changes after it was made.
 
@@ -44,6 +71,9 @@ class Snapshot:
     ----------
     scan : name of the current scan, empty while none has come
     state : state of the current scan
+    reason : why the current scan could not be phased, or was aborted
+    work : what the program does for the page now; None if nothing is to come
+    images : the frames of the current scan; None before the first frame
     received, expected : number of frames of the scan that have arrived, and that are planned; `expected` is None if not known
     rocking : (n,) sum of each frame, NaN where no frame has come [counts]
     result : latest preview or final result of the scan
@@ -56,6 +86,9 @@ class Snapshot:
 
     scan: str = ""
     state: State = "waiting"
+    reason: str = ""
+    work: Work | None = None
+    images: Images | None = None
     received: int = 0
     expected: int | None = None
     rocking: FloatArray = field(default_factory=lambda: np.zeros(0))

@@ -22,6 +22,9 @@ PATIENCE = 60  # seconds; a busy machine takes its time
         (["folder:frames", "--set", "live.evry=1"], "did you mean"),
         (["folder:frames", "--like", "none.cxi"], "no such file"),
         (["folder:frames", "--set", "input.dark=dark.tif"], "input.dark is about the file that --like names"),
+        (["folder:frames", "--dark", "none.tif"], "none.tif: no such file"),
+        (["folder:frames", "--no-token", "--token-file", "none"], "exclude each other"),
+        (["folder:frames", "--base-path", "a b"], "--base-path"),
     ],
 )
 def test_what_cannot_be_watched_is_said_in_one_line(arguments, said, tmp_path, monkeypatch, capsys):
@@ -40,7 +43,7 @@ def moment(url, query=""):
 
 def test_a_replay_waits_for_its_page_and_the_finished_crystal_stays_until_ctrl_c(tmp_path):
     out = tmp_path / "out"
-    with live(f"replay:{write_scan(tmp_path / 'crystal.cxi')}", "-o", out) as process:
+    with live(f"replay:{write_scan(tmp_path / 'crystal.cxi')}", "-o", out, "--no-token") as process:
         url = process.stdout.readline().strip()
         assert "when the page is open" in process.stdout.readline()
         assert moment(url) == moment(url) == {"number": 0, "picture": 0, "scans": 1}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from braggshot.errors import DataError
 from braggshot.io.formats import recorded
 from braggshot.io.frames import ArrayFrames
-from braggshot.live.assemble import Assembly, FrameAdded, ScanClosed, ScanOpened, recordings_in
+from braggshot.live.assemble import Assembly, FrameAdded, ScanClosed, ScanOpened, recordings_in, shrink
+from braggshot.live.given import read_images, refuse_unfit
 from braggshot.live.messages import Arrived, Begin, Dropped, End
 from braggshot.volumes import Frame, Scan
 
@@ -123,3 +125,48 @@ def test_what_no_count_was_is_no_count_on_the_rocking_curve(tmp_path):
     image = np.full((5, 7), 65535, np.uint16)
     (*_, grew) = told(Assembly(tmp_path), Begin("s", 6, about=header), arrived(0, image=image))
     assert grew.scan.rocking[0] == 0
+
+
+def test_given_images_replace_those_of_the_source_and_of_another_scan(tmp_path):
+    np.save(tmp_path / "dark.npy", np.full((5, 7), 3.0))
+    np.save(tmp_path / "flat.npy", np.full((9, 9), 2.0))  # of the whole chip
+    np.save(tmp_path / "mask.npy", np.arange(35).reshape(5, 7) == 8)
+    given = read_images(tmp_path / "dark.npy", tmp_path / "flat.npy", tmp_path / "mask.npy")
+    like = Scan(ArrayFrames(IMAGES), "other", dark=np.ones((5, 7)), provenance={"region": [[2, 7], [1, 8]]})
+    refuse_unfit(given, like)
+    (*_, grew) = told(Assembly(tmp_path / "out", like, given), Begin("s", 6), arrived(0))
+    back = recorded.read(tmp_path / "out" / "s")
+    assert (back.dark == 3).all()
+    assert (back.flat == 2).all()
+    assert back.valid.sum() == 34
+    assert not back.valid[1, 1]
+    assert grew.scan.rocking[0] == IMAGES[0].sum() - IMAGES[0][1, 1]
+
+
+def test_a_given_image_of_another_shape_is_told_and_left_out(tmp_path):
+    np.save(tmp_path / "dark.npy", np.zeros((4, 4)))
+    given = read_images(tmp_path / "dark.npy", None, None)
+    with pytest.raises(DataError, match=r"dark.npy: the dark field has shape \(4, 4\), the frames \(5, 7\)"):
+        refuse_unfit(given, Scan(ArrayFrames(IMAGES), "other"))
+    changes = told(Assembly(tmp_path / "out", images=given), Begin("s", 6), arrived(0))
+    assert [change.reason for change in changes if isinstance(change, Dropped)] == ["dark field of another shape"]
+    assert recorded.read(tmp_path / "out" / "s").dark is None
+    np.save(tmp_path / "many.npy", np.zeros((3, 4, 4)))
+    with pytest.raises(DataError, match="expected one image"):
+        read_images(tmp_path / "many.npy", None, None)
+    np.save(tmp_path / "flat.npy", np.ones((5, 7)))
+    flat = read_images(None, tmp_path / "flat.npy", None)
+    with pytest.raises(DataError, match="corrected already; leave --flat out"):
+        refuse_unfit(flat, Scan(ArrayFrames(IMAGES), "other", prepared=True))
+
+
+def test_last_frame_and_sum_are_there_from_the_first_frame_on(assembly):
+    *_, first = told(assembly, Begin("s", 6), arrived(2))
+    assert np.array_equal(first.scan.last, IMAGES[2])
+    assert np.array_equal(first.scan.total, IMAGES[2])
+    told(assembly, arrived(0))
+    assert np.array_equal(first.scan.last, IMAGES[0])
+    assert np.array_equal(first.scan.total, IMAGES[[0, 2]].sum(0))
+    small = shrink(np.ones((1000, 500), np.uint16), 200)
+    assert small.shape == (200, 100)
+    assert (small == 25).all()

@@ -76,23 +76,85 @@ def test_a_window_outlives_a_picture_that_is_given_up(scan, network, monkeypatch
     assert (part.window_frames, part.result) == (24, None)
     prepared = []
     monkeypatch.setattr(preview, "prepare", lambda _, config: prepared.append(config) or part.volume)
-    assert next(preview.sketch(wanted(scan, 26), resolve({}), 1, network, part)).window_frames == 24
-    assert (
-        next(preview.sketch(wanted(scan), resolve({}), 1, network, replace(part, window_frames=1))).window_frames == 1
-    )  # it is over
-    assert next(preview.sketch(wanted(scan, 31), resolve({}), 1, network, replace(part, window_frames=20))).window_frames == 31
-    assert [config.shape for config in prepared] == [(32, 32, 32), (32, 32, 32), None]
+
+    def again(frames, before, **more):
+        """Preview of so many frames, and the shapes that were asked for; None asks for a search."""
+        prepared.clear()
+        made = next(preview.sketch(wanted(scan, frames, **more), resolve({}), 1, network, before))
+        return made, [config.shape for config in prepared]
+
+    whole, settled = (32, 32, 32), replace(part, is_rough=False)
+    assert again(26, settled)[1] == [whole]
+    assert again(32, replace(settled, window_frames=1))[1] == [whole]  # the scan is over
+    found, shapes = again(31, replace(settled, window_frames=20))
+    assert (found.window_frames, shapes) == (31, [None, whole])  # the new window is like the old one, which stays
+    found, shapes = again(26, part, is_past_peak=True)
+    assert (found.is_rough, shapes) == (False, [None, whole])  # the peak has passed, and shows how far it reaches
 
 
-def test_with_a_given_shape_only_the_peak_is_looked_for(scan):
-    """It is found beside a hot pixel, and in the part where the window before was."""
+def test_with_a_given_shape_only_the_peak_is_looked_for(scan, monkeypatch):
+    """It is found beside a hot pixel."""
     raw = replace(wanted(scan).scan, prepared=False)
     images = np.array(raw.frames[:])
     images[:, 3, 28] = 10 * images.max()
     hot = replace(wanted(scan), scan=replace(raw, frames=ArrayFrames(images)))
-    assert preview.choose_window(hot, resolve({"prepare": {"shape": [16, 16, 16]}}).prepare, None)[0].centre == (16, 16, 16)
-    chosen = resolve({"prepare": {"shape": [16, 16, 16], "centre": [15, 14, 13]}}).prepare
-    assert preview.choose_window(hot, chosen, None)[0].centre == (15, 14, 13)
+    asked = []
+    monkeypatch.setattr(preview, "prepare", lambda _, config: asked.append(config.centre))
+    preview.prepare_part(hot, resolve({"prepare": {"shape": [16, 16, 16]}}).prepare, None)
+    preview.prepare_part(hot, resolve({"prepare": {"shape": [16, 16, 16], "centre": [15, 14, 13]}}).prepare, None)
+    assert asked == [(16, 16, 16), (15, 14, 13)]
+
+
+RAW = (81, 160, 160)  # of a scan with its peak in the middle
+
+
+@pytest.fixture(scope="module")
+def dirty():
+    """A scan with steady hot pixels and two aliens, without dark and flat."""
+    generator = np.random.default_rng(3)
+    z, y, x = (np.arange(n) - n // 2 for n in RAW)
+    fringes = [np.sinc(axis / period) ** 2 for axis, period in ((z, 6.0), (y, 4.0), (x, 4.5))]
+    faded = [fringe * np.exp(-((axis / (0.12 * len(axis))) ** 2)) for fringe, axis in zip(fringes, (z, y, x), strict=True)]
+    counts = 5e4 * faded[0][:, None, None] * faded[1][:, None] * faded[2] + 0.05
+    for frame, row, column, height in ((20, 30, 120, 400), (55, 130, 40, 900)):
+        blob = np.exp(-((z + 40 - frame)[:, None, None] ** 2 + (y + 80 - row)[:, None] ** 2 + (x + 80 - column) ** 2) / 8)
+        counts += height * blob
+    frames = generator.poisson(counts)
+    for row, column in generator.integers(0, 160, (25, 2)):
+        frames[:, row, column] = generator.poisson(60, RAW[0])
+    return frames.astype(np.uint16)
+
+
+def part_of(frames, count):
+    here = np.arange(len(frames)) < count
+    scan = Scan(ArrayFrames(np.where(here[:, None, None], frames, 0)), "s", arrived=None if here.all() else here)
+    total = np.where(here, frames.sum((1, 2), dtype=float), -1)
+    return PreviewRequest("s", scan, int(total.argmax()), count, 0.0, bool(here.all()), is_past_peak=count > len(frames) // 2)
+
+
+@pytest.mark.parametrize("share", [0.55, 0.65, 0.8])
+def test_the_window_of_a_part_past_the_peak_is_that_of_the_whole_scan(dirty, share):
+    """Frames that have not come hide neither hot pixels nor background, which made it many times too large."""
+    config = resolve({}).prepare
+    part = preview.prepare_part(part_of(dirty, int(share * len(dirty))), config, None).volume
+    whole = preview.prepare_part(part_of(dirty, len(dirty)), config, None).volume
+    assert part.window.binning == whole.window.binning
+    for ours, theirs in zip(part.shape, whole.shape, strict=True):
+        assert abs(ours - theirs) <= 0.15 * theirs
+    assert max(part.shape[1:]) < 0.75 * RAW[1]
+    for axis in range(3):
+        assert abs(part.window.start[axis] - whole.window.start[axis]) <= 0.15 * whole.shape[axis]
+
+
+def test_a_window_is_changed_once_and_that_is_said(dirty):
+    config, known, changes = resolve({}).prepare, None, []
+    for count in range(36, len(dirty) + 1, 9):
+        known = preview.prepare_part(part_of(dirty, count), config, known)
+        assert max(known.volume.shape) <= 96
+        if known.window_change:
+            changes.append(known.window_change)
+    assert len(changes) <= 1
+    assert all("before it was" in change for change in changes)
 
 
 def test_a_picture_in_the_making_gives_way_to_the_whole_scan(scan, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 import live_runs
 import numpy as np
 import pytest
-from live_runs import QUICK, finished, messages, source_of, write_scan
+from live_runs import QUICK, finished, is_same_but_for_twin_and_place, messages, source_of, write_scan
 
 from braggshot import pipeline
 from braggshot.io import registry, results
@@ -23,6 +23,7 @@ from braggshot.live.messages import Arrived, Dropped, End
 from braggshot.live.session import Session, resolve
 from braggshot.live.sources.memory import MemorySource
 from braggshot.live.status import Status
+from braggshot.series.registration import carry_neighbour, register
 from braggshot.volumes import Frame
 
 
@@ -43,7 +44,11 @@ def test_the_result_is_that_of_reconstruct(scan, tmp_path):
     live = results.read(tmp_path / "s.cxi")
     assert np.array_equal(live.volume.intensity, offline.volume.intensity)
     assert np.array_equal(live.volume.valid, offline.volume.valid)
-    assert np.array_equal(live.rho, offline.rho)
+    assert is_same_but_for_twin_and_place(live, offline)
+    before, last = session.status.latest()[1].previews[-2:]
+    assert (before.method, last.method) == ("oneshot", "iterative")
+    assert "to be as in the picture before" in live.choices["twin"]
+    assert np.array_equal(session.status.latest()[1].result.rho, live.rho)  # the page and the file hold one object
     assert not (tmp_path / ".live" / "s").exists()
     number, shown = session.status.latest()
     assert number > 0
@@ -73,8 +78,9 @@ def test_pictures_form_while_frames_come_and_missing_frames_are_masked(scan, tmp
 
     session = Session(tmp_path, resolve({**QUICK, "live": {"hypotheses": 1, "every": 6, "improve": False}}), status)
     finished(session, Waiting())
-    assert [snapshot.received for snapshot in seen if snapshot.result is not None][-3:] == [12, 18, 24]
-    part = next(snapshot for snapshot in seen if snapshot.received == 18).result.volume
+    with_picture = [snapshot for snapshot in seen if snapshot.result is not None]
+    assert [snapshot.previews[-1].frames for snapshot in with_picture][-3:] == [12, 18, 24]
+    part = next(snapshot for snapshot in with_picture if snapshot.previews[-1].frames == 18).result.volume
     assert part.valid.any(axis=(1, 2)).tolist() == [index < 19 and index != 9 for index in range(32)]
     is_complete = results.read(tmp_path / "s.cxi").volume
     assert is_complete.valid.any(axis=(1, 2)).tolist() == [index != 9 for index in range(32)]
@@ -96,6 +102,56 @@ def test_one_failure_is_said_and_the_next_scan_comes(scan, tmp_path):
     shown = session.status.latest()[1]
     assert shown.dropped == {"malformed": 1, "no scan": 1}
     assert any("dark" in words for words in shown.trouble)
+
+
+def test_the_final_crystal_has_the_twin_and_place_of_the_picture_before(scan, tmp_path, monkeypatch):
+    """Whichever twin the full job finds: here it finds the other one, two voxels off."""
+    real, pictures = pipeline.prepare_and_phase, []
+
+    def other_twin(*arguments):
+        found = yield from real(*arguments)
+        aside = {"rho": found.rho[::-1, ::-1, ::-1].conj(), "support": found.support[::-1, ::-1, ::-1]}
+        return replace(found, **{name: np.roll(array, (3, 1, 1), (0, 1, 2)) for name, array in aside.items()})
+
+    monkeypatch.setattr(pipeline, "prepare_and_phase", other_twin)
+    show = Session._show_preview
+    monkeypatch.setattr(Session, "_show_preview", lambda *shown: (pictures.append(shown[2].result), show(*shown)))
+    finished(Session(tmp_path, resolve(QUICK)), source_of(messages(scan)))
+    live, before = results.read(tmp_path / "s.cxi"), pictures[-1]
+    _, placed = register(live, carry_neighbour(before, live.volume))
+    assert not placed.twin
+    assert placed.shift == (0, 0, 0)
+    assert placed.correlation > 0.8
+
+
+def test_a_scan_that_cannot_be_phased_is_told_apart_from_a_bad_crystal(scan, tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("a bug")
+        yield
+
+    monkeypatch.setattr(pipeline, "prepare_and_phase", fails)
+    session = Session(tmp_path, resolve(QUICK))
+    finished(session, source_of(messages(scan)))
+    shown = session.status.latest()[1]
+    assert (shown.state, shown.reason, shown.work) == ("unphased", "RuntimeError: a bug", None)
+    assert shown.trouble[-1] == "s: RuntimeError: a bug"
+
+
+def test_frames_and_what_is_waited_for_are_told_from_the_first_frame_on(scan, tmp_path):
+    status, seen = Status(), []
+
+    class Slow(MemorySource):
+        def messages(self, stop):
+            for message in list(messages(scan))[:6]:
+                yield message
+                seen.append(status.latest()[1])
+
+    finished(Session(tmp_path, resolve(QUICK), status), Slow())
+    assert seen[0].images is None
+    assert "first frame" in seen[0].work.words
+    assert np.array_equal(seen[1].images.last, scan.frames[0])
+    assert "waiting for the peak" in seen[1].work.words
+    assert seen[1].received == 1
 
 
 def test_an_aborted_scan_is_kept_and_said(scan, tmp_path):

@@ -15,6 +15,7 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.io.formats import cxi
 from braggshot.live.messages import Arrived, Begin, End
 from braggshot.live.sources.memory import MemorySource
+from braggshot.series.registration import carry_neighbour, register
 from braggshot.volumes import Frame
 
 QUICK = {
@@ -35,6 +36,13 @@ def messages(scan, name="s", indices=range(32), planned=32):
 def finished(session, source, **how):
     session.run(source, **how)
     return [json.loads(line) for line in (session.folder / "events.jsonl").read_text().splitlines()]
+
+
+def is_same_but_for_twin_and_place(live, offline):
+    """Whether a result is another one to the bit, once that is turned and moved as the live pictures were."""
+    offline = offline.reconstruction
+    turned, _ = register(offline, carry_neighbour(live, offline.volume))
+    return np.array_equal(live.rho, turned.rho) and np.array_equal(live.support, turned.support)
 
 
 def source_of(*groups):

@@ -20,22 +20,25 @@ def ask(url, path="/", method="GET", body=None, **headers):
         connection.close()
 
 
-def question(name, camera=None, **values):
-    """What the page sends to one of its callbacks: the one with an output of this name."""
-    outputs = {"crystal": ["crystal.figure", "legend.children", "caption.children", "colouring.options"]}[name]
-    inputs = {"shown": {"at": 0, "key": ""}, "colouring": "strain", "level": 50, "cut": "", "kept": 50, "look": "oblique"} | values
-    properties = {"shown": "data"}
-    return json.dumps(
-        {
-            "output": ".." + "...".join(outputs) + "..",
-            "outputs": [dict(zip(("id", "property"), output.split("."), strict=True)) for output in outputs],
-            "inputs": [{"id": key, "property": properties.get(key, "value"), "value": value} for key, value in inputs.items()],
-            "state": [{"id": "camera", "property": "data", "value": camera}],
-            "changedPropIds": ["shown.data"],
-        }
-    )
+def question(url, name, base="/", headers=None, camera=None, **values):
+    """What the page sends to the callback that has an output of this name; None where the server does not tell its callbacks."""
+    status, _, body = ask(url, f"{base}_dash-dependencies", **headers or {})
+    if status != 200:
+        return None
+    callback = next(one for one in json.loads(body) if name in one["output"].strip(".").split("..."))
+    chosen = {"shown": {"at": 0, "key": ""}, "colouring": "strain", "level": 50, "cut": "", "kept": 50, "look": "oblique"}
+    chosen |= {"at-z": 50, "at-y": 50, "at-x": 50, "quantity": "strain", "camera": camera, **values}
+    inputs, state = ([{**one, "value": chosen.get(one["id"])} for one in callback[kind]] for kind in ("inputs", "state"))
+    outputs = [
+        dict(zip(("id", "property"), output.split("."), strict=True)) for output in callback["output"].strip(".").split("...")
+    ]
+    asked = {"output": callback["output"], "outputs": outputs, "inputs": inputs, "state": state, "changedPropIds": ["shown.data"]}
+    return json.dumps(asked)
 
 
-def surface(url, **values):
-    status, _, body = ask(url, "/_dash-update-component", "POST", question("crystal", **values), Content_Type="application/json")
+def surface(url, base="/", Cookie="", **values):
+    """Status of the answer to a page that wants a picture, and the answer, which has the surface and all else of the picture."""
+    headers = {"Cookie": Cookie} if Cookie else {}
+    asked = question(url, "crystal.figure", base, headers, **values)
+    status, _, body = ask(url, f"{base}_dash-update-component", "POST", asked, Content_Type="application/json", **headers)
     return status, json.loads(body)["response"] if status == 200 else None

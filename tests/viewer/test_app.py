@@ -1,13 +1,16 @@
 """The page over real connections: who may look, what is refused, and that nothing else comes out."""
 
+import http.client
 import json
 import logging
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlencode, urlsplit
 
 import pytest
@@ -67,8 +70,8 @@ def test_it_is_on_the_loopback_address_and_sends_the_crystal(open_page):
 def test_a_page_learns_in_few_bytes_whether_anything_changed(open_page, feed):
     status, _, body = ask(open_page, "/moment")
     assert status == 200
-    assert len(body) < 100
-    assert json.loads(body) == {"moment": {"number": feed.latest()[0], "picture": 1, "scans": 1}, "pause": 500}
+    assert len(body) < 120
+    assert json.loads(body) == {"moment": {"number": feed.latest()[0], "picture": 1, "scans": 1}, "pause": 500, "work": ""}
 
 
 def test_a_page_has_shown_a_version_when_it_says_the_key_of_what_is_there(feed):
@@ -144,13 +147,106 @@ def test_tokens_are_compared_in_constant_time(closed_page, monkeypatch):
 def test_others_reach_it_with_a_token_only(feed):
     with pytest.raises(ConfigError, match="token"), serving(feed, host="0.0.0.0"):
         pass
-    assert access.token_for("127.0.0.1", None) is None
-    assert len(access.token_for("0.0.0.0", None)) >= 32
-    assert access.token_for("0.0.0.0", "given") == "given"
     with serving(feed, host="0.0.0.0", token=TOKEN) as url:
         local = url.replace("0.0.0.0", "127.0.0.1")
         assert ask(local, Host="hutch.example")[0] == 401
         assert ask(local, Host="hutch.example", Authorization=f"Bearer {TOKEN}")[0] == 200
+
+
+def test_a_token_is_made_kept_and_read_from_a_file_that_is_private(tmp_path, monkeypatch):
+    monkeypatch.delenv("BRAGGSHOT_TOKEN", raising=False)
+    file = tmp_path / "token"
+    made = access.find_token(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert access.find_token(file) == made
+    assert len(made) >= 32
+    assert access.find_token() != access.find_token()
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match=f"chmod 600 {file}"):
+        access.find_token(file)
+    with pytest.raises(ConfigError, match="cannot be made"):
+        access.find_token(tmp_path / "none" / "token")
+
+
+def test_a_token_of_the_environment_is_used_and_must_be_hard_to_guess(monkeypatch, tmp_path):
+    monkeypatch.setenv("BRAGGSHOT_TOKEN", "from-the-environment")
+    assert access.find_token() == "from-the-environment"
+    assert access.find_token(tmp_path / "token") != "from-the-environment"  # a file that is named comes first
+    for word in ("short", "two words of it", "a;b=cdefghij", "ünicode-token"):
+        monkeypatch.setenv("BRAGGSHOT_TOKEN", word)
+        with pytest.raises(ConfigError, match="BRAGGSHOT_TOKEN: a token has at least 8"):
+            access.find_token()
+
+
+@pytest.mark.parametrize("path", ["", "/", "a/b", "/a/b", "/user/me@home/proxy/8050/"])
+def test_a_base_path_has_slashes_at_its_ends(path):
+    clean = access.clean_base(path)
+    assert clean == (f"/{path.strip('/')}/" if path.strip("/") else "/")
+    for wrong in ("/a/../b", '/a"b', "/a b/", "/a?b"):
+        with pytest.raises(ConfigError, match="--base-path"):
+            access.clean_base(wrong)
+
+
+class Forwarding(BaseHTTPRequestHandler):
+    """A reverse proxy: what comes under a prefix is asked of the page, with the prefix or without; nothing else is there."""
+
+    def forward(self):
+        if not self.path.startswith(self.server.prefix):
+            self.send_error(404)
+            return
+        path = self.path if self.server.keeps else "/" + self.path.removeprefix(self.server.prefix)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        there = http.client.HTTPConnection(self.server.page, timeout=20)
+        there.request(self.command, path, body, {**self.headers, "Host": "hub.example"})
+        answer = there.getresponse()
+        content = answer.read()
+        there.close()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name not in {"Connection", "Content-Length", "Transfer-Encoding", "Date", "Server"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = forward
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def proxied(feed, prefix, keeps):
+    """The page behind a proxy on this machine; the address of the proxy."""
+    with serving(feed, token=TOKEN, base=prefix) as url:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Forwarding)
+        server.prefix, server.keeps, server.page = prefix, keeps, urlsplit(url).netloc
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "removed"])
+def test_it_works_behind_a_proxy_that_keeps_or_removes_its_path(feed, keeps):
+    base = "/user/me/proxy/8050/"
+    with proxied(feed, base, keeps) as proxy:
+        assert ask(proxy, base)[0] == 401
+        status, headers, _ = ask(proxy, f"{base}?token={TOKEN}")
+        assert (status, headers["Location"]) == (303, base)
+        assert f"Path={base}" in headers["Set-Cookie"]
+        cookie = {"Cookie": headers["Set-Cookie"].partition(";")[0]}
+        status, _, body = ask(proxy, base, **cookie)
+        assert status == 200
+        scripts = re.findall(r'src="([^"]+)"', body.decode())
+        assert scripts
+        assert all(script.startswith(base) for script in scripts)
+        assert ask(proxy, scripts[0], **cookie)[0] == 200
+        assert json.loads(ask(proxy, f"{base}moment", **cookie)[2])["moment"]["number"] == feed.latest()[0]
+        assert surface(proxy, base=base, **cookie)[1]["crystal"]["figure"]["data"][0]["type"] == "mesh3d"
 
 
 @pytest.mark.parametrize(
@@ -284,7 +380,9 @@ def running(*arguments):
 def test_the_command_prints_its_address_first_and_ends_when_told(tmp_path, ending):
     found = result()
     results.write(tmp_path / "scan_1.cxi", found)
-    with running(tmp_path / "scan_1.cxi", "--no-browser", "--token", TOKEN) as process:
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "token").chmod(0o600)
+    with running(tmp_path / "scan_1.cxi", "--no-browser", "--token-file", tmp_path / "token") as process:
         url = process.stdout.readline().strip()
         assert url.endswith(f"/?token={TOKEN}")
         status, _ = surface(url.partition("?")[0])

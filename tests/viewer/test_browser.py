@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import signal
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -188,7 +190,7 @@ def test_the_page_follows_a_scan_while_it_is_measured(page):
     page.says("state", "measuring")
     page.says("frames", "12 of 40 frames")
     page.says("scan-name", "scan_3 .3 of 3.*now")
-    page.says("verdict", "first picture comes")
+    page.says("verdict", "no picture yet")
     came = {"scan": "scan_3", "state": "measuring", "received": 30, "expected": 40, "rocking": counts}
     judged = (PreviewRecord(1.5, 12, "refine", 0.04, 0.9, "doubtful"),)
     wrong = {"trouble": ("frame 7 was cut short",), "dropped": {"malformed": 3}}
@@ -254,3 +256,89 @@ def test_a_live_session_that_is_to_end_after_one_scan_ends_when_the_page_shows_i
         finally:
             driver.close()
             driver.switch_to.window(before)
+
+
+def test_a_live_session_is_lived_through_to_its_good_crystal_and_to_the_end_of_the_program(page, tmp_path):
+    """As `make live`: frames from the first one on, what is waited for, the final crystal; the program ends and comes back."""
+    driver, before = page.driver, page.driver.current_window_handle
+    (tmp_path / "token").write_text("a-token-that-stays\n")
+    (tmp_path / "token").chmod(0o600)
+    scan, out, words = write_scan(tmp_path / "crystal.cxi"), tmp_path / "out", ("--token-file", tmp_path / "token")
+    (tmp_path / "frames").mkdir()
+    watched = f"folder:{tmp_path / 'frames'}"
+    driver.switch_to.new_window("tab")
+    shown = Page(driver, None, None)
+    try:
+        with live(f"replay:{scan}?rate=4", "-o", out, *words) as process:
+            url = process.stdout.readline().strip()
+            driver.get(url)
+            driver.execute_script(LISTEN)
+            shown.says("state", "^done$")
+            said = "\n".join(driver.execute_script("return [...window.said]"))
+            assert re.search(r"measuring\|.*\|last frame, logarithmic;sum of \d+ frames", said), said
+            assert re.search(r"(waiting for the peak: .*|making the first picture from \d+ frames) \(\d+ s so far", said)
+            found = results.read(out / "crystal.cxi")
+            shown.says("verdict", f"{found.verdict}(.|\n)*crystal, {found.method}")
+            assert found.verdict == "good"
+            assert coloured(shown.crystal(), "any") > 1000
+            assert shown.text("work") == shown.text("images") == shown.text("lost") == ""
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 0
+        shown.says("lost", "Connection lost. The program has ended")
+        shown.says("verdict", "good")  # what came last stays
+        with live(watched, "-o", tmp_path / "other", *words, "--port", urlsplit(url).port) as process:
+            process.stdout.readline()
+            shown.until(lambda: shown.text("lost") == "")
+            shown.says("state", "waiting for a scan")
+            shown.says("verdict", "no picture yet")
+        with live(watched, "-o", tmp_path / "third", "--port", urlsplit(url).port) as process:
+            process.stdout.readline()
+            shown.says("lost", "asks for another token")
+    finally:
+        driver.close()
+        driver.switch_to.window(before)
+
+
+def test_an_error_is_told_beside_the_header_and_a_scan_that_cannot_be_phased_is_not_called_bad(page):
+    reason = "out of memory: 3 GB are needed"
+    page.show(scan="scan_3", state="unphased", reason=reason, trouble=("scan_2: an older one", f"scan_3: {reason}"))
+    page.says("state", f"^could not be phased: {reason}$")
+    page.says("trouble", f"^scan_3: {reason} show all 2$")
+    trouble, first = (page.driver.find_element(By.ID, name).rect for name in ("trouble", "scans"))
+    assert trouble["y"] + trouble["height"] < first["y"] < 250
+    page.driver.find_element(By.CSS_SELECTOR, "#trouble summary").click()
+    page.says("trouble", "an older one")
+
+
+def test_all_of_a_new_picture_is_of_one_moment(page):
+    """Between two looks at the page surface, slices, verdict and numbers change together or not at all."""
+    page.show(scan="scan_3", state="measuring", received=9, expected=40, result=result("scan_3", 1e-4, "doubtful"))
+    page.says("verdict", "doubtful")
+    page.until(lambda: page.figure("slice-z") == 1 and page.figure("crystal") > 1)
+    page.driver.execute_script(WATCH)
+    page.show(scan="scan_3", state="measuring", received=9, expected=40, result=result("scan_3", 3e-4, "good"))
+    page.says("verdict", "good")
+    page.until(lambda: page.driver.execute_script("return window.seen.length") > 1)
+    seen = {tuple(moment) for moment in page.driver.execute_script("return window.seen")}
+    assert len(seen) == 2
+    assert all(len(set(column)) == 2 for column in zip(*seen, strict=True))
+
+
+LISTEN = """
+window.said = new Set();
+const part = name => document.getElementById(name)?.innerText;
+const images = () => [...document.querySelectorAll("#images figcaption")].map(one => one.innerText).join(";");
+setInterval(() => window.said.add([part("state"), part("work"), images()].join("|")), 50);
+"""
+WATCH = """
+window.seen = [];
+const layout = name => dash_component_api.getLayout(name).props;
+const look = () => {
+    const start = packed => packed.bdata.slice(0, 4000);
+    const surface = start(layout("crystal").figure.data[0].intensity), slice = start(layout("slice-z").figure.data[0].z);
+    const now = [surface, slice, layout("verdict").className];
+    if (JSON.stringify(now) !== JSON.stringify(window.seen.at(-1))) window.seen.push(now);
+    requestAnimationFrame(look);
+};
+look();
+"""

@@ -37,14 +37,26 @@ def test_a_page_asks_more_often_while_the_picture_of_a_whole_scan_is_made():
     assert pause(over) < pause(measuring) == pause(shown) < pause(waiting)
 
 
-def test_the_first_page_ends_the_wait_for_it():
+def test_the_first_page_that_shows_something_ends_the_wait_for_it():
     pages = Pages()
     took, thread = waited(lambda: pages.wait_for_first(LONG))
     thread.join(0.2)
     assert not took
     pages.note("a", None)
+    thread.join(0.2)
+    assert not took  # it draws
+    pages.note("a", 0)
     thread.join(LONG)
-    assert took[0] < LONG / 2
+    assert took[0] < LONG / 4
+
+
+def test_a_first_page_that_draws_for_long_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr(module, "FIRST_DRAWING", 0.2)
+    pages = Pages()
+    pages.note("a", None)
+    took, thread = waited(lambda: pages.wait_for_first(LONG))
+    thread.join(LONG)
+    assert 0.1 < took[0] < LONG / 2
 
 
 def test_every_open_page_must_have_shown_the_version():

@@ -15,7 +15,7 @@ import typer
 
 from braggshot.cli.options import Config, Sets
 from braggshot.cli.reconstruct import print_verdict
-from braggshot.cli.view import Host, NoBrowser, Port, Token, announce, end_as_by_ctrl_c
+from braggshot.cli.view import BasePath, Host, NoBrowser, NoToken, Port, TokenFile, announce, choose_token, end_as_by_ctrl_c
 
 if TYPE_CHECKING:
     from braggshot.live.session import LiveSettings
@@ -33,20 +33,26 @@ def live(
     source: Annotated[str, typer.Argument(help="folder:PATH, pva:CHANNEL, zmq:tcp://HOST:PORT or replay:FILE?rate=HZ.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results, and of events.jsonl.")],
     like: Annotated[Path | None, typer.Option(help="Scan to take dark, flat, mask and geometry from.")] = None,
+    dark: Annotated[Path | None, typer.Option(help="Dark image, in place of that of the source or of --like.")] = None,
+    flat: Annotated[Path | None, typer.Option(help="Flat field, in place of that of the source or of --like.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Mask, 0 on good pixels, in place of that of the source or of --like.")] = None,
     once: Annotated[bool, typer.Option("--once", help="End after one scan, once the open pages have shown its result.")] = False,
     series: Annotated[bool, typer.Option("--series", help="All scans are of one crystal.")] = False,
     port: Port = 0,
     host: Host = "127.0.0.1",
     no_browser: NoBrowser = False,
-    token: Token = None,
+    token_file: TokenFile = None,
+    no_token: NoToken = False,
+    base_path: BasePath = "/",
     config: Config = None,
     sets: Sets = None,
 ) -> None:
     """Show in the browser, until Ctrl-C, how the crystal forms while it is rocked; write each finished scan as a result file."""
     from braggshot import config as configuration
+    from braggshot.live.given import read_images, refuse_unfit
     from braggshot.live.session import Session, resolve
     from braggshot.live.sources.registry import open_source, split
-    from braggshot.viewer.access import token_for
+    from braggshot.viewer.access import clean_base
     from braggshot.viewer.app import serving
     from braggshot.viewer.pages import Pages
 
@@ -55,11 +61,15 @@ def live(
     flags = {"live": {"series": True}} if series else {}
     settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
     known, settings = _read_like(like, settings)
+    images = read_images(dark, flat, mask)
+    refuse_unfit(images, known)
     _refuse_watched(source, output)
+    base, token = clean_base(base_path), choose_token(token_file, no_token)
     # Source of the frames; it is opened before the output folder is made, so that a wrong address leaves no empty folder.
     frames = open_source(source)
-    session, pages = Session(output, settings, like=known, on_event=partial(_tell, output)), Pages()
-    served = serving(session.status, host=host, port=port, token=token_for(host, token), pages=pages)
+    refuse_unfit(images, getattr(frames, "scan", None))  # a replay knows its frames
+    session, pages = Session(output, settings, like=known, images=images, on_event=partial(_tell, output)), Pages()
+    served = serving(session.status, host=host, port=port, token=token, base=base, pages=pages)
     with served as url, suppress(KeyboardInterrupt):  # Ctrl-C is how a session without an end is ended
         announce(url, not no_browser)
         if split(source)[0] == "replay" and not no_browser:

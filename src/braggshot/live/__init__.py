@@ -7,6 +7,7 @@
 messages     messages of a source: a scan begins, a frame, the scan ends, something was dropped
 sources/     receive frames: one module or folder for each transport
 simulator/   play a scan over those transports, with faults on request
+given        use dark image, flat field and mask that the user gives by hand
 assemble     build the recording and the rocking curve of the open scan from messages
 mailbox      hand the newest preview request and the finished scans to the worker thread
 preview      phase a scan as far as it is measured

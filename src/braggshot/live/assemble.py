@@ -5,7 +5,7 @@ Frames that never come stay masked; their counts are never guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from braggshot.errors import DataError
 from braggshot.io.formats import recorded
 from braggshot.io.formats.recorded import Plan, Recorder
 from braggshot.io.frames import ArrayFrames
+from braggshot.live.given import WORDS, GivenImage, fit_image
 from braggshot.live.messages import Arrived, Begin, Dropped, End, Message
 from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import BoolArray, Scan
 
+MAX_PIXELS = 192  # longest side of the binned frames that the page shows [pixels]
 COPIED_FIELDS = ("valid", "dark", "flat", "geometry", "detector")
 """Fields of a `Scan` that are copied from the user's example scan if the source does not send them."""
 
@@ -34,6 +37,7 @@ class OpenScan:
     begin : message of the source that announced the scan
     recorder : writer of the frames to disk; None before the first frame
     rocking : sum of the counts of each frame, NaN where the frame has not come [counts]
+    last, total : the newest frame and the sum of all frames, binned to at most 192 pixels a side, for the page [counts]
     received : number of frames that were recorded
     """
 
@@ -41,6 +45,8 @@ class OpenScan:
     begin: Begin
     recorder: Recorder | None = None
     rocking: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    last: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    total: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     received: int = 0
 
     @property
@@ -81,11 +87,18 @@ class Assembly:
     ----------
     folder : folder for all recordings
     like : example scan; its dark image, flat field, mask and geometry are used where the source sends none
+    images : images that the user gives; they replace those of the source and of the example scan
     is_taken : function that tells whether another scan already has a given name
     """
 
-    def __init__(self, folder: Path, like: Scan | None = None, is_taken: Callable[[str], bool] = lambda _: False) -> None:
-        self.folder, self.is_taken = folder, is_taken
+    def __init__(
+        self,
+        folder: Path,
+        like: Scan | None = None,
+        images: Sequence[GivenImage] = (),
+        is_taken: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self.folder, self.images, self.is_taken = folder, images, is_taken
         self.like = None if like is None else replace(like, monitor=None, rocking_angle=None, arrived=None)
         self.open: OpenScan | None = None
         self._last: str = ""  # name of the scan that ended last, as the source gave it
@@ -110,7 +123,9 @@ class Assembly:
     def _add(self, scan: OpenScan, message: Arrived) -> Iterator[Change]:
         """Record a frame and extend the rocking curve; close the scan if this was the last planned frame."""
         if scan.recorder is None:
-            scan.recorder = Recorder(self.folder / scan.name, self._plan(scan, message.frame.image))
+            plan, unfit = self._use_given(self._plan(scan, message.frame.image))
+            scan.recorder = Recorder(self.folder / scan.name, plan)
+            yield from unfit
             scan.rocking = np.full(scan.expected or 0, np.nan)
         refused = scan.recorder.add(message.frame)
         if refused:
@@ -119,20 +134,14 @@ class Assembly:
         index = message.frame.index
         if index >= len(scan.rocking):
             scan.rocking = np.concatenate([scan.rocking, np.full(index + 1 - len(scan.rocking), np.nan)])
-        scan.rocking[index] = self._sum_counts(scan.recorder.plan, message.frame.image)
+        trusted = _trusted_counts(scan.recorder.plan, message.frame.image)
+        scan.rocking[index] = float(trusted.sum(dtype=np.float64))
+        scan.last = shrink(trusted)
+        scan.total = scan.total + scan.last if scan.received else scan.last
         scan.received += 1
         yield FrameAdded(scan)
         if scan.received == scan.expected:
             yield from self._close("")
-
-    def _sum_counts(self, plan: Plan, image: NDArray[Any]) -> float:
-        """Sum the counts of an image over its valid pixels, without the pixels whose value means "not counted" for the detector."""
-        good = _valid_pixels(plan)
-        trusted = image if good is None else image * good
-        no_count = None if plan.about is None else plan.about.provenance.get("no_count")
-        if no_count is not None:
-            trusted = np.where(image == no_count, 0, trusted)
-        return float(trusted.sum(dtype=np.float64))
 
     def _plan(self, scan: OpenScan, image: NDArray[Any]) -> Plan:
         """Return the `Plan` of a recording, made from the message that announced the scan and from the first image."""
@@ -145,6 +154,21 @@ class Assembly:
             about = replace(about, provenance={**about.provenance, **no_count_value})
         rows, columns = image.shape
         return Plan(scan.name, (rows, columns), image.dtype, begin.frames, begin.rocking_angle, about)
+
+    def _use_given(self, plan: Plan) -> tuple[Plan, list[Dropped]]:
+        """Put the images that the user gives into the plan of a recording; report those that do not fit its frames."""
+        unfit = []
+        for image in self.images:
+            about = plan.about or Scan(frames=ArrayFrames(np.zeros((1, *plan.shape))), name=plan.name)
+            try:
+                values = fit_image(image, plan.shape, about.provenance)
+            except DataError as error:
+                unfit.append(Dropped(f"{WORDS[image.field]} of another shape", str(error)))
+            else:
+                frames = about.frames if about.frames.shape[1:] == plan.shape else ArrayFrames(np.zeros((1, *plan.shape)))
+                changes: dict[str, Any] = {"frames": frames, image.field: values}
+                plan = replace(plan, about=replace(about, **changes))
+        return plan, unfit
 
     def _fill_from_similar(self, about: Scan | None, image: NDArray[Any]) -> Scan | None:
         """Return the source's description of a scan, with missing fields filled from the user's example scan."""
@@ -174,6 +198,25 @@ class Assembly:
             number += 1
             free = f"{name}-{number}"
         return free
+
+
+def _trusted_counts(plan: Plan, image: NDArray[Any]) -> NDArray[Any]:
+    """Return an image with zeros on pixels that are not valid, or whose value means "not counted" for the detector."""
+    good = _valid_pixels(plan)
+    trusted = image if good is None else image * good
+    no_count = None if plan.about is None else plan.about.provenance.get("no_count")
+    return trusted if no_count is None else np.where(image == no_count, 0, trusted)
+
+
+def shrink(image: NDArray[Any], longest: int = MAX_PIXELS) -> NDArray[np.float32]:
+    """Sum an image over square bins, so that no side is longer than `longest` pixels."""
+    side = max(1, -(-max(image.shape) // longest))
+    rows, columns = (-(-n // side) * side for n in image.shape)
+    whole = np.zeros((rows, columns), np.float32)
+    whole[: image.shape[0], : image.shape[1]] = image
+    lines = whole.reshape(rows // side, side, columns).sum(axis=1)
+    binned: NDArray[np.float32] = lines.reshape(rows // side, columns // side, side).sum(axis=2)
+    return binned
 
 
 def _valid_pixels(plan: Plan) -> BoolArray | None:

@@ -22,7 +22,8 @@ class PreviewRequest:
     frames : number of frames that have come so far
     began : time when the first frame came, on the monotonic clock [s]
     is_complete : whether the scan is over
-    has_passed_peak : whether the rocking curve has just passed its maximum; only from then on can a crystal be seen
+    has_passed_peak : whether the rocking curve has just passed its maximum; from then on the crystal is seen well
+    is_past_peak : whether the rocking curve has passed its maximum, now or earlier
     """
 
     name: str
@@ -32,6 +33,7 @@ class PreviewRequest:
     began: float
     is_complete: bool
     has_passed_peak: bool = False
+    is_past_peak: bool = False
 
     @property
     def urgency(self) -> int:
@@ -105,6 +107,11 @@ class Mailbox:
         """Tell whether a waiting request is more urgent than `current`, the request whose preview is being made."""
         waiting = self._request
         return waiting is not None and waiting.urgency > current.urgency
+
+    def is_complete_waiting(self) -> bool:
+        """Tell whether a preview of a complete scan is requested."""
+        waiting = self._request
+        return waiting is not None and waiting.is_complete
 
     def has_work(self) -> bool:
         """Tell whether a preview request or a finished scan waits."""

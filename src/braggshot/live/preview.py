@@ -18,12 +18,17 @@ from braggshot.live.mailbox import PreviewRequest
 from braggshot.nn.two_scale import coarse_network
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase
+from braggshot.physics.geometry import direct_basis
 from braggshot.pipeline import Settings, finish_result
 from braggshot.prepare import PrepareConfig, prepare
+from braggshot.prepare.window import fast_length
 from braggshot.series.registration import carry_neighbour, register
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 GROWTH_BEFORE_SEARCH = 1.5  # factor by which the number of frames must grow before a new window around the peak is searched for [1]
+ALIKE = 1.25  # largest ratio of the lengths of two windows along an axis at which the new one is not worth a change [1]
+ROUGH = 64  # edge of the window before the peak has passed, when its reach cannot be known [voxels]
+RELATED = 0.3  # least correlation of two crystals at which one is turned and moved onto the other [1]
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,15 @@ class Preview:
     ----------
     volume : counts in the window around the Bragg peak
     window_frames : number of frames that had come when the position and size of this window were searched for
+    is_rough : whether this window was found before the peak had passed
+    window_change : how the window differs from that of the previous preview, in words; empty where it does not
     result : the reconstruction; while this preview is being made, the result of the previous preview, or None if there was none
     """
 
     volume: DiffractionVolume
     window_frames: int
+    is_rough: bool = False
+    window_change: str = ""
     result: Reconstruction | None = None
 
 
@@ -65,8 +74,7 @@ def sketch(
     ------
     DataError : if the counts hold no peak yet, or if no crystal is found.
     """
-    window, window_frames = choose_window(request, settings.prepare, previous)
-    preview = Preview(prepare(request.scan, window), window_frames, None if previous is None else previous.result)
+    preview = prepare_part(request, settings.prepare, previous)
     yield preview
     low_resolution = coarse_network(network[0]), network[1]
     config = replace(_limit_orientations(settings.phasing, hypotheses), method="oneshot")
@@ -99,46 +107,102 @@ def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Setting
     if not result.support.any():
         raise DataError(f"{preview.volume.name}: no crystal yet.")
     yield preview
-    registered_result = _register_to_previous(replace(result, uncertainty=None), preview.result)
+    aligned = align_with(replace(result, uncertainty=None), preview.result)
+    if preview.window_change:
+        aligned = replace(aligned, choices={**aligned.choices, "window": preview.window_change})
     yield preview
     # Half data and noise samples would phase again; only the full job does so.
     strain = replace(settings.strain, half_data=False, noise_samples=0, facets=False)
-    return replace(preview, result=(yield from finish_result(registered_result, replace(settings, strain=strain), {})))
+    return replace(preview, result=(yield from finish_result(aligned, replace(settings, strain=strain), {})))
 
 
-def choose_window(request: PreviewRequest, config: PrepareConfig, previous: Preview | None) -> tuple[PrepareConfig, int]:
-    """Choose the window of a preview, the part of the detector data around the Bragg peak that is phased.
+def prepare_part(request: PreviewRequest, config: PrepareConfig, previous: Preview | None) -> Preview:
+    """Prepare the frames so far in the window of the previous preview, or in a new one where that has become unfit.
 
-    Return the settings that cut out the window, and the number of frames that had come when the window was last searched for.
-    The window of the previous preview is used again, moved to the present position of the peak. Once the number of frames has grown
-    to 1.5 times that at the last search, a new window is searched for, except if the scan is complete.
+    A new window is searched for once the peak has passed, and whenever the number of frames has grown to 1.5 times that at the last
+    search, except if the scan is complete. A new window that is like the old one is not taken, so that the picture stays steady.
     """
     # The search for foreign peaks takes as long as all the rest; only the full job does it.
     config = replace(config, aliens="off")
-    if (
-        previous is not None
-        and previous.volume.window is not None
-        and (request.is_complete or request.frames < GROWTH_BEFORE_SEARCH * previous.window_frames)
-    ):
-        return _move_window(config, previous.volume, request), previous.window_frames
-    if config.shape is not None and config.centre == "max" and not request.scan.prepared:
-        # With the peak known, nothing else has to be searched for.
-        config = replace(config, centre=_find_brightest_spot(request, slice(None), slice(None)))
-    return config, request.frames
+    result, is_rough = (None if previous is None else previous.result), not (request.is_past_peak or request.is_complete)
+    if previous is None or _needs_search(request, previous):
+        found = prepare(request.scan, _search_config(request, config, is_rough))
+        if previous is None or not _is_alike(found, previous.volume):
+            change = "" if previous is None else _describe_change(found, previous.volume, request.frames)
+            return Preview(found, request.frames, is_rough, change, result)
+        previous = replace(previous, window_frames=request.frames, is_rough=is_rough)
+    volume = prepare(request.scan, _move_window(config, previous.volume, request))
+    return replace(previous, volume=volume, window_change="")
 
 
-def _register_to_previous(result: Reconstruction, previous: Reconstruction | None) -> Reconstruction:
-    """Align a crystal with the crystal of the previous preview, so that the picture stays steady.
+def _needs_search(request: PreviewRequest, previous: Preview) -> bool:
+    """Tell whether the window of the previous preview may have become unfit."""
+    if previous.volume.window is None or (previous.is_rough and (request.is_past_peak or request.is_complete)):
+        return True
+    return not request.is_complete and request.frames >= GROWTH_BEFORE_SEARCH * previous.window_frames
+
+
+def _search_config(request: PreviewRequest, config: PrepareConfig, is_rough: bool) -> PrepareConfig:
+    """Return the settings that search for a window.
+
+    If `is_rough`, the window is a box of at most 64 voxels an edge about the brightest spot, which is quick. A part of the peak
+    does not tell how far it reaches.
+    """
+    if config.centre != "max" or request.scan.prepared or (config.shape is None and not is_rough):
+        return config
+    # With the peak known, nothing else has to be searched for.
+    config = replace(config, centre=_find_brightest_spot(request, slice(None), slice(None)))
+    if config.shape is not None:
+        return config
+    z, y, x = (fast_length(min(n, limit, ROUGH)) for n, limit in zip(request.scan.frames.shape, config.max_shape, strict=True))
+    return replace(config, shape=(z, y, x))
+
+
+def _is_alike(found: DiffractionVolume, before: DiffractionVolume) -> bool:
+    """Tell whether two windows have the same binning and nearly the same lengths."""
+    if found.window is None or before.window is None or found.window.binning != before.window.binning:
+        return False
+    return all(max(a, b) <= ALIKE * min(a, b) for a, b in zip(found.shape, before.shape, strict=True))
+
+
+def _describe_change(found: DiffractionVolume, before: DiffractionVolume, frames: int) -> str:
+    """Return in words how a window has changed."""
+    now, then = (" x ".join(map(str, volume.shape)) for volume in (found, before))
+    return f"from {frames} frames on the window is {now} voxels, before it was {then}"
+
+
+def align_with(result: Reconstruction, previous: Reconstruction | None) -> Reconstruction:
+    """Turn and move a crystal onto that of the previous picture of its scan, so that what is seen stays steady.
 
     The crystal is replaced by its twin if the twin agrees better with the previous crystal, and is moved to the same origin.
-    Without a previous crystal that it can be compared with, it is returned unchanged.
+    Counts do not tell a crystal from its twin, so neither is more right. The choices of the result say what was done. A crystal
+    that does not resemble the previous one, or cannot be compared with it, is returned unchanged.
     """
-    if previous is None or not previous.support.any():
+    if previous is None or not previous.support.any() or not result.support.any():
         return result
     try:
-        return register(result, carry_neighbour(previous, result.volume))[0]
-    except DataError:  # the shapes differ, and no geometry relates them
+        neighbour = carry_neighbour(_on_nominal_grid(previous), _on_nominal_grid(result).volume)
+        aligned, placed = register(result, neighbour)
+    except DataError:  # the shapes differ, and neither geometry nor window relates them
         return result
+    if placed.correlation < RELATED:
+        return result
+    said = {
+        "twin": f"{'turned' if placed.twin else 'kept'} to be as in the picture before; its twin fits by {placed.margin:.3f} less",
+        "origin": f"moved by {placed.shift} voxels to be as in the picture before",
+    }
+    before = {name: f"{result.choices[name]}; " if name in result.choices else "" for name in said}
+    return replace(aligned, choices={**result.choices, **{name: before[name] + words for name, words in said.items()}})
+
+
+def _on_nominal_grid(result: Reconstruction) -> Reconstruction:
+    """Return a crystal without geometry on nominal voxels, which relate windows of one scan: edges of a raw voxel are 1."""
+    window = result.volume.window
+    if result.volume.reciprocal_basis is not None or window is None:
+        return result
+    reciprocal = np.diag(np.array(window.binning, dtype=float))
+    volume = replace(result.volume, reciprocal_basis=reciprocal, q_bragg=np.array([0.0, 1.0, 0.0]))
+    return replace(result, volume=volume, basis=direct_basis(reciprocal, volume.shape))
 
 
 def _move_window(config: PrepareConfig, previous: DiffractionVolume, request: PreviewRequest) -> PrepareConfig:

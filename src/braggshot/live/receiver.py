@@ -16,6 +16,7 @@ from braggshot.live.assemble import Assembly, Change, FrameAdded, OpenScan, Scan
 from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
 from braggshot.live.messages import Dropped, Source
 from braggshot.live.status import Journal, Status
+from braggshot.snapshot import Images, Work
 from braggshot.volumes import FloatArray
 
 # previews at regular intervals begin when the brightest frame has so many times the counts of the median frame [1]
@@ -23,6 +24,7 @@ MIN_CONTRAST = 1.5
 PEAK_SHARE = 0.5  # limit for the ratio of the last frame's counts to the brightest frame's [1]; below it the Bragg peak has passed
 ASSUMED_FRAMES = 240  # number of frames assumed for a scan of unknown length
 MAX_PREVIEWS = 30  # approximate number of previews that are requested at regular intervals during one scan
+TELL_EVERY = 0.2  # shortest time between two updates of the status for the sake of the page alone [s]
 LOGGED_DROPS = 20  # number of losses logged for each reason why data are dropped; of later losses only every hundredth is logged
 
 
@@ -41,6 +43,7 @@ class Receiver:
     def __init__(self, assembly: Assembly, mailbox: Mailbox, status: Status, journal: Journal, every: int = 0) -> None:
         self.assembly, self.mailbox, self.status, self.journal, self.every = assembly, mailbox, status, journal, every
         self._began = 0.0
+        self._told = 0.0  # when the status was last updated, on the monotonic clock [s]
         self._last_request = 0  # number of frames that had come at the last preview request
         self._last_peak = -1  # index of the brightest frame when a passed peak last led to a preview request; -1 before the first
 
@@ -68,7 +71,8 @@ class Receiver:
         elif isinstance(change, ScanOpened):
             self._began, self._last_request, self._last_peak = time.monotonic(), 0, -1
             self.journal.write("scan started", change.scan.name, 0, expected=change.scan.expected)
-            fresh: dict[str, Any] = {"result": None, "previews": (), "rocking": np.zeros(0), "received": 0}
+            fresh: dict[str, Any] = {"result": None, "previews": (), "rocking": np.zeros(0), "received": 0, "images": None}
+            fresh |= {"reason": "", "work": Work("waiting for the first frame", time.monotonic())}
             self.status.change(scan=change.scan.name, state="measuring", expected=change.scan.expected, **fresh)
         elif isinstance(change, FrameAdded):
             self._on_frame(change.scan)
@@ -80,14 +84,25 @@ class Receiver:
         if scan.received == 1:
             self._began = time.monotonic()
         every = self.every or max(1, (scan.expected or ASSUMED_FRAMES) // MAX_PREVIEWS)
-        peak = -1 if self.every else _find_passed_peak(scan.rocking)
-        has_passed = peak not in {-1, self._last_peak}
-        if (scan.received - self._last_request < every and not has_passed) or scan.received == scan.expected:
-            return
-        self._last_request, self._last_peak = scan.received, peak if has_passed else self._last_peak
-        self.status.change(received=scan.received, rocking=scan.rocking.copy())
-        if has_passed or _is_bright(scan.rocking):
-            self._request_preview(scan, has_passed_peak=has_passed)
+        peak = _find_passed_peak(scan.rocking)
+        has_passed = not self.every and peak not in {-1, self._last_peak}
+        is_due = scan.received - self._last_request >= every or has_passed
+        is_bright = _is_bright(scan.rocking)
+        if scan.received == 1 or is_due or time.monotonic() - self._told >= TELL_EVERY:
+            self._tell(scan, is_bright)
+        if is_due and scan.received != scan.expected:
+            self._last_request, self._last_peak = scan.received, peak if has_passed else self._last_peak
+            if has_passed or is_bright:
+                self._request_preview(scan, has_passed_peak=has_passed)
+
+    def _tell(self, scan: OpenScan, is_bright: bool) -> None:
+        """Put the frames so far into the status, and, until a preview is made, what is being waited for."""
+        self._told = time.monotonic()
+        fields: dict[str, Any] = {"received": scan.received, "rocking": scan.rocking.copy()}
+        fields["images"] = Images(scan.last, scan.total)
+        if not is_bright and self.status.latest()[1].result is None:
+            fields["work"] = Work("waiting for the peak: the brightest frame does not yet stand out", self._began)
+        self.status.change(**fields)
 
     def _on_close(self, change: ScanClosed) -> None:
         """Ask for a preview and the full reconstruction of a scan that has ended.
@@ -95,11 +110,12 @@ class Receiver:
         Ask for neither if the scan was aborted or no frame came; only report this.
         """
         scan = change.scan
-        self.status.change(received=scan.received, rocking=scan.rocking.copy())
+        if scan.recorder is not None:
+            self._tell(scan, True)
         if change.aborted or scan.recorder is None:
             words = change.aborted or "no frame came"
             self.journal.write("scan aborted", scan.name, scan.received, reason=words)
-            self.status.change(state="aborted")
+            self.status.change(state="aborted", reason=words, work=None)
             kept = f"; its frames are in {scan.recorder.folder}" if scan.recorder is not None else ""
             self.status.add_trouble(f"{scan.name}: {words} after {scan.received} frames{kept}")
             return
@@ -112,8 +128,9 @@ class Receiver:
         """Request a preview of the open scan as far as it is recorded."""
         assert scan.recorder is not None
         brightest = int(np.nanargmax(scan.rocking))
+        frames, is_past_peak = scan.recorder.scan(), is_complete or _find_passed_peak(scan.rocking) != -1
         self.mailbox.request(
-            PreviewRequest(scan.name, scan.recorder.scan(), brightest, scan.received, self._began, is_complete, has_passed_peak)
+            PreviewRequest(scan.name, frames, brightest, scan.received, self._began, is_complete, has_passed_peak, is_past_peak)
         )
 
     def _on_drop(self, dropped: Dropped) -> None:

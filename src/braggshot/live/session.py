@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,13 +28,14 @@ import torch
 
 from braggshot import config, pipeline, series
 from braggshot.errors import ConfigError, DataError
-from braggshot.io import results
+from braggshot.io import registry, results
 from braggshot.io.formats import recorded
 from braggshot.iterative.iterate import Progress
 from braggshot.live.assemble import Assembly, recordings_in
+from braggshot.live.given import GivenImage
 from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
 from braggshot.live.messages import Source
-from braggshot.live.preview import Preview, improve, sketch
+from braggshot.live.preview import Preview, align_with, improve, sketch
 from braggshot.live.receiver import Receiver, report_error
 from braggshot.live.status import Event, Journal, Status
 from braggshot.nn.weights import load_network
@@ -42,7 +43,7 @@ from braggshot.output import OutputConfig, OutputFormat, check_writable, targets
 from braggshot.phasing import memory
 from braggshot.phasing.strategies import Trained
 from braggshot.series import SeriesSettings, table
-from braggshot.snapshot import PreviewRecord
+from braggshot.snapshot import PreviewRecord, Work
 from braggshot.volumes import Reconstruction, Scan
 
 RECORDINGS = ".live"
@@ -119,6 +120,7 @@ class Session:
     settings : settings of the session; None takes the defaults
     status : state of the session that the browser page shows; None makes a new one
     like : example scan; its dark image, flat field, mask and geometry are used where the source sends none
+    images : dark image, flat field and mask that the user gives; they replace all others
     on_event : called with each event of the session, in the thread where it happens
     """
 
@@ -128,18 +130,22 @@ class Session:
         settings: LiveSettings | None = None,
         status: Status | None = None,
         like: Scan | None = None,
+        images: Sequence[GivenImage] = (),
         on_event: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self.folder, self.settings, self.status = Path(folder), settings or LiveSettings(), status or Status()
         check_writable(self.folder)
         self.recordings = self.folder / RECORDINGS
         self.journal, self.mailbox, self.stop = Journal(self.folder / "events.jsonl", on_event), Mailbox(), threading.Event()
-        assembly = Assembly(self.recordings, like, lambda name: (self.folder / f"{name}.cxi").exists())
+        assembly = Assembly(self.recordings, like, images, lambda name: (self.folder / f"{name}.cxi").exists())
         self.receiver = Receiver(assembly, self.mailbox, self.status, self.journal, self.settings.live.every)
         self._preview: tuple[PreviewRequest, Preview] | None = None  # last request with its preview, which may be unfinished
+        # Newest picture of each scan whose full reconstruction is not done; the full result is turned as this picture is.
+        self._pictures: dict[str, Reconstruction] = {}
         self._can_improve = False  # whether the last preview could still be improved
         self.current_request: PreviewRequest | None = None  # request whose preview is being made
         self._trained: Trained | None = None
+        self._sketch_seconds: float | None = None  # time that the last picture took [s]
 
     def run(self, source: Source, once: bool = False) -> None:
         """Run the session until the source ends or `stop` is set; with `once`, end it after the first full reconstruction.
@@ -147,6 +153,7 @@ class Session:
         When the source ends, finished scans that still wait are reconstructed before the session ends.
         """
         self.journal.write("session started", source=type(source).__name__)
+        self.status.change(work=Work("waiting for the first scan", time.monotonic()))
         self._resume()
         receiver = threading.Thread(target=self.receiver.run, args=(source, self.stop), name="receiver", daemon=True)
         receiver.start()
@@ -165,7 +172,7 @@ class Session:
                 continue
             finished = self.mailbox.take_finished()
             if finished is not None:
-                self._run_guarded(finished.name, partial(self.finish_scan, finished))
+                self._finish_guarded(finished)
                 if once:
                     return
             elif not self._improve_preview() and not self.mailbox.wait(0.2):
@@ -176,10 +183,22 @@ class Session:
         request = self.mailbox.take_request()
         if request is None:
             return False
+        began = time.monotonic()
+        kind = "the first picture" if self.status.latest()[1].result is None else "a new picture"
+        self._tell_work(request.name, f"making {kind} from {request.frames} frames", self._sketch_seconds)
         # Before the peak has passed there may be no crystal to see; that is no error.
         quiet = (Superseded,) if request.is_complete else (Superseded, DataError)
-        self._run_guarded(request.name, partial(self._sketch, request), quiet)
+        if self._run_guarded(request.name, partial(self._sketch, request), quiet):
+            self._sketch_seconds = time.monotonic() - began
+            self._tell_work(request.name)
+        elif not request.is_complete:
+            self._tell_work(request.name, f"waiting for more frames: the first {request.frames} show no crystal yet")
         return True
+
+    def _tell_work(self, name: str, words: str = "", expected: float | None = None) -> None:
+        """Show on the page what is done for a scan, if it is the current one; no words mean that nothing is done."""
+        if self.status.latest()[1].scan == name:
+            self.status.change(work=Work(words, time.monotonic(), expected) if words else None)
 
     def _sketch(self, request: PreviewRequest) -> None:
         """Make and show a preview; if the scan is complete, also make and show an improved one right afterwards."""
@@ -205,8 +224,14 @@ class Session:
         self._can_improve = self.settings.live.improve and not request.is_complete
 
     def _stop_if_overtaken(self, *_: Any) -> None:
-        """Give up the present preview by raising `Superseded`, if a more urgent preview request waits."""
-        if self.current_request is not None and self.mailbox.is_overtaken(self.current_request):
+        """Give up the present preview by raising `Superseded`, if a more urgent preview request waits.
+
+        The first picture of a scan is given up for the complete scan alone, so that a slow machine shows one before the scan ends.
+        """
+        current = self.current_request
+        if current is None or not self.mailbox.is_overtaken(current):
+            return
+        if current.name in self._pictures or self.mailbox.is_complete_waiting():
             raise Superseded
 
     def load_preview_network(self) -> Trained:
@@ -253,6 +278,7 @@ class Session:
         """Keep a finished preview, and show it on the browser page."""
         assert preview.result is not None
         self._preview = (request, preview)
+        self._pictures[request.name] = preview.result
         self._publish(preview.result, request)
 
     def _publish(self, result: Reconstruction, source_scan: PreviewRequest | FinishedScan) -> None:
@@ -268,10 +294,14 @@ class Session:
 
     def finish_scan(self, finished: FinishedScan) -> None:
         """Reconstruct a finished scan in full, write its result to disk and update the status."""
+        self._tell_work(finished.name, "phasing the whole scan, with all checks")
         row, files = self._extend_series(finished) if self.settings.live.series else self._reconstruct(finished)
+        self._pictures.pop(finished.name, None)
         memory.trim_heap()  # without this the memory of a session grows with every scan
         current = self.status.latest()[1]
-        state = {"state": "failed" if row["verdict"] == "failed" else "done"} if current.scan == finished.name else {}
+        state: dict[str, Any] = {}
+        if current.scan == finished.name:
+            state = {"state": "failed" if row["verdict"] == "failed" else "done", "work": None}
         self.status.change(series=(*current.series, row), finished=(*current.finished, files[0]), **state)
         facts = {name: row[name] for name in ("verdict", "reasons", "chi2")}
         names = [file.name for file in files]
@@ -281,12 +311,21 @@ class Session:
 
     def _reconstruct(self, finished: FinishedScan) -> tuple[table.Row, list[Path]]:
         """Reconstruct a scan that belongs to no series; return its line in the results table, and its files, the CXI first."""
-        result = pipeline.drain(pipeline.run(finished.path, self.settings), self._serve_previews)
+        result = pipeline.drain(self._phase_as_shown(finished), self._serve_previews)
         files = write(result, self.folder, self._formats())
         self._publish(result, finished)
         first = next((row["d_spacing_m"] for row in self.status.latest()[1].series if row.get("d_spacing_m")), None)
         row = {"input": str(finished.path), "name": finished.name, "time": None, **table.summarise_result(result, first)}
         return row, files
+
+    def _phase_as_shown(self, finished: FinishedScan) -> Generator[Progress, None, Reconstruction]:
+        """Reconstruct a scan as `pipeline.run` does, and give the crystal the twin and the origin of the last picture."""
+        began = time.perf_counter()
+        scan = registry.read(finished.path, None, **self.settings.input)
+        read = time.perf_counter() - began
+        phased = yield from pipeline.prepare_and_phase(scan, self.settings.prepare, self.settings.phasing)
+        aligned = align_with(phased, self._pictures.get(finished.name))
+        return (yield from pipeline.finish_result(aligned, self.settings, {"read": read}))
 
     def _formats(self) -> tuple[OutputFormat, ...]:
         """Return the formats of a result; CXI is always written, and first, because once it is there the scan counts as done."""
@@ -309,17 +348,30 @@ class Session:
         self._publish(results.read(files[0]), finished)
         return row, files
 
-    def _run_guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (Superseded,)) -> None:
-        """Call the function `job`; report its errors without ending the session, but ignore errors of the types `quiet`."""
+    def _run_guarded(self, name: str, job: Callable[[], None], quiet: tuple[type[Exception], ...] = (Superseded,)) -> bool:
+        """Call the function `job`, and return whether it came to its end.
+
+        Its errors are reported without ending the session; errors of the types `quiet` are ignored.
+        """
         try:
             job()
         except quiet:
-            return
+            return False
         except Exception as error:
             report_error(self.status, self.journal, name, error)
-            current = self.status.latest()[1]
-            if current.scan == name and current.state == "phasing":
-                self.status.change(state="failed")
+            return False
+        return True
+
+    def _finish_guarded(self, finished: FinishedScan) -> None:
+        """Reconstruct a finished scan; if that cannot be done, say so on the page, so that nobody takes the crystal for bad."""
+        troubles = self.status.latest()[1].trouble
+        if self._run_guarded(finished.name, partial(self.finish_scan, finished)):
+            return
+        self._pictures.pop(finished.name, None)
+        current = self.status.latest()[1]
+        if current.scan == finished.name and current.trouble != troubles:
+            reason = current.trouble[-1].removeprefix(f"{finished.name}: ")
+            self.status.change(state="unphased", reason=reason, work=None)
 
     def _resume(self) -> None:
         """Submit scans that an earlier session recorded fully but did not reconstruct; report scans that it recorded in part."""

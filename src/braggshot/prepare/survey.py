@@ -35,12 +35,19 @@ class Survey:
     counts, roots : sums of counts and of their square roots
     side : edge of a cube [voxels]
     untrusted : number of voxels that were negative or not a number
+    measured : share of the frames of each plane of cubes that have come [1]; below 1 while a scan is measured
     """
 
     counts: NDArray[np.float32]
     roots: NDArray[np.float32]
     side: int
     untrusted: int
+    measured: NDArray[np.float64]
+
+    @property
+    def background(self) -> float:
+        """Median count of the measured cubes; frames that have not come would make it 0."""
+        return float(np.median(self.counts[self.measured > 0]))
 
 
 def survey(source: CorrectedFrames) -> Survey:
@@ -49,7 +56,8 @@ def survey(source: CorrectedFrames) -> Survey:
     side = int(np.ceil((n * rows * columns / CUBES) ** (1 / 3)))
     shape = tuple(-(-size // side) for size in source.shape)
     counts, roots = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    sampled = np.unique(np.linspace(0, n - 1, SAMPLES).astype(int))
+    there = source.grid.weight > 0
+    sampled = np.unique(np.flatnonzero(there)[np.linspace(0, there.sum() - 1, SAMPLES).astype(int)])
     blocks = (source.read((index, 0, 0), (index + 1, rows, columns)) for index in sampled)
     cold = ~find_hot_pixels((block.counts[0] for block in blocks), source.good)
     untrusted = 0
@@ -61,7 +69,8 @@ def survey(source: CorrectedFrames) -> Survey:
         for total, values in ((counts, block.counts), (roots, np.sqrt(block.counts))):
             binned = sum_bins(values, (1, side, side))
             np.add.at(total, (np.arange(first, first + len(binned)) // side,), binned)
-    return Survey(counts, roots, side, untrusted)
+    measured = np.array([there[first : first + side].mean() for first in range(0, n, side)])
+    return Survey(counts, roots, side, untrusted, measured)
 
 
 def sum_bins(volume: NDArray[np.float32], binning: tuple[int, int, int]) -> NDArray[np.float32]:
@@ -78,7 +87,9 @@ def sum_bins(volume: NDArray[np.float32], binning: tuple[int, int, int]) -> NDAr
 
 def locate_peak(view: Survey) -> tuple[int, int, int]:
     """Return the raw voxel in the middle of the cube where the smoothed pattern is brightest."""
-    smooth = ndimage.gaussian_filter(view.roots - np.median(view.roots), 1 if view.side > 1 else 2)
+    level = np.median(view.roots[view.measured > 0])
+    above = np.where((view.measured > 0)[:, None, None], view.roots - level, 0)
+    smooth = ndimage.gaussian_filter(above, 1 if view.side > 1 else 2)
     z, y, x = (int((index + 0.5) * view.side) for index in np.unravel_index(int(smooth.argmax()), smooth.shape))
     return z, y, x
 
@@ -87,7 +98,8 @@ def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tu
     """Return the half widths of the box around `peak` in which speckles stand out from noise [voxels].
 
     The box shrinks from the whole scan, plane by plane. It stops when on all its faces a speckle has, on average, a signal-to-noise
-    ratio of 3. The signal is the mean excess over the background, which is the median of the scan.
+    ratio of 3. The signal is the mean excess over the background, which is the median of the scan. Frames that have not come count
+    as unknown: a face is judged by its measured part, so part of a scan has nearly the reach of the whole.
 
     Parameters
     ----------
@@ -96,12 +108,12 @@ def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tu
     speckle : voxels per speckle, the product of the oversampling along the axes
     """
     centre = [index // view.side for index in peak]
-    background = float(np.median(view.counts)) / view.side**3
+    background = view.background / view.side**3
     half = [max(index, size - 1 - index) for index, size in zip(centre, view.counts.shape, strict=True)]
     while True:
         ratios = []
         for axis in range(3):
-            excess = _face_mean(view.counts, centre, half, axis) / view.side**3 - background
+            excess = _face_mean(view, centre, half, axis) / view.side**3 - background
             ratios.append(excess * speckle / np.sqrt(max(excess + background, 1e-12) * speckle))
         weakest = min((axis for axis in range(3) if half[axis] > 1), key=lambda axis: ratios[axis], default=0)
         if ratios[weakest] >= SIGNAL_TO_NOISE or half[weakest] <= 1:
@@ -110,16 +122,17 @@ def signal_reach(view: Survey, peak: tuple[int, int, int], speckle: float) -> tu
         half[weakest] -= 1
 
 
-def _face_mean(counts: NDArray[np.float32], centre: list[int], half: list[int], axis: int) -> float:
-    """Return the mean count on two faces of a box, those perpendicular to `axis`; parts outside the array are left out."""
+def _face_mean(view: Survey, centre: list[int], half: list[int], axis: int) -> float:
+    """Return the mean count on two faces of a box, those perpendicular to `axis`; parts that were not measured are left out."""
     box = [slice(max(0, c - h), c + h + 1) for c, h in zip(centre, half, strict=True)]
-    total, number = 0.0, 0
+    total, number = 0.0, 0.0
     for plane in {centre[axis] - half[axis], centre[axis] + half[axis]}:
-        if 0 <= plane < counts.shape[axis]:
+        if 0 <= plane < view.counts.shape[axis]:
             box[axis] = slice(plane, plane + 1)
-            face = counts[tuple(box)]
-            total, number = total + float(face.sum(dtype=np.float64)), number + face.size
-    return total / max(number, 1)
+            face = view.counts[tuple(box)]
+            total += float(face.sum(dtype=np.float64))
+            number += float(view.measured[box[0]].sum()) * face[0].size
+    return total / max(number, 1e-30)
 
 
 def _box(counts: FloatArray, middle: NDArray[np.int_], half: int) -> tuple[slice, ...]:

@@ -178,7 +178,7 @@ def _find_peak(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tu
 
 
 def _survey_of(block: Block) -> Survey:
-    return Survey(block.counts, np.sqrt(block.counts), 1, block.untrusted)
+    return Survey(block.counts, np.sqrt(block.counts), 1, block.untrusted, block.valid.any((1, 2)).astype(float))
 
 
 def _load(
@@ -192,7 +192,8 @@ def _load(
     if scan.prepared or not config.bad_pixels:
         return replace(block, steps=tuple(steps))
     valid, pixels, total = block.valid, np.asarray(block.valid.any(0)), block.counts.sum(0)
-    groups = (part.sum(0) for part in np.array_split(block.counts, min(GROUPS, len(block.counts))))
+    there = block.counts[valid.any((1, 2))]  # in frames that have not come no pixel is hot
+    groups = (part.sum(0) for part in np.array_split(there, min(GROUPS, len(there))))
     artefacts = {
         "hot pixels": find_hot_pixels(groups, pixels),
         "dead pixels": find_dead_pixels(total, pixels),
@@ -257,7 +258,7 @@ def _choose_window(
     binning = chosen if config.binning == "auto" else config.binning
     middle = [size // 2 for size in raw_shape]
     # The brightest speckle of a strongly strained crystal may lie far from the middle of its pattern.
-    mass = ndimage.center_of_mass(np.maximum(view.counts - np.median(view.counts), 0))
+    mass = ndimage.center_of_mass(np.maximum(view.counts - view.background, 0))
     centred = any(
         all(abs(a - b) <= CENTRED * size for a, b, size in zip(place, middle, raw_shape, strict=True))
         for place in (peak, np.multiply(mass, view.side))

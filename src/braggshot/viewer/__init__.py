@@ -3,7 +3,7 @@
 ::
 
     Feed (a live session, or result files) --> shared (what changed) --> report.solid, measured (arrays)
-        --> report.interactive, drawings (figures as dictionaries) --> app (Dash)
+        --> report.interactive, drawings (figures as dictionaries) --> parts (all of one picture) --> app (Dash)
 
 access         check who may see the page
 model          choose the colours that all scans of a series share
@@ -13,6 +13,7 @@ drawings       make figures as plain dictionaries in the format of plotly.js
 shared         share one feed among all open pages; each reconstruction is prepared once
 pages          say how a page asks what is new; know which pages are open, and what each has shown
 layout         lay out the page, without its contents
+parts          compute the parts of the page that show one picture
 app            answer the requests of the browser; only `app` and `layout` import Dash
 
 The browser draws; this program needs no display and no OpenGL.

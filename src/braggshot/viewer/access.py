@@ -1,26 +1,36 @@
 """Check who may see the page: a WSGI layer that every request passes before any code of the page runs.
 
-Without an access token only this machine can reach the page, and only under a loopback name such as localhost. So requests of a
-foreign web site are refused even if its name is made to point to this machine (DNS rebinding). With an access token every request
-needs the token: in the URL, in a cookie, or as ``Authorization: Bearer``. A token in the URL sets the cookie, and the browser is
-redirected to the URL without the token, so that the token stays out of bookmarks.
+With an access token every request needs the token: in the URL, in a cookie, or as ``Authorization: Bearer``. A token in the URL
+sets the cookie, and the browser is redirected to the URL without the token, so that the token stays out of bookmarks. The name
+under which the page is reached does not matter then, so that it may stand behind a proxy.
+
+Without a token only this machine can reach the page, and only under a loopback name such as localhost. So requests of a foreign web
+site are refused even if its name is made to point to this machine (DNS rebinding).
+
+The page is served under a base path and at "/": a proxy may keep the base path in the requests that it hands on, or remove it.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import os
+import re
 import secrets
 from collections.abc import Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
+
+from braggshot.errors import ConfigError
 
 Environ = dict[str, Any]
 Start = Callable[..., Any]
 Application = Callable[[Environ, Start], Iterable[bytes]]
 LONGEST_REQUEST = 64 * 1024  # longest body of a request [bytes]; a page sends about one kilobyte
 _LONGEST_QUERY = 1024  # longest query of a URL that is searched for an access token [characters]
+_TOKEN = r"[A-Za-z0-9._~-]{8,200}"  # what a token may be: hard to guess, and the same in addresses and cookies
 # Content security policy: what the browser may load and run for the page.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -45,15 +55,58 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def token_for(host: str, given: str | None) -> str | None:
-    """Return the access token of a page: the given one, or a new one if other machines can reach the address, else None."""
-    return given or (None if is_loopback(host) else secrets.token_urlsafe(24))
+def find_token(file: Path | None = None) -> str:
+    """Return the access token of a page: from a file, else from the environment variable ``BRAGGSHOT_TOKEN``, else a new one.
+
+    A file that does not exist is made, with a new token. A token is never an argument of the command, because every user of the
+    machine can read the arguments.
+
+    Raises
+    ------
+    ConfigError : if others may read the file, or the token could be guessed or cannot stand in an address.
+    """
+    if file is not None and not file.exists():
+        try:
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+                stream.write(secrets.token_urlsafe(24) + "\n")
+        except OSError as error:
+            raise ConfigError(f"{file}: the file of the token cannot be made ({error.strerror}).") from error
+    if file is None:
+        place, token = "BRAGGSHOT_TOKEN", os.environ.get("BRAGGSHOT_TOKEN") or secrets.token_urlsafe(24)
+    else:
+        if os.name == "posix" and file.stat().st_mode & 0o077:
+            raise ConfigError(f"{file}: others may read or change this token; first do: chmod 600 {file}")
+        try:
+            place, token = str(file), file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: the token cannot be read ({error}).") from error
+    if not re.fullmatch(_TOKEN, token):
+        raise ConfigError(f"{place}: a token has at least 8 characters, only letters, digits and . _ ~ -.")
+    return token
 
 
-def protect(page: Application, token: str | None, ancestors: str = NOBODY) -> Application:
+def clean_base(path: str) -> str:
+    """Return a base path with one slash at its beginning and its end.
+
+    Raises
+    ------
+    ConfigError : if it has other characters than those of a plain path.
+    """
+    parts = [part for part in path.split("/") if part]
+    if not all(re.fullmatch(r"[A-Za-z0-9._~@%-]+", part) for part in parts) or {".", ".."} & set(parts):
+        raise ConfigError(f"--base-path {path!r}: expected a path such as /user/me/proxy/8050/.")
+    return "/" + "".join(f"{part}/" for part in parts)
+
+
+def protect(page: Application, token: str | None, base: str = "/", ancestors: str = NOBODY) -> Application:
     """Guard a page: a request passes only with the access token, or, if there is none, only under a loopback name.
 
-    `ancestors`, `NOBODY` or `NOTEBOOKS`, says which other pages may show this page inside them.
+    Parameters
+    ----------
+    page : the page; it sees paths without the base path
+    token : access token
+    base : base path under which browsers see the page, with a slash at its beginning and its end
+    ancestors : `NOBODY` or `NOTEBOOKS`, the pages that may show this page inside them
     """
 
     def guard(environ: Environ, start: Start) -> Iterable[bytes]:
@@ -63,6 +116,7 @@ def protect(page: Application, token: str | None, ancestors: str = NOBODY) -> Ap
             """Begin the answer, with the security headers added."""
             return start(status, [*headers, ("Content-Security-Policy", _POLICY + ancestors), *_HEADERS], *rest)
 
+        environ = _without_base(environ, base)
         if token is None:
             name = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
             if not is_loopback(name):
@@ -71,14 +125,20 @@ def protect(page: Application, token: str | None, ancestors: str = NOBODY) -> Ap
         cookie = f"braggshot-{environ.get('SERVER_PORT', '')}"  # name of the cookie; ports share cookies, so it has the port
         given = _token_in_url(environ)
         if given is not None and hmac.compare_digest(given.encode(), token.encode()):
-            flags = f"{cookie}={token}; HttpOnly; SameSite=Lax; Path=/"
-            start_with_headers("303 See Other", [("Location", "/"), ("Set-Cookie", flags), ("Content-Length", "0")])
+            flags = f"{cookie}={token}; HttpOnly; SameSite=Lax; Path={base}"
+            start_with_headers("303 See Other", [("Location", base), ("Set-Cookie", flags), ("Content-Length", "0")])
             return [b""]
         if any(hmac.compare_digest(known.encode(), token.encode()) for known in _tokens_in_headers(environ, cookie)):
             return page(environ, start_with_headers)
         return _refuse(start_with_headers, "401 Unauthorized", "Open the address with its token, as the program printed it.")
 
     return guard
+
+
+def _without_base(environ: Environ, base: str) -> Environ:
+    """Return a request as if the page were served at "/"; a proxy that removes the base path hands it on so already."""
+    path = environ.get("PATH_INFO", "")
+    return {**environ, "PATH_INFO": path[len(base) - 1 :] or "/"} if f"{path}/".startswith(base) else environ
 
 
 def _token_in_url(environ: Environ) -> str | None:

@@ -3,12 +3,12 @@ r"""Serve the page with Dash: the browser asks, a thread answers, plotly.js draw
 ::
 
     feed --SharedFeed--> Version --(the page asks again and again)--> header, frames, shown (scan, picture)
-                                                                          \--> surface --> slices, curves, diffraction, numbers
+                                                                          \--> surface, slices, verdict, curves, numbers
 
 SharedFeed shares one feed of results among all pages. The browser asks several times a second for the Version, a few numbers that
-change with the results. It then requests what is new, in the order of the arrows: the surface is drawn before slices and curves
-are requested. Requests are few, because Dash notifies every part of the page about each one. The browser sends its user's choices
-with each request. So users do not disturb each other, and an open page continues after a restart of the program.
+change with the results. It then requests what is new. Everything that shows a picture comes in one answer (`parts`), so that what
+a page shows is of one moment. Requests are few, because Dash notifies every part of the page about each one. The browser sends its
+user's choices with each request. So users do not disturb each other, and an open page continues after a restart of the program.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ import importlib.resources
 import json
 import logging
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 from braggshot.errors import ConfigError, OutputError
-from braggshot.report import interactive
-from braggshot.report.solid import MAX_TRIANGLES, MAX_TRIANGLES_LIVE, TITLES, View
 from braggshot.snapshot import Feed
-from braggshot.viewer import access, drawings, measured
+from braggshot.viewer import access
 from braggshot.viewer.pages import ASK, Pages, pause
-from braggshot.viewer.shared import PageContents, SharedFeed, scan_entries
+from braggshot.viewer.shared import SharedFeed, scan_entries
 
 try:
     from dash import Dash, Input, Output, State, ctx, no_update
@@ -37,7 +35,7 @@ try:
     from flask import Response, request
     from waitress import create_server
 
-    from braggshot.viewer import layout
+    from braggshot.viewer import layout, parts
 except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
@@ -49,11 +47,12 @@ _PAGE = """<!DOCTYPE html>
 <head>{%metas%}<title>{%title%}</title>{%favicon%}{%css%}<style>STYLE</style></head>
 <body>{%app_entry%}<footer>{%config%}{%scripts%}{%renderer%}</footer></body>
 </html>"""
-# Script that requests slices, curves and numbers two screen frames after the surface was drawn, if the reconstruction changed.
-_REST = """(_, shown, drawn) => new Promise(then => requestAnimationFrame(() => requestAnimationFrame(() =>
-    then(JSON.stringify(shown) === JSON.stringify(drawn) ? dash_clientside.no_update : shown))))"""
-# Script that says what is shown in full; Dash calls it when slices, curves and numbers of what was drawn have all come.
-_SEEN = "(slices, curves, numbers, drawn) => drawn"
+# Script that says what is shown, when the screen shows it. A hidden page draws nothing, so it says so as soon as it has everything.
+_SEEN = """drawn => new Promise(then => {
+    const done = () => { clearTimeout(late); then({at: drawn.at, key: drawn.key}); };
+    const late = setTimeout(done, document.hidden ? 0 : 2000);
+    if (!document.hidden) requestAnimationFrame(() => requestAnimationFrame(done));
+})"""
 
 
 def serve(
@@ -62,11 +61,12 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     token: str | None = None,
+    base: str = "/",
     on_ready: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> None:
     """Serve the page until `stop` is set or Ctrl-C is pressed; first call `on_ready` with the URL of the page."""
-    with serving(feed, host=host, port=port, token=token) as url, suppress(KeyboardInterrupt):
+    with serving(feed, host=host, port=port, token=token, base=base) as url, suppress(KeyboardInterrupt):
         on_ready(url)
         (stop or threading.Event()).wait()
 
@@ -78,6 +78,7 @@ def serving(
     host: str = "127.0.0.1",
     port: int = 0,
     token: str | None = None,
+    base: str = "/",
     pages: Pages | None = None,
     ancestors: str = access.NOBODY,
 ) -> Iterator[str]:
@@ -88,6 +89,7 @@ def serving(
     feed : the results or the live session to show
     host, port : address to serve at; port 0 takes a free port
     token : access token that every visitor needs; it is part of the URL
+    base : base path of the page behind a proxy, with a slash at its beginning and its end; the page is also served at "/"
     pages : record of the open pages that the caller reads; None if it needs none
     ancestors : pages that may show this one inside them, as `access.protect` takes them
 
@@ -97,10 +99,16 @@ def serving(
     OutputError : if the address is in use, or does not belong to this machine.
     """
     if token is None and not access.is_loopback(host):
-        raise ConfigError(f"others reach {host}, so the page needs a token; give one with --token, or leave --host out.")
-    page = access.protect(build(feed, pages or Pages()).server.wsgi_app, token, ancestors)
+        raise ConfigError(f"others reach {host}, so the page needs a token; leave --no-token or --host out.")
+    page = access.protect(build(feed, pages or Pages(), base).server.wsgi_app, token, base, ancestors)
     sockets: dict[int, Any] = {}
-    limits = {"max_request_body_size": access.LONGEST_REQUEST, "max_request_header_size": 16 * 1024, "connection_limit": 200}
+    # An answer stays in memory until it is sent: one with a whole picture has a megabyte or two.
+    limits = {
+        "outbuf_overflow": 64 * 2**20,
+        "max_request_body_size": access.LONGEST_REQUEST,
+        "max_request_header_size": 16 * 1024,
+        "connection_limit": 200,
+    }
     try:
         server = create_server(page, map=sockets, host=host, port=port, threads=_THREADS, ident=None, **limits)
     except OSError as error:
@@ -110,7 +118,7 @@ def serving(
     thread.start()
     name = f"[{host}]" if ":" in host else host
     try:
-        yield f"http://{name}:{server.effective_port}/" + (f"?token={token}" if token else "")
+        yield f"http://{name}:{server.effective_port}{base}" + (f"?token={token}" if token else "")
     finally:
         # The server's loop ends when no socket is left; the loop itself has to close them.
         server.trigger.pull_trigger(lambda: _shut_down(server, sockets))
@@ -132,13 +140,18 @@ def close_all(sockets: dict[int, Any]) -> None:
         one.close()
 
 
-def build(feed: Feed, pages: Pages) -> Dash:
-    """Make the Dash application, without serving it; it keeps a record of the open pages in `pages`."""
+def build(feed: Feed, pages: Pages, base: str = "/") -> Dash:
+    """Make the Dash application, without serving it; it keeps a record of the open pages in `pages`.
+
+    The browser asks under the base path `base`; the application sees the requests without it.
+    """
     style = importlib.resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     app = Dash(
         "braggshot",
         title="braggshot",
         update_title="",
+        requests_pathname_prefix=base,
+        routes_pathname_prefix="/",
         index_string=_PAGE.replace("STYLE", style),
         assets_folder="nowhere",
         include_assets_files=False,
@@ -152,10 +165,8 @@ def build(feed: Feed, pages: Pages) -> Dash:
     app.layout = lambda: layout.page(shared.latest()[0])
     _ask(app, shared, pages)
     _follow(app, shared)
-    _draw(app, shared)
-    _slice(app, shared)
+    _show(app, shared)
     _plot(app, shared)
-    _tell(app, shared)
     _echo(app)
     return app
 
@@ -174,24 +185,26 @@ def _ask(app: Dash, shared: SharedFeed, pages: Pages) -> None:
         if page is not None:
             is_current = at is not None and request.args.get("key") == shared.key(at)
             pages.note(page, number if is_current else None)
-        return Response(json.dumps({"moment": vars(now), "pause": pause(snapshot)}), mimetype="application/json")
+        answer = {"moment": vars(now), "pause": pause(snapshot), "work": layout.work(snapshot, time.monotonic())}
+        return Response(json.dumps(answer), mimetype="application/json")
 
     app.server.add_url_rule("/moment", view_func=moment)
     app.clientside_callback(ASK, Input("page", "id"), State("moment", "data"))  # type: ignore[no-untyped-call]
-    come = (Input("slices-note", "children"), Input("plotted", "data"), Input("counts", "children"))
-    app.clientside_callback(_SEEN, Output("seen", "data"), *come, State("drawn", "data"))  # type: ignore[no-untyped-call]
+    app.clientside_callback(_SEEN, Output("seen", "data"), Input("drawn", "data"), prevent_initial_call=True)  # type: ignore[no-untyped-call]
 
 
 def _follow(app: Dash, shared: SharedFeed) -> None:
     """Update the header and choose the scan to show: the newest one, unless the user has chosen an earlier one."""
-    header = (("name", "children"), ("state", "children"), ("state", "className"), ("frames", "children"), ("trouble", "children"))
+    header = (("name", "children"), ("state", "children"), ("state", "className"), ("frames", "children"))
+    below = (("trouble", "children"), ("images", "children"))
     slider = (("scan", "max"), ("scan", "value"), ("scans", "hidden"), ("scan-name", "children"))
 
     @app.callback(
         Output("shown", "data"),
-        *(Output(*part) for part in (*header, *slider)),
+        *(Output(*part) for part in (*header, *below, *slider)),
         Output("said", "data"),
         Output("counted", "data"),
+        Output("answered", "data"),
         Input("moment", "data"),
         Input("scan", "value"),
         Input("series", "clickData"),
@@ -212,12 +225,14 @@ def _follow(app: Dash, shared: SharedFeed) -> None:
             at = newest
         at = min(max(at, 0), newest)
         now = {"at": at, "key": shared.key(at)}
-        state = layout.STATES[snapshot.state], f"state {snapshot.state}"
-        parts = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot))
+        state = layout.state(snapshot), f"state {snapshot.state}"
+        images = layout.images(shared.images() if at == newest else [])
+        header = (snapshot.scan or "braggshot", *state, layout.frames(snapshot), layout.trouble(snapshot), images)
         moved = no_update if at == given else at  # new slider position; none if unchanged, as the user may be dragging it
-        changes, said = changed_parts([*parts, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
+        changes, said = changed_parts([*header, newest, moved, newest < 1, layout.scan_name(places[at], at, newest + 1)], said)
         # Curves of another reconstruction wait until it is drawn; those of the same one are drawn as frames come.
-        return (no_update, *changes, said, moment.number) if now == known else (now, *changes, said, no_update)
+        picture, curves = (no_update, moment.number) if now == known else (now, no_update)
+        return picture, *changes, said, curves, moment.number
 
 
 def changed_parts(parts: Sequence[Any], known: list[int] | None) -> tuple[list[Any], list[int]]:
@@ -227,104 +242,39 @@ def changed_parts(parts: Sequence[Any], known: list[int] | None) -> tuple[list[A
     return [no_update if is_same else part for part, is_same in zip(parts, same, strict=True)], marks
 
 
-def _plot(app: Dash, shared: SharedFeed) -> None:
-    """Draw the curves: rocking curve, misfit over time, and the chosen quantity along the series."""
+def _show(app: Dash, shared: SharedFeed) -> None:
+    """Draw the picture of a scan in one answer; after a choice of the user draw only what depends on it.
+
+    What has to be drawn follows from what the page says it has drawn, not from what the user touched last: Dash drops the answer to
+    a request that a later one has overtaken.
+    """
+    outputs = (*parts.SURFACE, *parts.SLICES, *parts.DETAILS, *parts.CURVES, ("plotted", "data"), ("drawn", "data"))
+    choices = ("colouring", "level", "cut", "kept", "look", "at-z", "at-y", "at-x")
 
     @app.callback(
-        Output("rocking", "figure"),
-        Output("course", "figure"),
-        Output("course-title", "children"),
-        Output("series", "figure"),
-        Output("quantity", "options"),
-        Output("plotted", "data"),
-        Input("counted", "data"),
-        Input("drawn", "data"),
-        Input("quantity", "value"),
-        State("plotted", "data"),
-    )
-    def curves(_: Any, shown: Any, quantity: str, plotted: list[int] | None) -> Any:
-        contents = _contents_of(shared, shown)
-        moment, snapshot = shared.latest()
-        is_current = shown["at"] >= moment.scans - 1
-        rocking = measured.rocking(snapshot, None, True) if is_current and snapshot.rocking.size else contents.rocking
-        curve = measured.series_curve(snapshot.series, quantity)
-        name = shared.entry(int(shown["at"])).name
-        series = drawings.empty("no numbers yet") if curve is None else drawings.series(curve, name)
-        options = layout.quantities(measured.known_quantities(snapshot.series))
-        over_time = _progress_figure(contents, measured.latest_previews(snapshot) if is_current else ())
-        changes, plotted = changed_parts([drawings.rocking(rocking), *over_time, series, options], plotted)
-        return *changes, plotted
-
-
-def _progress_figure(contents: PageContents, records: Any) -> tuple[interactive.Figure, str]:
-    """Draw the misfit of the previews over time, or, for a result file, the error over the iterations of the phasing."""
-    if records:
-        return drawings.previews(records), "Error and verdict over time"
-    if contents.error is not None:
-        return drawings.convergence(*contents.error), "Error while it was phased"
-    return drawings.empty("no picture yet"), "Error and verdict over time"
-
-
-def _tell(app: Dash, shared: SharedFeed) -> None:
-    """Update the verdict, the numbers and the diffraction on the page."""
-
-    @app.callback(
-        Output("verdict", "children"),
-        Output("verdict", "className"),
-        Output("facts", "children"),
-        Output("diffraction", "children"),
-        Output("diffraction-note", "children"),
-        Output("counts", "children"),
-        Input("drawn", "data"),
-    )
-    def details(shown: dict[str, Any] | None) -> Any:
-        contents = _contents_of(shared, shown)
-        parts = (layout.verdict(contents), f"card verdict {contents.verdict}", layout.facts(contents))
-        pattern = contents.pattern()
-        if pattern is None:
-            return *parts, [], "No counts yet.", []
-        note = "Central planes of the prepared volume; grey is masked or missing."
-        return *parts, layout.diffraction(pattern), note, layout.legend("counts", pattern.colours)
-
-
-def _draw(app: Dash, shared: SharedFeed) -> None:
-    """Draw the surface of the crystal, when the scan or a choice of the user changes."""
-
-    @app.callback(
-        Output("crystal", "figure"),
-        Output("legend", "children"),
-        Output("caption", "children"),
-        Output("colouring", "options"),
+        *(Output(*output) for output in outputs),
         Input("shown", "data"),
-        Input("colouring", "value"),
-        Input("level", "value"),
-        Input("cut", "value"),
-        Input("kept", "value"),
-        Input("look", "value"),
+        *(Input(name, "value") for name in choices),
+        State("quantity", "value"),
         State("camera", "data"),
+        State("drawn", "data"),
     )
-    def crystal(shown: Any, colouring: str, level: Any, cut: Any, kept: Any, look: str, turned: Any) -> Any:
-        contents = _contents_of(shared, shown)
-        solid = shared.solid(shown["at"])
-        if solid is None:
-            return drawings.empty(""), [], contents.note, no_update
-        max_triangles = MAX_TRIANGLES_LIVE if shared.is_growing(shown["at"]) else MAX_TRIANGLES
-        view = replace(_view(colouring, level, cut, kept), max_triangles=max_triangles)
-        name, surface = solid.colouring(view.colouring), shared.mesh(solid, view)
-        size = " × ".join(f"{value:.3g}" for value in solid.high - solid.low)
-        caption = f"{solid.frame.capitalize()}; the crystal spans {size} {solid.unit} in z × y × x."
-        options = [{"label": t.removesuffix(" along q"), "value": k, "disabled": k not in solid.fields} for k, t in TITLES.items()]
-        if surface is None:
-            caption = "Nothing is left at this level: lower it, or cut less away. " + caption
-        return (
-            interactive.crystal(solid, surface, name, _camera(turned, look)),
-            layout.legend(TITLES[name], solid.colours[name]),
-            caption,
-            options,
-        )
-
-    drawn, *known = Output("drawn", "data"), State("shown", "data"), State("drawn", "data")
-    app.clientside_callback(_REST, drawn, Input("crystal", "figure"), *known)  # type: ignore[no-untyped-call]
+    def show(shown: dict[str, Any] | None, *given: Any) -> Any:
+        if shown is None:
+            raise PreventUpdate
+        *values, quantity, turned, drawn = given
+        chosen, at = parts.Choices(*values), int(shown["at"])
+        now = {**shown, "surface": chosen.of_surface, "slices": chosen.of_slices}
+        is_same = drawn is not None and all(drawn.get(name) == shown[name] for name in ("at", "key"))
+        surface, slices = [no_update] * len(parts.SURFACE), [no_update] * len(parts.SLICES)
+        if not (is_same and drawn["surface"] == now["surface"]):
+            surface = parts.surface(shared, at, chosen, turned)
+        if not (is_same and drawn["slices"] == now["slices"]):
+            slices = parts.slices(shared, at, chosen)
+        if is_same:
+            return *surface, *slices, *[no_update] * (len(parts.DETAILS) + len(parts.CURVES) + 1), now
+        curves, marks = changed_parts(parts.curves(shared, at, quantity), None)
+        return *surface, *slices, *parts.details(shared, at), *curves, marks, now
 
     @app.callback(
         Output("camera", "data"),
@@ -342,53 +292,22 @@ def _draw(app: Dash, shared: SharedFeed) -> None:
         return {"look": look, "camera": moved["scene.camera"]} if moved and "scene.camera" in moved else no_update
 
 
-def _camera(turned: dict[str, Any] | None, look: str) -> interactive.Figure:
-    """Return the camera as the user turned it, or the camera of the direction `look` if the user did not turn it."""
-    if turned is None or turned.get("look") != look:
-        return interactive.camera_from(look)
-    kept = {part: {axis: float(turned["camera"][part][axis]) for axis in "xyz"} for part in ("eye", "up", "center")}
-    return {**interactive.camera_from(look), **kept}
-
-
-def _slice(app: Dash, shared: SharedFeed) -> None:
-    """Draw the slices separately from the surface, so that the surface is not sent again when a slice is moved."""
+def _plot(app: Dash, shared: SharedFeed) -> None:
+    """Draw the curves that changed while the picture stays the same: frames came, or the user chose a quantity."""
 
     @app.callback(
-        *(Output(f"slice-{axis}", "figure") for axis in "zyx"),
-        Output("slices-note", "children"),
-        Input("drawn", "data"),
-        Input("colouring", "value"),
-        Input("level", "value"),
-        *(Input(f"at-{axis}", "value") for axis in "zyx"),
+        *(Output(*part, allow_duplicate=True) for part in (*parts.CURVES, ("plotted", "data"))),
+        Input("counted", "data"),
+        Input("quantity", "value"),
+        State("drawn", "data"),
+        State("plotted", "data"),
+        prevent_initial_call=True,
     )
-    def slices(shown: Any, colouring: str, level: Any, z: Any, y: Any, x: Any) -> Any:
-        _contents_of(shared, shown)
-        solid = shared.solid(shown["at"])
-        if solid is None:
-            return *[drawings.empty("")] * 3, ""
-        view = _view(colouring, level, None, 50, (z, y, x))
-        name = solid.colouring(view.colouring)
-        across = shared.planes(solid, view)
-        at = {plane.normal: plane.at for plane in across}
-        figures = [drawings.slice_figure(p, (at[p.across], at[p.up]), solid.colours[name], solid.unit) for p in across]
-        return *figures, f"{TITLES[name].capitalize()}, inside the iso-surface; dotted lines show where the other slices are."
-
-
-def _contents_of(shared: SharedFeed, shown: dict[str, Any] | None) -> PageContents:
-    """Return the contents of the scan that the page shows; leave the page unchanged if it shows no scan."""
-    if shown is None:
-        raise PreventUpdate
-    return shared.contents(int(shown["at"]))
-
-
-def _view(colouring: str, level: Any, cut: Any, kept: Any, places: tuple[Any, Any, Any] = (50, 50, 50)) -> View:
-    """Turn the user's choices, as the browser sent them, into a `View`; each is limited to its range."""
-
-    def share(value: Any) -> float:
-        return min(max(float(value or 0) / 100, 0.0), 1.0)
-
-    z, y, x = (share(place) for place in places)
-    return View(colouring, max(share(level), 0.05), cut if cut in {"x", "y", "z"} else None, share(kept), (z, y, x))
+    def curves(_: Any, quantity: str, drawn: dict[str, Any] | None, plotted: list[int] | None) -> Any:
+        if drawn is None:
+            raise PreventUpdate
+        changes, marks = changed_parts(parts.curves(shared, int(drawn["at"]), quantity), plotted)
+        return *changes, marks
 
 
 def _echo(app: Dash) -> None:

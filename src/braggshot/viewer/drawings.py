@@ -53,6 +53,14 @@ def counts(shown: Pattern, which: int, is_fitted: bool) -> str:
     return html_parts.png(rgba)
 
 
+def frame(image: NDArray[Any]) -> str:
+    """Draw a detector image on a logarithmic scale, as an image in a URL."""
+    positive = image[image > 0]
+    high = float(positive.max()) if positive.size else 1.0
+    low = min(max(float(np.median(positive)) / 2, 1e-5 * high), high / 10) if positive.size else 0.1
+    return html_parts.png(Colours("inferno", low, high, "counts", logarithmic=True)(image))
+
+
 def rocking(curve: Rocking) -> Figure:
     """Draw the counts of each frame, with marks at the bottom where a frame is missing."""
     number = np.arange(curve.counts.size)

@@ -21,8 +21,9 @@ STATES = {
     "measuring": "measuring",
     "phasing": "all frames are there, phasing",
     "done": "done",
-    "failed": "failed",
+    "failed": "done, but no crystal can be trusted",
     "aborted": "aborted",
+    "unphased": "could not be phased",
 }
 """State of a scan -> words that tell it on the page."""
 # Plotly's options for flat figures, Plotly's options for the figure in space, Dash's options to let the browser keep a choice.
@@ -40,7 +41,7 @@ def page(version: Version) -> html.Div:
     """Lay out the whole page, as it is before the server has sent any contents."""
     stores = [
         dcc.Store(id="moment", data=vars(version)),
-        *(dcc.Store(id=name) for name in ("shown", "drawn", "seen", "camera", "said", "counted", "plotted")),
+        *(dcc.Store(id=name) for name in ("shown", "drawn", "seen", "camera", "said", "counted", "plotted", "answered")),
     ]
     main = html.Main(
         [
@@ -48,18 +49,34 @@ def page(version: Version) -> html.Div:
             html.Div([_crystal(), html.Div([_verdict(), _rocking(), _progress()], className="side")], className="first"),
             _slices(),
             _diffraction(),
-            html.Section([html.H2("Numbers"), html.Dl(id="facts", className="facts")], className="card"),
-            html.Section(id="trouble", className="card trouble", **_aria(live="polite")),
+            html.Section([html.H2("Numbers"), html.Dl(id="facts", className="facts")], className="card later"),
         ]
     )
-    return html.Div([*stores, _header(), main], id="page", className="page auto")
+    trouble = html.Section(id="trouble", className="card trouble", **_aria(live="polite"))
+    return html.Div([*stores, _header(), _lost(), trouble, main], id="page", className="page auto")
+
+
+def _lost() -> html.Div:
+    """Lay out the line that is seen while the page gets no answer; the script that asks shows and hides it."""
+    return html.Div(
+        [
+            html.Strong("Connection lost. "),
+            html.Span(
+                "The program has ended or cannot be reached; the page shows what came last, and asks again.", className="gone"
+            ),
+            html.Span("The program asks for another token: open the address that it printed.", className="refused"),
+        ],
+        id="lost",
+        className="card lost",
+        role="alert",
+    )
 
 
 def _header() -> html.Header:
     """Lay out the name, the state and the frames of the scan, and the choice of page colours."""
     return html.Header(
         [
-            html.Div([html.H1(id="name"), html.P(id="state", **_aria(live="polite"))], className="title"),
+            html.Div([html.H1(id="name"), html.P(id="state", **_aria(live="polite")), html.P(id="work")], className="title"),
             html.Div(id="frames", className="frames"),
             _choice("theme", "page colours", {"auto": "auto", "light": "light", "dark": "dark"}, "auto", is_quiet=True),
         ]
@@ -88,6 +105,7 @@ def _crystal() -> html.Section:
         [
             html.H2("Crystal"),
             _choice("colouring", "coloured by", {name: title.removesuffix(" along q") for name, title in TITLES.items()}, "strain"),
+            html.Div(id="images", className="images"),
             html.Div(dcc.Graph(id="crystal", config=_SPACE, figure=drawings.empty("")), className="space"),
             html.Div(id="legend", className="legend"),
             html.P(id="caption", className="note"),
@@ -101,7 +119,8 @@ def _crystal() -> html.Section:
                 className="controls",
             ),
         ],
-        className="card crystal",
+        id="crystal-card",
+        className="card crystal empty",
     )
 
 
@@ -133,7 +152,7 @@ def _slices() -> html.Section:
         for axis in "zyx"
     ]
     return html.Section(
-        [html.H2("Slices"), html.P(id="slices-note", className="note"), html.Div(parts, className="three")], className="card"
+        [html.H2("Slices"), html.P(id="slices-note", className="note"), html.Div(parts, className="three")], className="card later"
     )
 
 
@@ -141,7 +160,7 @@ def _diffraction() -> html.Section:
     """Lay out the empty card of the diffraction."""
     parts = [html.H2("Diffraction"), html.P(id="diffraction-note", className="note")]
     parts += [html.Div(id="diffraction"), html.Div(id="counts", className="legend")]
-    return html.Section(parts, className="card")
+    return html.Section(parts, className="card later")
 
 
 def diffraction(shown: Pattern) -> list[Any]:
@@ -223,17 +242,41 @@ def legend(title: str, colours: Colours) -> list[Any]:
     return [html.Span(low), bar, html.Span(f"{high}{unit} ({title}{scale})")]
 
 
+def state(snapshot: Snapshot) -> str:
+    """Say what is happening to the scan, and why, if it came to nothing."""
+    return STATES[snapshot.state] + (f": {snapshot.reason}" if snapshot.reason else "")
+
+
+def work(snapshot: Snapshot, now: float) -> str:
+    """Say what the program does for the page, or waits for, how long it has done so, and how long that is likely to take."""
+    if snapshot.work is None:
+        return ""
+    likely = "" if snapshot.work.expected is None else f", likely {max(1, round(snapshot.work.expected))} s"
+    return f"{snapshot.work.words} ({max(0, int(now - snapshot.work.began))} s so far{likely})"
+
+
+def images(shown: Sequence[tuple[str, str]]) -> list[Any]:
+    """Lay out detector images, each given by its title and its URL."""
+    return [
+        html.Figure([html.Img(src=url, alt=title), html.Figcaption(f"{title}, logarithmic")], className="pixels")
+        for title, url in shown
+    ]
+
+
 def trouble(snapshot: Snapshot) -> list[Any]:
-    """Lay out what went wrong: how often data were dropped, for each reason, and the latest errors, the newest first.
+    """Lay out what went wrong: the newest error and how much was dropped in one line, which opens to all errors, newest first.
 
     The list is empty if nothing went wrong.
     """
-    dropped = [f"{count} × {reason}" for reason, count in (snapshot.dropped or {}).items() if count]
-    if not snapshot.trouble and not dropped:
+    dropped = ", ".join(f"{count} × {reason}" for reason, count in (snapshot.dropped or {}).items() if count)
+    lines = [*reversed(snapshot.trouble), *([f"dropped: {dropped}"] if dropped else [])]
+    if not lines:
         return []
-    lines = [html.Li(text) for text in reversed(snapshot.trouble[-50:])]
-    counted = [html.P("Dropped: " + ", ".join(dropped) + ".", className="note")] if dropped else []
-    return [html.H2("Trouble"), *counted, html.Ul(lines)]
+    first = html.Strong(lines[0])
+    if len(lines) == 1:
+        return [first]
+    rest = f"; {lines[-1]}" if dropped else ""
+    return [html.Details([html.Summary([first, rest, html.Span(f" show all {len(lines)}")]), html.Ul([html.Li(t) for t in lines])])]
 
 
 def scan_name(entry: ScanEntry, at: int, total: int) -> str:

@@ -9,20 +9,34 @@ from braggshot.snapshot import Snapshot
 
 # Times after which a page asks again for changes [ms]: when a picture is due, while a scan is measured, and when nothing runs.
 _ASK_SOON, _ASK_WHILE_MEASURING, _ASK_IDLE = 50, 250, 500
+FIRST_DRAWING = 5.0  # longest time for which the first page may draw before a replay begins [s]
 OPEN = 10.0  # time after its last question for which a page counts as open [s]; drawing keeps a slow browser from asking
-# Script that asks whether the contents changed, and tells what the page shows in full. It bypasses Dash, with which an unchanged
-# answer costs 20 ms in the browser.
+# Script that asks whether the contents changed, tells what the page shows in full, and says when there is no answer. It bypasses
+# Dash, with which an unchanged answer costs 20 ms in the browser.
 ASK = """(_, known) => {
     const page = Math.random().toString(36).slice(2);
+    let work = "", failures = 0, sent = -1, at = 0;
+    // Dash drops the answer to a request that the next one overtakes, so the next one waits for the answer.
+    const isAnswered = () => dash_component_api.getLayout("answered").props.data >= sent || Date.now() - at > 5000;
     const ask = async () => {
-        let now = {moment: known, pause: 1000};  // kept if there is no answer: the program may come back
+        let now = {moment: known, pause: 1000, work};  // kept if there is no answer: the program may come back
         try {
             const seen = dash_component_api.getLayout("seen").props.data;
             const told = new URLSearchParams({page, number: known.number, ...seen});
-            now = await (await fetch(`moment?${told}`, {cache: "no-store"})).json();
-        } catch {}
-        if (JSON.stringify(now.moment) !== JSON.stringify(known)) dash_clientside.set_props("moment", {data: now.moment});
-        known = now.moment;
+            const answer = await fetch(`moment?${told}`, {cache: "no-store", signal: AbortSignal.timeout(10000)});
+            document.body.classList.toggle("refused", answer.status === 401);
+            now = await answer.json();
+            failures = 0;
+        } catch {
+            failures += 1;
+        }
+        document.body.classList.toggle("unanswered", failures > 1);  // one failure may be chance
+        if (JSON.stringify(now.moment) !== JSON.stringify(known) && isAnswered()) {
+            [known, sent, at] = [now.moment, now.moment.number, Date.now()];
+            dash_clientside.set_props("moment", {data: known});
+        }
+        if (now.work !== work) dash_clientside.set_props("work", {children: now.work});
+        work = now.work;
         setTimeout(ask, now.pause);
     };
     ask();
@@ -56,9 +70,10 @@ class Pages:
             self._condition.notify_all()
 
     def wait_for_first(self, longest: float) -> None:
-        """Wait until a page is open, at most `longest` [s]."""
+        """Wait until a page is open, at most `longest` [s], then until it shows what there is; a slow browser takes seconds."""
         with self._condition:
-            self._condition.wait_for(lambda: bool(self._asked), longest)
+            if self._condition.wait_for(lambda: bool(self._asked), longest):
+                self._condition.wait_for(lambda: any(shown >= 0 for shown in self._shown.values()), FIRST_DRAWING)
 
     def wait_until_shown(self, number: int, longest: float) -> None:
         """Wait until every open page has shown version `number` of the contents or a newer one, at most `longest` [s]."""

@@ -22,7 +22,7 @@ from braggshot.report import solid as solids
 from braggshot.report import strain_section, text
 from braggshot.report.solid import Mesh, Plane, Solid, View
 from braggshot.snapshot import Feed, Snapshot
-from braggshot.viewer import measured, model
+from braggshot.viewer import drawings, measured, model
 from braggshot.viewer.measured import Pattern, Rocking
 from braggshot.volumes import Reconstruction
 
@@ -61,11 +61,12 @@ class ScanEntry:
 class PageContents:
     """All that a page shows of one reconstruction, prepared once; the diffraction is prepared when a page first requests it.
 
-    If there is nothing to show, `note` tells why.
+    If there is nothing to show, `note` tells why. `remark` tells what is special about the picture.
     """
 
     name: str
     note: str = ""
+    remark: str = ""
     verdict: str = ""
     reasons: tuple[str, ...] = ()
     method: str = ""
@@ -115,6 +116,7 @@ def make_contents(result: Reconstruction) -> PageContents:
     return PageContents(
         name=result.volume.name,
         note="" if solid is not None else "There is no surface to show: the support is empty or the amplitude is zero.",
+        remark=f"{window[0].upper()}{window[1:]}." if (window := result.choices.get("window", "")) else "",
         verdict=result.verdict,
         reasons=result.reasons or (text.HEADLINES[result.verdict],),
         method=", ".join(part for part in (result.method, result.network) if part),
@@ -197,6 +199,15 @@ class SharedFeed:
         ranges = tuple((name, c.low, c.high) for name, c in model.series_colours(rows).items())
         return self._drawings((solid, ranges), lambda: model.use_series_colours(solid, rows))
 
+    def images(self) -> list[tuple[str, str]]:
+        """Return title and picture (URL) of the newest frame and of the sum of frames, while the current scan is not done."""
+        snapshot = self.latest()[1]
+        if snapshot.images is None or snapshot.state == "done":
+            return []
+        shown = snapshot.images
+        pairs = (("last frame", shown.last), (f"sum of {snapshot.received} frames", shown.total))
+        return self._drawings(("images", shown), lambda: [(title, drawings.frame(image)) for title, image in pairs])
+
     def mesh(self, solid: Solid, view: View) -> Mesh | None:
         """Return the surface of a crystal in the view of a user, from the cache if it was made before."""
         return self._drawings(("mesh", solid, view), lambda: solids.mesh(solid, view))
@@ -209,7 +220,7 @@ class SharedFeed:
 def _load_contents(source: Reconstruction | Path | None, name: str) -> PageContents:
     """Prepare a reconstruction; if it cannot be read or drawn, the contents are a note that tells why."""
     if source is None:
-        return PageContents(name, note="The first picture comes when enough frames are there.")
+        return PageContents(name, note="There is no picture yet.")
     try:
         return make_contents(results.read(source) if isinstance(source, Path) else source)
     except (BraggshotError, ArithmeticError, ValueError, OSError) as error:
