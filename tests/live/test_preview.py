@@ -150,7 +150,7 @@ def test_a_window_is_changed_once_and_that_is_said(dirty):
     config, known, changes = resolve({}).prepare, None, []
     for count in range(36, len(dirty) + 1, 9):
         known = preview.prepare_part(part_of(dirty, count), config, known)
-        assert max(known.volume.shape) <= 96
+        assert max(known.volume.shape) <= 112
         if known.window_change:
             changes.append(known.window_change)
     assert len(changes) <= 1

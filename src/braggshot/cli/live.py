@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from braggshot.cli.options import Config, Sets
+from braggshot.cli.metadata import with_metadata
+from braggshot.cli.options import Config, Sets, examples, layered
 from braggshot.cli.reconstruct import print_verdict
 from braggshot.cli.view import BasePath, Host, NoBrowser, NoToken, Port, TokenFile, announce, choose_token, end_as_by_ctrl_c
 
@@ -28,14 +29,14 @@ FIRST_PAGE = 30.0  # longest time for which a replay waits until its page is ope
 LAST_PAGE = 60.0  # longest time for which --once waits until every open page has shown the final result [s]
 
 
-@commands.command(epilog="braggshot live folder:/data/frames -o out/ | braggshot live 'replay:scan.cxi?rate=20' -o out/ --once")
+@commands.command(
+    epilog=examples("braggshot live folder:/data/frames -o out/", "braggshot live 'replay:scan.cxi?rate=20' -o out/ --once")
+)
+@with_metadata()
 def live(
     source: Annotated[str, typer.Argument(help="folder:PATH, pva:CHANNEL, zmq:tcp://HOST:PORT or replay:FILE?rate=HZ.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results, and of events.jsonl.")],
     like: Annotated[Path | None, typer.Option(help="Scan to take dark, flat, mask and geometry from.")] = None,
-    dark: Annotated[Path | None, typer.Option(help="Dark image, in place of that of the source or of --like.")] = None,
-    flat: Annotated[Path | None, typer.Option(help="Flat field, in place of that of the source or of --like.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="Mask, 0 on good pixels, in place of that of the source or of --like.")] = None,
     once: Annotated[bool, typer.Option("--once", help="End after one scan, once the open pages have shown its result.")] = False,
     series: Annotated[bool, typer.Option("--series", help="All scans are of one crystal.")] = False,
     port: Port = 0,
@@ -46,9 +47,10 @@ def live(
     base_path: BasePath = "/",
     config: Config = None,
     sets: Sets = None,
+    *,
+    stated: dict[str, Any],
 ) -> None:
     """Show in the browser, until Ctrl-C, how the crystal forms while it is rocked; write each finished scan as a result file."""
-    from braggshot import config as configuration
     from braggshot.live.given import read_images, refuse_unfit
     from braggshot.live.session import Session, resolve
     from braggshot.live.sources.registry import open_source, split
@@ -57,9 +59,9 @@ def live(
     from braggshot.viewer.pages import Pages
 
     end_as_by_ctrl_c()
-    layers = [configuration.read_toml(config)] if config else []
-    flags = {"live": {"series": True}} if series else {}
-    settings = resolve(configuration.merge(*layers, flags, configuration.parse_assignments(sets or [])))
+    # Dark, flat and mask belong to the frames that come, not to the file of --like.
+    dark, flat, mask = (stated.get("input", {}).pop(name, None) for name in ("dark", "flat", "mask"))
+    settings = resolve(layered(config, sets, {**stated, **({"live": {"series": True}} if series else {})}))
     known, settings = _read_like(like, settings)
     images = read_images(dark, flat, mask)
     refuse_unfit(images, known)

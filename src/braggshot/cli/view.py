@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from braggshot.cli.options import examples
+
 commands = typer.Typer()
 
 # Port of the page that a command shows in the browser; 0 takes a free port.
@@ -32,7 +34,7 @@ BasePath = Annotated[
 ]
 
 
-@commands.command(epilog="braggshot view out/crystal.cxi | braggshot view series/ --port 8000")
+@commands.command(epilog=examples("braggshot view out/crystal.cxi", "braggshot view series/ --port 8000"))
 def view(
     results: Annotated[list[Path], typer.Argument(help="Result files, or the folder of a series.", metavar="RESULT...")],
     port: Port = 0,

@@ -34,7 +34,7 @@ class GivenImage:
     values: NDArray[Any]
 
 
-def read_images(dark: Path | None, flat: Path | None, mask: Path | None) -> tuple[GivenImage, ...]:
+def read_images(dark: str | Path | None, flat: str | Path | None, mask: str | Path | None) -> tuple[GivenImage, ...]:
     """Read the given images from .npy, .npz or TIFF files; a mask is 0 on good pixels, as in all files.
 
     Raises
@@ -49,7 +49,7 @@ def read_images(dark: Path | None, flat: Path | None, mask: Path | None) -> tupl
         values = np.squeeze(read_array(path, "mask" if field == "valid" else field, "data"))
         if values.ndim != 2:
             raise DataError(f"{path}: expected one image (rows, columns), found shape {values.shape}.")
-        given.append(GivenImage(field, path, values == 0 if field == "valid" else values.astype(float)))
+        given.append(GivenImage(field, Path(path), values == 0 if field == "valid" else values.astype(float)))
     return tuple(given)
 
 
