@@ -73,7 +73,7 @@ def test_a_window_outlives_a_picture_that_is_given_up(scan, network, monkeypatch
     making = preview.sketch(wanted(scan, 24), resolve({}), 1, network, None)
     part = next(making)
     making.close()
-    assert (part.window_frames, part.result) == (24, None)
+    assert (part.window_frames, part.result, part.is_rough) == (24, None, True)
     prepared = []
     monkeypatch.setattr(preview, "prepare", lambda _, config: prepared.append(config) or part.volume)
 
@@ -103,6 +103,12 @@ def test_with_a_given_shape_only_the_peak_is_looked_for(scan, monkeypatch):
     preview.prepare_part(hot, resolve({"prepare": {"shape": [16, 16, 16]}}).prepare, None)
     preview.prepare_part(hot, resolve({"prepare": {"shape": [16, 16, 16], "centre": [15, 14, 13]}}).prepare, None)
     assert asked == [(16, 16, 16), (15, 14, 13)]
+
+
+def test_a_picture_before_the_peak_says_that_it_is_rough(scan, network):
+    made = [pipeline.drain(preview.sketch(wanted(scan, 14, is_past_peak=past), resolve({}), 1, network, None)) for past in (0, 1)]
+    assert made[0].result.reasons == (preview.FIRST_LOOK,)
+    assert preview.FIRST_LOOK not in made[1].result.reasons
 
 
 RAW = (81, 160, 160)  # of a scan with its peak in the middle

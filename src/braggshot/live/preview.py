@@ -27,7 +27,8 @@ from braggshot.volumes import DiffractionVolume, Reconstruction
 
 GROWTH_BEFORE_SEARCH = 1.5  # factor by which the number of frames must grow before a new window around the peak is searched for [1]
 ALIKE = 1.25  # largest ratio of the lengths of two windows along an axis at which the new one is not worth a change [1]
-ROUGH = 64  # edge of the window before the peak has passed, when its reach cannot be known [voxels]
+ROUGH = 48  # edge of the window before the peak has passed, when its reach cannot be known [voxels]
+FIRST_LOOK = "the peak has not passed yet: this is a rough first look, made from a part of the pattern."
 RELATED = 0.3  # least correlation of two crystals at which one is turned and moved onto the other [1]
 
 
@@ -108,6 +109,8 @@ def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Setting
         raise DataError(f"{preview.volume.name}: no crystal yet.")
     yield preview
     aligned = align_with(replace(result, uncertainty=None), preview.result)
+    if preview.is_rough:
+        aligned = replace(aligned, reasons=(FIRST_LOOK,))  # advice on a finished scan would mislead
     if preview.window_change:
         aligned = replace(aligned, choices={**aligned.choices, "window": preview.window_change})
     yield preview
@@ -145,7 +148,7 @@ def _needs_search(request: PreviewRequest, previous: Preview) -> bool:
 def _search_config(request: PreviewRequest, config: PrepareConfig, is_rough: bool) -> PrepareConfig:
     """Return the settings that search for a window.
 
-    If `is_rough`, the window is a box of at most 64 voxels an edge about the brightest spot, which is quick. A part of the peak
+    If `is_rough`, the window is a box of at most 48 voxels an edge about the brightest spot, which is quick. A part of the peak
     does not tell how far it reaches.
     """
     if config.centre != "max" or request.scan.prepared or (config.shape is None and not is_rough):
