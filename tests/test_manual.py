@@ -9,11 +9,11 @@ import re
 import shlex
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import typer
 import yaml
+from manual_pages import DOCS, FENCE, PAGES, ROOT, code_lines
 
 from braggshot import cluster, config, pipeline, series, train
 from braggshot.cli import app
@@ -22,10 +22,7 @@ from braggshot.io.beamlines.instruments import GeometrySettings
 from braggshot.io.registry import BUILT_IN, load_reader, option_names
 from braggshot.live import session
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
 LAB = DOCS / "lab"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands
 RESOLVERS = {
     "reconstruct": pipeline.resolve,
@@ -49,15 +46,6 @@ NO_SETTINGS = {
     "align",
     "run",
 }  # files and functions named like settings
-FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-
-
-def code_lines(text):
-    """Lines of fenced and indented blocks, continued ones joined, without prompts and paths of the environment."""
-    fenced = [line for block in FENCE.findall(text) for line in block.splitlines()[1:-1]]
-    indented = [line.strip() for line in FENCE.sub("", text).splitlines() if line.startswith("    ")]
-    joined = "\n".join([*fenced, *indented]).replace("\\\n", " ")
-    return [line.strip().removeprefix("$ ").removeprefix(".venv/bin/") for line in joined.splitlines()]
 
 
 def inline(text):

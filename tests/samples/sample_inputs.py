@@ -104,9 +104,18 @@ def write_collection(path: Path, dataset: Path) -> Path:
     return path
 
 
-def write_p10(folder: Path, counts: np.ndarray, om: np.ndarray, mask: np.ndarray, *, number: int = 12, per_file: int = 4) -> Path:
+def write_p10(
+    folder: Path,
+    counts: np.ndarray,
+    om: np.ndarray,
+    mask: np.ndarray,
+    *,
+    sample: str = "sample",
+    number: int = 12,
+    per_file: int = 4,
+) -> Path:
     """An Eiger master with external data files, really bitshuffle-LZ4 compressed, and the .fio file one folder above."""
-    stem = f"sample_{number:05d}"
+    stem = f"{sample}_{number:05d}"
     place = folder / stem / "e4m"
     place.mkdir(parents=True)
     with h5py.File(place / f"{stem}_master.h5", "w") as master:
