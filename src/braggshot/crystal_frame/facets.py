@@ -46,9 +46,9 @@ LEAST = 0.015
 # Least concentration of the surface normals around the direction of a facet [1]: the area with normals within half of `FLAT` of the
 # direction, divided by the area with normals within `FLAT`. On a sphere the concentration is a quarter.
 PILED = 0.38
-# Largest spread of the surface normals around the direction of a facet, along the tangent in which they spread most. It is relative
-# to the spread of normals that are even within `FLAT` [1]. A ball has 1. Around a rod, a cone or a rounded edge the normals lie on an
-# arc, which gives 1.1. Facets of crystals of 18 to 36 voxels have 0.4 to 0.9.
+# Largest spread of the surface normals around the direction of a facet, along the tangent in which they spread most, over the
+# spread of normals that are even within `FLAT` [1]. A ball has 1. Around a rod, a cone or a rounded edge the normals lie on an arc,
+# which gives 1.1. Facets of crystals of 18 to 36 voxels have 0.4 to 0.9.
 SPREAD = 0.95
 ROUGH = 30  # width of a crystal below which its facets are found only roughly [voxels]
 
