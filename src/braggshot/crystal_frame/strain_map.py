@@ -146,7 +146,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         strain_sigma=None if spread is None or spread.strain is None else _mask_outside(spread.strain, support),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
         facets=_name_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
-        choices={**_choices(reconstruction, config), **surface},
+        choices={**_choices(reconstruction, config), **surface, **_doubt_facets(support, config)},
     )
 
 
@@ -161,6 +161,14 @@ def _choose_level(amplitude: FloatArray, support: BoolArray, iso: float | Litera
     elif surface.cut > _TIGHT:
         said["iso_surface_doubt"] = "mostly the support and not the amplitude says where the crystal ends"
     return surface.level, said
+
+
+def _doubt_facets(support: BoolArray, config: StrainConfig) -> dict[str, str]:
+    """Note that facets are rough, if the crystal is narrow; an empty dict otherwise."""
+    width = float(2 * (3 * support.sum() / (4 * np.pi)) ** (1 / 3))  # of the ball of the same volume [voxels]
+    if not config.facets or width >= facets.ROUGH:
+        return {}
+    return {"facets_doubt": f"rough: the crystal is {width:.0f} voxels wide, and areas of facets are right from {facets.ROUGH} on"}
 
 
 def _name_facets(found: tuple[Facet, ...], q: FloatArray, config: StrainConfig) -> tuple[Facet, ...]:

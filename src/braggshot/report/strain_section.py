@@ -80,13 +80,9 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
         listed.append(Fact("one sigma of a voxel", scientific(few["strain_sigma"]), f"median of the strain's; {displacement}"))
     if found.facets:
         named = [facet for facet in found.facets if facet.hkl is not None]
-        listed.append(
-            Fact(
-                "facets",
-                str(len(found.facets)),
-                f"{len(named)} of them named after lattice planes" if named else "too few fit planes of low index to name any",
-            )
-        )
+        note = f"{len(named)} of them named after lattice planes" if named else "too few fit planes of low index to name any"
+        doubt = f"; {found.choices['facets_doubt']}" if "facets_doubt" in found.choices else ""
+        listed.append(Fact("facets", str(len(found.facets)), note + doubt))
     if few["dislocation_voxels"]:
         listed.append(Fact("dislocations", f"{few['dislocation_voxels']} voxels", "around which the phase circulates"))
     listed += [
