@@ -133,7 +133,7 @@ def test_the_commands_play_together(scan, tmp_path):
         "--once",
         *("--like", tmp_path / "crystal.npy", f"--set=input.mask={tmp_path / 'mask.npy'}"),
     ]
-    with subprocess.Popen([*command, "--no-browser", *settings], stdout=subprocess.PIPE, text=True) as live:
+    with subprocess.Popen([*command, "--no-browser", "--no-token", *settings], stdout=subprocess.PIPE, text=True) as live:
         assert live.stdout is not None
         url = live.stdout.readline().strip()
         with urllib.request.urlopen(url, timeout=PATIENCE) as page:
