@@ -56,7 +56,7 @@ def inline(text):
 def shown(path):
     """Every command of a page; those within a line only where they have arguments that are no placeholder."""
     text = path.read_text()
-    lines = [line for line in code_lines(text) if line.startswith("braggshot ")]
+    lines = [re.sub(r"\s+>\s*\S+$", "", line) for line in code_lines(text) if line.startswith("braggshot ")]
     lines += [code for code in inline(text) if re.match(r"braggshot [a-z]+ .*\S", code) and not re.search(r"\.\.\.|…|\|", code)]
     return lines
 
@@ -174,10 +174,13 @@ def test_links_lead_somewhere(path):
 
 
 def test_the_manual_is_short():
-    """A user can read it; what was measured on the way stands in the notebook, what the program says in the reference."""
+    """A user can read it; what was measured on the way stands in the notebook, what the program says in the reference.
+
+    18 000 words, and 3 000 of the pages that explain words, numbers and faults, and how to measure.
+    """
     generated = DOCS / "howto" / "beamlines.md"
     pages = [ROOT / "README.md", *DOCS.glob("*.md"), *(page for page in (DOCS / "howto").glob("*.md") if page != generated)]
-    assert sum(len(page.read_text().split()) for page in pages) <= 18_000
+    assert sum(len(page.read_text().split()) for page in pages) <= 21_000
 
 
 def test_nothing_is_loaded_from_elsewhere():
@@ -206,7 +209,7 @@ def test_the_reference_has_each_command_setting_and_format(generate):
     assert all(f"\n## {name}\n" in commands for name in COMMANDS)
     assert "| `--starts` | integer |  | Random starts; implies --method iterative (default 10). |" in commands
     assert "| `--seed` | integer | `0` |" in commands
-    assert r"'6\*(50\*HIO+80\*RAAR+30\*ER)+100\*ER'" in commands
+    assert "`6*(50*HIO+80*RAAR+30*ER)+100*ER`" in commands
     settings = generate.settings("braggshot.pipeline:Settings")
     names = set(config._keys(pipeline.Settings)) - {"input"}
     assert {name for name in names if f"`{name}`" not in settings and f"### {name}\n" not in settings} == set()

@@ -27,7 +27,7 @@ ADVICE = {
     "or phase the scan with `braggshot reconstruct`.",
     "doubtful": "Follow the reasons above, then run again with more starts; what all starts agree on may already be real.",
     "failed": "Follow the reasons above and phase again; take neither shape nor strain from this one.",
-    "not judged": "Give the scan that was phased, `braggshot postprocess OBJECT --scan SCAN`: its counts judge the object.",
+    "not judged": "Give the raw scan that was phased, too: its counts judge the object.",
 }
 
 
