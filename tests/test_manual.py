@@ -56,7 +56,7 @@ def inline(text):
 def shown(path):
     """Every command of a page; those within a line only where they have arguments that are no placeholder."""
     text = path.read_text()
-    lines = [re.sub(r"\s+>\s*\S+$", "", line) for line in code_lines(text) if line.startswith("braggshot ")]
+    lines = [re.sub(r"\s+>\s*\S+", "", line) for line in code_lines(text) if line.startswith("braggshot ")]
     lines += [code for code in inline(text) if re.match(r"braggshot [a-z]+ .*\S", code) and not re.search(r"\.\.\.|…|\|", code)]
     return lines
 
