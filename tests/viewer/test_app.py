@@ -23,7 +23,8 @@ from sample_crystal import Changing, result
 from braggshot.errors import ConfigError, OutputError
 from braggshot.io import results
 from braggshot.viewer import access, app
-from braggshot.viewer.app import changed_parts, serve, serving
+from braggshot.viewer.app import serve, serving
+from braggshot.viewer.callbacks import changed_parts
 from braggshot.viewer.pages import Pages
 from braggshot.viewer.shared import SharedFeed
 

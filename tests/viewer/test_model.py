@@ -17,7 +17,7 @@ from braggshot.report import interactive
 from braggshot.report import solid as solids
 from braggshot.report.solid import View
 from braggshot.snapshot import PreviewRecord, Snapshot
-from braggshot.viewer import drawings, measured, model, result_files
+from braggshot.viewer import choices, drawings, measured, model, result_files
 from braggshot.viewer.shared import LRUCache, SharedFeed, cached, make_contents, scan_entries
 
 
@@ -88,10 +88,11 @@ def test_a_quantity_along_the_series_keeps_names_and_verdicts():
 def test_figures_are_valid_json_without_nan(solid, found):
     view = View()
     judged = [PreviewRecord(1.0, 20, "refine", 0.04, 0.9, "doubtful"), PreviewRecord(2.0, 40, "refine", 0.01, 0.8, "good")]
+    usual = choices.scale(solid, "strain", choices.from_address({}))
     drawn = [
         interactive.crystal(solid, solids.mesh(solid, view), "strain", interactive.camera_from("x")),
         interactive.crystal(solid, None, "strain", interactive.camera_from("no such look")),
-        *(drawings.slice_figure(plane, (0.0, 0.0), solid.colours["strain"], "nm") for plane in solids.planes(solid, view)),
+        *(drawings.slice_figure(plane, (0.0, 0.0), usual, "nm", ((0.0, 1.0, 2.0),)) for plane in solids.planes(solid, view)),
         drawings.rocking(measured.rocking(Snapshot(state="done", rocking=np.array([1.0, np.nan]), expected=3), None, True)),
         drawings.previews(judged),
         drawings.convergence(np.arange(3), np.ones(3)),
