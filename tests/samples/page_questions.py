@@ -33,7 +33,14 @@ def question(url, name, base="/", headers=None, camera=None, **values):
     outputs = [
         dict(zip(("id", "property"), output.split("."), strict=True)) for output in callback["output"].strip(".").split("...")
     ]
-    asked = {"output": callback["output"], "outputs": outputs, "inputs": inputs, "state": state, "changedPropIds": ["shown.data"]}
+    is_single = not callback["output"].startswith("..")
+    asked = {
+        "output": callback["output"],
+        "outputs": outputs[0] if is_single else outputs,
+        "inputs": inputs,
+        "state": state,
+        "changedPropIds": ["shown.data"],
+    }
     return json.dumps(asked)
 
 

@@ -4,7 +4,7 @@ import io
 import json
 import re
 import signal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from sample_crystal import Changing, result, row
 from braggshot.io import results
 from braggshot.snapshot import PreviewRecord
 from braggshot.viewer.app import serving
+from braggshot.viewer.bench import Bench
 
 selenium = pytest.importorskip("selenium")
 from PIL import Image  # noqa: E402
@@ -124,9 +125,10 @@ def test_nothing_is_asked_of_anybody_else(page):
         message = json.loads(line["message"])["message"]
         if message["method"] == "Network.requestWillBeSent" and message["params"].get("documentURL", "").startswith("http"):
             asked.add(message["params"]["request"]["url"])
-    own = [url for url in asked if url.startswith(page.driver.current_url)]
+    here = page.driver.current_url.partition("?")[0]
+    own = [url for url in asked if url.startswith(here)]
     assert len(own) > 10
-    assert [url for url in asked if not url.startswith((page.driver.current_url, "data:", "blob:"))] == []
+    assert [url for url in asked if not url.startswith((here, "data:", "blob:"))] == []
     severe = [line["message"] for line in page.driver.get_log("browser") if line["level"] == "SEVERE"]
     assert severe == []
 
@@ -204,6 +206,64 @@ def test_the_page_follows_a_scan_while_it_is_measured(page):
     page.show(**came | {"state": "done", "received": 40}, result=result("scan_3", 3e-4, "good"), previews=judged)
     page.says("state", "done")
     page.says("verdict", "good(.|\n)*this is why it is good")
+
+
+def test_an_address_restores_a_view_in_which_two_results_turn_together(page):
+    """In a tab of its own: range and unit, the scan compared with, the marked points; a click and a turn go into the address."""
+    driver, before = page.driver, page.driver.current_window_handle
+    here = driver.current_url.partition("?")[0]
+    view = {"unit": "%", "low": "-0.01", "high": "0.01", "other": "0", "at-z": "40", "picked": "[[0,-40,0],[0,40,0]]"}
+    driver.switch_to.new_window("tab")
+    try:
+        driver.get(f"{here}?{urlencode(view)}")
+        page.says("legend", "0.01 % .strain along q")
+        page.says("profile-note", "The points are 80 nm apart")
+        page.says("crystal-b-name", "scan_1")
+        page.says("compared", "verdict doubtful good")
+        eye = "return JSON.stringify(document.querySelector('#{} .js-plotly-plot').layout.scene.camera.eye)"
+        page.until(lambda: page.figure("crystal-b") > 1)
+        first = driver.execute_script(eye.format("crystal-b"))
+        canvas = driver.find_element(By.CSS_SELECTOR, "#crystal canvas")
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        ActionChains(driver).drag_and_drop_by_offset(canvas, 60, 30).perform()
+        page.until(lambda: driver.execute_script(eye.format("crystal-b")) != first)
+        assert driver.execute_script(eye.format("crystal-b")) == driver.execute_script(eye.format("crystal"))
+        driver.find_element(By.ID, "unpick").click()
+        page.until(lambda: "picked" not in driver.current_url)
+        plane = driver.find_element(By.CSS_SELECTOR, "#slice-z .nsewdrag")
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", plane)
+        ActionChains(driver).move_to_element(plane).click().perform()
+        page.says("profile-note", "Click a second point")
+        said = parse_qs(urlsplit(driver.current_url).query)
+        assert {name: said[name][0] for name in view if name != "picked"} == {n: v for n, v in view.items() if n != "picked"}
+        assert {"camera", "picked"} <= set(said)
+        link = driver.find_element(By.CSS_SELECTOR, "a.download[data-kind=profile]").get_attribute("href")
+        assert link.startswith(f"{here}download/profile?unit=%25")
+    finally:
+        driver.execute_script("localStorage.clear()")
+        driver.close()
+        driver.switch_to.window(before)
+
+
+def test_a_region_is_drawn_on_the_frames_of_a_scan_and_stands_in_the_command(page, tmp_path):
+    driver, before = page.driver, page.driver.current_window_handle
+    write_scan(tmp_path / "crystal.cxi")
+    bench = Bench(tmp_path)
+    driver.switch_to.new_window("tab")
+    try:
+        with serving(bench, token="a-token-of-a-test", bench=bench) as url:
+            driver.get(url)
+            page.says("command", "--method auto -o")
+            plane = driver.find_element(By.CSS_SELECTOR, "#sum .nsewdrag")
+            page.until(lambda: plane.size["width"] > 200)
+            move = ActionChains(driver).move_to_element_with_offset(plane, -80, -80).click_and_hold()
+            move.move_by_offset(80, 80).move_by_offset(80, 80).release().perform()
+            page.says("command", r"prepare.centre=16,1\d,1\d .*prepare.shape=32,1\d,1\d")
+            page.choose("method", "refine")
+            page.says("command", "--method refine")
+    finally:
+        driver.close()
+        driver.switch_to.window(before)
 
 
 def test_dark_is_dark_and_light_is_light(page):

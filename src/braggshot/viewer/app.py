@@ -16,13 +16,14 @@ from __future__ import annotations
 import importlib.resources
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from braggshot.errors import ConfigError, OutputError
 from braggshot.snapshot import Feed
 from braggshot.viewer import access
+from braggshot.viewer.bench import Bench
 from braggshot.viewer.pages import Pages
 from braggshot.viewer.shared import SharedFeed
 
@@ -30,7 +31,7 @@ try:
     from dash import Dash
     from waitress import create_server
 
-    from braggshot.viewer import callbacks, comparison, contents, downloads, layout, measured
+    from braggshot.viewer import callbacks, comparison, contents, downloads, layout, measured, workbench
 except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
@@ -53,9 +54,10 @@ def serve(
     base: str = "/",
     on_ready: Callable[[str], None],
     stop: threading.Event | None = None,
+    bench: Bench | None = None,
 ) -> None:
     """Serve the page until `stop` is set or Ctrl-C is pressed; first call `on_ready` with the URL of the page."""
-    with serving(feed, host=host, port=port, token=token, base=base) as url, suppress(KeyboardInterrupt):
+    with serving(feed, host=host, port=port, token=token, base=base, bench=bench) as url, suppress(KeyboardInterrupt):
         on_ready(url)
         (stop or threading.Event()).wait()
 
@@ -70,6 +72,7 @@ def serving(
     base: str = "/",
     pages: Pages | None = None,
     ancestors: str = access.NOBODY,
+    bench: Bench | None = None,
 ) -> Iterator[str]:
     """Serve the page from threads of this process while the context lasts; the value of the context is the URL of the page.
 
@@ -81,6 +84,7 @@ def serving(
     base : base path of the page behind a proxy, with a slash at its beginning and its end; the page is also served at "/"
     pages : record of the open pages that the caller reads; None if it needs none
     ancestors : pages that may show this one inside them, as `access.protect` takes them
+    bench : scans to phase from the page; only a page with a token offers that
 
     Raises
     ------
@@ -89,7 +93,7 @@ def serving(
     """
     if token is None and not access.is_loopback(host):
         raise ConfigError(f"others reach {host}, so the page needs a token; leave --no-token or --host out.")
-    page = access.protect(build(feed, pages or Pages(), base).server.wsgi_app, token, base, ancestors)
+    page = access.protect(build(feed, pages or Pages(), base, bench if token else None).server.wsgi_app, token, base, ancestors)
     sockets: dict[int, Any] = {}
     # An answer stays in memory until it is sent: one with a whole picture has a megabyte or two.
     limits = {
@@ -129,7 +133,7 @@ def close_all(sockets: dict[int, Any]) -> None:
         one.close()
 
 
-def build(feed: Feed, pages: Pages, base: str = "/") -> Dash:
+def build(feed: Feed, pages: Pages, base: str = "/", bench: Bench | None = None) -> Dash:
     """Make the Dash application, without serving it; it keeps a record of the open pages in `pages`.
 
     The browser asks under the base path `base`; the application sees the requests without it.
@@ -151,17 +155,19 @@ def build(feed: Feed, pages: Pages, base: str = "/") -> Dash:
         ],
     )
     shared = SharedFeed(feed)
-    app.layout = lambda: _lay_out(shared)
+    app.layout = lambda: _lay_out(shared, [] if bench is None else [workbench.section(bench)])
     callbacks.register(app, shared, pages)
     downloads.register(app.server, shared)
+    if bench is not None:
+        workbench.register(app, bench)
     return app
 
 
-def _lay_out(shared: SharedFeed) -> Any:
+def _lay_out(shared: SharedFeed, tools: Sequence[Any]) -> Any:
     """Lay out the page, with the lists to choose from as they are now."""
     version, snapshot = shared.latest()
     over = contents.abscissae(measured.abscissae(snapshot.series), snapshot.against)
-    return layout.page(version, {"other": comparison.others(comparison.scan_names(shared)), "over": over})
+    return layout.page(version, {"other": comparison.others(comparison.scan_names(shared)), "over": over}, tools)
 
 
 def _log_unanswered(error: Exception) -> None:

@@ -41,8 +41,8 @@ def slice_figure(plane: Plane, others: tuple[float, float], scale_: Scale, unit:
         "hovertemplate": f"{plane.across} %{{x:.0f}}, {plane.up} %{{y:.0f}} {unit}<br>%{{z:.3g}} {colours.unit}<extra></extra>",
     }
     layout = layout_of(34)
-    layout["xaxis"] = {**_axis(f"{plane.across} [{unit}]"), "constrain": "domain", "showgrid": False}
-    layout["yaxis"] = {**_axis(f"{plane.up} [{unit}]"), "constrain": "domain", "scaleanchor": "x", "showgrid": False}
+    layout["xaxis"] = {**axis(f"{plane.across} [{unit}]"), "constrain": "domain", "showgrid": False}
+    layout["yaxis"] = {**axis(f"{plane.up} [{unit}]"), "constrain": "domain", "scaleanchor": "x", "showgrid": False}
     thin = {"type": "line", "line": {"color": GREY, "width": 1, "dash": "dot"}}
     layout["shapes"] = [
         {**thin, "xref": "x", "yref": "paper", "x0": others[0], "x1": others[0], "y0": 0, "y1": 1},
@@ -69,8 +69,8 @@ def profile(distance: NDArray[Any], values: NDArray[Any], title: str, scale_: Sc
     line = {"type": "scatter", "x": distance.tolist(), "y": y, "mode": "lines", "line": {"color": ACCENT, "width": 1.5}}
     line["hovertemplate"] = f"%{{x:.0f}} {unit}: %{{y:.3g}} {scale_.written.unit}<extra></extra>"
     layout = layout_of(56)
-    layout["xaxis"] = _axis(f"distance from the first point [{unit}]")
-    layout["yaxis"] = {**_axis(title + (f" [{scale_.written.unit}]" if scale_.written.unit else "")), "exponentformat": "power"}
+    layout["xaxis"] = axis(f"distance from the first point [{unit}]")
+    layout["yaxis"] = {**axis(title + (f" [{scale_.written.unit}]" if scale_.written.unit else "")), "exponentformat": "power"}
     return {"data": [line], "layout": layout}
 
 
@@ -79,8 +79,8 @@ def heights(amplitude: NDArray[Any], number: NDArray[Any], level: float) -> Figu
     colours = [ACCENT if value >= level else GREY for value in amplitude]
     bars = {"type": "bar", "x": (100 * amplitude).tolist(), "y": number.tolist(), "marker": {"color": colours}}
     layout = {**layout_of(34), "bargap": 0.05}
-    layout["xaxis"] = _axis("amplitude [% of the median]")
-    layout["yaxis"] = {**_axis("voxels"), "nticks": 3}
+    layout["xaxis"] = axis("amplitude [% of the median]")
+    layout["yaxis"] = {**axis("voxels"), "nticks": 3}
     line = {"color": ACCENT, "width": 2}
     place = {"xref": "x", "yref": "paper", "x0": 100 * level, "x1": 100 * level, "y0": 0, "y1": 1}
     layout["shapes"] = [{"type": "line", **place, "line": line}]
@@ -130,10 +130,10 @@ def rocking(curve: Rocking, is_logarithmic: bool = False) -> Figure:
             }
         )
     layout = {**layout_of(48), "showlegend": len(data) > 1, "legend": {"orientation": "h", "y": 1.12, "x": 0}}
-    layout["xaxis"] = _axis("frame" if curve.angles is None else f"{curve.motor} [°]")
+    layout["xaxis"] = axis("frame" if curve.angles is None else f"{curve.motor} [°]")
     if curve.angles is None:
         layout["xaxis"]["range"] = [-0.5, max(1, curve.counts.size) - 0.5]
-    layout["yaxis"] = {**_axis("counts"), "exponentformat": "power"}
+    layout["yaxis"] = {**axis("counts"), "exponentformat": "power"}
     layout["yaxis"] |= {"type": "log"} if is_logarithmic else {"rangemode": "tozero"}
     return {"data": data, "layout": layout}
 
@@ -165,8 +165,8 @@ def previews(records: Sequence[PreviewRecord]) -> Figure:
             }
         )
     layout = {**layout_of(48), "showlegend": True, "legend": {"orientation": "h", "y": 1.12, "x": 0}}
-    layout["xaxis"] = {**_axis("time since the first frame [s]"), "rangemode": "tozero"}
-    layout["yaxis"] = {**_axis("√χ² [%]"), "rangemode": "tozero"}
+    layout["xaxis"] = {**axis("time since the first frame [s]"), "rangemode": "tozero"}
+    layout["yaxis"] = {**axis("√χ² [%]"), "rangemode": "tozero"}
     return {"data": data, "layout": layout}
 
 
@@ -180,8 +180,8 @@ def convergence(iteration: NDArray[Any], error: NDArray[Any]) -> Figure:
         "line": {"color": ACCENT, "width": 1.5},
     }
     layout = layout_of(48)
-    layout["xaxis"] = _axis("iteration")
-    layout["yaxis"] = {**_axis("error"), "type": "log", "exponentformat": "power"}
+    layout["xaxis"] = axis("iteration")
+    layout["yaxis"] = {**axis("error"), "type": "log", "exponentformat": "power"}
     return {"data": [line], "layout": layout}
 
 
@@ -209,8 +209,8 @@ def series(shown: SeriesCurve, chosen: str) -> Figure:
             curve["error_y"] = {"type": "data", "array": bars, "thickness": 1, "width": 3, "color": colour}
         data.append(curve)
     layout = {**layout_of(56), "showlegend": len(data) > 1, "legend": {"orientation": "h", "y": 1.12, "x": 0}, "clickmode": "event"}
-    layout["xaxis"] = _axis(shown.label)
-    layout["yaxis"] = {**_axis(shown.quantity), "exponentformat": "power"}
+    layout["xaxis"] = axis(shown.label)
+    layout["yaxis"] = {**axis(shown.quantity), "exponentformat": "power"}
     at = shown.x[shown.names.index(chosen)] if chosen in shown.names else np.nan
     if np.isfinite(at):
         line = {"color": ACCENT, "width": 1, "dash": "dot"}
@@ -229,7 +229,7 @@ def empty(text: str) -> Figure:
     return {"data": [], "layout": layout}
 
 
-def _axis(title: str) -> Figure:
+def axis(title: str) -> Figure:
     """Return the settings of an axis of a flat figure."""
     return {
         **{

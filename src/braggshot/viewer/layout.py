@@ -21,10 +21,11 @@ _SPACE: Any = {"displaylogo": False, "responsive": True, "modeBarButtons": [["to
 _REMEMBERED: Any = {"persistence": True, "persistence_type": "local"}
 
 
-def page(version: Version, lists: Lists) -> html.Div:
+def page(version: Version, lists: Lists, tools: Sequence[Any] = ()) -> html.Div:
     """Lay out the whole page, as it is before the server has sent any contents.
 
     `lists` holds the options of "other" and "over"; the address of a view may choose one of them before the server has answered.
+    `tools` are further parts, which come first.
     """
     stores = [
         dcc.Store(id="moment", data=vars(version)),
@@ -32,6 +33,7 @@ def page(version: Version, lists: Lists) -> html.Div:
     ]
     main = html.Main(
         [
+            *tools,
             html.Section(id="scans", className="card scans", **aria(label="series"), children=_scans(version, lists)),
             html.Div([_crystal(lists), html.Div([_verdict(), _rocking(), _progress()], className="side")], className="first"),
             _slices(),
@@ -68,7 +70,7 @@ def _header() -> html.Header:
         [
             html.Div([html.H1(id="name"), html.P(id="state", **aria(live="polite")), html.P(id="work")], className="title"),
             html.Div(id="frames", className="frames"),
-            _choice("theme", "page colours", {"auto": "auto", "light": "light", "dark": "dark"}, "auto", is_quiet=True),
+            choice("theme", "page colours", {"auto": "auto", "light": "light", "dark": "dark"}, "auto", is_quiet=True),
         ]
     )
 
@@ -84,8 +86,8 @@ def _scans(version: Version, lists: Lists) -> list[Any]:
             ],
             className="slider wide",
         ),
-        _choice("quantity", "along the series", {}, "strain", is_quiet=True),
-        _select("over", "over", lists["over"], ""),
+        choice("quantity", "along the series", {}, "strain", is_quiet=True),
+        select("over", "over", lists["over"], ""),
         _graph("series", "quantity along the series, one mark per scan", "plot"),
     ]
 
@@ -95,9 +97,9 @@ def _crystal(lists: Lists) -> html.Section:
     return html.Section(
         [
             html.H2("Crystal"),
-            _choice("colouring", "coloured by", {name: title.removesuffix(" along q") for name, title in TITLES.items()}, "strain"),
+            choice("colouring", "coloured by", {name: title.removesuffix(" along q") for name, title in TITLES.items()}, "strain"),
             html.Div(id="images", className="images"),
-            html.Div(_select("other", "compare with", lists["other"], ""), id="compare", hidden=True),
+            html.Div(select("other", "compare with", lists["other"], ""), id="compare", hidden=True),
             html.Div([_in_space("crystal"), _in_space("crystal-b")], className="space", id="space"),
             html.Div(id="legend", className="legend"),
             _colours(),
@@ -118,9 +120,9 @@ def _in_space(name: str) -> html.Div:
 def _colours() -> html.Div:
     """Lay out the choice of colour map, range and unit, which surface and slices share."""
     maps = [{"label": name.removesuffix("_r").removesuffix("_shifted"), "value": name} for name in MAPS]
-    unit = html.Div(_choice("unit", "in", {"1": "plain", "%": "%", "10⁻⁴": "10⁻⁴"}, "1"), className="unit")
+    unit = html.Div(choice("unit", "in", {"1": "plain", "%": "%", "10⁻⁴": "10⁻⁴"}, "1"), className="unit")
     return html.Div(
-        [_select("map", "colours", maps, "auto"), _number("low", "from"), _number("high", "to"), unit], className="colours"
+        [select("map", "colours", maps, "auto"), _number("low", "from"), _number("high", "to"), unit], className="colours"
     )
 
 
@@ -132,12 +134,12 @@ def _level() -> html.Div:
 
 def _view() -> list[Any]:
     """Lay out the choice of a direction to look along."""
-    return [_choice("look", "seen", {"oblique": "obliquely", "x": "along x", "y": "along y", "z": "along z"}, "oblique")]
+    return [choice("look", "seen", {"oblique": "obliquely", "x": "along x", "y": "along y", "z": "along z"}, "oblique")]
 
 
 def _cut() -> list[Any]:
     """Lay out the choice of a cut."""
-    cut = _choice("cut", "cut open", {"": "no", "x": "across x", "y": "across y", "z": "across z"}, "")
+    cut = choice("cut", "cut open", {"": "no", "x": "across x", "y": "across y", "z": "across z"}, "")
     return [cut, _slider("kept", "cut at", 0, 100, 50, "% of its extent")]
 
 
@@ -148,7 +150,7 @@ def _verdict() -> html.Section:
 
 def _rocking() -> html.Section:
     """Lay out the card of the rocking curve."""
-    scaling = _choice("counts-scale", "counts", {"linear": "linear", "log": "logarithmic"}, "linear", is_quiet=True)
+    scaling = choice("counts-scale", "counts", {"linear": "linear", "log": "logarithmic"}, "linear", is_quiet=True)
     graph = _graph("rocking", "counts of every frame", "plot small")
     return html.Section([html.H2("Rocking curve"), scaling, graph], className="card")
 
@@ -213,14 +215,14 @@ def _graph(name: str, described: str, kind: str) -> html.Figure:
     return html.Figure(graph, className=kind, role="img", **aria(label=described))
 
 
-def _choice(name: str, label: str, options: dict[str, str], value: str, is_quiet: bool = False) -> html.Fieldset:
+def choice(name: str, label: str, options: dict[str, str], value: str, is_quiet: bool = False) -> html.Fieldset:
     """Lay out radio buttons for a choice, which the browser remembers; the arrow keys work, too."""
     listed = [{"label": text, "value": key} for key, text in options.items()]
     buttons = dcc.RadioItems(id=name, options=listed, value=value, inline=True, className="options", **_REMEMBERED)
     return html.Fieldset([html.Legend(label), buttons], className="choice quiet" if is_quiet else "choice")
 
 
-def _select(name: str, label: str, options: Sequence[Any], value: str) -> html.Div:
+def select(name: str, label: str, options: Sequence[Any], value: str) -> html.Div:
     """Lay out a list to choose from, which opens when it is used."""
     chosen = dcc.Dropdown(id=name, options=list(options), value=value, clearable=False, searchable=False)
     return html.Div([html.Label(label, htmlFor=name), chosen], className="select")
