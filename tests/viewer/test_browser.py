@@ -221,13 +221,16 @@ def test_an_address_restores_a_view_in_which_two_results_turn_together(page):
         page.says("crystal-b-name", "scan_1")
         page.says("compared", "verdict doubtful good")
         eye = "return JSON.stringify(document.querySelector('#{} .js-plotly-plot').layout.scene.camera.eye)"
-        page.until(lambda: page.figure("crystal-b") > 1)
-        first = driver.execute_script(eye.format("crystal-b"))
+
+        def eyes():
+            return [driver.execute_script(eye.format(name)) for name in ("crystal", "crystal-b")]
+
+        page.until(lambda: page.figure("crystal-b") > 1 and len(set(eyes())) == 1)
+        first = eyes()
         canvas = driver.find_element(By.CSS_SELECTOR, "#crystal canvas")
         driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
         ActionChains(driver).drag_and_drop_by_offset(canvas, 60, 30).perform()
-        page.until(lambda: driver.execute_script(eye.format("crystal-b")) != first)
-        assert driver.execute_script(eye.format("crystal-b")) == driver.execute_script(eye.format("crystal"))
+        page.until(lambda: eyes() != first and len(set(eyes())) == 1)
         driver.find_element(By.ID, "unpick").click()
         page.until(lambda: "picked" not in driver.current_url)
         plane = driver.find_element(By.CSS_SELECTOR, "#slice-z .nsewdrag")
@@ -256,9 +259,10 @@ def test_a_region_is_drawn_on_the_frames_of_a_scan_and_stands_in_the_command(pag
             page.says("command", "--method auto -o")
             plane = driver.find_element(By.CSS_SELECTOR, "#sum .nsewdrag")
             page.until(lambda: plane.size["width"] > 200)
+            driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", plane)
             move = ActionChains(driver).move_to_element_with_offset(plane, -80, -80).click_and_hold()
             move.move_by_offset(80, 80).move_by_offset(80, 80).release().perform()
-            page.says("command", r"prepare.centre=16,1\d,1\d .*prepare.shape=32,1\d,1\d")
+            page.says("command", r"prepare.centre=1\d,1\d,1\d .*prepare.shape=32,1\d,1\d")
             page.choose("method", "refine")
             page.says("command", "--method refine")
     finally:
@@ -284,7 +288,7 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(page):
         ActionChains(page.driver).send_keys(Keys.TAB).perform()
         reached.add(page.driver.execute_script("const e = document.activeElement; return e.id || e.closest('[id]')?.id"))
     assert {"scan", "colouring", "level", "look", "cut", "kept", "at-z", "at-y", "at-x", "theme", "quantity"} <= reached
-    nameless = """return [...document.querySelectorAll('input, figure[role=img]')].filter(e =>
+    nameless = """return [...document.querySelectorAll('input, figure[role=img]')].filter(e => !e.ariaHidden &&
         !(e.labels && e.labels.length) && !e.getAttribute('aria-label')).map(e => e.outerHTML.slice(0, 100))"""
     assert page.driver.execute_script(nameless) == []
 
@@ -373,7 +377,7 @@ def test_an_error_is_told_beside_the_header_and_a_scan_that_cannot_be_phased_is_
 def test_all_of_a_new_picture_is_of_one_moment(page):
     """Between two looks at the page surface, slices, verdict and numbers change together or not at all."""
     page.show(scan="scan_3", state="measuring", received=9, expected=40, result=result("scan_3", 1e-4, "doubtful"))
-    page.says("verdict", "doubtful")
+    page.says("verdict", "doubtful(.|\n)*scan_3")
     page.until(lambda: page.figure("slice-z") == 1 and page.figure("crystal") > 1)
     page.driver.execute_script(WATCH)
     page.show(scan="scan_3", state="measuring", received=9, expected=40, result=result("scan_3", 3e-4, "good"))
