@@ -79,6 +79,7 @@ class Snapshot:
     result : latest preview or final result of the scan
     previews : records of every preview so far, oldest first
     series : one row for each finished scan, as in the file ``series.csv``
+    against : column of `series` that the series was run against; None if it was run against time
     finished : result files of finished scans, oldest first; row k of `series` belongs to file k if both are given
     trouble : error messages, newest last
     dropped : number of times that incoming data were dropped, by reason
@@ -95,6 +96,7 @@ class Snapshot:
     result: Reconstruction | None = None
     previews: tuple[PreviewRecord, ...] = ()
     series: tuple[Mapping[str, Any], ...] = ()
+    against: str | None = None
     finished: tuple[Path, ...] = ()
     trouble: tuple[str, ...] = ()
     dropped: Mapping[str, int] | None = None

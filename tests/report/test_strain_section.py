@@ -11,9 +11,20 @@ import pytest
 
 from braggshot.errors import OutputError
 from braggshot.physics import lattice
-from braggshot.report import Drawing, figures, paper, strain_figures, write_png, write_report, write_strain_figure
+from braggshot.report import (
+    Drawing,
+    figures,
+    html_parts,
+    paper,
+    strain_figures,
+    strain_section,
+    text,
+    write_png,
+    write_report,
+    write_strain_figure,
+)
 from braggshot.report.html import page
-from braggshot.volumes import DiffractionVolume, Facet, Quality, Reconstruction, StrainMap
+from braggshot.volumes import Agreement, DiffractionVolume, Facet, Quality, Reconstruction, StrainMap
 
 SHAPE = (40, 44, 42)
 EDGE = 5e-9
@@ -127,8 +138,8 @@ def test_the_page_says_it_in_numbers(tmp_path):
     html = (tmp_path / "a.html").read_text(encoding="utf-8")
     spacing = 2 * np.pi / 2.7e10 * 1e10
     numbers = (f"{spacing:.4f} Å", "21 nm", "3000", "0.3 pm", "1.1°", "+4.0×10⁻⁴")
-    for text in (*numbers, "Crystal frame, q along y+", "resolution (prtf)", "(11\u03051)"):
-        assert text.lower() in html.lower(), text
+    for said in (*numbers, "Crystal frame, q along y+", "resolution (prtf)", "(11\u03051)"):
+        assert said.lower() in html.lower(), said
     assert "http" not in html
     images = re.findall(r'<img [^>]*src="data:image/png;base64,([^"]*)"', html)
     assert len(images) == 1 + 6 + 6 + (9 if "Measured counts" in html else 0)
@@ -173,3 +184,44 @@ def test_a_lattice_parameter_is_told():
     a = lattice.cubic(4.07e-10)
     found = replace(ball_map(), reflection=(1, 1, 1), lattice_parameter=np.where(ball_map().support, a.edges[0], np.nan))
     assert "4.0700 Å" in page(drawing(found))
+
+
+def test_facets_are_one_table_the_largest_first_and_the_nameless_ones_are_folded():
+    small, large = (Facet(POLE, area, 0.1, POLE, 1e-4, 1e-5, (1, 1, 1), 0.02) for area in (1e-15, 9e-15))
+    nameless = Facet(POLE, 5e-15, 0.1, POLE, 1e-4, 1e-5)
+    named, other = strain_section.facet_rows((small, nameless, large))
+    assert [row[1] for row in named] == ["9000", "1000"]
+    assert [row[:2] for row in other] == [("?", "5000")]
+    page = "".join(strain_section.section(strain_figures.material(ball_map(facets=(small, nameless, large))), ()))
+    shown, _, folded = page.partition("<details><summary>1 without a name</summary>")
+    assert "9000" in shown
+    assert "5000" not in shown
+    assert "5000" in folded
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "word"),
+    [
+        ({"oversampling": (3.1, 2.5, 2.6)}, "oversampling", "enough"),
+        ({"oversampling": (3.1, 2.4, 2.6)}, "oversampling", "just enough"),
+        ({"oversampling": (3.1, 1.9, 2.6)}, "oversampling", "too low"),
+        ({"chi2": 0.0081}, "χ²", "good"),
+        ({"chi2": 0.02}, "χ²", "fair"),
+        ({"chi2": 0.05}, "χ²", "look twice"),
+        ({"llk_free": 21.0}, "free log-likelihood", "look twice"),
+        ({"llk_free": float("nan")}, "free log-likelihood", ""),
+        ({"agreeing": Agreement(3, 4, 0, 0.95)}, "starts that agree", "most"),
+        ({"agreeing": Agreement(2, 4, 0, 0.95)}, "starts that agree", "half or fewer"),
+        ({"agreeing": Agreement(0, 4, 9, 0.95)}, "starts that agree", "too few"),
+        ({"agreeing": None}, "starts that agree", "nothing confirms it"),
+    ],
+)
+def test_numbers_carry_a_word_of_what_is_good(change, name, word):
+    made = reconstruction()
+    if "oversampling" in change:
+        made = replace(made, volume=replace(made.volume, **change))
+    else:
+        made = replace(made, quality=replace(made.quality, **change))
+    fact = next(fact for fact in text.quality_facts(made) if fact.name == name)
+    assert fact.word == word
+    assert (f"{word}</span>" in html_parts.facts([fact])) == bool(word)

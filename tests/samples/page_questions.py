@@ -27,12 +27,20 @@ def question(url, name, base="/", headers=None, camera=None, **values):
         return None
     callback = next(one for one in json.loads(body) if name in one["output"].strip(".").split("..."))
     chosen = {"shown": {"at": 0, "key": ""}, "colouring": "strain", "level": 50, "cut": "", "kept": 50, "look": "oblique"}
-    chosen |= {"at-z": 50, "at-y": 50, "at-x": 50, "quantity": "strain", "camera": camera, **values}
+    chosen |= {"at-z": 50, "at-y": 50, "at-x": 50, "quantity": "strain", "over": "", "counts-scale": "linear"}
+    chosen |= {"map": "auto", "unit": "1", "camera": camera, **values}
     inputs, state = ([{**one, "value": chosen.get(one["id"])} for one in callback[kind]] for kind in ("inputs", "state"))
     outputs = [
         dict(zip(("id", "property"), output.split("."), strict=True)) for output in callback["output"].strip(".").split("...")
     ]
-    asked = {"output": callback["output"], "outputs": outputs, "inputs": inputs, "state": state, "changedPropIds": ["shown.data"]}
+    is_single = not callback["output"].startswith("..")
+    asked = {
+        "output": callback["output"],
+        "outputs": outputs[0] if is_single else outputs,
+        "inputs": inputs,
+        "state": state,
+        "changedPropIds": ["shown.data"],
+    }
     return json.dumps(asked)
 
 

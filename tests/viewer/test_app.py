@@ -22,8 +22,10 @@ from sample_crystal import Changing, result
 
 from braggshot.errors import ConfigError, OutputError
 from braggshot.io import results
+from braggshot.report import strain_section
 from braggshot.viewer import access, app
-from braggshot.viewer.app import changed_parts, serve, serving
+from braggshot.viewer.app import serve, serving
+from braggshot.viewer.callbacks import changed_parts
 from braggshot.viewer.pages import Pages
 from braggshot.viewer.shared import SharedFeed
 
@@ -133,6 +135,12 @@ def test_the_address_with_the_token_gives_a_cookie_and_is_left(closed_page, capl
     assert ask(closed_page, "/?token=wrong")[0] == 401
     assert ask(closed_page, "/?token=wrong", Cookie=cookie)[0] == 200
     assert TOKEN not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_a_link_to_a_view_keeps_the_view_and_loses_the_token(closed_page):
+    status, headers, _ = ask(closed_page, f"/?unit=%25&token={TOKEN}&picked=%5B%5D&x=%0d%0aSet-Cookie:a")
+    assert (status, headers["Location"]) == (303, "/?unit=%25&picked=%5B%5D&x=%0D%0ASet-Cookie%3Aa")
+    assert TOKEN not in headers["Location"]
 
 
 def test_tokens_are_compared_in_constant_time(closed_page, monkeypatch):
@@ -300,12 +308,28 @@ def test_what_no_page_sends_does_no_harm(open_page, body):
         {"colouring": "../../etc"},
         {"level": 1e300, "kept": -7, "cut": "q"},
         {"camera": {"look": "no such look"}},
+        {"other": "10000", "low": "x", "picked": [[1, 2], "x"], "map": "none"},
     ],
 )
 def test_choices_out_of_range_are_held_within_it(open_page, values):
     status, answer = surface(open_page, **values)
     assert status == 200
     assert answer["crystal"]["figure"]["layout"]
+
+
+def test_a_second_result_is_drawn_beside_the_first_with_its_colours_and_numbers(tmp_path):
+    for name, strain in (("a", 2e-4), ("b", 4e-4)):
+        results.write(tmp_path / f"{name}.cxi", result(name, strain))
+    with serving(Changing(scan="b", state="done", finished=(tmp_path / "a.cxi", tmp_path / "b.cxi"))) as url:
+        alone, both = surface(url)[1], surface(url, other="1", low="-0.03", high="0.03", unit="%")[1]
+    assert alone["space"]["className"] == "space"
+    assert [one["label"] for one in alone["other"]["options"]] == ["nothing", "a", "b"]
+    assert both["crystal-b-name"]["children"] == "b"
+    ends = [both[name]["figure"]["data"][0]["cmax"] for name in ("crystal", "crystal-b")]
+    assert ends == [pytest.approx(3e-4)] * 2
+    assert [both[name]["figure"]["data"][0]["zmax"] for name in ("slice-z", "slice-b-z")] == [pytest.approx(0.03)] * 2
+    table = json.dumps(both["compared"], ensure_ascii=False)
+    assert all(fact.value in table for strain in (2e-4, 4e-4) for fact in strain_section.facts(result("x", strain).strain))
 
 
 @pytest.mark.parametrize(

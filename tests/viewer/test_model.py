@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sample_crystal import Changing, result, row
+from sample_reconstruction import GEOMETRY, sample_reconstruction
 
 from braggshot.errors import FormatError
 from braggshot.io import results
@@ -17,8 +18,9 @@ from braggshot.report import interactive
 from braggshot.report import solid as solids
 from braggshot.report.solid import View
 from braggshot.snapshot import PreviewRecord, Snapshot
-from braggshot.viewer import drawings, measured, model, result_files
+from braggshot.viewer import choices, drawings, measured, model, result_files
 from braggshot.viewer.shared import LRUCache, SharedFeed, cached, make_contents, scan_entries
+from braggshot.volumes import Circle, Window
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,36 @@ def test_a_rocking_curve_tells_missing_frames_from_those_to_come(found):
     assert measured.rocking(Snapshot(), found, False).received == 28
 
 
+def test_a_rocking_curve_is_over_the_angle_of_each_plane_of_the_window():
+    """Planes are binned from two frames each; the first one lies before the scan, and gets the angle that its steps lead to."""
+    angles = np.radians(10 + 0.1 * np.arange(12))
+    circles = (Circle("x-", 0.1, "mu"), Circle("y+", angles, "theta"))
+    made = sample_reconstruction((6, 12, 15))
+    geometry = replace(GEOMETRY, sample=circles)
+    volume = replace(made.volume, geometry=geometry, window=Window((-2, 0, 0), (2, 1, 1), (12, 12, 15)))
+    shown = measured.rocking(Snapshot(), replace(made, volume=volume), False)
+    assert np.degrees(shown.angles) == pytest.approx([9.85, 10.05, 10.25, 10.45, 10.65, 10.85])
+    figure = drawings.rocking(shown, is_logarithmic=True)
+    assert figure["layout"]["xaxis"]["title"]["text"] == "theta [°]"
+    assert figure["layout"]["yaxis"]["type"] == "log"
+    live = Snapshot(state="done", rocking=np.ones(12), expected=12)
+    assert np.array_equal(measured.rocking(live, replace(made, volume=volume), True).angles, angles)
+    assert measured.rocking(replace(live, rocking=np.ones(9), expected=9), replace(made, volume=volume), True).angles is None
+
+
+def test_a_series_is_drawn_over_what_it_was_run_against(tmp_path):
+    rows = [{**row("a", 0), "charge": 0.2}, {**row("b", 1), "charge": 0.7}]
+    course = measured.series_curve(rows, "strain", "charge")
+    assert (course.label, course.x.tolist()) == ("charge", [0.2, 0.7])
+    assert measured.series_curve(rows, "strain", "no such column").label.startswith("time")
+    assert measured.abscissae(rows) == ["charge"]
+    results.write(tmp_path / "a.cxi", replace(result("a"), configuration={"series": {"against": "charge"}}))
+    feed = result_files.ResultFiles([tmp_path / "a.cxi"], rows[:1])
+    assert feed.latest()[1].against == "charge"
+    results.write(tmp_path / "b.cxi", result("b"))
+    assert result_files.ResultFiles([tmp_path / "b.cxi"], rows[1:]).latest()[1].against is None
+
+
 def test_a_quantity_along_the_series_keeps_names_and_verdicts():
     rows = [row("a", 0), {**row("b", 1), "verdict": "doubtful"}, {"name": "c", "verdict": "failed"}]
     course = measured.series_curve(rows, "strain")
@@ -88,10 +120,11 @@ def test_a_quantity_along_the_series_keeps_names_and_verdicts():
 def test_figures_are_valid_json_without_nan(solid, found):
     view = View()
     judged = [PreviewRecord(1.0, 20, "refine", 0.04, 0.9, "doubtful"), PreviewRecord(2.0, 40, "refine", 0.01, 0.8, "good")]
+    usual = choices.scale(solid, "strain", choices.from_address({}))
     drawn = [
         interactive.crystal(solid, solids.mesh(solid, view), "strain", interactive.camera_from("x")),
         interactive.crystal(solid, None, "strain", interactive.camera_from("no such look")),
-        *(drawings.slice_figure(plane, (0.0, 0.0), solid.colours["strain"], "nm") for plane in solids.planes(solid, view)),
+        *(drawings.slice_figure(plane, (0.0, 0.0), usual, "nm", ((0.0, 1.0, 2.0),)) for plane in solids.planes(solid, view)),
         drawings.rocking(measured.rocking(Snapshot(state="done", rocking=np.array([1.0, np.nan]), expected=3), None, True)),
         drawings.previews(judged),
         drawings.convergence(np.arange(3), np.ones(3)),

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,9 +35,11 @@ BasePath = Annotated[
 ]
 
 
-@commands.command(epilog=examples("braggshot view out/crystal.cxi", "braggshot view series/ --port 8000"))
+@commands.command(epilog=examples("braggshot view out/crystal.cxi", "braggshot view series/ --port 8000", "braggshot view scans/"))
 def view(
-    results: Annotated[list[Path], typer.Argument(help="Result files, or the folder of a series.", metavar="RESULT...")],
+    results: Annotated[
+        list[Path], typer.Argument(help="Result files, the folder of a series, or a folder of scans.", metavar="RESULT...")
+    ],
     port: Port = 0,
     host: Host = "127.0.0.1",
     no_browser: NoBrowser = False,
@@ -44,19 +47,27 @@ def view(
     no_token: NoToken = False,
     base_path: BasePath = "/",
 ) -> None:
-    """Show results in the browser: the surface, the crystal cut open, slices, diffraction, and a slider through a series."""
+    """Show results in the browser, and phase the scans of a folder from there."""
     import threading
 
     from braggshot.viewer import result_files
     from braggshot.viewer.access import clean_base
     from braggshot.viewer.app import serve
+    from braggshot.viewer.bench import bench_of
 
     end_as_by_ctrl_c()
+    token, base = choose_token(token_file, no_token), clean_base(base_path)
+    where: Any = {"host": host, "port": port, "token": token, "base": base}
+    bench = bench_of(results)
+    if bench is not None:
+        threading.Thread(target=bench.watch, daemon=True).start()
+        with closing(bench):
+            serve(bench, **where, bench=bench, on_ready=lambda url: announce(url, not no_browser))
+        return
     files, rows = result_files.files_of(results)
     feed = result_files.ResultFiles(files, rows)
     threading.Thread(target=feed.tabulate, daemon=True).start()
-    token, base = choose_token(token_file, no_token), clean_base(base_path)
-    serve(feed, host=host, port=port, token=token, base=base, on_ready=lambda url: announce(url, not no_browser))
+    serve(feed, **where, on_ready=lambda url: announce(url, not no_browser))
 
 
 def choose_token(file: Path | None, none: bool) -> str | None:

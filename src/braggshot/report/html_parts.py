@@ -81,11 +81,23 @@ def legend(name: str, colours: Colours) -> str:
 def facts(facts: Sequence[text.Fact]) -> str:
     """Lay out numbers as cards; each has a name, a value and a line that says how to read it."""
     cards = (
-        f'<div><dt>{escape(fact.name)}</dt><dd class="value">{escape(fact.value)}</dd>'
+        f'<div><dt>{escape(fact.name)}</dt><dd class="value">{escape(fact.value)}{_word(fact)}</dd>'
         f'<dd class="how">{escape(fact.note)}</dd></div>'
         for fact in facts
     )
     return f'<dl class="facts">{"".join(cards)}</dl>'
+
+
+def _word(fact: text.Fact) -> str:
+    """Lay out the word of what is good, where there is one."""
+    return f' <span class="word {fact.kind}">{escape(fact.word)}</span>' if fact.word else ""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table."""
+    titles = "".join(f"<th>{escape(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table class="starts"><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def plot(

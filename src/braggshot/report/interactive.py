@@ -34,6 +34,7 @@ CUTS: tuple[tuple[Axis | None, float], ...] = (
 """Stops of the slider that cuts the crystal open: the axis across which it is cut, and the share of its extent that stays."""
 _TRIANGLES = 8_000  # largest number of triangles of a surface of a figure that holds its choices, because it holds many surfaces
 _ZOOM = 1.2  # size of the crystal in such a figure, relative to plotly's choice, which leaves much room [1]
+_PAGE_ZOOM = 1.4  # the same on the page, where the crystal is to fill its panel [1]
 _DIGITS = 11  # binary digits to which coordinates and values of such a figure are rounded; a picture shows no more
 
 
@@ -79,7 +80,9 @@ def camera_from(look: str) -> Figure:
 def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) -> Figure:
     """Draw the surface of the crystal in space, with axes and the scattering vector; the page draws the colour bar."""
     data = [] if surface is None else [{**_trace(surface), **_colour_range(shown.colours[colouring]), "showscale": False}]
-    return {"data": [*data, *_q_arrow(shown)], "layout": {**layout_of(0), "scene": _scene(shown, camera)}}
+    scene = _enlarged(_scene(shown, camera), _PAGE_ZOOM)
+    scene["camera"] = {"center": _middle(shown, scene), **camera}
+    return {"data": [*data, *_q_arrow(shown)], "layout": {**layout_of(0), "scene": scene}}
 
 
 def figure(shown: Solid, colouring: str = "strain") -> Figure:
@@ -106,10 +109,19 @@ def figure(shown: Solid, colouring: str = "strain") -> Figure:
     return {"data": [*traces, *_q_arrow(shown)], "layout": layout}
 
 
-def _enlarged(scene: Figure) -> Figure:
+def _middle(shown: Solid, scene: Figure) -> Figure:
+    """Return the middle of the crystal, which the camera looks at, in plotly's units from the middle of the scene."""
+    middle = _to_plotly_axes((shown.low + shown.high) / 2)
+    ends = {axis: scene[f"{axis}axis"]["range"] for axis in "xyz"}
+    return {
+        axis: float(scene["aspectratio"][axis] * ((middle[axis] - low) / (high - low) - 0.5)) for axis, (low, high) in ends.items()
+    }
+
+
+def _enlarged(scene: Figure, zoom: float = _ZOOM) -> Figure:
     """Enlarge a scene in true proportions, because the projection has no distance that could be made smaller."""
     sides = np.array([scene[f"{axis}axis"]["range"][1] - scene[f"{axis}axis"]["range"][0] for axis in "xyz"])
-    ratio = _ZOOM * sides / np.prod(sides) ** (1 / 3)
+    ratio = zoom * sides / np.prod(sides) ** (1 / 3)
     return {**scene, "aspectmode": "manual", "aspectratio": dict(zip("xyz", ratio.tolist(), strict=True))}
 
 
@@ -223,7 +235,7 @@ def _arrow_points(shown: Solid, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[
     """Return the points of an arrow along the scattering vector, beside the crystal: its two ends, and the place of its label."""
     size = float((shown.high - shown.low).max())
     start = (shown.high + shown.low) / 2 + q * (0.5 * float(np.abs(q) @ (shown.high - shown.low)) + 0.03 * size)
-    return start, start + 0.12 * size * q, start + 0.22 * size * q
+    return start, start + 0.1 * size * q, start + 0.17 * size * q
 
 
 def _arrow(start: NDArray[Any], end: NDArray[Any], text: NDArray[Any]) -> list[Figure]:

@@ -18,7 +18,7 @@ from braggshot.report.figures import Colours
 from braggshot.report.solid import SLICES, TITLES, Plane, Solid, View, planes
 
 UNITS = {
-    "": {"1": 1.0, "%": 100.0, "‰": 1e3},
+    "": {"1": 1.0, "%": 100.0, "‰": 1e3, "10⁻⁴": 1e4},
     "pm": {"pm": 1.0, "nm": 1e-3, "Å": 1e-2, "m": 1e-12},
     "Å": {"Å": 1.0, "nm": 0.1, "pm": 100.0, "m": 1e-10},
     "rad": {"rad": 1.0, "°": 180 / np.pi, "deg": 180 / np.pi},

@@ -38,6 +38,7 @@ MAX_TRIANGLES = 60_000  # largest number of triangles of a surface; about 1 MB t
 MAX_TRIANGLES_LIVE = 8_000
 _MAX_VOXELS = 1_000_000  # largest number of voxels of the box around the crystal; in a larger box, voxels are skipped
 _MAX_PIXELS = 96  # longest side of a slice [pixels]
+_LINE_POINTS = 200  # number of points along a line profile
 _SMOOTHING = 0.7  # standard deviation of the Gaussian that smooths the steps of the amplitude at a sharp support [voxels]
 _MARGIN = 3  # margin of the box around the support [voxels]
 
@@ -361,6 +362,25 @@ def planes(shown: Solid, view: View) -> tuple[Plane, ...]:
         values = np.where(inside, _interpolate(shown.fields[name], index), np.nan).astype(np.float32)
         slices.append(Plane(normal, across, up, float(at), x, y, values))
     return tuple(slices)
+
+
+def line(shown: Solid, view: View, ends: Sequence[Sequence[float]]) -> tuple[FloatArray, NDArray[np.float32]]:
+    """Read a quantity along the straight line between two points, NaN outside the iso-surface.
+
+    Parameters
+    ----------
+    ends : two points, (z, y, x) [unit of the solid]
+
+    Returns
+    -------
+    Distances from the first point [unit of the solid], and the values there.
+    """
+    start, end = np.asarray(ends, dtype=float)
+    share = np.linspace(0, 1, _LINE_POINTS)
+    index = np.linalg.inv(shown.basis) @ (start + share[:, None] * (end - start)).T + shown.origin[:, None]
+    inside = ndimage.map_coordinates(shown.height, index, order=1) >= view.level
+    values = _interpolate(shown.fields[shown.colouring(view.colouring)], index)
+    return share * float(np.linalg.norm(end - start)), np.where(inside, values, np.nan).astype(np.float32)
 
 
 def _pixel_positions(shown: Solid, axis: int) -> NDArray[np.float32]:

@@ -21,6 +21,12 @@ METHODS = {
     "fsc_starts": "full period where the Fourier shell correlation of starts falls to 1/2",
     "edge": "10 to 90 % width of the amplitude across the surface",
 }
+FACET_COLUMNS = ("facet", "area [nm²]", "share of the surface", "strain", "off the plane")
+FACET_NOTE = (
+    "Names belong together but are one choice among those that the symmetry allows; the strain is taken one voxel below the "
+    "surface, with its spread over the facet."
+)
+"""What the table of facets shows, and what a reader has to know about it."""
 
 
 def section(shown: Material, pictures: Sequence[Picture]) -> Iterable[str]:
@@ -69,7 +75,7 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
     few = summary_table(found)
     listed = [
         Fact("lattice spacing", f"{few['d_spacing_m'] * 1e10:.4f} Å", "of the mean lattice, from the position of the peak"),
-        Fact("strain in the bulk", scientific(few["strain_std"]), "standard deviation"),
+        Fact("strain in the bulk", scientific(few["strain_std"]), "standard deviation", _strain_word(few["strain_std"])),
         Fact("strain at the surface", scientific(few["strain_std_surface"]), f"mean {scientific(few['strain_mean_surface'], '+')}"),
         Fact("volume", f"{few['volume_m3'] * 1e18:.4g} µm³", _about_volume(found, few)),
     ]
@@ -89,6 +95,13 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
         Fact(f"resolution ({name.replace('_', ' ')})", length(value), METHODS[name]) for name, value in found.resolution.items()
     ]
     return tuple(listed)
+
+
+def _strain_word(deviation: float | None) -> str:
+    """Say how strained a crystal is, by the standard deviation of the strain in its bulk."""
+    if deviation is None or not np.isfinite(deviation):
+        return ""
+    return "calm" if deviation < 2e-4 else "strained" if deviation < 1e-3 else "strongly strained"
 
 
 def _about_volume(found: StrainMap, few: Mapping[str, Any]) -> str:
@@ -121,19 +134,23 @@ def _uncertainty(found: StrainMap) -> str:
     return html_parts.plot(sigma[:cut] / 10.0**power, {"share": share[:cut]}, label, "share of the bulk")
 
 
-def _facets(found: tuple[Facet, ...]) -> str:
-    if not found:
-        return '<p class="note">No facet stands out on the surface.</p>'
-    rows = []
-    for facet in found:
+def facet_rows(found: Sequence[Facet]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Write facets as rows of a table with `FACET_COLUMNS`, the largest first: those with a name, and those without one."""
+    rows: tuple[list[tuple[str, ...]], list[tuple[str, ...]]] = [], []
+    for facet in sorted(found, key=lambda one: -one.area):
         name = "?" if facet.hkl is None else plane_name(facet.hkl)
         off = "" if facet.off is None else f"{np.degrees(facet.off):.1f}°"
         strain = f"{scientific(facet.strain, '+')} ± {scientific(facet.strain_std)}"
-        cells = (name, f"{facet.area * 1e18:.0f}", percent(facet.share), strain, off)
-        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    head = "".join(f"<th>{name}</th>" for name in ("facet", "area [nm²]", "share of the surface", "strain", "off the plane"))
-    return (
-        '<h3>Facets</h3><p class="note">Names belong together but are one choice among those that the symmetry allows; the strain '
-        "is taken one voxel below the surface, with its spread over the facet.</p>"
-        f'<div class="wide"><table class="starts"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
+        rows[facet.hkl is None].append((name, f"{facet.area * 1e18:.0f}", percent(facet.share), strain, off))
+    return rows
+
+
+def _facets(found: tuple[Facet, ...]) -> str:
+    if not found:
+        return '<p class="note">No facet stands out on the surface.</p>'
+    named, nameless = facet_rows(found)
+    table = html_parts.table(FACET_COLUMNS, named) if named else ""
+    if nameless:
+        about = f"{len(nameless)} without a name" if named else f"{len(nameless)} facets, none with a name"
+        table += f"<details><summary>{about}</summary>{html_parts.table(FACET_COLUMNS, nameless)}</details>"
+    return f'<h3>Facets</h3><p class="note">{FACET_NOTE}</p>{table}'

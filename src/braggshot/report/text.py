@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from braggshot.phasing.verdict import Limits
 from braggshot.report.surface import bulk
 from braggshot.volumes import Agreement, FloatArray, Reconstruction
 
@@ -31,35 +33,76 @@ ADVICE = {
 }
 
 
+Word = tuple[str, Literal["good", "fair", "poor", ""]]
+"""A word on how good a number is, and its kind; limits: `docs/verdict.md` and `docs/reading.md`."""
+
+
 @dataclass(frozen=True)
 class Fact:
-    """Number of a reconstruction for the user: its name, its value with the unit, and one line that says how to read it."""
+    """Number of a reconstruction for the user.
+
+    Parameters
+    ----------
+    name, value : what it is called, and the number with its unit
+    note : one line that says how to read it
+    word, kind : a word on how good the number is, empty where none can be said; and the kind of word
+    """
 
     name: str
     value: str
     note: str = ""
+    word: str = ""
+    kind: Literal["good", "fair", "poor", ""] = ""
 
 
 def quality_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
     """List the numbers that say how good a reconstruction is: misfits, agreement of the starts, resolution, oversampling."""
-    quality = reconstruction.quality
-    agreeing = quality.agreeing
+    quality, limits = reconstruction.quality, Limits()
+    agreeing, misfit = quality.agreeing, math.sqrt(quality.chi2)
+    times = reconstruction.volume.oversampling
     return (
-        Fact("χ²", f"{number(quality.chi2)}  (√χ² = {percent(math.sqrt(quality.chi2))})", "misfit of the magnitudes"),
-        Fact("R factor", percent(quality.r_factor), "Σ|c|F| − √I| / Σ√I"),
+        Fact("χ²", f"{number(quality.chi2)}  (√χ² = {percent(misfit)})", "misfit of the magnitudes", *_below(misfit, 0.1, 0.2)),
+        Fact("R factor", percent(quality.r_factor), "Σ|c|F| − √I| / Σ√I", *_below(quality.r_factor, 0.1, 0.3)),
         Fact(
             "free log-likelihood",
             number(quality.llk_free),
             "of voxels held out of the phasing; 0.5 is the noise floor at high counts",
+            *_below(quality.llk_free, 5.0, limits.llk_free),
         ),
         Fact(
             "starts that agree",
             agreement(agreeing),
             "" if agreeing is None else f"correlation ≥ {agreeing.limit:g} with the chosen one",
+            *_agreeing_word(agreeing, limits),
         ),
         Fact("resolution", length(quality.resolution), "full period where the PRTF falls to 1/e"),
-        Fact("oversampling", _times(reconstruction.volume.oversampling), "rocking × row × column; 2 is needed"),
+        Fact("oversampling", _times(times), "rocking × row × column; 2 is needed", *_sampling_word(times, limits)),
     )
+
+
+def _below(value: float, good: float, poor: float) -> Word:
+    """Return the word on a number that is better the lower it is: limits of what is good, and of what to look at twice."""
+    if not math.isfinite(value):
+        return "", ""
+    return ("good", "good") if value < good else ("fair", "fair") if value <= poor else ("look twice", "poor")
+
+
+def _agreeing_word(agreeing: Agreement | None, limits: Limits) -> Word:
+    if agreeing is None or not agreeing.others:
+        return "nothing confirms it", "fair"
+    share = agreeing.same / agreeing.others
+    if share > limits.agreeing_good:
+        return "most", "good"
+    return ("half or fewer", "fair") if share >= limits.agreeing_failed else ("too few", "poor")
+
+
+def _sampling_word(times: tuple[float, ...] | None, limits: Limits) -> Word:
+    if times is None or not np.isfinite(times).all():
+        return "", ""
+    lowest = min(times)
+    if lowest < limits.oversampling:
+        return "too low", "poor"
+    return ("enough", "good") if lowest >= 1.25 * limits.oversampling else ("just enough", "fair")
 
 
 def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:

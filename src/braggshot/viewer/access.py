@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from braggshot.errors import ConfigError
 
@@ -29,7 +29,7 @@ Environ = dict[str, Any]
 Start = Callable[..., Any]
 Application = Callable[[Environ, Start], Iterable[bytes]]
 LONGEST_REQUEST = 64 * 1024  # longest body of a request [bytes]; a page sends about one kilobyte
-_LONGEST_QUERY = 1024  # longest query of a URL that is searched for an access token [characters]
+_LONGEST_QUERY = 4096  # longest query of a URL that is searched for an access token [characters]
 _TOKEN = r"[A-Za-z0-9._~-]{8,200}"  # what a token may be: hard to guess, and the same in addresses and cookies
 # Content security policy: what the browser may load and run for the page.
 _POLICY = (
@@ -126,7 +126,8 @@ def protect(page: Application, token: str | None, base: str = "/", ancestors: st
         given = _token_in_url(environ)
         if given is not None and hmac.compare_digest(given.encode(), token.encode()):
             flags = f"{cookie}={token}; HttpOnly; SameSite=Lax; Path={base}"
-            start_with_headers("303 See Other", [("Location", base), ("Set-Cookie", flags), ("Content-Length", "0")])
+            location = base + _view_in_url(environ)
+            start_with_headers("303 See Other", [("Location", location), ("Set-Cookie", flags), ("Content-Length", "0")])
             return [b""]
         if any(hmac.compare_digest(known.encode(), token.encode()) for known in _tokens_in_headers(environ, cookie)):
             return page(environ, start_with_headers)
@@ -147,6 +148,12 @@ def _token_in_url(environ: Environ) -> str | None:
     if environ.get("PATH_INFO") != "/" or len(query) > _LONGEST_QUERY:
         return None
     return next(iter(parse_qs(query).get("token", [])), None)
+
+
+def _view_in_url(environ: Environ) -> str:
+    """Return the query of a URL without its token: the view that the page restores; empty if there is nothing else."""
+    rest = [(name, value) for name, value in parse_qsl(environ.get("QUERY_STRING", "")) if name != "token"]
+    return f"?{urlencode(rest)}" if rest else ""
 
 
 def _tokens_in_headers(environ: Environ, cookie: str) -> Iterable[str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from braggshot.report import series as report
 from braggshot.report.figures import Colours, fitted_magnitude
+from braggshot.series.table import MEASURED, TEXT
 from braggshot.snapshot import PreviewRecord, Snapshot
 from braggshot.volumes import FloatArray, Reconstruction
 
@@ -55,10 +56,14 @@ class Rocking:
     ----------
     counts : (n,) sum of the counts of each frame [counts]
     is_over : False while frames may still come
+    angles : (n,) rocking angle of each frame [rad]; None where it is not known
+    motor : name of the motor that turned the sample
     """
 
     counts: FloatArray
     is_over: bool
+    angles: FloatArray | None = None
+    motor: str = ""
 
     @property
     def received(self) -> int:
@@ -126,13 +131,37 @@ def rocking(snapshot: Snapshot, result: Reconstruction | None, is_current: bool)
     if is_current and snapshot.rocking.size:
         counts = np.asarray(snapshot.rocking, dtype=np.float64)
         planned = snapshot.expected or 0
-        counts = np.concatenate([counts, np.full(max(0, planned - counts.size), np.nan)])
-        return Rocking(counts[:_MAX_FRAMES], snapshot.state not in {"waiting", "measuring"})
+        counts = np.concatenate([counts, np.full(max(0, planned - counts.size), np.nan)])[:_MAX_FRAMES]
+        return Rocking(counts, snapshot.state not in {"waiting", "measuring"}, *_rocked(result, counts.size, whole_scan=True))
     if result is None:
         return Rocking(np.zeros(0), snapshot.state not in {"waiting", "measuring"})
     has_counts = result.volume.valid.any(axis=(1, 2))
     total = result.volume.intensity.sum(axis=(1, 2), dtype=np.float64)
-    return Rocking(np.where(has_counts, total, np.nan)[:_MAX_FRAMES], True)
+    counts = np.where(has_counts, total, np.nan)[:_MAX_FRAMES]
+    return Rocking(counts, True, *_rocked(result, counts.size, whole_scan=False))
+
+
+def _rocked(result: Reconstruction | None, number: int, whole_scan: bool) -> tuple[FloatArray | None, str]:
+    """Return the rocking angle of each frame of the scan, or of each plane of the prepared volume, and the name of its motor.
+
+    A plane beyond the scan, which is padding, gets the angle that the steps of the scan lead to.
+    """
+    geometry = None if result is None else result.volume.geometry
+    turned = [] if geometry is None else [circle for circle in geometry.sample if np.ndim(circle.angle)]
+    if result is None or not turned:
+        return None, ""
+    circle = max(turned, key=lambda one: float(np.ptp(one.angle)))
+    angles, name = np.asarray(circle.angle, dtype=float), circle.name or "rocking angle"
+    if whole_scan:
+        return (angles, name) if len(angles) == number else (None, "")
+    window = result.volume.window
+    if window is None or len(angles) < 2:
+        return (angles, name) if len(angles) == number else (None, "")
+    index = np.arange(len(angles))
+    middle = window.start[0] + window.binning[0] * np.arange(number) + (window.binning[0] - 1) / 2
+    beyond = np.polynomial.Polynomial.fit(index, angles, 1)(middle)
+    within = (middle >= 0) & (middle <= index[-1])
+    return np.where(within, np.interp(middle, index, angles), beyond), name
 
 
 def latest_previews(snapshot: Snapshot) -> tuple[PreviewRecord, ...]:
@@ -140,13 +169,16 @@ def latest_previews(snapshot: Snapshot) -> tuple[PreviewRecord, ...]:
     return snapshot.previews[-_MAX_PREVIEWS:]
 
 
-def series_curve(rows: Sequence[Mapping[str, Any]], wished: str) -> SeriesCurve | None:
-    """Return the curve of the quantity `wished`, else of the first quantity with known values; None if no value is known."""
+def series_curve(rows: Sequence[Mapping[str, Any]], wished: str, over: str | None = None) -> SeriesCurve | None:
+    """Return the curve of the quantity `wished`, else of the first quantity with known values; None if no value is known.
+
+    `over` is the column on the horizontal axis; None, or a column without numbers, takes the time or the number of the scan.
+    """
     name = next((name for name in (wished, *QUANTITIES) if name in QUANTITIES and _is_known(rows, name)), None)
     if name is None:
         return None
     quantity, scale, columns, bars = QUANTITIES[name]
-    x, label = report.abscissa(rows)
+    x, label = report.abscissa(rows, over if over and any(isinstance(row.get(over), int | float) for row in rows) else None)
 
     def column(key: str) -> NDArray[np.float64]:
         """Return a column of the table as numbers; chi2 is turned into its square root."""
@@ -173,3 +205,9 @@ def _is_known(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 def known_quantities(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """List the names in `QUANTITIES` for which the table of the series holds numbers."""
     return [name for name in QUANTITIES if _is_known(rows, name)]
+
+
+def abscissae(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List the columns along which the series may be drawn: those of the user, and numbers that were not measured here."""
+    own = dict.fromkeys(name for row in rows for name in row if name not in {*MEASURED, *TEXT, "elapsed_s"})
+    return [name for name in own if any(isinstance(row.get(name), int | float) for row in rows)]

@@ -1,4 +1,4 @@
-"""Choose the ranges of colours that all scans of a series share."""
+"""Choose the ranges of colours that all scans of a series share; count amplitudes; measure between two points."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from braggshot.report.figures import Colours, phase_colours
 from braggshot.report.solid import Solid
@@ -43,3 +44,27 @@ def series_colours(rows: Rows) -> dict[str, Colours]:
         if spacing is not None:
             colours["phase"] = phase_colours(np.exp(1j * np.array([min(np.pi, np.pi / spacing * displacement)])))
     return colours
+
+
+def in_one_box(one: Solid, two: Solid) -> tuple[Solid, Solid]:
+    """Return two crystals with a box that holds both, so that they are drawn and cut at the same places and in the same size."""
+    if one.unit != two.unit:
+        return one, two
+    low, high = np.minimum(one.low, two.low), np.maximum(one.high, two.high)
+    return replace(one, low=low, high=high), replace(two, low=low, high=high)
+
+
+def height_histogram(shown: Solid) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Count the voxels of a crystal by their amplitude relative to the median, which is what the iso-surface is a level of.
+
+    Returns
+    -------
+    Amplitudes in the middle of each bin [1], and the number of voxels in each. Voxels below 5 % are outside, and left out.
+    """
+    number, edges = np.histogram(shown.height, bins=60, range=(0.05, 1.55))
+    return (edges[1:] + edges[:-1]) / 2, number
+
+
+def labels(names: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Return a name for each scan by which it can be told from the others: with its folder where a name stands twice."""
+    return [f"{folder}/{name}" if names.count(name) > 1 else name for name, folder in zip(names, folders, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ class ResultFiles:
     """A source of contents for the viewer's page (a feed), made from the result files of finished scans."""
 
     def __init__(self, files: Sequence[Path], rows: Sequence[Any] = ()) -> None:
-        self._latest = 1, Snapshot(scan=files[-1].stem, state="done", finished=tuple(files), series=tuple(rows))
+        against = run_against(files[-1]) if rows else None
+        shown = Snapshot(scan=files[-1].stem, state="done", finished=tuple(files), series=tuple(rows), against=against)
+        self._latest = 1, shown
 
     def latest(self) -> tuple[int, Snapshot]:
         """Return the number of changes so far, and the latest snapshot of the page's contents."""
@@ -57,6 +59,13 @@ def files_of(given: Sequence[Path]) -> tuple[list[Path], list[Any]]:
             raise FormatError(f"{path}: there is no such file or folder.")
     results.read(files[-1])  # raises at once, with the reason in words, if this is no result
     return files, rows if len(rows) == len(files) else []
+
+
+def run_against(file: Path) -> str | None:
+    """Return the column that the series of a result was run against, as its settings say; None if they say none."""
+    chosen = results.read(file).configuration.get("series")
+    against = chosen.get("against") if isinstance(chosen, Mapping) else None
+    return against if isinstance(against, str) else None
 
 
 def table(files: Sequence[Path]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from braggshot.report.solid import Mesh, Plane, Solid, View
 from braggshot.snapshot import Feed, Snapshot
 from braggshot.viewer import drawings, measured, model
 from braggshot.viewer.measured import Pattern, Rocking
-from braggshot.volumes import Reconstruction
+from braggshot.volumes import Facet, Reconstruction
 
 T = TypeVar("T")
 _NO_FRAMES = Rocking(np.zeros(0), True)  # empty rocking curve, for a scan that has no frames
@@ -71,6 +71,7 @@ class PageContents:
     reasons: tuple[str, ...] = ()
     method: str = ""
     facts: tuple[text.Fact, ...] = ()
+    facets: tuple[Facet, ...] = ()
     solid: Solid | None = None
     pattern: Callable[[], Pattern | None] = lambda: None
     rocking: Rocking = _NO_FRAMES
@@ -121,6 +122,7 @@ def make_contents(result: Reconstruction) -> PageContents:
         reasons=result.reasons or (text.HEADLINES[result.verdict],),
         method=", ".join(part for part in (result.method, result.network) if part),
         facts=facts,
+        facets=() if strain is None else strain.facets,
         solid=solid,
         pattern=cached(lambda: measured.pattern(result)),
         rocking=measured.rocking(Snapshot(), result, False),
@@ -191,6 +193,18 @@ class SharedFeed:
             return self._contents(("now", version.picture), lambda: _load_contents(snapshot.result, entry.name))
         return self._contents((entry.path, _modified_ns(entry.path)), lambda: _load_contents(entry.path, entry.name))
 
+    def reconstruction(self, position: int) -> Reconstruction | None:
+        """Return the reconstruction at a position of the slider, read anew from its file; None if there is none.
+
+        Raises
+        ------
+        FormatError : if its file cannot be read.
+        """
+        snapshot, entry = self.latest()[1], self.entry(position)
+        if entry.path is None or (entry.name == snapshot.scan and snapshot.result is not None):
+            return snapshot.result
+        return results.read(entry.path)
+
     def solid(self, position: int) -> Solid | None:
         """Return the crystal at a position of the slider, in the colours of the series."""
         solid, rows = self.contents(position).solid, self.latest()[1].series
@@ -198,6 +212,17 @@ class SharedFeed:
             return None
         ranges = tuple((name, c.low, c.high) for name, c in model.series_colours(rows).items())
         return self._drawings((solid, ranges), lambda: model.use_series_colours(solid, rows))
+
+    def pair(self, position: int, other: Any) -> tuple[Solid | None, Solid | None]:
+        """Return the crystal at a position of the slider, and the one to compare it with, in one box; None if there is none.
+
+        `other` is a position as text, as the page sends it.
+        """
+        one, number = self.solid(position), int(other) if str(other).isdecimal() else -1
+        two = self.solid(number) if 0 <= number < len(scan_entries(self.latest()[1])) else None
+        if one is None or two is None:
+            return one, None
+        return self._drawings(("pair", one, two), lambda: model.in_one_box(one, two))
 
     def images(self) -> list[tuple[str, str]]:
         """Return title and picture (URL) of the newest frame and of the sum of frames, while the current scan is not done."""
@@ -211,6 +236,10 @@ class SharedFeed:
     def mesh(self, solid: Solid, view: View) -> Mesh | None:
         """Return the surface of a crystal in the view of a user, from the cache if it was made before."""
         return self._drawings(("mesh", solid, view), lambda: solids.mesh(solid, view))
+
+    def heights(self, solid: Solid) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the histogram of the amplitude of a crystal, from the cache if it was made before."""
+        return self._drawings(("heights", solid), lambda: model.height_histogram(solid))
 
     def planes(self, solid: Solid, view: View) -> tuple[Plane, ...]:
         """Return the slices of a crystal in the view of a user, from the cache if they were made before."""
