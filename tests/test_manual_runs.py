@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import urllib.request
 
 import pytest
 from manual_pages import PAGES, ROOT, bare, steps
-from page_questions import ask
 from reader import Reader
 from stand_ins import WRITERS, write_34idc
 
@@ -121,13 +121,18 @@ def serve(reader, command):
     """Look at the page that a command shows, once; a live session also has a result; then press Ctrl-C."""
     with reader.begin(command) as running:
         assert running.wait(lambda: "\n" in running.out.read_text()) is None, running.told()
-        status, _, body = ask(running.out.read_text().splitlines()[0])
-        assert status == 200
-        assert b"braggshot" in body
+        assert "<title>braggshot" in look_at(running.out.read_text().splitlines()[0])
         if " live " in command:
             assert running.wait(lambda: "to see it again: " in running.out.read_text()) is None, running.told()
         assert running.interrupt() == 0, running.told()
         assert running.err.read_text() == ""
+
+
+def look_at(url):
+    """Open an address as a browser does, which keeps what the server asks it to keep."""
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with browser.open(url, timeout=60) as answer:
+        return answer.read().decode()
 
 
 def send(reader, command):
