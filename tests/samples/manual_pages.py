@@ -53,7 +53,7 @@ def code_lines(text: str) -> list[str]:
 
 def steps(text: str) -> Iterator[Step]:
     """Commands, programs and named settings files of a page, from top to bottom."""
-    for block in re.findall(r"^```[\s\S]*?^```|^    [^\n]*(?:\\\n[^\n]*)*", text, re.MULTILINE):
+    for block in re.findall(r"^```[\s\S]*?^```|^    (?:[^\n]|(?<=\\)\n)+", text, re.MULTILINE):
         words = block.replace("\\\n", " ").split()
         if block.startswith("```"):
             yield from _fenced(block)

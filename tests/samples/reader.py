@@ -20,6 +20,9 @@ PATIENCE = 1800.0
 """Seconds after which a command is taken to hang."""
 
 
+SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
+
+
 @dataclass(frozen=True)
 class Running:
     """A command at work, what it prints in files.
@@ -71,8 +74,8 @@ class Reader:
         (place / "braggshot").chmod(0o755)
 
     def environment(self) -> dict[str, str]:
-        """Return variables with which `braggshot` is this tree's program, no browser opens, and one core is used."""
-        kept = {name: value for name, value in os.environ.items() if name not in {"DISPLAY", "WAYLAND_DISPLAY"}}
+        """Return variables: `braggshot` is this tree's program and compiled once, no browser opens, and one core is used."""
+        kept = {name: value for name, value in os.environ.items() if name not in {*SCREENS, "PYTHONDONTWRITEBYTECODE"}}
         paths = os.pathsep.join((str(self.folder / ".venv" / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]))
         return kept | {"PATH": paths, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 

@@ -47,8 +47,10 @@ def pattern() -> DiffractionVolume:
     return simulate_volume(5, about)[1]
 
 
-def counts() -> np.ndarray:
-    return pattern().intensity.astype(np.uint16)
+def counts(first: float = 1.0, last: float = 1.0) -> np.ndarray:
+    """Frames of the pattern under a flux that goes from `first` to `last`."""
+    flux = np.linspace(first, last, 24).reshape(24, 1, 1)
+    return np.rint(pattern().intensity * flux * 2 / (first + last)).astype(np.uint32)
 
 
 def write_34idc(folder: Path, name: str = "exp", scans: tuple[int, ...] = (54,)) -> None:
@@ -67,13 +69,13 @@ def write_frames(folder: Path) -> None:
 
 
 def write_id01(folder: Path) -> None:
-    write_bliss(folder, counts(), np.linspace(17.2, 17.5, 24)).rename(folder / "sample.h5")
+    write_bliss(folder, counts(100, 110), np.linspace(17.2, 17.5, 24)).rename(folder / "sample.h5")
 
 
 def write_eiger(folder: Path) -> None:
     """The master, its data files and the motors, all in one folder."""
     good = np.ones((24, 24), bool)
-    master = write_p10(folder / ".p10", counts().astype(np.uint32), np.linspace(15.1, 15.4, 24), good, sample="scan")
+    master = write_p10(folder / ".p10", counts(100, 123), np.linspace(15.1, 15.4, 24), good, sample="scan")
     for file in (*master.parent.iterdir(), *master.parents[1].glob("*.fio")):
         file.rename(folder / file.name)
     shutil.rmtree(folder / ".p10")
@@ -81,7 +83,7 @@ def write_eiger(folder: Path) -> None:
 
 def write_merlin(folder: Path) -> None:
     """Frames of the whole chip, the peak on one of its quarters."""
-    frames = np.zeros((24, 515, 515), np.uint16)
+    frames = np.zeros((24, 515, 515), np.uint32)
     frames[:, 100:124, 120:144] = counts()
     with h5py.File(folder / "scan.h5", "w") as file:
         file.create_dataset("entry/measurement/merlin/frames", data=frames, chunks=(1, 515, 515), compression="gzip")
