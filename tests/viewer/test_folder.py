@@ -98,3 +98,10 @@ def test_no_other_method_and_no_scan_outside_is_ordered(folder):
     for wrong, method in ((scan, "auto; rm -rf /"), (scan, "--config=x"), (outside, "auto")):
         with pytest.raises(ConfigError, match="offers no such"):
             order(folder, wrong, scan.read(), method, folders.Drawn())
+
+
+def test_results_are_not_written_through_a_link(folder, tmp_path):
+    (folder / "braggshot-results").symlink_to(tmp_path)
+    scan = raw_scans(folder)[0]
+    with pytest.raises(ConfigError):
+        order(folder, scan, scan.read(), "auto", folders.Drawn())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dash import no_update
+
 from braggshot.report import interactive
-from braggshot.viewer import contents, drawings, model, parts
+from braggshot.viewer import contents, model, parts
 from braggshot.viewer.choices import Choices
 from braggshot.viewer.choices import scale as choose_scale
 from braggshot.viewer.shared import SharedFeed, scan_entries
@@ -43,9 +45,8 @@ def compared(shared: SharedFeed, at: int, choices: Choices, turned: dict[str, An
     names = scan_names(shared)
     listed = others(names)
     solid, other = shared.pair(at, choices.other)
-    empty = drawings.empty("")
-    if solid is None or other is None:
-        return [empty, "space", "", "", *[empty] * 3, True, "", [], listed, len(names) < 2]
+    if solid is None or other is None:  # the figures are hidden, and stay as they are
+        return [no_update, "space", "", "", *[no_update] * 3, True, "", [], listed, len(names) < 2]
     name = solid.colouring(choices.colouring)
     own = other.colouring(name)  # another quantity where the second result does not have this one
     scale = choose_scale(solid if own == name else other, own, choices)

@@ -210,6 +210,8 @@ def series(shown: SeriesCurve, chosen: str) -> Figure:
         data.append(curve)
     layout = {**layout_of(56), "showlegend": len(data) > 1, "legend": {"orientation": "h", "y": 1.12, "x": 0}, "clickmode": "event"}
     layout["xaxis"] = axis(shown.label)
+    if shown.label == "scan":  # numbers of scans are whole
+        layout["xaxis"]["dtick"] = max(1, len(shown.x) // 6)
     layout["yaxis"] = {**axis(shown.quantity), "exponentformat": "power"}
     at = shown.x[shown.names.index(chosen)] if chosen in shown.names else np.nan
     if np.isfinite(at):

@@ -175,9 +175,9 @@ def order(folder: Path, scan: RawScan, opened: Scan, method: str, drawn: Drawn) 
     ------
     ConfigError : for a method that is not offered, or a scan outside the folder.
     """
-    if method not in METHODS or not is_inside(scan.path, folder):
-        raise ConfigError("the page offers no such method or scan.")
     place = folder.resolve() / RESULTS
+    if method not in METHODS or not is_inside(scan.path, folder) or not is_inside(place, folder):
+        raise ConfigError("the page offers no such method or scan.")
     run = 1 + max(
         [int(found[1]) for found in map(re.compile(rf"{re.escape(scan.name)}-(\d+)[-.]").match, _names(place)) if found] or [0]
     )
