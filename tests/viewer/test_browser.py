@@ -257,7 +257,8 @@ def test_a_region_is_drawn_on_the_frames_of_a_scan_and_stands_in_the_command(pag
         with serving(bench, token="a-token-of-a-test", bench=bench) as url:
             driver.get(url)
             page.says("command", "--method auto -o")
-            plane = driver.find_element(By.CSS_SELECTOR, "#sum .nsewdrag")
+            page.until(lambda: driver.find_element(By.CSS_SELECTOR, "#sum .js-plotly-plot image"))
+            plane = page.until(lambda: driver.find_element(By.CSS_SELECTOR, "#sum .nsewdrag"))
             page.until(lambda: plane.size["width"] > 200)
             driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", plane)
             move = ActionChains(driver).move_to_element_with_offset(plane, -80, -80).click_and_hold()
