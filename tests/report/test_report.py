@@ -307,3 +307,10 @@ def test_the_global_phase_does_not_change_the_pictures(crystal):
     turned = dataclasses.replace(crystal, rho=(crystal.rho * np.exp(2j)).astype(np.complex64))
     one, other = (figures.slices(figures.crystal(c))[1][0].rgba.astype(int) for c in (crystal, turned))
     assert np.abs(one - other).max() <= 2
+
+
+def test_what_was_noticed_stands_below_the_reasons():
+    found = sample_reconstruction()
+    noticed = dataclasses.replace(found.volume, provenance={"noticed": ("3 frames are <missing>",)})
+    found = dataclasses.replace(found, volume=noticed)
+    assert text.remarks(found) == (*found.reasons, "Noticed: 3 frames are <missing>")

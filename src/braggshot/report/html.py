@@ -65,7 +65,7 @@ downstream, y up, x outboard; phase = −q·u.</footer>
 
 def _header(reconstruction: Reconstruction) -> str:
     verdict = reconstruction.verdict
-    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in reconstruction.reasons)
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in text.remarks(reconstruction))
     how = escape(", ".join(part for part in (f"method {reconstruction.method}", reconstruction.network) if part))
     return f"""<header><h1>{escape(reconstruction.volume.name)}</h1><p>Bragg coherent diffraction imaging, {how}</p></header>
 <section class="verdict {verdict}">

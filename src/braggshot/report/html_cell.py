@@ -19,7 +19,7 @@ def cell(drawing: Drawing) -> str:
     result = drawing.reconstruction
     verdict, name = result.verdict, escape(result.volume.name)
     chip = f"background:{HUES[verdict]};color:white;border-radius:0.8em;padding:0.1em 0.7em;font-weight:bold"
-    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in result.reasons)
+    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in text.remarks(result))
     picture = f"data:image/png;base64,{base64.b64encode(small_slide(drawing)).decode('ascii')}"
     return (
         f'<div style="max-width:{_WIDTH}px"><p><span style="{chip}">{SYMBOLS[verdict]} {verdict}</span> <b>{name}</b> '

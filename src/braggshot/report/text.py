@@ -55,6 +55,11 @@ class Fact:
     kind: Literal["good", "fair", "poor", ""] = ""
 
 
+def remarks(reconstruction: Reconstruction) -> tuple[str, ...]:
+    """List the reasons of the verdict, and after them what was noticed: what was left out, guessed or odd about the files."""
+    return (*reconstruction.reasons, *(f"Noticed: {words}" for words in reconstruction.volume.provenance.get("noticed", ())))
+
+
 def quality_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
     """List the numbers that say how good a reconstruction is: misfits, agreement of the starts, resolution, oversampling."""
     quality, limits = reconstruction.quality, Limits()

@@ -119,7 +119,7 @@ def make_contents(result: Reconstruction) -> PageContents:
         note="" if solid is not None else "There is no surface to show: the support is empty or the amplitude is zero.",
         remark=f"{window[0].upper()}{window[1:]}." if (window := result.choices.get("window", "")) else "",
         verdict=result.verdict,
-        reasons=result.reasons or (text.HEADLINES[result.verdict],),
+        reasons=text.remarks(result) or (text.HEADLINES[result.verdict],),
         method=", ".join(part for part in (result.method, result.network) if part),
         facts=facts,
         facets=() if strain is None else strain.facets,
