@@ -15,8 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-# Python ends by freeing what HDF5 holds. A thread that is stopped in the midst of reading would keep the lock of h5py, and the program would
-# wait for it for ever; so the main thread takes the lock first.
+# At its end Python frees what HDF5 holds, for which it needs the lock of h5py. A thread that is stopped while it reads would keep the lock
+# for ever, so the main thread takes the lock before.
 atexit.register(h5py._objects.phil.acquire)
 
 # End of a name -> units that it tells; "voxel_size" is the one setting in metres without such an end.
