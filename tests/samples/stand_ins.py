@@ -108,7 +108,7 @@ def write_result(path: Path) -> None:
 
 def write_computed_result(path: Path) -> None:
     """A result of scan 54 that knows its geometry."""
-    braggshot.reconstruct(raw_scan(), QUICK | {"output": {"formats": ["cxi"]}}).save(path)
+    braggshot.reconstruct(replace(raw_scan(), name=path.stem), QUICK).save(path)
 
 
 def write_stack(folder: Path) -> None:
