@@ -309,8 +309,9 @@ def test_the_global_phase_does_not_change_the_pictures(crystal):
     assert np.abs(one - other).max() <= 2
 
 
-def test_what_was_noticed_stands_below_the_reasons():
-    found = sample_reconstruction()
-    noticed = dataclasses.replace(found.volume, provenance={"noticed": ("3 frames are <missing>",)})
-    found = dataclasses.replace(found, volume=noticed)
-    assert text.remarks(found) == (*found.reasons, "Noticed: 3 frames are <missing>")
+def test_what_was_noticed_stands_below_the_reasons(crystal, tmp_path):
+    volume = dataclasses.replace(crystal.volume, provenance={"noticed": ("3 frames are <missing>",)})
+    found = dataclasses.replace(crystal, volume=volume)
+    assert text.remarks(found) == (*crystal.reasons, "Noticed: 3 frames are <missing>")
+    write_report(tmp_path / "report.html", Drawing(found))
+    assert "<li>Noticed: 3 frames are &lt;missing&gt;</li>" in (tmp_path / "report.html").read_text()
