@@ -55,9 +55,11 @@ def counts(first: float = 1.0, last: float = 1.0) -> np.ndarray:
 
 def write_34idc(folder: Path, name: str = "exp", scans: tuple[int, ...] = (54,)) -> None:
     """A SPEC file with these scans, their frames, and the dark and white field of the detector."""
-    scan = raw_scan()
+    scan, texts = raw_scan(), []
     for number in scans:
-        write_scan(folder / ".exp" / name, np.asarray(scan.frames), scan.rocking_angle, scan.geometry, number, scan.dark, scan.flat)
+        spec = write_scan(folder / ".exp" / name, scan.frames, scan.rocking_angle, scan.geometry, number, scan.dark, scan.flat)
+        texts.append(spec.read_text())
+    spec.write_text("\n".join([texts[0], *(text[text.index("#S ") :] for text in texts[1:])]))
     shutil.copytree(folder / ".exp" / name, folder, dirs_exist_ok=True)
     shutil.rmtree(folder / ".exp")
 
