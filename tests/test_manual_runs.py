@@ -137,14 +137,14 @@ def look_at(url):
 
 def send(reader, command):
     """Send frames over a real transport, to a session that listens to what the command names."""
+    heard = reader.folder / "heard"
+    shutil.rmtree(heard, ignore_errors=True)
     with reader.begin(command) as sending:
         assert sending.wait(lambda: " frames of " in sending.out.read_text()) is None, sending.told()
         place = sending.out.read_text().split(" has ")[0]
         with reader.begin(f"braggshot live '{place}' -o heard/ --no-browser") as listening:
             assert sending.wait() == 0, sending.told()
-            assert listening.wait(lambda: '"event": "begin"' in _text(reader.folder / "heard" / "events.jsonl")) is None, (
-                listening.told()
-            )
+            assert listening.wait(lambda: '"scan finished"' in _text(heard / "events.jsonl")) is None, listening.told()
             listening.interrupt()
 
 
@@ -153,6 +153,7 @@ def _text(path):
 
 
 def begin_and_interrupt(reader, command):
+    """Begin a command that takes hours, and press Ctrl-C once it has written something."""
     folder = reader.folder / re.search(r"-o (\S+)", command)[1]
     known = set(folder.rglob("*"))
     with reader.begin(command) as running:

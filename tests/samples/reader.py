@@ -41,7 +41,7 @@ class Running:
         """Return the exit status, or None once `for_what` is true of a command that goes on."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and not for_what():
-            assert time.monotonic() < deadline, "it hangs"
+            assert time.monotonic() < deadline, f"it hangs: {self.told()}"
             time.sleep(0.05)
         return self.process.poll()
 
