@@ -81,7 +81,7 @@ def test_what_is_no_stack_of_patterns_is_named(tmp_path, crystals):
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["a"] = file["b"] = crystals[1]
         file["c"] = 1
-    with pytest.raises(FormatError, match="found /a, /b; name it with --dataset"), patterns.open_patterns(tmp_path / "two.h5"):
+    with pytest.raises(FormatError, match="found /a, /b; name it as dataset"), patterns.open_patterns(tmp_path / "two.h5"):
         pass
     with patterns.open_patterns(tmp_path / "two.h5", "b") as found:
         assert found.shape == crystals[1].shape

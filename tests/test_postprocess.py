@@ -184,7 +184,7 @@ def test_every_verdict_has_its_words_and_marks():
     from braggshot.viewer import drawings
 
     slide = importlib.import_module("braggshot.report.slide")
-    tables = (reconstruct._COLOURS, html.SYMBOLS, slide._HUES, text.HEADLINES, text.ADVICE, drawings.SHAPES, drawings.HUES)
+    tables = (reconstruct._COLOURS, html.SYMBOLS, slide.HUES, text.HEADLINES, text.ADVICE, drawings.SHAPES, drawings.HUES)
     for table in tables:
         assert set(table) == set(get_args(Verdict))
 

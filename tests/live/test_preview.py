@@ -62,7 +62,9 @@ def test_a_whole_scans_picture_leaves_out_facets_and_draws_the_same(scan, networ
     assert full.strain.facets
     assert found.strain.facets == ()
     assert found.verdict == full.verdict
-    for colouring in model.TITLES:
+    drawn = set(model.solid(found).fields)
+    assert drawn == set(model.solid(full).fields) - {"sigma"}  # a picture has no uncertainty
+    for colouring in drawn:
         view = model.View(colouring)
         ours, theirs = (model.mesh(model.solid(one), view) for one in (found, full))
         for name in ("points", "triangles", "values"):

@@ -222,7 +222,7 @@ def test_what_two_scales_cannot_begin_with_is_said(tmp_path):
     settings = replace(TINY, train=replace(TINY.train, kind="two-scale"))
     with pytest.raises(ConfigError, match="solved"):
         next(train_network(replace(settings, solved=replace(settings.solved, patterns=2)), tmp_path, device="cpu"))
-    with pytest.raises(ConfigError, match="--init"):
+    with pytest.raises(ConfigError, match="name it as init"):
         next(train_network(settings, tmp_path, device="cpu"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,8 +135,16 @@ def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionV
     moved = np.add(peak, offset) - raw_centre(window, shape) if config.subvoxel else np.zeros(3)
     volume = _cut(block, window, shape, moved, config)
     volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *chosen, *volume.steps))
-    odd = () if scan.prepared else tuple(check_counts(scan.frames[peak[0]]))
+    odd = () if scan.prepared else tuple(check_counts(_raw_plane(scan, block, peak[0])))
     return _describe(scan, source, replace(volume, provenance={"noticed": odd}), window, moved)
+
+
+def _raw_plane(scan: Scan, block: Block, frame: int) -> NDArray[Any]:
+    """Return the part of a frame that a block covers, as it was counted."""
+    rows, columns = (
+        slice(max(0, first), first + size) for first, size in zip(block.start[1:], block.counts.shape[1:], strict=True)
+    )
+    return np.asarray(scan.frames[frame, rows, columns])
 
 
 def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
