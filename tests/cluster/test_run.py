@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -167,7 +168,11 @@ def test_slurm_jobs(scans, tmp_path, monkeypatch):
         "scheduler_options": {"host": "127.0.0.1"},
         "shared_temp_directory": str(tmp_path),
     }
+    for module in ("dask_jobqueue.slurm", "dask_jobqueue.runner"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    on_interrupt = signal.getsignal(signal.SIGINT)
     with connect("slurm", 1, replace(CONFIG, slurm=options)) as client:
+        assert signal.getsignal(signal.SIGINT) is on_interrupt  # dask-jobqueue replaces it when it is imported
         assert "#SBATCH -p beamline" in client.cluster.job_script()
         assert client.scheduler_info()["address"].startswith("tls://127.0.0.1")
         client.wait_for_workers(1, timeout=60)

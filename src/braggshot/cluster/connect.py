@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -137,8 +138,11 @@ def _slurm(config: ClusterConfig) -> Any:
     """Start SLURM jobs with dask-jobqueue."""
     if not _installed("dask_jobqueue"):
         raise ConfigError("--cluster slurm needs dask-jobqueue: pip install 'braggshot[cluster]'.")
+    # Importing dask-jobqueue makes Ctrl-C end this process at once, and nothing would be tidied up.
+    on_interrupt = signal.getsignal(signal.SIGINT)
     from dask_jobqueue.slurm import SLURMCluster
 
+    signal.signal(signal.SIGINT, on_interrupt)
     missing = [name for name in ("cores", "memory") if not config.slurm.get(name, dask.config.get(f"jobqueue.slurm.{name}"))]
     if missing:
         raise ConfigError(
