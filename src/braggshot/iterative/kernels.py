@@ -10,26 +10,17 @@ in double over rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from braggshot.physics.loops import compiled
+
 _TINY = 1e-30  # small intensity that is added to an intensity in a denominator, which may be zero [photons]
 _F32_TINY, _F32_ONE = np.float32(_TINY), np.float32(1)
-Kernel = TypeVar("Kernel", bound=Callable[..., None])
-
-
-def compiled(function: Kernel) -> Kernel:
-    """Compile a function at its first call; the machine code is kept on disk where some cache folder can be written."""
-    try:
-        return cast(Kernel, njit(function, cache=True, fastmath=True, nogil=True, error_model="numpy"))
-    except RuntimeError:  # neither beside this file nor in the user's own cache
-        return cast(Kernel, njit(function, fastmath=True, nogil=True, error_model="numpy"))
 
 
 def impose_magnitude(field: Tensor, target: Tensor, model: Tensor | None = None) -> None:

@@ -13,5 +13,6 @@ strain           phase to displacement, strain and lattice spacing
 plausibility     values that cannot be true, and the unit that was meant
 metrics          misfits, alignment up to the trivial ambiguities, agreement between starts
 resolution       resolution of a reconstruction [m]
+loops            compile loops over the voxels of an array
 scores           how near a reconstruction comes to a known crystal
 """

@@ -25,8 +25,8 @@ MISFIT = 0.05  # relative difference of two lattice spacings from which they are
 FINE, COARSE = 0.05, 0.5  # edge of a voxel over the resolution, below and above which it does not suit the resolution [1]
 PLATEAU = 4  # number of voxels that share the highest count, from which the detector counts as saturated
 BRIGHT = 1000  # highest count from which a shared highest count is no chance [counts]
-EXACT = 1e-3  # largest difference between a number and the nearest integer with which it counts as an integer
-SHARE = 0.98  # share of integers from which numbers count as integers [1]
+# Highest count of the counters of detectors -> their number of bits, or the name of the detector.
+COUNTERS = {4095: "12-bit", 11810: "Medipix2 or Timepix", 16383: "14-bit", 65535: "16-bit", 1048575: "20-bit", 16777215: "24-bit"}
 
 
 @dataclass(frozen=True)
@@ -105,22 +105,22 @@ def check_spacing(q_bragg: FloatArray) -> str | None:
 
 
 def check_counts(image: NDArray[Any]) -> Iterator[str]:
-    """Say what is odd about the values of the brightest frame: square roots in place of counts, or a saturated detector."""
+    """Say that a detector is saturated, if the values of the brightest frame show it.
+
+    Where two voxels or more share the highest value, and the counters of a known detector end there, the detector is saturated.
+    Where many voxels share another one, it may be.
+    """
     values = np.asarray(image, dtype=np.float64)
     values = values[np.isfinite(values) & (values > 0)]
     if not values.size:
         return
-    distinct = values[(values > 1) & (values < 100)]
-    if distinct.size > 100 and _are_integers(distinct**2) and not _are_integers(distinct):
-        yield "the values look like square roots of counts, the squares of which are integers; counts are needed, not magnitudes"
     highest = values.max()
     shared = int((values == highest).sum())
-    if highest >= BRIGHT and shared >= PLATEAU:
-        yield f"{shared} voxels of the brightest frame share the highest count, {highest:g}: the detector may be saturated"
-
-
-def _are_integers(values: NDArray[np.float64]) -> bool:
-    return bool((np.abs(values - np.rint(values)) < EXACT * np.maximum(1, values / 100)).mean() > SHARE)
+    alike = f"{shared} voxels of the brightest frame share the highest count, {highest:g}"
+    if shared >= 2 and highest in COUNTERS:
+        yield f"{alike}, at which the counters of a {COUNTERS[highest]} detector end: it is saturated"
+    elif highest >= BRIGHT and shared >= PLATEAU:
+        yield f"{alike}: the detector may be saturated"
 
 
 def check_strain(found: StrainMap, cell: Lattice | None, voxel_size: Sequence[float]) -> Iterator[str]:

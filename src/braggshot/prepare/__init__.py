@@ -2,12 +2,15 @@
 
 detectors   find the gaps of known detectors
 rocking     sort repeated, missing and uneven frames onto regular planes; correct the flux
+inspection  look at raw frames for values that are no counts, the unit of the values, frames without beam, a mask upside down
 clean       find hot and dead pixels, zingers, blocks that were cut out
 aliens      find foreign peaks
 counts      apply dark, flat, gaps and mask to the region that is read
 survey      find the peak and the reach of its fringes, reading a few frames at a time
 window      choose binning, lengths that transform quickly, crop and padding
-volume      run the whole chain, `prepare`, by its settings
+config      settings
+peak        read what is needed to find the peak, and mask artefacts
+volume      run the whole chain, `prepare`
 
 Intensities stay counts: they are not interpolated, smoothed, thresholded or background-subtracted unless a setting asks for it.
 Voxels that cannot be trusted are masked. Cropping and padding put the peak on the centre voxel, N // 2 of the N voxels of an axis;
@@ -15,6 +18,7 @@ arrays are never rolled. Bins are summed, and a bin is valid if all its voxels a
 does a small stack whose peak is near the middle.
 """
 
-from braggshot.prepare.volume import PrepareConfig, prepare
+from braggshot.prepare.config import PrepareConfig
+from braggshot.prepare.volume import prepare
 
 __all__ = ["PrepareConfig", "prepare"]

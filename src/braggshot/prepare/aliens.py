@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
 from braggshot.physics.autocorrelation import mirror
+from braggshot.physics.loops import compiled
 from braggshot.volumes import BoolArray, FloatArray
 
 # A foreign peak must be so many times brighter than the valley between it and the Bragg peak, and than the point on the other
@@ -54,12 +54,12 @@ def find_aliens(
     effective = float((4 * np.pi) ** 1.5 * sigma.prod())
     floor = background + SIGNIFICANT * np.sqrt((background + 1 / effective) / effective)
     level = np.log(np.maximum(blurred, floor)).astype(np.float32)
-    tops, n = ndimage.label(h_maxima(level, np.log(PROMINENCE)), np.ones((3, 3, 3)))  # type: ignore[no-untyped-call]
+    tops = _find_prominent(level, float(np.log(PROMINENCE)))
     peak = tuple(int(index) for index in np.unravel_index(int(blurred.argmax()), blurred.shape))
     opposite = mirror(ndimage.maximum_filter(blurred, 5), peak)
     blobs = [
         (float(blurred[top]), label, top)
-        for label, top in _positions(tops, n)
+        for label, top in enumerate(map(tuple, np.argwhere(tops).tolist()), start=1)
         if label != tops[peak] and _is_inside(top, stride, sigma, blurred.shape) and 0 < opposite[top] * PROMINENCE < blurred[top]
     ]
     mask = np.zeros(blurred.shape, dtype=bool)
@@ -85,14 +85,50 @@ def _smooth(counts: FloatArray, valid: BoolArray, sigma: NDArray[np.float64]) ->
     return average
 
 
-def _positions(tops: NDArray[np.int32], n: int) -> list[tuple[int, tuple[int, int, int]]]:
-    """Return the label (a number) and the voxel of each local maximum; a plateau is represented by its first voxel."""
-    places = ndimage.find_objects(tops, max_label=n)
-    positions = []
-    for label, place in enumerate(places, start=1):
-        z, y, x = (int(first + part.start) for first, part in zip(np.argwhere(tops[place] == label)[0], place, strict=True))
-        positions.append((label, (z, y, x)))
-    return positions
+def _find_prominent(level: NDArray[np.float32], height: float) -> NDArray[np.int32]:
+    """Return the numbers, in array order, of maxima that stand `height` above the saddle to any higher one; 0 elsewhere."""
+    padded = np.pad(level, 1, constant_values=level.min())
+    flat = padded.ravel()
+    order = np.flatnonzero(flat > flat.min())
+    order = order[np.argsort(flat[order], kind="stable")[::-1]]
+    steps = np.array([np.ravel_multi_index(tuple(np.add(shift, 1)), padded.shape) for shift in np.ndindex(3, 3, 3)])
+    found = np.zeros(padded.shape, np.int32)
+    _mark_prominent(found.ravel(), flat, order, np.delete(steps - steps[13], 13), height)
+    tops = found[1:-1, 1:-1, 1:-1]
+    return np.cumsum(tops, dtype=np.int32).reshape(tops.shape) * tops
+
+
+@compiled
+def _mark_prominent(
+    found: NDArray[np.int32], level: NDArray[np.float32], order: NDArray[np.intp], steps: NDArray[np.intp], height: float
+) -> None:  # fmt: skip
+    """Mark maxima in `found` as a falling water level lays them bare: where two islands meet, the lower one's summit is judged.
+
+    Voxels come in the `order` of falling level. Each joins the islands beside it (`steps` away). `summit` holds the highest voxel
+    of an island, and `owner` leads from a voxel to the one that stands for its island.
+    """
+    owner = np.full(level.size, -1, np.int64)
+    summit = np.empty(level.size, np.int64)
+    for voxel in order:
+        owner[voxel] = summit[voxel] = voxel
+        mine = voxel
+        for step in steps:
+            other = voxel + step
+            if owner[other] < 0:
+                continue
+            while owner[other] != other:
+                owner[other] = owner[owner[other]]
+                other = owner[other]
+            if other == mine:
+                continue
+            low, high = (mine, other) if level[summit[mine]] <= level[summit[other]] else (other, mine)
+            if level[summit[low]] - level[voxel] >= height:
+                found[summit[low]] = 1
+            owner[low] = mine = high
+    ground = level.min()
+    for voxel in order:
+        if owner[voxel] == voxel and level[summit[voxel]] - ground >= height:
+            found[summit[voxel]] = 1
 
 
 def _is_inside(top: tuple[int, ...], stride: NDArray[np.int_], sigma: NDArray[np.float64], shape: tuple[int, ...]) -> bool:

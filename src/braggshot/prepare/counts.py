@@ -20,10 +20,15 @@ from numpy.typing import NDArray
 from braggshot.errors import ConfigError, DataError
 from braggshot.prepare.clean import dark_offset, flat_response
 from braggshot.prepare.detectors import find_gaps
+from braggshot.prepare.inspection import FrameCounts, Readout, inspect_values, refuse_upside_down_mask, sample_frames
 from braggshot.prepare.rocking import RockingGrid, rocking_grid
 from braggshot.volumes import BoolArray, FloatArray, Frames, Scan
 
 UNTRUSTED = 0.1  # largest share of a scan's voxels that may be negative or not a number; else the scan is refused [1]
+
+
+NO_FRAMES = FrameCounts(np.zeros(0, np.intp), np.zeros(0), np.zeros(0, dtype=bool))
+THIN = 8  # every so many rows and columns are looked at to tell whether a frame is the same everywhere [pixels]
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,9 @@ class Block:
     """Counts of one region of a raw scan, and a mask of the region's valid voxels.
 
     The region begins at the voxel `start` of the scan. Counts are 0 where not valid. `untrusted` is the number of voxels
-    that should have held counts but were negative or not a number. `steps` describes in words how bad voxels were masked.
+    that should have held counts but were negative or not a number; `full` is the number of those that held a value for "not
+    counted". `steps` describes in words how bad voxels were masked, and `noticed` what the user should know. `frames` holds the
+    counts of each raw frame of the region.
     """
 
     counts: NDArray[np.float32]
@@ -39,6 +46,9 @@ class Block:
     start: tuple[int, int, int]
     untrusted: int = 0
     steps: tuple[str, ...] = ()
+    frames: FrameCounts = NO_FRAMES
+    full: int = 0
+    noticed: tuple[str, ...] = ()
 
     @property
     def stop(self) -> tuple[int, int, int]:
@@ -72,20 +82,28 @@ class CorrectedFrames:
     frames : raw frames
     grid : planes of the rocking curve, and the frames of each
     good : (rows, columns) True on pixels that can be trusted
+    readout : how pixel values stand for photons
     valid : (n, rows, columns) True on valid voxels of the raw frames; None if `good` alone masks all frames
     offset, response : (rows, columns) dark offset [counts] and flat-field response [1]; None for no correction
-    no_count : pixel value that stands for "not counted"
+    unsigned : read 16-bit numbers as unsigned, because counts above 32767 were stored as negative numbers
     steps : corrections, in words
     """
 
     frames: Frames
     grid: RockingGrid
     good: BoolArray
+    readout: Readout
     valid: BoolArray | None = None
     offset: NDArray[np.float32] | None = None
     response: NDArray[np.float32] | None = None
-    no_count: int | None = None
+    unsigned: bool = False
     steps: tuple[str, ...] = ()
+
+    @property
+    def noticed(self) -> tuple[str, ...]:
+        """What is odd about the values, in words."""
+        wide = "counts above 32767 were stored as negative numbers: they were read as numbers without a sign"
+        return (*self.readout.noticed, wide) if self.unsigned else self.readout.noticed
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -100,14 +118,19 @@ class CorrectedFrames:
         planes = self.grid.frames[first[0] : last[0]]
         wanted = [frame for plane in planes for frame in plane]
         raw, trusted = self._raw(wanted, rows, columns)
+        counted = np.logical_and.reduce([raw != value for value in self.readout.no_count]) if self.readout.no_count else None
+        full = 0 if counted is None else int((trusted & ~counted).sum())
+        trusted &= True if counted is None else counted
         untrusted = 0
         if raw.dtype.kind in "if":
             sound = raw >= 0 if raw.dtype.kind == "i" else np.isfinite(raw) & (raw >= 0)
             untrusted = int((trusted & ~sound).sum())
             trusted &= sound
-        counts = np.where(trusted, raw, 0).astype(np.float32, copy=False)
-        if self.offset is not None:
-            counts = np.maximum(counts - self.offset[rows, columns], 0) * trusted
+        offset = None if self.offset is None else self.offset[rows, columns]
+        counts = self.readout.photons(np.where(trusted, raw, 0).astype(np.float32, copy=False), offset)
+        if offset is not None:
+            counts *= trusted
+        frames = FrameCounts(np.asarray(wanted, np.intp), counts.sum((1, 2), dtype=np.float64), _find_empty(raw, trusted))
         if len(wanted) != len(planes):
             counts, trusted = _gather(counts, trusted, [len(plane) for plane in planes])
         weight = self.grid.weight[first[0] : last[0], None, None]
@@ -116,7 +139,7 @@ class CorrectedFrames:
         if (weight != 1).any():
             counts /= np.where(weight > 0, weight, 1).astype(np.float32)
             trusted &= weight > 0
-        return Block(counts * trusted, trusted, (first[0], first[1], first[2]), untrusted)
+        return Block(counts * trusted, trusted, (first[0], first[1], first[2]), untrusted, frames=frames, full=full)
 
     def _raw(self, wanted: list[int], rows: slice, columns: slice) -> tuple[NDArray[Any], BoolArray]:
         """Read raw frames by their numbers, and a mask of the voxels that may be trusted."""
@@ -129,22 +152,25 @@ class CorrectedFrames:
             raw = np.asarray(self.frames[run, rows, columns])
         else:
             raw = np.stack([np.asarray(self.frames[frame : frame + 1, rows, columns])[0] for frame in wanted])
+        if self.unsigned:
+            raw = raw.view(np.uint16)
         trusted = np.repeat(self.good[None, rows, columns], len(wanted), axis=0)
         if self.valid is not None:
             trusted &= self.valid[run if consecutive else wanted, rows, columns]
-        if self.no_count is not None:
-            trusted &= raw != self.no_count
         return raw, trusted
 
 
-def correct_frames(scan: Scan, corrections: Corrections) -> CorrectedFrames:
-    """Collect the corrections of a scan before any frame is read.
+def correct_frames(
+    scan: Scan, corrections: Corrections, across: slice = slice(None), along: slice = slice(None)
+) -> CorrectedFrames:  # fmt: skip
+    """Collect the corrections of a scan; a few frames, cut to the rows `across` and the columns `along`, are looked at.
 
     For a scan that was prepared already, the only correction is its mask.
 
     Raises
     ------
-    DataError : if a dark or flat field, monitor or angle does not fit the frames, or no pixel is left.
+    DataError : if a dark or flat field, monitor or angle does not fit the frames, if the mask seems to be the other way round, or
+        if no pixel is left.
     ConfigError : if `corrections.detector` is unknown or has frames of another shape.
     """
     n_frames, rows, columns = scan.frames.shape
@@ -155,7 +181,15 @@ def correct_frames(scan: Scan, corrections: Corrections) -> CorrectedFrames:
     steps = list(grid.steps)
     whole = scan.valid is not None and scan.valid.ndim == 3
     good = np.ones((rows, columns), dtype=bool) if scan.valid is None or whole else scan.valid.copy()
+    readout = Readout((), np.zeros((rows, columns), dtype=bool))
     if not scan.prepared:
+        sample = sample_frames(scan.frames, scan.arrived, across, along)
+        readout = inspect_values(sample, scan.provenance.get("no_count"))
+        if readout.blind.all():
+            raise DataError(f"{scan.name}: every voxel is negative, not a number, or the value for no count; expected counts.")
+        if scan.valid is not None:
+            refuse_upside_down_mask(scan.name, scan.valid[..., across, along], readout, sample)
+        good[across, along] &= ~readout.blind
         good &= ~_gaps(scan, corrections, steps)
     offset = response = None
     if scan.dark is not None and corrections.dark:
@@ -170,9 +204,16 @@ def correct_frames(scan: Scan, corrections: Corrections) -> CorrectedFrames:
         steps.append(f"divided by the flat field (spread {spread:.2g} %): {int(unlit.sum())} pixels below mean - 3 sigma masked")
     if not good.any():
         raise DataError(f"{scan.name}: no pixel is left once the mask, dark and flat field are applied; check them.")
-    no_count = scan.provenance.get("no_count")
     valid = scan.valid if whole else None
-    return CorrectedFrames(scan.frames, grid, good, valid, offset, response, no_count, tuple(steps))
+    return CorrectedFrames(scan.frames, grid, good, readout, valid, offset, response, steps=tuple(steps))
+
+
+def _find_empty(raw: NDArray[Any], trusted: BoolArray) -> BoolArray:
+    """Find frames (m,) without a trusted voxel, or with one and the same value, not zero, everywhere."""
+    thin = raw[:, ::THIN, ::THIN]
+    first = thin[:, :1, :1]
+    same = (thin == first).all((1, 2)) & (first[:, 0, 0] != 0) & (thin[0].size > THIN)
+    return np.asarray(same | ~trusted.any((1, 2)))
 
 
 def refuse_untrusted(name: str, untrusted: int, total: int) -> None:

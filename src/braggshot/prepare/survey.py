@@ -15,6 +15,7 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.prepare.clean import find_hot_pixels
 from braggshot.prepare.counts import CorrectedFrames
+from braggshot.prepare.inspection import FrameCounts
 from braggshot.volumes import FloatArray
 
 MEMORY = 64 * 2**20  # memory for the group of frames that is read in one step [bytes]
@@ -36,6 +37,7 @@ class Survey:
     side : edge of a cube [voxels]
     untrusted : number of voxels that were negative or not a number
     measured : share of the frames of each plane of cubes that have come [1]; below 1 while a scan is measured
+    frames : counts of each raw frame
     """
 
     counts: NDArray[np.float32]
@@ -43,6 +45,7 @@ class Survey:
     side: int
     untrusted: int
     measured: NDArray[np.float64]
+    frames: FrameCounts
 
     @property
     def background(self) -> float:
@@ -60,17 +63,19 @@ def survey(source: CorrectedFrames) -> Survey:
     sampled = np.unique(np.flatnonzero(there)[np.linspace(0, there.sum() - 1, SAMPLES).astype(int)])
     blocks = (source.read((index, 0, 0), (index + 1, rows, columns)) for index in sampled)
     cold = ~find_hot_pixels((block.counts[0] for block in blocks), source.good)
-    untrusted = 0
+    untrusted, seen = 0, []
     chunk = max(1, MEMORY // (rows * columns * BYTES_PER_VOXEL))
     for first in range(0, n, chunk):
         block = source.read((first, 0, 0), (first + chunk, rows, columns))
         untrusted += block.untrusted
+        seen.append(block.frames)
         block.counts[:] *= cold
         for total, values in ((counts, block.counts), (roots, np.sqrt(block.counts))):
             binned = sum_bins(values, (1, side, side))
             np.add.at(total, (np.arange(first, first + len(binned)) // side,), binned)
     measured = np.array([there[first : first + side].mean() for first in range(0, n, side)])
-    return Survey(counts, roots, side, untrusted, measured)
+    frames = FrameCounts(*(np.concatenate([getattr(part, name) for part in seen]) for name in ("numbers", "totals", "empty")))
+    return Survey(counts, roots, side, untrusted, measured, frames)
 
 
 def sum_bins(volume: NDArray[np.float32], binning: tuple[int, int, int]) -> NDArray[np.float32]:

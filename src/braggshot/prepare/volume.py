@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from braggshot.config import Changes
 from braggshot.errors import ConfigError, DataError, GeometryError
 from braggshot.physics.geometry import reciprocal_basis
 from braggshot.physics.plausibility import check_counts, check_spacing, refuse_impossible_geometry
 from braggshot.physics.sampling import Extent, object_extent, oversampling
 from braggshot.prepare.aliens import find_aliens
-from braggshot.prepare.clean import find_dead_pixels, find_hot_pixels, find_missing_blocks, find_zingers
-from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, correct_frames, refuse_untrusted
+from braggshot.prepare.config import DEFAULTS, PrepareConfig
+from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, correct_frames
+from braggshot.prepare.inspection import find_lost_frames, has_negative_counts, name_lost_frames
+from braggshot.prepare.peak import MARGIN, Triple, centre_peak, find_peak, known_pixels, load_region, read_first
 from braggshot.prepare.rocking import regular_geometry
-from braggshot.prepare.survey import (
-    Survey,
-    centre_of_mass,
-    locate_maximum,
-    locate_peak,
-    require_peak,
-    signal_reach,
-    sub_voxel_offset,
-    sum_bins,
-    survey,
-)
+from braggshot.prepare.survey import Survey, signal_reach, sum_bins
 from braggshot.prepare.window import (
     choose_binning,
     choose_shape,
@@ -41,16 +31,10 @@ from braggshot.prepare.window import (
     window_about,
     window_basis,
 )  # fmt: skip
-from braggshot.volumes import DiffractionVolume, FloatArray, Scan, Window
+from braggshot.volumes import BoolArray, DiffractionVolume, FloatArray, Scan, Window
 
-Triple = tuple[int, int, int]
-
-WHOLE = 8_000_000  # largest scan, or part of one, that is read in one step [voxels]
 SMALL = 128  # greatest axis length of a stack of frames that is kept whole, because cropping it would save little [voxels]
 CENTRED = 0.1  # share of an axis by which a peak may be off the middle and still count as centred [1]
-MARGIN = 12  # margin that is read around the cropped region, so that artefacts on its edge are seen whole [raw voxels]
-SPECKLE = 200.0  # volume of a speckle, assumed until it is measured; set large, so that the region read is not too small [voxels]
-GROUPS = 8  # number of parts into which a rocking curve is split to find the pixels that are hot in nearly all parts
 FIELDS = {
     "steps",
     "window",
@@ -61,44 +45,7 @@ FIELDS = {
 }  # names of the provenance entries that an earlier preparation of the scan has written
 
 
-@dataclass(frozen=True, repr=False)
-class PrepareConfig(Changes):
-    """Settings of `prepare`; the defaults suit most scans.
-
-    Parameters
-    ----------
-    shape : shape of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
-    max_shape : largest shape that is chosen [voxels]
-    binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of six or more, so that an oversampling of
-        at least three remains
-    centre : position of the Bragg peak: "max" is the brightest voxel of the lightly smoothed pattern, "com" the centre of mass
-        around that voxel, and (z, y, x) a given index of the raw scan
-    subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; this spoils the
-        Poisson statistics, so by default the offset is only recorded
-    flat, dark, monitor : whether to use the flat field, dark field and monitor of the scan
-    detector : name of a detector whose gaps are masked; None takes the name in the scan
-    bad_pixels : mask hot and dead pixels, zingers (single bright voxels), and blocks of zeros amid counts
-    aliens : "auto" masks foreign peaks, "off" leaves them
-    background : level subtracted from every voxel before binning [photons], "frame" for the median level of each frame, or "off"
-    threshold : counts below this become 0 [photons]
-    """
-
-    shape: tuple[int, int, int] | None = None
-    max_shape: tuple[int, int, int] = (256, 256, 256)
-    binning: Literal["auto"] | tuple[int, int, int] = "auto"
-    centre: Literal["max", "com"] | tuple[int, int, int] = "max"
-    subvoxel: bool = False
-    flat: bool = True
-    dark: bool = True
-    monitor: bool = True
-    detector: str | None = None
-    bad_pixels: bool = True
-    aliens: Literal["auto", "off"] = "auto"
-    background: float | Literal["off", "frame"] = "off"
-    threshold: float = 0.0
-
-
-def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionVolume:
+def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
     """Prepare a scan: corrected counts around its Bragg peak.
 
     Parameters
@@ -119,32 +66,41 @@ def prepare(scan: Scan, config: PrepareConfig = PrepareConfig()) -> DiffractionV
     """
     if scan.geometry is not None:
         refuse_impossible_geometry(scan.geometry, scan.name)
-    source = correct_frames(scan, Corrections(config.monitor, config.flat, config.dark, config.detector))
+    corrections = Corrections(config.monitor, config.flat, config.dark, config.detector)
+    source = correct_frames(scan, corrections, *known_pixels(scan, config))
     _check(scan, source.shape, config)
-    block, view, peak = _find_peak(scan, source, config)
-    peak, offset = _centre(scan.name, block, peak, view.side, config)
+    read = read_first(scan, source, config)
+    lost = find_lost_frames(read.frames, scan.frames.shape[0])
+    if lost.any() and not scan.prepared:
+        return prepare(_leave_out(scan, lost), config)
+    if scan.frames.dtype == np.int16 and has_negative_counts(np.asarray(scan.frames[read.frames.brightest])):
+        source = replace(source, unsigned=True)
+        read = read_first(scan, source, config)
+    block, view, peak = find_peak(scan, source, read, config)
+    peak, offset = centre_peak(scan.name, block, peak, view.side, config)
     centred = _recentre(block, peak)
     crystal = object_extent(*centred)
     sampling = crystal.oversampling(centred[0].shape)
     window, shape, chosen = _choose_window(scan, source.shape, view, peak, offset, sampling, crystal, config)
     start, stop = raw_extent(window, shape)
     if not _covers(block, start, stop, source.shape):
-        block = _load(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
+        block = load_region(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
     if config.aliens == "auto" and not scan.prepared:
         block = _mask_aliens(block, sampling)
     moved = np.add(peak, offset) - raw_centre(window, shape) if config.subvoxel else np.zeros(3)
     volume = _cut(block, window, shape, moved, config)
     volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *chosen, *volume.steps))
-    odd = () if scan.prepared else tuple(check_counts(_raw_plane(scan, block, peak[0])))
+    odd = () if scan.prepared else (*source.noticed, *block.noticed, *check_counts(_raw_plane(scan, source, block, peak[0])))
     return _describe(scan, source, replace(volume, provenance={"noticed": odd}), window, moved)
 
 
-def _raw_plane(scan: Scan, block: Block, frame: int) -> NDArray[Any]:
-    """Return the part of a frame that a block covers, as it was counted."""
-    rows, columns = (
-        slice(max(0, first), first + size) for first, size in zip(block.start[1:], block.counts.shape[1:], strict=True)
-    )
-    return np.asarray(scan.frames[frame, rows, columns])
+def _leave_out(scan: Scan, lost: BoolArray) -> Scan:
+    """Return the scan without the frames that hold no measurement, and say so."""
+    arrived = ~lost if scan.arrived is None else scan.arrived & ~lost
+    if not arrived.any():
+        raise DataError(f"{scan.name}: no Bragg peak: every frame is empty, or holds one and the same value everywhere.")
+    noticed = (*scan.provenance.get("noticed", ()), name_lost_frames(lost))
+    return replace(scan, arrived=arrived, provenance={**scan.provenance, "noticed": noticed})
 
 
 def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
@@ -159,89 +115,6 @@ def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
         raise ConfigError(f"prepare.centre {config.centre} lies outside the scan of shape {shape}.")
 
 
-def _find_peak(scan: Scan, source: CorrectedFrames, config: PrepareConfig) -> tuple[Block, Survey, Triple]:
-    """Return counts around the peak, a survey of the scan (its counts summed over cubes), and the peak's rough position.
-
-    If the settings give both the position and the shape, only the counts around the peak are read and surveyed.
-    """
-    given = config.centre if isinstance(config.centre, tuple) else None
-    if given is not None and config.shape is not None:
-        binning = (1, 1, 1) if config.binning == "auto" else config.binning
-        start, stop = raw_extent(window_about(given, source.shape, binning, config.shape), config.shape)
-        block = _load(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
-        return block, _survey_of(block), given
-    if scan.prepared or np.prod(source.shape) <= WHOLE:
-        block = _load(scan, source, (0, 0, 0), source.shape, config)
-        view = _survey_of(block)
-        return block, view, given or locate_peak(view)
-    view = survey(source)
-    refuse_untrusted(scan.name, view.untrusted, int(np.prod(source.shape)))
-    _require_counts(scan.name, view.counts)
-    peak = given or locate_peak(view)
-    size = 2 * np.array(signal_reach(view, peak, SPECKLE)) + 2 * MARGIN
-    while np.prod(np.minimum(size, source.shape)) > WHOLE:
-        size[int(np.argmax(np.minimum(size, source.shape)))] *= 0.9
-    start = np.array(peak) - size // 2
-    return _load(scan, source, start.tolist(), (start + size).tolist(), config), view, peak
-
-
-def _survey_of(block: Block) -> Survey:
-    return Survey(block.counts, np.sqrt(block.counts), 1, block.untrusted, block.valid.any((1, 2)).astype(float))
-
-
-def _load(
-    scan: Scan, source: CorrectedFrames, start: Sequence[int], stop: Sequence[int], config: PrepareConfig
-) -> Block:  # fmt: skip
-    """Read the counts of a region, and mask artefacts."""
-    block = source.read(start, stop)
-    refuse_untrusted(scan.name, block.untrusted, block.counts.size)
-    _require_counts(scan.name, block.counts)
-    steps = [f"{block.untrusted} voxels negative or not a number masked"] if block.untrusted else []
-    if scan.prepared or not config.bad_pixels:
-        return replace(block, steps=tuple(steps))
-    valid, pixels, total = block.valid, np.asarray(block.valid.any(0)), block.counts.sum(0)
-    there = block.counts[valid.any((1, 2))]  # in frames that have not come no pixel is hot
-    groups = (part.sum(0) for part in np.array_split(there, min(GROUPS, len(there))))
-    artefacts = {
-        "hot pixels": find_hot_pixels(groups, pixels),
-        "dead pixels": find_dead_pixels(total, pixels),
-        "pixels without counts amid counts": find_missing_blocks(total, pixels),
-    }
-    valid = valid & ~np.logical_or.reduce(list(artefacts.values()))
-    artefacts["zingers"] = find_zingers(block.counts * valid, valid)
-    valid &= ~artefacts["zingers"]
-    blocks = find_missing_blocks(block.counts, valid)
-    artefacts["voxels cut out of the pattern (a block of exact zeros amid counts)"] = blocks
-    valid &= ~blocks
-    steps += [f"{int(mask.sum())} {name} masked" for name, mask in artefacts.items() if mask.any()]
-    return replace(block, counts=block.counts * valid, valid=valid, steps=tuple(steps))
-
-
-def _require_counts(name: str, counts: FloatArray) -> None:
-    if not counts.any():
-        raise DataError(
-            f"{name}: there are no counts: every voxel is zero or masked. Check the data set, the mask and the scan number."
-        )
-
-
-def _centre(name: str, block: Block, peak: Triple, side: int, config: PrepareConfig) -> tuple[Triple, NDArray[np.float64]]:
-    """Return the raw voxel of the peak, and the offset of the peak from the middle of that voxel [voxels].
-
-    Raises
-    ------
-    DataError : if no peak stands out from the noise.
-    """
-    smooth = ndimage.gaussian_filter(block.counts, 1)
-    local = np.subtract(peak, block.start)
-    if isinstance(config.centre, str):
-        local = locate_maximum(smooth, local, 2 * side + 8)
-        if config.centre == "com":
-            local = np.rint(local + centre_of_mass(block.counts, local, 8)).astype(int)
-    require_peak(name, block.counts, locate_maximum(smooth, local, 8))
-    z, y, x = (int(index) for index in local + block.start)
-    return (z, y, x), sub_voxel_offset(block.counts, local)
-
-
 def _recentre(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return counts and mask with the peak near the middle, so that the oversampling can be measured from them.
 
@@ -252,6 +125,17 @@ def _recentre(block: Block, peak: Triple) -> tuple[NDArray[np.float32], NDArray[
     if np.all(np.abs(start) <= CENTRED * shape):
         return block.counts, block.valid
     return cut(block.counts, start.tolist(), shape.tolist()), cut(block.valid, start.tolist(), shape.tolist())
+
+
+def _raw_plane(scan: Scan, source: CorrectedFrames, block: Block, plane: int) -> NDArray[Any]:
+    """Return the trusted values of the first frame of a plane, cut to what a block covers, as they were counted."""
+    rows, columns = (
+        slice(max(0, first), first + size) for first, size in zip(block.start[1:], block.counts.shape[1:], strict=True)
+    )
+    frames = source.grid.frames[plane]
+    if not frames:
+        return np.zeros(0)
+    return np.asarray(scan.frames[frames[0], rows, columns])[block.valid[plane - block.start[0]]]
 
 
 def _choose_window(

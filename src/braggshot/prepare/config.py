@@ -1,0 +1,49 @@
+"""Settings of the preparation of a raw scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from braggshot.config import Changes
+
+
+@dataclass(frozen=True, repr=False)
+class PrepareConfig(Changes):
+    """Settings of `prepare`; the defaults suit most scans.
+
+    Parameters
+    ----------
+    shape : shape of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
+    max_shape : largest shape that is chosen [voxels]
+    binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of six or more, so that an oversampling of
+        at least three remains
+    centre : position of the Bragg peak: "max" is the brightest voxel of the lightly smoothed pattern, "com" the centre of mass
+        around that voxel, and (z, y, x) a given index of the raw scan
+    subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; this spoils the
+        Poisson statistics, so by default the offset is only recorded
+    flat, dark, monitor : whether to use the flat field, dark field and monitor of the scan
+    detector : name of a detector whose gaps are masked; None takes the name in the scan
+    bad_pixels : mask hot and dead pixels, zingers (single bright voxels), and blocks of zeros amid counts
+    aliens : "auto" masks foreign peaks, "off" leaves them
+    background : level subtracted from every voxel before binning [photons], "frame" for the median level of each frame, or "off"
+    threshold : counts below this become 0 [photons]
+    """
+
+    shape: tuple[int, int, int] | None = None
+    max_shape: tuple[int, int, int] = (256, 256, 256)
+    binning: Literal["auto"] | tuple[int, int, int] = "auto"
+    centre: Literal["max", "com"] | tuple[int, int, int] = "max"
+    subvoxel: bool = False
+    flat: bool = True
+    dark: bool = True
+    monitor: bool = True
+    detector: str | None = None
+    bad_pixels: bool = True
+    aliens: Literal["auto", "off"] = "auto"
+    background: float | Literal["off", "frame"] = "off"
+    threshold: float = 0.0
+
+
+DEFAULTS = PrepareConfig()
+"""Settings of a scan about which nothing is said."""
