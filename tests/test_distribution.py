@@ -82,6 +82,7 @@ def installed(wheel, tmp_path_factory):
     return place, {**os.environ, "PYTHONPATH": str(place)}
 
 
+@pytest.mark.long
 def test_the_program_runs_from_the_wheel(installed, tmp_path):
     place, environment = installed
     where = [sys.executable, "-c", "import braggshot; print(braggshot.__file__)"]

@@ -48,6 +48,7 @@ def test_a_corroding_crystal_loses_volume_strain_and_its_dislocation(tmp_path, c
     assert dissolved == sorted(dissolved, reverse=True)
 
 
+@pytest.mark.long
 def test_a_charging_particle_contracts_while_a_front_goes_through(tmp_path, capsys):
     import charging
 
@@ -67,6 +68,7 @@ def test_a_charging_particle_contracts_while_a_front_goes_through(tmp_path, caps
     assert "charge" in page
 
 
+@pytest.mark.long
 def test_the_gallery_is_drawn(tmp_path):
     import gallery
 

@@ -188,6 +188,7 @@ def test_the_readme_runs(reader):
     read_page(reader, "README.md")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_tutorial_runs_with_a_small_scan(reader):

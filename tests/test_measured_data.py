@@ -34,6 +34,7 @@ def test_gold_crystal_of_34idc_scan_54():
     assert result.verdict == "doubtful"  # with one start nothing says that it is not a lucky one
 
 
+@pytest.mark.long
 def test_argonne_crystal():
     """A TIFF stack with a block edited out: the block is masked, the starts agree, the point spread is found."""
     result = braggshot.reconstruct(

@@ -80,6 +80,7 @@ def assert_same(folder, expected):
         assert found.configuration == wanted.configuration
 
 
+@pytest.mark.long
 def test_a_killed_worker_changes_nothing(scans, alone, tmp_path):
     with connect("local", 2, CONFIG) as client:
         running = run_series(scans, tmp_path, client, SETTINGS)
