@@ -181,6 +181,12 @@ def test_a_mask_the_other_way_round_is_refused_with_the_question(kind):
         np.testing.assert_array_equal(of(COUNTS, valid=good).valid, np.broadcast_to(good, COUNTS.shape))
 
 
+def test_frames_that_a_mask_leaves_out_are_not_called_lost():
+    good = np.ones(COUNTS.shape, dtype=bool)
+    good[3:6] = False
+    assert noticed(of(COUNTS, valid=good)) == ""
+
+
 def test_a_region_and_a_saturated_core_may_be_masked():
     region = np.zeros((N, N), dtype=bool)
     region[8:24, 8:24] = True

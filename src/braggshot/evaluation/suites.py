@@ -18,11 +18,13 @@ from braggshot.crystals import displacement
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError, DataError
+from braggshot.evaluation import faults
 from braggshot.io import registry
 from braggshot.physics.sampling import oversampling
 from braggshot.prepare import prepare
 from braggshot.volumes import ComplexArray, DiffractionVolume
 
+Drawing = Callable[[], tuple[ComplexArray, DiffractionVolume]]
 FIRST_SEED = 131 * 100_000 + 7  # seed of the first crystal of each group
 
 
@@ -39,7 +41,20 @@ class Crystal:
 
     name: str
     group: str
-    draw: Callable[[], tuple[ComplexArray, DiffractionVolume]]
+    draw: Drawing
+
+
+def _simulated(_: str, seed: int, settings: CrystalSettings) -> Drawing:
+    def draw() -> tuple[ComplexArray, DiffractionVolume]:
+        truth, volume = simulate_volume(seed, settings)
+        return truth, _measure_oversampling(volume)
+
+    return draw
+
+
+def _measure_oversampling(volume: DiffractionVolume) -> DiffractionVolume:
+    """Return a volume with the oversampling estimated from its counts, in place of the simulation's exact oversampling."""
+    return replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
 
 
 @dataclass(frozen=True)
@@ -51,11 +66,13 @@ class Suite:
     about : what differs between the groups, in words, for the table of results
     groups : settings of the crystals of each group, by the group's name; empty for crystals that are read from files
     coherent : True if the beam is known to be fully coherent, so that no method fits a point spread
+    draw : function of group, seed and settings that returns the function `Crystal.draw`
     """
 
     about: str
     groups: Mapping[str, CrystalSettings] = field(default_factory=dict)
     coherent: bool = True
+    draw: Callable[[str, int, CrystalSettings], Drawing] = _simulated
 
     def crystals(self, number: int) -> Iterator[Crystal]:
         """Yield `number` crystals of each group, taking the groups in turn.
@@ -64,20 +81,7 @@ class Suite:
         """
         for k in range(number):
             for group, settings in self.groups.items():
-                yield Crystal(f"{group} #{k}", group, _simulated(FIRST_SEED + 131 * k, settings))
-
-
-def _simulated(seed: int, settings: CrystalSettings) -> Callable[[], tuple[ComplexArray, DiffractionVolume]]:
-    def draw() -> tuple[ComplexArray, DiffractionVolume]:
-        truth, volume = simulate_volume(seed, settings)
-        return truth, _measure_oversampling(volume)
-
-    return draw
-
-
-def _measure_oversampling(volume: DiffractionVolume) -> DiffractionVolume:
-    """Return a volume with the oversampling estimated from its counts, in place of the simulation's exact oversampling."""
-    return replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
+                yield Crystal(f"{group} #{k}", group, self.draw(group, FIRST_SEED + 131 * k, settings))
 
 
 def from_folder(folder: Path, number: int) -> Iterator[Crystal]:
@@ -94,7 +98,7 @@ def from_folder(folder: Path, number: int) -> Iterator[Crystal]:
         yield Crystal(path.stem, "all", _stored(path))
 
 
-def _stored(path: Path) -> Callable[[], tuple[ComplexArray, DiffractionVolume]]:
+def _stored(path: Path) -> Drawing:
     def draw() -> tuple[ComplexArray, DiffractionVolume]:
         volume = prepare(registry.read(path))
         with h5py.File(path) as file:
@@ -153,6 +157,11 @@ SUITES = {
     ),
     "large": Suite("96 x 128 x 128 voxels", _group_by_range(replace(_BASE, shape=(96, 128, 128)), 1, 2)),
     "atomistic": Suite("particles relaxed atom by atom, their diffraction summed over atoms; files of --data"),
+    "faults": Suite(
+        "raw scans of 32^3 voxels with one fault each, and the same scans masked by hand; peak 5e4, phase range pi",
+        dict.fromkeys(faults.GROUPS, replace(_SMALL, counts=(5e4, 5e4), phase_range=(math.pi,) * 2)),
+        draw=faults.draw,
+    ),
     "smoke": Suite("32^3 voxels, to see that everything works", _group_by_range(_SMALL, 1)),
 }
 

@@ -112,6 +112,7 @@ COLUMNS: dict[str, Callable[[Line], str]] = {
     "strain RMSE [%]": lambda line: _percent_of(line.median("strain_rmse")),
     "twin / blend [%]": lambda line: f"{_rate(line, 'twin')} / {_rate_of(line, is_blend)}",
     "good [%]": lambda line: _rate_of(line, lambda row: row.get("verdict") == "good"),
+    "noticed [%]": lambda line: _rate(line, "noticed") if any("noticed" in row for row in line.rows) else "-",
     "seconds": lambda line: _value(line.median("seconds"), "{:.2g}"),
     "volumes/s": lambda line: _value(Interval(1 / max(line.median("seconds").value, 1e-9), 0, 0), "{:.2g}"),
 }
@@ -151,8 +152,8 @@ def markdown(rows: Sequence[Row], command: str = "") -> str:
 _LEGEND = """
 Medians, with 95 % bootstrap intervals in brackets; success is an aligned complex correlation with the truth of at least 0.95,
 with its Wilson interval. The floor is what the truth itself leaves, from photon noise alone. twin: the conjugate inversion came
-out; blend: a failure that mixes both. good: the verdict, which does not know the truth. Strain by the field's convention,
-Au(111) and voxels of 10 nm.
+out; blend: a failure that mixes both. good: the verdict, which does not know the truth. noticed: something was said about the scan.
+Strain by the field's convention, Au(111) and voxels of 10 nm.
 """
 
 

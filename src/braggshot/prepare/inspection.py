@@ -197,9 +197,7 @@ def find_lost_frames(counts: FrameCounts, n_frames: int) -> BoolArray:
 
 def name_lost_frames(lost: BoolArray) -> str:
     """Say which frames hold no measurement."""
-    return (
-        f"{int(lost.sum())} of {len(lost)} frames hold no counts although the scan has counts there ({name_ranges(lost)}): masked"
-    )
+    return f"{int(lost.sum())} of {len(lost)} frames ({name_ranges(lost)}) hold no counts: without beam, or never written; masked"
 
 
 def name_ranges(chosen: BoolArray) -> str:
