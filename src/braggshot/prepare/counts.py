@@ -118,7 +118,7 @@ class CorrectedFrames:
         planes = self.grid.frames[first[0] : last[0]]
         wanted = [frame for plane in planes for frame in plane]
         raw, trusted = self._raw(wanted, rows, columns)
-        asked = trusted.any((1, 2))
+        asked = trusted.any((1, 2))  # a frame that the mask leaves out whole tells nothing
         counted = np.logical_and.reduce([raw != value for value in self.readout.no_count]) if self.readout.no_count else None
         full = 0 if counted is None else int((trusted & ~counted).sum())
         trusted &= True if counted is None else counted
@@ -131,7 +131,8 @@ class CorrectedFrames:
         counts = self.readout.photons(np.where(trusted, raw, 0).astype(np.float32, copy=False), offset)
         if offset is not None:
             counts *= trusted
-        frames = FrameCounts(np.asarray(wanted, np.intp), counts.sum((1, 2), dtype=np.float64), asked & _find_empty(raw, trusted))
+        totals, empty = counts.sum((1, 2), dtype=np.float64), _find_empty(raw, trusted)
+        frames = FrameCounts(np.asarray(wanted, np.intp)[asked], totals[asked], empty[asked])
         if len(wanted) != len(planes):
             counts, trusted = _gather(counts, trusted, [len(plane) for plane in planes])
         weight = self.grid.weight[first[0] : last[0], None, None]
