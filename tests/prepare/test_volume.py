@@ -14,7 +14,7 @@ from braggshot.errors import BraggshotError, ConfigError, DataError
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.prepare import volume as volume_module
 from braggshot.prepare.rocking import rocking_grid
-from braggshot.prepare.window import choose_binning, cut, fast_length, is_fast
+from braggshot.prepare.window import averaged_misfit, choose_binning, cut, fast_length, is_fast
 from braggshot.volumes import Circle, Geometry, Scan
 
 RAW = (70, 80, 90)
@@ -368,9 +368,27 @@ def test_settings_are_read_from_text():
 
 def test_lengths_and_bins():
     assert [fast_length(limit) for limit in (3, 100, 101, 127, 201, 256)] == [2, 100, 100, 126, 200, 256]
-    assert choose_binning((2.1, 5.9, 6.0)) == (1, 1, 2)
-    assert choose_binning((2.1, 5.9, 6.0), (True, True, False)) == (1, 1, 1)
-    assert choose_binning((8.9, 9.1, 30)) == (2, 3, 10)
+    few = np.ones((8, 8, 8))
+    assert choose_binning(few, (2.1, 5.9, 6.0)) == (1, 1, 2)
+    assert choose_binning(few, (2.1, 5.9, 6.0), (True, True, False)) == (1, 1, 1)
+    assert choose_binning(few, (8.9, 9.1, 30)) == (2, 3, 10)
+
+
+def test_bins_shrink_where_many_photons_show_what_they_average():
+    """Of a crystal that is known: the estimate is the misfit of its pattern at the middle of the bins to the bins' own counts."""
+    z, y, x = np.meshgrid(*[np.arange(64) - 32] * 3, indexing="ij")
+    body = (abs(z) <= 4) & (abs(y) <= 8) & (abs(x + y / 2) <= 9)  # 9 of 64 voxels along z
+    fine, middle = (np.abs(np.fft.fftn(body * np.exp(2j * np.pi * shift * z / 64))) ** 2 for shift in (0.0, 0.5))
+    for peak, bins in ((1e3, 2), (1e6, 1)):
+        counts = np.fft.fftshift(fine * (peak / fine.max()))
+        between = np.fft.fftshift(middle * (peak / fine.max()))[::2]
+        binned = counts[::2] + np.roll(counts, -1, axis=0)[::2]
+        missed = min(
+            float(((binned - 2 * at) ** 2 / (2 * np.maximum(2 * at, 1))).mean())
+            for at in (between, np.fft.fftshift(np.roll(middle, -1, 0) * (peak / fine.max()))[::2])
+        )
+        assert averaged_misfit(counts, (2, 1, 1), (7.1, 3.7, 3.3)) == pytest.approx(missed, rel=0.5)
+        assert choose_binning(counts, (7.1, 3.7, 3.3))[0] == bins
 
 
 @pytest.fixture(scope="module")

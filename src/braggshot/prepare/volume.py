@@ -81,7 +81,10 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
     centred = _recentre(block, peak)
     crystal = object_extent(*centred)
     sampling = crystal.oversampling(centred[0].shape)
-    window, shape, chosen = _choose_window(scan, source.shape, view, peak, offset, sampling, crystal, config)
+    binning = config.binning
+    if binning == "auto":
+        binning = (1, 1, 1) if scan.prepared else choose_binning(centred[0], sampling, crystal.certain)
+    window, shape, remarks = _choose_window(scan, source.shape, view, peak, offset, sampling, crystal, binning, config)
     start, stop = raw_extent(window, shape)
     if not _covers(block, start, stop, source.shape):
         block = load_region(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
@@ -89,7 +92,7 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
         block = _mask_aliens(block, sampling)
     moved = np.add(peak, offset) - raw_centre(window, shape) if config.subvoxel else np.zeros(3)
     volume = _cut(block, window, shape, moved, config)
-    volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *chosen, *volume.steps))
+    volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *remarks, *volume.steps))
     odd = () if scan.prepared else (*source.noticed, *block.noticed, *check_counts(_raw_plane(scan, source, block, peak[0])))
     return _describe(scan, source, replace(volume, provenance={"noticed": odd}), window, moved)
 
@@ -140,14 +143,12 @@ def _raw_plane(scan: Scan, source: CorrectedFrames, block: Block, plane: int) ->
 
 def _choose_window(
     scan: Scan, raw_shape: Triple, view: Survey, peak: Triple, offset: NDArray[np.float64], sampling: tuple[float, float, float],
-    crystal: Extent, config: PrepareConfig,
+    crystal: Extent, binning: Triple, config: PrepareConfig,
 ) -> tuple[Window, Triple, tuple[str, ...]]:  # fmt: skip
     """Choose the part of the raw scan that becomes the volume (its window) and its shape; add remarks in words.
 
     Where the size of the crystal is not certain, nothing is binned or cropped that depends on it.
     """
-    chosen = (1, 1, 1) if scan.prepared else choose_binning(sampling, crystal.certain)
-    binning = chosen if config.binning == "auto" else config.binning
     middle = [size // 2 for size in raw_shape]
     # The brightest speckle of a strongly strained crystal may lie far from the middle of its pattern.
     mass = ndimage.center_of_mass(np.maximum(view.counts - view.background, 0))

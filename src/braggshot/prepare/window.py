@@ -20,6 +20,8 @@ Number = TypeVar("Number", bound=np.generic)
 
 FAST_PRIMES = (2, 3, 5, 7)
 BIN_FROM, BIN_TO = 6.0, 3.0  # least oversampling of an axis that is binned, and least oversampling after binning [1]
+AVERAGED = 0.1  # half deviance per voxel that averaging in bins may add; photon noise makes 0.5 [1]
+BAND = 1.1  # reach of the autocorrelation that is looked at, over the crystal's extent [1]
 ACROSS = 20  # least number of voxels across the crystal, where the scan is large enough
 
 
@@ -36,14 +38,42 @@ def fast_length(limit: int) -> int:
     return next((length for length in range(limit - limit % 2, 2, -2) if is_fast(length)), 2)
 
 
-def choose_binning(oversampling: Sequence[float], certain: Sequence[bool] = (True, True, True)) -> Triple:
+def choose_binning(counts: FloatArray, oversampling: Sequence[float], certain: Sequence[bool] = (True, True, True)) -> Triple:
     """Choose the binning of each axis.
 
-    An axis with an oversampling of six or more is binned, if the oversampling is certain; it stays at least three.
+    An axis with an oversampling of six or more is binned, if the oversampling is certain; it stays at least three. Bins become
+    smaller where there are so many photons that what a bin averages would be seen: see `averaged_misfit`.
     """
     ratios = zip(oversampling, certain, strict=True)
-    z, y, x = (int(ratio // BIN_TO) if known and ratio >= BIN_FROM else 1 for ratio, known in ratios)
-    return z, y, x
+    bins = [int(ratio // BIN_TO) if known and ratio >= BIN_FROM else 1 for ratio, known in ratios]
+    while max(bins) > 1 and averaged_misfit(counts, (bins[0], bins[1], bins[2]), oversampling) > AVERAGED:
+        bins[bins.index(max(bins))] -= 1
+    return bins[0], bins[1], bins[2]
+
+
+def averaged_misfit(counts: FloatArray, binning: Triple, oversampling: Sequence[float]) -> float:
+    r"""Estimate by how much bins miss the pattern at their middles, because they average it.
+
+    A bin of b voxels multiplies the autocorrelation at the frequency f by :math:`\sin(\pi b f) / (b \sin \pi f)`; the crystal has
+    frequencies up to one over its oversampling. The result is half the deviance per bin, of which photon noise makes 0.5.
+
+    Parameters
+    ----------
+    counts : (z, y, x) [counts]
+    binning : voxels per bin (z, y, x)
+    oversampling : oversampling of the counts, per axis
+    """
+    transform, factor = np.fft.rfftn(counts), np.ones((1, 1, 1))
+    for axis, (bins, ratio, size) in enumerate(zip(binning, oversampling, counts.shape, strict=True)):
+        f = np.fft.rfftfreq(size) if axis == 2 else np.fft.fftfreq(size)
+        kernel = np.exp(-2j * np.pi * f * (np.arange(bins)[:, None] - (bins - 1) / 2)).mean(0).real
+        across = tuple(other for other in range(3) if other != axis)
+        transform *= np.expand_dims(np.abs(f) <= BAND / ratio, across)
+        factor = factor * np.expand_dims(kernel, across)
+    seen = np.fft.irfftn(transform, counts.shape, (0, 1, 2))
+    missed = np.fft.irfftn(transform * (factor - 1), counts.shape, (0, 1, 2))
+    voxels = math.prod(binning)
+    return float((voxels * missed**2 / (2 * np.maximum(seen, 1 / voxels))).mean())
 
 
 def choose_shape(
