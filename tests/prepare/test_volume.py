@@ -390,7 +390,7 @@ def test_scan_54(scan54):
     assert np.prod(volume.shape) < 160 * 128 * 128
     assert volume.intensity.sum() > 0.95 * 46_155_653
     assert volume.intensity.max() == volume.intensity[tuple(size // 2 for size in volume.shape)]
-    assert 2 * np.pi / np.linalg.norm(volume.q_bragg) == pytest.approx(2.335e-10, rel=1e-3)
+    assert 2 * np.pi / np.linalg.norm(volume.q_bragg) == pytest.approx(2.3673e-10, rel=1e-3)
 
 
 @pytest.mark.data

@@ -211,10 +211,7 @@ def _sum_repeats(frames: LazyFrames, points: int, noticed: list[str]) -> LazyFra
     if repeats < 2:
         return frames
     whole = min(frames.shape[0] // repeats, points)
-    rest = (
-        f"; the last {left} exposures belong to no whole angle and are left out"
-        if (left := frames.shape[0] - whole * repeats)
-        else ""
-    )
-    noticed.append(f"{frames.shape[0]} exposures at {points} angles: each {repeats} were added up{rest}.")
+    rest = frames.shape[0] - whole * repeats
+    about = f"; the last {rest} belong to no whole angle and are left out" if rest else ""
+    noticed.append(f"{frames.shape[0]} exposures at {points} angles: each {repeats} were added up{about}.")
     return select_frames(SummedFrames(frames, repeats), np.arange(whole))

@@ -201,25 +201,25 @@ def match_points(
         noticed.append(f"{name} is no number at most of its {arrays.pop(name).size} points, and is left out.")
     points = min((values.size for values in arrays.values()), default=n_frames)
     if points < n_frames:
-        lost = list_numbers(range(points, n_frames))
-        noticed.append(
-            f"{n_frames} frames but {points} motor positions: the angle of {n_frames - points} frames is not known (number {lost}, "
-            "counted from 0), and they are left out."
-        )
+        noticed.append(f"{n_frames} frames but {points} motor positions: {_leave_out(range(points, n_frames))}")
     if points > n_frames:
         noticed.append(f"{points - n_frames} of {points} points have no frame; the scan was interrupted or frames are missing.")
     known = np.ones(min(points, n_frames), dtype=bool)
     for values in arrays.values():
         known &= np.isfinite(values[: known.size])
     if not known.all():
-        lost = list_numbers(np.flatnonzero(~known).tolist())
-        noticed.append(
-            f"the angle of {int((~known).sum())} frames (number {lost}, counted from 0) is not known, and they are left out."
-        )
+        noticed.append(_leave_out(np.flatnonzero(~known).tolist()))
     kept = np.flatnonzero(known)
     if len(kept) < 2:
         raise DataError(f"{len(kept)} of {n_frames} frames have an angle; a rocking curve has many.")
     return kept, scalars | {name: values[kept] for name, values in arrays.items()}
+
+
+def _leave_out(frames: Sequence[int]) -> str:
+    """Say that the frames of these numbers are left out, because their angle is not known."""
+    if len(frames) == 1:
+        return f"frame {frames[0]} (counted from 0) has no angle and is left out."
+    return f"frames {list_numbers(frames)} (counted from 0) have no angle and are left out."
 
 
 def no_count(dtype: np.dtype[Any]) -> int | None:

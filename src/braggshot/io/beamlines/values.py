@@ -215,7 +215,7 @@ def choose_value(known: Range, *values: Value) -> Value:
     taken, notes = usable[0], list(usable[0].notes)
     for other in usable[1:]:
         if differ(taken.amount, other.amount, DISAGREE):
-            notes.append(f"{known.name}: {show(known, taken)} is taken; {show(known, other)} is left aside.")
+            notes.append(f"{known.name}: {show(known, taken)} is taken, because it is trusted more than {show(known, other)}.")
     return replace(taken, notes=tuple(notes))
 
 
@@ -233,7 +233,7 @@ def explain_contradiction(known: Range, stated: float, found: Value) -> str | No
     """Say that the value which the user states [SI] is taken, and that the files state another one; None if they agree."""
     if not differ(stated, found.amount, CONTRADICT):
         return None
-    return f"{known.name}: {stated / known.si:.6g} {known.unit} is taken, as stated; the files say {show(known, found)}."
+    return f"{known.name}: {stated / known.si:.6g} {known.unit} is taken, because you state it; the files say {show(known, found)}."
 
 
 def read_angles(raw: Any, unit: Any, source: str, noticed: list[str]) -> float | np.ndarray[Any, np.dtype[np.float64]] | None:
