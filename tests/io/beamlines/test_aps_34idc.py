@@ -152,6 +152,71 @@ def test_scans_of_a_file(spec: Path) -> None:
     assert any("2 scans of number 54 (54.1, 54.2): 54.2 is taken" in note for note in read(spec).provenance["noticed"])
 
 
+def set_region(spec: Path, detector: str, row: int, column: int) -> None:
+    text = spec.read_text().replace("#UIMDET 34idcTIM1:", f"#UIMDET {detector}:" if detector else "#C")
+    spec.write_text(text.replace("#UIMR5  123 10 122 12 1", f"#UIMR5  {column} 10 {row} 12 1"))
+
+
+@pytest.mark.parametrize(
+    ("detector", "row", "column", "beam"),
+    [
+        ("34idcTIM1", 0, 0, (127.5, 127.5)),
+        ("34idcTIM1", 100, 112, (27.5, 15.5)),
+        ("34idcTIM2", 0, 0, (258, 257.5)),  # 517 x 516 pixels with the seam
+        ("34idcTIM2", 100, 112, (158, 145.5)),
+        ("34idcTIM2", 256, 300, (258 - 261, 257.5 - 304)),  # beyond the seam
+        ("34idcTIM2", 250, 0, (8, 257.5)),  # across it
+        ("34idcNEW", 100, 112, (27.5, 15.5)),
+        ("34idcNEW", 250, 300, (5.5, -44.5)),
+        ("", 10, 10, (117.5, 117.5)),
+    ],
+)
+def test_the_direct_beam_stays_on_the_detector_when_the_region_moves(
+    spec: Path, detector: str, row: int, column: int, beam: tuple[float, float]
+) -> None:
+    set_region(spec, detector, row, column)
+    scan = read(spec)
+    assert scan.geometry is not None
+    assert scan.geometry.direct_beam == beam
+    note = next(note for note in scan.provenance["noticed"] if "direct beam" in note and "assumed" in note)
+    assert "volume, orientation and lattice spacing depend on it: give direct_beam=" in note
+    assert ("guessed" in note) == (detector not in {"34idcTIM1", "34idcTIM2"})
+    assert not any("assumed" in note for note in read(spec, direct_beam=(1, 2)).provenance["noticed"])
+
+
+def test_the_gap_between_the_chips_of_the_quad_is_opened_and_masked(spec: Path, tmp_path: Path) -> None:
+    set_region(spec, "34idcTIM2", 251, 249)  # five rows and seven columns before the gap
+    np.save(tmp_path / "mask.npy", np.pad([[1]], ((2, 9), (8, 1))))
+    np.save(tmp_path / "flat.npy", np.arange(512.0 * 512).reshape(512, 512))
+    scan = read(spec, flat=tmp_path / "flat.npy", mask=tmp_path / "mask.npy", direct_beam=(1, 2))
+    rows, columns = [*range(5), *range(10, 17)], [*range(7), *range(11, 14)]
+    assert scan.frames.shape == (9, 17, 14)
+    counts = scan.frames[...]
+    assert_array_equal(counts[np.ix_(range(9), rows, columns)], draw_counts())
+    assert counts.sum() == draw_counts().sum()
+    assert_array_equal(scan.frames[2:8:2, 3:12:2, 6:], counts[2:8:2, 3:12:2, 6:])
+    assert not scan.frames[0, 5:9].any()
+    good = np.zeros((17, 14), bool)
+    good[np.ix_(rows, columns)] = True
+    good[2, 12] = False
+    assert_array_equal(scan.valid, good)
+    assert scan.flat is not None
+    assert scan.flat[10, 11] == 256 * 512 + 256
+    assert scan.geometry is not None
+    assert scan.geometry.direct_beam == (1, 2)
+    assert any("5 rows from row 5 on and 4 columns from column 7 on are inserted, masked" in n for n in scan.provenance["noticed"])
+
+
+def test_frames_of_any_size_come_back_with_the_direct_beam_in_their_middle(tmp_path: Path) -> None:
+    for rows, columns in ((12, 10), (13, 10), (256, 256), (8, 300), (512, 512)):
+        angle, geometry = aps_geometry((3, rows, columns))
+        frames = np.ones((3, rows, columns), np.int32)
+        scan = read(write_scan(tmp_path / f"{rows}x{columns}", frames, angle, geometry, 1))
+        assert scan.frames.shape == frames.shape
+        assert scan.geometry is not None
+        assert scan.geometry.direct_beam == ((rows - 1) / 2, (columns - 1) / 2)
+
+
 def test_overrides_replace_what_the_file_says(spec: Path) -> None:
     geometry = read(spec, energy_ev=8000, distance_m=2.0, pixel_size_m=75e-6, direct_beam=[3, 4.5]).geometry
     assert geometry is not None

@@ -110,7 +110,10 @@ def test_interrupted_scan_keeps_the_angles_it_has(path: Path, tmp_path: Path) ->
     assert any("3 of 12 points have no frame" in note for note in scan.provenance["noticed"])
     scan = read(write_bliss(tmp_path / "long", draw_counts(np.uint16), longer[:7]))
     assert_array_equal(scan.frames[...], draw_counts()[:7])
-    assert any("9 frames but 7 motor positions" in note and "number 7-8" in note for note in scan.provenance["noticed"])
+    assert any(
+        "9 frames but 7 motor positions" in note and "frames 7-8 (counted from 0) have no angle" in note
+        for note in scan.provenance["noticed"]
+    )
 
 
 def test_motors_missing_or_only_at_the_start(path: Path) -> None:
