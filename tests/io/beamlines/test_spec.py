@@ -78,7 +78,7 @@ def test_nan_in_a_counter_moves_no_angle(spec: Path) -> None:
     assert np.allclose(np.rad2deg(scan.rocking_angle), ANGLE)  # type: ignore[arg-type]
     assert_array_equal(scan.frames[...], draw_counts())
     assert "Monitor is no number at points 2, 5 of 9" in notes(scan)
-    assert "the median flux is assumed there" in notes(scan)
+    assert "the median flux is assumed for 2 frames" in notes(scan)
     assert_array_equal(scan.monitor, np.full(9, 1000))
 
 

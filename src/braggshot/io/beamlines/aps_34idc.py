@@ -145,9 +145,10 @@ def _entry(spec: Path, content: bytes, places: Sequence[Place], n_files: int, no
     if len(places) > 1:
         why = f"it has as many points as there are frames, {n_files}" if len(fitting) == 1 else "it is the last one with points"
         others = ", ".join(place.key for place in places)
+        instead = next(place.key for place in places if place.key != taken.key)
         noticed.append(
             f"the file holds {len(places)} scans of number {places[0].number} ({others}): {taken.key} is taken, because {why}; "
-            f"choose another one with scan={places[0].key}."
+            f"choose another one with scan={instead}."
         )
     noticed += taken.noticed
     return taken
@@ -259,7 +260,7 @@ def _monitor(columns: Mapping[str, FloatArray], points: NDArray[np.intp], notice
         noticed.append("the column Monitor has no flux at most points, and is not used.")
         return None
     if not known.all():
-        noticed.append(f"Monitor is no number at {int((~known).sum())} frames: the median flux is assumed there.")
+        noticed.append(f"the median flux is assumed for {int((~known).sum())} frames at which Monitor is no number.")
     return np.where(known, flux, np.median(flux[known]))
 
 
