@@ -116,6 +116,19 @@ def test_interrupted_scan_keeps_the_angles_it_has(path: Path, tmp_path: Path) ->
     )
 
 
+def test_a_scan_of_another_motor_and_a_short_monitor(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        motors = file["12.1/instrument/positioners"]
+        del motors["eta"], file["12.1/measurement/imon"]
+        motors["eta"] = np.array([17.2])
+        file["12.1/measurement/imon"] = np.ones(5)
+    scan = read(path)
+    notes = " ".join(scan.provenance["noticed"])
+    assert scan.rocking_angle is None
+    assert "stopped early" not in notes
+    assert "the monitor imon has 5 values for 9 frames, and is not used" in notes
+
+
 def test_motors_missing_or_only_at_the_start(path: Path) -> None:
     with h5py.File(path, "a") as file:
         for name in ("positioners/mu", "positioners_start/mu", "positioners/nu"):

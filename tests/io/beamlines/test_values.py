@@ -108,6 +108,8 @@ def test_a_direct_beam_that_was_never_set_is_left_out(centre: Any, found: Any) -
     assert beam == found
     assert bool(notes) == (found is None)
     assert read_pixel(5.5, "mm", "header", 55e-6).amount == pytest.approx(100)
+    assert read_pixel(250, "m", "header", 55e-6).amount == 250
+    assert "250 pixels are taken" in read_pixel(250, "m", "header", 55e-6).notes[0]
 
 
 # ----------------------------------------------------------------------------------------------- the same through every reader

@@ -31,6 +31,7 @@ from braggshot.io.beamlines.readings import (
     geometry,
     match_points,
     no_count,
+    per_frame,
     rocking_angle,
 )  # fmt: skip
 from braggshot.io.beamlines.tables import explain_early_stop
@@ -113,7 +114,8 @@ def read(
         readings = _readings(entry, detector)
     stored = HDF5Frames(path, f"{name}/measurement/{detector}")
     label = f"{Path(path).stem}_S{int(_number(name)[0]):04d}"
-    stopped = explain_early_stop(title, max((np.size(value) for value in motors.values()), default=0)) if motors else None
+    points = max((np.size(value) for value in motors.values() if np.size(value) > 1), default=stored.shape[0])
+    stopped = explain_early_stop(title, points)
     noticed += [f"scan {name}: {stopped}."] if stopped else []
     kept, motors = match_points(stored.shape[0], motors, noticed)
     frames = select_frames(stored, kept)
@@ -123,7 +125,7 @@ def read(
         frames=frames,
         name=label,
         valid=~bad if bad.any() else None,
-        monitor=flux[kept] if flux is not None and flux.size > kept[-1] else None,
+        monitor=per_frame(flux, kept, monitor, noticed),
         rocking_angle=rocking_angle(ID01, motors, noticed),
         geometry=geometry(ID01, Readings(motors, **readings), frames.shape, overrides, noticed),
         detector=DETECTORS.get(detector),

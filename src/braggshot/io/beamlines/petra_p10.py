@@ -34,6 +34,7 @@ from braggshot.io.beamlines.readings import (
     geometry,
     match_points,
     no_count,
+    per_frame,
     rocking_angle,
 )  # fmt: skip
 from braggshot.io.beamlines.values import Value, choose_centre, choose_value, read_pixel, read_value
@@ -100,7 +101,7 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
         frames=frames,
         name=stem,
         valid=~bad if bad.any() else None,
-        monitor=flux[kept] if flux is not None and flux.size > kept[-1] else None,
+        monitor=per_frame(flux, kept, monitor, noticed),
         rocking_angle=rocking_angle(P10, motors, noticed),
         geometry=geometry(P10, Readings(motors, **readings), frames.shape, overrides, noticed),
         detector=SIZES.get((frames.shape[1], frames.shape[2])),

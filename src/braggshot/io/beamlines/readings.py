@@ -215,6 +215,14 @@ def match_points(
     return kept, scalars | {name: values[kept] for name, values in arrays.items()}
 
 
+def per_frame(flux: FloatArray | None, kept: NDArray[np.intp], name: str, noticed: list[str]) -> FloatArray | None:
+    """Return the flux at the frames `kept`; None if there is none, or, with a note, if it has fewer values than frames."""
+    if flux is None or flux.size > kept[-1]:
+        return None if flux is None else flux[kept]
+    noticed.append(f"the monitor {name} has {flux.size} values for {kept[-1] + 1} frames, and is not used.")
+    return None
+
+
 def _leave_out(frames: Sequence[int]) -> str:
     """Say that the frames of these numbers are left out, because their angle is not known."""
     if len(frames) == 1:

@@ -22,6 +22,7 @@ from braggshot.physics.plausibility import Range
 
 DISAGREE = 0.01  # relative difference from which two values of the files disagree [1]
 CONTRADICT = 0.05  # relative difference from which the user's value and that of the files disagree [1]
+FARTHEST = 1.0  # largest distance of the direct beam from the first pixel of a detector [m]
 MOVES = 1e-3  # share of its mean by which a value must vary over the points of a scan to count as moving [1]
 
 PREFIXES = {"p": 1e-12, "n": 1e-9, "μ": 1e-6, "u": 1e-6, "m": 1e-3, "c": 1e-2, "": 1.0, "k": 1e3, "M": 1e6}
@@ -261,9 +262,14 @@ def read_pixel(raw: Any, unit: Any, source: str, pitch: float | None) -> Value:
     if numbers.size != 1 or not np.isfinite(numbers[0]):
         return Value(None, source, (f"{source} is {_show(raw)}: it was never set, and is left out.",))
     known = parse_unit(behind or unit)
-    if known is not None and known.kind == "length" and known.size > 1e-9 and pitch:
-        return Value(float(numbers[0]) * known.size / pitch, source)
-    return Value(float(numbers[0]), source)
+    number = float(numbers[0])
+    if known is not None and known.kind == "length" and pitch and abs(number) * known.size < FARTHEST:
+        return Value(number * known.size / pitch, source)
+    if known is not None and known.kind == "length":
+        return Value(
+            number, source, (f"{source} states {number:g} {known.name}, which is on no detector: {number:g} pixels are taken.",)
+        )
+    return Value(number, source)
 
 
 def choose_centre(centre: Sequence[Value], shape: Sequence[int]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
