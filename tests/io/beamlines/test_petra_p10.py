@@ -142,7 +142,7 @@ def test_parameters_without_a_value_are_said(path: Path) -> None:
     change(path, ("chi = 90.0", "chi ="), ("gam = 2.0", "gam 2.0"))
     scan = read(path)
     assert scan.geometry is None
-    assert "the parameter chi of the .fio file is empty, no number" in notes(scan)
+    assert "chi of sample_00012.fio is empty: it is left out" in notes(scan)
     assert "1 lines of the parameters (%p) are not read, because they are no 'name = value', first 'gam 2.0'" in notes(scan)
     assert "do not give gam; the detector cannot be placed" in notes(scan)
 

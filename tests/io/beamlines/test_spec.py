@@ -132,6 +132,19 @@ def test_names_and_columns_that_do_not_fit_keep_the_scanned_motor(spec: Path) ->
     assert "names 4 columns and the rows hold 5 values: only the first column (Theta) is read" in notes(scan)
 
 
+@pytest.mark.parametrize(
+    ("line", "monitored"),
+    [("#L\tTheta\tSeconds\tImageTot\tImageMax\tMonitor", True), ("#L Theta Seconds ImageTot ImageMax Monitor", True),
+     ("#L Theta Seconds  ImageTot  ImageMax  Monitor", False)],
+)  # fmt: skip
+def test_names_of_columns_may_stand_apart_in_another_way(spec: Path, line: str, monitored: bool) -> None:
+    change(spec, ("#L Theta  Seconds  ImageTot  ImageMax  Monitor", line))
+    scan = read(spec)
+    assert np.allclose(np.rad2deg(scan.rocking_angle), ANGLE)  # type: ignore[arg-type]
+    assert (scan.monitor is not None) == monitored
+    assert ("only the first column (Theta) is read" in notes(scan)) != monitored
+
+
 def test_a_number_that_stands_twice_can_be_chosen(spec: Path) -> None:
     text = spec.read_text()
     block = text[text.index("#S 54") :]

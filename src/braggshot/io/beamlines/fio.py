@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
-from braggshot.io.beamlines.tables import decode, explain_early_stop, name_gaps, read_rows, to_number
+from braggshot.io.beamlines.tables import decode, explain_early_stop, name_gaps, read_rows
 
 COLUMN = re.compile(r"Col\s+\d+\s+(\S.*?)\s+(\w+)$", re.IGNORECASE)
 STARTED = re.compile(r"acquisition started at\s+(.*)", re.IGNORECASE)
@@ -94,9 +94,3 @@ def _columns(lines: list[str], whole: bool, said: list[str]) -> dict[str, NDArra
     said += remarks
     texts = {"STRING", "BOOLEAN"}
     return {head[1]: values for head, values in zip(heads, table.T, strict=True) if head[2].upper() not in texts}
-
-
-def read_parameter(table: FioTable, name: str) -> float | None:
-    """Return a parameter as a number; None if it has no value, or one that is no number."""
-    value = to_number(table.parameters.get(name, ""))
-    return value if np.isfinite(value) else None

@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 
 from braggshot.errors import DataError, FormatError
-from braggshot.io.beamlines.fio import FioTable, read_fio, read_parameter
+from braggshot.io.beamlines.fio import FioTable, read_fio
 from braggshot.io.beamlines.instruments import PETRA_P10 as P10
 from braggshot.io.beamlines.readings import (
     Overrides,
@@ -37,7 +37,7 @@ from braggshot.io.beamlines.readings import (
     per_frame,
     rocking_angle,
 )  # fmt: skip
-from braggshot.io.beamlines.values import Value, choose_centre, choose_value, read_pixel, read_value
+from braggshot.io.beamlines.values import Value, choose_centre, choose_value, read_angles, read_pixel, read_value
 from braggshot.io.beamlines.views import select_frames
 from braggshot.io.files import is_hdf5, open_hdf5
 from braggshot.io.frames import HDF5Frames, LazyFrames, SummedFrames
@@ -92,7 +92,7 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
         raise DataError(f"{path}: the master file links to no frames; was the scan interrupted at once?")
     bad, sentinel = find_blind_pixels(frames), no_count(frames.dtype)
     frames = _sum_repeats(frames, max(map(len, table.columns.values()), default=0), noticed)
-    kept, motors = match_points(frames.shape[0], _motors(table, noticed), noticed)
+    kept, motors = match_points(frames.shape[0], _motors(table, stem, noticed), noticed)
     frames, flux = select_frames(frames, kept), table.columns.get(monitor)
     readings = _prefer_fio(readings, table, stem)
     readings["direct_beam"], readings["direct_beam_notes"] = _centre(readings["direct_beam"], frames.shape)
@@ -186,19 +186,14 @@ def _find_fio(master: Path, stem: str, fio: str | Path | None, noticed: list[str
     return files[0] if files else None
 
 
-def _motors(table: FioTable, noticed: list[str]) -> dict[str, float | FloatArray]:
+def _motors(table: FioTable, stem: str, noticed: list[str]) -> dict[str, float | FloatArray]:
     """Return the positions of the circles [deg] by motor name: the column of the table, or else the parameter."""
     motors: dict[str, float | FloatArray] = {}
     for circle in (*P10.sample, *P10.detector):
-        position = read_parameter(table, circle.motor)
-        if circle.motor in table.columns:
-            motors[circle.motor] = table.columns[circle.motor]
-        elif position is not None:
-            motors[circle.motor] = position
-        elif circle.motor in table.parameters:
-            noticed.append(
-                f"the parameter {circle.motor} of the .fio file is {table.parameters[circle.motor] or 'empty'}, no number."
-            )
+        found = table.columns.get(circle.motor, table.parameters.get(circle.motor))
+        angle = None if found is None else read_angles(found, None, f"{circle.motor} of {stem}.fio", noticed)
+        if angle is not None:
+            motors[circle.motor] = angle
     return motors
 
 

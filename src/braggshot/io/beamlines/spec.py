@@ -129,9 +129,9 @@ def read_scan(content: bytes, place: Place) -> SpecScan:
     text = SPECTRUM.sub("", decode(content[place.scan]))
     lines = [line.strip() for line in text.split("\n")]
     facts: dict[str, str] = {}
-    for line in reversed([line for line in lines if line.startswith("#")]):  # of lines with one key the first one counts
-        key, _, words = line[1:].partition(" ")
-        facts[key] = words.strip()
+    for line in reversed([line for line in lines if re.match(r"#\S", line)]):  # of lines with one key the first one counts
+        key, *words = line[1:].split(None, 1)
+        facts[key] = words[0] if words else ""
     rows = [line for line in lines if line and line[0] not in "#@"]
     if not rows:
         raise DataError(f"scan {place.number} has no points; was it interrupted at once?")
@@ -160,15 +160,17 @@ def _columns(facts: dict[str, str], rows: list[str], whole: bool, said: list[str
     if not names:
         raise FormatError("the scan names no columns (#L).")
     counts = [len(row.split()) for row in rows]
-    width = len(names) if len(names) in counts else max(set(counts), key=counts.count)
+    width = len(names) if 2 * counts.count(len(names)) >= len(counts) else max(set(counts), key=counts.count)
     table, remarks = read_rows(rows, width, whole)
     said += remarks
     if width != len(names):
+        words = facts["L"].split()
+        first = words[0] if len(words) == width else names[0]
         said.append(
-            f"the line #L names {len(names)} columns and the rows hold {width} values: only the first column ({names[0]}) is read; "
+            f"the line #L names {len(names)} columns and the rows hold {width} values: only the first column ({first}) is read; "
             "mend the line #L to have the others"
         )
-        names = names[:1]
+        names = [first]
     return dict(zip(names, table.T, strict=False)), len(table)
 
 
