@@ -231,6 +231,26 @@ def test_values_as_text_and_arrays_of_one(tmp_path: Path) -> None:
     assert np.rad2deg(geometry.sample[0].angle) == pytest.approx(0.5)
 
 
+ODD = [np.nan, "abc", np.bytes_(b"\xff\xfe"), np.zeros(0), h5py.Empty("S3"), [1, 2, 3], 1 + 2j, np.zeros((2, 3)), None]
+
+
+@pytest.mark.parametrize("format", ["esrf_id01", "petra_p10"])
+def test_no_entry_of_another_kind_ends_in_a_crash(tmp_path: Path, format: str) -> None:
+    """Each data set of the header in turn holds something odd, None a group; the unit of each is odd too."""
+    path = Path(SAMPLES[format](tmp_path).path)
+    names: list[str] = []
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) and item.ndim < 2 else None)
+    whole = path.read_bytes()
+    for number, name in enumerate(names):
+        path.write_bytes(whole)
+        with h5py.File(path, "a") as file:
+            del file[name]
+            item = file.create_group(name) if (odd := ODD[number % len(ODD)]) is None else file.create_dataset(name, data=odd)
+            item.attrs["units"] = [b"\xb5m", np.array([b"mm"]), np.array([]), 3.0][number % 4]
+        assert read(path).frames.shape[0] > 1
+
+
 def test_an_energy_scan_says_so(tmp_path: Path) -> None:
     path = Path(SAMPLES["esrf_id01"](tmp_path).path)
     with h5py.File(path, "a") as file:

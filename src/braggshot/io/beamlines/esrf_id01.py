@@ -35,9 +35,18 @@ from braggshot.io.beamlines.readings import (
     rocking_angle,
 )  # fmt: skip
 from braggshot.io.beamlines.tables import explain_early_stop
-from braggshot.io.beamlines.values import Value, choose_centre, choose_value, read_angles, read_pixel, read_value
+from braggshot.io.beamlines.values import (
+    Value,
+    choose_centre,
+    choose_value,
+    read_angles,
+    read_numbers,
+    read_pixel,
+    read_value,
+    to_text,
+)  # fmt: skip
 from braggshot.io.beamlines.views import select_frames
-from braggshot.io.files import dataset, is_hdf5, node, open_hdf5
+from braggshot.io.files import is_hdf5, node, open_hdf5
 from braggshot.io.frames import HDF5Frames
 from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL, Range
 from braggshot.volumes import FloatArray, Scan
@@ -216,8 +225,8 @@ def _units(values: h5py.Dataset) -> Any:
 
 def _counter(entry: h5py.Group, name: str) -> FloatArray | None:
     values = entry.get(f"measurement/{name}")
-    return None if values is None or values.ndim != 1 else np.asarray(values[()], float)
+    return read_numbers(values[()])[0] if isinstance(values, h5py.Dataset) and values.ndim == 1 else None
 
 
 def _text(entry: h5py.Group, name: str) -> str:
-    return str(dataset(entry, name).asstr()[()]) if name in entry else ""
+    return to_text(next((item[()] for item in _nodes(entry, (name,))), None))

@@ -37,7 +37,7 @@ from braggshot.io.beamlines.readings import (
     per_frame,
     rocking_angle,
 )  # fmt: skip
-from braggshot.io.beamlines.values import Value, choose_centre, choose_value, read_angles, read_pixel, read_value
+from braggshot.io.beamlines.values import Value, choose_centre, choose_value, read_angles, read_pixel, read_value, to_text
 from braggshot.io.beamlines.views import select_frames
 from braggshot.io.files import is_hdf5, open_hdf5
 from braggshot.io.frames import HDF5Frames, LazyFrames, SummedFrames
@@ -82,7 +82,7 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
     noticed: list[str] = []
     with open_hdf5(path) as file:
         parts = sorted(filter(PART.fullmatch, file["entry/data"]))
-        readings, mask, description = _readings(file), _pixel_mask(file), _value(file, f"{DETECTOR}/description")
+        readings, mask, description = _readings(file), _pixel_mask(file), _description(file)
     stem = Path(path).name.removesuffix(".h5").removesuffix("_master")
     place = _find_fio(Path(path), stem, fio, noticed)
     table = read_fio(place) if place else FioTable("", "", {}, {}, ())
@@ -112,9 +112,9 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
     )  # fmt: skip
 
 
-def _value(file: h5py.File, name: str) -> Any:
-    value = file[name][()] if name in file else None
-    return value.decode() if isinstance(value, bytes) else value
+def _description(file: h5py.File) -> str:
+    item = file.get(f"{DETECTOR}/description")
+    return to_text(item[()]) if isinstance(item, h5py.Dataset) else ""
 
 
 def _readings(file: h5py.File) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def parse_unit(text: Any) -> Unit | None:
     >>> parse_unit("KeV").kind, parse_unit(b"micrometres").size, parse_unit("[mm]").size, parse_unit("furlong")
     ('energy', 1e-06, 0.001, None)
     """
-    name = _text(text).strip(" \t\n\0[](){}<>'\"").replace("Âµ", "μ")
+    name = to_text(text).strip(" \t\n\0[](){}<>'\"").replace("Âµ", "μ")
     plain = unicodedata.normalize("NFKC", name)
     if plain in SIGNS:
         return Unit(name, *SIGNS[plain])
@@ -106,8 +106,10 @@ for _symbol in SYMBOLS:
         _SYMBOLS_BY_FOLD.setdefault((_prefix + _symbol).casefold(), []).append(_prefix + _symbol)
 
 
-def _text(value: Any) -> str:
-    """Return text or bytes, or an array of one of these, as text; "" for None."""
+def to_text(value: Any) -> str:
+    """Return text or bytes, or the first of an array of these, as text; "" for what holds no value."""
+    if getattr(value, "shape", ()) is None:  # HDF5 data set without a value
+        return ""
     if isinstance(value, np.ndarray):
         value = value.ravel()[0] if value.size else ""
     if isinstance(value, bytes):
@@ -124,20 +126,19 @@ def read_numbers(raw: Any) -> tuple[np.ndarray[Any, np.dtype[np.float64]], str]:
     A value may be a number, text, bytes, or an array of them; what is no number becomes nan.
     """
     try:
-        items = list(np.asarray(raw).ravel())
+        array = np.asarray(raw).ravel()
     except (TypeError, ValueError):
         return np.array([]), ""
+    if array.dtype.kind in "iuf":
+        return array.astype(float), ""
     unit, numbers = "", []
-    for item in items:
+    for item in array.tolist():
         if isinstance(item, str | bytes):
-            split = re.match(r"\s*([-+]?[\d.,]+(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf)\s*(.*?)\s*$", _text(item), re.IGNORECASE)
+            split = re.match(r"\s*([-+]?[\d.,]+(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf)\s*(.*?)\s*$", to_text(item), re.IGNORECASE)
             numbers.append(to_number(split[1] if "." in split[1] else split[1].replace(",", ".")) if split else math.nan)
             unit = split[2] if split else unit
         else:
-            try:
-                numbers.append(float(item))
-            except (TypeError, ValueError):
-                numbers.append(math.nan)
+            numbers.append(float(item) if isinstance(item, int | float) else math.nan)
     return np.asarray(numbers, dtype=float), unit
 
 
@@ -190,7 +191,7 @@ def to_si(known: Range, number: float, unit: Unit) -> float:
 def _meant_unit(known: Range, stated: Any, source: str, custom: str, notes: list[str]) -> Unit:
     usual = parse_unit(custom)
     assert usual is not None
-    name = _text(stated).strip()
+    name = to_text(stated).strip()
     if name.casefold() in UNSTATED:
         return usual
     unit = parse_unit(name)
@@ -202,9 +203,9 @@ def _meant_unit(known: Range, stated: Any, source: str, custom: str, notes: list
 
 
 def _show(raw: Any) -> str:
-    if getattr(raw, "shape", ()) is None:  # HDF5 data set without a value
+    if getattr(raw, "shape", ()) is None:
         return "empty"
-    text = _text(raw).strip() if isinstance(raw, str | bytes) else str(np.asarray(raw).ravel().tolist()[:3]).strip("[]")
+    text = to_text(raw).strip() if isinstance(raw, str | bytes) else str(np.asarray(raw).ravel().tolist()[:3]).strip("[]")
     return text[:40] if text else "empty"
 
 
@@ -243,7 +244,7 @@ def read_angles(raw: Any, unit: Any, source: str, noticed: list[str]) -> float |
     A position that is no number is nan in an array of positions.
     """
     numbers, behind = read_numbers(raw)
-    name = _text(behind or unit).strip()
+    name = to_text(behind or unit).strip()
     known = parse_unit(name)
     if name.casefold() not in UNSTATED and (known is None or known.kind != "angle"):
         noticed.append(f"{source} has the unit {name!r}, which is no angle: degrees are assumed.")
