@@ -40,7 +40,6 @@ CONFINED = {
     "rich": {"cli"},
     "tqdm": {"display"},
     "hdf5plugin": {"io"},
-    "silx": {"io"},
     "pyFAI": {"prepare"},
     "pydantic": {"config"},
     "matplotlib": {"report"},

@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NAME = f"braggshot-{PROJECT['version']}"
 DATA = {"py.typed", "report/page.css", "viewer/page.css", "weights/flagship.safetensors"}
 RECIPE = ROOT / "packaging" / "conda" / "recipe.yaml"
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "silx": "silx-base", "torch": "pytorch"}
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}
 """What differs from the names for pip: parts without their graphical interfaces, and torch."""
 
 

@@ -28,7 +28,7 @@ def test_gold_crystal_of_34idc_scan_54():
     )
     assert np.sqrt(result.quality.chi2) < 0.15
     assert result.quality.llk_free < 1.0
-    assert 2 * np.pi / np.linalg.norm(result.volume.q_bragg) == pytest.approx(2.335e-10, abs=0.01e-10)
+    assert 2 * np.pi / np.linalg.norm(result.volume.q_bragg) == pytest.approx(2.367e-10, abs=0.01e-10)
     corners = np.argwhere(result.support) @ result.basis.T
     assert 250e-9 < np.ptp(corners, axis=0).max() < 500e-9
     assert result.verdict == "doubtful"  # with one start nothing says that it is not a lucky one

@@ -14,7 +14,10 @@ import numpy as np
 from scipy.constants import elementary_charge
 
 from braggshot.errors import ConfigError, DataError
+from braggshot.io.beamlines.values import Value, explain_contradiction
+from braggshot.io.beamlines.views import SeamFrames
 from braggshot.io.files import read_array
+from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL
 from braggshot.volumes import Geometry, Scan
 
 
@@ -47,6 +50,7 @@ def state_values(
     DataError : if an image does not have the shape of a frame.
     ConfigError : if a value is not a positive number, or if it belongs to a geometry and the scan has none.
     """
+    of_files = scan.geometry
     if geometry is not None:
         from braggshot.io.beamlines.instruments import set_geometry
 
@@ -59,12 +63,26 @@ def state_values(
         scan = dataclasses.replace(scan, valid=_add_mask(scan, mask))
     values = {"energy_ev": energy_ev, "distance_m": distance_m, "pixel_size_m": pixel_size_m}
     given = {name: _positive(name, value) for name, value in values.items() if value is not None}
-    if not given:
-        return scan
-    if scan.geometry is None:
+    if given and scan.geometry is None:
         named = " and ".join(given)
         raise ConfigError(f"{scan.name}: {named} cannot place the detector, for the files hold no geometry; give input.geometry.")
-    return dataclasses.replace(scan, geometry=_change_geometry(scan.geometry, given))
+    if given and scan.geometry is not None:
+        scan = dataclasses.replace(scan, geometry=_change_geometry(scan.geometry, given))
+    return _note_contradictions(scan, of_files)
+
+
+def _note_contradictions(scan: Scan, of_files: Geometry | None) -> Scan:
+    """Return the scan with a note on each value that the user states otherwise than the files do."""
+    if of_files is None or scan.geometry is None or scan.geometry is of_files:
+        return scan
+    pairs = [
+        (ENERGY, scan.geometry.energy, of_files.energy),
+        (DISTANCE, scan.geometry.distance, of_files.distance),
+        (PIXEL, scan.geometry.pixel_size[0], of_files.pixel_size[0]),
+    ]
+    notes = [explain_contradiction(known, stated, Value(found, "their geometry")) for known, stated, found in pairs]
+    noticed = (*scan.provenance.get("noticed", ()), *(note for note in notes if note))
+    return dataclasses.replace(scan, provenance={**scan.provenance, "noticed": noticed})
 
 
 def _change_geometry(geometry: Geometry, given: Mapping[str, float]) -> Geometry:
@@ -87,6 +105,8 @@ def _read_image(scan: Scan, what: str, path: str | Path) -> Any:
 
 def _add_mask(scan: Scan, path: str | Path) -> Any:
     good = np.asarray(read_array(path, "mask", "data")) == 0
+    if isinstance(scan.frames, SeamFrames) and good.shape[-2:] == scan.frames.frames.shape[-2:]:
+        good = scan.frames.open_seam(good, False)
     if good.shape not in {tuple(scan.frames.shape), tuple(scan.frames.shape[1:])}:
         shape = tuple(scan.frames.shape)
         raise DataError(f"{path}: the mask has shape {good.shape}, the frames {shape}; give one frame or the whole scan.")

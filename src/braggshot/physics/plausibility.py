@@ -38,6 +38,7 @@ class Range:
     name, unit : name of the quantity, and its unit
     low, high : ends of the range [unit]
     slips : factor by which a value is wrong -> unit in which it was then typed
+    si : `unit` in the SI unit of the quantity
     """
 
     name: str
@@ -45,10 +46,15 @@ class Range:
     low: float
     high: float
     slips: dict[float, str]
+    si: float = 1.0
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a value [SI unit] can be true."""
+        return self.low <= value / self.si <= self.high
 
 
-ENERGY = Range("photon energy", "eV", 1e3, 2e5, {1e3: "keV", 1e6: "MeV", 1 / electron_volt: "J"})
-DISTANCE = Range("distance from sample to detector", "m", 0.02, 50.0, {1e-3: "mm", 1e-2: "cm"})
+ENERGY = Range("photon energy", "eV", 1e3, 2e5, {1e3: "keV", 1e6: "MeV", 1 / electron_volt: "J"}, electron_volt)
+DISTANCE = Range("distance from sample to detector", "m", 0.02, 50.0, {1e-3: "mm", 1e-6: "µm"})
 PIXEL = Range("pixel size", "m", 1e-6, 2e-3, {1e-6: "µm", 1e-3: "mm"})
 
 

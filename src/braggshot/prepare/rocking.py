@@ -51,8 +51,8 @@ def rocking_grid(
     Parameters
     ----------
     n_frames : number of frames
-    angle : (n,) rocking angle of each frame [rad]; None, or any value that is not finite, means evenly spaced in the order of the
-        frames
+    angle : (n,) rocking angle of each frame [rad]; None means evenly spaced in the order of the frames. A frame whose angle is not
+        finite belongs to no plane; if fewer than three are finite, the frames count as evenly spaced
     monitor : (n,) incident flux [arbitrary]; a frame without a positive value is not trusted
     arrived : (n,) False for frames that are missing; None means that all frames are present
 
@@ -106,12 +106,14 @@ def _relative_flux(n_frames: int, monitor: FloatArray | None, here: BoolArray) -
 
 def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
     """Return the frames of each plane, and remarks in words."""
-    if angle is None or n_frames < 3 or not np.isfinite(angle).all():
+    known = np.flatnonzero(np.isfinite(np.asarray(np.nan if angle is None else angle, dtype=float)))
+    if angle is None or known.size < 3:
         return _one_frame_each(range(n_frames)), ()
-    values = np.asarray(angle, dtype=float)
-    direction = 1 if values[n_frames // 2 :].mean() >= values[: n_frames // 2].mean() else -1
-    order = np.argsort(direction * values, kind="stable")
-    stride = np.diff(direction * values[order])
+    values, half = np.asarray(angle, dtype=float)[known], known.size // 2
+    lost = (f"{n_frames - known.size} frames without an angle left out",) if known.size < n_frames else ()
+    direction = 1 if values[half:].mean() >= values[:half].mean() else -1
+    order = known[np.argsort(direction * values, kind="stable")]
+    stride = np.diff(np.sort(direction * values))
     if not stride.sum() > 0:
         return _one_frame_each(range(n_frames)), ("the rocking angle does not change; frames taken as evenly spaced",)
     step = float(np.median(stride[stride > REPEATED * stride.mean()]))
@@ -119,14 +121,14 @@ def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, .
     off = np.abs(stride / step - whole) > TOLERANCE
     spread = 100 * float((stride[whole == 1] / step).std()) if (whole == 1).any() else 0.0
     uneven = (f"uneven rocking steps: they spread by {spread:.2g} % about {np.degrees(step):.4g} deg",) if spread > 5 else ()
-    if off.mean() > UNEVEN or whole.sum() + 1 > 2 * n_frames:
+    if off.mean() > UNEVEN or whole.sum() + 1 > 2 * known.size:
         note = "rocking steps follow no regular grid; frames taken as they are, in the order of their angles"
-        return _one_frame_each(order.tolist()), (note, *uneven)
+        return _one_frame_each(order.tolist()), (*lost, note, *uneven)
     index = np.concatenate([[0], np.cumsum(whole)])
     planes: list[list[int]] = [[] for _ in range(int(index[-1]) + 1)]
     for plane, frame in zip(index, order, strict=True):
         planes[plane].append(int(frame))
-    return tuple(tuple(sorted(plane)) for plane in planes), (*_notices(planes, order), *uneven)
+    return tuple(tuple(sorted(plane)) for plane in planes), (*lost, *_notices(planes, order), *uneven)
 
 
 def _one_frame_each(frames: Iterable[int]) -> tuple[tuple[int, ...], ...]:

@@ -23,8 +23,8 @@ SCAN54 = DATA / "aps-34idc-scan54"
 def spec(tmp_path: Path) -> Path:
     """Scan 54 with its dark and flat field of a chip larger than the frames."""
     angle, geometry = aps_geometry()
-    dark, flat = np.zeros((16, 16), np.int32), np.arange(256, dtype=np.float32).reshape(16, 16) + 1
-    dark[2, 5] = 7
+    dark, flat = np.zeros((256, 256), np.int32), np.arange(65536, dtype=np.float32).reshape(256, 256) + 1
+    dark[122 + 2, 123 + 5] = 7
     return write_scan(tmp_path / "Staff1", draw_counts(), angle, geometry, 54, dark=dark, flat=flat)
 
 
@@ -52,17 +52,17 @@ def test_what_is_written_comes_back(spec: Path) -> None:
     assert scan.flat is not None
     assert scan.dark.shape == scan.flat.shape == scan.frames.shape[1:]
     assert np.argwhere(scan.dark > 1).tolist() == [[2, 5]]
-    assert scan.flat[3, 2] == 3 * 16 + 2 + 1
+    assert scan.flat[3, 2] == (122 + 3) * 256 + (123 + 2) + 1
     assert scan.provenance["command"].startswith("ascan th -0.2 0.3 8 1")
     assert scan.provenance["time"].count(":") == 2
 
 
 def test_dark_and_flat_are_cut_where_the_region_says(spec: Path) -> None:
     """#UIMR5 lists column, width, row, height."""
-    spec.write_text(spec.read_text().replace("#UIMR5  0 10 0 12 1", "#UIMR5  6 10 3 12 1"))
+    spec.write_text(spec.read_text().replace("#UIMR5  123 10 122 12 1", "#UIMR5  6 10 3 12 1"))
     scan = read(spec, flat="whitefield.tif")
     assert scan.flat is not None
-    assert scan.flat[0, 0] == 3 * 16 + 6 + 1
+    assert scan.flat[0, 0] == 3 * 256 + 6 + 1
     np.save(spec.parent / "small.npy", np.ones((8, 8)))
     with pytest.raises(DataError, match=r"dark field has shape \(8, 8\), which does not cover"):
         read(spec, dark="small.npy")
@@ -80,7 +80,7 @@ def test_missing_frames_keep_the_angles_of_those_that_exist(spec: Path) -> None:
     assert np.allclose(scan.rocking_angle, angle[kept])
     assert scan.monitor is not None
     assert scan.monitor.shape == (7,)
-    assert "2 of 9 points have no frame." in scan.provenance["noticed"]
+    assert "2 of 9 points have no frame (number 0, 4, counted from 0)." in scan.provenance["noticed"]
 
 
 def test_a_full_set_may_be_numbered_from_one_but_a_shifted_one_is_not_full(spec: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_full_set_may_be_numbered_from_one_but_a_shifted_one_is_not_full(spec:
     scan = read(spec)
     assert scan.frames.shape[0] == 8
     assert_array_equal(scan.frames[1], draw_counts()[0])
-    assert "1 of 9 points have no frame." in scan.provenance["noticed"]
+    assert "1 of 9 points have no frame (number 5, counted from 0)." in scan.provenance["noticed"]
 
 
 def test_frames_without_numbers_must_be_complete(spec: Path) -> None:
@@ -149,7 +149,72 @@ def test_scans_of_a_file(spec: Path) -> None:
         read(spec, scan="last")
     spec.write_text(spec.read_text() + "\n" + block)
     assert read(spec).provenance["scan"] == "54.2"
-    assert any("2 scans of number 54" in note for note in read(spec).provenance["noticed"])
+    assert any("2 scans of number 54 (54.1, 54.2): 54.2 is taken" in note for note in read(spec).provenance["noticed"])
+
+
+def set_region(spec: Path, detector: str, row: int, column: int) -> None:
+    text = spec.read_text().replace("#UIMDET 34idcTIM1:", f"#UIMDET {detector}:" if detector else "#C")
+    spec.write_text(text.replace("#UIMR5  123 10 122 12 1", f"#UIMR5  {column} 10 {row} 12 1"))
+
+
+@pytest.mark.parametrize(
+    ("detector", "row", "column", "beam"),
+    [
+        ("34idcTIM1", 0, 0, (127.5, 127.5)),
+        ("34idcTIM1", 100, 112, (27.5, 15.5)),
+        ("34idcTIM2", 0, 0, (258, 257.5)),  # 517 x 516 pixels with the seam
+        ("34idcTIM2", 100, 112, (158, 145.5)),
+        ("34idcTIM2", 256, 300, (258 - 261, 257.5 - 304)),  # beyond the seam
+        ("34idcTIM2", 250, 0, (8, 257.5)),  # across it
+        ("34idcNEW", 100, 112, (27.5, 15.5)),
+        ("34idcNEW", 250, 300, (5.5, -44.5)),
+        ("", 10, 10, (117.5, 117.5)),
+    ],
+)
+def test_the_direct_beam_stays_on_the_detector_when_the_region_moves(
+    spec: Path, detector: str, row: int, column: int, beam: tuple[float, float]
+) -> None:
+    set_region(spec, detector, row, column)
+    scan = read(spec)
+    assert scan.geometry is not None
+    assert scan.geometry.direct_beam == beam
+    note = next(note for note in scan.provenance["noticed"] if "direct beam" in note and "assumed" in note)
+    assert "volume, orientation and lattice spacing depend on it: give direct_beam=" in note
+    assert ("guessed" in note) == (detector not in {"34idcTIM1", "34idcTIM2"})
+    assert not any("assumed" in note for note in read(spec, direct_beam=(1, 2)).provenance["noticed"])
+
+
+def test_the_gap_between_the_chips_of_the_quad_is_opened_and_masked(spec: Path, tmp_path: Path) -> None:
+    set_region(spec, "34idcTIM2", 251, 249)  # five rows and seven columns before the gap
+    np.save(tmp_path / "mask.npy", np.pad([[1]], ((2, 9), (8, 1))))
+    np.save(tmp_path / "flat.npy", np.arange(512.0 * 512).reshape(512, 512))
+    scan = read(spec, flat=tmp_path / "flat.npy", mask=tmp_path / "mask.npy", direct_beam=(1, 2))
+    rows, columns = [*range(5), *range(10, 17)], [*range(7), *range(11, 14)]
+    assert scan.frames.shape == (9, 17, 14)
+    counts = scan.frames[...]
+    assert_array_equal(counts[np.ix_(range(9), rows, columns)], draw_counts())
+    assert counts.sum() == draw_counts().sum()
+    assert_array_equal(scan.frames[2:8:2, 3:12:2, 6:], counts[2:8:2, 3:12:2, 6:])
+    assert not scan.frames[0, 5:9].any()
+    good = np.zeros((17, 14), bool)
+    good[np.ix_(rows, columns)] = True
+    good[2, 12] = False
+    assert_array_equal(scan.valid, good)
+    assert scan.flat is not None
+    assert scan.flat[10, 11] == 256 * 512 + 256
+    assert scan.geometry is not None
+    assert scan.geometry.direct_beam == (1, 2)
+    assert any("5 rows from row 5 on and 4 columns from column 7 on are inserted, masked" in n for n in scan.provenance["noticed"])
+
+
+def test_frames_of_any_size_come_back_with_the_direct_beam_in_their_middle(tmp_path: Path) -> None:
+    for rows, columns in ((12, 10), (13, 10), (256, 256), (8, 300), (512, 512)):
+        angle, geometry = aps_geometry((3, rows, columns))
+        frames = np.ones((3, rows, columns), np.int32)
+        scan = read(write_scan(tmp_path / f"{rows}x{columns}", frames, angle, geometry, 1))
+        assert scan.frames.shape == frames.shape
+        assert scan.geometry is not None
+        assert scan.geometry.direct_beam == ((rows - 1) / 2, (columns - 1) / 2)
 
 
 def test_overrides_replace_what_the_file_says(spec: Path) -> None:
@@ -218,7 +283,7 @@ def test_scan_54_agrees_with_its_own_spec_file() -> None:
     assert scan.dark.shape == (256, 256)
     assert scan.geometry is not None
     q = scattering_vector(scan.geometry, 99, 126, 127)
-    assert 2 * np.pi / np.linalg.norm(q) == pytest.approx(2.335e-10, rel=1e-3)  # gold (111), a little short
+    assert 2 * np.pi / np.linalg.norm(q) == pytest.approx(2.3679e-10, rel=1e-4)  # gold (111), 0.6 % long
     facts = describe(SCAN54 / "example.spec")
     assert facts["scans"] == ["54"]
     angles = facts["geometry"]["sample_deg"] | facts["geometry"]["detector_deg"]

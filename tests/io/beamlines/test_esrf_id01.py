@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from sample_inputs import draw_counts, write_bliss, write_collection
 
-from braggshot.errors import DataError, FormatError
+from braggshot.errors import FormatError
 from braggshot.io.beamlines.esrf_id01 import scans
 from braggshot.io.registry import read
 
@@ -108,8 +108,25 @@ def test_interrupted_scan_keeps_the_angles_it_has(path: Path, tmp_path: Path) ->
     assert scan.monitor is not None
     assert scan.monitor.shape == (9,)
     assert any("3 of 12 points have no frame" in note for note in scan.provenance["noticed"])
-    with pytest.raises(DataError, match="9 frames but only 7 motor positions"):
-        read(write_bliss(tmp_path / "long", draw_counts(np.uint16), longer[:7]))
+    scan = read(write_bliss(tmp_path / "long", draw_counts(np.uint16), longer[:7]))
+    assert_array_equal(scan.frames[...], draw_counts()[:7])
+    assert any(
+        "9 frames but 7 motor positions" in note and "frames 7-8 (counted from 0) have no angle" in note
+        for note in scan.provenance["noticed"]
+    )
+
+
+def test_a_scan_of_another_motor_and_a_short_monitor(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        motors = file["12.1/instrument/positioners"]
+        del motors["eta"], file["12.1/measurement/imon"]
+        motors["eta"] = np.array([17.2])
+        file["12.1/measurement/imon"] = np.ones(5)
+    scan = read(path)
+    notes = " ".join(scan.provenance["noticed"])
+    assert scan.rocking_angle is None
+    assert "stopped early" not in notes
+    assert "the monitor imon has 5 values for 9 frames, and is not used" in notes
 
 
 def test_motors_missing_or_only_at_the_start(path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ from sample_inputs import draw_counts, draw_mask, write_p10
 
 from braggshot.errors import FormatError
 from braggshot.io.registry import read
+from braggshot.volumes import Scan
 
 OM = np.linspace(15.1, 15.5, 9)
 GOOD = draw_mask()[0]
@@ -93,3 +95,114 @@ def test_distance_never_told_to_the_detector(path: Path) -> None:
         file["entry/instrument/detector/detector_distance"][()] = 0.0
     assert any("say distance_m=..." in note for note in read(path).provenance["noticed"])
     assert read(path, distance_m=1.8).geometry is not None
+
+
+def fio_of(path: Path) -> Path:
+    return path.parents[1] / "sample_00012.fio"
+
+
+def change(path: Path, *pairs: tuple[str, str]) -> None:
+    fio = fio_of(path)
+    for old, new in pairs:
+        assert old in fio.read_text()
+        fio.write_text(fio.read_text().replace(old, new))
+
+
+def notes(scan: Scan) -> str:
+    return " ".join(scan.provenance["noticed"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b"%p\n", b"%p\ncomment =\nempty=\npath = /a = b\n"),
+        lambda text: text.replace(b"user p10user", "user Jos\xe9".encode("latin-1")),
+        lambda text: text.replace(b"%p\n", "%p\ntemperature = 25 \xb0C\n".encode("latin-1")),
+        lambda text: text.replace(b"!\n! Data", b"!\n\n! Data").replace(b"%d", b" %d "),
+        lambda text: text.replace(b" Col 3 curpetra DOUBLE\n", b" Col 3 curpetra DOUBLE\n Col 4 name STRING\n").replace(
+            b"\n!  A", b""
+        ),
+    ],
+)
+def test_what_does_not_matter_in_a_fio_file_changes_nothing(path: Path, damage: Any) -> None:
+    whole = read(path)
+    fio_of(path).write_bytes(damage(fio_of(path).read_bytes()))
+    if b"STRING" in fio_of(path).read_bytes():
+        lines = fio_of(path).read_text().split("\n")
+        fio_of(path).write_text("\n".join(f"{line} a_{n}.cbf" if line.startswith(" 15") else line for n, line in enumerate(lines)))
+    scan = read(path)
+    assert np.allclose(scan.rocking_angle, np.deg2rad(OM))
+    assert scan.geometry is not None
+    assert scan.geometry.energy == pytest.approx(9000.5 * 1.602176634e-19)
+    assert scan.provenance["noticed"] == whole.provenance["noticed"]
+
+
+def test_parameters_without_a_value_are_said(path: Path) -> None:
+    change(path, ("chi = 90.0", "chi ="), ("gam = 2.0", "gam 2.0"))
+    scan = read(path)
+    assert scan.geometry is None
+    assert "chi of sample_00012.fio is empty: it is left out" in notes(scan)
+    assert "1 lines of the parameters (%p) are not read, because they are no 'name = value', first 'gam 2.0'" in notes(scan)
+    assert "do not give gam; the detector cannot be placed" in notes(scan)
+
+
+def test_rows_that_are_torn_or_without_data_keep_their_place(path: Path) -> None:
+    change(path, (" 15.200000 0.1 102", " <no-data> 0.1 102"), (" 15.300000 0.1 104", " 15.300000 0.1 <no-data>"),
+           (" 15.350000 0.1 105", " 15.35"), (" 15.500000 0.1 108\n", " 15.5\n"))  # fmt: skip
+    scan = read(path)
+    kept = [0, 1, 3, 4, 6, 7]
+    assert_array_equal(scan.frames[...], draw_counts()[kept])
+    assert np.allclose(scan.rocking_angle, np.deg2rad(OM[kept]))
+    assert scan.monitor is not None
+    assert_array_equal(scan.monitor, [100, 101, 103, np.nan, 106, 107])
+    assert "the last row is cut off (1 of 3 words)" in notes(scan)
+    assert "point 5 of 8 (counted from 0) has another number of words" in notes(scan)
+    assert "9 frames but 8 motor positions: frame 8 (counted from 0) has no angle and is left out" in notes(scan)
+    assert "frames 2, 5 (counted from 0) have no angle and are left out" in notes(scan)
+    assert "the command announces 9 points" in notes(scan)
+
+
+def test_more_frames_than_positions(tmp_path: Path) -> None:
+    counts = draw_counts(np.uint32)
+    scan = read(write_p10(tmp_path, counts, OM[:7], GOOD))
+    assert_array_equal(scan.frames[...], counts[:7])
+    assert "9 frames but 7 motor positions: frames 7-8 (counted from 0) have no angle" in notes(scan)
+
+
+@pytest.mark.parametrize(("exposures", "whole", "rest"), [(25, 8, 1), (26, 8, 2), (28, 9, 1)])
+def test_a_series_whose_last_angle_is_not_whole(tmp_path: Path, exposures: int, whole: int, rest: int) -> None:
+    counts = np.resize(draw_counts(np.uint32).repeat(3, axis=0), (exposures, 12, 10))
+    scan = read(write_p10(tmp_path, counts, OM, GOOD))
+    assert_array_equal(scan.frames[...], 3 * draw_counts().astype(np.int64)[:whole])
+    assert np.allclose(scan.rocking_angle, np.deg2rad(OM[:whole]))
+    assert f"the last {rest} belong to no whole angle and are left out" in notes(scan)
+
+
+def test_the_distance_of_the_motor_file_is_preferred_and_the_header_is_doubted(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        camera = file["entry/instrument/detector"]
+        camera["beam_center_x"][()], camera["beam_center_y"][()] = 4.5, 6.5
+    said = notes(read(path))
+    assert "the distance, 1.84 m, is taken from detector_distance of the Eiger header, which P10 does not calibrate" in said
+    assert "the direct beam, (6.5, 4.5), is taken from the Eiger header, which P10 does not calibrate" in said
+    change(path, ("_ccd = e4m", "_distance = 750"))
+    scan = read(path)
+    assert scan.geometry is not None
+    assert scan.geometry.distance == pytest.approx(0.75)
+    assert scan.geometry.direct_beam == (6.5, 4.5)
+    assert "0.75 m (_distance of sample_00012.fio) is taken, because it is trusted more than 1.84 m" in notes(scan)
+    assert "the distance, 0.75 m, is taken from _distance of sample_00012.fio." in notes(scan)
+    assert "Eiger header" not in notes(read(path, distance_m=0.75, direct_beam=(5, 5), energy_ev=9000.5)).replace(
+        "(incident_wavelength of the Eiger header)", ""
+    )
+
+
+def test_energies_that_disagree_are_named(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["entry/instrument/beam/incident_wavelength"][()] = 1.3
+    said = notes(read(path))
+    assert (
+        "9000.5 eV (fmbenergy of sample_00012.fio) is taken, because it is trusted more than 9537.25 eV (incident_wavelength"
+        in said
+    )

@@ -1,7 +1,13 @@
 """Read the scans of beamlines: one module for each.
 
+tables        read what files of text have in common: letters, numbers, rows, scan commands
+values        settle what files state: which number, in which unit, and whether it can be true
 readings      turn motor readings into a geometry, or say why that is impossible
 instruments   list diffractometers as tables of circles, and read a geometry that the user states
+views         show some of the frames, or frames with the gap between chips
+timepix       place the frames of 34-ID-C on their detector
+spec          read one scan of a SPEC file
+fio           read a .fio file
 aps_34idc     read APS 34-ID-C: a SPEC file and TIFF frames
 esrf_id01     read ESRF ID01: BLISS HDF5 files
 petra_p10     read PETRA III P10: an Eiger master file and a .fio file

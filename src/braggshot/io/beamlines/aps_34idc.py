@@ -8,13 +8,17 @@
 The frames are searched beside the SPEC file and up to two folders below it. Dark and flat fields show the whole chip and are cut to
 the region of the frames. The geometry is that of xrayutilities and cohere, already in the CXI frame: theta "y+", chi "z-" and phi
 "y+" carry the sample; delta "y+" and gamma "x-" carry the detector; rows grow downwards ("y-") and columns outboard ("x+").
+
+SPEC files do not say where the direct beam falls. It is taken to hit the middle of the detector, whatever the region, so that scans
+of different regions agree. The four chips of the quad 34idcTIM2 are 5 rows and 4 columns further apart than its files say
+(cohere, `insert_seam`); frames that show more than one chip get these lines, masked.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -26,10 +30,16 @@ from scipy import constants
 from braggshot.errors import DataError, FormatError, GeometryError
 from braggshot.io.atomic import replacing
 from braggshot.io.beamlines.instruments import APS_34IDC as APS
-from braggshot.io.beamlines.readings import Overrides, Readings, geometry, rocking_angle
-from braggshot.io.files import read_array, starts_with
+from braggshot.io.beamlines.readings import Overrides, Readings, geometry, match_points, rocking_angle
+from braggshot.io.beamlines.spec import Place, SpecScan, choose_scan, list_scans, read_head, read_scan
+from braggshot.io.beamlines.tables import list_numbers
+from braggshot.io.beamlines.timepix import centred_region, find_direct_beam, from_zero, open_seam, read_region
+from braggshot.io.beamlines.values import Value, read_value
+from braggshot.io.beamlines.views import SeamFrames
+from braggshot.io.files import read_array
 from braggshot.io.formats.stacks import list_images, natural_order
-from braggshot.io.frames import TiffFrames
+from braggshot.io.frames import LazyFrames, TiffFrames
+from braggshot.physics.plausibility import DISTANCE, ENERGY
 from braggshot.volumes import FloatArray, Geometry, Scan
 
 PIXEL = 55e-6  # pixel size of Timepix chips [m]
@@ -40,21 +50,18 @@ def can_read(path: str | Path) -> bool:
 
     The header of such a file names the motor of the camera distance, or a detector of 34-ID-C.
     """
-    if not starts_with(path, b"#F ", b"#S "):
-        return False
-    with Path(path).open("rb") as stream:
-        head = stream.read(1 << 16)
-    return b"camdist" in head or b"34idc" in head
+    head = read_head(path)
+    return head is not None and (b"camdist" in head or b"34idc" in head)
 
 
 def scans(path: str | Path) -> list[str]:
     """List the numbers of the scans whose frames lie beside the SPEC file."""
-    numbers = {int(key.partition(".")[0]) for key in _spec(path).keys()}  # noqa: SIM118  silx's file is no mapping
+    numbers = {place.number for place in list_scans(_content(path))}
     return [str(number) for number in sorted(numbers & set(_scans_with_frames(Path(path))))]
 
 
 def read(
-    path: str | Path, *, scan: int | str | None = None, frames: str | Path | None = None, dark: str | Path | None = None,
+    path: str | Path, *, scan: float | str | None = None, frames: str | Path | None = None, dark: str | Path | None = None,
     flat: str | Path | None = None, **overrides: Unpack[Overrides],
 ) -> Scan:  # fmt: skip
     """Read one scan of a SPEC file, with its frames.
@@ -62,7 +69,8 @@ def read(
     Parameters
     ----------
     path : the SPEC file
-    scan : scan number; not needed where frames of only one scan lie beside the SPEC file
+    scan : scan number; not needed where frames of only one scan lie beside the SPEC file. Where the number stands twice in the
+        file, 54.1 is the first and 54.2 the second
     frames : folder or pattern of the frames, if they lie elsewhere
     dark, flat : images of the whole chip (.tif, .npy); paths are relative to the working folder or to the SPEC file
     overrides : energy_ev, distance_m, pixel_size_m, direct_beam, which replace the values in the file
@@ -73,76 +81,77 @@ def read(
     DataError : if fewer than two frames belong to points of the scan, or a dark or flat field does not cover the frames.
     """
     spec, noticed = Path(path), []  # type: Path, list[str]
-    number = _choose(spec, scan)
-    entry = _entry(spec, number, noticed)
-    points, chosen = _match(_find_frames(spec, number, frames), entry["data"].shape[1], noticed)
-    stack = TiffFrames(chosen)
-    columns = {label: entry["data"][i][points] for i, label in enumerate(entry["labels"])}
-    motors: dict[str, float | FloatArray] = {**entry["motors"], **columns}
-    distance = float(entry["motors"].get("camdist", 0.0)) * 1e-3
-    energy = float(np.mean(motors.get("Energy", 0.0))) * 1e3 * constants.electron_volt
-    readings = Readings(motors, energy or None, distance or None, (PIXEL, PIXEL))
-    region = _region(entry["header"], stack.shape, noticed)
+    content = _content(spec)
+    places = _choose(spec, list_scans(content), scan)
+    number = places[0].number
+    files = _find_frames(spec, number, frames)
+    entry = _entry(spec, content, places, len(files), noticed)
+    points, chosen = _match(files, entry.points, noticed)
+    readings: dict[str, float | FloatArray] = {**entry.motors, **{name: values[points] for name, values in entry.columns.items()}}
+    circles = {circle.motor for circle in (*APS.sample, *APS.detector)}
+    kept, motors = match_points(len(points), {name: readings[name] for name in circles & {*readings}}, noticed)
+    files, points = [chosen[index] for index in kept], points[kept]
+    stored = TiffFrames(files)
+    detector = entry.facts.get("UIMDET", "").rstrip(":")
+    region = read_region(entry.facts, detector, stored.shape, noticed)
+    shown = region or from_zero(stored.shape)
+    stack = open_seam(stored, detector, region, noticed)
+    values = Readings(
+        motors,
+        read_value(ENERGY, readings.get("Energy"), None, f"Energy of {spec.name}", "keV"),
+        read_value(DISTANCE, readings.get("camdist"), None, f"camdist of {spec.name}", "mm"),
+        (Value(PIXEL, "the Timepix chip"),) * 2,
+        *find_direct_beam(detector, region),
+    )
     return Scan(
         frames=stack,
         name=f"{spec.stem}_S{number:04d}",
-        dark=_chip_image(spec, dark, region, "dark field"),
-        flat=_chip_image(spec, flat, region, "flat field"),
-        monitor=_monitor(columns),
+        valid=stack.measured if isinstance(stack, SeamFrames) else None,
+        dark=_chip_image(spec, dark, shown, "dark field", stack),
+        flat=_chip_image(spec, flat, shown, "flat field", stack),
+        monitor=_monitor(entry.columns, points, noticed),
         rocking_angle=rocking_angle(APS, motors, noticed),
-        geometry=geometry(APS, readings, stack.shape, overrides, noticed),
+        geometry=geometry(APS, values, stack.shape, overrides, noticed),
         provenance={
-            "scan": entry["key"], "command": entry["command"], "time": entry["time"], "detector": entry["detector"],
-            "frames": str(chosen[0].parent), "region": [[cut.start, cut.stop] for cut in region], "noticed": tuple(noticed),
+            "scan": entry.key, "command": entry.command, "time": entry.time, "detector": detector,
+            "frames": str(files[0].parent), "region": [[cut.start, cut.stop] for cut in shown],
+            "noticed": tuple(noticed),
         },
     )  # fmt: skip
 
 
-def _spec(path: str | Path) -> Any:
-    from silx.io.specfile import SfErrFileOpen, SfErrFileRead, SpecFile
-
+def _content(path: str | Path) -> bytes:
     try:
-        return SpecFile(str(path))
-    except (OSError, SfErrFileOpen, SfErrFileRead) as error:
-        raise FormatError(f"{path}: cannot be read as SPEC ({error}).") from error
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read as SPEC ({error.strerror or error}).") from error
 
 
-def _entry(path: Path, number: int, noticed: list[str]) -> dict[str, Any]:
-    """Return motors, columns and header of one scan of the SPEC file at `path`.
+def _entry(spec: Path, content: bytes, places: Sequence[Place], n_files: int, noticed: list[str]) -> SpecScan:
+    """Read the scan of one of `places`, which all have the number that was asked for.
 
-    If the file holds several scans with the same `number`, the last one is taken.
+    If several have it, the one with as many points as there are frames is meant; if that does not decide, the last one with points.
     """
-    file = _spec(path)
-    keys = list(file.keys())
-    fitting = [key for key in keys if key.partition(".")[0] == str(number)]
-    if not fitting:
-        known = sorted({int(key.partition(".")[0]) for key in keys})
-        raise FormatError(f"{path}: there is no scan {number}; the file holds {_ranges(known)}.")
-    if len(fitting) > 1:
-        noticed.append(f"the file holds {len(fitting)} scans of number {number}; the last one was taken.")
-    scan = file[fitting[-1]]
-    if scan.data.size == 0:
-        raise DataError(f"{path}: scan {number} has no points; was it interrupted at once?")
-    facts = {line[0]: line[1].strip() for line in (text[1:].split(None, 1) for text in scan.scan_header) if len(line) == 2}
-    return {
-        "key": fitting[-1], "labels": list(scan.labels), "data": np.asarray(scan.data, float), "header": facts,
-        "motors": {name: float(value) for name, value in zip(scan.motor_names, scan.motor_positions, strict=True)},
-        "command": " ".join(facts.get("S", "").split()[1:]), "time": _iso(facts.get("D", "")),
-        "detector": facts.get("UIMDET", "").rstrip(":"),
-    }  # fmt: skip
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Format numbers as ranges: [1, 2, 3, 7] becomes "1-3, 7"."""
-    runs = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
-    return ", ".join(f"{run[0]}-{run[-1]}" if run.size > 1 else f"{run[0]}" for run in runs if run.size) or "none"
-
-
-def _iso(date: str) -> str:
-    try:
-        return datetime.datetime.strptime(date, "%a %b %d %H:%M:%S %Y").isoformat()
-    except ValueError:
-        return date
+    found: list[SpecScan] = []
+    for place in places:
+        try:
+            found.append(read_scan(content, place))
+        except (DataError, FormatError) as error:
+            reason = type(error)(f"{spec}: {error}")
+    if not found:
+        raise reason
+    fitting = [entry for entry in found if entry.points == n_files]
+    taken = fitting[0] if len(fitting) == 1 else found[-1]
+    if len(places) > 1:
+        why = f"it has as many points as there are frames, {n_files}" if len(fitting) == 1 else "it is the last one with points"
+        others = ", ".join(place.key for place in places)
+        instead = next(place.key for place in places if place.key != taken.key)
+        noticed.append(
+            f"the file holds {len(places)} scans of number {places[0].number} ({others}): {taken.key} is taken, because {why}; "
+            f"choose another one with scan={instead}."
+        )
+    noticed += taken.noticed
+    return taken
 
 
 def _scans_with_frames(spec: Path) -> list[int]:
@@ -155,19 +164,18 @@ def _below(spec: Path, pattern: str) -> list[Path]:
     return [file for depth in ("", "*/", "*/*/") for file in folder.glob(depth + pattern)]
 
 
-def _choose(spec: Path, scan: int | str | None) -> int:
-    if scan is not None:
-        try:
-            return int(scan)
-        except ValueError:
-            raise FormatError(f"{spec}: scan must be a number, found {scan!r}.") from None
-    numbers = scans(spec)
-    if len(numbers) == 1:
-        return int(numbers[0])
-    there = (
-        f"frames of scans {_ranges([int(number) for number in numbers])} lie beside it" if numbers else "no frames lie beside it"
-    )
-    raise FormatError(f"{spec}: choose a scan with scan=...; {there}.")
+def _choose(spec: Path, places: list[Place], scan: float | str | None) -> list[Place]:
+    """Return the scans of the file that `scan` can mean."""
+    if scan is None:
+        numbers = [int(number) for number in scans(spec)]
+        if len(numbers) != 1:
+            there = f"frames of scans {list_numbers(numbers)} lie beside it" if numbers else "no frames lie beside it"
+            raise FormatError(f"{spec}: choose a scan with scan=...; {there}.")
+        scan = numbers[0]
+    try:
+        return choose_scan(places, str(scan))
+    except FormatError as error:
+        raise FormatError(f"{spec}: {error}") from None
 
 
 def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Path]:
@@ -205,45 +213,55 @@ def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArra
         return np.arange(n_points), files
     first = min(numbered) if len(numbered) == n_points == max(numbered) - min(numbered) + 1 else 0
     points = [number - first for number in sorted(numbered) if number - first < n_points]
-    for count, what in (
-        (len(files) - len(numbered), "frames repeat the number of another one; the last one of each was taken"),
-        (n_points - len(points), f"of {n_points} points have no frame"),
-        (len(numbered) - len(points), f"frames lie beyond the last of {n_points} points and were left out"),
-    ):
-        if count:
-            noticed.append(f"{count} {what}.")
+    empty = sorted(set(range(n_points)) - set(points))
+    beyond = sorted(number for number in numbered if number - first >= n_points)
+    if len(files) > len(numbered):
+        noticed.append(f"{len(files) - len(numbered)} frames repeat the number of another one; the last one of each was taken.")
+    if empty:
+        noticed.append(f"{len(empty)} of {n_points} points have no frame (number {list_numbers(empty)}, counted from 0).")
+    if beyond:
+        noticed.append(
+            f"{len(beyond)} frames lie beyond the last of {n_points} points and were left out (number {list_numbers(beyond)})."
+        )
     if len(points) < 2:
         raise DataError(f"{files[0].parent}: {len(points)} frames belong to the {n_points} points of the scan; expected more.")
     return np.asarray(points), [numbered[point + first] for point in points]
 
 
-def _region(header: dict[str, str], shape: Sequence[int], noticed: list[str]) -> tuple[slice, slice]:
-    """Return the rows and columns of the chip that the frames show."""
-    words = header.get("UIMR5", "").split()
-    if len(words) >= 4:
-        column, width, row, height = (int(word) for word in words[:4])
-        if (height, width) == tuple(shape[1:]):
-            return slice(row, row + height), slice(column, column + width)
-    noticed.append(f"the detector region (#UIMR5 {' '.join(words) or 'missing'}) does not fit {tuple(shape[1:])}: from pixel 0.")
-    return slice(0, shape[1]), slice(0, shape[2])
-
-
-def _chip_image(spec: Path, path: str | Path | None, region: tuple[slice, slice], what: str) -> FloatArray | None:
+def _chip_image(
+    spec: Path, path: str | Path | None, region: tuple[slice, slice], what: str, stack: LazyFrames
+) -> FloatArray | None:  # fmt: skip
     """Read a dark or flat field and cut it to the chip region of the frames; a field of the frames' shape is not cut."""
     if path is None:
         return None
     place = Path(path) if Path(path).exists() else spec.parent / path
     whole = np.asarray(read_array(place), float)
     wanted = tuple(cut.stop - cut.start for cut in region)
+    if whole.shape == stack.shape[1:]:
+        return whole
     image = whole if whole.shape == wanted else whole[region]
     if image.shape != wanted:
         raise DataError(f"{place}: the {what} has shape {whole.shape}, which does not cover the frames' region {region}.")
-    return image
+    return stack.open_seam(image, np.median(image)) if isinstance(stack, SeamFrames) else image
 
 
-def _monitor(columns: dict[str, FloatArray]) -> FloatArray | None:
+def _monitor(columns: Mapping[str, FloatArray], points: NDArray[np.intp], noticed: list[str]) -> FloatArray | None:
+    """Return the incident flux of each frame; None if there is none, or none at most points.
+
+    Where the column holds no number the median is assumed, because the frame itself was measured. A flux of zero stays: there was
+    no beam.
+    """
     flux = columns.get("Monitor")
-    return flux if flux is not None and flux.min() > 0 else None
+    if flux is None:
+        return None
+    flux = flux[points]
+    known = np.isfinite(flux)
+    if not (flux[known] > 0).sum() > len(flux) / 2:
+        noticed.append("the column Monitor has no flux at most points, and is not used.")
+        return None
+    if not known.all():
+        noticed.append(f"the median flux is assumed for {int((~known).sum())} frames at which Monitor is no number.")
+    return np.where(known, flux, np.median(flux[known]))
 
 
 def write_scan(
@@ -257,9 +275,10 @@ def write_scan(
     folder : output folder; its name becomes the name of the experiment
     frames : (n, rows, columns) [counts]
     rocking_angle : (n,) angles of the sample circle that `geometry` rocks [rad]
-    geometry : circles of APS 34-ID-C; the direct beam must hit the frame's centre, because the SPEC file does not store it
+    geometry : circles of APS 34-ID-C; the direct beam must hit the frame's centre, because the SPEC file does not store it: the
+        region is written so that the frame's centre is that of a chip
     scan : scan number
-    dark, flat : images of the whole chip, written to dark.tif and whitefield.tif
+    dark, flat : images of the frames' pixels or of the whole chip, written to dark.tif and whitefield.tif
     date : start of the scan; None is now
 
     Returns
@@ -321,8 +340,7 @@ def _spec_text(
         f"#o0 {' '.join(short.get(motor, motor) for motor in motors)}", "",
         f"#S {scan}  ascan  {short[rocking]} {degrees[0]:.10g} {degrees[-1]:.10g}  {len(degrees) - 1} 1",
         f"#D {date}", "#T 1  (Seconds)",
-        f"#P0 {' '.join(f'{value:.12g}' for value in motors.values())}", "#UIMDET 34idcTIM2:",
-        "#UIMR Name minX sizeX minY sizeY BgdWidth", f"#UIMR5  0 {columns} 0 {rows} 1", "#N 5",
+        f"#P0 {' '.join(f'{value:.12g}' for value in motors.values())}", *centred_region(rows, columns), "#N 5",
         f"#L {rocking}  Seconds  ImageTot  ImageMax  Monitor",
         *(f"{at:.12g} 1 {int(frame.sum())} {int(frame.max())} 1000" for at, frame in zip(degrees, frames, strict=True)), "",
     ]  # fmt: skip

@@ -31,11 +31,24 @@ from braggshot.io.beamlines.readings import (
     geometry,
     match_points,
     no_count,
+    per_frame,
     rocking_angle,
-    to_si,
 )  # fmt: skip
-from braggshot.io.files import dataset, is_hdf5, node, open_hdf5
+from braggshot.io.beamlines.tables import explain_early_stop
+from braggshot.io.beamlines.values import (
+    Value,
+    choose_centre,
+    choose_value,
+    read_angles,
+    read_numbers,
+    read_pixel,
+    read_value,
+    to_text,
+)  # fmt: skip
+from braggshot.io.beamlines.views import select_frames
+from braggshot.io.files import is_hdf5, node, open_hdf5
 from braggshot.io.frames import HDF5Frames
+from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL, Range
 from braggshot.volumes import FloatArray, Scan
 
 # Name of a more general format: its reader can read BLISS files too, but the reader in this module takes precedence.
@@ -98,27 +111,32 @@ def read(
     Raises
     ------
     FormatError : if the scan or the detector is missing (the message lists those in the file), or the file is damaged.
-    DataError : if there are more frames than motor positions.
+    DataError : if fewer than two frames have an angle.
     """
     noticed: list[str] = []
     with open_hdf5(path) as file:
         name = _entry(file, path, scan)
         entry = node(file, name)
         detector = _detector(entry, name, path, detector)
-        motors = _motors(entry)
+        motors = _motors(entry, noticed)
         flux, title, started = _counter(entry, monitor), _text(entry, "title"), _text(entry, "start_time")
         readings = _readings(entry, detector)
-    frames = HDF5Frames(path, f"{name}/measurement/{detector}")
+    stored = HDF5Frames(path, f"{name}/measurement/{detector}")
     label = f"{Path(path).stem}_S{int(_number(name)[0]):04d}"
-    motors = match_points(label, frames.shape[0], motors, noticed)
+    points = max((np.size(value) for value in motors.values() if np.size(value) > 1), default=stored.shape[0])
+    stopped = explain_early_stop(title, points)
+    noticed += [f"scan {name}: {stopped}."] if stopped else []
+    kept, motors = match_points(stored.shape[0], motors, noticed)
+    frames = select_frames(stored, kept)
+    readings["direct_beam"], readings["direct_beam_notes"] = choose_centre(readings["direct_beam"], stored.shape)
     bad = find_blind_pixels(frames)
     return Scan(
         frames=frames,
         name=label,
         valid=~bad if bad.any() else None,
-        monitor=None if flux is None else flux[: frames.shape[0]],
+        monitor=per_frame(flux, kept, monitor, noticed),
         rocking_angle=rocking_angle(ID01, motors, noticed),
-        geometry=geometry(ID01, Readings(motors, *readings), frames.shape, overrides, noticed),
+        geometry=geometry(ID01, Readings(motors, **readings), frames.shape, overrides, noticed),
         detector=DETECTORS.get(detector),
         provenance={
             "scan": name, "command": title, "time": started, "detector": detector, "no_count": no_count(frames.dtype),
@@ -161,7 +179,7 @@ def _detector(entry: h5py.Group, name: str, path: str | Path, detector: str | No
     raise FormatError(f"{path}: scan {name} holds {asked}; there is {', '.join(detectors) or 'none'}: choose with detector=...")
 
 
-def _motors(entry: h5py.Group) -> dict[str, float | FloatArray]:
+def _motors(entry: h5py.Group, noticed: list[str]) -> dict[str, float | FloatArray]:
     """Return the readings of the diffractometer's motors [deg], by motor name.
 
     If the file holds only the position at the start of the scan, that position is used.
@@ -169,40 +187,46 @@ def _motors(entry: h5py.Group) -> dict[str, float | FloatArray]:
     motors: dict[str, float | FloatArray] = {}
     for circle in (*ID01.sample, *ID01.detector):
         for found in _nodes(entry, (f"instrument/positioners/{circle.motor}", f"instrument/positioners_start/{circle.motor}")):
-            in_radians = str(_units(found)) in {"rad", "radian"}
-            value = np.asarray(found[()], float)
-            motors.setdefault(circle.motor, np.rad2deg(value) if in_radians else value)
+            angle = read_angles(found[()], _units(found), f"{found.name}", noticed) if circle.motor not in motors else None
+            if angle is not None:
+                motors[circle.motor] = angle
     return motors
 
 
-def _readings(entry: h5py.Group, detector: str) -> tuple[Any, ...]:
-    """Return energy [J], distance [m], pixel size [m] and direct beam [pixel]; None for each that the file does not state."""
+def _readings(entry: h5py.Group, detector: str) -> dict[str, Any]:
+    """Return the values of the file: energy, distance, pixel size and direct beam (row, column)."""
     place = f"instrument/{detector}"
 
-    def value(*names: str, default: str) -> float | None:
-        return next((to_si(found[()], _units(found), default) for found in _nodes(entry, names)), None)
+    def values(known: Range, custom: str, *names: str) -> Value:
+        found = [read_value(known, item[()], _units(item), f"{item.name}", custom) for item in _nodes(entry, names)]
+        return choose_value(known, *found)
 
-    pixel = value(f"{place}/y_pixel_size", default="m"), value(f"{place}/x_pixel_size", default="m")
-    centre = value(f"{place}/beam_center_y", default="m"), value(f"{place}/beam_center_x", default="m")
-    energy = value(
-        "instrument/positioners/mononrj", "instrument/positioners_start/mononrj", "instrument/monochromator/Energy", default="keV"
-    )
-    return energy, value(f"{place}/distance", default="m"), *(None if None in pair else pair for pair in (pixel, centre))
+    pitch = [values(PIXEL, "m", f"{place}/{axis}_pixel_size") for axis in "yx"]
+    centre = []
+    for axis, edge in zip("yx", pitch, strict=True):
+        item = next(_nodes(entry, (f"{place}/beam_center_{axis}",)), None)
+        centre.append(Value() if item is None else read_pixel(item[()], _units(item), f"{item.name}", edge.amount))
+    energies = ("positioners/mononrj", "positioners_start/mononrj", "monochromator/Energy")
+    return {
+        "energy": values(ENERGY, "keV", *(f"instrument/{name}" for name in energies)),
+        "distance": values(DISTANCE, "m", f"{place}/distance"),
+        "pixel_size": tuple(pitch),
+        "direct_beam": centre,
+    }
 
 
 def _nodes(entry: h5py.Group, names: tuple[str, ...]) -> Iterator[h5py.Dataset]:
-    return (entry[name] for name in names if name in entry)
+    return (entry[name] for name in names if isinstance(entry.get(name), h5py.Dataset))
 
 
-def _units(values: h5py.Dataset) -> str | None:
-    units = values.attrs.get("units")
-    return units.decode() if isinstance(units, bytes) else units
+def _units(values: h5py.Dataset) -> Any:
+    return values.attrs.get("units")
 
 
 def _counter(entry: h5py.Group, name: str) -> FloatArray | None:
     values = entry.get(f"measurement/{name}")
-    return None if values is None or values.ndim != 1 else np.asarray(values[()], float)
+    return read_numbers(values[()])[0] if isinstance(values, h5py.Dataset) and values.ndim == 1 else None
 
 
 def _text(entry: h5py.Group, name: str) -> str:
-    return str(dataset(entry, name).asstr()[()]) if name in entry else ""
+    return to_text(next((item[()] for item in _nodes(entry, (name,))), None))

@@ -2,26 +2,30 @@
 
 ::
 
-    <sample>_00012/<sample>_00012.fio               %c command, %p motors [deg] and fmbenergy [eV], %d table
+    <sample>_00012/<sample>_00012.fio               %c command, %p motors [deg], fmbenergy [eV], _distance [mm], %d table
     <sample>_00012/e4m/<sample>_00012_master.h5     entry/data/data_000001 -> <sample>_00012_data_000001.h5:/entry/data/data
         entry/instrument/detector/{x,y}_pixel_size, detector_distance [m], beam_center_{x,y} [pixel]
         entry/instrument/detector/detectorSpecific/pixel_mask     0 good; the counts of bad pixels are the type's maximum
 
 The geometry is that of bcdi and cdiutils, already in the CXI frame: mu "y+", om "x-", chi "z+" (which reads 90 deg at its zero) and
 phi "y-" carry the sample; gam "y+" and del "x-" carry the detector; rows grow downwards ("y-") and columns inboard ("x-").
+
+P10 does not calibrate what the Eiger writes of distance and direct beam (cdiutils says so), so the `_distance` of the .fio file is
+preferred to the header's, and a note says where both come from.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any, Unpack
 
 import h5py
 import numpy as np
-from scipy import constants
 
 from braggshot.errors import DataError, FormatError
+from braggshot.io.beamlines.fio import FioTable, read_fio
 from braggshot.io.beamlines.instruments import PETRA_P10 as P10
 from braggshot.io.beamlines.readings import (
     Overrides,
@@ -30,17 +34,21 @@ from braggshot.io.beamlines.readings import (
     geometry,
     match_points,
     no_count,
+    per_frame,
     rocking_angle,
-    to_si,
 )  # fmt: skip
+from braggshot.io.beamlines.values import Value, choose_centre, choose_value, read_angles, read_pixel, read_value, to_text
+from braggshot.io.beamlines.views import select_frames
 from braggshot.io.files import is_hdf5, open_hdf5
 from braggshot.io.frames import HDF5Frames, LazyFrames, SummedFrames
+from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL, Range
 from braggshot.volumes import BoolArray, FloatArray, Scan
 
 # Name of a more general format: its reader can read Eiger master files too, but the reader in this module takes precedence.
 PARENT = "nexus"
 DETECTOR = "entry/instrument/detector"  # path of the detector in a master file
 PART = re.compile(r"data_\d{6}")  # pattern of the names by which a master file links to its data files
+UNCALIBRATED = "which P10 does not calibrate: check it, or give"  # said of what the Eiger writes of its own place
 # Table of detectors: (rows, columns) of their frames -> name in braggshot.
 SIZES = {(2167, 2070): "eiger4m", (514, 1030): "eiger500k", (3269, 3110): "eiger9m"}
 
@@ -69,65 +77,94 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
     Raises
     ------
     FormatError : if a data file, a compression filter or a given .fio file is missing, or a file is damaged.
-    DataError : if there are more frames than motor positions.
+    DataError : if the master file links to no frames, or fewer than two frames have an angle.
     """
     noticed: list[str] = []
     with open_hdf5(path) as file:
         parts = sorted(filter(PART.fullmatch, file["entry/data"]))
-        readings, mask, description = _readings(file), _pixel_mask(file), _value(file, f"{DETECTOR}/description")
+        readings, mask, description = _readings(file), _pixel_mask(file), _description(file)
     stem = Path(path).name.removesuffix(".h5").removesuffix("_master")
-    table = _find_fio(Path(path), stem, fio, noticed)
-    motors, command, started = _read_fio(table) if table else ({}, "", "")
+    place = _find_fio(Path(path), stem, fio, noticed)
+    table = read_fio(place) if place else FioTable("", "", {}, {}, ())
+    noticed += table.noticed
     frames: LazyFrames = HDF5Frames(path, [f"entry/data/{part}" for part in parts])
     if frames.shape[0] == 0:
         raise DataError(f"{path}: the master file links to no frames; was the scan interrupted at once?")
     bad, sentinel = find_blind_pixels(frames), no_count(frames.dtype)
-    frames = _sum_repeats(frames, motors, noticed)
-    flux, energy = motors.pop(monitor, None), motors.pop("fmbenergy", None)
-    if energy is not None:
-        readings["energy"] = float(np.mean(energy)) * constants.electron_volt
-    circles = {circle.motor for circle in (*P10.sample, *P10.detector)}
-    motors = match_points(stem, frames.shape[0], {name: value for name, value in motors.items() if name in circles}, noticed)
+    frames = _sum_repeats(frames, max(map(len, table.columns.values()), default=0), noticed)
+    kept, motors = match_points(frames.shape[0], _motors(table, stem, noticed), noticed)
+    frames, flux = select_frames(frames, kept), table.columns.get(monitor)
+    readings = _prefer_fio(readings, table, stem)
+    readings["direct_beam"], readings["direct_beam_notes"] = _centre(readings["direct_beam"], frames.shape)
     bad = bad if mask is None else bad | mask
     return Scan(
         frames=frames,
         name=stem,
         valid=~bad if bad.any() else None,
-        monitor=flux[: frames.shape[0]] if isinstance(flux, np.ndarray) else None,
+        monitor=per_frame(flux, kept, monitor, noticed),
         rocking_angle=rocking_angle(P10, motors, noticed),
         geometry=geometry(P10, Readings(motors, **readings), frames.shape, overrides, noticed),
         detector=SIZES.get((frames.shape[1], frames.shape[2])),
         provenance={
-            "fio": table and str(table), "command": command, "time": started, "detector": description, "no_count": sentinel,
-            "noticed": tuple(noticed),
+            "fio": place and str(place), "command": table.command, "time": table.time, "detector": description,
+            "no_count": sentinel, "noticed": tuple(noticed),
         },
     )  # fmt: skip
 
 
-def _value(file: h5py.File, name: str) -> Any:
-    value = file[name][()] if name in file else None
-    return value.decode() if isinstance(value, bytes) else value
+def _description(file: h5py.File) -> str:
+    item = file.get(f"{DETECTOR}/description")
+    return to_text(item[()]) if isinstance(item, h5py.Dataset) else ""
 
 
 def _readings(file: h5py.File) -> dict[str, Any]:
-    """Return energy [J], distance [m], pixel size [m] and direct beam [pixel] as stored by the detector.
+    """Return the values that the detector stored: energy, distance, pixel size and direct beam (row, column)."""
 
-    A stored zero means that the value was never set; it becomes None.
-    """
+    def value(known: Range, name: str, custom: str) -> Value:
+        item = file.get(name)
+        raw, unit = (item[()], item.attrs.get("units")) if isinstance(item, h5py.Dataset) else (None, None)
+        return read_value(known, raw, unit, f"{name.rpartition('/')[2]} of the Eiger header", custom)
 
-    def number(name: str, default: str) -> float | None:
-        node = file.get(name)
-        return (to_si(node[()], node.attrs.get("units"), default) or None) if node is not None else None
+    def pixel(name: str, pitch: Value) -> Value:
+        item = file.get(f"{DETECTOR}/{name}")
+        raw, unit = (item[()], item.attrs.get("units")) if isinstance(item, h5py.Dataset) else (None, None)
+        return read_pixel(raw, unit, f"{name} of the Eiger header", pitch.amount)
 
-    pixel = number(f"{DETECTOR}/y_pixel_size", "m"), number(f"{DETECTOR}/x_pixel_size", "m")
-    centre = number(f"{DETECTOR}/beam_center_y", "m"), number(f"{DETECTOR}/beam_center_x", "m")
-    angstrom = _value(file, "entry/instrument/beam/incident_wavelength")
+    pitch = value(PIXEL, f"{DETECTOR}/y_pixel_size", "m"), value(PIXEL, f"{DETECTOR}/x_pixel_size", "m")
     return {
-        "energy": constants.h * constants.c / (float(angstrom) * 1e-10) if angstrom else None,
-        "distance": number(f"{DETECTOR}/detector_distance", "m"),
-        "pixel_size": None if None in pixel else pixel,
-        "direct_beam": None if None in centre else centre,
+        "energy": choose_value(
+            ENERGY,
+            value(ENERGY, "entry/instrument/beam/incident_wavelength", "Å"),
+            value(ENERGY, f"{DETECTOR}/detectorSpecific/photon_energy", "eV"),
+        ),
+        "distance": value(DISTANCE, f"{DETECTOR}/detector_distance", "m"),
+        "pixel_size": pitch,
+        "direct_beam": (pixel("beam_center_y", pitch[0]), pixel("beam_center_x", pitch[1])),
     }
+
+
+def _prefer_fio(readings: dict[str, Any], table: FioTable, stem: str) -> dict[str, Any]:
+    """Return the readings with energy and distance of the .fio file, where it has them; a note says where the distance is from."""
+    energy = table.columns.get("fmbenergy", table.parameters.get("fmbenergy"))
+    of_motor = read_value(ENERGY, energy, None, f"fmbenergy of {stem}.fio", "eV")
+    stated = read_value(DISTANCE, table.parameters.get("_distance"), None, f"_distance of {stem}.fio", "mm")
+    distance = choose_value(DISTANCE, stated, readings["distance"])
+    if distance.amount is not None:
+        advice = f", {UNCALIBRATED} distance_m" if stated.amount is None else ""
+        about = f"the distance, {distance.amount:.6g} m, is taken from {distance.source}{advice}."
+        distance = dataclasses.replace(distance, notes=(*distance.notes, about))
+    return {**readings, "energy": choose_value(ENERGY, of_motor, readings["energy"]), "distance": distance}
+
+
+def _centre(header: tuple[Value, Value], shape: tuple[int, ...]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """Return the direct beam (row, column) of the Eiger header, None if it was never set, and where it is from, in words."""
+    centre, notes = choose_centre(header, shape)
+    if centre is None:
+        return None, notes
+    return centre, (
+        *notes,
+        f"the direct beam, ({centre[0]:g}, {centre[1]:g}), is taken from the Eiger header, {UNCALIBRATED} direct_beam.",
+    )
 
 
 def _pixel_mask(file: h5py.File) -> BoolArray | None:
@@ -149,34 +186,28 @@ def _find_fio(master: Path, stem: str, fio: str | Path | None, noticed: list[str
     return files[0] if files else None
 
 
-def _read_fio(path: Path) -> tuple[dict[str, float | FloatArray], str, str]:
-    """Read a .fio file: parameters and table columns by name, the scan command, and its start time."""
-    from silx.io.fioh5 import FioFile
-
-    try:
-        file = FioFile(str(path))  # type: ignore[no-untyped-call]
-    except Exception as error:  # silx lets whatever its parser met escape
-        raise FormatError(f"{path}: cannot be read as .fio ({error}); is the file whole?") from error
+def _motors(table: FioTable, stem: str, noticed: list[str]) -> dict[str, float | FloatArray]:
+    """Return the positions of the circles [deg] by motor name: the column of the table, or else the parameter."""
     motors: dict[str, float | FloatArray] = {}
-    for name, text in file.parameter.items():
-        try:
-            motors[name] = float(text)
-        except ValueError:
-            continue  # names of files and devices
-    columns = np.atleast_1d(file.data)
-    numbers = [name for name, kind in zip(file.names, file.dtypes, strict=True) if kind in ("f8", "f4", "i8")]
-    motors |= {name: np.asarray(columns[name], float) for name in numbers}
-    return motors, file.title, file.start_time
+    for circle in (*P10.sample, *P10.detector):
+        found = table.columns.get(circle.motor, table.parameters.get(circle.motor))
+        angle = None if found is None else read_angles(found, None, f"{circle.motor} of {stem}.fio", noticed)
+        if angle is not None:
+            motors[circle.motor] = angle
+    return motors
 
 
-def _sum_repeats(frames: LazyFrames, motors: dict[str, float | FloatArray], noticed: list[str]) -> LazyFrames:
+def _sum_repeats(frames: LazyFrames, points: int, noticed: list[str]) -> LazyFrames:
     """Add up the images that were taken at the same angle, so that there is one frame per angle.
 
-    If no exposure was repeated, the frames are returned unchanged.
+    There are as many exposures at each angle as frames per point, in whole numbers. Exposures of an angle that has too few are left
+    out. If no exposure was repeated, the frames are returned unchanged.
     """
-    points = max((np.size(value) for value in motors.values() if np.ndim(value)), default=0)
-    repeats, rest = divmod(frames.shape[0], points) if points else (1, 0)
-    if repeats < 2 or rest:
+    repeats = round(frames.shape[0] / points) if points else 1
+    if repeats < 2:
         return frames
-    noticed.append(f"{frames.shape[0]} exposures at {points} angles: each {repeats} were added up.")
-    return SummedFrames(frames, repeats)
+    whole = min(frames.shape[0] // repeats, points)
+    rest = frames.shape[0] - whole * repeats
+    about = f"; the last {rest} belong to no whole angle and are left out" if rest else ""
+    noticed.append(f"{frames.shape[0]} exposures at {points} angles: each {repeats} were added up{about}.")
+    return select_frames(SummedFrames(frames, repeats), np.arange(whole))

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import numpy as np
-from scipy.constants import elementary_charge
+from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, DataError
+from braggshot.io.beamlines.tables import list_numbers
+from braggshot.io.beamlines.values import Value, explain_contradiction
+from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL, Range
 from braggshot.volumes import BoolArray, Circle, FloatArray, Frames, Geometry
 
-# Factors from the units that files name to SI units.
-SI = {
-    "m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "micron": 1e-6, "deg": np.pi / 180, "degree": np.pi / 180, "degrees": np.pi / 180,
-    "rad": 1.0, "radian": 1.0, "eV": elementary_charge, "keV": 1e3 * elementary_charge, "J": 1.0,
-}  # fmt: skip
+UNSTATED = Value()  # what the files say of a value that they do not hold
+MOSTLY = 0.5  # least share of the points at which a motor must have a reading, for the others to be left out [1]
 
 
 class Overrides(TypedDict, total=False):
@@ -70,16 +70,22 @@ class Diffractometer:
 
 @dataclass(frozen=True)
 class Readings:
-    """Values that the files of a scan state; a missing value is None, a missing motor is absent.
+    """Values that the files of a scan state.
 
-    Motors are in degrees, the energy in J, distance and pixel size in m, and the direct beam in pixels.
+    Parameters
+    ----------
+    motors : positions [deg], one or one for each frame; a missing motor is absent
+    energy, distance, pixel_size : values in SI units, the pixel size of rows and of columns
+    direct_beam : (row, column) [pixel]; None where the files do not tell it
+    direct_beam_notes : where it comes from, or why it is not known, in words
     """
 
     motors: Mapping[str, float | FloatArray] = field(default_factory=dict)
-    energy: float | None = None
-    distance: float | None = None
-    pixel_size: tuple[float, float] | None = None
+    energy: Value = UNSTATED
+    distance: Value = UNSTATED
+    pixel_size: tuple[Value, Value] = (UNSTATED, UNSTATED)
     direct_beam: tuple[float, float] | None = None
+    direct_beam_notes: tuple[str, ...] = ()
 
 
 def geometry(
@@ -94,16 +100,19 @@ def geometry(
     ------
     ConfigError : if an override is not a positive number.
     """
-    energy = _choose_value(overrides, "energy_ev", readings.energy, elementary_charge)
-    distance = _choose_value(overrides, "distance_m", readings.distance)
-    pitch = _choose_value(overrides, "pixel_size_m", None)
-    pixel_size = readings.pixel_size if pitch is None else (pitch, pitch)
+    energy = _choose_value(ENERGY, overrides.get("energy_ev"), "energy_ev", readings.energy, noticed)
+    distance = _choose_value(DISTANCE, overrides.get("distance_m"), "distance_m", readings.distance, noticed)
+    pitches = [_choose_value(PIXEL, overrides.get("pixel_size_m"), "pixel_size_m", pitch, noticed) for pitch in readings.pixel_size]
+    noticed[:] = dict.fromkeys(noticed)  # both edges of a pixel have the same to say
+    if readings.energy.varies:
+        noticed.append("the photon energy moves during the scan: an energy scan has no lengths here, and its middle is taken.")
     lost = [circle.motor for circle in instrument.detector if circle.motor not in readings.motors]
-    if energy is None or distance is None or pixel_size is None or lost:
-        options = {"energy_ev": energy, "distance_m": distance, "pixel_size_m": pixel_size}
+    if energy is None or distance is None or None in pitches or lost:
+        options = {"energy_ev": energy, "distance_m": distance, "pixel_size_m": None if None in pitches else pitches}
         missing = [option for option, value in options.items() if value is None]
-        hint = f"say {', '.join(f'{option}=...' for option in missing)}" if missing else "the detector cannot be placed"
-        noticed.append(f"no geometry: the files do not give {', '.join(missing + lost)}; {hint}.")
+        hints = [f"say {', '.join(f'{option}=...' for option in missing)}"] if missing else []
+        hints += ["the detector cannot be placed: say geometry=..."] if lost else []
+        noticed.append(f"no geometry: the files do not give {', '.join(missing + lost)}; {'; '.join(hints)}.")
         return None
     if not any(np.ndim(readings.motors.get(circle.motor, 0.0)) for circle in instrument.sample):
         noticed.append("no geometry: no sample circle moved.")
@@ -114,10 +123,10 @@ def geometry(
     return Geometry(
         energy=energy,
         distance=distance,
-        pixel_size=pixel_size,
+        pixel_size=(pitches[0] or 0.0, pitches[1] or 0.0),
         sample=_circles(instrument.sample, readings.motors),
         detector=_circles(instrument.detector, readings.motors),
-        direct_beam=_direct_beam(readings.direct_beam, shape, overrides, noticed),
+        direct_beam=_direct_beam(readings, shape, overrides, noticed),
         row_axis=instrument.row_axis,
         column_axis=instrument.column_axis,
         instrument=instrument.name,
@@ -127,24 +136,25 @@ def geometry(
     )
 
 
-def _choose_value(overrides: Overrides, name: str, from_file: float | None, unit: float = 1.0) -> float | None:
-    """Return the value that the user states, converted to SI units; if the user states none, return the value of the file."""
-    value: Any = overrides.get(name)
-    if value is None:
-        return from_file
-    if not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigError(f"{name} must be a positive number, found {value!r}.")
-    return value * unit
+def _choose_value(known: Range, stated: Any, option: str, found: Value, noticed: list[str]) -> float | None:
+    """Return the value that the user states, in SI units; if the user states none, return that of the files."""
+    if stated is None:
+        noticed += found.notes
+        return found.amount
+    if not isinstance(stated, (int, float)) or not stated > 0:
+        raise ConfigError(f"{option} must be a positive number, found {stated!r}.")
+    contradiction = explain_contradiction(known, stated * known.si, found)
+    noticed += [contradiction] if contradiction else []
+    return stated * known.si
 
 
-def _direct_beam(
-    from_files: tuple[float, float] | None, shape: Sequence[int], overrides: Overrides, noticed: list[str]
-) -> tuple[float, float]:
+def _direct_beam(readings: Readings, shape: Sequence[int], overrides: Overrides, noticed: list[str]) -> tuple[float, float]:
     if "direct_beam" in overrides:
         row, column = overrides["direct_beam"]
         return float(row), float(column)
-    if from_files is not None:
-        return from_files
+    noticed += readings.direct_beam_notes
+    if readings.direct_beam is not None:
+        return readings.direct_beam
     noticed.append("the files do not say where the direct beam meets the detector: the frame's centre is assumed.")
     return (shape[1] - 1) / 2, (shape[2] - 1) / 2
 
@@ -174,26 +184,50 @@ def rocking_angle(instrument: Diffractometer, motors: Mapping[str, float | Float
 
 
 def match_points(
-    name: str, n_frames: int, motors: Mapping[str, float | FloatArray], noticed: list[str]
-) -> dict[str, float | FloatArray]:
-    """Cut motor readings to the number of frames, because an interrupted scan has fewer frames than points.
+    n_frames: int, motors: Mapping[str, float | FloatArray], noticed: list[str]
+) -> tuple[NDArray[np.intp], dict[str, float | FloatArray]]:
+    """Match frames with motor readings, one after the other; return the frames that have an angle, and the readings of these.
+
+    An interrupted scan has fewer frames than readings, or fewer readings than frames. A frame whose reading is no number is left
+    out, because its angle is not known.
 
     Raises
     ------
-    DataError : if there are more frames than points, because the angles of the last frames are then unknown.
+    DataError : if fewer than two frames have an angle.
     """
-    points = max((np.size(value) for value in motors.values() if np.ndim(value)), default=n_frames)
+    scalars = {name: float(np.ravel(value)[0]) for name, value in motors.items() if np.size(value) == 1}
+    arrays = {name: np.asarray(value, float) for name, value in motors.items() if np.size(value) > 1}
+    for name in [name for name, values in arrays.items() if np.isfinite(values).mean() < MOSTLY]:
+        noticed.append(f"{name} is no number at most of its {arrays.pop(name).size} points, and is left out.")
+    points = min((values.size for values in arrays.values()), default=n_frames)
     if points < n_frames:
-        raise DataError(f"{name}: {n_frames} frames but only {points} motor positions; the angle of the last frames is unknown.")
+        noticed.append(f"{n_frames} frames but {points} motor positions: {_leave_out(range(points, n_frames))}")
     if points > n_frames:
         noticed.append(f"{points - n_frames} of {points} points have no frame; the scan was interrupted or frames are missing.")
-    return {motor: np.asarray(value, float)[:n_frames] if np.ndim(value) else float(value) for motor, value in motors.items()}
+    known = np.ones(min(points, n_frames), dtype=bool)
+    for values in arrays.values():
+        known &= np.isfinite(values[: known.size])
+    if not known.all():
+        noticed.append(_leave_out(np.flatnonzero(~known).tolist()))
+    kept = np.flatnonzero(known)
+    if len(kept) < 2:
+        raise DataError(f"{len(kept)} of {n_frames} frames have an angle; a rocking curve has many.")
+    return kept, scalars | {name: values[kept] for name, values in arrays.items()}
 
 
-def to_si(value: Any, units: str | bytes | None, default: str) -> float:
-    """Convert a value of a file to SI units; `default` is its unit where the file states no known unit."""
-    name = units.decode() if isinstance(units, bytes) else units
-    return float(np.asarray(value).ravel()[0]) * SI.get(str(name), SI[default])
+def per_frame(flux: FloatArray | None, kept: NDArray[np.intp], name: str, noticed: list[str]) -> FloatArray | None:
+    """Return the flux at the frames `kept`; None if there is none, or, with a note, if it has fewer values than frames."""
+    if flux is None or flux.size > kept[-1]:
+        return None if flux is None else flux[kept]
+    noticed.append(f"the monitor {name} has {flux.size} values for {kept[-1] + 1} frames, and is not used.")
+    return None
+
+
+def _leave_out(frames: Sequence[int]) -> str:
+    """Say that the frames of these numbers are left out, because their angle is not known."""
+    if len(frames) == 1:
+        return f"frame {frames[0]} (counted from 0) has no angle and is left out."
+    return f"frames {list_numbers(frames)} (counted from 0) have no angle and are left out."
 
 
 def no_count(dtype: np.dtype[Any]) -> int | None:
