@@ -9,7 +9,6 @@ read a file, or if no format can. Modules are imported only when a file is opene
 from __future__ import annotations
 
 import dataclasses
-import glob
 import importlib
 import importlib.metadata
 import inspect
@@ -86,7 +85,8 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
 
 
 def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[str, Any]) -> Scan:
-    from braggshot.io.stated import state_values  # here, because the shell asks for the formats at TAB
+    from braggshot.io.axes import refuse_no_counts  # here, because the shell asks for the formats at TAB
+    from braggshot.io.stated import state_values
     from braggshot.physics.plausibility import refuse_impossible_geometry
 
     own, common = option_names(module), keyword_names(state_values)
@@ -99,11 +99,22 @@ def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[st
         scan: Scan = module.read(path, **{name: value for name, value in options.items() if name in own})
     except OSError as error:
         raise FormatError(f"{path}: cannot be read as {chosen.name} ({error.strerror or error}).") from error
-    scan = state_values(scan, **stated)
+    refuse_no_counts(scan.frames.dtype, str(path))
+    scan = state_values(_add_what_frames_notice(scan), **stated)
     if scan.geometry is not None:
         refuse_impossible_geometry(scan.geometry, str(path))
     seen = {"format": chosen.name, "path": str(path), "options": {name: _plain(value) for name, value in options.items()}}
     return dataclasses.replace(scan, provenance={**scan.provenance, **seen})
+
+
+def _add_what_frames_notice(scan: Scan) -> Scan:
+    """Return the scan with what its frames know: which of them are there, and what was left out."""
+    here, said = getattr(scan.frames, "arrived", None), getattr(scan.frames, "noticed", ())
+    if here is None and not said:
+        return scan
+    arrived = scan.arrived if here is None else here if scan.arrived is None else scan.arrived & here
+    noticed = (*scan.provenance.get("noticed", ()), *said)
+    return dataclasses.replace(scan, arrived=arrived, provenance={**scan.provenance, "noticed": noticed})
 
 
 def _find_beside(path: str | Path, value: Any) -> Any:
@@ -120,7 +131,9 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
     FormatError : if the file is missing or may not be read, or if no reader or more than one can read it.
     ConfigError : if the format is unknown.
     """
-    if not (Path(path).exists() or (glob.has_magic(str(path)) and glob.glob(str(path)))):
+    from braggshot.io.files import expand_pattern  # here, because the shell asks for the formats at TAB
+
+    if not Path(path).exists() and not expand_pattern(path):
         raise FormatError(f"{path}: no such file, folder or pattern.")
     if Path(path).exists() and not os.access(path, os.R_OK):
         raise FormatError(f"{path}: you have no permission to read it.")
