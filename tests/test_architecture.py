@@ -41,6 +41,7 @@ CONFINED = {
     "tqdm": {"display"},
     "hdf5plugin": {"io"},
     "silx": {"io"},
+    "fabio": {"io"},
     "pyFAI": {"prepare"},
     "pydantic": {"config"},
     "matplotlib": {"report"},

@@ -116,9 +116,11 @@ def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
     if not isinstance(item, h5py.Dataset):
         raise FormatError(f"{file.file.filename}: {name} is a group, expected a dataset.")
     if item.chunks is None and item.external:  # HDF5 would look for the external files in the working folder
+        opened, place, outside = item.file, item.name, item.external[0][0]
         access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-        access.set_efile_prefix(b"" if raw_file_beside(item, item.external[0][0]) == Path(item.external[0][0]) else b"${ORIGIN}")
-        item = h5py.Dataset(h5py.h5d.open(item.file.id, item.name.encode(), access))
+        access.set_efile_prefix(b"" if raw_file_beside(item, outside) == Path(outside) else b"${ORIGIN}")
+        del item  # an open dataset keeps its prefix
+        item = h5py.Dataset(h5py.h5d.open(opened.id, place.encode(), access))
     return item
 
 
@@ -253,31 +255,38 @@ def tiff_page(path: Path) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _opened_tiff(path: Path, choose: Callable[[Any], Any]) -> Iterator[Any]:
-    logger, complaints = logging.getLogger("tifffile"), _Complaints(logging.ERROR)
-    logger.addHandler(complaints)
+    with complaints_of("tifffile") as complaints:
+        try:
+            with tifffile.TiffFile(path) as tif:
+                chosen = choose(tif)
+                tags = {said: re.search(r"TiffTag (\d+) @", said) for said in complaints}
+                damage = [said for said, tag in tags.items() if tag is None or int(tag[1]) in NEEDED_TAGS]
+                if damage:
+                    raise FormatError(f"{path}: the TIFF file is damaged or truncated ({damage[0]}).")
+                yield chosen
+        except (ValueError, OSError, LookupError, TypeError, struct.error, zlib.error) as error:
+            raise FormatError(f"{path}: cannot be read as TIFF ({error}); it may be truncated or still being written.") from error
+
+
+@contextmanager
+def complaints_of(library: str) -> Iterator[list[str]]:
+    """Collect what a library logs as errors, in place of showing it."""
+    logger, collector = logging.getLogger(library), _Complaints(logging.ERROR)
+    logger.addHandler(collector)
     propagate, logger.propagate = logger.propagate, False
     try:
-        with tifffile.TiffFile(path) as tif:
-            chosen = choose(tif)
-            if complaints.messages:
-                raise FormatError(f"{path}: the TIFF file is damaged or truncated ({complaints.messages[0]}).")
-            yield chosen
-    except (ValueError, OSError, LookupError, TypeError, struct.error, zlib.error) as error:
-        raise FormatError(f"{path}: cannot be read as TIFF ({error}); it may be truncated or still being written.") from error
+        yield collector.messages
     finally:
-        logger.removeHandler(complaints)
+        logger.removeHandler(collector)
         logger.propagate = propagate
 
 
 class _Complaints(logging.Handler):
-    """Handler of log messages that collects those that concern an image in a list."""
+    """Handler of log messages that collects them in a list."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        tag = re.search(r"TiffTag (\d+) @", message)
-        if tag is None or int(tag[1]) in NEEDED_TAGS:
-            self.messages.append(message)
+        self.messages.append(record.getMessage())

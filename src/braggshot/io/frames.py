@@ -366,7 +366,7 @@ class SummedFrames(LazyFrames):
         self.shape = (frames.shape[0] // number, *frames.shape[1:])
         self.dtype, self.noticed = np.dtype(np.int64 if frames.dtype.kind in "iu" else np.float64), frames.noticed
         if frames.arrived is not None:  # a sum is there only if all of its exposures are
-            self.arrived = frames.arrived[: self.shape[0] * number].reshape(-1, number).all(axis=1)
+            self.arrived = np.all(frames.arrived[: self.shape[0] * number].reshape(-1, number), axis=1)
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
         """Read the exposures of each frame and sum them."""

@@ -100,7 +100,7 @@ def choose_stack(file: h5py.File, path: str | Path) -> tuple[str, tuple[str, ...
 
 
 def _signals(file: h5py.File) -> list[h5py.Dataset]:
-    """List the datasets that NeXus would plot: that to which the attributes ``default`` lead, else those of all groups with a signal."""
+    """List the datasets that NeXus would plot: the one to which ``default`` leads, else those of all groups with a signal."""
     group: h5py.Group = file
     while isinstance(name := group.attrs.get("default"), str) and isinstance(group.get(name), h5py.Group) and name != ".":
         group = group[name]

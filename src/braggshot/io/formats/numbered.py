@@ -88,7 +88,9 @@ def _index(numbers: NDArray[np.object_]) -> NDArray[np.object_] | None:
         steps = np.diff(values)
         step = np.gcd.reduce(steps) if len(steps) else 1
         share = float(np.mean(steps == step)) if len(steps) else 1.0
-        if share > 0.5 and (values[-1] - values[0]) // step < 2 * len(values):  # else more than half of the frames would be missing
+        if share >= 0.5 and (values[-1] - values[0]) // step < 2 * len(
+            values
+        ):  # else more than half of the frames would be missing
             found.append((share, -int(values[-1]), column))
     return numbers[:, max(found)[2]] if found else None
 
