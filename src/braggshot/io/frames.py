@@ -274,9 +274,9 @@ class HDF5Frames(LazyFrames):
             there = [number for number, name in enumerate(names) if name not in absent]
             last = there[-1] + 1 if there else len(names)
             parts = [dataset(file, names[number]) for number in there or range(last)]
-            shapes, self.dtype = [part.shape for part in parts], np.result_type(*{part.dtype for part in parts})
+            shapes, self.dtype = [part.shape or () for part in parts], np.result_type(*{part.dtype for part in parts})
             self.axes = image_axes(shapes[0])
-            found = [find_written(part, self.axes[0]) if part.ndim else Written(np.ones(0, bool)) for part in parts]
+            found = [find_written(part, self.axes[0]) if part.shape else Written(np.ones(0, bool)) for part in parts]
             self.noticed = say_dropped(shapes[0])
             if file.swmr_mode:
                 self.noticed += (f"{self.path.name} was not closed by the program that wrote it: read as it stands.",)

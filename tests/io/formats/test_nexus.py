@@ -53,6 +53,19 @@ def test_the_default_of_the_file_is_taken_and_said(path: Path, level: str) -> No
     assert scan.provenance["noticed"] == ("a/images, the default of the file, was taken; it also holds b/more (input.dataset).",)
 
 
+def test_a_file_that_only_links_to_parts(tmp_path: Path) -> None:
+    counts = np.arange(1, 241).reshape(12, 4, 5)
+    with h5py.File(tmp_path / "master.h5", "w") as master:
+        for number in range(1, 5):
+            if number < 4:
+                with h5py.File(tmp_path / f"d_{number}.h5", "w") as file:
+                    file["data"] = counts[4 * number - 4 : 4 * number]
+            master[f"entry/data/data_{number}"] = h5py.ExternalLink(f"d_{number}.h5", "/data")
+    scan = read(tmp_path / "master.h5")
+    assert_array_equal(scan.frames[...], counts)
+    assert "d_4.h5, which is missing: the scan is read to where it stopped, 12 frames" in scan.provenance["noticed"][0]
+
+
 @pytest.mark.parametrize("name", ["pixel_mask", "flatfield", "dark", "dark_frames", "background", "Flat_Field"])
 def test_masks_and_darks_are_no_candidates(path: Path, name: str) -> None:
     with h5py.File(path, "a") as file:

@@ -53,6 +53,8 @@ def test_times_dates_and_other_digits_do_not_confuse() -> None:
         assert places(names)[0].count(None) == 3
     clock = [f"scan_20260131_{120000 + 100 * (index // 60) + index % 60}_{index:04d}.tif" for index in COUNTED]
     assert places(clock)[0].count(None) == 3
+    checksum = [f"s7_{index:04d}_{7919 * index:04x}.tif" for index in COUNTED]
+    assert places(checksum)[0].count(None) == 3
     temperature = [f"i{index:03d}_T{300 + (7 * index) % 5}.tif" for index in COUNTED]
     assert places(temperature)[0].count(None) == 3
 
@@ -85,7 +87,7 @@ def test_without_a_number_that_counts_the_order_is_kept_and_said(names: list[str
 @pytest.mark.parametrize(
     "others",
     [["dark.tif", "img_sum.tif"], ["img_0007_mask.tif"], numbered("dark_{:04d}.tif", range(60)), numbered("test_{}.tif", range(5)),
-     ["img_white-field.tif", "overview 12.tif"]],
+     ["img_white-field.tif", "overview 12.tif"], ["img_9999.tif"]],
 )  # fmt: skip
 def test_other_images_are_left_out_and_named(others: list[str]) -> None:
     names = numbered("img_{:04d}.tif", range(48))

@@ -44,29 +44,30 @@ def read(
     DataError : if the data are not 3D, or the mask has another shape.
     """
     with open_hdf5(path) as file:
-        name, noticed = (dataset, ()) if dataset else choose_stack(file, path)
+        names, noticed = ((dataset,), ()) if dataset else choose_stack(file, path)
         good = None if mask is None else _mask(file, mask)
         flux = None if monitor is None else _per_frame(file, monitor)
         degrees = None if angle is None else _per_frame(file, angle)
         units = None if angle is None else file[angle].attrs.get("units", "deg")
-    frames = HDF5Frames(path, name)
+    frames = HDF5Frames(path, names)
     for what, values in (("monitor", flux), ("angle", degrees)):
         if values is not None and values.shape != frames.shape[:1]:
             raise FormatError(f"{path}: the {what} has shape {values.shape}, expected {frames.shape[0]} values, one per frame.")
-    about = {"dataset": name, "noticed": noticed}
+    about = {"dataset": ", ".join(names), "noticed": noticed}
     rocking = degrees if degrees is None or str(units).startswith("rad") else np.deg2rad(degrees)
     return Scan(frames=frames, name=Path(path).stem, valid=good, monitor=flux, rocking_angle=rocking, provenance=about)
 
 
 def only_stack(file: h5py.File, path: str | Path) -> str:
-    """Return the path of the frames in an open file, as `choose_stack` does."""
-    return choose_stack(file, path)[0]
+    """Return the path of the frames in an open file, as `choose_stack` does; of several parts, the path of the first."""
+    return choose_stack(file, path)[0][0]
 
 
-def choose_stack(file: h5py.File, path: str | Path) -> tuple[str, tuple[str, ...]]:
+def choose_stack(file: h5py.File, path: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the path of the one 3D dataset in an open file, or of the 3D dataset that the file names as its default.
 
-    Axes of length 1 do not count. Masks, dark and flat fields, known by their names, are no frames.
+    Axes of length 1 do not count. Masks, dark and flat fields, known by their names, are no frames. A file without a 3D dataset may
+    link to the parts of one in other files.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def choose_stack(file: h5py.File, path: str | Path) -> tuple[str, tuple[str, ...
 
     Returns
     -------
-    the path, and in words which other datasets there are
+    the path, or the paths of the parts in their order, and in words which other datasets there are
 
     Raises
     ------
@@ -90,13 +91,27 @@ def choose_stack(file: h5py.File, path: str | Path) -> tuple[str, tuple[str, ...
 
     file.visititems(collect)
     if len(stacks) == 1:
-        return stacks[0], ()
+        return (stacks[0],), ()
     defaults = [name for name in stacks if any(file[name] == signal for signal in _signals(file))]
     if len(defaults) == 1:
         others = ", ".join(name for name in stacks if name != defaults[0])
-        return defaults[0], (f"{defaults[0]}, the default of the file, was taken; it also holds {others} (input.dataset).",)
-    there = f"these are there: {', '.join(stacks)}" if stacks else "the file holds none (external files are not searched)"
+        return (defaults[0],), (f"{defaults[0]}, the default of the file, was taken; it also holds {others} (input.dataset).",)
+    if not stacks and (parts := _linked_parts(file)):
+        return parts, ()
+    there = f"these are there: {', '.join(stacks)}" if stacks else "the file holds none"
     raise FormatError(f"{path}: say which 3D dataset to read with dataset=...; {there}.")
+
+
+def _linked_parts(file: h5py.File) -> tuple[str, ...]:
+    """List the one link to another file, or the numbered ones such as data_000001, of the only group that has such links."""
+    groups: list[h5py.Group] = [file]
+    file.visititems(lambda _, node: groups.append(node) if isinstance(node, h5py.Group) else None)
+    found = []
+    for group in groups:
+        links = [name for name in group if isinstance(group.get(name, getlink=True), h5py.ExternalLink)]
+        if links and (len(links) == 1 or len({name.rstrip("0123456789") for name in links}) == 1):
+            found.append(tuple(f"{group.name}/{name}".strip("/") for name in sorted(links, key=lambda name: (len(name), name))))
+    return found[0] if len(found) == 1 else ()
 
 
 def _signals(file: h5py.File) -> list[h5py.Dataset]:

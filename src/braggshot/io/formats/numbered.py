@@ -51,6 +51,10 @@ def find_series(files: Sequence[Path]) -> Series:
     for file in files:
         groups.setdefault(re.sub(r"\d+", "#", _name(file, root)), []).append(file)
     usual = [text for text in groups if not OTHERS.search(text.lower())] or list(groups)
+    if len(files) >= 8 and 4 * len(usual) > len(files):  # the names end in something that changes, such as a checksum
+        heads = {text: re.match(r"[^#]*#?", text)[0] for text in usual}  # type: ignore[index]
+        joined = {head: [file for text in usual if heads[text] == head for file in groups[text]] for head in heads.values()}
+        groups, usual = groups | joined, list(joined)
     largest = max(usual, key=lambda text: len(groups[text]))
     if len(groups[largest]) == 1 < len(usual):  # every name has its own text
         chosen = [file for text in usual for file in groups[text]]
@@ -64,6 +68,7 @@ def find_series(files: Sequence[Path]) -> Series:
     if len(rivals) > 1:
         patterns = ", ".join(repr(str(root / _pattern(part, root))) for part in rivals[:10])
         raise FormatError(f"{root}: holds {len(rivals)} series of images; choose one by its pattern: {patterns}.")
+    chosen = _drop_strays(chosen, root)
     ordered = _place(chosen, root)
     return Series(ordered.files, (*_say_left_out(files, chosen), *ordered.noticed))
 
@@ -74,8 +79,9 @@ def _name(file: Path, root: Path) -> str:
 
 
 def _numbers(files: Sequence[Path], root: Path) -> NDArray[np.object_]:
-    """Return the numbers in the names of files of one series, (files, groups of digits)."""
-    return np.array([[int(digits) for digits in re.findall(r"\d+", _name(file, root))] for file in files], object)
+    """Return the numbers in the names of files of one series, (files, groups of digits that all of them have)."""
+    found = [[int(digits) for digits in re.findall(r"\d+", _name(file, root))] for file in files]
+    return np.array([row[: min(map(len, found))] for row in found], object)
 
 
 def _index(numbers: NDArray[np.object_]) -> NDArray[np.object_] | None:
@@ -117,6 +123,19 @@ def _split(files: list[Path], root: Path) -> list[list[Path]]:
     return min(splits, key=len) if splits else [files]
 
 
+def _drop_strays(files: list[Path], root: Path) -> list[Path]:
+    """Leave out the few files whose number is far from those of the others, such as scan_9999.tif, if the others can then be counted."""
+    numbers = _numbers(files, root)
+    if _index(numbers) is not None:
+        return files
+    for column in numbers.T:
+        order = np.argsort(column)
+        run = max(np.split(order, np.flatnonzero(np.diff(column[order]) > len(files)) + 1), key=len)
+        if 10 * len(run) >= 9 * len(files) and _index(numbers[np.sort(run)]) is not None:
+            return [files[number] for number in np.sort(run)]
+    return files
+
+
 def _pattern(part: Sequence[Path], root: Path) -> str:
     """Return a pattern that fits the files of a series: numbers that differ between them become ``*``."""
     flags: Iterator[bool] = iter([len(set(column)) > 1 for column in _numbers(part, root).T])
@@ -127,6 +146,8 @@ def _pattern(part: Sequence[Path], root: Path) -> str:
 
 def _place(files: Sequence[Path], root: Path) -> Series:
     """Put the files of one series into the order of their numbers, with places for those that are missing."""
+    if len(files) == 1:
+        return Series(tuple(files))
     index = _index(_numbers(files, root))
     if index is None:
         return Series(
