@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
@@ -184,6 +185,22 @@ def test_a_file_that_its_writer_did_not_close(tmp_path: Path) -> None:
     assert any("was not closed by the program that wrote it" in said for said in scan.provenance["noticed"])
     with pytest.raises(FormatError, match="run 'h5clear -s' on the copy"):
         HDF5Frames(tmp_path / "left_False.h5", "data")
+
+
+@pytest.mark.parametrize("packed", [hdf5plugin.Bitshuffle(cname="lz4"), hdf5plugin.Bitshuffle(cname="zstd"), hdf5plugin.LZ4()])
+def test_a_chunk_that_states_an_impossible_size(tmp_path: Path, packed: Any) -> None:
+    """The decoders of these filters end the program on such a chunk."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("data", data=COUNTS, chunks=(1, 4, 6), **packed)
+        place = data.id.get_chunk_info_by_coord((5, 0, 0)).byte_offset
+    assert lost(HDF5Frames(tmp_path / "a.h5", "data")) == []
+    with (tmp_path / "a.h5").open("r+b") as stream:
+        stream.seek(place)
+        stream.write(b"\0\0\0\0\x02")
+    frames = HDF5Frames(tmp_path / "a.h5", "data")
+    assert np.array_equal(frames[:5], COUNTS[:5])
+    with pytest.raises(FormatError, match=r"a\.h5: frame 5 of data is damaged"):
+        frames[...]
 
 
 @pytest.mark.parametrize("block", [0, 512, 1024, 4096])

@@ -33,7 +33,7 @@ from braggshot.io.files import (
     tiff_series,
 )  # fmt: skip
 from braggshot.io.heads import Head, read_heads, say_fault
-from braggshot.io.written import Written, find_written
+from braggshot.io.written import Written, find_damaged, find_written
 from braggshot.volumes import BoolArray
 
 # First bytes by which files are recognised.
@@ -342,6 +342,9 @@ class HDF5Frames(LazyFrames):
         key: list[slice | int] = [0] * part.ndim
         for axis, region in zip(self.axes, (cut, rows, columns), strict=True):
             key[axis] = region
+        damaged = find_damaged(part, self.axes[0], range(cut.start, cut.stop))
+        if damaged is not None:
+            raise FormatError(f"{self.path}: frame {damaged} of {name} is damaged; copy the file again, or cut the frame out.")
         try:
             return part[tuple(key)]
         except OSError as error:

@@ -7,6 +7,7 @@ places of the storage are looked at: chunks, the files of a virtual dataset, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from braggshot.errors import FormatError
 from braggshot.io.files import dataset, list_ranges, open_hdf5, raw_file_beside
 from braggshot.volumes import BoolArray
+
+# HDF5's numbers of the filters whose decoders end the program where the size that a damaged chunk states is wrong.
+FLETCHER32, LZ4, BITSHUFFLE = 3, 32004, 32008
 
 
 @dataclass(frozen=True)
@@ -184,3 +188,32 @@ def _find_in_raw_files(part: h5py.Dataset, axis: int) -> Written:
     state = "is shorter than announced" if short[0].exists() else "is missing"
     lost = f"frames {list_ranges(np.flatnonzero(~arrived))} of {number} are left as masked planes."
     return Written(arrived, (f"{part.name.strip('/')} is kept in {short[0]}, which {state}: {lost}",), tuple(places))
+
+
+def find_damaged(part: h5py.Dataset, axis: int, frames: range) -> int | None:
+    """Find the first of the frames whose chunk states an impossible size; None if none does, or if an image has several chunks.
+
+    Only the first bytes of each chunk are read.
+    """
+    if part.chunks is None or prod(part.chunks) != prod(part.shape) // part.shape[axis] or part.file.userblock_size:
+        return None
+    pipeline = part.id.get_create_plist()
+    filters = [pipeline.get_filter(index) for index in range(pipeline.get_nfilters())]
+    stated = len(filters) == 1 and (filters[0][0] == LZ4 or (filters[0][0] == BITSHUFFLE and any(filters[0][2][4:5])))
+    path, size = Path(part.file.filename), prod(part.chunks) * part.dtype.itemsize
+    if not (stated or (filters and filters[-1][0] == FLETCHER32)) or not path.is_file():
+        return None
+    with path.open("rb", buffering=0) as stream:
+        for frame in frames:
+            chunk = part.id.get_chunk_info_by_coord(tuple(frame if other == axis else 0 for other in range(part.ndim)))
+            if chunk.byte_offset is None or chunk.filter_mask:
+                continue
+            if not stated:
+                if chunk.size <= 4:
+                    return frame
+                continue
+            stream.seek(chunk.byte_offset)
+            head = stream.read(12)
+            if int.from_bytes(head[:8]) != size or int.from_bytes(head[8:]) > max(size, 2**20):  # total, block
+                return frame
+    return None

@@ -124,7 +124,7 @@ def _split(files: list[Path], root: Path) -> list[list[Path]]:
 
 
 def _drop_strays(files: list[Path], root: Path) -> list[Path]:
-    """Leave out the few files whose number is far from those of the others, such as scan_9999.tif, if the others can then be counted."""
+    """Leave out the few files whose number is far from all others, such as scan_9999.tif, if these can then be counted."""
     numbers = _numbers(files, root)
     if _index(numbers) is not None:
         return files
