@@ -33,6 +33,12 @@ def drop_axes(array: NDArray[Any]) -> NDArray[Any]:
     return array.squeeze(tuple(sorted(set(range(array.ndim)) - set(image_axes(array.shape)))))
 
 
+def fit_mask(mask: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """Return a mask without the axes of length 1 that frames of the given shape do not have, such as (1, rows, columns)."""
+    mask = drop_axes(mask)
+    return mask[0] if mask.ndim == 3 and mask.shape[0] == 1 != shape[0] else mask
+
+
 def refuse_no_counts(dtype: np.dtype[Any], name: str) -> None:
     """Refuse values that cannot be counts; `name` is the file in the message.
 

@@ -105,6 +105,18 @@ def test_every_kind_of_number_is_read(tmp_path: Path, kind: str) -> None:
     assert_array_equal(read(tmp_path / "a.h5").frames[...], np.arange(24).reshape(2, 3, 4))
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 6), (5, 6), (9, 1, 5, 6), (1, 9, 5, 6)])
+def test_an_axis_of_length_one_of_data_and_mask(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    bad = np.zeros(shape, np.uint8)
+    bad[..., 2, 3] = 1
+    for name, place in (("a.cxi", "entry_1/instrument_1/detector_1/"), ("a.h5", "entry/")):
+        with h5py.File(tmp_path / name, "w") as file:
+            file[f"{place}data"], file[f"{place}mask"] = np.arange(270).reshape(9, 1, 5, 6), bad
+        scan = read(tmp_path / name, **({"mask": "entry/mask"} if name == "a.h5" else {}))
+        assert_array_equal(scan.frames[...], np.arange(270).reshape(9, 5, 6))
+        assert_array_equal(np.broadcast_to(scan.valid, (9, 5, 6)), np.broadcast_to(bad.reshape(-1, 5, 6) == 0, (9, 5, 6)))
+
+
 def test_none_is_said(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["a"] = np.zeros((2, 2))

@@ -19,6 +19,7 @@ import numpy as np
 
 from braggshot.errors import DataError, FormatError
 from braggshot.io.atomic import replacing_hdf5
+from braggshot.io.axes import fit_mask
 from braggshot.io.files import dataset, is_hdf5, open_hdf5, read_array
 from braggshot.io.frames import ArrayFrames, HDF5Frames, LazyFrames
 from braggshot.io.hdf5 import add_group, get, put
@@ -64,8 +65,9 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
         geometry = read_geometry(group.parent) if preparation else None
         facts = _facts(file["entry_1"])
     frames: LazyFrames = HDF5Frames(path, place)
+    good = None if good is None else fit_mask(good, frames.shape)
     if mask is not None:
-        good = _combine(good, np.asarray(read_array(mask, "mask", "data")) == 0, frames, mask)
+        good = _combine(good, fit_mask(np.asarray(read_array(mask, "mask", "data")) == 0, frames.shape), frames, mask)
     if shifted:
         frames = _unshift(frames)
         good = None if good is None else np.fft.fftshift(good)

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from braggshot.errors import FormatError
-from braggshot.io.axes import image_axes
+from braggshot.io.axes import fit_mask, image_axes
 from braggshot.io.files import dataset, is_hdf5, open_hdf5, read_array
 from braggshot.io.formats.numbered import OTHERS
 from braggshot.io.frames import HDF5Frames
@@ -50,6 +50,7 @@ def read(
         degrees = None if angle is None else _per_frame(file, angle)
         units = None if angle is None else file[angle].attrs.get("units", "deg")
     frames = HDF5Frames(path, names)
+    good = None if good is None else fit_mask(good, frames.shape)
     for what, values in (("monitor", flux), ("angle", degrees)):
         if values is not None and values.shape != frames.shape[:1]:
             raise FormatError(f"{path}: the {what} has shape {values.shape}, expected {frames.shape[0]} values, one per frame.")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from braggshot.errors import FormatError
-from braggshot.io.axes import drop_axes, image_axes, say_dropped
+from braggshot.io.axes import drop_axes, fit_mask, image_axes, say_dropped
 from braggshot.io.files import Image, expand_pattern, read_array, read_npy, read_npz, starts_with
 from braggshot.io.formats.numbered import OTHERS, find_series
 from braggshot.io.frames import NPY, TIFF, ArrayFrames, LazyFrames, NpyFrames, TiffFrames
@@ -72,6 +72,7 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
     found, good = _open(Path(path))
     if mask is not None:
         good = np.asarray(read_array(mask, "mask", "data")) == 0
+    good = None if good is None else fit_mask(good, found.shape)
     return Scan(frames=found, name=name_scan(path), valid=good)
 
 
@@ -104,7 +105,7 @@ def _open(path: Path) -> tuple[LazyFrames, BoolArray | None]:
     if starts_with(path, MATLAB):
         order = "the first axis is taken as the frames; if it is the last in MATLAB, save permute(data, [3 1 2])"
         frames.noticed += (f"{name} is {' x '.join(map(str, arrays[name].shape))}: {order}.",)
-    return frames, drop_axes(arrays["mask"] == 0) if "mask" in arrays else None
+    return frames, arrays["mask"] == 0 if "mask" in arrays else None
 
 
 def _stack(array: Image) -> LazyFrames:
