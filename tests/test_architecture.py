@@ -40,6 +40,7 @@ CONFINED = {
     "rich": {"cli"},
     "tqdm": {"display"},
     "hdf5plugin": {"io"},
+    "fabio": {"io"},
     "pyFAI": {"prepare"},
     "pydantic": {"config"},
     "matplotlib": {"report"},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -30,10 +31,13 @@ def test_cutting_a_small_cube_reads_little_of_a_big_file(tmp_path: Path, bytes_r
 def test_a_scan_larger_than_memory_is_cut(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "huge.h5", "w") as file:
         data = file.create_dataset("data", (2000, 1000, 1000), np.uint32, chunks=(1, 125, 125))  # 8 GB, nothing allocated
+        data[1000] = 0
         data[1000, 500, 500] = 7
     frames = HDF5Frames(tmp_path / "huge.h5", "data")
     assert frames.shape == (2000, 1000, 1000)
     assert frames[936:1064, 436:564, 436:564].sum() == 7
+    assert frames.arrived is not None
+    assert np.flatnonzero(frames.arrived).tolist() == [1000]
 
 
 def test_uncompressed_tiff_stack_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,13 +58,63 @@ def test_truncated_tiff_stack_is_never_a_shorter_scan(tmp_path: Path, options: d
         TiffFrames([tmp_path / "a.tif"])[...]
 
 
+@pytest.mark.parametrize("metadata", [None, {}])
+def test_an_image_of_another_shape_in_a_stack_is_left_out(tmp_path: Path, metadata: Any) -> None:
+    counts = np.arange(12 * 5 * 6, dtype=np.uint16).reshape(12, 5, 6)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for image in (*counts, np.ones((3, 4), np.uint16)):
+            file.write(image, photometric="minisblack", metadata=metadata)
+    frames = TiffFrames([tmp_path / "a.tif"])
+    assert np.array_equal(frames[...], counts)
+    assert frames.noticed == ("a.tif holds 1 other images, of shape (3, 4), were left out.",)
+
+
+@pytest.mark.parametrize("shape", [(12, 1, 5, 6), (1, 12, 5, 6), (12, 5, 6, 1)])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_an_axis_of_length_one_in_a_stack(tmp_path: Path, shape: tuple[int, ...], compression: Any) -> None:
+    counts = np.arange(12 * 5 * 6, dtype=">u2").reshape(12, 5, 6)
+    tifffile.imwrite(tmp_path / "a.tif", counts.reshape(shape), photometric="minisblack", compression=compression)
+    frames = TiffFrames([tmp_path / "a.tif"])
+    assert np.array_equal(frames[2:, 1:], counts[2:, 1:])
+    assert "axis of length 1 was dropped" in frames.noticed[0]
+
+
+@pytest.mark.parametrize("code", [65000, 270, 306])
+def test_a_damaged_tag_that_is_not_needed(tmp_path: Path, code: int) -> None:
+    counts = np.arange(12 * 5 * 6, dtype="<u2").reshape(12, 5, 6)
+    for index, image in enumerate(counts):
+        tags = [(256, 4, 1, 6), (257, 4, 1, 5), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1),
+                (278, 4, 1, 5), (279, 4, 1, 60), (339, 3, 1, 1), (code, 12, 1, 2**31 - 256)]  # fmt: skip  # it lies beyond the file
+        directory = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+        head = b"II*\0" + struct.pack("<I", 8 + 60)
+        (tmp_path / f"{index}.tif").write_bytes(head + image.tobytes() + struct.pack("<H", len(tags)) + directory + bytes(4))
+    frames = TiffFrames([tmp_path / f"{index}.tif" for index in range(12)])
+    assert np.array_equal(frames[...], counts)
+    assert frames.arrived is None
+
+
+def test_the_largest_of_several_images_in_each_file(tmp_path: Path) -> None:
+    counts = np.arange(4 * 15 * 16, dtype=np.uint16).reshape(4, 15, 16)
+    for index, image in enumerate(counts):
+        with tifffile.TiffWriter(tmp_path / f"{index}.tif") as file:
+            file.write(np.ones((3, 4), np.uint16), photometric="minisblack")
+            file.write(image, photometric="minisblack")
+    frames = TiffFrames([tmp_path / f"{index}.tif" for index in range(4)])
+    assert np.array_equal(frames[...], counts)
+    assert "the largest was taken" in frames.noticed[0]
+
+
 def test_images_of_another_shape_are_named(tmp_path: Path) -> None:
-    for index, size in enumerate((6, 6, 5)):
-        tifffile.imwrite(tmp_path / f"{index}.tif", np.ones((size, 7), np.int32), photometric="minisblack")
-    frames = TiffFrames([tmp_path / f"{index}.tif" for index in range(3)])
-    assert frames[:2].sum() == 84
-    with pytest.raises(FormatError, match=r"2\.tif: the image is \(5, 7\), the first one \(6, 7\)"):
-        frames[2]
+    paths = [tmp_path / f"{index}.tif" for index in range(6)]
+    for path, size in zip(paths, (6, 6, 5, 6, 6, 4), strict=True):
+        tifffile.imwrite(path, np.ones((size, 7), np.int32), photometric="minisblack")
+    frames = TiffFrames(paths[:5])
+    assert frames.arrived is not None
+    assert np.flatnonzero(~frames.arrived).tolist() == [2]
+    assert frames[...].sum() == 4 * 42
+    assert any("2.tif: the image is (5, 7), the others (6, 7): left as a masked plane" in said for said in frames.noticed)
+    with pytest.raises(FormatError, match=r"2\.tif: the image is \(5, 7\).* 2 of 6 images cannot be read"):
+        TiffFrames(paths)
 
 
 def test_colour_image_is_refused(tmp_path: Path) -> None:
@@ -133,7 +187,12 @@ def test_parts_follow_each_other_and_must_fit(tmp_path: Path) -> None:
 
 def test_summed_frames_add_repeats() -> None:
     counts = np.arange(12 * 3 * 4, dtype=np.uint16).reshape(12, 3, 4)
-    summed = SummedFrames(ArrayFrames(counts), 3)
+    single = ArrayFrames(counts)
+    single.arrived, single.noticed = np.arange(12) != 4, ("frame 4 is missing",)
+    summed = SummedFrames(single, 3)
+    assert summed.arrived is not None
+    assert summed.arrived.tolist() == [True, False, True, True]
+    assert summed.noticed == single.noticed
     assert summed.shape == (4, 3, 4)
     assert np.array_equal(summed[1:3, 1:], counts.reshape(4, 3, 3, 4).sum(axis=1)[1:3, 1:])
 

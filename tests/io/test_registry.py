@@ -78,8 +78,8 @@ def test_a_reader_whose_package_is_missing_is_named_only_where_it_might_help(plu
     [
         (lambda path: None, "no such file"),
         (lambda path: path.write_bytes(b""), "this file is empty; tried"),
-        (lambda path: path.mkdir(), "holds no TIFF or .npy images"),
-        (lambda path: path.write_text("hello"), "no reader knows this file; tried cxi, stacks, nexus, aps_34idc, esrf_id01"),
+        (lambda path: path.mkdir(), "holds no TIFF, .npy, EDF or CBF images"),
+        (lambda path: path.write_text("hello"), "no reader knows this file; tried cxi, stacks, images, nexus, aps_34idc"),
         (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "cannot be opened as HDF5"),
         (lambda path: path.write_bytes(b"II*\0" + bytes(3)), "cannot be read as TIFF"),
         (lambda path: path.write_bytes(b"\x93NUMPY" + bytes(3)), "cannot be read as .npy"),
@@ -92,6 +92,23 @@ def test_what_cannot_be_read(tmp_path: Path, make: Any, said: str) -> None:
         read(tmp_path / "a.dat")
     assert "a.dat" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.mib", b"MQ1,000001,00384", r"a Merlin file: pip install rosettasciio, .*file_reader\('a\.mib'\)"),
+        ("a.bin", bytes(99), "bare numbers: in Python"),
+        ("a.h5", b"version https://git-lfs.github.com/spec/v1", "pointer of Git LFS: run 'git lfs pull'"),
+        ("a.nxs", b"not HDF5", "does not begin like HDF5"),
+        ("a.tar", b"\x1f\x8bxx", "packed file: unpack it"),
+        ("a.png", b"\x89PNG....", "a picture, which holds no counts"),
+    ],
+)
+def test_the_conversion_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FormatError, match=said):
+        read(tmp_path / name)
 
 
 def test_no_permission_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +131,7 @@ def test_unreadable_file_says_so_before_any_reader_is_asked(tmp_path: Path, monk
 
 def test_unknown_format_and_option_name_the_known_ones(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((2, 3, 4)))
-    with pytest.raises(ConfigError, match=r"unknown format 'spec'; known: cxi, stacks, nexus, aps_34idc"):
+    with pytest.raises(ConfigError, match=r"unknown format 'spec'; known: cxi, stacks, images, nexus, aps_34idc"):
         read(tmp_path / "a.npy", "spec")
     with pytest.raises(ConfigError, match=r"format stacks has no option scan; known: mask, geometry, dark, flat"):
         read(tmp_path / "a.npy", scan=3)
@@ -144,4 +161,4 @@ def test_listing_formats_imports_no_reader() -> None:
         "print(n, [m for m in sys.modules if m in {'h5py', 'tifffile', 'silx', 'torch'}])"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "7 []"
+    assert said.stdout.strip() == "8 []"

@@ -3,6 +3,9 @@
 atomic        write a file under a temporary name, then rename it
 codecs        decode LZ4, bitshuffle, Blosc and Zstandard images
 files         open HDF5, TIFF and numpy files, with errors that say what is wrong
+heads         look at the files of many images before they are read
+written       find which frames of an HDF5 dataset were written
+axes          find the axes of frames, rows and columns; refuse values that are no counts
 hdf5          write and read groups, data sets with units, nested settings
 frames        hold detector images that stay on disk until they are indexed
 measurement   write and read a prepared measurement inside a CXI entry

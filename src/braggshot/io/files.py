@@ -6,19 +6,20 @@ The functions here know nothing of scans. h5py, tifffile and numpy do the readin
 
 from __future__ import annotations
 
+import glob
 import logging
 import posixpath
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401  importing it registers bitshuffle, LZ4, zstd, ... with HDF5
+import hdf5plugin
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -28,10 +29,16 @@ from braggshot.errors import FormatError
 # Array of one or more images, of any type of pixel.
 Image = NDArray[Any]
 
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# Tags without which a TIFF image cannot be read. A fault in another tag, such as a detector's private one, leaves the image whole.
+NEEDED_TAGS = frozenset({256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 339, 347})
+
 
 @contextmanager
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading, without a lock, because beamlines read files while they write them.
+
+    A file that its writer has not closed is opened in the mode in which such files are read (SWMR), if it was written for it.
 
     Raises
     ------
@@ -41,7 +48,13 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         said = hdf5_reason(error)
-        raise FormatError(f"{path}: cannot be opened as HDF5 ({said}); it may be truncated or still being written.") from error
+        if "h5clear" not in said:
+            raise FormatError(f"{path}: cannot be opened as HDF5 ({said}); it may be truncated or still being written.") from error
+        try:
+            file = h5py.File(path, "r", swmr=True, locking=False)
+        except OSError:
+            remedy = "its writer did not close it; copy it and run 'h5clear -s' on the copy"
+            raise FormatError(f"{path}: cannot be opened as HDF5 ({said}); {remedy}.") from error
     with file:
         yield file
 
@@ -52,8 +65,20 @@ def hdf5_reason(error: Exception) -> str:
 
 
 def is_hdf5(path: str | Path) -> bool:
-    """Tell whether a file begins with the HDF5 signature; the file may still be damaged."""
-    return starts_with(path, b"\x89HDF\r\n\x1a\n")
+    """Tell whether a file has the HDF5 signature at its start or behind a user block; the file may still be damaged.
+
+    A user block is 512 bytes long, or 1024, 2048 and so on; MATLAB writes one.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            found = stream.read(8)
+            offset = 512
+            while len(found) == 8 and found != HDF5_SIGNATURE:
+                stream.seek(offset)
+                found, offset = stream.read(8), 2 * offset
+            return found == HDF5_SIGNATURE
+    except OSError:
+        return False
 
 
 def starts_with(path: str | Path, *signatures: bytes) -> bool:
@@ -75,7 +100,9 @@ def node(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
     try:
         return file[name]
     except (KeyError, OSError) as error:
-        raise FormatError(f"{file.file.filename}: {_broken_link(file, name) or f'there is no {name}'}.") from error
+        said = broken_link(file, name) or f"there is no {name}"
+        remedy = ": copy it to where the link points" if said.endswith("is missing") else ""
+        raise FormatError(f"{file.file.filename}: {said}{remedy}.") from error
 
 
 def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
@@ -88,47 +115,68 @@ def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
     item = node(file, name)
     if not isinstance(item, h5py.Dataset):
         raise FormatError(f"{file.file.filename}: {name} is a group, expected a dataset.")
+    if item.chunks is None and item.external:  # HDF5 would look for the external files in the working folder
+        opened, place, outside = item.file, item.name, item.external[0][0]
+        access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+        access.set_efile_prefix(b"" if raw_file_beside(item, outside) == Path(outside) else b"${ORIGIN}")
+        del item  # an open dataset keeps its prefix
+        item = h5py.Dataset(h5py.h5d.open(opened.id, place.encode(), access))
     return item
 
 
-def _broken_link(node: h5py.Group, name: str) -> str:
+def raw_file_beside(part: h5py.Dataset, name: str) -> Path:
+    """Return the path of an external file of raw values: beside the HDF5 file, or in the working folder if it is only there."""
+    beside = Path(part.file.filename).parent / name
+    return beside if beside.exists() or not Path(name).exists() else Path(name)
+
+
+def broken_link(node: h5py.Group, name: str) -> str:
     """Name the missing or damaged external file to which the link `name` leads; "" if the link leads to no external file."""
     parts = [part for part in name.split("/") if part]
     for depth, part in enumerate(parts):
         link = node.get(part, getlink=True)
         if isinstance(link, h5py.ExternalLink):
             target = Path(node.file.filename).parent / link.filename
-            state = "is damaged or lacks it" if target.exists() else "is missing: copy it to where the link points"
-            return f"{name} is kept in {target}, which {state}"
+            return f"{name} is kept in {target}, which {'is damaged or lacks it' if target.exists() else 'is missing'}"
         if isinstance(link, h5py.SoftLink):
             rest = posixpath.join(node.name, link.path, *parts[depth + 1 :])
-            return _broken_link(node.file["/"], rest)
+            return broken_link(node.file["/"], rest)
         if part not in node or not isinstance(node[part], h5py.Group):
             return ""
         node = node[part]
     return ""
 
 
-def check_sources(part: h5py.Dataset) -> list[Path]:
-    """List the other files that hold the parts of a virtual dataset; the list is empty for an ordinary dataset.
+def say_missing_filter(part: h5py.Dataset) -> str:
+    """Name the compression filters of a dataset that are not installed, and what to install; "" if none is missing."""
+    pipeline = part.id.get_create_plist()
+    codes = [pipeline.get_filter(index)[0] for index in range(pipeline.get_nfilters())]
+    missing = [code for code in codes if not h5py.h5z.filter_avail(code)]
+    if not missing:
+        return ""
+    code = missing[0]
+    name = next((name for name, number in getattr(hdf5plugin, "FILTERS", {}).items() if number == code), "")
+    if name:
+        return f"the filter {code} ({name}) is missing: pip install --upgrade hdf5plugin"
+    kept = "set HDF5_PLUGIN_PATH to the folder of its plugin, or copy the file with 'h5repack -f GZIP=1' where it is installed"
+    return f"the filter {code} is not one of hdf5plugin: {kept}"
 
-    If one of these files is missing, an error is raised, because HDF5 would read zeros in its place.
 
-    Raises
-    ------
-    FormatError : if a file is missing; the message names the first one.
-    """
-    if not part.is_virtual:
+def list_ranges(numbers: Sequence[int] | NDArray[np.intp]) -> str:
+    """Write whole numbers as ranges: [1, 2, 3, 7] becomes "1-3, 7"; of more than ten ranges the first ten are written."""
+    runs = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
+    texts = [f"{run[0]}-{run[-1]}" if run.size > 1 else f"{run[0]}" for run in runs[:10]]
+    return ", ".join([*texts, "..."] if len(runs) > 10 else texts)
+
+
+def expand_pattern(path: str | Path) -> list[Path]:
+    """List the files that fit a pattern such as ``frames/*.tif``; brackets in the name of a folder that exists are no pattern."""
+    if not glob.has_magic(str(path)):
         return []
-    folder = Path(part.file.filename).parent
-    names = sorted({source.file_name for source in part.virtual_sources()} - {"."})
-    missing = [name for name in names if not ((folder / name).exists() or (folder / Path(name).name).exists())]
-    if missing:
-        raise FormatError(
-            f"{part.file.filename}: {part.name} is spread over {len(names)} files and {len(missing)} of them are missing, "
-            f"first {folder / missing[0]}; copy them to where the links point."
-        )
-    return [place for name in names for place in (folder / name, folder / Path(name).name) if place.exists()]
+    parts, folder = Path(path).parts, Path()
+    while parts and (folder / parts[0]).exists():
+        folder, parts = folder / parts[0], parts[1:]
+    return [Path(name) for name in glob.glob(str(Path(glob.escape(str(folder)), *parts)))] if parts else []
 
 
 def read_npy(path: str | Path) -> Image:
@@ -191,25 +239,45 @@ def read_array(path: str | Path, *keys: str) -> Image:
     raise FormatError(f"{path}: expected an array in a .npy, .npz or .tif file.")
 
 
-@contextmanager
-def tiff_series(path: Path) -> Iterator[Any]:
-    """Open the first image series of a TIFF file.
+def tiff_series(path: Path) -> AbstractContextManager[Any]:
+    """Open the series of images of a TIFF file; of several, such as a picture for previews, the one with the most pixels.
 
-    The library tifffile reads a truncated file without an error, and only logs the fault. Here such a log message becomes an error.
+    The library tifffile reads a truncated file without an error, and only logs the fault. Here such a log message becomes an error,
+    if it concerns the image.
     """
-    logger, complaints = logging.getLogger("tifffile"), _Complaints(logging.ERROR)
-    logger.addHandler(complaints)
+    return _opened_tiff(path, lambda tif: max(tif.series, key=lambda series: series.size))
+
+
+def tiff_page(path: Path) -> AbstractContextManager[Any]:
+    """Open the first page of a TIFF file; for a file of one page this takes half the time of `tiff_series`."""
+    return _opened_tiff(path, lambda tif: tif.pages.first)
+
+
+@contextmanager
+def _opened_tiff(path: Path, choose: Callable[[Any], Any]) -> Iterator[Any]:
+    with complaints_of("tifffile") as complaints:
+        try:
+            with tifffile.TiffFile(path) as tif:
+                chosen = choose(tif)
+                tags = {said: re.search(r"TiffTag (\d+) @", said) for said in complaints}
+                damage = [said for said, tag in tags.items() if tag is None or int(tag[1]) in NEEDED_TAGS]
+                if damage:
+                    raise FormatError(f"{path}: the TIFF file is damaged or truncated ({damage[0]}).")
+                yield chosen
+        except (ValueError, OSError, LookupError, TypeError, struct.error, zlib.error) as error:
+            raise FormatError(f"{path}: cannot be read as TIFF ({error}); it may be truncated or still being written.") from error
+
+
+@contextmanager
+def complaints_of(library: str) -> Iterator[list[str]]:
+    """Collect what a library logs as errors, in place of showing it."""
+    logger, collector = logging.getLogger(library), _Complaints(logging.ERROR)
+    logger.addHandler(collector)
     propagate, logger.propagate = logger.propagate, False
     try:
-        with tifffile.TiffFile(path) as tif:
-            series = tif.series[0]
-            if complaints.messages:
-                raise FormatError(f"{path}: the TIFF file is damaged or truncated ({complaints.messages[0]}).")
-            yield series
-    except (ValueError, OSError, LookupError, TypeError, struct.error, zlib.error) as error:
-        raise FormatError(f"{path}: cannot be read as TIFF ({error}); it may be truncated or still being written.") from error
+        yield collector.messages
     finally:
-        logger.removeHandler(complaints)
+        logger.removeHandler(collector)
         logger.propagate = propagate
 
 

@@ -9,7 +9,6 @@ read a file, or if no format can. Modules are imported only when a file is opene
 from __future__ import annotations
 
 import dataclasses
-import glob
 import importlib
 import importlib.metadata
 import inspect
@@ -48,13 +47,34 @@ class Format:
 # Formats whose readers belong to braggshot.
 BUILT_IN = (
     Format("cxi", "braggshot.io.formats.cxi", "CXI: counts as PyNX and braggshot write them, with mask; result files too"),
-    Format("stacks", "braggshot.io.formats.stacks", ".npy, .npz, TIFF, or a folder or pattern of images"),
+    Format("stacks", "braggshot.io.formats.stacks", ".npy, .npz, .mat, TIFF, or a folder or pattern of images"),
+    Format("images", "braggshot.io.formats.images", "EDF, CBF, MarCCD, SPE and other detector images, by fabio"),
     Format("nexus", "braggshot.io.formats.nexus", "any HDF5 file, by the path of a dataset"),
     Format("aps_34idc", "braggshot.io.beamlines.aps_34idc", "APS 34-ID-C: SPEC file and TIFF frames"),
     Format("esrf_id01", "braggshot.io.beamlines.esrf_id01", "ESRF ID01: BLISS HDF5"),
     Format("petra_p10", "braggshot.io.beamlines.petra_p10", "PETRA III P10: Eiger master HDF5 and .fio"),
     Format("recorded", "braggshot.io.formats.recorded", "folder that braggshot records while a scan is measured"),
 )
+
+
+# First bytes or suffix of files that no reader knows, what they are, and how they are converted.
+CONVERSIONS: dict[bytes | str, tuple[str, str]] = {
+    b"version https://git-lfs": ("a pointer of Git LFS", "run 'git lfs pull'"),
+    b"\x0e\x03\x13\x01": ("an HDF4 file", "convert it with 'h4toh5 FILE'"),
+    b"\x1f\x8b": ("a packed file", "unpack it with 'gunzip' or 'tar -xzf'"),
+    b"PK\x03\x04": ("a packed file", "unpack it with 'unzip'"),
+    b"\x89PNG": ("a picture, which holds no counts", "give the detector's own files"),
+    b"\xff\xd8\xff": ("a picture, which holds no counts", "give the detector's own files"),
+    ".mib": ("a Merlin file", "pip install rosettasciio, then in Python: numpy.save('scan.npy', "
+             "rsciio.quantumdetector.file_reader('FILE')[0]['data'])"),
+    ".raw": ("a file of bare numbers", "in Python: numpy.save('scan.npy', "
+             "numpy.fromfile('FILE', 'uint16').reshape(frames, rows, columns))"),
+    ".h5": ("a file that does not begin like HDF5", "copy it again; it may be incomplete"),
+    ".mat": ("a MATLAB file of version 4, or text", "save it in MATLAB with save(..., '-v7.3')"),
+    ".txt": ("a text file", "in Python: numpy.save('scan.npy', numpy.loadtxt('FILE').reshape(frames, rows, columns))"),
+    ".fio": ("a table of motors", "give the master file (..._master.h5) beside it"),
+}  # fmt: skip
+SAME_SUFFIX = {".bin": ".raw", ".dat": ".txt", ".csv": ".txt", ".nxs": ".h5", ".hdf5": ".h5", ".hdf": ".h5", ".cxi": ".h5"}
 
 
 def formats() -> tuple[Format, ...]:
@@ -86,7 +106,8 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
 
 
 def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[str, Any]) -> Scan:
-    from braggshot.io.stated import state_values  # here, because the shell asks for the formats at TAB
+    from braggshot.io.axes import refuse_no_counts  # here, because the shell asks for the formats at TAB
+    from braggshot.io.stated import state_values
     from braggshot.physics.plausibility import refuse_impossible_geometry
 
     own, common = option_names(module), keyword_names(state_values)
@@ -99,11 +120,22 @@ def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[st
         scan: Scan = module.read(path, **{name: value for name, value in options.items() if name in own})
     except OSError as error:
         raise FormatError(f"{path}: cannot be read as {chosen.name} ({error.strerror or error}).") from error
-    scan = state_values(scan, **stated)
+    refuse_no_counts(scan.frames.dtype, str(path))
+    scan = state_values(_add_what_frames_notice(scan), **stated)
     if scan.geometry is not None:
         refuse_impossible_geometry(scan.geometry, str(path))
     seen = {"format": chosen.name, "path": str(path), "options": {name: _plain(value) for name, value in options.items()}}
     return dataclasses.replace(scan, provenance={**scan.provenance, **seen})
+
+
+def _add_what_frames_notice(scan: Scan) -> Scan:
+    """Return the scan with what its frames know: which of them are there, and what was left out."""
+    here, said = getattr(scan.frames, "arrived", None), getattr(scan.frames, "noticed", ())
+    if here is None and not said:
+        return scan
+    arrived = scan.arrived if here is None else here if scan.arrived is None else scan.arrived & here
+    noticed = (*scan.provenance.get("noticed", ()), *said)
+    return dataclasses.replace(scan, arrived=arrived, provenance={**scan.provenance, "noticed": noticed})
 
 
 def _find_beside(path: str | Path, value: Any) -> Any:
@@ -120,7 +152,9 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
     FormatError : if the file is missing or may not be read, or if no reader or more than one can read it.
     ConfigError : if the format is unknown.
     """
-    if not (Path(path).exists() or (glob.has_magic(str(path)) and glob.glob(str(path)))):
+    from braggshot.io.files import expand_pattern  # here, because the shell asks for the formats at TAB
+
+    if not Path(path).exists() and not expand_pattern(path):
         raise FormatError(f"{path}: no such file, folder or pattern.")
     if Path(path).exists() and not os.access(path, os.R_OK):
         raise FormatError(f"{path}: you have no permission to read it.")
@@ -144,7 +178,7 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
         return next((known[name], module) for name, module in claims.items())
     if claims:
         raise FormatError(f"{path}: {' and '.join(claims)} can both read this; choose one as the format.")
-    raise FormatError(" ".join([f"{path}: {_what_it_is(path)}; tried {', '.join(known)}.", *absent]))
+    raise FormatError(" ".join([f"{path}: {_what_it_is(path)}; tried {', '.join(known)}.", *_how_to_convert(Path(path)), *absent]))
 
 
 def load_reader(candidate: Format) -> ModuleType:
@@ -158,10 +192,19 @@ def load_reader(candidate: Format) -> ModuleType:
 
 def _what_it_is(path: str | Path) -> str:
     if Path(path).is_dir():
-        return "this folder holds no TIFF or .npy images"
+        return "this folder holds no TIFF, .npy, EDF or CBF images"
     if Path(path).is_file() and not Path(path).stat().st_size:
         return "this file is empty"
     return "no reader knows this file"
+
+
+def _how_to_convert(path: Path) -> list[str]:
+    """Say what a file is, and how it is converted to one that can be read; empty if this is not known."""
+    from braggshot.io.files import starts_with
+
+    suffix = SAME_SUFFIX.get(path.suffix.lower(), path.suffix.lower())
+    found = [told for key, told in CONVERSIONS.items() if key == suffix or (isinstance(key, bytes) and starts_with(path, key))]
+    return [f"It looks like {found[0][0]}: {found[0][1].replace('FILE', path.name)}."] if found and path.is_file() else []
 
 
 def option_names(module: ModuleType) -> list[str]:

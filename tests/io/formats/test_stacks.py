@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from measured_data import DATA
 from numpy.testing import assert_array_equal
+from scipy.io import savemat
 
 from braggshot.errors import DataError, FormatError
 from braggshot.io.formats import stacks
@@ -61,6 +62,38 @@ def test_mask_must_fit_and_complex_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "empty.npz")
     with pytest.raises(FormatError, match="empty"):
         read(tmp_path / "empty.npz")
+
+
+@pytest.mark.parametrize("shape", [(9, 1, 5, 6), (1, 9, 5, 6), (9, 5, 6, 1)])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat"])
+def test_an_axis_of_length_one_is_dropped(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
+    counts, path = np.arange(270, dtype=np.uint16).reshape(shape), tmp_path / f"a{suffix}"
+    write = {".npy": np.save, ".npz": lambda path, array: np.savez(path, data=array), ".mat": write_matlab}[suffix]
+    write(path, counts)
+    scan = read(path)
+    assert_array_equal(scan.frames[...], counts.reshape(9, 5, 6))
+    if suffix != ".mat" or shape[-1] != 1:  # MATLAB has no last axis of length 1
+        assert "axis of length 1 was dropped" in scan.provenance["noticed"][0]
+
+
+def write_matlab(path: Path, array: np.ndarray) -> None:
+    savemat(path, {"counts": array, "flat": np.ones((3, 4, 5)), "energy": 9.0})
+
+
+def test_matlab_says_which_axis_is_taken_as_frames(tmp_path: Path) -> None:
+    counts = np.arange(60.0).reshape(3, 4, 5)
+    write_matlab(tmp_path / "a.mat", counts)
+    scan = read(tmp_path / "a.mat")
+    assert_array_equal(scan.frames[...], counts)
+    assert "counts is 3 x 4 x 5: the first axis is taken as the frames" in scan.provenance["noticed"][0]
+    (tmp_path / "a.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:300])
+    with pytest.raises(FormatError, match=r"a\.mat: cannot be read as \.mat"):
+        read(tmp_path / "a.mat")
+
+
+def test_which_of_several_arrays_was_taken_is_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", one=np.ones((2, 3, 4)), two=np.ones((2, 3, 4)))
+    assert read(tmp_path / "a.npz").provenance["noticed"] == ("one was taken as the counts; two are there too.",)
 
 
 def test_npy_stays_on_disk(tmp_path: Path) -> None:

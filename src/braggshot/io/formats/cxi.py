@@ -19,8 +19,9 @@ import numpy as np
 
 from braggshot.errors import DataError, FormatError
 from braggshot.io.atomic import replacing_hdf5
+from braggshot.io.axes import fit_mask
 from braggshot.io.files import dataset, is_hdf5, open_hdf5, read_array
-from braggshot.io.frames import ArrayFrames, HDF5Frames
+from braggshot.io.frames import ArrayFrames, HDF5Frames, LazyFrames
 from braggshot.io.hdf5 import add_group, get, put
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Frames, Scan
@@ -63,11 +64,12 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
         preparation = read_preparation(group)
         geometry = read_geometry(group.parent) if preparation else None
         facts = _facts(file["entry_1"])
-    frames: Frames = HDF5Frames(path, place)
+    frames: LazyFrames = HDF5Frames(path, place)
+    good = None if good is None else fit_mask(good, frames.shape)
     if mask is not None:
-        good = _combine(good, np.asarray(read_array(mask, "mask", "data")) == 0, frames, mask)
+        good = _combine(good, fit_mask(np.asarray(read_array(mask, "mask", "data")) == 0, frames.shape), frames, mask)
     if shifted:
-        frames = ArrayFrames(np.fft.fftshift(frames[...]))
+        frames = _unshift(frames)
         good = None if good is None else np.fft.fftshift(good)
     return Scan(
         frames=frames,
@@ -77,6 +79,14 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
         prepared=bool(preparation),
         provenance={"dataset": place, **facts, **{name: value for name, value in preparation.items() if value is not None}},
     )
+
+
+def _unshift(frames: LazyFrames) -> LazyFrames:
+    """Move the corner of frames, where the peak is, to their centre."""
+    centred = ArrayFrames(np.fft.fftshift(frames[...]))
+    centred.arrived = None if frames.arrived is None else np.fft.fftshift(frames.arrived)
+    centred.noticed = frames.noticed
+    return centred
 
 
 def _counts(file: h5py.File, path: str | Path) -> str:

@@ -1,46 +1,54 @@
-"""Read stacks of images without geometry: .npy, .npz, a TIFF of many pages, or a folder or pattern of one image per frame.
+"""Read stacks of images without geometry: .npy, .npz, .mat, a TIFF of many pages, or a folder or pattern of one image per frame.
 
 The axes are (frame, row, column). In a .npz archive the counts are `data`, else `iobs` (PyNX), else the first 3D array; an array
-`mask` (0 good, 1 bad) is read too. Files of one image each are put in natural order: scan_9.tif before scan_10.tif.
+`mask` (0 good, 1 bad) is read too. MATLAB files of versions 5 to 7 are read in the same way. Files of one image each are put in the
+order of the numbers in their names (`braggshot.io.formats.numbered`).
 """
 
 from __future__ import annotations
 
-import glob
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from braggshot.errors import DataError, FormatError
-from braggshot.io.files import read_array, read_npy, read_npz, starts_with
-from braggshot.io.frames import ArrayFrames, LazyFrames, NpyFrames, TiffFrames
+from braggshot.errors import FormatError
+from braggshot.io.axes import drop_axes, fit_mask, image_axes, say_dropped
+from braggshot.io.files import Image, expand_pattern, read_array, read_npy, read_npz, starts_with
+from braggshot.io.formats.numbered import OTHERS, find_series
+from braggshot.io.frames import NPY, TIFF, ArrayFrames, LazyFrames, NpyFrames, TiffFrames
 from braggshot.volumes import BoolArray, Scan
 
-# First bytes by which files are recognised: `TIFF` for TIFF files, `NPY` for .npy files, `ZIP` for .npz archives.
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
+# First bytes by which files are recognised: `ZIP` for .npz archives, `MATLAB` for .mat files before version 7.3, which is HDF5.
+ZIP, MATLAB = b"PK\x03\x04", b"MATLAB 5.0 MAT-file"
 
 
 def can_read(path: str | Path) -> bool:
-    """Tell whether the path is a numpy or TIFF file, or a folder or pattern of such images."""
-    files = list_images(path)
-    if files:
-        return starts_with(files[0], NPY, *TIFF)
-    return starts_with(path, NPY, *TIFF) or (starts_with(path, ZIP) and Path(path).suffix.lower() == ".npz")
+    """Tell whether the path is a numpy, MATLAB or TIFF file, or a folder or pattern of TIFF or .npy images."""
+    if list_images(path):
+        return True
+    return starts_with(path, *NPY, *TIFF, MATLAB) or (starts_with(path, ZIP) and Path(path).suffix.lower() == ".npz")
 
 
-def list_images(path: str | Path) -> list[Path]:
-    """List the images (.tif, .tiff, .npy) of a folder or of a pattern, in natural order; empty for a file.
+def list_images(path: str | Path, *kinds: Sequence[str]) -> list[Path]:
+    """List the images of a folder or of a pattern, in natural order; empty for a file.
 
-    If a folder holds both TIFF and .npy files, only the TIFF files are listed.
+    If a folder holds images of several kinds, only those of the first kind are listed.
+
+    Parameters
+    ----------
+    path : folder or pattern
+    kinds : suffixes of each kind; by default, TIFF and then .npy files
     """
     if Path(path).is_dir():
         files = [file for file in Path(path).iterdir() if file.is_file()]
     else:
-        files = [Path(name) for name in glob.glob(str(path))] if glob.has_magic(str(path)) and not Path(path).exists() else []
-    by_kind = [[file for file in files if file.suffix.lower() in kind] for kind in ((".tif", ".tiff"), (".npy",))]
-    return sorted(by_kind[0] or by_kind[1], key=natural_order)
+        files = [] if Path(path).exists() else expand_pattern(path)
+    by_kind = (
+        [file for file in files if file.name.lower().endswith(tuple(kind))] for kind in kinds or ((".tif", ".tiff"), (".npy",))
+    )
+    return sorted(next(filter(None, by_kind), []), key=natural_order)
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
@@ -62,24 +70,56 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
     DataError : if the data are not 3D numbers, or the mask has another shape.
     """
     found, good = _open(Path(path))
-    if found.dtype.kind not in "biuf":
-        raise DataError(f"{path}: holds {found.dtype} values, expected counts; give |F|^2, not the complex amplitude.")
     if mask is not None:
         good = np.asarray(read_array(mask, "mask", "data")) == 0
-    return Scan(frames=found, name=Path(path).stem.strip("*?_") or Path(path).parent.name, valid=good)
+    good = None if good is None else fit_mask(good, found.shape)
+    return Scan(frames=found, name=name_scan(path), valid=good)
+
+
+def name_scan(path: str | Path) -> str:
+    """Return the name of a scan from the name of its file, its folder, or the folder of its images."""
+    return Path(path).stem.strip("*?_") or Path(path).parent.name
 
 
 def _open(path: Path) -> tuple[LazyFrames, BoolArray | None]:
     files = list_images(path)
     if files:
-        return (NpyFrames if files[0].suffix.lower() == ".npy" else TiffFrames)(files), None
+        series = find_series(files)
+        frames: LazyFrames = (NpyFrames if files[0].suffix.lower() == ".npy" else TiffFrames)(series.files)
+        frames.noticed = (*series.noticed, *frames.noticed)
+        return frames, None
     if starts_with(path, *TIFF):
         return TiffFrames([path]), None
-    if starts_with(path, NPY):
-        return ArrayFrames(read_npy(path)), None
-    arrays = read_npz(path)
-    stacks = [name for name, array in arrays.items() if array.ndim == 3 and name != "mask"]
+    if starts_with(path, *NPY):
+        return _stack(read_npy(path)), None
+    arrays = _read_matlab(path) if starts_with(path, MATLAB) else read_npz(path)
+    stacks = [name for name, array in arrays.items() if len(image_axes(array.shape)) == 3 and not OTHERS.search(name.lower())]
     name = next((name for name in ("data", "iobs", *stacks, *arrays) if name in arrays), None)
     if name is None:
         raise FormatError(f"{path}: the archive is empty, expected an array named 'data'.")
-    return ArrayFrames(arrays[name]), arrays["mask"] == 0 if "mask" in arrays else None
+    frames = _stack(arrays[name])
+    if len(stacks) > 1:
+        frames.noticed += (
+            f"{name} was taken as the counts; {', '.join(other for other in stacks if other != name)} are there too.",
+        )
+    if starts_with(path, MATLAB):
+        order = "the first axis is taken as the frames; if it is the last in MATLAB, save permute(data, [3 1 2])"
+        frames.noticed += (f"{name} is {' x '.join(map(str, arrays[name].shape))}: {order}.",)
+    return frames, arrays["mask"] == 0 if "mask" in arrays else None
+
+
+def _stack(array: Image) -> LazyFrames:
+    """Return the frames of an array; an axis of length 1 beyond the third is dropped."""
+    frames = ArrayFrames(drop_axes(array))
+    frames.noticed = say_dropped(array.shape)
+    return frames
+
+
+def _read_matlab(path: Path) -> dict[str, Image]:
+    """Read the arrays of a MATLAB file of a version before 7.3."""
+    from scipy.io import loadmat
+
+    try:
+        return {name: array for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
+    except Exception as error:  # scipy lets whatever its parser met escape
+        raise FormatError(f"{path}: cannot be read as .mat ({error}); is the file whole?") from error
