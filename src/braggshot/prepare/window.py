@@ -20,7 +20,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 FAST_PRIMES = (2, 3, 5, 7)
 BIN_FROM, BIN_TO = 6.0, 3.0  # least oversampling of an axis that is binned, and least oversampling after binning [1]
-AVERAGED = 0.1  # half deviance per voxel that averaging in bins may add; photon noise makes 0.5 [1]
+AVERAGED = 0.5  # half deviance per voxel that averaging in bins may add, as much as photon noise makes [1]
 BAND = 1.1  # reach of the autocorrelation that is looked at, over the crystal's extent [1]
 ACROSS = 20  # least number of voxels across the crystal, where the scan is large enough
 
