@@ -84,7 +84,9 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
     binning = config.binning
     if binning == "auto":
         binning = (1, 1, 1) if scan.prepared else choose_binning(centred[0], sampling, crystal.certain)
-    window, shape, remarks = _choose_window(scan, source.shape, view, peak, offset, sampling, crystal, binning, config)
+    window, shape, remarks = _choose_window(
+        scan, source.shape, view, peak, offset, sampling, crystal, replace(config, binning=binning)
+    )
     start, stop = raw_extent(window, shape)
     if not _covers(block, start, stop, source.shape):
         block = load_region(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
@@ -143,12 +145,13 @@ def _raw_plane(scan: Scan, source: CorrectedFrames, block: Block, plane: int) ->
 
 def _choose_window(
     scan: Scan, raw_shape: Triple, view: Survey, peak: Triple, offset: NDArray[np.float64], sampling: tuple[float, float, float],
-    crystal: Extent, binning: Triple, config: PrepareConfig,
+    crystal: Extent, config: PrepareConfig,
 ) -> tuple[Window, Triple, tuple[str, ...]]:  # fmt: skip
     """Choose the part of the raw scan that becomes the volume (its window) and its shape; add remarks in words.
 
-    Where the size of the crystal is not certain, nothing is binned or cropped that depends on it.
+    The binning of `config` is chosen already. Where the size of the crystal is not certain, nothing is binned or cropped that depends on it.
     """
+    binning = (1, 1, 1) if config.binning == "auto" else config.binning
     middle = [size // 2 for size in raw_shape]
     # The brightest speckle of a strongly strained crystal may lie far from the middle of its pattern.
     mass = ndimage.center_of_mass(np.maximum(view.counts - view.background, 0))
