@@ -2,7 +2,7 @@
 
 Every fault is written to a file or folder of a real format and read back by the readers, so reading is part of the test.
 A group of the suite "faults" holds scans of one fault. The group of the same name with "by hand" holds the same scans without the
-fault, their lost planes and pixels masked: what can be reached at best.
+fault, their lost planes and pixels masked: what can be reached at best. Where nothing is lost, this is the group "no fault".
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Scan
 
 Counts = NDArray[np.int64]
 BY_HAND = ", by hand"  # ending of the name of a group without the fault
+CLEAN = "no fault"  # name of the group of scans without a fault
 STEP = 0.01  # rocking step of the scans that are written with motors [deg]
 
 
@@ -38,24 +39,25 @@ class Fault:
     Parameters
     ----------
     write : write a scan with the fault from its counts into a folder; return the file or folder to read
-    lost : (counts) -> True on voxels that the fault takes away, and that a careful user masks
+    lost : (counts) -> True on voxels that the fault takes away, and that a careful user masks; None where it takes none away
     options : options of the reader
     """
 
     write: Callable[[Path, Counts], Path]
-    lost: Callable[[Counts], BoolArray] = lambda counts: np.zeros(counts.shape, dtype=bool)
+    lost: Callable[[Counts], BoolArray] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def draw(group: str, seed: int, settings: CrystalSettings) -> Callable[[], tuple[ComplexArray, DiffractionVolume]]:
     """Return a function that gives a true crystal, and its pattern as braggshot reads and prepares it."""
-    fault = FAULTS[group.removesuffix(BY_HAND)]
+    fault = FAULTS.get(group.removesuffix(BY_HAND))
 
     def drawn() -> tuple[ComplexArray, DiffractionVolume]:
         truth, volume = simulate_volume(seed, settings)
         counts = np.asarray(volume.intensity, np.int64)
-        if group.endswith(BY_HAND):
-            return truth, prepare(Scan(counts, volume.name, ~fault.lost(counts)))
+        if fault is None or group.endswith(BY_HAND):
+            lost = None if fault is None or fault.lost is None else fault.lost(counts)
+            return truth, prepare(Scan(counts, volume.name, None if lost is None else ~lost))
         with tempfile.TemporaryDirectory() as folder:
             return truth, prepare(registry.read(fault.write(Path(folder), counts), **fault.options))
 
@@ -176,5 +178,10 @@ FAULTS = {
 }
 """Faults of raw scans, by the name of their group in the suite "faults"."""
 
-GROUPS = tuple(name + ending for name in FAULTS for ending in ("", BY_HAND))
+GROUPS = (CLEAN, *FAULTS, *(name + BY_HAND for name, fault in FAULTS.items() if fault.lost is not None))
 """Names of the groups of the suite "faults"."""
+
+
+def reference(group: str) -> str:
+    """Return the name of the group that holds the same scans without their fault."""
+    return group + BY_HAND if FAULTS[group].lost is not None else CLEAN

@@ -149,7 +149,7 @@ def _choose_window(
 ) -> tuple[Window, Triple, tuple[str, ...]]:  # fmt: skip
     """Choose the part of the raw scan that becomes the volume (its window) and its shape; add remarks in words.
 
-    The binning of `config` is chosen already. Where the size of the crystal is not certain, nothing is binned or cropped that depends on it.
+    The binning of `config` is chosen already. Where the size of the crystal is not certain, nothing that depends on it is cropped.
     """
     binning = (1, 1, 1) if config.binning == "auto" else config.binning
     middle = [size // 2 for size in raw_shape]
