@@ -153,7 +153,9 @@ def test_scans_of_a_file(spec: Path) -> None:
 
 
 def set_region(spec: Path, detector: str, row: int, column: int) -> None:
+    size = {"34idcTIM1": 256, "": 0}.get(detector, 512)
     text = spec.read_text().replace("#UIMDET 34idcTIM1:", f"#UIMDET {detector}:" if detector else "#C")
+    text = text.replace("#Readout 0 256 0 256", f"#Readout 0 {size} 0 {size}" if size else "#C")
     spec.write_text(text.replace("#UIMR5  123 10 122 12 1", f"#UIMR5  {column} 10 {row} 12 1"))
 
 
@@ -166,9 +168,10 @@ def set_region(spec: Path, detector: str, row: int, column: int) -> None:
         ("34idcTIM2", 100, 112, (158, 145.5)),
         ("34idcTIM2", 256, 300, (258 - 261, 257.5 - 304)),  # beyond the seam
         ("34idcTIM2", 250, 0, (8, 257.5)),  # across it
-        ("34idcNEW", 100, 112, (27.5, 15.5)),
+        ("34idcNEW", 100, 112, (155.5, 143.5)),
         ("34idcNEW", 250, 300, (5.5, -44.5)),
-        ("", 10, 10, (117.5, 117.5)),
+        ("34idcTIM1", 250, 0, (5.5, 4.5)),  # rows that are not there: the frame's centre
+        ("", 10, 10, (5.5, 4.5)),  # the size of the detector is not in the file
     ],
 )
 def test_the_direct_beam_stays_on_the_detector_when_the_region_moves(
@@ -179,8 +182,7 @@ def test_the_direct_beam_stays_on_the_detector_when_the_region_moves(
     assert scan.geometry is not None
     assert scan.geometry.direct_beam == beam
     note = next(note for note in scan.provenance["noticed"] if "direct beam" in note and "assumed" in note)
-    assert "volume, orientation and lattice spacing depend on it: give direct_beam=" in note
-    assert ("guessed" in note) == (detector not in {"34idcTIM1", "34idcTIM2"})
+    assert ("volume, orientation and lattice spacing depend on it: give direct_beam=" in note) == (beam != (5.5, 4.5))
     assert not any("assumed" in note for note in read(spec, direct_beam=(1, 2)).provenance["noticed"])
 
 

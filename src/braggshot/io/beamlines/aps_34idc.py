@@ -101,7 +101,7 @@ def read(
         read_value(ENERGY, readings.get("Energy"), None, f"Energy of {spec.name}", "keV"),
         read_value(DISTANCE, readings.get("camdist"), None, f"camdist of {spec.name}", "mm"),
         (Value(PIXEL, "the Timepix chip"),) * 2,
-        *find_direct_beam(detector, region),
+        *find_direct_beam(entry.facts, detector, region),
     )
     return Scan(
         frames=stack,

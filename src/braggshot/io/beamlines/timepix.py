@@ -59,27 +59,29 @@ def open_seam(stored: LazyFrames, detector: str, region: tuple[slice, slice] | N
     return SeamFrames(stored, seam)
 
 
-def find_direct_beam(detector: str, region: tuple[slice, slice] | None) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+def find_direct_beam(
+    facts: dict[str, str], detector: str, region: tuple[slice, slice] | None
+) -> tuple[tuple[float, float] | None, tuple[str, ...]]:  # fmt: skip
     """Return the middle of the detector (row, column) in pixels of the frames, and what is to be noticed about it.
 
-    It is None where the region is not known, or larger than the detector.
+    The line #Readout says how many pixels of the detector are read. Without that line, or where the region is not known or lies
+    outside, the middle is None.
     """
-    if region is None:
+    words = facts.get("Readout", "").split()
+    if region is None or len(words) < 4 or not all(re.fullmatch(r"\d+", word) for word in words[:4]):
         return None, ()
-    least = next((size for size in sorted(CHIPS.values()) if max(cut.stop for cut in region) <= size), None)
-    size = max(CHIPS.get(detector, 0), least or 0)
-    if least is None:
-        return None, (f"the region ends at pixel {max(cut.stop for cut in region)}, beyond every known detector.",)
+    columns, rows = (int(words[at]) + int(words[at + 1]) for at in (0, 2))
+    if any(cut.stop > size for cut, size in zip(region, (rows, columns), strict=True)):
+        return None, (f"the region ends beyond the {rows} x {columns} pixels that are read of {detector or 'the detector'}.",)
     seam = SEAM if detector == QUAD else (0, 0)
     middle = [
-        (size + width - 1) / 2 - cut.start - (width if cut.start >= SEAM_AT else 0) for width, cut in zip(seam, region, strict=True)
+        (size + width - 1) / 2 - cut.start - (width if cut.start >= SEAM_AT else 0)
+        for size, width, cut in zip((rows, columns), seam, region, strict=True)
     ]
-    known = f"{size} x {size} pixels of {detector or 'the detector'}"
-    guessed = "" if CHIPS.get(detector) == size else " (its size is guessed from the region)"
     return (middle[0], middle[1]), (
-        f"the files do not say where the direct beam meets the detector: the middle of the {known}{guessed} is assumed, "
-        f"({middle[0]:g}, {middle[1]:g}) in these frames; volume, orientation and lattice spacing depend on it: "
-        "give direct_beam=[row,column] if it is known.",
+        f"the files do not say where the direct beam meets the detector: the middle of the {rows} x {columns} pixels of "
+        f"{detector or 'the detector'} is assumed, ({middle[0]:g}, {middle[1]:g}) in these frames; volume, orientation and lattice "
+        "spacing depend on it: give direct_beam=[row,column] if it is known.",
     )
 
 
@@ -92,4 +94,4 @@ def centred_region(rows: int, columns: int) -> list[str]:
     if max(rows, columns) > size or rows % 2 or columns % 2:
         return []
     region = f"#UIMR5  {(size - columns) // 2} {columns} {(size - rows) // 2} {rows} 1"
-    return [f"#UIMDET {ONE_CHIP}:", "#UIMR Name minX sizeX minY sizeY BgdWidth", region]
+    return [f"#UIMDET {ONE_CHIP}:", f"#Readout 0 {size} 0 {size}", "#UIMR Name minX sizeX minY sizeY BgdWidth", region]
