@@ -362,7 +362,10 @@ def _say_absent(file: h5py.File, name: str) -> str:
 
 
 class SummedFrames(LazyFrames):
-    """Frames that are sums of `number` consecutive exposures each, for scans that repeat the exposure at each angle."""
+    """Frames that are sums of `number` consecutive exposures each, for scans that repeat the exposure at each angle.
+
+    Of unsigned numbers of 16 bits or more, the largest stands for "not counted".
+    """
 
     def __init__(self, frames: LazyFrames, number: int) -> None:
         self.frames, self.number, self.paths = frames, number, frames.paths
@@ -372,7 +375,11 @@ class SummedFrames(LazyFrames):
             self.arrived = np.all(frames.arrived[: self.shape[0] * number].reshape(-1, number), axis=1)
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
-        """Read the exposures of each frame and sum them."""
+        """Read the exposures of each frame and sum them; -1 where one of them has the value for "not counted"."""
         repeats = (indices[:, None] * self.number + np.arange(self.number)).ravel()
         block = self.frames.read(repeats, rows, columns)
-        return block.reshape(len(indices), self.number, *block.shape[1:]).sum(axis=1, dtype=self.dtype)
+        exposures = block.reshape(len(indices), self.number, *block.shape[1:])
+        summed = exposures.sum(axis=1, dtype=self.dtype)
+        if block.dtype.kind == "u" and block.dtype.itemsize >= 2:
+            summed[(exposures == np.iinfo(block.dtype).max).any(1)] = -1
+        return np.asarray(summed)

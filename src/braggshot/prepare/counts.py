@@ -189,6 +189,8 @@ def correct_frames(
         readout = inspect_values(sample, scan.provenance.get("no_count"))
         if readout.blind.all():
             raise DataError(f"{scan.name}: every voxel is negative, not a number, or the value for no count; expected counts.")
+        if readout.blind.any():
+            steps.append(f"{int(readout.blind.sum())} pixels without a count in any frame masked")
         if scan.valid is not None:
             refuse_upside_down_mask(scan.name, scan.valid[..., across, along], readout, sample)
         good[across, along] &= ~readout.blind

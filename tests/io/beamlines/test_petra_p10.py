@@ -53,14 +53,11 @@ def test_known_sizes_name_the_detector(tmp_path: Path) -> None:
     assert read(write_p10(tmp_path, counts, OM[:2], np.ones((514, 1030), bool))).detector == "eiger500k"
 
 
-def test_pixels_without_counts_are_not_valid(tmp_path: Path) -> None:
-    """The type's maximum in every frame is a dead pixel, even if the pixel mask does not know; in one frame it is an overflow."""
-    counts = draw_counts(np.uint32)
-    counts[:, 7, 7] = 2**32 - 1
-    counts[2, 8, 8] = 2**32 - 1
-    scan = read(write_p10(tmp_path, counts, OM, np.ones_like(GOOD)))
-    assert np.argwhere(~scan.valid).tolist() == [[7, 7]]  # type: ignore[operator]
-    assert scan.provenance["no_count"] == 2**32 - 1
+def test_a_sum_of_exposures_is_no_count_where_one_of_them_is_none(tmp_path: Path) -> None:
+    counts = np.repeat(draw_counts(np.uint32), 2, axis=0)
+    counts[:, 7, 7] = counts[5, 8, 8] = 2**32 - 1
+    summed = read(write_p10(tmp_path, counts, OM, np.ones_like(GOOD))).frames[...]
+    assert np.argwhere(summed < 0).tolist() == sorted([[frame, 7, 7] for frame in range(len(OM))] + [[2, 8, 8]])
 
 
 def test_motor_file_beside_above_given_or_lost(path: Path, tmp_path: Path) -> None:

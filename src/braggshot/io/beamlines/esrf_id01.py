@@ -27,7 +27,6 @@ from braggshot.io.beamlines.instruments import ESRF_ID01 as ID01
 from braggshot.io.beamlines.readings import (
     Overrides,
     Readings,
-    find_blind_pixels,
     geometry,
     match_points,
     no_count,
@@ -129,11 +128,9 @@ def read(
     kept, motors = match_points(stored.shape[0], motors, noticed)
     frames = select_frames(stored, kept)
     readings["direct_beam"], readings["direct_beam_notes"] = choose_centre(readings["direct_beam"], stored.shape)
-    bad = find_blind_pixels(frames)
     return Scan(
         frames=frames,
         name=label,
-        valid=~bad if bad.any() else None,
         monitor=per_frame(flux, kept, monitor, noticed),
         rocking_angle=rocking_angle(ID01, motors, noticed),
         geometry=geometry(ID01, Readings(motors, **readings), frames.shape, overrides, noticed),

@@ -30,7 +30,6 @@ from braggshot.io.beamlines.instruments import PETRA_P10 as P10
 from braggshot.io.beamlines.readings import (
     Overrides,
     Readings,
-    find_blind_pixels,
     geometry,
     match_points,
     no_count,
@@ -90,17 +89,16 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
     frames: LazyFrames = HDF5Frames(path, [f"entry/data/{part}" for part in parts])
     if frames.shape[0] == 0:
         raise DataError(f"{path}: the master file links to no frames; was the scan interrupted at once?")
-    bad, sentinel = find_blind_pixels(frames), no_count(frames.dtype)
+    sentinel = no_count(frames.dtype)
     frames = _sum_repeats(frames, max(map(len, table.columns.values()), default=0), noticed)
     kept, motors = match_points(frames.shape[0], _motors(table, stem, noticed), noticed)
     frames, flux = select_frames(frames, kept), table.columns.get(monitor)
     readings = _prefer_fio(readings, table, stem)
     readings["direct_beam"], readings["direct_beam_notes"] = _centre(readings["direct_beam"], frames.shape)
-    bad = bad if mask is None else bad | mask
     return Scan(
         frames=frames,
         name=stem,
-        valid=~bad if bad.any() else None,
+        valid=None if mask is None else ~mask,
         monitor=per_frame(flux, kept, monitor, noticed),
         rocking_angle=rocking_angle(P10, motors, noticed),
         geometry=geometry(P10, Readings(motors, **readings), frames.shape, overrides, noticed),

@@ -17,7 +17,7 @@ from braggshot.errors import ConfigError, DataError
 from braggshot.io.beamlines.tables import list_numbers
 from braggshot.io.beamlines.values import Value, explain_contradiction
 from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL, Range
-from braggshot.volumes import BoolArray, Circle, FloatArray, Frames, Geometry
+from braggshot.volumes import Circle, FloatArray, Geometry
 
 UNSTATED = Value()  # what the files say of a value that they do not hold
 MOSTLY = 0.5  # least share of the points at which a motor must have a reading, for the others to be left out [1]
@@ -236,13 +236,3 @@ def no_count(dtype: np.dtype[Any]) -> int | None:
     It is the largest value of an unsigned integer type of 16 bits or more. Other types have no such value: None is returned.
     """
     return int(np.iinfo(dtype).max) if dtype.kind == "u" and dtype.itemsize >= 2 else None
-
-
-def find_blind_pixels(frames: Frames) -> BoolArray:
-    """Find pixels (rows, columns) without a reading: negative, or at the maximum of the data type.
-
-    A pixel is found if it has no reading in the first frame, in the middle frame, and in the last frame.
-    """
-    sampled = np.stack([frames[index] for index in sorted({0, frames.shape[0] // 2, frames.shape[0] - 1})])
-    sentinel = no_count(sampled.dtype)
-    return np.all((sampled < 0) | (sampled == sentinel if sentinel is not None else False), axis=0)
