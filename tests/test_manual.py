@@ -176,11 +176,12 @@ def test_links_lead_somewhere(path):
 def test_the_manual_is_short():
     """A user can read it; what was measured on the way stands in the notebook, what the program says in the reference.
 
-    18 000 words, and 3 000 of the pages that explain words, numbers and faults, and how to measure.
+    18 000 words, 3 000 of the pages that explain words, numbers and faults, and how to measure, and 1 500 of what is checked and
+    corrected in a scan.
     """
     generated = DOCS / "howto" / "beamlines.md"
     pages = [ROOT / "README.md", *DOCS.glob("*.md"), *(page for page in (DOCS / "howto").glob("*.md") if page != generated)]
-    assert sum(len(page.read_text().split()) for page in pages) <= 21_000
+    assert sum(len(page.read_text().split()) for page in pages) <= 22_500
 
 
 def test_nothing_is_loaded_from_elsewhere():
