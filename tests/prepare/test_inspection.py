@@ -48,8 +48,8 @@ def test_a_clean_scan_is_left_as_it_is():
         (slice(17, 18), 0, np.uint8),
         (slice(19, 32), 0, np.uint16),
         (slice(0, 14), 0, np.int64),
-        (slice(20, 32), 65535, np.uint16),
-        (slice(20, 32), 65535, np.int32),
+        (slice(10, 12), 65535, np.uint16),
+        (slice(20, 22), 65535, np.int32),
         (slice(5, 8), 2**32 - 1, np.uint32),
         (slice(5, 8), np.nan, np.float32),
         (slice(5, 8), -1, np.int32),
@@ -66,6 +66,18 @@ def test_frames_that_are_no_measurement_are_masked_and_named(lost, value, dtype)
     assert volume.valid[~gone].all()
     numbers = np.flatnonzero(gone)
     assert (f"{numbers[0]}-{numbers[-1]}" if len(numbers) > 1 else f"({numbers[0]})") in noticed(volume)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(65535, np.uint16), (65535, np.int32), (np.nan, np.float32), (2**32 - 1, np.uint32)])
+def test_surplus_frames_are_left_out_with_what_belongs_to_them(value, dtype):
+    angles = np.linspace(0, 0.01, N + 6)
+    frames = np.concatenate([COUNTS, np.full((6, N, N), np.nan)])
+    frames[N:] = value
+    mask = np.ones((N + 6, N, N), dtype=bool)
+    volume = of(frames.astype(dtype), rocking_angle=angles, monitor=np.ones(N + 6), valid=mask)
+    np.testing.assert_array_equal(volume.intensity, CLEAN.intensity)
+    assert volume.valid.all()
+    assert "the last 6 of 38 frames hold no counts" in noticed(volume)
 
 
 def test_a_lost_frame_keeps_its_angle_and_its_repeat_counts_once():

@@ -94,7 +94,8 @@ def evaluate(
 
 def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: PhasingConfig) -> Row:
     """Phase a volume and return the scores against the true crystal; if phasing fails, return the error in their place."""
-    facts = _facts(volume) | _truth_misfits(on_window(truth, volume), volume, config)
+    truth = on_window(truth, volume)
+    facts = _facts(volume) | _truth_misfits(truth, volume, config)
     # Atomistic crystals come from files that are prepared already; the others go through the whole preparation.
     prepared = volume.window is not None
     scan = Scan(volume.intensity, volume.name, volume.valid, prepared=prepared, provenance=dict(volume.provenance))

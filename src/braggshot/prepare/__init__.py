@@ -3,6 +3,7 @@
 detectors   find the gaps of known detectors
 rocking     sort repeated, missing and uneven frames onto regular planes; correct the flux
 inspection  look at raw frames for values that are no counts, the unit of the values, frames without beam, a mask upside down
+surplus     leave out the frames behind the last measured one
 clean       find hot and dead pixels, zingers, blocks that were cut out
 aliens      find foreign peaks
 counts      apply dark, flat, gaps and mask to the region that is read

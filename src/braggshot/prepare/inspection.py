@@ -86,6 +86,12 @@ class FrameCounts:
         """Number of the frame with the most counts; 0 if no frame was read."""
         return int(self.numbers[int(self.totals.argmax())]) if len(self.numbers) else 0
 
+    def mark_empty(self, n_frames: int) -> BoolArray:
+        """Return (n_frames,) True for the frames of a scan that were read and are empty."""
+        marked = np.zeros(n_frames, dtype=bool)
+        marked[self.numbers[self.empty]] = True
+        return marked
+
 
 def sample_frames(frames: Frames, arrived: BoolArray | None, rows: slice, columns: slice) -> NDArray[Any]:
     """Read a few frames (m, rows, columns), evenly spread over those that have arrived."""
@@ -179,8 +185,7 @@ def find_lost_frames(counts: FrameCounts, n_frames: int) -> BoolArray:
     counts : the frames that were read, in the order of their angles
     n_frames : number of frames in the scan
     """
-    lost = np.zeros(n_frames, dtype=bool)
-    lost[counts.numbers[counts.empty]] = True
+    lost = counts.mark_empty(n_frames)
     zero = (counts.totals == 0) & ~counts.empty
     filled = np.flatnonzero(counts.totals > 0)
     dark = np.zeros(len(zero), dtype=bool)

@@ -19,6 +19,7 @@ from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, correc
 from braggshot.prepare.inspection import find_lost_frames, has_negative_counts, name_lost_frames
 from braggshot.prepare.peak import MARGIN, Triple, centre_peak, find_peak, known_pixels, load_region, read_first
 from braggshot.prepare.rocking import regular_geometry
+from braggshot.prepare.surplus import count_measured, take_first
 from braggshot.prepare.survey import Survey, signal_reach, sum_bins
 from braggshot.prepare.window import (
     choose_binning,
@@ -72,7 +73,7 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
     read = read_first(scan, source, config)
     lost = find_lost_frames(read.frames, scan.frames.shape[0])
     if lost.any() and not scan.prepared:
-        return prepare(_leave_out(scan, lost), config)
+        return prepare(_leave_out(scan, lost, read.frames.mark_empty(lost.size)), config)
     if scan.frames.dtype == np.int16 and has_negative_counts(np.asarray(scan.frames[read.frames.brightest])):
         source = replace(source, unsigned=True)
         read = read_first(scan, source, config)
@@ -99,13 +100,21 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
     return _describe(scan, source, replace(volume, provenance={"noticed": odd}), window, moved)
 
 
-def _leave_out(scan: Scan, lost: BoolArray) -> Scan:
-    """Return the scan without the frames that hold no measurement, and say so."""
+def _leave_out(scan: Scan, lost: BoolArray, empty: BoolArray) -> Scan:
+    """Return the scan without the frames that hold no measurement, and say so.
+
+    Frames are masked at their place; empty ones behind the last measured frame belong to no angle and are cut off.
+    """
+    noticed, number = [], count_measured(empty)
+    if number < len(lost):
+        noticed.append(f"the last {len(lost) - number} of {len(lost)} frames hold no counts: surplus, left out")
+        scan, lost = take_first(scan, number), lost[:number]
     arrived = ~lost if scan.arrived is None else scan.arrived & ~lost
     if not arrived.any():
         raise DataError(f"{scan.name}: no Bragg peak: every frame is empty, or holds one and the same value everywhere.")
-    noticed = (*scan.provenance.get("noticed", ()), name_lost_frames(lost))
-    return replace(scan, arrived=arrived, provenance={**scan.provenance, "noticed": noticed})
+    noticed += [name_lost_frames(lost)] if lost.any() else []
+    said = (*scan.provenance.get("noticed", ()), *noticed)
+    return replace(scan, arrived=arrived, provenance={**scan.provenance, "noticed": said})
 
 
 def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
