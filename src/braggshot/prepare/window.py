@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from braggshot.volumes import FloatArray, Window
 
@@ -20,7 +21,8 @@ Number = TypeVar("Number", bound=np.generic)
 
 FAST_PRIMES = (2, 3, 5, 7)
 BIN_FROM, BIN_TO = 6.0, 3.0  # least oversampling of an axis that is binned, and least oversampling after binning [1]
-AVERAGED = 0.5  # half deviance per voxel that averaging in bins may add, as much as photon noise makes [1]
+AVERAGED = 1.0  # half deviance per voxel that averaging in bins may add, twice what photon noise makes [1]
+LOOKED_AT = 128  # length of an axis of the part about the peak in which that is estimated [voxels]
 BAND = 1.1  # reach of the autocorrelation that is looked at, over the crystal's extent [1]
 ACROSS = 20  # least number of voxels across the crystal, where the scan is large enough
 
@@ -59,19 +61,21 @@ def averaged_misfit(counts: FloatArray, binning: Triple, oversampling: Sequence[
 
     Parameters
     ----------
-    counts : (z, y, x) [counts]
+    counts : (z, y, x), the peak near the middle; up to 128 voxels of each axis about the middle are looked at [counts]
     binning : voxels per bin (z, y, x)
     oversampling : oversampling of the counts, per axis
     """
-    transform, factor = np.fft.rfftn(counts), np.ones((1, 1, 1))
+    half = [fast_length(min(size, LOOKED_AT)) // 2 for size in counts.shape]
+    counts = counts[tuple(slice(size // 2 - part, size // 2 + part) for size, part in zip(counts.shape, half, strict=True))]
+    transform, factor = fft.rfftn(counts), np.ones((1, 1, 1), np.float32)
     for axis, (bins, ratio, size) in enumerate(zip(binning, oversampling, counts.shape, strict=True)):
         f = np.fft.rfftfreq(size) if axis == 2 else np.fft.fftfreq(size)
-        kernel = np.exp(-2j * np.pi * f * (np.arange(bins)[:, None] - (bins - 1) / 2)).mean(0).real
+        kernel = np.exp(-2j * np.pi * f * (np.arange(bins)[:, None] - (bins - 1) / 2)).mean(0).real.astype(np.float32)
         across = tuple(other for other in range(3) if other != axis)
         transform *= np.expand_dims(np.abs(f) <= BAND / ratio, across)
         factor = factor * np.expand_dims(kernel, across)
-    seen = np.fft.irfftn(transform, counts.shape, (0, 1, 2))
-    missed = np.fft.irfftn(transform * (factor - 1), counts.shape, (0, 1, 2))
+    seen = fft.irfftn(transform, counts.shape)
+    missed = fft.irfftn(transform * (factor - 1), counts.shape)
     voxels = math.prod(binning)
     return float((voxels * missed**2 / (2 * np.maximum(seen, 1 / voxels))).mean())
 
