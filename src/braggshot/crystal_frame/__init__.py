@@ -1,5 +1,6 @@
 """Turn a reconstruction into a strain map.
 
+corrections  take off the curvature of the grid, refraction and absorption
 resample     bring the crystal onto orthogonal axes
 facets       find and name the facets of its surface
 strain_map   compute displacement, strain, lattice spacing and defects

@@ -189,6 +189,28 @@ def sample_axes(geometry: Geometry, window: Window, shape: Sequence[int]) -> NDA
     return _sample_rotation(geometry, offset + step * _raw_centre(window, shape)[0]).T
 
 
+def curvature(geometry: Geometry, window: Window, shape: Sequence[int]) -> NDArray[np.float64]:
+    """Find where on the curved grid of frames and pixels the scattering vectors of the straight grid were measured.
+
+    Returns
+    -------
+    Coefficients (4, 4, 4, 3) of polynomials in the offsets from the centre voxel N // 2, in units of N / 2, along (z, y, x). Their
+    values are the three distances from a voxel of the straight grid to its place on the measured grid [voxels].
+
+    Raises
+    ------
+    GeometryError : as `reciprocal_basis`.
+    """
+    basis, q_bragg = reciprocal_basis(geometry, window, shape)
+    nodes = np.stack(np.meshgrid(*[np.linspace(-1, 1, 7)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    straight = nodes * np.asarray(shape) / 2
+    place = straight
+    for _ in range(6):  # each round gains a factor of about ten
+        place = place + straight - np.linalg.solve(basis, (_voxel_q(geometry, window, shape, place) - q_bragg).T).T
+    terms = np.polynomial.polynomial.polyvander3d(nodes[:, 0], nodes[:, 1], nodes[:, 2], (3, 3, 3))
+    return np.asarray(np.linalg.lstsq(terms, place - straight)[0].reshape(4, 4, 4, 3))
+
+
 def direct_basis(reciprocal_basis: FloatArray, shape: Sequence[int]) -> NDArray[np.float64]:
     r"""Compute the voxel edges [m] of the direct space that the discrete Fourier transform pairs with a reciprocal grid.
 
