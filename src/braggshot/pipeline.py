@@ -305,7 +305,8 @@ def _strain(phased: Reconstruction, settings: StrainConfig) -> tuple[StrainMap |
         found = strain_map(phased, settings)
     except DataError as error:
         return None, (f"no strain map: {error}",)
-    return found, tuple(check_strain(found, unit_cell(settings) if settings.lattice else None, settings.voxel_sizes))
+    bent = [found.choices["curvature"]] if "curvature" in found.choices else []
+    return found, (*bent, *check_strain(found, unit_cell(settings) if settings.lattice else None, settings.voxel_sizes))
 
 
 @cache

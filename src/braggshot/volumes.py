@@ -24,7 +24,7 @@ from braggshot.errors import DataError
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 ComplexArray = NDArray[np.complexfloating[Any, Any]]
-CoordinateFrame = Literal["detector", "lab", "crystal"]
+CoordinateFrame = Literal["detector", "lab", "sample", "crystal"]
 Verdict = Literal["good", "explained", "doubtful", "failed", "not judged"]  # see "What the verdict means" in the manual
 
 
@@ -355,7 +355,7 @@ class StrainMap(Described):
     dislocation : voxels at the corners of voxel faces around which the phase circulates
     basis : columns are the voxel edges [m], components (z, y, x) of `frame`
     q_bragg : scattering vector of the reference lattice, components (z, y, x) of `frame` [1/m]
-    frame, rotation : "lab", or "crystal" with q along an axis; (3, 3), from laboratory components to those of `frame`
+    frame, rotation : "lab", "sample", or "crystal" with q along an axis; (3, 3), from laboratory components to those of `frame`
     iso_level : amplitude of the iso-surface [sqrt(photons)]
     name, reflection : name of the volume that the map was made from; hkl of the Bragg peak, where known
     lattice_parameter : local lattice parameter a, with the shape of the unit cell held fixed; None without the reflection [m]

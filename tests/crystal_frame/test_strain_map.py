@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from braggshot.crystal_frame import StrainConfig, strain_map, to_crystal, to_lab
+from braggshot.crystal_frame import StrainConfig, strain_map, to_crystal, to_lab, to_sample
 from braggshot.errors import ConfigError, DataError, GeometryError
-from braggshot.physics.geometry import direction, rotation_onto
+from braggshot.physics.geometry import direct_basis, direction, reciprocal_basis, rotation, rotation_onto
 from braggshot.physics.strain import summary_table
-from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
+from braggshot.volumes import Circle, DiffractionVolume, Geometry, Quality, Reconstruction, Window
 
 BASIS = np.array([[12.6, 0.0, -3.2], [3.3, -10.0, 0.5], [7.9, 0.0, 9.5]]) * 1e-9
 SHAPE = (44, 40, 42)
@@ -68,6 +68,71 @@ def test_q_lies_along_any_axis_by_a_rotation(axis):
     expected -= expected[found.bulk].mean()
     np.testing.assert_allclose(found.strain[inner], expected[inner], atol=2e-5)
     assert np.std(expected[inner]) > 1e-4
+
+
+def test_every_frame_is_as_accurate_as_the_crystal_frame():
+    """One half strained, the boundary narrower than a voxel and at an angle to all axes."""
+    across = np.cross(UNIT, [0.3, 0.9, 0.1])
+    across /= np.linalg.norm(across)
+
+    def share(r):
+        return 0.5 + 0.5 * np.tanh(np.tensordot(across, r, axes=1) / 6e-9)
+
+    wrong = {}
+    for frame in ("lab", "crystal"):
+        found = strain_map(crystal(lambda r: 1e-3 * along(r) * share(r)), StrainConfig(frame=frame, facets=False))
+        r = np.tensordot(found.rotation.T, positions(found.basis, found.support.shape), axes=1)
+        inner = ndimage.distance_transform_edt(found.support) > 2
+        wrong[frame] = np.std(found.strain[inner] - 1e-3 * share(r)[inner])
+    assert wrong["lab"] < 1.1 * wrong["crystal"]
+    assert wrong["crystal"] < 4e-5
+
+
+def test_the_strain_is_that_of_the_measured_voxels_whatever_the_grid():
+    reconstruction = crystal(lambda r: 3e3 * along(r) * r[1] + 1e-12 * np.random.default_rng(1).normal(size=SHAPE))
+    spread = [np.nanstd(strain_map(reconstruction, replace(LAB, voxel_size=edge)).strain) for edge in (5e-9, 10e-9)]
+    assert spread[0] == pytest.approx(spread[1], rel=0.1)
+
+
+def scanned(turned):
+    """A ball with one corner off, of one sample, as a scan sees it with the innermost sample circle `turned` [rad]."""
+    eta = 0.3 + 2e-4 * (np.arange(44) - 22)
+    circles = (Circle("y-", 0.05), Circle("x-", eta), Circle("y-", turned))
+    detector = (Circle("y-", 0.1), Circle("x-", 0.6))
+    geometry = Geometry(1.44e-15, 0.6, (55e-6, 55e-6), circles, detector, direct_beam=(20.0, 21.0))
+    window = Window((0, 0, 0), (1, 1, 1), SHAPE)
+    basis, q = reciprocal_basis(geometry, window, SHAPE)
+    edges = direct_basis(basis, SHAPE)
+    stands = rotation("y-", 0.05) @ rotation("x-", 0.3) @ rotation("y-", turned)
+    z, y, x = positions(stands.T @ edges)
+    inside = (z**2 + y**2 + x**2 < 150e-9**2) & ~((z > 0) & (y > 0) & (x > 0))
+    volume = DiffractionVolume(np.ones(SHAPE, np.float32), np.ones(SHAPE, bool), "ball", window, basis, q, geometry=geometry)
+    return Reconstruction((50.0 * inside).astype(np.complex64), inside, volume, Quality(0, 0, 0, 0), basis=edges)
+
+
+def test_two_scans_at_different_phi_agree_in_the_sample_frame():
+    maps = {}
+    for turned in (0.2, 1.3):
+        for frame in ("sample", "lab"):
+            found = strain_map(scanned(turned), StrainConfig(frame=frame, facets=False, voxel_size=12e-9))
+            maps[turned, frame] = found
+        sample = maps[turned, "sample"]
+        assert sample.frame == "sample"
+        assert "sample frame" in sample.choices["frame"]
+        np.testing.assert_allclose(sample.rotation @ rotation("y-", 0.05) @ rotation("x-", 0.3) @ rotation("y-", turned),
+                                   np.eye(3), atol=1e-12)  # fmt: skip
+        np.testing.assert_allclose(sample.rotation @ maps[turned, "lab"].q_bragg, sample.q_bragg, rtol=1e-3, atol=1e7)
+        z, y, x = positions(sample.basis, sample.support.shape)
+        missing = (z > 25e-9) & (y > 25e-9) & (x > 25e-9)
+        assert not sample.support[missing].any()
+        assert sample.support[(np.hypot(np.hypot(z, y), x) < 125e-9) & ((z < -20e-9) | (y < -20e-9) | (x < -20e-9))].all()
+
+
+def test_without_angles_there_is_no_sample_frame():
+    with pytest.raises(GeometryError, match="angles of the sample"):
+        strain_map(crystal(still), StrainConfig(frame="sample"))
+    with pytest.raises(GeometryError, match="sample frame already"):
+        to_lab(to_sample(scanned(0.2)))
 
 
 def test_the_rotation_is_the_least_one():

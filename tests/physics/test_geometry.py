@@ -69,6 +69,13 @@ def test_scattering_vectors_agree_with_xrayutilities(instrument):
     np.testing.assert_allclose(in_sample_axes, expected, atol=1e-7 * np.abs(expected).max())
 
 
+def test_the_sample_frame_has_all_circles_at_zero():
+    window = Window((100 - 32, 64, 64), (1, 1, 1), RAW)
+    turn = g.sample_axes(aps_34idc(), window, (64, 64, 64))
+    np.testing.assert_allclose(turn @ g.sample_rotation(aps_34idc(), 100), np.eye(3), atol=1e-6)
+    assert np.linalg.det(turn) == pytest.approx(1)
+
+
 def test_gold_peak_of_34idc():
     # The number stands in the instrument's own analysis of this scan, direct beam at the middle of the chip.
     geometry = replace(aps_34idc(), direct_beam=(128, 128))

@@ -1,5 +1,6 @@
 """Turn a reconstruction into a strain map.
 
+corrections  take off the curvature of the grid, refraction and absorption
 resample     bring the crystal onto orthogonal axes
 facets       find and name the facets of its surface
 strain_map   compute displacement, strain, lattice spacing and defects
@@ -7,7 +8,7 @@ strain_map   compute displacement, strain, lattice spacing and defects
 
 from __future__ import annotations
 
-from braggshot.crystal_frame.resample import to_crystal, to_lab
+from braggshot.crystal_frame.resample import to_crystal, to_lab, to_sample
 from braggshot.crystal_frame.strain_map import StrainConfig, strain_map
 
-__all__ = ["StrainConfig", "strain_map", "to_crystal", "to_lab"]
+__all__ = ["StrainConfig", "strain_map", "to_crystal", "to_lab", "to_sample"]

@@ -1,4 +1,4 @@
-"""Resample a crystal from the skewed voxels of the detector frame to a grid along the axes of the laboratory or of the crystal.
+"""Resample a crystal from the skewed voxels of the detector frame to a grid along the axes of laboratory, sample or crystal.
 
 The phase is only interpolated: its ramp, offset and sign stay unchanged.
 """
@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from braggshot.errors import DataError, GeometryError
-from braggshot.physics.geometry import direction, rotation_onto
-from braggshot.volumes import BoolArray, ComplexArray, CoordinateFrame, FloatArray, Reconstruction, Uncertainty
+from braggshot.physics.geometry import direction, rotation_onto, sample_axes
+from braggshot.physics.strain import continue_beyond
+from braggshot.volumes import (
+    BoolArray,
+    ComplexArray,
+    CoordinateFrame,
+    DiffractionVolume,
+    FloatArray,
+    Reconstruction,
+    Uncertainty,
+)
 
 LARGEST = 2**28  # largest number of voxels of a resampled grid
 MARGIN = 3  # empty margin on each side of the crystal [voxels]
@@ -41,7 +50,7 @@ def to_lab(reconstruction: Reconstruction, voxel_size: float | Sequence[float] |
 
     Raises
     ------
-    GeometryError : if there is no voxel basis, the crystal is in the crystal frame already, or the voxel size is impossible.
+    GeometryError : if there is no voxel basis, the crystal was turned already, or the voxel size is impossible.
     DataError : if the support is empty.
     """
     return _resample(reconstruction, np.eye(3), voxel_size, "lab")
@@ -64,8 +73,8 @@ def to_crystal(
 
     Raises
     ------
-    GeometryError : if the scattering vector or the voxel basis is missing, the crystal is in the crystal frame already, or the
-        voxel size is impossible.
+    GeometryError : if the scattering vector or the voxel basis is missing, the crystal was turned already, or the voxel size is
+        impossible.
     DataError : if the support is empty.
     """
     volume = reconstruction.volume
@@ -73,10 +82,45 @@ def to_crystal(
         raise GeometryError(
             "the reconstruction has no scattering vector: its volume was prepared without geometry; give the angles."
         )
-    turn = rotation_onto(volume.q_bragg, direction(axis))
+    return _turn(reconstruction, rotation_onto(volume.q_bragg, direction(axis)), voxel_size, "crystal")
+
+
+def to_sample(reconstruction: Reconstruction, voxel_size: float | Sequence[float] | None = None) -> Reconstruction:
+    """Resample a crystal onto voxels along the axes of its sample: those of the laboratory, with all sample circles at zero.
+
+    In this frame a crystal keeps its orientation, wherever the motors stand. The vectors of `reconstruction.volume` are turned
+    too, by ``sample_axes`` of `braggshot.physics.geometry`. Values are interpolated as in `to_lab`.
+
+    Raises
+    ------
+    GeometryError : if the voxel basis or the angles of the sample are missing, the crystal was turned already, or the voxel size is
+        impossible.
+    DataError : if the support is empty.
+    """
+    return _turn(reconstruction, rotation_to_sample(reconstruction.volume), voxel_size, "sample")
+
+
+def rotation_to_sample(volume: DiffractionVolume) -> NDArray[np.float64]:
+    """Make the rotation (3, 3) from laboratory components to those of the sample frame.
+
+    Raises
+    ------
+    GeometryError : if the volume has no geometry, or does not say which part of the scan it is.
+    """
+    if volume.geometry is None or volume.window is None:
+        raise GeometryError("the sample frame needs the angles of the sample's circles; give the geometry, or take another frame.")
+    return sample_axes(volume.geometry, volume.window, volume.shape)
+
+
+def _turn(
+    reconstruction: Reconstruction, turn: FloatArray, voxel_size: float | Sequence[float] | None, frame: CoordinateFrame
+) -> Reconstruction:
+    """Resample a crystal onto turned axes, and turn the vectors of its volume."""
+    volume = reconstruction.volume
+    q = None if volume.q_bragg is None else turn @ volume.q_bragg
     reciprocal = None if volume.reciprocal_basis is None else turn @ volume.reciprocal_basis
-    turned = replace(volume, q_bragg=turn @ volume.q_bragg, reciprocal_basis=reciprocal)
-    return replace(_resample(reconstruction, turn, voxel_size, "crystal"), volume=turned)
+    turned = replace(volume, q_bragg=q, reciprocal_basis=reciprocal)
+    return replace(_resample(reconstruction, turn, voxel_size, frame), volume=turned)
 
 
 def _resample(
@@ -85,8 +129,9 @@ def _resample(
     support = reconstruction.support
     if reconstruction.basis is None:
         raise GeometryError("the reconstruction has no voxel size: its volume was prepared without geometry; give the angles.")
-    if reconstruction.frame == "crystal":
-        raise GeometryError("the reconstruction is in the crystal frame already, and what it was turned by is not known.")
+    if reconstruction.frame in ("crystal", "sample"):
+        frame = reconstruction.frame
+        raise GeometryError(f"the reconstruction is in the {frame} frame already, and what it was turned by is not known.")
     if not support.any():
         raise DataError("the support is empty, so there is no crystal to resample.")
     basis = turn @ reconstruction.basis
@@ -155,23 +200,9 @@ def _phase_factor(rho: ComplexArray, support: BoolArray, points: NDArray[np.floa
     """Interpolate exp(i phase) of the crystal at `points`, which are fractional indices of its array."""
     ramp = _mean_ramp(np.where(support, rho, 0))
     unit = np.exp(1j * (np.angle(rho) - np.tensordot(ramp, np.indices(rho.shape), axes=1)))
-    continued = _extend_phase(unit, support)
+    continued = continue_beyond(unit, support)
     smooth = _interpolate(continued.real, points, order=3) + 1j * _interpolate(continued.imag, points, order=3)
     return np.exp(1j * (np.angle(smooth) + np.tensordot(ramp, points, axes=1)))
-
-
-def _extend_phase(unit: ComplexArray, support: BoolArray) -> ComplexArray:
-    """Continue the field exp(i phi) beyond the crystal's surface, by extrapolating the phase phi linearly.
-
-    A voxel v outside the crystal gets the phase 2 phi(n) - phi(m). Here n is the voxel of the crystal that is nearest to v, and m
-    lies as far behind n as v lies before it: m = 2 n - v.
-    """
-    nearest = ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True)
-    last = np.array(support.shape).reshape(3, 1, 1, 1) - 1
-    behind = np.clip(2 * nearest - np.indices(support.shape), 0, last)
-    # The reflection of a voxel can lie outside the crystal; then the voxel of the crystal nearest to the reflection is taken.
-    behind = nearest[:, *behind]
-    return unit[tuple(nearest)] ** 2 * unit[tuple(behind)].conj()
 
 
 def _mean_ramp(rho: ComplexArray) -> NDArray[np.float64]:

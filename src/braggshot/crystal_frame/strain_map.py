@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from braggshot.config import Changes
 from braggshot.crystal_frame import facets
-from braggshot.crystal_frame.resample import to_crystal, to_lab
+from braggshot.crystal_frame.corrections import remove_refraction, straighten
+from braggshot.crystal_frame.resample import rotation_to_sample, to_crystal, to_lab, to_sample
 from braggshot.errors import ConfigError, GeometryError
 from braggshot.physics import lattice, resolution, strain
 from braggshot.physics.geometry import direction, rotation_onto
@@ -26,6 +27,11 @@ _CORE = 2
 # surface. With a larger share the surface is reported as doubtful; 0.1 to 0.3 is usual.
 _TIGHT = 0.5
 
+# Largest delta and beta of X-rays in matter that are plausible [1].
+_INDEX = 1e-3
+# Names of the frames whose axes are those of the laboratory or of the sample.
+FRAMES = {"lab": "laboratory frame", "sample": "sample frame, all sample circles at zero"}
+
 
 @dataclass(frozen=True, repr=False)
 class StrainConfig(Changes):
@@ -33,9 +39,13 @@ class StrainConfig(Changes):
 
     Parameters
     ----------
-    frame : "crystal" for axes with q along `axis`; or "lab" for the laboratory axes
+    frame : "crystal" for axes with q along `axis`; "lab" for the laboratory axes; or "sample" for the laboratory axes with all
+        sample circles at zero, the same in every scan of a crystal
     axis : axis of the crystal frame along which q lies, such as "y+"
     voxel_size : edge of the voxels, or one per axis (z, y, x) [m]; None keeps the volume of the measured voxels
+    curvature : correct the found crystal where pixels and angles lie on curves, half a voxel or more off a straight grid
+    refraction : delta and beta of the crystal's refractive index 1 - delta + i beta, whose phase and absorption are then taken off
+        by the crystal's shape [1]; None leaves them
     ramp : "remove" refers the strain to the mean lattice of the bulk; "keep" leaves the phase unchanged
     iso : amplitude of the surface as a share of the largest amplitude [1]; "auto" is half the median amplitude of the bulk
     surface : thickness of the surface layer [voxels]
@@ -48,9 +58,11 @@ class StrainConfig(Changes):
     lattice_angles_deg : alpha, beta, gamma [degrees]
     """
 
-    frame: Literal["crystal", "lab"] = "crystal"
+    frame: Literal["crystal", "lab", "sample"] = "crystal"
     axis: str = "y+"
     voxel_size: float | tuple[float, float, float] | None = None
+    curvature: bool = True
+    refraction: tuple[float, float] | None = None
     ramp: Literal["remove", "keep"] = "remove"
     iso: float | Literal["auto"] = "auto"
     surface: int = 1
@@ -64,6 +76,8 @@ class StrainConfig(Changes):
     def __post_init__(self) -> None:
         if self.iso != "auto" and not 0 < self.iso < 1:
             raise ConfigError(f"strain.iso is a share between 0 and 1 or 'auto', found {self.iso}.")
+        if self.refraction is not None and not (0 < self.refraction[0] < _INDEX and 0 <= self.refraction[1] < _INDEX):
+            raise ConfigError(f"strain.refraction expects delta and beta, such as [3.5e-5, 3e-6], found {self.refraction}.")
         if self.surface < 1:
             raise ConfigError(f"strain.surface must be at least 1 voxel, found {self.surface}.")
         if self.noise_samples < 0 or self.noise_samples == 1:
@@ -106,10 +120,12 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     DataError : if there is no crystal, or it is less than two voxels wide.
     """
     config = config or StrainConfig()
+    reconstruction = _corrected(reconstruction, config)
     to_frame, rotation = _in_frame(reconstruction, config)
-    basis, q = to_frame.basis, to_frame.volume.q_bragg
+    basis, q, edges = to_frame.basis, to_frame.volume.q_bragg, reconstruction.basis
     assert basis is not None
     assert q is not None
+    assert edges is not None
     amplitude = np.abs(to_frame.rho).astype(np.float64)
     level, surface = _choose_level(amplitude, to_frame.support, config.iso)
     support = to_frame.support & (amplitude >= level)
@@ -117,11 +133,14 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     core = bulk if strain.has_gradient(bulk) else support
     rho: ComplexArray = to_frame.rho.astype(np.complex128)
     defect = strain.dislocations(np.angle(rho), ndimage.binary_closing(support, iterations=_CORE))
+    removed = np.zeros(3)  # phase ramp that is taken off [rad/m]
     if config.ramp == "remove":
         turn = strain.ramp(rho, core & ~defect if strain.has_gradient(core & ~defect) else core)
         rho = _zero_mean(strain.without_ramp(rho, turn), core)
-        q = q + strain.gradient(turn, basis)
-    slope = strain.gradient(strain.phase_differences(rho, support), basis)
+        removed = strain.gradient(turn, basis)
+        q = q + removed
+    along = strain.slope_along(_field(reconstruction), rotation @ edges, q, support, basis) - removed @ q / np.linalg.norm(q)
+    slope = strain.with_slope(strain.gradient(strain.phase_differences(rho, support), basis), along, q)
     d_spacing, along_q = strain.d_spacing(slope, q), strain.strain(slope, q)
     spread = to_frame.uncertainty
     return StrainMap(
@@ -148,6 +167,19 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         facets=_name_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
         choices={**_choices(reconstruction, config), **surface, **_doubt_facets(support, config)},
     )
+
+
+def _corrected(reconstruction: Reconstruction, config: StrainConfig) -> Reconstruction:
+    """Correct the crystal for the curvature of the measured grid and for refraction; its choices say what was done."""
+    straight, bent = straighten(reconstruction, correct=config.curvature)
+    refracted = {"refraction": "left in: delta and beta are not given"}
+    if config.refraction is not None:
+        straight, refracted = remove_refraction(straight, config.refraction)
+    return replace(straight, choices={**straight.choices, **bent, **refracted})
+
+
+def _field(reconstruction: Reconstruction) -> ComplexArray:
+    return np.where(reconstruction.support, reconstruction.rho, 0)
 
 
 def _choose_level(amplitude: FloatArray, support: BoolArray, iso: float | Literal["auto"]) -> tuple[float, dict[str, str]]:
@@ -199,6 +231,8 @@ def _in_frame(reconstruction: Reconstruction, config: StrainConfig) -> tuple[Rec
         raise GeometryError("without geometry there is no scattering vector, so no strain; give the angles.")
     if config.frame == "lab":
         return to_lab(reconstruction, config.voxel_size), np.eye(3)
+    if config.frame == "sample":
+        return to_sample(reconstruction, config.voxel_size), rotation_to_sample(reconstruction.volume)
     turned = to_crystal(reconstruction, config.axis, config.voxel_size)
     return turned, rotation_onto(q_lab, direction(config.axis))
 
@@ -239,5 +273,5 @@ def _choices(reconstruction: Reconstruction, config: StrainConfig) -> dict[str, 
         **reconstruction.choices,
         "displacement_sign": "u = -phase / |q|; strain is positive where the planes are further apart",
         "ramp": ramp,
-        "frame": f"crystal frame, q along {config.axis}" if config.frame == "crystal" else "laboratory frame",
+        "frame": f"crystal frame, q along {config.axis}" if config.frame == "crystal" else FRAMES[config.frame],
     }

@@ -170,18 +170,45 @@ def reciprocal_basis(geometry: Geometry, window: Window, shape: Sequence[int]) -
     GeometryError : unless exactly one circle moves during the scan, and it carries the sample; or if the angles are not
         evenly spaced, or not as many as frames.
     """
-    angles = rocking_angle(geometry)
-    if angles.size != window.raw_shape[0]:
-        raise GeometryError(f"the geometry has {angles.size} rocking angles, the scan {window.raw_shape[0]} frames.")
-    offset, step = _straight_line(angles)
-    binning = np.asarray(window.binning, dtype=float)
-    centre = np.asarray(window.start) + (np.asarray(shape) // 2 + 0.5) * binning - 0.5
+    zero = np.zeros(3)
+    edges = [_voxel_q(geometry, window, shape, half) - _voxel_q(geometry, window, shape, -half) for half in np.eye(3) / 2]
+    return np.stack(edges, axis=1), _voxel_q(geometry, window, shape, zero)
 
-    def q(raw: FloatArray) -> NDArray[np.float64]:
-        return _scattering_vector(geometry, offset + step * raw[0], raw[1], raw[2], float(offset + step * centre[0]))
 
-    edges = [q(centre + half) - q(centre - half) for half in np.diag(binning / 2)]
-    return np.stack(edges, axis=1), q(centre)
+def sample_axes(geometry: Geometry, window: Window, shape: Sequence[int]) -> NDArray[np.float64]:
+    """Make the rotation (3, 3) from the laboratory's components of a volume's vectors to those with all sample circles at zero.
+
+    The vectors of a volume refer to the sample as it stood at the centre voxel. Components with all circles at zero are the same in
+    every scan of a crystal, wherever its motors stand.
+
+    Raises
+    ------
+    GeometryError : as `reciprocal_basis`.
+    """
+    offset, step = _rocking_line(geometry, window)
+    return _sample_rotation(geometry, offset + step * _raw_centre(window, shape)[0]).T
+
+
+def curvature(geometry: Geometry, window: Window, shape: Sequence[int]) -> NDArray[np.float64]:
+    """Find where on the curved grid of frames and pixels the scattering vectors of the straight grid were measured.
+
+    Returns
+    -------
+    Coefficients (4, 4, 4, 3) of polynomials in the offsets from the centre voxel N // 2, in units of N / 2, along (z, y, x). Their
+    values are the three distances from a voxel of the straight grid to its place on the measured grid [voxels].
+
+    Raises
+    ------
+    GeometryError : as `reciprocal_basis`.
+    """
+    basis, q_bragg = reciprocal_basis(geometry, window, shape)
+    nodes = np.stack(np.meshgrid(*[np.linspace(-1, 1, 7)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    straight = nodes * np.asarray(shape) / 2
+    place = straight
+    for _ in range(6):  # each round gains a factor of about ten
+        place = place + straight - np.linalg.solve(basis, (_voxel_q(geometry, window, shape, place) - q_bragg).T).T
+    terms = np.polynomial.polynomial.polyvander3d(nodes[:, 0], nodes[:, 1], nodes[:, 2], (3, 3, 3))
+    return np.asarray(np.linalg.lstsq(terms, place - straight)[0].reshape(4, 4, 4, 3))
 
 
 def direct_basis(reciprocal_basis: FloatArray, shape: Sequence[int]) -> NDArray[np.float64]:
@@ -200,6 +227,27 @@ def direct_basis(reciprocal_basis: FloatArray, shape: Sequence[int]) -> NDArray[
     if not lengths.all() or abs(np.linalg.det(scaled / lengths)) < 1e-6:
         raise GeometryError("the voxel edges in reciprocal space lie in a plane: the sample does not rock through the peak.")
     return 2 * np.pi * np.linalg.inv(scaled).T
+
+
+def _raw_centre(window: Window, shape: Sequence[int]) -> NDArray[np.float64]:
+    """Return the raw (frame, row, column) of the centre voxel N // 2, which are fractional where voxels are binned."""
+    return np.asarray(window.start) + (np.asarray(shape) // 2 + 0.5) * np.asarray(window.binning) - 0.5
+
+
+def _voxel_q(geometry: Geometry, window: Window, shape: Sequence[int], offset: FloatArray) -> NDArray[np.float64]:
+    """Compute q [1/m] of voxels that lie `offset` (..., 3) voxels off the centre voxel, the sample as it stood there."""
+    start, step = _rocking_line(geometry, window)
+    centre = _raw_centre(window, shape)
+    frame, row, column = np.moveaxis(centre + offset * np.asarray(window.binning), -1, 0)
+    return _scattering_vector(geometry, start + step * frame, row, column, start + step * float(centre[0]))
+
+
+def _rocking_line(geometry: Geometry, window: Window) -> tuple[float, float]:
+    """Return the offset and the step of the straight line through all rocking angles, one for each frame of the scan [rad]."""
+    angles = rocking_angle(geometry)
+    if angles.size != window.raw_shape[0]:
+        raise GeometryError(f"the geometry has {angles.size} rocking angles, the scan {window.raw_shape[0]} frames.")
+    return _straight_line(angles)
 
 
 def _name(circle: Circle) -> str:

@@ -5,9 +5,9 @@ r"""Turn the phase of a crystal into displacement and strain, without unwrapping
     \varepsilon = \frac{\partial u_q}{\partial x_q} = -\frac{\hat q \cdot \nabla\varphi}{|q|}, \quad
     d = \frac{2\pi}{|q + \nabla\varphi|}
 
-The gradient is that of the complex field: the phase changes by :math:`\arg(\rho_{n+1} \rho_n^*)` from one voxel to the
-next, whatever the wraps, and :math:`\nabla\varphi = A^{-T} g` for these changes g along the voxel edges, the columns of A. So the
-strain is correct also at phase wraps and around dislocations, where no phase can be unwrapped. phi is the phase of rho, u the
+The derivative is that of the complex field: the phase changes by :math:`\arg(\rho(r + s) \rho(r - s)^*)` over the distance 2 s,
+whatever the wraps. So the strain is correct also at phase wraps and around dislocations, where no phase can be unwrapped. The
+step s lies along q, because differences along other directions bring in what changes across q. phi is the phase of rho, u the
 displacement, u_q its component along the scattering vector q, and d the local spacing of the planes. Vectors list their
 components as (z, y, x) (`braggshot.volumes`).
 
@@ -27,6 +27,8 @@ from braggshot.errors import DataError
 from braggshot.physics.iso_surface import nearby_volumes
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray, StrainMap
 
+MARGIN = 4  # width of the surroundings of a crystal from which values inside it are interpolated [voxels]
+
 
 def phase_differences(rho: ComplexArray, support: BoolArray) -> NDArray[np.float64]:
     """Compute the phase difference per voxel along each axis (3, z, y, x) [rad], NaN outside the support.
@@ -38,7 +40,7 @@ def phase_differences(rho: ComplexArray, support: BoolArray) -> NDArray[np.float
     ------
     DataError : if no two voxels of the support are neighbours along an axis.
     """
-    found = np.full((3, *rho.shape), np.nan)
+    found = np.empty((3, *rho.shape))
     for axis in range(3):
         before, after = _neighbours(axis)
         both = support[before] & support[after]
@@ -47,13 +49,8 @@ def phase_differences(rho: ComplexArray, support: BoolArray) -> NDArray[np.float
         for side in (before, after):
             total[side] += turn
             count[side] += both
-        if not count.any():
-            raise DataError("the crystal is less than two voxels wide, so its phase has no gradient; take smaller voxels.")
         mean = total / np.maximum(count, 1)
-        if (support & (count == 0)).any():
-            nearest = ndimage.distance_transform_edt(count == 0, return_distances=False, return_indices=True)
-            mean = mean[tuple(nearest)]
-        found[axis][support] = mean[support]
+        found[axis] = _fill_from_nearest(np.where(count > 0, mean, np.nan), support)
     return found
 
 
@@ -73,6 +70,40 @@ def mean_turn(rho: ComplexArray) -> NDArray[np.float64]:
 def gradient(turn: FloatArray, basis: FloatArray) -> NDArray[np.float64]:
     """Compute the phase gradient (3, ...) [rad/m] from differences per voxel (3, ...) and the voxel edges in `basis` [m]."""
     return np.asarray(np.tensordot(np.linalg.inv(basis).T, turn, axes=1))
+
+
+def slope_along(rho: ComplexArray, edges: FloatArray, q: FloatArray, support: BoolArray, basis: FloatArray) -> NDArray[np.float64]:
+    """Compute the derivative of the phase along q [rad/m] in the voxels of a support; NaN outside the support.
+
+    The field is interpolated where it was measured, one measured voxel before and after each voxel of the support. A difference is
+    central where both places are inside the support and one-sided where one is. A voxel with neither takes the value of the
+    nearest voxel that has one.
+
+    Parameters
+    ----------
+    rho, edges : measured field (z, y, x), 0 outside the crystal, and the edges of its voxels [m]
+    q : scattering vector [1/m]
+    support, basis : where the derivative is wanted, on a grid that may be another one, and the edges of its voxels [m]
+
+    Raises
+    ------
+    DataError : if the crystal is less than two voxels wide along q.
+    """
+    # As long as a measured voxel is along q: an ellipsoid stands for the voxel, so a cube is equally long in all directions.
+    step = q / np.linalg.norm(np.linalg.solve(edges, q))
+    index, move = np.argwhere(support).T, np.linalg.solve(basis, step)[:, None]
+    ends = [ndimage.map_coordinates(support.astype(np.float32), index + side * move, order=1) for side in (-1, 1)]
+    middle, centre = np.array(support.shape)[:, None] // 2, np.array(rho.shape)[:, None] // 2
+    points = np.linalg.solve(edges, basis) @ (index - middle) + centre
+    found = np.full(support.shape, np.nan)
+    found[support] = _turn_over(rho, np.linalg.solve(edges, step), points, np.stack(ends) > 0.5 - 1e-6)
+    return _fill_from_nearest(found / np.linalg.norm(step), support)
+
+
+def with_slope(phase_gradient: FloatArray, slope: FloatArray, q: FloatArray) -> NDArray[np.float64]:
+    """Replace the component along q of a phase gradient (3, ...) [rad/m] by `slope` (...) [rad/m]."""
+    unit = q / np.linalg.norm(q)
+    return np.asarray(phase_gradient + np.multiply.outer(unit, slope - np.tensordot(unit, phase_gradient, axes=1)))
 
 
 def strain(phase_gradient: FloatArray, q: FloatArray) -> NDArray[np.float64]:
@@ -109,6 +140,20 @@ def without_ramp(rho: ComplexArray, turn: FloatArray) -> ComplexArray:
         line = np.exp(-1j * slope * (np.arange(size) - size // 2))
         factor = factor * line.reshape([-1 if axis == other else 1 for other in range(3)])
     return rho * factor
+
+
+def continue_beyond(rho: ComplexArray, support: BoolArray) -> ComplexArray:
+    """Continue a field (z, y, x) beyond the surface of its support: the amplitude stays, the phase phi goes on linearly.
+
+    A voxel v outside the support gets the amplitude of n and the phase 2 phi(n) - phi(m). Here n is the voxel of the support that
+    is nearest to v, and m lies as far behind n as v lies before it: m = 2 n - v.
+    """
+    nearest = ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True)
+    last = np.array(support.shape).reshape(3, 1, 1, 1) - 1
+    behind = np.clip(2 * nearest - np.indices(support.shape), 0, last)
+    # The reflection of a voxel can lie outside the support; then the voxel of the support nearest to the reflection is taken.
+    behind = nearest[:, *behind]
+    return rho[tuple(nearest)] * np.exp(1j * np.angle(rho[tuple(nearest)] * rho[tuple(behind)].conj()))
 
 
 def unwrapped(phase: FloatArray, support: BoolArray) -> NDArray[np.float64]:
@@ -174,7 +219,7 @@ def standard_deviation(
     phase[box][inside] = (circular_deviation(cut) * np.sqrt(len(fields) / max(1, len(fields) - 1)))[inside]
     if basis is not None and q is not None:
         strains = np.zeros(support.shape, np.float32)
-        each = [strain(gradient(phase_differences(field, inside), basis), q) for field in cut]
+        each = [-slope_along(np.where(inside, field, 0), basis, q, inside, basis) / np.linalg.norm(q) for field in cut]
         strains[box][inside] = np.std(each, axis=0, ddof=1)[inside]
     return phase, strains
 
@@ -237,6 +282,53 @@ def summary_table(found: StrainMap) -> dict[str, Any]:
         "dislocation_voxels": int(found.dislocation.sum()),
         **{f"resolution_{method}_m": length for method, length in found.resolution.items()},
     }
+
+
+def _turn_over(rho: ComplexArray, step: FloatArray, points: FloatArray, inside: BoolArray) -> NDArray[np.float64]:
+    """Compute by how much the phase changes over a step [voxels] at points (3, n) of a field, shape (n,) [rad]; NaN if unknown.
+
+    The complex field is interpolated by cubic splines after its mean ramp is taken off, so no phase is unwrapped, and a faint voxel
+    beyond the surface counts little. `inside` (2, n) tells whether the crystal reaches to one step before and after each point.
+    """
+    box = _box(rho != 0, MARGIN)
+    rho, points = rho[box], points - np.array([[side.start] for side in box])
+    ramp = mean_turn(rho)
+    flat = continue_beyond(without_ramp(rho, ramp), rho != 0)
+    parts = [ndimage.spline_filter(part, order=3, mode="nearest") for part in (flat.real, flat.imag)]
+
+    def field(at: FloatArray) -> NDArray[np.complex128]:
+        real, imaginary = (ndimage.map_coordinates(part, at, order=3, mode="nearest", prefilter=False) for part in parts)
+        return real + 1j * imaginary
+
+    here, move = field(points), np.reshape(step, (3, 1))
+    before = np.where(inside[0], np.angle(here * field(points - move).conj()), 0)
+    after = np.where(inside[1], np.angle(field(points + move) * here.conj()), 0)
+    count = inside.sum(axis=0)
+    return np.where(count > 0, (before + after) / np.maximum(count, 1) + ramp @ step, np.nan)
+
+
+def _fill_from_nearest(values: FloatArray, support: BoolArray) -> NDArray[np.float64]:
+    """Give each voxel of the support that has no value (NaN) that of the nearest voxel that has one; NaN outside the support.
+
+    Raises
+    ------
+    DataError : if no voxel has a value.
+    """
+    known = support & np.isfinite(values)
+    if not known.any():
+        raise DataError("the crystal is less than two voxels wide, so its phase has no gradient; take smaller voxels.")
+    if (support & ~known).any():
+        nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+        values = values[tuple(nearest)]
+    return np.where(support, values, np.nan)
+
+
+def _box(support: BoolArray, margin: int) -> tuple[slice, ...]:
+    """Return the box around a support and a margin [voxels], as far as the array goes."""
+    boxes = ndimage.find_objects(support.astype(np.uint8))
+    if not boxes:
+        raise DataError("the support is empty, so there is no crystal.")
+    return tuple(slice(max(0, side.start - margin), side.stop + margin) for side in boxes[0])
 
 
 def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

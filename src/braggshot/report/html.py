@@ -92,8 +92,8 @@ def _surface(drawing: Drawing) -> Iterable[str]:
     if views:
         axes = "The file holds no geometry: voxels are drawn as cubes, and z, y, x are rocking, row, column."
         if reconstruction.basis is not None:
-            frame = "crystal" if reconstruction.frame == "crystal" else "laboratory"
-            axes = f"True proportions; x, y, z are the axes of the {frame} frame, q is the scattering vector."
+            frame = text.FRAMES[reconstruction.frame]
+            axes = f"True proportions; x, y, z are the axes of the {frame}, q is the scattering vector."
         yield (
             f'<p class="note">Surface at {text.percent(LEVEL)} of the median amplitude, coloured by the phase there '
             f"(mean phase zero). {axes}</p>"

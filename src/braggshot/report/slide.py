@@ -35,7 +35,7 @@ def slide(drawing: Drawing) -> Figure:
         views = drawing.strain_views
         amplitudes, others = strain_figures.slices(known, "amplitude"), strain_figures.slices(known)
         bright, colours, name = known.amplitudes, known.strains, "strain along q"
-        title = f"{name}, {'crystal' if known.found.frame == 'crystal' else 'laboratory'} frame"
+        title = f"{name}, {text.FRAMES[known.found.frame]}"
     for number, picture in enumerate(views):
         axes = figure.add_axes((0.005 + 0.205 * (number % 2), 0.49 - 0.365 * (number // 2), 0.2, 0.3556))
         _draw(axes, picture, bar=number == 3)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from braggshot.physics.surface import find_surface
+from braggshot.report import text
 from braggshot.report.figures import Colours, phase_colours
 from braggshot.report.strain_figures import symmetric
 from braggshot.volumes import FloatArray, Reconstruction, StrainMap
@@ -152,11 +153,8 @@ def solid(result: Reconstruction) -> Solid | None:
     rho = result.rho * np.exp(-1j * np.angle(np.sum(result.rho[result.support])))
     amplitude = np.abs(rho)
     colours = {"phase": phase_colours(rho[result.support]), "amplitude": _amplitudes(amplitude[result.support])}
-    frame = (
-        "laboratory frame"
-        if result.frame == "lab" or result.basis is not None
-        else "detector frame: z, y, x are rocking, row, column"
-    )
+    cubes = result.frame == "detector" and result.basis is None
+    frame = "detector frame: z, y, x are rocking, row, column" if cubes else text.FRAMES[result.frame]
     basis = np.eye(3) if result.basis is None else result.basis * 1e9
     whole = _WholeCrystal(result.volume.name, amplitude, result.support, basis, "voxels" if result.basis is None else "nm", frame)
     return _crop_to_box(whole, {"phase": _unit_phase(rho), "amplitude": amplitude}, colours, result.volume.q_bragg)

@@ -15,6 +15,9 @@ from braggshot.volumes import Agreement, FloatArray, Reconstruction
 # Table that turns the digits of an exponent into superscripts.
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
+# Name of each coordinate frame in which a crystal is drawn; a crystal on the detector's voxels is drawn in the laboratory.
+FRAMES = {"detector": "laboratory frame", "lab": "laboratory frame", "sample": "sample frame", "crystal": "crystal frame"}
+
 # Sentences for each verdict: the headline says what it means, the advice says what to do next.
 HEADLINES = {
     "good": "This reconstruction can be trusted.",
