@@ -76,6 +76,13 @@ def test_places_on_the_curved_grid_have_the_scattering_vectors_of_the_straight_o
     np.testing.assert_allclose(found, offset, atol=0.02)
 
 
+def test_angles_that_do_not_fit_the_counts_leave_the_grid_unchecked():
+    inside, rho = ball()
+    usual = crystal(measured(0.6, step=2e-4), rho, inside)
+    other = replace(usual.volume, window=replace(WINDOW, raw_shape=(30, 24, 22)))
+    assert "not checked" in straighten(replace(usual, volume=other), correct=True)[1]["curvature"]
+
+
 def test_a_usual_window_is_left_alone():
     inside, rho = ball()
     usual = crystal(measured(0.6, step=2e-4), rho, inside)

@@ -43,7 +43,10 @@ def straighten(reconstruction: Reconstruction, *, correct: bool) -> tuple[Recons
     volume = reconstruction.volume
     if volume.geometry is None or volume.window is None or reconstruction.frame != "detector":
         return reconstruction, {}
-    bends = curvature(volume.geometry, volume.window, volume.shape)
+    try:
+        bends = curvature(volume.geometry, volume.window, volume.shape)
+    except GeometryError as error:  # of an object whose angles and counts do not belong together
+        return reconstruction, {"curvature": f"curvature of the measured grid not checked: {error}"}
     ends = np.array([-1.0, 0.0, 1.0])
     farthest = float(np.abs(polygrid3d(ends, ends, ends, bends)).max())
     if farthest < _BENT:
