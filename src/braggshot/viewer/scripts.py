@@ -1,4 +1,4 @@
-"""Hold the scripts that the browser runs by itself: say what is drawn, keep the view in the address, tell a click from a turn, link two cameras."""
+"""Hold the scripts that the browser runs by itself: say what is drawn, keep the view in the address, heed clicks, link cameras."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ CLICKED = """click => {
     }
     if (!click) return dash_clientside.no_update;
     return new Promise(then => {
-        const wait = () => window.press.isHeld ? setTimeout(wait, 20) : then(window.press.isTurn ? dash_clientside.no_update : click);
+        const answer = () => then(window.press.isTurn ? dash_clientside.no_update : click);
+        const wait = () => window.press.isHeld ? setTimeout(wait, 20) : answer();
         wait();
     });
 }"""
