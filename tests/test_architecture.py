@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -62,11 +63,16 @@ CONFINED = {
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_PARAMETERS = 400, 60, 8
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def modules() -> Iterator[tuple[str, Path, ast.Module]]:
     for path in sorted(SOURCE.rglob("*.py")):
         relative = path.relative_to(SOURCE)
         unit = relative.parts[0].removesuffix(".py")
-        yield unit, path, ast.parse(path.read_text())
+        yield unit, path, parsed(path)
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -105,7 +111,7 @@ def test_exceptions_and_loose_modules_stay_few():
 
 def contents(package: Path) -> list[str]:
     """Names in the table of contents of a package, its docstring: ``name   what it does`` or ``name/   ...``, a line each."""
-    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    docstring = ast.get_docstring(parsed(package / "__init__.py")) or ""
     return [found[1] for line in docstring.splitlines() if (found := re.match(r"(\w+)/?  +\S", line))]
 
 
@@ -123,7 +129,7 @@ def test_a_package_lists_what_it_holds_and_its_order_holds(package):
     for number, name in enumerate(listed):
         files = [package / f"{name}.py"] if (package / f"{name}.py").exists() else sorted((package / name).rglob("*.py"))
         for path in files:
-            for imported in imports(ast.parse(path.read_text())):
+            for imported in imports(parsed(path)):
                 sibling = imported.removeprefix(inside).split(".")[0]
                 if imported.startswith(inside) and sibling in held and sibling not in listed[: number + 1]:
                     wrong.append(f"{path.relative_to(SOURCE)} imports {imported}, listed below it")

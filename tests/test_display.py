@@ -140,6 +140,15 @@ def test_the_error_is_shown_and_another_start_begins_anew(capsys):
     assert "HIO, error 0.2000" in last
 
 
+@pytest.fixture
+def _as_python_begins():
+    """Ctrl-C is a KeyboardInterrupt, whatever a library that another test imported has made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_as_python_begins")
 def test_an_interrupt_ends_the_phasing_and_nothing_is_left(tmp_path, monkeypatch):
     """As a notebook does it: the kernel is interrupted, and the next cell runs again."""
     from braggshot.crystals.sample import CrystalSettings, simulate_volume

@@ -16,8 +16,8 @@ from braggshot.pipeline import drain, prepare_and_phase
 from braggshot.prepare import PrepareConfig, prepare, volume
 from braggshot.volumes import Scan
 
-CRYSTAL = CrystalSettings(shape=(48, 48, 48), oversampling=(2.6, 3), counts=(1e6, 1e6), phase_range=(1, 1), shapes=("fcc",))
-PHASING = PhasingConfig(method="refine", partial_coherence="off", device="cpu")
+CRYSTAL = CrystalSettings(shape=(32, 32, 32), oversampling=(2.6, 3), counts=(1e6, 1e6), phase_range=(1, 1), shapes=("fcc",))
+PHASING = PhasingConfig(method="refine", hypotheses=1, orientations=1, partial_coherence="off", device="cpu")
 
 
 def a_scan():
@@ -28,7 +28,7 @@ def test_a_pattern_that_was_binned_too_much_is_phased_again_without_binning(monk
     """As if the size had been measured wrong: binned by 3, the crystal does not fit into the array."""
     plain = drain(prepare_and_phase(a_scan(), PrepareConfig(), PHASING))
     monkeypatch.setattr(volume, "choose_binning", lambda *_: (1, 3, 1))
-    again = drain(prepare_and_phase(a_scan(), PrepareConfig(max_shape=(48, 48, 48)), PHASING))
+    again = drain(prepare_and_phase(a_scan(), PrepareConfig(max_shape=(32, 32, 32)), PHASING))
     assert again.volume.window.binning == (1, 1, 1)
     assert "phased a second time, unbinned" in again.volume.steps[-1]
     assert again.volume.steps[-1].endswith("kept")
@@ -53,7 +53,7 @@ def test_what_is_phased_a_second_time(monkeypatch, verdict, binning, measured, a
     scan = a_scan()
     made = prepare(scan, PrepareConfig())
     rho = np.zeros(made.shape, np.complex64)
-    rho[tuple(slice(24 - 8, 24 + 8) for _ in range(3))] = 1  # an oversampling of 3
+    rho[tuple(slice(n // 2 - round(n / 6), n // 2 + round(n / 6)) for n in made.shape)] = 1  # an oversampling of about 3
     found = replace(sample_reconstruction(), rho=rho, support=rho != 0, verdict=verdict, seconds={"phasing": 1.0})
     volumes = []
 

@@ -31,7 +31,7 @@ from braggshot.series import Source
 CRYSTAL = CrystalSettings(shape=(24, 26, 28), counts=(1e5, 1e5), phase_range=(1, 1), shapes=("fcc",))
 SETTINGS = cluster.resolve(
     {
-        "phasing": {"method": "refine", "hypotheses": 2, "partial_coherence": "off", "device": "cpu"},
+        "phasing": {"method": "refine", "hypotheses": 1, "orientations": 1, "partial_coherence": "off", "device": "cpu"},
         "output": {"formats": ["cxi"]},
     }
 )

@@ -50,17 +50,15 @@ def scans(tmp_path_factory):
     return list_sources(sorted(folder.glob("*.cxi")), columns=["V=0,1,2,3,4,5,6"])
 
 
-def of_one_process(scans, folder, **changed):
-    plain = {**parse_assignments(OPTIONS)["series"], "neighbour": "first", **changed}
-    settings = series.resolve({**parse_assignments(OPTIONS), "series": plain})
+def of_one_process(scans, folder, given):
     with one_thread():
-        list(series.run(scans, folder, settings))
+        list(series.run(scans, folder, series.resolve(given)))
     return folder
 
 
 @pytest.fixture(scope="module")
 def alone(scans, tmp_path_factory):
-    return of_one_process(scans, tmp_path_factory.mktemp("alone"))
+    return of_one_process(scans, tmp_path_factory.mktemp("alone"), parse_assignments([*OPTIONS, "series.neighbour=first"]))
 
 
 def assert_same(folder, expected):
@@ -126,18 +124,17 @@ def test_a_restarted_scheduler_changes_nothing(scans, alone, tmp_path, capsys):
 
 def test_a_chain_is_walked_and_a_first_scan_without_a_crystal_is_passed_over(scans, tmp_path):
     """The scan that cannot be read comes first, so the next one becomes what the others follow."""
-    listed = [scans[3], scans[0], scans[1]]
+    listed, short = [scans[3], scans[0], scans[1]], parse_assignments([*OPTIONS, "phasing.iterative.recipe=20*HIO+20*ER"])
     with connect("local", 1, CONFIG) as client:
         for follows in ("previous", "first"):
-            settings = replace(SETTINGS, series=replace(SETTINGS.series, neighbour=follows))
-            reports = list(run_series(listed, tmp_path / follows, client, settings))
+            given = {**short, "series": {**short["series"], "neighbour": follows}}
+            reports = list(run_series(listed, tmp_path / follows, client, resolve_series(given)))
             assert [report.row["verdict"] == "failed" for report in reports] == [True, False, False]
-            assert_same(tmp_path / follows, of_one_process(listed, tmp_path / f"{follows}-alone", neighbour=follows))
+            assert_same(tmp_path / follows, of_one_process(listed, tmp_path / f"{follows}-alone", given))
 
 
-def test_a_row_holds_only_with_all_that_it_follows(scans, alone):
+def test_a_row_holds_only_with_all_that_it_follows(scans):
     """Another crystal to follow is another row; so is one that was phased anew with other settings."""
-    rows = {row["name"]: row for row in table.read(alone / "series.csv")}
-    settings = series.resolve({"series": {"neighbour": "first"}})
-    digests = {table.digest(settings, scans[1], follows) for follows in (None, rows["s0"]["settings"], rows["s2"]["settings"])}
-    assert len(digests) == 3
+    settings, other = series.resolve({"series": {"neighbour": "first"}}), series.resolve({"phasing": {"seed": 7}})
+    followed = [table.digest(settings, scans[0], None), table.digest(settings, scans[2], None), table.digest(other, scans[0], None)]
+    assert len({table.digest(settings, scans[1], follows) for follows in (None, *followed)}) == 4

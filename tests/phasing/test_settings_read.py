@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 from settings_read import leaves, tables, watched
+from stand_ins import raw_scan
 
 from braggshot import pipeline
-from braggshot.crystals.scan import ScanSettings, simulate_scan
 from braggshot.errors import ConfigError
 from braggshot.iterative.iterate import IterativeConfig
 from braggshot.nn.adapt import AdaptConfig
@@ -50,8 +50,8 @@ def seen():
     """For each method, and for the whole job, the (record, field) that it read."""
     settings = pipeline.Settings()
     classes = {known for _, known in tables(settings)}
-    scan, _ = simulate_scan(3, settings=ScanSettings())
-    volume = prepare(scan, replace(settings.prepare, shape=(32, 32, 32)))
+    small = replace(settings.prepare, shape=(16, 16, 16))
+    volume = prepare(raw_scan(), small)
     valid = volume.valid.copy()
     valid[:, 12] = False
     read = {}
@@ -62,12 +62,12 @@ def seen():
                 pipeline.drain(phase(replace(volume, valid=valid), config))
     job = replace(
         settings,
-        prepare=replace(settings.prepare, shape=(32, 32, 32)),
+        prepare=small,
         phasing=PhasingConfig(method="oneshot"),
         strain=replace(settings.strain, noise_samples=2),
     )
     with watched(classes) as read["the job"]:
-        pipeline.drain(pipeline.run(scan, job))
+        pipeline.drain(pipeline.run(raw_scan(), job))
     return read
 
 
@@ -157,9 +157,8 @@ def test_another_package_offers_a_strategy(monkeypatch):
 
     ones = Strategy(run, False, False, lambda config: 1, (10, 10), frozenset({"options"}))
     monkeypatch.setattr(strategies, "entry_points", lambda group: [SimpleNamespace(name="ones", load=lambda: ones)])
-    scan, _ = simulate_scan(3, settings=ScanSettings())
     settings = pipeline.resolve({"phasing": {"method": "ones", "options": {"size": 3}}})
-    result = pipeline.drain(pipeline.run(scan, replace(settings, prepare=replace(settings.prepare, shape=(32, 32, 32)))))
+    result = pipeline.drain(pipeline.run(raw_scan(), settings))
     assert (result.method, result.support.sum()) == ("ones", 6**3)
     assert dataclasses.asdict(settings.phasing)["options"] == {"size": 3}
     with pytest.raises(ConfigError, match=r"unknown phasing.method 'twos'; known: .*, ones"):

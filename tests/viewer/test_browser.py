@@ -136,11 +136,14 @@ def test_nothing_is_asked_of_anybody_else(page):
 def test_dragging_turns_the_crystal_and_a_new_picture_keeps_it_turned(page):
     before = page.crystal()
     canvas = page.driver.find_element(By.CSS_SELECTOR, "#crystal canvas")
-    ActionChains(page.driver).drag_and_drop_by_offset(canvas, 120, 60).perform()
+    hold = ActionChains(page.driver).click_and_hold(canvas).pause(0.3)  # so that it is drawn meanwhile, as by a human hand
+    hold.move_by_offset(120, 60).release().perform()
     page.until(lambda: np.abs(page.crystal() - before).max(axis=-1).astype(bool).mean() > 0.02)
     eye = "return JSON.stringify(document.querySelector('#crystal .js-plotly-plot').layout.scene.camera.eye)"
     turned = page.driver.execute_script(eye)
     page.until(lambda: page.driver.execute_script("return dash_component_api.getLayout('camera').props.data") is not None)
+    picked = "return dash_component_api.getLayout('picked').props.data || []"
+    assert page.driver.execute_script(picked) == []  # it was turned, not clicked
     colours = "return document.querySelector('#crystal .js-plotly-plot').data[0].cmax"
     before_colours = page.driver.execute_script(colours)
     page.choose("colouring", "displacement")
@@ -152,6 +155,10 @@ def test_dragging_turns_the_crystal_and_a_new_picture_keeps_it_turned(page):
     page.choose("look", "oblique")
     page.choose("colouring", "strain")
     page.says("legend", "strain")
+    ActionChains(page.driver).click(canvas).perform()
+    page.until(lambda: len(page.driver.execute_script(picked)) == 1)
+    page.driver.find_element(By.ID, "unpick").click()
+    page.until(lambda: page.driver.execute_script(picked) == [])
 
 
 def test_another_colouring_gives_other_colours(page):

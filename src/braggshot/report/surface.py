@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from braggshot.physics.loops import compiled
 from braggshot.physics.surface import SMOOTHING, find_surface
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
 LEVEL = 0.5  # amplitude at the drawn surface, divided by the median amplitude inside the support [1]
 _OVERDRAW = 2  # rendered pixels per pixel of the image, along each axis; they are averaged, so that edges are smooth
-_SPACING = 0.7  # distance between neighbouring points that fill a triangle [rendered pixels]; below 1 / sqrt(2) there are no holes
 _AMBIENT = 0.5  # brightness where no direct light falls, relative to full light [1]
 _LIGHT = np.array([-0.35, 0.5, 0.79])  # direction to the light: right, up, towards the viewer
 
@@ -102,19 +102,11 @@ def render(
     """
     fine = size * _OVERDRAW
     seen = surface.normals.mean(axis=1) @ axes[2] > -0.2  # True for triangles that face the viewer, or nearly do
-    corners = (surface.corners[seen] @ axes.T).astype(np.float32)
-    corners *= fine / (2 * surface.radius)
-    weights = _lattice(np.linalg.norm(corners[:, :, :2] - np.roll(corners[:, :, :2], 1, axis=1), axis=2).max() / _SPACING)
-    points = (weights @ corners.transpose(1, 0, 2).reshape(3, -1)).reshape(len(weights), len(corners), 3)
-    column = np.clip(points[..., 0] + fine / 2, 0, fine - 1).astype(np.int32)
-    row = np.clip(fine / 2 - points[..., 1], 0, fine - 1).astype(np.int32)
-    place, depth = (row * fine + column).ravel(), points[..., 2].ravel()
-    nearest = np.full(fine * fine, -np.inf, np.float32)
-    np.maximum.at(nearest, place, depth)
-    shown = np.flatnonzero(depth == nearest[place])
-    pixels = place[shown]
-    point, triangle = np.divmod(shown, len(corners))
-    blend = weights[point]
+    corners = surface.corners[seen] @ axes.T * (fine / (2 * surface.radius))
+    corners[..., :2] = fine / 2 + corners[..., :2] * (1, -1)  # columns count to the right, rows downwards
+    owner, weights = _cover(corners.astype(np.float32), fine)
+    pixels = np.flatnonzero(owner >= 0)
+    triangle, blend = owner[pixels], weights[pixels]
     normals = np.einsum("ik,ikj->ij", blend, (surface.normals[seen] @ axes.T).astype(np.float32)[triangle])
     field = np.einsum("ik,ik->i", blend, surface.field[seen].astype(np.complex64)[triangle])
     normals /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normals, normals)), 1e-30)[:, None]
@@ -127,10 +119,28 @@ def render(
     return np.asarray(np.round(image * 255), dtype=np.uint8)
 
 
-def _lattice(longest: float) -> NDArray[np.float32]:
-    """Compute evenly spaced points in a triangle, at least `longest` steps per edge, as barycentric weights (point, 3)."""
-    steps = max(1, int(np.ceil(longest)))
-    first, second = (index.ravel() for index in np.mgrid[: steps + 1, : steps + 1])
-    inside = first + second <= steps
-    weights = np.column_stack([first, second, steps - first - second])[inside] / steps
-    return weights.astype(np.float32)
+@compiled
+def _cover(corners: NDArray[np.float32], size: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Find the nearest triangle at the middle of each pixel: its number, -1 where there is none, and the barycentric weights.
+
+    Corners are (triangle, 3, 3): column, row and depth [pixels]; of two triangles the one of larger depth is nearer.
+    """
+    owner = np.full(size * size, -1, np.int32)
+    weights = np.zeros((size * size, 3), np.float32)
+    nearest = np.zeros(size * size, np.float32)
+    for number in range(len(corners)):
+        (x0, y0, z0), (x1, y1, z1), (x2, y2, z2) = corners[number, 0], corners[number, 1], corners[number, 2]
+        area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
+        if area == 0:  # seen from its edge
+            continue
+        for row in range(max(0, int(min(y0, y1, y2) - 0.5)), min(size, int(max(y0, y1, y2) + 0.5))):
+            for column in range(max(0, int(min(x0, x1, x2) - 0.5)), min(size, int(max(x0, x1, x2) + 0.5))):
+                x, y = column + 0.5, row + 0.5
+                first = ((x1 - x) * (y2 - y) - (x2 - x) * (y1 - y)) / area
+                second = ((x2 - x) * (y0 - y) - (x0 - x) * (y2 - y)) / area
+                third = 1 - first - second
+                pixel, depth = row * size + column, first * z0 + second * z1 + third * z2
+                if min(first, second, third) >= -1e-4 and (owner[pixel] < 0 or depth > nearest[pixel]):  # rounding leaves no hole
+                    owner[pixel], nearest[pixel] = number, depth
+                    weights[pixel, 0], weights[pixel, 1], weights[pixel, 2] = first, second, third
+    return owner, weights

@@ -15,7 +15,7 @@ from flask import Response, request
 from braggshot.viewer import comparison, contents, parts
 from braggshot.viewer.choices import NAMES, of_page, picked_point, points
 from braggshot.viewer.pages import ASK, Pages, pause
-from braggshot.viewer.scripts import ADDRESS, FORGET_RANGE, LINK_CAMERAS, SEEN, STORED, VALUES
+from braggshot.viewer.scripts import ADDRESS, CLICKED, FORGET_RANGE, LINK_CAMERAS, SEEN, STORED, VALUES
 from braggshot.viewer.shared import SharedFeed, scan_entries
 
 CURVE_CHOICES = ("quantity", "over", "counts-scale")
@@ -198,11 +198,13 @@ def _echo(app: Dash) -> None:
 
 def _pick(app: Dash, shared: SharedFeed) -> None:
     """Mark the points that the user clicks: on a slice, or on the surface; a third one begins anew."""
-    graphs = ("slice-z", "slice-y", "slice-x", "crystal")
+    slices = ("slice-z", "slice-y", "slice-x")
+    app.clientside_callback(CLICKED, Output("clicked", "data"), Input("crystal", "clickData"))  # type: ignore[no-untyped-call]
 
     @app.callback(
         Output("picked", "data"),
-        *(Input(graph, "clickData") for graph in graphs),
+        *(Input(name, "clickData") for name in slices),
+        Input("clicked", "data"),
         Input("unpick", "n_clicks"),
         State("shown", "data"),
         *(State(f"at-{axis}", "value") for axis in "zyx"),
@@ -210,13 +212,14 @@ def _pick(app: Dash, shared: SharedFeed) -> None:
         prevent_initial_call=True,
     )
     def pick(*given: Any) -> Any:
-        clicks, (shown, *places, picked) = dict(zip(graphs, given, strict=False)), given[len(graphs) + 1 :]
+        clicks, (shown, *places, picked) = dict(zip((*slices, "clicked"), given, strict=False)), given[len(slices) + 2 :]
         if ctx.triggered_id == "unpick":
             return []
         solid = shared.solid(int(shown["at"])) if shown else None
         name = str(ctx.triggered_id)
         point = ((clicks.get(name) or {}).get("points") or [None])[0]
-        place = None if solid is None or point is None else picked_point(solid, name, point, places)
+        graph = "crystal" if name == "clicked" else name
+        place = None if solid is None or point is None else picked_point(solid, graph, point, places)
         if place is None:
             raise PreventUpdate
         known = list(points(picked))

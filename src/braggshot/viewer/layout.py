@@ -29,7 +29,10 @@ def page(version: Version, lists: Lists, tools: Sequence[Any] = ()) -> html.Div:
     """
     stores = [
         dcc.Store(id="moment", data=vars(version)),
-        *(dcc.Store(id=name) for name in ("shown", "drawn", "seen", "camera", "said", "counted", "plotted", "answered", "picked")),
+        *(
+            dcc.Store(id=name)
+            for name in ("shown", "drawn", "seen", "camera", "said", "counted", "plotted", "answered", "clicked", "picked")
+        ),
     ]
     main = html.Main(
         [

@@ -1,4 +1,4 @@
-"""Hold the scripts that the browser runs by itself: say what is drawn, keep the view in the address, link two cameras."""
+"""Hold the scripts that the browser runs by itself: say what is drawn, keep the view in the address, heed clicks, link cameras."""
 
 from __future__ import annotations
 
@@ -48,6 +48,27 @@ ADDRESS = f"""(...given) => {{
 FORGET_RANGE = """() => Date.now() - (window.viewRestored || Date.now()) > 1500
     ? [null, null] : [dash_clientside.no_update, dash_clientside.no_update]"""
 """Script that empties the range of colours when another quantity or unit is chosen, but not while a view is restored."""
+
+CLICKED = """click => {
+    if (!window.press) {
+        const end = () => { window.press.isHeld = false; };
+        window.press = {isHeld: false, isTurn: false};
+        document.addEventListener("pointerdown", at => { window.press = {isHeld: true, isTurn: false, at}; }, true);
+        document.addEventListener("pointermove", now => {
+            const {at, isHeld} = window.press;
+            if (isHeld && Math.hypot(now.clientX - at.clientX, now.clientY - at.clientY) > 4) window.press.isTurn = true;
+        }, true);
+        document.addEventListener("pointerup", end, true);
+        document.addEventListener("pointercancel", end, true);
+    }
+    if (!click) return dash_clientside.no_update;
+    return new Promise(then => {
+        const answer = () => then(window.press.isTurn ? dash_clientside.no_update : click);
+        const wait = () => window.press.isHeld ? setTimeout(wait, 20) : answer();
+        wait();
+    });
+}"""
+"""Script that passes on a click on the crystal. Plotly takes every press on its surface for a click, also one that turns it."""
 
 LINK_CAMERAS = """(one, other) => {
     const moved = dash_clientside.callback_context.triggered_id, to = moved === "crystal" ? "crystal-b" : "crystal";
