@@ -136,5 +136,6 @@ def test_a_chain_is_walked_and_a_first_scan_without_a_crystal_is_passed_over(sca
 def test_a_row_holds_only_with_all_that_it_follows(scans):
     """Another crystal to follow is another row; so is one that was phased anew with other settings."""
     settings, other = series.resolve({"series": {"neighbour": "first"}}), series.resolve({"phasing": {"seed": 7}})
-    followed = [table.digest(settings, scans[0], None), table.digest(settings, scans[2], None), table.digest(other, scans[0], None)]
-    assert len({table.digest(settings, scans[1], follows) for follows in (None, *followed)}) == 4
+    first = table.digest(settings, scans[0])
+    followed = (None, first, table.digest(settings, scans[2], first), table.digest(other, scans[0]))
+    assert len({table.digest(settings, scans[1], follows) for follows in followed}) == 4
