@@ -37,7 +37,7 @@ types: $(VENV)/test
 
 # Two files at a time, a core each: most of what the tests do is too small to be shared by cores.
 unit: $(VENV)/test
-	$(SAY) 'unit: pytest, about 9 minutes on two cores'
+	$(SAY) 'unit: pytest, about 11 minutes on two cores'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not long'
 
 # Tests that take minutes each.
