@@ -6,6 +6,8 @@ command line prints this text as one line and exits with status 1. Any other exc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class BraggshotError(Exception):
     """Base class of all errors that a user can cause."""
@@ -33,3 +35,15 @@ class OutputError(BraggshotError):
 
 class ClusterError(BraggshotError):
     """Error: the machines of a cluster that do the work cannot be reached, or have left the cluster."""
+
+
+def list_numbers(numbers: Iterable[int], most: int = 8) -> str:
+    """Write rising whole numbers as ranges, at most `most` of them: [1, 2, 3, 7] becomes "1-3, 7", and nothing "none"."""
+    runs: list[list[int]] = []
+    for number in map(int, numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    words = [f"{first}-{last}" if last > first else f"{first}" for first, last in runs]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "") or "none"

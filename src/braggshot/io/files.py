@@ -162,13 +162,6 @@ def say_missing_filter(part: h5py.Dataset) -> str:
     return f"the filter {code} is not one of hdf5plugin: {kept}"
 
 
-def list_ranges(numbers: Sequence[int] | NDArray[np.intp]) -> str:
-    """Write whole numbers as ranges: [1, 2, 3, 7] becomes "1-3, 7"; of more than ten ranges the first ten are written."""
-    runs = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
-    texts = [f"{run[0]}-{run[-1]}" if run.size > 1 else f"{run[0]}" for run in runs[:10]]
-    return ", ".join([*texts, "..."] if len(runs) > 10 else texts)
-
-
 def expand_pattern(path: str | Path) -> list[Path]:
     """List the files that fit a pattern such as ``frames/*.tif``; brackets in the name of a folder that exists are no pattern."""
     if not glob.has_magic(str(path)):

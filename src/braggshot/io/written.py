@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.errors import FormatError
-from braggshot.io.files import dataset, list_ranges, open_hdf5, raw_file_beside
+from braggshot.errors import FormatError, list_numbers
+from braggshot.io.files import dataset, open_hdf5, raw_file_beside
 from braggshot.volumes import BoolArray
 
 # HDF5's numbers of the filters whose decoders end the program where the size that a damaged chunk states is wrong.
@@ -64,7 +64,7 @@ def _judge(part: h5py.Dataset, arrived: BoolArray) -> Written:
     if not len(lost):
         return Written(arrived)
     count = f"{len(lost)} of {len(arrived)} frames of {part.name.strip('/')}"
-    return Written(arrived, (f"{count} were never written ({list_ranges(lost)}): left as masked planes.",))
+    return Written(arrived, (f"{count} were never written ({list_numbers(lost)}): left as masked planes.",))
 
 
 def _find_chunks(part: h5py.Dataset, axis: int) -> Written:
@@ -121,7 +121,7 @@ def _find_in_sources(part: h5py.Dataset, axis: int) -> Written:
     said = f"{spread} and {len(missing)} of them are {state}, first {first}"
     if not here.any():
         raise FormatError(f"{part.file.filename}: {said}; copy them to where the links point.")
-    planes = f"{said}: its frames {list_ranges(np.flatnonzero(lost))} are left as masked planes."
+    planes = f"{said}: its frames {list_numbers(np.flatnonzero(lost))} are left as masked planes."
     return Written(here, (planes, *found.noticed), tuple(sources.values()))
 
 
@@ -186,7 +186,7 @@ def _find_in_raw_files(part: h5py.Dataset, axis: int) -> Written:
     if not short:
         return Written(arrived, (), tuple(places))
     state = "is shorter than announced" if short[0].exists() else "is missing"
-    lost = f"frames {list_ranges(np.flatnonzero(~arrived))} of {number} are left as masked planes."
+    lost = f"frames {list_numbers(np.flatnonzero(~arrived))} of {number} are left as masked planes."
     return Written(arrived, (f"{part.name.strip('/')} is kept in {short[0]}, which {state}: {lost}",), tuple(places))
 
 

@@ -17,7 +17,7 @@ class PrepareConfig(Changes):
     shape : shape of the volume (z, y, x) [voxels]; None chooses one from the reach of the fringes
     max_shape : largest shape that is chosen [voxels]
     binning : raw voxels per voxel (z, y, x); "auto" bins axes with an oversampling of six or more, so that an oversampling of
-        at least three remains
+        at least three remains, and less where many photons would show what a bin averages
     centre : position of the Bragg peak: "max" is the brightest voxel of the lightly smoothed pattern, "com" the centre of mass
         around that voxel, and (z, y, x) a given index of the raw scan
     subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; this spoils the

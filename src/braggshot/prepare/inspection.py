@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from braggshot.errors import DataError
+from braggshot.errors import DataError, list_numbers
 from braggshot.volumes import BoolArray, Frames
 
 SAMPLES = 8  # number of frames that are looked at before the scan is read
@@ -202,14 +202,8 @@ def find_lost_frames(counts: FrameCounts, n_frames: int) -> BoolArray:
 
 def name_lost_frames(lost: BoolArray) -> str:
     """Say which frames hold no measurement."""
-    return f"{int(lost.sum())} of {len(lost)} frames ({name_ranges(lost)}) hold no counts: without beam, or never written; masked"
-
-
-def name_ranges(chosen: BoolArray) -> str:
-    """Write the indices of True entries as ranges: "3, 20-22"."""
-    numbers = np.flatnonzero(chosen)
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs if len(run))
+    which = list_numbers(np.flatnonzero(lost))
+    return f"{int(lost.sum())} of {len(lost)} frames ({which}) hold no counts: without beam, or never written; masked"
 
 
 def refuse_upside_down_mask(name: str, valid: BoolArray, readout: Readout, sample: NDArray[Any]) -> None:

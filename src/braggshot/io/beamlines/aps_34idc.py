@@ -27,12 +27,11 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import constants
 
-from braggshot.errors import DataError, FormatError, GeometryError
+from braggshot.errors import DataError, FormatError, GeometryError, list_numbers
 from braggshot.io.atomic import replacing
 from braggshot.io.beamlines.instruments import APS_34IDC as APS
 from braggshot.io.beamlines.readings import Overrides, Readings, geometry, match_points, rocking_angle
 from braggshot.io.beamlines.spec import Place, SpecScan, choose_scan, list_scans, read_head, read_scan
-from braggshot.io.beamlines.tables import list_numbers
 from braggshot.io.beamlines.timepix import centred_region, find_direct_beam, from_zero, open_seam, read_region
 from braggshot.io.beamlines.values import Value, read_value
 from braggshot.io.beamlines.views import SeamFrames

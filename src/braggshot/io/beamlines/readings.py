@@ -13,8 +13,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.errors import ConfigError, DataError
-from braggshot.io.beamlines.tables import list_numbers
+from braggshot.errors import ConfigError, DataError, list_numbers
 from braggshot.io.beamlines.values import Value, explain_contradiction
 from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL, Range
 from braggshot.volumes import Circle, FloatArray, Geometry

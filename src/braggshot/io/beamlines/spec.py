@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.errors import DataError, FormatError
+from braggshot.errors import DataError, FormatError, list_numbers
 from braggshot.io.beamlines.tables import (
     decode,
     explain_early_stop,
-    list_numbers,
     name_gaps,
     read_rows,
     split_names,

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from braggshot.errors import list_numbers
+
 SCAN = re.compile(r"[ad](\d?)scan|lup")  # commands that move one motor, or as many as the digit says, in equal steps
 MESH = re.compile(r"d?mesh")  # commands that move two motors over a grid
 
@@ -82,13 +84,6 @@ def name_gaps(name: str, values: NDArray[np.float64]) -> str | None:
 
 def _points(indices: Sequence[int]) -> str:
     return f"point{'s' if len(indices) > 1 else ''} {list_numbers(indices)}"
-
-
-def list_numbers(numbers: Sequence[int]) -> str:
-    """Write numbers as ranges, at most eight of them: [1, 2, 3, 7] becomes "1-3, 7"."""
-    runs = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
-    words = [f"{run[0]}-{run[-1]}" if run.size > 1 else f"{run[0]}" for run in runs if run.size]
-    return ", ".join(words[:8]) + (f" and {len(words) - 8} more" if len(words) > 8 else "") or "none"
 
 
 def announced_points(command: str) -> int | None:

@@ -100,10 +100,10 @@ def _parse_word(name: str) -> tuple[str, float] | None:
 
 
 # Symbols that were typed in other letters, such as KEV and MM; of a prefix in two cases the smaller one is meant for lengths.
-_SYMBOLS_BY_FOLD: dict[str, list[str]] = {}
-for _symbol in SYMBOLS:
-    for _prefix in PREFIXES:
-        _SYMBOLS_BY_FOLD.setdefault((_prefix + _symbol).casefold(), []).append(_prefix + _symbol)
+_SYMBOLS_BY_FOLD = {
+    folded: [prefix + symbol for symbol in SYMBOLS for prefix in PREFIXES if (prefix + symbol).casefold() == folded]
+    for folded in {(prefix + symbol).casefold() for symbol in SYMBOLS for prefix in PREFIXES}
+}
 
 
 def to_text(value: Any) -> str:

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.errors import FormatError
-from braggshot.io.files import list_ranges
+from braggshot.errors import FormatError, list_numbers
 
 # Words in the names of images that are no frames of a scan.
 OTHERS = re.compile(
@@ -161,7 +160,7 @@ def _place(files: Sequence[Path], root: Path) -> Series:
     if not lost:
         return Series(tuple(by_number.values()))
     are = "number {} is" if len(lost) == 1 else "numbers {} are"
-    said = f"{are.format(list_ranges(lost))} missing in {root}: left as masked planes."
+    said = f"{are.format(list_numbers(lost))} missing in {root}: left as masked planes."
     return Series(tuple(by_number.get(number) for number in places), (said,))
 
 
