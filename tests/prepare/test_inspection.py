@@ -90,6 +90,21 @@ def test_a_lost_frame_keeps_its_angle_and_its_repeat_counts_once():
     assert "(30)" in noticed(volume)
 
 
+def test_of_a_scan_that_has_just_begun_a_region_without_frames_can_be_read():
+    """While a scan is measured, a window that is known already reaches beyond the frames that have come."""
+    from braggshot.prepare.counts import Corrections, correct_frames
+    from braggshot.prepare.survey import survey
+
+    angles = np.linspace(0, 0.01, N)
+    arrived = np.arange(N) < 12
+    source = correct_frames(Scan(ArrayFrames(COUNTS), "s", rocking_angle=angles, arrived=arrived), Corrections())
+    block = source.read((20, 0, 0), (30, N, N))
+    assert block.counts.shape == (10, N, N)
+    assert not block.valid.any()
+    assert len(block.frames.numbers) == 0
+    assert survey(source).frames.totals.sum() == COUNTS[:12].sum()
+
+
 def test_dark_tails_and_a_weak_scan_are_measured():
     weak = pattern(3000.0)
     assert (weak.sum((1, 2)) == 0).any()

@@ -354,6 +354,7 @@ def test_a_live_session_is_lived_through_to_its_good_crystal_and_to_the_end_of_t
             shown.says("verdict", f"{found.verdict}(.|\n)*crystal, {found.method}")
             assert found.verdict == "good"
             assert coloured(shown.crystal(), "any") > 1000
+            assert "Error" not in shown.text("trouble")  # no picture on the way went wrong either
             assert shown.text("work") == shown.text("images") == shown.text("lost") == ""
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE) == 0

@@ -216,7 +216,7 @@ def _find_empty(raw: NDArray[Any], trusted: BoolArray) -> BoolArray:
     """Find frames (m,) without a trusted voxel, or with one and the same value, not zero, everywhere."""
     thin = raw[:, ::THIN, ::THIN]
     first = thin[:, :1, :1]
-    same = (thin == first).all((1, 2)) & (first[:, 0, 0] != 0) & (thin[0].size > THIN)
+    same = (thin == first).all((1, 2)) & (first[:, 0, 0] != 0) & (thin.shape[1] * thin.shape[2] > THIN)
     return np.asarray(same | ~trusted.any((1, 2)))
 
 
