@@ -1,4 +1,4 @@
-"""What holds for all tests: random numbers repeat, and files go to the workers with the longest first, so no core waits for the last."""
+"""What holds for all tests: random numbers repeat, and the longest files go to the workers first, so no core waits for the last."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from braggshot.live.session import Session, resolve
 from braggshot.live.sources.memory import MemorySource
 from braggshot.live.status import Journal, Status
 from braggshot.nn.weights import load_network
+from braggshot.prepare import volume
 from braggshot.report import solid as model
 from braggshot.volumes import Scan
 
@@ -111,6 +112,22 @@ def test_a_picture_before_the_peak_says_that_it_is_rough(scan, network):
     made = [pipeline.drain(preview.sketch(wanted(scan, 14, is_past_peak=past), resolve({}), 1, network, None)) for past in (0, 1)]
     assert made[0].result.reasons == (preview.FIRST_LOOK,)
     assert preview.FIRST_LOOK not in made[1].result.reasons
+
+
+def test_a_rehearsal_goes_through_what_a_preview_needs_whatever_the_settings_of_the_scan(network, monkeypatch):
+    made, finish = [], preview.finish_result
+    monkeypatch.setattr(preview, "finish_result", lambda result, *rest: made.append(result) or finish(result, *rest))
+    preview.rehearse(resolve({"prepare": {"shape": [128, 128, 128], "centre": [200, 300, 300]}}), 2, network)
+    assert made[-1].support.any()
+
+
+def test_a_rough_window_costs_no_search_for_the_size_of_the_crystal(scan, monkeypatch):
+    monkeypatch.setattr(volume, "object_extent", lambda *_: pytest.fail("nothing depends on it"))
+    raw = replace(wanted(scan, 14), scan=replace(wanted(scan, 14).scan, prepared=False))
+    made = preview.prepare_part(raw, resolve({}).prepare, None)
+    assert made.is_rough
+    assert made.volume.window.binning == (1, 1, 1)
+    assert not any("oversampled" in step for step in made.volume.steps)
 
 
 RAW = (81, 160, 160)  # of a scan with its peak in the middle

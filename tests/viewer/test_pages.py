@@ -39,7 +39,7 @@ def test_a_page_asks_more_often_while_the_picture_of_a_whole_scan_is_made():
 
 def test_the_first_page_that_shows_something_ends_the_wait_for_it():
     pages = Pages()
-    took, thread = waited(lambda: pages.wait_for_first(LONG))
+    took, thread = waited(lambda: list(pages.wait_for_first(LONG)))
     thread.join(0.2)
     assert not took
     pages.note("a", None)
@@ -54,7 +54,7 @@ def test_a_first_page_that_draws_for_long_is_not_waited_for_for_ever(monkeypatch
     monkeypatch.setattr(module, "FIRST_DRAWING", 0.2)
     pages = Pages()
     pages.note("a", None)
-    took, thread = waited(lambda: pages.wait_for_first(LONG))
+    took, thread = waited(lambda: list(pages.wait_for_first(LONG)))
     thread.join(LONG)
     assert 0.1 < took[0] < LONG / 2
 
@@ -84,7 +84,7 @@ def test_a_closed_page_is_not_waited_for(monkeypatch):
 
 def test_no_wait_is_longer_than_it_may_be():
     pages = Pages()
-    first, thread = waited(lambda: pages.wait_for_first(0.2))
+    first, thread = waited(lambda: list(pages.wait_for_first(0.2)))
     thread.join(LONG)
     pages.note("a", None)
     shown, thread = waited(lambda: pages.wait_until_shown(1, 0.2))

@@ -53,7 +53,8 @@ def live(
     """Show in the browser, until Ctrl-C, how the crystal forms while it is rocked; write each finished scan as a result file."""
     from braggshot.live.given import read_images, refuse_unfit
     from braggshot.live.session import Session, resolve
-    from braggshot.live.sources.registry import open_source, split
+    from braggshot.live.sources.registry import open_source
+    from braggshot.live.sources.replay import ReplaySource
     from braggshot.viewer.access import clean_base
     from braggshot.viewer.app import serving
     from braggshot.viewer.pages import Pages
@@ -74,9 +75,9 @@ def live(
     served = serving(session.status, host=host, port=port, token=token, base=base, pages=pages)
     with served as url, suppress(KeyboardInterrupt):  # Ctrl-C is how a session without an end is ended
         announce(url, not no_browser)
-        if split(source)[0] == "replay" and not no_browser:
+        if isinstance(frames, ReplaySource) and not no_browser:
             print(f"The replay begins when the page is open, or after {FIRST_PAGE:.0f} s.", flush=True)
-            pages.wait_for_first(FIRST_PAGE)
+            frames.hold = pages.wait_for_first(FIRST_PAGE)
         session.run(frames, once)
         if once:
             pages.wait_until_shown(session.status.latest()[0], LAST_PAGE)

@@ -54,7 +54,7 @@ def straighten(reconstruction: Reconstruction, *, correct: bool) -> tuple[Recons
     said = f"pixels and angles lie on curves: at the corners of the volume they are {farthest:.1f} voxels off a straight grid"
     if not correct:
         return reconstruction, {
-            "curvature": f"{said}; not corrected, so fine detail is blurred (strain.curvature = true corrects it)"
+            "curvature": f"{said}; not corrected, so fine detail is blurred; results are corrected by strain.curvature = true"
         }
     rho: ComplexArray = np.where(reconstruction.support, reconstruction.rho, 0)
     field = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(rho)))

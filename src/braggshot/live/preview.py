@@ -13,17 +13,18 @@ import numpy as np
 from scipy import ndimage
 
 from braggshot.errors import DataError
+from braggshot.io.frames import ArrayFrames
 from braggshot.iterative.iterate import Progress
 from braggshot.live.mailbox import PreviewRequest
 from braggshot.nn.two_scale import coarse_network
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import Trained, phase
 from braggshot.physics.geometry import direct_basis
-from braggshot.pipeline import Settings, finish_result
+from braggshot.pipeline import Settings, drain, finish_result
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.prepare.window import fast_length
 from braggshot.series.registration import carry_neighbour, register
-from braggshot.volumes import DiffractionVolume, Reconstruction
+from braggshot.volumes import DiffractionVolume, Reconstruction, Scan
 
 GROWTH_BEFORE_SEARCH = 1.5  # factor by which the number of frames must grow before a new window around the peak is searched for [1]
 ALIKE = 1.25  # largest ratio of the lengths of two windows along an axis at which the new one is not worth a change [1]
@@ -82,6 +83,19 @@ def sketch(
     return (yield from _phase_and_finish(preview, config, settings, low_resolution))
 
 
+def rehearse(settings: Settings, hypotheses: int, network: Trained) -> None:
+    """Make a preview of a made-up pattern, and throw it away; what is loaded and compiled for the first one takes seconds.
+
+    The pattern is that of a block of 7 x 8 x 9 voxels, with a peak of 10^5 photons.
+    """
+    block = np.pad(np.ones((7, 8, 9)), ((9, 8), (8, 8), (8, 7)))
+    magnitude = np.abs(np.fft.fftshift(np.fft.fftn(block)))
+    counts = np.rint(1e5 * (magnitude / magnitude.max()) ** 2).astype(np.uint32)
+    scan, peak = Scan(ArrayFrames(counts), name="rehearsal"), len(counts) // 2
+    request = PreviewRequest(scan.name, scan, peak, len(counts), 0.0, is_complete=False, is_past_peak=True)
+    drain(sketch(request, replace(settings, prepare=PrepareConfig()), hypotheses, network, None))
+
+
 def improve(preview: Preview, settings: Settings, hypotheses: int, network: Trained, is_complete: bool) -> PreviewSteps:
     """Phase the frames of a preview again, with the network at its full resolution, for a better picture.
 
@@ -114,8 +128,8 @@ def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Setting
     if preview.window_change:
         aligned = replace(aligned, choices={**aligned.choices, "window": preview.window_change})
     yield preview
-    # Half data and noise samples would phase again; only the full job does so.
-    strain = replace(settings.strain, half_data=False, noise_samples=0, facets=False)
+    # Half data and noise samples would phase again, and a curved grid takes seconds to straighten; only the full job does so.
+    strain = replace(settings.strain, half_data=False, noise_samples=0, facets=False, curvature=False)
     return replace(preview, result=(yield from finish_result(aligned, replace(settings, strain=strain), {})))
 
 
@@ -149,7 +163,7 @@ def _search_config(request: PreviewRequest, config: PrepareConfig, is_rough: boo
     """Return the settings that search for a window.
 
     If `is_rough`, the window is a box of at most 48 voxels an edge about the brightest spot, which is quick. A part of the peak
-    does not tell how far it reaches.
+    does not tell how far it reaches, nor how large the crystal is, so nothing is binned.
     """
     if config.centre != "max" or request.scan.prepared or (config.shape is None and not is_rough):
         return config
@@ -158,7 +172,7 @@ def _search_config(request: PreviewRequest, config: PrepareConfig, is_rough: boo
     if config.shape is not None:
         return config
     z, y, x = (fast_length(min(n, limit, ROUGH)) for n, limit in zip(request.scan.frames.shape, config.max_shape, strict=True))
-    return replace(config, shape=(z, y, x))
+    return replace(config, shape=(z, y, x), binning=(1, 1, 1) if config.binning == "auto" else config.binning)
 
 
 def _is_alike(found: DiffractionVolume, before: DiffractionVolume) -> bool:

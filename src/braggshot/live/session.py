@@ -35,7 +35,7 @@ from braggshot.live.assemble import Assembly, recordings_in
 from braggshot.live.given import GivenImage
 from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
 from braggshot.live.messages import Source
-from braggshot.live.preview import Preview, align_with, improve, sketch
+from braggshot.live.preview import Preview, align_with, improve, rehearse, sketch
 from braggshot.live.receiver import Receiver, report_error
 from braggshot.live.status import Event, Journal, Status
 from braggshot.nn.weights import load_network
@@ -158,6 +158,7 @@ class Session:
         receiver = threading.Thread(target=self.receiver.run, args=(source, self.stop), name="receiver", daemon=True)
         receiver.start()
         try:
+            self._run_guarded("rehearsal", self._rehearse)
             self._work(once)
         finally:
             self.stop.set()
@@ -177,6 +178,11 @@ class Session:
                     return
             elif not self._improve_preview() and not self.mailbox.wait(0.2):
                 return
+
+    def _rehearse(self) -> None:
+        """Load and compile what previews need, while the first frames are still to come."""
+        with use_one_thread():
+            rehearse(self.settings, self.settings.live.hypotheses, self.load_preview_network())
 
     def make_requested_preview(self) -> bool:
         """Make the requested preview; return False if none is requested."""

@@ -15,7 +15,6 @@ Arrays are numpy, (z, y, x) = (frames, rows, columns), origin at N // 2; extents
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,14 +58,17 @@ class Extent:
     ----------
     size : (z, y, x), at most N / 2, the largest extent that can be seen
     certain : (z, y, x), False where no end of the crystal stands out, so that it may be larger or smaller
+    shape : (z, y, x), shape of the pattern that it was measured from
     """
 
     size: tuple[float, float, float]
     certain: tuple[bool, bool, bool]
+    shape: tuple[int, ...]
 
-    def oversampling(self, shape: Sequence[int]) -> tuple[float, float, float]:
+    @property
+    def oversampling(self) -> tuple[float, float, float]:
         """Return the array size over the size of the crystal, per axis."""
-        z, y, x = (length / extent for length, extent in zip(shape, self.size, strict=True))
+        z, y, x = (length / extent for length, extent in zip(self.shape, self.size, strict=True))
         return z, y, x
 
 
@@ -77,7 +79,7 @@ def oversampling(intensity: FloatArray, valid: BoolArray | None = None) -> tuple
     ------
     DataError : if there are no counts.
     """
-    return object_extent(intensity, valid).oversampling(intensity.shape)
+    return object_extent(intensity, valid).oversampling
 
 
 def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> Extent:
@@ -123,7 +125,7 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> Exte
             break
     whole = np.array(np.shape(intensity)) / shape
     z, y, x = (np.max(rounds[-2 if seen is None else -1 :], axis=0) * whole).tolist()
-    return Extent((z, y, x), (bool(certain[0]), bool(certain[1]), bool(certain[2])))
+    return Extent((z, y, x), (bool(certain[0]), bool(certain[1]), bool(certain[2])), np.shape(intensity))
 
 
 def _whitened_ends(field: Floats, variance: Floats) -> list[tuple[float, float, bool]]:

@@ -80,19 +80,20 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
     block, view, peak = find_peak(scan, source, read, config)
     peak, offset = centre_peak(scan.name, block, peak, view.side, config)
     centred = _recentre(block, peak)
-    crystal = object_extent(*centred)
-    sampling = crystal.oversampling(centred[0].shape)
+    # Where the window is given, and no foreign peak is looked for, nothing depends on the size of the crystal.
+    is_size_needed = config.shape is None or "auto" in (config.binning, config.aliens)
+    crystal = object_extent(*centred) if is_size_needed else None
     binning = config.binning
     if binning == "auto":
-        binning = (1, 1, 1) if scan.prepared else choose_binning(centred[0], sampling, crystal.certain)
-    window, shape, remarks = _choose_window(
-        scan, source.shape, view, peak, offset, sampling, crystal, replace(config, binning=binning)
-    )
+        binning = (1, 1, 1)
+        if crystal is not None and not scan.prepared:
+            binning = choose_binning(centred[0], crystal.oversampling, crystal.certain)
+    window, shape, remarks = _choose_window(scan, source.shape, view, peak, offset, crystal, replace(config, binning=binning))
     start, stop = raw_extent(window, shape)
     if not _covers(block, start, stop, source.shape):
         block = load_region(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
-    if config.aliens == "auto" and not scan.prepared:
-        block = _mask_aliens(block, sampling)
+    if config.aliens == "auto" and crystal is not None and not scan.prepared:
+        block = _mask_aliens(block, crystal.oversampling)
     moved = np.add(peak, offset) - raw_centre(window, shape) if config.subvoxel else np.zeros(3)
     volume = _cut(block, window, shape, moved, config)
     volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *remarks, *volume.steps))
@@ -153,12 +154,13 @@ def _raw_plane(scan: Scan, source: CorrectedFrames, block: Block, plane: int) ->
 
 
 def _choose_window(
-    scan: Scan, raw_shape: Triple, view: Survey, peak: Triple, offset: NDArray[np.float64], sampling: tuple[float, float, float],
-    crystal: Extent, config: PrepareConfig,
+    scan: Scan, raw_shape: Triple, view: Survey, peak: Triple, offset: NDArray[np.float64], crystal: Extent | None,
+    config: PrepareConfig,
 ) -> tuple[Window, Triple, tuple[str, ...]]:  # fmt: skip
     """Choose the part of the raw scan that becomes the volume (its window) and its shape; add remarks in words.
 
     The binning of `config` is chosen already. Where the size of the crystal is not certain, nothing that depends on it is cropped.
+    Without a size (None) the shape is that of `config`.
     """
     binning = (1, 1, 1) if config.binning == "auto" else config.binning
     middle = [size // 2 for size in raw_shape]
@@ -174,18 +176,22 @@ def _choose_window(
     if config.shape is None and config.centre == "max" and (scan.prepared or (small and centred)):
         z, y, x = (size // bins for size, bins in zip(raw_shape, binning, strict=True))
         shape, target = (z, y, x), np.add(middle, (np.array(binning) - 1) / 2)
+    elif config.shape is not None or crystal is None:
+        shape = config.shape or raw_shape
     else:
-        whole = config.shape is not None or not all(crystal.certain)
-        reach = raw_shape if whole else signal_reach(view, peak, float(np.prod(sampling)))
-        shape = config.shape or choose_shape(raw_shape, reach, sampling, binning, config.max_shape)
+        sampling = crystal.oversampling
+        reach = signal_reach(view, peak, float(np.prod(sampling))) if all(crystal.certain) else raw_shape
+        shape = choose_shape(raw_shape, reach, sampling, binning, config.max_shape)
     window = window_about(target.tolist(), raw_shape, binning, shape)
     if scan.prepared and shape == raw_shape and window.start == (0, 0, 0):
         return window, shape, ()
     off = np.add(peak, offset) - raw_centre(window, shape)
-    unsure = [name for name, known in zip(("rocking", "row", "column"), crystal.certain, strict=True) if not known]
+    certain = (True, True, True) if crystal is None else crystal.certain
+    unsure = [name for name, known in zip(("rocking", "row", "column"), certain, strict=True) if not known]
+    sampled = "" if crystal is None else ", oversampled " + " x ".join(f"{ratio:.2f}" for ratio in crystal.oversampling)
     remarks = [f"size of the crystal not certain along {', '.join(unsure)}: not binned there, nothing cropped"] if unsure else []
     return window, shape, (
-        f"peak at {peak} in {raw_shape}, oversampled {sampling[0]:.2f} x {sampling[1]:.2f} x {sampling[2]:.2f}",
+        f"peak at {peak} in {raw_shape}{sampled}",
         *remarks,
         f"{shape} voxels, each of {binning}, from {window.start} on; the peak is {_text(off)} off the centre voxel's middle",
     )  # fmt: skip

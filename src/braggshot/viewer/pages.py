@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 from braggshot.snapshot import Snapshot
 
@@ -69,11 +70,26 @@ class Pages:
             self._forget_closed()
             self._condition.notify_all()
 
-    def wait_for_first(self, longest: float) -> None:
-        """Wait until a page is open, at most `longest` [s], then until it shows what there is; a slow browser takes seconds."""
+    def wait_for_first(self, longest: float) -> Iterator[None]:
+        """Wait until a page is open, at most `longest` [s], then until it shows what there is; a slow browser takes seconds.
+
+        The iterator yields None every 0.2 s, and ends when the waiting ends.
+        """
+
+        def is_drawn() -> bool:
+            return any(shown >= 0 for shown in self._shown.values())
+
+        for is_met, seconds in ((lambda: self._asked, longest), (is_drawn, FIRST_DRAWING)):
+            end = time.monotonic() + seconds
+            while not self._wait(is_met, min(0.2, end - time.monotonic())):
+                if time.monotonic() >= end:
+                    return
+                yield None
+
+    def _wait(self, is_met: Callable[[], object], longest: float) -> bool:
+        """Wait at most `longest` [s] until a condition is met, and tell whether it is."""
         with self._condition:
-            if self._condition.wait_for(lambda: bool(self._asked), longest):
-                self._condition.wait_for(lambda: any(shown >= 0 for shown in self._shown.values()), FIRST_DRAWING)
+            return bool(self._condition.wait_for(is_met, longest))
 
     def wait_until_shown(self, number: int, longest: float) -> None:
         """Wait until every open page has shown version `number` of the contents or a newer one, at most `longest` [s]."""

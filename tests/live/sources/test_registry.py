@@ -99,6 +99,16 @@ def test_replay_waits_between_frames_without_falling_silent():
     check_order([message for message in said if message is not None])
 
 
+def test_a_replay_that_is_held_sends_nothing_and_can_be_stopped():
+    scan, stop = toy_scan(), Event()
+    running = ReplaySource(scan, hold=[None, None]).messages(stop)
+    assert [type(message).__name__ for message in itertools.islice(running, 4)] == ["NoneType", "NoneType", "Begin", "Arrived"]
+    running = ReplaySource(scan, hold=itertools.repeat(None)).messages(stop)
+    assert next(running) is None
+    stop.set()
+    assert list(running) == []
+
+
 def test_replay_refuses_what_it_cannot_play():
     with pytest.raises(FormatError, match="no such file"):
         registry.open_source("replay:nowhere.cxi")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -54,15 +54,22 @@ def connect(target: str, options: Options) -> ReplaySource:
 
 
 class ReplaySource:
-    """A source that plays a scan `repeat` times at `rate` frames a second; 0 plays as fast as frames can be read."""
+    """A source that plays a scan `repeat` times at `rate` frames a second; 0 plays as fast as frames can be read.
 
-    def __init__(self, scan: Scan, rate: float = 0.0, repeat: int = 1) -> None:
+    It begins when `hold` ends, an iterator that yields None at least every 0.2 s.
+    """
+
+    def __init__(self, scan: Scan, rate: float = 0.0, repeat: int = 1, hold: Iterable[None] = ()) -> None:
         if rate < 0 or repeat < 1:
             raise ConfigError(f"rate={rate:g}, repeat={repeat}: give a rate of at least 0 and at least one repeat.")
-        self.scan, self.rate, self.repeat = scan, rate, repeat
+        self.scan, self.rate, self.repeat, self.hold = scan, rate, repeat, hold
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
         """Yield messages of the played scans, and None at least every 0.2 s while none is due; end soon after `stop` is set."""
+        for _ in self.hold:
+            if stop.is_set():
+                return
+            yield None
         for number in range(1, self.repeat + 1):
             name = scan_name(self.scan.name) + (f"_{number}" if number > 1 else "")
             yield from self._play_once(name, stop)
