@@ -110,7 +110,8 @@ def test_with_a_given_shape_only_the_peak_is_looked_for(scan, monkeypatch):
 
 def test_a_picture_before_the_peak_says_that_it_is_rough(scan, network):
     made = [pipeline.drain(preview.sketch(wanted(scan, 14, is_past_peak=past), resolve({}), 1, network, None)) for past in (0, 1)]
-    assert made[0].result.reasons == (preview.FIRST_LOOK,)
+    assert (made[0].result.verdict, made[0].result.reasons) == ("not judged", (preview.FIRST_LOOK,))
+    assert made[1].result.verdict != "not judged"
     assert preview.FIRST_LOOK not in made[1].result.reasons
 
 

@@ -124,7 +124,7 @@ def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Setting
     yield preview
     aligned = align_with(replace(result, uncertainty=None), preview.result)
     if preview.is_rough:
-        aligned = replace(aligned, reasons=(FIRST_LOOK,))  # advice on a finished scan would mislead
+        aligned = replace(aligned, verdict="not judged", reasons=(FIRST_LOOK,))  # a word about a finished scan would mislead
     if preview.window_change:
         aligned = replace(aligned, choices={**aligned.choices, "window": preview.window_change})
     yield preview

@@ -24,7 +24,7 @@ HEADLINES = {
     "explained": "The counts are explained by this object of another program.",
     "doubtful": "Look before you use this reconstruction: something speaks against it.",
     "failed": "Do not interpret this reconstruction: the phase was not found.",
-    "not judged": "Nothing was measured here that tells how far to trust this object.",
+    "not judged": "Nothing tells yet how far to trust this object.",
 }
 ADVICE = {
     "good": "Read no feature finer than the resolution below; keep the settings for the next scan of this crystal.",
@@ -32,7 +32,7 @@ ADVICE = {
     "or phase the scan with `braggshot reconstruct`.",
     "doubtful": "Follow the reasons above, then run again with more starts; what all starts agree on may already be real.",
     "failed": "Follow the reasons above and phase again; take neither shape nor strain from this one.",
-    "not judged": "Give the raw scan that was phased, too: its counts judge the object.",
+    "not judged": "Wait until the scan is whole; if another program phased the object, give its raw scan, too: counts judge it.",
 }
 
 
