@@ -10,6 +10,7 @@ tournament          narrow many random starts down on a coarse grid
 config              hold the settings of phasing
 problem             hold the counts of one volume, and what is known so far while it is phased
 partial_coherence   phase with the point spread of a partially coherent beam
+even_fields         make guesses of a crystal whose pattern is the same at q and -q
 hypotheses          ask the network for hypotheses (guesses of the crystal), and refine them
 outcome             judge the starts of a strategy, and call doubtful a crystal that only the network has found
 strategies          phase by one of the methods: auto, oneshot, refine, iterative

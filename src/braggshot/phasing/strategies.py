@@ -5,7 +5,8 @@ oneshot    the network's hypotheses as they are: one forward pass
 refine     each hypothesis refined by 70 iterations; the held-out voxels decide which one is chosen
 iterative  many random starts, each phased by a long recipe
 auto       refine, then a tournament of random starts: a small one if a hypothesis already predicts the held-out voxels,
-           else a large one that the hypotheses join; further tournaments while the verdict is not good
+           else a large one that the hypotheses join; while the verdict is not good, further tournaments, the first of
+           them from paraboloids (`even_fields`) where the pattern is the same at q and -q
 =========  ============================================================================================================
 
 Hypotheses of one network share the errors that it has learned, so their agreement is no evidence. When agreement was the
@@ -23,6 +24,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import entry_points
 
 from torch import nn
@@ -42,6 +44,7 @@ from braggshot.iterative.projections import ShrinkWrap
 from braggshot.nn.weights import Card, load_network
 from braggshot.phasing import memory
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.even_fields import is_even, paraboloids
 from braggshot.phasing.hypotheses import FAINT, hypotheses_of, refine_guesses, unrefined, with_network
 from braggshot.phasing.outcome import Found, doubt_network_alone, doubt_wide_psf, judge_starts, judge_with_warm_starts
 from braggshot.phasing.partial_coherence import (
@@ -53,7 +56,7 @@ from braggshot.phasing.partial_coherence import (
 )
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
 from braggshot.phasing.selection import best_of, ranked, score
-from braggshot.phasing.tournament import tournament
+from braggshot.phasing.tournament import settle_guesses, tournament
 from braggshot.phasing.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
@@ -253,7 +256,8 @@ def _auto(context: PhasingContext) -> Run:
         starts = [starts[k] for k in ranked([score(start, counts) for start in starts])[:KEPT]]
         if context.point_spread is not None:
             context = adopt_point_spread(context, starts[0])
-        starts += yield from _further_search(context, config.seed + APART * (number + 1))
+        seed = config.seed + APART * (number + 1)
+        starts += yield from (_search_even if number == 0 and is_even(context.data_cpu) else _further_search)(context, seed)
         best = _best(context, starts)
         # A point spread is tried again only with a better start than the one that did without.
         if context.point_spread is None and score(best, counts).llk_free < (1 - config.coherence_gain) * refused:
@@ -280,6 +284,21 @@ def _try_point_spread_again(
 def _further_search(context: PhasingContext, seed: int) -> Phasing:
     """Phase many new random starts and continue the best (a tournament), without the guesses of the network."""
     starts = yield from _hold_tournament(context, context.config.further_starts, seed)
+    return (yield from _complete(context, starts))
+
+
+def _search_even(context: PhasingContext, seed: int) -> Phasing:
+    """Phase guesses with a phase that is even about the centre, and continue the best."""
+    many, *_, kept = context.config.further_starts
+    guesses = partial(paraboloids, number=many, seed=seed)
+    starts = yield from settle_guesses(
+        context.search_data, context.data_cpu, context.config.tournament, guesses, kept, seed, context.point_spread
+    )
+    return (yield from _complete(context, starts))
+
+
+def _complete(context: PhasingContext, starts: list[Start]) -> Phasing:
+    """Refine new starts with the point spread, if there is one, and in wide gaps."""
     if context.point_spread is not None:
         starts = yield from refit_with_psf(starts, context)
     return (yield from _settle_gaps(context, starts))

@@ -24,7 +24,7 @@ joins at the settling, because the wide blur of the earlier rounds would undo th
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -134,10 +134,7 @@ def tournament(
     known : point spread with which starts are compared to the counts of `host`; `data` may be sharpened by this point spread
     first_support : settings of the support with which random starts begin
     """
-    voxels = coarse_voxels(host, config.counts_share, config.smallest_grid)
-    small, judge = crop_to_centre(data, voxels), crop_to_centre(host, voxels)
-    factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(_oversampling(judge))
-    least = config.min_blur / finest_frequency(judge)
+    small, judge, factor, least = _coarse_grid(data, host, config)
     opening, narrowing, settling = (
         _iterations(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)
     )
@@ -150,9 +147,51 @@ def tournament(
         guesses = [resample_guess(guess, small.shape, config.support_threshold) for guess in first]
         seeded = set_point_spread(known, (yield from run_starts(small, settling, len(guesses), seed, guesses)))
         left = [_rank(seeded, judge)[0], *left]
-    finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(host), FINISHED)
-    left = yield from _continue(left, data, finish, config.support_threshold)
+    left = yield from _finish(left, data, host, config)
     return [*left[: bool(first)], *_rank(left[bool(first) :], host)]
+
+
+def settle_guesses(
+    data: Measured,
+    host: Measured,
+    config: TournamentConfig,
+    guesses: Callable[[Measured, tuple[float, float, float]], Sequence[Guess]],
+    kept: int,
+    seed: int,
+    known: PointSpread | None = None,
+) -> Generator[Progress, None, list[Start]]:
+    """Phase independent guesses on the coarse grid by the settling alone, and finish the best of them on the whole grid.
+
+    The generator's value lists these, best first.
+
+    Parameters
+    ----------
+    data, host, config, known : as in `tournament`
+    guesses : function that makes the guesses on the grid of a measurement, given its oversampling per axis
+    kept : number of guesses that are finished
+    seed : guess k draws its random numbers from seed + k
+    """
+    small, judge, factor, least = _coarse_grid(data, host, config)
+    made = guesses(small, _oversampling(judge))
+    found = yield from run_starts(small, _iterations(config.settling, factor, least, SETTLED), len(made), seed, made)
+    left = _rank(set_point_spread(known, found), judge)[:kept]
+    return _rank((yield from _finish(left, data, host, config)), host)
+
+
+def _coarse_grid(data: Measured, host: Measured, config: TournamentConfig) -> tuple[Measured, Measured, float, float]:
+    """Return the measurement on the coarse grid, on both devices; and the factor and the least of its blur widths [voxels]."""
+    voxels = coarse_voxels(host, config.counts_share, config.smallest_grid)
+    small, judge = crop_to_centre(data, voxels), crop_to_centre(host, voxels)
+    factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(_oversampling(judge))
+    return small, judge, factor, config.min_blur / finest_frequency(judge)
+
+
+def _finish(
+    starts: list[Start], data: Measured, host: Measured, config: TournamentConfig
+) -> Generator[Progress, None, list[Start]]:
+    """Continue starts of the coarse grid on the whole grid."""
+    finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(host), FINISHED)
+    return (yield from _continue(starts, data, finish, config.support_threshold))
 
 
 def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
