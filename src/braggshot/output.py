@@ -144,9 +144,7 @@ class Result:
         """Every setting of the reconstruction, defaults included."""
         return self.reconstruction.configuration
 
-    def save(
-        self, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats, force: bool = False
-    ) -> list[Path]:
+    def save(self, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats, force: bool = False) -> list[Path]:
         """Write the result into one file, or into a folder; return the paths of what was written.
 
         The ending of a file tells its format. A folder receives one file, or one folder, for each of `formats`. With `force` it

@@ -12,7 +12,21 @@ import typer
 
 from braggshot.cli.cluster import Cluster, Where, Workers, phase_many
 from braggshot.cli.metadata import with_metadata
-from braggshot.cli.options import Config, Device, Force, Format, Inputs, Network, Sets, examples, forced, layered, one_of, registered, settings_of
+from braggshot.cli.options import (
+    Config,
+    Device,
+    Force,
+    Format,
+    Inputs,
+    Network,
+    Sets,
+    examples,
+    forced,
+    layered,
+    one_of,
+    registered,
+    settings_of,
+)
 from braggshot.cli.progress import phasing_bar
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from scipy import ndimage
 from braggshot.errors import DataError
 from braggshot.io.frames import ArrayFrames
 from braggshot.iterative.iterate import Progress
+from braggshot.live.assemble import LARGEST_COUNT
 from braggshot.live.mailbox import PreviewRequest
 from braggshot.nn.two_scale import coarse_network
 from braggshot.phasing.config import PhasingConfig
@@ -240,7 +241,10 @@ def _find_brightest_spot(request: PreviewRequest, rows: slice, columns: slice) -
 
     Only the given `rows` and `columns` are searched. Hot pixels are filtered out first.
     """
-    image = np.asarray(request.scan.frames[request.brightest]).astype(np.float32)
+    image = np.asarray(request.scan.frames[request.brightest])
+    if image.dtype.kind == "f":
+        image = np.where(np.abs(image) <= LARGEST_COUNT, image, 0)
+    image = image.astype(np.float32)
     valid = request.scan.valid
     if valid is not None:
         image *= valid if valid.ndim == 2 else valid[request.brightest]
