@@ -201,7 +201,7 @@ def replacing_hdf5(path: str | Path, durable: bool = False) -> Iterator[h5py.Fil
     OutputError : if the file cannot be written.
     """
     with replacing(path, durable) as temporary, h5py.File(temporary, "w", driver="core", backing_store=False) as file:
-        _sign(file)
+        sign(file)
         yield file
         file.flush()
         temporary.write_bytes(file.id.get_file_image())
@@ -220,12 +220,12 @@ def filling_hdf5(path: str | Path) -> Iterator[tuple[h5py.File, CheckedStream]]:
     with replacing(path) as temporary, temporary.open("w+b", buffering=0) as raw:
         stream = CheckedStream(raw)
         with h5py.File(stream, "w") as file:
-            _sign(file)
+            sign(file)
             yield file, stream
         stream.check()
 
 
-def _sign(file: h5py.File) -> None:
+def sign(file: h5py.File) -> None:
     """Say in the first bytes of an HDF5 file who wrote it, as NeXus does."""
     file.attrs["creator"] = np.bytes_(_MARK)
 

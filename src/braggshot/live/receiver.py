@@ -132,8 +132,6 @@ class Receiver:
         Ask for neither if the scan was aborted or no frame came; only report this.
         """
         scan = change.scan
-        if scan.recorder is not None:
-            self._tell(scan, True)
         if change.aborted or scan.recorder is None:
             words = change.aborted or "no frame came"
             self.journal.write("scan aborted", scan.name, scan.received, reason=words)
@@ -142,10 +140,13 @@ class Receiver:
             if words == TOO_FEW:  # often a picture for alignment, and no fault
                 return
             self.status.add_trouble(f"{scan.name}: {words} after {scan.received} frames{kept}")
+            if scan.recorder is not None:
+                self._tell(scan, True)
             return
         self.journal.write("scan finished", scan.name, scan.received, expected=scan.expected, origin=scan.begin.origin)
-        self.status.change(state="phasing")
         try:
+            self._tell(scan, True)
+            self.status.change(state="phasing")
             self._request_preview(scan, is_complete=True)
         finally:
             self.mailbox.submit(FinishedScan(scan.name, scan.recorder.folder, scan.received, self._began))

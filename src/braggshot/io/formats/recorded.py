@@ -101,7 +101,7 @@ class RawFrames(LazyFrames):
         for place, index in enumerate(indices):
             if self.here[index] and lines.size:
                 offset = (int(index) * height + first) * width * self.dtype.itemsize
-                os.preadv(self.file.number, [lines], offset)
+                os.preadv(self.file.number, [lines.data], offset)
                 found[place] = lines[:: rows.step or 1, columns]
         return found
 
@@ -186,7 +186,7 @@ class Recorder:
 
 def _write_at(file: Handle, values: NDArray[Any], place: int) -> None:
     """Write all of an array at a place in a file; without a map, a full disk is only an error."""
-    left = memoryview(np.ascontiguousarray(values)).cast("B")
+    left = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
     while left:
         written = os.pwrite(file.number, left, place)
         left, place = left[written:], place + written
