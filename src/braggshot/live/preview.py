@@ -6,10 +6,12 @@ Of the crystal and its twin, the one that agrees with the preview before is show
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from braggshot.errors import DataError
@@ -55,6 +57,21 @@ class Preview:
 
 
 PreviewSteps = Generator[Progress | Preview, None, Preview]
+
+
+@contextmanager
+def use_one_thread() -> Iterator[None]:
+    """Limit torch to one thread inside a ``with`` block.
+
+    More threads would not make a small preview faster. They would slow down the receiver of frames and the server of the browser
+    page.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def sketch(

@@ -16,15 +16,13 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from braggshot import config, pipeline, series
 from braggshot.errors import ConfigError, DataError
@@ -35,7 +33,7 @@ from braggshot.live.earlier import resume, taken_before
 from braggshot.live.given import GivenImage
 from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
 from braggshot.live.messages import Findable, Source
-from braggshot.live.preview import Preview, align_with, improve, rehearse, sketch
+from braggshot.live.preview import Preview, align_with, improve, rehearse, sketch, use_one_thread
 from braggshot.live.receiver import Receiver
 from braggshot.live.status import Event, Journal, Status
 from braggshot.nn.weights import load_network
@@ -87,21 +85,6 @@ class LiveSettings(SeriesSettings):
 
 class Superseded(Exception):
     """Signal that the present work is given up, because more urgent work waits or the session stops."""
-
-
-@contextmanager
-def use_one_thread() -> Iterator[None]:
-    """Limit torch to one thread inside a ``with`` block.
-
-    More threads would not make a small preview faster. They would slow down the receiver of frames and the server of the browser
-    page.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def resolve(settings: Mapping[str, Any]) -> LiveSettings:
