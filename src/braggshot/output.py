@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 from braggshot.display import in_notebook
 from braggshot.errors import DataError, OutputError
@@ -343,10 +343,11 @@ def check_writable(
         for file in targets_of(target, name, formats).values():
             refuse_target(file, read, force)
     folder = target.parent if is_file_target(target) else target
+    probe = folder / f".braggshot-probe-{uuid4().hex}"  # a name of its own: another program may begin there at the same time
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):  # a name of its own, as another program may begin there at the same time
-            pass
+        probe.touch()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place.") from error
     check_room(folder, 0, "a result")

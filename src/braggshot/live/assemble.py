@@ -25,6 +25,7 @@ from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import BoolArray, Scan
 
 MAX_PIXELS = 192  # longest side of the binned frames that the page shows [pixels]
+UNRECORDED = "it could not be recorded"
 TOO_FEW = "a single frame is no 3D scan"
 LARGEST_COUNT = 1e15  # larger numbers, infinities and NaN are no counts [counts]
 COPIED_FIELDS = ("valid", "dark", "flat", "geometry", "detector")
@@ -113,6 +114,7 @@ class Assembly:
         self.folder, self.images, self.is_taken = folder, images, is_taken
         self.like = None if like is None else replace(like, monitor=None, rocking_angle=None, arrived=None)
         self.open: OpenScan | None = None
+        self._given_up: str = ""  # name of the scan that could not be recorded, as the source gave it
         self._last: str = ""  # name of the scan that ended last, as the source gave it
 
     def take(self, message: Message) -> Iterator[Change]:
@@ -126,7 +128,9 @@ class Assembly:
             yield from self._check_room(self.open)
         elif self.open is None or message.scan != self.open.begin.scan:
             # A scan was closed already when its last planned frame came: its end is no error.
-            if not (isinstance(message, End) and message.scan == self._last):
+            if isinstance(message, Arrived) and message.scan == self._given_up:
+                yield Dropped("not recorded", f"frame {message.frame.index} of {message.scan}")
+            elif not (isinstance(message, End) and message.scan == self._last):
                 yield Dropped("no scan", f"{type(message).__name__} of {message.scan!r}, which is not open")
         elif isinstance(message, Arrived):
             yield from self._add(self.open, message)
@@ -140,7 +144,7 @@ class Assembly:
             return
         pixel = 1 if begin.about is None else np.dtype(begin.about.frames.dtype).itemsize
         try:
-            check_room(self.folder, begin.frames * begin.shape[0] * begin.shape[1] * pixel + recorded.SPARE, scan.name)
+            check_room(self.folder, begin.frames * begin.shape[0] * begin.shape[1] * pixel, "the scan")
         except OutputError as error:
             yield from scan.tell_once("room", str(error), is_loss=False)
 
@@ -224,7 +228,8 @@ class Assembly:
 
     def give_up(self) -> Iterator[Change]:
         """Close the open scan, because it cannot be recorded."""
-        yield from self._close("it could not be recorded")
+        self._given_up = "" if self.open is None else self.open.begin.scan
+        yield from self._close(UNRECORDED)
 
     def _close(self, aborted: str) -> Iterator[Change]:
         """Close the open scan, if there is one."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from braggshot.live.assemble import TOO_FEW, Assembly, Change, FrameAdded, OpenScan, ScanClosed, ScanOpened
+from braggshot.live.assemble import TOO_FEW, UNRECORDED, Assembly, Change, FrameAdded, OpenScan, ScanClosed, ScanOpened
 from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
 from braggshot.live.messages import Dropped, Message, Source, Trouble
 from braggshot.live.status import Journal, Status
@@ -137,9 +137,9 @@ class Receiver:
             self.journal.write("scan aborted", scan.name, scan.received, reason=words)
             self.status.change(state="aborted", reason=words, work=None)
             kept = f"; its frames are in {scan.recorder.folder}" if scan.recorder is not None else ""
-            if words == TOO_FEW:  # often a picture for alignment, and no fault
-                return
-            self.status.add_trouble(f"{scan.name}: {words} after {scan.received} frames{kept}")
+            # A single frame is often a picture for alignment, and no fault; why a scan is not recorded is told already.
+            if words not in {TOO_FEW, UNRECORDED}:
+                self.status.add_trouble(f"{scan.name}: {words} after {scan.received} frames{kept}")
             if scan.recorder is not None:
                 self._tell(scan, True)
             return

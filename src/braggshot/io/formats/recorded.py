@@ -35,7 +35,6 @@ ABOUT, FRAMES, ARRIVED, ENDED = "about.h5", "frames.raw", "arrived.raw", "ended.
 # One record of arrived.raw: whether the frame has arrived, its rocking angle [rad], its time [s since the epoch].
 RECORD = np.dtype([("here", "u1"), ("angle", "f8"), ("time", "f8")])
 GROWTH = 64  # number of frames by which the files of a recording grow, if the length of the scan is not known
-SPARE = 256 * 2**20  # space that must stay free on the disk [bytes]
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Recorder:
     def __init__(self, folder: str | Path, plan: Plan) -> None:
         self.folder, self.plan = Path(folder), plan
         n = plan.frames or GROWTH
-        check_room(self.folder, n * self._size + SPARE, f"{plan.name} of {n} frames")
+        check_room(self.folder, n * self._size, f"{plan.name} of {n} frames")
         try:
             self.folder.mkdir(parents=True)
             _write_about(self.folder / ABOUT, plan)
@@ -165,7 +164,7 @@ class Recorder:
             # The frame is marked as arrived only after its counts are written, so that a marked frame is complete.
             _write_at(self._arrived, record, frame.index * RECORD.itemsize)
         except OSError as error:
-            words = f"{self.plan.name}: frame {frame.index} cannot be recorded: {error.strerror or error}"
+            words = f"frame {frame.index} cannot be recorded: {error.strerror or error}"
             raise OutputError(f"{words}; free some space, the frames that follow are recorded.") from error
         self.arrived[frame.index] = record[0]
         return ""
