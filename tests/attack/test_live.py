@@ -153,7 +153,7 @@ def test_a_full_disk_that_empties_again(tmp_path, monkeypatch):
     assert session.losses == 2
     assert [name for name, _ in troubles] == ["a", "b"]
     assert all("No space left on device" in reason for _, reason in troubles)
-    assert session.status.latest()[1].dropped["not recorded"] == 2
+    assert session.status.latest()[1].dropped["not recorded"] == 2 + 5
 
 
 def test_no_room_is_said_before_frames_come(tmp_path, monkeypatch):
@@ -331,7 +331,7 @@ def write_frames(folder, name, frames=FRAMES):
 class Watching:
     """A source that ends when the folder has been quiet for a while."""
 
-    def __init__(self, folder, quiet=1.2, **options):
+    def __init__(self, folder, quiet=0.8, **options):
         self.source, self.quiet = folder_source.connect(str(folder), folder_source.Options(**options)), quiet
         self.leave_out = self.source.leave_out
 
