@@ -158,7 +158,7 @@ def test_a_full_disk_that_empties_again(tmp_path, monkeypatch):
 
 def test_no_room_is_said_before_frames_come(tmp_path, monkeypatch):
     session_at = Session(tmp_path)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**24 + 100))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**9, free=2**24 + 100))
     (opened, said) = list(session_at.receiver.assembly.take(Begin("s", 100, (100, 100))))
     assert "are free" in said.reason
     session_at.journal.close()

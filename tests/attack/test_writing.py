@@ -278,7 +278,7 @@ def test_a_restart_finds_whole_files_after_a_power_cut(tmp_path, monkeypatch):
 
 
 def test_no_room_is_said_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**9, free=1000))
     for attempt in (
         lambda: check_room(tmp_path, 1, "x"),
         lambda: check_writable(tmp_path),

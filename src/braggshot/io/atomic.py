@@ -20,7 +20,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -116,8 +116,9 @@ def check_room(folder: str | Path, size: int, what: str) -> None:
     place = Path(folder).absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
-    free, limit = shutil.disk_usage(place).free, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    if size + SPARE > free:
+    usage, limit = shutil.disk_usage(place), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    free = usage.free
+    if usage.total and size + SPARE > free:  # some file systems do not tell
         raise OutputError(
             f"{folder}: {what} needs {(size + SPARE) / 1e9:.2g} GB, and {free / 1e9:.2g} GB are free; free some space or choose "
             "another disk."
@@ -162,9 +163,7 @@ def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
     temporary = target.with_name(f".{stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as stream:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _create_locked(temporary):
             yield temporary
             if target.is_file():
                 os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
@@ -178,6 +177,17 @@ def replacing(path: str | Path, durable: bool = False) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # the folder may be what failed; the first error is the one to report
             temporary.unlink(missing_ok=True)
+
+
+def _create_locked(path: Path) -> BinaryIO:
+    """Create a file, and lock it against `sweep`, which may remove it before it is locked; it is then created again."""
+    while True:
+        stream = path.open("xb")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.fstat(stream.fileno()).st_nlink:
+            return stream
+        stream.close()
 
 
 def _wait_for_disk(path: Path) -> None:
