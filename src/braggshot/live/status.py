@@ -72,6 +72,7 @@ class Journal:
     def __init__(self, path: Path, on_event: Callable[[Event], None] = lambda _: None) -> None:
         self.path, self._on_event = path, on_event
         self._lock, self._waiting, self._has_failed = threading.Lock(), deque[bytes](maxlen=MAX_WAITING), False
+        self._is_closed = False
         self.dropped: Counter[str] = Counter()
         self.losses = 0
         try:
@@ -104,11 +105,13 @@ class Journal:
         self.losses += is_loss
         self.write("trouble", name, reason=words, is_loss=is_loss)
 
-    def _write_waiting(self) -> OSError | None:
+    def _write_waiting(self) -> Exception | None:
         """Write the lines that wait; return why they cannot be written."""
         try:
+            if self._is_closed:  # a receiver that did not end in time may still speak
+                return None
             if self._descriptor is not None and not self.path.exists():
-                self.close()
+                self._close_file()
             if self._descriptor is None:
                 self._descriptor = _open_locked(self.path)
             while self._waiting:
@@ -116,12 +119,16 @@ class Journal:
                 self._waiting[0] = self._waiting[0][written:]
                 if not self._waiting[0]:
                     self._waiting.popleft()
-        except OSError as error:
+        except (OSError, OutputError) as error:
             return error
         return None
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; later events are told and not written."""
+        self._is_closed = True
+        self._close_file()
+
+    def _close_file(self) -> None:
         descriptor, self._descriptor = getattr(self, "_descriptor", None), None
         if descriptor is not None:
             os.close(descriptor)
