@@ -165,7 +165,7 @@ def test_an_interrupt_leaves_no_half_of_a_file(tmp_path, monkeypatch, kind):
     kept = Result(result())
     path = tmp_path / "out" / f"scan_1.{kind}"
     path.parent.mkdir()
-    path.write_bytes(b"an older one")
+    path.write_bytes(b"an older one of braggshot")
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -174,7 +174,7 @@ def test_an_interrupt_leaves_no_half_of_a_file(tmp_path, monkeypatch, kind):
     with pytest.raises(KeyboardInterrupt):
         kept.save(path.parent, (kind,))
     assert list(path.parent.iterdir()) == [path]
-    assert path.read_bytes() == b"an older one"
+    assert path.read_bytes() == b"an older one of braggshot"
 
 
 def test_a_notebook_shows_verdict_slide_and_numbers():

@@ -69,7 +69,11 @@ class StackConfig:
 
 
 def one_shot_stack(
-    source: str | Path, output: str | Path, config: StackConfig | None = None, on_progress: Callable[[int, int], None] | None = None
+    source: str | Path,
+    output: str | Path,
+    config: StackConfig | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    force: bool = True,
 ) -> Path:
     """Phase all patterns of a file, and write their objects into another file.
 
@@ -79,6 +83,7 @@ def one_shot_stack(
         valid are negative or NaN
     output : HDF5 file to be written
     on_progress : called with the number of patterns that are done, and the number of all patterns
+    force : replace also a file that braggshot did not write
 
     Raises
     ------
@@ -88,7 +93,7 @@ def one_shot_stack(
     OutputError : if the file cannot be written.
     """
     config = config or StackConfig()
-    refuse_target(output, [source])
+    refuse_target(output, [source], force)
     device = device_of(config.device)
     network, card = load_network(config.network)
     network = coarse_network(network) if config.quick else network
@@ -106,13 +111,14 @@ def one_shot_stack(
             "oversampling": measured,
         }
         with (
-            patterns.create_objects(output, n, half_shape(shape), about) as file,
+            patterns.create_objects(output, n, half_shape(shape), about) as (file, disk),
             _one_ahead(_batches(counts, size, device)) as batches,
         ):
             done = 0
             for rho, chi2 in stream.answers(batches):
                 file["object"][done : done + len(rho)] = rho.numpy()
                 file["chi2"][done : done + len(rho)] = chi2.numpy()
+                disk.check()
                 done += len(rho)
                 if on_progress is not None:
                     on_progress(done, n)

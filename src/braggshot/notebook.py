@@ -48,7 +48,11 @@ def watch(
     resolved = resolve(settings or {})
     frames = open_source(source)
     session, cleanup = Session(folder, resolved, like=like), ExitStack()
-    url = cleanup.enter_context(serving(session.status, port=port, ancestors=access.NOTEBOOKS))
+    try:
+        url = cleanup.enter_context(serving(session.status, port=port, ancestors=access.NOTEBOOKS))
+    except BaseException:
+        session.journal.close()  # so that the next attempt may write into the folder
+        raise
     thread = threading.Thread(target=session.run, args=(frames,), name="live", daemon=True)
     thread.start()
     return Live(url, session, thread, cleanup.close)

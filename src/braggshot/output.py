@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 from braggshot.display import in_notebook
 from braggshot.errors import DataError, OutputError
-from braggshot.io.atomic import refuse_target
+from braggshot.io.atomic import check_room, file_name, refuse_target
 from braggshot.physics.strain import summary_table
 from braggshot.volumes import (
     BoolArray,
@@ -50,9 +51,11 @@ class OutputConfig:
     ----------
     formats : any of "cxi", "vti", "png", "html", "pdf" (the strain as a figure for a paper), "npz", and "cohere" or "cdiutils"
         for the programs of these names
+    force : replace also files that braggshot did not write
     """
 
     formats: tuple[OutputFormat, ...] = ("cxi", "vti", "png", "html")
+    force: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -141,15 +144,17 @@ class Result:
         """Every setting of the reconstruction, defaults included."""
         return self.reconstruction.configuration
 
-    def save(self, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats) -> list[Path]:
+    def save(self, path: str | Path, formats: tuple[OutputFormat, ...] = OutputConfig().formats, force: bool = False) -> list[Path]:
         """Write the result into one file, or into a folder; return the paths of what was written.
 
-        The ending of a file tells its format. A folder receives one file, or one folder, for each of `formats`.
+        The ending of a file tells its format. A folder receives one file, or one folder, for each of `formats`. With `force` it
+        replaces also files that braggshot did not write.
 
         Raises
         ------
         OutputError : if a file cannot be written, or would replace the measurement; nothing half-written stays.
         """
+        check_writable(path, inputs_of(self.volume.provenance), [self.volume.name], formats, force)
         return write(self.reconstruction, path, formats)
 
     def __repr__(self) -> str:
@@ -295,6 +300,7 @@ def targets_of(path: str | Path, name: str, formats: Iterable[OutputFormat]) -> 
     target = Path(path)
     if is_file_target(target):
         return {target.suffix[1:]: target}
+    name = file_name(name)
     return {kind: target / (f"{name}_{kind}" if kind in FOLDERS else f"{name}.{kind}") for kind in formats}
 
 
@@ -313,7 +319,11 @@ def files_of(scan: Scan) -> list[Path]:
 
 
 def check_writable(
-    path: str | Path, inputs: Iterable[str | Path] = (), names: Iterable[str] = ("",), formats: Sequence[OutputFormat] = ()
+    path: str | Path,
+    inputs: Iterable[str | Path] = (),
+    names: Iterable[str] = ("",),
+    formats: Sequence[OutputFormat] = (),
+    force: bool = True,
 ) -> None:
     """Check before phasing that results can be written.
 
@@ -322,23 +332,25 @@ def check_writable(
     path : file or folder of the output
     inputs : files that are read, and must stay as they are
     names, formats : names of the volumes, and formats of the files in a folder, as far as they are known
+    force : replace also files that braggshot did not write
 
     Raises
     ------
-    OutputError : if the folder cannot be made or written to, or a file to be written is an input, a device, a FIFO or a socket.
+    OutputError : if the folder cannot be made or written to, its disk is full, or a file to be written must not be replaced.
     """
     target, read = Path(path), list(inputs)
     for name in names:
         for file in targets_of(target, name, formats).values():
-            refuse_target(file, read)
+            refuse_target(file, read, force)
     folder = target.parent if is_file_target(target) else target
-    probe = folder / ".braggshot-probe"
+    probe = folder / f".braggshot-probe-{uuid4().hex}"  # a name of its own: another program may begin there at the same time
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place.") from error
+    check_room(folder, 0, "a result")
 
 
 def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:

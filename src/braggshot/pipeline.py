@@ -178,7 +178,7 @@ def run(
     began = time.perf_counter()
     scan = source if isinstance(source, Scan) else registry.read(source, format, **settings.input)
     if place is not None:
-        check_writable(place, files_of(scan), [scan.name], settings.output.formats)
+        check_writable(place, files_of(scan), [scan.name], settings.output.formats, settings.output.force)
     read = time.perf_counter()
     phased = yield from prepare_and_phase(scan, settings.prepare, settings.phasing, network)
     return (yield from finish_result(phased, settings, {"read": read - began}))

@@ -78,7 +78,8 @@ def postprocess(
     raw = scan if isinstance(scan, Scan) or scan is None else registry.read(scan, format, **resolved.input)
     if place is not None:
         name = found.volume.name if raw is None else raw.name
-        check_writable(place, [path, *([] if raw is None else files_of(raw))], [name], resolved.output.formats)
+        kept = [path, *([] if raw is None else files_of(raw))]
+        check_writable(place, kept, [name], resolved.output.formats, resolved.output.force)
     if raw is not None:
         found = placed(found, raw, resolved.prepare, resolved.phasing.limits)
     if found.verdict in ("not judged", "explained"):  # a verdict of our own phasing stays

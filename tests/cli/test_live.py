@@ -46,7 +46,8 @@ def test_a_replay_waits_for_its_page_and_the_finished_crystal_stays_until_ctrl_c
     with live(f"replay:{write_scan(tmp_path / 'crystal.cxi')}", "-o", out, "--no-token") as process:
         url = process.stdout.readline().strip()
         assert "when the page is open" in process.stdout.readline()
-        assert moment(url) == moment(url) == {"number": 0, "picture": 0, "scans": 1}
+        asked = [moment(url) for _ in range(2)]  # the session may say between the two that it waits
+        assert all(found["number"] <= 1 and (found["picture"], found["scans"]) == (0, 1) for found in asked)
         assert surface(url)[1]["crystal"]["figure"]["data"] == []
         moment(url, "?page=p&number=0")
         said = "".join(process.stdout.readline() for _ in range(5))

@@ -13,7 +13,7 @@ def asked(monkeypatch):
     """Settings with which `one_shot_stack` is called; it answers at once."""
     calls = []
 
-    def one_shot_stack(patterns, output, settings, show):
+    def one_shot_stack(patterns, output, settings, show, force):
         calls.append(settings)
         show(1, 2)
         return output

@@ -52,8 +52,14 @@ def evaluate(
 ) -> None:
     """Compare phasing methods on known crystals; write the result for each method and crystal, a summary table and figures."""
     from braggshot.evaluation import methods, rows, table
+    from braggshot.io.atomic import refuse_target
+    from braggshot.output import check_writable
     from braggshot.report.evaluation import write_evaluation_figure
 
+    read = [Path(path) for path in (network, published) if path] + (list(data.iterdir()) if data and data.is_dir() else [])
+    for file in ("results.json", "table.md", *(f"{name}.png" for name in suite or ["strain"])):
+        refuse_target(output / file, read)
+    check_writable(output)
     chosen = methods.Choice(published=published, device=device, seed=seed)
     chosen = chosen if network is None else replace(chosen, network=network)
     is_quick = suite == ["smoke"]

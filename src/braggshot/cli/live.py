@@ -51,6 +51,7 @@ def live(
     stated: dict[str, Any],
 ) -> None:
     """Show in the browser, until Ctrl-C, how the crystal forms while it is rocked; write each finished scan as a result file."""
+    from braggshot.errors import DataError
     from braggshot.live.given import read_images, refuse_unfit
     from braggshot.live.session import Session, resolve
     from braggshot.live.sources.registry import open_source
@@ -84,6 +85,8 @@ def live(
         else:
             print("No more frames will come. The page stays until Ctrl-C.", flush=True)
             threading.Event().wait()
+    if session.losses:
+        raise DataError(f"{session.losses} faults lost frames or results; {output / 'events.jsonl'} says which.")
 
 
 def _read_like(like: Path | None, settings: LiveSettings) -> tuple[Scan | None, LiveSettings]:
@@ -112,6 +115,8 @@ def _tell(folder: Path, event: Event) -> None:
         print(f"to see it again: {shlex.join(['braggshot', 'view', str(folder / event['file'])])}", flush=True)
     elif event["event"] == "trouble":
         print(f"{event['scan']}: {event['reason']}", file=sys.stderr, flush=True)
+    elif event["event"] == "lost" and event["number"] == 1:
+        print(f"lost ({event['reason']}): {ascii(event['detail'])[1:-1]}", file=sys.stderr, flush=True)
 
 
 def _refuse_watched(source: str, output: Path) -> None:

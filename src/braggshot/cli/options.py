@@ -79,6 +79,7 @@ Sets = Annotated[
     typer.Option("--set", help="Setting as a.b=c, such as input.scan=54; `braggshot settings` lists them.", metavar="A.B=C"),
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace also files that braggshot did not write.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random number.")]
 
 
@@ -88,6 +89,11 @@ def layered(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any
 
     layers = [configuration.read_toml(config)] if config else []
     return configuration.merge(*layers, flags or {}, configuration.parse_assignments(sets or []))
+
+
+def forced(force: bool) -> dict[str, Any]:
+    """Return nested settings that let results replace any file."""
+    return {"output": {"force": True}} if force else {}
 
 
 def settings_of(config: Path | None, sets: list[str] | None, flags: Mapping[str, Any]) -> Settings:

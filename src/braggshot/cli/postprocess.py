@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from braggshot.cli.metadata import with_metadata
-from braggshot.cli.options import Config, Format, Sets, examples, settings_of
+from braggshot.cli.options import Config, Force, Format, Sets, examples, forced, settings_of
 from braggshot.cli.reconstruct import print_result
 
 commands = typer.Typer()
@@ -21,6 +21,7 @@ def postprocess(
     reconstruction: Annotated[Path, typer.Argument(help="Object of PyNX (CXI), cohere (folder or image.npy) or braggshot.")],
     scan: Annotated[Path | None, typer.Option(help="Raw scan that it explains; not needed for a result of braggshot.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A .cxi file or a folder (default NAME-strain).")] = None,
+    force: Force = False,
     format: Format = None,
     config: Config = None,
     sets: Sets = None,
@@ -32,7 +33,7 @@ def postprocess(
     from braggshot.output import summary, write
     from braggshot.postprocess import postprocess as run
 
-    settings = settings_of(config, sets, stated)
+    settings = settings_of(config, sets, {**stated, **forced(force)})
     place = output or Path(f"{reconstruction.stem}-strain")
     result = run(reconstruction, scan, settings, format=format, place=place)
     written = write(result, place, settings.output.formats)

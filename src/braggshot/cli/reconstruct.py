@@ -12,7 +12,21 @@ import typer
 
 from braggshot.cli.cluster import Cluster, Where, Workers, phase_many
 from braggshot.cli.metadata import with_metadata
-from braggshot.cli.options import Config, Device, Format, Inputs, Network, Sets, examples, layered, one_of, registered, settings_of
+from braggshot.cli.options import (
+    Config,
+    Device,
+    Force,
+    Format,
+    Inputs,
+    Network,
+    Sets,
+    examples,
+    forced,
+    layered,
+    one_of,
+    registered,
+    settings_of,
+)
 from braggshot.cli.progress import phasing_bar
 
 if TYPE_CHECKING:
@@ -63,6 +77,7 @@ def reconstruct(
     ] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute (default auto).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random number (default 0).")] = None,
+    force: Force = False,
     cluster: Cluster = None,
     workers: Workers = None,
     format: Format = None,
@@ -80,7 +95,7 @@ def reconstruct(
     table: dict[str, Any] = {name: value for name, value in phasing.items() if value is not None}
     if recipe is not None:
         table["iterative"] = {"recipe": recipe}
-    flags = {**stated, "phasing": imply_method(table)}
+    flags = {**stated, **forced(force), "phasing": imply_method(table)}
     if cluster is not None:
         phase_many(inputs, output, layered(config, sets, flags), Where(cluster, workers), format, as_json)
         return

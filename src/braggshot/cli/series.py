@@ -12,7 +12,7 @@ import typer
 
 from braggshot.cli.cluster import Cluster, Where, Workers, phase_series
 from braggshot.cli.metadata import with_metadata
-from braggshot.cli.options import Config, Format, Inputs, Sets, examples, layered
+from braggshot.cli.options import Config, Force, Format, Inputs, Sets, examples, forced, layered
 from braggshot.cli.progress import phasing_bar
 
 commands = typer.Typer()
@@ -30,6 +30,7 @@ def series(
         list[str] | None, typer.Option(help="Further column of the table, one value per scan.", metavar="NAME=V1,V2,...")
     ] = None,
     metadata: Annotated[Path | None, typer.Option(help="CSV file with such columns; 'input' or 'scan' names the scan.")] = None,
+    force: Force = False,
     cluster: Cluster = None,
     workers: Workers = None,
     format: Format = None,
@@ -43,14 +44,15 @@ def series(
     from braggshot import series as job
     from braggshot.io.atomic import refuse_target
 
-    if metadata is not None:
-        refuse_target(output / "series.csv", [metadata])
+    for name in ("series.csv", "series.parquet", "series.png", "series.gif", "series.html"):
+        refuse_target(output / name, [*inputs, *(path for path in (metadata, config) if path is not None)])
     listed = job.list_sources(inputs, scans, column or (), metadata, format)
     with contextlib.ExitStack() as stack:
+        table = layered(config, sets, {**stated, **forced(force)})
         if cluster is not None:
-            reports = phase_series(listed, output, layered(config, sets, stated), Where(cluster, workers))
+            reports = phase_series(listed, output, table, Where(cluster, workers))
         else:
-            settings = job.resolve(layered(config, sets, stated))
+            settings = job.resolve(table)
             reports = job.run(listed, output, settings, stack.enter_context(phasing_bar(str(output))))
         for report in reports:
             kept = " (kept)" if report.reused else ""

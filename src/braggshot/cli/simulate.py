@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from braggshot.cli.options import Seed, examples
+from braggshot.cli.options import Force, Seed, examples
 from braggshot.cli.settings import HelpSettings
 
 commands = typer.Typer()
@@ -24,21 +24,40 @@ def simulate(
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the crystal, such as detector.gaps=1 or oversampling=2,3.")
     ] = None,
+    force: Force = False,
     help_settings: HelpSettings = False,
 ) -> None:
     """Draw a random crystal and write its diffraction, with the true crystal beside the counts."""
+    from braggshot.io.atomic import refuse_target
+    from braggshot.output import check_writable
+
     if raw:
+        _refuse_measured(output, force)
         print(_simulate_raw(output, seed, phase_range, counts))
         return
     from braggshot import config
     from braggshot.crystals.sample import CrystalSettings, simulate_volume
     from braggshot.io.formats import cxi
 
+    check_writable(output.parent)
+    refuse_target(output, force=force)
     flags = {"shape": shape, "phase_range": (phase_range, phase_range), "counts": (counts, counts)}
     settings = config.resolve(CrystalSettings, config.merge(flags, config.parse_assignments(sets or [])))
     rho, volume = simulate_volume(seed, settings)
     cxi.write_data(output, volume, truth=rho)
     print(output)
+
+
+def _refuse_measured(folder: Path, force: bool) -> None:
+    """Refuse to write a raw scan among the files of a measurement; a scan that was simulated there before is replaced."""
+    from braggshot.io.atomic import refuse_target
+    from braggshot.output import check_writable
+
+    spec = folder / f"{folder.name}.spec"
+    refuse_target(spec, force=force)
+    for name in ("dark.tif", "whitefield.tif"):
+        refuse_target(folder / name, force=force or spec.exists())
+    check_writable(folder)
 
 
 def _simulate_raw(folder: Path, seed: int, phase_range: float, counts: float) -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from braggshot.cli.options import Device, Network, Seed, examples
+from braggshot.cli.options import Device, Force, Network, Seed, examples
 from braggshot.cli.progress import progress_bar
 
 commands = typer.Typer()
@@ -25,6 +25,7 @@ def stack(
     batch: Annotated[int, typer.Option(help="Patterns in a batch (default: as many as fit into memory).")] = 0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Phase thousands of patterns of one shape, each by one pass of the network; patterns and objects stay on disk."""
     from braggshot import config
@@ -47,4 +48,4 @@ def stack(
             note = f"{done}/{total}, {done / (time.perf_counter() - began):.0f} patterns/s"
             bar.update(task, total=total, completed=done, note=note)
 
-        print(one_shot_stack(patterns, output, settings, show))
+        print(one_shot_stack(patterns, output, settings, show, force))

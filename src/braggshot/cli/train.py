@@ -43,8 +43,14 @@ def train(
 ) -> None:
     """Train the network on diffraction alone: simulated, measured, or both."""
     from braggshot import config as configuration
+    from braggshot.io.atomic import refuse_target
+    from braggshot.output import check_writable
     from braggshot.train import resolve, train_network
 
+    read = [path for path in (*(data or ()), config, Path(init) if init else None) if path is not None]
+    for name in ("last.safetensors", "best.safetensors", "metrics.csv"):
+        refuse_target(output / name, read)
+    check_writable(output)
     layers = [configuration.read_toml(config)] if config else []
     flags = {"train": {"steps": steps}} if steps is not None else {}
     table = configuration.merge(*layers, flags, configuration.parse_assignments(sets or []))

@@ -212,7 +212,7 @@ def read(path: Path) -> list[Row]:
 def write(path: Path, rows: list[Row]) -> None:
     """Write rows of results as JSON, one row per line; a number that is not finite becomes null."""
     lines = ",\n".join(json.dumps({name: _plain(value) for name, value in row.items()}) for row in rows)
-    with replacing(path) as temporary:
+    with replacing(path, durable=True) as temporary:
         temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 

@@ -6,15 +6,18 @@ Of the crystal and its twin, the one that agrees with the preview before is show
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from braggshot.errors import DataError
 from braggshot.io.frames import ArrayFrames
 from braggshot.iterative.iterate import Progress
+from braggshot.live.assemble import LARGEST_COUNT
 from braggshot.live.mailbox import PreviewRequest
 from braggshot.nn.two_scale import coarse_network
 from braggshot.phasing.config import PhasingConfig
@@ -54,6 +57,21 @@ class Preview:
 
 
 PreviewSteps = Generator[Progress | Preview, None, Preview]
+
+
+@contextmanager
+def use_one_thread() -> Iterator[None]:
+    """Limit torch to one thread inside a ``with`` block.
+
+    More threads would not make a small preview faster. They would slow down the receiver of frames and the server of the browser
+    page.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def sketch(
@@ -240,7 +258,10 @@ def _find_brightest_spot(request: PreviewRequest, rows: slice, columns: slice) -
 
     Only the given `rows` and `columns` are searched. Hot pixels are filtered out first.
     """
-    image = np.asarray(request.scan.frames[request.brightest]).astype(np.float32)
+    image = np.asarray(request.scan.frames[request.brightest])
+    if image.dtype.kind == "f":
+        image = np.where(np.abs(image) <= LARGEST_COUNT, image, 0)
+    image = image.astype(np.float32)
     valid = request.scan.valid
     if valid is not None:
         image *= valid if valid.ndim == 2 else valid[request.brightest]

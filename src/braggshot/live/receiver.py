@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from braggshot.errors import BraggshotError
-from braggshot.live.assemble import Assembly, Change, FrameAdded, OpenScan, ScanClosed, ScanOpened
+from braggshot.live.assemble import TOO_FEW, UNRECORDED, Assembly, Change, FrameAdded, OpenScan, ScanClosed, ScanOpened
 from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
-from braggshot.live.messages import Dropped, Source
+from braggshot.live.messages import Dropped, Message, Source, Trouble
 from braggshot.live.status import Journal, Status
 from braggshot.snapshot import Images, Work
 from braggshot.volumes import FloatArray
@@ -45,6 +44,7 @@ class Receiver:
         self._began = 0.0
         self._told = 0.0  # when the status was last updated, on the monotonic clock [s]
         self._last_request = 0  # number of frames that had come at the last preview request
+        self._last_fault = ("", "")  # scan and words of the last fault that was reported
         self._last_peak = -1  # index of the brightest frame when a passed peak last led to a preview request; -1 before the first
 
     def run(self, source: Source, stop: Event) -> None:
@@ -52,14 +52,34 @@ class Receiver:
         try:
             for message in source.messages(stop):
                 if message is not None:
-                    for change in self.assembly.take(message):
-                        self._apply(change)
+                    self._take(message)
                 if stop.is_set():
                     break
         except Exception as error:
-            report_error(self.status, self.journal, "source", error)
+            self.journal.trouble("source", error)
         finally:
             self.mailbox.close()
+
+    def _take(self, message: Message) -> None:
+        """Take a message; if its scan cannot be recorded, give that scan up, so that the next one is recorded."""
+        try:
+            for change in self.assembly.take(message):
+                self._apply_guarded(change)
+        except Exception as error:
+            name = self.assembly.open.name if self.assembly.open is not None else "receiver"
+            self.journal.trouble(name, error)
+            for change in self.assembly.give_up():
+                self._apply_guarded(change)
+
+    def _apply_guarded(self, change: Change) -> None:
+        """Apply a change; what cannot be shown is reported once for each scan, and loses no frame."""
+        try:
+            self._apply(change)
+        except Exception as error:
+            fault = (self.status.latest()[1].scan, str(error))
+            if fault != self._last_fault:
+                self._last_fault = fault
+                self.journal.trouble(fault[0] or "receiver", error, is_loss=False)
 
     def _apply(self, change: Change) -> None:
         """Update the status, the file of events and the mailbox after a change.
@@ -68,6 +88,8 @@ class Receiver:
         """
         if isinstance(change, Dropped):
             self._on_drop(change)
+        elif isinstance(change, Trouble):
+            self.journal.trouble(change.scan, change.reason, change.is_loss)
         elif isinstance(change, ScanOpened):
             self._began, self._last_request, self._last_peak = time.monotonic(), 0, -1
             self.journal.write("scan started", change.scan.name, 0, expected=change.scan.expected)
@@ -110,19 +132,24 @@ class Receiver:
         Ask for neither if the scan was aborted or no frame came; only report this.
         """
         scan = change.scan
-        if scan.recorder is not None:
-            self._tell(scan, True)
         if change.aborted or scan.recorder is None:
             words = change.aborted or "no frame came"
             self.journal.write("scan aborted", scan.name, scan.received, reason=words)
             self.status.change(state="aborted", reason=words, work=None)
             kept = f"; its frames are in {scan.recorder.folder}" if scan.recorder is not None else ""
-            self.status.add_trouble(f"{scan.name}: {words} after {scan.received} frames{kept}")
+            # A single frame is often a picture for alignment, and no fault; why a scan is not recorded is told already.
+            if words not in {TOO_FEW, UNRECORDED}:
+                self.status.add_trouble(f"{scan.name}: {words} after {scan.received} frames{kept}")
+            if scan.recorder is not None:
+                self._tell(scan, True)
             return
-        self.journal.write("scan finished", scan.name, scan.received, expected=scan.expected)
-        self.status.change(state="phasing")
-        self._request_preview(scan, is_complete=True)
-        self.mailbox.submit(FinishedScan(scan.name, scan.recorder.folder, scan.received, self._began))
+        self.journal.write("scan finished", scan.name, scan.received, expected=scan.expected, origin=scan.begin.origin)
+        try:
+            self._tell(scan, True)
+            self.status.change(state="phasing")
+            self._request_preview(scan, is_complete=True)
+        finally:
+            self.mailbox.submit(FinishedScan(scan.name, scan.recorder.folder, scan.received, self._began))
 
     def _request_preview(self, scan: OpenScan, is_complete: bool = False, has_passed_peak: bool = False) -> None:
         """Request a preview of the open scan as far as it is recorded."""
@@ -140,13 +167,6 @@ class Receiver:
         if number <= LOGGED_DROPS or number % 100 == 0:
             self.journal.write("lost", reason=dropped.reason, detail=dropped.detail[:200], number=number)
         self.status.change(dropped=dict(self.journal.dropped))
-
-
-def report_error(status: Status, journal: Journal, name: str, error: Exception) -> None:
-    """Write an error into status and journal; `name` is the scan that the error concerns, or "source"."""
-    words = " ".join(str(error).split()) if isinstance(error, BraggshotError) else f"{type(error).__name__}: {error}"
-    journal.write("trouble", name, reason=words)
-    status.add_trouble(f"{name}: {words}")
 
 
 def _is_bright(rocking: FloatArray) -> bool:

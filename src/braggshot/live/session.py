@@ -16,27 +16,25 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from braggshot import config, pipeline, series
 from braggshot.errors import ConfigError, DataError
 from braggshot.io import registry, results
-from braggshot.io.formats import recorded
 from braggshot.iterative.iterate import Progress
 from braggshot.live.assemble import Assembly, recordings_in
+from braggshot.live.earlier import resume, taken_before
 from braggshot.live.given import GivenImage
 from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
-from braggshot.live.messages import Source
-from braggshot.live.preview import Preview, align_with, improve, rehearse, sketch
-from braggshot.live.receiver import Receiver, report_error
+from braggshot.live.messages import Findable, Source
+from braggshot.live.preview import Preview, align_with, improve, rehearse, sketch, use_one_thread
+from braggshot.live.receiver import Receiver
 from braggshot.live.status import Event, Journal, Status
 from braggshot.nn.weights import load_network
 from braggshot.output import OutputConfig, OutputFormat, check_writable, targets_of, write
@@ -89,21 +87,6 @@ class Superseded(Exception):
     """Signal that the present work is given up, because more urgent work waits or the session stops."""
 
 
-@contextmanager
-def use_one_thread() -> Iterator[None]:
-    """Limit torch to one thread inside a ``with`` block.
-
-    More threads would not make a small preview faster. They would slow down the receiver of frames and the server of the browser
-    page.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def resolve(settings: Mapping[str, Any]) -> LiveSettings:
     """Turn nested settings into `LiveSettings`; every name and value is checked."""
     resolved = config.resolve(LiveSettings, settings)
@@ -136,8 +119,9 @@ class Session:
         self.folder, self.settings, self.status = Path(folder), settings or LiveSettings(), status or Status()
         check_writable(self.folder)
         self.recordings = self.folder / RECORDINGS
-        self.journal, self.mailbox, self.stop = Journal(self.folder / "events.jsonl", on_event), Mailbox(), threading.Event()
-        assembly = Assembly(self.recordings, like, images, lambda name: (self.folder / f"{name}.cxi").exists())
+        self._on_event = on_event
+        self.journal, self.mailbox, self.stop = Journal(self.folder / "events.jsonl", self._tell), Mailbox(), threading.Event()
+        assembly = Assembly(self.recordings, like, images, self._is_taken)
         self.receiver = Receiver(assembly, self.mailbox, self.status, self.journal, self.settings.live.every)
         self._preview: tuple[PreviewRequest, Preview] | None = None  # last request with its preview, which may be unfinished
         # Newest picture of each scan whose full reconstruction is not done; the full result is turned as this picture is.
@@ -147,14 +131,32 @@ class Session:
         self._trained: Trained | None = None
         self._sketch_seconds: float | None = None  # time that the last picture took [s]
 
+    @property
+    def losses(self) -> int:
+        """Number of troubles so far by which frames, or the result of a scan, were lost."""
+        return self.journal.losses
+
+    def _tell(self, event: Event) -> None:
+        """Show trouble on the page, and pass an event on."""
+        if event["event"] == "trouble":
+            self.status.add_trouble(f"{event['scan']}: {event['reason']}")
+        self._on_event(event)
+
+    def _is_taken(self, name: str) -> bool:
+        """Tell whether a file of a result has a name already."""
+        return any(file.exists() for file in targets_of(self.folder, name, self._formats()).values())
+
     def run(self, source: Source, once: bool = False) -> None:
         """Run the session until the source ends or `stop` is set; with `once`, end it after the first full reconstruction.
 
-        When the source ends, finished scans that still wait are reconstructed before the session ends.
+        When the source ends, finished scans that still wait are reconstructed before the session ends. Scans that an earlier
+        session in the same folder has taken are not taken again, if the source can find them.
         """
+        if isinstance(source, Findable):
+            source.leave_out(taken_before(self.folder, self.recordings, self.journal.path))
         self.journal.write("session started", source=type(source).__name__)
         self.status.change(work=Work("waiting for the first scan", time.monotonic()))
-        self._resume()
+        self._run_guarded("recordings", partial(resume, self.folder, self.recordings, self.status, self.journal, self.mailbox))
         receiver = threading.Thread(target=self.receiver.run, args=(source, self.stop), name="receiver", daemon=True)
         receiver.start()
         try:
@@ -318,11 +320,22 @@ class Session:
     def _reconstruct(self, finished: FinishedScan) -> tuple[table.Row, list[Path]]:
         """Reconstruct a scan that belongs to no series; return its line in the results table, and its files, the CXI first."""
         result = pipeline.drain(self._phase_as_shown(finished), self._serve_previews)
-        files = write(result, self.folder, self._formats())
+        files = self._write(finished.name, result)
         self._publish(result, finished)
         first = next((row["d_spacing_m"] for row in self.status.latest()[1].series if row.get("d_spacing_m")), None)
         row = {"input": str(finished.path), "name": finished.name, "time": None, **table.summarise_result(result, first)}
         return row, files
+
+    def _write(self, name: str, result: Reconstruction) -> list[Path]:
+        """Write the files of a result, and return their paths; a picture that cannot be made does not lose the crystal."""
+        try:
+            return write(result, self.folder, self._formats())
+        except Exception as error:
+            files = [file for file in targets_of(self.folder, result.volume.name, self._formats()).values() if file.exists()]
+            if not files or files[0].suffix != ".cxi":
+                raise
+            self.journal.trouble(name, error)
+            return files
 
     def _phase_as_shown(self, finished: FinishedScan) -> Generator[Progress, None, Reconstruction]:
         """Reconstruct a scan as `pipeline.run` does, and give the crystal the twin and the origin of the last picture."""
@@ -364,7 +377,7 @@ class Session:
         except quiet:
             return False
         except Exception as error:
-            report_error(self.status, self.journal, name, error)
+            self.journal.trouble(name, error)
             return False
         return True
 
@@ -378,15 +391,3 @@ class Session:
         if current.scan == finished.name and current.trouble != troubles:
             reason = current.trouble[-1].removeprefix(f"{finished.name}: ")
             self.status.change(state="unphased", reason=reason, work=None)
-
-    def _resume(self) -> None:
-        """Submit scans that an earlier session recorded fully but did not reconstruct; report scans that it recorded in part."""
-        for path, end in recordings_in(self.recordings):
-            if (self.folder / f"{path.name}.cxi").exists():
-                continue
-            if end is None:
-                self.journal.write("scan cut off", path.name)
-                self.status.add_trouble(f"{path.name}: cut off when an earlier session ended; its frames are in {path}")
-                recorded.mark_ended(path, "the session ended")
-            elif not end["aborted"]:
-                self.mailbox.submit(FinishedScan(path.name, path, end["frames"], time.monotonic()))

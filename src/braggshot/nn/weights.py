@@ -74,7 +74,7 @@ def kind_of(network: nn.Module) -> tuple[str, dict[str, Any]]:
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and JSON metadata as one safetensors file; an interrupted write leaves no partial file."""
     blob = save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {k: json.dumps(v) for k, v in metadata.items()})
-    with replacing(path) as temporary:
+    with replacing(path, durable=True) as temporary:
         temporary.write_bytes(blob)
 
 

@@ -55,7 +55,7 @@ def write_png(path: str | Path, drawing: Drawing) -> None:
     """
     figure = slide(drawing)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata={"Software": "braggshot"})
 
 
 def write_strain_figure(path: str | Path, drawing: Drawing) -> None:
@@ -69,4 +69,5 @@ def write_strain_figure(path: str | Path, drawing: Drawing) -> None:
         raise OutputError(f"{path}: a figure of the strain needs a geometry, and {drawing.reconstruction.volume.name} has none.")
     figure = strain_figure(drawing.material)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=Path(path).suffix[1:] or "pdf")
+        suffix = Path(path).suffix[1:] or "pdf"
+        figure.savefig(temporary, format=suffix, metadata={"Software" if suffix == "png" else "Creator": "braggshot"})

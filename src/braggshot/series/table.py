@@ -189,7 +189,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     ------
     OutputError : if the file cannot be written.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(path, durable=True) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns(rows), restval="")
         writer.writeheader()
         writer.writerows({name: _cell(cell) for name, cell in row.items()} for row in rows)

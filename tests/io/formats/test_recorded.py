@@ -13,7 +13,7 @@ import pytest
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.crystals.scan import ScanSettings, simulate_scan
-from braggshot.errors import DataError, FormatError
+from braggshot.errors import DataError, FormatError, OutputError
 from braggshot.io import registry
 from braggshot.io.formats import cxi, recorded
 from braggshot.io.formats.recorded import Plan, Recorder
@@ -129,7 +129,7 @@ def test_no_use(scan, tmp_path):
     assert recorder.add(Frame(-1, np.asarray(scan.frames[0]))) == "beyond the plan"
     assert recorder.add(Frame(6, np.zeros((3, 3), np.int32))) == "shape"
     assert recorder.add(Frame(6, np.zeros((128, 128), np.float32))) == "type"
-    with pytest.raises(DataError, match="do not fit on the disk"):
+    with pytest.raises(OutputError, match="are free"):
         Recorder(tmp_path / "large", replace(plan_of(scan), frames=10**12))
     (tmp_path / "r" / "arrived.raw").write_bytes(b"\0" * 17 * 100)
     with pytest.raises(FormatError, match="damaged"):

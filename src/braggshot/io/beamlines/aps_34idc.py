@@ -335,7 +335,7 @@ def _spec_text(
     date = when.strftime("%a %b %d %H:%M:%S %Y")
     rows, columns = np.shape(frames)[1:]
     lines = [
-        f"#F {name}.spec", f"#D {date}", "#C sixc  User = user", "", f"#O0 {'  '.join(motors)}",
+        f"#F {name}.spec", f"#D {date}", "#C sixc  User = user", "#C simulated by braggshot", "", f"#O0 {'  '.join(motors)}",
         f"#o0 {' '.join(short.get(motor, motor) for motor in motors)}", "",
         f"#S {scan}  ascan  {short[rocking]} {degrees[0]:.10g} {degrees[-1]:.10g}  {len(degrees) - 1} 1",
         f"#D {date}", "#T 1  (Seconds)",

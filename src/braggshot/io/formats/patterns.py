@@ -14,7 +14,6 @@ with attributes of the file that say how the objects were made.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +22,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from braggshot.errors import FormatError, OutputError
-from braggshot.io.atomic import replacing
+from braggshot.errors import FormatError
+from braggshot.io.atomic import CheckedStream, check_room, filling_hdf5
 from braggshot.io.files import is_hdf5, open_hdf5
 
 
@@ -69,7 +68,9 @@ def _dataset(file: h5py.File, path: Path, name: str | None) -> h5py.Dataset:
 
 
 @contextmanager
-def create_objects(path: str | Path, n: int, shape: Sequence[int], about: Mapping[str, Any]) -> Iterator[h5py.File]:
+def create_objects(
+    path: str | Path, n: int, shape: Sequence[int], about: Mapping[str, Any]
+) -> Iterator[tuple[h5py.File, CheckedStream]]:
     """Create a file of `n` objects under a temporary name, to be filled part by part; at the end the file is renamed to `path`.
 
     Parameters
@@ -79,18 +80,19 @@ def create_objects(path: str | Path, n: int, shape: Sequence[int], about: Mappin
     shape : (z, y, x) of one object
     about : attributes that the file gets
 
+    Yields
+    ------
+    file : the file, with datasets ``object`` and ``chi2``
+    disk : its `CheckedStream.check` raises if the disk did not take a part
+
     Raises
     ------
     OutputError : if the disk has no room, or the file cannot be written.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    size, free = 8 * n * int(np.prod(shape)), shutil.disk_usage(target.parent).free
-    if size > free:
-        raise OutputError(f"cannot write {target}: {n} objects take {size / 1e9:.3g} GB and {free / 1e9:.3g} GB are free.")
-    with replacing(target) as temporary, h5py.File(temporary, "w") as file:
+    check_room(Path(path).parent, 8 * n * int(np.prod(shape)), f"a file of {n} objects")
+    with filling_hdf5(path) as (file, disk):
         objects = file.create_dataset("object", (n, *shape), np.complex64, chunks=(1, *shape))
         objects.attrs["units"] = "sqrt(photons)"
         file.create_dataset("chi2", (n,), np.float32)
         file.attrs.update(about)
-        yield file
+        yield file, disk

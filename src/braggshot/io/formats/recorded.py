@@ -3,18 +3,18 @@
 ::
 
     about.h5      metadata: plan, dark, flat, mask, monitor, angles, geometry
-    frames.raw    (n, rows, columns) as the detector counted; no disk space is used where no frame has arrived
+    frames.raw    (n, rows, columns) as the detector counted; it takes no room on the disk where no frame has arrived
     arrived.raw   one record a frame: whether it arrived, its angle [rad], its time [s since the epoch]
     ended.json    written last: whether the scan was aborted, and why
 
-Both raw files are mapped into memory. Written frames are kept by the operating system, so a killed program loses no frame; the
-operating system frees the memory when it is needed. No correction is applied to the counts.
+Written frames are kept by the operating system, so a killed program loses no frame. The files are written and read in pieces and
+never mapped into memory, because a full disk under a map ends the program. No correction is applied to the counts.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.errors import DataError, FormatError
-from braggshot.io.atomic import replacing, replacing_hdf5
-from braggshot.io.files import open_hdf5
-from braggshot.io.frames import ArrayFrames
+from braggshot.errors import DataError, FormatError, OutputError
+from braggshot.io.atomic import check_room, file_name, replacing, replacing_hdf5
+from braggshot.io.files import Image, open_hdf5
+from braggshot.io.frames import ArrayFrames, LazyFrames
 from braggshot.io.hdf5 import add_group, get, put, put_note, read_note
 from braggshot.io.measurement import PREPARATION, read_geometry, read_preparation, write_geometry, write_preparation
 from braggshot.volumes import FloatArray, Frame, Scan
@@ -35,7 +35,6 @@ ABOUT, FRAMES, ARRIVED, ENDED = "about.h5", "frames.raw", "arrived.raw", "ended.
 # One record of arrived.raw: whether the frame has arrived, its rocking angle [rad], its time [s since the epoch].
 RECORD = np.dtype([("here", "u1"), ("angle", "f8"), ("time", "f8")])
 GROWTH = 64  # number of frames by which the files of a recording grow, if the length of the scan is not known
-SPARE = 256 * 2**20  # space that must stay free on the disk [bytes]
 
 
 @dataclass(frozen=True)
@@ -60,32 +59,93 @@ class Plan:
     about: Scan | None = None
 
 
+class Handle:
+    """An open file, without a buffer; it is closed when nothing uses it any more.
+
+    Parameters
+    ----------
+    path : the file
+    is_new : create the file, for reading and writing; else it is only read
+    """
+
+    def __init__(self, path: Path, is_new: bool = False) -> None:
+        self.number = os.open(path, os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT | os.O_EXCL if is_new else os.O_RDONLY), 0o666)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class RawFrames(LazyFrames):
+    """Frames of one number type in a file of nothing else; places where no frame has arrived read as zeros, without being read.
+
+    Parameters
+    ----------
+    file : the open file
+    shape : (frames, rows, columns)
+    dtype : type of a pixel
+    here : (frames,) whether the frame has arrived
+    """
+
+    def __init__(self, file: Handle, shape: tuple[int, ...], dtype: np.dtype[Any], here: NDArray[np.bool_]) -> None:
+        self.file, self.shape, self.dtype, self.here = file, shape, dtype, here
+
+    def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
+        """Read the rows of the frames of `indices`, and cut them to `columns`."""
+        _, height, width = self.shape
+        wanted = range(height)[rows]
+        first, last = (min(wanted), max(wanted) + 1) if wanted else (0, 0)
+        lines = np.zeros((last - first, width), self.dtype)
+        found = np.zeros((len(indices), len(wanted), len(range(width)[columns])), self.dtype)
+        for place, index in enumerate(indices):
+            if self.here[index] and lines.size:
+                offset = (int(index) * height + first) * width * self.dtype.itemsize
+                os.preadv(self.file.number, [lines.data], offset)
+                found[place] = lines[:: rows.step or 1, columns]
+        return found
+
+
 class Recorder:
     """Writer that records a scan in a folder while the scan is measured; `scan` returns the frames that have arrived so far.
 
     Raises
     ------
-    DataError : if the disk has no room for the planned frames.
+    OutputError : if the disk has no room for the planned frames, or the folder cannot be written.
     """
 
     def __init__(self, folder: str | Path, plan: Plan) -> None:
         self.folder, self.plan = Path(folder), plan
-        self.folder.mkdir(parents=True)
-        size = (plan.frames or GROWTH) * plan.shape[0] * plan.shape[1] * plan.dtype.itemsize
-        free = shutil.disk_usage(self.folder).free
-        if size + SPARE > free:
-            raise DataError(f"{plan.name}: {size / 1e9:.1f} GB of frames do not fit on the disk ({free / 1e9:.1f} GB free).")
-        _write_about(self.folder / ABOUT, plan)
-        self._map(plan.frames or GROWTH, "w+")
+        n = plan.frames or GROWTH
+        check_room(self.folder, n * self._size, f"{plan.name} of {n} frames")
+        try:
+            self.folder.mkdir(parents=True)
+            _write_about(self.folder / ABOUT, plan)
+            self._frames, self._arrived = (Handle(self.folder / name, is_new=True) for name in (FRAMES, ARRIVED))
+            self.arrived = np.zeros(0, RECORD)
+            self._extend(n)
+        except OSError as error:
+            raise OutputError(f"{plan.name}: cannot be recorded in {self.folder}: {error.strerror or error}.") from error
 
-    def _map(self, n: int, mode: Any) -> None:
-        self.frames = np.memmap(self.folder / FRAMES, self.plan.dtype, mode, shape=(n, *self.plan.shape))
-        self.arrived = np.memmap(self.folder / ARRIVED, RECORD, mode, shape=(n,))
+    @property
+    def _size(self) -> int:
+        """Size of a frame [bytes]."""
+        return self.plan.shape[0] * self.plan.shape[1] * self.plan.dtype.itemsize
+
+    def _extend(self, n: int) -> None:
+        """Make places for `n` frames in all."""
+        fresh = np.zeros(n - len(self.arrived), RECORD)
+        _write_at(self._arrived, fresh, self.arrived.nbytes)
+        os.ftruncate(self._frames.number, n * self._size)
+        self.arrived = np.concatenate([self.arrived, fresh])
 
     def add(self, frame: Frame) -> str:
         """Record a frame, and return "" or the reason why it was refused.
 
         The reasons are "shape", "type", "duplicate" and "beyond the plan".
+
+        Raises
+        ------
+        OutputError : if the frame cannot be written, such as on a full disk; later frames may be recorded all the same.
         """
         if frame.image.shape != self.plan.shape:
             return "shape"
@@ -93,37 +153,59 @@ class Recorder:
             return "type"
         if frame.index < 0 or (self.plan.frames is not None and frame.index >= self.plan.frames):
             return "beyond the plan"
-        if frame.index >= len(self.arrived):
-            self._grow(frame.index + 1)
-        if self.arrived["here"][frame.index]:
+        if frame.index < len(self.arrived) and self.arrived["here"][frame.index]:
             return "duplicate"
-        self.frames[frame.index] = frame.image
         angle, time = (np.nan if value is None else value for value in (frame.rocking_angle, frame.time))
-        # The frame is marked as arrived only after its counts are written, so that a marked frame is complete.
-        self.arrived[frame.index] = (1, angle, time)
+        record = np.array([(1, angle, time)], RECORD)
+        try:
+            if frame.index >= len(self.arrived):
+                self._extend(GROWTH * (frame.index // GROWTH + 1))
+            _write_at(self._frames, frame.image, frame.index * self._size)
+            # The frame is marked as arrived only after its counts are written, so that a marked frame is complete.
+            _write_at(self._arrived, record, frame.index * RECORD.itemsize)
+        except OSError as error:
+            words = f"frame {frame.index} cannot be recorded: {error.strerror or error}"
+            raise OutputError(f"{words}; free some space, the frames that follow are recorded.") from error
+        self.arrived[frame.index] = record[0]
         return ""
-
-    def _grow(self, least: int) -> None:
-        n = GROWTH * (least // GROWTH + 1)
-        for name, size in ((FRAMES, self.frames[0].nbytes), (ARRIVED, RECORD.itemsize)):
-            with (self.folder / name).open("r+b") as stream:
-                stream.truncate(n * size)
-        self._map(n, "r+")
 
     def scan(self) -> Scan:
         """Return a scan of the frames that have arrived; frames that arrive later do not change it."""
-        return _scan(self.plan, self.frames, np.array(self.arrived))
+        return _scan(self.plan, self._frames, self.arrived.copy())
 
     def end(self, aborted: str = "") -> None:
-        """Mark that no more frames will arrive; `aborted` says why the scan ended early, "" if it did not."""
+        """Mark that no more frames will arrive; `aborted` says why the scan ended early, "" if it did not.
+
+        Raises
+        ------
+        OutputError : if this cannot be written.
+        """
         mark_ended(self.folder, aborted)
+
+
+def _write_at(file: Handle, values: NDArray[Any], place: int) -> None:
+    """Write all of an array at a place in a file; without a map, a full disk is only an error."""
+    left = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    while left:
+        written = os.pwrite(file.number, left, place)
+        left, place = left[written:], place + written
 
 
 def mark_ended(folder: str | Path, aborted: str) -> None:
     """Mark the recording in a folder as ended; `aborted` says why the scan ended early, "" if it did not."""
-    arrived = np.fromfile(Path(folder) / ARRIVED, RECORD)
-    with replacing(Path(folder) / ENDED) as temporary:
-        temporary.write_text(json.dumps({"aborted": aborted, "frames": int((arrived["here"] > 0).sum())}))
+    if not Path(folder).is_dir():
+        raise OutputError(f"{folder}: the recording is gone; its folder was removed.")
+    ending = {"aborted": aborted, "frames": _count_arrived(folder)}
+    with replacing(Path(folder) / ENDED, durable=True) as temporary:
+        temporary.write_text(json.dumps(ending))
+
+
+def _count_arrived(folder: str | Path) -> int:
+    """Count the frames of a recording that have arrived."""
+    try:
+        return int((np.fromfile(Path(folder) / ARRIVED, RECORD)["here"] > 0).sum())
+    except OSError as error:
+        raise OutputError(f"{folder}: the recording is damaged: {error.strerror or error}.") from error
 
 
 def can_read(path: str | Path) -> bool:
@@ -132,12 +214,34 @@ def can_read(path: str | Path) -> bool:
 
 
 def read_ending(path: str | Path) -> dict[str, Any] | None:
-    """Return the content of ended.json: why the scan ended early, and the number of frames; None while the scan goes on."""
+    """Return the content of ended.json: why the scan ended early, and the number of frames; None while the scan goes on.
+
+    If the file is damaged, the scan has ended, and counts as whole.
+
+    Raises
+    ------
+    OutputError : if the recording is damaged.
+    """
+    folder = Path(path)
     try:
-        ending: dict[str, Any] = json.loads((Path(path) / ENDED).read_text())
-    except FileNotFoundError:
+        ending = json.loads((folder / ENDED).read_bytes())
+        if isinstance(ending["aborted"], str) and isinstance(ending["frames"], int):
+            return {"aborted": ending["aborted"], "frames": ending["frames"]}
+    except OSError:
         return None
-    return ending
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return {"aborted": "", "frames": _count_arrived(folder)}
+
+
+def is_whole(path: str | Path) -> bool:
+    """Tell whether all planned frames of a recording have arrived; False if their number is not known.
+
+    Raises
+    ------
+    FormatError, OutputError : if the recording is damaged.
+    """
+    return _count_arrived(path) == _read_about(Path(path) / ABOUT).frames
 
 
 def read(path: str | Path) -> Scan:
@@ -152,13 +256,17 @@ def read(path: str | Path) -> Scan:
     plan = _read_about(folder / ABOUT)
     try:
         arrived = np.fromfile(folder / ARRIVED, RECORD)
-        frames = np.memmap(folder / FRAMES, plan.dtype, "r", shape=(len(arrived), *plan.shape))
-    except (OSError, ValueError) as error:
+        file = Handle(folder / FRAMES)
+        held = os.fstat(file.number).st_size
+    except OSError as error:
         raise FormatError(f"{folder}: the recording is damaged ({error}).") from error
-    return _scan(plan, frames, arrived)
+    needed = len(arrived) * plan.shape[0] * plan.shape[1] * plan.dtype.itemsize
+    if held < needed:
+        raise FormatError(f"{folder}: the recording is damaged ({FRAMES} holds {held} of {needed} bytes).")
+    return _scan(plan, file, arrived)
 
 
-def _scan(plan: Plan, frames: NDArray[Any], arrived: NDArray[Any]) -> Scan:
+def _scan(plan: Plan, frames: Handle, arrived: NDArray[Any]) -> Scan:
     here = arrived["here"] > 0
     if not here.any():
         raise DataError(f"{plan.name}: no frame has come yet.")
@@ -170,7 +278,7 @@ def _scan(plan: Plan, frames: NDArray[Any], arrived: NDArray[Any]) -> Scan:
         if about.monitor is not None and len(about.monitor) == n:
             known["monitor"] = about.monitor
     return Scan(
-        frames=ArrayFrames(frames[:n]),
+        frames=RawFrames(frames, (n, *plan.shape), plan.dtype, here),
         name=plan.name,
         arrived=None if here.all() else here,
         rocking_angle=plan.rocking_angle if plan.rocking_angle is not None else _angles(arrived["angle"][:n], here),
@@ -194,7 +302,7 @@ def _angles(angle: NDArray[np.float64], here: NDArray[np.bool_]) -> FloatArray |
 
 def _write_about(path: Path, plan: Plan) -> None:
     about = plan.about
-    with replacing_hdf5(path) as file:
+    with replacing_hdf5(path, durable=True) as file:
         put(file, "name", plan.name)
         put(file, "shape", plan.shape)
         put(file, "dtype", plan.dtype.str)
@@ -223,7 +331,7 @@ def _read_about(path: Path) -> Plan:
         preparation = {name: value for name, value in preparation.items() if value is not None}
         about = Scan(
             frames=ArrayFrames(np.zeros((1, *shape)) if valid is None or valid.ndim == 2 else valid),
-            name=get(file, "name"),
+            name=file_name(str(get(file, "name") or path.parent.name)),
             valid=valid,
             prepared=bool(preparation),
             geometry=read_geometry(file["instrument_1"]) if "instrument_1" in file else None,

@@ -7,6 +7,7 @@ The arrays, in SI units, are ``amplitude`` and ``rho`` [sqrt(photons)], ``phase`
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -41,5 +42,7 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
         "frame": reconstruction.frame,
         "configuration": to_json(reconstruction.configuration),
     }
-    with replacing(path) as temporary, temporary.open("wb") as stream:
+    with replacing(path) as temporary, temporary.open("w+b") as stream:
         np.savez_compressed(stream, **{name: value for name, value in content.items() if value is not None})
+        with zipfile.ZipFile(stream, "a") as archive:
+            archive.comment = b"braggshot"  # who wrote it, seen without unpacking

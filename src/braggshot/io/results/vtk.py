@@ -101,6 +101,7 @@ def write_arrays(
         blocks.append(block)
         offset += len(block)
     text = f"""<?xml version="1.0"?>
+<!-- written by braggshot -->
 <VTKFile type="ImageData" version="1.0" byte_order="LittleEndian" header_type="UInt64" compressor="vtkZLibDataCompressor">
 <ImageData WholeExtent="{extent}" {grid}>
 <FieldData>{"".join(_note(name, value) for name, value in notes.items())}</FieldData>

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.io.atomic import refuse_target, replacing_hdf5
+from braggshot.io.atomic import check_room, refuse_target, replacing_hdf5, sign
 from braggshot.io.codecs import Codec, bitshuffle_options
 from braggshot.live.simulator.player import PlayedScan
 
@@ -49,7 +49,8 @@ class EigerSink:
         self._codec = Codec("bslz4", scan.shape, scan.dtype)
         numbers = range(1, 1 - (-scan.frames // self.frames_per_file))
         for path in (self.root / f"{scan.name}_master.h5", *map(self._path, numbers)):
-            refuse_target(path, scan.inputs)
+            refuse_target(path, scan.inputs, force=False)
+        check_room(self.root, scan.frames * int(np.prod(scan.shape)) * scan.dtype.itemsize, scan.name)
         with replacing_hdf5(self.root / f"{scan.name}_master.h5") as file:
             group = file.create_group("entry/data")
             for number in numbers:
@@ -119,9 +120,11 @@ class EigerSink:
 
     def _append_frame(self, number: int, place: int, payload: bytes) -> None:
         """Write a frame into a growing data file; the first frame of a data file creates it."""
+        check_room(self.root, len(payload), self.scan.name)  # HDF5 ends the program on a full disk
         if number not in self._open:
             hidden = self._path(number).with_name(f".{self._path(number).name}")
             file = self._open[number] = h5py.File(hidden, "w", libver="latest", locking=False)
+            sign(file)
             self._make_dataset(file, number)
             file.swmr_mode = True
             os.replace(hidden, self._path(number))

@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, OutputError
-from braggshot.io.atomic import refuse_target
+from braggshot.io.atomic import check_room, refuse_target, replacing, sign
 from braggshot.live.simulator.player import PlayedScan, Sink
 
 
@@ -64,15 +64,19 @@ class ImageSink:
     def begin(self, scan: PlayedScan) -> None:
         """Make the folder of the scan, and write its plan: name, number of frames and rocking angles."""
         self.base, self._inputs = self.root / scan.name / scan.name, scan.inputs
-        self.base.parent.mkdir(parents=True, exist_ok=True)
+        note = self.base.with_name(f"{scan.name}.json")
+        refuse_target(note, scan.inputs, force=False)
+        if not note.exists() and self.base.parent.is_dir() and any(self.base.parent.iterdir()):
+            raise OutputError(f"{self.base.parent} holds files that were not emitted; choose another folder.")
+        check_room(self.root, int(np.prod(scan.shape)) * scan.dtype.itemsize, "a frame")
         self._sent.clear()
-        plan = {"scan": scan.name, "frames": scan.frames, "first": 0}
+        plan = {"program": "braggshot", "scan": scan.name, "frames": scan.frames, "first": 0}
         if scan.rocking_angle is not None:
             plan["rocking_angle_deg"] = np.rad2deg(scan.rocking_angle).tolist()
-        _write_whole(self.base.with_name(f"{scan.name}.json"), json.dumps(plan).encode())
+        _write_whole(note, json.dumps(plan).encode())
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Write a frame under a hidden name and then rename the file, so that a reader never sees a part of it.
+        """Write a frame so that a reader never sees a part of it.
 
         A frame that is sent twice gets another name the second time. Of a frame that is cut on purpose, half of the file is kept.
         """
@@ -80,11 +84,10 @@ class ImageSink:
         self._sent.add(index)
         path = self.base.with_name(f"{self.base.name}_{index:0{digits}d}.tif")
         refuse_target(path, self._inputs)
-        hidden = path.with_name(f".{path.name}")
-        tifffile.imwrite(hidden, image, metadata=None)
-        if not is_whole:
-            os.truncate(hidden, hidden.stat().st_size // 2)
-        os.replace(hidden, path)
+        with replacing(path) as hidden:
+            tifffile.imwrite(hidden, image, metadata=None)
+            if not is_whole:
+                os.truncate(hidden, hidden.stat().st_size // 2)
 
     def end(self, is_aborted: bool) -> None:
         """Write the marker that ends the scan."""
@@ -116,12 +119,15 @@ class GrowingSink:
 
         self.close()
         self.scan, path = scan, self.root / f"{scan.name}.h5"
-        refuse_target(path, scan.inputs)
-        _write_whole(path.with_suffix(".json"), json.dumps({"scan": scan.name, "frames": scan.frames}).encode())
+        refuse_target(path, scan.inputs, force=False)
+        rows, columns = scan.shape
+        check_room(self.root, scan.frames * rows * columns * scan.dtype.itemsize, scan.name)
+        note = {"program": "braggshot", "scan": scan.name, "frames": scan.frames}
+        _write_whole(path.with_suffix(".json"), json.dumps(note).encode())
         self._file = h5py.File(path, "w", libver="latest", locking=False)
+        sign(self._file)
         group = self._file.create_group("entry/data")
         options = bitshuffle_options() if self.is_compressed else {}
-        rows, columns = scan.shape
         group.create_dataset(
             "data", (0, rows, columns), scan.dtype, maxshape=(None, rows, columns), chunks=(1, rows, columns), **options
         )
@@ -131,6 +137,7 @@ class GrowingSink:
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
         """Append the rocking angle before the frame, so that a reader finds the angle of every frame in the file."""
         assert self._file is not None
+        check_room(self.root, image.nbytes, self.scan.name)  # HDF5 ends the program on a full disk
         group = self._file["entry/data"]
         count = group["data"].shape[0]
         angle = self.scan.angle_deg(index)
@@ -155,7 +162,6 @@ class GrowingSink:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a hidden name and then rename it, so that a reader never sees a part of it."""
-    hidden = path.with_name(f".{path.name}")
-    hidden.write_bytes(content)
-    os.replace(hidden, path)
+    """Write a file so that a reader never sees a part of it."""
+    with replacing(path) as hidden:
+        hidden.write_bytes(content)

@@ -4,6 +4,7 @@ registry   find the source that a URL names; other packages add sources as entry
 limits     check names, sizes and types of received data
 decoding   decode compressed images
 ledger     turn the frames and ends of scans that a transport reports into messages, in the right order
+reconnecting  listen to a transport, and connect anew when it fails
 memory     take messages from Python code of the same process
 replay     play a scan that was measured before
 pva        receive images of an EPICS areaDetector

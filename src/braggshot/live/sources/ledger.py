@@ -67,14 +67,14 @@ class Ledger:
 
     def begin(
         self, key: Hashable, name: str, frames: int | None = None, shape: tuple[int, int] | None = None,
-        rocking_angle: FloatArray | None = None, about: Scan | None = None,
+        rocking_angle: FloatArray | None = None, about: Scan | None = None, origin: str = "",
     ) -> list[Message]:  # fmt: skip
         """Return messages that end the open scan, if there is one, and then begin a new scan."""
         messages = self.end(self.open.key, next_began=True) if self.open else []
         frames = frames or self.defaults.frames
         if rocking_angle is None and frames and self.defaults.step is not None:
             rocking_angle = np.array([self._angle(index) for index in range(frames)])
-        begin = Begin(self._unique_name(name), frames, shape, rocking_angle, about)
+        begin = Begin(self._unique_name(name), frames, shape, rocking_angle, about, origin)
         self.open = _OpenScan(key, begin, shape, self.clock())
         return [*messages, begin]
 

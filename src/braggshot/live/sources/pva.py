@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -21,6 +22,7 @@ from braggshot.live.messages import Dropped, Message
 from braggshot.live.sources.decoding import ImageDecoder
 from braggshot.live.sources.ledger import Ledger, ScanDefaults
 from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, counts_type, image_shape, real_number, whole_number
+from braggshot.live.sources.reconnecting import keep_connected
 from braggshot.volumes import Frame
 
 SCALAR_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
@@ -195,10 +197,15 @@ class PvaSource:
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
         """Yield messages of scans and frames, and None at least every 0.2 s while none comes; end soon after `stop` is set."""
+        numbering = Numbering(Ledger(self.options))
+        yield from keep_connected(self.channel, partial(self._listen, numbering), stop)
+
+    def _listen(self, numbering: Numbering, stop: Event) -> Iterator[Message | None]:
+        """Subscribe to the channel, and yield messages until `stop` is set."""
         from p4p.client.raw import Context
 
-        ledger, decoder, wake = Ledger(self.options), ImageDecoder(), Event()
-        numbering = Numbering(ledger)
+        ledger, decoder, wake = numbering.ledger, ImageDecoder(), Event()
+        self.connected.clear()
         context = Context("pva", conf=_server_configuration(self.options.address), nt=False)
         # request of the largest queue of images that wait for this client; the default of PV Access is short
         request = f"record[queueSize={self.options.queue}]"

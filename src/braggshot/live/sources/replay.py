@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
 from braggshot.io import registry
-from braggshot.live.messages import Arrived, Begin, End, Message
+from braggshot.live.messages import Arrived, Begin, End, Message, Trouble
 from braggshot.live.sources.limits import scan_name
 from braggshot.volumes import Frame, Scan
 
@@ -85,7 +85,17 @@ class ReplaySource:
         angles = self.scan.rocking_angle
         yield Begin(name, frames, (rows, columns), angles, self.scan)
         pace = Pace(self.rate)
-        for index, image in images(self.scan):
+        played = images(self.scan)
+        while True:
+            try:
+                found = next(played, None)
+            except Exception as error:
+                yield Trouble(name, f"its frames cannot be read: {error}")
+                yield End(name, "its frames cannot be read")
+                return
+            if found is None:
+                break
+            index, image = found
             while pace.is_early(stop):
                 yield None
             if stop.is_set():

@@ -16,6 +16,8 @@ from braggshot.volumes import BoolArray, FloatArray, Frame, Scan
 
 AXES = ("omega", "phi", "chi", "kappa")
 """Names of the goniometer axes, in the order of search; the first axis that turns during the scan gives the rocking angles."""
+MAX_TURN = 36_000.0
+"""Angles beyond are no angles of a goniometer [deg]."""
 KEPT_NUMBERS = (
     "photon_energy", "wavelength", "detector_distance", "beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size",
     "saturation_value",
@@ -89,7 +91,7 @@ def goniometer_angles(config: Mapping[str, Any], frames: int) -> FloatArray | No
     """
     for axis in AXES:
         start, step = real_number(config.get(f"{axis}_start")), real_number(config.get(f"{axis}_increment"))
-        if start is not None and step:
+        if start is not None and step and abs(start) + abs(step) * frames < MAX_TURN:
             return np.deg2rad(start + step * np.arange(frames))
     return None
 

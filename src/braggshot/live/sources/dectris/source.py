@@ -15,8 +15,10 @@ are computed from the goniometer axis that turns, as the detector's configuratio
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -40,10 +42,13 @@ from braggshot.live.sources.limits import (
     json_object,
     whole_number,
 )  # fmt: skip
+from braggshot.live.sources.reconnecting import ConnectionLostError, keep_connected
 from braggshot.volumes import BoolArray
 
 PARTS = {"none": 1, "basic": 2, "all": 8}
 """Number of parts of a header message before its appendix, for each value of the detector's setting header_detail."""
+GIVEN_UP = 0.5
+"""Time without an attempt to connect again after which libzmq has given a connection up [s]; it tries every 0.1 s."""
 Part = bytes | memoryview
 
 
@@ -161,22 +166,55 @@ class DectrisSource:
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
         """Yield messages of scans and frames, and None at least every 0.2 s while none comes; end soon after `stop` is set."""
+        ledger, reader = Ledger(self.options), Reader(self.options.channel)
+        yield from keep_connected(self.address, partial(self._listen, ledger, reader), stop)
+
+    def _listen(self, ledger: Ledger, reader: Reader, stop: Event) -> Iterator[Message | None]:
+        """Connect to the detector, and yield messages until `stop` is set, or until libzmq gives the connection up."""
         import zmq
 
-        ledger, reader, context = Ledger(self.options), Reader(self.options.channel), zmq.Context()
+        context = zmq.Context()
         try:
             socket = context.socket(zmq.PULL)
             socket.set(zmq.RCVHWM, self.options.queue)
             socket.set(zmq.MAXMSGSIZE, MAX_BYTES + MAX_BYTES // 100 + 4096)  # a longer part ends the connection
+            connection = _Connection(socket)
             socket.connect(self.address)
             while not stop.is_set():
                 if socket.poll(150):
                     yield from to_messages(_receive(socket), ledger, reader)
                 else:
+                    connection.check()
                     yield from ledger.end_if_silent()
                     yield None
         finally:
             context.destroy(linger=0)
+
+
+class _Connection:
+    """A watch over the connection of a socket.
+
+    libzmq connects again by itself when the other side closes a connection. It gives a connection up when a message is larger than
+    allowed or no message at all; the socket would then be deaf for good.
+    """
+
+    def __init__(self, socket: Any) -> None:
+        import zmq
+
+        self._lost_at: float | None = None
+        self._lost = zmq.EVENT_DISCONNECTED
+        others = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
+        self._monitor = socket.get_monitor_socket(self._lost | others)
+
+    def check(self) -> None:
+        """Raise `ConnectionLostError` if the connection was lost a while ago, and libzmq does not try to connect again."""
+        from zmq.utils.monitor import recv_monitor_message
+
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)
+            self._lost_at = time.monotonic() if event["event"] == self._lost else None
+        if self._lost_at is not None and time.monotonic() - self._lost_at > GIVEN_UP:
+            raise ConnectionLostError("the connection ended with a message that is too large or damaged")
 
 
 def _receive(socket: Any) -> list[memoryview]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,21 +28,33 @@ IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".npy"})
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".cxi"})
 """Suffixes of HDF5 files, which may grow."""
 NO_FILE = (-1, -1, -1)
-"""Values used for the size, modification time and inode of a file that does not exist."""
+"""Values used for the size, modification time and inode of a file that does not exist, or is no regular file."""
+UNWATCHED_SECONDS = 2.0
+"""Time for which a folder is only listed after its changes could not be watched [s]."""
 RELIST_SECONDS = 1.0
 """Time for which a folder is listed again and again after a change [s], as a coarse modification time may hide new files."""
 
 
 def changes(folder: Path, stop: Event) -> Iterator[None]:
-    """Yield None immediately, then at each change below `folder` and at least every 0.15 s; end soon after `stop` is set."""
+    """Yield None immediately, then at each change below `folder` and at least every 0.15 s; end soon after `stop` is set.
+
+    Where the operating system does not report changes, or reports a name that is not UTF-8, only the clock is left for a while.
+    """
     from watchfiles import watch
 
     yield None
-    hints = watch(folder, stop_event=stop, yield_on_timeout=True, rust_timeout=150, debounce=50, step=10, watch_filter=None)
-    for _ in hints:
-        if stop.is_set():
-            return
-        yield None
+    while not stop.is_set():
+        try:
+            for _ in watch(
+                folder, stop_event=stop, yield_on_timeout=True, rust_timeout=150, debounce=50, step=10, watch_filter=None
+            ):
+                if stop.is_set():
+                    return
+                yield None
+        except (OSError, RuntimeError):  # the folder is gone, or the library cannot read a name
+            until = time.monotonic() + UNWATCHED_SECONDS
+            while time.monotonic() < until and not stop.wait(0.15):
+                yield None
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,7 @@ class Listing:
 
     def __init__(self, root: Path, pattern: str = "*") -> None:
         self.root, self.pattern = root, pattern
+        self.refused: list[Path] = []  # FIFOs, devices and sockets, which would hold up who opens them
         self._known: set[str] = set()
         self._folders: dict[str, _FolderState] = {str(root): _FolderState()}
 
@@ -108,8 +122,18 @@ class Listing:
                     folders.append(entry.path)
             elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES | HDF5_SUFFIXES:
                 self._known.add(entry.path)
-                if fnmatch.fnmatch(entry.name, self.pattern):
+                if is_special(entry.path):
+                    self.refused.append(Path(entry.path))
+                elif fnmatch.fnmatch(entry.name, self.pattern):
                     paths.append(Path(entry.path))
+
+
+def is_special(path: str | Path) -> bool:
+    """Tell whether a path is there and leads to anything but a regular file."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def sort_by_series(files: list[Path]) -> list[Path]:
@@ -155,7 +179,7 @@ class Stamp:
         """Read size and modification time of the file, and tell whether they have changed since the last call."""
         try:
             paths = self.path.stat()
-            stamp = (paths.st_size, paths.st_mtime_ns, paths.st_ino)
+            stamp = (paths.st_size, paths.st_mtime_ns, paths.st_ino) if stat.S_ISREG(paths.st_mode) else NO_FILE
         except OSError:
             stamp = NO_FILE
         if stamp == self.paths:

@@ -11,7 +11,7 @@ A file with the folder's name may lie in the folder or beside it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -20,7 +20,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, FormatError
-from braggshot.live.messages import Dropped, Message
+from braggshot.live.messages import Dropped, Message, Trouble
 from braggshot.live.sources.folder.eiger_files import FileSet
 from braggshot.live.sources.folder.eiger_master import member_of
 from braggshot.live.sources.folder.growing_hdf5 import GrowingFile
@@ -63,6 +63,10 @@ class Series:
         plain = self.name.rstrip("_-. ")
         own_dataset = (self.folder / plain,) if plain else ()
         return (*own_dataset, self.folder / self.folder.name, self.folder)
+
+    def origin(self) -> str:
+        """Return the place of the files, as other sessions know it."""
+        return str(self.folder.absolute() / self.name)
 
     def note(self, suffix: str) -> Path | None:
         """Return the path of the scan's plan (.json) or of a marker of its end (.done, .aborted); None if there is no such file."""
@@ -110,6 +114,7 @@ class FolderSource:
         self._ledger = Ledger(options)
         self._pending: list[PendingFile] = []
         self._linked: set[Path] = set()
+        self._taken: dict[str, float] = {}
         self._first: dict[Series, int] = {}
         self._lowest: dict[Series, int] = {}
 
@@ -129,9 +134,25 @@ class FolderSource:
             is_taken = all(item.series != scan or item.is_taken() for item in self._pending)
             if ending and is_taken and self._open_series() == scan:
                 yield from self._end_scan(ending)
+            yield from (Dropped("no file", f"{path.name} is a FIFO, a device or a socket") for path in listing.refused)
+            listing.refused.clear()
             yield from self._ledger.end_if_silent()
             if not count:
                 yield None
+
+    def leave_out(self, taken: Mapping[str, float]) -> None:
+        """Leave out the series of files at the places `taken`, unless a file changed after the time of its place [s]."""
+        self._taken = dict(taken)
+
+    def _is_taken(self, path: Path, series: Series) -> bool:
+        """Tell whether a file belongs to a series that an earlier session has taken, and has not changed since."""
+        when = self._taken.get(series.origin())
+        if when is None:
+            return False
+        try:
+            return path.stat().st_ctime <= when
+        except OSError:
+            return True
 
     def take_files(self, paths: list[Path]) -> Iterator[Message]:
         """Read new frames from the new files and from files that were incomplete before, and yield the messages for them."""
@@ -140,9 +161,11 @@ class FolderSource:
             if path in self._linked:
                 continue
             if member is None:
-                self._pending.append(self._make_pending(path))
-            else:
-                yield from self._add_to_set(Series(path.parent, member[0]), member[1], path)
+                item = self._make_pending(path)
+                if not self._is_taken(path, item.series):
+                    self._pending.append(item)
+            elif not self._is_taken(path, series := Series(path.parent, member[0])):
+                yield from self._add_to_set(series, member[1], path)
         yield from self._take_pending()
 
     def _make_pending(self, path: Path) -> PendingFile:
@@ -188,10 +211,16 @@ class FolderSource:
                 self._pending.append(item)
                 continue
             has_successor = any(other.series != item.series for other in pending[place + 1 :])
-            if item.files is not None:
-                yield from self._take_set(item, item.files, has_successor)
-            else:
-                yield from self._take_image(item) if item.growing is None else self._take_growing(item, item.growing, has_successor)
+            try:
+                yield from self._take(item, has_successor)
+            except Exception as error:  # whatever a file does to its reader, the next file is read
+                yield Trouble(self._scan_name(item.series), f"{item.path.name}: {type(error).__name__}: {error}")
+
+    def _take(self, item: PendingFile, has_successor: bool) -> Iterator[Message]:
+        """Read a pending file, or a set of files, as far as possible."""
+        if item.files is not None:
+            return self._take_set(item, item.files, has_successor)
+        return self._take_image(item) if item.growing is None else self._take_growing(item, item.growing, has_successor)
 
     def _take_image(self, item: PendingFile) -> Iterator[Message]:
         """Read an image file; a file that cannot be read stays pending for a while, because it may be incomplete."""
@@ -289,7 +318,7 @@ class FolderSource:
         first = plan.get("first", self.options.first)
         # The first image may still be pending when the second one is taken.
         self._first = {series: min(number, self._lowest.get(series, 1), 1) if first is None else first}
-        yield from self._ledger.begin(series, plan.get("scan", name), plan.get("frames"), None, rocking, about)
+        yield from self._ledger.begin(series, plan.get("scan", name), plan.get("frames"), None, rocking, about, series.origin())
 
     def _scan_name(self, series: Series) -> str:
         """Return a name for a scan: folder and file name, or only the file name if that begins with the folder's name."""

@@ -1,0 +1,59 @@
+"""Find out what earlier sessions in the same folder left: scans to be phased, scans that were cut off, scans that are done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from braggshot.errors import BraggshotError
+from braggshot.io.formats import recorded
+from braggshot.live.assemble import recordings_in
+from braggshot.live.mailbox import FinishedScan, Mailbox
+from braggshot.live.status import Journal, Status, read_events
+
+
+def resume(folder: Path, recordings: Path, status: Status, journal: Journal, mailbox: Mailbox) -> None:
+    """Submit scans that an earlier session recorded whole but did not reconstruct; report scans that it recorded in part.
+
+    Parameters
+    ----------
+    folder : folder of the results
+    recordings : folder of the recordings
+    """
+    for path, end in recordings_in(recordings):
+        if (folder / f"{path.name}.cxi").exists():
+            continue
+        try:
+            _resume_one(path, end, status, journal, mailbox)
+        except BraggshotError as error:
+            journal.trouble(path.name, error)
+
+
+def _resume_one(path: Path, end: Mapping[str, Any] | None, status: Status, journal: Journal, mailbox: Mailbox) -> None:
+    """Submit or report one recording; `end` tells how its scan ended, None if the session was cut off before."""
+    if end is None and recorded.is_whole(path):
+        recorded.mark_ended(path, "")
+        end = recorded.read_ending(path)
+    if end is None:
+        journal.write("scan cut off", path.name)
+        status.add_trouble(f"{path.name}: cut off when an earlier session ended; its frames are in {path}")
+        recorded.mark_ended(path, "the session ended")
+    elif not end["aborted"]:
+        mailbox.submit(FinishedScan(path.name, path, end["frames"], time.monotonic()))
+
+
+def taken_before(folder: Path, recordings: Path, events: Path) -> dict[str, float]:
+    """Return where the scans lie that earlier sessions have taken, and when each was taken [s since the epoch].
+
+    A scan counts as taken if its result is in `folder`, or its frames in `recordings`, which are phased without the source.
+    """
+    taken: dict[str, float] = {}
+    for event in read_events(events):
+        name, origin, when = event.get("scan"), event.get("origin"), event.get("time")
+        if event.get("event") != "scan finished" or not (name and isinstance(name, str) and origin and isinstance(when, float)):
+            continue
+        if (folder / f"{name}.cxi").exists() or recorded.can_read(recordings / name):
+            taken[str(origin)] = when
+    return taken
