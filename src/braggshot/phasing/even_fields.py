@@ -70,6 +70,7 @@ def paraboloids(data: Measured, oversampling: Sequence[float], number: int, seed
     guesses = []
     for _ in range(number):
         phase = generator.uniform(*RANGES) * np.tensordot(generator.uniform(*CURVATURES, 3), squares, 1)
-        rho = torch.from_numpy((level * inside * np.exp(1j * phase)).astype(np.complex64))
-        guesses.append(Guess(*(to_corner(part).to(data.magnitude.device) for part in (rho, torch.from_numpy(box)))))
+        rho = (level * inside * np.exp(1j * phase)).astype(np.complex64)
+        start, support = (to_corner(torch.from_numpy(part)).to(data.magnitude.device) for part in (rho, box))
+        guesses.append(Guess(start, support))
     return guesses
