@@ -213,6 +213,15 @@ def test_series_mode_follows_one_crystal(scan, tmp_path):
     assert {file.name for file in shown.finished} == {"one.cxi", "two.cxi"}
 
 
+def test_the_first_crystal_of_a_series_is_turned_as_the_pictures_before_it(scan, tmp_path):
+    session = Session(tmp_path, resolve({**QUICK, "live": {"hypotheses": 1, "series": True}}))
+    finished(session, source_of(messages(scan, "one")))
+    assert "to be as in the picture before" in results.read(tmp_path / "one.cxi").choices["twin"]
+    again = Session(tmp_path, resolve({**QUICK, "live": {"hypotheses": 1, "series": True}}))
+    finished(again, source_of(messages(scan, "two")))
+    assert "picture before" not in results.read(tmp_path / "two.cxi").choices["twin"]  # it is turned as the first one
+
+
 KILLED = """
 import os, signal, sys
 from braggshot.io import registry

@@ -359,7 +359,8 @@ class Session:
         sources = series.list_sources([*done, finished.path], None, (), None, "recorded")
         quiet = replace(self.settings, series=replace(self.settings.series, movie=False))
         row: table.Row = {}
-        for report in series.run(sources, self.folder, quiet, self._serve_previews):
+        place = partial(align_with, previous=self._pictures.get(finished.name))
+        for report in series.run(sources, self.folder, quiet, self._serve_previews, place=place):
             row = report.row
         files = list(targets_of(self.folder, row["name"], self._formats()).values())
         if not files[0].exists():

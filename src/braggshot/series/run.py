@@ -25,7 +25,7 @@ from braggshot.io.atomic import sweep
 from braggshot.iterative.iterate import Progress
 from braggshot.output import check_writable, inputs_of, write
 from braggshot.series import table
-from braggshot.series.scan import Chain, Task, phase_scan
+from braggshot.series.scan import Chain, Place, Task, phase_scan
 from braggshot.series.settings import SeriesSettings
 from braggshot.series.sources import Source, unique_names
 from braggshot.series.table import Row
@@ -50,6 +50,7 @@ def run(
     settings: SeriesSettings | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     compute: Compute | None = None,
+    place: Place | None = None,
 ) -> Iterator[Report]:
     """Phase a series into `folder`, yielding each row as it is done.
 
@@ -64,6 +65,7 @@ def run(
     settings : settings of phasing and series; None takes the defaults
     on_progress : function called after each iteration of the phasing
     compute : function that phases scans elsewhere, such as on a cluster; None phases one scan after another in this process
+    place : function that turns and moves the first crystal, as `phase_scan` uses it in this process; None leaves it as it came out
 
     Raises
     ------
@@ -72,7 +74,7 @@ def run(
     OutputError : if a file cannot be written.
     """
     settings, folder = settings or SeriesSettings(), Path(folder).absolute()
-    compute = compute or partial(_compute_here, on_progress=on_progress)
+    compute = compute or partial(_compute_here, on_progress=on_progress, place=place)
     called = unique_names(scans, settings.input)
     read = [path for scan in scans for path in inputs_of({"path": scan.path, "options": settings.input})]
     check_writable(folder, read, called, ("cxi", *settings.output.formats), settings.output.force)
@@ -112,9 +114,11 @@ def _reuse_or_compute(tasks: Sequence[Task], earlier: Mapping[str, Row], compute
         yield task, row, False
 
 
-def _compute_here(tasks: Sequence[Task], on_progress: Callable[[Progress], None] | None) -> Iterator[tuple[Task, Row]]:
+def _compute_here(
+    tasks: Sequence[Task], on_progress: Callable[[Progress], None] | None, place: Place | None
+) -> Iterator[tuple[Task, Row]]:
     for task in tasks:
-        row, result = pipeline.drain(phase_scan(task), on_progress)
+        row, result = pipeline.drain(phase_scan(task, place=place), on_progress)
         if result is not None:
             write(result, task.folder, task.formats)
         yield task, row

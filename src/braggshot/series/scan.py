@@ -7,7 +7,7 @@ compared with. The crystal or its twin is kept, whichever agrees better with the
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -27,6 +27,7 @@ from braggshot.series.sources import Source
 from braggshot.series.table import Row
 from braggshot.volumes import Agreement, ComplexArray, DiffractionVolume, Reconstruction, Scan
 
+Place = Callable[[Reconstruction], Reconstruction]
 # Errors that make only one scan fail; its row of the table tells the reason. Any other error stops the run.
 FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)
 # Least difference between the correlations of a crystal and of its twin with an earlier scan [1]. If the two differ by less, the
@@ -91,10 +92,13 @@ class Task:
         return tuple(dict.fromkeys(("cxi", *self.settings.output.formats)))
 
 
-def phase_scan(task: Task, network: Trained | None = None) -> Generator[Progress, None, tuple[Row, Reconstruction | None]]:
+def phase_scan(
+    task: Task, network: Trained | None = None, place: Place | None = None
+) -> Generator[Progress, None, tuple[Row, Reconstruction | None]]:
     """Phase a scan, and return its row of the table and its result.
 
-    The caller writes the result. A scan that fails gives a row with the reason, and None as result.
+    The caller writes the result. A scan that fails gives a row with the reason, and None as result. `place` turns and moves the
+    crystal of a scan without a neighbour, whose twin and origin nothing else determines; None leaves it as it came out.
     """
     began = time.perf_counter()
     row, source, settings = task.row, task.source, task.settings
@@ -102,7 +106,7 @@ def phase_scan(task: Task, network: Trained | None = None) -> Generator[Progress
         options = dict(settings.input) if source.scan is None else {**settings.input, "scan": source.scan}
         scan = replace(registry.read(source.path, source.format, **options), name=task.name)
         row = {**row, "time": scan.provenance.get("time") or None}
-        result, placed = yield from _reconstruct(scan, task, began, network)
+        result, placed = yield from _reconstruct(scan, task, began, network, place)
         row = {**row, "name": task.name, **table.summarise_result(result, task.chain.spacing)}
     except FAILURES as error:
         return table.fail_row(row, " ".join(str(error).split())), None
@@ -112,7 +116,7 @@ def phase_scan(task: Task, network: Trained | None = None) -> Generator[Progress
 
 
 def _reconstruct(
-    scan: Scan, task: Task, began: float, network: Trained | None
+    scan: Scan, task: Task, began: float, network: Trained | None, place: Place | None
 ) -> Generator[Progress, None, tuple[Reconstruction, Registration | None]]:
     settings, grid, read = task.settings, task.chain.grid, time.perf_counter()
     last = None if task.chain.neighbour is None else results.read(task.chain.neighbour)
@@ -131,6 +135,8 @@ def _reconstruct(
     if neighbour is not None and found.support.any():
         found, placed = registration.register(found, neighbour)
         found = doubt_twin(found, placed)
+    elif last is None and place is not None:
+        found = place(found)
     size = None if grid is None else grid.voxel_size
     on_grid = replace(settings, strain=replace(settings.strain, voxel_size=size)) if size else settings
     result = yield from finish_result(found, on_grid, {"read": read - began})
