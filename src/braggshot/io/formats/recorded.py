@@ -16,13 +16,14 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import DataError, FormatError
+from braggshot.gate import refuse_irregular
 from braggshot.io.atomic import replacing, replacing_hdf5
 from braggshot.io.files import open_hdf5
 from braggshot.io.frames import ArrayFrames
@@ -150,6 +151,8 @@ def read(path: str | Path) -> Scan:
     """
     folder = Path(path)
     plan = _read_about(folder / ABOUT)
+    for name in (ARRIVED, FRAMES):
+        refuse_irregular(folder / name)
     try:
         arrived = np.fromfile(folder / ARRIVED, RECORD)
         frames = np.memmap(folder / FRAMES, plan.dtype, "r", shape=(len(arrived), *plan.shape))
@@ -214,16 +217,24 @@ def _write_about(path: Path, plan: Plan) -> None:
             write_geometry(instrument, detector, about.geometry)
 
 
+def _name(stored: Any, default: str) -> str:
+    """Return the stored name of a recording without folders; `default` where it is no name."""
+    name = PurePath(stored).name if isinstance(stored, str) else ""
+    return default if name in {"", ".."} else name
+
+
 def _read_about(path: Path) -> Plan:
     with open_hdf5(path) as file:
-        shape = tuple(int(n) for n in get(file, "shape"))
+        shape = tuple(int(n) for n in np.ravel(get(file, "shape")))
+        if len(shape) != 2:
+            raise FormatError(f"{path}: shape is {shape}, expected rows and columns.")
         frames = get(file, "frames")
         valid = get(file, "valid")
         preparation = read_preparation(file["instrument_1/detector_1"]) if "instrument_1" in file else {}
         preparation = {name: value for name, value in preparation.items() if value is not None}
         about = Scan(
             frames=ArrayFrames(np.zeros((1, *shape)) if valid is None or valid.ndim == 2 else valid),
-            name=get(file, "name"),
+            name=_name(get(file, "name"), path.absolute().parent.name),
             valid=valid,
             prepared=bool(preparation),
             geometry=read_geometry(file["instrument_1"]) if "instrument_1" in file else None,
