@@ -43,13 +43,16 @@ MOST_PIXELS, MOST_FRAMES = 2**27, 10**6
 """Most pixels of a frame, more than any detector has, and most frames of a scan."""
 
 
-def refuse_huge_frames(shape: Sequence[int], name: str) -> None:
-    """Refuse frames that no detector takes, before one of them is read; `name` is the file in the message.
+def refuse_odd_frames(shape: Sequence[int], name: str) -> None:
+    """Refuse empty frames, and frames larger than a detector takes, before one is read; `name` is the file in the message.
 
     Raises
     ------
+    DataError : if there are no frames, or they have no pixels.
     FormatError : if a frame has more than `MOST_PIXELS` pixels, or the scan more than `MOST_FRAMES` frames.
     """
+    if len(shape) == 3 and 0 in shape:
+        raise DataError(f"{name}: holds no counts, the frames have the shape {' x '.join(map(str, shape))}.")
     if len(shape) == 3 and (shape[0] > MOST_FRAMES or shape[1] * shape[2] > MOST_PIXELS):
         size = " x ".join(map(str, shape))
         raise FormatError(

@@ -7,12 +7,14 @@ What a filter that is not known here does with damaged input cannot be told, so 
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import io
 import itertools
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import prod
@@ -30,10 +32,11 @@ from braggshot.io.files import dataset, follow_trail, hdf5_reason, open_hdf5, ra
 
 # HDF5's numbers of filters: those that change no length, Fletcher32, and those that refuse damaged input.
 SHUFFLE, FLETCHER32, SCALEOFFSET = 2, 3, 6
-SAFE = frozenset({1, 4, 5, SCALEOFFSET, 307, 32000})  # deflate, szip, nbit, scale-offset, bzip2, LZF
-BLOSC, LZ4, BITSHUFFLE, ZSTD = 32001, 32004, 32008, 32015
+SAFE = frozenset({1, 4, 5, SCALEOFFSET, 32000})  # deflate, szip, nbit, scale-offset, LZF
+BZIP2, BLOSC, LZ4, BITSHUFFLE, ZSTD = 307, 32001, 32004, 32008, 32015
 
 ABSENT = (None, 2**64 - 1)  # places of a chunk that was never written
+_KEPT = threading.local()  # the buffer of each thread, into which chunks are read
 TEXT = 100  # memory that one text takes, roughly [bytes]
 
 Checker = Callable[[memoryview, int], None]  # takes the bytes of a chunk and the length that they must decode to
@@ -165,7 +168,7 @@ def filters_of(part: h5py.Dataset) -> list[tuple[int, tuple[int, ...]]]:
 def has_unknown_filter(part: h5py.Dataset) -> bool:
     """Tell whether a dataset has a filter of which it is not known what it does with damaged input."""
     return part.chunks is not None and not {code for code, _ in filters_of(part)} <= {
-        *SAFE, SHUFFLE, FLETCHER32, BLOSC, LZ4, BITSHUFFLE, ZSTD
+        *SAFE, SHUFFLE, FLETCHER32, BZIP2, BLOSC, LZ4, BITSHUFFLE, ZSTD
     }  # fmt: skip
 
 
@@ -177,12 +180,23 @@ def _checker(code: int, values: tuple[int, ...], item_size: int) -> Checker | No
     """Return the check of a filter that trusts its input; None for another filter."""
     if code == BITSHUFFLE:
         return partial(_check_bitshuffle, values=values, item_size=item_size)
-    return {FLETCHER32: _check_sum, BLOSC: check_blosc, LZ4: check_lz4_blocks, ZSTD: check_zstd}.get(code)
+    return {FLETCHER32: _check_sum, BZIP2: _check_bzip2, BLOSC: check_blosc, LZ4: check_lz4_blocks, ZSTD: check_zstd}.get(code)
 
 
 def _check_sum(payload: memoryview, size: int) -> None:
     if len(payload) <= 4:
         raise DamagedError("fletcher32: cut short")
+
+
+def _check_bzip2(payload: memoryview, size: int) -> None:
+    """Decompress it with Python's own library, because HDF5's filter never ends on bytes that are cut short."""
+    decoder = bz2.BZ2Decompressor()
+    try:
+        found = len(decoder.decompress(payload, size + 1))
+    except (OSError, ValueError) as error:
+        raise DamagedError("bzip2: the decoder refuses it") from error
+    if found != size or not decoder.eof:
+        raise DamagedError("bzip2: cut short, or of another image")
 
 
 def _check_bitshuffle(payload: memoryview, size: int, values: tuple[int, ...], item_size: int) -> None:
@@ -228,7 +242,7 @@ def _stored_chunks(part: h5py.Dataset, key: Sequence[slice | int]) -> Iterator[t
                 mask, payload = part.id.read_direct_chunk(offset)
                 yield mask, memoryview(payload), offset
         return
-    buffer = bytearray()
+    buffer: bytearray = getattr(_KEPT, "buffer", bytearray())  # memory that is touched for the first time is slow
     with Path(part.file.filename).open("rb", buffering=0) as stream:
         for offset in itertools.product(*steps):
             found = part.id.get_chunk_info_by_coord(offset)
@@ -237,7 +251,7 @@ def _stored_chunks(part: h5py.Dataset, key: Sequence[slice | int]) -> Iterator[t
             if len(buffer) < found.size:
                 if found.size > os.fstat(stream.fileno()).st_size:
                     raise ChunkError("larger than its file", offset)
-                buffer = bytearray(found.size)
+                buffer = _KEPT.buffer = bytearray(found.size)
             view = memoryview(buffer)[: found.size]
             stream.seek(found.byte_offset)
             if stream.readinto(view) != found.size:

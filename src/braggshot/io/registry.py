@@ -107,7 +107,7 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
 
 
 def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[str, Any]) -> Scan:
-    from braggshot.io.axes import refuse_huge_frames, refuse_no_counts  # here, because the shell asks for the formats at TAB
+    from braggshot.io.axes import refuse_no_counts, refuse_odd_frames  # here, because the shell asks for the formats at TAB
     from braggshot.io.stated import state_values
     from braggshot.physics.plausibility import refuse_impossible_geometry
 
@@ -120,7 +120,7 @@ def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[st
     with explain_damage(path, chosen.name):
         scan: Scan = module.read(path, **{name: value for name, value in options.items() if name in own})
         refuse_no_counts(scan.frames.dtype, str(path))
-        refuse_huge_frames(scan.frames.shape, str(path))
+        refuse_odd_frames(scan.frames.shape, str(path))
         scan = state_values(_add_what_frames_notice(scan), **stated)
         if scan.geometry is not None:
             refuse_impossible_geometry(scan.geometry, str(path))

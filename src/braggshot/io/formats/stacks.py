@@ -19,7 +19,7 @@ import numpy as np
 from braggshot.errors import FormatError
 from braggshot.gate import explain_damage
 from braggshot.io.archives import Image, Member, open_npz
-from braggshot.io.axes import drop_axes, fit_mask, image_axes, refuse_huge_frames, say_dropped
+from braggshot.io.axes import drop_axes, fit_mask, image_axes, refuse_odd_frames, say_dropped
 from braggshot.io.files import expand_pattern, read_array, read_npy, starts_with
 from braggshot.io.formats.numbered import OTHERS, find_series
 from braggshot.io.frames import NPY, TIFF, ArrayFrames, LazyFrames, NpyFrames, TiffFrames
@@ -107,7 +107,7 @@ def _choose_stack(path: Path, arrays: Mapping[str, Member]) -> tuple[LazyFrames,
     name = next((name for name in ("data", "iobs", *stacks, *arrays) if name in arrays), None)
     if name is None:
         raise FormatError(f"{path}: the archive is empty, expected an array named 'data'.")
-    refuse_huge_frames(arrays[name].shape, str(path))
+    refuse_odd_frames(arrays[name].shape, str(path))
     frames = _stack(arrays[name].read())
     if len(stacks) > 1:
         frames.noticed += (
