@@ -248,7 +248,7 @@ def check_blosc(payload: bytes | memoryview, size: int) -> None:
 
 
 def check_zstd(payload: bytes | memoryview, size: int) -> None:
-    """Check that the header of one Zstandard frame states the size of the array.
+    """Check that the header of one Zstandard frame states the size of the array, and that its blocks fit the number of bytes.
 
     Raises
     ------
@@ -261,6 +261,14 @@ def check_zstd(payload: bytes | memoryview, size: int) -> None:
     stated = int.from_bytes(payload[begin : begin + width], "little") + (256 if kind == 1 else 0)
     if stated != size:
         raise DamagedError("zstd: of another length than its frame says")
+    place, last = begin + width, False
+    while not last:
+        head = int.from_bytes(payload[place : place + 3], "little")
+        last, place = bool(head & 1), place + 3 + (1 if head >> 1 & 3 == 1 else head >> 3)  # a block of kind 1 repeats one byte
+        if place > len(payload):
+            raise DamagedError("zstd: cut short")
+    if place + 4 * (payload[4] >> 2 & 1) != len(payload):  # a sum may follow
+        raise DamagedError("zstd: of another length than its blocks")
 
 
 def _blosc_copy(raw: bytes, itemsize: int) -> bytes:
