@@ -16,6 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "braggshot"
 
 LAYERS = [
     {"display", "errors"},
+    {"gate"},
     {"config", "volumes"},
     {"physics"},
     {"prepare", "crystals", "iterative", "io"},

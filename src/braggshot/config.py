@@ -21,10 +21,12 @@ from typing import Any, TypeVar
 
 from braggshot.display import within_lines
 from braggshot.errors import ConfigError
+from braggshot.gate import explain_damage, refuse_irregular, shorten
 
 T = TypeVar("T")
 # Entry of a section "Parameters" of a docstring: the names of the parameters and, after a colon, their meaning.
 _ENTRY = re.compile(r"^(\w+(?:, \w+)*) : (.*(?:\n[ ]+.*)*)", re.MULTILINE)
+MOST_FAULTS = 5  # number of wrong settings that one message names
 _LIST = re.compile(r"[\w.+-]+(,[\w.+-]+)+")  # a list without brackets and spaces, such as 1,2,2 or png,pdf
 
 
@@ -53,11 +55,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     ------
     ConfigError : if the file is missing or is not TOML.
     """
-    try:
-        with Path(path).open("rb") as stream:
-            return tomllib.load(stream)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read settings from {path}: {error}") from error
+    refuse_irregular(path, ConfigError)
+    with explain_damage(path, "settings in TOML", ConfigError), Path(path).open("rb") as stream:
+        return tomllib.load(stream)
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     """Parse one TOML value, or a list without brackets, such as 1,2,2; another text (a path, a recipe) is kept as it stands."""
-    with contextlib.suppress(tomllib.TOMLDecodeError):
+    with contextlib.suppress(tomllib.TOMLDecodeError, RecursionError):
         return tomllib.loads(f"value = {text}")["value"]
     return [_value(part) for part in text.split(",")] if _LIST.fullmatch(text) else text
 
@@ -114,7 +114,9 @@ def resolve(model: type[T], settings: Mapping[str, Any]) -> T:
         strict = with_config(ConfigDict(extra="forbid", arbitrary_types_allowed=True))(model)
         return TypeAdapter(strict).validate_python(merge(_defaults(model), _with_lists(model, settings)))
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(model, detail) for detail in error.errors())) from error
+        said = [_explain(model, detail) for detail in error.errors()]
+        more = f"; and {len(said) - MOST_FAULTS} more" if len(said) > MOST_FAULTS else ""
+        raise ConfigError("; ".join(said[:MOST_FAULTS]) + more) from error
 
 
 def _defaults(model: type[Any]) -> dict[str, Any]:
@@ -148,7 +150,7 @@ def _explain(model: type[Any], detail: Any) -> str:
         known = sorted(_keys(model))
         near = difflib.get_close_matches(place, known, n=1) or difflib.get_close_matches(place.split(".")[-1], known, n=1)
         return f"unknown setting {place!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
-    return f"setting {place!r}: {detail['msg'][0].lower()}{detail['msg'][1:]} (found {detail['input']!r})"
+    return f"setting {place!r}: {detail['msg'][0].lower()}{detail['msg'][1:]} (found {shorten(repr(detail['input']))})"
 
 
 def _renamed(model: type[Any], path: list[str]) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from braggshot.phasing.memory import available
+from braggshot.gate import free_memory
 
 PACKAGE = Path(__file__).parent
 """Folder of the installed package."""
@@ -94,7 +94,7 @@ def _processor() -> str:
 
 def _memory() -> dict[str, Any]:
     """Return the memory that is free without swapping, and the memory of the machine."""
-    free = available()
+    free = free_memory()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return {name: None if size is None else f"{size / 1e9:.1f} GB" for name, size in (("free", free), ("installed", total))}
 

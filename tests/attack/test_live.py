@@ -329,10 +329,11 @@ def write_frames(folder, name, frames=FRAMES):
 
 
 class Watching:
-    """A source that ends when the folder has been quiet for a while."""
+    """A source that ends after the scan `last`; without one, or if it does not come, when the folder has been quiet for a while."""
 
-    def __init__(self, folder, quiet=0.8, **options):
-        self.source, self.quiet = folder_source.connect(str(folder), folder_source.Options(**options)), quiet
+    def __init__(self, folder, last="", **options):
+        self.source, self.last = folder_source.connect(str(folder), folder_source.Options(**options)), last
+        self.quiet = 20.0 if last else 0.8  # [s]
         self.leave_out = self.source.leave_out
 
     def messages(self, stop):
@@ -342,6 +343,8 @@ class Watching:
             if time.monotonic() - heard > self.quiet:
                 return
             yield message
+            if isinstance(message, End) and message.scan == self.last:
+                return
 
 
 def test_what_may_lie_in_a_watched_folder(tmp_path):
@@ -356,7 +359,7 @@ def test_what_may_lie_in_a_watched_folder(tmp_path):
         (watched / "f_00000.npy").write_bytes(b"no numpy")
         Path(os.fsdecode(os.fsencode(watched) + b"/\xff\xfe_00000.npy")).write_bytes((watched / "a_00000.npy").read_bytes())
         threading.Timer(0.5, write_frames, (watched, "z")).start()
-        session, results, _ = run(tmp_path / "out", Watching(watched))
+        session, results, _ = run(tmp_path / "out", Watching(watched, last="z"))
     assert [name for name in results if name in "az"] == ["a", "z"]
     assert session.status.latest()[1].dropped["no file"] >= 3
     assert all("\x1b" not in line and line.isascii() for line in (tmp_path / "out" / "events.jsonl").read_text().splitlines())
@@ -372,7 +375,7 @@ def test_a_watch_that_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(watchfiles, "watch", fails)
     write_frames(tmp_path / "frames", "a")
     threading.Timer(0.3, write_frames, (tmp_path / "frames", "b")).start()
-    assert run(tmp_path / "out", Watching(tmp_path / "frames"))[1] == ["a", "b"]
+    assert run(tmp_path / "out", Watching(tmp_path / "frames", last="b"))[1] == ["a", "b"]
 
 
 def test_a_file_whose_reader_fails(tmp_path, monkeypatch):
@@ -386,7 +389,7 @@ def test_a_file_whose_reader_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_source, "read_image", fails)
     write_frames(tmp_path / "frames", "a")
     write_frames(tmp_path / "frames", "b")
-    session, results, troubles = run(tmp_path / "out", Watching(tmp_path / "frames"))
+    session, results, troubles = run(tmp_path / "out", Watching(tmp_path / "frames", last="b"))
     assert results == ["a", "b"]
     assert session.losses == 1
     assert troubles[0][0] == "a"
@@ -395,13 +398,13 @@ def test_a_file_whose_reader_fails(tmp_path, monkeypatch):
 def test_started_again_it_takes_what_is_unfinished_and_not_what_is_done(tmp_path):
     watched, out = tmp_path / "frames", tmp_path / "out"
     write_frames(watched, "a")
-    assert run(out, Watching(watched))[1] == ["a"]
+    assert run(out, Watching(watched, last="a"))[1] == ["a"]
     write_frames(watched, "b")
-    assert run(out, Watching(watched))[1] == ["b"]
-    assert run(out, Watching(watched, quiet=0.5))[1] == []
+    assert run(out, Watching(watched, last="b"))[1] == ["b"]
+    assert run(out, Watching(watched))[1] == []
     time.sleep(0.05)
     write_frames(watched, "a")  # measured again, by the same name
-    assert run(out, Watching(watched))[1] == ["a-2"]
+    assert run(out, Watching(watched, last="a"))[1] == ["a-2"]
 
 
 def test_a_message_that_libzmq_gives_the_connection_up_for(tmp_path):

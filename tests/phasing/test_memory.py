@@ -38,7 +38,7 @@ SHORT = PhasingConfig(
 
 def test_what_does_not_fit_is_refused_with_a_remedy(monkeypatch):
     volume = DiffractionVolume(np.ones((8, 10, 12), np.float32), np.ones((8, 10, 12), bool), "scan")
-    monkeypatch.setattr(memory, "available", lambda: 100_000)
+    monkeypatch.setattr(memory, "free_memory", lambda: 100_000)
     for method in STRATEGIES:
         with pytest.raises(
             DataError, match=r"scan: to phase 8 x 10 x 12 voxels with \d+ starts .* GB are free: crop .* bin .* fewer starts"
@@ -48,31 +48,15 @@ def test_what_does_not_fit_is_refused_with_a_remedy(monkeypatch):
 
 
 def test_nothing_is_refused_where_the_system_does_not_say(monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda: None)
+    monkeypatch.setattr(memory, "free_memory", lambda: None)
     memory.require("scan", (4096, 4096, 4096), (100, 48), 10, torch.device("cpu"))
 
 
 def test_a_graphics_card_counts_too(monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda: 10**15)
+    monkeypatch.setattr(memory, "free_memory", lambda: 10**15)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**10))
     with pytest.raises(DataError, match=r"1.88 GB of graphics memory, and 1 GB"):
         memory.require("scan", (256, 256, 256), (100, 48), 1, torch.device("cuda"))
-
-
-def test_available_memory_is_the_least_that_anybody_allows(tmp_path):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 4000 kB\nMemAvailable: 3000 kB\n")
-    assert memory.available(tmp_path, meminfo) == 3000 * 1024
-    for name, text in (
-        ("memory.max", "2000000\n"),
-        ("memory.current", "900000\n"),
-        ("memory.stat", "anon 5\ninactive_file 100000\n"),
-    ):
-        (tmp_path / name).write_text(text)
-    assert memory.available(tmp_path, meminfo) == 1_200_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available(tmp_path, meminfo) == 3000 * 1024
-    assert memory.available() > 0
 
 
 @pytest.mark.parametrize("method", list(STRATEGIES))

@@ -2,7 +2,9 @@
 
 atomic        write a file under a temporary name, then rename it
 codecs        decode LZ4, bitshuffle, Blosc and Zstandard images
-files         open HDF5, TIFF and numpy files, with errors that say what is wrong
+archives      read arrays of .npz archives
+files         open HDF5, TIFF and .npy files, with errors that say what is wrong
+chunks        check compressed chunks of HDF5 files before HDF5 sees them
 heads         look at the files of many images before they are read
 written       find which frames of an HDF5 dataset were written
 axes          find the axes of frames, rows and columns; refuse values that are no counts

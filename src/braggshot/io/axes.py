@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.errors import DataError
+from braggshot.errors import DataError, FormatError
 
 
 def image_axes(shape: Sequence[int]) -> tuple[int, ...]:
@@ -37,6 +37,27 @@ def fit_mask(mask: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     """Return a mask without the axes of length 1 that frames of the given shape do not have, such as (1, rows, columns)."""
     mask = drop_axes(mask)
     return mask[0] if mask.ndim == 3 and mask.shape[0] == 1 != shape[0] else mask
+
+
+MOST_PIXELS, MOST_FRAMES = 2**27, 10**6
+"""Most pixels of a frame, more than any detector has, and most frames of a scan."""
+
+
+def refuse_odd_frames(shape: Sequence[int], name: str) -> None:
+    """Refuse empty frames, and frames larger than a detector takes, before one is read; `name` is the file in the message.
+
+    Raises
+    ------
+    DataError : if there are no frames, or they have no pixels.
+    FormatError : if a frame has more than `MOST_PIXELS` pixels, or the scan more than `MOST_FRAMES` frames.
+    """
+    if len(shape) == 3 and 0 in shape:
+        raise DataError(f"{name}: holds no counts, the frames have the shape {' x '.join(map(str, shape))}.")
+    if len(shape) == 3 and (shape[0] > MOST_FRAMES or shape[1] * shape[2] > MOST_PIXELS):
+        size = " x ".join(map(str, shape))
+        raise FormatError(
+            f"{name}: declares frames of {size} (frames, rows, columns); at most {MOST_FRAMES} of {MOST_PIXELS} pixels are read."
+        )
 
 
 def refuse_no_counts(dtype: np.dtype[Any], name: str) -> None:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 BSHUF_BLOCK = 8192
 """Default block size of bitshuffle [bytes]."""
 
+LENGTHS, LENGTH = struct.Struct(">QI"), struct.Struct(">I")  # sizes of the image and of a block; length of one compressed block
+
 SMALLEST_BLOCK = 1024
 """Smallest block size of LZ4 that is accepted [bytes]; many thousands of tiny blocks would overload a receiver."""
 
@@ -59,10 +61,14 @@ class Codec:
         DamagedError : if the bytes do not hold an image of the codec's shape and type.
         """
         size = self.shape[0] * self.shape[1] * self.dtype.itemsize
-        checked = _bitshuffle(payload, size, self.dtype.itemsize) if self.kind == "bslz4" else _blosc(payload, size)
+        if self.kind == "bslz4":
+            payload = _with_header(payload, size, self.dtype.itemsize)
+            check_bitshuffle(payload, size, self.dtype.itemsize)
+        else:
+            check_blosc(payload, size)
         image = np.empty(self.shape, self.dtype)
         try:
-            self._in.id.write_direct_chunk((0, 0), checked)
+            self._in.id.write_direct_chunk((0, 0), bytes(payload))
             self._in.read_direct(image)
         except (OSError, ValueError, RuntimeError) as error:
             raise DamagedError(f"{self.kind}: the decoder refuses it") from error
@@ -175,42 +181,102 @@ def zstd_encode(image: NDArray[Any]) -> bytes:
     return zstandard.ZstdCompressor().compress(np.ascontiguousarray(image).tobytes())
 
 
-def _bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:
-    """Check bitshuffle-LZ4 bytes; return them, with a header if it was missing.
+def _with_header(payload: bytes | memoryview, size: int, itemsize: int) -> bytes:
+    """Return bitshuffle bytes with the header that HDF5 expects; areaDetector leaves it away."""
+    if len(payload) >= 12 and LENGTHS.unpack_from(payload)[0] == size:
+        return bytes(payload)
+    return LENGTHS.pack(size, max(BSHUF_BLOCK // itemsize // 8 * 8, 128) * itemsize) + bytes(payload)
 
-    The lengths that are written before the blocks must fit the number of bytes.
+
+def check_bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> None:
+    """Check that the lengths before the blocks of bitshuffle bytes, LZ4 or Zstandard, fit the number of bytes.
+
+    Raises
+    ------
+    DamagedError : if the bytes cannot hold an array of `size` bytes, with elements of `itemsize` bytes.
     """
-    payload = bytes(payload)
-    if len(payload) >= 12 and struct.unpack_from(">Q", payload)[0] == size:
-        block = struct.unpack_from(">I", payload, 8)[0]
-    else:  # areaDetector leaves the header away
-        block = max(BSHUF_BLOCK // itemsize // 8 * 8, 128) * itemsize
-        payload = struct.pack(">QI", size, block) + payload
-    if not block or block % (8 * itemsize):
+    stated, block = LENGTHS.unpack_from(payload) if len(payload) >= 12 else (0, 0)
+    if stated != size:
+        raise DamagedError("bitshuffle: cut short, or of another image")
+    if not block or block % (8 * itemsize) or block > max(size, 2**20):
         raise DamagedError(f"bitshuffle: blocks of {block} bytes")
-    place, whole, rest = 12, size // block, size % block
-    blocks = whole + (rest // itemsize >= 8)
-    for _ in range(blocks):
-        if place + 4 > len(payload):
-            raise DamagedError("bitshuffle: cut short")
-        length = struct.unpack_from(">I", payload, place)[0]
-        place += 4 + length
-        if not length or place > len(payload):
-            raise DamagedError("bitshuffle: cut short")
+    place, length_at, is_whole = 12, LENGTH.unpack_from, True
+    try:
+        for _ in range(size // block + (size % block // itemsize >= 8)):
+            length = length_at(payload, place)[0]
+            place += 4 + length
+            is_whole = is_whole and length > 0
+    except struct.error as error:
+        raise DamagedError("bitshuffle: cut short") from error
+    if place > len(payload) or not is_whole:
+        raise DamagedError("bitshuffle: cut short")
     if place + size % (8 * itemsize) != len(payload):
         raise DamagedError("bitshuffle: of another length than its blocks")
-    return payload
 
 
-def _blosc(payload: bytes | memoryview, size: int) -> bytes:
-    """Check that the header of Blosc bytes states their length and the size of the image; return the bytes."""
+def check_lz4_blocks(payload: bytes | memoryview, size: int) -> None:
+    """Check that the lengths before the blocks of HDF5's LZ4 filter fit the number of bytes.
+
+    Raises
+    ------
+    DamagedError : if the bytes cannot hold `size` bytes.
+    """
+    stated, block = LENGTHS.unpack_from(payload) if len(payload) >= 12 else (0, 0)
+    if stated != size:
+        raise DamagedError("lz4: cut short, or of another image")
+    if block < min(size, SMALLEST_BLOCK) or block > max(size, 2**30):
+        raise DamagedError(f"lz4: blocks of {block} bytes")
+    place, length_at, is_whole = 12, LENGTH.unpack_from, True
+    try:
+        for _ in range(-(-size // block)):
+            length = length_at(payload, place)[0]
+            place += 4 + length
+            is_whole = is_whole and length > 0
+    except struct.error as error:
+        raise DamagedError("lz4: cut short") from error
+    if place > len(payload) or not is_whole:
+        raise DamagedError("lz4: cut short")
+    if place != len(payload):
+        raise DamagedError("lz4: of another length than its blocks")
+
+
+def check_blosc(payload: bytes | memoryview, size: int) -> None:
+    """Check that the header of Blosc bytes states their length and the size of the array.
+
+    Raises
+    ------
+    DamagedError : if the bytes cannot hold `size` bytes.
+    """
     if (
         len(payload) < 16
         or struct.unpack_from("<I", payload, 4)[0] != size
         or struct.unpack_from("<I", payload, 12)[0] != len(payload)
     ):
         raise DamagedError("blosc: of another length than its header says")
-    return bytes(payload)
+
+
+def check_zstd(payload: bytes | memoryview, size: int) -> None:
+    """Check that the header of one Zstandard frame states the size of the array, and that its blocks fit the number of bytes.
+
+    Raises
+    ------
+    DamagedError : if the bytes are no frame, or one that states another size or none.
+    """
+    if len(payload) < 6 or bytes(payload[:4]) != b"\x28\xb5\x2f\xfd":
+        raise DamagedError("zstd: cut short, or no frame")
+    kind, single = payload[4] >> 6, payload[4] >> 5 & 1
+    begin, width = 6 - single + (0, 1, 2, 4)[payload[4] & 3], (1 if single else 0, 2, 4, 8)[kind]
+    stated = int.from_bytes(payload[begin : begin + width], "little") + (256 if kind == 1 else 0)
+    if stated != size:
+        raise DamagedError("zstd: of another length than its frame says")
+    place, last = begin + width, False
+    while not last:
+        head = int.from_bytes(payload[place : place + 3], "little")
+        last, place = bool(head & 1), place + 3 + (1 if head >> 1 & 3 == 1 else head >> 3)  # a block of kind 1 repeats one byte
+        if place > len(payload):
+            raise DamagedError("zstd: cut short")
+    if place + 4 * (payload[4] >> 2 & 1) != len(payload):  # a sum may follow
+        raise DamagedError("zstd: of another length than its blocks")
 
 
 def _blosc_copy(raw: bytes, itemsize: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Open HDF5, TIFF and numpy files, with errors that say what is wrong with the file.
+"""Open HDF5, TIFF and .npy files, with errors that say what is wrong with the file.
 
 The functions here know nothing of scans. h5py, tifffile and numpy do the reading; their errors become sentences such as
 "truncated", "external file missing" or "compression filter missing".
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import glob
 import logging
+import math
+import os
 import posixpath
 import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,14 +21,14 @@ import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 
-from braggshot.errors import FormatError
-
-# Array of one or more images, of any type of pixel.
-Image = NDArray[Any]
+from braggshot.errors import BraggshotError, DataError, FormatError
+from braggshot.gate import explain_damage, is_regular, refuse_irregular, refuse_oversized, shorten
+from braggshot.io.archives import Image, open_npz
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MOST_LINKS = 16  # number of soft links that HDF5 follows, one after the other
+MOST_PAGES = 100_000  # number of images of one TIFF file
 # Tags without which a TIFF image cannot be read. A fault in another tag, such as a detector's private one, leaves the image whole.
 NEEDED_TAGS = frozenset({256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 339, 347})
 
@@ -44,6 +43,7 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     ------
     FormatError : if the file is missing, truncated or not HDF5.
     """
+    refuse_irregular(path)
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -69,6 +69,8 @@ def is_hdf5(path: str | Path) -> bool:
 
     A user block is 512 bytes long, or 1024, 2048 and so on; MATLAB writes one.
     """
+    if not is_regular(path):
+        return False
     try:
         with Path(path).open("rb") as stream:
             found = stream.read(8)
@@ -83,6 +85,8 @@ def is_hdf5(path: str | Path) -> bool:
 
 def starts_with(path: str | Path, *signatures: bytes) -> bool:
     """Tell whether a file begins with one of the given signatures; False if the file cannot be read."""
+    if not is_regular(path):
+        return False
     try:
         with Path(path).open("rb") as stream:
             return stream.read(max(map(len, signatures))).startswith(signatures)
@@ -95,14 +99,49 @@ def node(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
 
     Raises
     ------
-    FormatError : if nothing has that name; if a link points to a missing file, the message names that file.
+    FormatError : if nothing has that name, if links lead in a circle, or if a link leads to what is no regular file; if it leads to
+        a missing file, the message names that file.
     """
     try:
+        refuse_bad_links(file, name)
         return file[name]
-    except (KeyError, OSError) as error:
+    except (KeyError, OSError, ValueError, RuntimeError) as error:
         said = broken_link(file, name) or f"there is no {name}"
         remedy = ": copy it to where the link points" if said.endswith("is missing") else ""
         raise FormatError(f"{file.file.filename}: {said}{remedy}.") from error
+
+
+def find_node(file: h5py.File | h5py.Group | None, name: str) -> h5py.Dataset | h5py.Group | None:
+    """Return a dataset or a group of an open file; None if nothing can be reached by that name, or if `file` is None."""
+    try:
+        return None if file is None else node(file, name)
+    except (FormatError, OSError, ValueError, RuntimeError):  # HDF5 cannot follow a link
+        return None
+
+
+def refuse_bad_links(group: h5py.Group, name: str, followed: int = 0) -> None:
+    """Refuse a path inside a file that leads through a link to what is no regular file, or through links in a circle.
+
+    Raises
+    ------
+    FormatError : if it does; the message names the link.
+    """
+    parts = [part for part in name.split("/") if part]
+    here: Any = group.file["/"] if name.startswith("/") else group
+    for depth, part in enumerate(parts):
+        if not isinstance(here, h5py.Group):
+            return
+        link = here.get(part, getlink=True)
+        if isinstance(link, h5py.SoftLink):
+            if followed >= MOST_LINKS:
+                raise FormatError(f"{group.file.filename}: the links of {name} lead in a circle.")
+            refuse_bad_links(here, "/".join([link.path, *parts[depth + 1 :]]), followed + 1)
+            return
+        if isinstance(link, h5py.ExternalLink):
+            target = Path(here.file.filename).parent / link.filename
+            if target.exists():
+                refuse_irregular(target)
+        here = here.get(part)
 
 
 def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
@@ -125,13 +164,66 @@ def dataset(file: h5py.File | h5py.Group, name: str) -> h5py.Dataset:
 
 
 def raw_file_beside(part: h5py.Dataset, name: str) -> Path:
-    """Return the path of an external file of raw values: beside the HDF5 file, or in the working folder if it is only there."""
-    beside = Path(part.file.filename).parent / name
-    return beside if beside.exists() or not Path(name).exists() else Path(name)
+    """Return the path of an external file of raw values: beside the HDF5 file, or in the working folder if it is only there.
+
+    Raises
+    ------
+    FormatError : if it lies outside of these folders, whose bytes would become counts, or is no regular file.
+    """
+    folder = Path(part.file.filename).parent
+    if not is_below(folder / name, folder):
+        raise FormatError(f"{part.file.filename}: {part.name} is kept in {name}, outside of its folder; copy that file beside it.")
+    place = folder / name if (folder / name).exists() or not Path(name).exists() else Path(name)
+    if place.exists():
+        refuse_irregular(place)
+    return place
 
 
-def broken_link(node: h5py.Group, name: str) -> str:
+def is_below(path: Path, folder: Path) -> bool:
+    """Tell whether a path names something in a folder or below it, by its text; links are not followed."""
+    inside, outer = os.path.abspath(path), os.path.abspath(folder)
+    return os.path.commonpath([inside, outer]) == outer
+
+
+def source_files(part: h5py.Dataset, name: str) -> list[Path | None]:
+    """List the files that are there of one source of a virtual dataset; None stands for the file of the dataset itself.
+
+    The files are searched where HDF5 does: beside the dataset's own file, by path and by name. Of a name such as part_%b.h5, whose
+    numbers HDF5 counts, all are listed.
+
+    Raises
+    ------
+    FormatError : if one is no regular file.
+    """
+    if name == ".":
+        return [None]
+    folder = Path(part.file.filename).parent
+    if "%" in name:
+        places = expand_pattern(folder / re.sub("%[^%]", "*", glob.escape(name)))
+    else:
+        places = [place for place in (folder / name, folder / Path(name).name) if place.exists()][:1]
+    for place in places:
+        refuse_irregular(place)
+    return [*places]
+
+
+def follow_trail(part: h5py.Dataset, trail: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Return the virtual datasets, by file and path, that led to this one, and this one.
+
+    Raises
+    ------
+    DataError : if it is among those that led to it; HDF5 would follow the circle until the program crashes.
+    """
+    here = (os.path.realpath(part.file.filename), str(part.name))
+    if here in trail:
+        raise DataError(f"{part.file.filename}: the virtual dataset {part.name} leads back to itself.")
+    return (*trail, here)
+
+
+def broken_link(node: h5py.Group, name: str, followed: int = 0) -> str:
     """Name the missing or damaged external file to which the link `name` leads; "" if the link leads to no external file."""
+    if followed > MOST_LINKS:
+        return ""
     parts = [part for part in name.split("/") if part]
     for depth, part in enumerate(parts):
         link = node.get(part, getlink=True)
@@ -140,7 +232,7 @@ def broken_link(node: h5py.Group, name: str) -> str:
             return f"{name} is kept in {target}, which {'is damaged or lacks it' if target.exists() else 'is missing'}"
         if isinstance(link, h5py.SoftLink):
             rest = posixpath.join(node.name, link.path, *parts[depth + 1 :])
-            return broken_link(node.file["/"], rest)
+            return broken_link(node.file["/"], rest, followed + 1)
         if part not in node or not isinstance(node[part], h5py.Group):
             return ""
         node = node[part]
@@ -179,57 +271,54 @@ def read_npy(path: str | Path) -> Image:
     ------
     FormatError : if it is missing, truncated, or holds objects.
     """
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise FormatError(f"{path}: cannot be read as .npy ({error}).") from error
+    refuse_irregular(path)
+    with explain_damage(path, ".npy"):
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        raise FormatError(f"{path}: is an archive, expected one array (.npy).")
+    return found
 
 
-def read_npz(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Image]:
-    """Read from a .npz archive the arrays whose names are in `keys`; without `keys`, read all arrays.
-
-    Raises
-    ------
-    FormatError : if it is missing, truncated, or holds objects.
-    """
-    try:
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if not keys or name in keys}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise FormatError(f"{path}: cannot be read as .npz ({error}).") from error
-
-
-def read_tiff(path: str | Path) -> Image:
-    """Read all pages of a TIFF file.
-
-    Raises
-    ------
-    FormatError : if the file is missing, truncated or not a TIFF.
-    """
-    with tiff_series(Path(path)) as series:
-        return np.asarray(series.asarray())
-
-
-def read_array(path: str | Path, *keys: str) -> Image:
+def read_array(path: str | Path, *keys: str, most: int | None = None) -> Image:
     """Read a mask, a dark field or a flat field from a .npy, .npz or TIFF file.
 
     From a .npz archive, the first name in `keys` that the archive has is read; if it has none of them, its first array is read.
 
+    Parameters
+    ----------
+    path : the file
+    keys : names in an archive
+    most : largest number of values, such as that of a frame; a larger array is not read
+
     Raises
     ------
     FormatError : if the file cannot be read, or is not .npy, .npz or TIFF.
+    DataError : if the array is larger than `most`.
     """
     suffix = Path(path).suffix.lower()
-    if not Path(path).is_file():
-        raise FormatError(f"{path}: no such file.")
+    refuse_irregular(path)
     if suffix == ".npz":
-        arrays = read_npz(path)
-        return next((arrays[key] for key in keys if key in arrays), next(iter(arrays.values())))
+        with open_npz(path) as members:
+            if not members:
+                raise FormatError(f"{path}: the archive is empty.")
+            member = next((members[key] for key in keys if key in members), next(iter(members.values())))
+            _refuse_more(path, member.shape, most)
+            return member.read()
     if suffix == ".npy":
-        return np.asarray(read_npy(path))
+        array = read_npy(path)
+        _refuse_more(path, array.shape, most)
+        return array
     if suffix in {".tif", ".tiff"}:
-        return read_tiff(path)
+        with tiff_series(Path(path)) as series:
+            _refuse_more(path, series.shape, most)
+            return np.asarray(series.asarray())
     raise FormatError(f"{path}: expected an array in a .npy, .npz or .tif file.")
+
+
+def _refuse_more(path: str | Path, shape: Sequence[int], most: int | None) -> None:
+    if most is not None and math.prod(shape) > most:
+        size = " x ".join(map(str, shape))
+        raise DataError(f"{path}: has shape {size}, more than the {most} values that fit the frames.")
 
 
 def tiff_series(path: Path) -> AbstractContextManager[Any]:
@@ -248,17 +337,31 @@ def tiff_page(path: Path) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _opened_tiff(path: Path, choose: Callable[[Any], Any]) -> Iterator[Any]:
+    refuse_irregular(path)
     with complaints_of("tifffile") as complaints:
         try:
             with tifffile.TiffFile(path) as tif:
+                if len(tif.pages) > MOST_PAGES:
+                    raise FormatError(
+                        f"{path}: declares {len(tif.pages)} images, at most {MOST_PAGES} are read from one TIFF file."
+                    )
                 chosen = choose(tif)
                 tags = {said: re.search(r"TiffTag (\d+) @", said) for said in complaints}
                 damage = [said for said, tag in tags.items() if tag is None or int(tag[1]) in NEEDED_TAGS]
                 if damage:
-                    raise FormatError(f"{path}: the TIFF file is damaged or truncated ({damage[0]}).")
+                    raise FormatError(f"{path}: the TIFF file is damaged or truncated ({shorten(damage[0])}).")
+                refuse_oversized(f"{path}: one image", _image_bytes(chosen), tif.filehandle.size)
                 yield chosen
-        except (ValueError, OSError, LookupError, TypeError, struct.error, zlib.error) as error:
-            raise FormatError(f"{path}: cannot be read as TIFF ({error}); it may be truncated or still being written.") from error
+        except BraggshotError:
+            raise
+        except Exception as error:  # tifffile lets whatever its parser met escape
+            said = shorten(error)
+            raise FormatError(f"{path}: cannot be read as TIFF ({said}); it may be truncated or still being written.") from error
+
+
+def _image_bytes(chosen: Any) -> int:
+    page = chosen if isinstance(chosen, tifffile.TiffPage) else chosen.keyframe
+    return math.prod(page.shape) * (page.dtype.itemsize if page.dtype is not None else 1)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ are returned as stored, without correction. A frame that has a place and is not 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,20 +21,20 @@ import tifffile
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
+from braggshot.gate import explain_damage, refuse_oversized
+from braggshot.io.archives import Image
 from braggshot.io.axes import drop_axes, image_axes, say_dropped
+from braggshot.io.chunks import read_region
 from braggshot.io.files import (
-    Image,
     broken_link,
     dataset,
-    hdf5_reason,
     open_hdf5,
     read_npy,
-    say_missing_filter,
     tiff_page,
     tiff_series,
 )  # fmt: skip
 from braggshot.io.heads import Head, read_heads, say_fault
-from braggshot.io.written import Written, find_damaged, find_written
+from braggshot.io.written import Written, find_written
 from braggshot.volumes import BoolArray
 
 # First bytes by which files are recognised.
@@ -67,7 +68,11 @@ class LazyFrames(ABC):
         key += [slice(None)] * (3 - len(key))
         indices = np.arange(self.shape[0])[key[0]]
         pixels = [_as_slice(part, size) for part, size in zip(key[1:], self.shape[1:], strict=True)]
-        block = self.read(np.atleast_1d(indices), *pixels)
+        indices, place = np.asarray(indices), self.paths[0] if self.paths else "the frames"
+        sides = (len(range(size)[cut]) for size, cut in zip(self.shape[1:], pixels, strict=True))
+        refuse_oversized(place, math.prod([max(indices.size, 1), *sides, self.dtype.itemsize]))
+        with explain_damage(place, "frames"):
+            block = self.read(np.atleast_1d(indices), *pixels)
         return block[tuple(0 if isinstance(part, (int, np.integer)) else slice(None) for part in key)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Image:
@@ -342,14 +347,7 @@ class HDF5Frames(LazyFrames):
         key: list[slice | int] = [0] * part.ndim
         for axis, region in zip(self.axes, (cut, rows, columns), strict=True):
             key[axis] = region
-        damaged = find_damaged(part, self.axes[0], range(cut.start, cut.stop))
-        if damaged is not None:
-            raise FormatError(f"{self.path}: frame {damaged} of {name} is damaged; copy the file again, or cut the frame out.")
-        try:
-            return part[tuple(key)]
-        except OSError as error:
-            said = say_missing_filter(part) or f"{hdf5_reason(error)}; is the file whole?"
-            raise FormatError(f"{self.path}: {name} cannot be read ({said}).") from error
+        return read_region(part, tuple(key))
 
 
 def _say_absent(file: h5py.File, name: str) -> str:

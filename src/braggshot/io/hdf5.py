@@ -15,6 +15,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from braggshot.errors import FormatError
+from braggshot.io.chunks import read_region
+from braggshot.io.files import find_node
+
 # Python ends by freeing what HDF5 holds. A thread that is stopped in the midst of reading would keep the lock of h5py, and the
 # program would wait for it for ever; so the main thread takes the lock first.
 atexit.register(h5py._objects.phil.acquire)
@@ -78,15 +82,26 @@ def read_tree(group: Any) -> dict[str, Any]:
 
 def get(group: Any, name: str, default: Any = None) -> Any:
     """Return the value of a data set, or `default` if there is no data set of that name."""
-    return read_value(group[name]) if name in group else default
+    if not isinstance(group, h5py.Group):
+        return default
+    item = find_node(group, name)
+    return default if item is None else read_value(item)
 
 
 def read_value(data: h5py.Dataset) -> Any:
-    """Return the value of a data set as text, a tuple of texts, a number or an array."""
+    """Return the value of a data set as text, a tuple of texts, a number or an array.
+
+    Raises
+    ------
+    FormatError : if `data` is a group, or the value is damaged or larger than it can be.
+    """
+    if not isinstance(data, h5py.Dataset):
+        raise FormatError(f"{data.file.filename}: {data.name} is a group, expected a dataset.")
+    value = read_region(data)
     if data.dtype.kind in "OS":
-        text = data.asstr()[()]
-        return text if isinstance(text, str) else tuple(text.tolist())
-    value = data[()]
+        text = np.asarray(value, object)
+        words = [word.decode(errors="replace") if isinstance(word, bytes) else str(word) for word in text.ravel().tolist()]
+        return tuple(words) if text.ndim else words[0]
     return value if data.shape else value.item()
 
 
@@ -100,7 +115,12 @@ def put_note(group: h5py.Group, name: str, content: Mapping[str, Any], descripti
 
 def read_note(group: Any, name: str) -> dict[str, Any]:
     """Read the settings that `put_note` wrote; empty if there is no note."""
-    return json.loads(read_value(group[name]["data"])) if name in group else {}
+    if name not in group:
+        return {}
+    content = json.loads(str(read_value(group[name]["data"])))
+    if not isinstance(content, dict):
+        raise FormatError(f"{group.file.filename}: {group.name}/{name} holds no JSON object.")
+    return content
 
 
 def to_json(value: Any) -> str:

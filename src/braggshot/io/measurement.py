@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 from scipy import constants
 
+from braggshot.io.files import find_node
 from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, read_tree
 from braggshot.volumes import Circle, DiffractionVolume, Geometry, Window
 
@@ -79,7 +80,7 @@ def write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geome
 
 def read_preparation(detector: h5py.Group) -> dict[str, Any]:
     """Read how counts were prepared, as fields of `DiffractionVolume`; empty if another program prepared the counts."""
-    process = detector.get("process_1")
+    process = find_node(detector, "process_1")
     if process is None or get(process, "program") != "braggshot":
         return {}
     window = {name: tuple(value.tolist()) for name, value in read_tree(process["window"]).items()} if "window" in process else None

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from braggshot.errors import ConfigError, FormatError
+from braggshot.gate import explain_damage, refuse_irregular, shorten
 from braggshot.volumes import Geometry, Scan
 
 
@@ -106,7 +107,7 @@ def read(path: str | Path, format: str | None = None, **options: Any) -> Scan:
 
 
 def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[str, Any]) -> Scan:
-    from braggshot.io.axes import refuse_no_counts  # here, because the shell asks for the formats at TAB
+    from braggshot.io.axes import refuse_no_counts, refuse_odd_frames  # here, because the shell asks for the formats at TAB
     from braggshot.io.stated import state_values
     from braggshot.physics.plausibility import refuse_impossible_geometry
 
@@ -116,14 +117,13 @@ def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[st
         known = ", ".join(dict.fromkeys([*own, *common]))
         raise ConfigError(f"format {chosen.name} has no option {', '.join(sorted(unknown))}; known: {known}.")
     stated = {name: _find_beside(path, value) for name, value in options.items() if name not in own}
-    try:
+    with explain_damage(path, chosen.name):
         scan: Scan = module.read(path, **{name: value for name, value in options.items() if name in own})
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read as {chosen.name} ({error.strerror or error}).") from error
-    refuse_no_counts(scan.frames.dtype, str(path))
-    scan = state_values(_add_what_frames_notice(scan), **stated)
-    if scan.geometry is not None:
-        refuse_impossible_geometry(scan.geometry, str(path))
+        refuse_no_counts(scan.frames.dtype, str(path))
+        refuse_odd_frames(scan.frames.shape, str(path))
+        scan = state_values(_add_what_frames_notice(scan), **stated)
+        if scan.geometry is not None:
+            refuse_impossible_geometry(scan.geometry, str(path))
     seen = {"format": chosen.name, "path": str(path), "options": {name: _plain(value) for name, value in options.items()}}
     return dataclasses.replace(scan, provenance={**scan.provenance, **seen})
 
@@ -154,9 +154,11 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
     """
     from braggshot.io.files import expand_pattern  # here, because the shell asks for the formats at TAB
 
-    if not Path(path).exists() and not expand_pattern(path):
-        raise FormatError(f"{path}: no such file, folder or pattern.")
-    if Path(path).exists() and not os.access(path, os.R_OK):
+    if not os.path.exists(path) and not os.path.islink(path) and not expand_pattern(path):
+        raise FormatError(f"{shorten(path)}: no such file, folder or pattern.")
+    if not expand_pattern(path):
+        refuse_irregular(path, folders=True)
+    if os.path.exists(path) and not os.access(path, os.R_OK):
         raise FormatError(f"{path}: you have no permission to read it.")
     known = {candidate.name: candidate for candidate in formats()}
     if format is not None:
@@ -170,8 +172,11 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
         except FormatError as error:
             absent.append(str(error))
             continue
-        if module.can_read(path):
-            claims[name] = module
+        try:
+            if module.can_read(path):
+                claims[name] = module
+        except (FormatError, MemoryError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+            absent.append(f"{name} cannot look at it ({shorten(error)}).")
     parents = {getattr(module, "PARENT", None) for module in claims.values()}
     claims = {name: module for name, module in claims.items() if name not in parents}
     if len(claims) == 1:
@@ -237,6 +242,11 @@ def describe(path: str | Path, format: str | None = None, **options: Any) -> dic
     """
     chosen, module = choose(path, format)
     scan = _read(chosen, module, path, options)
+    with explain_damage(path, chosen.name):
+        return _describe(chosen, module, path, scan)
+
+
+def _describe(chosen: Format, module: ModuleType, path: str | Path, scan: Scan) -> dict[str, Any]:
     rocking = None if scan.rocking_angle is None else np.rad2deg(scan.rocking_angle)
     return {
         "format": chosen.name,

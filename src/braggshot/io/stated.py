@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,14 @@ def _change_geometry(geometry: Geometry, given: Mapping[str, float]) -> Geometry
 
 
 def _read_image(scan: Scan, what: str, path: str | Path) -> Any:
-    image = np.asarray(read_array(path, what, "data"), float)
+    image = np.asarray(read_array(path, what, "data", most=prod(scan.frames.shape[1:])), float)
     if image.shape != scan.frames.shape[1:]:
         raise DataError(f"{path}: the {what} has shape {image.shape}, a frame {tuple(scan.frames.shape[1:])}.")
     return image
 
 
 def _add_mask(scan: Scan, path: str | Path) -> Any:
-    good = np.asarray(read_array(path, "mask", "data")) == 0
+    good = read_array(path, "mask", "data", most=prod(scan.frames.shape)) == 0
     if isinstance(scan.frames, SeamFrames) and good.shape[-2:] == scan.frames.frames.shape[-2:]:
         good = scan.frames.open_seam(good, False)
     if good.shape not in {tuple(scan.frames.shape), tuple(scan.frames.shape[1:])}:

@@ -6,8 +6,8 @@ places of the storage are looked at: chunks, the files of a virtual dataset, and
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError, list_numbers
-from braggshot.io.files import dataset, open_hdf5, raw_file_beside
+from braggshot.io.files import dataset, follow_trail, open_hdf5, raw_file_beside, source_files
 from braggshot.volumes import BoolArray
-
-# HDF5's numbers of the filters whose decoders end the program where the size that a damaged chunk states is wrong.
-FLETCHER32, LZ4, BITSHUFFLE = 3, 32004, 32008
 
 
 @dataclass(frozen=True)
@@ -39,15 +36,22 @@ class Written:
     sources: tuple[Path, ...] = ()
 
 
-def find_written(part: h5py.Dataset, axis: int = 0) -> Written:
-    """Find the frames of a dataset that were written; `axis` is the axis of the frames.
+def find_written(part: h5py.Dataset, axis: int = 0, trail: tuple[tuple[str, str], ...] = ()) -> Written:
+    """Find the frames of a dataset that were written.
+
+    Parameters
+    ----------
+    part : the dataset
+    axis : axis of the frames
+    trail : virtual datasets, by file and path, that led here
 
     Raises
     ------
     FormatError : if the files of all frames are missing; the message names the first one.
+    DataError : if a virtual dataset leads back to itself.
     """
     if part.is_virtual:
-        return _find_in_sources(part, axis)
+        return _find_in_sources(part, axis, follow_trail(part, trail))
     if part.external:
         return _find_in_raw_files(part, axis)
     if part.chunks is not None:
@@ -93,7 +97,7 @@ def _find_chunks(part: h5py.Dataset, axis: int) -> Written:
     return Written(arrived, (*found.noticed, sparse))
 
 
-def _find_in_sources(part: h5py.Dataset, axis: int) -> Written:
+def _find_in_sources(part: h5py.Dataset, axis: int, trail: tuple[tuple[str, str], ...]) -> Written:
     """Look for the source files of a virtual dataset, and for the frames in them."""
     folder, size = Path(part.file.filename).parent, part.shape[axis]
     arrived, mapped, lost = np.ones(size, bool), np.zeros(size, bool), np.zeros(size, bool)
@@ -104,13 +108,13 @@ def _find_in_sources(part: h5py.Dataset, axis: int) -> Written:
         mapped[frames] = True
         if "%" in name:  # HDF5 counts the files of a name such as part_%b.h5 itself
             continue
-        place = next((place for place in (folder / name, folder / Path(name).name) if place.exists()), folder / name)
-        there = _find_in_source(part.file, None if name == "." else place, source, axis, len(frames))
+        place = next(iter(source_files(part, name)), folder / name)
+        there = _find_in_source(part.file, place, source, axis, len(frames), trail)
         if there is None:
-            lost[frames], missing[name] = True, place
+            lost[frames], missing[name] = True, place or Path(part.file.filename)
         else:
             arrived[frames] &= there
-        if name != "." and place.exists():
+        if place is not None and place.exists():
             sources[name] = place
     here = arrived & mapped & ~lost
     found = _judge(part, here | lost)
@@ -125,23 +129,27 @@ def _find_in_sources(part: h5py.Dataset, axis: int) -> Written:
     return Written(here, (planes, *found.noticed), tuple(sources.values()))
 
 
-def _find_in_source(file: h5py.File, place: Path | None, source: Any, axis: int, number: int) -> BoolArray | None:
+def _find_in_source(
+    file: h5py.File, place: Path | None, source: Any, axis: int, number: int, trail: tuple[tuple[str, str], ...]
+) -> BoolArray | None:  # fmt: skip
     """Tell which of the `number` frames that one source fills are there; None if the source cannot be opened.
 
     `place` is the file of the source; None is `file` itself.
     """
     try:
-        if place is None:
-            return _frames_of(dataset(file, source.dset_name), source.src_space, axis, number)
-        with open_hdf5(place) as other:
-            return _frames_of(dataset(other, source.dset_name), source.src_space, axis, number)
+        with nullcontext(file) if place is None else open_hdf5(place) as other:
+            return _frames_of(dataset(other, source.dset_name), (source.src_space, axis, number), trail)
     except FormatError:
         return None
 
 
-def _frames_of(data: h5py.Dataset, space: h5py.h5s.SpaceID, axis: int, number: int) -> BoolArray:
-    """Tell which frames of a source are there, in the order in which the virtual dataset takes them."""
-    arrived = find_written(data, axis if data.ndim > axis else 0).arrived
+def _frames_of(data: h5py.Dataset, taken: tuple[h5py.h5s.SpaceID, int, int], trail: tuple[tuple[str, str], ...]) -> BoolArray:
+    """Tell which frames of a source are there, in the order in which the virtual dataset takes them.
+
+    `taken` is what it takes: a selection of the source, the axis of the frames, and how many.
+    """
+    space, axis, number = taken
+    arrived = find_written(data, axis if data.ndim > axis else 0, trail).arrived
     if number == 1 and data.ndim == 2:  # one image
         return np.array([arrived.all()])
     frames = _selected(space, axis, len(arrived))
@@ -188,32 +196,3 @@ def _find_in_raw_files(part: h5py.Dataset, axis: int) -> Written:
     state = "is shorter than announced" if short[0].exists() else "is missing"
     lost = f"frames {list_numbers(np.flatnonzero(~arrived))} of {number} are left as masked planes."
     return Written(arrived, (f"{part.name.strip('/')} is kept in {short[0]}, which {state}: {lost}",), tuple(places))
-
-
-def find_damaged(part: h5py.Dataset, axis: int, frames: range) -> int | None:
-    """Find the first of the frames whose chunk states an impossible size; None if none does, or if an image has several chunks.
-
-    Only the first bytes of each chunk are read.
-    """
-    if part.chunks is None or prod(part.chunks) != prod(part.shape) // part.shape[axis] or part.file.userblock_size:
-        return None
-    pipeline = part.id.get_create_plist()
-    filters = [pipeline.get_filter(index) for index in range(pipeline.get_nfilters())]
-    stated = len(filters) == 1 and (filters[0][0] == LZ4 or (filters[0][0] == BITSHUFFLE and any(filters[0][2][4:5])))
-    path, size = Path(part.file.filename), prod(part.chunks) * part.dtype.itemsize
-    if not (stated or (filters and filters[-1][0] == FLETCHER32)) or not path.is_file():
-        return None
-    with path.open("rb", buffering=0) as stream:
-        for frame in frames:
-            chunk = part.id.get_chunk_info_by_coord(tuple(frame if other == axis else 0 for other in range(part.ndim)))
-            if chunk.byte_offset is None or chunk.filter_mask:
-                continue
-            if not stated:
-                if chunk.size <= 4:
-                    return frame
-                continue
-            stream.seek(chunk.byte_offset)
-            head = stream.read(12)
-            if int.from_bytes(head[:8]) != size or int.from_bytes(head[8:]) > max(size, 2**20):  # total, block
-                return frame
-    return None

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from braggshot import config
 from braggshot.errors import ConfigError
+from braggshot.gate import explain_damage, refuse_irregular
 from braggshot.io.atomic import replacing
 from braggshot.nn.autophasenn import AutoPhaseNN, AutoPhaseNN2024
 from braggshot.nn.network import NetworkConfig, PhaseNetwork
@@ -85,12 +86,10 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     ------
     ConfigError : if the file is missing or is no safetensors file.
     """
-    try:
-        with safe_open(str(path), "pt") as stream:
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # not a mapping
-            return tensors, {key: json.loads(value) for key, value in (stream.metadata() or {}).items()}
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise ConfigError(f"cannot read a network from {path}: {error}") from error
+    refuse_irregular(path, ConfigError)
+    with explain_damage(path, "a network", ConfigError), safe_open(str(path), "pt") as stream:
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # not a mapping
+        return tensors, {key: json.loads(value) for key, value in (stream.metadata() or {}).items()}
 
 
 def save_network(path: Path, network: nn.Module, card: Card, half: bool = False) -> None:
@@ -120,7 +119,12 @@ def assemble_network(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any],
     """
     if "card" not in metadata:
         raise ConfigError(f"{name} is no braggshot network: it has no card; train one with braggshot train.")
-    card = Card(**metadata["card"])
+    with explain_damage(name, "a network", ConfigError):
+        return _assemble(tensors, metadata["card"], name)
+
+
+def _assemble(tensors: Mapping[str, Tensor], described: Any, name: str | Path) -> tuple[nn.Module, Card]:
+    card = Card(**described)
     if card.kind not in KINDS:
         raise ConfigError(f"{name} is a network of kind {card.kind!r}, which this version does not know: {', '.join(KINDS)}.")
     with torch.device("meta"):  # saves drawing random weights, which are replaced at once

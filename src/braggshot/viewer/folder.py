@@ -106,14 +106,15 @@ def raw_scans(folder: Path) -> tuple[RawScan, ...]:
 
 def is_result(path: Path) -> bool:
     """Tell whether a file is a result of a phasing."""
-    import h5py
+    from braggshot.errors import FormatError
+    from braggshot.io.files import find_node, open_hdf5
 
-    if path.suffix != ".cxi" or not path.is_file():
-        return False
     try:
-        with h5py.File(path) as file:
-            return "entry_1/image_1/data" in file
-    except OSError:
+        if path.suffix != ".cxi":
+            return False
+        with open_hdf5(path) as file:
+            return find_node(file, "entry_1/image_1/data") is not None
+    except FormatError:
         return False
 
 

@@ -72,7 +72,7 @@ def test_motor_file_beside_above_given_or_lost(path: Path, tmp_path: Path) -> No
     assert lost.rocking_angle is None
     assert lost.frames.shape == (9, 12, 10)
     assert any("no sample_00012.fio in" in note and "say fio=..." in note for note in lost.provenance["noticed"])
-    with pytest.raises(FormatError, match=r"gone\.fio: there is no such \.fio file"):
+    with pytest.raises(FormatError, match=r"gone\.fio: no such file"):
         read(path, fio=tmp_path / "gone.fio")
     fio.write_text("not a table")
     with pytest.raises(FormatError, match=r"elsewhere_00012\.fio: cannot be read as \.fio"):

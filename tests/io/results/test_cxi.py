@@ -230,9 +230,9 @@ def test_files_that_hold_no_reconstruction(tmp_path, written):
     (tmp_path / "cut.cxi").write_bytes(written.read_bytes()[:3000])
     for name, said in {
         "scan": "braggshot reconstruct",
-        "text": "cannot read",
-        "cut": "cannot read",
-        "missing": "cannot read",
+        "text": "cannot be opened as HDF5",
+        "cut": "cannot be opened as HDF5",
+        "missing": "no such file",
     }.items():
         with pytest.raises(FormatError, match=said) as caught:
             results.read(tmp_path / f"{name}.cxi")

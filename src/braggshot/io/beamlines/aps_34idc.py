@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from scipy import constants
 
 from braggshot.errors import DataError, FormatError, GeometryError, list_numbers
+from braggshot.gate import explain_damage, refuse_irregular
 from braggshot.io.atomic import replacing
 from braggshot.io.beamlines.instruments import APS_34IDC as APS
 from braggshot.io.beamlines.readings import Overrides, Readings, geometry, match_points, rocking_angle
@@ -120,10 +121,9 @@ def read(
 
 
 def _content(path: str | Path) -> bytes:
-    try:
+    refuse_irregular(path)
+    with explain_damage(path, "SPEC"):
         return Path(path).read_bytes()
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read as SPEC ({error.strerror or error}).") from error
 
 
 def _entry(spec: Path, content: bytes, places: Sequence[Place], n_files: int, noticed: list[str]) -> SpecScan:

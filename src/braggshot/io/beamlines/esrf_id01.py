@@ -45,7 +45,8 @@ from braggshot.io.beamlines.values import (
     to_text,
 )  # fmt: skip
 from braggshot.io.beamlines.views import select_frames
-from braggshot.io.files import is_hdf5, node, open_hdf5
+from braggshot.io.chunks import read_region
+from braggshot.io.files import find_node, is_hdf5, node, open_hdf5
 from braggshot.io.frames import HDF5Frames
 from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL, Range
 from braggshot.volumes import FloatArray, Scan
@@ -65,15 +66,18 @@ def can_read(path: str | Path) -> bool:
     try:
         with open_hdf5(path) as file:
             names = [name for name in file if ENTRY.fullmatch(name)]
-            return any(isinstance(file.get(name, getlink=True), h5py.ExternalLink) or "measurement" in file[name] for name in names)
-    except (FormatError, KeyError, OSError):
+            return any(
+                isinstance(file.get(name, getlink=True), h5py.ExternalLink) or find_node(file, f"{name}/measurement")
+                for name in names
+            )
+    except FormatError:
         return False
 
 
 def scans(path: str | Path) -> list[str]:
     """List the entries that hold detector frames, ordered by scan number."""
     with open_hdf5(path) as file:
-        return [name for name in _entries(file) if _detectors(file.get(name))]
+        return [name for name in _entries(file) if _detectors(find_node(file, name))]
 
 
 def _entries(file: h5py.File) -> list[str]:
@@ -84,13 +88,15 @@ def _number(name: str) -> tuple[float, str]:
     return float(name.rpartition("_")[2]), name
 
 
-def _detectors(entry: h5py.Group | None) -> list[str]:
+def _detectors(entry: h5py.Group | h5py.Dataset | None) -> list[str]:
     """List the detectors of one scan: the names in the group `measurement` of `entry` that hold images.
 
     A name of a known detector counts even if it is a link to a missing file. If `entry` is None, the list is empty.
     """
-    group = {} if entry is None else entry.get("measurement") or {}
-    return [name for name in group if name in DETECTORS or getattr(group.get(name), "ndim", 0) == 3]
+    group = find_node(entry, "measurement")
+    if not isinstance(group, h5py.Group):
+        return []
+    return [name for name in group if name in DETECTORS or getattr(find_node(group, name), "ndim", 0) == 3]
 
 
 def read(
@@ -149,7 +155,7 @@ def _entry(file: h5py.File, path: str | Path, scan: int | str | None) -> str:
     """
     known = _entries(file)
     if scan is None:
-        chosen = [name for name in known if _detectors(file.get(name))]
+        chosen = [name for name in known if _detectors(find_node(file, name))]
     else:
         chosen = [name for name in known if str(scan) in {name, _number_text(name)}] or [
             name for name in known if _number_text(name) == f"{scan}.1"
@@ -184,7 +190,7 @@ def _motors(entry: h5py.Group, noticed: list[str]) -> dict[str, float | FloatArr
     motors: dict[str, float | FloatArray] = {}
     for circle in (*ID01.sample, *ID01.detector):
         for found in _nodes(entry, (f"instrument/positioners/{circle.motor}", f"instrument/positioners_start/{circle.motor}")):
-            angle = read_angles(found[()], _units(found), f"{found.name}", noticed) if circle.motor not in motors else None
+            angle = read_angles(read_region(found), _units(found), f"{found.name}", noticed) if circle.motor not in motors else None
             if angle is not None:
                 motors[circle.motor] = angle
     return motors
@@ -195,14 +201,14 @@ def _readings(entry: h5py.Group, detector: str) -> dict[str, Any]:
     place = f"instrument/{detector}"
 
     def values(known: Range, custom: str, *names: str) -> Value:
-        found = [read_value(known, item[()], _units(item), f"{item.name}", custom) for item in _nodes(entry, names)]
+        found = [read_value(known, read_region(item), _units(item), f"{item.name}", custom) for item in _nodes(entry, names)]
         return choose_value(known, *found)
 
     pitch = [values(PIXEL, "m", f"{place}/{axis}_pixel_size") for axis in "yx"]
     centre = []
     for axis, edge in zip("yx", pitch, strict=True):
         item = next(_nodes(entry, (f"{place}/beam_center_{axis}",)), None)
-        centre.append(Value() if item is None else read_pixel(item[()], _units(item), f"{item.name}", edge.amount))
+        centre.append(Value() if item is None else read_pixel(read_region(item), _units(item), f"{item.name}", edge.amount))
     energies = ("positioners/mononrj", "positioners_start/mononrj", "monochromator/Energy")
     return {
         "energy": values(ENERGY, "keV", *(f"instrument/{name}" for name in energies)),
@@ -213,7 +219,7 @@ def _readings(entry: h5py.Group, detector: str) -> dict[str, Any]:
 
 
 def _nodes(entry: h5py.Group, names: tuple[str, ...]) -> Iterator[h5py.Dataset]:
-    return (entry[name] for name in names if isinstance(entry.get(name), h5py.Dataset))
+    return (item for name in names if isinstance(item := find_node(entry, name), h5py.Dataset))
 
 
 def _units(values: h5py.Dataset) -> Any:
@@ -221,9 +227,9 @@ def _units(values: h5py.Dataset) -> Any:
 
 
 def _counter(entry: h5py.Group, name: str) -> FloatArray | None:
-    values = entry.get(f"measurement/{name}")
-    return read_numbers(values[()])[0] if isinstance(values, h5py.Dataset) and values.ndim == 1 else None
+    values = find_node(entry, f"measurement/{name}")
+    return read_numbers(read_region(values))[0] if isinstance(values, h5py.Dataset) and values.ndim == 1 else None
 
 
 def _text(entry: h5py.Group, name: str) -> str:
-    return to_text(next((item[()] for item in _nodes(entry, (name,))), None))
+    return to_text(next((read_region(item) for item in _nodes(entry, (name,))), None))

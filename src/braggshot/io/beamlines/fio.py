@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
+from braggshot.gate import explain_damage, refuse_irregular
 from braggshot.io.beamlines.tables import decode, explain_early_stop, name_gaps, read_rows
 
 COLUMN = re.compile(r"Col\s+\d+\s+(\S.*?)\s+(\w+)$", re.IGNORECASE)
@@ -50,10 +51,9 @@ def read_fio(path: Path) -> FioTable:
     ------
     FormatError : if the file cannot be read, or has none of the parts of a .fio file.
     """
-    try:
+    refuse_irregular(path)
+    with explain_damage(path, ".fio"):
         text = decode(path.read_bytes())
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror or error}).") from error
     parts: dict[str, list[str]] = {}
     here: list[str] = []
     for line in map(str.strip, text.split("\n")):

@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 
 from braggshot.errors import DataError, FormatError
+from braggshot.gate import refuse_irregular
 from braggshot.io.beamlines.fio import FioTable, read_fio
 from braggshot.io.beamlines.instruments import PETRA_P10 as P10
 from braggshot.io.beamlines.readings import (
@@ -38,7 +39,8 @@ from braggshot.io.beamlines.readings import (
 )  # fmt: skip
 from braggshot.io.beamlines.values import Value, choose_centre, choose_value, read_angles, read_pixel, read_value, to_text
 from braggshot.io.beamlines.views import select_frames
-from braggshot.io.files import is_hdf5, open_hdf5
+from braggshot.io.chunks import read_region
+from braggshot.io.files import find_node, is_hdf5, open_hdf5
 from braggshot.io.frames import HDF5Frames, LazyFrames, SummedFrames
 from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL, Range
 from braggshot.volumes import BoolArray, FloatArray, Scan
@@ -58,7 +60,8 @@ def can_read(path: str | Path) -> bool:
         return False
     try:
         with open_hdf5(path) as file:
-            return DETECTOR in file and "entry/data" in file and any(map(PART.fullmatch, file["entry/data"]))
+            data = find_node(file, "entry/data")
+            return isinstance(data, h5py.Group) and find_node(file, DETECTOR) is not None and any(map(PART.fullmatch, data))
     except FormatError:
         return False
 
@@ -111,21 +114,21 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
 
 
 def _description(file: h5py.File) -> str:
-    item = file.get(f"{DETECTOR}/description")
-    return to_text(item[()]) if isinstance(item, h5py.Dataset) else ""
+    item = find_node(file, f"{DETECTOR}/description")
+    return to_text(read_region(item)) if isinstance(item, h5py.Dataset) else ""
 
 
 def _readings(file: h5py.File) -> dict[str, Any]:
     """Return the values that the detector stored: energy, distance, pixel size and direct beam (row, column)."""
 
     def value(known: Range, name: str, custom: str) -> Value:
-        item = file.get(name)
-        raw, unit = (item[()], item.attrs.get("units")) if isinstance(item, h5py.Dataset) else (None, None)
+        item = find_node(file, name)
+        raw, unit = (read_region(item), item.attrs.get("units")) if isinstance(item, h5py.Dataset) else (None, None)
         return read_value(known, raw, unit, f"{name.rpartition('/')[2]} of the Eiger header", custom)
 
     def pixel(name: str, pitch: Value) -> Value:
-        item = file.get(f"{DETECTOR}/{name}")
-        raw, unit = (item[()], item.attrs.get("units")) if isinstance(item, h5py.Dataset) else (None, None)
+        item = find_node(file, f"{DETECTOR}/{name}")
+        raw, unit = (read_region(item), item.attrs.get("units")) if isinstance(item, h5py.Dataset) else (None, None)
         return read_pixel(raw, unit, f"{name} of the Eiger header", pitch.amount)
 
     pitch = value(PIXEL, f"{DETECTOR}/y_pixel_size", "m"), value(PIXEL, f"{DETECTOR}/x_pixel_size", "m")
@@ -167,15 +170,14 @@ def _centre(header: tuple[Value, Value], shape: tuple[int, ...]) -> tuple[tuple[
 
 def _pixel_mask(file: h5py.File) -> BoolArray | None:
     for name in (f"{DETECTOR}/detectorSpecific/pixel_mask", f"{DETECTOR}/pixel_mask"):
-        if name in file:
-            return np.asarray(file[name][()] != 0)
+        if isinstance(mask := find_node(file, name), h5py.Dataset):
+            return np.asarray(read_region(mask) != 0)
     return None
 
 
 def _find_fio(master: Path, stem: str, fio: str | Path | None, noticed: list[str]) -> Path | None:
     if fio is not None:
-        if not Path(fio).is_file():
-            raise FormatError(f"{fio}: there is no such .fio file.")
+        refuse_irregular(fio)
         return Path(fio)
     folders = [master.absolute().parent, *master.absolute().parents[1:3]]
     files = [folder / f"{stem}.fio" for folder in folders if (folder / f"{stem}.fio").is_file()]

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import DataError, FormatError, list_numbers
+from braggshot.gate import is_regular
 from braggshot.io.beamlines.tables import (
     decode,
     explain_early_stop,
@@ -76,6 +77,8 @@ class SpecScan:
 
 def read_head(path: str | Path) -> bytes | None:
     """Return the beginning of a SPEC file; None if the file is none, or cannot be read."""
+    if not is_regular(path):
+        return None
     try:
         with Path(path).open("rb") as stream:
             head = stream.read(HEAD)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.io.files import Image
+from braggshot.io.archives import Image
 from braggshot.io.frames import LazyFrames
 from braggshot.volumes import BoolArray
 

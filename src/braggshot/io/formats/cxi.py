@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import math
 import posixpath
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ import numpy as np
 from braggshot.errors import DataError, FormatError
 from braggshot.io.atomic import replacing_hdf5
 from braggshot.io.axes import fit_mask
-from braggshot.io.files import dataset, is_hdf5, open_hdf5, read_array
+from braggshot.io.chunks import read_region
+from braggshot.io.files import dataset, find_node, is_hdf5, node, open_hdf5, read_array
 from braggshot.io.frames import ArrayFrames, HDF5Frames, LazyFrames
 from braggshot.io.hdf5 import add_group, get, put
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
@@ -38,7 +40,7 @@ def can_read(path: str | Path) -> bool:
         return False
     try:
         with open_hdf5(path) as file:
-            return any(place in file for place in PLACES)
+            return any(find_node(file, place) is not None for place in PLACES)
     except FormatError:
         return False
 
@@ -59,15 +61,16 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
     with open_hdf5(path) as file:
         place = _counts(file, path)
         group = file[place].parent
-        good = dataset(group, "mask")[()] == 0 if "mask" in group else None
+        good = read_region(dataset(group, "mask")) == 0 if find_node(group, "mask") is not None else None
         shifted = bool(get(group, "is_fft_shifted", 0))
         preparation = read_preparation(group)
         geometry = read_geometry(group.parent) if preparation else None
-        facts = _facts(file["entry_1"])
+        facts = _facts(node(file, "entry_1"))
     frames: LazyFrames = HDF5Frames(path, place)
     good = None if good is None else fit_mask(good, frames.shape)
     if mask is not None:
-        good = _combine(good, fit_mask(np.asarray(read_array(mask, "mask", "data")) == 0, frames.shape), frames, mask)
+        further = read_array(mask, "mask", "data", most=math.prod(frames.shape)) == 0
+        good = _combine(good, fit_mask(further, frames.shape), frames, mask)
     if shifted:
         frames = _unshift(frames)
         good = None if good is None else np.fft.fftshift(good)
@@ -91,7 +94,9 @@ def _unshift(frames: LazyFrames) -> LazyFrames:
 
 def _counts(file: h5py.File, path: str | Path) -> str:
     """Return the path of the counts: the first in `PLACES` whose data are not complex and not marked as data of direct space."""
-    for place in filter(file.__contains__, PLACES):
+    for place in PLACES:
+        if find_node(file, place) is None:
+            continue
         link = file.get(place, getlink=True)
         target = posixpath.join("/", posixpath.dirname(place), link.path) if isinstance(link, h5py.SoftLink) else place
         counts = dataset(file, target)
@@ -116,7 +121,7 @@ def _facts(entry: h5py.Group) -> dict[str, Any]:
         "energy": "instrument_1/source_1/energy", "distance": "instrument_1/detector_1/distance",
         "pixel_size_y": "instrument_1/detector_1/y_pixel_size", "pixel_size_x": "instrument_1/detector_1/x_pixel_size",
     }  # fmt: skip
-    return {name: get(entry, place) for name, place in names.items() if place in entry}
+    return {name: get(entry, place) for name, place in names.items() if find_node(entry, place) is not None}
 
 
 def write_data(path: str | Path, volume: DiffractionVolume, truth: ComplexArray | None = None) -> None:

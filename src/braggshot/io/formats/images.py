@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
-from braggshot.io.files import Image, complaints_of
+from braggshot.gate import refuse_irregular, shorten
+from braggshot.io.archives import Image
+from braggshot.io.files import complaints_of
 from braggshot.io.formats.numbered import find_series
 from braggshot.io.formats.stacks import list_images, name_scan
 from braggshot.io.frames import FileFrames
@@ -106,6 +108,7 @@ def _open_image(path: Path) -> Iterator[Any]:
         import fabio  # here, because it takes long to import and few scans need it
     except ImportError:
         raise FormatError(f"{path}: this kind of image is read with fabio, which is not installed: pip install fabio.") from None
+    refuse_irregular(path)
     with complaints_of("fabio") as complaints:
         try:
             with fabio.open(str(path)) as file:
@@ -113,7 +116,7 @@ def _open_image(path: Path) -> Iterator[Any]:
         except FormatError:
             raise
         except Exception as error:
-            said = complaints[0] if complaints else f"{error or type(error).__name__}"
+            said = shorten(complaints[0] if complaints else error)
             raise FormatError(f"{path}: fabio cannot read it ({said}); is the file whole?") from error
     if complaints:
-        raise FormatError(f"{path}: the file is damaged or truncated ({complaints[0]}).")
+        raise FormatError(f"{path}: the file is damaged or truncated ({shorten(complaints[0])}).")

@@ -9,10 +9,13 @@ import numpy as np
 
 from braggshot.errors import FormatError
 from braggshot.io.axes import fit_mask, image_axes
+from braggshot.io.chunks import read_region
 from braggshot.io.files import dataset, is_hdf5, open_hdf5, read_array
 from braggshot.io.formats.numbered import OTHERS
 from braggshot.io.frames import HDF5Frames
 from braggshot.volumes import BoolArray, FloatArray, Scan
+
+DEEPEST = 100  # how deep groups may be nested where a dataset is searched
 
 
 def can_read(path: str | Path) -> bool:
@@ -85,12 +88,16 @@ def choose_stack(file: h5py.File, path: str | Path) -> tuple[tuple[str, ...], tu
     """
     stacks: list[str] = []
 
-    def collect(name: str, node: h5py.Dataset | h5py.Group) -> None:
+    def collect(name: str, node: h5py.Dataset | h5py.Group) -> bool | None:
+        if name.count("/") >= DEEPEST:
+            return True
         is_stack = isinstance(node, h5py.Dataset) and len(image_axes(node.shape or ())) == 3 and node.dtype.kind in "iufbc"
         if is_stack and not OTHERS.search(name.rpartition("/")[2].lower()):
             stacks.append(name)
+        return None
 
-    file.visititems(collect)
+    if file.visititems(collect):
+        raise FormatError(f"{path}: its groups are nested more than {DEEPEST} deep; say which 3D dataset to read with dataset=...")
     if len(stacks) == 1:
         return (stacks[0],), ()
     defaults = [name for name in stacks if any(file[name] == signal for signal in _signals(file))]
@@ -128,8 +135,8 @@ def _signals(file: h5py.File) -> list[h5py.Dataset]:
 
 
 def _mask(file: h5py.File, name: str) -> BoolArray:
-    return (dataset(file, name)[()] if name in file else read_array(name, "mask", "data")) == 0
+    return (read_region(dataset(file, name)) if name in file else read_array(name, "mask", "data")) == 0
 
 
 def _per_frame(file: h5py.File, name: str) -> FloatArray:
-    return np.asarray(dataset(file, name)[()], float)
+    return np.asarray(read_region(dataset(file, name)), float)

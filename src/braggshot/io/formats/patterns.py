@@ -23,8 +23,10 @@ import h5py
 import numpy as np
 
 from braggshot.errors import FormatError
+from braggshot.gate import refuse_irregular
 from braggshot.io.atomic import CheckedStream, check_room, filling_hdf5
-from braggshot.io.files import is_hdf5, open_hdf5
+from braggshot.io.files import is_hdf5, open_hdf5, read_npy, starts_with
+from braggshot.io.frames import NPY
 
 
 @contextmanager
@@ -44,12 +46,12 @@ def open_patterns(path: str | Path, dataset: str | None = None) -> Iterator[Any]
         with open_hdf5(path) as file:
             yield _dataset(file, Path(path), dataset)
         return
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: patterns are read from HDF5 or .npy files; this is neither ({error}).") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 4:
-        raise FormatError(f"{path}: expected patterns (n, z, y, x), found {getattr(array, 'shape', 'an archive')}.")
+    if not starts_with(path, *NPY):
+        refuse_irregular(path)
+        raise FormatError(f"{path}: patterns are read from HDF5 or .npy files; this is neither.")
+    array = read_npy(path)
+    if array.ndim != 4:
+        raise FormatError(f"{path}: expected patterns (n, z, y, x), found {array.shape}.")
     yield array
 
 

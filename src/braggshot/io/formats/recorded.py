@@ -16,15 +16,17 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import DataError, FormatError, OutputError
+from braggshot.gate import refuse_irregular
+from braggshot.io.archives import Image
 from braggshot.io.atomic import check_room, file_name, replacing, replacing_hdf5
-from braggshot.io.files import Image, open_hdf5
+from braggshot.io.files import open_hdf5
 from braggshot.io.frames import ArrayFrames, LazyFrames
 from braggshot.io.hdf5 import add_group, get, put, put_note, read_note
 from braggshot.io.measurement import PREPARATION, read_geometry, read_preparation, write_geometry, write_preparation
@@ -254,6 +256,8 @@ def read(path: str | Path) -> Scan:
     """
     folder = Path(path)
     plan = _read_about(folder / ABOUT)
+    for name in (ARRIVED, FRAMES):
+        refuse_irregular(folder / name)
     try:
         arrived = np.fromfile(folder / ARRIVED, RECORD)
         file = Handle(folder / FRAMES)
@@ -322,16 +326,24 @@ def _write_about(path: Path, plan: Plan) -> None:
             write_geometry(instrument, detector, about.geometry)
 
 
+def _name(stored: Any, default: str) -> str:
+    """Return the stored name of a recording without folders, as a file name; `default` where it is no name."""
+    name = PurePath(stored).name if isinstance(stored, str) else ""
+    return file_name(name, file_name(default))
+
+
 def _read_about(path: Path) -> Plan:
     with open_hdf5(path) as file:
-        shape = tuple(int(n) for n in get(file, "shape"))
+        shape = tuple(int(n) for n in np.ravel(get(file, "shape")))
+        if len(shape) != 2:
+            raise FormatError(f"{path}: shape is {shape}, expected rows and columns.")
         frames = get(file, "frames")
         valid = get(file, "valid")
         preparation = read_preparation(file["instrument_1/detector_1"]) if "instrument_1" in file else {}
         preparation = {name: value for name, value in preparation.items() if value is not None}
         about = Scan(
             frames=ArrayFrames(np.zeros((1, *shape)) if valid is None or valid.ndim == 2 else valid),
-            name=file_name(str(get(file, "name") or path.parent.name)),
+            name=_name(get(file, "name"), path.absolute().parent.name),
             valid=valid,
             prepared=bool(preparation),
             geometry=read_geometry(file["instrument_1"]) if "instrument_1" in file else None,

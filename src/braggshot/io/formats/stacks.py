@@ -7,15 +7,20 @@ order of the numbers in their names (`braggshot.io.formats.numbered`).
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from braggshot.errors import FormatError
-from braggshot.io.axes import drop_axes, fit_mask, image_axes, say_dropped
-from braggshot.io.files import Image, expand_pattern, read_array, read_npy, read_npz, starts_with
+from braggshot.gate import explain_damage
+from braggshot.io.archives import Image, Member, open_npz
+from braggshot.io.axes import drop_axes, fit_mask, image_axes, refuse_odd_frames, say_dropped
+from braggshot.io.files import expand_pattern, read_array, read_npy, starts_with
 from braggshot.io.formats.numbered import OTHERS, find_series
 from braggshot.io.frames import NPY, TIFF, ArrayFrames, LazyFrames, NpyFrames, TiffFrames
 from braggshot.volumes import BoolArray, Scan
@@ -71,7 +76,7 @@ def read(path: str | Path, *, mask: str | Path | None = None) -> Scan:
     """
     found, good = _open(Path(path))
     if mask is not None:
-        good = np.asarray(read_array(mask, "mask", "data")) == 0
+        good = read_array(mask, "mask", "data", most=math.prod(found.shape)) == 0
     good = None if good is None else fit_mask(good, found.shape)
     return Scan(frames=found, name=name_scan(path), valid=good)
 
@@ -92,12 +97,18 @@ def _open(path: Path) -> tuple[LazyFrames, BoolArray | None]:
         return TiffFrames([path]), None
     if starts_with(path, *NPY):
         return _stack(read_npy(path)), None
-    arrays = _read_matlab(path) if starts_with(path, MATLAB) else read_npz(path)
+    with _open_arrays(path) as arrays:
+        return _choose_stack(path, arrays)
+
+
+def _choose_stack(path: Path, arrays: Mapping[str, Member]) -> tuple[LazyFrames, BoolArray | None]:
+    """Read the counts and the mask of an archive, and no other array."""
     stacks = [name for name, array in arrays.items() if len(image_axes(array.shape)) == 3 and not OTHERS.search(name.lower())]
     name = next((name for name in ("data", "iobs", *stacks, *arrays) if name in arrays), None)
     if name is None:
         raise FormatError(f"{path}: the archive is empty, expected an array named 'data'.")
-    frames = _stack(arrays[name])
+    refuse_odd_frames(arrays[name].shape, str(path))
+    frames = _stack(arrays[name].read())
     if len(stacks) > 1:
         frames.noticed += (
             f"{name} was taken as the counts; {', '.join(other for other in stacks if other != name)} are there too.",
@@ -105,7 +116,7 @@ def _open(path: Path) -> tuple[LazyFrames, BoolArray | None]:
     if starts_with(path, MATLAB):
         order = "the first axis is taken as the frames; if it is the last in MATLAB, save permute(data, [3 1 2])"
         frames.noticed += (f"{name} is {' x '.join(map(str, arrays[name].shape))}: {order}.",)
-    return frames, arrays["mask"] == 0 if "mask" in arrays else None
+    return frames, arrays["mask"].read() == 0 if "mask" in arrays else None
 
 
 def _stack(array: Image) -> LazyFrames:
@@ -115,11 +126,15 @@ def _stack(array: Image) -> LazyFrames:
     return frames
 
 
-def _read_matlab(path: Path) -> dict[str, Image]:
-    """Read the arrays of a MATLAB file of a version before 7.3."""
+@contextmanager
+def _open_arrays(path: Path) -> Iterator[dict[str, Member]]:
+    """Open the arrays of a .npz archive, or of a MATLAB file of a version before 7.3, which is read at once."""
+    if not starts_with(path, MATLAB):
+        with open_npz(path) as members:
+            yield members
+        return
     from scipy.io import loadmat
 
-    try:
-        return {name: array for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
-    except Exception as error:  # scipy lets whatever its parser met escape
-        raise FormatError(f"{path}: cannot be read as .mat ({error}); is the file whole?") from error
+    with explain_damage(path, ".mat"):
+        arrays = {name: array for name, array in loadmat(path).items() if isinstance(array, np.ndarray)}
+    yield {name: Member(array.shape, array.dtype, partial(np.asarray, array)) for name, array in arrays.items()}

@@ -25,7 +25,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
+from braggshot.gate import refuse_oversized
 from braggshot.io.atomic import replacing
+from braggshot.io.files import read_npy
 from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 
 
@@ -82,7 +84,6 @@ def read(path: str | Path) -> Reconstruction:
 
 
 def _load(path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(np.load(path))
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: cannot be read as a NumPy array ({error}).") from error
+    array = read_npy(path)
+    refuse_oversized(path, array.nbytes)
+    return np.array(array)

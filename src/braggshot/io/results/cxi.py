@@ -35,7 +35,10 @@ import torch
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
+from braggshot.gate import explain_damage
 from braggshot.io.atomic import replacing_hdf5
+from braggshot.io.chunks import read_region
+from braggshot.io.files import dataset, find_node, open_hdf5
 from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, read_tree
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.io.results import strain_images
@@ -159,16 +162,16 @@ def read(path: str | Path) -> Reconstruction:
     ------
     FormatError : if the file is no HDF5 file, is cut short, or holds no reconstruction.
     """
-    try:
-        with h5py.File(path) as file:
-            entry = file.get("entry_last", file.get("entry_1", {}))
-            if "image_1/data" not in entry or entry["image_1/data"].dtype.kind != "c":
-                raise FormatError(
-                    f"{path} holds no reconstruction (entry_1/image_1/data); make one with `braggshot reconstruct {path} -o OUT`."
-                )
-            return _read_entry(entry, Path(path))
-    except (OSError, KeyError) as error:
-        raise FormatError(f"cannot read {path} as a result CXI ({error}); is the file whole?") from error
+    with explain_damage(path, "a result CXI"), open_hdf5(path) as file:
+        entry = find_node(file, "entry_last") or find_node(file, "entry_1")
+        data = find_node(entry, "image_1/data") if isinstance(entry, h5py.Group) else None
+        if not isinstance(data, h5py.Dataset) or data.dtype.kind != "c":
+            raise FormatError(
+                f"{path} holds no reconstruction (entry_1/image_1/data); make one with `braggshot reconstruct {path} -o OUT`."
+            )
+        found = _read_entry(entry, Path(path))
+        _refuse_misfits(found, path)
+        return found
 
 
 def read_strain(path: str | Path) -> StrainMap | None:
@@ -178,16 +181,13 @@ def read_strain(path: str | Path) -> StrainMap | None:
     ------
     FormatError : if the file is no HDF5 file or is cut short.
     """
-    try:
-        with h5py.File(path) as file:
-            return strain_images.read(file.get("entry_last", file.get("entry_1", {})))
-    except (OSError, KeyError) as error:
-        raise FormatError(f"cannot read the strain map of {path} ({error}); is the file whole?") from error
+    with explain_damage(path, "a strain map"), open_hdf5(path) as file:
+        return strain_images.read(find_node(file, "entry_last") or find_node(file, "entry_1") or {})
 
 
 def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
     image = entry["image_1"]
-    process = image.get("process_1", {})
+    process = find_node(image, "process_1") or {}
     volume = _read_measurement(entry, process, path)
     program = get(process, "program", "an unknown program")
     own = program == "braggshot"
@@ -234,7 +234,10 @@ def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Pa
 
     If the array holds several modes, the first mode is taken.
     """
-    stored = image[name][0] if image[name].ndim == 4 else image[name][()]
+    data = dataset(image, name)
+    if data.ndim not in {3, 4}:
+        raise FormatError(f"{path}: {data.name} has shape {data.shape}, expected an object of three axes.")
+    stored = read_region(data, (0, *[slice(None)] * 3) if data.ndim == 4 else ())
     if get(image, "is_fft_shifted", 0):
         stored = np.fft.fftshift(stored)
     if any(n > size for n, size in zip(stored.shape, shape, strict=True)):
@@ -246,30 +249,52 @@ def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Pa
     return whole
 
 
+def _refuse_misfits(found: Reconstruction, path: str | Path) -> None:
+    """Refuse a result whose parts have other shapes than its object, or are no texts where texts are expected."""
+    shape, volume, strain = found.rho.shape, found.volume, found.strain
+    if strain is not None and any(getattr(strain, name) is not None for name in strain_images.UNITS):
+        fields = {name: array for name in strain_images.UNITS if (array := getattr(strain, name)) is not None}
+        if strain.amplitude.ndim != 3 or {array.shape for array in fields.values()} != {strain.amplitude.shape}:
+            raise FormatError(f"{path}: the images of the strain map have different shapes, expected one shape of three axes.")
+    if {found.support.shape, volume.intensity.shape, volume.valid.shape} != {shape}:
+        raise FormatError(f"{path}: object, support, counts and mask have different shapes, expected {shape} for all.")
+    sizes = [(found.basis, (3, 3)), (volume.reciprocal_basis, (3, 3)), (volume.q_bragg, (3,))]
+    if any(array is not None and (np.shape(array) != size or np.asarray(array).dtype.kind not in "fiu") for array, size in sizes):
+        raise FormatError(f"{path}: a basis or q_bragg is no array of the shape that was expected (3 x 3 or 3 numbers).")
+    texts = {"frame": found.frame, "verdict": found.verdict, "algorithm": found.method, "title": volume.name}
+    texts |= {} if found.network is None else {"network": found.network}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise FormatError(f"{path}: {name} is a {type(text).__name__}, expected a text.")
+
+
 def _quality(results: dict[str, Any]) -> Quality:
+    def number(name: str, default: float | None = None) -> Any:
+        return default if results.get(name) is None else float(results[name])
+
     return Quality(
-        chi2=results.get("chi2", np.nan),
-        r_factor=results.get("r_factor", np.nan),
-        llk=results.get("llk_poisson", np.nan),
-        llk_free=results.get("free_llk_poisson", np.nan),
-        agreement=tuple(np.atleast_1d(results.get("agreement", ())).tolist()),
-        resolution=results.get("resolution"),
-        chi2_coherent=results.get("chi2_coherent"),
-        unseen=results.get("unseen"),
+        chi2=number("chi2", np.nan),
+        r_factor=number("r_factor", np.nan),
+        llk=number("llk_poisson", np.nan),
+        llk_free=number("free_llk_poisson", np.nan),
+        agreement=tuple(np.atleast_1d(results.get("agreement", ())).astype(float).tolist()),
+        resolution=number("resolution"),
+        chi2_coherent=number("chi2_coherent"),
+        unseen=number("unseen"),
         agreeing=Agreement(**results["agreeing"]) if "agreeing" in results else None,
     )
 
 
 def _read_measurement(entry: h5py.Group, process: Any, path: Path) -> DiffractionVolume:
-    detector = entry.get("instrument_1/detector_1", {})
+    detector = find_node(entry, "instrument_1/detector_1")
     name = get(entry, "title", path.stem)
-    if "data" not in detector:
+    if not isinstance(detector, h5py.Group) or "data" not in detector:
         shape = tuple(get(process, "configuration/iobs_shape", entry["image_1/data"].shape[-3:]))
         return DiffractionVolume(np.zeros(shape, np.float32), np.zeros(shape, bool), name)
-    intensity = detector["data"][()]
+    intensity = read_region(dataset(detector, "data"))
     return DiffractionVolume(
         intensity=intensity,
-        valid=detector["mask"][()] == 0 if "mask" in detector else np.ones(intensity.shape, bool),
+        valid=read_region(dataset(detector, "mask")) == 0 if "mask" in detector else np.ones(intensity.shape, bool),
         name=name,
         geometry=read_geometry(entry["instrument_1"]),
         **read_preparation(detector),

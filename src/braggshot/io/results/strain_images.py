@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from braggshot.io.chunks import read_region
 from braggshot.io.hdf5 import add_group, get, put, put_tree, read_tree
 from braggshot.volumes import Facet, FloatArray, StrainMap
 
@@ -124,7 +125,7 @@ def read(entry: h5py.Group) -> StrainMap | None:
     if "strain_1" not in entry:
         return None
     group = entry["strain_1"]
-    fields = {name: entry[name]["data"][()] for name in UNITS if name in entry}
+    fields = {name: read_region(entry[name]["data"]) for name in UNITS if name in entry}
     masks = {name: fields[name] != 0 for name in ("support", "surface", "bulk", "dislocation")}
     reflection = get(group, "reflection")
     return StrainMap(
@@ -150,7 +151,7 @@ def _write_facets(group: h5py.Group, facets: tuple[Facet, ...]) -> None:
 def _read_facets(group: h5py.Group) -> tuple[Facet, ...]:
     if not len(group):
         return ()
-    rows = zip(*(group[name][()].tolist() for name in _FACET_UNITS), strict=True)
+    rows = zip(*(np.asarray(read_region(group[name])).tolist() for name in _FACET_UNITS), strict=True)
     return tuple(
         Facet(
             np.array(normal),

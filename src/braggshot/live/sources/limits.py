@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from braggshot.errors import BraggshotError
 from braggshot.volumes import FloatArray
 
 MAX_SIDE = 16384
@@ -33,7 +34,7 @@ COUNT_TYPES = frozenset(f"{kind}{bits}" for kind in ("uint", "int") for bits in 
 """Names of the number types that a pixel may have."""
 
 
-class UnusableError(Exception):
+class UnusableError(BraggshotError):
     """Signal data that cannot be used.
 
     Parameters

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
-from braggshot.io.files import dataset, hdf5_reason
+from braggshot.io.chunks import read_region
+from braggshot.io.files import dataset, hdf5_reason, node
 from braggshot.io.formats.nexus import only_stack
 from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, UnusableError, counts_type, image_bytes, image_shape
 
@@ -50,7 +51,9 @@ class GrowingFile:
         try:
             file = self._open()
             self.name = self.name or only_stack(file, self.path)
-            data = dataset(file, self.name)
+            data = node(file, self.name)
+            if not isinstance(data, h5py.Dataset):
+                raise FormatError(f"{self.path}: {self.name} is a group, expected a dataset.")
             if data.file.filename != file.filename:
                 raise UnusableError("link", f"{self.name} is kept in another file")
             if file.swmr_mode:
@@ -58,7 +61,8 @@ class GrowingFile:
             per_block = max(1, BLOCK_BYTES // stack_image_bytes(data))
             while self.taken < (available := count_written(data, self.taken)):
                 last = min(available, self.taken + per_block)
-                block, angles = data[self.taken : last], self._angles(file, self.taken, last)
+                block = read_region(data, (slice(self.taken, last), slice(None), slice(None)))
+                angles = self._angles(file, self.taken, last)
                 first, self.taken = self.taken, last
                 for offset, image in enumerate(block):
                     yield first + offset, image, angles[offset]

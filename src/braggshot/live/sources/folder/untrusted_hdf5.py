@@ -12,6 +12,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from braggshot.errors import FormatError
+from braggshot.io.chunks import read_region
 from braggshot.live.sources.decoding import ImageDecoder
 from braggshot.live.sources.folder.growing_hdf5 import BLOCK_BYTES, stack_image_bytes
 from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, counts_type, image_shape
@@ -91,7 +93,7 @@ def read_frames(
 ) -> Iterator[tuple[int, NDArray[Any] | UnusableError]]:
     """Yield frames of a dataset, each with its index; in place of a damaged image an error is yielded.
 
-    Damaged images are found only where each frame is compressed separately. All other frames are decoded by HDF5 itself.
+    Where frames share a chunk, a damaged chunk costs all of them.
     """
     encoding = _chunk_encoding(data)
     if encoding:
@@ -100,8 +102,24 @@ def read_frames(
     per_block = max(1, BLOCK_BYTES // stack_image_bytes(data))
     for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1) if indices else ():
         for first in range(int(run[0]), int(run[-1]) + 1, per_block):
-            block = data[first : min(first + per_block, int(run[-1]) + 1)]
+            last = min(first + per_block, int(run[-1]) + 1)
+            try:
+                block = list(_read_block(data, first, last))
+            except FormatError:  # some frame of them is damaged
+                block = [_read_alone(data, index) for index in range(first, last)]
             yield from ((first + offset, image) for offset, image in enumerate(block))
+
+
+def _read_block(data: h5py.Dataset, first: int, last: int) -> NDArray[Any]:
+    block: NDArray[Any] = read_region(data, (slice(first, last), slice(None), slice(None)))
+    return block
+
+
+def _read_alone(data: h5py.Dataset, index: int) -> NDArray[Any] | UnusableError:
+    try:
+        return _read_block(data, index, index + 1)[0]
+    except FormatError as error:
+        return UnusableError("damaged", str(error))
 
 
 def _chunk_encoding(data: h5py.Dataset) -> str:
