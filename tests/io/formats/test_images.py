@@ -82,8 +82,15 @@ def test_one_image_and_no_image(tmp_path: Path) -> None:
     write(tmp_path, "a.edf", COUNTS[0])
     assert read(tmp_path / "a.edf").frames.shape == (1, 10, 14)
     (tmp_path / "b.cbf").write_text("no image")
-    with pytest.raises(FormatError, match=r"b\.cbf: fabio cannot read it"):
+    with pytest.raises(FormatError, match=r"b\.cbf: this CBF file holds no image"):
         read(tmp_path / "b.cbf")
+    (tmp_path / "c.edf").write_text("no image")
+    with pytest.raises(FormatError, match=r"c\.edf: fabio cannot read it"):
+        read(tmp_path / "c.edf")
+    CbfImage(data=np.ones((4, 5), np.int32)).write(str(tmp_path / "d.cbf"))
+    (tmp_path / "d.cbf").write_bytes((tmp_path / "d.cbf").read_bytes()[:200])  # fabio alone would read on for ever
+    with pytest.raises(FormatError, match=r"d\.cbf: this CBF file holds no image"):
+        read(tmp_path / "d.cbf")
 
 
 def test_without_fabio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ fabio fills what a truncated file lacks with zeros, and only logs the fault. Her
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import bz2
+import gzip
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,11 @@ KINDS = [
     tuple(f".{name}{packed}" for name in kind for packed in ("", ".gz", ".bz2"))
     for kind in (("edf",), ("cbf",), ("mccd",), ("mar2300", "mar3450"), ("img",), ("sfrm",), ("dm3",), ("spe",), ("kcd",))
 ]
+
+CBF_START = b"\x0c\x1a\x04\xd5"
+"""Bytes that stand before the image of a CBF file."""
+CBF_HEAD = 2**20
+"""Longest head of a CBF file [bytes]."""
 
 
 def can_read(path: str | Path) -> bool:
@@ -111,6 +118,8 @@ def _open_image(path: Path) -> Iterator[Any]:
     refuse_irregular(path)
     with complaints_of("fabio") as complaints:
         try:
+            if ".cbf" in map(str.lower, path.suffixes):
+                _refuse_cbf_without_image(path)
             with fabio.open(str(path)) as file:
                 yield file
         except FormatError:
@@ -120,3 +129,11 @@ def _open_image(path: Path) -> Iterator[Any]:
             raise FormatError(f"{path}: fabio cannot read it ({said}); is the file whole?") from error
     if complaints:
         raise FormatError(f"{path}: the file is damaged or truncated ({shorten(complaints[0])}).")
+
+
+def _refuse_cbf_without_image(path: Path) -> None:
+    """Refuse a CBF file without the bytes that mark where its image begins; fabio would look for them for ever."""
+    unpack: Callable[..., Any] = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix.lower(), open)
+    with unpack(path, "rb") as stream:
+        if CBF_START not in stream.read(CBF_HEAD):
+            raise FormatError(f"{path}: this CBF file holds no image: where one begins is not marked; is the file whole?")
