@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import webbrowser
 from dataclasses import replace
@@ -276,3 +277,14 @@ def test_show_is_below_the_cell_in_a_notebook_and_in_the_browser_outside(monkeyp
     assert shown[1] == page.as_uri()
     assert "scan_1" in page.read_text()
     shutil.rmtree(page.parent)
+
+
+def test_a_result_without_pictures_loads_no_library_that_draws(tmp_path):
+    results.write(tmp_path / "a.cxi", result())
+    code = (
+        "import sys; from pathlib import Path; from braggshot.io import results; from braggshot.output import write; "
+        f"here = Path({str(tmp_path)!r}); write(results.read(here / 'a.cxi'), here / 'out', ('cxi', 'vti')); "
+        "sys.exit('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".cxi", ".vti"]

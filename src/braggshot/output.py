@@ -253,24 +253,28 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
     ------
     OutputError : if a file cannot be written, or is one of the measured files; the other files are written before it is raised.
     """
-    from braggshot import report
     from braggshot.io import results
     from braggshot.io.results import cdiutils, cohere, npz, vtk
 
     targets = targets_of(path, reconstruction.volume.name, formats)
     for target in targets.values():
         refuse_target(target, inputs_of(reconstruction.volume.provenance))
-    drawing = report.Drawing(reconstruction)  # pictures of the result, shared by the PNG, HTML and PDF files
     writers: dict[str, Callable[[Path], Any]] = {
         "cxi": lambda place: results.write(place, reconstruction),
         "vti": lambda place: vtk.write(place, reconstruction),
-        "png": lambda place: report.write_png(place, drawing),
-        "html": lambda place: report.write_report(place, drawing),
-        "pdf": lambda place: report.write_strain_figure(place, drawing),
         "npz": lambda place: npz.write(place, reconstruction),
         "cohere": lambda place: cohere.export(place, reconstruction),
         "cdiutils": lambda place: cdiutils.export(place, reconstruction),
     }
+    if not targets.keys() <= writers.keys():
+        from braggshot import report  # only here, because the libraries that draw take a second to load
+
+        drawing = report.Drawing(reconstruction)  # shared by all pictures
+        writers |= {
+            "png": lambda place: report.write_png(place, drawing),
+            "html": lambda place: report.write_report(place, drawing),
+            "pdf": lambda place: report.write_strain_figure(place, drawing),
+        }
     failed: dict[str, OutputError] = {}
     for name, target in targets.items():
         try:

@@ -133,7 +133,7 @@ def _open_image(path: Path) -> Iterator[Any]:
 
 def _refuse_cbf_without_image(path: Path) -> None:
     """Refuse a CBF file without the bytes that mark where its image begins; fabio would look for them for ever."""
-    unpack: Callable[..., Any] = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix.lower(), open)
-    with unpack(path, "rb") as stream:
+    packed: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+    with packed.get(path.suffix.lower(), open)(path, "rb") as stream:
         if CBF_START not in stream.read(CBF_HEAD):
             raise FormatError(f"{path}: this CBF file holds no image: where one begins is not marked; is the file whole?")
