@@ -35,6 +35,8 @@ CBF_START = b"\x0c\x1a\x04\xd5"
 """Bytes that stand before the image of a CBF file."""
 CBF_HEAD = 2**20
 """Longest head of a CBF file [bytes]."""
+CBF_WORDS = (b"_array_data.data", b"--CIF-BINARY-FORMAT-SECTION--", b"X-Binary-Size")
+"""Words in the head of a CBF file that lead to its image."""
 
 
 def can_read(path: str | Path) -> bool:
@@ -132,8 +134,9 @@ def _open_image(path: Path) -> Iterator[Any]:
 
 
 def _refuse_cbf_without_image(path: Path) -> None:
-    """Refuse a CBF file without the bytes that mark where its image begins; fabio would look for them for ever."""
+    """Refuse a CBF file whose head is damaged, or does not say where the image begins; fabio would look for that for ever."""
     packed: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
     with packed.get(path.suffix.lower(), open)(path, "rb") as stream:
-        if CBF_START not in stream.read(CBF_HEAD):
-            raise FormatError(f"{path}: this CBF file holds no image: where one begins is not marked; is the file whole?")
+        head, start, _ = stream.read(CBF_HEAD).partition(CBF_START)
+    if not start or b"\0" in head or any(word not in head for word in CBF_WORDS):
+        raise FormatError(f"{path}: this CBF file holds no image: its head is damaged or cut short; is the file whole?")
