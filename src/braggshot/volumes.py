@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.display import Described
+from braggshot.display import Described, printable
 from braggshot.errors import DataError
 
 FloatArray = NDArray[np.floating[Any]]
@@ -125,6 +125,7 @@ class Scan(Described):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
         if len(self.frames.shape) != 3:
             found = f"found shape {tuple(self.frames.shape)}; a rocking curve has many frames"
             raise DataError(f"{self.name}: expected a 3D scan (frames, rows, columns), {found}.")
@@ -174,6 +175,7 @@ class DiffractionVolume(Described):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
         if self.intensity.ndim != 3:
             raise DataError(f"{self.name}: expected a 3D volume, found shape {self.intensity.shape}.")
         if self.valid.shape != self.intensity.shape:
@@ -387,6 +389,9 @@ class StrainMap(Described):
     resolution: Mapping[str, float] = field(default_factory=dict)
     facets: tuple[Facet, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
     @property
     def percent(self) -> FloatArray:
