@@ -36,6 +36,15 @@ class Described:
         return within_lines(f"{type(self).__name__}({text})")
 
 
+class Named(Described):
+    """Base class of records with a name, which files and streams choose: it can be printed everywhere."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
+
+
 def within_lines(text: str) -> str:
     """Break a text into lines; leave out what ten lines do not hold."""
     lines = textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)

@@ -1,10 +1,10 @@
 """Run braggshot from the shell, one module per command; heavy imports stay inside each command, so that ``--help`` answers at once.
 
+terminal      print for a person, without what steers a terminal
 options       declare options that several commands share, check their values, merge settings
 settings      list all settings with their meaning
 metadata      declare the flags that state facts about a scan: --energy-kev, --hkl, ...
 template      print a file of the settings that matter
-terminal      print for a person, without what steers a terminal
 progress      draw progress bars on stderr
 cluster       phase many scans at once: ``--cluster``
 reconstruct   phase raw scans, print and write the crystals
@@ -116,7 +116,7 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, typer.Exit):
         return error.exit_code
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error, whose class typer keeps to itself
-        error.message = printable(error.message or "")
+        setattr(error, "message", printable(getattr(error, "message", None) or ""))  # noqa: B010  # typer keeps its class to itself
         error.show()
         return int(error.exit_code)
     known = isinstance(error, BraggshotError)
