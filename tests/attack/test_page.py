@@ -103,7 +103,7 @@ def test_a_client_that_does_not_read_is_dropped(feed, monkeypatch):
     monkeypatch.setattr(server, "LONGEST_STALL", 1.0)
     asked = f"GET {BUNDLE} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     with serving(feed) as url, connected(url, 1, asked, SO_RCVBUF=4096) as [one]:
-        time.sleep(3)
+        time.sleep(2.5)
         assert is_reset(lambda: one.recv(2**20))
 
 
