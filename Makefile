@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Threads that spin while they wait make shared machines crawl.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo live test test-long lint types unit manual docs notebooks gallery reference bench dist hooks clean
+.PHONY: demo live test test-long lint types unit manual docs notebooks gallery reference bench dist lock hooks clean
 
 SAY := @printf '== %s\n'
 # On a terminal pip shows what it fetches and how far it is; a log is spared that, but no error.
@@ -71,7 +71,8 @@ gallery: demo $(VENV)/test
 bench: $(VENV)/dev
 	cd benchmarks && ../$(BIN)/asv machine --yes && ../$(BIN)/asv run --python=same --quick
 
-# The wheel and the sdist in dist/, checked; then the wheel alone in an environment of its own, from an empty folder.
+# The wheel and the sdist in dist/, checked; then the wheel alone in an environment of its own, from an empty folder. Beside them what
+# that environment holds: a bill of materials (CycloneDX), and the licences.
 dist: $(VENV)/dev
 	rm -rf dist build/dist
 	$(BIN)/python -m build --no-isolation
@@ -80,6 +81,15 @@ dist: $(VENV)/dev
 	$(SAY) 'dist: install the wheel by itself: about 1.7 GB, 6.2 GB $(CUDA); $(PATIENCE)'
 	$(subst $(BIN),build/dist/bin,$(PIP)) dist/*.whl
 	packaging/smoke.sh $(CURDIR)/build/dist/bin/braggshot
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.cdx.json build/dist/bin/python
+	$(BIN)/pip-licenses --python=build/dist/bin/python --with-urls --output-file dist/licences.txt
+
+# The versions that were tested together, with the hashes of their files. torch and what only it needs are left out: it has several builds.
+OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 \
+	cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+lock: $(VENV)/dev
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra live --extra series --extra view -c constraints.txt --python-version 3.11 \
+		--generate-hashes --no-annotate --no-header $(addprefix --no-emit-package ,$(OF_TORCH)) -o packaging/requirements.lock
 
 # What takes seconds of make test, before each commit.
 hooks: $(VENV)/dev

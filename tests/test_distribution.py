@@ -192,6 +192,17 @@ def test_every_extra_is_explained_and_pinned():
     assert [extra for extra in doctor.EXTRAS if f"| `{extra}` |" not in page] == []
 
 
+def test_the_lock_has_the_pinned_versions_with_hashes_and_no_torch():
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    pinned = {canonicalize_name(name): version for name, version in pinned.items()}
+    locked = (ROOT / "packaging" / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
+    versions = dict(re.fullmatch(r"([^=]+)==(\S+)(?: ;[^-]*)?\s+--hash=sha256:[0-9a-f]{64}.*", line).groups() for line in locked)
+    assert {name: version for name, version in versions.items() if pinned.get(name) != version} == {}
+    direct = {canonicalize_name(Requirement(need).name) for need in PROJECT["dependencies"]} - {"torch"}
+    assert direct <= set(versions)
+    assert not [name for name in versions if name.startswith(("torch", "nvidia", "cuda", "triton"))]
+
+
 def test_doctor_reads_the_extras_of_the_installed_package():
     assert requires("braggshot")
     assert {need.name for need in doctor.requirements_of("view")} == {"dash", "waitress"}

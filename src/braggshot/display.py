@@ -5,6 +5,7 @@ A notebook is recognised by its kernel. Nothing is printed where neither a termi
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,17 @@ from dataclasses import fields
 from typing import Any, cast
 
 _WIDTH, _LINES = 110, 10  # longest line, and largest number of lines, of the text of a record
+_NOT_PRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST = 60  # longest text of one value [characters]
+
+
+def printable(text: object) -> str:
+    """Write a text, such as the name of a file, so that it changes nothing but itself on a terminal, a page or a picture.
+
+    Control characters, those that turn the direction of writing, and bytes of names that are not UTF-8 become question marks of
+    Unicode; line breaks too.
+    """
+    return _NOT_PRINTABLE.sub("\ufffd", str(text))
 
 
 class Described:
@@ -23,6 +34,15 @@ class Described:
         named = ((one.name, getattr(self, one.name)) for one in fields(cast(Any, self)))
         text = ", ".join(f"{name}={brief(value)}" for name, value in named if not _is_empty(value))
         return within_lines(f"{type(self).__name__}({text})")
+
+
+class Named(Described):
+    """Base class of records with a name, which files and streams choose: it can be printed everywhere."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
 
 def within_lines(text: str) -> str:
@@ -81,12 +101,12 @@ def progress_line(title: str, is_shown: bool | None = None) -> Iterator[Callable
     if is_shown is None:
         is_shown = in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
     with tqdm(
-        desc=f"{title}: reading", total=1, file=sys.stderr, disable=not is_shown, mininterval=0.25, dynamic_ncols=True
+        desc=f"{printable(title)}: reading", total=1, file=sys.stderr, disable=not is_shown, mininterval=0.25, dynamic_ncols=True
     ) as bar:
 
         def show(progress: Any) -> None:
             bar.total = progress.n_iterations
-            bar.set_description_str(f"{title}: start {progress.starts[0] + 1}", refresh=False)
+            bar.set_description_str(f"{printable(title)}: start {progress.starts[0] + 1}", refresh=False)
             error = "" if progress.error is None else f", error {float(progress.error.min()) ** 0.5:.4f}"
             bar.set_postfix_str(f"{progress.step}{error}", refresh=False)
             bar.update(progress.iteration - bar.n)

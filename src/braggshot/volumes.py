@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.display import Described
+from braggshot.display import Described, Named
 from braggshot.errors import DataError
 
 FloatArray = NDArray[np.floating[Any]]
@@ -93,7 +93,7 @@ class Frame(Described):
 
 
 @dataclass(frozen=True, repr=False)
-class Scan(Described):
+class Scan(Named):
     """Raw frames as the beamline wrote them, with everything the files say about them; nothing has been corrected.
 
     Parameters
@@ -125,14 +125,13 @@ class Scan(Described):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.frames.shape) != 3:
             found = f"found shape {tuple(self.frames.shape)}; a rocking curve has many frames"
             raise DataError(f"{self.name}: expected a 3D scan (frames, rows, columns), {found}.")
         if self.valid is not None and self.valid.shape not in {self.frames.shape, self.frames.shape[1:]}:
-            raise DataError(
-                f"{self.name}: the mask has shape {self.valid.shape}, the frames {tuple(self.frames.shape)}; "
-                "give a mask of one frame or of the whole scan."
-            )
+            found = f"the mask has shape {self.valid.shape}, the frames {tuple(self.frames.shape)}"
+            raise DataError(f"{self.name}: {found}; give a mask of one frame or of the whole scan.")
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ class Window:
 
 
 @dataclass(frozen=True, repr=False)
-class DiffractionVolume(Described):
+class DiffractionVolume(Named):
     """Corrected counts around one Bragg peak, ready to be phased.
 
     Parameters
@@ -174,6 +173,7 @@ class DiffractionVolume(Described):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.intensity.ndim != 3:
             raise DataError(f"{self.name}: expected a 3D volume, found shape {self.intensity.shape}.")
         if self.valid.shape != self.intensity.shape:
@@ -337,7 +337,7 @@ class Facet(Described):
 
 
 @dataclass(frozen=True, repr=False)
-class StrainMap(Described):
+class StrainMap(Named):
     """Shape, displacement and strain of a crystal on an orthogonal grid, lengths in metres.
 
     Volumes are (z, y, x); displacement, strain, d_spacing, lattice_parameter and the sigmas are NaN outside the support, where

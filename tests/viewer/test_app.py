@@ -23,7 +23,7 @@ from sample_crystal import Changing, result
 from braggshot.errors import ConfigError, OutputError
 from braggshot.io import results
 from braggshot.report import strain_section
-from braggshot.viewer import access, app
+from braggshot.viewer import access, server
 from braggshot.viewer.app import serve, serving
 from braggshot.viewer.callbacks import changed_parts
 from braggshot.viewer.pages import Pages
@@ -110,11 +110,19 @@ def test_a_foreign_name_for_this_address_is_turned_away(open_page):
     assert ask(open_page, "/_dash-layout", Host="127.0.0.1.evil.example")[0] == 421
     assert ask(open_page, Host="localhost:1")[0] == 200
     assert ask(open_page, Host="[::1]:1")[0] == 200
+    assert ask(open_page, Host="[::1]")[0] == 200
+    for host in ("localhost:80@evil", "evil@localhost", "localhost/.evil", "", "[::1"):
+        assert ask(open_page, Host=host)[0] == 421
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_nothing_is_served_without_the_token(closed_page, path):
-    for headers in ({}, {"Cookie": "braggshot-0=" + TOKEN}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
+    for headers in (
+        {},
+        {"Cookie": f"braggshot-{urlsplit(closed_page).port}={TOKEN}"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": TOKEN},
+    ):
         status, _, body = ask(closed_page, path, **headers)
         assert status == 401
         assert len(body) < 200
@@ -132,6 +140,7 @@ def test_the_address_with_the_token_gives_a_cookie_and_is_left(closed_page, capl
     status, _, body = ask(closed_page, "/", Cookie=cookie)
     assert status == 200
     assert TOKEN.encode() not in body
+    assert TOKEN not in headers["Set-Cookie"]
     assert ask(closed_page, "/?token=wrong")[0] == 401
     assert ask(closed_page, "/?token=wrong", Cookie=cookie)[0] == 200
     assert TOKEN not in caplog.text + "".join(capfd.readouterr())
@@ -149,7 +158,7 @@ def test_tokens_are_compared_in_constant_time(closed_page, monkeypatch):
     monkeypatch.setattr(access.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or real(a, b))
     ask(closed_page, "/?token=a")
     ask(closed_page, "/", Authorization="Bearer b")
-    assert {given for given, _ in compared} == {b"a", b"b"}
+    assert {given for given, _ in compared} >= {b"a", b"b"}
 
 
 def test_others_reach_it_with_a_token_only(feed):
@@ -279,7 +288,7 @@ def test_no_path_leaves_the_page(open_page, path):
 
 
 def test_what_is_too_large_is_refused(open_page):
-    status, _, _ = ask(open_page, "/_dash-update-component", "POST", b"x" * (access.LONGEST_REQUEST + 1))
+    status, _, _ = ask(open_page, "/_dash-update-component", "POST", b"x" * (server.LONGEST_REQUEST + 1))
     assert status == 413
     assert ask(open_page, Cookie="x" * 40_000)[0] in {400, 431}
     assert ask(open_page)[0] == 200
@@ -296,7 +305,7 @@ def trees():
 @given(body=st.binary(max_size=200) | trees())
 def test_what_no_page_sends_does_no_harm(open_page, body):
     status, _, answer = ask(open_page, "/_dash-update-component", "POST", body, Content_Type="application/json")
-    assert 400 <= status < 600
+    assert 400 <= status < 500
     assert b"Traceback" not in answer
 
 
@@ -365,8 +374,8 @@ def test_it_stops_and_its_port_is_free_again(feed):
 
 def test_an_answer_that_is_on_its_way_ends_before_its_sockets_do(monkeypatch):
     serves, asked, go_on, answered = threading.Event(), threading.Event(), threading.Event(), []
-    closed = app.close_all
-    monkeypatch.setattr(app, "close_all", lambda sockets: (answered.append(go_on.is_set()), closed(sockets)))
+    closed = server.close_all
+    monkeypatch.setattr(server, "close_all", lambda *given: (answered.append(go_on.is_set()), closed(*given)))
 
     class Waiting(Changing):
         def latest(self):

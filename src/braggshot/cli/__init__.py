@@ -1,5 +1,6 @@
 """Run braggshot from the shell, one module per command; heavy imports stay inside each command, so that ``--help`` answers at once.
 
+terminal      print for a person, without what steers a terminal
 options       declare options that several commands share, check their values, merge settings
 settings      list all settings with their meaning
 metadata      declare the flags that state facts about a scan: --energy-kev, --hkl, ...
@@ -47,6 +48,8 @@ from braggshot.cli import (
     view,
 )  # fmt: skip
 from braggshot.cli.options import examples
+from braggshot.cli.terminal import prepare, say
+from braggshot.display import printable
 from braggshot.errors import BraggshotError
 
 # Threads that spin while they wait slow every other program on a shared machine down, and themselves with it.
@@ -67,7 +70,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        print(f"braggshot {version('braggshot')}")
+        say(f"braggshot {version('braggshot')}")
         raise typer.Exit
 
 
@@ -89,7 +92,9 @@ _INTERRUPTED = 130  # exit status with which typer ends a command after Ctrl-C
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong options."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        prepare()
+        arguments = sys.argv[1:]
     debug = "--debug" in arguments
     command = typer.main.get_command(app)
     try:
@@ -99,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         status = _explain(error)
     if status == _INTERRUPTED:
-        print("braggshot: interrupted; nothing was half-written.", file=sys.stderr)
+        say("braggshot: interrupted; nothing was half-written.", to_stderr=True)
         return 1
     return int(status or 0)
 
@@ -111,9 +116,10 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, typer.Exit):
         return error.exit_code
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error, whose class typer keeps to itself
+        setattr(error, "message", printable(getattr(error, "message", None) or ""))  # noqa: B010  # typer keeps its class to itself
         error.show()
         return int(error.exit_code)
     known = isinstance(error, BraggshotError)
-    text = " ".join(str(error).split()) if known else f"{type(error).__name__}: {error} (this is a bug; --debug shows where)"
-    print(f"braggshot: {text}", file=sys.stderr)
+    words = " ".join(str(error).split())
+    say(f"braggshot: {words if known else f'{type(error).__name__}: {words} (this is a bug; --debug shows where)'}", to_stderr=True)
     return 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import typer
 
 from braggshot.cli.options import proposing
 from braggshot.cli.progress import progress_bar
+from braggshot.cli.terminal import say
 from braggshot.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def phase_many(
         for report in reconstruct_many(scans, output, client, settings):
             show(report.done)
             failed += [report] if report.failed else []
-            print(json.dumps(report.record) if as_json else _line(report), flush=True)
+            say(json.dumps(report.record) if as_json else _line(report))
     if failed:
         reason = failed[0].record["reasons"][0]
         raise DataError(f"{len(failed)} of {len(scans)} scans could not be computed; the first said: {reason}")
@@ -106,7 +106,7 @@ def _connected(where: Where, config: ClusterConfig, output: Path, total: int) ->
 
     with connect(where.cluster, where.workers, config) as client, progress_bar() as bar:
         pages = f", pages {client.dashboard_link}" if config.dashboard else ""
-        print(f"scheduler {client.scheduler_info()['address']}{pages}", file=sys.stderr)
+        say(f"scheduler {client.scheduler_info()['address']}{pages}", to_stderr=True)
         task = bar.add_task(str(output), total=total, note="")
         yield client, lambda done: bar.update(task, completed=done, note=f"{done}/{total}")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from braggshot.cli.options import examples
+from braggshot.cli.terminal import say
 
 commands = typer.Typer()
 
@@ -19,10 +20,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
 
     facts = examine()
     if as_json:
-        print(json.dumps(facts))
+        say(json.dumps(facts))
         return
     for topic, found in facts.items():
         if found:
-            print(topic)
+            say(topic)
         for name, value in found.items():
-            print(f"  {name:16} {value}")
+            say(f"  {name:16} {value}")

@@ -10,6 +10,7 @@ import typer
 
 from braggshot.cli.options import Format, Seed, Sets, examples
 from braggshot.cli.progress import progress_bar
+from braggshot.cli.terminal import say
 
 commands = typer.Typer()
 
@@ -55,7 +56,7 @@ def emit(
     options = {**({} if compress is None else {"compress": compress}), **({"hdf5": True} if hdf5 else {})}
     sink, stop, sent = player.open_sink(to, **options), Event(), player.EmitProgress(0, 0)
     try:
-        print(f"{sink.url} has {scan.frames.shape[0]} frames of {path} for whoever listens", flush=True)
+        say(f"{sink.url} has {scan.frames.shape[0]} frames of {path} for whoever listens")
         sink.wait(stop)
         with progress_bar() as bar:
             task = bar.add_task(to, total=scan.frames.shape[0] * repeat, note="")
@@ -66,4 +67,4 @@ def emit(
         raise
     finally:
         sink.close()
-    print(json.dumps({"to": to, **asdict(sent)}))
+    say(json.dumps({"to": to, **asdict(sent)}))

@@ -13,6 +13,7 @@ import typer
 
 from braggshot.cli.options import Device, Network, Seed, examples, one_of
 from braggshot.cli.progress import progress_bar
+from braggshot.cli.terminal import say
 
 commands = typer.Typer()
 
@@ -70,10 +71,10 @@ def evaluate(
             show(report)
     found = rows.read(output / "results.json")
     table.write(output / "table.md", found)
-    print(output / "table.md")
+    say(output / "table.md")
     for name in dict.fromkeys(row["suite"] for row in found):
         write_evaluation_figure(output / f"{name}.png", name, [row for row in found if row["suite"] == name])
-        print(output / f"{name}.png")
+        say(output / f"{name}.png")
 
 
 @contextmanager
@@ -90,6 +91,6 @@ def _evaluation_bar() -> Iterator[Any]:
             note = f"{row['suite']}, {row['crystal']}, {row['method']}: correlation {row['correlation']:.3f}"
             bar.update(task, total=report.total, completed=report.done, note=note)
             if not sys.stderr.isatty():
-                print(f"{report.done}/{report.total} {note}", file=sys.stderr, flush=True)
+                say(f"{report.done}/{report.total} {note}", to_stderr=True)
 
         yield show

@@ -12,6 +12,8 @@ import typer
 
 from braggshot.cli.metadata import with_metadata
 from braggshot.cli.options import Format, Sets, examples, layered
+from braggshot.cli.terminal import say
+from braggshot.display import printable
 
 if TYPE_CHECKING:
     from braggshot.volumes import Reconstruction
@@ -40,7 +42,7 @@ def info(
     if result is None:
         describe_scan(path, format, layered(None, sets, stated), as_json)
     elif as_json:
-        print(json.dumps(summary(result, str(path), str(path))))
+        say(json.dumps(summary(result, str(path), str(path))))
     else:
         from braggshot.cli.reconstruct import print_result
 
@@ -71,28 +73,28 @@ def describe_scan(path: Path, format: str | None, table: dict[str, Any], as_json
     facts["missing"] = list(say_missing(facts, settings.strain.reflection is not None))
     if as_json:
         facts["phasing_seconds"] = pipeline.estimate_seconds(path, settings, format)
-        print(json.dumps(facts))
+        say(json.dumps(facts))
         return
     print_facts(facts, False)
     shortest, longest = pipeline.estimate_seconds(path, settings, format)
     search = f"; up to {round_seconds(longest)} s where the crystal has to be searched for" if longest > shortest else ""
-    print(f"{'phasing':14} about {round_seconds(shortest)} s here{search}")
+    say(f"{'phasing':14} about {round_seconds(shortest)} s here{search}")
 
 
 def print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
     """Print facts by name, one in a line, or all as one JSON object; facts without a value are left out of the lines."""
     if as_json:
-        print(json.dumps(facts))
+        say(json.dumps(facts))
         return
     for name, value in facts.items():
         if isinstance(value, Mapping):
             for part, inner in value.items():
-                print(f"{name + ' ' + part:30} {write_value(inner)}")
+                say(f"{name + ' ' + part:30} {write_value(inner)}")
         elif name in {"noticed", "missing"}:
             for words in value:
-                print(f"{name:14} {words}")
+                say(f"{name:14} {words}")
         elif value not in (None, [], {}):
-            print(f"{name:14} {write_value(value)}")
+            say(f"{name:14} {write_value(value)}")
 
 
 def write_value(value: Any) -> str:
@@ -105,7 +107,7 @@ def write_value(value: Any) -> str:
         return ", ".join(f"{name} {write_value(inner)}" for name, inner in value.items())
     if isinstance(value, Iterable) and not isinstance(value, str):
         return ", ".join(map(write_value, value))
-    return str(value)
+    return printable(value)
 
 
 def say_missing(facts: Mapping[str, Any], has_reflection: bool) -> Iterator[str]:

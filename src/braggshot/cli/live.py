@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ import typer
 from braggshot.cli.metadata import with_metadata
 from braggshot.cli.options import Config, Sets, examples, layered
 from braggshot.cli.reconstruct import print_verdict
+from braggshot.cli.terminal import say
 from braggshot.cli.view import BasePath, Host, NoBrowser, NoToken, Port, TokenFile, announce, choose_token, end_as_by_ctrl_c
 
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ def live(
     with served as url, suppress(KeyboardInterrupt):  # Ctrl-C is how a session without an end is ended
         announce(url, not no_browser)
         if isinstance(frames, ReplaySource) and not no_browser:
-            print(f"The replay begins when the page is open, or after {FIRST_PAGE:.0f} s.", flush=True)
+            say(f"The replay begins when the page is open, or after {FIRST_PAGE:.0f} s.")
             frames.hold = pages.wait_for_first(FIRST_PAGE)
         session.run(frames, once)
         if once:
             pages.wait_until_shown(session.status.latest()[0], LAST_PAGE)
         else:
-            print("No more frames will come. The page stays until Ctrl-C.", flush=True)
+            say("No more frames will come. The page stays until Ctrl-C.")
             threading.Event().wait()
     if session.losses:
         raise DataError(f"{session.losses} faults lost frames or results; {output / 'events.jsonl'} says which.")
@@ -110,13 +110,13 @@ def _read_like(like: Path | None, settings: LiveSettings) -> tuple[Scan | None, 
 def _tell(folder: Path, event: Event) -> None:
     """Print the result of a finished scan and the command that opens it again; print trouble on stderr."""
     if event["event"] == "result":
-        print(event["scan"])
+        say(event["scan"])
         print_verdict(event["verdict"], [event["reasons"]], [str(folder / name) for name in event["files"]])
-        print(f"to see it again: {shlex.join(['braggshot', 'view', str(folder / event['file'])])}", flush=True)
+        say(f"to see it again: {shlex.join(['braggshot', 'view', str(folder / event['file'])])}")
     elif event["event"] == "trouble":
-        print(f"{event['scan']}: {event['reason']}", file=sys.stderr, flush=True)
+        say(f"{event['scan']}: {event['reason']}", to_stderr=True)
     elif event["event"] == "lost" and event["number"] == 1:
-        print(f"lost ({event['reason']}): {ascii(event['detail'])[1:-1]}", file=sys.stderr, flush=True)
+        say(f"lost ({event['reason']}): {ascii(event['detail'])[1:-1]}", to_stderr=True)
 
 
 def _refuse_watched(source: str, output: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 from braggshot.cli.metadata import with_metadata
 from braggshot.cli.options import Config, Force, Format, Sets, examples, forced, settings_of
 from braggshot.cli.reconstruct import print_result
+from braggshot.cli.terminal import say
 
 commands = typer.Typer()
 
@@ -38,6 +39,6 @@ def postprocess(
     result = run(reconstruction, scan, settings, format=format, place=place)
     written = write(result, place, settings.output.formats)
     if as_json:
-        print(json.dumps(summary(result, str(reconstruction), str(place))), flush=True)
+        say(json.dumps(summary(result, str(reconstruction), str(place))))
     else:
         print_result(result, [str(file) for file in written])

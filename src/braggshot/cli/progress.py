@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from braggshot.cli.terminal import console
+
 if TYPE_CHECKING:
     from braggshot.iterative.iterate import Progress
 
@@ -14,11 +16,14 @@ if TYPE_CHECKING:
 def progress_bar(transient: bool = False) -> Any:
     """Make a progress bar; text printed meanwhile appears above the bar, unless stdout is redirected to a file."""
     from rich import progress as bars
-    from rich.console import Console
 
-    console, shares = Console(stderr=True), sys.stdout.isatty()
-    texts = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[note]}"))
-    how: Any = {"console": console, "disable": not console.is_terminal, "transient": transient, "redirect_stdout": shares}
+    shown, shares = console(stderr=True), sys.stdout.isatty()
+    texts = (
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.TextColumn("{task.fields[note]}", markup=False),
+    )
+    how: Any = {"console": shown, "disable": not shown.is_terminal, "transient": transient, "redirect_stdout": shares}
     return bars.Progress(*texts, bars.TimeRemainingColumn(), **how)
 
 

@@ -28,6 +28,7 @@ from braggshot.cli.options import (
     settings_of,
 )
 from braggshot.cli.progress import phasing_bar
+from braggshot.cli.terminal import console, say
 
 if TYPE_CHECKING:
     from braggshot.volumes import Reconstruction
@@ -107,7 +108,7 @@ def reconstruct(
         written = write(result, place, settings.output.formats)
         record = summary(result, str(path), str(place))
         if as_json:
-            print(json.dumps(record), flush=True)
+            say(json.dumps(record))
         else:
             print_result(result, [str(file) for file in written])
 
@@ -118,12 +119,10 @@ _COLOURS = {"good": "green", "explained": "cyan", "doubtful": "yellow", "failed"
 
 def print_result(result: Reconstruction, written: list[str]) -> None:
     """Print the table of a result, its verdict with reasons, and the files that hold it."""
-    from rich.console import Console
     from rich.table import Table
 
     from braggshot.report.text import agreement
 
-    console = Console(soft_wrap=True)
     quality = result.quality
     oversampling = result.volume.oversampling
     rows = {
@@ -140,22 +139,21 @@ def print_result(result: Reconstruction, written: list[str]) -> None:
     table = Table(title=result.volume.name, show_header=False)
     for name, value in rows.items():
         table.add_row(name, value)
-    console.print(table)
+    shown = console()
+    shown.print(table)
     for words in result.volume.provenance.get("noticed", ()):
-        console.print(f"noticed: {words}", highlight=False, markup=False)
+        shown.print(f"noticed: {words}", highlight=False)
     print_verdict(result.verdict, result.reasons, written)
 
 
 def print_verdict(verdict: str, reasons: Iterable[str], written: Iterable[str]) -> None:
     """Print a verdict with reasons, and the files that hold the result."""
-    from rich.console import Console
-
-    console = Console(soft_wrap=True)
-    console.print(f"[bold {_COLOURS[verdict]}]{verdict}[/]")
+    shown = console()
+    shown.print(verdict, style=f"bold {_COLOURS[verdict]}")
     for reason in reasons:
-        console.print(f"  {reason}")
+        shown.print(f"  {reason}")
     for file in written:
-        console.print(f"wrote {file}", highlight=False)
+        shown.print(f"wrote {file}", highlight=False)
 
 
 def _strain_rows(result: Reconstruction) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from braggshot.cli.cluster import Cluster, Where, Workers, phase_series
 from braggshot.cli.metadata import with_metadata
 from braggshot.cli.options import Config, Force, Format, Inputs, Sets, examples, forced, layered
 from braggshot.cli.progress import phasing_bar
+from braggshot.cli.terminal import say
 
 commands = typer.Typer()
 
@@ -57,5 +57,5 @@ def series(
         for report in reports:
             kept = " (kept)" if report.reused else ""
             text = f"{report.done}/{report.total} {job.describe_row(report.row)}{kept}"
-            print(json.dumps(report.row) if as_json else text, flush=True)
-    print(job.closing_message(output), file=sys.stderr if as_json else sys.stdout)
+            say(json.dumps(report.row) if as_json else text)
+    say(job.closing_message(output), to_stderr=as_json)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from braggshot.cli.options import examples
+from braggshot.cli.terminal import say
 from braggshot.config import Setting, Table, list_settings, meanings
 
 commands = typer.Typer()
@@ -47,7 +48,7 @@ def settings(
 
         raise ConfigError(f"no setting has {word!r} in its name or meaning{_nearest(word or '')}.")
     for line in write_lines(found):
-        print(line)
+        say(line)
 
 
 def print_settings_of(context: typer.Context, wanted: bool) -> None:
@@ -57,7 +58,7 @@ def print_settings_of(context: typer.Context, wanted: bool) -> None:
     command = str(context.info_name)
     reads_scans = "input" in {one.name for one in fields(_model(ROOTS[command]))}
     kept = [part for part in list_all() if command in part.readers or (reads_scans and part.table.name == "input")]
-    print("\n".join(write_lines(kept)))
+    say("\n".join(write_lines(kept)))
     raise typer.Exit
 
 

@@ -9,6 +9,7 @@ import typer
 
 from braggshot.cli.options import Force, Seed, examples
 from braggshot.cli.settings import HelpSettings
+from braggshot.cli.terminal import say
 
 commands = typer.Typer()
 
@@ -33,7 +34,7 @@ def simulate(
 
     if raw:
         _refuse_measured(output, force)
-        print(_simulate_raw(output, seed, phase_range, counts))
+        say(_simulate_raw(output, seed, phase_range, counts))
         return
     from braggshot import config
     from braggshot.crystals.sample import CrystalSettings, simulate_volume
@@ -45,7 +46,7 @@ def simulate(
     settings = config.resolve(CrystalSettings, config.merge(flags, config.parse_assignments(sets or [])))
     rho, volume = simulate_volume(seed, settings)
     cxi.write_data(output, volume, truth=rho)
-    print(output)
+    say(output)
 
 
 def _refuse_measured(folder: Path, force: bool) -> None:

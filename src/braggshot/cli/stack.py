@@ -10,6 +10,7 @@ import typer
 
 from braggshot.cli.options import Device, Force, Network, Seed, examples
 from braggshot.cli.progress import progress_bar
+from braggshot.cli.terminal import say
 
 commands = typer.Typer()
 
@@ -48,4 +49,4 @@ def stack(
             note = f"{done}/{total}, {done / (time.perf_counter() - began):.0f} patterns/s"
             bar.update(task, total=total, completed=done, note=note)
 
-        print(one_shot_stack(patterns, output, settings, show, force))
+        say(one_shot_stack(patterns, output, settings, show, force))

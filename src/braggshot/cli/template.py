@@ -9,6 +9,7 @@ import typer
 
 from braggshot.cli.options import examples
 from braggshot.cli.settings import list_all
+from braggshot.cli.terminal import say
 from braggshot.config import Setting
 
 commands = typer.Typer()
@@ -49,7 +50,7 @@ WIDTH = 100  # longest line of a comment
 @commands.command(epilog=examples("braggshot template > my.toml", "braggshot reconstruct scan.cxi --config my.toml"))
 def template() -> None:
     """Print a file of settings with their units and meanings; every line is a comment until you remove its first #."""
-    print("\n".join(write_template()))
+    say("\n".join(write_template()))
 
 
 def write_template() -> Iterator[str]:

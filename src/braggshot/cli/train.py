@@ -12,6 +12,7 @@ import typer
 from braggshot.cli.options import Config, Device, Sets, examples, networks, proposing
 from braggshot.cli.progress import progress_bar
 from braggshot.cli.settings import HelpSettings
+from braggshot.cli.terminal import say
 
 if TYPE_CHECKING:
     from braggshot.nn.training import Report
@@ -58,7 +59,7 @@ def train(
     with _training_bar(str(output)) as show:
         for report in train_network(settings, output, data or (), init, device):
             show(report)
-    print(output / "best.safetensors")
+    say(output / "best.safetensors")
 
 
 @contextmanager

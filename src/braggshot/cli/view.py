@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from braggshot.cli.options import examples
+from braggshot.cli.terminal import say
 
 commands = typer.Typer()
 
@@ -101,7 +102,7 @@ def announce(url: str, opens: bool) -> None:
     """
     import webbrowser
 
-    print(url, flush=True)
+    say(url)
     # Without a screen a browser for terminals could take this one over.
     has_screen = sys.platform in {"darwin", "win32"} or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if opens and has_screen:

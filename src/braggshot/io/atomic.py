@@ -95,7 +95,7 @@ def _is_result(path: str | Path) -> bool:
 
 def file_name(text: str, otherwise: str = "scan") -> str:
     """Turn a text into the name of a file, without suffix: no separators, no control characters, no leading dot, not too long."""
-    safe = "".join("_" if char in "/\\:" or unicodedata.category(char)[0] == "C" else char for char in text)
+    safe = "".join("_" if char in "/\\:\ufffd" or unicodedata.category(char)[0] == "C" else char for char in text)
     safe = safe.encode()[: _LONGEST - _KEPT_FREE].decode(errors="ignore").strip().lstrip(".")
     return safe or otherwise
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,4 +126,6 @@ def read_note(group: Any, name: str) -> dict[str, Any]:
 
 def to_json(value: Any) -> str:
     """Return settings as JSON text; numpy values become numbers and lists, objects of other types become text."""
-    return json.dumps(value, default=lambda item: item.tolist() if hasattr(item, "tolist") else str(item), ensure_ascii=False)
+    text = json.dumps(value, default=lambda item: item.tolist() if hasattr(item, "tolist") else str(item), ensure_ascii=False)
+    # Bytes of file names that are not UTF-8 cannot be written as letters.
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -33,6 +34,8 @@ KINDS: dict[str, type[nn.Module]] = {
 CONFIGS: dict[str, Any] = {"flagship": NetworkConfig, "two-scale": TwoScaleConfig}
 SHIPPED = "flagship"  # name of the shipped network that is used by default
 FOLDER = "weights"  # folder of the package that holds the shipped networks
+HASHES = {"flagship": "94ee8ce7f9b90d355fa1a3074e5fd0435fbd96b42f1e07aec12c4917dbf41fba"}
+"""Name of a shipped network -> SHA-256 of its file."""
 
 
 @dataclass(frozen=True)
@@ -152,16 +155,32 @@ def _without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def locate(name: str | Path) -> Path:
-    """Return the file of a network: an existing path, or the file of a shipped network."""
+    """Return the file of a network: an existing path, or the file of a shipped network, which has to be as it was released.
+
+    Raises
+    ------
+    ConfigError : if no such network is known, or the file of a shipped one was changed.
+    """
     path = Path(name)
     if path.suffix == ".safetensors" or path.exists():
         return path
     shipped = resources.files("braggshot") / FOLDER / f"{name}.safetensors"
     with resources.as_file(shipped) as file:
         if file.exists():
+            _refuse_changed(file, str(name))
             return file
     known = sorted(p.name.removesuffix(".safetensors") for p in (resources.files("braggshot") / FOLDER).iterdir())
     raise ConfigError(f"no network {str(name)!r}; shipped: {', '.join(known) or 'none'}, or give a .safetensors file.")
+
+
+def _refuse_changed(file: Path, name: str) -> None:
+    """Refuse the file of a shipped network that is not the one that was released; damaged weights give plausible crystals."""
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != HASHES.get(name):
+        raise ConfigError(
+            f"{file}: is not the network {name!r} that was released (SHA-256 {found[:16]}…); install braggshot again."
+        )
 
 
 def is_network(path: str | Path) -> bool:

@@ -157,6 +157,7 @@ def _by_counts(
 ) -> Iterator[Finding]:
     """Yield the faults that the counts and the object show, without any other start."""
     yield from _misfit(volume, quality, limits)
+    yield from _frames(volume)
     yield from _sampling(volume, limits)
     yield from _saturation(volume, limits)
     yield from _unmeasured(volume, rho, support, limits)
@@ -220,6 +221,11 @@ def _misfit(volume: DiffractionVolume, quality: Quality, limits: Limits) -> Iter
     ):
         if value > good:
             yield Finding("failed" if value > failed else "doubtful", text)
+
+
+def _frames(volume: DiffractionVolume) -> Iterator[Finding]:
+    if np.count_nonzero(((volume.intensity > 0) & volume.valid).any(axis=(1, 2))) < 2:
+        yield Finding("failed", "only one frame holds counts, which says nothing of the third dimension; measure a rocking curve.")
 
 
 def _sampling(volume: DiffractionVolume, limits: Limits) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ def write_report(path: str | Path, drawing: Drawing) -> None:
     """
     text = page(drawing)
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write_png(path: str | Path, drawing: Drawing) -> None:

@@ -40,7 +40,7 @@ def evaluation_figure(title: str, rows: Rows) -> Figure:
     plotted against a threshold. The found support holds the voxels whose amplitude, relative to its typical value, is above it.
     """
     figure = Figure(figsize=_SIZE, layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     groups, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "method"))
     colours = {method: mpl.colormaps["tab20"](number % 20) for number, method in enumerate(methods)}
     panels = figure.subplots(2, 2)
@@ -48,7 +48,9 @@ def evaluation_figure(title: str, rows: Rows) -> Figure:
         draw(panel, rows, groups, colours)
         panel.spines[["top", "right"]].set_visible(False)
     handles, names = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(methods), 6), fontsize=8, frameon=False)
+    legend = figure.legend(handles, names, loc="outside lower center", ncols=min(len(methods), 6), fontsize=8, frameon=False)
+    for name in legend.get_texts():
+        name.set_parse_math(False)  # a network may have any name
     return figure
 
 

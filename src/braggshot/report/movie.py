@@ -55,7 +55,7 @@ def _drawn(title: str, pictures: Sequence[Picture], colours: Colours) -> Image.I
     norm = mpl.colors.Normalize(colours.low / 10.0**power, colours.high / 10.0**power)
     figure.colorbar(ScalarMappable(norm, colours.name), cax=bar)
     bar.set_title(f"strain [10$^{{{power}}}$]", fontsize=9, pad=8)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     canvas.draw()  # type: ignore[no-untyped-call]
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # type: ignore[no-untyped-call]
 

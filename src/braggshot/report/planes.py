@@ -65,7 +65,7 @@ def plane_figure(
     for axes, one in zip(panels, chosen, strict=True):
         _draw(axes, one, factor, norm, colours.name, shown.unit)
     _add_colour_bar(figure, list(panels), norm, colours.name, TITLES[quantity] + (f" [{unit}]" if unit != "1" else ""))
-    figure.suptitle(shown.name, fontsize=11)
+    figure.suptitle(shown.name, fontsize=11, parse_math=False)
     return figure
 
 

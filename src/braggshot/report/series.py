@@ -90,7 +90,7 @@ def write(folder: Path, rows: Rows, against: str | None = None, movie: bool = Tr
             film(temporary, frames(_maps(folder, rows), stage), stage.colours)
         animated = (folder / "series.gif").read_bytes()
     with replacing(folder / "series.html") as temporary:
-        temporary.write_text(page(folder, rows, x, label, stage, animated), encoding="utf-8")
+        temporary.write_text(page(folder, rows, x, label, stage, animated), encoding="utf-8", errors="replace")
 
 
 def abscissa(rows: Rows, against: str | None = None) -> tuple[NDArray[np.float64], str]:
@@ -121,7 +121,7 @@ def curves(rows: Rows, x: NDArray[np.float64], label: str) -> Figure:
     figure = Figure(figsize=(3.7 * across, 2.9 * down), layout="constrained", facecolor="white")
     for panel, (name, scale, named) in zip(figure.subplots(down, across, squeeze=False).flat, shown, strict=False):
         _draw(panel, rows, x, (name, scale, named), mpl.rcParams["axes.prop_cycle"].by_key()["color"])
-        panel.set_xlabel(label)
+        panel.set_xlabel(label, parse_math=False)
     for spare in figure.axes[len(shown) :]:
         spare.set_visible(False)
     if not shown:
@@ -271,7 +271,7 @@ def _plots(rows: Rows, x: NDArray[np.float64], label: str) -> str:
     for panel in _panels(rows):
 
         def draw(axes: Axes, ink: str, accent: str, panel: Any = panel) -> None:
-            axes.set_xlabel(label)
+            axes.set_xlabel(label, parse_math=False)
             _draw(axes, rows, x, panel, (accent, ink))
 
         drawn.append(html_parts.drawing(draw, panel[0]))

@@ -54,14 +54,14 @@ def slide(drawing: Drawing) -> Figure:
 
 def _title(figure: Figure, reconstruction: Reconstruction) -> None:
     verdict = reconstruction.verdict
-    figure.text(0.015, 0.96, reconstruction.volume.name, fontsize=20, fontweight="bold", color=_INK, va="center")
+    figure.text(0.015, 0.96, reconstruction.volume.name, fontsize=20, fontweight="bold", color=_INK, va="center", parse_math=False)
     pill = {"boxstyle": "round,pad=0.35", "facecolor": HUES[verdict], "edgecolor": "none"}
     figure.text(0.985, 0.96, verdict, fontsize=17, fontweight="bold", color="white", va="center", ha="right", bbox=pill)
     reasons = reconstruction.reasons or (text.HEADLINES[verdict],)
     for line, reason in enumerate(reasons[:2]):
         more = f"   (and {len(reasons) - 2} more)" if line == 1 and len(reasons) > 2 else ""
         shortened = textwrap.shorten(reason, 165, placeholder=" …") + more
-        figure.text(0.015, 0.913 - 0.025 * line, shortened, fontsize=11, color=HUES[verdict], va="center")
+        figure.text(0.015, 0.913 - 0.025 * line, shortened, fontsize=11, color=HUES[verdict], va="center", parse_math=False)
 
 
 def _numbers(figure: Figure, reconstruction: Reconstruction) -> None:
@@ -69,7 +69,7 @@ def _numbers(figure: Figure, reconstruction: Reconstruction) -> None:
     for row, fact in enumerate(facts):
         height = 0.295 - 0.0205 * row
         figure.text(0.425, height, fact.name, fontsize=9, color=_SOFT)
-        figure.text(0.52, height, fact.value, fontsize=9, color=_INK)
+        figure.text(0.52, height, fact.value, fontsize=9, color=_INK, parse_math=False)
 
 
 def _strip(figure: Figure, pictures: Sequence[Picture], corner: tuple[float, float], name: str, colours: Colours) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from braggshot import config
+from braggshot.display import printable
 from braggshot.errors import FormatError, OutputError
 from braggshot.io.atomic import replacing
 from braggshot.physics.strain import summary_table
@@ -175,7 +176,7 @@ def read(path: Path) -> list[Row]:
     """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as stream:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:  # as names of files are
         rows = list(csv.DictReader(stream))
     if any(not {"input", "name", "settings"} <= set(row) or None in row or None in row.values() for row in rows):
         raise FormatError(f"{path}: is no table of a series; choose another folder.")
@@ -189,7 +190,10 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     ------
     OutputError : if the file cannot be written.
     """
-    with replacing(path, durable=True) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        replacing(path, durable=True) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         writer = csv.DictWriter(stream, columns(rows), restval="")
         writer.writeheader()
         writer.writerows({name: _cell(cell) for name, cell in row.items()} for row in rows)
@@ -221,7 +225,7 @@ def write_parquet(path: Path, rows: Sequence[Row]) -> None:
 
 def _array(pyarrow: Any, cells: Sequence[Any], is_text: bool) -> Any:
     if is_text or any(isinstance(cell, str) for cell in cells):
-        return pyarrow.array([None if cell is None else str(cell) for cell in cells], pyarrow.string())
+        return pyarrow.array([None if cell is None else printable(cell) for cell in cells], pyarrow.string())
     return pyarrow.array([None if cell is None else float(cell) for cell in cells], pyarrow.float64())
 
 

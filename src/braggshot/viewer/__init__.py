@@ -23,6 +23,7 @@ parts          compute the parts of the page that show one picture
 comparison     compute the parts that show a second result beside the first
 workbench      lay out and answer the part from which scans are phased
 callbacks      answer the requests of the browser
+server         serve among slow clients
 app            serve the page; Dash is imported from `contents` on
 
 The browser draws; this program needs no display and no OpenGL.

@@ -1,8 +1,10 @@
 """Check who may see the page: a WSGI layer that every request passes before any code of the page runs.
 
-With an access token every request needs the token: in the URL, in a cookie, or as ``Authorization: Bearer``. A token in the URL
-sets the cookie, and the browser is redirected to the URL without the token, so that the token stays out of bookmarks. The name
-under which the page is reached does not matter then, so that it may stand behind a proxy.
+With an access token every request needs the token, in the URL or as ``Authorization: Bearer``, or the cookie. A token in the URL
+sets the cookie, and the browser is redirected to the URL without the token, so that the token stays out of bookmarks. The cookie is
+derived from the token, because a browser sends it to all servers of a host. After some wrong tokens an address is refused for a
+while, except with the cookie, which nobody can guess. The name under which the page is reached does not matter then, so that it may
+stand behind a proxy.
 
 Without a token only this machine can reach the page, and only under a loopback name such as localhost. So requests of a foreign web
 site are refused even if its name is made to point to this machine (DNS rebinding).
@@ -17,25 +19,31 @@ import ipaddress
 import os
 import re
 import secrets
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from braggshot.errors import ConfigError
 
 Environ = dict[str, Any]
 Start = Callable[..., Any]
 Application = Callable[[Environ, Start], Iterable[bytes]]
-LONGEST_REQUEST = 64 * 1024  # longest body of a request [bytes]; a page sends about one kilobyte
+_MOST_GUESSES = 20  # number of wrong tokens that an address may try at once
+_FORGETS_GUESS = 3.0  # time after which one of them is forgotten [s]
+_MOST_GUESSERS = 1000  # number of addresses whose guesses are counted
 _LONGEST_QUERY = 4096  # longest query of a URL that is searched for an access token [characters]
 _TOKEN = r"[A-Za-z0-9._~-]{8,200}"  # what a token may be: hard to guess, and the same in addresses and cookies
 # Content security policy: what the browser may load and run for the page.
 _POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; worker-src 'self' blob:; form-action 'none'; base-uri 'none'; frame-ancestors "
 )
+_NO_STORE = ("Cache-Control", "no-store")
 NOBODY = "'none'"
 NOTEBOOKS = "http://localhost:* http://127.0.0.1:* https://localhost:* vscode-webview:"
 """Pages that may show this page inside them: none at all, or notebooks that this machine serves."""
@@ -108,32 +116,71 @@ def protect(page: Application, token: str | None, base: str = "/", ancestors: st
     base : base path under which browsers see the page, with a slash at its beginning and its end
     ancestors : `NOBODY` or `NOTEBOOKS`, the pages that may show this page inside them
     """
+    from werkzeug.sansio.utils import get_host  # here, because the commands read this module also where the page is not installed
+
+    guesses = Guesses()
 
     def guard(environ: Environ, start: Start) -> Iterable[bytes]:
         """Pass an allowed request on to the page, and refuse others."""
+        environ = _without_base(environ, base)
+        is_script = environ["PATH_INFO"].startswith("/_dash-component-suites/")
 
         def start_with_headers(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            """Begin the answer, with the security headers added."""
-            return start(status, [*headers, ("Content-Security-Policy", _POLICY + ancestors), *_HEADERS], *rest)
+            """Begin the answer, with the security headers added; a browser keeps nothing but scripts."""
+            kept = headers if is_script else [*((name, value) for name, value in headers if name != "Cache-Control"), _NO_STORE]
+            return start(status, [*kept, ("Content-Security-Policy", _POLICY + ancestors), *_HEADERS], *rest)
 
-        environ = _without_base(environ, base)
         if token is None:
-            name = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
-            if not is_loopback(name):
+            if not is_loopback(urlsplit(f"//{get_host('http', environ.get('HTTP_HOST', ''))}").hostname or ""):
                 return _refuse(start_with_headers, "421 Misdirected Request", "This page answers to 127.0.0.1 and localhost only.")
             return page(environ, start_with_headers)
         cookie = f"braggshot-{environ.get('SERVER_PORT', '')}"  # name of the cookie; ports share cookies, so it has the port
-        given = _token_in_url(environ)
-        if given is not None and hmac.compare_digest(given.encode(), token.encode()):
-            flags = f"{cookie}={token}; HttpOnly; SameSite=Lax; Path={base}"
+        word = hmac.digest(token.encode(), cookie.encode(), "sha256").hex()
+        in_url, client = _token_in_url(environ), environ.get("REMOTE_ADDR", "")
+        is_known = hmac.compare_digest(_cookie(environ, cookie).encode(), word.encode())
+        given = [one for one in (in_url, _bearer(environ)) if one is not None]
+        if given and not is_known and guesses.are_too_many(client):
+            return _refuse(start_with_headers, "429 Too Many Requests", "Too many wrong tokens; wait a minute, then try again.")
+        right = [one for one in given if hmac.compare_digest(one.encode(), token.encode())]
+        if in_url in right:
+            flags = f"{cookie}={word}; HttpOnly; SameSite=Lax; Path={base}"
             location = base + _view_in_url(environ)
             start_with_headers("303 See Other", [("Location", location), ("Set-Cookie", flags), ("Content-Length", "0")])
             return [b""]
-        if any(hmac.compare_digest(known.encode(), token.encode()) for known in _tokens_in_headers(environ, cookie)):
+        if is_known or right:
             return page(environ, start_with_headers)
+        if given:
+            guesses.note(client)
         return _refuse(start_with_headers, "401 Unauthorized", "Open the address with its token, as the program printed it.")
 
     return guard
+
+
+class Guesses:
+    """The wrong tokens that each address has tried of late; any thread may use them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tried: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address -> number of guesses, time of the last [s]
+
+    def are_too_many(self, client: str) -> bool:
+        """Tell whether an address has to wait before it may try again."""
+        with self._lock:
+            return self._left(client, time.monotonic()) > _MOST_GUESSES - 1
+
+    def note(self, client: str) -> None:
+        """Count a wrong guess; of too many addresses those that have guessed nothing for the longest time are forgotten."""
+        now = time.monotonic()
+        with self._lock:
+            self._tried[client] = self._left(client, now) + 1, now
+            self._tried.move_to_end(client)
+            while len(self._tried) > _MOST_GUESSERS:
+                self._tried.popitem(last=False)
+
+    def _left(self, client: str, now: float) -> float:
+        """Return how many guesses of an address still count; they are forgotten one after the other."""
+        number, last = self._tried.get(client, (0.0, now))
+        return max(0.0, number - (now - last) / _FORGETS_GUESS)
 
 
 def _without_base(environ: Environ, base: str) -> Environ:
@@ -156,17 +203,19 @@ def _view_in_url(environ: Environ) -> str:
     return f"?{urlencode(rest)}" if rest else ""
 
 
-def _tokens_in_headers(environ: Environ, cookie: str) -> Iterable[str]:
-    """Yield the access tokens in the headers of a request."""
+def _bearer(environ: Environ) -> str | None:
+    """Return the access token in the headers of a request; None if there is none."""
     scheme, _, value = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    if scheme.lower() == "bearer":
-        yield value.strip()
+    return value.strip() if scheme.lower() == "bearer" else None
+
+
+def _cookie(environ: Environ, name: str) -> str:
+    """Return the value of a cookie; empty if there is none."""
     try:
-        morsel = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(cookie)
+        morsel = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(name)
     except CookieError:
-        return
-    if morsel is not None:
-        yield morsel.value
+        return ""
+    return "" if morsel is None else morsel.value
 
 
 def _refuse(start: Start, status: str, text: str) -> Iterable[bytes]:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import importlib.resources
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from braggshot.errors import ConfigError, OutputError
@@ -29,14 +30,16 @@ from braggshot.viewer.shared import SharedFeed
 
 try:
     from dash import Dash
-    from waitress import create_server
+    from flask import Response, request
+    from werkzeug.exceptions import HTTPException
 
-    from braggshot.viewer import callbacks, comparison, contents, downloads, layout, measured, workbench
+    from braggshot.viewer import callbacks, comparison, contents, downloads, layout, measured, server, workbench
 except ModuleNotFoundError as error:
     raise ConfigError(f"the page needs {error.name}: pip install 'braggshot[view]'.") from error
 
 _LOG = logging.getLogger(__name__)
-_THREADS = 12  # number of threads that answer requests of browsers; each request takes milliseconds
+# Beginnings of paths -> status where Dash fails on a request; faults of the page's own callbacks do not get so far.
+_OF_OTHERS = {"/_dash-component-suites/": 404, "/_dash-update-component": 400}
 # HTML frame of the page; STYLE is replaced by the style sheet.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -94,43 +97,28 @@ def serving(
     if token is None and not access.is_loopback(host):
         raise ConfigError(f"others reach {host}, so the page needs a token; leave --no-token or --host out.")
     page = access.protect(build(feed, pages or Pages(), base, bench if token else None).server.wsgi_app, token, base, ancestors)
-    sockets: dict[int, Any] = {}
-    # An answer stays in memory until it is sent: one with a whole picture has a megabyte or two.
-    limits = {
-        "outbuf_overflow": 64 * 2**20,
-        "max_request_body_size": access.LONGEST_REQUEST,
-        "max_request_header_size": 16 * 1024,
-        "connection_limit": 200,
-    }
-    try:
-        server = create_server(page, map=sockets, host=host, port=port, threads=_THREADS, ident=None, **limits)
-    except OSError as error:
-        close_all(sockets)
-        raise OutputError(f"cannot serve on {host}:{port} ({error.strerror or error}); choose another --port or --host.") from error
-    thread = threading.Thread(target=server.run, name="viewer", daemon=True)
-    thread.start()
-    name = f"[{host}]" if ":" in host else host
-    try:
-        yield f"http://{name}:{server.effective_port}{base}" + (f"?token={token}" if token else "")
-    finally:
-        # The server's loop ends when no socket is left; the loop itself has to close them.
-        server.trigger.pull_trigger(lambda: _shut_down(server, sockets))
-        thread.join(10)
+    with ExitStack() as opened:
+        try:
+            port = opened.enter_context(server.serving(page, host, port))
+        except OSError as error:
+            raise OutputError(
+                f"cannot serve on {host}:{port} ({error.strerror or error}); choose another --port or --host."
+            ) from error
+        yield f"http://{_name_to_open(host)}:{port}{base}" + (f"?token={token}" if token else "")
 
 
-def _shut_down(server: Any, sockets: dict[int, Any]) -> None:
-    """Stop the server: finish the answers that have begun, which need the sockets, then close all sockets.
-
-    Call this function from the server's event loop. The loop takes no new requests while the function runs.
-    """
-    server.task_dispatcher.shutdown()
-    close_all(sockets)
+def _name_to_open(host: str) -> str:
+    """Return the name under which a browser reaches an address; where that is all addresses of this machine, one of them."""
+    name = _own_address() if host in {"0.0.0.0", "::"} else host
+    return f"[{name}]" if ":" in name else name
 
 
-def close_all(sockets: dict[int, Any]) -> None:
-    """Close all sockets of the server."""
-    for one in list(sockets.values()):
-        one.close()
+def _own_address() -> str:
+    """Return the address of this machine at which others reach it; a loopback one if there is no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking, suppress(OSError):
+        asking.connect(("192.0.2.1", 9))  # an address of no machine; nothing is sent, but the route to it has a beginning
+        return str(asking.getsockname()[0])
+    return "127.0.0.1"
 
 
 def build(feed: Feed, pages: Pages, base: str = "/", bench: Bench | None = None) -> Dash:
@@ -154,6 +142,7 @@ def build(feed: Feed, pages: Pages, base: str = "/", bench: Bench | None = None)
             {"name": "color-scheme", "content": "light dark"},
         ],
     )
+    app.server.register_error_handler(Exception, _refuse)
     shared = SharedFeed(feed)
     app.layout = lambda: _lay_out(shared, [] if bench is None else [workbench.section(bench)])
     callbacks.register(app, shared, pages)
@@ -172,4 +161,13 @@ def _lay_out(shared: SharedFeed, tools: Sequence[Any]) -> Any:
 
 def _log_unanswered(error: Exception) -> None:
     """Log a request that cannot be answered, and leave the page as it is; such requests come from other programs."""
-    _LOG.warning("the page asked what could not be answered: %s: %.200s", type(error).__name__, error)
+    _LOG.warning("the page asked what could not be answered: %s", server.one_line(error))
+
+
+def _refuse(error: Exception) -> HTTPException | Response:
+    """Answer a request that no page sends, such as a question to a callback that does not exist; log it in one line."""
+    if isinstance(error, HTTPException):
+        return error
+    _log_unanswered(error)
+    status = next((status for start, status in _OF_OTHERS.items() if request.path.startswith(start)), 500)
+    return Response("This request cannot be answered.", status, mimetype="text/plain")
