@@ -11,7 +11,7 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -270,11 +270,8 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
         from braggshot import report  # only here, because the libraries that draw take a second to load
 
         drawing = report.Drawing(reconstruction)  # shared by all pictures
-        writers |= {
-            "png": lambda place: report.write_png(place, drawing),
-            "html": lambda place: report.write_report(place, drawing),
-            "pdf": lambda place: report.write_strain_figure(place, drawing),
-        }
+        pictures = {"png": report.write_png, "html": report.write_report, "pdf": report.write_strain_figure}
+        writers |= {kind: partial(draw, drawing=drawing) for kind, draw in pictures.items()}
     failed: dict[str, OutputError] = {}
     for name, target in targets.items():
         try:

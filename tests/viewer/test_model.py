@@ -241,5 +241,5 @@ def test_what_is_no_result_is_refused_in_words(tmp_path):
     with pytest.raises(FormatError, match="no result"):
         result_files.files_of([tmp_path])
     (tmp_path / "x.cxi").write_bytes(b"text")
-    with pytest.raises(FormatError, match="cannot read"):
+    with pytest.raises(FormatError, match="cannot be opened as HDF5"):
         result_files.files_of([tmp_path / "x.cxi"])
