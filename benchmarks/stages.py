@@ -28,15 +28,18 @@ METHODS = ["oneshot", "refine", "auto", "iterative"]
 STAGES = {
     "read": ["io.registry.read"],
     "prepare": ["pipeline.prepare"],
-    "network: load": ["phasing.load_network"],
-    "network: familiar or new": ["phasing.unfamiliar"],
-    "network: predict": ["phasing.predict"],
-    "coarse grid": ["tournament.coarse", "tournament.resampled"],
-    "engine": ["phasing.run_starts", "tournament.run_starts"],
-    "scores": ["phasing.score", "tournament.score", "selection.score"],
-    "selection and verdict": ["phasing.assemble"],
+    "network: load": ["phasing.strategies.load_network"],
+    "network: familiar or new": ["phasing.hypotheses.find_novelties"],
+    "network: predict": ["phasing.hypotheses.predict"],
+    "coarse grid": ["phasing.tournament.crop_to_centre", "phasing.tournament.resample_guess"],
+    "engine": [
+        *(f"phasing.{module}.run_starts" for module in ("strategies", "tournament", "hypotheses")),
+        *(f"phasing.{module}.continue_starts" for module in ("strategies", "tournament")),
+    ],
+    "scores": [f"phasing.{module}.score" for module in ("strategies", "tournament", "selection")],
+    "selection and verdict": ["phasing.strategies.judge_starts"],
     "strain": ["pipeline._strain"],
-    "write: cxi, vti": ["io.results.write", "io.vtk.write"],
+    "write: cxi, vti": ["io.results.write", "io.results.vtk.write"],
     "write: png, html": ["report.write_png", "report.write_report"],
 }
 """What is timed, under the names by which it is called."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -46,3 +47,10 @@ def test_the_benchmark_of_the_size_of_crystals_prints_its_table(capsys):
     rows = {cells[0]: cells for cells in (row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines())}
     assert float(rows["braggshot"][2].rstrip("%")) >= 85
     assert rows["braggshot"][3] == "0.0%"
+
+
+def test_every_stage_that_is_timed_is_there():
+    for names in benchmark("stages").STAGES.values():
+        for name in names:
+            module, _, attribute = name.rpartition(".")
+            assert callable(getattr(importlib.import_module(f"braggshot.{module}"), attribute)), name
