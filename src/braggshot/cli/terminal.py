@@ -50,6 +50,7 @@ def prepare() -> None:
             stream.reconfigure(errors="replace")
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
+    handler.setLevel(logging.WARNING)  # also for libraries whose loggers let more through
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
