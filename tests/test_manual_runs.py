@@ -69,7 +69,7 @@ WRITTEN = {
     "braggshot reconstruct scan_00012_master.h5": ["out/scan_00012*.cxi"],
     "braggshot reconstruct scan.h5": ["scan-braggshot/scan.cxi"],
     "braggshot reconstruct scans/*.cxi -o out/ --cluster local": ["out/a.cxi", "out/a.json", "out/b.cxi", "out/b.json"],
-    "braggshot reconstruct exp.spec -o out/ --cluster": ["out/exp_S0054.cxi", "out/exp_S0055.json"],
+    "braggshot reconstruct exp.spec -o out/ --cluster": ["out/exp-54.cxi", "out/exp-55.json"],
     "braggshot series ": ["out/series.csv", "out/series.png", "out/series.gif", "out/series.html", "out/series.parquet"],
     "braggshot postprocess recon.cxi": [f"out/exp_S0054{ending}" for ending in FOUR],
     "braggshot postprocess out/scan.cxi": ["lab/scan.cxi", "lab/scan.vti", "lab/scan.pdf"],
