@@ -200,18 +200,7 @@ def check_bitshuffle(payload: bytes | memoryview, size: int, itemsize: int) -> N
         raise DamagedError("bitshuffle: cut short, or of another image")
     if not block or block % (8 * itemsize) or block > max(size, 2**20):
         raise DamagedError(f"bitshuffle: blocks of {block} bytes")
-    place, length_at, is_whole = 12, LENGTH.unpack_from, True
-    try:
-        for _ in range(size // block + (size % block // itemsize >= 8)):
-            length = length_at(payload, place)[0]
-            place += 4 + length
-            is_whole = is_whole and length > 0
-    except struct.error as error:
-        raise DamagedError("bitshuffle: cut short") from error
-    if place > len(payload) or not is_whole:
-        raise DamagedError("bitshuffle: cut short")
-    if place + size % (8 * itemsize) != len(payload):
-        raise DamagedError("bitshuffle: of another length than its blocks")
+    _check_blocks(payload, size // block + (size % block // itemsize >= 8), size % (8 * itemsize), "bitshuffle")
 
 
 def check_lz4_blocks(payload: bytes | memoryview, size: int) -> None:
@@ -226,18 +215,23 @@ def check_lz4_blocks(payload: bytes | memoryview, size: int) -> None:
         raise DamagedError("lz4: cut short, or of another image")
     if block < min(size, SMALLEST_BLOCK) or block > max(size, 2**30):
         raise DamagedError(f"lz4: blocks of {block} bytes")
+    _check_blocks(payload, -(-size // block), 0, "lz4")
+
+
+def _check_blocks(payload: bytes | memoryview, blocks: int, rest: int, kind: str) -> None:
+    """Check that so many blocks, each behind its length, and `rest` bytes fill the bytes behind the header exactly."""
     place, length_at, is_whole = 12, LENGTH.unpack_from, True
     try:
-        for _ in range(-(-size // block)):
+        for _ in range(blocks):
             length = length_at(payload, place)[0]
             place += 4 + length
             is_whole = is_whole and length > 0
     except struct.error as error:
-        raise DamagedError("lz4: cut short") from error
+        raise DamagedError(f"{kind}: cut short") from error
     if place > len(payload) or not is_whole:
-        raise DamagedError("lz4: cut short")
-    if place != len(payload):
-        raise DamagedError("lz4: of another length than its blocks")
+        raise DamagedError(f"{kind}: cut short")
+    if place + rest != len(payload):
+        raise DamagedError(f"{kind}: of another length than its blocks")
 
 
 def check_blosc(payload: bytes | memoryview, size: int) -> None:
