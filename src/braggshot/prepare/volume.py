@@ -176,7 +176,7 @@ def _choose_window(
     if config.shape is None and config.centre == "max" and (scan.prepared or (small and centred)):
         z, y, x = (size // bins for size, bins in zip(raw_shape, binning, strict=True))
         shape, target = (z, y, x), np.add(middle, (np.array(binning) - 1) / 2)
-    elif config.shape is not None or crystal is None:
+    elif config.shape is not None or crystal is None:  # without a size the shape is given
         shape = config.shape or raw_shape
     else:
         sampling = crystal.oversampling
