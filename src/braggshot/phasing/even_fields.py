@@ -1,8 +1,8 @@
 """Begin from paraboloids where random starts fail: at a crystal whose shape and phase have a centre of inversion.
 
 Strain that is the same at r and -r, such as that of a shell on a cube, a ball or a cylinder, gives a phase that is even about the
-centre: phi(r) = phi(-r). Crystal and twin then fill the same body with opposite curvature. Random starts shrink to a few bright voxels,
-which explain most of the smooth pattern. Such a pattern tells what it is: it is the same at q and -q.
+centre: phi(r) = phi(-r). Crystal and twin then fill the same body with opposite curvature. Random starts shrink to a few bright
+voxels, which explain most of the smooth pattern. Such a pattern tells what it is: it is the same at q and -q.
 """
 
 from __future__ import annotations
