@@ -22,6 +22,7 @@ from braggshot.crystals.scan import ScanSettings, gold_at_34idc, simulate_scan
 from braggshot.io import results
 from braggshot.io.beamlines.aps_34idc import write_scan
 from braggshot.io.formats import cxi
+from braggshot.prepare.volume import prepare
 from braggshot.volumes import DiffractionVolume, Scan
 
 FRAMES = 41
@@ -124,6 +125,11 @@ def write_network(folder: Path) -> None:
     shutil.copy(ROOT / "src" / "braggshot" / "weights" / "flagship.safetensors", folder / "best.safetensors")
 
 
+def write_scan_of_series(path: Path) -> None:
+    """The prepared scan 54 with its geometry, so that a series of such files has strain."""
+    cxi.write_data(path, prepare(raw_scan()))
+
+
 def _pattern_file(path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     cxi.write_data(path, pattern())
@@ -144,7 +150,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "taught": lambda folder: write_network(folder / "taught"),
     **{name: lambda folder, name=name: write_frames(folder / name) for name in ("frames", "exp/S0054")},
     **{name: lambda folder, name=name: _pattern_file(folder / name)
-       for name in ("scan.cxi", "scans/a.cxi", "scans/b.cxi", "t00.cxi", "t01.cxi", "t02.cxi")},
+       for name in ("scan.cxi", "scans/a.cxi", "scans/b.cxi")},
+    **{name: lambda folder, name=name: write_scan_of_series(folder / name) for name in ("t00.cxi", "t01.cxi", "t02.cxi")},
     **{name: lambda folder, name=name: write_result(folder / name)
        for name in ("out/crystal.cxi", "series/a.cxi", "series/b.cxi", "a.cxi", "b.cxi", "c.cxi", "demo-output/raw_S0001.cxi")},
     "out/scan.cxi": lambda folder: write_computed_result(folder / "out" / "scan.cxi"),

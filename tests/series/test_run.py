@@ -375,6 +375,14 @@ def test_without_pyarrow_the_table_is_csv_alone(inputs, tmp_path, monkeypatch):
     assert "braggshot[series]" in series.closing_message(tmp_path)
 
 
+def test_a_series_without_geometry_says_why_there_is_no_movie(tmp_path):
+    cxi.write_data(tmp_path / "a.cxi", simulate_volume(5, CRYSTAL)[1])
+    list(series.run(list_sources([tmp_path / "a.cxi"]), tmp_path / "out", series.resolve(QUICK)))
+    assert not (tmp_path / "out" / "series.gif").exists()
+    assert "no series.gif: no good or doubtful scan has a strain map" in series.closing_message(tmp_path / "out")
+    assert "No good or doubtful scan has a strain map" in (tmp_path / "out" / "series.html").read_text()
+
+
 def test_a_series_without_one_good_scan_is_an_error(inputs, tmp_path):
     with pytest.raises(DataError, match="none of the 1 scans"):
         list(series.run(list_sources([inputs[2]]), tmp_path / "out", series.resolve(QUICK)))

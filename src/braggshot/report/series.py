@@ -60,6 +60,9 @@ _BANDS = {"volume_m3": ("volume_low_m3", "volume_high_m3")}
 _FLAT = 1e-4  # least range of a vertical axis, as a share of its values, so that tiny changes look flat [1]
 _COARSE = {"resolution_m": 0.1}  # table column -> least range of its vertical axis, as a share of its values [1]
 _VIEW = 30  # azimuth from which the surface of each crystal is drawn [degrees]
+_NO_STRAIN = (
+    '<h2>The crystal</h2><p class="note">No good or doubtful scan has a strain map, so there are no pictures and no movie.</p>'
+)
 _STRIP = 8  # largest number of crystals in the row of pictures on the page
 
 
@@ -242,7 +245,7 @@ def page(folder: Path, rows: Rows, x: NDArray[np.float64], label: str, stage: St
     parts = [
         f"<header><h1>{title}</h1><p>One crystal along {escape(label)}: {told}</p></header>",
         _plots(rows, x, label),
-        *(_strip(folder, rows, stage) if stage is not None else ()),
+        *(_strip(folder, rows, stage) if stage is not None else (_NO_STRAIN,)),
         _movie(animated),
         _table(rows, x, label),
         _reasons(rows),

@@ -242,6 +242,10 @@ def describe_row(row: Mapping[str, Any]) -> str:
 
 
 def closing_message(folder: Path) -> str:
-    """Return the message at the end of a run: the path of the HTML report, and how to get a missing Parquet table."""
-    missing = "" if (folder / "series.parquet").exists() else " (no series.parquet: it needs pip install 'braggshot[series]')"
-    return f"{folder / 'series.html'}{missing}"
+    """Return the message at the end of a run: the path of the HTML report, and why files are missing that a run usually leaves."""
+    rows = read(folder / "series.csv")
+    missing = [] if (folder / "series.parquet").exists() else ["no series.parquet: it needs pip install 'braggshot[series]'"]
+    if not any(row["verdict"] != "failed" and row.get("strain_std") is not None for row in rows):
+        missing.append("no series.gif: no good or doubtful scan has a strain map")
+    left_out = f" ({'; '.join(missing)})" if missing else ""
+    return f"{folder / 'series.html'}{left_out}"
