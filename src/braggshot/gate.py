@@ -67,26 +67,34 @@ def is_regular(path: str | Path) -> bool:
         return False
 
 
-def refuse_oversized(place: str | Path, wanted: int, stored: int | None = None) -> None:
-    """Refuse to read an array that a file declares larger than the file can hold, or than the free memory.
+def refuse_oversized(place: str | Path, wanted: int, stored: int | None = None, error: type[BraggshotError] = FormatError) -> None:
+    """Refuse to read or make an array that is larger than its file can hold, or than the free memory.
 
     Parameters
     ----------
-    place : file, and the place in it, for the message
+    place : file and the place in it, or what the array is for, for the message
     wanted : size of the array in memory [bytes]
-    stored : size of the file that holds it; None if it is spread over several files [bytes]
+    stored : size of the file that holds it; None without a file, or if it is spread over several files [bytes]
+    error : class of the error
 
     Raises
     ------
-    FormatError : if it is too large.
+    BraggshotError : of the class `error`, if it is too large.
     """
     if wanted <= SMALL:
         return
     if stored is not None and wanted > DENSEST * stored:
-        raise FormatError(f"{place}: {_write_size(wanted)} are declared, but the file has {_write_size(stored)}; is it damaged?")
+        raise error(f"{place}: {_write_size(wanted)} are declared, but the file has {_write_size(stored)}; is it damaged?")
     free = free_memory()
     if free is not None and wanted > free:
-        raise FormatError(f"{place}: takes {_write_size(wanted)} of memory, and {_write_size(free)} are free.")
+        raise error(f"{place}: takes {_write_size(wanted)} of memory, and {_write_size(free)} are free.")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Tell whether an error says that there is not enough memory; torch says so in a RuntimeError."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in ("allocate memory", "out of memory"))
+    )
 
 
 def _write_size(size: int) -> str:

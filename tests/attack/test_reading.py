@@ -13,7 +13,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from braggshot import config, gate, load_result
+from braggshot import cli, config, gate, load_result
 from braggshot.errors import BraggshotError, ConfigError, DataError, FormatError
 from braggshot.io.archives import open_npz
 from braggshot.io.chunks import read_region
@@ -145,6 +145,36 @@ def test_declared_sizes_are_compared_first(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(gate, "SMALL", 100)
     with pytest.raises(FormatError, match="of memory, and 1000 bytes are free"):
         gate.refuse_oversized("a", 2000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["simulate", "--shape", "100000", "100000", "100000"], "a simulated volume of shape (100000, 100000, 100000): takes"),
+        (["reconstruct", "a.npz", "--set", "prepare.shape=[1000000000,9,9]"], "prepare.shape (1000000000, 9, 9): takes"),
+        (["reconstruct", "a.npz", "--set", "prepare.binning=[1000000,1,1]"], "joins more voxels than the scan"),
+    ],
+    ids=lambda part: part[0] if isinstance(part, list) else "",
+)  # fmt: skip
+def test_sizes_that_are_asked_for_are_compared_first(tmp_path: Path, monkeypatch, capsys, asked: list[str], said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", data=COUNTS)
+    assert cli.main([*asked, "-o", "b.cxi"]) == 1
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 9 GiB"), RuntimeError("can't allocate memory: 9 bytes")])
+def test_too_little_memory_is_one_line_and_no_bug(tmp_path: Path, monkeypatch, capsys, error: Exception) -> None:
+    def fail(*_arguments: object, **_named: object) -> None:
+        raise error
+
+    monkeypatch.setattr("braggshot.crystals.sample.simulate_volume", fail)
+    assert cli.main(["simulate", "-o", str(tmp_path / "b.cxi")]) == 1
+    told = capsys.readouterr().err
+    assert "there is not enough memory" in told
+    assert "bug" not in told
 
 
 @pytest.mark.parametrize("shape", [(2, 60000, 60000), (2 * 10**6, 4, 4), (0, 4, 4)])

@@ -51,6 +51,7 @@ from braggshot.cli.options import examples
 from braggshot.cli.terminal import prepare, say
 from braggshot.display import printable
 from braggshot.errors import BraggshotError
+from braggshot.gate import lacks_memory
 
 # Threads that spin while they wait slow every other program on a shared machine down, and themselves with it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -121,5 +122,7 @@ def _explain(error: BaseException) -> int:
         return int(error.exit_code)
     known = isinstance(error, BraggshotError)
     words = " ".join(str(error).split())
+    if lacks_memory(error):
+        known, words = True, f"there is not enough memory ({words}); fewer voxels need less, see prepare.shape and prepare.binning."
     say(f"braggshot: {words if known else f'{type(error).__name__}: {words} (this is a bug; --debug shows where)'}", to_stderr=True)
     return 1

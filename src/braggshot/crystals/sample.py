@@ -15,6 +15,7 @@ from braggshot.crystals.detector import DetectorSettings, Range
 from braggshot.crystals.grid import Grid, centred_grid
 from braggshot.crystals.random import derive_generator, log_uniform, rotations, uniform
 from braggshot.errors import ConfigError
+from braggshot.gate import refuse_oversized
 from braggshot.physics.fourier import pad
 from braggshot.physics.sampling import crystal_extent
 from braggshot.volumes import ComplexArray, DiffractionVolume
@@ -68,6 +69,7 @@ class CrystalSettings:
             raise ConfigError(
                 f"oversampling {self.oversampling} of {self.shape} voxels: the crystal must fit, and be four voxels wide or more."
             )
+        refuse_oversized(f"a simulated volume of shape {self.shape}", 8 * math.prod(self.shape), error=ConfigError)  # complex64
         for name, known in (("shapes", tuple(shapes.SHAPES)), ("displacements", PHASES)):
             unknown = set(getattr(self, name)) - set(known)
             if unknown or not getattr(self, name):

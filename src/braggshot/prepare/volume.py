@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from braggshot.errors import ConfigError, DataError, GeometryError
+from braggshot.gate import refuse_oversized
 from braggshot.physics.geometry import reciprocal_basis
 from braggshot.physics.plausibility import check_counts, check_spacing, refuse_impossible_geometry
 from braggshot.physics.sampling import Extent, object_extent, oversampling
@@ -126,6 +128,12 @@ def _check(scan: Scan, shape: Triple, config: PrepareConfig) -> None:
     for name, values in (("shape", config.shape), ("binning", config.binning), ("max_shape", config.max_shape)):
         if isinstance(values, tuple) and min(values) < 1:
             raise ConfigError(f"prepare.{name} must be positive on every axis, found {values}.")
+    if isinstance(config.binning, tuple) and any(bins > size for bins, size in zip(config.binning, shape, strict=True)):
+        raise ConfigError(f"prepare.binning {config.binning} joins more voxels than the scan of shape {shape} has.")
+    if config.shape is not None:
+        refuse_oversized(
+            f"a volume of prepare.shape {config.shape}", 5 * math.prod(config.shape), error=ConfigError
+        )  # float32 and mask
     if isinstance(config.centre, tuple) and not all(0 <= index < size for index, size in zip(config.centre, shape, strict=True)):
         raise ConfigError(f"prepare.centre {config.centre} lies outside the scan of shape {shape}.")
 

@@ -13,7 +13,7 @@ from sample_inputs import SAMPLES
 from scipy.constants import electron_volt
 
 from braggshot.errors import GeometryError
-from braggshot.io.beamlines.values import choose_centre, choose_value, parse_unit, read_pixel, read_value
+from braggshot.io.beamlines.values import choose_centre, choose_value, parse_unit, read_angles, read_pixel, read_value
 from braggshot.io.registry import read
 from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL
 
@@ -260,3 +260,9 @@ def test_an_energy_scan_says_so(tmp_path: Path) -> None:
     scan = read(path)
     assert scan.geometry is None
     assert any("the photon energy moves during the scan" in note for note in scan.provenance["noticed"])
+
+
+def test_a_position_without_end_is_no_number():
+    angles = read_angles([17.0, float("inf"), float("nan"), 17.2], "deg", "eta", noticed := [])
+    assert np.array_equal(angles, [17.0, np.nan, np.nan, 17.2], equal_nan=True)
+    assert noticed == []

@@ -252,6 +252,7 @@ def read_angles(raw: Any, unit: Any, source: str, noticed: list[str]) -> float |
     if not np.isfinite(degrees).any():
         noticed.append(f"{source} is {_show(raw)}: it is left out.")
         return None
+    degrees = np.where(np.isfinite(degrees), degrees, np.nan)
     return float(degrees[0]) if degrees.size == 1 else degrees
 
 
