@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import tempfile
@@ -30,7 +31,7 @@ from braggshot.live.sources.memory import MemorySource
 from braggshot.physics.metrics import align
 from braggshot.report import interactive
 from braggshot.report.solid import View
-from braggshot.viewer.app import pause
+from braggshot.viewer.pages import pause
 from braggshot.viewer.shared import SharedFeed
 from braggshot.volumes import Frame
 
@@ -177,9 +178,10 @@ def intake(options):
 
 
 def soak(options):
-    """One scan after the other for a time; resident memory after each."""
+    """One scan after the other for a time; resident memory after each, late against early (a sixth of the time each)."""
     (scan,) = scans(1)
-    end = time.monotonic() + 60 * options.minutes
+    begin = time.monotonic()
+    end = begin + 60 * options.minutes
 
     def until():
         while time.monotonic() < end:
@@ -194,7 +196,8 @@ def soak(options):
             def messages(self, stop):
                 for message in super().messages(stop):
                     if isinstance(message, Begin):
-                        memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
+                        resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+                        memory.append(((time.monotonic() - begin) / (60 * options.minutes), resident))
                         page.camera_from.clear()
                     yield message
 
@@ -203,11 +206,12 @@ def soak(options):
         page.join()
         events = [json.loads(line) for line in (Path(folder) / "events.jsonl").read_text().splitlines()]
         counts = {name: sum(event["event"] == name for event in events) for name in ("scan started", "result", "trouble", "lost")}
-        late = statistics.median(memory[len(memory) // 2 :])
-        print(f"{options.minutes} minutes at {options.rate} Hz: {counts}")
-        print(
-            f"resident memory: {memory[2]:.0f} MiB after two scans, {late:.0f} median of the second half, {max(memory):.0f} at most"
+        early, late = (
+            statistics.median(resident for share, resident in memory if low <= share < high)
+            for low, high in ((1 / 6, 1 / 3), (5 / 6, math.inf))
         )
+        print(f"{options.minutes} minutes at {options.rate} Hz: {counts}")
+        print(f"resident memory: {early:.0f} MiB in the second sixth, {late:.0f} in the last ({late / early - 1:+.1%})")
 
 
 def main():

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
 
 def benchmark(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look for their module there
     spec.loader.exec_module(module)
     return module
 
@@ -47,6 +50,16 @@ def test_the_benchmark_of_the_size_of_crystals_prints_its_table(capsys):
     rows = {cells[0]: cells for cells in (row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines())}
     assert float(rows["braggshot"][2].rstrip("%")) >= 85
     assert rows["braggshot"][3] == "0.0%"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("[!_]*.py")))
+def test_every_benchmark_finds_what_it_imports(name):
+    try:
+        benchmark(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "braggshot":
+            raise
+        pytest.skip(f"needs {error.name}")
 
 
 def test_every_stage_that_is_timed_is_there():
