@@ -42,10 +42,7 @@ class Frames(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Circle(Described):
-    """A rotation about the laboratory `axis` by the motor `name`; the angle [rad] is one value, or one per frame.
-
-    The axis is "x+", "y-", ...; the rotation about it is right-handed (+) or left-handed (-).
-    """
+    """A rotation by the motor `name` about an `axis`, right-handed "x+" or left-handed "x-"; an angle [rad], or one per frame."""
 
     axis: str
     angle: float | FloatArray
@@ -258,6 +255,7 @@ class Uncertainty(Described):
     strain : (z, y, x) standard deviation of the strain along q; None without geometry [1]
     samples, source : number of solutions that were compared; where they came from, in words
     amplitude : (z, y, x) standard deviation of |rho| over its mean, 0 outside the support; None where it was not asked for [1]
+    deviations : (n, m) of the phase at the m voxels of the support; their squares sum to that of `phase`; None if not known [rad]
     """
 
     phase: FloatArray
@@ -265,6 +263,7 @@ class Uncertainty(Described):
     samples: int
     source: str
     amplitude: FloatArray | None = None
+    deviations: FloatArray | None = None
 
 
 @dataclass(frozen=True, repr=False)

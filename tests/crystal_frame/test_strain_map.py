@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from braggshot.crystal_frame import StrainConfig, strain_map, to_crystal, to_lab, to_sample
 from braggshot.errors import ConfigError, DataError, GeometryError
+from braggshot.phasing.calibration import CALIBRATION, uncertainty_of_starts
 from braggshot.physics.geometry import direct_basis, direction, reciprocal_basis, rotation, rotation_onto
 from braggshot.physics.strain import summary_table
 from braggshot.volumes import Circle, DiffractionVolume, Geometry, Quality, Reconstruction, Window
@@ -239,3 +241,27 @@ def test_what_cannot_be_mapped_says_why():
             StrainConfig(**wrong)
     with pytest.raises(GeometryError, match="axis"):
         StrainConfig(axis="q")
+
+
+@pytest.mark.parametrize("frame", ["lab", "crystal"])
+def test_sigma_is_that_of_the_values_shown_not_of_the_voxels_measured(frame):
+    """Errors of neighbouring voxels partly cancel in a value between them: sigma follows, however the grid is resampled."""
+    truth, random = crystal(still), np.random.default_rng(3)
+
+    def starts(number):
+        for _ in range(number):
+            yield truth.rho * np.exp(1j * random.normal(0, 0.05, SHAPE)).astype(np.complex64)
+
+    fields = [torch.from_numpy(field) for field in starts(12)]
+    known = replace(truth, uncertainty=uncertainty_of_starts(fields, truth.support, BASIS, Q))
+    found = strain_map(known, StrainConfig(frame=frame, facets=False))
+    shown = [strain_map(replace(truth, rho=field), StrainConfig(frame=frame, facets=False)) for field in starts(12)]
+    factors = CALIBRATION["starts"]
+    for values, sigma, factor in (
+        ([one.strain[found.bulk] for one in shown], found.strain_sigma[found.bulk], factors["phase"]),
+        ([one.displacement[found.bulk] for one in shown], found.displacement_sigma[found.bulk], factors["phase"]),
+    ):
+        spread = np.sqrt(np.mean(np.var(values, axis=0, ddof=1)))
+        assert np.sqrt(np.mean(sigma**2)) == pytest.approx(factor * spread, rel=0.1)
+    interpolated = strain_map(replace(known, uncertainty=replace(known.uncertainty, deviations=None)), StrainConfig(frame=frame))
+    assert np.median(interpolated.strain_sigma[found.bulk] / found.strain_sigma[found.bulk]) > 1.05

@@ -25,6 +25,7 @@ from scipy import ndimage
 from braggshot.errors import GeometryError
 from braggshot.physics.geometry import curvature, direction, wavelength
 from braggshot.physics.iso_surface import iso_surface
+from braggshot.physics.strain import on_grid
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray, Reconstruction
 
 # Displacement of a voxel in reciprocal space from which the grid is straightened [voxels].
@@ -63,7 +64,11 @@ def straighten(reconstruction: Reconstruction, *, correct: bool) -> tuple[Recons
     parts = [ndimage.map_coordinates(part, places, order=5, mode="grid-wrap") for part in (field.real, field.imag)]
     straight = np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(parts[0] + 1j * parts[1])))
     support = ndimage.binary_dilation(reconstruction.support)
-    found = replace(reconstruction, rho=(support * straight).astype(np.complex64), support=support)
+    spread = reconstruction.uncertainty
+    if spread is not None and spread.deviations is not None:
+        widened = np.stack([on_grid(one, reconstruction.support)[support] for one in spread.deviations])
+        spread = replace(spread, deviations=widened)
+    found = replace(reconstruction, rho=(support * straight).astype(np.complex64), support=support, uncertainty=spread)
     return found, {"curvature": f"{said}; corrected in the found field, the counts were not interpolated"}
 
 

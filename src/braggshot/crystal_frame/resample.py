@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from scipy import ndimage
 
 from braggshot.errors import DataError, GeometryError
 from braggshot.physics.geometry import direction, rotation_onto, sample_axes
-from braggshot.physics.strain import continue_beyond
+from braggshot.physics.strain import continue_beyond, on_grid
 from braggshot.volumes import (
     BoolArray,
     ComplexArray,
@@ -183,13 +184,17 @@ def _uncertainty(
     if spread is None:
         return None
     nearest = tuple(ndimage.distance_transform_edt(~support, return_distances=False, return_indices=True))
+
+    def move(values: FloatArray) -> Any:
+        return inside * ndimage.map_coordinates(values[nearest], points, order=1, mode="nearest")
+
     maps = {name: getattr(spread, name) for name in ("phase", "strain", "amplitude")}
-    moved = {
-        name: inside * ndimage.map_coordinates(old[nearest], points, order=1, mode="nearest")
-        for name, old in maps.items()
-        if old is not None
-    }
-    return replace(spread, **moved)
+    moved = {name: move(old) for name, old in maps.items() if old is not None}
+    if spread.deviations is None:
+        return replace(spread, **moved)
+    deviations = np.stack([move(on_grid(one, support))[inside] for one in spread.deviations])
+    moved["phase"] = on_grid(np.sqrt((deviations**2).sum(axis=0)), inside)
+    return replace(spread, **moved, deviations=deviations)
 
 
 def _interpolate(field: FloatArray, points: NDArray[np.float64], order: int) -> FloatArray:

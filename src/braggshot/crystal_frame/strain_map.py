@@ -139,7 +139,8 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         rho = _zero_mean(strain.without_ramp(rho, turn), core)
         removed = strain.gradient(turn, basis)
         q = q + removed
-    along = strain.slope_along(_field(reconstruction), rotation @ edges, q, support, basis) - removed @ q / np.linalg.norm(q)
+    turned = strain.slope_along(_field(reconstruction), rotation @ edges, q, support, basis)
+    along = turned - removed @ q / np.linalg.norm(q)
     slope = strain.with_slope(strain.gradient(strain.phase_differences(rho, support), basis), along, q)
     d_spacing, along_q = strain.d_spacing(slope, q), strain.strain(slope, q)
     spread = to_frame.uncertainty
@@ -162,11 +163,40 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         reflection=config.reflection,
         lattice_parameter=_lattice_parameter(d_spacing, config),
         displacement_sigma=None if spread is None else _mask_outside(spread.phase / np.linalg.norm(q), support),
-        strain_sigma=None if spread is None or spread.strain is None else _mask_outside(spread.strain, support),
+        strain_sigma=_strain_sigma(reconstruction, to_frame, (rotation @ edges, q, support, basis), turned),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
         facets=_name_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
         choices={**_choices(reconstruction, config), **surface, **_doubt_facets(support, config)},
     )
+
+
+def _strain_sigma(
+    reconstruction: Reconstruction, to_frame: Reconstruction, places: tuple[FloatArray, FloatArray, BoolArray, FloatArray],
+    turned: FloatArray,
+) -> NDArray[np.float32] | None:  # fmt: skip
+    r"""Compute one sigma of the strain, :math:`\sqrt{\sum_k (\partial \delta_k / \partial r_q)^2} / |q|`, NaN outside the crystal.
+
+    The slopes of the phase deviations :math:`\delta_k` are taken where those of the phase are, because errors of neighbouring
+    voxels partly cancel in a value between them. Where the deviations are not known, the map of sigma is interpolated.
+
+    Parameters
+    ----------
+    reconstruction, to_frame : the crystal on the measured grid, and on that of the strain map
+    places : further arguments of `strain.slope_along`
+    turned : slope of the phase along q [rad/m]
+    """
+    spread, (_, q, support, _) = reconstruction.uncertainty, places
+    if spread is None or spread.strain is None:
+        return None
+    if spread.deviations is None:
+        assert to_frame.uncertainty is not None
+        assert to_frame.uncertainty.strain is not None
+        return _mask_outside(to_frame.uncertainty.strain, support)
+    variance = np.zeros(support.shape)
+    for deviation in spread.deviations:
+        moved = _field(reconstruction) * np.exp(1j * strain.on_grid(deviation, reconstruction.support))
+        variance += np.nan_to_num(strain.slope_along(moved, *places) - turned) ** 2
+    return _mask_outside(np.sqrt(variance) / np.linalg.norm(q), support)
 
 
 def _corrected(reconstruction: Reconstruction, config: StrainConfig) -> Reconstruction:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from braggshot.physics.strain import amplitude_spread, standard_deviation
+from braggshot.physics.strain import amplitude_spread, phase_deviations, standard_deviation
 from braggshot.volumes import BoolArray, FloatArray, Uncertainty
 
 CALIBRATION: dict[str, dict[str, float]] = {
@@ -33,11 +33,13 @@ def uncertainty_of_starts(
         return None
     fields = torch.stack(agreeing).numpy()
     phase, strain = standard_deviation(fields, support, basis, q)
-    plain = Uncertainty(phase, strain, len(agreeing), "starts that agree, calibrated", amplitude_spread(fields, support))
+    amplitude, deviations = amplitude_spread(fields, support), phase_deviations(fields, support)
+    plain = Uncertainty(phase, strain, len(agreeing), "starts that agree, calibrated", amplitude, deviations)
     return scale_spread(plain, CALIBRATION["starts"])
 
 
 def scale_spread(uncertainty: Uncertainty, factors: Mapping[str, float]) -> Uncertainty:
     """Multiply the spreads of phase, strain and amplitude by their `factors`; a spread that was not measured stays None."""
-    maps = {name: getattr(uncertainty, name) for name in factors}
-    return replace(uncertainty, **{name: values * np.float32(factors[name]) for name, values in maps.items() if values is not None})
+    by_map = {**factors, "deviations": factors["phase"]}
+    maps = {name: getattr(uncertainty, name) for name in by_map}
+    return replace(uncertainty, **{name: values * np.float32(by_map[name]) for name, values in maps.items() if values is not None})

@@ -62,7 +62,8 @@ def with_photon_noise(reconstruction: Reconstruction, samples: int, seed: int = 
     redrawn, support = torch.stack(fields).numpy(), reconstruction.support
     phase, strains = strain.standard_deviation(redrawn, support, reconstruction.basis, volume.q_bragg)
     source = f"{samples} Poisson redraws of the counts"
-    noise = Uncertainty(phase, strains, samples, source, strain.amplitude_spread(redrawn, support))
+    amplitude, deviations = strain.amplitude_spread(redrawn, support), strain.phase_deviations(redrawn, support)
+    noise = Uncertainty(phase, strains, samples, source, amplitude, deviations)
     noise = scale_spread(noise, CALIBRATION["photons"])
     return replace(reconstruction, uncertainty=together(reconstruction.uncertainty, noise))
 
@@ -82,10 +83,17 @@ def together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
         factor = {source: factors[name] for source, factors in CALIBRATION.items()}
         return factor["both"] * np.hypot(one / factor["starts"], other / factor["photons"])
 
+    def all_deviations() -> FloatArray | None:
+        if starts.deviations is None or noise.deviations is None:
+            return None
+        one, other, both = (CALIBRATION[source]["phase"] for source in ("starts", "photons", "both"))
+        return np.concatenate([starts.deviations * np.float32(both / one), noise.deviations * np.float32(both / other)])
+
     phase = both("phase")
     assert phase is not None
     source = f"{starts.source} ({starts.samples}) and {noise.source}, in quadrature"
-    return Uncertainty(phase, both("strain"), starts.samples + noise.samples, source, both("amplitude"))
+    samples = starts.samples + noise.samples
+    return Uncertainty(phase, both("strain"), samples, source, both("amplitude"), all_deviations())
 
 
 def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Generator[Progress, None, Reconstruction]:

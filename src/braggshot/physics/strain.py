@@ -224,6 +224,23 @@ def standard_deviation(
     return phase, strains
 
 
+def phase_deviations(fields: ComplexArray, support: BoolArray) -> NDArray[np.float32]:
+    r"""Compute the deviations (n, m) of the phase of n aligned fields from their mean at the m voxels of the support [rad].
+
+    They are divided by :math:`\sqrt{n - 1}`, so that the sum of their squares is the sample variance of the phase. The variance
+    of a linear function of the phase, such as a slope on another grid, is the sum of the squares of its values for each of them.
+    """
+    unit = np.exp(1j * np.angle(fields[:, support]))
+    return np.asarray(np.angle(unit * unit.mean(axis=0).conj()) / np.sqrt(max(1, len(fields) - 1)), dtype=np.float32)
+
+
+def on_grid(values: FloatArray, support: BoolArray) -> NDArray[Any]:
+    """Put values (m,) at the m voxels of a support onto its grid, 0 elsewhere."""
+    found = np.zeros(support.shape, values.dtype)
+    found[support] = values
+    return found
+
+
 def amplitude_spread(fields: ComplexArray, support: BoolArray) -> NDArray[np.float32]:
     """Compute the standard deviation (n - 1) of |rho| of n aligned fields, divided by the mean of |rho| [1]; 0 outside the support.
 

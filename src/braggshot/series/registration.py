@@ -35,7 +35,7 @@ from braggshot.iterative.iterate import Guess
 from braggshot.physics import metrics
 from braggshot.physics.fourier import centre_of_mass, inverted, to_corner
 from braggshot.physics.geometry import direct_basis, direction, rotation_onto
-from braggshot.physics.strain import mean_turn, without_ramp
+from braggshot.physics.strain import mean_turn, on_grid, without_ramp
 from braggshot.prepare import PrepareConfig
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap
 
@@ -198,7 +198,10 @@ def _moved(found: Reconstruction, placed: Registration) -> Reconstruction:
     spread, ensemble = found.uncertainty, found.ensemble
     if spread is not None:
         maps = {name: getattr(spread, name) for name in ("phase", "strain", "amplitude")}
-        spread = replace(spread, **{name: move(values) for name, values in maps.items() if values is not None})  # type: ignore[arg-type]
+        moved = {name: move(values) for name, values in maps.items() if values is not None}
+        if spread.deviations is not None:
+            moved["deviations"] = np.stack([move(on_grid(one, found.support))[move(found.support)] for one in spread.deviations])
+        spread = replace(spread, **moved)  # type: ignore[arg-type]
     if ensemble is not None and ensemble.mode is not None:
         ensemble = replace(ensemble, mode=move(ensemble.mode, conjugate=True))  # type: ignore[arg-type]
     said = {

@@ -105,8 +105,9 @@ def _write_object(entry: h5py.Group, reconstruction: Reconstruction) -> None:
     put(image, "basis", reconstruction.basis, "m")
     if reconstruction.uncertainty is not None:
         spread = add_group(image, "uncertainty_1", "NXcollection")
-        for name, units in (("phase", "rad"), ("strain", "1"), ("amplitude", "1"), ("samples", "1"), ("source", None)):
-            put(spread, name, getattr(reconstruction.uncertainty, name), units)
+        units = {"phase": "rad", "strain": "1", "amplitude": "1", "samples": "1", "source": None, "deviations": "rad"}
+        for name, unit in units.items():
+            put(spread, name, getattr(reconstruction.uncertainty, name), unit)
     _write_process(add_group(image, "process_1", "NXprocess"), reconstruction)
 
 
