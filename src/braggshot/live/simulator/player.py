@@ -29,6 +29,7 @@ SINKS = {
     "folder": "braggshot.live.simulator.folder",
     "pva": "braggshot.live.simulator.pva",
     "zmq": "braggshot.live.simulator.dectris",
+    "stins": "braggshot.live.simulator.stins",
 }
 """URL scheme -> module of the simulated detector that sends over this transport."""
 MAX_BYTES_IN_MEMORY = 2**31
