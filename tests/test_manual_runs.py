@@ -48,6 +48,8 @@ NOT_RUN = {
     "braggshot live 'pva:34ide:": "needs a detector",
     "braggshot live 'zmq:tcp://10.0.0.6:9999'": "needs a detector",
     "braggshot live 'stins:": "needs a detector",
+    "braggshot calibrate ": "needs a scan of a detector's arm; tests/cli/test_calibrate.py runs it",
+    "braggshot reconstruct exp.spec --scan 54 --set input.geometry=place.toml": "needs what `braggshot calibrate` writes",
     "braggshot stack patterns.h5 -o objects.h5 --dataset entry/counts --starts 4 --device cuda": "needs a GPU",
     "torchrun ": "takes ten hours; tests/nn shares a small run between two processes",
 }
