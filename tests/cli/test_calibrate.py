@@ -4,11 +4,12 @@ import json
 import tomllib
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from arm_scans import arm, arm_scan
 from command_line import run
-from sample_inputs import SAMPLES
+from sample_inputs import SAMPLES, write_bliss
 
 from braggshot.io.beamlines.instruments import set_geometry
 from braggshot.io.registry import read
@@ -69,6 +70,24 @@ def test_it_says_what_the_errors_do_to_a_reflection(saved, capsys):
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert 0 < record["effects"]["together"]["spacing"] < 1e-3
     assert record["effects"]["distance"]["volume"] == pytest.approx(2 * record["sigma"]["distance"] / 1.234, rel=0.1)
+
+
+def test_a_file_of_a_beamline_needs_no_table(tmp_path, capsys):
+    """A BLISS file of ID01 in which nu and delta move; its distance is wrong, and what is found is not."""
+    scan = arm_scan(arm("id01"))
+    nu, delta = (np.degrees(circle.angle) for circle in scan.geometry.detector)
+    path = write_bliss(tmp_path, scan.frames[:].astype("u2"), np.full(49, 17.0))
+    with h5py.File(path, "r+") as file:
+        for name, angles in (("nu", nu), ("delta", delta)):
+            del file[f"12.1/instrument/positioners/{name}"]
+            file[f"12.1/instrument/positioners/{name}"] = angles
+            file[f"12.1/measurement/{name}"] = angles
+        file["12.1/title"][()] = "amesh nu -0.25 0.25 6 delta -0.25 0.25 6 1"
+    assert run("calibrate", path, "--scan", 12, "-o", tmp_path / "place.toml", "--json") == 0
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert record["values"]["distance"] == pytest.approx(1.234, rel=1e-4)
+    assert [record["values"]["row"], record["values"]["column"]] == pytest.approx([130.3, 118.8], abs=0.05)
+    assert record["frames"] - len(record["left_out"]) == 49
 
 
 def test_what_cannot_be_calibrated_is_said_in_one_line(saved, capsys):

@@ -56,6 +56,23 @@ def test_frames_without_a_whole_beam_are_left_out_and_named():
     assert found.fit.geometry.distance == pytest.approx(1.234, rel=2e-4)
 
 
+@pytest.mark.parametrize("background", [0.0, 0.5, 3.0])
+def test_a_faint_beam_on_a_background_is_found(background):
+    scan = arm_scan(GEOMETRY, 2.0, 2000.0)
+    noise = np.random.default_rng(2).poisson(background, scan.frames.shape)
+    places, left_out = find_direct_beam(replace(scan, frames=ArrayFrames(scan.frames[:] + noise)))
+    assert left_out == {}
+    assert np.abs(places - places_of(GEOMETRY)).max() < 0.5
+    assert np.std(places - places_of(GEOMETRY)) < 0.15
+
+
+def test_pixels_that_are_no_numbers_are_masked():
+    frames = SCAN.frames[:].astype("f4")
+    frames[:, 100, 100], frames[:, 12, 240] = np.nan, np.inf
+    found = calibrate(replace(SCAN, frames=ArrayFrames(frames)))
+    assert found.fit.geometry.distance == pytest.approx(1.234, rel=1e-4)
+
+
 def test_a_beam_on_the_edge_is_left_out():
     wide = arm(direct_beam=(2.0, 118.8))
     places, left_out = find_direct_beam(arm_scan(wide))

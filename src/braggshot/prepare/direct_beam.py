@@ -20,6 +20,8 @@ FAINTEST = 0.05
 """A frame holds the beam if its brightest spot reaches this share of that of the bright frames [1]."""
 LOWEST = 0.01
 """Pixels belong to the beam down to this share of its brightest pixel [1]."""
+MOST_COVERED = 0.01
+"""Share of the pixels that the beam may cover without raising the noise that is taken for the background's [1]."""
 NOISE = 5.0
 """Pixels belong to the beam if they exceed the background by so many standard deviations [1]."""
 
@@ -73,16 +75,16 @@ def find_direct_beam(scan: Scan) -> tuple[NDArray[np.float64], dict[int, str]]:
     """
     number, valid = scan.frames.shape[0], _valid(scan)
     samples = np.unique(np.linspace(0, number - 1, min(number, MOST_SAMPLES)).astype(int))
-    steady = np.median([_counts(scan, valid, index) for index in samples], axis=0)
-    spots = [_brightest(_counts(scan, valid, index) - steady) for index in range(number)]
+    steady = np.median([_read(scan, valid, index)[0] for index in samples], axis=0)
+    spots = [_brightest(_read(scan, valid, index)[0] - steady) for index in range(number)]
     bright = float(np.quantile([height for _, height in spots], 0.9))
     places, left_out = np.full((number, 2), np.nan), {}
     for index, (spot, height) in enumerate(spots):
         if not height > FAINTEST * bright:
             left_out[index] = "no beam"
             continue
-        good = valid if valid.ndim == 2 else valid[index]
-        found = _centre(_counts(scan, valid, index) - steady, good & ~_is_full(scan, index), spot)
+        counts, good = _read(scan, valid, index)
+        found = _centre(counts - steady, good, spot)
         if isinstance(found, str):
             left_out[index] = found
         else:
@@ -98,17 +100,16 @@ def _valid(scan: Scan) -> BoolArray:
     return valid if gaps is None else valid & ~gaps
 
 
-def _is_full(scan: Scan, index: int) -> BoolArray:
-    """Tell which pixels hold the largest value of an integer type, which means that they are saturated or did not count."""
+def _read(scan: Scan, valid: BoolArray, index: int) -> tuple[FloatArray, BoolArray]:
+    """Return the counts of a frame, 0 where a pixel does not count, and the pixels that count.
+
+    A pixel that holds the largest value of its integer type is saturated, or did not count.
+    """
     frame = np.asarray(scan.frames[index])
-    none = scan.provenance.get("no_count", np.iinfo(frame.dtype).max if frame.dtype.kind in "iu" else np.inf)
-    return frame == none if none is not None else np.zeros(frame.shape, dtype=bool)
-
-
-def _counts(scan: Scan, valid: BoolArray, index: int) -> FloatArray:
-    """Return the counts of a frame, 0 where a pixel does not count."""
-    good = (valid if valid.ndim == 2 else valid[index]) & ~_is_full(scan, index)
-    return np.where(good, np.asarray(scan.frames[index], dtype=np.float32), np.float32(0.0))
+    good = np.isfinite(frame) & (valid if valid.ndim == 2 else valid[index])
+    if frame.dtype.kind in "iu":
+        good &= frame != np.iinfo(frame.dtype).max
+    return np.where(good, frame, 0).astype(np.float32), good
 
 
 def _brightest(counts: FloatArray) -> tuple[tuple[int, int], float]:
@@ -120,8 +121,9 @@ def _brightest(counts: FloatArray) -> tuple[tuple[int, int], float]:
 
 def _centre(counts: FloatArray, good: BoolArray, spot: tuple[int, int]) -> tuple[float, float] | str:
     """Return the centre of mass of the beam about a spot, or why the beam is not whole there."""
-    background = np.median(counts[good])
-    noise = 1.4826 * float(np.median(np.abs(counts[good] - background)))
+    values = counts[good]
+    background = np.median(values)
+    noise = float(np.std(np.minimum(values, np.quantile(values, 1 - MOST_COVERED))))
     height = counts[max(0, spot[0] - 1) : spot[0] + 2, max(0, spot[1] - 1) : spot[1] + 2].max() - background
     labels, _ = ndimage.label(counts - background > max(LOWEST * height, NOISE * noise), np.ones((3, 3)))
     near = labels[max(0, spot[0] - 1) : spot[0] + 2, max(0, spot[1] - 1) : spot[1] + 2]
