@@ -53,9 +53,9 @@ def listened(tmp_path, url, sink, scan, faults=None, seed=0):
     return session, [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("place", ["zmq:tcp://127.0.0.1:*", "zmq:tcp://127.0.0.1:*?version=2", "stins:tcp://127.0.0.1:*"])
+@pytest.mark.parametrize("place", ["zmq:*", "zmq:*?version=2", "stins:*", "bluesky:*?files=FOLDER"])
 def test_a_whole_scan_over_zmq_is_the_scan(place, scan, tmp_path):
-    sink = open_sink(place, compress="bslz4")
+    sink = open_sink(place.replace("*", "tcp://127.0.0.1:*").replace("FOLDER", f"{tmp_path}/frames"), compress="bslz4")
     _, events = listened(tmp_path, sink.url, sink, scan)
     (result,) = [event for event in events if event["event"] == "result"]
     live = results.read(tmp_path / result["file"])

@@ -7,5 +7,6 @@ folder        write images, a growing HDF5 file, or a set of DECTRIS files
 pushing       push messages over a ZeroMQ socket
 dectris       push a DECTRIS stream
 stins         push the stream of the detectors of MAX IV
+bluesky       publish the documents of Bluesky, and write the files that they name
 pva           serve images over PV Access
 """

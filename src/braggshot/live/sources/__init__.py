@@ -12,4 +12,5 @@ pva        receive images of an EPICS areaDetector
 dectris/   receive the stream of a DECTRIS detector
 stins      receive the stream of the detectors of MAX IV (STINS)
 folder/    watch a folder for new images and HDF5 files
+bluesky    receive the documents of Bluesky, and read the files that they name
 """

@@ -1,4 +1,4 @@
-"""Pull the messages that a detector pushes from a ZeroMQ socket.
+"""Pull the messages that a detector pushes, or a program publishes, from a ZeroMQ socket.
 
 ZeroMQ brings the messages of one connection in their order. It keeps messages at the sender while nobody pulls, and connects
 again by itself when the other side closes a connection.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 from braggshot.errors import ConfigError
 from braggshot.live.messages import Message
@@ -62,10 +62,13 @@ class PulledSource:
     address : ``tcp://HOST:PORT``
     options : options of the source
     make_reader : function that makes the reader of this stream, which remembers what it needs between messages
+    kind : "PULL", or "SUB" for a sender that publishes; what is published while nobody listens is lost
     """
 
-    def __init__(self, address: str, options: PullOptions, make_reader: Callable[[], Read]) -> None:
-        self.address, self.options, self._make_reader = address, options, make_reader
+    def __init__(
+        self, address: str, options: PullOptions, make_reader: Callable[[], Read], kind: Literal["PULL", "SUB"] = "PULL"
+    ) -> None:
+        self.address, self.options, self._make_reader, self._kind = address, options, make_reader, kind
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
         """Yield messages of scans and frames, and None at least every 0.2 s while none comes; end soon after `stop` is set."""
@@ -78,7 +81,9 @@ class PulledSource:
 
         context = zmq.Context()
         try:
-            socket = context.socket(zmq.PULL)
+            socket = context.socket(zmq.PULL if self._kind == "PULL" else zmq.SUB)
+            if self._kind == "SUB":
+                socket.set(zmq.SUBSCRIBE, b"")
             socket.set(zmq.RCVHWM, self.options.queue)
             socket.set(zmq.MAXMSGSIZE, MAX_BYTES + MAX_BYTES // 100 + 4096)  # a longer part ends the connection
             connection = _Connection(socket)
