@@ -1,8 +1,9 @@
-"""Attack what is read: damaged files of every format, and damaged chunks of compressed HDF5 datasets.
+"""Attack what is read: damaged files of every format, damaged chunks of compressed HDF5 datasets, damaged messages of streams.
 
     python attack.py files --kinds 600                     # each kind in a process of its own, with limits of memory and time
     python attack.py files --kinds 600 --first-seed 600    # the next ones
     python attack.py chunks --count 100000                 # in this process: a crash ends it
+    python attack.py messages --count 1000000              # of the streams of detectors, in this process
 
 A kind is one file and one damage, told by its seed. It is met well where every command on it succeeds or says one clear line.
 """
@@ -19,10 +20,12 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -520,6 +523,54 @@ def attack_chunks(first: int, number: int, filters: list[str]) -> int:
     return 0
 
 
+def record_messages(url: str) -> list[list[bytes]]:
+    """Play a small scan over a stream, and return its messages."""
+    import zmq
+    from played import playing, toy_scan
+
+    from braggshot.live.simulator.player import open_sink
+
+    sink, context, messages = open_sink(url), zmq.Context(), []
+    pull = context.socket(zmq.PULL)
+    pull.connect(sink.url.partition(":")[2])
+    player = threading.Thread(target=playing(toy_scan(4), sink, repeat=2))
+    player.start()
+    while pull.poll(500):
+        messages.append(pull.recv_multipart())
+    player.join()
+    context.destroy(linger=0)
+    return messages
+
+
+def attack_messages(first: int, number: int, only: list[str]) -> int:
+    """Read damaged messages in this process, one after the other; it ends by an exception or a signal where one is met badly."""
+    from braggshot.live.messages import Begin, Dropped, End
+    from braggshot.live.sources import stins
+    from braggshot.live.sources.dectris import source as dectris
+    from braggshot.live.sources.ledger import Ledger, ScanDefaults
+
+    ports = {name: f"{name.split()[0]}:tcp://127.0.0.1:*{'?version=2' if name.endswith('2') else ''}" for name in only or STREAMS}
+    random, met, began = np.random.default_rng(first), Counter[str](), time.perf_counter()
+    for name, port in ports.items():
+        ledger, good, is_open = Ledger(ScanDefaults()), record_messages(port), False
+        read = stins.Reader() if name == "stins" else partial(dectris.to_messages, reader=dectris.Reader())
+        for _ in range(number // len(ports)):
+            parts = list(good[random.integers(len(good))])
+            place = int(random.integers(len(parts)))
+            parts[place] = mutate(parts[place], random)
+            for message in read(parts, ledger=ledger):
+                met[f"dropped: {message.reason}" if isinstance(message, Dropped) else type(message).__name__] += 1
+                if isinstance(message, Begin | End):
+                    assert isinstance(message, Begin) != is_open, f"{name}: a scan began or ended twice"
+                    is_open = not is_open
+    spent = time.perf_counter() - began
+    print(", ".join(f"{count} {name}" for name, count in met.most_common()), f"of {number} messages; {number / spent:.0f} a second")
+    return 0
+
+
+STREAMS = ("zmq", "zmq 2", "stins")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
@@ -531,7 +582,13 @@ def main(arguments: list[str] | None = None) -> int:
     chunks.add_argument("--count", type=int, default=20000)
     chunks.add_argument("--first-seed", type=int, default=0)
     chunks.add_argument("--only", nargs="*", default=[], help="filters")
+    messages = parts.add_parser("messages", help="damaged messages of streams")
+    messages.add_argument("--count", type=int, default=20000)
+    messages.add_argument("--first-seed", type=int, default=0)
+    messages.add_argument("--only", nargs="*", default=[], choices=STREAMS, help="streams")
     given = parser.parse_args(arguments)
+    if given.part == "messages":
+        return attack_messages(given.first_seed, given.count, given.only)
     if given.part == "files":
         return int(attack_files(given.first_seed, given.kinds, given.only) > 0)
     return attack_chunks(given.first_seed, given.count, given.only)

@@ -47,6 +47,10 @@ NOT_RUN = {
     "dask worker tcp://192.168.1.10:8786": "needs a machine with this address",
     "braggshot live 'pva:34ide:": "needs a detector",
     "braggshot live 'zmq:tcp://10.0.0.6:9999'": "needs a detector",
+    "braggshot live 'stins:": "needs a detector",
+    "braggshot live 'bluesky:": "needs a proxy of Bluesky",
+    "braggshot calibrate ": "needs a scan of a detector's arm; tests/cli/test_calibrate.py runs it",
+    "braggshot reconstruct exp.spec --scan 54 --set input.geometry=place.toml": "needs what `braggshot calibrate` writes",
     "braggshot stack patterns.h5 -o objects.h5 --dataset entry/counts --starts 4 --device cuda": "needs a GPU",
     "torchrun ": "takes ten hours; tests/nn shares a small run between two processes",
 }
@@ -106,7 +110,7 @@ def run(reader, command):
         begin_and_interrupt(reader, command)
     elif command.startswith(("braggshot view ", "braggshot live ")) and "--once" not in command:
         serve(reader, command)
-    elif re.search(r"emit .*(pva|zmq):", command):
+    elif re.search(r"emit .*(pva|zmq|stins|bluesky):", command):
         send(reader, command)
     else:
         with reader.begin(command) as running:

@@ -35,7 +35,7 @@ def watch(
 
     Parameters
     ----------
-    source : "folder:PATH", "pva:CHANNEL", "zmq:tcp://HOST:PORT" or "replay:FILE?rate=HZ"
+    source : URL such as "folder:PATH", "pva:CHANNEL", "zmq:tcp://HOST:PORT" or "replay:FILE?rate=HZ"
     folder : folder of the results, and of events.jsonl
     settings : nested settings, such as ``{"phasing": {"method": "refine"}, "live": {"series": True}}``
     like : scan whose dark image, flat field, mask and geometry are used where the source sends none, from `braggshot.load`

@@ -29,7 +29,7 @@ def test_the_command_plays_into_a_folder(saved, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("to", "faults", "said"),
     [
-        ("kafka:x", "", "cannot emit to 'kafka:x'; known: folder:, pva:, zmq:"),
+        ("kafka:x", "", "cannot emit to 'kafka:x'; known: folder:, pva:, zmq:, stins:, bluesky:"),
         ("folder", "", "SCHEME:TARGET"),
         ("folder:out?colour=red", "", "an option is unknown"),
         ("folder:out?compress=bslz4", "", "or eiger= there is bslz4"),

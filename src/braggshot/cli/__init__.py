@@ -10,6 +10,7 @@ cluster       phase many scans at once: ``--cluster``
 reconstruct   phase raw scans, print and write the crystals
 postprocess   compute strain of an object that another program found
 series        follow one crystal through many scans
+calibrate     find the detector's place from a scan of its arm
 info          say what the reader sees in a file
 simulate      draw a crystal and write its diffraction
 doctor        say which parts of braggshot can run on this machine
@@ -32,6 +33,7 @@ from typing import Annotated
 import typer
 
 from braggshot.cli import (
+    calibrate,
     doctor,
     emit,
     evaluate,
@@ -84,7 +86,8 @@ def _root(
 
 
 for module in (
-    reconstruct, postprocess, series, info, settings, template, simulate, doctor, train, evaluate, stack, live, view, emit,
+    reconstruct, postprocess, series, info, calibrate, settings, template, simulate, doctor, train, evaluate, stack, live, view,
+    emit,
 ):  # fmt: skip
     app.add_typer(module.commands)
 

@@ -34,7 +34,9 @@ LAST_PAGE = 60.0  # longest time for which --once waits until every open page ha
 )
 @with_metadata()
 def live(
-    source: Annotated[str, typer.Argument(help="folder:PATH, pva:CHANNEL, zmq:tcp://HOST:PORT or replay:FILE?rate=HZ.")],
+    source: Annotated[
+        str, typer.Argument(help="folder:PATH, pva:CHANNEL, zmq:, stins: or bluesky:tcp://HOST:PORT, or replay:FILE?rate=HZ.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results, and of events.jsonl.")],
     like: Annotated[Path | None, typer.Option(help="Scan to take dark, flat, mask and geometry from.")] = None,
     once: Annotated[bool, typer.Option("--once", help="End after one scan, once the open pages have shown its result.")] = False,

@@ -108,6 +108,14 @@ def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]
     return _sample_rotation(geometry, _angle_at(rocking_angle(geometry), frame))
 
 
+def arm_rotation(geometry: Geometry) -> NDArray[np.float64]:
+    """Make the matrix that turns vectors from the axes of the detector to the laboratory's.
+
+    The shape is (3, 3), or (n, 3, 3) if a detector circle has one angle per frame.
+    """
+    return _product(geometry.detector, [circle.angle for circle in geometry.detector])
+
+
 def pixel_edges(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute the vectors from a pixel to the next row and to the next column [m], with all detector circles at zero.
 
@@ -301,7 +309,7 @@ def _scattering_vector(
         + (np.asarray(column) - geometry.direct_beam[1])[..., None] * column_edge
     )
     outgoing = position / np.linalg.norm(position, axis=-1, keepdims=True)
-    outgoing = outgoing @ _product(geometry.detector, [circle.angle for circle in geometry.detector]).T
+    outgoing = outgoing @ arm_rotation(geometry).T
     transfer: NDArray[Any] = (outgoing - direction("z+")) * (2 * np.pi / wavelength(geometry.energy))
     turned = _sample_rotation(geometry, reference_angle) @ np.swapaxes(_sample_rotation(geometry, angle), -1, -2)
     return (turned @ transfer[..., None])[..., 0]

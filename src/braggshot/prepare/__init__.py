@@ -1,6 +1,7 @@
 """Prepare a raw scan: corrected counts around the Bragg peak, on a grid that is quick to transform.
 
 detectors   find the gaps of known detectors
+direct_beam  find the direct beam, and the detector's place, in a scan of its arm
 rocking     sort repeated, missing and uneven frames onto regular planes; correct the flux
 inspection  look at raw frames for values that are no counts, the unit of the values, frames without beam, a mask upside down
 surplus     leave out the frames behind the last measured one

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from sample_inputs import SAMPLES, aps_geometry
 
+from braggshot.io.beamlines.instruments import ESRF_ID01
+from braggshot.io.beamlines.readings import Readings
+from braggshot.io.beamlines.readings import geometry as build
+from braggshot.io.beamlines.values import Value
 from braggshot.io.registry import read
 from braggshot.physics.geometry import rotation, sample_rotation, scattering_vector
 from braggshot.volumes import Circle, Geometry
@@ -94,3 +98,15 @@ def test_the_files_of_34_id_c_keep_their_geometry(tmp_path: Path) -> None:
     found = read(SAMPLES["aps_34idc"](tmp_path).path).geometry
     assert found is not None
     assert np.allclose(scattering_vector(found, 3, 5, 6), scattering_vector(wanted, 3, 5, 6), rtol=1e-9)
+
+
+def test_a_scan_of_the_detectors_arm_keeps_its_geometry() -> None:
+    motors = {"eta": 17.0, "nu": np.linspace(-0.1, 0.1, 5), "delta": 0.0}
+    known = Readings(motors, Value(1.4e-15), Value(1.2), (Value(55e-6), Value(55e-6)))
+    noticed: list[str] = []
+    found = build(ESRF_ID01, known, (5, 20, 20), {}, noticed)
+    assert found is not None
+    assert [np.shape(circle.angle) for circle in found.detector] == [(5,), ()]
+    still = build(ESRF_ID01, dataclasses.replace(known, motors={"eta": 17.0, "nu": 0.0, "delta": 0.0}), (5, 20, 20), {}, noticed)
+    assert still is None
+    assert noticed[-1] == "no geometry: no circle moved."

@@ -3,6 +3,7 @@
 tables        read what files of text have in common: letters, numbers, rows, scan commands
 values        settle what files state: which number, in which unit, and whether it can be true
 readings      turn motor readings into a geometry, or say why that is impossible
+place         read and write the place of a detector
 instruments   list diffractometers as tables of circles, and read a geometry that the user states
 views         show some of the frames, or frames with the gap between chips
 timepix       place the frames of 34-ID-C on their detector

@@ -17,6 +17,7 @@ from scipy.constants import electron_volt
 
 from braggshot import config
 from braggshot.errors import ConfigError
+from braggshot.io.beamlines.place import place_detector
 from braggshot.io.beamlines.readings import Axis, Diffractometer
 from braggshot.volumes import Circle, FloatArray, Geometry, Scan
 
@@ -81,6 +82,8 @@ INSTRUMENTS = {
 class GeometrySettings:
     """Settings of a geometry, as a table of a TOML file, in the units of the beamline.
 
+    A table without instrument, circles and angles changes the geometry that the files of a scan hold (`PlaceSettings`).
+
     Parameters
     ----------
     instrument : name of a diffractometer in `INSTRUMENTS`; without one, give `sample`, `detector`, `row_axis` and `column_axis`
@@ -115,6 +118,8 @@ def set_geometry(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
     ConfigError : if a value is missing, unknown, or does not fit the scan.
     """
     table = config.read_toml(said) if isinstance(said, str) else said
+    if scan.geometry is not None and not {"angles_deg", "instrument", "sample", "detector"} & set(table):
+        return dataclasses.replace(scan, geometry=place_detector(scan.geometry, table))
     settings = config.resolve(GeometrySettings, table)
     geometry = build_geometry(settings, scan.frames.shape)
     moving = [circle.angle for circle in geometry.sample if np.ndim(circle.angle)]

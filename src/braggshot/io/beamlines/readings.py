@@ -92,7 +92,7 @@ def geometry(
 ) -> Geometry | None:
     """Build a `Geometry` from readings of motors and values that the user states.
 
-    None is returned, with a note in `noticed`, if a value is missing for which there is no default, or if no sample circle moved.
+    None is returned, with a note in `noticed`, if a value is missing for which there is no default, or if no circle moved.
     The default angle of a sample circle is zero; the default direct beam hits the centre of the frame.
 
     Raises
@@ -113,8 +113,8 @@ def geometry(
         hints += ["the detector cannot be placed: say geometry=..."] if lost else []
         noticed.append(f"no geometry: the files do not give {', '.join(missing + lost)}; {'; '.join(hints)}.")
         return None
-    if not any(np.ndim(readings.motors.get(circle.motor, 0.0)) for circle in instrument.sample):
-        noticed.append("no geometry: no sample circle moved.")
+    if not any(np.ndim(readings.motors.get(circle.motor, 0.0)) for circle in (*instrument.sample, *instrument.detector)):
+        noticed.append("no geometry: no circle moved.")
         return None
     assumed = [circle.motor for circle in instrument.sample if circle.motor not in readings.motors]
     if assumed:

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from contextlib import suppress
-from threading import Event
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
-from braggshot.io.codecs import Codec, lz4_blocks_encode, lz4_encode, zstd_encode
+from braggshot.io.codecs import lz4_blocks_encode, lz4_encode, zstd_encode
 from braggshot.live.simulator.player import PlayedScan, Sink
-
-LINGER = 10_000
-"""Longest time for which the simulated detector, when it closes, waits until a receiver has fetched all messages [ms]."""
-END_PATIENCE = 2.0
-"""Longest wait until a receiver can take the message that ends a series [s].
-
-Without this limit the simulated detector would wait for ever for a receiver that has left after the last image.
-"""
-
+from braggshot.live.simulator.pushing import END_PATIENCE, Pusher
 
 COMPRESSIONS = {1: ("none", "lz4", "bslz4"), 2: ("none", "lz4", "bslz4", "zstd")}
 """Version of the stream -> names of the compressions that it knows."""
@@ -47,32 +35,11 @@ def serve(target: str, compress: str = "bslz4", version: int | str = 1) -> Sink:
         raise ConfigError(f"there is no version {version!r} of this stream; known: 1, 2.")
     if compress not in COMPRESSIONS[int(version)]:
         raise ConfigError(f"this stream is not compressed by {compress!r}; known: {', '.join(COMPRESSIONS[int(version)])}.")
-    return DectrisSink(target, compress) if int(version) == 1 else CborSink(target, compress)
+    return (DectrisSink if int(version) == 1 else CborSink)("zmq", target, compress)
 
 
-class DectrisSink:
+class DectrisSink(Pusher):
     """A simulated detector that pushes version 1 of the DECTRIS stream; it waits while no receiver can take a message."""
-
-    def __init__(self, address: str, compress: str) -> None:
-        import zmq
-
-        self.compress, self._stop = compress, Event()
-        self._codec: Codec | None = None
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PUSH)
-        self._socket.set(zmq.LINGER, LINGER)
-        self._socket.set(zmq.SNDHWM, 100)
-        try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
-            raise ConfigError(f"zmq:{address}: cannot listen there ({error.strerror}); such as tcp://127.0.0.1:9999.") from error
-        self.url = f"zmq:{self._socket.getsockopt_string(zmq.LAST_ENDPOINT)}"
-
-    def wait(self, stop: Event) -> None:
-        """Wait until a receiver is connected."""
-        self._stop = stop
-        self.is_ready()
 
     def begin(self, scan: PlayedScan) -> None:
         """Send the header of a scan; its appendix holds name, number of frames and rocking angles of the scan."""
@@ -84,8 +51,8 @@ class DectrisSink:
             degrees = np.rad2deg(scan.rocking_angle)
             config |= {"omega_start": float(degrees[0]), "omega_increment": float(np.median(np.diff(degrees, append=degrees[-1])))}
             user_data["rocking_angle_deg"] = degrees.tolist()
-        self._prepare(scan)
-        self._send({"htype": "dheader-1.0", "series": scan.number, "header_detail": "basic"}, config, user_data)
+        self.prepare(scan)
+        self.send({"htype": "dheader-1.0", "series": scan.number, "header_detail": "basic"}, config, user_data)
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
         """Send an image, or, to imitate a message that was cut, the first half of its bytes."""
@@ -97,49 +64,17 @@ class DectrisSink:
         times = {"htype": "dconfig-1.0", "start_time": 0, "stop_time": 0, "real_time": 0}
         angle = self.scan.angle_deg(index)
         appendix = [] if angle is None else [{"rocking_angle_deg": angle}]
-        self._send(first, {**described, "size": len(payload)}, payload, times, *appendix)
+        self.send(first, {**described, "size": len(payload)}, payload, times, *appendix)
 
     def end(self, is_aborted: bool) -> None:
         """Send the end of the series; a receiver can tell an aborted series only by its smaller number of images."""
-        self._send({"htype": "dseries_end-1.0", "series": self.scan.number}, patience=END_PATIENCE)
-
-    def close(self) -> None:
-        """Close the socket once all sent messages have been received, or after 10 s."""
-        self._context.destroy(linger=0 if self._stop.is_set() else LINGER)
-
-    def _prepare(self, scan: PlayedScan) -> None:
-        """Store the announcement of a new scan, and make the codec that compresses its images, if one is needed."""
-        self.scan = scan
-        self._codec = Codec(self.compress, scan.shape, scan.dtype) if self.compress == "bslz4" else None
+        self.send({"htype": "dseries_end-1.0", "series": self.scan.number}, patience=END_PATIENCE)
 
     def _encode(self, image: NDArray[Any]) -> tuple[str, bytes]:
         """Encode an image; return the name of the encoding in the stream, and the encoded bytes."""
-        if self._codec is not None:
-            return f"bs{8 * image.dtype.itemsize}-lz4<", self._codec.encode(image)
-        return ("lz4<", lz4_encode(image)) if self.compress == "lz4" else ("<", image.tobytes())
-
-    def is_ready(self, patience: float = math.inf) -> bool:
-        """Wait until a receiver can take a message; return True once one can.
-
-        Return False if none can within `patience` [s], or if the simulation is stopped.
-        """
-        import zmq
-
-        end = time.monotonic() + patience
-        while not self._stop.is_set() and time.monotonic() < end:
-            if self._socket.poll(200, zmq.POLLOUT):
-                return True
-        return False
-
-    def _send(self, *parts: dict[str, Any] | bytes, patience: float = math.inf) -> None:
-        """Send a message of several parts, if a receiver comes within `patience` [s]."""
-        import zmq
-
-        encoded = [part if isinstance(part, bytes) else json.dumps(part).encode() for part in parts]
-        while self.is_ready(patience):
-            with suppress(zmq.Again):  # the receiver has gone in the meantime
-                self._socket.send_multipart(encoded, zmq.DONTWAIT)
-                return
+        if self.compress == "lz4":
+            return "lz4<", lz4_encode(image)
+        return f"bs{8 * image.dtype.itemsize}-lz4<" if self.compress == "bslz4" else "<", self.encode(image)
 
 
 class CborSink(DectrisSink):
@@ -147,7 +82,7 @@ class CborSink(DectrisSink):
 
     def begin(self, scan: PlayedScan) -> None:
         """Send the start of a series; its user data hold name, number of frames and rocking angles of the scan."""
-        self._prepare(scan)
+        self.prepare(scan)
         rows, columns = scan.shape
         user_data: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
         start: dict[str, Any] = {"channels": ["threshold_1"], "detector_description": "simulated", "number_of_images": scan.frames}
@@ -184,4 +119,4 @@ class CborSink(DectrisSink):
         """Send a CBOR message of the present series, of type `kind` (start, image or end) and with the given fields."""
         import cbor2
 
-        self._send(cbor2.dumps({"type": kind, "series_id": self.scan.number, **fields}), patience=patience)
+        self.send(cbor2.dumps({"type": kind, "series_id": self.scan.number, **fields}), patience=patience)

@@ -29,6 +29,8 @@ SINKS = {
     "folder": "braggshot.live.simulator.folder",
     "pva": "braggshot.live.simulator.pva",
     "zmq": "braggshot.live.simulator.dectris",
+    "stins": "braggshot.live.simulator.stins",
+    "bluesky": "braggshot.live.simulator.bluesky",
 }
 """URL scheme -> module of the simulated detector that sends over this transport."""
 MAX_BYTES_IN_MEMORY = 2**31

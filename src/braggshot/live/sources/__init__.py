@@ -5,9 +5,12 @@ limits     check names, sizes and types of received data
 decoding   decode compressed images
 ledger     turn the frames and ends of scans that a transport reports into messages, in the right order
 reconnecting  listen to a transport, and connect anew when it fails
+pulling    pull messages from a ZeroMQ socket
 memory     take messages from Python code of the same process
 replay     play a scan that was measured before
 pva        receive images of an EPICS areaDetector
 dectris/   receive the stream of a DECTRIS detector
+stins      receive the stream of the detectors of MAX IV (STINS)
 folder/    watch a folder for new images and HDF5 files
+bluesky    receive the documents of Bluesky, and read the files that they name
 """

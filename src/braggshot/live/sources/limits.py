@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,14 @@ def json_object(part: Any) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise UnusableError("malformed", f"JSON {type(parsed).__name__}, expected an object")
     return parsed
+
+
+def appended_object(parts: Sequence[bytes | memoryview], place: int) -> dict[str, Any]:
+    """Return the JSON object that a user or a beamline appended to a message as part `place`; empty if there is none."""
+    try:
+        return json_object(parts[place]) if len(parts) > place else {}
+    except UnusableError:
+        return {}
 
 
 def angles(value: Any, frames: int | None) -> FloatArray | None:

@@ -1,4 +1,4 @@
-"""Find the source for a URL: ``folder:PATH``, ``pva:CHANNEL``, ``zmq:tcp://HOST:PORT``, ``replay:FILE?rate=HZ``.
+"""Find the source for a URL: ``folder:PATH``, ``pva:CHANNEL``, ``zmq:tcp://HOST:PORT``, ``replay:FILE``, and so on.
 
 A transport is a module with a frozen dataclass ``Options`` (filled from the URL) and ``connect(target, options) -> Source``.
 Other packages register their transports as entry points ``braggshot.sources``. A transport is imported only when a URL names it,
@@ -47,6 +47,10 @@ BUILT_IN = (
     ),
     Transport("pva", "braggshot.live.sources.pva", "pva:CHANNEL, images of an EPICS areaDetector"),
     Transport("zmq", "braggshot.live.sources.dectris.source", "zmq:tcp://HOST:PORT, the stream of a DECTRIS detector"),
+    Transport("stins", "braggshot.live.sources.stins", "stins:tcp://HOST:PORT, the stream of the detectors of MAX IV"),
+    Transport(
+        "bluesky", "braggshot.live.sources.bluesky", "bluesky:tcp://HOST:PORT?files=PATH, the documents of Bluesky and their files"
+    ),
     Transport("replay", "braggshot.live.sources.replay", "replay:FILE?rate=HZ, a scan that was measured before"),
 )
 """Transports that are part of this program."""

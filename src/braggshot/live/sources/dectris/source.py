@@ -15,54 +15,45 @@ are computed from the goniometer axis that turns, as the detector's configuratio
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from threading import Event
 from typing import Any
 
 import numpy as np
 
-from braggshot.errors import ConfigError
 from braggshot.live.messages import Dropped, Message
 from braggshot.live.sources.decoding import ImageDecoder
 from braggshot.live.sources.dectris.series import Header, Image, SeriesEnd, make_header, make_image
 from braggshot.live.sources.dectris.stream2 import CborReader, is_cbor
-from braggshot.live.sources.ledger import Ledger, ScanDefaults
+from braggshot.live.sources.ledger import Ledger
 from braggshot.live.sources.limits import (
-    MAX_BYTES,
     MAX_FRAMES,
     MAX_PARTS,
-    MAX_TEXT,
     UnusableError,
+    appended_object,
     counts_type,
     image_bytes,
     image_shape,
     json_object,
     whole_number,
 )  # fmt: skip
-from braggshot.live.sources.reconnecting import ConnectionLostError, keep_connected
+from braggshot.live.sources.pulling import Part, PulledSource, PullOptions, check_address
 from braggshot.volumes import BoolArray
 
 PARTS = {"none": 1, "basic": 2, "all": 8}
 """Number of parts of a header message before its appendix, for each value of the detector's setting header_detail."""
-GIVEN_UP = 0.5
-"""Time without an attempt to connect again after which libzmq has given a connection up [s]; it tries every 0.1 s."""
-Part = bytes | memoryview
 
 
 @dataclass(frozen=True)
-class Options(ScanDefaults):
-    """Options of a source ``zmq:tcp://HOST:PORT``, in addition to those of `ScanDefaults`.
+class Options(PullOptions):
+    """Options of a source ``zmq:tcp://HOST:PORT``, in addition to those of `PullOptions`.
 
     Parameters
     ----------
-    queue : number of messages that may wait in this program; further messages wait in the detector
     channel : energy threshold whose images are read, if the detector has several, such as ``threshold_2``; empty takes the first
     """
 
-    queue: int = 1000
     channel: str = ""
 
 
@@ -97,7 +88,7 @@ def _image(series: int, first: dict[str, Any], parts: Sequence[Part], decoder: I
     shape, dtype = image_shape(sides[1], sides[0]), counts_type(described.get("type"))
     encoding, is_big_endian = _encoding(described.get("encoding"), dtype)
     counts = decoder.decode(parts[2], encoding, shape, dtype)
-    return make_image(series, index, counts.byteswap() if is_big_endian else counts, _appendix(parts, 4))
+    return make_image(series, index, counts.byteswap() if is_big_endian else counts, appended_object(parts, 4))
 
 
 def _encoding(text: Any, dtype: np.dtype[Any]) -> tuple[str, bool]:
@@ -113,19 +104,9 @@ def _header(series: int, first: dict[str, Any], parts: Sequence[Part]) -> Header
     detail = first.get("header_detail")
     before = PARTS.get(detail, 1) if isinstance(detail, str) else 1
     config = json_object(parts[1]) if before > 1 and len(parts) > 1 else {}
-    user_data = _appendix(parts, before)
+    user_data = appended_object(parts, before)
     valid = _pixel_mask(parts[4], parts[5]) if before == 8 and len(parts) >= 8 else None
     return make_header(series, user_data, config, valid)
-
-
-def _appendix(parts: Sequence[Part], place: int) -> dict[str, Any]:
-    """Return the JSON object that the detector's user appended to a message; empty if there is none."""
-    if len(parts) <= place or len(parts[place]) > MAX_TEXT:
-        return {}
-    try:
-        return json_object(parts[place])
-    except UnusableError:
-        return {}
 
 
 def _pixel_mask(described: Part, payload: Part) -> BoolArray:
@@ -140,7 +121,7 @@ def _pixel_mask(described: Part, payload: Part) -> BoolArray:
     return np.frombuffer(payload, dtype).reshape(shape) == 0
 
 
-def connect(target: str, options: Options) -> DectrisSource:
+def connect(target: str, options: Options) -> PulledSource:
     """Return the source for ``zmq:tcp://HOST:PORT``.
 
     Raises
@@ -148,85 +129,15 @@ def connect(target: str, options: Options) -> DectrisSource:
     ConfigError : if `target` does not have the form ``tcp://HOST:PORT``.
     """
     import cbor2  # noqa: F401  missing libraries are reported when a source is opened
-    import zmq  # noqa: F401
     import zstandard  # noqa: F401
 
-    if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", target):
-        raise ConfigError(
-            f"zmq:{target}: give the detector's address as zmq:tcp://HOST:PORT (usually port 9999, or 31001 for version 2)."
-        )
-    return DectrisSource(target, options)
+    check_address(f"zmq:{target}", target, "zmq:tcp://HOST:PORT (usually port 9999, or 31001 for version 2)")
+    return PulledSource(target, options, lambda: partial(_read, Reader(options.channel)))
 
 
-class DectrisSource:
-    """A source of the series that a detector pushes; messages wait in the detector's queue while this program is busy."""
-
-    def __init__(self, address: str, options: Options) -> None:
-        self.address, self.options = address, options
-
-    def messages(self, stop: Event) -> Iterator[Message | None]:
-        """Yield messages of scans and frames, and None at least every 0.2 s while none comes; end soon after `stop` is set."""
-        ledger, reader = Ledger(self.options), Reader(self.options.channel)
-        yield from keep_connected(self.address, partial(self._listen, ledger, reader), stop)
-
-    def _listen(self, ledger: Ledger, reader: Reader, stop: Event) -> Iterator[Message | None]:
-        """Connect to the detector, and yield messages until `stop` is set, or until libzmq gives the connection up."""
-        import zmq
-
-        context = zmq.Context()
-        try:
-            socket = context.socket(zmq.PULL)
-            socket.set(zmq.RCVHWM, self.options.queue)
-            socket.set(zmq.MAXMSGSIZE, MAX_BYTES + MAX_BYTES // 100 + 4096)  # a longer part ends the connection
-            connection = _Connection(socket)
-            socket.connect(self.address)
-            while not stop.is_set():
-                if socket.poll(150):
-                    yield from to_messages(_receive(socket), ledger, reader)
-                else:
-                    connection.check()
-                    yield from ledger.end_if_silent()
-                    yield None
-        finally:
-            context.destroy(linger=0)
-
-
-class _Connection:
-    """A watch over the connection of a socket.
-
-    libzmq connects again by itself when the other side closes a connection. It gives a connection up when a message is larger than
-    allowed or no message at all; the socket would then be deaf for good.
-    """
-
-    def __init__(self, socket: Any) -> None:
-        import zmq
-
-        self._lost_at: float | None = None
-        self._lost = zmq.EVENT_DISCONNECTED
-        others = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
-        self._monitor = socket.get_monitor_socket(self._lost | others)
-
-    def check(self) -> None:
-        """Raise `ConnectionLostError` if the connection was lost a while ago, and libzmq does not try to connect again."""
-        from zmq.utils.monitor import recv_monitor_message
-
-        while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor)
-            self._lost_at = time.monotonic() if event["event"] == self._lost else None
-        if self._lost_at is not None and time.monotonic() - self._lost_at > GIVEN_UP:
-            raise ConnectionLostError("the connection ended with a message that is too large or damaged")
-
-
-def _receive(socket: Any) -> list[memoryview]:
-    """Receive one message, and return its parts; of a message with too many parts, return only the first `MAX_PARTS` + 1."""
-    parts: list[memoryview] = []
-    more = True
-    while more:
-        part = socket.recv(copy=False)
-        more = part.more
-        if len(parts) <= MAX_PARTS:
-            parts.append(part.buffer)
-    return parts
+def _read(reader: Reader, parts: Sequence[Part] | None, ledger: Ledger) -> list[Message]:
+    """Turn a message into messages for the live session; make none of silence."""
+    return [] if parts is None else to_messages(parts, ledger, reader)
 
 
 class Reader:

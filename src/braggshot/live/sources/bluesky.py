@@ -1,0 +1,286 @@
+"""Receive the documents that Bluesky publishes over ZeroMQ, and read the frames from the HDF5 file that they name.
+
+A message is ``prefix name document``, the document in JSON (``Publisher(..., serializer=...)`` of ``bluesky.callbacks.zmq``; its
+default is pickle, which is never read). Of a run these documents are used, by the event model (bluesky/event-model)::
+
+    start            its uid, scan_id, num_points and motors
+    descriptor       the first data key that an area detector streams into a file, or the one that the user names
+    stream_resource  the HDF5 file and dataset of that data key
+    stream_datum     more frames are in the file
+    event            the position of the motor at a frame
+    stop             the end of the run, and whether it failed
+
+A document is only told, not kept: whoever does not listen misses it. Frames stay in the file, and those of a file that is known are
+read later. Only files below the folder that the user names are opened, and no link out of them is followed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braggshot.errors import ConfigError, FormatError
+from braggshot.live.messages import Dropped, Message
+from braggshot.live.sources.folder.growing_hdf5 import GrowingFile
+from braggshot.live.sources.ledger import Ledger
+from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, json_object, real_number, whole_number
+from braggshot.live.sources.pulling import Part, PulledSource, PullOptions, check_address
+from braggshot.volumes import Frame
+
+USED = ("start", "descriptor", "stream_resource", "stream_datum", "event", "stop")
+"""Names of the documents that are used; others, such as those of other event models, are passed over."""
+PATIENCE = 5.0
+"""Time without a document after which frames are read whose events did not come [s]."""
+MOST_EVENTS = 2 * MAX_FRAMES
+"""Largest sequence number of an event."""
+
+
+@dataclass(frozen=True)
+class Options(PullOptions):
+    """Options of a source ``bluesky:tcp://HOST:PORT``, in addition to those of `PullOptions`.
+
+    Parameters
+    ----------
+    files : folder below which the files of detectors lie; files elsewhere are not opened
+    detector : data key whose frames are read; empty takes the first that an area detector streams into a file
+    motor : data key of the rocking angle; empty takes the first motor of the run
+    """
+
+    files: str = ""
+    detector: str = ""
+    motor: str = ""
+
+
+@dataclass
+class Run:
+    """A run: its start document, the key of its frames, its open file, and the angles of its events.
+
+    Parameters
+    ----------
+    uid, name, planned, motor : identifier, name, number of frames or None, and data key of the rocking angle or an empty text
+    detector, descriptor : data key of the frames, and identifier of its descriptor; empty until it is told
+    resource, file : identifier of the stream resource of the frames, and its file
+    angles : index of a frame -> rocking angle [rad]
+    in_radians, waits_for_events : the unit of the motor; whether events tell the angles of this stream
+    before : number of frames in the files before the present one
+    heard : when a document of the run came last, by a monotonic clock [s]
+    newest : largest index of a frame of which an event came
+    reading, ahead : what reads the file at present, and a frame that waits for its event
+    trouble : why the file could not be read at the last attempt, in words
+    """
+
+    uid: str
+    name: str
+    planned: int | None
+    motor: str
+    detector: str = ""
+    descriptor: str = ""
+    resource: str = ""
+    file: GrowingFile | None = None
+    angles: dict[int, float] = field(default_factory=dict)
+    in_radians: bool = False
+    waits_for_events: bool = False
+    before: int = 0
+    heard: float = 0.0
+    newest: int = -1
+    reading: Iterator[tuple[int, NDArray[Any], float | None]] | None = None
+    ahead: tuple[int, NDArray[Any]] | None = None
+    trouble: str = ""
+
+    def next_frame(self) -> tuple[int, NDArray[Any]] | None:
+        """Return the index and the image of the next frame in the file; None if there is none yet.
+
+        Raises
+        ------
+        FormatError, UnusableError : as `GrowingFile.frames`.
+        """
+        if self.ahead is None and self.file is not None:
+            self.reading = self.reading or self.file.frames()
+            found = next(self.reading, None)
+            if found is None:
+                self.reading = None
+            else:
+                self.ahead = self.before + found[0], found[1]
+        return self.ahead
+
+
+def connect(target: str, options: Options) -> PulledSource:
+    """Return the source for ``bluesky:tcp://HOST:PORT``.
+
+    Raises
+    ------
+    ConfigError : if `target` does not have the form ``tcp://HOST:PORT``, or there is no folder of files.
+    """
+    check_address(f"bluesky:{target}", target, "bluesky:tcp://HOST:PORT (the outgoing port of the proxy, usually 5578)")
+    if not options.files or not Path(options.files).is_dir():
+        raise ConfigError(f"bluesky:{target}: give the folder of the detector's files, as ?files=/data; found {options.files!r}.")
+    return PulledSource(target, options, lambda: Reader(options), kind="SUB")
+
+
+def read_document(parts: Sequence[Part]) -> tuple[str, dict[str, Any]]:
+    """Return the name of a document, and the document.
+
+    Raises
+    ------
+    UnusableError : for any data that are no document in JSON; no other error is raised.
+    """
+    if len(parts) != 1:
+        raise UnusableError("malformed", f"{len(parts)} parts, expected one")
+    words = bytes(parts[0]).split(b" ", 2)
+    if len(words) != 3:
+        raise UnusableError("malformed", "expected a prefix, a name and a document")
+    name = words[1][:40].decode(errors="replace")
+    return name, json_object(words[2]) if name in USED else {}
+
+
+class Reader:
+    """A reader that follows one run at a time; only one thread at a time may use it."""
+
+    def __init__(self, options: Options) -> None:
+        self.options, self._root = options, Path(options.files).resolve()
+        self._run: Run | None = None
+
+    def __call__(self, parts: Sequence[Part] | None, ledger: Ledger) -> list[Message]:
+        """Turn a document, or silence, into messages for the live session, or into `Dropped` if it cannot be used."""
+        run = self._run
+        if parts is None:
+            is_late = run is not None and time.monotonic() - run.heard > PATIENCE
+            return [] if run is None else self._take_frames(run, ledger, is_last=is_late)
+        try:
+            name, document = read_document(parts)
+            if name == "start":
+                return self._start(document, ledger)
+            if run is None or name not in USED:
+                return []
+            run.heard = time.monotonic()
+            used = {"descriptor": self._descriptor, "stream_resource": self._resource, "event": self._event, "stop": self._stop}
+            return used.get(name, self._datum)(run, document, ledger)
+        except UnusableError as error:
+            return [Dropped(error.reason, error.detail)]
+
+    def _start(self, document: dict[str, Any], ledger: Ledger) -> list[Message]:
+        """Begin a run; what the file of the run before still holds is read."""
+        uid, number, points = document.get("uid"), document.get("scan_id"), document.get("num_points")
+        if not isinstance(uid, str):
+            raise UnusableError("malformed", "a start document without uid")
+        messages = [] if self._run is None else self._close(self._run, ledger)
+        motors = document.get("motors")
+        first = motors[0] if isinstance(motors, list) and motors and isinstance(motors[0], str) else ""
+        is_number = isinstance(number, int) and not isinstance(number, bool)
+        is_planned = isinstance(points, int) and not isinstance(points, bool) and 0 < points <= MAX_FRAMES
+        name = f"scan_{number:04d}" if is_number else f"run_{uid[:8]}"
+        motor = self.options.motor or first
+        self._run = Run(uid[:200], name[:60], points if is_planned else None, motor, heard=time.monotonic())
+        return messages
+
+    def _descriptor(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
+        """Begin the scan if the stream holds frames of an area detector."""
+        keys, uid = document.get("data_keys"), document.get("uid")
+        if document.get("run_start") != run.uid or run.descriptor or not isinstance(keys, dict) or not isinstance(uid, str):
+            return []
+        images = [key for key, told in keys.items() if self._is_image(key, told)]
+        if not images:
+            return []
+        run.detector, run.descriptor, told = images[0], uid, keys.get(run.motor)
+        run.waits_for_events = isinstance(told, dict) and not told.get("external")
+        run.in_radians = isinstance(told, dict) and str(told.get("units")).startswith("rad")
+        return ledger.begin(run.uid, run.name, run.planned)
+
+    def _is_image(self, key: str, told: Any) -> bool:
+        """Tell whether a data key is that of images in a file, and the one that the user names."""
+        if not isinstance(told, dict) or (self.options.detector and key != self.options.detector):
+            return False
+        shape = told.get("shape")
+        return bool(told.get("external")) and isinstance(shape, list) and len(shape) in {2, 3}
+
+    def _resource(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
+        """Open the file of the frames; the rest of the file before it is read first."""
+        if not run.detector or document.get("data_key") != run.detector or document.get("run_start", run.uid) != run.uid:
+            return []
+        told, uri, uid = document.get("parameters"), document.get("uri"), document.get("uid")
+        name = told.get("dataset", told.get("path")) if isinstance(told, dict) else None
+        if not isinstance(uri, str) or not isinstance(name, str) or not isinstance(uid, str):
+            raise UnusableError("malformed", "a stream resource without uri, dataset or uid")
+        if uid == run.resource:
+            return []
+        path = self._path(uri)
+        messages = self._leave_file(run, ledger)
+        run.before += 0 if run.file is None else run.file.taken
+        run.resource, run.file = uid, GrowingFile(path, name)
+        return messages
+
+    def _path(self, uri: str) -> Path:
+        """Return the path that a URI names, if it lies below the folder of files."""
+        try:
+            parsed = urlsplit(uri[:4000])
+            path = Path(unquote(parsed.path)).resolve()
+            is_below = parsed.scheme == "file" and path.is_relative_to(self._root) and (path.is_file() or not path.exists())
+        except (ValueError, OSError, RuntimeError):
+            is_below = False
+        if not is_below:
+            raise UnusableError("link", f"{uri[:200]!r} names no file below {self._root}")
+        return path
+
+    def _datum(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
+        """Read new frames."""
+        return self._take_frames(run, ledger) if document.get("stream_resource") == run.resource else []
+
+    def _event(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
+        """Keep the angle of a frame, and read new frames."""
+        if document.get("descriptor") != run.descriptor or not run.waits_for_events:
+            return []
+        index = whole_number(document.get("seq_num"), "seq_num", 1, MOST_EVENTS) - 1
+        data = document.get("data")
+        angle = real_number(data.get(run.motor)) if isinstance(data, dict) else None
+        if angle is not None:
+            run.angles[index] = angle if run.in_radians else float(np.deg2rad(angle))
+        run.newest = max(run.newest, index)
+        return self._take_frames(run, ledger)
+
+    def _stop(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
+        """End the run."""
+        if document.get("run_start") != run.uid:
+            return []
+        status, self._run = document.get("exit_status", "success"), None
+        messages = self._leave_file(run, ledger)
+        why = "" if status == "success" else f"the run ended by {str(status)[:40]}"
+        return messages + ledger.end(run.uid, why or None)
+
+    def _close(self, run: Run, ledger: Ledger) -> list[Message]:
+        """End a run whose stop document never came."""
+        return self._leave_file(run, ledger) + ledger.end(run.uid, next_began=True)
+
+    def _take_frames(self, run: Run, ledger: Ledger, is_last: bool = False) -> list[Message]:
+        """Read the frames that were written since, with `is_last` also those whose events did not come."""
+        messages: list[Message] = []
+        if run.file is None:
+            return messages
+        try:
+            while (found := run.next_frame()) is not None and (is_last or not run.waits_for_events or found[0] <= run.newest):
+                index, image = found
+                run.ahead = None
+                messages += ledger.frame(run.uid, run.name, Frame(index, image, run.angles.get(index), time.time()))
+        except UnusableError as error:
+            messages.append(Dropped(error.reason, error.detail))
+            run.file.close()
+            run.file, run.reading = None, None
+        except FormatError as error:
+            run.reading, run.trouble = None, str(error)  # it may be readable later
+        else:
+            run.trouble = ""
+        return messages
+
+    def _leave_file(self, run: Run, ledger: Ledger) -> list[Message]:
+        """Read the rest of the file, and close it."""
+        messages = self._take_frames(run, ledger, is_last=True)
+        if run.file is None:
+            return messages
+        run.file.close()
+        return [*messages, *([Dropped("unreadable", run.trouble)] if run.trouble else [])]

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from itertools import pairwise
+
+import h5py
+import numpy as np
+import pytest
+from played import assert_equal, listen, playing, toy_scan
+
+from braggshot.errors import ConfigError
+from braggshot.live.messages import Arrived, Begin, Dropped, End
+from braggshot.live.simulator.faults import Faults
+from braggshot.live.simulator.player import open_sink
+from braggshot.live.sources import bluesky
+from braggshot.live.sources.bluesky import Options, Reader, read_document
+from braggshot.live.sources.ledger import Ledger, ScanDefaults
+from braggshot.live.sources.limits import UnusableError
+from braggshot.live.sources.registry import open_source
+
+COUNTS = toy_scan().frames[:]
+
+
+def place(folder):
+    return f"bluesky:tcp://127.0.0.1:*?files={folder}"
+
+
+def message(kind, /, **document):
+    return [b" ".join([b"", kind.encode(), json.dumps(document).encode()])]
+
+
+def run(path, frames=12, motor="eta", units="deg"):
+    """The documents of a run with a step scan, as a RunEngine tells them."""
+    image = {"shape": [1, 20, 31], "dtype": "array", "external": "STREAM:"}
+    documents = [
+        message("start", uid="r1", scan_id=54, num_points=frames, motors=[motor], plan_name="scan"),
+        message("descriptor", uid="d0", run_start="r1", name="baseline", data_keys={"x": {"shape": [], "dtype": "number"}}),
+        message("descriptor", uid="d1", run_start="r1", data_keys={"eta": {"shape": [], "units": units}, "eiger": image}),
+        message("stream_resource", uid="s1", run_start="r1", data_key="eiger", uri=f"file://localhost{path}",
+                mimetype="application/x-hdf5", parameters={"dataset": "entry/data"}),
+    ]  # fmt: skip
+    for index in range(frames):
+        indices = {"start": index, "stop": index + 1}
+        documents += [message("stream_datum", stream_resource="s1", descriptor="d1", indices=indices)]
+        documents += [message("event", descriptor="d1", seq_num=index + 1, data={"eta": 10.0 + 0.1 * index})]
+    return [*documents, message("stop", run_start="r1", exit_status="success")]
+
+
+@pytest.fixture
+def path(tmp_path):
+    with h5py.File(tmp_path / "frames.h5", "w") as file:
+        file["entry/data"] = COUNTS
+    return tmp_path / "frames.h5"
+
+
+def told(folder, messages, **options):
+    ledger, read, heard = Ledger(ScanDefaults()), Reader(Options(files=str(folder), **options)), []
+    for parts in messages:
+        heard += read(parts, ledger)
+    return heard
+
+
+def frames_of(heard):
+    return {message.frame.index: message.frame for message in heard if isinstance(message, Arrived)}
+
+
+@pytest.mark.parametrize("compress", ["none", "bslz4"])
+def test_every_frame_arrives_as_it_was_sent(compress, tmp_path):
+    scan = toy_scan()
+    sink = open_sink(place(tmp_path), compress=compress)
+    heard = listen(open_source(sink.url), playing(scan, sink, repeat=2), scans=2)
+    assert heard.ends == [End("scan_0001"), End("scan_0002")]
+    assert not heard.lost
+    for begin in heard.begins:
+        assert begin.frames == 12
+        assert_equal(heard, scan, begin.scan)
+
+
+def test_an_aborted_run_is_followed_by_the_whole_one(tmp_path):
+    scan, sink = toy_scan(), open_sink(place(tmp_path))
+    heard = listen(open_source(sink.url), playing(scan, sink, Faults(abort=4)), scans=2)
+    assert heard.ends == [End("scan_0001", "the run ended by abort"), End("scan_0002")]
+    assert_equal(heard, scan, "scan_0002")
+
+
+def test_a_step_scan_has_the_angles_of_its_events(path):
+    for units, factor in (("deg", np.pi / 180), ("radians", 1.0)):
+        heard = told(path.parent, run(path, units=units))
+        frames = frames_of(heard)
+        assert [type(message) for message in heard] == [Begin, *12 * [Arrived], End]
+        assert (heard[0].scan, heard[0].frames, heard[-1]) == ("scan_0054", 12, End("scan_0054"))
+        for index, frame in frames.items():
+            np.testing.assert_array_equal(frame.image, COUNTS[index])
+        angles = [frames[index].rocking_angle for index in range(12)]  # though all frames are there at the first event
+        np.testing.assert_allclose(angles, factor * (10.0 + 0.1 * np.arange(12)))
+
+
+def test_no_frame_is_lost_with_documents_that_never_came(path):
+    """Whoever knows the file reads all frames of it, whichever of the later documents come, once or twice, in whatever order."""
+    documents, random = run(path), np.random.default_rng(2)
+    for _ in range(30):
+        later = [document for document in documents[4:-1] if random.random() < 0.6]
+        later = [later[index] for index in random.permutation(len(later))]
+        heard = told(path.parent, [*documents[:4], *later, *later[:3], documents[-1]])
+        assert sorted(frames_of(heard)) == list(range(12))
+        assert not [message for message in heard if isinstance(message, Dropped)]
+    heard = told(path.parent, [*documents[:8], message("start", uid="r2", scan_id=55)])  # the stop document never came
+    assert sorted(frames_of(heard)) == list(range(12))
+
+
+def test_frames_are_read_though_no_further_document_comes(path, monkeypatch):
+    assert len(frames_of(told(path.parent, [*run(path)[:6], None]))) == 1  # the event of the next frame may still come
+    monkeypatch.setattr(bluesky, "PATIENCE", -1.0)
+    heard = told(path.parent, [*run(path)[:6], None])
+    assert sorted(frames_of(heard)) == list(range(12))
+    assert heard[-1] == End("scan_0054")
+
+
+def test_a_file_that_cannot_be_read_is_told_once(path):
+    path.write_bytes(b"no HDF5")
+    heard = told(path.parent, [*run(path)[:8], None, None, run(path)[-1]])
+    assert [type(message) for message in heard] == [Begin, Dropped, End]
+    assert heard[1].reason == "unreadable"
+
+
+def test_a_fly_scan_is_read_as_it_is_written(path):
+    documents = [document for document in run(path, motor="none") if b" event " not in document[0]]
+    heard = told(path.parent, documents[:5])
+    assert len(frames_of(heard)) == 12
+
+
+def test_files_elsewhere_are_not_opened(path, tmp_path):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "link.h5").symlink_to(path)
+    for uri in (path, inner / "link.h5", inner / ".." / "frames.h5", inner, "/dev/zero", inner / "%2e%2e/frames.h5"):
+        heard = told(inner, run(uri))
+        assert [message.reason for message in heard if isinstance(message, Dropped)] == ["link"]
+        assert not frames_of(heard)
+    with h5py.File(inner / "outside.h5", "w") as file:
+        file["entry/data"] = h5py.ExternalLink(str(path), "entry/data")
+    assert not frames_of(told(inner, run(inner / "outside.h5")))
+
+
+def test_another_detector_can_be_chosen(path):
+    assert not told(path.parent, run(path), detector="pilatus")
+    assert len(frames_of(told(path.parent, run(path), detector="eiger"))) == 12
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ([], "malformed"),
+        ([b"a", b"b"], "malformed"),
+        ([b"start"], "malformed"),
+        ([b" start \x80\x04\x95"], "malformed"),  # pickle
+        ([b" start [1]"], "malformed"),
+        ([b" event " + b" " * (2**20 + 1)], "oversized"),
+    ],
+)
+def test_what_is_no_document_is_refused_in_a_word(parts, reason):
+    with pytest.raises(UnusableError) as refused:
+        read_document(parts)
+    assert refused.value.reason == reason
+
+
+def test_mutated_documents_never_raise_and_keep_the_order(path):
+    random, documents = np.random.default_rng(1), run(path)
+    values = [None, True, -1, 0, 3, 2**63, 1e300, "", "r1", "d1", "s1", "file:///x", "file://[", [], [1, 20, 31], {}, {"a": {}}]
+    ledger, read, heard = Ledger(ScanDefaults()), Reader(Options(files=str(path.parent))), []
+    for turn in range(2000):
+        _, name, text = documents[turn % len(documents)][0].split(b" ", 2)
+        if random.random() < 0.1:
+            document = json.loads(text)
+            document[random.choice([*document, "uid", "scan_id", "uri"])] = values[random.integers(len(values))]
+            text = json.dumps(document).encode()
+        elif random.random() < 0.1:
+            content = bytearray(text)
+            content[random.integers(len(content))] = random.integers(256)
+            text = bytes(content)
+        heard += read([b" ".join([b"", name, text])], ledger)
+        heard += read(None, ledger) if random.random() < 0.05 else []
+    scans = [message for message in heard if isinstance(message, Begin | End)]
+    assert len(scans) > 50
+    for first, second in pairwise(scans):
+        assert isinstance(first, Begin) != isinstance(second, Begin)
+
+
+def test_addresses_and_options_that_are_none(tmp_path):
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        open_source("bluesky:beamline")
+    with pytest.raises(ConfigError, match="give the folder of the detector's files"):
+        open_source("bluesky:tcp://127.0.0.1:5578")
+    with pytest.raises(ConfigError, match="cannot publish"):
+        open_sink(f"bluesky:tcp://127.0.0.1:1:1?files={tmp_path}")
+    with pytest.raises(ConfigError, match="not compressed by 'lz4'"):
+        open_sink(place(tmp_path), compress="lz4")
+
+
+class Camera:
+    """A detector that appends each frame to an HDF5 file, and says so by stream documents."""
+
+    name, parent = "eiger", None
+
+    def __init__(self, path, images):
+        self.path, self.images, self.told = path, images, 0
+
+    def stage(self):
+        self.file = h5py.File(self.path, "w", libver="latest", locking=False)
+        shape = self.images.shape[1:]
+        self.data = self.file.create_dataset("entry/data", (0, *shape), "u2", maxshape=(None, *shape), chunks=(1, *shape))
+        self.file.swmr_mode = True
+        return [self]
+
+    def unstage(self):
+        self.file.close()
+        return [self]
+
+    def trigger(self):
+        from ophyd.status import Status
+
+        count = self.data.shape[0]
+        self.data.resize(count + 1, axis=0)
+        self.data[count] = self.images[count]
+        self.data.flush()
+        status = Status()
+        status.set_finished()
+        return status
+
+    def read(self):
+        return {}
+
+    def describe(self):
+        return {"eiger": {"source": "sim", "shape": [1, *self.images.shape[1:]], "dtype": "array", "external": "STREAM:"}}
+
+    def read_configuration(self):
+        return {}
+
+    def describe_configuration(self):
+        return {}
+
+    def collect_asset_docs(self, index=None):
+        if not self.told:
+            where = {"uri": self.path.as_uri(), "mimetype": "application/x-hdf5", "parameters": {"dataset": "/entry/data"}}
+            yield "stream_resource", {"uid": "s1", "data_key": "eiger", **where}
+        first, self.told = self.told, self.data.shape[0]
+        numbers = {"start": 0, "stop": 0}  # the RunEngine fills them in
+        indices = {"start": first, "stop": self.told}
+        yield "stream_datum", {
+            "uid": f"s1/{first}", "stream_resource": "s1", "indices": indices, "seq_nums": numbers, "descriptor": "",
+        }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries
+def test_a_run_engine_with_a_real_proxy(tmp_path):
+    pytest.importorskip("bluesky")
+    pytest.importorskip("ophyd")
+    from bluesky import RunEngine
+    from bluesky.callbacks.zmq import Proxy, Publisher
+    from bluesky.plans import scan as step_scan
+    from ophyd.sim import SynAxis
+
+    proxy = Proxy()
+    threading.Thread(target=proxy.start, daemon=True).start()
+    entry, exit_port = (str(port).rpartition(":")[2] for port in (proxy.in_port, proxy.out_port))
+    publisher = Publisher(f"127.0.0.1:{entry}", serializer=lambda document: json.dumps(document, default=str).encode())
+    engine, heard_one = RunEngine({}, context_managers=[]), threading.Event()
+    engine.subscribe(publisher)
+
+    class Waiting:
+        """The source, which tells that it listens."""
+
+        def __init__(self):
+            self.source = open_source(f"bluesky:tcp://127.0.0.1:{exit_port}?files={tmp_path}")
+
+        def messages(self, stop):
+            for message in self.source.messages(stop):
+                heard_one.set()
+                yield message
+
+    def play():
+        assert heard_one.wait(10)
+        time.sleep(0.5)
+        engine(step_scan([Camera(tmp_path / "frames.h5", COUNTS)], SynAxis(name="eta"), 10.0, 11.1, 12))
+
+    heard = listen(Waiting(), play)
+    publisher.close()
+    assert heard.begins[0].frames == 12
+    assert heard.ends == [End("scan_0001")]
+    assert not heard.lost
+    assert_equal(heard, toy_scan(), "scan_0001")
