@@ -10,6 +10,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
+from sample_layouts import write_nanomax
 from scipy.constants import electron_volt
 
 from braggshot.io.beamlines import aps_34idc
@@ -231,8 +232,17 @@ def _p10(folder: Path) -> Sample:
     return Sample("petra_p10", path, counts, last, valid=good, rocking_angle=np.deg2rad(om))
 
 
+def _nanomax(folder: Path) -> Sample:
+    theta = np.linspace(15.2, 15.6, SHAPE[0])
+    angles = {"gontheta": theta, "gonphi": 3.0, "gamma": 12.0, "delta": 27.0}
+    path = write_nanomax(folder, draw_counts(np.uint32), angles, per_point=3)
+    last = folder / "scan_000012_eiger500k_0002.h5"
+    return Sample("nanomax", path, draw_counts(np.uint32), last, rocking_angle=np.deg2rad(theta))
+
+
 SAMPLES = {
     "cxi": _cxi, "npy": _npy, "npz": _npz, "tiff": _tiff, "tiff_compressed": _tiff_compressed, "pattern": _pattern,
     "tiff_folder": lambda folder: _image_folder(folder, ".tif"), "npy_folder": lambda folder: _image_folder(folder, ".npy"),
     "nexus": _nexus, "aps_34idc": _aps, "esrf_id01": _id01, "esrf_id01_collection": _id01_collection, "petra_p10": _p10,
+    "nanomax": _nanomax,
 }  # fmt: skip

@@ -54,6 +54,7 @@ BUILT_IN = (
     Format("aps_34idc", "braggshot.io.beamlines.aps_34idc", "APS 34-ID-C: SPEC file and TIFF frames"),
     Format("esrf_id01", "braggshot.io.beamlines.esrf_id01", "ESRF ID01: BLISS HDF5"),
     Format("petra_p10", "braggshot.io.beamlines.petra_p10", "PETRA III P10: Eiger master HDF5 and .fio"),
+    Format("nanomax", "braggshot.io.beamlines.nanomax", "MAX IV NanoMAX: HDF5 of contrast"),
     Format("recorded", "braggshot.io.formats.recorded", "folder that braggshot records while a scan is measured"),
 )
 

@@ -11,4 +11,6 @@ fio           read a .fio file
 aps_34idc     read APS 34-ID-C: a SPEC file and TIFF frames
 esrf_id01     read ESRF ID01: BLISS HDF5 files
 petra_p10     read PETRA III P10: an Eiger master file and a .fio file
+layouts       read the scan in one group of an HDF5 file, by a table of places
+nanomax       read NanoMAX: an HDF5 file of contrast
 """
