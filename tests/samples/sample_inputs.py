@@ -10,7 +10,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
-from sample_layouts import write_nanomax
+from sample_layouts import write_i16, write_nanomax
 from scipy.constants import electron_volt
 
 from braggshot.io.beamlines import aps_34idc
@@ -240,9 +240,17 @@ def _nanomax(folder: Path) -> Sample:
     return Sample("nanomax", path, draw_counts(np.uint32), last, rocking_angle=np.deg2rad(theta))
 
 
+def _i16(folder: Path, images: str = "hdf") -> Sample:
+    eta = np.linspace(18.2, 18.6, SHAPE[0])
+    angles = {"mu": 0.0, "eta": eta, "chi": 89.0, "phi": -33.0, "gam": 2.0, "delta": 37.0}
+    path = write_i16(folder, draw_counts(np.int32), angles, images=images)
+    damage = path if images == "hdf" else folder / "1040323-pilatus3_100k-files/00009.tif"
+    return Sample("diamond_i16", path, draw_counts(np.int32), damage, rocking_angle=np.deg2rad(eta))
+
+
 SAMPLES = {
     "cxi": _cxi, "npy": _npy, "npz": _npz, "tiff": _tiff, "tiff_compressed": _tiff_compressed, "pattern": _pattern,
     "tiff_folder": lambda folder: _image_folder(folder, ".tif"), "npy_folder": lambda folder: _image_folder(folder, ".npy"),
     "nexus": _nexus, "aps_34idc": _aps, "esrf_id01": _id01, "esrf_id01_collection": _id01_collection, "petra_p10": _p10,
-    "nanomax": _nanomax,
+    "nanomax": _nanomax, "diamond_i16": _i16, "diamond_i16_tiff": lambda folder: _i16(folder, "tif"),
 }  # fmt: skip

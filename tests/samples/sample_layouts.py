@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import hdf5plugin
 import numpy as np
+import tifffile
 
 Angles = Mapping[str, float | np.ndarray]
 
@@ -52,4 +53,66 @@ def write_nanomax(
         else:
             part = write_camera(folder / f"scan_000012_{detector}.hdf5", inside, counts)
             file[f"{place}/frames"] = h5py.ExternalLink(part.name, inside)
+    return path
+
+
+def turn_y(degrees: float) -> np.ndarray:
+    sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    return np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+
+
+def write_i16(
+    folder: Path, counts: np.ndarray, angles: Angles, *, energy: float = 10000.0, images: str = "hdf", entry: str = "entry",
+    pitch: float = 75e-6, beam: tuple[float, float] = (6.0, 4.5), distance: float = 0.8, place: Any = None,
+) -> Path:  # fmt: skip
+    """A file of GDA: axes X up, Y inboard, Z downstream; the detector 8.8 degrees below its arm, rows along Y and columns along X.
+
+    `angles` may be those of the kappa goniometer. `place` holds the first pixel, the step of rows and that of columns [m].
+    """
+    number, path = "1040323", folder / "1040323.nxs"
+    folder.mkdir(parents=True, exist_ok=True)
+    camera, points = f"{entry}/instrument/pil3_100k", max(np.size(value) for value in angles.values())
+    if place is None:
+        back = turn_y(8.8)  # what the offset undoes
+        place = [back @ v for v in ([-pitch * beam[1], -pitch * beam[0], distance], [0, pitch, 0], [pitch, 0, 0])]
+    with h5py.File(path, "w") as file:
+        file[f"{entry}/instrument/beamline"] = "i16"
+        old = entry == "entry1"
+        file[f"{entry}/scan_command" if old else f"{entry}/diamond_scan/scan_command"] = "scan eta 1 2 0.1 pil3_100k 1"
+        file[f"{entry}/scan_dimensions" if old else f"{entry}/diamond_scan/scan_shape"] = [points]
+        file[f"{entry}/start_time"] = "2024-02-27T16:25:38.209"
+        put(file.create_group(f"{entry}/sample/beam"), {"incident_energy": energy / 1e3})
+        before = file.create_group(f"{entry}/{'before_scan' if old else 'instrument'}/diffractometer_sample")
+        for name, value in angles.items():
+            if np.size(value) > 1 or name.startswith("k"):
+                file[f"{entry}/measurement/{name}"] = np.broadcast_to(value, points)
+            if not name.startswith("k"):
+                before[name] = float(np.ravel(value)[0])
+        file[f"{entry}/measurement/ic1monitor"] = np.linspace(0.6, 0.7, points)
+        origin = f"/{camera}/transformations/origin_offset"
+        arm, size = f"/{entry}/instrument/transformations", [np.linalg.norm(vector) for vector in place]
+        chain = {
+            f"{arm}/gamma": (np.zeros(points), "deg", "rotation", [1.0, 0, 0], "."),
+            f"{arm}/delta": (np.zeros(points), "deg", "rotation", [0, 1.0, 0], f"{arm}/gamma"),
+            f"{arm}/offsetdelta": (np.full(points, 8.8), "deg", "rotation", [0, -1.0, 0], f"{arm}/delta"[1:]),
+            origin: ([1.0], "mm", "translation", place[0] * 1e3, f"{arm}/offsetdelta"),
+            f"/{camera}/module/module_offset": ([0.0], "mm", "translation", np.zeros(3), origin),
+            f"/{camera}/module/slow_pixel_direction":
+                ([size[1] * 1e3], "mm", "translation", place[1] / size[1], f"/{camera}/module/module_offset"),
+            f"/{camera}/module/fast_pixel_direction":
+                ([size[2] * 1e3], "mm", "translation", place[2] / size[2], f"/{camera}/module/module_offset"),
+        }  # fmt: skip
+        for name, (value, units, kind, vector, after) in chain.items():
+            file[name] = value
+            file[name].attrs.update(units=units, transformation_type=kind, vector=vector, depends_on=np.bytes_(after))
+        if images == "tif":
+            files = [f"{number}-pilatus3_100k-files/{index:05d}.tif" for index in range(1, len(counts) + 1)]
+            (folder / files[0]).parent.mkdir(exist_ok=True)
+            for name, image in zip(files, counts, strict=True):
+                tifffile.imwrite(folder / name, image.astype(np.int32), photometric="minisblack")
+            file[f"{camera}/image_data"] = files
+        part = f"{number}-pilatus3_100k-files/{number}.hdf"
+        file[f"{camera}/data"] = h5py.ExternalLink(part, "/entry/instrument/detector/data")
+    if images == "hdf":
+        write_camera(folder / part, "entry/instrument/detector/data", counts)
     return path

@@ -55,6 +55,7 @@ BUILT_IN = (
     Format("esrf_id01", "braggshot.io.beamlines.esrf_id01", "ESRF ID01: BLISS HDF5"),
     Format("petra_p10", "braggshot.io.beamlines.petra_p10", "PETRA III P10: Eiger master HDF5 and .fio"),
     Format("nanomax", "braggshot.io.beamlines.nanomax", "MAX IV NanoMAX: HDF5 of contrast"),
+    Format("diamond_i16", "braggshot.io.beamlines.diamond_i16", "Diamond I16: NeXus of GDA, with HDF5 or TIFF frames"),
     Format("recorded", "braggshot.io.formats.recorded", "folder that braggshot records while a scan is measured"),
 )
 

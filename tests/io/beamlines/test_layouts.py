@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sample_layouts import write_nanomax
+from sample_layouts import write_i16, write_nanomax
 from scipy.constants import c, electron_volt, h
 
 from braggshot.errors import DataError, FormatError
@@ -58,6 +58,19 @@ BEAMLINES = {
         "x-",
         {"gontheta": np.linspace(15.2, 15.6, SHAPE[0]), "gonphi": 3.0, "gamma": 12.0, "delta": 27.0},
         values={"energy": "entry/snapshots/*/energy", "distance": "entry/snapshots/*/radius", "circle": "entry/snapshots/*/delta"},
+    ),
+    "diamond_i16": Beamline(
+        write_i16,
+        {"mu": "y+", "eta": "x-", "chi": "z+", "phi": "x-"},
+        {"gam": "y+", "delta": "x-"},
+        "x-",
+        "y+",
+        {"mu": 1.5, "eta": np.linspace(18.2, 18.6, SHAPE[0]), "chi": 89.0, "phi": -33.0, "gam": 2.0, "delta": 37.0},
+        values={
+            "energy": "entry/sample/beam/incident_energy",
+            "distance": "entry/instrument/pil3_100k/module/module_offset",
+            "circle": "entry/instrument/diffractometer_sample/delta",
+        },
     ),
 }
 

@@ -12,5 +12,7 @@ aps_34idc     read APS 34-ID-C: a SPEC file and TIFF frames
 esrf_id01     read ESRF ID01: BLISS HDF5 files
 petra_p10     read PETRA III P10: an Eiger master file and a .fio file
 layouts       read the scan in one group of an HDF5 file, by a table of places
+poses         place a detector by the transformations of a NeXus file
 nanomax       read NanoMAX: an HDF5 file of contrast
+diamond_i16   read Diamond I16: a NeXus file of GDA
 """

@@ -159,15 +159,23 @@ def _parts(group: h5py.Group, name: str) -> tuple[str, ...]:
 
 
 def read_contents(
-    group: h5py.Group, layout: Layout, detector: str | None, monitor: Sequence[str], noticed: list[str]
+    group: h5py.Group, layout: Layout, detector: str | None, monitor: Sequence[str], noticed: list[str], also: Sequence[str] = ()
 ) -> Contents:  # fmt: skip
     """Read what the group of a scan holds, but the frames.
+
+    Parameters
+    ----------
+    group, layout : the group, and the beamline's table
+    detector : name of the detector; None if there is only one
+    monitor : places of the incident flux
+    noticed : what is odd, in words
+    also : names of detectors whose frames are kept in files of another kind
 
     Raises
     ------
     FormatError : if there is no detector of that name, or several if none is named; the message lists them.
     """
-    detectors = find_frames(group, layout)
+    detectors = dict.fromkeys(also, ()) | find_frames(group, layout)
     if detector is None and len(detectors) == 1:
         detector = next(iter(detectors))
     if detector not in detectors:
@@ -175,7 +183,8 @@ def read_contents(
         there = f"there is {', '.join(detectors) or 'none'}: choose with detector=..."
         raise FormatError(f"{group.file.filename}: {group.name} holds {asked}; {there}")
     flux = next((item for item in find_datasets(group, monitor) if item.ndim), None)
-    bad = next((item for item in find_datasets(group, layout.mask) if item.ndim == 2), None)
+    masks = [place.replace("{detector}", detector) for place in layout.mask]
+    bad = next((item for item in find_datasets(group, masks) if item.ndim == 2), None)
     return Contents(
         datasets=detectors[detector],
         detector=detector,

@@ -4,7 +4,7 @@
 
     000012.h5
         entry/description                        "ascan gontheta 15.1 15.5 8 0.5"
-        entry/snapshots/{pre,post}_scan/NAME     all motors before and after the scan [deg, mm], energy [eV]; "snapshot" in old files
+        entry/snapshots/{pre,post}_scan/NAME     motors before and after the scan [deg, mm], energy [eV]; "snapshot" in old files
         entry/measurement/NAME                   motors that were scanned, counters such as alba2/1
         entry/measurement/DETECTOR/frames        link to the detector's own file, or one link for each point (000000, 000001, ...)
 
