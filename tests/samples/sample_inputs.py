@@ -10,7 +10,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
-from sample_layouts import write_i16, write_nanomax
+from sample_layouts import write_cristal, write_i16, write_nanomax, write_sixs
 from scipy.constants import electron_volt
 
 from braggshot.io.beamlines import aps_34idc
@@ -248,9 +248,22 @@ def _i16(folder: Path, images: str = "hdf") -> Sample:
     return Sample("diamond_i16", path, draw_counts(np.int32), damage, rocking_angle=np.deg2rad(eta))
 
 
+def _sixs(folder: Path) -> Sample:
+    mu = np.linspace(10.2, 10.6, SHAPE[0])
+    path = write_sixs(folder, draw_counts(np.uint16), {"beta": 0.4, "mu": mu, "gamma": 22.0, "delta": 15.0})
+    return Sample("soleil_sixs", path, draw_counts(np.uint16), path, rocking_angle=np.deg2rad(mu))
+
+
+def _cristal(folder: Path) -> Sample:
+    omega = np.linspace(10.2, 10.6, SHAPE[0])
+    path = write_cristal(folder, draw_counts(np.uint16), {"mgomega": omega, "mgphi": 3.0, "gamma": 2.0, "delta": 25.0})
+    return Sample("soleil_cristal", path, draw_counts(np.uint16), path, rocking_angle=np.deg2rad(omega))
+
+
 SAMPLES = {
     "cxi": _cxi, "npy": _npy, "npz": _npz, "tiff": _tiff, "tiff_compressed": _tiff_compressed, "pattern": _pattern,
     "tiff_folder": lambda folder: _image_folder(folder, ".tif"), "npy_folder": lambda folder: _image_folder(folder, ".npy"),
     "nexus": _nexus, "aps_34idc": _aps, "esrf_id01": _id01, "esrf_id01_collection": _id01_collection, "petra_p10": _p10,
     "nanomax": _nanomax, "diamond_i16": _i16, "diamond_i16_tiff": lambda folder: _i16(folder, "tif"),
+    "soleil_sixs": _sixs, "soleil_cristal": _cristal,
 }  # fmt: skip

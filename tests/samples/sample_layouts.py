@@ -116,3 +116,54 @@ def write_i16(
     if images == "hdf":
         write_camera(folder / part, "entry/instrument/detector/data", counts)
     return path
+
+
+def write_sixs(
+    folder: Path, counts: np.ndarray, angles: Angles, *, energy: float = 10000.0, year: int = 2022, label: bool = True
+) -> Path:  # fmt: skip
+    """A file of SOLEIL: devices of the beamline, and numbered data sets whose `long_name` says what they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, mu = folder / "spare_ascan_mu_00012.nxs", np.asarray(angles["mu"])
+    with h5py.File(path, "w") as file:
+        data = file.create_group("com/scan_data")
+        data.create_dataset("data_05", data=counts, chunks=(1, *counts.shape[1:]), compression="gzip")
+        data["data_02"] = np.linspace(5.0, 6.0, len(mu))
+        data["data_02"].attrs["long_name"] = np.bytes_("i14-c-c00/ca/cpt.1/monitor")
+        name = "actuator_1_1" if year >= 2022 else "data_07"
+        data[name] = mu
+        if label:
+            data[name].attrs["long_name"] = np.bytes_(
+                "i14-c-cx1/ex/med-v-dif-group.1/mu" if year >= 2022 else "i14-c-cx1/ex/mu-med/position"
+            )
+        still = {motor: [float(np.ravel(value)[0])] for motor, value in angles.items()} | {"omega": [0.0]}
+        for motor, value in still.items():
+            if year >= 2022:
+                file[f"com/SIXS/i14-c-cx1-ex-med-v-dif-group.1/{motor}/position"] = value
+            else:
+                file[f"com/SIXS/i14-c-cx1-ex-{motor}-med-h/position_pre"] = value
+        if year < 2022:
+            file["com/SIXS/i14-c-cx1-ex-zdelta-a-med-group/position_pre"] = [77.0]
+        file["com/SIXS/i14-c-c02-op-mono/energy"] = [energy / 1e3]
+    return path
+
+
+def write_cristal(
+    folder: Path, counts: np.ndarray, angles: Angles, *, energy: float = 10000.0, number: int = 12, named: bool = True
+) -> Path:  # fmt: skip
+    """A file of SOLEIL CRISTAL; `named` says whether the file names the motor that was scanned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, entry = folder / "S12.nxs", f"exp_{number:04d}"
+    scanned = next(name for name, value in angles.items() if np.size(value) > 1)
+    with h5py.File(path, "a") as file:
+        data = file.create_group(f"{entry}/scan_data")
+        data.create_dataset("data_06", data=counts, chunks=(1, *counts.shape[1:]), compression="gzip")
+        data["actuator_1_1"] = angles[scanned]
+        data["data_04"] = np.linspace(5.0, 6.0, np.size(angles[scanned]))
+        if named:
+            file[f"{entry}/scan_config/name"] = np.bytes_(f"ascan i06-c-c07-ex-mg_{scanned.removeprefix('mg')}")
+        places = {"mgomega": "i06-c-c07-ex-mg_omega", "mgphi": "i06-c-c07-ex-mg_phi"}
+        places |= {name: f"Diffractometer/i06-c-c07-ex-dif-{name}" for name in ("gamma", "delta")}
+        for name, value in angles.items():
+            file[f"{entry}/CRISTAL/{places[name]}/position"] = float(np.ravel(value)[0])
+        file[f"{entry}/CRISTAL/Monochromator/energy"] = [energy / 1e3]
+    return path

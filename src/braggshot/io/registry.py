@@ -56,6 +56,8 @@ BUILT_IN = (
     Format("petra_p10", "braggshot.io.beamlines.petra_p10", "PETRA III P10: Eiger master HDF5 and .fio"),
     Format("nanomax", "braggshot.io.beamlines.nanomax", "MAX IV NanoMAX: HDF5 of contrast"),
     Format("diamond_i16", "braggshot.io.beamlines.diamond_i16", "Diamond I16: NeXus of GDA, with HDF5 or TIFF frames"),
+    Format("soleil_sixs", "braggshot.io.beamlines.soleil_sixs", "SOLEIL SIXS: NeXus since 2019"),
+    Format("soleil_cristal", "braggshot.io.beamlines.soleil_cristal", "SOLEIL CRISTAL: NeXus"),
     Format("recorded", "braggshot.io.formats.recorded", "folder that braggshot records while a scan is measured"),
 )
 

@@ -15,4 +15,7 @@ layouts       read the scan in one group of an HDF5 file, by a table of places
 poses         place a detector by the transformations of a NeXus file
 nanomax       read NanoMAX: an HDF5 file of contrast
 diamond_i16   read Diamond I16: a NeXus file of GDA
+soleil        read what was scanned from the NeXus files of SOLEIL
+soleil_sixs   read SOLEIL SIXS: a NeXus file, from 2019 or later
+soleil_cristal   read SOLEIL CRISTAL: a NeXus file
 """

@@ -11,10 +11,10 @@
             module/{slow,fast}_pixel_direction, transformations/origin_offset     the calibrated place, which depends on ...
         instrument/transformations            offsetdelta, delta, gamma
 
-Sources: files of I16 in hdfmap (github.com/DanPorter/hdfmap, tests/data), babelscan and i16_diffractometer of the same author. The
-circles follow You, J. Appl. Cryst. 32, 614 (1999); the axes X, Y, Z of the files are y, -x, z here. The angles eta, chi and phi of a
-scan that moved the kappa goniometer follow from its angles at each point. Rows and columns grow as the file says: the Pilatus lies
-on its side and leans by 45 degrees.
+Sources: files of I16 in hdfmap (github.com/DanPorter/hdfmap, tests/data), babelscan and i16_diffractometer of the same author.
+The circles follow You, J. Appl. Cryst. 32, 614 (1999); X, Y, Z of the files are y, -x, z here. The angles eta, chi and phi of a
+scan that moved the kappa goniometer follow from its angles at each point. Rows and columns grow as the file says: the Pilatus
+lies on its side and leans by 45 degrees.
 """
 
 from __future__ import annotations

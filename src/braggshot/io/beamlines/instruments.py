@@ -65,6 +65,14 @@ SIXS = Diffractometer(  # the circle beta carries both sample and detector
 # Diffractometer of SIXS with the Merlin detector, which is mounted on its side.
 SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")
 
+CRISTAL = Diffractometer(
+    name="CRISTAL",
+    sample=(Axis("mgomega", "x-"), Axis("mgphi", "y+")),
+    detector=(Axis("gamma", "y+"), Axis("delta", "x-")),
+    row_axis="y-",
+    column_axis="x+",
+)
+
 # Built-in diffractometers, by the name that a user writes in the settings of a geometry.
 INSTRUMENTS = {
     "34idc": APS_34IDC,
@@ -74,6 +82,7 @@ INSTRUMENTS = {
     "nanomax": NANOMAX,
     "sixs": SIXS,
     "sixs2022": SIXS_2022,
+    "cristal": CRISTAL,
 }
 
 

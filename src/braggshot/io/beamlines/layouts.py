@@ -300,4 +300,5 @@ def _pitch(detector: str, chip: str | None, usual: float | None) -> Value:
         for begin, pitch in PITCHES.items():
             if name.startswith(begin):
                 return Value(pitch, f"the detector {name}")
-    return Value() if usual is None else Value(usual, "the beamline's detector")
+    assumed = "the file does not state the pixel size: {:g} µm is assumed, that of the detectors that the beamline uses most."
+    return Value() if usual is None else Value(usual, "the beamline's detectors", (assumed.format(usual * 1e6),))
