@@ -61,7 +61,7 @@ def test_damaged_file_is_one_clear_line(sample: Any) -> None:
     if sample.damage != Path(sample.path):
         expect_named(sample)  # one of many files
         return
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises((FormatError, DataError)) as caught:
         read(sample.path, **sample.options).frames[...]
     assert "\n" not in str(caught.value)
     assert sample.damage.name in str(caught.value)
@@ -78,7 +78,7 @@ def expect_named(sample: Any) -> None:
 
 
 def test_missing_counts_are_one_clear_line(sample: Any) -> None:
-    if str(sample.damage.parent) == str(sample.path) or "*" in str(sample.path) or sample.format == "aps_34idc":
+    if str(sample.damage.parent) == str(sample.path) or "*" in str(sample.path) or sample.format.startswith("aps_"):
         pytest.skip("without the last image, a folder is a shorter scan")
     sample.damage.unlink()
     if sample.damage != Path(sample.path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
-from sample_layouts import write_cristal, write_i16, write_nanomax, write_sixs
+from sample_layouts import write_aps, write_cristal, write_i16, write_nanomax, write_sixs
 from scipy.constants import electron_volt
 
 from braggshot.io.beamlines import aps_34idc
@@ -260,10 +261,29 @@ def _cristal(folder: Path) -> Sample:
     return Sample("soleil_cristal", path, draw_counts(np.uint16), path, rocking_angle=np.deg2rad(omega))
 
 
+def _aps_spec(folder: Path, format: str) -> Sample:
+    steps, dtype = np.linspace(3.2, 3.6, SHAPE[0]), np.uint32 if format == "aps_28idb" else np.int32
+    angles, motors = {
+        "aps_1ide": ({"AeroTech": steps, "vff_eta": 25.0}, {"vff_r": 0.0, "detdist": 800.0}),
+        "aps_7idd": (
+            {"Chi": 2.0, "ThetaN": steps, "Phi": 40.0, "Yaw": 4.0, "Pitch": 33.0},
+            {"Radius": 800.0, "Energy": 10.0},
+        ),
+        "aps_28idb": (
+            {"Mu": 0.3, "Eta": steps, "Chi": 1.0, "Phi": 41.0, "Nu": 3.0, "Delta": 35.0},
+            {"camdist": 800.0, "Energy": 10.0},
+        ),
+    }[format]
+    path = write_aps(folder, draw_counts(dtype), angles, motors=motors, kind=".h5" if format == "aps_28idb" else ".tif")
+    last = path if format == "aps_28idb" else folder / "data/Staff1_S0054/Staff1_S0054_00008.tif"
+    return Sample(format, path, draw_counts(dtype), last, {"scan": 54}, rocking_angle=np.deg2rad(steps))
+
+
 SAMPLES = {
     "cxi": _cxi, "npy": _npy, "npz": _npz, "tiff": _tiff, "tiff_compressed": _tiff_compressed, "pattern": _pattern,
     "tiff_folder": lambda folder: _image_folder(folder, ".tif"), "npy_folder": lambda folder: _image_folder(folder, ".npy"),
     "nexus": _nexus, "aps_34idc": _aps, "esrf_id01": _id01, "esrf_id01_collection": _id01_collection, "petra_p10": _p10,
     "nanomax": _nanomax, "diamond_i16": _i16, "diamond_i16_tiff": lambda folder: _i16(folder, "tif"),
     "soleil_sixs": _sixs, "soleil_cristal": _cristal,
+    **{name: partial(_aps_spec, format=name) for name in ("aps_1ide", "aps_7idd", "aps_28idb")},
 }  # fmt: skip

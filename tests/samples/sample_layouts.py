@@ -167,3 +167,29 @@ def write_cristal(
             file[f"{entry}/CRISTAL/{places[name]}/position"] = float(np.ravel(value)[0])
         file[f"{entry}/CRISTAL/Monochromator/energy"] = [energy / 1e3]
     return path
+
+
+def write_aps(
+    folder: Path, counts: np.ndarray, angles: Angles, *, motors: Mapping[str, float], kind: str = ".tif", number: int = 54
+) -> Path:  # fmt: skip
+    """A SPEC file of the Advanced Photon Source, and TIFF files or one HDF5 file of frames; `motors` stand beside the circles."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scanned = next(name for name, value in angles.items() if np.size(value) > 1)
+    still = {name: float(np.ravel(value)[0]) for name, value in angles.items()} | dict(motors)
+    steps = np.asarray(angles[scanned])
+    lines = [
+        "#F Staff1.spec", "#D Tue Feb 27 16:25:38 2024", "", f"#O0 {'  '.join(still)}", "",
+        f"#S {number}  ascan  {scanned} {steps[0]:g} {steps[-1]:g}  {len(steps) - 1} 1", "#D Tue Feb 27 16:25:38 2024",
+        f"#P0 {' '.join(f'{value:.12g}' for value in still.values())}", "#N 3", f"#L {scanned}  Seconds  Monitor",
+        *(f"{step:.12g} 1 {1000 + index}" for index, step in enumerate(steps)), "",
+    ]  # fmt: skip
+    (folder / "Staff1.spec").write_text("\n".join(lines))
+    place = folder / "data" / f"Staff1_S{number:04d}"
+    if kind == ".h5":
+        write_camera(place.with_name(f"Staff1_S{number:04d}_00000.h5"), "entry/data/data", counts)
+    else:
+        place.mkdir(parents=True)
+        for index, frame in enumerate(counts):
+            image = frame.astype(np.int32)
+            tifffile.imwrite(place / f"Staff1_S{number:04d}_{index:05d}.tif", image, photometric="minisblack")
+    return folder / "Staff1.spec"

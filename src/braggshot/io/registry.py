@@ -58,6 +58,9 @@ BUILT_IN = (
     Format("diamond_i16", "braggshot.io.beamlines.diamond_i16", "Diamond I16: NeXus of GDA, with HDF5 or TIFF frames"),
     Format("soleil_sixs", "braggshot.io.beamlines.soleil_sixs", "SOLEIL SIXS: NeXus since 2019"),
     Format("soleil_cristal", "braggshot.io.beamlines.soleil_cristal", "SOLEIL CRISTAL: NeXus"),
+    Format("aps_1ide", "braggshot.io.beamlines.aps_1ide", "APS 1-ID-E: SPEC file and TIFF frames"),
+    Format("aps_7idd", "braggshot.io.beamlines.aps_7idd", "APS 7-ID-D: SPEC file and TIFF frames"),
+    Format("aps_28idb", "braggshot.io.beamlines.aps_28idb", "APS 28-ID-B: SPEC file and HDF5 frames"),
     Format("recorded", "braggshot.io.formats.recorded", "folder that braggshot records while a scan is measured"),
 )
 

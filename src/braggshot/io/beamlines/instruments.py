@@ -72,6 +72,27 @@ CRISTAL = Diffractometer(
     row_axis="y-",
     column_axis="x+",
 )
+APS_1IDE = Diffractometer(  # the detector turns about the beam, and is raised off it
+    name="APS 1-ID-E",
+    sample=(Axis("AeroTech", "y-"),),
+    detector=(Axis("vff_eta", "z+"),),
+    row_axis="y-",
+    column_axis="x+",
+)
+APS_7IDD = Diffractometer(
+    name="APS 7-ID-D",
+    sample=(Axis("wedge", "x-"), Axis("Chi", "z-"), Axis("ThetaN", "x-"), Axis("Phi", "y+")),
+    detector=(Axis("Yaw", "y+"), Axis("Pitch", "x-")),
+    row_axis="x+",
+    column_axis="y+",
+)
+APS_28IDB = Diffractometer(
+    name="APS 28-ID-B",
+    sample=(Axis("Mu", "y-"), Axis("Eta", "x-"), Axis("Chi", "z+"), Axis("Phi", "y-")),
+    detector=(Axis("Nu", "y-"), Axis("Delta", "x-")),
+    row_axis="y-",
+    column_axis="x+",
+)
 
 # Built-in diffractometers, by the name that a user writes in the settings of a geometry.
 INSTRUMENTS = {
@@ -83,6 +104,9 @@ INSTRUMENTS = {
     "sixs": SIXS,
     "sixs2022": SIXS_2022,
     "cristal": CRISTAL,
+    "1ide": APS_1IDE,
+    "7idd": APS_7IDD,
+    "28idb": APS_28IDB,
 }
 
 
