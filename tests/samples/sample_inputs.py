@@ -11,7 +11,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
-from sample_layouts import write_aps, write_cristal, write_i16, write_nanomax, write_sixs
+from sample_layouts import write_20ide, write_aps, write_cristal, write_i16, write_id27, write_nanomax, write_sixs
 from scipy.constants import electron_volt
 
 from braggshot.io.beamlines import aps_34idc
@@ -279,6 +279,13 @@ def _aps_spec(folder: Path, format: str) -> Sample:
     return Sample(format, path, draw_counts(dtype), last, {"scan": 54}, rocking_angle=np.deg2rad(steps))
 
 
+def _flat(folder: Path, format: str) -> Sample:
+    steps = np.linspace(3.2, 3.6, SHAPE[0])
+    write, motor = {"aps_20ide": (write_20ide, "samRy"), "esrf_id27": (write_id27, "nath")}[format]
+    path = write(folder, draw_counts(np.uint16), {motor: steps})
+    return Sample(format, path, draw_counts(np.uint16), path, rocking_angle=np.deg2rad(steps))
+
+
 SAMPLES = {
     "cxi": _cxi, "npy": _npy, "npz": _npz, "tiff": _tiff, "tiff_compressed": _tiff_compressed, "pattern": _pattern,
     "tiff_folder": lambda folder: _image_folder(folder, ".tif"), "npy_folder": lambda folder: _image_folder(folder, ".npy"),
@@ -286,4 +293,5 @@ SAMPLES = {
     "nanomax": _nanomax, "diamond_i16": _i16, "diamond_i16_tiff": lambda folder: _i16(folder, "tif"),
     "soleil_sixs": _sixs, "soleil_cristal": _cristal,
     **{name: partial(_aps_spec, format=name) for name in ("aps_1ide", "aps_7idd", "aps_28idb")},
+    **{name: partial(_flat, format=name) for name in ("aps_20ide", "esrf_id27")},
 }  # fmt: skip

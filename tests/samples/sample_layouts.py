@@ -10,6 +10,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
+from scipy.constants import c, electron_volt, h
 
 Angles = Mapping[str, float | np.ndarray]
 
@@ -193,3 +194,33 @@ def write_aps(
             image = frame.astype(np.int32)
             tifffile.imwrite(place / f"Staff1_S{number:04d}_{index:05d}.tif", image, photometric="minisblack")
     return folder / "Staff1.spec"
+
+
+def write_20ide(folder: Path, counts: np.ndarray, angles: Angles, *, energy: float = 10000.0, shift: Any = (0.0, 0.0)) -> Path:
+    """A file of 20-ID-E; `shift` is how far the detector was moved outboard and up [mm]."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sample_054.Lambda.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("exchange/data", data=counts, chunks=(1, *counts.shape[1:]), compression="gzip")
+        file["exchange/data_dark"], file["exchange/data_white"] = (
+            np.zeros((2, *counts.shape[1:])),
+            np.full((2, *counts.shape[1:]), 7.0),
+        )
+        file["SMS/E/HR/samRy"] = angles["samRy"]
+        put(file.create_group("DMS"), {"DetX": [shift[0]], "DetY": [shift[1]], "DetZ": [800.0]})
+        file["HEM/Energy"] = [energy / 1e3]
+    return path
+
+
+def write_id27(folder: Path, counts: np.ndarray, angles: Angles, *, energy: float = 10000.0, number: int = 12) -> Path:
+    """A collection of BLISS at ID27."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, entry = folder / "sample.h5", f"sample_{number}.1"
+    with h5py.File(path, "w") as file:
+        file.create_dataset(f"{entry}/measurement/eiger", data=counts, chunks=(1, *counts.shape[1:]), compression="gzip")
+        put(file.create_group(f"{entry}/instrument/positioners"), dict(angles), "deg")
+        file[f"{entry}/instrument/calibration/wavelength"] = h * c / (energy * electron_volt) * 1e10
+        file[f"{entry}/instrument/eiger/distance"] = 99.0
+        steps = np.ravel(angles["nath"])
+        file[f"{entry}/title"] = f"ascan nath {steps[0]:g} {steps[-1]:g} {len(steps) - 1} 1"
+    return path

@@ -21,6 +21,8 @@ ANGLES = {
     "1ide": {"AeroTech": (10.0, 11.0), "vff_eta": 25.0},
     "7idd": {"wedge": 10.0, "Chi": 2.0, "ThetaN": (8.0, 9.0), "Phi": 40.0, "Yaw": 4.0, "Pitch": 33.0},
     "28idb": {"Mu": 0.3, "Eta": (18.0, 19.0), "Chi": 1.0, "Phi": 41.0, "Nu": 3.0, "Delta": 35.0},
+    "20ide": {"samRy": (3.0, 4.0)},
+    "id27": {"nath": (3.0, 4.0)},
     "cristal": {"mgomega": (10.0, 11.0), "mgphi": 3.0, "gamma": 2.0, "delta": 25.0},
     "sixs2022": {"beta": 0.4, "mu": (10.0, 11.0), "gamma": 22.0, "delta": 15.0},
 }

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sample_layouts import write_aps, write_cristal, write_i16, write_nanomax, write_sixs
+from sample_layouts import write_20ide, write_aps, write_cristal, write_i16, write_id27, write_nanomax, write_sixs
 from scipy.constants import c, electron_volt, h
 
 from braggshot.errors import DataError, FormatError
@@ -141,6 +141,29 @@ BEAMLINES |= {
         "x+",
         {"Mu": 0.3, "Eta": np.linspace(18.2, 18.6, SHAPE[0]), "Chi": 1.0, "Phi": 41.0, "Nu": 3.0, "Delta": 35.0},
         is_spec=True,
+    ),
+}
+FLAT = Beamline(
+    write_20ide,
+    {"samRy": "y+"},
+    {},
+    "y-",
+    "x+",
+    {"samRy": np.linspace(3.2, 3.6, SHAPE[0])},
+    pitch=55e-6,
+    values={"energy": "HEM/Energy", "distance": "DMS/DetZ"},
+)
+BEAMLINES |= {
+    "aps_20ide": FLAT,
+    "esrf_id27": dataclasses.replace(
+        FLAT,
+        write=write_id27,
+        sample={"nath": "y-"},
+        columns="x-",
+        angles={"nath": np.linspace(3.2, 3.6, SHAPE[0])},
+        pitch=75e-6,
+        states_distance=False,
+        values={"energy": "*/instrument/calibration/wavelength"},
     ),
 }
 
@@ -304,8 +327,8 @@ def test_a_value_that_is_missing_or_was_never_set_is_noticed(name: str, what: st
 
 def test_a_detector_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
     line = BEAMLINES[name]
-    if line.is_spec:
-        pytest.skip("SPEC files have one detector")
+    if line.is_spec or name == "aps_20ide":
+        pytest.skip("these files have one detector")
     with pytest.raises(FormatError, match="no detector 'gone'; there is"):
         read(line.write(tmp_path, draw_counts(), line.angles), detector="gone")
 

@@ -86,6 +86,10 @@ APS_7IDD = Diffractometer(
     row_axis="x+",
     column_axis="y+",
 )
+APS_20IDE = Diffractometer(  # the detector stands across the beam, and moves along it and off it
+    name="APS 20-ID-E", sample=(Axis("samRy", "y+"),), detector=(), row_axis="y-", column_axis="x+"
+)
+ESRF_ID27 = Diffractometer(name="ESRF ID27", sample=(Axis("nath", "y-"),), detector=(), row_axis="y-", column_axis="x-")
 APS_28IDB = Diffractometer(
     name="APS 28-ID-B",
     sample=(Axis("Mu", "y-"), Axis("Eta", "x-"), Axis("Chi", "z+"), Axis("Phi", "y-")),
@@ -106,7 +110,9 @@ INSTRUMENTS = {
     "cristal": CRISTAL,
     "1ide": APS_1IDE,
     "7idd": APS_7IDD,
+    "20ide": APS_20IDE,
     "28idb": APS_28IDB,
+    "id27": ESRF_ID27,
 }
 
 

@@ -52,7 +52,17 @@ SHAPES = {
     (3262, 3108): "eiger2_9m", (619, 487): "pilatus300k", (1043, 981): "pilatus1m", (195, 487): "pilatus100k",
 }  # fmt: skip
 # Pixel size of detectors by what their name begins with [m]; they are sold with no other.
-PITCHES = {"merlin": 55e-6, "maxipix": 55e-6, "mpx": 55e-6, "medipix": 55e-6, "eiger": 75e-6, "pil": 172e-6, "lambda": 55e-6}
+PITCHES = {
+    "merlin": 55e-6,
+    "maxipix": 55e-6,
+    "mpx": 55e-6,
+    "medipix": 55e-6,
+    "eiger": 75e-6,
+    "pil": 172e-6,
+    "lambda": 55e-6,
+    "asi": 55e-6,
+    "bse": 7.8e-6,
+}
 WITHOUT_GAPS = {"pilatus100k"}  # detectors of `SHAPES` that are one module
 MOVED = 0.01  # difference of two positions of a circle at rest that is worth a word [deg]
 
