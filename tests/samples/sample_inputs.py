@@ -11,7 +11,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
-from sample_layouts import write_20ide, write_aps, write_cristal, write_i16, write_id27, write_nanomax, write_sixs
+from sample_layouts import write_20ide, write_aps, write_cristal, write_i16, write_id01_spec, write_id27, write_nanomax, write_sixs
 from scipy.constants import electron_volt
 
 from braggshot.io.beamlines import aps_34idc
@@ -286,12 +286,19 @@ def _flat(folder: Path, format: str) -> Sample:
     return Sample(format, path, draw_counts(np.uint16), path, rocking_angle=np.deg2rad(steps))
 
 
+def _id01_spec(folder: Path) -> Sample:
+    eta = np.linspace(17.2, 17.8, SHAPE[0])
+    path = write_id01_spec(folder, draw_counts(), {"mu": 0.5, "eta": eta, "phi": 12.0, "nu": 3.0, "delta": 35.2})
+    last = folder / "data/data_mpx4_00128.edf.gz"
+    return Sample("esrf_id01_spec", path, draw_counts(), last, {"scan": 54}, rocking_angle=np.deg2rad(eta))
+
+
 SAMPLES = {
     "cxi": _cxi, "npy": _npy, "npz": _npz, "tiff": _tiff, "tiff_compressed": _tiff_compressed, "pattern": _pattern,
     "tiff_folder": lambda folder: _image_folder(folder, ".tif"), "npy_folder": lambda folder: _image_folder(folder, ".npy"),
     "nexus": _nexus, "aps_34idc": _aps, "esrf_id01": _id01, "esrf_id01_collection": _id01_collection, "petra_p10": _p10,
     "nanomax": _nanomax, "diamond_i16": _i16, "diamond_i16_tiff": lambda folder: _i16(folder, "tif"),
-    "soleil_sixs": _sixs, "soleil_cristal": _cristal,
+    "soleil_sixs": _sixs, "soleil_cristal": _cristal, "esrf_id01_spec": _id01_spec,
     **{name: partial(_aps_spec, format=name) for name in ("aps_1ide", "aps_7idd", "aps_28idb")},
     **{name: partial(_flat, format=name) for name in ("aps_20ide", "esrf_id27")},
 }  # fmt: skip

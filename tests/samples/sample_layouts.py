@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fabio
 import h5py
 import hdf5plugin
 import numpy as np
@@ -224,3 +225,23 @@ def write_id27(folder: Path, counts: np.ndarray, angles: Angles, *, energy: floa
         steps = np.ravel(angles["nath"])
         file[f"{entry}/title"] = f"ascan nath {steps[0]:g} {steps[-1]:g} {len(steps) - 1} 1"
     return path
+
+
+def write_id01_spec(folder: Path, counts: np.ndarray, angles: Angles, *, energy: float = 10000.0, calibrated: bool = True) -> Path:
+    """A SPEC file of ID01 and its EDF images, numbered from 120 on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "data").mkdir()
+    still = {name.capitalize(): float(np.ravel(value)[0]) for name, value in angles.items()}
+    lines = [
+        "#F align.spec", "#D Tue Feb 27 16:25:38 2018", f"#O0 {'  '.join(still)}", "",
+        f"#S 54  ascan  eta {angles['eta'][0]:g} {angles['eta'][-1]:g}  {len(angles['eta']) - 1} 1",
+        "#D Tue Feb 27 16:25:38 2018", f"#P0 {' '.join(f'{value:.12g}' for value in still.values())}",
+        f"#UMONO monoang=10.0,mononrj={energy / 1e3:.8g}keV",
+        *(["#UDETCALIB cen_pix_x=4.5,cen_pix_y=6,pixperdeg=445.0,det_distance_CC=0.8,det_distance_COM=0.81"] if calibrated else []),
+        "#N 3", "#L Eta  exp1  mpx4inr",
+        *(f"{step:.12g} {1000 + index} {120 + index}" for index, step in enumerate(angles["eta"])), "",
+    ]  # fmt: skip
+    (folder / "align.spec").write_text("\n".join(lines))
+    for index, image in enumerate(counts):
+        fabio.edfimage.EdfImage(image.astype(np.int32)).write(str(folder / f"data/data_mpx4_{120 + index:05d}.edf.gz"))
+    return folder / "align.spec"

@@ -62,6 +62,7 @@ BUILT_IN = (
     Format("aps_7idd", "braggshot.io.beamlines.aps_7idd", "APS 7-ID-D: SPEC file and TIFF frames"),
     Format("aps_20ide", "braggshot.io.beamlines.aps_20ide", "APS 20-ID-E: HDF5"),
     Format("aps_28idb", "braggshot.io.beamlines.aps_28idb", "APS 28-ID-B: SPEC file and HDF5 frames"),
+    Format("esrf_id01_spec", "braggshot.io.beamlines.esrf_id01_spec", "ESRF ID01 before BLISS: SPEC file and EDF images"),
     Format("esrf_id27", "braggshot.io.beamlines.esrf_id27", "ESRF ID27: BLISS HDF5"),
     Format("recorded", "braggshot.io.formats.recorded", "folder that braggshot records while a scan is measured"),
 )

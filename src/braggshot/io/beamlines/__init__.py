@@ -12,6 +12,7 @@ aps_spec      read SPEC files of APS, and find the frames beside them
 aps_34idc     read APS 34-ID-C: a SPEC file and TIFF frames
 bliss         read HDF5 files of BLISS
 esrf_id01     read ESRF ID01: BLISS HDF5 files
+esrf_id01_spec   read ESRF ID01: SPEC files and EDF images
 esrf_id27     read ESRF ID27: BLISS HDF5 files
 aps_1ide      read APS 1-ID-E: a SPEC file and TIFF frames
 aps_7idd      read APS 7-ID-D: a SPEC file and TIFF frames

@@ -154,11 +154,12 @@ def read_entry(spec: Path, content: bytes, places: Sequence[Place], n_files: int
 def list_measured(path: str | Path, kind: str = TIFF) -> list[str]:
     """List the numbers of the scans whose frames, files of that kind, lie beside the SPEC file."""
     numbers = {place.number for place in list_scans(read_spec(path))}
-    matches = (re.search(rf"S(\d{{4,}})[^/]*\{kind}f?$", file.name) for file in _below(Path(path), f"*S[0-9]*{kind}*"))
+    matches = (re.search(rf"S(\d{{4,}})[^/]*\{kind}f?$", file.name) for file in find_below(Path(path), f"*S[0-9]*{kind}*"))
     return [str(number) for number in sorted(numbers & {int(match.group(1)) for match in matches if match})]
 
 
-def _below(spec: Path, pattern: str) -> list[Path]:
+def find_below(spec: Path, pattern: str) -> list[Path]:
+    """List the files that fit a pattern beside the SPEC file and up to two folders below it."""
     folder = spec.absolute().parent
     return [file for depth in ("", "*/", "*/*/") for file in folder.glob(depth + pattern)]
 
@@ -192,7 +193,7 @@ def find_images(spec: Path, number: int, frames: str | Path | None, kind: str = 
         if not mine:
             raise FormatError(f"{frames}: no frames (.tif) in this folder or pattern.")
         return mine
-    files = sorted(_below(spec, pattern), key=natural_order)
+    files = sorted(find_below(spec, pattern), key=natural_order)
     folders = sorted({file.parent for file in files})
     if len(folders) > 1:
         raise FormatError(f"{spec}: frames of scan {number} lie in {', '.join(map(str, folders))}; choose with frames=...")
