@@ -162,3 +162,13 @@ def test_listing_formats_imports_no_reader() -> None:
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == f"{len(BUILT_IN)} []"
+
+
+def test_choosing_imports_no_reader_of_another_kind_of_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((3, 4, 5)))
+    script = (
+        "import sys; from braggshot.io.registry import choose; chosen, _ = choose(sys.argv[1]); "
+        "print(chosen.name, [m for m in sys.modules if m.startswith('braggshot.io.beamlines.')])"
+    )
+    said = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.npy")], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "stacks []"

@@ -22,13 +22,12 @@ from typing import Unpack
 import h5py
 import numpy as np
 
-from braggshot.errors import FormatError
 from braggshot.io.beamlines.instruments import APS_20IDE
-from braggshot.io.beamlines.layouts import Layout, build_scan, find_datasets, read_contents
+from braggshot.io.beamlines.layouts import Layout, build_scan, find_datasets, outline, read_contents
 from braggshot.io.beamlines.readings import Overrides
 from braggshot.io.beamlines.values import read_numbers
 from braggshot.io.chunks import read_region
-from braggshot.io.files import find_node, is_hdf5, open_hdf5
+from braggshot.io.files import open_hdf5
 from braggshot.volumes import FloatArray, Scan
 
 # Name of a more general format: its reader can read these files too, but the reader in this module takes precedence.
@@ -45,14 +44,9 @@ PITCHES = {"bse": 7.8e-6}  # detectors whose pixels are not those of `LAYOUT` [m
 
 
 def can_read(path: str | Path) -> bool:
-    """Tell whether an HDF5 file holds frames and the motor of 20-ID-E."""
-    if not is_hdf5(path):
-        return False
-    try:
-        with open_hdf5(path) as file:
-            return all(find_node(file, name) is not None for name in ("exchange/data", "SMS/E/HR/samRy"))
-    except FormatError:
-        return False
+    """Tell whether an HDF5 file holds frames and the devices of 20-ID-E."""
+    known = outline(path)
+    return "data" in known.get("exchange", ()) and {"SMS", "DMS"} & {*known} != set()
 
 
 def read(path: str | Path, **overrides: Unpack[Overrides]) -> Scan:

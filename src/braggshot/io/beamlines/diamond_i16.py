@@ -27,16 +27,15 @@ from typing import Any, Unpack
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from braggshot.errors import FormatError
 from braggshot.io.beamlines.instruments import DIAMOND_I16
-from braggshot.io.beamlines.layouts import Contents, Layout, build_scan, find_datasets, read_contents, read_motors
+from braggshot.io.beamlines.layouts import Contents, Layout, build_scan, find_datasets, outline, read_contents, read_motors
 from braggshot.io.beamlines.poses import Pose, describe_pose, follow
 from braggshot.io.beamlines.readings import Overrides
 from braggshot.io.beamlines.values import Value, read_numbers, to_text
 from braggshot.io.chunks import read_region
-from braggshot.io.files import find_node, is_below, is_hdf5, node, open_hdf5
+from braggshot.io.files import find_node, is_below, node, open_hdf5
 from braggshot.io.frames import TiffFrames
 from braggshot.volumes import FloatArray, Scan
 
@@ -59,6 +58,7 @@ LAYOUT = Layout(
     command=("diamond_scan/scan_command", "scan_command"),
     time=("start_time",),
 )
+ENTRIES = ("entry", "entry1")  # names of the group of the scan, in new and in old files
 KAPPA = ("kmu", "kth", "kap", "kphi", "kgam", "kdelta")  # circles of the kappa goniometer and of the detector
 LEAN = np.radians(50.0)  # angle between the axes of kth and of kap [rad]
 CIRCLES = {"delta", "gamma", "kdelta", "kgam"}  # transformations of the file that are circles of the detector
@@ -67,7 +67,8 @@ AXES = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # x, y, z
 
 def can_read(path: str | Path) -> bool:
     """Tell whether an HDF5 file is a scan of I16: it names the beamline, and holds what was measured."""
-    if not is_hdf5(path):
+    known = outline(path)
+    if not any({"instrument", "measurement"} <= known.get(name, frozenset()) for name in ENTRIES):
         return False
     try:
         with open_hdf5(path) as file:
@@ -79,7 +80,7 @@ def can_read(path: str | Path) -> bool:
 
 def _entry(file: h5py.File) -> str | None:
     """Return the name of the group of the scan; None if no group names I16 as its instrument."""
-    for name in ("entry", "entry1"):
+    for name in ENTRIES:
         group = find_node(file, name)
         if isinstance(group, h5py.Group):
             said = [to_text(read_region(item)) for item in find_datasets(group, ("instrument/name", "instrument/beamline"))]
@@ -163,6 +164,8 @@ def _follow_kappa(group: h5py.Group, motors: dict[str, Any], noticed: list[str])
 
 def eulerian(kth: FloatArray, kap: FloatArray, kphi: FloatArray) -> tuple[NDArray[np.float64], ...]:
     """Return the angles eta, chi and phi that turn the sample as the kappa goniometer does; all in degrees, at each point."""
+    from scipy.spatial.transform import Rotation  # here, because it takes long to import and few files need it
+
     known = np.isfinite(kth) & np.isfinite(kap) & np.isfinite(kphi)
     found = np.full((3, known.size), np.nan)
     if known.any():

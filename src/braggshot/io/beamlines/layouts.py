@@ -7,8 +7,11 @@ A place is a path below the group of the scan; of each part, upper and lower cas
 from __future__ import annotations
 
 import fnmatch
+import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +43,7 @@ from braggshot.io.beamlines.values import (
 )  # fmt: skip
 from braggshot.io.beamlines.views import select_frames
 from braggshot.io.chunks import read_region
-from braggshot.io.files import find_node
+from braggshot.io.files import find_node, is_hdf5, open_hdf5
 from braggshot.io.frames import HDF5Frames, LazyFrames
 from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL, Range
 from braggshot.volumes import BoolArray, FloatArray, Scan
@@ -64,6 +67,7 @@ PITCHES = {
     "bse": 7.8e-6,
 }
 WITHOUT_GAPS = {"pilatus100k"}  # detectors of `SHAPES` that are one module
+FIRST = 8  # number of groups of a file that are looked at, to tell its kind
 MOVED = 0.01  # difference of two positions of a circle at rest that is worth a word [deg]
 
 Places = tuple[str, ...]
@@ -122,6 +126,29 @@ class Contents:
     mask: BoolArray | None
     command: str
     time: str
+
+
+def outline(path: str | Path) -> dict[str, frozenset[str]]:
+    """Return what the first groups of an HDF5 file hold, by name; empty if it is none, or cannot be opened.
+
+    All readers ask this of a file before they look deeper into it, so the last answer is kept. Links to other files are not
+    followed.
+    """
+    if not is_hdf5(path):
+        return {}
+    try:
+        state = os.stat(path)
+        return _outline(os.path.abspath(path), state.st_mtime_ns, state.st_size)
+    except (OSError, FormatError):
+        return {}
+
+
+@lru_cache(maxsize=1)
+def _outline(path: str, changed: int, size: int) -> dict[str, frozenset[str]]:
+    with open_hdf5(path) as file:
+        here = [name for name in itertools.islice(file, FIRST) if not isinstance(file.get(name, getlink=True), h5py.ExternalLink)]
+        groups = {name: find_node(file, name) for name in here}
+        return {name: frozenset(map(str, group)) for name, group in groups.items() if isinstance(group, h5py.Group)}
 
 
 def find(group: h5py.Group | None, place: str) -> Iterator[str]:

@@ -22,9 +22,9 @@ import h5py
 
 from braggshot.errors import FormatError
 from braggshot.io.beamlines.instruments import NANOMAX
-from braggshot.io.beamlines.layouts import Layout, build_scan, find_frames, read_contents
+from braggshot.io.beamlines.layouts import Layout, build_scan, find_frames, outline, read_contents
 from braggshot.io.beamlines.readings import Overrides
-from braggshot.io.files import find_node, is_hdf5, node, open_hdf5
+from braggshot.io.files import find_node, node, open_hdf5
 from braggshot.volumes import Scan
 
 # Name of a more general format: its reader can read files of NanoMAX too, but the reader in this module takes precedence.
@@ -45,7 +45,7 @@ LAYOUT = Layout(
 
 def can_read(path: str | Path) -> bool:
     """Tell whether an HDF5 file is a scan of contrast with the circles of NanoMAX: a snapshot of the motors, and frames."""
-    if not is_hdf5(path):
+    if not outline(path).get("entry", frozenset()) & {"snapshots", "snapshot"}:
         return False
     try:
         with open_hdf5(path) as file:

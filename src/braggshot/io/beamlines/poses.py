@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from braggshot.io.beamlines.values import parse_unit, read_numbers, to_text
 from braggshot.io.chunks import read_region
@@ -60,6 +59,8 @@ def follow(file: h5py.File, path: str, is_circle: Callable[[h5py.Dataset], bool]
 
 
 def _matrix(item: h5py.Dataset) -> NDArray[np.float64] | None:
+    from scipy.spatial.transform import Rotation  # here, because it takes long to import and few files need it
+
     numbers, vector = read_numbers(read_region(item))[0], np.asarray(item.attrs.get("vector", ()))
     if not numbers.size or not np.isfinite(numbers[0]) or vector.shape != (3,) or vector.dtype.kind not in "iuf":
         return None
@@ -83,6 +84,8 @@ def describe_pose(first: NDArray[np.float64], row: NDArray[np.float64], column: 
     first, row, column : place of the first pixel, and the steps to the next row and the next column, all circles at zero, with the
         components (x, y, z) of the laboratory [m]
     """
+    from scipy.spatial.transform import Rotation  # here, because it takes long to import and few files need it
+
     try:
         at_row, at_column, distance = np.linalg.solve(np.stack([row, column, [0.0, 0.0, -1.0]], axis=1), -first)
     except np.linalg.LinAlgError:

@@ -19,11 +19,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from braggshot.errors import FormatError
-from braggshot.io.beamlines.layouts import find_datasets
+from braggshot.io.beamlines.layouts import find_datasets, outline
 from braggshot.io.beamlines.values import read_angles, to_text
 from braggshot.io.chunks import read_region
-from braggshot.io.files import find_node, is_hdf5, open_hdf5
+from braggshot.io.files import find_node
 from braggshot.volumes import FloatArray
 
 ACTUATOR = "scan_data/actuator_1_1"  # place of the motor that was scanned
@@ -31,13 +30,7 @@ ACTUATOR = "scan_data/actuator_1_1"  # place of the motor that was scanned
 
 def has_entries(path: str | Path, beamline: str) -> bool:
     """Tell whether an HDF5 file holds scans of a beamline of SOLEIL."""
-    if not is_hdf5(path):
-        return False
-    try:
-        with open_hdf5(path) as file:
-            return bool(list_entries(file, beamline))
-    except FormatError:
-        return False
+    return any({beamline, "scan_data"} <= held for held in outline(path).values())
 
 
 def list_entries(file: h5py.File, beamline: str) -> list[str]:
