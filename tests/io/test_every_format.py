@@ -49,10 +49,11 @@ def test_a_region_is_the_cut_of_the_whole(sample: Any, region: Any) -> None:
 
 
 def test_exactly_one_reader_claims(sample: Any) -> None:
-    chosen, module = choose(sample.path)
-    claims = {candidate.name for candidate in BUILT_IN if load_reader(candidate).can_read(sample.path)}
+    chosen, _ = choose(sample.path)
+    readers = {candidate.name: load_reader(candidate) for candidate in BUILT_IN}
+    claims = {name: reader for name, reader in readers.items() if reader.can_read(sample.path)}
     assert chosen.name == sample.format
-    assert claims - {getattr(module, "PARENT", None)} == {sample.format}
+    assert set(claims) - {getattr(reader, "PARENT", None) for reader in claims.values()} == {sample.format}
 
 
 def test_damaged_file_is_one_clear_line(sample: Any) -> None:
@@ -61,7 +62,7 @@ def test_damaged_file_is_one_clear_line(sample: Any) -> None:
     if sample.damage != Path(sample.path):
         expect_named(sample)  # one of many files
         return
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises((FormatError, DataError)) as caught:
         read(sample.path, **sample.options).frames[...]
     assert "\n" not in str(caught.value)
     assert sample.damage.name in str(caught.value)
@@ -78,7 +79,11 @@ def expect_named(sample: Any) -> None:
 
 
 def test_missing_counts_are_one_clear_line(sample: Any) -> None:
-    if str(sample.damage.parent) == str(sample.path) or "*" in str(sample.path) or sample.format == "aps_34idc":
+    if (
+        str(sample.damage.parent) == str(sample.path)
+        or "*" in str(sample.path)
+        or sample.format.startswith(("aps_", "esrf_id01_spec"))
+    ):
         pytest.skip("without the last image, a folder is a shorter scan")
     sample.damage.unlink()
     if sample.damage != Path(sample.path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from braggshot.errors import ConfigError, FormatError
-from braggshot.io.registry import choose, describe, formats, option_names, read
+from braggshot.io.registry import BUILT_IN, choose, describe, formats, option_names, read
 from braggshot.volumes import Scan
 
 
@@ -161,4 +161,14 @@ def test_listing_formats_imports_no_reader() -> None:
         "print(n, [m for m in sys.modules if m in {'h5py', 'tifffile', 'silx', 'torch'}])"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "8 []"
+    assert said.stdout.strip() == f"{len(BUILT_IN)} []"
+
+
+def test_choosing_imports_no_reader_of_another_kind_of_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((3, 4, 5)))
+    script = (
+        "import sys; from braggshot.io.registry import choose; chosen, _ = choose(sys.argv[1]); "
+        "print(chosen.name, [m for m in sys.modules if m.startswith('braggshot.io.beamlines.')])"
+    )
+    said = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.npy")], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "stacks []"

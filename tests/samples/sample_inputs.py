@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
+from sample_layouts import write_20ide, write_aps, write_cristal, write_i16, write_id01_spec, write_id27, write_nanomax, write_sixs
 from scipy.constants import electron_volt
 
 from braggshot.io.beamlines import aps_34idc
@@ -231,8 +233,72 @@ def _p10(folder: Path) -> Sample:
     return Sample("petra_p10", path, counts, last, valid=good, rocking_angle=np.deg2rad(om))
 
 
+def _nanomax(folder: Path) -> Sample:
+    theta = np.linspace(15.2, 15.6, SHAPE[0])
+    angles = {"gontheta": theta, "gonphi": 3.0, "gamma": 12.0, "delta": 27.0}
+    path = write_nanomax(folder, draw_counts(np.uint32), angles, per_point=3)
+    last = folder / "scan_000012_eiger500k_0002.h5"
+    return Sample("nanomax", path, draw_counts(np.uint32), last, rocking_angle=np.deg2rad(theta))
+
+
+def _i16(folder: Path, images: str = "hdf") -> Sample:
+    eta = np.linspace(18.2, 18.6, SHAPE[0])
+    angles = {"mu": 0.0, "eta": eta, "chi": 89.0, "phi": -33.0, "gam": 2.0, "delta": 37.0}
+    path = write_i16(folder, draw_counts(np.int32), angles, images=images)
+    damage = path if images == "hdf" else folder / "1040323-pilatus3_100k-files/00009.tif"
+    return Sample("diamond_i16", path, draw_counts(np.int32), damage, rocking_angle=np.deg2rad(eta))
+
+
+def _sixs(folder: Path) -> Sample:
+    mu = np.linspace(10.2, 10.6, SHAPE[0])
+    path = write_sixs(folder, draw_counts(np.uint16), {"beta": 0.4, "mu": mu, "gamma": 22.0, "delta": 15.0})
+    return Sample("soleil_sixs", path, draw_counts(np.uint16), path, rocking_angle=np.deg2rad(mu))
+
+
+def _cristal(folder: Path) -> Sample:
+    omega = np.linspace(10.2, 10.6, SHAPE[0])
+    path = write_cristal(folder, draw_counts(np.uint16), {"mgomega": omega, "mgphi": 3.0, "gamma": 2.0, "delta": 25.0})
+    return Sample("soleil_cristal", path, draw_counts(np.uint16), path, rocking_angle=np.deg2rad(omega))
+
+
+def _aps_spec(folder: Path, format: str) -> Sample:
+    steps, dtype = np.linspace(3.2, 3.6, SHAPE[0]), np.uint32 if format == "aps_28idb" else np.int32
+    angles, motors = {
+        "aps_1ide": ({"AeroTech": steps, "vff_eta": 25.0}, {"vff_r": 0.0, "detdist": 800.0}),
+        "aps_7idd": (
+            {"Chi": 2.0, "ThetaN": steps, "Phi": 40.0, "Yaw": 4.0, "Pitch": 33.0},
+            {"Radius": 800.0, "Energy": 10.0},
+        ),
+        "aps_28idb": (
+            {"Mu": 0.3, "Eta": steps, "Chi": 1.0, "Phi": 41.0, "Nu": 3.0, "Delta": 35.0},
+            {"camdist": 800.0, "Energy": 10.0},
+        ),
+    }[format]
+    path = write_aps(folder, draw_counts(dtype), angles, motors=motors, kind=".h5" if format == "aps_28idb" else ".tif")
+    last = path if format == "aps_28idb" else folder / "data/Staff1_S0054/Staff1_S0054_00008.tif"
+    return Sample(format, path, draw_counts(dtype), last, {"scan": 54}, rocking_angle=np.deg2rad(steps))
+
+
+def _flat(folder: Path, format: str) -> Sample:
+    steps = np.linspace(3.2, 3.6, SHAPE[0])
+    write, motor = {"aps_20ide": (write_20ide, "samRy"), "esrf_id27": (write_id27, "nath")}[format]
+    path = write(folder, draw_counts(np.uint16), {motor: steps})
+    return Sample(format, path, draw_counts(np.uint16), path, rocking_angle=np.deg2rad(steps))
+
+
+def _id01_spec(folder: Path) -> Sample:
+    eta = np.linspace(17.2, 17.8, SHAPE[0])
+    path = write_id01_spec(folder, draw_counts(), {"mu": 0.5, "eta": eta, "phi": 12.0, "nu": 3.0, "delta": 35.2})
+    last = folder / "data/data_mpx4_00128.edf.gz"
+    return Sample("esrf_id01_spec", path, draw_counts(), last, {"scan": 54}, rocking_angle=np.deg2rad(eta))
+
+
 SAMPLES = {
     "cxi": _cxi, "npy": _npy, "npz": _npz, "tiff": _tiff, "tiff_compressed": _tiff_compressed, "pattern": _pattern,
     "tiff_folder": lambda folder: _image_folder(folder, ".tif"), "npy_folder": lambda folder: _image_folder(folder, ".npy"),
     "nexus": _nexus, "aps_34idc": _aps, "esrf_id01": _id01, "esrf_id01_collection": _id01_collection, "petra_p10": _p10,
+    "nanomax": _nanomax, "diamond_i16": _i16, "diamond_i16_tiff": lambda folder: _i16(folder, "tif"),
+    "soleil_sixs": _sixs, "soleil_cristal": _cristal, "esrf_id01_spec": _id01_spec,
+    **{name: partial(_aps_spec, format=name) for name in ("aps_1ide", "aps_7idd", "aps_28idb")},
+    **{name: partial(_flat, format=name) for name in ("aps_20ide", "esrf_id27")},
 }  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from braggshot.errors import ConfigError, FormatError
-from braggshot.gate import explain_damage, refuse_irregular, shorten
+from braggshot.gate import explain_damage, is_regular, refuse_irregular, shorten
 from braggshot.volumes import Geometry, Scan
 
 
@@ -37,12 +37,14 @@ class Format:
     module : import path of the reader
     summary : one line that describes the format
     needs : package to install first; empty where braggshot's own packages suffice
+    begins : what its files begin as, "HDF5" or "SPEC"; the module is not imported for other files. Empty where that cannot be said
     """
 
     name: str
     module: str
     summary: str
     needs: str = ""
+    begins: str = ""
 
 
 # Formats whose readers belong to braggshot.
@@ -50,10 +52,24 @@ BUILT_IN = (
     Format("cxi", "braggshot.io.formats.cxi", "CXI: counts as PyNX and braggshot write them, with mask; result files too"),
     Format("stacks", "braggshot.io.formats.stacks", ".npy, .npz, .mat, TIFF, or a folder or pattern of images"),
     Format("images", "braggshot.io.formats.images", "EDF, CBF, MarCCD, SPE and other detector images, by fabio"),
-    Format("nexus", "braggshot.io.formats.nexus", "any HDF5 file, by the path of a dataset"),
-    Format("aps_34idc", "braggshot.io.beamlines.aps_34idc", "APS 34-ID-C: SPEC file and TIFF frames"),
-    Format("esrf_id01", "braggshot.io.beamlines.esrf_id01", "ESRF ID01: BLISS HDF5"),
-    Format("petra_p10", "braggshot.io.beamlines.petra_p10", "PETRA III P10: Eiger master HDF5 and .fio"),
+    Format("nexus", "braggshot.io.formats.nexus", "any HDF5 file, by the path of a dataset", begins="HDF5"),
+    Format("aps_34idc", "braggshot.io.beamlines.aps_34idc", "APS 34-ID-C: SPEC file and TIFF frames", begins="SPEC"),
+    Format("esrf_id01", "braggshot.io.beamlines.esrf_id01", "ESRF ID01: BLISS HDF5", begins="HDF5"),
+    Format("petra_p10", "braggshot.io.beamlines.petra_p10", "PETRA III P10: Eiger master HDF5 and .fio", begins="HDF5"),
+    Format("nanomax", "braggshot.io.beamlines.nanomax", "MAX IV NanoMAX: HDF5 of contrast", begins="HDF5"),
+    Format(
+        "diamond_i16", "braggshot.io.beamlines.diamond_i16", "Diamond I16: NeXus of GDA, with HDF5 or TIFF frames", begins="HDF5"
+    ),
+    Format("soleil_sixs", "braggshot.io.beamlines.soleil_sixs", "SOLEIL SIXS: NeXus since 2019", begins="HDF5"),
+    Format("soleil_cristal", "braggshot.io.beamlines.soleil_cristal", "SOLEIL CRISTAL: NeXus", begins="HDF5"),
+    Format("aps_1ide", "braggshot.io.beamlines.aps_1ide", "APS 1-ID-E: SPEC file and TIFF frames", begins="SPEC"),
+    Format("aps_7idd", "braggshot.io.beamlines.aps_7idd", "APS 7-ID-D: SPEC file and TIFF frames", begins="SPEC"),
+    Format("aps_20ide", "braggshot.io.beamlines.aps_20ide", "APS 20-ID-E: HDF5", begins="HDF5"),
+    Format("aps_28idb", "braggshot.io.beamlines.aps_28idb", "APS 28-ID-B: SPEC file and HDF5 frames", begins="SPEC"),
+    Format(
+        "esrf_id01_spec", "braggshot.io.beamlines.esrf_id01_spec", "ESRF ID01 before BLISS: SPEC file and EDF images", begins="SPEC"
+    ),
+    Format("esrf_id27", "braggshot.io.beamlines.esrf_id27", "ESRF ID27: BLISS HDF5", begins="HDF5"),
     Format("recorded", "braggshot.io.formats.recorded", "folder that braggshot records while a scan is measured"),
 )
 
@@ -167,6 +183,8 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
         return known[format], load_reader(known[format])
     claims, absent = {}, []
     for name, candidate in known.items():
+        if candidate.begins and not _begins_as(path, candidate.begins):
+            continue
         try:
             module = load_reader(candidate)
         except FormatError as error:
@@ -184,6 +202,21 @@ def choose(path: str | Path, format: str | None = None) -> tuple[Format, ModuleT
     if claims:
         raise FormatError(f"{path}: {' and '.join(claims)} can both read this; choose one as the format.")
     raise FormatError(" ".join([f"{path}: {_what_it_is(path)}; tried {', '.join(known)}.", *_how_to_convert(Path(path)), *absent]))
+
+
+def _begins_as(path: str | Path, kind: str) -> bool:
+    """Tell whether a file begins as HDF5, or as the text of SPEC does, with a line of its header."""
+    from braggshot.io.files import is_hdf5  # here, because the shell asks for the formats at TAB
+
+    if kind == "HDF5":
+        return is_hdf5(path)
+    if not is_regular(path):
+        return False
+    try:
+        with Path(path).open("rb") as stream:
+            return stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"#")
+    except OSError:
+        return False
 
 
 def load_reader(candidate: Format) -> ModuleType:

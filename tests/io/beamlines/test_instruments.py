@@ -18,6 +18,12 @@ ANGLES = {
     "i16": {"mu": 1.1, "eta": (18.0, 19.0), "chi": 89.0, "phi": -33.0, "gam": 2.0, "delta": 37.0},
     "nanomax": {"gontheta": (15.2, 15.9), "gonphi": 3.0, "gamma": 12.0, "delta": 27.0},
     "sixs": {"beta": 0.4, "mu": (10.0, 11.0), "gamma": 22.0, "delta": 15.0},
+    "1ide": {"AeroTech": (10.0, 11.0), "vff_eta": 25.0},
+    "7idd": {"wedge": 10.0, "Chi": 2.0, "ThetaN": (8.0, 9.0), "Phi": 40.0, "Yaw": 4.0, "Pitch": 33.0},
+    "28idb": {"Mu": 0.3, "Eta": (18.0, 19.0), "Chi": 1.0, "Phi": 41.0, "Nu": 3.0, "Delta": 35.0},
+    "20ide": {"samRy": (3.0, 4.0)},
+    "id27": {"nath": (3.0, 4.0)},
+    "cristal": {"mgomega": (10.0, 11.0), "mgphi": 3.0, "gamma": 2.0, "delta": 25.0},
     "sixs2022": {"beta": 0.4, "mu": (10.0, 11.0), "gamma": 22.0, "delta": 15.0},
 }
 SHAPE = (11, 24, 31)

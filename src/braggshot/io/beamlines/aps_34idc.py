@@ -17,8 +17,7 @@ of different regions agree. The four chips of the quad 34idcTIM2 are 5 rows and 
 from __future__ import annotations
 
 import datetime
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -27,17 +26,24 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import constants
 
-from braggshot.errors import DataError, FormatError, GeometryError, list_numbers
-from braggshot.gate import explain_damage, refuse_irregular
+from braggshot.errors import DataError, GeometryError
 from braggshot.io.atomic import replacing
+from braggshot.io.beamlines.aps_spec import (
+    choose_places,
+    find_images,
+    list_measured,
+    match_images,
+    read_entry,
+    read_monitor,
+    read_spec,
+)  # fmt: skip
 from braggshot.io.beamlines.instruments import APS_34IDC as APS
 from braggshot.io.beamlines.readings import Overrides, Readings, geometry, match_points, rocking_angle
-from braggshot.io.beamlines.spec import Place, SpecScan, choose_scan, list_scans, read_head, read_scan
+from braggshot.io.beamlines.spec import list_scans, read_head
 from braggshot.io.beamlines.timepix import centred_region, find_direct_beam, from_zero, open_seam, read_region
 from braggshot.io.beamlines.values import Value, read_value
 from braggshot.io.beamlines.views import SeamFrames
 from braggshot.io.files import read_array
-from braggshot.io.formats.stacks import list_images, natural_order
 from braggshot.io.frames import LazyFrames, TiffFrames
 from braggshot.physics.plausibility import DISTANCE, ENERGY
 from braggshot.volumes import FloatArray, Geometry, Scan
@@ -56,8 +62,7 @@ def can_read(path: str | Path) -> bool:
 
 def scans(path: str | Path) -> list[str]:
     """List the numbers of the scans whose frames lie beside the SPEC file."""
-    numbers = {place.number for place in list_scans(_content(path))}
-    return [str(number) for number in sorted(numbers & set(_scans_with_frames(Path(path))))]
+    return list_measured(path)
 
 
 def read(
@@ -81,12 +86,12 @@ def read(
     DataError : if fewer than two frames belong to points of the scan, or a dark or flat field does not cover the frames.
     """
     spec, noticed = Path(path), []  # type: Path, list[str]
-    content = _content(spec)
-    places = _choose(spec, list_scans(content), scan)
+    content = read_spec(spec)
+    places = choose_places(spec, list_scans(content), scan)
     number = places[0].number
-    files = _find_frames(spec, number, frames)
-    entry = _entry(spec, content, places, len(files), noticed)
-    points, chosen = _match(files, entry.points, noticed)
+    files = find_images(spec, number, frames)
+    entry = read_entry(spec, content, places, len(files), noticed)
+    points, chosen = match_images(files, entry.points, noticed)
     readings: dict[str, float | FloatArray] = {**entry.motors, **{name: values[points] for name, values in entry.columns.items()}}
     circles = {circle.motor for circle in (*APS.sample, *APS.detector)}
     kept, motors = match_points(len(points), {name: readings[name] for name in circles & {*readings}}, noticed)
@@ -109,7 +114,7 @@ def read(
         valid=stack.measured if isinstance(stack, SeamFrames) else None,
         dark=_chip_image(spec, dark, shown, "dark field", stack),
         flat=_chip_image(spec, flat, shown, "flat field", stack),
-        monitor=_monitor(entry.columns, points, noticed),
+        monitor=read_monitor(entry.columns, points, noticed),
         rocking_angle=rocking_angle(APS, motors, noticed),
         geometry=geometry(APS, values, stack.shape, overrides, noticed),
         provenance={
@@ -118,113 +123,6 @@ def read(
             "noticed": tuple(noticed),
         },
     )  # fmt: skip
-
-
-def _content(path: str | Path) -> bytes:
-    refuse_irregular(path)
-    with explain_damage(path, "SPEC"):
-        return Path(path).read_bytes()
-
-
-def _entry(spec: Path, content: bytes, places: Sequence[Place], n_files: int, noticed: list[str]) -> SpecScan:
-    """Read the scan of one of `places`, which all have the number that was asked for.
-
-    If several have it, the one with as many points as there are frames is meant; if that does not decide, the last one with points.
-    """
-    found: list[SpecScan] = []
-    for place in places:
-        try:
-            found.append(read_scan(content, place))
-        except (DataError, FormatError) as error:
-            reason = type(error)(f"{spec}: {error}")
-    if not found:
-        raise reason
-    fitting = [entry for entry in found if entry.points == n_files]
-    taken = fitting[0] if len(fitting) == 1 else found[-1]
-    if len(places) > 1:
-        why = f"it has as many points as there are frames, {n_files}" if len(fitting) == 1 else "it is the last one with points"
-        others = ", ".join(place.key for place in places)
-        instead = next(place.key for place in places if place.key != taken.key)
-        noticed.append(
-            f"the file holds {len(places)} scans of number {places[0].number} ({others}): {taken.key} is taken, because {why}; "
-            f"choose another one with scan={instead}."
-        )
-    noticed += taken.noticed
-    return taken
-
-
-def _scans_with_frames(spec: Path) -> list[int]:
-    matches = (re.search(r"S(\d{4,})[^/]*\.tiff?$", file.name) for file in _below(spec, "*S[0-9]*.tif*"))
-    return sorted({int(match.group(1)) for match in matches if match})
-
-
-def _below(spec: Path, pattern: str) -> list[Path]:
-    folder = spec.absolute().parent
-    return [file for depth in ("", "*/", "*/*/") for file in folder.glob(depth + pattern)]
-
-
-def _choose(spec: Path, places: list[Place], scan: float | str | None) -> list[Place]:
-    """Return the scans of the file that `scan` can mean."""
-    if scan is None:
-        numbers = [int(number) for number in scans(spec)]
-        if len(numbers) != 1:
-            there = f"frames of scans {list_numbers(numbers)} lie beside it" if numbers else "no frames lie beside it"
-            raise FormatError(f"{spec}: choose a scan with scan=...; {there}.")
-        scan = numbers[0]
-    try:
-        return choose_scan(places, str(scan))
-    except FormatError as error:
-        raise FormatError(f"{spec}: {error}") from None
-
-
-def _find_frames(spec: Path, number: int, frames: str | Path | None) -> list[Path]:
-    """List the TIFF files of one scan; an error if they lie in several folders."""
-    pattern = f"*S{number:04d}*.tif*"
-    if frames is not None:
-        files = list_images(frames) or list_images(spec.parent / frames)
-        mine = [file for file in files if f"S{number:04d}" in file.name] or files
-        if not mine:
-            raise FormatError(f"{frames}: no frames (.tif) in this folder or pattern.")
-        return mine
-    files = sorted(_below(spec, pattern), key=natural_order)
-    folders = sorted({file.parent for file in files})
-    if len(folders) > 1:
-        raise FormatError(f"{spec}: frames of scan {number} lie in {', '.join(map(str, folders))}; choose with frames=...")
-    if not files:
-        folder = spec.absolute().parent
-        raise FormatError(
-            f"{spec}: no frames of scan {number}: looked for {pattern} in {folder} and two folders below; say frames=..."
-        )
-    return files
-
-
-def _match(files: list[Path], n_points: int, noticed: list[str]) -> tuple[NDArray[np.intp], list[Path]]:
-    """Match frames to points of the scan; return the numbers of the points that have a frame, and the files of these frames.
-
-    A frame's file name ends in the number of its point. Points are numbered from 0, or, if every point has a frame, from the lowest
-    number in the names, such as 1. If a name ends in no number, each point must have one file, and the order of the files decides.
-    """
-    endings = [re.search(r"(\d+)$", file.stem) for file in files]
-    numbered = {int(ending.group(1)): file for ending, file in zip(endings, files, strict=True) if ending}
-    if None in endings:
-        if len(files) != n_points:
-            raise FormatError(f"{files[0].parent}: {len(files)} frames for {n_points} points, and their names end in no number.")
-        return np.arange(n_points), files
-    first = min(numbered) if len(numbered) == n_points == max(numbered) - min(numbered) + 1 else 0
-    points = [number - first for number in sorted(numbered) if number - first < n_points]
-    empty = sorted(set(range(n_points)) - set(points))
-    beyond = sorted(number for number in numbered if number - first >= n_points)
-    if len(files) > len(numbered):
-        noticed.append(f"{len(files) - len(numbered)} frames repeat the number of another one; the last one of each was taken.")
-    if empty:
-        noticed.append(f"{len(empty)} of {n_points} points have no frame (number {list_numbers(empty)}, counted from 0).")
-    if beyond:
-        noticed.append(
-            f"{len(beyond)} frames lie beyond the last of {n_points} points and were left out (number {list_numbers(beyond)})."
-        )
-    if len(points) < 2:
-        raise DataError(f"{files[0].parent}: {len(points)} frames belong to the {n_points} points of the scan; expected more.")
-    return np.asarray(points), [numbered[point + first] for point in points]
 
 
 def _chip_image(
@@ -242,25 +140,6 @@ def _chip_image(
     if image.shape != wanted:
         raise DataError(f"{place}: the {what} has shape {whole.shape}, which does not cover the frames' region {region}.")
     return stack.open_seam(image, np.median(image)) if isinstance(stack, SeamFrames) else image
-
-
-def _monitor(columns: Mapping[str, FloatArray], points: NDArray[np.intp], noticed: list[str]) -> FloatArray | None:
-    """Return the incident flux of each frame; None if there is none, or none at most points.
-
-    Where the column holds no number the median is assumed, because the frame itself was measured. A flux of zero stays: there was
-    no beam.
-    """
-    flux = columns.get("Monitor")
-    if flux is None:
-        return None
-    flux = flux[points]
-    known = np.isfinite(flux)
-    if not (flux[known] > 0).sum() > len(flux) / 2:
-        noticed.append("the column Monitor has no flux at most points, and is not used.")
-        return None
-    if not known.all():
-        noticed.append(f"the median flux is assumed for {int((~known).sum())} frames at which Monitor is no number.")
-    return np.where(known, flux, np.median(flux[known]))
 
 
 def write_scan(

@@ -66,6 +66,39 @@ SIXS = Diffractometer(  # the circle beta carries both sample and detector
 # Diffractometer of SIXS with the Merlin detector, which is mounted on its side.
 SIXS_2022 = dataclasses.replace(SIXS, name="SIXS 2022", row_axis="x-", column_axis="y-")
 
+CRISTAL = Diffractometer(
+    name="CRISTAL",
+    sample=(Axis("mgomega", "x-"), Axis("mgphi", "y+")),
+    detector=(Axis("gamma", "y+"), Axis("delta", "x-")),
+    row_axis="y-",
+    column_axis="x+",
+)
+APS_1IDE = Diffractometer(  # the detector turns about the beam, and is raised off it
+    name="APS 1-ID-E",
+    sample=(Axis("AeroTech", "y-"),),
+    detector=(Axis("vff_eta", "z+"),),
+    row_axis="y-",
+    column_axis="x+",
+)
+APS_7IDD = Diffractometer(
+    name="APS 7-ID-D",
+    sample=(Axis("wedge", "x-"), Axis("Chi", "z-"), Axis("ThetaN", "x-"), Axis("Phi", "y+")),
+    detector=(Axis("Yaw", "y+"), Axis("Pitch", "x-")),
+    row_axis="x+",
+    column_axis="y+",
+)
+APS_20IDE = Diffractometer(  # the detector stands across the beam, and moves along it and off it
+    name="APS 20-ID-E", sample=(Axis("samRy", "y+"),), detector=(), row_axis="y-", column_axis="x+"
+)
+ESRF_ID27 = Diffractometer(name="ESRF ID27", sample=(Axis("nath", "y-"),), detector=(), row_axis="y-", column_axis="x-")
+APS_28IDB = Diffractometer(
+    name="APS 28-ID-B",
+    sample=(Axis("Mu", "y-"), Axis("Eta", "x-"), Axis("Chi", "z+"), Axis("Phi", "y-")),
+    detector=(Axis("Nu", "y-"), Axis("Delta", "x-")),
+    row_axis="y-",
+    column_axis="x+",
+)
+
 # Built-in diffractometers, by the name that a user writes in the settings of a geometry.
 INSTRUMENTS = {
     "34idc": APS_34IDC,
@@ -75,6 +108,12 @@ INSTRUMENTS = {
     "nanomax": NANOMAX,
     "sixs": SIXS,
     "sixs2022": SIXS_2022,
+    "cristal": CRISTAL,
+    "1ide": APS_1IDE,
+    "7idd": APS_7IDD,
+    "20ide": APS_20IDE,
+    "28idb": APS_28IDB,
+    "id27": ESRF_ID27,
 }
 
 
