@@ -139,11 +139,11 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         rho = _zero_mean(strain.without_ramp(rho, turn), core)
         removed = strain.gradient(turn, basis)
         q = q + removed
-    turned = strain.slope_along(_field(reconstruction), rotation @ edges, q, support, basis)
-    along = turned - removed @ q / np.linalg.norm(q)
-    slope = strain.with_slope(strain.gradient(strain.phase_differences(rho, support), basis), along, q)
+    places = rotation @ edges, q, support, basis
+    turned = strain.slope_along(_field(reconstruction), *places)
+    slope = strain.gradient(strain.phase_differences(rho, support), basis)
+    slope = strain.with_slope(slope, turned - removed @ q / np.linalg.norm(q), q)
     d_spacing, along_q = strain.d_spacing(slope, q), strain.strain(slope, q)
-    spread = to_frame.uncertainty
     return StrainMap(
         amplitude=amplitude.astype(np.float32),
         phase=np.where(support, np.angle(rho), 0).astype(np.float32),
@@ -162,12 +162,17 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         name=reconstruction.volume.name,
         reflection=config.reflection,
         lattice_parameter=_lattice_parameter(d_spacing, config),
-        displacement_sigma=None if spread is None else _mask_outside(spread.phase / np.linalg.norm(q), support),
-        strain_sigma=_strain_sigma(reconstruction, to_frame, (rotation @ edges, q, support, basis), turned),
+        displacement_sigma=_displacement_sigma(to_frame, support, q),
+        strain_sigma=_strain_sigma(reconstruction, to_frame, places, turned),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
         facets=_name_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
         choices={**_choices(reconstruction, config), **surface, **_doubt_facets(support, config)},
     )
+
+
+def _displacement_sigma(to_frame: Reconstruction, support: BoolArray, q: FloatArray) -> NDArray[np.float32] | None:
+    spread = to_frame.uncertainty
+    return None if spread is None else _mask_outside(spread.phase / np.linalg.norm(q), support)
 
 
 def _strain_sigma(
