@@ -122,10 +122,9 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     config = config or StrainConfig()
     reconstruction = _corrected(reconstruction, config)
     to_frame, rotation = _in_frame(reconstruction, config)
-    basis, q, edges = to_frame.basis, to_frame.volume.q_bragg, reconstruction.basis
+    basis, q = to_frame.basis, to_frame.volume.q_bragg
     assert basis is not None
     assert q is not None
-    assert edges is not None
     amplitude = np.abs(to_frame.rho).astype(np.float64)
     level, surface = _choose_level(amplitude, to_frame.support, config.iso)
     support = to_frame.support & (amplitude >= level)
@@ -139,10 +138,10 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         rho = _zero_mean(strain.without_ramp(rho, turn), core)
         removed = strain.gradient(turn, basis)
         q = q + removed
-    places = rotation @ edges, q, support, basis
+    places = rotation @ np.asarray(reconstruction.basis), q, support, basis
     turned = strain.slope_along(_field(reconstruction), *places)
-    slope = strain.gradient(strain.phase_differences(rho, support), basis)
-    slope = strain.with_slope(slope, turned - removed @ q / np.linalg.norm(q), q)
+    across = strain.gradient(strain.phase_differences(rho, support), basis)
+    slope = strain.with_slope(across, turned - removed @ q / np.linalg.norm(q), q)
     d_spacing, along_q = strain.d_spacing(slope, q), strain.strain(slope, q)
     return StrainMap(
         amplitude=amplitude.astype(np.float32),
