@@ -240,14 +240,16 @@ def row(size: int, batch: int, device: torch.device, asked: argparse.Namespace, 
     learned = attempt(training, size, batch, device, 2 if asked.tiny else 10, asked.compile)
     drawn = attempt(simulation, size, batch, device, least)
     fastest = graph or eager
-    yield from (cell(shot), cell(alone), cell(operations, product, 3))
-    yield from (cell(eager, 1e9, 3), cell(graph, 1e9, 3), cell(fastest and fastest * BYTES, copy, 2))
+    yield from (cell(shot), cell(alone), cell(operations, product))
+    yield from (cell(eager, 1e9), cell(graph, 1e9), cell(fastest and fastest * BYTES, copy))
     yield from (cell(learned), cell(drawn), cell(torch.cuda.max_memory_allocated(device) if cuda else None, 1e9))
 
 
-def cell(value: float | None, unit: float = 1.0, digits: int = 1) -> str:
-    """A number in units, or '-'."""
-    return "-" if value is None else f"{value / unit:.{digits}f}"
+def cell(value: float | None, unit: float = 1.0) -> str:
+    """A number in units, of three digits at least, or '-'."""
+    if value is None:
+        return "-"
+    return f"{value / unit:.0f}" if abs(value / unit) >= 100 else f"{value / unit:.3g}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -28,7 +28,7 @@ INPUTS = {
     "docs/network.md": "scan.cxi",
     "docs/reading.md": "examples",
     "docs/series.md": "examples exp.spec@54-60 t00.cxi t01.cxi t02.cxi log.csv",
-    "docs/viewer.md": "out/crystal.cxi series/a.cxi series/b.cxi a.cxi b.cxi c.cxi",
+    "docs/viewer.md": "scans/a.cxi scans/b.cxi out/crystal.cxi series/a.cxi series/b.cxi a.cxi b.cxi c.cxi",
 }
 """What a reader has before the first command of a page."""
 
