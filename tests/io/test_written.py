@@ -143,6 +143,31 @@ def test_sources_of_a_virtual_dataset(tmp_path: Path, interleaved: bool) -> None
     assert "1 of 12 frames of data were never written (11)" in frames.noticed[1]
 
 
+def test_modules_of_a_detector_and_the_gaps_between_them(tmp_path: Path) -> None:
+    """What no file fills is no count: the gap between modules, and a module whose file is missing."""
+    layout = h5py.VirtualLayout((12, 9, 6), "u2")
+    for number, rows in enumerate((slice(0, 4), slice(5, 9))):
+        with h5py.File(tmp_path / f"module_{number}.h5", "w") as file:
+            file["data"] = COUNTS
+        layout[:, rows] = h5py.VirtualSource(f"module_{number}.h5", "data", COUNTS.shape)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_virtual_dataset("data", layout)
+    scan = read(tmp_path / "a.h5", dataset="data")
+    assert scan.arrived is None
+    assert scan.valid is not None
+    assert np.flatnonzero(~scan.valid.all(axis=1)).tolist() == [4]
+    assert "data: 6 of 54 pixels are filled by no file: masked." in scan.provenance["noticed"]
+    np.testing.assert_array_equal(scan.frames[:, 5:], COUNTS)
+    (tmp_path / "module_0.h5").unlink()
+    scan = read(tmp_path / "a.h5", dataset="data")
+    assert scan.arrived is None
+    assert np.flatnonzero(~scan.valid.all(axis=1)).tolist() == [0, 1, 2, 3, 4]
+    assert any("1 of them are missing, first" in said for said in scan.provenance["noticed"])
+    (tmp_path / "module_1.h5").unlink()
+    with pytest.raises(FormatError, match="spread over 2 files and 2 of them are missing"):
+        read(tmp_path / "a.h5", dataset="data")
+
+
 def test_a_virtual_dataset_longer_than_its_sources(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["kept"] = COUNTS[:9]

@@ -51,6 +51,7 @@ class LazyFrames(ABC):
     dtype: np.dtype[Any]
     paths: tuple[Path, ...] = ()  # files that hold the frames; empty for an array in memory
     arrived: BoolArray | None = None  # (n,) False for a frame that has a place and is not there; None means that all are
+    filled: BoolArray | None = None  # (rows, columns) False for a pixel that no file fills; None means that all are filled
     noticed: tuple[str, ...] = ()  # what was left out or is missing, one sentence each
 
     @abstractmethod
@@ -301,6 +302,9 @@ class HDF5Frames(LazyFrames):
         if len(here) and not here.any():
             raise FormatError(f"{path}: none of the {len(here)} frames of {names[0]} was ever written.")
         self.arrived = None if here.all() else here
+        if len(self.shape) == len(shapes[0]) == 3 and any(one.filled is not None for one in found):
+            filled = np.logical_and.reduce([one.filled for one in found if one.filled is not None])
+            self.filled = filled if self.axes[1] < self.axes[2] else filled.T
 
     def _say_absent_parts(self, absent: dict[str, str], names: Sequence[str]) -> Iterator[str]:
         """Say which parts are missing: those behind the last part that is there, and those between."""
@@ -369,6 +373,7 @@ class SummedFrames(LazyFrames):
         self.frames, self.number, self.paths = frames, number, frames.paths
         self.shape = (frames.shape[0] // number, *frames.shape[1:])
         self.dtype, self.noticed = np.dtype(np.int64 if frames.dtype.kind in "iu" else np.float64), frames.noticed
+        self.filled = frames.filled
         if frames.arrived is not None:  # a sum is there only if all of its exposures are
             self.arrived = np.all(frames.arrived[: self.shape[0] * number].reshape(-1, number), axis=1)
 

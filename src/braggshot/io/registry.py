@@ -145,13 +145,15 @@ def _read(chosen: Format, module: ModuleType, path: str | Path, options: dict[st
 
 
 def _add_what_frames_notice(scan: Scan) -> Scan:
-    """Return the scan with what its frames know: which of them are there, and what was left out."""
+    """Return the scan with what its frames know: which of them and which of their pixels are there, and what was left out."""
     here, said = getattr(scan.frames, "arrived", None), getattr(scan.frames, "noticed", ())
+    filled = getattr(scan.frames, "filled", None)
     if here is None and not said:
         return scan
+    valid = scan.valid if filled is None else filled if scan.valid is None else scan.valid & filled
     arrived = scan.arrived if here is None else here if scan.arrived is None else scan.arrived & here
     noticed = (*scan.provenance.get("noticed", ()), *said)
-    return dataclasses.replace(scan, arrived=arrived, provenance={**scan.provenance, "noticed": noticed})
+    return dataclasses.replace(scan, valid=valid, arrived=arrived, provenance={**scan.provenance, "noticed": noticed})
 
 
 def _find_beside(path: str | Path, value: Any) -> Any:

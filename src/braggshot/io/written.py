@@ -29,11 +29,13 @@ class Written:
     arrived : (n,) False for a frame that was never written, or whose source file is missing
     noticed : what was found, in words; empty where every frame is there
     sources : other files that hold the frames
+    filled : pixels that some file fills, on the two axes that are not those of the frames; None means that all are
     """
 
     arrived: BoolArray
     noticed: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
+    filled: BoolArray | None = None
 
 
 def find_written(part: h5py.Dataset, axis: int = 0, trail: tuple[tuple[str, str], ...] = ()) -> Written:
@@ -98,35 +100,64 @@ def _find_chunks(part: h5py.Dataset, axis: int) -> Written:
 
 
 def _find_in_sources(part: h5py.Dataset, axis: int, trail: tuple[tuple[str, str], ...]) -> Written:
-    """Look for the source files of a virtual dataset, and for the frames in them."""
+    """Look for the source files of a virtual dataset, and for the frames in them.
+
+    A source may fill a part of each frame, such as a module of the detector. If it is missing, and no other source fills its
+    pixels, the frames are there without these pixels.
+    """
     folder, size = Path(part.file.filename).parent, part.shape[axis]
     arrived, mapped, lost = np.ones(size, bool), np.zeros(size, bool), np.zeros(size, bool)
+    filled = np.zeros([length for number, length in enumerate(part.shape) if number != axis], bool)
     sources: dict[str, Path] = {}
     missing: dict[str, Path] = {}
+    absent: list[tuple[NDArray[np.intp], tuple[slice, ...]]] = []
     for source in part.virtual_sources():
-        name, frames = source.file_name, _selected(source.vspace, axis, size)
+        name, frames, pixels = source.file_name, _selected(source.vspace, axis, size), _pixels(source.vspace, axis, part.shape)
         mapped[frames] = True
-        if "%" in name:  # HDF5 counts the files of a name such as part_%b.h5 itself
-            continue
-        place = next(iter(source_files(part, name)), folder / name)
-        there = _find_in_source(part.file, place, source, axis, len(frames), trail)
+        place = None if "%" in name else next(iter(source_files(part, name)), folder / name)
+        # HDF5 counts the files of a name such as part_%b.h5 itself.
+        there = np.ones(len(frames), bool) if "%" in name else _find_in_source(part.file, place, source, axis, len(frames), trail)
         if there is None:
-            lost[frames], missing[name] = True, place or Path(part.file.filename)
+            absent.append((frames, pixels))
+            missing[name] = place or Path(part.file.filename)
         else:
             arrived[frames] &= there
+            filled[pixels] = True
         if place is not None and place.exists():
             sources[name] = place
+    for frames, pixels in absent:
+        lost[frames] |= bool(filled[pixels].any()) or not filled.any()
     here = arrived & mapped & ~lost
     found = _judge(part, here | lost)
-    if not missing:
+    if missing:
+        found = _judge_missing(part, here, lost, (missing, sources))
+    if filled.all() or not filled.any():
         return Written(here, found.noticed, tuple(sources.values()))
+    gaps = f"{part.name.strip('/')}: {np.count_nonzero(~filled)} of {filled.size} pixels are filled by no file: masked."
+    return Written(here, (*found.noticed, gaps), tuple(sources.values()), filled)
+
+
+def _judge_missing(
+    part: h5py.Dataset, here: BoolArray, lost: BoolArray, files: tuple[dict[str, Path], dict[str, Path]]
+) -> Written:  # fmt: skip
+    """Say which frames are lost with their files, and which were never written; `files` are those missing, and those there."""
+    missing, sources = files
     first, state = next(iter(missing.values())), "missing or damaged" if missing.keys() & sources.keys() else "missing"
     spread = f"{part.name.strip('/')} is spread over {len({**sources, **missing})} files"
     said = f"{spread} and {len(missing)} of them are {state}, first {first}"
     if not here.any():
         raise FormatError(f"{part.file.filename}: {said}; copy them to where the links point.")
-    planes = f"{said}: its frames {list_numbers(np.flatnonzero(lost))} are left as masked planes."
-    return Written(here, (planes, *found.noticed), tuple(sources.values()))
+    planes = f": its frames {list_numbers(np.flatnonzero(lost))} are left as masked planes." if lost.any() else "."
+    return Written(here, (f"{said}{planes}", *_judge(part, here | lost).noticed))
+
+
+def _pixels(space: h5py.h5s.SpaceID, axis: int, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the box of pixels that a selection of a virtual dataset covers, on all axes but that of the frames."""
+    if space.get_select_type() == h5py.h5s.SEL_ALL or not space.shape:
+        low, high = (0,) * len(shape), tuple(size - 1 for size in shape)
+    else:
+        low, high = space.get_select_bounds()
+    return tuple(slice(first, last + 1) for number, (first, last) in enumerate(zip(low, high, strict=True)) if number != axis)
 
 
 def _find_in_source(

@@ -22,9 +22,8 @@ class SelectedFrames(LazyFrames):
     def __init__(self, frames: LazyFrames, indices: NDArray[np.intp]) -> None:
         self.frames, self.indices, self.paths = frames, indices, frames.paths
         self.shape, self.dtype = (len(indices), *frames.shape[1:]), frames.dtype
-        arrived = getattr(frames, "arrived", None)
-        self.arrived: BoolArray | None = None if arrived is None else arrived[indices]
-        self.noticed: tuple[str, ...] = getattr(frames, "noticed", ())
+        self.arrived = None if frames.arrived is None else frames.arrived[indices]
+        self.filled, self.noticed = frames.filled, frames.noticed
 
     def read(self, indices: NDArray[np.intp], rows: slice, columns: slice) -> Image:
         """Read the selected frames of these `indices`, cut to `rows` and `columns`."""
@@ -52,8 +51,8 @@ class SeamFrames(LazyFrames):
             np.insert(np.arange(size), np.full(width, at), -1) for size, (at, width) in zip(frames.shape[1:], seam, strict=True)
         )
         self.shape = (frames.shape[0], *(lines.size for lines in self.stored))
-        self.arrived: BoolArray | None = getattr(frames, "arrived", None)
-        self.noticed: tuple[str, ...] = getattr(frames, "noticed", ())
+        self.arrived, self.noticed = frames.arrived, frames.noticed
+        self.filled = None if frames.filled is None else self.open_seam(frames.filled, True)
 
     @property
     def measured(self) -> BoolArray:
