@@ -28,7 +28,7 @@ def question(url, name, base="/", headers=None, camera=None, **values):
     callback = next(one for one in json.loads(body) if name in one["output"].strip(".").split("..."))
     chosen = {"shown": {"at": 0, "key": ""}, "colouring": "strain", "level": 50, "cut": "", "kept": 50, "look": "oblique"}
     chosen |= {"at-z": 50, "at-y": 50, "at-x": 50, "quantity": "strain", "over": "", "counts-scale": "linear"}
-    chosen |= {"map": "auto", "unit": "1", "camera": camera, **values}
+    chosen |= {"map": "auto", "unit": "1", "camera": camera, "drawn": {"at": -1}, **values}  # another picture was drawn before
     inputs, state = ([{**one, "value": chosen.get(one["id"])} for one in callback[kind]] for kind in ("inputs", "state"))
     outputs = [
         dict(zip(("id", "property"), output.split("."), strict=True)) for output in callback["output"].strip(".").split("...")

@@ -326,6 +326,20 @@ def test_choices_out_of_range_are_held_within_it(open_page, values):
     assert answer["crystal"]["figure"]["layout"]
 
 
+def test_the_first_picture_of_a_page_comes_in_two_answers_and_the_next_ones_in_one(open_page):
+    """A browser without a graphics card takes seconds for its first drawing in space: slices and verdict come before."""
+    _, first = surface(open_page, drawn=None)
+    assert "crystal" not in first
+    assert first["slice-z"]["figure"]["data"]
+    assert first["verdict"]["children"]
+    partly = first["drawn"]["data"]
+    assert partly["key"] is None, "so the page does not say that it shows all"
+    _, second = surface(open_page, drawn=partly)
+    assert second["crystal"]["figure"]["data"]
+    assert second["slice-z"]["figure"] == first["slice-z"]["figure"]
+    assert second["drawn"]["data"]["key"] == ""
+
+
 def test_a_second_result_is_drawn_beside_the_first_with_its_colours_and_numbers(tmp_path):
     for name, strain in (("a", 2e-4), ("b", 4e-4)):
         results.write(tmp_path / f"{name}.cxi", result(name, strain))

@@ -105,6 +105,9 @@ def _show(app: Dash, shared: SharedFeed) -> None:
 
     What has to be drawn follows from what the page says it has drawn, not from what the user touched last: Dash drops the answer to
     a request that a later one has overtaken.
+
+    The first picture of a page comes in two answers, slices and verdict first: without a graphics card a browser takes seconds for
+    its first drawing in space, and shows nothing meanwhile. The page asks for the rest when it has shown the slices.
     """
     outputs = (
         *parts.SURFACE,
@@ -121,6 +124,7 @@ def _show(app: Dash, shared: SharedFeed) -> None:
         Input("shown", "data"),
         *(Input(name, "value") for name in NAMES),
         Input("picked", "data"),
+        Input("seen", "data"),
         *(State(name, "value") for name in CURVE_CHOICES),
         State("camera", "data"),
         State("drawn", "data"),
@@ -128,22 +132,27 @@ def _show(app: Dash, shared: SharedFeed) -> None:
     def show(shown: dict[str, Any] | None, *given: Any) -> Any:
         if shown is None:
             raise PreventUpdate
-        *values, picked, quantity, over, scaling, turned, drawn = given
+        *values, picked, _, quantity, over, scaling, turned, drawn = given
         chosen, at = of_page(values, picked), int(shown["at"])
         now = {**shown, "surface": chosen.of_surface, "slices": chosen.of_slices}
         is_same = drawn is not None and all(drawn.get(name) == shown[name] for name in ("at", "key"))
+        is_done = is_same and drawn["surface"] == now["surface"] and drawn["slices"] == now["slices"]
+        if is_done and ctx.triggered_id == "seen":
+            raise PreventUpdate
         surface, slices = [no_update] * len(parts.SURFACE), [no_update] * len(parts.SLICES)
-        if not (is_same and drawn["surface"] == now["surface"]):
+        is_first = drawn is None and shared.solid(at) is not None
+        if not is_first and not (is_same and drawn["surface"] == now["surface"]):
             surface = parts.surface(shared, at, chosen, turned)
         if not (is_same and drawn["slices"] == now["slices"]):
             slices = parts.slices(shared, at, chosen)
         compared = [no_update] * len(comparison.OUTPUTS)
-        if not (is_same and drawn["surface"] == now["surface"] and drawn["slices"] == now["slices"]):
+        if not is_done:
             compared = comparison.compared(shared, at, chosen, turned)
         if is_same:
             return *surface, *slices, *compared, *[no_update] * (len(parts.DETAILS) + len(parts.CURVES) + 1), now
         curves, marks = changed_parts(parts.curves(shared, at, quantity, over, scaling), None)
-        return *surface, *slices, *compared, *parts.details(shared, at), *curves, marks, now
+        done = {**now, "key": None} if is_first else now
+        return *surface, *slices, *compared, *parts.details(shared, at), *curves, marks, done
 
 
 def _turn(app: Dash) -> None:
