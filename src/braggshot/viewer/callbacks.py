@@ -48,7 +48,7 @@ def _ask(app: Dash, shared: SharedFeed, pages: Pages) -> None:
 
     app.server.add_url_rule("/moment", view_func=moment)
     app.clientside_callback(ASK, Input("page", "id"), State("moment", "data"))  # type: ignore[no-untyped-call]
-    app.clientside_callback(SEEN, Output("seen", "data"), Input("drawn", "data"), prevent_initial_call=True)  # type: ignore[no-untyped-call]
+    app.clientside_callback(SEEN, Input("drawn", "data"), prevent_initial_call=True)  # type: ignore[no-untyped-call]
 
 
 def _follow(app: Dash, shared: SharedFeed) -> None:

@@ -6,12 +6,15 @@ import json
 
 from braggshot.viewer.choices import DEFAULTS
 
-SEEN = """drawn => new Promise(then => {
-    const done = () => { clearTimeout(late); then({at: drawn.at, key: drawn.key}); };
+SEEN = """drawn => {
+    const done = () => { clearTimeout(late); dash_clientside.set_props("seen", {data: {at: drawn.at, key: drawn.key}}); };
     const late = setTimeout(done, document.hidden ? 0 : 2000);
     if (!document.hidden) requestAnimationFrame(() => requestAnimationFrame(done));
-})"""
-"""Script that says what is shown, when the screen shows it. A hidden page draws nothing, so it says so once it has everything."""
+}"""
+"""Script that says what is shown, when the screen shows it. A hidden page draws nothing, so it says so once it has everything.
+
+What is seen asks for the rest of a first picture, whose answer changes what is drawn. Dash allows no such circle of outputs.
+"""
 
 VALUES = {**DEFAULTS, "quantity": "strain", "over": "", "counts-scale": "linear"}
 """Controls whose values are kept in the address -> value that the address leaves out."""
