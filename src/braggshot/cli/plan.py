@@ -124,17 +124,11 @@ def describe(made: Plan) -> Iterator[tuple[str, str]]:
         "strain, one sigma",
         ", ".join(f"{sigma:.1e}" for sigma in light.strain_at.values()) + " for 1e3, 1e4, 1e5, 1e6 photons at the peak",
     )
-    yield (
-        "photons at the peak",
-        f"{light.strain_peak:,.0f} for a strain of {wish.strain:.1e}; {light.peak:,.0f} with a good verdict".replace(",", " "),
-    )
-    if light.frame is not None and light.seconds is not None:
-        yield (
-            "exposure",
-            f"{light.frame:.2g} s a frame, {made.window[0]} frames: {light.seconds:.3g} s; {light.rate:,.0f} photons/s".replace(
-                ",", " "
-            ),
-        )
+    needed, judged = _grouped(light.strain_peak), _grouped(light.peak)
+    yield "photons at the peak", f"{needed} for a strain of {wish.strain:.1e}; {judged} with a good verdict"
+    if light.rate is not None and light.frame is not None:
+        frames = f"{light.frame:.2g} s a frame, {made.window[0]} frames: {light.seconds:.3g} s"
+        yield "exposure", f"{frames}; {_grouped(light.rate)} photons/s at the peak"
     if light.dose is not None:
         yield "dose", f"{light.dose:.2g} Gy absorbed"
 
@@ -170,6 +164,10 @@ def _write_slide(output: Path, made: Plan, facts: list[tuple[str, str]]) -> None
     name = "({} {} {})".format(*made.wish.reflection)
     size = "x".join(f"{side * 1e9:g}" for side in dict.fromkeys(made.wish.size))
     write_plan_slide(output, f"Plan: {name}, {size} nm, {made.geometry.instrument}", facts, made.advice, counts)
+
+
+def _grouped(number: float) -> str:
+    return f"{number:,.0f}".replace(",", " ") if number < 1e9 else f"{number:.1e}"
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

@@ -42,14 +42,14 @@ def plan_slide(title: str, facts: Iterable[tuple[str, str]], advice: Iterable[st
     figure = Figure(figsize=(13.333, 7.5), dpi=150, facecolor="white")
     figure.text(0.015, 0.955, title, fontsize=20, fontweight="bold", color=_INK, va="center", parse_math=False)
     _list(figure, (0.015, 0.135), facts, _INK)
-    _list(figure, (0.6, 0.62), (("" if number else "•", line) for text in advice for number, line in _lines(text)), _WARN)
+    _list(figure, (0.59, 0.6), (("" if number else "•", line) for text in advice for number, line in _lines(text)), _WARN)
     if counts is not None:
         _draw_pattern(figure, counts)
     return figure
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    yield from enumerate(textwrap.wrap(text, 72))
+    yield from enumerate(textwrap.wrap(text, 76))
 
 
 def _list(figure: Figure, places: tuple[float, float], facts: Iterable[tuple[str, str]], colour: str) -> None:
