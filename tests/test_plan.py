@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -10,8 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from command_line import run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy import constants, optimize
 
+from braggshot.cli.plan import as_record, describe
 from braggshot.crystals.direct_sum import rocking_scan
 from braggshot.errors import BraggshotError, ConfigError, GeometryError
 from braggshot.io.beamlines.instruments import INSTRUMENTS
@@ -21,6 +24,7 @@ from braggshot.physics.lattice import Lattice, cubic
 from braggshot.physics.sampling import oversampling
 from braggshot.plan import Wish, make_plan, simulate
 from braggshot.prepare.detectors import DETECTORS, describe_detector
+from braggshot.report.plan import plan_slide
 
 GOLD = Wish(
     energy=9 * KEV, distance=0.5, pixel_size=55e-6, shape=(256, 256), size=(300e-9,) * 3, lattice=cubic(4.078e-10),
@@ -173,6 +177,12 @@ def test_the_pattern_has_its_peak_in_the_middle_of_the_planned_window():
         ({"size": (1.0, 1.0, 1.0)}, "5 to 100000 nm"),
         ({"lattice": cubic(4.078)}, "1 to 1000 Å"),
         ({"strain": 0.0}, "strain: expected a positive number"),
+        ({"rate": math.nan}, "rate: expected a positive number"),
+        ({"energy": math.nan}, "no photon energy"),
+        ({"size": (math.nan,) * 3}, "5 to 100000 nm"),
+        ({"step": 1e-9}, "frames, more than 20000"),
+        ({"resolution": 1e-15}, "frames, more than 20000"),
+        ({"step": 1.0}, "at most 5°, found 57"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(changes, words):
@@ -229,6 +239,11 @@ def test_the_command_says_it_in_words(capsys):
         (["--lattice", "4,4"], "--lattice expects"),
         (["--size-nm", "1,2"], "--size-nm expects"),
         (["--instrument", "eta/delta"], "--instrument expects"),
+        (["--instrument", "eta:x-/delta:"], "--instrument expects"),
+        (["--instrument", "eta:q-/delta:x-"], "--instrument expects"),
+        (["--hkl", "nan,1,1"], "--hkl expects"),
+        (["--hkl", "inf,1,1"], "--hkl expects"),
+        (["-o", "plan.jpg"], "ends in .png"),
         (["--hkl", "11"], "--hkl expects"),
         (["--shape", "0", "5"], "--shape: expected"),
     ],
@@ -252,3 +267,46 @@ def test_errors_are_of_the_kinds_that_the_docstrings_name():
         make_plan(replace(GOLD, energy=2 * KEV))
     with pytest.raises(ConfigError):
         make_plan(replace(GOLD, rock="Chi"))
+
+
+def test_the_words_of_the_slide_do_not_meet():
+    facts = [(f"fact {number}", "a value of many words " * 6) for number in range(6)]
+    figure = plan_slide("Plan", facts, ["advice of many words " * 20] * 2, np.ones((4, 5, 6)))
+    FigureCanvasAgg(figure)
+    boxes = [text.get_window_extent() for text in figure.texts]
+    assert not [(one, two) for n, one in enumerate(boxes) for two in boxes[n + 1 :] if one.overlaps(two)]
+    assert all(box.x0 >= 0 and box.x1 <= 2000 for box in boxes)
+
+
+def test_a_crystal_too_large_for_the_steps_has_advice_in_place_of_a_pattern(tmp_path, capsys):
+    path = tmp_path / "plan.png"
+    assert run(*COMMAND, "--step-deg", "0.2", "-o", path) == 0
+    assert "too coarse to be phased" in capsys.readouterr().out
+    assert path.exists()
+
+
+def drawn(random):
+    """Return a wish of values from far apart."""
+
+    def between(low, high):
+        return float(np.exp(random.uniform(math.log(low), math.log(high))))
+
+    return {
+        "energy": between(1, 200) * KEV, "distance": between(0.02, 50), "pixel_size": between(1e-6, 2e-3),
+        "shape": (int(between(8, 5000)), int(between(8, 5000))), "size": tuple(between(5e-9, 1e-4) for _ in range(3)),
+        "lattice": cubic(between(2e-10, 2e-9)), "reflection": tuple(random.integers(-4, 5, 3).tolist()),
+        "instrument": str(random.choice(list(INSTRUMENTS))), "strain": between(1e-9, 1), "flux": between(1e10, 1e30),
+        "structure_factor": 100.0, "attenuation": between(1e-3, 1e3),
+    }  # fmt: skip
+
+
+def test_any_plan_is_finite_or_refused():
+    """No number is lost, and no error is a surprise."""
+    planned = 0
+    for seed in range(60):
+        with contextlib.suppress(BraggshotError):
+            made = make_plan(Wish(**drawn(np.random.default_rng(seed))))
+            json.dumps(as_record(made), allow_nan=False)
+            assert all(value for _, value in describe(made))
+            planned += 1
+    assert planned > 20

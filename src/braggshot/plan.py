@@ -32,6 +32,7 @@ TYPICAL_BANDWIDTH = 1.4e-4  # relative bandwidth of a monochromator of Si (111) 
 FINE = 15  # voxels across the smallest side of the crystal, where no resolution is asked for
 JUDGED = 1e4  # photons in the brightest voxel from which results are called good
 MOST = 1e7  # photons in the brightest voxel above which no strain was measured
+COARSEST, LONGEST = math.radians(5), 20_000  # largest rocking step [rad], and number of frames of a scan, that can be meant
 LARGEST_PICTURE = 160  # most voxels of the drawn pattern along an axis
 
 
@@ -99,6 +100,10 @@ class Wish:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"{name.replace('_', ' ')}: expected a positive number, found {value:g}.")
+        if self.step is not None and self.step > COARSEST:
+            raise ConfigError(
+                f"expected a rocking step of at most {math.degrees(COARSEST):g}°, found {math.degrees(self.step):g}°."
+            )
         if self.resolution is not None and self.resolution > min(self.size) / 4:
             raise ConfigError(
                 f"a voxel of {self.resolution * 1e9:g} nm leaves less than four across a crystal of {min(self.size) * 1e9:g} nm."
@@ -189,12 +194,14 @@ def make_plan(wish: Wish) -> Plan:
     sampled = exposure.oversampling_of(wish.size, basis)
     resolution = wish.resolution or min(wish.size) / FINE
     window = [2 * math.ceil(math.pi / (float(edge) * resolution)) for edge in np.linalg.norm(basis, axis=0)]
-    kept = (max(window[0], 2), *wish.shape)
+    if window[0] > LONGEST:
+        found = f"steps of {math.degrees(step):.2g}° and voxels of {resolution * 1e9:.3g} nm"
+        raise ConfigError(f"{found} take {window[0]} frames, more than {LONGEST}: take larger steps or voxels.")
     motors, offset, letter = arranged
     wave, coarsest = wavelength(wish.energy), min(sampled[1:])
     plan = Plan(
         wish=wish,
-        geometry=_geometry(wish, theta, step, kept)[0],
+        geometry=_geometry(wish, theta, step, (window[0], *wish.shape))[0],
         spacing=distance,
         bragg_angle=theta,
         motors=motors,

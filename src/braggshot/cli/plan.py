@@ -71,11 +71,10 @@ def plan(
 ) -> None:
     """Plan a measurement: angles, sampling, coherence, exposure and frames for the strain that is wanted, dose, and the pattern."""
     from braggshot import plan as planning
-    from braggshot.io.atomic import refuse_target
     from braggshot.physics.geometry import KEV
 
     if output is not None:
-        refuse_target(output, force=force)
+        _refuse_picture(output, force)
     frame, pitch = _detector_of(detector, shape, pixel_um)
     name, circles = _circles_of(instrument)
     made = planning.make_plan(
@@ -104,7 +103,7 @@ def describe(made: Plan) -> Iterator[tuple[str, str]]:
 
     wish, light = made.wish, made.exposure
     yield "reflection", f"d = {made.spacing * 1e10:.4f} Å, Bragg angle {math.degrees(made.bragg_angle):.4f}°"
-    yield "circles", ", ".join(f"{name} {angle:.4f}°" for name, angle in made.motors.items()) + ", all others at zero"
+    yield "circles", ", ".join(f"{name} {angle:.4f}°" for name, angle in made.motors.items()) + ", the others at their zeros"
     if made.offset is not None:
         yield "detector", f"its middle {made.offset * 1e3:.4g} mm off the beam"
     yield "oversampling", "rocking {:.2f}, rows {:.2f}, columns {:.2f}".format(*made.oversampling)
@@ -122,7 +121,7 @@ def describe(made: Plan) -> Iterator[tuple[str, str]]:
     yield "coherence along", f"{made.longitudinal * 1e6:.3g} µm ({band}), paths differ by {made.path * 1e6:.3g} µm"
     yield (
         "strain, one sigma",
-        ", ".join(f"{sigma:.1e}" for sigma in light.strain_at.values()) + " for 1e3, 1e4, 1e5, 1e6 photons at the peak",
+        ", ".join(f"{sigma:.1e}" for sigma in light.strain_at.values()) + " for 1e3, 1e4, 1e5, 1e6 photons",
     )
     needed, judged = _grouped(light.strain_peak), _grouped(light.peak)
     yield "photons at the peak", f"{needed} for a strain of {wish.strain:.1e}; {judged} with a good verdict"
@@ -148,6 +147,18 @@ def as_record(made: Plan) -> dict[str, Any]:
         "peak_photons": light.peak, "peak_rate": light.rate, "exposure_s": light.frame, "seconds": light.seconds,
         "dose_gray": light.dose, "advice": made.advice,
     }  # fmt: skip
+
+
+def _refuse_picture(output: Path, force: bool) -> None:
+    """Refuse a slide that is no PNG, or that cannot or must not be written."""
+    from braggshot.errors import ConfigError
+    from braggshot.io.atomic import refuse_target
+    from braggshot.output import check_writable
+
+    if output.suffix != ".png":
+        raise ConfigError(f"{output}: a plan is drawn as a picture; expected a name that ends in .png.")
+    check_writable(output.parent)
+    refuse_target(output, force=force)
 
 
 def _write_slide(output: Path, made: Plan, facts: list[tuple[str, str]]) -> None:
@@ -218,6 +229,7 @@ def _circles_of(text: str) -> tuple[str, tuple[tuple[tuple[str, str], ...], tupl
     if "/" not in text:
         return text, ((), ())
     pairs = [[tuple(pair.strip().split(":")) for pair in side.split(",") if pair.strip()] for side in text.split("/")]
-    if len(pairs) != 2 or any(len(pair) != 2 for side in pairs for pair in side) or not pairs[0]:
+    axes = [pair[1] if len(pair) == 2 else "" for side in pairs for pair in side]
+    if len(pairs) != 2 or not pairs[0] or not {"x+", "x-", "y+", "y-", "z+", "z-"}.issuperset(axes):
         raise ConfigError(f"--instrument expects a name, or circles as eta:x-,phi:y-/nu:y-,delta:x-, found {text!r}.")
     return "", (tuple(pairs[0]), tuple(pairs[1]))  # type: ignore[arg-type]

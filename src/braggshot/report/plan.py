@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,24 +41,19 @@ def plan_slide(title: str, facts: Iterable[tuple[str, str]], advice: Iterable[st
     """Draw the slide as a matplotlib figure of 2000 x 1125 pixels; arguments as in `write_plan_slide`."""
     figure = Figure(figsize=(13.333, 7.5), dpi=150, facecolor="white")
     figure.text(0.015, 0.955, title, fontsize=20, fontweight="bold", color=_INK, va="center", parse_math=False)
-    _list(figure, (0.015, 0.135), facts, _INK)
-    _list(figure, (0.59, 0.6), (("" if number else "•", line) for text in advice for number, line in _lines(text)), _WARN)
+    _list(figure, (0.015, 0.135), facts, 72, _INK)
+    _list(figure, (0.59, 0.6), (("•", sentence) for sentence in advice), 62, _WARN)
     if counts is not None:
         _draw_pattern(figure, counts)
     return figure
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    yield from enumerate(textwrap.wrap(text, 76))
-
-
-def _list(figure: Figure, places: tuple[float, float], facts: Iterable[tuple[str, str]], colour: str) -> None:
-    """Write names and values below each other, each wrapped."""
+def _list(figure: Figure, places: tuple[float, float], facts: Iterable[tuple[str, str]], width: int, colour: str) -> None:
+    """Write names and values below each other, each value wrapped after `width` letters."""
     height = 0.905
     for name, value in facts:
-        lines = [line for _, line in _lines(value)]
         figure.text(places[0], height, name, fontsize=10, color=_SOFT, va="baseline")
-        for line in lines:
+        for line in textwrap.wrap(value, width):
             figure.text(places[1], height, line, fontsize=10, color=colour, va="baseline", parse_math=False)
             height -= 0.026
 
