@@ -19,7 +19,7 @@ from braggshot.crystals.direct_sum import rocking_scan
 from braggshot.errors import BraggshotError, ConfigError, GeometryError
 from braggshot.io.beamlines.instruments import INSTRUMENTS
 from braggshot.physics import exposure
-from braggshot.physics.geometry import KEV, wavelength
+from braggshot.physics.geometry import KEV, sample_rotation, wavelength
 from braggshot.physics.lattice import Lattice, cubic
 from braggshot.physics.sampling import oversampling
 from braggshot.plan import Wish, make_plan, simulate
@@ -54,6 +54,8 @@ def test_every_instrument_puts_the_reflection_on_the_middle_of_its_detector(name
     made = make_plan(replace(GOLD, instrument=name, energy=20 * KEV))
     assert np.linalg.norm(made.q) == pytest.approx(2 * math.pi / made.spacing, rel=1e-9)
     assert (made.offset is None) == any(axis.axis[0] in "xy" for axis in INSTRUMENTS[name].detector)
+    at_zero = sample_rotation(made.geometry, made.window[0] // 2).T @ made.q
+    assert at_zero[0] == pytest.approx(0, abs=1e-9 * np.linalg.norm(made.q))  # the planes lie along the beam
 
 
 @pytest.mark.parametrize(("name", "motors"), [("id01", {"eta", "delta"}), ("p10", {"om", "del"}), ("34idc", {"Theta", "Delta"})])

@@ -32,6 +32,7 @@ TYPICAL_BANDWIDTH = 1.4e-4  # relative bandwidth of a monochromator of Si (111) 
 FINE = 15  # voxels across the smallest side of the crystal, where no resolution is asked for
 JUDGED = 1e4  # photons in the brightest voxel from which results are called good
 MOST = 1e7  # photons in the brightest voxel above which no strain was measured
+SIDES = {"y+": "x+", "y-": "x-", "x+": "y-", "x-": "y+"}  # axis of a rotation -> where it turns the beam
 COARSEST, LONGEST = math.radians(5), 20_000  # largest rocking step [rad], and number of frames of a scan, that can be meant
 LARGEST_PICTURE = 160  # most voxels of the drawn pattern along an axis
 
@@ -141,7 +142,7 @@ class Plan:
     wish, geometry : what was asked for; geometry of the scan
     spacing, bragg_angle : spacing of the planes [m]; theta [rad]
     motors : reading of each circle that is not at zero [deg]
-    offset : distance of the detector's middle from the beam, where no arm carries it [m]
+    offset : axis of the laboratory, and distance along it of the detector's middle from the beam, where no arm carries it [m]
     basis, q : reciprocal voxel edges (columns) of a frame, a row and a column, and the scattering vector [1/m]
     step, step_range : rocking step, and the steps that sample four and three times [rad]
     oversampling, binning : array size / extent of the crystal, and the voxels that may be summed [1]
@@ -158,7 +159,7 @@ class Plan:
     spacing: float
     bragg_angle: float
     motors: dict[str, float]
-    offset: float | None
+    offset: tuple[str, float] | None
     basis: FloatArray
     q: FloatArray
     step: float
@@ -304,7 +305,7 @@ def _voxels(wish: Wish, theta: float, step: float, shape: Sequence[int]) -> tupl
 
 def _geometry(
     wish: Wish, theta: float, step: float, shape: tuple[int, ...]
-) -> tuple[Geometry, tuple[dict[str, float], float | None, str]]:
+) -> tuple[Geometry, tuple[dict[str, float], tuple[str, float] | None, str]]:
     """Build the geometry of a scan of `shape`; return also motor readings [deg], offset of the detector [m], axis of rocking."""
     table = GeometrySettings(
         energy_ev=wish.energy / electron_volt, distance_m=wish.distance, pixel_size_m=wish.pixel_size, angles_deg={},
@@ -319,7 +320,8 @@ def _geometry(
     middle = rock.zero + turned
     before, after = (math.degrees(step) * n for n in (shape[0] // 2, shape[0] - 1 - shape[0] // 2))
     angles: dict[str, float | tuple[float, ...]] = {rock.motor: (middle - before, middle + after)}
-    beam, offset = [float(size // 2) for size in shape[1:]], None  # the voxel N // 2, to which every grid refers
+    beam = [float(size // 2) for size in shape[1:]]  # the voxel N // 2, to which every grid refers
+    offset: tuple[str, float] | None = None
     if arm is not None:
         angles[arm.motor] = arm.zero + math.degrees(2 * theta)
     else:
@@ -327,9 +329,10 @@ def _geometry(
             raise GeometryError(
                 f"{known.name} has no arm that carries its detector to {math.degrees(2 * theta):.4g} degrees; take a higher energy."
             )
-        offset = wish.distance * math.tan(2 * theta)
-        across = 0 if (known.row_axis[0] == "x") == (letter == "y") else 1
-        beam[across] -= offset / wish.pixel_size
+        side, pixels = SIDES[rock.axis], (known.row_axis, known.column_axis)
+        across = [axis[0] for axis in pixels].index(side[0])
+        offset = side, wish.distance * math.tan(2 * theta)
+        beam[across] -= offset[1] / wish.pixel_size * (1 if pixels[across] == side else -1)
     motors = {name: middle if name == rock.motor else float(np.mean(value)) for name, value in angles.items()}
     table = replace(table, angles_deg=angles, direct_beam=(beam[0], beam[1]))
     return build_geometry(table, shape), (motors, offset, letter)

@@ -105,7 +105,7 @@ def describe(made: Plan) -> Iterator[tuple[str, str]]:
     yield "reflection", f"d = {made.spacing * 1e10:.4f} Å, Bragg angle {math.degrees(made.bragg_angle):.4f}°"
     yield "circles", ", ".join(f"{name} {angle:.4f}°" for name, angle in made.motors.items()) + ", the others at their zeros"
     if made.offset is not None:
-        yield "detector", f"its middle {made.offset * 1e3:.4g} mm off the beam"
+        yield "detector", f"its middle {made.offset[1] * 1e3:.4g} mm off the beam along {made.offset[0]}"
     yield "oversampling", "rocking {:.2f}, rows {:.2f}, columns {:.2f}".format(*made.oversampling)
     low, high = (math.degrees(step) for step in made.step_range)
     yield "rocking step", f"{math.degrees(made.step):.4g}°; {low:.2g} to {high:.2g}° sample 3 to 4 times"
@@ -137,7 +137,8 @@ def as_record(made: Plan) -> dict[str, Any]:
     light = made.exposure
     return {
         "spacing_m": made.spacing, "bragg_angle_deg": math.degrees(made.bragg_angle), "motors_deg": made.motors,
-        "detector_offset_m": made.offset, "oversampling": made.oversampling, "binning": made.binning,
+        "detector_side": made.offset and made.offset[0], "detector_offset_m": made.offset and made.offset[1],
+        "oversampling": made.oversampling, "binning": made.binning,
         "step_deg": math.degrees(made.step), "step_range_deg": [math.degrees(step) for step in made.step_range],
         "distance_range_m": made.distance_range, "voxel_m": made.resolution, "frames": made.window[0], "rows": made.window[1],
         "columns": made.window[2], "rocking_width_deg": math.degrees(made.rocking_width),
