@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -67,3 +68,15 @@ def test_every_stage_that_is_timed_is_there():
         for name in names:
             module, _, attribute = name.rpartition(".")
             assert callable(getattr(importlib.import_module(f"braggshot.{module}"), attribute)), name
+
+
+def test_the_law_of_the_strain_is_found_again_from_rows_that_follow_it():
+    plan = benchmark("plan")
+    law = plan.exposure.LAW
+    rows = [
+        {"photons": 100 * n, "voxels": 100, "error": 1.3 * plan.exposure.gradient_error(n), "correlation": 1.0, "peak": 1e4}
+        for n in np.geomspace(min(law), max(law), 40)
+    ]
+    rows[7]["error"] *= 10  # an outlier does not pull
+    assert plan.fit(rows) == pytest.approx({n: 1.3 * error for n, error in law.items()}, rel=0.05)
+    assert "| 39 |" in plan.table("fitted", [row | {"error": row["error"] / 1.3} for row in rows])

@@ -16,6 +16,7 @@ simulate      draw a crystal and write its diffraction
 doctor        say which parts of braggshot can run on this machine
 train         train a network
 evaluate      compare methods on known crystals
+plan          plan a measurement before the beam is on
 stack         phase thousands of patterns, each by one pass of the network
 view          show results in the browser
 live          show a scan while it is measured
@@ -39,6 +40,7 @@ from braggshot.cli import (
     evaluate,
     info,
     live,
+    plan,
     postprocess,
     reconstruct,
     series,
@@ -86,8 +88,8 @@ def _root(
 
 
 for module in (
-    reconstruct, postprocess, series, info, calibrate, settings, template, simulate, doctor, train, evaluate, stack, live, view,
-    emit,
+    reconstruct, postprocess, series, info, calibrate, plan, settings, template, simulate, doctor, train, evaluate, stack, live,
+    view, emit,
 ):  # fmt: skip
     app.add_typer(module.commands)
 

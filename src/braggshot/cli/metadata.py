@@ -68,7 +68,7 @@ def parse_hkl(text: str) -> list[int]:
     ConfigError : if these are not three integers.
     """
     numbers = [float(digit) for digit in text] if text.isdigit() and len(text) == 3 else parse_numbers(text)
-    if len(numbers) != 3 or any(number != round(number) for number in numbers):
+    if len(numbers) != 3 or any(number % 1 != 0 for number in numbers):
         raise ConfigError(f"--hkl expects three whole numbers such as 1,1,1, found {text!r}.")
     return [round(number) for number in numbers]
 

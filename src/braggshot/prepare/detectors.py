@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,8 @@ EIGER2M: tuple[Pair, Sequence[Pair], Sequence[Pair]] = (
     ((255, 258), (511, 551), (804, 808), (1061, 1101), (1355, 1358), (1611, 1651), (1905, 1908)),
     ((255, 258), (513, 516), (771, 774)),
 )
+# Beginning of a detector's name -> edge of its pixels [m].
+PITCHES = {"maxipix": 55e-6, "merlin": 55e-6, "timepix": 55e-6, "lambda": 55e-6, "eiger": 75e-6, "pilatus": 172e-6}
 KNOWN = tuple(sorted({*DETECTORS, "eiger2m"}))  # names of the detectors whose gaps are known without pyFAI
 
 
@@ -72,6 +75,23 @@ def find_gaps(name: str, shape: tuple[int, int]) -> BoolArray | None:
     return None
 
 
+def describe_detector(name: str) -> tuple[Pair, float]:
+    """Return the largest frame (rows, columns) of a detector, and the edge of its pixels [m].
+
+    Raises
+    ------
+    ConfigError : if neither `DETECTORS` nor pyFAI knows the detector, or if its pixels are not square.
+    """
+    key = name.lower()
+    pitch = next((edge for begin, edge in PITCHES.items() if key.startswith(begin)), None)
+    if key in KNOWN and pitch is not None:
+        return (EIGER2M[0] if key == "eiger2m" else max(size for size, _, _ in DETECTORS[key])), pitch
+    known = _find_in_pyfai(name)
+    if known.pixel1 != known.pixel2:
+        raise ConfigError(f"detector {name!r} has no square pixels; state its shape and a pixel size instead.")
+    return known.max_shape, known.pixel1
+
+
 def _ranges(rows: Sequence[Pair], columns: Sequence[Pair], shape: Pair) -> BoolArray:
     masked = np.zeros(shape, dtype=bool)
     for first, last in rows:
@@ -82,6 +102,11 @@ def _ranges(rows: Sequence[Pair], columns: Sequence[Pair], shape: Pair) -> BoolA
 
 
 def _from_pyfai(name: str, shape: Pair) -> BoolArray | None:
+    mask = _find_in_pyfai(name).calc_mask()
+    return None if mask is None or mask.shape != shape else np.asarray(mask) != 0
+
+
+def _find_in_pyfai(name: str) -> Any:
     try:
         from pyFAI.detectors import ALL_DETECTORS as FURTHER
     except ImportError:
@@ -90,6 +115,4 @@ def _from_pyfai(name: str, shape: Pair) -> BoolArray | None:
         near = difflib.get_close_matches(name.lower(), [*KNOWN, *FURTHER], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(KNOWN)}."
         raise ConfigError(f"detector {name!r} is unknown; {hint}" + ("" if FURTHER else " The extra 'pyfai' knows more."))
-    detector = FURTHER[name.lower()]()
-    mask = detector.calc_mask()
-    return None if mask is None or mask.shape != shape else np.asarray(mask) != 0
+    return FURTHER[name.lower()]()

@@ -174,7 +174,7 @@ def build_geometry(settings: GeometrySettings, shape: Sequence[int]) -> Geometry
     ------
     ConfigError : if the instrument is unknown, an angle belongs to no circle, or the number of angles is wrong.
     """
-    instrument = _instrument(settings)
+    instrument = find_instrument(settings)
     motors = [axis.motor for axis in (*instrument.sample, *instrument.detector)]
     strange = set(settings.angles_deg) - set(motors)
     if strange:
@@ -202,7 +202,13 @@ def build_geometry(settings: GeometrySettings, shape: Sequence[int]) -> Geometry
     )
 
 
-def _instrument(settings: GeometrySettings) -> Diffractometer:
+def find_instrument(settings: GeometrySettings) -> Diffractometer:
+    """Return the diffractometer that the settings name, or whose circles they state.
+
+    Raises
+    ------
+    ConfigError : if the name is not built in and no circles are stated.
+    """
     if settings.sample:
         sample, detector = (tuple(Axis(*pair) for pair in pairs) for pairs in (settings.sample, settings.detector))
         return Diffractometer(
