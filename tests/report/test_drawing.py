@@ -1,5 +1,6 @@
 """What the page and the slide share is drawn once, and only when it is asked for."""
 
+import pytest
 from sample_crystal import result
 
 from braggshot.report import Drawing, drawing, page, slide
@@ -26,3 +27,20 @@ def test_page_and_slide_draw_the_surface_once(monkeypatch):
 def test_nothing_is_drawn_before_it_is_asked_for():
     assert set(vars(Drawing(result()))) == {"reconstruction"}
     assert Drawing(result(with_strain=False)).strain_views == ()
+
+
+def test_all_panels_of_the_slide_share_one_pair_of_axes():
+    """Each pair costs more than a panel, for ticks and grids that nobody sees."""
+    (canvas,) = slide(Drawing(result())).axes
+    assert len(canvas.images) > 10
+    assert canvas.get_xlim() == canvas.get_ylim() == (0, 1)
+
+
+def test_panels_of_the_slide_keep_their_proportions():
+    whole = Drawing(result())
+    figure = slide(whole)
+    panels = {image.get_array().tobytes(): image.get_extent() for image in figure.axes[0].images}
+    for picture in (*whole.strain_views, *whole.diffraction.measured):
+        left, right, bottom, top = panels[picture.rgba.tobytes()]
+        width, height = (right - left) * figure.get_figwidth(), (top - bottom) * figure.get_figheight()
+        assert width / height == pytest.approx(picture.width / picture.height)

@@ -44,7 +44,7 @@ def _figure(picture: Picture, *, voxels: bool) -> str:
 def png(rgba: Pixels) -> str:
     """Encode an image as a data URL."""
     stream = io.BytesIO()
-    imsave(stream, rgba, format="png")
+    imsave(stream, rgba, format="png", pil_kwargs=figures.PNG)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
@@ -69,7 +69,7 @@ def _triad(picture: Picture) -> str:
 
 def legend(name: str, colours: Colours) -> str:
     """Draw a colour bar with the values at its ends and their unit."""
-    stops = ", ".join(mpl.colors.to_hex(mpl.colormaps[colours.name](x)) for x in np.linspace(0, 1, 13))
+    stops = ", ".join(map(mpl.colors.to_hex, mpl.colormaps[colours.name](np.linspace(0, 1, 13))))
     low, high = figures.ends(colours)
     scale = ", logarithmic" if colours.logarithmic else ""
     return (
@@ -135,7 +135,7 @@ def drawing(draw: Callable[[Axes, str, str], None], salt: str) -> str:
     style: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
     style |= {"svg.hashsalt": salt, "axes.spines.top": False, "axes.spines.right": False}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
+        figure = Figure(figsize=(4.2, 2.9), layout="tight")
         draw(figure.add_subplot(), _INK, _LINE)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True)
