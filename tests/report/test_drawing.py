@@ -1,9 +1,11 @@
 """What the page and the slide share is drawn once, and only when it is asked for."""
 
+import matplotlib.layout_engine
+import numpy as np
 import pytest
 from sample_crystal import result
 
-from braggshot.report import Drawing, drawing, page, slide
+from braggshot.report import Drawing, drawing, html_parts, page, slide
 
 
 def test_page_and_slide_draw_the_surface_once(monkeypatch):
@@ -44,3 +46,9 @@ def test_panels_of_the_slide_keep_their_proportions():
         left, right, bottom, top = panels[picture.rgba.tobytes()]
         width, height = (right - left) * figure.get_figwidth(), (top - bottom) * figure.get_figheight()
         assert width / height == pytest.approx(picture.width / picture.height)
+
+
+def test_a_curve_is_laid_out_once(monkeypatch):
+    """Constrained layout measures every label twice."""
+    monkeypatch.setattr(matplotlib.layout_engine, "do_constrained_layout", None)
+    assert "<svg" in html_parts.plot(np.arange(9.0), {"error": np.geomspace(1, 0.03, 9)}, "iteration", "error", logarithmic=True)

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.layout_engine import TightLayoutEngine
 
 from braggshot.report import figures, text
 from braggshot.report.figures import Colours, Picture, Pixels
@@ -135,7 +136,7 @@ def drawing(draw: Callable[[Axes, str, str], None], salt: str) -> str:
     style: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
     style |= {"svg.hashsalt": salt, "axes.spines.top": False, "axes.spines.right": False}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(4.2, 2.9), layout="tight")
+        figure = Figure(figsize=(4.2, 2.9), layout=TightLayoutEngine(pad=0.3))
         draw(figure.add_subplot(), _INK, _LINE)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True)
