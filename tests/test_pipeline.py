@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -90,3 +92,10 @@ def test_a_second_phasing_that_cannot_be_done_leaves_the_first_result_and_says_s
     assert result.verdict == "failed"
     assert "not phased a second time" in result.volume.steps[-1]
     assert "does not fit into memory" in result.volume.steps[-1]
+
+
+def test_importing_the_pipeline_leaves_out_what_few_scans_need():
+    """Each of these takes a tenth of a second or more: for pictures, aliens, the turns of a geometry, the sharpness of an edge."""
+    script = "import braggshot.pipeline, sys; print(' '.join(sys.modules))"
+    loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    assert not {"matplotlib", "skimage", "scipy.spatial", "scipy.optimize", "scipy.signal", "hdf5plugin", "tifffile"} & loaded

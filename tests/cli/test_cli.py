@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from command_line import run
 
@@ -20,3 +22,22 @@ def test_debug_shows_the_traceback(tmp_path):
 
     with pytest.raises(FormatError):
         run("reconstruct", tmp_path / "none.cxi", "--debug", "-o", tmp_path / "out")
+
+
+def test_garbage_is_looked_for_seldom_while_a_command_runs(monkeypatch):
+    """Imports make a million objects and no garbage; who calls `main` from Python gets the old thresholds back."""
+    from braggshot import cli
+
+    seen = []
+    monkeypatch.setattr(cli.typer.main, "get_command", lambda _: Noting(seen))
+    before = gc.get_threshold()
+    assert run("settings") == 0
+    assert seen[0][0] > 10 * 700
+    assert gc.get_threshold() == before
+
+
+class Noting:
+    """A command that notes the thresholds of the search for garbage."""
+
+    def __init__(self, seen):
+        self.main = lambda *_, **__: seen.append(gc.get_threshold())

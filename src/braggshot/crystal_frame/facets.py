@@ -21,7 +21,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
 from braggshot.physics import lattice
 from braggshot.physics.lattice import Lattice
@@ -218,6 +217,8 @@ def _orientation(
     The rotation turns the normal of the reflecting planes onto the scattering vector q. The angle of a further turn about q is
     chosen so that the facets fit lattice planes best.
     """
+    from scipy.spatial.transform import Rotation  # here, because it takes long to import and not every scan needs it
+
     onto = Rotation.align_vectors(q[None], along[None])[0]
     best, lowest = onto.as_matrix(), np.inf
     for angle in np.radians(np.arange(0, 360, 1.0)):

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import constants
-from scipy.spatial.transform import Rotation
 
 from braggshot.errors import GeometryError
 from braggshot.volumes import Circle, FloatArray, Geometry, Window
@@ -62,21 +61,27 @@ def rotation(axis: str, angle: ArrayLike) -> NDArray[np.float64]:
     ------
     GeometryError : if `axis` is not a letter of "xyz" and a sign.
     """
-    # Rotation vectors with components (x, y, z), the order that scipy expects.
     vector = np.asarray(angle, dtype=float)[..., None] * direction(axis)[::-1]
-    matrices = Rotation.from_rotvec(vector.reshape(-1, 3)).as_matrix().reshape(*vector.shape[:-1], 3, 3)
+    matrices = _turn(vector.reshape(-1, 3)).reshape(*vector.shape[:-1], 3, 3)
     return matrices[..., ::-1, ::-1]
 
 
 def rotation_onto(vector: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     """Find the smallest rotation (3, 3) that turns the direction of `vector` into that of `target`, components (z, y, x)."""
-    # Unit vectors along `vector` and `target` with components (x, y, z), the order that scipy expects.
+    # Unit vectors along `vector` and `target` with components (x, y, z).
     start, end = (np.asarray(v, dtype=float)[::-1] / np.linalg.norm(v) for v in (vector, target))
     axis = np.cross(start, end)
     angle = np.arctan2(np.linalg.norm(axis), start @ end)
     if not np.linalg.norm(axis) > 1e-12:  # along it already, or against it: then any axis across will do
         axis = np.cross(start, np.eye(3)[np.abs(start).argmin()])
-    return Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()[::-1, ::-1]
+    return _turn(angle * axis / np.linalg.norm(axis))[::-1, ::-1]
+
+
+def _turn(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Make the matrix (..., 3, 3) of a rotation vector (..., 3), components (x, y, z), the order that scipy expects."""
+    from scipy.spatial.transform import Rotation  # here, because it takes long to import and not every scan needs it
+
+    return np.asarray(Rotation.from_rotvec(vector).as_matrix())
 
 
 def rocking_angle(geometry: Geometry) -> NDArray[np.float64]:
@@ -126,8 +131,7 @@ def pixel_edges(geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.flo
     turn = rotation("z+", geometry.detector_rotation)
     row, column = turn @ direction(geometry.row_axis), turn @ direction(geometry.column_axis)
     axis = -np.sin(geometry.tilt_azimuth) * row + np.cos(geometry.tilt_azimuth) * column
-    # Matrix of the tilt, with components (z, y, x); scipy computes it with (x, y, z).
-    lean = Rotation.from_rotvec(-geometry.tilt * axis[::-1]).as_matrix()[::-1, ::-1]
+    lean = _turn(-geometry.tilt * axis[::-1])[::-1, ::-1]
     return geometry.pixel_size[0] * (lean @ row), geometry.pixel_size[1] * (lean @ column)
 
 

@@ -19,7 +19,7 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage, optimize, special
+from scipy import ndimage, special
 from torch import Tensor
 
 from braggshot.physics.fourier import fourier, to_corner
@@ -90,6 +90,8 @@ def edge_width(amplitude: FloatArray, bulk: BoolArray, basis: FloatArray, level:
 
 
 def _width(t: FloatArray, profile: FloatArray, voxel: float) -> float | None:
+    from scipy import optimize  # here, because it takes long to import and not every scan needs it
+
     def step(t: FloatArray, height: float, middle: float, sigma: float) -> NDArray[np.float64]:
         return np.asarray(height / 2 * (1 + special.erf((t - middle) / (math.sqrt(2) * sigma))))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from braggshot.physics.autocorrelation import mirror
 from braggshot.physics.loops import compiled
@@ -64,6 +63,8 @@ def find_aliens(
     ]
     mask = np.zeros(blurred.shape, dtype=bool)
     if blobs:
+        from skimage.segmentation import watershed  # here, because it takes long to import and few scans have aliens
+
         basins = watershed(-level, tops, mask=blurred > np.maximum(1.5 * floor, 2 * mirror(blurred, peak)))  # type: ignore[no-untyped-call]
         for brightness, label, top in blobs:
             parts, _ = ndimage.label((basins == label) & (blurred > FADED * brightness))

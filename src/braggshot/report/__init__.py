@@ -27,6 +27,7 @@ from pathlib import Path
 
 from braggshot.errors import OutputError
 from braggshot.io.atomic import replacing
+from braggshot.report import figures
 from braggshot.report.drawing import Drawing
 from braggshot.report.html import page
 from braggshot.report.paper import strain_figure
@@ -56,7 +57,7 @@ def write_png(path: str | Path, drawing: Drawing) -> None:
     """
     figure = slide(drawing)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": "braggshot"})
+        figure.savefig(temporary, format="png", metadata={"Software": "braggshot"}, pil_kwargs=figures.PNG)
 
 
 def write_strain_figure(path: str | Path, drawing: Drawing) -> None:

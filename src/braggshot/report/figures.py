@@ -25,6 +25,7 @@ from braggshot.report.surface import ColouredSurface, bulk, isosurface, render, 
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, FloatArray, Reconstruction
 
 Pixels = NDArray[np.uint8]
+PNG = {"compress_level": 4}  # of zlib: the pictures are 3 % larger than with its default, in two thirds of the time
 VIEWS = (30, 120, 210, 300)  # azimuths from which the surface of the crystal is drawn [degrees]
 ELEVATION = 25.0  # elevation from which the surface of the crystal is drawn [degrees]
 _SIDE = 240  # pixels along each side of a slice

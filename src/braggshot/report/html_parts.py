@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.layout_engine import TightLayoutEngine
 
 from braggshot.report import figures, text
 from braggshot.report.figures import Colours, Picture, Pixels
@@ -44,7 +45,7 @@ def _figure(picture: Picture, *, voxels: bool) -> str:
 def png(rgba: Pixels) -> str:
     """Encode an image as a data URL."""
     stream = io.BytesIO()
-    imsave(stream, rgba, format="png")
+    imsave(stream, rgba, format="png", pil_kwargs=figures.PNG)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
@@ -69,7 +70,7 @@ def _triad(picture: Picture) -> str:
 
 def legend(name: str, colours: Colours) -> str:
     """Draw a colour bar with the values at its ends and their unit."""
-    stops = ", ".join(mpl.colors.to_hex(mpl.colormaps[colours.name](x)) for x in np.linspace(0, 1, 13))
+    stops = ", ".join(map(mpl.colors.to_hex, mpl.colormaps[colours.name](np.linspace(0, 1, 13))))
     low, high = figures.ends(colours)
     scale = ", logarithmic" if colours.logarithmic else ""
     return (
@@ -135,7 +136,7 @@ def drawing(draw: Callable[[Axes, str, str], None], salt: str) -> str:
     style: Any = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
     style |= {"svg.hashsalt": salt, "axes.spines.top": False, "axes.spines.right": False}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
+        figure = Figure(figsize=(4.2, 2.9), layout=TightLayoutEngine(pad=0.3))
         draw(figure.add_subplot(), _INK, _LINE)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True)
