@@ -33,6 +33,7 @@ from braggshot.physics.fourier import crop, fourier, inverted, pad, to_centre, t
 from braggshot.physics.frame_search import MIRRORS, find_placement
 from braggshot.physics.geometry import direct_basis
 from braggshot.physics.sampling import crystal_extent
+from braggshot.physics.strain import without_ramp
 from braggshot.pipeline import Settings, drain, resolve, versions
 from braggshot.prepare import PrepareConfig, prepare
 from braggshot.prepare.survey import sum_bins
@@ -147,7 +148,7 @@ def placed(found: Reconstruction, scan: Scan, settings: PrepareConfig, limits: L
     first = _place(found, scan, replace(settings, shape=found.rho.shape), MIRRORS)
     best = first
     if best is None or best.excess > limits.excess_good or _improves(best, limits):
-        others = [_place(found, scan, grid, mirrors) for grid, mirrors in _searched(found, scan, settings)]
+        others = [_place(one, scan, grid, mirrors) for one, grid, mirrors in _searched(found, scan, settings)]
         best = min((one for one in (first, *others) if one is not None), key=lambda one: one.excess, default=None)
     if best is None or best.excess > limits.excess_failed:
         missed = "has no place in its counts" if best is None else f"misses its magnitudes by {100 * best.excess:.0f} %"
@@ -166,11 +167,11 @@ def _improves(best: _Placed, limits: Limits) -> bool:
 
 def _searched(
     found: Reconstruction, scan: Scan, settings: PrepareConfig
-) -> Iterator[tuple[PrepareConfig, Sequence[tuple[int, ...]]]]:
-    """Search the window in which an object was phased; yield the grids that it may have, with the mirrorings to try.
+) -> Iterator[tuple[Reconstruction, PrepareConfig, Sequence[tuple[int, ...]]]]:
+    """Search the window in which an object was phased; yield the object, a grid that it may have, and the mirrorings to try.
 
-    Binned counts have their centre voxel between two raw voxels if the binning is even. So the grid of unbinned counts that has
-    the right voxel size is not yet the best: likely binnings are tried too.
+    Binned counts have their centre voxel between two raw voxels if the binning is even. On the grid of unbinned counts the object
+    then has a phase ramp, which is taken off; and likely binnings are tried too.
     """
     unit = (1, 1, 1) if settings.binning == "auto" else settings.binning
     volume = prepare(scan, replace(settings, shape=None, binning=unit))
@@ -188,7 +189,9 @@ def _searched(
         near = np.abs(np.array(binning) * stored / extents - 1) < NEAR  # the array was phased as it is stored
         z, y, x = (int(n) for n in np.where(near, stored, np.rint(extents / binning)))
         bins_z, bins_y, bins_x = (a * b for a, b in zip(unit, binning, strict=True))
-        yield replace(settings, shape=(z, y, x), binning=(bins_z, bins_y, bins_x)), (place.mirrored,)
+        turn = 2 * np.pi * np.where(np.array(binning) % 2, place.between, 0) / extents
+        turned = replace(found, rho=without_ramp(found.rho, turn).astype(np.complex64))
+        yield turned, replace(settings, shape=(z, y, x), binning=(bins_z, bins_y, bins_x)), (place.mirrored,)
 
 
 def _place(

@@ -50,7 +50,7 @@ def test_the_beam_lies_where_xrayutilities_has_no_scattering():
     assert np.abs(np.subtract(nearest, (row, column))).max() <= 0.5
 
 
-@pytest.mark.parametrize("name", INSTRUMENTS)
+@pytest.mark.parametrize("name", [name for name, known in INSTRUMENTS.items() if len(known.detector) > 1])
 def test_a_scan_of_both_circles_tells_all_six(name):
     geometry = arm(name)
     fit = fit_arm_scan(replace(geometry, **UNKNOWN), measured(geometry))

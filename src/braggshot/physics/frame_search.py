@@ -6,8 +6,8 @@ voxel n of the object scatters into the raw voxel k by
 .. math:: F_k = \sum_n \rho_n \, e^{-2\pi i\, k \cdot n / E}
 
 Cropping the object to its support, and binning the counts, both leave E larger than the array. So one number per axis says how
-large a voxel is. E is found where \|F\| correlates best with the measured magnitudes. E need not be the length of any array, so F
-is computed as a product with one matrix per axis.
+large a voxel is. If an even number of voxels was binned, k lies between two raw voxels. E is found where \|F\| correlates best with
+the measured magnitudes. E need not be the length of any array, so F is computed as a product with one matrix per axis.
 
 A mirrored object scatters into the mirrored pattern. The conjugate object scatters into the inverted pattern, as does the object
 mirrored along all three axes: no intensity tells these two apart. So there are eight patterns, one per set of mirrored axes.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from braggshot.physics.fourier import AXES, crop
@@ -46,11 +47,13 @@ class Placement:
     extents : width of the window per axis [raw voxels]
     mirrored : axes along which the object has to be mirrored; all three stand for its complex conjugate
     correlation : correlation of the magnitudes of the object with the measured ones [1]
+    between : by how much the raw voxels lie beyond the whole k of the object, 0 or 0.5 per axis [raw voxels]
     """
 
     extents: Extents
     mirrored: tuple[int, ...]
     correlation: float
+    between: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 def find_placement(rho: Tensor, magnitude: Tensor, speckle: Sequence[float], size: Sequence[float]) -> Placement:
@@ -78,20 +81,29 @@ def find_placement(rho: Tensor, magnitude: Tensor, speckle: Sequence[float], siz
 
 
 def _finish(pattern: _Pattern, rough: Placement) -> Placement:
-    """Refine a placement by all measured magnitudes, to whole extents."""
+    """Refine a placement by all measured magnitudes, to whole extents, and to raw voxels on or between those of the object."""
     score = _scorer(pattern, rough.mirrored)
-    extents = np.rint(_refine(score, rough.extents, [FINE, FINEST]))
-    for _ in range(2):
+    extents, between = np.rint(_refine(score, rough.extents, [FINE, FINEST])), np.zeros(3)
+
+    def fit(tried: tuple[NDArray[np.float64], NDArray[np.float64]]) -> float:
+        return score(tried[0].tolist(), tried[1].tolist())
+
+    for _ in range(3):
+        before = extents, between
         for axis in range(3):
-            steps = [extents + step * np.eye(3)[axis] for step in (-2, -1, 0, 1, 2)]
-            extents = max(steps, key=lambda one: score(one.tolist()))
+            unit = np.eye(3)[axis]
+            steps = [(extents + step * unit, np.where(unit, half, between)) for step in (-2, -1, 0, 1, 2) for half in (0.0, 0.5)]
+            extents, between = max(steps, key=fit)
+        if np.array_equal(before, (extents, between)):
+            break
     for axis in range(3):  # windows are even almost always, and one voxel more or less is hardly seen
         if extents[axis] % 2:
-            odd = score(extents.tolist())
-            even = max((extents + step * np.eye(3)[axis] for step in (-1, 1)), key=lambda one: score(one.tolist()))
-            extents = even if 1 - score(even.tolist()) ** 2 < EVEN**2 * (1 - odd**2) else extents
+            odd = fit((extents, between))
+            even = max((extents + step * np.eye(3)[axis] for step in (-1, 1)), key=lambda one: fit((one, between)))
+            extents = even if 1 - fit((even, between)) ** 2 < EVEN**2 * (1 - odd**2) else extents
     z, y, x = extents.tolist()
-    return Placement((z, y, x), rough.mirrored, score((z, y, x)))
+    half_z, half_y, half_x = between.tolist()
+    return Placement((z, y, x), rough.mirrored, fit((extents, between)), (half_z, half_y, half_x))
 
 
 def _refine(score: Callable[[Sequence[float]], float], extents: Sequence[float], rounds: Sequence[np.ndarray]) -> Extents:
@@ -122,12 +134,15 @@ class _Pattern:
         return cls(rho, peak, magnitude.float(), torch.fft.rfftn(magnitude.float()))
 
 
-def _scorer(pattern: _Pattern, mirrored: Sequence[int]) -> Callable[[Sequence[float]], float]:
-    """Return the function from extents to the highest correlation over all shifts, within the window that was phased."""
+def _scorer(pattern: _Pattern, mirrored: Sequence[int]) -> Callable[..., float]:
+    """Return the function from extents, and places between voxels, to the highest correlation over all whole shifts.
+
+    Only the window that was phased is compared.
+    """
     shape = pattern.magnitude.shape
 
-    def score(extents: Sequence[float]) -> float:
-        model = _scattered(pattern, extents)
+    def score(extents: Sequence[float], between: Sequence[float] = (0.0, 0.0, 0.0)) -> float:
+        model = _scattered(pattern, extents, between)
         model = model.flip([AXES[axis] for axis in mirrored]) if mirrored else model
         product = torch.fft.rfftn(model, s=shape).conj() * pattern.transform
         overlap = torch.fft.irfftn(product, s=shape)
@@ -138,12 +153,12 @@ def _scorer(pattern: _Pattern, mirrored: Sequence[int]) -> Callable[[Sequence[fl
     return score
 
 
-def _scattered(pattern: _Pattern, extents: Sequence[float]) -> Tensor:
+def _scattered(pattern: _Pattern, extents: Sequence[float], between: Sequence[float]) -> Tensor:
     """Compute |F| in the raw voxels of the window that was phased; of one beyond the scan, about the strongest scattering."""
     field = pattern.rho
     for axis, (extent, peak, width) in enumerate(zip(extents, pattern.peak, pattern.magnitude.shape, strict=True)):
         middle, width = (0, round(extent)) if round(extent) <= width else (round(extent * peak), width)
-        k = middle + torch.arange(width) - width // 2
+        k = middle + between[axis] + torch.arange(width) - width // 2
         turns = torch.outer(k, torch.arange(field.shape[axis])).double() / extent
         waves = torch.exp(-2j * math.pi * turns).to(torch.complex64)
         field = torch.movedim(torch.tensordot(waves, field, dims=([1], [axis])), 0, axis)
