@@ -15,6 +15,7 @@ import tifffile
 from manual_pages import ROOT
 from sample_crystal import result
 from sample_inputs import write_bliss, write_p10
+from sample_layouts import write_cristal, write_i16, write_nanomax
 
 import braggshot
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
@@ -92,6 +93,21 @@ def write_merlin(folder: Path) -> None:
         file.create_dataset("entry/measurement/merlin/frames", data=frames, chunks=(1, 515, 515), compression="gzip")
 
 
+def write_nanomax_scan(folder: Path) -> None:
+    angles = {"gontheta": np.linspace(15.2, 15.4, 24), "gonphi": 3.0, "gamma": 12.0, "delta": 27.0}
+    write_nanomax(folder, counts(100, 110), angles)
+
+
+def write_i16_scan(folder: Path) -> None:
+    angles = {"mu": 0.0, "eta": np.linspace(18.2, 18.4, 24), "chi": 89.0, "phi": -33.0, "gam": 2.0, "delta": 37.0}
+    write_i16(folder, counts(100, 110).astype(np.int32), angles)
+
+
+def write_cristal_scan(folder: Path) -> None:
+    angles = {"mgomega": np.linspace(10.2, 10.4, 24), "mgphi": 3.0, "gamma": 2.0, "delta": 25.0}
+    write_cristal(folder, counts(100, 110).astype(np.uint16), angles).rename(folder / "S12.nxs")
+
+
 def write_foreign_object(folder: Path) -> None:
     """The crystal of scan 54 as another program leaves it: an object and its support, without geometry and counts."""
     found = braggshot.reconstruct(raw_scan(), QUICK)
@@ -142,6 +158,9 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "sample.h5": write_id01,
     "scan_00012_master.h5": write_eiger,
     "scan.h5": write_merlin,
+    "000012.h5": write_nanomax_scan,
+    "1040323.nxs": write_i16_scan,
+    "S12.nxs": write_cristal_scan,
     "counts.npy": lambda folder: np.save(folder / "counts.npy", counts()),
     "log.csv": lambda folder: (folder / "log.csv").write_text("input,charge\nt00.cxi,0\nt01.cxi,0.5\nt02.cxi,1\n"),
     "recon.cxi": write_foreign_object,
