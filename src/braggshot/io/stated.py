@@ -18,6 +18,7 @@ from braggshot.errors import ConfigError, DataError
 from braggshot.io.beamlines.values import Value, explain_contradiction
 from braggshot.io.beamlines.views import SeamFrames
 from braggshot.io.files import read_array
+from braggshot.physics.geometry import mean_energy
 from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL
 from braggshot.volumes import Geometry, Scan
 
@@ -77,7 +78,7 @@ def _note_contradictions(scan: Scan, of_files: Geometry | None) -> Scan:
     if of_files is None or scan.geometry is None or scan.geometry is of_files:
         return scan
     pairs = [
-        (ENERGY, scan.geometry.energy, of_files.energy),
+        (ENERGY, mean_energy(scan.geometry), mean_energy(of_files)),
         (DISTANCE, scan.geometry.distance, of_files.distance),
         (PIXEL, scan.geometry.pixel_size[0], of_files.pixel_size[0]),
     ]
