@@ -135,8 +135,7 @@ class Scan(Named):
 class Window:
     """Part of the raw scan that a volume covers; voxel i of axis a sums binning[a] raw voxels from start[a] + i * binning[a] on.
 
-    Voxels beyond the raw scan, before index 0 or from ``raw_shape`` on, are padding and not valid. `straight` is True where pixels
-    and frames lie on curves in q and the counts were interpolated onto the straight grid.
+    Voxels outside of ``raw_shape`` are padding and not valid. `straight`: counts were interpolated onto the straight grid.
     """
 
     start: tuple[int, int, int]

@@ -2,8 +2,8 @@
 
 The crystal is a body in the laboratory, in metres. The body is evaluated on the skewed direct voxels of the scan's geometry, so the
 pattern has the orientation, the pixel size and the rocking step of that geometry. A program that ignores the geometry reconstructs
-a sheared crystal. A rocking scan is taken as straight. The frames of an energy scan are a fan: each pixel has the intensity at its own
-q, from a cubic spline of the complex field.
+a sheared crystal. A rocking scan is taken as straight. The frames of an energy scan are a fan: each pixel has the intensity at its
+own q, from a cubic spline of the complex field.
 """
 
 from __future__ import annotations
@@ -108,7 +108,11 @@ def gold_by_energy(frames: int = 121, step: float = 1.5e-3 * KEV) -> Geometry:
         energy=9.0 * KEV + step * (np.arange(frames) - frames // 2),
         distance=0.5,
         pixel_size=(55e-6, 55e-6),
-        sample=(Circle("y+", math.radians(0.22), "Theta"), Circle("z-", math.radians(90.0), "Chi"), Circle("y+", math.radians(-5.0), "Phi")),
+        sample=(
+            Circle("y+", math.radians(0.22), "Theta"),
+            Circle("z-", math.radians(90.0), "Chi"),
+            Circle("y+", math.radians(-5.0), "Phi"),
+        ),
         detector=(Circle("y+", math.radians(63.0), "Delta"), Circle("x-", math.radians(45.93), "Gamma")),
         direct_beam=(95.5, 95.5),
         instrument="APS 34-ID-C",

@@ -19,6 +19,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+
 from braggshot.io.files import find_node
 from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, read_tree
 from braggshot.physics.geometry import mean_energy, steps_energy, wavelength

@@ -107,10 +107,10 @@ def scanned_values(geometry: Geometry) -> NDArray[np.float64]:
         return rocking_angle(geometry)
     moving = [_name(circle) for circle in (*geometry.sample, *geometry.detector) if np.ndim(circle.angle)]
     if moving:
-        raise GeometryError(f"the photon energy and {', '.join(moving)} both move during the scan; braggshot expects one of them to.")
+        raise GeometryError(f"the photon energy and {', '.join(moving)} both move during the scan; one of them should stand still.")
     energies = np.asarray(geometry.energy, dtype=float)
     if not np.nanmax(energies) - np.nanmin(energies) > LEAST * mean_energy(geometry):
-        raise GeometryError(f"all {energies.size} photon energies are alike, and no circle moves: this is no scan through the peak.")
+        raise GeometryError(f"all {energies.size} photon energies are alike, and no circle moves: no scan through the peak.")
     return energies
 
 

@@ -64,7 +64,10 @@ def stepped_values(scan: Scan) -> tuple[FloatArray | None, Scanned]:
 
 
 def rocking_grid(
-    n_frames: int, angle: FloatArray | None = None, monitor: FloatArray | None = None, arrived: BoolArray | None = None,
+    n_frames: int,
+    angle: FloatArray | None = None,
+    monitor: FloatArray | None = None,
+    arrived: BoolArray | None = None,
     scanned: Scanned = ANGLE,
 ) -> RockingGrid:
     """Sort frames onto a regular grid of angles.

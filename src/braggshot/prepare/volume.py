@@ -21,7 +21,7 @@ from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, correc
 from braggshot.prepare.inspection import find_lost_frames, has_negative_counts, name_lost_frames
 from braggshot.prepare.peak import MARGIN, Triple, centre_peak, find_peak, known_pixels, load_region, read_first
 from braggshot.prepare.rocking import regular_geometry
-from braggshot.prepare.straight import BENT, Bend, find_bend, straighten
+from braggshot.prepare.straight import Bend, find_bend, straighten
 from braggshot.prepare.surplus import count_measured, take_first
 from braggshot.prepare.survey import Survey, signal_reach, sum_bins
 from braggshot.prepare.window import (
@@ -267,7 +267,7 @@ def _find_bend(scan: Scan, source: CorrectedFrames, window: Window, shape: Tripl
         bend = find_bend(geometry, window, shape)
     except GeometryError:  # said by `_describe`
         return None
-    return bend if np.abs(bend.moved).max() >= BENT else None
+    return bend if np.abs(bend.moved).max() >= bend.limit else None
 
 
 def _text(values: NDArray[np.float64]) -> str:

@@ -24,6 +24,7 @@ from typing import Any, Unpack
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+
 from braggshot.errors import DataError, GeometryError
 from braggshot.io.atomic import replacing
 from braggshot.io.beamlines.aps_spec import (

@@ -275,7 +275,10 @@ def _only(files: list[Path]) -> Path:
 def _read_values(
     spec: Path, station: Station, readings: Mapping[str, float | FloatArray], frames: LazyFrames
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the values of a SPEC file but the energy; the direct beam is the middle of the frame, but for how far the detector is raised."""
+    """Return the values of a SPEC file but the energy.
+
+    The direct beam is the middle of the frame, but for how far the detector is raised.
+    """
     beam, notes = None, ()  # type: tuple[float, float] | None, tuple[str, ...]
     up = float(np.ravel(readings.get(station.raised, np.nan))[0])
     if station.raised and np.isfinite(up):

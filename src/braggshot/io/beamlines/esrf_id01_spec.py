@@ -163,9 +163,7 @@ def _words(header: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, equals, value in pairs if equals}
 
 
-def _read_values(
-    said: Mapping[str, str], energy: Value, pitch: Value, shape: tuple[int, ...], name: str
-) -> dict[str, Any]:
+def _read_values(said: Mapping[str, str], energy: Value, pitch: Value, shape: tuple[int, ...], name: str) -> dict[str, Any]:
     """Return energy, distance, pixel size and direct beam (row, column)."""
     distances = [
         read_value(DISTANCE, said.get(key), None, f"{key} of {name}", "m") for key in ("det_distance_CC", "det_distance_COM")
