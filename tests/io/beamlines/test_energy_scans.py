@@ -83,6 +83,19 @@ def test_what_is_no_energy_scan_has_no_geometry_and_says_why(tmp_path, energies,
     assert words in notes(scan)
 
 
+def test_circles_that_only_jitter_stand_still(tmp_path):
+    jitter = 17.2 + 2e-4 * np.random.default_rng(0).normal(size=9)
+    scan = read(write_bliss(tmp_path, np.linspace(12.9, 13.1, 9), jitter))
+    assert np.ndim(scan.geometry.energy) == 1
+    assert np.degrees(scan.geometry.sample[1].angle) == pytest.approx(17.2, abs=1e-3)
+    assert scan.rocking_angle is None
+
+
+def test_one_odd_energy_makes_no_energy_scan(tmp_path):
+    scan = read(write_bliss(tmp_path, np.r_[np.full(4, 13.0), 0.0, 13.4, np.full(14, 13.0)][:9], np.linspace(17, 17.2, 9)))
+    assert scan.geometry.energy == pytest.approx(13 * KEV)
+
+
 def test_one_stated_energy_overrules_energies_that_move_beside_a_circle(tmp_path):
     scan = read(write_bliss(tmp_path, np.linspace(12.9, 13.1, 9), np.linspace(17, 17.2, 9)), energy_ev=13000.0)
     assert scan.geometry.energy == pytest.approx(13 * KEV)

@@ -20,6 +20,7 @@ from braggshot.volumes import Circle, FloatArray, Geometry
 
 PHOTONS = "photon energy"  # name under which energies that move are matched with frames, beside the motors
 UNSTATED = Value()  # what the files say of a value that they do not hold
+STILL = 0.002  # how far the readings of a circle may vary in an energy scan, in which it stands still [deg]
 MOSTLY = 0.5  # least share of the points at which a motor must have a reading, for the others to be left out [1]
 
 
@@ -112,9 +113,10 @@ def geometry(
         hints += ["the detector cannot be placed: say geometry=..."] if lost else []
         noticed.append(f"no geometry: the files do not give {', '.join(missing + lost)}; {'; '.join(hints)}.")
         return None
-    sample, detector = (_circles(axes, readings.motors) for axes in (instrument.sample, instrument.detector))
-    moved = [circle.name for circle in (*sample, *detector) if np.ndim(circle.angle)]
     energies = readings.motors.get(PHOTONS)
+    motors = readings.motors if energies is None else _settle(readings.motors)
+    sample, detector = (_circles(axes, motors) for axes in (instrument.sample, instrument.detector))
+    moved = [circle.name for circle in (*sample, *detector) if np.ndim(circle.angle)]
     if energies is not None and "energy_ev" in overrides:
         noticed.append(f"the files say that the photon energy moves {_range(energies)}, and you state one energy: yours is taken.")
         energies = None
@@ -185,7 +187,7 @@ def rocking_angle(instrument: Diffractometer, motors: Mapping[str, float | Float
 
     An energy scan has no rocking angle, and no note says so.
     """
-    if PHOTONS in motors and not any(np.ptp(motors.get(circle.motor, 0.0)) > 0 for circle in instrument.sample):
+    if PHOTONS in motors and not any(np.ndim(_settle(motors).get(circle.motor, 0.0)) for circle in instrument.sample):
         return None
     moved = {
         circle.motor: np.deg2rad(np.asarray(motors[circle.motor], float) - circle.zero)
@@ -201,6 +203,11 @@ def rocking_angle(instrument: Diffractometer, motors: Mapping[str, float | Float
 def add_energies(motors: Mapping[str, float | FloatArray], energy: Value) -> dict[str, float | FloatArray]:
     """Return positions of motors with the photon energy at each point [J] as `PHOTONS`, if it moves during the scan."""
     return {**motors} if energy.points is None else {**motors, PHOTONS: energy.points}
+
+
+def _settle(motors: Mapping[str, float | FloatArray]) -> dict[str, float | FloatArray]:
+    """Return positions [deg] with one for each motor that only jittered while the energy was stepped."""
+    return {name: float(np.mean(value)) if np.ptp(value) < STILL else value for name, value in motors.items() if name != PHOTONS}
 
 
 def _range(energies: float | FloatArray) -> str:

@@ -23,7 +23,7 @@ from braggshot.physics.plausibility import Range
 DISAGREE = 0.01  # relative difference from which two values of the files disagree [1]
 CONTRADICT = 0.05  # relative difference from which the user's value and that of the files disagree [1]
 FARTHEST = 1.0  # largest distance of the direct beam from the first pixel of a detector [m]
-MOVES = 1e-3  # share of its mean by which a value must vary over the points of a scan to count as moving [1]
+MOVES = 5e-4  # share of it by which six in ten of a value's readings must vary over a scan for it to count as moving [1]
 
 PREFIXES = {"p": 1e-12, "n": 1e-9, "μ": 1e-6, "u": 1e-6, "m": 1e-3, "c": 1e-2, "": 1.0, "k": 1e3, "M": 1e6}
 PREFIX_WORDS = {"pico": 1e-12, "nano": 1e-9, "micro": 1e-6, "milli": 1e-3, "centi": 1e-2, "": 1.0, "kilo": 1e3, "mega": 1e6}
@@ -188,9 +188,9 @@ def read_value(known: Range, raw: Any, unit: Any, source: str, custom: str) -> V
 
 
 def _moving(known: Range, numbers: np.ndarray[Any, Any], unit: Unit) -> np.ndarray[Any, np.dtype[np.float64]] | None:
-    """Return the values at the points of a scan [SI unit], if they move; where one cannot be true it is nan."""
-    finite = np.abs(numbers[np.isfinite(numbers)])
-    if finite.size < 2 or not np.ptp(finite) > MOVES * np.median(finite):
+    """Return the values at the points of a scan [SI unit], if most of them move; where one cannot be true it is nan."""
+    finite = np.abs(numbers[np.isfinite(numbers) & (numbers != 0)])
+    if finite.size < 2 or not np.ptp(np.percentile(finite, (20, 80))) > MOVES * np.median(finite):  # single odd ones are no move
         return None
     points = np.array([to_si(known, abs(number), unit) if number else np.nan for number in numbers.tolist()])
     return np.where([known.holds(point) for point in points], points, np.nan)
