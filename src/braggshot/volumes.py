@@ -55,7 +55,7 @@ class Geometry(Described):
 
     Parameters
     ----------
-    energy, distance : photon energy [J]; sample to detector [m]
+    energy, distance : photon energy, or one per frame of an energy scan, in which no circle moves [J]; sample to detector [m]
     pixel_size : detector row pitch, column pitch [m]
     sample, detector : circles that carry the sample and the detector, outermost first
     direct_beam : (row, column) of the pixel that the direct beam hits with all detector circles at zero
@@ -65,7 +65,7 @@ class Geometry(Described):
         about the beam, then tilted about an axis in their plane at `tilt_azimuth` from the columns [rad]
     """
 
-    energy: float
+    energy: float | FloatArray
     distance: float
     pixel_size: tuple[float, float]
     sample: tuple[Circle, ...]
@@ -135,12 +135,13 @@ class Scan(Named):
 class Window:
     """Part of the raw scan that a volume covers; voxel i of axis a sums binning[a] raw voxels from start[a] + i * binning[a] on.
 
-    Voxels beyond the raw scan, before index 0 or from ``raw_shape`` on, are padding and not valid.
+    Voxels outside of ``raw_shape`` are padding and not valid. `straight`: counts were interpolated onto the straight grid.
     """
 
     start: tuple[int, int, int]
     binning: tuple[int, int, int]
     raw_shape: tuple[int, int, int]
+    straight: bool = False
 
 
 @dataclass(frozen=True, repr=False)

@@ -201,7 +201,7 @@ def test_wavelength_and_energy():
     ("change", "words"),
     [
         ({"detector": (Circle("x-", np.linspace(0, 1, 201), "gamma"),)}, "gamma moves"),
-        ({"energy": np.linspace(1, 2, 201)}, "energy changes"),
+        ({"energy": np.linspace(1, 2, 201)}, "energy and m0 both move"),
         ({"sample": (Circle("y+", 0.1),)}, "found none"),
         ({"sample": (Circle("y+", np.arange(201.0), "th"), Circle("x+", np.arange(201.0), "chi"))}, "th, chi"),
         ({"sample": (Circle("y+", np.arange(100.0)),)}, "100 rocking angles"),

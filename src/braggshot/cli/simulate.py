@@ -22,6 +22,7 @@ def simulate(
     phase_range: Annotated[float, typer.Option(help="Highest minus lowest phase in the crystal [rad].")] = 3.0,
     counts: Annotated[float, typer.Option(help="Photons in the brightest voxel.")] = 1e5,
     raw: Annotated[bool, typer.Option("--raw", help="Write a raw scan as APS 34-ID-C would: SPEC, TIFF, dark, flat.")] = False,
+    energy_scan: Annotated[bool, typer.Option("--energy-scan", help="With --raw: step the photon energy, not an angle.")] = False,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the crystal, such as detector.gaps=1 or oversampling=2,3.")
     ] = None,
@@ -34,8 +35,10 @@ def simulate(
 
     if raw:
         _refuse_measured(output, force)
-        say(_simulate_raw(output, seed, phase_range, counts))
+        say(_simulate_raw(output, seed, phase_range, counts, energy_scan))
         return
+    if energy_scan:
+        raise typer.BadParameter("an energy scan is a raw scan: add --raw", param_hint="--energy-scan")
     from braggshot import config
     from braggshot.crystals.sample import CrystalSettings, simulate_volume
     from braggshot.io.formats import cxi
@@ -61,14 +64,16 @@ def _refuse_measured(folder: Path, force: bool) -> None:
     check_writable(folder)
 
 
-def _simulate_raw(folder: Path, seed: int, phase_range: float, counts: float) -> Path:
-    """Simulate a rocking scan and write its files as the beamline 34-ID-C does; return the path of the SPEC file."""
+def _simulate_raw(folder: Path, seed: int, phase_range: float, counts: float, energy_scan: bool) -> Path:
+    """Simulate a rocking or energy scan and write its files as the beamline 34-ID-C does; return the path of the SPEC file."""
+    from dataclasses import replace
+
     import numpy as np
 
-    from braggshot.crystals.scan import ScanSettings, simulate_scan
+    from braggshot.crystals.scan import ENERGY_SCAN, ScanSettings, gold_at_34idc, gold_by_energy, simulate_scan
     from braggshot.io.beamlines.aps_34idc import write_scan
+    from braggshot.physics.geometry import scanned_values
 
-    scan, _ = simulate_scan(seed, settings=ScanSettings(phase_range=phase_range, counts=counts))
-    assert scan.rocking_angle is not None
-    assert scan.geometry is not None
-    return write_scan(folder, np.asarray(scan.frames), scan.rocking_angle, scan.geometry, 1, scan.dark, scan.flat)
+    geometry, settings = (gold_by_energy(), ENERGY_SCAN) if energy_scan else (gold_at_34idc(), ScanSettings())
+    scan, _ = simulate_scan(seed, geometry, replace(settings, phase_range=phase_range, counts=counts))
+    return write_scan(folder, np.asarray(scan.frames), scanned_values(geometry), geometry, 1, scan.dark, scan.flat)

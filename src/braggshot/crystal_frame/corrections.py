@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from braggshot.errors import GeometryError
-from braggshot.physics.geometry import curvature, direction, wavelength
+from braggshot.physics.geometry import curvature, direction, mean_energy, wavelength
 from braggshot.physics.iso_surface import iso_surface
 from braggshot.physics.strain import on_grid
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray, Reconstruction
@@ -42,7 +42,7 @@ def straighten(reconstruction: Reconstruction, *, correct: bool) -> tuple[Recons
     The crystal, and a note on how far the grid bends and what was done; the note is empty where the grid is straight.
     """
     volume = reconstruction.volume
-    if volume.geometry is None or volume.window is None or reconstruction.frame != "detector":
+    if volume.geometry is None or volume.window is None or volume.window.straight or reconstruction.frame != "detector":
         return reconstruction, {}
     try:
         bends = curvature(volume.geometry, volume.window, volume.shape)
@@ -92,7 +92,7 @@ def remove_refraction(reconstruction: Reconstruction, index: tuple[float, float]
     if geometry is None or q is None or basis is None or reconstruction.frame not in ("detector", "lab"):
         raise GeometryError("the correction of refraction needs energy, angles and voxel size; give the geometry.")
     delta, beta = index
-    wave_number = 2 * np.pi / wavelength(geometry.energy)
+    wave_number = 2 * np.pi / wavelength(mean_energy(geometry))
     incoming = wave_number * direction("z+")
     amplitude = np.abs(reconstruction.rho).astype(np.float64)
     inside = reconstruction.support & (amplitude >= iso_surface(amplitude, reconstruction.support).level)

@@ -1,4 +1,4 @@
-r"""Compute a rocking scan frame by frame from the angles, without a Fourier transform or a voxel basis.
+r"""Compute a rocking or energy scan frame by frame from its geometry, without a Fourier transform or a voxel basis.
 
 .. math:: F(\text{frame, row, column}) = \sum_n \rho_n\, e^{-i (q - g) \cdot r_n}, \qquad q = q(\text{frame, row, column}), \quad
           \rho_n = s_n e^{-i g \cdot u_n}
@@ -23,7 +23,7 @@ from braggshot.volumes import ComplexArray, FloatArray, Geometry
 def rocking_scan(
     rho: ComplexArray, edges: Sequence[float], g: FloatArray, geometry: Geometry, shape: tuple[int, int, int], reference: float
 ) -> NDArray[np.complex128]:
-    """Compute the complex amplitude on every pixel of every frame of a rocking scan.
+    """Compute the complex amplitude on every pixel of every frame of a rocking scan or an energy scan.
 
     Parameters
     ----------
@@ -40,21 +40,26 @@ def rocking_scan(
 
     Raises
     ------
-    GeometryError : if the geometry does not describe a rocking scan.
+    GeometryError : if the geometry describes neither a rocking scan nor an energy scan.
     """
     rows, columns = np.indices(shape[1:])
     frames = []
     for frame in range(shape[0]):
         offset = scattering_vector(geometry, frame, rows.ravel(), columns.ravel(), reference) - g
-        frames.append(_amplitude(rho, edges, offset).reshape(shape[1:]))
+        frames.append(amplitude(rho, edges, offset).reshape(shape[1:]))
     return np.stack(frames)
 
 
-def _amplitude(rho: ComplexArray, edges: Sequence[float], offset: FloatArray) -> NDArray[np.complex128]:
-    """Compute the amplitude that a crystal scatters to n pixels.
+def amplitude(rho: ComplexArray, edges: Sequence[float], offset: FloatArray) -> NDArray[np.complex128]:
+    """Compute the amplitude (n,) that a crystal scatters to n pixels [units of rho].
 
-    `offset` (n, 3) is the scattering vector of each pixel minus that of the undistorted lattice [1/m]. On orthogonal axes
-    exp(-i offset . r) is a product of one factor per axis. So the sum over the voxels r is taken along one axis after the other.
+    On orthogonal axes exp(-i offset . r) is a product of one factor per axis. So the sum over the voxels r is taken along one axis
+    after the other.
+
+    Parameters
+    ----------
+    rho, edges : as in `rocking_scan`
+    offset : (n, 3) scattering vector of each pixel minus that of the undistorted lattice [1/m]
     """
     z, y, x = (
         np.exp(-1j * np.outer(offset[:, axis], edge * (np.arange(size) - size // 2)))

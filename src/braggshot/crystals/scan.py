@@ -1,8 +1,9 @@
-"""Simulate a raw rocking scan of a crystal, as a beamline's detector writes it: for the demo, and to test readers and preparation.
+"""Simulate a raw scan of a crystal, as a beamline's detector writes it: for the demo, and to test readers and preparation.
 
 The crystal is a body in the laboratory, in metres. The body is evaluated on the skewed direct voxels of the scan's geometry, so the
 pattern has the orientation, the pixel size and the rocking step of that geometry. A program that ignores the geometry reconstructs
-a sheared crystal.
+a sheared crystal. A rocking scan is taken as straight. The frames of an energy scan are a fan: each pixel has the intensity at its
+own q, from a cubic spline of the complex field.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Generator, Tensor
 
 from braggshot.config import dump
@@ -21,8 +23,8 @@ from braggshot.crystals.grid import Grid, centred_grid
 from braggshot.crystals.random import directions, log_uniform, rotations, uniform
 from braggshot.errors import ConfigError
 from braggshot.physics.forward import intensity
-from braggshot.physics.fourier import pad
-from braggshot.physics.geometry import KEV, direct_basis, reciprocal_basis, rocking_angle
+from braggshot.physics.fourier import fourier, pad
+from braggshot.physics.geometry import KEV, direct_basis, reciprocal_basis, scanned_values, scattering_vector, steps_energy
 from braggshot.volumes import Circle, ComplexArray, FloatArray, Geometry, Scan, Window
 
 
@@ -97,18 +99,42 @@ def gold_at_34idc(frames: int = 201, step: float = math.radians(0.005)) -> Geome
     )
 
 
+def gold_by_energy(frames: int = 121, step: float = 1.5e-3 * KEV) -> Geometry:
+    """Return the geometry of Au (222) on the diffractometer of APS 34-ID-C, measured by steps of the photon energy about 9 keV.
+
+    The lattice spacing is 1.177 A, two theta 71.6 degrees; pixels are 55 um at 0.5 m; no circle moves, and `step` is in J.
+    """
+    return Geometry(
+        energy=9.0 * KEV + step * (np.arange(frames) - frames // 2),
+        distance=0.5,
+        pixel_size=(55e-6, 55e-6),
+        sample=(
+            Circle("y+", math.radians(0.22), "Theta"),
+            Circle("z-", math.radians(90.0), "Chi"),
+            Circle("y+", math.radians(-5.0), "Phi"),
+        ),
+        detector=(Circle("y+", math.radians(63.0), "Delta"), Circle("x-", math.radians(45.93), "Gamma")),
+        direct_beam=(95.5, 95.5),
+        instrument="APS 34-ID-C",
+    )
+
+
+ENERGY_SCAN = ScanSettings(detector_shape=(192, 192), peak=(57, 92, 101))
+"""Settings that suit `gold_by_energy`."""
+
+
 def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSettings | None = None) -> tuple[Scan, Truth]:
-    """Simulate a crystal and the raw frames of its rocking scan; the same arguments give the same scan.
+    """Simulate a crystal and the raw frames of its rocking scan or energy scan; the same arguments give the same scan.
 
     Raises
     ------
-    GeometryError : if the geometry does not describe a rocking scan.
+    GeometryError : if the geometry describes neither a rocking scan nor an energy scan.
     ConfigError : if the crystal is so large that its fringes are sampled too coarsely, or the peak lies outside of the scan.
     """
     geometry, settings = geometry or gold_at_34idc(), settings or ScanSettings()
     generator = torch.Generator().manual_seed(seed)
-    angles = rocking_angle(geometry)
-    raw = (angles.size, *settings.detector_shape)
+    values = scanned_values(geometry)
+    raw = (values.size, *settings.detector_shape)
     reciprocal, q_bragg = _peak_basis(geometry, settings.peak, raw)
 
     body = shapes.rotate_body(shapes.SHAPES[settings.shape](generator, 1), rotations(generator, 1))
@@ -126,7 +152,7 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
 
     basis = settings.truth_voxel * np.eye(3)
     rho, phase = crystal(_fitting_grid(body, basis / unit))
-    pattern = _pattern(crystal(grid)[0], raw, settings)
+    pattern = _pattern(crystal(grid)[0], raw, settings, geometry)
     frames, dark, flat, monitor = _draw_exposure(generator, pattern, settings)
     scan = Scan(
         frames,
@@ -134,7 +160,7 @@ def simulate_scan(seed: int, geometry: Geometry | None = None, settings: ScanSet
         dark=dark,
         flat=flat,
         monitor=monitor,
-        rocking_angle=angles,
+        rocking_angle=None if steps_energy(geometry) else values,
         geometry=geometry,
         provenance={"seed": seed, "simulation": dump(settings)},
     )
@@ -167,11 +193,27 @@ def _fitting_grid(body: shapes.Body, basis: FloatArray, raw: tuple[int, int, int
     return centred_grid(edges, (z, y, x), -(low + high) / 2)
 
 
-def _pattern(rho: Tensor, raw: tuple[int, int, int], settings: ScanSettings) -> Tensor:
+def _pattern(rho: Tensor, raw: tuple[int, int, int], settings: ScanSettings, geometry: Geometry) -> Tensor:
     """Return the expected photons of a crystal at the mean flux, with the Bragg peak at `settings.peak`."""
     exposed = detector.scale_exposure(pad(rho[None], raw), torch.tensor([settings.counts]))[0]
     shifts = [peak - n // 2 for peak, n in zip(settings.peak, raw, strict=True)]
+    if steps_energy(geometry):
+        return _fan(fourier(exposed).roll(shifts, dims=(0, 1, 2)).numpy(), geometry, settings.peak)
     return intensity(exposed).roll(shifts, dims=(0, 1, 2))
+
+
+def _fan(field: ComplexArray, geometry: Geometry, peak: tuple[int, int, int]) -> Tensor:
+    """Return the intensity at the q of every pixel and frame, from a field on the straight grid through `peak`; periodic."""
+    basis, q_bragg = _peak_basis(geometry, peak, field.shape)
+    splines = [ndimage.spline_filter(part, order=3, output=np.float32, mode="grid-wrap") for part in (field.real, field.imag)]
+    row, column = np.indices(field.shape[1:])
+    frames = []
+    for frame in range(field.shape[0]):
+        q = scattering_vector(geometry, frame, row, column) - q_bragg
+        places = np.moveaxis(q @ np.linalg.inv(basis).T + peak, -1, 0)
+        parts = [ndimage.map_coordinates(spline, places, order=3, mode="grid-wrap", prefilter=False) for spline in splines]
+        frames.append(np.square(parts[0]) + np.square(parts[1]))
+    return torch.from_numpy(np.stack(frames))
 
 
 def _draw_exposure(

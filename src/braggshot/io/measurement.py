@@ -19,10 +19,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy import constants
 
 from braggshot.io.files import find_node
 from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, read_tree
+from braggshot.physics.geometry import mean_energy, steps_energy, wavelength
 from braggshot.volumes import Circle, DiffractionVolume, Geometry, Window
 
 
@@ -57,10 +57,11 @@ def write_preparation(detector: h5py.Group, done: Mapping[str, Any]) -> None:
 def write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geometry) -> None:
     """Write the diffractometer circles, the photon energy, the pixel size and the distance; `read_geometry` reads them back."""
     put(instrument, "name", geometry.instrument)
-    put(add_group(instrument, "source_1", "NXsource"), "energy", geometry.energy, "J")
+    energy = mean_energy(geometry)
+    put(add_group(instrument, "source_1", "NXsource"), "energy", energy, "J")
     beam = add_group(instrument, "beam_1", "NXbeam")
-    put(beam, "incident_energy", geometry.energy, "J")
-    put(beam, "incident_wavelength", constants.h * constants.c / geometry.energy, "m")
+    put(beam, "incident_energy", energy, "J")
+    put(beam, "incident_wavelength", wavelength(energy), "m")
     put(detector, "distance", geometry.distance, "m")
     put(detector, "y_pixel_size", geometry.pixel_size[0], "m")
     put(detector, "x_pixel_size", geometry.pixel_size[1], "m")
@@ -68,6 +69,8 @@ def write_geometry(instrument: h5py.Group, detector: h5py.Group, geometry: Geome
     put(group, "direct_beam", geometry.direct_beam, "pixel")
     put(group, "row_axis", geometry.row_axis)
     put(group, "column_axis", geometry.column_axis)
+    if steps_energy(geometry):
+        put(group, "energy", geometry.energy, "J", note="one per frame: an energy scan")
     for name in ("detector_rotation", "tilt_azimuth", "tilt"):
         put(group, name, getattr(geometry, name), "rad")
     for holder in ("sample", "detector"):
@@ -83,10 +86,10 @@ def read_preparation(detector: h5py.Group) -> dict[str, Any]:
     process = find_node(detector, "process_1")
     if process is None or get(process, "program") != "braggshot":
         return {}
-    window = {name: tuple(value.tolist()) for name, value in read_tree(process["window"]).items()} if "window" in process else None
+    window = read_tree(process["window"]) if "window" in process else None
     oversampling = get(process, "oversampling")
     return {
-        "window": window and Window(**window),
+        "window": window and _read_window(window),
         "reciprocal_basis": get(detector, "reciprocal_basis"),
         "q_bragg": get(detector, "q_bragg"),
         "oversampling": None if oversampling is None else tuple(oversampling.tolist()),
@@ -95,13 +98,18 @@ def read_preparation(detector: h5py.Group) -> dict[str, Any]:
     }
 
 
+def _read_window(fields: Mapping[str, Any]) -> Window:
+    start, binning, raw_shape = (tuple(fields[name].tolist()) for name in ("start", "binning", "raw_shape"))
+    return Window(start, binning, raw_shape, bool(fields.get("straight", False)))
+
+
 def read_geometry(instrument: h5py.Group) -> Geometry | None:
     """Read the geometry that `write_geometry` wrote; None if the file holds no diffractometer circles."""
     if "geometry_1" not in instrument:
         return None
     detector, group = instrument["detector_1"], instrument["geometry_1"]
     return Geometry(
-        energy=get(instrument, "source_1/energy"),
+        energy=get(group, "energy", get(instrument, "source_1/energy")),
         distance=get(detector, "distance"),
         pixel_size=(get(detector, "y_pixel_size"), get(detector, "x_pixel_size")),
         sample=_read_circles(group, "sample"),

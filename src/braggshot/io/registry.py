@@ -309,9 +309,10 @@ def _in_user_units(geometry: Geometry) -> dict[str, Any]:
         turned = np.rad2deg(angle)
         return [float(turned[0]), float(turned[-1])] if np.ndim(turned) else float(turned)
 
+    energies = (np.ravel(geometry.energy) / (1e3 * electron_volt)).tolist()
     return {
         "instrument": geometry.instrument,
-        "energy_kev": geometry.energy / (1e3 * electron_volt),
+        "energy_kev": energies[0] if len(energies) == 1 else [energies[0], energies[-1]],
         "distance_mm": geometry.distance * 1e3,
         "pixel_size_um": [pitch * 1e6 for pitch in geometry.pixel_size],
         "direct_beam_pixel": list(geometry.direct_beam),

@@ -18,6 +18,7 @@ from braggshot.errors import ConfigError, DataError
 from braggshot.io.beamlines.values import Value, explain_contradiction
 from braggshot.io.beamlines.views import SeamFrames
 from braggshot.io.files import read_array
+from braggshot.physics.geometry import mean_energy, steps_energy
 from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL
 from braggshot.volumes import Geometry, Scan
 
@@ -67,6 +68,8 @@ def state_values(
     if given and scan.geometry is None:
         named = " and ".join(given)
         raise ConfigError(f"{scan.name}: {named} cannot place the detector, for the files hold no geometry; give input.geometry.")
+    if "energy_ev" in given and scan.geometry is not None and steps_energy(scan.geometry):
+        raise ConfigError(f"{scan.name}: the photon energy moves from frame to frame, and energy_ev states one; leave it out.")
     if given and scan.geometry is not None:
         scan = dataclasses.replace(scan, geometry=_change_geometry(scan.geometry, given))
     return _note_contradictions(scan, of_files)
@@ -77,7 +80,7 @@ def _note_contradictions(scan: Scan, of_files: Geometry | None) -> Scan:
     if of_files is None or scan.geometry is None or scan.geometry is of_files:
         return scan
     pairs = [
-        (ENERGY, scan.geometry.energy, of_files.energy),
+        (ENERGY, mean_energy(scan.geometry), mean_energy(of_files)),
         (DISTANCE, scan.geometry.distance, of_files.distance),
         (PIXEL, scan.geometry.pixel_size[0], of_files.pixel_size[0]),
     ]

@@ -1,12 +1,13 @@
 r"""Compute scattering vectors and voxel edges from pixels and the angles of a diffractometer's circles; numpy, float64, SI.
 
 .. math:: q = R_s(t_0)\, R_s(t)^{-1} (k_f - k_i), \qquad
-          k_i = k\,\hat z, \quad k_f = k\, R_d\, p / |p|, \quad k = 2\pi / \lambda
+          k_i = k\,\hat z, \quad k_f = k\, R_d\, p / |p|, \quad k = 2\pi / \lambda = E / \hbar c
 
 k_i and k_f are the wave vectors of the incoming and the scattered beam. p is the position of the pixel with all detector circles
 at zero, R_d and R_s are the products of the circles' rotations, outermost first, and t is the rocking angle. Turning the sample
-back to the reference angle t_0 makes q a vector of the laboratory frame in which the crystal stands still. Vectors and matrices
-list their components as (z, y, x): z downstream, y up, x outboard (`braggshot.volumes`).
+back to the reference angle t_0 makes q a vector of the laboratory frame in which the crystal stands still. In an energy scan no
+circle moves: k changes from frame to frame, so q moves along itself, and frames fan out. Vectors and matrices list their components
+as (z, y, x): z downstream, y up, x outboard (`braggshot.volumes`).
 
 Sources: Busing & Levy, Acta Cryst. 22, 457 (1967); Maddali et al. and Li et al., J. Appl. Cryst. 53, 393 and 404 (2020), for the
 bases. The tests compare with xrayutilities: Kriegner et al., J. Appl. Cryst. 46, 1162 (2013).
@@ -26,6 +27,7 @@ from braggshot.volumes import Circle, FloatArray, Geometry, Window
 
 AXES = "zyx"  # the three axes of the laboratory, in the order in which vectors list their components
 KEV = 1e3 * constants.electron_volt  # one kiloelectronvolt [J]
+LEAST = 1e-5  # least range of the energies of an energy scan, as a share of their mean [1]
 
 
 def wavelength(energy: float) -> float:
@@ -84,6 +86,34 @@ def _turn(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(Rotation.from_rotvec(vector).as_matrix())
 
 
+def mean_energy(geometry: Geometry) -> float:
+    """Return the photon energy [J]; of an energy scan, the mean over its frames."""
+    return float(np.nanmean(geometry.energy))
+
+
+def steps_energy(geometry: Geometry) -> bool:
+    """Tell whether the frames are taken at different photon energies, and not at different angles."""
+    return np.ndim(geometry.energy) > 0
+
+
+def scanned_values(geometry: Geometry) -> NDArray[np.float64]:
+    """Return what changes from frame to frame: the photon energy [J] in an energy scan, else the rocking angle [rad].
+
+    Raises
+    ------
+    GeometryError : unless either the energy changes or exactly one circle, and this circle carries the sample.
+    """
+    if not steps_energy(geometry):
+        return rocking_angle(geometry)
+    moving = [_name(circle) for circle in (*geometry.sample, *geometry.detector) if np.ndim(circle.angle)]
+    if moving:
+        raise GeometryError(f"the photon energy and {', '.join(moving)} both move during the scan; one of them should stand still.")
+    energies = np.asarray(geometry.energy, dtype=float)
+    if not np.nanmax(energies) - np.nanmin(energies) > LEAST * mean_energy(geometry):
+        raise GeometryError(f"all {energies.size} photon energies are alike, and no circle moves: no scan through the peak.")
+    return energies
+
+
 def rocking_angle(geometry: Geometry) -> NDArray[np.float64]:
     """Return the angles of the sample circle that is rocked, one per frame [rad].
 
@@ -91,8 +121,8 @@ def rocking_angle(geometry: Geometry) -> NDArray[np.float64]:
     ------
     GeometryError : unless exactly one circle moves, and it carries the sample.
     """
-    if np.ndim(geometry.energy):
-        raise GeometryError("the energy changes from frame to frame; braggshot expects a scan that rocks the sample at one energy.")
+    if steps_energy(geometry):
+        raise GeometryError("the photon energy changes from frame to frame; expected a scan that rocks the sample at one energy.")
     for circle in geometry.detector:
         if np.ndim(circle.angle):
             raise GeometryError(f"the detector circle {_name(circle)} moves during the scan; braggshot expects the sample to rock.")
@@ -110,7 +140,9 @@ def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]
     ------
     GeometryError : unless exactly one circle moves during the scan, and it carries the sample.
     """
-    return _sample_rotation(geometry, _angle_at(rocking_angle(geometry), frame))
+    if steps_energy(geometry):
+        return _sample_rotation(geometry, 0.0)
+    return _sample_rotation(geometry, _value_at(rocking_angle(geometry), frame))
 
 
 def arm_rotation(geometry: Geometry) -> NDArray[np.float64]:
@@ -154,17 +186,17 @@ def scattering_vector(
     ------
     GeometryError : unless exactly one circle moves during the scan, and it carries the sample.
     """
-    angles = rocking_angle(geometry)
-    middle = (angles.size - 1) / 2 if reference is None else reference
-    return _scattering_vector(geometry, _angle_at(angles, frame), row, column, float(_angle_at(angles, middle)))
+    values = scanned_values(geometry)
+    middle = (values.size - 1) / 2 if reference is None else reference
+    return _scattering_vector(geometry, _value_at(values, frame), row, column, float(_value_at(values, middle)))
 
 
 def reciprocal_basis(geometry: Geometry, window: Window, shape: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute the voxel edges of a cropped and binned volume and its scattering vector, both at its centre voxel N // 2.
 
     The curved (frame, row, column) coordinates are linearised by central differences over one voxel, in the laboratory frame with
-    the sample as it stood at the centre voxel. The rocking step is that of a straight line through all angles, so that the jitter
-    of a motor does not enter.
+    the sample as it stood at the centre voxel. The rocking step, or the step of the energy, is that of a straight line through all
+    angles or energies, so that the jitter of a motor does not enter.
 
     Parameters
     ----------
@@ -179,8 +211,8 @@ def reciprocal_basis(geometry: Geometry, window: Window, shape: Sequence[int]) -
 
     Raises
     ------
-    GeometryError : unless exactly one circle moves during the scan, and it carries the sample; or if the angles are not
-        evenly spaced, or not as many as frames.
+    GeometryError : unless the energy moves during the scan, or exactly one circle, which carries the sample; or if the angles are
+        not evenly spaced, or not as many as frames.
     """
     zero = np.zeros(3)
     edges = [_voxel_q(geometry, window, shape, half) - _voxel_q(geometry, window, shape, -half) for half in np.eye(3) / 2]
@@ -197,12 +229,14 @@ def sample_axes(geometry: Geometry, window: Window, shape: Sequence[int]) -> NDA
     ------
     GeometryError : as `reciprocal_basis`.
     """
-    offset, step = _rocking_line(geometry, window)
+    offset, step = scanned_line(geometry, window)
     return _sample_rotation(geometry, offset + step * _raw_centre(window, shape)[0]).T
 
 
 def curvature(geometry: Geometry, window: Window, shape: Sequence[int]) -> NDArray[np.float64]:
     """Find where on the curved grid of frames and pixels the scattering vectors of the straight grid were measured.
+
+    Energies count as evenly spaced here, as angles do.
 
     Returns
     -------
@@ -248,31 +282,40 @@ def _raw_centre(window: Window, shape: Sequence[int]) -> NDArray[np.float64]:
 
 def _voxel_q(geometry: Geometry, window: Window, shape: Sequence[int], offset: FloatArray) -> NDArray[np.float64]:
     """Compute q [1/m] of voxels that lie `offset` (..., 3) voxels off the centre voxel, the sample as it stood there."""
-    start, step = _rocking_line(geometry, window)
+    start, step = scanned_line(geometry, window)
     centre = _raw_centre(window, shape)
     frame, row, column = np.moveaxis(centre + offset * np.asarray(window.binning), -1, 0)
     return _scattering_vector(geometry, start + step * frame, row, column, start + step * float(centre[0]))
 
 
-def _rocking_line(geometry: Geometry, window: Window) -> tuple[float, float]:
-    """Return the offset and the step of the straight line through all rocking angles, one for each frame of the scan [rad]."""
-    angles = rocking_angle(geometry)
-    if angles.size != window.raw_shape[0]:
-        raise GeometryError(f"the geometry has {angles.size} rocking angles, the scan {window.raw_shape[0]} frames.")
-    return _straight_line(angles)
+def scanned_line(geometry: Geometry, window: Window) -> tuple[float, float]:
+    """Return the offset and the step of the straight line through what changes from frame to frame [rad, or J for energies].
+
+    Raises
+    ------
+    GeometryError : as `reciprocal_basis`.
+    """
+    values = scanned_values(geometry)
+    if values.size != window.raw_shape[0]:
+        what = "photon energies" if steps_energy(geometry) else "rocking angles"
+        raise GeometryError(f"the geometry has {values.size} {what}, the scan {window.raw_shape[0]} frames.")
+    if steps_energy(geometry):  # energies need not be even: preparation brings the counts onto the straight grid
+        step, offset = np.polyfit(np.arange(values.size), values, 1)
+        return float(offset), float(step)
+    return _straight_line(values)
 
 
 def _name(circle: Circle) -> str:
     return circle.name or f"about {circle.axis}"
 
 
-def _angle_at(angles: FloatArray, frame: ArrayLike) -> NDArray[np.float64]:
-    """Interpolate the angle at a fractional frame index; beyond the ends (padding) the last step is continued."""
+def _value_at(values: FloatArray, frame: ArrayLike) -> NDArray[np.float64]:
+    """Interpolate an angle or energy at a fractional frame index; beyond the ends (padding) the last step is continued."""
     frame = np.asarray(frame, dtype=float)
-    if angles.size < 2:
-        return np.full(frame.shape, angles[0])
-    below = np.clip(np.floor(frame).astype(int), 0, angles.size - 2)
-    return angles[below] + (frame - below) * (angles[below + 1] - angles[below])
+    if values.size < 2:
+        return np.full(frame.shape, values[0])
+    below = np.clip(np.floor(frame).astype(int), 0, values.size - 2)
+    return values[below] + (frame - below) * (values[below + 1] - values[below])
 
 
 def _straight_line(angles: FloatArray) -> tuple[float, float]:
@@ -303,9 +346,12 @@ def _sample_rotation(geometry: Geometry, angle: ArrayLike) -> NDArray[np.float64
 
 
 def _scattering_vector(
-    geometry: Geometry, angle: ArrayLike, row: ArrayLike, column: ArrayLike, reference_angle: float
+    geometry: Geometry, value: ArrayLike, row: ArrayLike, column: ArrayLike, reference: float
 ) -> NDArray[np.float64]:
-    """Compute the scattering vectors q of pixels at rocking angles `angle`, with the sample turned to `reference_angle` [rad]."""
+    """Compute the scattering vectors q of pixels at what is scanned, a rocking angle [rad] or a photon energy [J].
+
+    The sample is turned to the rocking angle `reference`; in an energy scan it stands still.
+    """
     row_edge, column_edge = pixel_edges(geometry)
     position = (
         geometry.distance * direction("z+")
@@ -314,6 +360,9 @@ def _scattering_vector(
     )
     outgoing = position / np.linalg.norm(position, axis=-1, keepdims=True)
     outgoing = outgoing @ arm_rotation(geometry).T
-    transfer: NDArray[Any] = (outgoing - direction("z+")) * (2 * np.pi / wavelength(geometry.energy))
-    turned = _sample_rotation(geometry, reference_angle) @ np.swapaxes(_sample_rotation(geometry, angle), -1, -2)
+    energy = np.asarray(value if steps_energy(geometry) else geometry.energy, dtype=float)
+    transfer: NDArray[Any] = (outgoing - direction("z+")) * (2 * np.pi / (constants.h * constants.c) * energy)[..., None]
+    if steps_energy(geometry):
+        return transfer
+    turned = _sample_rotation(geometry, reference) @ np.swapaxes(_sample_rotation(geometry, value), -1, -2)
     return (turned @ transfer[..., None])[..., 0]

@@ -70,7 +70,8 @@ def refuse_impossible_geometry(geometry: Geometry, name: str) -> None:
     ------
     GeometryError : for a value outside its range; the message names the unit that was probably meant.
     """
-    values = [(ENERGY, geometry.energy / electron_volt), (DISTANCE, geometry.distance)]
+    energies = [float(np.nanmin(geometry.energy)), float(np.nanmax(geometry.energy))]  # two of an energy scan
+    values = [*((ENERGY, energy / electron_volt) for energy in energies), (DISTANCE, geometry.distance)]
     for known, value in (*values, *((PIXEL, pitch) for pitch in geometry.pixel_size)):
         if not known.low <= value <= known.high:
             raise GeometryError(f"{name}: {explain_range(known, value)}")

@@ -10,11 +10,13 @@ aliens      find foreign peaks
 counts      apply dark, flat, gaps and mask to the region that is read
 survey      find the peak and the reach of its fringes, reading a few frames at a time
 window      choose binning, lengths that transform quickly, crop and padding
+straight    bring counts onto the straight grid, where frames and pixels lie on curves
 config      settings
 peak        read what is needed to find the peak, and mask artefacts
 volume      run the whole chain, `prepare`
 
-Intensities stay counts: they are not interpolated, smoothed, thresholded or background-subtracted unless a setting asks for it.
+Intensities stay counts: they are not interpolated, smoothed, thresholded or background-subtracted unless a setting asks for it, or
+they were measured far off the straight grid.
 Voxels that cannot be trusted are masked. Cropping and padding put the peak on the centre voxel, N // 2 of the N voxels of an axis;
 arrays are never rolled. Bins are summed, and a bin is valid if all its voxels are valid. A prepared scan keeps its grid, and so
 does a small stack whose peak is near the middle.

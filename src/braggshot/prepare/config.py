@@ -28,6 +28,8 @@ class PrepareConfig(Changes):
     aliens : "auto" masks foreign peaks, "off" leaves them
     background : level subtracted from every voxel before binning [photons], "frame" for the median level of each frame, or "off"
     threshold : counts below this become 0 [photons]
+    straight : interpolate the counts onto a straight grid where photons lie off it, by 0.3 voxels or more in an energy scan, by one
+        voxel or more in a rocking scan (a detector close up)
     """
 
     shape: tuple[int, int, int] | None = None
@@ -43,6 +45,7 @@ class PrepareConfig(Changes):
     aliens: Literal["auto", "off"] = "auto"
     background: float | Literal["off", "frame"] = "off"
     threshold: float = 0.0
+    straight: bool = True
 
 
 DEFAULTS = PrepareConfig()

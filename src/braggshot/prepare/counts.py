@@ -21,7 +21,7 @@ from braggshot.errors import ConfigError, DataError
 from braggshot.prepare.clean import dark_offset, flat_response
 from braggshot.prepare.detectors import find_gaps
 from braggshot.prepare.inspection import FrameCounts, Readout, inspect_values, refuse_upside_down_mask, sample_frames
-from braggshot.prepare.rocking import RockingGrid, rocking_grid
+from braggshot.prepare.rocking import ANGLE, RockingGrid, rocking_grid, stepped_values
 from braggshot.volumes import BoolArray, FloatArray, Frames, Scan
 
 UNTRUSTED = 0.1  # largest share of a scan's voxels that may be negative or not a number; else the scan is refused [1]
@@ -179,7 +179,8 @@ def correct_frames(
     if scan.prepared:
         corrections = Corrections(monitor=False, flat=False, dark=False)
     monitor = scan.monitor if corrections.monitor else None
-    grid = rocking_grid(n_frames, None if scan.prepared else scan.rocking_angle, monitor, scan.arrived)
+    values, scanned = (None, ANGLE) if scan.prepared else stepped_values(scan)
+    grid = rocking_grid(n_frames, values, monitor, scan.arrived, scanned)
     steps = list(grid.steps)
     whole = scan.valid is not None and scan.valid.ndim == 3
     good = np.ones((rows, columns), dtype=bool) if scan.valid is None or whole else scan.valid.copy()

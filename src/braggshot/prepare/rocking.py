@@ -1,4 +1,4 @@
-"""Sort the frames of a rocking curve onto a regular grid of angles, and correct their flux.
+"""Sort the frames of a rocking curve onto a regular grid of angles, or of an energy scan of energies, and correct their flux.
 
 Frames may be repeated, missing or unevenly spaced. Every plane of the grid lists the frames that were measured at its angle. The
 intensity of a plane is the sum of the counts of its frames, divided by the sum of their fluxes. Fluxes are relative to the median
@@ -14,11 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import DataError
-from braggshot.volumes import BoolArray, FloatArray, Geometry
+from braggshot.physics.geometry import KEV, steps_energy
+from braggshot.volumes import BoolArray, FloatArray, Geometry, Scan
 
 REPEATED = 0.2  # least step between different angles, as a share of the mean step; a smaller one means a repeated angle [1]
 TOLERANCE = 0.25  # largest deviation of a step from a multiple of the median step, for a regular grid [median steps]
 UNEVEN = 0.1  # largest share of steps off the regular grid; with more of them, frames are not sorted onto a grid [1]
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What is stepped from frame to frame: words for it, for one, many and steps of it; a unit to show, and its size [SI]."""
+
+    name: str
+    one: str
+    many: str
+    steps: str
+    unit: str
+    size: float
+
+
+ANGLE = Scanned("rocking angle", "an angle", "angles", "rocking steps", "deg", float(np.radians(1.0)))
+ENERGY = Scanned("photon energy", "an energy", "energies", "steps of the energy", "eV", KEV / 1e3)
 
 
 @dataclass(frozen=True)
@@ -39,8 +56,19 @@ class RockingGrid:
     steps: tuple[str, ...] = ()
 
 
+def stepped_values(scan: Scan) -> tuple[FloatArray | None, Scanned]:
+    """Return what each frame of a scan was measured at: the photon energy [J] in an energy scan, else the rocking angle [rad]."""
+    if scan.geometry is not None and steps_energy(scan.geometry):
+        return np.asarray(scan.geometry.energy, dtype=float), ENERGY
+    return scan.rocking_angle, ANGLE
+
+
 def rocking_grid(
-    n_frames: int, angle: FloatArray | None = None, monitor: FloatArray | None = None, arrived: BoolArray | None = None
+    n_frames: int,
+    angle: FloatArray | None = None,
+    monitor: FloatArray | None = None,
+    arrived: BoolArray | None = None,
+    scanned: Scanned = ANGLE,
 ) -> RockingGrid:
     """Sort frames onto a regular grid of angles.
 
@@ -51,42 +79,42 @@ def rocking_grid(
     Parameters
     ----------
     n_frames : number of frames
-    angle : (n,) rocking angle of each frame [rad]; None means evenly spaced in the order of the frames. A frame whose angle is not
-        finite belongs to no plane; if fewer than three are finite, the frames count as evenly spaced
+    angle : (n,) rocking angle of each frame [rad], or its energy [J]; None means evenly spaced in the order of the frames. A frame
+        whose angle is not finite belongs to no plane; if fewer than three are finite, the frames count as evenly spaced
     monitor : (n,) incident flux [arbitrary]; a frame without a positive value is not trusted
     arrived : (n,) False for frames that are missing; None means that all frames are present
+    scanned : what `angle` is
 
     Raises
     ------
     DataError : if the length of `angle`, `monitor` or `arrived` is not `n_frames`, or if no frame has a positive monitor.
     """
-    for name, values in (("rocking angle", angle), ("monitor", monitor), ("list of frames that arrived", arrived)):
+    for name, values in ((scanned.name, angle), ("monitor", monitor), ("list of frames that arrived", arrived)):
         if values is not None and np.shape(values) != (n_frames,):
             raise DataError(f"the {name} has shape {np.shape(values)}, expected one value for each of {n_frames} frames.")
     here = np.ones(n_frames, dtype=bool) if arrived is None else arrived
     flux, steps = _relative_flux(n_frames, monitor, here)
-    planes, noticed = _planes(n_frames, angle)
+    planes, noticed = _planes(n_frames, angle, scanned)
     weight = np.array([sum(flux[frame] for frame in plane) for plane in planes])
     trusted = tuple(tuple(frame for frame in plane if flux[frame] > 0) for plane in planes)
     return RockingGrid(trusted, weight, planes == _one_frame_each(range(n_frames)), steps + noticed)
 
 
 def regular_geometry(geometry: Geometry | None, grid: RockingGrid) -> Geometry | None:
-    """Return a geometry with one angle for each plane of `grid`, not for each frame, of every sample rotation that is scanned."""
+    """Return a geometry with one angle or energy for each plane of `grid`, not for each frame, of all that is scanned."""
     if geometry is None or grid.regular:
         return geometry
     filled = [index for index, plane in enumerate(grid.frames) if plane]
-    circles = []
-    for circle in geometry.sample:
-        angle = np.asarray(circle.angle, dtype=float)
-        if angle.ndim:
-            means = [angle[list(grid.frames[index])].mean() for index in filled]
-            line = np.polynomial.Polynomial.fit(filled, means, 1)
-            circle = replace(
-                circle, angle=np.interp(np.arange(len(grid.frames)), filled, means, line(0), line(len(grid.frames) - 1))
-            )
-        circles.append(circle)
-    return replace(geometry, sample=tuple(circles))
+
+    def per_plane(values: float | FloatArray) -> float | FloatArray:
+        if not np.ndim(values):
+            return values
+        means = [np.asarray(values, dtype=float)[list(grid.frames[index])].mean() for index in filled]
+        line = np.polynomial.Polynomial.fit(filled, means, 1)
+        return np.interp(np.arange(len(grid.frames)), filled, means, line(0), line(len(grid.frames) - 1))
+
+    sample = tuple(replace(circle, angle=per_plane(circle.angle)) for circle in geometry.sample)
+    return replace(geometry, energy=per_plane(geometry.energy), sample=sample)
 
 
 def _relative_flux(n_frames: int, monitor: FloatArray | None, here: BoolArray) -> tuple[NDArray[np.float64], tuple[str, ...]]:
@@ -104,43 +132,44 @@ def _relative_flux(n_frames: int, monitor: FloatArray | None, here: BoolArray) -
     return flux, (f"divided by the monitor relative to its median (spread {spread:.2g} %{lost})", *absent)
 
 
-def _planes(n_frames: int, angle: FloatArray | None) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
+def _planes(n_frames: int, angle: FloatArray | None, scanned: Scanned) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
     """Return the frames of each plane, and remarks in words."""
     known = np.flatnonzero(np.isfinite(np.asarray(np.nan if angle is None else angle, dtype=float)))
     if angle is None or known.size < 3:
         return _one_frame_each(range(n_frames)), ()
     values, half = np.asarray(angle, dtype=float)[known], known.size // 2
-    lost = (f"{n_frames - known.size} frames without an angle left out",) if known.size < n_frames else ()
+    lost = (f"{n_frames - known.size} frames without {scanned.one} left out",) if known.size < n_frames else ()
     direction = 1 if values[half:].mean() >= values[:half].mean() else -1
     order = known[np.argsort(direction * values, kind="stable")]
     stride = np.diff(np.sort(direction * values))
     if not stride.sum() > 0:
-        return _one_frame_each(range(n_frames)), ("the rocking angle does not change; frames taken as evenly spaced",)
+        return _one_frame_each(range(n_frames)), (f"the {scanned.name} does not change; frames taken as evenly spaced",)
     step = float(np.median(stride[stride > REPEATED * stride.mean()]))
     whole = np.rint(stride / step).astype(int)
     off = np.abs(stride / step - whole) > TOLERANCE
     spread = 100 * float((stride[whole == 1] / step).std()) if (whole == 1).any() else 0.0
-    uneven = (f"uneven rocking steps: they spread by {spread:.2g} % about {np.degrees(step):.4g} deg",) if spread > 5 else ()
+    about = f"{step / scanned.size:.4g} {scanned.unit}"
+    uneven = (f"uneven {scanned.steps}: they spread by {spread:.2g} % about {about}",) if spread > 5 else ()
     if off.mean() > UNEVEN or whole.sum() + 1 > 2 * known.size:
-        note = "rocking steps follow no regular grid; frames taken as they are, in the order of their angles"
+        note = f"{scanned.steps} follow no regular grid; frames taken as they are, in the order of their {scanned.many}"
         return _one_frame_each(order.tolist()), (*lost, note, *uneven)
     index = np.concatenate([[0], np.cumsum(whole)])
     planes: list[list[int]] = [[] for _ in range(int(index[-1]) + 1)]
     for plane, frame in zip(index, order, strict=True):
         planes[plane].append(int(frame))
-    return tuple(tuple(sorted(plane)) for plane in planes), (*lost, *_notices(planes, order), *uneven)
+    return tuple(tuple(sorted(plane)) for plane in planes), (*lost, *_notices(planes, order, scanned), *uneven)
 
 
 def _one_frame_each(frames: Iterable[int]) -> tuple[tuple[int, ...], ...]:
     return tuple((frame,) for frame in frames)
 
 
-def _notices(planes: list[list[int]], order: NDArray[np.intp]) -> tuple[str, ...]:
+def _notices(planes: list[list[int]], order: NDArray[np.intp], scanned: Scanned) -> tuple[str, ...]:
     missing = [index for index, plane in enumerate(planes) if not plane]
     repeated = sum(len(plane) - 1 for plane in planes if plane)
     notes = []
     if (np.diff(order) < 0).any():
-        notes.append("frames sorted by their rocking angle")
+        notes.append(f"frames sorted by their {scanned.name}")
     if repeated:
         notes.append(f"{repeated} repeated frames averaged")
     if missing:

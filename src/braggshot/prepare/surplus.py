@@ -60,7 +60,7 @@ def take_first(scan: Scan, number: int) -> Scan:
     geometry = scan.geometry
     if geometry is not None:
         sample, detector = (tuple(map(turn, circles)) for circles in (geometry.sample, geometry.detector))
-        geometry = replace(geometry, sample=sample, detector=detector)
+        geometry = replace(geometry, energy=cut(geometry.energy), sample=sample, detector=detector)
     return replace(
         scan,
         frames=FirstFrames(scan.frames, number),

@@ -21,6 +21,7 @@ from braggshot.prepare.counts import Block, CorrectedFrames, Corrections, correc
 from braggshot.prepare.inspection import find_lost_frames, has_negative_counts, name_lost_frames
 from braggshot.prepare.peak import MARGIN, Triple, centre_peak, find_peak, known_pixels, load_region, read_first
 from braggshot.prepare.rocking import regular_geometry
+from braggshot.prepare.straight import Bend, find_bend, straighten
 from braggshot.prepare.surplus import count_measured, take_first
 from braggshot.prepare.survey import Survey, signal_reach, sum_bins
 from braggshot.prepare.window import (
@@ -28,6 +29,7 @@ from braggshot.prepare.window import (
     choose_shape,
     compose_windows,
     cut,
+    grow,
     is_fast,
     raw_centre,
     raw_extent,
@@ -91,13 +93,20 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
         if crystal is not None and not scan.prepared:
             binning = choose_binning(centred[0], crystal.oversampling, crystal.certain)
     window, shape, remarks = _choose_window(scan, source.shape, view, peak, offset, crystal, replace(config, binning=binning))
-    start, stop = raw_extent(window, shape)
+    bend = None if scan.prepared or not config.straight else _find_bend(scan, source, window, shape)
+    wide = (window, shape) if bend is None else grow(window, shape, bend.margin)
+    start, stop = raw_extent(*wide)
     if not _covers(block, start, stop, source.shape):
         block = load_region(scan, source, [index - MARGIN for index in start], [index + MARGIN for index in stop], config)
     if config.aliens == "auto" and crystal is not None and not scan.prepared:
         block = _mask_aliens(block, crystal.oversampling)
     moved = np.add(peak, offset) - raw_centre(window, shape) if config.subvoxel else np.zeros(3)
-    volume = _cut(block, window, shape, moved, config)
+    volume = _cut(block, *wide, moved, config)
+    if bend is not None:
+        counts, valid, said = straighten(volume.intensity, volume.valid, bend)
+        window = replace(window, straight=said is not None)
+        volume = replace(volume, intensity=counts, valid=valid, steps=(*volume.steps, *([said] if said else [])))
+    volume = replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
     volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *remarks, *volume.steps))
     odd = () if scan.prepared else (*source.noticed, *block.noticed, *check_counts(_raw_plane(scan, source, block, peak[0])))
     return _describe(scan, source, replace(volume, provenance={"noticed": odd}), window, moved)
@@ -246,7 +255,19 @@ def _cut(
     if config.threshold > 0:
         counts[counts < config.threshold] = 0
         steps.append(f"counts below {config.threshold:g} set to 0")
-    return DiffractionVolume(counts, valid, oversampling=oversampling(counts, valid), steps=tuple(steps))
+    return DiffractionVolume(counts, valid, steps=tuple(steps))
+
+
+def _find_bend(scan: Scan, source: CorrectedFrames, window: Window, shape: Triple) -> Bend | None:
+    """Find how far the grid of frames and pixels bends; None if nowhere enough to matter, or if the geometry does not tell."""
+    geometry = regular_geometry(scan.geometry, source.grid)
+    if geometry is None:
+        return None
+    try:
+        bend = find_bend(geometry, window, shape)
+    except GeometryError:  # said by `_describe`
+        return None
+    return bend if np.abs(bend.moved).max() >= bend.limit else None
 
 
 def _text(values: NDArray[np.float64]) -> str:

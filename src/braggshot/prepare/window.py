@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -113,6 +114,13 @@ def window_about(peak: Sequence[float], raw_shape: Triple, binning: Triple, shap
     return Window((z, y, x), binning, raw_shape)
 
 
+def grow(window: Window, shape: Triple, margin: Triple) -> tuple[Window, Triple]:
+    """Return a window with `margin` voxels more on each side, and the shape of its volume; the voxel N // 2 stays."""
+    start = [first - bins * more for first, bins, more in zip(window.start, window.binning, margin, strict=True)]
+    size = [full + 2 * more for full, more in zip(shape, margin, strict=True)]
+    return replace(window, start=(start[0], start[1], start[2])), (size[0], size[1], size[2])
+
+
 def raw_extent(window: Window, shape: Triple) -> tuple[Triple, Triple]:
     """Return, for each axis of a window, its first raw index and the one after its last; both may lie outside the scan."""
     z, y, x = (first + bins * size for first, bins, size in zip(window.start, window.binning, shape, strict=True))
@@ -142,7 +150,7 @@ def compose_windows(window: Window, outer: Window) -> Window:
     """
     z, y, x = (first + bins * offset for first, bins, offset in zip(outer.start, outer.binning, window.start, strict=True))
     bins_z, bins_y, bins_x = (a * b for a, b in zip(outer.binning, window.binning, strict=True))
-    return Window((z, y, x), (bins_z, bins_y, bins_x), outer.raw_shape)
+    return Window((z, y, x), (bins_z, bins_y, bins_x), outer.raw_shape, outer.straight)
 
 
 def window_basis(

@@ -251,17 +251,6 @@ def test_no_entry_of_another_kind_ends_in_a_crash(tmp_path: Path, format: str) -
         assert read(path).frames.shape[0] > 1
 
 
-def test_an_energy_scan_says_so(tmp_path: Path) -> None:
-    path = Path(SAMPLES["esrf_id01"](tmp_path).path)
-    with h5py.File(path, "a") as file:
-        motors = file["12.1/instrument/positioners"]
-        del motors["mononrj"], motors["eta"]
-        motors["mononrj"], motors["eta"] = np.linspace(12.9, 13.1, 9), 17.2
-    scan = read(path)
-    assert scan.geometry is None
-    assert any("the photon energy moves during the scan" in note for note in scan.provenance["noticed"])
-
-
 def test_a_position_without_end_is_no_number():
     angles = read_angles([17.0, float("inf"), float("nan"), 17.2], "deg", "eta", noticed := [])
     assert np.array_equal(angles, [17.0, np.nan, np.nan, 17.2], equal_nan=True)

@@ -24,7 +24,6 @@ from typing import Any, Unpack
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from scipy import constants
 
 from braggshot.errors import DataError, GeometryError
 from braggshot.io.atomic import replacing
@@ -38,13 +37,14 @@ from braggshot.io.beamlines.aps_spec import (
     read_spec,
 )  # fmt: skip
 from braggshot.io.beamlines.instruments import APS_34IDC as APS
-from braggshot.io.beamlines.readings import Overrides, Readings, geometry, match_points, rocking_angle
+from braggshot.io.beamlines.readings import Overrides, Readings, add_energies, geometry, match_points, rocking_angle
 from braggshot.io.beamlines.spec import list_scans, read_head
 from braggshot.io.beamlines.timepix import centred_region, find_direct_beam, from_zero, open_seam, read_region
 from braggshot.io.beamlines.values import Value, read_value
 from braggshot.io.beamlines.views import SeamFrames
 from braggshot.io.files import read_array
 from braggshot.io.frames import LazyFrames, TiffFrames
+from braggshot.physics.geometry import KEV, mean_energy, scanned_values
 from braggshot.physics.plausibility import DISTANCE, ENERGY
 from braggshot.volumes import FloatArray, Geometry, Scan
 
@@ -94,7 +94,9 @@ def read(
     points, chosen = match_images(files, entry.points, noticed)
     readings: dict[str, float | FloatArray] = {**entry.motors, **{name: values[points] for name, values in entry.columns.items()}}
     circles = {circle.motor for circle in (*APS.sample, *APS.detector)}
-    kept, motors = match_points(len(points), {name: readings[name] for name in circles & {*readings}}, noticed)
+    energy = read_value(ENERGY, readings.get("Energy"), None, f"Energy of {spec.name}", "keV")
+    positions = add_energies({name: readings[name] for name in circles & {*readings}}, energy)
+    kept, motors = match_points(len(points), positions, noticed)
     files, points = [chosen[index] for index in kept], points[kept]
     stored = TiffFrames(files)
     detector = entry.facts.get("UIMDET", "").rstrip(":")
@@ -103,7 +105,7 @@ def read(
     stack = open_seam(stored, detector, region, noticed)
     values = Readings(
         motors,
-        read_value(ENERGY, readings.get("Energy"), None, f"Energy of {spec.name}", "keV"),
+        energy,
         read_value(DISTANCE, readings.get("camdist"), None, f"camdist of {spec.name}", "mm"),
         (Value(PIXEL, "the Timepix chip"),) * 2,
         *find_direct_beam(entry.facts, detector, region),
@@ -143,7 +145,7 @@ def _chip_image(
 
 
 def write_scan(
-    folder: str | Path, frames: NDArray[Any], rocking_angle: FloatArray, geometry: Geometry, scan: int,
+    folder: str | Path, frames: NDArray[Any], scanned: FloatArray, geometry: Geometry, scan: int,
     dark: NDArray[Any] | None = None, flat: NDArray[Any] | None = None, date: datetime.datetime | None = None,
 ) -> Path:  # fmt: skip
     """Write a scan in the format of APS 34-ID-C, so that `read` can read it.
@@ -152,7 +154,7 @@ def write_scan(
     ----------
     folder : output folder; its name becomes the name of the experiment
     frames : (n, rows, columns) [counts]
-    rocking_angle : (n,) angles of the sample circle that `geometry` rocks [rad]
+    scanned : (n,) angles of the sample circle that `geometry` rocks [rad], or the energies of an energy scan [J]
     geometry : circles of APS 34-ID-C; the direct beam must hit the frame's centre, because the SPEC file does not store it: the
         region is written so that the frame's centre is that of a chip
     scan : scan number
@@ -166,7 +168,7 @@ def write_scan(
     Raises
     ------
     GeometryError : if the circles or pixels are not those of APS 34-ID-C, the direct beam misses the frame's centre, or the number
-        of moving sample circles is not one.
+        of moving sample circles is not one and the energy stands still.
     OutputError : if a file cannot be written.
     """
     folder = Path(folder)
@@ -179,7 +181,7 @@ def write_scan(
     if flat is not None:
         _write_tiff(folder / "whitefield.tif", np.asarray(flat, np.float32))
     with replacing(folder / f"{folder.name}.spec") as temporary:
-        temporary.write_text(_spec_text(folder.name, frames, rocking_angle, geometry, scan, date or datetime.datetime.now()))
+        temporary.write_text(_spec_text(folder.name, frames, scanned, geometry, scan, date or datetime.datetime.now()))
     return folder / f"{folder.name}.spec"
 
 
@@ -196,30 +198,28 @@ def _check_writable(geometry: Geometry, shape: Sequence[int]) -> None:
     centre = ((shape[1] - 1) / 2, (shape[2] - 1) / 2)
     if not np.allclose(geometry.direct_beam, centre) or not np.allclose(geometry.pixel_size, PIXEL):
         raise GeometryError(f"{APS.name} files cannot hold a direct beam other than {centre} or pixels other than {PIXEL} m.")
-    moving = [circle for circle in geometry.sample if np.ndim(circle.angle)]
-    if len(moving) != 1:
-        raise GeometryError(f"{len(moving)} sample circles move, expected one with an angle per frame.")
+    scanned_values(geometry)  # refuses all but one sample circle that moves, or the energy
 
 
 def _spec_text(
-    name: str, frames: NDArray[Any], angle: FloatArray, geometry: Geometry, scan: int, when: datetime.datetime
+    name: str, frames: NDArray[Any], scanned: FloatArray, geometry: Geometry, scan: int, when: datetime.datetime
 ) -> str:  # fmt: skip
     """Return the text of a SPEC file: header, and one scan with the chip region and the summed counts of each frame."""
     circles = dict(zip((axis.motor for axis in (*APS.sample, *APS.detector)), (*geometry.sample, *geometry.detector), strict=True))
-    rocking = next(motor for motor, circle in circles.items() if np.ndim(circle.angle))
-    short = {"Theta": "th", "Chi": "chi", "Phi": "phi", "Delta": "del", "Gamma": "gam"}
-    degrees = np.rad2deg(angle)
+    stepped = next((motor for motor, circle in circles.items() if np.ndim(circle.angle)), "Energy")
+    short = {"Theta": "th", "Chi": "chi", "Phi": "phi", "Delta": "del", "Gamma": "gam", "Energy": "energy"}
+    values = scanned / KEV if stepped == "Energy" else np.rad2deg(scanned)
     motors = {motor: float(np.rad2deg(np.mean(circle.angle))) for motor, circle in circles.items()}
-    motors |= {"camdist": geometry.distance * 1e3, "Energy": geometry.energy / (1e3 * constants.electron_volt)}
+    motors |= {"camdist": geometry.distance * 1e3, "Energy": mean_energy(geometry) / KEV}
     date = when.strftime("%a %b %d %H:%M:%S %Y")
     rows, columns = np.shape(frames)[1:]
     lines = [
         f"#F {name}.spec", f"#D {date}", "#C sixc  User = user", "#C simulated by braggshot", "", f"#O0 {'  '.join(motors)}",
         f"#o0 {' '.join(short.get(motor, motor) for motor in motors)}", "",
-        f"#S {scan}  ascan  {short[rocking]} {degrees[0]:.10g} {degrees[-1]:.10g}  {len(degrees) - 1} 1",
+        f"#S {scan}  ascan  {short[stepped]} {values[0]:.10g} {values[-1]:.10g}  {len(values) - 1} 1",
         f"#D {date}", "#T 1  (Seconds)",
         f"#P0 {' '.join(f'{value:.12g}' for value in motors.values())}", *centred_region(rows, columns), "#N 5",
-        f"#L {rocking}  Seconds  ImageTot  ImageMax  Monitor",
-        *(f"{at:.12g} 1 {int(frame.sum())} {int(frame.max())} 1000" for at, frame in zip(degrees, frames, strict=True)), "",
+        f"#L {stepped}  Seconds  ImageTot  ImageMax  Monitor",
+        *(f"{at:.12g} 1 {int(frame.sum())} {int(frame.max())} 1000" for at, frame in zip(values, frames, strict=True)), "",
     ]  # fmt: skip
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 
 from braggshot.errors import DataError, FormatError, list_numbers
 from braggshot.gate import explain_damage, refuse_irregular
-from braggshot.io.beamlines.readings import Diffractometer, Overrides, Readings, geometry, match_points, no_count, rocking_angle
+from braggshot.io.beamlines.readings import (
+    Diffractometer,
+    Overrides,
+    Readings,
+    add_energies,
+    geometry,
+    match_points,
+    no_count,
+    rocking_angle,
+)  # fmt: skip
 from braggshot.io.beamlines.spec import Place, SpecScan, choose_scan, list_scans, read_head, read_scan
 from braggshot.io.beamlines.tables import decode, split_names
 from braggshot.io.beamlines.values import Value, read_value
@@ -96,9 +105,12 @@ def read_station(
     positions = {
         name: value[points] if isinstance(value, np.ndarray) else value for name, value in readings.items() if name in circles
     }
-    kept, motors = match_points(stored.shape[0], positions, noticed)
+    energy = read_value(ENERGY, readings.get("Energy"), None, f"Energy of {spec.name}", "keV")
+    if energy.points is not None:
+        energy = replace(energy, points=energy.points[points])
+    kept, motors = match_points(stored.shape[0], add_energies(positions, energy), noticed)
     chosen = select_frames(stored, kept)
-    values = _read_values(spec, station, readings, chosen)
+    values = {"energy": energy, **_read_values(spec, station, readings, chosen)}
     return Scan(
         frames=chosen,
         name=f"{spec.stem}_S{places[0].number:04d}",
@@ -263,7 +275,10 @@ def _only(files: list[Path]) -> Path:
 def _read_values(
     spec: Path, station: Station, readings: Mapping[str, float | FloatArray], frames: LazyFrames
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the values of a SPEC file; the direct beam is the middle of the frame, but for how far the detector is raised."""
+    """Return the values of a SPEC file but the energy.
+
+    The direct beam is the middle of the frame, but for how far the detector is raised.
+    """
     beam, notes = None, ()  # type: tuple[float, float] | None, tuple[str, ...]
     up = float(np.ravel(readings.get(station.raised, np.nan))[0])
     if station.raised and np.isfinite(up):
@@ -272,7 +287,6 @@ def _read_values(
             f"the direct beam is {up:g} mm ({station.raised}) below the middle of the frame, where the detector is raised from.",
         )
     return {
-        "energy": read_value(ENERGY, readings.get("Energy"), None, f"Energy of {spec.name}", "keV"),
         "distance": read_value(DISTANCE, readings.get(station.distance), None, f"{station.distance} of {spec.name}", "mm"),
         "pixel_size": (Value(station.pixel, "the beamline's detector"),) * 2,
         "direct_beam": beam,

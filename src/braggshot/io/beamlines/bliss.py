@@ -25,6 +25,7 @@ from braggshot.io.beamlines.readings import (
     Diffractometer,
     Overrides,
     Readings,
+    add_energies,
     geometry,
     match_points,
     no_count,
@@ -145,10 +146,12 @@ def read_bliss(
         readings = _readings(entry, detector, beamline)
     stored = HDF5Frames(path, f"{name}/measurement/{detector}")
     label = f"{Path(path).stem}_S{int(_number(name)[0]):04d}"
-    points = max((np.size(value) for value in motors.values() if np.size(value) > 1), default=stored.shape[0])
+    points = max(
+        (np.size(value) for value in (*motors.values(), readings["energy"].points) if np.size(value) > 1), default=stored.shape[0]
+    )
     stopped = explain_early_stop(title, points)
     noticed += [f"scan {name}: {stopped}."] if stopped else []
-    kept, motors = match_points(stored.shape[0], motors, noticed)
+    kept, motors = match_points(stored.shape[0], add_energies(motors, readings["energy"]), noticed)
     frames = select_frames(stored, kept)
     readings["direct_beam"], readings["direct_beam_notes"] = choose_centre(readings["direct_beam"], stored.shape)
     return Scan(

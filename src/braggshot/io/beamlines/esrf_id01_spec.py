@@ -26,7 +26,15 @@ from numpy.typing import NDArray
 from braggshot.errors import DataError, FormatError, list_numbers
 from braggshot.io.beamlines.aps_spec import find_below, read_entry, read_spec
 from braggshot.io.beamlines.instruments import ESRF_ID01
-from braggshot.io.beamlines.readings import Overrides, Readings, geometry, match_points, no_count, rocking_angle
+from braggshot.io.beamlines.readings import (
+    Overrides,
+    Readings,
+    add_energies,
+    geometry,
+    match_points,
+    no_count,
+    rocking_angle,
+)  # fmt: skip
 from braggshot.io.beamlines.spec import Place, choose_scan, list_scans, read_head
 from braggshot.io.beamlines.tables import decode
 from braggshot.io.beamlines.values import Value, choose_centre, choose_value, read_pixel, read_value
@@ -84,7 +92,8 @@ def read(
     readings: dict[str, float | FloatArray] = {name.casefold(): value for name, value in entry.motors.items()}
     readings |= {name.casefold(): value[points] for name, value in entry.columns.items()}
     motors = {circle: readings[name] for circle, names in NAMES.items() for name in names if name in readings}
-    kept, positions = match_points(len(points), motors, noticed)
+    energy = read_value(ENERGY, readings.get("energy"), None, f"Energy of {spec.name}", "keV")
+    kept, positions = match_points(len(points), add_energies(motors, energy), noticed)
     chosen = select_frames(stored, kept)
     flux = entry.columns.get(monitor)
     detector, pitch = SIZES.get((chosen.shape[1], chosen.shape[2]), (None, 55e-6))
@@ -92,7 +101,7 @@ def read(
         **_words(decode(content[places[-1].header])),
         **_words("\n".join(f"#{key} {line}" for key, line in entry.facts.items())),
     }
-    values = _read_values(said, readings, Value(pitch, f"the detector {detector or 'Maxipix'}"), chosen.shape, spec.name)
+    values = _read_values(said, energy, Value(pitch, f"the detector {detector or 'Maxipix'}"), chosen.shape, spec.name)
     return Scan(
         frames=chosen,
         name=f"{spec.stem}_S{places[0].number:04d}",
@@ -154,9 +163,7 @@ def _words(header: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, equals, value in pairs if equals}
 
 
-def _read_values(
-    said: Mapping[str, str], readings: Mapping[str, float | FloatArray], pitch: Value, shape: tuple[int, ...], name: str
-) -> dict[str, Any]:
+def _read_values(said: Mapping[str, str], energy: Value, pitch: Value, shape: tuple[int, ...], name: str) -> dict[str, Any]:
     """Return energy, distance, pixel size and direct beam (row, column)."""
     distances = [
         read_value(DISTANCE, said.get(key), None, f"{key} of {name}", "m") for key in ("det_distance_CC", "det_distance_COM")
@@ -165,8 +172,7 @@ def _read_values(
     centre, notes = choose_centre(raw, shape)
     return {
         "energy": choose_value(
-            ENERGY, read_value(ENERGY, said.get("mononrj"), None, f"mononrj of {name}", "keV"),
-            read_value(ENERGY, readings.get("energy"), None, f"Energy of {name}", "keV"),
+            ENERGY, read_value(ENERGY, said.get("mononrj"), None, f"mononrj of {name}", "keV"), energy
         ),
         "distance": choose_value(DISTANCE, *distances),
         "pixel_size": (pitch, pitch),

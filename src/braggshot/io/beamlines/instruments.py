@@ -19,6 +19,7 @@ from braggshot import config
 from braggshot.errors import ConfigError
 from braggshot.io.beamlines.place import place_detector
 from braggshot.io.beamlines.readings import Axis, Diffractometer
+from braggshot.physics.geometry import scanned_values, steps_energy
 from braggshot.volumes import Circle, FloatArray, Geometry, Scan
 
 APS_34IDC = Diffractometer(
@@ -126,7 +127,8 @@ class GeometrySettings:
     Parameters
     ----------
     instrument : name of a diffractometer in `INSTRUMENTS`; without one, give `sample`, `detector`, `row_axis` and `column_axis`
-    energy_ev, distance_m, pixel_size_m : photon energy, distance from sample to detector, pixel pitch
+    energy_ev : photon energy; for an energy scan one per frame, or [first, last] of an evenly spaced one, and no circle moves
+    distance_m, pixel_size_m : distance from sample to detector, pixel pitch
     angles_deg : motor -> one angle, one angle per frame, or [first, last] of an evenly spaced scan
     direct_beam : (row, column) of the pixel that the direct beam hits with all detector circles at zero; None is the frame's centre
     sample, detector : circles as [motor, axis] pairs, outermost first
@@ -134,7 +136,7 @@ class GeometrySettings:
     detector_rotation_deg, tilt_azimuth_deg, tilt_deg : calibration of the detector, as xrayutilities defines it
     """
 
-    energy_ev: float
+    energy_ev: float | tuple[float, ...]
     distance_m: float
     pixel_size_m: float
     angles_deg: dict[str, float | tuple[float, ...]]
@@ -162,9 +164,8 @@ def set_geometry(scan: Scan, said: Mapping[str, Any] | str) -> Scan:
     settings = config.resolve(GeometrySettings, table)
     geometry = build_geometry(settings, scan.frames.shape)
     moving = [circle.angle for circle in geometry.sample if np.ndim(circle.angle)]
-    return dataclasses.replace(
-        scan, geometry=geometry, rocking_angle=np.asarray(moving[0]) if len(moving) == 1 else scan.rocking_angle
-    )
+    rocking = None if steps_energy(geometry) else scan.rocking_angle
+    return dataclasses.replace(scan, geometry=geometry, rocking_angle=np.asarray(moving[0]) if len(moving) == 1 else rocking)
 
 
 def build_geometry(settings: GeometrySettings, shape: Sequence[int]) -> Geometry:
@@ -172,7 +173,8 @@ def build_geometry(settings: GeometrySettings, shape: Sequence[int]) -> Geometry
 
     Raises
     ------
-    ConfigError : if the instrument is unknown, an angle belongs to no circle, or the number of angles is wrong.
+    ConfigError : if the instrument is unknown, an angle belongs to no circle, or the number of angles or energies is wrong.
+    GeometryError : if all energies are alike, or a circle moves beside them.
     """
     instrument = find_instrument(settings)
     motors = [axis.motor for axis in (*instrument.sample, *instrument.detector)]
@@ -180,14 +182,14 @@ def build_geometry(settings: GeometrySettings, shape: Sequence[int]) -> Geometry
     if strange:
         raise ConfigError(f"{instrument.name} has no circle {', '.join(sorted(strange))}; its circles: {', '.join(motors)}.")
     for name in ("energy_ev", "distance_m", "pixel_size_m"):
-        if not getattr(settings, name) > 0:
-            raise ConfigError(f"geometry.{name} must be a positive number, found {getattr(settings, name)}.")
+        if not np.min(getattr(settings, name)) > 0:
+            raise ConfigError(f"geometry.{name} must be a positive number, found {np.min(getattr(settings, name))}.")
 
     def circles(axes: tuple[Axis, ...]) -> tuple[Circle, ...]:
         return tuple(Circle(a.axis, _angle(a, settings.angles_deg.get(a.motor, a.zero), shape[0]), a.motor) for a in axes)
 
-    return Geometry(
-        energy=settings.energy_ev * electron_volt,
+    geometry = Geometry(
+        energy=_per_frame("energy_ev", settings.energy_ev, shape[0]) * electron_volt,
         distance=settings.distance_m,
         pixel_size=(settings.pixel_size_m, settings.pixel_size_m),
         sample=circles(instrument.sample),
@@ -200,6 +202,9 @@ def build_geometry(settings: GeometrySettings, shape: Sequence[int]) -> Geometry
         tilt_azimuth=np.radians(settings.tilt_azimuth_deg),
         tilt=np.radians(settings.tilt_deg),
     )
+    if steps_energy(geometry):
+        scanned_values(geometry)  # refuses energies that stand still, or that move beside a circle
+    return geometry
 
 
 def find_instrument(settings: GeometrySettings) -> Diffractometer:
@@ -224,11 +229,14 @@ def find_instrument(settings: GeometrySettings) -> Diffractometer:
 
 def _angle(axis: Axis, reading: float | tuple[float, ...], frames: int) -> float | FloatArray:
     """Return the angle of a circle [rad] from the reading of its motor [deg]."""
-    if not isinstance(reading, tuple):
-        return float(np.radians(reading - axis.zero))
-    if len(reading) not in {2, frames}:
-        raise ConfigError(
-            f"{axis.motor} has {len(reading)} angles for {frames} frames; give one per frame, or the first and the last."
-        )
-    angles = np.linspace(*reading, frames) if len(reading) == 2 else np.asarray(reading)
-    return np.radians(angles - axis.zero)
+    angles = np.radians(_per_frame(axis.motor, reading, frames, "angles") - axis.zero)
+    return angles if np.ndim(angles) else float(angles)
+
+
+def _per_frame(name: str, stated: float | tuple[float, ...], frames: int, many: str = "energies") -> float | FloatArray:
+    """Return one value, or one for each frame where several are stated: all of them, or the first and the last."""
+    if not isinstance(stated, tuple):
+        return float(stated)
+    if len(stated) not in {2, frames}:
+        raise ConfigError(f"{name} has {len(stated)} {many} for {frames} frames; give one per frame, or the first and the last.")
+    return np.linspace(*stated, frames) if len(stated) == 2 else np.asarray(stated, dtype=float)

@@ -24,6 +24,7 @@ from braggshot.io.beamlines.readings import (
     Diffractometer,
     Overrides,
     Readings,
+    add_energies,
     geometry,
     match_points,
     no_count,
@@ -305,10 +306,12 @@ def build_scan(
     """
     stored = HDF5Frames(path, contents.datasets) if stored is None else stored
     motors, values = contents.motors, dict(contents.values)
-    points = max((np.size(value) for value in motors.values() if np.size(value) > 1), default=stored.shape[0])
+    points = max(
+        (np.size(value) for value in (*motors.values(), values["energy"].points) if np.size(value) > 1), default=stored.shape[0]
+    )
     stopped = explain_early_stop(contents.command, points)
     noticed += [f"{stopped}."] if stopped else []
-    kept, motors = match_points(stored.shape[0], motors, noticed)
+    kept, motors = match_points(stored.shape[0], add_energies(motors, values["energy"]), noticed)
     frames = select_frames(stored, kept)
     chip = SHAPES.get((frames.shape[1], frames.shape[2]))
     known = _pitch(contents.detector, chip, layout.pitch)

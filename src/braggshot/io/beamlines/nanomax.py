@@ -37,7 +37,7 @@ LAYOUT = Layout(
         circle.motor: (f"measurement/{circle.motor}", *(f"{place}/{circle.motor}" for place in SNAPSHOTS))
         for circle in (*NANOMAX.sample, *NANOMAX.detector)
     },
-    energy={f"{place}/energy": "eV" for place in SNAPSHOTS},
+    energy={f"{place}/energy": "eV" for place in (*SNAPSHOTS, "measurement")},
     distance={f"{place}/radius": "mm" for place in SNAPSHOTS},
     command=("description",),
 )

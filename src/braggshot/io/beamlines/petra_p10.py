@@ -31,6 +31,7 @@ from braggshot.io.beamlines.instruments import PETRA_P10 as P10
 from braggshot.io.beamlines.readings import (
     Overrides,
     Readings,
+    add_energies,
     geometry,
     match_points,
     no_count,
@@ -94,9 +95,10 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
         raise DataError(f"{path}: the master file links to no frames; was the scan interrupted at once?")
     sentinel = no_count(frames.dtype)
     frames = _sum_repeats(frames, max(map(len, table.columns.values()), default=0), noticed)
-    kept, motors = match_points(frames.shape[0], _motors(table, stem, noticed), noticed)
-    frames, flux = select_frames(frames, kept), table.columns.get(monitor)
     readings = _prefer_fio(readings, table, stem)
+    positions = add_energies(_motors(table, stem, noticed), readings["energy"])
+    kept, motors = match_points(frames.shape[0], positions, noticed)
+    frames, flux = select_frames(frames, kept), table.columns.get(monitor)
     readings["direct_beam"], readings["direct_beam_notes"] = _centre(readings["direct_beam"], frames.shape)
     return Scan(
         frames=frames,

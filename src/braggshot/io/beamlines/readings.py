@@ -18,7 +18,9 @@ from braggshot.io.beamlines.values import Value, explain_contradiction
 from braggshot.physics.plausibility import DISTANCE, ENERGY, PIXEL, Range
 from braggshot.volumes import Circle, FloatArray, Geometry
 
+PHOTONS = "photon energy"  # name under which energies that move are matched with frames, beside the motors
 UNSTATED = Value()  # what the files say of a value that they do not hold
+STILL = 0.002  # how far the readings of a circle may vary in an energy scan, in which it stands still [deg]
 MOSTLY = 0.5  # least share of the points at which a motor must have a reading, for the others to be left out [1]
 
 
@@ -73,7 +75,7 @@ class Readings:
 
     Parameters
     ----------
-    motors : positions [deg], one or one for each frame; a missing motor is absent
+    motors : positions [deg], one or one for each frame; a missing motor is absent. Energies that move are `PHOTONS` [J]
     energy, distance, pixel_size : values in SI units, the pixel size of rows and of columns
     direct_beam : (row, column) [pixel]; None where the files do not tell it
     direct_beam_notes : where it comes from, or why it is not known, in words
@@ -103,8 +105,6 @@ def geometry(
     distance = _choose_value(DISTANCE, overrides.get("distance_m"), "distance_m", readings.distance, noticed)
     pitches = [_choose_value(PIXEL, overrides.get("pixel_size_m"), "pixel_size_m", pitch, noticed) for pitch in readings.pixel_size]
     noticed[:] = dict.fromkeys(noticed)  # both edges of a pixel have the same to say
-    if readings.energy.varies:
-        noticed.append("the photon energy moves during the scan: an energy scan has no lengths here, and its middle is taken.")
     lost = [circle.motor for circle in instrument.detector if circle.motor not in readings.motors]
     if energy is None or distance is None or None in pitches or lost:
         options = {"energy_ev": energy, "distance_m": distance, "pixel_size_m": None if None in pitches else pitches}
@@ -113,18 +113,31 @@ def geometry(
         hints += ["the detector cannot be placed: say geometry=..."] if lost else []
         noticed.append(f"no geometry: the files do not give {', '.join(missing + lost)}; {'; '.join(hints)}.")
         return None
-    if not any(np.ndim(readings.motors.get(circle.motor, 0.0)) for circle in (*instrument.sample, *instrument.detector)):
-        noticed.append("no geometry: no circle moved.")
+    energies = readings.motors.get(PHOTONS)
+    motors = readings.motors if energies is None else _settle(readings.motors)
+    sample, detector = (_circles(axes, motors) for axes in (instrument.sample, instrument.detector))
+    moved = [circle.name for circle in (*sample, *detector) if np.ndim(circle.angle)]
+    if energies is not None and "energy_ev" in overrides:
+        noticed.append(f"the files say that the photon energy moves {_range(energies)}, and you state one energy: yours is taken.")
+        energies = None
+    if moved and energies is not None:
+        noticed.append(
+            f"no geometry: the photon energy moves {_range(energies)}, and so does {', '.join(moved)}; a scan moves one of them. "
+            "If the energy stands still, state it with energy_ev=..."
+        )
+        return None
+    if not moved and energies is None:
+        noticed.append("no geometry: no circle moved, and the photon energy stands still or is not there at each point.")
         return None
     assumed = [circle.motor for circle in instrument.sample if circle.motor not in readings.motors]
     if assumed:
         noticed.append(f"sample circles not in the files, taken as 0: {', '.join(assumed)}.")
     return Geometry(
-        energy=energy,
+        energy=energy if energies is None else np.asarray(energies, dtype=float),
         distance=distance,
         pixel_size=(pitches[0] or 0.0, pitches[1] or 0.0),
-        sample=_circles(instrument.sample, readings.motors),
-        detector=_circles(instrument.detector, readings.motors),
+        sample=sample,
+        detector=detector,
         direct_beam=_direct_beam(readings, shape, overrides, noticed),
         row_axis=instrument.row_axis,
         column_axis=instrument.column_axis,
@@ -170,7 +183,12 @@ def _circles(axes: tuple[Axis, ...], motors: Mapping[str, float | FloatArray]) -
 
 
 def rocking_angle(instrument: Diffractometer, motors: Mapping[str, float | FloatArray], noticed: list[str]) -> FloatArray | None:
-    """Return the angle of the sample circle that moved most [rad], one per frame; None, with a note, if no circle moved."""
+    """Return the angle of the sample circle that moved most [rad], one per frame; None, with a note, if no circle moved.
+
+    An energy scan has no rocking angle, and no note says so.
+    """
+    if PHOTONS in motors and not any(np.ndim(_settle(motors).get(circle.motor, 0.0)) for circle in instrument.sample):
+        return None
     moved = {
         circle.motor: np.deg2rad(np.asarray(motors[circle.motor], float) - circle.zero)
         for circle in instrument.sample
@@ -182,13 +200,29 @@ def rocking_angle(instrument: Diffractometer, motors: Mapping[str, float | Float
     return max(moved.values(), key=np.ptp)
 
 
+def add_energies(motors: Mapping[str, float | FloatArray], energy: Value) -> dict[str, float | FloatArray]:
+    """Return positions of motors with the photon energy at each point [J] as `PHOTONS`, if it moves during the scan."""
+    return {**motors} if energy.points is None else {**motors, PHOTONS: energy.points}
+
+
+def _settle(motors: Mapping[str, float | FloatArray]) -> dict[str, float | FloatArray]:
+    """Return positions [deg] with one for each motor that only jittered while the energy was stepped."""
+    return {name: float(np.mean(value)) if np.ptp(value) < STILL else value for name, value in motors.items() if name != PHOTONS}
+
+
+def _range(energies: float | FloatArray) -> str:
+    """Say from where to where energies [J] go."""
+    first, last = (float(np.ravel(energies)[index]) / ENERGY.si for index in (0, -1))
+    return f"from {first:.6g} to {last:.6g} {ENERGY.unit}"
+
+
 def match_points(
     n_frames: int, motors: Mapping[str, float | FloatArray], noticed: list[str]
 ) -> tuple[NDArray[np.intp], dict[str, float | FloatArray]]:
     """Match frames with motor readings, one after the other; return the frames that have an angle, and the readings of these.
 
     An interrupted scan has fewer frames than readings, or fewer readings than frames. A frame whose reading is no number is left
-    out, because its angle is not known.
+    out, because its angle is not known. So is a frame of an energy scan whose energy is no number.
 
     Raises
     ------

@@ -23,7 +23,7 @@ from braggshot.physics.plausibility import Range
 DISAGREE = 0.01  # relative difference from which two values of the files disagree [1]
 CONTRADICT = 0.05  # relative difference from which the user's value and that of the files disagree [1]
 FARTHEST = 1.0  # largest distance of the direct beam from the first pixel of a detector [m]
-MOVES = 1e-3  # share of its mean by which a value must vary over the points of a scan to count as moving [1]
+MOVES = 5e-4  # share of it by which six in ten of a value's readings must vary over a scan for it to count as moving [1]
 
 PREFIXES = {"p": 1e-12, "n": 1e-9, "μ": 1e-6, "u": 1e-6, "m": 1e-3, "c": 1e-2, "": 1.0, "k": 1e3, "M": 1e6}
 PREFIX_WORDS = {"pico": 1e-12, "nano": 1e-9, "micro": 1e-6, "milli": 1e-3, "centi": 1e-2, "": 1.0, "kilo": 1e3, "mega": 1e6}
@@ -58,13 +58,18 @@ class Value:
     amount : the value in SI units; None if the files state none that can be used
     source : where it is stated, such as "camdist of exp.spec"
     notes : what is odd about it, in words
-    varies : whether it moves during the scan
+    points : values at the points of the scan, if it moves during the scan; nan where one is no number [SI unit]
     """
 
     amount: float | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
-    varies: bool = False
+    points: np.ndarray[Any, np.dtype[np.float64]] | None = None
+
+    @property
+    def varies(self) -> bool:
+        """Whether it moves during the scan."""
+        return self.points is not None
 
 
 def parse_unit(text: Any) -> Unit | None:
@@ -169,18 +174,26 @@ def read_value(known: Range, raw: Any, unit: Any, source: str, custom: str) -> V
     if number < 0:
         notes.append(f"{source} is {number:g} {meant.name}: it cannot be negative, so {-number:g} {meant.name} is taken.")
     number = abs(number)
-    varies = bool(finite.size > 1 and np.ptp(finite) > MOVES * number)
     amount = to_si(known, number, meant)
     if known.holds(amount):
-        return Value(amount, source, tuple(notes), varies)
+        return Value(amount, source, tuple(notes), _moving(known, numbers, meant))
     states = f"{source} states {number:g} {meant.name}, which is no {known.name}"
     wavelength = known.si == electron_volt and meant.kind == "length"
     others = [other for name in (WAVELENGTHS if wavelength else (known.unit, *known.slips.values())) if (other := parse_unit(name))]
     fitting = [other for other in others if known.holds(to_si(known, number, other)) and other.size != meant.size]
     if len(fitting) == 1:
         notes.append(f"{states}: {number:g} {fitting[0].name} is taken.")
-        return Value(to_si(known, number, fitting[0]), source, tuple(notes), varies)
+        return Value(to_si(known, number, fitting[0]), source, tuple(notes), _moving(known, numbers, fitting[0]))
     return Value(None, source, (*notes, f"{states} (expected {known.low:g} to {known.high:g} {known.unit}), and is left out."))
+
+
+def _moving(known: Range, numbers: np.ndarray[Any, Any], unit: Unit) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    """Return the values at the points of a scan [SI unit], if most of them move; where one cannot be true it is nan."""
+    finite = np.abs(numbers[np.isfinite(numbers) & (numbers != 0)])
+    if finite.size < 2 or not np.ptp(np.percentile(finite, (20, 80))) > MOVES * np.median(finite):  # single odd ones are no move
+        return None
+    points = np.array([to_si(known, abs(number), unit) if number else np.nan for number in numbers.tolist()])
+    return np.where([known.holds(point) for point in points], points, np.nan)
 
 
 def to_si(known: Range, number: float, unit: Unit) -> float:
@@ -210,7 +223,10 @@ def _show(raw: Any) -> str:
 
 
 def choose_value(known: Range, *values: Value) -> Value:
-    """Choose among values of several places in the files, the most trusted one first; say where another one differs."""
+    """Choose among values of several places in the files, the most trusted one first; say where another one differs.
+
+    Where one place states it at each point of a scan, and it moves, these points are kept.
+    """
     usable = [value for value in values if value.amount is not None]
     if not usable:
         return Value(notes=tuple(note for value in values for note in value.notes))
@@ -218,7 +234,7 @@ def choose_value(known: Range, *values: Value) -> Value:
     for other in usable[1:]:
         if differ(taken.amount, other.amount, DISAGREE):
             notes.append(f"{known.name}: {show(known, taken)} is taken, because it is trusted more than {show(known, other)}.")
-    return replace(taken, notes=tuple(notes))
+    return replace(taken, notes=tuple(notes), points=next((value.points for value in usable if value.varies), None))
 
 
 def differ(one: float | None, other: float | None, share: float) -> bool:
