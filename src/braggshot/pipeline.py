@@ -28,6 +28,7 @@ from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputConfig, Result, check_writable, files_of
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.duration import estimate_duration
+from braggshot.phasing.self_flat import estimate_flat, say_flat
 from braggshot.phasing.strategies import Trained, phase, refuse_unread
 from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
 from braggshot.physics.plausibility import check_strain
@@ -207,6 +208,9 @@ def prepare_and_phase(
     binning. If nothing was binned, a doubtful crystal that is larger than measured is phased again with its own size. The better
     result is returned; its steps say what was tried.
 
+    Where no flat field is given, and the first crystal shows that the detector counts unevenly, the gains of its pixels are
+    estimated from the scan (`braggshot.phasing.self_flat`); if they are kept, the scan is phased again with them before all that.
+
     Parameters
     ----------
     scan : the scan
@@ -219,20 +223,39 @@ def prepare_and_phase(
     spent = {"prepare": time.perf_counter() - began}
     found = yield from phase(volume, phasing, guesses(volume), network)
     began = time.perf_counter()
+    flat = yield from estimate_flat(scan, found, preparation, phasing, network)
+    if flat is not None and flat.volume is not None:
+        second = yield from phase(flat.volume, phasing, guesses(flat.volume), network)
+        is_worse = _rank(second) > _rank(found)
+        if is_worse:
+            flat = flat.refuse(f"the verdict with it is {second.verdict}, without it {found.verdict}")
+        found = replace(found if is_worse else second, seconds=found.seconds)
+    spent["phasing"] = found.seconds["phasing"] + time.perf_counter() - began
     again = _prepare_again(scan, found, preparation)
-    if again is None:
-        return replace(found, seconds={**spent, **found.seconds})
+    if again is not None:
+        began = time.perf_counter()
+        found = yield from _phase_again(found, again, phasing, network, guesses)
+        spent["phasing"] += time.perf_counter() - began
+    return replace(found if flat is None else say_flat(found, flat), seconds=spent)
+
+
+def _phase_again(
+    found: Reconstruction,
+    again: tuple[DiffractionVolume, str],
+    phasing: PhasingConfig,
+    network: Trained | None,
+    guesses: Callable[[DiffractionVolume], Sequence[Guess]],
+) -> Generator[Progress, None, Reconstruction]:
+    """Phase a volume that was prepared again, for a reason in words, and return the better of this result and the one before."""
     volume, why = again
-    spent["prepare"] += time.perf_counter() - began
     try:
         second = yield from phase(volume, phasing, guesses(volume), network)
     except DataError as error:  # such as a volume that does not fit into memory without binning: the first result stands
         steps = (*found.volume.steps, f"not phased a second time, {why}: {error}")
-        return replace(found, volume=replace(found.volume, steps=steps), seconds={**spent, **found.seconds})
-    spent["phasing"] = found.seconds["phasing"] + second.seconds["phasing"]
+        return replace(found, volume=replace(found.volume, steps=steps))
     kept, outcome = (second, "kept") if _is_better(second, found) else (found, "not kept, because it is no better")
     steps = (*kept.volume.steps, f"phased a second time, {why}: {outcome}")
-    return replace(kept, volume=replace(kept.volume, steps=steps), seconds=spent)
+    return replace(kept, volume=replace(kept.volume, steps=steps))
 
 
 def _is_better(second: Reconstruction, first: Reconstruction) -> bool:
@@ -240,10 +263,14 @@ def _is_better(second: Reconstruction, first: Reconstruction) -> bool:
 
     Misfits are compared on the same grid only; a second result on a finer grid is preferred.
     """
-    ranks = VERDICTS.index(second.verdict), VERDICTS.index(first.verdict)
+    ranks = _rank(second), _rank(first)
     if ranks[0] != ranks[1] or second.volume.shape != first.volume.shape:
         return ranks[0] <= ranks[1]
     return second.quality.llk_free <= first.quality.llk_free
+
+
+def _rank(found: Reconstruction) -> int:
+    return VERDICTS.index(found.verdict)
 
 
 def _prepare_again(
@@ -265,7 +292,7 @@ def _prepare_again(
             why = "unbinned, because the crystal is larger than it was measured"
         else:
             return None
-        return prepare(scan, replace(preparation, binning=(1, 1, 1))), why
+        return prepare(scan, replace(preparation, binning=(1, 1, 1)), volume.gain), why
     if larger and found.verdict == "doubtful":
         z, y, x = np.minimum(measured, shape / np.maximum(size, 1)).tolist()
         return replace(volume, oversampling=(z, y, x)), "with the size of the crystal found, which is larger than measured"
