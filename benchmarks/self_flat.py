@@ -45,18 +45,18 @@ class Row:
     gain: float
 
 
-def measure(seed: int, spread: float) -> tuple[ComplexArray, FloatArray, FloatArray]:
+def measure(seed: int, spread: float, settings: CrystalSettings) -> tuple[ComplexArray, FloatArray, FloatArray]:
     """Draw a crystal, the gain of each pixel, and the counts; one seed gives the same crystal and pattern for each spread."""
-    truth, _ = simulate_volume(seed, SETTINGS)
+    truth, _ = simulate_volume(seed, settings)
     random = np.random.default_rng(seed)
-    gain = np.maximum(1 + spread * random.normal(size=SETTINGS.shape[1:]), 0.2)
+    gain = np.maximum(1 + spread * random.normal(size=settings.shape[1:]), 0.2)
     expected = intensity(torch.from_numpy(truth)).numpy() + BACKGROUND
     return truth, gain, random.poisson(gain * expected).astype(np.int32)
 
 
-def phase(seed: int, spread: float, arm: str) -> Row:
+def phase(seed: int, spread: float, arm: str, settings: CrystalSettings) -> Row:
     """Measure a crystal and phase it."""
-    truth, gain, counts = measure(seed, spread)
+    truth, gain, counts = measure(seed, spread, settings)
     scan = Scan(counts, name=f"uneven_{seed}", flat=gain if arm == "true" else None)
     preparation = PrepareConfig(self_flat="auto" if arm == "from the scan" else "off")
     began = time.process_time()
@@ -72,7 +72,7 @@ def phase(seed: int, spread: float, arm: str) -> Row:
 def tabulate(rows: Sequence[Row]) -> str:
     """Return the table of all cells."""
     lines = [
-        "| gains spread | flat field | n | found | good | good and wrong | correlation, mean | least | kept | gains right | processor s |",
+        "| gains spread | flat field | n | found | good | good, wrong | correlation, mean | least | kept | gains right | cpu s |",
         "|" + "---|" * 11,
     ]
     for spread in SPREADS:
@@ -97,16 +97,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first-seed", type=int, default=9700001)
     parser.add_argument("--n", type=int, default=6, help="crystals")
-    parser.add_argument("--phase-range", type=float, nargs=2, default=SETTINGS.phase_range, help="range of the crystals' phase [rad]")
+    parser.add_argument(
+        "--phase-range", type=float, nargs=2, default=SETTINGS.phase_range, help="range of the crystals' phase [rad]"
+    )
     parser.add_argument("--spreads", type=float, nargs="+", default=SPREADS)
     arguments = parser.parse_args()
-    global SETTINGS
-    SETTINGS = replace(SETTINGS, phase_range=tuple(arguments.phase_range))
+    settings = replace(SETTINGS, phase_range=tuple(arguments.phase_range))
     rows = []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.n):
         for spread in arguments.spreads:
             for arm in ARMS if spread else ARMS[:2]:
-                rows.append(phase(seed, spread, arm))
+                rows.append(phase(seed, spread, arm, settings))
                 print(rows[-1], flush=True)
         print(tabulate(rows), flush=True)
 

@@ -222,20 +222,22 @@ def prepare_and_phase(
     volume = prepare(scan, preparation)
     spent = {"prepare": time.perf_counter() - began}
     found = yield from phase(volume, phasing, guesses(volume), network)
-    began = time.perf_counter()
+    spent["phasing"], began = found.seconds["phasing"], time.perf_counter()
     flat = yield from estimate_flat(scan, found, preparation, phasing, network)
+    spent |= {} if flat is None else {"self_flat": time.perf_counter() - began}
     if flat is not None and flat.volume is not None:
         second = yield from phase(flat.volume, phasing, guesses(flat.volume), network)
-        is_worse = _rank(second) > _rank(found)
-        if is_worse:
+        spent["phasing"] += second.seconds["phasing"]
+        if _rank(second) <= _rank(found):
+            found = second
+        else:
             flat = flat.refuse(f"the verdict with it is {second.verdict}, without it {found.verdict}")
-        found = replace(found if is_worse else second, seconds=found.seconds)
-    spent["phasing"] = found.seconds["phasing"] + time.perf_counter() - began
+    began = time.perf_counter()
     again = _prepare_again(scan, found, preparation)
     if again is not None:
-        began = time.perf_counter()
-        found = yield from _phase_again(found, again, phasing, network, guesses)
-        spent["phasing"] += time.perf_counter() - began
+        spent["prepare"] += time.perf_counter() - began
+        found, seconds = yield from _phase_again(found, again, phasing, network, guesses)
+        spent["phasing"] += seconds
     return replace(found if flat is None else say_flat(found, flat), seconds=spent)
 
 
@@ -245,17 +247,20 @@ def _phase_again(
     phasing: PhasingConfig,
     network: Trained | None,
     guesses: Callable[[DiffractionVolume], Sequence[Guess]],
-) -> Generator[Progress, None, Reconstruction]:
-    """Phase a volume that was prepared again, for a reason in words, and return the better of this result and the one before."""
+) -> Generator[Progress, None, tuple[Reconstruction, float]]:
+    """Phase a volume that was prepared again, for a reason in words.
+
+    Return the better of this result and the one before, and how long it took [s].
+    """
     volume, why = again
     try:
         second = yield from phase(volume, phasing, guesses(volume), network)
     except DataError as error:  # such as a volume that does not fit into memory without binning: the first result stands
         steps = (*found.volume.steps, f"not phased a second time, {why}: {error}")
-        return replace(found, volume=replace(found.volume, steps=steps))
+        return replace(found, volume=replace(found.volume, steps=steps)), 0.0
     kept, outcome = (second, "kept") if _is_better(second, found) else (found, "not kept, because it is no better")
     steps = (*kept.volume.steps, f"phased a second time, {why}: {outcome}")
-    return replace(kept, volume=replace(kept.volume, steps=steps))
+    return replace(kept, volume=replace(kept.volume, steps=steps)), second.seconds["phasing"]
 
 
 def _is_better(second: Reconstruction, first: Reconstruction) -> bool:

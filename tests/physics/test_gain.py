@@ -1,4 +1,4 @@
-"""The gain of detector pixels from counts and a model: what all frames share is gain, what a speckle has alone is the model's fault."""
+"""The gain of pixels from counts and a model: what all frames share is gain, what one speckle has is the model's fault."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def estimate_flat(
     if first.spread.fixed < LEAST:
         return SelfFlat(None, f"none was given, and pixels do not seem to need one: {_describe(first.spread)}")
     quick = replace(phasing, method="refine", partial_coherence="off" if found.psf is None else "on")
-    moved, gain = _prepare_with(scan, preparation, _on_detector(first.gain**DAMPING, found.volume), found.volume)
+    moved, gain = _prepare_with(scan, preparation, _on_detector(first.gain**DAMPING, found.volume))
     raw, plain = replace(moved, intensity=moved.intensity * gain), first.plain
     has_moved = raw.window != found.volume.window or not np.array_equal(raw.valid, found.volume.valid)
     if has_moved:
@@ -163,9 +163,7 @@ def _held_out(valid: BoolArray, phasing: PhasingConfig) -> BoolArray:
     return np.asarray(drawn.numpy() & valid)
 
 
-def _prepare_with(
-    scan: Scan, preparation: PrepareConfig, gain: Floats, before: DiffractionVolume
-) -> tuple[DiffractionVolume, Floats]:  # fmt: skip
+def _prepare_with(scan: Scan, preparation: PrepareConfig, gain: Floats) -> tuple[DiffractionVolume, Floats]:
     """Prepare a scan again, with the gains of all pixels and with pixels unbinned; return also the gains in the new window."""
     volume = prepare(scan, preparation, gain)
     assert volume.window is not None
