@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputConfig, Result, check_writable, files_of
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.duration import estimate_duration
-from braggshot.phasing.self_flat import estimate_flat, say_flat
+from braggshot.phasing.self_flat import estimate_flat, is_uneven, say_flat
 from braggshot.phasing.strategies import Trained, phase, refuse_unread
 from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
 from braggshot.physics.plausibility import check_strain
@@ -221,16 +221,18 @@ def prepare_and_phase(
     began = time.perf_counter()
     volume = prepare(scan, preparation)
     spent = {"prepare": time.perf_counter() - began}
-    found = yield from phase(volume, phasing, guesses(volume), network)
+    found = yield from phase(volume, phasing, guesses(volume), network, partial(is_uneven, scan, preparation, phasing))
     spent["phasing"], began = found.seconds["phasing"], time.perf_counter()
     flat = yield from estimate_flat(scan, found, preparation, phasing, network)
-    spent |= {} if flat is None else {"self_flat": time.perf_counter() - began}
-    if flat is not None and flat.volume is not None:
-        second = yield from phase(flat.volume, phasing, guesses(flat.volume), network)
+    is_broken_off = flat is not None and flat.is_uneven and phasing.method == "auto" and found.verdict != "good"
+    if flat is not None and (flat.volume is not None or is_broken_off):
+        spent["self_flat"] = time.perf_counter() - began
+        corrected = flat.volume or volume
+        second = yield from phase(corrected, phasing, guesses(corrected), network)
         spent["phasing"] += second.seconds["phasing"]
         if _rank(second) <= _rank(found):
             found = second
-        else:
+        elif flat.volume is not None:
             flat = flat.refuse(f"the verdict with it is {second.verdict}, without it {found.verdict}")
     began = time.perf_counter()
     again = _prepare_again(scan, found, preparation)

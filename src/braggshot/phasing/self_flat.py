@@ -128,6 +128,14 @@ def say_flat(found: Reconstruction, flat: SelfFlat) -> Reconstruction:
     return replace(found, volume=volume, reasons=reasons)
 
 
+def is_uneven(scan: Scan, preparation: PrepareConfig, phasing: PhasingConfig, found: Reconstruction) -> bool:
+    """Tell whether gains are to be estimated, because the detector is seen to count unevenly and no flat field is given."""
+    window = found.volume.window
+    if not _is_asked_for(scan, found, preparation, phasing) or window is None or window.binning[1:] != (1, 1):
+        return False
+    return _judge_round(found, found.volume, phasing).spread.fixed >= LEAST
+
+
 def _is_asked_for(scan: Scan, found: Reconstruction, preparation: PrepareConfig, phasing: PhasingConfig) -> bool:
     """Tell whether gains may be estimated: no flat field is given, and there is a crystal and held-out voxels to judge them by."""
     wanted = preparation.self_flat == "auto" and scan.flat is None and not scan.prepared and not preparation.subvoxel
