@@ -56,13 +56,18 @@ def test_gains_are_found_kept_and_said(monkeypatch):
     assert "no flat field was given" in told.reasons[1]
 
 
-def test_an_even_detector_costs_nothing(monkeypatch):
+def test_an_even_detector_and_a_good_crystal_cost_nothing(monkeypatch):
     monkeypatch.setattr(self_flat, "phase", lambda *_, **__: pytest.fail("phased again"))
     scan = a_scan(1.0)
     flat = drain(estimate_flat(scan, crystal_of(scan), PrepareConfig(), QUICK))
     assert flat.volume is None
     assert not flat.is_uneven
     assert "do not seem to need one" in flat.said
+    uneven = a_scan(GAIN)
+    good = drain(estimate_flat(uneven, replace(crystal_of(uneven), verdict="good"), PrepareConfig(), QUICK))
+    assert good.volume is None
+    assert good.is_uneven
+    assert "good without one" in good.said
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,8 @@ def estimate_flat(
     first = _judge_round(found, found.volume, phasing)
     if first.spread.fixed < LEAST:
         return SelfFlat(None, f"none was given, and pixels do not seem to need one: {_describe(first.spread)}")
+    if found.verdict == "good":
+        return SelfFlat(None, f"none was given, and the crystal is good without one: {_describe(first.spread)}", is_uneven=True)
     quick = replace(phasing, method="refine", partial_coherence="off" if found.psf is None else "on")
     moved, gain = _prepare_with(scan, preparation, _on_detector(first.gain**DAMPING, found.volume))
     raw, plain = replace(moved, intensity=moved.intensity * gain), first.plain
