@@ -14,6 +14,7 @@ from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import DataError
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.self_flat import SelfFlat
 from braggshot.pipeline import drain, prepare_and_phase
 from braggshot.prepare import PrepareConfig, prepare, volume
 from braggshot.volumes import Scan
@@ -99,3 +100,39 @@ def test_importing_the_pipeline_leaves_out_what_few_scans_need():
     script = "import braggshot.pipeline, sys; print(' '.join(sys.modules))"
     loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
     assert not {"matplotlib", "skimage", "scipy.spatial", "scipy.optimize", "scipy.signal", "hdf5plugin", "tifffile"} & loaded
+
+
+@pytest.mark.parametrize(
+    ("method", "verdicts", "is_kept", "phased", "said"),
+    [
+        ("refine", ("doubtful", "good"), True, "plain corrected", "told"),
+        ("refine", ("good", "doubtful"), True, "plain corrected", "not used, because the verdict with it is doubtful"),
+        ("auto", ("failed", "doubtful"), False, "plain plain", "told"),  # the search that was broken off is held to its end
+        ("auto", ("good", "good"), False, "plain", "told"),
+        ("refine", ("failed", "failed"), False, "plain", "told"),
+    ],
+)
+def test_a_scan_is_phased_again_with_the_flat_field_that_it_told(monkeypatch, method, verdicts, is_kept, phased, said):
+    given = []
+
+    def estimated(scan, found, *_):
+        yield from ()
+        return SelfFlat(replace(found.volume, gain=np.ones((32, 32))) if is_kept else None, "told", is_uneven=True)
+
+    def phased_as(counts, *_):
+        given.append("plain" if counts.gain is None else "corrected")
+        yield from ()
+        rho = np.ones(counts.shape, np.complex64)
+        quality = replace(sample_reconstruction(), rho=rho, support=rho != 0, seconds={"phasing": 1.0})
+        return replace(quality, volume=replace(counts, oversampling=None), verdict=verdicts[len(given) - 1], reasons=("so",))
+
+    monkeypatch.setattr(pipeline, "estimate_flat", estimated)
+    monkeypatch.setattr(pipeline, "phase", phased_as)
+    result = drain(prepare_and_phase(a_scan(), PrepareConfig(), replace(PHASING, method=method)))
+    assert " ".join(given) == phased
+    assert said in result.choices["flat field"]
+    assert result.verdict == min(verdicts[: len(given)], key=pipeline.VERDICTS.index)
+    assert (result.volume.gain is not None) == (is_kept and verdicts[1] != "doubtful")
+    assert result.seconds["phasing"] == len(given)
+    assert any("counts unevenly" in note for note in result.volume.provenance["noticed"])
+    assert (len(result.reasons) == 1) == (result.verdict == "good")

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputConfig, Result, check_writable, files_of
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.duration import estimate_duration
+from braggshot.phasing.self_flat import estimate_flat, is_uneven, say_flat
 from braggshot.phasing.strategies import Trained, phase, refuse_unread
 from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
 from braggshot.physics.plausibility import check_strain
@@ -207,6 +208,9 @@ def prepare_and_phase(
     binning. If nothing was binned, a doubtful crystal that is larger than measured is phased again with its own size. The better
     result is returned; its steps say what was tried.
 
+    Where no flat field is given, and the first crystal shows that the detector counts unevenly, the gains of its pixels are
+    estimated from the scan (`braggshot.phasing.self_flat`); if they are kept, the scan is phased again with them before all that.
+
     Parameters
     ----------
     scan : the scan
@@ -217,22 +221,48 @@ def prepare_and_phase(
     began = time.perf_counter()
     volume = prepare(scan, preparation)
     spent = {"prepare": time.perf_counter() - began}
-    found = yield from phase(volume, phasing, guesses(volume), network)
+    found = yield from phase(volume, phasing, guesses(volume), network, partial(is_uneven, scan, preparation, phasing))
+    spent["phasing"], began = found.seconds["phasing"], time.perf_counter()
+    flat = yield from estimate_flat(scan, found, preparation, phasing, network)
+    is_broken_off = flat is not None and flat.is_uneven and phasing.method == "auto" and found.verdict != "good"
+    if flat is not None and (flat.volume is not None or is_broken_off):
+        spent["self_flat"] = time.perf_counter() - began
+        corrected = flat.volume or volume
+        second = yield from phase(corrected, phasing, guesses(corrected), network)
+        spent["phasing"] += second.seconds["phasing"]
+        if _rank(second) <= _rank(found):
+            found = second
+        elif flat.volume is not None:
+            flat = flat.refuse(f"the verdict with it is {second.verdict}, without it {found.verdict}")
     began = time.perf_counter()
     again = _prepare_again(scan, found, preparation)
-    if again is None:
-        return replace(found, seconds={**spent, **found.seconds})
+    if again is not None:
+        spent["prepare"] += time.perf_counter() - began
+        found, seconds = yield from _phase_again(found, again, phasing, network, guesses)
+        spent["phasing"] += seconds
+    return replace(found if flat is None else say_flat(found, flat), seconds=spent)
+
+
+def _phase_again(
+    found: Reconstruction,
+    again: tuple[DiffractionVolume, str],
+    phasing: PhasingConfig,
+    network: Trained | None,
+    guesses: Callable[[DiffractionVolume], Sequence[Guess]],
+) -> Generator[Progress, None, tuple[Reconstruction, float]]:
+    """Phase a volume that was prepared again, for a reason in words.
+
+    Return the better of this result and the one before, and how long it took [s].
+    """
     volume, why = again
-    spent["prepare"] += time.perf_counter() - began
     try:
         second = yield from phase(volume, phasing, guesses(volume), network)
     except DataError as error:  # such as a volume that does not fit into memory without binning: the first result stands
         steps = (*found.volume.steps, f"not phased a second time, {why}: {error}")
-        return replace(found, volume=replace(found.volume, steps=steps), seconds={**spent, **found.seconds})
-    spent["phasing"] = found.seconds["phasing"] + second.seconds["phasing"]
+        return replace(found, volume=replace(found.volume, steps=steps)), 0.0
     kept, outcome = (second, "kept") if _is_better(second, found) else (found, "not kept, because it is no better")
     steps = (*kept.volume.steps, f"phased a second time, {why}: {outcome}")
-    return replace(kept, volume=replace(kept.volume, steps=steps), seconds=spent)
+    return replace(kept, volume=replace(kept.volume, steps=steps)), second.seconds["phasing"]
 
 
 def _is_better(second: Reconstruction, first: Reconstruction) -> bool:
@@ -240,10 +270,14 @@ def _is_better(second: Reconstruction, first: Reconstruction) -> bool:
 
     Misfits are compared on the same grid only; a second result on a finer grid is preferred.
     """
-    ranks = VERDICTS.index(second.verdict), VERDICTS.index(first.verdict)
+    ranks = _rank(second), _rank(first)
     if ranks[0] != ranks[1] or second.volume.shape != first.volume.shape:
         return ranks[0] <= ranks[1]
     return second.quality.llk_free <= first.quality.llk_free
+
+
+def _rank(found: Reconstruction) -> int:
+    return VERDICTS.index(found.verdict)
 
 
 def _prepare_again(
@@ -265,7 +299,7 @@ def _prepare_again(
             why = "unbinned, because the crystal is larger than it was measured"
         else:
             return None
-        return prepare(scan, replace(preparation, binning=(1, 1, 1))), why
+        return prepare(scan, replace(preparation, binning=(1, 1, 1)), volume.gain), why
     if larger and found.verdict == "doubtful":
         z, y, x = np.minimum(measured, shape / np.maximum(size, 1)).tolist()
         return replace(volume, oversampling=(z, y, x)), "with the size of the crystal found, which is larger than measured"

@@ -156,7 +156,7 @@ class DiffractionVolume(Named):
     reciprocal_basis : columns are the voxel edges [1/m], components (z, y, x); None without geometry
     q_bragg : scattering vector at the centre voxel N // 2 [1/m], components (z, y, x)
     oversampling : array size / object extent per axis, measured from the autocorrelation
-    steps, geometry, provenance : corrections of the counts in words, in their order; the other two as in `Scan`
+    steps, geometry, provenance : corrections in words, in their order; as in `Scan`; gain : (rows, columns), told by the scan [1]
     """
 
     intensity: FloatArray
@@ -169,6 +169,7 @@ class DiffractionVolume(Named):
     steps: tuple[str, ...] = ()
     geometry: Geometry | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    gain: FloatArray | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

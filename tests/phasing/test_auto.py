@@ -23,6 +23,7 @@ from braggshot.phasing.strategies import phase
 from braggshot.phasing.tournament import Round, TournamentConfig
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
+from braggshot.pipeline import drain
 
 SETTINGS = CrystalSettings(
     shape=(32, 36, 28),
@@ -146,6 +147,10 @@ def test_auto_goes_on_where_it_is_not_sure(sample):
     assert result.verdict == "failed"
     assert len(result.quality.agreement) == strategies.KEPT + 1, "of five starts the best four stay beside the last search"
     assert len(steps) == 15 * (3 + 5 + 3 + 2 + 3 + 3) + 3 * 15 * (2 + 1 + 1 + 1)
+    asked: list[str] = []
+    enough = phase(replace(volume, intensity=noise), config, is_enough=lambda found: not asked.append(found.verdict))
+    assert drain(enough).method == "search", "no further search where the caller says so"
+    assert asked == ["failed"]
 
 
 def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):

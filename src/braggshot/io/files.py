@@ -283,6 +283,7 @@ def read_array(path: str | Path, *keys: str, most: int | None = None) -> Image:
     """Read a mask, a dark field or a flat field from a .npy, .npz or TIFF file.
 
     From a .npz archive, the first name in `keys` that the archive has is read; if it has none of them, its first array is read.
+    From a result CXI, the gains of pixels are read that its scan told.
 
     Parameters
     ----------
@@ -312,6 +313,11 @@ def read_array(path: str | Path, *keys: str, most: int | None = None) -> Image:
         with tiff_series(Path(path)) as series:
             _refuse_more(path, series.shape, most)
             return np.asarray(series.asarray())
+    if suffix == ".cxi" and "flat" in keys:
+        with open_hdf5(path) as file:
+            gain = dataset(file, "entry_1/instrument_1/detector_1/gain")
+            _refuse_more(path, gain.shape, most)
+            return np.asarray(gain[()])
     raise FormatError(f"{path}: expected an array in a .npy, .npz or .tif file.")
 
 

@@ -24,6 +24,8 @@ from braggshot.io.files import find_node
 # program would wait for it for ever; so the main thread takes the lock first.
 atexit.register(h5py._objects.phil.acquire)
 
+LARGE = 100_000  # number of values of an image from which it is compressed
+
 # End of a name -> units that it tells; "voxel_size" is the one setting in metres without such an end.
 _ENDINGS = {
     "_m": "m", "_m2": "m^2", "_m3": "m^3", "_rad": "rad", "_deg": "deg", "_ev": "eV", "_kev": "keV", "_s": "s", "voxel_size": "m",
@@ -46,7 +48,8 @@ def put(group: h5py.Group, name: str, value: Any, units: str | None = None, **at
         data = group.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
     else:
         # gzip beyond level 1 costs much time and saves little on counts and on objects that are mostly zero
-        compression = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if array.ndim >= 3 else {}
+        is_large = array.ndim >= 3 or array.size > LARGE
+        compression = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if is_large else {}
         data = group.create_dataset(name, data=array, **compression)
     data.attrs.update(units=units or ("" if array.dtype.kind in "OU" else _units_told(name)), **attributes)
 

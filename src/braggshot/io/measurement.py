@@ -5,6 +5,7 @@
     instrument_1/name
       source_1/energy [J]   beam_1/{incident_energy [J], incident_wavelength [m]}
       detector_1/{data, mask, distance, x_pixel_size, y_pixel_size [m]}     mask: 0 good, 1 bad; all of this as PyNX writes it
+      detector_1/gain                                                       of each pixel of a frame, estimated from the scan
       detector_1/{reciprocal_basis, q_bragg} [1/m]                          components (z, y, x), basis vectors in columns
       detector_1/process_1/{program, version, steps, oversampling, window, note_1}    present where braggshot prepared the counts
       geometry_1/{direct_beam, row_axis, column_axis, detector_rotation, tilt_azimuth, tilt, sample_circle_N, detector_circle_N}
@@ -36,7 +37,7 @@ def write_measurement(instrument: h5py.Group, volume: DiffractionVolume) -> None
         write_geometry(instrument, detector, volume.geometry)
 
 
-PREPARATION = ("window", "reciprocal_basis", "q_bragg", "oversampling", "steps", "provenance")
+PREPARATION = ("window", "reciprocal_basis", "q_bragg", "oversampling", "steps", "provenance", "gain")
 """Fields of `DiffractionVolume` that say how its counts were prepared."""
 
 
@@ -47,6 +48,7 @@ def write_preparation(detector: h5py.Group, done: Mapping[str, Any]) -> None:
     process = add_group(detector, "process_1", "NXprocess")
     put(process, "program", "braggshot")
     put(process, "version", importlib.metadata.version("braggshot"))
+    put(detector, "gain", done.get("gain"))
     put(process, "steps", done.get("steps") or None)
     put(process, "oversampling", done.get("oversampling"))
     put_note(process, "note_1", done.get("provenance") or {}, "what was read, and how")
@@ -95,6 +97,7 @@ def read_preparation(detector: h5py.Group) -> dict[str, Any]:
         "oversampling": None if oversampling is None else tuple(oversampling.tolist()),
         "steps": tuple(get(process, "steps", ())),
         "provenance": read_note(process, "note_1"),
+        "gain": get(detector, "gain"),
     }
 
 

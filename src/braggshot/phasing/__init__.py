@@ -14,6 +14,7 @@ even_fields         make guesses of a crystal whose pattern is the same at q and
 hypotheses          ask the network for hypotheses (guesses of the crystal), and refine them
 outcome             judge the starts of a strategy, and call doubtful a crystal that only the network has found
 strategies          phase by one of the methods: auto, oneshot, refine, iterative
+self_flat           estimate the flat field of a detector from the scan itself
 duration            estimate how long phasing takes on this machine
 uncertainty         phase again with redrawn or halved counts, for the error from photon noise and the resolution
 """

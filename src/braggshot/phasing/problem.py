@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from braggshot.errors import ConfigError, DataError
 from braggshot.iterative.projections import Measured, held_out_voxels, measured
 from braggshot.phasing.config import PhasingConfig
 from braggshot.physics.forward import PointSpread
-from braggshot.volumes import DiffractionVolume
+from braggshot.volumes import DiffractionVolume, Reconstruction
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class PhasingContext:
     point_spread : point spread of the beam, once it has been estimated
     sharpened : counts sharpened by the point spread, on which only the search for the crystal works; None if the point spread is
         narrow
+    is_enough : function that tells of a result that is not good whether no further search is to be held yet
     is_witnessed : True if the strategy has random starts, which are independent of the network; if False, the agreement of starts
         does not influence which start is chosen
     """
@@ -42,6 +44,7 @@ class PhasingContext:
     point_spread: PointSpread | None = None
     sharpened: Measured | None = None
     is_witnessed: bool = True
+    is_enough: Callable[[Reconstruction], bool] = lambda found: False
 
     @property
     def search_data(self) -> Measured:

@@ -67,6 +67,7 @@ APART = 1000
 # takes the memory of a volume.
 KEPT = 4
 Trained = tuple[nn.Module, Card]
+Enough = Callable[[Reconstruction], bool]
 
 
 Run = Generator[Progress, None, Found]
@@ -167,6 +168,7 @@ def phase(
     config: PhasingConfig | None = None,
     first: Sequence[Guess] = (),
     network: Trained | None = None,
+    is_enough: Enough = lambda found: False,
 ) -> Generator[Progress, None, Reconstruction]:
     """Phase a volume, yielding progress; the generator's value is the reconstruction.
 
@@ -177,24 +179,26 @@ def phase(
     first : objects to begin from, on the volume's grid, such as the crystal of the previous scan of a series; each is refined, and
         judged together with the independent starts. The column "warm" of the ensemble's table marks the refined objects
     network : the network that `config` names, if it is in memory already
+    is_enough : as in `PhasingContext`
 
     Raises
     ------
     DataError : if no valid voxel holds a count, or the memory is too small.
     ConfigError : if the strategy, the network or the device does not exist.
     """
-    return (yield from flush_denormals(_phase(volume, config or PhasingConfig(), first, network)))
+    return (yield from flush_denormals(_phase(volume, config or PhasingConfig(), first, network, is_enough)))
 
 
 def _phase(
-    volume: DiffractionVolume, config: PhasingConfig, first: Sequence[Guess], network: Trained | None
+    volume: DiffractionVolume, config: PhasingConfig, first: Sequence[Guess], network: Trained | None, is_enough: Enough
 ) -> Generator[Progress, None, Reconstruction]:
     began, strategy = time.perf_counter(), find_strategy(config.method)
     if config.check_memory:
         starts = strategy.kept_starts(config)
         memory.require(volume.name, volume.shape, strategy.host_bytes, starts, device_of(config.device))
     data = prepare_measured(volume, config)
-    context, card = PhasingContext(volume, data, to_device(data, "cpu"), config, is_witnessed=strategy.is_witnessed), None
+    context = PhasingContext(volume, data, to_device(data, "cpu"), config, is_witnessed=strategy.is_witnessed, is_enough=is_enough)
+    card = None
     if strategy.needs_network:
         learned, card = network or load_network(config.network)
         context = with_network(context, learned.to(data.magnitude.device), card)
@@ -251,7 +255,7 @@ def _auto(context: PhasingContext) -> Run:
     for number in range(config.max_tournaments):
         further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
         found = judge_starts(context, starts, how + further)
-        if found.result.verdict == "good" or number == config.max_tournaments - 1:
+        if found.result.verdict == "good" or context.is_enough(found.result) or number == config.max_tournaments - 1:
             break
         starts = [starts[k] for k in ranked([score(start, counts) for start in starts])[:KEPT]]
         if context.point_spread is not None:

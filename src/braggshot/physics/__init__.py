@@ -6,6 +6,7 @@ autocorrelation  where the autocorrelation of the object ends, and how voxels wi
 sampling         extent of a crystal whatever its strain, and the oversampling of the pattern
 frame_search     the window in which an object was phased, and along which axes it is mirrored
 geometry         diffractometer angles to reciprocal and direct bases
+gain             gain of each detector pixel, from a scan and a model of its intensities
 arm_scan         where a detector is, from a scan of its arm through the direct beam
 lattice          spacings, plane normals and cells of any crystal system
 iso_surface      the amplitude at which a crystal ends

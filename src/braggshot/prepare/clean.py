@@ -7,6 +7,7 @@ neighbourhood; a hot pixel does so steadily. Arrays are counts, (z, y, x) or (ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,6 +20,7 @@ from braggshot.volumes import BoolArray, FloatArray
 # Least ratio of a hot pixel's count to the fourth largest count among the pixels around it, and least ratio of the count of a
 # zinger (a single voxel that is far too bright) to the eighth largest count among the voxels around it [1].
 HOT, ZINGER = 5.0, 30.0
+UNKNOWN = 0.1  # least share of pixels of exactly 1 in a flat field that was estimated from a scan [1]
 ALWAYS = 0.75  # least share of the images in which a hot pixel stands out [1]
 STEADY = 3.0  # largest ratio of the upper to the lower quartile of a hot pixel's counts [1]
 
@@ -26,7 +28,9 @@ STEADY = 3.0  # largest ratio of the upper to the lower quartile of a hot pixel'
 def flat_response(flat: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32], BoolArray]:
     """Return the response of each pixel relative to the mean of the good pixels, and a mask of the dark pixels.
 
-    A pixel is dark if it lies more than three standard deviations below the mean of the good pixels (the rule of APS 34-ID-C).
+    A pixel is dark if it lies more than three standard deviations below the mean of the good pixels (the rule of APS 34-ID-C). No
+    pixel with a value is dark where a tenth of them are exactly 1: that field was estimated from a scan, 1 stands for not known,
+    and the standard deviation says nothing.
 
     Parameters
     ----------
@@ -46,7 +50,8 @@ def flat_response(flat: FloatArray, good: BoolArray) -> tuple[NDArray[np.float32
     level = flat[good & finite]
     if not level.size:
         raise DataError("the flat field has no positive value on good pixels; leave it out or switch it off (prepare.flat=false).")
-    dark = ~finite | (flat < level.mean(dtype=np.float64) - 3 * level.std(dtype=np.float64))
+    deviation = math.inf if (level == 1).mean() >= UNKNOWN else level.std(dtype=np.float64)
+    dark = ~finite | (flat < level.mean(dtype=np.float64) - 3 * deviation)
     mean = flat[good & ~dark].mean(dtype=np.float64)
     return np.where(dark, 1, flat / mean).astype(np.float32), dark
 

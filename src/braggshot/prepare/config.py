@@ -23,6 +23,8 @@ class PrepareConfig(Changes):
     subvoxel : shift the counts by linear interpolation so that the peak lies in the middle of the centre voxel; this spoils the
         Poisson statistics, so by default the offset is only recorded
     flat, dark, monitor : whether to use the flat field, dark field and monitor of the scan
+    self_flat : "auto" estimates the gain of each pixel from the scan itself, where no flat field is given and the detector is seen
+        to count unevenly; "off" never does
     detector : name of a detector whose gaps are masked; None takes the name in the scan
     bad_pixels : mask hot and dead pixels, zingers (single bright voxels), and blocks of zeros amid counts
     aliens : "auto" masks foreign peaks, "off" leaves them
@@ -40,6 +42,7 @@ class PrepareConfig(Changes):
     flat: bool = True
     dark: bool = True
     monitor: bool = True
+    self_flat: Literal["auto", "off"] = "auto"
     detector: str | None = None
     bad_pixels: bool = True
     aliens: Literal["auto", "off"] = "auto"

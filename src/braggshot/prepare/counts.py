@@ -65,12 +65,14 @@ class Corrections:
     ----------
     monitor, flat, dark : whether to use the monitor, flat field and dark field of the scan
     detector : name of the detector whose gaps are masked; None takes the name in the scan
+    gain : (rows, columns) gain of each pixel that was estimated from the scan, in place of a flat field [1]
     """
 
     monitor: bool = True
     flat: bool = True
     dark: bool = True
     detector: str | None = None
+    gain: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,9 @@ def correct_frames(
         spread = 100 * float(response[good & ~unlit].std())
         good &= ~unlit
         steps.append(f"divided by the flat field (spread {spread:.2g} %): {int(unlit.sum())} pixels below mean - 3 sigma masked")
+    elif corrections.gain is not None:  # where pixels are 1 because nothing is known, sigma means nothing: none is masked
+        response = _of_shape(corrections.gain, (rows, columns), "gain").astype(np.float32)
+        steps.append("divided by the gain of each pixel, which was estimated from the scan itself")
     if not good.any():
         raise DataError(f"{scan.name}: no pixel is left once the mask, dark and flat field are applied; check them.")
     valid = scan.valid if whole else None

@@ -47,16 +47,18 @@ FIELDS = {
     "q_bragg",
     "oversampling",
     "provenance",
+    "gain",
 }  # names of the provenance entries that an earlier preparation of the scan has written
 
 
-def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
+def prepare(scan: Scan, config: PrepareConfig = DEFAULTS, gain: FloatArray | None = None) -> DiffractionVolume:
     """Prepare a scan: corrected counts around its Bragg peak.
 
     Parameters
     ----------
     scan : raw frames and metadata
     config : settings
+    gain : (rows, columns) gain of each pixel that was estimated from the scan, used where the scan has no flat field [1]
 
     Returns
     -------
@@ -71,13 +73,13 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
     """
     if scan.geometry is not None:
         refuse_impossible_geometry(scan.geometry, scan.name)
-    corrections = Corrections(config.monitor, config.flat, config.dark, config.detector)
+    corrections = Corrections(config.monitor, config.flat, config.dark, config.detector, gain)
     source = correct_frames(scan, corrections, *known_pixels(scan, config))
     _check(scan, source.shape, config)
     read = read_first(scan, source, config)
     lost = find_lost_frames(read.frames, scan.frames.shape[0])
     if lost.any() and not scan.prepared:
-        return prepare(_leave_out(scan, lost, read.frames.mark_empty(lost.size)), config)
+        return prepare(_leave_out(scan, lost, read.frames.mark_empty(lost.size)), config, gain)
     if scan.frames.dtype == np.int16 and has_negative_counts(np.asarray(scan.frames[read.frames.brightest])):
         source = replace(source, unsigned=True)
         read = read_first(scan, source, config)
@@ -109,7 +111,7 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS) -> DiffractionVolume:
     volume = replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
     volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *remarks, *volume.steps))
     odd = () if scan.prepared else (*source.noticed, *block.noticed, *check_counts(_raw_plane(scan, source, block, peak[0])))
-    return _describe(scan, source, replace(volume, provenance={"noticed": odd}), window, moved)
+    return _describe(scan, source, replace(volume, provenance={"noticed": odd}, gain=gain), window, moved)
 
 
 def _leave_out(scan: Scan, lost: BoolArray, empty: BoolArray) -> Scan:
@@ -319,6 +321,7 @@ def _describe(
         reciprocal_basis=basis,
         q_bragg=q_bragg,
         geometry=geometry,
+        gain=before.get("gain", volume.gain),
         steps=(*before.get("steps", ()), *steps),
         provenance={**provenance, "noticed": (*provenance.get("noticed", ()), *noticed)},
     )

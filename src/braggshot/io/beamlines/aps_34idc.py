@@ -134,7 +134,7 @@ def _chip_image(
     if path is None:
         return None
     place = Path(path) if Path(path).exists() else spec.parent / path
-    whole = np.asarray(read_array(place), float)
+    whole = np.asarray(read_array(place, what.split()[0]), float)
     wanted = tuple(cut.stop - cut.start for cut in region)
     if whole.shape == stack.shape[1:]:
         return whole
