@@ -83,7 +83,7 @@ without random starts does not choose by agreement.
 NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
 # Names of the settings for the point spread of a partially coherent beam; only strategies (methods of phasing) that can estimate
 # a point spread read these settings.
-COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf"})
+COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf", "search_oversampling"})
 ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # names of the settings that decide whether a point spread is kept
 GAPS = frozenset({"gap_fraction", "gap_recipe"})  # names of the settings for wide gaps of the detector
 
@@ -291,9 +291,7 @@ def _search_even(context: PhasingContext, seed: int) -> Phasing:
     """Phase guesses with a phase that is even about the centre, and continue the best."""
     many, *_, kept = context.config.further_starts
     guesses = partial(paraboloids, number=many, seed=seed)
-    starts = yield from settle_guesses(
-        context.search_data, context.data_cpu, context.config.tournament, guesses, kept, seed, context.point_spread
-    )
+    starts = yield from settle_guesses(context.pattern, context.config.tournament, guesses, kept, seed)
     return (yield from _complete(context, starts))
 
 
@@ -308,9 +306,7 @@ def _hold_tournament(
     context: PhasingContext, sizes: tuple[int, int, int], seed: int, guesses: Sequence[Guess] = ()
 ) -> Generator[Progress, None, list[Start]]:
     config = context.config
-    return tournament(
-        context.search_data, context.data_cpu, config.tournament, sizes, seed, guesses, context.point_spread, config.first_support
-    )
+    return tournament(context.pattern, config.tournament, sizes, seed, guesses, config.first_support)
 
 
 def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
