@@ -37,6 +37,7 @@ class PhasingConfig(Changes):
         a promising hypothesis
     search_starts : the same numbers for the tournament that is held where no hypothesis is promising
     further_starts : the same numbers for each further tournament, held while the verdict is not good
+    further_share : share of all counts that the coarse grid of a further tournament holds, instead of `tournament.counts_share` [1]
     max_tournaments : largest number of tournaments that "auto" holds
     starts : number of random starts of "iterative"
     iterative : settings of the iterations of each random start of "iterative"
@@ -74,6 +75,7 @@ class PhasingConfig(Changes):
     confirm_starts: Sizes = (6, 3, 2)
     search_starts: Sizes = (12, 6, 2)
     further_starts: Sizes = (16, 8, 3)
+    further_share: float = 0.99
     max_tournaments: int = 4
     starts: int = 10
     iterative: IterativeConfig = field(default_factory=IterativeConfig)

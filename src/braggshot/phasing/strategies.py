@@ -282,8 +282,13 @@ def _try_point_spread_again(
 
 
 def _further_search(context: PhasingContext, seed: int) -> Phasing:
-    """Phase many new random starts and continue the best (a tournament), without the guesses of the network."""
-    starts = yield from _hold_tournament(context, context.config.further_starts, seed)
+    """Phase many new random starts and continue the best (a tournament), without the guesses of the network.
+
+    A further search sees more of the fringes: those of a strongly strained crystal, which the first search missed, lie far out.
+    """
+    config = context.config
+    rounds = replace(config.tournament, counts_share=config.further_share)
+    starts = yield from tournament(context.pattern, rounds, config.further_starts, seed, first_support=config.first_support)
     return (yield from _complete(context, starts))
 
 
@@ -355,7 +360,7 @@ STRATEGIES: dict[str, Strategy] = {
         host_bytes=(150, 75),
         reads=NETWORK | COHERENCE | ASKED_FOR | GAPS | {
             "refine", "promising_excess", "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
-            "first_support", "support_threshold", "limits.tie_margin",
+            "further_share", "first_support", "support_threshold", "limits.tie_margin",
         },
         instead={"starts": "search_starts", "iterative": "refine"},
     ),

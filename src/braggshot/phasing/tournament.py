@@ -5,7 +5,9 @@ recipe these already rank among the best. So many starts run through a short fir
 round, and only the best few are finished. This costs no more than phasing a handful of starts to the end.
 
 The coarse grid is the central part of the pattern, large enough to hold most counts. A strained crystal scatters further out, and
-a pattern that is cropped too much belongs to another object.
+a pattern that is cropped too much belongs to another object. A pattern that is sampled finely is also resampled at wider spacings
+(`braggshot.iterative.spacing`): the crystal keeps its voxels, with less empty space around it. Starts are always compared on the
+voxels as measured.
 
 ==========  ===============================================  =====================  ========================================
 round       what it does                                     who                    on
@@ -13,12 +15,13 @@ round       what it does                                     who                
 opening     modulus, support and FLAT, from a wide blur      random starts          the coarse grid
 narrowing   the same, longer, the blur narrowing             the best of them       the coarse grid
 settling    ends with error reduction                        the best, and guesses  the coarse grid
-finish      the outer fringes, without FLAT                  the best, and the      the whole
+finish      the outer fringes, without FLAT                  the best, and the      all fringes, at wider spacings
                                                              best guess
+polish      error reduction in a support that stays          the same               all voxels
 ==========  ===============================================  =====================  ========================================
 
 FLAT is a step that evens out the amplitude, and the blur is that of the shrink-wrap. A guess, such as a network's hypothesis,
-joins at the settling, because the wide blur of the earlier rounds would undo the guess.
+joins at the settling, because the wide blur of the earlier rounds would undo the guess. Without wider spacings there is no polish.
 """
 
 from __future__ import annotations
