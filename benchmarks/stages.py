@@ -31,10 +31,14 @@ STAGES = {
     "network: load": ["phasing.strategies.load_network"],
     "network: familiar or new": ["phasing.hypotheses.find_novelties"],
     "network: predict": ["phasing.hypotheses.predict"],
-    "coarse grid": ["phasing.tournament.crop_to_centre", "phasing.tournament.resample_guess"],
+    "coarse grid, wider spacings": [
+        f"phasing.{name}"
+        for name in ("tournament.crop_to_centre", "tournament.resample_guess", "tournament.widen", "problem.widen")
+    ],
     "engine": [
-        *(f"phasing.{module}.run_starts" for module in ("strategies", "tournament", "hypotheses")),
-        *(f"phasing.{module}.continue_starts" for module in ("strategies", "tournament")),
+        f"{module}.{function}"
+        for module in ("phasing.strategies", "phasing.tournament", "iterative.spacing")
+        for function in ("run_starts", "continue_starts")
     ],
     "scores": [f"phasing.{module}.score" for module in ("strategies", "tournament", "selection")],
     "selection and verdict": ["phasing.strategies.judge_starts"],

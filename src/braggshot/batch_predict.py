@@ -22,9 +22,10 @@ from torch import Tensor
 from braggshot.errors import DataError
 from braggshot.io.atomic import refuse_target
 from braggshot.io.formats import patterns
+from braggshot.iterative.spacing import Spacing
 from braggshot.nn.pipelined import Stream, half_shape
 from braggshot.nn.predict import input_size
-from braggshot.nn.resampling import Sampling, sampling
+from braggshot.nn.resampling import sampling
 from braggshot.nn.two_scale import coarse_network
 from braggshot.nn.weights import SHIPPED, load_network
 from braggshot.phasing.problem import device_of
@@ -152,7 +153,7 @@ def _batches(counts: Any, size: int, device: torch.device) -> Iterator[Tensor]:
         yield batch
 
 
-def _looked_at(counts: Any, name: str, most: int) -> tuple[Sampling, tuple[float, float, float]]:
+def _looked_at(counts: Any, name: str, most: int) -> tuple[Spacing, tuple[float, float, float]]:
     """Choose one grid on which the network sees all patterns of a file; return the grid, and the oversampling used to choose it.
 
     On each axis the lowest oversampling of the first patterns is used. It belongs to the largest crystal, which then fits.

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from braggshot.crystals.sample import CrystalSettings, random_volumes
+from braggshot.iterative.spacing import Spacing, resample
 from braggshot.nn import pipelined
 from braggshot.nn.pipelined import Stream, one_shot
 from braggshot.nn.predict import input_size, predict
-from braggshot.nn.resampling import Sampling, sampling, to_network_grid
+from braggshot.nn.resampling import sampling
 from braggshot.nn.weights import load_network
 from braggshot.physics.fourier import crop
 
@@ -73,10 +74,10 @@ def test_bad_counts_are_not_seen(network, crystals):
 
 def test_binning_a_batch_is_binning_each(crystals):
     _, counts, valid = crystals
-    how = Sampling((40, 33, 48), (2, 3, 1), (32, 16, 32))
-    together = to_network_grid(counts, valid, how)
+    how = Spacing((40, 33, 48), (2, 3, 1), (32, 16, 32), (2.65,) * 3)
+    together = resample(counts, valid, how)
     for k, pair in enumerate(zip(counts, valid, strict=True)):
-        alone = to_network_grid(*pair, how)
+        alone = resample(*pair, how)
         assert torch.equal(together[0][k], alone[0])
         assert torch.equal(together[1][k], alone[1])
 

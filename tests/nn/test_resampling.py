@@ -10,7 +10,8 @@ import torch
 from braggshot.crystals.sample import simulate_volume
 from braggshot.evaluation.suites import SUITES
 from braggshot.iterative.projections import held_out_voxels
-from braggshot.nn.resampling import Sampling, sampling, to_network_grid, to_original_grid
+from braggshot.iterative.spacing import Spacing, resample
+from braggshot.nn.resampling import sampling, to_original_grid
 from braggshot.physics.fourier import crop, fourier
 
 
@@ -42,7 +43,7 @@ def test_the_same_grid_comes_back_unchanged(shape):
     """Padding to the network's shape and cropping back lose nothing."""
     rho = blob(shape, 5)
     seen = tuple(16 * -(-n // 16) for n in shape)
-    how = Sampling(shape, (1, 1, 1), seen)
+    how = Spacing(shape, (1, 1, 1), seen, (2.65,) * 3)
     # What the network would answer is the crystal on its own grid: the same voxels of reciprocal space, padded.
     field = torch.zeros(seen, dtype=rho.dtype)
     inner = tuple(slice(m // 2 - n // 2, m // 2 - n // 2 + n) for n, m in zip(shape, seen, strict=True))
@@ -67,7 +68,7 @@ def seen_by(rho, how):
 @pytest.mark.parametrize("shape", [(96, 96, 96), (75, 97, 88)])
 def test_wider_samples_and_cropped_fringes_come_back_in_place(shape, spacing):
     """A coarser, cropped view of the same transform gives the same crystal, phase ramp and modulus included."""
-    how = Sampling(shape, spacing, (48, 48, 48))
+    how = Spacing(shape, spacing, (48, 48, 48), (2.65,) * 3)
     rho = blob(shape, 4)
     answer = torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(seen_by(rho, how)), norm="ortho"))
     back = to_original_grid(crop(answer, (24, 24, 24)), how).to(torch.complex128)
@@ -80,13 +81,13 @@ def test_wider_samples_and_cropped_fringes_come_back_in_place(shape, spacing):
 @pytest.mark.parametrize("spacing", [(1.4, 2, 1), (2.6, 1, 3.3)])
 def test_a_finite_crystal_is_known_between_the_voxels(shape, spacing):
     """Samples are the intensity where they lie, times the voxels that each stands for: the crystal is sampled finely enough."""
-    how = Sampling(shape, spacing, (32, 32, 32))
+    how = Spacing(shape, spacing, (32, 32, 32), (2.65,) * 3)
     rho = blob(shape, 5)
     z, y, x = torch.meshgrid(*(torch.arange(n) - n // 2 for n in shape), indexing="ij")
     sizes = [n / w / 2.8 for n, w in zip(shape, spacing, strict=True)]  # what an oversampling of 2.8 at the samples leaves
     rho = rho * (abs(z) <= sizes[0] / 2) * (abs(y) <= sizes[1] / 2) * (abs(x) <= sizes[2] / 2)
     counts = fourier(rho).abs().square().float()
-    brought, good = to_network_grid(counts, torch.ones(shape, dtype=torch.bool), how)
+    brought, good = resample(counts, torch.ones(shape, dtype=torch.bool), how)
     expected = seen_by(rho, how).abs().square() * math.prod(spacing)
     error = (brought.clamp_min(0).sqrt() - expected.sqrt())[good]
     assert good.float().mean() > 0.3  # beyond the volume they are not valid
@@ -98,9 +99,9 @@ def test_hidden_voxels_of_a_strained_crystal_are_not_those_of_the_other_side():
     _, volume = simulate_volume(60854, SUITES["strain"].groups["4 pi"])
     counts, everything = torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid)
     seen = ~held_out_voxels(everything, generator=torch.Generator().manual_seed(0))
-    how = Sampling((64, 64, 64), (1.5, 1.5, 1.5), (32, 32, 32))
-    whole, _ = to_network_grid(counts, everything, how)
-    part, good = to_network_grid(counts * seen, seen, how)
+    how = Spacing((64, 64, 64), (1.5, 1.5, 1.5), (32, 32, 32), (2.65,) * 3)
+    whole, _ = resample(counts, everything, how)
+    part, good = resample(counts * seen, seen, how)
     error = (part.sqrt() - whole.sqrt())[good]
     assert error.square().sum() < 1e-3 * whole[good].sum()
 
@@ -108,8 +109,8 @@ def test_hidden_voxels_of_a_strained_crystal_are_not_those_of_the_other_side():
 def test_samples_are_as_noisy_as_their_counts():
     """A flat pattern: variance near the mean, as photons have it, and a mean of so many voxels."""
     counts = torch.poisson(torch.full((48, 48, 48), 100.0), generator=torch.Generator().manual_seed(0))
-    how = Sampling((48, 48, 48), (1.5, 1.5, 1.5), (32, 32, 32))
-    brought, good = to_network_grid(counts, torch.ones(48, 48, 48, dtype=torch.bool), how)
+    how = Spacing((48, 48, 48), (1.5, 1.5, 1.5), (32, 32, 32), (2.65,) * 3)
+    brought, good = resample(counts, torch.ones(48, 48, 48, dtype=torch.bool), how)
     inner = brought[6:-6, 6:-6, 6:-6]
     assert good.all()
     assert inner.mean() == pytest.approx(337.5, rel=0.01)
@@ -120,9 +121,9 @@ def test_masked_counts_never_arrive():
     counts = torch.full((32, 32, 32), 5.0)
     valid = torch.ones(32, 32, 32, dtype=torch.bool)
     valid[:, 9:15] = False  # about the sample 6 of 16, whose mirror image is measured; sample 8 is the voxel 16
-    how = Sampling((32, 32, 32), (1, 2, 1), (32, 16, 32))
-    one = to_network_grid(counts, valid, how)
-    other = to_network_grid(torch.where(valid, counts, 1e9), valid, how)
+    how = Spacing((32, 32, 32), (1, 2, 1), (32, 16, 32), (2.65,) * 3)
+    one = resample(counts, valid, how)
+    other = resample(torch.where(valid, counts, 1e9), valid, how)
     assert torch.equal(one[0], other[0])
     assert not one[1][:, 5:7].any()
     assert one[1][:, :4].all()
@@ -133,6 +134,6 @@ def test_masked_counts_never_arrive():
 def test_one_spacing_and_shape_change_nothing():
     counts = torch.poisson(torch.full((32, 16, 48), 3.0), generator=torch.Generator().manual_seed(0))
     valid = torch.rand(32, 16, 48, generator=torch.Generator().manual_seed(1)) > 0.1
-    brought, good = to_network_grid(counts, valid, Sampling((32, 16, 48), (1, 1, 1), (32, 16, 48)))
+    brought, good = resample(counts, valid, Spacing((32, 16, 48), (1, 1, 1), (32, 16, 48), (2.65,) * 3))
     assert torch.equal(good, valid)
     torch.testing.assert_close(brought, counts * valid, rtol=1e-6, atol=1e-6)

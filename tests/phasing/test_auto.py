@@ -94,12 +94,12 @@ def test_hypotheses_are_refined_with_a_blur_that_suits_the_size_of_the_crystal(s
     """Twice the oversampling that the widths are meant for halves them; none, or little of it, leaves them."""
     widths = []
 
-    def spy(data, config, *rest, **named):
+    def spy(guesses, data, wide, config, *rest):
         widths.append((config.shrink_wrap.sigma_start, config.shrink_wrap.sigma_end))
-        return (yield from run_starts(data, config, *rest, **named))
+        return (yield from refine_wide(guesses, data, wide, config, *rest))
 
-    run_starts = hypotheses.run_starts
-    monkeypatch.setattr(hypotheses, "run_starts", spy)
+    refine_wide = hypotheses.refine_wide
+    monkeypatch.setattr(hypotheses, "refine_wide", spy)
     for oversampling in ((8.0, 8.0, 8.0), (3.0, 3.0, 3.0), None):
         finish(replace(sample[1], oversampling=oversampling), replace(CONFIG, method="refine", hypotheses=1, orientations=1))
     (small, *others), asked = widths, CONFIG.refine.shrink_wrap

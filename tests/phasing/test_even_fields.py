@@ -11,13 +11,18 @@ import torch
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.even_fields import RANGES, inversion_symmetry, is_even, paraboloids
 from braggshot.phasing.problem import prepare_measured
-from braggshot.phasing.tournament import TournamentConfig, settle_guesses
+from braggshot.phasing.tournament import Pattern, TournamentConfig, measure_oversampling, settle_guesses
 from braggshot.physics.fourier import fourier, to_centre
 from braggshot.physics.metrics import align
 from braggshot.pipeline import drain
 from braggshot.volumes import DiffractionVolume
 
 SHAPE, HALF = (32, 30, 28), (6.0, 5.0, 5.5)  # array, and half edges of the body [voxels]
+
+
+def pattern_of(data):
+    """What a tournament needs of a measurement."""
+    return Pattern(data, data, measure_oversampling(data), 2.4)
 
 
 def body(power=2.0, odd=0.0):
@@ -74,5 +79,5 @@ def test_a_paraboloid_is_an_ellipsoid_of_the_measured_size_with_all_counts():
 def test_a_crystal_that_random_starts_do_not_find_is_found():
     rho = body(power=1.7)
     data = counted(rho)
-    found = drain(settle_guesses(data, data, TournamentConfig(), partial(paraboloids, number=6, seed=0), 2, seed=0))
+    found = drain(settle_guesses(pattern_of(data), TournamentConfig(), partial(paraboloids, number=6, seed=0), 2, seed=0))
     assert [float(align(to_centre(start.rho), rho).correlation) > 0.95 for start in found] == [True, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import PhasingContext, prepare_measured
 from braggshot.phasing.selection import score
 from braggshot.phasing.strategies import phase
-from braggshot.phasing.tournament import Round, TournamentConfig, tournament
+from braggshot.phasing.tournament import Pattern, Round, TournamentConfig, measure_oversampling, tournament
 from braggshot.physics.forward import PointSpread
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
@@ -93,7 +94,7 @@ def test_a_masked_block_does_not_grow(counts):
 def test_a_tournament_compares_with_the_point_spread(counts):
     """Its starts are ranked by the counts as they were measured, so they have to carry the spread that these have."""
     data = counts[1]
-    left = finish(tournament(sharpened(data, WIDE), data, QUICK, (4, 3, 3), 0, known=WIDE))
+    left = finish(tournament(Pattern(sharpened(data, WIDE), data, measure_oversampling(data), 2.4, WIDE), QUICK, (4, 3, 3), 0))
     assert {(start.sigma, start.eta) for start in left} == {(WIDE.sigma, WIDE.eta)}
     free = [score(start, data).llk_free for start in left]
     assert free == sorted(free)
@@ -109,7 +110,9 @@ def start_of(data, sigma):
 def test_a_second_search_is_held_only_where_a_point_spread_is_asked_for(counts, monkeypatch, asked_for):
     """And on counts that it sharpens; the start that asked stays only if it predicts more of the held-out voxels."""
     data = counts[1]
-    context = PhasingContext(None, data, data, PhasingConfig(device="cpu", coherence_recipe="PSF+2*ER"))
+    context = PhasingContext(
+        SimpleNamespace(oversampling=None), data, data, PhasingConfig(device="cpu", coherence_recipe="PSF+2*ER")
+    )
     seen = []
 
     def search(context):
@@ -138,7 +141,9 @@ def test_a_second_search_is_held_only_where_a_point_spread_is_asked_for(counts, 
 def test_a_narrow_point_spread_sharpens_nothing_and_takes_all_starts_on(counts, monkeypatch):
     """Coherent models have found the crystal then, as they always did."""
     data, held = counts[1], []
-    context = PhasingContext(None, data, data, PhasingConfig(device="cpu", coherence_recipe="PSF+2*ER"))
+    context = PhasingContext(
+        SimpleNamespace(oversampling=None), data, data, PhasingConfig(device="cpu", coherence_recipe="PSF+2*ER")
+    )
 
     def search(context):
         held.append(context)
@@ -162,7 +167,7 @@ def test_a_narrow_point_spread_sharpens_nothing_and_takes_all_starts_on(counts, 
 def test_a_search_that_changes_the_widths_is_held_again(counts, monkeypatch, changes):
     """A wrong object can tell wrong ones; but not for ever."""
     data = counts[1]
-    context, held = PhasingContext(None, data, data, PhasingConfig(device="cpu")), []
+    context, held = PhasingContext(SimpleNamespace(oversampling=None), data, data, PhasingConfig(device="cpu")), []
 
     def search(context):
         held.append(context.point_spread)

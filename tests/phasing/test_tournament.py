@@ -11,14 +11,22 @@ import torch
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError
 from braggshot.evaluation.suites import SUITES
-from braggshot.iterative import iterate
+from braggshot.iterative import iterate, spacing
 from braggshot.iterative.iterate import Guess
 from braggshot.phasing import tournament as module
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.selection import score
 from braggshot.phasing.strategies import phase
-from braggshot.phasing.tournament import Round, TournamentConfig, coarse_voxels, finest_frequency, tournament
+from braggshot.phasing.tournament import (
+    Pattern,
+    Round,
+    TournamentConfig,
+    coarse_voxels,
+    finest_frequency,
+    measure_oversampling,
+    tournament,
+)
 from braggshot.physics.fourier import crop, to_centre, to_corner
 from braggshot.physics.metrics import align
 
@@ -32,6 +40,11 @@ def sample():
     settings = CrystalSettings(shape=(40, 36, 48), oversampling=(2.2, 3.0), phase_range=(5, 5), counts=(1e6, 1e6))
     truth, volume = simulate_volume(1, settings)
     return torch.from_numpy(truth), prepare_measured(volume, PhasingConfig(device="cpu"))
+
+
+def pattern_of(data, wanted=99.0):
+    """What a tournament needs of a measurement; by default nothing is resampled at wider spacings."""
+    return Pattern(data, data, measure_oversampling(data), wanted)
 
 
 def finish(running):
@@ -66,6 +79,10 @@ def test_the_best_by_held_out_voxels_go_on_under_their_seeds(sample, monkeypatch
         rounds.append(([start.seed for start in starts], data.shape))
         return (yield from continue_starts(starts, data, config))
 
+    def spy_wide(starts, data, wide, config, polish):
+        rounds.append(([start.seed for start in starts], wide.shape))
+        return (yield from continue_wide(starts, data, wide, config, polish))
+
     seen = []
 
     def ranking(scores):
@@ -73,10 +90,11 @@ def test_the_best_by_held_out_voxels_go_on_under_their_seeds(sample, monkeypatch
         seen.append([scores[k].llk_free for k in order])
         return order
 
-    continue_starts, ranked = module.continue_starts, module.ranked
+    continue_starts, continue_wide, ranked = module.continue_starts, module.continue_wide, module.ranked
     monkeypatch.setattr(module, "continue_starts", spy)
+    monkeypatch.setattr(module, "continue_wide", spy_wide)
     monkeypatch.setattr(module, "ranked", ranking)
-    left, steps = finish(tournament(sample[1], sample[1], QUICK, (5, 3, 2), seed=70))
+    left, steps = finish(tournament(pattern_of(sample[1]), QUICK, (5, 3, 2), seed=70))
     assert all(values == sorted(values) for values in seen)
     assert [len(seeds) for seeds, _ in rounds] == [3, 2, 2]
     assert set(rounds[1][0]) <= set(rounds[0][0]) <= set(range(70, 75))
@@ -94,10 +112,10 @@ def test_the_best_guess_comes_first_and_takes_no_place(sample):
     right = Guess(rho, rho.abs() > 0.3 * rho.abs().max())
     speckle = torch.polar(torch.ones(data.shape), 6 * torch.rand(data.shape, generator=torch.Generator().manual_seed(0)))
     wrong = Guess(speckle.to(rho.dtype) * right.support, right.support)
-    left, _ = finish(tournament(data, data, QUICK, (3, 2, 2), 0, [wrong, right]))
+    left, _ = finish(tournament(pattern_of(data), QUICK, (3, 2, 2), 0, [wrong, right]))
     assert len(left) == 1 + 2
     assert align(to_centre(left[0].rho), truth).correlation > 0.95
-    alone, _ = finish(tournament(data, data, QUICK, (3, 2, 2), 0))
+    alone, _ = finish(tournament(pattern_of(data), QUICK, (3, 2, 2), 0))
     assert all(torch.equal(one.rho, other.rho) for one, other in zip(left[1:], alone, strict=True)), "random starts know no guess"
 
 
@@ -117,13 +135,13 @@ def test_few_photons_widen_the_blur(sample, monkeypatch):
         return (yield from run_starts(data, config, *rest, **named))
 
     run_starts, data = module.run_starts, sample[1]
-    for place in (module, iterate):
+    for place in (module, iterate, spacing):
         monkeypatch.setattr(place, "run_starts", spy)
-    finish(tournament(data, data, QUICK, STARTS, 0))
+    finish(tournament(pattern_of(data), QUICK, STARTS, 0))
     bright = list(widths)
     widths.clear()
     faint = replace(data, intensity=data.intensity * 1e-4, magnitude=data.magnitude * 1e-2)
-    finish(tournament(faint, faint, QUICK, STARTS, 0))
+    finish(tournament(pattern_of(faint), QUICK, STARTS, 0))
     frequency = finest_frequency(faint)
     assert frequency < 0.5 * finest_frequency(data)
     assert widths[-1] == (max(bright[-1][0], QUICK.min_blur / frequency), max(bright[-1][1], QUICK.min_blur / frequency))
@@ -148,7 +166,7 @@ def test_small_crystals_in_large_arrays_narrow_the_blur_of_the_rounds(monkeypatc
         return (yield from run_starts(data, config, *rest, **named))
 
     run_starts = module.run_starts
-    for place in (module, iterate):
+    for place in (module, iterate, spacing):
         monkeypatch.setattr(place, "run_starts", spy)
     for asked in (3.0, 7.0):
         settings = CrystalSettings(
@@ -156,8 +174,21 @@ def test_small_crystals_in_large_arrays_narrow_the_blur_of_the_rounds(monkeypatc
         )
         volume = simulate_volume(1, settings)[1]
         data = prepare_measured(volume, PhasingConfig(device="cpu"))
-        finish(tournament(data, data, replace(QUICK, counts_share=1.1), STARTS, 0))
+        finish(tournament(pattern_of(data), replace(QUICK, counts_share=1.1), STARTS, 0))
     *rounds, last = zip(*widths.values(), strict=True)
     wanted = 4 / math.prod(volume.oversampling) ** (1 / 3)
     assert all(fine / coarse == pytest.approx(wanted, rel=0.2) for coarse, fine in rounds)
     assert last[0] == last[1]
+
+
+def test_a_finely_sampled_crystal_is_searched_at_wider_spacings_and_polished_on_all_voxels():
+    settings = CrystalSettings(shape=(48, 48, 48), oversampling=(4.0, 4.2), phase_range=(3, 3), counts=(1e6, 1e6), anisotropy=1.0)
+    truth, volume = simulate_volume(3, settings)
+    data = prepare_measured(volume, PhasingConfig(device="cpu"))
+    config = TournamentConfig(opening=Round("40*RAAR", 2.0, 1.7), narrowing=Round("40*RAAR", 1.7, 1.2), polish="6*ER")
+    left, steps = finish(tournament(pattern_of(data, 2.4), config, (4, 2, 1), 0))
+    sizes = [step.state.rho[0].numel() for step in steps]
+    assert sizes.count(data.intensity.numel()) == 6
+    assert max(sizes[:-6]) < 0.4 * data.intensity.numel()
+    assert left[0].rho.shape == data.shape
+    assert align(to_centre(left[0].rho), torch.from_numpy(truth)).correlation > 0.98

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor, nn
 
+from braggshot.iterative.spacing import resample
 from braggshot.nn.augmentation import draw_balls
 from braggshot.nn.losses import LossConfig
 from braggshot.nn.network import Measurement, random_start
-from braggshot.nn.resampling import sampling, to_network_grid
+from braggshot.nn.resampling import sampling
 from braggshot.nn.training import TrainConfig, objective
 from braggshot.nn.two_scale import coarse_network
 
@@ -59,7 +60,7 @@ def adapt_network(
     pupil = coarse_network(learner).requires_grad_(True)
     optimiser = torch.optim.AdamW(pupil.parameters(), config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     how = sampling(counts.shape, oversampling)
-    shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in to_network_grid(counts.float(), valid, how))
+    shown, trusted = (t.to(device).expand(config.starts, -1, -1, -1) for t in resample(counts.float(), valid, how))
     settings = TrainConfig(loss=config.loss, seed=seed)
     for step in range(config.steps):
         generator = Generator(device).manual_seed(seed + step)

@@ -18,8 +18,9 @@ from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, random_volumes
 from braggshot.errors import DataError
 from braggshot.iterative.projections import held_out_voxels
+from braggshot.iterative.spacing import resample
 from braggshot.nn.augmentation import draw_balls, orientations, thin_counts, turn
-from braggshot.nn.resampling import sampling, to_network_grid
+from braggshot.nn.resampling import sampling
 from braggshot.nn.two_scale import CENTRAL
 from braggshot.physics.fourier import crop, fourier, inverse_fourier
 from braggshot.volumes import DiffractionVolume
@@ -168,7 +169,7 @@ def _fit_volume(volume: DiffractionVolume, most: int) -> tuple[Tensor, Tensor]:
     """Return counts and mask of valid voxels as the network will see them; voxels that phasing holds out are not valid."""
     counts, valid = torch.from_numpy(volume.intensity).float(), torch.from_numpy(volume.valid)
     shown = valid & ~held_out_voxels(valid, generator=Generator().manual_seed(0))
-    return to_network_grid(counts, shown, sampling(volume.shape, volume.oversampling, most))
+    return resample(counts, shown, sampling(volume.shape, volume.oversampling, most))
 
 
 def mix_sources(first: Source, second: Source, share: float) -> Source:

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from braggshot.iterative.spacing import Spacing, resample
 from braggshot.nn.network import Measurement, magnitude_of, scale_to
 from braggshot.nn.predict import apply_network
-from braggshot.nn.resampling import Sampling, to_network_grid, to_original_grid
+from braggshot.nn.resampling import to_original_grid
 from braggshot.nn.two_scale import draw_start
 from braggshot.physics.fourier import crop
 
@@ -40,7 +41,7 @@ class Stream:
     """
 
     network: nn.Module
-    how: Sampling
+    how: Spacing
     valid: Tensor
     starts: int = 1
     seed: int = 0
@@ -67,7 +68,7 @@ class Stream:
 
 @torch.no_grad()
 def one_shot(
-    network: nn.Module, counts: Tensor, valid: Tensor, how: Sampling, generator: Generator, starts: int = 1
+    network: nn.Module, counts: Tensor, valid: Tensor, how: Spacing, generator: Generator, starts: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Predict one object for each pattern of a batch: the one of lowest chi2 from `starts` random starts.
 
@@ -83,7 +84,7 @@ def one_shot(
     chi2 : (n,) misfit on the grid that the network was shown [1]
     """
     n = len(counts)
-    seen = Measurement.of(*to_network_grid(counts, valid, how)).repeat(starts)
+    seen = Measurement.of(*resample(counts, valid, how)).repeat(starts)
     boxes, chi2 = apply_network(network, seen, draw_start(network, seen, generator))
     best = chi2.view(n, starts).argmin(1) + starts * torch.arange(n, device=chi2.device)
     objects = to_original_grid(boxes[best], how)

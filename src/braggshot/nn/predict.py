@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from braggshot.iterative.spacing import resample
 from braggshot.nn.augmentation import Orientation, choose_orientations, turn, turn_back
 from braggshot.nn.autophasenn import Published
 from braggshot.nn.losses import correlation
 from braggshot.nn.network import Measurement, magnitude_of, misfit, scale_to
-from braggshot.nn.resampling import sampling, to_network_grid, to_original_grid
+from braggshot.nn.resampling import sampling, to_original_grid
 from braggshot.nn.solved_patterns import nearer_twin
 from braggshot.nn.two_scale import CENTRAL, TwoScaleNetwork, draw_start, search_coarse
 from braggshot.physics.fourier import in_the_middle
@@ -66,7 +67,7 @@ def predict(
     """
     device = next(network.parameters()).device
     how = sampling(counts.shape, oversampling, input_size(network))
-    pattern = to_network_grid(counts.to(device).float(), valid.to(device), how)
+    pattern = resample(counts.to(device).float(), valid.to(device), how)
     ways = choose_orientations(how.shape, max(n, orientations))
     seen = Measurement.of(*(torch.stack([turn(part, way) for way in ways]) for part in pattern))
     begin = draw_start(network, seen, torch.Generator(device).manual_seed(seed))
@@ -133,9 +134,7 @@ def apply_network(network: nn.Module, seen: Measurement, begin: Tensor) -> tuple
 
 def network_input(counts: Tensor, valid: Tensor, oversampling: Sequence[float] | None, device: torch.device) -> Measurement:
     """Resample one pattern (z, y, x) to the grid of the network; return its magnitudes and its mask as a batch of one pattern."""
-    return Measurement.of(
-        *(t[None].to(device) for t in to_network_grid(counts.float(), valid, sampling(counts.shape, oversampling)))
-    )
+    return Measurement.of(*(t[None].to(device) for t in resample(counts.float(), valid, sampling(counts.shape, oversampling))))
 
 
 def _scale_to_counts(rho: Tensor, whole: Measurement, chi2: float) -> Hypothesis:

@@ -30,11 +30,14 @@ class PhasingConfig(Changes):
     refine : settings of the iterations that refine each hypothesis of the network and each object given to begin from
     promising_excess : largest misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`) with which the best
         refined hypothesis is promising; random starts then only have to confirm it [1]
+    search_oversampling : a pattern that is sampled more finely is resampled at wider spacings, down to this oversampling, on which
+        starts are phased in less time before they are refined on all voxels; a large number leaves patterns as they are [1]
     tournament : settings of a tournament, which phases many random starts on a coarse grid and continues the best of them
     confirm_starts : numbers of random starts in the rounds "opening", "narrowing" and "settling" of the tournament that confirms
         a promising hypothesis
     search_starts : the same numbers for the tournament that is held where no hypothesis is promising
     further_starts : the same numbers for each further tournament, held while the verdict is not good
+    further_share : share of all counts that the coarse grid of a further tournament holds, instead of `tournament.counts_share` [1]
     max_tournaments : largest number of tournaments that "auto" holds
     starts : number of random starts of "iterative"
     iterative : settings of the iterations of each random start of "iterative"
@@ -67,10 +70,12 @@ class PhasingConfig(Changes):
     orientations: int = 15
     refine: IterativeConfig = SHORT
     promising_excess: float = 0.08
+    search_oversampling: float = 2.4
     tournament: TournamentConfig = field(default_factory=TournamentConfig)
     confirm_starts: Sizes = (6, 3, 2)
     search_starts: Sizes = (12, 6, 2)
     further_starts: Sizes = (16, 8, 3)
+    further_share: float = 0.99
     max_tournaments: int = 4
     starts: int = 10
     iterative: IterativeConfig = field(default_factory=IterativeConfig)
@@ -116,5 +121,7 @@ class PhasingConfig(Changes):
             opening, narrowing, settling = getattr(self, name)
             if not opening >= narrowing >= settling >= 1:
                 raise ConfigError(f"phasing.{name} must fall from round to round, found {getattr(self, name)}.")
+        if self.search_oversampling < 2:
+            raise ConfigError(f"phasing.search_oversampling must be at least 2, found {self.search_oversampling}.")
         if not 0 <= self.free_fraction < 0.5:
             raise ConfigError(f"phasing.free_fraction is a share between 0 and 0.5, found {self.free_fraction}.")

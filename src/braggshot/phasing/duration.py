@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
 from braggshot.iterative.iterate import IterativeConfig, run_starts
 from braggshot.iterative.projections import Measured
 from braggshot.iterative.recipe import parse_recipe
+from braggshot.iterative.spacing import widest
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.hypotheses import POLISH
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.strategies import find_strategy
-from braggshot.phasing.tournament import TournamentConfig, coarse_voxels
+from braggshot.phasing.tournament import TournamentConfig, coarse_voxels, measure_oversampling
 from braggshot.volumes import DiffractionVolume
 
 TRIED = "12*HIO+3*ER"  # recipe of the iterations that are timed
@@ -33,12 +36,14 @@ def estimate_duration(volume: DiffractionVolume, config: PhasingConfig) -> tuple
     each = _time_iteration(data, trial)
     voxels = data.intensity.numel()
     coarse = coarse_voxels(data, config.tournament.counts_share, config.tournament.smallest_grid) ** 3 / voxels
+    oversampling = volume.oversampling or measure_oversampling(data)
+    wide = math.prod(widest(volume.shape, oversampling, config.search_oversampling).shape) / voxels
     confirm, search, further = (
-        _count_rounds(config.tournament, starts, min(1.0, coarse))
+        _count_rounds(config.tournament, starts, wide * min(1.0, coarse), wide)
         for starts in (config.confirm_starts, config.search_starts, config.further_starts)
     )
     network = NETWORK * RESAMPLED / voxels if find_strategy(config.method).needs_network else 0.0
-    refine = config.hypotheses * len(parse_recipe(config.refine.recipe))
+    refine = config.hypotheses * (wide * len(parse_recipe(config.refine.recipe)) + (wide < 1) * len(parse_recipe(POLISH)))
     iterative = config.starts * len(parse_recipe(config.iterative.recipe))
     shortest, longest = {
         "auto": (network + refine + confirm, network + refine + search + (config.max_tournaments - 1) * further),
@@ -56,8 +61,12 @@ def _time_iteration(data: Measured, config: IterativeConfig) -> float:
     return (time.perf_counter() - began) / (2 * len(parse_recipe(config.recipe)))
 
 
-def _count_rounds(config: TournamentConfig, starts: tuple[int, int, int], coarse: float) -> float:
-    """Count the iterations of a tournament; one on the coarse grid counts `coarse`, its share of all voxels."""
+def _count_rounds(config: TournamentConfig, starts: tuple[int, int, int], coarse: float, wide: float) -> float:
+    """Count the iterations of a tournament, as iterations on all voxels.
+
+    An iteration on the coarse grid counts `coarse`, one with all fringes at the wider spacings `wide`, their shares of all voxels.
+    """
     rounds = zip(starts, (config.opening, config.narrowing, config.settling), strict=True)
     before = sum(number * len(parse_recipe(one.recipe)) for number, one in rounds)
-    return coarse * before + starts[-1] * len(parse_recipe(config.finish.recipe))
+    last = wide * len(parse_recipe(config.finish.recipe)) + (wide < 1) * len(parse_recipe(config.polish))
+    return coarse * before + starts[-1] * last

@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from braggshot.iterative.iterate import Guess, IterativeConfig, Start, run_starts, set_point_spread
+from braggshot.iterative.iterate import Guess, IterativeConfig, Start, set_point_spread
 from braggshot.iterative.projections import Measured
+from braggshot.iterative.spacing import refine_wide
 from braggshot.nn.adapt import adapt_network
 from braggshot.nn.novelty import find_novelties
 from braggshot.nn.predict import Hypothesis, network_input, predict
@@ -22,6 +23,7 @@ from braggshot.physics.fourier import to_centre, to_corner
 # Amplitude, relative to the largest, up to which a voxel is set to zero in a prediction of the network that is used unrefined [1].
 # With 0.3, the chi2 of the prediction would double.
 FAINT = 0.1
+POLISH = "20*ER"  # last iterations, on all voxels, of a guess that was refined at wider spacings
 
 
 def with_network(context: PhasingContext, network: nn.Module, card: Card) -> PhasingContext:
@@ -59,7 +61,8 @@ def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing
     The guesses are given best first. Where photons are few, iterations fit noise, and the unrefined guess may be better.
     """
     seed = context.config.seed
-    refined = yield from run_starts(context.search_data, refinement(context), len(guesses), seed, guesses)
+    pattern = context.pattern
+    refined = yield from refine_wide(guesses, pattern.data, pattern.wide, refinement(context), POLISH, seed)
     return set_point_spread(context.point_spread, [*refined, unrefined(guesses[0], seed + len(guesses))])
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 
 from braggshot.iterative.coherence import Coherence, sharpened
-from braggshot.iterative.iterate import IterativeConfig, Progress, Start, continue_starts
+from braggshot.iterative.iterate import IterativeConfig, Progress, Start
+from braggshot.iterative.spacing import continue_wide
 from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import best_of, score
 from braggshot.physics.forward import PointSpread
@@ -22,6 +23,7 @@ from braggshot.physics.forward import PointSpread
 WIDE = 0.7
 SHARPER = 3  # largest number of searches for the crystal on sharpened counts
 SETTLED = 0.05  # change of the point spread's widths below which the search for the crystal is not repeated [reciprocal voxels]
+POLISH = "PSF+20*ER"  # last iterations, on all voxels, of a start that was refined together with its point spread at wider spacings
 
 Phasing = Generator[Progress, None, list[Start]]
 Search = Callable[[PhasingContext], Generator[Progress, None, tuple[list[Start], str]]]
@@ -101,7 +103,7 @@ def _fit_point_spread(start: Start, context: PhasingContext) -> Start:
 
 def refit_with_psf(starts: list[Start], context: PhasingContext) -> Phasing:
     """Refine each start together with its point spread, against the counts as measured, not sharpened."""
-    return (yield from continue_starts(starts, context.data, _refitting(context)))
+    return (yield from continue_wide(starts, context.data, context.wide, _refitting(context), POLISH))
 
 
 def _refitting(context: PhasingContext) -> IterativeConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import nn
 
 from braggshot.errors import ConfigError, DataError
 from braggshot.iterative.projections import Measured, held_out_voxels, measured
+from braggshot.iterative.spacing import widen
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.tournament import Pattern, measure_oversampling
 from braggshot.physics.forward import PointSpread
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
@@ -50,6 +53,19 @@ class PhasingContext:
     def search_data(self) -> Measured:
         """Counts for the search for the crystal: as measured, or sharpened to what a coherent beam might have given."""
         return self.data if self.sharpened is None else self.sharpened
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        """What a tournament needs of this: the counts for the search, and the counts by which starts are compared."""
+        known = self.volume.oversampling or measure_oversampling(self.data_cpu)
+        return Pattern(self.search_data, self.data_cpu, known, self.config.search_oversampling, self.point_spread)
+
+    @cached_property
+    def wide(self) -> Measured:
+        """The counts as measured, never sharpened, at the wider spacings."""
+        if self.sharpened is None:
+            return self.pattern.wide
+        return widen(self.data, self.pattern.oversampling, self.pattern.wanted)
 
 
 def prepare_measured(volume: DiffractionVolume, config: PhasingConfig) -> Measured:

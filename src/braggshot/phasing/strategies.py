@@ -84,7 +84,7 @@ without random starts does not choose by agreement.
 NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
 # Names of the settings for the point spread of a partially coherent beam; only strategies (methods of phasing) that can estimate
 # a point spread read these settings.
-COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf"})
+COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf", "search_oversampling"})
 ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # names of the settings that decide whether a point spread is kept
 GAPS = frozenset({"gap_fraction", "gap_recipe"})  # names of the settings for wide gaps of the detector
 
@@ -286,8 +286,13 @@ def _try_point_spread_again(
 
 
 def _further_search(context: PhasingContext, seed: int) -> Phasing:
-    """Phase many new random starts and continue the best (a tournament), without the guesses of the network."""
-    starts = yield from _hold_tournament(context, context.config.further_starts, seed)
+    """Phase many new random starts and continue the best (a tournament), without the guesses of the network.
+
+    A further search sees more of the fringes: those of a strongly strained crystal, which the first search missed, lie far out.
+    """
+    config = context.config
+    rounds = replace(config.tournament, counts_share=config.further_share)
+    starts = yield from tournament(context.pattern, rounds, config.further_starts, seed, first_support=config.first_support)
     return (yield from _complete(context, starts))
 
 
@@ -295,9 +300,7 @@ def _search_even(context: PhasingContext, seed: int) -> Phasing:
     """Phase guesses with a phase that is even about the centre, and continue the best."""
     many, *_, kept = context.config.further_starts
     guesses = partial(paraboloids, number=many, seed=seed)
-    starts = yield from settle_guesses(
-        context.search_data, context.data_cpu, context.config.tournament, guesses, kept, seed, context.point_spread
-    )
+    starts = yield from settle_guesses(context.pattern, context.config.tournament, guesses, kept, seed)
     return (yield from _complete(context, starts))
 
 
@@ -312,9 +315,7 @@ def _hold_tournament(
     context: PhasingContext, sizes: tuple[int, int, int], seed: int, guesses: Sequence[Guess] = ()
 ) -> Generator[Progress, None, list[Start]]:
     config = context.config
-    return tournament(
-        context.search_data, context.data_cpu, config.tournament, sizes, seed, guesses, context.point_spread, config.first_support
-    )
+    return tournament(context.pattern, config.tournament, sizes, seed, guesses, config.first_support)
 
 
 def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
@@ -363,7 +364,7 @@ STRATEGIES: dict[str, Strategy] = {
         host_bytes=(150, 75),
         reads=NETWORK | COHERENCE | ASKED_FOR | GAPS | {
             "refine", "promising_excess", "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
-            "first_support", "support_threshold", "limits.tie_margin",
+            "further_share", "first_support", "support_threshold", "limits.tie_margin",
         },
         instead={"starts": "search_starts", "iterative": "refine"},
     ),

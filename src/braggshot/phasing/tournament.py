@@ -5,7 +5,9 @@ recipe these already rank among the best. So many starts run through a short fir
 round, and only the best few are finished. This costs no more than phasing a handful of starts to the end.
 
 The coarse grid is the central part of the pattern, large enough to hold most counts. A strained crystal scatters further out, and
-a pattern that is cropped too much belongs to another object.
+a pattern that is cropped too much belongs to another object. A pattern that is sampled finely is also resampled at wider spacings
+(`braggshot.iterative.spacing`): the crystal keeps its voxels, with less empty space around it. Starts are always compared on the
+voxels as measured.
 
 ==========  ===============================================  =====================  ========================================
 round       what it does                                     who                    on
@@ -13,12 +15,13 @@ round       what it does                                     who                
 opening     modulus, support and FLAT, from a wide blur      random starts          the coarse grid
 narrowing   the same, longer, the blur narrowing             the best of them       the coarse grid
 settling    ends with error reduction                        the best, and guesses  the coarse grid
-finish      the outer fringes, without FLAT                  the best, and the      the whole
+finish      the outer fringes, without FLAT                  the best, and the      all fringes, at wider spacings
                                                              best guess
+polish      error reduction in a support that stays          the same               all voxels
 ==========  ===============================================  =====================  ========================================
 
 FLAT is a step that evens out the amplitude, and the blur is that of the shrink-wrap. A guess, such as a network's hypothesis,
-joins at the settling, because the wide blur of the earlier rounds would undo the guess.
+joins at the settling, because the wide blur of the earlier rounds would undo the guess. Without wider spacings there is no polish.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -42,6 +46,7 @@ from braggshot.iterative.iterate import (
 )
 from braggshot.iterative.projections import Measured, ShrinkWrap
 from braggshot.iterative.recipe import parse_recipe
+from braggshot.iterative.spacing import continue_wide, reshape_guess, reshape_start, widen
 from braggshot.phasing.selection import ranked, score
 from braggshot.physics import sampling
 from braggshot.physics.forward import PointSpread
@@ -94,7 +99,8 @@ class TournamentConfig:
     min_blur : least blur width of all rounds, in periods of the frequency at which the mean count falls below one photon; with
         less blur the support shrinks onto noise [1]
     opening, narrowing, settling : the three rounds on the coarse grid
-    finish : the round on the whole grid
+    finish : the round with all fringes, at the wider spacings
+    polish : recipe of the last iterations, on all voxels of the whole grid, in a support that stays
     support_threshold : amplitude, relative to the largest, above which a voxel belongs to the first support on the whole grid [1]
     """
 
@@ -107,17 +113,40 @@ class TournamentConfig:
     settling: Round = Round("2*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER)+60*ER", 1.2, 1.0)
     # The rounds before leave the support loose, and this one brings up what lies at its rim without FLAT.
     finish: Round = Round("100*HIO+130*RAAR+60*ER", 1.5, 1.0)
+    polish: str = "40*ER"
     support_threshold: float = 0.3
 
 
+@dataclass(frozen=True)
+class Pattern:
+    """A measurement in which a tournament searches for the crystal.
+
+    Parameters
+    ----------
+    data, host : the measurement on the device to use, and on the CPU
+    oversampling : array size over crystal size, per axis
+    wanted : oversampling down to which starts are phased at wider spacings [1]
+    point_spread : point spread with which starts are compared to the counts of `host`; `data` may be sharpened by it
+    """
+
+    data: Measured
+    host: Measured
+    oversampling: tuple[float, float, float]
+    wanted: float
+    point_spread: PointSpread | None = None
+
+    @cached_property
+    def wide(self) -> Measured:
+        """The measurement `data` at the wider spacings, without held-out voxels."""
+        return widen(self.data, self.oversampling, self.wanted)
+
+
 def tournament(
-    data: Measured,
-    host: Measured,
+    pattern: Pattern,
     config: TournamentConfig,
     starts: tuple[int, int, int],
     seed: int,
     first: Sequence[Guess] = (),
-    known: PointSpread | None = None,
     first_support: FirstSupport | None = None,
 ) -> Generator[Progress, None, list[Start]]:
     """Phase many random starts in rounds, after each of which only the best go on; guesses of the crystal may join.
@@ -127,38 +156,34 @@ def tournament(
 
     Parameters
     ----------
-    data, host : the measurement on the device to use, and on the CPU
     starts : numbers of random starts in the rounds "opening", "narrowing" and "settling"
     seed : random start k draws its numbers from seed + k
-    first : guesses, on the grid of `data`
-    known : point spread with which starts are compared to the counts of `host`; `data` may be sharpened by this point spread
+    first : guesses, on the grid of the pattern
     first_support : settings of the support with which random starts begin
     """
-    small, judge, factor, least = _coarse_grid(data, host, config)
+    small, factor, least = _coarse_grid(pattern, config)
     opening, narrowing, settling = (
         _iterations(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)
     )
-    random = yield from run_starts(small, opening, starts[0], seed, first_support=first_support)
-    left = set_point_spread(known, random)
-    left = yield from _continue(_rank(left, judge)[: starts[1]], small, narrowing)
-    left = yield from _continue(_rank(left, judge)[: starts[2]], small, settling)
-    left = _rank(left, judge)
+    random = yield from run_starts(small.wide, opening, starts[0], seed, first_support=first_support)
+    left = set_point_spread(pattern.point_spread, random)
+    left = yield from _continue(_rank(left, small)[: starts[1]], small.wide, narrowing)
+    left = yield from _continue(_rank(left, small)[: starts[2]], small.wide, settling)
+    left = _rank(left, small)
     if first:
-        guesses = [resample_guess(guess, small.shape, config.support_threshold) for guess in first]
-        seeded = set_point_spread(known, (yield from run_starts(small, settling, len(guesses), seed, guesses)))
-        left = [_rank(seeded, judge)[0], *left]
-    left = yield from _finish(left, data, host, config)
-    return [*left[: bool(first)], *_rank(left[bool(first) :], host)]
+        guesses = [resample_guess(guess, small.data.shape, config.support_threshold) for guess in first]
+        seeded = yield from _settle(small.wide, settling, seed, guesses)
+        left = [_rank(set_point_spread(pattern.point_spread, seeded), small)[0], *left]
+    left = yield from _finish(left, pattern, small, config)
+    return [*left[: bool(first)], *_rank(left[bool(first) :], pattern)]
 
 
 def settle_guesses(
-    data: Measured,
-    host: Measured,
+    pattern: Pattern,
     config: TournamentConfig,
     guesses: Callable[[Measured, tuple[float, float, float]], Sequence[Guess]],
     kept: int,
     seed: int,
-    known: PointSpread | None = None,
 ) -> Generator[Progress, None, list[Start]]:
     """Phase independent guesses on the coarse grid by the settling alone, and finish the best of them on the whole grid.
 
@@ -166,32 +191,39 @@ def settle_guesses(
 
     Parameters
     ----------
-    data, host, config, known : as in `tournament`
+    pattern, config : as in `tournament`
     guesses : function that makes the guesses on the grid of a measurement, given its oversampling per axis
     kept : number of guesses that are finished
     seed : guess k draws its random numbers from seed + k
     """
-    small, judge, factor, least = _coarse_grid(data, host, config)
-    made = guesses(small, _oversampling(judge))
-    found = yield from run_starts(small, _iterations(config.settling, factor, least, SETTLED), len(made), seed, made)
-    left = _rank(set_point_spread(known, found), judge)[:kept]
-    return _rank((yield from _finish(left, data, host, config)), host)
+    small, factor, least = _coarse_grid(pattern, config)
+    settling = _iterations(config.settling, factor, least, SETTLED)
+    found = yield from _settle(small.wide, settling, seed, guesses(small.data, small.oversampling))
+    left = _rank(set_point_spread(pattern.point_spread, found), small)[:kept]
+    return _rank((yield from _finish(left, pattern, small, config)), pattern)
 
 
-def _coarse_grid(data: Measured, host: Measured, config: TournamentConfig) -> tuple[Measured, Measured, float, float]:
-    """Return the measurement on the coarse grid, on both devices; and the factor and the least of its blur widths [voxels]."""
-    voxels = coarse_voxels(host, config.counts_share, config.smallest_grid)
-    small, judge = crop_to_centre(data, voxels), crop_to_centre(host, voxels)
-    factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(_oversampling(judge))
-    return small, judge, factor, config.min_blur / finest_frequency(judge)
+def _settle(wide: Measured, config: IterativeConfig, seed: int, guesses: Sequence[Guess]) -> Generator[Progress, None, list[Start]]:
+    """Phase guesses on the coarse grid at the wider spacings."""
+    return run_starts(wide, config, len(guesses), seed, [reshape_guess(guess, wide.shape) for guess in guesses])
+
+
+def _coarse_grid(pattern: Pattern, config: TournamentConfig) -> tuple[Pattern, float, float]:
+    """Return the pattern on the coarse grid, and the factor and the least of its blur widths [voxels]."""
+    voxels = coarse_voxels(pattern.host, config.counts_share, config.smallest_grid)
+    small = replace(pattern, data=crop_to_centre(pattern.data, voxels), host=crop_to_centre(pattern.host, voxels))
+    factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(small.oversampling)
+    return small, factor, config.min_blur / finest_frequency(small.host)
 
 
 def _finish(
-    starts: list[Start], data: Measured, host: Measured, config: TournamentConfig
+    starts: list[Start], pattern: Pattern, small: Pattern, config: TournamentConfig
 ) -> Generator[Progress, None, list[Start]]:
-    """Continue starts of the coarse grid on the whole grid."""
-    finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(host), FINISHED)
-    return (yield from _continue(starts, data, finish, config.support_threshold))
+    """Continue starts of the coarse grid with all fringes: at the wider spacings, then on all voxels."""
+    finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(pattern.host), FINISHED)
+    whole = [_resample(reshape_start(start, small.data.shape), pattern.data.shape, config.support_threshold) for start in starts]
+    finished = yield from continue_wide(whole, pattern.data, pattern.wide, finish, config.polish)
+    return [replace(new, sigma=old.sigma, eta=old.eta) for new, old in zip(finished, starts, strict=True)]
 
 
 def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
@@ -222,7 +254,8 @@ def blur_factor(oversampling: Sequence[float] | None) -> float:
     return 1.0 if oversampling is None else min(1.0, SAMPLED / math.prod(oversampling) ** (1 / 3))
 
 
-def _oversampling(data: Measured) -> tuple[float, float, float]:
+def measure_oversampling(data: Measured) -> tuple[float, float, float]:
+    """Measure the oversampling of a pattern from its counts, per axis."""
     return sampling.oversampling(to_centre(data.intensity).numpy(), to_centre(data.valid).numpy())
 
 
@@ -239,16 +272,9 @@ def finest_frequency(data: Measured) -> float:
     return (float(dark[0]) + 0.5) / SHELLS if len(dark) else float(radius.max())
 
 
-def _continue(
-    starts: list[Start], data: Measured, config: IterativeConfig, threshold: float | None = None
-) -> Generator[Progress, None, list[Start]]:
-    """Continue starts with another recipe, but keep their point spreads.
-
-    If a `threshold` is given, the starts are first brought to the grid of `data`, and their supports are the voxels above this
-    amplitude, relative to the largest.
-    """
-    here = starts if threshold is None else [_resample(start, data.shape, threshold) for start in starts]
-    finished = yield from continue_starts(here, data, config)
+def _continue(starts: list[Start], data: Measured, config: IterativeConfig) -> Generator[Progress, None, list[Start]]:
+    """Continue starts with another recipe, but keep their point spreads."""
+    finished = yield from continue_starts(starts, data, config)
     return [replace(start, sigma=old.sigma, eta=old.eta) for start, old in zip(finished, starts, strict=True)]
 
 
@@ -257,5 +283,7 @@ def _resample(start: Start, shape: torch.Size, threshold: float) -> Start:
     return replace(start, rho=guess.rho, support=guess.support)
 
 
-def _rank(starts: list[Start], judge: Measured) -> list[Start]:
-    return [starts[k] for k in ranked([score(start, judge) for start in starts])]
+def _rank(starts: list[Start], pattern: Pattern) -> list[Start]:
+    """Sort starts, best first; starts at wider spacings are compared on all voxels of the pattern, the held-out ones included."""
+    scores = [score(reshape_start(start, pattern.host.shape), pattern.host) for start in starts]
+    return [starts[k] for k in ranked(scores)]
