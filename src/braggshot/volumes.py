@@ -95,8 +95,7 @@ class Scan(Named):
 
     Parameters
     ----------
-    frames : (n, rows, columns), read lazily [counts]
-    name : short name for outputs, such as "example_S0054"
+    frames, name : (n, rows, columns), read lazily [counts]; short name for outputs, such as "example_S0054"
     valid : (rows, columns) or (n, rows, columns); None means that the files carry no mask
     dark, flat : (rows, columns) counts per frame without beam [counts]; response to uniform light [arbitrary]
     monitor : (n,) incident flux per frame [arbitrary], for normalisation

@@ -89,12 +89,8 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS, gain: FloatArray | Non
     # Where the window is given, and no foreign peak is looked for, nothing depends on the size of the crystal.
     is_size_needed = config.shape is None or "auto" in (config.binning, config.aliens)
     crystal = object_extent(*centred) if is_size_needed else None
-    binning = config.binning
-    if binning == "auto":
-        binning = (1, 1, 1)
-        if crystal is not None and not scan.prepared:
-            binning = choose_binning(centred[0], crystal.oversampling, crystal.certain)
-    window, shape, remarks = _choose_window(scan, source.shape, view, peak, offset, crystal, replace(config, binning=binning))
+    known = replace(config, binning=_binning(scan, centred[0], crystal, config))
+    window, shape, remarks = _choose_window(scan, source.shape, view, peak, offset, crystal, known)
     bend = None if scan.prepared or not config.straight else _find_bend(scan, source, window, shape)
     wide = (window, shape) if bend is None else grow(window, shape, bend.margin)
     start, stop = raw_extent(*wide)
@@ -112,6 +108,15 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS, gain: FloatArray | Non
     volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *remarks, *volume.steps))
     odd = () if scan.prepared else (*source.noticed, *block.noticed, *check_counts(_raw_plane(scan, source, block, peak[0])))
     return _describe(scan, source, replace(volume, provenance={"noticed": odd}, gain=gain), window, moved)
+
+
+def _binning(scan: Scan, counts: FloatArray, crystal: Extent | None, config: PrepareConfig) -> tuple[int, int, int]:
+    """Return the binning that is set, or the one that leaves enough oversampling for a crystal of the measured extent."""
+    if config.binning != "auto":
+        return config.binning
+    if crystal is None or scan.prepared:
+        return (1, 1, 1)
+    return choose_binning(counts, crystal.oversampling, crystal.certain)
 
 
 def _leave_out(scan: Scan, lost: BoolArray, empty: BoolArray) -> Scan:
