@@ -76,7 +76,7 @@ class PhasingConfig(Changes):
     search_starts: Sizes = (12, 6, 2)
     further_starts: Sizes = (16, 8, 3)
     further_share: float = 0.99
-    max_tournaments: int = 4
+    max_tournaments: int = 6
     starts: int = 10
     iterative: IterativeConfig = field(default_factory=IterativeConfig)
     first_support: FirstSupport = field(default_factory=FirstSupport)

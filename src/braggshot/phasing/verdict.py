@@ -174,7 +174,7 @@ def _agreement(agreeing: Agreement, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             "doubtful",
             f"one start predicts the voxels kept from the phasing much better than the {stuck} others, which are stuck, but none "
-            "confirms it: more starts may (phasing.max_tournaments = 8), or mask aliens and check the sampling.",
+            "confirms it: more starts may (phasing.max_tournaments = 12), or mask aliens and check the sampling.",
         )
     elif others == 0:
         yield Finding("doubtful", "only one start was phased, so nothing says that it is not a lucky one; use 5 starts or more.")
