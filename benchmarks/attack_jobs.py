@@ -41,15 +41,17 @@ QUICK = [
     for said in ("method=iterative", "starts=1", "partial_coherence=off", "iterative.recipe=3*ER", "device=cpu")
 ]  # fmt: skip
 PATIENCE = 300.0  # seconds after which a job hangs
+LONG_ENOUGH = 20.0  # seconds after which a session that finds its scan done is told to end
 FOUR = (".cxi", ".vti", ".png", ".html")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command without its output folder, and the files that it leaves there."""
+    """A command without its output folder, and the files that it leaves there; a session that `waits` ends only when told."""
 
     words: tuple[str, ...]
     leaves: tuple[str, ...]
+    waits: bool = False
 
 
 def write_inputs(folder: Path) -> dict[str, Job]:
@@ -62,12 +64,13 @@ def write_inputs(folder: Path) -> dict[str, Job]:
     (folder / "tiny.toml").write_text("\n".join(f"{name} = {config.to_toml(value)}" for name, value in stated(TINY).items()))
     a, b, tiny = (str(folder / name) for name in ("a.cxi", "b.cxi", "tiny.toml"))
     subprocess.run([*BRAGGSHOT, "emit", a, "--to", f"folder:{folder / 'frames'}", "--rate", "0"], check=True, capture_output=True)
+    # A session that is started again leaves out what is done, and waits for the next scan: it has to be told to end.
     live = ("live", f"folder:{folder / 'frames'}", "--once", "--no-browser")
     return {
         "reconstruct": Job(("reconstruct", a, *QUICK), tuple(f"a{ending}" for ending in FOUR)),
         "series": Job(("series", a, b, *QUICK), ("a.cxi", "b.cxi", "series.csv", "series.png", "series.html")),
         "train": Job(("train", "--config", tiny), ("last.safetensors", "best.safetensors", "metrics.csv")),
-        "live": Job((*live, *QUICK), (*(f"a_0001{ending}" for ending in FOUR), "events.jsonl")),
+        "live": Job((*live, *QUICK), (*(f"a_0001{ending}" for ending in FOUR), "events.jsonl"), waits=True),
     }
 
 
@@ -107,6 +110,22 @@ def finish(job: Job, output: Path) -> tuple[int, str, float]:
         except subprocess.TimeoutExpired:
             return -1, "it hangs", PATIENCE
         return process.returncode, said, time.monotonic() - begin
+
+
+def finish_waiting(job: Job, output: Path) -> tuple[int, str]:
+    """Run a session until it ends, or until its files are there and its pictures made; then end it as Ctrl-C does."""
+    begin = time.monotonic()
+    with running(job, output) as process:
+        while process.poll() is None and time.monotonic() - begin < PATIENCE:
+            time.sleep(0.5)
+            if all((output / name).is_file() for name in job.leaves) and time.monotonic() - begin > LONG_ENOUGH:
+                os.kill(process.pid, signal.SIGINT)
+                break
+        try:
+            said = process.communicate(timeout=PATIENCE)[1]
+        except subprocess.TimeoutExpired:
+            return -1, "it hangs"
+        return process.returncode, said
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -194,7 +213,7 @@ def find_leftovers(output: Path) -> list[str]:
 
 def go_on(job: Job, output: Path) -> list[str]:
     """Give the command again, and name what is then not as it should be."""
-    status, said, _ = finish(job, output)
+    status, said = finish_waiting(job, output) if job.waits else finish(job, output)[:2]
     faults = [f"the second call ends with {status}: {said[-300:]}"] if status else []
     faults += [f"{name} is missing" for name in job.leaves if not (output / name).is_file()]
     return faults + find_damage(output) + [f"{name} is left over" for name in find_leftovers(output)]

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from braggshot.display import in_notebook
 from braggshot.errors import DataError, OutputError
-from braggshot.io.atomic import check_room, file_name, refuse_target
+from braggshot.io.atomic import check_room, file_name, refuse_target, sweep
 from braggshot.physics.strain import summary_table
 from braggshot.volumes import (
     BoolArray,
@@ -326,12 +326,11 @@ def check_writable(
     formats: Sequence[OutputFormat] = (),
     force: bool = True,
 ) -> None:
-    """Check before phasing that results can be written.
+    """Check before phasing that results can be written, and remove what a killed run left half-written.
 
     Parameters
     ----------
-    path : file or folder of the output
-    inputs : files that are read, and must stay as they are
+    path, inputs : file or folder of the output; files that are read, and must stay as they are
     names, formats : names of the volumes, and formats of the files in a folder, as far as they are known
     force : replace also files that braggshot did not write
 
@@ -352,6 +351,7 @@ def check_writable(
     except OSError as error:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another place.") from error
     check_room(folder, 0, "a result")
+    sweep(folder)
 
 
 def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:

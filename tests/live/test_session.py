@@ -257,3 +257,23 @@ def test_killed_and_started_again_no_finished_scan_is_lost(scan, tmp_path):
     assert cut_off in ([], ["three"])  # as far as the first session had come
     offline = pipeline.reconstruct(replace(scan, name="two"), {name: QUICK[name] for name in ("phasing", "output")})
     assert np.array_equal(results.read(tmp_path / "two.cxi").rho, offline.rho)
+
+
+def test_pictures_that_a_killed_session_did_not_come_to_are_made_when_it_starts_again(scan, tmp_path):
+    """The crystal counts as done once its CXI file is there; its other files, and the event, must still come."""
+    wanted = QUICK | {"output": {"formats": ["cxi", "vti", "png"]}, "live": QUICK["live"] | {"keep": True}}
+    finished(Session(tmp_path, resolve(wanted)), source_of(messages(scan, "one")))
+    crystal = (tmp_path / "one.cxi").read_bytes()
+    for path in (tmp_path / "one.png", tmp_path / "one.vti", tmp_path / "events.jsonl"):
+        path.unlink()
+    left = tmp_path / ".one-0123abcd.cxi"  # what a write leaves that was killed
+    left.write_bytes(b"half")
+    events = finished(Session(tmp_path, resolve(wanted)), source_of())
+    (told,) = [event for event in events if event["event"] == "result"]
+    assert told["scan"] == "one"
+    assert told["frames"] == scan.frames.shape[0]
+    assert told["files"] == ["one.cxi", "one.vti", "one.png"]
+    assert all((tmp_path / name).exists() for name in told["files"])
+    assert (tmp_path / "one.cxi").read_bytes() == crystal
+    assert not left.exists()
+    assert not [event for event in finished(Session(tmp_path, resolve(wanted)), source_of()) if event["event"] == "result"][1:]

@@ -91,7 +91,6 @@ def reconstruct_many(
     sources = [scan if isinstance(scan, Source) else Source(Path(scan)) for scan in scans]
     read = [path for source in sources for path in inputs_of({"path": source.path, "options": resolved.input})]
     check_writable(folder, read, unique_names(sources, resolved.input), resolved.output.formats, resolved.output.force)
-    sweep(folder)
     with workers_of(client, resolved) as workers:
         jobs = jobs_of(sources, folder, resolved, None if workers.network is None else workers.network.digest)
         missing: list[Job] = []

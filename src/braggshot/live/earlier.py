@@ -4,31 +4,55 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from braggshot.errors import BraggshotError
+from braggshot.io import results
 from braggshot.io.formats import recorded
 from braggshot.live.assemble import recordings_in
 from braggshot.live.mailbox import FinishedScan, Mailbox
 from braggshot.live.status import Journal, Status, read_events
+from braggshot.output import OutputFormat, targets_of, write
 
 
-def resume(folder: Path, recordings: Path, status: Status, journal: Journal, mailbox: Mailbox) -> None:
+@dataclass(frozen=True)
+class Places:
+    """Folder of the results, folder of the recordings, and formats of the files of a result."""
+
+    folder: Path
+    recordings: Path
+    formats: tuple[OutputFormat, ...]
+
+
+def resume(places: Places, status: Status, journal: Journal, mailbox: Mailbox) -> None:
     """Submit scans that an earlier session recorded whole but did not reconstruct; report scans that it recorded in part.
 
-    Parameters
-    ----------
-    folder : folder of the results
-    recordings : folder of the recordings
+    Where the session was killed between the files of a result, the missing ones are written from its CXI file.
     """
-    for path, end in recordings_in(recordings):
-        if (folder / f"{path.name}.cxi").exists():
-            continue
+    for path, end in recordings_in(places.recordings):
+        result = places.folder / f"{path.name}.cxi"
         try:
-            _resume_one(path, end, status, journal, mailbox)
+            if result.exists():
+                _complete(result, 0 if end is None else end["frames"], places, journal)
+            else:
+                _resume_one(path, end, status, journal, mailbox)
         except BraggshotError as error:
             journal.trouble(path.name, error)
+
+
+def _complete(path: Path, frames: int, places: Places, journal: Journal) -> None:
+    """Write the files of a result that are missing, and the event that told of it."""
+    targets = targets_of(places.folder, path.stem, places.formats)
+    missing = tuple(kind for kind in places.formats if not targets[kind].exists())
+    if not missing:
+        return
+    result = results.read(path)
+    write(result, places.folder, missing)
+    files = [target.name for target in targets.values()]
+    facts = {"verdict": result.verdict, "reasons": " ".join(result.reasons), "chi2": result.quality.chi2}
+    journal.write("result", path.stem, frames, file=files[0], files=files, **facts)
 
 
 def _resume_one(path: Path, end: Mapping[str, Any] | None, status: Status, journal: Journal, mailbox: Mailbox) -> None:

@@ -29,7 +29,7 @@ from braggshot.errors import ConfigError, DataError
 from braggshot.io import registry, results
 from braggshot.iterative.iterate import Progress
 from braggshot.live.assemble import Assembly, recordings_in
-from braggshot.live.earlier import resume, taken_before
+from braggshot.live.earlier import Places, resume, taken_before
 from braggshot.live.given import GivenImage
 from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
 from braggshot.live.messages import Findable, Source
@@ -156,7 +156,8 @@ class Session:
             source.leave_out(taken_before(self.folder, self.recordings, self.journal.path))
         self.journal.write("session started", source=type(source).__name__)
         self.status.change(work=Work("waiting for the first scan", time.monotonic()))
-        self._run_guarded("recordings", partial(resume, self.folder, self.recordings, self.status, self.journal, self.mailbox))
+        places = Places(self.folder, self.recordings, self._formats())
+        self._run_guarded("recordings", partial(resume, places, self.status, self.journal, self.mailbox))
         receiver = threading.Thread(target=self.receiver.run, args=(source, self.stop), name="receiver", daemon=True)
         receiver.start()
         try:

@@ -88,7 +88,7 @@ def _turn(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def mean_energy(geometry: Geometry) -> float:
     """Return the photon energy [J]; of an energy scan, the mean over its frames."""
-    return float(np.nanmean(geometry.energy))
+    return float(np.nanmean(geometry.energy)) if steps_energy(geometry) else float(geometry.energy)
 
 
 def steps_energy(geometry: Geometry) -> bool:

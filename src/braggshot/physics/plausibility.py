@@ -70,7 +70,9 @@ def refuse_impossible_geometry(geometry: Geometry, name: str) -> None:
     ------
     GeometryError : for a value outside its range; the message names the unit that was probably meant.
     """
-    energies = [float(np.nanmin(geometry.energy)), float(np.nanmax(geometry.energy))]  # two of an energy scan
+    stated = np.atleast_1d(geometry.energy)
+    stated = stated[~np.isnan(stated)] if stated.size > 1 else stated  # frames of an energy scan may lack theirs
+    energies = [float(stated.min()), float(stated.max())] if stated.size else [np.nan]
     values = [*((ENERGY, energy / electron_volt) for energy in energies), (DISTANCE, geometry.distance)]
     for known, value in (*values, *((PIXEL, pitch) for pitch in geometry.pixel_size)):
         if not known.low <= value <= known.high:

@@ -78,7 +78,6 @@ def run(
     called = unique_names(scans, settings.input)
     read = [path for scan in scans for path in inputs_of({"path": scan.path, "options": settings.input})]
     check_writable(folder, read, called, ("cxi", *settings.output.formats), settings.output.force)
-    sweep(folder)
     earlier = {row["name"]: row for row in table.read(folder / "series.csv")}
     # Number of a scan -> its row of an earlier run, which is replaced when the scan is done.
     rows = {number: earlier[name] for number, name in enumerate(called) if name in earlier}
