@@ -92,6 +92,7 @@ def running(job: Job, output: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [*BRAGGSHOT, *job.words, "-o", str(output)],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits a deaf ear for Ctrl-C
     )  # fmt: skip
     try:
         yield process
