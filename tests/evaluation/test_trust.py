@@ -48,7 +48,7 @@ def test_every_class_draws_and_comes_back_the_same(group):
 
 def test_real_scans_have_several_faults_or_none():
     numbers = [
-        len(crystal.draw()[1].provenance["drawn"]) - 1 for crystal in suites.crystals("trust", 12) if crystal.group == "as measured"
+        len(crystal.draw()[1].provenance["drawn"]) - 1 for crystal in suites.crystals("trust", 8) if crystal.group == "as measured"
     ]
     assert min(numbers) <= 1
     assert max(numbers) >= 2
@@ -169,9 +169,11 @@ def test_parts_are_merged_once(tmp_path):
 
 def test_a_row_says_what_was_drawn_and_what_sigma_covers(monkeypatch):
     """Short phasing from random starts on a small crystal with the suite's geometry."""
-    monkeypatch.setitem(trust.KINDS, "mild, to 2 pi", replace(trust.KINDS["mild, to 2 pi"], settings=SMALL, sizes=(32,)))
-    truth, volume = trust.draw("mild, to 2 pi", 7, SMALL)()
-    config = PhasingConfig(method="iterative", starts=3, iterative=IterativeConfig(recipe="100*HIO+60*ER"), device="cpu")
+    easy = replace(trust.KINDS["mild, to 2 pi"], settings=replace(SMALL, phase_range=(0.5, 0.5)), sizes=(32,))
+    monkeypatch.setitem(trust.KINDS, "mild, to 2 pi", easy)
+    truth, volume = trust.draw("mild, to 2 pi", 8, SMALL)()
+    short = IterativeConfig(recipe="2*(50*HIO+60*RAAR)+60*ER")
+    config = PhasingConfig(method="iterative", starts=4, device="cpu", partial_coherence="off", iterative=short)
     row = rows.judge_crystal(truth, volume, config)
     assert row["drawn"].keys() == {"peak"}
     assert row["verdict"] in ("good", "doubtful", "failed")
