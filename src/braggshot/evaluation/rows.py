@@ -220,7 +220,7 @@ def read(path: Path) -> list[Row]:
 
 
 def merge(folder: Path, parts: Sequence[Path]) -> None:
-    """Add to ``results.json`` in `folder` the rows of other folders that it does not have yet.
+    """Add to ``results.json`` in `folder` the rows of other folders, for crystals and methods that it does not have yet.
 
     Raises
     ------
@@ -230,8 +230,8 @@ def merge(folder: Path, parts: Sequence[Path]) -> None:
     for part in parts:
         if not (part / "results.json").exists():
             raise FormatError(f"{part}: holds no results.json; give the folder of a part that was evaluated.")
-        known = {key(row) for row in rows}
-        rows += [row for row in read(part / "results.json") if key(row) not in known]
+        known = {key(row)[:3] for row in rows}  # whatever the network, so that no crystal counts twice
+        rows += [row for row in read(part / "results.json") if key(row)[:3] not in known]
     if parts:
         write(folder / "results.json", rows)
 
