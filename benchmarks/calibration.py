@@ -17,33 +17,18 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
+from braggshot.evaluation.coverage import bulk_of, errors
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.strategies import phase
 from braggshot.phasing.uncertainty import together, with_photon_noise
-from braggshot.physics import strain
 from braggshot.physics.metrics import align
 from braggshot.pipeline import drain
-from braggshot.volumes import BoolArray, ComplexArray, Reconstruction
 
 Q = np.array([1.0, 0.0, 0.0])  # so the strain is the turn of the phase from slice to slice
 SETTINGS = CrystalSettings(shape=(48, 48, 48), oversampling=(2.2, 3.5), phase_range=(1.0, 1.5 * math.pi), steepest=2.0)
 PEAKS = (1e3, 1e4, 1e5, 1e6)
-
-
-def errors(found: Reconstruction, truth: ComplexArray, bulk: BoolArray) -> dict[str, np.ndarray]:
-    """Of the phase [rad], of the strain [1] and of the amplitude over its own size [1], on the voxels of the bulk."""
-    # The truth is brought onto the answer, so the answer's sigma stays where it is.
-    aligned = align(torch.from_numpy(truth), torch.from_numpy(found.rho)).field.numpy()
-    turn = np.angle(found.rho * aligned.conj())[bulk]
-    turn = np.angle(np.exp(1j * (turn - np.angle(np.exp(1j * turn).mean()))))
-    maps = [
-        strain.strain(strain.gradient(strain.phase_differences(f, found.support), found.basis), Q) for f in (found.rho, aligned)
-    ]
-    one, other = (np.abs(field)[bulk] / np.abs(field)[bulk].mean() for field in (found.rho, aligned))
-    return {"phase": turn, "strain": (maps[0] - maps[1])[bulk], "amplitude": (one - other) / one}
 
 
 def rows(first: int, number: int, method: str) -> Iterator[tuple[float, str, str, float, float, float]]:
@@ -55,7 +40,7 @@ def rows(first: int, number: int, method: str) -> Iterator[tuple[float, str, str
         found = drain(phase(volume, config))
         if found.uncertainty is None or align(torch.from_numpy(found.rho), torch.from_numpy(truth)).correlation < 0.95:
             continue
-        bulk = ndimage.binary_erosion(found.support)
+        bulk = bulk_of(found)
         wrong = errors(found, truth, bulk)
         noise = drain(with_photon_noise(replace(found, uncertainty=None), 10)).uncertainty
         for source, spread in (("starts", found.uncertainty), ("photons", noise), ("both", together(found.uncertainty, noise))):

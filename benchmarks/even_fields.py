@@ -14,37 +14,19 @@ import time
 import numpy as np
 import torch
 
+from braggshot.crystals.even import draw_even
 from braggshot.phasing import PhasingConfig, phase
-from braggshot.physics.fourier import fourier
 from braggshot.physics.metrics import align
 from braggshot.pipeline import drain
 from braggshot.volumes import DiffractionVolume
 
-SHAPES, FIELDS = ("cube", "ball", "cylinder"), ("radial", "cosine")
 FOUND = 0.95
 
 
 def draw(seed: int, size: int) -> tuple[str, torch.Tensor, DiffractionVolume]:
-    """Draw a crystal, its name, and its counts: phase range pi to 4 pi, oversampling 2.3 to 3, peak 3e4 to 1e6 photons."""
-    generator = np.random.default_rng(seed)
-    shape, field, span = SHAPES[seed % 3], FIELDS[seed // 3 % 2], np.pi * generator.uniform(1, 4)
-    edges = size / generator.uniform(2.3, 3.0, 3)
-    z, y, x = np.meshgrid(*((np.arange(size) - size // 2) / (edge / 2) for edge in edges), indexing="ij")
-    inside = {
-        "cube": np.maximum(np.maximum(abs(z), abs(y)), abs(x)) <= 1,
-        "ball": z**2 + y**2 + x**2 <= 1,
-        "cylinder": (abs(z) <= 1) & (y**2 + x**2 <= 1),
-    }[shape]
-    along = generator.normal(size=3)
-    along *= np.pi * generator.uniform(0.7, 1.3) / np.linalg.norm(along)
-    power = generator.uniform(0.7, 1.3)
-    phi = (z**2 + y**2 + x**2) ** power if field == "radial" else np.cos(along[0] * z + along[1] * y + along[2] * x)
-    phi = span * (phi - phi[inside].min()) / np.ptp(phi[inside])
-    rho = torch.from_numpy((inside * np.exp(1j * phi)).astype(np.complex64))
-    expected = fourier(rho[None])[0].abs().square()
-    expected *= 10 ** generator.uniform(4.5, 6) / expected.max()
+    """Draw a crystal, its name, and its counts."""
+    name, _, rho, expected = draw_even(seed, size)
     counts = torch.poisson(expected, generator=torch.Generator().manual_seed(seed)).numpy()
-    name = f"{shape} {field} {span / np.pi:.2f} pi"
     return name, rho, DiffractionVolume(counts.astype(np.float32), np.ones(counts.shape, bool), name=name)
 
 

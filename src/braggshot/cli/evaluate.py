@@ -19,13 +19,14 @@ commands = typer.Typer()
 
 # Names of the suites (sets of crystals of known shape and phase), and names of the phasing methods that are compared on them. They
 # repeat the keys of `suites.SUITES` and `methods.METHODS`, because importing those tables would import torch, which takes seconds.
-SUITES = ("strain", "photons", "oversampling", "gaps", "coherence", "large", "atomistic", "faults", "smoke")
+SUITES = ("strain", "photons", "oversampling", "gaps", "coherence", "large", "atomistic", "faults", "trust", "smoke")
 METHODS = (
     "oneshot", "oneshot+ER50", "refine+10", "refine", "refine+300", "auto", "iterative-1", "iterative-5", "iterative-20",
     "classic-1", "classic-5", "classic-20", "autophasenn", "autophasenn+ER50",
 )  # fmt: skip
 
-QUICK = ("oneshot", "refine", "auto")  # methods of the suite "smoke", unless others are given
+# Methods and number of crystals of a suite that is evaluated alone, unless others are given.
+ALONE = {"smoke": (("oneshot", "refine", "auto"), 2), "trust": (("auto",), 22)}
 
 
 @commands.command(
@@ -40,11 +41,14 @@ def evaluate(
         typer.Option(help="Crystals to phase (default strain); see docs/evaluation.md.", **one_of(lambda: SUITES)),
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Ways to phase them (default all; three for smoke alone).", **one_of(lambda: METHODS))
+        list[str] | None,
+        typer.Option(help="Ways to phase them (default all; three for smoke alone, auto for trust).", **one_of(lambda: METHODS)),
     ] = None,
     crystals: Annotated[
-        int | None, typer.Option(help="Number of crystals in each group of a suite (default 20, 2 for smoke alone).")
+        int | None, typer.Option(help="Number of crystals in each group of a suite (default 20, 2 for smoke alone, 22 for trust).")
     ] = None,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first crystal of each group; parts can run apart.")] = 0,
+    part: Annotated[list[Path] | None, typer.Option(help="Folder of a part that ran apart; its rows are taken over.")] = None,
     network: Network = None,
     published: Annotated[str | None, typer.Option(help="File of a trained autophasenn, for its methods.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of CXI files with a truth, for suites of files.")] = None,
@@ -52,7 +56,7 @@ def evaluate(
     seed: Seed = 0,
 ) -> None:
     """Compare phasing methods on known crystals; write the result for each method and crystal, a summary table and figures."""
-    from braggshot.evaluation import methods, rows, table
+    from braggshot.evaluation import methods, reliability, rows, table
     from braggshot.io.atomic import refuse_target
     from braggshot.output import check_writable
     from braggshot.report.evaluation import write_evaluation_figure
@@ -63,14 +67,14 @@ def evaluate(
     check_writable(output)
     chosen = methods.Choice(published=published, device=device, seed=seed)
     chosen = chosen if network is None else replace(chosen, network=network)
-    is_quick = suite == ["smoke"]
-    names = method or (QUICK if is_quick else methods.default_methods(chosen))
-    number = crystals or (2 if is_quick else 20)
+    usual = ALONE.get(suite[0]) if suite and len(suite) == 1 else None
+    names, number = usual or (methods.default_methods(chosen), 20)
+    rows.merge(output, part or [])
     with _evaluation_bar() as show:
-        for report in rows.evaluate(output, suite or ["strain"], names, chosen, number, data):
+        for report in rows.evaluate(output, suite or ["strain"], method or names, chosen, crystals or number, data, first):
             show(report)
     found = rows.read(output / "results.json")
-    table.write(output / "table.md", found)
+    table.write(output / "table.md", found, more=reliability.markdown(found))
     say(output / "table.md")
     for name in dict.fromkeys(row["suite"] for row in found):
         write_evaluation_figure(output / f"{name}.png", name, [row for row in found if row["suite"] == name])

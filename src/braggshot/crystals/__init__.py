@@ -6,6 +6,7 @@ shapes         draw bodies: facetted, ellipsoidal, concave, rough, twinned
 displacement   draw phase fields: random, bending, cosines, core and shell, inclusion, dislocations
 detector       turn expected photons into counts and a mask of valid voxels
 sample         draw random crystals and diffraction volumes
+even           draw crystals with a centre of inversion
 scan           simulate a raw rocking scan with its geometry
 direct_sum     compute a rocking scan frame by frame, to check the fast simulation
 relax          bring atoms to equilibrium, by LAMMPS (extra ``atomistic``)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from braggshot.errors import DataError, FormatError
+from braggshot.evaluation.coverage import coverage
 from braggshot.evaluation.methods import Choice, network_of, phasing_of
 from braggshot.evaluation.suites import SUITES, crystals
 from braggshot.io.atomic import replacing
@@ -56,6 +57,7 @@ def evaluate(
     choice: Choice | None = None,
     number: int = 20,
     data: Path | None = None,
+    first: int = 0,
 ) -> Iterator[Report]:
     """Phase crystals by several methods and write the results to ``results.json`` in `folder`; yield a report for every new row.
 
@@ -65,6 +67,7 @@ def evaluate(
     choice : networks, device and seed; None takes the defaults
     number : number of crystals per group
     data : folder of files that hold counts and the true crystal, for suites that read files
+    first : number of the first crystal of each group
 
     Raises
     ------
@@ -73,7 +76,7 @@ def evaluate(
     choice = choice or Choice()
     configs = {(s, m): phasing_of(m, choice, SUITES[s].coherent if s in SUITES else True) for s in suites for m in methods}
     prints = {method: fingerprint(method, choice) for method in methods}
-    todo = [(suite, crystal) for suite in suites for crystal in crystals(suite, number, data)]
+    todo = [(suite, crystal) for suite in suites for crystal in crystals(suite, number, data, first)]
     rows = read(folder / "results.json")
     done, known = 0, {key(row) for row in rows}
     for suite, crystal in todo:
@@ -98,11 +101,15 @@ def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: Phasin
     facts = _facts(volume) | _truth_misfits(truth, volume, config)
     # Atomistic crystals come from files that are prepared already; the others go through the whole preparation.
     prepared = volume.window is not None
-    scan = Scan(volume.intensity, volume.name, volume.valid, prepared=prepared, provenance=dict(volume.provenance))
+    geometry = None if prepared else volume.geometry
+    said = dict(volume.provenance)
+    scan = Scan(volume.intensity, volume.name, volume.valid, geometry=geometry, prepared=prepared, provenance=said)
     began = time.perf_counter()
     try:
         result = drain(prepare_and_phase(scan, PrepareConfig(), config))
-        scores = compare(on_window(truth, result.volume), result.rho)
+        reached = on_window(truth, result.volume)
+        scores = compare(reached, result.rho)
+        covered = coverage(result, reached)
     except FAILURES as error:
         seconds = time.perf_counter() - began
         return facts | {"correlation": 0.0, "success": False, "seconds": seconds, "error": f"{type(error).__name__}: {error}"}
@@ -120,7 +127,9 @@ def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: Phasin
         "chi2": quality.chi2,
         "r_factor": quality.r_factor,
         "llk_free": quality.llk_free,
+        "coverage": covered,
         "verdict": result.verdict,
+        "reasons": list(result.reasons),
         "noticed": list(result.volume.provenance.get("noticed", ())),
         "seconds": result.seconds["phasing"],
     }
@@ -142,7 +151,8 @@ def warm_up(method: str, config: PhasingConfig) -> None:
 def _facts(volume: DiffractionVolume) -> Row:
     """Return facts about a simulated crystal that need no phasing: shape of the volume, oversampling, true phase range."""
     known = volume.provenance.get("phase_range", volume.provenance.get("atomistic", {}).get("phase_range"))
-    return {"shape": list(volume.shape), "oversampling": list(volume.oversampling or ()), "phase_range": known}
+    facts = {"shape": list(volume.shape), "oversampling": list(volume.oversampling or ()), "phase_range": known}
+    return facts | ({"drawn": volume.provenance["drawn"]} if "drawn" in volume.provenance else {})
 
 
 def on_window(truth: ComplexArray, volume: DiffractionVolume) -> ComplexArray:
@@ -207,6 +217,23 @@ def read(path: Path) -> list[Row]:
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: is no list of results; give another folder with -o.") from error
     return rows
+
+
+def merge(folder: Path, parts: Sequence[Path]) -> None:
+    """Add to ``results.json`` in `folder` the rows of other folders, for crystals and methods that it does not have yet.
+
+    Raises
+    ------
+    FormatError : if the results of a part are missing or are no list of results.
+    """
+    rows = read(folder / "results.json")
+    for part in parts:
+        if not (part / "results.json").exists():
+            raise FormatError(f"{part}: holds no results.json; give the folder of a part that was evaluated.")
+        known = {key(row)[:3] for row in rows}  # whatever the network, so that no crystal counts twice
+        rows += [row for row in read(part / "results.json") if key(row)[:3] not in known]
+    if parts:
+        write(folder / "results.json", rows)
 
 
 def write(path: Path, rows: list[Row]) -> None:

@@ -1,7 +1,8 @@
 """Define suites of crystals for evaluation, in groups that differ in one property.
 
 No network was trained on these crystals. The number of a crystal determines its seed, which is the same in every group. So
-crystals are reproducible, and groups differ only in the property that they are named after. Recipes and limits of braggshot were
+crystals are reproducible, and groups differ only in the property that they are named after; in the suite "trust" every crystal
+has its own seed. Recipes and limits of braggshot were
 tuned on crystals with other seeds, far from these. Training seeds are all multiples of 131; the seeds of the suites are not.
 """
 
@@ -18,7 +19,7 @@ from braggshot.crystals import displacement
 from braggshot.crystals.detector import DetectorSettings
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError, DataError
-from braggshot.evaluation import faults
+from braggshot.evaluation import faults, trust
 from braggshot.io import registry
 from braggshot.physics.sampling import oversampling
 from braggshot.prepare import prepare
@@ -67,31 +68,35 @@ class Suite:
     groups : settings of the crystals of each group, by the group's name; empty for crystals that are read from files
     coherent : True if the beam is known to be fully coherent, so that no method fits a point spread
     draw : function of group, seed and settings that returns the function `Crystal.draw`
+    seed : function of group and number of a crystal that returns its seed
     """
 
     about: str
     groups: Mapping[str, CrystalSettings] = field(default_factory=dict)
     coherent: bool = True
     draw: Callable[[str, int, CrystalSettings], Drawing] = _simulated
+    seed: Callable[[str, int], int] = lambda _, k: FIRST_SEED + 131 * k
 
-    def crystals(self, number: int) -> Iterator[Crystal]:
-        """Yield `number` crystals of each group, taking the groups in turn.
+    def crystals(self, number: int, first: int = 0) -> Iterator[Crystal]:
+        """Yield `number` crystals of each group from number `first` on, taking the groups in turn.
 
         So a run that is stopped early has evaluated about as many crystals of each group.
         """
-        for k in range(number):
+        for k in range(first, first + number):
             for group, settings in self.groups.items():
-                yield Crystal(f"{group} #{k}", group, self.draw(group, FIRST_SEED + 131 * k, settings))
+                yield Crystal(f"{group} #{k}", group, self.draw(group, self.seed(group, k), settings))
 
 
-def from_folder(folder: Path, number: int) -> Iterator[Crystal]:
-    """List the first `number` CXI files of a folder that hold the true crystal beside the counts, such as atomistic crystals.
+def from_folder(folder: Path, number: int, first: int = 0) -> Iterator[Crystal]:
+    """List `number` CXI files of a folder, from number `first` on, that hold the true crystal beside the counts.
+
+    Atomistic crystals are such files.
 
     Raises
     ------
     ConfigError : if there is no such file.
     """
-    files = sorted(folder.glob("*.cxi"))[:number]
+    files = sorted(folder.glob("*.cxi"))[first : first + number]
     if not files:
         raise ConfigError(f"{folder}: no CXI files with a truth; make some with benchmarks/atomistic.py, or give another --data.")
     for path in files:
@@ -162,12 +167,21 @@ SUITES = {
         dict.fromkeys(faults.GROUPS, replace(_SMALL, counts=(5e4, 5e4), phase_range=(math.pi,) * 2)),
         draw=faults.draw,
     ),
+    "trust": Suite(
+        "crystals of many kinds, phase range 0 to 8 pi, and scans with faults, mixed as real scans have them; 48^3 and 64^3",
+        {name: kind.settings for name, kind in trust.KINDS.items()},
+        coherent=False,
+        draw=trust.draw,
+        seed=trust.seed_of,
+    ),
     "smoke": Suite("32^3 voxels, to see that everything works", _group_by_range(_SMALL, 1)),
 }
 
 
-def crystals(name: str, number: int, folder: Path | None = None) -> Iterator[Crystal]:
-    """List the crystals of a suite: `number` of each group, or, for a suite that reads files, the first `number` files of `folder`.
+def crystals(name: str, number: int, folder: Path | None = None, first: int = 0) -> Iterator[Crystal]:
+    """List the crystals of a suite: `number` of each group, or, for a suite that reads files, `number` files of `folder`.
+
+    Both begin with the crystal of number `first`.
 
     Raises
     ------
@@ -176,7 +190,7 @@ def crystals(name: str, number: int, folder: Path | None = None) -> Iterator[Cry
     if name not in SUITES:
         raise ConfigError(f"no suite {name!r}; known: {', '.join(SUITES)}.")
     if SUITES[name].groups:
-        return SUITES[name].crystals(number)
+        return SUITES[name].crystals(number, first)
     if folder is None:
         raise ConfigError(f"the suite {name!r} reads its crystals from files; give their folder with --data.")
-    return from_folder(folder, number)
+    return from_folder(folder, number, first)

@@ -157,15 +157,15 @@ Strain by the field's convention, Au(111) and voxels of 10 nm.
 """
 
 
-def write(path: Path, rows: Sequence[Row], command: str = "") -> None:
-    """Write the table of results in Markdown to `path`; `command` is shown at the top.
+def write(path: Path, rows: Sequence[Row], command: str = "", more: str = "") -> None:
+    """Write the table of results in Markdown to `path`; `command` is shown at the top, and `more` sections follow.
 
     Raises
     ------
     OutputError : if the file cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(markdown(rows, command), encoding="utf-8")
+        temporary.write_text(markdown(rows, command) + more, encoding="utf-8")
 
 
 def _value(interval: Interval, form: str = "{:.2f}") -> str:

@@ -62,11 +62,16 @@ def _rate(rows: Rows) -> float:
     return float(np.mean([row["success"] for row in rows])) if rows else np.nan
 
 
+def _name_groups(axes: Axes, groups: list[str]) -> None:
+    slanted: dict[str, Any] = {"rotation": 35, "ha": "right", "fontsize": 8} if len(groups) > 7 else {}  # else they overlap
+    axes.set_xticks(range(len(groups)), groups, **slanted)
+
+
 def _success(axes: Axes, rows: Rows, groups: list[str], colours: Mapping[str, Any]) -> None:
     for mark, (method, colour) in zip(_MARKS * len(colours), colours.items(), strict=False):
         rates = [_rate(_of(rows, method, group)) for group in groups]
         axes.plot(range(len(groups)), rates, marker=mark, color=colour, label=method, alpha=0.85)
-    axes.set_xticks(range(len(groups)), groups)
+    _name_groups(axes, groups)
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("share of crystals found")
 
@@ -81,7 +86,7 @@ def _correlations(axes: Axes, rows: Rows, groups: list[str], colours: Mapping[st
             if values:
                 axes.plot([where[0] - step / 2, where[0] + step / 2], [np.median(values)] * 2, color=colour, linewidth=2)
     axes.axhline(0.95, color="0.5", linewidth=0.8, linestyle=":")
-    axes.set_xticks(range(len(groups)), groups)
+    _name_groups(axes, groups)
     axes.set_ylabel("aligned correlation, median")
 
 
