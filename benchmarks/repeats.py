@@ -25,11 +25,12 @@ from braggshot.physics.forward import intensity
 from braggshot.physics.scores import compare
 from braggshot.pipeline import drain, prepare_and_phase
 from braggshot.prepare import PrepareConfig, RepeatsConfig, sum_repeats
+from braggshot.prepare.alignment import measure_shift
 from braggshot.prepare.repeats import choose_reference, match
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray, Scan
 
 SETTINGS = CrystalSettings(
-    shape=(64, 64, 64), oversampling=(2.5, 4.0), phase_range=(math.pi, 2 * math.pi), steepest=1.5, counts=(4e4, 4e5)
+    shape=(48, 48, 48), oversampling=(2.5, 4.0), phase_range=(math.pi, 2 * math.pi), steepest=1.5, counts=(4e4, 4e5)
 )
 SCANS, CHANGED = 6, 3  # scans of each crystal, and the one among them that is another state
 CHANGES = ("more strain", "less strain", "another place", "turned")
@@ -49,11 +50,15 @@ class Row:
     left_out: tuple[int, ...]
 
 
+def ramp(rho: ComplexArray, shift: FloatArray) -> ComplexArray:
+    """Return a crystal with the ramp of the phase that moves its pattern by a shift in voxels."""
+    ramps = [np.exp(2j * np.pi * part * (np.arange(n) - n // 2) / n) for part, n in zip(shift, rho.shape, strict=True)]
+    return (rho * ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]).astype(np.complex64)
+
+
 def pattern(rho: ComplexArray, shift: FloatArray) -> FloatArray:
     """Return the expected photons of a crystal, the pattern moved by a shift in voxels."""
-    ramps = [np.exp(2j * np.pi * part * (np.arange(n) - n // 2) / n) for part, n in zip(shift, rho.shape, strict=True)]
-    moved = rho * ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]
-    return intensity(torch.from_numpy(moved.astype(np.complex64))).numpy()
+    return intensity(torch.from_numpy(ramp(rho, shift))).numpy()
 
 
 def change(rho: ComplexArray, kind: str, random: np.random.Generator) -> ComplexArray:
@@ -102,6 +107,10 @@ def draw_repeats(
 
 def phase(seed: int, kind: str, arm: str, truth: ComplexArray, scan: Scan, left_out: Sequence[int] = ()) -> Row:
     """Phase a scan and compare the crystal with the truth."""
+    expected = pattern(truth, np.zeros(3))
+    valid = np.ones(expected.shape, dtype=bool) if scan.valid is None else scan.valid
+    moved = measure_shift(np.asarray(scan.frames, np.float32), valid, expected, np.ones_like(valid))
+    truth = ramp(truth, moved)  # where the peak lies is no property of the crystal
     found = drain(prepare_and_phase(scan, NOTHING, PhasingConfig(device="cpu", seed=seed % 1000)))
     correlation = compare(on_window(truth, found.volume), found.rho).correlation
     return Row(seed, kind, arm, correlation, found.verdict, tuple(left_out))

@@ -10,10 +10,11 @@ import numpy as np
 from braggshot.errors import DataError
 from braggshot.physics.geometry import KEV, mean_energy
 from braggshot.prepare.rocking import stepped_values
-from braggshot.volumes import Circle, Geometry, Scan
+from braggshot.volumes import Circle, FloatArray, Geometry, Scan
 
 ENERGY = 2e-4  # largest relative difference of photon energies that repeats may have [1]
-LENGTH = 1e-3  # largest relative difference of distances, pixel sizes and steps [1]
+LENGTH = 1e-3  # largest relative difference of distances and pixel sizes [1]
+STEP = 1e-2  # largest relative difference of the ranges of angles or energies [1]
 DETECTOR = 1e-3  # largest difference of the detector's angles [rad]
 SAMPLE = 1e-2  # largest difference of the sample's angles, at the middle of a scan [rad]
 
@@ -67,9 +68,9 @@ def _differences(one: Scan, two: Scan) -> Iterator[str]:
     yield from _other_geometry(first, second)
     values, others = stepped_values(one)[0], stepped_values(two)[0]
     if values is not None and others is not None:
-        steps = [abs(np.polyfit(np.arange(len(part)), np.nan_to_num(part), 1)[0]) for part in (values, others)]
-        if not np.isclose(*steps, rtol=10 * LENGTH):
-            yield f"its step is {steps[1] / steps[0]:.3f} times as large"
+        ratio = _range(others) / max(_range(values), 1e-30)
+        if abs(ratio - 1) > STEP:
+            yield f"its steps are {ratio:.3f} times as large"
 
 
 def _other_geometry(first: Geometry, second: Geometry) -> Iterator[str]:
@@ -94,6 +95,10 @@ def _other_geometry(first: Geometry, second: Geometry) -> Iterator[str]:
             apart = abs(_middle(other) - _middle(circle))
             if apart > limit:
                 yield f"the {what} stands elsewhere: {other.name or other.axis} differs by {np.degrees(apart):.3f} degrees"
+
+
+def _range(values: FloatArray) -> float:
+    return float(np.nanmax(values) - np.nanmin(values))
 
 
 def _middle(circle: Circle) -> float:
