@@ -131,9 +131,9 @@ def choose_reference(patches: Sequence[Pattern]) -> tuple[int, list[Vector]]:
             unlike[one, two] = unlike[two, one] = 1.0 if np.isnan(found) else found
     others = unlike[~np.eye(len(patches), dtype=bool)].reshape(len(patches), -1)
     typical = np.median(others, axis=1)
-    alike = np.flatnonzero(typical <= typical.min() + 1e-3)
+    alike = np.flatnonzero(typical <= typical.min() + 1e-3).tolist()
     counts = [float(patches[index][0].sum()) for index in alike]
-    first = int(alike[int(np.argmax(counts))])
+    first: int = alike[int(np.argmax(counts))]
     return first, [shift - shifts[first] for shift in shifts]
 
 
@@ -233,8 +233,7 @@ def _central(pattern: Pattern, centre: Sequence[int], edge: int) -> Pattern:
     shape = pattern[0].shape
     size = [min(edge, full) for full in shape]
     start = [min(max(0, index - part // 2), full - part) for index, part, full in zip(centre, size, shape, strict=True)]
-    counts, valid = (cut(part, start, size) for part in pattern)
-    return counts, valid
+    return cut(pattern[0], start, size), cut(pattern[1], start, size)
 
 
 def _refuse_unfit(scans: Sequence[Scan], patches: Sequence[Pattern]) -> None:
@@ -275,17 +274,20 @@ def _add(
     preparation, settings, region = how
     total: Total | None = None
     nearest: tuple[float, Geometry | None] = (np.inf, None)
-    remarks: list[str] = []
+    remarks: dict[str, list[str]] = {}
     for scan, found in zip(scans, matches, strict=True):
         if found.fault:
             continue
         read = read_corrected(scan, preparation, region)
         total = total or Total.empty(read.counts.shape)
         total.add(*move((read.counts, read.valid), found.shift, settings.interpolate), found.difference.scale)
-        remarks += [f"{scan.name}: {words}" for words in read.noticed]
+        for words in read.noticed:
+            remarks.setdefault(words, []).append(scan.name)
         nearest = min(nearest, (float(np.abs(found.shift).max()), read.geometry), key=lambda pair: pair[0])
     assert total is not None
-    return total, nearest[1], remarks
+    number = sum(not found.fault for found in matches)
+    said = [words if len(names) == number else f"{', '.join(names)}: {words}" for words, names in remarks.items()]
+    return total, nearest[1], said
 
 
 def _name_scans(scan: Scan, scans: Sequence[Scan], said: Sequence[str], remarks: Sequence[str] | None = None) -> dict[str, Any]:
