@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=6, help="crystals")
     parser.add_argument("--share", type=float, nargs="+", default=[0.25], help="photons of one scan over those of the crystal")
     parser.add_argument("--settle", action="store_true", help="phase nothing, print how much the scans differ")
-    parser.add_argument("--arms", nargs="+", default=["single", "sum", "interpolated", "one"])
+    parser.add_argument("--arms", nargs="+", default=["single", "sum", "fractions left", "one"])
     arguments = parser.parse_args()
     for number, seed in enumerate(range(arguments.first_seed, arguments.first_seed + arguments.n)):
         kind = CHANGES[number % len(CHANGES)]
@@ -151,11 +151,11 @@ def main() -> None:
                 continue
             truth, scans, single = draw_repeats(seed, kind, share=share)
             total = sum_repeats(scans, NOTHING)
-            smooth = sum_repeats(scans, NOTHING, replace(RepeatsConfig(), interpolate=True))
+            left = sum_repeats(scans, NOTHING, RepeatsConfig(interpolate=False))
             brightest = max((scan for index, scan in enumerate(scans) if index != CHANGED), key=lambda scan: scan.frames.sum())
-            arms = {"single": single, "sum": total, "interpolated": smooth, "one": brightest}
+            arms = {"single": single, "sum": total, "fractions left": left, "one": brightest}
             for arm in arguments.arms:
-                gone = left_out(scans, arms[arm]) if arm in {"sum", "interpolated"} else ()
+                gone = left_out(scans, arms[arm]) if arm in {"sum", "fractions left"} else ()
                 print(share, phase(seed, kind, arm, truth, arms[arm], gone), flush=True)
 
 

@@ -1,7 +1,8 @@
 r"""Add repeats of one scan: align them, leave out those in which the crystal changed or moved away, and sum the counts.
 
-Each scan is corrected as `prepare` does it, on the raw voxels of the detector and the rocking grid. Its pattern is aligned by whole
-voxels, so counts stay counts; the offset common to all is chosen so that little is left over. The sum is
+Each scan is corrected as `prepare` does it, on the raw voxels of the detector and the rocking grid. Its pattern is aligned, by
+whole voxels with its mask; what they leave is interpolated, because it would blur the sum. Where fractions are left as they are,
+the offset common to all is chosen so that they are small. The sum is
 
 .. math:: I(x) = \frac{\sum_k s_k}{\sum_k s_k v_k(x)} \sum_k v_k(x)\, I_k(x + u_k),
 
@@ -31,6 +32,7 @@ from braggshot.volumes import BoolArray, FloatArray, Geometry, Scan
 BOX = 96  # largest edge of the box about the peak in which scans are aligned and compared [voxels]
 PAIRED = 64  # largest edge of the box in which each scan is compared with each other [voxels]
 SIGMAS = 5.0  # standard deviations of chi2 by which it must lie above 1, so that photon noise alone is no reason [1]
+HARMLESS = 0.05  # fraction of a voxel up to which counts are left where they are [voxels]
 WHOLE = 0.999  # share of the full exposure from which a voxel counts as fully exposed [1]
 Vector = NDArray[np.float64]
 Pattern = tuple[FloatArray, BoolArray]  # counts and their mask
@@ -45,13 +47,14 @@ class RepeatsConfig(Changes):
     keep : "auto" leaves out scans in which the crystal changed or moved too far; "all" keeps every scan
     unlike : largest difference of magnitudes beyond photon noise, relative to the magnitudes, with which a scan is kept [1]
     moved : largest shift with which a scan is kept [voxels]
-    interpolate : interpolate what whole voxels leave of a shift; counts are then no longer Poisson distributed
+    interpolate : interpolate what whole voxels leave of a shift, from 0.05 voxels on; the noise is then no longer quite that of
+        photons. Without it fractions are left as they are, which blurs the pattern
     """
 
     keep: Literal["auto", "all"] = "auto"
-    unlike: float = 0.06
+    unlike: float = 0.04
     moved: float = 10.0
-    interpolate: bool = False
+    interpolate: bool = True
 
     def __post_init__(self) -> None:
         if not (self.unlike > 0 and self.moved > 0):
@@ -134,7 +137,7 @@ def choose_reference(patches: Sequence[Pattern]) -> tuple[int, list[Vector]]:
     alike = np.flatnonzero(typical <= typical.min() + 1e-3).tolist()
     counts = [float(patches[index][0].sum()) for index in alike]
     first: int = alike[int(np.argmax(counts))]
-    return first, [shift - shifts[first] for shift in shifts]
+    return first, [np.zeros(3) if patch is patches[first] else measure_shift(*patch, *patches[first]) for patch in patches]
 
 
 def match(patches: Sequence[Pattern], first: int, shifts: Sequence[Vector], settings: RepeatsConfig) -> list[Match]:
@@ -180,7 +183,7 @@ def common_offset(shifts: NDArray[np.float64]) -> Vector:
 def move(pattern: Pattern, shift: Vector, fractions: bool) -> Pattern:
     """Move a pattern that lies at `shift` back, by whole voxels with its mask; with `fractions`, interpolate what they leave."""
     counts, valid = pattern
-    if not fractions:
+    if not fractions or np.abs(shift - np.rint(shift)).max() < HARMLESS:
         whole = np.rint(shift).astype(int).tolist()
         return cut(counts, whole, counts.shape), cut(valid, whole, valid.shape)
     valid = cut(ndimage.binary_erosion(valid), np.rint(shift).astype(int).tolist(), valid.shape)
@@ -258,7 +261,7 @@ def describe(scans: Sequence[Scan], matches: Sequence[Match], settings: RepeatsC
     how = "interpolated" if settings.interpolate else "left as they are"
     listed = ", ".join(f"{name} ({', '.join(f'{part:+.2f}' for part in found.shift)})" for name, found in kept)
     return (
-        f"sum of {len(kept)} of {len(scans)} scans, aligned by whole voxels, fractions up to {left:.2f} {how}; "
+        f"sum of {len(kept)} of {len(scans)} scans, aligned; fractions of a voxel, up to {left:.2f}, were {how}; "
         f"shifts in voxels: {listed}",
         *gone,
     )
