@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from braggshot.errors import BraggshotError
     from braggshot.output import Result, load_result
     from braggshot.pipeline import Settings, load, reconstruct
-    from braggshot.prepare import PrepareConfig
+    from braggshot.prepare import PrepareConfig, sum_repeats
     from braggshot.volumes import DiffractionVolume, Geometry, Reconstruction, Scan, StrainMap
 
 _HOMES = {
@@ -39,6 +39,7 @@ _HOMES = {
     "reconstruct": "pipeline:reconstruct",
     "simulate_volume": "crystals.sample:simulate_volume",
     "strain_map": "crystal_frame:strain_map",
+    "sum_repeats": "prepare:sum_repeats",
 }
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "reconstruct",
     "simulate_volume",
     "strain_map",
+    "sum_repeats",
 ]
 
 

@@ -307,7 +307,7 @@ def targets_of(path: str | Path, name: str, formats: Iterable[OutputFormat]) -> 
 
 def inputs_of(provenance: Mapping[str, Any]) -> list[Path]:
     """List the files that a scan was read from: the scan file, and those that the reader's options name (dark, flat, mask, ...)."""
-    named = [provenance.get("path"), *dict(provenance.get("options") or {}).values()]
+    named = [provenance.get("path"), *provenance.get("paths", ()), *dict(provenance.get("options") or {}).values()]
     texts = [Path(value) for value in named if isinstance(value, str | Path)]
     # Paths of the files in the options, in case they are given relative to the folder of the scan file.
     beside = [texts[0].parent / path for path in texts[1:]]

@@ -33,7 +33,7 @@ from braggshot.phasing.strategies import Trained, phase, refuse_unread
 from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
 from braggshot.physics.plausibility import check_strain
 from braggshot.physics.sampling import crystal_extent
-from braggshot.prepare import PrepareConfig, prepare
+from braggshot.prepare import PrepareConfig, RepeatsConfig, prepare
 from braggshot.volumes import DiffractionVolume, Reconstruction, Scan, StrainMap
 
 VERDICTS = ("good", "doubtful", "failed")  # from the best to the worst
@@ -45,10 +45,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, repr=False)
 class Settings(config.Changes):
-    """Settings of a reconstruction, one table for each stage; `input` is passed to the reader of the scan unchanged."""
+    """Settings of a reconstruction, one table for each stage; `input` is passed to the reader of the scan unchanged.
+
+    `repeats` is read where repeats of one scan are added (`braggshot.sum_repeats`).
+    """
 
     input: dict[str, Any] = field(default_factory=dict)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    repeats: RepeatsConfig = field(default_factory=RepeatsConfig)
     phasing: PhasingConfig = field(default_factory=PhasingConfig)
     strain: StrainConfig = field(default_factory=StrainConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
@@ -320,11 +324,13 @@ def finish_result(
         phased = yield from with_photon_noise(phased, settings.strain.noise_samples, settings.phasing.seed)
     strain, noticed = _strain(phased, settings.strain)
     said = (*phased.volume.provenance.get("noticed", ()), *noticed)
+    summed = {name: phased.volume.provenance[name] for name in ("repeats",) if name in phased.volume.provenance}
     spent = {**seconds, **phased.seconds, "strain": time.perf_counter() - began}
     return replace(
         phased,
         volume=replace(phased.volume, provenance={**phased.volume.provenance, "noticed": said}),
         configuration={**config.dump(settings), "program": {"name": "braggshot", **versions()}},
+        choices={**phased.choices, **summed},
         seconds={**spent, "total": sum(spent.values())},
         strain=strain,
     )

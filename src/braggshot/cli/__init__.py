@@ -7,6 +7,7 @@ metadata      declare the flags that state facts about a scan: --energy-kev, --h
 template      print a file of the settings that matter
 progress      draw progress bars on stderr
 cluster       phase many scans at once: ``--cluster``
+repeats       read repeats of one scan and add them: ``--sum``
 reconstruct   phase raw scans, print and write the crystals
 postprocess   compute strain of an object that another program found
 series        follow one crystal through many scans

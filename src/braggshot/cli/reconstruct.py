@@ -28,10 +28,12 @@ from braggshot.cli.options import (
     settings_of,
 )
 from braggshot.cli.progress import phasing_bar
+from braggshot.cli.repeats import Sum, read_sum, take_numbers
 from braggshot.cli.terminal import console, say
+from braggshot.errors import ConfigError
 
 if TYPE_CHECKING:
-    from braggshot.volumes import Reconstruction
+    from braggshot.volumes import Reconstruction, Scan
 
 commands = typer.Typer()
 
@@ -78,6 +80,7 @@ def reconstruct(
     ] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute (default auto).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random number (default 0).")] = None,
+    add: Sum = False,
     force: Force = False,
     cluster: Cluster = None,
     workers: Workers = None,
@@ -98,15 +101,20 @@ def reconstruct(
         table["iterative"] = {"recipe": recipe}
     flags = {**stated, **forced(force), "phasing": imply_method(table)}
     if cluster is not None:
+        if add:
+            raise ConfigError("--sum adds scans on this machine: leave --cluster out.")
         phase_many(inputs, output, layered(config, sets, flags), Where(cluster, workers), format, as_json)
         return
+    numbers = take_numbers(flags) if add else None
     settings = settings_of(config, sets, flags)
-    for path in inputs:
-        place = output or Path(f"{path.stem}-braggshot")
-        with phasing_bar(path.name) as show:
-            result = drain(run(path, settings, format, place=place), show)
+    sources: list[tuple[Path | Scan, str, Path]] = [(path, str(path), output or Path(f"{path.stem}-braggshot")) for path in inputs]
+    if add:
+        sources = [read_sum(inputs, numbers, settings, format, output)]
+    for source, label, place in sources:
+        with phasing_bar(source.name) as show:
+            result = drain(run(source, settings, format, place=place), show)
         written = write(result, place, settings.output.formats)
-        record = summary(result, str(path), str(place))
+        record = summary(result, label, str(place))
         if as_json:
             say(json.dumps(record))
         else:

@@ -140,7 +140,8 @@ def is_uneven(scan: Scan, preparation: PrepareConfig, phasing: PhasingConfig, fo
 
 def _is_asked_for(scan: Scan, found: Reconstruction, preparation: PrepareConfig, phasing: PhasingConfig) -> bool:
     """Tell whether gains may be estimated: no flat field is given, and there is a crystal and held-out voxels to judge them by."""
-    wanted = preparation.self_flat == "auto" and scan.flat is None and not scan.prepared and not preparation.subvoxel
+    fixed = scan.prepared or scan.provenance.get("pixels_mixed", False)  # in a sum of moved repeats pixels lie on others
+    wanted = preparation.self_flat == "auto" and scan.flat is None and not fixed and not preparation.subvoxel
     return wanted and phasing.method != "oneshot" and phasing.free_fraction > 0 and bool(found.support.any())
 
 

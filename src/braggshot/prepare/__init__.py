@@ -14,6 +14,10 @@ straight    bring counts onto the straight grid, where frames and pixels lie on 
 config      settings
 peak        read what is needed to find the peak, and mask artefacts
 volume      run the whole chain, `prepare`
+alignment   measure how far one pattern lies from another, and how much they differ
+same_setup  refuse scans that were not measured in the same way
+region      read the corrected counts of a scan about its peak
+repeats     add repeats of one scan, `sum_repeats`
 
 Intensities stay counts: they are not interpolated, smoothed, thresholded or background-subtracted unless a setting asks for it, or
 they were measured far off the straight grid.
@@ -23,6 +27,7 @@ does a small stack whose peak is near the middle.
 """
 
 from braggshot.prepare.config import PrepareConfig
+from braggshot.prepare.repeats import RepeatsConfig, sum_repeats
 from braggshot.prepare.volume import prepare
 
-__all__ = ["PrepareConfig", "prepare"]
+__all__ = ["PrepareConfig", "RepeatsConfig", "prepare", "sum_repeats"]

@@ -187,7 +187,7 @@ def correct_frames(
     whole = scan.valid is not None and scan.valid.ndim == 3
     good = np.ones((rows, columns), dtype=bool) if scan.valid is None or whole else scan.valid.copy()
     readout = Readout((), np.zeros((rows, columns), dtype=bool))
-    if not scan.prepared:
+    if not (scan.prepared or scan.provenance.get("corrected")):  # of a sum of repeats, each scan was looked at
         sample = sample_frames(scan.frames, scan.arrived, across, along)
         readout = inspect_values(sample, scan.provenance.get("no_count"))
         if readout.blind.all():

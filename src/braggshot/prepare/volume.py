@@ -79,7 +79,7 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS, gain: FloatArray | Non
     read = read_first(scan, source, config)
     lost = find_lost_frames(read.frames, scan.frames.shape[0])
     if lost.any() and not scan.prepared:
-        return prepare(_leave_out(scan, lost, read.frames.mark_empty(lost.size)), config, gain)
+        return prepare(leave_out(scan, lost, read.frames.mark_empty(lost.size)), config, gain)
     if scan.frames.dtype == np.int16 and has_negative_counts(np.asarray(scan.frames[read.frames.brightest])):
         source = replace(source, unsigned=True)
         read = read_first(scan, source, config)
@@ -119,7 +119,7 @@ def _binning(scan: Scan, counts: FloatArray, crystal: Extent | None, config: Pre
     return choose_binning(counts, crystal.oversampling, crystal.certain)
 
 
-def _leave_out(scan: Scan, lost: BoolArray, empty: BoolArray) -> Scan:
+def leave_out(scan: Scan, lost: BoolArray, empty: BoolArray) -> Scan:
     """Return the scan without the frames that hold no measurement, and say so.
 
     Frames are masked at their place; empty ones behind the last measured frame belong to no angle and are cut off.
