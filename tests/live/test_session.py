@@ -277,3 +277,20 @@ def test_pictures_that_a_killed_session_did_not_come_to_are_made_when_it_starts_
     assert (tmp_path / "one.cxi").read_bytes() == crystal
     assert not left.exists()
     assert not [event for event in finished(Session(tmp_path, resolve(wanted)), source_of()) if event["event"] == "result"][1:]
+
+
+def test_a_recording_that_cannot_be_completed_does_not_lose_the_next_one(scan, tmp_path, monkeypatch):
+    """A picture may fail for any reason; the scans behind it are still phased."""
+    kept = QUICK | {"live": QUICK["live"] | {"keep": True}}
+    for name in ("one", "two"):
+        finished(Session(tmp_path, resolve(kept)), source_of(messages(scan, name)))
+    (tmp_path / "two.cxi").unlink()
+    (tmp_path / "events.jsonl").unlink()
+
+    def broken(*_):
+        raise ValueError("no picture")
+
+    monkeypatch.setattr("braggshot.live.earlier._complete", broken)
+    events = finished(Session(tmp_path, resolve(kept)), source_of())
+    assert [event["scan"] for event in events if event["event"] == "trouble"] == ["one"]
+    assert [event["scan"] for event in events if event["event"] == "result"] == ["two"]

@@ -62,10 +62,10 @@ def widest(shape: Sequence[int], oversampling: Sequence[float], wanted: float) -
     oversampling : measured oversampling of the pattern, per axis
     wanted : least oversampling that is left; an axis that has less stays as it is [1]
     """
-    z, y, x = shape
-    d, c, b = (min(n, _fast(n * wanted / s, step)) for n, s, step in zip(shape, oversampling, STEPS, strict=True))
-    w, v, u = oversampling
-    return Spacing((z, y, x), (z / d, y / c, x / b), (d, c, b), (w * d / z, v * c / y, u * b / x))
+    counts = [min(n, _fast(n * wanted / s, step)) for n, s, step in zip(shape, oversampling, STEPS, strict=True)]
+    z, y, x = (n / m for n, m in zip(shape, counts, strict=True))
+    whole, samples = ((sizes[0], sizes[1], sizes[2]) for sizes in (shape, counts))
+    return Spacing(whole, (z, y, x), samples, (oversampling[0] / z, oversampling[1] / y, oversampling[2] / x))
 
 
 def _fast(least: float, step: int) -> int:

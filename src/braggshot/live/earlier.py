@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from braggshot.errors import BraggshotError
 from braggshot.io import results
 from braggshot.io.formats import recorded
 from braggshot.live.assemble import recordings_in
@@ -38,7 +37,7 @@ def resume(places: Places, status: Status, journal: Journal, mailbox: Mailbox) -
                 _complete(result, 0 if end is None else end["frames"], places, journal)
             else:
                 _resume_one(path, end, status, journal, mailbox)
-        except BraggshotError as error:
+        except Exception as error:  # whatever is wrong with one recording, the others are not lost with it
             journal.trouble(path.name, error)
 
 
