@@ -2,7 +2,7 @@ r"""Correct a phased crystal for what phasing leaves out: the curvature of the m
 
 Phasing takes the measured grid for straight: frame, row and column count along three fixed edges of q. Over a wide window pixels
 and angles lie on curves. Interpolated counts are no Poisson numbers any more, so the found field F(k) is interpolated instead: it
-is taken where q is on the straight grid. Where counts were interpolated all the same (`braggshot.prepare.straight`), nothing is left.
+is taken where q is on the straight grid. Where counts were interpolated (`braggshot.prepare.straight`), nothing is left.
 
 A crystal slows and weakens the beam on its way in and out, so the phased object is
 
