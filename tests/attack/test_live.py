@@ -156,6 +156,20 @@ def test_a_full_disk_that_empties_again(tmp_path, monkeypatch):
     assert session.status.latest()[1].dropped["not recorded"] == 2 + 5
 
 
+def test_a_session_of_one_scan_ends_if_that_cannot_be_recorded(tmp_path, monkeypatch):
+    class Waiting:
+        def messages(self, stop):
+            yield from scan_of("a", images())
+            while not stop.wait(0.01):
+                yield None
+
+    monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    session = Session(tmp_path)
+    session.run(Waiting(), once=True)
+    assert session.losses == 1
+    assert not (tmp_path / "a.cxi").exists()
+
+
 def test_no_room_is_said_before_frames_come(tmp_path, monkeypatch):
     session_at = Session(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=10**9, free=2**24 + 100))

@@ -147,10 +147,10 @@ class Session:
         return any(file.exists() for file in targets_of(self.folder, name, self._formats()).values())
 
     def run(self, source: Source, once: bool = False) -> None:
-        """Run the session until the source ends or `stop` is set; with `once`, end it after the first full reconstruction.
+        """Run the session until the source ends or `stop` is set; with `once`, end it after the first scan.
 
-        When the source ends, finished scans that still wait are reconstructed before the session ends. Scans that an earlier
-        session in the same folder has taken are not taken again, if the source can find them.
+        A scan that cannot be recorded counts. When the source ends, finished scans that still wait are reconstructed before the
+        session ends. Scans that an earlier session in the same folder has taken are not taken again, if the source can find them.
         """
         if isinstance(source, Findable):
             source.leave_out(taken_before(self.folder, self.recordings, self.journal.path))
@@ -179,6 +179,8 @@ class Session:
                 self._finish_guarded(finished)
                 if once:
                     return
+            elif once and self.receiver.gave_up:
+                return
             elif not self._improve_preview() and not self.mailbox.wait(0.2):
                 return
 
