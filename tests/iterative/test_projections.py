@@ -115,6 +115,17 @@ def test_shrink_wrap_finds_the_body(relative_to, threshold):
     assert (inside & ~support).sum() <= 8  # the eight corners, where blur takes most
 
 
+def test_shrink_wrap_can_keep_the_volume():
+    rho = torch.rand(2, 10, 12, 14, generator=torch.Generator().manual_seed(0)).to(torch.complex64)
+    settings = ShrinkWrap(sigma_start=1e-3, sigma_end=1e-3, relative_to="volume", largest=0.25)
+    shares = torch.tensor([0.1, 0.9])
+    support, kept = shrink_wrap(rho, torch.ones(2, 10, 12, 14, dtype=torch.bool), shares, settings, 0.5)
+    assert support.sum((1, 2, 3)).tolist() == [168, 420], "a share of the array, at most the largest one"
+    assert torch.equal(kept, shares)
+    for field, inside in zip(rho.abs(), support, strict=True):
+        assert field[inside].min() > field[~inside].max()
+
+
 def test_shrink_wrap_retries_a_threshold_that_leaves_the_bounds():
     rho = torch.zeros(1, 12, 12, 12, dtype=torch.complex64)
     rho[0, 3:9, 3:9, 3:9] = 1

@@ -79,9 +79,10 @@ def test_the_best_by_held_out_voxels_go_on_under_their_seeds(sample, monkeypatch
         rounds.append(([start.seed for start in starts], data.shape))
         return (yield from continue_starts(starts, data, config))
 
-    def spy_wide(starts, data, wide, config, polish):
-        rounds.append(([start.seed for start in starts], wide.shape))
-        return (yield from continue_wide(starts, data, wide, config, polish))
+    def spy_wide(guesses, data, wide, config, polish, seed):
+        rounds.append((list(rounds[-1][0]), wide.shape))
+        assert all(guess.threshold is None for guess in guesses), "on the coarse grid the threshold was a volume"
+        return (yield from refine_wide(guesses, data, wide, config, polish, seed))
 
     seen = []
 
@@ -90,9 +91,9 @@ def test_the_best_by_held_out_voxels_go_on_under_their_seeds(sample, monkeypatch
         seen.append([scores[k].llk_free for k in order])
         return order
 
-    continue_starts, continue_wide, ranked = module.continue_starts, module.continue_wide, module.ranked
+    continue_starts, refine_wide, ranked = module.continue_starts, module.refine_wide, module.ranked
     monkeypatch.setattr(module, "continue_starts", spy)
-    monkeypatch.setattr(module, "continue_wide", spy_wide)
+    monkeypatch.setattr(module, "refine_wide", spy_wide)
     monkeypatch.setattr(module, "ranked", ranking)
     left, steps = finish(tournament(pattern_of(sample[1]), QUICK, (5, 3, 2), seed=70))
     assert all(values == sorted(values) for values in seen)
@@ -104,6 +105,30 @@ def test_the_best_by_held_out_voxels_go_on_under_their_seeds(sample, monkeypatch
     free = [score(start, sample[1]).llk_free for start in left]
     assert free == sorted(free)
     assert len(steps) == 15 * (5 + 3 + 2 + 2)
+
+
+def test_supports_keep_the_measured_volume_on_the_coarse_grid(sample, monkeypatch):
+    """A threshold on the amplitude would make them too large or too small while the phases are wrong."""
+    truth, data = sample
+    shares = []
+
+    def spy(starts, wide, config):
+        found = yield from continue_starts(starts, wide, config)
+        shares.extend(float(start.support.float().mean()) * wide.intensity.numel() / field for start in found)
+        return found
+
+    continue_starts = module.continue_starts
+    monkeypatch.setattr(module, "continue_starts", spy)
+    long = Round("40*RAAR", 2.0, 1.0)
+    config = replace(QUICK, narrowing=long, settling=long, volume=(1.2, 1.2))
+    for wanted in (99.0, 2.0):  # at wider spacings the same volume is a larger share of the array
+        shares.clear()
+        pattern = pattern_of(data, wanted)
+        field = pattern.filled * module._coarse_rounds(pattern, config)[0].data.intensity.numel()
+        finish(tournament(pattern, config, STARTS, 0))
+        assert shares == pytest.approx([1.2] * len(shares), rel=0.02)
+    body = float((truth.abs() > 0.3 * truth.abs().max()).float().mean())
+    assert pattern.filled == pytest.approx(body, rel=0.35)
 
 
 def test_the_best_guess_comes_first_and_takes_no_place(sample):

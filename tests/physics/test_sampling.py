@@ -9,7 +9,7 @@ from measured_data import DATA
 from braggshot.crystals.sample import simulate_volume
 from braggshot.errors import DataError
 from braggshot.evaluation.suites import SUITES
-from braggshot.physics.sampling import crystal_extent, object_extent, oversampling
+from braggshot.physics.sampling import crystal_extent, filled_share, object_extent, oversampling
 
 SHAPES = [(64, 64, 64), (63, 72, 50), (80, 60, 77)]
 
@@ -58,6 +58,20 @@ def test_strain_does_not_shrink_the_crystal(seed):
     """The autocorrelation of a strongly strained crystal is faint far out, which is no halo."""
     mild, strained = (simulate_volume(seed, SUITES["strain"].groups[group])[1].intensity for group in ("pi", "6 pi"))
     assert oversampling(strained) == pytest.approx(oversampling(mild), rel=0.55)
+
+
+@pytest.mark.parametrize("kind", ["box", "ellipsoid", "octahedron"])
+@pytest.mark.parametrize("strain", [2.0, 6.0])
+@pytest.mark.parametrize("peak", [1e4, 1e6])
+def test_volume_of_known_bodies(kind, strain, peak):
+    field, _ = crystal(kind, (64, 60, 66), np.array((64, 60, 66)) / (2.4, 3.1, 4.2), skew=0.25, strain=strain)
+    counts, size = diffract(field, peak), np.abs(np.fft.ifftn(field))
+    true = np.mean(size > 0.3 * np.percentile(size, 99.9))
+    measured = oversampling(counts)
+    share = filled_share(counts, None, measured)
+    assert share / true == pytest.approx(1, abs=0.35)
+    middle = counts[8:-8, 6:-6, 5:-5]
+    assert filled_share(middle, None, oversampling(middle)) == pytest.approx(share, rel=0.35), "a coarser grid of the same extent"
 
 
 def test_axes_are_not_exchanged():

@@ -130,7 +130,8 @@ class ShrinkWrap:
         [voxels]
     sigma_settle : fraction of the recipe after which the width of the blur stays constant [1]
     threshold : bounds between which each start draws its own threshold, relative to `relative_to` [1]
-    relative_to : "max", "rms" or "average" of the blurred amplitude, the latter two inside the present support
+    relative_to : "max", "rms" or "average" of the blurred amplitude, the latter two inside the present support; with "volume" the
+        threshold is the share of the array that the support fills with its brightest voxels
     smallest, largest : least and largest share of the array that the support may fill; outside these limits the threshold is
         divided or multiplied by 1.1, and the update tried again [1]
     retries : largest number of times that an update is tried again
@@ -141,7 +142,7 @@ class ShrinkWrap:
     sigma_end: float = 1.0
     sigma_settle: float = 0.6
     threshold: tuple[float, float] = (0.29, 0.31)
-    relative_to: Literal["max", "rms", "average"] = "rms"
+    relative_to: Literal["max", "rms", "average", "volume"] = "rms"
     smallest: float = 1e-4
     largest: float = 0.5
     retries: int = 10
@@ -177,6 +178,8 @@ def shrink_wrap(rho: Tensor, support: Tensor, threshold: Tensor, settings: Shrin
     progress : fraction of the recipe done [1]
     """
     amplitude = blur(squared_modulus(rho).sqrt_(), settings.sigma(progress))
+    if settings.relative_to == "volume":
+        return _brightest(amplitude, threshold.clamp(settings.smallest, settings.largest)), threshold
     level, threshold = _level(amplitude, support, settings.relative_to), threshold.to(rho.device)
     settled = torch.zeros_like(threshold, dtype=torch.bool)
     for _ in range(settings.retries + 1):
@@ -189,6 +192,14 @@ def shrink_wrap(rho: Tensor, support: Tensor, threshold: Tensor, settings: Shrin
         retried = threshold * torch.where(share > settings.largest, 1.1, 1 / 1.1)
         threshold = torch.where(settled, threshold, retried)
     return support, threshold
+
+
+def _brightest(amplitude: Tensor, share: Tensor) -> Tensor:
+    """Return the brightest voxels of each start, which fill a share of the array."""
+    voxels = amplitude[0].numel()
+    kept = (share * voxels).long().clamp(1, voxels - 1).tolist()
+    levels = [field.flatten().kthvalue(voxels - number).values for field, number in zip(amplitude, kept, strict=True)]
+    return amplitude > torch.stack(levels)[:, None, None, None]
 
 
 def _level(amplitude: Tensor, support: Tensor, relative_to: str) -> Tensor:

@@ -179,9 +179,7 @@ class Session:
                 self._finish_guarded(finished)
                 if once:
                     return
-            elif once and self.receiver.gave_up:
-                return
-            elif not self._improve_preview() and not self.mailbox.wait(0.2):
+            elif (once and self.receiver.gave_up) or not (self._improve_preview() or self.mailbox.wait(0.2)):
                 return
 
     def _rehearse(self) -> None:

@@ -37,7 +37,8 @@ class PhasingConfig(Changes):
         a promising hypothesis
     search_starts : the same numbers for the tournament that is held where no hypothesis is promising
     further_starts : the same numbers for each further tournament, held while the verdict is not good
-    further_share : share of all counts that the coarse grid of a further tournament holds, instead of `tournament.counts_share` [1]
+    search_share : share of all counts that the coarse grid of a tournament holds where no hypothesis is promising, instead of
+        `tournament.counts_share`: the fringes of a strongly strained crystal lie far out [1]
     max_tournaments : largest number of tournaments that "auto" holds
     starts : number of random starts of "iterative"
     iterative : settings of the iterations of each random start of "iterative"
@@ -75,7 +76,7 @@ class PhasingConfig(Changes):
     confirm_starts: Sizes = (6, 3, 2)
     search_starts: Sizes = (12, 6, 2)
     further_starts: Sizes = (16, 8, 3)
-    further_share: float = 0.99
+    search_share: float = 0.99
     max_tournaments: int = 6
     starts: int = 10
     iterative: IterativeConfig = field(default_factory=IterativeConfig)
@@ -105,6 +106,7 @@ class PhasingConfig(Changes):
         "confirm": "tournament and confirm_starts",
         "search": "tournament and search_starts",
         "further": "tournament and further_starts",
+        "further_share": "search_share",
         "searches": "max_tournaments",
         "gaps": "gap_fraction",
         "filling": "gap_recipe",

@@ -13,7 +13,7 @@ from braggshot.iterative.spacing import widest
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.hypotheses import POLISH
 from braggshot.phasing.problem import prepare_measured
-from braggshot.phasing.strategies import find_strategy
+from braggshot.phasing.strategies import find_strategy, searching
 from braggshot.phasing.tournament import TournamentConfig, coarse_voxels, measure_oversampling
 from braggshot.volumes import DiffractionVolume
 
@@ -35,12 +35,17 @@ def estimate_duration(volume: DiffractionVolume, config: PhasingConfig) -> tuple
     _time_iteration(data, trial)  # the first run makes plans of the transforms
     each = _time_iteration(data, trial)
     voxels = data.intensity.numel()
-    coarse = coarse_voxels(data, config.tournament.counts_share, config.tournament.smallest_grid) ** 3 / voxels
     oversampling = volume.oversampling or measure_oversampling(data)
     wide = math.prod(widest(volume.shape, oversampling, config.search_oversampling).shape) / voxels
     confirm, search, further = (
-        _count_rounds(config.tournament, starts, wide * min(1.0, coarse), wide)
-        for starts in (config.confirm_starts, config.search_starts, config.further_starts)
+        _count_rounds(
+            rounds, starts, wide * min(1.0, coarse_voxels(data, rounds.counts_share, rounds.smallest_grid) ** 3 / voxels), wide
+        )
+        for rounds, starts in (
+            (config.tournament, config.confirm_starts),
+            (searching(config), config.search_starts),
+            (searching(config), config.further_starts),
+        )
     )
     network = NETWORK * RESAMPLED / voxels if find_strategy(config.method).needs_network else 0.0
     refine = config.hypotheses * (wide * len(parse_recipe(config.refine.recipe)) + (wide < 1) * len(parse_recipe(POLISH)))

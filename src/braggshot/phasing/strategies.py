@@ -56,7 +56,7 @@ from braggshot.phasing.partial_coherence import (
 )
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
 from braggshot.phasing.selection import best_of, ranked, score
-from braggshot.phasing.tournament import settle_guesses, tournament
+from braggshot.phasing.tournament import TournamentConfig, settle_guesses, tournament
 from braggshot.phasing.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
@@ -285,14 +285,17 @@ def _try_point_spread_again(
     return adopt_point_spread(context, kept), (yield from _settle_gaps(context, [kept, *others]))
 
 
-def _further_search(context: PhasingContext, seed: int) -> Phasing:
-    """Phase many new random starts and continue the best (a tournament), without the guesses of the network.
+def searching(config: PhasingConfig) -> TournamentConfig:
+    """Make the settings of a tournament that is held where no hypothesis is promising."""
+    return replace(config.tournament, counts_share=config.search_share)
 
-    A further search sees more of the fringes: those of a strongly strained crystal, which the first search missed, lie far out.
-    """
+
+def _further_search(context: PhasingContext, seed: int) -> Phasing:
+    """Phase many new random starts and continue the best (a tournament), without the guesses of the network."""
     config = context.config
-    rounds = replace(config.tournament, counts_share=config.further_share)
-    starts = yield from tournament(context.pattern, rounds, config.further_starts, seed, first_support=config.first_support)
+    starts = yield from tournament(
+        context.pattern, searching(config), config.further_starts, seed, first_support=config.first_support
+    )
     return (yield from _complete(context, starts))
 
 
@@ -300,7 +303,7 @@ def _search_even(context: PhasingContext, seed: int) -> Phasing:
     """Phase guesses with a phase that is even about the centre, and continue the best."""
     many, *_, kept = context.config.further_starts
     guesses = partial(paraboloids, number=many, seed=seed)
-    starts = yield from settle_guesses(context.pattern, context.config.tournament, guesses, kept, seed)
+    starts = yield from settle_guesses(context.pattern, searching(context.config), guesses, kept, seed)
     return (yield from _complete(context, starts))
 
 
@@ -309,13 +312,6 @@ def _complete(context: PhasingContext, starts: list[Start]) -> Phasing:
     if context.point_spread is not None:
         starts = yield from refit_with_psf(starts, context)
     return (yield from _settle_gaps(context, starts))
-
-
-def _hold_tournament(
-    context: PhasingContext, sizes: tuple[int, int, int], seed: int, guesses: Sequence[Guess] = ()
-) -> Generator[Progress, None, list[Start]]:
-    config = context.config
-    return tournament(context.pattern, config.tournament, sizes, seed, guesses, config.first_support)
 
 
 def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
@@ -335,13 +331,13 @@ def _first_search(context: PhasingContext) -> Searched:
     If the best guess predicts the held-out voxels, few random starts are phased, to confirm it. Otherwise many are phased, and the
     guesses are phased further as well. The random starts never begin from a guess.
     """
-    config = context.config
-    guesses = hypotheses_of(context, config.support_threshold)
+    config, pattern = context.config, context.pattern
+    guesses, first = hypotheses_of(context, config.support_threshold), config.first_support
     best = _best(context, (yield from refine_guesses(context, guesses)))
     if score(best, context.data_cpu).unseen <= config.promising_excess:
-        witnesses = yield from _hold_tournament(context, config.confirm_starts, config.seed)
+        witnesses = yield from tournament(pattern, config.tournament, config.confirm_starts, config.seed, first_support=first)
         return [best, *witnesses], "refine and confirm"
-    joined, *witnesses = yield from _hold_tournament(context, config.search_starts, config.seed, guesses)
+    joined, *witnesses = yield from tournament(pattern, searching(config), config.search_starts, config.seed, guesses, first)
     # One start of the network's alone, for two would seem to agree.
     return [_best(context, [best, joined]), *witnesses], "search"
 
@@ -364,7 +360,7 @@ STRATEGIES: dict[str, Strategy] = {
         host_bytes=(150, 75),
         reads=NETWORK | COHERENCE | ASKED_FOR | GAPS | {
             "refine", "promising_excess", "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
-            "further_share", "first_support", "support_threshold", "limits.tie_margin",
+            "search_share", "first_support", "support_threshold", "limits.tie_margin",
         },
         instead={"starts": "search_starts", "iterative": "refine"},
     ),

@@ -22,6 +22,10 @@ polish      error reduction in a support that stays          the same           
 
 FLAT is a step that evens out the amplitude, and the blur is that of the shrink-wrap. A guess, such as a network's hypothesis,
 joins at the settling, because the wide blur of the earlier rounds would undo the guess. Without wider spacings there is no polish.
+
+On the coarse grid the shrink-wrap keeps the volume of the support, which is measured from the pattern
+(`braggshot.physics.sampling.filled_share`). While the phases of a strongly strained crystal are still wrong, a threshold on the
+amplitude gives a support of half to two and a half times that volume, and the search then fails.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ from braggshot.iterative.iterate import (
 )
 from braggshot.iterative.projections import Measured, ShrinkWrap
 from braggshot.iterative.recipe import parse_recipe
-from braggshot.iterative.spacing import continue_wide, reshape_guess, reshape_start, widen
+from braggshot.iterative.spacing import refine_wide, reshape_guess, reshape_start, widen
 from braggshot.phasing.selection import ranked, score
 from braggshot.physics import sampling
 from braggshot.physics.forward import PointSpread
@@ -102,19 +106,22 @@ class TournamentConfig:
     finish : the round with all fringes, at the wider spacings
     polish : recipe of the last iterations, on all voxels of the whole grid, in a support that stays
     support_threshold : amplitude, relative to the largest, above which a voxel belongs to the first support on the whole grid [1]
+    volume : bounds between which each start draws the volume of its support on the coarse grid, relative to the measured volume of
+        the crystal [1]
     """
 
     counts_share: float = 0.975
     smallest_grid: int = 32
     reference_grid: int = 64
     min_blur: float = 0.45
-    opening: Round = Round(_CYCLE, 2.0, 1.7)
-    narrowing: Round = Round(f"3*({_CYCLE})", 1.7, 1.2)
-    settling: Round = Round("2*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER)+60*ER", 1.2, 1.0)
+    opening: Round = Round(_CYCLE, 2.8, 2.4, 0.8)
+    narrowing: Round = Round(f"3*({_CYCLE})", 2.4, 1.7, 0.8)
+    settling: Round = Round("2*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER)+60*ER", 1.7, 1.4, 0.8)
     # The rounds before leave the support loose, and this one brings up what lies at its rim without FLAT.
     finish: Round = Round("100*HIO+130*RAAR+60*ER", 1.5, 1.0)
     polish: str = "40*ER"
     support_threshold: float = 0.3
+    volume: tuple[float, float] = (1.05, 1.45)
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,11 @@ class Pattern:
         """The measurement `data` at the wider spacings, without held-out voxels."""
         return widen(self.data, self.oversampling, self.wanted)
 
+    @cached_property
+    def filled(self) -> float | None:
+        """Share of the array that the crystal fills; None if the counts do not tell it."""
+        return sampling.filled_share(to_centre(self.host.intensity).numpy(), to_centre(self.host.valid).numpy(), self.oversampling)
+
 
 def tournament(
     pattern: Pattern,
@@ -161,10 +173,7 @@ def tournament(
     first : guesses, on the grid of the pattern
     first_support : settings of the support with which random starts begin
     """
-    small, factor, least = _coarse_grid(pattern, config)
-    opening, narrowing, settling = (
-        _iterations(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)
-    )
+    small, (opening, narrowing, settling) = _coarse_rounds(pattern, config)
     random = yield from run_starts(small.wide, opening, starts[0], seed, first_support=first_support)
     left = set_point_spread(pattern.point_spread, random)
     left = yield from _continue(_rank(left, small)[: starts[1]], small.wide, narrowing)
@@ -196,8 +205,7 @@ def settle_guesses(
     kept : number of guesses that are finished
     seed : guess k draws its random numbers from seed + k
     """
-    small, factor, least = _coarse_grid(pattern, config)
-    settling = _iterations(config.settling, factor, least, SETTLED)
+    small, (_, _, settling) = _coarse_rounds(pattern, config)
     found = yield from _settle(small.wide, settling, seed, guesses(small.data, small.oversampling))
     left = _rank(set_point_spread(pattern.point_spread, found), small)[:kept]
     return _rank((yield from _finish(left, pattern, small, config)), pattern)
@@ -208,12 +216,19 @@ def _settle(wide: Measured, config: IterativeConfig, seed: int, guesses: Sequenc
     return run_starts(wide, config, len(guesses), seed, [reshape_guess(guess, wide.shape) for guess in guesses])
 
 
-def _coarse_grid(pattern: Pattern, config: TournamentConfig) -> tuple[Pattern, float, float]:
-    """Return the pattern on the coarse grid, and the factor and the least of its blur widths [voxels]."""
+def _coarse_rounds(pattern: Pattern, config: TournamentConfig) -> tuple[Pattern, list[IterativeConfig]]:
+    """Return the pattern on the coarse grid, and the settings of the opening, the narrowing and the settling on it."""
     voxels = coarse_voxels(pattern.host, config.counts_share, config.smallest_grid)
     small = replace(pattern, data=crop_to_centre(pattern.data, voxels), host=crop_to_centre(pattern.host, voxels))
     factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(small.oversampling)
-    return small, factor, config.min_blur / finest_frequency(small.host)
+    least = config.min_blur / finest_frequency(small.host)
+    rounds = [_iterations(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)]
+    if pattern.filled is None:
+        return small, rounds
+    # Wider spacings cut the space around the crystal, which then fills more of the array.
+    filled = pattern.filled * small.data.magnitude.numel() / small.wide.magnitude.numel()
+    bounds = (config.volume[0] * filled, config.volume[1] * filled)
+    return small, [replace(one, shrink_wrap=replace(one.shrink_wrap, relative_to="volume", threshold=bounds)) for one in rounds]
 
 
 def _finish(
@@ -221,9 +236,11 @@ def _finish(
 ) -> Generator[Progress, None, list[Start]]:
     """Continue starts of the coarse grid with all fringes: at the wider spacings, then on all voxels."""
     finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(pattern.host), FINISHED)
-    whole = [_resample(reshape_start(start, small.data.shape), pattern.data.shape, config.support_threshold) for start in starts]
-    finished = yield from continue_wide(whole, pattern.data, pattern.wide, finish, config.polish)
-    return [replace(new, sigma=old.sigma, eta=old.eta) for new, old in zip(finished, starts, strict=True)]
+    loose = [reshape_start(start, small.data.shape) for start in starts]
+    # No threshold is passed on: on the coarse grid it was a volume.
+    guesses = [resample_guess(Guess(start.rho, start.support), pattern.data.shape, config.support_threshold) for start in loose]
+    finished = yield from refine_wide(guesses, pattern.data, pattern.wide, finish, config.polish, 0)
+    return [replace(new, seed=old.seed, sigma=old.sigma, eta=old.eta) for new, old in zip(finished, starts, strict=True)]
 
 
 def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
@@ -276,11 +293,6 @@ def _continue(starts: list[Start], data: Measured, config: IterativeConfig) -> G
     """Continue starts with another recipe, but keep their point spreads."""
     finished = yield from continue_starts(starts, data, config)
     return [replace(start, sigma=old.sigma, eta=old.eta) for start, old in zip(finished, starts, strict=True)]
-
-
-def _resample(start: Start, shape: torch.Size, threshold: float) -> Start:
-    guess = resample_guess(Guess(start.rho, start.support), shape, threshold)
-    return replace(start, rho=guess.rho, support=guess.support)
 
 
 def _rank(starts: list[Start], pattern: Pattern) -> list[Start]:

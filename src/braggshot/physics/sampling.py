@@ -15,6 +15,7 @@ Arrays are numpy, (z, y, x) = (frames, rows, columns), origin at N // 2; extents
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,13 @@ WIDE = 1.08  # largest ratio of the measured extent to the band that was searche
 FLAT, FAINTEST = 1.7, 0.1  # largest ratio of the levels of a floor, and its largest level over that of all shifts [1]
 SMALLEST = 4.0  # extent of the smallest crystal whose size is certain [voxels]
 FULL = 0.3  # power at the face of the array, over that inside, from which the crystal fills the array [1]
+# Radii, relative to the extent, between which the power of a whitened pattern is averaged; the shift along an axis, relative to the
+# extent, beyond which it is noise [1].
+SHELL, OUTSIDE = (0.4, 0.6), 1.15
+ENOUGH = 1000  # number of voxels from which a median is taken for the noise
+STANDS_OUT = 0.45  # least power above the noise, over the noise; that of smoothed noise has a standard deviation of 0.15 [1]
+# Power, relative to that average, at which the body of all shifts ends, and its volume over eight times that of the crystal [1].
+ENDS, BODIES = (0.02, 0.05, 0.1, 0.2, 0.4), (1.51, 1.35, 1.21, 1.01, 0.72)
 
 
 @dataclass(frozen=True)
@@ -130,11 +138,16 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> Exte
 
 def _whitened_ends(field: Floats, variance: Floats) -> list[tuple[float, float, bool]]:
     """Find, per axis, where the power of a whitened pattern ends; as `_end` returns it. `variance` is that of the photon noise."""
+    power, noise = _power(field, variance)
+    return [_end(*_above_floor(profile.astype(float), noise)) for profile in plane_maxima(power)]
+
+
+def _power(field: Floats, variance: Floats) -> tuple[Floats, float]:
+    """Compute the smoothed power of a whitened pattern at each shift (zero shift at N // 2), and the power of its photon noise."""
     window = taper(field.shape)
-    noise = float(np.sum(variance * window**2, dtype=np.float64))
-    power = np.abs(fft.fftshift(fft.fftn(field * window))) ** 2
-    smooth = ndimage.gaussian_filter(power, 1, mode="wrap", truncate=3)
-    return [_end(*_above_floor(profile.astype(float), noise)) for profile in plane_maxima(smooth)]
+    power: Floats = np.abs(fft.fftshift(fft.fftn(field * window))) ** 2
+    smooth: Floats = ndimage.gaussian_filter(power, 1, mode="wrap", truncate=3)
+    return smooth, float(np.sum(variance * window**2, dtype=np.float64))
 
 
 def _above_floor(profile: NDArray[np.float64], noise: float) -> tuple[NDArray[np.float64], float]:
@@ -161,6 +174,40 @@ def _prefer_plain(plain: NDArray[np.float64], white: NDArray[np.float64], cohere
     share = np.interp(middle, STRAINED, (0, 1))
     chosen: NDArray[np.float64] = (CORRECTED * plain) ** share * white ** (1 - share)
     return chosen
+
+
+def filled_share(intensity: FloatArray, valid: BoolArray | None, oversampling: Sequence[float]) -> float | None:
+    r"""Measure which share of the array the crystal fills, whatever its strain; None if nothing stands out of the noise.
+
+    .. math:: \frac{1}{1.44} \; \frac{|\{s: P(s) > 0.02\, \bar P\}|}{8 N}
+
+    P is the power of the whitened pattern at a shift s, :math:`\bar P` its mean around half the extent, N the number of voxels. The
+    shifts at which a convex crystal and its copy still touch fill eight times its volume, and more where it has no centre of
+    inversion. On 80 crystals with phase ranges of 2 to 8 pi the standard deviation of the result was 12 %.
+
+    Parameters
+    ----------
+    intensity, valid : as in `object_extent`
+    oversampling : array size over crystal size, per axis
+    """
+    counts, seen = _central(np.asarray(intensity, np.float32), valid)
+    shape = np.array(counts.shape)
+    size = shape / np.array(oversampling)
+    field, variance = whiten(counts, seen, shape / size)
+    if seen is not None:
+        field = _continue(field, seen, WIDE * size, None)
+    power, noise = _power(field, variance)
+    shifts = np.meshgrid(*[np.abs(np.arange(n) - n // 2) / extent for n, extent in zip(shape, size, strict=True)], indexing="ij")
+    radius = np.linalg.norm(shifts, axis=0)
+    outside = power[np.max(shifts, axis=0) > OUTSIDE]
+    floor = float(np.median(outside)) if outside.size > ENOUGH else noise
+    shell = float(power[(radius >= SHELL[0]) & (radius <= SHELL[1])].mean()) - floor
+    level = max(ENDS[0] * shell, STANDS_OUT * floor)
+    parts, number = ndimage.label(ndimage.binary_fill_holes(power - floor > level))
+    if number == 0 or level > ENDS[-1] * shell:
+        return None
+    body = np.bincount(parts.ravel())[1:].max() / power.size
+    return float(body / 8 / np.interp(level / shell, ENDS, BODIES))
 
 
 def crystal_extent(rho: ComplexArray) -> tuple[int, int, int]:
