@@ -8,6 +8,7 @@ from itertools import pairwise
 import h5py
 import numpy as np
 import pytest
+from camera import Camera
 from played import assert_equal, listen, playing, toy_scan
 
 from braggshot.errors import ConfigError
@@ -197,60 +198,6 @@ def test_addresses_and_options_that_are_none(tmp_path):
         open_sink(f"bluesky:tcp://127.0.0.1:1:1?files={tmp_path}")
     with pytest.raises(ConfigError, match="not compressed by 'lz4'"):
         open_sink(place(tmp_path), compress="lz4")
-
-
-class Camera:
-    """A detector that appends each frame to an HDF5 file, and says so by stream documents."""
-
-    name, parent = "eiger", None
-
-    def __init__(self, path, images):
-        self.path, self.images, self.told = path, images, 0
-
-    def stage(self):
-        self.file = h5py.File(self.path, "w", libver="latest", locking=False)
-        shape = self.images.shape[1:]
-        self.data = self.file.create_dataset("entry/data", (0, *shape), "u2", maxshape=(None, *shape), chunks=(1, *shape))
-        self.file.swmr_mode = True
-        return [self]
-
-    def unstage(self):
-        self.file.close()
-        return [self]
-
-    def trigger(self):
-        from ophyd.status import Status
-
-        count = self.data.shape[0]
-        self.data.resize(count + 1, axis=0)
-        self.data[count] = self.images[count]
-        self.data.flush()
-        status = Status()
-        status.set_finished()
-        return status
-
-    def read(self):
-        return {}
-
-    def describe(self):
-        return {"eiger": {"source": "sim", "shape": [1, *self.images.shape[1:]], "dtype": "array", "external": "STREAM:"}}
-
-    def read_configuration(self):
-        return {}
-
-    def describe_configuration(self):
-        return {}
-
-    def collect_asset_docs(self, index=None):
-        if not self.told:
-            where = {"uri": self.path.as_uri(), "mimetype": "application/x-hdf5", "parameters": {"dataset": "/entry/data"}}
-            yield "stream_resource", {"uid": "s1", "data_key": "eiger", **where}
-        first, self.told = self.told, self.data.shape[0]
-        numbers = {"start": 0, "stop": 0}  # the RunEngine fills them in
-        indices = {"start": first, "stop": self.told}
-        yield "stream_datum", {
-            "uid": f"s1/{first}", "stream_resource": "s1", "indices": indices, "seq_nums": numbers, "descriptor": "",
-        }  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries

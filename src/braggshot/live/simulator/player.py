@@ -31,6 +31,7 @@ SINKS = {
     "zmq": "braggshot.live.simulator.dectris",
     "stins": "braggshot.live.simulator.stins",
     "bluesky": "braggshot.live.simulator.bluesky",
+    "tiled": "braggshot.live.simulator.tiled",
 }
 """URL scheme -> module of the simulated detector that sends over this transport."""
 MAX_BYTES_IN_MEMORY = 2**31

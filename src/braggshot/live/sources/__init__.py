@@ -12,5 +12,8 @@ pva        receive images of an EPICS areaDetector
 dectris/   receive the stream of a DECTRIS detector
 stins      receive the stream of the detectors of MAX IV (STINS)
 folder/    watch a folder for new images and HDF5 files
+runs       read what the documents of a Bluesky run say of its scan
 bluesky    receive the documents of Bluesky, and read the files that they name
+http_asking  ask a server over HTTP, within bounds
+tiled      read the runs of a Tiled catalogue while they are written
 """

@@ -100,10 +100,10 @@ def scan_name(text: Any) -> str:
     return safe[:MAX_NAME] or "scan"
 
 
-def json_object(part: Any) -> dict[str, Any]:
-    """Parse a JSON object; raise if the text is too long, or holds anything but a JSON object."""
-    if len(part) > MAX_TEXT:
-        raise UnusableError("oversized", f"a JSON text of {len(part)} bytes, at most {MAX_TEXT}")
+def json_object(part: Any, most: int = MAX_TEXT) -> dict[str, Any]:
+    """Parse a JSON object; raise if the text is longer than `most` bytes, or holds anything but a JSON object."""
+    if len(part) > most:
+        raise UnusableError("oversized", f"a JSON text of {len(part)} bytes, at most {most}")
     try:
         parsed = json.loads(bytes(part))
     except (ValueError, RecursionError) as error:
