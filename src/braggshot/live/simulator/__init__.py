@@ -9,5 +9,6 @@ dectris       push a DECTRIS stream
 stins         push the stream of the detectors of MAX IV
 bluesky       publish the documents of Bluesky, and write the files that they name
 tiled         write the runs of Bluesky into a Tiled catalogue
+blissdata     publish scans as BLISS does, and save their frames
 pva           serve images over PV Access
 """

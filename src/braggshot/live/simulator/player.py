@@ -32,6 +32,7 @@ SINKS = {
     "stins": "braggshot.live.simulator.stins",
     "bluesky": "braggshot.live.simulator.bluesky",
     "tiled": "braggshot.live.simulator.tiled",
+    "blissdata": "braggshot.live.simulator.blissdata",
 }
 """URL scheme -> module of the simulated detector that sends over this transport."""
 MAX_BYTES_IN_MEMORY = 2**31

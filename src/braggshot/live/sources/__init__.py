@@ -15,5 +15,7 @@ folder/    watch a folder for new images and HDF5 files
 runs       read what the documents of a Bluesky run say of its scan
 bluesky    receive the documents of Bluesky, and read the files that they name
 http_asking  ask a server over HTTP, within bounds
+redis_asking  ask a Redis server, within bounds
+blissdata/ read the scans that BLISS publishes in a Redis server, and the files of Lima
 tiled      read the runs of a Tiled catalogue while they are written
 """

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, FormatError
 from braggshot.live.messages import Dropped, Message, Trouble
-from braggshot.live.sources.folder.growing_hdf5 import GrowingFile
+from braggshot.live.sources.folder.growing_hdf5 import GrowingFile, path_below
 from braggshot.live.sources.ledger import Ledger
 from braggshot.live.sources.limits import MAX_FRAMES, MAX_TEXT, UnusableError, json_object, whole_number
 from braggshot.live.sources.pulling import Part, PulledSource, PullOptions, check_address
@@ -218,13 +218,11 @@ class Reader:
         """Return the path that a URI names, if it lies below the folder of files."""
         try:
             parsed = urlsplit(uri[:4000])
-            path = Path(unquote(parsed.path)).resolve()
-            is_below = parsed.scheme == "file" and path.is_relative_to(self._root) and (path.is_file() or not path.exists())
-        except (ValueError, OSError, RuntimeError):
-            is_below = False
-        if not is_below:
+        except ValueError:
+            parsed = urlsplit("")
+        if parsed.scheme != "file":
             raise UnusableError("link", f"{uri[:200]!r} names no file below {self._root}")
-        return path
+        return path_below(self._root, unquote(parsed.path))
 
     def _datum(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
         """Read new frames."""

@@ -102,6 +102,23 @@ class GrowingFile:
         return filled
 
 
+def path_below(root: Path, name: str) -> Path:
+    """Return the path that a name leads to, if it lies below a folder.
+
+    Raises
+    ------
+    UnusableError : if it does not, also by links, or if it is no file.
+    """
+    try:
+        path = Path(name).resolve()
+        is_below = path.is_relative_to(root) and (path.is_file() or not path.exists())
+    except (ValueError, OSError, RuntimeError):
+        is_below = False
+    if not is_below:
+        raise UnusableError("link", f"{name[:200]!r} names no file below {root}")
+    return path
+
+
 def superblock(path: Path) -> tuple[int, int]:
     """Return the version and the flags of an HDF5 file's first block.
 
