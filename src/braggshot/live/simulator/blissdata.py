@@ -64,7 +64,8 @@ class BlissSink:
         self._played, self._saved, self._pattern = scan, list[NDArray[Any]](), f"{scan.name}_%04d.h5"
         identity = {"name": "ascan", "number": scan.number, "data_policy": "ESRF", "session": "emit", "proposal": "emit",
                     "collection": "emit", "dataset": "emit"}  # fmt: skip
-        channels = {"axis:eta": {"unit": "deg", "dim": 0}, "detector:image": {"dim": 2}}
+        axis, unit = ("axis:eta", "deg") if scan.energy is None else ("axis:energy", "eV")
+        channels = {axis: {"unit": unit, "dim": 0}, "detector:image": {"dim": 2}}
         info = {
             "npoints": scan.frames,
             "scan_nb": scan.number,
@@ -81,8 +82,8 @@ class BlissSink:
                 saving={**saving, "file_path": str(self._root / self._pattern)},
             )
         )  # fmt: skip
-        known = scan.rocking_angle is not None
-        self._angles = self._scan.create_stream(Stream.make_definition("axis:eta", float, info={"unit": "deg"})) if known else None
+        definition = Stream.make_definition(axis, float, info={"unit": unit})
+        self._positions = self._scan.create_stream(definition) if scan.told() else None
         self._count = 0
         self._scan.prepare()
         self._scan.start()
@@ -94,8 +95,8 @@ class BlissSink:
         self._count += 1
         if len(self._saved) == self._per_file:
             self._write()
-        if self._angles is not None:
-            self._angles.send(float(self._played.angle_deg(index) or 0.0))
+        if self._positions is not None:
+            self._positions.send(next(iter(self._played.told(index).values())))
         self._images.send({"last_index": self._count - 1, "last_index_saved": self._count - 1 - len(self._saved)})
 
     def end(self, is_aborted: bool) -> None:

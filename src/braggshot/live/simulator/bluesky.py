@@ -16,8 +16,8 @@ from braggshot.errors import ConfigError, OutputError
 from braggshot.live.simulator.folder import GrowingSink
 from braggshot.live.simulator.player import PlayedScan, Sink
 
-MOTOR, DETECTOR = "eta", "detector"
-"""Data keys of the rocking angle and of the frames."""
+MOTOR, ENERGY, DETECTOR = "eta", "energy", "detector"
+"""Data keys of the rocking angle, of the photon energy and of the frames."""
 
 
 def serve(target: str, compress: str = "none", files: str = ".") -> Sink:
@@ -59,12 +59,14 @@ class PlayedRun:
 
     def __init__(self, scan: PlayedScan, path: Path, tell: Callable[[str, dict[str, Any]], None]) -> None:
         self._scan, self._tell, self._sent = scan, tell, 0
+        motor, unit = (MOTOR, "deg") if scan.energy is None else (ENERGY, "eV")
+        self._motor = motor
         self._run, self._descriptor, self._resource = (str(uuid.uuid4()) for _ in range(3))
-        self._say("start", uid=self._run, scan_id=scan.number, num_points=scan.frames, motors=[MOTOR], plan_name="scan")
+        self._say("start", uid=self._run, scan_id=scan.number, num_points=scan.frames, motors=[motor], plan_name="scan")
         image = {"shape": [1, *scan.shape], "dtype": "array", "dtype_numpy": scan.dtype.str, "external": "STREAM:"}
         keys: dict[str, Any] = {DETECTOR: {"source": "emit", **image}}
-        if scan.rocking_angle is not None:
-            keys[MOTOR] = {"source": "emit", "shape": [], "dtype": "number", "units": "deg"}
+        if scan.told():
+            keys[motor] = {"source": "emit", "shape": [], "dtype": "number", "units": unit}
         self._say(
             "descriptor", uid=self._descriptor, run_start=self._run, name="primary", data_keys=keys, configuration={}, hints={},
             object_keys={key: [key] for key in keys},
@@ -75,14 +77,14 @@ class PlayedRun:
         })  # fmt: skip
 
     def frame(self, index: int) -> None:
-        """Tell that the next frame is in the file, and at which angle frame `index` of the scan was measured."""
+        """Tell that the next frame is in the file, and at which angle or energy frame `index` of the scan was measured."""
         first, self._sent = self._sent, self._sent + 1
         self._tell("stream_datum", {
             "uid": f"{self._resource}/{first}", "stream_resource": self._resource, "descriptor": self._descriptor,
             "indices": {"start": first, "stop": self._sent}, "seq_nums": {"start": first + 1, "stop": self._sent + 1},
         })  # fmt: skip
-        angle, now = self._scan.angle_deg(index), time.time()
-        data, stamps = ({}, {}) if angle is None else ({MOTOR: angle}, {MOTOR: now})
+        told, now = [*self._scan.told(index).values()], time.time()
+        data, stamps = ({self._motor: told[0]}, {self._motor: now}) if told else ({}, {})
         event = {"descriptor": self._descriptor, "seq_num": self._sent, "data": data, "timestamps": stamps, "filled": {}}
         self._say("event", uid=str(uuid.uuid4()), **event)
 
