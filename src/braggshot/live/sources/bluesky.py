@@ -78,6 +78,7 @@ class Run:
     newest : largest index of an event that came
     reading, ahead : what reads the file at present, and a frame that waits for its event
     trouble : why the file could not be read at the last attempt, in words
+    blind : number of frames whose position never came
     """
 
     start: Start
@@ -93,6 +94,7 @@ class Run:
     reading: Iterator[tuple[int, NDArray[Any], float | None]] | None = None
     ahead: tuple[int, NDArray[Any]] | None = None
     trouble: str = ""
+    blind: int = 0
 
     @property
     def uid(self) -> str:
@@ -155,6 +157,7 @@ class Reader:
     def __init__(self, options: Options) -> None:
         self.options, self._root = options, Path(options.files).resolve()
         self._run: Run | None = None
+        self._is_missed = False  # whether it was told that the start of the present run was not heard
 
     def __call__(self, parts: Sequence[Part] | None, ledger: Ledger) -> list[Message]:
         """Turn a document, or silence, into messages for the live session, or into `Dropped` if it cannot be used."""
@@ -167,7 +170,7 @@ class Reader:
             if name == "start":
                 return self._start(document, ledger)
             if run is None or name not in USED:
-                return []
+                return self._miss(name)
             run.heard = time.monotonic()
             used = {"descriptor": self._descriptor, "stream_resource": self._resource, "stop": self._stop}
             used |= {"event": self._event, "event_page": self._page}
@@ -179,8 +182,15 @@ class Reader:
         """Begin a run; what the file of the run before still holds is read."""
         start = read_start(document, self.options.motor)
         messages = [] if self._run is None else self._close(self._run, ledger)
-        self._run = Run(start, heard=time.monotonic())
+        self._run, self._is_missed = Run(start, heard=time.monotonic()), False
         return messages
+
+    def _miss(self, name: str) -> list[Message]:
+        """Tell once that documents come of a run whose start was not heard."""
+        if self._is_missed or name not in USED:
+            return []
+        self._is_missed = True
+        return [Trouble("bluesky", "a run goes on whose start was not heard: its frames are not taken")]
 
     def _descriptor(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
         """Begin the scan if the stream holds frames of an area detector; a run of a motor that cannot be used is left out."""
@@ -193,7 +203,7 @@ class Reader:
         try:
             run.stepped = read_stepped(keys.get(run.start.motor), run.start.motor, self.options.units)
         except UnusableError as error:
-            self._run = None
+            run.descriptor = uid  # what follows of the run is passed over
             return [Trouble(run.start.name, f"left out: {error.detail}")]
         run.images, run.descriptor = images, uid
         return ledger.begin(run.uid, run.start.name, run.start.points and run.start.points * images.per_event)
@@ -282,6 +292,7 @@ class Reader:
                 if stepped is not None and not is_last and event > run.newest:
                     break
                 run.ahead, frame = None, Frame(index, image, time=time.time())
+                run.blind += stepped is not None and event not in run.values
                 frame = frame if stepped is None else stepped.place(frame, run.values.get(event))
                 messages += ledger.frame(run.uid, run.start.name, frame)
         except UnusableError as error:
@@ -300,4 +311,8 @@ class Reader:
         if run.file is None:
             return messages
         run.file.close()
+        if run.blind:
+            said = f"{run.blind} frames came without the position of {run.start.motor[:60]!r}, whose documents were lost"
+            messages.append(Trouble(run.start.name, f"{said}: its frames count as evenly spaced", is_loss=False))
+            run.blind = 0
         return [*messages, *([Dropped("unreadable", run.trouble)] if run.trouble else [])]
