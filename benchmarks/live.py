@@ -3,7 +3,7 @@
 ``python live.py latency --scans 20``   from the last frame to the picture on the page, and how early the crystal is recognised
 ``python live.py intake``               frames of 256 x 256 a second, taken in while reconstructing, none lost
 ``python live.py soak --minutes 60``    scans one after the other at a reduced rate: memory, results, troubles
-``python live.py streams --scans 5``    from the last frame that a detector sends over each transport to the session, and to the picture
+``python live.py streams --scans 5``    from the last frame that is sent over each transport to the session, and to the picture
 
 The page is asked as a browser asks it: as often as it says for what is new, then for the surface. Drawing it is the browser's.
 """
@@ -242,8 +242,8 @@ def streams(options):
             sink = open_sink(PLACES[name].format(folder=frames, tiled=options.tiled, blissdata=options.blissdata))
             delays, waits, lost = play_over(sink, scan, Path(folder) / "out", options.scans, options.rate)
         print(
-            f"{name}: {len(delays)} scans of 64 frames, 256 x 256, at {options.rate} Hz; last frame sent to last frame here "
-            f"median {statistics.median(delays):.3f} s, worst {max(delays):.3f} s; to picture median {statistics.median(waits):.2f} s, "
+            f"{name}: {len(delays)} scans of 64 frames, 256 x 256, at {options.rate} Hz; last frame sent to last frame here median "
+            f"{statistics.median(delays):.3f} s, worst {max(delays):.3f} s; to picture median {statistics.median(waits):.2f} s, "
             f"worst {max(waits):.2f} s; lost {lost or 0}",
             flush=True,
         )
@@ -282,12 +282,12 @@ def play_over(sink, scan, folder, number, rate):
             until = time.monotonic() + 60
             while len(session.status.latest()[1].finished) <= count and time.monotonic() < until:
                 time.sleep(0.05)
-        stop.set()
+        session.stop.set()
 
     player = threading.Thread(target=play, daemon=True)
     page.start()
     player.start()
-    session.run(Noted(), stop=stop)
+    session.run(Noted())
     page.stop.set()
     page.join()
     player.join()
