@@ -234,7 +234,7 @@ def streams(options):
     """Time from when the last frame was sent to when the session has it, and to the picture of the whole scan."""
     (scan,) = scans(1)
     for name in options.only.split(",") if options.only else PLACES:
-        if f"{{{name}}}" in PLACES[name] and not getattr(options, name):
+        if name in ("tiled", "blissdata") and not getattr(options, name):
             print(f"{name}: not measured; give its running server by --{name}")
             continue
         with tempfile.TemporaryDirectory(dir=options.files or None) as folder:
