@@ -26,7 +26,7 @@ import torch
 
 from braggshot.crystals.scan import ScanSettings, simulate_scan
 from braggshot.io import results
-from braggshot.live.messages import Arrived, Begin, End
+from braggshot.live.messages import Arrived, Begin, Dropped, End, Trouble
 from braggshot.live.session import Session, resolve
 from braggshot.live.simulator.player import PlayedScan, open_sink
 from braggshot.live.sources.memory import MemorySource
@@ -240,13 +240,57 @@ def streams(options):
         with tempfile.TemporaryDirectory(dir=options.files or None) as folder:
             frames = Path(folder) / "frames"
             sink = open_sink(PLACES[name].format(folder=frames, tiled=options.tiled, blissdata=options.blissdata))
-            delays, waits, lost = play_over(sink, scan, Path(folder) / "out", options.scans, options.rate)
-        print(
-            f"{name}: {len(delays)} scans of 64 frames, 256 x 256, at {options.rate} Hz; last frame sent to last frame here median "
-            f"{statistics.median(delays):.3f} s, worst {max(delays):.3f} s; to picture median {statistics.median(waits):.2f} s, "
-            f"worst {max(waits):.2f} s; lost {lost or 0}",
-            flush=True,
-        )
+            if options.pictures:
+                delays, waits, lost = play_over(sink, scan, Path(folder) / "out", options.scans, options.rate)
+            else:
+                delays, waits, lost = play_alone(sink, scan, options.scans, options.rate)
+        how = f"{len(delays)} scans of 64 frames, 256 x 256, at {options.rate} Hz"
+        seen = f"; to picture median {statistics.median(waits):.2f} s, worst {max(waits):.2f} s" if waits else ""
+        taken = f"last frame sent to last frame here median {statistics.median(delays):.3f} s, worst {max(delays):.3f} s"
+        print(f"{name}: {how}; {taken}{seen}; lost {lost or 0}", flush=True)
+
+
+def play_alone(sink, scan, number, rate):
+    """Play scans to the source alone, without a session: the delay of each last frame, and what was lost."""
+    source = open_source(sink.url, {"address": sink.address} if hasattr(sink, "address") else None)
+    stop, sent, here, frames, lost = threading.Event(), [], [], [], []
+
+    def play():
+        sink.wait(stop)
+        if hasattr(source, "connected"):
+            source.connected.wait(20)
+        time.sleep(2)
+        for count in range(number):
+            play_scan(sink, scan, count, rate, sent)
+            until = time.monotonic() + 20
+            while len(here) <= count and time.monotonic() < until:
+                time.sleep(0.02)
+        stop.set()
+
+    player = threading.Thread(target=play, daemon=True)
+    player.start()
+    for message in source.messages(stop):
+        if isinstance(message, Arrived):
+            frames.append(message.frame.index)
+            if len(frames) % 64 == 0:
+                here.append(time.monotonic())
+                assert frames[-64:] == list(range(64))
+        elif isinstance(message, Dropped | Trouble):
+            lost.append(message)
+    player.join()
+    sink.close()
+    return [at - last for at, last in zip(here, sent, strict=True)], [], lost
+
+
+def play_scan(sink, scan, count, rate, sent):
+    """Play a scan at a rate; note when its last frame was sent."""
+    sink.begin(PlayedScan(f"scan_{count:04d}", count, 64, scan.frames.shape[1:], scan.frames.dtype, scan.rocking_angle))
+    began = time.monotonic()
+    for index, image in enumerate(scan.frames):
+        time.sleep(max(0.0, began + index / rate - time.monotonic()))
+        sink.frame(index, image, True)
+    sent.append(time.monotonic())
+    sink.end(False)
 
 
 def play_over(sink, scan, folder, number, rate):
@@ -272,13 +316,7 @@ def play_over(sink, scan, folder, number, rate):
             source.connected.wait(20)
         time.sleep(2)
         for count in range(number):
-            sink.begin(PlayedScan(f"scan_{count:04d}", count, 64, scan.frames.shape[1:], scan.frames.dtype, scan.rocking_angle))
-            began = time.monotonic()
-            for index, image in enumerate(scan.frames):
-                time.sleep(max(0.0, began + index / rate - time.monotonic()))
-                sink.frame(index, image, True)
-            sent.append(time.monotonic())
-            sink.end(False)
+            play_scan(sink, scan, count, rate, sent)
             until = time.monotonic() + 60
             while len(session.status.latest()[1].finished) <= count and time.monotonic() < until:
                 time.sleep(0.05)
@@ -307,7 +345,7 @@ def main():
         (latency, {"scans": 10, "rate": 20.0, "viewers": 1}),
         (intake, {"frames": 4000, "rate": 0.0}),
         (soak, {"minutes": 60.0, "rate": 20.0}),
-        (streams, {"scans": 5, "rate": 20.0, "only": "", "tiled": "", "blissdata": "", "files": ""}),
+        (streams, {"scans": 5, "rate": 20.0, "only": "", "tiled": "", "blissdata": "", "files": "", "pictures": 1}),
     ):
         command = jobs.add_parser(job.__name__)
         command.set_defaults(job=job)

@@ -35,7 +35,7 @@ class RealServer:
         tables = ["--write", f"sqlite:///{self.folder / 'tables.db'}", "--api-key", "secret", "--port", str(self.port)]
         command = [sys.executable, "-m", "tiled", "serve", "catalog", str(self.folder / "catalogue.db"), *more, *place, *tables]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 25
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             with contextlib.closing(Server(self.url, "/api/v1", {})) as server:
                 try:

@@ -254,7 +254,7 @@ def test_a_real_server_and_a_real_run_engine(tmp_path, monkeypatch):
         playing(toy_scan(), sink)()
 
     try:
-        heard = listen(open_source(f"tiled:{server.url}"), play, scans=2, patience=120.0)
+        heard = listen(open_source(f"tiled:{server.url}"), play, scans=2, patience=180.0)
     finally:
         server.end()
         gc.collect()  # what the libraries leave open is theirs
