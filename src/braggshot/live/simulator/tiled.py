@@ -36,14 +36,15 @@ def serve(target: str, compress: str = "none", files: str = ".") -> Sink:
         client = from_uri(target, api_key=os.environ.get("TILED_API_KEY"))
     except Exception as error:  # the client raises errors of several libraries
         raise ConfigError(f"tiled:{target}: cannot write there ({type(error).__name__}: {str(error)[:100]}).") from error
-    return TiledSink(target, TiledWriter(client, batch_size=1), make_folder(files), compress == "bslz4")
+    return TiledSink(target, client, TiledWriter(client, batch_size=1), make_folder(files), compress == "bslz4")
 
 
 class TiledSink:
     """A writer of runs, one for each scan, and of their frames."""
 
-    def __init__(self, address: str, writer: Any, root: Path, is_compressed: bool) -> None:
-        self.url, self._write, self._file = f"tiled:{address}", writer, GrowingSink(root, is_compressed)
+    def __init__(self, address: str, client: Any, writer: Any, root: Path, is_compressed: bool) -> None:
+        self.url, self._client, self._write = f"tiled:{address}", client, writer
+        self._file = GrowingSink(root, is_compressed)
 
     def wait(self, stop: Event) -> None:
         """Wait for nobody: the catalogue keeps what it holds."""
@@ -64,5 +65,6 @@ class TiledSink:
         self._run.end(is_aborted)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and the connection to the server."""
         self._file.close()
+        self._client.context.http_client.close()
