@@ -35,6 +35,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "samples"))
 
+from attack_answers import ATTACKED, forget_names
+
 MEMORY, SECONDS, LONGEST = 2_500_000_000, 20, 1500
 RECORDING, TABLE, NETWORK = "recording", "table", "network"
 
@@ -549,12 +551,17 @@ def attack_messages(first: int, number: int, only: list[str]) -> int:
     from braggshot.live.sources.dectris import source as dectris
     from braggshot.live.sources.ledger import Ledger, ScanDefaults
 
-    ports = {name: f"{name.split()[0]}:tcp://127.0.0.1:*{'?version=2' if name.endswith('2') else ''}" for name in only or STREAMS}
+    known = only or [*STREAMS, *ATTACKED]
+    ports = {
+        name: f"{name.split()[0]}:tcp://127.0.0.1:*{'?version=2' if name.endswith('2') else ''}"
+        for name in known
+        if name in STREAMS
+    }
     random, met, began = np.random.default_rng(first), Counter[str](), time.perf_counter()
     for name, port in ports.items():
         ledger, good, is_open = Ledger(ScanDefaults()), record_messages(port), False
         read = stins.Reader() if name == "stins" else partial(dectris.to_messages, reader=dectris.Reader())
-        for _ in range(number // len(ports)):
+        for _ in range(number // len(known)):
             parts = list(good[random.integers(len(good))])
             place = int(random.integers(len(parts)))
             parts[place] = mutate(parts[place], random)
@@ -563,12 +570,33 @@ def attack_messages(first: int, number: int, only: list[str]) -> int:
                 if isinstance(message, Begin | End):
                     assert isinstance(message, Begin) != is_open, f"{name}: a scan began or ended twice"
                     is_open = not is_open
+    for name in (name for name in known if name in ATTACKED):
+        attack_answers(name, number // len(known), random, met)
     spent = time.perf_counter() - began
     print(", ".join(f"{count} {name}" for name, count in met.most_common()), f"of {number} messages; {number / spent:.0f} a second")
     return 0
 
 
 STREAMS = ("zmq", "zmq 2", "stins")
+
+
+def attack_answers(name: str, number: int, random: Any, met: Counter[str]) -> None:
+    """Read damaged documents or answers in this process, until so many were read."""
+    from braggshot.live.messages import Begin, Dropped, End
+    from braggshot.live.sources.ledger import Ledger, ScanDefaults
+
+    ledger, is_open, read = Ledger(ScanDefaults()), False, 0
+    with tempfile.TemporaryDirectory() as folder:
+        step = ATTACKED[name](Path(folder), random, mutate, ledger)
+        while read < number:
+            more, messages = step()
+            read += more
+            forget_names(ledger)
+            for message in messages:
+                met[f"dropped: {message.reason}" if isinstance(message, Dropped) else type(message).__name__] += 1
+                if isinstance(message, Begin | End):
+                    assert isinstance(message, Begin) != is_open, f"{name}: a scan began or ended twice"
+                    is_open = not is_open
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -585,7 +613,7 @@ def main(arguments: list[str] | None = None) -> int:
     messages = parts.add_parser("messages", help="damaged messages of streams")
     messages.add_argument("--count", type=int, default=20000)
     messages.add_argument("--first-seed", type=int, default=0)
-    messages.add_argument("--only", nargs="*", default=[], choices=STREAMS, help="streams")
+    messages.add_argument("--only", nargs="*", default=[], choices=[*STREAMS, *ATTACKED], help="streams")
     given = parser.parse_args(arguments)
     if given.part == "messages":
         return attack_messages(given.first_seed, given.count, given.only)

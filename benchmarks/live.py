@@ -3,6 +3,7 @@
 ``python live.py latency --scans 20``   from the last frame to the picture on the page, and how early the crystal is recognised
 ``python live.py intake``               frames of 256 x 256 a second, taken in while reconstructing, none lost
 ``python live.py soak --minutes 60``    scans one after the other at a reduced rate: memory, results, troubles
+``python live.py streams --scans 5``    from the last frame that is sent over each transport to the session, and to the picture
 
 The page is asked as a browser asks it: as often as it says for what is new, then for the surface. Drawing it is the browser's.
 """
@@ -25,9 +26,11 @@ import torch
 
 from braggshot.crystals.scan import ScanSettings, simulate_scan
 from braggshot.io import results
-from braggshot.live.messages import Arrived, Begin, End
+from braggshot.live.messages import Arrived, Begin, Dropped, End, Trouble
 from braggshot.live.session import Session, resolve
+from braggshot.live.simulator.player import PlayedScan, open_sink
 from braggshot.live.sources.memory import MemorySource
+from braggshot.live.sources.registry import open_source
 from braggshot.physics.metrics import align
 from braggshot.report import interactive
 from braggshot.report.solid import View
@@ -214,6 +217,127 @@ def soak(options):
         print(f"resident memory: {early:.0f} MiB in the second sixth, {late:.0f} in the last ({late / early - 1:+.1%})")
 
 
+PLACES = {
+    "folder": "folder:{folder}",
+    "HDF5": "folder:{folder}?hdf5=1",
+    "pva": "pva:BENCH:Image",
+    "zmq": "zmq:tcp://127.0.0.1:*",
+    "zmq 2": "zmq:tcp://127.0.0.1:*?version=2",
+    "stins": "stins:tcp://127.0.0.1:*",
+    "bluesky": "bluesky:tcp://127.0.0.1:*?files={folder}",
+    "tiled": "{tiled}?files={folder}",
+    "blissdata": "{blissdata}?files={folder}&per_file=16",
+}
+
+
+def streams(options):
+    """Time from when the last frame was sent to when the session has it, and to the picture of the whole scan."""
+    (scan,) = scans(1)
+    for name in options.only.split(",") if options.only else PLACES:
+        if name in ("tiled", "blissdata") and not getattr(options, name):
+            print(f"{name}: not measured; give its running server by --{name}")
+            continue
+        with tempfile.TemporaryDirectory(dir=options.files or None) as folder:
+            frames = Path(folder) / "frames"
+            sink = open_sink(PLACES[name].format(folder=frames, tiled=options.tiled, blissdata=options.blissdata))
+            if options.pictures:
+                delays, waits, lost = play_over(sink, scan, Path(folder) / "out", options.scans, options.rate)
+            else:
+                delays, waits, lost = play_alone(sink, scan, options.scans, options.rate)
+        how = f"{len(delays)} scans of 64 frames, 256 x 256, at {options.rate} Hz"
+        seen = f"; to picture median {statistics.median(waits):.2f} s, worst {max(waits):.2f} s" if waits else ""
+        taken = f"last frame sent to last frame here median {statistics.median(delays):.3f} s, worst {max(delays):.3f} s"
+        print(f"{name}: {how}; {taken}{seen}; lost {lost or 0}", flush=True)
+
+
+def play_alone(sink, scan, number, rate):
+    """Play scans to the source alone, without a session: the delay of each last frame, and what was lost."""
+    source = open_source(sink.url, {"address": sink.address} if hasattr(sink, "address") else None)
+    stop, sent, here, frames, lost = threading.Event(), [], [], [], []
+
+    def play():
+        sink.wait(stop)
+        if hasattr(source, "connected"):
+            source.connected.wait(20)
+        time.sleep(2)
+        for count in range(number):
+            play_scan(sink, scan, count, rate, sent)
+            until = time.monotonic() + 20
+            while len(here) <= count and time.monotonic() < until:
+                time.sleep(0.02)
+        stop.set()
+
+    player = threading.Thread(target=play, daemon=True)
+    player.start()
+    for message in source.messages(stop):
+        if isinstance(message, Arrived):
+            frames.append(message.frame.index)
+            if len(frames) % 64 == 0:
+                here.append(time.monotonic())
+                assert frames[-64:] == list(range(64))
+        elif isinstance(message, Dropped | Trouble):
+            lost.append(message)
+    player.join()
+    sink.close()
+    return [at - last for at, last in zip(here, sent, strict=True)], [], lost
+
+
+def play_scan(sink, scan, count, rate, sent):
+    """Play a scan at a rate; note when its last frame was sent."""
+    sink.begin(PlayedScan(f"scan_{count:04d}", count, 64, scan.frames.shape[1:], scan.frames.dtype, scan.rocking_angle))
+    began = time.monotonic()
+    for index, image in enumerate(scan.frames):
+        time.sleep(max(0.0, began + index / rate - time.monotonic()))
+        sink.frame(index, image, True)
+    sent.append(time.monotonic())
+    sink.end(False)
+
+
+def play_over(sink, scan, folder, number, rate):
+    """Play scans one after the other; the delay of each last frame, the wait for each picture, and what was lost."""
+    session, sent, here = Session(folder, resolve(SHORT), like=scan), [], []
+    source, page = open_source(sink.url, {"address": sink.address} if hasattr(sink, "address") else None), Page(session.status)
+
+    class Noted:
+        def messages(self, stop):
+            count = 0
+            for message in source.messages(stop):
+                if isinstance(message, Arrived):
+                    count += 1
+                    if count % 64 == 0:
+                        here.append(time.monotonic())
+                yield message
+
+    stop = threading.Event()
+
+    def play():
+        sink.wait(stop)
+        if hasattr(source, "connected"):
+            source.connected.wait(20)
+        time.sleep(2)
+        for count in range(number):
+            play_scan(sink, scan, count, rate, sent)
+            until = time.monotonic() + 60
+            while len(session.status.latest()[1].finished) <= count and time.monotonic() < until:
+                time.sleep(0.05)
+        session.stop.set()
+
+    player = threading.Thread(target=play, daemon=True)
+    page.start()
+    player.start()
+    session.run(Noted())
+    page.stop.set()
+    page.join()
+    player.join()
+    sink.close()
+    pictures = {}
+    for at, name, picture, _ in page.camera_from:
+        if picture.frames == 64:
+            pictures.setdefault(name, at[0])
+    waits = [at - last for at, last in zip(sorted(pictures.values()), sent, strict=True)]
+    return [at - last for at, last in zip(here, sent, strict=True)], waits, session.status.latest()[1].dropped
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     jobs = parser.add_subparsers(required=True)
@@ -221,6 +345,7 @@ def main():
         (latency, {"scans": 10, "rate": 20.0, "viewers": 1}),
         (intake, {"frames": 4000, "rate": 0.0}),
         (soak, {"minutes": 60.0, "rate": 20.0}),
+        (streams, {"scans": 5, "rate": 20.0, "only": "", "tiled": "", "blissdata": "", "files": "", "pictures": 1}),
     ):
         command = jobs.add_parser(job.__name__)
         command.set_defaults(job=job)

@@ -81,12 +81,13 @@ class Geometry(Described):
 
 @dataclass(frozen=True, repr=False)
 class Frame(Described):
-    """One detector image as it arrives: its index in the scan, rocking angle [rad], time since the epoch [s]."""
+    """One detector image as it arrives: index in the scan, rocking angle [rad], time since the epoch [s], energy if stepped [J]."""
 
     index: int
     image: NDArray[Any]
     rocking_angle: float | None = None
     time: float | None = None
+    energy: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -276,8 +277,7 @@ class Reconstruction(Described):
     rho : (z, y, x) complex64, zero outside the support, scaled so that |F[rho]|^2 is in photons [sqrt(photons)]
     support : (z, y, x) True inside the crystal
     volume : the measured volume that the crystal explains, on the same grid in reciprocal space
-    frame : coordinate frame of the grid
-    basis : columns are the voxel edges [m], components (z, y, x); None without geometry
+    frame, basis : coordinate frame of the grid; columns are the voxel edges [m], components (z, y, x), None without geometry
     quality, ensemble : measured agreement with the data and between starts
     verdict, reasons : how far to trust it (see `Verdict`), and why, in words
     history : per-iteration curves of the chosen start ("iteration", "error", "support_fraction", ...)

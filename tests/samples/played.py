@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from braggshot.io.frames import ArrayFrames
-from braggshot.live.messages import Arrived, Begin, Dropped, End, Message, Source
+from braggshot.live.messages import Arrived, Begin, Dropped, End, Message, Source, Trouble
 from braggshot.live.simulator.faults import Faults
 from braggshot.live.simulator.player import Sink, emit
 from braggshot.volumes import Scan
@@ -51,7 +51,7 @@ class Heard:
         return {m.frame.index: m.frame for m in self.messages if isinstance(m, Arrived) and m.scan == scan}
 
 
-def listen(source: Source, play: Callable[[], None], scans: int = 1) -> Heard:
+def listen(source: Source, play: Callable[[], None], scans: int = 1, patience: float = PATIENCE) -> Heard:
     """What `source` says while `play` runs beside it, up to the end of so many scans; the order of messages is checked."""
     heard, stop, failed = Heard(), Event(), []
 
@@ -63,7 +63,7 @@ def listen(source: Source, play: Callable[[], None], scans: int = 1) -> Heard:
             raise
 
     player = threading.Thread(target=guarded, daemon=True)
-    giving_up = threading.Timer(PATIENCE, stop.set)
+    giving_up = threading.Timer(patience, stop.set)
     giving_up.start()
     player.start()
     try:
@@ -75,7 +75,7 @@ def listen(source: Source, play: Callable[[], None], scans: int = 1) -> Heard:
     finally:
         giving_up.cancel()
         stop.set()
-        player.join(PATIENCE)
+        player.join(patience)
     assert not failed
     assert not player.is_alive()
     check_order(heard.messages)
@@ -90,7 +90,7 @@ def check_order(messages: list[Message]) -> None:
             assert message.scan not in names
             scan = message.scan
             names.add(scan)
-        elif not isinstance(message, Dropped):
+        elif not isinstance(message, Dropped | Trouble):
             assert message.scan == scan
             scan = None if isinstance(message, End) else scan
 

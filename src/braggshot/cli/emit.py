@@ -25,7 +25,10 @@ Compression = Literal["none", "lz4", "bslz4", "blosc", "zstd"]
 )
 def emit(
     path: Annotated[Path, typer.Argument(help="Any scan that braggshot reads.")],
-    to: Annotated[str, typer.Option("--to", help="folder:PATH, pva:CHANNEL, zmq:, stins: or bluesky:tcp://127.0.0.1:PORT.")],
+    to: Annotated[
+        str,
+        typer.Option("--to", help="folder:PATH, pva:CHANNEL, zmq:, stins: or bluesky:tcp://127.0.0.1:PORT, tiled:, blissdata:."),
+    ],
     rate: Annotated[float, typer.Option(help="Frames a second; 0 is as fast as they go.")] = 10.0,
     faults: Annotated[
         str,

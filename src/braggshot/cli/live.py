@@ -35,7 +35,11 @@ LAST_PAGE = 60.0  # longest time for which --once waits until every open page ha
 @with_metadata()
 def live(
     source: Annotated[
-        str, typer.Argument(help="folder:PATH, pva:CHANNEL, zmq:, stins: or bluesky:tcp://HOST:PORT, or replay:FILE?rate=HZ.")
+        str,
+        typer.Argument(
+            help="folder:PATH, pva:CHANNEL, zmq:, stins: or bluesky:tcp://HOST:PORT, tiled:http://HOST:PORT, "
+            "blissdata:redis://HOST:PORT, or replay:FILE?rate=HZ."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results, and of events.jsonl.")],
     like: Annotated[Path | None, typer.Option(help="Scan to take dark, flat, mask and geometry from.")] = None,

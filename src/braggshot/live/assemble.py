@@ -22,7 +22,7 @@ from braggshot.io.frames import ArrayFrames
 from braggshot.live.given import WORDS, GivenImage, fit_image
 from braggshot.live.messages import Arrived, Begin, Dropped, End, Message, Trouble
 from braggshot.live.sources.limits import scan_name
-from braggshot.volumes import BoolArray, Scan
+from braggshot.volumes import BoolArray, Frame, Scan
 
 MAX_PIXELS = 192  # longest side of the binned frames that the page shows [pixels]
 UNRECORDED = "it could not be recorded"
@@ -45,6 +45,7 @@ class OpenScan:
     last, total : the newest frame and the sum of all frames, binned to at most 192 pixels a side, for the page [counts]
     received : number of frames that were recorded
     told : faults of this scan that the user was told
+    refused : why no volume can be made of the scan, in words; empty if one can
     """
 
     name: str
@@ -55,6 +56,7 @@ class OpenScan:
     total: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     received: int = 0
     told: set[str] = field(default_factory=set)
+    refused: str = ""
 
     def tell_once(self, kind: str, words: str, is_loss: bool) -> Iterator[Trouble]:
         """Yield a report of a fault, unless one of its kind was yielded for this scan."""
@@ -152,7 +154,9 @@ class Assembly:
         """Record a frame and extend the rocking curve; close the scan if this was the last planned frame."""
         if scan.recorder is None:
             yield from self._report_unfit_example(scan, message.frame.image)
-            plan, unfit = self._use_given(self._plan(scan, message.frame.image))
+            plan, unfit = self._use_given(self._plan(scan, message.frame))
+            yield from self._refuse(scan, plan, message.frame)
+            plan = replace(plan, about=replace(plan.about, geometry=None)) if scan.refused and plan.about is not None else plan
             scan.recorder = Recorder(self.folder / scan.name, plan)
             yield from unfit
             scan.rocking = np.full(scan.expected or 0, np.nan)
@@ -178,8 +182,15 @@ class Assembly:
         if scan.received == scan.expected:
             yield from self._close("")
 
-    def _plan(self, scan: OpenScan, image: NDArray[Any]) -> Plan:
-        """Return the `Plan` of a recording, made from the message that announced the scan and from the first image."""
+    def _refuse(self, scan: OpenScan, plan: Plan, frame: Frame) -> Iterator[Change]:
+        """Report that no volume can be made of a scan, because what it steps and the known geometry do not fit."""
+        scan.refused = plan.refusal(frame.rocking_angle is not None or plan.rocking_angle is not None)
+        if scan.refused:
+            yield from scan.tell_once("refused", f"it is recorded and not phased: {scan.refused}", is_loss=True)
+
+    def _plan(self, scan: OpenScan, frame: Frame) -> Plan:
+        """Return the `Plan` of a recording, made from the message that announced the scan and from the first frame."""
+        image = frame.image
         begin, about = scan.begin, self._fill_from_similar(scan.begin.about, image)
         is_streamed = scan.begin.about is None or "stream" in scan.begin.about.provenance
         if is_streamed and image.dtype.kind == "u":
@@ -188,7 +199,7 @@ class Assembly:
             about = about or Scan(frames=ArrayFrames(image[None]), name=scan.name)
             about = replace(about, provenance={**about.provenance, **no_count_value})
         rows, columns = image.shape
-        return Plan(scan.name, (rows, columns), image.dtype, begin.frames, begin.rocking_angle, about)
+        return Plan(scan.name, (rows, columns), image.dtype, begin.frames, begin.rocking_angle, about, frame.energy is not None)
 
     def _use_given(self, plan: Plan) -> tuple[Plan, list[Dropped]]:
         """Put the images that the user gives into the plan of a recording; report those that do not fit its frames."""
@@ -238,6 +249,7 @@ class Assembly:
             return
         self._last = scan.begin.scan
         if scan.recorder is not None:
+            aborted = aborted or scan.refused
             if not aborted and scan.received == 1:
                 aborted = TOO_FEW
                 yield Dropped("single frame", f"{scan.name}: {aborted}")

@@ -114,7 +114,7 @@ class Receiver:
         is_bright = _is_bright(scan.rocking)
         if scan.received == 1 or is_due or time.monotonic() - self._told >= TELL_EVERY:
             self._tell(scan, is_bright)
-        if is_due and scan.received != scan.expected:
+        if is_due and scan.received != scan.expected and not scan.refused:
             self._last_request, self._last_peak = scan.received, peak if has_passed else self._last_peak
             if has_passed or is_bright:
                 self._request_preview(scan, has_passed_peak=has_passed)
@@ -140,7 +140,7 @@ class Receiver:
             self.status.change(state="aborted", reason=words, work=None)
             kept = f"; its frames are in {scan.recorder.folder}" if scan.recorder is not None else ""
             # A single frame is often a picture for alignment, and no fault; why a scan is not recorded is told already.
-            if words not in {TOO_FEW, UNRECORDED}:
+            if words not in {TOO_FEW, UNRECORDED, scan.refused}:
                 self.status.add_trouble(f"{scan.name}: {words} after {scan.received} frames{kept}")
             if scan.recorder is not None:
                 self._tell(scan, True)

@@ -8,10 +8,12 @@ from itertools import pairwise
 import h5py
 import numpy as np
 import pytest
+from camera import Camera
 from played import assert_equal, listen, playing, toy_scan
+from scipy.constants import electron_volt
 
 from braggshot.errors import ConfigError
-from braggshot.live.messages import Arrived, Begin, Dropped, End
+from braggshot.live.messages import Arrived, Begin, Dropped, End, Trouble
 from braggshot.live.simulator.faults import Faults
 from braggshot.live.simulator.player import open_sink
 from braggshot.live.sources import bluesky
@@ -131,6 +133,84 @@ def test_a_fly_scan_is_read_as_it_is_written(path):
     assert len(frames_of(heard)) == 12
 
 
+def page(first, last):
+    """A page of events, as a RunEngine tells those that it collects."""
+    return message("event_page", descriptor="d1", seq_num=[*range(first + 1, last + 1)],
+                   data={"eta": [10.0 + 0.1 * index for index in range(first, last)]})  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_run_of_100_000_frames_comes_in_pages(tmp_path):
+    """The publisher dies within it and comes back: documents are lost, frames are not."""
+    frames, per_page = 100_000, 20_000
+    with h5py.File(tmp_path / "frames.h5", "w") as file:
+        data = file.create_dataset("entry/data", (frames, 2, 3), "u4", chunks=(1000, 2, 3))
+        data[:] = np.arange(frames)[:, None, None] + np.zeros((1, 2, 3), "u4")
+    documents = [*run(tmp_path / "frames.h5", frames=1)[:4], message("stream_datum", stream_resource="s1")]
+    documents[0] = message("start", uid="r1", scan_id=54, num_points=frames, motors=["eta"])
+    pages = [page(first, first + per_page) for first in range(0, frames, per_page)]
+    assert len(pages[-1][0]) > 2**18
+    stop = message("stop", run_start="r1", exit_status="success")
+    for lost in (None, 2):
+        heard = told(tmp_path, [*documents, *(text for index, text in enumerate(pages) if index != lost), stop])
+        assert heard[-1] == End("scan_0054") or lost
+        arrived = [message.frame for message in heard if isinstance(message, Arrived)]
+        assert [frame.index for frame in arrived] == [*range(frames)]
+        assert all(frame.image[0, 0] == frame.index for frame in arrived)
+        known = [frame for frame in arrived if frame.rocking_angle is not None]
+        np.testing.assert_allclose([frame.rocking_angle for frame in known], np.deg2rad([10.0 + 0.1 * f.index for f in known]))
+        assert len(known) == (frames if lost is None else frames - per_page)
+        said = [message.reason for message in heard if isinstance(message, Trouble)]
+        assert len(said) == (lost is not None)
+        assert not said or "20000 frames came without the position of 'eta'" in said[0]
+
+
+def test_a_publisher_that_dies_in_a_run_and_comes_back(path):
+    """Documents that it told while it was away are lost; frames and their order are not."""
+    import zmq
+
+    def publish(context, port, documents):
+        socket = context.socket(zmq.XPUB)
+        socket.bind(f"tcp://127.0.0.1:{port}")
+        assert socket.poll(10_000)
+        socket.recv()
+        for (text,) in documents:
+            socket.send(text)
+        socket.close(linger=2000)
+
+    documents, context = run(path), zmq.Context()
+    with zmq.Context() as probing, probing.socket(zmq.XPUB) as probe:
+        port = probe.bind_to_random_port("tcp://127.0.0.1")
+
+    def play():
+        publish(context, port, documents[:12])
+        time.sleep(0.3)
+        publish(context, port, documents[16:])
+        context.term()
+
+    heard = listen(open_source(f"bluesky:tcp://127.0.0.1:{port}?files={path.parent}"), play)
+    assert sorted(heard.frames("scan_0054")) == list(range(12))
+    assert heard.ends == [End("scan_0054")]
+    assert not heard.lost
+    for index, frame in heard.frames("scan_0054").items():
+        np.testing.assert_array_equal(frame.image, COUNTS[index])
+
+
+def test_a_run_whose_start_was_not_heard_is_told_once(path):
+    heard = told(path.parent, [*run(path)[1:], *run(path)])
+    assert isinstance(heard[0], Trouble)
+    assert "start was not heard" in heard[0].reason
+    assert [type(message) for message in heard[1:]] == [Begin, *12 * [Arrived], End]
+
+
+def test_energies_and_motors_that_are_no_angle(path):
+    frames = frames_of(told(path.parent, run(path, units="keV")))
+    np.testing.assert_allclose([frames[index].energy for index in range(12)], 1e3 * electron_volt * (10.0 + 0.1 * np.arange(12)))
+    (left_out,) = told(path.parent, run(path, units="mm"))
+    assert "'mm', which is neither an angle nor an energy" in left_out.reason
+    assert len(frames_of(told(path.parent, run(path, units="mm"), units="deg"))) == 12
+
+
 def test_files_elsewhere_are_not_opened(path, tmp_path):
     inner = tmp_path / "inner"
     inner.mkdir()
@@ -197,60 +277,6 @@ def test_addresses_and_options_that_are_none(tmp_path):
         open_sink(f"bluesky:tcp://127.0.0.1:1:1?files={tmp_path}")
     with pytest.raises(ConfigError, match="not compressed by 'lz4'"):
         open_sink(place(tmp_path), compress="lz4")
-
-
-class Camera:
-    """A detector that appends each frame to an HDF5 file, and says so by stream documents."""
-
-    name, parent = "eiger", None
-
-    def __init__(self, path, images):
-        self.path, self.images, self.told = path, images, 0
-
-    def stage(self):
-        self.file = h5py.File(self.path, "w", libver="latest", locking=False)
-        shape = self.images.shape[1:]
-        self.data = self.file.create_dataset("entry/data", (0, *shape), "u2", maxshape=(None, *shape), chunks=(1, *shape))
-        self.file.swmr_mode = True
-        return [self]
-
-    def unstage(self):
-        self.file.close()
-        return [self]
-
-    def trigger(self):
-        from ophyd.status import Status
-
-        count = self.data.shape[0]
-        self.data.resize(count + 1, axis=0)
-        self.data[count] = self.images[count]
-        self.data.flush()
-        status = Status()
-        status.set_finished()
-        return status
-
-    def read(self):
-        return {}
-
-    def describe(self):
-        return {"eiger": {"source": "sim", "shape": [1, *self.images.shape[1:]], "dtype": "array", "external": "STREAM:"}}
-
-    def read_configuration(self):
-        return {}
-
-    def describe_configuration(self):
-        return {}
-
-    def collect_asset_docs(self, index=None):
-        if not self.told:
-            where = {"uri": self.path.as_uri(), "mimetype": "application/x-hdf5", "parameters": {"dataset": "/entry/data"}}
-            yield "stream_resource", {"uid": "s1", "data_key": "eiger", **where}
-        first, self.told = self.told, self.data.shape[0]
-        numbers = {"start": 0, "stop": 0}  # the RunEngine fills them in
-        indices = {"start": first, "stop": self.told}
-        yield "stream_datum", {
-            "uid": f"s1/{first}", "stream_resource": "s1", "indices": indices, "seq_nums": numbers, "descriptor": "",
-        }  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries

@@ -4,7 +4,7 @@
 
     about.h5      metadata: plan, dark, flat, mask, monitor, angles, geometry
     frames.raw    (n, rows, columns) as the detector counted; it takes no room on the disk where no frame has arrived
-    arrived.raw   one record a frame: whether it arrived, its angle [rad], its time [s since the epoch]
+    arrived.raw   one record a frame: whether it arrived, its angle [rad] or photon energy [J], its time [s since the epoch]
     ended.json    written last: whether the scan was aborted, and why
 
 Written frames are kept by the operating system, so a killed program loses no frame. The files are written and read in pieces and
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -30,11 +30,12 @@ from braggshot.io.files import open_hdf5
 from braggshot.io.frames import ArrayFrames, LazyFrames
 from braggshot.io.hdf5 import add_group, get, put, put_note, read_note
 from braggshot.io.measurement import PREPARATION, read_geometry, read_preparation, write_geometry, write_preparation
-from braggshot.volumes import FloatArray, Frame, Scan
+from braggshot.physics.geometry import steps_energy
+from braggshot.volumes import FloatArray, Frame, Geometry, Scan
 
 # Names of the files in the folder of a recording.
 ABOUT, FRAMES, ARRIVED, ENDED = "about.h5", "frames.raw", "arrived.raw", "ended.json"
-# One record of arrived.raw: whether the frame has arrived, its rocking angle [rad], its time [s since the epoch].
+# One record of arrived.raw: whether the frame has arrived, its rocking angle [rad] or energy [J], its time [s since the epoch].
 RECORD = np.dtype([("here", "u1"), ("angle", "f8"), ("time", "f8")])
 GROWTH = 64  # number of frames by which the files of a recording grow, if the length of the scan is not known
 
@@ -51,6 +52,7 @@ class Plan:
     frames : number of planned frames; None if unknown
     rocking_angle : (frames,) planned angles; None if unknown [rad]
     about : scan that gives dark, flat, mask, monitor, geometry, detector and provenance; its frames are not used
+    steps_energy : whether the photon energy is stepped, and no angle
     """
 
     name: str
@@ -59,6 +61,19 @@ class Plan:
     frames: int | None = None
     rocking_angle: FloatArray | None = None
     about: Scan | None = None
+    steps_energy: bool = False
+
+    def refusal(self, has_angles: bool) -> str:
+        """Say what is not known to make a volume of the scan; empty if nothing lacks. `has_angles`: frames come with angles."""
+        geometry = None if self.about is None else self.about.geometry
+        if not self.steps_energy:
+            wrong = has_angles and geometry is not None and steps_energy(geometry)
+            return "its angle changes, but the example scan steps the photon energy: give a rocking scan by --like" if wrong else ""
+        if geometry is None:
+            return "its photon energy changes, and place and angles of the detector are not known: give an energy scan by --like"
+        moving = [circle.name or circle.axis for circle in (*geometry.sample, *geometry.detector) if np.ndim(circle.angle)]
+        why = f"its photon energy changes, but the example scan moves {', '.join(moving)}, so where that stands is not known"
+        return f"{why}: give an energy scan by --like" if moving else ""
 
 
 class Handle:
@@ -157,7 +172,8 @@ class Recorder:
             return "beyond the plan"
         if frame.index < len(self.arrived) and self.arrived["here"][frame.index]:
             return "duplicate"
-        angle, time = (np.nan if value is None else value for value in (frame.rocking_angle, frame.time))
+        stepped = frame.energy if self.plan.steps_energy else frame.rocking_angle
+        angle, time = (np.nan if value is None else value for value in (stepped, frame.time))
         record = np.array([(1, angle, time)], RECORD)
         try:
             if frame.index >= len(self.arrived):
@@ -281,11 +297,14 @@ def _scan(plan: Plan, frames: Handle, arrived: NDArray[Any]) -> Scan:
         known = {name: getattr(about, name) for name in ("valid", "dark", "flat", "geometry", "detector", "prepared")}
         if about.monitor is not None and len(about.monitor) == n:
             known["monitor"] = about.monitor
+    if plan.steps_energy:
+        known["geometry"] = _step_energy(plan, _angles(arrived["angle"][:n], here))
+    rocking = plan.rocking_angle if plan.rocking_angle is not None else _angles(arrived["angle"][:n], here)
     return Scan(
         frames=RawFrames(frames, (n, *plan.shape), plan.dtype, here),
         name=plan.name,
         arrived=None if here.all() else here,
-        rocking_angle=plan.rocking_angle if plan.rocking_angle is not None else _angles(arrived["angle"][:n], here),
+        rocking_angle=None if plan.steps_energy else rocking,
         provenance={} if about is None else about.provenance,
         **known,
     )
@@ -304,6 +323,19 @@ def _angles(angle: NDArray[np.float64], here: NDArray[np.bool_]) -> FloatArray |
     return np.where(known, angle, line(index))
 
 
+def _step_energy(plan: Plan, energies: FloatArray | None) -> Geometry:
+    """Return the geometry of an energy scan.
+
+    Raises
+    ------
+    DataError : if the geometry or an energy is not known.
+    """
+    words = plan.refusal(has_angles=False) or ("" if energies is not None else "frames came without a photon energy")
+    if words or energies is None or plan.about is None or plan.about.geometry is None:
+        raise DataError(f"{plan.name}: {words}.")
+    return replace(plan.about.geometry, energy=energies)
+
+
 def _write_about(path: Path, plan: Plan) -> None:
     about = plan.about
     with replacing_hdf5(path, durable=True) as file:
@@ -312,6 +344,7 @@ def _write_about(path: Path, plan: Plan) -> None:
         put(file, "dtype", plan.dtype.str)
         put(file, "frames", plan.frames)
         put(file, "rocking_angle", plan.rocking_angle, "rad")
+        put(file, "steps_energy", plan.steps_energy or None)
         if about is None:
             return
         for name in ("valid", "dark", "flat", "monitor", "detector"):
@@ -350,4 +383,12 @@ def _read_about(path: Path) -> Plan:
             provenance={**read_note(file, "note_1"), **preparation},
             **{name: get(file, name) for name in ("dark", "flat", "monitor", "detector")},
         )
-        return Plan(about.name, (shape[0], shape[1]), np.dtype(get(file, "dtype")), frames, get(file, "rocking_angle"), about)
+        return Plan(
+            about.name,
+            (shape[0], shape[1]),
+            np.dtype(get(file, "dtype")),
+            frames,
+            get(file, "rocking_angle"),
+            about,
+            bool(get(file, "steps_energy")),
+        )

@@ -8,5 +8,7 @@ pushing       push messages over a ZeroMQ socket
 dectris       push a DECTRIS stream
 stins         push the stream of the detectors of MAX IV
 bluesky       publish the documents of Bluesky, and write the files that they name
+tiled         write the runs of Bluesky into a Tiled catalogue
+blissdata     publish scans as BLISS does, and save their frames
 pva           serve images over PV Access
 """

@@ -46,11 +46,10 @@ class DectrisSink(Pusher):
         rows, columns = scan.shape
         config: dict[str, Any] = {"description": "simulated", "nimages": scan.frames, "ntrigger": 1}
         config |= {"x_pixels_in_detector": columns, "y_pixels_in_detector": rows, "bit_depth_image": 8 * scan.dtype.itemsize}
-        user_data: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
+        user_data: dict[str, Any] = {"scan": scan.name, "frames": scan.frames, **scan.told()}
         if scan.rocking_angle is not None:
             degrees = np.rad2deg(scan.rocking_angle)
             config |= {"omega_start": float(degrees[0]), "omega_increment": float(np.median(np.diff(degrees, append=degrees[-1])))}
-            user_data["rocking_angle_deg"] = degrees.tolist()
         self.prepare(scan)
         self.send({"htype": "dheader-1.0", "series": scan.number, "header_detail": "basic"}, config, user_data)
 
@@ -62,9 +61,8 @@ class DectrisSink(Pusher):
         described = {"htype": "dimage_d-1.0", "shape": [columns, rows], "type": image.dtype.name, "encoding": encoding}
         first = {"htype": "dimage-1.0", "series": self.scan.number, "frame": index, "hash": ""}
         times = {"htype": "dconfig-1.0", "start_time": 0, "stop_time": 0, "real_time": 0}
-        angle = self.scan.angle_deg(index)
-        appendix = [] if angle is None else [{"rocking_angle_deg": angle}]
-        self.send(first, {**described, "size": len(payload)}, payload, times, *appendix)
+        told = self.scan.told(index)
+        self.send(first, {**described, "size": len(payload)}, payload, times, *([told] if told else []))
 
     def end(self, is_aborted: bool) -> None:
         """Send the end of the series; a receiver can tell an aborted series only by its smaller number of images."""
@@ -84,14 +82,13 @@ class CborSink(DectrisSink):
         """Send the start of a series; its user data hold name, number of frames and rocking angles of the scan."""
         self.prepare(scan)
         rows, columns = scan.shape
-        user_data: dict[str, Any] = {"scan": scan.name, "frames": scan.frames}
+        user_data: dict[str, Any] = {"scan": scan.name, "frames": scan.frames, **scan.told()}
         start: dict[str, Any] = {"channels": ["threshold_1"], "detector_description": "simulated", "number_of_images": scan.frames}
         start |= {"image_size_x": columns, "image_size_y": rows}
         if scan.rocking_angle is not None:
             degrees = np.rad2deg(scan.rocking_angle)
             step = float(np.median(np.diff(degrees, append=degrees[-1])))
             start["goniometer"] = {"omega": {"start": float(degrees[0]), "increment": step}}
-            user_data["rocking_angle_deg"] = degrees.tolist()
         self._send_map("start", {**start, "user_data": user_data})
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
@@ -106,8 +103,7 @@ class CborSink(DectrisSink):
             element = image.dtype.itemsize if self.compress == "bslz4" else 0
             payload = CBORTag(56500, [self.compress, element, payload])
         array = CBORTag(40, [list(image.shape), CBORTag(TYPED_ARRAY_TAGS[image.dtype.name], payload)])
-        angle = self.scan.angle_deg(index)
-        user_data = {} if angle is None else {"user_data": {"rocking_angle_deg": angle}}
+        user_data = {"user_data": told} if (told := self.scan.told(index)) else {}
         times = {name: [0, 1] for name in ("real_time", "start_time", "stop_time")}
         self._send_map("image", {"image_id": index, "data": {"threshold_1": array}, **times, **user_data})
 

@@ -70,9 +70,7 @@ class ImageSink:
             raise OutputError(f"{self.base.parent} holds files that were not emitted; choose another folder.")
         check_room(self.root, int(np.prod(scan.shape)) * scan.dtype.itemsize, "a frame")
         self._sent.clear()
-        plan = {"program": "braggshot", "scan": scan.name, "frames": scan.frames, "first": 0}
-        if scan.rocking_angle is not None:
-            plan["rocking_angle_deg"] = np.rad2deg(scan.rocking_angle).tolist()
+        plan = {"program": "braggshot", "scan": scan.name, "frames": scan.frames, "first": 0, **scan.told()}
         _write_whole(note, json.dumps(plan).encode())
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
@@ -131,18 +129,18 @@ class GrowingSink:
         group.create_dataset(
             "data", (0, rows, columns), scan.dtype, maxshape=(None, rows, columns), chunks=(1, rows, columns), **options
         )
-        group.create_dataset("angle", (0,), float, maxshape=(None,), chunks=(64,)).attrs["units"] = "deg"
+        angles = group.create_dataset("angle", (0,), float, maxshape=(None,), chunks=(64,))
+        angles.attrs["units"] = "deg" if scan.energy is None else "eV"
         self._file.swmr_mode = True
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Append the rocking angle before the frame, so that a reader finds the angle of every frame in the file."""
+        """Append the rocking angle or energy before the frame, so that a reader finds the angle of every frame in the file."""
         assert self._file is not None
         check_room(self.root, image.nbytes, self.scan.name)  # HDF5 ends the program on a full disk
         group = self._file["entry/data"]
         count = group["data"].shape[0]
-        angle = self.scan.angle_deg(index)
         group["angle"].resize(count + 1, axis=0)
-        group["angle"][count] = np.nan if angle is None else angle
+        group["angle"][count] = next(iter(self.scan.told(index).values()), np.nan)
         group["angle"].flush()
         group["data"].resize(count + 1, axis=0)
         group["data"][count] = image if is_whole else np.where(np.arange(len(image))[:, None] < len(image) // 2, image, 0)

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError
 from braggshot.live.simulator.faults import Faults, fault_plan
-from braggshot.live.sources.limits import scan_name
+from braggshot.live.sources.limits import ELECTRON_VOLT, scan_name
 from braggshot.live.sources.registry import explain_missing, split
 from braggshot.live.sources.replay import Pace
 from braggshot.output import files_of
+from braggshot.physics.geometry import steps_energy
 from braggshot.volumes import FloatArray, Scan
 
 SINKS = {
@@ -31,6 +32,8 @@ SINKS = {
     "zmq": "braggshot.live.simulator.dectris",
     "stins": "braggshot.live.simulator.stins",
     "bluesky": "braggshot.live.simulator.bluesky",
+    "tiled": "braggshot.live.simulator.tiled",
+    "blissdata": "braggshot.live.simulator.blissdata",
 }
 """URL scheme -> module of the simulated detector that sends over this transport."""
 MAX_BYTES_IN_MEMORY = 2**31
@@ -48,6 +51,7 @@ class PlayedScan:
     frames : number of planned frames
     shape, dtype : shape and number type of each frame
     rocking_angle : rocking angle of each frame [rad]; None if the file holds no angles
+    energy : photon energy of each frame of an energy scan [J]; None for other scans
     inputs : files that the scan is read from; the simulated detector must not write over them
     """
 
@@ -58,10 +62,19 @@ class PlayedScan:
     dtype: np.dtype[Any]
     rocking_angle: FloatArray | None
     inputs: tuple[Path, ...] = ()
+    energy: FloatArray | None = None
 
     def angle_deg(self, index: int) -> float | None:
         """Return the rocking angle of one frame [deg]; None if the scan has no angles."""
         return None if self.rocking_angle is None else float(np.rad2deg(self.rocking_angle[index]))
+
+    def told(self, index: int | None = None) -> dict[str, Any]:
+        """Return what a stream tells of a frame, or of all: its angle or its photon energy, by the name that sources read."""
+        known, name = (self.rocking_angle, "rocking_angle_deg") if self.energy is None else (self.energy, "energy_ev")
+        if known is None:
+            return {}
+        values = np.rad2deg(known) if self.energy is None else known / ELECTRON_VOLT
+        return {name: values.tolist() if index is None else float(values[index])}
 
 
 class Sink(Protocol):
@@ -153,8 +166,9 @@ def _played_scan(scan: Scan, number: int) -> PlayedScan:
     """Make the announcement of a scan; `number` counts the scans that the simulated detector has begun."""
     frames, rows, columns = scan.frames.shape
     name = f"{scan_name(scan.name)[:80]}_{number:04d}"
-    dtype = np.dtype(scan.frames.dtype)
-    return PlayedScan(name, number, frames, (rows, columns), dtype, scan.rocking_angle, tuple(files_of(scan)))
+    dtype, geometry = np.dtype(scan.frames.dtype), scan.geometry
+    energy = np.asarray(geometry.energy) if geometry is not None and steps_energy(geometry) else None
+    return PlayedScan(name, number, frames, (rows, columns), dtype, scan.rocking_angle, tuple(files_of(scan)), energy)
 
 
 def _load_frames(scan: Scan) -> Any:

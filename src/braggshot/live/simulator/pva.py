@@ -86,8 +86,8 @@ class PvaSink:
         self._unique = self._begun + index + 1
         now = time.time()
         attributes = {"ScanId": self.scan.name, "FrameIndex": index, "FramesPlanned": self.scan.frames, "ColorMode": 0}
-        angle = self.scan.angle_deg(index)
-        attributes |= {} if angle is None else {"RockingAngle": angle}
+        names = {"rocking_angle_deg": "RockingAngle", "energy_ev": "ScanEnergy"}
+        attributes |= {names[name]: value for name, value in self.scan.told(index).items()}
         self._pv.post(self._value(self._type, {
             "value": (f"{UNION_NAMES[flat.dtype.str[1:]]}Value", flat),
             "codec": {"name": self.compress, "parameters": SCALAR_TYPES.index(image.dtype.name) + 1 if self.compress else None},

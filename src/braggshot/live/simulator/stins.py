@@ -36,9 +36,7 @@ class StinsSink(Pusher):
     def begin(self, scan: PlayedScan) -> None:
         """Send the header of a scan; its second part holds the number of frames and the rocking angles of the scan."""
         self.prepare(scan)
-        known: dict[str, Any] = {"frames": scan.frames}
-        if scan.rocking_angle is not None:
-            known["rocking_angle_deg"] = np.rad2deg(scan.rocking_angle).tolist()
+        known: dict[str, Any] = {"frames": scan.frames, **scan.told()}
         self.send({"htype": "header", "msg_number": next(self._numbers), "filename": f"/data/{scan.name}.h5"}, known)
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
@@ -46,8 +44,7 @@ class StinsSink(Pusher):
         payload = self.encode(np.ascontiguousarray(image))
         first: dict[str, Any] = {"htype": "image", "msg_number": next(self._numbers), "frame": index}
         first |= {"shape": list(image.shape), "type": image.dtype.name, "compression": self.compress}
-        angle = self.scan.angle_deg(index)
-        first |= {} if angle is None else {"rocking_angle_deg": angle}
+        first |= self.scan.told(index)
         self.send(first, payload if is_whole else payload[: len(payload) // 2])
 
     def end(self, is_aborted: bool) -> None:

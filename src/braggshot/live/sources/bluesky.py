@@ -7,7 +7,7 @@ default is pickle, which is never read). Of a run these documents are used, by t
     descriptor       the first data key that an area detector streams into a file, or the one that the user names
     stream_resource  the HDF5 file and dataset of that data key
     stream_datum     more frames are in the file
-    event            the position of the motor at a frame
+    event            the position of the motor at a frame, or at each of them; event_page those of many events
     stop             the end of the run, and whether it failed
 
 A document is only told, not kept: whoever does not listen misses it. Frames stay in the file, and those of a file that is known are
@@ -23,23 +23,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import ConfigError, FormatError
-from braggshot.live.messages import Dropped, Message
-from braggshot.live.sources.folder.growing_hdf5 import GrowingFile
+from braggshot.live.messages import Dropped, Message, Trouble
+from braggshot.live.sources.folder.growing_hdf5 import GrowingFile, path_below
 from braggshot.live.sources.ledger import Ledger
-from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, json_object, real_number, whole_number
+from braggshot.live.sources.limits import MAX_FRAMES, MAX_TEXT, UnusableError, json_object, whole_number
 from braggshot.live.sources.pulling import Part, PulledSource, PullOptions, check_address
+from braggshot.live.sources.runs import Images, Start, Stepped, find_images, read_start, read_stepped
 from braggshot.volumes import Frame
 
-USED = ("start", "descriptor", "stream_resource", "stream_datum", "event", "stop")
+USED = ("start", "descriptor", "stream_resource", "stream_datum", "event", "event_page", "stop")
 """Names of the documents that are used; others, such as those of other event models, are passed over."""
 PATIENCE = 5.0
 """Time without a document after which frames are read whose events did not come [s]."""
 MOST_EVENTS = 2 * MAX_FRAMES
 """Largest sequence number of an event."""
+MAX_PAGE = 2**26
+"""Longest page of events that is read [bytes]."""
 
 
 @dataclass(frozen=True)
@@ -50,49 +52,58 @@ class Options(PullOptions):
     ----------
     files : folder below which the files of detectors lie; files elsewhere are not opened
     detector : data key whose frames are read; empty takes the first that an area detector streams into a file
-    motor : data key of the rocking angle; empty takes the first motor of the run
+    motor : data key of the rocking angle or photon energy; empty takes the first motor of the run
+    units : unit of the motor, where the run tells none or a wrong one
     """
 
     files: str = ""
     detector: str = ""
     motor: str = ""
+    units: str = ""
 
 
 @dataclass
 class Run:
-    """A run: its start document, the key of its frames, its open file, and the angles of its events.
+    """A run: its start document, the key of its frames, its open file, and the positions of the motor at its events.
 
     Parameters
     ----------
-    uid, name, planned, motor : identifier, name, number of frames or None, and data key of the rocking angle or an empty text
-    detector, descriptor : data key of the frames, and identifier of its descriptor; empty until it is told
+    start : its start document
+    images, descriptor : its frames, and identifier of their descriptor; None and empty until it is told
+    stepped : what the motor steps; None where events do not tell its positions
     resource, file : identifier of the stream resource of the frames, and its file
-    angles : index of a frame -> rocking angle [rad]
-    in_radians, waits_for_events : the unit of the motor; whether events tell the angles of this stream
+    values : index of an event -> position of the motor, in SI units
     before : number of frames in the files before the present one
     heard : when a document of the run came last, by a monotonic clock [s]
-    newest : largest index of a frame of which an event came
+    newest : largest index of an event that came
     reading, ahead : what reads the file at present, and a frame that waits for its event
     trouble : why the file could not be read at the last attempt, in words
+    blind : number of frames whose position never came
     """
 
-    uid: str
-    name: str
-    planned: int | None
-    motor: str
-    detector: str = ""
+    start: Start
+    images: Images | None = None
     descriptor: str = ""
+    stepped: Stepped | None = None
     resource: str = ""
     file: GrowingFile | None = None
-    angles: dict[int, float] = field(default_factory=dict)
-    in_radians: bool = False
-    waits_for_events: bool = False
+    values: dict[int, float | None] = field(default_factory=dict)
     before: int = 0
     heard: float = 0.0
     newest: int = -1
     reading: Iterator[tuple[int, NDArray[Any], float | None]] | None = None
     ahead: tuple[int, NDArray[Any]] | None = None
     trouble: str = ""
+    blind: int = 0
+
+    @property
+    def uid(self) -> str:
+        """Identifier of the run."""
+        return self.start.uid
+
+    def event_of(self, index: int) -> int:
+        """Return the index of the event that a frame belongs to."""
+        return index // (1 if self.images is None else self.images.per_event)
 
     def next_frame(self) -> tuple[int, NDArray[Any]] | None:
         """Return the index and the image of the next frame in the file; None if there is none yet.
@@ -137,7 +148,7 @@ def read_document(parts: Sequence[Part]) -> tuple[str, dict[str, Any]]:
     if len(words) != 3:
         raise UnusableError("malformed", "expected a prefix, a name and a document")
     name = words[1][:40].decode(errors="replace")
-    return name, json_object(words[2]) if name in USED else {}
+    return name, json_object(words[2], MAX_PAGE if name == "event_page" else MAX_TEXT) if name in USED else {}
 
 
 class Reader:
@@ -146,6 +157,7 @@ class Reader:
     def __init__(self, options: Options) -> None:
         self.options, self._root = options, Path(options.files).resolve()
         self._run: Run | None = None
+        self._is_missed = False  # whether it was told that the start of the present run was not heard
 
     def __call__(self, parts: Sequence[Part] | None, ledger: Ledger) -> list[Message]:
         """Turn a document, or silence, into messages for the live session, or into `Dropped` if it cannot be used."""
@@ -158,51 +170,47 @@ class Reader:
             if name == "start":
                 return self._start(document, ledger)
             if run is None or name not in USED:
-                return []
+                return self._miss(name)
             run.heard = time.monotonic()
-            used = {"descriptor": self._descriptor, "stream_resource": self._resource, "event": self._event, "stop": self._stop}
+            used = {"descriptor": self._descriptor, "stream_resource": self._resource, "stop": self._stop}
+            used |= {"event": self._event, "event_page": self._page}
             return used.get(name, self._datum)(run, document, ledger)
         except UnusableError as error:
             return [Dropped(error.reason, error.detail)]
 
     def _start(self, document: dict[str, Any], ledger: Ledger) -> list[Message]:
         """Begin a run; what the file of the run before still holds is read."""
-        uid, number, points = document.get("uid"), document.get("scan_id"), document.get("num_points")
-        if not isinstance(uid, str):
-            raise UnusableError("malformed", "a start document without uid")
+        start = read_start(document, self.options.motor)
         messages = [] if self._run is None else self._close(self._run, ledger)
-        motors = document.get("motors")
-        first = motors[0] if isinstance(motors, list) and motors and isinstance(motors[0], str) else ""
-        is_number = isinstance(number, int) and not isinstance(number, bool)
-        is_planned = isinstance(points, int) and not isinstance(points, bool) and 0 < points <= MAX_FRAMES
-        name = f"scan_{number:04d}" if is_number else f"run_{uid[:8]}"
-        motor = self.options.motor or first
-        self._run = Run(uid[:200], name[:60], points if is_planned else None, motor, heard=time.monotonic())
+        self._run, self._is_missed = Run(start, heard=time.monotonic()), False
         return messages
 
+    def _miss(self, name: str) -> list[Message]:
+        """Tell once that documents come of a run whose start was not heard."""
+        if self._is_missed or name not in USED:
+            return []
+        self._is_missed = True
+        return [Trouble("bluesky", "a run goes on whose start was not heard: its frames are not taken")]
+
     def _descriptor(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
-        """Begin the scan if the stream holds frames of an area detector."""
+        """Begin the scan if the stream holds frames of an area detector; a run of a motor that cannot be used is left out."""
         keys, uid = document.get("data_keys"), document.get("uid")
         if document.get("run_start") != run.uid or run.descriptor or not isinstance(keys, dict) or not isinstance(uid, str):
             return []
-        images = [key for key, told in keys.items() if self._is_image(key, told)]
-        if not images:
+        images = find_images(keys, self.options.detector)
+        if images is None:
             return []
-        run.detector, run.descriptor, told = images[0], uid, keys.get(run.motor)
-        run.waits_for_events = isinstance(told, dict) and not told.get("external")
-        run.in_radians = isinstance(told, dict) and str(told.get("units")).startswith("rad")
-        return ledger.begin(run.uid, run.name, run.planned)
-
-    def _is_image(self, key: str, told: Any) -> bool:
-        """Tell whether a data key is that of images in a file, and the one that the user names."""
-        if not isinstance(told, dict) or (self.options.detector and key != self.options.detector):
-            return False
-        shape = told.get("shape")
-        return bool(told.get("external")) and isinstance(shape, list) and len(shape) in {2, 3}
+        try:
+            run.stepped = read_stepped(keys.get(run.start.motor), run.start.motor, self.options.units)
+        except UnusableError as error:
+            run.descriptor = uid  # what follows of the run is passed over
+            return [Trouble(run.start.name, f"left out: {error.detail}")]
+        run.images, run.descriptor = images, uid
+        return ledger.begin(run.uid, run.start.name, run.start.points and run.start.points * images.per_event)
 
     def _resource(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
         """Open the file of the frames; the rest of the file before it is read first."""
-        if not run.detector or document.get("data_key") != run.detector or document.get("run_start", run.uid) != run.uid:
+        if run.images is None or document.get("data_key") != run.images.key or document.get("run_start", run.uid) != run.uid:
             return []
         told, uri, uid = document.get("parameters"), document.get("uri"), document.get("uid")
         name = told.get("dataset", told.get("path")) if isinstance(told, dict) else None
@@ -220,29 +228,44 @@ class Reader:
         """Return the path that a URI names, if it lies below the folder of files."""
         try:
             parsed = urlsplit(uri[:4000])
-            path = Path(unquote(parsed.path)).resolve()
-            is_below = parsed.scheme == "file" and path.is_relative_to(self._root) and (path.is_file() or not path.exists())
-        except (ValueError, OSError, RuntimeError):
-            is_below = False
-        if not is_below:
+        except ValueError:
+            parsed = urlsplit("")
+        if parsed.scheme != "file":
             raise UnusableError("link", f"{uri[:200]!r} names no file below {self._root}")
-        return path
+        return path_below(self._root, unquote(parsed.path))
 
     def _datum(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
         """Read new frames."""
         return self._take_frames(run, ledger) if document.get("stream_resource") == run.resource else []
 
     def _event(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
-        """Keep the angle of a frame, and read new frames."""
-        if document.get("descriptor") != run.descriptor or not run.waits_for_events:
+        """Keep the position of the motor at an event, and read new frames."""
+        if document.get("descriptor") != run.descriptor:
             return []
-        index = whole_number(document.get("seq_num"), "seq_num", 1, MOST_EVENTS) - 1
         data = document.get("data")
-        angle = real_number(data.get(run.motor)) if isinstance(data, dict) else None
-        if angle is not None:
-            run.angles[index] = angle if run.in_radians else float(np.deg2rad(angle))
-        run.newest = max(run.newest, index)
+        self._keep(run, document.get("seq_num"), data.get(run.start.motor) if isinstance(data, dict) else None)
         return self._take_frames(run, ledger)
+
+    def _page(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
+        """Keep the positions of the motor at the events of a page, and read new frames."""
+        if document.get("descriptor") != run.descriptor:
+            return []
+        numbers, data = document.get("seq_num"), document.get("data")
+        positions = data.get(run.start.motor) if isinstance(data, dict) else None
+        if not isinstance(numbers, list) or (run.stepped is not None and not isinstance(positions, list)):
+            raise UnusableError("malformed", "a page of events without seq_num or the position of the motor")
+        for number, position in zip(numbers, positions if isinstance(positions, list) else [None] * len(numbers), strict=False):
+            self._keep(run, number, position)
+        return self._take_frames(run, ledger)
+
+    @staticmethod
+    def _keep(run: Run, number: Any, position: Any) -> None:
+        """Keep the position of the motor at one event."""
+        if run.stepped is not None:
+            index = whole_number(number, "seq_num", 1, MOST_EVENTS) - 1
+            if (value := run.stepped.value(position)) is not None:
+                run.values[index] = value
+            run.newest = max(run.newest, index)
 
     def _stop(self, run: Run, document: dict[str, Any], ledger: Ledger) -> list[Message]:
         """End the run."""
@@ -263,10 +286,15 @@ class Reader:
         if run.file is None:
             return messages
         try:
-            while (found := run.next_frame()) is not None and (is_last or not run.waits_for_events or found[0] <= run.newest):
+            while (found := run.next_frame()) is not None:
                 index, image = found
-                run.ahead = None
-                messages += ledger.frame(run.uid, run.name, Frame(index, image, run.angles.get(index), time.time()))
+                event, stepped = run.event_of(index), run.stepped
+                if stepped is not None and not is_last and event > run.newest:
+                    break
+                run.ahead, frame = None, Frame(index, image, time=time.time())
+                run.blind += stepped is not None and event not in run.values
+                frame = frame if stepped is None else stepped.place(frame, run.values.get(event))
+                messages += ledger.frame(run.uid, run.start.name, frame)
         except UnusableError as error:
             messages.append(Dropped(error.reason, error.detail))
             run.file.close()
@@ -283,4 +311,8 @@ class Reader:
         if run.file is None:
             return messages
         run.file.close()
+        if run.blind:
+            said = f"{run.blind} frames came without the position of {run.start.motor[:60]!r}, whose documents were lost"
+            messages.append(Trouble(run.start.name, f"{said}: its frames count as evenly spaced", is_loss=False))
+            run.blind = 0
         return [*messages, *([Dropped("unreadable", run.trouble)] if run.trouble else [])]

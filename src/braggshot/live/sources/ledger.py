@@ -45,7 +45,7 @@ class ScanDefaults:
 
 @dataclass
 class _OpenScan:
-    """The open scan: its key, its `Begin` message, shape and type of its frames, time of the last frame, and indices received."""
+    """The open scan: its key, its `Begin` message, shape and type of its frames, time of the last, indices received, energies."""
 
     key: Hashable
     begin: Begin
@@ -54,6 +54,7 @@ class _OpenScan:
     received: set[int] = field(default_factory=set)
     dtype: np.dtype[Any] | None = None
     highest: int = -1
+    energies: FloatArray | None = None
 
 
 class Ledger:
@@ -78,6 +79,11 @@ class Ledger:
         self.open = _OpenScan(key, begin, shape, self.clock())
         return [*messages, begin]
 
+    def plan_energies(self, energies: FloatArray | None) -> None:
+        """Give the frames of the open scan that come without a photon energy those that are planned [J]; None plans none."""
+        if self.open is not None:
+            self.open.energies = energies
+
     def frame(self, key: Hashable, name: str, frame: Frame) -> list[Message]:
         """Return the messages for a frame that came; the first frame of an unknown scan begins that scan."""
         messages: list[Message] = []
@@ -92,7 +98,9 @@ class Ledger:
         scan.shape, scan.dtype = frame.image.shape, frame.image.dtype
         scan.last_heard, scan.highest = self.clock(), max(scan.highest, frame.index)
         scan.received.add(frame.index)
-        if frame.rocking_angle is None and (planned := self._planned_angle(frame.index)) is not None:
+        if frame.energy is None and scan.energies is not None and frame.index < len(scan.energies):
+            frame = replace(frame, energy=float(scan.energies[frame.index]))
+        if frame.energy is None and frame.rocking_angle is None and (planned := self._planned_angle(frame.index)) is not None:
             frame = replace(frame, rocking_angle=planned)
         messages.append(Arrived(scan.begin.scan, frame))
         return [*messages, *(self.end(key) if len(scan.received) == scan.begin.frames else [])]

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from braggshot.errors import BraggshotError
+from braggshot.physics.geometry import KEV
 from braggshot.volumes import FloatArray
 
 MAX_SIDE = 16384
@@ -30,6 +32,9 @@ MAX_FRAMES = 10**6
 """Largest number of frames of one scan."""
 MAX_NAME = 100
 """Longest name of a scan [characters]."""
+
+ELECTRON_VOLT = KEV / 1e3
+"""Energy of an electron after a volt [J]."""
 
 COUNT_TYPES = frozenset(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)) | {"float32", "float64"}
 """Names of the number types that a pixel may have."""
@@ -100,10 +105,10 @@ def scan_name(text: Any) -> str:
     return safe[:MAX_NAME] or "scan"
 
 
-def json_object(part: Any) -> dict[str, Any]:
-    """Parse a JSON object; raise if the text is too long, or holds anything but a JSON object."""
-    if len(part) > MAX_TEXT:
-        raise UnusableError("oversized", f"a JSON text of {len(part)} bytes, at most {MAX_TEXT}")
+def json_object(part: Any, most: int = MAX_TEXT) -> dict[str, Any]:
+    """Parse a JSON object; raise if the text is longer than `most` bytes, or holds anything but a JSON object."""
+    if len(part) > most:
+        raise UnusableError("oversized", f"a JSON text of {len(part)} bytes, at most {most}")
     try:
         parsed = json.loads(bytes(part))
     except (ValueError, RecursionError) as error:
@@ -123,9 +128,18 @@ def appended_object(parts: Sequence[bytes | memoryview], place: int) -> dict[str
 
 def angles(value: Any, frames: int | None) -> FloatArray | None:
     """Convert a list of rocking angles from degrees to radians; return None if it does not hold one number for each frame."""
+    numbers = _numbers(value, frames)
+    return None if numbers is None else np.deg2rad(numbers)
+
+
+def energies(value: Any, frames: int | None) -> FloatArray | None:
+    """Convert a list of photon energies from eV to J; return None if it does not hold one number for each frame."""
+    numbers = _numbers(value, frames)
+    return None if numbers is None else numbers * ELECTRON_VOLT
+
+
+def _numbers(value: Any, frames: int | None) -> NDArray[np.float64] | None:
     if not isinstance(value, list) or len(value) > MAX_FRAMES or (frames is not None and len(value) != frames):
         return None
     numbers = [real_number(item) for item in value]
-    if not numbers or None in numbers:
-        return None
-    return np.deg2rad(np.asarray(numbers, dtype=np.float64))
+    return None if not numbers or None in numbers else np.asarray(numbers, dtype=np.float64)

@@ -21,7 +21,15 @@ from braggshot.errors import ConfigError
 from braggshot.live.messages import Dropped, Message
 from braggshot.live.sources.decoding import ImageDecoder
 from braggshot.live.sources.ledger import Ledger, ScanDefaults
-from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, counts_type, image_shape, real_number, whole_number
+from braggshot.live.sources.limits import (
+    ELECTRON_VOLT,
+    MAX_FRAMES,
+    UnusableError,
+    counts_type,
+    image_shape,
+    real_number,
+    whole_number,
+)
 from braggshot.live.sources.reconnecting import keep_connected
 from braggshot.volumes import Frame
 
@@ -42,6 +50,7 @@ class Options(ScanDefaults):
     scan_attribute, index_attribute : names of the attributes that hold the name of the scan, and the index of the frame, from 0
     angle_attribute : name of the attribute that holds the rocking angle [deg]
     frames_attribute : name of the attribute that holds the number of planned frames
+    energy_attribute : name of the attribute that holds the photon energy of an energy scan [eV]; other scans must not send it
     """
 
     address: str | None = None
@@ -50,6 +59,7 @@ class Options(ScanDefaults):
     index_attribute: str = "FrameIndex"
     angle_attribute: str = "RockingAngle"
     frames_attribute: str = "FramesPlanned"
+    energy_attribute: str = "ScanEnergy"
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Update:
     angle: float | None
     frames: int | None
     time: float | None
+    energy: float | None = None
 
 
 def read_update(fields: Mapping[str, Any], decoder: ImageDecoder, options: Options) -> Update:
@@ -83,7 +94,8 @@ def read_update(fields: Mapping[str, Any], decoder: ImageDecoder, options: Optio
     dtype = counts_type(value.dtype.name if not codec else _scalar_type(code))
     image = decoder.decode(np.ascontiguousarray(value).view(np.uint8).data, codec, shape, dtype)
     attributes = _attributes(fields.get("attribute"))
-    scan, angle = attributes.get(options.scan_attribute), real_number(attributes.get(options.angle_attribute))
+    scan, energy = attributes.get(options.scan_attribute), real_number(attributes.get(options.energy_attribute))
+    angle = real_number(attributes.get(options.angle_attribute))
     return Update(
         unique_id,
         image,
@@ -92,6 +104,7 @@ def read_update(fields: Mapping[str, Any], decoder: ImageDecoder, options: Optio
         None if angle is None else float(np.deg2rad(angle)),
         _parse_count(attributes.get(options.frames_attribute), 1),
         real_number(fields.get("time")),
+        None if energy is None else energy * ELECTRON_VOLT,
     )
 
 
@@ -153,7 +166,8 @@ class Numbering:
         # A first frame after the end belongs to another scan, whose identifier was not changed.
         is_known = ledger.is_known(key) and not (index == 0 and key in ledger.ended and ledger.open is None)
         begun = [] if is_known else ledger.begin(key, update.scan or channel, update.frames)
-        return [*begun, *ledger.frame(key, key, Frame(index, update.image, update.angle, update.time or time.time()))]
+        frame = Frame(index, update.image, update.angle, update.time or time.time(), update.energy)
+        return [*begun, *ledger.frame(key, key, frame)]
 
     def place(self, update: Update) -> tuple[str, int]:
         """Return the identifier of the scan that an image belongs to, and the index of the image in that scan."""

@@ -27,7 +27,9 @@ def keep_connected(name: str, listen: Callable[[Event], Iterator[Message | None]
     told = ""
     while not stop.is_set():
         try:
-            yield from listen(stop)
+            for message in listen(stop):
+                told = told if message is None else ""  # what fails again after it has worked is told again
+                yield message
         except Exception as error:
             words = str(error) if isinstance(error, ConnectionLostError) else f"{type(error).__name__}: {error}"
             if words != told or isinstance(error, ConnectionLostError):

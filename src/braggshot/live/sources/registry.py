@@ -51,6 +51,18 @@ BUILT_IN = (
     Transport(
         "bluesky", "braggshot.live.sources.bluesky", "bluesky:tcp://HOST:PORT?files=PATH, the documents of Bluesky and their files"
     ),
+    Transport(
+        "tiled",
+        "braggshot.live.sources.tiled",
+        "tiled:http://HOST:PORT/CATALOGUE, runs in a Tiled catalogue",
+        "braggshot[tiled]",
+    ),
+    Transport(
+        "blissdata",
+        "braggshot.live.sources.blissdata.source",
+        "blissdata:redis://HOST:PORT?files=PATH, scans of BLISS",
+        "blissdata",
+    ),
     Transport("replay", "braggshot.live.sources.replay", "replay:FILE?rate=HZ, a scan that was measured before"),
 )
 """Transports that are part of this program."""

@@ -168,7 +168,9 @@ class Reader:
         number, content = message.number, message.content
         if isinstance(content, Header):
             self._begin_series(number)
-            return ledger.begin(self._series, content.name, content.frames, None, content.rocking_angle, content.about)
+            begun = ledger.begin(self._series, content.name, content.frames, None, content.rocking_angle, content.about)
+            ledger.plan_energies(content.energy)
+            return begun
         if number < self._start:
             return [] if content is None else [Dropped("late", f"frame {content.index} of a series before")]
         if content is None:

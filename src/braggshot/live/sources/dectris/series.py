@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.io.frames import ArrayFrames
-from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, angles, image_shape, real_number, whole_number
+from braggshot.live.sources.limits import (
+    ELECTRON_VOLT,
+    MAX_FRAMES,
+    UnusableError,
+    angles,
+    energies,
+    image_shape,
+    real_number,
+    whole_number,
+)
 from braggshot.volumes import BoolArray, FloatArray, Frame, Scan
 
 AXES = ("omega", "phi", "chi", "kappa")
@@ -34,6 +43,7 @@ class Header:
     frames: int | None
     rocking_angle: FloatArray | None
     about: Scan | None
+    energy: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ def make_header(series: int, user_data: Mapping[str, Any], config: Mapping[str, 
     Parameters
     ----------
     series : number of the series
-    user_data : values that the user of the detector appended: ``scan``, ``frames``, ``rocking_angle_deg``
+    user_data : values that the user of the detector appended: ``scan``, ``frames``, ``rocking_angle_deg``, ``energy_ev``
     config : the detector's configuration, with the field names of version 1 of the stream
     valid : (rows, columns) True where the detector's own pixel mask is 0; None if no mask was sent
     """
@@ -66,13 +76,15 @@ def make_header(series: int, user_data: Mapping[str, Any], config: Mapping[str, 
     if rocking is None and frames is not None:
         rocking = goniometer_angles(config, frames)
     name = user_data["scan"] if isinstance(user_data.get("scan"), str) else f"series_{series}"
-    return Header(series, name, frames, rocking, describe_detector(name, frames or 1, valid, config))
+    about = describe_detector(name, frames or 1, valid, config)
+    return Header(series, name, frames, rocking, about, energies(user_data.get("energy_ev"), frames))
 
 
 def make_image(series: int, index: int, counts: NDArray[Any], user_data: Mapping[str, Any]) -> Image:
-    """Return the `Image` for an image that has just come; `user_data` may hold its rocking angle as ``rocking_angle_deg``."""
-    angle = real_number(user_data.get("rocking_angle_deg"))
-    return Image(series, Frame(index, counts, None if angle is None else float(np.deg2rad(angle)), time.time()))
+    """Return the `Image` for an image that has just come; `user_data` may hold ``rocking_angle_deg`` or ``energy_ev``."""
+    angle, energy = (real_number(user_data.get(name)) for name in ("rocking_angle_deg", "energy_ev"))
+    in_radians, in_joules = None if angle is None else float(np.deg2rad(angle)), None if energy is None else energy * ELECTRON_VOLT
+    return Image(series, Frame(index, counts, in_radians, time.time(), in_joules))
 
 
 def planned_frames(images: Any, triggers: Any = 1) -> int | None:

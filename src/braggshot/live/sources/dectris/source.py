@@ -163,7 +163,9 @@ def to_messages(parts: Sequence[Part], ledger: Ledger, reader: Reader) -> list[M
     if isinstance(content, Header):
         valid = None if content.about is None else content.about.valid
         shape = None if valid is None else (valid.shape[0], valid.shape[1])  # images must have the shape of the mask
-        return ledger.begin(content.series, content.name, content.frames, shape, content.rocking_angle, content.about)
+        begun = ledger.begin(content.series, content.name, content.frames, shape, content.rocking_angle, content.about)
+        ledger.plan_energies(content.energy)
+        return begun
     if isinstance(content, SeriesEnd):
         return ledger.end(content.series)
     return ledger.frame(content.series, f"series_{content.series}", content.frame)

@@ -16,6 +16,7 @@ from braggshot.io.chunks import read_region
 from braggshot.io.files import dataset, hdf5_reason, node
 from braggshot.io.formats.nexus import only_stack
 from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, UnusableError, counts_type, image_bytes, image_shape
+from braggshot.live.sources.runs import Stepped, read_stepped
 
 BLOCK_BYTES = 2**25
 """Size of the blocks in which frames are read from a file [bytes]; a block holds at least one frame."""
@@ -30,23 +31,23 @@ class GrowingFile:
     ----------
     path : path of the file
     name : path of the dataset of frames inside the file; None if the file holds only one 3D dataset
-    angle : path inside the file of a dataset with one rocking angle per frame; None if there is none. The angles are in radians if
-        the dataset's attribute ``units`` begins with "rad", otherwise in degrees
+    angle : path inside the file of a dataset with one rocking angle or photon energy per frame; None if there is none. Its
+        attribute ``units`` says what it is, degrees if there is no such attribute
     """
 
     def __init__(self, path: Path, name: str | None = None, angle: str | None = None) -> None:
         self.path, self.name, self.angle = path, name, angle
-        self.taken = 0
+        self.taken, self.stepped = 0, Stepped()
         self._resources = ExitStack()
         self._file: h5py.File | None = None
 
     def frames(self) -> Iterator[tuple[int, NDArray[Any], float | None]]:
-        """Yield the index, image and rocking angle [rad] of each new frame.
+        """Yield the index and image of each new frame, and the angle [rad] or energy [J] that `stepped` says.
 
         Raises
         ------
         FormatError : if the file cannot be read (yet).
-        UnusableError : if the dataset does not hold images, or if they are larger than allowed.
+        UnusableError : if the dataset does not hold images, if they are larger than allowed, or if the angles have another unit.
         """
         try:
             file = self._open()
@@ -90,16 +91,33 @@ class GrowingFile:
         return self._file
 
     def _angles(self, file: h5py.File, first: int, last: int) -> list[float | None]:
-        """Return the rocking angles of frames `first` to `last` - 1 [rad], None for an angle that the file does not hold yet."""
+        """Return what frames `first` to `last` - 1 were measured at, None for a value that the file does not hold yet."""
         filled: list[float | None] = [None] * (last - first)
         if self.angle is not None:
             data = dataset(file, self.angle)
             if file.swmr_mode:
                 data.refresh()
             values = np.asarray(data[first:last], float).ravel()
-            radians = str(data.attrs.get("units", "deg")).startswith("rad")
-            filled[: len(values)] = (values if radians else np.deg2rad(values)).tolist()
+            self.stepped = read_stepped({"units": data.attrs.get("units", "deg")}, self.angle) or Stepped()
+            filled[: len(values)] = (values * self.stepped.size).tolist()
         return filled
+
+
+def path_below(root: Path, name: str) -> Path:
+    """Return the path that a name leads to, if it lies below a folder.
+
+    Raises
+    ------
+    UnusableError : if it does not, also by links, or if it is no file.
+    """
+    try:
+        path = Path(name).resolve()
+        is_below = path.is_relative_to(root) and (path.is_file() or not path.exists())
+    except (ValueError, OSError, RuntimeError):
+        is_below = False
+    if not is_below:
+        raise UnusableError("link", f"{name[:200]!r} names no file below {root}")
+    return path
 
 
 def superblock(path: Path) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 A scan is a series of images ``PREFIX<number>.tif`` or ``.npy`` in one folder, or one HDF5 file, or a set of files of a DECTRIS
 detector (`braggshot.live.sources.folder.eiger_files`). A scan ends when all planned frames came, when a file ``BASE.done`` or
 ``BASE.aborted`` appears, when its HDF5 file is closed, when the next scan begins, or after a time without frames.
-A file ``BASE.json`` may hold a plan: ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``.
+A file ``BASE.json`` may hold a plan: ``{"frames": 60, "rocking_angle_deg": [...], "first": 0, "scan": "name"}``, of an
+energy scan ``energy_ev`` in place of the angles.
 BASE is the name of the images without their number, or the name of the HDF5 file without suffix, or the name of the folder.
 A file with the folder's name may lie in the folder or beside it.
 """
@@ -26,7 +27,7 @@ from braggshot.live.sources.folder.eiger_master import member_of
 from braggshot.live.sources.folder.growing_hdf5 import GrowingFile
 from braggshot.live.sources.folder.listing import HDF5_SUFFIXES, Listing, Stamp, changes, number_of, read_image
 from braggshot.live.sources.ledger import Ledger, ScanDefaults
-from braggshot.live.sources.limits import MAX_FRAMES, MAX_TEXT, UnusableError, angles, json_object, whole_number
+from braggshot.live.sources.limits import MAX_FRAMES, MAX_TEXT, UnusableError, angles, energies, json_object, whole_number
 from braggshot.volumes import Frame
 
 
@@ -251,9 +252,10 @@ class FolderSource:
         """Read the new frames of an HDF5 file; the file stays pending until its writer closes it or its scan has ended."""
         is_complete, reason = file.is_complete(), ""
         try:
-            for index, image, angle in file.frames():
+            for index, image, value in file.frames():
                 yield from self._begin_scan(item.series, 0)
-                yield from self._ledger.frame(item.series, self._scan_name(item.series), Frame(index, image, angle, time.time()))
+                frame = file.stepped.place(Frame(index, image, time=time.time()), value)
+                yield from self._ledger.frame(item.series, self._scan_name(item.series), frame)
         except UnusableError as error:
             yield Dropped(error.reason, f"{item.path.name}: {error.detail}")
             is_complete = True
@@ -319,6 +321,7 @@ class FolderSource:
         # The first image may still be pending when the second one is taken.
         self._first = {series: min(number, self._lowest.get(series, 1), 1) if first is None else first}
         yield from self._ledger.begin(series, plan.get("scan", name), plan.get("frames"), None, rocking, about, series.origin())
+        self._ledger.plan_energies(plan.get("energy"))
 
     def _scan_name(self, series: Series) -> str:
         """Return a name for a scan: folder and file name, or only the file name if that begins with the folder's name."""
@@ -351,6 +354,8 @@ def read_plan(path: Path | None) -> dict[str, Any]:
         plan["scan"] = note["scan"]
     if (rocking := angles(note.get("rocking_angle_deg"), plan.get("frames"))) is not None:
         plan["rocking_angle"] = rocking
+    if (stepped := energies(note.get("energy_ev"), plan.get("frames"))) is not None:
+        plan["energy"] = stepped
     return plan
 
 

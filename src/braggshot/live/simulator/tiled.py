@@ -1,0 +1,70 @@
+"""Simulate a Bluesky run that is written into a Tiled catalogue: frames into a growing HDF5 file, documents by a TiledWriter."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from numpy.typing import NDArray
+
+from braggshot.errors import ConfigError
+from braggshot.live.simulator.bluesky import PlayedRun, make_folder
+from braggshot.live.simulator.folder import GrowingSink
+from braggshot.live.simulator.player import PlayedScan, Sink
+from braggshot.live.sources.http_asking import read_address
+
+
+def serve(target: str, compress: str = "none", files: str = ".") -> Sink:
+    """Write into the catalogue of a running server, ``tiled:http://HOST:PORT/CATALOGUE?files=PATH``.
+
+    The server must be allowed to read the files (``tiled serve catalog ... --read PATH``). Its key is ``TILED_API_KEY``.
+
+    Raises
+    ------
+    ConfigError : if the server does not answer or refuses, or if the compression is unknown.
+    OutputError : if the folder cannot be made.
+    """
+    from bluesky.callbacks.tiled_writer import TiledWriter
+    from tiled.client import from_uri
+
+    read_address(f"tiled:{target}", target)
+    if compress not in {"none", "bslz4"}:
+        raise ConfigError(f"this file is not compressed by {compress!r}; known: none, bslz4.")
+    try:
+        client = from_uri(target, api_key=os.environ.get("TILED_API_KEY"))
+    except Exception as error:  # the client raises errors of several libraries
+        raise ConfigError(f"tiled:{target}: cannot write there ({type(error).__name__}: {str(error)[:100]}).") from error
+    return TiledSink(target, client, TiledWriter(client, batch_size=1), make_folder(files), compress == "bslz4")
+
+
+class TiledSink:
+    """A writer of runs, one for each scan, and of their frames."""
+
+    def __init__(self, address: str, client: Any, writer: Any, root: Path, is_compressed: bool) -> None:
+        self.url, self._client, self._write = f"tiled:{address}", client, writer
+        self._file = GrowingSink(root, is_compressed)
+
+    def wait(self, stop: Event) -> None:
+        """Wait for nobody: the catalogue keeps what it holds."""
+
+    def begin(self, scan: PlayedScan) -> None:
+        """Open a new file, and write of the run, of its detector and of the file."""
+        self._file.begin(scan)
+        self._run = PlayedRun(scan, self._file.root / f"{scan.name}.h5", self._write)
+
+    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
+        """Append a frame to the file, and write that it is there, and its angle."""
+        self._file.frame(index, image, is_whole)
+        self._run.frame(index)
+
+    def end(self, is_aborted: bool) -> None:
+        """Close the file, and write that the run has ended."""
+        self._file.end(is_aborted)
+        self._run.end(is_aborted)
+
+    def close(self) -> None:
+        """Close the file, and the connection to the server."""
+        self._file.close()
+        self._client.context.http_client.close()
