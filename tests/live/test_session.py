@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from live_runs import QUICK, finished, is_same_but_for_twin_and_place, messages, source_of, write_scan
 
-from braggshot import pipeline
+from braggshot import pipeline, report
+from braggshot.errors import OutputError
 from braggshot.io import registry, results
 from braggshot.live import session as module
 from braggshot.live.messages import Arrived, Dropped, End
@@ -277,6 +278,26 @@ def test_pictures_that_a_killed_session_did_not_come_to_are_made_when_it_starts_
     assert (tmp_path / "one.cxi").read_bytes() == crystal
     assert not left.exists()
     assert not [event for event in finished(Session(tmp_path, resolve(wanted)), source_of()) if event["event"] == "result"][1:]
+
+
+def test_pictures_that_could_not_be_written_are_made_when_the_session_starts_again(scan, tmp_path, monkeypatch):
+    """A full disk may take the pictures of a crystal whose frames are no longer kept; those that a user deletes stay away."""
+    wanted = QUICK | {"output": {"formats": ["cxi", "vti", "png"]}}
+
+    def full(*_, **__):
+        raise OutputError("cannot write one.png: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write_png", full)
+        first = finished(Session(tmp_path, resolve(wanted)), source_of(messages(scan, "one")))
+    assert [event["is_loss"] for event in first if event["event"] == "trouble"] == [True]
+    assert not (tmp_path / "one.png").exists()
+    (tmp_path / "one.vti").unlink()
+    again = finished(Session(tmp_path, resolve(wanted)), source_of())
+    assert [event["files"] for event in again if event["event"] == "result"][-1] == ["one.cxi", "one.vti", "one.png"]
+    (tmp_path / "one.png").unlink()
+    finished(Session(tmp_path, resolve(wanted)), source_of())
+    assert not (tmp_path / "one.png").exists()
 
 
 def test_a_recording_that_cannot_be_completed_does_not_lose_the_next_one(scan, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from braggshot.io import results
 from braggshot.io.formats import recorded
 from braggshot.live.assemble import recordings_in
 from braggshot.live.mailbox import FinishedScan, Mailbox
+from braggshot.live.sources.limits import scan_name
 from braggshot.live.status import Journal, Status, read_events
 from braggshot.output import OutputFormat, targets_of, write
 
@@ -28,8 +29,14 @@ class Places:
 def resume(places: Places, status: Status, journal: Journal, mailbox: Mailbox) -> None:
     """Submit scans that an earlier session recorded whole but did not reconstruct; report scans that it recorded in part.
 
-    Where the session was killed between the files of a result, the missing ones are written from its CXI file.
+    Where the session was killed between the files of a result, or a full disk took some of them, the missing ones are written from
+    its CXI file.
     """
+    for path, frames in _lossy_results(places, journal.path):
+        try:
+            _complete(path, frames, places, journal)
+        except Exception as error:  # as below
+            journal.trouble(path.stem, error)
     for path, end in recordings_in(places.recordings):
         result = places.folder / f"{path.name}.cxi"
         try:
@@ -39,6 +46,23 @@ def resume(places: Places, status: Status, journal: Journal, mailbox: Mailbox) -
                 _resume_one(path, end, status, journal, mailbox)
         except Exception as error:  # whatever is wrong with one recording, the others are not lost with it
             journal.trouble(path.name, error)
+
+
+def _lossy_results(places: Places, events: Path) -> list[tuple[Path, int]]:
+    """List the results of which files were lost when they were written, with the numbers of frames."""
+    lost, found = set(), {}
+    for event in read_events(events):
+        if event.get("event") == "trouble" and event.get("is_loss"):
+            lost.add(event.get("scan"))
+        elif event.get("event") == "result" and isinstance(event.get("scan"), str) and event["scan"] in lost:
+            found[event["scan"]] = event
+    incomplete = []
+    for name, event in found.items():
+        targets = targets_of(places.folder, scan_name(name), places.formats)
+        path = places.folder / f"{scan_name(name)}.cxi"
+        if path.exists() and not {target.name for target in targets.values()} <= set(event.get("files") or ()):
+            incomplete.append((path, int(event.get("frames", 0))))
+    return incomplete
 
 
 def _complete(path: Path, frames: int, places: Places, journal: Journal) -> None:
