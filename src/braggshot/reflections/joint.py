@@ -24,6 +24,7 @@ from braggshot.volumes import BoolArray, FloatArray
 
 SAMPLING = 1.5  # points of the direct grid of a reflection per voxel and axis [1]
 _FAINT = 0.1  # added to |F|^2 so that its root has a slope everywhere [photons]
+BEND = 0.05  # expected second difference of the phase between neighbouring nodes [rad]
 _LEAST = 1e-3  # least density at the start, in which a voxel can grow [1]
 
 
@@ -160,8 +161,9 @@ def misfit_of(window: Window, field: Tensor, where: Tensor) -> tuple[Tensor, Ten
 
 
 def refine(
-    windows: Sequence[Window], start: Crystal, iterations: int, on_step: Callable[[int, float], None] | None = None
-) -> Crystal:
+    windows: Sequence[Window], start: Crystal, iterations: int, bend: float = BEND,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Crystal:  # fmt: skip
     """Minimise L over density, displacement and ramps by L-BFGS, from a start.
 
     Parameters
@@ -169,6 +171,7 @@ def refine(
     windows : reflections to fit; `start.ramps` has a row for each
     start : crystal with a displacement that is right to less than about half a turn of phase
     iterations : number of steps
+    bend : expected second difference of Q . u between neighbouring nodes, for the mean |Q| [rad]
     on_step : called with the number of evaluations and L
     """
     unit = 1 / np.mean([float(window.q.norm()) for window in windows])  # displacement that turns a phase by a radian [m]
@@ -181,6 +184,8 @@ def refine(
     factors = _strengths(windows, root.detach(), moved.detach() * unit, ramps.detach() / size)
     optimizer = torch.optim.LBFGS([root, moved, ramps], max_iter=iterations, max_eval=2 * iterations, history_size=20,
                                   tolerance_grad=1e-9, tolerance_change=1e-9, line_search_fn="strong_wolfe")  # fmt: skip
+    second = second_differences(start.region)
+    stiffness = 1 / (4 * bend**2 * total)  # of twice the negative log-likelihood over the photons
     evaluated = 0
 
     def close() -> Tensor:
@@ -191,7 +196,7 @@ def refine(
             misfit_of(window, factor * scatter(window, nodes, ramp / size), window.fitted)[0]
             for window, factor, ramp in zip(windows, factors, ramps, strict=True)
         ]
-        loss = torch.stack(off).sum() / total * _GAIN
+        loss = (torch.stack(off).sum() / total + stiffness * (second @ moved).square().sum()) * _GAIN
         loss.backward()  # type: ignore[no-untyped-call]
         evaluated += 1
         if on_step is not None:
@@ -207,6 +212,23 @@ def refine(
 
 
 _GAIN = 1e3  # of L in the optimizer, whose tolerances are absolute [1]
+
+
+def second_differences(region: BoolArray) -> Tensor:
+    """Return the sparse matrix (m, nodes) of u(n - 1) - 2 u(n) + u(n + 1) along each axis, where all three nodes are in the region."""
+    number = np.full(region.shape, -1)
+    number[region] = np.arange(region.sum())
+    triples = []
+    for axis in range(3):
+        low, middle, high = (np.moveaxis(number, axis, 0)[part].ravel() for part in (slice(None, -2), slice(1, -1), slice(2, None)))
+        inside = (low >= 0) & (middle >= 0) & (high >= 0)
+        triples.append(np.stack([low[inside], middle[inside], high[inside]]))
+    nodes = np.concatenate(triples, axis=1)
+    rows = np.broadcast_to(np.arange(nodes.shape[1]), nodes.shape)
+    values = torch.tensor([1.0, -2.0, 1.0])[:, None].expand(*nodes.shape).reshape(-1)
+    indices = torch.from_numpy(np.stack([rows.ravel(), nodes.ravel()]))
+    shape = (nodes.shape[1], int(region.sum()))
+    return torch.sparse_coo_tensor(indices, values, shape).coalesce().to_sparse_csr()
 
 
 def _strengths(windows: Sequence[Window], root: Tensor, u: Tensor, ramps: Tensor) -> list[float]:
