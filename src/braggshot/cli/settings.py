@@ -22,6 +22,7 @@ ROOTS = {
     "reconstruct": "braggshot.pipeline:Settings",
     "postprocess": "braggshot.pipeline:Settings",
     "series": "braggshot.series.settings:SeriesSettings",
+    "tensor": "braggshot.reflections:TensorSettings",
     "live": "braggshot.live.session:LiveSettings",
     "--cluster": "braggshot.cluster:ClusterSettings",
     "train": "braggshot.train:TrainSettings",

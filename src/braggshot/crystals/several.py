@@ -184,4 +184,3 @@ def _oversampling(geometry: Geometry, positions: FloatArray, shape: tuple[int, i
     turned = positions @ sample_axes(geometry, window, shape)
     extent = np.ptp(np.linalg.solve(direct_basis(basis, shape), turned.T), axis=1)
     return [float(n / width) for n, width in zip(shape, extent, strict=True)]
-

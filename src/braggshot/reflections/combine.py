@@ -7,8 +7,8 @@ that the shapes overlap and the phases are projections of one displacement u:
     \text{inconsistency}^2 = \frac{\sum |(1 - Q Q^+)\, \Delta\varphi|^2}{\sum |\Delta\varphi|^2}
 
 Q_j is the scattering vector of the mean lattice that reflection j sees, Q^+ the pseudo-inverse of their matrix. The sums run over
-pairs of neighbouring voxels: a difference :math:`\Delta\varphi` is taken from the complex field, so no phase is unwrapped. u is what
-fits the differences between neighbours best (a weighted Poisson equation). All twins together remain undetermined.
+pairs of voxels near each other: a difference :math:`\Delta\varphi` is taken from the complex field, so no phase is unwrapped. u is
+what fits the differences between neighbours best (a weighted Poisson equation). All twins together remain undetermined.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from braggshot.volumes import BoolArray, ComplexArray, FloatArray, Reconstructio
 
 FINENESS = 0.75  # voxel of the common grid over the smallest mean voxel of a reflection [1]
 _INSIDE = 0.4  # share of the median amplitude from which a voxel is inside a single crystal [1]
+_STEP = 3  # distance over which phases are compared between reflections; they differ more, and are as noisy, as next door [voxels]
+_SHAPE = 8.0  # weight of shapes that do not overlap; a wrong twin costs a percent or more of overlap and half of the phases [1]
 _STIFF = 1e-2  # weight of equal displacement where no reflection sees a phase difference, over that of a full voxel [1]
 Edge = tuple[slice, ...]
 
@@ -131,7 +133,12 @@ def combinations(singles: Sequence[Single], usable: Sequence[bool]) -> list[Comm
         off = inconsistency(stack[used], qs[used])
         overlaps = tuple(overlap for _, overlap, _ in chosen)
         listed.append(Common(stack, voxel, tuple(twin for twin, _, _ in chosen), overlaps, off))
-    return sorted(listed, key=lambda one: one.inconsistency - 2 * float(np.mean(np.asarray(one.overlaps)[used])))
+    return sorted(listed, key=lambda one: disagreement(one, usable))
+
+
+def disagreement(common: Common, usable: Sequence[bool]) -> float:
+    """Return the figure by which choices of twins are ranked: what phases and shapes disagree on [1]."""
+    return common.inconsistency + _SHAPE * (1 - float(np.mean(np.asarray(common.overlaps)[np.asarray(usable)])))
 
 
 def _shift_onto(field: torch.Tensor, target: torch.Tensor) -> tuple[float, ComplexArray]:
@@ -148,8 +155,8 @@ def inconsistency(fields: ComplexArray, qs: FloatArray) -> float:
     if np.abs(across).max() < 1e-6:
         return 0.0
     unexplained = total = 0.0
-    inside = (np.abs(fields) > _INSIDE).all(axis=0)
-    for before, after in map(neighbours, range(3)):
+    inside: BoolArray = np.asarray((np.abs(fields) > _INSIDE).all(axis=0))
+    for before, after in (neighbours(axis, _STEP) for axis in range(3)):
         both = inside[before] & inside[after]
         turn = np.angle(fields[:, *after][:, both] * fields[:, *before][:, both].conj())
         unexplained += float(((across @ turn) ** 2).sum())
@@ -196,8 +203,8 @@ def shared_displacement(fields: ComplexArray, qs: FloatArray, region: BoolArray)
     return u
 
 
-def neighbours(axis: int) -> tuple[Edge, Edge]:
-    """Return the indices of all voxels (z, y, x) but the last along an axis, and those of their next neighbours."""
+def neighbours(axis: int, step: int = 1) -> tuple[Edge, Edge]:
+    """Return the indices of all voxels (z, y, x) but the last `step` along an axis, and those of the voxels that far on."""
     before, after = [slice(None)] * 3, [slice(None)] * 3
-    before[axis], after[axis] = slice(None, -1), slice(1, None)
+    before[axis], after[axis] = slice(None, -step), slice(step, None)
     return tuple(before), tuple(after)

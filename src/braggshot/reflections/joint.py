@@ -5,9 +5,10 @@ r"""Fit one density and one continuous displacement to the counts of all reflect
 
 s >= 0 and u are the unknowns, on the nodes of the common grid and linear between them. r_n are the points of the skewed direct
 grid of reflection j, `SAMPLING` times finer than its voxels, so that what lies beyond the measured window does not fold back. q_j
-is the scattering vector at the centre of the window. :math:`\kappa_j`, fitted too, says where in the window the mean lattice has its
-peak. c_j is the best scale. u is never wrapped: only its exponential enters. A shift of the crystal and a global phase leave the
-counts as they are, so each scan may have its own. Masked and held-out voxels are left out of the sums.
+is the scattering vector at the centre of the window. :math:`\kappa_j`, fitted too, says where in the window the mean lattice has
+its peak. c_j is the best scale. u is never wrapped: only its exponential enters. A shift of the crystal and a global phase leave
+the counts as they are, so each scan may have its own. Masked and held-out voxels are left out of the sums. Counts say nothing of
+what is finer than their resolution, so u is expected to be smooth: L gains the squares of its second differences over `BEND`.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def refine(
     bend : expected second difference of Q . u between neighbouring nodes, for the mean |Q| [rad]
     on_step : called with the number of evaluations and L
     """
-    unit = 1 / np.mean([float(window.q.norm()) for window in windows])  # displacement that turns a phase by a radian [m]
+    unit = 1 / float(np.mean([float(window.q.norm()) for window in windows]))  # displacement that turns a phase by a radian [m]
     size = float(start.voxel * np.cbrt(start.region.sum()))
     # Scale of the density that gives the counts of the first reflection, so that all unknowns are near one.
     root = torch.from_numpy(np.sqrt(np.maximum(start.density, _LEAST))[start.region]).float().requires_grad_()
@@ -215,7 +216,7 @@ _GAIN = 1e3  # of L in the optimizer, whose tolerances are absolute [1]
 
 
 def second_differences(region: BoolArray) -> Tensor:
-    """Return the sparse matrix (m, nodes) of u(n - 1) - 2 u(n) + u(n + 1) along each axis, where all three nodes are in the region."""
+    """Return the sparse matrix (m, nodes) of u(n - 1) - 2 u(n) + u(n + 1) along each axis, where the region holds all."""
     number = np.full(region.shape, -1)
     number[region] = np.arange(region.sum())
     triples = []

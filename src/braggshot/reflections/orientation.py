@@ -1,6 +1,6 @@
 r"""Index the reflections of one crystal and orient it: find hkl and the rotation U from the crystal's axes to the sample's.
 
-.. math:: q_j = U\, B\, h_j, \qquad B = 2\pi\,(a^*, b^*, c^*), \qquad U = \arg\min \sum_j \left|\hat q_j - U \widehat{B h_j}\right|^2
+.. math:: q_j = U\, B\, h_j, \quad B = 2\pi\,(a^*, b^*, c^*), \quad U = \arg\min \sum_j \left|\hat q_j - U \widehat{B h_j}\right|^2
 
 q_j is the scattering vector with all sample circles at zero, h_j its Miller indices. U is a proper rotation (Kabsch, Acta Cryst.
 A 32, 922 (1976)). The crystal's axes list their components as (z, y, x), too: x along a*, y in the plane of a* and b*
@@ -119,7 +119,7 @@ def index_reflections(qs: FloatArray, cell: Lattice, names: Sequence[str]) -> tu
         if angles.max() <= ANGLE:
             found[hkls] = float(angles.max() + off.max() * ANGLE / LENGTH)
     if not found:
-        raise DataError("no hkl fit the lengths and angles of the scattering vectors; check the cell, or that all are of one grain.")
+        raise DataError("no hkl fit the lengths and angles of the q's; check the cell, or that all scans are of one grain.")
     best = min(found, key=lambda hkls: found[hkls])
     tied = {_standard(hkls, cell) for hkls, worst in found.items() if worst < found[best] + _TIE}
     return best, len(tied) - 1
@@ -200,8 +200,9 @@ def _name_stranger(qs: FloatArray, expected: FloatArray, hkls: Sequence[Hkl], na
         order = np.argsort(rest)
         if rest[order[0]] <= ANGLE < rest[order[1]]:
             out = int(order[0])
-            return f"{names[out]}: q does not fit {_word(hkls[out])} of the crystal of the other scans; it is of another grain, or hkl is wrong."
-    return f"the scattering vectors do not fit their hkl (off by up to {worst:.1f} degrees); check hkl, or that all are of one grain."
+            hkl = _word(hkls[out])
+            return f"{names[out]}: q does not fit {hkl} of the other scans' crystal; it is of another grain, or hkl is wrong."
+    return f"the q's do not fit their hkl (off by up to {worst:.1f} degrees); check hkl, or that all scans are of one grain."
 
 
 def _word(hkl: Sequence[int]) -> str:
