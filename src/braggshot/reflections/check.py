@@ -89,7 +89,7 @@ def leave_each_out(
         stranger = (lowest, fits[lowest])
     if not fits:
         return Checks(tuple(missed))
-    several = [tensor.derive(fit.displacement, fields.support, fit.voxel) for fit in fits]
+    several = [tensor.derive(fit.displacement, fields.support, fit.voxel, fit.region) for fit in fits]
     sigma = _spread(several, fields, weights)
     return Checks(tuple(missed), stranger, replace(sigma, source=f"jackknife over {len(fits)} fits that leave one reflection out"))
 
@@ -103,7 +103,7 @@ def redraw_counts(windows: Sequence[Window], found: Crystal, fields: Fields, set
             replace(window, magnitude=torch.poisson(window.magnitude.square(), generator=generator).sqrt()) for window in windows
         ]
         fit = joint.refine(noisy, found, *settings)
-        several.append(tensor.derive(fit.displacement, fields.support, fit.voxel))
+        several.append(tensor.derive(fit.displacement, fields.support, fit.voxel, fit.region))
     sigma = _spread(several, fields, [1 / REDRAWN] * REDRAWN)
     return Checks(
         tuple(missed_free(windows, found)), None, replace(sigma, source=f"photon noise: {REDRAWN} fits to redrawn counts")

@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
+from braggshot.reflections.linear import Linear, linear
 from braggshot.volumes import BoolArray, FloatArray
 
 SAMPLING = 1.5  # points of the direct grid of a reflection per voxel and axis [1]
@@ -40,7 +42,7 @@ class Window:
     fitted, free : (z, y, x) voxels to fit, and voxels that are held out
     q : (3,) scattering vector of the mean lattice, along the crystal's axes [1/m]
     points : (m, 3) places of the points along the crystal's axes [m]
-    weights : (m, nodes) sparse, trilinear interpolation
+    weights : (m, nodes) trilinear interpolation
     place, box : (m,) flat index of each point in the box of points, and the box's shape
     waves : the factors exp(-i (q - q_j) . r) along each axis, (N_a, box_a) each
     """
@@ -51,7 +53,7 @@ class Window:
     free: Tensor
     q: Tensor
     points: Tensor
-    weights: Tensor
+    weights: Linear
     place: Tensor
     box: tuple[int, int, int]
     waves: tuple[Tensor, Tensor, Tensor]
@@ -117,7 +119,7 @@ def make_window(
     )
 
 
-def _interpolation(points: FloatArray, region: BoolArray, voxel: float) -> tuple[Tensor, BoolArray]:
+def _interpolation(points: FloatArray, region: BoolArray, voxel: float) -> tuple[Linear, BoolArray]:
     """Return trilinear weights (m, nodes) of the points that a node of the region reaches, and which points these are."""
     number = np.full(region.shape, -1)
     number[region] = np.arange(region.sum())
@@ -138,9 +140,8 @@ def _interpolation(points: FloatArray, region: BoolArray, voxel: float) -> tuple
     seen = np.zeros(len(points), dtype=bool)
     seen[row] = True
     compact = np.cumsum(seen) - 1
-    indices = torch.from_numpy(np.stack([compact[row], column]))
     shape = (int(seen.sum()), int(region.sum()))
-    return torch.sparse_coo_tensor(indices, torch.from_numpy(value).float(), shape).coalesce().to_sparse_csr(), seen
+    return linear(sparse.csr_matrix((value, (compact[row], column)), shape=shape)), seen
 
 
 def scatter(window: Window, nodes: Tensor, ramp: Tensor) -> Tensor:
@@ -215,8 +216,8 @@ def refine(
 _GAIN = 1e3  # of L in the optimizer, whose tolerances are absolute [1]
 
 
-def second_differences(region: BoolArray) -> Tensor:
-    """Return the sparse matrix (m, nodes) of u(n - 1) - 2 u(n) + u(n + 1) along each axis, where the region holds all."""
+def second_differences(region: BoolArray) -> Linear:
+    """Return the matrix (m, nodes) of u(n - 1) - 2 u(n) + u(n + 1) along each axis, where the region holds all."""
     number = np.full(region.shape, -1)
     number[region] = np.arange(region.sum())
     triples = []
@@ -226,10 +227,9 @@ def second_differences(region: BoolArray) -> Tensor:
         triples.append(np.stack([low[inside], middle[inside], high[inside]]))
     nodes = np.concatenate(triples, axis=1)
     rows = np.broadcast_to(np.arange(nodes.shape[1]), nodes.shape)
-    values = torch.tensor([1.0, -2.0, 1.0])[:, None].expand(*nodes.shape).reshape(-1)
-    indices = torch.from_numpy(np.stack([rows.ravel(), nodes.ravel()]))
+    values = np.broadcast_to(np.array([[1.0], [-2.0], [1.0]]), nodes.shape)
     shape = (nodes.shape[1], int(region.sum()))
-    return torch.sparse_coo_tensor(indices, values, shape).coalesce().to_sparse_csr()
+    return linear(sparse.csr_matrix((values.ravel(), (rows.ravel(), nodes.ravel())), shape=shape))
 
 
 def _strengths(windows: Sequence[Window], root: Tensor, u: Tensor, ramps: Tensor) -> list[float]:

@@ -86,7 +86,6 @@ def orient(qs: FloatArray, hkls: Sequence[Hkl] | None, cell: Lattice | None, nam
         raise GeometryError("without the reflections' hkl the edge of the unit cell is needed to find them; give one of the two.")
     if hkls is not None and len(hkls) != len(qs):
         raise GeometryError(f"found {len(hkls)} hkl for {len(qs)} scans; give one for each, in the order of the scans.")
-    _check_span(qs, hkls, names)
     rivals = 0
     if hkls is None:
         assert cell is not None
@@ -95,6 +94,7 @@ def orient(qs: FloatArray, hkls: Sequence[Hkl] | None, cell: Lattice | None, nam
         lengths = np.linalg.norm(qs, axis=1)
         cell = lattice.cubic(float(np.mean(2 * np.pi * np.linalg.norm(np.asarray(hkls, dtype=float), axis=1) / lengths)))
     expected = lattice_vectors(hkls, cell)
+    _check_span(expected, hkls, names)
     _check_lengths(qs, expected, hkls, names)
     rotation, angles = rotate_onto(expected, qs)
     if angles.max() > ANGLE:
@@ -162,22 +162,22 @@ def _standard(hkls: Sequence[Hkl], cell: Lattice) -> tuple[tuple[int, ...], ...]
     return max(tuple(tuple(int(value) for value in row) for row in planes @ turn.T) for turn in turns)
 
 
-def _check_span(qs: FloatArray, hkls: Sequence[Hkl] | None, names: Sequence[str]) -> None:
+def _check_span(vectors: FloatArray, hkls: Sequence[Hkl], names: Sequence[str]) -> None:
     """Refuse equal reflections, and scattering vectors along a line or in a plane."""
-    units = qs / np.linalg.norm(qs, axis=1, keepdims=True)
-    for one, other in itertools.combinations(range(len(qs)), 2):
-        if hkls is not None and tuple(hkls[one]) == tuple(hkls[other]):
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for one, other in itertools.combinations(range(len(units)), 2):
+        if tuple(hkls[one]) == tuple(hkls[other]):
             raise GeometryError(
-                f"{names[one]} and {names[other]} are both said to be {_word(hkls[one])}; add repeats of one reflection first."
+                f"{names[one]} and {names[other]} are both {_word(hkls[one])}; add repeats of one reflection first."
             )
         if np.linalg.norm(np.cross(units[one], units[other])) < FLAT:
             raise GeometryError(
                 f"the scattering vectors of {names[one]} and {names[other]} lie along one line; they measure the same component."
             )
     across = np.linalg.svd(units)[1]
-    if len(qs) > 2 and across[-1] < FLAT:
+    if len(units) > 2 and across[-1] < FLAT:
         raise GeometryError(
-            f"the {len(qs)} scattering vectors lie in a plane, so the displacement across it is not measured; "
+            f"the {len(units)} scattering vectors lie in a plane, so the displacement across it is not measured; "
             "add a reflection out of the plane, or give two of these."
         )
 

@@ -38,7 +38,7 @@ from braggshot.reflections.joint import Crystal, Window
 from braggshot.reflections.orientation import Hkl, Orientation, lattice_vectors, orient
 from braggshot.reflections.record import Reflection, Tensor
 from braggshot.reflections.settings import TensorSettings, resolve
-from braggshot.volumes import FloatArray, Reconstruction, Scan
+from braggshot.volumes import BoolArray, FloatArray, Reconstruction, Scan
 
 Source = Scan | Result | str | Path
 _FILLED = 0.25  # share of the bulk's amplitude from which the region of the joint fit begins, before it grows by `_GROWN` [1]
@@ -133,7 +133,7 @@ def fit_together(
     found = joint.refine(windows, start, settings.tensor.iterations, settings.tensor.bend)
     say(f"joint fit: misfit {', '.join(f'{np.sqrt(one):.4f}' for one in found.misfits)}")
     fitted = time.perf_counter()
-    fields = tensor.derive(found.displacement, tensor.material(found.density), found.voxel)
+    fields = tensor.derive(found.displacement, tensor.material(found.density), found.voxel, found.region)
     steps = settings.tensor.check_iterations, settings.tensor.bend
     if not settings.tensor.checks:
         checks = check.Checks(tuple(check.missed_free(windows, found)))
@@ -146,7 +146,7 @@ def fit_together(
     if checks.stranger is not None:
         out, found = checks.stranger
         kept.remove(out)
-        fields = tensor.derive(found.displacement, tensor.material(found.density), found.voxel)
+        fields = tensor.derive(found.displacement, tensor.material(found.density), found.voxel, found.region)
     verdict, reasons = check.judge(checks, names, [one.found.verdict for one in singles], _shape_margin(listed, usable))
     rows = tuple(
         Reflection(one.name, one.hkl, one.q, one.found.verdict, one.found.quality.chi2, twin, overlap, float(angle), missed)
@@ -200,19 +200,24 @@ def lay_out(
     used = np.asarray(usable)
     amplitude = np.abs(common.fields[used]).mean(axis=0)
     region = ndimage.binary_dilation(amplitude > _FILLED, iterations=_GROWN)
-    windows, ramps = [], []
+    windows = windows_of(singles, region, common.voxel, settings)
+    ramps = np.array([one.q - one.rotation @ np.asarray(one.found.volume.q_bragg) for one in singles])
+    u = combine.shared_displacement(common.fields[used], qs[used], region)
+    return windows, Crystal(np.where(region, amplitude, 0.0), u, ramps, region, common.voxel)
+
+
+def windows_of(singles: Sequence[Single], region: BoolArray, voxel: float, settings: TensorSettings) -> list[Window]:
+    """Lay out the counts of each reflection over the nodes of a region; the held-out voxels are those of its own phasing."""
+    windows = []
     for one in singles:
-        volume = one.found.volume
-        measured = prepare_measured(volume, replace(settings.phasing, device="cpu"))
+        measured = prepare_measured(one.found.volume, replace(settings.phasing, device="cpu"))
         free = torch.zeros(measured.valid.numel(), dtype=torch.bool)
         free[measured.free] = True
         free = free.reshape(measured.valid.shape)
         counts = (to_centre(measured.intensity), to_centre(measured.valid & ~free), to_centre(free))
         basis = one.rotation @ np.asarray(one.found.basis)
-        windows.append(joint.make_window(one.name, counts, basis, one.q, region, common.voxel))
-        ramps.append(one.q - one.rotation @ np.asarray(volume.q_bragg))
-    u = combine.shared_displacement(common.fields[used], qs[used], region)
-    return windows, Crystal(np.where(region, amplitude, 0.0), u, np.array(ramps), region, common.voxel)
+        windows.append(joint.make_window(one.name, counts, basis, one.q, region, voxel))
+    return windows
 
 
 def _starts_without(common: Common, qs: FloatArray, usable: Sequence[bool], start: Crystal) -> list[Crystal]:

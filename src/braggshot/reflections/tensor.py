@@ -59,7 +59,7 @@ def material(density: FloatArray) -> BoolArray:
     return np.asarray(ndimage.binary_fill_holes(inside))
 
 
-def derive(u: FloatArray, support: BoolArray, voxel: float) -> Fields:
+def derive(u: FloatArray, support: BoolArray, voxel: float, region: BoolArray | None = None) -> Fields:
     """Compute strain and rotation of a displacement.
 
     Parameters
@@ -67,10 +67,12 @@ def derive(u: FloatArray, support: BoolArray, voxel: float) -> Fields:
     u : (3, z, y, x) along the grid's axes [m]
     support : voxels inside the crystal
     voxel : edge of the cubic voxels [m]
+    region : voxels where u is known, with those beyond the surface to which the fit continues it; None takes the support
     """
     core = ndimage.binary_erosion(support)
     core = core if core.any() else support
-    jacobian = gradients(u, support, voxel)
+    jacobian = gradients(u, support if region is None else region | support, voxel)
+    jacobian = np.where(support, jacobian, np.nan)
     mean = np.nanmean(jacobian[:, :, core], axis=2)
     place = (np.indices(support.shape) - np.reshape([n // 2 for n in support.shape], (3, 1, 1, 1))) * voxel
     moved = u - np.tensordot(mean, place, axes=1)
