@@ -38,7 +38,7 @@ SETS = (
     ((1, 1, 1), (-1, -1, 1), (2, 0, 0), (0, 2, 0)),
     ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (2, 2, 0)),
 )
-NEAR = 24  # lattice points to which the true displacement gradient at a voxel is fitted
+NEAR = 64  # lattice points to which a paraboloid of the true displacement about a voxel is fitted
 COLUMNS = ("seed", "kind", "hkl", "alone", "joint", "u_pm", "strain", "covered", "missed", "verdict", "seconds")
 
 
@@ -133,12 +133,7 @@ def _gridded(positions: Any, shape: tuple[int, ...], voxel: float) -> Any:
 def _errors(found: Tensor, body: Body, points: Any, sign: int) -> dict[str, Any]:
     """Return rms errors of displacement [pm] and strain [1], and the share of strains within one sigma."""
     inside = found.fields.support
-    near = KDTree(body.sites + body.displacement).query(points, k=NEAR)[1]
-    local = (body.sites + body.displacement)[near] - points[:, None]
-    design = np.concatenate([np.ones((*local.shape[:2], 1)), local / found.crystal.voxel], axis=2)
-    solved = np.linalg.pinv(design) @ body.displacement[near]
-    true_u, jacobian = solved[:, 0], solved[:, 1:].transpose(2, 1, 0) / found.crystal.voxel
-    smooth = np.abs(design @ solved - body.displacement[near]).max(axis=(1, 2)) < 20e-12  # not across the slip of a dislocation
+    true_u, jacobian, smooth = truth_at(body, points)
     strain = tensor.six_of(jacobian)
     assert found.mean_strain is not None
     error = found.fields.strain[:, inside] + np.asarray(found.mean_strain)[:, None] - strain
@@ -156,6 +151,20 @@ def _errors(found: Tensor, body: Body, points: Any, sign: int) -> dict[str, Any]
         "covered": round(covered, 3),
         "compared": round(float(kept.mean()), 3),
     }
+
+
+def truth_at(body: Body, points: Any) -> tuple[Any, Any, Any]:
+    """Fit the atoms around points (n, 3): displacement (n, 3), J (3, 3, n), and where they are not across a slip (n,)."""
+    positions = body.sites + body.displacement
+    distance, near = KDTree(positions).query(points, k=NEAR)
+    unit = float(np.median(distance))
+    local = (positions[near] - points[:, None]) / unit
+    squares = local[..., [0, 0, 0, 1, 1, 2]] * local[..., [0, 1, 2, 1, 2, 2]]
+    design = np.concatenate([np.ones((*local.shape[:2], 1)), local, squares], axis=2)
+    moved = body.displacement[near]
+    solved = np.linalg.solve(design.transpose(0, 2, 1) @ design, design.transpose(0, 2, 1) @ moved)
+    smooth = np.abs(design @ solved - moved).max(axis=(1, 2)) < 20e-12
+    return solved[:, 0], solved[:, 1:4].transpose(2, 1, 0) / unit, smooth
 
 
 def _without_rotation(u: Any, points: Any) -> Any:

@@ -1,8 +1,8 @@
 """Join several reflections of one crystal: displacement vector, strain tensor, their sigma and a verdict.
 
 orientation   index the reflections and orient the crystal
-combine       bring single crystals onto one grid; their twins, shifts and shared displacement
 linear        apply a sparse matrix in torch
+combine       bring single crystals onto one grid; their twins, shifts and shared displacement
 joint         fit one density and one displacement to the counts of all reflections
 tensor        compute strains and rotations of a displacement
 check         predict each reflection from the others; sigma and verdict

@@ -8,7 +8,7 @@ that the shapes overlap and the phases are projections of one displacement u:
 
 Q_j is the scattering vector of the mean lattice that reflection j sees, Q^+ the pseudo-inverse of their matrix. The sums run over
 pairs of voxels near each other: a difference :math:`\Delta\varphi` is taken from the complex field, so no phase is unwrapped. u is
-what fits the differences between neighbours best (a weighted Poisson equation). All twins together remain undetermined.
+what fits the differences between neighbours best (a weighted Poisson equation), and is smooth. All twins together remain undetermined.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from braggshot.crystal_frame import turn_onto
 from braggshot.physics import strain
 from braggshot.physics.fourier import inverted
 from braggshot.physics.metrics import align
+from braggshot.reflections.linear import second_differences
 from braggshot.volumes import BoolArray, ComplexArray, FloatArray, Reconstruction
 
 FINENESS = 0.75  # voxel of the common grid over the smallest mean voxel of a reflection [1]
 _INSIDE = 0.4  # share of the median amplitude from which a voxel is inside a single crystal [1]
 _STEP = 3  # distance over which phases are compared between reflections; they differ more, and are as noisy, as next door [voxels]
 _SHAPE = 8.0  # weight of shapes that do not overlap; a wrong twin costs a percent or more of overlap and half of the phases [1]
+_SMOOTH = 4.0  # weight of second differences of u over that of phase differences, which are noisier [1]
 _STIFF = 1e-2  # weight of equal displacement where no reflection sees a phase difference, over that of a full voxel [1]
 Edge = tuple[slice, ...]
 
@@ -194,7 +196,8 @@ def shared_displacement(fields: ComplexArray, qs: FloatArray, region: BoolArray)
         (np.r_[-np.ones(rows), np.ones(rows)], (np.r_[index, index], np.r_[first, second])), shape=(rows, int(region.sum()))
     )
     weight = sparse.diags(np.concatenate(weights))
-    normal = (difference.T @ weight @ difference + 1e-9 * sparse.identity(difference.shape[1])).tocsr()
+    bent = second_differences(region)
+    normal = (difference.T @ weight @ difference + _SMOOTH * bent.T @ bent + 1e-9 * sparse.identity(difference.shape[1])).tocsr()
     side = difference.T @ weight @ np.concatenate(sides, axis=1).T
     scale = sparse.diags(1 / normal.diagonal())
     u = np.zeros((3, *region.shape))

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from braggshot.reflections.linear import Linear, linear
+from braggshot.reflections.linear import Linear, linear, second_differences
 from braggshot.volumes import BoolArray, FloatArray
 
 SAMPLING = 1.5  # points of the direct grid of a reflection per voxel and axis [1]
 _FAINT = 0.1  # added to |F|^2 so that its root has a slope everywhere [photons]
 BEND = 0.05  # expected second difference of the phase between neighbouring nodes [rad]
+_REACH = 3.0  # phase for which an unknown of u counts as much as one of the density's root [rad]; settled by speed
 _LEAST = 1e-3  # least density at the start, in which a voxel can grow [1]
 
 
@@ -176,7 +177,7 @@ def refine(
     bend : expected second difference of Q . u between neighbouring nodes, for the mean |Q| [rad]
     on_step : called with the number of evaluations and L
     """
-    unit = 1 / float(np.mean([float(window.q.norm()) for window in windows]))  # displacement that turns a phase by a radian [m]
+    unit = _REACH / float(np.mean([float(window.q.norm()) for window in windows]))  # displacement of one unknown of size 1 [m]
     size = float(start.voxel * np.cbrt(start.region.sum()))
     # Scale of the density that gives the counts of the first reflection, so that all unknowns are near one.
     root = torch.from_numpy(np.sqrt(np.maximum(start.density, _LEAST))[start.region]).float().requires_grad_()
@@ -186,8 +187,8 @@ def refine(
     factors = _strengths(windows, root.detach(), moved.detach() * unit, ramps.detach() / size)
     optimizer = torch.optim.LBFGS([root, moved, ramps], max_iter=iterations, max_eval=2 * iterations, history_size=20,
                                   tolerance_grad=1e-9, tolerance_change=1e-9, line_search_fn="strong_wolfe")  # fmt: skip
-    second = second_differences(start.region)
-    stiffness = 1 / (4 * bend**2 * total)  # of twice the negative log-likelihood over the photons
+    second = linear(second_differences(start.region))
+    stiffness = _REACH**2 / (4 * bend**2 * total)  # of twice the negative log-likelihood over the photons
     evaluated = 0
 
     def close() -> Tensor:
@@ -214,22 +215,6 @@ def refine(
 
 
 _GAIN = 1e3  # of L in the optimizer, whose tolerances are absolute [1]
-
-
-def second_differences(region: BoolArray) -> Linear:
-    """Return the matrix (m, nodes) of u(n - 1) - 2 u(n) + u(n + 1) along each axis, where the region holds all."""
-    number = np.full(region.shape, -1)
-    number[region] = np.arange(region.sum())
-    triples = []
-    for axis in range(3):
-        low, middle, high = (np.moveaxis(number, axis, 0)[part].ravel() for part in (slice(None, -2), slice(1, -1), slice(2, None)))
-        inside = (low >= 0) & (middle >= 0) & (high >= 0)
-        triples.append(np.stack([low[inside], middle[inside], high[inside]]))
-    nodes = np.concatenate(triples, axis=1)
-    rows = np.broadcast_to(np.arange(nodes.shape[1]), nodes.shape)
-    values = np.broadcast_to(np.array([[1.0], [-2.0], [1.0]]), nodes.shape)
-    shape = (nodes.shape[1], int(region.sum()))
-    return linear(sparse.csr_matrix((values.ravel(), (rows.ravel(), nodes.ravel())), shape=shape))
 
 
 def _strengths(windows: Sequence[Window], root: Tensor, u: Tensor, ramps: Tensor) -> list[float]:
