@@ -94,7 +94,7 @@ def test_the_shared_displacement_has_the_sign_of_the_manual():
     """phase = -Q.u, also where the phases wrap: here each turns by several pi."""
     qs = np.array([[2e10, 1e9, 0], [0, 2e10, 1e9], [1e9, 0, 2e10], [1e10, 1e10, 1e10]])
     place = np.indices((20, 20, 20)) / 20
-    u = 0.8e-9 * np.stack([place[1] ** 2, place[2] * place[0], -place[0]])
+    u = 0.8e-9 * np.stack([place[1], place[2] - place[1], -place[0]])
     fields = np.exp(-1j * np.tensordot(qs, u, axes=1))
     region = np.ones((20, 20, 20), bool)
     found = combine.shared_displacement(fields, qs, region)

@@ -49,11 +49,13 @@ class Checks:
     ----------
     missed : per reflection, by how much a prediction misses its magnitudes beyond photon noise: that of the fit without it, nan
         where the others lie in a plane; or, with fewer than four reflections, of its held-out voxels [1]
+    predicted : True where reflections were left out, False where held-out voxels were compared
     stranger : the reflection that does not belong to the others, and the fit without it; None if all belong together
     sigma : None where it was not asked for
     """
 
     missed: tuple[float, ...]
+    predicted: bool = False
     stranger: tuple[int, Crystal] | None = None
     sigma: Sigma | None = None
 
@@ -88,10 +90,12 @@ def leave_each_out(
     if missed[lowest] > Limits().excess_failed and ratios[lowest] < STRANGER:
         stranger = (lowest, fits[lowest])
     if not fits:
-        return Checks(tuple(missed))
-    several = [tensor.derive(fit.displacement, fields.support, fit.voxel, fit.region) for fit in fits]
+        return Checks(tuple(missed), True)
+    several = [tensor.derive(fit.displacement, fields.support, fit.voxel, fit.region, fit.base) for fit in fits]
     sigma = _spread(several, fields, weights)
-    return Checks(tuple(missed), stranger, replace(sigma, source=f"jackknife over {len(fits)} fits that leave one reflection out"))
+    return Checks(
+        tuple(missed), True, stranger, replace(sigma, source=f"jackknife over {len(fits)} fits that leave one reflection out")
+    )
 
 
 def redraw_counts(windows: Sequence[Window], found: Crystal, fields: Fields, settings: tuple[int, float], seed: int) -> Checks:
@@ -103,10 +107,10 @@ def redraw_counts(windows: Sequence[Window], found: Crystal, fields: Fields, set
             replace(window, magnitude=torch.poisson(window.magnitude.square(), generator=generator).sqrt()) for window in windows
         ]
         fit = joint.refine(noisy, found, *settings)
-        several.append(tensor.derive(fit.displacement, fields.support, fit.voxel, fit.region))
+        several.append(tensor.derive(fit.displacement, fields.support, fit.voxel, fit.region, fit.base))
     sigma = _spread(several, fields, [1 / REDRAWN] * REDRAWN)
     return Checks(
-        tuple(missed_free(windows, found)), None, replace(sigma, source=f"photon noise: {REDRAWN} fits to redrawn counts")
+        tuple(missed_free(windows, found)), False, None, replace(sigma, source=f"photon noise: {REDRAWN} fits to redrawn counts")
     )
 
 
@@ -171,7 +175,7 @@ def judge(checks: Checks, names: Sequence[str], singles: Sequence[Verdict], shap
     if np.isnan(missed).all():
         return "doubtful", ("no reflection could be predicted from the others, so nothing tests the fit.",)
     worst = float(np.nanmax(missed))
-    what = "a reflection left out of the fit is" if len(names) > 3 else "voxels kept from the fit are"
+    what = "a reflection left out of the fit is" if checks.predicted else "voxels kept from the fit are"
     said = f"{what} missed by {100 * worst:.0f} % beyond photon noise at most ({names[int(np.nanargmax(missed))]})"
     reasons: list[tuple[Verdict, str]] = []
     if not worst <= limits.free_excess:

@@ -8,7 +8,8 @@ that the shapes overlap and the phases are projections of one displacement u:
 
 Q_j is the scattering vector of the mean lattice that reflection j sees, Q^+ the pseudo-inverse of their matrix. The sums run over
 pairs of voxels near each other: a difference :math:`\Delta\varphi` is taken from the complex field, so no phase is unwrapped. u is
-what fits the differences between neighbours best (a weighted Poisson equation), and is smooth. All twins together remain undetermined.
+what fits the differences between neighbours best (a weighted Poisson equation), and is smooth. All twins together remain
+undetermined.
 """
 
 from __future__ import annotations
@@ -166,6 +167,36 @@ def inconsistency(fields: ComplexArray, qs: FloatArray) -> float:
     return float(np.sqrt(unexplained / total)) if total else 1.0
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Displacement differences between neighbours of a region along one axis.
+
+    Parameters
+    ----------
+    both : (z, y, x) less one along the axis, where both neighbours are in the region
+    du : (3, m) difference of u over each such pair [m]
+    weight : (m,) 1 where all reflections see a full voxel, `_STIFF` where one sees none
+    """
+
+    both: BoolArray
+    du: FloatArray
+    weight: FloatArray
+
+
+def shared_steps(fields: ComplexArray, qs: FloatArray, region: BoolArray) -> tuple[Steps, Steps, Steps]:
+    """Fit the differences of u between neighbours to the phase differences of all fields, along z, y and x."""
+    weight_of = np.minimum(np.abs(fields).min(axis=0), 1.0)
+    project = -np.linalg.pinv(qs, rcond=1e-3)
+    found = []
+    for before, after in map(neighbours, range(3)):
+        both = region[before] & region[after]
+        turn = np.angle(fields[:, *after][:, both] * fields[:, *before][:, both].conj())
+        weight = weight_of[before][both] * weight_of[after][both]
+        seen = weight > _INSIDE**2
+        found.append(Steps(both, np.where(seen, project @ turn, 0.0), np.where(seen, weight, _STIFF)))
+    return found[0], found[1], found[2]
+
+
 def shared_displacement(fields: ComplexArray, qs: FloatArray, region: BoolArray) -> NDArray[np.float64]:
     """Find the continuous displacement (3, z, y, x) [m] whose projections fit the phase differences of all fields best.
 
@@ -177,28 +208,18 @@ def shared_displacement(fields: ComplexArray, qs: FloatArray, region: BoolArray)
     """
     number = np.full(region.shape, -1)
     number[region] = np.arange(region.sum())
-    amplitude = np.abs(fields)
-    weight_of = np.minimum(amplitude.min(axis=0), 1.0)
-    project = -np.linalg.pinv(qs, rcond=1e-3)
-    rows, sides, weights, ends = 0, [], [], []
-    for before, after in map(neighbours, range(3)):
-        both = region[before] & region[after]
-        turn = np.angle(fields[:, *after][:, both] * fields[:, *before][:, both].conj())
-        weight = weight_of[before][both] * weight_of[after][both]
-        seen = weight > _INSIDE**2
-        sides.append(np.where(seen, project @ turn, 0.0))
-        weights.append(np.where(seen, weight, _STIFF))
-        ends.append((number[before][both], number[after][both]))
-        rows += int(both.sum())
-    first, second = (np.concatenate([end[side] for end in ends]) for side in (0, 1))
+    steps = shared_steps(fields, qs, region)
+    sides = [(number[before][step.both], number[after][step.both]) for step, (before, after) in zip(steps, _SIDES, strict=True)]
+    first, second = (np.concatenate([side[end] for side in sides]) for end in (0, 1))
+    rows = len(first)
     index = np.arange(rows)
     difference = sparse.csr_matrix(
         (np.r_[-np.ones(rows), np.ones(rows)], (np.r_[index, index], np.r_[first, second])), shape=(rows, int(region.sum()))
     )
-    weight = sparse.diags(np.concatenate(weights))
+    weight = sparse.diags(np.concatenate([step.weight for step in steps]))
     bent = second_differences(region)
     normal = (difference.T @ weight @ difference + _SMOOTH * bent.T @ bent + 1e-9 * sparse.identity(difference.shape[1])).tocsr()
-    side = difference.T @ weight @ np.concatenate(sides, axis=1).T
+    side = difference.T @ weight @ np.concatenate([step.du for step in steps], axis=1).T
     scale = sparse.diags(1 / normal.diagonal())
     u = np.zeros((3, *region.shape))
     for axis in range(3):
@@ -206,8 +227,52 @@ def shared_displacement(fields: ComplexArray, qs: FloatArray, region: BoolArray)
     return u
 
 
+def shared_phasors(fields: ComplexArray, qs: FloatArray, region: BoolArray, rounds: int = 12) -> ComplexArray:
+    r"""Make the fields :math:`e^{-i Q_j \cdot u}` (n, z, y, x) of a displacement that is not continuous, as at a dislocation.
+
+    Each voxel takes the mean of what its neighbours and the shared differences of u to them say, again and again. A slip by a
+    lattice vector leaves all phasors continuous, so no cut has to be placed.
+    """
+    phasors = np.where(region, np.exp(1j * np.angle(fields)), 0)
+    steps = shared_steps(fields, qs, region)
+    for _ in range(rounds):
+        total = np.zeros_like(phasors)
+        for step, (before, after) in zip(steps, _SIDES, strict=True):
+            turn = np.zeros((len(qs), *step.both.shape), complex)
+            turn[:, step.both] = step.weight * np.exp(-1j * qs @ step.du)
+            total[:, *after] += turn * phasors[:, *before]
+            total[:, *before] += turn.conj() * phasors[:, *after]
+        phasors = np.where(region & (np.abs(total) > 0), np.exp(1j * np.angle(total)), 0)
+    return np.asarray(phasors)
+
+
+def shared_gradient(fields: ComplexArray, qs: FloatArray, region: BoolArray, voxel: float) -> NDArray[np.float64]:
+    """Return J (3, 3, z, y, x) from the phases' differences: right at any slip by a lattice vector; 0 outside the region."""
+    jacobian = np.zeros((3, 3, *region.shape))
+    for axis, (step, (before, after)) in enumerate(zip(shared_steps(fields, qs, region), _SIDES, strict=True)):
+        slope = np.zeros((3, *step.both.shape))
+        slope[:, step.both] = step.du / voxel
+        total, count = np.zeros((3, *region.shape)), np.zeros(region.shape)
+        for side in (before, after):
+            total[:, *side] += slope
+            count[side] += step.both
+        jacobian[:, axis] = total / np.maximum(count, 1)
+    return jacobian
+
+
+def slipped(common: Common, usable: Sequence[bool]) -> bool:
+    """Tell whether a phase turns by 2 pi around a line inside the crystals, as at a dislocation."""
+    used = common.fields[np.asarray(usable)]
+    inside = ndimage.binary_closing((np.abs(used) > _INSIDE).all(axis=0), iterations=2)
+    core = ndimage.binary_erosion(inside, iterations=2)
+    return any(strain.dislocations(np.angle(field), core).any() for field in used)
+
+
 def neighbours(axis: int, step: int = 1) -> tuple[Edge, Edge]:
     """Return the indices of all voxels (z, y, x) but the last `step` along an axis, and those of the voxels that far on."""
     before, after = [slice(None)] * 3, [slice(None)] * 3
     before[axis], after[axis] = slice(None, -step), slice(step, None)
     return tuple(before), tuple(after)
+
+
+_SIDES = tuple(neighbours(axis) for axis in range(3))

@@ -23,7 +23,7 @@ from scipy import sparse
 from torch import Tensor
 
 from braggshot.reflections.linear import Linear, linear, second_differences
-from braggshot.volumes import BoolArray, FloatArray
+from braggshot.volumes import BoolArray, ComplexArray, FloatArray
 
 SAMPLING = 1.5  # points of the direct grid of a reflection per voxel and axis [1]
 _FAINT = 0.1  # added to |F|^2 so that its root has a slope everywhere [photons]
@@ -44,6 +44,7 @@ class Window:
     q : (3,) scattering vector of the mean lattice, along the crystal's axes [1/m]
     points : (m, 3) places of the points along the crystal's axes [m]
     weights : (m, nodes) trilinear interpolation
+    base : (m,) phase that u adds to [rad]; 0 but for crystals with a dislocation
     place, box : (m,) flat index of each point in the box of points, and the box's shape
     waves : the factors exp(-i (q - q_j) . r) along each axis, (N_a, box_a) each
     """
@@ -55,6 +56,7 @@ class Window:
     q: Tensor
     points: Tensor
     weights: Linear
+    base: Tensor
     place: Tensor
     box: tuple[int, int, int]
     waves: tuple[Tensor, Tensor, Tensor]
@@ -72,6 +74,8 @@ class Crystal:
     region : (z, y, x) nodes that may hold density
     voxel : edge of the voxels [m]
     misfits : L of each reflection alone over the voxels that were fitted; empty before the fit [1]
+    base : J (3, 3, z, y, x) [1] and the nearest continuous u (3, z, y, x) [m] of the windows' base, to which `displacement` adds;
+        None where the base is 0
     """
 
     density: FloatArray
@@ -80,6 +84,7 @@ class Crystal:
     region: BoolArray
     voxel: float
     misfits: tuple[float, ...] = ()
+    base: tuple[FloatArray, FloatArray] | None = None
 
 
 def make_window(
@@ -114,6 +119,7 @@ def make_window(
         torch.from_numpy(q).float(),
         torch.from_numpy(points[seen]).float(),
         weights,
+        torch.zeros(int(seen.sum())),
         torch.from_numpy(np.flatnonzero(seen)),
         (box[0], box[1], box[2]),
         (waves[0], waves[1], waves[2]),
@@ -145,10 +151,17 @@ def _interpolation(points: FloatArray, region: BoolArray, voxel: float) -> tuple
     return linear(sparse.csr_matrix((value, (compact[row], column)), shape=shape)), seen
 
 
+def with_base(window: Window, phasors: ComplexArray, region: BoolArray) -> Window:
+    """Return a window whose phases begin at those of a field (z, y, x) on the common grid."""
+    parts = np.stack([phasors.real[region], phasors.imag[region]], axis=1)
+    there = window.weights @ torch.from_numpy(parts).float()
+    return replace(window, base=torch.atan2(there[:, 1], there[:, 0]))
+
+
 def scatter(window: Window, nodes: Tensor, ramp: Tensor) -> Tensor:
     """Compute the complex amplitude F (z, y, x) of nodes (nodes, 4), s and u, with the phase ramp kappa (3,)."""
     values = window.weights @ nodes
-    phase = window.points @ ramp - values[:, 1:] @ window.q
+    phase = window.base + window.points @ ramp - values[:, 1:] @ window.q
     rho = torch.zeros(int(np.prod(window.box)), dtype=torch.complex64)
     rho = rho.index_put((window.place,), torch.polar(values[:, 0].contiguous(), phase)).reshape(window.box)
     z, y, x = window.waves

@@ -133,11 +133,11 @@ def fit_together(
     found = joint.refine(windows, start, settings.tensor.iterations, settings.tensor.bend)
     say(f"joint fit: misfit {', '.join(f'{np.sqrt(one):.4f}' for one in found.misfits)}")
     fitted = time.perf_counter()
-    fields = tensor.derive(found.displacement, tensor.material(found.density), found.voxel, found.region)
+    fields = tensor.derive(found.displacement, tensor.material(found.density), found.voxel, found.region, found.base)
     steps = settings.tensor.check_iterations, settings.tensor.bend
     if not settings.tensor.checks:
         checks = check.Checks(tuple(check.missed_free(windows, found)))
-    elif len(singles) > 3:
+    elif len(singles) > 3 and found.base is None:
         starts = _starts_without(common, qs, usable, start)
         checks = check.leave_each_out(windows, starts, found, fields, steps)
     else:
@@ -146,7 +146,7 @@ def fit_together(
     if checks.stranger is not None:
         out, found = checks.stranger
         kept.remove(out)
-        fields = tensor.derive(found.displacement, tensor.material(found.density), found.voxel, found.region)
+        fields = tensor.derive(found.displacement, tensor.material(found.density), found.voxel, found.region, found.base)
     verdict, reasons = check.judge(checks, names, [one.found.verdict for one in singles], _shape_margin(listed, usable))
     rows = tuple(
         Reflection(one.name, one.hkl, one.q, one.found.verdict, one.found.quality.chi2, twin, overlap, float(angle), missed)
@@ -157,6 +157,12 @@ def fit_together(
     misfits = dict(zip(kept, found.misfits, strict=True))
     rows = tuple(replace(row, misfit=misfits.get(number)) for number, row in enumerate(rows))
     lasted = {**seconds, "joint": fitted - began, "checks": time.perf_counter() - fitted}
+    if found.base is not None:
+        verdict = "doubtful" if verdict == "good" else verdict
+        reasons = (
+            "a dislocation: u is the nearest continuous field, and no reflection was predicted from the others.",
+            *reasons,
+        )
     noted = (*reasons, *_notes(singles, oriented))
     lasted["total"] = sum(lasted.values())
     mean = _mean_strain(singles, kept, found, fields, oriented)
@@ -203,7 +209,13 @@ def lay_out(
     windows = windows_of(singles, region, common.voxel, settings)
     ramps = np.array([one.q - one.rotation @ np.asarray(one.found.volume.q_bragg) for one in singles])
     u = combine.shared_displacement(common.fields[used], qs[used], region)
-    return windows, Crystal(np.where(region, amplitude, 0.0), u, ramps, region, common.voxel)
+    density = np.where(region, amplitude, 0.0)
+    if used.all() and combine.slipped(common, usable):
+        phasors = combine.shared_phasors(common.fields, qs, region)
+        windows = [joint.with_base(window, one, region) for window, one in zip(windows, phasors, strict=True)]
+        base = combine.shared_gradient(common.fields, qs, region, common.voxel), u
+        return windows, Crystal(density, np.zeros((3, *region.shape)), ramps, region, common.voxel, base=base)
+    return windows, Crystal(density, u, ramps, region, common.voxel)
 
 
 def windows_of(singles: Sequence[Single], region: BoolArray, voxel: float, settings: TensorSettings) -> list[Window]:

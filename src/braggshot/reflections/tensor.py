@@ -59,7 +59,13 @@ def material(density: FloatArray) -> BoolArray:
     return np.asarray(ndimage.binary_fill_holes(inside))
 
 
-def derive(u: FloatArray, support: BoolArray, voxel: float, region: BoolArray | None = None) -> Fields:
+def derive(
+    u: FloatArray,
+    support: BoolArray,
+    voxel: float,
+    region: BoolArray | None = None,
+    base: tuple[FloatArray, FloatArray] | None = None,
+) -> Fields:
     """Compute strain and rotation of a displacement.
 
     Parameters
@@ -68,14 +74,15 @@ def derive(u: FloatArray, support: BoolArray, voxel: float, region: BoolArray | 
     support : voxels inside the crystal
     voxel : edge of the cubic voxels [m]
     region : voxels where u is known, with those beyond the surface to which the fit continues it; None takes the support
+    base : J (3, 3, z, y, x) [1] and u (3, z, y, x) [m] to which these are added; None for none
     """
     core = ndimage.binary_erosion(support)
     core = core if core.any() else support
     jacobian = gradients(u, support if region is None else region | support, voxel)
-    jacobian = np.where(support, jacobian, np.nan)
+    jacobian = np.where(support, jacobian if base is None else jacobian + base[0], np.nan)
     mean = np.nanmean(jacobian[:, :, core], axis=2)
     place = (np.indices(support.shape) - np.reshape([n // 2 for n in support.shape], (3, 1, 1, 1))) * voxel
-    moved = u - np.tensordot(mean, place, axes=1)
+    moved = (u if base is None else u + base[1]) - np.tensordot(mean, place, axes=1)
     moved = np.where(support, moved - moved[:, core].mean(axis=1)[:, None, None, None], np.nan)
     local = jacobian - mean[:, :, None, None, None]
     return Fields(support, moved, six_of(local), rotation_of(local), mean)
