@@ -218,3 +218,45 @@ def test_the_command_reads_results_and_writes_files(crystal, tmp_path, capsys):
     wrong = [part for hkl in ("1,1,1", "1,1,1", "1,-1,1", "1,1,-1") for part in ("--hkl", hkl)]
     assert main(["tensor", *names, "-o", str(tmp_path / "out"), *quick, *wrong]) == 1
     assert "r0 and r1 are both 1 1 1" in capsys.readouterr().err
+
+
+def test_around_a_dislocation_phases_stay_and_strains_are_right():
+    """A screw of b = [110]/2 along its line: u jumps by b across a cut, and no phase, no strain shows where the cut lies."""
+    edge, voxel = 4e-10, 5e-9
+    qs = several.scattering_vectors(HKLS, edge)
+    b = np.array([0.0, 0.5, 0.5]) * edge
+    along = b / np.linalg.norm(b)
+    one = np.array([1.0, 0, 0])
+    other = np.cross(along, one)
+    place = (np.indices((24, 24, 24)) - 11.7) * voxel
+    x, y = (np.tensordot(v, place, axes=1) for v in (one, other))
+    u = b[:, None, None, None] * np.arctan2(y, x) / (2 * np.pi)
+    region = np.sqrt((place**2).sum(axis=0)) < 10 * voxel
+    fields = region * np.exp(-1j * np.tensordot(qs, u, axes=1))
+    common = combine.Common(fields, voxel, (False,) * 4, (1.0,) * 4, 0.0)
+    assert combine.slipped(common, [True] * 4)
+    assert not combine.slipped(replace(common, fields=region * np.exp(0.2j * place[:1] / voxel)), [True])
+    noise = np.random.default_rng(1).normal(0, 0.2, fields.shape)
+    found = combine.shared_phasors(fields * np.exp(1j * noise), qs, region)
+    overlap = np.abs((found * fields.conj())[:, region].mean(axis=1))
+    assert overlap.min() > np.abs(np.exp(1j * noise)[:, region].mean(axis=1)).max() + 0.002  # nearer than what was given
+    away = region & (np.hypot(x, y) > 4 * voxel) & (np.sqrt((place**2).sum(axis=0)) < 8 * voxel)
+    slope = (-y * other_part(one) + x * other_part(other)) / (2 * np.pi * np.hypot(x, y) ** 2)
+    gradient = combine.shared_gradient(fields, qs, region, voxel)
+    wanted = b[:, None, None, None, None] * slope[None]
+    assert np.abs(gradient - wanted)[:, :, away].max() < 0.1 * np.abs(wanted[:, :, away]).max()
+
+
+def other_part(vector):
+    return vector[:, None, None, None]
+
+
+def test_a_reflection_of_another_crystal_is_not_believed(crystal):
+    """The same q, but of a crystal of another shape and strain, as if the beam had hit a neighbour."""
+    generator = torch.Generator().manual_seed(8)
+    body = several.strained_crystal(generator, HKLS, replace(SETTINGS, load="torsion"))
+    g = several.scattering_vectors(HKLS, SETTINGS.edge)[3]
+    scan, rho = several.simulate_reflection(generator, body, g, crystal[1], SETTINGS, "r3")
+    found = reflections.join_reflections([Result(one) for one in (*crystal[2][:3], phased(scan, rho))], HKLS, GIVEN)
+    assert found.verdict != "good"
+    assert "r3" in found.reasons[0]

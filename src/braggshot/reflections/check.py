@@ -184,11 +184,11 @@ def judge(checks: Checks, names: Sequence[str], singles: Sequence[Verdict], shap
         name = names[checks.stranger[0]]
         text = f"{name} was left out: the others fit together without it and not with it; another grain, or it moved."
         reasons = [("doubtful", text)]
-    if len(names) < 4 and shapes < SHAPES:
+    if not checks.predicted and shapes < SHAPES:
         reasons.append(("doubtful", "the shape is nearly its own inversion, so it does not tell which twins belong together."))
     for name, verdict in zip(names, singles, strict=True):
-        if verdict == "failed" and len(names) < 4:
-            reasons.append(("doubtful", f"{name} was not found by itself."))
+        if verdict in ("failed", "doubtful") and not checks.predicted:
+            reasons.append(("doubtful", f"{name} by itself is {verdict}, and no other reflection tests it."))
     if not reasons:
         return "good", (f"{said}.",)
     order = ("failed", "doubtful")

@@ -40,14 +40,14 @@ class Orientation:
     cell : the unit cell
     rotation : (3, 3), from the crystal's axes to those of the sample
     angles : angle between each measured q and that of the oriented lattice [rad]
-    rivals : number of other assignments, not related by symmetry, that fit as well; 0 where hkl was given
+    rivals : number of other assignments, not related by symmetry, that fit as well; None where hkl was given
     """
 
     hkls: tuple[Hkl, ...]
     cell: Lattice
     rotation: FloatArray
     angles: FloatArray
-    rivals: int = 0
+    rivals: int | None = None
 
 
 def lattice_vectors(hkls: Sequence[Hkl], cell: Lattice) -> NDArray[np.float64]:
@@ -86,7 +86,7 @@ def orient(qs: FloatArray, hkls: Sequence[Hkl] | None, cell: Lattice | None, nam
         raise GeometryError("without the reflections' hkl the edge of the unit cell is needed to find them; give one of the two.")
     if hkls is not None and len(hkls) != len(qs):
         raise GeometryError(f"found {len(hkls)} hkl for {len(qs)} scans; give one for each, in the order of the scans.")
-    rivals = 0
+    rivals = None
     if hkls is None:
         assert cell is not None
         hkls, rivals = index_reflections(qs, cell, names)

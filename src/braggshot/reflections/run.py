@@ -129,7 +129,8 @@ def fit_together(
     usable = _usable(singles)
     listed = combine.combinations(singles, usable)
     common, windows, start = _choose_twins(listed, singles, qs, usable, settings)
-    say(f"shapes overlap by {min(common.overlaps):.3f} or more; {100 * common.inconsistency:.0f} % of the phases disagree")
+    share = f"; {100 * common.inconsistency:.0f} % of the phases disagree" if len(singles) > 3 else ""
+    say(f"shapes overlap by {min(common.overlaps):.3f} or more{share}")
     found = joint.refine(windows, start, settings.tensor.iterations, settings.tensor.bend)
     say(f"joint fit: misfit {', '.join(f'{np.sqrt(one):.4f}' for one in found.misfits)}")
     fitted = time.perf_counter()
@@ -266,8 +267,10 @@ def _shape_margin(listed: Sequence[Common], usable: Sequence[bool]) -> float:
 def _notes(singles: Sequence[Single], oriented: Orientation) -> tuple[str, ...]:
     """Say in words what remains undetermined, and what the joint fit leaves out."""
     noted = []
+    if oriented.rivals is not None:
+        noted.append("hkl were found: the axes are known up to a rotation of the lattice onto itself.")
     if oriented.rivals:
-        noted.append(f"{oriented.rivals} other sets of hkl fit the angles as well: state hkl to be sure of the axes.")
+        noted.append(f"{oriented.rivals} other sets of hkl, not related by symmetry, fit the angles as well: state hkl.")
     if len(singles) == 2:
         noted.append("two reflections: displacement and strain in their plane only; x lies along the first q, z across both.")
     blurred = [one.name for one in singles if one.found.psf is not None]
