@@ -29,7 +29,7 @@ from braggshot.crystals.several import Body, SeveralSettings
 from braggshot.io.beamlines.aps_34idc import write_scan
 from braggshot.physics.fourier import inverse_fourier, inverted
 from braggshot.physics.metrics import align
-from braggshot.reflections import Tensor, joint, run, tensor
+from braggshot.reflections import Tensor, combine, joint, run, tensor
 from braggshot.volumes import Reconstruction
 
 KINDS = ("substrate", "torsion", "bending", "contacts", "dislocation")
@@ -100,8 +100,11 @@ def _joint_correlations(found: Tensor, single: list[Reconstruction], truths: lis
     settings = reflections.resolve(given)
     names, hkls = [row.name for row in found.reflections], [row.hkl for row in found.reflections]
     singles, _ = run.orient_singles(single, names, hkls, settings)
+    usable, twins = [row.verdict != "failed" for row in found.reflections], tuple(row.twin for row in found.reflections)
+    common = next(one for one in combine.combinations(singles, usable) if one.twins == twins)
+    windows, _ = run.lay_out(singles, common, np.stack([one.q for one in singles]), usable, settings)
     kept = [number for number, row in enumerate(found.reflections) if row.misfit is not None]
-    windows = run.windows_of([singles[n] for n in kept], found.crystal.region, found.crystal.voxel, settings)
+    windows = [windows[number] for number in kept]
     result = [math.nan] * len(singles)
     for number, field in zip(kept, joint.amplitudes(windows, found.crystal), strict=True):
         result[number] = round(_correlation(inverse_fourier(field).numpy(), truths[number]), 4)
