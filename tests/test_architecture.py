@@ -25,7 +25,7 @@ LAYERS = [
     {"report"},
     {"output"},
     {"pipeline"},
-    {"series", "evaluation", "postprocess", "plan", "train", "batch_predict", "snapshot"},
+    {"series", "reflections", "evaluation", "postprocess", "plan", "train", "batch_predict", "snapshot"},
     {"live", "viewer", "cluster", "doctor"},
     {"notebook"},
     {"cli"},

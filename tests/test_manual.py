@@ -15,7 +15,7 @@ import typer
 import yaml
 from manual_pages import DOCS, FENCE, PAGES, ROOT, code_lines
 
-from braggshot import cluster, config, pipeline, series, train
+from braggshot import cluster, config, pipeline, reflections, series, train
 from braggshot.cli import app
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.io.beamlines.instruments import GeometrySettings
@@ -28,6 +28,7 @@ RESOLVERS = {
     "reconstruct": pipeline.resolve,
     "postprocess": pipeline.resolve,
     "series": series.resolve,
+    "tensor": reflections.resolve,
     "live": session.resolve,
     "train": train.resolve,
     "simulate": lambda table: config.resolve(CrystalSettings, table),

@@ -4,6 +4,7 @@ The program works in stages. Each arrow is a stage, with the module that does it
 
     detector frames --io.read / live.sources--> Scan --prepare--> DiffractionVolume --phasing--> Reconstruction (detector frame)
        --crystal_frame--> StrainMap (displacement, strain) --> report | viewer | io.write (CXI, VTK)
+    several reflections of one crystal --reflections--> Tensor (displacement vector, six strains, rotations)
 
 >>> import braggshot                                  # doctest: +SKIP
 >>> result = braggshot.reconstruct("scan.cxi")        # doctest: +SKIP
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from braggshot.output import Result, load_result
     from braggshot.pipeline import Settings, load, reconstruct
     from braggshot.prepare import PrepareConfig, sum_repeats
+    from braggshot.reflections import join_reflections as tensor
     from braggshot.volumes import DiffractionVolume, Geometry, Reconstruction, Scan, StrainMap
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "simulate_volume": "crystals.sample:simulate_volume",
     "strain_map": "crystal_frame:strain_map",
     "sum_repeats": "prepare:sum_repeats",
+    "tensor": "reflections:join_reflections",
 }
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "simulate_volume",
     "strain_map",
     "sum_repeats",
+    "tensor",
 ]
 
 

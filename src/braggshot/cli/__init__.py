@@ -11,6 +11,7 @@ repeats       read repeats of one scan and add them: ``--sum``
 reconstruct   phase raw scans, print and write the crystals
 postprocess   compute strain of an object that another program found
 series        follow one crystal through many scans
+tensor        join several reflections of one crystal
 calibrate     find the detector's place from a scan of its arm
 info          say what the reader sees in a file
 simulate      draw a crystal and write its diffraction
@@ -49,6 +50,7 @@ from braggshot.cli import (
     simulate,
     stack,
     template,
+    tensor,
     train,
     view,
 )  # fmt: skip
@@ -89,8 +91,8 @@ def _root(
 
 
 for module in (
-    reconstruct, postprocess, series, info, calibrate, plan, settings, template, simulate, doctor, train, evaluate, stack, live,
-    view, emit,
+    reconstruct, postprocess, series, tensor, info, calibrate, plan, settings, template, simulate, doctor, train, evaluate, stack,
+    live, view, emit,
 ):  # fmt: skip
     app.add_typer(module.commands)
 

@@ -23,6 +23,7 @@ ROOTS = {
     "postprocess": "braggshot.pipeline:Settings",
     "series": "braggshot.series.settings:SeriesSettings",
     "live": "braggshot.live.session:LiveSettings",
+    "tensor": "braggshot.reflections:TensorSettings",
     "--cluster": "braggshot.cluster:ClusterSettings",
     "train": "braggshot.train:TrainSettings",
     "simulate": "braggshot.crystals.sample:CrystalSettings",

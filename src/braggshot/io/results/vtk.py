@@ -79,7 +79,8 @@ def write_arrays(
 
     Parameters
     ----------
-    arrays : name -> (array (z, y, x) of float32 or uint8, units); ParaView shows the first one when it opens the file
+    arrays : name -> (array (z, y, x) of float32 or uint8, units); ParaView shows the first one when it opens the file. A last axis
+        of 3 holds a vector (x, y, z), one of 6 a symmetric tensor (xx, yy, zz, xy, yz, xz)
     basis : columns are the voxel edges [m], components (z, y, x); None for a grid of unit voxels
     frame : coordinate frame of the grid, noted in the file
 
@@ -88,14 +89,15 @@ def write_arrays(
     OutputError : if the file cannot be written.
     """
     first, *_ = arrays
-    nz, ny, nx = arrays[first][0].shape
+    nz, ny, nx = arrays[first][0].shape[:3]
     grid, notes = _grid((nz, ny, nx), basis, frame)
     extent = f"0 {nx - 1} 0 {ny - 1} 0 {nz - 1}"
     headers, blocks, offset = [], [], 0
     for name, (array, units) in arrays.items():
         block = _encode(array)
         headers.append(
-            f'<DataArray type="{_TYPES[array.dtype.name]}" Name={quoteattr(name)} format="appended" offset="{offset}">'
+            f'<DataArray type="{_TYPES[array.dtype.name]}" Name={quoteattr(name)}{_parts(array)} format="appended" '
+            f'offset="{offset}">'
             f'<InformationKey name="UNITS_LABEL" location="vtkDataArray">{escape(units)}</InformationKey></DataArray>'
         )
         blocks.append(block)
@@ -112,6 +114,11 @@ def write_arrays(
 """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="ascii", errors="xmlcharrefreplace")
+
+
+def _parts(array: NDArray[Any]) -> str:
+    """Return the attribute that says how many numbers a voxel holds; an empty text for one."""
+    return "" if array.ndim == 3 else f' NumberOfComponents="{array.shape[3]}"'
 
 
 def _grid(shape: tuple[int, int, int], basis: FloatArray | None, frame: str) -> tuple[str, dict[str, str]]:
