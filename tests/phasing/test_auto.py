@@ -141,7 +141,7 @@ def test_auto_goes_on_where_it_is_not_sure(sample):
     noise = np.random.default_rng(0).permutation(volume.intensity.reshape(-1)).reshape(volume.shape)
     short, one = IterativeConfig(recipe="10*RAAR+5*ER"), Round("10*RAAR+5*ER", 2.0, 1.0)
     quick = TournamentConfig(opening=one, narrowing=one, settling=one, finish=one)
-    config = replace(CONFIG, method="auto", max_tournaments=4, refine=short, tournament=quick)
+    config = replace(CONFIG, method="auto", max_tournaments=4, refine=short, tournament=quick, volume_tournament=quick)
     result, steps = finish(replace(volume, intensity=noise), config)
     assert result.method == "search, then 3 further searches"
     assert result.verdict == "failed"

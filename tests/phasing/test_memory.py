@@ -30,6 +30,7 @@ SHORT = PhasingConfig(
     refine=FEW,
     iterative=FEW,
     tournament=SEARCH,
+    volume_tournament=SEARCH,
     confirm_starts=(3, 2, 1),
     search_starts=(3, 2, 1),
     further_starts=(3, 2, 1),

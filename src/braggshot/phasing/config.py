@@ -11,7 +11,7 @@ from braggshot.iterative.iterate import FirstSupport, IterativeConfig
 from braggshot.nn.adapt import AdaptConfig
 from braggshot.nn.expert_iteration import SHORT
 from braggshot.nn.weights import SHIPPED
-from braggshot.phasing.tournament import TournamentConfig
+from braggshot.phasing.tournament import KEEPING_VOLUME, TournamentConfig
 from braggshot.phasing.verdict import Limits
 
 Sizes = tuple[int, int, int]
@@ -33,12 +33,14 @@ class PhasingConfig(Changes):
     search_oversampling : a pattern that is sampled more finely is resampled at wider spacings, down to this oversampling, on which
         starts are phased in less time before they are refined on all voxels; a large number leaves patterns as they are [1]
     tournament : settings of a tournament, which phases many random starts on a coarse grid and continues the best of them
+    volume_tournament : settings of the tournaments in which supports keep the measured volume of the crystal: the first where no
+        hypothesis is promising, and every second of the further ones
     confirm_starts : numbers of random starts in the rounds "opening", "narrowing" and "settling" of the tournament that confirms
         a promising hypothesis
     search_starts : the same numbers for the tournament that is held where no hypothesis is promising
     further_starts : the same numbers for each further tournament, held while the verdict is not good
-    search_share : share of all counts that the coarse grid of a tournament holds where no hypothesis is promising, instead of
-        `tournament.counts_share`: the fringes of a strongly strained crystal lie far out [1]
+    search_share : share of all counts that the coarse grid of a tournament holds that searches and not only confirms, instead of
+        its `counts_share`: the fringes of a strongly strained crystal lie far out [1]
     max_tournaments : largest number of tournaments that "auto" holds
     starts : number of random starts of "iterative"
     iterative : settings of the iterations of each random start of "iterative"
@@ -73,6 +75,7 @@ class PhasingConfig(Changes):
     promising_excess: float = 0.08
     search_oversampling: float = 2.4
     tournament: TournamentConfig = field(default_factory=TournamentConfig)
+    volume_tournament: TournamentConfig = KEEPING_VOLUME
     confirm_starts: Sizes = (6, 3, 2)
     search_starts: Sizes = (12, 6, 2)
     further_starts: Sizes = (16, 8, 3)

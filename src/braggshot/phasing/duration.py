@@ -43,8 +43,8 @@ def estimate_duration(volume: DiffractionVolume, config: PhasingConfig) -> tuple
         )
         for rounds, starts in (
             (config.tournament, config.confirm_starts),
-            (searching(config), config.search_starts),
-            (searching(config), config.further_starts),
+            (searching(config, True), config.search_starts),
+            (searching(config, False), config.further_starts),
         )
     )
     network = NETWORK * RESAMPLED / voxels if find_strategy(config.method).needs_network else 0.0

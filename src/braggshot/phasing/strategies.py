@@ -66,6 +66,7 @@ APART = 1000
 # Number of starts, the best so far, that are kept when further random starts are phased because the verdict is not good; each start
 # takes the memory of a volume.
 KEPT = 4
+SEARCHED = "search"  # name of a first search in which no hypothesis was promising
 Trained = tuple[nn.Module, Card]
 Enough = Callable[[Reconstruction], bool]
 
@@ -261,7 +262,11 @@ def _auto(context: PhasingContext) -> Run:
         if context.point_spread is not None:
             context = adopt_point_spread(context, starts[0])
         seed = config.seed + APART * (number + 1)
-        starts += yield from (_search_even if number == 0 and is_even(context.data_cpu) else _further_search)(context, seed)
+        if number == 0 and is_even(context.data_cpu):
+            starts += yield from _search_even(context, seed)
+        else:
+            # The two kinds of tournament take turns, since they find different crystals; a search begins with the volume kept.
+            starts += yield from _further_search(context, seed, keeps_volume=(number % 2 == 1) == how.startswith(SEARCHED))
         best = _best(context, starts)
         # A point spread is tried again only with a better start than the one that did without.
         if context.point_spread is None and score(best, counts).llk_free < (1 - config.coherence_gain) * refused:
@@ -285,17 +290,15 @@ def _try_point_spread_again(
     return adopt_point_spread(context, kept), (yield from _settle_gaps(context, [kept, *others]))
 
 
-def searching(config: PhasingConfig) -> TournamentConfig:
-    """Make the settings of a tournament that is held where no hypothesis is promising."""
-    return replace(config.tournament, counts_share=config.search_share)
+def searching(config: PhasingConfig, keeps_volume: bool) -> TournamentConfig:
+    """Make the settings of a tournament that searches and not only confirms."""
+    return replace(config.volume_tournament if keeps_volume else config.tournament, counts_share=config.search_share)
 
 
-def _further_search(context: PhasingContext, seed: int) -> Phasing:
+def _further_search(context: PhasingContext, seed: int, keeps_volume: bool) -> Phasing:
     """Phase many new random starts and continue the best (a tournament), without the guesses of the network."""
-    config = context.config
-    starts = yield from tournament(
-        context.pattern, searching(config), config.further_starts, seed, first_support=config.first_support
-    )
+    config, rounds = context.config, searching(context.config, keeps_volume)
+    starts = yield from tournament(context.pattern, rounds, config.further_starts, seed, first_support=config.first_support)
     return (yield from _complete(context, starts))
 
 
@@ -303,7 +306,7 @@ def _search_even(context: PhasingContext, seed: int) -> Phasing:
     """Phase guesses with a phase that is even about the centre, and continue the best."""
     many, *_, kept = context.config.further_starts
     guesses = partial(paraboloids, number=many, seed=seed)
-    starts = yield from settle_guesses(context.pattern, searching(context.config), guesses, kept, seed)
+    starts = yield from settle_guesses(context.pattern, context.config.tournament, guesses, kept, seed)
     return (yield from _complete(context, starts))
 
 
@@ -337,9 +340,9 @@ def _first_search(context: PhasingContext) -> Searched:
     if score(best, context.data_cpu).unseen <= config.promising_excess:
         witnesses = yield from tournament(pattern, config.tournament, config.confirm_starts, config.seed, first_support=first)
         return [best, *witnesses], "refine and confirm"
-    joined, *witnesses = yield from tournament(pattern, searching(config), config.search_starts, config.seed, guesses, first)
+    joined, *witnesses = yield from tournament(pattern, searching(config, True), config.search_starts, config.seed, guesses, first)
     # One start of the network's alone, for two would seem to agree.
-    return [_best(context, [best, joined]), *witnesses], "search"
+    return [_best(context, [best, joined]), *witnesses], SEARCHED
 
 
 def _best(context: PhasingContext, starts: list[Start]) -> Start:
@@ -359,8 +362,8 @@ STRATEGIES: dict[str, Strategy] = {
         kept_starts=_most_starts,
         host_bytes=(150, 75),
         reads=NETWORK | COHERENCE | ASKED_FOR | GAPS | {
-            "refine", "promising_excess", "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
-            "search_share", "first_support", "support_threshold", "limits.tie_margin",
+            "refine", "promising_excess", "tournament", "volume_tournament", "confirm_starts", "search_starts", "further_starts",
+            "max_tournaments", "search_share", "first_support", "support_threshold", "limits.tie_margin",
         },
         instead={"starts": "search_starts", "iterative": "refine"},
     ),

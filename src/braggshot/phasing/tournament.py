@@ -23,9 +23,9 @@ polish      error reduction in a support that stays          the same           
 FLAT is a step that evens out the amplitude, and the blur is that of the shrink-wrap. A guess, such as a network's hypothesis,
 joins at the settling, because the wide blur of the earlier rounds would undo the guess. Without wider spacings there is no polish.
 
-On the coarse grid the shrink-wrap keeps the volume of the support, which is measured from the pattern
-(`braggshot.physics.sampling.filled_share`). While the phases of a strongly strained crystal are still wrong, a threshold on the
-amplitude gives a support of half to two and a half times that volume, and the search then fails.
+While the phases of a strongly strained crystal are still wrong, a threshold on the amplitude often gives a support of half to two
+and a half times the crystal's volume, and the search then fails. So a tournament may keep the volume of the supports on the coarse
+grid, which is measured from the pattern (`braggshot.physics.sampling.filled_share`). The two kinds find different crystals.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ from braggshot.physics.fourier import frequencies, to_centre
 # Recipe of the first of four rounds, the opening, in which all random starts are phased; the second round, the narrowing, runs it
 # three times, on the best starts.
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
+_SETTLING = "2*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER)+60*ER"
 
 SHELLS = 50  # number of frequency shells, of equal width from 0 to 1 cycle per voxel, in each of which counts are averaged
 SAMPLED = 4.0  # oversampling above which the blur of the shrink-wrap is reduced, because the crystal has fewer voxels [1]
@@ -106,22 +107,31 @@ class TournamentConfig:
     finish : the round with all fringes, at the wider spacings
     polish : recipe of the last iterations, on all voxels of the whole grid, in a support that stays
     support_threshold : amplitude, relative to the largest, above which a voxel belongs to the first support on the whole grid [1]
-    volume : bounds between which each start draws the volume of its support on the coarse grid, relative to the measured volume of
-        the crystal [1]
+    volume : bounds between which each start draws the volume that its support keeps on the coarse grid, relative to the measured
+        volume of the crystal [1]; if None, the threshold of the shrink-wrap decides
     """
 
     counts_share: float = 0.975
     smallest_grid: int = 32
     reference_grid: int = 64
     min_blur: float = 0.45
-    opening: Round = Round(_CYCLE, 2.8, 2.4, 0.8)
-    narrowing: Round = Round(f"3*({_CYCLE})", 2.4, 1.7, 0.8)
-    settling: Round = Round("2*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER)+60*ER", 1.7, 1.4, 0.8)
+    opening: Round = Round(_CYCLE, 2.0, 1.7)
+    narrowing: Round = Round(f"3*({_CYCLE})", 1.7, 1.2)
+    settling: Round = Round(_SETTLING, 1.2, 1.0)
     # The rounds before leave the support loose, and this one brings up what lies at its rim without FLAT.
     finish: Round = Round("100*HIO+130*RAAR+60*ER", 1.5, 1.0)
     polish: str = "40*ER"
     support_threshold: float = 0.3
-    volume: tuple[float, float] = (1.05, 1.45)
+    volume: tuple[float, float] | None = None
+
+
+KEEPING_VOLUME = TournamentConfig(
+    opening=Round(_CYCLE, 2.8, 2.4, 0.8),
+    narrowing=Round(f"3*({_CYCLE})", 2.4, 1.7, 0.8),
+    settling=Round(_SETTLING, 1.7, 1.4, 0.8),
+    volume=(1.05, 1.45),
+)
+"""Settings of a tournament in which supports keep the measured volume; they want a wider blur and a flatter amplitude."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +233,7 @@ def _coarse_rounds(pattern: Pattern, config: TournamentConfig) -> tuple[Pattern,
     factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(small.oversampling)
     least = config.min_blur / finest_frequency(small.host)
     rounds = [_iterations(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)]
-    if pattern.filled is None:
+    if config.volume is None or pattern.filled is None:
         return small, rounds
     # Wider spacings cut the space around the crystal, which then fills more of the array.
     filled = pattern.filled * small.data.magnitude.numel() / small.wide.magnitude.numel()
