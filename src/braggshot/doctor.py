@@ -20,6 +20,7 @@ EXTRAS = {
     "view": "results and live scans in the browser",
     "notebook": "results, views and live scans in Jupyter",
     "live": "frames of folders, EPICS and DECTRIS detectors",
+    "tiled": "writing into a Tiled catalogue",
     "series": "Parquet tables of series",
     "cluster": "many scans at once, over processes or machines",
     "train": "training a network",
