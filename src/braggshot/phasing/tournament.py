@@ -247,8 +247,10 @@ def _finish(
     """Continue starts of the coarse grid with all fringes: at the wider spacings, then on all voxels."""
     finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(pattern.host), FINISHED)
     loose = [reshape_start(start, small.data.shape) for start in starts]
-    # No threshold is passed on: on the coarse grid it was a volume.
-    guesses = [resample_guess(Guess(start.rho, start.support), pattern.data.shape, config.support_threshold) for start in loose]
+    # A volume that was kept on the coarse grid is no threshold for the whole grid.
+    was_volume = config.volume is not None and pattern.filled is not None
+    passed_on = [Guess(start.rho, start.support, None if was_volume else start.threshold) for start in loose]
+    guesses = [resample_guess(guess, pattern.data.shape, config.support_threshold) for guess in passed_on]
     finished = yield from refine_wide(guesses, pattern.data, pattern.wide, finish, config.polish, 0)
     return [replace(new, seed=old.seed, sigma=old.sigma, eta=old.eta) for new, old in zip(finished, starts, strict=True)]
 
