@@ -156,16 +156,36 @@ def test_a_full_disk_that_empties_again(tmp_path, monkeypatch):
     assert session.status.latest()[1].dropped["not recorded"] == 2 + 5
 
 
-def test_a_session_of_one_scan_ends_if_that_cannot_be_recorded(tmp_path, monkeypatch):
-    class Waiting:
-        def messages(self, stop):
-            yield from scan_of("a", images())
-            while not stop.wait(0.01):
-                yield None
+class Waiting:
+    """A source that has one scan, and waits for the next."""
 
+    def __init__(self, messages):
+        self.first = messages
+
+    def messages(self, stop):
+        yield from self.first
+        while not stop.wait(0.01):
+            yield None
+
+
+def test_a_session_of_one_scan_ends_if_that_cannot_be_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
     session = Session(tmp_path)
-    session.run(Waiting(), once=True)
+    session.run(Waiting(scan_of("a", images())), once=True)
+    assert session.losses == 1
+    assert not (tmp_path / "a.cxi").exists()
+
+
+def test_a_session_of_one_scan_ends_if_no_volume_can_be_made_of_it(tmp_path):
+    """A scan whose energy changes needs a geometry, and nothing gives one."""
+    messages = [
+        replace(message, frame=replace(message.frame, energy=1e-15 * (1 + message.frame.index)))
+        if isinstance(message, Arrived)
+        else message
+        for message in scan_of("a", images())
+    ]
+    session = Session(tmp_path)
+    session.run(Waiting(messages), once=True)
     assert session.losses == 1
     assert not (tmp_path / "a.cxi").exists()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,20 @@ def resume(places: Places, status: Status, journal: Journal, mailbox: Mailbox) -
     Where the session was killed between the files of a result, or a full disk took some of them, the missing ones are written from
     its CXI file.
     """
+    tasks: list[tuple[str, Callable[[], None]]] = []
     for path, frames in _lossy_results(places, journal.path):
-        try:
-            _complete(path, frames, places, journal)
-        except Exception as error:  # as below
-            journal.trouble(path.stem, error)
+        tasks.append((path.stem, partial(_complete, path, frames, places, journal)))
     for path, end in recordings_in(places.recordings):
         result = places.folder / f"{path.name}.cxi"
+        if result.exists():
+            tasks.append((path.name, partial(_complete, result, 0 if end is None else end["frames"], places, journal)))
+        else:
+            tasks.append((path.name, partial(_resume_one, path, end, status, journal, mailbox)))
+    for name, task in tasks:
         try:
-            if result.exists():
-                _complete(result, 0 if end is None else end["frames"], places, journal)
-            else:
-                _resume_one(path, end, status, journal, mailbox)
-        except Exception as error:  # whatever is wrong with one recording, the others are not lost with it
-            journal.trouble(path.name, error)
+            task()
+        except Exception as error:  # whatever is wrong with one scan, the others are not lost with it
+            journal.trouble(name, error)
 
 
 def _lossy_results(places: Places, events: Path) -> list[tuple[Path, int]]:

@@ -41,7 +41,7 @@ class Receiver:
 
     def __init__(self, assembly: Assembly, mailbox: Mailbox, status: Status, journal: Journal, every: int = 0) -> None:
         self.assembly, self.mailbox, self.status, self.journal, self.every = assembly, mailbox, status, journal, every
-        self.gave_up = False  # True once a scan could not be recorded
+        self.gave_up = False  # True once a scan was lost: it could not be recorded, or no volume can be made of it
         self._began = 0.0
         self._told = 0.0  # when the status was last updated, on the monotonic clock [s]
         self._last_request = 0  # number of frames that had come at the last preview request
@@ -69,7 +69,6 @@ class Receiver:
         except Exception as error:
             name = self.assembly.open.name if self.assembly.open is not None else "receiver"
             self.journal.trouble(name, error)
-            self.gave_up = True
             for change in self.assembly.give_up():
                 self._apply_guarded(change)
 
@@ -136,6 +135,7 @@ class Receiver:
         scan = change.scan
         if change.aborted or scan.recorder is None:
             words = change.aborted or "no frame came"
+            self.gave_up |= words in {UNRECORDED, scan.refused}
             self.journal.write("scan aborted", scan.name, scan.received, reason=words)
             self.status.change(state="aborted", reason=words, work=None)
             kept = f"; its frames are in {scan.recorder.folder}" if scan.recorder is not None else ""

@@ -149,8 +149,9 @@ class Session:
     def run(self, source: Source, once: bool = False) -> None:
         """Run the session until the source ends or `stop` is set; with `once`, end it after the first scan.
 
-        A scan that cannot be recorded counts. When the source ends, finished scans that still wait are reconstructed before the
-        session ends. Scans that an earlier session in the same folder has taken are not taken again, if the source can find them.
+        A scan that cannot be recorded or phased counts. When the source ends, finished scans that still wait are reconstructed
+        before the session ends. Scans that an earlier session in the same folder has taken are not taken again, if the source can
+        find them.
         """
         if isinstance(source, Findable):
             source.leave_out(taken_before(self.folder, self.recordings, self.journal.path))

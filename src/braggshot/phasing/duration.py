@@ -38,9 +38,7 @@ def estimate_duration(volume: DiffractionVolume, config: PhasingConfig) -> tuple
     oversampling = volume.oversampling or measure_oversampling(data)
     wide = math.prod(widest(volume.shape, oversampling, config.search_oversampling).shape) / voxels
     confirm, search, further = (
-        _count_rounds(
-            rounds, starts, wide * min(1.0, coarse_voxels(data, rounds.counts_share, rounds.smallest_grid) ** 3 / voxels), wide
-        )
+        _count_rounds(rounds, starts, wide * _coarse_share(data, rounds), wide)
         for rounds, starts in (
             (config.tournament, config.confirm_starts),
             (searching(config, True), config.search_starts),
@@ -64,6 +62,11 @@ def _time_iteration(data: Measured, config: IterativeConfig) -> float:
     for _ in run_starts(data, config, 2, 0):
         pass
     return (time.perf_counter() - began) / (2 * len(parse_recipe(config.recipe)))
+
+
+def _coarse_share(data: Measured, config: TournamentConfig) -> float:
+    """Return the share of all voxels that the coarse grid of a tournament holds, before it is resampled at wider spacings."""
+    return min(1.0, coarse_voxels(data, config.counts_share, config.smallest_grid) ** 3 / data.intensity.numel())
 
 
 def _count_rounds(config: TournamentConfig, starts: tuple[int, int, int], coarse: float, wide: float) -> float:

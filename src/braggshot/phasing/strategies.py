@@ -6,7 +6,8 @@ refine     each hypothesis refined by 70 iterations; the held-out voxels decide 
 iterative  many random starts, each phased by a long recipe
 auto       refine, then a tournament of random starts: a small one if a hypothesis already predicts the held-out voxels,
            else a large one that the hypotheses join; while the verdict is not good, further tournaments, the first of
-           them from paraboloids (`even_fields`) where the pattern is the same at q and -q
+           them from paraboloids (`even_fields`) where the pattern is the same at q and -q; tournaments by threshold
+           and with the volume kept take turns, since they find different crystals
 =========  ============================================================================================================
 
 Hypotheses of one network share the errors that it has learned, so their agreement is no evidence. When agreement was the
@@ -66,7 +67,7 @@ APART = 1000
 # Number of starts, the best so far, that are kept when further random starts are phased because the verdict is not good; each start
 # takes the memory of a volume.
 KEPT = 4
-SEARCHED = "search"  # name of a first search in which no hypothesis was promising
+SEARCHED = "search"  # name of a first search in which no hypothesis was promising, held with the volume kept
 Trained = tuple[nn.Module, Card]
 Enough = Callable[[Reconstruction], bool]
 
@@ -253,6 +254,7 @@ def _auto(context: PhasingContext) -> Run:
     context, starts, how = yield from search_with_coherence(context, _first_search)
     starts = yield from _settle_gaps(context, starts)
     refused = score(_best(context, starts), counts).llk_free
+    keeps_volume = how.startswith(SEARCHED)
     for number in range(config.max_tournaments):
         further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
         found = judge_starts(context, starts, how + further)
@@ -265,8 +267,8 @@ def _auto(context: PhasingContext) -> Run:
         if number == 0 and is_even(context.data_cpu):
             starts += yield from _search_even(context, seed)
         else:
-            # The two kinds of tournament take turns, since they find different crystals; a search begins with the volume kept.
-            starts += yield from _further_search(context, seed, keeps_volume=(number % 2 == 1) == how.startswith(SEARCHED))
+            keeps_volume = not keeps_volume
+            starts += yield from _further_search(context, seed, keeps_volume)
         best = _best(context, starts)
         # A point spread is tried again only with a better start than the one that did without.
         if context.point_spread is None and score(best, counts).llk_free < (1 - config.coherence_gain) * refused:

@@ -158,8 +158,8 @@ class Pattern:
         return widen(self.data, self.oversampling, self.wanted)
 
     @cached_property
-    def filled(self) -> float | None:
-        """Share of the array that the crystal fills; None if the counts do not tell it."""
+    def filled(self) -> float:
+        """Share of the array that the crystal fills."""
         return sampling.filled_share(to_centre(self.host.intensity).numpy(), to_centre(self.host.valid).numpy(), self.oversampling)
 
 
@@ -233,7 +233,7 @@ def _coarse_rounds(pattern: Pattern, config: TournamentConfig) -> tuple[Pattern,
     factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(small.oversampling)
     least = config.min_blur / finest_frequency(small.host)
     rounds = [_iterations(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)]
-    if config.volume is None or pattern.filled is None:
+    if config.volume is None:
         return small, rounds
     # Wider spacings cut the space around the crystal, which then fills more of the array.
     filled = pattern.filled * small.data.magnitude.numel() / small.wide.magnitude.numel()
@@ -248,8 +248,7 @@ def _finish(
     finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(pattern.host), FINISHED)
     loose = [reshape_start(start, small.data.shape) for start in starts]
     # A volume that was kept on the coarse grid is no threshold for the whole grid.
-    was_volume = config.volume is not None and pattern.filled is not None
-    passed_on = [Guess(start.rho, start.support, None if was_volume else start.threshold) for start in loose]
+    passed_on = [Guess(start.rho, start.support, start.threshold if config.volume is None else None) for start in loose]
     guesses = [resample_guess(guess, pattern.data.shape, config.support_threshold) for guess in passed_on]
     finished = yield from refine_wide(guesses, pattern.data, pattern.wide, finish, config.polish, 0)
     return [replace(new, seed=old.seed, sigma=old.sigma, eta=old.eta) for new, old in zip(finished, starts, strict=True)]

@@ -56,6 +56,7 @@ ENOUGH = 1000  # number of voxels from which a median is taken for the noise
 STANDS_OUT = 0.45  # least power above the noise, over the noise; that of smoothed noise has a standard deviation of 0.15 [1]
 # Power, relative to that average, at which the body of all shifts ends, and its volume over eight times that of the crystal [1].
 ENDS, BODIES = (0.02, 0.05, 0.1, 0.2, 0.4), (1.51, 1.35, 1.21, 1.01, 0.72)
+BOX = 0.37  # volume of a crystal over that of the box of its extents, the median of 80 crystals [1]
 
 
 @dataclass(frozen=True)
@@ -176,14 +177,16 @@ def _prefer_plain(plain: NDArray[np.float64], white: NDArray[np.float64], cohere
     return chosen
 
 
-def filled_share(intensity: FloatArray, valid: BoolArray | None, oversampling: Sequence[float]) -> float | None:
-    r"""Measure which share of the array the crystal fills, whatever its strain; None if nothing stands out of the noise.
+def filled_share(intensity: FloatArray, valid: BoolArray | None, oversampling: Sequence[float]) -> float:
+    r"""Measure which share of the array the crystal fills, whatever its strain.
 
-    .. math:: \frac{1}{1.44} \; \frac{|\{s: P(s) > 0.02\, \bar P\}|}{8 N}
+    .. math:: \frac{1}{1.51} \; \frac{|\{s: P(s) > 0.02\, \bar P\}|}{8 N}
 
     P is the power of the whitened pattern at a shift s, :math:`\bar P` its mean around half the extent, N the number of voxels. The
     shifts at which a convex crystal and its copy still touch fill eight times its volume, and more where it has no centre of
-    inversion. On 80 crystals with phase ranges of 2 to 8 pi the standard deviation of the result was 12 %.
+    inversion. Where noise hides 0.02, a higher level is taken, and its own factor. On 40 crystals with phase ranges of
+    2 to 8 pi the standard deviation of the result was 15 %. Where nothing stands out of the noise, the share is taken from the box
+    of the three extents.
 
     Parameters
     ----------
@@ -205,7 +208,7 @@ def filled_share(intensity: FloatArray, valid: BoolArray | None, oversampling: S
     level = max(ENDS[0] * shell, STANDS_OUT * floor)
     parts, number = ndimage.label(ndimage.binary_fill_holes(power - floor > level))
     if number == 0 or level > ENDS[-1] * shell:
-        return None
+        return BOX / float(np.prod(oversampling))
     body = np.bincount(parts.ravel())[1:].max() / power.size
     return float(body / 8 / np.interp(level / shell, ENDS, BODIES))
 

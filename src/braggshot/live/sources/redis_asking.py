@@ -1,5 +1,7 @@
 """Ask a Redis server over its own protocol (RESP, version 2), with a bound for the size of each answer.
 
+The common client (redis-py) reads an answer of any size into memory, and a stranger may have written it.
+
 An answer is one of these, each line ending with CR LF::
 
     +OK        a word           :12        a whole number
