@@ -26,7 +26,7 @@ ANGLE = np.radians(1.0)  # largest angle between a measured q and that of the or
 LENGTH = 0.03  # largest difference of |q| from that of the lattice [1]
 FLAT = 0.1  # least size of a set of unit vectors across their plane, or of two across their line; below, they lie in it [1]
 _TIE = np.radians(0.05)  # solutions whose worst angles differ by less are told apart by nothing [rad]
-_LARGEST = 12  # largest Miller index that is tried
+_LARGEST = 20  # largest Miller index that is tried
 _TRIED = 20_000  # largest number of assignments that are compared
 
 
@@ -109,10 +109,12 @@ def index_reflections(qs: FloatArray, cell: Lattice, names: Sequence[str]) -> tu
 
     Raises
     ------
-    DataError : if nothing fits.
+    DataError : if nothing fits, or too much.
     """
     found: dict[tuple[Hkl, ...], float] = {}
-    for hkls in itertools.islice(_assignments(qs, cell, names), _TRIED):
+    for number, hkls in enumerate(_assignments(qs, cell, names)):
+        if number == _TRIED:
+            raise DataError(f"more than {_TRIED} sets of hkl fit the q's in this cell; state hkl.")
         vectors = lattice_vectors(hkls, cell)
         _, angles = rotate_onto(vectors, qs)
         off = abs(np.linalg.norm(vectors, axis=1) / np.linalg.norm(qs, axis=1) - 1)
@@ -129,7 +131,9 @@ def _assignments(qs: FloatArray, cell: Lattice, names: Sequence[str]) -> Iterato
     """Yield sets of hkl whose lengths and angles fit; of the first reflection only one hkl of each family is tried."""
     lengths, directions = np.linalg.norm(qs, axis=1), qs / np.linalg.norm(qs, axis=1, keepdims=True)
     edges = np.asarray(cell.edges)
-    most = np.minimum(np.ceil((1 + LENGTH) * lengths.max() * edges / (2 * np.pi)).astype(int), _LARGEST)
+    most = np.ceil((1 + LENGTH) * lengths.max() * edges / (2 * np.pi)).astype(int)
+    if most.max() > _LARGEST:
+        raise DataError(f"indices up to {most.max()} fit |q| in this cell, and only those up to {_LARGEST} are tried; state hkl.")
     grid = np.array([h for h in itertools.product(*(range(-m, m + 1) for m in most)) if any(h)])
     vectors = lattice_vectors([tuple(h) for h in grid], cell)
     norms = np.linalg.norm(vectors, axis=1)

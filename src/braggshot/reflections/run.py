@@ -164,7 +164,7 @@ def fit_together(
             "a dislocation: u is the nearest continuous field, and no reflection was predicted from the others.",
             *reasons,
         )
-    noted = (*reasons, *_notes(singles, oriented))
+    noted = (*reasons, *_notes(singles, oriented, usable))
     lasted["total"] = sum(lasted.values())
     mean = _mean_strain(singles, kept, found, fields, oriented)
     whole = Tensor(
@@ -264,9 +264,10 @@ def _shape_margin(listed: Sequence[Common], usable: Sequence[bool]) -> float:
     return min(margins, default=1.0)
 
 
-def _notes(singles: Sequence[Single], oriented: Orientation) -> tuple[str, ...]:
+def _notes(singles: Sequence[Single], oriented: Orientation, usable: Sequence[bool]) -> tuple[str, ...]:
     """Say in words what remains undetermined, and what the joint fit leaves out."""
-    noted = []
+    unused = [one.name for one, used in zip(singles, usable, strict=True) if not used]
+    noted = [f"{', '.join(unused)}: not found alone, so only the counts were used, and not the phases."] if unused else []
     if oriented.rivals is not None:
         noted.append("hkl were found: the axes are known up to a rotation of the lattice onto itself.")
     if oriented.rivals:

@@ -34,7 +34,7 @@ MAX_NAME = 100
 """Longest name of a scan [characters]."""
 
 ELECTRON_VOLT = KEV / 1e3
-"""Energy of an electron after a volt [J]."""
+"""An electronvolt [J]."""
 
 COUNT_TYPES = frozenset(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)) | {"float32", "float64"}
 """Names of the number types that a pixel may have."""

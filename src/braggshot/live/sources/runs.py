@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from braggshot.live.sources.limits import MAX_FRAMES, UnusableError, real_number
+from braggshot.live.sources.limits import ELECTRON_VOLT, MAX_FRAMES, UnusableError, real_number
 from braggshot.physics.geometry import KEV
 from braggshot.volumes import Frame
 
 ANGLES = {"": math.pi / 180, "deg": math.pi / 180, "degree": math.pi / 180, "degrees": math.pi / 180, "°": math.pi / 180,
           "rad": 1.0, "radian": 1.0, "radians": 1.0, "mrad": 1e-3, "urad": 1e-6}  # fmt: skip
 """Unit of an angle, in small letters -> its size [rad]; a motor without a unit turns in degrees."""
-ENERGIES = {"ev": 1e-3 * KEV, "kev": KEV, "mev": 1e3 * KEV, "j": 1.0}
+ENERGIES = {"ev": ELECTRON_VOLT, "kev": KEV, "mev": 1e3 * KEV, "j": 1.0}
 """Unit of a photon energy, in small letters -> its size [J]."""
 
 
