@@ -11,7 +11,8 @@ from braggshot.io.frames import ArrayFrames
 from braggshot.live.assemble import Assembly, FrameAdded, ScanClosed, ScanOpened, recordings_in, shrink
 from braggshot.live.given import read_images, refuse_unfit
 from braggshot.live.messages import Arrived, Begin, Dropped, End
-from braggshot.volumes import Frame, Scan
+from braggshot.physics.geometry import rocking_angle
+from braggshot.volumes import Circle, Frame, Geometry, Scan
 
 IMAGES = np.random.default_rng(0).poisson(3, (6, 5, 7)).astype(np.uint16)
 
@@ -170,3 +171,19 @@ def test_last_frame_and_sum_are_there_from_the_first_frame_on(assembly):
     small = shrink(np.ones((1000, 500), np.uint16), 200)
     assert small.shape == (200, 100)
     assert (small == 25).all()
+
+
+@pytest.mark.parametrize(("factor", "frames", "is_said"), [(1.0, 40, False), (-1.0, 40, True), (2.0, 40, True), (1.0, 30, True)])
+def test_a_rocking_scan_of_another_step_has_voxels_of_its_own_step(factor, frames, is_said, tmp_path):
+    """The example scan gives the middle of the angles; a step of its own, used in silence, would give wrong voxels."""
+    angles = np.deg2rad(0.01) * np.arange(40)
+    geometry = Geometry(1.5e-15, 1.0, (55e-6, 55e-6), (Circle("y+", 0.3 + angles, "Theta"),), (), (0, 0))
+    like = Scan(ArrayFrames(np.zeros((40, 5, 7), np.uint16)), "like", rocking_angle=0.3 + angles, geometry=geometry)
+    assembly = Assembly(tmp_path, like)
+    sent = [Arrived("s", Frame(k, IMAGES[0], factor * float(angles[k]))) for k in range(frames)]
+    told(assembly, Begin("s", frames), *sent, End("s"))
+    back = recorded.read(tmp_path / "s")
+    found = rocking_angle(back.geometry)
+    np.testing.assert_allclose(np.diff(found), factor * np.deg2rad(0.01), rtol=1e-6)
+    assert found.mean() == pytest.approx(0.3 + angles.mean())
+    assert any("their step is the scan's own" in words for words in back.provenance.get("noticed", ())) is is_said

@@ -16,6 +16,7 @@ bases. The tests compare with xrayutilities: Kriegner et al., J. Appl. Cryst. 46
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from braggshot.volumes import Circle, FloatArray, Geometry, Window
 
 AXES = "zyx"  # the three axes of the laboratory, in the order in which vectors list their components
 KEV = 1e3 * constants.electron_volt  # one kiloelectronvolt [J]
+SAME_STEP = 2e-3  # largest difference of two rocking steps, relative to one, that are taken for the same [1]
 LEAST = 1e-5  # least range of the energies of an energy scan, as a share of their mean [1]
 
 
@@ -131,6 +133,23 @@ def rocking_angle(geometry: Geometry) -> NDArray[np.float64]:
         found = ", ".join(_name(circle) for circle in moving) or "none"
         raise GeometryError(f"expected one sample circle with an angle per frame, found {found}; check the scanned motor.")
     return np.asarray(moving[0].angle, dtype=float)
+
+
+def follow_angles(geometry: Geometry, angles: FloatArray) -> Geometry:
+    """Put the rocking circle at other angles [rad], one per frame, about the middle of its own.
+
+    Angles of a stream may count from anywhere, so only their differences are believed. The geometry stays as it is if it has as
+    many angles of the same step (to `SAME_STEP`), or is not that of a rocking scan.
+    """
+    try:
+        own = rocking_angle(geometry)
+    except GeometryError:
+        return geometry
+    step, expected = (np.polyfit(np.arange(values.size), values, 1)[0] if values.size > 1 else 0.0 for values in (angles, own))
+    if angles.size == own.size and abs(step - expected) <= SAME_STEP * abs(expected):
+        return geometry
+    moved = angles - angles.mean() + own.mean()
+    return replace(geometry, sample=tuple(replace(c, angle=moved) if np.ndim(c.angle) else c for c in geometry.sample))
 
 
 def sample_rotation(geometry: Geometry, frame: ArrayLike) -> NDArray[np.float64]:

@@ -30,13 +30,14 @@ from braggshot.io.files import open_hdf5
 from braggshot.io.frames import ArrayFrames, LazyFrames
 from braggshot.io.hdf5 import add_group, get, put, put_note, read_note
 from braggshot.io.measurement import PREPARATION, read_geometry, read_preparation, write_geometry, write_preparation
-from braggshot.physics.geometry import steps_energy
+from braggshot.physics.geometry import follow_angles, steps_energy
 from braggshot.volumes import FloatArray, Frame, Geometry, Scan
 
 # Names of the files in the folder of a recording.
 ABOUT, FRAMES, ARRIVED, ENDED = "about.h5", "frames.raw", "arrived.raw", "ended.json"
 # One record of arrived.raw: whether the frame has arrived, its rocking angle [rad] or energy [J], its time [s since the epoch].
 RECORD = np.dtype([("here", "u1"), ("angle", "f8"), ("time", "f8")])
+FOLLOWED = "the rocking angles are not those of the example scan: their step is the scan's own, their middle the example's"
 GROWTH = 64  # number of frames by which the files of a recording grow, if the length of the scan is not known
 
 
@@ -300,12 +301,17 @@ def _scan(plan: Plan, frames: Handle, arrived: NDArray[Any]) -> Scan:
     if plan.steps_energy:
         known["geometry"] = _step_energy(plan, _angles(arrived["angle"][:n], here))
     rocking = plan.rocking_angle if plan.rocking_angle is not None else _angles(arrived["angle"][:n], here)
+    provenance = {} if about is None else about.provenance
+    told = known.get("geometry")
+    if told is not None and rocking is not None and (followed := follow_angles(told, rocking)) is not told:
+        known["geometry"] = followed
+        provenance = {**provenance, "noticed": (*provenance.get("noticed", ()), FOLLOWED)}
     return Scan(
         frames=RawFrames(frames, (n, *plan.shape), plan.dtype, here),
         name=plan.name,
         arrived=None if here.all() else here,
         rocking_angle=None if plan.steps_energy else rocking,
-        provenance={} if about is None else about.provenance,
+        provenance=provenance,
         **known,
     )
 

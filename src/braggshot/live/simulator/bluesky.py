@@ -98,13 +98,36 @@ class PlayedRun:
         self._tell(kind, {"time": time.time(), **document})
 
 
-class BlueskySink:
-    """A publisher of the documents of runs, one for each scan, and a writer of their frames."""
+class RunSink:
+    """A writer of the frames of runs, one run for each scan; `tell` is given their documents, as in `PlayedRun`."""
+
+    def __init__(self, root: Path, is_compressed: bool, tell: Callable[[str, dict[str, Any]], None]) -> None:
+        self._file, self._tell = GrowingSink(root, is_compressed), tell
+
+    def begin(self, scan: PlayedScan) -> None:
+        """Open a new file, and tell of the run, of its detector and of the file."""
+        self._file.begin(scan)
+        self._run = PlayedRun(scan, self._file.root / f"{scan.name}.h5", self._tell)
+
+    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
+        """Append a frame to the file, and tell of it and of its angle; they lie in the file in the order in which they are sent."""
+        self._file.frame(index, image, is_whole)
+        self._run.frame(index)
+
+    def end(self, is_aborted: bool) -> None:
+        """Close the file, and tell that the run has ended."""
+        self._file.end(is_aborted)
+        self._run.end(is_aborted)
+
+
+class BlueskySink(RunSink):
+    """A publisher of the documents of runs, and a writer of their frames."""
 
     def __init__(self, address: str, root: Path, is_compressed: bool) -> None:
         import zmq
 
-        self._stop, self._file = Event(), GrowingSink(root, is_compressed)
+        super().__init__(root, is_compressed, self._publish)
+        self._stop = Event()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.set(zmq.SNDHWM, 0)  # no document is thrown away while a listener is busy
@@ -125,26 +148,11 @@ class BlueskySink:
                 self._socket.recv()  # the subscription
                 return
 
-    def begin(self, scan: PlayedScan) -> None:
-        """Open a new file, and tell of the run, of its detector and of the file."""
-        self._file.begin(scan)
-        self._run = PlayedRun(scan, self._file.root / f"{scan.name}.h5", self._tell)
-
-    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Append a frame to the file, and tell of it and of its angle; they lie in the file in the order in which they are sent."""
-        self._file.frame(index, image, is_whole)
-        self._run.frame(index)
-
-    def end(self, is_aborted: bool) -> None:
-        """Close the file, and tell that the run has ended."""
-        self._file.end(is_aborted)
-        self._run.end(is_aborted)
-
     def close(self) -> None:
         """Close file and socket once all documents have been received, or after 10 s."""
         self._file.close()
         self._context.destroy(linger=0 if self._stop.is_set() else 10_000)
 
-    def _tell(self, kind: str, document: dict[str, Any]) -> None:
+    def _publish(self, kind: str, document: dict[str, Any]) -> None:
         """Publish a document."""
         self._socket.send(b" ".join([b"", kind.encode(), json.dumps(document).encode()]))

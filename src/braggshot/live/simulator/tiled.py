@@ -7,12 +7,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from numpy.typing import NDArray
-
 from braggshot.errors import ConfigError
-from braggshot.live.simulator.bluesky import PlayedRun, make_folder
-from braggshot.live.simulator.folder import GrowingSink
-from braggshot.live.simulator.player import PlayedScan, Sink
+from braggshot.live.simulator.bluesky import RunSink, make_folder
+from braggshot.live.simulator.player import Sink
 from braggshot.live.sources.http_asking import read_address
 
 
@@ -39,30 +36,15 @@ def serve(target: str, compress: str = "none", files: str = ".") -> Sink:
     return TiledSink(target, client, TiledWriter(client, batch_size=1), make_folder(files), compress == "bslz4")
 
 
-class TiledSink:
-    """A writer of runs, one for each scan, and of their frames."""
+class TiledSink(RunSink):
+    """A writer of runs into a catalogue, and of their frames."""
 
     def __init__(self, address: str, client: Any, writer: Any, root: Path, is_compressed: bool) -> None:
-        self.url, self._client, self._write = f"tiled:{address}", client, writer
-        self._file = GrowingSink(root, is_compressed)
+        super().__init__(root, is_compressed, writer)
+        self.url, self._client = f"tiled:{address}", client
 
     def wait(self, stop: Event) -> None:
         """Wait for nobody: the catalogue keeps what it holds."""
-
-    def begin(self, scan: PlayedScan) -> None:
-        """Open a new file, and write of the run, of its detector and of the file."""
-        self._file.begin(scan)
-        self._run = PlayedRun(scan, self._file.root / f"{scan.name}.h5", self._write)
-
-    def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Append a frame to the file, and write that it is there, and its angle."""
-        self._file.frame(index, image, is_whole)
-        self._run.frame(index)
-
-    def end(self, is_aborted: bool) -> None:
-        """Close the file, and write that the run has ended."""
-        self._file.end(is_aborted)
-        self._run.end(is_aborted)
 
     def close(self) -> None:
         """Close the file, and the connection to the server."""
