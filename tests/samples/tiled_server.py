@@ -27,7 +27,7 @@ class RealServer:
         self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         (folder / "detector").mkdir()
-        self._engine = None
+        self._engine = self._client = None
         self._start("--init")
 
     def _start(self, *more: str) -> None:
@@ -50,6 +50,9 @@ class RealServer:
         self._start()
 
     def end(self) -> None:
+        if self._client is not None:
+            self._client.context.http_client.close()
+            self._engine = self._client = None
         self._process.terminate()
         self._process.wait(20)
 
@@ -63,5 +66,6 @@ class RealServer:
 
         if self._engine is None:
             self._engine = RunEngine({}, context_managers=[])
-            self._engine.subscribe(TiledWriter(from_uri(self.url, api_key="secret"), batch_size=1))
+            self._client = from_uri(self.url, api_key="secret")
+            self._engine.subscribe(TiledWriter(self._client, batch_size=1))
         self._engine(scan([Camera(self.folder / "detector" / name, images)], SynAxis(name="eta"), *steps))
