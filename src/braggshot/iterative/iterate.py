@@ -19,6 +19,7 @@ from torch import Tensor
 from braggshot.iterative.algorithms import State, StepConfig, find_step
 from braggshot.iterative.projections import Measured, autocorrelation_support
 from braggshot.iterative.recipe import parse_recipe
+from braggshot.iterative.side_by_side import run_side_by_side
 from braggshot.physics.forward import PointSpread
 
 # Recipe of a random start of the method "iterative", in the language of `braggshot.iterative.recipe`.
@@ -77,7 +78,7 @@ class Progress:
     step : name of the step just done
     starts : numbers of the starts in this batch
     error : (batch,) latest misfit of each start to the counts, None before the first evaluation [1]
-    state : the running state, to look at but not to change
+    state : the state of this batch, to look at but not to change; it goes on meanwhile where batches run side by side
     """
 
     iteration: int
@@ -178,22 +179,19 @@ def run_starts(
     first : guesses with which the first starts begin instead of random phases
     first_support : settings of the support with which random starts begin
     """
-    steps = parse_recipe(config.recipe)
-    n_iterations = sum(find_step(name)[1] for name in steps)
-    size = config.batch or (1 if data.magnitude.device.type == "cpu" else _fitting_batch(data, n_starts))
+    n_iterations = sum(find_step(name)[1] for name in parse_recipe(config.recipe))
+    on_cpu = data.magnitude.device.type == "cpu"
+    size = config.batch or (1 if on_cpu else _fitting_batch(data, n_starts))
     batches = [range(i, min(i + size, n_starts)) for i in range(0, n_starts, size)]
-    finished: list[Start] = []
-    for number, batch in enumerate(batches):
-        state = _begin(data, config, batch, seed, first, first_support or FirstSupport())
-        history: list[tuple[float, ...]] = []
-        for done, name in iterate(data, state, config, steps):
-            if state.wants_error and state.error is not None:
-                history.append((done, *state.error.tolist(), *state.support_fraction))
-            yield Progress(number * n_iterations + done, len(batches) * n_iterations, name, batch, state.error, state)
-        finished += _finish(state, torch.tensor(history).reshape(-1, 1 + 2 * len(batch)), batch, seed)
-        if not all(bool(torch.isfinite(torch.view_as_real(start.rho)).all()) for start in finished):
-            raise ArithmeticError("phasing produced numbers that are not finite; please report this with the data.")
-    return finished
+    runs = [_run_batch(data, config, batch, seed, first, first_support or FirstSupport()) for batch in batches]
+    running, done = run_side_by_side(runs, _workers(data, len(batches)) if on_cpu else 1), 0
+    while True:
+        try:
+            number, (name, state) = next(running)
+        except StopIteration as finished:
+            return [start for batch in finished.value for start in batch]
+        done += 1
+        yield Progress(done, len(batches) * n_iterations, name, batches[number], state.error, state)
 
 
 def continue_starts(starts: Sequence[Start], data: Measured, config: IterativeConfig) -> Generator[Progress, None, list[Start]]:
@@ -226,6 +224,22 @@ def iterate(data: Measured, state: State, config: IterativeConfig, steps: Sequen
             update_support(state, data, config)
         yield done, name
     state.rho.mul_(state.support)
+
+
+def _run_batch(
+    data: Measured, config: IterativeConfig, batch: Sequence[int], seed: int, first: Sequence[Guess], first_support: FirstSupport
+) -> Generator[tuple[str, State], None, list[Start]]:
+    """Phase the starts of one batch; after each iteration, yield the name of the step and the state."""
+    state = _begin(data, config, batch, seed, first, first_support)
+    history: list[tuple[float, ...]] = []
+    for done, name in iterate(data, state, config, parse_recipe(config.recipe)):
+        if state.wants_error and state.error is not None:
+            history.append((done, *state.error.tolist(), *state.support_fraction))
+        yield name, state
+    finished = _finish(state, torch.tensor(history).reshape(-1, 1 + 2 * len(batch)), batch, seed)
+    if not all(bool(torch.isfinite(torch.view_as_real(start.rho)).all()) for start in finished):
+        raise ArithmeticError("phasing produced numbers that are not finite; please report this with the data.")
+    return finished
 
 
 def _begin(
@@ -279,6 +293,12 @@ def _finish(state: State, history: Tensor, batch: Sequence[int], seed: int) -> l
     ]
 
 
+def _workers(data: Measured, batches: int) -> int:
+    """Return how many batches run side by side on the CPU: as many as torch has threads, but few of large volumes."""
+    return max(1, min(torch.get_num_threads(), batches, SIDE_BY_SIDE // data.magnitude.numel()))
+
+
+SIDE_BY_SIDE = 2**23  # most voxels of all starts that run side by side on the CPU; they take 0.6 GB
 BYTES_PER_VOXEL_AND_START = 72
 """Memory of one start on a GPU [bytes per voxel]: 8 for rho, 16 for transform and projection, 1 for the support, 47 for work."""
 
