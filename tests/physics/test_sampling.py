@@ -74,6 +74,18 @@ def test_volume_of_known_bodies(kind, strain, peak):
     assert filled_share(middle, None, oversampling(middle)) == pytest.approx(share, rel=0.35), "a coarser grid of the same extent"
 
 
+@pytest.mark.parametrize("strain", [1.0, 2.0, 6.0])
+@pytest.mark.parametrize("first", [22, 40])
+def test_gaps_do_not_change_the_volume(strain, first):
+    """Voxels that are not valid spread the power of the pattern; not undone, the body would be half as large again."""
+    field, _ = crystal("octahedron", (64, 60, 66), np.array((64, 60, 66)) / (2.4, 3.1, 2.8), skew=0.25, strain=strain)
+    counts, valid = diffract(field, 1e6), np.ones(field.shape, bool)
+    valid[:, first : first + 6] = valid[:, :, first : first + 6] = False
+    measured = oversampling(counts)
+    whole = filled_share(counts, None, measured)
+    assert filled_share(np.where(valid, counts, 0), valid, measured) == pytest.approx(whole, rel=0.15)
+
+
 def test_axes_are_not_exchanged():
     rho, _ = crystal("ellipsoid", (64, 64, 64), (10, 16, 26))
     z, y, x = oversampling(diffract(rho, 1e6))

@@ -143,6 +143,10 @@ SUITES = {
         "phase range inside the crystal, peak 1e6; and dislocations in a field of pi",
         _group_by_range(_BASE, 1, 2, 4, 6) | {"dislocations": _DISLOCATED},
     ),
+    "strong": Suite(
+        "phase range 8 pi; and 4 and 6 pi behind a detector gap of 6 pixels across the rows and one across the columns",
+        _group_by_range(_BASE, 8) | {f"{name}, gaps": one for name, one in _group_by_range(_gap(6), 4, 6).items()},
+    ),
     "photons": Suite(
         "photons in the brightest voxel, phase range 2 pi",
         {f"1e{k}": replace(_BASE, counts=(10.0**k, 10.0**k)) for k in range(2, 8)},

@@ -25,7 +25,8 @@ joins at the settling, because the wide blur of the earlier rounds would undo th
 
 While the phases of a strongly strained crystal are still wrong, a threshold on the amplitude often gives a support of half to two
 and a half times the crystal's volume, and the search then fails. So a tournament may keep the volume of the supports on the coarse
-grid, which is measured from the pattern (`braggshot.physics.sampling.filled_share`). The two kinds find different crystals.
+grid and in the finish, which is measured from the pattern (`braggshot.physics.sampling.filled_share`). The two kinds find different
+crystals.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ class TournamentConfig:
     finish : the round with all fringes, at the wider spacings
     polish : recipe of the last iterations, on all voxels of the whole grid, in a support that stays
     support_threshold : amplitude, relative to the largest, above which a voxel belongs to the first support on the whole grid [1]
-    volume : bounds between which each start draws the volume that its support keeps on the coarse grid, relative to the measured
-        volume of the crystal [1]; if None, the threshold of the shrink-wrap decides
+    volume : bounds between which each start draws the volume that its support keeps, relative to the measured volume of the
+        crystal [1]; if None, the threshold of the shrink-wrap decides
     """
 
     counts_share: float = 0.975
@@ -129,9 +130,14 @@ KEEPING_VOLUME = TournamentConfig(
     opening=Round(_CYCLE, 2.8, 2.4, 0.8),
     narrowing=Round(f"3*({_CYCLE})", 2.4, 1.7, 0.8),
     settling=Round(_SETTLING, 1.7, 1.4, 0.8),
+    finish=Round("24*(10*RAAR+FLAT)+60*RAAR+60*ER", 1.5, 1.0),
     volume=(1.05, 1.45),
 )
-"""Settings of a tournament in which supports keep the measured volume; they want a wider blur and a flatter amplitude."""
+"""Settings of a tournament in which supports keep the measured volume.
+
+The coarse rounds want a wider blur and a flatter amplitude. In the finish, HIO without FLAT would lose crystals that the coarse
+rounds have found.
+"""
 
 
 @dataclass(frozen=True)
@@ -233,12 +239,17 @@ def _coarse_rounds(pattern: Pattern, config: TournamentConfig) -> tuple[Pattern,
     factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(small.oversampling)
     least = config.min_blur / finest_frequency(small.host)
     rounds = [_iterations(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)]
+    return small, [_keep_volume(one, pattern, small, config) for one in rounds]
+
+
+def _keep_volume(one: IterativeConfig, pattern: Pattern, grid: Pattern, config: TournamentConfig) -> IterativeConfig:
+    """Return the settings of a round on `grid` at its wider spacings in which supports keep the volume, if `config` says so."""
     if config.volume is None:
-        return small, rounds
+        return one
     # Wider spacings cut the space around the crystal, which then fills more of the array.
-    filled = pattern.filled * small.data.magnitude.numel() / small.wide.magnitude.numel()
+    filled = pattern.filled * grid.data.magnitude.numel() / grid.wide.magnitude.numel()
     bounds = (config.volume[0] * filled, config.volume[1] * filled)
-    return small, [replace(one, shrink_wrap=replace(one.shrink_wrap, relative_to="volume", threshold=bounds)) for one in rounds]
+    return replace(one, shrink_wrap=replace(one.shrink_wrap, relative_to="volume", threshold=bounds))
 
 
 def _finish(
@@ -246,11 +257,15 @@ def _finish(
 ) -> Generator[Progress, None, list[Start]]:
     """Continue starts of the coarse grid with all fringes: at the wider spacings, then on all voxels."""
     finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(pattern.host), FINISHED)
+    finish = _keep_volume(finish, pattern, pattern, config)
     loose = [reshape_start(start, small.data.shape) for start in starts]
-    # A volume that was kept on the coarse grid is no threshold for the whole grid.
+    # A volume that was kept is a share of the coarse grid, and no threshold for the whole grid: each start draws a new one.
     passed_on = [Guess(start.rho, start.support, start.threshold if config.volume is None else None) for start in loose]
     guesses = [resample_guess(guess, pattern.data.shape, config.support_threshold) for guess in passed_on]
     finished = yield from refine_wide(guesses, pattern.data, pattern.wide, finish, config.polish, 0)
+    if config.volume is not None:
+        # Nor may whoever continues a start take the volume for a threshold.
+        finished = [replace(start, threshold=sum(ShrinkWrap.threshold) / 2) for start in finished]
     return [replace(new, seed=old.seed, sigma=old.sigma, eta=old.eta) for new, old in zip(finished, starts, strict=True)]
 
 
