@@ -12,6 +12,7 @@ from scipy import ndimage
 from braggshot.config import Changes
 from braggshot.crystal_frame import facets
 from braggshot.crystal_frame.corrections import remove_refraction, straighten
+from braggshot.crystal_frame.dislocations import dislocations
 from braggshot.crystal_frame.resample import rotation_to_sample, to_crystal, to_lab, to_sample
 from braggshot.errors import ConfigError, GeometryError
 from braggshot.physics import lattice, resolution, strain
@@ -166,6 +167,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
         facets=_name_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
         choices={**_choices(reconstruction, config), **surface, **_doubt_facets(support, config)},
+        lines=dislocations(reconstruction, rotation),
     )
 
 
