@@ -297,6 +297,8 @@ def summary_table(found: StrainMap) -> dict[str, Any]:
         if found.support.any()
         else None,
         "dislocation_voxels": int(found.dislocation.sum()),
+        "dislocation_lines": len(found.lines),
+        "dislocation_length_m": sum((line.length for line in found.lines), 0.0),
         **{f"resolution_{method}_m": length for method, length in found.resolution.items()},
     }
 
