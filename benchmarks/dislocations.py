@@ -128,12 +128,16 @@ def draw(seed: int) -> tuple[dict[str, Any], Particle, np.ndarray, Any]:
         place = random.normal(size=3)
         place *= random.uniform(0, 0.35) * radius / np.linalg.norm(place)
         height = sites @ plane
-        place += plane * (math.floor((place @ plane - height[0]) * math.sqrt(3)) / math.sqrt(3) + height[0] + 0.5 / math.sqrt(3) - place @ plane)
+        place += plane * (
+            math.floor((place @ plane - height[0]) * math.sqrt(3)) / math.sqrt(3) + height[0] + 0.5 / math.sqrt(3) - place @ plane
+        )
         if kind == "loop":
             turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
             size = random.uniform(0.3, 0.45) * radius
             across = np.cross(plane, unit)
-            points = 0.5 * place + plane * (0.5 * place @ plane) + size * (np.cos(turn)[:, None] * unit + np.sin(turn)[:, None] * across)
+            points = (
+                0.5 * place + plane * (0.5 * place @ plane) + size * (np.cos(turn)[:, None] * unit + np.sin(turn)[:, None] * across)
+            )
             moved = loop(sites, b, points)
             points = np.concatenate([np.linspace(p, q, 10) for p, q in zip(points, np.roll(points, -1, 0), strict=True)])
         else:
@@ -252,8 +256,18 @@ def make_row(stage: str, seed: int) -> dict[str, Any]:
         found = phase(volume, seed)
         truth = true_object(field, volume)
         offset, flipped = register(found.rho, truth.rho, truth.basis)
-        row = {**compare(found, points + (-offset if flipped else offset), facts, flipped), "verdict": found.verdict, "flipped": flipped}
-    return {"stage": stage, **facts, "size_voxels": float(np.cbrt(found.support.sum())), **row, "seconds": time.perf_counter() - began}
+        row = {
+            **compare(found, points + (-offset if flipped else offset), facts, flipped),
+            "verdict": found.verdict,
+            "flipped": flipped,
+        }
+    return {
+        "stage": stage,
+        **facts,
+        "size_voxels": float(np.cbrt(found.support.sum())),
+        **row,
+        "seconds": time.perf_counter() - began,
+    }
 
 
 def register(rho: np.ndarray, truth: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -279,7 +293,10 @@ def register(rho: np.ndarray, truth: np.ndarray, basis: np.ndarray) -> tuple[np.
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Sum rows up: per stage and kind, how many lines were found, how far off, turns right, false ones."""
-    text = ["| stage | kind | n | found | median off [voxels] | G.b right | seen | false lines |", "|---|---|---|---|---|---|---|---|"]
+    text = [
+        "| stage | kind | n | found | median off [voxels] | G.b right | seen | false lines |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for stage in sorted({row["stage"] for row in rows}):
         chosen = [row for row in rows if row["stage"] == stage and row.get("verdict") != "failed"]
         for kind in (*KINDS, "all lines", "invisible", "none"):
@@ -293,7 +310,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             right = sum(row["turns"][int(np.argmin(row["away_voxels"]))] == row["g_b"] for row in hits)
             extra = sum(any(one > 3 for one in row["away_voxels"]) for row in hits)
             seen = float(np.mean([row["seen_share"] for row in hits])) if hits else math.nan
-            text.append(f"| {stage} | {kind} | {len(some)} | {len(hits)} | {np.median(off) if off else math.nan:.2f} | {right} | {seen:.2f} | {extra} |")
+            text.append(
+                f"| {stage} | {kind} | {len(some)} | {len(hits)} | {np.median(off) if off else math.nan:.2f} | {right} | {seen:.2f} | {extra} |"
+            )
     return "\n".join(text)
 
 

@@ -18,6 +18,7 @@ from scipy import ndimage
 from braggshot.physics import lines, strain
 from braggshot.physics.iso_surface import iso_surface
 from braggshot.physics.lines import Curve, Rings
+from braggshot.physics.resolution import edge_width
 from braggshot.volumes import BoolArray, ComplexArray, Dislocation, FloatArray, Reconstruction
 
 # Number of voxels by which the body is widened and shrunk again: the core of a line is dark, and may be a hole in the support.
@@ -26,17 +27,24 @@ _CORE = 3
 _TRUSTED = 0.5
 # Least length of a line, and of its part that squares around it confirm [voxels]; noise makes rings of four faces.
 _LEAST, _CONFIRMED = 5.0, 3.0
-# Distance beyond which two lines are two [voxels], and how far beyond the last confirmed point a line is followed [voxels].
-_APART, _BEYOND = 3.0, 3.0
+# Lines side by side are one line of more turns if they are nearer than this many widths of the surface, within limits [voxels].
+_WIDTHS, _APART = 2.0, (3.0, 6.0)
+# Half widths of the squares around a line, in faces: for a line of one turn, and for one of more, whose zeros lie apart.
+_SQUARES = {False: (1, 2), True: (2, 3, 4)}
+_BEYOND = 3.0  # how far beyond the last confirmed point a line is followed [voxels]
 _AGREE = 0.75  # least share of the squares that agree [1]
 
 
 @dataclass(frozen=True)
 class Body:
-    """Where lines are sought in a field, and where voxels around a line are trusted; both (z, y, x)."""
+    """Where lines are sought in a field, and where voxels around a line are trusted, both (z, y, x); width of the surface [voxels].
+
+    The width is that over which the amplitude rises from 10 to 90 %, so lines nearer to each other cannot be told apart.
+    """
 
     region: BoolArray
     trusted: BoolArray
+    width: float
 
 
 def dislocations(found: Reconstruction, rotation: FloatArray) -> tuple[Dislocation, ...]:
@@ -67,7 +75,8 @@ def body_of(amplitude: FloatArray, support: BoolArray) -> Body:
     inside = support & (amplitude >= level)
     padded = np.pad(inside, _CORE)
     closed = ndimage.binary_closing(padded, iterations=_CORE)[(slice(_CORE, -_CORE),) * 3]
-    return Body(ndimage.binary_fill_holes(closed), support & (amplitude >= _TRUSTED * level))
+    width = edge_width(amplitude, ndimage.binary_erosion(inside), np.eye(3), level)
+    return Body(ndimage.binary_fill_holes(closed), support & (amplitude >= _TRUSTED * level), width or 0.0)
 
 
 def _starts(found: Reconstruction, support: BoolArray, box: tuple[slice, ...]) -> NDArray[np.float64]:
@@ -94,8 +103,9 @@ def trusted_curves(
     edges = basis / abs(np.linalg.det(basis)) ** (1 / 3)  # in voxels
     phases = np.angle(rho)[None] + (np.zeros((1, 1, 1, 1)) if starts is None else starts)
     found = []
-    for curve in lines.join_parallel(lines.find_curves(rho, body.region), _APART):
-        rings = lines.wind_around(phases, body.trusted, curve)
+    for curve in lines.join_parallel(lines.find_curves(rho, body.region), float(np.clip(_WIDTHS * body.width, *_APART))):
+        squares = _SQUARES[curve.winding > 1]
+        rings = lines.wind_around(phases, body.trusted, curve, squares)
         turns = rings.windings[:, rings.whole]
         if not turns.size:
             continue
@@ -103,7 +113,7 @@ def trusted_curves(
         winding = int(values[counts.argmax()])
         kept = _confirmed(curve, rings, winding, edges) if winding > 0 and counts.max() >= _AGREE * turns.size else None
         if kept is not None:
-            found.append((replace(kept, winding=winding), lines.wind_around(phases, body.trusted, kept)))
+            found.append((replace(kept, winding=winding), lines.wind_around(phases, body.trusted, kept, squares)))
     return found
 
 

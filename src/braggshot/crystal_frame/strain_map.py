@@ -166,7 +166,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         strain_sigma=_strain_sigma(reconstruction, to_frame, places, turned),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
         facets=_name_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
-        choices={**_choices(reconstruction, config), **surface, **_doubt_facets(support, config)},
+        choices={**_choices(reconstruction, config, support), **surface},
         lines=dislocations(reconstruction, rotation),
     )
 
@@ -303,11 +303,12 @@ def _mask_outside(values: FloatArray, support: BoolArray) -> NDArray[np.float32]
     return np.where(support, values, np.nan).astype(np.float32)
 
 
-def _choices(reconstruction: Reconstruction, config: StrainConfig) -> dict[str, str]:
+def _choices(reconstruction: Reconstruction, config: StrainConfig, support: BoolArray) -> dict[str, str]:
     ramp = "removed: zero mean gradient in the bulk, q_bragg is that of the mean lattice" if config.ramp == "remove" else "kept"
     return {
         **reconstruction.choices,
         "displacement_sign": "u = -phase / |q|; strain is positive where the planes are further apart",
         "ramp": ramp,
         "frame": f"crystal frame, q along {config.axis}" if config.frame == "crystal" else FRAMES[config.frame],
+        **_doubt_facets(support, config),
     }

@@ -92,7 +92,7 @@ def _walk(edges: dict[Cell, list[tuple[Cell, int, NDArray[np.float64]]]], start:
 def _zero(rho: ComplexArray, axis: int, face: Cell) -> NDArray[np.float64]:
     """Find where a field, interpolated bilinearly between the corners of a face normal to `axis`, is zero (3,).
 
-    With f = A + B s + C t + D s t, the share s = -(A + C t) / (B + D t) is real where Im (A + C t)(B + D t)^* = 0, a quadratic in t.
+    With f = A + B s + C t + D s t, s = -(A + C t) / (B + D t) is real where Im (A + C t)(B + D t)^* = 0, a quadratic in t.
     """
     first, second = np.eye(3, dtype=int)[[(axis + 1) % 3, (axis + 2) % 3]]
     here = np.array(face)
@@ -129,12 +129,12 @@ def smoothed(points: FloatArray, is_closed: bool, width: float = _SMOOTHING) -> 
 
 def tangents(points: FloatArray, is_closed: bool) -> NDArray[np.float64]:
     """Compute the unit vectors (n, 3) along a curve, by central differences."""
+    inner = np.asarray(points[:-1] if is_closed else points, dtype=np.float64)
     if is_closed:
-        inner = points[:-1]
         along = np.roll(inner, -1, axis=0) - np.roll(inner, 1, axis=0)
         along = np.concatenate([along, along[:1]])
     else:
-        along = np.gradient(points, axis=0) if len(points) > 1 else np.zeros_like(points)
+        along = np.asarray(np.gradient(inner, axis=0)) if len(inner) > 1 else np.zeros_like(inner)
     return np.asarray(along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-30))
 
 
@@ -205,7 +205,9 @@ def join_parallel(curves: list[Curve], distance: float) -> list[Curve]:
         for other in list(left):
             apart = np.linalg.norm(one.points[:, None] - other.points[None], axis=2)
             beside = apart.min(axis=0) < distance
-            along = (tangents(one.points, one.is_closed)[apart.argmin(axis=0)] * tangents(other.points, other.is_closed)).sum(axis=1)
+            along = (tangents(one.points, one.is_closed)[apart.argmin(axis=0)] * tangents(other.points, other.is_closed)).sum(
+                axis=1
+            )
             if beside.mean() < 0.7 or np.median(along) <= 0 or len(other.points) < 0.4 * len(one.points):
                 continue
             near = apart.min(axis=1) < distance

@@ -239,7 +239,12 @@ def _lines(shown: Solid) -> list[Figure]:
     drawn = []
     for points, said in shown.lines:
         z, y, x = round_to(points.astype(np.float32)).T
-        trace = {"type": "scatter3d", "mode": "lines", "line": {"color": _LINE, "width": 8}, "hovertemplate": f"{said}<extra></extra>"}
+        trace = {
+            "type": "scatter3d",
+            "mode": "lines",
+            "line": {"color": _LINE, "width": 8},
+            "hovertemplate": f"{said}<extra></extra>",
+        }
         drawn.append({**trace, "x": pack(z), "y": pack(x), "z": pack(y), "showlegend": False})
     return drawn
 
