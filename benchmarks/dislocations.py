@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from braggshot.crystals.atomistic import AtomisticSettings, Particle, draw_sampl
 from braggshot.crystals.kinematic import diffract_atoms
 from braggshot.crystals.loads import LOADS
 from braggshot.crystals.relax import LATTICE_PARAMETER
+from braggshot.io import results
 from braggshot.phasing.config import PhasingConfig
 from braggshot.physics.fourier import inverse_fourier
 from braggshot.physics.geometry import direct_basis
@@ -166,8 +168,10 @@ def sampling_of(generator: torch.Generator, particle: Particle, settings: Atomis
             return sampled
 
 
-HALF_110 = np.array([[s, t, 0] for s in (1, -1) for t in (1, -1)] + [[s, 0, t] for s in (1, -1) for t in (1, -1)] + [[0, s, t] for s in (1, -1) for t in (1, -1)]) / 2  # fmt: skip
-REFLECTIONS = [np.array(h) for h in ((1, 1, 1), (1, -1, 1), (-1, 1, 1), (1, 1, -1), (2, 0, 0), (0, 2, 0), (0, 0, 2), (2, 2, 0), (2, -2, 0), (0, 2, 2), (3, 1, 1))]  # fmt: skip
+SIGNS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+HALF_110 = np.array([[s, t, 0] for s, t in SIGNS] + [[s, 0, t] for s, t in SIGNS] + [[0, s, t] for s, t in SIGNS]) / 2
+ALLOWED = "111 1-11 -111 11-1 200 020 002 220 2-20 022 311"
+REFLECTIONS = [np.array([int(part) for part in re.findall("-?[0-9]", name)]) for name in ALLOWED.split()]
 
 
 def measure(seed: int) -> tuple[dict[str, Any], np.ndarray, torch.Tensor, DiffractionVolume]:
@@ -238,14 +242,16 @@ def compare(found: Reconstruction, points: np.ndarray, facts: dict[str, Any], fl
     return row
 
 
-def phase(volume: DiffractionVolume, seed: int) -> Reconstruction:
-    """Phase the counts by the default method."""
+def phase(volume: DiffractionVolume, seed: int, kept: Path) -> Reconstruction:
+    """Phase the counts by the default method, or read what an earlier run kept, so that a new finder meets the same crystals."""
     from braggshot.phasing.strategies import phase as run
 
-    return drain(run(volume, PhasingConfig(seed=seed)))
+    if not kept.exists():
+        results.write(kept, drain(run(volume, PhasingConfig(seed=seed))))
+    return results.read(kept)
 
 
-def make_row(stage: str, seed: int) -> dict[str, Any]:
+def make_row(stage: str, seed: int, folder: Path) -> dict[str, Any]:
     """Make one row: a crystal and what was found in it."""
     began = time.perf_counter()
     facts, points, field, volume = measure(seed)
@@ -253,7 +259,7 @@ def make_row(stage: str, seed: int) -> dict[str, Any]:
         found = true_object(field, volume, float(stage[4:] or 0))
         row = compare(found, points, facts)
     else:
-        found = phase(volume, seed)
+        found = phase(volume, seed, folder / f"phased_{seed}.cxi")
         truth = true_object(field, volume)
         offset, flipped = register(found.rho, truth.rho, truth.basis)
         row = {
@@ -310,9 +316,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             right = sum(row["turns"][int(np.argmin(row["away_voxels"]))] == row["g_b"] for row in hits)
             extra = sum(any(one > 3 for one in row["away_voxels"]) for row in hits)
             seen = float(np.mean([row["seen_share"] for row in hits])) if hits else math.nan
-            text.append(
-                f"| {stage} | {kind} | {len(some)} | {len(hits)} | {np.median(off) if off else math.nan:.2f} | {right} | {seen:.2f} | {extra} |"
-            )
+            middle = float(np.median(off)) if off else math.nan
+            numbers = f"{len(some)} | {len(hits)} | {middle:.2f} | {right} | {seen:.2f} | {extra}"
+            text.append(f"| {stage} | {kind} | {numbers} |")
     return "\n".join(text)
 
 
@@ -335,7 +341,7 @@ def main() -> None:
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.n):
         if (arguments.stage, seed) in done:
             continue
-        row = make_row(arguments.stage, seed)
+        row = make_row(arguments.stage, seed, arguments.output)
         with path.open("a") as stream:
             stream.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)

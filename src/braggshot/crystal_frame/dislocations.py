@@ -21,8 +21,9 @@ from braggshot.physics.lines import Curve, Rings
 from braggshot.physics.resolution import edge_width
 from braggshot.volumes import BoolArray, ComplexArray, Dislocation, FloatArray, Reconstruction
 
-# Number of voxels by which the body is widened and shrunk again: the core of a line is dark, and may be a hole in the support.
-_CORE = 3
+# Number of voxels by which the body is widened and shrunk again: the core of a line is dark, and may be a hole in the support. Where
+# a core meets the surface it is a pit: there the body is widened by the second number, but no farther than the support goes.
+_CORE, _PIT = 3, 6
 # Least amplitude of a trusted voxel around a line, over that of the surface [1]; the surface is at half the median of the bulk.
 _TRUSTED = 0.5
 # Least length of a line, and of its part that squares around it confirm [voxels]; noise makes rings of four faces.
@@ -61,8 +62,10 @@ def dislocations(found: Reconstruction, rotation: FloatArray) -> tuple[Dislocati
     basis = rotation @ np.asarray(found.basis)
     box = tuple(slice(max(0, part.start - 4), part.stop + 4) for part in ndimage.find_objects(found.support.astype(np.uint8))[0])
     rho, support = found.rho[box].astype(np.complex128), found.support[box]
-    body = body_of(np.abs(rho), support)
     flat = strain.without_ramp(rho, strain.mean_turn(np.where(support, rho, 0)))
+    if not _turns_anywhere(flat, support):
+        return ()
+    body = body_of(np.abs(rho), support)
     starts = _starts(found, support, box)
     origin = np.array(found.rho.shape) // 2 - [part.start for part in box]
     sized = [place(curve, rings, basis, origin) for curve, rings in trusted_curves(flat, body, basis, starts)]
@@ -73,10 +76,26 @@ def body_of(amplitude: FloatArray, support: BoolArray) -> Body:
     """Find where lines are sought, the crystal inside its surface with its dark cores, and which voxels are trusted."""
     level = iso_surface(amplitude, support).level
     inside = support & (amplitude >= level)
-    padded = np.pad(inside, _CORE)
-    closed = ndimage.binary_closing(padded, iterations=_CORE)[(slice(_CORE, -_CORE),) * 3]
+    closed = _closed(inside, _CORE) | (_closed(inside, _PIT) & support)
     width = edge_width(amplitude, ndimage.binary_erosion(inside), np.eye(3), level)
-    return Body(ndimage.binary_fill_holes(closed), support & (amplitude >= _TRUSTED * level), width or 0.0)
+    return Body(closed, support & (amplitude >= _TRUSTED * level), width or 0.0)
+
+
+def _turns_anywhere(rho: ComplexArray, support: BoolArray) -> bool:
+    """Tell whether enough faces are pierced to look closer, which takes longer than all else in a crystal without lines."""
+    inside = support & (np.abs(rho) >= iso_surface(np.abs(rho), support).level)
+    return np.count_nonzero(strain.circulation(np.angle(rho), _closed(inside, _CORE))) >= _CONFIRMED
+
+
+def _closed(inside: BoolArray, radius: int) -> BoolArray:
+    """Fill what a round body of this radius [voxels] cannot enter; crosses and cubes in turn make one, without corners that do."""
+    shapes = [ndimage.generate_binary_structure(3, 1 + 2 * (step % 2)) for step in range(radius)]
+    found = np.pad(inside, radius)
+    for shape in shapes:
+        found = ndimage.binary_dilation(found, shape)
+    for shape in shapes:
+        found = ndimage.binary_erosion(found, shape)
+    return np.asarray(found[(slice(radius, -radius),) * 3])
 
 
 def _starts(found: Reconstruction, support: BoolArray, box: tuple[slice, ...]) -> NDArray[np.float64]:

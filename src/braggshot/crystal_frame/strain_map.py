@@ -120,8 +120,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     GeometryError : if there is no geometry.
     DataError : if there is no crystal, or it is less than two voxels wide.
     """
-    config = config or StrainConfig()
-    reconstruction = _corrected(reconstruction, config)
+    reconstruction = _corrected(reconstruction, config := config or StrainConfig())
     to_frame, rotation = _in_frame(reconstruction, config)
     basis, q = to_frame.basis, to_frame.volume.q_bragg
     assert basis is not None
