@@ -25,17 +25,21 @@ import numpy as np
 import torch
 from scipy.spatial import KDTree
 
+from braggshot import reflections
 from braggshot.crystal_frame.dislocations import dislocations
+from braggshot.crystals import several
 from braggshot.crystals.atomistic import AtomisticSettings, Particle, draw_sampling, lattice_sites
 from braggshot.crystals.kinematic import diffract_atoms
 from braggshot.crystals.loads import LOADS
 from braggshot.crystals.relax import LATTICE_PARAMETER
+from braggshot.crystals.several import Body, SeveralSettings
 from braggshot.io import results
 from braggshot.phasing.config import PhasingConfig
-from braggshot.physics.fourier import inverse_fourier
-from braggshot.physics.geometry import direct_basis
+from braggshot.physics.fourier import fourier, inverse_fourier
+from braggshot.physics.geometry import direct_basis, reciprocal_basis
 from braggshot.pipeline import drain
-from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
+from braggshot.reflections import burgers, combine, run
+from braggshot.volumes import DiffractionVolume, Quality, Reconstruction, Window
 
 SETTINGS = AtomisticSettings(cells=26.0, oversampling=(2.2, 4.0), anisotropy=1.4, shear=0.4)
 KINDS = ("edge", "screw", "mixed", "loop")
@@ -169,6 +173,11 @@ def sampling_of(generator: torch.Generator, particle: Particle, settings: Atomis
 
 
 SIGNS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+SETS = (
+    ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)),
+    ((1, 1, 1), (-1, -1, 1), (2, 0, 0), (0, 2, 0)),
+    ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (2, 2, 0)),
+)
 HALF_110 = np.array([[s, t, 0] for s, t in SIGNS] + [[s, 0, t] for s, t in SIGNS] + [[0, s, t] for s, t in SIGNS]) / 2
 ALLOWED = "111 1-11 -111 11-1 200 020 002 220 2-20 022 311"
 REFLECTIONS = [np.array([int(part) for part in re.findall("-?[0-9]", name)]) for name in ALLOWED.split()]
@@ -276,6 +285,49 @@ def make_row(stage: str, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def burgers_row(seed: int) -> dict[str, Any]:
+    """Make one row: a line seen by four reflections, each with true phases and drawn photons, and its Burgers vector."""
+    began = time.perf_counter()
+    generator, random = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    settings = SeveralSettings(cells=26.0, counts=10 ** random.uniform(4, 6))
+    hkls = SETS[seed % len(SETS)]
+    points = lattice_sites(generator, settings.cells).numpy()
+    plane = random.permutation(np.array([1.0, 1.0, 1.0]) * random.choice([-1, 1], 3)) / math.sqrt(3)
+    b = next(v for v in random.permutation(HALF_110) if abs(v @ plane) < 1e-9)
+    kind = ("edge", "screw", "mixed")[int(random.integers(3))]
+    angle = {"edge": 90.0, "screw": 0.0, "mixed": 60.0}[kind]
+    unit = b / np.linalg.norm(b)
+    xi = math.cos(math.radians(angle)) * unit + math.sin(math.radians(angle)) * np.cross(plane, unit)
+    place = random.normal(size=3)
+    place *= random.uniform(0, 0.3) * np.linalg.norm(points, axis=1).max() / np.linalg.norm(place)
+    moved = straight(points, b, xi, plane, place)
+    edge = settings.edge
+    body = Body(points[:, ::-1] * settings.stride * edge, moved[:, ::-1] * edge)
+    orientation = several.draw_orientation(generator)
+    found = []
+    for number, g in enumerate(several.scattering_vectors(hkls, edge)):
+        scan, rho = several.simulate_reflection(generator, body, g, orientation, settings, f"r{number}")
+        window = Window((0, 0, 0), (1, 1, 1), settings.shape)
+        basis, q = reciprocal_basis(scan.geometry, window, settings.shape)
+        counts = np.asarray(scan.frames).astype(np.float32)
+        volume = DiffractionVolume(counts, counts >= 0, f"r{number}", window, basis, q, geometry=scan.geometry)
+        found.append(true_object(fourier(torch.from_numpy(rho)), volume))
+    table = reflections.resolve({"strain": {"lattice": [edge]}})
+    singles, oriented = run.orient_singles(found, [one.volume.name for one in found], hkls, table)
+    common = combine.combinations(singles, [True] * len(singles))[0]
+    slips = burgers.slips(common, [True] * len(singles), oriented.hkls, oriented.cell)
+    row: dict[str, Any] = {"stage": "burgers", "seed": seed, "kind": kind, "angle": angle, "photons": settings.counts}
+    row |= {"b": b.tolist(), "turns_true": [int(np.rint(np.dot(h, b))) for h in hkls], "lines": len(slips)}
+    if slips:
+        first = slips[0]
+        row |= {"turns": list(first.turns), "explained": first.explained, "said": burgers.sentence(first)}
+        row["found_b"] = None if first.indices is None else [float(part) for part in first.indices]
+        known = row["found_b"] is not None
+        row["right"] = known and bool(abs(abs(np.dot(row["found_b"], b)) - b @ b) < 1e-9)
+        row["angle_found"] = None if first.angles is None else float(np.degrees(np.median(first.angles)))
+    return {**row, "seconds": time.perf_counter() - began}
+
+
 def register(rho: np.ndarray, truth: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, bool]:
     """Find by how much a phased crystal is shifted from the true one [m], and whether it is the twin."""
     found = np.fft.fftn(np.abs(rho))
@@ -326,7 +378,7 @@ def main() -> None:
     """Make the rows that are missing, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--stage", default="true", help="true, true1 (blurred by one voxel), or auto")
+    parser.add_argument("--stage", default="true", help="true, true1 (blurred by one voxel), auto, or burgers (four reflections)")
     parser.add_argument("--n", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--table", action="store_true")
@@ -341,7 +393,7 @@ def main() -> None:
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.n):
         if (arguments.stage, seed) in done:
             continue
-        row = make_row(arguments.stage, seed, arguments.output)
+        row = burgers_row(seed) if arguments.stage == "burgers" else make_row(arguments.stage, seed, arguments.output)
         with path.open("a") as stream:
             stream.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)

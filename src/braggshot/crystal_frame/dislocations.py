@@ -21,8 +21,8 @@ from braggshot.physics.lines import Curve, Rings
 from braggshot.physics.resolution import edge_width
 from braggshot.volumes import BoolArray, ComplexArray, Dislocation, FloatArray, Reconstruction
 
-# Number of voxels by which the body is widened and shrunk again: the core of a line is dark, and may be a hole in the support. Where
-# a core meets the surface it is a pit: there the body is widened by the second number, but no farther than the support goes.
+# Number of voxels by which the body is widened and shrunk again: the core of a line is dark, and may be a hole in the support.
+# Where a core meets the surface it is a pit: there the body is widened by the second number, but not beyond the support.
 _CORE, _PIT = 3, 6
 # Least amplitude of a trusted voxel around a line, over that of the surface [1]; the surface is at half the median of the bulk.
 _TRUSTED = 0.5
@@ -84,7 +84,7 @@ def body_of(amplitude: FloatArray, support: BoolArray) -> Body:
 def _turns_anywhere(rho: ComplexArray, support: BoolArray) -> bool:
     """Tell whether enough faces are pierced to look closer, which takes longer than all else in a crystal without lines."""
     inside = support & (np.abs(rho) >= iso_surface(np.abs(rho), support).level)
-    return np.count_nonzero(strain.circulation(np.angle(rho), _closed(inside, _CORE))) >= _CONFIRMED
+    return bool(np.count_nonzero(strain.circulation(np.angle(rho), _closed(inside, _CORE))) >= _CONFIRMED)
 
 
 def _closed(inside: BoolArray, radius: int) -> BoolArray:

@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from braggshot.errors import FormatError
 from braggshot.io.chunks import read_region
 from braggshot.io.hdf5 import add_group, get, put, put_tree, read_tree
 from braggshot.volumes import Dislocation, Facet, FloatArray, StrainMap
@@ -157,6 +158,8 @@ def _read_lines(group: h5py.Group) -> tuple[Dislocation, ...]:
     for number in range(1, len(group) + 1):
         line = group[f"line_{number}"]
         points = np.asarray(read_region(line["points"]), dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise FormatError(f"{line.file.filename}: {line.name}/points has shape {points.shape}, expected (n, 3).")
         numbers = [get(line, name) for name in ("is_closed", "G_dot_b", "confidence")]
         found.append(Dislocation(points, bool(numbers[0]), int(numbers[1]), float(numbers[2])))
     return tuple(found)
