@@ -91,7 +91,8 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
         listed.append(Fact("facets", str(len(found.facets)), note + doubt))
     if found.lines:
         least = min(line.confidence for line in found.lines)
-        note = f"{percent(least)} or more of the paths around them agree; seen by this reflection, another may see others"
+        share = "all" if least > 0.995 else f"at least {percent(least)} of the"
+        note = f"{share} paths around them agree; another reflection may see others"
         listed.append(Fact("dislocations", dislocations(found.lines), note))
     elif few["dislocation_voxels"]:
         note = "around which the phase circulates; no line that paths around it confirm"
