@@ -80,3 +80,36 @@ def test_the_law_of_the_strain_is_found_again_from_rows_that_follow_it():
     rows[7]["error"] *= 10  # an outlier does not pull
     assert plan.fit(rows) == pytest.approx({n: 1.3 * error for n, error in law.items()}, rel=0.05)
     assert "| 39 |" in plan.table("fitted", [row | {"error": row["error"] / 1.3} for row in rows])
+
+
+def test_the_line_of_an_atomistic_crystal_is_found_within_a_voxel():
+    lines = benchmark("dislocations")
+    facts, points, field, volume = lines.measure(1)
+    row = lines.compare(lines.true_object(field, volume), points, facts)
+    assert (facts["kind"], row["turns"]) == ("edge", [facts["g_b"]])
+    assert row["away_voxels"][0] < 0.5
+    assert row["seen_share"] > 0.9
+
+
+def test_a_loop_displaces_atoms_in_equilibrium_and_by_b_across_its_plane():
+    r"""(1 - 2 nu) laplace(u) + grad div(u) = 0 away from the line; u jumps by b."""
+    lines = benchmark("dislocations")
+    b, normal = np.array([0.5, 0.5, 0.0]), np.array([1.0, -1.0, 1.0]) / np.sqrt(3)
+    along = b / np.linalg.norm(b)
+    turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)[:, None]
+    corners = 4 * (np.cos(turn) * along + np.sin(turn) * np.cross(normal, along))
+    steps = 0.05 * np.eye(3)
+
+    def u(place):
+        return lines.loop(np.atleast_2d(place), b, corners)[0]
+
+    def divergence(place):
+        return sum((u(place + step)[axis] - u(place - step)[axis]) / 0.1 for axis, step in enumerate(steps))
+
+    place = np.array([1.0, 2.0, 3.0])
+    laplacian = sum(u(place + step) + u(place - step) - 2 * u(place) for step in steps) / 0.05**2
+    gradient = np.array([(divergence(place + step) - divergence(place - step)) / 0.1 for step in steps])
+    force = (1 - 2 * lines.POISSON) * laplacian + gradient
+    assert np.abs(force).max() < 0.02 * np.abs(gradient).max()
+    jump = u(1e-6 * normal) - u(-1e-6 * normal)
+    assert np.allclose(jump, b, atol=1e-5)

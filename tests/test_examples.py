@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def importable(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    for name in ("operando", "corrosion", "charging", "gallery"):
+    for name in ("operando", "corrosion", "charging", "gallery", "dislocation"):
         sys.modules.pop(name, None)
 
 
@@ -75,3 +75,16 @@ def test_the_gallery_is_drawn(tmp_path):
     for written in gallery.main(tmp_path, ["strain", "growing"], small=True):
         with Image.open(written) as picture:
             assert np.asarray(picture).std() > 10
+
+
+@pytest.mark.long
+def test_a_dislocation_is_found_where_it_lies(tmp_path):
+    import dislocation
+
+    compared = dislocation.main(tmp_path)
+    assert compared["G.b"] == (1.0, 1.0)
+    assert compared["angle to the true line [deg]"][0] < 3
+    found, true = compared["distance from the middle [nm]"]
+    assert abs(found - true) < 5  # about one voxel
+    found, true = compared["length [nm]"]
+    assert true - 20 < found < true + 5  # it ends up to two voxels below the surface on either side

@@ -24,6 +24,7 @@ from braggshot.volumes import (
     BoolArray,
     ComplexArray,
     DiffractionVolume,
+    Dislocation,
     Facet,
     FloatArray,
     Quality,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from braggshot.report.solid import Solid
 
 Quantity = Literal["strain", "displacement", "phase", "amplitude", "d_spacing", "lattice_parameter", "sigma"]
-OutputFormat = Literal["cxi", "vti", "png", "html", "pdf", "npz", "cohere", "cdiutils"]
+OutputFormat = Literal["cxi", "vti", "vtp", "png", "html", "pdf", "npz", "cohere", "cdiutils"]
 FOLDERS = {"cohere", "cdiutils"}  # formats that are written as a folder, not as a file
 
 
@@ -49,8 +50,8 @@ class OutputConfig:
 
     Parameters
     ----------
-    formats : any of "cxi", "vti", "png", "html", "pdf" (the strain as a figure for a paper), "npz", and "cohere" or "cdiutils"
-        for the programs of these names
+    formats : any of "cxi", "vti", "vtp" (dislocations; comes with "vti" where there are any), "png", "html", "pdf" (the strain as a
+        figure for a paper), "npz", and "cohere" or "cdiutils" for the programs of these names
     force : replace also files that braggshot did not write
     """
 
@@ -60,14 +61,7 @@ class OutputConfig:
 
 @dataclass(frozen=True, repr=False)
 class Inline:
-    """Something that a notebook shows, as a page where that can run, else as a picture.
-
-    Parameters
-    ----------
-    html : page with scripts
-    png : picture
-    figure : figure of plotly.js, as a plain dictionary
-    """
+    """Something that a notebook shows, as a page with scripts where that can run, else as a picture; and plotly.js' figure."""
 
     html: str
     png: bytes
@@ -85,12 +79,7 @@ class Inline:
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """A reconstruction for users, with its main values and with methods to show it and to write it to files.
-
-    Parameters
-    ----------
-    reconstruction : full record of the reconstruction
-    """
+    """A full record of a reconstruction for users, with its main values and with methods to show it and to write it to files."""
 
     reconstruction: Reconstruction
 
@@ -254,14 +243,19 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
     OutputError : if a file cannot be written, or is one of the measured files; the other files are written before it is raised.
     """
     from braggshot.io import results
-    from braggshot.io.results import cdiutils, cohere, npz, vtk
+    from braggshot.io.results import cdiutils, cohere, npz, vtk, vtp
 
     targets = targets_of(path, reconstruction.volume.name, formats)
+    beside = targets_of(path, reconstruction.volume.name, ("vtp",))
+    has_lines = reconstruction.strain is not None and bool(reconstruction.strain.lines)
+    if "vti" in targets and "vtp" in beside and (has_lines or beside["vtp"].exists()):  # lines of an earlier result must not stay
+        targets |= beside if reconstruction.strain is not None else {}
     for target in targets.values():
         refuse_target(target, inputs_of(reconstruction.volume.provenance))
     writers: dict[str, Callable[[Path], Any]] = {
         "cxi": lambda place: results.write(place, reconstruction),
         "vti": lambda place: vtk.write(place, reconstruction),
+        "vtp": lambda place: vtp.write(place, reconstruction),
         "npz": lambda place: npz.write(place, reconstruction),
         "cohere": lambda place: cohere.export(place, reconstruction),
         "cdiutils": lambda place: cdiutils.export(place, reconstruction),
@@ -286,7 +280,7 @@ def write(reconstruction: Reconstruction, path: str | Path, formats: Sequence[Ou
 
 def is_file_target(path: str | Path) -> bool:
     """Tell whether an output path means one file and not a folder; the ending of the path decides."""
-    return Path(path).suffix in {".cxi", ".vti", ".png", ".html", ".pdf", ".npz"}
+    return Path(path).suffix in {".cxi", ".vti", ".vtp", ".png", ".html", ".pdf", ".npz"}
 
 
 def targets_of(path: str | Path, name: str, formats: Iterable[OutputFormat]) -> dict[str, Path]:
@@ -340,7 +334,7 @@ def check_writable(
     """
     target, read = Path(path), list(inputs)
     for name in names:
-        for file in targets_of(target, name, formats).values():
+        for file in targets_of(target, name, (*formats, *(("vtp",) if "vti" in formats else ()))).values():
             refuse_target(file, read, force)
     folder = target.parent if is_file_target(target) else target
     probe = folder / f".braggshot-probe-{uuid4().hex}"  # a name of its own: another program may begin there at the same time
@@ -375,6 +369,7 @@ def summary(result: Reconstruction, source: str, output: str) -> dict[str, Any]:
         **_best_resolution(result),
         "strain": None if result.strain is None else summary_table(result.strain),
         "facets": [] if result.strain is None else [_facet(facet) for facet in result.strain.facets],
+        "dislocations": [] if result.strain is None else [_line(line) for line in result.strain.lines],
         "verdict": result.verdict,
         "reasons": list(result.reasons),
         "noticed": list(result.volume.provenance.get("noticed", ())),
@@ -391,6 +386,10 @@ def _facet(facet: Facet) -> dict[str, Any]:
     name = None if facet.hkl is None else list(facet.hkl)
     strain, normal = _finite(facet.strain), facet.normal.tolist()
     return {"hkl": name, "area_m2": facet.area, "share": facet.share, "strain": strain, "normal": normal}
+
+
+def _line(line: Dislocation) -> dict[str, Any]:
+    return {"length_m": line.length, "g_dot_b": line.winding, "confidence": line.confidence, "closed": line.is_closed}
 
 
 def _best_resolution(result: Reconstruction) -> dict[str, Any]:

@@ -58,9 +58,8 @@ class Geometry(Described):
     energy, distance : photon energy, or one per frame of an energy scan, in which no circle moves [J]; sample to detector [m]
     pixel_size : detector row pitch, column pitch [m]
     sample, detector : circles that carry the sample and the detector, outermost first
-    direct_beam : (row, column) of the pixel that the direct beam hits with all detector circles at zero
+    direct_beam, instrument : (row, column) that the direct beam hits with all detector circles at zero; name of the beamline
     row_axis, column_axis : laboratory direction in which the row and the column index grow, all detector circles at zero
-    instrument : name of the beamline
     detector_rotation, tilt_azimuth, tilt : calibrated misalignment of the detector, as xrayutilities defines it: the pixels turned
         about the beam, then tilted about an axis in their plane at `tilt_azimuth` from the columns [rad]
     """
@@ -99,11 +98,9 @@ class Scan(Named):
     frames, name : (n, rows, columns), read lazily [counts]; short name for outputs, such as "example_S0054"
     valid : (rows, columns) or (n, rows, columns); None means that the files carry no mask
     dark, flat : (rows, columns) counts per frame without beam [counts]; response to uniform light [arbitrary]
-    monitor : (n,) incident flux per frame [arbitrary], for normalisation
-    rocking_angle : (n,) angle of each frame [rad]
+    monitor, rocking_angle : (n,) incident flux per frame [arbitrary], for normalisation; angle of each frame [rad]
     arrived : (n,) False for a frame that was planned and is not there (yet); None means that all are
-    geometry : None where the files do not hold one
-    detector : name of a known detector ("maxipix", "eiger2m", ...), whose gaps are then masked
+    geometry, detector : None where the files hold none; a known detector ("maxipix", "eiger2m", ...), whose gaps are masked
     prepared : True where the file says that its counts are already corrected, centred and cropped
     provenance : what was read, with which options, and what the reader noticed
     """
@@ -123,11 +120,11 @@ class Scan(Named):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.frames.shape) != 3:
-            found = f"found shape {tuple(self.frames.shape)}; a rocking curve has many frames"
-            raise DataError(f"{self.name}: expected a 3D scan (frames, rows, columns), {found}.")
-        if self.valid is not None and self.valid.shape not in {self.frames.shape, self.frames.shape[1:]}:
-            found = f"the mask has shape {self.valid.shape}, the frames {tuple(self.frames.shape)}"
+        shape, valid = tuple(self.frames.shape), self.valid
+        if len(shape) != 3:
+            raise DataError(f"{self.name}: expected a 3D scan (frames, rows, columns), found shape {shape}; it has many frames.")
+        if valid is not None and valid.shape not in {shape, shape[1:]}:
+            found = f"the mask has shape {valid.shape}, the frames {shape}"
             raise DataError(f"{self.name}: {found}; give a mask of one frame or of the whole scan.")
 
 
@@ -150,11 +147,9 @@ class DiffractionVolume(Named):
 
     Parameters
     ----------
-    intensity : (z, y, x) [photons], 0 where not valid
-    valid : (z, y, x), False on gaps, hot and dead pixels, aliens, missing frames, padding
+    intensity, valid : (z, y, x) [photons], 0 where not valid: gaps, hot and dead pixels, aliens, missing frames, padding
     name, window : short name for outputs, and the part of the scan that was cut out
-    reciprocal_basis : columns are the voxel edges [1/m], components (z, y, x); None without geometry
-    q_bragg : scattering vector at the centre voxel N // 2 [1/m], components (z, y, x)
+    reciprocal_basis, q_bragg : columns are the voxel edges, None without geometry; scattering vector at N // 2 [1/m], (z, y, x)
     oversampling : array size / object extent per axis, measured from the autocorrelation
     steps, geometry, provenance : corrections in words, in their order; as in `Scan`; gain : (rows, columns), told by the scan [1]
     """
@@ -208,8 +203,7 @@ class Quality(Described):
     llk, llk_free : half the Poisson deviance per voxel, over the phased and over the held-out voxels [1]
     chi2_coherent : chi2 as if the beam were fully coherent; equal to chi2 where no point spread was estimated [1]
     agreement, agreeing : aligned complex correlation of every start with the chosen one [1], and the number of starts that agree
-    resolution : direct-space resolution [m], None where it could not be measured
-    unseen : relative misfit of the held-out magnitudes beyond photon noise [1]; None where nothing was held out
+    resolution, unseen : in direct space [m]; misfit of the held-out magnitudes beyond photon noise [1]; None if not measured
     """
 
     chi2: float
@@ -230,12 +224,10 @@ class Ensemble(Described):
     Parameters
     ----------
     table : one column per name ("start", "seed", "chi2", "llk_free", "correlation", "threshold", "support_fraction", ...)
-    mode_weights : share of each PCA mode in the sum of |rho|^2 over all starts, largest first, summing to 1 [1]
-    mode : (z, y, x) complex64, first PCA mode: what all starts share, in global phase with the chosen start [sqrt(photons)]
-    prtf : phase retrieval transfer function on shells [1]
-    prtf_frequency : |q - q_bragg| of the shells [1/m], or in units of the Nyquist frequency without geometry
-    fsc : Fourier shell correlation on the same shells; None with one solution [1]
-    fsc_between : what `fsc` correlates: "starts", or "half data" for two halves of the counts
+    mode_weights, mode : share of each PCA mode in the sum of |rho|^2 over all starts, largest first, summing to 1 [1]; the first
+        mode (z, y, x): what all starts share, in global phase with the chosen start [sqrt(photons)]
+    prtf, prtf_frequency : phase retrieval transfer function on shells [1]; their |q - q_bragg| [1/m], or over Nyquist frequency
+    fsc, fsc_between : Fourier shell correlation on the same shells, None with one solution [1]; of "starts" or of "half data"
     """
 
     table: Mapping[str, FloatArray]
@@ -253,10 +245,8 @@ class Uncertainty(Described):
 
     Parameters
     ----------
-    phase : (z, y, x) circular standard deviation, 0 outside the support [rad]
-    strain : (z, y, x) standard deviation of the strain along q; None without geometry [1]
-    samples, source : number of solutions that were compared; where they came from, in words
-    amplitude : (z, y, x) standard deviation of |rho| over its mean, 0 outside the support; None where it was not asked for [1]
+    phase, strain : (z, y, x) circular, 0 outside the support [rad]; that of the strain along q, None without geometry [1]
+    samples, source, amplitude : number of solutions compared; where they came from; that of |rho| over its mean, or None [1]
     deviations : (n, m) of the phase at the m voxels of the support; their squares sum to that of `phase`; None if not known [rad]
     """
 
@@ -275,16 +265,15 @@ class Reconstruction(Described):
     Parameters
     ----------
     rho : (z, y, x) complex64, zero outside the support, scaled so that |F[rho]|^2 is in photons [sqrt(photons)]
-    support : (z, y, x) True inside the crystal
-    volume : the measured volume that the crystal explains, on the same grid in reciprocal space
+    support, volume : (z, y, x) True inside the crystal; the measured volume that it explains, on the same grid
     frame, basis : coordinate frame of the grid; columns are the voxel edges [m], components (z, y, x), None without geometry
     quality, ensemble : measured agreement with the data and between starts
     verdict, reasons : how far to trust it (see `Verdict`), and why, in words
     history : per-iteration curves of the chosen start ("iteration", "error", "support_fraction", ...)
     method, network : strategy and network by which the crystal was phased
     configuration, choices : every resolved setting, with versions and seed; choices of sign, twin, orientation and centring
-    psf : widths and Lorentzian share of the estimated point spread of the beam; None for full coherence
-    seconds, uncertainty : time per stage [s]; spread between the solutions that agree, None where fewer than two agree
+    psf, seconds : widths and Lorentzian share of the beam's point spread, None for full coherence; time per stage [s]
+    uncertainty : spread between the solutions that agree, None where fewer than two agree
     strain : displacement and strain of the material; None before they are computed, without geometry or without a crystal
     """
 
@@ -318,12 +307,10 @@ class Facet(Described):
 
     Parameters
     ----------
-    normal : outward unit vector
+    normal, centre : outward unit vector; mean position of the facet, from the origin of the strain map [m]
     area, share : area of the facet, with its part of the rounded edges [m^2]; the same over the area of the whole surface [1]
-    centre : mean position of the facet, from the origin of the strain map [m]
     strain, strain_std : area-weighted mean and standard deviation of the strain one voxel below the facet [1]
-    hkl : lattice plane of the facet; None where none fits or the reflection is not known
-    off : angle between the normals of the facet and of the lattice plane `hkl` [rad]
+    hkl, off : lattice plane, None where none fits or the reflection is not known; angle between its normal and the facet's [rad]
     """
 
     normal: FloatArray
@@ -337,6 +324,24 @@ class Facet(Described):
 
 
 @dataclass(frozen=True, repr=False)
+class Dislocation(Described):
+    """Line around which the phase turns `winding` = G . b times; `confidence` is the share of paths and starts that agree [1].
+
+    The points (n, 3) run from the origin of the strain map [m], so directed that G . b is positive; a loop's last is its first.
+    """
+
+    points: FloatArray
+    is_closed: bool
+    winding: int
+    confidence: float
+
+    @property
+    def length(self) -> float:
+        """Length [m]."""
+        return float(np.linalg.norm(np.diff(self.points, axis=0), axis=1).sum())
+
+
+@dataclass(frozen=True, repr=False)
 class StrainMap(Named):
     """Shape, displacement and strain of a crystal on an orthogonal grid, lengths in metres.
 
@@ -347,21 +352,15 @@ class StrainMap(Named):
     Parameters
     ----------
     amplitude, phase : |rho| [sqrt(photons)]; -q.u, wrapped to +-pi, mean of the bulk zero [rad]
-    displacement : u along q, from the unwrapped phase, mean of the bulk zero [m]
-    strain : d u / d x along q, from the complex field without unwrapping [1]
-    d_spacing : local spacing of the reflecting planes [m]
-    support : True inside the iso-surface
-    surface, bulk : outermost layer of voxels of the support, and the support without this layer
-    dislocation : voxels at the corners of voxel faces around which the phase circulates
-    basis : columns are the voxel edges [m], components (z, y, x) of `frame`
-    q_bragg : scattering vector of the reference lattice, components (z, y, x) of `frame` [1/m]
+    displacement, strain : u along q, phase unwrapped, mean of the bulk zero [m]; d u / d x along q, from the complex field [1]
+    support, surface, bulk : True inside the iso-surface; its outermost layer of voxels; the support without this layer
+    dislocation, lines : voxels at the corners of voxel faces around which the phase circulates; dislocations, longest first
+    basis, q_bragg : columns are the voxel edges [m]; scattering vector of the reference lattice [1/m]; (z, y, x) of `frame`
     frame, rotation : "lab", "sample", or "crystal" with q along an axis; (3, 3), from laboratory components to those of `frame`
-    iso_level : amplitude of the iso-surface [sqrt(photons)]
-    name, reflection : name of the volume that the map was made from; hkl of the Bragg peak, where known
-    lattice_parameter : local lattice parameter a, with the shape of the unit cell held fixed; None without the reflection [m]
+    iso_level, name, reflection : amplitude of the iso-surface [sqrt(photons)]; name of the volume; hkl of the peak, where known
+    d_spacing, lattice_parameter : of the reflecting planes; a, the cell's shape held fixed, None without the reflection [m]
     displacement_sigma, strain_sigma : one standard deviation [m], [1]; None where it was not measured
-    resolution : resolution [m] by the name of the method, see `braggshot.physics.resolution`
-    facets : largest first, named where the reflection is known
+    resolution, facets : [m] by method, see `braggshot.physics.resolution`; largest first, named where the reflection is known
     choices : choices of ramp, iso-surface, sign and frame that were made, in words
     """
 
@@ -387,6 +386,7 @@ class StrainMap(Named):
     resolution: Mapping[str, float] = field(default_factory=dict)
     facets: tuple[Facet, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
+    lines: tuple[Dislocation, ...] = ()
 
     @property
     def percent(self) -> FloatArray:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from braggshot.io import results
 from braggshot.output import Result
 from braggshot.physics.geometry import direct_basis, reciprocal_basis
 from braggshot.reflections import combine, joint, run
+from braggshot.reflections.burgers import Slip
 from braggshot.volumes import DiffractionVolume, Quality, Reconstruction, Window
 
 HKLS = ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1))
@@ -156,6 +159,30 @@ def test_the_sample_frame_turns_everything(found):
         ]  # the phase of a reflection does not depend on the axes
         assert np.allclose(*along)
     assert np.allclose(turned.basis, found.orientation.rotation * found.crystal.voxel)
+
+
+def test_dislocations_are_written_with_their_burgers_vectors_and_turn_with_the_axes(found, tmp_path):
+    half = Fraction(1, 2)
+    points = np.array([[0.0, 0.0, 0.0], [0.0, 3e-8, 4e-8]])
+    slip = Slip(points, False, (1, 0, 0, -1), (1.0,) * 4, (half, half, Fraction(0)), np.array([0.0, 2e-10, 2e-10]), 4)
+    assert found.dislocations == ()
+    whole = replace(found, dislocations=(slip, replace(slip, indices=None, vector=None, explained=0)))
+    names = {path.name for path in reflections.write(tmp_path, whole)}
+    assert "tensor.vtp" in names
+    assert "nan nan nan" in (tmp_path / "tensor.vtp").read_text()  # the second one is open
+    said = json.loads((tmp_path / "tensor.json").read_text())["dislocations"]
+    assert said[0]["burgers_uvw"] == [0.5, 0.5, 0.0]
+    assert "b = 1/2 [1 1 0], screw; explains 4 of 4" in said[0]["said"]
+    assert "burgers_uvw" not in said[1]
+    with h5py.File(tmp_path / "tensor.cxi") as file:
+        line = file["entry_1/tensor_1/dislocations/line_1"]
+        assert line["burgers"].attrs["units"] == line["points"].attrs["units"] == "m"
+        assert line["g_dot_b"][:].tolist() == [1, 0, 0, -1]
+    (turned, _) = whole.in_sample().dislocations
+    assert np.allclose(turned.vector, found.orientation.rotation @ slip.vector)
+    assert turned.character == slip.character == "screw"
+    reflections.write(tmp_path, found)
+    assert 'NumberOfLines="0"' in (tmp_path / "tensor.vtp").read_text()
 
 
 def test_masked_and_held_out_voxels_do_not_matter(singles):

@@ -1,9 +1,10 @@
 """Turn a reconstruction into a strain map.
 
-corrections  take off the curvature of the grid, refraction and absorption
-resample     bring the crystal onto orthogonal axes
-facets       find and name the facets of its surface
-strain_map   compute displacement, strain, lattice spacing and defects
+corrections    take off the curvature of the grid, refraction and absorption
+resample       bring the crystal onto orthogonal axes
+facets         find and name the facets of its surface
+dislocations   find the lines around which the phase turns
+strain_map     compute displacement, strain, lattice spacing and defects
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from scipy import ndimage
 from braggshot.config import Changes
 from braggshot.crystal_frame import facets
 from braggshot.crystal_frame.corrections import remove_refraction, straighten
+from braggshot.crystal_frame.dislocations import dislocations
 from braggshot.crystal_frame.resample import rotation_to_sample, to_crystal, to_lab, to_sample
 from braggshot.errors import ConfigError, GeometryError
 from braggshot.physics import lattice, resolution, strain
@@ -119,8 +120,7 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
     GeometryError : if there is no geometry.
     DataError : if there is no crystal, or it is less than two voxels wide.
     """
-    config = config or StrainConfig()
-    reconstruction = _corrected(reconstruction, config)
+    reconstruction = _corrected(reconstruction, config := config or StrainConfig())
     to_frame, rotation = _in_frame(reconstruction, config)
     basis, q = to_frame.basis, to_frame.volume.q_bragg
     assert basis is not None
@@ -165,7 +165,8 @@ def strain_map(reconstruction: Reconstruction, config: StrainConfig | None = Non
         strain_sigma=_strain_sigma(reconstruction, to_frame, places, turned),
         resolution=_resolution(reconstruction, amplitude, bulk, basis),
         facets=_name_facets(facets.facets(amplitude, support, along_q, basis), q, config) if config.facets else (),
-        choices={**_choices(reconstruction, config), **surface, **_doubt_facets(support, config)},
+        choices={**_choices(reconstruction, config, support), **surface},
+        lines=dislocations(reconstruction, rotation),
     )
 
 
@@ -301,11 +302,12 @@ def _mask_outside(values: FloatArray, support: BoolArray) -> NDArray[np.float32]
     return np.where(support, values, np.nan).astype(np.float32)
 
 
-def _choices(reconstruction: Reconstruction, config: StrainConfig) -> dict[str, str]:
+def _choices(reconstruction: Reconstruction, config: StrainConfig, support: BoolArray) -> dict[str, str]:
     ramp = "removed: zero mean gradient in the bulk, q_bragg is that of the mean lattice" if config.ramp == "remove" else "kept"
     return {
         **reconstruction.choices,
         "displacement_sign": "u = -phase / |q|; strain is positive where the planes are further apart",
         "ramp": ramp,
         "frame": f"crystal frame, q along {config.axis}" if config.frame == "crystal" else FRAMES[config.frame],
+        **_doubt_facets(support, config),
     }

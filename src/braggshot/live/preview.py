@@ -148,7 +148,10 @@ def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Setting
     yield preview
     # Half data and noise samples would phase again, and a curved grid takes seconds to straighten; only the full job does so.
     strain = replace(settings.strain, half_data=False, noise_samples=0, facets=False, curvature=False)
-    return replace(preview, result=(yield from finish_result(aligned, replace(settings, strain=strain), {})))
+    finished = yield from finish_result(aligned, replace(settings, strain=strain), {})
+    if preview.is_rough and finished.strain is not None:  # in a part of the peak a phase may turn where nothing is
+        finished = replace(finished, strain=replace(finished.strain, lines=()))
+    return replace(preview, result=finished)
 
 
 def prepare_part(request: PreviewRequest, config: PrepareConfig, previous: Preview | None) -> Preview:

@@ -12,6 +12,7 @@ lattice          spacings, plane normals and cells of any crystal system
 iso_surface      the amplitude at which a crystal ends
 surface          the surface of a crystal as triangles
 strain           phase to displacement, strain and lattice spacing
+lines            lines around which the phase turns, such as dislocations
 exposure         photons, error of the strain, coherence and dose, before a scan
 plausibility     values that cannot be true, and the unit that was meant
 metrics          misfits, alignment up to the trivial ambiguities, agreement between starts

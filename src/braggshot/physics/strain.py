@@ -177,13 +177,17 @@ def circulation(phase: FloatArray, region: BoolArray) -> NDArray[np.int8]:
     Entry [a, n] belongs to the face normal to axis a whose corners are voxel n and its next neighbours on the two other axes. The
     path around the face takes these axes in cyclic order. The entry is 0 unless all four corners lie in `region`.
     """
+    turns = [np.diff(phase, axis=axis) / (2 * np.pi) for axis in range(3)]
+    for turn in turns:
+        turn -= np.rint(turn)
     found = np.zeros((3, *phase.shape), dtype=np.int8)
     for axis in range(3):
         corners = _corners(axis)
-        ends = zip(corners, corners[1:] + corners[:1], strict=True)
-        total = sum(np.angle(np.exp(1j * (phase[end] - phase[start]))) for start, end in ends)
+        one, two = (axis + 1) % 3, (axis + 2) % 3
+        (low_one, high_one), (low_two, high_two) = _neighbours(one), _neighbours(two)
+        total = turns[one][low_two] - turns[one][high_two] + turns[two][high_one] - turns[two][low_one]
         whole = np.logical_and.reduce([region[corner] for corner in corners])
-        found[axis][corners[0]] = np.rint(total / (2 * np.pi)) * whole
+        found[axis][corners[0]] = np.rint(total) * whole
     return found
 
 
@@ -297,6 +301,8 @@ def summary_table(found: StrainMap) -> dict[str, Any]:
         if found.support.any()
         else None,
         "dislocation_voxels": int(found.dislocation.sum()),
+        "dislocation_lines": len(found.lines),
+        "dislocation_length_m": sum((line.length for line in found.lines), 0.0),
         **{f"resolution_{method}_m": length for method, length in found.resolution.items()},
     }
 

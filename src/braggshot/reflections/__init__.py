@@ -3,6 +3,7 @@
 orientation   index the reflections and orient the crystal
 linear        apply a sparse matrix in torch
 combine       bring single crystals onto one grid; their twins, shifts and shared displacement
+burgers       find dislocations and their Burgers vectors
 joint         fit one density and one displacement to the counts of all reflections
 tensor        compute strains and rotations of a displacement
 check         predict each reflection from the others; sigma and verdict

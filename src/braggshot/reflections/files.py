@@ -13,9 +13,10 @@ import numpy as np
 
 from braggshot.io.atomic import refuse_target, replacing, replacing_hdf5
 from braggshot.io.hdf5 import add_group, put, put_tree
+from braggshot.io.results import vtp
 from braggshot.io.results.strain_images import add_image
 from braggshot.io.results.vtk import write_arrays
-from braggshot.reflections import tensor
+from braggshot.reflections import burgers, tensor
 from braggshot.reflections.record import Tensor
 from braggshot.volumes import FloatArray
 
@@ -39,6 +40,8 @@ def write(folder: Path, found: Tensor, name: str = "tensor", force: bool = True)
     write_vti(targets["vti"], found)
     if "sample" in targets:
         write_vti(targets["sample"], found.in_sample())
+    if "vtp" in targets:
+        write_vtp(targets["vtp"], found)
     draw_tensor(targets["png"], fields_of(found), found.crystal.voxel, lines_of(found))
     with replacing(targets["json"]) as temporary:
         temporary.write_text(json.dumps({"program": "braggshot", **summary(found)}, indent=1))
@@ -47,7 +50,8 @@ def write(folder: Path, found: Tensor, name: str = "tensor", force: bool = True)
 
 def places(folder: Path, found: Tensor, name: str = "tensor") -> dict[str, Path]:
     """List the files of a tensor; those along the sample's axes only where the crystal's are known."""
-    targets = {kind: folder / f"{name}.{kind}" for kind in ("cxi", "vti", "png", "json")}
+    lines = (folder / f"{name}.vtp").exists() or bool(found.dislocations)  # those of an earlier tensor must not stay
+    targets = {kind: folder / f"{name}.{kind}" for kind in ("cxi", "vti", "png", "json", *(("vtp",) if lines else ()))}
     return {**targets, "sample": folder / f"{name}_sample.vti"} if found.axes == "crystal" else targets
 
 
@@ -74,6 +78,19 @@ def write_vti(path: Path, found: Tensor) -> None:
         arrays["strain_sigma"] = (_last(found.sigma.strain), "1")
         arrays["rotation_sigma"] = (_last(found.sigma.rotation), "rad")
     write_arrays(path, arrays, found.basis, found.axes)
+
+
+def write_vtp(path: Path, found: Tensor) -> None:
+    """Write the lines of dislocations with their Burgers vectors, in nm along the axes of the tensor; NaN where it is open."""
+    slips = found.dislocations
+    open_ = np.full(3, np.nan)
+    values: dict[str, Any] = {
+        "burgers_nm": [open_ if one.vector is None else 1e9 * one.vector[::-1] for one in slips],
+        "explained": [one.explained for one in slips],
+        "length_nm": [1e9 * one.length for one in slips],
+        "is_closed": [int(one.is_closed) for one in slips],
+    }
+    vtp.write_lines(path, [one.points for one in slips], values)
 
 
 def _last(values: FloatArray) -> Any:
@@ -103,12 +120,36 @@ def write_cxi(path: Path, found: Tensor) -> None:
         put(numbers, "crystal_to_sample", found.orientation.rotation, "1")
         put_tree(add_group(numbers, "results", "NXcollection"), _named(summary(found)))
         put_tree(add_group(numbers, "configuration", "NXcollection"), found.configuration)
+        _write_slips(add_group(numbers, "dislocations", "NXcollection"), found)
+
+
+def _write_slips(group: h5py.Group, found: Tensor) -> None:
+    """Write lines and Burgers vectors; vectors have components (z, y, x) of the tensor's axes."""
+    for number, slip in enumerate(found.dislocations, start=1):
+        one = add_group(group, f"line_{number}", "NXcollection")
+        put(one, "points", slip.points, "m", components="z, y, x", frame=found.axes)
+        put(one, "burgers", slip.vector, "m", components="z, y, x", frame=found.axes)
+        put(one, "angle_to_burgers", slip.angles, "rad")
+        put_tree(one, _slip(slip))
+
+
+def _slip(slip: burgers.Slip) -> dict[str, Any]:
+    """Return the numbers of a dislocation."""
+    known = {} if slip.indices is None else {"burgers_uvw": [float(part) for part in slip.indices], "explained": slip.explained}
+    return {
+        "said": burgers.sentence(slip),
+        "length_m": slip.length,
+        "is_closed": int(slip.is_closed),
+        "g_dot_b": list(slip.turns),
+        "agreed": list(slip.agreed),
+        **known,
+    }
 
 
 def _named(table: Mapping[str, Any]) -> dict[str, Any]:
     """Turn the list of reflections into a tree, one branch each, as HDF5 asks."""
     rows = {f"reflection_{number}": row for number, row in enumerate(table["reflections"], 1)}
-    return {**{name: value for name, value in table.items() if name != "reflections"}, **rows}
+    return {**{name: value for name, value in table.items() if name not in {"reflections", "dislocations"}}, **rows}
 
 
 def summary(found: Tensor) -> dict[str, Any]:
@@ -142,6 +183,7 @@ def summary(found: Tensor) -> dict[str, Any]:
             for row in found.reflections
         ],
     }
+    table["dislocations"] = [_slip(one) for one in found.dislocations]
     if mean is not None:
         table["mean_strain"] = dict(zip(tensor.SIX, map(float, mean), strict=True))
     if found.sigma is not None:
@@ -179,4 +221,5 @@ def lines_of(found: Tensor) -> list[str]:
     if found.mean_strain is not None:
         mean = ", ".join(f"{name} {1e4 * value:.1f}" for name, value in zip(tensor.SIX, found.mean_strain, strict=True))
         lines.append(f"mean lattice against the cell, in 10⁻⁴: {mean}")
+    lines += [burgers.sentence(one) for one in found.dislocations[:3]]
     return lines

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from braggshot.display import Described
 from braggshot.reflections import tensor
+from braggshot.reflections.burgers import Slip
 from braggshot.reflections.check import Sigma
 from braggshot.reflections.joint import Crystal
 from braggshot.reflections.orientation import Hkl, Orientation
@@ -64,6 +65,7 @@ class Tensor(Described):
     seconds, configuration : time of each stage [s]; every resolved setting
     axes : "crystal" (x along a*, y in the plane of a* and b*), "sample" (the laboratory's with all sample circles at zero), or
         "plane" (two reflections: x along the first q, z across both)
+    dislocations : lines that any reflection sees, the longest first, with their Burgers vectors where three tell them
     """
 
     reflections: tuple[Reflection, ...]
@@ -78,6 +80,7 @@ class Tensor(Described):
     seconds: Mapping[str, float]
     configuration: Mapping[str, Any]
     axes: Axes = "crystal"
+    dislocations: tuple[Slip, ...] = ()
 
     @property
     def basis(self) -> NDArray[np.float64]:
@@ -107,8 +110,13 @@ class Tensor(Described):
         )
         rows = tuple(replace(row, q=turn @ row.q) for row in self.reflections)
         mean = None if self.mean_strain is None else tensor.turned(self.mean_strain, turn)
+        slips = tuple(
+            replace(one, points=one.points @ turn.T, vector=None if one.vector is None else turn @ one.vector)
+            for one in self.dislocations
+        )
         sigma = None if self.sigma is None else _turn_sigma(self.sigma, turn)
-        return replace(self, reflections=rows, fields=fields, sigma=sigma, mean_strain=mean, axes="sample")
+        changed: Any = {"reflections": rows, "fields": fields, "sigma": sigma, "mean_strain": mean, "dislocations": slips}
+        return replace(self, **changed, axes="sample")
 
 
 def _turn_sigma(sigma: Sigma, turn: FloatArray) -> Sigma:

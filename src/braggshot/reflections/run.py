@@ -32,7 +32,7 @@ from braggshot.output import Result, check_writable, files_of, write
 from braggshot.phasing.problem import prepare_measured
 from braggshot.physics.fourier import to_centre
 from braggshot.pipeline import drain, run
-from braggshot.reflections import check, combine, files, joint, tensor
+from braggshot.reflections import burgers, check, combine, files, joint, tensor
 from braggshot.reflections.combine import Common, Single
 from braggshot.reflections.joint import Crystal, Window
 from braggshot.reflections.orientation import Hkl, Orientation, lattice_vectors, orient
@@ -167,9 +167,9 @@ def fit_together(
     noted = (*reasons, *_notes(singles, oriented, usable))
     lasted["total"] = sum(lasted.values())
     mean = _mean_strain(singles, kept, found, fields, oriented)
-    whole = Tensor(
-        rows, found, fields, checks.sigma, oriented, verdict, noted, mean, common.inconsistency, lasted, config.dump(settings)
-    )
+    numbers = mean, common.inconsistency, lasted, config.dump(settings)
+    slips = burgers.slips(common, usable, oriented.hkls, oriented.cell)
+    whole = Tensor(rows, found, fields, checks.sigma, oriented, verdict, noted, *numbers, dislocations=slips)
     return whole.in_plane() if len(singles) == 2 else whole
 
 

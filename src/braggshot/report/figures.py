@@ -61,6 +61,7 @@ class Picture:
     width, height : lengths that the panel spans [`unit`]
     triad : name of each coordinate axis, and components right and up of its unit vector, for views in three dimensions
     labels : texts and their places (right, up), 0 to 1 from the lower left
+    lines : lines inside the crystal, as places (n, 2) of this kind
     """
 
     rgba: Pixels
@@ -72,6 +73,7 @@ class Picture:
     unit: str
     triad: tuple[tuple[str, float, float], ...] = ()
     labels: tuple[tuple[str, float, float], ...] = ()
+    lines: tuple[FloatArray, ...] = ()
 
     @property
     def is_dark(self) -> bool:

@@ -38,7 +38,7 @@ def _figure(picture: Picture, *, voxels: bool) -> str:
         f'<div class="frame" style="aspect-ratio:{picture.width:.6g}/{picture.height:.6g}">'
         f'<img class="{"voxels" if voxels else ""}" alt="{escape(caption)}" src="{png(picture.rgba)}">'
         f'<span class="{kind}" style="width:{100 * bar / picture.width:.2f}%">{bar:g} {picture.unit}</span>'
-        f"{_triad(picture)}{_labels(picture)}</div><figcaption>{escape(caption)}</figcaption></figure>"
+        f"{_inside(picture)}{_triad(picture)}{_labels(picture)}</div><figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
@@ -56,6 +56,13 @@ def _labels(picture: Picture) -> str:
         for name, across, along in picture.labels
     )
     return "".join(spans)
+
+
+def _inside(picture: Picture) -> str:
+    """Draw lines inside the crystal, seen through its surface."""
+    paths = (" ".join(f"{100 * across:.1f},{100 - 100 * along:.1f}" for across, along in line.tolist()) for line in picture.lines)
+    drawn = "".join(f'<polyline class="edge" points="{path}"/><polyline points="{path}"/>' for path in paths)
+    return f'<svg class="inside" viewBox="0 0 100 100">{drawn}</svg>' if drawn else ""
 
 
 def _triad(picture: Picture) -> str:

@@ -24,6 +24,7 @@ LOOKS = {"oblique": (0.75, 0.42, 0.5), "x": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0
 """Name of a direction of view -> vector from the crystal to the eye, (z, y, x)."""
 # Colours of lines that stand out, and of other lines and text.
 ACCENT, GREY = "#3d7cc9", "#808890"
+_LINE, _SEEN_THROUGH = "#d4a017", 0.55  # colour of dislocations on light and dark pages; opacity of a surface around them [1]
 _FONT = "system-ui, sans-serif"  # font of the text in figures
 _GRID = "#a9afb6"  # colour of grid lines in space, opaque because transparency does not work there
 _COLOUR_STOPS = 33  # number of colours that describe a colour map to the browser
@@ -79,10 +80,11 @@ def camera_from(look: str) -> Figure:
 
 def crystal(shown: Solid, surface: Mesh | None, colouring: str, camera: Figure) -> Figure:
     """Draw the surface of the crystal in space, with axes and the scattering vector; the page draws the colour bar."""
-    data = [] if surface is None else [{**_trace(surface), **_colour_range(shown.colours[colouring]), "showscale": False}]
+    colours = _colour_range(shown.colours[colouring])
+    data = [] if surface is None else [{**_trace(surface), **colours, **_opacity(shown), "showscale": False}]
     scene = _enlarged(_scene(shown, camera), _PAGE_ZOOM)
     scene["camera"] = {"center": _middle(shown, scene), **camera}
-    return {"data": [*data, *_q_arrow(shown)], "layout": {**layout_of(0), "scene": scene}}
+    return {"data": [*data, *_q_arrow(shown), *_lines(shown)], "layout": {**layout_of(0), "scene": scene}}
 
 
 def figure(shown: Solid, colouring: str = "strain") -> Figure:
@@ -100,13 +102,14 @@ def figure(shown: Solid, colouring: str = "strain") -> Figure:
     views = [View(cut=cut, kept=kept, max_triangles=_TRIANGLES) for cut, kept in CUTS]
     made = [(view, found) for view in views if (found := meshes(shown, view, names))]
     traces = [
-        {**_trace(_rounded(found[first])), "coloraxis": "coloraxis", "visible": place == 0} for place, (_, found) in enumerate(made)
+        {**_trace(_rounded(found[first])), **_opacity(shown), "coloraxis": "coloraxis", "visible": place == 0}
+        for place, (_, found) in enumerate(made)
     ]
     layout = {**layout_of(0), "scene": _enlarged(_scene(shown, camera_from("oblique"))), "coloraxis": _colour_axis(shown, first)}
     layout["updatemenus"] = [_menu(shown, [found for _, found in made], names, first)]
     layout["sliders"] = [_slider([view for view, _ in made])]
     layout["margin"] = {"l": 0, "r": 0, "t": 40, "b": 0}
-    return {"data": [*traces, *_q_arrow(shown)], "layout": layout}
+    return {"data": [*traces, *_q_arrow(shown), *_lines(shown)], "layout": layout}
 
 
 def _middle(shown: Solid, scene: Figure) -> Figure:
@@ -224,6 +227,26 @@ def _trace(surface: Mesh) -> Figure:
 def _mode(surface: Mesh) -> str:
     """Return plotly's name of the places that have a value: the triangles of the surface, or their corners."""
     return "cell" if surface.is_by_triangle else "vertex"
+
+
+def _opacity(shown: Solid) -> Figure:
+    """Let the surface of a crystal with dislocations be seen through; without any it is opaque."""
+    return {"opacity": _SEEN_THROUGH} if shown.lines else {}
+
+
+def _lines(shown: Solid) -> list[Figure]:
+    """Draw the lines of dislocations; what each is shows beside the pointer."""
+    drawn = []
+    for points, said in shown.lines:
+        z, y, x = round_to(points.astype(np.float32)).T
+        trace = {
+            "type": "scatter3d",
+            "mode": "lines",
+            "line": {"color": _LINE, "width": 8},
+            "hovertemplate": f"{said}<extra></extra>",
+        }
+        drawn.append({**trace, "x": pack(z), "y": pack(x), "z": pack(y), "showlegend": False})
+    return drawn
 
 
 def _q_arrow(shown: Solid) -> list[Figure]:

@@ -21,6 +21,7 @@ _SIZE = (13.333, 7.5)  # width and height of the slide [inches]
 # Colour of each verdict.
 HUES = {"good": "#1a7f4b", "explained": "#1b5e9e", "doubtful": "#a15c00", "failed": "#b3261e", "not judged": "#5f6368"}
 _INK, _SOFT, _Q = "#1b1f24", "#59636e", "#1f5fa8"  # colours of text, of less important text, and of the scattering vector q
+_LINE = "#111111"  # colour of the lines of dislocations
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ def slide(drawing: Drawing) -> Figure:
         _draw(canvas, picture, place, bar=number == 3)
         _triad(canvas, picture, place)
     _legend(canvas, (0.115, 0.07), name, colours)
+    if drawing.material is not None and drawing.material.found.lines:
+        said = text.dislocations(drawing.material.found.lines)
+        canvas.text(0.115, 0.045, f"{said} (black, seen through)", fontsize=9, color=_INK, va="center", parse_math=False)
     _strip(canvas, amplitudes, (0.425, 0.625), "amplitude", bright)
     _strip(canvas, others, (0.425, 0.345), title, colours)
     _numbers(canvas, reconstruction)
@@ -115,6 +119,10 @@ def _image(canvas: Axes, rgba: Pixels, place: Place) -> None:
 
 def _draw(canvas: Axes, picture: Picture, place: Place, *, bar: bool) -> None:
     _image(canvas, picture.rgba, place)
+    for line in picture.lines:  # seen through the surface
+        across, along = np.transpose([place.at(*point) for point in line.tolist()])
+        canvas.plot(across, along, color="white", linewidth=3.2, solid_capstyle="round")
+        canvas.plot(across, along, color=_LINE, linewidth=1.8, solid_capstyle="round")
     for name, across, along in picture.labels:
         canvas.text(*place.at(across, along), in_mathtext(name), fontsize=8, color=_INK, ha="center", va="center")
     if bar:

@@ -7,7 +7,7 @@ choices of a `View`. Coordinates are (z, y, x) of the crystal's frame, in nm whe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +82,7 @@ class Solid:
     unit : "nm" or "voxels"
     frame : name of the coordinate frame, in words
     q : unit vector along the scattering vector; None where it is not known
+    lines : dislocations, (n, 3) points each [`unit`], and what to say of each
     """
 
     name: str
@@ -95,6 +96,7 @@ class Solid:
     unit: str
     frame: str
     q: FloatArray | None
+    lines: tuple[tuple[FloatArray, str], ...] = ()
 
     def colouring(self, wished: str) -> str:
         """Return the name `wished` of a quantity if the crystal has it, else the name of the first one in `TITLES` that it has."""
@@ -185,7 +187,8 @@ def _solid_of_strain(strain: StrainMap) -> Solid:
             fields[name], colours[name] = values, _between_percentiles(values[inside], "" if name == "sigma" else "Å")
     frame = strain.choices.get("frame", f"{strain.frame} frame")
     whole = _WholeCrystal(strain.name, strain.amplitude, strain.support, strain.basis * 1e9, "nm", frame)
-    return _crop_to_box(whole, fields, colours, strain.q_bragg)
+    lines = tuple((line.points * 1e9, text.dislocations([line])) for line in strain.lines)
+    return replace(_crop_to_box(whole, fields, colours, strain.q_bragg), lines=lines)
 
 
 def _amplitudes(inside: FloatArray) -> Colours:

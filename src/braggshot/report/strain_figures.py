@@ -86,7 +86,8 @@ def views(shown: Material, what: str = "strain", size: int = 420, azimuths: tupl
         rgba = render(surface, axes, size, lambda field: colours(field.real)[:, :3] / 255.0)
         width = 2 * surface.radius
         labels = _labels(shown.found.facets, surface, axes)
-        pictures.append(Picture(rgba, f"from azimuth {azimuth}°", "", "", width, width, "nm", triad, labels))
+        inside = tuple(0.5 + (line.points * 1e9 - surface.centre) @ axes[:2].T / width for line in shown.found.lines)
+        pictures.append(Picture(rgba, f"from azimuth {azimuth}°", "", "", width, width, "nm", triad, labels, inside))
     return tuple(pictures)
 
 

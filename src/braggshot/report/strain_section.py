@@ -11,7 +11,7 @@ from braggshot.physics.strain import summary_table
 from braggshot.report import html_parts
 from braggshot.report.figures import Picture
 from braggshot.report.strain_figures import Material, histogram, plane_name, slices
-from braggshot.report.text import SUPERSCRIPTS, Fact, length, number, percent
+from braggshot.report.text import SUPERSCRIPTS, Fact, dislocations, length, number, percent
 from braggshot.volumes import Facet, FloatArray, StrainMap
 
 # Name of a method of measuring the resolution -> the length that it measures, in words.
@@ -89,8 +89,14 @@ def facts(found: StrainMap) -> tuple[Fact, ...]:
         note = f"{len(named)} of them named after lattice planes" if named else "too few fit planes of low index to name any"
         doubt = f"; {found.choices['facets_doubt']}" if "facets_doubt" in found.choices else ""
         listed.append(Fact("facets", str(len(found.facets)), note + doubt))
-    if few["dislocation_voxels"]:
-        listed.append(Fact("dislocations", f"{few['dislocation_voxels']} voxels", "around which the phase circulates"))
+    if found.lines:
+        least = min(line.confidence for line in found.lines)
+        share = "all" if least > 0.995 else f"at least {percent(least)} of the"
+        note = f"{share} paths around them agree; another reflection may see others"
+        listed.append(Fact("dislocations", dislocations(found.lines), note))
+    elif few["dislocation_voxels"]:
+        note = "around which the phase circulates; no line that paths around it confirm"
+        listed.append(Fact("dislocations", f"{few['dislocation_voxels']} voxels", note))
     listed += [
         Fact(f"resolution ({name.replace('_', ' ')})", length(value), METHODS[name]) for name, value in found.resolution.items()
     ]

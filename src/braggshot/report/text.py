@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from braggshot.phasing.verdict import Limits
 from braggshot.report.surface import bulk
-from braggshot.volumes import Agreement, FloatArray, Reconstruction
+from braggshot.volumes import Agreement, Dislocation, FloatArray, Reconstruction
 
 # Table that turns the digits of an exponent into superscripts.
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -137,6 +138,15 @@ def crystal_facts(reconstruction: Reconstruction) -> tuple[Fact, ...]:
         note = f"extent in z × y × x; volume {volume_nm3 * 1e-9:.3g} µm³, more than the crystal's"
         facts[2] = Fact("support", f"{_times(size * 1e9)} nm", note)
     return tuple(facts)
+
+
+def dislocations(found: Sequence[Dislocation]) -> str:
+    """Say in words how long the lines of dislocations are, and how often the phase turns around them; empty without lines."""
+    said = [f"{'loop' if line.is_closed else 'line'} of {length(line.length)}, G·b = {line.winding}" for line in found[:3]]
+    if len(found) < 2:
+        return "".join(f"One dislocation {words}" for words in said)
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"{len(found)} dislocations: {'; '.join(said)}{more}"
 
 
 def agreement(agreeing: Agreement | None) -> str:

@@ -28,9 +28,10 @@ from braggshot.volumes import Reconstruction
 Row = dict[str, Any]
 MEASURED = (
     "volume_m3", "volume_low_m3", "volume_high_m3", "lattice_parameter_m", "d_spacing_m", "strain_mean", "strain_std",
-    "strain_mean_surface", "strain_std_surface", "strain_sigma", "displacement_range_m", "dislocation_voxels", "resolution_m",
-    "resolution_fsc_half_data_m", "resolution_prtf_m", "resolution_fsc_starts_m", "resolution_edge_m", "chi2", "llk_free",
-    "agreement", "correlation_to_previous", "twin_margin", "cold_llk_free", "warm_llk_free", "warm_cold_correlation", "seconds",
+    "strain_mean_surface", "strain_std_surface", "strain_sigma", "displacement_range_m", "dislocation_voxels",
+    "dislocation_lines", "dislocation_length_m", "resolution_m", "resolution_fsc_half_data_m", "resolution_prtf_m",
+    "resolution_fsc_starts_m", "resolution_edge_m", "chi2", "llk_free", "agreement", "correlation_to_previous",
+    "twin_margin", "cold_llk_free", "warm_llk_free", "warm_cold_correlation", "seconds",
 )  # fmt: skip
 """Columns of measured values, in the order of writing; a name that ends in _m or _m3 has the unit m or m³."""
 RESOLUTIONS = ("fsc_half_data", "prtf", "fsc_starts", "edge")  # methods that measure the resolution, the most reliable first

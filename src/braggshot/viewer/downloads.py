@@ -15,7 +15,7 @@ from flask import Flask, Response, request
 from braggshot import report
 from braggshot.errors import BraggshotError
 from braggshot.io import results
-from braggshot.io.results import vtk
+from braggshot.io.results import vtk, vtp
 from braggshot.report import solid as solids
 from braggshot.report.solid import Solid
 from braggshot.series.table import summarise_result
@@ -27,6 +27,7 @@ from braggshot.volumes import Reconstruction
 WRITERS: Mapping[str, Callable[[Path, Reconstruction], None]] = {
     "cxi": results.write,
     "vti": vtk.write,
+    "vtp": vtp.write,
     "png": lambda path, found: report.write_png(path, report.Drawing(found)),
     "csv": lambda path, found: _write_text(path, table([numbers(found)])),
 }
@@ -34,6 +35,7 @@ WRITERS: Mapping[str, Callable[[Path, Reconstruction], None]] = {
 KINDS = {
     "cxi": "CXI",
     "vti": "VTI",
+    "vtp": "dislocations (VTP)",
     "png": "slide (PNG)",
     "csv": "numbers (CSV)",
     "series": "series (CSV)",

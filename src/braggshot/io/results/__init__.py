@@ -4,6 +4,7 @@ strain_images   write and read the strain map inside a CXI entry
 cxi             write and read the result CXI: crystal, measurement, strain, settings
 npz             write a NumPy archive for scripts
 vtk             write VTK image data for ParaView
+vtp             write the lines of dislocations for ParaView
 cohere          write a folder from which cohere continues, and read its objects
 cdiutils        write the file that cdiutils post-processes
 """

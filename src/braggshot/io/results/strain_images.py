@@ -4,7 +4,8 @@
 
     entry_1/
       image_N/{title, data, z, y, x}, link <field> -> image_N       amplitude, phase, displacement, strain, d_spacing, support, ...
-      strain_1/{frame, basis, rotation, q_bragg, iso_level, reflection, name, resolution, facets, choices, numbers}
+      strain_1/{frame, basis, rotation, q_bragg, iso_level, reflection, name, resolution, facets, lines, choices, numbers}
+      strain_1/lines/line_N/{points, G_dot_b, confidence, is_closed, length}      dislocations, the longest first
 
 The data of every image have the attributes ``frame`` and ``basis`` (columns are the voxel edges [m], components (z, y, x)), and
 ``long_name``, which says in words what they hold. Fields that have no value outside the crystal are NaN there. Strain is a pure
@@ -20,9 +21,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from braggshot.errors import FormatError
 from braggshot.io.chunks import read_region
 from braggshot.io.hdf5 import add_group, get, put, put_tree, read_tree
-from braggshot.volumes import Facet, FloatArray, StrainMap
+from braggshot.volumes import Dislocation, Facet, FloatArray, StrainMap
 
 # Fields of a strain map, and the units in which they are written.
 UNITS = {
@@ -116,6 +118,7 @@ def write(entry: h5py.Group, strain_map: StrainMap, numbers: Mapping[str, Any]) 
         put(group, name, getattr(strain_map, name))
     put_tree(add_group(group, "resolution", "NXcollection"), strain_map.resolution, "m")
     _write_facets(add_group(group, "facets", "NXcollection"), strain_map.facets)
+    _write_lines(add_group(group, "lines", "NXcollection"), strain_map)
     put_tree(add_group(group, "choices", "NXcollection"), strain_map.choices)
     put_tree(add_group(group, "numbers", "NXcollection"), {key: value for key, value in numbers.items() if value is not None})
 
@@ -135,7 +138,31 @@ def read(entry: h5py.Group) -> StrainMap | None:
         resolution=read_tree(group["resolution"]),
         facets=_read_facets(group["facets"]),
         choices=read_tree(group["choices"]),
+        lines=_read_lines(group["lines"]) if "lines" in group else (),
     )
+
+
+def _write_lines(group: h5py.Group, strain_map: StrainMap) -> None:
+    """Write the lines of dislocations; their points have components (z, y, x) of the map's frame, from its origin."""
+    for number, line in enumerate(strain_map.lines, start=1):
+        one = add_group(group, f"line_{number}", "NXcollection")
+        put(one, "points", line.points, "m", components="z, y, x", frame=strain_map.frame)
+        put(one, "G_dot_b", line.winding, "1")
+        put(one, "confidence", line.confidence, "1")
+        put(one, "is_closed", int(line.is_closed), "1")
+        put(one, "length", line.length, "m")
+
+
+def _read_lines(group: h5py.Group) -> tuple[Dislocation, ...]:
+    found = []
+    for number in range(1, len(group) + 1):
+        line = group[f"line_{number}"]
+        points = np.asarray(read_region(line["points"]), dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise FormatError(f"{line.file.filename}: {line.name}/points has shape {points.shape}, expected (n, 3).")
+        numbers = [get(line, name) for name in ("is_closed", "G_dot_b", "confidence")]
+        found.append(Dislocation(points, bool(numbers[0]), int(numbers[1]), float(numbers[2])))
+    return tuple(found)
 
 
 def _write_facets(group: h5py.Group, facets: tuple[Facet, ...]) -> None:
