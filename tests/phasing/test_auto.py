@@ -40,10 +40,14 @@ CONFIG = PhasingConfig(
     further_starts=(2, 1, 1),
     device="cpu",
     partial_coherence="off",
+    deepen_excess=1.0,  # so that iterations can be counted
 )
 REFINE, OPENING, NARROWING, SETTLING, FINISH = 70, 160, 480, 380, 290  # iterations
+VOLUME_FINISH, DEEPER = 360, 840  # iterations in which supports keep the measured volume
 CONFIRM = 3 * REFINE + 3 * OPENING + 2 * NARROWING + SETTLING + FINISH
-SEARCH = 3 * REFINE + 5 * OPENING + 3 * NARROWING + (2 + 3) * SETTLING + (2 + 1) * FINISH  # the best hypothesis is finished too
+SEARCH = (
+    3 * REFINE + 5 * OPENING + 3 * NARROWING + (2 + 3) * SETTLING + (2 + 1) * VOLUME_FINISH
+)  # the best hypothesis is finished too
 FURTHER = 2 * OPENING + NARROWING + SETTLING + FINISH
 
 
@@ -88,6 +92,14 @@ def test_refine_takes_its_iterations_and_finds_the_crystal(sample, found):
     assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
     blind, _ = found("oneshot")
     assert result.quality.chi2 < blind.quality.chi2
+
+
+def test_guesses_are_refined_for_longer_if_the_short_refinement_leaves_misfit(sample, found):
+    result, steps = finish(sample[1], replace(CONFIG, method="refine", deepen_excess=0.0))
+    assert len(steps) == 3 * (REFINE + DEEPER)
+    assert len(result.ensemble.table["start"]) == 4, "of the two refinements of a guess only the better is kept"
+    assert (result.ensemble.table["llk_free"] <= found("refine")[0].ensemble.table["llk_free"]).all()
+    assert (result.ensemble.table["threshold"] < 1).all(), "a volume is no threshold"
 
 
 def test_hypotheses_are_refined_with_a_blur_that_suits_the_size_of_the_crystal(sample, monkeypatch):
@@ -141,12 +153,13 @@ def test_auto_goes_on_where_it_is_not_sure(sample):
     noise = np.random.default_rng(0).permutation(volume.intensity.reshape(-1)).reshape(volume.shape)
     short, one = IterativeConfig(recipe="10*RAAR+5*ER"), Round("10*RAAR+5*ER", 2.0, 1.0)
     quick = TournamentConfig(opening=one, narrowing=one, settling=one, finish=one)
-    config = replace(CONFIG, method="auto", max_tournaments=4, refine=short, tournament=quick, volume_tournament=quick)
+    config = replace(CONFIG, method="auto", max_tournaments=4, refine=short, deepen=one)
+    config = replace(config, tournament=quick, volume_tournament=quick)
     result, steps = finish(replace(volume, intensity=noise), config)
     assert result.method == "search, then 3 further searches"
     assert result.verdict == "failed"
     assert len(result.quality.agreement) == strategies.KEPT + 1, "of five starts the best four stay beside the last search"
-    assert len(steps) == 15 * (3 + 5 + 3 + 2 + 3 + 3) + 3 * 15 * (2 + 1 + 1 + 1)
+    assert len(steps) == 15 * (3 + 3 + 5 + 3 + 2 + 3 + 3) + 3 * 15 * (2 + 1 + 1 + 1)
     asked: list[str] = []
     enough = phase(replace(volume, intensity=noise), config, is_enough=lambda found: not asked.append(found.verdict))
     assert drain(enough).method == "search", "no further search where the caller says so"

@@ -11,7 +11,7 @@ from braggshot.iterative.iterate import FirstSupport, IterativeConfig
 from braggshot.nn.adapt import AdaptConfig
 from braggshot.nn.expert_iteration import SHORT
 from braggshot.nn.weights import SHIPPED
-from braggshot.phasing.tournament import KEEPING_VOLUME, TournamentConfig
+from braggshot.phasing.tournament import DEEPENING, KEEPING_VOLUME, Round, TournamentConfig
 from braggshot.phasing.verdict import Limits
 
 Sizes = tuple[int, int, int]
@@ -28,6 +28,9 @@ class PhasingConfig(Changes):
     hypotheses : number of hypotheses, guesses of the crystal: the best predictions of the network are kept as hypotheses
     orientations : number of turned copies of the pattern, from each of which the network makes a prediction
     refine : settings of the iterations that refine each hypothesis of the network and each object given to begin from
+    deepen_excess : misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`) above which hypotheses are
+        refined for longer [1]
+    deepen : recipe and blur of that longer refinement, in which supports keep the measured volume
     promising_excess : largest misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`) with which the best
         refined hypothesis is promising; random starts then only have to confirm it [1]
     search_oversampling : a pattern that is sampled more finely is resampled at wider spacings, down to this oversampling, on which
@@ -72,6 +75,8 @@ class PhasingConfig(Changes):
     hypotheses: int = 3
     orientations: int = 15
     refine: IterativeConfig = SHORT
+    deepen_excess: float = 0.03
+    deepen: Round = DEEPENING
     promising_excess: float = 0.08
     search_oversampling: float = 2.4
     tournament: TournamentConfig = field(default_factory=TournamentConfig)

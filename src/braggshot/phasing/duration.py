@@ -47,11 +47,13 @@ def estimate_duration(volume: DiffractionVolume, config: PhasingConfig) -> tuple
     )
     network = NETWORK * RESAMPLED / voxels if find_strategy(config.method).needs_network else 0.0
     refine = config.hypotheses * (wide * len(parse_recipe(config.refine.recipe)) + (wide < 1) * len(parse_recipe(POLISH)))
+    polish = (wide < 1) * len(parse_recipe(config.volume_tournament.polish))
+    deepen = config.hypotheses * (wide * len(parse_recipe(config.deepen.recipe)) + polish)
     iterative = config.starts * len(parse_recipe(config.iterative.recipe))
     shortest, longest = {
-        "auto": (network + refine + confirm, network + refine + search + (config.max_tournaments - 1) * further),
+        "auto": (network + refine + confirm, network + refine + deepen + search + (config.max_tournaments - 1) * further),
         "oneshot": (network, network),
-        "refine": (network + refine, network + refine),
+        "refine": (network + refine, network + refine + deepen),
     }.get(config.method, (iterative, iterative))
     return each * shortest, each * longest
 

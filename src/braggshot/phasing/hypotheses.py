@@ -17,7 +17,8 @@ from braggshot.nn.predict import Hypothesis, network_input, predict
 from braggshot.nn.weights import Card
 from braggshot.phasing.partial_coherence import Phasing
 from braggshot.phasing.problem import PhasingContext
-from braggshot.phasing.tournament import blur_factor
+from braggshot.phasing.selection import score
+from braggshot.phasing.tournament import blur_factor, finish_guesses
 from braggshot.physics.fourier import to_centre, to_corner
 
 # Amplitude, relative to the largest, up to which a voxel is set to zero in a prediction of the network that is used unrefined [1].
@@ -58,12 +59,23 @@ def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = Tr
 def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing:
     """Refine each guess of the crystal by iterations; return the refined guesses and, last, the first guess as it was.
 
-    The guesses are given best first. Where photons are few, iterations fit noise, and the unrefined guess may be better.
+    The guesses are given best first. Where photons are few, iterations fit noise, and the unrefined guess may be better. If the
+    short refinement leaves more misfit than `deepen_excess`, the guesses are also refined for longer, with supports that keep the
+    measured volume, and of the two refinements of a guess the one that predicts the held-out voxels better is returned.
     """
-    seed = context.config.seed
-    pattern = context.pattern
-    refined = yield from refine_wide(guesses, pattern.data, pattern.wide, refinement(context), POLISH, seed)
-    return set_point_spread(context.point_spread, [*refined, unrefined(guesses[0], seed + len(guesses))])
+    config, pattern = context.config, context.pattern
+    refined = yield from refine_wide(guesses, pattern.data, pattern.wide, refinement(context), POLISH, config.seed)
+    scores = [score(start, context.data_cpu) for start in set_point_spread(context.point_spread, refined)]
+    if min(one.unseen for one in scores) > config.deepen_excess:
+        rounds = replace(config.volume_tournament, finish=config.deepen)
+        again = [replace(guess, threshold=None) for guess in guesses]
+        deeper = yield from finish_guesses(pattern, rounds, again, config.seed)
+        others = [score(start, context.data_cpu) for start in set_point_spread(context.point_spread, deeper)]
+        refined = [
+            new if later.llk_free < earlier.llk_free else old
+            for old, new, earlier, later in zip(refined, deeper, scores, others, strict=True)
+        ]
+    return set_point_spread(context.point_spread, [*refined, unrefined(guesses[0], config.seed + len(guesses))])
 
 
 def refinement(context: PhasingContext) -> IterativeConfig:

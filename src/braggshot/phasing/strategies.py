@@ -82,10 +82,10 @@ COMMON = frozenset({"method", "seed", "device", "free_fraction", "free_radius", 
 The setting `limits.tie_margin` is left out. It lets the agreement of starts decide between nearly equal starts, and a strategy
 without random starts does not choose by agreement.
 """
-# Names of the settings for the network; only strategies (methods of phasing) that use a network read these settings.
+# Names of the settings for the network; only strategies that use a network read these settings.
 NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
-# Names of the settings for the point spread of a partially coherent beam; only strategies (methods of phasing) that can estimate
-# a point spread read these settings.
+REFINING = frozenset({"refine", "deepen", "deepen_excess", "volume_tournament", "support_threshold"})
+# Names of the settings for the point spread of a partially coherent beam; only strategies that can estimate one read these.
 COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf", "search_oversampling"})
 ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # names of the settings that decide whether a point spread is kept
 GAPS = frozenset({"gap_fraction", "gap_recipe"})  # names of the settings for wide gaps of the detector
@@ -363,9 +363,9 @@ STRATEGIES: dict[str, Strategy] = {
         is_witnessed=True,
         kept_starts=_most_starts,
         host_bytes=(150, 75),
-        reads=NETWORK | COHERENCE | ASKED_FOR | GAPS | {
-            "refine", "promising_excess", "tournament", "volume_tournament", "confirm_starts", "search_starts", "further_starts",
-            "max_tournaments", "search_share", "first_support", "support_threshold", "limits.tie_margin",
+        reads=NETWORK | REFINING | COHERENCE | ASKED_FOR | GAPS | {
+            "promising_excess", "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
+            "search_share", "first_support", "limits.tie_margin",
         },
         instead={"starts": "search_starts", "iterative": "refine"},
     ),
@@ -384,7 +384,7 @@ STRATEGIES: dict[str, Strategy] = {
         is_witnessed=False,
         kept_starts=lambda config: config.hypotheses + 1,
         host_bytes=(150, 48),
-        reads=NETWORK | COHERENCE | {"refine", "support_threshold"},
+        reads=NETWORK | REFINING | COHERENCE,
         instead={"starts": "hypotheses", "iterative": "refine"},
     ),
     "iterative": Strategy(

@@ -139,6 +139,9 @@ The coarse rounds want a wider blur and a flatter amplitude. In the finish, HIO 
 rounds have found.
 """
 
+DEEPENING = Round("4*(6*(10*HIO+FLAT)+12*(10*RAAR+FLAT))+60*RAAR+60*ER", 2.0, 1.0)
+"""Settings of the longer refinement of a network's guess, in place of the finish."""
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -256,17 +259,32 @@ def _finish(
     starts: list[Start], pattern: Pattern, small: Pattern, config: TournamentConfig
 ) -> Generator[Progress, None, list[Start]]:
     """Continue starts of the coarse grid with all fringes: at the wider spacings, then on all voxels."""
-    finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(pattern.host), FINISHED)
-    finish = _keep_volume(finish, pattern, pattern, config)
     loose = [reshape_start(start, small.data.shape) for start in starts]
     # A volume that was kept is a share of the coarse grid, and no threshold for the whole grid: each start draws a new one.
     passed_on = [Guess(start.rho, start.support, start.threshold if config.volume is None else None) for start in loose]
     guesses = [resample_guess(guess, pattern.data.shape, config.support_threshold) for guess in passed_on]
-    finished = yield from refine_wide(guesses, pattern.data, pattern.wide, finish, config.polish, 0)
-    if config.volume is not None:
-        # Nor may whoever continues a start take the volume for a threshold.
-        finished = [replace(start, threshold=sum(ShrinkWrap.threshold) / 2) for start in finished]
+    finished = yield from finish_guesses(pattern, config, guesses, 0)
     return [replace(new, seed=old.seed, sigma=old.sigma, eta=old.eta) for new, old in zip(finished, starts, strict=True)]
+
+
+def finish_guesses(
+    pattern: Pattern, config: TournamentConfig, guesses: Sequence[Guess], seed: int
+) -> Generator[Progress, None, list[Start]]:
+    """Phase guesses with all fringes by the rounds "finish", at the wider spacings, and "polish", on all voxels.
+
+    Parameters
+    ----------
+    pattern, config : as in `tournament`
+    guesses : guesses on the grid of the pattern
+    seed : guess k draws its random numbers from seed + k
+    """
+    finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(pattern.host), FINISHED)
+    finish = _keep_volume(finish, pattern, pattern, config)
+    finished = yield from refine_wide(guesses, pattern.data, pattern.wide, finish, config.polish, seed)
+    if config.volume is None:
+        return finished
+    # A volume is no threshold for whoever continues these starts.
+    return [replace(start, threshold=sum(ShrinkWrap.threshold) / 2) for start in finished]
 
 
 def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
