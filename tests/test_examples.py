@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def importable(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    for name in ("operando", "corrosion", "charging", "gallery"):
+    for name in ("operando", "corrosion", "charging", "gallery", "plan"):
         sys.modules.pop(name, None)
 
 
@@ -75,3 +75,12 @@ def test_the_gallery_is_drawn(tmp_path):
     for written in gallery.main(tmp_path, ["strain", "growing"], small=True):
         with Image.open(written) as picture:
             assert np.asarray(picture).std() > 10
+
+
+def test_a_planned_measurement_gives_what_the_plan_said(capsys):
+    import plan as example
+
+    (outcome,) = example.main(small=True)
+    assert "planned: 38 frames" in capsys.readouterr().out
+    assert outcome.correlation > 0.97
+    assert 1 / 3 < outcome.measured / outcome.planned < 3  # one crystal; the law holds for many (tests/test_plan.py)
