@@ -26,7 +26,7 @@ LAYERS = [
     {"output"},
     {"pipeline"},
     {"series", "reflections", "evaluation", "postprocess", "plan", "train", "batch_predict", "snapshot"},
-    {"live", "viewer", "cluster", "doctor"},
+    {"live", "viewer", "cluster", "doctor", "ewoks"},
     {"notebook"},
     {"cli"},
 ]
@@ -58,6 +58,7 @@ CONFINED = {
     "zstandard": {"io", "live"},
     "dask": {"cluster"},
     "distributed": {"cluster"},
+    "ewokscore": {"ewoks"},
     "dask_jobqueue": {"cluster"},
 }
 

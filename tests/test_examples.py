@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def importable(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    for name in ("operando", "corrosion", "charging", "gallery", "dislocation"):
+    for name in ("operando", "corrosion", "charging", "gallery", "dislocation", "plan"):
         sys.modules.pop(name, None)
 
 
@@ -88,3 +88,12 @@ def test_a_dislocation_is_found_where_it_lies(tmp_path):
     assert abs(found - true) < 5  # about one voxel
     found, true = compared["length [nm]"]
     assert true - 20 < found < true + 5  # it ends up to two voxels below the surface on either side
+
+
+def test_a_planned_measurement_gives_what_the_plan_said(capsys):
+    import plan as example
+
+    (outcome,) = example.main(small=True)
+    assert "planned: 38 frames" in capsys.readouterr().out
+    assert outcome.correlation > 0.97
+    assert 1 / 3 < outcome.measured / outcome.planned < 3  # one crystal; the law holds for many (tests/test_plan.py)

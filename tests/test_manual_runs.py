@@ -52,6 +52,7 @@ NOT_RUN = {
     "braggshot live tiled:": "needs a server; tests/live/sources/test_tiled.py runs one",
     "braggshot live 'blissdata:": "needs a server; tests/live/sources/test_blissdata.py runs one",
     "braggshot reconstruct exp.spec --scan 54-60 --sum ": "copies are refused; tests/cli/test_repeats.py sums scans",
+    "braggshot series exp.spec --scans 54-62 --sum 3 ": "copies are refused; tests/series/test_repeats.py sums scans",
     "braggshot tensor ": "needs scans of several reflections; tests/reflections makes them",
     "braggshot calibrate ": "needs a scan of a detector's arm; tests/cli/test_calibrate.py runs it",
     "braggshot reconstruct exp.spec --scan 54 --set input.geometry=place.toml": "needs what `braggshot calibrate` writes",

@@ -25,6 +25,7 @@ EXTRAS = {
     "cluster": "many scans at once, over processes or machines",
     "train": "training a network",
     "pyfai": "the gaps of detectors that files only name",
+    "ewoks": "a task in workflows of Ewoks",
     "atomistic": "simulated crystals relaxed atom by atom",
 }
 """Optional parts (extras) of the program, and the purpose of each; extras for developers are left out."""

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from braggshot import config as configuration
 from braggshot.crystal_frame import strain_map
-from braggshot.errors import DataError, FormatError
-from braggshot.io import registry, results
-from braggshot.io.results import cohere
+from braggshot.errors import DataError
+from braggshot.io import registry
+from braggshot.io.results.objects import read_object
 from braggshot.iterative.iterate import Guess, IterativeConfig, run_starts
 from braggshot.iterative.projections import ShrinkWrap, measured
 from braggshot.output import check_writable, files_of
@@ -97,21 +97,6 @@ def postprocess(
         seconds={"read": read - began, "strain": ended - read, "total": ended - began},
         strain=strain,
     )
-
-
-def read_object(path: str | Path) -> Reconstruction:
-    """Read the object of a file or folder, and bring it to the order of axes and the sign of braggshot if the layout tells them.
-
-    Raises
-    ------
-    FormatError : if there is no object.
-    """
-    path = Path(path)
-    if path.is_dir() or path.suffix == ".npy":
-        return cohere.read(path)
-    if not path.exists():
-        raise FormatError(f"{path}: no such file or folder.")
-    return results.read(path)
 
 
 @dataclass(frozen=True)

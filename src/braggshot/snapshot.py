@@ -55,6 +55,18 @@ class Work:
     expected: float | None = None
 
 
+@dataclass(frozen=True)
+class Advice:
+    """What would make a scan better, in words; `kind` says it for programs.
+
+    The kinds are ``enough`` (the scan may end), ``rock`` (further to one side), ``counts`` (too few), ``recentre``, ``step`` (too
+    coarse) and ``saturating``.
+    """
+
+    kind: Literal["enough", "rock", "counts", "recentre", "step", "saturating"]
+    words: str
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """The newest frame of a scan and the sum of its frames so far, binned; (rows, columns) [counts]."""
@@ -74,6 +86,7 @@ class Snapshot:
     reason : why the current scan could not be phased, or was aborted
     work : what the program does for the page now; None if nothing is to come
     images : the frames of the current scan; None before the first frame
+    advice : what would make the current scan better, the most urgent first
     received, expected : number of frames of the scan that have arrived, and that are planned; `expected` is None if not known
     rocking : (n,) sum of each frame, NaN where no frame has come [counts]
     result : latest preview or final result of the scan
@@ -90,6 +103,7 @@ class Snapshot:
     reason: str = ""
     work: Work | None = None
     images: Images | None = None
+    advice: tuple[Advice, ...] = ()
     received: int = 0
     expected: int | None = None
     rocking: FloatArray = field(default_factory=lambda: np.zeros(0))

@@ -10,6 +10,7 @@ cluster       phase many scans at once: ``--cluster``
 repeats       read repeats of one scan and add them: ``--sum``
 reconstruct   phase raw scans, print and write the crystals
 postprocess   compute strain of an object that another program found
+convert       write the object of one program for another
 series        follow one crystal through many scans
 tensor        join several reflections of one crystal
 calibrate     find the detector's place from a scan of its arm
@@ -37,6 +38,7 @@ import typer
 
 from braggshot.cli import (
     calibrate,
+    convert,
     doctor,
     emit,
     evaluate,
@@ -91,8 +93,8 @@ def _root(
 
 
 for module in (
-    reconstruct, postprocess, series, tensor, info, calibrate, plan, settings, template, simulate, doctor, train, evaluate, stack,
-    live, view, emit,
+    reconstruct, postprocess, convert, series, tensor, info, calibrate, plan, settings, template, simulate, doctor, train, evaluate,
+    stack, live, view, emit,
 ):  # fmt: skip
     app.add_typer(module.commands)
 

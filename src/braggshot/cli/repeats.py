@@ -36,17 +36,14 @@ def read_sum(
     ------
     BraggshotError : for scans that cannot be added, or a place where nothing can be written; the place is checked first.
     """
-    from braggshot.io import registry
     from braggshot.output import check_writable, files_of
     from braggshot.prepare import sum_repeats
     from braggshot.series import list_sources
+    from braggshot.series.repeats import read_source
 
     place = output or Path(f"{inputs[0].stem}-sum-braggshot")
     sources = list_sources(inputs, numbers, format=format)
-    scans = []
-    for source in sources:
-        options = settings.input if source.scan is None else {**settings.input, "scan": source.scan}
-        scans.append(registry.read(source.path, source.format, **options))
+    scans = [read_source(source, settings) for source in sources]
     files = [file for scan in scans for file in files_of(scan)]
     check_writable(place, files, [], settings.output.formats, settings.output.force)
     return sum_repeats(scans, settings.prepare, settings.repeats), ", ".join(source.label for source in sources), place

@@ -29,6 +29,12 @@ def series(
     column: Annotated[
         list[str] | None, typer.Option(help="Further column of the table, one value per scan.", metavar="NAME=V1,V2,...")
     ] = None,
+    add: Annotated[
+        str | None,
+        typer.Option(
+            "--sum", help="Add repeats first: every N scans, or scans in a row with one value in COLUMN.", metavar="N|COLUMN"
+        ),
+    ] = None,
     metadata: Annotated[Path | None, typer.Option(help="CSV file with such columns; 'input' or 'scan' names the scan.")] = None,
     force: Force = False,
     cluster: Cluster = None,
@@ -47,6 +53,8 @@ def series(
     for name in ("series.csv", "series.parquet", "series.png", "series.gif", "series.html"):
         refuse_target(output / name, [*inputs, *(path for path in (metadata, config) if path is not None)])
     listed = job.list_sources(inputs, scans, column or (), metadata, format)
+    if add is not None:
+        listed = job.group_repeats(listed, add)
     with contextlib.ExitStack() as stack:
         table = layered(config, sets, {**stated, **forced(force)})
         if cluster is not None:

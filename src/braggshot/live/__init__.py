@@ -12,6 +12,7 @@ assemble     build the recording and the rocking curve of the open scan from mes
 mailbox      hand the newest preview request and the finished scans to the worker thread
 preview      phase a scan as far as it is measured
 status       hold the present state of the session, and record its events
+advice       say what would make the scan better, from the frames so far
 earlier      find out what earlier sessions in the same folder left
 receiver     read the frames of a source in a thread of its own
 session      run the live session: threads, results, events

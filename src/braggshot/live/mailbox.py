@@ -24,6 +24,8 @@ class PreviewRequest:
     is_complete : whether the scan is over
     has_passed_peak : whether the rocking curve has just passed its maximum; from then on the crystal is seen well
     is_past_peak : whether the rocking curve has passed its maximum, now or earlier
+    expected : number of planned frames, None if it is not known
+    asked : time of the request, on the monotonic clock [s]
     """
 
     name: str
@@ -34,6 +36,8 @@ class PreviewRequest:
     is_complete: bool
     has_passed_peak: bool = False
     is_past_peak: bool = False
+    expected: int | None = None
+    asked: float | None = None
 
     @property
     def urgency(self) -> int:

@@ -95,7 +95,7 @@ class Receiver:
             self._began, self._last_request, self._last_peak = time.monotonic(), 0, -1
             self.journal.write("scan started", change.scan.name, 0, expected=change.scan.expected)
             fresh: dict[str, Any] = {"result": None, "previews": (), "rocking": np.zeros(0), "received": 0, "images": None}
-            fresh |= {"reason": "", "work": Work("waiting for the first frame", time.monotonic())}
+            fresh |= {"advice": (), "reason": "", "work": Work("waiting for the first frame", time.monotonic())}
             self.status.change(scan=change.scan.name, state="measuring", expected=change.scan.expected, **fresh)
         elif isinstance(change, FrameAdded):
             self._on_frame(change.scan)
@@ -107,7 +107,7 @@ class Receiver:
         if scan.received == 1:
             self._began = time.monotonic()
         every = self.every or max(1, (scan.expected or ASSUMED_FRAMES) // MAX_PREVIEWS)
-        peak = _find_passed_peak(scan.rocking)
+        peak = find_passed_peak(scan.rocking)
         has_passed = not self.every and peak not in {-1, self._last_peak}
         is_due = scan.received - self._last_request >= every or has_passed
         is_bright = _is_bright(scan.rocking)
@@ -157,10 +157,9 @@ class Receiver:
         """Request a preview of the open scan as far as it is recorded."""
         assert scan.recorder is not None
         brightest = int(np.nanargmax(scan.rocking))
-        frames, is_past_peak = scan.recorder.scan(), is_complete or _find_passed_peak(scan.rocking) != -1
-        self.mailbox.request(
-            PreviewRequest(scan.name, frames, brightest, scan.received, self._began, is_complete, has_passed_peak, is_past_peak)
-        )
+        frames, is_past_peak = scan.recorder.scan(), is_complete or find_passed_peak(scan.rocking) != -1
+        state = (is_complete, has_passed_peak, is_past_peak, scan.expected, time.monotonic())
+        self.mailbox.request(PreviewRequest(scan.name, frames, brightest, scan.received, self._began, *state))
 
     def _on_drop(self, dropped: Dropped) -> None:
         """Count dropped data by reason; log the first 20 events of each reason, and later every hundredth."""
@@ -177,7 +176,7 @@ def _is_bright(rocking: FloatArray) -> bool:
     return len(known) >= 4 and float(known.max()) > 0 and float(known.max()) >= MIN_CONTRAST * float(np.median(known))
 
 
-def _find_passed_peak(rocking: FloatArray) -> int:
+def find_passed_peak(rocking: FloatArray) -> int:
     """Return the index of the brightest frame if the Bragg peak has passed, and -1 otherwise.
 
     The peak has passed if the last frame has less than half of the counts of the brightest frame.

@@ -28,6 +28,7 @@ from braggshot import config, pipeline, series
 from braggshot.errors import ConfigError, DataError
 from braggshot.io import registry, results
 from braggshot.iterative.iterate import Progress
+from braggshot.live.advice import tell
 from braggshot.live.assemble import Assembly, recordings_in
 from braggshot.live.earlier import Places, resume, taken_before
 from braggshot.live.given import GivenImage
@@ -217,6 +218,8 @@ class Session:
         def keep(preview: Progress | Preview) -> None:
             """Store the preview as it is after a stage; then raise `Superseded` if a more urgent preview request waits."""
             if isinstance(preview, Preview):
+                if self._preview is None or self._preview[0] is not request:
+                    self._run_guarded(request.name, partial(tell, self.status, self.journal, request, preview))
                 self._preview = (request, preview)
             self._stop_if_overtaken()
 

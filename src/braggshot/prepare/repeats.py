@@ -86,7 +86,8 @@ def sum_repeats(scans: Sequence[Scan], preparation: PrepareConfig = DEFAULTS, se
     Returns
     -------
     A scan of corrected counts, the sum of all scans that were kept. Its provenance names all scans; `provenance["repeats"]` says in
-    words what was done. If only one scan is kept, it is this one, as it was measured.
+    words what was done; its ``provenance["kept"]`` names the scans in the sum. If only one scan is kept, it is this one, as it was
+    measured.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def sum_repeats(scans: Sequence[Scan], preparation: PrepareConfig = DEFAULTS, se
     said = describe(scans, matches, settings)
     if len(kept) == 1:
         only = scans[kept[0]]
-        return replace(only, provenance=_name_scans(only, scans, said))
+        return replace(only, provenance=_name_scans(only, scans, said) | {"kept": [only.name]})
     about = scans[first if first in kept else kept[0]]
     total, geometry, remarks = _add(scans, matches, (preparation, settings, region))
     counts, valid = total.pattern()
@@ -110,7 +111,8 @@ def sum_repeats(scans: Sequence[Scan], preparation: PrepareConfig = DEFAULTS, se
     if share > 0:
         said += (f"{100 * share:.2g} % of the voxels are masked in some scans: their counts are scaled to the full exposure",)
     mixed = any(scans[index].flat is not None or np.rint(matches[index].shift)[1:].any() for index in kept)
-    provenance = _name_scans(about, scans, said, remarks) | {"corrected": True, "pixels_mixed": mixed}
+    names = [scans[index].name for index in kept]
+    provenance = _name_scans(about, scans, said, remarks) | {"corrected": True, "pixels_mixed": mixed, "kept": names}
     return replace(
         about, frames=counts, valid=valid, name=f"{about.name}_sum{len(kept)}", dark=None, flat=None, monitor=None,
         rocking_angle=None, arrived=None, geometry=geometry, provenance=provenance,

@@ -249,6 +249,7 @@ def page(folder: Path, rows: Rows, x: NDArray[np.float64], label: str, stage: St
         _movie(animated),
         _table(rows, x, label),
         _reasons(rows),
+        _repeats(rows),
     ]
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -350,3 +351,12 @@ def _reasons(rows: Rows) -> str:
         return ""
     lines = "".join(f"<tr><th>{escape(str(n))}</th><td>{v}</td><td>{escape(str(r))}</td></tr>" for n, v, r in listed)
     return f'<h2>What speaks against scans</h2><div class="wide"><table class="reasons">{lines}</table></div>'
+
+
+def _repeats(rows: Rows) -> str:
+    """Say for each sum of repeats what was added, and which scans were left out and why."""
+    listed = [(row["name"] or row["input"], row["repeats"]) for row in rows if row.get("repeats")]
+    if not listed:
+        return ""
+    lines = "".join(f"<tr><th>{escape(str(name))}</th><td>{escape(str(said))}</td></tr>" for name, said in listed)
+    return f'<h2>Repeats that were added</h2><div class="wide"><table class="reasons">{lines}</table></div>'

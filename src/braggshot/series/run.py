@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from braggshot.io.atomic import sweep
 from braggshot.iterative.iterate import Progress
 from braggshot.output import check_writable, inputs_of, write
 from braggshot.series import table
+from braggshot.series.repeats import paths_of
 from braggshot.series.scan import Chain, Place, Task, phase_scan
 from braggshot.series.settings import SeriesSettings
 from braggshot.series.sources import Source, unique_names
@@ -60,7 +61,7 @@ def run(
 
     Parameters
     ----------
-    scans : list from `list_sources`, in the order in which the crystal changed
+    scans : list from `list_sources`, in the order in which the crystal changed; `group_repeats` groups repeats to be added
     folder : output folder: ``series.csv``, and a result CXI per scan
     settings : settings of phasing and series; None takes the defaults
     on_progress : function called after each iteration of the phasing
@@ -76,7 +77,7 @@ def run(
     settings, folder = settings or SeriesSettings(), Path(folder).absolute()
     compute = compute or partial(_compute_here, on_progress=on_progress, place=place)
     called = unique_names(scans, settings.input)
-    read = [path for scan in scans for path in inputs_of({"path": scan.path, "options": settings.input})]
+    read = [path for scan in paths_of(scans) for path in inputs_of({"path": scan.path, "options": settings.input})]
     check_writable(folder, read, called, ("cxi", *settings.output.formats), settings.output.force)
     earlier = {row["name"]: row for row in table.read(folder / "series.csv")}
     # Number of a scan -> its row of an earlier run, which is replaced when the scan is done.
@@ -89,8 +90,7 @@ def run(
         for number in ready:
             source = scans[number]
             begun = table.new_row(source, table.digest(settings, source, chain.digest))
-            absolute = replace(source, path=source.path.absolute())
-            tasks.append(Task(number, called[number], absolute, begun, folder, settings, chain))
+            tasks.append(Task(number, called[number], source.absolute(), begun, folder, settings, chain))
         for task, row, reused in _reuse_or_compute(tasks, earlier, compute):
             done, rows[task.number] = done + 1, row
             written = _write_table(folder, rows)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from braggshot.errors import DataError, FormatError, GeometryError
-from braggshot.io import registry, results
+from braggshot.io import results
 from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputFormat
 from braggshot.phasing.config import PhasingConfig
@@ -22,6 +22,7 @@ from braggshot.phasing.verdict import judge
 from braggshot.pipeline import finish_result, prepare_and_phase
 from braggshot.series import registration, table
 from braggshot.series.registration import Grid, Registration
+from braggshot.series.repeats import read_source, say_repeats
 from braggshot.series.settings import SeriesSettings
 from braggshot.series.sources import Source
 from braggshot.series.table import Row
@@ -103,9 +104,8 @@ def phase_scan(
     began = time.perf_counter()
     row, source, settings = task.row, task.source, task.settings
     try:
-        options = dict(settings.input) if source.scan is None else {**settings.input, "scan": source.scan}
-        scan = replace(registry.read(source.path, source.format, **options), name=task.name)
-        row = {**row, "time": scan.provenance.get("time") or None}
+        scan = replace(read_source(source, settings), name=task.name)
+        row = {**row, "time": scan.provenance.get("time") or None, **say_repeats(scan)}
         result, placed = yield from _reconstruct(scan, task, began, network, place)
         row = {**row, "name": task.name, **table.summarise_result(result, task.chain.spacing)}
     except FAILURES as error:

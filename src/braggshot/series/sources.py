@@ -25,17 +25,25 @@ class Source:
     scan : number of the scan, in a file that holds several; else None
     format : format of the file; None chooses it by looking at the file
     metadata : further columns of the table, such as charge or potential
+    repeats : scans that repeat one condition, whose counts are added; the first has the path, the number and the format above
     """
 
     path: Path
     scan: str | None = None
     format: str | None = None
     metadata: Mapping[str, Value] = field(default_factory=dict)
+    repeats: tuple[Source, ...] = ()
 
     @property
     def label(self) -> str:
-        """Name of the scan in the table: its path, and its number where the file holds several."""
+        """Name of the scan in the table: its path, and its number where the file holds several; of a group, that of each scan."""
+        if self.repeats:
+            return ", ".join(source.label for source in self.repeats)
         return str(self.path) if self.scan is None else f"{self.path}#{self.scan}"
+
+    def absolute(self) -> Source:
+        """Return the same scan with an absolute path."""
+        return replace(self, path=self.path.absolute(), repeats=tuple(source.absolute() for source in self.repeats))
 
 
 def list_sources(
@@ -79,7 +87,7 @@ def unique_names(scans: Sequence[Source], options: Mapping[str, Any]) -> list[st
         stem = source.path.name if source.path.is_dir() else source.path.stem
         stem = re.sub(r"[^\w.+-]+", "_", stem).strip("_.") or "scan"
         number = source.scan or options.get("scan")
-        stem = stem if number is None else f"{stem}-{number}"
+        stem = f"{stem if number is None else f'{stem}-{number}'}{'-sum' if source.repeats else ''}"
         stems[next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(scans) + 2))) if n not in stems)] = None
     return list(stems)
 

@@ -36,7 +36,7 @@ MEASURED = (
 """Columns of measured values, in the order of writing; a name that ends in _m or _m3 has the unit m or m³."""
 RESOLUTIONS = ("fsc_half_data", "prtf", "fsc_starts", "edge")  # methods that measure the resolution, the most reliable first
 # Columns that hold text; all others may hold numbers.
-TEXT = ("input", "name", "time", "resolution_method", "start", "verdict", "reasons", "settings")
+TEXT = ("input", "name", "time", "repeats", "resolution_method", "start", "verdict", "reasons", "settings")
 # Columns at the beginning and at the end of the table.
 _FIRST, _LAST = ("input", "name", "time", "elapsed_s"), ("resolution_method", "start", "verdict", "reasons", "settings")
 
@@ -151,7 +151,7 @@ def digest(settings: Any, source: Source, follows: str | None = None) -> str:
     """Return a short hash of everything that determines a row of the table, except the frames.
 
     The hash covers the program's version, all settings but those of the output, the scan number, the file format, and the hash of
-    the neighbour (the earlier scan that this scan is compared with).
+    the neighbour (the earlier scan that this scan is compared with). The scans of a group are covered by its `input`.
     """
     decides = {name: part for name, part in config.dump(settings).items() if name != "output"}
     parts = [importlib.metadata.version("braggshot"), decides, source.scan, source.format, follows]
@@ -234,12 +234,13 @@ def describe_row(row: Mapping[str, Any]) -> str:
     """Describe a row in one line, with lengths in the units that are usual for crystals."""
     if row.get("chi2") is None:
         return f"{row['input']}: failed: {row['reasons']}"
+    summed = f"; {row['repeats']}" if row.get("repeats") else ""
     parts = [
         ("volume_m3", "{:.4g} µm³", 1e18), ("lattice_parameter_m", "a {:.5f} Å", 1e10), ("strain_std", "strain ±{:.2e}", 1.0),
         ("chi2", "chi2 {:.4f}", 1.0), ("correlation_to_previous", "like its neighbour {:.3f}", 1.0),
     ]  # fmt: skip
     said = [form.format(row[name] * scale) for name, form, scale in parts if row.get(name) is not None]
-    return f"{row['name']}: {row['verdict']}, {', '.join(said)}"
+    return f"{row['name']}: {row['verdict']}, {', '.join(said)}{summed}"
 
 
 def closing_message(folder: Path) -> str:

@@ -54,7 +54,7 @@ def _ask(app: Dash, shared: SharedFeed, pages: Pages) -> None:
 def _follow(app: Dash, shared: SharedFeed) -> None:
     """Update the header and choose the scan to show: the newest one, unless the user has chosen an earlier one."""
     header = (("name", "children"), ("state", "children"), ("state", "className"), ("frames", "children"))
-    below = (("trouble", "children"), ("images", "children"))
+    below = (("advice", "children"), ("trouble", "children"), ("images", "children"))
     slider = (("scan", "max"), ("scan", "value"), ("scans", "hidden"), ("scan-name", "children"))
 
     @app.callback(
@@ -85,7 +85,8 @@ def _follow(app: Dash, shared: SharedFeed) -> None:
         now = {"at": at, "key": shared.key(at)}
         state = contents.state(snapshot), f"state {snapshot.state}"
         images = contents.images(shared.images() if at == newest else [])
-        header = (snapshot.scan or "braggshot", *state, contents.frames(snapshot), contents.trouble(snapshot), images)
+        below = (contents.advice(snapshot), contents.trouble(snapshot), images)
+        header = (snapshot.scan or "braggshot", *state, contents.frames(snapshot), *below)
         moved = no_update if at == given else at  # new slider position; none if unchanged, as the user may be dragging it
         changes, said = changed_parts([*header, newest, moved, newest < 1, contents.scan_name(places[at], at, newest + 1)], said)
         # Curves of another reconstruction wait until it is drawn; those of the same one are drawn as frames come.

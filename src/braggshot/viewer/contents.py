@@ -157,6 +157,11 @@ def images(shown: Sequence[tuple[str, str]]) -> list[Any]:
     ]
 
 
+def advice(snapshot: Snapshot) -> list[Any]:
+    """Lay out what would make the scan better, the most urgent first; the list is empty if nothing would."""
+    return [html.Ul([html.Li(told.words, className=told.kind) for told in snapshot.advice])] if snapshot.advice else []
+
+
 def trouble(snapshot: Snapshot) -> list[Any]:
     """Lay out what went wrong: the newest error and how much was dropped in one line, which opens to all errors, newest first.
 

@@ -48,7 +48,8 @@ def page(version: Version, lists: Lists, tools: Sequence[Any] = ()) -> html.Div:
         ]
     )
     trouble = html.Section(id="trouble", className="card trouble", **aria(live="polite"))
-    return html.Div([*stores, _header(), _lost(), trouble, main], id="page", className="page auto")
+    advice = html.Section(id="advice", className="card advice", **aria(live="polite", label="advice"))
+    return html.Div([*stores, _header(), _lost(), advice, trouble, main], id="page", className="page auto")
 
 
 def _lost() -> html.Div:

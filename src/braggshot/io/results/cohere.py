@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 from braggshot.errors import FormatError
 from braggshot.gate import refuse_oversized
 from braggshot.io.atomic import replacing
-from braggshot.io.files import read_npy
+from braggshot.io.files import read_array, read_npy
 from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
+
+FILES = ("phasing_data/data.tif", "results_phasing/image.npy", "results_phasing/support.npy")
 
 
 def export(folder: str | Path, reconstruction: Reconstruction) -> None:
@@ -54,7 +56,8 @@ def export(folder: str | Path, reconstruction: Reconstruction) -> None:
 def read(path: str | Path) -> Reconstruction:
     """Read an object that the program cohere phased, and convert its axes, sign and scale to those of braggshot.
 
-    Counts are not read: in the result all counts are zero and marked as not valid.
+    The counts are those of ``phasing_data/data.tif`` beside the results. Where there is no such file, or one of another shape, all
+    counts are zero and marked as not valid. cohere keeps no mask, so what it left out counts as measured zeros.
 
     Parameters
     ----------
@@ -75,12 +78,25 @@ def read(path: str | Path) -> Reconstruction:
     rho = np.ascontiguousarray(image.transpose(2, 1, 0).conj() * np.sqrt(image.size)).astype(np.complex64)
     mask = file.with_name("support.npy")
     support = np.ascontiguousarray(_load(mask).transpose(2, 1, 0)) > 0.5 if mask.is_file() else rho != 0
-    volume = DiffractionVolume(np.zeros(rho.shape, np.float32), np.zeros(rho.shape, bool), name=file.parent.name or file.stem)
+    volume = _read_counts(file, rho.shape)
     unknown = Quality(np.nan, np.nan, np.nan, np.nan)
     return Reconstruction(
         rho, support, volume, unknown, method="cohere", reasons=("phased by cohere, not judged by braggshot",),
         choices={"sign": "conjugate of cohere's, so phase = -q.u"},
     )  # fmt: skip
+
+
+def _read_counts(image: Path, shape: tuple[int, ...]) -> DiffractionVolume:
+    """Read the magnitudes that an object was phased from, and square them; nothing is valid where there are none of its shape."""
+    folder = next((up for up in list(image.absolute().parents)[:3] if (up / "phasing_data" / "data.tif").is_file()), None)
+    name = image.parent.name or image.stem
+    if folder is not None:
+        stored, name = read_array(folder / "phasing_data" / "data.tif"), folder.name or name
+        if stored.shape == shape:
+            counts = np.fft.fftshift(np.fft.fftshift(stored.astype(np.float32))) ** 2  # the inverse of what `export` does
+            steps = ("read from cohere's data.tif, which keeps no mask: what was left out counts as measured zeros",)
+            return DiffractionVolume(counts, np.ones(shape, bool), name, steps=steps)
+    return DiffractionVolume(np.zeros(shape, np.float32), np.zeros(shape, bool), name)
 
 
 def _load(path: Path) -> NDArray[Any]:

@@ -195,7 +195,7 @@ def _read_entry(entry: h5py.Group, path: Path) -> Reconstruction:
     results = read_tree(process.get("results", {}))
     return Reconstruction(
         rho=_read_centred(image, "data", volume.shape, path).astype(np.complex64),
-        support=_read_centred(image, "mask" if "mask" in image else "data", volume.shape, path) != 0,
+        support=_read_centred(image, next(name for name in ("mask", "support", "data") if name in image), volume.shape, path) != 0,
         volume=volume,
         quality=_quality(results),
         frame=get(image, "frame", "detector"),
