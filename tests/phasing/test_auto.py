@@ -40,13 +40,13 @@ CONFIG = PhasingConfig(
     further_starts=(2, 1, 1),
     device="cpu",
     partial_coherence="off",
-    deepen_excess=1.0,  # so that iterations can be counted
+    promising_excess=0.08,  # so that iterations can be counted
 )
 REFINE, OPENING, NARROWING, SETTLING, FINISH = 70, 160, 480, 380, 290  # iterations
 VOLUME_FINISH, DEEPER = 360, 840  # iterations in which supports keep the measured volume
 CONFIRM = 3 * REFINE + 3 * OPENING + 2 * NARROWING + SETTLING + FINISH
 SEARCH = (
-    3 * REFINE + 5 * OPENING + 3 * NARROWING + (2 + 3) * SETTLING + (2 + 1) * VOLUME_FINISH
+    3 * (REFINE + DEEPER) + 5 * OPENING + 3 * NARROWING + (2 + 3) * SETTLING + (2 + 1) * VOLUME_FINISH
 )  # the best hypothesis is finished too
 FURTHER = 2 * OPENING + NARROWING + SETTLING + FINISH
 
@@ -95,7 +95,7 @@ def test_refine_takes_its_iterations_and_finds_the_crystal(sample, found):
 
 
 def test_guesses_are_refined_for_longer_if_the_short_refinement_leaves_misfit(sample, found):
-    result, steps = finish(sample[1], replace(CONFIG, method="refine", deepen_excess=0.0))
+    result, steps = finish(sample[1], replace(CONFIG, method="refine", promising_excess=0.0))
     assert len(steps) == 3 * (REFINE + DEEPER)
     assert len(result.ensemble.table["start"]) == 4, "of the two refinements of a guess only the better is kept"
     assert (result.ensemble.table["llk_free"] <= found("refine")[0].ensemble.table["llk_free"]).all()

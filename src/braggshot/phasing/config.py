@@ -28,9 +28,8 @@ class PhasingConfig(Changes):
     hypotheses : number of hypotheses, guesses of the crystal: the best predictions of the network are kept as hypotheses
     orientations : number of turned copies of the pattern, from each of which the network makes a prediction
     refine : settings of the iterations that refine each hypothesis of the network and each object given to begin from
-    deepen_excess : misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`) above which hypotheses are
-        refined for longer [1]
-    deepen : recipe and blur of that longer refinement, in which supports keep the measured volume
+    deepen : recipe and blur of a longer refinement, in which supports keep the measured volume; it follows if no hypothesis is
+        promising
     promising_excess : largest misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`) with which the best
         refined hypothesis is promising; random starts then only have to confirm it [1]
     search_oversampling : a pattern that is sampled more finely is resampled at wider spacings, down to this oversampling, on which
@@ -75,9 +74,8 @@ class PhasingConfig(Changes):
     hypotheses: int = 3
     orientations: int = 15
     refine: IterativeConfig = SHORT
-    deepen_excess: float = 0.03
     deepen: Round = DEEPENING
-    promising_excess: float = 0.08
+    promising_excess: float = 0.03
     search_oversampling: float = 2.4
     tournament: TournamentConfig = field(default_factory=TournamentConfig)
     volume_tournament: TournamentConfig = KEEPING_VOLUME

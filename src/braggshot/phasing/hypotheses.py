@@ -60,13 +60,13 @@ def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing
     """Refine each guess of the crystal by iterations; return the refined guesses and, last, the first guess as it was.
 
     The guesses are given best first. Where photons are few, iterations fit noise, and the unrefined guess may be better. If the
-    short refinement leaves more misfit than `deepen_excess`, the guesses are also refined for longer, with supports that keep the
-    measured volume, and of the two refinements of a guess the one that predicts the held-out voxels better is returned.
+    short refinement leaves more misfit than `promising_excess`, the guesses are also refined for longer, with supports that keep
+    the measured volume, and of the two refinements of a guess the one that predicts the held-out voxels better is returned.
     """
     config, pattern = context.config, context.pattern
     refined = yield from refine_wide(guesses, pattern.data, pattern.wide, refinement(context), POLISH, config.seed)
     scores = [score(start, context.data_cpu) for start in set_point_spread(context.point_spread, refined)]
-    if min(one.unseen for one in scores) > config.deepen_excess:
+    if min(one.unseen for one in scores) > config.promising_excess:
         rounds = replace(config.volume_tournament, finish=config.deepen)
         again = [replace(guess, threshold=None) for guess in guesses]
         deeper = yield from finish_guesses(pattern, rounds, again, config.seed)

@@ -84,7 +84,7 @@ without random starts does not choose by agreement.
 """
 # Names of the settings for the network; only strategies that use a network read these settings.
 NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
-REFINING = frozenset({"refine", "deepen", "deepen_excess", "volume_tournament", "support_threshold"})
+REFINING = frozenset({"refine", "deepen", "promising_excess", "volume_tournament", "support_threshold"})
 # Names of the settings for the point spread of a partially coherent beam; only strategies that can estimate one read these.
 COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf", "search_oversampling"})
 ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # names of the settings that decide whether a point spread is kept
@@ -364,7 +364,7 @@ STRATEGIES: dict[str, Strategy] = {
         kept_starts=_most_starts,
         host_bytes=(150, 75),
         reads=NETWORK | REFINING | COHERENCE | ASKED_FOR | GAPS | {
-            "promising_excess", "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
+            "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
             "search_share", "first_support", "limits.tie_margin",
         },
         instead={"starts": "search_starts", "iterative": "refine"},
