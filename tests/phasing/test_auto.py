@@ -166,6 +166,14 @@ def test_auto_goes_on_where_it_is_not_sure(sample):
     assert asked == ["failed"]
 
 
+def test_auto_does_not_search_on_for_what_only_another_measurement_can_mend(sample):
+    coarse = replace(sample[1], oversampling=(1.9, 2.5, 2.5))
+    result, _ = finish(coarse, replace(CONFIG, method="auto", max_tournaments=3))
+    assert result.verdict == "doubtful"
+    assert [reason for reason in result.reasons if "oversampling is 1.9 along rocking" not in reason] == []
+    assert "further" not in result.method
+
+
 def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):
     """A verdict that is only good with four starts ends what the next searches would cost."""
     asked = []

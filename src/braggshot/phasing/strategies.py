@@ -58,7 +58,7 @@ from braggshot.phasing.partial_coherence import (
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
 from braggshot.phasing.selection import best_of, ranked, score
 from braggshot.phasing.tournament import TournamentConfig, settle_guesses, tournament
-from braggshot.phasing.verdict import Limits
+from braggshot.phasing.verdict import Limits, is_settled
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
 # Difference between the seeds of two successive tournaments on one volume, so that they draw different random starts. A tournament
@@ -258,7 +258,7 @@ def _auto(context: PhasingContext) -> Run:
     for number in range(config.max_tournaments):
         further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
         found = judge_starts(context, starts, how + further)
-        if found.result.verdict == "good" or context.is_enough(found.result) or number == config.max_tournaments - 1:
+        if is_settled(found.result, config.limits) or context.is_enough(found.result) or number == config.max_tournaments - 1:
             break
         starts = [starts[k] for k in ranked([score(start, counts) for start in starts])[:KEPT]]
         if context.point_spread is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from braggshot.physics.metrics import magnitude_noise_floor
-from braggshot.volumes import Agreement, BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality
+from braggshot.volumes import Agreement, BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction
 
 Verdict = Literal["good", "doubtful", "failed"]
 _ORDER: dict[Verdict, int] = {"good": 0, "doubtful": 1, "failed": 2}
@@ -152,16 +152,27 @@ def in_company(agreeing: Agreement, limits: Limits) -> bool:
     return agreeing.same > limits.agreeing_good * agreeing.others
 
 
+def is_settled(result: Reconstruction, limits: Limits | None = None) -> bool:
+    """Tell whether more starts cannot better the verdict: it is good, or all its reasons are faults of the measurement."""
+    measurement = _of_measurement(result.volume, result.rho, result.support, limits or Limits())
+    return result.verdict == "good" or set(result.reasons) <= {finding.reason for finding in measurement}
+
+
 def _by_counts(
     volume: DiffractionVolume, rho: ComplexArray, support: BoolArray, quality: Quality, limits: Limits
 ) -> Iterator[Finding]:
     """Yield the faults that the counts and the object show, without any other start."""
     yield from _misfit(volume, quality, limits)
+    yield from _of_measurement(volume, rho, support, limits)
+    yield from _shape(rho, support, limits)
+
+
+def _of_measurement(volume: DiffractionVolume, rho: ComplexArray, support: BoolArray, limits: Limits) -> Iterator[Finding]:
+    """Yield the faults of the measurement, which no other start can mend."""
     yield from _frames(volume)
     yield from _sampling(volume, limits)
     yield from _saturation(volume, limits)
     yield from _unmeasured(volume, rho, support, limits)
-    yield from _shape(rho, support, limits)
 
 
 def _worst_first(*findings: Finding) -> list[Finding]:
