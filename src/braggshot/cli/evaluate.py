@@ -19,7 +19,7 @@ commands = typer.Typer()
 
 # Names of the suites (sets of crystals of known shape and phase), and names of the phasing methods that are compared on them. They
 # repeat the keys of `suites.SUITES` and `methods.METHODS`, because importing those tables would import torch, which takes seconds.
-SUITES = ("strain", "photons", "oversampling", "gaps", "coherence", "large", "atomistic", "faults", "trust", "smoke")
+SUITES = ("strain", "strong", "photons", "oversampling", "gaps", "coherence", "large", "atomistic", "faults", "trust", "smoke")
 METHODS = (
     "oneshot", "oneshot+ER50", "refine+10", "refine", "refine+300", "auto", "iterative-1", "iterative-5", "iterative-20",
     "classic-1", "classic-5", "classic-20", "autophasenn", "autophasenn+ER50",
