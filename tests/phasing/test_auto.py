@@ -40,11 +40,10 @@ CONFIG = PhasingConfig(
     further_starts=(2, 1, 1),
     device="cpu",
     partial_coherence="off",
-    promising_excess=0.08,  # so that iterations can be counted
 )
 REFINE, OPENING, NARROWING, SETTLING, FINISH = 70, 160, 480, 380, 290  # iterations
 VOLUME_FINISH, DEEPER = 360, 840  # iterations in which supports keep the measured volume
-CONFIRM = 3 * REFINE + 3 * OPENING + 2 * NARROWING + SETTLING + FINISH
+CONFIRM = 3 * REFINE + 3 * OPENING + 2 * NARROWING + SETTLING + VOLUME_FINISH
 SEARCH = (
     3 * (REFINE + DEEPER) + 5 * OPENING + 3 * NARROWING + (2 + 3) * SETTLING + (2 + 1) * VOLUME_FINISH
 )  # the best hypothesis is finished too

@@ -75,7 +75,7 @@ class PhasingConfig(Changes):
     orientations: int = 15
     refine: IterativeConfig = SHORT
     deepen: Round = DEEPENING
-    promising_excess: float = 0.03
+    promising_excess: float = 0.08
     search_oversampling: float = 2.4
     tournament: TournamentConfig = field(default_factory=TournamentConfig)
     volume_tournament: TournamentConfig = KEEPING_VOLUME

@@ -40,7 +40,7 @@ def estimate_duration(volume: DiffractionVolume, config: PhasingConfig) -> tuple
     confirm, search, further = (
         _count_rounds(rounds, starts, wide * _coarse_share(data, rounds), wide)
         for rounds, starts in (
-            (config.tournament, config.confirm_starts),
+            (config.volume_tournament, config.confirm_starts),
             (searching(config, True), config.search_starts),
             (searching(config, False), config.further_starts),
         )

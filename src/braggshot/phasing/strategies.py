@@ -2,7 +2,7 @@
 
 =========  ============================================================================================================
 oneshot    the network's hypotheses as they are: one forward pass
-refine     each hypothesis refined by 70 iterations; the held-out voxels decide which one is chosen
+refine     each hypothesis refined by 70 iterations, or 840 if needed; the held-out voxels decide which one is chosen
 iterative  many random starts, each phased by a long recipe
 auto       refine, then a tournament of random starts: a small one if a hypothesis already predicts the held-out voxels,
            else a large one that the hypotheses join; while the verdict is not good, further tournaments, the first of
@@ -67,7 +67,6 @@ APART = 1000
 # Number of starts, the best so far, that are kept when further random starts are phased because the verdict is not good; each start
 # takes the memory of a volume.
 KEPT = 4
-SEARCHED = "search"  # name of a first search in which no hypothesis was promising, held with the volume kept
 Trained = tuple[nn.Module, Card]
 Enough = Callable[[Reconstruction], bool]
 
@@ -254,7 +253,7 @@ def _auto(context: PhasingContext) -> Run:
     context, starts, how = yield from search_with_coherence(context, _first_search)
     starts = yield from _settle_gaps(context, starts)
     refused = score(_best(context, starts), counts).llk_free
-    keeps_volume = how.startswith(SEARCHED)
+    keeps_volume = True
     for number in range(config.max_tournaments):
         further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
         found = judge_starts(context, starts, how + further)
@@ -340,11 +339,12 @@ def _first_search(context: PhasingContext) -> Searched:
     guesses, first = hypotheses_of(context, config.support_threshold), config.first_support
     best = _best(context, (yield from refine_guesses(context, guesses)))
     if score(best, context.data_cpu).unseen <= config.promising_excess:
-        witnesses = yield from tournament(pattern, config.tournament, config.confirm_starts, config.seed, first_support=first)
+        rounds = config.volume_tournament
+        witnesses = yield from tournament(pattern, rounds, config.confirm_starts, config.seed, first_support=first)
         return [best, *witnesses], "refine and confirm"
     joined, *witnesses = yield from tournament(pattern, searching(config, True), config.search_starts, config.seed, guesses, first)
     # One start of the network's alone, for two would seem to agree.
-    return [_best(context, [best, joined]), *witnesses], SEARCHED
+    return [_best(context, [best, joined]), *witnesses], "search"
 
 
 def _best(context: PhasingContext, starts: list[Start]) -> Start:
