@@ -35,9 +35,7 @@ def convert(
     layout = to or endings.get(output.suffix)
     if layout is None:
         raise ConfigError(f"{output}: say by --to for which program, or name a .cxi or .npz file.")
-    if (layout in endings.values()) != (output.suffix in endings) or (
-        output.suffix in endings and endings[output.suffix] != layout
-    ):
+    if endings.get(output.suffix) != (layout if layout in endings.values() else None):
         raise ConfigError(
             f"{output}: --to {layout} writes {'a .' + layout + ' file' if layout in endings.values() else 'a folder'}."
         )

@@ -109,9 +109,7 @@ def _starts(found: Reconstruction, support: BoolArray, box: tuple[slice, ...]) -
     return np.concatenate([none, np.stack(moved)]) if moved else none
 
 
-def trusted_curves(
-    rho: ComplexArray, body: Body, basis: FloatArray, starts: FloatArray | None = None
-) -> list[tuple[Curve, Rings]]:  # fmt: skip
+def trusted_curves(rho: ComplexArray, body: Body, basis: FloatArray, starts: FloatArray | None = None) -> list[tuple[Curve, Rings]]:
     """Find the curves in a field without ramp that squares around them confirm, with the windings around these squares.
 
     Parameters

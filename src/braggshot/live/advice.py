@@ -35,9 +35,8 @@ from braggshot.volumes import BoolArray, DiffractionVolume
 ENOUGH = 0.02  # share of the scattering beyond an edge up to which the scan reaches far enough [1]; settled on replayed scans
 CORNER = 0.35  # distance from the middle, in rows and in columns, beyond which only background is taken to be [sizes]
 EDGE = 0.1  # share of an axis by which a window must lie inside what was measured, to have left out what is faint [1]
-LEAST = (
-    2.05  # measured oversampling up to which a crystal may be larger than can be phased [1]; 2 is the least that can be measured
-)
+# Measured oversampling up to which a crystal may be larger than can be phased; the least that can be measured is 2 [1].
+LEAST = 2.05
 JUDGED = 1e4  # photons in the brightest voxel from which results are called good
 FALL = 2.0  # power of 1/k with which the share beyond a plane is taken to fall while frames are still to come [1]
 MINUTE = 60.0  # [s]

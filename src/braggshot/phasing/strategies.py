@@ -353,7 +353,7 @@ def _best(context: PhasingContext, starts: list[Start]) -> Start:
 
 def _most_starts(config: PhasingConfig) -> int:
     further = KEPT + config.further_starts[-1] if config.max_tournaments > 1 else 0
-    return max(config.hypotheses + 1, 1 + config.search_starts[-1], further)
+    return max(2 * config.hypotheses, 1 + config.search_starts[-1], further)
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -382,7 +382,7 @@ STRATEGIES: dict[str, Strategy] = {
         _refine,
         needs_network=True,
         is_witnessed=False,
-        kept_starts=lambda config: config.hypotheses + 1,
+        kept_starts=lambda config: 2 * config.hypotheses,
         host_bytes=(150, 48),
         reads=NETWORK | REFINING | COHERENCE,
         instead={"starts": "hypotheses", "iterative": "refine"},

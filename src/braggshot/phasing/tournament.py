@@ -15,18 +15,18 @@ round       what it does                                     who                
 opening     modulus, support and FLAT, from a wide blur      random starts          the coarse grid
 narrowing   the same, longer, the blur narrowing             the best of them       the coarse grid
 settling    ends with error reduction                        the best, and guesses  the coarse grid
-finish      the outer fringes, without FLAT                  the best, and the      all fringes, at wider spacings
+finish      the outer fringes                                the best, and the      all fringes, at wider spacings
                                                              best guess
 polish      error reduction in a support that stays          the same               all voxels
 ==========  ===============================================  =====================  ========================================
 
-FLAT is a step that evens out the amplitude, and the blur is that of the shrink-wrap. A guess, such as a network's hypothesis,
-joins at the settling, because the wide blur of the earlier rounds would undo the guess. Without wider spacings there is no polish.
+FLAT is a step that evens out the amplitude, and the blur is that of the shrink-wrap. The finish has FLAT where the volume is kept.
+A guess, such as a network's hypothesis, joins at the settling, because the wide blur of the earlier rounds would undo the guess.
+Without wider spacings there is no polish.
 
 While the phases of a strongly strained crystal are still wrong, a threshold on the amplitude often gives a support of half to two
-and a half times the crystal's volume, and the search then fails. So a tournament may keep the volume of the supports on the coarse
-grid and in the finish, which is measured from the pattern (`braggshot.physics.sampling.filled_share`). The two kinds find different
-crystals.
+and a half times the crystal's volume, and the search then fails. So a tournament may keep the volume of the supports, which is
+measured from the pattern (`braggshot.physics.sampling.filled_share`), until the polish. The two kinds find different crystals.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ ENOUGH = 1000  # number of voxels from which a median is taken for the noise
 STANDS_OUT = 0.45  # least power above the noise, over the noise; that of smoothed noise has a standard deviation of 0.15 [1]
 # Power, relative to that average, at which the body of all shifts ends, and its volume over eight times that of the crystal [1].
 ENDS, BODIES = (0.02, 0.05, 0.1, 0.2, 0.4), (1.51, 1.35, 1.21, 1.01, 0.72)
-GAP_END = 2  # number of the level at which the body ends if voxels are not valid, because what they spread is not wholly undone
+GAP_END = 2  # which of these levels is taken where voxels are not valid: what they spread is not wholly undone
 GATHERED = 8  # number of turns that undo how voxels that are not valid spread the power
 _TINY = 1e-20  # least power in a denominator [1]
 BOX = 0.37  # volume of a crystal over that of the box of its extents, the median of 80 crystals [1]
@@ -188,8 +188,8 @@ def filled_share(intensity: FloatArray, valid: BoolArray | None, oversampling: S
     P is the power of the whitened pattern at a shift s, :math:`\bar P` its mean around half the extent, N the number of voxels.
     Voxels that are not valid spread it; that is undone. The shifts at which a convex crystal and its copy still touch fill eight
     times its volume, and more where it has no centre of inversion. Where noise or gaps hide 0.02, a higher level is taken, and its
-    own factor. On 40 crystals with phase ranges of 2 to 8 pi the standard deviation of the result was 15 %. Where nothing stands
-    out of the noise, the share is taken from the box of the three extents.
+    own factor. On 40 crystals with phase ranges of 2 to 8 pi the standard deviation of the result was 15 %, behind gaps
+    on 60 of 2 to 6 pi 9 to 13 %. Where nothing stands out of the noise, the share is taken from the box of the three extents.
 
     Parameters
     ----------

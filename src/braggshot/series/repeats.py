@@ -99,7 +99,7 @@ def _shared(values: Sequence[Value]) -> Value:
     return ", ".join(dict.fromkeys(map(str, known))) or None
 
 
-def paths_of(sources: Sequence[Source]) -> Iterator[Source]:
+def each_scan(sources: Sequence[Source]) -> Iterator[Source]:
     """Yield every scan that is read, those of groups too."""
     for source in sources:
         yield from source.repeats or (source,)

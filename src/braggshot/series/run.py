@@ -25,7 +25,7 @@ from braggshot.io.atomic import sweep
 from braggshot.iterative.iterate import Progress
 from braggshot.output import check_writable, inputs_of, write
 from braggshot.series import table
-from braggshot.series.repeats import paths_of
+from braggshot.series.repeats import each_scan
 from braggshot.series.scan import Chain, Place, Task, phase_scan
 from braggshot.series.settings import SeriesSettings
 from braggshot.series.sources import Source, unique_names
@@ -77,7 +77,7 @@ def run(
     settings, folder = settings or SeriesSettings(), Path(folder).absolute()
     compute = compute or partial(_compute_here, on_progress=on_progress, place=place)
     called = unique_names(scans, settings.input)
-    read = [path for scan in paths_of(scans) for path in inputs_of({"path": scan.path, "options": settings.input})]
+    read = [path for scan in each_scan(scans) for path in inputs_of({"path": scan.path, "options": settings.input})]
     check_writable(folder, read, called, ("cxi", *settings.output.formats), settings.output.force)
     earlier = {row["name"]: row for row in table.read(folder / "series.csv")}
     # Number of a scan -> its row of an earlier run, which is replaced when the scan is done.
