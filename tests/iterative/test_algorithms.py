@@ -142,6 +142,18 @@ def test_detwin_halves_the_object_of_each_start_differently(data, pattern):
     assert not torch.equal(state.rho[0], state.rho[1])
 
 
+def test_grow_adds_the_voxels_that_share_a_face(data, pattern):
+    state = state_of(data, pattern[1])
+    one = torch.zeros_like(state.support)
+    one[:, 0, 3, 5] = True  # at the edge of the array, where neighbours lie on the other side
+    state.set_support(one)
+    ACTIONS["GROW"](state, data, StepConfig())
+    assert state.support.sum((1, 2, 3)).tolist() == [7] * len(one)
+    for place in ((1, 3, 5), (-1, 3, 5), (0, 2, 5), (0, 4, 5), (0, 3, 4), (0, 3, 6)):
+        assert state.support[(0, *place)]
+    assert state.gradient is None
+
+
 def test_flat_brings_amplitudes_of_each_start_nearer_to_one_value(data, pattern):
     state = state_of(data, pattern[1], wiggle=0.3)
     state.rho[1] *= 7

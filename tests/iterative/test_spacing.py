@@ -91,9 +91,9 @@ def test_a_guess_is_refined_at_the_wider_spacing_and_polished_on_all_voxels(crys
     corner = to_corner(truth)
     guess = Guess(corner.abs().to(corner.dtype) * torch.exp(0.7j * torch.angle(corner)), corner.abs() > 0.1 * corner.abs().max())
     steps = []
-    running = refine_wide(
-        [guess], data, wide, IterativeConfig(recipe="60*RAAR+20*ER", shrink_wrap=ShrinkWrap(period=0)), "7*ER", 11
-    )
+    fixed = ShrinkWrap(period=0)
+    rounds = [IterativeConfig(recipe="60*RAAR", shrink_wrap=fixed), IterativeConfig(recipe="20*ER", shrink_wrap=fixed)]
+    running = refine_wide([guess], data, wide, rounds, "7*ER", 11)
     while True:
         try:
             steps.append(next(running).state.rho.shape[1:])

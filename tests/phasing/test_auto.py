@@ -43,11 +43,12 @@ CONFIG = PhasingConfig(
 )
 REFINE, OPENING, NARROWING, SETTLING, FINISH = 70, 160, 480, 380, 290  # iterations
 VOLUME_FINISH, DEEPER = 360, 840  # iterations in which supports keep the measured volume
-CONFIRM = 3 * REFINE + 3 * OPENING + 2 * NARROWING + SETTLING + VOLUME_FINISH
+FITTING = 330  # iterations that fit a support to the surface
+CONFIRM = 3 * (REFINE + FITTING) + 3 * OPENING + 2 * NARROWING + SETTLING + VOLUME_FINISH + FITTING
 SEARCH = (
-    3 * (REFINE + DEEPER) + 5 * OPENING + 3 * NARROWING + (2 + 3) * SETTLING + (2 + 1) * VOLUME_FINISH
+    3 * (REFINE + DEEPER + 2 * FITTING) + 5 * OPENING + 3 * NARROWING + (2 + 3) * SETTLING + (2 + 1) * (VOLUME_FINISH + FITTING)
 )  # the best hypothesis is finished too
-FURTHER = 2 * OPENING + NARROWING + SETTLING + FINISH
+FURTHER = 2 * OPENING + NARROWING + SETTLING + FINISH + FITTING
 
 
 def finish(volume, config, network=None):
@@ -85,7 +86,7 @@ def test_one_shot_is_one_pass(sample, found):
 def test_refine_takes_its_iterations_and_finds_the_crystal(sample, found):
     truth, _ = sample
     result, steps = found("refine")
-    assert len(steps) == 3 * REFINE
+    assert len(steps) == 3 * (REFINE + FITTING)
     assert result.method == "refine"
     assert len(result.ensemble.table["start"]) == 4, "three hypotheses refined, and the best of them as it is"
     assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
@@ -94,8 +95,8 @@ def test_refine_takes_its_iterations_and_finds_the_crystal(sample, found):
 
 
 def test_guesses_are_refined_for_longer_if_the_short_refinement_leaves_misfit(sample, found):
-    result, steps = finish(sample[1], replace(CONFIG, method="refine", promising_excess=0.0))
-    assert len(steps) == 3 * (REFINE + DEEPER)
+    result, steps = finish(sample[1], replace(CONFIG, method="refine", deepen_excess=0.0))
+    assert len(steps) == 3 * (REFINE + DEEPER + 2 * FITTING)
     assert len(result.ensemble.table["start"]) == 4, "of the two refinements of a guess only the better is kept"
     assert (result.ensemble.table["llk_free"] <= found("refine")[0].ensemble.table["llk_free"]).all()
     assert (result.ensemble.table["threshold"] < 1).all(), "a volume is no threshold"
@@ -105,9 +106,9 @@ def test_hypotheses_are_refined_with_a_blur_that_suits_the_size_of_the_crystal(s
     """Twice the oversampling that the widths are meant for halves them; none, or little of it, leaves them."""
     widths = []
 
-    def spy(guesses, data, wide, config, *rest):
-        widths.append((config.shrink_wrap.sigma_start, config.shrink_wrap.sigma_end))
-        return (yield from refine_wide(guesses, data, wide, config, *rest))
+    def spy(guesses, data, wide, rounds, *rest):
+        widths.append((rounds[0].shrink_wrap.sigma_start, rounds[0].shrink_wrap.sigma_end))
+        return (yield from refine_wide(guesses, data, wide, rounds, *rest))
 
     refine_wide = hypotheses.refine_wide
     monkeypatch.setattr(hypotheses, "refine_wide", spy)
@@ -151,14 +152,14 @@ def test_auto_goes_on_where_it_is_not_sure(sample):
     volume = sample[1]
     noise = np.random.default_rng(0).permutation(volume.intensity.reshape(-1)).reshape(volume.shape)
     short, one = IterativeConfig(recipe="10*RAAR+5*ER"), Round("10*RAAR+5*ER", 2.0, 1.0)
-    quick = TournamentConfig(opening=one, narrowing=one, settling=one, finish=one)
+    quick = TournamentConfig(opening=one, narrowing=one, settling=one, finish=one, fitting=one)
     config = replace(CONFIG, method="auto", max_tournaments=4, refine=short, deepen=one)
     config = replace(config, tournament=quick, volume_tournament=quick)
     result, steps = finish(replace(volume, intensity=noise), config)
     assert result.method == "search, then 3 further searches"
     assert result.verdict == "failed"
     assert len(result.quality.agreement) == strategies.KEPT + 1, "of five starts the best four stay beside the last search"
-    assert len(steps) == 15 * (3 + 3 + 5 + 3 + 2 + 3 + 3) + 3 * 15 * (2 + 1 + 1 + 1)
+    assert len(steps) == 15 * (3 + 3 + 5 + 3 + 2 + 3 + 3 + 9) + 3 * 15 * (2 + 1 + 1 + 1 + 1)
     asked: list[str] = []
     enough = phase(replace(volume, intensity=noise), config, is_enough=lambda found: not asked.append(found.verdict))
     assert drain(enough).method == "search", "no further search where the caller says so"

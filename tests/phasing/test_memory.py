@@ -20,7 +20,7 @@ from braggshot.volumes import DiffractionVolume
 
 FEW = IterativeConfig(recipe="3*HIO+ER")
 ROUND = Round("3*HIO+ER", 2.0, 1.0)
-SEARCH = TournamentConfig(opening=ROUND, narrowing=ROUND, settling=ROUND, finish=ROUND)
+SEARCH = TournamentConfig(opening=ROUND, narrowing=ROUND, settling=ROUND, finish=ROUND, fitting=ROUND)
 SHORT = PhasingConfig(
     starts=2,
     hypotheses=2,

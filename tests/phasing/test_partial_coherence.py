@@ -28,7 +28,7 @@ from braggshot.volumes import DiffractionVolume, Quality, Reconstruction
 SETTINGS = CrystalSettings(shape=(32, 36, 40), oversampling=(2.3, 3.0), phase_range=(3, 3), counts=(1e6, 1e6))
 WIDE = PointSpread((1.0, 0.8, 0.9))
 SHORT = Round("10*RAAR+5*ER", 2.0, 1.0)
-QUICK = TournamentConfig(opening=SHORT, narrowing=SHORT, settling=SHORT, finish=SHORT)
+QUICK = TournamentConfig(opening=SHORT, narrowing=SHORT, settling=SHORT, finish=SHORT, fitting=SHORT)
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,10 @@ from braggshot.prepare import prepare
 ROUND = Round("4*HIO+FLAT+2*ER", 2.0, 1.0)
 SHORT = IterativeConfig(recipe="4*HIO+FLAT+2*ER+PSF+2*ER")
 CONFIG = PhasingConfig(
-    tournament=TournamentConfig(opening=ROUND, narrowing=ROUND, settling=ROUND, finish=ROUND),
-    volume_tournament=TournamentConfig(opening=ROUND, narrowing=ROUND, settling=ROUND, finish=ROUND, volume=(1.05, 1.45)),
+    tournament=TournamentConfig(opening=ROUND, narrowing=ROUND, settling=ROUND, finish=ROUND, fitting=ROUND),
+    volume_tournament=TournamentConfig(
+        opening=ROUND, narrowing=ROUND, settling=ROUND, finish=ROUND, fitting=ROUND, volume=(1.05, 1.45)
+    ),
     refine=SHORT,
     iterative=SHORT,
     coherence_recipe="PSF+2*ER",

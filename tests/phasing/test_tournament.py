@@ -12,7 +12,9 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import ConfigError
 from braggshot.evaluation.suites import SUITES
 from braggshot.iterative import iterate, spacing
-from braggshot.iterative.iterate import Guess
+from braggshot.iterative.iterate import Guess, IterativeConfig, run_starts
+from braggshot.iterative.projections import ShrinkWrap, blur
+from braggshot.iterative.spacing import refine_wide
 from braggshot.phasing import tournament as module
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
@@ -31,7 +33,7 @@ from braggshot.physics.fourier import crop, to_centre, to_corner
 from braggshot.physics.metrics import align
 
 SHORT = Round("10*RAAR+5*ER", 2.0, 1.0)
-QUICK = TournamentConfig(opening=SHORT, narrowing=SHORT, settling=SHORT, finish=SHORT)
+QUICK = TournamentConfig(opening=SHORT, narrowing=SHORT, settling=SHORT, finish=SHORT, fitting=SHORT)
 STARTS = (4, 2, 1)
 
 
@@ -79,9 +81,9 @@ def test_the_best_by_held_out_voxels_go_on_under_their_seeds(sample, monkeypatch
         rounds.append(([start.seed for start in starts], data.shape))
         return (yield from continue_starts(starts, data, config))
 
-    def spy_wide(guesses, data, wide, config, polish, seed):
+    def spy_wide(guesses, data, wide, stages, polish, seed):
         rounds.append((list(rounds[-1][0]), wide.shape))
-        return (yield from refine_wide(guesses, data, wide, config, polish, seed))
+        return (yield from refine_wide(guesses, data, wide, stages, polish, seed))
 
     seen = []
 
@@ -103,7 +105,7 @@ def test_the_best_by_held_out_voxels_go_on_under_their_seeds(sample, monkeypatch
     assert {start.seed for start in left} == set(rounds[2][0])
     free = [score(start, sample[1]).llk_free for start in left]
     assert free == sorted(free)
-    assert len(steps) == 15 * (5 + 3 + 2 + 2)
+    assert len(steps) == 15 * (5 + 3 + 2 + 2 + 2)
 
 
 def test_supports_keep_the_measured_volume_on_the_coarse_grid(sample, monkeypatch):
@@ -168,8 +170,27 @@ def test_few_photons_widen_the_blur(sample, monkeypatch):
     finish(tournament(pattern_of(faint), QUICK, STARTS, 0))
     frequency = finest_frequency(faint)
     assert frequency < 0.5 * finest_frequency(data)
-    assert widths[-1] == (max(bright[-1][0], QUICK.min_blur / frequency), max(bright[-1][1], QUICK.min_blur / frequency))
-    assert all(new[1] > 1.5 * old[1] for new, old in zip(widths, bright, strict=True))
+    *searched, fitted = bright
+    assert widths[-1] == tuple(max(width, QUICK.min_blur / frequency) for width in searched[-1])
+    assert all(new[1] > 1.5 * old[1] for new, old in zip(widths, searched, strict=True)), "a surface in noise is not fitted"
+    assert fitted[1] < 1.5
+
+
+def test_a_loose_support_is_fitted_to_the_surface(sample):
+    """In a loose support the crystal gets a bright rim; fitted, it comes near the truth, and a right support loses nothing."""
+    truth, data = sample
+    body = to_corner(truth.abs() > 0.3 * truth.abs().max())
+    loose = blur(body.float(), 2.0) > 0.15
+    assert loose.sum() > 1.7 * body.sum()
+    free = IterativeConfig(recipe="60*RAAR+60*ER", shrink_wrap=ShrinkWrap(period=0))
+    (rimmed,), _ = finish(run_starts(data, free, 1, 0, [Guess(to_corner(truth) * loose + 1e-3 * loose, loose)]))
+    pattern = pattern_of(data)
+    (fitting,) = module.fitting_rounds(pattern, TournamentConfig())
+    for start in (Guess(rimmed.rho, rimmed.support), Guess(to_corner(truth), body)):
+        (fitted,), _ = finish(refine_wide([start], data, pattern.wide, [fitting], "20*ER", 0))
+        assert align(to_centre(fitted.rho), truth).correlation > 0.995
+        assert int(fitted.support.sum()) < 1.5 * int(body.sum())
+        assert score(fitted, data).llk_free < 0.8
 
 
 @pytest.mark.slow
@@ -199,9 +220,9 @@ def test_small_crystals_in_large_arrays_narrow_the_blur_of_the_rounds(monkeypatc
         volume = simulate_volume(1, settings)[1]
         data = prepare_measured(volume, PhasingConfig(device="cpu"))
         finish(tournament(pattern_of(data), replace(QUICK, counts_share=1.1), STARTS, 0))
-    *rounds, last = zip(*widths.values(), strict=True)
+    *rounds, last, fitted = zip(*widths.values(), strict=True)
     wanted = 4 / math.prod(volume.oversampling) ** (1 / 3)
-    assert all(fine / coarse == pytest.approx(wanted, rel=0.2) for coarse, fine in rounds)
+    assert all(fine / coarse == pytest.approx(wanted, rel=0.2) for coarse, fine in [*rounds, fitted])
     assert last[0] == last[1]
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from braggshot.phasing.verdict import judge, noise_floor
+from braggshot.phasing.verdict import Limits, judge, noise_floor
+from braggshot.physics.unmeasured import unmeasured_share
 from braggshot.volumes import Agreement, DiffractionVolume, Quality
 
 SHAPE = (20, 22, 24)
@@ -48,6 +49,15 @@ def at_the_edge():
     return rho, support | (rho != 0)
 
 
+def bent():
+    """A crystal of two halves with different lattice spacings, so that half of its scattering lies seven columns off the peak."""
+    support = np.zeros(SHAPE, dtype=bool)
+    support[6:14, 6:16, 7:17] = True
+    rho = support.astype(np.complex64)
+    rho[6:10] *= np.exp(2j * np.pi * 7 * np.arange(SHAPE[2]) / SHAPE[2])
+    return rho, support
+
+
 SATURATED = volume()
 SATURATED.intensity[10, 11, 12:17] = 5000
 MASKED_PEAK = volume()
@@ -71,7 +81,11 @@ CUT.valid[:, :, 14:] = False
         ({"volume": volume(oversampling=(1.7, 3.0, 3.0))}, "doubtful", r"oversampling is 1.7 along rocking"),
         ({"volume": SATURATED}, "doubtful", r"saturated; attenuate"),
         ({"volume": MASKED_PEAK}, "doubtful", r"1 voxels next to the Bragg peak"),
-        ({"volume": CUT}, "doubtful", r"\d+ % of the crystal's scattering falls where nothing was measured.*whole peak"),
+        (
+            {"volume": CUT, "crystal": bent()},
+            "doubtful",
+            r"\d+ % of the crystal's scattering falls where nothing was measured.*whole peak",
+        ),
         ({"crystal": far_apart()}, "doubtful", r"second crystal in the window holds \d+ %"),
         ({"crystal": at_the_edge()}, "failed", r"touches the edge"),
         ({"crystal": (np.zeros(SHAPE, np.complex64), np.zeros(SHAPE, bool))}, "failed", r"empty"),
@@ -85,6 +99,16 @@ def test_each_check(changes, expected, message):
     assert verdict == expected
     assert any(re.search(message, reason) for reason in reasons)
     assert len(reasons) == 1
+
+
+def test_a_gap_that_its_surroundings_determine_is_no_fault():
+    """As much scattering may hide in a narrow gap as behind a cut; only behind the cut it stays unknown."""
+    gapped = volume()
+    gapped.valid[:, :, 19] = False
+    rho, support = bent()
+    assert unmeasured_share(rho, support, gapped.valid) > 0.1
+    assert judge(gapped, rho, support, QUALITY)[0] == "good"
+    assert judge(gapped, rho, support, QUALITY, Limits(undetermined=0.0))[0] == "doubtful"
 
 
 def test_held_out_voxels_that_are_not_predicted_at_all_fail():

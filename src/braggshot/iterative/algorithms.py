@@ -237,6 +237,16 @@ def update_support(state: State, data: Measured, settings: StepConfig) -> None:
     state.set_support(support)
 
 
+def grow_support(state: State, data: Measured, settings: StepConfig) -> None:
+    """Add the voxels that share a face with the support.
+
+    A threshold cuts off the outermost voxels of a crystal, which are partly filled; what they scatter, the others cannot explain.
+    """
+    support = state.support
+    neighbours = [support.roll(step, axis) for axis in AXES for step in (-1, 1)]
+    state.set_support(torch.stack([support, *neighbours]).any(0))
+
+
 def break_twin(state: State, data: Measured, settings: StepConfig) -> None:
     """Zero the object in one half-space, so that a mixture of object and twin turns into one of them; the support is unchanged.
 
@@ -289,7 +299,13 @@ STEPS: dict[str, Step] = {
 }
 """Steps that count as iterations, by their names in a recipe."""
 
-ACTIONS: dict[str, Step] = {"SW": update_support, "DETWIN": break_twin, "FLAT": flatten, "PSF": estimate_coherence}
+ACTIONS: dict[str, Step] = {
+    "SW": update_support,
+    "GROW": grow_support,
+    "DETWIN": break_twin,
+    "FLAT": flatten,
+    "PSF": estimate_coherence,
+}
 """Steps that run between iterations and are not counted, by their names in a recipe."""
 
 

@@ -5,9 +5,9 @@
     recipe = term { "+" term }
     term   = [ count "*" ] ( STEP | "(" recipe ")" )
 
-A step is any name that `braggshot.iterative.algorithms.find_step` knows. ``SW`` (shrink-wrap), ``DETWIN`` (break a mixture of
-twins), ``FLAT`` (even out the amplitude) and ``PSF`` (fit the point spread) act between iterations. Brackets nest; spaces do not
-matter; names may be lower case.
+A step is any name that `braggshot.iterative.algorithms.find_step` knows. ``SW`` (shrink-wrap), ``GROW`` (add a layer to the
+support), ``DETWIN`` (break a mixture of twins), ``FLAT`` (even out the amplitude) and ``PSF`` (fit the point spread) act between
+iterations. Brackets nest; spaces do not matter; names may be lower case.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def widen(data: Measured, oversampling: Sequence[float], wanted: float) -> Measu
 
 
 def refine_wide(
-    guesses: Sequence[Guess], data: Measured, wide: Measured, config: IterativeConfig, polish: str, seed: int
+    guesses: Sequence[Guess], data: Measured, wide: Measured, rounds: Sequence[IterativeConfig], polish: str, seed: int
 ) -> Generator[Progress, None, list[Start]]:
     """Phase from guesses at wider spacings, then by the recipe `polish` on all voxels of `data`, in a support that stays.
 
@@ -99,13 +99,16 @@ def refine_wide(
     ----------
     guesses : guesses on the grid of `data`
     wide : `data` at wider spacings, by `widen`; if it is `data` itself, there is nothing to polish
-    config : settings of the phasing at wider spacings
+    rounds : settings of the phasing at wider spacings, one after the other; each start draws a new threshold for each
     seed : start k draws all its random numbers from seed + k
     """
-    found = yield from run_starts(wide, config, len(guesses), seed, [reshape_guess(guess, wide.shape) for guess in guesses])
+    left = [reshape_guess(guess, wide.shape) for guess in guesses]
+    for config in rounds:
+        found = yield from run_starts(wide, config, len(guesses), seed, left)
+        left = [Guess(start.rho, start.support) for start in found]
     if wide is data:
         return found
-    settings = replace(config, recipe=polish, shrink_wrap=ShrinkWrap(period=0))
+    settings = replace(rounds[-1], recipe=polish, shrink_wrap=ShrinkWrap(period=0))
     return (yield from continue_starts([reshape_start(start, data.shape) for start in found], data, settings))
 
 
@@ -114,7 +117,7 @@ def continue_wide(
 ) -> Generator[Progress, None, list[Start]]:
     """Continue finished starts as `refine_wide` does; the starts keep their seeds, but not their point spreads."""
     guesses = [Guess(start.rho, start.support, start.threshold) for start in starts]
-    found = yield from refine_wide(guesses, data, wide, config, polish, 0)
+    found = yield from refine_wide(guesses, data, wide, [config], polish, 0)
     return [replace(new, seed=old.seed) for new, old in zip(found, starts, strict=True)]
 
 

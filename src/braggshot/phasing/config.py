@@ -28,8 +28,9 @@ class PhasingConfig(Changes):
     hypotheses : number of hypotheses, guesses of the crystal: the best predictions of the network are kept as hypotheses
     orientations : number of turned copies of the pattern, from each of which the network makes a prediction
     refine : settings of the iterations that refine each hypothesis of the network and each object given to begin from
-    deepen : recipe and blur of a longer refinement, in which supports keep the measured volume; it follows if no hypothesis is
-        promising
+    deepen : recipe and blur of a longer refinement, in which supports keep the measured volume; it follows in "auto" if no
+        hypothesis is promising, in "refine" if `deepen_excess` is exceeded
+    deepen_excess : misfit of the held-out magnitudes, as for `promising_excess`, above which "refine" refines for longer [1]
     promising_excess : largest misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`) with which the best
         refined hypothesis is promising; random starts then only have to confirm it [1]
     search_oversampling : a pattern that is sampled more finely is resampled at wider spacings, down to this oversampling, on which
@@ -75,6 +76,7 @@ class PhasingConfig(Changes):
     orientations: int = 15
     refine: IterativeConfig = SHORT
     deepen: Round = DEEPENING
+    deepen_excess: float = 0.04
     promising_excess: float = 0.08
     search_oversampling: float = 2.4
     tournament: TournamentConfig = field(default_factory=TournamentConfig)

@@ -18,7 +18,7 @@ from braggshot.nn.weights import Card
 from braggshot.phasing.partial_coherence import Phasing
 from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import score
-from braggshot.phasing.tournament import blur_factor, finish_guesses
+from braggshot.phasing.tournament import blur_factor, finish_guesses, fitting_rounds
 from braggshot.physics.fourier import to_centre, to_corner
 
 # Amplitude, relative to the largest, up to which a voxel is set to zero in a prediction of the network that is used unrefined [1].
@@ -56,20 +56,25 @@ def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = Tr
     return [_guess(hypothesis, threshold) for hypothesis in answers]
 
 
-def refine_guesses(context: PhasingContext, guesses: Sequence[Guess]) -> Phasing:
+def refine_guesses(context: PhasingContext, guesses: Sequence[Guess], enough: float) -> Phasing:
     """Refine each guess of the crystal by iterations; return the refined guesses and, last, the first guess as it was.
 
-    The guesses are given best first. Where photons are few, iterations fit noise, and the unrefined guess may be better. If the
-    short refinement leaves more misfit than `promising_excess`, the guesses are also refined for longer, with supports that keep
-    the measured volume, and of the two refinements of a guess the one that predicts the held-out voxels better is returned.
+    The guesses are given best first. Where photons are few, iterations fit noise, and the unrefined guess may be better.
+
+    Parameters
+    ----------
+    enough : misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`). If the short refinement leaves more
+        with every guess, the guesses are also refined for longer, with supports that keep the measured volume; of the two
+        refinements of a guess the one that predicts the held-out voxels better is returned [1]
     """
     config, pattern = context.config, context.pattern
-    refined = yield from refine_wide(guesses, pattern.data, pattern.wide, refinement(context), POLISH, config.seed)
+    rounds = [refinement(context), *fitting_rounds(pattern, config.volume_tournament)]
+    refined = yield from refine_wide(guesses, pattern.data, pattern.wide, rounds, POLISH, config.seed)
     scores = [score(start, context.data_cpu) for start in set_point_spread(context.point_spread, refined)]
-    if min(one.unseen for one in scores) > config.promising_excess:
-        rounds = replace(config.volume_tournament, finish=config.deepen)
+    if min(one.unseen for one in scores) > enough:
+        longer = replace(config.volume_tournament, finish=config.deepen)
         again = [replace(guess, threshold=None) for guess in guesses]
-        deeper = yield from finish_guesses(pattern, rounds, again, config.seed)
+        deeper = yield from finish_guesses(pattern, longer, again, config.seed)
         others = [score(start, context.data_cpu) for start in set_point_spread(context.point_spread, deeper)]
         refined = [
             new if later.llk_free < earlier.llk_free else old

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from braggshot.iterative.iterate import Guess, Progress, Start, run_starts
+from braggshot.iterative.iterate import Guess, Progress, Start
+from braggshot.iterative.spacing import refine_wide
 from braggshot.phasing.hypotheses import refinement
 from braggshot.phasing.partial_coherence import WIDE, refit_with_psf
 from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import choose_and_judge
+from braggshot.phasing.tournament import fitting_rounds
 from braggshot.volumes import Reconstruction
 
 
@@ -69,7 +71,8 @@ def judge_with_warm_starts(
 
     The misfit of the held-out voxels decides which start is chosen, whether it is warm or cold.
     """
-    warm = yield from run_starts(context.data, refinement(context), len(first), context.config.seed, first)
+    rounds = [refinement(context), *fitting_rounds(context.pattern, context.config.volume_tournament)]
+    warm = yield from refine_wide(first, context.data, context.data, rounds, "", context.config.seed)
     if cold.result.psf is not None:
         warm = yield from refit_with_psf(warm, context)
     result = judge_starts(context, [*cold.starts, *warm], cold.result.method).result

@@ -2,7 +2,8 @@
 
 =========  ============================================================================================================
 oneshot    the network's hypotheses as they are: one forward pass
-refine     each hypothesis refined by 70 iterations, or 840 if needed; the held-out voxels decide which one is chosen
+refine     each hypothesis refined by 70 iterations, or 840 if needed, and its support fitted to the surface; the held-out
+           voxels decide which one is chosen
 iterative  many random starts, each phased by a long recipe
 auto       refine, then a tournament of random starts: a small one if a hypothesis already predicts the held-out voxels,
            else a large one that the hypotheses join; while the verdict is not good, further tournaments, the first of
@@ -69,8 +70,6 @@ APART = 1000
 KEPT = 4
 Trained = tuple[nn.Module, Card]
 Enough = Callable[[Reconstruction], bool]
-
-
 Run = Generator[Progress, None, Found]
 Searched = Generator[Progress, None, tuple[list[Start], str]]
 COMMON = frozenset({"method", "seed", "device", "free_fraction", "free_radius", "free_exclusion", "check_memory"}) | {
@@ -83,7 +82,7 @@ without random starts does not choose by agreement.
 """
 # Names of the settings for the network; only strategies that use a network read these settings.
 NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
-REFINING = frozenset({"refine", "deepen", "promising_excess", "volume_tournament", "support_threshold"})
+REFINING = frozenset({"refine", "deepen", "volume_tournament", "support_threshold"})
 # Names of the settings for the point spread of a partially coherent beam; only strategies that can estimate one read these.
 COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf", "search_oversampling"})
 ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # names of the settings that decide whether a point spread is kept
@@ -245,7 +244,8 @@ def _refine(context: PhasingContext) -> Run:
 
 
 def _refined_hypotheses(context: PhasingContext) -> Searched:
-    return (yield from refine_guesses(context, hypotheses_of(context, context.config.support_threshold))), "refine"
+    guesses = hypotheses_of(context, context.config.support_threshold)
+    return (yield from refine_guesses(context, guesses, context.config.deepen_excess)), "refine"
 
 
 def _auto(context: PhasingContext) -> Run:
@@ -337,7 +337,7 @@ def _first_search(context: PhasingContext) -> Searched:
     """
     config, pattern = context.config, context.pattern
     guesses, first = hypotheses_of(context, config.support_threshold), config.first_support
-    best = _best(context, (yield from refine_guesses(context, guesses)))
+    best = _best(context, (yield from refine_guesses(context, guesses, config.promising_excess)))
     if score(best, context.data_cpu).unseen <= config.promising_excess:
         rounds = config.volume_tournament
         witnesses = yield from tournament(pattern, rounds, config.confirm_starts, config.seed, first_support=first)
@@ -364,7 +364,7 @@ STRATEGIES: dict[str, Strategy] = {
         kept_starts=_most_starts,
         host_bytes=(150, 75),
         reads=NETWORK | REFINING | COHERENCE | ASKED_FOR | GAPS | {
-            "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
+            "tournament", "promising_excess", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
             "search_share", "first_support", "limits.tie_margin",
         },
         instead={"starts": "search_starts", "iterative": "refine"},
@@ -384,7 +384,7 @@ STRATEGIES: dict[str, Strategy] = {
         is_witnessed=False,
         kept_starts=lambda config: 2 * config.hypotheses,
         host_bytes=(150, 48),
-        reads=NETWORK | REFINING | COHERENCE,
+        reads=NETWORK | REFINING | COHERENCE | {"deepen_excess"},
         instead={"starts": "hypotheses", "iterative": "refine"},
     ),
     "iterative": Strategy(

@@ -81,15 +81,26 @@ class Round:
     recipe : steps, as in `braggshot.iterative.recipe`
     blur_start, blur_end : Gaussian width of the shrink-wrap's blur at the beginning and at the end of the round [voxels]
     flatness : how far the step FLAT evens out the amplitude inside the support, from 0 (not at all) to 1 (one value) [1]
+    threshold : bounds between which each start draws the threshold of the shrink-wrap, where no volume is kept [1]
     """
 
     recipe: str
     blur_start: float
     blur_end: float
     flatness: float = 0.6
+    threshold: tuple[float, float] = ShrinkWrap.threshold
 
     def __post_init__(self) -> None:
         parse_recipe(self.recipe)
+
+
+FITTING = Round("3*(SW+3*(10*HIO+FLAT)+20*ER+GROW+30*RAAR+30*ER)", 0.7, 0.7, threshold=(0.34, 0.36))
+"""Settings of the round that fits a support to the surface of the crystal.
+
+In a loose support a crystal comes out a little larger and less strained, with a bright rim, and predicts the held-out voxels nearly
+as well. So the support is cut where the amplitude falls to about a third, and the crystal made even; then a layer of voxels is
+added, for the partly filled ones at the surface, and the crystal made free. This is done three times.
+"""
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ class TournamentConfig:
         less blur the support shrinks onto noise [1]
     opening, narrowing, settling : the three rounds on the coarse grid
     finish : the round with all fringes, at the wider spacings
+    fitting : the round after it, which fits the supports to the surface of the crystal
     polish : recipe of the last iterations, on all voxels of the whole grid, in a support that stays
     support_threshold : amplitude, relative to the largest, above which a voxel belongs to the first support on the whole grid [1]
     volume : bounds between which each start draws the volume that its support keeps, relative to the measured volume of the
@@ -121,6 +133,7 @@ class TournamentConfig:
     settling: Round = Round(_SETTLING, 1.2, 1.0)
     # The rounds before leave the support loose, and this one brings up what lies at its rim without FLAT.
     finish: Round = Round("100*HIO+130*RAAR+60*ER", 1.5, 1.0)
+    fitting: Round = FITTING
     polish: str = "40*ER"
     support_threshold: float = 0.3
     volume: tuple[float, float] | None = None
@@ -279,20 +292,28 @@ def finish_guesses(
     seed : guess k draws its random numbers from seed + k
     """
     finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(pattern.host), FINISHED)
-    finish = _keep_volume(finish, pattern, pattern, config)
-    finished = yield from refine_wide(guesses, pattern.data, pattern.wide, finish, config.polish, seed)
-    if config.volume is None:
+    rounds = [_keep_volume(finish, pattern, pattern, config), *fitting_rounds(pattern, config)]
+    finished = yield from refine_wide(guesses, pattern.data, pattern.wide, rounds, config.polish, seed)
+    if config.volume is None and len(rounds) == 1:
         return finished
-    # A volume is no threshold for whoever continues these starts.
+    # Neither a volume nor the threshold of the fitting is one for whoever continues these starts.
     return [replace(start, threshold=sum(ShrinkWrap.threshold) / 2) for start in finished]
+
+
+def fitting_rounds(pattern: Pattern, config: TournamentConfig) -> list[IterativeConfig]:
+    """List the rounds that fit supports to the surface of the crystal: one, or none where photons are too few to see the surface.
+
+    Few they are if the least blur is over a voxel: a layer of voxels would then be fitted to noise.
+    """
+    least = config.min_blur / finest_frequency(pattern.host)
+    return [_iterations(config.fitting, blur_factor(pattern.oversampling), least, 1.0)] if least <= 1 else []
 
 
 def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
     """Make the settings of one round of a tournament; its blur widths are multiplied by `factor`, down to `least` [voxels]."""
     start, end = (max(factor * width, least) for width in (one.blur_start, one.blur_end))
-    return IterativeConfig(
-        recipe=one.recipe, shrink_wrap=ShrinkWrap(sigma_start=start, sigma_end=end, sigma_settle=settle), flatness=one.flatness
-    )
+    wrap = ShrinkWrap(sigma_start=start, sigma_end=end, sigma_settle=settle, threshold=one.threshold)
+    return IterativeConfig(recipe=one.recipe, shrink_wrap=wrap, flatness=one.flatness)
 
 
 def coarse_voxels(data: Measured, share: float, smallest: int) -> int:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import ndimage
 
 from braggshot.physics.metrics import magnitude_noise_floor
+from braggshot.physics.unmeasured import undetermined_share, unmeasured_share
 from braggshot.volumes import Agreement, BoolArray, ComplexArray, DiffractionVolume, FloatArray, Quality, Reconstruction
 
 Verdict = Literal["good", "doubtful", "failed"]
@@ -47,8 +48,9 @@ class Limits:
     saturated : the peak counts as saturated if at least this many voxels share the highest count
     refined : an object of another program explains the counts if sqrt(chi2) is at most this times what a short refinement reaches
         from it [1]
-    unmeasured : the verdict is doubtful if more than this share of the crystal's scattering falls on voxels without valid counts,
-        because no count determines that part [1]
+    unmeasured, undetermined : the verdict is doubtful if more than the first share of the crystal's scattering falls on voxels
+        without valid counts, and these leave more than the second share of the crystal open
+        (`physics.unmeasured.undetermined_share`) [1]
     """
 
     agreement: float = 0.95
@@ -67,6 +69,7 @@ class Limits:
     second_crystal: float = 0.03
     saturated: int = 4
     unmeasured: float = 0.08
+    undetermined: float = 0.01
     refined: float = 1.5
 
     RENAMED: ClassVar[dict[str, str]] = {"rival": "stuck_ratio", "tie": "tie_margin", "unseen": "free_excess", "edge": "edge_share"}
@@ -269,14 +272,16 @@ def _saturation(volume: DiffractionVolume, limits: Limits) -> Iterator[Finding]:
 def _unmeasured(volume: DiffractionVolume, rho: ComplexArray, support: BoolArray, limits: Limits) -> Iterator[Finding]:
     if volume.valid.all() or volume.valid.shape != rho.shape:
         return
-    inside = np.where(support, rho, 0).astype(np.complex64)
-    power = np.abs(fft.fftshift(fft.fftn(fft.ifftshift(inside)))) ** 2
-    share = float(power[~volume.valid].sum(dtype=np.float64) / max(float(power.sum(dtype=np.float64)), 1e-30))
-    if share > limits.unmeasured:
+    hidden = unmeasured_share(rho, support, volume.valid)
+    if hidden <= limits.unmeasured:
+        return
+    left_open = undetermined_share(rho, support, volume.valid)
+    if left_open > limits.undetermined:
         yield Finding(
             "doubtful",
-            f"{100 * share:.0f} % of the crystal's scattering falls where nothing was measured (the peak is cut by the frame, or "
-            "gaps cross it): size, shape and strain are partly made up; bring the whole peak onto the detector and into the scan.",
+            f"{100 * hidden:.0f} % of the crystal's scattering falls where nothing was measured (the peak is cut by the frame, or "
+            f"gaps cross it), which leaves at least {100 * left_open:.1g} % of the crystal open: size, shape and strain are partly "
+            "made up; bring the whole peak onto the detector and into the scan.",
         )
 
 

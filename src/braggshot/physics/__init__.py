@@ -14,6 +14,7 @@ surface          the surface of a crystal as triangles
 strain           phase to displacement, strain and lattice spacing
 lines            lines around which the phase turns, such as dislocations
 exposure         photons, error of the strain, coherence and dose, before a scan
+unmeasured       how much of a crystal voxels without counts leave open
 plausibility     values that cannot be true, and the unit that was meant
 metrics          misfits, alignment up to the trivial ambiguities, agreement between starts
 resolution       resolution of a reconstruction [m]
