@@ -17,9 +17,12 @@ from braggshot.io import results
 from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputFormat
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.sparse import SMOOTH, phase_sparse
 from braggshot.phasing.strategies import Trained
 from braggshot.phasing.verdict import judge
 from braggshot.pipeline import finish_result, prepare_and_phase
+from braggshot.prepare import PrepareConfig, prepare
+from braggshot.prepare.rocking import empty_share
 from braggshot.series import registration, table
 from braggshot.series.registration import Grid, Registration
 from braggshot.series.repeats import read_source, say_repeats
@@ -34,6 +37,8 @@ FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)
 # Least difference between the correlations of a crystal and of its twin with an earlier scan [1]. If the two differ by less, the
 # choice between crystal and twin is doubtful.
 TWINS = 0.02
+# Least share of planes without a frame for a scan of few frames, which is phased from the crystal of its neighbour alone [1].
+SPARSE = 0.3
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,11 @@ def _reconstruct(
         return [] if neighbour is None else [registration.guess(neighbour)]
 
     phasing = settings.phasing if last is None else _reduce_starts(settings.phasing, settings.series.cold)
-    preparation = registration.hold_grid(settings.prepare, grid, scan)
-    found = yield from prepare_and_phase(scan, preparation, phasing, network, guesses)
+    preparation = registration.hold_grid(settings.prepare, grid, scan, settings.series.warm)
+    if last is not None and settings.series.warm and empty_share(scan, preparation.step) >= SPARSE:
+        found = yield from _follow(scan, preparation, last, settings)
+    else:
+        found = yield from prepare_and_phase(scan, preparation, phasing, network, guesses)
     found, placed, neighbour = doubt_warm_start(found, settings), None, carry(found.volume)
     if neighbour is not None and found.support.any():
         found, placed = registration.register(found, neighbour)
@@ -144,6 +152,18 @@ def _reconstruct(
         shape = (grid or registration.grid_of(result, result.strain)).map_shape
         result = replace(result, strain=registration.on_map(result.strain, shape or result.strain.support.shape))
     return result, placed
+
+
+def _follow(
+    scan: Scan, preparation: PrepareConfig, last: Reconstruction, settings: SeriesSettings
+) -> Generator[Progress, None, Reconstruction]:
+    """Phase a scan of few frames from the crystal of its neighbour; the crystal of random starts would be mixed with its copies."""
+    began = time.perf_counter()
+    volume = prepare(scan, preparation)
+    crystal, turn = registration.carry_neighbour(last, volume, settings.strain.axis), registration.measured_turn(volume)
+    spent = {"prepare": time.perf_counter() - began}
+    found = yield from phase_sparse(volume, crystal, turn, settings.phasing, settings.series.cold or SMOOTH, last.psf is not None)
+    return replace(found, seconds={**spent, **found.seconds})
 
 
 def _reduce_starts(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
