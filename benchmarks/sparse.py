@@ -36,7 +36,7 @@ from braggshot.crystals.grid import Grid, centred_grid
 from braggshot.io import registry, results
 from braggshot.io.beamlines.aps_34idc import write_scan
 from braggshot.physics import metrics
-from braggshot.physics.fourier import fourier, inverse_fourier, pad
+from braggshot.physics.fourier import fourier, inverse_fourier, inverted, pad
 from braggshot.physics.geometry import direct_basis
 from braggshot.physics.strain import gradient, mean_turn, phase_differences, without_ramp
 from braggshot.physics.strain import strain as strain_of
@@ -125,7 +125,8 @@ def measure(folder: Path, name: str, n: int, seed: int, every: int, exposure: fl
 def true_crystal(scan: Measured, found: Reconstruction) -> ComplexArray:
     """Return the true crystal on the grid of a reconstruction, which may have all planes or only the measured ones."""
     window, field = found.volume.window, scan.amplitude.numpy()
-    assert window is not None and window.binning == (1, 1, 1)
+    assert window is not None
+    assert window.binning == (1, 1, 1)
     if window.raw_shape[0] == len(field[:: scan.every]):
         field = field[:: scan.every]
     whole = np.zeros(found.rho.shape, dtype=np.complex64)
@@ -138,21 +139,25 @@ def true_crystal(scan: Measured, found: Reconstruction) -> ComplexArray:
     return inverse_fourier(torch.from_numpy(whole)).numpy()
 
 
+Pair = tuple[ComplexArray, ComplexArray]  # a recovered crystal and the true one, aligned
+
+
 def strain_map(rho: ComplexArray, inside: np.ndarray, basis: FloatArray, q: FloatArray) -> FloatArray:
     """Compute the strain along q about its mean, inside a body."""
     flat = without_ramp(rho, mean_turn(np.where(inside, rho, 0)))
     return strain_of(gradient(phase_differences(flat, inside), basis), q)
 
 
-def compare(scan: Measured, found: Reconstruction) -> tuple[float, ComplexArray, ComplexArray]:
-    """Align a crystal with the true one, sub-voxel; return their correlation and both fields."""
-    true = true_crystal(scan, found)
+def compare(scan: Measured, found: Reconstruction, twin: bool | None = None) -> tuple[float, bool, Pair]:
+    """Align a crystal with the true one, sub-voxel; return their correlation, whether its twin was taken, and both fields.
+
+    The twin is that of the first scan, if given: one that turns from scan to scan is a fault of the series.
+    """
+    true = torch.from_numpy(true_crystal(scan, found))
     rho = torch.from_numpy(np.where(found.support, found.rho, 0).astype(np.complex64))
-    placed = metrics.align(rho, torch.from_numpy(true))
-    return placed.correlation, placed.field.numpy(), true
-
-
-Pair = tuple[ComplexArray, ComplexArray]
+    rho = inverted(rho).conj().resolve_conj() if twin else rho
+    placed = metrics.align(rho, true, allow_twin=twin is None)
+    return placed.correlation, placed.twin if twin is None else twin, (placed.field.numpy(), true.numpy())
 
 
 def change(before: Pair | None, now: Pair, found: Reconstruction) -> tuple[float, float, float]:
@@ -185,7 +190,9 @@ def follow(folder: Path, name: str, arm: str, n: int, seed: int) -> list[Row]:
     """Phase the scans as a series."""
     every, exposure = ARMS[arm]
     scans = measure(folder / "raw", name, n, seed, every, exposure)
-    settings, rows, before = settings_of(CRYSTALS[name][1]), [], None
+    settings, rows = settings_of(CRYSTALS[name][1]), []
+    before: Pair | None = None
+    twin: bool | None = None
     sources = [source for scan in scans for source in series.list_sources([scan.path])]
     for number, report in enumerate(series.run(sources, folder / "series", settings)):
         path = folder / "series" / f"{report.row['name']}.cxi"
@@ -193,12 +200,9 @@ def follow(folder: Path, name: str, arm: str, n: int, seed: int) -> list[Row]:
             rows.append(Row(name, arm, number, math.nan, math.nan, math.nan, math.nan, "failed", None, math.nan))
             continue
         found = results.read(path)
-        correlation, *pair = compare(scans[number], found)
-        now: Pair = (pair[0], pair[1])
+        correlation, twin, now = compare(scans[number], found, twin)
         row = report.row
-        rows.append(
-            Row(name, arm, number, correlation, *change(before, now, found), row["verdict"], row["start"], row["seconds"])
-        )
+        rows.append(Row(name, arm, number, correlation, *change(before, now, found), row["verdict"], row["start"], row["seconds"]))
         print(json.dumps(asdict(rows[-1])), flush=True)
         before = now
     return rows
@@ -223,7 +227,7 @@ def phase_alone(folder: Path, name: str, arm: str, n: int, seed: int) -> list[Ro
 def table(rows: Sequence[Row]) -> str:
     """Write the last table: a line for each crystal and way; the first scan of a series does not count."""
     lines = [
-        "| crystal | frames | correlation >= 0.95 | median | least | change: n | median | missed, median | good, of them < 0.95 | s |",
+        "| crystal | frames | correlation >= 0.95 | median | least | change: n | median | missed | good, of them < 0.95 | s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for crystal, arm in dict.fromkeys((row.crystal, row.arm) for row in rows):

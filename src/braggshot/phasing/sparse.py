@@ -29,27 +29,34 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from braggshot.iterative.iterate import Guess, IterativeConfig, Progress, Start, continue_starts, flush_denormals, run_starts
-from braggshot.iterative.projections import ShrinkWrap
+from braggshot.iterative.projections import Measured, ShrinkWrap
 from braggshot.phasing import memory
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
-from braggshot.phasing.selection import choose_and_judge
+from braggshot.phasing.selection import best_of, choose_and_judge, score
 from braggshot.phasing.tournament import blur_factor
 from braggshot.phasing.verdict import judge
+from braggshot.physics import metrics
 from braggshot.physics.fourier import to_corner
 from braggshot.physics.sampling import crystal_extent
 from braggshot.physics.strain import mean_turn, without_ramp
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction
 
 FOLLOW = IterativeConfig(
-    recipe="10*(10*RAAR+FLAT)+20*ER",
+    recipe="5*(5*HIO+5*RAAR+FLAT)+8*(10*RAAR+FLAT)+20*ER",
     shrink_wrap=ShrinkWrap(period=10, sigma_start=1.2, sigma_end=0.8, sigma_settle=0.5),
     flatness=0.2,
 )
 """Settings of the iterations in which the support follows the counts; a wider blur would let it grow into the empty planes."""
 
-SETTLE = IterativeConfig(recipe="4*(10*RAAR+FLAT)+40*ER", shrink_wrap=ShrinkWrap(period=0), flatness=0.2)
-"""Settings of the last iterations, in a support that stays."""
+SETTLE = IterativeConfig(recipe="8*(10*RAAR+FLAT)+40*ER", shrink_wrap=ShrinkWrap(period=0), flatness=0.2)
+"""Settings of the next iterations, in a support that stays."""
+
+POLISH = IterativeConfig(recipe="30*ER", shrink_wrap=ShrinkWrap(period=0))
+"""Settings of the iterations from the mean of the starts that are alike."""
+
+ALIKE = 0.985  # least correlation with the start that predicts the held-out voxels best, for a start to enter the mean [1]
+CLOSE = 2.0  # largest llk_free of a start that enters the mean, over that of the best one [1]
 
 SUPPORT = 0.1  # amplitude, relative to the largest, above which a voxel belongs to the first support [1]
 WAVES, DEPTH = 0.25, 2.0  # correlation length over the crystal's extent [1] and standard deviation [rad] of a smooth random phase
@@ -91,7 +98,9 @@ def phase_sparse(
     follow, settle = (_suited(settings, context, is_blurred) for settings in (FOLLOW, SETTLE))
     starts = yield from flush_denormals(run_starts(data, follow, len(guesses), config.seed, guesses))
     starts = yield from flush_denormals(continue_starts(starts, data, settle))
-    found = _judge(context, starts)
+    mean, members = average(starts, context.data_cpu)
+    (mean,) = yield from flush_denormals(continue_starts([mean], data, _suited(POLISH, context, is_blurred)))
+    found = _judge(context, [*starts, mean], members)
     return replace(found, seconds={"phasing": time.perf_counter() - began})
 
 
@@ -122,11 +131,26 @@ def _suited(settings: IterativeConfig, context: PhasingContext, is_blurred: bool
     return replace(settings, shrink_wrap=narrow, recipe=recipe, psf=context.config.coherence_psf)
 
 
-def _judge(context: PhasingContext, starts: list[Start]) -> Reconstruction:
-    """Choose a start and judge it; empty planes count as measured where the planes beside them determine them."""
+def average(starts: list[Start], data: Measured) -> tuple[Start, list[int]]:
+    """Average the starts that are like the one which predicts the held-out voxels best; return the mean, and their indices.
+
+    What the counts determine is the same in these starts; what they leave open differs from start to start, and averages out.
+    """
+    scores = [score(start, data) for start in starts]
+    best = best_of(scores)
+    aligned = [metrics.align(start.rho * one.scale, starts[best].rho) for start, one in zip(starts, scores, strict=True)]
+    most = CLOSE * scores[best].llk_free
+    members = [k for k, one in enumerate(aligned) if k == best or (one.correlation >= ALIKE and scores[k].llk_free <= most)]
+    rho = torch.stack([aligned[k].field for k in members]).mean(0).to(torch.complex64)
+    amplitude = rho.abs()
+    return replace(starts[best], rho=rho, support=amplitude > SUPPORT * amplitude.max()), members
+
+
+def _judge(context: PhasingContext, starts: list[Start], members: list[int]) -> Reconstruction:
+    """Judge the last start, the mean of others; empty planes count as measured where the planes beside them determine them."""
     volume, limits = context.volume, context.config.limits
-    found = choose_and_judge(volume, context.data_cpu, starts, limits, "from the crystal before")
-    apart, size = _distance(volume), crystal_extent(found.rho)[0] if found.support.any() else 0
+    found = choose_and_judge(volume, context.data_cpu, starts, limits, "from the crystal before", len(starts) - 1)
+    apart, size = _distance(volume), _length(found.rho)
     reaches = len(volume.valid) / apart
     verdict, reasons = judge(_completed(found), found.rho, found.support, found.quality, limits)
     if size > reaches:
@@ -138,9 +162,18 @@ def _judge(context: PhasingContext, starts: list[Start]) -> Reconstruction:
     elif verdict == "good":
         reasons = (f"{reasons[0]} One plane of {apart} was measured; all starts know the shape of the crystal before.",)
     assert found.ensemble is not None
-    is_warm = np.arange(len(starts)) == 0
-    table = {**found.ensemble.table, "warm": is_warm.astype(float)}
-    return replace(found, ensemble=replace(found.ensemble, table=table), verdict=verdict, reasons=reasons)
+    is_warm = np.array([1.0, *np.zeros(len(starts) - 2), float(members == [0])])
+    ensemble = replace(found.ensemble, table={**found.ensemble.table, "warm": is_warm})
+    choices = {**found.choices, "start": f"mean of {len(members)} of {len(starts) - 1} starts that are alike, refined"}
+    return replace(found, ensemble=ensemble, choices=choices, verdict=verdict, reasons=reasons)
+
+
+def _length(rho: ComplexArray) -> int:
+    """Return the length of a crystal along the rocking axis, between places of half its amplitude [voxels]."""
+    amplitude = np.abs(rho)
+    typical = float(np.median(amplitude[amplitude > SUPPORT * amplitude.max(initial=0)])) if amplitude.any() else 0.0
+    inside = np.flatnonzero((amplitude > 0.5 * typical).any(axis=(1, 2)))
+    return int(np.ptp(inside)) + 1 if inside.size else 0
 
 
 def _distance(volume: DiffractionVolume) -> int:
