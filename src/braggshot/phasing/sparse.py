@@ -158,7 +158,8 @@ def _judge(context: PhasingContext, starts: list[Start], members: list[int]) -> 
             f"the crystal is {size} voxels long along the rocking axis, and planes {apart} apart determine {reaches:.1f}: what "
             "lies further apart is mixed; measure more frames."
         )
-        verdict, reasons = "failed" if verdict == "failed" else "doubtful", (doubt, *(() if verdict == "good" else reasons))
+        others = () if verdict == "good" else reasons
+        verdict, reasons = "doubtful" if verdict == "good" else verdict, (doubt, *others)
     elif verdict == "good":
         reasons = (f"{reasons[0]} One plane of {apart} was measured; all starts know the shape of the crystal before.",)
     assert found.ensemble is not None
@@ -186,5 +187,5 @@ def _completed(found: Reconstruction) -> DiffractionVolume:
     """Return the volume with the intensity of the crystal on the planes without a valid voxel, as if it had been measured."""
     inside = np.where(found.support, found.rho, 0).astype(np.complex64)
     model = np.abs(fft.fftshift(fft.fftn(fft.ifftshift(inside), norm="ortho"))) ** 2
-    empty = ~found.volume.valid.any(axis=(1, 2))[:, None, None]
+    empty = ~found.volume.valid.any(axis=(1, 2), keepdims=True)
     return replace(found.volume, intensity=np.where(empty, model, found.volume.intensity), valid=found.volume.valid | empty)

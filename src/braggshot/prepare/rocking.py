@@ -110,7 +110,8 @@ def empty_share(scan: Scan, step: float | None = None) -> float:
     The planes are those of `rocking_grid`, `step` apart; of a scan that was prepared already, those of its array.
     """
     if scan.prepared:
-        filled = np.ones(len(scan.frames), bool) if np.ndim(scan.valid) != 3 else np.asarray(scan.valid).any(axis=(1, 2))
+        each_frame = scan.valid is not None and scan.valid.ndim == 3
+        filled = np.asarray(scan.valid).any(axis=(1, 2)) if each_frame else np.ones(scan.frames.shape[0], dtype=np.bool_)
     else:
         values, scanned = stepped_values(scan)
         grid = rocking_grid(scan.frames.shape[0], values, None, scan.arrived, scanned, step)
