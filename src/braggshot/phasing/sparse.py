@@ -1,9 +1,9 @@
 r"""Phase a scan of few frames from a crystal that is nearly the same, such as that of the scan before.
 
-The transform F of a crystal that is e voxels long along the rocking axis is determined by planes at most N / e apart, with N planes
-in the array. The intensity would need half that distance. So a scan of every second, fourth or eighth frame lacks what random
-starts live on: they find the crystal, but overlaid with its copies, which lie N / s voxels apart for planes s apart. Who knows
-where the crystal ends needs no more planes, because rows and columns are sampled finely enough.
+A crystal that is e voxels long along the rocking axis, in an array of N planes, has a transform F that is determined by planes at
+most N / e apart. Its intensity needs half that distance. Between the two, planes s apart give a crystal overlaid with its copies,
+which lie N / s voxels apart, and random starts end in such a mixture. Where it is known how far the crystal reaches, the copies are
+excluded, and the fine sampling of rows and columns suffices for the phases.
 
 =======  =============================================================  ===============================
 start    amplitude and support of                                       phase
@@ -15,6 +15,8 @@ smooth   the crystal given                                              random, 
 
 All know the shape of the crystal given, and only the first knows its phase. So where the others come to the same crystal, the
 counts have said what its strain is. The support changes with the counts, by a blur so narrow that it does not run into the copies.
+The starts that are alike are averaged: what the counts leave open differs from start to start. The beam counts as coherent, because
+the planes are too far apart to show a point spread.
 """
 
 from __future__ import annotations
@@ -70,7 +72,6 @@ def phase_sparse(
     turn: FloatArray,
     config: PhasingConfig,
     smooth: int = SMOOTH,
-    is_blurred: bool = False,
 ) -> Generator[Progress, None, Reconstruction]:
     """Phase a volume with empty planes from a crystal that is nearly the same; the generator's value is the reconstruction.
 
@@ -81,7 +82,6 @@ def phase_sparse(
     turn : (3,) phase ramp that the counts ask for, per voxel along each axis [rad]
     config : settings of phasing, of which those of the random starts are not read
     smooth : number of starts that know the shape of `crystal` and get a smooth random phase
-    is_blurred : whether the pattern is blurred by partial coherence, so that a point spread is fitted
 
     Raises
     ------
@@ -95,11 +95,11 @@ def phase_sparse(
     data = prepare_measured(volume, config)
     context = PhasingContext(volume, data, to_device(data, "cpu"), config)
     guesses = [_guess(field, data.photons) for field in starting_fields(crystal, turn, smooth, config.seed)]
-    follow, settle = (_suited(settings, context, is_blurred) for settings in (FOLLOW, SETTLE))
+    follow, settle = (_suited(settings, volume) for settings in (FOLLOW, SETTLE))
     starts = yield from flush_denormals(run_starts(data, follow, len(guesses), config.seed, guesses))
     starts = yield from flush_denormals(continue_starts(starts, data, settle))
     mean, members = average(starts, context.data_cpu)
-    (mean,) = yield from flush_denormals(continue_starts([mean], data, _suited(POLISH, context, is_blurred)))
+    (mean,) = yield from flush_denormals(continue_starts([mean], data, POLISH))
     found = _judge(context, [*starts, mean], members)
     return replace(found, seconds={"phasing": time.perf_counter() - began})
 
@@ -123,12 +123,10 @@ def _guess(field: ComplexArray, photons: float) -> Guess:
     return Guess(rho, amplitude > SUPPORT * amplitude.max())
 
 
-def _suited(settings: IterativeConfig, context: PhasingContext, is_blurred: bool) -> IterativeConfig:
-    """Suit the blur of the shrink-wrap to the number of voxels in the crystal, and fit a point spread where the beam has one."""
-    factor, old = blur_factor(context.volume.oversampling), settings.shrink_wrap
-    narrow = replace(old, sigma_start=factor * old.sigma_start, sigma_end=factor * old.sigma_end)
-    recipe = f"PSF+{settings.recipe}+PSF+20*ER" if is_blurred else settings.recipe
-    return replace(settings, shrink_wrap=narrow, recipe=recipe, psf=context.config.coherence_psf)
+def _suited(settings: IterativeConfig, volume: DiffractionVolume) -> IterativeConfig:
+    """Suit the blur of the shrink-wrap to the number of voxels in the crystal."""
+    factor, old = blur_factor(volume.oversampling), settings.shrink_wrap
+    return replace(settings, shrink_wrap=replace(old, sigma_start=factor * old.sigma_start, sigma_end=factor * old.sigma_end))
 
 
 def average(starts: list[Start], data: Measured) -> tuple[Start, list[int]]:
@@ -139,8 +137,8 @@ def average(starts: list[Start], data: Measured) -> tuple[Start, list[int]]:
     scores = [score(start, data) for start in starts]
     best = best_of(scores)
     aligned = [metrics.align(start.rho * one.scale, starts[best].rho) for start, one in zip(starts, scores, strict=True)]
-    most = CLOSE * scores[best].llk_free
-    members = [k for k, one in enumerate(aligned) if k == best or (one.correlation >= ALIKE and scores[k].llk_free <= most)]
+    most = CLOSE * scores[best].llk_free  # not a number where nothing is held out
+    members = [k for k, one in enumerate(aligned) if one.correlation >= ALIKE and not scores[k].llk_free > most]
     rho = torch.stack([aligned[k].field for k in members]).mean(0).to(torch.complex64)
     amplitude = rho.abs()
     return replace(starts[best], rho=rho, support=amplitude > SUPPORT * amplitude.max()), members

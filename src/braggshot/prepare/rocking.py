@@ -190,7 +190,8 @@ def _planes(
     planes: list[list[int]] = [[] for _ in range(int(index[-1]) + 1)]
     for plane, frame in zip(index, order, strict=True):
         planes[plane].append(int(frame))
-    return tuple(tuple(sorted(plane)) for plane in planes), (*lost, *_notices(planes, order, scanned), *uneven)
+    finer = () if given is None else (f"put on {scanned.steps} of {about}, {np.median(whole):g} from frame to frame",)
+    return tuple(tuple(sorted(plane)) for plane in planes), (*lost, *finer, *_notices(planes, order, scanned), *uneven)
 
 
 def _one_frame_each(frames: Iterable[int]) -> tuple[tuple[int, ...], ...]:

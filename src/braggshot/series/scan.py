@@ -162,8 +162,16 @@ def _follow(
     volume = prepare(scan, preparation)
     crystal, turn = registration.carry_neighbour(last, volume, settings.strain.axis), registration.measured_turn(volume)
     spent = {"prepare": time.perf_counter() - began}
-    found = yield from phase_sparse(volume, crystal, turn, settings.phasing, settings.series.cold or SMOOTH, last.psf is not None)
-    return replace(found, seconds={**spent, **found.seconds})
+    found = yield from phase_sparse(volume, crystal, turn, settings.phasing, settings.series.cold or SMOOTH)
+    found = replace(found, seconds={**spent, **found.seconds})
+    return found if last.psf is None else _doubt_coherence(found)
+
+
+def _doubt_coherence(result: Reconstruction) -> Reconstruction:
+    doubt = "its neighbour was phased with a point spread, and a scan of few frames is phased as if the beam were coherent."
+    if result.verdict == "good":
+        return replace(result, verdict="doubtful", reasons=(doubt,))
+    return replace(result, reasons=(*result.reasons, doubt))
 
 
 def _reduce_starts(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
