@@ -45,7 +45,6 @@ from braggshot.physics.strain import strain as strain_of
 from braggshot.pipeline import drain, prepare_and_phase
 from braggshot.volumes import ComplexArray, FloatArray, Reconstruction
 
-SIDE, WINDOW = 64, 48  # frames, rows and columns of a scan; edge of the volume that is phased
 ARMS = {"full": (1, 1.0), "half": (2, 1.0), "quarter": (4, 1.0), "eighth": (8, 1.0), "exposure": (1, 0.25)}
 LEAST = 5e-5  # spread of the true change of strain from which its correlation counts [1]
 RADIUS = 165.0  # of the crystal with the gliding dislocation [nm]
@@ -93,15 +92,45 @@ def gliding(t: float, experiment: op.Experiment) -> op.Crystal:
     return op.Crystal(body, phase)
 
 
-SPINEL = op.Experiment(charging.SPINEL, charging.MIDWAY, 6.5, (SIDE,) * 3, 0.018)
-GOLD = op.Experiment(corrosion.GOLD, corrosion.GOLD, 12.6, (SIDE,) * 3, 0.009)
-EXPERIMENTS = {"charging": SPINEL, "corroding": GOLD, "gliding": GOLD, "jumping": GOLD, "swapped": GOLD}
+EXPERIMENTS = {
+    "charging": charging.FULL,
+    "corroding": replace(corrosion.FULL, step_deg=0.009),
+    "gliding": replace(corrosion.FULL, step_deg=0.009),
+    "jumping": replace(corrosion.FULL, step_deg=0.009),
+    "swapped": replace(corrosion.FULL, step_deg=0.009),
+}
 JUMPS = (0.3, 0.4, 1.0, 0.95, 0.3, 0.9, 0.4, 0.35, 1.0, 0.3)  # times of the corroding crystal, again and again
 
 
-def crystals_of(name: str, n: int) -> list[op.Crystal]:
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Parameters
+    ----------
+    crystal, n, seed : which crystal, number of its scans, and seed of the photons of the first
+    every, exposure : frame that is kept of so many, and share of the photons, in all scans but the first
+    side, window : frames, rows and columns of a scan; edge of the volume that is phased
+    """
+
+    crystal: str
+    n: int
+    seed: int
+    every: int
+    exposure: float
+    side: int = 64
+    window: int = 48
+
+    @property
+    def experiment(self) -> op.Experiment:
+        """The experiment, with scans of `side` frames, rows and columns."""
+        return replace(EXPERIMENTS[self.crystal], shape=(self.side,) * 3)
+
+
+def crystals_of(plan: Plan) -> list[op.Crystal]:
     """List the crystals of a series: one that changes, one that jumps between two states, or two crystals in turn."""
-    experiment, times = EXPERIMENTS[name], np.linspace(0, 1, n).tolist()
+    name, n, experiment = plan.crystal, plan.n, plan.experiment
+    times = np.linspace(0, 1, n).tolist()
     if name == "jumping":
         return [corrosion.crystal(JUMPS[number % len(JUMPS)], experiment) for number in range(n)]
     if name == "swapped":
@@ -120,14 +149,14 @@ def amplitude(crystal: op.Crystal, experiment: op.Experiment, photons: float) ->
     return field * (math.sqrt(photons) / field.abs().max())
 
 
-def measure(folder: Path, name: str, n: int, seed: int, every: int, exposure: float) -> list[Measured]:
+def measure(folder: Path, plan: Plan) -> list[Measured]:
     """Write the scans: the first with all its frames and photons, of the others every so manieth frame."""
-    experiment = EXPERIMENTS[name]
+    experiment = plan.experiment
     angle, scans = np.asarray(experiment.geometry.sample[0].angle), []
-    for number, crystal in enumerate(crystals_of(name, n)):
-        step, share = (1, 1.0) if number == 0 else (every, exposure)
+    for number, crystal in enumerate(crystals_of(plan)):
+        step, share = (1, 1.0) if number == 0 else (plan.every, plan.exposure)
         field = amplitude(crystal, experiment, share * experiment.counts)
-        counts = torch.poisson(field.abs() ** 2, generator=torch.Generator().manual_seed(seed + number)).int().numpy()
+        counts = torch.poisson(field.abs() ** 2, generator=torch.Generator().manual_seed(plan.seed + number)).int().numpy()
         first = (3 * number) % step
         path = write_scan(folder / f"t{number:02d}", counts[first::step], angle[first::step], experiment.geometry, 1)
         scans.append(Measured(path, field[first:], step))
@@ -186,23 +215,22 @@ def change(before: Pair | None, now: Pair, found: Reconstruction) -> tuple[float
     return float(np.corrcoef(recovered, true)[0, 1]), float(true.std()), float((recovered - true).std())
 
 
-def settings_of(experiment: op.Experiment) -> series.SeriesSettings:
+def settings_of(plan: Plan) -> series.SeriesSettings:
     """Return the settings of all arms: the defaults, on a volume of one size."""
     return series.resolve(
         {
-            "prepare": {"shape": [WINDOW] * 3, "binning": [1, 1, 1]},
-            "strain": {"reflection": [1, 1, 1], "lattice": [experiment.cell]},
+            "prepare": {"shape": [plan.window] * 3, "binning": [1, 1, 1]},
+            "strain": {"reflection": [1, 1, 1], "lattice": [plan.experiment.cell]},
             "phasing": {"device": "cpu", "max_tournaments": 2},
             "series": {"movie": False},
         }
     )
 
 
-def follow(folder: Path, name: str, arm: str, n: int, seed: int) -> list[Row]:
+def follow(folder: Path, plan: Plan, arm: str) -> list[Row]:
     """Phase the scans as a series."""
-    every, exposure = ARMS[arm]
-    scans = measure(folder / "raw", name, n, seed, every, exposure)
-    settings, rows = settings_of(EXPERIMENTS[name]), []
+    scans, name, settings = measure(folder / "raw", plan), plan.crystal, settings_of(plan)
+    rows: list[Row] = []
     before: Pair | None = None
     twin: bool | None = None
     sources = [source for scan in scans for source in series.list_sources([scan.path])]
@@ -220,14 +248,14 @@ def follow(folder: Path, name: str, arm: str, n: int, seed: int) -> list[Row]:
     return rows
 
 
-def phase_alone(folder: Path, name: str, arm: str, n: int, seed: int) -> list[Row]:
+def phase_alone(folder: Path, plan: Plan, arm: str) -> list[Row]:
     """Phase each scan but the first by itself."""
-    every, exposure = ARMS[arm]
-    scans, settings, rows = measure(folder / "raw", name, n, seed, every, exposure), settings_of(EXPERIMENTS[name]), []
-    planes = WINDOW // every
+    scans, name, settings = measure(folder / "raw", plan), plan.crystal, settings_of(plan)
+    rows: list[Row] = []
+    shape = (plan.window // plan.every, plan.window, plan.window)
     for number, scan in enumerate(scans[1:], start=1):
         began = time.perf_counter()
-        preparation = replace(settings.prepare, shape=(planes, WINDOW, WINDOW))
+        preparation = replace(settings.prepare, shape=shape)
         found = drain(prepare_and_phase(registry.read(scan.path), preparation, settings.phasing))
         correlation, _, _ = compare(scan, found)
         spent = time.perf_counter() - began
@@ -265,11 +293,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", default=["quarter"], choices=[*ARMS, *(f"{arm}-alone" for arm in ARMS)])
     parser.add_argument("--n", type=int, default=10, help="scans of each crystal")
     parser.add_argument("--first-seed", type=int, default=9_900_001)
+    parser.add_argument("--side", type=int, default=Plan.side, help="frames, rows and columns of a scan")
+    parser.add_argument("--window", type=int, default=Plan.window, help="edge of the volume that is phased")
     chosen, rows = parser.parse_args(words), []
     for crystal in chosen.crystals:
         for arm in chosen.arms:
             folder, (kind, _, alone) = chosen.output / crystal / arm, arm.partition("-")
-            rows += (phase_alone if alone else follow)(folder, crystal, kind, chosen.n, chosen.first_seed)
+            plan = Plan(crystal, chosen.n, chosen.first_seed, *ARMS[kind], chosen.side, chosen.window)
+            rows += (phase_alone if alone else follow)(folder, plan, kind)
     (chosen.output / "rows.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
     print(table(rows))
 

@@ -150,7 +150,7 @@ def _judge(context: PhasingContext, starts: list[Start], members: list[int]) -> 
     found = choose_and_judge(volume, context.data_cpu, starts, limits, "from the crystal before", len(starts) - 1)
     apart, size = _distance(volume), _length(found.rho)
     reaches = len(volume.valid) / apart
-    verdict, reasons = judge(_completed(found), found.rho, found.support, found.quality, limits)
+    verdict, reasons = judge(completed(found), found.rho, found.support, found.quality, limits)
     if size > reaches:
         doubt = (
             f"the crystal is {size} voxels long along the rocking axis, and planes {apart} apart determine {reaches:.1f}: what "
@@ -181,7 +181,7 @@ def _distance(volume: DiffractionVolume) -> int:
     return int(np.median(np.diff(measured))) if measured.size > 1 else len(volume.valid)
 
 
-def _completed(found: Reconstruction) -> DiffractionVolume:
+def completed(found: Reconstruction) -> DiffractionVolume:
     """Return the volume with the intensity of the crystal on the planes without a valid voxel, as if it had been measured."""
     inside = np.where(found.support, found.rho, 0).astype(np.complex64)
     model = np.abs(fft.fftshift(fft.fftn(fft.ifftshift(inside), norm="ortho"))) ** 2

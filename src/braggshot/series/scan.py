@@ -17,7 +17,7 @@ from braggshot.io import results
 from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputFormat
 from braggshot.phasing.config import PhasingConfig
-from braggshot.phasing.sparse import SMOOTH, phase_sparse
+from braggshot.phasing.sparse import SMOOTH, completed, phase_sparse
 from braggshot.phasing.strategies import Trained
 from braggshot.phasing.verdict import judge
 from braggshot.pipeline import finish_result, prepare_and_phase
@@ -139,7 +139,8 @@ def _reconstruct(
         found = yield from _follow(scan, preparation, last, settings)
     else:
         found = yield from prepare_and_phase(scan, preparation, phasing, network, guesses)
-    found, placed, neighbour = doubt_warm_start(found, settings), None, carry(found.volume)
+        found = doubt_warm_start(found, settings)
+    placed, neighbour = None, carry(found.volume)
     if neighbour is not None and found.support.any():
         found, placed = registration.register(found, neighbour)
         found = doubt_twin(found, placed)
@@ -163,7 +164,7 @@ def _follow(
     crystal, turn = registration.carry_neighbour(last, volume, settings.strain.axis), registration.measured_turn(volume)
     spent = {"prepare": time.perf_counter() - began}
     found = yield from phase_sparse(volume, crystal, turn, settings.phasing, settings.series.cold or SMOOTH)
-    found = replace(found, seconds={**spent, **found.seconds})
+    found = doubt_warm_start(replace(found, seconds={**spent, **found.seconds}), settings, completed(found))
     return found if last.psf is None else _doubt_coherence(found)
 
 
@@ -182,18 +183,18 @@ def _reduce_starts(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
     return replace(phasing, starts=cold, hypotheses=cold, orientations=orientations, search_starts=search_starts, max_tournaments=1)
 
 
-def doubt_warm_start(result: Reconstruction, settings: SeriesSettings) -> Reconstruction:
+def doubt_warm_start(result: Reconstruction, settings: SeriesSettings, volume: DiffractionVolume | None = None) -> Reconstruction:
     """Call a result doubtful if it comes from a warm start (an earlier scan's crystal) and no cold (random) start confirms it.
 
     Such a result may only repeat the earlier scan, but it predicts the held-out voxels best. So this doubt alone does not make the
-    verdict "failed"; all other checks apply unchanged.
+    verdict "failed"; all other checks apply unchanged, to `volume` if it is given, else to the volume of the result.
     """
     facts = table.compare_starts(result)
     limits = settings.phasing.limits
     if facts["start"] != "warm" or facts["warm_cold_correlation"] >= limits.agreement:
         return result
     confirmed = replace(result.quality, agreeing=Agreement(1, 1, 0, limits.agreement))
-    verdict, reasons = judge(result.volume, result.rho, result.support, confirmed, limits)
+    verdict, reasons = judge(volume or result.volume, result.rho, result.support, confirmed, limits)
     doubt = (
         f"the start from its neighbour predicts the held-out voxels best ({facts['warm_llk_free']:.3g} against "
         f"{facts['cold_llk_free']:.3g}), but the best cold start is another crystal (correlation "
