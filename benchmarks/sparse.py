@@ -52,12 +52,13 @@ RADIUS = 165.0  # of the crystal with the gliding dislocation [nm]
 
 @dataclass(frozen=True)
 class Row:
-    """One scan, phased in one way, against the truth."""
+    """One scan, phased in one way, against the truth: in the twin of the first scan, and in the better twin."""
 
     crystal: str
     arm: str
     scan: int
     correlation: float
+    either_twin: float
     change_correlation: float
     change: float
     missed: float
@@ -237,12 +238,14 @@ def follow(folder: Path, plan: Plan, arm: str) -> list[Row]:
     for number, report in enumerate(series.run(sources, folder / "series", settings)):
         path = folder / "series" / f"{report.row['name']}.cxi"
         if not path.exists():
-            rows.append(Row(name, arm, number, math.nan, math.nan, math.nan, math.nan, "failed", None, math.nan))
+            rows.append(Row(name, arm, number, math.nan, math.nan, math.nan, math.nan, math.nan, "failed", None, math.nan))
             continue
         found = results.read(path)
         correlation, twin, now = compare(scans[number], found, None if name == "swapped" else twin)
-        row = report.row
-        rows.append(Row(name, arm, number, correlation, *change(before, now, found), row["verdict"], row["start"], row["seconds"]))
+        row, (either, _, _) = report.row, compare(scans[number], found)
+        rows.append(
+            Row(name, arm, number, correlation, either, *change(before, now, found), row["verdict"], row["start"], row["seconds"])
+        )
         print(json.dumps(asdict(rows[-1])), flush=True)
         before = now
     return rows
@@ -259,7 +262,9 @@ def phase_alone(folder: Path, plan: Plan, arm: str) -> list[Row]:
         found = drain(prepare_and_phase(registry.read(scan.path), preparation, settings.phasing))
         correlation, _, _ = compare(scan, found)
         spent = time.perf_counter() - began
-        rows.append(Row(name, f"{arm}, alone", number, correlation, math.nan, math.nan, math.nan, found.verdict, "cold", spent))
+        rows.append(
+            Row(name, f"{arm}, alone", number, correlation, correlation, math.nan, math.nan, math.nan, found.verdict, "cold", spent)
+        )
         print(json.dumps(asdict(rows[-1])), flush=True)
     return rows
 
@@ -267,18 +272,19 @@ def phase_alone(folder: Path, plan: Plan, arm: str) -> list[Row]:
 def table(rows: Sequence[Row]) -> str:
     """Write the last table: a line for each crystal and way; the first scan of a series does not count."""
     lines = [
-        "| crystal | frames | correlation >= 0.95 | median | least | change: n | median | missed | good, of them < 0.95 | s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| crystal | frames | >= 0.95 | in either twin | median | least | change: n | median | missed | good, of them < 0.95 | s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for crystal, arm in dict.fromkeys((row.crystal, row.arm) for row in rows):
         own = [row for row in rows if (row.crystal, row.arm) == (crystal, arm) and row.scan > 0]
         found = np.nan_to_num([row.correlation for row in own])
         told = [row for row in own if row.change >= LEAST]
         good = [row for row in own if row.verdict == "good"]
+        either = sum(row.either_twin >= 0.95 for row in own)
         changes = np.median([row.change_correlation for row in told]) if told else math.nan
         missed = np.median([row.missed for row in told]) if told else math.nan
         lines.append(
-            f"| {crystal} | {arm} | {(found >= 0.95).sum()} of {len(own)} | {np.median(found):.3f} | {found.min():.3f} "
+            f"| {crystal} | {arm} | {(found >= 0.95).sum()} of {len(own)} | {either} | {np.median(found):.3f} | {found.min():.3f} "
             f"| {len(told)} | {changes:.2f} | {missed:.1e} | {len(good)}, {sum(row.correlation < 0.95 for row in good)} "
             f"| {np.nanmedian([row.seconds for row in own]):.0f} |"
         )

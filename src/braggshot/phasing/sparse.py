@@ -60,6 +60,8 @@ POLISH = IterativeConfig(recipe="30*ER", shrink_wrap=ShrinkWrap(period=0))
 ALIKE = 0.985  # least correlation with the start that predicts the held-out voxels best, for a start to enter the mean [1]
 CLOSE = 2.0  # largest llk_free of a start that enters the mean, over that of the best one [1]
 
+# Length of the crystal over that which the planes determine, from which the support stays: nothing would hold back its growth [1].
+HELD = 1.3
 SUPPORT = 0.1  # amplitude, relative to the largest, above which a voxel belongs to the first support [1]
 WAVES, DEPTH = 0.25, 2.0  # correlation length over the crystal's extent [1] and standard deviation [rad] of a smooth random phase
 SMOOTH = 5  # number of starts with a smooth random phase
@@ -95,9 +97,10 @@ def phase_sparse(
     data = prepare_measured(volume, config)
     context = PhasingContext(volume, data, to_device(data, "cpu"), config)
     guesses = [_guess(field, data.photons) for field in starting_fields(crystal, turn, smooth, config.seed)]
-    follow, settle = (_suited(settings, volume) for settings in (FOLLOW, SETTLE))
+    is_held_back = _length(crystal) < HELD * len(volume.valid) / _distance(volume)
+    follow = _suited(FOLLOW, volume) if is_held_back else SETTLE
     starts = yield from flush_denormals(run_starts(data, follow, len(guesses), config.seed, guesses))
-    starts = yield from flush_denormals(continue_starts(starts, data, settle))
+    starts = yield from flush_denormals(continue_starts(starts, data, SETTLE))
     mean, members = average(starts, context.data_cpu)
     (mean,) = yield from flush_denormals(continue_starts([mean], data, POLISH))
     found = _judge(context, [*starts, mean], members)
