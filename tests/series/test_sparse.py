@@ -79,3 +79,7 @@ def test_only_a_coarser_scan_gets_the_steps_of_the_series():
     assert hold_grid(prepare, grid, coarse, with_step=False).step is None
     assert hold_grid(prepare, grid, fine).step is None
     assert hold_grid(prepare, replace(grid, step=None), coarse).step is None
+    binned = replace(grid, binning=(2, 3, 4))
+    held = hold_grid(prepare, binned, coarse)
+    assert (held.step, held.binning) == (2 * step, (1, 3, 4))
+    assert hold_grid(prepare, replace(grid, binning=(4, 1, 1)), coarse).step is None

@@ -94,8 +94,11 @@ def hold_grid(config: PrepareConfig, grid: Grid | None, scan: Scan, with_step: b
     """
     if grid is None or (scan.prepared and tuple(scan.frames.shape) == grid.shape):
         return config
-    step = grid.step if with_step and grid.step is not None and is_coarser(scan, grid.step) else config.step
-    return replace(config, shape=grid.shape, binning=grid.binning or config.binning, step=step)
+    held = replace(config, shape=grid.shape, binning=grid.binning or config.binning)
+    frames, rows, columns = grid.binning or (1, 1, 1)
+    if not with_step or grid.step is None or not is_coarser(scan, frames * grid.step):
+        return held
+    return replace(held, binning=(1, rows, columns), step=frames * grid.step)  # a bin with an empty plane would not be valid
 
 
 def carry_neighbour(previous: Reconstruction, volume: DiffractionVolume, axis: str = "y+") -> ComplexArray:
