@@ -37,7 +37,7 @@ from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
 from braggshot.phasing.selection import best_of, choose_and_judge, score
 from braggshot.phasing.tournament import blur_factor
-from braggshot.phasing.verdict import judge
+from braggshot.phasing.verdict import Verdict, judge
 from braggshot.physics import metrics
 from braggshot.physics.fourier import to_corner
 from braggshot.physics.sampling import crystal_extent
@@ -60,7 +60,7 @@ POLISH = IterativeConfig(recipe="30*ER", shrink_wrap=ShrinkWrap(period=0))
 ALIKE = 0.985  # least correlation with the start that predicts the held-out voxels best, for a start to enter the mean [1]
 CLOSE = 2.0  # largest llk_free of a start that enters the mean, over that of the best one [1]
 
-# Length of the crystal over that which the planes determine, from which the support stays: nothing would hold back its growth [1].
+# Length of the crystal over that which the planes determine, from which the support stays and the verdict is failed [1].
 HELD = 1.3
 SUPPORT = 0.1  # amplitude, relative to the largest, above which a voxel belongs to the first support [1]
 WAVES, DEPTH = 0.25, 2.0  # correlation length over the crystal's extent [1] and standard deviation [rad] of a smooth random phase
@@ -160,7 +160,8 @@ def _judge(context: PhasingContext, starts: list[Start], members: list[int]) -> 
             "lies further apart is mixed; measure more frames."
         )
         others = () if verdict == "good" else reasons
-        verdict, reasons = "doubtful" if verdict == "good" else verdict, (doubt, *others)
+        worse: Verdict = "failed" if size >= HELD * reaches else "doubtful"
+        verdict, reasons = worse if verdict == "good" else "failed" if worse == "failed" else verdict, (doubt, *others)
     elif verdict == "good":
         reasons = (f"{reasons[0]} One plane of {apart} was measured; all starts know the shape of the crystal before.",)
     assert found.ensemble is not None
