@@ -37,7 +37,7 @@ from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
 from braggshot.phasing.selection import best_of, choose_and_judge, score
 from braggshot.phasing.tournament import blur_factor
-from braggshot.phasing.verdict import Verdict, judge
+from braggshot.phasing.verdict import judge
 from braggshot.physics import metrics
 from braggshot.physics.fourier import to_corner
 from braggshot.physics.sampling import crystal_extent
@@ -160,8 +160,8 @@ def _judge(context: PhasingContext, starts: list[Start], members: list[int]) -> 
             "lies further apart is mixed; measure more frames."
         )
         others = () if verdict == "good" else reasons
-        worse: Verdict = "failed" if size >= HELD * reaches else "doubtful"
-        verdict, reasons = worse if verdict == "good" else "failed" if worse == "failed" else verdict, (doubt, *others)
+        is_failed = verdict == "failed" or size >= HELD * reaches
+        verdict, reasons = "failed" if is_failed else "doubtful", (doubt, *others)
     elif verdict == "good":
         reasons = (f"{reasons[0]} One plane of {apart} was measured; all starts know the shape of the crystal before.",)
     assert found.ensemble is not None
