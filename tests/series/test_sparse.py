@@ -76,7 +76,9 @@ def test_only_a_coarser_scan_gets_the_steps_of_the_series():
     coarse, fine = (Scan(np.ones((12, 8, 8)), "s", rocking_angle=every * step * np.arange(12)) for every in (4, 1))
     prepare = series.SeriesSettings().prepare
     assert hold_grid(prepare, grid, coarse).step == step
-    assert hold_grid(prepare, grid, coarse, with_step=False).step is None
+    assert hold_grid(prepare, grid, coarse, None).step is None
+    assert hold_grid(prepare, grid, coarse, 6.0).step == step, "an oversampling of 1.5 along the rocking axis"
+    assert hold_grid(prepare, grid, coarse, 12.0).step is None, "3 samples the crystal well enough"
     assert hold_grid(prepare, grid, fine).step is None
     assert hold_grid(prepare, replace(grid, step=None), coarse).step is None
     binned = replace(grid, binning=(2, 3, 4))

@@ -40,6 +40,7 @@ from braggshot.prepare import PrepareConfig
 from braggshot.prepare.rocking import is_coarser
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap
 
+ENOUGH = 2.2  # oversampling along the rocking axis with which a scan of larger steps is phased like any other [1]
 # Largest distance between voxels of equal index in two grids that count as the same, over the middle half of the array [voxels].
 SAME = 0.1
 
@@ -85,18 +86,22 @@ def _step_of_frames(volume: DiffractionVolume) -> float | None:
         return None
 
 
-def hold_grid(config: PrepareConfig, grid: Grid | None, scan: Scan, with_step: bool = True) -> PrepareConfig:
+def hold_grid(config: PrepareConfig, grid: Grid | None, scan: Scan, sampling: float | None = 0.0) -> PrepareConfig:
     """Return the settings that prepare a scan on the grid of the series.
 
     `config` is unchanged if the series has no grid yet, or if the scan is prepared already and has the shape of the grid. A scan of
-    every second frame, or fewer, gets the steps of the series if `with_step`, so that it has its voxels; the planes between its
-    frames are empty.
+    every second frame, or fewer, gets the steps of the series, so that it has its voxels; the planes between its frames are empty.
+
+    Parameters
+    ----------
+    sampling : oversampling along the rocking axis with the steps of the series. A scan that keeps an oversampling of `ENOUGH` with
+        its own steps keeps them, and so does every scan if None [1]
     """
     if grid is None or (scan.prepared and tuple(scan.frames.shape) == grid.shape):
         return config
     held = replace(config, shape=grid.shape, binning=grid.binning or config.binning)
     frames, rows, columns = grid.binning or (1, 1, 1)
-    if not with_step or grid.step is None or not is_coarser(scan, frames * grid.step):
+    if sampling is None or grid.step is None or not is_coarser(scan, frames * grid.step * max(1.0, sampling / (2 * ENOUGH))):
         return held
     return replace(held, binning=(1, rows, columns), step=frames * grid.step)  # a bin with an empty plane would not be valid
 

@@ -134,7 +134,8 @@ def _reconstruct(
         return [] if neighbour is None else [registration.guess(neighbour)]
 
     phasing = settings.phasing if last is None else _reduce_starts(settings.phasing, settings.series.cold)
-    preparation = registration.hold_grid(settings.prepare, grid, scan, settings.series.warm)
+    sampling = last.volume.oversampling[0] if last is not None and last.volume.oversampling and settings.series.warm else None
+    preparation = registration.hold_grid(settings.prepare, grid, scan, sampling)
     if last is not None and settings.series.warm and empty_share(scan, preparation.step) >= SPARSE:
         found = yield from _follow(scan, preparation, last, settings)
     else:
