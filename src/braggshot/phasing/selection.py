@@ -69,13 +69,17 @@ def best_of(scores: list[Score]) -> int:
     return ranked(scores)[0]
 
 
-def choose_and_judge(volume: DiffractionVolume, data: Measured, starts: list[Start], limits: Limits, method: str) -> Reconstruction:
+def choose_and_judge(
+    volume: DiffractionVolume, data: Measured, starts: list[Start], limits: Limits, method: str, shown: int | None = None
+) -> Reconstruction:
     """Choose one of the starts, align the others to the chosen start, and judge this start; return it as a reconstruction.
 
     The choice goes by the misfit of the held-out voxels and, where this misfit is nearly equal, by the agreement with other starts.
+    `shown` is the index of a start that is chosen already.
     """
     scores = [score(start, data) for start in starts]
-    best, (aligned, correlation, twins) = _choose(starts, scores, limits)
+    chosen_already = None if shown is None else (shown, _align_to(shown, starts, scores))
+    best, (aligned, correlation, twins) = chosen_already or _choose(starts, scores, limits)
     rho, support, shift = _centre_and_dephase(starts[best], scores[best].scale)
     agreeing = [a for a, c in zip(aligned, correlation, strict=True) if c >= limits.agreement]
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)

@@ -30,6 +30,8 @@ class PrepareConfig(Changes):
     aliens : "auto" masks foreign peaks, "off" leaves them
     background : level subtracted from every voxel before binning [photons], "frame" for the median level of each frame, or "off"
     threshold : counts below this become 0 [photons]
+    step : step of the rocking angle [rad], or of the energy [J], of the grid that frames are put on; None takes that of the scan.
+        With a finer one, the planes between the frames are not measured
     straight : interpolate the counts onto a straight grid where photons lie off it, by 0.3 voxels or more in an energy scan, by one
         voxel or more in a rocking scan (a detector close up)
     """
@@ -48,6 +50,7 @@ class PrepareConfig(Changes):
     aliens: Literal["auto", "off"] = "auto"
     background: float | Literal["off", "frame"] = "off"
     threshold: float = 0.0
+    step: float | None = None
     straight: bool = True
 
 

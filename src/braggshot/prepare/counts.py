@@ -66,6 +66,7 @@ class Corrections:
     monitor, flat, dark : whether to use the monitor, flat field and dark field of the scan
     detector : name of the detector whose gaps are masked; None takes the name in the scan
     gain : (rows, columns) gain of each pixel that was estimated from the scan, in place of a flat field [1]
+    step : step of the grid of angles or energies, as `rocking_grid` takes it
     """
 
     monitor: bool = True
@@ -73,6 +74,7 @@ class Corrections:
     dark: bool = True
     detector: str | None = None
     gain: FloatArray | None = None
+    step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def correct_frames(
         corrections = Corrections(monitor=False, flat=False, dark=False)
     monitor = scan.monitor if corrections.monitor else None
     values, scanned = (None, ANGLE) if scan.prepared else stepped_values(scan)
-    grid = rocking_grid(n_frames, values, monitor, scan.arrived, scanned)
+    grid = rocking_grid(n_frames, values, monitor, scan.arrived, scanned, corrections.step)
     steps = list(grid.steps)
     whole = scan.valid is not None and scan.valid.ndim == 3
     good = np.ones((rows, columns), dtype=bool) if scan.valid is None or whole else scan.valid.copy()

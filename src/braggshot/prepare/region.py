@@ -76,7 +76,7 @@ def read_corrected(scan: Scan, preparation: PrepareConfig, region: Region) -> Co
 
 def _open(scan: Scan, preparation: PrepareConfig, region: Region | None = None) -> tuple[Scan, CorrectedFrames, Block]:
     """Return a scan without its lost frames, its corrections, and the counts of a region (by default of one pixel)."""
-    corrections = Corrections(preparation.monitor, preparation.flat, preparation.dark, preparation.detector)
+    corrections = Corrections(preparation.monitor, preparation.flat, preparation.dark, preparation.detector, step=preparation.step)
     source = correct_frames(scan, corrections, *known_pixels(scan, preparation))
     if region is None:
         return scan, source, Block(np.zeros((1, 1, 1), np.float32), np.zeros((1, 1, 1), dtype=bool), (0, 0, 0))

@@ -19,6 +19,8 @@ from braggshot.volumes import BoolArray, FloatArray, Geometry, Scan
 
 REPEATED = 0.2  # least step between different angles, as a share of the mean step; a smaller one means a repeated angle [1]
 TOLERANCE = 0.25  # largest deviation of a step from a multiple of the median step, for a regular grid [median steps]
+TWICE = 1.75  # least ratio of steps from which a scan counts as one of every second frame, or fewer [1]
+MOST = 16  # largest number of planes per frame, where the step of the grid is given [1]
 UNEVEN = 0.1  # largest share of steps off the regular grid; with more of them, frames are not sorted onto a grid [1]
 
 
@@ -69,12 +71,13 @@ def rocking_grid(
     monitor: FloatArray | None = None,
     arrived: BoolArray | None = None,
     scanned: Scanned = ANGLE,
+    step: float | None = None,
 ) -> RockingGrid:
     """Sort frames onto a regular grid of angles.
 
     Frames at one angle share a plane, an angle that was left out becomes an empty plane, and the direction of the scan is kept.
-    Steps between angles should be whole multiples of the median step. If more than a tenth of them are not, each frame becomes a
-    plane of its own, in the order of the angles, and a remark says so.
+    Steps between angles should be whole multiples of the median step, or of `step`. If more than a tenth of them are not, each
+    frame becomes a plane of its own, in the order of the angles, and a remark says so.
 
     Parameters
     ----------
@@ -84,6 +87,7 @@ def rocking_grid(
     monitor : (n,) incident flux [arbitrary]; a frame without a positive value is not trusted
     arrived : (n,) False for frames that are missing; None means that all frames are present
     scanned : what `angle` is
+    step : step of the grid, in the unit of `angle`; None takes the median step. A finer one leaves empty planes between frames
 
     Raises
     ------
@@ -94,10 +98,37 @@ def rocking_grid(
             raise DataError(f"the {name} has shape {np.shape(values)}, expected one value for each of {n_frames} frames.")
     here = np.ones(n_frames, dtype=bool) if arrived is None else arrived
     flux, steps = _relative_flux(n_frames, monitor, here)
-    planes, noticed = _planes(n_frames, angle, scanned)
+    planes, noticed = _planes(n_frames, angle, scanned, step)
     weight = np.array([sum(flux[frame] for frame in plane) for plane in planes])
     trusted = tuple(tuple(frame for frame in plane if flux[frame] > 0) for plane in planes)
     return RockingGrid(trusted, weight, planes == _one_frame_each(range(n_frames)), steps + noticed)
+
+
+def empty_share(scan: Scan, step: float | None = None) -> float:
+    """Return the share of planes without a frame among those from the first to the last plane with one.
+
+    The planes are those of `rocking_grid`, `step` apart; of a scan that was prepared already, those of its array.
+    """
+    if scan.prepared:
+        each_frame = scan.valid is not None and scan.valid.ndim == 3
+        filled = np.asarray(scan.valid).any(axis=(1, 2)) if each_frame else np.ones(scan.frames.shape[0], dtype=np.bool_)
+    else:
+        values, scanned = stepped_values(scan)
+        grid = rocking_grid(scan.frames.shape[0], values, None, scan.arrived, scanned, step)
+        filled = grid.weight > 0
+    there = np.flatnonzero(filled)
+    return 1 - there.size / (int(np.ptp(there)) + 1) if there.size else 0.0
+
+
+def is_coarser(scan: Scan, step: float) -> bool:
+    """Tell whether the frames of a raw scan lie at least twice as far apart as `step` [rad, or J for energies]."""
+    values = None if scan.prepared else stepped_values(scan)[0]
+    if values is None:
+        return False
+    known = np.sort(np.asarray(values, dtype=float)[np.isfinite(values)])
+    strides = np.diff(known)
+    strides = strides[strides > REPEATED * step]
+    return bool(strides.size > 1 and np.median(strides) > TWICE * step)
 
 
 def regular_geometry(geometry: Geometry | None, grid: RockingGrid) -> Geometry | None:
@@ -132,7 +163,9 @@ def _relative_flux(n_frames: int, monitor: FloatArray | None, here: BoolArray) -
     return flux, (f"divided by the monitor relative to its median (spread {spread:.2g} %{lost})", *absent)
 
 
-def _planes(n_frames: int, angle: FloatArray | None, scanned: Scanned) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
+def _planes(
+    n_frames: int, angle: FloatArray | None, scanned: Scanned, given: float | None
+) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...]]:
     """Return the frames of each plane, and remarks in words."""
     known = np.flatnonzero(np.isfinite(np.asarray(np.nan if angle is None else angle, dtype=float)))
     if angle is None or known.size < 3:
@@ -144,20 +177,21 @@ def _planes(n_frames: int, angle: FloatArray | None, scanned: Scanned) -> tuple[
     stride = np.diff(np.sort(direction * values))
     if not stride.sum() > 0:
         return _one_frame_each(range(n_frames)), (f"the {scanned.name} does not change; frames taken as evenly spaced",)
-    step = float(np.median(stride[stride > REPEATED * stride.mean()]))
+    step = given or float(np.median(stride[stride > REPEATED * stride.mean()]))
     whole = np.rint(stride / step).astype(int)
     off = np.abs(stride / step - whole) > TOLERANCE
     spread = 100 * float((stride[whole == 1] / step).std()) if (whole == 1).any() else 0.0
     about = f"{step / scanned.size:.4g} {scanned.unit}"
     uneven = (f"uneven {scanned.steps}: they spread by {spread:.2g} % about {about}",) if spread > 5 else ()
-    if off.mean() > UNEVEN or whole.sum() + 1 > 2 * known.size:
+    if off.mean() > UNEVEN or whole.sum() + 1 > (2 if given is None else MOST) * known.size:
         note = f"{scanned.steps} follow no regular grid; frames taken as they are, in the order of their {scanned.many}"
         return _one_frame_each(order.tolist()), (*lost, note, *uneven)
     index = np.concatenate([[0], np.cumsum(whole)])
     planes: list[list[int]] = [[] for _ in range(int(index[-1]) + 1)]
     for plane, frame in zip(index, order, strict=True):
         planes[plane].append(int(frame))
-    return tuple(tuple(sorted(plane)) for plane in planes), (*lost, *_notices(planes, order, scanned), *uneven)
+    finer = () if given is None else (f"put on {scanned.steps} of {about}, {np.median(whole):g} from frame to frame",)
+    return tuple(tuple(sorted(plane)) for plane in planes), (*lost, *finer, *_notices(planes, order, scanned), *uneven)
 
 
 def _one_frame_each(frames: Iterable[int]) -> tuple[tuple[int, ...], ...]:

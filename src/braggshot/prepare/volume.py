@@ -73,7 +73,7 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS, gain: FloatArray | Non
     """
     if scan.geometry is not None:
         refuse_impossible_geometry(scan.geometry, scan.name)
-    corrections = Corrections(config.monitor, config.flat, config.dark, config.detector, gain)
+    corrections = Corrections(config.monitor, config.flat, config.dark, config.detector, gain, config.step)
     source = correct_frames(scan, corrections, *known_pixels(scan, config))
     _check(scan, source.shape, config)
     read = read_first(scan, source, config)

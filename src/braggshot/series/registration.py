@@ -30,15 +30,17 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from braggshot.errors import DataError
+from braggshot.errors import DataError, GeometryError
 from braggshot.iterative.iterate import Guess
 from braggshot.physics import metrics
 from braggshot.physics.fourier import centre_of_mass, inverted, to_corner
-from braggshot.physics.geometry import direct_basis, direction, rotation_onto
+from braggshot.physics.geometry import direct_basis, direction, rotation_onto, scanned_line
 from braggshot.physics.strain import mean_turn, on_grid, without_ramp
 from braggshot.prepare import PrepareConfig
+from braggshot.prepare.rocking import is_coarser
 from braggshot.volumes import ComplexArray, DiffractionVolume, FloatArray, Reconstruction, Scan, StrainMap
 
+ENOUGH = 2.2  # oversampling along the rocking axis with which a scan of larger steps is phased like any other [1]
 # Largest distance between voxels of equal index in two grids that count as the same, over the middle half of the array [voxels].
 SAME = 0.1
 
@@ -52,12 +54,14 @@ class Grid:
     shape, binning : shape and binning of the prepared volumes
     voxel_size : edges of a voxel of the strain maps (z, y, x) [m]; None without geometry
     map_shape : shape of the strain maps, odd so that the crystal's origin is the middle voxel; None without geometry
+    step : step of the rocking angle [rad], or of the energy [J], between raw frames; None without geometry
     """
 
     shape: tuple[int, int, int]
     binning: tuple[int, int, int] | None
     voxel_size: tuple[float, float, float] | None
     map_shape: tuple[int, int, int] | None
+    step: float | None = None
 
 
 def grid_of(found: Reconstruction, strain: StrainMap | None) -> Grid:
@@ -70,17 +74,36 @@ def grid_of(found: Reconstruction, strain: StrainMap | None) -> Grid:
     reach = np.abs(strain.rotation @ found.basis) @ (np.array(found.rho.shape) / 4)
     rooms = (max(n, 2 * math.ceil(r / edge) + 1) for n, r, edge in zip(strain.support.shape, reach, (z, y, x), strict=True))
     a, b, c = rooms
-    return Grid(found.rho.shape, binning, (z, y, x), (a, b, c))
+    return Grid(found.rho.shape, binning, (z, y, x), (a, b, c), _step_of_frames(found.volume))
 
 
-def hold_grid(config: PrepareConfig, grid: Grid | None, scan: Scan) -> PrepareConfig:
+def _step_of_frames(volume: DiffractionVolume) -> float | None:
+    if volume.geometry is None or volume.window is None:
+        return None
+    try:
+        return abs(scanned_line(volume.geometry, volume.window)[1])
+    except GeometryError:
+        return None
+
+
+def hold_grid(config: PrepareConfig, grid: Grid | None, scan: Scan, sampling: float | None = 0.0) -> PrepareConfig:
     """Return the settings that prepare a scan on the grid of the series.
 
-    `config` is unchanged if the series has no grid yet, or if the scan is prepared already and has the shape of the grid.
+    `config` is unchanged if the series has no grid yet, or if the scan is prepared already and has the shape of the grid. A scan of
+    every second frame, or fewer, gets the steps of the series, so that it has its voxels; the planes between its frames are empty.
+
+    Parameters
+    ----------
+    sampling : oversampling along the rocking axis with the steps of the series. A scan that keeps an oversampling of `ENOUGH` with
+        its own steps keeps them, and so does every scan if None [1]
     """
     if grid is None or (scan.prepared and tuple(scan.frames.shape) == grid.shape):
         return config
-    return replace(config, shape=grid.shape, binning=grid.binning or config.binning)
+    held = replace(config, shape=grid.shape, binning=grid.binning or config.binning)
+    frames, rows, columns = grid.binning or (1, 1, 1)
+    if sampling is None or grid.step is None or not is_coarser(scan, frames * grid.step * max(1.0, sampling / (2 * ENOUGH))):
+        return held
+    return replace(held, binning=(1, rows, columns), step=frames * grid.step)  # a bin with an empty plane would not be valid
 
 
 def carry_neighbour(previous: Reconstruction, volume: DiffractionVolume, axis: str = "y+") -> ComplexArray:

@@ -17,9 +17,12 @@ from braggshot.io import results
 from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputFormat
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.sparse import SMOOTH, completed, phase_sparse
 from braggshot.phasing.strategies import Trained
 from braggshot.phasing.verdict import judge
 from braggshot.pipeline import finish_result, prepare_and_phase
+from braggshot.prepare import PrepareConfig, prepare
+from braggshot.prepare.rocking import empty_share
 from braggshot.series import registration, table
 from braggshot.series.registration import Grid, Registration
 from braggshot.series.repeats import read_source, say_repeats
@@ -34,6 +37,8 @@ FAILURES = (DataError, FormatError, GeometryError, ArithmeticError, ValueError)
 # Least difference between the correlations of a crystal and of its twin with an earlier scan [1]. If the two differ by less, the
 # choice between crystal and twin is doubtful.
 TWINS = 0.02
+# Least share of planes without a frame for a scan of few frames, which is phased from the crystal of its neighbour alone [1].
+SPARSE = 0.3
 
 
 @dataclass(frozen=True)
@@ -129,9 +134,14 @@ def _reconstruct(
         return [] if neighbour is None else [registration.guess(neighbour)]
 
     phasing = settings.phasing if last is None else _reduce_starts(settings.phasing, settings.series.cold)
-    preparation = registration.hold_grid(settings.prepare, grid, scan)
-    found = yield from prepare_and_phase(scan, preparation, phasing, network, guesses)
-    found, placed, neighbour = doubt_warm_start(found, settings), None, carry(found.volume)
+    sampling = last.volume.oversampling[0] if last is not None and last.volume.oversampling and settings.series.warm else None
+    preparation = registration.hold_grid(settings.prepare, grid, scan, sampling)
+    if last is not None and settings.series.warm and empty_share(scan, preparation.step) >= SPARSE:
+        found = yield from _follow(scan, preparation, last, settings)
+    else:
+        found = yield from prepare_and_phase(scan, preparation, phasing, network, guesses)
+        found = doubt_warm_start(found, settings)
+    placed, neighbour = None, carry(found.volume)
     if neighbour is not None and found.support.any():
         found, placed = registration.register(found, neighbour)
         found = doubt_twin(found, placed)
@@ -146,6 +156,26 @@ def _reconstruct(
     return result, placed
 
 
+def _follow(
+    scan: Scan, preparation: PrepareConfig, last: Reconstruction, settings: SeriesSettings
+) -> Generator[Progress, None, Reconstruction]:
+    """Phase a scan of few frames from the crystal of its neighbour; the crystal of random starts would be mixed with its copies."""
+    began = time.perf_counter()
+    volume = prepare(scan, preparation)
+    crystal, turn = registration.carry_neighbour(last, volume, settings.strain.axis), registration.measured_turn(volume)
+    spent = {"prepare": time.perf_counter() - began}
+    found = yield from phase_sparse(volume, crystal, turn, settings.phasing, settings.series.cold or SMOOTH)
+    found = doubt_warm_start(replace(found, seconds={**spent, **found.seconds}), settings, completed(found))
+    return found if last.psf is None else _doubt_coherence(found)
+
+
+def _doubt_coherence(result: Reconstruction) -> Reconstruction:
+    doubt = "its neighbour was phased with a point spread, and a scan of few frames is phased as if the beam were coherent."
+    if result.verdict == "good":
+        return replace(result, verdict="doubtful", reasons=(doubt,))
+    return replace(result, reasons=(*result.reasons, doubt))
+
+
 def _reduce_starts(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
     if cold is None:
         return phasing
@@ -154,18 +184,18 @@ def _reduce_starts(phasing: PhasingConfig, cold: int | None) -> PhasingConfig:
     return replace(phasing, starts=cold, hypotheses=cold, orientations=orientations, search_starts=search_starts, max_tournaments=1)
 
 
-def doubt_warm_start(result: Reconstruction, settings: SeriesSettings) -> Reconstruction:
+def doubt_warm_start(result: Reconstruction, settings: SeriesSettings, volume: DiffractionVolume | None = None) -> Reconstruction:
     """Call a result doubtful if it comes from a warm start (an earlier scan's crystal) and no cold (random) start confirms it.
 
     Such a result may only repeat the earlier scan, but it predicts the held-out voxels best. So this doubt alone does not make the
-    verdict "failed"; all other checks apply unchanged.
+    verdict "failed"; all other checks apply unchanged, to `volume` if it is given, else to the volume of the result.
     """
     facts = table.compare_starts(result)
     limits = settings.phasing.limits
     if facts["start"] != "warm" or facts["warm_cold_correlation"] >= limits.agreement:
         return result
     confirmed = replace(result.quality, agreeing=Agreement(1, 1, 0, limits.agreement))
-    verdict, reasons = judge(result.volume, result.rho, result.support, confirmed, limits)
+    verdict, reasons = judge(volume or result.volume, result.rho, result.support, confirmed, limits)
     doubt = (
         f"the start from its neighbour predicts the held-out voxels best ({facts['warm_llk_free']:.3g} against "
         f"{facts['cold_llk_free']:.3g}), but the best cold start is another crystal (correlation "

@@ -22,7 +22,8 @@ class SeriesConfig:
         scan, so that all others can be phased in parallel
     warm : phase also from the neighbour's crystal, in addition to the cold (random) starts
     cold : number of cold starts that are phased to the end for each scan after the first; one search chooses them from more
-        starts. None phases every scan with as many cold starts and searches as the first
+        starts. None phases every scan with as many cold starts and searches as the first. Of a scan of few frames, the number of
+        starts from the neighbour's shape with a random phase, by default five
     against : column on the x axis of the plots; None takes the time, or the number of the scan if a time is not known
     movie : write series.gif
     """
