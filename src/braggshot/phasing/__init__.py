@@ -15,6 +15,7 @@ hypotheses          ask the network for hypotheses (guesses of the crystal), and
 outcome             judge the starts of a strategy, and call doubtful a crystal that only the network has found
 strategies          phase by one of the methods: auto, oneshot, refine, iterative
 self_flat           estimate the flat field of a detector from the scan itself
+rocking_angles      find how far frames are off their rocking angles, and phase their counts at even ones
 duration            estimate how long phasing takes on this machine
 uncertainty         phase again with redrawn or halved counts, for the error from photon noise and the resolution
 """
