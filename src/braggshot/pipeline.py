@@ -259,9 +259,16 @@ def _undo_drift(
     spent["drift"] = time.perf_counter() - began
     if drift is None:
         return found
+    if drift.volume is None:
+        return say_drift(found, drift)
     second = yield from phase(drift.volume, phasing, drift.guesses, network)
     spent["phasing"] += second.seconds["phasing"]
-    return say_drift(second, drift) if _rank(second) <= _rank(found) else found
+    if _rank(second) > _rank(found):
+        return say_drift(found, replace(drift, volume=None, said=f"{drift.said}; not used, because the verdict with it is worse"))
+    if phasing.method == "refine" and second.verdict == "good":
+        why = "the crystal was fitted together with the angles, and no independent start was asked (method auto does)."
+        second = replace(second, verdict="doubtful", reasons=(why, *second.reasons))
+    return say_drift(second, drift)
 
 
 def _phase_again(

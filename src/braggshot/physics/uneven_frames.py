@@ -149,8 +149,8 @@ def to_even_frames(
 
     .. math:: R = B_0 S B^H (B S B^H + \lambda 1)^{-1}
 
-    B and B_0 are the waves :math:`e^{2 \pi i m \theta / N}` at the frames as taken and as wanted. S is 1 up to the shift at which the
-    autocorrelation of the crystal ends, and faint beyond it.
+    B and B_0 are the waves :math:`e^{2 \pi i m \theta / N}` at the frames as taken and as wanted. S is 1 up to the shift at which
+    the autocorrelation of the crystal ends, and faint beyond it.
 
     Parameters
     ----------
