@@ -154,7 +154,7 @@ def noise_misfit(expected: Floats) -> float:
 
 
 def _share_by_moves(rho: ComplexArray, volume: DiffractionVolume, seen: BoolArray) -> float:
-    """Return the share of the misfit that moving each frame by itself takes away, without a common offset and slope [1]."""
+    """Return the share of the misfit that moving each frame by itself takes away beyond chance, without offset and slope [1]."""
     root, frames = 2 * np.sqrt(volume.intensity + ANSCOMBE), len(volume.intensity)
     below, here, above = (
         ((2 * np.sqrt(_model(rho, np.full(frames, by)) + ANSCOMBE) - root) ** 2 * seen).sum((1, 2)) / 2 for by in (-HALF, 0, HALF)
@@ -165,7 +165,8 @@ def _share_by_moves(rho: ComplexArray, volume: DiffractionVolume, seen: BoolArra
     weight = np.where(bent, bend, 0)
     line = np.stack([np.ones(frames), np.linspace(-1, 1, frames)], axis=1)
     move -= line @ np.linalg.lstsq(line.T @ (weight[:, None] * line), line.T @ (weight * move), rcond=None)[0]
-    return float((weight * move**2).sum() / 2 / here.sum())
+    by_chance = frames  # twice what photon noise gives on average
+    return float(((weight * move**2).sum() / 2 - by_chance) / here.sum())
 
 
 def _is_asked_for(found: Reconstruction, preparation: PrepareConfig, phasing: PhasingConfig) -> bool:
