@@ -109,6 +109,16 @@ def test_nothing_is_estimated_where_it_is_not_asked_for(found, preparation, phas
     assert drain(estimate_drift(found, PrepareConfig(**preparation), replace(QUICK, **phasing))) is None
 
 
+def test_a_good_crystal_is_left_alone_and_a_large_one_only_told(found, monkeypatch):
+    monkeypatch.setattr(rocking_angles, "fit_frames", lambda *_, **__: pytest.fail("fitted"))
+    good = replace(found, verdict="good", reasons=("all agree.",))
+    assert drain(estimate_drift(good, PrepareConfig(), QUICK)) is None
+    monkeypatch.setattr(rocking_angles, "MOST", 1000)
+    told = drain(estimate_drift(found, PrepareConfig(), QUICK))
+    assert told.volume is None
+    assert "prepare.drift=on" in told.said
+
+
 @pytest.mark.long
 def test_a_drift_is_found_and_undone(crystal, found, monkeypatch):
     monkeypatch.setattr(rocking_angles, "CYCLES", 0)

@@ -23,6 +23,7 @@ from braggshot.iterative.iterate import Guess, Progress
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.self_flat import held_out, held_out_misfit
 from braggshot.phasing.strategies import Trained, phase
+from braggshot.phasing.verdict import is_settled
 from braggshot.physics.forward import PointSpread, intensity
 from braggshot.physics.fourier import to_corner
 from braggshot.physics.geometry import steps_energy
@@ -40,6 +41,7 @@ HINT = 0.015  # least share of the misfit that moves of single frames take away 
 HALF = 0.2  # distance at which the misfit of each frame is looked at, to both sides of its angle [steps]
 EXPLAINED = 1.6  # largest misfit of held-out voxels, over that of photon noise, with which deviations are kept [1]
 LOWERED = 0.1  # least share by which deviations must lower the misfit of the held-out voxels to be kept [1]
+MOST = 2**19  # most voxels of a volume for which "auto" estimates deviations; the time grows in proportion
 LEAST = 0.1  # largest deviation below which frames count as even [steps]
 
 
@@ -93,6 +95,8 @@ def estimate_drift(
     plain = held_out_misfit(volume.intensity, model, seen, held)
     if _share_by_moves(found.rho, volume, seen) < HINT:
         return None
+    if preparation.drift == "auto" and volume.intensity.size > MOST:
+        return Drift(None, "frames seem to lie off their angles; prepare.drift=on estimates how far, in minutes", np.zeros(0))
     still = np.zeros(len(volume.intensity))
     held_still = _fit(volume, seen, held, found.rho, still, None, ROUNDS)
     best, wander = held_still, DRIFT
@@ -170,12 +174,15 @@ def _share_by_moves(rho: ComplexArray, volume: DiffractionVolume, seen: BoolArra
 
 
 def _is_asked_for(found: Reconstruction, preparation: PrepareConfig, phasing: PhasingConfig) -> bool:
-    """Tell whether frames may be moved: they are no bins nor energies, nor moved already, and a crystal is there."""
+    """Tell whether frames may be moved: they are no bins nor energies, nor moved already, and a crystal is there.
+
+    A crystal that is good needs no moved frames.
+    """
     volume, window = found.volume, found.volume.window
     fixed = window is not None and (window.binning[0] != 1 or window.straight)
     fixed |= "frames_off" in volume.provenance or (volume.geometry is not None and steps_energy(volume.geometry))
-    wanted = preparation.drift == "auto" and not fixed
-    return wanted and phasing.method != "oneshot" and phasing.free_fraction > 0 and bool(found.support.any())
+    wanted = preparation.drift == "on" or (preparation.drift == "auto" and not is_settled(found, phasing.limits))
+    return wanted and not fixed and phasing.method != "oneshot" and phasing.free_fraction > 0 and bool(found.support.any())
 
 
 def _fit(
