@@ -28,6 +28,7 @@ from braggshot.iterative.iterate import Guess, Progress
 from braggshot.output import OutputConfig, Result, check_writable, files_of
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.duration import estimate_duration
+from braggshot.phasing.rocking_angles import estimate_drift, say_drift
 from braggshot.phasing.self_flat import estimate_flat, is_uneven, say_flat
 from braggshot.phasing.strategies import Trained, phase, refuse_unread
 from braggshot.phasing.uncertainty import with_half_data, with_photon_noise
@@ -214,6 +215,7 @@ def prepare_and_phase(
 
     Where no flat field is given, and the first crystal shows that the detector counts unevenly, the gains of its pixels are
     estimated from the scan (`braggshot.phasing.self_flat`); if they are kept, the scan is phased again with them before all that.
+    Then it is looked whether frames are off their rocking angles (`braggshot.phasing.rocking_angles`).
 
     Parameters
     ----------
@@ -238,13 +240,35 @@ def prepare_and_phase(
             found = second
         elif flat.volume is not None:
             flat = flat.refuse(f"the verdict with it is {second.verdict}, without it {found.verdict}")
+    found = yield from _undo_drift(found, preparation, phasing, network, spent)
     began = time.perf_counter()
-    again = _prepare_again(scan, found, preparation)
+    again = None if "frames_off" in found.volume.provenance else _prepare_again(scan, found, preparation)
     if again is not None:
         spent["prepare"] += time.perf_counter() - began
         found, seconds = yield from _phase_again(found, again, phasing, network, guesses)
         spent["phasing"] += seconds
     return replace(found if flat is None else say_flat(found, flat), seconds=spent)
+
+
+def _undo_drift(
+    found: Reconstruction, preparation: PrepareConfig, phasing: PhasingConfig, network: Trained | None, spent: dict[str, float]
+) -> Generator[Progress, None, Reconstruction]:
+    """Look whether frames are off their angles; if so, phase the counts at even angles. Times are added to `spent` [s]."""
+    began = time.perf_counter()
+    drift = yield from estimate_drift(found, preparation, phasing, network)
+    spent["drift"] = time.perf_counter() - began
+    if drift is None:
+        return found
+    if drift.volume is None:
+        return say_drift(found, drift)
+    second = yield from phase(drift.volume, phasing, drift.guesses, network)
+    spent["phasing"] += second.seconds["phasing"]
+    if _rank(second) > _rank(found):
+        return say_drift(found, replace(drift, volume=None, said=f"{drift.said}; not used, because the verdict with it is worse"))
+    if phasing.method == "refine" and second.verdict == "good":
+        why = "the crystal was fitted together with the angles, and no independent start was asked (method auto does)."
+        second = replace(second, verdict="doubtful", reasons=(why, *second.reasons))
+    return say_drift(second, drift)
 
 
 def _phase_again(

@@ -99,7 +99,7 @@ def test_binned_pixels_are_said_to_tell_no_gain():
 def test_held_out_voxels_have_no_part_in_the_gains():
     """Where they had, the judge would have seen the answer."""
     found = crystal_of(a_scan(GAIN))
-    held = self_flat._held_out(found.volume.valid, QUICK)
+    held = self_flat.held_out(found.volume.valid, QUICK)
     changed = replace(found.volume, intensity=np.where(held, 50 * found.volume.intensity, found.volume.intensity))
     before, after = (self_flat._judge_round(found, volume, QUICK) for volume in (found.volume, changed))
     assert 0.02 < held.mean() < 0.06
@@ -110,7 +110,7 @@ def test_held_out_voxels_have_no_part_in_the_gains():
 
 def test_the_voxels_held_out_are_those_of_the_phasing():
     volume = crystal_of(a_scan(1.0)).volume
-    held = self_flat._held_out(volume.valid, QUICK)
+    held = self_flat.held_out(volume.valid, QUICK)
     from braggshot.phasing.problem import prepare_measured
 
     free = np.zeros(held.size, bool)

@@ -16,6 +16,7 @@ outcome             judge the starts of a strategy, and call doubtful a crystal 
 sparse              phase a scan of few frames from a crystal that is nearly the same
 strategies          phase by one of the methods: auto, oneshot, refine, iterative
 self_flat           estimate the flat field of a detector from the scan itself
+rocking_angles      find how far frames are off their rocking angles, and phase their counts at even ones
 duration            estimate how long phasing takes on this machine
 uncertainty         phase again with redrawn or halved counts, for the error from photon noise and the resolution
 """

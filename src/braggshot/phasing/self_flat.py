@@ -149,22 +149,22 @@ def _judge_round(found: Reconstruction, raw: DiffractionVolume, phasing: Phasing
     """Take gains from the raw counts and a crystal, and see how well both predict the held-out voxels."""
     psf = None if found.psf is None else PointSpread(tuple(found.psf["sigma"]), float(found.psf["eta"]))
     model = intensity(torch.from_numpy(found.rho), psf).numpy().astype(np.float64)
-    held = _held_out(raw.valid, phasing)
+    held = held_out(raw.valid, phasing)
     seen, speckle = raw.valid & ~held, (found.volume.oversampling or (2.0, 2.0, 2.0))[0]
     spread = measure_spread(raw.intensity, model, seen, speckle)
     far = far_gains(raw.intensity, model, seen, spread, speckle) * model
-    plain, misfit = (_misfit(raw.intensity, one, seen, held) for one in (model, far))
+    plain, misfit = (held_out_misfit(raw.intensity, one, seen, held) for one in (model, far))
     return _Round(pixel_gains(raw.intensity, model, seen, spread), spread, plain, misfit)
 
 
-def _misfit(counts: FloatArray, model: Floats, seen: BoolArray, held: BoolArray) -> float:
+def held_out_misfit(counts: FloatArray, model: Floats, seen: BoolArray, held: BoolArray) -> float:
     """Return half the deviance per held-out voxel, of a model scaled to the counts of the voxels seen."""
     scale = counts[seen].sum(dtype=np.float64) / max(float(model[seen].sum()), 1e-30)
     expected = torch.from_numpy(scale * model[held])
     return float(half_deviance(expected, torch.from_numpy(counts[held].astype(np.float64))).mean())
 
 
-def _held_out(valid: BoolArray, phasing: PhasingConfig) -> BoolArray:
+def held_out(valid: BoolArray, phasing: PhasingConfig) -> BoolArray:
     """Return the voxels that `phase` holds out of a volume with these valid voxels."""
     generator = torch.Generator().manual_seed(phasing.seed)
     drawn = held_out_voxels(

@@ -4,6 +4,7 @@ fourier          the one transform pair (centred, unitary), padding, cropping an
 forward          complex crystal to diffracted intensity, with partial coherence
 autocorrelation  where the autocorrelation of the object ends, and how voxels without counts are filled
 sampling         extent of a crystal whatever its strain, and the oversampling of the pattern
+uneven_frames    how far frames are off their places, fitted together with the crystal
 frame_search     the window in which an object was phased, and along which axes it is mirrored
 geometry         diffractometer angles to reciprocal and direct bases
 gain             gain of each detector pixel, from a scan and a model of its intensities
