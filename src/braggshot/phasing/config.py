@@ -62,7 +62,7 @@ class PhasingConfig(Changes):
     coherence_psf : "gaussian" or "pseudo-voigt", the shape of the point spread
     adapt : settings of further training of the network on the measured pattern itself, before the network predicts the crystal
     gap_fraction : share of voxels without valid counts above which every start ends with `gap_recipe` [1]
-    gap_recipe : recipe of the last iterations of a start where gaps are wide; the support is fixed, and the step FLAT evens out
+    gap_recipe : recipe of the last iterations of a start where gaps are wide; the support is cut once, and the step FLAT evens out
         the amplitude, since no count determines what lies in the gaps
     support_threshold : amplitude of a hypothesis, relative to its largest, above which a voxel belongs to the first support [1]
     limits : limits between the verdicts "good", "doubtful" and "failed"
@@ -101,7 +101,7 @@ class PhasingConfig(Changes):
     coherence_psf: Literal["gaussian", "pseudo-voigt"] = "gaussian"
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     gap_fraction: float = 0.02
-    gap_recipe: str = "8*(10*RAAR+FLAT)+60*ER"
+    gap_recipe: str = "SW+8*(10*RAAR+FLAT)+60*ER"
     support_threshold: float = 0.3
     limits: Limits = field(default_factory=Limits)
     check_memory: bool = True

@@ -41,6 +41,7 @@ HINT = 0.015  # least share of the misfit that moves of single frames take away 
 HALF = 0.2  # distance at which the misfit of each frame is looked at, to both sides of its angle [steps]
 EXPLAINED = 1.6  # largest misfit of held-out voxels, over that of photon noise, with which deviations are kept [1]
 LOWERED = 0.1  # least share by which deviations must lower the misfit of the held-out voxels to be kept [1]
+OFFERED = ("auto", "refine")  # methods in which deviations are estimated unasked; other methods do what they are told
 MOST = 2**19  # most voxels of a volume for which "auto" estimates deviations; the time grows in proportion
 LEAST = 0.1  # largest deviation below which frames count as even [steps]
 
@@ -181,7 +182,8 @@ def _is_asked_for(found: Reconstruction, preparation: PrepareConfig, phasing: Ph
     volume, window = found.volume, found.volume.window
     fixed = window is not None and (window.binning[0] != 1 or window.straight)
     fixed |= "frames_off" in volume.provenance or (volume.geometry is not None and steps_energy(volume.geometry))
-    wanted = preparation.drift == "on" or (preparation.drift == "auto" and not is_settled(found, phasing.limits))
+    unexplained = phasing.method in OFFERED and not is_settled(found, phasing.limits)
+    wanted = preparation.drift == "on" or (preparation.drift == "auto" and unexplained)
     return wanted and not fixed and phasing.method != "oneshot" and phasing.free_fraction > 0 and bool(found.support.any())
 
 

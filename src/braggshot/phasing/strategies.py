@@ -58,12 +58,11 @@ from braggshot.phasing.partial_coherence import (
 )
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
 from braggshot.phasing.selection import best_of, ranked, score
-from braggshot.phasing.tournament import TournamentConfig, settle_guesses, tournament
+from braggshot.phasing.tournament import TournamentConfig, settle_guesses, surface_blur, tournament
 from braggshot.phasing.verdict import Limits, is_settled
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-# Difference between the seeds of two successive tournaments on one volume, so that they draw different random starts. A tournament
-# phases many random starts and continues the best.
+# Difference between the seeds of two successive tournaments on one volume, so that they draw different random starts.
 APART = 1000
 # Number of starts, the best so far, that are kept when further random starts are phased because the verdict is not good; each start
 # takes the memory of a volume.
@@ -325,7 +324,8 @@ def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
         return starts
     is_blurred = any(any(start.sigma) for start in starts)
     recipe = f"PSF+{config.gap_recipe}" if is_blurred else config.gap_recipe
-    filling = IterativeConfig(recipe=recipe, shrink_wrap=ShrinkWrap(period=0), flatness=0.2)
+    blur = surface_blur(context.pattern)
+    filling = IterativeConfig(recipe=recipe, shrink_wrap=ShrinkWrap(0, sigma_start=blur, sigma_end=blur), flatness=0.2)
     return (yield from continue_starts(starts, context.data, filling))
 
 

@@ -316,6 +316,14 @@ def _iterations(one: Round, factor: float, least: float, settle: float) -> Itera
     return IterativeConfig(recipe=one.recipe, shrink_wrap=wrap, flatness=one.flatness)
 
 
+def surface_blur(pattern: Pattern) -> float:
+    """Return the width of the blur with which a support is cut at the surface of a finished crystal [voxels].
+
+    It is a voxel, less where the crystal has few voxels, and more where photons are few.
+    """
+    return max(blur_factor(pattern.oversampling), TournamentConfig.min_blur / finest_frequency(pattern.host))
+
+
 def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
     """Find how many central voxels per axis hold at least the fraction `share` of all counts.
 

@@ -25,9 +25,9 @@ class PrepareConfig(Changes):
     flat, dark, monitor : whether to use the flat field, dark field and monitor of the scan
     self_flat : "auto" estimates the gain of each pixel from the scan itself, where no flat field is given and the detector is seen
         to count unevenly; "off" never does
-    drift : "auto" finds how far the frames are off their rocking angles, where the crystal found is not good and moved frames would
-        explain the counts better, and brings the counts to even angles; in volumes over 80^3 it only says so. "on" looks also where
-        the crystal is good, and at any size; "off" never does
+    drift : "auto" finds how far the frames are off their rocking angles, where the crystal found by the methods "auto" and "refine"
+        is not good and moved frames would explain the counts better, and brings the counts to even angles; in volumes over 80^3 it
+        only says so. "on" looks also where the crystal is good, at any size, after any method; "off" never does
     detector : name of a detector whose gaps are masked; None takes the name in the scan
     bad_pixels : mask hot and dead pixels, zingers (single bright voxels), and blocks of zeros amid counts
     aliens : "auto" masks foreign peaks, "off" leaves them
