@@ -71,9 +71,11 @@ def judge_with_warm_starts(
 
     The misfit of the held-out voxels decides which start is chosen, whether it is warm or cold.
     """
-    rounds = [refinement(context), *fitting_rounds(context.pattern, context.config.volume_tournament)]
-    warm = yield from refine_wide(first, context.data, context.data, rounds, "", context.config.seed)
-    if cold.result.psf is not None:
+    is_coherent = cold.result.psf is None
+    # A surface that is fitted to blurred counts as if they were sharp ends in the wrong place.
+    fitting = fitting_rounds(context.pattern, context.config.volume_tournament) if is_coherent else []
+    warm = yield from refine_wide(first, context.data, context.data, [refinement(context), *fitting], "", context.config.seed)
+    if not is_coherent:
         warm = yield from refit_with_psf(warm, context)
     result = judge_starts(context, [*cold.starts, *warm], cold.result.method).result
     assert result.ensemble is not None
