@@ -62,6 +62,7 @@ from braggshot.physics.fourier import frequencies, to_centre
 _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
 _SETTLING = "2*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER)+60*ER"
 
+SEEN = 0.75  # least blur up to which photons show the surface of a crystal [voxels]
 SHELLS = 50  # number of frequency shells, of equal width from 0 to 1 cycle per voxel, in each of which counts are averaged
 SAMPLED = 4.0  # oversampling above which the blur of the shrink-wrap is reduced, because the crystal has fewer voxels [1]
 # Fraction of the recipe after which the blur width of the shrink-wrap stays constant, while starts are phased on the coarse grid;
@@ -303,10 +304,10 @@ def finish_guesses(
 def fitting_rounds(pattern: Pattern, config: TournamentConfig) -> list[IterativeConfig]:
     """List the rounds that fit supports to the surface of the crystal: one, or none where photons are too few to see the surface.
 
-    Few they are if the least blur is over a voxel: a layer of voxels would then be fitted to noise.
+    Few they are if the least blur is over `SEEN`: a layer of voxels would then be fitted to noise.
     """
     least = config.min_blur / finest_frequency(pattern.host)
-    return [_iterations(config.fitting, blur_factor(pattern.oversampling), least, 1.0)] if least <= 1 else []
+    return [_iterations(config.fitting, blur_factor(pattern.oversampling), least, 1.0)] if least <= SEEN else []
 
 
 def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
