@@ -256,7 +256,9 @@ def _undo_drift(
     """Look whether frames are off their angles; if so, phase the counts at even angles. Times are added to `spent` [s]."""
     began = time.perf_counter()
     drift = yield from estimate_drift(found, preparation, phasing, network)
-    spent["drift"] = time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    if seconds > 0.05:  # nearly always nothing is estimated
+        spent["drift"] = seconds
     if drift is None:
         return found
     if drift.volume is None:

@@ -43,6 +43,8 @@ EXPLAINED = 1.6  # largest misfit of held-out voxels, over that of photon noise,
 LOWERED = 0.1  # least share by which deviations must lower the misfit of the held-out voxels to be kept [1]
 OFFERED = ("auto", "refine")  # methods in which deviations are estimated unasked; other methods do what they are told
 MOST = 2**19  # most voxels of a volume for which "auto" estimates deviations; the time grows in proportion
+# What is said where single frames fit better elsewhere, which those of a wrong crystal do too.
+UNSURE = "frames may lie off their angles (the sample drifts or the stage jitters), or the crystal is wrong"
 LEAST = 0.1  # largest deviation below which frames count as even [steps]
 
 
@@ -97,7 +99,7 @@ def estimate_drift(
     if _share_by_moves(found.rho, volume, seen) < HINT:
         return None
     if preparation.drift == "auto" and volume.intensity.size > MOST:
-        return Drift(None, "frames seem to lie off their angles; prepare.drift=on estimates how far, in minutes", np.zeros(0))
+        return Drift(None, f"{UNSURE}; prepare.drift=on estimates how far, in minutes", np.zeros(0))
     still = np.zeros(len(volume.intensity))
     held_still = _fit(volume, seen, held, found.rho, still, None, ROUNDS)
     best, wander = held_still, DRIFT
@@ -122,7 +124,7 @@ def estimate_drift(
     if better < LOWERED or largest < LEAST:
         return None
     if best.misfit > EXPLAINED * noise_misfit(_model(best.rho, best.moved)[held]):
-        return Drift(None, "frames seem to lie off their angles, but how far was not found", best.moved)
+        return Drift(None, f"{UNSURE}; no angles were found that explain the counts", best.moved)
     rho = to_corner(torch.from_numpy(best.rho))
     return Drift(_even(volume, best, volume.valid, said), said, best.moved, (Guess(rho, rho.abs() > 0),))
 
@@ -131,9 +133,10 @@ def say_drift(found: Reconstruction, drift: Drift) -> Reconstruction:
     """Say in a result what came of the estimate, and what counts cannot tell."""
     is_undone = drift.volume is not None
     said = f"{drift.said}; a constant offset and a constant stretch of the angles cannot be told" if is_undone else drift.said
-    noticed = (*found.volume.provenance.get("noticed", ()), f"the rocking angles are not even: {said}")
+    noticed = (*found.volume.provenance.get("noticed", ()), f"the rocking angles are not even: {said}" if is_undone else said)
     provenance = {**found.volume.provenance, "noticed": noticed, **({"frames_off": drift.moved.tolist()} if is_undone else {})}
-    reasons = found.reasons if found.verdict == "good" else (*found.reasons, f"the sample drifted or the stage jittered: {said}.")
+    reason = f"the sample drifted or the stage jittered: {said}." if is_undone else f"{said}."
+    reasons = found.reasons if found.verdict == "good" else (*found.reasons, reason)
     return replace(
         found,
         volume=replace(found.volume, provenance=provenance),

@@ -181,6 +181,11 @@ class Pattern:
         return widen(self.data, self.oversampling, self.wanted)
 
     @cached_property
+    def finest(self) -> float:
+        """Frequency up to which there is a photon per voxel [cycles per voxel], see `finest_frequency`."""
+        return finest_frequency(self.host)
+
+    @cached_property
     def filled(self) -> float:
         """Share of the array that the crystal fills."""
         return sampling.filled_share(to_centre(self.host.intensity).numpy(), to_centre(self.host.valid).numpy(), self.oversampling)
@@ -254,7 +259,7 @@ def _coarse_rounds(pattern: Pattern, config: TournamentConfig) -> tuple[Pattern,
     voxels = coarse_voxels(pattern.host, config.counts_share, config.smallest_grid)
     small = replace(pattern, data=crop_to_centre(pattern.data, voxels), host=crop_to_centre(pattern.host, voxels))
     factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(small.oversampling)
-    least = config.min_blur / finest_frequency(small.host)
+    least = config.min_blur / small.finest
     rounds = [_iterations(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)]
     return small, [_keep_volume(one, pattern, small, config) for one in rounds]
 
@@ -292,7 +297,7 @@ def finish_guesses(
     guesses : guesses on the grid of the pattern
     seed : guess k draws its random numbers from seed + k
     """
-    finish = _iterations(config.finish, 1.0, config.min_blur / finest_frequency(pattern.host), FINISHED)
+    finish = _iterations(config.finish, 1.0, config.min_blur / pattern.finest, FINISHED)
     rounds = [_keep_volume(finish, pattern, pattern, config), *fitting_rounds(pattern, config)]
     finished = yield from refine_wide(guesses, pattern.data, pattern.wide, rounds, config.polish, seed)
     if config.volume is None and len(rounds) == 1:
@@ -306,7 +311,7 @@ def fitting_rounds(pattern: Pattern, config: TournamentConfig) -> list[Iterative
 
     Few they are if the least blur is over `SEEN`: a layer of voxels would then be fitted to noise.
     """
-    least = config.min_blur / finest_frequency(pattern.host)
+    least = config.min_blur / pattern.finest
     return [_iterations(config.fitting, blur_factor(pattern.oversampling), least, 1.0)] if least <= SEEN else []
 
 
@@ -320,9 +325,10 @@ def _iterations(one: Round, factor: float, least: float, settle: float) -> Itera
 def surface_blur(pattern: Pattern) -> float:
     """Return the width of the blur with which a support is cut at the surface of a finished crystal [voxels].
 
-    It is a voxel, less where the crystal has few voxels, and more where photons are few.
+    It is a voxel, less where the crystal has few voxels, and more where photons are few. It does not depend on the settings of
+    tournaments, because strategies without one use it too.
     """
-    return max(blur_factor(pattern.oversampling), TournamentConfig.min_blur / finest_frequency(pattern.host))
+    return max(blur_factor(pattern.oversampling), TournamentConfig.min_blur / pattern.finest)
 
 
 def coarse_voxels(data: Measured, share: float, smallest: int) -> int:

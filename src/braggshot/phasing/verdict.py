@@ -157,8 +157,10 @@ def in_company(agreeing: Agreement, limits: Limits) -> bool:
 
 def is_settled(result: Reconstruction, limits: Limits | None = None) -> bool:
     """Tell whether more starts cannot better the verdict: it is good, or all its reasons are faults of the measurement."""
+    if result.verdict == "good":
+        return True
     measurement = _of_measurement(result.volume, result.rho, result.support, limits or Limits())
-    return result.verdict == "good" or set(result.reasons) <= {finding.reason for finding in measurement}
+    return set(result.reasons) <= {finding.reason for finding in measurement}
 
 
 def _by_counts(
@@ -280,7 +282,7 @@ def _unmeasured(volume: DiffractionVolume, rho: ComplexArray, support: BoolArray
         yield Finding(
             "doubtful",
             f"{100 * hidden:.0f} % of the crystal's scattering falls where nothing was measured (the peak is cut by the frame, or "
-            f"gaps cross it), which leaves at least {100 * left_open:.1g} % of the crystal open: size, shape and strain are partly "
+            f"gaps cross it), which leaves at least {100 * left_open:.0f} % of the crystal open: size, shape and strain are partly "
             "made up; bring the whole peak onto the detector and into the scan.",
         )
 
