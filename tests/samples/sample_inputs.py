@@ -11,7 +11,17 @@ import h5py
 import hdf5plugin
 import numpy as np
 import tifffile
-from sample_layouts import write_20ide, write_aps, write_cristal, write_i16, write_id01_spec, write_id27, write_nanomax, write_sixs
+from sample_layouts import (
+    write_20ide,
+    write_aps,
+    write_cristal,
+    write_heps,
+    write_i16,
+    write_id01_spec,
+    write_id27,
+    write_nanomax,
+    write_sixs,
+)  # fmt: skip
 from scipy.constants import electron_volt
 
 from braggshot.io.beamlines import aps_34idc
@@ -286,6 +296,14 @@ def _flat(folder: Path, format: str) -> Sample:
     return Sample(format, path, draw_counts(np.uint16), path, rocking_angle=np.deg2rad(steps))
 
 
+def _heps(folder: Path, pilatus: bool = False) -> Sample:
+    eta = np.linspace(17.2, 17.8, SHAPE[0])
+    angles = {"mu": 0.5, "eta": eta, "chi": 88.5, "phi": 12.0, "nu": 3.0, "del": 35.2}
+    path = write_heps(folder, draw_counts(), angles, pilatus=pilatus)
+    last = folder / "images/Sample1_1/S191" / ("Sample1_1_S191_00008.tif" if pilatus else "A_008.tif")
+    return Sample("heps_id05", path, draw_counts(), last, {"scan": 191}, rocking_angle=np.deg2rad(eta))
+
+
 def _id01_spec(folder: Path) -> Sample:
     eta = np.linspace(17.2, 17.8, SHAPE[0])
     path = write_id01_spec(folder, draw_counts(), {"mu": 0.5, "eta": eta, "phi": 12.0, "nu": 3.0, "delta": 35.2})
@@ -299,6 +317,7 @@ SAMPLES = {
     "nexus": _nexus, "aps_34idc": _aps, "esrf_id01": _id01, "esrf_id01_collection": _id01_collection, "petra_p10": _p10,
     "nanomax": _nanomax, "diamond_i16": _i16, "diamond_i16_tiff": lambda folder: _i16(folder, "tif"),
     "soleil_sixs": _sixs, "soleil_cristal": _cristal, "esrf_id01_spec": _id01_spec,
+    "heps_id05": _heps, "heps_id05_pilatus": partial(_heps, pilatus=True),
     **{name: partial(_aps_spec, format=name) for name in ("aps_1ide", "aps_7idd", "aps_28idb")},
     **{name: partial(_flat, format=name) for name in ("aps_20ide", "esrf_id27")},
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -227,19 +228,62 @@ def write_id27(folder: Path, counts: np.ndarray, angles: Angles, *, energy: floa
     return path
 
 
-def write_id01_spec(folder: Path, counts: np.ndarray, angles: Angles, *, energy: float = 10000.0, calibrated: bool = True) -> Path:
+def write_bare_tiff(path: Path, image: np.ndarray, offset: int) -> None:
+    """A TIFF file of 32-bit numbers that begin at byte `offset`, as detectors write them; what they are stands behind them."""
+    rows, columns = image.shape
+    fields = {256: columns, 257: rows, 258: 32, 259: 1, 262: 1, 273: offset, 277: 1, 278: rows, 279: 4 * image.size, 339: 2}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    head = struct.pack("<2sHI", b"II", 42, offset + 4 * image.size).ljust(offset, b"\0")
+    path.write_bytes(head + image.astype("<i4").tobytes() + struct.pack("<H", len(fields)) + entries + struct.pack("<I", 0))
+
+
+HEPS_MOTORS = {
+    "6c": {"del": "Delta", "eta": "Eta", "chi": "Chi", "phi": "Phi", "nu": "Nu", "mu": "Mu"},
+    "4c": {"tth": "TwoTheta", "th": "Theta", "chi": "Chi", "phi": "Phi", "tthh": "TwoThetaH", "thh": "ThetaH"},
+}
+
+
+def write_heps(
+    folder: Path, counts: np.ndarray, angles: Angles, *, energy: float = 10000.0, circles: str = "6c", pilatus: bool = False,
+    number: int = 191,
+) -> Path:  # fmt: skip
+    """A SPEC file of HEPS ID05, and the folder of its images; counters and other motors have full and short names."""
+    names, scanned = HEPS_MOTORS[circles], next(name for name, value in angles.items() if np.size(value) > 1)
+    steps, wavelength = np.asarray(angles[scanned]), h * c / (energy * electron_volt) * 1e10
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / "images/Sample1_1" / f"S{number:03d}"
+    place.mkdir(parents=True)
+    lines = [
+        "#F Sample1_1.spec", "#E 1776830738", "#D Wed Apr 22 12:05:38 2026", "#C psic  User = heps",
+        f"#O0 {'  '.join(names.values())}", "#O1 SampleX  SampleY", f"#o0 {' '.join(names)}", "#o1 sx sy", "",
+        f"#S {number}  ascan  {scanned} {steps[0]:g} {steps[-1]:g}  {len(steps) - 1} 1", "#D Wed Apr 22 12:25:38 2026", "#T 1  (Seconds)",
+        "#G0 12 0 1 0.000836 -0.00418 1 0 0", f"#G4 0.1 0.2 1.9 {wavelength:.14g} 17 17 90 0", "#Q 0.1 0.2 1.9",
+        "#P0 " + " ".join(f"{float(np.ravel(angles.get(name, 0.0))[0]):.12g}" for name in names), "#P1 0.1 -0.2",
+        "#N 4", f"#L {names[scanned]}  Epoch  Seconds  Monitor",
+        *(f"{step:.12g} {index} 1 {1000 + index}" for index, step in enumerate(steps)), "", "",
+    ]  # fmt: skip
+    (folder / "Sample1_1.spec").write_text("\n".join(lines))
+    for index, image in enumerate(counts):
+        name = f"Sample1_1_S{number:03d}_{index:05d}.tif" if pilatus else f"A_{index:03d}.tif"
+        write_bare_tiff(place / name, image, 4096 if pilatus else 8)
+    return folder / "Sample1_1.spec"
+
+
+def write_id01_spec(
+    folder: Path, counts: np.ndarray, angles: Angles, *, energy: float = 10000.0, calibrated: bool = True, number: int = 54
+) -> Path:  # fmt: skip
     """A SPEC file of ID01 and its EDF images, numbered from 120 on."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data").mkdir()
     still = {name.capitalize(): float(np.ravel(value)[0]) for name, value in angles.items()}
     lines = [
-        "#F align.spec", "#D Tue Feb 27 16:25:38 2018", f"#O0 {'  '.join(still)}", "",
-        f"#S 54  ascan  eta {angles['eta'][0]:g} {angles['eta'][-1]:g}  {len(angles['eta']) - 1} 1",
+        "#F align.spec", "#D Tue Feb 27 16:25:38 2018", f"#O0 {'  '.join(still)}", f"#o0 {' '.join(angles)}", "",
+        f"#S {number}  ascan  eta {angles['eta'][0]:g} {angles['eta'][-1]:g}  {len(angles['eta']) - 1} 1",
         "#D Tue Feb 27 16:25:38 2018", f"#P0 {' '.join(f'{value:.12g}' for value in still.values())}",
-        f"#UMONO monoang=10.0,mononrj={energy / 1e3:.8g}keV",
+        f"#UMONO mononrj={energy / 1e3:.8f}keV,monoang=10.0",
         *(["#UDETCALIB cen_pix_x=4.5,cen_pix_y=6,pixperdeg=445.0,det_distance_CC=0.8,det_distance_COM=0.81"] if calibrated else []),
         "#N 3", "#L Eta  exp1  mpx4inr",
-        *(f"{step:.12g} {1000 + index} {120 + index}" for index, step in enumerate(angles["eta"])), "",
+        *(f"{step:.12g} {1000 + index} {120 + index}" for index, step in enumerate(angles["eta"])), "", "",
     ]  # fmt: skip
     (folder / "align.spec").write_text("\n".join(lines))
     for index, image in enumerate(counts):

@@ -69,6 +69,7 @@ BUILT_IN = (
     Format(
         "esrf_id01_spec", "braggshot.io.beamlines.esrf_id01_spec", "ESRF ID01 before BLISS: SPEC file and EDF images", begins="SPEC"
     ),
+    Format("heps_id05", "braggshot.io.beamlines.heps_id05", "HEPS ID05: SPEC file and TIFF frames", begins="SPEC"),
     Format("esrf_id27", "braggshot.io.beamlines.esrf_id27", "ESRF ID27: BLISS HDF5", begins="HDF5"),
     Format("recorded", "braggshot.io.formats.recorded", "folder that braggshot records while a scan is measured"),
 )

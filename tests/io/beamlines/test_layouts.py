@@ -15,7 +15,17 @@ import h5py
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sample_layouts import write_20ide, write_aps, write_cristal, write_i16, write_id01_spec, write_id27, write_nanomax, write_sixs
+from sample_layouts import (
+    write_20ide,
+    write_aps,
+    write_cristal,
+    write_heps,
+    write_i16,
+    write_id01_spec,
+    write_id27,
+    write_nanomax,
+    write_sixs,
+)  # fmt: skip
 from scipy.constants import c, electron_volt, h
 
 from braggshot.errors import DataError, FormatError
@@ -44,6 +54,7 @@ class Beamline:
     states_distance: bool = True
     states_energy: bool = True
     is_spec: bool = False
+    zeros: dict[str, float] = field(default_factory=dict)  # circle -> reading at its zero [deg]
     values: dict[str, str] = field(default_factory=dict)  # what is stated -> path in the file
 
     @property
@@ -53,6 +64,10 @@ class Beamline:
     def overrides(self) -> dict[str, Any]:
         stated = {} if self.states_distance else {"distance_m": self.distance}
         return {"direct_beam": BEAM, **stated, **({} if self.states_energy else {"energy_ev": self.energy})}
+
+    def turned(self, motor: str) -> Any:
+        """How far a circle is turned: one angle, or one for each frame [deg]."""
+        return np.asarray(self.angles.get(motor, 0.0)) - self.zeros.get(motor, 0.0)
 
 
 BEAMLINES = {
@@ -153,6 +168,17 @@ FLAT = Beamline(
     pitch=55e-6,
     values={"energy": "HEM/Energy", "distance": "DMS/DetZ"},
 )
+HEPS = Beamline(
+    write_heps,
+    {"mu": "y+", "eta": "x-", "chi": "z+", "phi": "y-"},
+    {"nu": "y+", "del": "x-"},
+    "y-",
+    "x-",
+    {"mu": 0.4, "eta": np.linspace(18.2, 18.6, SHAPE[0]), "chi": 88.5, "phi": -12.0, "nu": 3.0, "del": 36.0},
+    states_distance=False,
+    is_spec=True,
+    zeros={"chi": 90.0},
+)
 BEAMLINES |= {
     "esrf_id01_spec": Beamline(
         write_id01_spec,
@@ -164,6 +190,15 @@ BEAMLINES |= {
         pitch=55e-6,
         is_spec=True,
     ),
+    "heps_id05": HEPS,
+    "heps_id05 4c": dataclasses.replace(
+        HEPS,
+        write=partial(write_heps, circles="4c"),
+        sample={"thh": "y+", "th": "x-", "chi": "z+", "phi": "y-"},
+        detector={"tthh": "y+", "tth": "x-"},
+        angles={"thh": 0.4, "th": np.linspace(18.2, 18.6, SHAPE[0]), "chi": 88.5, "phi": -12.0, "tthh": 3.0, "tth": 36.0},
+    ),
+    "heps_id05 pilatus": dataclasses.replace(HEPS, write=partial(write_heps, pilatus=True), rows="x+", columns="y-", pitch=172e-6),
     "aps_20ide": FLAT,
     "esrf_id27": dataclasses.replace(
         FLAT,
@@ -199,7 +234,7 @@ def expect_q(line: Beamline, beam: tuple[float, float] = BEAM, shape: tuple[int,
     """q of every voxel in the axes of the sample, components (x, y, z) [1/m], from the table above and nothing else."""
     arm = np.eye(3)
     for motor, axis in line.detector.items():
-        arm = arm @ turn(axis, line.angles.get(motor, 0.0))
+        arm = arm @ turn(axis, line.turned(motor))
     rows, columns = np.meshgrid(np.arange(shape[1]) - beam[0], np.arange(shape[2]) - beam[1], indexing="ij")
     place = line.distance * UNIT["z"] + line.pitch * (
         rows[..., None] * signed(line.rows) + columns[..., None] * signed(line.columns)
@@ -211,7 +246,7 @@ def expect_q(line: Beamline, beam: tuple[float, float] = BEAM, shape: tuple[int,
     for number in range(shape[0]):
         stage = np.eye(3)
         for motor, axis in line.sample.items():
-            angle = line.angles.get(motor, 0.0)
+            angle = line.turned(motor)
             stage = stage @ turn(axis, float(np.ravel(angle)[number if np.size(angle) > 1 else 0]))
         q[number] = lab @ stage
     return q
@@ -242,8 +277,8 @@ def test_counts_angles_and_scattering_vectors_come_back(name: str, tmp_path: Pat
     geometry = scan.geometry
     assert geometry is not None
     read_back = {circle.name: np.degrees(circle.angle) for circle in (*geometry.sample, *geometry.detector)}
-    for motor, angle in line.angles.items():
-        assert_allclose(read_back[motor], angle, atol=1e-9)
+    for motor in line.angles:
+        assert_allclose(read_back[motor], line.turned(motor), atol=1e-9)
     assert scan.rocking_angle is not None
     assert_allclose(np.degrees(scan.rocking_angle), line.angles[line.rocked], atol=1e-9)
     q = expect_q(line)

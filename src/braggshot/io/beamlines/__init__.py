@@ -19,6 +19,7 @@ esrf_id27     read ESRF ID27: BLISS HDF5 files
 aps_1ide      read APS 1-ID-E: a SPEC file and TIFF frames
 aps_7idd      read APS 7-ID-D: a SPEC file and TIFF frames
 aps_28idb     read APS 28-ID-B: a SPEC file and HDF5 frames
+heps_id05     read HEPS ID05: a SPEC file and TIFF frames
 petra_p10     read PETRA III P10: an Eiger master file and a .fio file
 poses         place a detector by the transformations of a NeXus file
 aps_20ide     read APS 20-ID-E: HDF5 files

@@ -87,7 +87,7 @@ def read(
     """
     spec, noticed = Path(path), []  # type: Path, list[str]
     content = read_spec(spec)
-    places = choose_places(spec, list_scans(content), scan)
+    places = choose_places(spec, list_scans(content), scan, scans)
     number = places[0].number
     files = find_images(spec, number, frames)
     entry = read_entry(spec, content, places, len(files), noticed)

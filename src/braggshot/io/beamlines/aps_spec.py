@@ -12,8 +12,9 @@ regions and seams, has a module of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def read_station(
     """
     spec, noticed = Path(path), []  # type: Path, list[str]
     content = read_spec(spec)
-    places = choose_places(spec, list_scans(content), scan, station.kind)
+    places = choose_places(spec, list_scans(content), scan, partial(list_measured, kind=station.kind))
     files = find_images(spec, places[0].number, frames, station.kind)
     stored: LazyFrames = TiffFrames(files) if station.kind == TIFF else HDF5Frames(_only(files), station.dataset)
     entry = read_entry(spec, content, places, stored.shape[0], noticed)
@@ -176,10 +177,12 @@ def find_below(spec: Path, pattern: str) -> list[Path]:
     return [file for depth in ("", "*/", "*/*/") for file in folder.glob(depth + pattern)]
 
 
-def choose_places(spec: Path, places: list[Place], scan: float | str | None, kind: str = TIFF) -> list[Place]:
-    """Return the scans of the file that `scan` can mean."""
+def choose_places(
+    spec: Path, places: list[Place], scan: float | str | None, measured: Callable[[Path], list[str]]
+) -> list[Place]:  # fmt: skip
+    """Return the scans of the file that `scan` can mean; `measured` lists those whose frames lie beside the file."""
     if scan is None:
-        numbers = [int(number) for number in list_measured(spec, kind)]
+        numbers = [int(number) for number in measured(spec)]
         if len(numbers) != 1:
             there = f"frames of scans {list_numbers(numbers)} lie beside it" if numbers else "no frames lie beside it"
             raise FormatError(f"{spec}: choose a scan with scan=...; {there}.")
@@ -246,22 +249,24 @@ def match_images(files: list[Path], n_points: int, noticed: list[str]) -> tuple[
     return np.asarray(points), [numbered[point + first] for point in points]
 
 
-def read_monitor(columns: Mapping[str, FloatArray], points: NDArray[np.intp], noticed: list[str]) -> FloatArray | None:
-    """Return the incident flux of each frame; None if there is none, or none at most points.
+def read_monitor(
+    columns: Mapping[str, FloatArray], points: NDArray[np.intp], noticed: list[str], name: str = "Monitor"
+) -> FloatArray | None:  # fmt: skip
+    """Return the incident flux of each frame, in the column `name`; None if there is none, or none at most points.
 
     Where the column holds no number the median is assumed, because the frame itself was measured. A flux of zero stays: there was
     no beam.
     """
-    flux = columns.get("Monitor")
+    flux = columns.get(name)
     if flux is None:
         return None
     flux = flux[points]
     known = np.isfinite(flux)
     if not (flux[known] > 0).sum() > len(flux) / 2:
-        noticed.append("the column Monitor has no flux at most points, and is not used.")
+        noticed.append(f"the column {name} has no flux at most points, and is not used.")
         return None
     if not known.all():
-        noticed.append(f"the median flux is assumed for {int((~known).sum())} frames at which Monitor is no number.")
+        noticed.append(f"the median flux is assumed for {int((~known).sum())} frames at which {name} is no number.")
     return np.where(known, flux, np.median(flux[known]))
 
 

@@ -99,6 +99,20 @@ APS_28IDB = Diffractometer(
     row_axis="y-",
     column_axis="x+",
 )
+HEPS_ID05 = Diffractometer(
+    name="HEPS ID05",
+    sample=(Axis("mu", "y+"), Axis("eta", "x-"), Axis("chi", "z+", zero=90.0), Axis("phi", "y-")),
+    detector=(Axis("nu", "y+"), Axis("del", "x-")),
+    row_axis="y-",
+    column_axis="x-",
+)
+HEPS_ID05_4C = Diffractometer(  # the same circles by other names
+    name="HEPS ID05, four circles",
+    sample=(Axis("thh", "y+"), Axis("th", "x-"), Axis("chi", "z+", zero=90.0), Axis("phi", "y-")),
+    detector=(Axis("tthh", "y+"), Axis("tth", "x-")),
+    row_axis="y-",
+    column_axis="x-",
+)
 
 # Built-in diffractometers, by the name that a user writes in the settings of a geometry.
 INSTRUMENTS = {
@@ -115,6 +129,8 @@ INSTRUMENTS = {
     "20ide": APS_20IDE,
     "28idb": APS_28IDB,
     "id27": ESRF_ID27,
+    "id05": HEPS_ID05,
+    "id05_4c": HEPS_ID05_4C,
 }
 
 

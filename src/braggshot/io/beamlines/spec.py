@@ -3,6 +3,7 @@
 ::
 
     #F name, #D date, #O0 motor  motor  ..., #O1 ...      header of the file; where SPEC opened the file again, another one follows
+    #o0 short short ...                                   short names of the motors in the line #O0
     #S 54  ascan  th 0.1 0.3  47 1                        a scan; its number may stand twice
     #P0 32.1 0.2 ...                                      positions of the motors in the lines #O0, #O1, ...
     #N 4, #L Theta  Epoch  Seconds  Monitor               number of columns, and their names, two spaces apart
@@ -60,6 +61,7 @@ class SpecScan:
     key, command, time : name such as "54.1"; the command that was typed; start of the scan, ISO 8601 where it could be read
     facts : first line of each header key, such as "UIMDET", without the key
     motors : positions at the start of the scan [units of the beamline]
+    names : short name of a motor -> its name in `motors` and `columns`; empty if the file has no lines #o0, #o1, ...
     columns : values at each point, by the name of the column; nan where the file holds no number
     points : number of points
     noticed : what could not be read, in words
@@ -70,6 +72,7 @@ class SpecScan:
     time: str
     facts: dict[str, str]
     motors: dict[str, float]
+    names: dict[str, str]
     columns: dict[str, NDArray[np.float64]]
     points: int
     noticed: tuple[str, ...]
@@ -147,6 +150,7 @@ def read_scan(content: bytes, place: Place) -> SpecScan:
         time=_iso(facts.get("D", "")),
         facts=facts,
         motors=_motors(decode(content[place.header]), facts, said),
+        names=read_short_names(decode(content[place.header])),
         columns=columns,
         points=points,
         noticed=tuple(f"scan {place.key}: {words}." for words in ([stopped] if stopped else []) + said),
@@ -199,6 +203,16 @@ def _motors(header: str, facts: dict[str, str], said: list[str]) -> dict[str, fl
             said.append(f"the position of {', '.join(odd)} (#P{line}) is no number and is left out")
         motors |= {name: value for name, value in values.items() if np.isfinite(value)}
     return motors
+
+
+def read_short_names(header: str) -> dict[str, str]:
+    """Match the lines #o0, #o1, ... of short names of motors with the lines #O0, #O1, ... of their names: short name -> name.
+
+    A line with more or fewer short names than names is not read.
+    """
+    lines = {(kind, line): words for kind, line, words in re.findall(r"^\s*#([Oo])(\d+)[ \t]+(.*)$", header, re.MULTILINE)}
+    pairs = [(words.split(), split_names(lines.get(("O", line), ""))) for (kind, line), words in lines.items() if kind == "o"]
+    return {short: name for shorts, names in pairs if len(shorts) == len(names) for short, name in zip(shorts, names, strict=True)}
 
 
 def _iso(date: str) -> str:
