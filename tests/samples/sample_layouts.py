@@ -256,7 +256,7 @@ def write_heps(
     lines = [
         "#F Sample1_1.spec", "#E 1776830738", "#D Wed Apr 22 12:05:38 2026", "#C psic  User = heps",
         f"#O0 {'  '.join(names.values())}", "#O1 SampleX  SampleY", f"#o0 {' '.join(names)}", "#o1 sx sy", "",
-        f"#S {number}  ascan  {scanned} {steps[0]:g} {steps[-1]:g}  {len(steps) - 1} 1", "#D Wed Apr 22 12:25:38 2026", "#T 1  (Seconds)",
+        f"#S {number}  ascan  {scanned} {steps[0]:g} {steps[-1]:g}  {len(steps) - 1} 1", "#D Wed Apr 22 12:25:38 2026",
         "#G0 12 0 1 0.000836 -0.00418 1 0 0", f"#G4 0.1 0.2 1.9 {wavelength:.14g} 17 17 90 0", "#Q 0.1 0.2 1.9",
         "#P0 " + " ".join(f"{float(np.ravel(angles.get(name, 0.0))[0]):.12g}" for name in names), "#P1 0.1 -0.2",
         "#N 4", f"#L {names[scanned]}  Epoch  Seconds  Monitor",
@@ -275,17 +275,18 @@ def write_id01_spec(
     """A SPEC file of ID01 and its EDF images, numbered from 120 on."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data").mkdir()
-    still = {name.capitalize(): float(np.ravel(value)[0]) for name, value in angles.items()}
+    still = {name.replace("delta", "del"): float(np.ravel(value)[0]) for name, value in angles.items()}
     lines = [
-        "#F align.spec", "#D Tue Feb 27 16:25:38 2018", f"#O0 {'  '.join(still)}", f"#o0 {' '.join(angles)}", "",
+        "#F align.spec", "#D Tue Feb 27 16:25:38 2018", f"#O0 {'  '.join(still)}", "",
         f"#S {number}  ascan  eta {angles['eta'][0]:g} {angles['eta'][-1]:g}  {len(angles['eta']) - 1} 1",
         "#D Tue Feb 27 16:25:38 2018", f"#P0 {' '.join(f'{value:.12g}' for value in still.values())}",
         f"#UMONO mononrj={energy / 1e3:.8f}keV,monoang=10.0",
         *(["#UDETCALIB cen_pix_x=4.5,cen_pix_y=6,pixperdeg=445.0,det_distance_CC=0.8,det_distance_COM=0.81"] if calibrated else []),
-        "#N 3", "#L Eta  exp1  mpx4inr",
+        "#N 3", "#L eta  exp1  mpx4inr",
         *(f"{step:.12g} {1000 + index} {120 + index}" for index, step in enumerate(angles["eta"])), "", "",
     ]  # fmt: skip
     (folder / "align.spec").write_text("\n".join(lines))
     for index, image in enumerate(counts):
-        fabio.edfimage.EdfImage(image.astype(np.int32)).write(str(folder / f"data/data_mpx4_{120 + index:05d}.edf.gz"))
+        header = {"counters": "mpx4int 0 " * 40, "motors": "eta 17.2 "}  # a second block of 512 bytes
+        fabio.edfimage.EdfImage(image.astype(np.int32), header).write(str(folder / f"data/data_mpx4_{120 + index:05d}.edf.gz"))
     return folder / "align.spec"

@@ -9,11 +9,11 @@
     images/<sample>/S191/A_000.tif              frames of the Eiger2 4M
     images/<sample>/S191/<sample>_S191_00000.tif     frames of the Pilatus 100K, which is mounted on its side
 
-Source: pyCXIM 0.1.0 (github.com/RenZhe88/pyCXIM, `scan_reader/HEPS` and `RSM/RSM_6C`), whose axes are z up, x along the beam, and
-y outboard, which makes them right-handed. mu "y+", eta "x-", chi "z+" (which reads 90 deg at its zero) and phi "y-" carry the sample;
-nu "y+" and del "x-" carry the detector. The diffractometer of four circles calls mu, eta, nu and del thh, th, tthh and tth. Rows of the
-Eiger grow downwards ("y-") and columns inboard ("x-"); rows of the Pilatus as it is stored grow outboard ("x+") and columns
-downwards ("y-"). The files hold neither the distance nor the direct beam.
+Source: pyCXIM 0.1.0 (github.com/RenZhe88/pyCXIM, `scan_reader/HEPS` and `RSM/RSM_6C`). Its axes are z up and x along the beam; y is
+taken for outboard, which makes them right-handed. mu "y+", eta "x-", chi "z+" (which reads 90 deg at its zero) and phi "y-" carry the
+sample; nu "y+" and del "x-" carry the detector. The diffractometer of four circles has the names thh, th, tthh and tth for mu, eta,
+nu and del. Rows of the Eiger grow downwards ("y-") and columns inboard ("x-"). Rows of the Pilatus, as it is stored, grow outboard
+("x+") and columns downwards ("y-"). The files hold neither the distance nor the direct beam.
 """
 
 from __future__ import annotations
@@ -134,9 +134,7 @@ def _choose(spec: Path, entry: SpecScan) -> Diffractometer:
     """Return the diffractometer whose circles a file names; of two, the one of which a circle was scanned."""
     there = _instruments(entry.names)
     if not there:
-        raise FormatError(
-            f"{spec}: its lines #o0, #o1, ... name the circles of neither diffractometer of ID05 (eta, ... or th, ...)."
-        )
+        raise FormatError(f"{spec}: the lines #o0, #o1, ... name the circles of no diffractometer of ID05 (eta, ... or th, ...).")
     scanned = [one for one in there if any(entry.names[circle.motor] in entry.columns for circle in one.sample)]
     return (scanned or there)[0]
 
@@ -156,16 +154,16 @@ def _find_images(spec: Path, number: int, frames: str | Path | None) -> list[Pat
 def _place(
     instrument: Diffractometer, shape: Sequence[int], image: Path, noticed: list[str]
 ) -> tuple[Diffractometer, Value]:  # fmt: skip
-    """Return the diffractometer with its detector as it is mounted, and the pixel size: by the shape of the frames, or else the name.
+    """Return the diffractometer with its detector as it is mounted, and the pixel size.
 
-    The name of an image of the Pilatus holds the number of the scan.
+    The shape of the frames tells the detector, or else the name of an image: that of the Pilatus holds the number of the scan.
     """
     size = (shape[0], shape[1])
     if size not in PITCHES:
         size = PILATUS if re.search(r"_S\d+_\d+$", image.stem) else EIGER
         noticed.append(
-            f"frames of {tuple(shape)} pixels are of no detector of ID05: by the name {image.name} they are taken for a part of the "
-            f"{NAMES[size]}, with its pixels of {PITCHES[size] * 1e6:g} µm and its directions of rows and columns."
+            f"frames of {tuple(shape)} pixels are of no detector of ID05: by the name {image.name} they are taken for a part of "
+            f"the {NAMES[size]}, with its pixels of {PITCHES[size] * 1e6:g} µm and its directions of rows and columns."
         )
     if size == PILATUS:
         instrument = dataclasses.replace(instrument, row_axis="x+", column_axis="y-")
