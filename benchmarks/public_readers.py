@@ -9,7 +9,7 @@ Each program runs in the environment of its own; it needs nothing of braggshot a
 the tests (`tests/samples`), with frames as large as the detector's: Poisson counts of a peak. A row says how many counts differ, by
 how much the angles do [degrees], the energy (relative), and q of six pixels in all frames, in the axes of the sample, relative to
 the largest |q|. Where a program holds other circles, a last column says what is left with these. Energies or q of pyCXIM differ by
-2e-6, because its h c has six digits.
+2e-6, because its h c has six digits, and angles of SPEC files by 1e-6 where a program reads them in single precision.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ class Change:
     words: str
     values: dict[str, Any]
     circles: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+
+ALIKE = Change("", {})
 
 
 @dataclass(frozen=True)
@@ -87,22 +90,74 @@ def cases() -> dict[str, Case]:
     def write_id01(folder: Path, counts: np.ndarray) -> Path:
         return layouts.write_id01_spec(folder, counts, ID01, number=1)  # pyCXIM counts scans from the first of the file
 
-    alike = Change("", {})
-    eiger, large = (2162, 2068), (2167, 2070)
+    def write_bliss(folder: Path, counts: np.ndarray) -> Path:
+        path = sample_inputs.write_bliss(folder, counts.astype(np.uint16), ID01["eta"])
+        return sample_inputs.write_collection(folder / "proposal.h5", path)
+
+    def write_34idc(folder: Path, counts: np.ndarray) -> Path:
+        from braggshot.io.beamlines.aps_34idc import write_scan
+
+        angle, geometry = sample_inputs.aps_geometry(counts.shape)
+        return write_scan(folder / "Staff1", counts, angle, geometry, 1)
+
+    def write_aps(motors: dict[str, float], angles: dict[str, Any], **how: Any) -> Callable[[Path, np.ndarray], Path]:
+        def write(folder: Path, counts: np.ndarray) -> Path:
+            return layouts.write_aps(folder, counts.astype(np.uint32), angles, motors=motors, number=1, **how)
+
+        return write
+
+    eta = SIX["eta"]
+    eiger, large, maxipix = (2162, 2068), (2167, 2070), (516, 516)
+    upright = {
+        "beta": ("x-", -0.4),
+        "mu": ("x-", 0.0),
+        "gamma": ("y+", -7.0),
+        "delta": ("x-", 7.0),
+    }  # 22 and 15 degrees change places
+    raised = write_aps(
+        {"vff_r": 66.0, "vff_eta_offset": 0.0, "detdist": 800.0, "Energy": 52.0}, {"AeroTech": eta, "vff_eta": 25.0}
+    )  # fmt: skip
+    robot = write_aps(
+        {"Radius": 800.0, "Energy": 10.0}, {"wedge": 10.0, "Chi": 2.0, "ThetaN": eta, "Phi": 40.0, "Yaw": 4.0, "Pitch": 33.0}
+    )
+    huber = write_aps(
+        {"camdist": 800.0, "Energy": 10.0},
+        {"Mu": 0.3, "Eta": eta, "Chi": 1.0, "Phi": 41.0, "Nu": 3.0, "Delta": 35.0},
+        kind=".h5",
+    )
+    nano = {"gontheta": eta, "gonphi": 3.0, "gamma": 12.0, "delta": 27.0}
+    sixs = {"beta": 0.4, "mu": eta, "gamma": 22.0, "delta": 15.0}
+    cristal = {"mgomega": eta, "mgphi": 3.0, "gamma": 2.0, "delta": 25.0}
     return {
-        "heps_id05": Case(eiger, partial(layouts.write_heps, angles=SIX), 75e-6, {"pycxim": alike}),
-        "heps_id05, four circles": Case(eiger, partial(layouts.write_heps, angles=FOUR, circles="4c"), 75e-6, {"pycxim": alike}),
-        "heps_id05, Pilatus": Case((195, 487), partial(layouts.write_heps, angles=SIX, pilatus=True), 172e-6, {"pycxim": alike}),
-        "petra_p10": Case(large, write_p10, 75e-6, {
-            "pycxim": alike,
-            "cohere": Change("columns x+, chi 0 at rest", {"column_axis": "x+"}, {"chi": ("z+", 90.0)}),
-            "cdiutils": Change("without mu", {}, {"mu": ("y+", -P10["mu"])}),
+        "aps_34idc": Case((256, 256), write_34idc, 55e-6, {"cohere": ALIKE}),
+        "aps_1ide": Case((518, 518), raised, 55e-6, {
+            "cohere": Change("beam 66 mm below", {"direct_beam": (BEAM[0] + 66e-3 / 55e-6, BEAM[1])})
         }),
-        "esrf_id01_spec": Case((516, 516), write_id01, 55e-6, {
+        "aps_7idd": Case((1028, 1062), robot, 75e-6, {"cohere": ALIKE}),
+        "aps_20ide": Case((512, 512), write_20ide, 55e-6, {"cohere": Change("distance 2 DetZ", {"distance": 1.6})}),
+        "aps_28idb": Case((512, 1028), huber, 75e-6, {"cohere": ALIKE}),
+        "esrf_id01": Case(maxipix, write_bliss, 55e-6, {"cdiutils": Change("without mu", {}, {"mu": ("y-", -0.5)})}),
+        "esrf_id01_spec": Case(maxipix, write_id01, 55e-6, {
             "pycxim": Change("columns x-, mu y+, nu y+", {"column_axis": "x-"}, {"mu": ("y+", 0.0), "nu": ("y+", 0.0)}),
             "cdiutils": Change("without mu", {}, {"mu": ("y-", -ID01["mu"])}),
         }),
-        "aps_20ide": Case((512, 512), write_20ide, 55e-6, {"cohere": Change("distance 2 DetZ", {"distance": 1.6})}),
+        "esrf_id27": Case((3262, 3108), partial(layouts.write_id27, angles={"nath": eta}), 75e-6, {"cdiutils": ALIKE}),
+        "petra_p10": Case(large, write_p10, 75e-6, {
+            "pycxim": ALIKE,
+            "cohere": Change("columns x+, chi 0 at rest", {"column_axis": "x+"}, {"chi": ("z+", 90.0)}),
+            "cdiutils": Change("without mu", {}, {"mu": ("y+", -P10["mu"])}),
+        }),
+        "nanomax": Case((514, 1030), partial(layouts.write_nanomax, angles=nano), 75e-6, {"cdiutils": ALIKE}),
+        "soleil_sixs": Case((512, 512), partial(layouts.write_sixs, angles=sixs), 55e-6, {
+            "cdiutils": Change("without beta, mu x-, delta y+, gamma x-", {}, upright)
+        }),
+        "soleil_sixs, 2019": Case((512, 512), partial(layouts.write_sixs, angles=sixs, year=2019), 55e-6, {
+            "cdiutils": Change("without beta, mu x-, delta y+, gamma x-", {}, upright)
+        }),
+        "soleil_cristal": Case(maxipix, partial(layouts.write_cristal, angles=cristal), 55e-6, {"cdiutils": ALIKE}),
+        "heps_id05": Case(eiger, partial(layouts.write_heps, angles=SIX), 75e-6, {"pycxim": ALIKE}),
+        "heps_id05, four circles": Case(eiger, partial(layouts.write_heps, angles=FOUR, circles="4c"), 75e-6, {"pycxim": ALIKE}),
+        "heps_id05, Pilatus": Case((195, 487), partial(layouts.write_heps, angles=SIX, pilatus=True), 172e-6, {"pycxim": ALIKE}),
     }  # fmt: skip
 
 
@@ -128,7 +183,8 @@ def read_here(case: Case, name: str, path: Path, change: Change) -> tuple[Found,
     from braggshot.io.registry import read
     from braggshot.physics.geometry import KEV, sample_rotation, scattering_vector
 
-    scan = read(path, format=name.split(",")[0], distance_m=DISTANCE, direct_beam=BEAM)
+    stated = {"energy_ev": 52e3} if name == "aps_1ide" else {}
+    scan = read(path, format=name.split(",")[0], distance_m=DISTANCE, direct_beam=BEAM, **stated)
     geometry = scan.geometry
     assert geometry is not None
 
@@ -192,29 +248,51 @@ def read_pycxim(name: str, folder: Path, places: np.ndarray, pitch: float) -> Fo
     return Found(frames, angles, energy, np.array(q)[..., [2, 0, 1]])
 
 
+# Format -> package of cohere_beamlines, number of the scan, settings, place of the frames.
+COHERE: dict[str, tuple[str, int, dict[str, Any], str]] = {
+    "aps_34idc": ("aps_34idc", 1, {"specfile": "Staff1/Staff1.spec", "detdist": 800.0}, "Staff1/AD34idcTIM2_Staff1/Staff1_S0001"),
+    "aps_1ide": ("aps_1ide", 1, {"detector": "ASI", "specfile": "Staff1.spec", "vff_r_offset": 0.0, "energy": 52.0},
+                 "data/Staff1_S0001"),
+    "aps_7idd": ("aps_7idd", 1, {"detector": "7iddrobot", "specfile": "Staff1.spec"}, "data/Staff1_S0001"),
+    "aps_20ide": ("aps_20ide", 54, {"detector": "Lambda"}, "sample_054.Lambda.h5"),
+    "aps_28idb": (
+        "aps_28idb", 1, {"detector": "s28eiger2-si", "diffractometer": "huber", "specfile": "Staff1.spec"},
+        "data/Staff1_S0001_00000.h5",
+    ),
+    "petra_p10": (
+        "Petra3_P10", 12, {
+            "detector": "e4m", "sample": "sample", "detdist": DISTANCE * 1e3, "darkfield_filename": "dark.npy",
+            "detector_module": 0, "clear_asicbounds": False,
+        },
+        "sample_00012",
+    ),
+}  # fmt: skip
+
+
 def read_cohere(name: str, folder: Path, places: np.ndarray, pitch: float) -> Found:
-    """Read a scan with cohere_beamlines; its frames are (column, row, frame), its vectors (outboard, up, along the beam)."""
+    """Read a scan with cohere_beamlines; its frames are (column, row, frame), its vectors (outboard, up, along the beam).
+
+    At 28-ID-B its vectors are (inboard, along the beam, up).
+    """
     import importlib
 
-    package, scan, own = {
-        "petra_p10": ("Petra3_P10", 12, {"sample": "sample", "detdist": DISTANCE * 1e3}),
-        "aps_20ide": ("aps_20ide", 54, {"detector": "Lambda"}),
-    }[name]
-    settings = {"data_dir": str(folder), "beam_zero": [BEAM[1], BEAM[0]], **own}
-    if name == "petra_p10":
-        np.save(folder / "dark.npy", np.zeros((2167, 2070)))
-        settings |= {"detector": "e4m", "darkfield_filename": str(folder / "dark.npy")}
-        settings |= {"detector_module": 0, "clear_asicbounds": False}
+    package, scan, settings, frames_at = COHERE[name]
+    np.save(folder / "dark.npy", np.zeros((2167, 2070)))
+    files = {key: str(folder / settings[key]) for key in ("specfile", "darkfield_filename") if key in settings}
+    settings = {"data_dir": str(folder), "beam_zero": [BEAM[1], BEAM[0]], **settings, **files}
     module = importlib.import_module(f"cohere_beamlines.{package}.instrument")
     instrument = module.create_instr({"config": {"scan": str(scan)}, "config_instr": settings}, need_det=True)
-    where = folder / ("sample_00012" if name == "petra_p10" else "sample_054.Lambda.h5")
-    frames, _ = instrument.get_scan_array(str(where))
+    frames, _ = instrument.get_scan_array(str(folder / frames_at))
     found = []
     for row, column in places.tolist():
         q, _, said = instrument.get_q2(scan, "all", [column, column + 1, row, row + 1])
-        found.append(q.T[..., ::-1])
-    circles = (*instrument.diff_obj.sampleaxes_mne, *(() if name == "aps_20ide" else instrument.diff_obj.detectoraxes_mne))
-    angles = {motor: said["scanmot_posns"] if motor == said["scanmot"] else said[motor] for motor in circles}
+        found.append(q.T[:, [1, 2, 0]] * [1, 1, -1] if name == "aps_28idb" else q.T[:, ::-1])
+    diffractometer = instrument.diff_obj
+    names = dict(zip(diffractometer.sampleaxes_mne, diffractometer.sampleaxes_name, strict=False))
+    names |= dict(zip(diffractometer.detectoraxes_mne, diffractometer.detectoraxes_name, strict=False))
+    if name in {"petra_p10", "aps_20ide"}:
+        names = {short: short for short in names}
+    angles = {names[key]: said["scanmot_posns"] if key == said["scanmot"] else said[key] for key in names}
     return Found(frames.transpose(2, 1, 0), angles, said["energy"], np.stack(found, axis=1))
 
 
@@ -222,23 +300,31 @@ def read_cdiutils(name: str, folder: Path, places: np.ndarray, pitch: float) -> 
     """Read a scan with cdiutils; its vectors are (along the beam, outboard, up)."""
     from cdiutils.converter import SpaceConverter
     from cdiutils.geometry import Geometry
-    from cdiutils.io.id01 import SpecLoader
-    from cdiutils.io.p10 import P10Loader
+    from cdiutils.io import cristal, id01, id27, nanomax, p10, sixs
 
-    if name == "petra_p10":
-        loader = P10Loader(str(folder), 12, "sample", "e4m")
-        names, setup = loader.angle_names, "P10"
-    else:
-        loader = SpecLoader(str(folder / "align.spec"), str(folder) + "/", "data/data_mpx4_%05d.edf.gz", "mpx4inr", scan=1)
-        names, setup = SpecLoader.angle_names, "ID01"
-    frames, angles = loader.load_detector_data(), loader.load_motor_positions()
-    energy, found = loader.load_energy(), []
+    at = str(folder)
+    of_sixs = partial(sixs.SIXSLoader, f"{at}/spare_ascan_mu_00012.nxs", 12, detector_name="merlin")
+    setup, loader = {
+        "esrf_id01": lambda: ("ID01", id01.ID01Loader(f"{at}/proposal.h5", 12, "sample_0001", "mpxgaas")),
+        "esrf_id01_spec": lambda: (
+            "ID01", id01.SpecLoader(f"{at}/align.spec", f"{at}/", "data/data_mpx4_%05d.edf.gz", "mpx4inr", scan=1)
+        ),
+        "esrf_id27": lambda: ("ID27", id27.ID27Loader(f"{at}/sample.h5", 12, "sample", "eiger")),
+        "petra_p10": lambda: ("P10", p10.P10Loader(at, 12, "sample", "e4m")),
+        "nanomax": lambda: ("NanoMAX", nanomax.NanoMAXLoader(f"{at}/000012.h5")),
+        "soleil_sixs": lambda: ("SIXS2022", of_sixs(version="2022")),
+        "soleil_sixs, 2019": lambda: ("SIXS2019", of_sixs(version="2019")),
+        "soleil_cristal": lambda: ("CRISTAL", cristal.CristalLoader(f"{at}/S12.nxs", 12)),
+    }[name]()  # fmt: skip
+    frames, angles, energy, found = loader.load_detector_data(), loader.load_motor_positions(), loader.load_energy(), []
+    angles = {key: np.ravel(value) if np.size(value) > 1 else float(np.ravel(value)[0]) for key, value in angles.items()}
     for row, column in places.tolist():
         place = {"cch1": BEAM[0], "cch2": BEAM[1], "distance": DISTANCE, "pwidth1": pitch, "pwidth2": pitch}
         converter = SpaceConverter(Geometry.from_setup(setup), place, energy or 1e4, roi=[row, row + 1, column, column + 1])
         converter.init_q_space(**angles)
         found.append(np.stack(converter.get_q_space_transitions(), axis=-1).reshape(FRAMES, 3)[:, [0, 2, 1]])
-    return Found(frames, {names[key]: value for key, value in angles.items()}, energy or np.nan, np.stack(found, axis=1))
+    names = {key: str(motor).rpartition("-")[2].replace("_", "") for key, motor in loader.angle_names.items() if motor}
+    return Found(frames, {names[key]: value for key, value in angles.items() if key in names}, energy or np.nan, np.stack(found, 1))
 
 
 READERS = {"pycxim": read_pycxim, "cohere": read_cohere, "cdiutils": read_cdiutils}

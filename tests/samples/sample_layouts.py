@@ -172,6 +172,9 @@ def write_cristal(
     return path
 
 
+SHORT = {"AeroTech": "aero", "ThetaN": "th", "Eta": "eta"}  # names by which SPEC is told to scan a motor
+
+
 def write_aps(
     folder: Path, counts: np.ndarray, angles: Angles, *, motors: Mapping[str, float], kind: str = ".tif", number: int = 54
 ) -> Path:  # fmt: skip
@@ -182,7 +185,8 @@ def write_aps(
     steps = np.asarray(angles[scanned])
     lines = [
         "#F Staff1.spec", "#D Tue Feb 27 16:25:38 2024", "", f"#O0 {'  '.join(still)}", "",
-        f"#S {number}  ascan  {scanned} {steps[0]:g} {steps[-1]:g}  {len(steps) - 1} 1", "#D Tue Feb 27 16:25:38 2024",
+        f"#S {number}  ascan  {SHORT.get(scanned, scanned)} {steps[0]:g} {steps[-1]:g}  {len(steps) - 1} 1",
+        "#D Tue Feb 27 16:25:38 2024",
         f"#P0 {' '.join(f'{value:.12g}' for value in still.values())}", "#N 3", f"#L {scanned}  Seconds  Monitor",
         *(f"{step:.12g} 1 {1000 + index}" for index, step in enumerate(steps)), "",
     ]  # fmt: skip
