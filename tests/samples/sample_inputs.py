@@ -72,7 +72,9 @@ def aps_geometry(shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, Geometry]:
     )
 
 
-def write_bliss(folder: Path, counts: np.ndarray, eta: np.ndarray, *, number: int = 12, detector: str = "mpxgaas") -> Path:
+def write_bliss(
+    folder: Path, counts: np.ndarray, eta: np.ndarray, *, number: int = 12, detector: str = "mpxgaas", motors: Any = None
+) -> Path:  # fmt: skip
     """A BLISS dataset file: one entry, its frames virtual over two files of the camera server, links as BLISS makes them."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"scan{number:04d}").mkdir()
@@ -90,7 +92,7 @@ def write_bliss(folder: Path, counts: np.ndarray, eta: np.ndarray, *, number: in
         entry.attrs["NX_class"] = "NXentry"
         entry["title"] = f"ascan eta {eta[0]:g} {eta[-1]:g} {len(eta) - 1} 1"
         entry["start_time"] = "2024-03-05T21:14:03.123456+01:00"
-        motors = {"mu": 0.5, "eta": eta, "phi": 12.0, "nu": 3.0, "delta": 35.2, "mononrj": 13.0, "thx": 1.0}
+        motors = {"mu": 0.5, "eta": eta, "phi": 12.0, "nu": 3.0, "delta": 35.2, "mononrj": 13.0, "thx": 1.0} | (motors or {})
         for group, values in (("positioners", motors), ("positioners_start", {k: np.ravel(v)[0] for k, v in motors.items()})):
             for name, value in values.items():
                 node = entry.create_dataset(f"instrument/{group}/{name}", data=value)
@@ -125,6 +127,7 @@ def write_p10(
     sample: str = "sample",
     number: int = 12,
     per_file: int = 4,
+    motors: Any = None,
 ) -> Path:
     """An Eiger master with external data files, really bitshuffle-LZ4 compressed, and the .fio file one folder above."""
     stem = f"{sample}_{number:05d}"
@@ -146,14 +149,12 @@ def write_p10(
         camera["detectorSpecific/pixel_mask"] = (~mask).astype(np.uint32) * 2
         master["entry/instrument/beam/incident_wavelength"] = 1.3
     rows = "\n".join(f" {angle:.6f} 0.1 {100 + i}" for i, angle in enumerate(om))
-    motors = "\n".join(
-        f"{k} = {v}"
-        for k, v in {"mu": 0.25, "om": om[0], "chi": 90.0, "phi": -3.0, "gam": 2.0, "del": 31.0, "fmbenergy": 9000.5}.items()
-    )
+    known = {"mu": 0.25, "om": om[0], "chi": 90.0, "phi": -3.0, "gam": 2.0, "del": 31.0, "fmbenergy": 9000.5} | (motors or {})
+    parameters = "\n".join(f"{name} = {np.ravel(value)[0]}" for name, value in known.items())
     (folder / stem / f"{stem}.fio").write_text(
         f"!\n! Comments\n!\n%c\nascan om {om[0]} {om[-1]} {len(om) - 1} 1.0\n"
         "user p10user Acquisition started at Mon Oct 04 12:00:00 2021\n"
-        f"!\n! Parameter\n!\n%p\n{motors}\n_ccd = e4m\n!\n! Data\n!\n%d\n"
+        f"!\n! Parameter\n!\n%p\n{parameters}\n_ccd = e4m\n!\n! Data\n!\n%d\n"
         f" Col 1 om DOUBLE\n Col 2 expt DOUBLE\n Col 3 curpetra DOUBLE\n{rows}\n! Acquisition ended at Mon Oct 04 12:05:00 2021\n"
     )
     return place / f"{stem}_master.h5"

@@ -22,11 +22,18 @@ def test_a_detector_moved_outboard_and_up_has_its_direct_beam_inboard_and_below(
     assert scan.geometry is not None
     assert scan.geometry.direct_beam == pytest.approx((5.5 + 100, 4.5 - 200))
     assert "11 mm outboard of the beam (DetX) and 5.5 mm above it (DetY)" in " ".join(scan.provenance["noticed"])
+    assert "frame's centre" not in " ".join(scan.provenance["noticed"])
     assert scan.dark is None  # no counts
     assert_array_equal(scan.flat, np.full((12, 10), 7.0))
     stated = read(path, direct_beam=(1, 2)).geometry
     assert stated is not None
     assert stated.direct_beam == (1, 2)
+    with h5py.File(path, "a") as file:
+        del file["DMS/DetX"]
+    scan = read(path)
+    assert scan.geometry is not None
+    assert scan.geometry.direct_beam == (5.5, 4.5)
+    assert "frame's centre is assumed" in " ".join(scan.provenance["noticed"])
 
 
 def test_the_name_of_a_file_tells_the_detector(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 from sample_inputs import draw_counts, draw_mask, write_p10
 
 from braggshot.errors import FormatError
+from braggshot.io.beamlines.petra_p10 import _count_repeats
 from braggshot.io.registry import read
 from braggshot.volumes import Scan
 
@@ -203,3 +204,15 @@ def test_energies_that_disagree_are_named(path: Path) -> None:
         "9000.5 eV (fmbenergy of sample_00012.fio) is taken, because it is trusted more than 9537.25 eV (incident_wavelength"
         in said
     )
+
+
+@pytest.mark.parametrize(
+    ("exposures", "points", "announced", "repeats"),
+    [
+        (9, 9, 9, 1), (27, 9, 9, 3), (25, 9, 9, 3), (28, 9, 9, 3), (100, 20, 48, 5),
+        (9, 6, 9, 1), (9, 6, 6, 1), (9, 6, 0, 1), (100, 17, 20, 5),  # the table was cut off
+        (6, 9, 9, 1), (9, 0, 0, 1),
+    ],
+)  # fmt: skip
+def test_exposures_at_each_angle_are_a_whole_number(exposures: int, points: int, announced: int, repeats: int) -> None:
+    assert _count_repeats(exposures, points, announced) == repeats

@@ -16,8 +16,9 @@ translation. Rows grow downwards ("y-"), columns outboard ("x+").
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import h5py
 import numpy as np
@@ -28,6 +29,7 @@ from braggshot.io.beamlines.readings import Overrides
 from braggshot.io.beamlines.values import read_numbers
 from braggshot.io.chunks import read_region
 from braggshot.io.files import open_hdf5
+from braggshot.io.frames import HDF5Frames
 from braggshot.volumes import FloatArray, Scan
 
 # Name of a more general format: its reader can read these files too, but the reader in this module takes precedence.
@@ -66,36 +68,35 @@ def read(path: str | Path, **overrides: Unpack[Overrides]) -> Scan:
     with open_hdf5(path) as file:
         contents = read_contents(file["/"], LAYOUT, None, (), noticed)
         dark, flat = (_field(file, f"exchange/data_{name}") for name in ("dark", "white"))
-        moved = {name: _number(file, f"DMS/{name}") for name in ("DetX", "DetY")}
+        moved = _number(file, "DMS/DetX"), _number(file, "DMS/DetY")
     words = Path(path).name.split(".")
     name = words[-2] if len(words) > 2 else ""
     layout = dataclasses.replace(LAYOUT, pitch=PITCHES.get(name.casefold(), LAYOUT.pitch))
-    scan = build_scan(path, layout, dataclasses.replace(contents, detector=name), words[0], overrides, noticed)
+    stored = HDF5Frames(path, contents.datasets)
+    place = _find_beam(*moved, stored.shape[1:], overrides.get("pixel_size_m", layout.pitch or 0.0))
+    contents = dataclasses.replace(contents, detector=name, values={**contents.values, **place})
+    scan = build_scan(path, layout, contents, words[0], overrides, noticed, stored)
     shape = scan.frames.shape[1:]
-    scan = dataclasses.replace(
+    return dataclasses.replace(
         scan, dark=dark if dark is not None and dark.shape == shape else None,
         flat=flat if flat is not None and flat.shape == shape else None,
     )  # fmt: skip
-    return scan if scan.geometry is None or "direct_beam" in overrides else _move_beam(scan, moved)
 
 
-def _move_beam(scan: Scan, moved: dict[str, float]) -> Scan:
-    """Return the scan with the direct beam off the middle of the frame by as much as the detector was moved [mm]."""
-    assert scan.geometry is not None
-    (row, column), pitch = scan.geometry.direct_beam, scan.geometry.pixel_size
-    beam = (row + moved["DetY"] * 1e-3 / pitch[0], column - moved["DetX"] * 1e-3 / pitch[1])
-    said = (
-        f"the middle of the detector is {moved['DetX']:g} mm outboard of the beam (DetX) and {moved['DetY']:g} mm above it (DetY)."
-    )
-    provenance = {**scan.provenance, "noticed": (*scan.provenance["noticed"], said)}
-    return dataclasses.replace(scan, geometry=dataclasses.replace(scan.geometry, direct_beam=beam), provenance=provenance)
+def _find_beam(outboard: float | None, up: float | None, shape: Sequence[int], pitch: float) -> dict[str, Any]:
+    """Return the direct beam, which is off the middle of the frame by as much as the detector was moved [mm]; empty if unknown."""
+    if outboard is None or up is None or not pitch:
+        return {}
+    beam = (shape[0] - 1) / 2 + up * 1e-3 / pitch, (shape[1] - 1) / 2 - outboard * 1e-3 / pitch
+    said = f"the middle of the detector is {outboard:g} mm outboard of the beam (DetX) and {up:g} mm above it (DetY)."
+    return {"direct_beam": beam, "direct_beam_notes": (said,)}
 
 
-def _number(file: h5py.File, name: str) -> float:
-    """Return the first number of a data set; 0 if there is none."""
+def _number(file: h5py.File, name: str) -> float | None:
+    """Return the first number of a data set; None if there is none."""
     item = next(find_datasets(file, (name,)), None)
     numbers = np.zeros(0) if item is None else read_numbers(read_region(item))[0]
-    return float(numbers[0]) if numbers.size and np.isfinite(numbers[0]) else 0.0
+    return float(numbers[0]) if numbers.size and np.isfinite(numbers[0]) else None
 
 
 def _field(file: h5py.File, name: str) -> FloatArray | None:

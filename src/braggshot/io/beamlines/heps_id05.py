@@ -9,11 +9,11 @@
     images/<sample>/S191/A_000.tif              frames of the Eiger2 4M
     images/<sample>/S191/<sample>_S191_00000.tif     frames of the Pilatus 100K, which is mounted on its side
 
-Source: pyCXIM 0.1.0 (github.com/RenZhe88/pyCXIM, `scan_reader/HEPS` and `RSM/RSM_6C`). Its axes are z up and x along the beam; y is
-taken for outboard, which makes them right-handed. mu "y+", eta "x-", chi "z+" (which reads 90 deg at its zero) and phi "y-" carry the
-sample; nu "y+" and del "x-" carry the detector. The diffractometer of four circles has the names thh, th, tthh and tth for mu, eta,
-nu and del. Rows of the Eiger grow downwards ("y-") and columns inboard ("x-"). Rows of the Pilatus, as it is stored, grow outboard
-("x+") and columns downwards ("y-"). The files hold neither the distance nor the direct beam.
+Source: pyCXIM 0.1.0 (github.com/RenZhe88/pyCXIM, `scan_reader/HEPS` and `RSM/RSM_6C`). Its axes are z up and x along the beam.
+Its y is taken for outboard, which makes them right-handed. mu "y+", eta "x-", chi "z+" (which reads 90 deg at its zero) and phi
+"y-" carry the sample; nu "y+" and del "x-" carry the detector. The diffractometer of four circles has the names thh, th, tthh and
+tth for mu, eta, nu and del. Rows of the Eiger grow downwards ("y-") and columns inboard ("x-"). Rows of the Pilatus, as it is
+stored, grow outboard ("x+") and columns downwards ("y-"). The files hold neither the distance nor the direct beam.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ from braggshot.io.beamlines.readings import (
     per_frame,
     rocking_angle,
 )  # fmt: skip
+from braggshot.io.beamlines.tables import announced_points
 from braggshot.io.beamlines.values import Value, choose_centre, choose_value, read_angles, read_pixel, read_value, to_text
 from braggshot.io.beamlines.views import select_frames
 from braggshot.io.chunks import read_region
@@ -94,7 +95,7 @@ def read(path: str | Path, *, fio: str | Path | None = None, monitor: str = "cur
     if frames.shape[0] == 0:
         raise DataError(f"{path}: the master file links to no frames; was the scan interrupted at once?")
     sentinel = no_count(frames.dtype)
-    frames = _sum_repeats(frames, max(map(len, table.columns.values()), default=0), noticed)
+    frames = _sum_repeats(frames, max(map(len, table.columns.values()), default=0), announced_points(table.command), noticed)
     readings = _prefer_fio(readings, table, stem)
     positions = add_energies(_motors(table, stem, noticed), readings["energy"])
     kept, motors = match_points(frames.shape[0], positions, noticed)
@@ -199,13 +200,18 @@ def _motors(table: FioTable, stem: str, noticed: list[str]) -> dict[str, float |
     return motors
 
 
-def _sum_repeats(frames: LazyFrames, points: int, noticed: list[str]) -> LazyFrames:
+def _sum_repeats(frames: LazyFrames, points: int, announced: int | None, noticed: list[str]) -> LazyFrames:
     """Add up the images that were taken at the same angle, so that there is one frame per angle.
 
-    There are as many exposures at each angle as frames per point, in whole numbers. Exposures of an angle that has too few are left
-    out. If no exposure was repeated, the frames are returned unchanged.
+    Exposures of an angle that has too few are left out. If no exposure was repeated, the frames are returned unchanged.
+
+    Parameters
+    ----------
+    frames : the exposures, one after the other
+    points, announced : number of points in the table, and in the command
+    noticed : what is odd, in words
     """
-    repeats = round(frames.shape[0] / points) if points else 1
+    repeats = _count_repeats(frames.shape[0], points, announced or 0)
     if repeats < 2:
         return frames
     whole = min(frames.shape[0] // repeats, points)
@@ -213,3 +219,12 @@ def _sum_repeats(frames: LazyFrames, points: int, noticed: list[str]) -> LazyFra
     about = f"; the last {rest} belong to no whole angle and are left out" if rest else ""
     noticed.append(f"{frames.shape[0]} exposures at {points} angles: each {repeats} were added up{about}.")
     return select_frames(SummedFrames(frames, repeats), np.arange(whole))
+
+
+def _count_repeats(exposures: int, points: int, announced: int) -> int:
+    """Return the number of exposures at each angle: a whole number for all points, or for all but the last one; else 1."""
+    whole = next((exposures // known for known in (points, announced) if known and exposures % known == 0), None)
+    if whole is not None or not points:
+        return whole or 1
+    near = round(exposures / points)
+    return near if abs(exposures - near * points) < near else 1

@@ -111,7 +111,8 @@ def geometry(
         missing = [option for option, value in options.items() if value is None]
         hints = [f"say {', '.join(f'{option}=...' for option in missing)}"] if missing else []
         hints += ["the detector cannot be placed: say geometry=..."] if lost else []
-        noticed.append(f"no geometry: the files do not give {', '.join(missing + lost)}; {'; '.join(hints)}.")
+        given = _list_given(instrument, readings.motors, ((ENERGY, energy), (DISTANCE, distance), (PIXEL, pitches[0])))
+        noticed.append(f"no geometry: the files do not give {', '.join(missing + lost)}; {'; '.join(hints)}. There is {given}.")
         return None
     energies = readings.motors.get(PHOTONS)
     motors = readings.motors if energies is None else _settle(readings.motors)
@@ -146,6 +147,18 @@ def geometry(
         tilt_azimuth=float(np.radians(overrides.get("tilt_azimuth_deg", 0.0))),
         tilt=float(np.radians(overrides.get("tilt_deg", 0.0))),
     )
+
+
+def _list_given(
+    instrument: Diffractometer, motors: Mapping[str, float | FloatArray], values: Sequence[tuple[Range, float | None]]
+) -> str:  # fmt: skip
+    """List the values that are there [SI], and the positions of circles as their motors read, for a user to check."""
+    words = [f"{known.name} {value / known.si:.6g} {known.unit}" for known, value in values if value is not None]
+    for circle in (*instrument.sample, *instrument.detector):
+        if circle.motor in motors:
+            ends = dict.fromkeys(f"{float(np.ravel(motors[circle.motor])[index]):.6g}" for index in (0, -1))
+            words.append(f"{circle.motor} {' to '.join(ends)}")
+    return ", ".join(words) or "nothing else"
 
 
 def _choose_value(known: Range, stated: Any, option: str, found: Value, noticed: list[str]) -> float | None:
