@@ -16,7 +16,7 @@ INPUTS = {
     "docs/benchmarks.md": "benchmarks",
     "docs/cluster.md": "scans/a.cxi scans/b.cxi t00.cxi t01.cxi exp.spec@54-55",
     "docs/gallery.md": "examples demo-output/raw_S0001.cxi",
-    "docs/howto/beamlines.md": "exp.spec sample.h5 scan_00012_master.h5 scan.h5 000012.h5 1040323.nxs S12.nxs",
+    "docs/howto/beamlines.md": "exp.spec sample.h5 scan_00012_master.h5 scan.h5 000012.h5 1040323.nxs S12.nxs Sample1_1.spec",
     "docs/howto/formats.md": "counts.npy",
     "docs/howto/jupyter.md": "exp.spec frames",
     "docs/howto/postprocess.md": "exp.spec recon.cxi out/scan.cxi",

@@ -15,7 +15,7 @@ import tifffile
 from manual_pages import ROOT
 from sample_crystal import result
 from sample_inputs import write_bliss, write_p10
-from sample_layouts import write_cristal, write_i16, write_nanomax
+from sample_layouts import write_cristal, write_heps, write_i16, write_nanomax
 
 import braggshot
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
@@ -108,6 +108,11 @@ def write_cristal_scan(folder: Path) -> None:
     write_cristal(folder, counts(100, 110).astype(np.uint16), angles).rename(folder / "S12.nxs")
 
 
+def write_id05_scan(folder: Path) -> None:
+    angles = {"mu": 0.4, "eta": np.linspace(18.2, 18.4, 24), "chi": 88.5, "phi": -12.0, "nu": 3.0, "del": 36.0}
+    write_heps(folder, counts(100, 110).astype(np.int32), angles)
+
+
 def write_foreign_object(folder: Path) -> None:
     """The crystal of scan 54 as another program leaves it: an object and its support, without geometry and counts."""
     found = braggshot.reconstruct(raw_scan(), QUICK)
@@ -161,6 +166,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "000012.h5": write_nanomax_scan,
     "1040323.nxs": write_i16_scan,
     "S12.nxs": write_cristal_scan,
+    "Sample1_1.spec": write_id05_scan,
     "counts.npy": lambda folder: np.save(folder / "counts.npy", counts()),
     "log.csv": lambda folder: (folder / "log.csv").write_text("input,charge\nt00.cxi,0\nt01.cxi,0.5\nt02.cxi,1\n"),
     "recon.cxi": write_foreign_object,

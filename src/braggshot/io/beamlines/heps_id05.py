@@ -67,7 +67,7 @@ def can_read(path: str | Path) -> bool:
 def scans(path: str | Path) -> list[str]:
     """List the numbers of the scans whose frames lie beside the SPEC file."""
     numbers = sorted({place.number for place in list_scans(read_spec(path))})
-    return [str(number) for number in numbers if list_images(_folder(Path(path), number))]
+    return [str(number) for number in numbers if any(_folder(Path(path), number).glob("*.tif*"))]
 
 
 def read(
