@@ -20,7 +20,7 @@ from braggshot.phasing import hypotheses, outcome, strategies
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.strategies import phase
-from braggshot.phasing.tournament import Round, TournamentConfig
+from braggshot.phasing.tournament import MOST_FITS, Round, TournamentConfig
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
 from braggshot.pipeline import drain
@@ -41,14 +41,21 @@ CONFIG = PhasingConfig(
     device="cpu",
     partial_coherence="off",
 )
-REFINE, OPENING, NARROWING, SETTLING, FINISH = 70, 160, 480, 380, 290  # iterations
-VOLUME_FINISH, DEEPER = 360, 840  # iterations in which supports keep the measured volume
+REFINE, OPENING, NARROWING, SETTLING, FINISH = 70, 160, 480, 380, 360  # iterations
+DEEPER = 840  # iterations in which supports keep the measured volume
 FITTING = 330  # iterations that fit a support to the surface
-CONFIRM = 3 * (REFINE + FITTING) + 3 * OPENING + 2 * NARROWING + SETTLING + VOLUME_FINISH + FITTING
+CONFIRM = 3 * (REFINE + FITTING) + 3 * OPENING + 2 * NARROWING + SETTLING + FINISH + FITTING
 SEARCH = (
-    3 * (REFINE + DEEPER + 2 * FITTING) + 5 * OPENING + 3 * NARROWING + (2 + 3) * SETTLING + (2 + 1) * (VOLUME_FINISH + FITTING)
+    3 * (REFINE + DEEPER + 2 * FITTING) + 5 * OPENING + 3 * NARROWING + (2 + 3) * SETTLING + (2 + 1) * (FINISH + FITTING)
 )  # the best hypothesis is finished too
 FURTHER = 2 * OPENING + NARROWING + SETTLING + FINISH + FITTING
+
+
+def more_fits(steps, expected):
+    """Return how many times supports were fitted again, beyond the expected iterations."""
+    fits, rest = divmod(len(steps) - expected, FITTING)
+    assert rest == 0
+    return fits
 
 
 def finish(volume, config, network=None):
@@ -86,7 +93,7 @@ def test_one_shot_is_one_pass(sample, found):
 def test_refine_takes_its_iterations_and_finds_the_crystal(sample, found):
     truth, _ = sample
     result, steps = found("refine")
-    assert len(steps) == 3 * (REFINE + FITTING)
+    assert 0 <= more_fits(steps, 3 * (REFINE + FITTING)) < MOST_FITS, "of the best hypothesis alone"
     assert result.method == "refine"
     assert len(result.ensemble.table["start"]) == 4, "three hypotheses refined, and the best of them as it is"
     assert align(torch.from_numpy(result.rho), torch.from_numpy(truth)).correlation > 0.95
@@ -96,7 +103,7 @@ def test_refine_takes_its_iterations_and_finds_the_crystal(sample, found):
 
 def test_guesses_are_refined_for_longer_if_the_short_refinement_leaves_misfit(sample, found):
     result, steps = finish(sample[1], replace(CONFIG, method="refine", deepen_excess=0.0))
-    assert len(steps) == 3 * (REFINE + DEEPER + 2 * FITTING)
+    assert 0 <= more_fits(steps, 3 * (REFINE + DEEPER + 2 * FITTING)) < 4 * MOST_FITS
     assert len(result.ensemble.table["start"]) == 4, "of the two refinements of a guess only the better is kept"
     assert (result.ensemble.table["llk_free"] <= found("refine")[0].ensemble.table["llk_free"]).all()
     assert (result.ensemble.table["threshold"] < 1).all(), "a volume is no threshold"
@@ -124,14 +131,14 @@ def test_auto_stops_where_the_verdict_is_good(found):
     assert result.verdict == "good"
     assert result.method == "refine and confirm"
     assert len(result.ensemble.table["start"]) == 2, "an answer and a witness"
-    assert len(steps) == CONFIRM
+    assert 0 <= more_fits(steps, CONFIRM) < 2 * MOST_FITS
 
 
 def test_auto_searches_where_no_hypothesis_is_an_answer(sample):
     result, steps = finish(sample[1], replace(CONFIG, method="auto", promising_excess=0.0))
     assert result.method == "search"
     assert len(result.ensemble.table["start"]) == 3
-    assert len(steps) == SEARCH
+    assert 0 <= more_fits(steps, SEARCH) < 7 * MOST_FITS
 
 
 def test_the_network_alone_is_never_called_good(found):
@@ -190,7 +197,7 @@ def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):
     assert sorted(asked[1][:3]) == sorted(asked[0]), "what was found before stays among the starts"
     assert asked[1][3] in {strategies.APART, strategies.APART + 1}, "each search has seeds of its own"
     assert result.method == "search, then 1 further search"
-    assert len(steps) == SEARCH + FURTHER
+    assert 0 <= more_fits(steps, SEARCH + FURTHER) < 8 * MOST_FITS
 
 
 def test_held_out_counts_never_reach_the_network(sample):

@@ -37,6 +37,16 @@ def test_a_good_one_is_good_and_says_why():
     assert "3 of 4 other starts" in reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("same", "others", "llk_free", "expected"), [(1, 1, 0.9, "good"), (1, 1, 1.1, "doubtful"), (2, 2, 1.1, "good")]
+)
+def test_one_witness_is_enough_where_held_out_voxels_are_predicted_to_noise(same, others, llk_free, expected):
+    quality = replace(QUALITY, llk_free=llk_free, agreeing=Agreement(same, others, 0, 0.95))
+    verdict, reasons = judge(volume(), *crystal(), quality, Limits(one_witness=1.0))
+    assert verdict == expected
+    assert ("one other start gives the same crystal" in reasons[0]) == (expected == "doubtful")
+
+
 def far_apart():
     rho, support = crystal()
     rho[2:5, 2:5, 2:6] = 0.9

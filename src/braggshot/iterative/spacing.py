@@ -112,15 +112,6 @@ def refine_wide(
     return (yield from continue_starts([reshape_start(start, data.shape) for start in found], data, settings))
 
 
-def continue_wide(
-    starts: Sequence[Start], data: Measured, wide: Measured, config: IterativeConfig, polish: str
-) -> Generator[Progress, None, list[Start]]:
-    """Continue finished starts as `refine_wide` does; the starts keep their seeds, but not their point spreads."""
-    guesses = [Guess(start.rho, start.support, start.threshold) for start in starts]
-    found = yield from refine_wide(guesses, data, wide, [config], polish, 0)
-    return [replace(new, seed=old.seed) for new, old in zip(found, starts, strict=True)]
-
-
 def reshape_start(start: Start, shape: Sequence[int]) -> Start:
     """Bring a start to a pattern of another shape that reaches as far out: cut the space around it, or put zeros there."""
     return replace(start, rho=_reshape(start.rho, shape), support=_reshape(start.support, shape))

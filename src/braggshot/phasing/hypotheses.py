@@ -18,7 +18,7 @@ from braggshot.nn.weights import Card
 from braggshot.phasing.partial_coherence import Phasing
 from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import score
-from braggshot.phasing.tournament import blur_factor, finish_guesses, fitting_rounds
+from braggshot.phasing.tournament import blur_factor, finish_guesses, fit_surface
 from braggshot.physics.fourier import to_centre, to_corner
 
 # Amplitude, relative to the largest, up to which a voxel is set to zero in a prediction of the network that is used unrefined [1].
@@ -68,9 +68,10 @@ def refine_guesses(context: PhasingContext, guesses: Sequence[Guess], enough: fl
         refinements of a guess the one that predicts the held-out voxels better is returned [1]
     """
     config, pattern = context.config, context.pattern
-    rounds = [refinement(context), *fitting_rounds(pattern, config.volume_tournament)]
-    refined = yield from refine_wide(guesses, pattern.data, pattern.wide, rounds, POLISH, config.seed)
-    scores = [score(start, context.data_cpu) for start in set_point_spread(context.point_spread, refined)]
+    refined = yield from refine_wide(guesses, pattern.data, pattern.wide, [refinement(context)], POLISH, config.seed)
+    refined = set_point_spread(context.point_spread, refined)
+    refined = yield from fit_surface(refined, pattern, config.volume_tournament, POLISH, config.seed, again=1)
+    scores = [score(start, context.data_cpu) for start in refined]
     if min(one.unseen for one in scores) > enough:
         longer = replace(config.volume_tournament, finish=config.deepen)
         again = [replace(guess, threshold=None) for guess in guesses]

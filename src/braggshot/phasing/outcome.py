@@ -14,6 +14,7 @@ from braggshot.phasing.partial_coherence import WIDE, refit_with_psf
 from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import choose_and_judge
 from braggshot.phasing.tournament import fitting_rounds
+from braggshot.phasing.verdict import Limits
 from braggshot.volumes import Reconstruction
 
 
@@ -25,18 +26,20 @@ class Found:
     result: Reconstruction
 
 
-def doubt_wide_psf(result: Reconstruction) -> Reconstruction:
-    """Turn the verdict "good" into "doubtful" where the point spread is wide.
+def doubt_wide_psf(result: Reconstruction, limits: Limits) -> Reconstruction:
+    """Turn the verdict "good" into "doubtful" where the point spread is wide and the held-out voxels are missed.
 
     A wide point spread hides much of the crystal, so starts with the same point spread may agree on a crystal that is only near
-    the truth.
+    the truth. Such a crystal predicts the held-out voxels worse than photon noise does.
     """
-    if result.psf is None or result.verdict != "good" or max(result.psf["sigma"]) < WIDE:
+    unseen, width = result.quality.unseen, max(result.psf["sigma"]) if result.psf else 0.0
+    is_predicted = unseen is not None and unseen <= limits.wide_psf_excess
+    if result.verdict != "good" or width < WIDE or is_predicted:
         return result
-    width = max(result.psf["sigma"])
+    missed = "not tested" if unseen is None else f"missed by {100 * unseen:.0f} % beyond photon noise"
     reason = (
-        f"starts agree, but share a point spread of {width:.1f} voxels, as wide as the speckles, which hides much of the crystal: "
-        "surface and strain may be off; close the slits, or take a smaller crystal."
+        f"starts agree, but share a point spread of {width:.1f} voxels, as wide as the speckles, which hides much of the crystal, "
+        f"and voxels kept from the phasing are {missed}: surface and strain may be off; close the slits, or take a smaller crystal."
     )
     return replace(result, verdict="doubtful", reasons=(reason,))
 
@@ -61,7 +64,8 @@ def judge_starts(context: PhasingContext, starts: list[Start], method: str) -> F
     limits = context.config.limits
     if not context.is_witnessed:
         limits = replace(limits, tie_margin=0.0)
-    return Found(starts, choose_and_judge(context.volume, context.data_cpu, starts, limits, method))
+    result = choose_and_judge(context.volume, context.data_cpu, starts, limits, method)
+    return Found(starts, doubt_wide_psf(result, limits))
 
 
 def judge_with_warm_starts(

@@ -48,7 +48,7 @@ from braggshot.phasing import memory
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.even_fields import is_even, paraboloids
 from braggshot.phasing.hypotheses import FAINT, hypotheses_of, refine_guesses, unrefined, with_network
-from braggshot.phasing.outcome import Found, doubt_network_alone, doubt_wide_psf, judge_starts, judge_with_warm_starts
+from braggshot.phasing.outcome import Found, doubt_network_alone, judge_starts, judge_with_warm_starts
 from braggshot.phasing.partial_coherence import (
     Phasing,
     adopt_point_spread,
@@ -202,7 +202,7 @@ def _phase(
         learned, card = network or load_network(config.network)
         context = with_network(context, learned.to(data.magnitude.device), card)
     found = yield from strategy.run(context)
-    result = doubt_wide_psf((yield from judge_with_warm_starts(context, found, first)) if first else found.result)
+    result = (yield from judge_with_warm_starts(context, found, first)) if first else found.result
     seconds = {"phasing": time.perf_counter() - began}
     if card is None:
         return replace(result, seconds=seconds)

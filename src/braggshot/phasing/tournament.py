@@ -15,14 +15,13 @@ round       what it does                                     who                
 opening     modulus, support and FLAT, from a wide blur      random starts          the coarse grid
 narrowing   the same, longer, the blur narrowing             the best of them       the coarse grid
 settling    ends with error reduction                        the best, and guesses  the coarse grid
-finish      the outer fringes                                the best, and the      all fringes, at wider spacings
-                                                             best guess
+finish      the outer fringes                                these, the best guess  all fringes, at wider spacings
 polish      error reduction in a support that stays          the same               all voxels
+fitting     supports that end at the surface, where better   the same               all fringes, then all voxels
 ==========  ===============================================  =====================  ========================================
 
-FLAT is a step that evens out the amplitude, and the blur is that of the shrink-wrap. The finish has FLAT where the volume is kept.
+FLAT is a step that evens out the amplitude, and the blur is that of the shrink-wrap. Without wider spacings there is no polish.
 A guess, such as a network's hypothesis, joins at the settling, because the wide blur of the earlier rounds would undo the guess.
-Without wider spacings there is no polish.
 
 While the phases of a strongly strained crystal are still wrong, a threshold on the amplitude often gives a support of half to two
 and a half times the crystal's volume, and the search then fails. So a tournament may keep the volume of the supports, which is
@@ -63,6 +62,9 @@ _CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
 _SETTLING = "2*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER)+60*ER"
 
 SEEN = 0.75  # least blur up to which photons show the surface of a crystal [voxels]
+# A support is fitted up to `MOST_FITS` times while llk_free falls by more than the share `GAIN`, and is above `AT_NOISE` [1].
+MOST_FITS, GAIN, AT_NOISE = 5, 0.1, 0.6
+USUAL = sum(ShrinkWrap.threshold) / 2  # threshold for whoever continues a start that had a threshold of its own [1]
 SHELLS = 50  # number of frequency shells, of equal width from 0 to 1 cycle per voxel, in each of which counts are averaged
 SAMPLED = 4.0  # oversampling above which the blur of the shrink-wrap is reduced, because the crystal has fewer voxels [1]
 # Fraction of the recipe after which the blur width of the shrink-wrap stays constant, while starts are phased on the coarse grid;
@@ -118,7 +120,7 @@ class TournamentConfig:
         less blur the support shrinks onto noise [1]
     opening, narrowing, settling : the three rounds on the coarse grid
     finish : the round with all fringes, at the wider spacings
-    fitting : the round after it, which fits the supports to the surface of the crystal
+    fitting : the round that fits the supports to the surface of the crystal
     polish : recipe of the last iterations, on all voxels of the whole grid, in a support that stays
     support_threshold : amplitude, relative to the largest, above which a voxel belongs to the first support on the whole grid [1]
     volume : bounds between which each start draws the volume that its support keeps, relative to the measured volume of the
@@ -132,8 +134,7 @@ class TournamentConfig:
     opening: Round = Round(_CYCLE, 2.0, 1.7)
     narrowing: Round = Round(f"3*({_CYCLE})", 1.7, 1.2)
     settling: Round = Round(_SETTLING, 1.2, 1.0)
-    # The rounds before leave the support loose, and this one brings up what lies at its rim without FLAT.
-    finish: Round = Round("100*HIO+130*RAAR+60*ER", 1.5, 1.0)
+    finish: Round = Round("24*(10*RAAR+FLAT)+60*RAAR+60*ER", 1.5, 1.0)
     fitting: Round = FITTING
     polish: str = "40*ER"
     support_threshold: float = 0.3
@@ -144,14 +145,9 @@ KEEPING_VOLUME = TournamentConfig(
     opening=Round(_CYCLE, 2.8, 2.4, 0.8),
     narrowing=Round(f"3*({_CYCLE})", 2.4, 1.7, 0.8),
     settling=Round(_SETTLING, 1.7, 1.4, 0.8),
-    finish=Round("24*(10*RAAR+FLAT)+60*RAAR+60*ER", 1.5, 1.0),
     volume=(1.05, 1.45),
 )
-"""Settings of a tournament in which supports keep the measured volume.
-
-The coarse rounds want a wider blur and a flatter amplitude. In the finish, HIO without FLAT would lose crystals that the coarse
-rounds have found.
-"""
+"""Settings of a tournament in which supports keep the measured volume: its coarse rounds want a wider blur, a flatter amplitude."""
 
 DEEPENING = Round("4*(6*(10*HIO+FLAT)+12*(10*RAAR+FLAT))+60*RAAR+60*ER", 2.0, 1.0)
 """Settings of the longer refinement of a network's guess, in place of the finish."""
@@ -279,7 +275,7 @@ def _finish(
 ) -> Generator[Progress, None, list[Start]]:
     """Continue starts of the coarse grid with all fringes: at the wider spacings, then on all voxels."""
     loose = [reshape_start(start, small.data.shape) for start in starts]
-    # A volume that was kept is a share of the coarse grid, and no threshold for the whole grid: each start draws a new one.
+    # A volume that was kept is a share of the coarse grid: each start draws a new one.
     passed_on = [Guess(start.rho, start.support, start.threshold if config.volume is None else None) for start in loose]
     guesses = [resample_guess(guess, pattern.data.shape, config.support_threshold) for guess in passed_on]
     finished = yield from finish_guesses(pattern, config, guesses, 0)
@@ -298,19 +294,40 @@ def finish_guesses(
     seed : guess k draws its random numbers from seed + k
     """
     finish = _iterations(config.finish, 1.0, config.min_blur / pattern.finest, FINISHED)
-    rounds = [_keep_volume(finish, pattern, pattern, config), *fitting_rounds(pattern, config)]
-    finished = yield from refine_wide(guesses, pattern.data, pattern.wide, rounds, config.polish, seed)
-    if config.volume is None and len(rounds) == 1:
-        return finished
-    # Neither a volume nor the threshold of the fitting is one for whoever continues these starts.
-    return [replace(start, threshold=sum(ShrinkWrap.threshold) / 2) for start in finished]
+    settings = _keep_volume(finish, pattern, pattern, config)
+    finished = yield from refine_wide(guesses, pattern.data, pattern.wide, [settings], config.polish, seed)
+    finished = set_point_spread(pattern.point_spread, finished)
+    fitted = yield from fit_surface(finished, pattern, config, config.polish, seed, again=len(finished))
+    # A volume is no threshold for whoever continues these starts.
+    return [replace(start, threshold=USUAL) if config.volume else start for start in fitted]
+
+
+def fit_surface(
+    starts: list[Start], pattern: Pattern, config: TournamentConfig, polish: str, seed: int, again: int
+) -> Generator[Progress, None, list[Start]]:
+    """Fit the supports of starts to the surface of the crystal (`FITTING`); keep a fit if it predicts the held-out voxels better.
+
+    Of the starts that gain much, and do not yet predict them to photon noise, the best `again` are fitted again.
+    """
+    best, left, fitting = list(starts), list(range(len(starts))), fitting_rounds(pattern, config)
+    free = [score(start, pattern.host).llk_free for start in starts]
+    for _ in range(MOST_FITS if fitting else 0):
+        guesses = [Guess(best[k].rho, best[k].support) for k in left]
+        tried = yield from refine_wide(guesses, pattern.data, pattern.wide, fitting, polish, seed)
+        gaining = []
+        for k, start in zip(left, set_point_spread(pattern.point_spread, tried), strict=True):
+            before, after = free[k], score(start, pattern.host).llk_free
+            if not after >= before:
+                best[k], free[k] = replace(start, seed=starts[k].seed, threshold=USUAL), after
+            if AT_NOISE < after < (1 - GAIN) * before:
+                gaining.append(k)
+        if not (left := sorted(gaining, key=lambda k: free[k])[:again]):
+            break
+    return best
 
 
 def fitting_rounds(pattern: Pattern, config: TournamentConfig) -> list[IterativeConfig]:
-    """List the rounds that fit supports to the surface of the crystal: one, or none where photons are too few to see the surface.
-
-    Few they are if the least blur is over `SEEN`: a layer of voxels would then be fitted to noise.
-    """
+    """List the rounds that fit supports to the surface: one, or none where the least blur is over `SEEN`, which would fit noise."""
     least = config.min_blur / pattern.finest
     return [_iterations(config.fitting, blur_factor(pattern.oversampling), least, 1.0)] if least <= SEEN else []
 

@@ -34,12 +34,15 @@ class Limits:
         not with the start of lowest llk_free [1]
     agreeing_good, agreeing_failed : share of the other starts, without stuck ones, that agree with the chosen start; the verdict
         is failed below `agreeing_failed`, else doubtful up to `agreeing_good` [1]
+    one_witness : llk_free above which the verdict is doubtful if one other start alone agrees with the chosen one [1]
     excess_good, excess_failed : misfit of the magnitudes beyond photon noise, sqrt(chi2 - noise floor): doubtful above the first
         limit, failed above the second [1]
     free_good, free_failed : ratio of llk_free, the misfit of the held-out voxels, to llk, the misfit of the phased ones: doubtful
         above the first limit, failed above the second [1]
     free_excess : misfit of held-out magnitudes beyond photon noise (`metrics.excess_misfit`) above which the verdict is doubtful
         [1]
+    wide_psf_excess : the same misfit above which the verdict is doubtful where the point spread of the beam is as wide as the
+        speckles (`partial_coherence.WIDE`), which lets wrong crystals agree [1]
     llk_free : llk_free above which the verdict is doubtful, even if the starts agree; photon noise alone gives about 0.5 [1]
     oversampling : oversampling per axis below which the verdict is doubtful, because phasing has too few equations [1]
     edge_share : the verdict is failed if the outermost voxels of the array hold more than this share of the sum of |rho|^2 [1]
@@ -58,11 +61,13 @@ class Limits:
     tie_margin: float = 0.05
     agreeing_good: float = 0.5
     agreeing_failed: float = 0.1
+    one_witness: float = 1.0
     excess_good: float = 0.2
     excess_failed: float = 0.4
     free_good: float = 10.0
     free_failed: float = 100.0
     free_excess: float = 0.2
+    wide_psf_excess: float = 0.03
     llk_free: float = 20.0
     oversampling: float = 2.0
     edge_share: float = 1e-3
@@ -99,7 +104,7 @@ def judge(
     """
     limits = limits or Limits()
     agreeing = quality.agreeing or Agreement(0, 0, 0, limits.agreement)
-    findings = _worst_first(*_agreement(agreeing, limits), *_by_counts(volume, rho, support, quality, limits))
+    findings = _worst_first(*_agreement(agreeing, quality.llk_free, limits), *_by_counts(volume, rho, support, quality, limits))
     if not findings:
         rest = f" ({agreeing.stuck} more are stuck, and predict these much worse)" if agreeing.stuck else ""
         return "good", (
@@ -184,7 +189,7 @@ def _worst_first(*findings: Finding) -> list[Finding]:
     return sorted(findings, key=lambda finding: -_ORDER[finding.verdict])
 
 
-def _agreement(agreeing: Agreement, limits: Limits) -> Iterator[Finding]:
+def _agreement(agreeing: Agreement, llk_free: float, limits: Limits) -> Iterator[Finding]:
     same, others, stuck = agreeing.same, agreeing.others, agreeing.stuck
     if others == 0 and stuck:
         yield Finding(
@@ -205,6 +210,12 @@ def _agreement(agreeing: Agreement, limits: Limits) -> Iterator[Finding]:
             "doubtful",
             f"only {same} of {others} other starts give the same crystal (correlation >= {agreeing.limit}); "
             "more starts or a longer recipe may settle it.",
+        )
+    elif same == 1 and llk_free > limits.one_witness:
+        yield Finding(
+            "doubtful",
+            "one other start gives the same crystal, which is enough only where voxels kept from the phasing are predicted to "
+            f"photon noise (llk_free <= {limits.one_witness:g}, found {llk_free:.2g}); more starts may settle it.",
         )
 
 
