@@ -58,7 +58,7 @@ from braggshot.phasing.partial_coherence import (
 )
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
 from braggshot.phasing.selection import best_of, ranked, score
-from braggshot.phasing.tournament import TournamentConfig, settle_guesses, surface_blur, tournament
+from braggshot.phasing.tournament import TournamentConfig, fitting_rounds, settle_guesses, surface_blur, tournament
 from braggshot.phasing.verdict import Limits, is_settled
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
@@ -332,13 +332,13 @@ def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
 def _first_search(context: PhasingContext) -> Searched:
     """Refine the network's guesses of the crystal, then phase random starts; return the best guess and the best random starts.
 
-    If the best guess predicts the held-out voxels, few random starts are phased, to confirm it. Otherwise many are phased, and the
-    guesses are phased further as well. The random starts never begin from a guess.
+    If the best guess predicts the held-out voxels, few random starts are phased, to confirm it, and so where photons are too few
+    to tell. Otherwise many are phased, and the guesses further as well. The random starts never begin from a guess.
     """
     config, pattern = context.config, context.pattern
     guesses, first = hypotheses_of(context, config.support_threshold), config.first_support
     best = _best(context, (yield from refine_guesses(context, guesses, config.promising_excess)))
-    if score(best, context.data_cpu).unseen <= config.promising_excess:
+    if not fitting_rounds(pattern, config.volume_tournament) or score(best, context.data_cpu).unseen <= config.promising_excess:
         rounds = config.volume_tournament
         witnesses = yield from tournament(pattern, rounds, config.confirm_starts, config.seed, first_support=first)
         return [best, *witnesses], "refine and confirm"

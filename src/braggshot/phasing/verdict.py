@@ -61,7 +61,7 @@ class Limits:
     tie_margin: float = 0.05
     agreeing_good: float = 0.5
     agreeing_failed: float = 0.1
-    one_witness: float = 1.0
+    one_witness: float = 1.5
     excess_good: float = 0.2
     excess_failed: float = 0.4
     free_good: float = 10.0
