@@ -44,7 +44,8 @@ def test_the_rotation_comes_back(cell):
 def test_hkl_are_found_but_for_the_symmetry(cell, first):
     """Also with the hands right: a mirrored set has the same angles between pairs, and no proper rotation.
 
-    Rotations of the lattice do not reach every plane of a family: (3 2 1) and (3 1 2) of a cubic one, or h and -h of a triclinic one.
+    Rotations of the lattice do not reach every plane of a family: not (3 1 2) from (3 2 1) of a cubic one, not -h from h of a
+    triclinic one.
     """
     hkls = (first, *HKLS[1:])
     qs = lattice_vectors(hkls, cell) @ turn(2).T
