@@ -301,11 +301,11 @@ def burgers_row(seed: int) -> dict[str, Any]:
     place = random.normal(size=3)
     place *= random.uniform(0, 0.3) * np.linalg.norm(points, axis=1).max() / np.linalg.norm(place)
     moved = straight(points, b, xi, plane, place)
-    edge = settings.edge
+    edge = settings.cell.edges[0]
     body = Body(points[:, ::-1] * settings.stride * edge, moved[:, ::-1] * edge)
     orientation = several.draw_orientation(generator)
     found = []
-    for number, g in enumerate(several.scattering_vectors(hkls, edge)):
+    for number, g in enumerate(several.scattering_vectors(hkls, settings.cell)):
         scan, rho = several.simulate_reflection(generator, body, g, orientation, settings, f"r{number}")
         window = Window((0, 0, 0), (1, 1, 1), settings.shape)
         basis, q = reciprocal_basis(scan.geometry, window, settings.shape)

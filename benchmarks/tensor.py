@@ -1,11 +1,14 @@
 """Measure `braggshot tensor` on strained crystals whose scans are sums over lattice points; print one row per crystal.
 
     python benchmarks/tensor.py -o DIR --n 20 --first-seed 0
+    python benchmarks/tensor.py -o DIR --crystal ZrO2 --size 48 --n 2
 
 Each crystal has four reflections of 1e6 photons at the peak, on 64 x 64 x 64 voxels, oversampling 2.3 to 3.5, a largest phase range
 of 2 pi, and raw files with sample circles. A crystal that is in DIR/rows.jsonl is not done again; its scans are removed after it.
 Strain and displacement are compared inside the found surface (density over half): the strain as it comes out, with the mean
-lattice added, the displacement after a shift and a rotation, which the counts leave free.
+lattice added, the displacement after a shift and a rotation, which the counts leave free. "off" is the angle between the found and
+the true orientation; "indexed" says whether the program finds hkl without being told, up to rotations of the lattice, and with how
+many rivals; "twins" whether all reflections came out as one and the same of both twins.
 """
 
 from __future__ import annotations
@@ -25,21 +28,48 @@ from scipy.spatial import KDTree
 
 from braggshot import load_result, reflections
 from braggshot.crystals import several
-from braggshot.crystals.several import Body, SeveralSettings
+from braggshot.crystals.several import Body, Hkl, SeveralSettings
+from braggshot.errors import BraggshotError
 from braggshot.io.beamlines.aps_34idc import write_scan
 from braggshot.physics.fourier import inverse_fourier, inverted
+from braggshot.physics.lattice import Lattice, operations
 from braggshot.physics.metrics import align
 from braggshot.reflections import Tensor, combine, joint, run, tensor
 from braggshot.volumes import Reconstruction
 
 KINDS = ("substrate", "torsion", "bending", "contacts", "dislocation")
-SETS = (
-    ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)),
-    ((1, 1, 1), (-1, -1, 1), (2, 0, 0), (0, 2, 0)),
-    ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (2, 2, 0)),
-)
+# Cell (edges [Å], angles [degrees]) and sets of reflections, of which any three span space.
+CRYSTALS = {
+    "gold": (
+        ((4.078, 4.078, 4.078), (90, 90, 90)),
+        (
+            ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)),
+            ((1, 1, 1), (-1, -1, 1), (2, 0, 0), (0, 2, 0)),
+            ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (2, 2, 0)),
+        ),
+    ),
+    "BaTiO3": (
+        ((3.994, 3.994, 4.038), (90, 90, 90)),
+        (((1, 0, 1), (0, 1, 1), (1, 1, 0), (0, 0, 2)), ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1))),
+    ),
+    "ZnO": (
+        ((3.2495, 3.2495, 5.2069), (90, 90, 120)),
+        (((1, 0, 1), (0, 1, 1), (-1, 1, 1), (0, 0, 2)), ((1, 0, 2), (0, 1, 2), (-1, 1, 2), (1, 1, 0))),
+    ),
+    "ZrO2": (
+        ((5.1505, 5.2116, 5.3173), (90, 99.23, 90)),
+        (((1, 1, 1), (-1, 1, 1), (0, 0, 2), (1, 2, 0)), ((1, 1, 0), (0, 1, 1), (-1, 0, 2), (1, -1, 1))),
+    ),
+    "albite": (
+        ((8.142, 12.785, 7.159), (94.19, 116.61, 87.68)),
+        (((-2, 0, 1), (0, 4, 0), (0, 0, 2), (1, 3, 0)), ((1, 1, 1), (-2, 0, 2), (0, 4, 0), (1, -3, 0))),
+    ),
+}
 NEAR = 64  # lattice points to which a paraboloid of the true displacement about a voxel is fitted
-COLUMNS = ("seed", "kind", "hkl", "alone", "joint", "u_pm", "strain", "covered", "missed", "verdict", "seconds")
+COLUMNS = (
+    "crystal", "seed", "kind", "hkl", "off", "indexed", "twins", "alone", "joint", "u_pm", "strain", "covered", "missed", "verdict",
+    "seconds",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -49,42 +79,65 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--phase-range", type=float, default=2.0, help="largest phase range [pi]")
+    parser.add_argument("--crystal", choices=CRYSTALS, default="gold")
+    parser.add_argument("--size", type=int, default=64, help="frames, rows and columns")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     table = arguments.output / "rows.jsonl"
-    done = {json.loads(line)["seed"] for line in table.read_text().splitlines()} if table.exists() else set()
+    rows = [json.loads(line) for line in table.read_text().splitlines()] if table.exists() else []
+    done = {row["seed"] for row in rows if row.get("crystal", "gold") == arguments.crystal}
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.n):
         if seed not in done:
-            row = measure(seed, arguments.phase_range * math.pi, arguments.output / f"crystal_{seed:03d}")
+            folder = arguments.output / f"{arguments.crystal}_{seed:03d}"
+            row = measure(arguments.crystal, seed, arguments.phase_range * math.pi, arguments.size, folder)
             with table.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print("| " + " | ".join(str(row[name]) for name in COLUMNS) + " |", flush=True)
 
 
-def measure(seed: int, phase_range: float, folder: Path) -> dict[str, Any]:
-    """Simulate, write, phase and join the reflections of one crystal, and compare with the truth."""
-    generator = torch.Generator().manual_seed(seed)
-    kind, hkls = KINDS[seed % len(KINDS)], SETS[seed % len(SETS)]
+def draw(crystal: str, seed: int, phase_range: float, size: int) -> tuple[str, tuple[Hkl, ...], SeveralSettings]:
+    """Return the kind of field, the reflections and the settings of a crystal."""
+    (edges, angles), sets = CRYSTALS[crystal]
+    cell = Lattice((edges[0] * 1e-10, edges[1] * 1e-10, edges[2] * 1e-10), tuple(map(math.radians, angles)))
+    kinds = KINDS if crystal == "gold" else KINDS[:-1]  # the dislocations are those of a cubic lattice
+    kind = kinds[seed % len(kinds)]
     load, lines = ("substrate", 1) if kind == "dislocation" else (kind, 0)
     wanted = phase_range / 2 if lines else phase_range  # a dislocation itself turns the phase by 2 pi
-    settings = SeveralSettings(load=load, dislocations=lines, phase_range=wanted)
+    stride = 2 * round(6 * 4.078 / np.prod(edges) ** (1 / 3))
+    grid = {"cells": 0.625 * size, "stride": stride, "shape": (size, size, size)}
+    return kind, sets[seed % len(sets)], SeveralSettings(cell=cell, load=load, dislocations=lines, phase_range=wanted, **grid)
+
+
+def measure(crystal: str, seed: int, phase_range: float, size: int, folder: Path) -> dict[str, Any]:
+    """Simulate, write, phase and join the reflections of one crystal, and compare with the truth."""
+    generator = torch.Generator().manual_seed(seed)
+    kind, hkls, settings = draw(crystal, seed, phase_range, size)
     body, orientation = several.strained_crystal(generator, hkls, settings), several.draw_orientation(generator)
     paths, truths = [], []
-    for number, g in enumerate(several.scattering_vectors(hkls, settings.edge)):
+    for number, g in enumerate(several.scattering_vectors(hkls, settings.cell)):
         name = f"s{seed:03d}r{number}"
         scan, rho = several.simulate_reflection(generator, body, g, orientation, settings, name)
         assert scan.geometry is not None
         paths.append(write_scan(folder / name, np.asarray(scan.frames), np.asarray(scan.rocking_angle), scan.geometry, 1))
         truths.append(rho)
     began = time.perf_counter()
-    given = {"strain": {"lattice": [settings.edge], "facets": False}, "input": {"scan": 1}}
+    cell = {"lattice": list(settings.cell.edges), "lattice_angles_deg": np.degrees(settings.cell.angles).tolist()}
+    given = {"strain": {**cell, "facets": False}, "input": {"scan": 1}}
     found = reflections.join_reflections(list(paths), hkls, given, place=folder / "out")
     seconds = time.perf_counter() - began
     single = [load_result(folder / "out" / f"{row.name}.cxi").reconstruction for row in found.reflections]
-    row = {"seed": seed, "kind": kind, "hkl": " ".join("".join(map(str, h)) for h in hkls), "seconds": round(seconds, 1)}
+    row = {
+        "crystal": crystal,
+        "seed": seed,
+        "kind": kind,
+        "hkl": " ".join("".join(map(str, h)) for h in hkls),
+        "seconds": round(seconds, 1),
+    }
     row |= {"verdict": found.verdict, "missed": [round(one.missed, 3) for one in found.reflections]}
     row |= {"alone": [round(_correlation(one.rho, rho), 4) for one, rho in zip(single, truths, strict=True)]}
+    row |= {"off": round(_angle(found.orientation.rotation, orientation), 3), "indexed": _indexed(single, hkls, given)}
+    row |= {"twins": _twins(found, single, truths)}
     row |= {"joint": _joint_correlations(found, single, truths, given), **compare(found, body)}
     for name in paths:
         shutil.rmtree(name.parent)
@@ -93,6 +146,29 @@ def measure(seed: int, phase_range: float, folder: Path) -> dict[str, Any]:
 
 def _correlation(rho: Any, truth: Any) -> float:
     return align(torch.from_numpy(rho), torch.from_numpy(truth)).correlation
+
+
+def _angle(one: Any, other: Any) -> float:
+    """Return the angle between two orientations [degrees]."""
+    return math.degrees(2 * math.asin(min(float(np.linalg.norm(one - other)) / math.sqrt(8), 1.0)))
+
+
+def _indexed(single: list[Reconstruction], hkls: tuple[Hkl, ...], given: dict[str, Any]) -> str:
+    """Say whether hkl are found without being told, up to rotations of the lattice, and how many other sets fit as well."""
+    try:
+        _, found = run.orient_singles(single, [one.volume.name for one in single], None, reflections.resolve(given))
+    except BraggshotError as error:
+        return str(error)
+    turns = [turn for turn in operations(found.cell) if np.linalg.det(turn) > 0]
+    right = any(np.array_equal(np.array(hkls) @ turn.T, np.array(found.hkls)) for turn in turns)
+    return f"{'right' if right else 'wrong'}, {found.rivals} rivals"
+
+
+def _twins(found: Tensor, single: list[Reconstruction], truths: list[Any]) -> str:
+    """Say whether all reflections were joined in the same of both twins."""
+    pairs = zip(found.reflections, single, truths, strict=True)
+    turned = {row.twin ^ align(torch.from_numpy(one.rho), torch.from_numpy(rho)).twin for row, one, rho in pairs}
+    return "one" if len(turned) == 1 else "mixed"
 
 
 def _joint_correlations(found: Tensor, single: list[Reconstruction], truths: list[Any], given: dict[str, Any]) -> list[float]:

@@ -12,6 +12,10 @@ from braggshot.reflections.orientation import lattice_vectors, orient
 
 GOLD = cubic(4.078e-10)
 TRICLINIC = Lattice((4.1e-10, 5.3e-10, 6.2e-10), (np.radians(82), np.radians(97), np.radians(105)))
+MONOCLINIC = Lattice((5.1505e-10, 5.2116e-10, 5.3173e-10), (np.pi / 2, np.radians(99.23), np.pi / 2))
+ORTHORHOMBIC = Lattice((4.4e-10, 5.1e-10, 6.3e-10))
+HEXAGONAL = Lattice((3.2495e-10, 3.2495e-10, 5.2069e-10), (np.pi / 2, np.pi / 2, np.radians(120)))
+CELLS = [GOLD, HEXAGONAL, ORTHORHOMBIC, MONOCLINIC, TRICLINIC]
 HKLS = ((1, 1, 1), (-1, 1, 1), (1, -1, 1), (2, 0, 0))
 NAMES = ("a", "b", "c", "d")
 
@@ -35,13 +39,19 @@ def test_the_rotation_comes_back(cell):
     assert np.isclose(np.linalg.det(found.rotation), 1)
 
 
-@pytest.mark.parametrize("cell", [GOLD, TRICLINIC], ids=["cubic", "triclinic"])
-def test_hkl_are_found_but_for_the_symmetry(cell):
-    """Also with the hands right: a mirrored set has the same angles between pairs, and no proper rotation."""
-    qs = lattice_vectors(HKLS, cell) @ turn(2).T
+@pytest.mark.parametrize("first", [(1, 1, 1), (-1, -1, -1), (-2, 0, 1), (1, 2, 3), (1, 3, 2)], ids=str)
+@pytest.mark.parametrize("cell", CELLS, ids=["cubic", "hexagonal", "orthorhombic", "monoclinic", "triclinic"])
+def test_hkl_are_found_but_for_the_symmetry(cell, first):
+    """Also with the hands right: a mirrored set has the same angles between pairs, and no proper rotation.
+
+    Rotations of the lattice do not reach every plane of a family: not (3 1 2) from (3 2 1) of a cubic one, not -h from h of a
+    triclinic one.
+    """
+    hkls = (first, *HKLS[1:])
+    qs = lattice_vectors(hkls, cell) @ turn(2).T
     found = orient(qs, None, cell, NAMES)
     turns = [m for m in operations(cell) if np.linalg.det(m) > 0]
-    assert any(np.array_equal(np.array(HKLS) @ m.T, np.array(found.hkls)) for m in turns)
+    assert any(np.array_equal(np.array(hkls) @ m.T, np.array(found.hkls)) for m in turns)
     assert np.allclose(lattice_vectors(found.hkls, cell) @ found.rotation.T, qs, rtol=1e-6)
 
 

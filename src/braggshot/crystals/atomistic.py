@@ -159,13 +159,19 @@ def _drop_overlapping(positions: FloatArray) -> Tensor:
     return torch.from_numpy(keep)
 
 
-def lattice_sites(generator: Generator, cells: float) -> Tensor:
-    """Return the sites (n, 3) of an fcc lattice within a facetted body [unit cells].
+def lattice_sites(generator: Generator, cells: float, edges: Tensor | None = None) -> Tensor:
+    """Return the sites (n, 3) of a face-centred lattice within a facetted body, as parts of the cell's edges.
 
-    The body is at least `cells` wide along each cubic axis.
+    The body is at least `cells` wide along each edge of the cell.
+
+    Parameters
+    ----------
+    cells : smallest extent along each edge [unit cells]
+    edges : (3, 3), columns are the edges of the cell, of about 1; None for a cube. The facets of the body are those of a cube
     """
+    axes = (torch.eye(3) if edges is None else edges.float())[None]
     body = shapes.facetted(generator, 1, "fcc", cuts=1)
-    low, high = shapes.extent(body, torch.eye(3)[None])
+    low, high = shapes.extent(body, axes)
     corner = uniform(generator, 0, 1, 3).double()
     scale = cells / float((high - low).min())
     while True:  # the extent is measured a few percent too large
@@ -175,7 +181,7 @@ def lattice_sites(generator: Generator, cells: float) -> Tensor:
         for basis in ((0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)):
             first = start + torch.tensor(basis, dtype=torch.float64)
             z, y, x = shape
-            depth = body(Grid(torch.eye(3)[None] / scale, -first.float()[None], (z, y, x)))[0]
+            depth = body(Grid(axes / scale, -first.float()[None], (z, y, x)))[0]
             parts.append((depth > 0).nonzero().double() + first)
         sites = torch.cat(parts)
         across = float((sites.amax(0) - sites.amin(0)).min())

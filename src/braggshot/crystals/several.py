@@ -2,9 +2,10 @@ r"""Simulate rocking scans of several reflections of one crystal, each as a sum 
 
 .. math:: F_j(q) = \sum_n e^{-i q \cdot r_n}, \qquad r_n = R_n + u_n
 
-R_n are points of a perfect fcc lattice, u_n their displacements. To reach sizes that are measured, a crystal holds one atom of
-every `stride`-th cell along each edge: the atoms between them would scatter alike. No density on a grid, no interpolation and no
-discrete transform is used, so the scans test programs that use them. The crystal's axes (z, y, x) are [001], [010] and [100].
+R_n are points of a perfect lattice with a cell of any system, u_n their displacements. To reach sizes that are measured, a crystal
+holds one atom of every `stride`-th cell along each edge, and those at the middle of the faces of these coarse cells: the atoms
+between them would scatter alike. No density on a grid, no interpolation and no discrete transform is used, so the scans test
+programs that use them. Of the crystal's axes (z, y, x) x is along a*, and y in the plane of a* and b*.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from braggshot.crystals.random import rotations, uniform
 from braggshot.errors import ConfigError
 from braggshot.physics.fourier import inverse_fourier
 from braggshot.physics.geometry import KEV, direct_basis, reciprocal_basis, rotation_onto, sample_axes, wavelength
+from braggshot.physics.lattice import Lattice, cubic, metric
 from braggshot.volumes import Circle, ComplexArray, FloatArray, Geometry, Scan, Window
 
 Hkl = tuple[int, int, int]
+GOLD = cubic(4.078e-10)
 _TRIES = 1000  # random turns of a crystal about q that are tried until the scan sees the crystal from a good side
 
 
@@ -39,8 +42,8 @@ class SeveralSettings:
     Parameters
     ----------
     cells : smallest extent of the crystal [lattice points of the coarse lattice along an edge]
-    stride : edge of the coarse lattice [unit cells]
-    edge : edge of the unit cell [m]
+    stride : edge of the coarse lattice, even [unit cells]; of a cell with unequal edges more cells along the shorter ones
+    cell : unit cell; dislocations need a cubic one
     load : kind of load, from `loads.LOADS`, that displaces the atoms
     dislocations : number of perfect dislocations
     phase_range : largest minus smallest phase, ramp removed, of the reflection where it is largest [rad]
@@ -52,7 +55,7 @@ class SeveralSettings:
 
     cells: float = 40.0
     stride: int = 12
-    edge: float = 4.078e-10
+    cell: Lattice = GOLD
     load: str = "substrate"
     dislocations: int = 0
     phase_range: float = 2 * math.pi
@@ -61,10 +64,14 @@ class SeveralSettings:
     counts: float = 1e6
     energy: float = 9.0 * KEV
 
+    def __post_init__(self) -> None:
+        if self.dislocations and not np.allclose(metric(self.cell), metric(self.cell)[0, 0] * np.eye(3)):
+            raise ConfigError("dislocations are those of a cubic cell; ask for none in a cell of another system.")
+
 
 @dataclass(frozen=True)
 class Body:
-    """Lattice points of a strained crystal, and their displacements, (n, 3) each with components along (z, y, x) = c, b, a [m]."""
+    """Lattice points of a strained crystal, and their displacements, (n, 3) each with components along (z, y, x) [m]."""
 
     sites: FloatArray
     displacement: FloatArray
@@ -72,23 +79,46 @@ class Body:
 
 def strained_crystal(generator: Generator, hkls: Sequence[Hkl], settings: SeveralSettings) -> Body:
     """Draw a facetted crystal and strain it, so that the largest phase range of its reflections is that of the settings."""
-    points = lattice_sites(generator, settings.cells)
+    coarse = _coarse_edges(settings)
+    unit = float(np.cbrt(abs(np.linalg.det(coarse))))
+    parts = lattice_sites(generator, settings.cells, torch.from_numpy(coarse[:, ::-1].T / unit))
+    sites = parts.numpy() @ coarse
+    points = torch.from_numpy(sites[:, ::-1] / unit)  # loads list components as (x, y, z)
     moved, _ = LOADS[settings.load](generator, points, 0.01)
-    sites = points.flip(1).numpy() * settings.stride * settings.edge
-    smooth = moved.flip(1).numpy() * settings.stride * settings.edge
+    smooth = moved.flip(1).numpy() * unit
     jump = np.zeros_like(sites)
     for _ in range(settings.dislocations):
-        jump += dislocation(generator, points).flip(1).numpy() * settings.edge
+        jump += dislocation(generator, points).flip(1).numpy() * settings.cell.edges[0]
     design = np.column_stack([np.ones(len(sites)), sites])
     smooth = smooth - design @ np.linalg.lstsq(design, smooth)[0]
-    g = scattering_vectors(hkls, settings.edge)
+    g = scattering_vectors(hkls, settings.cell)
     wide = float(np.ptp(smooth @ g.T, axis=0).max())
     return Body(sites, smooth * (settings.phase_range / wide if wide > 0 else 0.0) + jump)
 
 
-def scattering_vectors(hkls: Sequence[Hkl], edge: float) -> NDArray[np.float64]:
-    """Compute the scattering vectors (n, 3) of a cubic lattice, with components along (z, y, x) = c, b, a [1/m]."""
-    return np.asarray(2 * np.pi / edge * np.asarray(hkls, dtype=float)[:, ::-1])
+def scattering_vectors(hkls: Sequence[Hkl], cell: Lattice) -> NDArray[np.float64]:
+    """Compute the scattering vectors (n, 3) of a lattice, along the crystal's axes, components (z, y, x) [1/m]."""
+    return np.asarray(2 * np.pi * np.asarray(hkls, dtype=float) @ np.linalg.inv(cell_edges(cell)).T)
+
+
+def cell_edges(cell: Lattice) -> NDArray[np.float64]:
+    """Return the edges a, b and c of a cell in rows, along the crystal's axes, components (z, y, x) [m].
+
+    They are laid out with a along x first, and turned then: not as `braggshot.physics.lattice` has them, which is under test.
+    """
+    laid = np.linalg.cholesky(metric(cell))
+    first, second, _ = np.linalg.inv(laid).T  # along a* and b*
+    x = first / np.linalg.norm(first)
+    y = second - (second @ x) * x
+    y /= np.linalg.norm(y)
+    return np.asarray(laid @ np.stack([np.cross(x, y), y, x], axis=1))
+
+
+def _coarse_edges(settings: SeveralSettings) -> NDArray[np.float64]:
+    """Return the edges of the coarse lattice: even numbers of cells, so that the middles of its faces are lattice points, too."""
+    lengths = np.asarray(settings.cell.edges)
+    numbers = 2 * np.rint(settings.stride / 2 * np.cbrt(lengths.prod()) / lengths).clip(1)
+    return numbers[:, None] * cell_edges(settings.cell)
 
 
 def simulate_reflection(

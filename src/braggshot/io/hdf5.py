@@ -54,6 +54,12 @@ def put(group: h5py.Group, name: str, value: Any, units: str | None = None, **at
     data.attrs.update(units=units or ("" if array.dtype.kind in "OU" else _units_told(name)), **attributes)
 
 
+def link(group: h5py.Group, name: str, node: h5py.Group | h5py.Dataset) -> None:
+    """Add a soft link to a group or data set of the same file; the attribute `target` says where that is, as NeXus asks."""
+    node.attrs["target"] = node.name
+    group[name] = h5py.SoftLink(node.name)
+
+
 def _units_told(name: str) -> str:
     return next((units for ending, units in _ENDINGS.items() if name.endswith(ending)), "1")
 

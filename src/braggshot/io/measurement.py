@@ -30,7 +30,7 @@ from braggshot.volumes import Circle, DiffractionVolume, Geometry, Window
 def write_measurement(instrument: h5py.Group, volume: DiffractionVolume) -> None:
     """Write counts, mask, preparation and geometry of `volume` into an empty group ``instrument_1``."""
     detector = add_group(instrument, "detector_1", "NXdetector", signal="data")
-    put(detector, "data", volume.intensity.astype(np.float32), "photons")
+    put(detector, "data", volume.intensity.astype(np.float32), "counts")  # photons, by the one name that UDUNITS has
     put(detector, "mask", (~volume.valid).astype(np.int8), note="0 good, 1 bad")
     write_preparation(detector, {name: getattr(volume, name) for name in PREPARATION})
     if volume.geometry is not None:

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from braggshot.io.atomic import refuse_target, replacing, replacing_hdf5
-from braggshot.io.hdf5 import add_group, put, put_tree
+from braggshot.io.hdf5 import add_group, link, put, put_tree
 from braggshot.io.results import vtp
 from braggshot.io.results.strain_images import add_image
 from braggshot.io.results.vtk import write_arrays
@@ -102,8 +102,8 @@ def write_cxi(path: Path, found: Tensor) -> None:
     with replacing_hdf5(path) as file:
         file.attrs.update(default="entry_1", creator="braggshot", file_time=datetime.datetime.now(datetime.UTC).isoformat())
         put(file, "cxi_version", 150)
-        file["entry_last"] = h5py.SoftLink("/entry_1")
         entry = add_group(file, "entry_1", "NXentry", default="strain_xx")
+        link(file, "entry_last", entry)
         basis, frame = found.basis, found.axes
         for key, values in fields_of(found).items():
             add_image(entry, key, values.astype(np.float32), "1", basis, frame=frame)

@@ -128,7 +128,7 @@ def index_reflections(qs: FloatArray, cell: Lattice, names: Sequence[str]) -> tu
 
 
 def _assignments(qs: FloatArray, cell: Lattice, names: Sequence[str]) -> Iterator[tuple[Hkl, ...]]:
-    """Yield sets of hkl whose lengths and angles fit; of the first reflection only one hkl of each family is tried."""
+    """Yield sets of hkl whose lengths and angles fit; of first hkl that rotations of the lattice make equal only one is tried."""
     lengths, directions = np.linalg.norm(qs, axis=1), qs / np.linalg.norm(qs, axis=1, keepdims=True)
     edges = np.asarray(cell.edges)
     most = np.ceil((1 + LENGTH) * lengths.max() * edges / (2 * np.pi)).astype(int)
@@ -142,7 +142,9 @@ def _assignments(qs: FloatArray, cell: Lattice, names: Sequence[str]) -> Iterato
         if not len(candidates):
             raise DataError(f"{name}: |q| = {1e-10 * length:.4f} 1/Å is that of no reflection of this cell; check cell and energy.")
     units = vectors / norms[:, None]
-    firsts = [i for i in fitting[0] if tuple(grid[i]) == tuple(lattice.family(grid[i], cell)[0])]
+    # A family holds mirror images, too, that no rotation of the lattice reaches: of these each is tried.
+    turns = _rotations(cell)
+    firsts = [i for i in fitting[0] if tuple(grid[i]) == max(tuple(turn @ grid[i]) for turn in turns)]
 
     def extend(chosen: list[int]) -> Iterator[tuple[Hkl, ...]]:
         if len(chosen) == len(qs):
@@ -161,9 +163,13 @@ def _assignments(qs: FloatArray, cell: Lattice, names: Sequence[str]) -> Iterato
 
 def _standard(hkls: Sequence[Hkl], cell: Lattice) -> tuple[tuple[int, ...], ...]:
     """Return the one of all sets that rotations of the lattice make equal to this one that comes last in their order."""
-    turns = [operation for operation in lattice.operations(cell) if np.linalg.det(operation) > 0]
     planes = np.asarray(hkls)
-    return max(tuple(tuple(int(value) for value in row) for row in planes @ turn.T) for turn in turns)
+    return max(tuple(tuple(int(value) for value in row) for row in planes @ turn.T) for turn in _rotations(cell))
+
+
+def _rotations(cell: Lattice) -> list[NDArray[np.int_]]:
+    """List the symmetry operations of a lattice that are rotations."""
+    return [operation for operation in lattice.operations(cell) if np.linalg.det(operation) > 0]
 
 
 def _check_span(vectors: FloatArray, hkls: Sequence[Hkl], names: Sequence[str]) -> None:

@@ -43,6 +43,7 @@ from braggshot.volumes import BoolArray, FloatArray, Reconstruction, Scan
 Source = Scan | Result | str | Path
 _FILLED = 0.25  # share of the bulk's amplitude from which the region of the joint fit begins, before it grows by `_GROWN` [1]
 _GROWN = 2  # layers of nodes about the single crystals in which the joint fit may find density
+_CLEARLY = 0.9  # misfit of another choice of twins over that of the first, below which it is taken [1]
 _NEAR, _COMPARED, _SHORT = 0.1, 3, 12  # choices of twins that are compared by their counts: how near the best, how many, steps
 
 
@@ -196,7 +197,8 @@ def _choose_twins(
     if len(near) == 1:
         return near[0], *laid[0]
     off = [sum(joint.refine(windows, start, _SHORT, settings.tensor.bend).misfits) for windows, start in laid]
-    best = int(np.argmin(off))
+    # Of a reflection with hardly a phase both twins fit alike, and its shape tells more than the counts.
+    best = int(np.argmin(off)) if min(off) < _CLEARLY * off[0] else 0
     return near[best], *laid[best]
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -99,7 +100,9 @@ def test_cdiutils_finds_images_by_their_names(written, key):
     """As its ``load_cxi(path, key)`` does: entry_1/<key> is an NXdata with a member ``data``."""
     rho = sample_reconstruction().rho
     with h5py.File(written) as file:
-        assert file["entry_1"].get(key, getlink=True).path.startswith("/entry_1/image_")
+        if key != "mode":  # NeXus declares all image_N as real numbers
+            assert file["entry_1"].get(key, getlink=True).path.startswith("/entry_1/image_")
+            assert file[f"entry_1/{key}"].attrs["target"] == file["entry_1"].get(key, getlink=True).path
         assert file[f"entry_1/{key}"].attrs["NX_class"] == "NXdata"
         found = file[f"entry_1/{key}/data"][()]
     wanted = {"amplitude": np.abs(rho), "phase": np.where(rho != 0, np.angle(rho), 0), "support": rho != 0, "mode": 0.9 * rho}[key]
@@ -116,7 +119,7 @@ def test_the_completed_diffraction_has_no_gaps(tmp_path):
     results.write(tmp_path / "gap.cxi", gap)
     with h5py.File(tmp_path / "gap.cxi") as file:
         completed = file["entry_1/completed_1/data"]
-        assert completed.attrs["units"] == "photons"
+        assert completed.attrs["units"] == "counts"
         completed = completed[()]
     psf = PointSpread(tuple(found.psf["sigma"]), found.psf["eta"])
     model = intensity(torch.from_numpy(found.rho), psf).numpy()
@@ -125,12 +128,24 @@ def test_the_completed_diffraction_has_no_gaps(tmp_path):
     assert (completed[~valid] > 0).any()
 
 
+def test_the_older_name_of_the_modes_is_read(written, tmp_path):
+    """Until it was found that NeXus keeps the ending `_weights`, files had `mode_weights`, and `mode` as a link to an image."""
+    shutil.copy(written, tmp_path / "old.cxi")
+    with h5py.File(tmp_path / "old.cxi", "a") as file:
+        results_of = file["entry_1/image_1/process_1/results"]
+        results_of.move("mode_shares", "mode_weights")
+        file.move("entry_1/mode", "entry_1/image_5")
+        file["entry_1/mode"] = h5py.SoftLink("/entry_1/image_5")
+    found = results.read(tmp_path / "old.cxi").ensemble
+    assert_same(found, results.read(written).ensemble)
+
+
 def test_later_stages_add_named_images(written, tmp_path):
     with h5py.File(tmp_path / "more.cxi", "w") as file:
         with h5py.File(written) as source:
             source.copy("entry_1", file)
         image = strain_images.add_image(file["entry_1"], "strain", np.zeros((3, 3, 3)), "1", frame="crystal")
-        assert image.name == "/entry_1/image_6"
+        assert image.name == "/entry_1/image_5"
         written_as = {"units": "1", "frame": "crystal", "long_name": "strain along q, crystal frame"}
         assert dict(file["entry_1/strain/data"].attrs) == written_as
 
@@ -143,7 +158,7 @@ def test_every_data_set_has_units(written):
         )
     assert [name for name, unit in units.items() if unit is None] == []
     detector = "entry_1/instrument_1/detector_1"
-    assert units[f"{detector}/data"] == "photons"
+    assert units[f"{detector}/data"] == "counts"
     assert units[f"{detector}/distance"] == "m"
     assert units[f"{detector}/q_bragg"] == "1/m"
     assert units["entry_1/image_1/basis"] == "m"

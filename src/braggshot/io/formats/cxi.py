@@ -24,7 +24,7 @@ from braggshot.io.axes import fit_mask
 from braggshot.io.chunks import read_region
 from braggshot.io.files import dataset, find_node, is_hdf5, node, open_hdf5, read_array
 from braggshot.io.frames import ArrayFrames, HDF5Frames, LazyFrames
-from braggshot.io.hdf5 import add_group, get, put
+from braggshot.io.hdf5 import add_group, get, link, put
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.volumes import BoolArray, ComplexArray, DiffractionVolume, Frames, Scan
 
@@ -147,8 +147,8 @@ def write_data(path: str | Path, volume: DiffractionVolume, truth: ComplexArray 
         put(entry, "start_time", now)
         write_measurement(add_group(entry, "instrument_1", "NXinstrument"), volume)
         data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="scaler")
-        data["data"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/data")
-        data["process_1"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/process_1")
+        for name in ("data", "process_1"):
+            link(data, name, entry["instrument_1/detector_1"][name])
         if truth is not None:
             group = add_group(entry, "truth_1", "NXdata", signal="data", interpretation="image")
             put(group, "data", truth, "photons^0.5")

@@ -25,7 +25,7 @@ from braggshot.gate import explain_damage
 from braggshot.io.atomic import replacing_hdf5
 from braggshot.io.chunks import read_region
 from braggshot.io.files import find_node, open_hdf5
-from braggshot.io.hdf5 import add_group, put, put_tree
+from braggshot.io.hdf5 import add_group, link, put, put_tree
 from braggshot.io.results import cxi
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
@@ -62,7 +62,7 @@ def export(folder: str | Path, reconstruction: Reconstruction, scan: int | None 
         put(image, "support", reconstruction.support.astype(np.int8))
         put(image, "image_size", (1, *reconstruction.rho.shape))
         data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="image")
-        data["data"] = h5py.SoftLink("/entry_1/image_1/data")
+        link(data, "data", image["data"])
     return path
 
 

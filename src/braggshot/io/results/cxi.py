@@ -11,7 +11,7 @@ of their own::
       image_1/process_1/{program, version, configuration, note_1, results}
       image_2, image_3, ...                   further arrays, each with a link that names it: entry_1/amplitude, phase, support;
                                               with a strain map these are in the frame of the map, as are displacement, strain, ...
-      image_N, the last                       link entry_1/mode: first PCA mode of all starts, complex, on the grid of image_1
+      mode/data                               first PCA mode of all starts, complex, on the grid of image_1
       strain_1                                common data of the strain map; see `braggshot.io.results.strain_images`
       instrument_1/detector_1/{data, mask}    prepared counts; mask 0 good, 1 bad
       completed_1/data                        prepared counts, with the calculated intensity of the crystal where the mask is 1
@@ -39,10 +39,10 @@ from braggshot.gate import explain_damage
 from braggshot.io.atomic import replacing_hdf5
 from braggshot.io.chunks import read_region
 from braggshot.io.files import dataset, find_node, open_hdf5
-from braggshot.io.hdf5 import add_group, get, put, put_note, put_tree, read_note, read_tree
+from braggshot.io.hdf5 import add_group, get, link, put, put_note, put_tree, read_note, read_tree
 from braggshot.io.measurement import read_geometry, read_preparation, write_measurement
 from braggshot.io.results import strain_images
-from braggshot.io.results.strain_images import add_image, describe
+from braggshot.io.results.strain_images import add_image, describe, fill_image
 from braggshot.physics.forward import PointSpread, fill_gaps
 from braggshot.physics.strain import summary_table
 from braggshot.volumes import Agreement, ComplexArray, DiffractionVolume, Ensemble, Quality, Reconstruction, StrainMap, Uncertainty
@@ -61,8 +61,8 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         file.attrs.update(default="entry_1", creator="braggshot", file_time=now, h5py_version=h5py.__version__)
         put(file, "cxi_version", 150)
-        file["entry_last"] = h5py.SoftLink("/entry_1")
         entry = add_group(file, "entry_1", "NXentry", default="amplitude" if reconstruction.strain is None else "strain")
+        link(file, "entry_last", entry)
         put(entry, "title", reconstruction.volume.name)
         put(entry, "program_name", f"braggshot {_VERSION}")
         put(entry, "start_time", now)
@@ -76,10 +76,11 @@ def write(path: str | Path, reconstruction: Reconstruction) -> None:
             strain_images.write(entry, reconstruction.strain, summary_table(reconstruction.strain))
         if reconstruction.ensemble is not None and reconstruction.ensemble.mode is not None:
             mode = reconstruction.ensemble.mode.astype(np.complex64)
-            add_image(entry, "mode", mode, "photons^0.5", reconstruction.basis, frame=reconstruction.frame)
+            shared = add_group(entry, "mode", "NXdata")  # no image_N: NeXus has images in general as real numbers
+            fill_image(shared, "mode", mode, "photons^0.5", reconstruction.basis, frame=reconstruction.frame)
         data = add_group(entry, "data_1", "NXdata", signal="data", interpretation="image")
         for name in ("data", *entry["image_1"].attrs.get("axes", ())):
-            data[name] = h5py.SoftLink(f"/entry_1/image_1/{name}")
+            link(data, name, entry["image_1"][name])
         data.attrs.update({name: value for name, value in entry["image_1"].attrs.items() if name == "axes"})
 
 
@@ -87,7 +88,7 @@ def _write_completed(group: h5py.Group, reconstruction: Reconstruction) -> None:
     volume, spread = reconstruction.volume, reconstruction.psf
     psf = None if spread is None else PointSpread(tuple(spread["sigma"]), float(spread["eta"]))
     counts, valid = (torch.from_numpy(np.ascontiguousarray(array)) for array in (volume.intensity, volume.valid))
-    put(group, "data", fill_gaps(counts, valid, torch.from_numpy(reconstruction.rho), psf).numpy().astype(np.float32), "photons")
+    put(group, "data", fill_gaps(counts, valid, torch.from_numpy(reconstruction.rho), psf).numpy().astype(np.float32), "counts")
     group.attrs["description"] = "measured where the mask is 0, the model where it is 1"
 
 
@@ -97,7 +98,7 @@ def _write_object(entry: h5py.Group, reconstruction: Reconstruction) -> None:
     put(image, "data", reconstruction.rho.astype(np.complex64), "photons^0.5")
     describe(image, "rho", reconstruction.basis, reconstruction.frame)
     put(image, "mask", reconstruction.support.astype(np.int8))
-    image["support"] = h5py.SoftLink(f"{image.name}/mask")
+    link(image, "support", image["mask"])
     put(image, "data_type", "electron density")
     put(image, "data_space", "real")
     put(image, "is_fft_shifted", 0)
@@ -144,7 +145,7 @@ def _write_process(process: h5py.Group, reconstruction: Reconstruction) -> None:
     if reconstruction.psf is not None:
         put_tree(add_group(results, "point_spread", "NXcollection"), reconstruction.psf)
     if reconstruction.ensemble is not None:
-        put(results, "mode_weights", reconstruction.ensemble.mode_weights)
+        put(results, "mode_shares", reconstruction.ensemble.mode_weights)  # NeXus keeps the ending "_weights" for something else
         put(results, "prtf", reconstruction.ensemble.prtf)
         put(results, "fsc", reconstruction.ensemble.fsc)
         put(results, "fsc_between", reconstruction.ensemble.fsc_between)
@@ -219,7 +220,8 @@ def _read_ensemble(results: dict[str, Any], mode: ComplexArray | None) -> Ensemb
     """Read the statistics of all starts of the phase retrieval; fields that the file does not have keep their default."""
     if "prtf" not in results:
         return None
-    stored = {field.name: results[field.name] for field in dataclasses.fields(Ensemble) if field.name in results}
+    known = {**({"mode_weights": results["mode_shares"]} if "mode_shares" in results else {}), **results}  # the older name, too
+    stored = {field.name: known[field.name] for field in dataclasses.fields(Ensemble) if field.name in known}
     return Ensemble(**stored, mode=mode)
 
 

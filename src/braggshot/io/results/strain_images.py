@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
 from braggshot.io.chunks import read_region
-from braggshot.io.hdf5 import add_group, get, put, put_tree, read_tree
+from braggshot.io.hdf5 import add_group, get, link, put, put_tree, read_tree
 from braggshot.volumes import Dislocation, Facet, FloatArray, StrainMap
 
 # Fields of a strain map, and the units in which they are written.
@@ -79,12 +79,20 @@ def add_image(
     attributes : stored with the data set, for example ``frame="crystal"``
     """
     number = 1 + sum(name.startswith("image_") for name in entry)
-    image = add_group(entry, f"image_{number}", "NXdata", signal="data", interpretation="image")
+    image = add_group(entry, f"image_{number}", "NXdata")
+    fill_image(image, key, array, units, basis, **attributes)
+    link(entry, key, image)
+    return image
+
+
+def fill_image(
+    image: h5py.Group, key: str, array: NDArray[Any], units: str, basis: FloatArray | None = None, **attributes: Any
+) -> None:
+    """Write title, data and axes of an image into an empty group; the parameters are those of `add_image`."""
+    image.attrs.update(signal="data", interpretation="image")
     put(image, "title", key)
     put(image, "data", array, units, **attributes, **({} if basis is None else {"basis": basis}))
     describe(image, key, basis, str(attributes.get("frame", "detector")))
-    entry[key] = h5py.SoftLink(image.name)
-    return image
 
 
 def describe(image: h5py.Group, key: str, basis: FloatArray | None, frame: str) -> None:
