@@ -30,6 +30,7 @@ from braggshot.live.sources.blissdata.documents import (
     as_text,
     describe,
     read_document,
+    read_end,
     read_entries,
     read_points,
     read_saved,
@@ -186,7 +187,7 @@ class Reader:
                 return
         if is_over:
             run.is_done = True
-            reason = read_document(run, server).get("info", {}).get("end_reason", "SUCCESS") if state >= CLOSED else None
+            reason = read_end(run, server) if state >= CLOSED else None
             why = "" if reason == "SUCCESS" else f"the scan ended by {str(reason)[:40]}"
             yield from ledger.end(run.key, None if reason is None else why or None, reason is None)
 
