@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import json
 import time
 from itertools import pairwise
 
@@ -85,6 +86,20 @@ def test_an_energy_scan_and_motors_that_are_no_angle(tmp_path):
         (told,) = [message for message in looking.look() if isinstance(message, Trouble)]
         assert said in told.reason
         assert not [message for message in looking.heard if isinstance(message, Begin)]
+
+
+def test_a_closed_scan_whose_document_tells_no_end(tmp_path):
+    for info in (5, None, {}):
+        server, looking = whole_scan(tmp_path)
+        good = server.ask
+        closing = {**server.document, "info": info}
+        asked = iter([server.document, server.document])
+
+        def ask(command, *words, good=good, asked=asked, closing=closing, **bounds):
+            return json.dumps(next(asked, closing)).encode() if command == "JSON.GET" else good(command, *words, **bounds)
+
+        server.ask = ask
+        assert looking.look()[-1] == End("d_0012")
 
 
 def test_files_elsewhere_are_not_opened(tmp_path):

@@ -13,11 +13,12 @@ import pytest
 import tifffile
 from played import assert_equal, listen, playing, toy_scan
 
-from braggshot.errors import ConfigError
+from braggshot.errors import ConfigError, FormatError
 from braggshot.live.messages import End
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.simulator.player import open_sink
 from braggshot.live.sources.folder.growing_hdf5 import GrowingFile
+from braggshot.live.sources.folder.listing import read_image
 from braggshot.live.sources.registry import open_source
 
 QUICK = "settle=0.3&timeout=20"
@@ -155,6 +156,16 @@ def test_a_file_is_taken_when_it_is_whole(tmp_path):
     heard = listen(open_source(f"folder:{tmp_path}?frames=1&settle=20"), play)
     assert not heard.lost
     np.testing.assert_array_equal(heard.frames("slow")[0].image, image)
+
+
+def test_an_array_whose_head_is_damaged_is_lost_as_other_files_are(tmp_path):
+    """numpy reads the head as Python, whose reader raises errors of its own."""
+    np.save(tmp_path / "s_0.npy", np.ones((4, 5), "u2"))
+    content = (tmp_path / "s_0.npy").read_bytes()
+    for head in (content.replace(b"}", b"(", 1), content.replace(b"{", b"\0", 1), content.replace(b"'<u2'", b"   [", 1)):
+        (tmp_path / "s_0.npy").write_bytes(head)
+        with pytest.raises(FormatError):
+            read_image(tmp_path / "s_0.npy")
 
 
 @pytest.mark.parametrize(
