@@ -4,6 +4,7 @@
 ``python live.py intake``               frames of 256 x 256 a second, taken in while reconstructing, none lost
 ``python live.py soak --minutes 60``    scans one after the other at a reduced rate: memory, results, troubles
 ``python live.py streams --scans 5``    from the last frame that is sent over each transport to the session, and to the picture
+``python live_faults.py``               frames over connections that break, each compared with what was sent
 
 The page is asked as a browser asks it: as often as it says for what is new, then for the surface. Drawing it is the browser's.
 """
@@ -15,6 +16,7 @@ import json
 import math
 import resource
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -352,6 +354,8 @@ def main():
         for name, value in more.items():
             command.add_argument(f"--{name}", type=type(value), default=value)
     options = parser.parse_args()
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != here]  # its sparse.py hides a package
     options.job(options)
 
 

@@ -102,6 +102,24 @@ def test_a_closed_scan_whose_document_tells_no_end(tmp_path):
         assert looking.look()[-1] == End("d_0012")
 
 
+def test_patience_begins_when_a_scan_is_followed_and_when_the_server_is_back(tmp_path, monkeypatch):
+    """A file that came late was given up at once, if its scan had waited, or the server had been away, for long."""
+    moment = [1000.0]
+    monkeypatch.setattr(source.time, "monotonic", lambda: moment[0])
+    server = Recorded(tmp_path)
+    looking = Looking(server, tmp_path)
+    looking.look()
+    add_whole_scan(server)
+    looking.reader._find_runs(server)
+    moment[0] += 60  # it waits
+    assert looking.look() == []
+    moment[0] += 60  # the server is away
+    looking.reader.resume()
+    assert looking.look() == []
+    write_files(tmp_path)
+    assert [type(message) for message in looking.look()] == [Begin, *12 * [Arrived], End]
+
+
 def test_files_elsewhere_are_not_opened(tmp_path):
     inner = tmp_path / "inner"
     inner.mkdir()
