@@ -41,7 +41,7 @@ from braggshot.viewer.shared import SharedFeed
 from braggshot.volumes import Frame
 
 EVERY = 3  # of the simulated frames, so that 64 remain
-SHORT = {"phasing": {"method": "refine"}, "output": {"formats": ["cxi"]}, "prepare": {"shape": [64, 64, 64]}}
+SHORT = {"phasing": {"method": "refine"}, "output": {"formats": ["cxi"]}, "prepare": {"shape": [64, 64, 64], "drift": "off"}}
 
 
 def scans(n, first=0):
