@@ -13,7 +13,7 @@ import h5py
 READ_ATTEMPTS = 24
 """Number of times that HDF5 reads a block whose checksum is wrong, which may just be written.
 
-It waits 2^n ns before attempt n, 17 ms in all. By default it tries 100 times, so a damaged file would hold up its reader for ever.
+It waits 2^n ns before attempt n, 34 ms in all. By default it tries 100 times, so a damaged file would hold up its reader for ever.
 """
 
 

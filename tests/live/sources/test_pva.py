@@ -27,6 +27,7 @@ from braggshot.live.sources.ledger import Ledger, ScanDefaults
 from braggshot.live.sources.limits import UnusableError
 from braggshot.live.sources.pva import Numbering, Options, PvaSource, Update, read_update
 from braggshot.live.sources.registry import open_source
+from braggshot.pipeline import drain
 
 CHANNEL = "pva:TEST:Pva1:Image?port=0"
 COUNTS = toy_scan().frames[:]
@@ -156,7 +157,7 @@ def test_the_image_that_came_while_the_connection_was_lost_is_taken(held, indice
     source, numbering = PvaSource("A", Options()), Numbering(Ledger(ScanDefaults(frames=10)))
     told = Told(update(99), update(1), update(2), RuntimeError("Disconnect"), after, update(4))
     heard = []
-    for message in source._take(told, Event(), numbering, ImageDecoder(), Event()):
+    for message in source._take(told, Event(), numbering, ImageDecoder(), np.inf, Event()):
         heard.append(message)
         if not told.updates and message is None:
             break
@@ -166,11 +167,13 @@ def test_the_image_that_came_while_the_connection_was_lost_is_taken(held, indice
 
 def test_a_channel_that_is_away_is_searched_anew(monkeypatch):
     """The library itself waits for 10 s where it knows the server by its address."""
-    monkeypatch.setattr("braggshot.live.sources.pva.AWAY", 0.1)
-    source = PvaSource("A", Options())
-    told = Told(update(1), RuntimeError("Disconnect"))
-    assert set(source._take(told, Event(), Numbering(Ledger(ScanDefaults())), ImageDecoder(), Event())) == {None}
-    assert not source.connected.is_set()
+    monkeypatch.setattr("braggshot.live.sources.pva.SEARCHES", (0.1, 5.0))
+    source, numbering = PvaSource("A", Options()), Numbering(Ledger(ScanDefaults()))
+    for told, was_there in ((Told(update(1), RuntimeError("Disconnect")), True), (Told(), False)):
+        heard = []
+        assert drain(source._take(told, Event(), numbering, ImageDecoder(), 0.3, Event()), heard.append) == was_there
+        assert set(heard) == {None}
+        assert not source.connected.is_set()
 
 
 def test_a_channel_of_another_kind_is_only_counted():

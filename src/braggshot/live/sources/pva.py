@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
@@ -36,8 +36,11 @@ from braggshot.volumes import Frame
 
 SCALAR_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 """Number types of pixels; PV Access gives the type of a compressed image by its place in this list, counted from 1."""
-AWAY = 0.5
-"""Time after a lost connection at which the channel is searched anew [s]; the library itself may wait for 10 s."""
+SEARCHES = (0.5, 5.0)
+"""Time after a lost connection at which the channel is searched anew, and longest time between two searches, which doubles [s].
+
+The library itself waits for 10 s where it knows the server by its address.
+"""
 MAX_ATTRIBUTES = 1000
 """Largest number of attributes of an image that are read."""
 
@@ -234,22 +237,27 @@ class PvaSource:
 
         # request of the largest queue of images that wait for this client; the default of PV Access is short
         request, wake, decoder = f"record[queueSize={self.options.queue}]", Event(), ImageDecoder()
+        patience = math.inf
         while not stop.is_set():
             self.connected.clear()
             context = Context("pva", conf=_server_configuration(self.options.address), nt=False)
             subscription = context.monitor(self.channel, wake.set, request)
             try:
-                yield from self._take(subscription, wake, numbering, decoder, stop)
+                was_there = yield from self._take(subscription, wake, numbering, decoder, patience, stop)
+                patience = SEARCHES[0] if was_there else min(2 * patience, SEARCHES[1])
             finally:
                 subscription.close()
                 context.close()
 
     def _take(
-        self, subscription: Any, wake: Event, numbering: Numbering, decoder: ImageDecoder, stop: Event
-    ) -> Iterator[Message | None]:
-        """Yield messages until `stop` is set, or the channel was away for `AWAY`."""
-        lost_at = math.inf
-        while not stop.is_set() and time.monotonic() < lost_at + AWAY:
+        self, subscription: Any, wake: Event, numbering: Numbering, decoder: ImageDecoder, patience: float, stop: Event
+    ) -> Generator[Message | None, None, bool]:
+        """Yield messages until `stop` is set, or the channel is away for `patience`; the value tells whether it was there.
+
+        A channel that was there is waited for as long as the first of `SEARCHES`.
+        """
+        until, was_there = time.monotonic() + patience, False
+        while not stop.is_set() and time.monotonic() < until:
             wake.clear()
             update = subscription.pop()
             if update is None:
@@ -258,13 +266,15 @@ class PvaSource:
                     yield None
             elif isinstance(update, Exception):
                 self.connected.clear()
-                lost_at = time.monotonic()
+                until = time.monotonic() + SEARCHES[0]
             else:
                 is_new = self.connected.is_set() or self._is_missed(update, numbering.ledger)
-                self._newest, lost_at = number_and_time(update), math.inf
+                self._newest, until = number_and_time(update), math.inf
                 self.connected.set()
+                was_there = True
                 if is_new:
                     yield from self._to_messages(update, numbering, decoder)
+        return was_there
 
     def _is_missed(self, update: Any, ledger: Ledger) -> bool:
         """Tell whether the image that a channel holds after a connection came to it while the connection was lost."""
