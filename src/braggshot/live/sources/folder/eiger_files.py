@@ -111,6 +111,9 @@ class FileSet:
 
     def new_frames(self) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
         """Yield the new frames, file by file, each with its index in the scan; yield `Dropped` for data that cannot be used."""
+        if not self.root.is_dir():  # its disk may come back, and the files with it
+            self.is_waiting = True
+            return
         yield from self._read_master_again()
         is_lost = self._stamp.is_there() and self._is_master_settled
         is_due = is_lost or time.monotonic() - self._began >= PATIENCE * self.settle
