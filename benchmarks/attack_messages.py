@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,11 +200,13 @@ def tiled(folder: Path, damage: Damage, ledger: Any) -> Step:
             catalogue.runs = [*catalogue.runs[-3:], run.tell(2)]
         else:
             catalogue.runs[-1].end()
-        try:
-            return [message for message in reader.look(catalogue, ledger) if message is not None]
-        except UnusableError:
-            reader.run = None
-            return []
+        messages: list[Any] = []
+        with suppress(UnusableError):
+            for message in reader.look(catalogue, ledger):
+                messages += [] if message is None else [message]
+            return messages
+        reader.run = None
+        return messages
 
     return step
 
@@ -236,10 +238,9 @@ def blissdata(folder: Path, damage: Damage, ledger: Any) -> Step:
 
         server.ask = ask  # type: ignore[method-assign]
         for _ in range(3):
-            try:
-                messages += [message for message in reader.look(server, ledger) if message is not None]
-            except (UnusableError, ConnectionError):
-                continue
+            with suppress(UnusableError, ConnectionError):
+                for message in reader.look(server, ledger):
+                    messages += [] if message is None else [message]
         return messages + ledger.end("esrf:scan:new", "over")
 
     return step
