@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import h5py
+from h5py._objects import phil
 
 READ_ATTEMPTS = 24
 """Number of times that HDF5 reads a block whose checksum is wrong, which may just be written.
@@ -24,10 +25,11 @@ def open_swmr(path: str | Path) -> h5py.File:
     ------
     OSError : if it cannot be opened so, such as a file that was not made for SWMR.
     """
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-    access.set_file_locking(False, True)
-    _set_attempts()(access.id, READ_ATTEMPTS)
-    return h5py.File(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ, access))
+    with phil:  # HDF5 serves one thread at a time; h5py takes this lock for its own calls alone
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+        access.set_file_locking(False, True)
+        _set_attempts()(access.id, READ_ATTEMPTS)
+        return h5py.File(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ, access))
 
 
 @cache
