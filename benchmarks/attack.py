@@ -3,7 +3,7 @@
     python attack.py files --kinds 600                     # each kind in a process of its own, with limits of memory and time
     python attack.py files --kinds 600 --first-seed 600    # the next ones
     python attack.py chunks --count 100000                 # in this process: a crash ends it
-    python attack.py messages --count 1000000              # of the streams of detectors, in this process
+    python attack.py messages --count 1000000 --only tiled # so many that are damaged, in this process
 
 A kind is one file and one damage, told by its seed. It is met well where every command on it succeeds or says one clear line.
 """
@@ -20,12 +20,10 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "samples"))
 
-from attack_answers import ATTACKED, forget_names
+from attack_messages import ATTACKED, attack_messages, mutate
 
 MEMORY, SECONDS, LONGEST = 2_500_000_000, 20, 1500
 RECORDING, TABLE, NETWORK = "recording", "table", "network"
@@ -482,25 +480,6 @@ FILTERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def mutate(chunk: bytes, random: np.random.Generator) -> bytes:
-    """Damage the bytes of a chunk in one of six ways."""
-    content, way = bytearray(chunk), random.integers(6)
-    if way == 0:
-        return bytes(content[: random.integers(1, len(content))])
-    if way == 1:
-        return bytes(content) + random.bytes(int(random.integers(1, 50)))
-    if way == 2:
-        first = random.integers(len(content))
-        content[first : first + 64] = bytes(len(content[first : first + 64]))
-    elif way == 3:
-        first = random.integers(max(1, len(content) - 4))
-        content[first : first + 4] = random.bytes(4)
-    else:
-        for _ in range(random.integers(1, 8)):
-            content[random.integers(min(24, len(content)) if way == 4 else len(content))] = random.integers(256)
-    return bytes(content)
-
-
 def attack_chunks(first: int, number: int, filters: list[str]) -> int:
     """Read damaged chunks in this process; it ends by a signal where one is met badly."""
     from braggshot.errors import FormatError
@@ -525,80 +504,6 @@ def attack_chunks(first: int, number: int, filters: list[str]) -> int:
     return 0
 
 
-def record_messages(url: str) -> list[list[bytes]]:
-    """Play a small scan over a stream, and return its messages."""
-    import zmq
-    from played import playing, toy_scan
-
-    from braggshot.live.simulator.player import open_sink
-
-    sink, context, messages = open_sink(url), zmq.Context(), []
-    pull = context.socket(zmq.PULL)
-    pull.connect(sink.url.partition(":")[2])
-    player = threading.Thread(target=playing(toy_scan(4), sink, repeat=2))
-    player.start()
-    while pull.poll(500):
-        messages.append(pull.recv_multipart())
-    player.join()
-    context.destroy(linger=0)
-    return messages
-
-
-def attack_messages(first: int, number: int, only: list[str]) -> int:
-    """Read damaged messages in this process, one after the other; it ends by an exception or a signal where one is met badly."""
-    from braggshot.live.messages import Begin, Dropped, End
-    from braggshot.live.sources import stins
-    from braggshot.live.sources.dectris import source as dectris
-    from braggshot.live.sources.ledger import Ledger, ScanDefaults
-
-    known = only or [*STREAMS, *ATTACKED]
-    ports = {
-        name: f"{name.split()[0]}:tcp://127.0.0.1:*{'?version=2' if name.endswith('2') else ''}"
-        for name in known
-        if name in STREAMS
-    }
-    random, met, began = np.random.default_rng(first), Counter[str](), time.perf_counter()
-    for name, port in ports.items():
-        ledger, good, is_open = Ledger(ScanDefaults()), record_messages(port), False
-        read = stins.Reader() if name == "stins" else partial(dectris.to_messages, reader=dectris.Reader())
-        for _ in range(number // len(known)):
-            parts = list(good[random.integers(len(good))])
-            place = int(random.integers(len(parts)))
-            parts[place] = mutate(parts[place], random)
-            for message in read(parts, ledger=ledger):
-                met[f"dropped: {message.reason}" if isinstance(message, Dropped) else type(message).__name__] += 1
-                if isinstance(message, Begin | End):
-                    assert isinstance(message, Begin) != is_open, f"{name}: a scan began or ended twice"
-                    is_open = not is_open
-    for name in (name for name in known if name in ATTACKED):
-        attack_answers(name, number // len(known), random, met)
-    spent = time.perf_counter() - began
-    print(", ".join(f"{count} {name}" for name, count in met.most_common()), f"of {number} messages; {number / spent:.0f} a second")
-    return 0
-
-
-STREAMS = ("zmq", "zmq 2", "stins")
-
-
-def attack_answers(name: str, number: int, random: Any, met: Counter[str]) -> None:
-    """Read damaged documents or answers in this process, until so many were read."""
-    from braggshot.live.messages import Begin, Dropped, End
-    from braggshot.live.sources.ledger import Ledger, ScanDefaults
-
-    ledger, is_open, read = Ledger(ScanDefaults()), False, 0
-    with tempfile.TemporaryDirectory() as folder:
-        step = ATTACKED[name](Path(folder), random, mutate, ledger)
-        while read < number:
-            more, messages = step()
-            read += more
-            forget_names(ledger)
-            for message in messages:
-                met[f"dropped: {message.reason}" if isinstance(message, Dropped) else type(message).__name__] += 1
-                if isinstance(message, Begin | End):
-                    assert isinstance(message, Begin) != is_open, f"{name}: a scan began or ended twice"
-                    is_open = not is_open
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
@@ -613,7 +518,7 @@ def main(arguments: list[str] | None = None) -> int:
     messages = parts.add_parser("messages", help="damaged messages of streams")
     messages.add_argument("--count", type=int, default=20000)
     messages.add_argument("--first-seed", type=int, default=0)
-    messages.add_argument("--only", nargs="*", default=[], choices=[*STREAMS, *ATTACKED], help="streams")
+    messages.add_argument("--only", nargs="*", default=[], choices=[*ATTACKED], help="streams")
     given = parser.parse_args(arguments)
     if given.part == "messages":
         return attack_messages(given.first_seed, given.count, given.only)

@@ -4,6 +4,7 @@
 ``python live.py intake``               frames of 256 x 256 a second, taken in while reconstructing, none lost
 ``python live.py soak --minutes 60``    scans one after the other at a reduced rate: memory, results, troubles
 ``python live.py streams --scans 5``    from the last frame that is sent over each transport to the session, and to the picture
+``python live_faults.py``               frames over connections that break, each compared with what was sent
 
 The page is asked as a browser asks it: as often as it says for what is new, then for the surface. Drawing it is the browser's.
 """
@@ -15,6 +16,7 @@ import json
 import math
 import resource
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -39,7 +41,7 @@ from braggshot.viewer.shared import SharedFeed
 from braggshot.volumes import Frame
 
 EVERY = 3  # of the simulated frames, so that 64 remain
-SHORT = {"phasing": {"method": "refine"}, "output": {"formats": ["cxi"]}, "prepare": {"shape": [64, 64, 64]}}
+SHORT = {"phasing": {"method": "refine"}, "output": {"formats": ["cxi"]}, "prepare": {"shape": [64, 64, 64], "drift": "off"}}
 
 
 def scans(n, first=0):
@@ -241,17 +243,18 @@ def streams(options):
             frames = Path(folder) / "frames"
             sink = open_sink(PLACES[name].format(folder=frames, tiled=options.tiled, blissdata=options.blissdata))
             if options.pictures:
-                delays, waits, lost = play_over(sink, scan, Path(folder) / "out", options.scans, options.rate)
+                delays, waits, spent, lost = play_over(sink, scan, Path(folder) / "out", options.scans, options.rate)
             else:
-                delays, waits, lost = play_alone(sink, scan, options.scans, options.rate)
+                delays, waits, spent, lost = play_alone(sink, scan, options.scans, options.rate)
         how = f"{len(delays)} scans of 64 frames, 256 x 256, at {options.rate} Hz"
         seen = f"; to picture median {statistics.median(waits):.2f} s, worst {max(waits):.2f} s" if waits else ""
+        seen += f", of the processor median {statistics.median(spent):.2f} s" if spent else ""
         taken = f"last frame sent to last frame here median {statistics.median(delays):.3f} s, worst {max(delays):.3f} s"
         print(f"{name}: {how}; {taken}{seen}; lost {lost or 0}", flush=True)
 
 
 def play_alone(sink, scan, number, rate):
-    """Play scans to the source alone, without a session: the delay of each last frame, and what was lost."""
+    """Play scans to the source alone, without a session: the delay of each last frame, no pictures, and what was lost."""
     source = open_source(sink.url, {"address": sink.address} if hasattr(sink, "address") else None)
     stop, sent, here, frames, lost = threading.Event(), [], [], [], []
 
@@ -279,22 +282,22 @@ def play_alone(sink, scan, number, rate):
             lost.append(message)
     player.join()
     sink.close()
-    return [at - last for at, last in zip(here, sent, strict=True)], [], lost
+    return [at - last for at, (last, _) in zip(here, sent, strict=True)], [], [], lost
 
 
 def play_scan(sink, scan, count, rate, sent):
-    """Play a scan at a rate; note when its last frame was sent."""
+    """Play a scan at a rate; note when its last frame was sent, and the processor time until then."""
     sink.begin(PlayedScan(f"scan_{count:04d}", count, 64, scan.frames.shape[1:], scan.frames.dtype, scan.rocking_angle))
     began = time.monotonic()
     for index, image in enumerate(scan.frames):
         time.sleep(max(0.0, began + index / rate - time.monotonic()))
         sink.frame(index, image, True)
-    sent.append(time.monotonic())
+    sent.append((time.monotonic(), time.process_time()))
     sink.end(False)
 
 
 def play_over(sink, scan, folder, number, rate):
-    """Play scans one after the other; the delay of each last frame, the wait for each picture, and what was lost."""
+    """Play scans one after the other; the delay of each last frame, wait and processor time to each picture, what was lost."""
     session, sent, here = Session(folder, resolve(SHORT), like=scan), [], []
     source, page = open_source(sink.url, {"address": sink.address} if hasattr(sink, "address") else None), Page(session.status)
 
@@ -333,9 +336,10 @@ def play_over(sink, scan, folder, number, rate):
     pictures = {}
     for at, name, picture, _ in page.camera_from:
         if picture.frames == 64:
-            pictures.setdefault(name, at[0])
-    waits = [at - last for at, last in zip(sorted(pictures.values()), sent, strict=True)]
-    return [at - last for at, last in zip(here, sent, strict=True)], waits, session.status.latest()[1].dropped
+            pictures.setdefault(name, at)
+    pairs = list(zip(sorted(pictures.values()), sent, strict=True))
+    waits, spent = ([seen[which] - last[which] for seen, last in pairs] for which in (0, 1))
+    return [at - last for at, (last, _) in zip(here, sent, strict=True)], waits, spent, session.status.latest()[1].dropped
 
 
 def main():
@@ -352,6 +356,8 @@ def main():
         for name, value in more.items():
             command.add_argument(f"--{name}", type=type(value), default=value)
     options = parser.parse_args()
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != here]  # its sparse.py hides a package
     options.job(options)
 
 

@@ -63,6 +63,20 @@ def test_every_benchmark_finds_what_it_imports(name):
         pytest.skip(f"needs {error.name}")
 
 
+@pytest.mark.parametrize("name", ["zmq", "zmq 2", "stins", "bluesky", "tiled", "blissdata", "pva", "folder"])
+def test_damaged_messages_of_each_stream_are_met(name, capsys):
+    pytest.importorskip("p4p" if name == "pva" else "zmq")
+    assert benchmark("attack_messages").attack_messages(3, 150, [name]) == 0
+    assert f"{name}: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["stins", "folder"])
+def test_no_frame_is_lost_or_misplaced_while_connections_break(name, capsys):
+    pytest.importorskip("zmq")
+    few = ["--frames", "300", "--per-scan", "100", "--cut-every", "1", "--restart-every", "2"]
+    assert benchmark("live_faults").main(["--only", name, *few]) == 0, capsys.readouterr().out
+
+
 def test_every_stage_that_is_timed_is_there():
     for names in benchmark("stages").STAGES.values():
         for name in names:

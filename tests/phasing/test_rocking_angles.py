@@ -54,7 +54,10 @@ def test_frames_in_place_have_the_intensity_of_the_one_transform_and_moved_ones_
 
 def test_crystal_and_deviations_are_fitted_together_with_the_right_sign(crystal):
     rho, moved, drifted = crystal
-    fitted, told = fit_frames(drifted, np.ones(drifted.shape, bool), rho, 0 * moved, Wander(4.0, 0.1), rounds=2)
+    pauses = []
+    fitting = fit_frames(drifted, np.ones(drifted.shape, bool), rho, 0 * moved, Wander(4.0, 0.1), rounds=2)
+    fitted, told = drain(fitting, pauses.append)
+    assert len(pauses) == 20  # a live session shows pictures meanwhile
     assert np.std(told - moved) < 0.05 < 0.5 < np.std(told + moved)
     np.testing.assert_allclose(told, without_line(told), atol=1e-9)
     assert compare(rho, fitted).correlation > 0.99

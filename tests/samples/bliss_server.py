@@ -44,7 +44,7 @@ class Recorded:
             return [[b"_SCAN_HISTORY_", fresh]] if fresh else None
         if words[0] == "_SCAN_HISTORY_":
             return self.history[-1:]
-        entries = self.streams[words[0].split(":")[-1]]
+        entries = self.streams.get(words[0].split(":")[-1], [])
         if command == "XREVRANGE":
             return entries[::-1][: words[-1]]
         return [entry for entry in entries if words[1] <= int(entry[0].split(b"-")[0]) <= words[2]][: words[-1]]

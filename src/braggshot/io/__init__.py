@@ -2,6 +2,7 @@
 
 atomic        write a file under a temporary name, then rename it
 codecs        decode LZ4, bitshuffle, Blosc and Zstandard images
+swmr          open HDF5 files that another program is writing
 archives      read arrays of .npz archives
 files         open HDF5, TIFF and .npy files, with errors that say what is wrong
 chunks        check compressed chunks of HDF5 files before HDF5 sees them

@@ -25,6 +25,7 @@ import tifffile
 from braggshot.errors import BraggshotError, DataError, FormatError
 from braggshot.gate import explain_damage, is_regular, refuse_irregular, refuse_oversized, shorten
 from braggshot.io.archives import Image, open_npz
+from braggshot.io.swmr import open_swmr
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MOST_LINKS = 16  # number of soft links that HDF5 follows, one after the other
@@ -51,7 +52,7 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
         if "h5clear" not in said:
             raise FormatError(f"{path}: cannot be opened as HDF5 ({said}); it may be truncated or still being written.") from error
         try:
-            file = h5py.File(path, "r", swmr=True, locking=False)
+            file = open_swmr(path)
         except OSError:
             remedy = "its writer did not close it; copy it and run 'h5clear -s' on the copy"
             raise FormatError(f"{path}: cannot be opened as HDF5 ({said}); {remedy}.") from error

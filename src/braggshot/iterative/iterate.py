@@ -78,7 +78,8 @@ class Progress:
     step : name of the step just done
     starts : numbers of the starts in this batch
     error : (batch,) latest misfit of each start to the counts, None before the first evaluation [1]
-    state : the state of this batch, to look at but not to change; it goes on meanwhile where batches run side by side
+    state : the state of this batch, to look at but not to change; it goes on meanwhile where batches run side by side. None where
+        something else than starts is fitted
     """
 
     iteration: int
@@ -86,7 +87,7 @@ class Progress:
     step: str
     starts: Sequence[int]
     error: Tensor | None
-    state: State
+    state: State | None
 
 
 @dataclass(frozen=True)

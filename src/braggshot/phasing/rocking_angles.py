@@ -101,11 +101,11 @@ def estimate_drift(
     if preparation.drift == "auto" and volume.intensity.size > MOST:
         return Drift(None, f"{UNSURE}; prepare.drift=on estimates how far, in minutes", np.zeros(0))
     still = np.zeros(len(volume.intensity))
-    held_still = _fit(volume, seen, held, found.rho, still, None, ROUNDS)
+    held_still = yield from _fit(volume, seen, held, found.rho, still, None, ROUNDS)
     best, wander = held_still, DRIFT
     for expected in (DRIFT, JITTER):
-        first = _fit(volume, seen, held, found.rho, still, expected, ROUNDS)
-        fit = _fit(volume, seen, held, first.rho, first.moved, expected, MORE)
+        first = yield from _fit(volume, seen, held, found.rho, still, expected, ROUNDS)
+        fit = yield from _fit(volume, seen, held, first.rho, first.moved, expected, MORE)
         if fit.misfit < best.misfit:
             best, wander = fit, expected
         if best.misfit < EXPLAINED * noise_misfit(_model(best.rho, best.moved)[held]):
@@ -113,7 +113,7 @@ def estimate_drift(
     quick = replace(phasing, method="refine", partial_coherence="off")
     for _ in range(CYCLES):
         again = yield from phase(_even(volume, best, seen), quick, network=network)
-        this = _fit(volume, seen, held, again.rho, best.moved, wander, MORE)
+        this = yield from _fit(volume, seen, held, again.rho, best.moved, wander, MORE)
         if this.misfit >= best.misfit:
             break
         best = this
@@ -193,8 +193,16 @@ def _is_asked_for(found: Reconstruction, preparation: PrepareConfig, phasing: Ph
 def _fit(
     volume: DiffractionVolume, seen: BoolArray, held: BoolArray, rho: ComplexArray, moved: Floats, wander: Wander | None,
     rounds: int,
-) -> _Fit:  # fmt: skip
-    rho, moved = fit_frames(volume.intensity, seen, rho, moved, wander, rounds)
+) -> Generator[Progress, None, _Fit]:  # fmt: skip
+    fitting, done = fit_frames(volume.intensity, seen, rho, moved, wander, rounds), 0
+    while True:
+        try:
+            next(fitting)
+        except StopIteration as finished:
+            rho, moved = finished.value
+            break
+        done += 1
+        yield Progress(done, done + 1, "rocking angles", (0,), None, None)
     model = _model(rho, moved)
     return _Fit(rho, moved, held_out_misfit(volume.intensity, model, seen, held))
 

@@ -12,6 +12,7 @@ taken off, because an offset is another angle and a slope another step: counts c
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ ANSCOMBE = 0.375  # added to counts under the root, so that the variance of 2 sq
 FIRST_MOVE = 0.05  # scale of the deviations in the search relative to their prior, so that crystal and deviations move alike [1]
 EDGE = 0.12  # amplitude of the crystal's surface, relative to that inside, beyond which voxels are left out of the support [1]
 BLUR = (1.5, 0.5)  # standard deviation of the blur under that threshold, in the first and in the last round [voxels]
+TURNS = 5  # steps of the search after which a fit pauses; the search goes on with what it knows
 RIDGE = 1e-3  # weight of the ridge in the interpolation, relative to a frame's own weight [1]
 FAR = 1.0  # distance from the nearest frame from which a plane is not determined [steps]
 HEARSAY = 0.2  # largest share of the weights of a voxel that may come from filled counts [1]
@@ -76,8 +78,10 @@ def intensity_at(rho: Tensor, moved: Tensor) -> Tensor:
 
 def fit_frames(
     counts: FloatArray, seen: BoolArray, rho: ComplexArray, moved: Floats, wander: Wander | None, rounds: int, turns: int = 50
-) -> tuple[ComplexArray, Floats]:
+) -> Generator[None, None, tuple[ComplexArray, Floats]]:
     """Fit a crystal and the deviations of the frames to counts together, in rounds that each draw the support anew.
+
+    It pauses after every `TURNS` turns, so that the caller can do other work; its value is what it found.
 
     Parameters
     ----------
@@ -93,13 +97,13 @@ def fit_frames(
     """
     for number in range(rounds):
         blur = BLUR[0] + (BLUR[1] - BLUR[0]) * number / max(rounds - 1, 1)
-        rho, moved = _fit_round(counts, seen, rho, moved, wander, turns, blur)
+        rho, moved = yield from _fit_round(counts, seen, rho, moved, wander, turns, blur)
     return rho, moved
 
 
 def _fit_round(
     counts: FloatArray, seen: BoolArray, rho: ComplexArray, moved: Floats, wander: Wander | None, turns: int, blur: float
-) -> tuple[ComplexArray, Floats]:
+) -> Generator[None, None, tuple[ComplexArray, Floats]]:
     r"""Minimise the misfit :math:`\frac12 \sum (2\sqrt{M + 3/8} - 2\sqrt{I + 3/8})^2` and that of the deviations to their prior."""
     support = torch.from_numpy(_support(rho, blur))
     weight = torch.from_numpy(seen.astype(np.float32))
@@ -118,7 +122,7 @@ def _fit_round(
         return torch.view_as_complex(body), begin + FIRST_MOVE * basis @ free
 
     search = torch.optim.LBFGS(
-        [inside, free] if wander is not None else [inside], max_iter=turns, max_eval=2 * turns, history_size=30,
+        [inside, free] if wander is not None else [inside], max_iter=TURNS, max_eval=2 * TURNS, history_size=30,
         tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe",
     )  # fmt: skip
 
@@ -130,7 +134,9 @@ def _fit_round(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    search.step(misfit)  # type: ignore[no-untyped-call]
+    for _ in range(-(-turns // TURNS)):
+        search.step(misfit)  # type: ignore[no-untyped-call]
+        yield
     with torch.no_grad():
         body, there = place()
     return body.numpy(), without_line(there.numpy())

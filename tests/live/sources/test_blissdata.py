@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import json
 import time
 from itertools import pairwise
 
@@ -85,6 +86,38 @@ def test_an_energy_scan_and_motors_that_are_no_angle(tmp_path):
         (told,) = [message for message in looking.look() if isinstance(message, Trouble)]
         assert said in told.reason
         assert not [message for message in looking.heard if isinstance(message, Begin)]
+
+
+def test_a_closed_scan_whose_document_tells_no_end(tmp_path):
+    for info in (5, None, {}):
+        server, looking = whole_scan(tmp_path)
+        good = server.ask
+        closing = {**server.document, "info": info}
+        asked = iter([server.document, server.document])
+
+        def ask(command, *words, good=good, asked=asked, closing=closing, **bounds):
+            return json.dumps(next(asked, closing)).encode() if command == "JSON.GET" else good(command, *words, **bounds)
+
+        server.ask = ask
+        assert looking.look()[-1] == End("d_0012")
+
+
+def test_patience_begins_when_a_scan_is_followed_and_when_the_server_is_back(tmp_path, monkeypatch):
+    """A file that came late was given up at once, if its scan had waited, or the server had been away, for long."""
+    moment = [1000.0]
+    monkeypatch.setattr(source.time, "monotonic", lambda: moment[0])
+    server = Recorded(tmp_path)
+    looking = Looking(server, tmp_path)
+    looking.look()
+    add_whole_scan(server)
+    looking.reader._find_runs(server)
+    moment[0] += 60  # it waits
+    assert looking.look() == []
+    moment[0] += 60  # the server is away
+    looking.reader.resume()
+    assert looking.look() == []
+    write_files(tmp_path)
+    assert [type(message) for message in looking.look()] == [Begin, *12 * [Arrived], End]
 
 
 def test_files_elsewhere_are_not_opened(tmp_path):

@@ -112,6 +112,19 @@ def test_no_frame_is_lost_with_documents_that_never_came(path):
     assert sorted(frames_of(heard)) == list(range(12))
 
 
+def test_a_frame_waits_for_its_event_a_while(path):
+    """An event that comes after the next ones still tells its angle; one that never comes holds up no more than eight frames."""
+    documents = run(path)
+    late = documents.pop(7)  # the event of the second frame
+    heard = told(path.parent, [*documents[:13], late, *documents[13:]])
+    frames = frames_of(heard)
+    assert list(frames) == list(range(12))
+    np.testing.assert_allclose([frames[index].rocking_angle for index in range(12)], np.deg2rad(10.0 + 0.1 * np.arange(12)))
+    heard = told(path.parent, documents)
+    assert [frame.rocking_angle is None for frame in frames_of(heard).values()] == [index == 1 for index in range(12)]
+    assert len(frames_of(told(path.parent, documents[:-2]))) > 3
+
+
 def test_frames_are_read_though_no_further_document_comes(path, monkeypatch):
     assert len(frames_of(told(path.parent, [*run(path)[:6], None]))) == 1  # the event of the next frame may still come
     monkeypatch.setattr(bluesky, "PATIENCE", -1.0)

@@ -19,7 +19,7 @@ from played import assert_equal, listen, playing, toy_scan
 
 from braggshot.errors import ConfigError
 from braggshot.io.codecs import Codec
-from braggshot.live.messages import Begin, End
+from braggshot.live.messages import Arrived, Begin, Dropped, End
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.simulator.player import open_sink
 from braggshot.live.sources.decoding import ImageDecoder
@@ -27,6 +27,7 @@ from braggshot.live.sources.ledger import Ledger, ScanDefaults
 from braggshot.live.sources.limits import UnusableError
 from braggshot.live.sources.pva import Numbering, Options, PvaSource, Update, read_update
 from braggshot.live.sources.registry import open_source
+from braggshot.pipeline import drain
 
 CHANNEL = "pva:TEST:Pva1:Image?port=0"
 COUNTS = toy_scan().frames[:]
@@ -136,6 +137,43 @@ def test_rubbish_is_counted_and_nothing_else_is_lost(channel):
     heard = listen(source, play)
     assert heard.lost == {"oversized": 1, "shape": 1, "type": 2, "encoding": 1, "truncated": 1}
     assert sorted(heard.frames("A")) == [0, 7]
+
+
+class Told:
+    """A subscription that tells the given updates, then nothing."""
+
+    def __init__(self, *updates):
+        self.updates = list(updates)
+
+    def pop(self):
+        return self.updates.pop(0) if self.updates else None
+
+
+@pytest.mark.parametrize(("held", "indices"), [(3, [0, 1, 2, 3]), (2, [0, 1, 3]), (None, [0, 1, 3])])
+def test_the_image_that_came_while_the_connection_was_lost_is_taken(held, indices):
+    """It is what the channel holds afterwards, unless that is known, or the server was started anew and holds none."""
+    empty = Value(NTNDArray.buildType(), {})
+    after = empty if held is None else update(held)
+    source, numbering = PvaSource("A", Options()), Numbering(Ledger(ScanDefaults(frames=10)))
+    told = Told(update(99), update(1), update(2), RuntimeError("Disconnect"), after, update(4))
+    heard = []
+    for message in source._take(told, Event(), numbering, ImageDecoder(), np.inf, Event()):
+        heard.append(message)
+        if not told.updates and message is None:
+            break
+    assert [message.frame.index for message in heard if isinstance(message, Arrived)] == indices
+    assert not [message for message in heard if isinstance(message, Dropped)]
+
+
+def test_a_channel_that_is_away_is_searched_anew(monkeypatch):
+    """The library itself waits for 10 s where it knows the server by its address."""
+    monkeypatch.setattr("braggshot.live.sources.pva.SEARCHES", (0.1, 5.0))
+    source, numbering = PvaSource("A", Options()), Numbering(Ledger(ScanDefaults()))
+    for told, was_there in ((Told(update(1), RuntimeError("Disconnect")), True), (Told(), False)):
+        heard = []
+        assert drain(source._take(told, Event(), numbering, ImageDecoder(), 0.3, Event()), heard.append) == was_there
+        assert set(heard) == {None}
+        assert not source.connected.is_set()
 
 
 def test_a_channel_of_another_kind_is_only_counted():

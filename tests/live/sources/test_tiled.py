@@ -115,6 +115,27 @@ def test_frames_that_never_come_are_told(monkeypatch):
     assert looking.look() == [Dropped("unreadable", "frames 0 to 11 of scan_0054")]
 
 
+@pytest.mark.parametrize("route", ["table/full", "array/full"])
+def test_patience_begins_when_a_run_is_followed_and_when_the_server_is_back(route, monkeypatch):
+    """Angles and frames were given up that failed once, if their run had waited, or the server had been away, for long."""
+    moment = [1000.0]
+    monkeypatch.setattr(tiled.time, "monotonic", lambda: moment[0])
+    live, catalogue = run(), Catalogue(runs=[run("old").end()])
+    looking = Looking(catalogue)
+    looking.look()
+    catalogue.runs.append(live.end())
+    looking.reader._find_runs(catalogue)
+    moment[0] += 60  # it waits
+    catalogue.broken[route] = 500
+    assert looking.look() == []
+    moment[0] += 60  # the server is away
+    looking.reader.resume()
+    assert looking.look() == []
+    catalogue.broken = {}
+    assert looking.look()[-1] == End("scan_0054")
+    assert [frame.rocking_angle is None for frame in looking.frames] == 12 * [False]
+
+
 def test_energies_and_angles_by_their_units():
     for units, size in (("keV", 1e3 * electron_volt), ("eV", electron_volt)):
         looking = Looking(Catalogue(runs=[run(units=units, motor="mono_energy").tell(12)]))

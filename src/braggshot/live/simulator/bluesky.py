@@ -144,8 +144,7 @@ class BlueskySink(RunSink):
         """Wait until somebody listens."""
         self._stop = stop
         while not stop.is_set():
-            if self._socket.poll(200):
-                self._socket.recv()  # the subscription
+            if self._socket.poll(200) and self._socket.recv()[:1] == b"\1":  # a subscription, not the end of one
                 return
 
     def close(self) -> None:

@@ -38,6 +38,8 @@ USED = ("start", "descriptor", "stream_resource", "stream_datum", "event", "even
 """Names of the documents that are used; others, such as those of other event models, are passed over."""
 PATIENCE = 5.0
 """Time without a document after which frames are read whose events did not come [s]."""
+MAX_WAITING = 8
+"""Number of later events that come before a frame is read whose event did not come."""
 MOST_EVENTS = 2 * MAX_FRAMES
 """Largest sequence number of an event."""
 MAX_PAGE = 2**26
@@ -289,10 +291,11 @@ class Reader:
             while (found := run.next_frame()) is not None:
                 index, image = found
                 event, stepped = run.event_of(index), run.stepped
-                if stepped is not None and not is_last and event > run.newest:
+                is_told = stepped is None or run.values.get(event) is not None
+                if not is_told and not is_last and run.newest < event + MAX_WAITING:
                     break
                 run.ahead, frame = None, Frame(index, image, time=time.time())
-                run.blind += stepped is not None and event not in run.values
+                run.blind += not is_told
                 frame = frame if stepped is None else stepped.place(frame, run.values.get(event))
                 messages += ledger.frame(run.uid, run.start.name, frame)
         except UnusableError as error:

@@ -7,8 +7,9 @@ its scan, index, rocking angle and number of planned frames, if the detector is 
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
@@ -35,6 +36,11 @@ from braggshot.volumes import Frame
 
 SCALAR_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 """Number types of pixels; PV Access gives the type of a compressed image by its place in this list, counted from 1."""
+SEARCHES = (0.5, 5.0)
+"""Time after a lost connection at which the channel is searched anew, and longest time between two searches, which doubles [s].
+
+The library itself waits for 10 s where it knows the server by its address.
+"""
 MAX_ATTRIBUTES = 1000
 """Largest number of attributes of an image that are read."""
 
@@ -153,6 +159,15 @@ def fields_of(value: Any) -> dict[str, Any]:
         raise UnusableError("malformed", f"no NTNDArray ({error})") from error
 
 
+def number_and_time(value: Any) -> tuple[int, ...] | None:
+    """Return the number of an image and when it was made [s, ns]; None for a structure without an image."""
+    try:
+        stamp = value.timeStamp
+        return None if value.value is None else (value.uniqueId, stamp.secondsPastEpoch, stamp.nanoseconds)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
 class Numbering:
     """A counter that assigns each image a scan and an index in the scan, even if the image's attributes name neither."""
 
@@ -203,11 +218,13 @@ def connect(target: str, options: Options) -> PvaSource:
 class PvaSource:
     """A source of the images of an EPICS channel.
 
-    `connected` is set when the channel delivers its first image. This image may be old and is left out.
+    `connected` is set when the channel delivers its first image. This image may be old and is left out. After a lost connection it
+    is taken if it is new and a scan is open.
     """
 
     def __init__(self, channel: str, options: Options) -> None:
         self.channel, self.options, self.connected = channel, options, Event()
+        self._newest: tuple[int, ...] | None = None  # number and time of the image that came last
 
     def messages(self, stop: Event) -> Iterator[Message | None]:
         """Yield messages of scans and frames, and None at least every 0.2 s while none comes; end soon after `stop` is set."""
@@ -215,32 +232,54 @@ class PvaSource:
         yield from keep_connected(self.channel, partial(self._listen, numbering), stop)
 
     def _listen(self, numbering: Numbering, stop: Event) -> Iterator[Message | None]:
-        """Subscribe to the channel, and yield messages until `stop` is set."""
+        """Subscribe to the channel, and again when it is away; yield messages until `stop` is set."""
         from p4p.client.raw import Context
 
-        ledger, decoder, wake = numbering.ledger, ImageDecoder(), Event()
-        self.connected.clear()
-        context = Context("pva", conf=_server_configuration(self.options.address), nt=False)
         # request of the largest queue of images that wait for this client; the default of PV Access is short
-        request = f"record[queueSize={self.options.queue}]"
-        subscription = context.monitor(self.channel, wake.set, request)
-        try:
-            while not stop.is_set():
-                wake.clear()
-                update = subscription.pop()
-                if update is None:
-                    if not wake.wait(0.15):
-                        yield from ledger.end_if_silent()
-                        yield None
-                elif isinstance(update, Exception):
-                    self.connected.clear()
-                elif not self.connected.is_set():
-                    self.connected.set()  # the first update after a connection holds an old image
-                else:
+        request, wake, decoder = f"record[queueSize={self.options.queue}]", Event(), ImageDecoder()
+        patience = math.inf
+        while not stop.is_set():
+            self.connected.clear()
+            context = Context("pva", conf=_server_configuration(self.options.address), nt=False)
+            subscription = context.monitor(self.channel, wake.set, request)
+            try:
+                was_there = yield from self._take(subscription, wake, numbering, decoder, patience, stop)
+                patience = SEARCHES[0] if was_there else min(2 * patience, SEARCHES[1])
+            finally:
+                subscription.close()
+                context.close()
+
+    def _take(
+        self, subscription: Any, wake: Event, numbering: Numbering, decoder: ImageDecoder, patience: float, stop: Event
+    ) -> Generator[Message | None, None, bool]:
+        """Yield messages until `stop` is set, or the channel is away for `patience`; the value tells whether it was there.
+
+        A channel that was there is waited for as long as the first of `SEARCHES`.
+        """
+        until, was_there = time.monotonic() + patience, False
+        while not stop.is_set() and time.monotonic() < until:
+            wake.clear()
+            update = subscription.pop()
+            if update is None:
+                if not wake.wait(0.15):
+                    yield from numbering.ledger.end_if_silent()
+                    yield None
+            elif isinstance(update, Exception):
+                self.connected.clear()
+                until = time.monotonic() + SEARCHES[0]
+            else:
+                is_new = self.connected.is_set() or self._is_missed(update, numbering.ledger)
+                self._newest, until = number_and_time(update), math.inf
+                self.connected.set()
+                was_there = True
+                if is_new:
                     yield from self._to_messages(update, numbering, decoder)
-        finally:
-            subscription.close()
-            context.close()
+        return was_there
+
+    def _is_missed(self, update: Any, ledger: Ledger) -> bool:
+        """Tell whether the image that a channel holds after a connection came to it while the connection was lost."""
+        known = number_and_time(update)
+        return None not in (ledger.open, self._newest, known) and known != self._newest
 
     def _to_messages(self, update: Any, numbering: Numbering, decoder: ImageDecoder) -> list[Message]:
         """Turn an update of the channel into messages, or into `Dropped` if the update cannot be used."""

@@ -143,6 +143,7 @@ class TiledSource:
 
     def _listen(self, ledger: Ledger, reader: Reader, stop: Event) -> Iterator[Message | None]:
         server = Server(self.address, "/api/v1", {"Authorization": f"Apikey {self._api_key}"} if self._api_key else {})
+        reader.resume()
         try:
             while not stop.is_set():
                 began = time.monotonic()
@@ -167,12 +168,19 @@ class Reader:
         self._waiting: deque[Run] = deque()  # runs that began later
         self._known: deque[str] | None = None  # names of runs that are not looked at again; None before the first look
 
+    def resume(self) -> None:
+        """Be patient anew: while the server was away, nothing could come."""
+        if self.run is not None:
+            self.run.heard = time.monotonic()
+
     def look(self, server: Server, ledger: Ledger) -> Iterator[Message | None]:
         """Ask for what is new, and turn it into messages; `Dropped` tells what cannot be used."""
         self._find_runs(server)
         yield None
         while self.run is not None or self._waiting:
-            self.run = self.run or self._waiting.popleft()
+            if self.run is None:
+                self.run = self._waiting.popleft()
+                self.resume()
             run = self.run
             try:
                 yield from self._follow(run, server, ledger)

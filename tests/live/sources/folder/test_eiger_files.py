@@ -19,6 +19,7 @@ from braggshot.live.messages import Arrived, Begin, Dropped, End
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.simulator.player import open_sink
 from braggshot.live.sources.folder import eiger_master as masters
+from braggshot.live.sources.folder.eiger_files import FileSet
 from braggshot.live.sources.registry import open_source
 
 COUNTS = toy_scan().frames[:]
@@ -89,6 +90,20 @@ def test_every_frame_arrives_as_it_was_sent(tmp_path, options):
         assert_equal(heard, scan, begin.scan)
         offline = registry.read(tmp_path / f"{begin.scan}_master.h5")
         np.testing.assert_array_equal(offline.frames[:], [heard.frames(begin.scan)[index].image for index in range(12)])
+
+
+def test_no_file_counts_as_missing_while_the_folder_is_away(tmp_path):
+    playing(toy_scan(), open_sink(f"folder:{tmp_path / 'run'}?eiger=3"))()
+    last = tmp_path / "run" / "toy_0001_data_000004.h5"
+    last.rename(tmp_path / "last")
+    files = FileSet(tmp_path / "run", tmp_path / "run" / "toy_0001_master.h5", settle=0.0)
+    assert [found[0] for found in files.new_frames()] == list(range(9))
+    (tmp_path / "run").rename(tmp_path / "away")
+    assert list(files.new_frames()) == []
+    assert not files.is_quiet()
+    (tmp_path / "away").rename(tmp_path / "run")
+    (tmp_path / "last").rename(last)
+    assert [found[0] for found in files.new_frames()] == [9, 10, 11]
 
 
 @pytest.mark.parametrize("options", ["eiger=7", "eiger=7&swmr=1"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import h5py
 import numpy as np
 import pytest
@@ -55,6 +57,20 @@ def test_each_look_brings_what_is_new(path, writer):
             np.testing.assert_array_equal(image, COUNTS[index])
             assert angle == pytest.approx(np.deg2rad(0.5 * index))
     file.close()
+
+
+def test_a_damaged_block_does_not_hold_up_its_reader(tmp_path):
+    """In a file made for SWMR, HDF5 by default reads a block of a wrong checksum again and again, and waits ever longer."""
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        file["entry/data/data"] = np.ones((3, 4, 5), "u2")
+        place = h5py.h5o.get_info(file["entry"].id).addr
+    content = bytearray((tmp_path / "a.h5").read_bytes())
+    content[place + 20] ^= 255
+    (tmp_path / "a.h5").write_bytes(content)
+    began = time.monotonic()
+    with pytest.raises(FormatError, match="checksum"):
+        list(GrowingFile(tmp_path / "a.h5", "entry/data/data").frames())
+    assert time.monotonic() - began < 5
 
 
 def test_it_is_complete_once_its_writer_has_closed_it(path, writer):

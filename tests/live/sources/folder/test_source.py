@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections import Counter
 from threading import Event
 
@@ -13,11 +14,13 @@ import pytest
 import tifffile
 from played import assert_equal, listen, playing, toy_scan
 
-from braggshot.errors import ConfigError
-from braggshot.live.messages import End
+from braggshot.errors import ConfigError, FormatError
+from braggshot.live.messages import Arrived, Begin, End
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.simulator.player import open_sink
 from braggshot.live.sources.folder.growing_hdf5 import GrowingFile
+from braggshot.live.sources.folder.listing import read_image
+from braggshot.live.sources.folder.source import FolderSource, Options
 from braggshot.live.sources.registry import open_source
 
 QUICK = "settle=0.3&timeout=20"
@@ -155,6 +158,34 @@ def test_a_file_is_taken_when_it_is_whole(tmp_path):
     heard = listen(open_source(f"folder:{tmp_path}?frames=1&settle=20"), play)
     assert not heard.lost
     np.testing.assert_array_equal(heard.frames("slow")[0].image, image)
+
+
+def test_no_image_is_lost_while_the_folder_is_away(tmp_path):
+    """The images were seen, and could not be read before their disk was gone for a moment."""
+    write(tmp_path / "run", [f"s_{n}" for n in range(4)])
+    source = FolderSource(tmp_path / "run", Options(settle=0.1))
+    paths = sorted((tmp_path / "run").glob("*.tif"))
+    (tmp_path / "run").rename(tmp_path / "away")
+    heard = list(source.take_files(paths))
+    time.sleep(0.2)
+    heard += source.take_files([])
+    assert heard == []
+    (tmp_path / "away").rename(tmp_path / "run")
+    heard += source.take_files([])
+    assert [type(message) for message in heard] == [Begin, *4 * [Arrived]]
+    paths[0].unlink()
+    source = FolderSource(tmp_path / "run", Options(settle=0.1))
+    assert [message.reason for message in source.take_files([paths[0]])] == ["truncated"]  # that one was removed
+
+
+def test_an_array_whose_head_is_damaged_is_lost_as_other_files_are(tmp_path):
+    """numpy reads the head as Python, whose reader raises errors of its own."""
+    np.save(tmp_path / "s_0.npy", np.ones((4, 5), "u2"))
+    content = (tmp_path / "s_0.npy").read_bytes()
+    for head in (content.replace(b"}", b"(", 1), content.replace(b"{", b"\0", 1), content.replace(b"'<u2'", b"   [", 1)):
+        (tmp_path / "s_0.npy").write_bytes(head)
+        with pytest.raises(FormatError):
+            read_image(tmp_path / "s_0.npy")
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,11 @@ def read_document(run: Run, server: Server) -> dict[str, Any]:
     return json_object(answer, 4 * MAX_TEXT) if isinstance(answer, bytes) else {}
 
 
+def read_end(run: Run, server: Server) -> Any:
+    """Return why a closed scan ended, as its document tells; "SUCCESS" where it does not."""
+    return _mapping(read_document(run, server).get("info")).get("end_reason", "SUCCESS")
+
+
 def read_state(run: Run, server: Server) -> int:
     """Return the state of a scan; a scan that was removed counts as closed."""
     if not run.states:

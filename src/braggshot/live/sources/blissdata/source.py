@@ -30,6 +30,7 @@ from braggshot.live.sources.blissdata.documents import (
     as_text,
     describe,
     read_document,
+    read_end,
     read_entries,
     read_points,
     read_saved,
@@ -93,6 +94,7 @@ class BlissdataSource:
     def _listen(self, ledger: Ledger, reader: Reader, stop: Event) -> Iterator[Message | None]:
         with closing(Server(self.host, self.port)) as server:
             check_protocol(server)
+            reader.resume()
             while not stop.is_set():
                 for message in reader.look(server, ledger):
                     yield message
@@ -125,11 +127,19 @@ class Reader:
         self._waiting: deque[Run] = deque()
         self._last = ""  # entry of the history that was seen last; empty before the first look
 
+    def resume(self) -> None:
+        """Be patient anew: while the server was away, nothing could come."""
+        if self._run is not None:
+            self._run.heard = time.monotonic()
+
     def look(self, server: Server, ledger: Ledger) -> Iterator[Message | None]:
         """Ask for what is new, and turn it into messages; `Dropped` tells what cannot be used."""
         self._find_runs(server)
         while self._run is not None or self._waiting:
-            run = self._run = self._run or self._waiting.popleft()
+            if self._run is None:
+                self._run = self._waiting.popleft()
+                self.resume()
+            run = self._run
             try:
                 yield from self._follow(run, server, ledger)
             except UnusableError as error:
@@ -186,7 +196,7 @@ class Reader:
                 return
         if is_over:
             run.is_done = True
-            reason = read_document(run, server).get("info", {}).get("end_reason", "SUCCESS") if state >= CLOSED else None
+            reason = read_end(run, server) if state >= CLOSED else None
             why = "" if reason == "SUCCESS" else f"the scan ended by {str(reason)[:40]}"
             yield from ledger.end(run.key, None if reason is None else why or None, reason is None)
 

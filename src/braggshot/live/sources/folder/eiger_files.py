@@ -30,7 +30,7 @@ from braggshot.io.frames import ArrayFrames
 from braggshot.live.messages import Dropped
 from braggshot.live.sources.decoding import ImageDecoder
 from braggshot.live.sources.folder.eiger_master import FRAMES_PATH, Master, is_inside, member_of, read_master
-from braggshot.live.sources.folder.growing_hdf5 import stack_image_bytes, superblock
+from braggshot.live.sources.folder.growing_hdf5 import open_shared, stack_image_bytes, superblock
 from braggshot.live.sources.folder.listing import Stamp
 from braggshot.live.sources.folder.untrusted_hdf5 import integer_attribute, own_dataset, read_frames, written_frames
 from braggshot.live.sources.limits import UnusableError
@@ -111,6 +111,9 @@ class FileSet:
 
     def new_frames(self) -> Iterator[tuple[int, NDArray[Any]] | Dropped]:
         """Yield the new frames, file by file, each with its index in the scan; yield `Dropped` for data that cannot be used."""
+        if not self.root.is_dir():  # its disk may come back, and the files with it
+            self.is_waiting = True
+            return
         yield from self._read_master_again()
         is_lost = self._stamp.is_there() and self._is_master_settled
         is_due = is_lost or time.monotonic() - self._began >= PATIENCE * self.settle
@@ -267,7 +270,7 @@ class FileSet:
             raise UnusableError("link", "it leads out of the watched folder")
         version, flags = superblock(path)
         part.is_open = version >= 3 and bool(flags & 1)
-        with h5py.File(path, "r", swmr=version >= 3, locking=False) as file:
+        with open_shared(path) as file:
             data = own_dataset(file, part.name)
             if data is None:
                 raise FormatError(f"{path.name}: there is no {part.name}.")

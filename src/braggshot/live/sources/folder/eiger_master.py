@@ -13,7 +13,7 @@ import numpy as np
 from braggshot.errors import FormatError
 from braggshot.io.files import hdf5_reason
 from braggshot.live.sources.dectris.series import AXES, planned_frames
-from braggshot.live.sources.folder.growing_hdf5 import superblock
+from braggshot.live.sources.folder.growing_hdf5 import open_shared
 from braggshot.live.sources.folder.untrusted_hdf5 import integer_in, own_dataset, own_group
 from braggshot.live.sources.limits import MAX_BYTES, UnusableError, counts_type, image_bytes, image_shape
 from braggshot.volumes import BoolArray, FloatArray
@@ -75,7 +75,7 @@ def read_master(path: Path, root: Path) -> Master:
     UnusableError : if a part of the file is larger than allowed.
     """
     try:
-        with h5py.File(path, "r", swmr=superblock(path)[0] >= 3, locking=False) as file:
+        with open_shared(path) as file:
             links, refused = _links(file, path, root)
             specific = f"{DETECTOR}/detectorSpecific"
             triggers = integer_in(file, f"{specific}/ntrigger")

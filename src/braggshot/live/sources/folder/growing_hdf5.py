@@ -15,6 +15,7 @@ from braggshot.errors import FormatError
 from braggshot.io.chunks import read_region
 from braggshot.io.files import dataset, hdf5_reason, node
 from braggshot.io.formats.nexus import only_stack
+from braggshot.io.swmr import open_swmr
 from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, UnusableError, counts_type, image_bytes, image_shape
 from braggshot.live.sources.runs import Stepped, read_stepped
 
@@ -86,8 +87,7 @@ class GrowingFile:
     def _open(self) -> h5py.File:
         """Return the file, and open it if it is not open yet."""
         if self._file is None:
-            is_swmr = superblock(self.path)[0] >= 3
-            self._file = self._resources.enter_context(h5py.File(self.path, "r", swmr=is_swmr, locking=False))
+            self._file = self._resources.enter_context(open_shared(self.path))
         return self._file
 
     def _angles(self, file: h5py.File, first: int, last: int) -> list[float | None]:
@@ -118,6 +118,11 @@ def path_below(root: Path, name: str) -> Path:
     if not is_below:
         raise UnusableError("link", f"{name[:200]!r} names no file below {root}")
     return path
+
+
+def open_shared(path: Path) -> h5py.File:
+    """Open a file for reading while it may be written, in SWMR mode if it was made for that."""
+    return open_swmr(path) if superblock(path)[0] >= 3 else h5py.File(path, "r", locking=False)
 
 
 def superblock(path: Path) -> tuple[int, int]:

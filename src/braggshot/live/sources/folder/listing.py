@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braggshot.errors import FormatError
+from braggshot.gate import explain_damage
 from braggshot.io.files import tiff_series
 from braggshot.live.sources.limits import UnusableError, counts_type, image_bytes, image_shape
 
@@ -226,17 +227,14 @@ def check_image(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]
 
 def _read_npy(path: Path) -> NDArray[Any]:
     """Read an image from a .npy file, without a memory map: if a mapped file were shortened, this process would crash."""
-    try:
-        with path.open("rb") as stream:
-            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            version = np.lib.format.read_magic(stream)
-            if version not in header:
-                raise UnusableError("malformed", f"{path.name}: .npy of version {version}")
-            shape, fortran, dtype = header[version](stream)
-            sides = check_image(shape, dtype)
-            if os.fstat(stream.fileno()).st_size < stream.tell() + image_bytes(sides, dtype):
-                raise FormatError(f"{path}: shorter than it says.")
-            flat = np.fromfile(stream, dtype, sides[0] * sides[1])
-            return flat.reshape(sides, order="F" if fortran else "C").astype(dtype.newbyteorder("="), copy=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise FormatError(f"{path}: cannot be read as .npy ({error}).") from error
+    with explain_damage(path, ".npy"), path.open("rb") as stream:
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        version = np.lib.format.read_magic(stream)
+        if version not in header:
+            raise UnusableError("malformed", f"{path.name}: .npy of version {version}")
+        shape, fortran, dtype = header[version](stream)
+        sides = check_image(shape, dtype)
+        if os.fstat(stream.fileno()).st_size < stream.tell() + image_bytes(sides, dtype):
+            raise FormatError(f"{path}: shorter than it says.")
+        flat = np.fromfile(stream, dtype, sides[0] * sides[1])
+        return flat.reshape(sides, order="F" if fortran else "C").astype(dtype.newbyteorder("="), copy=False)

@@ -225,7 +225,8 @@ class FolderSource:
 
     def _take_image(self, item: PendingFile) -> Iterator[Message]:
         """Read an image file; a file that cannot be read stays pending for a while, because it may be incomplete."""
-        is_settled = item.stamp.is_settled(self.options.settle)
+        is_away = not self.root.is_dir()  # its disk may come back, and the image with it
+        is_settled = item.stamp.is_settled(self.options.settle) and not is_away
         try:
             image = read_image(item.path)
         except (UnusableError, FormatError) as error:
