@@ -59,7 +59,7 @@ def write_scan(path):
 
 
 QUICK_WORDS = (
-    *("--set=phasing.method=iterative", "--set=phasing.starts=2", "--set=phasing.iterative.recipe=60*RAAR+30*ER"),
+    *("--set=phasing.method=iterative", "--set=phasing.starts=3", "--set=phasing.iterative.recipe=60*RAAR+30*ER"),
     *("--set=phasing.partial_coherence=off", '--set=output.formats=["cxi"]', "--set=live.hypotheses=1"),
     "--set=live.improve=false",
 )
