@@ -14,11 +14,10 @@ from dataclasses import replace
 
 from braggshot.iterative.coherence import Coherence, sharpened
 from braggshot.iterative.iterate import Guess, IterativeConfig, Progress, Start
-from braggshot.iterative.projections import ShrinkWrap
 from braggshot.iterative.spacing import refine_wide
 from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import best_of, score
-from braggshot.phasing.tournament import TournamentConfig, fitting_rounds
+from braggshot.phasing.tournament import USUAL, TournamentConfig, fitting_rounds
 from braggshot.physics.forward import PointSpread
 
 # Width at and above which a point spread is wide [reciprocal voxels]; a search that assumed full coherence is then not trusted.
@@ -26,9 +25,8 @@ WIDE = 0.7
 SHARPER = 3  # largest number of searches for the crystal on sharpened counts
 SETTLED = 0.05  # change of the point spread's widths below which the search for the crystal is not repeated [reciprocal voxels]
 POLISH = "PSF+20*ER"  # last iterations, on all voxels, of a start that was refined together with its point spread at wider spacings
-
 # Recipe of the round that fits the support to the surface of the crystal (`tournament.FITTING`), together with the point spread.
-FITTING = "PSF+4*(SW+3*(10*HIO+FLAT+2*ER+PSF)+20*ER+PSF+GROW+3*(10*RAAR+2*ER+PSF)+30*ER+PSF)"
+FITTING_WITH_PSF = "PSF+4*(SW+3*(10*HIO+FLAT+2*ER+PSF)+20*ER+PSF+GROW+3*(10*RAAR+2*ER+PSF)+30*ER+PSF)"
 
 Phasing = Generator[Progress, None, list[Start]]
 Search = Callable[[PhasingContext], Generator[Progress, None, tuple[list[Start], str]]]
@@ -112,11 +110,11 @@ def refit_with_psf(starts: list[Start], context: PhasingContext) -> Phasing:
     # The surface is fitted together with the point spread: a support fitted to blurred counts as if they were sharp ends in the
     # wrong place, and a loose support takes up part of the blur.
     rounds = fitting_rounds(context.pattern, TournamentConfig())
-    fitting = [replace(one, recipe=FITTING, psf=context.config.coherence_psf) for one in rounds]
+    fitting = [replace(one, recipe=FITTING_WITH_PSF, psf=context.config.coherence_psf) for one in rounds]
     found = yield from refine_wide(guesses, context.data, context.wide, [_refitting(context), *fitting], POLISH, 0)
     found = [replace(new, seed=old.seed) for new, old in zip(found, starts, strict=True)]
     # The threshold of the fitting is none for whoever continues these starts.
-    return [replace(start, threshold=sum(ShrinkWrap.threshold) / 2) for start in found] if fitting else found
+    return [replace(start, threshold=USUAL) for start in found] if fitting else found
 
 
 def _refitting(context: PhasingContext) -> IterativeConfig:
