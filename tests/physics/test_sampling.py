@@ -9,7 +9,9 @@ from measured_data import DATA
 from braggshot.crystals.sample import simulate_volume
 from braggshot.errors import DataError
 from braggshot.evaluation.suites import SUITES
-from braggshot.physics.sampling import crystal_extent, filled_share, object_extent, oversampling
+from braggshot.io import registry
+from braggshot.physics.sampling import _end, crystal_extent, filled_share, object_extent, oversampling
+from braggshot.prepare import PrepareConfig, prepare
 
 SHAPES = [(64, 64, 64), (63, 72, 50), (80, 60, 77)]
 
@@ -149,3 +151,24 @@ def test_argonne_crystal():
 
     # a reconstruction of it fills 20 x 13 x 20 of 64 voxels
     assert oversampling(tifffile.imread(path)) == pytest.approx((3.2, 4.9, 3.2), rel=0.1)
+
+
+def test_a_slow_fall_ends_where_power_has_fallen_and_not_at_the_face_of_the_array():
+    """So it falls along the rocking axis of scan 54, whose steps are fine: with every shift by a factor of 1.7."""
+    shifts = np.arange(80)
+    profile = 1e6 * np.where(shifts < 8, 1.0, 1.7 ** (8.0 - shifts)) + 1.5e3
+    end, _, found = _end(profile, 400.0, 12.0)
+    assert 10 < end < 16
+    assert found
+    filled = np.full(80, 1e6)
+    assert _end(filled, 400.0, 60.0)[0] == pytest.approx(80, abs=2)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("given", [{}, {"dark": "dark.tif"}, {"dark": "dark.tif", "flat": "whitefield.tif"}])
+def test_a_measured_crystal_has_one_size_along_the_rocking_axis_whatever_fields_are_given(given):
+    folder = DATA / "aps-34idc-scan54"
+    scan = registry.read(folder / "example.spec", None, scan=54, **{name: folder / file for name, file in given.items()})
+    volume = prepare(scan, PrepareConfig())
+    steps = volume.oversampling[0] * volume.window.binning[0]  # the crystal itself has 7.7
+    assert 6.4 < steps < 9.1

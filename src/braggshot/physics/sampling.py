@@ -48,6 +48,10 @@ BAND, GROWTH = 0.95, 1.15  # first band relative to the extent of the plain auto
 WIDE = 1.08  # largest ratio of the measured extent to the band that was searched; above it a wider band is searched [1]
 FLAT, FAINTEST = 1.7, 0.1  # largest ratio of the levels of a floor, and its largest level over that of all shifts [1]
 SMALLEST = 4.0  # extent of the smallest crystal whose size is certain [voxels]
+CLEAR = (
+    10.0  # least level of the end of a slow fall; nearer to the noise it cannot be told from a faint plateau [mean power of noise]
+)
+ALIKE = 0.3  # relative difference from the plain extent up to which the end of a slow fall is certain [1]
 FULL = 0.3  # power at the face of the array, over that inside, from which the crystal fills the array [1]
 # Radii, relative to the extent, between which the power of a whitened pattern is averaged; the shift along an axis, relative to the
 # extent, beyond which it is noise [1].
@@ -120,7 +124,7 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> Exte
     for _ in range(ROUNDS if seen is None else GAP_ROUNDS):
         white, variance = whiten(counts, seen, shape / size)
         field = white if seen is None else _continue(white, seen, band, field)
-        ends = _whitened_ends(field, variance)
+        ends = _whitened_ends(field, variance, plain)
         size = np.array([max(end, min(TRUSTED * start, bottom)) for (end, bottom, _), start in zip(ends, plain, strict=True)])
         if seen is None:
             size = _prefer_plain(plain, size, coherent)
@@ -140,10 +144,14 @@ def object_extent(intensity: FloatArray, valid: BoolArray | None = None) -> Exte
     return Extent((z, y, x), (bool(certain[0]), bool(certain[1]), bool(certain[2])), np.shape(intensity))
 
 
-def _whitened_ends(field: Floats, variance: Floats) -> list[tuple[float, float, bool]]:
-    """Find, per axis, where the power of a whitened pattern ends; as `_end` returns it. `variance` is that of the photon noise."""
+def _whitened_ends(field: Floats, variance: Floats, plain: NDArray[np.float64]) -> list[tuple[float, float, bool]]:
+    """Find, per axis, where the power of a whitened pattern ends; as `_end` returns it.
+
+    `variance` is that of the photon noise, `plain` (3,) the extent of the plain autocorrelation [voxels].
+    """
     power, noise = _power(field, variance)
-    return [_end(*_above_floor(profile.astype(float), noise)) for profile in plane_maxima(power)]
+    profiles = [_above_floor(profile.astype(float), noise) for profile in plane_maxima(power)]
+    return [_end(*one, float(start)) for one, start in zip(profiles, plain, strict=True)]
 
 
 def _power(field: Floats, variance: Floats) -> tuple[Floats, float]:
@@ -329,16 +337,19 @@ def _frequencies(field: Floats) -> list[NDArray[np.float64]]:
     return [fft.fftfreq(z), fft.fftfreq(y), fft.rfftfreq(x)]
 
 
-def _end(profile: NDArray[np.float64], noise: float) -> tuple[float, float, bool]:
+def _end(profile: NDArray[np.float64], noise: float, plain: float) -> tuple[float, float, bool]:
     """Find the extent of a crystal from the largest power of the whitened pattern in the plane of each shift.
 
-    Power is nearly constant up to the extent, falls steeply about it, and is noise, or what gaps leave, further out.
+    Power is nearly constant up to the extent, falls steeply about it, and is noise, or what gaps leave, further out. Where it
+    falls nowhere steeply, the crystal fills the array if power at the face is as that inside the extent `plain` of the plain
+    autocorrelation. Else the fall is a slow one, and the crystal ends where power first comes down to the level of an end, if
+    that lies well above the noise.
 
     Returns
     -------
     end : extent [voxels]
     bottom : shift at which the steep fall ends [voxels]
-    found : False if there is no steep fall, although the crystal does not fill the array
+    found : False if the fall is a slow one, and ends elsewhere than the plain extent
     """
     number = profile.size
     shifts, logs = np.arange(number), np.log(np.maximum(profile, 1e-30))
@@ -348,8 +359,12 @@ def _end(profile: NDArray[np.float64], noise: float) -> tuple[float, float, bool
     is_crystal = (here >= np.log(ISLAND * profile.max())) | (here <= lowest + np.log(1.5))
     steep = fine[(here - ahead >= np.log(STEEP)) & (here >= np.log(SIGNIFICANT * noise)) & is_crystal]
     bottom = min(AHEAD * steep.max() + 0.5, number) if steep.size else float(number)
-    inner = logs[(shifts >= 0.4 * bottom) & (shifts <= max(0.75 * bottom, 0.4 * bottom + 1))]
-    wanted = DEPTH * np.exp(inner.mean())
+    inside = _power_inside(logs, plain)
+    fills = not steep.size and profile[-2:].mean() > FULL * inside
+    wanted = DEPTH * _power_inside(logs, bottom)
+    if not steep.size and not fills and DEPTH * inside > CLEAR * noise:
+        wanted = DEPTH * inside
+        bottom = float(np.argmax((profile < wanted) & (shifts > 0.4 * plain))) or bottom
     level = max(SIGNIFICANT * noise, wanted)
     above = np.flatnonzero(profile[: int(bottom) + 2] >= level)
     last = int(above[-1]) if above.size else 0
@@ -358,6 +373,12 @@ def _end(profile: NDArray[np.float64], noise: float) -> tuple[float, float, bool
     else:
         end = float(last)
     raised = np.clip(np.log10(level / wanted), 0, 1)
-    found = bool(steep.size) or profile[-2:].mean() > FULL * np.exp(inner.mean())
     extent = float(min(end, bottom) * (1 + PER_DECADE * raised))
+    found = bool(steep.size) or fills or abs(extent / plain - 1) < ALIKE
     return extent, float(bottom), bool(found and extent > SMALLEST)
+
+
+def _power_inside(logs: NDArray[np.float64], extent: float) -> float:
+    """Compute the geometric mean of the power from 0.4 to 0.75 of an extent [voxels], from its logarithm at each shift."""
+    shifts = np.arange(logs.size)
+    return float(np.exp(logs[(shifts >= 0.4 * extent) & (shifts <= max(0.75 * extent, 0.4 * extent + 1))].mean()))
