@@ -38,6 +38,7 @@ DRIFT, JITTER = Wander(4.0, 0.1), Wander(0.1, 0.5)
 ROUNDS, MORE = 6, 12  # rounds of each of the two fits, and of the one that is continued
 CYCLES = 3  # largest number of times that the scan is phased with the deviations so far
 HINT = 0.015  # least share of the misfit that moves of single frames take away for deviations to be estimated [1]
+ROOM = 1.1  # misfit of held-out voxels, over that of photon noise, below which the counts leave nothing for deviations to explain [1]
 HALF = 0.2  # distance at which the misfit of each frame is looked at, to both sides of its angle [steps]
 EXPLAINED = 1.6  # largest misfit of held-out voxels, over that of photon noise, with which deviations are kept [1]
 LOWERED = 0.1  # least share by which deviations must lower the misfit of the held-out voxels to be kept [1]
@@ -78,7 +79,8 @@ def estimate_drift(
 ) -> Generator[Progress, None, Drift | None]:
     r"""Estimate how far the frames are off their angles from the counts and a first crystal; None if nothing is to be said.
 
-    It begins where moves of single frames, by the parabola through the misfit L at three places, take enough of the misfit away:
+    It begins where held-out voxels are missed by more than photon noise, and where moves of single frames, by the parabola through
+    the misfit L at three places, take enough of the misfit away:
 
     .. math:: \frac{\sum_k L'_k{}^2 / 2 L''_k}{\sum_k L_k}
 
@@ -96,7 +98,7 @@ def estimate_drift(
     psf = None if found.psf is None else PointSpread(tuple(found.psf["sigma"]), float(found.psf["eta"]))
     model = intensity(torch.from_numpy(found.rho), psf).numpy().astype(np.float64)
     plain = held_out_misfit(volume.intensity, model, seen, held)
-    if _share_by_moves(found.rho, volume, seen) < HINT:
+    if plain < ROOM * noise_misfit(model[held]) or _share_by_moves(found.rho, volume, seen) < HINT:
         return None
     if preparation.drift == "auto" and volume.intensity.size > MOST:
         return Drift(None, f"{UNSURE}; prepare.drift=on estimates how far, in minutes", np.zeros(0))
