@@ -17,6 +17,7 @@ and with it the held-out voxels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
@@ -94,7 +95,8 @@ def estimate_flat(
         return SelfFlat(None, f"none was given, and pixels do not seem to need one: {_describe(first.spread)}")
     if found.verdict == "good":
         return SelfFlat(None, f"none was given, and the crystal is good without one: {_describe(first.spread)}", is_uneven=True)
-    quick = replace(phasing, method="refine", partial_coherence="off" if found.psf is None else "on")
+    # What unequal pixels leave of misfit is no reason to refine for longer, which takes minutes of a large scan.
+    quick = replace(phasing, method="refine", deepen_excess=math.inf, partial_coherence="off" if found.psf is None else "on")
     moved, gain = _prepare_with(scan, preparation, _on_detector(first.gain**DAMPING, found.volume))
     raw, plain = replace(moved, intensity=moved.intensity * gain), first.plain
     has_moved = raw.window != found.volume.window or not np.array_equal(raw.valid, found.volume.valid)
