@@ -59,7 +59,7 @@ def _no_phasing(monkeypatch):
         self.journal.write("result", finished.name, finished.frames, **files, verdict="good", reasons="")
 
     monkeypatch.setattr(Session, "_rehearse", lambda _: None)
-    monkeypatch.setattr(Session, "make_requested_preview", lambda self: self.mailbox.take_request(0.0) is not None)
+    monkeypatch.setattr(Session, "make_requested_preview", lambda self: self.mailbox.take_request() is not None)
     monkeypatch.setattr(Session, "finish_scan", finish)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,8 @@ def test_only_the_newest_request_is_kept_and_it_is_taken_once():
     mailbox = Mailbox()
     mailbox.request(request(1))
     mailbox.request(request(2))
-    assert mailbox.take_request(0.0).frames == 2
-    assert mailbox.take_request(0.0) is None
+    assert mailbox.take_request().frames == 2
+    assert mailbox.take_request() is None
 
 
 def test_every_finished_scan_is_kept_in_its_order():
@@ -46,7 +45,7 @@ def test_a_request_takes_over_the_peak_of_the_one_it_replaces_within_a_scan(name
     mailbox = Mailbox()
     mailbox.request(request(1, has_passed_peak=True))
     mailbox.request(request(2, name))
-    assert mailbox.take_request(0.0).has_passed_peak is is_urgent
+    assert mailbox.take_request().has_passed_peak is is_urgent
 
 
 def test_only_a_more_urgent_request_overtakes():
@@ -79,7 +78,7 @@ def test_waiting_ends_with_its_time_with_work_and_with_the_end():
     assert time.monotonic() - began < 20
     mailbox.close()
     assert mailbox.wait(30)  # what was asked for before the end is still served
-    mailbox.take_request(0.0)
+    mailbox.take_request()
     assert not mailbox.wait(30)
 
 
@@ -115,28 +114,3 @@ def test_of_many_threads_no_scan_is_lost_or_given_twice():
     for thread in workers:
         thread.join(20)
     assert sorted(map(int, taken)) == list(range(150))
-
-
-def test_a_preview_that_the_end_of_the_scan_would_overtake_is_held_back_until_that_end_is_overdue():
-    mailbox, now = Mailbox(), time.monotonic()
-    soon = PreviewRequest("s", SCAN, 0, 51, now - 5.0, False, True, expected=61, asked=now)  # ten frames a second: ends in 1 s
-    mailbox.request(soon)
-    assert mailbox.take_request(2.0) is None
-    assert not mailbox.has_work()
-    mailbox.request(replace(soon, has_passed_peak=False, frames=52))
-    assert mailbox.take_request(0.5) == replace(soon, frames=52)  # the peak is not forgotten
-    mailbox.request(replace(soon, asked=now - 4.0, began=now - 9.0))  # that should have ended 3 s ago: the scan pauses
-    assert mailbox.take_request(2.0) is not None
-    mailbox.request(replace(soon, is_complete=True))
-    assert mailbox.take_request(2.0) is not None
-    mailbox.request(replace(soon, expected=None))
-    assert mailbox.take_request(2.0) is not None
-
-
-def test_a_held_back_preview_gives_way_to_that_of_the_whole_scan():
-    mailbox, now = Mailbox(), time.monotonic()
-    mailbox.request(PreviewRequest("s", SCAN, 0, 51, now - 5.0, False, expected=61, asked=now))
-    assert mailbox.take_request(2.0) is None
-    mailbox.request(request(61, is_complete=True))
-    assert mailbox.take_request(2.0).is_complete
-    assert mailbox.take_request(2.0) is None

@@ -220,7 +220,7 @@ def test_what_overtakes_what(scan):
     mailbox.request(wanted(scan, 20, has_passed_peak=True))
     assert mailbox.is_overtaken(first)
     mailbox.request(wanted(scan, 21))
-    kept = mailbox.take_request(0.0)
+    kept = mailbox.take_request()
     assert (kept.frames, kept.has_passed_peak) == (21, True)  # the newest frames, and as urgent as what they replace
     mailbox.request(wanted(scan, 22))
     assert not mailbox.is_overtaken(kept)

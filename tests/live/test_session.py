@@ -20,7 +20,6 @@ from braggshot import pipeline, report
 from braggshot.errors import OutputError
 from braggshot.io import registry, results
 from braggshot.live import session as module
-from braggshot.live.mailbox import PreviewRequest
 from braggshot.live.messages import Arrived, Dropped, End
 from braggshot.live.session import Session, resolve
 from braggshot.live.sources.memory import MemorySource
@@ -104,25 +103,6 @@ def test_one_failure_is_said_and_the_next_scan_comes(scan, tmp_path):
     shown = session.status.latest()[1]
     assert shown.dropped == {"malformed": 1, "no scan": 1}
     assert any("dark" in words for words in shown.trouble)
-
-
-def test_an_improved_picture_gives_way_to_any_work_between_two_layers_of_the_network(scan, tmp_path, monkeypatch):
-    session = Session(tmp_path, resolve(QUICK))
-    network, _ = session.load_preview_network()
-    layer = next(network.modules())
-
-    def improve(*_, **__):
-        session.mailbox.request(PreviewRequest("s", scan, 16, 24, 0.0, is_complete=False))
-        for hook in layer._forward_pre_hooks.values():
-            hook(layer, ())
-        pytest.fail("went on")
-        yield
-
-    monkeypatch.setattr(module, "improve", improve)
-    session._preview, session._can_improve = (PreviewRequest("s", scan, 16, 18, 0.0, is_complete=False), None), True
-    assert session._improve_preview()
-    assert not session.journal.losses
-    assert session.status.latest()[1].trouble == ()
 
 
 def test_the_final_crystal_has_the_twin_and_place_of_the_picture_before(scan, tmp_path, monkeypatch):

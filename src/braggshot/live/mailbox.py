@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,13 +47,6 @@ class PreviewRequest:
         """
         return 2 if self.is_complete else int(self.has_passed_peak)
 
-    def is_near_end(self, now: float, seconds: float) -> bool:
-        """Tell whether the scan, at the rate of its frames so far, ends or should have ended within `seconds` of `now`."""
-        if self.is_complete or self.expected is None or self.asked is None or self.frames < 2:
-            return False
-        end = self.asked + (self.expected - self.frames) * (self.asked - self.began) / (self.frames - 1)
-        return abs(end - now) < seconds
-
 
 @dataclass(frozen=True)
 class FinishedScan:
@@ -80,17 +72,16 @@ class Mailbox:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._request: PreviewRequest | None = None
-        self._held: PreviewRequest | None = None  # request that is held back, because its scan is about to end
         self._finished: deque[FinishedScan] = deque()
         self._closed = False
 
     def request(self, request: PreviewRequest) -> None:
         """Ask for a preview; this request replaces an earlier request that still waits."""
         with self._condition:
-            previous = self._request or self._held
+            previous = self._request
             if previous is not None and previous.name == request.name and previous.has_passed_peak:
                 request = replace(request, has_passed_peak=True)
-            self._request, self._held = request, None
+            self._request = request
             self._condition.notify_all()
 
     def submit(self, finished: FinishedScan) -> None:
@@ -105,16 +96,10 @@ class Mailbox:
             self._closed = True
             self._condition.notify_all()
 
-    def take_request(self, seconds: float) -> PreviewRequest | None:
-        """Remove the waiting preview request from the store and return it; return None if no request waits.
-
-        A request is held back while its preview, which takes `seconds`, would not be ready before the scan ends: the picture of the
-        whole scan would have to wait for it. It is returned later if the end does not come.
-        """
+    def take_request(self) -> PreviewRequest | None:
+        """Remove the waiting preview request from the store and return it; return None if no request waits."""
         with self._condition:
-            request, self._request, self._held = self._request or self._held, None, None
-            if request is not None and request.is_near_end(time.monotonic(), seconds):
-                request, self._held = None, request
+            request, self._request = self._request, None
             return request
 
     def take_finished(self) -> FinishedScan | None:

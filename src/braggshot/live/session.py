@@ -124,13 +124,12 @@ class Session:
         self.journal, self.mailbox, self.stop = Journal(self.folder / "events.jsonl", self._tell), Mailbox(), threading.Event()
         assembly = Assembly(self.recordings, like, images, self._is_taken)
         self.receiver = Receiver(assembly, self.mailbox, self.status, self.journal, self.settings.live.every)
-        self._preview: tuple[PreviewRequest, Preview] | None = None  # last request with its preview, maybe unfinished
+        self._preview: tuple[PreviewRequest, Preview] | None = None  # last request with its preview, which may be unfinished
         # Newest picture of each scan whose full reconstruction is not done; the full result is turned as this picture is.
         self._pictures: dict[str, Reconstruction] = {}
         self._can_improve = False  # whether the last preview could still be improved
         self.current_request: PreviewRequest | None = None  # request whose preview is being made
         self._trained: Trained | None = None
-        self._is_improving = False  # whether the last picture was made to improve another, for want of more urgent work
         self._sketch_seconds: float | None = None  # time that the last picture took [s]
 
     @property
@@ -191,15 +190,17 @@ class Session:
             rehearse(self.settings, self.settings.live.hypotheses, self.load_preview_network())
 
     def make_requested_preview(self) -> bool:
-        """Make the requested preview; return False if none is requested, or if the scan is about to end."""
-        request = self.mailbox.take_request(self._sketch_seconds or 0.0)
+        """Make the requested preview; return False if none is requested."""
+        request = self.mailbox.take_request()
         if request is None:
             return False
+        began = time.monotonic()
         kind = "the first picture" if self.status.latest()[1].result is None else "a new picture"
         self._tell_work(request.name, f"making {kind} from {request.frames} frames", self._sketch_seconds)
         # Before the peak has passed there may be no crystal to see; that is no error.
         quiet = (Superseded,) if request.is_complete else (Superseded, DataError)
         if self._run_guarded(request.name, partial(self._sketch, request), quiet):
+            self._sketch_seconds = time.monotonic() - began
             self._tell_work(request.name)
         elif not request.is_complete:
             self._tell_work(request.name, f"waiting for more frames: the first {request.frames} show no crystal yet")
@@ -222,13 +223,12 @@ class Session:
                 self._preview = (request, preview)
             self._stop_if_overtaken()
 
-        self._can_improve, self._is_improving, self.current_request, began = False, False, request, time.monotonic()
+        self._can_improve, self.current_request = False, request
         try:
             with use_one_thread():
                 hypotheses, network = self.settings.live.hypotheses, self.load_preview_network()
                 preview = pipeline.drain(sketch(request, self.settings, hypotheses, network, previous), keep)
                 self._show_preview(request, preview)
-                self._sketch_seconds = time.monotonic() - began
                 if request.is_complete and self.settings.live.improve:
                     steps = improve(preview, self.settings, hypotheses, network, is_complete=True)
                     self._show_preview(request, pipeline.drain(steps, keep))
@@ -240,12 +240,11 @@ class Session:
         """Give up the present preview by raising `Superseded`, if a more urgent preview request waits.
 
         The first picture of a scan is given up for the complete scan alone, so that a slow machine shows one before the scan ends.
-        An improvement is given up for any other work.
         """
-        if self._is_improving:
-            self._stop_if_busy()
-        now, mailbox = self.current_request, self.mailbox
-        if now and mailbox.is_overtaken(now) and (now.name in self._pictures or mailbox.is_complete_waiting()):
+        current = self.current_request
+        if current is None or not self.mailbox.is_overtaken(current):
+            return
+        if current.name in self._pictures or self.mailbox.is_complete_waiting():
             raise Superseded
 
     def load_preview_network(self) -> Trained:
@@ -266,9 +265,10 @@ class Session:
         if not self._can_improve or self._preview is None:
             return False
         request, preview = self._preview
-        self._can_improve, self._is_improving = False, True
+        self._can_improve = False
 
         def refine() -> None:
+            """Refine the preview with one thread, and show it."""
             steps = improve(preview, self.settings, self.settings.live.hypotheses, self.load_preview_network(), is_complete=False)
             with use_one_thread():
                 self._show_preview(request, pipeline.drain(steps, self._stop_if_busy))
@@ -276,7 +276,7 @@ class Session:
         self._run_guarded(request.name, refine, quiet=(Superseded, DataError))
         return True
 
-    def _stop_if_busy(self, *_: Any) -> None:
+    def _stop_if_busy(self, _: Progress | Preview) -> None:
         """Raise `Superseded` if other work waits or the session stops."""
         if self.mailbox.has_work() or self.stop.is_set():
             raise Superseded
@@ -380,12 +380,12 @@ class Session:
         """
         try:
             job()
-            return True
         except quiet:
-            pass
+            return False
         except Exception as error:
             self.journal.trouble(name, error)
-        return False
+            return False
+        return True
 
     def _finish_guarded(self, finished: FinishedScan) -> None:
         """Reconstruct a finished scan; if that cannot be done, say so on the page, so that nobody takes the crystal for bad."""
