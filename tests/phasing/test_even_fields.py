@@ -76,8 +76,10 @@ def test_a_paraboloid_is_an_ellipsoid_of_the_measured_size_with_all_counts():
     assert 0.7 * RANGES[0] <= abs(phase[0] - phase[-1]) <= 1.3 * RANGES[1]
 
 
-def test_a_crystal_that_random_starts_do_not_find_is_found():
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_crystal_that_random_starts_do_not_find_is_found(seed):
+    """By the better of two starts; whether the other finds it as well depends on the last bits of a processor."""
     rho = body(power=1.7)
     data = counted(rho)
-    best, _ = drain(settle_guesses(pattern_of(data), TournamentConfig(), partial(paraboloids, number=6, seed=0), 2, seed=0))
-    assert float(align(to_centre(best.rho), rho).correlation) > 0.95  # the other is a blend with the twin in most runs
+    best, _ = drain(settle_guesses(pattern_of(data), TournamentConfig(), partial(paraboloids, number=6, seed=seed), 2, seed=0))
+    assert float(align(to_centre(best.rho), rho).correlation) > 0.95

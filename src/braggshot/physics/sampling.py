@@ -48,9 +48,7 @@ BAND, GROWTH = 0.95, 1.15  # first band relative to the extent of the plain auto
 WIDE = 1.08  # largest ratio of the measured extent to the band that was searched; above it a wider band is searched [1]
 FLAT, FAINTEST = 1.7, 0.1  # largest ratio of the levels of a floor, and its largest level over that of all shifts [1]
 SMALLEST = 4.0  # extent of the smallest crystal whose size is certain [voxels]
-CLEAR = (
-    10.0  # least level of the end of a slow fall; nearer to the noise it cannot be told from a faint plateau [mean power of noise]
-)
+CLEAR = 10.0  # least level at which a slow fall may end, because noise hides a faint plateau [mean power of the noise]
 ALIKE = 0.3  # relative difference from the plain extent up to which the end of a slow fall is certain [1]
 FULL = 0.3  # power at the face of the array, over that inside, from which the crystal fills the array [1]
 # Radii, relative to the extent, between which the power of a whitened pattern is averaged; the shift along an axis, relative to the
@@ -349,7 +347,7 @@ def _end(profile: NDArray[np.float64], noise: float, plain: float) -> tuple[floa
     -------
     end : extent [voxels]
     bottom : shift at which the steep fall ends [voxels]
-    found : False if the fall is a slow one, and ends elsewhere than the plain extent
+    found : False if power falls nowhere steeply, unless the crystal fills the array or has about the extent `plain`
     """
     number = profile.size
     shifts, logs = np.arange(number), np.log(np.maximum(profile, 1e-30))
