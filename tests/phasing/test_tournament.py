@@ -212,7 +212,7 @@ def test_a_fit_is_kept_where_it_predicts_better_and_goes_on_while_it_gains(sampl
 
     monkeypatch.setattr(module, "refine_wide", fits)
     first = [start(0.0, 7), start(0.8, 8)]
-    (right, bettered), _ = finish(module.fit_surface(first, pattern_of(data), TournamentConfig(), "20*ER", 0, again=2))
+    (right, bettered), _ = finish(module.fit_surface(first, pattern_of(data), TournamentConfig(), "20*ER", 0, (2, 2)))
     assert right is first[0]
     assert asked == [2, 1, 1]
     assert torch.equal(bettered.rho, start(0.2, 8).rho)

@@ -13,6 +13,7 @@ partial_coherence   phase with the point spread of a partially coherent beam
 even_fields         make guesses of a crystal whose pattern is the same at q and -q
 hypotheses          ask the network for hypotheses (guesses of the crystal), and refine them
 outcome             judge the starts of a strategy, and call doubtful a crystal that only the network has found
+auto                ask the network, and search among random starts until the verdict is good
 sparse              phase a scan of few frames from a crystal that is nearly the same
 strategies          phase by one of the methods: auto, oneshot, refine, iterative
 self_flat           estimate the flat field of a detector from the scan itself

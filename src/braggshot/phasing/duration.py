@@ -10,10 +10,11 @@ from braggshot.iterative.iterate import IterativeConfig, run_starts
 from braggshot.iterative.projections import Measured
 from braggshot.iterative.recipe import parse_recipe
 from braggshot.iterative.spacing import widest
+from braggshot.phasing.auto import searching
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.hypotheses import POLISH
 from braggshot.phasing.problem import prepare_measured
-from braggshot.phasing.strategies import find_strategy, searching
+from braggshot.phasing.strategies import find_strategy
 from braggshot.phasing.tournament import TournamentConfig, coarse_voxels, measure_oversampling
 from braggshot.volumes import DiffractionVolume
 

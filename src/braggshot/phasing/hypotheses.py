@@ -56,32 +56,45 @@ def hypotheses_of(context: PhasingContext, threshold: float, searches: bool = Tr
     return [_guess(hypothesis, threshold) for hypothesis in answers]
 
 
-def refine_guesses(context: PhasingContext, guesses: Sequence[Guess], enough: float) -> Phasing:
+def refine_guesses(context: PhasingContext, guesses: Sequence[Guess], fits: int) -> Phasing:
     """Refine each guess of the crystal by iterations; return the refined guesses and, last, the first guess as it was.
 
     The guesses are given best first. Where photons are few, iterations fit noise, and the unrefined guess may be better.
 
     Parameters
     ----------
-    enough : misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`). If the short refinement leaves more
-        with every guess, the guesses are also refined for longer, with supports that keep the measured volume; of the two
-        refinements of a guess the one that predicts the held-out voxels better is returned [1]
+    fits : number of refined guesses, the best, whose supports are fitted to the surface
     """
     config, pattern = context.config, context.pattern
     refined = yield from refine_wide(guesses, pattern.data, pattern.wide, [refinement(context)], POLISH, config.seed)
     refined = set_point_spread(context.point_spread, refined)
-    refined = yield from fit_surface(refined, pattern, config.volume_tournament, POLISH, config.seed, again=1)
-    scores = [score(start, context.data_cpu) for start in refined]
-    if min(one.unseen for one in scores) > enough:
-        longer = replace(config.volume_tournament, finish=config.deepen)
-        again = [replace(guess, threshold=None) for guess in guesses]
-        deeper = yield from finish_guesses(pattern, longer, again, config.seed)
-        others = [score(start, context.data_cpu) for start in set_point_spread(context.point_spread, deeper)]
-        refined = [
-            new if later.llk_free < earlier.llk_free else old
-            for old, new, earlier, later in zip(refined, deeper, scores, others, strict=True)
-        ]
-    return set_point_spread(context.point_spread, [*refined, unrefined(guesses[0], config.seed + len(guesses))])
+    refined = yield from fit_surface(refined, pattern, config.volume_tournament, POLISH, config.seed, (fits, 1))
+    return [*refined, *set_point_spread(context.point_spread, [unrefined(guesses[0], config.seed + len(guesses))])]
+
+
+def refine_longer(context: PhasingContext, guesses: Sequence[Guess], refined: Sequence[Start], fits: int) -> Phasing:
+    """Refine guesses for longer, with supports that keep the measured volume, where the short refinement leaves misfit.
+
+    Of the two refinements of a guess the one that predicts the held-out voxels better is returned.
+
+    Parameters
+    ----------
+    guesses, fits : as in `refine_guesses`
+    refined : what `refine_guesses` made of these guesses
+    """
+    config, counts = context.config, context.data_cpu
+    longer = replace(config.volume_tournament, finish=config.deepen)
+    again = [replace(guess, threshold=None) for guess in guesses]
+    deeper = yield from finish_guesses(context.pattern, longer, again, config.seed, fits)
+    *old, as_it_was = refined
+    pairs = zip(old, set_point_spread(context.point_spread, deeper), strict=True)
+    chosen = [b if score(b, counts).llk_free < score(a, counts).llk_free else a for a, b in pairs]
+    return [*chosen, as_it_was]
+
+
+def least_unseen(context: PhasingContext, starts: Sequence[Start]) -> float:
+    """Return the least misfit of held-out magnitudes beyond photon noise (`metrics.excess_misfit`) among starts."""
+    return min(score(start, context.data_cpu).unseen for start in starts)
 
 
 def refinement(context: PhasingContext) -> IterativeConfig:

@@ -33,7 +33,7 @@ class PhasingContext:
     point_spread : point spread of the beam, once it has been estimated
     sharpened : counts sharpened by the point spread, on which only the search for the crystal works; None if the point spread is
         narrow
-    is_enough : function that tells of a result that is not good whether no further search is to be held yet
+    is_enough : function that tells of a result that is not good whether no further search is to be held yet; None to hold all
     is_witnessed : True if the strategy has random starts, which are independent of the network; if False, the agreement of starts
         does not influence which start is chosen
     """
@@ -47,7 +47,7 @@ class PhasingContext:
     point_spread: PointSpread | None = None
     sharpened: Measured | None = None
     is_witnessed: bool = True
-    is_enough: Callable[[Reconstruction], bool] = lambda found: False
+    is_enough: Callable[[Reconstruction], bool] | None = None
 
     @property
     def search_data(self) -> Measured:

@@ -5,10 +5,7 @@ oneshot    the network's hypotheses as they are: one forward pass
 refine     each hypothesis refined by 70 iterations, or 840 if needed, and its support fitted to the surface; the held-out
            voxels decide which one is chosen
 iterative  many random starts, each phased by a long recipe
-auto       refine, then a tournament of random starts: a small one if a hypothesis already predicts the held-out voxels,
-           else a large one that the hypotheses join; while the verdict is not good, further tournaments, the first of
-           them from paraboloids (`even_fields`) where the pattern is the same at q and -q; tournaments by threshold
-           and with the volume kept take turns, since they find different crystals
+auto       refine, then tournaments of random starts until the verdict is good (`braggshot.phasing.auto`)
 =========  ============================================================================================================
 
 Hypotheses of one network share the errors that it has learned, so their agreement is no evidence. When agreement was the
@@ -26,51 +23,25 @@ import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.metadata import entry_points
 
 from torch import nn
 
 from braggshot.errors import ConfigError
-from braggshot.iterative.iterate import (
-    Guess,
-    IterativeConfig,
-    Progress,
-    Start,
-    continue_starts,
-    flush_denormals,
-    run_starts,
-    set_point_spread,
-)
-from braggshot.iterative.projections import ShrinkWrap
+from braggshot.iterative.iterate import Guess, Progress, flush_denormals, run_starts, set_point_spread
 from braggshot.nn.weights import Card, load_network
 from braggshot.phasing import memory
+from braggshot.phasing.auto import KEPT, Run, Searched, phase_by_auto, settle_gaps
 from braggshot.phasing.config import PhasingConfig
-from braggshot.phasing.even_fields import is_even, paraboloids
-from braggshot.phasing.hypotheses import FAINT, hypotheses_of, refine_guesses, unrefined, with_network
-from braggshot.phasing.outcome import Found, doubt_network_alone, judge_starts, judge_with_warm_starts
-from braggshot.phasing.partial_coherence import (
-    Phasing,
-    adopt_point_spread,
-    refit_with_psf,
-    search_with_coherence,
-    try_point_spread,
-)
+from braggshot.phasing.hypotheses import FAINT, hypotheses_of, least_unseen, refine_guesses, refine_longer, unrefined, with_network
+from braggshot.phasing.outcome import doubt_network_alone, judge_starts, judge_with_warm_starts
+from braggshot.phasing.partial_coherence import search_with_coherence
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
-from braggshot.phasing.selection import best_of, ranked, score
-from braggshot.phasing.tournament import TournamentConfig, fitting_rounds, settle_guesses, surface_blur, tournament
-from braggshot.phasing.verdict import Limits, is_settled
+from braggshot.phasing.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
-# Difference between the seeds of two successive tournaments on one volume, so that they draw different random starts.
-APART = 1000
-# Number of starts, the best so far, that are kept when further random starts are phased because the verdict is not good; each start
-# takes the memory of a volume.
-KEPT = 4
 Trained = tuple[nn.Module, Card]
-Enough = Callable[[Reconstruction], bool]
-Run = Generator[Progress, None, Found]
-Searched = Generator[Progress, None, tuple[list[Start], str]]
+Enough = Callable[[Reconstruction], bool] | None
 COMMON = frozenset({"method", "seed", "device", "free_fraction", "free_radius", "free_exclusion", "check_memory"}) | {
     f"limits.{limit.name}" for limit in dataclasses.fields(Limits) if limit.name != "tie_margin"
 }
@@ -167,7 +138,7 @@ def phase(
     config: PhasingConfig | None = None,
     first: Sequence[Guess] = (),
     network: Trained | None = None,
-    is_enough: Enough = lambda found: False,
+    is_enough: Enough = None,
 ) -> Generator[Progress, None, Reconstruction]:
     """Phase a volume, yielding progress; the generator's value is the reconstruction.
 
@@ -215,7 +186,7 @@ def _phase(
 
 def _iterative(context: PhasingContext) -> Run:
     context, starts, how = yield from search_with_coherence(context, _random_starts)
-    return judge_starts(context, (yield from _settle_gaps(context, starts)), how)
+    return judge_starts(context, (yield from settle_gaps(context, starts)), how)
 
 
 def _random_starts(context: PhasingContext) -> Searched:
@@ -243,112 +214,12 @@ def _refine(context: PhasingContext) -> Run:
 
 
 def _refined_hypotheses(context: PhasingContext) -> Searched:
-    guesses = hypotheses_of(context, context.config.support_threshold)
-    return (yield from refine_guesses(context, guesses, context.config.deepen_excess)), "refine"
-
-
-def _auto(context: PhasingContext) -> Run:
-    config, counts = context.config, context.data_cpu
-    context, starts, how = yield from search_with_coherence(context, _first_search)
-    starts = yield from _settle_gaps(context, starts)
-    refused = score(_best(context, starts), counts).llk_free
-    keeps_volume = True
-    for number in range(config.max_tournaments):
-        further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
-        found = judge_starts(context, starts, how + further)
-        if is_settled(found.result, config.limits) or context.is_enough(found.result) or number == config.max_tournaments - 1:
-            break
-        starts = [starts[k] for k in ranked([score(start, counts) for start in starts])[:KEPT]]
-        if context.point_spread is not None:
-            context = adopt_point_spread(context, starts[0])
-        seed = config.seed + APART * (number + 1)
-        if number == 0 and is_even(context.data_cpu):
-            starts += yield from _search_even(context, seed)
-        else:
-            keeps_volume = not keeps_volume
-            starts += yield from _further_search(context, seed, keeps_volume)
-        best = _best(context, starts)
-        # A point spread is tried again only with a better start than the one that did without.
-        if context.point_spread is None and score(best, counts).llk_free < (1 - config.coherence_gain) * refused:
-            context, starts = yield from _try_point_spread_again(context, starts)
-            refused = score(best, counts).llk_free
-    return found
-
-
-def _try_point_spread_again(
-    context: PhasingContext, starts: list[Start]
-) -> Generator[Progress, None, tuple[PhasingContext, list[Start]]]:
-    """Refine all starts together with their point spreads, if a point spread improves the best start.
-
-    An earlier best start gained too little from a point spread; the present best start may gain more.
-    """
-    best = _best(context, starts)
-    kept = yield from try_point_spread(best, context)
-    if kept is None:
-        return context, starts
-    others = yield from refit_with_psf([start for start in starts if start is not best], context)
-    return adopt_point_spread(context, kept), (yield from _settle_gaps(context, [kept, *others]))
-
-
-def searching(config: PhasingConfig, keeps_volume: bool) -> TournamentConfig:
-    """Make the settings of a tournament that searches and not only confirms."""
-    return replace(config.volume_tournament if keeps_volume else config.tournament, counts_share=config.search_share)
-
-
-def _further_search(context: PhasingContext, seed: int, keeps_volume: bool) -> Phasing:
-    """Phase many new random starts and continue the best (a tournament), without the guesses of the network."""
-    config, rounds = context.config, searching(context.config, keeps_volume)
-    starts = yield from tournament(context.pattern, rounds, config.further_starts, seed, first_support=config.first_support)
-    return (yield from _complete(context, starts))
-
-
-def _search_even(context: PhasingContext, seed: int) -> Phasing:
-    """Phase guesses with a phase that is even about the centre, and continue the best."""
-    many, *_, kept = context.config.further_starts
-    guesses = partial(paraboloids, number=many, seed=seed)
-    starts = yield from settle_guesses(context.pattern, context.config.tournament, guesses, kept, seed)
-    return (yield from _complete(context, starts))
-
-
-def _complete(context: PhasingContext, starts: list[Start]) -> Phasing:
-    """Refine new starts with the point spread, if there is one, and in wide gaps."""
-    if context.point_spread is not None:
-        starts = yield from refit_with_psf(starts, context)
-    return (yield from _settle_gaps(context, starts))
-
-
-def _settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
-    """Continue all starts with `gap_recipe` if detector gaps are wide, since no count fixes the Fourier components in gaps."""
-    config, missing = context.config, 1 - float(context.data.valid.float().mean())
-    if missing <= config.gap_fraction:
-        return starts
-    is_blurred = any(any(start.sigma) for start in starts)
-    recipe = f"PSF+{config.gap_recipe}" if is_blurred else config.gap_recipe
-    blur = surface_blur(context.pattern)
-    filling = IterativeConfig(recipe=recipe, shrink_wrap=ShrinkWrap(0, sigma_start=blur, sigma_end=blur), flatness=0.2)
-    return (yield from continue_starts(starts, context.data, filling))
-
-
-def _first_search(context: PhasingContext) -> Searched:
-    """Refine the network's guesses of the crystal, then phase random starts; return the best guess and the best random starts.
-
-    If the best guess predicts the held-out voxels, few random starts are phased, to confirm it, and so where photons are too few
-    to tell. Otherwise many are phased, and the guesses further as well. The random starts never begin from a guess.
-    """
-    config, pattern = context.config, context.pattern
-    guesses, first = hypotheses_of(context, config.support_threshold), config.first_support
-    best = _best(context, (yield from refine_guesses(context, guesses, config.promising_excess)))
-    if not fitting_rounds(pattern, config.volume_tournament) or score(best, context.data_cpu).unseen <= config.promising_excess:
-        rounds = config.volume_tournament
-        witnesses = yield from tournament(pattern, rounds, config.confirm_starts, config.seed, first_support=first)
-        return [best, *witnesses], "refine and confirm"
-    joined, *witnesses = yield from tournament(pattern, searching(config, True), config.search_starts, config.seed, guesses, first)
-    # One start of the network's alone, for two would seem to agree.
-    return [_best(context, [best, joined]), *witnesses], "search"
-
-
-def _best(context: PhasingContext, starts: list[Start]) -> Start:
-    return starts[best_of([score(start, context.data_cpu) for start in starts])]
+    config = context.config
+    guesses = hypotheses_of(context, config.support_threshold)
+    refined = yield from refine_guesses(context, guesses, len(guesses))
+    if least_unseen(context, refined[:-1]) > config.deepen_excess:
+        refined = yield from refine_longer(context, guesses, refined, len(guesses))
+    return refined, "refine"
 
 
 def _most_starts(config: PhasingConfig) -> int:
@@ -358,7 +229,7 @@ def _most_starts(config: PhasingConfig) -> int:
 
 STRATEGIES: dict[str, Strategy] = {
     "auto": Strategy(
-        _auto,
+        phase_by_auto,
         needs_network=True,
         is_witnessed=True,
         kept_starts=_most_starts,

@@ -278,12 +278,12 @@ def _finish(
     # A volume that was kept is a share of the coarse grid: each start draws a new one.
     passed_on = [Guess(start.rho, start.support, start.threshold if config.volume is None else None) for start in loose]
     guesses = [resample_guess(guess, pattern.data.shape, config.support_threshold) for guess in passed_on]
-    finished = yield from finish_guesses(pattern, config, guesses, 0)
+    finished = yield from finish_guesses(pattern, config, guesses, 0, len(guesses))
     return [replace(new, seed=old.seed, sigma=old.sigma, eta=old.eta) for new, old in zip(finished, starts, strict=True)]
 
 
 def finish_guesses(
-    pattern: Pattern, config: TournamentConfig, guesses: Sequence[Guess], seed: int
+    pattern: Pattern, config: TournamentConfig, guesses: Sequence[Guess], seed: int, fits: int
 ) -> Generator[Progress, None, list[Start]]:
     """Phase guesses with all fringes by the rounds "finish", at the wider spacings, and "polish", on all voxels.
 
@@ -292,25 +292,27 @@ def finish_guesses(
     pattern, config : as in `tournament`
     guesses : guesses on the grid of the pattern
     seed : guess k draws its random numbers from seed + k
+    fits : number of the best whose supports are fitted to the surface
     """
     finish = _iterations(config.finish, 1.0, config.min_blur / pattern.finest, FINISHED)
     settings = _keep_volume(finish, pattern, pattern, config)
     finished = yield from refine_wide(guesses, pattern.data, pattern.wide, [settings], config.polish, seed)
     finished = set_point_spread(pattern.point_spread, finished)
-    fitted = yield from fit_surface(finished, pattern, config, config.polish, seed, again=len(finished))
+    fitted = yield from fit_surface(finished, pattern, config, config.polish, seed, (fits, fits))
     # A volume is no threshold for whoever continues these starts.
     return [replace(start, threshold=USUAL) if config.volume else start for start in fitted]
 
 
 def fit_surface(
-    starts: list[Start], pattern: Pattern, config: TournamentConfig, polish: str, seed: int, again: int
+    starts: list[Start], pattern: Pattern, config: TournamentConfig, polish: str, seed: int, fits: tuple[int, int]
 ) -> Generator[Progress, None, list[Start]]:
     """Fit the supports of starts to the surface of the crystal (`FITTING`); keep a fit if it predicts the held-out voxels better.
 
-    Of the starts that gain much, and do not yet predict them to photon noise, the best `again` are fitted again.
+    The best `fits[0]` are fitted; of those that gain much, and are not yet at photon noise, the best `fits[1]` are fitted again.
     """
-    best, left, fitting = list(starts), list(range(len(starts))), fitting_rounds(pattern, config)
+    best, fitting = list(starts), fitting_rounds(pattern, config)
     free = [score(start, pattern.host).llk_free for start in starts]
+    left = sorted(sorted(range(len(starts)), key=lambda k: free[k])[: fits[0]])
     for _ in range(MOST_FITS if fitting else 0):
         guesses = [Guess(best[k].rho, best[k].support) for k in left]
         tried = yield from refine_wide(guesses, pattern.data, pattern.wide, fitting, polish, seed)
@@ -321,7 +323,7 @@ def fit_surface(
                 best[k], free[k] = replace(start, seed=starts[k].seed, threshold=USUAL), after
             if AT_NOISE < after < (1 - GAIN) * before:
                 gaining.append(k)
-        if not (left := sorted(gaining, key=lambda k: free[k])[:again]):
+        if not (left := sorted(gaining, key=lambda k: free[k])[: fits[1]]):
             break
     return best
 
