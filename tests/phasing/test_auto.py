@@ -20,6 +20,7 @@ from braggshot.phasing import auto, hypotheses, outcome
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.strategies import phase
+from braggshot.phasing.verdict import Limits
 from braggshot.phasing.tournament import MOST_FITS, Round, TournamentConfig
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
@@ -41,6 +42,7 @@ CONFIG = PhasingConfig(
     device="cpu",
     partial_coherence="off",
 )
+NOT_PROMISING = {"promising_excess": 0.0, "limits": Limits(one_witness=0.4)}  # no guess is, since photon noise leaves 0.5
 REFINE, OPENING, NARROWING, SETTLING, FINISH = 70, 160, 480, 380, 360  # iterations
 DEEPER = 840  # iterations in which supports keep the measured volume
 FITTING = 330  # iterations that fit a support to the surface
@@ -135,7 +137,7 @@ def test_auto_stops_where_the_verdict_is_good(found):
 
 
 def test_auto_searches_where_no_hypothesis_is_an_answer(sample):
-    result, steps = finish(sample[1], replace(CONFIG, method="auto", promising_excess=0.0))
+    result, steps = finish(sample[1], replace(CONFIG, method="auto", **NOT_PROMISING))
     assert result.method == "search"
     assert len(result.ensemble.table["start"]) == 3
     assert 0 <= more_fits(steps, SEARCH) < 7 * MOST_FITS
@@ -196,7 +198,7 @@ def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):
 
     choose_and_judge = outcome.choose_and_judge
     monkeypatch.setattr(outcome, "choose_and_judge", strict)
-    result, steps = finish(sample[1], replace(CONFIG, method="auto", promising_excess=0.0))
+    result, steps = finish(sample[1], replace(CONFIG, method="auto", **NOT_PROMISING))
     assert [len(seeds) for seeds in asked] == [3, 4]
     assert sorted(asked[1][:3]) == sorted(asked[0]), "what was found before stays among the starts"
     assert asked[1][3] in {auto.APART, auto.APART + 1}, "each search has seeds of its own"

@@ -1,9 +1,10 @@
 """Phase by the method auto: ask the network, search among random starts, and go on until the verdict is good.
 
 The network's guesses are refined, then a tournament of random starts is held: a small one if a guess already predicts the held-out
-voxels, else a large one that the guesses join. While the verdict is not good, further tournaments are held, the first of them from
-paraboloids (`even_fields`) where the pattern is the same at q and -q. Tournaments by threshold and with the volume kept take
-turns, since they find different crystals.
+voxels, else a large one that the guesses join. While the verdict is not good, further tournaments are held. The first of them
+begins from paraboloids (`even_fields`) where the pattern is the same at q and -q, and is small once more where a crystal predicts
+the held-out voxels nearly to photon noise, and lacks company. Tournaments by threshold and with the volume kept take turns, since
+they find different crystals.
 """
 
 from __future__ import annotations
@@ -35,8 +36,6 @@ APART = 1000
 # Number of starts, the best so far, that are kept when further random starts are phased because the verdict is not good; each start
 # takes the memory of a volume.
 KEPT = 4
-# llk_free up to which the counts of held-out voxels are predicted nearly to photon noise, which alone gives about 0.5 [1].
-NEAR_NOISE = 0.9
 Run = Generator[Progress, None, Found]
 Searched = Generator[Progress, None, tuple[list[Start], str]]
 Asked = tuple[list[Guess], list[Start]]
@@ -46,7 +45,7 @@ def phase_by_auto(context: PhasingContext) -> Run:
     """Phase a volume by the method auto."""
     config, counts = context.config, context.data_cpu
     _, refined = asked = yield from _ask_network(context)
-    if context.is_enough and not _is_promising(context, refined):
+    if context.is_enough and score(_best(context, refined), counts).unseen > config.promising_excess:
         alone = judge_starts(context, [_best(context, refined)], "refine")
         if context.is_enough(alone.result):
             return judge_starts(context, refined, "refine")
@@ -67,6 +66,8 @@ def phase_by_auto(context: PhasingContext) -> Run:
         seed = config.seed + APART * (number + 1)
         if number == 0 and is_even(context.data_cpu):
             starts += yield from _search_even(context, seed)
+        elif number == 0 and _is_near_noise(context, starts):
+            starts += yield from _complete(context, (yield from _confirm(context, seed)))
         else:
             keeps_volume = not keeps_volume
             starts += yield from _further_search(context, seed, keeps_volume)
@@ -100,9 +101,14 @@ def _ask_network(context: PhasingContext) -> Generator[Progress, None, Asked]:
 
 
 def _is_promising(context: PhasingContext, refined: Sequence[Start]) -> bool:
-    """Tell whether the best of the refined guesses already predicts the held-out voxels, in magnitude or nearly to photon noise."""
+    """Tell whether the best of the refined guesses already predicts the held-out voxels."""
     best = score(_best(context, refined), context.data_cpu)
-    return best.unseen <= context.config.promising_excess or best.llk_free <= NEAR_NOISE
+    return best.unseen <= context.config.promising_excess or _is_near_noise(context, refined)
+
+
+def _is_near_noise(context: PhasingContext, starts: Sequence[Start]) -> bool:
+    """Tell whether the best of the starts predicts the held-out voxels nearly to photon noise, as the verdict has it."""
+    return score(_best(context, starts), context.data_cpu).llk_free <= context.config.limits.one_witness
 
 
 def _first_search(context: PhasingContext, asked: Asked) -> Searched:
@@ -121,9 +127,7 @@ def _first_search(context: PhasingContext, asked: Asked) -> Searched:
         refined = yield from refine_longer(context, guesses, refined, 1)
     best, first = _best(context, refined), config.first_support
     if not fitting_rounds(pattern, config.volume_tournament) or _is_promising(context, refined):
-        rounds = config.volume_tournament
-        witnesses = yield from tournament(pattern, rounds, config.confirm_starts, config.seed, first_support=first)
-        return [best, *witnesses], "refine and confirm"
+        return [best, *(yield from _confirm(context, config.seed))], "refine and confirm"
     joined, *witnesses = yield from tournament(pattern, searching(config, True), config.search_starts, config.seed, guesses, first)
     # One start of the network's alone, for two would seem to agree.
     return [_best(context, [best, joined]), *witnesses], "search"
@@ -132,6 +136,12 @@ def _first_search(context: PhasingContext, asked: Asked) -> Searched:
 def searching(config: PhasingConfig, keeps_volume: bool) -> TournamentConfig:
     """Make the settings of a tournament that searches and not only confirms."""
     return replace(config.volume_tournament if keeps_volume else config.tournament, counts_share=config.search_share)
+
+
+def _confirm(context: PhasingContext, seed: int) -> Phasing:
+    """Phase a few new random starts, to see whether they give the crystal that is there already."""
+    config = context.config
+    return tournament(context.pattern, config.volume_tournament, config.confirm_starts, seed, first_support=config.first_support)
 
 
 def _further_search(context: PhasingContext, seed: int, keeps_volume: bool) -> Phasing:

@@ -40,6 +40,7 @@ from braggshot.volumes import BoolArray, DiffractionVolume, FloatArray, Reconstr
 LEAST = 0.08  # least spread of the gains for which they are estimated; a smaller one is mostly background and model [1]
 ROUNDS = 5  # largest number of rounds
 DAMPING = 0.5  # share of the old gains in the next ones [1]
+SAME = 0.01  # share by which a round must lower the misfit of the held-out voxels for another one to follow [1]
 LOWERED = 0.05  # least share by which gains must lower the misfit of the held-out voxels to be kept [1]
 
 Floats = NDArray[np.float64]
@@ -108,9 +109,12 @@ def estimate_flat(
         this = _judge_round(crystal, raw, phasing)
         if best is not None and this.misfit >= best.misfit:
             break
+        gained = math.inf if best is None else 1 - this.misfit / best.misfit
         share = 0.0 if has_moved and number == 0 else DAMPING  # gains of another window may know voxels that are held out in this
         best, kept = this, gain**share * this.gain ** (1 - share)
         gain = kept
+        if gained < SAME:
+            break
     assert best is not None
     better = 1 - best.misfit / plain
     told = f"{_describe(best.spread)}; voxels kept from it are predicted {100 * better:.0f} % better with it"

@@ -34,7 +34,8 @@ class Limits:
         not with the start of lowest llk_free [1]
     agreeing_good, agreeing_failed : share of the other starts, without stuck ones, that agree with the chosen start; the verdict
         is failed below `agreeing_failed`, else doubtful up to `agreeing_good` [1]
-    one_witness : llk_free above which the verdict is doubtful if one other start alone agrees with the chosen one [1]
+    one_witness : llk_free above which the verdict is doubtful if one other start alone agrees with the chosen one; "auto" holds
+        small tournaments to confirm a crystal up to it, and large ones above [1]
     excess_good, excess_failed : misfit of the magnitudes beyond photon noise, sqrt(chi2 - noise floor): doubtful above the first
         limit, failed above the second [1]
     free_good, free_failed : ratio of llk_free, the misfit of the held-out voxels, to llk, the misfit of the phased ones: doubtful
