@@ -2,9 +2,9 @@
 
 The network's guesses are refined, then a tournament of random starts is held: a small one if a guess already predicts the held-out
 voxels, else a large one that the guesses join. While the verdict is not good, further tournaments are held. The first of them
-begins from paraboloids (`even_fields`) where the pattern is the same at q and -q, and is small once more where a crystal predicts
-the held-out voxels nearly to photon noise, and lacks company. Tournaments by threshold and with the volume kept take turns, since
-they find different crystals.
+begins from paraboloids (`even_fields`) where the pattern is the same at q and -q, and the first ones are small where a crystal
+predicts the held-out voxels nearly to photon noise, and only lacks company. Tournaments by threshold and with the volume kept take
+turns, since they find different crystals.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 
 from braggshot.iterative.iterate import Guess, IterativeConfig, Progress, Start, continue_starts
 from braggshot.iterative.projections import ShrinkWrap
-from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.config import PhasingConfig, Sizes
 from braggshot.phasing.even_fields import is_even, paraboloids
 from braggshot.phasing.hypotheses import hypotheses_of, refine_guesses, refine_longer
 from braggshot.phasing.outcome import Found, judge_starts
@@ -36,6 +36,7 @@ APART = 1000
 # Number of starts, the best so far, that are kept when further random starts are phased because the verdict is not good; each start
 # takes the memory of a volume.
 KEPT = 4
+CONFIRMED = 2  # largest number of further tournaments that are small, because a crystal near photon noise only lacks company
 Run = Generator[Progress, None, Found]
 Searched = Generator[Progress, None, tuple[list[Start], str]]
 Asked = tuple[list[Guess], list[Start]]
@@ -66,11 +67,11 @@ def phase_by_auto(context: PhasingContext) -> Run:
         seed = config.seed + APART * (number + 1)
         if number == 0 and is_even(context.data_cpu):
             starts += yield from _search_even(context, seed)
-        elif number == 0 and _is_near_noise(context, starts):
-            starts += yield from _complete(context, (yield from _confirm(context, seed)))
         else:
             keeps_volume = not keeps_volume
-            starts += yield from _further_search(context, seed, keeps_volume)
+            is_small = number < CONFIRMED and _is_near_noise(context, starts)
+            sizes = config.confirm_starts if is_small else config.further_starts
+            starts += yield from _further_search(context, sizes, seed, keeps_volume)
         best = _best(context, starts)
         # A point spread is tried again only with a better start than the one that did without.
         if context.point_spread is None and score(best, counts).llk_free < (1 - config.coherence_gain) * refused:
@@ -127,7 +128,9 @@ def _first_search(context: PhasingContext, asked: Asked) -> Searched:
         refined = yield from refine_longer(context, guesses, refined, 1)
     best, first = _best(context, refined), config.first_support
     if not fitting_rounds(pattern, config.volume_tournament) or _is_promising(context, refined):
-        return [best, *(yield from _confirm(context, config.seed))], "refine and confirm"
+        rounds = config.volume_tournament
+        witnesses = yield from tournament(pattern, rounds, config.confirm_starts, config.seed, first_support=first)
+        return [best, *witnesses], "refine and confirm"
     joined, *witnesses = yield from tournament(pattern, searching(config, True), config.search_starts, config.seed, guesses, first)
     # One start of the network's alone, for two would seem to agree.
     return [_best(context, [best, joined]), *witnesses], "search"
@@ -138,16 +141,10 @@ def searching(config: PhasingConfig, keeps_volume: bool) -> TournamentConfig:
     return replace(config.volume_tournament if keeps_volume else config.tournament, counts_share=config.search_share)
 
 
-def _confirm(context: PhasingContext, seed: int) -> Phasing:
-    """Phase a few new random starts, to see whether they give the crystal that is there already."""
-    config = context.config
-    return tournament(context.pattern, config.volume_tournament, config.confirm_starts, seed, first_support=config.first_support)
-
-
-def _further_search(context: PhasingContext, seed: int, keeps_volume: bool) -> Phasing:
-    """Phase many new random starts and continue the best (a tournament), without the guesses of the network."""
+def _further_search(context: PhasingContext, sizes: Sizes, seed: int, keeps_volume: bool) -> Phasing:
+    """Phase new random starts and continue the best (a tournament), without the guesses of the network."""
     config, rounds = context.config, searching(context.config, keeps_volume)
-    starts = yield from tournament(context.pattern, rounds, config.further_starts, seed, first_support=config.first_support)
+    starts = yield from tournament(context.pattern, rounds, sizes, seed, first_support=config.first_support)
     return (yield from _complete(context, starts))
 
 
