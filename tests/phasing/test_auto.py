@@ -20,8 +20,8 @@ from braggshot.phasing import auto, hypotheses, outcome
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.strategies import phase
-from braggshot.phasing.verdict import Limits
 from braggshot.phasing.tournament import MOST_FITS, Round, TournamentConfig
+from braggshot.phasing.verdict import Limits
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
 from braggshot.pipeline import drain

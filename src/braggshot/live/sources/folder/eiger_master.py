@@ -13,7 +13,8 @@ import numpy as np
 from braggshot.errors import FormatError
 from braggshot.io.files import hdf5_reason
 from braggshot.live.sources.dectris.series import AXES, planned_frames
-from braggshot.live.sources.folder.growing_hdf5 import open_shared
+from braggshot.live.sources.folder.growing_hdf5 import is_swmr, open_shared
+from braggshot.live.sources.folder.text_in_hdf5 import refuse_endless_text
 from braggshot.live.sources.folder.untrusted_hdf5 import integer_in, own_dataset, own_group
 from braggshot.live.sources.limits import MAX_BYTES, UnusableError, counts_type, image_bytes, image_shape
 from braggshot.volumes import BoolArray, FloatArray
@@ -74,6 +75,7 @@ def read_master(path: Path, root: Path) -> Master:
     FormatError : if the file cannot be read (yet).
     UnusableError : if a part of the file is larger than allowed.
     """
+    refuse_endless_text(path, is_swmr(path))
     try:
         with open_shared(path) as file:
             links, refused = _links(file, path, root)

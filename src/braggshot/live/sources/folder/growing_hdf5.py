@@ -16,6 +16,7 @@ from braggshot.io.chunks import read_region
 from braggshot.io.files import dataset, hdf5_reason, node
 from braggshot.io.formats.nexus import only_stack
 from braggshot.io.swmr import open_swmr
+from braggshot.live.sources.folder.text_in_hdf5 import refuse_endless_text
 from braggshot.live.sources.limits import MAX_BYTES, MAX_FRAMES, UnusableError, counts_type, image_bytes, image_shape
 from braggshot.live.sources.runs import Stepped, read_stepped
 
@@ -41,6 +42,7 @@ class GrowingFile:
         self.taken, self.stepped = 0, Stepped()
         self._resources = ExitStack()
         self._file: h5py.File | None = None
+        self._is_known = False
 
     def frames(self) -> Iterator[tuple[int, NDArray[Any], float | None]]:
         """Yield the index and image of each new frame, and the angle [rad] or energy [J] that `stepped` says.
@@ -85,7 +87,10 @@ class GrowingFile:
         return version >= 3 and not flags & 1
 
     def _open(self) -> h5py.File:
-        """Return the file, and open it if it is not open yet."""
+        """Return the file, and open it if it is not open yet; before the first time, see whether its text can be read."""
+        if not self._is_known:
+            refuse_endless_text(self.path, is_swmr(self.path))
+            self._is_known = True
         if self._file is None:
             self._file = self._resources.enter_context(open_shared(self.path))
         return self._file
@@ -122,7 +127,12 @@ def path_below(root: Path, name: str) -> Path:
 
 def open_shared(path: Path) -> h5py.File:
     """Open a file for reading while it may be written, in SWMR mode if it was made for that."""
-    return open_swmr(path) if superblock(path)[0] >= 3 else h5py.File(path, "r", locking=False)
+    return open_swmr(path) if is_swmr(path) else h5py.File(path, "r", locking=False)
+
+
+def is_swmr(path: Path) -> bool:
+    """Tell whether a file was made for SWMR mode."""
+    return superblock(path)[0] >= 3
 
 
 def superblock(path: Path) -> tuple[int, int]:
