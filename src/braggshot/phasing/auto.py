@@ -46,7 +46,9 @@ def phase_by_auto(context: PhasingContext) -> Run:
     """Phase a volume by the method auto."""
     config, counts = context.config, context.data_cpu
     _, refined = asked = yield from _ask_network(context)
-    if context.is_enough and score(_best(context, refined), counts).unseen > config.promising_excess:
+    # The gains of pixels are told by a crystal that is nearly right; a wrong one may seem to show some.
+    is_early = _is_near_noise(context, refined) and score(_best(context, refined), counts).unseen > config.promising_excess
+    if context.is_enough and is_early:
         alone = judge_starts(context, [_best(context, refined)], "refine")
         if context.is_enough(alone.result):
             return judge_starts(context, refined, "refine")
@@ -125,7 +127,7 @@ def _first_search(context: PhasingContext, asked: Asked) -> Searched:
     config, pattern = context.config, context.pattern
     guesses, refined = asked if context.sharpened is None else (yield from _ask_network(context))
     if not _is_promising(context, refined):
-        refined = yield from refine_longer(context, guesses, refined, 1)
+        refined = yield from refine_longer(context, guesses, refined)
     best, first = _best(context, refined), config.first_support
     if not fitting_rounds(pattern, config.volume_tournament) or _is_promising(context, refined):
         rounds = config.volume_tournament

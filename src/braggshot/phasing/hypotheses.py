@@ -72,20 +72,20 @@ def refine_guesses(context: PhasingContext, guesses: Sequence[Guess], fits: int)
     return [*refined, *set_point_spread(context.point_spread, [unrefined(guesses[0], config.seed + len(guesses))])]
 
 
-def refine_longer(context: PhasingContext, guesses: Sequence[Guess], refined: Sequence[Start], fits: int) -> Phasing:
+def refine_longer(context: PhasingContext, guesses: Sequence[Guess], refined: Sequence[Start]) -> Phasing:
     """Refine guesses for longer, with supports that keep the measured volume, where the short refinement leaves misfit.
 
     Of the two refinements of a guess the one that predicts the held-out voxels better is returned.
 
     Parameters
     ----------
-    guesses, fits : as in `refine_guesses`
+    guesses : as in `refine_guesses`
     refined : what `refine_guesses` made of these guesses
     """
     config, counts = context.config, context.data_cpu
     longer = replace(config.volume_tournament, finish=config.deepen)
     again = [replace(guess, threshold=None) for guess in guesses]
-    deeper = yield from finish_guesses(context.pattern, longer, again, config.seed, fits)
+    deeper = yield from finish_guesses(context.pattern, longer, again, config.seed)
     *old, as_it_was = refined
     pairs = zip(old, set_point_spread(context.point_spread, deeper), strict=True)
     chosen = [b if score(b, counts).llk_free < score(a, counts).llk_free else a for a, b in pairs]

@@ -218,7 +218,7 @@ def _refined_hypotheses(context: PhasingContext) -> Searched:
     guesses = hypotheses_of(context, config.support_threshold)
     refined = yield from refine_guesses(context, guesses, len(guesses))
     if least_unseen(context, refined[:-1]) > config.deepen_excess:
-        refined = yield from refine_longer(context, guesses, refined, len(guesses))
+        refined = yield from refine_longer(context, guesses, refined)
     return refined, "refine"
 
 

@@ -278,12 +278,12 @@ def _finish(
     # A volume that was kept is a share of the coarse grid: each start draws a new one.
     passed_on = [Guess(start.rho, start.support, start.threshold if config.volume is None else None) for start in loose]
     guesses = [resample_guess(guess, pattern.data.shape, config.support_threshold) for guess in passed_on]
-    finished = yield from finish_guesses(pattern, config, guesses, 0, len(guesses))
+    finished = yield from finish_guesses(pattern, config, guesses, 0)
     return [replace(new, seed=old.seed, sigma=old.sigma, eta=old.eta) for new, old in zip(finished, starts, strict=True)]
 
 
 def finish_guesses(
-    pattern: Pattern, config: TournamentConfig, guesses: Sequence[Guess], seed: int, fits: int
+    pattern: Pattern, config: TournamentConfig, guesses: Sequence[Guess], seed: int
 ) -> Generator[Progress, None, list[Start]]:
     """Phase guesses with all fringes by the rounds "finish", at the wider spacings, and "polish", on all voxels.
 
@@ -292,13 +292,12 @@ def finish_guesses(
     pattern, config : as in `tournament`
     guesses : guesses on the grid of the pattern
     seed : guess k draws its random numbers from seed + k
-    fits : number of the best whose supports are fitted to the surface
     """
     finish = _iterations(config.finish, 1.0, config.min_blur / pattern.finest, FINISHED)
     settings = _keep_volume(finish, pattern, pattern, config)
     finished = yield from refine_wide(guesses, pattern.data, pattern.wide, [settings], config.polish, seed)
     finished = set_point_spread(pattern.point_spread, finished)
-    fitted = yield from fit_surface(finished, pattern, config, config.polish, seed, (fits, fits))
+    fitted = yield from fit_surface(finished, pattern, config, config.polish, seed, (len(finished), len(finished)))
     # A volume is no threshold for whoever continues these starts.
     return [replace(start, threshold=USUAL) if config.volume else start for start in fitted]
 
