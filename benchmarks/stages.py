@@ -36,12 +36,16 @@ STAGES = {
         for name in ("tournament.crop_to_centre", "tournament.resample_guess", "tournament.widen", "problem.widen")
     ],
     "engine": [
-        f"{module}.{function}"
-        for module in ("phasing.strategies", "phasing.tournament", "iterative.spacing")
-        for function in ("run_starts", "continue_starts")
+        "phasing.strategies.run_starts",
+        "phasing.auto.continue_starts",
+        *(
+            f"{module}.{function}"
+            for module in ("phasing.tournament", "iterative.spacing")
+            for function in ("run_starts", "continue_starts")
+        ),
     ],
-    "scores": [f"phasing.{module}.score" for module in ("strategies", "tournament", "selection")],
-    "selection and verdict": ["phasing.strategies.judge_starts"],
+    "scores": [f"phasing.{module}.score" for module in ("auto", "tournament", "selection")],
+    "selection and verdict": ["phasing.auto.judge_starts"],
     "strain": ["pipeline._strain"],
     "write: cxi, vti": ["io.results.write", "io.results.vtk.write"],
     "write: png, html": ["report.write_png", "report.write_report"],
