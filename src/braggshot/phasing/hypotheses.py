@@ -92,11 +92,6 @@ def refine_longer(context: PhasingContext, guesses: Sequence[Guess], refined: Se
     return [*chosen, as_it_was]
 
 
-def least_unseen(context: PhasingContext, starts: Sequence[Start]) -> float:
-    """Return the least misfit of held-out magnitudes beyond photon noise (`metrics.excess_misfit`) among starts."""
-    return min(score(start, context.data_cpu).unseen for start in starts)
-
-
 def refinement(context: PhasingContext) -> IterativeConfig:
     """Make the settings for refining a guess, with a shrink-wrap blur that suits the number of voxels in the crystal."""
     config, factor = context.config.refine, blur_factor(context.volume.oversampling)

@@ -33,10 +33,11 @@ from braggshot.nn.weights import Card, load_network
 from braggshot.phasing import memory
 from braggshot.phasing.auto import KEPT, Run, Searched, phase_by_auto, settle_gaps
 from braggshot.phasing.config import PhasingConfig
-from braggshot.phasing.hypotheses import FAINT, hypotheses_of, least_unseen, refine_guesses, refine_longer, unrefined, with_network
+from braggshot.phasing.hypotheses import FAINT, hypotheses_of, refine_guesses, refine_longer, unrefined, with_network
 from braggshot.phasing.outcome import doubt_network_alone, judge_starts, judge_with_warm_starts
 from braggshot.phasing.partial_coherence import search_with_coherence
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
+from braggshot.phasing.selection import score
 from braggshot.phasing.verdict import Limits
 from braggshot.volumes import DiffractionVolume, Reconstruction
 
@@ -217,7 +218,7 @@ def _refined_hypotheses(context: PhasingContext) -> Searched:
     config = context.config
     guesses = hypotheses_of(context, config.support_threshold)
     refined = yield from refine_guesses(context, guesses, len(guesses))
-    if least_unseen(context, refined[:-1]) > config.deepen_excess:
+    if min(score(start, context.data_cpu).unseen for start in refined[:-1]) > config.deepen_excess:
         refined = yield from refine_longer(context, guesses, refined)
     return refined, "refine"
 
