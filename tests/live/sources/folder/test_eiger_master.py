@@ -26,7 +26,7 @@ def path(tmp_path):
 
 
 def write(path, links=(), **values):
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         group = file.create_group("entry/data")
         for number, target in enumerate(links, 1):
             group[f"data_{number:06d}"] = h5py.ExternalLink(str(target), "/entry/data/data")
@@ -70,7 +70,7 @@ def test_a_link_out_of_the_folder_is_refused_and_the_others_stay(path, target):
 
 def test_a_soft_link_is_refused(path):
     write(path)
-    with h5py.File(path, "a") as file:
+    with h5py.File(path, "a", locking=False) as file:
         file["entry/data/data_000001"] = h5py.SoftLink("/entry/elsewhere")
     assert not read(path).links
     assert len(read(path).refused) == 1
@@ -79,7 +79,7 @@ def test_a_soft_link_is_refused(path):
 def test_a_master_may_hold_frames_itself(path):
     for name, place in (("data_000002", 2), ("data", 1)):
         write(path)
-        with h5py.File(path, "a") as file:
+        with h5py.File(path, "a", locking=False) as file:
             file[f"entry/data/{name}"] = COUNTS
         assert read(path).links == {place: (path, f"entry/data/{name}")}
 
@@ -102,7 +102,7 @@ def test_the_first_axis_that_turns_is_the_rocking_axis(path):
 
 def test_angles_are_radians_where_they_say_so_and_numbers_at_all(path):
     write(path, nimages=3, omega=[0.1, 0.2, 0.3])
-    with h5py.File(path, "a") as file:
+    with h5py.File(path, "a", locking=False) as file:
         file["entry/sample/goniometer/omega"].attrs["units"] = "rad"
     np.testing.assert_allclose(read(path).rocking_angle, [0.1, 0.2, 0.3])
     write(path, nimages=3, omega=[0.1, np.nan, 0.3])
@@ -125,7 +125,7 @@ def test_zero_in_the_mask_is_a_good_pixel(path):
     [((20000, 2), "u1", "oversized"), ((16384, 16384), "u4", "oversized"), ((4, 4), "c8", "type")],
 )  # fmt: skip
 def test_a_mask_has_bounds(path, shape, kind, reason):
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         file.create_dataset(f"{SPECIFIC}/pixel_mask", shape, kind)
     with pytest.raises(UnusableError) as refused:
         read(path)
@@ -133,7 +133,7 @@ def test_a_mask_has_bounds(path, shape, kind, reason):
 
 
 def test_a_mask_in_another_file_is_refused(path):
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         file.create_dataset(f"{SPECIFIC}/pixel_mask", (4, 4), "u1", external=[("/etc/passwd", 0, 16)])
     with pytest.raises(UnusableError) as refused:
         read(path)
@@ -158,7 +158,7 @@ def test_what_is_no_hdf5_cannot_be_read_yet(path, content):
 
 
 def test_a_master_that_says_nothing_is_empty(path):
-    with h5py.File(path, "w"):
+    with h5py.File(path, "w", locking=False):
         pass
     master = read(path)
     assert (dict(master.links), master.refused, master.frames, master.rocking_angle, master.valid) == ({}, (), None, None, None)

@@ -61,7 +61,7 @@ def test_each_look_brings_what_is_new(path, writer):
 
 def test_a_damaged_block_does_not_hold_up_its_reader(tmp_path):
     """In a file made for SWMR, HDF5 by default reads a block of a wrong checksum again and again, and waits ever longer."""
-    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+    with h5py.File(tmp_path / "a.h5", "w", locking=False, libver="latest") as file:
         file["entry/data/data"] = np.ones((3, 4, 5), "u2")
         place = h5py.h5o.get_info(file["entry"].id).addr
     content = bytearray((tmp_path / "a.h5").read_bytes())
@@ -93,14 +93,14 @@ def test_an_angle_that_is_not_there_yet_is_none(path, writer):
 
 
 def test_angles_may_be_radians(path):
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         file["data"], file["angle"] = COUNTS, np.arange(6.0)
         file["angle"].attrs["units"] = "rad"
     assert [angle for _, _, angle in GrowingFile(path, "data", "angle").frames()] == list(range(6))
 
 
 def test_blocks_change_nothing(path, monkeypatch):
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         file["data"] = COUNTS
     monkeypatch.setattr(growing, "BLOCK_BYTES", 4 * COUNTS[0].nbytes)
     found = list(GrowingFile(path).frames())  # the only stack needs no name
@@ -111,7 +111,7 @@ def test_blocks_change_nothing(path, monkeypatch):
 def test_a_file_not_made_for_following_is_opened_again_each_time(path):
     file = GrowingFile(path, "data")
     for last in (2, 6):
-        with h5py.File(path, "w") as beamline:
+        with h5py.File(path, "w", locking=False) as beamline:
             beamline["data"] = COUNTS[:last]
         taken = file.taken
         assert [index for index, _, _ in file.frames()] == list(range(taken, last))
@@ -119,7 +119,7 @@ def test_a_file_not_made_for_following_is_opened_again_each_time(path):
 
 
 def test_only_frames_before_the_first_empty_place_are_written(path):
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         data = file.create_dataset("data", (6, 5, 4), "u2", chunks=(1, 5, 4))
         data[:2], data[4] = COUNTS[:2], COUNTS[4]
         assert [growing.count_written(data, first) for first in (0, 2, 4)] == [2, 2, 5]
@@ -135,11 +135,11 @@ def test_what_cannot_be_read_yet_is_tried_again(path):
     path.write_bytes(b"\x89HDF\r\n\x1a\nhalf a file")
     with pytest.raises(FormatError, match="cannot be read as HDF5"):
         list(file.frames())
-    with h5py.File(path, "w") as beamline:
+    with h5py.File(path, "w", locking=False) as beamline:
         beamline["other"] = COUNTS
     with pytest.raises(FormatError):
         list(file.frames())
-    with h5py.File(path, "w") as beamline:
+    with h5py.File(path, "w", locking=False) as beamline:
         beamline["data"] = COUNTS
     assert len(list(file.frames())) == 6
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_read_yet_is_tried_again(path):
     ],
 )  # fmt: skip
 def test_what_is_no_stack_within_bounds_is_refused_before_it_is_read(path, make, reason):
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         make(file)
     with pytest.raises(UnusableError) as refused:
         list(GrowingFile(path, "data").frames())
@@ -164,9 +164,9 @@ def test_what_is_no_stack_within_bounds_is_refused_before_it_is_read(path, make,
 
 
 def test_a_dataset_in_another_file_is_refused(path, tmp_path):
-    with h5py.File(tmp_path / "b.h5", "w") as file:
+    with h5py.File(tmp_path / "b.h5", "w", locking=False) as file:
         file["data"] = COUNTS
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         file["data"] = h5py.ExternalLink("b.h5", "/data")
     with pytest.raises(UnusableError, match="another file") as refused:
         list(GrowingFile(path, "data").frames())

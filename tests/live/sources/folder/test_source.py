@@ -245,7 +245,7 @@ def test_a_file_that_was_not_made_for_swmr_is_opened_again(tmp_path):
     follower = GrowingFile(path, "data")
     taken = []
     for count in (3, 3, 12):
-        with h5py.File(path, "a") as file:
+        with h5py.File(path, "a", locking=False) as file:
             data = (
                 file.require_dataset("data", (0, 20, 31), "u2", maxshape=(None, 20, 31), chunks=(4, 20, 31))
                 if "data" not in file
@@ -258,7 +258,7 @@ def test_a_file_that_was_not_made_for_swmr_is_opened_again(tmp_path):
 
 
 def test_frames_that_are_only_allotted_are_not_taken(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+    with h5py.File(tmp_path / "a.h5", "w", locking=False, libver="latest") as file:
         data = file.create_dataset("data", (5, 20, 31), "u2", chunks=(1, 20, 31))
         data[:2] = toy_scan().frames[:2]
     assert [index for index, _, _ in GrowingFile(tmp_path / "a.h5").frames()] == [0, 1]
@@ -266,12 +266,12 @@ def test_frames_that_are_only_allotted_are_not_taken(tmp_path):
 
 def test_hdf5_that_is_no_scan_is_lost(tmp_path):
     def play():
-        with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        with h5py.File(tmp_path / "a.h5", "w", locking=False, libver="latest") as file:
             file["spectrum"] = np.arange(5)
-        with h5py.File(tmp_path / "b.h5", "w", libver="latest") as file:
+        with h5py.File(tmp_path / "b.h5", "w", locking=False, libver="latest") as file:
             file["data"] = np.zeros((2, 3, 4), complex)
         (tmp_path / "c.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-        with h5py.File(tmp_path / "d.h5", "w", libver="latest") as file:
+        with h5py.File(tmp_path / "d.h5", "w", locking=False, libver="latest") as file:
             file["data"] = np.zeros((2, 3, 4), np.uint8)
 
     heard = listen(open_source(f"folder:{tmp_path}?settle=0.3"), play)
@@ -281,17 +281,17 @@ def test_hdf5_that_is_no_scan_is_lost(tmp_path):
 
 def test_frames_that_are_kept_elsewhere_are_refused(tmp_path):
     (tmp_path / "watched").mkdir()
-    with h5py.File(tmp_path / "secret.h5", "w") as file:
+    with h5py.File(tmp_path / "secret.h5", "w", locking=False) as file:
         file["data"] = np.zeros((2, 3, 4), np.uint8)
 
     def play():
-        with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        with h5py.File(tmp_path / "a.h5", "w", locking=False, libver="latest") as file:
             file["data"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "data")
-        with h5py.File(tmp_path / "b.h5", "w", libver="latest") as file:
+        with h5py.File(tmp_path / "b.h5", "w", locking=False, libver="latest") as file:
             layout = h5py.VirtualLayout((2, 3, 4), "u1")
             layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "data", (2, 3, 4))
             file.create_virtual_dataset("data", layout)
-        with h5py.File(tmp_path / "c.h5", "w", libver="latest") as file:
+        with h5py.File(tmp_path / "c.h5", "w", locking=False, libver="latest") as file:
             file["data"] = np.zeros((2, 3, 4), np.uint8)
         for name in ("a.h5", "b.h5", "c.h5"):
             os.replace(tmp_path / name, tmp_path / "watched" / name)

@@ -15,7 +15,7 @@ from braggshot.live.sources.limits import UnusableError
 
 
 def write(path, axis):
-    with h5py.File(path, "w", libver="latest") as file:
+    with h5py.File(path, "w", locking=False, libver="latest") as file:
         file["entry/data/data"] = np.ones((3, 4, 5), np.uint16)
         file[axis] = np.arange(3.0)
         file[axis].attrs["units"] = "degree"
