@@ -39,8 +39,8 @@ def phased(shape: Sequence[int], method: str, starts: int, hypotheses: int, fold
     from braggshot.crystals.sample import CrystalSettings, simulate_volume
     from braggshot.iterative.iterate import IterativeConfig
     from braggshot.phasing.config import PhasingConfig
+    from braggshot.phasing.rounds import Round, TournamentConfig
     from braggshot.phasing.strategies import phase
-    from braggshot.phasing.tournament import Round, TournamentConfig
     from braggshot.phasing.verdict import Limits
 
     z, y, x = shape

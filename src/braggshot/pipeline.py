@@ -40,6 +40,9 @@ from braggshot.volumes import DiffractionVolume, Reconstruction, Scan, StrainMap
 VERDICTS = ("good", "doubtful", "failed")  # from the best to the worst
 LARGER = 1.3  # extent of the crystal over the extent measured from the counts, from which the scan is phased again [1]
 FILLED = 0.95  # extent of the crystal over half the array, the largest that can be phased, from which it fills its box [1]
+REDRAWS = (
+    5  # noisy copies of the counts for the errors of a good crystal that one start alone has found, so that none tells a spread
+)
 P = TypeVar("P")
 T = TypeVar("T")
 
@@ -346,8 +349,10 @@ def finish_result(
     began = time.perf_counter()
     if settings.strain.half_data and phased.support.any():
         phased = yield from with_half_data(phased, settings.phasing)
-    if settings.strain.noise_samples and phased.support.any():
-        phased = yield from with_photon_noise(phased, settings.strain.noise_samples, settings.phasing.seed)
+    is_alone = phased.verdict == "good" and phased.uncertainty is None and phased.frame == "detector"
+    samples = settings.strain.noise_samples or (REDRAWS if is_alone else 0)
+    if samples and phased.support.any():
+        phased = yield from with_photon_noise(phased, samples, settings.phasing.seed)
     strain, noticed = _strain(phased, settings.strain)
     said = (*phased.volume.provenance.get("noticed", ()), *noticed)
     summed = {name: phased.volume.provenance[name] for name in ("repeats",) if name in phased.volume.provenance}

@@ -19,8 +19,9 @@ from braggshot.nn.weights import Card, load_network
 from braggshot.phasing import auto, hypotheses, outcome
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
+from braggshot.phasing.rounds import Round, TournamentConfig
 from braggshot.phasing.strategies import phase
-from braggshot.phasing.tournament import MOST_FITS, Round, TournamentConfig
+from braggshot.phasing.tournament import MOST_FITS
 from braggshot.phasing.verdict import Limits
 from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align

@@ -13,8 +13,8 @@ from braggshot.errors import DataError
 from braggshot.iterative.iterate import IterativeConfig
 from braggshot.phasing import memory
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.rounds import Round, TournamentConfig
 from braggshot.phasing.strategies import STRATEGIES, phase
-from braggshot.phasing.tournament import Round, TournamentConfig
 from braggshot.pipeline import drain
 from braggshot.volumes import DiffractionVolume
 

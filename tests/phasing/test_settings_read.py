@@ -16,9 +16,9 @@ from braggshot.phasing import strategies
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.hypotheses import unrefined
 from braggshot.phasing.outcome import Found
+from braggshot.phasing.rounds import Round, TournamentConfig
 from braggshot.phasing.selection import choose_and_judge
 from braggshot.phasing.strategies import COMMON, STRATEGIES, Strategy, phase
-from braggshot.phasing.tournament import Round, TournamentConfig
 from braggshot.phasing.verdict import Limits
 from braggshot.prepare import prepare
 

@@ -18,17 +18,10 @@ from braggshot.iterative.spacing import refine_wide
 from braggshot.phasing import tournament as module
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.problem import prepare_measured
+from braggshot.phasing.rounds import Round, TournamentConfig
 from braggshot.phasing.selection import score
 from braggshot.phasing.strategies import phase
-from braggshot.phasing.tournament import (
-    Pattern,
-    Round,
-    TournamentConfig,
-    coarse_voxels,
-    finest_frequency,
-    measure_oversampling,
-    tournament,
-)
+from braggshot.phasing.tournament import Pattern, coarse_voxels, confirm, finest_frequency, measure_oversampling, tournament
 from braggshot.physics.fourier import crop, to_centre, to_corner
 from braggshot.physics.metrics import align
 
@@ -144,6 +137,29 @@ def test_the_best_guess_comes_first_and_takes_no_place(sample):
     assert align(to_centre(left[0].rho), truth).correlation > 0.95
     alone, _ = finish(tournament(pattern_of(data), QUICK, (3, 2, 2), 0))
     assert all(torch.equal(one.rho, other.rho) for one, other in zip(left[1:], alone, strict=True)), "random starts know no guess"
+
+
+def test_starts_unlike_the_known_crystal_are_phased_again_on_a_larger_grid(sample):
+    """None of the short random starts is the crystal; any start is like it where no agreement is asked for."""
+    truth, data = sample
+    pattern, narrow, wide = pattern_of(data), replace(QUICK, counts_share=0.5, smallest_grid=24), replace(QUICK, counts_share=1.0)
+    [*_, best], _ = finish(run_starts(data, IterativeConfig(recipe="5*ER"), 1, 0))
+    known = replace(best, rho=to_corner(truth).to(torch.complex64), support=to_corner(truth.abs() > 0.5))
+    coarse = tuple(min(n, coarse_voxels(data, 0.5, 24)) for n in data.shape)
+    grids = {}
+    for agreement in (0.0, 0.999):
+        left, steps = finish(confirm(pattern, narrow, wide, (4, 3, 2), 0, known, agreement))
+        assert len(left) == 2
+        grids[agreement] = [tuple(step.state.rho.shape[1:]) for step in steps]
+    assert coarse in grids[0.0]
+    assert grids[0.999][: grids[0.0].index(data.shape)] == grids[0.0][: grids[0.0].index(data.shape)], (
+        "the smaller grid comes first"
+    )
+    again = len(grids[0.999]) - len(grids[0.0])
+    assert again == grids[0.0].count(coarse), "all rounds are held again, on the larger grid"
+    found, _ = finish(confirm(pattern, narrow, wide, (4, 3, 2), 0, known, 0.999))
+    random, _ = finish(tournament(pattern, wide, (4, 3, 2), 0))
+    assert all(torch.equal(a.rho, b.rho) for a, b in zip(found, random, strict=True)), "nothing of the known crystal enters"
 
 
 def test_a_tournament_needs_fewer_from_round_to_round():

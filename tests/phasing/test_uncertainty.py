@@ -18,7 +18,7 @@ from braggshot.phasing.uncertainty import halves, with_half_data, with_photon_no
 from braggshot.physics.fourier import fourier
 from braggshot.physics.metrics import align
 from braggshot.physics.strain import amplitude_spread, standard_deviation
-from braggshot.pipeline import drain
+from braggshot.pipeline import REDRAWS, Settings, drain, finish_result
 from braggshot.volumes import DiffractionVolume, Ensemble, Quality, Reconstruction, Uncertainty
 
 SHAPE = (24, 28, 26)
@@ -98,6 +98,18 @@ def test_the_strain_map_carries_them_in_metres():
     np.testing.assert_allclose(found.displacement_sigma[found.support], 0.3 / np.linalg.norm(found.q_bragg), rtol=1e-5)
     np.testing.assert_allclose(found.strain_sigma[found.support], 0.003, rtol=1e-5)
     assert np.isnan(found.strain_sigma[~found.support]).all()
+
+
+def test_a_good_crystal_that_one_start_has_found_has_errors_all_the_same():
+    """A spread of starts is kept where there is one, and only a good crystal's errors are worth the time."""
+    alone = replace(crystal(), verdict="good", uncertainty=None)
+    found = drain(finish_result(alone, Settings(), {})).uncertainty
+    assert found.samples == REDRAWS
+    assert "redraws" in found.source
+    flat = np.where(alone.support, 0.3, 0).astype(np.float32)
+    spread = Uncertainty(flat, flat / 100, 5, "starts")
+    assert drain(finish_result(replace(alone, uncertainty=spread), Settings(), {})).uncertainty is spread
+    assert drain(finish_result(replace(alone, verdict="doubtful"), Settings(), {})).uncertainty is None
 
 
 def test_what_cannot_be_redrawn_says_why():

@@ -140,6 +140,19 @@ def test_starts_that_are_stuck_do_not_count():
     assert "better than the 7 others" in reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("stuck", "llk_free", "wanted"),
+    [(2, 0.6, "good"), (2, 0.81, "doubtful"), (1, 0.6, "doubtful"), (0, 0.6, "doubtful"), (2, float("nan"), "doubtful")],
+)
+def test_a_start_at_photon_noise_needs_no_other_where_all_others_are_stuck(stuck, llk_free, wanted):
+    quality = replace(QUALITY, llk_free=llk_free, agreeing=Agreement(0, 0, stuck, 0.95))
+    verdict, reasons = judge(volume(), *crystal(), quality)
+    assert verdict == wanted
+    if wanted == "good":
+        assert "llk_free 0.6" in reasons[0]
+        assert "2 other starts, which are stuck" in reasons[0]
+
+
 def test_the_worst_comes_first():
     bad = replace(QUALITY, chi2=0.09, agreeing=Agreement(0, 2, 0, 0.95))
     verdict, reasons = judge(volume(), *crystal(), bad)

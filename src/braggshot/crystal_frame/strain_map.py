@@ -51,7 +51,8 @@ class StrainConfig(Changes):
     iso : amplitude of the surface as a share of the largest amplitude [1]; "auto" is half the median amplitude of the bulk
     surface : thickness of the surface layer [voxels]
     noise_samples : number of copies of the counts, each with new Poisson noise; the result is refined against each copy, and the
-        spread of the refined results adds to the one-sigma uncertainty; 0 skips this
+        spread of the refined results adds to the one-sigma uncertainty; 0 skips this, except for a good crystal that no other start
+        gives, which has five copies
     facets : find facets on the surface
     half_data : phase two halves of the counts too, to measure the resolution; this takes twice as long as the phasing itself
     reflection : hkl of the peak, for the lattice parameter and the names of facets

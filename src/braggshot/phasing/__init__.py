@@ -6,6 +6,7 @@ verdict             judge a reconstruction: good, doubtful or failed, with reaso
 calibration         scale the spread of solutions to errors that cover 68 % of cases
 memory              refuse a phasing that does not fit into memory
 selection           score starts on held-out voxels, choose one, align the others to it, and judge it
+rounds              hold the settings of a tournament, round by round
 tournament          narrow many random starts down on a coarse grid
 config              hold the settings of phasing
 problem             hold the counts of one volume, and what is known so far while it is phased

@@ -27,8 +27,9 @@ from braggshot.phasing.partial_coherence import (
     try_point_spread,
 )
 from braggshot.phasing.problem import PhasingContext
+from braggshot.phasing.rounds import TournamentConfig
 from braggshot.phasing.selection import best_of, ranked, score
-from braggshot.phasing.tournament import TournamentConfig, fitting_rounds, settle_guesses, surface_blur, tournament
+from braggshot.phasing.tournament import confirm, fitting_rounds, settle_guesses, surface_blur, tournament
 from braggshot.phasing.verdict import is_settled
 
 # Difference between the seeds of two successive tournaments on one volume, so that they draw different random starts.
@@ -130,8 +131,8 @@ def _first_search(context: PhasingContext, asked: Asked) -> Searched:
         refined = yield from refine_longer(context, guesses, refined)
     best, first = _best(context, refined), config.first_support
     if not fitting_rounds(pattern, config.volume_tournament) or _is_promising(context, refined):
-        rounds = config.volume_tournament
-        witnesses = yield from tournament(pattern, rounds, config.confirm_starts, config.seed, first_support=first)
+        narrow, wide, sizes = config.volume_tournament, searching(config, True), config.confirm_starts
+        witnesses = yield from confirm(pattern, narrow, wide, sizes, config.seed, best, config.limits.agreement, first)
         return [best, *witnesses], "refine and confirm"
     joined, *witnesses = yield from tournament(pattern, searching(config, True), config.search_starts, config.seed, guesses, first)
     # One start of the network's alone, for two would seem to agree.

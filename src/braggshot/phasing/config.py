@@ -11,7 +11,7 @@ from braggshot.iterative.iterate import FirstSupport, IterativeConfig
 from braggshot.nn.adapt import AdaptConfig
 from braggshot.nn.expert_iteration import SHORT
 from braggshot.nn.weights import SHIPPED
-from braggshot.phasing.tournament import DEEPENING, KEEPING_VOLUME, Round, TournamentConfig
+from braggshot.phasing.rounds import DEEPENING, KEEPING_VOLUME, Round, TournamentConfig
 from braggshot.phasing.verdict import Limits
 
 Sizes = tuple[int, int, int]
@@ -42,8 +42,9 @@ class PhasingConfig(Changes):
         a promising hypothesis
     search_starts : the same numbers for the tournament that is held where no hypothesis is promising
     further_starts : the same numbers for each further tournament, held while the verdict is not good
-    search_share : share of all counts that the coarse grid of a tournament holds that searches and not only confirms, instead of
-        its `counts_share`: the fringes of a strongly strained crystal lie far out [1]
+    search_share : share of all counts that the coarse grid of a tournament holds, instead of its `counts_share`, where it searches,
+        or where it confirms and not all starts on the smaller grid are like the hypothesis: the fringes of a strongly strained
+        crystal lie far out [1]
     max_tournaments : largest number of tournaments that "auto" holds
     starts : number of random starts of "iterative"
     iterative : settings of the iterations of each random start of "iterative"

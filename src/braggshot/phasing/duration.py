@@ -14,8 +14,9 @@ from braggshot.phasing.auto import searching
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.hypotheses import POLISH
 from braggshot.phasing.problem import prepare_measured
+from braggshot.phasing.rounds import TournamentConfig
 from braggshot.phasing.strategies import find_strategy
-from braggshot.phasing.tournament import TournamentConfig, coarse_voxels, measure_oversampling
+from braggshot.phasing.tournament import coarse_voxels, measure_oversampling
 from braggshot.volumes import DiffractionVolume
 
 TRIED = "12*HIO+3*ER"  # recipe of the iterations that are timed

@@ -49,17 +49,13 @@ from braggshot.iterative.iterate import (
     set_point_spread,
 )
 from braggshot.iterative.projections import Measured, ShrinkWrap
-from braggshot.iterative.recipe import parse_recipe
 from braggshot.iterative.spacing import refine_wide, reshape_guess, reshape_start, widen
+from braggshot.phasing.rounds import Round, TournamentConfig
 from braggshot.phasing.selection import ranked, score
 from braggshot.physics import sampling
 from braggshot.physics.forward import PointSpread
 from braggshot.physics.fourier import frequencies, to_centre
-
-# Recipe of the first of four rounds, the opening, in which all random starts are phased; the second round, the narrowing, runs it
-# three times, on the best starts.
-_CYCLE = "5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+3*(10*ER+FLAT)"
-_SETTLING = "2*(5*(10*HIO+FLAT)+8*(10*RAAR+FLAT)+30*ER)+60*ER"
+from braggshot.physics.metrics import align
 
 SEEN = 0.75  # least blur up to which photons show the surface of a crystal [voxels]
 # A support is fitted up to `MOST_FITS` times while llk_free falls by more than the share `GAIN`, and is above `AT_NOISE` [1].
@@ -73,84 +69,6 @@ SETTLED = 1.0
 # Fraction of the recipe after which the blur width of the shrink-wrap stays constant, when the best starts are finished on the
 # whole grid; the object then has time to adapt to the final width [1].
 FINISHED = 0.5
-
-
-@dataclass(frozen=True)
-class Round:
-    """Settings of one round of phasing; after each round only the best random starts go on to the next.
-
-    Parameters
-    ----------
-    recipe : steps, as in `braggshot.iterative.recipe`
-    blur_start, blur_end : Gaussian width of the shrink-wrap's blur at the beginning and at the end of the round [voxels]
-    flatness : how far the step FLAT evens out the amplitude inside the support, from 0 (not at all) to 1 (one value) [1]
-    threshold : bounds between which each start draws the threshold of the shrink-wrap, where no volume is kept [1]
-    """
-
-    recipe: str
-    blur_start: float
-    blur_end: float
-    flatness: float = 0.6
-    threshold: tuple[float, float] = ShrinkWrap.threshold
-
-    def __post_init__(self) -> None:
-        parse_recipe(self.recipe)
-
-
-FITTING = Round("3*(SW+3*(10*HIO+FLAT)+20*ER+GROW+30*RAAR+30*ER)", 0.7, 0.7, threshold=(0.34, 0.36))
-"""Settings of the round that fits a support to the surface of the crystal.
-
-In a loose support a crystal comes out a little larger and less strained, with a bright rim, and predicts the held-out voxels nearly
-as well. So the support is cut where the amplitude falls to about a third, and the crystal made even; then a layer of voxels is
-added, for the partly filled ones at the surface, and the crystal made free. This is done three times.
-"""
-
-
-@dataclass(frozen=True)
-class TournamentConfig:
-    """Settings of a tournament: rounds of phasing after each of which only the best random starts are continued.
-
-    Parameters
-    ----------
-    counts_share : least share of all counts that the coarse grid, the central voxels of the pattern, holds [1]
-    smallest_grid : least number of voxels of the coarse grid per axis
-    reference_grid : number of voxels per axis for which the blur widths of the coarse rounds are meant; on a smaller grid they
-        shrink as the square root of the number of voxels per axis
-    min_blur : least blur width of all rounds, in periods of the frequency at which the mean count falls below one photon; with
-        less blur the support shrinks onto noise [1]
-    opening, narrowing, settling : the three rounds on the coarse grid
-    finish : the round with all fringes, at the wider spacings
-    fitting : the round that fits the supports to the surface of the crystal
-    polish : recipe of the last iterations, on all voxels of the whole grid, in a support that stays
-    support_threshold : amplitude, relative to the largest, above which a voxel belongs to the first support on the whole grid [1]
-    volume : bounds between which each start draws the volume that its support keeps, relative to the measured volume of the
-        crystal [1]; if None, the threshold of the shrink-wrap decides
-    """
-
-    counts_share: float = 0.975
-    smallest_grid: int = 32
-    reference_grid: int = 64
-    min_blur: float = 0.45
-    opening: Round = Round(_CYCLE, 2.0, 1.7)
-    narrowing: Round = Round(f"3*({_CYCLE})", 1.7, 1.2)
-    settling: Round = Round(_SETTLING, 1.2, 1.0)
-    finish: Round = Round("24*(10*RAAR+FLAT)+60*RAAR+60*ER", 1.5, 1.0)
-    fitting: Round = FITTING
-    polish: str = "40*ER"
-    support_threshold: float = 0.3
-    volume: tuple[float, float] | None = None
-
-
-KEEPING_VOLUME = TournamentConfig(
-    opening=Round(_CYCLE, 2.8, 2.4, 0.8),
-    narrowing=Round(f"3*({_CYCLE})", 2.4, 1.7, 0.8),
-    settling=Round(_SETTLING, 1.7, 1.4, 0.8),
-    volume=(1.05, 1.45),
-)
-"""Settings of a tournament in which supports keep the measured volume: its coarse rounds want a wider blur, a flatter amplitude."""
-
-DEEPENING = Round("4*(6*(10*HIO+FLAT)+12*(10*RAAR+FLAT))+60*RAAR+60*ER", 2.0, 1.0)
-"""Settings of the longer refinement of a network's guess, in place of the finish."""
 
 
 @dataclass(frozen=True)
@@ -207,18 +125,41 @@ def tournament(
     first : guesses, on the grid of the pattern
     first_support : settings of the support with which random starts begin
     """
-    small, (opening, narrowing, settling) = _coarse_rounds(pattern, config)
-    random = yield from run_starts(small.wide, opening, starts[0], seed, first_support=first_support)
-    left = set_point_spread(pattern.point_spread, random)
-    left = yield from _continue(_rank(left, small)[: starts[1]], small.wide, narrowing)
-    left = yield from _continue(_rank(left, small)[: starts[2]], small.wide, settling)
-    left = _rank(left, small)
+    small, settling, left = yield from _narrow(pattern, config, starts, seed, first_support)
     if first:
         guesses = [resample_guess(guess, small.data.shape, config.support_threshold) for guess in first]
         seeded = yield from _settle(small.wide, settling, seed, guesses)
         left = [_rank(set_point_spread(pattern.point_spread, seeded), small)[0], *left]
     left = yield from _finish(left, pattern, small, config)
     return [*left[: bool(first)], *_rank(left[bool(first) :], pattern)]
+
+
+def confirm(
+    pattern: Pattern,
+    config: TournamentConfig,
+    wider: TournamentConfig,
+    starts: tuple[int, int, int],
+    seed: int,
+    known: Start,
+    agreement: float,
+    first_support: FirstSupport | None = None,
+) -> Generator[Progress, None, list[Start]]:
+    """Phase few random starts, to see whether they come to a crystal that is known; none begins from it.
+
+    The generator's value lists the starts, best first. Where not all of them are like the known crystal once they are settled, the
+    coarse grid may have cut off fringes that they need, and random starts are phased again on a larger one.
+
+    Parameters
+    ----------
+    pattern, config, starts, seed, first_support : as in `tournament`
+    wider : the same settings with a larger coarse grid
+    known : the crystal, on the grid of the pattern
+    agreement : correlation with the known crystal from which on a start is like it [1]
+    """
+    small, _, left = yield from _narrow(pattern, config, starts, seed, first_support)
+    if _likeness(left, known, small, config) < agreement:
+        small, _, left = yield from _narrow(pattern, wider, starts, seed, first_support)
+    return _rank((yield from _finish(left, pattern, small, config)), pattern)
 
 
 def settle_guesses(
@@ -243,6 +184,29 @@ def settle_guesses(
     found = yield from _settle(small.wide, settling, seed, guesses(small.data, small.oversampling))
     left = _rank(set_point_spread(pattern.point_spread, found), small)[:kept]
     return _rank((yield from _finish(left, pattern, small, config)), pattern)
+
+
+def _narrow(
+    pattern: Pattern,
+    config: TournamentConfig,
+    starts: tuple[int, int, int],
+    seed: int,
+    first_support: FirstSupport | None,
+) -> Generator[Progress, None, tuple[Pattern, IterativeConfig, list[Start]]]:
+    """Phase random starts on the coarse grid; return the pattern on it, the settings of the settling, and the starts left."""
+    small, (opening, narrowing, settling) = _coarse_rounds(pattern, config)
+    random = yield from run_starts(small.wide, opening, starts[0], seed, first_support=first_support)
+    left = set_point_spread(pattern.point_spread, random)
+    left = yield from _continue(_rank(left, small)[: starts[1]], small.wide, narrowing)
+    left = yield from _continue(_rank(left, small)[: starts[2]], small.wide, settling)
+    return small, settling, _rank(left, small)
+
+
+def _likeness(starts: list[Start], known: Start, small: Pattern, config: TournamentConfig) -> float:
+    """Return the correlation of a crystal with the start on the coarse grid that is least like it."""
+    cut = resample_guess(Guess(known.rho, known.support), small.data.shape, config.support_threshold).rho
+    settled = [reshape_start(start, small.data.shape).rho for start in starts]
+    return min(align(to_centre(rho), to_centre(cut.to(rho.device))).correlation for rho in settled)
 
 
 def _settle(wide: Measured, config: IterativeConfig, seed: int, guesses: Sequence[Guess]) -> Generator[Progress, None, list[Start]]:

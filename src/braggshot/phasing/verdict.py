@@ -36,6 +36,8 @@ class Limits:
         is failed below `agreeing_failed`, else doubtful up to `agreeing_good` [1]
     one_witness : llk_free above which the verdict is doubtful if one other start alone agrees with the chosen one; "auto" holds
         small tournaments to confirm a crystal up to it, and large ones above [1]
+    alone : llk_free up to which a crystal is good that no other start gives, if two others or more are stuck: it predicts to photon
+        noise voxels that tell right from wrong [1]
     excess_good, excess_failed : misfit of the magnitudes beyond photon noise, sqrt(chi2 - noise floor): doubtful above the first
         limit, failed above the second [1]
     free_good, free_failed : ratio of llk_free, the misfit of the held-out voxels, to llk, the misfit of the phased ones: doubtful
@@ -63,6 +65,7 @@ class Limits:
     agreeing_good: float = 0.5
     agreeing_failed: float = 0.1
     one_witness: float = 1.5
+    alone: float = 0.8
     excess_good: float = 0.2
     excess_failed: float = 0.4
     free_good: float = 10.0
@@ -106,6 +109,11 @@ def judge(
     limits = limits or Limits()
     agreeing = quality.agreeing or Agreement(0, 0, 0, limits.agreement)
     findings = _worst_first(*_agreement(agreeing, quality.llk_free, limits), *_by_counts(volume, rho, support, quality, limits))
+    if not findings and not agreeing.others:
+        return "good", (
+            f"voxels kept from the phasing are predicted to photon noise (llk_free {quality.llk_free:.2g}), much better than by "
+            f"the {agreeing.stuck} other starts, which are stuck.",
+        )
     if not findings:
         rest = f" ({agreeing.stuck} more are stuck, and predict these much worse)" if agreeing.stuck else ""
         return "good", (
@@ -193,11 +201,12 @@ def _worst_first(*findings: Finding) -> list[Finding]:
 def _agreement(agreeing: Agreement, llk_free: float, limits: Limits) -> Iterator[Finding]:
     same, others, stuck = agreeing.same, agreeing.others, agreeing.stuck
     if others == 0 and stuck:
-        yield Finding(
-            "doubtful",
-            f"one start predicts the voxels kept from the phasing much better than the {stuck} others, which are stuck, but none "
-            "confirms it: more starts may (phasing.max_tournaments = 12), or mask aliens and check the sampling.",
-        )
+        if stuck == 1 or not llk_free <= limits.alone:
+            yield Finding(
+                "doubtful",
+                f"one start predicts the voxels kept from the phasing much better than the {stuck} others, which are stuck, but "
+                "none confirms it: more starts may (phasing.max_tournaments = 12), or mask aliens and check the sampling.",
+            )
     elif others == 0:
         yield Finding("doubtful", "only one start was phased, so nothing says that it is not a lucky one; use 5 starts or more.")
     elif same < limits.agreeing_failed * others:

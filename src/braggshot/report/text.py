@@ -98,7 +98,7 @@ def _below(value: float, good: float, poor: float) -> Word:
 
 def _agreeing_word(agreeing: Agreement | None, limits: Limits) -> Word:
     if agreeing is None or not agreeing.others:
-        return "nothing confirms it", "fair"
+        return ("all others are stuck" if agreeing and agreeing.stuck else "nothing confirms it"), "fair"
     share = agreeing.same / agreeing.others
     if share > limits.agreeing_good:
         return "most", "good"
