@@ -40,9 +40,7 @@ from braggshot.volumes import DiffractionVolume, Reconstruction, Scan, StrainMap
 VERDICTS = ("good", "doubtful", "failed")  # from the best to the worst
 LARGER = 1.3  # extent of the crystal over the extent measured from the counts, from which the scan is phased again [1]
 FILLED = 0.95  # extent of the crystal over half the array, the largest that can be phased, from which it fills its box [1]
-REDRAWS = (
-    5  # noisy copies of the counts for the errors of a good crystal that one start alone has found, so that none tells a spread
-)
+REDRAWS = 5  # noisy copies of the counts that give the errors of a good crystal which no other start gives
 P = TypeVar("P")
 T = TypeVar("T")
 
