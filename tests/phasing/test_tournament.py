@@ -235,6 +235,29 @@ def test_a_fit_is_kept_where_it_predicts_better_and_goes_on_while_it_gains(sampl
     assert (bettered.seed, bettered.threshold) == (8, module.USUAL)
 
 
+@pytest.mark.parametrize(("is_smaller", "grown", "wanted"), [(True, 0.1, 0.1), (True, 0.5, 0.2), (False, 0.1, 0.2)])
+def test_a_fit_that_is_tighter_is_compared_with_one_more_layer_of_voxels(sample, monkeypatch, is_smaller, grown, wanted):
+    """Any crystal predicts better in a looser support; what is fitted, and no smaller than before, is not grown."""
+    truth, data = sample
+    body = to_corner(truth.abs() > 0.3 * truth.abs().max())
+    noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(0)) * body * truth.abs().max()
+    fitted = body & (torch.rand(data.shape, generator=torch.Generator().manual_seed(1)) < 0.9) if is_smaller else body
+    asked = []
+
+    def start(error, support):
+        return Start(to_corner(truth) + error * noise, support, 8, 0.2, (0.0,) * 3, 0.0, torch.zeros(0, 3))
+
+    def fits(guesses, data, wide, rounds, polish, seed):
+        asked.append(rounds[0].recipe)
+        return [start(grown, body) if asked[-1] == module.GROWING else start(0.4, fitted) for _ in guesses]
+        yield
+
+    monkeypatch.setattr(module, "refine_wide", fits)
+    (kept,), _ = finish(module.fit_surface([start(0.2, body)], pattern_of(data), TournamentConfig(), "20*ER", 0, (1, 1)))
+    assert torch.equal(kept.rho, start(wanted, body).rho)
+    assert (module.GROWING in asked) == is_smaller
+
+
 @pytest.mark.slow
 def test_a_crystal_of_four_pi_is_found_and_known_to_be():
     """A crystal that no test set holds; single starts mostly fail on such."""

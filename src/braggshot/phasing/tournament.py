@@ -60,6 +60,7 @@ from braggshot.physics.metrics import align
 SEEN = 0.75  # least blur up to which photons show the surface of a crystal [voxels]
 # A support is fitted up to `MOST_FITS` times while llk_free falls by more than the share `GAIN`, and is above `AT_NOISE` [1].
 MOST_FITS, GAIN, AT_NOISE = 5, 0.1, 0.6
+GROWING = "GROW+30*ER"  # recipe that adds a layer of voxels to a support
 USUAL = sum(ShrinkWrap.threshold) / 2  # threshold for whoever continues a start that had a threshold of its own [1]
 SHELLS = 50  # number of frequency shells, of equal width from 0 to 1 cycle per voxel, in each of which counts are averaged
 SAMPLED = 4.0  # oversampling above which the blur of the shrink-wrap is reduced, because the crystal has fewer voxels [1]
@@ -271,6 +272,7 @@ def fit_surface(
 ) -> Generator[Progress, None, list[Start]]:
     """Fit the supports of starts to the surface of the crystal (`FITTING`); keep a fit if it predicts the held-out voxels better.
 
+    A fit that is tighter, and predicts worse, is compared with a layer of voxels more.
     The best `fits[0]` are fitted; of those that gain much, and are not yet at photon noise, the best `fits[1]` are fitted again.
     """
     best, fitting = list(starts), fitting_rounds(pattern, config)
@@ -279,8 +281,10 @@ def fit_surface(
     for _ in range(MOST_FITS if fitting else 0):
         guesses = [Guess(best[k].rho, best[k].support) for k in left]
         tried = yield from refine_wide(guesses, pattern.data, pattern.wide, fitting, polish, seed)
+        tried = set_point_spread(pattern.point_spread, tried)
+        tried = yield from _grow_smaller(tried, [best[k] for k in left], pattern, fitting, polish, seed)
         gaining = []
-        for k, start in zip(left, set_point_spread(pattern.point_spread, tried), strict=True):
+        for k, start in zip(left, tried, strict=True):
             before, after = free[k], score(start, pattern.host).llk_free
             if not after >= before:
                 best[k], free[k] = replace(start, seed=starts[k].seed, threshold=USUAL), after
@@ -289,6 +293,23 @@ def fit_surface(
         if not (left := sorted(gaining, key=lambda k: free[k])[: fits[1]]):
             break
     return best
+
+
+def _grow_smaller(
+    fitted: list[Start], before: list[Start], pattern: Pattern, fitting: list[IterativeConfig], polish: str, seed: int
+) -> Generator[Progress, None, list[Start]]:
+    """Add a layer of voxels to fitted supports that are smaller than they were, where the held-out voxels are missed by more.
+
+    In a looser support any crystal predicts the held-out voxels better, a wrong one too, so only like is compared with like.
+    """
+    free = [(score(a, pattern.host).llk_free, score(b, pattern.host).llk_free) for a, b in zip(fitted, before, strict=True)]
+    sizes = [(int(a.support.sum()), int(b.support.sum())) for a, b in zip(fitted, before, strict=True)]
+    tight = [k for k, (a, b) in enumerate(free) if a >= b and sizes[k][0] < sizes[k][1]]
+    guesses = [Guess(fitted[k].rho, fitted[k].support) for k in tight]
+    growing = [replace(one, recipe=GROWING) for one in fitting]
+    grown = (yield from refine_wide(guesses, pattern.data, pattern.wide, growing, polish, seed)) if tight else []
+    found = dict(zip(tight, set_point_spread(pattern.point_spread, grown), strict=True))
+    return [found.get(k, start) for k, start in enumerate(fitted)]
 
 
 def fitting_rounds(pattern: Pattern, config: TournamentConfig) -> list[IterativeConfig]:
