@@ -235,21 +235,31 @@ def test_a_fit_is_kept_where_it_predicts_better_and_goes_on_while_it_gains(sampl
     assert (bettered.seed, bettered.threshold) == (8, module.USUAL)
 
 
-@pytest.mark.parametrize(("is_smaller", "grown", "wanted"), [(True, 0.1, 0.1), (True, 0.5, 0.2), (False, 0.1, 0.2)])
-def test_a_fit_that_is_tighter_is_compared_with_one_more_layer_of_voxels(sample, monkeypatch, is_smaller, grown, wanted):
+@pytest.mark.parametrize(
+    ("is_smaller", "error", "grown", "wanted"),
+    [
+        (True, 0.4, 0.1, 0.1),
+        (True, 0.4, 0.5, 0.2),
+        (False, 0.4, 0.1, 0.2),
+        (True, 0.202, 0.2, 0.202),  # a tie goes to the tighter support
+        (False, 0.202, 0.1, 0.2),
+    ],
+)
+def test_a_tighter_fit_is_compared_at_like_size(sample, monkeypatch, is_smaller, error, grown, wanted):
     """Any crystal predicts better in a looser support; what is fitted, and no smaller than before, is not grown."""
     truth, data = sample
     body = to_corner(truth.abs() > 0.3 * truth.abs().max())
     noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(0)) * body * truth.abs().max()
     fitted = body & (torch.rand(data.shape, generator=torch.Generator().manual_seed(1)) < 0.9) if is_smaller else body
+    layer = torch.ones_like(body) if wanted == error else body
     asked = []
 
-    def start(error, support):
-        return Start(to_corner(truth) + error * noise, support, 8, 0.2, (0.0,) * 3, 0.0, torch.zeros(0, 3))
+    def start(share, support):
+        return Start(to_corner(truth) + share * noise, support, 8, 0.2, (0.0,) * 3, 0.0, torch.zeros(0, 3))
 
     def fits(guesses, data, wide, rounds, polish, seed):
         asked.append(rounds[0].recipe)
-        return [start(grown, body) if asked[-1] == module.GROWING else start(0.4, fitted) for _ in guesses]
+        return [start(grown, layer) if asked[-1] == module.GROWING else start(error, fitted) for _ in guesses]
         yield
 
     monkeypatch.setattr(module, "refine_wide", fits)

@@ -60,6 +60,7 @@ from braggshot.physics.metrics import align
 SEEN = 0.75  # least blur up to which photons show the surface of a crystal [voxels]
 # A support is fitted up to `MOST_FITS` times while llk_free falls by more than the share `GAIN`, and is above `AT_NOISE` [1].
 MOST_FITS, GAIN, AT_NOISE = 5, 0.1, 0.6
+TIE = 0.05  # share by which llk_free may be larger for a tighter support to be chosen all the same [1]
 GROWING = "GROW+30*ER"  # recipe that adds a layer of voxels to a support
 USUAL = sum(ShrinkWrap.threshold) / 2  # threshold for whoever continues a start that had a threshold of its own [1]
 SHELLS = 50  # number of frequency shells, of equal width from 0 to 1 cycle per voxel, in each of which counts are averaged
@@ -272,7 +273,7 @@ def fit_surface(
 ) -> Generator[Progress, None, list[Start]]:
     """Fit the supports of starts to the surface of the crystal (`FITTING`); keep a fit if it predicts the held-out voxels better.
 
-    A fit that is tighter, and predicts worse, is compared with a layer of voxels more.
+    A fit that is tighter is held against what it would predict in a support as large (`_at_like_size`).
     The best `fits[0]` are fitted; of those that gain much, and are not yet at photon noise, the best `fits[1]` are fitted again.
     """
     best, fitting = list(starts), fitting_rounds(pattern, config)
@@ -282,12 +283,12 @@ def fit_surface(
         guesses = [Guess(best[k].rho, best[k].support) for k in left]
         tried = yield from refine_wide(guesses, pattern.data, pattern.wide, fitting, polish, seed)
         tried = set_point_spread(pattern.point_spread, tried)
-        tried = yield from _grow_smaller(tried, [best[k] for k in left], pattern, fitting, polish, seed)
+        tried = yield from _at_like_size(tried, [best[k] for k in left], pattern, fitting, polish, seed)
         gaining = []
-        for k, start in zip(left, tried, strict=True):
-            before, after = free[k], score(start, pattern.host).llk_free
-            if not after >= before:
-                best[k], free[k] = replace(start, seed=starts[k].seed, threshold=USUAL), after
+        for k, (start, after) in zip(left, tried, strict=True):
+            before = free[k]
+            if not after >= before * (1 + TIE * (_voxels(start) < _voxels(best[k]))):
+                best[k], free[k] = replace(start, seed=starts[k].seed, threshold=USUAL), score(start, pattern.host).llk_free
             if AT_NOISE < after < (1 - GAIN) * before:
                 gaining.append(k)
         if not (left := sorted(gaining, key=lambda k: free[k])[: fits[1]]):
@@ -295,21 +296,31 @@ def fit_surface(
     return best
 
 
-def _grow_smaller(
+def _at_like_size(
     fitted: list[Start], before: list[Start], pattern: Pattern, fitting: list[IterativeConfig], polish: str, seed: int
-) -> Generator[Progress, None, list[Start]]:
-    """Add a layer of voxels to fitted supports that are smaller than they were, where the held-out voxels are missed by more.
+) -> Generator[Progress, None, list[tuple[Start, float]]]:
+    """Return fitted starts, each with the llk_free that it would have in a support as large as before.
 
-    In a looser support any crystal predicts the held-out voxels better, a wrong one too, so only like is compared with like.
+    In a looser support any crystal predicts the held-out voxels better, a wrong one too. So where a fit is tighter and predicts
+    worse, a layer of voxels is added to it, and llk_free is interpolated between the two, its logarithm linearly in the number of
+    voxels. Of the two, the one whose support is more like that before is returned.
     """
     free = [(score(a, pattern.host).llk_free, score(b, pattern.host).llk_free) for a, b in zip(fitted, before, strict=True)]
-    sizes = [(int(a.support.sum()), int(b.support.sum())) for a, b in zip(fitted, before, strict=True)]
-    tight = [k for k, (a, b) in enumerate(free) if a >= b and sizes[k][0] < sizes[k][1]]
+    tight = [k for k, (a, b) in enumerate(free) if a >= b and _voxels(fitted[k]) < _voxels(before[k])]
     guesses = [Guess(fitted[k].rho, fitted[k].support) for k in tight]
     growing = [replace(one, recipe=GROWING) for one in fitting]
     grown = (yield from refine_wide(guesses, pattern.data, pattern.wide, growing, polish, seed)) if tight else []
-    found = dict(zip(tight, set_point_spread(pattern.point_spread, grown), strict=True))
-    return [found.get(k, start) for k, start in enumerate(fitted)]
+    found = [(start, after) for start, (after, _) in zip(fitted, free, strict=True)]
+    for k, start in zip(tight, set_point_spread(pattern.point_spread, grown), strict=True):
+        tighter, wanted, looser = _voxels(fitted[k]), _voxels(before[k]), _voxels(start)
+        share = min(1.0, (wanted - tighter) / max(1, looser - tighter))
+        like = free[k][0] ** (1 - share) * score(start, pattern.host).llk_free ** share
+        found[k] = (start if share > 0.5 else fitted[k], like)
+    return found
+
+
+def _voxels(start: Start) -> int:
+    return int(start.support.sum())
 
 
 def fitting_rounds(pattern: Pattern, config: TournamentConfig) -> list[IterativeConfig]:
