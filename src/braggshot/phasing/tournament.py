@@ -281,9 +281,9 @@ def fit_surface(
     left = sorted(sorted(range(len(starts)), key=lambda k: free[k])[: fits[0]])
     for _ in range(MOST_FITS if fitting else 0):
         guesses = [Guess(best[k].rho, best[k].support) for k in left]
-        tried = yield from refine_wide(guesses, pattern.data, pattern.wide, fitting, polish, seed)
-        tried = set_point_spread(pattern.point_spread, tried)
-        tried = yield from _at_like_size(tried, [best[k] for k in left], pattern, fitting, polish, seed)
+        fitted = yield from refine_wide(guesses, pattern.data, pattern.wide, fitting, polish, seed)
+        fitted = set_point_spread(pattern.point_spread, fitted)
+        tried = yield from _at_like_size(fitted, [best[k] for k in left], pattern, fitting, polish, seed)
         gaining = []
         for k, (start, after) in zip(left, tried, strict=True):
             before = free[k]
