@@ -78,7 +78,7 @@ def test_a_window_outlives_a_picture_that_is_given_up(scan, network, monkeypatch
     making.close()
     assert (part.window_frames, part.result, part.is_rough) == (24, None, True)
     prepared = []
-    monkeypatch.setattr(preview, "prepare", lambda _, config: prepared.append(config) or part.volume)
+    monkeypatch.setattr(preview, "prepare", lambda _, config, pause: prepared.append(config) or part.volume)
 
     def again(frames, before, **more):
         """Preview of so many frames, and the shapes that were asked for; None asks for a search."""
@@ -95,6 +95,23 @@ def test_a_window_outlives_a_picture_that_is_given_up(scan, network, monkeypatch
     assert (found.is_rough, shapes) == (False, [None, whole])  # the peak has passed, and shows how far it reaches
 
 
+def test_the_preparation_of_a_part_gives_way_between_its_stages(scan):
+    """A picture that more frames have overtaken ends within a stage, not after all of them."""
+    raw = replace(wanted(scan).scan, prepared=False)
+    stages = []
+    preview.prepare_part(replace(wanted(scan), scan=raw), resolve({}).prepare, None, lambda: stages.append("begun"))
+    assert len(stages) >= 4
+
+    def give_way():
+        stages.append("overtaken")
+        raise InterruptedError
+
+    stages.clear()
+    with pytest.raises(InterruptedError):
+        preview.prepare_part(replace(wanted(scan), scan=raw), resolve({}).prepare, None, give_way)
+    assert stages == ["overtaken"]
+
+
 def test_with_a_given_shape_only_the_peak_is_looked_for(scan, monkeypatch):
     """It is found beside a hot pixel."""
     raw = replace(wanted(scan).scan, prepared=False)
@@ -102,7 +119,7 @@ def test_with_a_given_shape_only_the_peak_is_looked_for(scan, monkeypatch):
     images[:, 3, 28] = 10 * images.max()
     hot = replace(wanted(scan), scan=replace(raw, frames=ArrayFrames(images)))
     asked = []
-    monkeypatch.setattr(preview, "prepare", lambda _, config: asked.append(config.centre))
+    monkeypatch.setattr(preview, "prepare", lambda _, config, pause: asked.append(config.centre))
     preview.prepare_part(hot, resolve({"prepare": {"shape": [16, 16, 16]}}).prepare, None)
     preview.prepare_part(hot, resolve({"prepare": {"shape": [16, 16, 16], "centre": [15, 14, 13]}}).prepare, None)
     assert asked == [(16, 16, 16), (15, 14, 13)]

@@ -146,10 +146,11 @@ def _resample(
     shape = _shape(support, basis, new.diagonal())
     points = _points(shape, new, basis, support.shape)
     inside = _interpolate(support.astype(float), points, order=1) >= 0.5
-    amplitude = _interpolate(np.abs(reconstruction.rho), points, order=1)
-    rho = inside * amplitude * _phase_factor(reconstruction.rho, support, points)
+    rho = np.zeros(shape, dtype=np.complex64)
+    amplitude = _interpolate(np.abs(reconstruction.rho), points[:, inside], order=1)
+    rho[inside] = amplitude * _phase_factor(reconstruction.rho, support, points[:, inside])
     spread = _uncertainty(reconstruction.uncertainty, support, points, inside)
-    return replace(reconstruction, rho=rho.astype(np.complex64), support=inside, basis=new, frame=frame, uncertainty=spread)
+    return replace(reconstruction, rho=rho, support=inside, basis=new, frame=frame, uncertainty=spread)
 
 
 def _shape(support: BoolArray, basis: FloatArray, edges: FloatArray) -> tuple[int, int, int]:

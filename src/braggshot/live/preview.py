@@ -6,7 +6,7 @@ Of the crystal and its twin, the one that agrees with the preview before is show
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -75,7 +75,12 @@ def use_one_thread() -> Iterator[None]:
 
 
 def sketch(
-    request: PreviewRequest, settings: Settings, hypotheses: int, network: Trained, previous: Preview | None
+    request: PreviewRequest,
+    settings: Settings,
+    hypotheses: int,
+    network: Trained,
+    previous: Preview | None,
+    pause: Callable[[], None] = lambda: None,
 ) -> PreviewSteps:
     """Make a quick preview: let the network phase the frames so far at low resolution; missing frames are masked.
 
@@ -89,12 +94,13 @@ def sketch(
     hypotheses : number of answers of the network that are kept as guesses of the crystal
     network : the trained network that the settings name
     previous : the previous preview of the same scan; its window is used again, moved to the present position of the peak
+    pause : function that is called between the stages of the preparation; its errors end the preview
 
     Raises
     ------
     DataError : if the counts hold no peak yet, or if no crystal is found.
     """
-    preview = prepare_part(request, settings.prepare, previous)
+    preview = prepare_part(request, settings.prepare, previous, pause)
     yield preview
     low_resolution = coarse_network(network[0]), network[1]
     config = replace(_limit_orientations(settings.phasing, hypotheses), method="oneshot")
@@ -154,7 +160,9 @@ def _phase_and_finish(preview: Preview, config: PhasingConfig, settings: Setting
     return replace(preview, result=finished)
 
 
-def prepare_part(request: PreviewRequest, config: PrepareConfig, previous: Preview | None) -> Preview:
+def prepare_part(
+    request: PreviewRequest, config: PrepareConfig, previous: Preview | None, pause: Callable[[], None] = lambda: None
+) -> Preview:
     """Prepare the frames so far in the window of the previous preview, or in a new one where that has become unfit.
 
     A new window is searched for once the peak has passed, and whenever the number of frames has grown to 1.5 times that at the last
@@ -164,12 +172,12 @@ def prepare_part(request: PreviewRequest, config: PrepareConfig, previous: Previ
     config = replace(config, aliens="off")
     result, is_rough = (None if previous is None else previous.result), not (request.is_past_peak or request.is_complete)
     if previous is None or _needs_search(request, previous):
-        found = prepare(request.scan, _search_config(request, config, is_rough))
+        found = prepare(request.scan, _search_config(request, config, is_rough), pause=pause)
         if previous is None or not _is_alike(found, previous.volume):
             change = "" if previous is None else _describe_change(found, previous.volume, request.frames)
             return Preview(found, request.frames, is_rough, change, result)
         previous = replace(previous, window_frames=request.frames, is_rough=is_rough)
-    volume = prepare(request.scan, _move_window(config, previous.volume, request))
+    volume = prepare(request.scan, _move_window(config, previous.volume, request), pause=pause)
     return replace(previous, volume=volume, window_change="")
 
 

@@ -227,7 +227,8 @@ class Session:
         try:
             with use_one_thread():
                 hypotheses, network = self.settings.live.hypotheses, self.load_preview_network()
-                preview = pipeline.drain(sketch(request, self.settings, hypotheses, network, previous), keep)
+                steps = sketch(request, self.settings, hypotheses, network, previous, self._stop_if_overtaken)
+                preview = pipeline.drain(steps, keep)
                 self._show_preview(request, preview)
                 if request.is_complete and self.settings.live.improve:
                     steps = improve(preview, self.settings, hypotheses, network, is_complete=True)
@@ -316,9 +317,8 @@ class Session:
         if current.scan == finished.name:
             state = {"state": "failed" if row["verdict"] == "failed" else "done", "work": None}
         self.status.change(series=(*current.series, row), finished=(*current.finished, files[0]), **state)
-        facts = {name: row[name] for name in ("verdict", "reasons", "chi2")}
-        names = [file.name for file in files]
-        self.journal.write("result", finished.name, finished.frames, file=names[0], files=names, **facts)
+        facts = {name: row[name] for name in ("verdict", "reasons", "chi2")} | {"files": [file.name for file in files]}
+        self.journal.write("result", finished.name, finished.frames, file=files[0].name, **facts)
         if not self.settings.live.keep and not self.settings.live.series:
             shutil.rmtree(finished.path, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -51,7 +52,9 @@ FIELDS = {
 }  # names of the provenance entries that an earlier preparation of the scan has written
 
 
-def prepare(scan: Scan, config: PrepareConfig = DEFAULTS, gain: FloatArray | None = None) -> DiffractionVolume:
+def prepare(
+    scan: Scan, config: PrepareConfig = DEFAULTS, gain: FloatArray | None = None, pause: Callable[[], None] = lambda: None
+) -> DiffractionVolume:
     """Prepare a scan: corrected counts around its Bragg peak.
 
     Parameters
@@ -59,6 +62,7 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS, gain: FloatArray | Non
     scan : raw frames and metadata
     config : settings
     gain : (rows, columns) gain of each pixel that was estimated from the scan, used where the scan has no flat field [1]
+    pause : function that is called between the stages that take longest; its errors end the preparation
 
     Returns
     -------
@@ -79,16 +83,19 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS, gain: FloatArray | Non
     read = read_first(scan, source, config)
     lost = find_lost_frames(read.frames, scan.frames.shape[0])
     if lost.any() and not scan.prepared:
-        return prepare(leave_out(scan, lost, read.frames.mark_empty(lost.size)), config, gain)
+        return prepare(leave_out(scan, lost, read.frames.mark_empty(lost.size)), config, gain, pause)
     if scan.frames.dtype == np.int16 and has_negative_counts(np.asarray(scan.frames[read.frames.brightest])):
         source = replace(source, unsigned=True)
         read = read_first(scan, source, config)
+    pause()
     block, view, peak = find_peak(scan, source, read, config)
+    pause()
     peak, offset = centre_peak(scan.name, block, peak, view.side, config)
     centred = _recentre(block, peak)
     # Where the window is given, and no foreign peak is looked for, nothing depends on the size of the crystal.
     is_size_needed = config.shape is None or "auto" in (config.binning, config.aliens)
     crystal = object_extent(*centred) if is_size_needed else None
+    pause()
     known = replace(config, binning=_binning(scan, centred[0], crystal, config))
     window, shape, remarks = _choose_window(scan, source.shape, view, peak, offset, crystal, known)
     bend = None if scan.prepared or not config.straight else _find_bend(scan, source, window, shape)
@@ -99,11 +106,8 @@ def prepare(scan: Scan, config: PrepareConfig = DEFAULTS, gain: FloatArray | Non
     if config.aliens == "auto" and crystal is not None and not scan.prepared:
         block = _mask_aliens(block, crystal.oversampling)
     moved = np.add(peak, offset) - raw_centre(window, shape) if config.subvoxel else np.zeros(3)
-    volume = _cut(block, *wide, moved, config)
-    if bend is not None:
-        counts, valid, said = straighten(volume.intensity, volume.valid, bend)
-        window = replace(window, straight=said is not None)
-        volume = replace(volume, intensity=counts, valid=valid, steps=(*volume.steps, *([said] if said else [])))
+    volume, window = _straighten(_cut(block, *wide, moved, config), window, bend)
+    pause()
     volume = replace(volume, oversampling=oversampling(volume.intensity, volume.valid))
     volume = replace(volume, name=scan.name, steps=(*source.steps, *block.steps, *remarks, *volume.steps))
     odd = () if scan.prepared else (*source.noticed, *block.noticed, *check_counts(_raw_plane(scan, source, block, peak[0])))
@@ -263,6 +267,15 @@ def _cut(
         counts[counts < config.threshold] = 0
         steps.append(f"counts below {config.threshold:g} set to 0")
     return DiffractionVolume(counts, valid, steps=tuple(steps))
+
+
+def _straighten(volume: DiffractionVolume, window: Window, bend: Bend | None) -> tuple[DiffractionVolume, Window]:
+    """Bring counts onto the straight grid, if it is known how theirs bends; return them with a window that says so."""
+    if bend is None:
+        return volume, window
+    counts, valid, said = straighten(volume.intensity, volume.valid, bend)
+    steps = (*volume.steps, *([said] if said else []))
+    return replace(volume, intensity=counts, valid=valid, steps=steps), replace(window, straight=said is not None)
 
 
 def _find_bend(scan: Scan, source: CorrectedFrames, window: Window, shape: Triple) -> Bend | None:
