@@ -28,8 +28,9 @@ import torch
 
 from braggshot.crystals.scan import ScanSettings, simulate_scan
 from braggshot.io import results
+from braggshot.live.config import resolve
 from braggshot.live.messages import Arrived, Begin, Dropped, End, Trouble
-from braggshot.live.session import Session, resolve
+from braggshot.live.session import Session
 from braggshot.live.simulator.player import PlayedScan, open_sink
 from braggshot.live.sources.memory import MemorySource
 from braggshot.live.sources.registry import open_source

@@ -20,7 +20,7 @@ from braggshot.cli import app
 from braggshot.crystals.sample import CrystalSettings
 from braggshot.io.beamlines.instruments import GeometrySettings
 from braggshot.io.registry import BUILT_IN, load_reader, option_names
-from braggshot.live import session
+from braggshot.live import config as live_config
 
 LAB = DOCS / "lab"
 COMMANDS = typer.main.get_command(app).commands
@@ -29,7 +29,7 @@ RESOLVERS = {
     "postprocess": pipeline.resolve,
     "series": series.resolve,
     "tensor": reflections.resolve,
-    "live": session.resolve,
+    "live": live_config.resolve,
     "train": train.resolve,
     "simulate": lambda table: config.resolve(CrystalSettings, table),
 }
@@ -221,7 +221,7 @@ def test_the_reference_has_each_command_setting_and_format(generate):
 
 
 def test_every_setting_says_what_it_is(generate):
-    tables = ("braggshot.pipeline:Settings", "braggshot.series.settings:SeriesConfig", "braggshot.live.session:LiveConfig",
+    tables = ("braggshot.pipeline:Settings", "braggshot.series.settings:SeriesConfig", "braggshot.live.config:LiveConfig",
               "braggshot.nn.training:TrainConfig", "braggshot.nn.datasets:DataConfig")  # fmt: skip
     rows = [line for table in tables for line in generate.settings(table).splitlines() if line.startswith("| `")]
     assert [row for row in rows if row.endswith("|  |")] == []

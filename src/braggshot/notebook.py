@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from braggshot.live.session import Session, resolve
+from braggshot.live.config import resolve
+from braggshot.live.session import Session
 from braggshot.live.sources.registry import open_source
 from braggshot.snapshot import Snapshot
 from braggshot.viewer import access

@@ -12,8 +12,9 @@ from live_runs import QUICK, finished, messages, source_of
 from braggshot.crystals.scan import gold_at_34idc
 from braggshot.io.frames import ArrayFrames
 from braggshot.live.advice import ENOUGH, advise, measure_tails, predict_strain
+from braggshot.live.config import resolve
 from braggshot.live.mailbox import PreviewRequest
-from braggshot.live.session import Session, resolve
+from braggshot.live.session import Session
 from braggshot.physics import exposure
 from braggshot.physics.forward import intensity
 from braggshot.physics.geometry import direct_basis

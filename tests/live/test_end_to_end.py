@@ -20,7 +20,8 @@ from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.io import registry, results
 from braggshot.io.formats import recorded
 from braggshot.io.frames import ArrayFrames
-from braggshot.live.session import Session, resolve
+from braggshot.live.config import resolve
+from braggshot.live.session import Session
 from braggshot.live.simulator.faults import Faults, fault_plan
 from braggshot.live.simulator.player import open_sink
 from braggshot.live.sources.registry import open_source

@@ -8,6 +8,7 @@ from threading import Event
 
 import numpy as np
 import pytest
+import torch
 from live_runs import QUICK, finished, messages, source_of
 
 from braggshot import pipeline
@@ -18,9 +19,10 @@ from braggshot.io.frames import ArrayFrames
 from braggshot.live import preview
 from braggshot.live import session as module
 from braggshot.live.assemble import Assembly
+from braggshot.live.config import resolve
 from braggshot.live.mailbox import Mailbox, PreviewRequest
 from braggshot.live.receiver import Receiver
-from braggshot.live.session import Session, resolve
+from braggshot.live.session import Session
 from braggshot.live.sources.memory import MemorySource
 from braggshot.live.status import Journal, Status
 from braggshot.nn.weights import load_network
@@ -274,4 +276,24 @@ def test_a_sketch_is_given_up_within_the_network(scan, tmp_path):
     session.mailbox.request(wanted(scan))
     with pytest.raises(module.Superseded):
         next(making)
+    session.journal.close()
+
+
+def test_an_improved_picture_is_given_up_within_the_network_for_any_work(scan, tmp_path, monkeypatch):
+    session = Session(tmp_path, resolve(QUICK))
+    reached = []
+
+    def improve(*_, **__):
+        """Ask for another picture while the network is at work."""
+        yield
+        session.mailbox.request(wanted(scan, 26))
+        next(session.load_preview_network()[0].modules())(torch.zeros(1))
+        reached.append("the end of the network")
+
+    monkeypatch.setattr(module, "improve", improve)
+    monkeypatch.setattr(session, "_show_preview", lambda *_: None)
+    session._preview, session._can_improve = (wanted(scan, 24), None), True
+    assert session._improve_preview()
+    assert session.mailbox.has_work()
+    assert (reached, session.status.latest()[1].trouble) == ([], ())
     session.journal.close()

@@ -20,8 +20,9 @@ from braggshot import pipeline, report
 from braggshot.errors import OutputError
 from braggshot.io import registry, results
 from braggshot.live import session as module
+from braggshot.live.config import resolve
 from braggshot.live.messages import Arrived, Dropped, End
-from braggshot.live.session import Session, resolve
+from braggshot.live.session import Session
 from braggshot.live.sources.memory import MemorySource
 from braggshot.live.status import Status
 from braggshot.series.registration import carry_neighbour, register
@@ -227,6 +228,7 @@ KILLED = """
 import os, signal, sys
 from braggshot.io import registry
 from braggshot.live import session as module
+from braggshot.live.config import resolve
 from braggshot.live.sources.memory import MemorySource
 sys.path.insert(0, sys.argv[3])
 from live_runs import QUICK, messages
@@ -241,7 +243,7 @@ def once(self, over):
 
 module.Session.finish_scan = once
 source = MemorySource([*messages(scan, "one"), *messages(scan, "two"), *list(messages(scan, "three"))[:10]])
-module.Session(sys.argv[2], module.resolve(QUICK)).run(source)
+module.Session(sys.argv[2], resolve(QUICK)).run(source)
 """
 
 

@@ -19,8 +19,10 @@ from braggshot.cli.terminal import say
 from braggshot.cli.view import BasePath, Host, NoBrowser, NoToken, Port, TokenFile, announce, choose_token, end_as_by_ctrl_c
 
 if TYPE_CHECKING:
-    from braggshot.live.session import LiveSettings
+    from braggshot.live.config import LiveSettings
+    from braggshot.live.session import Session
     from braggshot.live.status import Event
+    from braggshot.viewer.pages import Pages
     from braggshot.volumes import Scan
 
 commands = typer.Typer()
@@ -58,8 +60,9 @@ def live(
 ) -> None:
     """Show in the browser, until Ctrl-C, how the crystal forms while it is rocked; write each finished scan as a result file."""
     from braggshot.errors import DataError
+    from braggshot.live.config import resolve
     from braggshot.live.given import read_images, refuse_unfit
-    from braggshot.live.session import Session, resolve
+    from braggshot.live.session import Session
     from braggshot.live.sources.registry import open_source
     from braggshot.live.sources.replay import ReplaySource
     from braggshot.viewer.access import clean_base
@@ -86,13 +89,18 @@ def live(
             say(f"The replay begins when the page is open, or after {FIRST_PAGE:.0f} s.")
             frames.hold = pages.wait_for_first(FIRST_PAGE)
         session.run(frames, once)
-        if once:
-            pages.wait_until_shown(session.status.latest()[0], LAST_PAGE)
-        else:
-            say("No more frames will come. The page stays until Ctrl-C.")
-            threading.Event().wait()
+        _keep_page(session, pages, once)
     if session.losses:
         raise DataError(f"{session.losses} faults lost frames or results; {output / 'events.jsonl'} says which.")
+
+
+def _keep_page(session: Session, pages: Pages, once: bool) -> None:
+    """Keep the page until Ctrl-C, or, after a session of one scan, until every open page shows how it ended."""
+    if once:
+        pages.wait_until_shown(session.status.latest()[0], LAST_PAGE)
+    else:
+        say("No more frames will come. The page stays until Ctrl-C.")
+        threading.Event().wait()
 
 
 def _read_like(like: Path | None, settings: LiveSettings) -> tuple[Scan | None, LiveSettings]:

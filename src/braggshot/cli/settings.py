@@ -22,7 +22,7 @@ ROOTS = {
     "reconstruct": "braggshot.pipeline:Settings",
     "postprocess": "braggshot.pipeline:Settings",
     "series": "braggshot.series.settings:SeriesSettings",
-    "live": "braggshot.live.session:LiveSettings",
+    "live": "braggshot.live.config:LiveSettings",
     "tensor": "braggshot.reflections:TensorSettings",
     "--cluster": "braggshot.cluster:ClusterSettings",
     "train": "braggshot.train:TrainSettings",

@@ -4,6 +4,7 @@
 
     sources --messages--> assemble (frames -> recorded scan) --> session (previews, results, events) --> viewer
 
+config       settings of a session
 messages     messages of a source: a scan begins, a frame, the scan ends, something was dropped
 sources/     receive frames: one module or folder for each transport
 simulator/   play a scan over those transports, with faults on request

@@ -16,20 +16,21 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from braggshot import config, pipeline, series
-from braggshot.errors import ConfigError, DataError
+from braggshot import pipeline, series
+from braggshot.errors import DataError
 from braggshot.io import registry, results
 from braggshot.iterative.iterate import Progress
 from braggshot.live.advice import tell
 from braggshot.live.assemble import Assembly, recordings_in
+from braggshot.live.config import LiveSettings
 from braggshot.live.earlier import Places, resume, taken_before
 from braggshot.live.given import GivenImage
 from braggshot.live.mailbox import FinishedScan, Mailbox, PreviewRequest
@@ -38,61 +39,19 @@ from braggshot.live.preview import Preview, align_with, improve, rehearse, sketc
 from braggshot.live.receiver import Receiver
 from braggshot.live.status import Event, Journal, Status
 from braggshot.nn.weights import load_network
-from braggshot.output import OutputConfig, OutputFormat, check_writable, targets_of, write
+from braggshot.output import OutputFormat, check_writable, targets_of, write
 from braggshot.phasing import memory
 from braggshot.phasing.strategies import Trained
-from braggshot.series import SeriesSettings, table
+from braggshot.series import table
 from braggshot.snapshot import PreviewRecord, Work
 from braggshot.volumes import Reconstruction, Scan
 
 RECORDINGS = ".live"
 """Folder of the recordings, inside the folder of the results."""
-LIVE_READS = {"network", "refine", "support_threshold"}
-"""Names of phasing settings that every preview reads; the user may give them even if the full reconstruction does not read them."""
-
-
-@dataclass(frozen=True)
-class LiveConfig:
-    """Settings of a live session.
-
-    Parameters
-    ----------
-    every : number of frames between previews; 0 makes about 30 in a scan, and one more once the rocking curve has passed its peak
-    hypotheses : number of answers of the network that a preview keeps as guesses of the crystal
-    improve : refine a preview while no other work waits, and preview a complete scan again at the network's full resolution
-    series : treat all scans as scans of one crystal, as ``braggshot series`` does: on one grid, with one origin, and always
-        with the same choice between the crystal and its twin
-    keep : keep the recorded frames of finished scans
-    """
-
-    every: int = 0
-    hypotheses: int = 2
-    improve: bool = True
-    series: bool = False
-    keep: bool = False
-
-    def __post_init__(self) -> None:
-        if self.every < 0 or self.hypotheses < 1:
-            raise ConfigError("live.every must not be negative, live.hypotheses at least 1.")
-
-
-@dataclass(frozen=True, repr=False)
-class LiveSettings(SeriesSettings):
-    """All settings of a live session: of the reconstruction, of a series of scans, of the output, and of the session itself."""
-
-    output: OutputConfig = field(default_factory=OutputConfig)
-    live: LiveConfig = field(default_factory=LiveConfig)
 
 
 class Superseded(Exception):
     """Signal that the present work is given up, because more urgent work waits or the session stops."""
-
-
-def resolve(settings: Mapping[str, Any]) -> LiveSettings:
-    """Turn nested settings into `LiveSettings`; every name and value is checked."""
-    resolved = config.resolve(LiveSettings, settings)
-    pipeline.refuse_unread_settings(resolved, settings, LIVE_READS)
-    return resolved
 
 
 class Session:
@@ -127,7 +86,7 @@ class Session:
         self._preview: tuple[PreviewRequest, Preview] | None = None  # last request with its preview, which may be unfinished
         # Newest picture of each scan whose full reconstruction is not done; the full result is turned as this picture is.
         self._pictures: dict[str, Reconstruction] = {}
-        self._can_improve = False  # whether the last preview could still be improved
+        self._can_improve = self._is_improving = False  # whether the last preview could still be improved, and whether it is now
         self.current_request: PreviewRequest | None = None  # request whose preview is being made
         self._trained: Trained | None = None
         self._sketch_seconds: float | None = None  # time that the last picture took [s]
@@ -237,7 +196,7 @@ class Session:
             self.current_request = None
         self._can_improve = self.settings.live.improve and not request.is_complete
 
-    def _stop_if_overtaken(self, *_: Any) -> None:
+    def _stop_if_overtaken(self) -> None:
         """Give up the present preview by raising `Superseded`, if a more urgent preview request waits.
 
         The first picture of a scan is given up for the complete scan alone, so that a slow machine shows one before the scan ends.
@@ -258,7 +217,7 @@ class Session:
             # The novelty check of the full job needs a forward pass of its own; a preview skips it, for want of ranges.
             self._trained = network, replace(card, familiar={})
             for layer in self._trained[0].modules():
-                layer.register_forward_pre_hook(self._stop_if_overtaken)
+                layer.register_forward_pre_hook(self._give_way)
         return self._trained
 
     def _improve_preview(self) -> bool:
@@ -274,10 +233,19 @@ class Session:
             with use_one_thread():
                 self._show_preview(request, pipeline.drain(steps, self._stop_if_busy))
 
+        self._is_improving = True
         self._run_guarded(request.name, refine, quiet=(Superseded, DataError))
+        self._is_improving = False
         return True
 
-    def _stop_if_busy(self, _: Progress | Preview) -> None:
+    def _give_way(self, *_: Any) -> None:
+        """Give up an improved picture for any work that waits, another picture for a more urgent one."""
+        if self._is_improving:
+            self._stop_if_busy()
+        else:
+            self._stop_if_overtaken()
+
+    def _stop_if_busy(self, *_: Any) -> None:
         """Raise `Superseded` if other work waits or the session stops."""
         if self.mailbox.has_work() or self.stop.is_set():
             raise Superseded
