@@ -86,7 +86,7 @@ class Session:
         self._preview: tuple[PreviewRequest, Preview] | None = None  # last request with its preview, which may be unfinished
         # Newest picture of each scan whose full reconstruction is not done; the full result is turned as this picture is.
         self._pictures: dict[str, Reconstruction] = {}
-        self._can_improve = self._is_improving = False  # whether the last preview could still be improved, and whether it is now
+        self._can_improve = False  # whether the last preview could still be improved
         self.current_request: PreviewRequest | None = None  # request whose preview is being made
         self._trained: Trained | None = None
         self._sketch_seconds: float | None = None  # time that the last picture took [s]
@@ -210,7 +210,7 @@ class Session:
     def load_preview_network(self) -> Trained:
         """Return the network that makes previews; the network is read from disk only once.
 
-        Before each layer of the network a hook checks whether a more urgent request waits, and if so stops the preview.
+        Before each layer of the network a hook checks whether what waits is more urgent, and if so stops the preview.
         """
         if self._trained is None:
             network, card = load_network(self.settings.phasing.network)
@@ -233,14 +233,12 @@ class Session:
             with use_one_thread():
                 self._show_preview(request, pipeline.drain(steps, self._stop_if_busy))
 
-        self._is_improving = True
         self._run_guarded(request.name, refine, quiet=(Superseded, DataError))
-        self._is_improving = False
         return True
 
     def _give_way(self, *_: Any) -> None:
-        """Give up an improved picture for any work that waits, another picture for a more urgent one."""
-        if self._is_improving:
+        """Give up a requested preview for a more urgent one; give up an improvement, or the rehearsal, for any work that waits."""
+        if self.current_request is None:
             self._stop_if_busy()
         else:
             self._stop_if_overtaken()
