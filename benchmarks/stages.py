@@ -32,8 +32,7 @@ STAGES = {
     "network: familiar or new": ["phasing.hypotheses.find_novelties"],
     "network: predict": ["phasing.hypotheses.predict"],
     "coarse grid, wider spacings": [
-        f"phasing.{name}"
-        for name in ("tournament.crop_to_centre", "tournament.resample_guess", "tournament.widen", "problem.widen")
+        f"phasing.{name}" for name in ("tournament.crop_to_centre", "tournament.resample_guess", "pattern.widen", "problem.widen")
     ],
     "engine": [
         "phasing.strategies.run_starts",
@@ -44,7 +43,7 @@ STAGES = {
             for function in ("run_starts", "continue_starts")
         ),
     ],
-    "scores": [f"phasing.{module}.score" for module in ("auto", "tournament", "selection")],
+    "scores": [f"phasing.{module}.score" for module in ("auto", "hypotheses", "surface", "tournament", "selection")],
     "selection and verdict": ["phasing.auto.judge_starts"],
     "strain": ["pipeline._strain"],
     "write: cxi, vti": ["io.results.write", "io.results.vtk.write"],

@@ -10,9 +10,10 @@ import torch
 
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.even_fields import RANGES, inversion_symmetry, is_even, paraboloids
+from braggshot.phasing.pattern import Pattern, measure_oversampling
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.rounds import TournamentConfig
-from braggshot.phasing.tournament import Pattern, measure_oversampling, settle_guesses
+from braggshot.phasing.tournament import settle_guesses
 from braggshot.physics.fourier import fourier, to_centre
 from braggshot.physics.metrics import align
 from braggshot.pipeline import drain

@@ -16,11 +16,12 @@ from braggshot.iterative.iterate import Start
 from braggshot.iterative.projections import measured
 from braggshot.phasing import outcome, partial_coherence
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.pattern import Pattern, measure_oversampling
 from braggshot.phasing.problem import PhasingContext, prepare_measured
 from braggshot.phasing.rounds import Round, TournamentConfig
 from braggshot.phasing.selection import score
 from braggshot.phasing.strategies import phase
-from braggshot.phasing.tournament import Pattern, measure_oversampling, tournament
+from braggshot.phasing.tournament import tournament
 from braggshot.phasing.verdict import Limits
 from braggshot.physics.forward import PointSpread
 from braggshot.physics.fourier import to_centre

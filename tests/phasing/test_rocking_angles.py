@@ -114,10 +114,15 @@ def test_nothing_is_estimated_where_it_is_not_asked_for(found, preparation, phas
     assert drain(estimate_drift(found, PrepareConfig(**preparation), replace(QUICK, **phasing))) is None
 
 
-def test_a_good_crystal_is_left_alone_and_a_large_one_only_told(found, monkeypatch):
+def test_a_good_crystal_wants_a_clearer_sign_and_a_large_one_is_only_told(found, monkeypatch):
+    """The same crystal is left alone where its misfit leaves too little room for a good one, and moved where it leaves enough."""
     monkeypatch.setattr(rocking_angles, "fit_frames", lambda *_, **__: pytest.fail("fitted"))
     good = replace(found, verdict="good", reasons=("all agree.",))
+    monkeypatch.setattr(rocking_angles, "GOOD_ROOM", 1e9)
     assert drain(estimate_drift(good, PrepareConfig(), QUICK)) is None
+    monkeypatch.setattr(rocking_angles, "GOOD_ROOM", 0.0)
+    with pytest.raises(pytest.fail.Exception, match="fitted"):
+        drain(estimate_drift(good, PrepareConfig(), QUICK))
     monkeypatch.setattr(rocking_angles, "MOST", 1000)
     told = drain(estimate_drift(found, PrepareConfig(), QUICK))
     assert told.volume is None

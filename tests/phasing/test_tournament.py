@@ -15,13 +15,15 @@ from braggshot.iterative import iterate, spacing
 from braggshot.iterative.iterate import Guess, IterativeConfig, Start, run_starts
 from braggshot.iterative.projections import ShrinkWrap, blur
 from braggshot.iterative.spacing import refine_wide
+from braggshot.phasing import surface
 from braggshot.phasing import tournament as module
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.pattern import Pattern, finest_frequency, measure_oversampling
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.rounds import Round, TournamentConfig
 from braggshot.phasing.selection import score
 from braggshot.phasing.strategies import phase
-from braggshot.phasing.tournament import Pattern, coarse_voxels, confirm, finest_frequency, measure_oversampling, tournament
+from braggshot.phasing.tournament import coarse_voxels, confirm, tournament
 from braggshot.physics.fourier import crop, to_centre, to_corner
 from braggshot.physics.metrics import align
 
@@ -202,7 +204,7 @@ def test_a_loose_support_is_fitted_to_the_surface(sample):
     free = IterativeConfig(recipe="60*RAAR+60*ER", shrink_wrap=ShrinkWrap(period=0))
     (rimmed,), _ = finish(run_starts(data, free, 1, 0, [Guess(to_corner(truth) * loose + 1e-3 * loose, loose)]))
     pattern = pattern_of(data)
-    (fitting,) = module.fitting_rounds(pattern, TournamentConfig())
+    (fitting,) = surface.fitting_rounds(pattern, TournamentConfig())
     for start in (Guess(rimmed.rho, rimmed.support), Guess(to_corner(truth), body)):
         (fitted,), _ = finish(refine_wide([start], data, pattern.wide, [fitting], "20*ER", 0))
         assert align(to_centre(fitted.rho), truth).correlation > 0.995
@@ -226,13 +228,13 @@ def test_a_fit_is_kept_where_it_predicts_better_and_goes_on_while_it_gains(sampl
         return [start(next(errors) if k == len(guesses) - 1 else 0.9, -1) for k in range(len(guesses))]
         yield
 
-    monkeypatch.setattr(module, "refine_wide", fits)
+    monkeypatch.setattr(surface, "refine_wide", fits)
     first = [start(0.0, 7), start(0.8, 8)]
-    (right, bettered), _ = finish(module.fit_surface(first, pattern_of(data), TournamentConfig(), "20*ER", 0, (2, 2)))
+    (right, bettered), _ = finish(surface.fit_surface(first, pattern_of(data), TournamentConfig(), "20*ER", 0, (2, 2)))
     assert right is first[0]
     assert asked == [2, 1, 1]
     assert torch.equal(bettered.rho, start(0.2, 8).rho)
-    assert (bettered.seed, bettered.threshold) == (8, module.USUAL)
+    assert (bettered.seed, bettered.threshold) == (8, surface.USUAL)
 
 
 @pytest.mark.parametrize(
@@ -259,13 +261,13 @@ def test_a_tighter_fit_is_compared_at_like_size(sample, monkeypatch, is_smaller,
 
     def fits(guesses, data, wide, rounds, polish, seed):
         asked.append(rounds[0].recipe)
-        return [start(grown, layer) if asked[-1] == module.GROWING else start(error, fitted) for _ in guesses]
+        return [start(grown, layer) if asked[-1] == surface.GROWING else start(error, fitted) for _ in guesses]
         yield
 
-    monkeypatch.setattr(module, "refine_wide", fits)
-    (kept,), _ = finish(module.fit_surface([start(0.2, body)], pattern_of(data), TournamentConfig(), "20*ER", 0, (1, 1)))
+    monkeypatch.setattr(surface, "refine_wide", fits)
+    (kept,), _ = finish(surface.fit_surface([start(0.2, body)], pattern_of(data), TournamentConfig(), "20*ER", 0, (1, 1)))
     assert torch.equal(kept.rho, start(wanted, body).rho)
-    assert (module.GROWING in asked) == is_smaller
+    assert (surface.GROWING in asked) == is_smaller
 
 
 @pytest.mark.slow

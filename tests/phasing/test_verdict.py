@@ -135,14 +135,14 @@ def test_starts_that_are_stuck_do_not_count():
     assert verdict == "good"
     assert "1 of 1 other starts" in reasons[0]
     assert "7 more are stuck" in reasons[0]
-    verdict, reasons = judge(volume(), *crystal(), replace(QUALITY, agreeing=Agreement(0, 0, 7, 0.95)))
+    verdict, reasons = judge(volume(), *crystal(), replace(QUALITY, llk_free=1.1, agreeing=Agreement(0, 0, 7, 0.95)))
     assert verdict == "doubtful"
     assert "better than the 7 others" in reasons[0]
 
 
 @pytest.mark.parametrize(
     ("stuck", "llk_free", "wanted"),
-    [(2, 0.6, "good"), (2, 0.81, "doubtful"), (1, 0.6, "doubtful"), (0, 0.6, "doubtful"), (2, float("nan"), "doubtful")],
+    [(2, 0.6, "good"), (2, 1.01, "doubtful"), (1, 0.6, "doubtful"), (0, 0.6, "doubtful"), (2, float("nan"), "doubtful")],
 )
 def test_a_start_at_photon_noise_needs_no_other_where_all_others_are_stuck(stuck, llk_free, wanted):
     quality = replace(QUALITY, llk_free=llk_free, agreeing=Agreement(0, 0, stuck, 0.95))

@@ -5,8 +5,10 @@ Each module imports only modules above it in this list.
 verdict             judge a reconstruction: good, doubtful or failed, with reasons
 calibration         scale the spread of solutions to errors that cover 68 % of cases
 memory              refuse a phasing that does not fit into memory
+pattern             hold the pattern in which a crystal is searched, and what its counts tell the search
 selection           score starts on held-out voxels, choose one, align the others to it, and judge it
 rounds              hold the settings of a tournament, round by round
+surface             fit supports to the surface of the crystal
 tournament          narrow many random starts down on a coarse grid
 config              hold the settings of phasing
 problem             hold the counts of one volume, and what is known so far while it is phased

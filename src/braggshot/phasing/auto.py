@@ -17,8 +17,8 @@ from braggshot.iterative.iterate import Guess, IterativeConfig, Progress, Start,
 from braggshot.iterative.projections import ShrinkWrap
 from braggshot.phasing.config import PhasingConfig, Sizes
 from braggshot.phasing.even_fields import is_even, paraboloids
-from braggshot.phasing.hypotheses import hypotheses_of, refine_guesses, refine_longer
-from braggshot.phasing.outcome import Found, judge_starts
+from braggshot.phasing.hypotheses import hypotheses_of, is_promising, refine_guesses, refine_longer
+from braggshot.phasing.outcome import Found, judge_starts, keep_verdict
 from braggshot.phasing.partial_coherence import (
     Phasing,
     adopt_point_spread,
@@ -29,14 +29,16 @@ from braggshot.phasing.partial_coherence import (
 from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.rounds import TournamentConfig
 from braggshot.phasing.selection import best_of, ranked, score
-from braggshot.phasing.tournament import confirm, fitting_rounds, settle_guesses, surface_blur, tournament
-from braggshot.phasing.verdict import is_settled
+from braggshot.phasing.surface import fitting_rounds, surface_blur
+from braggshot.phasing.tournament import confirm, settle_guesses, tournament
+from braggshot.phasing.verdict import is_alone, is_settled
 
 # Difference between the seeds of two successive tournaments on one volume, so that they draw different random starts.
 APART = 1000
 # Number of starts, the best so far, that are kept when further random starts are phased because the verdict is not good; each start
 # takes the memory of a volume.
 KEPT = 4
+ALONE = "refine"  # how a crystal was found that no random start has to confirm
 CONFIRMED = 2  # largest number of further tournaments that are small, because a crystal near photon noise only lacks company
 Run = Generator[Progress, None, Found]
 Searched = Generator[Progress, None, tuple[list[Start], str]]
@@ -54,12 +56,15 @@ def phase_by_auto(context: PhasingContext) -> Run:
         if context.is_enough(alone.result):
             return judge_starts(context, refined, "refine")
     context, starts, how = yield from search_with_coherence(context, partial(_first_search, asked=asked))
-    starts = yield from settle_gaps(context, starts)
+    measured = starts
+    starts = yield from settle_gaps(context, measured)
     refused = score(_best(context, starts), counts).llk_free
     keeps_volume = True
     for number in range(config.max_tournaments):
         further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
         found = judge_starts(context, starts, how + further)
+        if number == 0 and how == ALONE and starts is not measured:
+            found = keep_verdict(judge_starts(context, measured, how), found, config.limits)
         if context.is_enough and context.is_enough(found.result):
             break
         if is_settled(found.result, config.limits) or number == config.max_tournaments - 1:
@@ -99,15 +104,9 @@ def _try_point_spread_again(
 
 
 def _ask_network(context: PhasingContext) -> Generator[Progress, None, Asked]:
-    """Return the network's guesses, and what a short refinement makes of them, of which only the best is fitted to the surface."""
+    """Return the network's guesses, and what a short refinement makes of them."""
     guesses = hypotheses_of(context, context.config.support_threshold)
-    return guesses, (yield from refine_guesses(context, guesses, 1))
-
-
-def _is_promising(context: PhasingContext, refined: Sequence[Start]) -> bool:
-    """Tell whether the best of the refined guesses already predicts the held-out voxels."""
-    best = score(_best(context, refined), context.data_cpu)
-    return best.unseen <= context.config.promising_excess or _is_near_noise(context, refined)
+    return guesses, (yield from refine_guesses(context, guesses, is_last=False))
 
 
 def _is_near_noise(context: PhasingContext, starts: Sequence[Start]) -> bool:
@@ -118,19 +117,26 @@ def _is_near_noise(context: PhasingContext, starts: Sequence[Start]) -> bool:
 def _first_search(context: PhasingContext, asked: Asked) -> Searched:
     """Phase random starts; return the network's best guess, refined for longer where needed, and the best random starts.
 
-    If the best guess predicts the held-out voxels, few random starts are phased, to confirm it, and so where photons are too few
-    to tell. Otherwise many are phased, and the guesses further as well. The random starts never begin from a guess.
+    None is phased if the guess predicts the held-out voxels to photon noise where others are stuck (`verdict.is_alone`); these are
+    returned with it. If it predicts them nearly as well, or photons are too few to tell, few random starts are phased, to confirm
+    it. Otherwise many are phased, and the guesses further as well. The random starts never begin from a guess.
 
     Parameters
     ----------
     asked : the network's answers to the counts as measured; to sharpened counts they are asked for anew
     """
-    config, pattern = context.config, context.pattern
+    config, counts, pattern = context.config, context.data_cpu, context.pattern
     guesses, refined = asked if context.sharpened is None else (yield from _ask_network(context))
-    if not _is_promising(context, refined):
+    tried, best = list(refined), _best(context, refined)
+    if score(best, counts).unseen > config.deepen_excess and not _is_near_noise(context, refined):
         refined = yield from refine_longer(context, guesses, refined)
-    best, first = _best(context, refined), config.first_support
-    if not fitting_rounds(pattern, config.volume_tournament) or _is_promising(context, refined):
+        tried, best = [*refined, *(start for start in tried if all(start is not one for one in refined))], _best(context, refined)
+    free = score(best, counts).llk_free
+    stuck = [start for start in tried if score(start, counts).llk_free > config.limits.stuck_ratio * free]
+    if is_alone(free, len(stuck), config.limits):
+        return [best, *stuck[:KEPT]], ALONE
+    first, is_near = config.first_support, is_promising(context, best) or _is_near_noise(context, refined)
+    if not fitting_rounds(pattern, config.volume_tournament) or is_near:
         narrow, wide, sizes = config.volume_tournament, searching(config, True), config.confirm_starts
         witnesses = yield from confirm(pattern, narrow, wide, sizes, config.seed, best, config.limits.agreement, first)
         return [best, *witnesses], "refine and confirm"
@@ -167,7 +173,10 @@ def _complete(context: PhasingContext, starts: list[Start]) -> Phasing:
 
 
 def settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
-    """Continue all starts with `gap_recipe` if detector gaps are wide, since no count fixes the Fourier components in gaps."""
+    """Continue starts with `gap_recipe` if detector gaps are wide, since no count fixes the Fourier components in gaps.
+
+    Starts that are stuck beside the best (`Limits.stuck_ratio`) stay as they are.
+    """
     config, missing = context.config, 1 - float(context.data.valid.float().mean())
     if missing <= config.gap_fraction:
         return starts
@@ -175,7 +184,11 @@ def settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
     recipe = f"PSF+{config.gap_recipe}" if is_blurred else config.gap_recipe
     blur = surface_blur(context.pattern)
     filling = IterativeConfig(recipe=recipe, shrink_wrap=ShrinkWrap(0, sigma_start=blur, sigma_end=blur), flatness=0.2)
-    return (yield from continue_starts(starts, context.data, filling))
+    free = [score(start, context.data_cpu).llk_free for start in starts]
+    near = [k for k, one in enumerate(free) if not one > config.limits.stuck_ratio * min(free)]
+    filled = yield from continue_starts([starts[k] for k in near], context.data, filling)
+    found = dict(zip(near, filled, strict=True))
+    return [found.get(k, start) for k, start in enumerate(starts)]
 
 
 def _best(context: PhasingContext, starts: Sequence[Start]) -> Start:

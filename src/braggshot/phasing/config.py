@@ -28,9 +28,9 @@ class PhasingConfig(Changes):
     hypotheses : number of hypotheses, guesses of the crystal: the best predictions of the network are kept as hypotheses
     orientations : number of turned copies of the pattern, from each of which the network makes a prediction
     refine : settings of the iterations that refine each hypothesis of the network and each object given to begin from
-    deepen : recipe and blur of a longer refinement, in which supports keep the measured volume; it follows in "auto" if no
-        hypothesis is promising, in "refine" if `deepen_excess` is exceeded
-    deepen_excess : misfit of the held-out magnitudes, as for `promising_excess`, above which "refine" refines for longer [1]
+    deepen : recipe and blur of a longer refinement, in which supports keep the measured volume; it follows if
+        `deepen_excess` is exceeded
+    deepen_excess : misfit of the held-out magnitudes, as for `promising_excess`, above which a hypothesis is refined for longer [1]
     promising_excess : largest misfit of the held-out magnitudes beyond photon noise (`metrics.excess_misfit`) with which the best
         refined hypothesis is promising; random starts then only have to confirm it [1]
     search_oversampling : a pattern that is sampled more finely is resampled at wider spacings, down to this oversampling, on which

@@ -13,10 +13,11 @@ from braggshot.iterative.spacing import widest
 from braggshot.phasing.auto import searching
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.hypotheses import POLISH
+from braggshot.phasing.pattern import measure_oversampling
 from braggshot.phasing.problem import prepare_measured
 from braggshot.phasing.rounds import TournamentConfig
 from braggshot.phasing.strategies import find_strategy
-from braggshot.phasing.tournament import coarse_voxels, measure_oversampling
+from braggshot.phasing.tournament import coarse_voxels
 from braggshot.volumes import DiffractionVolume
 
 TRIED = "12*HIO+3*ER"  # recipe of the iterations that are timed

@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from braggshot.iterative.iterate import Guess, Progress, Start
 from braggshot.iterative.spacing import refine_wide
@@ -13,8 +14,9 @@ from braggshot.phasing.hypotheses import refinement
 from braggshot.phasing.partial_coherence import WIDE, refit_with_psf
 from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import choose_and_judge
-from braggshot.phasing.tournament import fitting_rounds
+from braggshot.phasing.surface import fitting_rounds
 from braggshot.phasing.verdict import Limits
+from braggshot.physics.metrics import align
 from braggshot.volumes import Reconstruction
 
 
@@ -66,6 +68,19 @@ def judge_starts(context: PhasingContext, starts: list[Start], method: str) -> F
         limits = replace(limits, tie_margin=0.0)
     result = choose_and_judge(context.volume, context.data_cpu, starts, limits, method)
     return Found(starts, doubt_wide_psf(result, limits))
+
+
+def keep_verdict(before: Found, filled: Found, limits: Limits) -> Found:
+    """Keep the verdict "good" that a crystal had before its gaps were filled, if it stays the same crystal.
+
+    Filling evens the amplitude out by what no count tells, and the counts beside gaps are then predicted less well.
+    """
+    old, new = before.result, filled.result
+    likeness = align(torch.from_numpy(new.rho), torch.from_numpy(old.rho), allow_twin=False).correlation
+    if old.verdict != "good" or likeness < limits.agreement:
+        return filled
+    reasons = tuple(f"{reason} This was so before the gaps were filled." for reason in old.reasons)
+    return replace(filled, result=replace(new, verdict="good", reasons=reasons))
 
 
 def judge_with_warm_starts(

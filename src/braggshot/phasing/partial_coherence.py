@@ -18,7 +18,7 @@ from braggshot.iterative.spacing import refine_wide
 from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.rounds import TournamentConfig
 from braggshot.phasing.selection import best_of, score
-from braggshot.phasing.tournament import USUAL, fitting_rounds
+from braggshot.phasing.surface import USUAL, fitting_rounds
 from braggshot.physics.forward import PointSpread
 
 # Width at and above which a point spread is wide [reciprocal voxels]; a search that assumed full coherence is then not trusted.

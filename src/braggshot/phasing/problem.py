@@ -14,7 +14,7 @@ from braggshot.errors import ConfigError, DataError
 from braggshot.iterative.projections import Measured, held_out_voxels, measured
 from braggshot.iterative.spacing import widen
 from braggshot.phasing.config import PhasingConfig
-from braggshot.phasing.tournament import Pattern, measure_oversampling
+from braggshot.phasing.pattern import Pattern, measure_oversampling
 from braggshot.physics.forward import PointSpread
 from braggshot.volumes import DiffractionVolume, Reconstruction
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from braggshot.iterative.iterate import IterativeConfig
 from braggshot.iterative.projections import ShrinkWrap
 from braggshot.iterative.recipe import parse_recipe
 
@@ -89,3 +90,10 @@ KEEPING_VOLUME = TournamentConfig(
 
 DEEPENING = Round("4*(6*(10*HIO+FLAT)+12*(10*RAAR+FLAT))+60*RAAR+60*ER", 2.0, 1.0)
 """Settings of the longer refinement of a network's guess, in place of the finish."""
+
+
+def iterations_of(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
+    """Make the settings of one round of a tournament; its blur widths are multiplied by `factor`, down to `least` [voxels]."""
+    start, end = (max(factor * width, least) for width in (one.blur_start, one.blur_end))
+    wrap = ShrinkWrap(sigma_start=start, sigma_end=end, sigma_settle=settle, threshold=one.threshold)
+    return IterativeConfig(recipe=one.recipe, shrink_wrap=wrap, flatness=one.flatness)

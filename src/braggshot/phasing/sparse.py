@@ -34,9 +34,9 @@ from braggshot.iterative.iterate import Guess, IterativeConfig, Progress, Start,
 from braggshot.iterative.projections import Measured, ShrinkWrap
 from braggshot.phasing import memory
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.pattern import blur_factor
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
 from braggshot.phasing.selection import best_of, choose_and_judge, score
-from braggshot.phasing.tournament import blur_factor
 from braggshot.phasing.verdict import judge
 from braggshot.physics import metrics
 from braggshot.physics.fourier import to_corner

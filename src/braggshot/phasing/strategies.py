@@ -9,8 +9,9 @@ auto       refine, then tournaments of random starts until the verdict is good (
 =========  ============================================================================================================
 
 Hypotheses of one network share the errors that it has learned, so their agreement is no evidence. When agreement was the
-criterion, 5 objects on 25 test crystals were called good, and 2 of these 5 were wrong. Only random starts, which know nothing of
-the network, can make a verdict good.
+criterion, 5 objects on 25 test crystals were called good, and 2 of these 5 were wrong. So a verdict is good only where random
+starts, which know nothing of the network, agree, or where held-out voxels are predicted to photon noise and other guesses are stuck
+(`braggshot.phasing.verdict.is_alone`).
 
 A tournament (`braggshot.phasing.tournament`) phases many random starts on a coarse grid and continues the best of them. A strategy
 is a row of `STRATEGIES`, or an entry point of the group ``braggshot.strategies`` of another package. All strategies share the
@@ -53,7 +54,7 @@ without random starts does not choose by agreement.
 """
 # Names of the settings for the network; only strategies that use a network read these settings.
 NETWORK = frozenset({"network", "hypotheses", "orientations", "adapt"})
-REFINING = frozenset({"refine", "deepen", "volume_tournament", "support_threshold"})
+REFINING = frozenset({"refine", "deepen", "deepen_excess", "promising_excess", "volume_tournament", "support_threshold"})
 # Names of the settings for the point spread of a partially coherent beam; only strategies that can estimate one read these.
 COHERENCE = frozenset({"partial_coherence", "coherence_recipe", "coherence_psf", "search_oversampling"})
 ASKED_FOR = frozenset({"coherence_hint", "coherence_gain"})  # names of the settings that decide whether a point spread is kept
@@ -217,7 +218,7 @@ def _refine(context: PhasingContext) -> Run:
 def _refined_hypotheses(context: PhasingContext) -> Searched:
     config = context.config
     guesses = hypotheses_of(context, config.support_threshold)
-    refined = yield from refine_guesses(context, guesses, len(guesses))
+    refined = yield from refine_guesses(context, guesses, is_last=True)
     if min(score(start, context.data_cpu).unseen for start in refined[:-1]) > config.deepen_excess:
         refined = yield from refine_longer(context, guesses, refined)
     return refined, "refine"
@@ -236,7 +237,7 @@ STRATEGIES: dict[str, Strategy] = {
         kept_starts=_most_starts,
         host_bytes=(150, 75),
         reads=NETWORK | REFINING | COHERENCE | ASKED_FOR | GAPS | {
-            "tournament", "promising_excess", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
+            "tournament", "confirm_starts", "search_starts", "further_starts", "max_tournaments",
             "search_share", "first_support", "limits.tie_margin",
         },
         instead={"starts": "search_starts", "iterative": "refine"},
@@ -256,7 +257,7 @@ STRATEGIES: dict[str, Strategy] = {
         is_witnessed=False,
         kept_starts=lambda config: 2 * config.hypotheses,
         host_bytes=(150, 48),
-        reads=NETWORK | REFINING | COHERENCE | {"deepen_excess"},
+        reads=NETWORK | REFINING | COHERENCE,
         instead={"starts": "hypotheses", "iterative": "refine"},
     ),
     "iterative": Strategy(

@@ -30,12 +30,8 @@ measured from the pattern (`braggshot.physics.sampling.filled_share`), until the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-
-import torch
+from dataclasses import replace
 
 from braggshot.iterative.coarse_grid import crop_to_centre, resample_guess
 from braggshot.iterative.iterate import (
@@ -48,63 +44,21 @@ from braggshot.iterative.iterate import (
     run_starts,
     set_point_spread,
 )
-from braggshot.iterative.projections import Measured, ShrinkWrap
-from braggshot.iterative.spacing import refine_wide, reshape_guess, reshape_start, widen
-from braggshot.phasing.rounds import Round, TournamentConfig
+from braggshot.iterative.projections import Measured
+from braggshot.iterative.spacing import refine_wide, reshape_guess, reshape_start
+from braggshot.phasing.pattern import Pattern, blur_factor
+from braggshot.phasing.rounds import TournamentConfig, iterations_of
 from braggshot.phasing.selection import ranked, score
-from braggshot.physics import sampling
-from braggshot.physics.forward import PointSpread
-from braggshot.physics.fourier import frequencies, to_centre
+from braggshot.phasing.surface import USUAL, fit_surface
+from braggshot.physics.fourier import to_centre
 from braggshot.physics.metrics import align
 
-SEEN = 0.75  # least blur up to which photons show the surface of a crystal [voxels]
-# A support is fitted up to `MOST_FITS` times while llk_free falls by more than the share `GAIN`, and is above `AT_NOISE` [1].
-MOST_FITS, GAIN, AT_NOISE = 5, 0.1, 0.6
-TIE = 0.05  # share by which llk_free may be larger for a tighter support to be chosen all the same [1]
-GROWING = "GROW+30*ER"  # recipe that adds a layer of voxels to a support
-USUAL = sum(ShrinkWrap.threshold) / 2  # threshold for whoever continues a start that had a threshold of its own [1]
-SHELLS = 50  # number of frequency shells, of equal width from 0 to 1 cycle per voxel, in each of which counts are averaged
-SAMPLED = 4.0  # oversampling above which the blur of the shrink-wrap is reduced, because the crystal has fewer voxels [1]
 # Fraction of the recipe after which the blur width of the shrink-wrap stays constant, while starts are phased on the coarse grid;
 # 1 lets the width change until the end [1].
 SETTLED = 1.0
 # Fraction of the recipe after which the blur width of the shrink-wrap stays constant, when the best starts are finished on the
 # whole grid; the object then has time to adapt to the final width [1].
 FINISHED = 0.5
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """A measurement in which a tournament searches for the crystal.
-
-    Parameters
-    ----------
-    data, host : the measurement on the device to use, and on the CPU
-    oversampling : array size over crystal size, per axis
-    wanted : oversampling down to which starts are phased at wider spacings [1]
-    point_spread : point spread with which starts are compared to the counts of `host`; `data` may be sharpened by it
-    """
-
-    data: Measured
-    host: Measured
-    oversampling: tuple[float, float, float]
-    wanted: float
-    point_spread: PointSpread | None = None
-
-    @cached_property
-    def wide(self) -> Measured:
-        """The measurement `data` at the wider spacings, without held-out voxels."""
-        return widen(self.data, self.oversampling, self.wanted)
-
-    @cached_property
-    def finest(self) -> float:
-        """Frequency up to which there is a photon per voxel [cycles per voxel], see `finest_frequency`."""
-        return finest_frequency(self.host)
-
-    @cached_property
-    def filled(self) -> float:
-        """Share of the array that the crystal fills."""
-        return sampling.filled_share(to_centre(self.host.intensity).numpy(), to_centre(self.host.valid).numpy(), self.oversampling)
 
 
 def tournament(
@@ -222,7 +176,7 @@ def _coarse_rounds(pattern: Pattern, config: TournamentConfig) -> tuple[Pattern,
     small = replace(pattern, data=crop_to_centre(pattern.data, voxels), host=crop_to_centre(pattern.host, voxels))
     factor = min(1.0, voxels / config.reference_grid) ** 0.5 * blur_factor(small.oversampling)
     least = config.min_blur / small.finest
-    rounds = [_iterations(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)]
+    rounds = [iterations_of(one, factor, least, SETTLED) for one in (config.opening, config.narrowing, config.settling)]
     return small, [_keep_volume(one, pattern, small, config) for one in rounds]
 
 
@@ -245,13 +199,14 @@ def _finish(
     passed_on = [Guess(start.rho, start.support, start.threshold if config.volume is None else None) for start in loose]
     guesses = [resample_guess(guess, pattern.data.shape, config.support_threshold) for guess in passed_on]
     finished = yield from finish_guesses(pattern, config, guesses, 0)
+    finished = yield from fit_surface(finished, pattern, config, config.polish, 0, (len(finished), len(finished)))
     return [replace(new, seed=old.seed, sigma=old.sigma, eta=old.eta) for new, old in zip(finished, starts, strict=True)]
 
 
 def finish_guesses(
     pattern: Pattern, config: TournamentConfig, guesses: Sequence[Guess], seed: int
 ) -> Generator[Progress, None, list[Start]]:
-    """Phase guesses with all fringes by the rounds "finish", at the wider spacings, and "polish", on all voxels.
+    """Phase guesses with all fringes by the rounds "finish", at the wider spacings, and "polish", on all voxels, without a fit.
 
     Parameters
     ----------
@@ -259,90 +214,12 @@ def finish_guesses(
     guesses : guesses on the grid of the pattern
     seed : guess k draws its random numbers from seed + k
     """
-    finish = _iterations(config.finish, 1.0, config.min_blur / pattern.finest, FINISHED)
+    finish = iterations_of(config.finish, 1.0, config.min_blur / pattern.finest, FINISHED)
     settings = _keep_volume(finish, pattern, pattern, config)
     finished = yield from refine_wide(guesses, pattern.data, pattern.wide, [settings], config.polish, seed)
-    finished = set_point_spread(pattern.point_spread, finished)
-    fitted = yield from fit_surface(finished, pattern, config, config.polish, seed, (len(finished), len(finished)))
     # A volume is no threshold for whoever continues these starts.
-    return [replace(start, threshold=USUAL) if config.volume else start for start in fitted]
-
-
-def fit_surface(
-    starts: list[Start], pattern: Pattern, config: TournamentConfig, polish: str, seed: int, fits: tuple[int, int]
-) -> Generator[Progress, None, list[Start]]:
-    """Fit the supports of starts to the surface of the crystal (`FITTING`); keep a fit if it predicts the held-out voxels better.
-
-    A fit that is tighter is held against what it would predict in a support as large (`_at_like_size`).
-    The best `fits[0]` are fitted; of those that gain much, and are not yet at photon noise, the best `fits[1]` are fitted again.
-    """
-    best, fitting = list(starts), fitting_rounds(pattern, config)
-    free = [score(start, pattern.host).llk_free for start in starts]
-    left = sorted(sorted(range(len(starts)), key=lambda k: free[k])[: fits[0]])
-    for _ in range(MOST_FITS if fitting else 0):
-        guesses = [Guess(best[k].rho, best[k].support) for k in left]
-        fitted = yield from refine_wide(guesses, pattern.data, pattern.wide, fitting, polish, seed)
-        fitted = set_point_spread(pattern.point_spread, fitted)
-        tried = yield from _at_like_size(fitted, [best[k] for k in left], pattern, fitting, polish, seed)
-        gaining = []
-        for k, (start, after) in zip(left, tried, strict=True):
-            before = free[k]
-            if not after >= before * (1 + TIE * (_voxels(start) < _voxels(best[k]))):
-                best[k], free[k] = replace(start, seed=starts[k].seed, threshold=USUAL), score(start, pattern.host).llk_free
-            if AT_NOISE < after < (1 - GAIN) * before:
-                gaining.append(k)
-        if not (left := sorted(gaining, key=lambda k: free[k])[: fits[1]]):
-            break
-    return best
-
-
-def _at_like_size(
-    fitted: list[Start], before: list[Start], pattern: Pattern, fitting: list[IterativeConfig], polish: str, seed: int
-) -> Generator[Progress, None, list[tuple[Start, float]]]:
-    """Return fitted starts, each with the llk_free that it would have in a support as large as before.
-
-    In a looser support any crystal predicts the held-out voxels better, a wrong one too. So where a fit is tighter and predicts
-    worse, a layer of voxels is added to it, and llk_free is interpolated between the two, its logarithm linearly in the number of
-    voxels. Of the two, the one whose support is more like that before is returned.
-    """
-    free = [(score(a, pattern.host).llk_free, score(b, pattern.host).llk_free) for a, b in zip(fitted, before, strict=True)]
-    tight = [k for k, (a, b) in enumerate(free) if a >= b and _voxels(fitted[k]) < _voxels(before[k])]
-    guesses = [Guess(fitted[k].rho, fitted[k].support) for k in tight]
-    growing = [replace(one, recipe=GROWING) for one in fitting]
-    grown = (yield from refine_wide(guesses, pattern.data, pattern.wide, growing, polish, seed)) if tight else []
-    found = [(start, after) for start, (after, _) in zip(fitted, free, strict=True)]
-    for k, start in zip(tight, set_point_spread(pattern.point_spread, grown), strict=True):
-        tighter, wanted, looser = _voxels(fitted[k]), _voxels(before[k]), _voxels(start)
-        share = min(1.0, (wanted - tighter) / max(1, looser - tighter))
-        like = free[k][0] ** (1 - share) * score(start, pattern.host).llk_free ** share
-        found[k] = (start if share > 0.5 else fitted[k], like)
-    return found
-
-
-def _voxels(start: Start) -> int:
-    return int(start.support.sum())
-
-
-def fitting_rounds(pattern: Pattern, config: TournamentConfig) -> list[IterativeConfig]:
-    """List the rounds that fit supports to the surface: one, or none where the least blur is over `SEEN`, which would fit noise."""
-    least = config.min_blur / pattern.finest
-    return [_iterations(config.fitting, blur_factor(pattern.oversampling), least, 1.0)] if least <= SEEN else []
-
-
-def _iterations(one: Round, factor: float, least: float, settle: float) -> IterativeConfig:
-    """Make the settings of one round of a tournament; its blur widths are multiplied by `factor`, down to `least` [voxels]."""
-    start, end = (max(factor * width, least) for width in (one.blur_start, one.blur_end))
-    wrap = ShrinkWrap(sigma_start=start, sigma_end=end, sigma_settle=settle, threshold=one.threshold)
-    return IterativeConfig(recipe=one.recipe, shrink_wrap=wrap, flatness=one.flatness)
-
-
-def surface_blur(pattern: Pattern) -> float:
-    """Return the width of the blur with which a support is cut at the surface of a finished crystal [voxels].
-
-    It is a voxel, less where the crystal has few voxels, and more where photons are few. It does not depend on the settings of
-    tournaments, because strategies without one use it too.
-    """
-    return max(blur_factor(pattern.oversampling), TournamentConfig.min_blur / pattern.finest)
+    finished = [replace(start, threshold=USUAL) if config.volume else start for start in finished]
+    return set_point_spread(pattern.point_spread, finished)
 
 
 def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
@@ -355,32 +232,6 @@ def coarse_voxels(data: Measured, share: float, smallest: int) -> int:
         if float(crop_to_centre(data, voxels).intensity.sum()) >= share * total:
             return voxels
     return longest
-
-
-def blur_factor(oversampling: Sequence[float] | None) -> float:
-    """Compute the factor by which the blur width of the shrink-wrap is multiplied.
-
-    The factor is 1 up to a mean oversampling of `SAMPLED`, and falls as its inverse above, where the crystal has fewer voxels.
-    """
-    return 1.0 if oversampling is None else min(1.0, SAMPLED / math.prod(oversampling) ** (1 / 3))
-
-
-def measure_oversampling(data: Measured) -> tuple[float, float, float]:
-    """Measure the oversampling of a pattern from its counts, per axis."""
-    return sampling.oversampling(to_centre(data.intensity).numpy(), to_centre(data.valid).numpy())
-
-
-def finest_frequency(data: Measured) -> float:
-    """Find the frequency at which the mean count of a frequency shell first falls below one photon [cycles per voxel].
-
-    If it is one photon or more in all shells, the highest frequency of the array is returned, that of its corner.
-    """
-    radius = sum((f.square() for f in frequencies(tuple(data.shape))), torch.zeros(())).sqrt()
-    shell = (SHELLS * radius).long()
-    held = torch.zeros(SHELLS).index_add_(0, shell[data.valid], torch.ones(int(data.valid.sum())))
-    mean = torch.zeros(SHELLS).index_add_(0, shell[data.valid], data.intensity[data.valid].float()) / held.clamp_min(1)
-    dark = ((mean < 1) & (held > 0)).nonzero()
-    return (float(dark[0]) + 0.5) / SHELLS if len(dark) else float(radius.max())
 
 
 def _continue(starts: list[Start], data: Measured, config: IterativeConfig) -> Generator[Progress, None, list[Start]]:

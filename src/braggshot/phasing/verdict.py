@@ -36,8 +36,7 @@ class Limits:
         is failed below `agreeing_failed`, else doubtful up to `agreeing_good` [1]
     one_witness : llk_free above which the verdict is doubtful if one other start alone agrees with the chosen one; "auto" holds
         small tournaments to confirm a crystal up to it, and large ones above [1]
-    alone : llk_free up to which a crystal is good that no other start gives, if two others or more are stuck: it predicts to photon
-        noise voxels that tell right from wrong [1]
+    alone : llk_free up to which a crystal is good that no other start gives, if two others or more are stuck (`is_alone`) [1]
     excess_good, excess_failed : misfit of the magnitudes beyond photon noise, sqrt(chi2 - noise floor): doubtful above the first
         limit, failed above the second [1]
     free_good, free_failed : ratio of llk_free, the misfit of the held-out voxels, to llk, the misfit of the phased ones: doubtful
@@ -65,7 +64,7 @@ class Limits:
     agreeing_good: float = 0.5
     agreeing_failed: float = 0.1
     one_witness: float = 1.5
-    alone: float = 0.8
+    alone: float = 1.0
     excess_good: float = 0.2
     excess_failed: float = 0.4
     free_good: float = 10.0
@@ -169,6 +168,15 @@ def in_company(agreeing: Agreement, limits: Limits) -> bool:
     return agreeing.same > limits.agreeing_good * agreeing.others
 
 
+def is_alone(llk_free: float, stuck: int, limits: Limits) -> bool:
+    """Tell whether a crystal is good although no other start gives it.
+
+    It is if it predicts the held-out voxels to photon noise, `Limits.alone`, and two starts or more are stuck. These show that the
+    voxels tell right from wrong: where photons are few, any crystal predicts them to photon noise.
+    """
+    return llk_free <= limits.alone and stuck >= 2
+
+
 def is_settled(result: Reconstruction, limits: Limits | None = None) -> bool:
     """Tell whether more starts cannot better the verdict: it is good, or all its reasons are faults of the measurement."""
     if result.verdict == "good":
@@ -201,7 +209,7 @@ def _worst_first(*findings: Finding) -> list[Finding]:
 def _agreement(agreeing: Agreement, llk_free: float, limits: Limits) -> Iterator[Finding]:
     same, others, stuck = agreeing.same, agreeing.others, agreeing.stuck
     if others == 0 and stuck:
-        if stuck == 1 or not llk_free <= limits.alone:
+        if not is_alone(llk_free, stuck, limits):
             yield Finding(
                 "doubtful",
                 f"one start predicts the voxels kept from the phasing much better than the {stuck} others, which are stuck, but "
