@@ -39,7 +39,7 @@ ROUNDS, MORE = 6, 12  # rounds of each of the two fits, and of the one that is c
 CYCLES = 3  # largest number of times that the scan is phased with the deviations so far
 HINT = 0.015  # least share of the misfit that moves of single frames take away for deviations to be estimated [1]
 ROOM = 1.1  # misfit of held-out voxels, over that of photon noise, below which nothing is left for deviations to explain [1]
-# The same two where the verdict is good: good crystals without drift have reached 0.024 with 1.2, and 0.043 with 1.5.
+# The same two where the verdict is good: good crystals without drift have reached 0.061 with 1.95, and 0.018 with 2.7.
 GOOD_HINT, GOOD_ROOM = 0.03, 2.0
 HALF = 0.2  # distance at which the misfit of each frame is looked at, to both sides of its angle [steps]
 EXPLAINED = 1.6  # largest misfit of held-out voxels, over that of photon noise, with which deviations are kept [1]
