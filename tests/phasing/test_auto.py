@@ -263,6 +263,18 @@ def near(free):
     return SimpleNamespace(llk_free=free, unseen=free / 100)
 
 
+def refine_as(monkeypatch, finished):
+    """Let `finished` give what a guess becomes, and leave supports as they are."""
+
+    def fitted(starts, *rest):
+        return starts
+        yield
+
+    monkeypatch.setattr(hypotheses, "finish_guesses", finished)
+    monkeypatch.setattr(hypotheses, "fit_surface", fitted)
+    monkeypatch.setattr(hypotheses, "score", lambda start, data: start)
+
+
 def test_guesses_are_refined_for_longer_until_one_is_found(monkeypatch):
     """The second of three is found beside others that are stuck: the third is left as it was, and nothing is refined once more."""
     asked = []
@@ -272,13 +284,7 @@ def test_guesses_are_refined_for_longer_until_one_is_found(monkeypatch):
         return [near({0: 9.0, 1: 0.6, 2: 0.6, 3: 2.0}[seed])]
         yield
 
-    def fitted(starts, *rest):
-        return starts
-        yield
-
-    monkeypatch.setattr(hypotheses, "finish_guesses", finished)
-    monkeypatch.setattr(hypotheses, "fit_surface", fitted)
-    monkeypatch.setattr(hypotheses, "score", lambda start, data: start)
+    refine_as(monkeypatch, finished)
     context = SimpleNamespace(config=replace(CONFIG, promising_excess=0.05), data_cpu=None, pattern=None)
     guess = Guess(torch.ones(1), torch.ones(1))
     before = [near(10.0), near(11.0), near(12.0), near(50.0)]
@@ -296,13 +302,7 @@ def test_what_is_nearly_found_is_refined_once_more(monkeypatch):
         return [SimpleNamespace(llk_free=2.0, unseen=0.02, rho=None, support=None) if seed < 2 else near(again[0])]
         yield
 
-    def fitted(starts, *rest):
-        return starts
-        yield
-
-    monkeypatch.setattr(hypotheses, "finish_guesses", finished)
-    monkeypatch.setattr(hypotheses, "fit_surface", fitted)
-    monkeypatch.setattr(hypotheses, "score", lambda start, data: start)
+    refine_as(monkeypatch, finished)
     context = SimpleNamespace(config=CONFIG, data_cpu=None, pattern=None)
     guess = Guess(torch.ones(1), torch.ones(1))
     for again[0], kept in ((0.6, 0.6), (2.5, 2.0)):
@@ -323,9 +323,34 @@ def test_a_crystal_that_predicts_to_noise_beside_stuck_guesses_needs_no_random_s
     right, wrong = (Start(rho + error * noise, inside, 0, 0.2, (0.0,) * 3, 0.0, torch.zeros(1, 3)) for error in (0.0, 0.5))
     asked = [right, replace(right, seed=1), wrong, replace(wrong, seed=2)]
     starts, how = drain(auto._first_search(context, ([], asked)))
-    assert how == auto.ALONE
+    assert how == auto.REFINED
     assert starts == [right, wrong, asked[3]]
     judged = outcome.judge_starts(context, starts, how).result
     assert (judged.verdict, judged.quality.agreeing.stuck) == ("good", 2)
     monkeypatch.setattr(auto, "confirm", lambda *args: (yield from ()) or [])
     assert drain(auto._first_search(context, ([], asked[:3])))[1] == "refine and confirm", "one that is stuck is not enough"
+
+
+def test_filled_gaps_keep_the_evidence_of_before_and_pass_all_other_checks(sample):
+    """The crystal predicted the held-out voxels to noise, and no longer does; a fault that filling brings is still a fault."""
+    truth, volume = sample
+    data = prepare_measured(volume, CONFIG)
+    context = PhasingContext(volume, data, data, replace(CONFIG, method="auto"))
+    inside = to_corner(torch.from_numpy(np.abs(truth) > 0.3 * np.abs(truth).max()))
+    rho = to_corner(torch.from_numpy(truth))
+    noise = torch.randn(rho.shape, generator=torch.Generator().manual_seed(0)) * inside * rho.abs().max()
+
+    def found(*errors):
+        starts = [Start(rho + error * noise, inside, k, 0.2, (0.0,) * 3, 0.0, torch.zeros(1, 3)) for k, error in enumerate(errors)]
+        return outcome.judge_starts(context, starts, "refine")
+
+    before, filled, other = found(0.0, 0.5, 0.6), found(0.04, 0.5, 0.6), found(0.5, 2.0, 3.0)
+    assert (before.result.verdict, filled.result.verdict) == ("good", "doubtful")
+    kept = outcome.keep_verdict(before, filled, Limits()).result
+    assert kept.verdict == "good"
+    assert "before the gaps were filled" in kept.reasons[0]
+    assert kept.quality == filled.result.quality
+    assert outcome.keep_verdict(before, other, Limits()) is other, "another crystal"
+    assert outcome.keep_verdict(filled, before, Limits()) is before, "nothing good to keep"
+    empty = replace(filled, result=replace(filled.result, support=np.zeros_like(filled.result.support)))
+    assert outcome.keep_verdict(before, empty, Limits()).result.verdict == "failed"

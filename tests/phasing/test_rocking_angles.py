@@ -1,6 +1,7 @@
 """Frames off their rocking angles: the sign of the deviations, what cannot be told, even scans left alone, and the way back."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,7 +104,8 @@ def test_an_even_scan_is_left_alone_without_another_phasing(found, monkeypatch):
     counts = torch.poisson(expected, generator=torch.Generator().manual_seed(5)).numpy()
     even = replace(found, volume=replace(found.volume, intensity=counts))
     assert drain(estimate_drift(even, PrepareConfig(), QUICK)) is None
-    monkeypatch.setattr(rocking_angles, "_share_by_moves", lambda *_: 1.0)  # counts that are predicted leave nothing to explain
+    # Counts that are predicted leave nothing to explain.
+    monkeypatch.setattr(rocking_angles, "_share_by_moves", lambda *_: (1.0, 1.0))
     assert drain(estimate_drift(even, PrepareConfig(), QUICK)) is None
 
 
@@ -114,13 +116,33 @@ def test_nothing_is_estimated_where_it_is_not_asked_for(found, preparation, phas
     assert drain(estimate_drift(found, PrepareConfig(**preparation), replace(QUICK, **phasing))) is None
 
 
+def test_moves_of_a_drift_are_smooth_and_those_of_jitter_and_noise_are_not(crystal):
+    """The parabola holds for small moves, so the drift is one of 0.3 steps here."""
+    rho, moved, _ = crystal
+    expected = fourier(torch.from_numpy(rho)).abs().square()
+    generator = torch.Generator().manual_seed(6)
+    jitter = 0.3 * torch.randn(len(rho), dtype=torch.float64, generator=generator)
+    drifts = (0.3 * torch.from_numpy(moved), jitter, torch.zeros_like(jitter))
+    drifted, jittered, even = (torch.poisson(resample_frames(expected, one), generator=generator).numpy() for one in drifts)
+    seen = np.ones(rho.shape, bool)
+
+    def share(counts):
+        return rocking_angles._share_by_moves(rho, SimpleNamespace(intensity=counts), seen)
+
+    assert share(drifted)[0] > rocking_angles.HINT
+    assert share(drifted)[1] > rocking_angles.SMOOTH
+    assert share(jittered)[0] > rocking_angles.HINT
+    assert share(jittered)[1] < rocking_angles.SMOOTH
+    assert share(even)[0] < rocking_angles.HINT
+
+
 def test_a_good_crystal_wants_a_clearer_sign_and_a_large_one_is_only_told(found, monkeypatch):
-    """The same crystal is left alone where its misfit leaves too little room for a good one, and moved where it leaves enough."""
+    """The same crystal is left alone where the moves of its frames are not smooth enough for a good one, else moved."""
     monkeypatch.setattr(rocking_angles, "fit_frames", lambda *_, **__: pytest.fail("fitted"))
     good = replace(found, verdict="good", reasons=("all agree.",))
-    monkeypatch.setattr(rocking_angles, "GOOD_ROOM", 1e9)
+    monkeypatch.setattr(rocking_angles, "SMOOTH", 1.1)
     assert drain(estimate_drift(good, PrepareConfig(), QUICK)) is None
-    monkeypatch.setattr(rocking_angles, "GOOD_ROOM", 0.0)
+    monkeypatch.setattr(rocking_angles, "SMOOTH", 0.0)
     with pytest.raises(pytest.fail.Exception, match="fitted"):
         drain(estimate_drift(good, PrepareConfig(), QUICK))
     monkeypatch.setattr(rocking_angles, "MOST", 1000)

@@ -1,7 +1,8 @@
 """Phase by the method auto: ask the network, search among random starts, and go on until the verdict is good.
 
-The network's guesses are refined, then a tournament of random starts is held: a small one if a guess already predicts the held-out
-voxels, else a large one that the guesses join. While the verdict is not good, further tournaments are held. The first of them
+The network's guesses are refined. If one of them predicts the held-out voxels to photon noise where others are stuck, it is the
+answer. Else a tournament of random starts is held: a small one if a guess predicts these voxels nearly so well, or a large one that
+the guesses join. While the verdict is not good, further tournaments are held. The first of them
 begins from paraboloids (`even_fields`) where the pattern is the same at q and -q, and the first ones are small where a crystal
 predicts the held-out voxels nearly to photon noise, and only lacks company. Tournaments by threshold and with the volume kept take
 turns, since they find different crystals.
@@ -38,7 +39,7 @@ APART = 1000
 # Number of starts, the best so far, that are kept when further random starts are phased because the verdict is not good; each start
 # takes the memory of a volume.
 KEPT = 4
-ALONE = "refine"  # how a crystal was found that no random start has to confirm
+REFINED = "refine"  # what the result says of how a crystal was found, where no random start was phased
 CONFIRMED = 2  # largest number of further tournaments that are small, because a crystal near photon noise only lacks company
 Run = Generator[Progress, None, Found]
 Searched = Generator[Progress, None, tuple[list[Start], str]]
@@ -52,9 +53,9 @@ def phase_by_auto(context: PhasingContext) -> Run:
     # The gains of pixels are told by a crystal that is nearly right; a wrong one may seem to show some.
     is_early = _is_near_noise(context, refined) and score(_best(context, refined), counts).unseen > config.promising_excess
     if context.is_enough and is_early:
-        alone = judge_starts(context, [_best(context, refined)], "refine")
+        alone = judge_starts(context, [_best(context, refined)], REFINED)
         if context.is_enough(alone.result):
-            return judge_starts(context, refined, "refine")
+            return judge_starts(context, refined, REFINED)
     context, starts, how = yield from search_with_coherence(context, partial(_first_search, asked=asked))
     measured = starts
     starts = yield from settle_gaps(context, measured)
@@ -63,7 +64,7 @@ def phase_by_auto(context: PhasingContext) -> Run:
     for number in range(config.max_tournaments):
         further = f", then {number} further search{'es' if number > 1 else ''}" if number else ""
         found = judge_starts(context, starts, how + further)
-        if number == 0 and how == ALONE and starts is not measured:
+        if number == 0 and how == REFINED and starts is not measured:
             found = keep_verdict(judge_starts(context, measured, how), found, config.limits)
         if context.is_enough and context.is_enough(found.result):
             break
@@ -127,15 +128,14 @@ def _first_search(context: PhasingContext, asked: Asked) -> Searched:
     """
     config, counts, pattern = context.config, context.data_cpu, context.pattern
     guesses, refined = asked if context.sharpened is None else (yield from _ask_network(context))
-    tried, best = list(refined), _best(context, refined)
-    if score(best, counts).unseen > config.deepen_excess and not _is_near_noise(context, refined):
+    shortly = refined
+    if not (score(_best(context, refined), counts).unseen <= config.deepen_excess or _is_near_noise(context, refined)):
         refined = yield from refine_longer(context, guesses, refined)
-        tried, best = [*refined, *(start for start in tried if all(start is not one for one in refined))], _best(context, refined)
-    free = score(best, counts).llk_free
-    stuck = [start for start in tried if score(start, counts).llk_free > config.limits.stuck_ratio * free]
-    if is_alone(free, len(stuck), config.limits):
-        return [best, *stuck[:KEPT]], ALONE
-    first, is_near = config.first_support, is_promising(context, best) or _is_near_noise(context, refined)
+    best, first = _best(context, refined), config.first_support
+    stuck = _stuck_beside(context, best, [*refined, *shortly])
+    if is_alone(score(best, counts).llk_free, len(stuck), config.limits):
+        return [best, *stuck[:KEPT]], REFINED
+    is_near = is_promising(context, best) or _is_near_noise(context, refined)
     if not fitting_rounds(pattern, config.volume_tournament) or is_near:
         narrow, wide, sizes = config.volume_tournament, searching(config, True), config.confirm_starts
         witnesses = yield from confirm(pattern, narrow, wide, sizes, config.seed, best, config.limits.agreement, first)
@@ -184,11 +184,16 @@ def settle_gaps(context: PhasingContext, starts: list[Start]) -> Phasing:
     recipe = f"PSF+{config.gap_recipe}" if is_blurred else config.gap_recipe
     blur = surface_blur(context.pattern)
     filling = IterativeConfig(recipe=recipe, shrink_wrap=ShrinkWrap(0, sigma_start=blur, sigma_end=blur), flatness=0.2)
-    free = [score(start, context.data_cpu).llk_free for start in starts]
-    near = [k for k, one in enumerate(free) if not one > config.limits.stuck_ratio * min(free)]
-    filled = yield from continue_starts([starts[k] for k in near], context.data, filling)
-    found = dict(zip(near, filled, strict=True))
-    return [found.get(k, start) for k, start in enumerate(starts)]
+    stuck = {id(start) for start in _stuck_beside(context, _best(context, starts), starts)}
+    filled = iter((yield from continue_starts([start for start in starts if id(start) not in stuck], context.data, filling)))
+    return [start if id(start) in stuck else next(filled) for start in starts]
+
+
+def _stuck_beside(context: PhasingContext, best: Start, others: Sequence[Start]) -> list[Start]:
+    """List the others that are stuck beside the best (`Limits.stuck_ratio`), each once."""
+    most = context.config.limits.stuck_ratio * score(best, context.data_cpu).llk_free
+    once = {id(start): start for start in others}.values()
+    return [start for start in once if score(start, context.data_cpu).llk_free > most]
 
 
 def _best(context: PhasingContext, starts: Sequence[Start]) -> Start:

@@ -15,7 +15,7 @@ from braggshot.phasing.partial_coherence import WIDE, refit_with_psf
 from braggshot.phasing.problem import PhasingContext
 from braggshot.phasing.selection import choose_and_judge
 from braggshot.phasing.surface import fitting_rounds
-from braggshot.phasing.verdict import Limits
+from braggshot.phasing.verdict import Limits, judge
 from braggshot.physics.metrics import align
 from braggshot.volumes import Reconstruction
 
@@ -71,16 +71,19 @@ def judge_starts(context: PhasingContext, starts: list[Start], method: str) -> F
 
 
 def keep_verdict(before: Found, filled: Found, limits: Limits) -> Found:
-    """Keep the verdict "good" that a crystal had before its gaps were filled, if it stays the same crystal.
+    """Judge a crystal whose gaps were filled by how it predicted the held-out voxels before, if that was good and it is the same.
 
-    Filling evens the amplitude out by what no count tells, and the counts beside gaps are then predicted less well.
+    Filling evens the amplitude out by what no count tells, and voxels beside gaps are then predicted less well. All other checks
+    look at the crystal as it is now.
     """
     old, new = before.result, filled.result
     likeness = align(torch.from_numpy(new.rho), torch.from_numpy(old.rho), allow_twin=False).correlation
     if old.verdict != "good" or likeness < limits.agreement:
         return filled
-    reasons = tuple(f"{reason} This was so before the gaps were filled." for reason in old.reasons)
-    return replace(filled, result=replace(new, verdict="good", reasons=reasons))
+    quality = replace(new.quality, llk_free=old.quality.llk_free, unseen=old.quality.unseen)
+    verdict, reasons = judge(new.volume, new.rho, new.support, quality, limits)
+    said = tuple(f"{reason} Held-out voxels: before the gaps were filled." for reason in reasons)
+    return replace(filled, result=doubt_wide_psf(replace(new, verdict=verdict, reasons=said), limits))
 
 
 def judge_with_warm_starts(

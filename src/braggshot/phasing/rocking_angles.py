@@ -39,8 +39,9 @@ ROUNDS, MORE = 6, 12  # rounds of each of the two fits, and of the one that is c
 CYCLES = 3  # largest number of times that the scan is phased with the deviations so far
 HINT = 0.015  # least share of the misfit that moves of single frames take away for deviations to be estimated [1]
 ROOM = 1.1  # misfit of held-out voxels, over that of photon noise, below which nothing is left for deviations to explain [1]
-# The same two where the verdict is good: good crystals without drift have reached 0.061 with 1.95, and 0.018 with 2.7.
-GOOD_HINT, GOOD_ROOM = 0.03, 2.0
+# Half waves along the scan that make a smooth curve, and the least share of what moves take away that such a curve takes, for
+# deviations to be estimated of a crystal that is good [1]. Drifts reach 0.58 and more, faults of the crystal 0.53.
+WAVES, SMOOTH = 8, 0.55
 HALF = 0.2  # distance at which the misfit of each frame is looked at, to both sides of its angle [steps]
 EXPLAINED = 1.6  # largest misfit of held-out voxels, over that of photon noise, with which deviations are kept [1]
 LOWERED = 0.1  # least share by which deviations must lower the misfit of the held-out voxels to be kept [1]
@@ -86,6 +87,8 @@ def estimate_drift(
 
     .. math:: \frac{\sum_k L'_k{}^2 / 2 L''_k}{\sum_k L_k}
 
+    Where the verdict is good, these moves must also follow a smooth curve, as a drift does; the faults of a crystal do not.
+
     Parameters
     ----------
     found : crystal that was found as if the frames were even
@@ -100,8 +103,10 @@ def estimate_drift(
     psf = None if found.psf is None else PointSpread(tuple(found.psf["sigma"]), float(found.psf["eta"]))
     model = intensity(torch.from_numpy(found.rho), psf).numpy().astype(np.float64)
     plain = held_out_misfit(volume.intensity, model, seen, held)
-    hint, room = (GOOD_HINT, GOOD_ROOM) if found.verdict == "good" else (HINT, ROOM)
-    if plain < room * noise_misfit(model[held]) or _share_by_moves(found.rho, volume, seen) < hint:
+    if plain < ROOM * noise_misfit(model[held]):
+        return None
+    share, smooth = _share_by_moves(found.rho, volume, seen)
+    if share < HINT or (found.verdict == "good" and smooth < SMOOTH):
         return None
     if preparation.drift == "auto" and volume.intensity.size > MOST:
         return Drift(None, f"{UNSURE}; prepare.drift=on estimates how far, in minutes", np.zeros(0))
@@ -166,8 +171,12 @@ def noise_misfit(expected: Floats) -> float:
     return float((low.sum() + high.sum()) / max(x.size, 1))
 
 
-def _share_by_moves(rho: ComplexArray, volume: DiffractionVolume, seen: BoolArray) -> float:
-    """Return the share of the misfit that moving each frame by itself takes away beyond chance, without offset and slope [1]."""
+def _share_by_moves(rho: ComplexArray, volume: DiffractionVolume, seen: BoolArray) -> tuple[float, float]:
+    """Return what moving each frame by itself takes away, without offset and slope.
+
+    The first number is the share of the misfit that the moves take away beyond chance [1], the second the share of this that moves
+    along a smooth curve take, of up to `WAVES` half waves along the scan [1].
+    """
     root, frames = 2 * np.sqrt(volume.intensity + ANSCOMBE), len(volume.intensity)
     below, here, above = (
         ((2 * np.sqrt(_model(rho, np.full(frames, by)) + ANSCOMBE) - root) ** 2 * seen).sum((1, 2)) / 2 for by in (-HALF, 0, HALF)
@@ -176,10 +185,22 @@ def _share_by_moves(rho: ComplexArray, volume: DiffractionVolume, seen: BoolArra
     bent = bend > 0.1 * np.median(bend)
     move = np.where(bent, -slope / np.where(bent, bend, 1), 0)
     weight = np.where(bent, bend, 0)
-    line = np.stack([np.ones(frames), np.linspace(-1, 1, frames)], axis=1)
-    move -= line @ np.linalg.lstsq(line.T @ (weight[:, None] * line), line.T @ (weight * move), rcond=None)[0]
+    place = (np.arange(frames) + 0.5) / frames
+    line = np.stack([np.ones(frames), place], axis=1)
+    curve = np.cos(np.pi * np.outer(place, np.arange(1, max(1, min(WAVES, frames // 6)) + 1)))
+    move -= _fitted(line, move, weight)
+    smooth = _fitted(curve - _fitted(line, curve, weight), move, weight)
+    taken = float((weight * move**2).sum() / 2)
     by_chance = frames  # twice what photon noise gives on average
-    return float(((weight * move**2).sum() / 2 - by_chance) / here.sum())
+    return (taken - by_chance) / float(here.sum()), float((weight * smooth**2).sum() / 2) / max(taken, 1e-30)
+
+
+def _fitted(terms: Floats, values: Floats, weight: Floats) -> Floats:
+    """Return the sum of `terms` that fits `values` best, by weighted least squares; both have one row per frame."""
+    root = np.sqrt(weight).reshape(-1, *[1] * (values.ndim - 1))
+    factors = np.linalg.lstsq(np.sqrt(weight)[:, None] * terms, root * values, rcond=None)[0]
+    fitted: Floats = terms @ factors
+    return fitted
 
 
 def _is_asked_for(found: Reconstruction, preparation: PrepareConfig, phasing: PhasingConfig) -> bool:
