@@ -136,6 +136,21 @@ def test_moves_of_a_drift_are_smooth_and_those_of_jitter_and_noise_are_not(cryst
     assert share(even)[0] < rocking_angles.HINT
 
 
+@pytest.mark.parametrize("counts", ["none", "of another crystal", "its own"])
+@pytest.mark.parametrize("fill", ["box", "plane", "nothing"])
+def test_a_crystal_that_does_not_fit_the_counts_gives_no_sign(counts, fill):
+    """Its misfit may bend downwards in most frames, or be none at all; neither is a drift, nor an error."""
+    rho = np.zeros((24, 12, 12), np.complex64)
+    rho[:, :, :] = fill == "box"
+    rho[12] += fill == "plane"
+    drawn = np.random.default_rng(3).poisson(5, rho.shape).astype(float)
+    own = fourier(torch.from_numpy(rho)).abs().square().numpy().astype(float)
+    volume = SimpleNamespace(intensity={"none": 0 * own, "of another crystal": drawn, "its own": own}[counts])
+    share, smooth = rocking_angles._share_by_moves(rho, volume, np.ones(rho.shape, bool))
+    assert np.isfinite([share, smooth]).all()
+    assert share < rocking_angles.HINT or counts != "its own"
+
+
 def test_a_good_crystal_wants_a_clearer_sign_and_a_large_one_is_only_told(found, monkeypatch):
     """The same crystal is left alone where the moves of its frames are not smooth enough for a good one, else moved."""
     monkeypatch.setattr(rocking_angles, "fit_frames", lambda *_, **__: pytest.fail("fitted"))

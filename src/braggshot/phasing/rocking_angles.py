@@ -182,7 +182,7 @@ def _share_by_moves(rho: ComplexArray, volume: DiffractionVolume, seen: BoolArra
         ((2 * np.sqrt(_model(rho, np.full(frames, by)) + ANSCOMBE) - root) ** 2 * seen).sum((1, 2)) / 2 for by in (-HALF, 0, HALF)
     )
     slope, bend = (above - below) / (2 * HALF), (above + below - 2 * here) / HALF**2
-    bent = bend > 0.1 * np.median(bend)
+    bent = bend > 0.1 * max(float(np.median(bend)), 0.0)  # a frame whose misfit does not bend upwards has no best place
     move = np.where(bent, -slope / np.where(bent, bend, 1), 0)
     weight = np.where(bent, bend, 0)
     place = (np.arange(frames) + 0.5) / frames
@@ -192,7 +192,7 @@ def _share_by_moves(rho: ComplexArray, volume: DiffractionVolume, seen: BoolArra
     smooth = _fitted(curve - _fitted(line, curve, weight), move, weight)
     taken = float((weight * move**2).sum() / 2)
     by_chance = frames  # twice what photon noise gives on average
-    return (taken - by_chance) / float(here.sum()), float((weight * smooth**2).sum() / 2) / max(taken, 1e-30)
+    return (taken - by_chance) / max(float(here.sum()), 1.0), float((weight * smooth**2).sum() / 2) / max(taken, 1e-30)
 
 
 def _fitted(terms: Floats, values: Floats, weight: Floats) -> Floats:
