@@ -267,13 +267,16 @@ def curvature(geometry: Geometry, window: Window, shape: Sequence[int]) -> NDArr
     GeometryError : as `reciprocal_basis`.
     """
     basis, q_bragg = reciprocal_basis(geometry, window, shape)
-    nodes = np.stack(np.meshgrid(*[np.linspace(-1, 1, 7)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    line = np.linspace(-1, 1, 7)
+    nodes = np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
     straight = nodes * np.asarray(shape) / 2
     place = straight
     for _ in range(6):  # each round gains a factor of about ten
         place = place + straight - np.linalg.solve(basis, (_voxel_q(geometry, window, shape, place) - q_bragg).T).T
-    terms = np.polynomial.polynomial.polyvander3d(nodes[:, 0], nodes[:, 1], nodes[:, 2], (3, 3, 3))
-    return np.asarray(np.linalg.lstsq(terms, place - straight)[0].reshape(4, 4, 4, 3))
+    # On a grid the least squares of products of polynomials are those along one line, axis by axis.
+    fit = np.linalg.pinv(np.polynomial.polynomial.polyvander(line, 3))
+    moved = (place - straight).reshape(7, 7, 7, 3)
+    return np.asarray(np.einsum("ai,bj,ck,ijkd->abcd", fit, fit, fit, moved, optimize=True))
 
 
 def direct_basis(reciprocal_basis: FloatArray, shape: Sequence[int]) -> NDArray[np.float64]:
