@@ -2,8 +2,8 @@
 
     python benchmarks/calibration.py [FIRST SEED] [CRYSTALS] [METHOD]
 
-The factors in `braggshot.phasing.calibration` were set on the crystals from 60 000 on; the table in the documentation is of
-those from 61 000 on. Counted are voxels of the bulk (one layer inside the surface) of crystals whose reconstruction is right; a
+The factors in `braggshot.phasing.calibration` were set on crystals of the suite ``trust`` (`docs/lab/strain.md`); these are others.
+Counted are voxels of the bulk (one layer inside the surface) of crystals whose reconstruction is right; a
 crystal counts once, whatever its size.
 """
 

@@ -337,6 +337,15 @@ def _prepare_again(
     return None
 
 
+def with_errors(phased: Reconstruction, samples: int = 0, seed: int = 0) -> Generator[Progress, None, Reconstruction]:
+    """Add the errors of `samples` redrawn counts; without any, a good crystal that no other start gives has a few redrawn."""
+    is_alone = phased.verdict == "good" and phased.uncertainty is None and phased.frame == "detector"
+    samples = samples or (REDRAWS if is_alone else 0)
+    if samples and phased.support.any():
+        return (yield from with_photon_noise(phased, samples, seed))
+    return phased
+
+
 def finish_result(
     phased: Reconstruction, settings: Settings, seconds: Mapping[str, float]
 ) -> Generator[Progress, None, Reconstruction]:
@@ -347,10 +356,7 @@ def finish_result(
     began = time.perf_counter()
     if settings.strain.half_data and phased.support.any():
         phased = yield from with_half_data(phased, settings.phasing)
-    is_alone = phased.verdict == "good" and phased.uncertainty is None and phased.frame == "detector"
-    samples = settings.strain.noise_samples or (REDRAWS if is_alone else 0)
-    if samples and phased.support.any():
-        phased = yield from with_photon_noise(phased, samples, settings.phasing.seed)
+    phased = yield from with_errors(phased, settings.strain.noise_samples, settings.phasing.seed)
     strain, noticed = _strain(phased, settings.strain)
     said = (*phased.volume.provenance.get("noticed", ()), *noticed)
     summed = {name: phased.volume.provenance[name] for name in ("repeats",) if name in phased.volume.provenance}

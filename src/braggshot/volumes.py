@@ -124,8 +124,7 @@ class Scan(Named):
         if len(shape) != 3:
             raise DataError(f"{self.name}: expected a 3D scan (frames, rows, columns), found shape {shape}; it has many frames.")
         if valid is not None and valid.shape not in {shape, shape[1:]}:
-            found = f"the mask has shape {valid.shape}, the frames {shape}"
-            raise DataError(f"{self.name}: {found}; give a mask of one frame or of the whole scan.")
+            raise DataError(f"{self.name}: the mask has shape {valid.shape}, the frames {shape}; give that of one frame or of all.")
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,7 @@ class Uncertainty(Described):
     ----------
     phase, strain : (z, y, x) circular, 0 outside the support [rad]; that of the strain along q, None without geometry [1]
     samples, source, amplitude : number of solutions compared; where they came from; that of |rho| over its mean, or None [1]
-    deviations : (n, m) of the phase at the m voxels of the support; their squares sum to that of `phase`; None if not known [rad]
+    deviations, slope_factor : (n, m) of the phase in the support, or None [rad]; error of its slopes over theirs in quadrature [1]
     """
 
     phase: FloatArray
@@ -256,6 +255,7 @@ class Uncertainty(Described):
     source: str
     amplitude: FloatArray | None = None
     deviations: FloatArray | None = None
+    slope_factor: float = 1.0
 
 
 @dataclass(frozen=True, repr=False)

@@ -258,7 +258,7 @@ def test_sigma_is_that_of_the_values_shown_not_of_the_voxels_measured(frame):
     shown = [strain_map(replace(truth, rho=field), StrainConfig(frame=frame, facets=False)) for field in starts(12)]
     factors = CALIBRATION["starts"]
     for values, sigma, factor in (
-        ([one.strain[found.bulk] for one in shown], found.strain_sigma[found.bulk], factors["phase"]),
+        ([one.strain[found.bulk] for one in shown], found.strain_sigma[found.bulk], factors["strain"]),
         ([one.displacement[found.bulk] for one in shown], found.displacement_sigma[found.bulk], factors["phase"]),
     ):
         spread = np.sqrt(np.mean(np.var(values, axis=0, ddof=1)))

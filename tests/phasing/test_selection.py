@@ -76,3 +76,17 @@ def test_company_does_not_outvote_held_out_voxels(two):
 def test_no_tie_no_company(two):
     found, free = judged(two, 0.48, Limits(tie_margin=0.0))
     assert found.quality.llk_free == pytest.approx(min(free)) == pytest.approx(free[0])
+
+
+@pytest.mark.parametrize(("spoilt", "spread_of"), [(0.0, 3), (0.15, None)])
+def test_stuck_starts_that_come_near_do_not_widen_the_errors(two, spoilt, spread_of):
+    """Two starts with a part of another crystal in them agree by more than 0.95, but miss the held-out voxels by far."""
+    one, other, volume = two
+    counts = torch.poisson(100 * fourier(one).abs().square(), generator=torch.Generator().manual_seed(2))
+    volume = replace(volume, intensity=counts.numpy().astype(np.float32))
+    data = prepare_measured(volume, PhasingConfig(device="cpu"))
+    starts = [start(10 * one, 0), *(start(10 * (one + spoilt * other), seed) for seed in (1, 2))]
+    found = choose_and_judge(volume, data, starts, Limits(), "iterative")
+    assert min(found.quality.agreement) >= 0.95
+    assert found.quality.agreeing.stuck == (0 if spread_of else 2)
+    assert (found.uncertainty and found.uncertainty.samples) == spread_of

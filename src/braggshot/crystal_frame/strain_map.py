@@ -180,10 +180,11 @@ def _strain_sigma(
     reconstruction: Reconstruction, to_frame: Reconstruction, places: tuple[FloatArray, FloatArray, BoolArray, FloatArray],
     turned: FloatArray,
 ) -> NDArray[np.float32] | None:  # fmt: skip
-    r"""Compute one sigma of the strain, :math:`\sqrt{\sum_k (\partial \delta_k / \partial r_q)^2} / |q|`, NaN outside the crystal.
+    r"""Compute one sigma of strain, :math:`f \sqrt{\sum_k (\partial \delta_k / \partial r_q)^2} / |q|`, NaN outside the crystal.
 
     The slopes of the phase deviations :math:`\delta_k` are taken where those of the phase are, because errors of neighbouring
-    voxels partly cancel in a value between them. Where the deviations are not known, the map of sigma is interpolated.
+    voxels partly cancel in a value between them; f is the `slope_factor` of the uncertainty. Where the deviations are not known,
+    the map of sigma is interpolated.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ def _strain_sigma(
     for deviation in spread.deviations:
         moved = _field(reconstruction) * np.exp(1j * strain.on_grid(deviation, reconstruction.support))
         variance += np.nan_to_num(strain.slope_along(moved, *places) - turned) ** 2
-    return _mask_outside(np.sqrt(variance) / np.linalg.norm(q), support)
+    return _mask_outside(spread.slope_factor * np.sqrt(variance) / np.linalg.norm(q), support)
 
 
 def _corrected(reconstruction: Reconstruction, config: StrainConfig) -> Reconstruction:

@@ -31,7 +31,7 @@ from braggshot.phasing.selection import score
 from braggshot.phasing.strategies import phase
 from braggshot.physics.fourier import fourier, inverse_fourier, to_corner
 from braggshot.physics.scores import THRESHOLDS, compare
-from braggshot.pipeline import drain, prepare_and_phase
+from braggshot.pipeline import drain, prepare_and_phase, with_errors
 from braggshot.prepare import PrepareConfig
 from braggshot.prepare.window import cut, raw_centre, raw_extent
 from braggshot.volumes import ComplexArray, DiffractionVolume, Scan
@@ -106,7 +106,7 @@ def judge_crystal(truth: ComplexArray, volume: DiffractionVolume, config: Phasin
     scan = Scan(volume.intensity, volume.name, volume.valid, geometry=geometry, prepared=prepared, provenance=said)
     began = time.perf_counter()
     try:
-        result = drain(prepare_and_phase(scan, PrepareConfig(), config))
+        result = drain(with_errors(drain(prepare_and_phase(scan, PrepareConfig(), config))))
         reached = on_window(truth, result.volume)
         scores = compare(reached, result.rho)
         covered = coverage(result, reached)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from braggshot.errors import DataError
 from braggshot.io.frames import ArrayFrames
@@ -61,15 +62,16 @@ PreviewSteps = Generator[Progress | Preview, None, Preview]
 
 @contextmanager
 def use_one_thread() -> Iterator[None]:
-    """Limit torch to one thread inside a ``with`` block.
+    """Limit torch and the linear algebra of numpy to one thread inside a ``with`` block.
 
     More threads would not make a small preview faster. They would slow down the receiver of frames and the server of the browser
-    page.
+    page, and where these hold a core, a product of small matrices that is shared out waits for that core, up to half a second.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(threads)
 

@@ -82,6 +82,9 @@ def choose_and_judge(
     best, (aligned, correlation, twins) = chosen_already or _choose(starts, scores, limits)
     rho, support, shift = _centre_and_dephase(starts[best], scores[best].scale)
     agreeing = [a for a, c in zip(aligned, correlation, strict=True) if c >= limits.agreement]
+    # A stuck start may come near the crystal, but its errors are not those of the crystal.
+    stuck = _find_stuck(scores, best, limits)
+    solved = [a for a, c, is_stuck in zip(aligned, correlation, stuck, strict=True) if c >= limits.agreement and not is_stuck]
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)
     ensemble, resolution = _ensemble(volume, starts, scores, correlation, twins, aligned, agreeing)
     chosen = scores[best]
@@ -116,7 +119,7 @@ def choose_and_judge(
             "start": f"start {best} of {len(starts)}, chosen by {_by(scores, best)}",
         },
         psf={"sigma": starts[best].sigma, "eta": starts[best].eta} if any(starts[best].sigma) else None,
-        uncertainty=uncertainty_of_starts(agreeing, support, basis, volume.q_bragg),
+        uncertainty=uncertainty_of_starts(solved, support, basis, volume.q_bragg),
     )
 
 
@@ -158,14 +161,16 @@ def _by(scores: list[Score], best: int) -> str:
 
 
 def _count_agreeing(correlation: list[float], scores: list[Score], best: int, limits: Limits) -> Agreement:
-    """Count the starts that agree with the chosen start; stuck starts are left out.
-
-    A start is stuck if its misfit llk_free of held-out voxels is much larger than that of the chosen start.
-    """
-    most = limits.stuck_ratio * scores[best].llk_free
-    counting = [c for c, one in zip(correlation, scores, strict=True) if not one.llk_free > most]
+    """Count the starts that agree with the chosen start; stuck starts are left out."""
+    counting = [c for c, is_stuck in zip(correlation, _find_stuck(scores, best, limits), strict=True) if not is_stuck]
     same = sum(c >= limits.agreement for c in counting)
     return Agreement(max(0, same - 1), max(0, len(counting) - 1), len(scores) - len(counting), limits.agreement)
+
+
+def _find_stuck(scores: list[Score], best: int, limits: Limits) -> list[bool]:
+    """Tell of each start whether it misses the held-out voxels by much more than the chosen start does."""
+    most = limits.stuck_ratio * scores[best].llk_free
+    return [one.llk_free > most for one in scores]
 
 
 def _centre_and_dephase(start: Start, scale: float) -> tuple[ComplexArray, BoolArray, tuple[int, int, int]]:

@@ -93,7 +93,9 @@ def together(starts: Uncertainty | None, noise: Uncertainty) -> Uncertainty:
     assert phase is not None
     source = f"{starts.source} ({starts.samples}) and {noise.source}, in quadrature"
     samples = starts.samples + noise.samples
-    return Uncertainty(phase, both("strain"), samples, source, both("amplitude"), all_deviations())
+    factors = CALIBRATION["both"]
+    slope_factor = factors["strain"] / factors["phase"]
+    return Uncertainty(phase, both("strain"), samples, source, both("amplitude"), all_deviations(), slope_factor)
 
 
 def with_half_data(reconstruction: Reconstruction, config: PhasingConfig) -> Generator[Progress, None, Reconstruction]:

@@ -107,6 +107,7 @@ def _write_object(entry: h5py.Group, reconstruction: Reconstruction) -> None:
     if reconstruction.uncertainty is not None:
         spread = add_group(image, "uncertainty_1", "NXcollection")
         units = {"phase": "rad", "strain": "1", "amplitude": "1", "samples": "1", "source": None, "deviations": "rad"}
+        units["slope_factor"] = "1"
         for name, unit in units.items():
             put(spread, name, getattr(reconstruction.uncertainty, name), unit)
     _write_process(add_group(image, "process_1", "NXprocess"), reconstruction)
@@ -229,7 +230,9 @@ def _read_uncertainty(image: h5py.Group) -> Uncertainty | None:
     if "uncertainty_1" not in image:
         return None
     group = image["uncertainty_1"]
-    return Uncertainty(**{field.name: get(group, field.name) for field in dataclasses.fields(Uncertainty)})
+    stored = {field.name: get(group, field.name) for field in dataclasses.fields(Uncertainty)}
+    stored["slope_factor"] = 1.0 if stored["slope_factor"] is None else float(stored["slope_factor"])  # older files have none
+    return Uncertainty(**stored)
 
 
 def _read_centred(image: h5py.Group, name: str, shape: tuple[int, ...], path: Path) -> NDArray[Any]:
