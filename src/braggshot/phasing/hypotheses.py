@@ -40,7 +40,9 @@ def with_network(context: PhasingContext, network: nn.Module, card: Card) -> Pha
     """
     config, oversampling = context.config, context.volume.oversampling
     counts, seen = _hide_held_out(context.data)
-    new = find_novelties(network, network_input(counts, seen, oversampling, counts.device), card.familiar, config.seed)
+    new: tuple[str, ...] = ()
+    if card.familiar:
+        new = find_novelties(network, network_input(counts, seen, oversampling, counts.device), card.familiar, config.seed)
     if config.adapt.steps:
         network = adapt_network(network, counts, seen, oversampling, config.adapt, config.seed)
     return replace(context, network=network, out_of_distribution=new)

@@ -149,9 +149,13 @@ def _align_to(best: int, starts: list[Start], scores: list[Score]) -> _Aligned:
     """Align all starts to one of them; return their fields scaled to the counts, their correlations, and which were twins."""
     rho, _, _ = _centre_and_dephase(starts[best], scores[best].scale)
     reference = torch.from_numpy(rho)
-    found = [metrics.align(to_centre(start.rho) * one.scale, reference) for start, one in zip(starts, scores, strict=True)]
-    correlation = [1.0 if number == best else result.correlation for number, result in enumerate(found)]
-    return [result.field for result in found], correlation, [result.twin for result in found]
+    found = [
+        metrics.Alignment(reference, 1.0, (0.0, 0.0, 0.0), twin=False)
+        if number == best
+        else metrics.align(to_centre(start.rho) * one.scale, reference)
+        for number, (start, one) in enumerate(zip(starts, scores, strict=True))
+    ]
+    return [result.field for result in found], [result.correlation for result in found], [result.twin for result in found]
 
 
 def _by(scores: list[Score], best: int) -> str:

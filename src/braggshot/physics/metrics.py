@@ -176,7 +176,8 @@ def _best_shift(product: Tensor, newton_steps: int = 4) -> tuple[Tensor, float]:
     shift = torch.tensor(whole, dtype=torch.float64, device=product.device)
     best, highest = shift, 0.0
     # Only the strong voxels matter to where the maximum lies, and the sub-voxel search then costs next to nothing.
-    strong = torch.nonzero(product.abs().reshape(-1) > 1e-4 * product.abs().max()).squeeze(1)
+    size = product.abs().reshape(-1)
+    strong = torch.nonzero(size > 1e-4 * size.max()).squeeze(1)
     weights = product.reshape(-1)[strong].to(torch.complex128)
     coordinates = torch.stack([f.expand(shape).reshape(-1)[strong] for f in frequencies(shape, product.device)]).double()
     # Plain sums, no matrix products: how BLAS groups its sums depends on where an array lies in memory, and a result shall not.

@@ -193,11 +193,11 @@ def register(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstruc
     ------
     DataError : if the crystal or `neighbour` is zero everywhere.
     """
-    rho = np.where(found.support, found.rho, 0).astype(np.complex128)
+    rho = np.where(found.support, found.rho, 0)
     if not np.abs(rho).max() > 0 or not np.abs(neighbour).max() > 0:
         raise DataError(f"{found.volume.name}: there is no crystal to compare with its neighbour.")
-    reference = torch.from_numpy(without_ramp(neighbour.astype(np.complex128), mean_turn(neighbour)))
-    flat = without_ramp(rho, mean_turn(rho))
+    reference = torch.from_numpy(without_ramp(neighbour, mean_turn(neighbour)).astype(np.complex64))
+    flat = without_ramp(rho, mean_turn(rho)).astype(np.complex64)
     tried = [metrics.align(torch.from_numpy(field), reference, allow_twin=False) for field in (flat, _inverted(flat).conj())]
     twin = tried[1].correlation > tried[0].correlation
     best, other = tried[twin], tried[not twin]
