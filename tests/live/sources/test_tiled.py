@@ -65,6 +65,17 @@ def test_frames_come_with_their_events(monkeypatch):
     assert looking.look() == []
 
 
+def test_the_last_frames_do_not_wait_for_the_stop_document(monkeypatch):
+    monkeypatch.setattr(tiled, "TABLE_EVERY", 1e9)
+    live = run()
+    looking = Looking(Catalogue(runs=[live]))
+    live.tell(12, 11)
+    looking.look()
+    live.tell(12, 12)
+    looking.look()
+    assert len(looking.frames) == 12
+
+
 def test_runs_between_two_looks_come_in_their_order(monkeypatch):
     monkeypatch.setattr(tiled, "PAGE", 4)
     catalogue = Catalogue(runs=[run("old").end()])

@@ -50,7 +50,7 @@ PAUSE = 0.15
 PATIENCE = 5.0
 """Time without a new event after which frames are read whose events did not come [s]."""
 TABLE_EVERY = 1.0
-"""Shortest time between two readings of the positions while a run goes on [s]; each one reads all of them."""
+"""Shortest time between two readings of all positions, until the planned number of frames is there [s]."""
 PAGE, MOST_RUNS = 20, 1000
 """Number of runs in one answer, and of runs that are looked at, from the newest on, after a connection was lost."""
 BLOCK_BYTES = 2**23
@@ -231,7 +231,9 @@ class Reader:
         run.hear(told=read_structure(found, run))
         yield None
         has_positions = run.stepped is None or run.told == run.taken
-        if not has_positions and (is_over or time.monotonic() - run.table_at > TABLE_EVERY):
+        planned = 0 if run.start.points is None else run.start.points * run.images.per_event
+        is_told = 0 < planned <= run.told  # all frames are there; so will be the last positions, before the stop document is
+        if not has_positions and (is_over or is_told or time.monotonic() - run.table_at > TABLE_EVERY):
             has_positions, run.table_at = self._read_positions(run, path, server), time.monotonic()
             yield None
         has_all = (is_over and has_positions) or is_late
