@@ -3,13 +3,16 @@
     python -m venv /tmp/pycxim && /tmp/pycxim/bin/pip install git+https://github.com/RenZhe88/pyCXIM
     python -m venv /tmp/cohere && /tmp/cohere/bin/pip install cohere_beamlines cohere_core pandas scikit-image hdf5plugin
     python -m venv /tmp/cdiutils && /tmp/cdiutils/bin/pip install cdiutils
-    python public_readers.py pycxim=/tmp/pycxim/bin/python cohere=/tmp/cohere/bin/python cdiutils=/tmp/cdiutils/bin/python
+    python -m venv /tmp/mmg && /tmp/mmg/bin/pip install mmg_toolbox
+    python public_readers.py pycxim=/tmp/pycxim/bin/python cohere=/tmp/cohere/bin/python cdiutils=/tmp/cdiutils/bin/python \\
+        mmg=/tmp/mmg/bin/python
 
 Each program runs in the environment of its own; it needs nothing of braggshot and braggshot nothing of it. The scans are those of
-the tests (`tests/samples`), with frames as large as the detector's: Poisson counts of a peak. A row says how many counts differ, by
-how much the angles do [degrees], the energy (relative), and q of six pixels in all frames, in the axes of the sample, relative to
-the largest |q|. Where a program holds other circles, a last column says what is left with these. Energies or q of pyCXIM differ by
-2e-6, because its h c has six digits, and angles of SPEC files by 1e-6 where a program reads them in single precision.
+the tests (`tests/samples`), with frames as large as the detector's: Poisson counts of a peak. A row says how many counts differ,
+by how much the angles do [degrees], the energy (relative), and q of six pixels in all frames, in the axes of the sample, relative
+to the largest |q|. Where a program holds other circles, a last column says what is left with these. Energies or q of pyCXIM differ
+by 2e-6, because its h c has six digits, as does the energy of mmg_toolbox, and angles of SPEC files by 1e-6 where a program reads
+them in single precision.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ DISTANCE = 0.8  # m
 SIX = {"mu": 0.4, "eta": np.linspace(18.2, 18.6, FRAMES), "chi": 88.5, "phi": -12.0, "nu": 3.0, "del": 36.0}
 FOUR = dict(zip(("thh", "th", "chi", "phi", "tthh", "tth"), SIX.values(), strict=True))
 ID01 = {"mu": 0.3, "eta": np.linspace(17.2, 17.6, FRAMES), "phi": 41.0, "nu": -3.2, "delta": 35.1}
+KAPPA = {"kmu": 1.0, "kth": np.linspace(78.0, 78.4, FRAMES), "kap": -134.2, "kphi": 31.1, "kgam": 2.0, "kdelta": 37.0}
 P10 = {"mu": 0.25, "chi": 90.0, "phi": -3.0, "gam": 2.0, "del": 31.0, "om": np.linspace(15.1, 15.5, FRAMES)}
 
 
@@ -148,6 +152,10 @@ def cases() -> dict[str, Case]:
             "cdiutils": Change("without mu", {}, {"mu": ("y+", -P10["mu"])}),
         }),
         "nanomax": Case((514, 1030), partial(layouts.write_nanomax, angles=nano), 75e-6, {"cdiutils": ALIKE}),
+        "diamond_i16": Case((195, 487), partial(
+            layouts.write_i16, angles={**KAPPA, "mu": 1.0, "eta": 21.0, "chi": 89.0, "phi": -25.0, "gam": 2.0, "delta": 37.0},
+            pitch=172e-6, beam=BEAM, distance=DISTANCE,
+        ), 172e-6, {"mmg": ALIKE}),
         "soleil_sixs": Case((512, 512), partial(layouts.write_sixs, angles=sixs), 55e-6, {
             "cdiutils": Change("without beta, mu x-, delta y+, gamma x-", {}, upright)
         }),
@@ -327,7 +335,26 @@ def read_cdiutils(name: str, folder: Path, places: np.ndarray, pitch: float) -> 
     return Found(frames, {names[key]: value for key, value in angles.items() if key in names}, energy or np.nan, np.stack(found, 1))
 
 
-READERS = {"pycxim": read_pycxim, "cohere": read_cohere, "cdiutils": read_cdiutils}
+def read_mmg(name: str, folder: Path, places: np.ndarray, pitch: float) -> Found:
+    """Read a scan with mmg_toolbox, by the transformations of the file; its vectors are (up, inboard, along the beam)."""
+    import h5py
+    import hdfmap
+    from mmg_toolbox.nexus.instrument_model import NXBeam, NXDetectorModule, NXSsample
+
+    path = folder / "1040323.nxs"
+    content = hdfmap.create_nexus_map(str(path))
+    with h5py.File(path) as file:
+        frames = np.stack([content.get_image(file, index) for index in range(FRAMES)])
+        beam, sample = NXBeam("/entry/sample/beam", file), NXSsample("/entry/sample", file)
+        module = NXDetectorModule("/entry/instrument/pil3_100k/module", file)
+        angles = {name: file[f"entry/measurement/{motor}"][()] for name, motor in (("gam", "kgam"), ("delta", "kdelta"))}
+        out = [[module.pixel_wavevector((n, *place), beam.wl) for place in places.tolist()] for n in range(FRAMES)]
+    turned = np.stack([matrix[:3, :3] for matrix in sample.transforms])
+    q = np.einsum("nij,npi->npj", turned, np.array(out) - beam.incident_wavevector)
+    return Found(frames, angles, beam.en * 1e3, q[..., [2, 0, 1]] * [1, 1, -1])
+
+
+READERS = {"pycxim": read_pycxim, "cohere": read_cohere, "cdiutils": read_cdiutils, "mmg": read_mmg}
 
 
 def read_there(program: str, name: str, folder: str, pitch: str) -> None:

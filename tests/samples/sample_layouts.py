@@ -59,6 +59,15 @@ def write_nanomax(
     return path
 
 
+# Motors of the kappa goniometer of I16, outermost first; name and axis of each circle in files, where X is up and Z downstream.
+KAPPA = {
+    "kmu": ("mu", [1.0, 0.0, 0.0]),
+    "kth": ("theta", [0.0, 1.0, 0.0]),
+    "kap": ("kappa", [0.0, np.cos(np.radians(50)), -np.sin(np.radians(50))]),
+    "kphi": ("phi", [0.0, 1.0, 0.0]),
+}
+
+
 def turn_y(degrees: float) -> np.ndarray:
     sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
     return np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
@@ -84,7 +93,12 @@ def write_i16(
         file[f"{entry}/scan_command" if old else f"{entry}/diamond_scan/scan_command"] = "scan eta 1 2 0.1 pil3_100k 1"
         file[f"{entry}/scan_dimensions" if old else f"{entry}/diamond_scan/scan_shape"] = [points]
         file[f"{entry}/start_time"] = "2024-02-27T16:25:38.209"
-        put(file.create_group(f"{entry}/sample/beam"), {"incident_energy": energy / 1e3})
+        put(file.create_group(f"{entry}/sample/beam"), {
+            "incident_energy": energy / 1e3, "incident_wavelength": h * c / (energy * electron_volt) * 1e9,
+            "depends_on": b"transformations/direction", "transformations/direction": 0.0,
+        })  # fmt: skip
+        file[f"{entry}/sample/beam/incident_wavelength"].attrs["units"] = b"nm"
+        file[f"{entry}/sample/beam/transformations/direction"].attrs["vector"] = [0.0, 0.0, 1.0]
         before = file.create_group(f"{entry}/{'before_scan' if old else 'instrument'}/diffractometer_sample")
         for name, value in angles.items():
             if np.size(value) > 1 or name.startswith("k"):
@@ -94,9 +108,10 @@ def write_i16(
         file[f"{entry}/measurement/ic1monitor"] = np.linspace(0.6, 0.7, points)
         origin = f"/{camera}/transformations/origin_offset"
         arm, size = f"/{entry}/instrument/transformations", [np.linalg.norm(vector) for vector in place]
+        gam, delta = (np.broadcast_to(angles.get(f"k{name}", angles.get(name, 0.0)), points) for name in ("gam", "delta"))
         chain = {
-            f"{arm}/gamma": (np.zeros(points), "deg", "rotation", [1.0, 0, 0], "."),
-            f"{arm}/delta": (np.zeros(points), "deg", "rotation", [0, 1.0, 0], f"{arm}/gamma"),
+            f"{arm}/gamma": (gam, "deg", "rotation", [1.0, 0, 0], "."),
+            f"{arm}/delta": (delta, "deg", "rotation", [0, 1.0, 0], f"{arm}/gamma"),
             f"{arm}/offsetdelta": (np.full(points, 8.8), "deg", "rotation", [0, -1.0, 0], f"{arm}/delta"[1:]),
             origin: ([1.0], "mm", "translation", place[0] * 1e3, f"{arm}/offsetdelta"),
             f"/{camera}/module/module_offset": ([0.0], "mm", "translation", np.zeros(3), origin),
@@ -105,9 +120,19 @@ def write_i16(
             f"/{camera}/module/fast_pixel_direction":
                 ([size[2] * 1e3], "mm", "translation", place[2] / size[2], f"/{camera}/module/module_offset"),
         }  # fmt: skip
+        after, turned = ".", f"/{entry}/sample/transformations"
+        for motor, (name, vector) in KAPPA.items() if "kth" in angles else ():
+            chain[f"{turned}/{name}"] = (np.broadcast_to(angles[motor], points), "deg", "rotation", vector, after)
+            after = f"{turned}/{name}"
+        file[f"{entry}/sample/depends_on"] = after
         for name, (value, units, kind, vector, after) in chain.items():
             file[name] = value
             file[name].attrs.update(units=units, transformation_type=kind, vector=vector, depends_on=np.bytes_(after))
+        kinds = {"": "entry", "/sample": "sample", "/instrument": "instrument", "/measurement": "data"}
+        for name, kind in {**kinds, "/sample/beam": "beam", "/instrument/pil3_100k": "detector"}.items():
+            file[entry + name].attrs["NX_class"] = np.bytes_(f"NX{kind}")
+        file[f"{camera}/module"].attrs["NX_class"] = np.bytes_("NXdetector_module")
+        file[f"{camera}/module/data_size"] = counts.shape[1:]
         if images == "tif":
             files = [f"{number}-pilatus3_100k-files/{index:05d}.tif" for index in range(1, len(counts) + 1)]
             (folder / files[0]).parent.mkdir(exist_ok=True)
