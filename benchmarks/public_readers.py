@@ -347,7 +347,7 @@ def read_mmg(name: str, folder: Path, places: np.ndarray, pitch: float) -> Found
         frames = np.stack([content.get_image(file, index) for index in range(FRAMES)])
         beam, sample = NXBeam("/entry/sample/beam", file), NXSsample("/entry/sample", file)
         module = NXDetectorModule("/entry/instrument/pil3_100k/module", file)
-        angles = {name: file[f"entry/measurement/{motor}"][()] for name, motor in (("gam", "kgam"), ("delta", "kdelta"))}
+        angles = {circle: file[f"entry/measurement/k{circle}"][()] for circle in ("gam", "delta")}
         out = [[module.pixel_wavevector((n, *place), beam.wl) for place in places.tolist()] for n in range(FRAMES)]
     turned = np.stack([matrix[:3, :3] for matrix in sample.transforms])
     q = np.einsum("nij,npi->npj", turned, np.array(out) - beam.incident_wavevector)

@@ -73,6 +73,12 @@ def test_strong_curved_phase_is_not_wrapped_or_blurred():
     assert np.std(error[binary_erosion(lab.support, iterations=2)]) < 0.01
 
 
+def test_empty_space_around_a_crystal_changes_nothing():
+    tight, wide = (to_lab(brick(lambda z, y, x: 4e7 * z + 3e15 * x * y, shape=shape)) for shape in ((50, 41, 46), (90, 81, 86)))
+    np.testing.assert_array_equal(tight.support, wide.support)
+    np.testing.assert_allclose(tight.rho, wide.rho, atol=1e-4)
+
+
 def test_cubic_voxels_stay_as_they_are():
     before = brick(lambda z, y, x: 1e7 * z + 1e15 * x * y, basis=10e-9 * np.eye(3))
     lab = to_lab(before)

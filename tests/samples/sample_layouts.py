@@ -120,11 +120,12 @@ def write_i16(
             f"/{camera}/module/fast_pixel_direction":
                 ([size[2] * 1e3], "mm", "translation", place[2] / size[2], f"/{camera}/module/module_offset"),
         }  # fmt: skip
-        after, turned = ".", f"/{entry}/sample/transformations"
-        for motor, (name, vector) in KAPPA.items() if "kth" in angles else ():
-            chain[f"{turned}/{name}"] = (np.broadcast_to(angles[motor], points), "deg", "rotation", vector, after)
-            after = f"{turned}/{name}"
-        file[f"{entry}/sample/depends_on"] = after
+        last = "."
+        for motor, (circle, axis) in KAPPA.items() if "kth" in angles else ():
+            step = f"/{entry}/sample/transformations/{circle}"
+            chain[step] = (np.broadcast_to(angles[motor], points), "deg", "rotation", axis, last)
+            last = step
+        file[f"{entry}/sample/depends_on"] = last
         for name, (value, units, kind, vector, after) in chain.items():
             file[name] = value
             file[name].attrs.update(units=units, transformation_type=kind, vector=vector, depends_on=np.bytes_(after))

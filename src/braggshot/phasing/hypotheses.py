@@ -41,7 +41,7 @@ def with_network(context: PhasingContext, network: nn.Module, card: Card) -> Pha
     config, oversampling = context.config, context.volume.oversampling
     counts, seen = _hide_held_out(context.data)
     new: tuple[str, ...] = ()
-    if card.familiar:
+    if card.familiar:  # else the input of the network is not needed here
         new = find_novelties(network, network_input(counts, seen, oversampling, counts.device), card.familiar, config.seed)
     if config.adapt.steps:
         network = adapt_network(network, counts, seen, oversampling, config.adapt, config.seed)

@@ -196,6 +196,7 @@ def register(found: Reconstruction, neighbour: ComplexArray) -> tuple[Reconstruc
     rho = np.where(found.support, found.rho, 0)
     if not np.abs(rho).max() > 0 or not np.abs(neighbour).max() > 0:
         raise DataError(f"{found.volume.name}: there is no crystal to compare with its neighbour.")
+    # Single precision is enough to find a shift in voxels, and quicker.
     reference = torch.from_numpy(without_ramp(neighbour, mean_turn(neighbour)).astype(np.complex64))
     flat = without_ramp(rho, mean_turn(rho)).astype(np.complex64)
     tried = [metrics.align(torch.from_numpy(field), reference, allow_twin=False) for field in (flat, _inverted(flat).conj())]

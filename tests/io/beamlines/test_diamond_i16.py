@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
-from sample_layouts import write_i16
+from sample_layouts import KAPPA, write_i16
 from scipy.constants import c, electron_volt, h
 from scipy.spatial.transform import Rotation
 
@@ -52,13 +52,12 @@ def test_the_kappa_goniometer_turns_as_its_axes_do(tmp_path: Path) -> None:
     still = {"mu": 1.0, "eta": 21.0, "chi": 89.0, "phi": -25.0, "gam": 2.0, "delta": 37.0}
     geometry = read(write_i16(tmp_path, COUNTS, {**still, **kappa})).geometry
     assert geometry is not None
-    axes = {"kmu": [1, 0, 0], "kth": [0, 1, 0], "kap": [0, np.cos(np.radians(50)), -np.sin(np.radians(50))], "kphi": [0, 1, 0]}
     to_file = np.array([[0, 1, 0], [0, 0, -1], [1, 0, 0]])  # from z, y, x of the laboratory to X, Y, Z of the file
     for frame in range(SHAPE[0]):
         turned = np.eye(3)
-        for name, axis in axes.items():
+        for name, (_, axis) in KAPPA.items():
             angle = float(np.ravel(kappa[name])[frame if name == "kth" else 0])
-            turned = turned @ Rotation.from_rotvec(np.radians(angle) * np.array(axis, float)).as_matrix()
+            turned = turned @ Rotation.from_rotvec(np.radians(angle) * np.array(axis)).as_matrix()
         assert_allclose(sample_rotation(geometry, frame), to_file.T @ turned @ to_file, atol=1e-9)
     assert [np.ndim(circle.angle) for circle in geometry.sample] == [0, 1, 0, 0]
 

@@ -232,8 +232,8 @@ class Reader:
         yield None
         has_positions = run.stepped is None or run.told == run.taken
         planned = 0 if run.start.points is None else run.start.points * run.images.per_event
-        is_told = 0 < planned <= run.told  # all frames are there; so will be the last positions, before the stop document is
-        if not has_positions and (is_over or is_told or time.monotonic() - run.table_at > TABLE_EVERY):
+        is_full = 0 < planned <= run.told  # the last positions come before the stop document does
+        if not has_positions and (is_over or is_full or time.monotonic() - run.table_at > TABLE_EVERY):
             has_positions, run.table_at = self._read_positions(run, path, server), time.monotonic()
             yield None
         has_all = (is_over and has_positions) or is_late
