@@ -46,6 +46,7 @@ CONFIG = PhasingConfig(
 NOT_PROMISING = {"promising_excess": 0.0, "limits": Limits(one_witness=0.4)}  # no guess is, since photon noise leaves 0.5
 REFINE, OPENING, NARROWING, SETTLING, FINISH = 70, 160, 480, 380, 360  # iterations
 DEEPER = 840  # iterations in which supports keep the measured volume
+MEAN = 40  # iterations from the mean of nearly equal starts
 GROWING = 30  # iterations in a support that a layer of voxels was added to
 FITTING = 330  # iterations that fit a support to the surface
 CONFIRM = 3 * REFINE + FITTING + 3 * OPENING + 2 * NARROWING + SETTLING + FINISH + FITTING
@@ -56,9 +57,9 @@ FURTHER = 2 * OPENING + NARROWING + SETTLING + FINISH + FITTING
 
 
 def more_fits(steps, expected):
-    """Return how many times supports were fitted again, beyond the expected iterations."""
+    """Return how many times supports were fitted again, beyond the expected iterations; starts that are alike may be averaged."""
     fits, rest = divmod(len(steps) - expected, FITTING)
-    assert rest == 0
+    assert rest in (0, MEAN)
     return fits
 
 
@@ -154,7 +155,7 @@ def test_the_network_alone_is_never_called_good(found):
         assert result.verdict != "good"
     sure = replace(result, verdict="good", reasons=("all agree.",))
     context = SimpleNamespace(out_of_distribution=("the counts.",))
-    doubted = outcome.doubt_network_alone(context, outcome.Found([], sure)).result
+    doubted = outcome.doubt_network_alone(context, outcome.Found([], sure, None)).result
     assert doubted.verdict == "doubtful"
     assert "no random start" in doubted.reasons[0]
     assert "nothing like it: the counts." in doubted.reasons[1]
@@ -194,13 +195,13 @@ def test_auto_may_be_sure_after_a_further_search(sample, monkeypatch):
     """A verdict that is only good with four starts ends what the next searches would cost."""
     asked = []
 
-    def strict(volume, data, starts, limits, method):
-        result = choose_and_judge(volume, data, starts, limits, method)
+    def strict(volume, starts, chosen, limits, method):
+        result = judge_chosen(volume, starts, chosen, limits, method)
         asked.append([start.seed for start in starts])
         return result if len(starts) > 3 else replace(result, verdict="doubtful")
 
-    choose_and_judge = outcome.choose_and_judge
-    monkeypatch.setattr(outcome, "choose_and_judge", strict)
+    judge_chosen = outcome.judge_chosen
+    monkeypatch.setattr(outcome, "judge_chosen", strict)
     result, steps = finish(sample[1], replace(CONFIG, method="auto", **NOT_PROMISING))
     assert [len(seeds) for seeds in asked] == [3, 4]
     assert sorted(asked[1][:3]) == sorted(asked[0]), "what was found before stays among the starts"

@@ -1,4 +1,4 @@
-"""Which start is shown: held-out voxels choose, and company where they can't."""
+"""Which crystal is shown: held-out voxels choose a start, company where they can't, and the mean where starts are alike."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import torch
 
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.iterative.iterate import Start
+from braggshot.phasing import outcome
 from braggshot.phasing.config import PhasingConfig
-from braggshot.phasing.problem import prepare_measured
-from braggshot.phasing.selection import choose_and_judge, score
+from braggshot.phasing.outcome import judge_starts, show_mean
+from braggshot.phasing.problem import PhasingContext, prepare_measured
+from braggshot.phasing.selection import choose, judge_chosen, score
 from braggshot.phasing.verdict import Limits
-from braggshot.physics.fourier import fourier, to_corner
+from braggshot.physics.fourier import fourier, inverted, to_corner
+from braggshot.physics.metrics import align
+from braggshot.pipeline import drain
 
 SETTINGS = CrystalSettings(
     shape=(32, 32, 32), oversampling=(2.5, 3.0), phase_range=(1, 1), counts=(1e5, 1e5), displacements=("gaussians",)
@@ -53,7 +57,8 @@ def judged(two, weight, limits=None):
     data = prepare_measured(volume, PhasingConfig(device="cpu"))
     starts = [start(one, 0), *(start(other, seed) for seed in (1, 2, 3))]
     free = [score(s, data).llk_free for s in starts]
-    return choose_and_judge(volume, data, starts, limits or Limits(), "iterative"), free
+    limits = limits or Limits()
+    return judge_chosen(volume, starts, choose(starts, data, limits), limits, "iterative"), free
 
 
 def test_among_equals_the_one_in_company_is_shown(two):
@@ -86,7 +91,63 @@ def test_stuck_starts_that_come_near_do_not_widen_the_errors(two, spoilt, spread
     volume = replace(volume, intensity=counts.numpy().astype(np.float32))
     data = prepare_measured(volume, PhasingConfig(device="cpu"))
     starts = [start(10 * one, 0), *(start(10 * (one + spoilt * other), seed) for seed in (1, 2))]
-    found = choose_and_judge(volume, data, starts, Limits(), "iterative")
+    found = judge_chosen(volume, starts, choose(starts, data, Limits()), Limits(), "iterative")
     assert min(found.quality.agreement) >= 0.95
     assert found.quality.agreeing.stuck == (0 if spread_of else 2)
     assert (found.uncertainty and found.uncertainty.samples) == spread_of
+
+
+def shown(truth, volume, starts, limits=None, is_witnessed=True):
+    """The result of a method that ended at the starts, before and after the mean of those that are alike."""
+    config = PhasingConfig(device="cpu", limits=limits or Limits())
+    data = prepare_measured(volume, config)
+    found = judge_starts(PhasingContext(volume, data, data, config, is_witnessed=is_witnessed), starts, "iterative")
+    return found.result, drain(show_mean(PhasingContext(volume, data, data, config, is_witnessed=is_witnessed), found))
+
+
+def error(found, truth):
+    return 1 - align(torch.from_numpy(found.rho), truth).correlation
+
+
+def test_the_mean_of_starts_that_are_alike_is_nearer_to_the_crystal():
+    """Three starts with errors of their own, one shifted and one turned; a fourth has the crystal but misses the counts."""
+    made, volume = simulate_volume(3, SETTINGS)
+    truth = torch.from_numpy(made)
+    one, other, rough = start(truth, 1), start(truth, 2), start(truth, 4, noise=0.05)
+    other = replace(other, rho=other.rho.roll((1, -2), (0, 2)), support=other.support.roll((1, -2), (0, 2)))
+    third = start(inverted(truth).conj(), 3)
+    before, after = shown(truth, volume, [one, other, third, rough])
+    assert after.choices["start"].startswith("mean of 3 of 4 starts")
+    assert error(after, truth) < 0.6 * error(before, truth)
+    assert after.verdict == before.verdict
+    assert after.reasons == before.reasons
+    assert after.quality.agreement == before.quality.agreement
+    # The numbers are those of the crystal that is shown, in the frame of its support.
+    support = torch.from_numpy(after.support)
+    inside = Start(to_corner(torch.from_numpy(after.rho)), to_corner(support), 0, 0.2, (0.0,) * 3, 0.0, torch.zeros(1, 3))
+    data = prepare_measured(volume, PhasingConfig(device="cpu"))
+    assert after.quality.llk_free == pytest.approx(score(inside, data).llk_free, rel=1e-4)
+    assert after.quality.llk_free <= 1.05 * before.quality.llk_free
+    assert not after.rho[~after.support].any()
+    assert abs(np.angle(after.rho.sum())) < 1e-4
+
+
+def test_a_start_stays_where_nothing_is_alike_or_no_witness_is_there():
+    truth, volume = simulate_volume(3, SETTINGS)
+    starts = [start(torch.from_numpy(truth), seed) for seed in (1, 2, 3)]
+    for more in ({"limits": Limits(agreement=1.0)}, {"is_witnessed": False}):
+        before, after = shown(truth, volume, starts, **more)
+        assert after is before
+
+
+def test_a_mean_that_misses_the_held_out_voxels_is_not_shown(monkeypatch):
+    truth, volume = simulate_volume(3, SETTINGS)
+    starts = [start(torch.from_numpy(truth), seed) for seed in (1, 2, 3)]
+
+    def spoil(starts, data, config):
+        yield from ()
+        return [replace(one, rho=one.rho * one.rho.abs()) for one in starts]
+
+    monkeypatch.setattr(outcome, "continue_starts", spoil)
+    before, after = shown(truth, volume, starts)
+    assert after is before

@@ -15,9 +15,8 @@ from braggshot.nn.adapt import AdaptConfig
 from braggshot.phasing import strategies
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.hypotheses import unrefined
-from braggshot.phasing.outcome import Found
+from braggshot.phasing.outcome import judge_starts
 from braggshot.phasing.rounds import Round, TournamentConfig
-from braggshot.phasing.selection import choose_and_judge
 from braggshot.phasing.strategies import COMMON, STRATEGIES, Strategy, phase
 from braggshot.phasing.verdict import Limits
 from braggshot.prepare import prepare
@@ -156,7 +155,7 @@ def test_another_package_offers_a_strategy(monkeypatch):
         rho[tuple(slice(n // 2 - size, n // 2 + size) for n in rho.shape)] = 1
         yield from ()
         starts = [unrefined(Guess(to_corner(rho), to_corner(rho.abs() > 0)), context.config.seed)]
-        return Found(starts, choose_and_judge(context.volume, context.data_cpu, starts, context.config.limits, "ones"))
+        return judge_starts(context, starts, "ones")
 
     ones = Strategy(run, False, False, lambda config: 1, (10, 10), frozenset({"options"}))
     monkeypatch.setattr(strategies, "entry_points", lambda group: [SimpleNamespace(name="ones", load=lambda: ones)])

@@ -8,24 +8,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from braggshot.iterative.iterate import Guess, Progress, Start
+from braggshot.iterative.iterate import Guess, IterativeConfig, Progress, Start, continue_starts
+from braggshot.iterative.projections import ShrinkWrap
 from braggshot.iterative.spacing import refine_wide
 from braggshot.phasing.hypotheses import refinement
 from braggshot.phasing.partial_coherence import WIDE, refit_with_psf
 from braggshot.phasing.problem import PhasingContext
-from braggshot.phasing.selection import choose_and_judge
+from braggshot.phasing.selection import Chosen, choose, judge_chosen, quality_of, score
 from braggshot.phasing.surface import fitting_rounds
 from braggshot.phasing.verdict import Limits, judge
+from braggshot.physics.fourier import to_centre, to_corner
 from braggshot.physics.metrics import align
 from braggshot.volumes import Reconstruction
+
+POLISH = "40*ER"  # iterations from the mean of nearly equal starts, in the support of the best of them
 
 
 @dataclass(frozen=True)
 class Found:
-    """Result of a phasing strategy: all its starts, and the reconstruction that was chosen from them."""
+    """Result of a phasing strategy: all its starts, the one that was chosen, and the reconstruction made of it."""
 
     starts: list[Start]
     result: Reconstruction
+    chosen: Chosen
 
 
 def doubt_wide_psf(result: Reconstruction, limits: Limits) -> Reconstruction:
@@ -66,8 +71,49 @@ def judge_starts(context: PhasingContext, starts: list[Start], method: str) -> F
     limits = context.config.limits
     if not context.is_witnessed:
         limits = replace(limits, tie_margin=0.0)
-    result = choose_and_judge(context.volume, context.data_cpu, starts, limits, method)
-    return Found(starts, doubt_wide_psf(result, limits))
+    chosen = choose(starts, context.data_cpu, limits)
+    result = judge_chosen(context.volume, starts, chosen, limits, method)
+    return Found(starts, doubt_wide_psf(result, limits), chosen)
+
+
+def show_mean(context: PhasingContext, found: Found) -> Generator[Progress, None, Reconstruction]:
+    """Show the mean of the starts that agree and predict the held-out voxels nearly alike, refined; the value is the result.
+
+    What the counts determine is the same in these starts; what they leave open differs from start to start, and averages out. The
+    chosen start stays if there is none beside it, or if its llk_free is less than that of the mean by more than the share
+    `Limits.tie_margin`. The verdict is that of the chosen start, since the starts are no witnesses of their own mean.
+    """
+    limits, chosen, result = context.config.limits, found.chosen, found.result
+    best, scores = found.starts[chosen.best], chosen.scores
+    most = (1 + limits.tie_margin) * scores[chosen.best].llk_free
+    alike = [
+        field
+        for field, correlation, misfits in zip(chosen.fields, chosen.correlation, scores, strict=True)
+        if correlation >= limits.agreement and misfits.llk_free <= most
+    ]
+    if len(alike) < 2 or not context.is_witnessed:
+        return result
+    support = torch.from_numpy(result.support)
+    mean = torch.stack(alike).mean(0).to(best.rho.dtype) * support
+    recipe = f"PSF+{POLISH}" if any(best.sigma) else POLISH
+    settings = IterativeConfig(recipe=recipe, shrink_wrap=ShrinkWrap(period=0))
+    joined = replace(best, rho=to_corner(mean), support=to_corner(support))
+    (polished,) = yield from continue_starts([joined], context.data, settings)
+    misfits = score(polished, context.data_cpu)
+    if misfits.llk_free > most:
+        return result
+    rho = to_centre(polished.rho) * misfits.scale
+    total = rho.sum()
+    rho = rho * (total.conj() / total.abs().clamp_min(1e-30))
+    said = f"mean of {len(alike)} of {len(found.starts)} starts that agree and predict held-out voxels alike, refined"
+    old = result.quality
+    return replace(
+        result,
+        rho=rho.to(torch.complex64).numpy(),
+        quality=quality_of(misfits, old.agreement, old.resolution, old.agreeing),
+        choices={**result.choices, "start": f"{said}; the best is {result.choices['start']}"},
+        psf={"sigma": polished.sigma, "eta": polished.eta} if any(polished.sigma) else None,
+    )
 
 
 def keep_verdict(before: Found, filled: Found, limits: Limits) -> Found:
@@ -86,9 +132,7 @@ def keep_verdict(before: Found, filled: Found, limits: Limits) -> Found:
     return replace(filled, result=doubt_wide_psf(replace(new, verdict=verdict, reasons=said), limits))
 
 
-def judge_with_warm_starts(
-    context: PhasingContext, cold: Found, first: Sequence[Guess]
-) -> Generator[Progress, None, Reconstruction]:
+def judge_with_warm_starts(context: PhasingContext, cold: Found, first: Sequence[Guess]) -> Generator[Progress, None, Found]:
     """Refine given objects into warm starts, and judge them together with the cold starts, which know nothing of these objects.
 
     The misfit of the held-out voxels decides which start is chosen, whether it is warm or cold.
@@ -99,7 +143,9 @@ def judge_with_warm_starts(
     warm = yield from refine_wide(first, context.data, context.data, [refinement(context), *fitting], "", context.config.seed)
     if not is_coherent:
         warm = yield from refit_with_psf(warm, context)
-    result = judge_starts(context, [*cold.starts, *warm], cold.result.method).result
-    assert result.ensemble is not None
+    found = judge_starts(context, [*cold.starts, *warm], cold.result.method)
+    ensemble = found.result.ensemble
+    assert ensemble is not None
     is_warm = np.array([0.0] * len(cold.starts) + [1.0] * len(warm))
-    return replace(result, ensemble=replace(result.ensemble, table={**result.ensemble.table, "warm": is_warm}))
+    table = {**ensemble.table, "warm": is_warm}
+    return replace(found, result=replace(found.result, ensemble=replace(ensemble, table=table)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,38 +70,71 @@ def best_of(scores: list[Score]) -> int:
     return ranked(scores)[0]
 
 
-def choose_and_judge(
-    volume: DiffractionVolume, data: Measured, starts: list[Start], limits: Limits, method: str, shown: int | None = None
-) -> Reconstruction:
-    """Choose one of the starts, align the others to the chosen start, and judge this start; return it as a reconstruction.
+@dataclass(frozen=True)
+class Chosen:
+    """The start that is chosen, its number, and all starts aligned to it, each with its misfits.
 
-    The choice goes by the misfit of the held-out voxels and, where this misfit is nearly equal, by the agreement with other starts.
-    `shown` is the index of a start that is chosen already.
+    Parameters
+    ----------
+    fields : aligned starts, scaled to the counts, with the middle of the chosen support in the middle of the array
+    correlation : of each start with the chosen one [1]
+    twins : True for a start that was turned, because it was the conjugate inversion of the chosen one
+    """
+
+    best: int
+    scores: list[Score]
+    fields: list[Tensor]
+    correlation: list[float]
+    twins: list[bool]
+
+
+def choose(starts: list[Start], data: Measured, limits: Limits) -> Chosen:
+    """Choose the start to show, and align all starts to it.
+
+    Starts that differ only by noise predict the held-out voxels almost equally well. So if most starts do not agree with the start
+    of least misfit llk_free, the next in rank with which most starts agree is chosen. Its llk_free may be larger by at most the
+    share `Limits.tie_margin`.
     """
     scores = [score(start, data) for start in starts]
-    chosen_already = None if shown is None else (shown, _align_to(shown, starts, scores))
-    best, (aligned, correlation, twins) = chosen_already or _choose(starts, scores, limits)
+    order = ranked(scores)
+    first = align_to(order[0], starts, scores)
+    for best in order:
+        if not scores[best].llk_free <= (1 + limits.tie_margin) * scores[order[0]].llk_free:
+            break
+        chosen = first if best == order[0] else align_to(best, starts, scores)
+        agreeing = _count_agreeing(chosen, limits)
+        if agreeing.others == 0 or in_company(agreeing, limits):
+            return chosen
+    return first
+
+
+def align_to(best: int, starts: list[Start], scores: list[Score]) -> Chosen:
+    """Align all starts to one of them, which is shown."""
+    rho, _, _ = _centre_and_dephase(starts[best], scores[best].scale)
+    reference = torch.from_numpy(rho)
+    found = [
+        metrics.Alignment(reference, 1.0, (0.0, 0.0, 0.0), twin=False)
+        if number == best
+        else metrics.align(to_centre(start.rho) * one.scale, reference)
+        for number, (start, one) in enumerate(zip(starts, scores, strict=True))
+    ]
+    return Chosen(best, scores, [one.field for one in found], [one.correlation for one in found], [one.twin for one in found])
+
+
+def judge_chosen(volume: DiffractionVolume, starts: list[Start], chosen: Chosen, limits: Limits, method: str) -> Reconstruction:
+    """Judge the chosen start; return it as a reconstruction."""
+    best, scores = chosen.best, chosen.scores
     rho, support, shift = _centre_and_dephase(starts[best], scores[best].scale)
-    agreeing = [a for a, c in zip(aligned, correlation, strict=True) if c >= limits.agreement]
+    agrees = [c >= limits.agreement for c in chosen.correlation]
+    agreeing = [a for a, is_like in zip(chosen.fields, agrees, strict=True) if is_like]
     # A stuck start may come near the crystal, but its errors are not those of the crystal.
-    stuck = _find_stuck(scores, best, limits)
-    solved = [a for a, c, is_stuck in zip(aligned, correlation, stuck, strict=True) if c >= limits.agreement and not is_stuck]
+    stuck = _find_stuck(chosen, limits)
+    solved = [a for a, is_like, is_stuck in zip(chosen.fields, agrees, stuck, strict=True) if is_like and not is_stuck]
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)
-    ensemble, resolution = _ensemble(volume, starts, scores, correlation, twins, aligned, agreeing)
-    chosen = scores[best]
-    quality = Quality(
-        chi2=chosen.chi2,
-        r_factor=chosen.r_factor,
-        llk=chosen.llk,
-        llk_free=chosen.llk_free,
-        agreement=tuple(correlation),
-        resolution=resolution,
-        chi2_coherent=chosen.chi2_coherent,
-        unseen=None if math.isnan(chosen.unseen) else chosen.unseen,
-        agreeing=_count_agreeing(correlation, scores, best, limits),
-    )
+    ensemble, resolution = _ensemble(volume, starts, chosen, agreeing)
+    quality = quality_of(scores[best], chosen.correlation, resolution, _count_agreeing(chosen, limits))
     verdict, reasons = judge(volume, rho, support, quality, limits)
-    history = starts[best].history.numpy()
+    history, turned = starts[best].history.numpy(), sum(chosen.twins)
     return Reconstruction(
         rho=rho,
         support=support,
@@ -114,7 +148,7 @@ def choose_and_judge(
         method=method,
         choices={
             "sign": "forward transform exp(-2 pi i k.n / N), so phase = -q.u",
-            "twin": f"as start {best} came out; {sum(twins)} of {len(starts)} starts were its conjugate inversion and were turned",
+            "twin": f"as start {best} came out; {turned} of {len(starts)} starts were its conjugate inversion and were turned",
             "origin": f"support centred at N // 2 by a shift of {shift} voxels; mean phase inside the support is zero",
             "start": f"start {best} of {len(starts)}, chosen by {_by(scores, best)}",
         },
@@ -123,39 +157,19 @@ def choose_and_judge(
     )
 
 
-_Aligned = tuple[list[Tensor], list[float], list[bool]]
-
-
-def _choose(starts: list[Start], scores: list[Score], limits: Limits) -> tuple[int, _Aligned]:
-    """Choose the start to show, and return its index with all starts aligned to it.
-
-    Starts that differ only by noise predict the held-out voxels almost equally well. So if most starts do not agree with the start
-    of least misfit llk_free, the next in rank with which most starts agree is chosen. Its llk_free may be larger by at most the
-    share `Limits.tie_margin`.
-    """
-    order = ranked(scores)
-    first = _align_to(order[0], starts, scores)
-    for best in order:
-        if not scores[best].llk_free <= (1 + limits.tie_margin) * scores[order[0]].llk_free:
-            break
-        aligned = first if best == order[0] else _align_to(best, starts, scores)
-        agreeing = _count_agreeing(aligned[1], scores, best, limits)
-        if agreeing.others == 0 or in_company(agreeing, limits):
-            return best, aligned
-    return order[0], first
-
-
-def _align_to(best: int, starts: list[Start], scores: list[Score]) -> _Aligned:
-    """Align all starts to one of them; return their fields scaled to the counts, their correlations, and which were twins."""
-    rho, _, _ = _centre_and_dephase(starts[best], scores[best].scale)
-    reference = torch.from_numpy(rho)
-    found = [
-        metrics.Alignment(reference, 1.0, (0.0, 0.0, 0.0), twin=False)
-        if number == best
-        else metrics.align(to_centre(start.rho) * one.scale, reference)
-        for number, (start, one) in enumerate(zip(starts, scores, strict=True))
-    ]
-    return [result.field for result in found], [result.correlation for result in found], [result.twin for result in found]
+def quality_of(misfits: Score, agreement: Sequence[float], resolution: float | None, agreeing: Agreement | None) -> Quality:
+    """Put the misfits of a crystal together with what its starts have in common."""
+    return Quality(
+        chi2=misfits.chi2,
+        r_factor=misfits.r_factor,
+        llk=misfits.llk,
+        llk_free=misfits.llk_free,
+        agreement=tuple(agreement),
+        resolution=resolution,
+        chi2_coherent=misfits.chi2_coherent,
+        unseen=None if math.isnan(misfits.unseen) else misfits.unseen,
+        agreeing=agreeing,
+    )
 
 
 def _by(scores: list[Score], best: int) -> str:
@@ -164,17 +178,17 @@ def _by(scores: list[Score], best: int) -> str:
     return "llk_free" if best == best_of(scores) else "llk_free and the agreement of the others"
 
 
-def _count_agreeing(correlation: list[float], scores: list[Score], best: int, limits: Limits) -> Agreement:
+def _count_agreeing(chosen: Chosen, limits: Limits) -> Agreement:
     """Count the starts that agree with the chosen start; stuck starts are left out."""
-    counting = [c for c, is_stuck in zip(correlation, _find_stuck(scores, best, limits), strict=True) if not is_stuck]
+    counting = [c for c, is_stuck in zip(chosen.correlation, _find_stuck(chosen, limits), strict=True) if not is_stuck]
     same = sum(c >= limits.agreement for c in counting)
-    return Agreement(max(0, same - 1), max(0, len(counting) - 1), len(scores) - len(counting), limits.agreement)
+    return Agreement(max(0, same - 1), max(0, len(counting) - 1), len(chosen.scores) - len(counting), limits.agreement)
 
 
-def _find_stuck(scores: list[Score], best: int, limits: Limits) -> list[bool]:
+def _find_stuck(chosen: Chosen, limits: Limits) -> list[bool]:
     """Tell of each start whether it misses the held-out voxels by much more than the chosen start does."""
-    most = limits.stuck_ratio * scores[best].llk_free
-    return [one.llk_free > most for one in scores]
+    most = limits.stuck_ratio * chosen.scores[chosen.best].llk_free
+    return [one.llk_free > most for one in chosen.scores]
 
 
 def _centre_and_dephase(start: Start, scale: float) -> tuple[ComplexArray, BoolArray, tuple[int, int, int]]:
@@ -191,10 +205,7 @@ def _centre_and_dephase(start: Start, scale: float) -> tuple[ComplexArray, BoolA
 def _ensemble(
     volume: DiffractionVolume,
     starts: list[Start],
-    scores: list[Score],
-    correlation: list[float],
-    twins: list[bool],
-    aligned: list[Tensor],
+    chosen: Chosen,
     agreeing: list[Tensor],
 ) -> tuple[Ensemble, float | None]:
     """Make the statistics of all starts, and the resolution [m]; the resolution is None if it cannot be measured.
@@ -202,12 +213,13 @@ def _ensemble(
     The statistics hold a table, the principal components of the starts, the phase retrieval transfer function (PRTF) of the starts
     that agree, and the Fourier shell correlation between these. The resolution is read off the PRTF.
     """
-    modes, weights = metrics.modes(torch.stack(aligned))
-    overlap = torch.vdot(modes[0].flatten(), aligned[correlation.index(max(correlation))].flatten())
+    modes, weights = metrics.modes(torch.stack(chosen.fields))
+    overlap = torch.vdot(modes[0].flatten(), chosen.fields[chosen.best].flatten())
     mode = (modes[0] * overlap / overlap.abs()).to(torch.complex64).numpy()
     basis = None if volume.reciprocal_basis is None else torch.from_numpy(np.asarray(volume.reciprocal_basis))
     number, radii = metrics.shells(torch.Size(volume.shape), max(8, min(volume.shape) // 2), basis)
     curve = metrics.prtf(torch.stack(agreeing).mean(0), torch.from_numpy(volume.intensity), torch.from_numpy(volume.valid), number)
+    scores = chosen.scores
     columns = {
         "start": np.arange(len(starts), dtype=float),
         "seed": np.array([s.seed for s in starts], dtype=float),
@@ -216,8 +228,8 @@ def _ensemble(
         "r_factor": np.array([s.r_factor for s in scores]),
         "llk": np.array([s.llk for s in scores]),
         "llk_free": np.array([s.llk_free for s in scores]),
-        "correlation": np.array(correlation),
-        "twin": np.array(twins, dtype=float),
+        "correlation": np.array(chosen.correlation),
+        "twin": np.array(chosen.twins, dtype=float),
         "threshold": np.array([s.threshold for s in starts]),
         "support_fraction": np.array([float(s.support.float().mean()) for s in starts]),
     }

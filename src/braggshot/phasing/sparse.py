@@ -36,7 +36,7 @@ from braggshot.phasing import memory
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.pattern import blur_factor
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
-from braggshot.phasing.selection import best_of, choose_and_judge, score
+from braggshot.phasing.selection import align_to, best_of, judge_chosen, score
 from braggshot.phasing.verdict import judge
 from braggshot.physics import metrics
 from braggshot.physics.fourier import to_corner
@@ -150,7 +150,8 @@ def average(starts: list[Start], data: Measured) -> tuple[Start, list[int]]:
 def _judge(context: PhasingContext, starts: list[Start], members: list[int]) -> Reconstruction:
     """Judge the last start, the mean of others; empty planes count as measured where the planes beside them determine them."""
     volume, limits = context.volume, context.config.limits
-    found = choose_and_judge(volume, context.data_cpu, starts, limits, "from the crystal before", len(starts) - 1)
+    chosen = align_to(len(starts) - 1, starts, [score(start, context.data_cpu) for start in starts])
+    found = judge_chosen(volume, starts, chosen, limits, "from the crystal before")
     apart, size = _distance(volume), _length(found.rho)
     reaches = len(volume.valid) / apart
     verdict, reasons = judge(completed(found), found.rho, found.support, found.quality, limits)

@@ -35,7 +35,7 @@ from braggshot.phasing import memory
 from braggshot.phasing.auto import KEPT, Run, Searched, phase_by_auto, settle_gaps
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.hypotheses import FAINT, hypotheses_of, refine_guesses, refine_longer, unrefined, with_network
-from braggshot.phasing.outcome import doubt_network_alone, judge_starts, judge_with_warm_starts
+from braggshot.phasing.outcome import doubt_network_alone, judge_starts, judge_with_warm_starts, show_mean
 from braggshot.phasing.partial_coherence import search_with_coherence
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
 from braggshot.phasing.selection import score
@@ -175,7 +175,9 @@ def _phase(
         learned, card = network or load_network(config.network)
         context = with_network(context, learned.to(data.magnitude.device), card)
     found = yield from strategy.run(context)
-    result = (yield from judge_with_warm_starts(context, found, first)) if first else found.result
+    if first:
+        found = yield from judge_with_warm_starts(context, found, first)
+    result = yield from show_mean(context, found)
     seconds = {"phasing": time.perf_counter() - began}
     if card is None:
         return replace(result, seconds=seconds)

@@ -31,7 +31,7 @@ class Limits:
     stuck_ratio : a start is stuck if its llk_free, the misfit of the held-out voxels, is more than this times that of the chosen
         start; stuck starts are left out when agreement is counted [1]
     tie_margin : a start whose llk_free exceeds the lowest one by at most this share is chosen if most starts agree with it and
-        not with the start of lowest llk_free [1]
+        not with the start of lowest llk_free; starts that agree with the chosen one within this share are averaged [1]
     agreeing_good, agreeing_failed : share of the other starts, without stuck ones, that agree with the chosen start; the verdict
         is failed below `agreeing_failed`, else doubtful up to `agreeing_good` [1]
     one_witness : llk_free above which the verdict is doubtful if one other start alone agrees with the chosen one; "auto" holds
