@@ -151,19 +151,36 @@ def test_a_crystal_that_does_not_fit_the_counts_gives_no_sign(counts, fill):
     assert share < rocking_angles.HINT or counts != "its own"
 
 
-def test_a_good_crystal_wants_a_clearer_sign_and_a_large_one_is_only_told(found, monkeypatch):
-    """The same crystal is left alone where the moves of its frames are not smooth enough for a good one, else moved."""
-    monkeypatch.setattr(rocking_angles, "fit_frames", lambda *_, **__: pytest.fail("fitted"))
+def test_a_good_crystal_is_moved_only_where_a_short_fit_of_a_drift_helps(found, monkeypatch):
+    rounds = []
+
+    def few(counts, seen, rho, moved, wander, number):
+        rounds.append(number)
+        return fit_frames(counts, seen, rho, moved, wander, 1) if number == rocking_angles.TRIED else pytest.fail("estimated")
+
+    monkeypatch.setattr(rocking_angles, "fit_frames", few)
     good = replace(found, verdict="good", reasons=("all agree.",))
-    monkeypatch.setattr(rocking_angles, "SMOOTH", 1.1)
-    assert drain(estimate_drift(good, PrepareConfig(), QUICK)) is None
-    monkeypatch.setattr(rocking_angles, "SMOOTH", 0.0)
-    with pytest.raises(pytest.fail.Exception, match="fitted"):
+    with pytest.raises(pytest.fail.Exception, match="estimated"):
         drain(estimate_drift(good, PrepareConfig(), QUICK))
+    assert rounds == [rocking_angles.TRIED] * 2 + [rocking_angles.ROUNDS]
+    monkeypatch.setattr(rocking_angles, "DRIFT", Wander(1e-6, 0.1))  # as if no drift could explain the counts
+    assert drain(estimate_drift(good, PrepareConfig(), QUICK)) is None
+    monkeypatch.setattr(rocking_angles, "FAINT", 1.0)
+    assert drain(estimate_drift(good, PrepareConfig(), QUICK)) is None
+    assert len(rounds) == 5, "no fit where single frames show nothing"
+
+
+def test_a_large_volume_is_only_told_about_and_a_good_one_where_the_moves_are_smooth(found, monkeypatch):
+    monkeypatch.setattr(rocking_angles, "fit_frames", lambda *_, **__: pytest.fail("fitted"))
     monkeypatch.setattr(rocking_angles, "MOST", 1000)
-    told = drain(estimate_drift(found, PrepareConfig(), QUICK))
-    assert told.volume is None
-    assert "prepare.drift=on" in told.said
+    good = replace(found, verdict="good", reasons=("all agree.",))
+    for one, limit, is_told in ((found, 1.1, True), (good, 0.0, True), (good, 1.1, False)):
+        monkeypatch.setattr(rocking_angles, "SMOOTH", limit)
+        told = drain(estimate_drift(one, PrepareConfig(), QUICK))
+        assert (told is not None) == is_told
+        if told is not None:
+            assert told.volume is None
+            assert "prepare.drift=on" in told.said
 
 
 @pytest.mark.long

@@ -37,10 +37,13 @@ Floats = NDArray[np.float64]
 DRIFT, JITTER = Wander(4.0, 0.1), Wander(0.1, 0.5)
 ROUNDS, MORE = 6, 12  # rounds of each of the two fits, and of the one that is continued
 CYCLES = 3  # largest number of times that the scan is phased with the deviations so far
-HINT = 0.015  # least share of the misfit that moves of single frames take away for deviations to be estimated [1]
+# Least share of the misfit that moves of single frames take away for deviations to be estimated, and for a fit to be tried, of a
+# crystal that is good [1].
+HINT, FAINT = 0.015, 0.008
+TRIED, HELPS = 3, 0.08  # rounds of the fit that is tried for a crystal that is good, and the least share that it takes away [1]
 ROOM = 1.1  # misfit of held-out voxels, over that of photon noise, below which nothing is left for deviations to explain [1]
 # Half waves along the scan that make a smooth curve, and the least share of what moves take away that such a curve takes, for
-# deviations to be estimated of a crystal that is good [1]. Drifts reach 0.58 and more, faults of the crystal 0.53.
+# deviations to be suspected in a crystal that is good and too large for the fit [1]. Faults of the crystal reach 0.53.
 WAVES, SMOOTH = 8, 0.55
 HALF = 0.2  # distance at which the misfit of each frame is looked at, to both sides of its angle [steps]
 EXPLAINED = 1.6  # largest misfit of held-out voxels, over that of photon noise, with which deviations are kept [1]
@@ -87,7 +90,8 @@ def estimate_drift(
 
     .. math:: \frac{\sum_k L'_k{}^2 / 2 L''_k}{\sum_k L_k}
 
-    Where the verdict is good, these moves must also follow a smooth curve, as a drift does; the faults of a crystal do not.
+    Where the verdict is good, a short fit of a drift must also predict the held-out voxels better than one without; it does not
+    where the crystal is at fault.
 
     Parameters
     ----------
@@ -106,15 +110,50 @@ def estimate_drift(
     if plain < ROOM * noise_misfit(model[held]):
         return None
     share, smooth = _share_by_moves(found.rho, volume, seen)
-    if share < HINT or (found.verdict == "good" and smooth < SMOOTH):
-        return None
+    is_good = found.verdict == "good"
     if preparation.drift == "auto" and volume.intensity.size > MOST:
-        return Drift(None, f"{UNSURE}; prepare.drift=on estimates how far, in minutes", np.zeros(0))
+        is_likely = share >= HINT and (smooth >= SMOOTH or not is_good)
+        return Drift(None, f"{UNSURE}; prepare.drift=on estimates how far, in minutes", np.zeros(0)) if is_likely else None
+    if share < (FAINT if is_good else HINT):
+        return None
     still = np.zeros(len(volume.intensity))
+    if is_good and not (yield from _helps(volume, seen, held, found.rho)):
+        return None
     held_still = yield from _fit(volume, seen, held, found.rho, still, None, ROUNDS)
-    best, wander = held_still, DRIFT
+    best = yield from _search(volume, seen, held, held_still, found.rho, phasing, network)
+    plain = min(plain, held_still.misfit)
+    largest, better = float(np.abs(best.moved).max()), 1 - best.misfit / plain
+    told = f"voxels kept from it are predicted {100 * better:.0f} % better so"
+    said = f"frames lie up to {largest:.2g} steps off their angles; {told}"
+    if better < LOWERED or largest < LEAST:
+        return None
+    if best.misfit > EXPLAINED * noise_misfit(_model(best.rho, best.moved)[held]):
+        return Drift(None, f"{UNSURE}; no angles were found that explain the counts", best.moved)
+    rho = to_corner(torch.from_numpy(best.rho))
+    return Drift(_even(volume, best, volume.valid, said), said, best.moved, (Guess(rho, rho.abs() > 0),))
+
+
+def _helps(volume: DiffractionVolume, seen: BoolArray, held: BoolArray, rho: ComplexArray) -> Generator[Progress, None, bool]:
+    """Tell whether a short fit predicts the held-out voxels better with a drift than without; a generator of progress."""
+    misfits, still = [], np.zeros(len(volume.intensity))
+    for expected in (None, DRIFT):
+        fit = yield from _fit(volume, seen, held, rho, still, expected, TRIED)
+        misfits.append(fit.misfit)
+    without, with_drift = misfits
+    return with_drift <= (1 - HELPS) * without
+
+
+def _search(
+    volume: DiffractionVolume, seen: BoolArray, held: BoolArray, held_still: _Fit, rho: ComplexArray, phasing: PhasingConfig,
+    network: Trained | None,
+) -> Generator[Progress, None, _Fit]:  # fmt: skip
+    """Fit deviations as those of a drift and, where that does not explain the counts, of a jitter; phase and fit again with them.
+
+    The value is the best fit, which is `held_still`, with no deviations, where none predicts the held-out voxels better.
+    """
+    still, best, wander = np.zeros(len(volume.intensity)), held_still, DRIFT
     for expected in (DRIFT, JITTER):
-        first = yield from _fit(volume, seen, held, found.rho, still, expected, ROUNDS)
+        first = yield from _fit(volume, seen, held, rho, still, expected, ROUNDS)
         fit = yield from _fit(volume, seen, held, first.rho, first.moved, expected, MORE)
         if fit.misfit < best.misfit:
             best, wander = fit, expected
@@ -127,16 +166,7 @@ def estimate_drift(
         if this.misfit >= best.misfit:
             break
         best = this
-    plain = min(plain, held_still.misfit)
-    largest, better = float(np.abs(best.moved).max()), 1 - best.misfit / plain
-    told = f"voxels kept from it are predicted {100 * better:.0f} % better so"
-    said = f"frames lie up to {largest:.2g} steps off their angles; {told}"
-    if better < LOWERED or largest < LEAST:
-        return None
-    if best.misfit > EXPLAINED * noise_misfit(_model(best.rho, best.moved)[held]):
-        return Drift(None, f"{UNSURE}; no angles were found that explain the counts", best.moved)
-    rho = to_corner(torch.from_numpy(best.rho))
-    return Drift(_even(volume, best, volume.valid, said), said, best.moved, (Guess(rho, rho.abs() > 0),))
+    return best
 
 
 def say_drift(found: Reconstruction, drift: Drift) -> Reconstruction:
