@@ -14,6 +14,7 @@ from braggshot import pipeline
 from braggshot.crystals.sample import CrystalSettings, simulate_volume
 from braggshot.errors import DataError
 from braggshot.phasing.config import PhasingConfig
+from braggshot.phasing.rocking_angles import Drift
 from braggshot.phasing.self_flat import SelfFlat
 from braggshot.pipeline import drain, prepare_and_phase
 from braggshot.prepare import PrepareConfig, prepare, volume
@@ -136,3 +137,28 @@ def test_a_scan_is_phased_again_with_the_flat_field_that_it_told(monkeypatch, me
     assert result.seconds["phasing"] == len(given)
     assert any("counts unevenly" in note for note in result.volume.provenance["noticed"])
     assert (len(result.reasons) == 1) == (result.verdict == "good")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"), [("good", "doubtful", "doubtful"), ("good", "good", "good"), ("failed", "good", "good")]
+)
+def test_a_good_crystal_is_doubted_where_moved_frames_explain_the_counts_and_are_not_used(monkeypatch, before, after, told):
+    verdicts = [before, after]
+
+    def estimated(found, *_):
+        yield from ()
+        return Drift(found.volume, "frames lie 2 steps off", np.zeros(32))
+
+    def phased_as(counts, *_):
+        yield from ()
+        rho = np.ones(counts.shape, np.complex64)
+        made = replace(sample_reconstruction(), rho=rho, support=rho != 0, seconds={"phasing": 1.0})
+        return replace(made, volume=replace(counts, oversampling=None), verdict=verdicts.pop(0), reasons=("all agree.",))
+
+    monkeypatch.setattr(pipeline, "estimate_drift", estimated)
+    monkeypatch.setattr(pipeline, "phase", phased_as)
+    result = drain(prepare_and_phase(a_scan(), PrepareConfig(self_flat="off"), replace(PHASING, method="auto")))
+    assert result.verdict == told
+    assert any("frames lie 2 steps off" in said for said in result.volume.provenance["noticed"])
+    assert ("not used" in result.choices["rocking angles"]) == (after == "doubtful")
+    assert ("all agree." in result.reasons) == (told == "good")

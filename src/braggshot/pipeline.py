@@ -267,7 +267,9 @@ def _undo_drift(
     second = yield from phase(drift.volume, phasing, drift.guesses, network)
     spent["phasing"] += second.seconds["phasing"]
     if _rank(second) > _rank(found):
-        return say_drift(found, replace(drift, volume=None, said=f"{drift.said}; not used, because the verdict with it is worse"))
+        unused = replace(drift, volume=None, said=f"{drift.said}; not used, because the verdict with it is worse")
+        # Starts agree, but on a crystal that explains the counts less well than one whose frames are moved.
+        return say_drift(replace(found, verdict="doubtful", reasons=()) if found.verdict == "good" else found, unused)
     if phasing.method == "refine" and second.verdict == "good":
         why = "the crystal was fitted together with the angles, and no independent start was asked (method auto does)."
         second = replace(second, verdict="doubtful", reasons=(why, *second.reasons))
