@@ -40,15 +40,46 @@ def test_text_that_never_ends_is_refused(tmp_path, monkeypatch, axis):
         list(GrowingFile(path, angle=axis).frames()) if axis == "entry/angle" else read_master(path, tmp_path)
 
 
-def test_a_file_is_read_by_another_process_once(tmp_path, monkeypatch):
-    path, runs = tmp_path / "a.h5", []
-    write(path, "entry/angle")
-    monkeypatch.setattr(text_in_hdf5.subprocess, "run", lambda command, **_: runs.append(command[3]))
-    for _ in range(3):
-        text_in_hdf5.refuse_endless_text(path, False)
-    assert runs == [str(path)]
+def test_the_next_file_is_read_after_one_that_never_ended(tmp_path, monkeypatch):
+    good, bad = tmp_path / "good.h5", tmp_path / "bad.h5"
+    for path in (good, bad):
+        write(path, "entry/angle")
+    damage_heap(bad)
+    monkeypatch.setattr(text_in_hdf5, "PATIENCE", 3.0)
+    with pytest.raises(UnusableError, match="without an end"):
+        text_in_hdf5.refuse_endless_text(bad, False)
+    monkeypatch.undo()
+    text_in_hdf5.refuse_endless_text(good, False)
+
+
+def test_files_are_read_by_one_other_process_and_each_once(tmp_path, monkeypatch):
+    paths, asked = [tmp_path / name for name in ("a.h5", "b.h5")], []
+    for path in paths:
+        write(path, "entry/angle")
+    text_in_hdf5.refuse_endless_text(paths[0], False)
+    process = text_in_hdf5._other_process._process
+    text_in_hdf5.refuse_endless_text(paths[1], False)
+    assert text_in_hdf5._other_process._process is process
+    assert process.poll() is None
+    monkeypatch.setattr(text_in_hdf5._other_process, "read", lambda path, is_swmr: asked.append(path))
+    text_in_hdf5.refuse_endless_text(paths[1], False)
     text_in_hdf5.refuse_endless_text(tmp_path / "none.h5", False)
-    assert len(runs) == 1, "a file that is not there is left to its reader"
+    assert asked == [], "it knows the one, and leaves a file that is not there to its reader"
+
+
+@pytest.mark.parametrize(("ending", "is_refused"), [("os.kill(os.getpid(), 11)", True), ("sys.exit(1)", False)])
+def test_a_file_that_crashes_hdf5_is_refused_and_one_that_fails_is_left_to_its_reader(tmp_path, monkeypatch, ending, is_refused):
+    path = tmp_path / "a.h5"
+    write(path, "entry/angle")
+    text_in_hdf5._other_process.stop()
+    monkeypatch.setattr(text_in_hdf5, "_READ", f"import os, sys; sys.stdin.readline(); {ending}")
+    if is_refused:
+        with pytest.raises(UnusableError, match="crashes"):
+            text_in_hdf5.refuse_endless_text(path, False)
+    else:
+        text_in_hdf5.refuse_endless_text(path, False)
+    monkeypatch.undo()
+    assert text_in_hdf5._other_process.read(path, False) is None, "another process was started"
 
 
 def test_what_cannot_be_read_is_left_to_its_reader(tmp_path):
