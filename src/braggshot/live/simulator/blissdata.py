@@ -50,6 +50,7 @@ class BlissSink:
 
     def __init__(self, address: str, store: Any, root: Path, per_file: int) -> None:
         self._store, self._root, self._per_file = store, root, per_file
+        self._file: h5py.File | None = None
         self.url = f"blissdata:{address}?files={root}"
 
     def wait(self, stop: Event) -> None:
@@ -61,7 +62,7 @@ class BlissSink:
         from blissdata.streams.lima.stream import LimaStream
 
         check_room(self._root, scan.frames * int(np.prod(scan.shape)) * scan.dtype.itemsize, scan.name)
-        self._played, self._saved, self._pattern = scan, list[NDArray[Any]](), f"{scan.name}_%04d.h5"
+        self._played, self._pattern = scan, f"{scan.name}_%04d.h5"
         identity = {"name": "ascan", "number": scan.number, "data_policy": "ESRF", "session": "emit", "proposal": "emit",
                     "collection": "emit", "dataset": "emit"}  # fmt: skip
         axis, unit = ("axis:eta", "deg") if scan.energy is None else ("axis:energy", "eV")
@@ -89,34 +90,38 @@ class BlissSink:
         self._scan.start()
 
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
-        """Save a frame, and publish that it is saved, and its angle; a cut frame is saved with zeros for the rest."""
+        """Save a frame in the file that grows, and publish it with its angle; a cut frame is saved with zeros for the rest."""
         counts = image if is_whole else np.where(np.arange(len(image))[:, None] < len(image) // 2, image, 0).astype(image.dtype)
-        self._saved.append(counts)
-        self._count += 1
-        if len(self._saved) == self._per_file:
-            self._write()
+        self._save(counts)
         if self._positions is not None:
             self._positions.send(next(iter(self._played.told(index).values())))
-        self._images.send({"last_index": self._count - 1, "last_index_saved": self._count - 1 - len(self._saved)})
+        self._images.send({"last_index": self._count - 1, "last_index_saved": self._count - 1})
 
     def end(self, is_aborted: bool) -> None:
-        """Save what is left, and publish that the scan has ended."""
-        if self._saved:
-            self._write()
-            self._images.send({"last_index": self._count - 1, "last_index_saved": self._count - 1})
+        """Close the last file, and publish that the scan has ended."""
+        self.close()
         self._scan.stop()
         self._scan.info["end_reason"] = "USER_ABORT" if is_aborted else "SUCCESS"
         self._scan.close()
 
     def close(self) -> None:
-        """Close nothing: each scan was closed at its end."""
+        """Close the file that is being written; each scan was closed at its end."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-    def _write(self) -> None:
-        """Write a file of the frames that wait; a file that is there is whole."""
-        path = self._root / (self._pattern % ((self._count - 1) // self._per_file))
-        refuse_target(path, self._played.inputs, force=False)
-        part = path.with_suffix(".part")
-        with h5py.File(part, "w") as file:
-            file.create_dataset(DATASET, data=np.stack(self._saved), chunks=(1, *self._played.shape))
-        part.replace(path)
-        self._saved.clear()
+    def _save(self, image: NDArray[Any]) -> None:
+        """Append a frame to the present file, or to the next one once that is full."""
+        number, inside = divmod(self._count, self._per_file)
+        if inside == 0:
+            self.close()
+            path, size = self._root / (self._pattern % number), self._played.shape
+            refuse_target(path, self._played.inputs, force=False)
+            self._file = h5py.File(path, "w")
+            self._file.create_dataset(DATASET, (0, *size), image.dtype, chunks=(1, *size), maxshape=(self._per_file, *size))
+        assert self._file is not None
+        data = self._file[DATASET]
+        data.resize(inside + 1, axis=0)
+        data[inside] = image
+        self._file.flush()
+        self._count += 1
