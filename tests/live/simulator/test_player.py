@@ -3,13 +3,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from played import assert_equal, listen, toy_scan
 
-from braggshot.errors import ConfigError
+from braggshot.errors import ConfigError, OutputError
 from braggshot.live.simulator import player as emitting
+from braggshot.live.simulator.tiled import TiledSink
 from braggshot.live.sources.registry import open_source
 
 
@@ -83,3 +85,16 @@ def test_a_missing_library_says_what_to_install(monkeypatch):
     monkeypatch.setattr(emitting.importlib, "import_module", without)
     with pytest.raises(ConfigError, match=r"needs zmq.*pip install 'braggshot\[live\]'"):
         emitting.open_sink("zmq:tcp://127.0.0.1:*")
+
+
+def test_a_catalogue_that_does_not_take_a_run_says_what_it_needs(tmp_path):
+    def refuse(name, document):
+        raise RuntimeError("500 Internal Server Error")
+
+    closed = []
+    client = SimpleNamespace(context=SimpleNamespace(http_client=SimpleNamespace(close=lambda: closed.append(True))))
+    sink = TiledSink("http://127.0.0.1:1/raw", client, refuse, tmp_path, is_compressed=False)
+    with pytest.raises(OutputError, match=r"tiled:.* does not take the start document .*500 Internal.*--write sqlite"):
+        list(emitting.emit(toy_scan(), sink, Event()))
+    sink.close()
+    assert closed == [True]

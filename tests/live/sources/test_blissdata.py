@@ -14,7 +14,7 @@ from played import assert_equal, listen, playing, toy_scan
 from redis_server import RealServer
 from scipy.constants import electron_volt
 
-from braggshot.errors import ConfigError
+from braggshot.errors import ConfigError, OutputError
 from braggshot.live.messages import Arrived, Begin, Dropped, End, Trouble
 from braggshot.live.simulator.faults import Faults
 from braggshot.live.simulator.player import open_sink
@@ -235,3 +235,12 @@ def test_a_real_server_with_its_modules(tmp_path, real):
     assert heard.ends == [End("emit_0001", "the scan ended by USER_ABORT"), End("emit_0002"), End("emit_0001_2")]
     for name in ("emit_0002", "emit_0001_2"):
         assert_equal(heard, scan, name)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries
+def test_a_server_that_goes_while_a_scan_is_played_is_said(tmp_path, real):
+    sink = open_sink(f"blissdata:redis://127.0.0.1:{real.port}?files={tmp_path / 'frames'}")
+    real.end()
+    with pytest.raises(OutputError, match="does not take what is published"):
+        playing(toy_scan(), sink)()
+    real.start()

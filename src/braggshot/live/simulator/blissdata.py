@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from braggshot.errors import ConfigError
+from braggshot.errors import ConfigError, OutputError
 from braggshot.io.atomic import check_room, refuse_target
 from braggshot.live.simulator.bluesky import make_folder
 from braggshot.live.simulator.player import PlayedScan, Sink
@@ -45,6 +47,17 @@ def serve(target: str, compress: str = "none", files: str = ".", per_file: int |
     return BlissSink(target, store, make_folder(files), int(per_file))
 
 
+@contextmanager
+def _publishing() -> Iterator[None]:
+    """Say that the server is gone, or refuses what is published, as an `OutputError`."""
+    import redis
+
+    try:
+        yield
+    except redis.exceptions.RedisError as error:
+        raise OutputError(f"blissdata: the server does not take what is published ({str(error)[:200]}).") from error
+
+
 class BlissSink:
     """A publisher of scans, and a writer of their frames; frames are saved in the order in which they come."""
 
@@ -56,6 +69,7 @@ class BlissSink:
     def wait(self, stop: Event) -> None:
         """Wait for nobody: the server keeps what is published."""
 
+    @_publishing()
     def begin(self, scan: PlayedScan) -> None:
         """Publish the scan, its axis and its detector."""
         from blissdata.streams.default import Stream
@@ -89,6 +103,7 @@ class BlissSink:
         self._scan.prepare()
         self._scan.start()
 
+    @_publishing()
     def frame(self, index: int, image: NDArray[Any], is_whole: bool) -> None:
         """Save a frame in the file that grows, and publish it with its angle; a cut frame is saved with zeros for the rest."""
         counts = image if is_whole else np.where(np.arange(len(image))[:, None] < len(image) // 2, image, 0).astype(image.dtype)
@@ -97,6 +112,7 @@ class BlissSink:
             self._positions.send(next(iter(self._played.told(index).values())))
         self._images.send({"last_index": self._count - 1, "last_index_saved": self._count - 1})
 
+    @_publishing()
     def end(self, is_aborted: bool) -> None:
         """Close the last file, and publish that the scan has ended."""
         self.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from braggshot.errors import ConfigError
+from braggshot.errors import ConfigError, OutputError
 from braggshot.live.simulator.bluesky import RunSink, make_folder
 from braggshot.live.simulator.player import Sink
 from braggshot.live.sources.http_asking import read_address
@@ -40,11 +40,27 @@ class TiledSink(RunSink):
     """A writer of runs into a catalogue, and of their frames."""
 
     def __init__(self, address: str, client: Any, writer: Any, root: Path, is_compressed: bool) -> None:
-        super().__init__(root, is_compressed, writer)
-        self.url, self._client = f"tiled:{address}", client
+        super().__init__(root, is_compressed, self._write)
+        self.url, self._client, self._writer = f"tiled:{address}", client, writer
 
     def wait(self, stop: Event) -> None:
         """Wait for nobody: the catalogue keeps what it holds."""
+
+    def _write(self, name: str, document: dict[str, Any]) -> None:
+        """Write a document of the run.
+
+        Raises
+        ------
+        OutputError : if the server does not take it.
+        """
+        try:
+            self._writer(name, document)
+        except Exception as error:  # the client raises errors of several libraries
+            refusal = f"the server does not take the {name} document ({type(error).__name__}: {str(error)[:100]})"
+            room = f"--write arrays/ --write sqlite:///tables.db --read {self._file.root}"
+            raise OutputError(
+                f"{self.url}: {refusal}. It needs room for arrays and tables, and to read frames: tiled serve catalog ... {room}."
+            ) from error
 
     def close(self) -> None:
         """Close the file, and the connection to the server."""
