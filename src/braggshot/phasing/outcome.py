@@ -14,10 +14,10 @@ from braggshot.iterative.spacing import refine_wide
 from braggshot.phasing.hypotheses import refinement
 from braggshot.phasing.partial_coherence import WIDE, refit_with_psf
 from braggshot.phasing.problem import PhasingContext
-from braggshot.phasing.selection import Chosen, choose, judge_chosen, quality_of, score
+from braggshot.phasing.selection import Chosen, alike, centre_and_dephase, choose, judge_chosen, quality_of, score
 from braggshot.phasing.surface import fitting_rounds
 from braggshot.phasing.verdict import Limits, judge
-from braggshot.physics.fourier import to_centre, to_corner
+from braggshot.physics.fourier import to_corner
 from braggshot.physics.metrics import align
 from braggshot.volumes import Reconstruction
 
@@ -77,39 +77,31 @@ def judge_starts(context: PhasingContext, starts: list[Start], method: str) -> F
 
 
 def show_mean(context: PhasingContext, found: Found) -> Generator[Progress, None, Reconstruction]:
-    """Show the mean of the starts that agree and predict the held-out voxels nearly alike, refined; the value is the result.
+    """Refine the mean of the starts that agree and predict the held-out voxels nearly alike; the value is the result that shows it.
 
     What the counts determine is the same in these starts; what they leave open differs from start to start, and averages out. The
-    chosen start stays if there is none beside it, or if its llk_free is less than that of the mean by more than the share
-    `Limits.tie_margin`. The verdict is that of the chosen start, since the starts are no witnesses of their own mean.
+    chosen start stays where no other is like it, and where the mean misses the held-out voxels by more than the share
+    `Limits.tie_margin` beyond it. The verdict is that of the chosen start, since the starts are no witnesses of their own mean.
     """
     limits, chosen, result = context.config.limits, found.chosen, found.result
-    best, scores = found.starts[chosen.best], chosen.scores
-    most = (1 + limits.tie_margin) * scores[chosen.best].llk_free
-    alike = [
-        field
-        for field, correlation, misfits in zip(chosen.fields, chosen.correlation, scores, strict=True)
-        if correlation >= limits.agreement and misfits.llk_free <= most
-    ]
-    if len(alike) < 2 or not context.is_witnessed:
+    most = 1 + limits.tie_margin
+    averaged = alike(chosen, limits.agreement, most)
+    if len(averaged) < 2 or not context.is_witnessed:
         return result
-    support = torch.from_numpy(result.support)
-    mean = torch.stack(alike).mean(0).to(best.rho.dtype) * support
+    best, support = found.starts[chosen.best], torch.from_numpy(result.support)
+    mean = torch.stack([chosen.fields[k] for k in averaged]).mean(0).to(best.rho.dtype) * support
     recipe = f"PSF+{POLISH}" if any(best.sigma) else POLISH
     settings = IterativeConfig(recipe=recipe, shrink_wrap=ShrinkWrap(period=0))
-    joined = replace(best, rho=to_corner(mean), support=to_corner(support))
-    (polished,) = yield from continue_starts([joined], context.data, settings)
+    begun = replace(best, rho=to_corner(mean), support=to_corner(support))
+    (polished,) = yield from continue_starts([begun], context.data, settings)
     misfits = score(polished, context.data_cpu)
-    if misfits.llk_free > most:
+    if not misfits.llk_free <= most * chosen.scores[chosen.best].llk_free:
         return result
-    rho = to_centre(polished.rho) * misfits.scale
-    total = rho.sum()
-    rho = rho * (total.conj() / total.abs().clamp_min(1e-30))
-    said = f"mean of {len(alike)} of {len(found.starts)} starts that agree and predict held-out voxels alike, refined"
+    said = f"mean of {len(averaged)} of {len(found.starts)} starts that agree and predict held-out voxels alike, refined"
     old = result.quality
     return replace(
         result,
-        rho=rho.to(torch.complex64).numpy(),
+        rho=centre_and_dephase(polished, misfits.scale)[0],
         quality=quality_of(misfits, old.agreement, old.resolution, old.agreeing),
         choices={**result.choices, "start": f"{said}; the best is {result.choices['start']}"},
         psf={"sigma": polished.sigma, "eta": polished.eta} if any(polished.sigma) else None,

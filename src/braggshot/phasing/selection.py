@@ -110,7 +110,7 @@ def choose(starts: list[Start], data: Measured, limits: Limits) -> Chosen:
 
 def align_to(best: int, starts: list[Start], scores: list[Score]) -> Chosen:
     """Align all starts to one of them, which is shown."""
-    rho, _, _ = _centre_and_dephase(starts[best], scores[best].scale)
+    rho, _, _ = centre_and_dephase(starts[best], scores[best].scale)
     reference = torch.from_numpy(rho)
     found = [
         metrics.Alignment(reference, 1.0, (0.0, 0.0, 0.0), twin=False)
@@ -121,15 +121,26 @@ def align_to(best: int, starts: list[Start], scores: list[Score]) -> Chosen:
     return Chosen(best, scores, [one.field for one in found], [one.correlation for one in found], [one.twin for one in found])
 
 
+def alike(chosen: Chosen, agreement: float, ratio: float = math.inf) -> list[int]:
+    """List the starts that agree with the one that is shown, itself included.
+
+    Parameters
+    ----------
+    agreement : least correlation with the one that is shown [1]
+    ratio : largest llk_free over that of the one that is shown; not looked at where nothing is held out [1]
+    """
+    most = ratio * chosen.scores[chosen.best].llk_free
+    pairs = enumerate(zip(chosen.correlation, chosen.scores, strict=True))
+    return [k for k, (correlation, misfits) in pairs if correlation >= agreement and not misfits.llk_free > most]
+
+
 def judge_chosen(volume: DiffractionVolume, starts: list[Start], chosen: Chosen, limits: Limits, method: str) -> Reconstruction:
     """Judge the chosen start; return it as a reconstruction."""
     best, scores = chosen.best, chosen.scores
-    rho, support, shift = _centre_and_dephase(starts[best], scores[best].scale)
-    agrees = [c >= limits.agreement for c in chosen.correlation]
-    agreeing = [a for a, is_like in zip(chosen.fields, agrees, strict=True) if is_like]
+    rho, support, shift = centre_and_dephase(starts[best], scores[best].scale)
+    agreeing = [chosen.fields[k] for k in alike(chosen, limits.agreement)]
     # A stuck start may come near the crystal, but its errors are not those of the crystal.
-    stuck = _find_stuck(chosen, limits)
-    solved = [a for a, is_like, is_stuck in zip(chosen.fields, agrees, stuck, strict=True) if is_like and not is_stuck]
+    solved = [chosen.fields[k] for k in alike(chosen, limits.agreement, limits.stuck_ratio)]
     basis = None if volume.reciprocal_basis is None else direct_basis(volume.reciprocal_basis, volume.shape)
     ensemble, resolution = _ensemble(volume, starts, chosen, agreeing)
     quality = quality_of(scores[best], chosen.correlation, resolution, _count_agreeing(chosen, limits))
@@ -191,7 +202,7 @@ def _find_stuck(chosen: Chosen, limits: Limits) -> list[bool]:
     return [one.llk_free > most for one in chosen.scores]
 
 
-def _centre_and_dephase(start: Start, scale: float) -> tuple[ComplexArray, BoolArray, tuple[int, int, int]]:
+def centre_and_dephase(start: Start, scale: float) -> tuple[ComplexArray, BoolArray, tuple[int, int, int]]:
     """Shift a start by whole voxels so that its support is in the middle, scale it, and make its mean phase zero."""
     support = to_centre(start.support)
     shift = [-round(float(centre)) for centre in centre_of_mass(support.double())]

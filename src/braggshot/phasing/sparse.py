@@ -36,9 +36,8 @@ from braggshot.phasing import memory
 from braggshot.phasing.config import PhasingConfig
 from braggshot.phasing.pattern import blur_factor
 from braggshot.phasing.problem import PhasingContext, device_of, prepare_measured, to_device
-from braggshot.phasing.selection import align_to, best_of, judge_chosen, score
+from braggshot.phasing.selection import align_to, alike, best_of, judge_chosen, score
 from braggshot.phasing.verdict import judge
-from braggshot.physics import metrics
 from braggshot.physics.fourier import to_corner
 from braggshot.physics.sampling import crystal_extent
 from braggshot.physics.strain import mean_turn, without_ramp
@@ -139,10 +138,9 @@ def average(starts: list[Start], data: Measured) -> tuple[Start, list[int]]:
     """
     scores = [score(start, data) for start in starts]
     best = best_of(scores)
-    aligned = [metrics.align(start.rho * one.scale, starts[best].rho) for start, one in zip(starts, scores, strict=True)]
-    most = CLOSE * scores[best].llk_free  # not a number where nothing is held out
-    members = [k for k, one in enumerate(aligned) if one.correlation >= ALIKE and not scores[k].llk_free > most]
-    rho = torch.stack([aligned[k].field for k in members]).mean(0).to(torch.complex64)
+    chosen = align_to(best, starts, scores)
+    members = alike(chosen, ALIKE, CLOSE)
+    rho = to_corner(torch.stack([chosen.fields[k] for k in members]).mean(0).to(torch.complex64))
     amplitude = rho.abs()
     return replace(starts[best], rho=rho, support=amplitude > SUPPORT * amplitude.max()), members
 
