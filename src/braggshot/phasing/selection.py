@@ -191,15 +191,8 @@ def _by(scores: list[Score], best: int) -> str:
 
 def _count_agreeing(chosen: Chosen, limits: Limits) -> Agreement:
     """Count the starts that agree with the chosen start; stuck starts are left out."""
-    counting = [c for c, is_stuck in zip(chosen.correlation, _find_stuck(chosen, limits), strict=True) if not is_stuck]
-    same = sum(c >= limits.agreement for c in counting)
-    return Agreement(max(0, same - 1), max(0, len(counting) - 1), len(chosen.scores) - len(counting), limits.agreement)
-
-
-def _find_stuck(chosen: Chosen, limits: Limits) -> list[bool]:
-    """Tell of each start whether it misses the held-out voxels by much more than the chosen start does."""
-    most = limits.stuck_ratio * chosen.scores[chosen.best].llk_free
-    return [one.llk_free > most for one in chosen.scores]
+    counting, same = (len(alike(chosen, least, limits.stuck_ratio)) for least in (0.0, limits.agreement))
+    return Agreement(max(0, same - 1), max(0, counting - 1), len(chosen.scores) - counting, limits.agreement)
 
 
 def centre_and_dephase(start: Start, scale: float) -> tuple[ComplexArray, BoolArray, tuple[int, int, int]]:
