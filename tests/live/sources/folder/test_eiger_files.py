@@ -302,6 +302,16 @@ def test_links_below_the_folder_are_followed(tmp_path):
     assert not heard.lost
 
 
+def test_data_files_that_are_listed_before_the_master_in_another_folder_belong_to_it(tmp_path):
+    (tmp_path / "data").mkdir()
+    data = [write_data(tmp_path / "data", number) for number in (1, 2)]
+    write_master(tmp_path, ["data/a_data_000001.h5", "data/a_data_000002.h5"], frames=8)
+    source = open_source(f"folder:{tmp_path}?{QUICK}")
+    messages = [*source.take_files(data), *source.take_files([tmp_path / "a_master.h5"]), *source.take_files([])]
+    assert [message.scan for message in messages if isinstance(message, (Begin, End))] == ["a", "a"]
+    assert not [message for message in messages if isinstance(message, Dropped)]
+
+
 @pytest.mark.parametrize("content", [None, b"\x89HDF\r\n\x1a\nnothing of the kind"])
 def test_a_set_without_its_master_is_taken_after_a_while(tmp_path, content):
     def play():

@@ -114,7 +114,7 @@ class FileSet:
         if not self.root.is_dir():  # its disk may come back, and the files with it
             self.is_waiting = True
             return
-        yield from self._read_master_again()
+        yield from self.read_master_again()
         is_lost = self._stamp.is_there() and self._is_master_settled
         is_due = is_lost or time.monotonic() - self._began >= PATIENCE * self.settle
         self.is_waiting = self.master is None and not is_due
@@ -216,7 +216,7 @@ class FileSet:
         if part.seen is None and part.stamp.is_there():
             part.seen = time.monotonic()
 
-    def _read_master_again(self) -> Iterator[Dropped]:
+    def read_master_again(self) -> Iterator[Dropped]:
         """Read the master file; read it anew at each call until it has not changed for the time `settle`.
 
         One reading is not enough, because a coarse modification time may hide a later change.

@@ -209,6 +209,7 @@ class FolderSource:
         self._lowest = {item.series: number_of(item.path)[1] for item in reversed(pending)}
         for place, item in enumerate(pending):
             if self._pending and self._pending[0].series != item.series:
+                yield from self._find_linked(item.files, self._pending[0].files)
                 self._pending.append(item)
                 continue
             has_successor = any(other.series != item.series for other in pending[place + 1 :])
@@ -294,6 +295,12 @@ class FolderSource:
         self._linked |= files.present_files()  # a file that was read by its link before it is listed is not late
         if is_complete:
             yield from self._ledger.end(item.series)
+
+    def _find_linked(self, files: FileSet | None, earlier: FileSet | None) -> Iterator[Message]:
+        """Read the master of a set that waits for an earlier set without a master, because it may link to the earlier files."""
+        if files is not None and earlier is not None and earlier.master is None:
+            yield from files.read_master_again()
+            self._linked |= files.foreign_files
 
     def _begin_scan(
         self, series: Series, number: int, files: FileSet | None = None, image: NDArray[Any] | None = None
